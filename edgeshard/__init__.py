@@ -1,0 +1,39 @@
+"""Sharded, offline-first edge storage: a SQLite file for each writer, one master for all readers.
+
+Read the package in this order: format (what is on disk), tables (records), database (the door to SQLite), shard (the
+writer), merge (the operator), master, verify, store (all of it in one folder).
+"""
+
+from edgeshard.errors import (
+    DiskFullError,
+    EdgeshardError,
+    MergeInProgressError,
+    QueryError,
+    RecordError,
+    SchemaConflictError,
+    ShardInUseError,
+    ShardPoisonedError,
+)
+from edgeshard.report import Gap, MergeReport
+from edgeshard.shard import Shard
+from edgeshard.store import Store
+from edgeshard.tables import AgentData, table
+from edgeshard.verify import VerifyReport
+
+__all__ = [
+    "AgentData",
+    "DiskFullError",
+    "EdgeshardError",
+    "Gap",
+    "MergeInProgressError",
+    "MergeReport",
+    "QueryError",
+    "RecordError",
+    "SchemaConflictError",
+    "Shard",
+    "ShardInUseError",
+    "ShardPoisonedError",
+    "Store",
+    "VerifyReport",
+    "table",
+]

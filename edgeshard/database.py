@@ -1,0 +1,318 @@
+"""The one door to apsw: opening, settings, transactions, and what its errors mean.
+
+No other module imports apsw. All decisions are taken by exception class or result code, never by message text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from edgeshard.errors import (
+    AccessError,
+    DamagedError,
+    DiskFullError,
+    EdgeshardError,
+    FormatError,
+    StorageBusyError,
+    StorageError,
+    StorageIOError,
+)
+from edgeshard.files import sync_folder
+
+Connection = apsw.Connection
+DatabaseFailure = apsw.Error
+ConstraintFailure = apsw.ConstraintError
+#: Somebody else holds a lock; nothing was done.
+BUSY = (apsw.BusyError, apsw.LockedError)
+#: What reading a database that a stranger wrote, or that is damaged, may raise. Not: no room, no memory, no permission.
+OF_THE_DATA = (
+    apsw.CorruptError,
+    apsw.NotADBError,
+    apsw.IOError,
+    apsw.ConstraintError,
+    apsw.MismatchError,
+    apsw.TooBigError,
+    apsw.SQLError,
+    apsw.SchemaChangeError,
+    apsw.CantOpenError,
+    *BUSY,
+)
+
+# https://sqlite.org/wal.html#walresetbug: several connections writing and checkpointing one WAL database, which is
+# what we do all day, can corrupt it before 3.51.3, and 3.52 was withdrawn.
+if apsw.SQLITE_VERSION_NUMBER < 3051003 or 3052000 <= apsw.SQLITE_VERSION_NUMBER < 3053000:
+    raise ImportError(f"edgeshard needs SQLite 3.51.3 or later and not 3.52, apsw brings {apsw.sqlite_lib_version()}")
+
+#: How long a statement waits for another connection's write lock before it gives up, in seconds.
+BUSY_TIMEOUT_S = 60.0
+
+# SQLite's limits for databases that a stranger may have written: https://sqlite.org/security.html
+_LIMITS = {
+    apsw.SQLITE_LIMIT_LENGTH: 1_000_000_000,
+    apsw.SQLITE_LIMIT_SQL_LENGTH: 1_000_000,
+    apsw.SQLITE_LIMIT_COLUMN: 500,
+    apsw.SQLITE_LIMIT_EXPR_DEPTH: 50,
+    apsw.SQLITE_LIMIT_TRIGGER_DEPTH: 10,
+}
+
+_MEANING: list[tuple[type[apsw.Error], type[StorageError], str]] = [
+    (apsw.BusyError, StorageBusyError, "another process holds it locked; try again, or find out who keeps it open"),
+    (apsw.LockedError, StorageBusyError, "another statement holds it locked"),
+    (apsw.FullError, DiskFullError, "the disk is full; nothing of this write was kept, make room and write it again"),
+    (apsw.ReadOnlyError, AccessError, "it may only be read; check the permissions of the file and its folder"),
+    (apsw.PermissionsError, AccessError, "permission denied"),
+    (apsw.AuthError, AccessError, "permission denied"),
+    (apsw.CorruptError, DamagedError, "the database is damaged"),
+    (apsw.NotADBError, DamagedError, "it is not a SQLite database"),
+    (apsw.IOError, StorageIOError, "the file system reported an error"),
+    (apsw.CantOpenError, StorageIOError, "it cannot be opened"),
+]
+
+# After these the statement was refused before anything of it reached the disk: the row certainly is not there.
+_REFUSED = (
+    apsw.BusyError,
+    apsw.LockedError,
+    apsw.ConstraintError,
+    apsw.MismatchError,
+    apsw.TooBigError,
+    apsw.RangeError,
+    apsw.SQLError,
+    apsw.BindingsError,
+)
+
+
+#: The fault of the SQL or of its bindings.
+QUERY_MISTAKES = (apsw.SQLError, apsw.BindingsError, apsw.ReadOnlyError, apsw.AuthError, TypeError)
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether `error` proves that nothing of the statement was committed. Errors of binding a value are such, too."""
+    return isinstance(error, (*_REFUSED, TypeError, ValueError, OverflowError))
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether `error` is a disk without room: the commit frame was not written, but the tail of the log is unknown."""
+    return isinstance(error, apsw.FullError)
+
+
+def is_bad_data(error: apsw.Error) -> bool:
+    """Whether `error` can only come from the values that were being copied."""
+    datatype = isinstance(error, apsw.ConstraintError) and error.extendedresult == apsw.SQLITE_CONSTRAINT_DATATYPE
+    return datatype or isinstance(error, (apsw.MismatchError, apsw.TooBigError, apsw.SQLError, apsw.SchemaChangeError))
+
+
+def is_sound(connection: Connection, schema: str) -> bool:
+    """Whether SQLite finds nothing wrong with an attached database."""
+    try:
+        return connection.execute(f"PRAGMA {quote(schema)}.quick_check(1)").fetchall() == [("ok",)]
+    except apsw.Error:
+        return False
+
+
+def explain(error: apsw.Error, action: str, path: str) -> EdgeshardError:
+    """Our error for one of apsw's."""
+    for kind, ours, cause in _MEANING:
+        if isinstance(error, kind):
+            if kind is apsw.CantOpenError and not _accessible(path):
+                return AccessError(action, path, "permission denied, or a read-only medium")
+            return ours(action, path, f"{cause} ({error})")
+    return StorageError(action, path, f"{type(error).__name__}: {error}")
+
+
+def _accessible(path: str) -> bool:
+    folder = os.path.dirname(path)
+    return os.access(folder, os.W_OK | os.X_OK) and (not os.path.exists(path) or os.access(path, os.R_OK | os.W_OK))
+
+
+@contextlib.contextmanager
+def explained(action: str, path: str) -> Iterator[None]:
+    """Raise our errors in place of apsw's."""
+    try:
+        yield
+    except apsw.Error as error:
+        raise explain(error, action, path) from error
+
+
+def connect(path: str, *, writable: bool, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Connection:
+    """Open an existing database, hardened against what a stranger may have put in it.
+
+    Raises:
+        apsw.Error: it cannot be opened; callers wrap this in `explained`.
+    """
+    mode = apsw.SQLITE_OPEN_READWRITE if writable else apsw.SQLITE_OPEN_READONLY
+    # URI lets ATTACH take "?mode=ro"; an absolute path is never mistaken for one
+    connection = Connection(path, flags=mode | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOFOLLOW)
+    connection.transaction_mode = "IMMEDIATE"
+    connection.set_busy_handler(_patience(busy_timeout_s))
+    connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+    connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_VIEW, 1 if not writable else 0)
+    for limit, value in _LIMITS.items():
+        connection.limit(limit, value)
+    connection.pragma("cell_size_check", True)
+    connection.pragma("mmap_size", 0)
+    return connection
+
+
+def _patience(timeout_s: float) -> Any:
+    """A busy handler that sleeps less than SQLite's own, which waits up to 100 ms at a time."""
+    deadline = 0.0
+
+    def wait(calls: int) -> bool:
+        nonlocal deadline
+        now = time.monotonic()
+        if calls == 0:
+            deadline = now + timeout_s
+        time.sleep(0.0002 if calls < 50 else 0.002)
+        return now < deadline
+
+    return wait
+
+
+def set_synchronous(connection: Connection, level: str) -> None:
+    """NORMAL: commits survive a kill. FULL: each commit survives a power cut once it returns."""
+    connection.pragma("synchronous", level)
+
+
+def attach(connection: Connection, path: str, schema: str) -> None:
+    """Attach `path` read-only. Only so does BEGIN IMMEDIATE not lock it for writing."""
+    connection.execute("ATTACH ? AS " + quote(schema), (Path(path).as_uri() + "?mode=ro",))
+
+
+def detach(connection: Connection, schema: str) -> None:
+    """Detach what `attach` attached."""
+    connection.execute("DETACH " + quote(schema))
+
+
+def quote(name: str) -> str:
+    """An identifier for SQL. (apsw.ext has the same, and costs 80 ms to import.)"""
+    return '"' + name.replace('"', '""') + '"'
+
+
+@contextlib.contextmanager
+def immediate(connection: Connection) -> Iterator[None]:
+    """One write transaction: committed at the end of the block, rolled back where it raises.
+
+    A block that finds nothing to do may roll it back itself.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        if connection.in_transaction:
+            connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextlib.contextmanager
+def reading(connection: Connection) -> Iterator[None]:
+    """One read transaction: everything in the block sees the same snapshot."""
+    connection.execute("BEGIN DEFERRED")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def scalar(connection: Connection, sql: str, bindings: tuple[Any, ...] = ()) -> Any:
+    """The first column of the first row, or None where there is none."""
+    row = connection.execute(sql, bindings).fetchone()
+    return None if row is None else row[0]
+
+
+def select(connection: Connection, sql: str, params: Any) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+    """The names of the columns of a query, and its rows. Where there are no rows, there are no names."""
+    cursor = connection.execute(sql, params)
+    try:
+        names = tuple(item[0] for item in cursor.get_description())
+    except apsw.ExecutionCompleteError:
+        return (), []
+    return names, cursor.fetchall()
+
+
+def checkpoint(connection: Connection, schema: str = "main") -> None:
+    """Copy what the log holds into the database as far as nobody is in the way (PASSIVE never makes anyone wait)."""
+    connection.execute(f"SELECT 1 FROM {quote(schema)}.sqlite_schema LIMIT 1").fetchall()  # an unread one does nothing
+    with contextlib.suppress(*BUSY):  # another connection does this very work
+        connection.wal_checkpoint(schema, apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+
+def tidy(path: str) -> None:
+    """Let SQLite remove the empty log that a reader left: the last connection that may write does so as it leaves."""
+    with contextlib.suppress(apsw.Error):  # a medium that cannot be written is left as it is
+        connection = connect(path, writable=True, busy_timeout_s=0.0)
+        try:
+            connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+        finally:
+            connection.close()
+
+
+def memory(script: str) -> Connection:
+    """A database without a file, to which others can be attached."""
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOFOLLOW
+    connection = Connection(":memory:", flags=flags)
+    connection.execute(script)
+    return connection
+
+
+def create(path: str, page_size: int, script: str, bindings: tuple[Any, ...], identity: tuple[int, int]) -> bool:
+    """Make a database, whole or not at all: built under another name, made durable, then linked into place.
+
+    Returns:
+        Whether this call made it; False where somebody else's was there first.
+    """
+    made = f"{path}.{secrets.token_hex(4)}.new"
+    os.close(os.open(made, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    try:
+        connection = Connection(made)
+        try:
+            for name, value in (("page_size", page_size), ("journal_mode", "WAL"), ("synchronous", "OFF")):
+                connection.pragma(name, value)
+            with immediate(connection):
+                connection.execute(script, bindings)
+                connection.pragma("application_id", identity[0])
+                connection.pragma("user_version", identity[1])
+        finally:
+            connection.close()
+        with open(made, "rb+") as file:
+            os.fsync(file.fileno())
+        try:
+            os.link(made, path)
+        except FileExistsError:
+            return False
+        sync_folder(os.path.dirname(path))
+        return True
+    finally:
+        os.unlink(made)
+
+
+def identity_of(connection: Connection, schema: str) -> tuple[int, int]:
+    """The application id and format version that the file carries."""
+    return connection.pragma("application_id", schema=schema), connection.pragma("user_version", schema=schema)
+
+
+def check_identity(connection: Connection, schema: str, expected: tuple[int, int], path: str) -> None:
+    """Refuse what is not a database of ours, or is of a later format.
+
+    Raises:
+        FormatError: it is another program's, or of another version.
+    """
+    application_id, version = identity_of(connection, schema)
+    if application_id != expected[0]:
+        raise FormatError("open database", path, "it is not an edgeshard database (application_id differs)")
+    if version != expected[1]:
+        raise FormatError(
+            "open database", path, f"it has format {version}, this edgeshard reads format {expected[1]}; use that version"
+        )

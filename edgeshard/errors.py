@@ -1,0 +1,124 @@
+"""Everything edgeshard raises.
+
+    EdgeshardError
+    ├── RecordError              a record that cannot be stored as it is
+    ├── TableError               a class that cannot be a table
+    ├── SchemaConflictError      one column, two declared types
+    ├── ShardError
+    │   ├── ShardInUseError      another handle has this agent's shard open
+    │   ├── ShardClosedError     the handle was closed
+    │   ├── ShardForkedError     the handle crossed a fork
+    │   ├── ShardPoisonedError   the handle met a failure whose outcome is unknown
+    │   └── TransactionError     a transaction used in a way that would break it
+    ├── StorageError
+    │   ├── StorageBusyError     somebody holds a database locked
+    │   ├── DiskFullError        no room
+    │   ├── AccessError          not permitted, or a read-only medium
+    │   ├── StorageIOError       the file system failed
+    │   ├── DamagedError         a file that SQLite cannot read as a database
+    │   └── FormatError          a database, but none this version of edgeshard reads
+    ├── MergeInProgressError     another merger holds the master
+    ├── ConfigurationError       a setting or path that cannot work
+    └── QueryError               SQL that the master refused
+
+Every error says what was being done, to which path, and why it failed: ``action path: cause``.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class EdgeshardError(Exception):
+    """The base of all errors of this package.
+
+    Attributes:
+        action: what was being done, and to which kind of object ("open shard").
+        path: the file or folder concerned, or "" where there is none.
+        cause: why it failed, and what to do where that is known.
+    """
+
+    def __init__(self, action: str, path: str | os.PathLike[str], cause: str) -> None:
+        super().__init__(action, os.fspath(path), cause)
+        self.action = action
+        self.path = os.fspath(path)
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.path}: {self.cause}" if self.path else f"{self.action}: {self.cause}"
+
+
+class RecordError(EdgeshardError):
+    """A record that cannot be stored as it is; nothing of it was written."""
+
+
+class TableError(EdgeshardError):
+    """A class that cannot be a table."""
+
+
+class SchemaConflictError(EdgeshardError):
+    """A column whose declared type contradicts the one already there."""
+
+
+class ShardError(EdgeshardError):
+    """A shard handle that cannot do what was asked."""
+
+
+class ShardInUseError(ShardError):
+    """Another handle, here or in another process, has this agent's shard open."""
+
+
+class ShardClosedError(ShardError):
+    """The shard handle was closed."""
+
+
+class ShardForkedError(ShardError):
+    """The shard handle was opened before a fork and used after it, in the child."""
+
+
+class ShardPoisonedError(ShardError):
+    """The handle met a failure whose outcome is unknown; open the shard anew."""
+
+
+class TransactionError(ShardError):
+    """A transaction used in a way that would break its all-or-nothing."""
+
+
+class StorageError(EdgeshardError):
+    """A database or its file system failed."""
+
+
+class StorageBusyError(StorageError):
+    """Somebody held the database locked for longer than we wait."""
+
+
+class DiskFullError(StorageError):
+    """There is no room for the write; nothing of it is kept."""
+
+
+class AccessError(StorageError):
+    """The file or folder may not be read or written by this process."""
+
+
+class StorageIOError(StorageError):
+    """The file system reported an error."""
+
+
+class DamagedError(StorageError):
+    """A file that SQLite cannot read as a database."""
+
+
+class FormatError(StorageError):
+    """A database, but not one that this version of edgeshard reads."""
+
+
+class MergeInProgressError(EdgeshardError):
+    """Another merger holds the master's lock."""
+
+
+class ConfigurationError(EdgeshardError):
+    """A setting or a path that cannot work."""
+
+
+class QueryError(EdgeshardError):
+    """SQL that the master refused."""

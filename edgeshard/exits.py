@@ -1,0 +1,40 @@
+"""Exit codes, and which error is which. The one place where exceptions become exit codes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from edgeshard.errors import (
+    AccessError,
+    ConfigurationError,
+    DiskFullError,
+    EdgeshardError,
+    MergeInProgressError,
+    StorageBusyError,
+    StorageIOError,
+)
+
+DONE: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+INCOMPLETE: Final = 3  # done, but something was set aside or is missing
+# the names and numbers of BSD's sysexits.h
+IO_ERROR: Final = 74
+TRY_AGAIN: Final = 75
+NO_PERMISSION: Final = 77
+CONFIGURATION: Final = 78
+INTERRUPTED: Final = 130
+
+_CODES: list[tuple[type[EdgeshardError], int]] = [
+    (MergeInProgressError, TRY_AGAIN),
+    (StorageBusyError, TRY_AGAIN),
+    (AccessError, NO_PERMISSION),
+    (DiskFullError, IO_ERROR),
+    (StorageIOError, IO_ERROR),
+    (ConfigurationError, CONFIGURATION),
+]
+
+
+def exit_code(error: EdgeshardError) -> int:
+    """The exit code of a command that ended with `error`."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), FAILED)

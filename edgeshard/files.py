@@ -1,0 +1,192 @@
+"""The folder of a store: which files it has, what they are called, who may have them open.
+
+    ROOT/shards/NAME.db       one agent's shard (with SQLite's -wal and -shm beside it)
+    ROOT/shards/NAME.lock     held while a handle has that shard open
+    ROOT/master.db            the merged rows
+    ROOT/merge.lock           held while a merger works
+
+Nothing here opens a database. A file that SQLite has open in this process must never be opened and closed by other
+means: that drops the process's POSIX locks on it (https://sqlite.org/howtocorrupt.html, 2.2). So: stat only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+from filelock import FileLock, Timeout
+
+from edgeshard.errors import AccessError, ConfigurationError, StorageIOError
+
+AGENT_NAME_MAX = 200
+
+_PLAIN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+# names that Windows gives to devices: a store may be carried there on a stick
+_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])")
+
+#: A file changed this recently may change again without its times showing it (2 s is FAT's resolution).
+FRESH_S = 3.0
+
+
+def shard_stem(agent: str) -> str:
+    """The file name, without its ending, of an agent's shard.
+
+    Short names of lower-case letters, digits, - and _ are used as they are. All others become a readable part, a ~
+    that no plain name has, and a digest of the exact name, so that no two agents share a file even on a file system
+    that folds case or normalises Unicode.
+
+    Raises:
+        ConfigurationError: the name is empty, longer than 200 characters, or not text that UTF-8 can hold.
+    """
+    if not isinstance(agent, str):
+        raise ConfigurationError("open shard", "", f"an agent's name is a str, not {type(agent).__name__}")
+    if not 1 <= len(agent) <= AGENT_NAME_MAX:
+        raise ConfigurationError("open shard", "", f"an agent's name has 1 to {AGENT_NAME_MAX} characters, not {len(agent)}")
+    if _PLAIN.fullmatch(agent) and not _DEVICES.fullmatch(agent):
+        return agent
+    try:
+        digest = hashlib.sha256(agent.encode()).hexdigest()[:32]
+    except UnicodeEncodeError as error:
+        raise ConfigurationError("open shard", "", f"the agent's name {agent!r} is not valid Unicode text") from error
+    readable = re.sub(r"[^a-z0-9]+", "-", agent.lower()).strip("-")[:32]
+    return f"{readable}~{digest}"
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder that only its owner may enter, unless it exists, and make its name durable.
+
+    Raises:
+        AccessError: not permitted.
+        StorageIOError: something other than a folder has that name, or the file system failed.
+    """
+    try:
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+        for folder in reversed(missing):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            sync_folder(folder.parent)
+        if not path.is_dir():
+            raise StorageIOError("make folder", path, "something that is not a folder has this name")
+    except PermissionError as error:
+        raise AccessError("make folder", path, f"permission denied ({error.strerror})") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise (AccessError if error.errno == 30 else StorageIOError)("make folder", path, reason) from error
+
+
+def sync_folder(path: str | os.PathLike[str]) -> None:
+    """Make the names in a folder survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def lock(path: Path, wait_s: float = 0.0) -> FileLock | None:
+    """Take the lock file at `path`; None where somebody else holds it for `wait_s` seconds (-1: for ever).
+
+    Raises:
+        AccessError, StorageIOError: the lock file cannot be made or locked.
+    """
+    # the soft fallback would be a lock that outlives its holder's death; an object for each thread would be none
+    held = FileLock(path, timeout=wait_s, fallback_to_soft=False, thread_local=False, mode=0o600)
+    try:
+        held.acquire(poll_interval=0.01)
+    except Timeout:
+        return None
+    except PermissionError as error:
+        raise AccessError("lock", path, f"permission denied ({error.strerror})") from error
+    except OSError as error:
+        cause = f"{error.strerror}; edgeshard needs a file system with flock()"
+        raise (AccessError if error.errno == 30 else StorageIOError)("lock", path, cause) from error
+    return held
+
+
+@attrs.frozen
+class ShardFile:
+    """A file in ``shards/`` as one look at the folder found it.
+
+    Attributes:
+        path: the file.
+        state: what changes whenever the file or its log does, and otherwise does not; "" where that cannot be told.
+        problem: why it cannot be a shard, or "".
+    """
+
+    path: str
+    state: str
+    problem: str = ""
+
+    @property
+    def name(self) -> str:
+        """The file's name in its folder."""
+        return os.path.basename(self.path)
+
+
+def shard_files(folder: Path) -> Iterator[ShardFile]:
+    """All that could be a shard, by name. Costs two stat calls a file.
+
+    Raises:
+        AccessError, StorageIOError: the folder cannot be read.
+    """
+    try:
+        names = {entry.name for entry in os.scandir(folder)}
+    except FileNotFoundError:
+        return
+    except PermissionError as error:
+        raise AccessError("read folder", folder, "permission denied") from error
+    except OSError as error:
+        raise StorageIOError("read folder", folder, error.strerror or str(error)) from error
+    # a log without its database shows under the name that the database would have
+    stems = {name.removesuffix("-wal") for name in names if name.endswith((".db", ".db-wal"))}
+    for name in sorted(stems):
+        found = look(os.path.join(folder, name))
+        if found is not None:
+            yield found
+
+
+def look(path: str) -> ShardFile | None:
+    """What is at `path`, without opening it; None where there is nothing, and no log of it either."""
+    found, log = _stat(path), _stat(path + "-wal")
+    log = None if log is not None and stat.S_ISREG(log.st_mode) and log.st_size == 0 else log
+    if found is None:
+        # SQLite would delete it on making the database anew
+        cause = "its database is missing, but its log (-wal) is there, with rows in it; bring the .db file back"
+        return None if log is None else ShardFile(path, "", cause)
+    if stat.S_ISLNK(found.st_mode):
+        return ShardFile(path, "", "it is a symbolic link, and those are not followed")
+    if not stat.S_ISREG(found.st_mode):
+        return ShardFile(path, "", "it is not a regular file")
+    if log is not None and not stat.S_ISREG(log.st_mode):
+        return ShardFile(path, "", "its log (-wal) is not a regular file")
+    if found.st_size == 0:
+        # likewise: SQLite deletes the log of an empty database when it opens it
+        return ShardFile(path, "", "it is empty (zero length)" + (", but its log (-wal) is not" if log else ""))
+    return ShardFile(path, " ".join(_state_of(item) for item in (found, log) if item is not None))
+
+
+def _stat(path: str) -> os.stat_result | None:
+    try:
+        return os.lstat(path)
+    except FileNotFoundError:
+        return None
+
+
+def _state_of(found: os.stat_result) -> str:
+    return f"{found.st_ino}:{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
+
+
+def is_settled(state: str, now_s: float | None = None) -> bool:
+    """Whether a further change would show in this state: not while its times are those of this moment.
+
+    The clock of a file system ticks every few milliseconds, or seconds. A change in the same tick as our look leaves
+    the times as they were (git has the same question about its index).
+    """
+    now_ns = int((time.time() if now_s is None else now_s) * 1e9)
+    changed = max((int(part) for item in state.split() for part in item.split(":")[2:]), default=now_ns)
+    return changed < now_ns - int(FRESH_S * 1e9)

@@ -1,0 +1,159 @@
+"""The format: what a database of ours looks like. Shards, masters and bundles are all of it.
+
+Rows and their addresses
+    A *stream* is one writer's one lifetime: each opening of a shard for writing begins a new one, with a random
+    128-bit id, at its first write. Its rows carry *seqs* 1, 2, 3 ... across all tables. (stream, seq) is a row's
+    address: it never changes, wherever the row is copied.
+
+Where a row is kept
+    Every record table has ``_id INTEGER PRIMARY KEY``. In a *shard* that is ``stream_no << 32 | seq``: the writer
+    appends, and needs nothing but its own counter. In a *master* ids are given in order of arrival, so that a merge
+    appends as well, whichever stream it copies (measured: 2.7 times the rate of keeping each stream together, at 100
+    bytes a row), and the oldest rows lie together. There each row also holds its stream's number and its seq, and
+    ``edgeshard_blocks`` says which ids a run of seqs has: seq ``first + k`` has the id ``first_id + k``.
+
+What a database holds, and has held
+    ``edgeshard_ranges`` is the set of seqs of each stream that a master has ever held, as few intervals as possible.
+    It alone decides what a merge copies. It is written in the transaction that brings the rows. A shard needs none:
+    its writer's seqs have no holes, so it has held 1 to the highest of its rows and its truncations.
+    ``edgeshard_truncations`` says which seqs a shard gave up, and to which database. Rows at or below a truncation
+    may still be in the file for a moment; they do not count.
+    ``edgeshard_streams.last_seq`` is the highest seq known to exist. What lies below it and is in no range is a *gap*.
+
+Transactions
+    ``edgeshard_transactions`` names the first and last id of each transaction of more than one row. Ids of a
+    transaction follow one another, in a shard and in a master. A merge never commits a part of one.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: "edge" in ASCII, as SQLite's application_id.
+APPLICATION_ID: Final = 0x65646765
+FORMAT_VERSION: Final = 1
+IDENTITY: Final = (APPLICATION_ID, FORMAT_VERSION)
+
+#: A writer's commit dirties few pages; small ones make it write less (measured: 1.5 KB a 110-byte row, against 4.5 KB).
+SHARD_PAGE_SIZE: Final = 1024
+MASTER_PAGE_SIZE: Final = 4096
+
+SEQ_BITS: Final = 32
+SEQ_MAX: Final = (1 << SEQ_BITS) - 1
+STREAM_NO_MAX: Final = (1 << 31) - 1
+
+SHARD: Final = "shard"
+MASTER: Final = "master"
+
+#: Tables beginning so are the format's own.
+PREFIX: Final = "edgeshard_"
+#: The columns that each record table of a master begins with.
+MASTER_COLUMNS: Final = (
+    "_id INTEGER PRIMARY KEY, _stream INTEGER NOT NULL REFERENCES edgeshard_streams(stream_no), _seq INTEGER NOT NULL"
+)
+
+TABLES: Final = """
+CREATE TABLE edgeshard_database(
+    database_id BLOB NOT NULL,              -- 16 random bytes: which database this is, in truncations
+    role TEXT NOT NULL,                     -- shard | master
+    agent_id TEXT,                          -- a shard's agent
+    generation INTEGER NOT NULL DEFAULT 0,  -- + 1 with each merge
+    next_id INTEGER NOT NULL DEFAULT 1      -- a master's next row id
+) STRICT;
+CREATE TABLE edgeshard_streams(
+    stream_no INTEGER PRIMARY KEY,          -- this database's own number for the stream
+    agent_id TEXT NOT NULL,
+    stream_id BLOB NOT NULL UNIQUE,         -- 16 random bytes
+    began_at TEXT NOT NULL,                 -- ISO 8601, UTC, by the writer's clock
+    last_seq INTEGER NOT NULL DEFAULT 0     -- the highest known to exist; masters only
+) STRICT;
+CREATE TABLE edgeshard_ranges(
+    stream_no INTEGER NOT NULL REFERENCES edgeshard_streams,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    PRIMARY KEY(stream_no, first)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_blocks(
+    stream_no INTEGER NOT NULL REFERENCES edgeshard_streams,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    first_id INTEGER NOT NULL,
+    PRIMARY KEY(stream_no, first)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_truncations(
+    stream_no INTEGER NOT NULL REFERENCES edgeshard_streams,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    database_id BLOB NOT NULL,              -- of the database that holds them
+    PRIMARY KEY(stream_no, first)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_transactions(
+    first_id INTEGER PRIMARY KEY,
+    last_id INTEGER NOT NULL
+) STRICT;
+CREATE TABLE edgeshard_columns(
+    table_name TEXT NOT NULL,
+    column_name TEXT NOT NULL,
+    kind TEXT NOT NULL,                     -- boolean integer real text blob datetime date decimal uuid json
+    PRIMARY KEY(table_name, column_name)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_indexes(
+    table_name TEXT NOT NULL,
+    columns TEXT NOT NULL,                  -- JSON list of column names; built in masters only
+    PRIMARY KEY(table_name, columns)
+) STRICT, WITHOUT ROWID;
+"""
+
+#: What a merger remembers of the files in its own folder; it could forget all of it and would only look again.
+MASTER_TABLES: Final = (
+    TABLES
+    + """
+CREATE TABLE edgeshard_shards(
+    name TEXT PRIMARY KEY,
+    state TEXT NOT NULL,                    -- the file's, when it was last found to hold no news
+    problem TEXT NOT NULL,                  -- why it was set aside, or ''
+    looked_at TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+)
+
+#: The tables a database must have for its rows to be read.
+NEEDED: Final = (
+    "edgeshard_database",
+    "edgeshard_streams",
+    "edgeshard_ranges",
+    "edgeshard_blocks",
+    "edgeshard_truncations",
+    "edgeshard_transactions",
+    "edgeshard_columns",
+    "edgeshard_indexes",
+)
+
+#: How each kind of value is stored.
+STORED_AS: Final = {
+    "boolean": "INTEGER",
+    "integer": "INTEGER",
+    "real": "REAL",
+    "text": "TEXT",
+    "blob": "BLOB",
+    "datetime": "TEXT",
+    "date": "TEXT",
+    "decimal": "TEXT",
+    "uuid": "TEXT",
+    "json": "TEXT",
+}
+
+
+def row_id(stream_no: int, seq: int) -> int:
+    """The id of a row in a shard."""
+    return stream_no << SEQ_BITS | seq
+
+
+def stream_no_of(shard_id: int) -> int:
+    """The stream number in the id of a shard's row."""
+    return shard_id >> SEQ_BITS
+
+
+def seq_of(shard_id: int) -> int:
+    """The seq in the id of a shard's row."""
+    return shard_id & SEQ_MAX

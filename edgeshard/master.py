@@ -1,0 +1,102 @@
+"""The master database: made when first needed, opened for merging or for reading, and its own account of gaps."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from edgeshard import database, files, format, tables
+from edgeshard.database import Connection
+from edgeshard.errors import DamagedError, FormatError
+from edgeshard.report import Gap
+from edgeshard.ranges import Range, subtract
+
+#: Pages of the master's log before a commit copies them into the database (32 MB).
+_CHECKPOINT_PAGES = 8_000
+#: The log's size after a checkpoint that could reset it, in bytes.
+_LOG_BYTES = 64 << 20
+
+
+def ensure_master(path: Path) -> None:
+    """Make the master where there is none, with the table that dicts go to.
+
+    Raises:
+        AccessError, StorageIOError, DiskFullError: it cannot be made.
+        DamagedError: the file is there and empty, or its log is there without it.
+    """
+    found = files.look(str(path))
+    if found is not None:
+        if found.problem:
+            raise DamagedError("open master", path, f"{found.problem}. Move it away, or restore it from a snapshot")
+        return
+    files.make_folder(path.parent)
+    agent_data = tables.table_of(tables.AgentData)
+    columns = "".join(f", {column.name} {format.STORED_AS[column.kind]}" for column in agent_data.columns)
+    script = (
+        format.MASTER_TABLES
+        + f"CREATE TABLE agent_data({format.MASTER_COLUMNS}{columns}) STRICT;"
+        + "".join(
+            f"INSERT INTO edgeshard_columns VALUES ('agent_data', '{column.name}', '{column.kind}');"
+            for column in agent_data.columns
+        )
+        + "INSERT INTO edgeshard_database(database_id, role) VALUES (randomblob(16), 'master')"
+    )
+    with database.explained("make master", str(path)):
+        database.create(str(path), format.MASTER_PAGE_SIZE, script, (), format.IDENTITY)
+
+
+def open_master(path: Path, *, writable: bool) -> Connection:
+    """Open the master; for writing at synchronous=FULL, always.
+
+    Raises:
+        StorageError: it cannot be opened as a master of this format.
+    """
+    with database.explained("open master", str(path)):
+        connection = database.connect(str(path), writable=writable)
+        try:
+            database.check_identity(connection, "main", format.IDENTITY, str(path))
+            if database.scalar(connection, "SELECT role FROM edgeshard_database") != format.MASTER:
+                raise FormatError("open master", path, "it is an edgeshard database, but not a master")
+            if writable:
+                database.set_synchronous(connection, "FULL")
+                connection.pragma("cache_size", -32_000)
+                connection.pragma("journal_size_limit", _LOG_BYTES)
+                connection.wal_autocheckpoint(_CHECKPOINT_PAGES)
+                # whoever made the log may have died before its name was durable
+                files.sync_folder(os.path.dirname(path))
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def gaps(connection: Connection) -> tuple[Gap, ...]:
+    """The seqs of each stream that are known to exist and that this master never held."""
+    found = []
+    incomplete = connection.execute(
+        "SELECT s.stream_no, agent_id, stream_id, last_seq FROM edgeshard_streams s LEFT JOIN edgeshard_ranges r "
+        "ON r.stream_no = s.stream_no GROUP BY s.stream_no HAVING coalesce(sum(r.last - r.first + 1), 0) < last_seq"
+    ).fetchall()
+    for number, agent_id, stream_id, last_seq in incomplete:
+        rows = connection.execute("SELECT first, last FROM edgeshard_ranges WHERE stream_no = ?", (number,))
+        held = [Range(first, last) for first, last in rows]
+        found += [Gap(agent_id, stream_id.hex(), part.first, part.last) for part in subtract([Range(1, last_seq)], held)]
+    return tuple(sorted(found, key=lambda gap: (gap.agent, gap.stream, gap.first)))
+
+
+def looked_at(connection: Connection) -> dict[str, tuple[str, str]]:
+    """What the last merges found: (state, problem) of the shard files without news, by name."""
+    return {
+        name: (state, problem) for name, state, problem in connection.execute("SELECT name, state, problem FROM edgeshard_shards")
+    }
+
+
+def remember_looks(connection: Connection, looks: Iterable[tuple[str, str, str]], gone: Iterable[str]) -> None:
+    """Remember (name, state, problem) of shard files that need no further look until they change."""
+    now = datetime.datetime.now(datetime.UTC).isoformat()
+    connection.executemany(
+        "INSERT OR REPLACE INTO edgeshard_shards VALUES (?, ?, ?, ?)", [(*look, now) for look in looks]
+    )
+    connection.executemany("DELETE FROM edgeshard_shards WHERE name = ?", [(name,) for name in gone])

@@ -1,0 +1,273 @@
+"""Copy what is missing from an attached source into the target: rows, blocks, ranges, in the caller's transaction."""
+
+from __future__ import annotations
+
+import attrs
+
+from edgeshard import database, format, tables
+from edgeshard.database import Connection, quote
+from edgeshard.errors import DamagedError, SchemaConflictError
+from edgeshard.merge import plan, source
+from edgeshard.merge.plan import Block
+from edgeshard.merge.source import Source, SourceStream, SourceTable
+from edgeshard.ranges import Range, prefix, size, subtract, union
+
+
+@attrs.define
+class Target:
+    """The database that a merge writes, inside one of its transactions.
+
+    Attributes:
+        connection: a connection whose main database it is.
+        columns: the kind of each column of each table, names in lower case, as far as this merge has seen them.
+        next_id: the id that the next row gets.
+    """
+
+    connection: Connection
+    database_id: bytes
+    columns: dict[str, dict[str, str]]
+    next_id: int
+
+    @classmethod
+    def load(cls, connection: Connection) -> Target:
+        """Read what the transaction builds on."""
+        database_id, next_id = connection.execute("SELECT database_id, next_id FROM main.edgeshard_database").fetchone()
+        columns: dict[str, dict[str, str]] = {}
+        for table, column, kind in connection.execute("SELECT table_name, column_name, kind FROM main.edgeshard_columns"):
+            columns.setdefault(table.lower(), {})[column.lower()] = kind
+        return cls(connection, database_id, columns, next_id)
+
+
+@attrs.frozen
+class Copied:
+    """What `copy` did.
+
+    Attributes:
+        rows: how many it copied.
+        copied_bytes: about how large they were.
+        finished: whether the target now holds all that the source has.
+        durable: of which streams rows are in a shard's file, and the seq up to which the target, once the transaction
+            is committed, holds whatever the shard has not given up before.
+    """
+
+    rows: int
+    copied_bytes: int
+    finished: bool
+    durable: dict[bytes, int]
+
+
+def copy(target: Target, origin: Source, room_bytes: int) -> Copied:
+    """Copy missing rows, about `room_bytes` of them, whole transactions only.
+
+    Raises:
+        DamagedError, FormatError: the source contradicts itself.
+        SchemaConflictError: a column's kind contradicts the target's.
+    """
+    connection = target.connection
+    streams = list(source.streams_with_news(connection, origin))
+    row_bytes = source.row_bytes(connection, origin, streams)
+    room = max(1, room_bytes // row_bytes)
+    for table in origin.tables:
+        _ensure_table(target, origin, table)
+    rows, finished, durable = 0, True, {}
+    for stream in streams:
+        number = _ensure_stream(target, origin, stream)
+        held = held_ranges(connection, number)
+        for piece in _missing(stream, held):
+            part = _take(connection, origin, piece, room - rows)
+            if part is not None:
+                _copy_piece(target, origin, number, part)
+                held = union([*held, Range(part.first, part.last)])
+                rows += len(part)
+            if part != piece:
+                finished = False
+                break
+        _note_gone(target, number, stream, held)
+        if stream.in_file:
+            durable[stream.stream_id] = prefix(held, stream.blocks[0].first) if stream.blocks else stream.last_seq
+    return Copied(rows, rows * row_bytes, finished, durable)
+
+
+def missing_rows(connection: Connection, origin: Source) -> tuple[int, int]:
+    """How many rows a merge would copy, and how many rows the source has; nothing is written."""
+    missing = present = 0
+    for stream in source.streams_with_news(connection, origin):
+        number = database.scalar(
+            connection, "SELECT stream_no FROM main.edgeshard_streams WHERE stream_id = ?", (stream.stream_id,)
+        )
+        held = [] if number is None else held_ranges(connection, number)
+        missing += sum(len(piece) for piece in _missing(stream, held))
+        present += sum(len(block) for block in stream.blocks)
+    return missing, present
+
+
+def held_ranges(connection: Connection, stream_no: int) -> list[Range]:
+    """The seqs of a stream that the main database has ever held."""
+    rows = connection.execute("SELECT first, last FROM main.edgeshard_ranges WHERE stream_no = ?", (stream_no,))
+    return [Range(first, last) for first, last in rows]
+
+
+def _missing(stream: SourceStream, held: list[Range]) -> list[Block]:
+    offered = [Range(block.first, block.last) for block in stream.blocks]
+    return plan.pieces(subtract(offered, held), stream.blocks)
+
+
+def _take(connection: Connection, origin: Source, piece: Block, room: int) -> Block | None:
+    if room <= 0:
+        return None
+    if len(piece) <= room:
+        return piece
+    return plan.cut_chunk(piece, room, source.transaction_end(connection, origin, piece.first_id + room - 1))
+
+
+# -- streams ----------------------------------------------------------------------------------------------------------
+
+
+def _ensure_stream(target: Target, origin: Source, stream: SourceStream) -> int:
+    """The target's number for the stream, which now is known there, up to the seq that the source knows."""
+    connection = target.connection
+    row = connection.execute(
+        "SELECT stream_no, agent_id FROM main.edgeshard_streams WHERE stream_id = ?", (stream.stream_id,)
+    ).fetchone()
+    if row is None:
+        connection.execute(
+            "INSERT INTO main.edgeshard_streams(agent_id, stream_id, began_at, last_seq) VALUES (?, ?, ?, ?)",
+            (stream.agent_id, stream.stream_id, stream.began_at, stream.last_seq),
+        )
+        return connection.last_insert_rowid()
+    number, agent_id = row
+    if agent_id != stream.agent_id:
+        cause = f"it gives stream {stream.stream_id.hex()} to agent {stream.agent_id!r}, the master to {agent_id!r}"
+        raise DamagedError("merge", origin.path, cause)
+    connection.execute(
+        "UPDATE main.edgeshard_streams SET last_seq = ?2 WHERE stream_no = ?1 AND last_seq < ?2", (number, stream.last_seq)
+    )
+    return int(number)
+
+
+def _note_gone(target: Target, number: int, stream: SourceStream, held: list[Range]) -> None:
+    """Remember to which database those rows went that neither the source nor the target has."""
+    for part, where in source.gone_ranges(stream, held):
+        target.connection.execute(
+            "INSERT OR REPLACE INTO main.edgeshard_truncations VALUES (?, ?, ?, ?)", (number, part.first, part.last, where)
+        )
+
+
+# -- rows -------------------------------------------------------------------------------------------------------------
+
+
+def _copy_piece(target: Target, origin: Source, number: int, piece: Block) -> None:
+    """Append a piece's rows, its block and its range. The seqs must all be there: a writer leaves no holes."""
+    connection = target.connection
+    shift = target.next_id - piece.first_id
+    copied = 0
+    for table in origin.tables:
+        connection.execute(
+            _copy_statement(origin.schema, table),
+            (shift, number, piece.first - piece.first_id, piece.first_id, piece.last_id),
+        )
+        copied += connection.changes()
+    if copied != len(piece):
+        raise DamagedError(
+            "merge",
+            origin.path,
+            f"of seqs {piece.first} to {piece.last} of a stream it has {copied} rows, not {len(piece)}; salvage what "
+            "can be read from a copy of it",
+        )
+    connection.execute(
+        f"INSERT INTO main.edgeshard_transactions SELECT first_id + ?1, min(last_id, ?3) + ?1 "
+        f"FROM {quote(origin.schema)}.edgeshard_transactions NOT INDEXED WHERE first_id BETWEEN ?2 AND ?3 ORDER BY first_id",
+        (shift, piece.first_id, piece.last_id),
+    )
+    _add_block(connection, number, Block(piece.first, piece.last, target.next_id))
+    _add_range(connection, number, Range(piece.first, piece.last))
+    target.next_id += len(piece)
+    connection.execute("UPDATE main.edgeshard_database SET next_id = ?", (target.next_id,))
+
+
+def _copy_statement(schema: str, table: SourceTable) -> str:
+    names = "".join(f", {quote(column)}" for column, _ in table.columns)
+    return (
+        # plainly, never OR IGNORE: the ranges say what is missing, and a mistake in them must be loud
+        f"INSERT INTO main.{quote(table.name)}(_id, _stream, _seq{names}) "
+        f"SELECT _id + ?1, ?2, _id + ?3{names} FROM {quote(schema)}.{quote(table.name)} NOT INDEXED "
+        "WHERE _id BETWEEN ?4 AND ?5 ORDER BY _id"
+    )
+
+
+def _add_block(connection: Connection, number: int, block: Block) -> None:
+    """Note where the rows are, in the block before where they follow it in seq and in id."""
+    before = connection.execute(
+        "SELECT first, last, first_id FROM main.edgeshard_blocks WHERE stream_no = ? AND first < ? ORDER BY first DESC LIMIT 1",
+        (number, block.first),
+    ).fetchone()
+    if before is not None and (before[1] + 1, Block(*before).last_id + 1) == (block.first, block.first_id):
+        connection.execute(
+            "UPDATE main.edgeshard_blocks SET last = ? WHERE stream_no = ? AND first = ?", (block.last, number, before[0])
+        )
+    else:
+        connection.execute(
+            "INSERT INTO main.edgeshard_blocks VALUES (?, ?, ?, ?)", (number, block.first, block.last, block.first_id)
+        )
+
+
+def _add_range(connection: Connection, number: int, added: Range) -> None:
+    held = held_ranges(connection, number)
+    if size(held) + len(added) != size(union([*held, added])):
+        raise AssertionError(f"stream {number}: {added} is held already")  # a bug of ours must be loud
+    now = union([*held, added])
+    for gone in set(held) - set(now):
+        connection.execute("DELETE FROM main.edgeshard_ranges WHERE stream_no = ? AND first = ?", (number, gone.first))
+    for new in set(now) - set(held):
+        connection.execute("INSERT INTO main.edgeshard_ranges VALUES (?, ?, ?)", (number, new.first, new.last))
+
+
+# -- tables -----------------------------------------------------------------------------------------------------------
+
+
+def _ensure_table(target: Target, origin: Source, table: SourceTable) -> None:
+    """Give the target the source's table and columns; a master is what its sources are together."""
+    known = target.columns.get(table.name.lower())
+    missing = []
+    for column, kind in table.columns:
+        there = None if known is None else known.get(column.lower())
+        if there is None:
+            missing.append((column, kind))
+        elif there != kind:
+            raise SchemaConflictError(
+                "merge",
+                origin.path,
+                f"column {table.name}.{column} is {kind} in this shard and {there} in the master; nothing of the shard "
+                "is lost: rename the column in the newer class, and it merges",
+            )
+    if missing or known is None:
+        define_columns(target.connection, table.name, missing, new=known is None)
+        target.columns.setdefault(table.name.lower(), {}).update({column.lower(): kind for column, kind in missing})
+    for index in table.indexes:
+        _ensure_index(target.connection, table.name, index)
+
+
+def define_columns(connection: Connection, table: str, columns: list[tuple[str, str]], *, new: bool) -> None:
+    """Make a master's table, or add columns to it."""
+    declared = [f"{quote(column)} {format.STORED_AS[kind]}" for column, kind in columns]
+    if new:
+        connection.execute(
+            f"CREATE TABLE main.{quote(table)}({format.MASTER_COLUMNS}, {', '.join(declared)}) STRICT"
+        )
+    else:
+        for item in declared:
+            connection.execute(f"ALTER TABLE main.{quote(table)} ADD COLUMN {item}")
+    connection.executemany(
+        "INSERT INTO main.edgeshard_columns VALUES (?, ?, ?)", [(table, column, kind) for column, kind in columns]
+    )
+
+
+def _ensure_index(connection: Connection, table: str, columns: tuple[str, ...]) -> None:
+    text = tables.to_json(list(columns))
+    known = database.scalar(
+        connection, "SELECT 1 FROM main.edgeshard_indexes WHERE table_name = ? AND columns = ?", (table, text)
+    )
+    if known is None:
+        connection.execute("INSERT INTO main.edgeshard_indexes VALUES (?, ?)", (table, text))
+        name = quote(f"{table} by {', '.join(columns)}")
+        connection.execute(f"CREATE INDEX main.{name} ON {quote(table)}({', '.join(map(quote, columns))})")

@@ -1,0 +1,254 @@
+"""What a database holds: streams, blocks and tables of an attached source, each checked before it is believed.
+
+A source may be hostile (another user's agent, a stick that was found). We read ordinary tables only, by columns that we
+name ourselves, and never by an index of its own making.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+
+from edgeshard import database, format
+from edgeshard.database import Connection, quote
+from edgeshard.errors import DamagedError, FormatError
+from edgeshard.merge.plan import Block
+from edgeshard.ranges import Range, subtract, union
+
+TABLES_MAX = 500
+COLUMNS_MAX = 400
+INDEXES_MAX = 32
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
+
+
+@attrs.frozen
+class SourceTable:
+    """A record table of a source: its columns in order, each with its kind, and the indexes a master should have."""
+
+    name: str
+    columns: tuple[tuple[str, str], ...]
+    indexes: tuple[tuple[str, ...], ...]
+
+
+@attrs.frozen
+class SourceStream:
+    """A stream as a source knows it.
+
+    Attributes:
+        stream_no: the source's own number for it.
+        stream_id: its 16 random bytes.
+        agent_id: whose it is.
+        began_at: ISO 8601, by the writer's clock.
+        blocks: what the source has of it now.
+        truncations: what the source gave up, and to which database.
+        last_seq: the highest seq that the source knows to exist.
+        in_file: whether a shard's file has rows of it, truncated or not.
+    """
+
+    stream_no: int
+    stream_id: bytes
+    agent_id: str
+    began_at: str
+    blocks: tuple[Block, ...]
+    truncations: tuple[tuple[Range, bytes], ...]
+    last_seq: int
+    in_file: bool
+
+
+@attrs.frozen
+class Source:
+    """An attached database that was found to be one of ours."""
+
+    schema: str
+    path: str
+    role: str
+    agent_id: str | None
+    database_id: bytes
+    tables: tuple[SourceTable, ...]
+
+    @property
+    def is_shard(self) -> bool:
+        """Whether a writer wrote it."""
+        return self.role == format.SHARD
+
+
+def open_source(connection: Connection, schema: str, path: str) -> Source:
+    """Check that the attached database is one of ours, and learn its tables.
+
+    Raises:
+        FormatError: it is not, or it has tables that we do not read.
+    """
+    database.check_identity(connection, schema, format.IDENTITY, path)
+    kinds = {row[1]: row for row in connection.execute(f"PRAGMA {quote(schema)}.table_list") if row[0] == schema}
+    for name in format.NEEDED:
+        if name not in kinds or kinds[name][2] != "table":
+            raise FormatError("read database", path, f"{name} is not an ordinary table in it")
+    row = connection.execute(
+        f"SELECT role, agent_id, database_id FROM {quote(schema)}.edgeshard_database LIMIT 2"
+    ).fetchall()
+    if len(row) != 1 or row[0][0] not in (format.SHARD, format.MASTER) or len(row[0][2]) != 16:
+        raise FormatError("read database", path, "edgeshard_database does not say what it is")
+    names = connection.execute(
+        f"SELECT DISTINCT table_name FROM {quote(schema)}.edgeshard_columns LIMIT ?", (TABLES_MAX + 1,)
+    ).fetchall()
+    if len(names) > TABLES_MAX:
+        raise FormatError("read database", path, f"it has more than {TABLES_MAX} tables")
+    tables = tuple(_table(connection, schema, path, name, kinds.get(name)) for (name,) in names)
+    return Source(schema, path, row[0][0], row[0][1], row[0][2], tables)
+
+
+def _table(connection: Connection, schema: str, path: str, name: str, listed: Any) -> SourceTable:
+    def refuse(what: str) -> FormatError:
+        return FormatError("read database", path, f"table {name!r:.120}: {what}")
+
+    if not _NAME.fullmatch(name) or name.lower().startswith((format.PREFIX, "sqlite_")):
+        raise refuse("a record table cannot have this name")
+    if listed is None or listed[2] != "table" or listed[4]:
+        raise refuse("it is not an ordinary rowid table")
+    rows = connection.execute(
+        f"SELECT column_name, kind FROM {quote(schema)}.edgeshard_columns WHERE table_name = ? LIMIT ?",
+        (name, COLUMNS_MAX + 1),
+    ).fetchall()
+    # name -> (declared type, primary key position, hidden)
+    actual = {
+        row[1]: (row[2], row[5], row[6]) for row in connection.execute(f"PRAGMA {quote(schema)}.table_xinfo({quote(name)})")
+    }
+    if actual.get("_id") != ("INTEGER", 1, 0) or len(rows) > COLUMNS_MAX:
+        raise refuse("it has no _id INTEGER PRIMARY KEY, or too many columns")
+    for column, kind in rows:
+        if not _NAME.fullmatch(column) or kind not in format.STORED_AS:
+            raise refuse(f"column {column!r:.120} of kind {kind!r:.40} is none we know")
+        if actual.get(column) != (format.STORED_AS[kind], 0, 0):
+            raise refuse(f"column {column!r} is not stored as {format.STORED_AS[kind]}")
+    return SourceTable(name, tuple(rows), _indexes(connection, schema, name, {column for column, _ in rows}, refuse))
+
+
+def _indexes(connection: Connection, schema: str, name: str, columns: set[str], refuse: Any) -> tuple[tuple[str, ...], ...]:
+    rows = connection.execute(
+        f"SELECT columns FROM {quote(schema)}.edgeshard_indexes WHERE table_name = ? LIMIT ?", (name, INDEXES_MAX + 1)
+    ).fetchall()
+    if len(rows) > INDEXES_MAX:
+        raise refuse(f"more than {INDEXES_MAX} indexes")
+    indexes = []
+    for (text,) in rows:
+        try:
+            index = json.loads(text)
+        except ValueError:
+            raise refuse("an index that is not a JSON list") from None
+        if not isinstance(index, list) or not index or any(column not in columns for column in index):
+            raise refuse("an index over columns that it does not have")
+        indexes.append(tuple(index))
+    return tuple(indexes)
+
+
+def streams_with_news(connection: Connection, source: Source) -> Iterator[SourceStream]:
+    """The streams of which the source may know more than the connection's own database does."""
+    schema = quote(source.schema)
+    held = shard_blocks(connection, source) if source.is_shard else {}
+    known = (
+        f"SELECT s.stream_no FROM {schema}.edgeshard_streams s "
+        "LEFT JOIN main.edgeshard_streams m ON m.stream_id = s.stream_id "
+    )
+    if source.is_shard:
+        query = known + (
+            f"JOIN {schema}.edgeshard_truncations t ON t.stream_no = s.stream_no "
+            "GROUP BY s.stream_no HAVING m.last_seq IS NULL OR max(t.last) > m.last_seq"
+        )
+    else:
+        query = known + "WHERE m.last_seq IS NULL OR m.last_seq < s.last_seq " + (
+            f"UNION SELECT stream_no FROM {schema}.edgeshard_streams JOIN ("
+            f"SELECT stream_id, first, last FROM {schema}.edgeshard_ranges JOIN {schema}.edgeshard_streams USING(stream_no) "
+            "EXCEPT SELECT stream_id, first, last FROM main.edgeshard_ranges JOIN main.edgeshard_streams USING(stream_no)"
+            ") USING(stream_id)"
+        )
+    numbers = {number for (number,) in connection.execute(query)} | set(held)
+    for number in sorted(numbers):
+        yield _stream(connection, source, number, held.get(number))
+
+
+def _stream(connection: Connection, source: Source, number: int, block: Block | None) -> SourceStream:
+    schema = quote(source.schema)
+    row = connection.execute(
+        f"SELECT stream_id, agent_id, began_at, last_seq FROM {schema}.edgeshard_streams WHERE stream_no = ?", (number,)
+    ).fetchone()
+    if row is None:
+        raise DamagedError("read database", source.path, f"it has rows of stream number {number}, which it does not list")
+    stream_id, agent_id, began_at, last_seq = row
+    if len(stream_id) != 16 or (source.is_shard and agent_id != source.agent_id):
+        raise DamagedError("read database", source.path, f"stream number {number} is not one that its agent can have")
+    truncations = tuple(
+        (Range(first, last), where)
+        for first, last, where in connection.execute(
+            f"SELECT first, last, database_id FROM {schema}.edgeshard_truncations WHERE stream_no = ?", (number,)
+        )
+    )
+    if source.is_shard:
+        gone = max((item.last for item, _ in truncations), default=0)
+        blocks = _beyond(block, gone)
+        last_seq = max(gone, *(item.last for item in blocks), 0)
+    else:
+        blocks = tuple(
+            Block(*item)
+            for item in connection.execute(
+                f"SELECT first, last, first_id FROM {schema}.edgeshard_blocks WHERE stream_no = ?", (number,)
+            )
+        )
+    whole = [Range(item.first, item.last) for item in blocks]
+    if (
+        not all(1 <= item.first <= item.last <= format.SEQ_MAX for item in whole)
+        or sum(map(len, whole)) != sum(map(len, union(whole)))
+        or not 0 <= last_seq <= format.SEQ_MAX
+    ):
+        raise DamagedError("read database", source.path, f"stream number {number} has seqs that cannot be")
+    return SourceStream(number, stream_id, agent_id, began_at, blocks, truncations, last_seq, block is not None)
+
+
+def _beyond(block: Block | None, gone: int) -> tuple[Block, ...]:
+    if block is None or block.last <= gone:
+        return ()
+    return (block.cut(gone + 1, block.last),)
+
+
+def shard_blocks(connection: Connection, source: Source) -> dict[int, Block]:
+    """For each stream number of which rows are in a shard, seqs 1 to the highest, whether truncated or not."""
+    highest: dict[int, int] = {}
+    for table in source.tables:
+        upto = format.row_id(format.STREAM_NO_MAX, format.SEQ_MAX)
+        sql = (
+            f"SELECT _id FROM {quote(source.schema)}.{quote(table.name)} NOT INDEXED "
+            "WHERE _id <= ? ORDER BY _id DESC LIMIT 1"
+        )
+        while (last := database.scalar(connection, sql, (upto,))) is not None:
+            number, seq = format.stream_no_of(last), format.seq_of(last)
+            if number < 1 or seq < 1:
+                raise DamagedError("read database", source.path, f"table {table.name} has a row with _id {last}")
+            highest[number] = max(seq, highest.get(number, 0))
+            upto = format.row_id(number, 0) - 1
+    return {number: Block(1, seq, format.row_id(number, 1)) for number, seq in highest.items()}
+
+
+def transaction_end(connection: Connection, source: Source, row_id: int) -> int | None:
+    """The last id of the writer's transaction that the row belongs to, where that was noted."""
+    last: int | None = database.scalar(
+        connection,
+        f"SELECT last_id FROM {quote(source.schema)}.edgeshard_transactions "
+        "WHERE first_id <= ? ORDER BY first_id DESC LIMIT 1",
+        (row_id,),
+    )
+    return last if last is not None and last >= row_id else None
+
+
+def row_bytes(connection: Connection, source: Source, streams: list[SourceStream]) -> int:
+    """About how large a row of the source is: its file divided by its rows, so rather too much than too little."""
+    pages = connection.pragma("page_count", schema=source.schema) * connection.pragma("page_size", schema=source.schema)
+    rows = sum(len(block) for stream in streams for block in stream.blocks)
+    return max(1, pages // max(1, rows))
+
+
+def gone_ranges(stream: SourceStream, held: list[Range]) -> list[tuple[Range, bytes]]:
+    """What the source gave up to another database and the target does not hold."""
+    return [(part, where) for item, where in stream.truncations for part in subtract([item], held)]

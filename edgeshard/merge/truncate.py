@@ -1,0 +1,131 @@
+"""Delete from a shard what the master holds durably. Call it only after a commit of the master at FULL.
+
+A truncation is written down first (``edgeshard_truncations``): from that commit on the rows do not count, whether they
+are still in the file or not, so that they can be deleted in small transactions without ever showing a part of one.
+Each step is idempotent: a killed truncation is finished by the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from edgeshard import database, format
+from edgeshard.database import Connection, quote
+from edgeshard.merge.source import Source, shard_blocks
+from edgeshard.ranges import Range
+
+#: Rows deleted in one transaction while a writer may wait for it; about 1 ms.
+_DELETE_ROWS = 1_000
+#: A merger waits this long for a shard whose writer is in a transaction, and otherwise leaves it for the next merge.
+_BUSY_TIMEOUT_S = 0.25
+#: An emptied file larger than this gives its pages back to the disk.
+_SHRINK_BYTES = 1 << 20
+
+
+def truncate(shard: Source, durable: dict[bytes, int], master_id: bytes) -> int | None:
+    """Delete the rows of each stream up to the seq in `durable`.
+
+    Args:
+        shard: the shard; rows of no other table than those that were seen in it are touched.
+        durable: the last seq of each stream that the master holds, by stream id.
+        master_id: which master that is.
+
+    Returns:
+        How many rows were deleted; None where the shard was busy and keeps some for the next time.
+
+    Raises:
+        EdgeshardError: the shard cannot be written.
+    """
+    with database.explained("truncate shard", shard.path):
+        connection = database.connect(shard.path, writable=True, busy_timeout_s=_BUSY_TIMEOUT_S)
+        try:
+            database.set_synchronous(connection, "NORMAL")
+            return _truncate(connection, _as_main(shard), durable, master_id)
+        except database.BUSY:
+            return None
+        finally:
+            connection.close()
+
+
+def _as_main(shard: Source) -> Source:
+    return Source("main", shard.path, shard.role, shard.agent_id, shard.database_id, shard.tables)
+
+
+def _truncate(connection: Connection, shard: Source, durable: dict[bytes, int], master_id: bytes) -> int:
+    with database.immediate(connection):
+        gone = _note(connection, durable, master_id)
+        emptied = all(block.last <= gone.get(number, 0) for number, block in shard_blocks(connection, shard).items())
+        deleted = _delete_all(connection, shard) if emptied and _knows_all_tables(connection, shard) else 0
+    if emptied and connection.pragma("freelist_count") * connection.pragma("page_size") > _SHRINK_BYTES:
+        connection.execute("VACUUM")
+    if not emptied:
+        deleted += sum(_delete_piecewise(connection, shard, number, last) for number, last in gone.items())
+    database.checkpoint(connection)
+    return deleted
+
+
+def _note(connection: Connection, durable: dict[bytes, int], master_id: bytes) -> dict[int, int]:
+    """Write the truncations down; the last seq that is gone, by stream number."""
+    gone = {}
+    for stream_id, last in durable.items():
+        row = connection.execute(
+            "SELECT s.stream_no, max(t.last), t.first, t.database_id FROM edgeshard_streams s "
+            "LEFT JOIN edgeshard_truncations t ON t.stream_no = s.stream_no WHERE s.stream_id = ?",
+            (stream_id,),
+        ).fetchone()
+        number, before, first, where = row
+        if number is None:
+            continue  # the shard was replaced by another since it was read
+        for new in _beyond(before or 0, last):
+            if where == master_id:
+                sql = "UPDATE edgeshard_truncations SET last = ?3 WHERE stream_no = ?1 AND first = ?2"
+                connection.execute(sql, (number, first, new.last))
+            else:
+                sql = "INSERT INTO edgeshard_truncations VALUES (?, ?, ?, ?)"
+                connection.execute(sql, (number, new.first, new.last, master_id))
+        gone[number] = max(before or 0, last)
+    return gone
+
+
+def _beyond(before: int, last: int) -> Iterator[Range]:
+    if last > before:
+        yield Range(before + 1, last)
+
+
+def _knows_all_tables(connection: Connection, shard: Source) -> bool:
+    """Whether the shard has the tables it had when it was read: its agent may have made one since."""
+    rows = connection.execute("SELECT DISTINCT table_name FROM edgeshard_columns")
+    return {name for (name,) in rows} == {table.name for table in shard.tables}
+
+
+def _delete_all(connection: Connection, shard: Source) -> int:
+    """Without WHERE: SQLite then frees whole pages, a million rows in milliseconds."""
+    deleted = 0
+    for table in shard.tables:
+        connection.execute(f"DELETE FROM {quote(table.name)}")
+        deleted += connection.changes()
+    connection.execute("DELETE FROM edgeshard_transactions")
+    return deleted
+
+
+def _delete_piecewise(connection: Connection, shard: Source, number: int, last: int) -> int:
+    """In transactions so short that the writer hardly waits."""
+    deleted = 0
+    bounds = (format.row_id(number, 0), format.row_id(number, last))
+    for name, key in [(table.name, "_id") for table in shard.tables] + [("edgeshard_transactions", "first_id")]:
+        low, high = bounds
+        while True:
+            end = database.scalar(
+                connection,
+                f"SELECT max({key}) FROM (SELECT {key} FROM {quote(name)} NOT INDEXED "
+                f"WHERE {key} BETWEEN ? AND ? ORDER BY {key} LIMIT {_DELETE_ROWS})",
+                (low, high),
+            )
+            if end is None:
+                break
+            connection.execute(f"DELETE FROM {quote(name)} WHERE {key} BETWEEN ? AND ?", (low, end))
+            deleted += connection.changes() if key == "_id" else 0
+            low = end + 1
+    return deleted
+
+

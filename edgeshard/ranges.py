@@ -1,0 +1,67 @@
+"""Sets of seqs as sorted, disjoint, non-adjacent intervals. Pure values; both ends are included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import attrs
+
+
+@attrs.frozen(order=True)
+class Range:
+    """The seqs ``first`` to ``last`` of a stream, both included."""
+
+    first: int
+    last: int
+
+    def __len__(self) -> int:
+        return self.last - self.first + 1
+
+
+def union(ranges: Iterable[Range]) -> list[Range]:
+    """The same seqs as few intervals as possible, in order."""
+    result: list[Range] = []
+    for item in sorted(ranges):
+        if result and item.first <= result[-1].last + 1:
+            result[-1] = Range(result[-1].first, max(result[-1].last, item.last))
+        else:
+            result.append(item)
+    return result
+
+
+def subtract(ranges: Iterable[Range], holes: Iterable[Range]) -> list[Range]:
+    """The seqs of `ranges` that are in none of `holes`, in order."""
+    result: list[Range] = []
+    holes = union(holes)
+    for item in union(ranges):
+        first = item.first
+        for hole in holes:
+            if hole.last < first:
+                continue
+            if hole.first > item.last:
+                break
+            if hole.first > first:
+                result.append(Range(first, hole.first - 1))
+            first = hole.last + 1
+        if first <= item.last:
+            result.append(Range(first, item.last))
+    return result
+
+
+def intersect(ranges: Iterable[Range], others: Iterable[Range]) -> list[Range]:
+    """The seqs that are in both, in order."""
+    ranges = list(ranges)
+    return subtract(ranges, subtract(ranges, others))
+
+
+def size(ranges: Iterable[Range]) -> int:
+    """How many seqs these disjoint intervals hold."""
+    return sum(len(item) for item in ranges)
+
+
+def prefix(ranges: Iterable[Range], first: int) -> int:
+    """The last seq of the unbroken run that starts at `first`; ``first - 1`` where `first` is missing."""
+    for item in union(ranges):
+        if item.first <= first <= item.last:
+            return item.last
+    return first - 1

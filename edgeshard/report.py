@@ -1,0 +1,81 @@
+"""What a merge says it did. Values only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+
+@attrs.frozen
+class Gap:
+    """Rows that are known to exist, or to have existed, and are not in the master.
+
+    Attributes:
+        agent: whose rows.
+        stream: the stream's id, in hexadecimal.
+        first: the first missing seq.
+        last: the last missing seq.
+    """
+
+    agent: str
+    stream: str
+    first: int
+    last: int
+
+    def __len__(self) -> int:
+        return self.last - self.first + 1
+
+
+@attrs.frozen
+class SetAside:
+    """A database that was not merged; it stays where it is, as it is.
+
+    Attributes:
+        path: the file.
+        reason: why, and what to do.
+    """
+
+    path: str
+    reason: str
+
+
+@attrs.frozen
+class MergeReport:
+    """What one merge did, or, for a dry run, would do.
+
+    Attributes:
+        rows: rows copied into the master.
+        truncated: rows deleted from shards, because the master holds them.
+        shards: shards and other sources that were looked into, because they had changed.
+        quarantined: databases that were not merged, with the reason. They are tried again once they change.
+        gaps: rows known to exist that the master does not hold.
+        seconds: how long it took.
+        dry_run: whether nothing was done.
+    """
+
+    rows: int = 0
+    truncated: int = 0
+    shards: int = 0
+    quarantined: tuple[SetAside, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+    seconds: float = 0.0
+    dry_run: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing was set aside and nothing is missing."""
+        return not self.quarantined and not self.gaps
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON-able values."""
+        return {**attrs.asdict(self), "complete": self.complete}
+
+    def __str__(self) -> str:
+        done = "would merge" if self.dry_run else "merged"
+        line = f"{done} {self.rows} rows from {self.shards} shards, truncated {self.truncated}, in {self.seconds:.3f} s"
+        if self.quarantined:
+            line += f"; {len(self.quarantined)} set aside"
+        if self.gaps:
+            line += f"; {sum(map(len, self.gaps))} rows missing in {len(self.gaps)} gaps"
+        return line

@@ -1,0 +1,182 @@
+"""A store: the folder of one device's shards and master."""
+
+from __future__ import annotations
+
+import os
+from collections import namedtuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from edgeshard import database, master, tables, verify
+from edgeshard.database import quote
+from edgeshard.errors import QueryError
+from edgeshard.merge import cycle
+from edgeshard.report import MergeReport
+from edgeshard.shard import Durability, Shard, open_shard
+from edgeshard.verify import VerifyReport
+
+_R = TypeVar("_R")
+
+#: Rows that `Store.read` takes from the master at a time, each time in a snapshot of its own.
+_READ_ROWS = 1_000
+
+
+class Store:
+    """The databases below one folder: ``shards/*.db``, one an agent, and ``master.db``.
+
+    Making a Store touches nothing; folders and files are made when first needed (folders 0700, files 0600).
+
+    Args:
+        root: the folder.
+
+    Attributes:
+        root: the folder, absolute, with symbolic links followed once, now.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(os.path.realpath(root))
+
+    def __repr__(self) -> str:
+        return f"Store({str(self.root)!r})"
+
+    @property
+    def master_path(self) -> Path:
+        """The master's file. Any SQLite tool may read it, at any time."""
+        return self.root / "master.db"
+
+    def shard(self, agent: str, *, durability: Durability = "process") -> Shard:
+        """Open an agent's shard for writing; use it with ``with``, or ``close()`` it.
+
+        Args:
+            agent: the agent's name, 1 to 200 characters of any text.
+            durability: what a committed row survives: "process" a kill at once, and a power cut after the last
+                moments; "power" a power cut as well, at the price of an fsync a commit.
+
+        Raises:
+            ShardInUseError: another handle, here or in another process, has it open.
+            ConfigurationError: no such durability, or no such name.
+            StorageError: the file cannot be made or opened.
+        """
+        return open_shard(self.root / "shards", agent, durability)
+
+    def merge(
+        self,
+        sources: Iterable[str | os.PathLike[str]] = (),
+        *,
+        dry_run: bool = False,
+        lock_wait: float = 0.0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> MergeReport:
+        """Copy the rows of all shards into the master, exactly once, and truncate the shards.
+
+        Args:
+            sources: other databases of ours (masters, shards, copies) to merge as well; they are only read.
+            dry_run: say what would be done, and do nothing.
+            lock_wait: how long to wait for another merger, in seconds; -1 for ever.
+            progress: called with (rows done, rows to do) after each commit.
+
+        Raises:
+            MergeInProgressError: another merger is at work on this master.
+            StorageError: the master or the folder cannot be read or written; no row is lost.
+        """
+        if isinstance(sources, (str, os.PathLike)):
+            sources = [sources]
+        return cycle.merge(self.root, sources, dry_run=dry_run, lock_wait_s=lock_wait, progress=progress)
+
+    def query(
+        self, sql: str, params: Sequence[Any] | Mapping[str, Any] = (), *, fresh: bool = False
+    ) -> list[tuple[Any, ...]]:
+        """Run one SELECT on the master, read-only.
+
+        Args:
+            sql: the statement; ``?`` or ``:name`` stand for parameters.
+            params: their values.
+            fresh: merge first, so that all rows written so far are seen; waits for a merger at work.
+
+        Returns:
+            The rows, as named tuples.
+
+        Raises:
+            QueryError: SQLite refused the statement.
+            StorageError: the master cannot be read.
+        """
+        if fresh:
+            self.merge(lock_wait=-1)
+        master.ensure_master(self.master_path)
+        connection = master.open_master(self.master_path, writable=False)
+        try:
+            with database.explained("query", str(self.master_path)):
+                try:
+                    names, rows = database.select(connection, sql, params)
+                except database.QUERY_MISTAKES as error:
+                    raise QueryError("query", self.master_path, _explain_query(connection, error)) from error
+            return list(map(_row_class(names), rows))
+        finally:
+            connection.close()
+
+    def read(self, cls: type[_R]) -> Iterator[_R]:
+        """All rows of a class's table in the master, as instances, in the order in which they arrived there.
+
+        The rows come in portions, each from a snapshot of its own, so that a slow reader holds nobody up: rows that
+        are merged meanwhile come last.
+
+        Raises:
+            TableError: the class cannot be a table.
+            StorageError: the master cannot be read.
+        """
+        table = tables.table_of(cls)
+        decode = tables.decoder(cls, table)
+        last = 0
+        while True:
+            rows = self._rows_after(table, last)
+            if not rows:
+                return
+            for row in rows:
+                yield decode(row[1:])
+            last = rows[-1][0]
+
+    def _rows_after(self, table: tables.Table, last: int) -> list[tuple[Any, ...]]:
+        master.ensure_master(self.master_path)
+        connection = master.open_master(self.master_path, writable=False)
+        try:
+            with database.explained("read", str(self.master_path)), database.reading(connection):
+                sql = "SELECT column_name FROM edgeshard_columns WHERE table_name = ? COLLATE NOCASE"
+                known = {name.lower() for (name,) in connection.execute(sql, (table.name,))}
+                if not known:
+                    return []
+                # a column that no agent has written yet reads as NULL
+                names = [quote(column.name) if column.name.lower() in known else "NULL" for column in table.columns]
+                return connection.execute(
+                    f"SELECT _id, {', '.join(names)} FROM {quote(table.name)} WHERE _id > ? ORDER BY _id LIMIT ?",
+                    (last, _READ_ROWS),
+                ).fetchall()
+        finally:
+            connection.close()
+
+    def verify(self) -> VerifyReport:
+        """Check the master: SQLite's integrity, every row against its address, and which rows are missing.
+
+        Raises:
+            StorageError: the master cannot be read at all.
+        """
+        master.ensure_master(self.master_path)
+        connection = master.open_master(self.master_path, writable=False)
+        try:
+            with database.explained("verify", str(self.master_path)):
+                return verify.verify(connection)
+        finally:
+            connection.close()
+
+
+def _explain_query(connection: database.Connection, error: Exception) -> str:
+    names = connection.execute("SELECT DISTINCT table_name FROM edgeshard_columns ORDER BY 1").fetchall()
+    tables = ", ".join(name for (name,) in names)
+    return f"{error}. The master has the tables {tables}; a table comes with the first merge of its rows"
+
+
+@lru_cache(maxsize=256)
+def _row_class(names: tuple[str, ...]) -> Callable[[Iterable[Any]], tuple[Any, ...]]:
+    # names that Python cannot have as attributes become _0, _1 ...
+    return namedtuple("Row", names, rename=True)._make

@@ -1,0 +1,350 @@
+"""attrs classes <-> tables: names, kinds of columns, and the values between them.
+
+A record's values are converted here and nowhere else. SQLite's STRICT tables check the plain kinds for us; what SQLite
+would change silently (NaN becomes NULL, a number in a text column becomes text) is refused before it gets there.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import enum
+import json
+import math
+import re
+import types
+import typing
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import attrs
+
+from edgeshard import format
+from edgeshard.errors import RecordError, TableError
+
+_OPTIONS = "__edgeshard_table__"
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
+
+
+@attrs.frozen
+class Column:
+    """A column of a record table: its kind (a key of ``format.STORED_AS``) and the conversions to and from storage."""
+
+    name: str
+    kind: str
+    optional: bool = False
+    encode: Callable[[Any], Any] | None = attrs.field(default=None, eq=False, repr=False)
+    decode: Callable[[Any], Any] | None = attrs.field(default=None, eq=False, repr=False)
+
+
+@attrs.frozen
+class Table:
+    """What an attrs class says about its table."""
+
+    name: str
+    columns: tuple[Column, ...]
+    indexes: tuple[tuple[str, ...], ...] = ()
+
+
+@attrs.frozen
+class _Options:
+    name: str | None
+    index: tuple[tuple[str, ...], ...]
+
+
+_T = typing.TypeVar("_T", bound=type)
+
+
+@typing.overload
+def table(cls: _T, /) -> _T: ...
+@typing.overload
+def table(*, name: str | None = None, index: Iterable[str | Iterable[str]] = ()) -> Callable[[_T], _T]: ...
+def table(
+    cls: _T | None = None, /, *, name: str | None = None, index: Iterable[str | Iterable[str]] = ()
+) -> _T | Callable[[_T], _T]:
+    """Say how an attrs class is stored. Optional: a plain attrs class is a table too, named in snake_case.
+
+    Args:
+        name: the table's name in SQL; by default the class's, in snake_case.
+        index: columns to index in the master, each a name or several names. Shards have none: they only append.
+
+    Raises:
+        TableError: an index given as one bare str (a list of names is meant).
+    """
+    if isinstance(index, str):
+        raise TableError("declare table", "", f"index takes a list of column names: index=[{index!r}]")
+    options = _Options(name, tuple((item,) if isinstance(item, str) else tuple(item) for item in index))
+
+    def mark(cls: _T) -> _T:
+        setattr(cls, _OPTIONS, options)
+        return cls
+
+    return mark if cls is None else mark(cls)
+
+
+def table_of(cls: type) -> Table:
+    """The table that an attrs class declares.
+
+    Raises:
+        TableError: it is no attrs class, or a name or type of it cannot be stored; says which, and what can.
+    """
+    if not attrs.has(cls):
+        raise TableError("declare table", "", f"{cls.__name__} is not an attrs class; records are attrs instances or dicts")
+    options = vars(cls).get(_OPTIONS, _Options(None, ()))
+    name = options.name or _snake_case(cls.__name__)
+    _check_name(name, f"table {name!r}")
+    try:
+        hints = typing.get_type_hints(cls)
+    except NameError as error:
+        raise TableError("declare table", "", f"{cls.__name__} has an annotation that cannot be resolved: {error}") from error
+    columns = tuple(_column(cls, field.name, hints.get(field.name)) for field in attrs.fields(cls))
+    if not columns:
+        raise TableError("declare table", "", f"{cls.__name__} has no fields")
+    folded = {column.name.lower() for column in columns}
+    if len(folded) < len(columns):
+        raise TableError("declare table", "", f"{cls.__name__} has two fields that differ only in case; SQL folds case")
+    for item in options.index:
+        for column in item:
+            if column not in {known.name for known in columns}:
+                raise TableError("declare table", "", f"index of {cls.__name__} names {column!r}, which is no field of it")
+    return Table(name, columns, options.index)
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def _check_name(name: str, what: str) -> None:
+    if not _NAME.fullmatch(name) or name.lower().startswith((format.PREFIX, "sqlite_")):
+        raise TableError(
+            "declare table", "", f"{what}: names are letters, digits and _, begin with a letter, and not with edgeshard_ or sqlite_"
+        )
+
+
+def _column(cls: type, name: str, hint: Any) -> Column:
+    where = f"{cls.__name__}.{name}"
+    _check_name(name, where)
+    if hint is None:
+        raise TableError("declare table", "", f"{where} has no type annotation")
+    optional = False
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        inner = [item for item in typing.get_args(hint) if item is not types.NoneType]
+        optional = len(inner) < len(typing.get_args(hint))
+        hint = inner[0] if len(inner) == 1 else hint
+    kind, encode, decode = _conversion(where, hint)
+    return Column(name, kind, optional, encode, decode)
+
+
+def _conversion(where: str, hint: Any) -> tuple[str, Callable[[Any], Any] | None, Callable[[Any], Any] | None]:
+    origin = typing.get_origin(hint) or hint
+    if origin in _CONVERSIONS:
+        return _CONVERSIONS[origin]
+    if isinstance(origin, type) and issubclass(origin, enum.Enum):
+        return _enum_conversion(where, origin)
+    raise TableError(
+        "declare table",
+        "",
+        f"{where} has type {hint!r}; columns are bool, int, float, str, bytes, datetime, date, Decimal, UUID, "
+        "an Enum, a dict or list (stored as JSON), or Optional of one of these",
+    )
+
+
+def _enum_conversion(where: str, cls: type[enum.Enum]) -> tuple[str, Callable[[Any], Any], Callable[[Any], Any]]:
+    kinds = {type(member.value) for member in cls}
+    if len(kinds) != 1 or not kinds <= {str, int, float}:
+        raise TableError("declare table", "", f"{where}: the values of Enum {cls.__name__} must all be str, all int or all float")
+    kind: str = _CONVERSIONS[kinds.pop()][0]
+
+    def encode(value: Any) -> Any:
+        return cls(value).value  # a member, or the value of one
+
+    return kind, encode, cls
+
+
+# -- values -> storage ------------------------------------------------------------------------------------------------
+
+
+def _text(value: str) -> str:
+    if isinstance(value, str):
+        return value
+    raise TypeError("it is not a str")  # STRICT would turn a number into text
+
+
+def _real(value: float) -> float:
+    if value is None:
+        _none()
+    if value != value:
+        raise ValueError("NaN cannot be stored (SQLite would make it NULL); use an Optional field and None")
+    return value
+
+
+def _datetime(value: datetime.datetime) -> str:
+    if value.tzinfo is not datetime.UTC:
+        if value.utcoffset() is None:
+            raise ValueError("it has no time zone; use datetime.now(timezone.utc) or .astimezone()")
+        value = value.astimezone(datetime.UTC)
+    return value.isoformat()
+
+
+def _date(value: datetime.date) -> str:
+    if isinstance(value, datetime.datetime):
+        raise TypeError("it is a datetime where a date belongs")
+    return value.isoformat()
+
+
+def _decimal(value: decimal.Decimal) -> str:
+    if not isinstance(value, decimal.Decimal):
+        raise TypeError("it is not a Decimal")
+    return str(value)
+
+
+def _uuid(value: uuid.UUID) -> str:
+    if not isinstance(value, uuid.UUID):
+        raise TypeError("it is not a UUID")
+    return str(value)
+
+
+_dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
+def to_json(value: Any) -> str:
+    """JSON text: strict (no NaN), and valid UTF-8 even where a str in it is not.
+
+    Raises:
+        TypeError, ValueError: it is not JSON-able.
+    """
+    text = _dump(value)
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # a lone surrogate, as cut-off text has: JSON can spell it, UTF-8 cannot
+            return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text
+
+
+# -- kinds ------------------------------------------------------------------------------------------------------------
+
+_CONVERSIONS: dict[Any, tuple[str, Callable[[Any], Any] | None, Callable[[Any], Any] | None]] = {
+    bool: ("boolean", None, bool),
+    int: ("integer", None, None),
+    float: ("real", _real, None),
+    str: ("text", _text, None),
+    bytes: ("blob", None, None),
+    datetime.datetime: ("datetime", _datetime, datetime.datetime.fromisoformat),
+    datetime.date: ("date", _date, datetime.date.fromisoformat),
+    decimal.Decimal: ("decimal", _decimal, decimal.Decimal),
+    uuid.UUID: ("uuid", _uuid, uuid.UUID),
+    dict: ("json", to_json, json.loads),
+    list: ("json", to_json, json.loads),
+}
+
+
+def encoder(table: Table) -> Callable[[int, Any], tuple[Any, ...]]:
+    """A function that takes a row id and a record, and returns the row as stored: the id, then the table's columns.
+
+    The function is compiled for the class, as attrs compiles an ``__init__``: this is a part of the write path, and a
+    loop over columns costs a fifth of a commit (measured). It raises whatever the conversions do; `why_refused` finds
+    the words for that.
+    """
+    names: dict[str, Any] = {"none": _none}
+    lines = ["def encode(row_id, record):"]
+    for index, column in enumerate(table.columns):
+        names[f"convert{index}"] = column.encode
+        lines.append(f"    v{index} = record.{column.name}")
+        lines += [f"    {line}" for line in _encoding(column, f"v{index}", f"convert{index}")]
+    lines.append(f"    return (row_id, {', '.join(f'v{index}' for index in range(len(table.columns)))})")
+    # no user text gets here but column names, which are identifiers (_check_name)
+    exec("\n".join(lines), names)  # noqa: S102
+    encode: Callable[[int, Any], tuple[Any, ...]] = names["encode"]
+    return encode
+
+
+def _encoding(column: Column, value: str, convert: str) -> list[str]:
+    """Source that turns a value into the stored one, where the common case needs no call."""
+    plain = {"text": f"{value}.__class__ is str", "real": f"{value} == {value} is not None"}.get(column.kind)
+    if column.encode in (_text, _real):
+        line = f"if not ({plain}): {value} = {convert}({value})"
+    elif column.encode is not None:
+        line = f"{value} = {convert}({value})"
+    else:
+        return [] if column.optional else [f"if {value} is None: none()"]
+    return [f"if {value} is not None:", f"    {line}"] if column.optional else [line]
+
+
+def _none() -> None:
+    raise ValueError("it is None, and not Optional")
+
+
+def why_refused(table: Table, record: Any) -> str:
+    """Which field of a record cannot be stored, and why; "" where every field can."""
+    for column in table.columns:
+        value = getattr(record, column.name)
+        shown = f"{column.name} = {value!r:.80}"
+        if value is None:
+            if not column.optional:
+                return f"{shown}: it is None, and the field is not Optional"
+            continue
+        try:
+            stored = value if column.encode is None else column.encode(value)
+        except Exception as error:  # whatever a conversion raises is the answer
+            return f"{shown}: {error}"
+        if not _fits(format.STORED_AS[column.kind], stored):
+            return f"{shown}: a {type(value).__name__} does not fit a column of kind {column.kind}"
+    return ""
+
+
+def _fits(storage: str, stored: Any) -> bool:
+    if storage == "INTEGER":
+        whole = isinstance(stored, int) or (isinstance(stored, float) and stored.is_integer())
+        return whole and -(2**63) <= stored < 2**63
+    if storage == "REAL":
+        return isinstance(stored, (int, float)) and not math.isnan(stored) and abs(stored) != 2**1024
+    if storage == "BLOB":
+        return isinstance(stored, (bytes, bytearray, memoryview))
+    try:
+        return isinstance(stored, str) and bool(stored.encode() or True)
+    except UnicodeEncodeError:
+        return False
+
+
+# -- storage -> records -----------------------------------------------------------------------------------------------
+
+
+def decoder(cls: type, table: Table) -> Callable[[tuple[Any, ...]], Any]:
+    """A function that takes a row, in the order of the table's columns, and returns an instance of the class.
+
+    A field without a value (written by an agent that did not know it yet) takes the class's default, or None.
+    """
+    names = [field.alias or field.name for field in attrs.fields(cls)]
+    fields = attrs.fields(cls)
+    settable = [field.init for field in fields]
+    decoders = [column.decode for column in table.columns]
+    defaulted = [
+        field.default is not attrs.NOTHING and not column.optional for field, column in zip(fields, table.columns, strict=True)
+    ]
+
+    def decode(row: tuple[Any, ...]) -> Any:
+        arguments = {}
+        for name, value, convert, default, init in zip(names, row, decoders, defaulted, settable, strict=True):
+            if init and not (value is None and default):
+                arguments[name] = value if value is None or convert is None else convert(value)
+        return cls(**arguments)
+
+    return decode
+
+
+@table
+@attrs.frozen
+class AgentData:
+    """The default record: what ``shard.write`` makes of a dict.
+
+    Attributes:
+        agent_id: the agent's name, exactly as given.
+        timestamp: when it was written, in seconds since 1970 by the device's clock.
+        data: the dict.
+    """
+
+    agent_id: str
+    timestamp: float
+    data: dict[str, Any]
