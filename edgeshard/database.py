@@ -105,7 +105,10 @@ def is_full(error: BaseException) -> bool:
 
 def is_bad_data(error: apsw.Error) -> bool:
     """Whether `error` can only come from the values that were being copied."""
-    datatype = isinstance(error, apsw.ConstraintError) and error.extendedresult == apsw.SQLITE_CONSTRAINT_DATATYPE
+    datatype = (
+        isinstance(error, apsw.ConstraintError)
+        and getattr(error, "extendedresult", 0) == apsw.SQLITE_CONSTRAINT_DATATYPE
+    )
     return datatype or isinstance(error, (apsw.MismatchError, apsw.TooBigError, apsw.SQLError, apsw.SchemaChangeError))
 
 
@@ -232,6 +235,32 @@ def scalar(connection: Connection, sql: str, bindings: tuple[Any, ...] = ()) -> 
     return None if row is None else row[0]
 
 
+def fetch(connection: Connection, sql: str, bindings: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """All rows, of values of whatever types they have."""
+    return connection.execute(sql, bindings).fetchall()
+
+
+def fetch_typed(
+    connection: Connection, path: str, types: tuple[type | None, ...], sql: str, bindings: tuple[Any, ...] = ()
+) -> list[tuple[Any, ...]]:
+    """All rows of a database that a stranger may have written.
+
+    Args:
+        path: the database, for the error.
+        types: what each column must hold; None: nothing is asked.
+
+    Raises:
+        DamagedError: a value is of another type.
+    """
+    rows = fetch(connection, sql, bindings)
+    for row in rows:
+        for value, expected in zip(row, types, strict=True):
+            if expected is not None and type(value) is not expected:
+                cause = f"its own tables hold a {type(value).__name__} where a {expected.__name__} belongs"
+                raise DamagedError("read database", path, cause)
+    return rows
+
+
 def select(connection: Connection, sql: str, params: Any) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
     """The names of the columns of a query, and its rows. Where there are no rows, there are no names."""
     cursor = connection.execute(sql, params)
@@ -314,5 +343,7 @@ def check_identity(connection: Connection, schema: str, expected: tuple[int, int
         raise FormatError("open database", path, "it is not an edgeshard database (application_id differs)")
     if version != expected[1]:
         raise FormatError(
-            "open database", path, f"it has format {version}, this edgeshard reads format {expected[1]}; use that version"
+            "open database",
+            path,
+            f"it has format {version}, this edgeshard reads format {expected[1]}; use that version",
         )

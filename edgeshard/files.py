@@ -47,7 +47,9 @@ def shard_stem(agent: str) -> str:
     if not isinstance(agent, str):
         raise ConfigurationError("open shard", "", f"an agent's name is a str, not {type(agent).__name__}")
     if not 1 <= len(agent) <= AGENT_NAME_MAX:
-        raise ConfigurationError("open shard", "", f"an agent's name has 1 to {AGENT_NAME_MAX} characters, not {len(agent)}")
+        raise ConfigurationError(
+            "open shard", "", f"an agent's name has 1 to {AGENT_NAME_MAX} characters, not {len(agent)}"
+        )
     if _PLAIN.fullmatch(agent) and not _DEVICES.fullmatch(agent):
         return agent
     try:

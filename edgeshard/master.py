@@ -10,8 +10,8 @@ from pathlib import Path
 from edgeshard import database, files, format, tables
 from edgeshard.database import Connection
 from edgeshard.errors import DamagedError, FormatError
-from edgeshard.report import Gap
 from edgeshard.ranges import Range, subtract
+from edgeshard.report import Gap
 
 #: Pages of the master's log before a commit copies them into the database (32 MB).
 _CHECKPOINT_PAGES = 8_000
@@ -75,22 +75,24 @@ def open_master(path: Path, *, writable: bool) -> Connection:
 def gaps(connection: Connection) -> tuple[Gap, ...]:
     """The seqs of each stream that are known to exist and that this master never held."""
     found = []
-    incomplete = connection.execute(
+    incomplete = database.fetch(
+        connection,
         "SELECT s.stream_no, agent_id, stream_id, last_seq FROM edgeshard_streams s LEFT JOIN edgeshard_ranges r "
-        "ON r.stream_no = s.stream_no GROUP BY s.stream_no HAVING coalesce(sum(r.last - r.first + 1), 0) < last_seq"
-    ).fetchall()
+        "ON r.stream_no = s.stream_no GROUP BY s.stream_no HAVING coalesce(sum(r.last - r.first + 1), 0) < last_seq",
+    )
     for number, agent_id, stream_id, last_seq in incomplete:
-        rows = connection.execute("SELECT first, last FROM edgeshard_ranges WHERE stream_no = ?", (number,))
+        rows = database.fetch(connection, "SELECT first, last FROM edgeshard_ranges WHERE stream_no = ?", (number,))
         held = [Range(first, last) for first, last in rows]
-        found += [Gap(agent_id, stream_id.hex(), part.first, part.last) for part in subtract([Range(1, last_seq)], held)]
+        found += [
+            Gap(agent_id, stream_id.hex(), part.first, part.last) for part in subtract([Range(1, last_seq)], held)
+        ]
     return tuple(sorted(found, key=lambda gap: (gap.agent, gap.stream, gap.first)))
 
 
 def looked_at(connection: Connection) -> dict[str, tuple[str, str]]:
     """What the last merges found: (state, problem) of the shard files without news, by name."""
-    return {
-        name: (state, problem) for name, state, problem in connection.execute("SELECT name, state, problem FROM edgeshard_shards")
-    }
+    rows = database.fetch(connection, "SELECT name, state, problem FROM edgeshard_shards")
+    return {name: (state, problem) for name, state, problem in rows}
 
 
 def remember_looks(connection: Connection, looks: Iterable[tuple[str, str, str]], gone: Iterable[str]) -> None:

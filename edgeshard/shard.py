@@ -105,7 +105,7 @@ class Shard:
         _open_shards.add(self)
 
     def _refuse_in_child(self) -> None:
-        """After a fork, in the child: SQLite connections must not cross one (https://sqlite.org/howtocorrupt.html, 2.6)."""
+        """After a fork, in the child. No connection may cross one: https://sqlite.org/howtocorrupt.html, 2.6."""
         self._lock = threading.RLock()  # a thread of the parent may have held it
         self._depth = 0
         if self._held is not None:
@@ -229,14 +229,16 @@ class Shard:
         """
         count = 0
         with self.transaction():
-            for _, run in itertools.groupby(records, type):
+            for _, group in itertools.groupby(records, type):
+                run = iter(group)
                 first = next(run)
                 writer = self._writer_for(first)
-                self._insert(writer, first)
-                count += 1 + self._insert_run(writer, run)
+                count += self._insert_run(writer, itertools.chain([first], run))
         return count
 
     def _insert_run(self, writer: _Writer, records: Iterable[Any]) -> int:
+        if not self._next_id & format.SEQ_MAX:
+            self._begin_stream()
         before = self._next_id
         current: Any = None
         pulling = True  # from the caller's iterable, whose errors are the caller's
@@ -370,7 +372,7 @@ class Shard:
         if writer is None:
             if isinstance(record, dict):
                 table = tables.table_of(tables.AgentData)
-                encode = self._encode_dict
+                encode: Callable[[int, Any], tuple[Any, ...]] = self._encode_dict
             else:
                 table = tables.table_of(cls)
                 encode = tables.encoder(table)
@@ -415,7 +417,9 @@ class Shard:
             cause = "another coroutine has a transaction open; do not await inside one"
             raise TransactionError("use shard", self.path, cause)
         if self._depth and self._aborted is not None:
-            raise TransactionError("use shard", self.path, "an error undid this transaction; leave it") from self._aborted
+            raise TransactionError(
+                "use shard", self.path, "an error undid this transaction; leave it"
+            ) from self._aborted
         now = monotonic()
         if now >= self._look_at:
             self._look_at = now + _LOOK_INTERVAL_S
@@ -465,7 +469,9 @@ class Shard:
         raise error
 
 
-def _definition(table: tables.Table, columns: list[tables.Column], *, new: bool) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _definition(
+    table: tables.Table, columns: list[tables.Column], *, new: bool
+) -> Iterator[tuple[str, tuple[str, ...]]]:
     """The statements that make these columns of a table, or the whole table."""
     declared = [f"{quote(column.name)} {format.STORED_AS[column.kind]}" for column in columns]
     if new:
@@ -479,7 +485,7 @@ def _definition(table: tables.Table, columns: list[tables.Column], *, new: bool)
         yield "INSERT OR IGNORE INTO edgeshard_indexes VALUES (?, ?)", (table.name, tables.to_json(list(index)))
 
 
-# Asking for the pid at each write would cost 0.15 µs of the 7 (measured); the interpreter tells us of a fork for nothing.
+# Asking for the pid at each write would cost 0.15 µs of the 7 (measured); the interpreter tells of a fork for nothing.
 _open_shards: weakref.WeakSet[Shard] = weakref.WeakSet()
 
 
@@ -531,7 +537,10 @@ def _make(path: Path, agent: str) -> None:
     """Make the shard's file, unless it is there."""
     found = files.look(str(path))
     if found is None:
-        script = format.TABLES + "INSERT INTO edgeshard_database(database_id, role, agent_id) VALUES (randomblob(16), 'shard', ?)"
+        script = (
+            format.TABLES
+            + "INSERT INTO edgeshard_database(database_id, role, agent_id) VALUES (randomblob(16), 'shard', ?)"
+        )
         with database.explained("make shard", str(path)):
             database.create(str(path), format.SHARD_PAGE_SIZE, script, (agent,), format.IDENTITY)
     elif found.problem:

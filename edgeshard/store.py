@@ -171,7 +171,7 @@ class Store:
 
 
 def _explain_query(connection: database.Connection, error: Exception) -> str:
-    names = connection.execute("SELECT DISTINCT table_name FROM edgeshard_columns ORDER BY 1").fetchall()
+    names = database.fetch(connection, "SELECT DISTINCT table_name FROM edgeshard_columns ORDER BY 1")
     tables = ", ".join(name for (name,) in names)
     return f"{error}. The master has the tables {tables}; a table comes with the first merge of its rows"
 
@@ -179,4 +179,6 @@ def _explain_query(connection: database.Connection, error: Exception) -> str:
 @lru_cache(maxsize=256)
 def _row_class(names: tuple[str, ...]) -> Callable[[Iterable[Any]], tuple[Any, ...]]:
     # names that Python cannot have as attributes become _0, _1 ...
-    return namedtuple("Row", names, rename=True)._make
+    row_class: Any = namedtuple("Row", names, rename=True)  # the fields are known only now
+    make: Callable[[Iterable[Any]], tuple[Any, ...]] = row_class._make
+    return make

@@ -21,7 +21,7 @@ from typing import Any
 import attrs
 
 from edgeshard import format
-from edgeshard.errors import RecordError, TableError
+from edgeshard.errors import TableError
 
 _OPTIONS = "__edgeshard_table__"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
@@ -90,14 +90,18 @@ def table_of(cls: type) -> Table:
         TableError: it is no attrs class, or a name or type of it cannot be stored; says which, and what can.
     """
     if not attrs.has(cls):
-        raise TableError("declare table", "", f"{cls.__name__} is not an attrs class; records are attrs instances or dicts")
+        raise TableError(
+            "declare table", "", f"{cls.__name__} is not an attrs class; records are attrs instances or dicts"
+        )
     options = vars(cls).get(_OPTIONS, _Options(None, ()))
     name = options.name or _snake_case(cls.__name__)
     _check_name(name, f"table {name!r}")
     try:
         hints = typing.get_type_hints(cls)
     except NameError as error:
-        raise TableError("declare table", "", f"{cls.__name__} has an annotation that cannot be resolved: {error}") from error
+        raise TableError(
+            "declare table", "", f"{cls.__name__} has an annotation that cannot be resolved: {error}"
+        ) from error
     columns = tuple(_column(cls, field.name, hints.get(field.name)) for field in attrs.fields(cls))
     if not columns:
         raise TableError("declare table", "", f"{cls.__name__} has no fields")
@@ -107,7 +111,9 @@ def table_of(cls: type) -> Table:
     for item in options.index:
         for column in item:
             if column not in {known.name for known in columns}:
-                raise TableError("declare table", "", f"index of {cls.__name__} names {column!r}, which is no field of it")
+                raise TableError(
+                    "declare table", "", f"index of {cls.__name__} names {column!r}, which is no field of it"
+                )
     return Table(name, columns, options.index)
 
 
@@ -118,7 +124,9 @@ def _snake_case(name: str) -> str:
 def _check_name(name: str, what: str) -> None:
     if not _NAME.fullmatch(name) or name.lower().startswith((format.PREFIX, "sqlite_")):
         raise TableError(
-            "declare table", "", f"{what}: names are letters, digits and _, begin with a letter, and not with edgeshard_ or sqlite_"
+            "declare table",
+            "",
+            f"{what}: names are letters, digits and _, begin with a letter, and not with edgeshard_ or sqlite_",
         )
 
 
@@ -153,7 +161,9 @@ def _conversion(where: str, hint: Any) -> tuple[str, Callable[[Any], Any] | None
 def _enum_conversion(where: str, cls: type[enum.Enum]) -> tuple[str, Callable[[Any], Any], Callable[[Any], Any]]:
     kinds = {type(member.value) for member in cls}
     if len(kinds) != 1 or not kinds <= {str, int, float}:
-        raise TableError("declare table", "", f"{where}: the values of Enum {cls.__name__} must all be str, all int or all float")
+        raise TableError(
+            "declare table", "", f"{where}: the values of Enum {cls.__name__} must all be str, all int or all float"
+        )
     kind: str = _CONVERSIONS[kinds.pop()][0]
 
     def encode(value: Any) -> Any:
@@ -168,7 +178,7 @@ def _enum_conversion(where: str, cls: type[enum.Enum]) -> tuple[str, Callable[[A
 def _text(value: str) -> str:
     if isinstance(value, str):
         return value
-    raise TypeError("it is not a str")  # STRICT would turn a number into text
+    raise TypeError(f"a {type(value).__name__} where a str belongs")  # STRICT would turn a number into text
 
 
 def _real(value: float) -> float:
@@ -180,6 +190,8 @@ def _real(value: float) -> float:
 
 
 def _datetime(value: datetime.datetime) -> str:
+    if not isinstance(value, datetime.datetime):
+        raise TypeError(f"a {type(value).__name__} where a datetime belongs")
     if value.tzinfo is not datetime.UTC:
         if value.utcoffset() is None:
             raise ValueError("it has no time zone; use datetime.now(timezone.utc) or .astimezone()")
@@ -188,20 +200,20 @@ def _datetime(value: datetime.datetime) -> str:
 
 
 def _date(value: datetime.date) -> str:
-    if isinstance(value, datetime.datetime):
-        raise TypeError("it is a datetime where a date belongs")
+    if isinstance(value, datetime.datetime) or not isinstance(value, datetime.date):
+        raise TypeError(f"a {type(value).__name__} where a date belongs")
     return value.isoformat()
 
 
 def _decimal(value: decimal.Decimal) -> str:
     if not isinstance(value, decimal.Decimal):
-        raise TypeError("it is not a Decimal")
+        raise TypeError(f"a {type(value).__name__} where a Decimal belongs")
     return str(value)
 
 
 def _uuid(value: uuid.UUID) -> str:
     if not isinstance(value, uuid.UUID):
-        raise TypeError("it is not a UUID")
+        raise TypeError(f"a {type(value).__name__} where a UUID belongs")
     return str(value)
 
 
@@ -289,6 +301,8 @@ def why_refused(table: Table, record: Any) -> str:
             stored = value if column.encode is None else column.encode(value)
         except Exception as error:  # whatever a conversion raises is the answer
             return f"{shown}: {error}"
+        if isinstance(stored, str) and not _is_unicode(stored):
+            return f"{shown}: it is not valid Unicode text (a lone surrogate)"
         if not _fits(format.STORED_AS[column.kind], stored):
             return f"{shown}: a {type(value).__name__} does not fit a column of kind {column.kind}"
     return ""
@@ -302,10 +316,15 @@ def _fits(storage: str, stored: Any) -> bool:
         return isinstance(stored, (int, float)) and not math.isnan(stored) and abs(stored) != 2**1024
     if storage == "BLOB":
         return isinstance(stored, (bytes, bytearray, memoryview))
+    return isinstance(stored, str)
+
+
+def _is_unicode(text: str) -> bool:
     try:
-        return isinstance(stored, str) and bool(stored.encode() or True)
+        text.encode()
     except UnicodeEncodeError:
         return False
+    return True
 
 
 # -- storage -> records -----------------------------------------------------------------------------------------------
@@ -321,7 +340,8 @@ def decoder(cls: type, table: Table) -> Callable[[tuple[Any, ...]], Any]:
     settable = [field.init for field in fields]
     decoders = [column.decode for column in table.columns]
     defaulted = [
-        field.default is not attrs.NOTHING and not column.optional for field, column in zip(fields, table.columns, strict=True)
+        field.default is not attrs.NOTHING and not column.optional
+        for field, column in zip(fields, table.columns, strict=True)
     ]
 
     def decode(row: tuple[Any, ...]) -> Any:

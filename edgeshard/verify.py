@@ -1,4 +1,4 @@
-"""Whatever must hold of a master, checked: SQLite's own structure, rows against blocks and ranges, and what is missing."""
+"""Whatever must hold of a master, checked: SQLite's structure, rows against blocks and ranges, and what is missing."""
 
 from __future__ import annotations
 
@@ -80,15 +80,21 @@ def _row_errors(connection: Connection, tables: list[str]) -> Iterator[str]:
     """Every row lies in a block of its stream, every seq of a block has its row, and no id has two."""
     counted: dict[int, int] = {}
     for name in tables:
-        for number, count in connection.execute(f"SELECT _stream, count(*) FROM {quote(name)} GROUP BY _stream"):
+        for number, count in database.fetch(
+            connection, f"SELECT _stream, count(*) FROM {quote(name)} GROUP BY _stream"
+        ):
             counted[number] = counted.get(number, 0) + count
-        (stray,) = connection.execute(
+        stray = database.scalar(
+            connection,
             f"SELECT count(*) FROM {quote(name)} t WHERE NOT EXISTS (SELECT 1 FROM edgeshard_blocks b "
-            "WHERE b.stream_no = t._stream AND t._seq BETWEEN b.first AND b.last AND t._id = b.first_id + t._seq - b.first)"
-        ).fetchone()
+            "WHERE b.stream_no = t._stream AND t._seq BETWEEN b.first AND b.last "
+            "AND t._id = b.first_id + t._seq - b.first)",
+        )
         if stray:
             yield f"table {name}: {stray} rows are not where their address says"
-    listed = connection.execute("SELECT stream_no, sum(last - first + 1) FROM edgeshard_blocks GROUP BY stream_no").fetchall()
+    listed = database.fetch(
+        connection, "SELECT stream_no, sum(last - first + 1) FROM edgeshard_blocks GROUP BY stream_no"
+    )
     for number, expected in listed:
         found = counted.pop(number, 0)
         if found != expected:

@@ -31,9 +31,13 @@ class Target:
     @classmethod
     def load(cls, connection: Connection) -> Target:
         """Read what the transaction builds on."""
-        database_id, next_id = connection.execute("SELECT database_id, next_id FROM main.edgeshard_database").fetchone()
+        ((database_id, next_id),) = database.fetch(
+            connection, "SELECT database_id, next_id FROM main.edgeshard_database"
+        )
         columns: dict[str, dict[str, str]] = {}
-        for table, column, kind in connection.execute("SELECT table_name, column_name, kind FROM main.edgeshard_columns"):
+        for table, column, kind in database.fetch(
+            connection, "SELECT table_name, column_name, kind FROM main.edgeshard_columns"
+        ):
             columns.setdefault(table.lower(), {})[column.lower()] = kind
         return cls(connection, database_id, columns, next_id)
 
@@ -103,7 +107,7 @@ def missing_rows(connection: Connection, origin: Source) -> tuple[int, int]:
 
 def held_ranges(connection: Connection, stream_no: int) -> list[Range]:
     """The seqs of a stream that the main database has ever held."""
-    rows = connection.execute("SELECT first, last FROM main.edgeshard_ranges WHERE stream_no = ?", (stream_no,))
+    rows = database.fetch(connection, "SELECT first, last FROM main.edgeshard_ranges WHERE stream_no = ?", (stream_no,))
     return [Range(first, last) for first, last in rows]
 
 
@@ -126,21 +130,22 @@ def _take(connection: Connection, origin: Source, piece: Block, room: int) -> Bl
 def _ensure_stream(target: Target, origin: Source, stream: SourceStream) -> int:
     """The target's number for the stream, which now is known there, up to the seq that the source knows."""
     connection = target.connection
-    row = connection.execute(
-        "SELECT stream_no, agent_id FROM main.edgeshard_streams WHERE stream_id = ?", (stream.stream_id,)
-    ).fetchone()
-    if row is None:
+    known = database.fetch(
+        connection, "SELECT stream_no, agent_id FROM main.edgeshard_streams WHERE stream_id = ?", (stream.stream_id,)
+    )
+    if not known:
         connection.execute(
             "INSERT INTO main.edgeshard_streams(agent_id, stream_id, began_at, last_seq) VALUES (?, ?, ?, ?)",
             (stream.agent_id, stream.stream_id, stream.began_at, stream.last_seq),
         )
         return connection.last_insert_rowid()
-    number, agent_id = row
+    ((number, agent_id),) = known
     if agent_id != stream.agent_id:
         cause = f"it gives stream {stream.stream_id.hex()} to agent {stream.agent_id!r}, the master to {agent_id!r}"
         raise DamagedError("merge", origin.path, cause)
     connection.execute(
-        "UPDATE main.edgeshard_streams SET last_seq = ?2 WHERE stream_no = ?1 AND last_seq < ?2", (number, stream.last_seq)
+        "UPDATE main.edgeshard_streams SET last_seq = ?2 WHERE stream_no = ?1 AND last_seq < ?2",
+        (number, stream.last_seq),
     )
     return int(number)
 
@@ -149,7 +154,8 @@ def _note_gone(target: Target, number: int, stream: SourceStream, held: list[Ran
     """Remember to which database those rows went that neither the source nor the target has."""
     for part, where in source.gone_ranges(stream, held):
         target.connection.execute(
-            "INSERT OR REPLACE INTO main.edgeshard_truncations VALUES (?, ?, ?, ?)", (number, part.first, part.last, where)
+            "INSERT OR REPLACE INTO main.edgeshard_truncations VALUES (?, ?, ?, ?)",
+            (number, part.first, part.last, where),
         )
 
 
@@ -175,8 +181,9 @@ def _copy_piece(target: Target, origin: Source, number: int, piece: Block) -> No
             "can be read from a copy of it",
         )
     connection.execute(
-        f"INSERT INTO main.edgeshard_transactions SELECT first_id + ?1, min(last_id, ?3) + ?1 "
-        f"FROM {quote(origin.schema)}.edgeshard_transactions NOT INDEXED WHERE first_id BETWEEN ?2 AND ?3 ORDER BY first_id",
+        "INSERT INTO main.edgeshard_transactions SELECT first_id + ?1, min(last_id, ?3) + ?1 "
+        f"FROM {quote(origin.schema)}.edgeshard_transactions NOT INDEXED "
+        "WHERE first_id BETWEEN ?2 AND ?3 ORDER BY first_id",
         (shift, piece.first_id, piece.last_id),
     )
     _add_block(connection, number, Block(piece.first, piece.last, target.next_id))
@@ -197,13 +204,19 @@ def _copy_statement(schema: str, table: SourceTable) -> str:
 
 def _add_block(connection: Connection, number: int, block: Block) -> None:
     """Note where the rows are, in the block before where they follow it in seq and in id."""
-    before = connection.execute(
-        "SELECT first, last, first_id FROM main.edgeshard_blocks WHERE stream_no = ? AND first < ? ORDER BY first DESC LIMIT 1",
-        (number, block.first),
-    ).fetchone()
-    if before is not None and (before[1] + 1, Block(*before).last_id + 1) == (block.first, block.first_id):
+    before = [
+        Block(*row)
+        for row in database.fetch(
+            connection,
+            "SELECT first, last, first_id FROM main.edgeshard_blocks "
+            "WHERE stream_no = ? AND first < ? ORDER BY first DESC LIMIT 1",
+            (number, block.first),
+        )
+    ]
+    if before and (before[0].last + 1, before[0].last_id + 1) == (block.first, block.first_id):
         connection.execute(
-            "UPDATE main.edgeshard_blocks SET last = ? WHERE stream_no = ? AND first = ?", (block.last, number, before[0])
+            "UPDATE main.edgeshard_blocks SET last = ? WHERE stream_no = ? AND first = ?",
+            (block.last, number, before[0].first),
         )
     else:
         connection.execute(
@@ -251,9 +264,7 @@ def define_columns(connection: Connection, table: str, columns: list[tuple[str, 
     """Make a master's table, or add columns to it."""
     declared = [f"{quote(column)} {format.STORED_AS[kind]}" for column, kind in columns]
     if new:
-        connection.execute(
-            f"CREATE TABLE main.{quote(table)}({format.MASTER_COLUMNS}, {', '.join(declared)}) STRICT"
-        )
+        connection.execute(f"CREATE TABLE main.{quote(table)}({format.MASTER_COLUMNS}, {', '.join(declared)}) STRICT")
     else:
         for item in declared:
             connection.execute(f"ALTER TABLE main.{quote(table)} ADD COLUMN {item}")

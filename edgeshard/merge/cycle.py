@@ -22,8 +22,8 @@ from edgeshard.errors import (
 )
 from edgeshard.files import ShardFile
 from edgeshard.merge import copy, plan, source, truncate
-from edgeshard.report import Gap, MergeReport, SetAside
 from edgeshard.merge.source import Source
+from edgeshard.report import Gap, MergeReport, SetAside
 
 logger = logging.getLogger("edgeshard.merge")
 
@@ -60,6 +60,13 @@ class _Job:
     problem: str = ""
     lasting: bool = False
     bare: bool = False
+
+    @property
+    def opened(self) -> Source:
+        """The source, of a job that was attached."""
+        if self.origin is None:
+            raise AssertionError(f"{self.file.path} is not attached")
+        return self.origin
 
     def set_aside(self, reason: str, *, lasting: bool) -> None:
         self.problem, self.lasting = reason, lasting
@@ -104,7 +111,9 @@ def merge(
         files.make_folder(root)
         held = files.lock(root / "merge.lock", lock_wait_s)
         if held is None:
-            raise MergeInProgressError("merge into", master_path, "another merger is at work on it; wait, or use --lock-wait")
+            raise MergeInProgressError(
+                "merge into", master_path, "another merger is at work on it; wait, or use --lock-wait"
+            )
         try:
             master.ensure_master(master_path)
             report = _merge_locked(master_path, jobs, progress)
@@ -141,12 +150,16 @@ def _merge_locked(master_path: Path, jobs: list[_Job], progress: Progress | None
     return _report(master_path, jobs, totals, found)
 
 
-def _report(master_path: Path, jobs: list[_Job], totals: _Totals, found: tuple[Gap, ...], *, dry_run: bool = False) -> MergeReport:
+def _report(
+    master_path: Path, jobs: list[_Job], totals: _Totals, found: tuple[Gap, ...], *, dry_run: bool = False
+) -> MergeReport:
     aside = tuple(SetAside(job.file.path, job.problem) for job in jobs if job.problem)
     for item in aside:
         logger.warning("set aside %s: %s", item.path, item.reason)
     for gap in found:
-        logger.warning("%s lacks rows %d to %d of stream %s of agent %r", master_path, gap.first, gap.last, gap.stream, gap.agent)
+        logger.warning(
+            "%s lacks rows %d to %d of stream %s of agent %r", master_path, gap.first, gap.last, gap.stream, gap.agent
+        )
     return MergeReport(totals.rows, totals.truncated, totals.looked_into, aside, found, dry_run=dry_run)
 
 
@@ -207,7 +220,7 @@ def _retry_alone(connection: Connection, job: _Job, totals: _Totals, progress: P
 @contextlib.contextmanager
 def _attached(connection: Connection, jobs: list[_Job]) -> Iterator[list[_Job]]:
     """Attach the sources read-only, and yield those that are ours; the others are set aside."""
-    schemas = []
+    schemas: list[str] = []
     try:
         for job in jobs:
             schema = f"source{len(schemas)}"
@@ -254,13 +267,10 @@ def _commit_chunk(connection: Connection, jobs: list[_Job], totals: _Totals) -> 
     totals.rows += rows
 
 
-def _copy_or_set_aside(
-    connection: Connection, target: copy.Target, job: _Job, room_bytes: int
-) -> copy.Copied | None:
-    assert job.origin is not None
+def _copy_or_set_aside(connection: Connection, target: copy.Target, job: _Job, room_bytes: int) -> copy.Copied | None:
     connection.execute("SAVEPOINT source")
     try:
-        copied = copy.copy(target, job.origin, room_bytes)
+        copied = copy.copy(target, job.opened, room_bytes)
         connection.execute("RELEASE source")
         return copied
     except (EdgeshardError, *database.OF_THE_DATA) as error:
@@ -276,18 +286,17 @@ def _whose_fault(connection: Connection, job: _Job, error: Exception) -> Edgesha
     """The error as the source's, unless the source is found sound: then it is the master's, and raised."""
     if isinstance(error, EdgeshardError):
         return error
-    assert isinstance(error, database.DatabaseFailure) and job.origin is not None
+    assert isinstance(error, database.DatabaseFailure)  # noqa: S101  # the only other kind that is caught
     if isinstance(error, database.BUSY):
         return database.explain(error, "read database", job.file.path)
-    if not database.is_bad_data(error) and database.is_sound(connection, job.origin.schema):
+    if not database.is_bad_data(error) and database.is_sound(connection, job.opened.schema):
         raise error
     return DamagedError("merge", job.file.path, database.explain(error, "merge", job.file.path).cause)
 
 
 def _truncate(job: _Job, master_id: bytes, totals: _Totals) -> None:
-    assert job.origin is not None
     try:
-        deleted = truncate.truncate(job.origin, job.durable, master_id)
+        deleted = truncate.truncate(job.opened, job.durable, master_id)
     except EdgeshardError as error:
         job.set_aside(f"its rows are merged, but cannot be deleted from it: {error.cause}", lasting=False)
         return
@@ -338,9 +347,8 @@ def _dry_run(master_path: Path, jobs: list[_Job]) -> MergeReport:
 
 
 def _count(connection: Connection, job: _Job, totals: _Totals) -> None:
-    assert job.origin is not None
     try:
-        missing, present = copy.missing_rows(connection, job.origin)
+        missing, present = copy.missing_rows(connection, job.opened)
     except EdgeshardError as error:
         _blame_source(job, error)
     except database.OF_THE_DATA as error:

@@ -87,18 +87,26 @@ def open_source(connection: Connection, schema: str, path: str) -> Source:
     for name in format.NEEDED:
         if name not in kinds or kinds[name][2] != "table":
             raise FormatError("read database", path, f"{name} is not an ordinary table in it")
-    row = connection.execute(
-        f"SELECT role, agent_id, database_id FROM {quote(schema)}.edgeshard_database LIMIT 2"
-    ).fetchall()
-    if len(row) != 1 or row[0][0] not in (format.SHARD, format.MASTER) or len(row[0][2]) != 16:
+    described = database.fetch_typed(
+        connection,
+        path,
+        (str, bytes, None),
+        f"SELECT role, database_id, agent_id FROM {quote(schema)}.edgeshard_database LIMIT 2",
+    )
+    if len(described) != 1 or described[0][0] not in (format.SHARD, format.MASTER) or len(described[0][1]) != 16:
         raise FormatError("read database", path, "edgeshard_database does not say what it is")
-    names = connection.execute(
-        f"SELECT DISTINCT table_name FROM {quote(schema)}.edgeshard_columns LIMIT ?", (TABLES_MAX + 1,)
-    ).fetchall()
+    names = database.fetch_typed(
+        connection,
+        path,
+        (str,),
+        f"SELECT DISTINCT table_name FROM {quote(schema)}.edgeshard_columns LIMIT ?",
+        (TABLES_MAX + 1,),
+    )
     if len(names) > TABLES_MAX:
         raise FormatError("read database", path, f"it has more than {TABLES_MAX} tables")
     tables = tuple(_table(connection, schema, path, name, kinds.get(name)) for (name,) in names)
-    return Source(schema, path, row[0][0], row[0][1], row[0][2], tables)
+    role, database_id, agent_id = described[0]
+    return Source(schema, path, role, agent_id, database_id, tables)
 
 
 def _table(connection: Connection, schema: str, path: str, name: str, listed: Any) -> SourceTable:
@@ -109,13 +117,17 @@ def _table(connection: Connection, schema: str, path: str, name: str, listed: An
         raise refuse("a record table cannot have this name")
     if listed is None or listed[2] != "table" or listed[4]:
         raise refuse("it is not an ordinary rowid table")
-    rows = connection.execute(
+    rows = database.fetch_typed(
+        connection,
+        path,
+        (str, str),
         f"SELECT column_name, kind FROM {quote(schema)}.edgeshard_columns WHERE table_name = ? LIMIT ?",
         (name, COLUMNS_MAX + 1),
-    ).fetchall()
+    )
     # name -> (declared type, primary key position, hidden)
     actual = {
-        row[1]: (row[2], row[5], row[6]) for row in connection.execute(f"PRAGMA {quote(schema)}.table_xinfo({quote(name)})")
+        row[1]: (row[2], row[5], row[6])
+        for row in connection.execute(f"PRAGMA {quote(schema)}.table_xinfo({quote(name)})")
     }
     if actual.get("_id") != ("INTEGER", 1, 0) or len(rows) > COLUMNS_MAX:
         raise refuse("it has no _id INTEGER PRIMARY KEY, or too many columns")
@@ -124,25 +136,29 @@ def _table(connection: Connection, schema: str, path: str, name: str, listed: An
             raise refuse(f"column {column!r:.120} of kind {kind!r:.40} is none we know")
         if actual.get(column) != (format.STORED_AS[kind], 0, 0):
             raise refuse(f"column {column!r} is not stored as {format.STORED_AS[kind]}")
-    return SourceTable(name, tuple(rows), _indexes(connection, schema, name, {column for column, _ in rows}, refuse))
+    texts = database.fetch_typed(
+        connection,
+        path,
+        (str,),
+        f"SELECT columns FROM {quote(schema)}.edgeshard_indexes WHERE table_name = ? LIMIT ?",
+        (name, INDEXES_MAX + 1),
+    )
+    if len(texts) > INDEXES_MAX:
+        raise refuse(f"it has more than {INDEXES_MAX} indexes")
+    indexes = tuple(_index(text, {column for column, _ in rows}) for (text,) in texts)
+    if None in indexes:
+        raise refuse("an index of it is not a JSON list of its columns")
+    columns = tuple((column, kind) for column, kind in rows)
+    return SourceTable(name, columns, tuple(index for index in indexes if index is not None))
 
 
-def _indexes(connection: Connection, schema: str, name: str, columns: set[str], refuse: Any) -> tuple[tuple[str, ...], ...]:
-    rows = connection.execute(
-        f"SELECT columns FROM {quote(schema)}.edgeshard_indexes WHERE table_name = ? LIMIT ?", (name, INDEXES_MAX + 1)
-    ).fetchall()
-    if len(rows) > INDEXES_MAX:
-        raise refuse(f"more than {INDEXES_MAX} indexes")
-    indexes = []
-    for (text,) in rows:
-        try:
-            index = json.loads(text)
-        except ValueError:
-            raise refuse("an index that is not a JSON list") from None
-        if not isinstance(index, list) or not index or any(column not in columns for column in index):
-            raise refuse("an index over columns that it does not have")
-        indexes.append(tuple(index))
-    return tuple(indexes)
+def _index(text: str, columns: set[str]) -> tuple[str, ...] | None:
+    try:
+        index = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    fits = isinstance(index, list) and index and all(isinstance(column, str) and column in columns for column in index)
+    return tuple(index) if fits and len(set(index)) == len(index) else None
 
 
 def streams_with_news(connection: Connection, source: Source) -> Iterator[SourceStream]:
@@ -159,31 +175,45 @@ def streams_with_news(connection: Connection, source: Source) -> Iterator[Source
             "GROUP BY s.stream_no HAVING m.last_seq IS NULL OR max(t.last) > m.last_seq"
         )
     else:
-        query = known + "WHERE m.last_seq IS NULL OR m.last_seq < s.last_seq " + (
-            f"UNION SELECT stream_no FROM {schema}.edgeshard_streams JOIN ("
-            f"SELECT stream_id, first, last FROM {schema}.edgeshard_ranges JOIN {schema}.edgeshard_streams USING(stream_no) "
-            "EXCEPT SELECT stream_id, first, last FROM main.edgeshard_ranges JOIN main.edgeshard_streams USING(stream_no)"
-            ") USING(stream_id)"
+        query = (
+            known
+            + "WHERE m.last_seq IS NULL OR m.last_seq < s.last_seq "
+            + (
+                f"UNION SELECT stream_no FROM {schema}.edgeshard_streams JOIN ("
+                f"SELECT stream_id, first, last FROM {schema}.edgeshard_ranges "
+                f"JOIN {schema}.edgeshard_streams USING(stream_no) EXCEPT "
+                "SELECT stream_id, first, last FROM main.edgeshard_ranges JOIN main.edgeshard_streams USING(stream_no)"
+                ") USING(stream_id)"
+            )
         )
-    numbers = {number for (number,) in connection.execute(query)} | set(held)
+    numbers = {number for (number,) in database.fetch_typed(connection, source.path, (int,), query)} | set(held)
     for number in sorted(numbers):
         yield _stream(connection, source, number, held.get(number))
 
 
 def _stream(connection: Connection, source: Source, number: int, block: Block | None) -> SourceStream:
     schema = quote(source.schema)
-    row = connection.execute(
-        f"SELECT stream_id, agent_id, began_at, last_seq FROM {schema}.edgeshard_streams WHERE stream_no = ?", (number,)
-    ).fetchone()
-    if row is None:
-        raise DamagedError("read database", source.path, f"it has rows of stream number {number}, which it does not list")
-    stream_id, agent_id, began_at, last_seq = row
+    listed = database.fetch_typed(
+        connection,
+        source.path,
+        (bytes, str, str, int),
+        f"SELECT stream_id, agent_id, began_at, last_seq FROM {schema}.edgeshard_streams WHERE stream_no = ?",
+        (number,),
+    )
+    if not listed:
+        cause = f"it has rows of stream number {number}, which it does not list"
+        raise DamagedError("read database", source.path, cause)
+    stream_id, agent_id, began_at, last_seq = listed[0]
     if len(stream_id) != 16 or (source.is_shard and agent_id != source.agent_id):
         raise DamagedError("read database", source.path, f"stream number {number} is not one that its agent can have")
     truncations = tuple(
         (Range(first, last), where)
-        for first, last, where in connection.execute(
-            f"SELECT first, last, database_id FROM {schema}.edgeshard_truncations WHERE stream_no = ?", (number,)
+        for first, last, where in database.fetch_typed(
+            connection,
+            source.path,
+            (int, int, bytes),
+            f"SELECT first, last, database_id FROM {schema}.edgeshard_truncations WHERE stream_no = ?",
+            (number,),
         )
     )
     if source.is_shard:
@@ -193,8 +223,12 @@ def _stream(connection: Connection, source: Source, number: int, block: Block | 
     else:
         blocks = tuple(
             Block(*item)
-            for item in connection.execute(
-                f"SELECT first, last, first_id FROM {schema}.edgeshard_blocks WHERE stream_no = ?", (number,)
+            for item in database.fetch_typed(
+                connection,
+                source.path,
+                (int, int, int),
+                f"SELECT first, last, first_id FROM {schema}.edgeshard_blocks WHERE stream_no = ?",
+                (number,),
             )
         )
     whole = [Range(item.first, item.last) for item in blocks]
@@ -233,18 +267,21 @@ def shard_blocks(connection: Connection, source: Source) -> dict[int, Block]:
 
 def transaction_end(connection: Connection, source: Source, row_id: int) -> int | None:
     """The last id of the writer's transaction that the row belongs to, where that was noted."""
-    last: int | None = database.scalar(
+    noted = database.fetch_typed(
         connection,
+        source.path,
+        (int,),
         f"SELECT last_id FROM {quote(source.schema)}.edgeshard_transactions "
         "WHERE first_id <= ? ORDER BY first_id DESC LIMIT 1",
         (row_id,),
     )
-    return last if last is not None and last >= row_id else None
+    return noted[0][0] if noted and noted[0][0] >= row_id else None
 
 
 def row_bytes(connection: Connection, source: Source, streams: list[SourceStream]) -> int:
     """About how large a row of the source is: its file divided by its rows, so rather too much than too little."""
-    pages = connection.pragma("page_count", schema=source.schema) * connection.pragma("page_size", schema=source.schema)
+    pages: int = connection.pragma("page_count", schema=source.schema)
+    pages *= connection.pragma("page_size", schema=source.schema)
     rows = sum(len(block) for stream in streams for block in stream.blocks)
     return max(1, pages // max(1, rows))
 

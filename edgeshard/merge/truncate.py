@@ -66,14 +66,15 @@ def _truncate(connection: Connection, shard: Source, durable: dict[bytes, int], 
 
 def _note(connection: Connection, durable: dict[bytes, int], master_id: bytes) -> dict[int, int]:
     """Write the truncations down; the last seq that is gone, by stream number."""
-    gone = {}
+    gone: dict[int, int] = {}
     for stream_id, last in durable.items():
-        row = connection.execute(
+        rows = database.fetch(
+            connection,
             "SELECT s.stream_no, max(t.last), t.first, t.database_id FROM edgeshard_streams s "
             "LEFT JOIN edgeshard_truncations t ON t.stream_no = s.stream_no WHERE s.stream_id = ?",
             (stream_id,),
-        ).fetchone()
-        number, before, first, where = row
+        )
+        ((number, before, first, where),) = rows
         if number is None:
             continue  # the shard was replaced by another since it was read
         for new in _beyond(before or 0, last):
@@ -127,5 +128,3 @@ def _delete_piecewise(connection: Connection, shard: Source, number: int, last: 
             deleted += connection.changes() if key == "_id" else 0
             low = end + 1
     return deleted
-
-
