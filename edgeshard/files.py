@@ -169,7 +169,9 @@ def look(path: str) -> ShardFile | None:
     if found.st_size == 0:
         # likewise: SQLite deletes the log of an empty database when it opens it
         return ShardFile(path, "", "it is empty (zero length)" + (", but its log (-wal) is not" if log else ""))
-    return ShardFile(path, " ".join(_state_of(item) for item in (found, log) if item is not None))
+    state = f"{_state_of(found)}:{found.st_ctime_ns}"
+    # not the log's ctime: SQLite, run by root, sets the log's owner each time it opens it
+    return ShardFile(path, state if log is None else f"{state} {_state_of(log)}")
 
 
 def _stat(path: str) -> os.stat_result | None:
@@ -180,7 +182,7 @@ def _stat(path: str) -> os.stat_result | None:
 
 
 def _state_of(found: os.stat_result) -> str:
-    return f"{found.st_ino}:{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
+    return f"{found.st_ino}:{found.st_size}:{found.st_mtime_ns}"
 
 
 def is_settled(state: str, now_s: float | None = None) -> bool:

@@ -126,7 +126,7 @@ def test_a_read_only_folder_is_a_matter_of_permission() -> None:
 
 
 def test_a_change_in_the_moment_of_the_look_does_not_go_unseen() -> None:
-    look = "1:4096:5000000000:5000000000 2:100:6000000000:6000000000"
+    look = "1:4096:5000000000:5000000000 2:100:6000000000"
 
     assert not files.is_settled(look, 6.1)
     assert not files.is_settled(look, 5.0)

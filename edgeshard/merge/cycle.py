@@ -250,6 +250,7 @@ def _commit_chunk(connection: Connection, jobs: list[_Job], totals: _Totals) -> 
         # a first statement that writes: no other merger changes the ranges from here on, and our own commit at FULL
         # makes durable what a killed merger committed before
         connection.execute("UPDATE main.edgeshard_database SET generation = generation + 1")
+        before = connection.total_changes()
         room_bytes = plan.CHUNK_BYTES
         target = copy.Target.load(connection)
         for job in jobs:
@@ -262,7 +263,7 @@ def _commit_chunk(connection: Connection, jobs: list[_Job], totals: _Totals) -> 
             room_bytes -= copied.copied_bytes
             rows += copied.rows
             job.finished, job.durable = copied.finished, copied.durable
-        if not rows and not any(job.durable for job in jobs):
+        if connection.total_changes() == before and not any(job.durable for job in jobs):
             connection.execute("ROLLBACK")
     totals.rows += rows
 
