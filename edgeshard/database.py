@@ -271,6 +271,22 @@ def select(connection: Connection, sql: str, params: Any) -> tuple[tuple[str, ..
     return names, cursor.fetchall()
 
 
+def leave_quietly(connection: Connection) -> None:
+    """Let the connection close without SQLite's exclusive lock, which readers without a busy timeout fail on.
+
+    The log then stays beside the database; `shrink_log` empties it.
+    """
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+
+
+def shrink_log(connection: Connection) -> None:
+    """Copy the whole log into the database and empty it, if nobody reads at this moment."""
+    checkpoint(connection)
+    connection.set_busy_handler(None)
+    with contextlib.suppress(*BUSY):
+        connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+
 def checkpoint(connection: Connection, schema: str = "main") -> None:
     """Copy what the log holds into the database as far as nobody is in the way (PASSIVE never makes anyone wait)."""
     connection.execute(f"SELECT 1 FROM {quote(schema)}.sqlite_schema LIMIT 1").fetchall()  # an unread one does nothing

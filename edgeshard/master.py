@@ -61,6 +61,7 @@ def open_master(path: Path, *, writable: bool) -> Connection:
                 raise FormatError("open master", path, "it is an edgeshard database, but not a master")
             if writable:
                 database.set_synchronous(connection, "FULL")
+                database.leave_quietly(connection)
                 connection.pragma("cache_size", -32_000)
                 connection.pragma("journal_size_limit", _LOG_BYTES)
                 connection.wal_autocheckpoint(_CHECKPOINT_PAGES)

@@ -144,7 +144,7 @@ def _merge_locked(master_path: Path, jobs: list[_Job], progress: Progress | None
                         _retry_alone(connection, job, totals, progress)
             _remember(connection, jobs, before)
             found = master.gaps(connection)
-            database.checkpoint(connection)
+            database.shrink_log(connection)
     finally:
         connection.close()
     return _report(master_path, jobs, totals, found)

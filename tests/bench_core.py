@@ -1,0 +1,842 @@
+"""What edgeshard's core costs, as ratios against a named peer in the same run.
+
+    python tests/bench_core.py [--quick] [--only NAME ...] [--dir FOLDER]
+
+A benchmark and never a test: it asserts no time. Ours and the peer take turns, and who goes first changes with each
+round; a ratio is taken round by round, and printed as the median with the smallest and the largest. The peer is plain
+apsw on the settings that edgeshard uses, which are read from it. A round begins with a warm interpreter, fresh files
+(but where a section says otherwise), and nothing left for the disk to do (sync).
+
+    write     Shard.write and write_many, against Cursor.execute and executemany
+    merge     Store.merge, against INSERT ... SELECT from an attached database
+    size      Store.merge into a large master, against the same into a small one
+    news      Store.merge of many idle shards, against stat calls, and against a store of one shard
+    layout    how a master keeps its rows: four layouts on plain apsw
+    memory    Store.merge of a large backlog in a process of its own, against INSERT ... SELECT in one transaction
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import gc
+import json
+import multiprocessing
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any, TypeVar
+
+import apsw
+import attrs
+
+import edgeshard
+from edgeshard import files, format, master, shard
+
+_T = TypeVar("_T")
+
+AGENT = "agent"
+#: Rows of one transaction of a writer that fills a shard.
+FILL_ROWS = 1_000
+
+
+@attrs.frozen
+class Options:
+    """What the command line asked for."""
+
+    folder: Path
+    quick: bool
+
+    def pick(self, quick: _T, full: _T) -> _T:
+        return quick if self.quick else full
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder that is gone afterwards."""
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            yield Path(folder)
+
+
+# -- measuring --------------------------------------------------------------------------------------------------------
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long `work` takes, with neither garbage nor unwritten files of what was done before."""
+    gc.collect()
+    os.sync()
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def alternate(rounds: int, contestants: Mapping[str, Callable[[], _T]]) -> dict[str, list[_T]]:
+    """What each contestant returns, round by round, after one that does not count."""
+    found: dict[str, list[_T]] = {name: [] for name in contestants}
+    for number in range(-1, rounds):
+        for name in list(contestants)[:: 1 if number % 2 else -1]:
+            result = contestants[name]()
+            if number >= 0:
+                found[name].append(result)
+    return found
+
+
+@attrs.frozen
+class Goal:
+    """What a ratio should be."""
+
+    bound: float
+    at_most: bool = True
+
+    def __str__(self) -> str:
+        return f"{'<=' if self.at_most else '>='} {self.bound:g}"
+
+    def met_by(self, ratio: float) -> bool:
+        return ratio <= self.bound if self.at_most else ratio >= self.bound
+
+
+@attrs.frozen
+class Comparison:
+    """Ours against a peer: seconds, round by round."""
+
+    case: str
+    peer_name: str
+    ours_s: Sequence[float]
+    peer_s: Sequence[float]
+    rows: int
+    goal: Goal | None = None
+
+
+Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
+
+
+def cost_table(title: str, comparisons: Iterable[Comparison]) -> Table:
+    """Microseconds a row; the ratio is ours to the peer's, so less is better."""
+    return _comparison_table(title, "cost ratio", comparisons, lambda took_s, rows: f"{took_s / rows * 1e6:.2f} µs/row")
+
+
+def rate_table(title: str, comparisons: Iterable[Comparison]) -> Table:
+    """Rows a second; the ratio is ours to the peer's, so more is better."""
+    return _comparison_table(title, "rate ratio", comparisons, lambda took_s, rows: f"{rows / took_s:,.0f} rows/s")
+
+
+def wait_table(title: str, comparisons: Iterable[Comparison]) -> Table:
+    """Milliseconds in all; the ratio is ours to the peer's, so less is better."""
+    return _comparison_table(title, "time ratio", comparisons, lambda took_s, _: f"{took_s * 1e3:.2f} ms")
+
+
+def _comparison_table(
+    title: str, measure: str, comparisons: Iterable[Comparison], show: Callable[[float, int], str]
+) -> Table:
+    lines = []
+    for item in comparisons:
+        pairs = zip(item.ours_s, item.peer_s, strict=True)
+        ratios = [peer / ours if measure == "rate ratio" else ours / peer for ours, peer in pairs]
+        shown = [show(median(times), item.rows) for times in (item.ours_s, item.peer_s)]
+        verdict = "" if item.goal is None else f"{item.goal}: {'met' if item.goal.met_by(median(ratios)) else 'MISSED'}"
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        lines.append((item.case, item.peer_name, *shown, f"**{median(ratios):.3f}**", spread, verdict))
+    return title, ("case", "peer", "ours", "the peer's", measure, "spread", "goal"), lines
+
+
+def print_table(table: Table) -> None:
+    title, heads, lines = table
+    widths = [max(len(line[column]) for line in (heads, *lines)) for column in range(len(heads))]
+    print(f"\n### {title}\n")
+    for line in (heads, ["-" * width for width in widths], *lines):
+        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |")
+    sys.stdout.flush()
+
+
+# -- write ------------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Event:
+    name: str
+    value: float
+    count: int
+    text: str
+
+
+@attrs.frozen
+class Reading:
+    sensor: str
+    celsius: float
+    at: datetime.datetime
+
+
+Execute = Callable[[str, tuple[Any, ...]], object]
+
+
+@attrs.frozen
+class Kind:
+    """Records of one kind, as ours takes them, and as the peer does.
+
+    Attributes:
+        table: the name of their table.
+        columns: its columns, as declared after the key.
+        record: the nth, for `Shard.write`.
+        item: the nth, for `loop` and `values`: its key, and the values as a program has them.
+        loop: the peer: a statement for each item, its values converted.
+        values: the same, for executemany.
+    """
+
+    name: str
+    table: str
+    columns: str
+    record: Callable[[int], Any]
+    item: Callable[[int], tuple[Any, ...]]
+    loop: Callable[[Execute, str, list[tuple[Any, ...]]], None]
+    values: Callable[[list[tuple[Any, ...]]], Iterable[tuple[Any, ...]]]
+
+    @property
+    def insert(self) -> str:
+        return f"INSERT INTO {self.table} VALUES (?{', ?' * (1 + self.columns.count(','))})"
+
+
+def write_section(options: Options) -> Iterator[Table]:
+    rounds, rows = options.pick(5, 15), options.pick(10_000, 30_000)
+    single, many, waits = [], [], []
+    for kind in KINDS:
+        records, items = [kind.record(n) for n in range(rows)], [kind.item(n) for n in range(rows)]
+        found = alternate(
+            rounds,
+            {
+                "ours": partial(_ours, options, _write_each, records),
+                "peer": partial(_bare, options, kind, kind.loop, items),
+            },
+        )
+        single.append(Comparison(kind.name, "execute", found["ours"], found["peer"], rows - 1, Goal(1.15)))
+        found = alternate(
+            rounds,
+            {
+                "ours": partial(_ours, options, shard.Shard.write_many, records),
+                "peer": partial(_bare, options, kind, None, items),
+            },
+        )
+        many.append(Comparison(kind.name, "executemany", found["ours"], found["peer"], rows - 1))
+        waits.append((kind.name, *_latencies(options, [kind.record(n) for n in range(options.pick(30_000, 200_000))])))
+    yield cost_table(f"write: one row a commit, durability process, {rows:,} rows, {rounds} rounds", single)
+    yield cost_table(f"write: {rows:,} rows in one transaction, {rounds} rounds", many)
+    yield "write: latency of Shard.write, µs", ("case", "p50", "p99", "p99.9", "max"), waits
+
+
+def _ours(options: Options, write: Callable[[shard.Shard, list[Any]], object], records: list[Any]) -> float:
+    with options.scratch() as root, edgeshard.Store(root).shard(AGENT) as opened:
+        opened.write(records[0])  # begins the stream and makes the table
+        return seconds(lambda: write(opened, records[1:]))
+
+
+def _write_each(opened: shard.Shard, records: list[Any]) -> None:
+    write = opened.write
+    for record in records:
+        write(record)
+
+
+def _bare(
+    options: Options,
+    kind: Kind,
+    loop: Callable[[Execute, str, list[tuple[Any, ...]]], None] | None,
+    items: list[tuple[Any, ...]],
+) -> float:
+    with options.scratch() as root, bare_database(root / "bare.db", format.SHARD_PAGE_SIZE, "NORMAL") as connection:
+        connection.wal_autocheckpoint(shard._CHECKPOINT_PAGES)
+        connection.execute(f"CREATE TABLE {kind.table}(_id INTEGER PRIMARY KEY, {kind.columns}) STRICT")
+        cursor = connection.cursor()
+        kind.loop(cursor.execute, kind.insert, items[:1])
+        if loop is not None:
+            return seconds(lambda: loop(cursor.execute, kind.insert, items[1:]))
+
+        def in_one() -> None:
+            cursor.execute("BEGIN IMMEDIATE")
+            cursor.executemany(kind.insert, kind.values(items[1:]))
+            cursor.execute("COMMIT")
+
+        return seconds(in_one)
+
+
+@contextlib.contextmanager
+def bare_database(path: Path, page_size: int, synchronous: str) -> Iterator[apsw.Connection]:
+    """A database of plain apsw, made where there is none."""
+    connection = apsw.Connection(
+        str(path), flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
+    )
+    try:
+        for name, value in (("page_size", page_size), ("journal_mode", "WAL"), ("synchronous", synchronous)):
+            connection.pragma(name, value)
+        yield connection
+    finally:
+        connection.close()
+
+
+def _latencies(options: Options, records: list[Any]) -> tuple[str, ...]:
+    took_ns: list[int] = []
+    clock = time.perf_counter_ns
+
+    def measure(opened: shard.Shard, records: list[Any]) -> None:
+        write = opened.write
+        for record in records:
+            began = clock()
+            write(record)
+            took_ns.append(clock() - began)
+
+    _ours(options, measure, records)
+    parts = quantiles(took_ns, n=1000)
+    return tuple(f"{value / 1e3:.1f}" for value in (parts[499], parts[989], parts[998], max(took_ns)))
+
+
+def _loop_event(execute: Execute, insert: str, items: list[tuple[Any, ...]]) -> None:
+    for values in items:
+        execute(insert, values)
+
+
+def _loop_reading(execute: Execute, insert: str, items: list[tuple[Any, ...]]) -> None:
+    for row_id, sensor, celsius, at in items:
+        execute(insert, (row_id, sensor, celsius, at.isoformat()))
+
+
+def _loop_dict(execute: Execute, insert: str, items: list[tuple[Any, ...]]) -> None:
+    for row_id, record in items:
+        execute(insert, (row_id, AGENT, time.time(), json.dumps(record)))
+
+
+NOON = datetime.datetime(2026, 1, 2, 12, 0, tzinfo=datetime.UTC)
+TEXT = "t" * 80
+
+
+def _at(n: int) -> datetime.datetime:
+    return NOON + datetime.timedelta(seconds=n, microseconds=n)
+
+
+def _dict(n: int) -> dict[str, Any]:
+    return {"action": "generated_code", "step": n, "score": n / 7, "text": TEXT}
+
+
+KINDS = (
+    Kind(
+        "attrs: str, float, int, str of 80",
+        "event",
+        "name TEXT, value REAL, count INTEGER, text TEXT",
+        lambda n: Event("inlet", n / 7, n, TEXT),
+        lambda n: (format.row_id(1, n + 1), "inlet", n / 7, n, TEXT),
+        _loop_event,
+        lambda items: items,
+    ),
+    Kind(
+        "attrs: str, float, datetime",
+        "reading",
+        "sensor TEXT, celsius REAL, at TEXT",
+        lambda n: Reading("inlet", n / 7, _at(n)),
+        lambda n: (format.row_id(1, n + 1), "inlet", n / 7, _at(n)),
+        _loop_reading,
+        lambda items: ((row_id, sensor, celsius, at.isoformat()) for row_id, sensor, celsius, at in items),
+    ),
+    Kind(
+        "dict of 4, as JSON",
+        "agent_data",
+        "agent_id TEXT, timestamp REAL, data TEXT",
+        _dict,
+        lambda n: (format.row_id(1, n + 1), _dict(n)),
+        _loop_dict,
+        lambda items: ((row_id, AGENT, time.time(), json.dumps(record)) for row_id, record in items),
+    ),
+)
+
+
+# -- merge ------------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Sample:
+    """The record of all sections but write."""
+
+    source: str
+    value: float
+    text: str
+
+
+SAMPLE_COLUMNS = "source, value, text"
+MERGE_GOAL = Goal(0.85, at_most=False)
+
+
+def fill(store: edgeshard.Store, agent: str, rows: int, payload_bytes: int, stretch: int = FILL_ROWS) -> Path:
+    """Write samples into an agent's shard, in transactions of `stretch` rows; where it is."""
+    with store.shard(agent) as opened:
+        _fill(opened, rows, payload_bytes, stretch)
+        return Path(opened.path)
+
+
+def _fill(opened: shard.Shard, rows: int, payload_bytes: int, stretch: int = FILL_ROWS) -> None:
+    text = "p" * payload_bytes
+    for start in range(0, rows, stretch):
+        opened.write_many(Sample("inlet", n / 7, text) for n in range(start, min(start + stretch, rows)))
+
+
+@attrs.frozen
+class Backlog:
+    """Filled shards, and targets to copy before each merge: a master and plain databases that know the table.
+
+    Attributes:
+        shards: the filled shards.
+        master: a master with one row, of another agent.
+        bare: a plain database of the shards' table with one row.
+        bare_empty: the same without a row.
+    """
+
+    shards: list[Path]
+    master: Path
+    bare: Path
+    bare_empty: Path
+
+    @classmethod
+    def make(cls, root: Path, shards: int, rows: int, payload_bytes: int) -> Backlog:
+        store = edgeshard.Store(root / "filled")
+        filled = [fill(store, f"agent-{number}", rows, payload_bytes) for number in range(shards)]
+        first = edgeshard.Store(root / "first")
+        fill(first, "first", 1, payload_bytes)
+        first.merge()
+        targets = {name: root / f"{name}.db" for name in ("bare", "bare_empty")}
+        for name, path in targets.items():
+            with bare_master(path) as connection:
+                attach(connection, filled[0], "shard0")
+                for (script,) in connection.execute("SELECT sql FROM shard0.sqlite_schema WHERE name = 'sample'"):
+                    connection.execute(script)
+                if name == "bare":
+                    connection.execute("INSERT INTO sample VALUES (1, 'inlet', 0.0, '')")
+        return cls(filled, first.master_path, **targets)
+
+    def ours(self, options: Options, *, truncating: bool) -> float:
+        """Seconds of a merge of the shards, with their truncation or without."""
+        with options.scratch() as root:
+            shutil.copy(self.master, root / "master.db")
+            if truncating:
+                shutil.copytree(self.shards[0].parent, root / "shards")
+            store = edgeshard.Store(root)
+            return seconds(lambda: store.merge([] if truncating else self.shards))
+
+    def peer(self, options: Options, *, whole_table: bool = False) -> float:
+        """Seconds of the same in plain SQL, from opening the target to closing it.
+
+        Args:
+            whole_table: SELECT * into an empty table of the same declaration, which SQLite copies without taking the
+                rows apart.
+        """
+        with options.scratch() as root:
+            target = root / "target.db"
+            shutil.copy(self.bare_empty if whole_table else self.bare, target)
+            return seconds(lambda: bare_merge(target, self.shards, whole_table=whole_table))
+
+
+@contextlib.contextmanager
+def bare_master(path: Path) -> Iterator[apsw.Connection]:
+    """A plain database on a master's settings."""
+    with bare_database(path, format.MASTER_PAGE_SIZE, "FULL") as connection:
+        connection.pragma("cache_size", -32_000)
+        connection.pragma("journal_size_limit", master._LOG_BYTES)
+        connection.wal_autocheckpoint(master._CHECKPOINT_PAGES)
+        yield connection
+
+
+def attach(connection: apsw.Connection, path: Path, schema: str) -> None:
+    connection.execute(f"ATTACH ? AS {schema}", (path.as_uri() + "?mode=ro",))
+
+
+def bare_merge(target: Path, shards: Iterable[Path], *, whole_table: bool = False) -> None:
+    """Attach the shards, and insert their rows in one transaction; with one shard, under the keys they had."""
+    shards = list(shards)
+    names = SAMPLE_COLUMNS if len(shards) > 1 else f"_id, {SAMPLE_COLUMNS}"
+    with bare_master(target) as connection:
+        for number, path in enumerate(shards):
+            attach(connection, path, f"shard{number}")
+        connection.execute("BEGIN IMMEDIATE")
+        for number in range(len(shards)):
+            if whole_table:
+                sql = f"INSERT INTO main.sample SELECT * FROM shard{number}.sample"
+            else:
+                sql = f"INSERT INTO main.sample({names}) SELECT {names} FROM shard{number}.sample"
+            check_transfer(connection, sql, expected=whole_table)
+            connection.execute(sql)
+        connection.execute("COMMIT")
+
+
+def check_transfer(connection: apsw.Connection, sql: str, *, expected: bool) -> None:
+    """See to it that the peer is what the table calls it: a transfer makes no records."""
+    makes_records = any(row[1] == "MakeRecord" for row in connection.execute(f"EXPLAIN {sql}").fetchall())
+    if makes_records is expected:
+        raise AssertionError(f"SQLite {'does not transfer' if expected else 'transfers'} whole rows: {sql}")
+
+
+def merge_section(options: Options) -> Iterator[Table]:
+    rounds = options.pick(3, 9)
+    sizes = options.pick(
+        ((100, 100_000), (1_000, 20_000), (10_000, 3_000)), ((100, 300_000), (1_000, 60_000), (10_000, 10_000))
+    )
+    found = [
+        item
+        for payload_bytes, rows in sizes
+        for item in _compare_merges(options, rounds, 1, rows, payload_bytes, f"{rows:,} rows of {payload_bytes:,} B")
+    ]
+    shards, rows = 100, 1_000
+    found += _compare_merges(options, rounds, shards, rows, 100, f"{shards} shards, {rows:,} rows of 100 B each")
+    yield rate_table(f"merge: Store.merge, {rounds} rounds", found)
+
+
+def _compare_merges(
+    options: Options, rounds: int, shards: int, rows: int, payload_bytes: int, case: str
+) -> Iterator[Comparison]:
+    with options.scratch() as root:
+        backlog = Backlog.make(root, shards, rows, payload_bytes)
+        contestants = {
+            "copy": partial(backlog.ours, options, truncating=False),
+            "insert": partial(backlog.peer, options),
+            "copy and truncation": partial(backlog.ours, options, truncating=True),
+        }
+        if shards == 1:
+            contestants["transfer"] = partial(backlog.peer, options, whole_table=True)
+        found = alternate(rounds, contestants)
+    for ours, goal in (("copy", MERGE_GOAL), ("copy and truncation", None)):
+        for peer, peer_name in (("insert", "INSERT, SELECT columns"), ("transfer", "SELECT *, empty table")):
+            if peer in found:
+                is_goal = goal if peer == "insert" else None
+                yield Comparison(f"{case}: {ours}", peer_name, found[ours], found[peer], shards * rows, is_goal)
+
+
+# -- size -------------------------------------------------------------------------------------------------------------
+
+
+def size_section(options: Options) -> Iterator[Table]:
+    """The large store grows by a batch a round, which it hardly feels; the small one is a fresh copy each time."""
+    rounds, batch, sizes = options.pick(9, 25), 10_000, (10_000, options.pick(1_000_000, 10_000_000))
+    with options.scratch() as root:
+        small, large = (edgeshard.Store(root / str(rows)) for rows in sizes)
+        for store, rows in zip((small, large), sizes, strict=True):
+            _grow(store, rows)
+        found = alternate(
+            rounds,
+            {
+                "large": partial(_batch_merge, large, batch),
+                "small": partial(_batch_merge_copy, options, small, batch),
+            },
+        )
+    case, peer = f"into {sizes[1]:,} rows", f"into {sizes[0]:,} rows"
+    yield cost_table(
+        f"size: Store.merge of {batch:,} rows of 100 B, {rounds} rounds",
+        [Comparison(case, peer, found["large"], found["small"], batch, Goal(1.2))],
+    )
+
+
+def _batch_merge(store: edgeshard.Store, batch: int) -> float:
+    fill(store, AGENT, batch, 100)
+    return seconds(store.merge)
+
+
+def _batch_merge_copy(options: Options, store: edgeshard.Store, batch: int) -> float:
+    with options.scratch() as root:
+        shutil.copytree(store.root, root / "copy")
+        return _batch_merge(edgeshard.Store(root / "copy"), batch)
+
+
+def _grow(store: edgeshard.Store, rows: int) -> None:
+    """Bring a master to `rows` rows, a million at a time so that the shard stays small."""
+    for start in range(0, rows, 1_000_000):
+        fill(store, "past", min(1_000_000, rows - start), 100, 10_000)
+        store.merge()
+
+
+# -- news -------------------------------------------------------------------------------------------------------------
+
+
+def news_section(options: Options) -> Iterator[Table]:
+    """The stores stay."""
+    rounds = options.pick(9, 25)
+    found: list[Comparison] = []
+    with options.scratch() as root:
+        lone = _settled_store(root / "lone", 1)
+        for shards in options.pick((1_000,), (1_000, 5_000)):
+            store = _settled_store(root / str(shards), shards)
+            found += _compare_news(store, lone, shards, rounds)
+    yield wait_table(f"news: Store.merge, {rounds} rounds", found)
+
+
+def _compare_news(store: edgeshard.Store, lone: edgeshard.Store, shards: int, rounds: int) -> Iterator[Comparison]:
+    look = partial(_stat_all, store.root / "shards")
+    idle = alternate(rounds, {"ours": partial(_checked_merge, store, 0), "peer": partial(seconds, look)})
+    yield Comparison(f"{shards:,} shards, no news", "scandir, 2 stats a shard", idle["ours"], idle["peer"], 1)
+    busy = alternate(rounds, {"ours": partial(_news_of_one, store), "peer": partial(_news_of_one, lone)})
+    yield Comparison(f"{shards:,} shards, news of one", "a store of that shard", busy["ours"], busy["peer"], 1)
+
+
+def _settled_store(root: Path, shards: int) -> edgeshard.Store:
+    """A store of shards that were merged, and that merges no longer look into."""
+    store = edgeshard.Store(root)
+    for number in range(shards):
+        fill(store, f"agent-{number}", 1, 100)
+    for _ in range(10):
+        if not store.merge().shards:
+            return store
+        time.sleep(files.FRESH_S + 0.5)
+    raise AssertionError("merges go on looking into idle shards")
+
+
+def _checked_merge(store: edgeshard.Store, expected_shards: int) -> float:
+    """Seconds of a merge that looks into so many shards."""
+    reports = []
+    took_s = seconds(lambda: reports.append(store.merge()))
+    if reports[0].shards != expected_shards:
+        raise AssertionError(f"the merge looked into {reports[0].shards} shards, not {expected_shards}")
+    return took_s
+
+
+def _news_of_one(store: edgeshard.Store) -> float:
+    fill(store, "agent-0", 1, 100)
+    return _checked_merge(store, 1)
+
+
+def _stat_all(folder: Path) -> None:
+    for entry in list(os.scandir(folder)):
+        if entry.name.endswith(".db"):
+            for path in (entry.path, entry.path + "-wal"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.lstat(path)
+
+
+# -- layout -----------------------------------------------------------------------------------------------------------
+
+STREAMS = 100
+
+
+@attrs.frozen
+class Layout:
+    """How a master keeps its rows.
+
+    Attributes:
+        script: its tables.
+        inserts: what brings the rows of one stream; :seq and :id are those before the first of them.
+    """
+
+    name: str
+    script: str
+    inserts: tuple[str, ...]
+
+
+OURS = "ids in order of arrival, blocks (ours)"
+LAYOUTS = (
+    Layout(
+        "_id = stream * 2^32 + seq",
+        "CREATE TABLE t(_id INTEGER PRIMARY KEY, payload TEXT) STRICT",
+        ("INSERT INTO t SELECT (:stream << 32) + :seq + n, payload FROM source.rows ORDER BY n",),
+    ),
+    Layout(
+        "WITHOUT ROWID (stream, seq)",
+        "CREATE TABLE t(stream INTEGER, seq INTEGER, payload TEXT, PRIMARY KEY(stream, seq)) STRICT, WITHOUT ROWID",
+        ("INSERT INTO t SELECT :stream, :seq + n, payload FROM source.rows ORDER BY n",),
+    ),
+    Layout(
+        "rowid, UNIQUE(stream, seq)",
+        "CREATE TABLE t(stream INTEGER, seq INTEGER, payload TEXT, UNIQUE(stream, seq)) STRICT",
+        ("INSERT INTO t SELECT :stream, :seq + n, payload FROM source.rows ORDER BY n",),
+    ),
+    Layout(
+        OURS,
+        "CREATE TABLE t(_id INTEGER PRIMARY KEY, _stream INTEGER NOT NULL, _seq INTEGER NOT NULL, payload TEXT) STRICT;"
+        "CREATE TABLE blocks(stream_no INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, "
+        "first_id INTEGER NOT NULL, PRIMARY KEY(stream_no, first)) STRICT, WITHOUT ROWID",
+        (
+            "INSERT INTO t SELECT :id + n, :stream, :seq + n, payload FROM source.rows ORDER BY n",
+            "INSERT INTO blocks VALUES (:stream, :seq + 1, :seq + :rows, :id + 1)",
+        ),
+    ),
+)
+
+
+@attrs.frozen
+class Kept:
+    """What a layout cost: seconds, the file's size, and the bytes handed to the system to write."""
+
+    took_s: float
+    disk_bytes: int
+    written_bytes: int
+
+
+def layout_section(options: Options) -> Iterator[Table]:
+    rounds = options.pick(2, 5)
+    lines: list[tuple[str, ...]] = []
+    # payload in bytes, merges, rows of each stream in each merge
+    for payload_bytes, merges, rows in options.pick(
+        ((100, 10, 100), (1_000, 5, 50), (10_000, 5, 5)), ((100, 40, 100), (1_000, 10, 100), (10_000, 10, 10))
+    ):
+        contestants = {item.name: partial(_keep, options, item, payload_bytes, merges, rows) for item in LAYOUTS}
+        found = alternate(rounds, contestants)
+        lines += _layout_lines(found, f"{payload_bytes:,} B, {merges} merges of {rows} x {STREAMS}", merges * rows)
+    heads = ("rows", "layout", "rows/s", "ours is", "spread", "on disk, B/row", "written, B/row")
+    yield f"layout: {STREAMS} streams, each merge one transaction at FULL, {rounds} rounds", heads, lines
+
+
+def _layout_lines(found: dict[str, list[Kept]], case: str, stream_rows: int) -> Iterator[tuple[str, ...]]:
+    rows = stream_rows * STREAMS
+    for name, results in found.items():
+        ratios = [item.took_s / ours.took_s for item, ours in zip(results, found[OURS], strict=True)]
+        yield (
+            case,
+            name,
+            f"{rows / median(item.took_s for item in results):,.0f}",
+            f"**{median(ratios):.2f}** x",
+            f"{min(ratios):.2f} to {max(ratios):.2f}",
+            f"{results[0].disk_bytes / rows:,.0f}",
+            f"{results[0].written_bytes / rows:,.0f}",
+        )
+
+
+def _keep(options: Options, layout: Layout, payload_bytes: int, merges: int, rows: int) -> Kept:
+    with options.scratch() as root:
+        path = root / "layout.db"
+        with bare_master(path) as connection:
+            connection.execute(layout.script)
+        before = _written_bytes()
+        took_s = seconds(lambda: _merge_all(path, layout, "p" * payload_bytes, merges, rows))
+        return Kept(took_s, path.stat().st_size, _written_bytes() - before)
+
+
+def _merge_all(path: Path, layout: Layout, payload: str, merges: int, rows: int) -> None:
+    """Merge as many rows of each stream, in turn. They come from a table in memory, so that only the target counts."""
+    with bare_master(path) as connection:
+        connection.execute("ATTACH ':memory:' AS source")
+        connection.execute("CREATE TABLE source.rows(n INTEGER PRIMARY KEY, payload TEXT) STRICT")
+        connection.executemany("INSERT INTO source.rows VALUES (?, ?)", ((n, payload) for n in range(1, rows + 1)))
+        next_id = 0
+        for number in range(merges):
+            connection.execute("BEGIN IMMEDIATE")
+            for stream in range(1, STREAMS + 1):
+                bindings = {"stream": stream, "seq": number * rows, "id": next_id, "rows": rows}
+                for sql in layout.inserts:
+                    connection.execute(sql, bindings)
+                next_id += rows
+            connection.execute("COMMIT")
+
+
+def _written_bytes() -> int:
+    """Bytes that this process has handed to write calls; 0 where the system does not say."""
+    with contextlib.suppress(OSError), open("/proc/self/io") as file:
+        return int(dict(line.split(": ") for line in file)["wchar"])
+    return 0
+
+
+# -- memory -----------------------------------------------------------------------------------------------------------
+
+
+def memory_section(options: Options) -> Iterator[Table]:
+    rows = options.pick(500_000, 5_000_000)
+    with options.scratch() as root:
+        store = edgeshard.Store(root)
+        path = fill(store, AGENT, rows, 80)
+        target = root / "bare.db"
+        with bare_master(target) as connection:
+            connection.execute(
+                "CREATE TABLE sample(_id INTEGER PRIMARY KEY, source TEXT, value REAL, text TEXT) STRICT"
+            )
+        # the peer first: ours empties the shard
+        peer = _in_child(target, _bare_child, target, path)
+        ours = _in_child(store.master_path, _merge_child, root)
+    goal = f"<= 200 MiB: {'met' if ours[1] <= 200 else 'MISSED'}"
+    heads = ("case", "peak RSS, MiB", "largest log, MiB", "seconds", "goal")
+    lines = [
+        (name, *(f"{value:.1f}" for value in (figures[1], figures[2], figures[0])), text)
+        for name, figures, text in (("Store.merge", ours, goal), ("INSERT ... SELECT, one transaction", peer, ""))
+    ]
+    ratios = [one / other for one, other in zip(ours, peer, strict=True)]
+    lines.append(("**ratio**", *(f"**{value:.2f}**" for value in (ratios[1], ratios[2], ratios[0])), ""))
+    yield f"memory: {rows:,} rows of about 100 B, one run each in a process of its own", heads, lines
+
+
+def _in_child(target: Path, work: Callable[..., tuple[float, float]], *arguments: Path) -> tuple[float, float, float]:
+    """Seconds, peak resident memory and the largest log of the target, both in MiB, of `work` in a new process."""
+    os.sync()
+    with (
+        LargestSize(Path(f"{target}-wal")) as log,
+        ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool,
+    ):
+        took_s, peak = pool.submit(work, *arguments).result()
+    return took_s, peak, log.found_bytes / 2**20
+
+
+def _merge_child(root: Path) -> tuple[float, float]:
+    return seconds(edgeshard.Store(root).merge), _peak_mib()
+
+
+def _bare_child(target: Path, source: Path) -> tuple[float, float]:
+    return seconds(lambda: bare_merge(target, [source])), _peak_mib()
+
+
+def _peak_mib() -> float:
+    """The peak resident memory of this process. (getrusage would count the parent's, from before the exec.)"""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
+
+
+class LargestSize:
+    """Watches how large a file gets, by stat alone: it is open in another process."""
+
+    def __init__(self, path: Path) -> None:
+        self.found_bytes = 0
+        self._path = path
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.002):
+            with contextlib.suppress(FileNotFoundError):
+                self.found_bytes = max(self.found_bytes, os.stat(self._path).st_size)
+
+    def __enter__(self) -> LargestSize:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+SECTIONS: dict[str, Callable[[Options], Iterator[Table]]] = {
+    "write": write_section,
+    "merge": merge_section,
+    "size": size_section,
+    "news": news_section,
+    "layout": layout_section,
+    "memory": memory_section,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer rows and rounds: does it work, and roughly what")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="NAME", help="sections")
+    parser.add_argument("--dir", help="measure on the disk of this folder (default: the one for temporary files)")
+    given = parser.parse_args(arguments)
+    print(
+        f"Python {platform.python_version()}, apsw {apsw.apsw_version()}, SQLite {apsw.sqlite_lib_version()}, "
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs{', quick' if given.quick else ''}"
+    )
+    with tempfile.TemporaryDirectory(prefix="edgeshard-bench-", dir=given.dir) as folder:
+        options = Options(Path(os.path.realpath(folder)), given.quick)
+        for name in given.only:
+            began = time.monotonic()
+            for table in SECTIONS[name](options):
+                print_table(table)
+            print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

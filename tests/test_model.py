@@ -1,0 +1,95 @@
+"""The real store never loses or doubles a row under any sequence of steps; and the model would notice if it did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+from model import StoreMachine
+
+from edgeshard import database, format
+from edgeshard.database import quote
+from edgeshard.merge import copy, cycle, truncate
+from edgeshard.shard import Shard
+
+QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+
+
+def test_no_sequence_of_steps_loses_or_doubles_a_row() -> None:
+    run_state_machine_as_test(
+        StoreMachine,
+        settings=settings(max_examples=100, stateful_step_count=25, deadline=None, suppress_health_check=QUIET),
+    )
+
+
+def no_new_stream(shard: Shard) -> None:
+    """A handle goes on in the shard's last stream, where the rows in the file end."""
+    last = database.scalar(shard._connection, "SELECT max(stream_no) FROM edgeshard_streams")
+    if last is None:
+        return BEGIN_STREAM(shard)
+    tables = database.fetch(shard._connection, "SELECT DISTINCT table_name FROM edgeshard_columns")
+    highest = [database.scalar(shard._connection, f"SELECT max(_id) FROM {quote(name)}") or 0 for (name,) in tables]
+    gone = database.scalar(shard._connection, "SELECT max(last) FROM edgeshard_truncations WHERE stream_no = ?", (last,))
+    shard._next_id = max(*highest, 0, format.row_id(last, gone or 0)) + 1
+    return None
+
+
+BEGIN_STREAM = Shard._begin_stream
+
+
+def truncate_everything(connection: Any, shard: Any, durable: Any, master_id: Any) -> int:
+    """The whole shard is emptied, whatever the master holds."""
+    with database.immediate(connection):
+        truncate._note(connection, durable, master_id)
+        return truncate._delete_all(connection, shard)
+
+
+def copied_is_not_noted(connection: Any, number: int, added: Any) -> None:
+    """The ranges are not written with the rows."""
+
+
+def ranges_are_not_asked(stream: Any, held: Any) -> Any:
+    """Whatever a source has is copied."""
+    return list(stream.blocks)
+
+
+def copy_commits_nothing(connection: Any, jobs: Any, totals: Any) -> None:
+    """Shards are truncated before the master's commit, which then fails."""
+    COMMIT_CHUNK(connection, jobs, totals)
+    for job in jobs:
+        if job.truncating and job.durable:
+            cycle._truncate(job, b"0" * 16, totals)
+    connection.execute("DELETE FROM agent_data")  # what the commit would have brought
+
+
+COMMIT_CHUNK = cycle._commit_chunk
+
+MUTANTS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
+    "no new stream an opening": (Shard, "_begin_stream", no_new_stream),
+    "truncate everything": (truncate, "_truncate", truncate_everything),
+    "ranges are not written": (copy, "_add_range", copied_is_not_noted),
+    "ranges are not asked": (copy, "_missing", ranges_are_not_asked),
+    "truncate before the commit": (cycle, "_commit_chunk", copy_commits_nothing),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_the_model_finds_every_mutant(mutant: str) -> None:
+    owner, name, replacement = MUTANTS[mutant]
+    with mock.patch.object(owner, name, replacement), pytest.raises(BaseException) as caught:  # noqa: PT011
+        run_state_machine_as_test(
+            StoreMachine,
+            settings=settings(
+                max_examples=400,
+                stateful_step_count=25,
+                deadline=None,
+                database=None,
+                suppress_health_check=QUIET,
+                phases=[Phase.generate],  # found is enough; the shortest example is not needed
+            ),
+        )
+    assert not isinstance(caught.value, (KeyboardInterrupt, SystemExit))
