@@ -90,7 +90,7 @@ _REFUSED = (
 
 
 #: The fault of the SQL or of its bindings.
-QUERY_MISTAKES = (apsw.SQLError, apsw.BindingsError, apsw.ReadOnlyError, apsw.AuthError, TypeError)
+QUERY_MISTAKES = (apsw.SQLError, apsw.BindingsError, apsw.ReadOnlyError, apsw.AuthError, TypeError, ValueError)
 
 
 def is_refused(error: BaseException) -> bool:

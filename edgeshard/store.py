@@ -85,18 +85,16 @@ class Store:
             sources = [sources]
         return cycle.merge(self.root, sources, dry_run=dry_run, lock_wait_s=lock_wait, progress=progress)
 
-    def query(
-        self, sql: str, params: Sequence[Any] | Mapping[str, Any] = (), *, fresh: bool = False
-    ) -> list[tuple[Any, ...]]:
+    def query(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = (), *, fresh: bool = False) -> list[Any]:
         """Run one SELECT on the master, read-only.
 
         Args:
-            sql: the statement; ``?`` or ``:name`` stand for parameters.
-            params: their values.
+            sql: the statement; ``?`` or ``:name`` stand for parameters. Give expressions a name with AS.
+            params: their values; a datetime, date, Decimal, UUID or Enum is turned into what a column of it holds.
             fresh: merge first, so that all rows written so far are seen; waits for a merger at work.
 
         Returns:
-            The rows, as named tuples.
+            The rows, as tuples whose values are attributes as well: ``row.agent_id``.
 
         Raises:
             QueryError: SQLite refused the statement.
@@ -109,7 +107,7 @@ class Store:
         try:
             with database.explained("query", str(self.master_path)):
                 try:
-                    names, rows = database.select(connection, sql, params)
+                    names, rows = database.select(connection, sql, tables.bindable(params))
                 except database.QUERY_MISTAKES as error:
                     raise QueryError("query", self.master_path, _explain_query(connection, error)) from error
             return list(map(_row_class(names), rows))
@@ -172,13 +170,13 @@ class Store:
 
 def _explain_query(connection: database.Connection, error: Exception) -> str:
     names = database.fetch(connection, "SELECT DISTINCT table_name FROM edgeshard_columns ORDER BY 1")
-    tables = ", ".join(name for (name,) in names)
-    return f"{error}. The master has the tables {tables}; a table comes with the first merge of its rows"
+    listed = ", ".join(name for (name,) in names)
+    return f"{error}. The master has the tables {listed}; a table comes with the first merge of its rows"
 
 
 @lru_cache(maxsize=256)
 def _row_class(names: tuple[str, ...]) -> Callable[[Iterable[Any]], tuple[Any, ...]]:
     # names that Python cannot have as attributes become _0, _1 ...
-    row_class: Any = namedtuple("Row", names, rename=True)  # the fields are known only now
+    row_class: Any = namedtuple("Row", list(names), rename=True)  # type: ignore[misc]  # the names are known only now
     make: Callable[[Iterable[Any]], tuple[Any, ...]] = row_class._make
     return make

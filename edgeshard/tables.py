@@ -15,7 +15,7 @@ import re
 import types
 import typing
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -325,6 +325,27 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def bindable(params: Any) -> Any:
+    """Parameters of a query as columns of their types hold them.
+
+    Raises:
+        TypeError, ValueError: one cannot be held by a column.
+    """
+    if isinstance(params, Mapping):
+        return {name: _stored(value) for name, value in params.items()}
+    return tuple(_stored(value) for value in params)
+
+
+def _stored(value: Any) -> Any:
+    if isinstance(value, enum.Enum):
+        return value.value
+    for kind in type(value).__mro__:
+        if kind in _CONVERSIONS:
+            encode = _CONVERSIONS[kind][1]
+            return value if encode is None else encode(value)
+    return value
 
 
 # -- storage -> records -----------------------------------------------------------------------------------------------

@@ -34,6 +34,13 @@ class VerifyReport:
         """Whether the master contradicts itself nowhere and lacks nothing it knows of."""
         return not self.errors and not self.gaps
 
+    def __str__(self) -> str:
+        line = f"{self.rows} rows of {self.streams} streams: "
+        if self.ok:
+            return line + "all well"
+        missing = sum(map(len, self.gaps))
+        return line + f"{len(self.errors)} errors, {missing} rows missing in {len(self.gaps)} gaps"
+
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON-able values."""
         return {**attrs.asdict(self), "ok": self.ok}

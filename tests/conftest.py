@@ -24,4 +24,3 @@ def shard(store: edgeshard.Store) -> Iterator[edgeshard.Shard]:
     """An open shard of that store."""
     with store.shard("agent") as opened:
         yield opened
-

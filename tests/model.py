@@ -11,6 +11,7 @@ The model knows of each row, by a number that no other row has, whether a master
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import shutil
 import tempfile
@@ -23,7 +24,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 import edgeshard
-from edgeshard.merge import cycle, truncate
+from edgeshard.merge import copy, cycle, truncate
 
 AGENTS = ("a", "b")
 STORES = ("left", "right")
@@ -173,7 +174,7 @@ class StoreMachine(RuleBasedStateMachine):
         def kill(*_: Any) -> Any:
             raise Killed
 
-        with mock.patch.object(cycle, "_whose_fault", kill), mock.patch.object(cycle.copy, "_add_range", kill):
+        with mock.patch.object(cycle, "_whose_fault", kill), mock.patch.object(copy, "_add_range", kill):
             self.try_merge(name)
 
     @rule(name=stores, shards=st.integers(0, 1))
@@ -213,10 +214,8 @@ class StoreMachine(RuleBasedStateMachine):
             self.merged(self.stores[name].merge([other.master_path]))
 
     def try_merge(self, name: str) -> None:
-        try:
+        with contextlib.suppress(Killed):
             self.stores[name].merge()
-        except Killed:
-            pass
 
     def merged(self, report: edgeshard.MergeReport) -> None:
         assert () == report.quarantined

@@ -154,7 +154,9 @@ def test_progress_is_shown_on_a_terminal_where_the_work_is_long(filled: edgeshar
         "command.time = Clock\n"
         "sys.exit(command.main(sys.argv[1:]))\n"
     )
-    done = subprocess.run([sys.executable, "-c", slow, filled.root], stderr=theirs, stdout=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", slow, filled.root], stderr=theirs, stdout=subprocess.PIPE, text=True, check=False
+    )
     os.close(theirs)
     shown = os.read(ours, 1000).decode()
     os.close(ours)

@@ -12,7 +12,7 @@ import pytest
 from helpers import numbers, shard_path, sql
 
 import edgeshard
-from edgeshard import format
+from edgeshard import database, format
 
 
 def write(store: edgeshard.Store, agent: str, *ns: int) -> None:
@@ -93,7 +93,11 @@ def folder(path: Path) -> None:
 
 
 def view_for_a_table(path: Path) -> None:
-    edit(path, "drop table agent_data", "create view agent_data as select 1 as _id, 'x' as agent_id, 1.0 as timestamp, '{}' as data")
+    edit(
+        path,
+        "drop table agent_data",
+        "create view agent_data as select 1 as _id, 'x' as agent_id, 1.0 as timestamp, '{}' as data",
+    )
 
 
 def view_for_a_format_table(path: Path) -> None:
@@ -236,7 +240,7 @@ def test_a_shard_that_vanishes_during_the_merge_is_reported(
 ) -> None:
     write(store, "a", 1)
     write(store, "b", 2)
-    real = edgeshard.database.attach  # type: ignore[attr-defined]
+    real = database.attach
 
     def vanish(connection: apsw.Connection, path: str, schema: str) -> None:
         if path.endswith("a.db"):

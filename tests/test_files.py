@@ -69,7 +69,9 @@ def test_files_and_folders_are_their_owners_alone(store: edgeshard.Store) -> Non
     finally:
         os.umask(before)
     assert {0o600} == {mode for path, mode in modes.items() if path.is_file()}
-    assert {0o700} == {mode for path, mode in modes.items() if path.is_dir()} | {stat.S_IMODE(store.root.stat().st_mode)}
+    assert {0o700} == {mode for path, mode in modes.items() if path.is_dir()} | {
+        stat.S_IMODE(store.root.stat().st_mode)
+    }
 
 
 def test_a_folder_that_exists_keeps_its_mode(store: edgeshard.Store) -> None:

@@ -14,8 +14,8 @@ import pytest
 from helpers import NOON, Reading, numbers, shard_path, sql
 
 import edgeshard
-from edgeshard import database, files
-from edgeshard.errors import DiskFullError, MergeInProgressError
+from edgeshard import database, files, master
+from edgeshard.errors import DamagedError, DiskFullError, MergeInProgressError
 from edgeshard.merge import copy, cycle, plan, truncate
 
 
@@ -127,7 +127,7 @@ def test_a_merger_commits_durably_itself_before_it_truncates_what_another_copied
     assert (0, 1) == (store.merge().rows, 1)
     after = store.query("select generation from edgeshard_database")
     assert after[0][0] == before[0][0] + 1
-    connection = edgeshard.master.open_master(store.master_path, writable=True)  # type: ignore[attr-defined]
+    connection = master.open_master(store.master_path, writable=True)
     assert 2 == connection.pragma("synchronous")
     connection.close()
 
@@ -382,14 +382,15 @@ def test_two_mergers_without_the_lock_double_nothing(store: edgeshard.Store, mon
             pass
 
     monkeypatch.setattr(files, "lock", lambda path, wait_s=0.0: NoLock())
-    stop, failures = threading.Event(), []
+    stop = threading.Event()
+    failures: list[object] = []
 
     def merger() -> None:
         while not stop.is_set():
             try:
                 failures.extend(store.merge().quarantined)
             except Exception as error:
-                failures.append(error)  # type: ignore[arg-type]
+                failures.append(error)
 
     store.merge()
     threads = [threading.Thread(target=merger) for _ in range(2)]
@@ -521,7 +522,7 @@ def test_a_hop_through_a_middle_master_brings_streams_tables_and_indexes(
 # -- tables that differ -----------------------------------------------------------------------------------------------
 
 
-def job(**fields: type) -> Any:
+def job(**fields: Any) -> Any:
     return attrs.make_class("Job", {name: attrs.field(type=kind | None, default=None) for name, kind in fields.items()})
 
 
@@ -565,15 +566,17 @@ def test_a_contradicting_type_holds_that_shard_back_and_no_other(
 # -- the master fails -------------------------------------------------------------------------------------------------
 
 
-def test_a_master_without_room_is_not_blamed_on_a_shard(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_master_without_room_is_not_blamed_on_a_shard(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(store, "a", 1)
     store.merge()
     with store.shard("a") as shard:
         shard.write({"n": 2, "much": "x" * 100_000})
-    real = edgeshard.master.open_master  # type: ignore[attr-defined]
+    real = master.open_master
 
     def small(path: Path, *, writable: bool) -> apsw.Connection:
-        connection: apsw.Connection = real(path, writable=writable)
+        connection = real(path, writable=writable)
         connection.pragma("max_page_count", connection.pragma("page_count") + 3)
         return connection
 
@@ -595,7 +598,7 @@ def test_a_damaged_master_is_not_blamed_on_a_shard(store: edgeshard.Store) -> No
     with open(store.master_path, "r+b") as file:
         file.seek((page - 1) * 4096)
         file.write(b"\xff" * 4096)
-    with pytest.raises(edgeshard.errors.DamagedError, match=r"master\.db"):  # type: ignore[attr-defined]
+    with pytest.raises(DamagedError, match=r"master\.db"):
         store.merge()
     assert [[1]] == sql(shard_path(store, "a"), "select count(*) from agent_data")
 

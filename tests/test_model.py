@@ -33,7 +33,9 @@ def no_new_stream(shard: Shard) -> None:
         return BEGIN_STREAM(shard)
     tables = database.fetch(shard._connection, "SELECT DISTINCT table_name FROM edgeshard_columns")
     highest = [database.scalar(shard._connection, f"SELECT max(_id) FROM {quote(name)}") or 0 for (name,) in tables]
-    gone = database.scalar(shard._connection, "SELECT max(last) FROM edgeshard_truncations WHERE stream_no = ?", (last,))
+    gone = database.scalar(
+        shard._connection, "SELECT max(last) FROM edgeshard_truncations WHERE stream_no = ?", (last,)
+    )
     shard._next_id = max(*highest, 0, format.row_id(last, gone or 0)) + 1
     return None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +17,7 @@ def numbers(items: list[Range]) -> set[int]:
 
 
 def is_canonical(items: list[Range]) -> bool:
-    return all(one.last + 1 < other.first for one, other in zip(items, items[1:], strict=False))
+    return all(one.last + 1 < other.first for one, other in itertools.pairwise(items))
 
 
 @given(ranges)

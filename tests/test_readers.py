@@ -37,13 +37,18 @@ def test_the_sqlite3_shell_reads_the_live_master(store: edgeshard.Store, which: 
     worker = threading.Thread(target=work)
     worker.start()
     try:
-        counts = []
+        counts: list[int] = []
         while len(counts) < 20 or counts[-1] == counts[0]:
             sql = (
                 "select count(*) as n, count(distinct data) as d, count(distinct _seq) as s, min(agent_id) as a "
                 "from agent_data join edgeshard_streams using(agent_id)"
             )
-            done = subprocess.run([shell, "-json", store.master_path, sql], capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                [shell, "-cmd", ".timeout 5000", "-json", store.master_path, sql],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
             assert (0, "") == (done.returncode, done.stderr)
             (row,) = json.loads(done.stdout)
             assert row["n"] == row["d"] == row["s"]

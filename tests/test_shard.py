@@ -9,7 +9,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import apsw
 import attrs
@@ -138,7 +138,9 @@ def test_each_opening_begins_a_stream_at_its_first_write(store: edgeshard.Store)
             assert 32 == len(shard.stream)
     with store.shard("agent"):
         pass
-    assert [[3, 3]] == sql(shard_path(store, "agent"), "select count(*), count(distinct stream_id) from edgeshard_streams")
+    assert [[3, 3]] == sql(
+        shard_path(store, "agent"), "select count(*), count(distinct stream_id) from edgeshard_streams"
+    )
 
 
 def test_a_stream_that_used_up_its_seqs_is_succeeded_by_another(store: edgeshard.Store) -> None:
@@ -180,7 +182,12 @@ def test_close_is_idempotent_and_a_closed_handle_says_so(store: edgeshard.Store)
     shard.write({"n": 1})
     shard.close()
     shard.close()
-    for use in (lambda: shard.write({}), lambda: shard.write_many([{}]), shard.sync, lambda: shard.transaction().__enter__()):
+    for use in (
+        lambda: shard.write({}),
+        lambda: shard.write_many([{}]),
+        shard.sync,
+        lambda: shard.transaction().__enter__(),
+    ):
         with pytest.raises(ShardClosedError, match="closed"):
             use()
 
@@ -196,8 +203,9 @@ def test_a_shard_is_not_closed_or_synced_inside_its_transaction(shard: edgeshard
 
 def test_durability_is_named_for_what_it_survives(store: edgeshard.Store) -> None:
     levels = {}
-    for durability in ("process", "power"):
-        with store.shard("agent", durability=durability) as shard:  # type: ignore[arg-type]
+    choices: list[Literal["process", "power"]] = ["process", "power"]
+    for durability in choices:
+        with store.shard("agent", durability=durability) as shard:
             shard.write({"n": 1})
             shard.sync()
             shard.write({"n": 1})
@@ -261,7 +269,7 @@ def test_threads_may_share_a_shard(store: edgeshard.Store) -> None:
 
 def test_another_coroutine_cannot_slip_into_a_transaction(store: edgeshard.Store) -> None:
     async def main() -> list[str]:
-        seen = []
+        seen: list[str] = []
         started, tried = asyncio.Event(), asyncio.Event()
 
         async def holder() -> None:
@@ -391,7 +399,7 @@ def test_an_interrupt_in_a_write_neither_loses_nor_doubles(store: edgeshard.Stor
             real(*arguments)
             raise KeyboardInterrupt  # the signal came after the commit
 
-        shard._execute = interrupted
+        shard._execute = interrupted  # type: ignore[assignment]
         with pytest.raises(KeyboardInterrupt):
             shard.write({"n": 2})
         shard._execute = real
@@ -450,7 +458,10 @@ def test_a_record_of_a_newer_class_adds_its_columns(store: edgeshard.Store) -> N
 
 
 def test_a_column_of_another_type_is_refused_at_the_write(store: edgeshard.Store) -> None:
-    one, other = attrs.make_class("Job", {"x": attrs.field(type=int)}), attrs.make_class("Job", {"x": attrs.field(type=str)})
+    one, other = (
+        attrs.make_class("Job", {"x": attrs.field(type=int)}),
+        attrs.make_class("Job", {"x": attrs.field(type=str)}),
+    )
     with store.shard("agent") as shard:
         shard.write(one(1))
         with pytest.raises(SchemaConflictError, match=r"job\.x is integer there and text"):
@@ -518,5 +529,5 @@ def fail_with(shard: edgeshard.Shard, error: type[Exception]) -> Any:
     def failing(*arguments: Any) -> Any:
         raise error("injected")
 
-    shard._execute = failing
+    shard._execute = failing  # type: ignore[assignment]
     return real

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import os
 import subprocess
 import sys
@@ -12,7 +14,8 @@ import pytest
 from helpers import NOON, Reading, numbers
 
 import edgeshard
-from edgeshard import database, store as store_module
+from edgeshard import database
+from edgeshard import store as store_module
 from edgeshard.errors import DamagedError, EdgeshardError, FormatError, QueryError
 
 
@@ -28,8 +31,12 @@ def test_a_query_gives_named_rows_and_takes_parameters(store: edgeshard.Store) -
     store.merge()
     rows = store.query("select agent_id, data ->> 'n' as n from agent_data where n >= ? order by n", (1,))
     assert [("agent", 1), ("agent", 2)] == rows
-    assert ("agent", 2) == (rows[1].agent_id, rows[1].n)  # type: ignore[attr-defined]
+    assert ("agent", 2) == (rows[1].agent_id, rows[1].n)
     assert [(3,)] == store.query("select :a + 1", {"a": 2})
+    elsewhere = NOON.astimezone(datetime.timezone(datetime.timedelta(hours=-3)))
+    assert [("2026-01-02T12:00:00+00:00", "1.50")] == store.query("select ?, ?", (elsewhere, decimal.Decimal("1.50")))
+    with pytest.raises(QueryError, match="time zone"):
+        store.query("select ?", [datetime.datetime(2026, 1, 2)])
     assert [] == store.query("select * from agent_data where 0")
 
 

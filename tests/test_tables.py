@@ -99,10 +99,11 @@ def test_a_time_of_another_zone_comes_back_as_the_same_moment_in_utc(store: edge
 def test_a_value_that_cannot_be_stored_is_refused_by_name_and_the_shard_goes_on(
     store: edgeshard.Store, field: str, value: object, words: str
 ) -> None:
+    changed: Any = {field: value}
     with store.shard("agent") as shard:
         shard.write(EVERYTHING)
         with pytest.raises(RecordError, match=words) as caught:
-            shard.write(attrs.evolve(EVERYTHING, **{field: value}))
+            shard.write(attrs.evolve(EVERYTHING, **changed))
         assert f"{field} =" in str(caught.value)
         assert shard.path in str(caught.value)
         assert 2 == shard.write(EVERYTHING)
@@ -147,7 +148,7 @@ class Union2:
 
 @attrs.frozen
 class NoType:
-    x = attrs.field()
+    x = attrs.field()  # type: ignore[var-annotated]
 
 
 @attrs.frozen
@@ -214,14 +215,14 @@ def test_one_bare_name_is_not_a_list_of_indexes() -> None:
 
 
 def test_a_field_that_older_rows_lack_takes_the_default_of_the_class(store: edgeshard.Store) -> None:
-    def old() -> type:
+    def old() -> Any:
         @attrs.frozen
         class Job:
             name: str
 
         return Job
 
-    def new() -> type:
+    def new() -> Any:
         @attrs.frozen
         class Job:
             name: str
