@@ -4,6 +4,8 @@ Read the package in this order: format (what is on disk), tables (records), data
 writer), merge (the operator), master, verify, store (all of it in one folder).
 """
 
+import logging
+
 from edgeshard.errors import (
     DiskFullError,
     EdgeshardError,
@@ -37,3 +39,6 @@ __all__ = [
     "VerifyReport",
     "table",
 ]
+
+# a library stays silent unless its user asks: https://docs.python.org/3/howto/logging.html#library-config
+logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -8,7 +8,7 @@ Rows and their addresses
 Where a row is kept
     Every record table has ``_id INTEGER PRIMARY KEY``. In a *shard* that is ``stream_no << 32 | seq``: the writer
     appends, and needs nothing but its own counter. In a *master* ids are given in order of arrival, so that a merge
-    appends as well, whichever stream it copies (measured: 2.7 times the rate of keeping each stream together, at 100
+    appends as well, whichever stream it copies (measured: 1.7 times the rate of keeping each stream together, at 100
     bytes a row), and the oldest rows lie together. There each row also holds its stream's number and its seq, and
     ``edgeshard_blocks`` says which ids a run of seqs has: seq ``first + k`` has the id ``first_id + k``.
 

@@ -252,24 +252,27 @@ _CONVERSIONS: dict[Any, tuple[str, Callable[[Any], Any] | None, Callable[[Any], 
 }
 
 
-def encoder(table: Table) -> Callable[[int, Any], tuple[Any, ...]]:
-    """A function that takes a row id and a record, and returns the row as stored: the id, then the table's columns.
+def functions(table: Table, sql: str) -> tuple[Callable[..., tuple[Any, ...]], Callable[..., Any]]:
+    """The write path of a table's records, compiled for their class as attrs compiles an ``__init__``.
 
-    The function is compiled for the class, as attrs compiles an ``__init__``: this is a part of the write path, and a
-    loop over columns costs a fifth of a commit (measured). It raises whatever the conversions do; `why_refused` finds
-    the words for that.
+    A loop over columns would cost a fifth of a commit, and a second call a sixtieth (measured).
+
+    Returns:
+        ``encode(row_id, record)``, which makes the bindings of the statement: the id, then the table's columns; and
+        ``insert(execute, row_id, record)``, which executes it. Both raise whatever the conversions do; `why_refused`
+        finds the words for that.
     """
-    names: dict[str, Any] = {"none": _none}
-    lines = ["def encode(row_id, record):"]
+    names: dict[str, Any] = {"none": _none, "sql": sql}
+    body = []
     for index, column in enumerate(table.columns):
         names[f"convert{index}"] = column.encode
-        lines.append(f"    v{index} = record.{column.name}")
-        lines += [f"    {line}" for line in _encoding(column, f"v{index}", f"convert{index}")]
-    lines.append(f"    return (row_id, {', '.join(f'v{index}' for index in range(len(table.columns)))})")
+        body += [f"v{index} = record.{column.name}", *_encoding(column, f"v{index}", f"convert{index}")]
+    row = f"(row_id, {', '.join(f'v{index}' for index in range(len(table.columns)))})"
+    encode = ["def encode(row_id, record):", *body, f"return {row}"]
+    insert = ["def insert(execute, row_id, record):", *body, f"execute(sql, {row})"]
     # no user text gets here but column names, which are identifiers (_check_name)
-    exec("\n".join(lines), names)  # noqa: S102
-    encode: Callable[[int, Any], tuple[Any, ...]] = names["encode"]
-    return encode
+    exec("\n".join(["\n    ".join(encode), "\n    ".join(insert)]), names)  # noqa: S102
+    return names["encode"], names["insert"]
 
 
 def _encoding(column: Column, value: str, convert: str) -> list[str]:

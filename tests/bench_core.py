@@ -399,6 +399,18 @@ def _fill(opened: shard.Shard, rows: int, payload_bytes: int, stretch: int = FIL
         opened.write_many(Sample("inlet", n / 7, text) for n in range(start, min(start + stretch, rows)))
 
 
+def checked_merge(
+    store: edgeshard.Store, sources: Iterable[Path] = (), *, rows: int, shards: int | None = None
+) -> float:
+    """Seconds of a merge, which copies so many rows and leaves out nothing, and looks into so many shards."""
+    reports = []
+    took_s = seconds(lambda: reports.append(store.merge(sources)))
+    (report,) = reports
+    if report.rows != rows or not report.complete or shards not in (None, report.shards):
+        raise AssertionError(f"a merge of {rows} rows was to be measured: {report}")
+    return took_s
+
+
 @attrs.frozen
 class Backlog:
     """Filled shards, and targets to copy before each merge: a master and plain databases that know the table.
@@ -408,12 +420,14 @@ class Backlog:
         master: a master with one row, of another agent.
         bare: a plain database of the shards' table with one row.
         bare_empty: the same without a row.
+        rows: how many the shards hold together.
     """
 
     shards: list[Path]
     master: Path
     bare: Path
     bare_empty: Path
+    rows: int
 
     @classmethod
     def make(cls, root: Path, shards: int, rows: int, payload_bytes: int) -> Backlog:
@@ -430,7 +444,7 @@ class Backlog:
                     connection.execute(script)
                 if name == "bare":
                     connection.execute("INSERT INTO sample VALUES (1, 'inlet', 0.0, '')")
-        return cls(filled, first.master_path, **targets)
+        return cls(filled, first.master_path, **targets, rows=shards * rows)
 
     def ours(self, options: Options, *, truncating: bool) -> float:
         """Seconds of a merge of the shards, with their truncation or without."""
@@ -438,8 +452,7 @@ class Backlog:
             shutil.copy(self.master, root / "master.db")
             if truncating:
                 shutil.copytree(self.shards[0].parent, root / "shards")
-            store = edgeshard.Store(root)
-            return seconds(lambda: store.merge([] if truncating else self.shards))
+            return checked_merge(edgeshard.Store(root), [] if truncating else self.shards, rows=self.rows)
 
     def peer(self, options: Options, *, whole_table: bool = False) -> float:
         """Seconds of the same in plain SQL, from opening the target to closing it.
@@ -554,7 +567,7 @@ def size_section(options: Options) -> Iterator[Table]:
 
 def _batch_merge(store: edgeshard.Store, batch: int) -> float:
     fill(store, AGENT, batch, 100)
-    return seconds(store.merge)
+    return checked_merge(store, rows=batch)
 
 
 def _batch_merge_copy(options: Options, store: edgeshard.Store, batch: int) -> float:
@@ -587,7 +600,7 @@ def news_section(options: Options) -> Iterator[Table]:
 
 def _compare_news(store: edgeshard.Store, lone: edgeshard.Store, shards: int, rounds: int) -> Iterator[Comparison]:
     look = partial(_stat_all, store.root / "shards")
-    idle = alternate(rounds, {"ours": partial(_checked_merge, store, 0), "peer": partial(seconds, look)})
+    idle = alternate(rounds, {"ours": partial(checked_merge, store, rows=0, shards=0), "peer": partial(seconds, look)})
     yield Comparison(f"{shards:,} shards, no news", "scandir, 2 stats a shard", idle["ours"], idle["peer"], 1)
     busy = alternate(rounds, {"ours": partial(_news_of_one, store), "peer": partial(_news_of_one, lone)})
     yield Comparison(f"{shards:,} shards, news of one", "a store of that shard", busy["ours"], busy["peer"], 1)
@@ -605,18 +618,9 @@ def _settled_store(root: Path, shards: int) -> edgeshard.Store:
     raise AssertionError("merges go on looking into idle shards")
 
 
-def _checked_merge(store: edgeshard.Store, expected_shards: int) -> float:
-    """Seconds of a merge that looks into so many shards."""
-    reports = []
-    took_s = seconds(lambda: reports.append(store.merge()))
-    if reports[0].shards != expected_shards:
-        raise AssertionError(f"the merge looked into {reports[0].shards} shards, not {expected_shards}")
-    return took_s
-
-
 def _news_of_one(store: edgeshard.Store) -> float:
     fill(store, "agent-0", 1, 100)
-    return _checked_merge(store, 1)
+    return checked_merge(store, rows=1, shards=1)
 
 
 def _stat_all(folder: Path) -> None:
@@ -763,7 +767,7 @@ def memory_section(options: Options) -> Iterator[Table]:
             )
         # the peer first: ours empties the shard
         peer = _in_child(target, _bare_child, target, path)
-        ours = _in_child(store.master_path, _merge_child, root)
+        ours = _in_child(store.master_path, _merge_child, root, rows)
     goal = f"<= 200 MiB: {'met' if ours[1] <= 200 else 'MISSED'}"
     heads = ("case", "peak RSS, MiB", "largest log, MiB", "seconds", "goal")
     lines = [
@@ -775,7 +779,7 @@ def memory_section(options: Options) -> Iterator[Table]:
     yield f"memory: {rows:,} rows of about 100 B, one run each in a process of its own", heads, lines
 
 
-def _in_child(target: Path, work: Callable[..., tuple[float, float]], *arguments: Path) -> tuple[float, float, float]:
+def _in_child(target: Path, work: Callable[..., tuple[float, float]], *arguments: Any) -> tuple[float, float, float]:
     """Seconds, peak resident memory and the largest log of the target, both in MiB, of `work` in a new process."""
     os.sync()
     with (
@@ -786,8 +790,8 @@ def _in_child(target: Path, work: Callable[..., tuple[float, float]], *arguments
     return took_s, peak, log.found_bytes / 2**20
 
 
-def _merge_child(root: Path) -> tuple[float, float]:
-    return seconds(edgeshard.Store(root).merge), _peak_mib()
+def _merge_child(root: Path, rows: int) -> tuple[float, float]:
+    return checked_merge(edgeshard.Store(root), rows=rows), _peak_mib()
 
 
 def _bare_child(target: Path, source: Path) -> tuple[float, float]:
