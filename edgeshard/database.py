@@ -89,6 +89,7 @@ _REFUSED = (
 )
 
 
+NO_SUCH_SAVEPOINT = apsw.SQLError
 #: The fault of the SQL or of its bindings.
 QUERY_MISTAKES = (apsw.SQLError, apsw.BindingsError, apsw.ReadOnlyError, apsw.AuthError, TypeError, ValueError)
 

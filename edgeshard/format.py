@@ -42,6 +42,9 @@ SEQ_BITS: Final = 32
 SEQ_MAX: Final = (1 << SEQ_BITS) - 1
 STREAM_NO_MAX: Final = (1 << 31) - 1
 
+COLUMNS_MAX: Final = 400
+INDEXES_MAX: Final = 32
+
 SHARD: Final = "shard"
 MASTER: Final = "master"
 

@@ -12,14 +12,15 @@ The first write of a handle begins a new stream in the same commit, so a shard t
 a copy, and has forgotten rows that a master already holds, never gives out their addresses again.
 
 When step 3 fails, its error class says whether the row can be there. Refused: the seq is used again. Disk full: the
-stream ends, and the next write begins another. Anything else is ambiguous, the row may come back after a crash: the
-handle is poisoned, and the caller opens the shard anew.
+stream ends (with an open transaction, which is undone), and the next write begins another. Anything else is ambiguous,
+the row may come back after a crash: the handle is poisoned, and the caller opens the shard anew.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import glob
 import itertools
 import os
 import secrets
@@ -48,6 +49,7 @@ from edgeshard.errors import (
     ShardForkedError,
     ShardInUseError,
     ShardPoisonedError,
+    StorageError,
     TransactionError,
 )
 
@@ -78,6 +80,27 @@ class _Writer:
     sql: str
     encode: Callable[[int, Any], tuple[Any, ...]]
     insert: Callable[[Callable[..., Any], int, Any], Any]
+
+
+class _Block:
+    """A ``with shard.transaction()``, and what to go back to where it fails.
+
+    A class and not a generator: an interrupt between the two halves of a generator would leave it half-entered.
+    """
+
+    __slots__ = ("_shard", "depth", "next_id", "stream_id")
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+        self.depth = 0
+        self.next_id = 0
+        self.stream_id = b""
+
+    def __enter__(self) -> None:
+        self._shard._enter_block(self)
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self._shard._leave_block(self, error)
 
 
 class Shard:
@@ -119,6 +142,7 @@ class Shard:
         """After a fork, in the child. No connection may cross one: https://sqlite.org/howtocorrupt.html, 2.6."""
         self._set_lock(threading.RLock())  # a thread of the parent may have held the other
         self._depth = 0
+        _crossed.append(self._connection)  # to close it here, even by garbage collection, would touch the files
         if self._held is not None:
             cause = "it was opened before a fork; a child opens shards of its own"
             self._refuse_all(ShardForkedError("use shard", self.path, cause))
@@ -215,7 +239,7 @@ class Shard:
                     writer.insert(self._execute, row_id, record)
                     self._next_id = row_id + 1
                 except BaseException as error:
-                    self._failed(error, writer, record)
+                    self._failed(error, row_id, writer, record)
             else:
                 with self.transaction():
                     seq = self._insert(self._writer_for(record), record)
@@ -234,7 +258,7 @@ class Shard:
             writer.insert(self._execute, row_id, record)
             self._next_id = row_id + 1
         except BaseException as error:
-            self._failed(error, writer, record)
+            self._failed(error, row_id, writer, record)
         return row_id & format.SEQ_MAX
 
     def write_many(self, records: Iterable[Any]) -> int:
@@ -278,11 +302,10 @@ class Shard:
         except BaseException as error:
             if pulling or isinstance(error, EdgeshardError):
                 raise
-            self._failed(error, writer, current)
+            self._failed(error, 0, writer, current)
         return self._next_id - before
 
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> contextlib.AbstractContextManager[None]:
         """Commit all rows of the block together, in the shard and later in the master, or none where it raises.
 
         A block inside a block can fail alone: what it wrote is undone, the outer one goes on if it catches the error.
@@ -292,38 +315,64 @@ class Shard:
         Raises:
             As `write`.
         """
-        with self._lock:
+        return _Block(self)
+
+    def _enter_block(self, block: _Block) -> None:
+        try:
+            self._acquire()
             self._check()
-            outermost = self._depth == 0
-            first_id, stream_id = self._next_id, self._stream_id
-            with database.explained("begin transaction in shard", self.path):
-                self._execute("BEGIN IMMEDIATE" if outermost else f"SAVEPOINT nested_{self._depth}")
-            if outermost:
-                self._task, self._aborted = _running_task(), None
-                if format.seq_of(first_id) > format.SEQ_MAX - _TRANSACTION_ROOM:
-                    self._next_id = 0
+            block.depth, block.next_id, block.stream_id = self._depth, self._next_id, self._stream_id
             self._depth += 1
             self._check_at = 0.0
             try:
-                yield
-                if self._aborted is not None:
-                    raise TransactionError("commit to shard", self.path, "an error in it undid it") from self._aborted
-                self._end_block(outermost, first_id)
+                with database.explained("begin transaction in shard", self.path):
+                    self._execute(f"SAVEPOINT nested_{block.depth}" if block.depth else "BEGIN IMMEDIATE")
+                if not block.depth:
+                    self._task, self._aborted = _running_task(), None
+                    if format.seq_of(block.next_id) > format.SEQ_MAX - _TRANSACTION_ROOM:
+                        self._next_id = 0
             except BaseException:
-                self._undo_block(outermost, first_id, stream_id)
+                # an interrupt may have come when the transaction had just begun
+                self._undo_block(block)
+                self._close_block()
                 raise
-            finally:
-                self._depth -= 1
-                if not self._depth and self._unusable is None:
-                    self._check_at = self._look_at
+        except BaseException:
+            with contextlib.suppress(RuntimeError):  # interrupted as it waited: the lock is not ours
+                self._release()
+            raise
 
-    def _end_block(self, outermost: bool, first_id: int) -> None:
-        if not outermost:
-            self._execute(f"RELEASE nested_{self._depth - 1}")
+    def _leave_block(self, block: _Block, error: BaseException | None) -> None:
+        if isinstance(self._unusable, ShardForkedError):
+            if error is None:
+                self._check()
+            return  # the transaction, and the lock, are the parent's
+        try:
+            if error is None:
+                try:
+                    self._end_block(block)
+                except BaseException as failure:
+                    self._undo_block(block, failure)
+                    raise
+            else:
+                self._undo_block(block, error)
+        finally:
+            self._close_block()
+            self._release()
+
+    def _close_block(self) -> None:
+        self._depth -= 1
+        if not self._depth and self._unusable is None:
+            self._check_at = self._look_at
+
+    def _end_block(self, block: _Block) -> None:
+        if self._aborted is not None:
+            raise TransactionError("commit to shard", self.path, "an error in it undid it") from self._aborted
+        if block.depth:
+            self._execute(f"RELEASE nested_{block.depth}")
             return
         last_id = self._next_id - 1
         # the block may have begun the stream itself
-        first_id = max(first_id, format.row_id(format.stream_no_of(last_id), 1))
+        first_id = max(block.next_id, format.row_id(format.stream_no_of(last_id), 1))
         try:
             if last_id > first_id:
                 self._execute("INSERT INTO edgeshard_transactions VALUES (?, ?)", (first_id, last_id))
@@ -333,18 +382,23 @@ class Shard:
         if self._files is None:
             self._files = self._files_now()
 
-    def _undo_block(self, outermost: bool, first_id: int, stream_id: bytes) -> None:
-        # the statements that made tables may be undone with it
-        self._writers.clear()
+    def _undo_block(self, block: _Block, error: BaseException | None = None) -> None:
+        """Undo what the block wrote; its seqs are used again where that is certain, or else its stream ends."""
+        self._next_id = 0
+        self._writers.clear()  # the statements that made tables may be undone with it
         if not self._connection.in_transaction:
-            self._next_id = 0  # it ended under us; whether by a commit we may not know
+            # it never began, or ended under us; whether by a commit we may not know
+            if error is None:
+                self._next_id, self._stream_id = block.next_id, block.stream_id
             return
-        if outermost:
+        if not block.depth:
             self._execute("ROLLBACK")
         elif self._aborted is None:
-            self._execute(f"ROLLBACK TO nested_{self._depth - 1}")
-            self._execute(f"RELEASE nested_{self._depth - 1}")
-        self._next_id, self._stream_id = first_id, stream_id
+            with contextlib.suppress(database.NO_SUCH_SAVEPOINT):  # interrupted before it was made
+                self._execute(f"ROLLBACK TO nested_{block.depth}")
+                self._execute(f"RELEASE nested_{block.depth}")
+        if not isinstance(error, StorageError):
+            self._next_id, self._stream_id = block.next_id, block.stream_id
 
     def sync(self) -> None:
         """Make all that was written so far survive a power cut.
@@ -363,10 +417,12 @@ class Shard:
                 # fsync happens in a commit at FULL, and a commit needs something to write
                 database.set_synchronous(self._connection, "FULL")
                 self._execute("UPDATE edgeshard_database SET generation = generation + 1")
-                database.set_synchronous(self._connection, _SYNCHRONOUS[self.durability])
-                files.sync_folder(os.path.dirname(self.path))
             except BaseException as error:
                 self._failed(error)
+            finally:
+                database.set_synchronous(self._connection, _SYNCHRONOUS[self.durability])
+            with database.explained("sync shard", self.path):
+                files.sync_folder(os.path.dirname(self.path))
 
     # -- streams and tables -------------------------------------------------------------------------------------------
 
@@ -411,8 +467,13 @@ class Shard:
     def _ensure_table(self, table: tables.Table) -> None:
         """Make the table, or add the columns that an older version of the agent did not have."""
         try:
-            rows = self._execute("SELECT column_name, kind FROM edgeshard_columns WHERE table_name = ?", (table.name,))
-            known = {name.lower(): kind for name, kind in rows}
+            rows = database.fetch(
+                self._connection,
+                "SELECT table_name, column_name, kind FROM edgeshard_columns WHERE table_name = ? COLLATE NOCASE",
+                (table.name,),
+            )
+            known = {column.lower(): kind for _, column, kind in rows}
+            name = rows[0][0] if rows else table.name  # SQL folds case; the first spelling stays
             for column in table.columns:
                 kind = known.get(column.name.lower(), column.kind)
                 if kind != column.kind:
@@ -422,7 +483,7 @@ class Shard:
                         f"column {table.name}.{column.name} is {kind} there and {column.kind} in this class",
                     )
             missing = [column for column in table.columns if column.name.lower() not in known]
-            for statement in _definition(table, missing, new=not known):
+            for statement in _definition(name, missing, table.indexes, new=not known):
                 self._execute(*statement)
         except EdgeshardError:
             raise
@@ -434,7 +495,8 @@ class Shard:
     def _check(self) -> None:
         """Refuse a handle that must not be used, or not now."""
         if self._unusable is not None:
-            raise self._unusable
+            # a new one each time: a traceback grows with each raise, and keeps what it went through alive
+            raise type(self._unusable)(*self._unusable.args)
         if self._depth and self._task is not _running_task():
             cause = "another coroutine has a transaction open; do not await inside one"
             raise TransactionError("use shard", self.path, cause)
@@ -465,50 +527,56 @@ class Shard:
         self._unusable = error
         self._check_at = 0.0
 
-    def _failed(self, error: BaseException, writer: _Writer | None = None, record: Any = None) -> NoReturn:
+    def _failed(
+        self, error: BaseException, row_id: int = 0, writer: _Writer | None = None, record: Any = None
+    ) -> NoReturn:
         """Put the handle into the state that `error` leaves it in, and raise what the caller should see."""
         if self._depth and not self._connection.in_transaction:
             self._aborted = error  # SQLite rolled the whole transaction back
         if isinstance(error, database.ConstraintFailure) or not isinstance(error, database.DatabaseFailure):
-            self._refused(error, writer, record)
+            self._refused(error, row_id, writer, record)
         ours = database.explain(error, "write to shard", self.path)
         if database.is_full(error):
             self._next_id = 0
+            self._aborted = error  # of the open transaction, if any: it would be in two streams
         elif not database.is_refused(error):
             cause = f"a write failed, and its outcome is unknown ({ours.cause}); open it anew"
             self._refuse_all(ShardPoisonedError("use shard", self.path, cause))
         raise ours from error
 
-    def _refused(self, error: BaseException, writer: _Writer | None, record: Any) -> NoReturn:
-        if not isinstance(error, Exception):
-            # KeyboardInterrupt and the like may come before the commit or after it: such a seq is not used again
-            self._next_id = 0
-            raise error
-        if writer is not None:
-            shown = record if not isinstance(record, dict) else None
-            cause = tables.why_refused(writer.table, shown) if shown is not None else ""
-            raise RecordError("write to shard", self.path, f"table {writer.table.name}: {cause or error}") from error
+    def _refused(self, error: BaseException, row_id: int, writer: _Writer | None, record: Any) -> NoReturn:
+        """Tell a record that cannot be stored from an interrupt, which may come before the commit or after it."""
+        if row_id and self._connection.last_insert_rowid() == row_id:
+            self._next_id = row_id + 1  # it was after
+        elif writer is not None and isinstance(error, Exception):
+            cause = tables.why_refused(writer.table, record)
+            if cause or isinstance(error, database.ConstraintFailure):
+                raise RecordError(
+                    "write to shard", self.path, f"table {writer.table.name}: {cause or error}"
+                ) from error
         raise error
 
 
 def _definition(
-    table: tables.Table, columns: list[tables.Column], *, new: bool
+    name: str, columns: list[tables.Column], indexes: Iterable[tuple[str, ...]], *, new: bool
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
     """The statements that make these columns of a table, or the whole table."""
     declared = [f"{quote(column.name)} {format.STORED_AS[column.kind]}" for column in columns]
     if new:
-        yield f"CREATE TABLE {quote(table.name)}(_id INTEGER PRIMARY KEY, {', '.join(declared)}) STRICT", ()
+        yield f"CREATE TABLE {quote(name)}(_id INTEGER PRIMARY KEY, {', '.join(declared)}) STRICT", ()
     else:
         for item in declared:
-            yield f"ALTER TABLE {quote(table.name)} ADD COLUMN {item}", ()
+            yield f"ALTER TABLE {quote(name)} ADD COLUMN {item}", ()
     for column in columns:
-        yield "INSERT INTO edgeshard_columns VALUES (?, ?, ?)", (table.name, column.name, column.kind)
-    for index in table.indexes:
-        yield "INSERT OR IGNORE INTO edgeshard_indexes VALUES (?, ?)", (table.name, tables.to_json(list(index)))
+        yield "INSERT INTO edgeshard_columns VALUES (?, ?, ?)", (name, column.name, column.kind)
+    for index in indexes:
+        text = tables.to_json([column.lower() for column in index])
+        yield "INSERT OR IGNORE INTO edgeshard_indexes VALUES (?, ?)", (name, text)
 
 
 # Asking for the pid at each write would cost 0.15 µs of the 7 (measured); the interpreter tells of a fork for nothing.
 _open_shards: weakref.WeakSet[Shard] = weakref.WeakSet()
+_crossed: list[Connection] = []
 
 
 def _after_fork_in_child() -> None:
@@ -543,6 +611,7 @@ def open_shard(folder: Path, agent: str, durability: Durability) -> Shard:
         raise ConfigurationError("open shard", "", f"durability is 'process' or 'power', not {durability!r}")
     stem = files.shard_stem(agent)
     files.make_folder(folder)
+    folder = Path(os.path.realpath(folder))  # SQLite is told to follow no link
     held = files.lock(folder / f"{stem}.lock")
     path = folder / f"{stem}.db"
     if held is None:
@@ -559,6 +628,10 @@ def _make(path: Path, agent: str) -> None:
     """Make the shard's file, unless it is there."""
     found = files.look(str(path))
     if found is None:
+        for half_made in path.parent.glob(
+            f"{glob.escape(path.name)}.*.new*"
+        ):  # by one that was killed; we hold the lock
+            half_made.unlink()
         script = (
             format.TABLES
             + "INSERT INTO edgeshard_database(database_id, role, agent_id) VALUES (randomblob(16), 'shard', ?)"

@@ -106,9 +106,15 @@ def table_of(cls: type) -> Table:
     if not columns:
         raise TableError("declare table", "", f"{cls.__name__} has no fields")
     folded = {column.name.lower() for column in columns}
+    if len(columns) > format.COLUMNS_MAX:
+        raise TableError("declare table", "", f"{cls.__name__} has more than {format.COLUMNS_MAX} fields")
     if len(folded) < len(columns):
         raise TableError("declare table", "", f"{cls.__name__} has two fields that differ only in case; SQL folds case")
+    if len(options.index) > format.INDEXES_MAX:
+        raise TableError("declare table", "", f"{cls.__name__} has more than {format.INDEXES_MAX} indexes")
     for item in options.index:
+        if not item or len(set(item)) < len(item):
+            raise TableError("declare table", "", f"index {item!r} of {cls.__name__} names no column, or one twice")
         for column in item:
             if column not in {known.name for known in columns}:
                 raise TableError(
@@ -293,6 +299,8 @@ def _none() -> None:
 
 def why_refused(table: Table, record: Any) -> str:
     """Which field of a record cannot be stored, and why; "" where every field can."""
+    if isinstance(record, dict):
+        return _refusal(to_json, record)
     for column in table.columns:
         value = getattr(record, column.name)
         shown = f"{column.name} = {value!r:.80}"
@@ -300,14 +308,21 @@ def why_refused(table: Table, record: Any) -> str:
             if not column.optional:
                 return f"{shown}: it is None, and the field is not Optional"
             continue
-        try:
-            stored = value if column.encode is None else column.encode(value)
-        except Exception as error:  # whatever a conversion raises is the answer
-            return f"{shown}: {error}"
+        if column.encode is not None and (refusal := _refusal(column.encode, value)):
+            return f"{shown}: {refusal}"
+        stored = value if column.encode is None else column.encode(value)
         if isinstance(stored, str) and not _is_unicode(stored):
             return f"{shown}: it is not valid Unicode text (a lone surrogate)"
         if not _fits(format.STORED_AS[column.kind], stored):
             return f"{shown}: a {type(value).__name__} does not fit a column of kind {column.kind}"
+    return ""
+
+
+def _refusal(encode: Callable[[Any], Any], value: Any) -> str:
+    try:
+        encode(value)
+    except Exception as error:  # whatever a conversion raises is the answer
+        return str(error) or type(error).__name__
     return ""
 
 
