@@ -25,7 +25,7 @@ from edgeshard.errors import (
     StorageError,
     StorageIOError,
 )
-from edgeshard.files import sync_folder
+from edgeshard.files import explain_os_error, sync_folder
 
 Connection = apsw.Connection
 DatabaseFailure = apsw.Error
@@ -44,6 +44,11 @@ OF_THE_DATA = (
     apsw.SchemaChangeError,
     apsw.CantOpenError,
     *BUSY,
+    # what Python makes of text that is no UTF-8, of values of other types, and of numbers that are too large
+    UnicodeDecodeError,
+    TypeError,
+    ValueError,
+    OverflowError,
 )
 
 # https://sqlite.org/wal.html#walresetbug: several connections writing and checkpointing one WAL database, which is
@@ -105,12 +110,14 @@ def is_full(error: BaseException) -> bool:
 
 
 def is_bad_data(error: apsw.Error) -> bool:
-    """Whether `error` can only come from the values that were being copied."""
-    datatype = (
-        isinstance(error, apsw.ConstraintError)
-        and getattr(error, "extendedresult", 0) == apsw.SQLITE_CONSTRAINT_DATATYPE
-    )
-    return datatype or isinstance(error, (apsw.MismatchError, apsw.TooBigError, apsw.SQLError, apsw.SchemaChangeError))
+    """Whether `error` is due to what was being copied: our own ids are fresh, and our own SQL fits what was checked."""
+    kinds = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, apsw.SQLError, apsw.SchemaChangeError)
+    return isinstance(error, kinds)
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether `error` says that a file is damaged, or no database: it will say so until the file changes."""
+    return isinstance(error, (apsw.CorruptError, apsw.NotADBError))
 
 
 def is_sound(connection: Connection, schema: str) -> bool:
@@ -121,8 +128,10 @@ def is_sound(connection: Connection, schema: str) -> bool:
         return False
 
 
-def explain(error: apsw.Error, action: str, path: str) -> EdgeshardError:
-    """Our error for one of apsw's."""
+def explain(error: Exception, action: str, path: str) -> EdgeshardError:
+    """Our error for one of apsw's, or for one that strange values raised."""
+    if not isinstance(error, apsw.Error):
+        return DamagedError(action, path, f"it holds values that cannot be: {error}")
     for kind, ours, cause in _MEANING:
         if isinstance(error, kind):
             if kind is apsw.CantOpenError and not _accessible(path):
@@ -138,11 +147,13 @@ def _accessible(path: str) -> bool:
 
 @contextlib.contextmanager
 def explained(action: str, path: str) -> Iterator[None]:
-    """Raise our errors in place of apsw's."""
+    """Raise our errors in place of apsw's and the file system's."""
     try:
         yield
     except apsw.Error as error:
         raise explain(error, action, path) from error
+    except OSError as error:
+        raise explain_os_error(error, action, path) from error
 
 
 def connect(path: str, *, writable: bool, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Connection:
@@ -154,17 +165,28 @@ def connect(path: str, *, writable: bool, busy_timeout_s: float = BUSY_TIMEOUT_S
     mode = apsw.SQLITE_OPEN_READWRITE if writable else apsw.SQLITE_OPEN_READONLY
     # URI lets ATTACH take "?mode=ro"; an absolute path is never mistaken for one
     connection = Connection(path, flags=mode | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOFOLLOW)
-    connection.transaction_mode = "IMMEDIATE"
-    connection.set_busy_handler(_patience(busy_timeout_s))
+    set_patience(connection, busy_timeout_s)
     connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
     connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
-    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
-    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_VIEW, 1 if not writable else 0)
-    for limit, value in _LIMITS.items():
-        connection.limit(limit, value)
+    if writable:
+        _harden(connection)
     connection.pragma("cell_size_check", True)
     connection.pragma("mmap_size", 0)
     return connection
+
+
+def _harden(connection: Connection) -> None:
+    """Against databases of strangers; a connection that only reads the master takes its user's own views and SQL."""
+    connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_VIEW, 0)
+    for limit, value in _LIMITS.items():
+        connection.limit(limit, value)
+
+
+def set_patience(connection: Connection, timeout_s: float) -> None:
+    """How long its statements wait for other connections' locks from now on, in seconds."""
+    connection.set_busy_handler(_patience(timeout_s))
 
 
 def _patience(timeout_s: float) -> Any:
@@ -208,8 +230,8 @@ def immediate(connection: Connection) -> Iterator[None]:
 
     A block that finds nothing to do may roll it back itself.
     """
-    connection.execute("BEGIN IMMEDIATE")
     try:
+        connection.execute("BEGIN IMMEDIATE")
         yield
         if connection.in_transaction:
             connection.execute("COMMIT")
@@ -310,6 +332,7 @@ def memory(script: str) -> Connection:
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOFOLLOW
     connection = Connection(":memory:", flags=flags)
     connection.execute(script)
+    _harden(connection)
     return connection
 
 
@@ -338,10 +361,15 @@ def create(path: str, page_size: int, script: str, bindings: tuple[Any, ...], id
             os.link(made, path)
         except FileExistsError:
             return False
+        except PermissionError:  # a file system without links, such as FAT
+            if os.path.exists(path):
+                return False
+            os.rename(made, path)
         sync_folder(os.path.dirname(path))
         return True
     finally:
-        os.unlink(made)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(made)
 
 
 def identity_of(connection: Connection, schema: str) -> tuple[int, int]:

@@ -11,6 +11,7 @@ means: that drops the process's POSIX locks on it (https://sqlite.org/howtocorru
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -22,13 +23,15 @@ from pathlib import Path
 import attrs
 from filelock import FileLock, Timeout
 
-from edgeshard.errors import AccessError, ConfigurationError, StorageIOError
+from edgeshard.errors import AccessError, ConfigurationError, DiskFullError, StorageError, StorageIOError
 
 AGENT_NAME_MAX = 200
 
 _PLAIN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 # names that Windows gives to devices: a store may be carried there on a stick
 _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])")
+
+_SIDE_FILES = ("-wal", "-shm", "-journal")
 
 #: A file changed this recently may change again without its times showing it (2 s is FAT's resolution).
 FRESH_S = 3.0
@@ -60,6 +63,18 @@ def shard_stem(agent: str) -> str:
     return f"{readable}~{digest}"
 
 
+def explain_os_error(error: OSError, action: str, path: str | os.PathLike[str]) -> StorageError:
+    """Our error for one of the file system's."""
+    cause = error.strerror or str(error)
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return AccessError(action, path, f"permission denied, or a read-only medium ({cause})")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(action, path, f"the disk is full ({cause})")
+    if error.errno in (errno.ENOSYS, errno.ENOLCK):
+        return StorageIOError(action, path, f"{cause}; edgeshard needs a file system with flock()")
+    return StorageIOError(action, path, cause)
+
+
 def make_folder(path: Path) -> None:
     """Make a folder that only its owner may enter, unless it exists, and make its name durable.
 
@@ -74,11 +89,8 @@ def make_folder(path: Path) -> None:
             sync_folder(folder.parent)
         if not path.is_dir():
             raise StorageIOError("make folder", path, "something that is not a folder has this name")
-    except PermissionError as error:
-        raise AccessError("make folder", path, f"permission denied ({error.strerror})") from error
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise (AccessError if error.errno == 30 else StorageIOError)("make folder", path, reason) from error
+        raise explain_os_error(error, "make folder", path) from error
 
 
 def sync_folder(path: str | os.PathLike[str]) -> None:
@@ -102,11 +114,8 @@ def lock(path: Path, wait_s: float = 0.0) -> FileLock | None:
         held.acquire(poll_interval=0.01)
     except Timeout:
         return None
-    except PermissionError as error:
-        raise AccessError("lock", path, f"permission denied ({error.strerror})") from error
     except OSError as error:
-        cause = f"{error.strerror}; edgeshard needs a file system with flock()"
-        raise (AccessError if error.errno == 30 else StorageIOError)("lock", path, cause) from error
+        raise explain_os_error(error, "lock", path) from error
     return held
 
 
@@ -140,45 +149,66 @@ def shard_files(folder: Path) -> Iterator[ShardFile]:
         names = {entry.name for entry in os.scandir(folder)}
     except FileNotFoundError:
         return
-    except PermissionError as error:
-        raise AccessError("read folder", folder, "permission denied") from error
     except OSError as error:
-        raise StorageIOError("read folder", folder, error.strerror or str(error)) from error
+        raise explain_os_error(error, "read folder", folder) from error
     # a log without its database shows under the name that the database would have
     stems = {name.removesuffix("-wal") for name in names if name.endswith((".db", ".db-wal"))}
     for name in sorted(stems):
-        found = look(os.path.join(folder, name))
+        found = _look(os.path.join(folder, name), {suffix for suffix in _SIDE_FILES if name + suffix in names})
         if found is not None:
             yield found
 
 
 def look(path: str) -> ShardFile | None:
     """What is at `path`, without opening it; None where there is nothing, and no log of it either."""
-    found, log = _stat(path), _stat(path + "-wal")
+    return _look(path, {suffix for suffix in _SIDE_FILES if os.path.lexists(path + suffix)})
+
+
+def _look(path: str, present: set[str]) -> ShardFile | None:
+    found = _stat(path)
+    sides = {suffix: side for suffix in sorted(present) if (side := _stat(path + suffix)) is not None}
+    log = sides.get("-wal")
     log = None if log is not None and stat.S_ISREG(log.st_mode) and log.st_size == 0 else log
     if found is None:
         # SQLite would delete it on making the database anew
         cause = "its database is missing, but its log (-wal) is there, with rows in it; bring the .db file back"
-        return None if log is None else ShardFile(path, "", cause)
-    if stat.S_ISLNK(found.st_mode):
-        return ShardFile(path, "", "it is a symbolic link, and those are not followed")
-    if not stat.S_ISREG(found.st_mode):
-        return ShardFile(path, "", "it is not a regular file")
-    if log is not None and not stat.S_ISREG(log.st_mode):
-        return ShardFile(path, "", "its log (-wal) is not a regular file")
-    if found.st_size == 0:
-        # likewise: SQLite deletes the log of an empty database when it opens it
-        return ShardFile(path, "", "it is empty (zero length)" + (", but its log (-wal) is not" if log else ""))
+        return None if log is None else ShardFile(_printable(path), "", cause)
+    problem = _problem(path, found, sides)
+    if problem:
+        return ShardFile(_printable(path), "", problem)
     state = f"{_state_of(found)}:{found.st_ctime_ns}"
     # not the log's ctime: SQLite, run by root, sets the log's owner each time it opens it
     return ShardFile(path, state if log is None else f"{state} {_state_of(log)}")
 
 
+def _problem(path: str, found: os.stat_result, sides: dict[str, os.stat_result]) -> str:
+    if stat.S_ISLNK(found.st_mode):
+        return "it is a symbolic link, and those are not followed"
+    if not stat.S_ISREG(found.st_mode):
+        return "it is not a regular file"
+    for suffix, side in sides.items():
+        if not stat.S_ISREG(side.st_mode):
+            return f"the file beside it with {suffix} to its name is not a regular file"  # SQLite would wait for a FIFO
+    if found.st_size == 0:
+        # SQLite deletes the log of an empty database when it opens it
+        has_log = "-wal" in sides and sides["-wal"].st_size > 0
+        return "it is empty (zero length)" + (", but its log (-wal) is not" if has_log else "")
+    if _printable(path) != path:
+        return "its name is not valid UTF-8"
+    return ""
+
+
+def _printable(path: str) -> str:
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
 def _stat(path: str) -> os.stat_result | None:
     try:
         return os.lstat(path)
-    except FileNotFoundError:
-        return None
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            return None
+        raise explain_os_error(error, "look at", path) from error
 
 
 def _state_of(found: os.stat_result) -> str:

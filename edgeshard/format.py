@@ -29,6 +29,9 @@ from __future__ import annotations
 
 from typing import Final
 
+#: The version of this package.
+VERSION = "0.1.0"
+
 #: "edge" in ASCII, as SQLite's application_id.
 APPLICATION_ID: Final = 0x65646765
 FORMAT_VERSION: Final = 1

@@ -33,16 +33,18 @@ def subtract(ranges: Iterable[Range], holes: Iterable[Range]) -> list[Range]:
     """The seqs of `ranges` that are in none of `holes`, in order."""
     result: list[Range] = []
     holes = union(holes)
+    at = 0  # both are in order: a hole that lies before one range lies before all that follow
     for item in union(ranges):
         first = item.first
-        for hole in holes:
-            if hole.last < first:
-                continue
-            if hole.first > item.last:
-                break
-            if hole.first > first:
-                result.append(Range(first, hole.first - 1))
-            first = hole.last + 1
+        while at < len(holes) and holes[at].last < first:
+            at += 1
+        while at < len(holes) and holes[at].first <= item.last:
+            if holes[at].first > first:
+                result.append(Range(first, holes[at].first - 1))
+            first = holes[at].last + 1
+            if holes[at].last > item.last:
+                break  # it may reach into the next range, too
+            at += 1
         if first <= item.last:
             result.append(Range(first, item.last))
     return result

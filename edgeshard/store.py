@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from edgeshard import database, master, tables, verify
 from edgeshard.database import quote
-from edgeshard.errors import QueryError
+from edgeshard.errors import ConfigurationError, DamagedError, QueryError
 from edgeshard.merge import cycle
 from edgeshard.report import MergeReport
 from edgeshard.shard import Durability, Shard, open_shard
@@ -21,6 +21,10 @@ _R = TypeVar("_R")
 
 #: Rows that `Store.read` takes from the master at a time, each time in a snapshot of its own.
 _READ_ROWS = 1_000
+
+_NOT_TEXT = (
+    "a text in it is not valid UTF-8; its writer did not go through edgeshard. Read it with CAST(column AS BLOB)"
+)
 
 
 class Store:
@@ -37,6 +41,12 @@ class Store:
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(os.path.realpath(root))
+        try:
+            str(self.root).encode()
+        except UnicodeEncodeError as error:
+            raise ConfigurationError(
+                "open store", repr(self.root), "SQLite needs a path that is valid UTF-8"
+            ) from error
 
     def __repr__(self) -> str:
         return f"Store({str(self.root)!r})"
@@ -108,6 +118,8 @@ class Store:
             with database.explained("query", str(self.master_path)):
                 try:
                     names, rows = database.select(connection, sql, tables.bindable(params))
+                except UnicodeDecodeError as error:
+                    raise QueryError("query", self.master_path, _NOT_TEXT) from error
                 except database.QUERY_MISTAKES as error:
                     raise QueryError("query", self.master_path, _explain_query(connection, error)) from error
             return list(map(_row_class(names), rows))
@@ -146,10 +158,11 @@ class Store:
                     return []
                 # a column that no agent has written yet reads as NULL
                 names = [quote(column.name) if column.name.lower() in known else "NULL" for column in table.columns]
-                return connection.execute(
-                    f"SELECT _id, {', '.join(names)} FROM {quote(table.name)} WHERE _id > ? ORDER BY _id LIMIT ?",
-                    (last, _READ_ROWS),
-                ).fetchall()
+                sql = f"SELECT _id, {', '.join(names)} FROM {quote(table.name)} WHERE _id > ? ORDER BY _id LIMIT ?"
+                try:
+                    return database.fetch(connection, sql, (last, _READ_ROWS))
+                except UnicodeDecodeError as error:
+                    raise DamagedError("read", self.master_path, _NOT_TEXT) from error
         finally:
             connection.close()
 

@@ -110,17 +110,21 @@ def table_of(cls: type) -> Table:
         raise TableError("declare table", "", f"{cls.__name__} has more than {format.COLUMNS_MAX} fields")
     if len(folded) < len(columns):
         raise TableError("declare table", "", f"{cls.__name__} has two fields that differ only in case; SQL folds case")
-    if len(options.index) > format.INDEXES_MAX:
+    _check_indexes(cls, options.index, {column.name for column in columns})
+    return Table(name, columns, options.index)
+
+
+def _check_indexes(cls: type, indexes: tuple[tuple[str, ...], ...], columns: set[str]) -> None:
+    if len(indexes) > format.INDEXES_MAX:
         raise TableError("declare table", "", f"{cls.__name__} has more than {format.INDEXES_MAX} indexes")
-    for item in options.index:
+    for item in indexes:
         if not item or len(set(item)) < len(item):
             raise TableError("declare table", "", f"index {item!r} of {cls.__name__} names no column, or one twice")
         for column in item:
-            if column not in {known.name for known in columns}:
+            if column not in columns:
                 raise TableError(
                     "declare table", "", f"index of {cls.__name__} names {column!r}, which is no field of it"
                 )
-    return Table(name, columns, options.index)
 
 
 def _snake_case(name: str) -> str:

@@ -93,9 +93,9 @@ def _row_errors(connection: Connection, tables: list[str]) -> Iterator[str]:
             counted[number] = counted.get(number, 0) + count
         stray = database.scalar(
             connection,
-            f"SELECT count(*) FROM {quote(name)} t WHERE NOT EXISTS (SELECT 1 FROM edgeshard_blocks b "
-            "WHERE b.stream_no = t._stream AND t._seq BETWEEN b.first AND b.last "
-            "AND t._id = b.first_id + t._seq - b.first)",
+            f"SELECT count(*) FROM {quote(name)} t WHERE coalesce(("
+            "SELECT t._seq <= b.last AND t._id = b.first_id + t._seq - b.first FROM edgeshard_blocks b "
+            "WHERE b.stream_no = t._stream AND b.first <= t._seq ORDER BY b.first DESC LIMIT 1), 0) = 0",
         )
         if stray:
             yield f"table {name}: {stray} rows are not where their address says"

@@ -109,6 +109,7 @@ def test_wrong_usage_exits_2(filled: edgeshard.Store) -> None:
     assert 2 == merge_command().returncode
     assert 2 == merge_command(filled.root, "--nonsense").returncode
     assert 2 == merge_command(filled.root, "--lock-wait", "soon").returncode
+    assert 2 == merge_command(filled.root, "--lock-wait", "nan").returncode
 
 
 def test_a_folder_that_is_not_there_exits_78_and_is_not_made(tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import apsw
 import pytest
-from helpers import numbers, shard_path, sql
+from helpers import NOON, Reading, numbers, shard_path, sql
 
 import edgeshard
-from edgeshard import database, format
+from edgeshard import database, files, format
+from edgeshard.errors import DamagedError, QueryError
 
 
 def write(store: edgeshard.Store, agent: str, *ns: int) -> None:
@@ -183,6 +184,63 @@ def no_description(path: Path) -> None:
     edit(path, "delete from edgeshard_database")
 
 
+def agent_that_is_no_utf8(path: Path) -> None:
+    edit(path, "update edgeshard_database set agent_id = cast(x'ff' as text)")
+
+
+def role_that_is_no_utf8(path: Path) -> None:
+    edit(path, "update edgeshard_database set role = cast(x'ff' as text)")
+
+
+def table_name_that_is_no_utf8(path: Path) -> None:
+    edit(path, "insert into edgeshard_columns values (cast(x'ff' as text), 'y', 'text')")
+
+
+def schema_that_is_no_utf8(path: Path) -> None:
+    edit(path, "create table zzz(x)", "update sqlite_schema set name = cast(x'ff' as text) where name = 'zzz'")
+
+
+def key_that_is_no_rowid(path: Path) -> None:
+    edit(
+        path,
+        "drop table agent_data",
+        "create table agent_data(_id integer primary key desc, agent_id text, timestamp real, data text)",
+        "insert into agent_data values (4294967297.5, 'bad', 1, '{}')",
+    )
+
+
+def key_of_two_columns(path: Path) -> None:
+    edit(
+        path,
+        "drop table agent_data",
+        "create table agent_data(_id integer, agent_id text, timestamp real, data text, x int, primary key(_id, x))",
+        "insert into agent_data values (4294967297, 'bad', 1, '{}', 1), (4294967297, 'bad', 1, '{}', 2)",
+    )
+
+
+def doubled_transactions(path: Path) -> None:
+    edit(
+        path,
+        "drop table edgeshard_transactions",
+        "create table edgeshard_transactions(first_id, last_id)",
+        "insert into edgeshard_transactions values (4294967297, 4294967298), (4294967297, 4294967298)",
+    )
+
+
+def blocks_at_the_end_of_ids(path: Path) -> None:
+    edit(
+        path,
+        "update edgeshard_database set role = 'master'",
+        "insert into edgeshard_blocks values (1, 1, 30, 9223372036854775807)",
+        "insert into edgeshard_ranges values (1, 1, 30)",
+        "update edgeshard_streams set last_seq = 30",
+    )
+
+
+def journal_that_is_a_fifo(path: Path) -> None:
+    os.mkfifo(path.with_name(path.name + "-journal"))
+
+
 def utf16(path: Path) -> None:
     path.unlink()
     edit(path, "pragma encoding = 'UTF-16'", "create table t(x)")
@@ -194,7 +252,9 @@ DAMAGE: list[Callable[[Path], None]] = [
     later_format, symbolic_link, fifo, folder, view_for_a_table, view_for_a_format_table, generated_column,
     unstrict_values, stream_of_a_wrong_type, stream_of_another_agent, row_of_no_stream, row_with_a_negative_id, hole,
     unknown_kind, strange_table_name, format_table_as_record_table, index_over_nothing, index_that_is_deep,
-    impossible_truncation, two_descriptions, no_description, utf16,
+    impossible_truncation, two_descriptions, no_description, agent_that_is_no_utf8, role_that_is_no_utf8,
+    table_name_that_is_no_utf8, schema_that_is_no_utf8, key_that_is_no_rowid, key_of_two_columns, doubled_transactions,
+    blocks_at_the_end_of_ids, journal_that_is_a_fifo, utf16,
 ]  # fmt: skip
 
 
@@ -244,7 +304,7 @@ def test_a_shard_that_vanishes_during_the_merge_is_reported(
 
     def vanish(connection: apsw.Connection, path: str, schema: str) -> None:
         if path.endswith("a.db"):
-            os.unlink(path)
+            Path(path).unlink(missing_ok=True)
         real(connection, path, schema)
 
     monkeypatch.setattr("edgeshard.database.attach", vanish)
@@ -306,3 +366,80 @@ def test_a_source_that_is_not_there_is_reported(store: edgeshard.Store, tmp_path
     write(store, "a", 1)
     report = store.merge([tmp_path / "missing.db"])
     assert (1, ["there is no such file"]) == (report.rows, [item.reason for item in report.quarantined])
+
+
+def test_a_file_whose_name_is_no_text_is_reported_and_harms_nothing(store: edgeshard.Store) -> None:
+    write(store, "a", 1)
+    with open(os.fsencode(store.root / "shards") + b"/\xff.db", "wb") as file:
+        file.write(b"garbage")
+    for _ in range(2):
+        ((path, reason),) = [(item.path, item.reason) for item in store.merge().quarantined]
+        assert path.endswith("\\xff.db")
+        assert "UTF-8" in reason
+    assert [1] == numbers(store)
+
+
+def test_a_text_that_is_no_utf8_is_named_when_it_is_read(store: edgeshard.Store) -> None:
+    write(store, "bad", 1)
+    edit(shard_path(store, "bad"), "update agent_data set data = cast(x'ff' as text)")
+    store.merge()
+    with pytest.raises(QueryError, match="UTF-8"):
+        store.query("select data from agent_data")
+    with pytest.raises(DamagedError, match="UTF-8"):
+        list(store.read(edgeshard.AgentData))
+    assert [(b"\xff",)] == store.query("select cast(data as blob) from agent_data")
+
+
+def test_what_is_wrong_with_the_master_is_not_remembered_of_the_shard(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "FRESH_S", -1.0)
+    store.merge()
+    edit(store.master_path, "create view reading as select 1")
+    with store.shard("a") as shard:
+        shard.write(Reading("x", 1, NOON))
+    for _ in range(2):
+        assert "view" in store.merge().quarantined[0].reason
+    edit(store.master_path, "drop view reading")
+    assert (1, ()) == (store.merge().rows, store.merge().quarantined)
+
+
+def test_what_one_version_cannot_read_the_next_one_looks_at_again(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "FRESH_S", -1.0)
+    write(store, "a", 1)
+    later_format(shard_path(store, "a"))
+    for _ in range(2):
+        assert 1 == len(store.merge().quarantined)
+    monkeypatch.setattr(format, "VERSION", "99")
+    monkeypatch.setattr(format, "IDENTITY", (format.APPLICATION_ID, 99))
+    monkeypatch.setattr("edgeshard.master.format.IDENTITY", (format.APPLICATION_ID, 99))
+    edit(store.master_path, "pragma user_version = 99")
+    assert (1, ()) == (store.merge().rows, store.merge().quarantined)
+
+
+def test_a_source_in_many_pieces_is_merged_in_reasonable_time(store: edgeshard.Store, tmp_path: Path) -> None:
+    pieces = 4000
+    with store.shard("a") as one, store.shard("b") as other:
+        one.write_many([{"n": n} for n in range(2 * pieces)])
+        other.write({"n": -1})
+        stream = one.stream
+    store.merge()
+    # as if the two agents had been merged row by row, in turn
+    edit(
+        store.master_path,
+        f"update agent_data set _id = _id + {10**6}",
+        f"update edgeshard_blocks set first_id = first_id + {10**6}",
+        "delete from edgeshard_transactions",
+        f"delete from agent_data where _seq % 2 = 0 and _stream = (select stream_no from edgeshard_streams where stream_id = x'{stream}')",
+        "delete from edgeshard_blocks where last > 1",
+        "delete from edgeshard_ranges where last > 1",
+        "insert into edgeshard_blocks select _stream, _seq, _seq, _id from agent_data where _seq > 1 or agent_id = 'a'",
+        "insert into edgeshard_ranges select _stream, _seq, _seq from agent_data where _seq > 1 or agent_id = 'a'",
+    )
+    assert () == store.verify().errors
+    hub = edgeshard.Store(tmp_path / "hub")
+    report = hub.merge([store.master_path])
+    assert (pieces + 1, pieces) == (report.rows, len(report.gaps))
+    assert report.seconds < 60  # it took minutes when each piece looked at all others

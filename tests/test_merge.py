@@ -98,7 +98,7 @@ def test_a_merge_killed_anywhere_is_finished_by_the_next(
 
     write(store, "a", 1, 2, 3)
     owner, name = {
-        "in the copy": (copy, "_add_range"),
+        "in the copy": (copy, "_add_ranges"),
         "before the commit": (cycle, "_copy_or_set_aside"),
         "before the truncation": (truncate, "truncate"),
         "in the truncation": (truncate, "_delete_all"),
@@ -615,3 +615,88 @@ def test_connections_and_descriptors_are_given_back(store: edgeshard.Store) -> N
         assert [] == list(store.read(Reading))
     assert before == len(os.listdir("/proc/self/fd"))
     assert database.BUSY_TIMEOUT_S > 1
+
+
+# -- the source changes while it is read ------------------------------------------------------------------------------
+
+
+def test_what_an_agent_adds_after_its_shard_was_attached_is_copied(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = cycle._commit_chunk
+    with store.shard("agent") as shard:
+        shard.write(job(name=str)("a"))
+
+        def late(connection: Any, jobs: Any, totals: Any) -> None:
+            database.fetch(connection, f"select * from {jobs[0].schema}.job")  # its schema is known now
+            shard.write(job(name=str, precious=str)("b", "value"))
+            shard.write({"n": 1})
+            real(connection, jobs, totals)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(cycle, "_commit_chunk", late)
+            report = store.merge()
+    assert (3, ()) == (report.rows, report.quarantined)
+    assert [("a", None), ("b", "value")] == store.query("select name, precious from job order by _id")
+
+
+def test_names_that_differ_only_in_case_are_one_name(store: edgeshard.Store, tmp_path: Path) -> None:
+    def made(name: str, column: str) -> Any:
+        return edgeshard.table(name=name, index=[column])(
+            attrs.make_class("Made", {column: attrs.field(type=str | None, default=None)})  # type: ignore[arg-type]
+        )
+
+    with store.shard("a") as shard:
+        shard.write(made("Reading", "Sensor")("1"))
+        shard.write(made("reading", "sensor")("2"))
+    with store.shard("b") as shard:
+        shard.write(made("READING", "SENSOR")("3"))
+    hub = edgeshard.Store(tmp_path / "hub")
+    assert (3, ()) == (store.merge().rows, store.merge().quarantined)
+    assert (3, ()) == (hub.merge([store.master_path]).rows, hub.merge([store.master_path]).quarantined)
+    for each in (store, hub):
+        assert ["1", "2", "3"] == sorted(row.sensor for row in each.read(made("reading", "sensor")))
+        assert each.verify().ok
+        assert [(1,)] == each.query("select count(*) from sqlite_schema where type = 'index' and tbl_name = 'Reading'")
+
+
+def test_a_stranger_who_locks_a_shard_does_not_hold_the_merge_up(store: edgeshard.Store) -> None:
+    write(store, "a", 1)
+    write(store, "b", 2)
+    holder = apsw.Connection(str(shard_path(store, "a")))
+    holder.pragma("locking_mode", "EXCLUSIVE")
+    holder.execute("BEGIN EXCLUSIVE")
+    holder.execute("UPDATE edgeshard_database SET generation = 1")
+    report = store.merge()
+    holder.execute("ROLLBACK")
+    holder.close()
+    assert (1, 1) == (report.rows, len(report.quarantined))
+    assert report.seconds < database.BUSY_TIMEOUT_S / 2
+
+
+def test_the_shards_folder_may_be_a_link_to_another_disk(store: edgeshard.Store, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    store.root.mkdir()
+    (store.root / "shards").symlink_to(tmp_path / "elsewhere")
+    write(store, "a", 1)
+    assert 1 == store.merge().rows
+    assert (tmp_path / "elsewhere" / "a.db").exists()
+
+
+def test_a_failure_while_counting_for_the_progress_is_no_problem_of_the_shard(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: Any) -> Any:
+        raise apsw.BusyError
+
+    write(store, "a", 1)
+    monkeypatch.setattr(copy, "missing_rows", busy)
+    report = store.merge(progress=lambda done, to_do: None)
+    assert (1, 1, ()) == (report.rows, report.truncated, report.quarantined)
+
+
+def test_no_path_is_too_strange_for_a_source(store: edgeshard.Store, tmp_path: Path) -> None:
+    write(store, "a", 1)
+    (tmp_path / "file").write_text("")
+    report = store.merge([tmp_path / "file" / "x.db", tmp_path / ("x" * 300)])
+    assert (1, 2) == (report.rows, len(report.quarantined))

@@ -14,6 +14,7 @@ from model import StoreMachine
 from edgeshard import database, format
 from edgeshard.database import quote
 from edgeshard.merge import copy, cycle, truncate
+from edgeshard.ranges import union
 from edgeshard.shard import Shard
 
 QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
@@ -50,8 +51,9 @@ def truncate_everything(connection: Any, shard: Any, durable: Any, master_id: An
         return truncate._delete_all(connection, shard)
 
 
-def copied_is_not_noted(connection: Any, number: int, added: Any) -> None:
+def copied_is_not_noted(connection: Any, number: int, held: Any, copied: Any) -> Any:
     """The ranges are not written with the rows."""
+    return union([*held, *copied])
 
 
 def ranges_are_not_asked(stream: Any, held: Any) -> Any:
@@ -73,7 +75,7 @@ COMMIT_CHUNK = cycle._commit_chunk
 MUTANTS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "no new stream an opening": (Shard, "_begin_stream", no_new_stream),
     "truncate everything": (truncate, "_truncate", truncate_everything),
-    "ranges are not written": (copy, "_add_range", copied_is_not_noted),
+    "ranges are not written": (copy, "_add_ranges", copied_is_not_noted),
     "ranges are not asked": (copy, "_missing", ranges_are_not_asked),
     "truncate before the commit": (cycle, "_commit_chunk", copy_commits_nothing),
 }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import shutil
 import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -409,6 +411,125 @@ def test_an_interrupt_in_a_write_neither_loses_nor_doubles(store: edgeshard.Stor
     assert store.verify().ok
 
 
+class Deadline(Exception):
+    """What a signal handler raises when time is up."""
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, Deadline, TypeError])
+@pytest.mark.parametrize("inside", [False, True])
+def test_an_interrupt_after_the_insert_comes_through_and_the_account_stays_exact(
+    store: edgeshard.Store, error: type[BaseException], inside: bool
+) -> None:
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+        with shard.transaction() if inside else contextlib.nullcontext():
+            with interrupting(shard, "INSERT", error), pytest.raises(error):
+                shard.write({"n": 2})
+            assert 3 == shard.write({"n": 3})
+    store.merge()
+    assert [1, 2, 3] == numbers(store)
+    assert store.verify().ok
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, Deadline])
+@pytest.mark.parametrize("statement", ["BEGIN", "SAVEPOINT", "COMMIT", "RELEASE"])
+def test_an_interrupt_at_either_end_of_a_transaction_leaves_none_open(
+    store: edgeshard.Store, statement: str, error: type[BaseException]
+) -> None:
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+        with pytest.raises(error), interrupting(shard, statement, error), shard.transaction():
+            shard.write({"n": 2})
+            with shard.transaction():
+                shard.write({"n": 3})
+        assert not shard._connection.in_transaction
+        shard.write({"n": 4})
+        shard.write_many([{"n": 5}, {"n": 6}])
+    store.merge()
+    assert [1, 4, 5, 6] == [n for n in numbers(store) if n not in (2, 3)]
+    assert numbers(store) in ([1, 4, 5, 6], [1, 2, 3, 4, 5, 6])
+    assert store.verify().ok
+
+
+def test_an_interrupt_of_the_rollback_ends_the_stream_at_the_most(store: edgeshard.Store) -> None:
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+        with (
+            pytest.raises(KeyboardInterrupt),
+            interrupting(shard, "ROLLBACK", KeyboardInterrupt),
+            shard.transaction(),
+        ):
+            shard.write({"n": 2})
+            shard.write({"n": 3})
+            raise KeyError
+        shard.write({"n": 4})
+    store.merge()
+    assert [1, 4] == numbers(store)
+    assert store.verify().ok
+
+
+def test_an_interrupt_before_the_insert_comes_through_and_the_seq_is_used_again(store: edgeshard.Store) -> None:
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+        real = fail_with(shard, Deadline)
+        with pytest.raises(Deadline):
+            shard.write({"n": 2})
+        shard._execute = real
+        assert 2 == shard.write({"n": 3})
+    store.merge()
+    assert [1, 3] == numbers(store)
+
+
+def test_a_child_that_leaves_its_parents_transaction_commits_nothing(store: edgeshard.Store) -> None:
+    code = """
+import os, subprocess, sys
+import edgeshard
+shard = edgeshard.Store(sys.argv[1]).shard("agent")
+shard.write({"n": 1})
+child = 0
+try:
+    with shard.transaction():
+        shard.write({"n": 2})
+        child = os.fork()
+        if child:
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            count = "import apsw, sys; print(apsw.Connection(sys.argv[1]).execute('select count(*) from agent_data').fetchall())"
+            print(subprocess.run([sys.executable, "-c", count, shard.path], capture_output=True, text=True).stdout.strip())
+            shard.write({"n": 3})
+except edgeshard.errors.ShardForkedError:
+    os._exit(0 if child == 0 else 1)
+shard.close()
+sys.exit(code)
+"""
+    done = python(code, store.root)
+    assert (0, "[(1,)]") == (done.returncode, done.stdout.strip()), done.stderr
+    store.merge()
+    assert [1, 2, 3] == numbers(store)
+
+
+def test_refusing_again_and_again_keeps_nothing_alive(store: edgeshard.Store) -> None:
+    shard = store.shard("agent")
+    shard.close()
+    lengths = []
+    for _ in range(3):
+        try:
+            shard.write({"n": 1})
+        except ShardClosedError as error:
+            lengths.append(len(traceback.extract_tb(error.__traceback__)))
+    assert lengths[0] == lengths[-1]
+
+
+def test_a_sync_that_was_refused_leaves_the_durability_as_it_was(store: edgeshard.Store) -> None:
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+        real = fail_with(shard, apsw.BusyError)
+        with pytest.raises(StorageBusyError):
+            shard.sync()
+        shard._execute = real
+        assert 1 == shard._connection.pragma("synchronous")
+        shard.sync()
+
+
 def test_a_writer_waits_for_a_lock_and_then_says_who_might_hold_it(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -531,3 +652,21 @@ def fail_with(shard: edgeshard.Shard, error: type[Exception]) -> Any:
 
     shard._execute = failing  # type: ignore[assignment]
     return real
+
+
+@contextlib.contextmanager
+def interrupting(shard: edgeshard.Shard, statement: str, error: type[BaseException]) -> Iterator[None]:
+    """Raise when a statement that begins so has been executed, once: as a signal handler would."""
+    real, pending = shard._execute, [error]
+
+    def execute(sql: str, *arguments: Any) -> Any:
+        result = real(sql, *arguments)
+        if sql.startswith(statement) and pending:
+            raise pending.pop()
+        return result
+
+    shard._execute = execute  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        shard._execute = real

@@ -209,6 +209,23 @@ def test_a_class_that_cannot_be_a_table_is_refused_by_name(cls: type) -> None:
         table_of(cls)
 
 
+@pytest.mark.parametrize("index", [[()], [("x", "x")], [("x",)] * 33])
+def test_an_index_that_no_merge_would_take_is_refused(index: Any) -> None:
+    @edgeshard.table(index=index)
+    @attrs.frozen
+    class Indexed:
+        x: int
+
+    with pytest.raises(TableError, match="index"):
+        table_of(Indexed)
+
+
+def test_a_class_with_more_fields_than_a_merge_takes_is_refused() -> None:
+    cls = attrs.make_class("Wide", {f"x{n}": attrs.field(type=int) for n in range(401)})
+    with pytest.raises(TableError, match="more than 400"):
+        table_of(cls)
+
+
 def test_one_bare_name_is_not_a_list_of_indexes() -> None:
     with pytest.raises(TableError, match="list"):
         edgeshard.table(index="sensor")

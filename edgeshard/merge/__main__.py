@@ -68,12 +68,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
     parser.add_argument(
-        "--lock-wait", type=float, default=0.0, metavar="S", help="wait up to S seconds for another merger (default: 0)"
+        "--lock-wait",
+        type=_seconds,
+        default=0.0,
+        metavar="S",
+        help="wait up to S seconds for another merger (default: 0)",
     )
     loudness = parser.add_mutually_exclusive_group()
     loudness.add_argument("-q", "--quiet", action="store_true", help="print nothing where all is well; errors still")
     loudness.add_argument("-v", "--verbose", action="store_true", help="log what is done")
     return parser
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise ValueError(text)
+    return value
 
 
 def _merge(options: argparse.Namespace) -> MergeReport:

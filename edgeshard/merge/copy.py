@@ -19,13 +19,15 @@ class Target:
 
     Attributes:
         connection: a connection whose main database it is.
-        columns: the kind of each column of each table, names in lower case, as far as this merge has seen them.
+        columns: the kind of each column of each table, names in lower case: SQL folds case.
+        spelling: the tables' names as they are spelt, by the same in lower case.
         next_id: the id that the next row gets.
     """
 
     connection: Connection
     database_id: bytes
     columns: dict[str, dict[str, str]]
+    spelling: dict[str, str]
     next_id: int
 
     @classmethod
@@ -35,11 +37,13 @@ class Target:
             connection, "SELECT database_id, next_id FROM main.edgeshard_database"
         )
         columns: dict[str, dict[str, str]] = {}
+        spelling: dict[str, str] = {}
         for table, column, kind in database.fetch(
             connection, "SELECT table_name, column_name, kind FROM main.edgeshard_columns"
         ):
             columns.setdefault(table.lower(), {})[column.lower()] = kind
-        return cls(connection, database_id, columns, next_id)
+            spelling[table.lower()] = table
+        return cls(connection, database_id, columns, spelling, next_id)
 
 
 @attrs.frozen
@@ -77,15 +81,17 @@ def copy(target: Target, origin: Source, room_bytes: int) -> Copied:
     for stream in streams:
         number = _ensure_stream(target, origin, stream)
         held = held_ranges(connection, number)
+        copied: list[Range] = []
         for piece in _missing(stream, held):
             part = _take(connection, origin, piece, room - rows)
             if part is not None:
                 _copy_piece(target, origin, number, part)
-                held = union([*held, Range(part.first, part.last)])
+                copied.append(Range(part.first, part.last))
                 rows += len(part)
             if part != piece:
                 finished = False
                 break
+        held = _add_ranges(connection, number, held, copied)
         _note_gone(target, number, stream, held)
         if stream.in_file:
             durable[stream.stream_id] = prefix(held, stream.blocks[0].first) if stream.blocks else stream.last_seq
@@ -163,7 +169,7 @@ def _note_gone(target: Target, number: int, stream: SourceStream, held: list[Ran
 
 
 def _copy_piece(target: Target, origin: Source, number: int, piece: Block) -> None:
-    """Append a piece's rows, its block and its range. The seqs must all be there: a writer leaves no holes."""
+    """Append a piece's rows and its block. The seqs must all be there: a writer leaves no holes."""
     connection = target.connection
     shift = target.next_id - piece.first_id
     copied = 0
@@ -187,7 +193,6 @@ def _copy_piece(target: Target, origin: Source, number: int, piece: Block) -> No
         (shift, piece.first_id, piece.last_id),
     )
     _add_block(connection, number, Block(piece.first, piece.last, target.next_id))
-    _add_range(connection, number, Range(piece.first, piece.last))
     target.next_id += len(piece)
     connection.execute("UPDATE main.edgeshard_database SET next_id = ?", (target.next_id,))
 
@@ -224,15 +229,17 @@ def _add_block(connection: Connection, number: int, block: Block) -> None:
         )
 
 
-def _add_range(connection: Connection, number: int, added: Range) -> None:
-    held = held_ranges(connection, number)
-    if size(held) + len(added) != size(union([*held, added])):
-        raise AssertionError(f"stream {number}: {added} is held already")  # a bug of ours must be loud
-    now = union([*held, added])
-    for gone in set(held) - set(now):
+def _add_ranges(connection: Connection, number: int, held: list[Range], copied: list[Range]) -> list[Range]:
+    """Note what a stream's copied rows are; all that is held now."""
+    now = union([*held, *copied])
+    if size(held) + size(copied) != size(now):
+        raise AssertionError(f"stream {number}: of {copied} some are held already")  # a bug of ours must be loud
+    before = set(held)
+    for gone in before.difference(now):
         connection.execute("DELETE FROM main.edgeshard_ranges WHERE stream_no = ? AND first = ?", (number, gone.first))
-    for new in set(now) - set(held):
+    for new in set(now) - before:
         connection.execute("INSERT INTO main.edgeshard_ranges VALUES (?, ?, ?)", (number, new.first, new.last))
+    return now
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------
@@ -250,14 +257,17 @@ def _ensure_table(target: Target, origin: Source, table: SourceTable) -> None:
             raise SchemaConflictError(
                 "merge",
                 origin.path,
-                f"column {table.name}.{column} is {kind} in this shard and {there} in the master; nothing of the shard "
-                "is lost: rename the column in the newer class, and it merges",
+                f"column {table.name}.{column} is {kind} in this shard and {there} in the master. Nothing of the shard "
+                "is lost: it can be merged into a store of its own. Let its agent write to a shard of another name, "
+                "with a class whose table or column has another name",
             )
+    folded = table.name.lower()
+    name = target.spelling.setdefault(folded, table.name)
     if missing or known is None:
-        define_columns(target.connection, table.name, missing, new=known is None)
-        target.columns.setdefault(table.name.lower(), {}).update({column.lower(): kind for column, kind in missing})
+        define_columns(target.connection, name, missing, new=known is None)
+        target.columns.setdefault(folded, {}).update({column.lower(): kind for column, kind in missing})
     for index in table.indexes:
-        _ensure_index(target.connection, table.name, index)
+        _ensure_index(target.connection, name, tuple(column.lower() for column in index))
 
 
 def define_columns(connection: Connection, table: str, columns: list[tuple[str, str]], *, new: bool) -> None:

@@ -18,7 +18,6 @@ from edgeshard.errors import (
     EdgeshardError,
     FormatError,
     MergeInProgressError,
-    SchemaConflictError,
 )
 from edgeshard.files import ShardFile
 from edgeshard.merge import copy, plan, source, truncate
@@ -33,8 +32,8 @@ GROUP_SIZE = 100
 #: Called with (rows done, rows to do) as a merge goes on.
 Progress = Callable[[int, int], None]
 
-# What is wrong with the one database it names; everything else is wrong with the merge.
-_SET_ASIDE = (DamagedError, FormatError, SchemaConflictError)
+#: How long a merge waits for a source that somebody holds locked, in seconds; then it goes on without it.
+SOURCE_BUSY_TIMEOUT_S = 0.25
 
 
 @attrs.define
@@ -44,7 +43,8 @@ class _Job:
     Attributes:
         file: the file, as it was found before it was opened.
         truncating: whether its rows are deleted once the master holds them: in the store's own shards only.
-        origin: what it is, once it is attached.
+        schema: the name it is attached by.
+        origin: what it is, as last read.
         durable: what may be deleted after the next commit.
         finished: whether the master holds all of it.
         problem: why it is set aside, or "".
@@ -54,6 +54,7 @@ class _Job:
 
     file: ShardFile
     truncating: bool
+    schema: str = ""
     origin: Source | None = None
     durable: dict[bytes, int] = attrs.Factory(dict)
     finished: bool = False
@@ -63,9 +64,9 @@ class _Job:
 
     @property
     def opened(self) -> Source:
-        """The source, of a job that was attached."""
+        """The source, of a job whose rows were copied."""
         if self.origin is None:
-            raise AssertionError(f"{self.file.path} is not attached")
+            raise AssertionError(f"{self.file.path} was not read")
         return self.origin
 
     def set_aside(self, reason: str, *, lasting: bool) -> None:
@@ -103,7 +104,7 @@ def merge(
     """
     began = time.monotonic()
     master_path = root / "master.db"
-    jobs = [_Job(file, truncating=True) for file in files.shard_files(root / "shards")]
+    jobs = [_Job(file, truncating=True) for file in files.shard_files(Path(os.path.realpath(root / "shards")))]
     jobs += [_Job(_source_file(path), truncating=False) for path in sources]
     if dry_run:
         report = _dry_run(master_path, jobs)
@@ -140,7 +141,7 @@ def _merge_locked(master_path: Path, jobs: list[_Job], progress: Progress | None
                 _merge_group(connection, group, totals, progress)
                 # one that failed in company may have suffered for another: it gets a group of its own
                 for job in group:
-                    if job.problem and job.lasting and len(group) > 1:
+                    if job.problem and len(group) > 1:
                         _retry_alone(connection, job, totals, progress)
             _remember(connection, jobs, before)
             found = master.gaps(connection)
@@ -174,7 +175,7 @@ def _is_due(job: _Job, before: dict[str, tuple[str, str]]) -> bool:
         job.set_aside(job.file.problem, lasting=False)
         return False
     state, problem = before.get(job.file.name, ("", ""))
-    if job.truncating and state and state == job.file.state:
+    if job.truncating and state and state == _seen(job):
         if problem:
             job.set_aside(problem, lasting=True)
         return False
@@ -199,16 +200,25 @@ def _merge_group(connection: Connection, jobs: list[_Job], totals: _Totals, prog
     for job in jobs:
         if job.truncating and job.finished and job.durable and not job.problem:
             _truncate(job, master_id, totals)
-        elif job.bare:
+            job.bare = False
+    _tidy(jobs)
+
+
+def _tidy(jobs: list[_Job]) -> None:
+    """Remove the empty logs that reading made; not beside what was set aside, which is left as it is."""
+    for job in jobs:
+        if job.bare and not job.problem:
             database.tidy(job.file.path)
 
 
 def _rows_to_do(connection: Connection, jobs: list[_Job]) -> int:
-    counted = _Totals()
+    rows = 0
     with database.reading(connection):
         for job in jobs:
-            _count(connection, job, counted)
-    return counted.rows
+            # what is wrong with a source is found, and reported, when it is copied
+            with contextlib.suppress(EdgeshardError, *database.OF_THE_DATA):
+                rows += _count(connection, job)[0]
+    return rows
 
 
 def _retry_alone(connection: Connection, job: _Job, totals: _Totals, progress: Progress | None) -> None:
@@ -219,34 +229,38 @@ def _retry_alone(connection: Connection, job: _Job, totals: _Totals, progress: P
 
 @contextlib.contextmanager
 def _attached(connection: Connection, jobs: list[_Job]) -> Iterator[list[_Job]]:
-    """Attach the sources read-only, and yield those that are ours; the others are set aside."""
+    """Attach the sources read-only, and yield those that can be; the others are set aside."""
     schemas: list[str] = []
+    database.set_patience(connection, SOURCE_BUSY_TIMEOUT_S)
     try:
         for job in jobs:
-            schema = f"source{len(schemas)}"
+            job.schema = f"source{len(schemas)}"
             job.bare = not os.path.exists(job.file.path + "-wal")
             try:
-                database.attach(connection, job.file.path, schema)
-                schemas.append(schema)
-                job.origin = source.open_source(connection, schema, job.file.path)
-            except EdgeshardError as error:
+                database.attach(connection, job.file.path, job.schema)
+                schemas.append(job.schema)
+            except database.OF_THE_DATA as error:
                 _blame_source(job, error)
-            except database.DatabaseFailure as error:
-                _blame_source(job, database.explain(error, "read database", job.file.path))
         yield [job for job in jobs if not job.problem]
     finally:
         for schema in schemas:
             database.detach(connection, schema)
+        database.set_patience(connection, database.BUSY_TIMEOUT_S)
 
 
-def _blame_source(job: _Job, error: EdgeshardError) -> None:
-    job.set_aside(error.cause, lasting=isinstance(error, _SET_ASIDE))
+def _blame_source(job: _Job, error: Exception) -> None:
+    """Set a source aside. What is wrong with its file alone is not looked at again until the file changes."""
+    ours = error if isinstance(error, EdgeshardError) else database.explain(error, "read database", job.file.path)
+    lasting = isinstance(error, (DamagedError, FormatError)) or database.is_damage(error)
+    job.set_aside(ours.cause, lasting=lasting)
 
 
 def _commit_chunk(connection: Connection, jobs: list[_Job], totals: _Totals) -> None:
     """One transaction of the master. Nothing is committed where there was nothing to do."""
     rows = 0
+    database.set_patience(connection, database.BUSY_TIMEOUT_S)
     with database.immediate(connection):
+        database.set_patience(connection, SOURCE_BUSY_TIMEOUT_S)
         # a first statement that writes: no other merger changes the ranges from here on, and our own commit at FULL
         # makes durable what a killed merger committed before
         connection.execute("UPDATE main.edgeshard_database SET generation = generation + 1")
@@ -271,7 +285,9 @@ def _commit_chunk(connection: Connection, jobs: list[_Job], totals: _Totals) -> 
 def _copy_or_set_aside(connection: Connection, target: copy.Target, job: _Job, room_bytes: int) -> copy.Copied | None:
     connection.execute("SAVEPOINT source")
     try:
-        copied = copy.copy(target, job.opened, room_bytes)
+        # in the snapshot that the rows are read from: an agent may have added a column a moment ago
+        job.origin = source.open_source(connection, job.schema, job.file.path)
+        copied = copy.copy(target, job.origin, room_bytes)
         connection.execute("RELEASE source")
         return copied
     except (EdgeshardError, *database.OF_THE_DATA) as error:
@@ -279,27 +295,28 @@ def _copy_or_set_aside(connection: Connection, target: copy.Target, job: _Job, r
             raise
         connection.execute("ROLLBACK TO source")
         connection.execute("RELEASE source")
-        _blame_source(job, _whose_fault(connection, job, error))
+        if _is_the_masters(connection, job, error):
+            raise
+        _blame_source(job, error)
         return None
 
 
-def _whose_fault(connection: Connection, job: _Job, error: Exception) -> EdgeshardError:
-    """The error as the source's, unless the source is found sound: then it is the master's, and raised."""
-    if isinstance(error, EdgeshardError):
-        return error
-    assert isinstance(error, database.DatabaseFailure)  # noqa: S101  # the only other kind that is caught
-    if isinstance(error, database.BUSY):
-        return database.explain(error, "read database", job.file.path)
-    if not database.is_bad_data(error) and database.is_sound(connection, job.opened.schema):
-        raise error
-    return DamagedError("merge", job.file.path, database.explain(error, "merge", job.file.path).cause)
+def _is_the_masters(connection: Connection, job: _Job, error: Exception) -> bool:
+    """Whether a failure to read or write is not the source's: that is found sound."""
+    return (
+        isinstance(error, database.DatabaseFailure)
+        and not isinstance(error, database.BUSY)
+        and not database.is_bad_data(error)
+        and database.is_sound(connection, job.schema)
+    )
 
 
 def _truncate(job: _Job, master_id: bytes, totals: _Totals) -> None:
     try:
         deleted = truncate.truncate(job.opened, job.durable, master_id)
-    except EdgeshardError as error:
-        job.set_aside(f"its rows are merged, but cannot be deleted from it: {error.cause}", lasting=False)
+    except (EdgeshardError, *database.OF_THE_DATA) as error:
+        cause = error.cause if isinstance(error, EdgeshardError) else error
+        job.set_aside(f"its rows are merged, but cannot be deleted from it: {cause}", lasting=False)
         return
     if deleted is None:
         logger.info("%s is busy; it is truncated at the next merge", job.file.path)
@@ -314,7 +331,7 @@ def _remember(connection: Connection, jobs: list[_Job], before: dict[str, tuple[
     """Note which of the store's own shards need no look until they change."""
     own = [job for job in jobs if job.truncating]
     looks = [
-        (job.file.name, job.file.state, job.problem)
+        (job.file.name, _seen(job), job.problem)
         for job in own
         if (job.lasting or (job.finished and not job.durable and not job.problem)) and files.is_settled(job.file.state)
     ]
@@ -323,6 +340,11 @@ def _remember(connection: Connection, jobs: list[_Job], before: dict[str, tuple[
     if changed or gone:
         with database.immediate(connection):
             master.remember_looks(connection, changed, gone)
+
+
+def _seen(job: _Job) -> str:
+    """The state of a file as this version sees it: what one version cannot read, a later one may."""
+    return f"{format.VERSION} {job.file.state}" if job.file.state else ""
 
 
 # -- dry run ----------------------------------------------------------------------------------------------------------
@@ -340,20 +362,20 @@ def _dry_run(master_path: Path, jobs: list[_Job]) -> MergeReport:
             for group in _groups(due):
                 with _attached(connection, group) as attached, database.reading(connection):
                     for job in attached:
-                        _count(connection, job, totals)
+                        try:
+                            missing, present = _count(connection, job)
+                        except (EdgeshardError, *database.OF_THE_DATA) as error:
+                            _blame_source(job, error)
+                        else:
+                            totals.rows += missing
+                            totals.truncated += present if job.truncating else 0
+                _tidy(group)
             found = master.gaps(connection)
     finally:
         connection.close()
     return _report(master_path, jobs, totals, found, dry_run=True)
 
 
-def _count(connection: Connection, job: _Job, totals: _Totals) -> None:
-    try:
-        missing, present = copy.missing_rows(connection, job.opened)
-    except EdgeshardError as error:
-        _blame_source(job, error)
-    except database.OF_THE_DATA as error:
-        _blame_source(job, database.explain(error, "read database", job.file.path))
-    else:
-        totals.rows += missing
-        totals.truncated += present if job.truncating else 0
+def _count(connection: Connection, job: _Job) -> tuple[int, int]:
+    """How many rows a merge would copy from a source, and how many it has."""
+    return copy.missing_rows(connection, source.open_source(connection, job.schema, job.file.path))

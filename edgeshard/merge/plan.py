@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import attrs
 
-from edgeshard.ranges import Range, intersect
+from edgeshard.ranges import Range, union
 
 #: A transaction of the master brings about this much, so that its log and our memory stay small.
 CHUNK_BYTES = 32 << 20
@@ -35,13 +35,18 @@ class Block:
 
 def pieces(missing: Iterable[Range], blocks: Iterable[Block]) -> list[Block]:
     """The parts of `blocks` whose seqs are in `missing`, in order of seq."""
-    missing = list(missing)
-    parts = [
-        block.cut(part.first, part.last)
-        for block in blocks
-        for part in intersect([Range(block.first, block.last)], missing)
-    ]
-    return sorted(parts, key=lambda part: part.first)
+    parts: list[Block] = []
+    missing = union(missing)
+    at = 0
+    for block in sorted(blocks, key=lambda block: block.first):
+        while at < len(missing) and missing[at].last < block.first:
+            at += 1
+        while at < len(missing) and missing[at].first <= block.last:
+            parts.append(block.cut(max(block.first, missing[at].first), min(block.last, missing[at].last)))
+            if missing[at].last > block.last:
+                break  # it reaches into the next block, too
+            at += 1
+    return parts
 
 
 def cut_chunk(piece: Block, room: int, transaction_end_id: int | None) -> Block:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
@@ -20,8 +20,7 @@ from edgeshard.merge.plan import Block
 from edgeshard.ranges import Range, subtract, union
 
 TABLES_MAX = 500
-COLUMNS_MAX = 400
-INDEXES_MAX = 32
+_ID_MAX = (1 << 63) - (1 << 33)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
 
 
@@ -83,7 +82,9 @@ def open_source(connection: Connection, schema: str, path: str) -> Source:
         FormatError: it is not, or it has tables that we do not read.
     """
     database.check_identity(connection, schema, format.IDENTITY, path)
-    kinds = {row[1]: row for row in connection.execute(f"PRAGMA {quote(schema)}.table_list") if row[0] == schema}
+    kinds = {
+        row[1]: row for row in database.fetch(connection, f"PRAGMA {quote(schema)}.table_list") if row[0] == schema
+    }
     for name in format.NEEDED:
         if name not in kinds or kinds[name][2] != "table":
             raise FormatError("read database", path, f"{name} is not an ordinary table in it")
@@ -122,15 +123,11 @@ def _table(connection: Connection, schema: str, path: str, name: str, listed: An
         path,
         (str, str),
         f"SELECT column_name, kind FROM {quote(schema)}.edgeshard_columns WHERE table_name = ? LIMIT ?",
-        (name, COLUMNS_MAX + 1),
+        (name, format.COLUMNS_MAX + 1),
     )
-    # name -> (declared type, primary key position, hidden)
-    actual = {
-        row[1]: (row[2], row[5], row[6])
-        for row in connection.execute(f"PRAGMA {quote(schema)}.table_xinfo({quote(name)})")
-    }
-    if actual.get("_id") != ("INTEGER", 1, 0) or len(rows) > COLUMNS_MAX:
-        raise refuse("it has no _id INTEGER PRIMARY KEY, or too many columns")
+    actual = _actual_columns(connection, schema, name, refuse)
+    if len(rows) > format.COLUMNS_MAX:
+        raise refuse(f"it has more than {format.COLUMNS_MAX} columns")
     for column, kind in rows:
         if not _NAME.fullmatch(column) or kind not in format.STORED_AS:
             raise refuse(f"column {column!r:.120} of kind {kind!r:.40} is none we know")
@@ -141,15 +138,28 @@ def _table(connection: Connection, schema: str, path: str, name: str, listed: An
         path,
         (str,),
         f"SELECT columns FROM {quote(schema)}.edgeshard_indexes WHERE table_name = ? LIMIT ?",
-        (name, INDEXES_MAX + 1),
+        (name, format.INDEXES_MAX + 1),
     )
-    if len(texts) > INDEXES_MAX:
-        raise refuse(f"it has more than {INDEXES_MAX} indexes")
-    indexes = tuple(_index(text, {column for column, _ in rows}) for (text,) in texts)
+    if len(texts) > format.INDEXES_MAX:
+        raise refuse(f"it has more than {format.INDEXES_MAX} indexes")
+    indexes = tuple(_index(text, {column.lower() for column, _ in rows}) for (text,) in texts)
     if None in indexes:
         raise refuse("an index of it is not a JSON list of its columns")
     columns = tuple((column, kind) for column, kind in rows)
     return SourceTable(name, columns, tuple(index for index in indexes if index is not None))
+
+
+def _actual_columns(
+    connection: Connection, schema: str, name: str, refuse: Callable[[str], FormatError]
+) -> dict[str, tuple[str, int, int]]:
+    """The declared type, place in the primary key, and hiddenness of each column; the key must be the rowid."""
+    described = database.fetch(connection, f"PRAGMA {quote(schema)}.table_xinfo({quote(name)})")
+    actual = {row[1]: (row[2], row[5], row[6]) for row in described}
+    if actual.get("_id") != ("INTEGER", 1, 0) or any(row[5] for row in described if row[1] != "_id"):
+        raise refuse("_id is not its INTEGER PRIMARY KEY")
+    if any(row[3] == "pk" for row in database.fetch(connection, f"PRAGMA {quote(schema)}.index_list({quote(name)})")):
+        raise refuse("_id is not its rowid")  # INTEGER PRIMARY KEY DESC is not
+    return actual
 
 
 def _index(text: str, columns: set[str]) -> tuple[str, ...] | None:
@@ -157,7 +167,11 @@ def _index(text: str, columns: set[str]) -> tuple[str, ...] | None:
         index = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    fits = isinstance(index, list) and index and all(isinstance(column, str) and column in columns for column in index)
+    fits = (
+        isinstance(index, list)
+        and index
+        and all(isinstance(column, str) and column.lower() in columns for column in index)
+    )
     return tuple(index) if fits and len(set(index)) == len(index) else None
 
 
@@ -235,6 +249,7 @@ def _stream(connection: Connection, source: Source, number: int, block: Block | 
     if (
         not all(1 <= item.first <= item.last <= format.SEQ_MAX for item in whole)
         or sum(map(len, whole)) != sum(map(len, union(whole)))
+        or not all(1 <= item.first_id <= _ID_MAX for item in blocks)
         or not 0 <= last_seq <= format.SEQ_MAX
     ):
         raise DamagedError("read database", source.path, f"stream number {number} has seqs that cannot be")
@@ -257,6 +272,8 @@ def shard_blocks(connection: Connection, source: Source) -> dict[int, Block]:
             "WHERE _id <= ? ORDER BY _id DESC LIMIT 1"
         )
         while (last := database.scalar(connection, sql, (upto,))) is not None:
+            if not isinstance(last, int):
+                raise DamagedError("read database", source.path, f"table {table.name} has an _id that is no integer")
             number, seq = format.stream_no_of(last), format.seq_of(last)
             if number < 1 or seq < 1:
                 raise DamagedError("read database", source.path, f"table {table.name} has a row with _id {last}")
@@ -279,11 +296,15 @@ def transaction_end(connection: Connection, source: Source, row_id: int) -> int 
 
 
 def row_bytes(connection: Connection, source: Source, streams: list[SourceStream]) -> int:
-    """About how large a row of the source is: its file divided by its rows, so rather too much than too little."""
+    """About how large a row of the source is: the pages in use divided by the rows in them."""
     pages: int = connection.pragma("page_count", schema=source.schema)
-    pages *= connection.pragma("page_size", schema=source.schema)
+    pages -= connection.pragma("freelist_count", schema=source.schema)
     rows = sum(len(block) for stream in streams for block in stream.blocks)
-    return max(1, pages // max(1, rows))
+    if not source.is_shard:
+        listed = f"SELECT sum(last - first + 1) FROM {quote(source.schema)}.edgeshard_blocks"
+        rows = int(database.scalar(connection, listed) or 0)
+    page_bytes: int = connection.pragma("page_size", schema=source.schema)
+    return max(1, pages * page_bytes // max(1, rows))
 
 
 def gone_ranges(stream: SourceStream, held: list[Range]) -> list[tuple[Range, bytes]]:
