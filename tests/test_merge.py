@@ -660,20 +660,6 @@ def test_names_that_differ_only_in_case_are_one_name(store: edgeshard.Store, tmp
         assert [(1,)] == each.query("select count(*) from sqlite_schema where type = 'index' and tbl_name = 'Reading'")
 
 
-def test_a_stranger_who_locks_a_shard_does_not_hold_the_merge_up(store: edgeshard.Store) -> None:
-    write(store, "a", 1)
-    write(store, "b", 2)
-    holder = apsw.Connection(str(shard_path(store, "a")))
-    holder.pragma("locking_mode", "EXCLUSIVE")
-    holder.execute("BEGIN EXCLUSIVE")
-    holder.execute("UPDATE edgeshard_database SET generation = 1")
-    report = store.merge()
-    holder.execute("ROLLBACK")
-    holder.close()
-    assert (1, 1) == (report.rows, len(report.quarantined))
-    assert report.seconds < database.BUSY_TIMEOUT_S / 2
-
-
 def test_the_shards_folder_may_be_a_link_to_another_disk(store: edgeshard.Store, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     store.root.mkdir()
