@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import glob
 import itertools
 import os
 import secrets
@@ -36,18 +35,14 @@ from typing import Any, Final, Literal, NoReturn
 import attrs
 from filelock import FileLock
 
-from edgeshard import database, files, format, tables
+from edgeshard import database, files, format, shard_tables, tables
 from edgeshard.database import Connection, quote
 from edgeshard.errors import (
-    ConfigurationError,
-    DamagedError,
     EdgeshardError,
     FormatError,
     RecordError,
-    SchemaConflictError,
     ShardClosedError,
     ShardForkedError,
-    ShardInUseError,
     ShardPoisonedError,
     StorageError,
     TransactionError,
@@ -55,7 +50,8 @@ from edgeshard.errors import (
 
 Durability = Literal["process", "power"]
 
-_SYNCHRONOUS: Final = {"process": "NORMAL", "power": "FULL"}
+#: How each durability is named in SQLite.
+DURABILITIES: Final = {"process": "NORMAL", "power": "FULL"}
 #: The writer copies its log into its database itself once it has grown to this, in pages, because no merger did.
 _CHECKPOINT_PAGES: Final = 16_000
 #: How often a writer looks whether its files are still the ones in the folder, in seconds.
@@ -159,7 +155,7 @@ class Shard:
                     raise FormatError("open shard", self.path, "it is an edgeshard database, but not a shard")
                 if row[1] != self.agent:
                     raise FormatError("open shard", self.path, f"it belongs to agent {row[1]!r}, not to {self.agent!r}")
-                database.set_synchronous(connection, _SYNCHRONOUS[self.durability])
+                database.set_synchronous(connection, DURABILITIES[self.durability])
                 connection.wal_autocheckpoint(_CHECKPOINT_PAGES)
                 if self.durability == "power":
                     # an earlier handle at "process" may have left the file's name unsynced
@@ -420,7 +416,7 @@ class Shard:
             except BaseException as error:
                 self._failed(error)
             finally:
-                database.set_synchronous(self._connection, _SYNCHRONOUS[self.durability])
+                database.set_synchronous(self._connection, DURABILITIES[self.durability])
             with database.explained("sync shard", self.path):
                 files.sync_folder(os.path.dirname(self.path))
 
@@ -467,23 +463,7 @@ class Shard:
     def _ensure_table(self, table: tables.Table) -> None:
         """Make the table, or add the columns that an older version of the agent did not have."""
         try:
-            rows = database.fetch(
-                self._connection,
-                "SELECT table_name, column_name, kind FROM edgeshard_columns WHERE table_name = ? COLLATE NOCASE",
-                (table.name,),
-            )
-            known = {column.lower(): kind for _, column, kind in rows}
-            name = rows[0][0] if rows else table.name  # SQL folds case; the first spelling stays
-            for column in table.columns:
-                kind = known.get(column.name.lower(), column.kind)
-                if kind != column.kind:
-                    raise SchemaConflictError(
-                        "write to shard",
-                        self.path,
-                        f"column {table.name}.{column.name} is {kind} there and {column.kind} in this class",
-                    )
-            missing = [column for column in table.columns if column.name.lower() not in known]
-            for statement in _definition(name, missing, table.indexes, new=not known):
+            for statement in shard_tables.missing(self._connection, table, self.path):
                 self._execute(*statement)
         except EdgeshardError:
             raise
@@ -557,23 +537,6 @@ class Shard:
         raise error
 
 
-def _definition(
-    name: str, columns: list[tables.Column], indexes: Iterable[tuple[str, ...]], *, new: bool
-) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The statements that make these columns of a table, or the whole table."""
-    declared = [f"{quote(column.name)} {format.STORED_AS[column.kind]}" for column in columns]
-    if new:
-        yield f"CREATE TABLE {quote(name)}(_id INTEGER PRIMARY KEY, {', '.join(declared)}) STRICT", ()
-    else:
-        for item in declared:
-            yield f"ALTER TABLE {quote(name)} ADD COLUMN {item}", ()
-    for column in columns:
-        yield "INSERT INTO edgeshard_columns VALUES (?, ?, ?)", (name, column.name, column.kind)
-    for index in indexes:
-        text = tables.to_json([column.lower() for column in index])
-        yield "INSERT OR IGNORE INTO edgeshard_indexes VALUES (?, ?)", (name, text)
-
-
 # Asking for the pid at each write would cost 0.15 µs of the 7 (measured); the interpreter tells of a fork for nothing.
 _open_shards: weakref.WeakSet[Shard] = weakref.WeakSet()
 _crossed: list[Connection] = []
@@ -597,47 +560,3 @@ def _running_task() -> object:
         return asyncio.current_task()
     except RuntimeError:
         return None
-
-
-def open_shard(folder: Path, agent: str, durability: Durability) -> Shard:
-    """Open an agent's shard for writing, and make it where there is none.
-
-    Raises:
-        ConfigurationError: the name or the durability is none.
-        ShardInUseError: another handle has it open.
-        AccessError, StorageIOError, DamagedError, FormatError: the file cannot be opened as this agent's shard.
-    """
-    if durability not in _SYNCHRONOUS:
-        raise ConfigurationError("open shard", "", f"durability is 'process' or 'power', not {durability!r}")
-    stem = files.shard_stem(agent)
-    files.make_folder(folder)
-    folder = Path(os.path.realpath(folder))  # SQLite is told to follow no link
-    held = files.lock(folder / f"{stem}.lock")
-    path = folder / f"{stem}.db"
-    if held is None:
-        raise ShardInUseError("open shard", path, f"agent {agent!r} has it open already, in this process or another")
-    try:
-        _make(path, agent)
-        return Shard(path, agent, durability, held)
-    except BaseException:
-        held.release()
-        raise
-
-
-def _make(path: Path, agent: str) -> None:
-    """Make the shard's file, unless it is there."""
-    found = files.look(str(path))
-    if found is None:
-        for half_made in path.parent.glob(
-            f"{glob.escape(path.name)}.*.new*"
-        ):  # by one that was killed; we hold the lock
-            half_made.unlink()
-        script = (
-            format.TABLES
-            + "INSERT INTO edgeshard_database(database_id, role, agent_id) VALUES (randomblob(16), 'shard', ?)"
-        )
-        with database.explained("make shard", str(path)):
-            database.create(str(path), format.SHARD_PAGE_SIZE, script, (agent,), format.IDENTITY)
-    elif found.problem:
-        cause = f"{found.problem}. Move it away (its rows may be recovered from it), then open it again"
-        raise DamagedError("open shard", found.path, cause)

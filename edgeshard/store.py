@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -9,12 +10,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgeshard import database, master, tables, verify
+from edgeshard import database, files, format, master, tables, verify
 from edgeshard.database import quote
-from edgeshard.errors import ConfigurationError, DamagedError, QueryError
+from edgeshard.errors import ConfigurationError, DamagedError, QueryError, ShardInUseError
 from edgeshard.merge import cycle
 from edgeshard.report import MergeReport
-from edgeshard.shard import Durability, Shard, open_shard
+from edgeshard.shard import DURABILITIES, Durability, Shard
 from edgeshard.verify import VerifyReport
 
 _R = TypeVar("_R")
@@ -69,7 +70,7 @@ class Store:
             ConfigurationError: no such durability, or no such name.
             StorageError: the file cannot be made or opened.
         """
-        return open_shard(self.root / "shards", agent, durability)
+        return _open_shard(self.root / "shards", agent, durability)
 
     def merge(
         self,
@@ -179,6 +180,50 @@ class Store:
                 return verify.verify(connection)
         finally:
             connection.close()
+
+
+def _open_shard(folder: Path, agent: str, durability: Durability) -> Shard:
+    """Open an agent's shard for writing, and make it where there is none.
+
+    Raises:
+        ConfigurationError: the name or the durability is none.
+        ShardInUseError: another handle has it open.
+        AccessError, StorageIOError, DamagedError, FormatError: the file cannot be opened as this agent's shard.
+    """
+    if durability not in DURABILITIES:
+        raise ConfigurationError("open shard", "", f"durability is 'process' or 'power', not {durability!r}")
+    stem = files.shard_stem(agent)
+    files.make_folder(folder)
+    folder = Path(os.path.realpath(folder))  # SQLite is told to follow no link
+    held = files.lock(folder / f"{stem}.lock")
+    path = folder / f"{stem}.db"
+    if held is None:
+        raise ShardInUseError("open shard", path, f"agent {agent!r} has it open already, in this process or another")
+    try:
+        _make_shard(path, agent)
+        return Shard(path, agent, durability, held)
+    except BaseException:
+        held.release()
+        raise
+
+
+def _make_shard(path: Path, agent: str) -> None:
+    """Make the shard's file, unless it is there."""
+    found = files.look(str(path))
+    if found is None:
+        for half_made in path.parent.glob(
+            f"{glob.escape(path.name)}.*.new*"
+        ):  # by one that was killed; we hold the lock
+            half_made.unlink()
+        script = (
+            format.TABLES
+            + "INSERT INTO edgeshard_database(database_id, role, agent_id) VALUES (randomblob(16), 'shard', ?)"
+        )
+        with database.explained("make shard", str(path)):
+            database.create(str(path), format.SHARD_PAGE_SIZE, script, (agent,), format.IDENTITY)
+    elif found.problem:
+        cause = f"{found.problem}. Move it away (its rows may be recovered from it), then open it again"
+        raise DamagedError("open shard", found.path, cause)
 
 
 def _explain_query(connection: database.Connection, error: Exception) -> str:

@@ -1,0 +1,74 @@
+"""A real disk that is really full: a small tmpfs."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers import numbers
+
+import edgeshard
+from edgeshard.errors import DiskFullError
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """An empty file system of one megabyte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        pytest.skip(f"a tmpfs cannot be mounted here: {done.stderr.strip()}")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def fill(shard: edgeshard.Shard, start: int) -> list[int]:
+    """Write until the disk is full; the numbers that were acknowledged."""
+    acknowledged: list[int] = []
+    for n in range(start, start + 10_000):
+        try:
+            shard.write({"n": n, "much": "x" * (3_000 if n % 2 else 10)})
+        except DiskFullError:
+            return acknowledged
+        acknowledged.append(n)
+    raise AssertionError("the disk did not fill")
+
+
+def test_rows_of_a_full_disk_are_merged_and_deleted_when_there_is_room(tmp_path: Path, small_disk: Path) -> None:
+    store = edgeshard.Store(tmp_path / "data")
+    store.root.mkdir()
+    (store.root / "shards").symlink_to(small_disk)
+    with store.shard("agent") as shard:
+        acknowledged = fill(shard, 0)
+        # a deletion is a write, too: it needs room in the log
+        report = store.merge()
+        assert (len(acknowledged), 0) == (report.rows, report.truncated)
+        assert "merged, but cannot be deleted" in report.quarantined[0].reason
+        subprocess.run(["mount", "-o", "remount,size=2m", small_disk], check=True)
+        report = store.merge()
+        assert (0, len(acknowledged), ()) == (report.rows, report.truncated, report.quarantined)
+        acknowledged += fill(shard, 10_000)
+        assert store.merge().rows > 0
+    assert acknowledged == numbers(store)
+    assert store.verify().ok
+
+
+def test_a_master_on_a_full_disk_fails_clearly_and_goes_on_when_there_is_room(small_disk: Path) -> None:
+    store = edgeshard.Store(small_disk / "data")
+    with store.shard("agent") as shard:
+        acknowledged = fill(shard, 0)
+        with pytest.raises(DiskFullError):
+            store.merge()
+        subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
+        assert len(acknowledged) == store.merge().rows
+        shard.write({"n": 20_000})
+    store.merge()
+    assert [*acknowledged, 20_000] == numbers(store)
+    assert store.verify().ok
