@@ -393,7 +393,8 @@ class Shard:
             with contextlib.suppress(database.NO_SUCH_SAVEPOINT):  # interrupted before it was made
                 self._execute(f"ROLLBACK TO nested_{block.depth}")
                 self._execute(f"RELEASE nested_{block.depth}")
-        if not isinstance(error, StorageError):
+        self._connection.set_last_insert_rowid(0)  # what _refused asks: that row is no longer there
+        if block.depth or not isinstance(error, StorageError):
             self._next_id, self._stream_id = block.next_id, block.stream_id
 
     def sync(self) -> None:

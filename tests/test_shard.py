@@ -123,6 +123,27 @@ def test_a_block_inside_a_transaction_can_fail_alone(store: edgeshard.Store) -> 
     assert store.verify().ok
 
 
+def test_a_record_refused_after_a_rollback_leaves_no_hole(store: edgeshard.Store) -> None:
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+        with pytest.raises(KeyError), shard.transaction():
+            shard.write({"n": 2})
+            raise KeyError
+        with pytest.raises(RecordError):
+            shard.write({"n": {3}})
+        assert 2 == shard.write({"n": 4})
+        with shard.transaction():
+            with pytest.raises(KeyError), shard.transaction():
+                shard.write({"n": 5})
+                raise KeyError
+            with pytest.raises(RecordError):
+                shard.write({"n": {6}})
+            assert 3 == shard.write({"n": 7})
+    store.merge()
+    assert [1, 4, 7] == numbers(store)
+    assert store.verify().ok
+
+
 def test_a_refused_record_inside_a_transaction_does_not_end_it(store: edgeshard.Store) -> None:
     with store.shard("agent") as shard, shard.transaction():
         shard.write({"n": 1})
