@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 import edgeshard
+from edgeshard.errors import RecordError
 from edgeshard.merge import copy, truncate
 
 AGENTS = ("a", "b")
@@ -100,6 +101,18 @@ class StoreMachine(RuleBasedStateMachine):
         except ValueError:
             return
         self.ack(agent, *numbers, *([] if inner_fails else [inner]))
+
+    @rule(agent=agents, many=st.booleans())
+    def write_what_cannot_be_stored(self, agent: str, many: bool) -> None:
+        bad = {"n": {1}}
+        try:
+            if many:
+                self.shard(agent).write_many([self.record(next(self.numbers)), bad])
+            else:
+                self.shard(agent).write(bad)
+        except RecordError:
+            return
+        raise AssertionError("a set was stored as JSON")
 
     @rule(agent=agents)
     def close(self, agent: str) -> None:

@@ -72,11 +72,22 @@ def copy_commits_nothing(connection: Any, jobs: Any, totals: Any) -> None:
 
 COMMIT_CHUNK = cycle._commit_chunk
 
+
+def last_row_is_not_forgotten(shard: Shard, block: Any, error: Any = None) -> None:
+    """After a rollback, the account of seqs believes that the row that was undone is there."""
+    last = shard._connection.last_insert_rowid()
+    UNDO_BLOCK(shard, block, error)
+    shard._connection.set_last_insert_rowid(last)
+
+
+UNDO_BLOCK = Shard._undo_block
+
 MUTANTS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "no new stream an opening": (Shard, "_begin_stream", no_new_stream),
     "truncate everything": (truncate, "_truncate", truncate_everything),
     "ranges are not written": (copy, "_add_ranges", copied_is_not_noted),
     "ranges are not asked": (copy, "_missing", ranges_are_not_asked),
+    "the row that was undone is not forgotten": (Shard, "_undo_block", last_row_is_not_forgotten),
     "truncate before the commit": (cycle, "_commit_chunk", copy_commits_nothing),
 }
 
