@@ -31,7 +31,7 @@ Connection = apsw.Connection
 DatabaseFailure = apsw.Error
 ConstraintFailure = apsw.ConstraintError
 #: Somebody else holds a lock; nothing was done.
-BUSY = (apsw.BusyError, apsw.LockedError)
+BUSY = (apsw.BusyError, apsw.LockedError, apsw.ProtocolError)
 #: What reading a database that a stranger wrote, or that is damaged, may raise. Not: no room, no memory, no permission.
 OF_THE_DATA = (
     apsw.CorruptError,
@@ -43,6 +43,9 @@ OF_THE_DATA = (
     apsw.SQLError,
     apsw.SchemaChangeError,
     apsw.CantOpenError,
+    apsw.ReadOnlyError,
+    apsw.PermissionsError,
+    apsw.AuthError,
     *BUSY,
     # what Python makes of text that is no UTF-8, of values of other types, and of numbers that are too large
     UnicodeDecodeError,
@@ -71,6 +74,7 @@ _LIMITS = {
 _MEANING: list[tuple[type[apsw.Error], type[StorageError], str]] = [
     (apsw.BusyError, StorageBusyError, "another process holds it locked; try again, or find out who keeps it open"),
     (apsw.LockedError, StorageBusyError, "another statement holds it locked"),
+    (apsw.ProtocolError, StorageBusyError, "another process keeps its log locked"),
     (apsw.FullError, DiskFullError, "the disk is full; nothing of this write was kept, make room and write it again"),
     (apsw.ReadOnlyError, AccessError, "it may only be read; check the permissions of the file and its folder"),
     (apsw.PermissionsError, AccessError, "permission denied"),

@@ -57,6 +57,8 @@ _CHECKPOINT_PAGES: Final = 16_000
 #: How often a writer looks whether its files are still the ones in the folder, in seconds.
 _LOOK_INTERVAL_S: Final = 1.0
 _SEQ_MASK: Final = format.SEQ_MAX
+#: In place of the next id while a row is being written: a signal handler that writes meanwhile would take the same one.
+_TAKEN: Final = 1 << 70
 #: A stream with fewer seqs left than this is succeeded by another before a transaction begins.
 _TRANSACTION_ROOM: Final = 1 << 30
 
@@ -169,13 +171,12 @@ class Shard:
         """Close the shard, and let another open it. What was written stays; closing twice is fine.
 
         Raises:
-            TransactionError: a transaction of this thread is open.
+            TransactionError: a transaction of this thread was open; its rows were undone, and the shard is closed.
         """
         with self._lock:
             if self._held is None:
                 return
-            if self._depth:
-                raise TransactionError("close shard", self.path, "its transaction is still open; leave that first")
+            depth, self._depth = self._depth, 0
             held, self._held = self._held, None
             self._refuse_all(self._unusable or ShardClosedError("use shard", self.path, "it was closed; open it again"))
             if isinstance(self._unusable, ShardForkedError):
@@ -185,6 +186,11 @@ class Shard:
                     self._connection.close()
             finally:
                 held.release()
+                for _ in range(depth):  # for each block that cannot be left any more
+                    self._release()
+            if depth:
+                cause = "its transaction was open, and is undone: none of the rows in it is written"
+                raise TransactionError("close shard", self.path, cause)
 
     def __enter__(self) -> Shard:
         return self
@@ -227,35 +233,42 @@ class Shard:
             self._acquire()
             if monotonic() >= self._check_at:
                 self._check()
-            row_id = self._next_id
-            seq = row_id & _SEQ_MASK
             writer = self._writers.get(record.__class__)
-            if seq and writer is not None:
+            row_id = self._next_id
+            if writer is not None and row_id & _SEQ_MASK:
+                # no signal handler runs between the reading of this attribute and its writing: there is no call
+                self._next_id = _TAKEN
                 try:
                     writer.insert(self._execute, row_id, record)
                     self._next_id = row_id + 1
                 except BaseException as error:
+                    self._next_id = row_id
                     self._failed(error, row_id, writer, record)
             else:
                 with self.transaction():
-                    seq = self._insert(self._writer_for(record), record)
+                    row_id = self._insert(self._writer_for(record), record)
         except BaseException:
-            with contextlib.suppress(RuntimeError):  # interrupted as it waited: the lock is not ours
+            # not suppress(), which runs Python, and so may be interrupted, before the release
+            try:  # noqa: SIM105
                 self._release()
+            except RuntimeError:  # interrupted as it waited: the lock is not ours
+                pass
             raise
         self._release()
-        return seq
+        return row_id & _SEQ_MASK
 
     def _insert(self, writer: _Writer, record: Any) -> int:
         if not self._next_id & format.SEQ_MAX:
             self._begin_stream()
         row_id = self._next_id
+        self._next_id = _TAKEN
         try:
             writer.insert(self._execute, row_id, record)
             self._next_id = row_id + 1
         except BaseException as error:
+            self._next_id = row_id
             self._failed(error, row_id, writer, record)
-        return row_id & format.SEQ_MAX
+        return row_id
 
     def write_many(self, records: Iterable[Any]) -> int:
         """Write rows, of one class or several, in one transaction.
@@ -317,6 +330,11 @@ class Shard:
         try:
             self._acquire()
             self._check()
+            if self._next_id == _TAKEN:
+                cause = (
+                    "a row is being written; do not write from a signal handler or finalizer that interrupts a write"
+                )
+                raise TransactionError("use shard", self.path, cause)
             block.depth, block.next_id, block.stream_id = self._depth, self._next_id, self._stream_id
             self._depth += 1
             self._check_at = 0.0
@@ -329,12 +347,18 @@ class Shard:
                         self._next_id = 0
             except BaseException:
                 # an interrupt may have come when the transaction had just begun
-                self._undo_block(block)
-                self._close_block()
+                try:
+                    self._undo_block(block)
+                finally:
+                    self._depth -= 1
+                    self._settle()
                 raise
         except BaseException:
-            with contextlib.suppress(RuntimeError):  # interrupted as it waited: the lock is not ours
+            # not suppress(), which runs Python, and so may be interrupted, before the release
+            try:  # noqa: SIM105
                 self._release()
+            except RuntimeError:  # interrupted as it waited: the lock is not ours
+                pass
             raise
 
     def _leave_block(self, block: _Block, error: BaseException | None) -> None:
@@ -342,6 +366,8 @@ class Shard:
             if error is None:
                 self._check()
             return  # the transaction, and the lock, are the parent's
+        if self._held is None:
+            self._check()  # closed inside the block: undone, and the lock given back
         try:
             if error is None:
                 try:
@@ -352,12 +378,20 @@ class Shard:
             else:
                 self._undo_block(block, error)
         finally:
-            self._close_block()
-            self._release()
+            self._depth -= 1
+            try:
+                self._settle()
+            finally:
+                self._release()
 
-    def _close_block(self) -> None:
-        self._depth -= 1
-        if not self._depth and self._unusable is None:
+    def _settle(self) -> None:
+        """After a block: back to the quick path, unless an interrupt kept the block from being undone."""
+        if self._depth or self._unusable is not None:
+            return
+        if self._connection.in_transaction:
+            cause = "an interrupt kept its transaction from being undone; open it anew"
+            self._refuse_all(ShardPoisonedError("use shard", self.path, cause))
+        else:
             self._check_at = self._look_at
 
     def _end_block(self, block: _Block) -> None:
@@ -425,6 +459,7 @@ class Shard:
 
     def _begin_stream(self) -> None:
         """Begin a new stream inside the open transaction."""
+        self._next_id = _TAKEN
         stream_id = secrets.token_bytes(16)
         began_at = datetime.datetime.now(datetime.UTC).isoformat()
         try:
@@ -434,6 +469,7 @@ class Shard:
                 (last + 1, self.agent, stream_id, began_at),
             )
         except BaseException as error:
+            self._next_id = 0
             self._failed(error)
         self._stream_id = stream_id
         self._next_id = format.row_id(last + 1, 1)

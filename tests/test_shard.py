@@ -215,13 +215,86 @@ def test_close_is_idempotent_and_a_closed_handle_says_so(store: edgeshard.Store)
             use()
 
 
-def test_a_shard_is_not_closed_or_synced_inside_its_transaction(shard: edgeshard.Shard) -> None:
+def test_a_shard_is_not_synced_inside_its_transaction(shard: edgeshard.Shard) -> None:
     with shard.transaction():
-        for use in (shard.close, shard.sync):
-            with pytest.raises(TransactionError):
-                use()
+        with pytest.raises(TransactionError):
+            shard.sync()
         shard.write({"n": 1})
     shard.sync()
+
+
+def test_a_shard_closed_inside_its_transaction_says_that_its_rows_are_undone(store: edgeshard.Store) -> None:
+    shard = store.shard("agent")
+    shard.write({"n": 1})
+    with pytest.raises(ShardClosedError), shard.transaction(), shard.transaction():
+        shard.write({"n": 2})
+        with pytest.raises(TransactionError, match="undone"):
+            shard.close()
+    thread = threading.Thread(target=shard.close)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive(), "the lock was not given back"
+    with store.shard("agent") as again:
+        again.write({"n": 3})
+    store.merge()
+    assert [1, 3] == numbers(store)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("first", [False, True])
+def test_a_signal_handler_cannot_take_the_seq_of_the_write_it_interrupts(
+    store: edgeshard.Store, when: str, inside: bool, first: bool
+) -> None:
+    with store.shard("agent") as shard:
+        if not first:
+            shard.write({"n": 0})
+            shard.write(Reading("0", 1, NOON))
+        real, refused = shard._execute, []
+
+        def handle() -> None:
+            try:
+                shard.write(Reading("handler", 1, NOON))
+            except TransactionError as error:
+                refused.append(error)
+
+        def execute(sql: str, *arguments: Any) -> Any:
+            mine = sql.startswith("INSERT INTO") and "agent_data" in sql
+            if mine and when == "before":
+                handle()
+            result = real(sql, *arguments)
+            if mine and when == "after":
+                handle()
+            return result
+
+        shard._execute = execute  # type: ignore[assignment]
+        with shard.transaction() if inside else contextlib.nullcontext():
+            shard.write({"n": 1})
+        shard._execute = real
+        shard.write({"n": 2})
+    assert 1 == len(refused)
+    store.merge()
+    assert [1, 2] == numbers(store)[-2:]
+    assert store.verify().ok
+
+
+def test_a_transaction_that_could_not_be_undone_poisons_the_handle(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt  # as Python does at the entry of a function
+
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+        with monkeypatch.context() as patch:
+            patch.setattr(type(shard), "_undo_block", interrupted)
+            with pytest.raises(KeyboardInterrupt), shard.transaction():
+                shard.write({"n": 2})
+                raise KeyError
+        with pytest.raises(ShardPoisonedError, match="undone"):
+            shard.write({"n": 3})
+    store.merge()
+    assert [1] == numbers(store)
 
 
 def test_durability_is_named_for_what_it_survives(store: edgeshard.Store) -> None:
