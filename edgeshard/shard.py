@@ -242,7 +242,7 @@ class Shard:
                     writer.insert(self._execute, row_id, record)
                     self._next_id = row_id + 1
                 except BaseException as error:
-                    self._next_id = row_id
+                    self._next_id = 0  # until _failed knows better
                     self._failed(error, row_id, writer, record)
             else:
                 with self.transaction():
@@ -266,7 +266,7 @@ class Shard:
             writer.insert(self._execute, row_id, record)
             self._next_id = row_id + 1
         except BaseException as error:
-            self._next_id = row_id
+            self._next_id = 0  # until _failed knows better
             self._failed(error, row_id, writer, record)
         return row_id
 
@@ -556,16 +556,19 @@ class Shard:
         if database.is_full(error):
             self._next_id = 0
             self._aborted = error  # of the open transaction, if any: it would be in two streams
-        elif not database.is_refused(error):
+        elif database.is_refused(error):
+            self._next_id = row_id or self._next_id
+        else:
             cause = f"a write failed, and its outcome is unknown ({ours.cause}); open it anew"
             self._refuse_all(ShardPoisonedError("use shard", self.path, cause))
         raise ours from error
 
     def _refused(self, error: BaseException, row_id: int, writer: _Writer | None, record: Any) -> NoReturn:
         """Tell a record that cannot be stored from an interrupt, which may come before the commit or after it."""
-        if row_id and self._connection.last_insert_rowid() == row_id:
-            self._next_id = row_id + 1  # it was after
-        elif writer is not None and isinstance(error, Exception):
+        inserted = bool(row_id) and self._connection.last_insert_rowid() == row_id
+        if row_id:
+            self._next_id = row_id + inserted
+        if not inserted and writer is not None and isinstance(error, Exception):
             cause = tables.why_refused(writer.table, record)
             if cause or isinstance(error, database.ConstraintFailure):
                 raise RecordError(
