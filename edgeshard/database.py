@@ -32,7 +32,7 @@ DatabaseFailure = apsw.Error
 ConstraintFailure = apsw.ConstraintError
 #: Somebody else holds a lock; nothing was done.
 BUSY = (apsw.BusyError, apsw.LockedError, apsw.ProtocolError)
-#: What reading a database that a stranger wrote, or that is damaged, may raise. Not: no room, no memory, no permission.
+#: What reading a database that a stranger wrote, or that is damaged, may raise. Not: no room, no memory.
 OF_THE_DATA = (
     apsw.CorruptError,
     apsw.NotADBError,
@@ -48,7 +48,6 @@ OF_THE_DATA = (
     apsw.AuthError,
     *BUSY,
     # what Python makes of text that is no UTF-8, of values of other types, and of numbers that are too large
-    UnicodeDecodeError,
     TypeError,
     ValueError,
     OverflowError,
@@ -103,9 +102,9 @@ NO_SUCH_SAVEPOINT = apsw.SQLError
 QUERY_MISTAKES = (apsw.SQLError, apsw.BindingsError, apsw.ReadOnlyError, apsw.AuthError, TypeError, ValueError)
 
 
-def is_refused(error: BaseException) -> bool:
-    """Whether `error` proves that nothing of the statement was committed. Errors of binding a value are such, too."""
-    return isinstance(error, (*_REFUSED, TypeError, ValueError, OverflowError))
+def is_refused(error: apsw.Error) -> bool:
+    """Whether `error` proves that nothing of the statement was committed."""
+    return isinstance(error, _REFUSED)
 
 
 def is_full(error: BaseException) -> bool:
@@ -119,7 +118,7 @@ def is_bad_data(error: apsw.Error) -> bool:
     return isinstance(error, kinds)
 
 
-def is_damage(error: BaseException) -> bool:
+def is_damage(error: Exception) -> bool:
     """Whether `error` says that a file is damaged, or no database: it will say so until the file changes."""
     return isinstance(error, (apsw.CorruptError, apsw.NotADBError))
 
@@ -170,18 +169,22 @@ def connect(path: str, *, writable: bool, busy_timeout_s: float = BUSY_TIMEOUT_S
     # URI lets ATTACH take "?mode=ro"; an absolute path is never mistaken for one
     connection = Connection(path, flags=mode | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOFOLLOW)
     set_patience(connection, busy_timeout_s)
-    connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
-    connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+    _harden(connection)
     if writable:
-        _harden(connection)
-    connection.pragma("cell_size_check", True)
-    connection.pragma("mmap_size", 0)
+        _restrict(connection)
     return connection
 
 
 def _harden(connection: Connection) -> None:
-    """Against databases of strangers; a connection that only reads the master takes its user's own views and SQL."""
+    """Against files of strangers, and damaged ones."""
     connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+    connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+    connection.pragma("cell_size_check", True)
+    connection.pragma("mmap_size", 0)
+
+
+def _restrict(connection: Connection) -> None:
+    """To what we do ourselves; a connection that only reads the master takes its user's own views and SQL."""
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_VIEW, 0)
     for limit, value in _LIMITS.items():
@@ -337,6 +340,7 @@ def memory(script: str) -> Connection:
     connection = Connection(":memory:", flags=flags)
     connection.execute(script)
     _harden(connection)
+    _restrict(connection)
     return connection
 
 

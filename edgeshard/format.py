@@ -53,7 +53,8 @@ MASTER: Final = "master"
 
 #: Tables beginning so are the format's own.
 PREFIX: Final = "edgeshard_"
-#: The columns that each record table of a master begins with.
+#: The columns that each record table of a shard begins with, and of a master.
+SHARD_COLUMNS: Final = "_id INTEGER PRIMARY KEY"
 MASTER_COLUMNS: Final = (
     "_id INTEGER PRIMARY KEY, _stream INTEGER NOT NULL REFERENCES edgeshard_streams(stream_no), _seq INTEGER NOT NULL"
 )

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from edgeshard import database, files, format, tables
+from edgeshard import database, definitions, files, format, tables
 from edgeshard.database import Connection
 from edgeshard.errors import DamagedError, FormatError
 from edgeshard.ranges import Range, subtract
@@ -33,18 +33,15 @@ def ensure_master(path: Path) -> None:
         return
     files.make_folder(path.parent)
     agent_data = tables.table_of(tables.AgentData)
-    columns = "".join(f", {column.name} {format.STORED_AS[column.kind]}" for column in agent_data.columns)
-    script = (
-        format.MASTER_TABLES
-        + f"CREATE TABLE agent_data({format.MASTER_COLUMNS}{columns}) STRICT;"
-        + "".join(
-            f"INSERT INTO edgeshard_columns VALUES ('agent_data', '{column.name}', '{column.kind}');"
-            for column in agent_data.columns
-        )
-        + "INSERT INTO edgeshard_database(database_id, role) VALUES (randomblob(16), 'master')"
+    columns = [(column.name, column.kind) for column in agent_data.columns]
+    statements = list(definitions.columns_of(agent_data.name, format.MASTER_COLUMNS, columns, new=True))
+    statements.append(
+        ("INSERT INTO edgeshard_database(database_id, role) VALUES (randomblob(16), ?)", (format.MASTER,))
     )
+    script = format.MASTER_TABLES + ";".join(sql for sql, _ in statements)
+    bindings = tuple(value for _, values in statements for value in values)
     with database.explained("make master", str(path)):
-        database.create(str(path), format.MASTER_PAGE_SIZE, script, (), format.IDENTITY)
+        database.create(str(path), format.MASTER_PAGE_SIZE, script, bindings, format.IDENTITY)
 
 
 def open_master(path: Path, *, writable: bool) -> Connection:

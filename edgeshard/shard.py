@@ -35,7 +35,7 @@ from typing import Any, Final, Literal, NoReturn
 import attrs
 from filelock import FileLock
 
-from edgeshard import database, files, format, shard_tables, tables
+from edgeshard import database, definitions, files, format, tables
 from edgeshard.database import Connection, quote
 from edgeshard.errors import (
     EdgeshardError,
@@ -500,7 +500,7 @@ class Shard:
     def _ensure_table(self, table: tables.Table) -> None:
         """Make the table, or add the columns that an older version of the agent did not have."""
         try:
-            for statement in shard_tables.missing(self._connection, table, self.path):
+            for statement in definitions.missing(self._connection, table, self.path):
                 self._execute(*statement)
         except EdgeshardError:
             raise

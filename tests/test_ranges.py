@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeshard.ranges import Range, intersect, prefix, size, subtract, union
+from edgeshard.ranges import Range, prefix, size, subtract, union
 
 ranges = st.lists(st.builds(lambda first, length: Range(first, first + length), st.integers(1, 40), st.integers(0, 8)))
 
@@ -30,11 +30,6 @@ def test_union_keeps_the_numbers_in_as_few_intervals_as_possible(items: list[Ran
 def test_subtract_is_the_difference_of_sets(items: list[Range], holes: list[Range]) -> None:
     assert numbers(items) - numbers(holes) == numbers(subtract(items, holes))
     assert is_canonical(subtract(items, holes))
-
-
-@given(ranges, ranges)
-def test_intersect_is_the_intersection_of_sets(items: list[Range], others: list[Range]) -> None:
-    assert numbers(items) & numbers(others) == numbers(intersect(items, others))
 
 
 @given(ranges)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from edgeshard import database, format, tables
+from edgeshard import database, definitions, format, tables
 from edgeshard.database import Connection, quote
 from edgeshard.errors import DamagedError, SchemaConflictError
 from edgeshard.merge import plan, source
@@ -25,7 +25,6 @@ class Target:
     """
 
     connection: Connection
-    database_id: bytes
     columns: dict[str, dict[str, str]]
     spelling: dict[str, str]
     next_id: int
@@ -33,9 +32,7 @@ class Target:
     @classmethod
     def load(cls, connection: Connection) -> Target:
         """Read what the transaction builds on."""
-        ((database_id, next_id),) = database.fetch(
-            connection, "SELECT database_id, next_id FROM main.edgeshard_database"
-        )
+        next_id = database.scalar(connection, "SELECT next_id FROM main.edgeshard_database")
         columns: dict[str, dict[str, str]] = {}
         spelling: dict[str, str] = {}
         for table, column, kind in database.fetch(
@@ -43,7 +40,7 @@ class Target:
         ):
             columns.setdefault(table.lower(), {})[column.lower()] = kind
             spelling[table.lower()] = table
-        return cls(connection, database_id, columns, spelling, next_id)
+        return cls(connection, columns, spelling, next_id)
 
 
 @attrs.frozen
@@ -264,23 +261,11 @@ def _ensure_table(target: Target, origin: Source, table: SourceTable) -> None:
     folded = table.name.lower()
     name = target.spelling.setdefault(folded, table.name)
     if missing or known is None:
-        define_columns(target.connection, name, missing, new=known is None)
+        for statement in definitions.columns_of(name, format.MASTER_COLUMNS, missing, new=known is None):
+            target.connection.execute(*statement)
         target.columns.setdefault(folded, {}).update({column.lower(): kind for column, kind in missing})
     for index in table.indexes:
         _ensure_index(target.connection, name, tuple(column.lower() for column in index))
-
-
-def define_columns(connection: Connection, table: str, columns: list[tuple[str, str]], *, new: bool) -> None:
-    """Make a master's table, or add columns to it."""
-    declared = [f"{quote(column)} {format.STORED_AS[kind]}" for column, kind in columns]
-    if new:
-        connection.execute(f"CREATE TABLE main.{quote(table)}({format.MASTER_COLUMNS}, {', '.join(declared)}) STRICT")
-    else:
-        for item in declared:
-            connection.execute(f"ALTER TABLE main.{quote(table)} ADD COLUMN {item}")
-    connection.executemany(
-        "INSERT INTO main.edgeshard_columns VALUES (?, ?, ?)", [(table, column, kind) for column, kind in columns]
-    )
 
 
 def _ensure_index(connection: Connection, table: str, columns: tuple[str, ...]) -> None:

@@ -66,7 +66,6 @@ class Source:
     path: str
     role: str
     agent_id: str | None
-    database_id: bytes
     tables: tuple[SourceTable, ...]
 
     @property
@@ -106,8 +105,8 @@ def open_source(connection: Connection, schema: str, path: str) -> Source:
     if len(names) > TABLES_MAX:
         raise FormatError("read database", path, f"it has more than {TABLES_MAX} tables")
     tables = tuple(_table(connection, schema, path, name, kinds.get(name)) for (name,) in names)
-    role, database_id, agent_id = described[0]
-    return Source(schema, path, role, agent_id, database_id, tables)
+    role, _, agent_id = described[0]
+    return Source(schema, path, role, agent_id, tables)
 
 
 def _table(connection: Connection, schema: str, path: str, name: str, listed: Any) -> SourceTable:

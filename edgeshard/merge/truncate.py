@@ -7,12 +7,11 @@ Each step is idempotent: a killed truncation is finished by the next.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import attrs
 
 from edgeshard import database, format
 from edgeshard.database import Connection, quote
 from edgeshard.merge.source import Source, shard_blocks
-from edgeshard.ranges import Range
 
 #: Rows deleted in one transaction while a writer may wait for it; about 1 ms.
 _DELETE_ROWS = 1_000
@@ -40,15 +39,11 @@ def truncate(shard: Source, durable: dict[bytes, int], master_id: bytes) -> int 
         connection = database.connect(shard.path, writable=True, busy_timeout_s=_BUSY_TIMEOUT_S)
         try:
             database.set_synchronous(connection, "NORMAL")
-            return _truncate(connection, _as_main(shard), durable, master_id)
+            return _truncate(connection, attrs.evolve(shard, schema="main"), durable, master_id)
         except database.BUSY:
             return None
         finally:
             connection.close()
-
-
-def _as_main(shard: Source) -> Source:
-    return Source("main", shard.path, shard.role, shard.agent_id, shard.database_id, shard.tables)
 
 
 def _truncate(connection: Connection, shard: Source, durable: dict[bytes, int], master_id: bytes) -> int:
@@ -77,20 +72,15 @@ def _note(connection: Connection, durable: dict[bytes, int], master_id: bytes) -
         ((number, before, first, where),) = rows
         if number is None:
             continue  # the shard was replaced by another since it was read
-        for new in _beyond(before or 0, last):
-            if where == master_id:
-                sql = "UPDATE edgeshard_truncations SET last = ?3 WHERE stream_no = ?1 AND first = ?2"
-                connection.execute(sql, (number, first, new.last))
-            else:
-                sql = "INSERT INTO edgeshard_truncations VALUES (?, ?, ?, ?)"
-                connection.execute(sql, (number, new.first, new.last, master_id))
-        gone[number] = max(before or 0, last)
+        before = before or 0
+        if last > before and where == master_id:
+            sql = "UPDATE edgeshard_truncations SET last = ?3 WHERE stream_no = ?1 AND first = ?2"
+            connection.execute(sql, (number, first, last))
+        elif last > before:
+            sql = "INSERT INTO edgeshard_truncations VALUES (?, ?, ?, ?)"
+            connection.execute(sql, (number, before + 1, last, master_id))
+        gone[number] = max(before, last)
     return gone
-
-
-def _beyond(before: int, last: int) -> Iterator[Range]:
-    if last > before:
-        yield Range(before + 1, last)
 
 
 def _knows_all_tables(connection: Connection, shard: Source) -> bool:

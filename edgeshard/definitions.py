@@ -1,8 +1,8 @@
-"""The tables of a shard, as its agent's classes need them: which statements make what is missing."""
+"""Which statements make record tables, in shards and in masters, and which of them a shard still needs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from edgeshard import database, format
 from edgeshard.database import Connection, quote
@@ -30,19 +30,28 @@ def missing(connection: Connection, table: Table, path: str) -> Iterator[Stateme
         if kind != column.kind:
             cause = f"column {table.name}.{column.name} is {kind} there and {column.kind} in this class"
             raise SchemaConflictError("write to shard", path, cause)
-    yield from _columns(name, table, known)
+    new = [(column.name, column.kind) for column in table.columns if column.name.lower() not in known]
+    yield from columns_of(name, format.SHARD_COLUMNS, new, new=not known)
     for index in table.indexes:
         text = to_json([column.lower() for column in index])
         yield "INSERT OR IGNORE INTO edgeshard_indexes VALUES (?, ?)", (name, text)
 
 
-def _columns(name: str, table: Table, known: dict[str, str]) -> Iterator[Statement]:
-    new = [column for column in table.columns if column.name.lower() not in known]
-    declared = [f"{quote(column.name)} {format.STORED_AS[column.kind]}" for column in new]
-    if known:
-        for item in declared:
-            yield f"ALTER TABLE {quote(name)} ADD COLUMN {item}", ()
+def columns_of(name: str, key: str, columns: Iterable[tuple[str, str]], *, new: bool) -> Iterator[Statement]:
+    """The statements that make a record table, or add columns to it, in a shard or a master.
+
+    Args:
+        name: the table.
+        key: the columns that it begins with there.
+        columns: the name and the kind of each column to be made.
+        new: whether the table itself is to be made.
+    """
+    columns = list(columns)
+    declared = [f"{quote(column)} {format.STORED_AS[kind]}" for column, kind in columns]
+    if new:
+        yield f"CREATE TABLE main.{quote(name)}({', '.join([key, *declared])}) STRICT", ()
     else:
-        yield f"CREATE TABLE {quote(name)}(_id INTEGER PRIMARY KEY, {', '.join(declared)}) STRICT", ()
-    for column in new:
-        yield "INSERT INTO edgeshard_columns VALUES (?, ?, ?)", (name, column.name, column.kind)
+        for item in declared:
+            yield f"ALTER TABLE main.{quote(name)} ADD COLUMN {item}", ()
+    for column, kind in columns:
+        yield "INSERT INTO main.edgeshard_columns VALUES (?, ?, ?)", (name, column, kind)
