@@ -19,11 +19,14 @@ FAILED: Final = 1
 USAGE: Final = 2
 INCOMPLETE: Final = 3  # done, but something was set aside or is missing
 # the names and numbers of BSD's sysexits.h
+DATA_ERROR: Final = 65
 IO_ERROR: Final = 74
 TRY_AGAIN: Final = 75
 NO_PERMISSION: Final = 77
 CONFIGURATION: Final = 78
+# what a shell reports of a process that SIGINT or SIGPIPE ended
 INTERRUPTED: Final = 130
+BROKEN_PIPE: Final = 141
 
 _CODES: list[tuple[type[EdgeshardError], int]] = [
     (MergeInProgressError, TRY_AGAIN),

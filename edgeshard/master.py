@@ -57,6 +57,8 @@ def open_master(path: Path, *, writable: bool) -> Connection:
             if database.scalar(connection, "SELECT role FROM edgeshard_database") != format.MASTER:
                 raise FormatError("open master", path, "it is an edgeshard database, but not a master")
             if writable:
+                # a snapshot that was put back is none yet, and FULL is durable only in a WAL database
+                database.ensure_wal(connection, str(path))
                 database.set_synchronous(connection, "FULL")
                 database.leave_quietly(connection)
                 connection.pragma("cache_size", -32_000)
@@ -64,6 +66,8 @@ def open_master(path: Path, *, writable: bool) -> Connection:
                 connection.wal_autocheckpoint(_CHECKPOINT_PAGES)
                 # whoever made the log may have died before its name was durable
                 files.sync_folder(os.path.dirname(path))
+            else:
+                database.heed_signals(connection)
         except BaseException:
             connection.close()
             raise

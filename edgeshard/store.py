@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 from collections import namedtuple
@@ -10,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgeshard import database, files, format, master, tables, verify
+from edgeshard import database, files, format, master, snapshot, tables, verify
 from edgeshard.database import quote
 from edgeshard.errors import ConfigurationError, DamagedError, QueryError, ShardInUseError
 from edgeshard.merge import cycle
@@ -114,18 +115,9 @@ class Store:
         if fresh:
             self.merge(lock_wait=-1)
         master.ensure_master(self.master_path)
-        connection = master.open_master(self.master_path, writable=False)
-        try:
-            with database.explained("query", str(self.master_path)):
-                try:
-                    names, rows = database.select(connection, sql, tables.bindable(params))
-                except UnicodeDecodeError as error:
-                    raise QueryError("query", self.master_path, _NOT_TEXT) from error
-                except database.QUERY_MISTAKES as error:
-                    raise QueryError("query", self.master_path, _explain_query(connection, error)) from error
-            return list(map(_row_class(names), rows))
-        finally:
-            connection.close()
+        with querying(self.master_path) as connection:
+            names, rows = database.select(connection, sql, tables.bindable(params))
+        return list(map(_row_class(names), rows))
 
     def read(self, cls: type[_R]) -> Iterator[_R]:
         """All rows of a class's table in the master, as instances, in the order in which they arrived there.
@@ -181,6 +173,54 @@ class Store:
         finally:
             connection.close()
 
+    def snapshot(
+        self,
+        target: str | os.PathLike[str],
+        *,
+        force: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Copy the master as it is at this moment, durably, while writers and mergers go on.
+
+        The copy is one file that needs none beside it, so that it can be read from a read-only medium, merged
+        elsewhere with ``sources``, or put back as a master. It appears under its name whole, or not at all.
+
+        Args:
+            target: the file to make, in a folder that exists.
+            force: replace a file that has this name.
+            progress: called with (pages copied, pages to copy) as it goes on.
+
+        Raises:
+            ConfigurationError: there is such a file already, or no such folder.
+            StorageBusyError: another snapshot is making this very file.
+            StorageError: the master cannot be read, or the copy not be written.
+        """
+        master.ensure_master(self.master_path)
+        snapshot.snapshot(self.master_path, target, force=force, progress=progress)
+
+
+@contextlib.contextmanager
+def querying(path: Path) -> Iterator[database.Connection]:
+    """The master at `path`, read-only, for SQL of the user's; what is wrong with that becomes a QueryError.
+
+    Nothing but SQL belongs into the block: an OSError of something else would be taken for the master's.
+
+    Raises:
+        QueryError: SQLite refused the statement.
+        StorageError: the master cannot be read.
+    """
+    connection = master.open_master(path, writable=False)
+    try:
+        with database.explained("query", str(path)):
+            try:
+                yield connection
+            except UnicodeDecodeError as error:
+                raise QueryError("query", path, _NOT_TEXT) from error
+            except database.QUERY_MISTAKES as error:
+                raise QueryError("query", path, _explain_query(connection, error)) from error
+    finally:
+        connection.close()
+
 
 def _open_shard(folder: Path, agent: str, durability: Durability) -> Shard:
     """Open an agent's shard for writing, and make it where there is none.
@@ -227,6 +267,10 @@ def _make_shard(path: Path, agent: str) -> None:
 
 
 def _explain_query(connection: database.Connection, error: Exception) -> str:
+    if database.is_write(error):
+        return f"{error}. A query only reads; rows come into the master through shards and a merge"
+    if isinstance(error, KeyError):
+        return f"no value was given for the parameter {error}"
     names = database.fetch(connection, "SELECT DISTINCT table_name FROM edgeshard_columns ORDER BY 1")
     listed = ", ".join(name for (name,) in names)
     return f"{error}. The master has the tables {listed}; a table comes with the first merge of its rows"

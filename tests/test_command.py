@@ -149,10 +149,11 @@ def test_progress_is_shown_on_a_terminal_where_the_work_is_long(filled: edgeshar
     slow = (
         "import sys\n"
         "import edgeshard.merge.__main__ as command\n"
+        "from edgeshard.commands import terminal\n"
         "calls = iter(range(0, 10**6, 2))\n"
         "class Clock:\n"
         "    monotonic = staticmethod(lambda: next(calls))\n"
-        "command.time = Clock\n"
+        "terminal.time = Clock\n"
         "sys.exit(command.main(sys.argv[1:]))\n"
     )
     done = subprocess.run(

@@ -1,0 +1,10 @@
+"""``python -m edgeshard``: the same as ``edgeshard``."""
+
+from __future__ import annotations
+
+import sys
+
+from edgeshard.commands import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""The console script ``edgeshard``: one file a verb, and here the one place where exceptions become exit codes.
+
+A verb is a module with ``configure(parser)``, which describes its arguments, and ``run(options)``, which does it and
+returns the exit code. What is heavy a verb imports as it runs: a merge from cron pays for no other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from edgeshard import exits, format
+from edgeshard.commands import merge, query, shell, snapshot, verify
+from edgeshard.errors import EdgeshardError
+
+#: In the order of the help.
+_VERBS = {"merge": merge, "verify": verify, "query": query, "shell": shell, "snapshot": snapshot}
+
+_EPILOG = """\
+examples:
+  edgeshard merge data                                          the shards in data/shards into data/master.db
+  edgeshard verify data                                         is anything missing or damaged?
+  edgeshard query data "select count(*) from agent_data"        as a table; also --json and --csv
+  edgeshard shell data                                          an SQL shell on the master, read-only
+  edgeshard snapshot data /media/usb/monday.db                  a copy to carry away, while all work
+
+  edgeshard VERB --help says more of each.
+
+exit codes:
+  0 done, also with nothing to do     1 failed                    2 wrong usage
+  3 done, but something was set aside or is missing              65 the master is damaged
+  74 input/output error, or no room  75 another is at work       77 not permitted
+  78 wrong configuration, such as a folder that does not exist  130 interrupted
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``edgeshard VERB ...``; the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="edgeshard",
+        description="Many writers, each with a SQLite file of its own; one master database with the rows of all.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"edgeshard {format.VERSION}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, verb in _VERBS.items():
+        verb.configure(verbs.add_parser(name, formatter_class=argparse.RawDescriptionHelpFormatter, help=verb.SUMMARY))
+    options = parser.parse_args(arguments)
+    return _run(options, f"edgeshard {options.verb}")
+
+
+def main_of_merge(arguments: Sequence[str] | None = None) -> int:
+    """Run ``python -m edgeshard.merge ...``, which is ``edgeshard merge ...``; the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m edgeshard.merge", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    merge.configure(parser)
+    return _run(parser.parse_args(arguments), "edgeshard.merge")
+
+
+def _run(options: argparse.Namespace, name: str) -> int:
+    """Do what a verb's `options` say; `name` begins each error."""
+    logging.basicConfig(stream=sys.stderr, level=_level(options), format="%(levelname)s %(name)s: %(message)s")
+    try:
+        code: int = options.run(options)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except EdgeshardError as error:
+        print(f"{name}: {error}".replace("\n", " "), file=sys.stderr)
+        return exits.exit_code(error)
+    except KeyboardInterrupt:
+        print(f"{name}: {options.interrupted}", file=sys.stderr)
+        return exits.INTERRUPTED
+    except BrokenPipeError:  # whoever read our output, such as head, has seen enough
+        _drop_output()
+        return exits.BROKEN_PIPE
+    except OSError as error:  # those of the store are EdgeshardErrors
+        _drop_output()
+        print(f"{name}: write the output: {error.strerror or error}", file=sys.stderr)
+        return exits.IO_ERROR
+
+
+def _level(options: argparse.Namespace) -> int:
+    return logging.DEBUG if options.verbose else logging.ERROR if options.quiet else logging.WARNING
+
+
+def _drop_output() -> None:
+    """What is still buffered goes nowhere: Python would try to write it once more as it exits, and complain."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

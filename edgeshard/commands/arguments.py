@@ -1,0 +1,52 @@
+"""What the verbs' arguments have in common, and the store that they name."""
+
+from __future__ import annotations
+
+import argparse
+
+from edgeshard import database, files
+from edgeshard.errors import ConfigurationError
+from edgeshard.store import Store
+
+
+def describe(parser: argparse.ArgumentParser, summary: str, epilog: str) -> None:
+    """Give a verb's parser what each has: its help, the store's folder, and defaults of what `main` looks at."""
+    parser.description, parser.epilog = summary, epilog
+    parser.add_argument("root", metavar="ROOT", type=name, help="the store's folder")
+    parser.set_defaults(quiet=False, verbose=False, interrupted="interrupted")
+
+
+def store_of(options: argparse.Namespace) -> Store:
+    """The store in a folder that exists: a typing error must not make a store of its own.
+
+    Raises:
+        ConfigurationError: there is no such folder.
+        AccessError: nobody may tell us.
+    """
+    store = Store(options.root)
+    with database.explained(options.verb, str(store.root)):
+        if not store.root.is_dir():
+            cause = "there is no such folder; agents make it when they first write"
+            raise ConfigurationError(options.verb, store.root, cause)
+    return store
+
+
+def store_with_master(options: argparse.Namespace) -> Store:
+    """The store in a folder that exists and has a master.
+
+    Raises:
+        ConfigurationError: there is no folder, or no master in it.
+        AccessError: nobody may tell us.
+    """
+    store = store_of(options)
+    if files.look(str(store.master_path)) is None:
+        cause = f"there is no master yet; `edgeshard merge {options.root}` makes it"
+        raise ConfigurationError(options.verb, store.master_path, cause)
+    return store
+
+
+def name(text: str) -> str:
+    """A path, which is not empty."""
+    if not text:  # a shell's variable that is not set: the store would be the current folder
+        raise argparse.ArgumentTypeError("it is empty")
+    return text

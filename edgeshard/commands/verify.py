@@ -1,0 +1,59 @@
+"""``edgeshard verify``: is anything missing, or damaged?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from edgeshard import exits
+from edgeshard.commands import arguments
+from edgeshard.errors import DamagedError
+from edgeshard.store import Store
+from edgeshard.verify import VerifyReport
+
+SUMMARY = "Check a store's master: SQLite's integrity, every row against its address, and which rows are missing."
+
+_EPILOG = """\
+It reads every row of the master once, and changes nothing. Writers and mergers may work meanwhile.
+
+examples:
+  %(prog)s data
+  %(prog)s data --json | jq .gaps
+
+exit codes:
+  0 all well                        1 failed            2 wrong usage
+  3 rows are missing; each gap is named, and filled once the database that has them is merged
+  65 the master is damaged, or contradicts itself       74 input/output error
+  77 not permitted                  78 there is no such folder, or no master in it
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
+    arguments.describe(parser, SUMMARY, _EPILOG)
+    parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check the master, and say what was found."""
+    report = _verify(arguments.store_with_master(options))
+    print(json.dumps(report.as_dict()) if options.json else _lines(report))
+    if report.errors:
+        return exits.DATA_ERROR
+    return exits.DONE if report.ok else exits.INCOMPLETE
+
+
+def _verify(store: Store) -> VerifyReport:
+    try:
+        return store.verify()
+    except DamagedError as error:  # what another command fails on is here what was asked for
+        return VerifyReport(0, 0, (str(error),), ())
+
+
+def _lines(report: VerifyReport) -> str:
+    errors = [f"error: {error}" for error in report.errors]
+    gaps = [
+        f"missing: rows {gap.first} to {gap.last} of stream {gap.stream} of agent {gap.agent!r}" for gap in report.gaps
+    ]
+    return "\n".join([str(report), *errors, *gaps])
