@@ -144,6 +144,11 @@ def is_write(error: Exception) -> bool:
     return isinstance(error, apsw.ReadOnlyError)
 
 
+def is_bad_schema(error: Exception) -> bool:
+    """Whether `error`, of SQL of ours, says that the tables or their texts are not as we made them."""
+    return isinstance(error, (apsw.SQLError, apsw.SchemaChangeError, TypeError, ValueError, OverflowError))
+
+
 def is_sound(connection: Connection, schema: str) -> bool:
     """Whether SQLite finds nothing wrong with an attached database."""
     try:

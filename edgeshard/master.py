@@ -54,7 +54,7 @@ def open_master(path: Path, *, writable: bool) -> Connection:
         connection = database.connect(str(path), writable=writable)
         try:
             database.check_identity(connection, "main", format.IDENTITY, str(path))
-            if database.scalar(connection, "SELECT role FROM edgeshard_database") != format.MASTER:
+            if not database.scalar(connection, "SELECT role = ? FROM edgeshard_database", (format.MASTER,)):
                 raise FormatError("open master", path, "it is an edgeshard database, but not a master")
             if writable:
                 # a snapshot that was put back is none yet, and FULL is durable only in a WAL database

@@ -163,13 +163,20 @@ class Store:
         """Check the master: SQLite's integrity, every row against its address, and which rows are missing.
 
         Raises:
-            StorageError: the master cannot be read at all.
+            DamagedError: the master is damaged so much that it cannot be read.
+            StorageError: it cannot be read for another reason.
         """
         master.ensure_master(self.master_path)
         connection = master.open_master(self.master_path, writable=False)
         try:
             with database.explained("verify", str(self.master_path)):
-                return verify.verify(connection)
+                try:
+                    return verify.verify(connection)
+                except database.OF_THE_DATA as error:
+                    if not database.is_bad_schema(error):
+                        raise
+                    cause = f"its own tables are not what they were: {error}"
+                    raise DamagedError("verify", self.master_path, cause) from error
         finally:
             connection.close()
 

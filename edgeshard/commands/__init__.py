@@ -64,11 +64,11 @@ def main_of_merge(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace, name: str) -> int:
     """Do what a verb's `options` say; `name` begins each error."""
+    _ensure_output()
     logging.basicConfig(stream=sys.stderr, level=_level(options), format="%(levelname)s %(name)s: %(message)s")
     try:
         code: int = options.run(options)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
         return code
     except EdgeshardError as error:
         print(f"{name}: {error}".replace("\n", " "), file=sys.stderr)
@@ -81,12 +81,22 @@ def _run(options: argparse.Namespace, name: str) -> int:
         return exits.BROKEN_PIPE
     except OSError as error:  # those of the store are EdgeshardErrors
         _drop_output()
-        print(f"{name}: write the output: {error.strerror or error}", file=sys.stderr)
+        print(f"{name}: {error.filename or 'the output'}: {error.strerror or error}", file=sys.stderr)
         return exits.IO_ERROR
 
 
 def _level(options: argparse.Namespace) -> int:
     return logging.DEBUG if options.verbose else logging.ERROR if options.quiet else logging.WARNING
+
+
+def _ensure_output() -> None:
+    """Have something to write to that takes any text, whatever the caller closed or set."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # it is ours until the process ends
+        else:
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _drop_output() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from edgeshard import exits
+from edgeshard import database, exits
 from edgeshard.commands import arguments, terminal
 from edgeshard.report import MergeReport
 
@@ -72,7 +72,9 @@ def _seconds(text: str) -> float:
 
 def _merge(options: argparse.Namespace) -> MergeReport:
     store = arguments.store_of(options)
-    if not options.sources and not (store.root / "shards").exists() and not store.master_path.exists():
+    with database.explained("merge", str(store.root)):
+        is_empty = not (store.root / "shards").exists() and not store.master_path.exists()
+    if is_empty and not options.sources:
         return MergeReport(dry_run=options.dry_run)
     progress = terminal.progress("rows merged", quiet=options.quiet)
     report = store.merge(options.sources, dry_run=options.dry_run, lock_wait=options.lock_wait, progress=progress)
