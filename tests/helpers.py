@@ -57,6 +57,13 @@ def merge_command(*arguments: object, **options: Any) -> subprocess.CompletedPro
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
 
 
+def command(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """``python -m edgeshard``, which is ``edgeshard``."""
+    started = [sys.executable, "-m", "edgeshard", *map(str, arguments)]
+    settings = {"capture_output": True, "text": True, "check": False, "timeout": 120, **options}
+    return subprocess.run(started, **settings)
+
+
 def numbers(store: edgeshard.Store) -> list[int]:
     """The field n of all dicts in the master, in order of n, doubled ones doubled."""
     return sorted(record.data["n"] for record in store.read(edgeshard.AgentData))

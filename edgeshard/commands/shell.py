@@ -59,6 +59,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run_each(shell: Any, lines: list[str]) -> int:
+    shell.interactive = False  # Ctrl-C ends it
     for line in lines:
         try:
             shell.process_complete_line(line)
