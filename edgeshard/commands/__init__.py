@@ -16,7 +16,7 @@ from edgeshard import exits, format
 from edgeshard.commands import merge, query, shell, snapshot, verify
 from edgeshard.errors import EdgeshardError
 
-#: In the order of the help.
+#: In the order of the help. A new verb is a module beside these, and a line here.
 _VERBS = {"merge": merge, "verify": verify, "query": query, "shell": shell, "snapshot": snapshot}
 
 _EPILOG = """\
@@ -39,27 +39,37 @@ exit codes:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``edgeshard VERB ...``; the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="edgeshard",
-        description="Many writers, each with a SQLite file of its own; one master database with the rows of all.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"edgeshard {format.VERSION}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for name, verb in _VERBS.items():
-        verb.configure(verbs.add_parser(name, formatter_class=argparse.RawDescriptionHelpFormatter, help=verb.SUMMARY))
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     return _run(options, f"edgeshard {options.verb}")
 
 
 def main_of_merge(arguments: Sequence[str] | None = None) -> int:
     """Run ``python -m edgeshard.merge ...``, which is ``edgeshard merge ...``; the exit code."""
-    parser = argparse.ArgumentParser(
+    return _run(parser_of_merge().parse_args(arguments), "edgeshard.merge")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of ``edgeshard``, with one for each verb."""
+    made = argparse.ArgumentParser(
+        prog="edgeshard",
+        description="Many writers, each with a SQLite file of its own; one master database with the rows of all.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--version", action="version", version=f"edgeshard {format.VERSION}")
+    verbs = made.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, verb in _VERBS.items():
+        verb.configure(verbs.add_parser(name, formatter_class=argparse.RawDescriptionHelpFormatter, help=verb.SUMMARY))
+    return made
+
+
+def parser_of_merge() -> argparse.ArgumentParser:
+    """The parser of ``python -m edgeshard.merge``."""
+    made = argparse.ArgumentParser(
         prog="python -m edgeshard.merge", formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    merge.configure(parser)
-    return _run(parser.parse_args(arguments), "edgeshard.merge")
+    merge.configure(made)
+    return made
 
 
 def _run(options: argparse.Namespace, name: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
 import sys
@@ -169,6 +168,8 @@ def _json_value(value: Any) -> Any:
 
 
 def _write_csv(rows: Iterator[tuple[Any, ...]]) -> None:
+    import csv
+
     writer = csv.writer(sys.stdout)
     for row in rows:
         if row:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from typing import TextIO
@@ -19,6 +18,8 @@ def is_coloured(stream: TextIO) -> bool:
 
 def width(stream: TextIO) -> int:
     """How many characters a line may have."""
+    import shutil  # 4 ms, which a merge need not wait for
+
     return shutil.get_terminal_size().columns if stream.isatty() else _NO_WIDTH
 
 
