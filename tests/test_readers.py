@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
+import urllib.parse
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -88,6 +92,8 @@ COMMANDS = {
     "the command sqlite-utils": [sys.executable, "-m", "sqlite_utils", "query"],
     **{name: [sys.executable, "-c", IN_PYTHON.format(reader=reader)] for name, reader in PYTHON.items()},
 }
+# of itself Datasette calls a row by a column "name" or "title"
+METADATA = {"databases": {"master": {"tables": {"edgeshard_streams": {"label_column": "agent_id"}}}}}
 
 
 def until(condition: Callable[[], Any]) -> Any:
@@ -152,6 +158,62 @@ def test_the_live_master_is_read_by(store: edgeshard.Store, reader: str) -> None
 
     with at_work(store):
         watch(read)
+
+
+@contextlib.contextmanager
+def datasette(store: edgeshard.Store, folder: Path) -> Iterator[Callable[[str], str]]:
+    """Datasette's server for the master; a function that gets a page of it."""
+    metadata = folder / "metadata.json"
+    metadata.write_text(json.dumps(METADATA))
+    log = folder / "datasette.log"
+    with log.open("w") as file:
+        server = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "datasette", "serve", str(store.master_path), "-m", str(metadata)),
+                *("--host", "127.0.0.1", "--port", "0"),
+            ],
+            stdout=file,
+            stderr=file,
+        )
+    try:
+        until(lambda: server.poll() is not None or "running on http" in log.read_text())
+        address = re.findall(r"http://127.0.0.1:\d+", log.read_text())
+        assert address, log.read_text()
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a machine's proxy is not for us
+
+        def get(page: str) -> str:
+            with opener.open(address[0] + page, timeout=60) as answer:
+                return str(answer.read(), "utf-8")
+
+        yield get
+    finally:
+        server.terminate()
+        ended = server.wait(60)
+    assert ended in (0, -signal.SIGTERM), log.read_text()  # uvicorn ends in order, then by the signal it was sent
+    assert not re.findall("(?i).*(?:locked|error|traceback).*", log.read_text())
+
+
+def test_datasette_serves_the_live_master(store: edgeshard.Store, tmp_path: Path) -> None:
+    with at_work(store), datasette(store, tmp_path) as get:
+        watch(lambda: get(f"/master.json?_shape=array&sql={urllib.parse.quote(LOOK)}"))
+
+
+def test_datasette_shows_new_rows_when_they_come(store: edgeshard.Store, tmp_path: Path) -> None:
+    def newest() -> int:
+        (row,) = json.loads(get("/master/agent_data.json?_shape=array&_sort_desc=_id&_size=1"))
+        assert row["agent_id"] in ("alice", "bob")
+        return int(row["_id"])
+
+    with at_work(store), datasette(store, tmp_path) as get:
+        first = newest()
+        until(lambda: newest() > first)
+
+
+def test_datasette_names_the_agent_of_each_row(store: edgeshard.Store, tmp_path: Path) -> None:
+    with at_work(store), datasette(store, tmp_path) as get:
+        pages = [get(f"/master/reading?_stream__exact={stream}") for stream in (1, 2)]
+    labels = [set(re.findall(r'<a href="/master/edgeshard_streams/\d+">(.*?)</a>', page)) for page in pages]
+    assert [{"alice"}, {"bob"}] == sorted(labels, key=sorted)
 
 
 def test_the_dump_of_a_master_is_loaded_by_the_shell(store: edgeshard.Store, tmp_path: Path) -> None:
