@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import re
 import shutil
@@ -74,6 +75,18 @@ def look(): return json.loads(pandas.read_sql(sql, connection).to_json(orient="r
 import sqlite_utils
 db = sqlite_utils.Database(path)
 def look(): return next(iter(db.query(sql)))
+""",
+    "DuckDB": """
+import duckdb, duckdb_extension_sqlite_scanner, pathlib
+package = pathlib.Path(duckdb_extension_sqlite_scanner.__file__).parent
+(extension,) = package.rglob("*.duckdb_extension")
+connection = duckdb.connect()
+connection.load_extension(str(extension))
+connection.execute(f"attach '{path}' as master (type sqlite, read_only)")
+connection.execute("use master")
+def look():
+    found = connection.execute(sql)
+    return dict(zip([column[0] for column in found.description], found.fetchone()))
 """,
 }
 IN_PYTHON = """
@@ -148,6 +161,8 @@ def watch(reader: Callable[[], str]) -> None:
 def test_the_live_master_is_read_by(store: edgeshard.Store, reader: str) -> None:
     if shutil.which(COMMANDS[reader][0]) is None:
         pytest.skip(f"{reader} is not on this machine")
+    if reader == "DuckDB" and importlib.util.find_spec("duckdb_extension_sqlite_scanner") is None:
+        pytest.skip("DuckDB's extension for SQLite is not installed: there is no wheel of it for this machine")
 
     def read() -> str:
         command = [*COMMANDS[reader], str(store.master_path), LOOK]
