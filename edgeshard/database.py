@@ -437,6 +437,17 @@ def leave_quietly(connection: Connection) -> None:
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
 
 
+def take_alone(connection: Connection) -> None:
+    """Begin a transaction beside which nobody else can so much as connect; a BUSY error where somebody is connected."""
+    connection.pragma("locking_mode", "EXCLUSIVE")
+    connection.execute("BEGIN EXCLUSIVE")
+
+
+def empty_log(connection: Connection) -> None:
+    """Copy the whole log into the database and empty it; a BUSY error where somebody is in the way."""
+    connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+
 def shrink_log(connection: Connection) -> None:
     """Copy the whole log into the database and empty it, if nobody reads at this moment."""
     checkpoint(connection)

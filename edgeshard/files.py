@@ -1,9 +1,10 @@
-"""The folder of a store: which files it has, what they are called, who may have them open.
+"""The files of a store: what they are called, who may have them open, and what their errors mean.
 
     ROOT/shards/NAME.db       one agent's shard (with SQLite's -wal and -shm beside it)
     ROOT/shards/NAME.lock     held while a handle has that shard open
     ROOT/master.db            the merged rows
     ROOT/merge.lock           held while a merger works
+    ROOT/watch.lock           held as long as a merger watches the store
 
 Nothing here opens a database. A file that SQLite has open in this process must never be opened and closed by other
 means: that drops the process's POSIX locks on it (https://sqlite.org/howtocorrupt.html, 2.2). So: stat only.
@@ -12,15 +13,12 @@ means: that drops the process's POSIX locks on it (https://sqlite.org/howtocorru
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import re
-import stat
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import attrs
 from filelock import FileLock, Timeout
 
 from edgeshard.errors import AccessError, ConfigurationError, DiskFullError, StorageError, StorageIOError
@@ -30,11 +28,6 @@ AGENT_NAME_MAX = 200
 _PLAIN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 # names that Windows gives to devices: a store may be carried there on a stick
 _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])")
-
-_SIDE_FILES = ("-wal", "-shm", "-journal")
-
-#: A file changed this recently may change again without its times showing it (2 s is FAT's resolution).
-FRESH_S = 3.0
 
 
 def shard_stem(agent: str) -> str:
@@ -119,108 +112,24 @@ def lock(path: Path, wait_s: float = 0.0) -> FileLock | None:
     return held
 
 
-@attrs.frozen
-class ShardFile:
-    """A file in ``shards/`` as one look at the folder found it.
-
-    Attributes:
-        path: the file.
-        state: what changes whenever the file or its log does, and otherwise does not; "" where that cannot be told.
-        problem: why it cannot be a shard, or "".
-    """
-
-    path: str
-    state: str
-    problem: str = ""
-
-    @property
-    def name(self) -> str:
-        """The file's name in its folder."""
-        return os.path.basename(self.path)
-
-
-def shard_files(folder: Path) -> Iterator[ShardFile]:
-    """All that could be a shard, by name. Costs two stat calls a file.
+def is_locked(path: str | os.PathLike[str]) -> bool:
+    """Whether somebody holds the lock file at `path`. Asks for a shared lock for an instant, and makes no file.
 
     Raises:
-        AccessError, StorageIOError: the folder cannot be read.
+        AccessError, StorageIOError: nobody may tell us.
     """
     try:
-        names = {entry.name for entry in os.scandir(folder)}
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
-        return
+        return False
     except OSError as error:
-        raise explain_os_error(error, "read folder", folder) from error
-    # a log without its database shows under the name that the database would have
-    stems = {name.removesuffix("-wal") for name in names if name.endswith((".db", ".db-wal"))}
-    for name in sorted(stems):
-        found = _look(os.path.join(folder, name), {suffix for suffix in _SIDE_FILES if name + suffix in names})
-        if found is not None:
-            yield found
-
-
-def look(path: str) -> ShardFile | None:
-    """What is at `path`, without opening it; None where there is nothing, and no log of it either."""
-    return _look(path, {suffix for suffix in _SIDE_FILES if os.path.lexists(path + suffix)})
-
-
-def _look(path: str, present: set[str]) -> ShardFile | None:
-    found = _stat(path)
-    sides = {suffix: side for suffix in sorted(present) if (side := _stat(path + suffix)) is not None}
-    log = sides.get("-wal")
-    log = None if log is not None and stat.S_ISREG(log.st_mode) and log.st_size == 0 else log
-    if found is None:
-        # SQLite would delete it on making the database anew
-        cause = "its database is missing, but its log (-wal) is there, with rows in it; bring the .db file back"
-        return None if log is None else ShardFile(_printable(path), "", cause)
-    problem = _problem(path, found, sides)
-    if problem:
-        return ShardFile(_printable(path), "", problem)
-    state = f"{_state_of(found)}:{found.st_ctime_ns}"
-    # not the log's ctime: SQLite, run by root, sets the log's owner each time it opens it
-    return ShardFile(path, state if log is None else f"{state} {_state_of(log)}")
-
-
-def _problem(path: str, found: os.stat_result, sides: dict[str, os.stat_result]) -> str:
-    if stat.S_ISLNK(found.st_mode):
-        return "it is a symbolic link, and those are not followed"
-    if not stat.S_ISREG(found.st_mode):
-        return "it is not a regular file"
-    for suffix, side in sides.items():
-        if not stat.S_ISREG(side.st_mode):
-            return f"the file beside it with {suffix} to its name is not a regular file"  # SQLite would wait for a FIFO
-    if found.st_size == 0:
-        # SQLite deletes the log of an empty database when it opens it
-        has_log = "-wal" in sides and sides["-wal"].st_size > 0
-        return "it is empty (zero length)" + (", but its log (-wal) is not" if has_log else "")
-    if _printable(path) != path:
-        return "its name is not valid UTF-8"
-    return ""
-
-
-def _printable(path: str) -> str:
-    return os.fsencode(path).decode(errors="backslashreplace")
-
-
-def _stat(path: str) -> os.stat_result | None:
+        raise explain_os_error(error, "look at lock", path) from error
     try:
-        return os.lstat(path)
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
-            return None
-        raise explain_os_error(error, "look at", path) from error
-
-
-def _state_of(found: os.stat_result) -> str:
-    return f"{found.st_ino}:{found.st_size}:{found.st_mtime_ns}"
-
-
-def is_settled(state: str, now_s: float | None = None) -> bool:
-    """Whether a further change would show in this state: not while its times are those of this moment.
-
-    The clock of a file system ticks every few milliseconds, or seconds. A change in the same tick as our look leaves
-    the times as they were (git has the same question about its index).
-    """
-    now_ns = int((time.time() if now_s is None else now_s) * 1e9)
-    changed = max((int(part) for item in state.split() for part in item.split(":")[2:]), default=now_ns)
-    return changed < now_ns - int(FRESH_S * 1e9)
+        raise explain_os_error(error, "look at lock", path) from error
+    finally:
+        os.close(handle)
+    return False

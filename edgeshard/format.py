@@ -117,9 +117,9 @@ MASTER_TABLES: Final = (
     + """
 CREATE TABLE edgeshard_shards(
     name TEXT PRIMARY KEY,
-    state TEXT NOT NULL,                    -- the file's, when it was last found to hold no news
-    problem TEXT NOT NULL,                  -- why it was set aside, or ''
-    looked_at TEXT NOT NULL
+    state TEXT NOT NULL DEFAULT '',         -- the file's, when it was last found to hold no news
+    problem TEXT NOT NULL DEFAULT '',       -- why it was set aside, or ''
+    merged_at TEXT                          -- when rows of it last came, ISO 8601, UTC
 ) STRICT, WITHOUT ROWID;
 """
 )

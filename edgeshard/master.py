@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from edgeshard import database, definitions, files, format, tables
+from edgeshard import database, definitions, files, format, scan, tables
 from edgeshard.database import Connection
 from edgeshard.errors import DamagedError, FormatError
 from edgeshard.ranges import Range, subtract
@@ -26,7 +26,7 @@ def ensure_master(path: Path) -> None:
         AccessError, StorageIOError, DiskFullError: it cannot be made.
         DamagedError: the file is there and empty, or its log is there without it.
     """
-    found = files.look(str(path))
+    found = scan.look(str(path))
     if found is not None:
         if found.problem:
             raise DamagedError("open master", path, f"{found.problem}. Move it away, or restore it from a snapshot")
@@ -92,15 +92,33 @@ def gaps(connection: Connection) -> tuple[Gap, ...]:
 
 
 def looked_at(connection: Connection) -> dict[str, tuple[str, str]]:
-    """What the last merges found: (state, problem) of the shard files without news, by name."""
+    """What the last merges found: (state, problem) of the shard files, by name; a state only where there is no news."""
     rows = database.fetch(connection, "SELECT name, state, problem FROM edgeshard_shards")
     return {name: (state, problem) for name, state, problem in rows}
 
 
 def remember_looks(connection: Connection, looks: Iterable[tuple[str, str, str]], gone: Iterable[str]) -> None:
-    """Remember (name, state, problem) of shard files that need no further look until they change."""
-    now = datetime.datetime.now(datetime.UTC).isoformat()
+    """Remember (name, state, problem) of shard files; those with a state need no further look until they change."""
     connection.executemany(
-        "INSERT OR REPLACE INTO edgeshard_shards VALUES (?, ?, ?, ?)", [(*look, now) for look in looks]
+        "INSERT INTO edgeshard_shards(name, state, problem) VALUES (?, ?, ?) "
+        "ON CONFLICT(name) DO UPDATE SET state = excluded.state, problem = excluded.problem",
+        looks,
     )
     connection.executemany("DELETE FROM edgeshard_shards WHERE name = ?", [(name,) for name in gone])
+
+
+def note_merge(connection: Connection, name: str) -> None:
+    """Note that rows of the shard file came just now, in the transaction that brings them."""
+    connection.execute(
+        "INSERT INTO main.edgeshard_shards(name, merged_at) VALUES (?1, ?2) "
+        "ON CONFLICT(name) DO UPDATE SET merged_at = ?2",
+        (name, datetime.datetime.now(datetime.UTC).isoformat()),
+    )
+
+
+def marks(connection: Connection) -> tuple[bytes, int]:
+    """Which master this is, and how often it was merged into."""
+    ((database_id, generation),) = database.fetch(
+        connection, "SELECT database_id, generation FROM main.edgeshard_database"
+    )
+    return database_id, generation

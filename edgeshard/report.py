@@ -47,20 +47,24 @@ class MergeReport:
     Attributes:
         rows: rows copied into the master.
         truncated: rows deleted from shards, because the master holds them.
+        removed: shards removed, because their agent is gone and the master holds all of theirs.
         shards: shards and other sources that were looked into, because they had changed.
         quarantined: databases that were not merged, with the reason. They are tried again once they change.
         gaps: rows known to exist that the master does not hold.
         seconds: how long it took.
         dry_run: whether nothing was done.
+        stopped: whether it was asked to stop before it was through; the rest is merged next time.
     """
 
     rows: int = 0
     truncated: int = 0
+    removed: int = 0
     shards: int = 0
     quarantined: tuple[SetAside, ...] = ()
     gaps: tuple[Gap, ...] = ()
     seconds: float = 0.0
     dry_run: bool = False
+    stopped: bool = False
 
     @property
     def complete(self) -> bool:
@@ -74,6 +78,10 @@ class MergeReport:
     def __str__(self) -> str:
         done = "would merge" if self.dry_run else "merged"
         line = f"{done} {self.rows} rows from {self.shards} shards, truncated {self.truncated}, in {self.seconds:.3f} s"
+        if self.removed:
+            line += f"; removed {self.removed} shards of agents that are gone"
+        if self.stopped:
+            line += "; asked to stop, the rest is merged next time"
         if self.quarantined:
             line += f"; {len(self.quarantined)} set aside"
         if self.gaps:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgeshard import database, files, format, master, snapshot, tables, verify
+from edgeshard import database, files, format, master, scan, snapshot, tables, verify
 from edgeshard.database import quote
 from edgeshard.errors import ConfigurationError, DamagedError, QueryError, ShardInUseError
 from edgeshard.merge import cycle
@@ -23,6 +23,9 @@ _R = TypeVar("_R")
 
 #: Rows that `Store.read` takes from the master at a time, each time in a snapshot of its own.
 _READ_ROWS = 1_000
+
+#: How long an agent waits for its own shard's lock before it says that another handle has it, in seconds.
+_REMOVAL_WAIT_S = 0.5
 
 _NOT_TEXT = (
     "a text in it is not valid UTF-8; its writer did not go through edgeshard. Read it with CAST(column AS BLOB)"
@@ -242,7 +245,8 @@ def _open_shard(folder: Path, agent: str, durability: Durability) -> Shard:
     stem = files.shard_stem(agent)
     files.make_folder(folder)
     folder = Path(os.path.realpath(folder))  # SQLite is told to follow no link
-    held = files.lock(folder / f"{stem}.lock")
+    # a merger that removes the empty shard of an agent that is gone has it for some milliseconds
+    held = files.lock(folder / f"{stem}.lock", _REMOVAL_WAIT_S)
     path = folder / f"{stem}.db"
     if held is None:
         raise ShardInUseError("open shard", path, f"agent {agent!r} has it open already, in this process or another")
@@ -256,7 +260,7 @@ def _open_shard(folder: Path, agent: str, durability: Durability) -> Shard:
 
 def _make_shard(path: Path, agent: str) -> None:
     """Make the shard's file, unless it is there."""
-    found = files.look(str(path))
+    found = scan.look(str(path))
     if found is None:
         for half_made in path.parent.glob(
             f"{glob.escape(path.name)}.*.new*"

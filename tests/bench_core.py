@@ -42,7 +42,7 @@ import apsw
 import attrs
 
 import edgeshard
-from edgeshard import files, format, master, shard
+from edgeshard import format, master, scan, shard
 
 _T = TypeVar("_T")
 
@@ -614,7 +614,7 @@ def _settled_store(root: Path, shards: int) -> edgeshard.Store:
     for _ in range(10):
         if not store.merge().shards:
             return store
-        time.sleep(files.FRESH_S + 0.5)
+        time.sleep(scan.FRESH_S + 0.5)
     raise AssertionError("merges go on looking into idle shards")
 
 

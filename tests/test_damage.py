@@ -12,7 +12,7 @@ import pytest
 from helpers import NOON, Reading, numbers, shard_path, sql
 
 import edgeshard
-from edgeshard import database, files, format
+from edgeshard import database, format, scan
 from edgeshard.errors import DamagedError, QueryError
 
 
@@ -392,7 +392,7 @@ def test_a_text_that_is_no_utf8_is_named_when_it_is_read(store: edgeshard.Store)
 def test_what_is_wrong_with_the_master_is_not_remembered_of_the_shard(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "FRESH_S", -1.0)
+    monkeypatch.setattr(scan, "FRESH_S", -1.0)
     store.merge()
     edit(store.master_path, "create view reading as select 1")
     with store.shard("a") as shard:
@@ -406,7 +406,7 @@ def test_what_is_wrong_with_the_master_is_not_remembered_of_the_shard(
 def test_what_one_version_cannot_read_the_next_one_looks_at_again(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "FRESH_S", -1.0)
+    monkeypatch.setattr(scan, "FRESH_S", -1.0)
     write(store, "a", 1)
     later_format(shard_path(store, "a"))
     for _ in range(2):

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edgeshard
-from edgeshard import files
+from edgeshard import files, scan
 from edgeshard.errors import ConfigurationError
 
 agent_names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=200)
@@ -130,8 +130,9 @@ def test_a_read_only_folder_is_a_matter_of_permission() -> None:
 
 
 def test_a_change_in_the_moment_of_the_look_does_not_go_unseen() -> None:
-    look = "1:4096:5000000000:5000000000 2:100:6000000000"
+    changed_ns = 6_000_000_000
+    state = (1, 4096, 5_000_000_000, 5_000_000_000, 2, 100, changed_ns)
 
-    assert not files.is_settled(look, 6.1)
-    assert not files.is_settled(look, 5.0)
-    assert files.is_settled(look, 6.0 + files.FRESH_S + 0.1)
+    assert not scan.is_settled(state, changed_ns + 100)
+    assert not scan.is_settled(state, changed_ns - 1_000_000_000)
+    assert scan.is_settled(state, changed_ns + int(scan.FRESH_S * 1e9) + 100)

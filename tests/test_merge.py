@@ -14,7 +14,7 @@ import pytest
 from helpers import NOON, Reading, numbers, shard_path, sql
 
 import edgeshard
-from edgeshard import database, files, master
+from edgeshard import database, files, master, scan
 from edgeshard.errors import DamagedError, DiskFullError, MergeInProgressError
 from edgeshard.merge import copy, cycle, plan, truncate
 
@@ -142,7 +142,7 @@ def test_an_idle_merge_writes_nothing(store: edgeshard.Store) -> None:
 
 
 def test_a_shard_without_news_is_not_looked_into(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "FRESH_S", -1.0)  # as if its last change were long ago
+    monkeypatch.setattr(scan, "FRESH_S", -1.0)  # as if its last change were long ago
     write(store, "a", 1)
     assert [1, 1, 0, 0] == [store.merge().shards for _ in range(4)]
     with store.shard("a") as shard:
@@ -263,7 +263,7 @@ def test_rows_written_between_commit_and_truncation_stay(
         shard.write({"n": 1})
         shard.write(Reading("a", 1, NOON))
 
-        def late(*arguments: Any) -> int | None:
+        def late(*arguments: Any) -> truncate.Truncated | None:
             shard.write({"n": 2})
             return real(*arguments)
 
@@ -282,7 +282,7 @@ def test_a_table_made_between_commit_and_truncation_stays(
     with store.shard("agent") as shard:
         shard.write({"n": 1})
 
-        def late(*arguments: Any) -> int | None:
+        def late(*arguments: Any) -> truncate.Truncated | None:
             shard.write(Reading("a", 1, NOON))
             return real(*arguments)
 
@@ -300,7 +300,7 @@ def test_a_busy_shard_is_truncated_piece_by_piece(store: edgeshard.Store, monkey
     with store.shard("agent") as shard:
         shard.write_many([{"n": n} for n in range(95)])
 
-        def late(*arguments: Any) -> int | None:
+        def late(*arguments: Any) -> truncate.Truncated | None:
             shard.write({"n": 95})
             return real(*arguments)
 
@@ -324,7 +324,7 @@ def test_a_truncation_killed_half_way_is_finished_and_its_rows_do_not_come_back(
         shard.write_many([{"n": n} for n in range(20)])
         real = truncate.truncate
 
-        def late(*arguments: Any) -> int | None:
+        def late(*arguments: Any) -> truncate.Truncated | None:
             shard.write({"n": 20})
             return real(*arguments)
 
@@ -542,7 +542,7 @@ def test_two_versions_of_a_class_meet_in_the_master(store: edgeshard.Store) -> N
 def test_a_contradicting_type_holds_that_shard_back_and_no_other(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "FRESH_S", -1.0)
+    monkeypatch.setattr(scan, "FRESH_S", -1.0)
     with store.shard("a") as shard:
         shard.write(job(x=int)(1))
     store.merge()

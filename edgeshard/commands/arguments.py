@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from edgeshard import database, files
+from edgeshard import database, scan
 from edgeshard.errors import ConfigurationError
 from edgeshard.store import Store
 
@@ -39,7 +39,7 @@ def store_with_master(options: argparse.Namespace) -> Store:
         AccessError: nobody may tell us.
     """
     store = store_of(options)
-    if files.look(str(store.master_path)) is None:
+    if scan.look(str(store.master_path)) is None:
         cause = f"there is no master yet; `edgeshard merge {options.root}` makes it"
         raise ConfigurationError(options.verb, store.master_path, cause)
     return store

@@ -9,7 +9,7 @@ import os
 import sys
 from typing import Any
 
-from edgeshard import database, exits, files, master
+from edgeshard import database, exits, files, master, scan
 from edgeshard.commands import arguments, terminal
 from edgeshard.database import Connection
 from edgeshard.store import Store
@@ -122,7 +122,7 @@ def _shards(store: Store, connection: Connection) -> list[tuple[str, str | None,
             _bytes(shard.path) + _bytes(shard.path + "-wal"),
             shard.problem or problems.get(shard.name) or None,
         )
-        for shard in files.shard_files(store.root / "shards")
+        for shard in scan.shard_files(store.root / "shards")
     ]
 
 

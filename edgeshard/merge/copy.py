@@ -50,6 +50,7 @@ class Copied:
     Attributes:
         rows: how many it copied.
         copied_bytes: about how large they were.
+        present: how many rows the source has, copied or not.
         finished: whether the target now holds all that the source has.
         durable: of which streams rows are in a shard's file, and the seq up to which the target, once the transaction
             is committed, holds whatever the shard has not given up before.
@@ -57,6 +58,7 @@ class Copied:
 
     rows: int
     copied_bytes: int
+    present: int
     finished: bool
     durable: dict[bytes, int]
 
@@ -92,7 +94,8 @@ def copy(target: Target, origin: Source, room_bytes: int) -> Copied:
         _note_gone(target, number, stream, held)
         if stream.in_file:
             durable[stream.stream_id] = prefix(held, stream.blocks[0].first) if stream.blocks else stream.last_seq
-    return Copied(rows, rows * row_bytes, finished, durable)
+    present = sum(len(block) for stream in streams for block in stream.blocks)
+    return Copied(rows, rows * row_bytes, present, finished, durable)
 
 
 def missing_rows(connection: Connection, origin: Source) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import attrs
 
-from edgeshard import database, files, format, master
+from edgeshard import database, files, format, master, scan
 from edgeshard.database import Connection
 from edgeshard.errors import (
     DamagedError,
@@ -19,10 +19,10 @@ from edgeshard.errors import (
     FormatError,
     MergeInProgressError,
 )
-from edgeshard.files import ShardFile
 from edgeshard.merge import copy, plan, source, truncate
 from edgeshard.merge.source import Source
 from edgeshard.report import Gap, MergeReport, SetAside
+from edgeshard.scan import ShardFile
 
 logger = logging.getLogger("edgeshard.merge")
 
@@ -104,7 +104,7 @@ def merge(
     """
     began = time.monotonic()
     master_path = root / "master.db"
-    jobs = [_Job(file, truncating=True) for file in files.shard_files(Path(os.path.realpath(root / "shards")))]
+    jobs = [_Job(file, truncating=True) for file in scan.shard_files(Path(os.path.realpath(root / "shards")))]
     jobs += [_Job(_source_file(path), truncating=False) for path in sources]
     if dry_run:
         report = _dry_run(master_path, jobs)
@@ -126,7 +126,7 @@ def merge(
 def _source_file(path: str | os.PathLike[str]) -> ShardFile:
     # a source is named by the caller, who may well name a link to it
     real = os.path.realpath(path)
-    return files.look(real) or ShardFile(real, "", "there is no such file")
+    return scan.look(real) or ShardFile(real, (), "there is no such file")
 
 
 def _merge_locked(master_path: Path, jobs: list[_Job], progress: Progress | None) -> MergeReport:
@@ -161,7 +161,14 @@ def _report(
         logger.warning(
             "%s lacks rows %d to %d of stream %s of agent %r", master_path, gap.first, gap.last, gap.stream, gap.agent
         )
-    return MergeReport(totals.rows, totals.truncated, totals.looked_into, aside, found, dry_run=dry_run)
+    return MergeReport(
+        rows=totals.rows,
+        truncated=totals.truncated,
+        shards=totals.looked_into,
+        quarantined=aside,
+        gaps=found,
+        dry_run=dry_run,
+    )
 
 
 def _groups(jobs: list[_Job]) -> Iterator[list[_Job]]:
@@ -313,15 +320,15 @@ def _is_the_masters(connection: Connection, job: _Job, error: Exception) -> bool
 
 def _truncate(job: _Job, master_id: bytes, totals: _Totals) -> None:
     try:
-        deleted = truncate.truncate(job.opened, job.durable, master_id)
+        done = truncate.truncate(job.opened, job.durable, master_id)
     except (EdgeshardError, *database.OF_THE_DATA) as error:
         cause = error.cause if isinstance(error, EdgeshardError) else error
         job.set_aside(f"its rows are merged, but cannot be deleted from it: {cause}", lasting=False)
         return
-    if deleted is None:
+    if done is None:
         logger.info("%s is busy; it is truncated at the next merge", job.file.path)
     else:
-        totals.truncated += deleted
+        totals.truncated += done.rows
 
 
 # -- remembering ------------------------------------------------------------------------------------------------------
@@ -333,7 +340,7 @@ def _remember(connection: Connection, jobs: list[_Job], before: dict[str, tuple[
     looks = [
         (job.file.name, _seen(job), job.problem)
         for job in own
-        if (job.lasting or (job.finished and not job.durable and not job.problem)) and files.is_settled(job.file.state)
+        if (job.lasting or (job.finished and not job.durable and not job.problem)) and scan.is_settled(job.file.state)
     ]
     changed = [look for look in looks if before.get(look[0]) != look[1:]]
     gone = set(before) - {job.file.name for job in own}
@@ -344,7 +351,7 @@ def _remember(connection: Connection, jobs: list[_Job], before: dict[str, tuple[
 
 def _seen(job: _Job) -> str:
     """The state of a file as this version sees it: what one version cannot read, a later one may."""
-    return f"{format.VERSION} {job.file.state}" if job.file.state else ""
+    return f"{format.VERSION} {scan.state_text(job.file.state)}" if job.file.state else ""
 
 
 # -- dry run ----------------------------------------------------------------------------------------------------------

@@ -8,6 +8,11 @@ import attrs
 
 from edgeshard.ranges import Range, union
 
+#: A shard that its agent writes to all the time keeps rows that the master holds until its log is this large, ...
+HELD_LOG_BYTES = 4 << 20
+#: ... or until it kept them for this long, in seconds. Truncating it each time would cost its writer a fifth.
+HELD_MAX_S = 30.0
+
 #: A transaction of the master brings about this much, so that its log and our memory stay small.
 CHUNK_BYTES = 32 << 20
 
@@ -62,3 +67,14 @@ def cut_chunk(piece: Block, room: int, transaction_end_id: int | None) -> Block:
         return piece
     end_id = max(piece.first_id + max(room, 1) - 1, transaction_end_id or 0)
     return piece.cut(piece.first, min(piece.last, piece.first + end_id - piece.first_id))
+
+
+def is_truncation_due(copied_rows: int, log_bytes: int, held_s: float) -> bool:
+    """Whether to truncate a shard now, of whose agent we know that it may be busy.
+
+    Args:
+        copied_rows: how many rows this pass found new in it; none, and the agent pauses.
+        log_bytes: the size of the shard's log.
+        held_s: for how long it has kept rows that the master holds.
+    """
+    return copied_rows == 0 or log_bytes >= HELD_LOG_BYTES or held_s >= HELD_MAX_S

@@ -65,6 +65,7 @@ class Source:
     schema: str
     path: str
     role: str
+    database_id: bytes
     agent_id: str | None
     tables: tuple[SourceTable, ...]
 
@@ -105,8 +106,8 @@ def open_source(connection: Connection, schema: str, path: str) -> Source:
     if len(names) > TABLES_MAX:
         raise FormatError("read database", path, f"it has more than {TABLES_MAX} tables")
     tables = tuple(_table(connection, schema, path, name, kinds.get(name)) for (name,) in names)
-    role, _, agent_id = described[0]
-    return Source(schema, path, role, agent_id, tables)
+    role, database_id, agent_id = described[0]
+    return Source(schema, path, role, database_id, agent_id, tables)
 
 
 def _table(connection: Connection, schema: str, path: str, name: str, listed: Any) -> SourceTable:
@@ -279,6 +280,18 @@ def shard_blocks(connection: Connection, source: Source) -> dict[int, Block]:
             highest[number] = max(seq, highest.get(number, 0))
             upto = format.row_id(number, 0) - 1
     return {number: Block(1, seq, format.row_id(number, 1)) for number, seq in highest.items()}
+
+
+def has_given_up_only_what_is_held(connection: Connection, source: Source) -> bool:
+    """Whether the connection's own database holds, or has held, all that a shard gave up to any database."""
+    schema = quote(source.schema)
+    lacking = database.scalar(
+        connection,
+        f"SELECT 1 FROM {schema}.edgeshard_truncations t JOIN {schema}.edgeshard_streams s USING(stream_no) "
+        "LEFT JOIN main.edgeshard_streams m ON m.stream_id = s.stream_id LEFT JOIN main.edgeshard_ranges r "
+        "ON r.stream_no = m.stream_no AND r.first <= t.first AND r.last >= t.last WHERE r.first IS NULL LIMIT 1",
+    )
+    return lacking is None
 
 
 def transaction_end(connection: Connection, source: Source, row_id: int) -> int | None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import attrs
 
-from edgeshard import database, format
+from edgeshard import database, format, scan
 from edgeshard.database import Connection, quote
 from edgeshard.merge.source import Source, shard_blocks
+from edgeshard.scan import State
 
 #: Rows deleted in one transaction while a writer may wait for it; about 1 ms.
 _DELETE_ROWS = 1_000
@@ -21,7 +22,21 @@ _BUSY_TIMEOUT_S = 0.25
 _SHRINK_BYTES = 1 << 20
 
 
-def truncate(shard: Source, durable: dict[bytes, int], master_id: bytes) -> int | None:
+@attrs.frozen
+class Truncated:
+    """What `truncate` did.
+
+    Attributes:
+        rows: how many it deleted.
+        state: the state of the file, after that, in which it holds no row that does not count; () where it may hold
+            one. It is looked at before the rows are, and our own change is no news.
+    """
+
+    rows: int
+    state: State = ()
+
+
+def truncate(shard: Source, durable: dict[bytes, int], master_id: bytes) -> Truncated | None:
     """Delete the rows of each stream up to the seq in `durable`.
 
     Args:
@@ -30,7 +45,7 @@ def truncate(shard: Source, durable: dict[bytes, int], master_id: bytes) -> int 
         master_id: which master that is.
 
     Returns:
-        How many rows were deleted; None where the shard was busy and keeps some for the next time.
+        None where the shard was busy and keeps some for the next time.
 
     Raises:
         EdgeshardError: the shard cannot be written.
@@ -39,24 +54,39 @@ def truncate(shard: Source, durable: dict[bytes, int], master_id: bytes) -> int 
         connection = database.connect(shard.path, writable=True, busy_timeout_s=_BUSY_TIMEOUT_S)
         try:
             database.set_synchronous(connection, "NORMAL")
-            return _truncate(connection, attrs.evolve(shard, schema="main"), durable, master_id)
+            shard = attrs.evolve(shard, schema="main")
+            deleted, gone = _truncate(connection, shard, durable, master_id)
+            return Truncated(deleted, _state_without_news(connection, shard, gone))
         except database.BUSY:
             return None
         finally:
             connection.close()
 
 
-def _truncate(connection: Connection, shard: Source, durable: dict[bytes, int], master_id: bytes) -> int:
+def _state_without_news(connection: Connection, shard: Source, gone: dict[int, int]) -> State:
+    file = scan.look(shard.path)
+    quiet = _is_emptied(connection, shard, gone) and _knows_all_tables(connection, shard)
+    return file.state if quiet and file is not None else ()
+
+
+def _is_emptied(connection: Connection, shard: Source, gone: dict[int, int]) -> bool:
+    """Whether no row counts any more."""
+    return all(block.last <= gone.get(number, 0) for number, block in shard_blocks(connection, shard).items())
+
+
+def _truncate(
+    connection: Connection, shard: Source, durable: dict[bytes, int], master_id: bytes
+) -> tuple[int, dict[int, int]]:
     with database.immediate(connection):
         gone = _note(connection, durable, master_id)
-        emptied = all(block.last <= gone.get(number, 0) for number, block in shard_blocks(connection, shard).items())
+        emptied = _is_emptied(connection, shard, gone)
         deleted = _delete_all(connection, shard) if emptied and _knows_all_tables(connection, shard) else 0
     if emptied and connection.pragma("freelist_count") * connection.pragma("page_size") > _SHRINK_BYTES:
         connection.execute("VACUUM")
     if not emptied:
         deleted += sum(_delete_piecewise(connection, shard, number, last) for number, last in gone.items())
     database.checkpoint(connection)
-    return deleted
+    return deleted, gone
 
 
 def _note(connection: Connection, durable: dict[bytes, int], master_id: bytes) -> dict[int, int]:

@@ -1,0 +1,99 @@
+"""Remove what agents that are gone left behind: shards whose rows the master holds durably, and lock files.
+
+It is done under the lock that an agent takes to open its shard, so an agent that comes at this moment waits for some
+milliseconds, finds no file, and makes one. Whoever does not take that lock, such as the sqlite3 shell, has the database
+open: then it stays. A lock file is removed by its holder; whoever waited for it finds that it has no name any more
+(filelock looks at its count of links), and takes the one that has.
+
+Killed on the way: the log is emptied first, so a database without its log is whole; a log without its database is
+empty, and does not count.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+
+from edgeshard import database, files
+from edgeshard.database import Connection
+from edgeshard.merge.source import Source, shard_blocks
+
+
+def lock_path(shard_path: str) -> Path:
+    """The lock file of a shard."""
+    return Path(shard_path.removesuffix(".db") + ".lock")
+
+
+def remove(shard: Source, durable: Mapping[bytes, int]) -> bool:
+    """Remove a shard, unless somebody has it open or it holds a row that is not durable elsewhere.
+
+    Args:
+        shard: the shard, as it was read before the master's last commit.
+        durable: the last seq of each stream that the master holds, by stream id.
+
+    Returns:
+        Whether it is gone.
+
+    Raises:
+        EdgeshardError: it cannot be removed.
+    """
+    lock = lock_path(shard.path)
+    held = files.lock(lock)
+    if held is None:
+        return False
+    try:
+        with database.explained("remove shard", shard.path):
+            if not _remove_database(attrs.evolve(shard, schema="main"), durable):
+                return False
+            os.unlink(lock)
+            return True
+    finally:
+        held.release()
+
+
+def _remove_database(shard: Source, durable: Mapping[bytes, int]) -> bool:
+    connection = database.connect(shard.path, writable=True, busy_timeout_s=0.0)
+    try:
+        database.take_alone(connection)
+        if not _is_spent(connection, shard, durable):
+            return False
+        connection.execute("COMMIT")  # the exclusive lock stays
+        database.empty_log(connection)
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(shard.path + suffix)
+        return True
+    except database.BUSY:
+        return False
+    finally:
+        connection.close()
+
+
+def _is_spent(connection: Connection, shard: Source, durable: Mapping[bytes, int]) -> bool:
+    """Whether it is the shard that was read, and has no row that the master may lack."""
+    if database.scalar(connection, "SELECT database_id FROM edgeshard_database") != shard.database_id:
+        return False
+    names = {name for (name,) in database.fetch(connection, "SELECT DISTINCT table_name FROM edgeshard_columns")}
+    if names != {table.name for table in shard.tables}:
+        return False
+    streams = dict(database.fetch(connection, "SELECT stream_no, stream_id FROM edgeshard_streams"))
+    blocks = shard_blocks(connection, shard)
+    return all(block.last <= durable.get(streams.get(number, b""), 0) for number, block in blocks.items())
+
+
+def remove_lock(path: Path) -> bool:
+    """Remove a lock file that stands beside no shard, unless somebody holds it; whether it is gone."""
+    held = files.lock(path)
+    if held is None:
+        return False
+    try:
+        if any(os.path.lexists(f"{path.with_suffix('')}{suffix}") for suffix in (".db", ".db-wal")):
+            return False  # an agent made it meanwhile
+        os.unlink(path)
+        return True
+    finally:
+        held.release()
