@@ -116,3 +116,11 @@ def test_the_crontab_has_lines_that_cron_reads_whole() -> None:
 def test_the_crontabs_commands_are_ones_that_the_parser_knows(command: str) -> None:
     program, *arguments = shlex.split(command)
     assert [PROGRAM, STORE] == [program, commands.parser().parse_args(arguments).root]
+
+
+@pytest.mark.parametrize("path", [WATCHING, ONCE], ids=lambda path: path.name)
+def test_a_services_command_is_one_that_the_parsers_know(path: Path) -> None:
+    program, verb, *arguments = shlex.split(unit(path)["Service"]["ExecStart"])
+    assert [PROGRAM, "merge"] == [program, verb]
+    assert STORE == commands.parser().parse_args([verb, *arguments]).root
+    assert STORE == commands.parser_of_merge().parse_args(arguments).root
