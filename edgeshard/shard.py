@@ -54,6 +54,8 @@ Durability = Literal["process", "power"]
 DURABILITIES: Final = {"process": "NORMAL", "power": "FULL"}
 #: The writer copies its log into its database itself once it has grown to this, in pages, because no merger did.
 _CHECKPOINT_PAGES: Final = 16_000
+#: The log's size once it begins anew, in bytes: from then on its size tells the merger how much is in it.
+_LOG_BYTES: Final = 1 << 20
 #: How often a writer looks whether its files are still the ones in the folder, in seconds.
 _LOOK_INTERVAL_S: Final = 1.0
 _SEQ_MASK: Final = format.SEQ_MAX
@@ -159,6 +161,7 @@ class Shard:
                     raise FormatError("open shard", self.path, f"it belongs to agent {row[1]!r}, not to {self.agent!r}")
                 database.set_synchronous(connection, DURABILITIES[self.durability])
                 connection.wal_autocheckpoint(_CHECKPOINT_PAGES)
+                connection.pragma("journal_size_limit", _LOG_BYTES)
                 if self.durability == "power":
                     # an earlier handle at "process" may have left the file's name unsynced
                     files.sync_folder(os.path.dirname(self.path))

@@ -57,8 +57,8 @@ class _Reporter(Listener):
             self._beat_at = now + self.beat_s / 2
             systemd.notify(WATCHDOG=1)
 
-    def watching(self) -> None:
-        logger.info("watching")
+    def opened(self) -> None:
+        logger.info("watching the store")
         systemd.notify(READY=1, STATUS=self.summary())
 
     def merged(self, report: MergeReport) -> None:

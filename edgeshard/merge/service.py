@@ -55,8 +55,8 @@ class Listener:
     def beat(self) -> None:
         """The service is alive."""
 
-    def watching(self) -> None:
-        """The first pass is done; from now on the store is watched."""
+    def opened(self) -> None:
+        """The store is watched from now on; the first pass, which may be long, begins."""
 
     def merged(self, report: MergeReport) -> None:
         """A pass is done."""
@@ -111,6 +111,7 @@ class Service:
         self._watch: Watch | None = None
         self._watch_no = 0
         self._has_noticed = False
+        self._unprompted = False  # whether a pass is made for no other reason than that a rescan is due
         self._missed = 0
         self._failures = 0
         self._found = 0
@@ -145,6 +146,7 @@ class Service:
         files.make_folder(self._shards)
         try:
             if self._lock(lock_wait_s):
+                self._listener.opened()
                 self._pass()
         except BaseException:
             self._close()
@@ -154,7 +156,6 @@ class Service:
     def run(self) -> None:
         """Merge what comes until `stop` is called. Call `open` first. Failures are logged, and tried again."""
         try:
-            self._listener.watching()
             while not self._stopping:
                 try:
                     self._await_work()
@@ -197,6 +198,7 @@ class Service:
 
     def _await_work(self) -> None:
         """Sleep until there may be something to merge, or to try again."""
+        self._unprompted = False
         if self._failures:
             self._rescan_asked, asked = False, self._rescan_asked
             self._sleep(time.monotonic() + self._patience_s())
@@ -214,6 +216,7 @@ class Service:
                 until = min(until, time.monotonic() + self._interval_s)
             self._sleep(until)
             if self._has_noticed or self._is_rescan_due():
+                self._unprompted = not self._has_noticed
                 return
 
     def _is_rescan_due(self) -> bool:
@@ -272,7 +275,7 @@ class Service:
             logger.warning("the watch on %s had died, or its folder was replaced; watching anew", self._shards)
         elif self._has_noticed:
             self._missed = 0
-        elif watch is not None and rows and self._observer == "auto":
+        elif watch is not None and rows and self._unprompted and self._observer == "auto":
             self._missed += 1
             if self._missed == _DEAF_AFTER:
                 text = "no events come from %s, although rows do; looking every %.3g s instead"
