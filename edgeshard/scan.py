@@ -57,7 +57,7 @@ class Look:
 
     Attributes:
         changed: the files that are not as they were known to be, by name.
-        names: the names of all.
+        names: the names of all, as they can be shown.
         locks: the stems of the lock files that stand beside no shard.
     """
 
@@ -109,7 +109,7 @@ class Folder:
             if found is not None and (found.problem or found.state != state):
                 changed.append(found)
         changed.sort(key=lambda file: file.path)
-        return Look(tuple(changed), listing.names, listing.locks)
+        return Look(tuple(changed), frozenset(map(printable, listing.names)), listing.locks)
 
     def _list(self) -> _Listing:
         """The names in the folder; read anew only where the folder's time says that they may have changed."""
@@ -170,10 +170,10 @@ def _look(path: str, present: set[str]) -> ShardFile | None:
     if found is None:
         # SQLite would delete it on making the database anew
         cause = "its database is missing, but its log (-wal) is there, with rows in it; bring the .db file back"
-        return None if log is None else ShardFile(_printable(path), (), cause)
+        return None if log is None else ShardFile(printable(path), (), cause)
     problem = _problem(path, found, sides)
     if problem:
-        return ShardFile(_printable(path), (), problem)
+        return ShardFile(printable(path), (), problem)
     state = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
     # not the log's ctime: SQLite, run by root, sets the log's owner each time it opens it
     return ShardFile(path, state if log is None else (*state, log.st_ino, log.st_size, log.st_mtime_ns))
@@ -191,12 +191,13 @@ def _problem(path: str, found: os.stat_result, sides: dict[str, os.stat_result])
         # SQLite deletes the log of an empty database when it opens it
         has_log = "-wal" in sides and sides["-wal"].st_size > 0
         return "it is empty (zero length)" + (", but its log (-wal) is not" if has_log else "")
-    if _printable(path) != path:
+    if printable(path) != path:
         return "its name is not valid UTF-8"
     return ""
 
 
-def _printable(path: str) -> str:
+def printable(path: str) -> str:
+    """A path as text that can be shown, whatever bytes it has."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from edgeshard import database, files, format, master, scan, snapshot, tables, verify
 from edgeshard.database import quote
 from edgeshard.errors import ConfigurationError, DamagedError, QueryError, ShardInUseError
-from edgeshard.merge import cycle
+from edgeshard.merge import once
 from edgeshard.report import MergeReport
 from edgeshard.shard import DURABILITIES, Durability, Shard
 from edgeshard.verify import VerifyReport
@@ -81,24 +81,31 @@ class Store:
         sources: Iterable[str | os.PathLike[str]] = (),
         *,
         dry_run: bool = False,
+        keep_empty: bool = False,
         lock_wait: float = 0.0,
         progress: Callable[[int, int], None] | None = None,
     ) -> MergeReport:
         """Copy the rows of all shards into the master, exactly once, and truncate the shards.
 
+        A shard that no agent has open is then removed; the agent gets a new one when it comes back.
+
         Args:
             sources: other databases of ours (masters, shards, copies) to merge as well; they are only read.
             dry_run: say what would be done, and do nothing.
+            keep_empty: leave the empty shards of agents that are gone.
             lock_wait: how long to wait for another merger, in seconds; -1 for ever.
             progress: called with (rows done, rows to do) after each commit.
 
         Raises:
-            MergeInProgressError: another merger is at work on this master.
+            MergeInProgressError: another merger is at work on this master, or watches the store (that does not keep
+                `sources` out).
             StorageError: the master or the folder cannot be read or written; no row is lost.
         """
         if isinstance(sources, (str, os.PathLike)):
             sources = [sources]
-        return cycle.merge(self.root, sources, dry_run=dry_run, lock_wait_s=lock_wait, progress=progress)
+        if dry_run:
+            return once.preview(self.root, sources)
+        return once.merge(self.root, sources, keep_empty=keep_empty, lock_wait_s=lock_wait, progress=progress)
 
     def query(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = (), *, fresh: bool = False) -> list[Any]:
         """Run one SELECT on the master, read-only.
@@ -116,7 +123,7 @@ class Store:
             StorageError: the master cannot be read.
         """
         if fresh:
-            self.merge(lock_wait=-1)
+            once.merge(self.root, beside_watcher=True, lock_wait_s=-1)
         master.ensure_master(self.master_path)
         with querying(self.master_path) as connection:
             names, rows = database.select(connection, sql, tables.bindable(params))

@@ -63,7 +63,7 @@ def test_other_databases_are_merged_with_from(filled: edgeshard.Store, tmp_path:
     merge_command(filled.root)
     with filled.shard("agent") as shard:
         shard.write({"n": 3})
-    done = merge_command(tmp_path / "data", "--from", filled.master_path)
+    done = merge_command(tmp_path / "data", "--keep-empty", "--from", filled.master_path)
     assert 0 == done.returncode
     hub = edgeshard.Store(tmp_path / "hub")
     hub.root.mkdir()
@@ -85,7 +85,7 @@ def test_what_is_set_aside_is_named_and_exits_3(filled: edgeshard.Store) -> None
 
 
 def test_missing_rows_exit_3(filled: edgeshard.Store, tmp_path: Path) -> None:
-    merge_command(filled.root)
+    merge_command(filled.root, "--keep-empty")
     hub = edgeshard.Store(tmp_path / "hub")
     hub.root.mkdir()
     done = merge_command(hub.root, "--from", shard_path(filled, "agent"))

@@ -92,7 +92,7 @@ def merged(store: edgeshard.Store) -> edgeshard.Store:
     with store.shard("agent") as shard:
         shard.write_many([{"n": n} for n in range(3)])
         shard.write(Reading("inlet", 71.5, NOON))
-    store.merge()
+    store.merge(keep_empty=True)
     return store
 
 
@@ -455,7 +455,7 @@ def test_dot_exit_ends_the_shell_with_its_code(merged: edgeshard.Store) -> None:
 def test_dot_shards_lists_the_shards_and_touches_none(merged: edgeshard.Store) -> None:
     with merged.shard("Käthe") as shard:
         shard.write({"n": 1})
-    merged.merge()
+    merged.merge(keep_empty=True)
     (merged.root / "shards" / "bad.db").write_bytes(b"garbage" * 1000)
     (merged.root / "shards" / "none.db").write_bytes(b"")
     before = {path.name: path.stat().st_mtime_ns for path in (merged.root / "shards").iterdir()}

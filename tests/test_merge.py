@@ -17,6 +17,7 @@ import edgeshard
 from edgeshard import database, files, master, scan
 from edgeshard.errors import DamagedError, DiskFullError, MergeInProgressError
 from edgeshard.merge import copy, cycle, plan, truncate
+from edgeshard.merge import job as jobs
 
 
 def write(store: edgeshard.Store, agent: str, *ns: int) -> None:
@@ -29,6 +30,11 @@ class Killed(BaseException):
     """Stands for the end of the process at a point of the code."""
 
 
+def names_in(folder: Path) -> list[str]:
+    """What is in a folder, but SQLite's side files."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(("-wal", "-shm")))
+
+
 def test_rows_move_from_shards_to_the_master_once(store: edgeshard.Store) -> None:
     write(store, "a", 1, 2)
     write(store, "b", 3)
@@ -36,7 +42,8 @@ def test_rows_move_from_shards_to_the_master_once(store: edgeshard.Store) -> Non
 
     assert (3, 3, 2, (), ()) == (report.rows, report.truncated, report.shards, report.quarantined, report.gaps)
     assert [1, 2, 3] == numbers(store)
-    assert [[0]] == sql(shard_path(store, "a"), "select count(*) from agent_data")
+    assert (2, ["master.db", "merge.lock", "shards"]) == (report.removed, names_in(store.root))
+    assert [] == names_in(store.root / "shards")
     assert 0 == store.merge().rows
     assert [1, 2, 3] == numbers(store)
 
@@ -106,7 +113,7 @@ def test_a_merge_killed_anywhere_is_finished_by_the_next(
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, kill)
         with pytest.raises(Killed):
-            store.merge()
+            store.merge(keep_empty=True)
     expected = [] if point in ("in the copy", "before the commit") else [1, 2, 3]
     assert expected == numbers(store)
 
@@ -122,7 +129,7 @@ def test_a_merger_commits_durably_itself_before_it_truncates_what_another_copied
     write(store, "a", 1)
     with monkeypatch.context() as patch:
         patch.setattr(truncate, "truncate", lambda *_: None)
-        store.merge()
+        store.merge(keep_empty=True)
     before = store.query("select generation from edgeshard_database")
     assert (0, 1) == (store.merge().rows, 1)
     after = store.query("select generation from edgeshard_database")
@@ -144,10 +151,10 @@ def test_an_idle_merge_writes_nothing(store: edgeshard.Store) -> None:
 def test_a_shard_without_news_is_not_looked_into(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "FRESH_S", -1.0)  # as if its last change were long ago
     write(store, "a", 1)
-    assert [1, 1, 0, 0] == [store.merge().shards for _ in range(4)]
+    assert [1, 1, 0] == [store.merge(keep_empty=True).shards for _ in range(3)]
     with store.shard("a") as shard:
         shard.write({"n": 2})
-        assert [1, 1, 0] == [store.merge().shards for _ in range(3)]
+        assert [1, 0, 0] == [store.merge().shards for _ in range(3)]
         shard.write({"n": 3})
         assert 1 == store.merge().rows
     write(store, "b", 4)
@@ -157,11 +164,11 @@ def test_a_shard_without_news_is_not_looked_into(store: edgeshard.Store, monkeyp
 
 def test_a_fresh_look_is_not_remembered(store: edgeshard.Store) -> None:
     write(store, "a", 1)
-    assert [1, 1, 1] == [store.merge().shards for _ in range(3)]
+    assert [1, 1, 1] == [store.merge(keep_empty=True).shards for _ in range(3)]
 
 
 def test_more_shards_than_can_be_attached_at_once(store: edgeshard.Store) -> None:
-    count = 2 * cycle.GROUP_SIZE + 7
+    count = 2 * jobs.GROUP_SIZE + 7
     for n in range(count):
         write(store, f"agent-{n}", n)
     (store.root / "shards" / "agent-50.db").write_bytes(b"garbage")
@@ -337,7 +344,7 @@ def test_a_truncation_killed_half_way_is_finished_and_its_rows_do_not_come_back(
         other = edgeshard.Store(tmp_path / "other")
         report = other.merge([shard.path])
         assert (1, [(1, 20)]) == (report.rows, [(gap.first, gap.last) for gap in report.gaps])
-    report = store.merge()
+    report = store.merge(keep_empty=True)
     assert (1, 21) == (report.rows, report.truncated)
     assert [*range(21)] == numbers(store)
 
@@ -360,7 +367,7 @@ def test_an_emptied_shard_gives_its_disk_back(store: edgeshard.Store) -> None:
     with store.shard("agent") as shard:
         shard.write_many([{"n": n, "much": "x" * 10_000} for n in range(1000)])
     before = shard_path(store, "agent").stat().st_size
-    store.merge()
+    store.merge(keep_empty=True)
     assert shard_path(store, "agent").stat().st_size < before / 50
 
 
@@ -412,11 +419,12 @@ def test_two_mergers_without_the_lock_double_nothing(store: edgeshard.Store, mon
 # -- copies, restores, several masters --------------------------------------------------------------------------------
 
 
-def test_a_copy_of_a_shard_doubles_nothing(store: edgeshard.Store) -> None:
+def test_a_copy_of_a_shard_doubles_nothing(store: edgeshard.Store, tmp_path: Path) -> None:
     write(store, "agent", 1, 2)
     shutil.copy(shard_path(store, "agent"), shard_path(store, "copy"))
+    shutil.copy(shard_path(store, "agent"), tmp_path / "kept")
     assert 2 == store.merge().rows
-    shutil.copy(shard_path(store, "copy"), shard_path(store, "again"))
+    shutil.copy(tmp_path / "kept", shard_path(store, "again"))
     assert 0 == store.merge().rows
     assert [1, 2] == numbers(store)
 
@@ -665,7 +673,7 @@ def test_the_shards_folder_may_be_a_link_to_another_disk(store: edgeshard.Store,
     store.root.mkdir()
     (store.root / "shards").symlink_to(tmp_path / "elsewhere")
     write(store, "a", 1)
-    assert 1 == store.merge().rows
+    assert 1 == store.merge(keep_empty=True).rows
     assert (tmp_path / "elsewhere" / "a.db").exists()
 
 

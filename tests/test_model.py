@@ -65,8 +65,8 @@ def copy_commits_nothing(connection: Any, jobs: Any, totals: Any) -> None:
     """Shards are truncated before the master's commit, which then fails."""
     COMMIT_CHUNK(connection, jobs, totals)
     for job in jobs:
-        if job.truncating and job.durable:
-            cycle._truncate(job, b"0" * 16, totals)
+        if job.own and job.durable:
+            truncate.truncate(job.opened, job.durable, b"0" * 16)
     connection.execute("DELETE FROM agent_data")  # what the commit would have brought
 
 

@@ -37,6 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="other databases of edgeshard to merge as well (masters, shards, copies); they are only read",
     )
+    parser.add_argument("--keep-empty", action="store_true", help="leave the empty shards of agents that are gone")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
     parser.add_argument(
@@ -77,7 +78,13 @@ def _merge(options: argparse.Namespace) -> MergeReport:
     if is_empty and not options.sources:
         return MergeReport(dry_run=options.dry_run)
     progress = terminal.progress("rows merged", quiet=options.quiet)
-    report = store.merge(options.sources, dry_run=options.dry_run, lock_wait=options.lock_wait, progress=progress)
+    report = store.merge(
+        options.sources,
+        dry_run=options.dry_run,
+        keep_empty=options.keep_empty,
+        lock_wait=options.lock_wait,
+        progress=progress,
+    )
     if progress is not None:
         progress.end()
     return report

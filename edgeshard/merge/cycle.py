@@ -1,302 +1,466 @@
-"""A whole merge, in the order that keeps every promise: lock, look, attach, copy, commit, truncate."""
+"""A whole merge, in the order that keeps every promise: look, attach, copy, commit, truncate or remove, remember."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
+import random
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import attrs
 
-from edgeshard import database, files, format, master, scan
+from edgeshard import database, files, master, scan
 from edgeshard.database import Connection
-from edgeshard.errors import (
-    DamagedError,
-    EdgeshardError,
-    FormatError,
-    MergeInProgressError,
-)
-from edgeshard.merge import copy, plan, source, truncate
-from edgeshard.merge.source import Source
+from edgeshard.errors import EdgeshardError, StorageIOError
+from edgeshard.merge import copy, orphans, plan, source, truncate
+from edgeshard.merge import job as jobs
+from edgeshard.merge.job import Job
 from edgeshard.report import Gap, MergeReport, SetAside
-from edgeshard.scan import ShardFile
+from edgeshard.scan import Look, ShardFile, State
 
 logger = logging.getLogger("edgeshard.merge")
-
-#: Shards attached at once; SQLite's limit is 125 here.
-GROUP_SIZE = 100
 
 #: Called with (rows done, rows to do) as a merge goes on.
 Progress = Callable[[int, int], None]
 
-#: How long a merge waits for a source that somebody holds locked, in seconds; then it goes on without it.
-SOURCE_BUSY_TIMEOUT_S = 0.25
+#: Quiet shards that a thorough pass asks whether their agent is gone: one that is killed changes no file.
+_ASKED_AT_A_TIME = 100
+#: Lock files beside no shard that a thorough pass removes.
+_LOCKS_AT_A_TIME = 500
 
 
-@attrs.define
-class _Job:
-    """One source of a merge, and how far it is.
+@attrs.frozen
+class Known:
+    """What is known of a shard's file since it was last looked into.
 
     Attributes:
-        file: the file, as it was found before it was opened.
-        truncating: whether its rows are deleted once the master holds them: in the store's own shards only.
-        schema: the name it is attached by.
-        origin: what it is, as last read.
-        durable: what may be deleted after the next commit.
-        finished: whether the master holds all of it.
-        problem: why it is set aside, or "".
-        lasting: whether the problem stays until the file changes.
-        bare: whether it had no log, so that one is of our making.
+        state: the file's, then; () where it must be looked into again in any case.
+        problem: why it was set aside, or "".
+        lasting: whether that stays so until the file changes.
+        settled: whether any later change is sure to show in the state.
+        holds_since: since when (monotonic, seconds) it keeps rows that the master holds; None where it keeps none.
     """
 
-    file: ShardFile
-    truncating: bool
-    schema: str = ""
-    origin: Source | None = None
-    durable: dict[bytes, int] = attrs.Factory(dict)
-    finished: bool = False
+    state: State
     problem: str = ""
     lasting: bool = False
-    bare: bool = False
-
-    @property
-    def opened(self) -> Source:
-        """The source, of a job whose rows were copied."""
-        if self.origin is None:
-            raise AssertionError(f"{self.file.path} was not read")
-        return self.origin
-
-    def set_aside(self, reason: str, *, lasting: bool) -> None:
-        self.problem, self.lasting = reason, lasting
+    settled: bool = False
+    holds_since: float | None = None
 
 
 @attrs.define
-class _Totals:
+class _Pass:
+    """What one pass is to do, and what it has done."""
+
+    keep_empty: bool
+    stopping: Callable[[], bool]
+    progress: Progress | None
     rows: int = 0
     to_do: int = 0
     truncated: int = 0
-    looked_into: int = 0
+    removed: int = 0
+    stopped: bool = False
+
+    def is_stopping(self) -> bool:
+        self.stopped = self.stopped or self.stopping()
+        return self.stopped
 
 
-def merge(
-    root: Path,
-    sources: Iterable[str | os.PathLike[str]] = (),
-    *,
-    dry_run: bool = False,
-    lock_wait_s: float = 0.0,
-    progress: Progress | None = None,
-) -> MergeReport:
-    """Merge a store's shards, and any other databases of ours, into the store's master.
+class Merger:
+    """Merges into the master of one store, once or again and again.
+
+    Between passes it keeps the master open, and in memory what it learnt of the shards, so that a pass costs little
+    more than a stat of each shard. All that it remembers, it could forget: it would only look again.
 
     Args:
         root: the store's folder.
-        sources: masters, shards or copies to merge as well; they are only read.
-        dry_run: say what would be done, and do nothing.
-        lock_wait_s: how long to wait for another merger, in seconds.
-        progress: called as the work goes on.
-
-    Raises:
-        MergeInProgressError: another merger works on this master.
-        StorageError: the master itself cannot be read or written. What was committed stays.
+        keep_empty: leave the shards of agents that are gone.
+        service: whether passes follow one another closely: then a busy shard is not truncated in each.
+        stopping: asked after each shard; once it says yes the pass ends, with what it has committed.
     """
-    began = time.monotonic()
-    master_path = root / "master.db"
-    jobs = [_Job(file, truncating=True) for file in scan.shard_files(Path(os.path.realpath(root / "shards")))]
-    jobs += [_Job(_source_file(path), truncating=False) for path in sources]
-    if dry_run:
-        report = _dry_run(master_path, jobs)
-    else:
-        files.make_folder(root)
-        held = files.lock(root / "merge.lock", lock_wait_s)
-        if held is None:
-            raise MergeInProgressError(
-                "merge into", master_path, "another merger is at work on it; wait, or use --lock-wait"
-            )
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        keep_empty: bool = False,
+        service: bool = False,
+        stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._root = root
+        self._path = root / "master.db"
+        self._keep_empty = keep_empty
+        self._service = service
+        self._stopping = stopping
+        self._folder = scan.Folder(Path(os.path.realpath(root / "shards")))
+        self._connection: Connection | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._inode = 0
+        self._marks = (b"", 0)
+        self._known: dict[str, Known] = {}
+        self._persisted: dict[str, tuple[State, str]] = {}
+        self._gaps: tuple[Gap, ...] | None = None
+        self._told: set[SetAside | Gap] = set()
+
+    # -- a pass -------------------------------------------------------------------------------------------------------
+
+    def run(
+        self, sources: Iterable[Job] = (), *, thorough: bool = True, progress: Progress | None = None
+    ) -> MergeReport:
+        """One pass over what changed. The caller holds ``merge.lock``.
+
+        Args:
+            sources: other databases to merge as well.
+            thorough: look again, too, where a change might not have shown, where something failed, and for agents
+                that died without a trace.
+            progress: called as the work goes on.
+
+        Raises:
+            StorageError: the master or the folder cannot be read or written. What was committed stays.
+        """
+        began = time.monotonic()
         try:
-            master.ensure_master(master_path)
-            report = _merge_locked(master_path, jobs, progress)
-        finally:
-            held.release()
-    return attrs.evolve(report, seconds=time.monotonic() - began)
+            with database.explained("merge into", str(self._path)):
+                report = self._run(self._open(), list(sources), thorough, progress)
+        except BaseException:
+            self._abandon()  # what it knew may not be so
+            raise
+        return attrs.evolve(report, seconds=time.monotonic() - began)
 
+    def _run(
+        self, connection: Connection, sources: list[Job], thorough: bool, progress: Progress | None
+    ) -> MergeReport:
+        now_ns = time.time_ns()
+        look = self._look()
+        due = [*self._due(look, thorough), *(job for job in sources if not job.problem)]
+        done = _Pass(self._keep_empty, self._stopping, progress)
+        for group in jobs.groups(due):
+            if done.is_stopping():
+                break
+            self._merge_group(connection, group, done, now_ns)
+        names = look.names - {job.file.name for job in due if job.removed}
+        self._known = {name: known for name, known in self._known.items() if name in names}
+        if thorough and not done.is_stopping():
+            self._remove_locks(look)
+            self._persist(connection, names)
+        self._look_at_gaps(connection)
+        if not self._service or not done.rows:
+            self._shrink_log(connection)
+        return self._report([*due, *(job for job in sources if job.problem)], done)
 
-def _source_file(path: str | os.PathLike[str]) -> ShardFile:
-    # a source is named by the caller, who may well name a link to it
-    real = os.path.realpath(path)
-    return scan.look(real) or ShardFile(real, (), "there is no such file")
+    def _look(self) -> Look:
+        path = Path(os.path.realpath(self._root / "shards"))
+        if path != self._folder.path:  # a link that leads elsewhere now
+            self._folder = scan.Folder(path)
+        # of a shard with a problem every file counts: a database may be mended beside its log
+        return self._folder.look({name: known.state for name, known in self._known.items() if not known.problem})
 
+    def news(self) -> bool:
+        """Whether a pass would find something new, as far as the files show from without.
 
-def _merge_locked(master_path: Path, jobs: list[_Job], progress: Progress | None) -> MergeReport:
-    connection = master.open_master(master_path, writable=True)
-    totals = _Totals()
-    try:
-        with database.explained("merge into", str(master_path)):
-            before = master.looked_at(connection)
-            due = [job for job in jobs if _is_due(job, before)]
-            totals.looked_into = len(due)
-            for group in _groups(due):
-                _merge_group(connection, group, totals, progress)
-                # one that failed in company may have suffered for another: it gets a group of its own
-                for job in group:
-                    if job.problem and len(group) > 1:
-                        _retry_alone(connection, job, totals, progress)
-            _remember(connection, jobs, before)
-            found = master.gaps(connection)
-            database.shrink_log(connection)
-    finally:
-        connection.close()
-    return _report(master_path, jobs, totals, found)
+        Raises:
+            AccessError, StorageIOError: the folder cannot be looked at.
+        """
+        return any(self._is_news(file) for file in self._look().changed)
 
+    def _is_news(self, file: ShardFile) -> bool:
+        known = self._known.get(file.name)
+        return known is None or file.state != known.state or (file.problem or known.problem) != known.problem
 
-def _report(
-    master_path: Path, jobs: list[_Job], totals: _Totals, found: tuple[Gap, ...], *, dry_run: bool = False
-) -> MergeReport:
-    aside = tuple(SetAside(job.file.path, job.problem) for job in jobs if job.problem)
-    for item in aside:
-        logger.warning("set aside %s: %s", item.path, item.reason)
-    for gap in found:
-        logger.warning(
-            "%s lacks rows %d to %d of stream %s of agent %r", master_path, gap.first, gap.last, gap.stream, gap.agent
+    def _due(self, look: Look, thorough: bool) -> list[Job]:
+        """The shards to look into."""
+        files_due = {}
+        for file in look.changed:
+            known = self._known.get(file.name)
+            if file.problem:
+                self._known[file.name] = Known((), file.problem)
+            elif known is None or known.state != file.state or self._is_due_again(known, thorough):
+                files_due[file.name] = file
+        for name, known in self._known.items():
+            if name not in files_due and not known.problem and self._is_due_again(known, thorough):
+                files_due[name] = self._unchanged(name, known)
+        if thorough and not self._keep_empty:
+            files_due.update(self._of_agents_gone(files_due))
+        return [Job(file, own=True) for _, file in sorted(files_due.items())]
+
+    def _is_due_again(self, known: Known, thorough: bool) -> bool:
+        """Whether a shard that seems unchanged is to be looked into again."""
+        if known.problem:
+            return thorough and not (known.lasting and known.settled)
+        return known.holds_since is not None or (thorough and not known.settled)
+
+    def _unchanged(self, name: str, known: Known) -> ShardFile:
+        return ShardFile(str(self._folder.path / name), known.state)
+
+    def _of_agents_gone(self, due: Iterable[str]) -> dict[str, ShardFile]:
+        """Some of the quiet shards whose agent is gone."""
+        quiet = [name for name, known in self._known.items() if not known.problem and name not in due]
+        asked = random.sample(quiet, min(_ASKED_AT_A_TIME, len(quiet)))
+        found = [self._unchanged(name, self._known[name]) for name in asked]
+        return {file.name: file for file in found if not files.is_locked(orphans.lock_path(file.path))}
+
+    def _report(self, due: list[Job], done: _Pass) -> MergeReport:
+        aside = [SetAside(job.file.path, job.problem) for job in due if job.problem and not job.own]
+        for name, known in self._known.items():
+            if known.problem:
+                aside.append(SetAside(str(self._folder.path / name), known.problem))
+        aside.sort(key=lambda item: item.path)
+        self._tell(aside, self._gaps or ())
+        return MergeReport(
+            rows=done.rows,
+            truncated=done.truncated,
+            removed=done.removed,
+            shards=sum(1 for job in due if job.schema),
+            quarantined=tuple(aside),
+            gaps=self._gaps or (),
+            stopped=done.stopped,
         )
-    return MergeReport(
-        rows=totals.rows,
-        truncated=totals.truncated,
-        shards=totals.looked_into,
-        quarantined=aside,
-        gaps=found,
-        dry_run=dry_run,
-    )
+
+    def _tell(self, aside: Iterable[SetAside], gaps: Iterable[Gap]) -> None:
+        """Log what is wrong, once."""
+        told, self._told = self._told, {*aside, *gaps}
+        for item in aside:
+            if item not in told:
+                logger.warning("set aside %s: %s", item.path, item.reason)
+        for gap in gaps:
+            if gap not in told:
+                text = "%s lacks rows %d to %d of stream %s of agent %r"
+                logger.warning(text, self._path, gap.first, gap.last, gap.stream, gap.agent)
+
+    # -- the master ---------------------------------------------------------------------------------------------------
+
+    def _open(self) -> Connection:
+        """The master, opened anew where another one has its name, with what it says of the shards."""
+        if self._connection is not None and self._inode_now() != self._inode:
+            logger.warning("%s was replaced; all shards are looked into again", self._path)
+            self._abandon()
+        if self._connection is None:
+            master.ensure_master(self._path)
+            self._connection = master.open_master(self._path, writable=True)
+            self._inode = self._inode_now()
+            self._recall(self._connection)
+        database_id, generation = master.marks(self._connection)
+        if database_id != self._marks[0] or generation < self._marks[1]:  # an older copy was put back in its place
+            self._recall(self._connection)
+        elif generation != self._marks[1]:
+            self._gaps = None
+        self._marks = (database_id, generation)
+        return self._connection
+
+    def _recall(self, connection: Connection) -> None:
+        self._persisted = master.looked_at(connection)
+        self._known = {
+            name: Known(state, problem, lasting=True, settled=True)
+            for name, (state, problem) in self._persisted.items()
+            if state
+        }
+        self._gaps = None
+
+    def _inode_now(self) -> int:
+        try:
+            return os.stat(self._path).st_ino
+        except FileNotFoundError:
+            return 0
+
+    def _ensure_in_place(self) -> None:
+        """What was committed to a file that nobody finds any more must not be deleted from the shards."""
+        if self._inode_now() != self._inode:
+            cause = (
+                "it was moved, deleted or replaced during the merge; nothing was deleted from the shards. Merge again"
+            )
+            raise StorageIOError("merge into", self._path, cause)
+
+    def _look_at_gaps(self, connection: Connection) -> None:
+        marks = master.marks(connection)
+        if self._gaps is None or marks != self._marks:
+            self._gaps = master.gaps(connection)
+        self._marks = marks
+
+    def _shrink_log(self, connection: Connection) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(f"{self._path}-wal").st_size:
+                database.shrink_log(connection)
+
+    def close(self) -> None:
+        """Remember in the master what was learnt of the shards, and close it.
+
+        Raises:
+            StorageError: the master cannot be written.
+        """
+        if self._connection is None:
+            return
+        try:
+            with database.explained("merge into", str(self._path)):
+                self._persist(self._connection, self._persisted)
+                self._shrink_log(self._connection)
+        finally:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        connection, self._connection = self._connection, None
+        self._forget()
+        if connection is not None:
+            connection.close()
+
+    # -- one group of sources -----------------------------------------------------------------------------------------
+
+    def _merge_group(self, connection: Connection, group: list[Job], done: _Pass, now_ns: int) -> None:
+        self._merge_together(connection, group, done)
+        # one that failed in company may have suffered for another: it gets a group of its own
+        for job in group:
+            if job.problem and len(group) > 1 and not done.is_stopping():
+                job.problem, job.lasting = "", False
+                job.finished, job.durable = False, {}
+                self._merge_together(connection, [job], done)
+        for job in group:
+            if job.own:
+                self._note(job, now_ns)
+
+    def _merge_together(self, connection: Connection, group: list[Job], done: _Pass) -> None:
+        """Copy what the sources have, in transactions of bounded size, and then truncate or remove the shards."""
+        with jobs.attached(connection, group) as remaining:
+            if done.progress is not None:
+                done.to_do += _rows_to_do(connection, remaining)
+            while remaining:
+                _commit_chunk(connection, remaining, done)
+                if done.progress is not None:
+                    done.progress(done.rows, done.to_do)
+                remaining = [job for job in remaining if not job.finished and not job.problem]
+                if done.is_stopping():
+                    break
+        # detached first: the last connection to leave a shard tidies its log away
+        master_id = database.scalar(connection, "SELECT database_id FROM main.edgeshard_database")
+        for job in group:
+            if job.own and job.finished and not job.problem and not done.is_stopping():
+                self._ensure_in_place()
+                self._clear(job, master_id, done)
+        jobs.tidy(group)
+
+    def _clear(self, job: Job, master_id: bytes, done: _Pass) -> None:
+        """Remove the shard, or truncate it, or leave it for later."""
+        job.left = job.file.state
+        try:
+            if job.spent and orphans.remove(job.opened, job.durable):
+                job.removed = True
+                done.removed += 1
+                done.truncated += job.present
+            elif job.durable:
+                self._truncate(job, master_id, done)
+        except (EdgeshardError, *database.OF_THE_DATA) as error:
+            cause = error.cause if isinstance(error, EdgeshardError) else error
+            job.set_aside(f"its rows are merged, but cannot be deleted from it: {cause}", lasting=False)
+
+    def _truncate(self, job: Job, master_id: bytes, done: _Pass) -> None:
+        job.holds = True
+        if self._service and not plan.is_truncation_due(job.rows, job.file.log_bytes, self._held_s(job)):
+            return
+        truncated = truncate.truncate(job.opened, job.durable, master_id)
+        if truncated is None:
+            logger.info("%s is busy; it is truncated at the next merge", job.file.path)
+        else:
+            job.bare, job.holds, job.left = False, False, truncated.state
+            done.truncated += truncated.rows
+
+    def _held_s(self, job: Job) -> float:
+        known = self._known.get(job.file.name)
+        return 0.0 if known is None or known.holds_since is None else time.monotonic() - known.holds_since
+
+    # -- remembering --------------------------------------------------------------------------------------------------
+
+    def _note(self, job: Job, now_ns: int) -> None:
+        """Remember how a shard was left."""
+        name = job.file.name
+        if job.rows:
+            self._persisted.setdefault(name, ((), ""))
+        if job.removed:
+            self._known.pop(name, None)
+            logger.info("removed %s: its agent is gone, and the master holds its rows", job.file.path)
+        elif job.problem:
+            settled = scan.is_settled(job.file.state, now_ns)
+            self._known[name] = Known(job.file.state, job.problem, job.lasting, settled)
+        elif not job.finished:
+            self._known[name] = Known(())
+        else:
+            since = time.monotonic() - self._held_s(job) if job.holds else None
+            settled = bool(job.left) and scan.is_settled(job.left, now_ns)
+            self._known[name] = Known(job.left, settled=settled, holds_since=since)
+
+    def _persist(self, connection: Connection, names: Iterable[str]) -> None:
+        """Note in the master which shards need no look until they change, and what is wrong with which."""
+        looks = {name: _to_persist(known) for name, known in self._known.items()}
+        changed = {name: look for name, look in looks.items() if self._persisted.get(name, ((), "")) != look}
+        gone = set(self._persisted).difference(names)
+        if changed or gone:
+            with database.immediate(connection):
+                master.remember_looks(connection, [(name, *look) for name, look in changed.items()], gone)
+            self._persisted.update(changed)
+            for name in gone:
+                del self._persisted[name]
+
+    def _remove_locks(self, look: Look) -> None:
+        if not self._keep_empty:
+            for stem in sorted(look.locks)[:_LOCKS_AT_A_TIME]:
+                orphans.remove_lock(self._folder.path / f"{stem}.lock")
 
 
-def _groups(jobs: list[_Job]) -> Iterator[list[_Job]]:
-    for start in range(0, len(jobs), GROUP_SIZE):
-        yield jobs[start : start + GROUP_SIZE]
+def _to_persist(known: Known) -> tuple[State, str]:
+    stays = known.settled and known.holds_since is None and (known.lasting or not known.problem)
+    return (known.state if stays else (), known.problem)
 
 
-def _is_due(job: _Job, before: dict[str, tuple[str, str]]) -> bool:
-    """Whether to look into the file: not where it cannot be a shard, nor where it is as it was without news."""
-    if job.file.problem:
-        job.set_aside(job.file.problem, lasting=False)
-        return False
-    state, problem = before.get(job.file.name, ("", ""))
-    if job.truncating and state and state == _seen(job):
-        if problem:
-            job.set_aside(problem, lasting=True)
-        return False
-    return True
-
-
-# -- one group of sources ---------------------------------------------------------------------------------------------
-
-
-def _merge_group(connection: Connection, jobs: list[_Job], totals: _Totals, progress: Progress | None) -> None:
-    """Copy what the sources have, in transactions of bounded size, and then truncate the shards."""
-    with _attached(connection, jobs) as remaining:
-        if progress is not None:
-            totals.to_do += _rows_to_do(connection, remaining)
-        while remaining:
-            _commit_chunk(connection, remaining, totals)
-            if progress is not None:
-                progress(totals.rows, totals.to_do)
-            remaining = [job for job in remaining if not job.finished and not job.problem]
-    # detached first: the last connection to leave a shard tidies its log away
-    master_id = database.scalar(connection, "SELECT database_id FROM main.edgeshard_database")
-    for job in jobs:
-        if job.truncating and job.finished and job.durable and not job.problem:
-            _truncate(job, master_id, totals)
-            job.bare = False
-    _tidy(jobs)
-
-
-def _tidy(jobs: list[_Job]) -> None:
-    """Remove the empty logs that reading made; not beside what was set aside, which is left as it is."""
-    for job in jobs:
-        if job.bare and not job.problem:
-            database.tidy(job.file.path)
-
-
-def _rows_to_do(connection: Connection, jobs: list[_Job]) -> int:
+def _rows_to_do(connection: Connection, remaining: list[Job]) -> int:
     rows = 0
     with database.reading(connection):
-        for job in jobs:
+        for job in remaining:
             # what is wrong with a source is found, and reported, when it is copied
             with contextlib.suppress(EdgeshardError, *database.OF_THE_DATA):
-                rows += _count(connection, job)[0]
+                rows += job.count(connection)[0]
     return rows
 
 
-def _retry_alone(connection: Connection, job: _Job, totals: _Totals, progress: Progress | None) -> None:
-    job.problem, job.lasting = "", False
-    job.finished, job.durable = False, {}
-    _merge_group(connection, [job], totals, progress)
-
-
-@contextlib.contextmanager
-def _attached(connection: Connection, jobs: list[_Job]) -> Iterator[list[_Job]]:
-    """Attach the sources read-only, and yield those that can be; the others are set aside."""
-    schemas: list[str] = []
-    database.set_patience(connection, SOURCE_BUSY_TIMEOUT_S)
-    try:
-        for job in jobs:
-            job.schema = f"source{len(schemas)}"
-            job.bare = not os.path.exists(job.file.path + "-wal")
-            try:
-                database.attach(connection, job.file.path, job.schema)
-                schemas.append(job.schema)
-            except database.OF_THE_DATA as error:
-                _blame_source(job, error)
-        yield [job for job in jobs if not job.problem]
-    finally:
-        for schema in schemas:
-            database.detach(connection, schema)
-        database.set_patience(connection, database.BUSY_TIMEOUT_S)
-
-
-def _blame_source(job: _Job, error: Exception) -> None:
-    """Set a source aside. What is wrong with its file alone is not looked at again until the file changes."""
-    ours = error if isinstance(error, EdgeshardError) else database.explain(error, "read database", job.file.path)
-    lasting = isinstance(error, (DamagedError, FormatError)) or database.is_damage(error)
-    job.set_aside(ours.cause, lasting=lasting)
-
-
-def _commit_chunk(connection: Connection, jobs: list[_Job], totals: _Totals) -> None:
+def _commit_chunk(connection: Connection, remaining: list[Job], done: _Pass) -> None:
     """One transaction of the master. Nothing is committed where there was nothing to do."""
     rows = 0
     database.set_patience(connection, database.BUSY_TIMEOUT_S)
     with database.immediate(connection):
-        database.set_patience(connection, SOURCE_BUSY_TIMEOUT_S)
+        database.set_patience(connection, jobs.SOURCE_BUSY_TIMEOUT_S)
         # a first statement that writes: no other merger changes the ranges from here on, and our own commit at FULL
         # makes durable what a killed merger committed before
         connection.execute("UPDATE main.edgeshard_database SET generation = generation + 1")
         before = connection.total_changes()
         room_bytes = plan.CHUNK_BYTES
         target = copy.Target.load(connection)
-        for job in jobs:
-            if room_bytes <= 0:
+        for job in remaining:
+            if room_bytes <= 0 or done.is_stopping():
                 break
-            copied = _copy_or_set_aside(connection, target, job, room_bytes)
+            copied = _copy_or_set_aside(connection, target, job, room_bytes, done)
             if copied is None:
                 target = copy.Target.load(connection)  # as it was before the savepoint
                 continue
             room_bytes -= copied.copied_bytes
             rows += copied.rows
-            job.finished, job.durable = copied.finished, copied.durable
-        if connection.total_changes() == before and not any(job.durable for job in jobs):
+        if connection.total_changes() == before and not any(job.durable for job in remaining):
             connection.execute("ROLLBACK")
-    totals.rows += rows
+    done.rows += rows
 
 
-def _copy_or_set_aside(connection: Connection, target: copy.Target, job: _Job, room_bytes: int) -> copy.Copied | None:
+def _copy_or_set_aside(
+    connection: Connection, target: copy.Target, job: Job, room_bytes: int, done: _Pass
+) -> copy.Copied | None:
     connection.execute("SAVEPOINT source")
     try:
         # in the snapshot that the rows are read from: an agent may have added a column a moment ago
         job.origin = source.open_source(connection, job.schema, job.file.path)
         copied = copy.copy(target, job.origin, room_bytes)
+        if job.own and copied.rows:
+            master.note_merge(connection, job.file.name)
+        job.spent = copied.finished and not done.keep_empty and _is_spent(connection, job)
         connection.execute("RELEASE source")
-        return copied
     except (EdgeshardError, *database.OF_THE_DATA) as error:
         if not connection.in_transaction:
             raise
@@ -304,11 +468,24 @@ def _copy_or_set_aside(connection: Connection, target: copy.Target, job: _Job, r
         connection.execute("RELEASE source")
         if _is_the_masters(connection, job, error):
             raise
-        _blame_source(job, error)
+        job.blame(error)
         return None
+    job.rows += copied.rows
+    job.finished, job.durable, job.present = copied.finished, copied.durable, max(job.present, copied.present)
+    return copied
 
 
-def _is_the_masters(connection: Connection, job: _Job, error: Exception) -> bool:
+def _is_spent(connection: Connection, job: Job) -> bool:
+    """Whether a shard's agent is gone, and this master holds all that the shard ever gave up."""
+    return (
+        job.own
+        and job.opened.is_shard
+        and not files.is_locked(orphans.lock_path(job.file.path))
+        and source.has_given_up_only_what_is_held(connection, job.opened)
+    )
+
+
+def _is_the_masters(connection: Connection, job: Job, error: Exception) -> bool:
     """Whether a failure to read or write is not the source's: that is found sound."""
     return (
         isinstance(error, database.DatabaseFailure)
@@ -316,73 +493,3 @@ def _is_the_masters(connection: Connection, job: _Job, error: Exception) -> bool
         and not database.is_bad_data(error)
         and database.is_sound(connection, job.schema)
     )
-
-
-def _truncate(job: _Job, master_id: bytes, totals: _Totals) -> None:
-    try:
-        done = truncate.truncate(job.opened, job.durable, master_id)
-    except (EdgeshardError, *database.OF_THE_DATA) as error:
-        cause = error.cause if isinstance(error, EdgeshardError) else error
-        job.set_aside(f"its rows are merged, but cannot be deleted from it: {cause}", lasting=False)
-        return
-    if done is None:
-        logger.info("%s is busy; it is truncated at the next merge", job.file.path)
-    else:
-        totals.truncated += done.rows
-
-
-# -- remembering ------------------------------------------------------------------------------------------------------
-
-
-def _remember(connection: Connection, jobs: list[_Job], before: dict[str, tuple[str, str]]) -> None:
-    """Note which of the store's own shards need no look until they change."""
-    own = [job for job in jobs if job.truncating]
-    looks = [
-        (job.file.name, _seen(job), job.problem)
-        for job in own
-        if (job.lasting or (job.finished and not job.durable and not job.problem)) and scan.is_settled(job.file.state)
-    ]
-    changed = [look for look in looks if before.get(look[0]) != look[1:]]
-    gone = set(before) - {job.file.name for job in own}
-    if changed or gone:
-        with database.immediate(connection):
-            master.remember_looks(connection, changed, gone)
-
-
-def _seen(job: _Job) -> str:
-    """The state of a file as this version sees it: what one version cannot read, a later one may."""
-    return f"{format.VERSION} {scan.state_text(job.file.state)}" if job.file.state else ""
-
-
-# -- dry run ----------------------------------------------------------------------------------------------------------
-
-
-def _dry_run(master_path: Path, jobs: list[_Job]) -> MergeReport:
-    exists = master_path.exists()
-    connection = master.open_master(master_path, writable=False) if exists else database.memory(format.MASTER_TABLES)
-    totals = _Totals()
-    try:
-        with database.explained("read master", str(master_path)):
-            before = master.looked_at(connection)
-            due = [job for job in jobs if _is_due(job, before)]
-            totals.looked_into = len(due)
-            for group in _groups(due):
-                with _attached(connection, group) as attached, database.reading(connection):
-                    for job in attached:
-                        try:
-                            missing, present = _count(connection, job)
-                        except (EdgeshardError, *database.OF_THE_DATA) as error:
-                            _blame_source(job, error)
-                        else:
-                            totals.rows += missing
-                            totals.truncated += present if job.truncating else 0
-                _tidy(group)
-            found = master.gaps(connection)
-    finally:
-        connection.close()
-    return _report(master_path, jobs, totals, found, dry_run=True)
-
-
-def _count(connection: Connection, job: _Job) -> tuple[int, int]:
-    """How many rows a merge would copy from a source, and how many it has."""
-    return copy.missing_rows(connection, source.open_source(connection, job.schema, job.file.path))
