@@ -343,12 +343,14 @@ def busy_section(options: Options) -> Iterator[Table]:
     rounds, length_s, writers = options.pick(3, 9), options.pick(2.0, 4.0), 2
     measure = partial(_busy_rows, options, length_s, writers)
     contestants: dict[str, Callable[[], float]] = {
+        "none": partial(measure, None),
         "loop": partial(measure, "loop"),
         "native": partial(measure, options.kind, "--observer", "native"),
         "polling": partial(measure, options.kind, "--observer", "polling"),
     }
     found = alternate(rounds, contestants)
-    lines = [Line("beside a loop of merges, rows/s", f"{median(found['loop']) / length_s:,.0f}")]
+    names = {"none": "no merger, rows/s", "loop": "beside a merger that does not watch, rows/s"}
+    lines = [Line(text, f"{median(found[name]) / length_s:,.0f}") for name, text in names.items()]
     for name in ("native", "polling"):
         lost = [1 - rows / peer for rows, peer in zip(found[name], found["loop"], strict=True)]
         text = f"{median(found[name]) / length_s:,.0f}, {median(lost):+.1%} (quartiles {spread(lost)})"
@@ -359,10 +361,11 @@ def busy_section(options: Options) -> Iterator[Table]:
     yield goals_table(f"busy: {writers} writers that do nothing else, {length_s:g} s, {rounds} rounds in turns", lines)
 
 
-def _busy_rows(options: Options, length_s: float, writers: int, kind: Kind, *given: object) -> float:
+def _busy_rows(options: Options, length_s: float, writers: int, kind: Kind | None, *given: object) -> float:
     with options.scratch() as scratch, contextlib.ExitStack() as stack:
         store = made_store(scratch)
-        stack.enter_context(options.merger(scratch, "--interval", 1.0, *given, kind=kind))
+        if kind is not None:
+            stack.enter_context(options.merger(scratch, "--interval", 1.0, *given, kind=kind))
         children = [stack.enter_context(child(saturate, store.root, f"agent-{n}", length_s)) for n in range(writers)]
         for one in children:
             heard(one)

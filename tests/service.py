@@ -1,7 +1,7 @@
 """Merging processes as a service manager has them: started, told of when they are ready, looked at, and stopped.
 
-Two kinds. "watch" is ``python -m edgeshard.merge ROOT --watch``. "loop" is what one would write without it, a merge at
-every interval and no watching: it is what the watching is measured against.
+Two kinds. "watch" is ``python -m edgeshard.merge ROOT --watch``. "loop" makes the same passes, one at every interval, and
+watches nothing between them: it is what the watching is measured against.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any, Literal
 
 import attrs
 
-import edgeshard
+from edgeshard import files
 from edgeshard.commands import parser_of_merge
-from edgeshard.errors import MergeInProgressError
+from edgeshard.merge import cycle
 
 Kind = Literal["watch", "loop"]
 
@@ -192,18 +192,26 @@ def _command(kind: Kind, root: Path, options: Sequence[object]) -> list[str]:
 
 
 def merge_at_intervals(root: str, interval_s: float) -> None:
-    """Merge again and again, and once more when told to end."""
-    store, over = edgeshard.Store(root), threading.Event()
+    """Make the passes that the watching merger makes under load, and one when told to end."""
+    over = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: over.set())
     signal.signal(signal.SIGHUP, lambda *_: None)
+    merger = cycle.Merger(Path(root), service=True)
     _tell_ready()
     while not over.wait(interval_s):
+        _pass(merger, Path(root), 0.0)
+    _pass(merger, Path(root), PATIENCE_S)
+    merger.close()
+
+
+def _pass(merger: cycle.Merger, root: Path, lock_wait_s: float) -> None:
+    held = files.lock(root / "merge.lock", lock_wait_s)
+    if held is not None:
         try:
-            store.merge()
-        except MergeInProgressError:
-            continue
-    store.merge(lock_wait=PATIENCE_S)
+            merger.run()
+        finally:
+            held.release()
 
 
 def _tell_ready() -> None:
