@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from edgeshard import exits, format
-from edgeshard.commands import merge, query, shell, snapshot, verify
+from edgeshard.commands import logs, merge, query, shell, snapshot, verify
 from edgeshard.errors import EdgeshardError
 
 #: In the order of the help. A new verb is a module beside these, and a line here.
@@ -75,7 +75,7 @@ def parser_of_merge() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace, name: str) -> int:
     """Do what a verb's `options` say; `name` begins each error."""
     _ensure_output()
-    logging.basicConfig(stream=sys.stderr, level=_level(options), format="%(levelname)s %(name)s: %(message)s")
+    logs.configure(_level(options), options.log_format, lasting=options.watch)
     try:
         code: int = options.run(options)
         sys.stdout.flush()

@@ -13,7 +13,7 @@ def describe(parser: argparse.ArgumentParser, summary: str, epilog: str) -> None
     """Give a verb's parser what each has: its help, the store's folder, and defaults of what `main` looks at."""
     parser.description, parser.epilog = summary, epilog
     parser.add_argument("root", metavar="ROOT", type=name, help="the store's folder")
-    parser.set_defaults(quiet=False, verbose=False, interrupted="interrupted")
+    parser.set_defaults(quiet=False, verbose=False, watch=False, log_format="text", interrupted="interrupted")
 
 
 def store_of(options: argparse.Namespace) -> Store:

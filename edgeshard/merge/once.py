@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import attrs
 
 from edgeshard import files
-from edgeshard.errors import MergeInProgressError
 from edgeshard.merge import job as jobs
+from edgeshard.merge import locks
 from edgeshard.merge.cycle import Merger, Progress
 from edgeshard.merge.dry_run import dry_run
 from edgeshard.report import MergeReport
-
-#: How long to wait between two looks whether a watching merger is still there, in seconds.
-_POLL_S = 0.05
-
 
 def merge(
     root: Path,
@@ -27,6 +23,7 @@ def merge(
     keep_empty: bool = False,
     beside_watcher: bool = False,
     lock_wait_s: float = 0.0,
+    stopping: Callable[[], bool] = lambda: False,
     progress: Progress | None = None,
 ) -> MergeReport:
     """Merge a store's shards, and any other databases of ours, into the store's master.
@@ -38,6 +35,7 @@ def merge(
         beside_watcher: merge between the passes of a merger that watches the store. Without this, and without
             sources, such a merger is one at work.
         lock_wait_s: how long to wait for another merger, in seconds; -1 for ever.
+        stopping: asked after each shard, and while waiting; once it says yes the merge ends, with what it committed.
         progress: called as the work goes on.
 
     Raises:
@@ -48,13 +46,13 @@ def merge(
     named = [jobs.of_source(path) for path in sources]
     files.make_folder(root)
     if not named and not beside_watcher:
-        _await_watcher(root, lock_wait_s)
+        locks.await_no_watcher(root, lock_wait_s, stopping)
         lock_wait_s = lock_wait_s if lock_wait_s < 0 else max(0.0, lock_wait_s - (time.monotonic() - began))
-    held = files.lock(root / "merge.lock", lock_wait_s)
+    held = locks.merge_lock(root, lock_wait_s, stopping)
     if held is None:
-        raise _in_progress(root, "another merger is at work on it")
+        return MergeReport(stopped=True)
     try:
-        merger = Merger(root, keep_empty=keep_empty)
+        merger = Merger(root, keep_empty=keep_empty, stopping=stopping)
         report = merger.run(named, progress=progress)
         merger.close()
     finally:
@@ -70,16 +68,3 @@ def preview(root: Path, sources: Iterable[str | os.PathLike[str]] = ()) -> Merge
     """
     shards = Path(os.path.realpath(root / "shards"))
     return dry_run(root / "master.db", shards, map(jobs.of_source, sources))
-
-
-def _await_watcher(root: Path, wait_s: float) -> None:
-    """Wait until nobody watches the store."""
-    deadline = time.monotonic() + wait_s
-    while files.is_locked(root / "watch.lock"):
-        if wait_s >= 0 and time.monotonic() >= deadline:
-            raise _in_progress(root, "a merger watches it, and merges what comes")
-        time.sleep(_POLL_S)
-
-
-def _in_progress(root: Path, cause: str) -> MergeInProgressError:
-    return MergeInProgressError("merge into", root / "master.db", f"{cause}; wait, or use --lock-wait")

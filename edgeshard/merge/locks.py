@@ -1,0 +1,72 @@
+"""The two locks of mergers, and waiting for them so that a request to stop is heard.
+
+``merge.lock`` is held for a pass. ``watch.lock`` is held for as long as a merger watches the store: a merge that cron
+starts beside it has nothing to do. Both are for efficiency only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from filelock import FileLock
+
+from edgeshard import files
+from edgeshard.errors import MergeInProgressError
+
+_T = TypeVar("_T")
+
+#: How long to wait between two looks whether to stop, in seconds.
+_SLICE_S = 0.1
+#: Somebody who only asks whether the store is watched holds its lock for less than this, in seconds.
+_PROBE_S = 0.3
+
+
+def merge_lock(root: Path, wait_s: float, stopping: Callable[[], bool]) -> FileLock | None:
+    """Take ``merge.lock``; None where it was asked to stop meanwhile.
+
+    Args:
+        root: the store's folder.
+        wait_s: how long to wait for another merger, in seconds; -1 for ever.
+        stopping: asked now and then whether to give up.
+
+    Raises:
+        MergeInProgressError: another merger has it for all that time.
+        AccessError, StorageIOError: the lock file cannot be made or locked.
+    """
+    return _await(root, wait_s, stopping, lambda left_s: files.lock(root / "merge.lock", left_s), "is at work on it")
+
+
+def watch_lock(root: Path, wait_s: float, stopping: Callable[[], bool]) -> FileLock | None:
+    """Take ``watch.lock``; see `merge_lock`."""
+    wait_s = max(wait_s, _PROBE_S) if wait_s >= 0 else wait_s
+    return _await(root, wait_s, stopping, lambda left_s: files.lock(root / "watch.lock", left_s), "watches it")
+
+
+def await_no_watcher(root: Path, wait_s: float, stopping: Callable[[], bool]) -> None:
+    """Wait until nobody watches the store; see `merge_lock`."""
+
+    def is_free(left_s: float) -> bool | None:
+        if not files.is_locked(root / "watch.lock"):
+            return True
+        time.sleep(left_s)
+        return None
+
+    _await(root, wait_s, stopping, is_free, "watches it, and merges what comes")
+
+
+def _await(
+    root: Path, wait_s: float, stopping: Callable[[], bool], attempt: Callable[[float], _T | None], doing: str
+) -> _T | None:
+    deadline = time.monotonic() + wait_s
+    while True:
+        left_s = deadline - time.monotonic() if wait_s >= 0 else _SLICE_S
+        got = attempt(max(0.0, min(left_s, _SLICE_S)))
+        if got is not None or stopping():
+            return got
+        if left_s <= 0:
+            raise MergeInProgressError(
+                "merge into", root / "master.db", f"another merger {doing}; wait, or use --lock-wait"
+            )
