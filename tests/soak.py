@@ -33,7 +33,7 @@ from typing import Protocol
 import attrs
 from service import PATIENCE_S, Figures, Kind, Merger, figures, run, wait_until
 from soak_judge import Verdict, Written, judge, sabotage
-from soak_rows import PACES, SESSIONS_MAX, Job, Ledger, Session
+from soak_rows import IN_USE, PACES, SESSIONS_MAX, Job, Ledger, Session
 
 import edgeshard
 from edgeshard import files
@@ -89,6 +89,7 @@ class Scene:
         faults: what must not be, in words.
         sessions: what the writers accounted for, by the number of the session.
         disturbed: when the folder of the shards was not what a merger may expect, as (from, to).
+        halted: when a merger was stopped by a signal, as (from, to).
     """
 
     options: Options
@@ -97,6 +98,7 @@ class Scene:
     faults: list[str] = attrs.Factory(list)
     sessions: dict[int, Written] = attrs.Factory(dict)
     disturbed: list[tuple[float, float]] = attrs.Factory(list)
+    halted: list[tuple[float, float]] = attrs.Factory(list)
 
     @property
     def root(self) -> Path:
@@ -148,6 +150,7 @@ class Life:
     job: Job
     process: subprocess.Popen[bytes]
     log: Path
+    began: float
     killed_at: float
     codes: set[int] = attrs.Factory(lambda: {0})
 
@@ -175,12 +178,17 @@ class Writers:
         with open(log, "wb") as file:
             process = subprocess.Popen(command, stderr=file)
         self._scene.counts["writers started"] += 1
-        return Life(job, process, log, killed_at)
+        return Life(job, process, log, time.monotonic(), killed_at)
 
     def collect(self, life: Life) -> None:
         """Take down what an ended life accounted for."""
         if life.process.returncode not in life.codes:
             self._scene.fault(f"writer {life.job.life} ended with {life.process.returncode}: {tail(life.log)}")
+        refused = life.log.read_text(errors="replace").count(IN_USE)
+        self._scene.counts["openings refused beside a stopped merger"] += refused
+        # a merger that is stopped while it removes a shard has its lock; one that runs has it for milliseconds
+        if refused and not any(to >= life.began for _, to in self._scene.halted):
+            self._scene.fault(f"writer {life.job.life} was refused its own shard: {tail(life.log)}")
         for place, entry in enumerate(Ledger.read(Path(life.job.ledger))):
             if entry.begun:
                 number = life.job.life * SESSIONS_MAX + place
@@ -223,7 +231,10 @@ class Slot:
         rng, tempo = self._rng, self._scene.options.tempo
         lasting = self._number % 3 < 2
         length_s = (rng.uniform(2.0, 40.0) if lasting else rng.uniform(0.5, 8.0)) / tempo
-        sessions = [self._session(lasting, length_s) for _ in range(rng.randint(1, 3 if lasting else 6))]
+        if rng.random() < 0.2:  # a hasty one: each opening meets a merger that finds the agent gone, or back again
+            sessions = [self._session(lasting, 0.05) for _ in range(rng.randint(10, SESSIONS_MAX))]
+        else:
+            sessions = [self._session(lasting, length_s) for _ in range(rng.randint(1, 3 if lasting else 6))]
         is_killed = rng.random() < 0.4
         # the first part of a second is the start of the interpreter
         killed_at = now + rng.uniform(0.05, 0.3 + length_s) if is_killed else float("inf")
@@ -272,6 +283,7 @@ class MergerLife:
     ends_at: float
     interval_s: float
     samples: list[tuple[float, Figures]] = attrs.Factory(list)
+    stopped_at: float = 0.0
     stopped_until: float = 0.0
     ended_by: str = ""
 
@@ -336,12 +348,14 @@ class MergerActor:
         else:
             life.merger.process.send_signal(signal.SIGSTOP)
             life.stopped_until = now + self._rng.uniform(0.1, 3.0)
+            life.stopped_at = now
             self._scene.counts["mergers stopped for a moment"] += 1
         self._signal_at = now + self._rng.uniform(1.0, 10.0) / self._scene.options.tempo
 
     def go_on(self) -> None:
         if self.life is not None and self.life.stopped_until:
             self.life.merger.process.send_signal(signal.SIGCONT)
+            self._scene.halted.append((self.life.stopped_at, time.monotonic() + 1.0))  # it goes on from there
             self.life.stopped_until = 0.0
 
     def _end(self) -> None:
@@ -395,7 +409,10 @@ class MergerActor:
             self.step(time.monotonic())
         if self.life is None:
             raise AssertionError("a merger was to begin")
-        self.life.merger.wait_ready()
+        try:
+            self.life.merger.wait_ready()
+        except (TimeoutError, RuntimeError) as error:
+            self._scene.fault(f"merger {self.life.number}: {error}")
         return self.life
 
 
@@ -550,7 +567,7 @@ class FolderActor:
                 self._move_back(path)
         left = [name for name in os.listdir(away) if not name.endswith((".lock", "-shm"))]
         self._scene.counts["files left half-made"] += len(left)
-        if unknown := [name for name in left if not name.endswith(".new")]:
+        if unknown := [name for name in left if ".new" not in name]:
             self._scene.fault(f"left in the folder that was away: {unknown}")
         shutil.rmtree(away)
 
@@ -700,7 +717,11 @@ class Campaign:
 
     def _merge_finally(self, life: MergerLife) -> None:
         """The watching merger's final pass left nothing to do."""
-        report = json.loads(checked(run("-m", "edgeshard.merge", self.scene.root, "--json")).stdout)
+        done = run("-m", "edgeshard.merge", self.scene.root, "--json")
+        if done.returncode not in (0, 3):
+            self.scene.fault(f"the last merge: exit code {done.returncode}: {done.stdout}{done.stderr}")
+            return
+        report = json.loads(done.stdout)
         if report["rows"] and self.scene.options.kind == "watch":
             self.scene.fault(f"the final pass of merger {life.number} left {report['rows']} rows")
         if not report["complete"]:

@@ -22,11 +22,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 
 import edgeshard
+from edgeshard.shard import Durability
 
 NOON = datetime.datetime(2026, 1, 2, 12, 0, tzinfo=datetime.UTC)
 
@@ -88,6 +89,12 @@ def record_of(agent: str, session: int, n: int) -> Any:
     if table == "picture":
         return Picture(session, n, text.encode())
     return {"session": session, "n": n, "text": text}
+
+
+#: What a writer says, on stderr, of each opening that was refused because somebody had the shard open.
+IN_USE = "IN USE"
+#: How long it goes on trying, in seconds.
+OPENING_S = 10.0
 
 
 # -- the ledger -------------------------------------------------------------------------------------------------------
@@ -199,9 +206,20 @@ class Writer:
         for place, session in enumerate(self._job.sessions):
             if self._over.is_set():
                 return
-            durability: Any = session.durability
-            with edgeshard.Store(self._job.root).shard(session.agent, durability=durability) as shard:
+            with self._open(session) as shard:
                 self._play(shard, place, session)
+
+    def _open(self, session: Session) -> edgeshard.Shard:
+        """Open the shard; a merger that is stopped while it removes the empty one has its lock meanwhile."""
+        store, durability = edgeshard.Store(self._job.root), cast(Durability, session.durability)
+        end = time.monotonic() + OPENING_S
+        while True:
+            try:
+                return store.shard(session.agent, durability=durability)
+            except edgeshard.ShardInUseError as error:
+                print(f"{IN_USE}: {error}", file=sys.stderr, flush=True)
+                if time.monotonic() > end:
+                    raise
 
     def _play(self, shard: edgeshard.Shard, place: int, session: Session) -> None:
         number = self._job.life * SESSIONS_MAX + place
