@@ -15,6 +15,7 @@ from edgeshard import database, files, format, master, scan, snapshot, tables, v
 from edgeshard.database import quote
 from edgeshard.errors import ConfigurationError, DamagedError, QueryError, ShardInUseError
 from edgeshard.merge import once
+from edgeshard.merge.service import Service, in_thread
 from edgeshard.report import MergeReport
 from edgeshard.shard import DURABILITIES, Durability, Shard
 from edgeshard.verify import VerifyReport
@@ -106,6 +107,41 @@ class Store:
         if dry_run:
             return once.preview(self.root, sources)
         return once.merge(self.root, sources, keep_empty=keep_empty, lock_wait_s=lock_wait, progress=progress)
+
+    @contextlib.contextmanager
+    def watching(
+        self,
+        interval: float = 1.0,
+        *,
+        rescan: float = 30.0,
+        observer: str = "auto",
+        keep_empty: bool = False,
+    ) -> Iterator[None]:
+        """Merge in a thread of this process, as rows come, for as long as the ``with`` block lasts.
+
+        After the block everything that was written before its end is in the master.
+
+        Args:
+            interval: under load a pass begins this often, in seconds; after a quiet time the first row is merged at
+                once.
+            rescan: how often all shards are looked at, whether the file system reported a change or not, in seconds.
+            observer: "native" relies on the file system's events, "polling" looks at each shard's files each
+                interval; "auto" turns from the one to the other where events do not arrive.
+            keep_empty: leave the empty shards of agents that are gone.
+
+        Raises:
+            ConfigurationError: an argument that cannot work.
+            MergeInProgressError: another merger watches the store already.
+            StorageError: the first merge, before the block, or the last one, after it, could not be made. Failures
+                between them are logged, and tried again.
+        """
+        service = Service(self.root, interval_s=interval, rescan_s=rescan, observer=observer, keep_empty=keep_empty)
+        service.open()
+        try:
+            with in_thread(service):
+                yield
+        finally:
+            once.merge(self.root, keep_empty=keep_empty, beside_watcher=True, lock_wait_s=-1)
 
     def query(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = (), *, fresh: bool = False) -> list[Any]:
         """Run one SELECT on the master, read-only.

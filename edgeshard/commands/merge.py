@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 
 from edgeshard import database, exits
-from edgeshard.commands import arguments, terminal
+from edgeshard.commands import arguments, signals, terminal
+from edgeshard.errors import ConfigurationError
+from edgeshard.merge import once
+from edgeshard.merge.service import OBSERVERS
 from edgeshard.report import MergeReport
 
 SUMMARY = "Copy the rows of all shards of a store into its master, exactly once, and truncate the shards."
@@ -16,6 +20,7 @@ examples:
   %(prog)s data                          merge the shards in data/shards into data/master.db
   %(prog)s data --from /media/usb/master.db
                                          bring another device's rows in as well
+  %(prog)s data --watch -v             go on merging what comes; under systemd see examples/systemd
   */5 * * * *  %(prog)s /srv/data -q     in a crontab: every five minutes, silent when all is well
 
 exit codes:
@@ -37,6 +42,31 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="other databases of edgeshard to merge as well (masters, shards, copies); they are only read",
     )
+    parser.add_argument("--watch", action="store_true", help="merge what comes, until SIGTERM or Ctrl-C")
+    parser.add_argument(
+        "--interval",
+        type=_seconds,
+        default=1.0,
+        metavar="S",
+        help="watching: merge at most every S seconds; a first row after a quiet time at once (default: 1)",
+    )
+    parser.add_argument(
+        "--rescan",
+        type=_seconds,
+        default=30.0,
+        metavar="S",
+        help="watching: look at all shards every S seconds, whatever the file system tells (default: 30)",
+    )
+    parser.add_argument(
+        "--observer",
+        choices=OBSERVERS,
+        default="auto",
+        help="watching: by the file system's events, by looking each interval, or by events while they come "
+        "(default: auto)",
+    )
+    parser.add_argument(
+        "--log-format", choices=("text", "json"), default="text", help="lines for people, or an object a line"
+    )
     parser.add_argument("--keep-empty", action="store_true", help="leave the empty shards of agents that are gone")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
@@ -55,12 +85,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Merge once, and say what was done."""
-    report = _merge(options)
+    """Merge, once or as rows come, and say what was done."""
+    if options.watch:
+        return _watch(options)
+    with signals.heeded() as stop:
+        report = _merge(options, stop)
     if options.json:
         print(json.dumps(report.as_dict()))
     elif not (options.quiet and report.complete):
         print(report)
+    if stop.by == signal.SIGINT:
+        raise KeyboardInterrupt
     return exits.DONE if report.complete else exits.INCOMPLETE
 
 
@@ -71,18 +106,30 @@ def _seconds(text: str) -> float:
     return value
 
 
-def _merge(options: argparse.Namespace) -> MergeReport:
+def _watch(options: argparse.Namespace) -> int:
+    from edgeshard.commands.watching import watch  # a merge from cron needs none of it
+
+    for option, value in (("--from", options.sources), ("--dry-run", options.dry_run)):
+        if value:
+            raise ConfigurationError("watch", options.root, f"{option} is for a single merge, without --watch")
+    return watch(arguments.store_of(options), options)
+
+
+def _merge(options: argparse.Namespace, stop: signals.Stop) -> MergeReport:
     store = arguments.store_of(options)
     with database.explained("merge", str(store.root)):
         is_empty = not (store.root / "shards").exists() and not store.master_path.exists()
     if is_empty and not options.sources:
         return MergeReport(dry_run=options.dry_run)
     progress = terminal.progress("rows merged", quiet=options.quiet)
-    report = store.merge(
+    if options.dry_run:
+        return once.preview(store.root, options.sources)
+    report = once.merge(
+        store.root,
         options.sources,
-        dry_run=options.dry_run,
         keep_empty=options.keep_empty,
-        lock_wait=options.lock_wait,
+        lock_wait_s=options.lock_wait,
+        stopping=stop.is_asked,
         progress=progress,
     )
     if progress is not None:

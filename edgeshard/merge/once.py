@@ -16,6 +16,7 @@ from edgeshard.merge.cycle import Merger, Progress
 from edgeshard.merge.dry_run import dry_run
 from edgeshard.report import MergeReport
 
+
 def merge(
     root: Path,
     sources: Iterable[str | os.PathLike[str]] = (),

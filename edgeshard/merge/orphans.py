@@ -5,8 +5,7 @@ milliseconds, finds no file, and makes one. Whoever does not take that lock, suc
 open: then it stays. A lock file is removed by its holder; whoever waited for it finds that it has no name any more
 (filelock looks at its count of links), and takes the one that has.
 
-Killed on the way: the log is emptied first, so a database without its log is whole; a log without its database is
-empty, and does not count.
+Killed on the way: the log is emptied and goes first, so what is left is a whole database; the next merge removes it.
 """
 
 from __future__ import annotations
@@ -63,7 +62,8 @@ def _remove_database(shard: Source, durable: Mapping[bytes, int]) -> bool:
             return False
         connection.execute("COMMIT")  # the exclusive lock stays
         database.empty_log(connection)
-        for suffix in ("", "-wal", "-shm"):
+        database.leave_quietly(connection)  # closing must not delete the log of a database that is made meanwhile
+        for suffix in ("-shm", "-wal", ""):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(shard.path + suffix)
         return True

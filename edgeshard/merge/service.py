@@ -13,11 +13,14 @@ the rescan is the guarantee that everything is found.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
 import threading
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -53,7 +56,7 @@ class Listener:
         """The service is alive."""
 
     def watching(self) -> None:
-        """The first pass is done, and the store is watched."""
+        """The first pass is done; from now on the store is watched."""
 
     def merged(self, report: MergeReport) -> None:
         """A pass is done."""
@@ -99,14 +102,19 @@ class Service:
         self._observer = observer
         self._listener = listener or Listener()
         self._merger = Merger(root, keep_empty=keep_empty, service=True, stopping=self._asked_to_stop)
-        # not an Event: its set() in a signal handler can meet its own lock. Each item is the watch that noticed, if any
-        self._calls: queue.SimpleQueue[Watch | None] = queue.SimpleQueue()
+        # not an Event: its set() in a signal handler can meet its own lock. An item is the number of the watch that
+        # noticed something, or 0
+        self._calls: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._stopping = False
+        self._rescan_asked = False
         self._rescan_at = 0.0
         self._watch: Watch | None = None
-        self._noticed: Watch | None = None
+        self._watch_no = 0
+        self._has_noticed = False
         self._missed = 0
         self._failures = 0
+        self._found = 0
+        self._began = 0.0
         self._held: FileLock | None = None
         self._held_inode = 0
 
@@ -115,110 +123,119 @@ class Service:
     def stop(self) -> None:
         """Finish the shard at hand, and return from `run`."""
         self._stopping = True
-        self._calls.put(None)
+        self._calls.put(0)
 
     def rescan(self) -> None:
         """Look at all shards now."""
-        self._rescan_at = 0.0
-        self._calls.put(None)
+        self._rescan_asked = True
+        self._calls.put(0)
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 
     def open(self, lock_wait_s: float = 0.0) -> bool:
-        """Become the one that watches the store; False where told to stop meanwhile.
+        """Become the one that watches the store, and merge once; False where told to stop meanwhile.
 
         Args:
-            lock_wait_s: how long to wait for another, in seconds; -1 for ever.
+            lock_wait_s: how long to wait for another that watches it, in seconds; -1 for ever.
 
         Raises:
             MergeInProgressError: another merger watches it.
-            StorageError: the folder, or the lock in it, cannot be made.
+            StorageError: the folder or the master cannot be made, read or written.
         """
         files.make_folder(self._shards)
-        self._held = locks.watch_lock(self._root, lock_wait_s, self._asked_to_stop)
-        self._held_inode = self._lock_inode()
+        try:
+            if self._lock(lock_wait_s):
+                self._pass()
+        except BaseException:
+            self._close()
+            raise
         return self._held is not None
 
     def run(self) -> None:
-        """Merge what comes until `stop` is called. Call `open` first.
-
-        Raises:
-            EdgeshardError: the very first pass failed. Failures of later ones are logged, and tried again.
-        """
+        """Merge what comes until `stop` is called. Call `open` first. Failures are logged, and tried again."""
         try:
-            self._cycle(first=True)
+            self._listener.watching()
             while not self._stopping:
-                self._cycle()
+                try:
+                    self._await_work()
+                    self._pass()
+                except EdgeshardError as error:
+                    self._fail(error)
         finally:
             self._close()
 
-    def _cycle(self, *, first: bool = False) -> None:
-        """A pass, and the wait for the next."""
-        began = time.monotonic()
-        try:
-            report = self._pass(thorough=began >= self._rescan_at)
-            self._failures = 0
-            if report.rows or self._stopping:
-                self._sleep(began + self._interval_s)
-            else:
-                self._idle(first=first)
-        except EdgeshardError as error:
-            if first:
-                raise
-            self._fail(error)
-
-    def _pass(self, *, thorough: bool) -> MergeReport:
+    def _pass(self) -> None:
+        thorough = self._is_rescan_due()
+        self._rescan_asked = False
         self._ensure_in_place()
-        noticed = self._noticed is not None and self._noticed is self._watch
         held = locks.merge_lock(self._root, -1, self._asked_to_stop)
         if held is None:
-            return MergeReport(stopped=True)
-        try:
+            return
+        with held:
+            self._began = time.monotonic()
             report = self._merger.run(thorough=thorough)
-        finally:
-            held.release()
         if thorough:
             self._rescan_at = time.monotonic() + self._rescan_s
-        self._judge_watch(noticed=noticed, rows=report.rows)
+        self._failures = 0
+        self._found = report.rows
+        self._judge_watch(report.rows)
         self._listener.merged(report)
-        return report
 
     def _fail(self, error: EdgeshardError) -> None:
-        """Say it, and wait, longer each time, before the next attempt."""
+        """Say it. The next attempt, after a while, looks at everything."""
         self._failures += 1
-        wait_s = min(self._interval_s * 2 ** min(self._failures - 1, 10), self._rescan_s)
-        logger.error("%s; tried again in %.3g s", error, wait_s)
+        logger.error("%s; tried again in %.3g s", error, self._patience_s())
         self._listener.failed(error)
         self._unwatch()
-        self._rescan_at = 0.0
-        self._sleep(time.monotonic() + wait_s)
+        self._rescan_asked = True
 
-    def _idle(self, *, first: bool) -> None:
-        """Sleep until something may have come."""
+    def _patience_s(self) -> float:
+        """How long to wait after a failure, in seconds: longer each time, and no longer than for a rescan."""
+        return min(self._interval_s * 2.0 ** min(self._failures - 1, 10), self._rescan_s)
+
+    def _await_work(self) -> None:
+        """Sleep until there may be something to merge, or to try again."""
+        if self._failures:
+            self._rescan_asked, asked = False, self._rescan_asked
+            self._sleep(time.monotonic() + self._patience_s())
+            self._rescan_asked = asked
+        elif self._found:
+            self._sleep(self._began + self._interval_s)
+        else:
+            self._idle()
+
+    def _idle(self) -> None:
         self._begin_watch()
-        if first:
-            self._listener.watching()
         while not self._merger.news() and not self._stopping:
             until = self._rescan_at
             if self._watch is None:  # nothing tells us: look each interval
                 until = min(until, time.monotonic() + self._interval_s)
-            if self._sleep(until) or time.monotonic() >= self._rescan_at:
+            self._sleep(until)
+            if self._has_noticed or self._is_rescan_due():
                 return
 
-    def _sleep(self, until: float) -> bool:
-        """Wait until a time (monotonic), or until something calls; whether something did."""
-        while not self._stopping:
+    def _is_rescan_due(self) -> bool:
+        return self._rescan_asked or time.monotonic() >= self._rescan_at
+
+    def _sleep(self, until: float) -> None:
+        """Wait until a time (monotonic), or until something calls."""
+        while not self._stopping and not self._rescan_asked and not self._has_noticed:
             left_s = until - time.monotonic()
             if left_s <= 0:
-                return False
+                return
             try:
-                self._noticed = self._calls.get(timeout=min(left_s, self._listener.beat_s))
+                self._heed(self._calls.get(timeout=min(left_s, self._listener.beat_s)))
             except queue.Empty:
                 self._listener.beat()
-                continue
-            if self._noticed is None or self._noticed is self._watch:  # and not a watch of before
-                return True
-        return True
+
+    def _hear(self) -> None:
+        """What was called meanwhile."""
+        while not self._calls.empty():
+            self._heed(self._calls.get())
+
+    def _heed(self, call: int) -> None:
+        # not a watch of before, whose notice came late
+        self._has_noticed = self._has_noticed or (self._watch is not None and call == self._watch_no)
 
     def _asked_to_stop(self) -> bool:
         self._listener.beat()
@@ -232,24 +249,26 @@ class Service:
         if self._observer == "polling" or self._missed >= _DEAF_AFTER:
             return
         files.make_folder(self._shards)
+        self._watch_no += 1
         try:
-            self._watch = Watch(Path(os.path.realpath(self._shards)), self._calls.put)
+            self._watch = Watch(Path(os.path.realpath(self._shards)), partial(self._calls.put, self._watch_no))
         except EdgeshardError as error:
             if self._observer == "native":
                 raise
             logger.warning("%s; looking every %.3g s instead, until the next rescan", error, self._interval_s)
 
     def _unwatch(self) -> None:
-        watch, self._watch, self._noticed = self._watch, None, None
+        watch, self._watch, self._has_noticed = self._watch, None, False
         if watch is not None:
             watch.close()
 
-    def _judge_watch(self, *, noticed: bool, rows: int) -> None:
+    def _judge_watch(self, rows: int) -> None:
         """Find out whether the watch can be relied on, and end it."""
+        self._hear()
         watch = self._watch
         if watch is not None and not watch.is_alive():
             logger.warning("the watch on %s had died, or its folder was replaced; watching anew", self._shards)
-        elif noticed:
+        elif self._has_noticed:
             self._missed = 0
         elif watch is not None and rows and self._observer == "auto":
             self._missed += 1
@@ -272,8 +291,13 @@ class Service:
         if not self._root.is_dir():
             raise StorageIOError("watch store", self._root, "its folder is gone; bring it back")
         self._unlock()
-        self.open()
+        self._lock(0.0)
         logger.warning("the folder %s was replaced; all is looked into again", self._root)
+
+    def _lock(self, wait_s: float) -> bool:
+        self._held = locks.watch_lock(self._root, wait_s, self._asked_to_stop)
+        self._held_inode = self._lock_inode()
+        return self._held is not None
 
     def _lock_inode(self) -> int:
         try:
@@ -297,3 +321,30 @@ class Service:
             logger.debug("%s", error)
         finally:
             self._unlock()
+
+
+@contextlib.contextmanager
+def in_thread(service: Service) -> Iterator[None]:
+    """Run an opened service in a thread while the block lasts.
+
+    Raises:
+        BaseException: what the thread ended with, where it did not end because it was told to.
+    """
+    ended_by: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            service.run()
+        except BaseException as error:
+            logger.error("the merger in this process ended: %s", error)
+            ended_by.append(error)
+
+    thread = threading.Thread(target=run, name="edgeshard merger", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        service.stop()
+        thread.join()
+    if ended_by:
+        raise ended_by[0]
