@@ -37,7 +37,7 @@ from typing import IO, Any, TypeVar
 import apsw
 import attrs
 from bench_core import Table, alternate, fill, print_table, seconds, spread
-from service import PATIENCE_S, Kind, Merger, cpu_s, figures, has_watch, run, ticks_s, wait_until
+from service import PATIENCE_S, Kind, Merger, cpu_s, figures, has_option, run, ticks_s, wait_until
 
 import edgeshard
 
@@ -264,7 +264,7 @@ def _seen(merger: Merger) -> str:
 
 def _kept() -> list[str]:
     """The option by which idle shards stay that no agent has open."""
-    return ["--keep-empty"] if has_watch() else []
+    return ["--keep-empty"] if has_option("--keep-empty") else []
 
 
 def _settled_store(scratch: Path, shards: int) -> edgeshard.Store:

@@ -29,9 +29,9 @@ Kind = Literal["watch", "loop"]
 PATIENCE_S = 60.0
 
 
-def has_watch() -> bool:
-    """Whether this version has the watching merger."""
-    return "--watch" in parser_of_merge().format_help()
+def has_option(name: str) -> bool:
+    """Whether this version's merge command knows an option: the campaign also runs on versions before and after."""
+    return name in parser_of_merge().format_help()
 
 
 # -- a process, from outside ------------------------------------------------------------------------------------------

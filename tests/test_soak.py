@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 
 import pytest
-from service import has_watch
+from service import has_option
 from soak import Options, play
 
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 
 
 @needs_proc
-@pytest.mark.skipif(not has_watch(), reason="there is no watching merger yet")
+@pytest.mark.skipif(not has_option("--watch"), reason="there is no watching merger yet")
 def test_the_whole_system_loses_doubles_and_leaks_nothing() -> None:
     outcome = play(Options(seconds=12, seed=7, agents=6, tempo=8))
     assert outcome.faults == []
