@@ -58,16 +58,15 @@ def figures(pid: int) -> Figures | None:
 
 
 def cpu_s(pid: int) -> float:
-    """The processor time of a process in seconds, by the scheduler's own account: /proc/PID/stat counts in 10 ms."""
-    total_ns = 0
-    for task in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{task}/schedstat") as file:
-            total_ns += int(file.read().split()[0])
-    return total_ns / 1e9
+    """The processor time of a process in seconds, threads that have ended included, to the nanosecond.
+
+    By clock_getcpuclockid(3), whose arithmetic Python does not offer for other processes.
+    """
+    return time.clock_gettime((~pid << 3) | 2)
 
 
 def ticks_s(pid: int) -> float:
-    """The processor time of a process, ended threads included, in seconds: utime and stime of /proc/PID/stat."""
+    """The same as everybody reads it: utime and stime of /proc/PID/stat, in steps of 10 ms."""
     with open(f"/proc/{pid}/stat") as file:
         fields = file.read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
