@@ -325,7 +325,7 @@ class MergerActor:
     def _begin(self, now: float) -> None:
         rng, tempo = self._rng, self._scene.options.tempo
         # long lives show growth, short ones meet each step of a merge with their end
-        length_s = rng.choice([rng.uniform(0.2, 20.0), rng.uniform(5.0, 20.0), rng.uniform(120.0, 300.0)]) / tempo
+        length_s = rng.choice([rng.uniform(0.2, 8.0)] * 3 + [rng.uniform(5.0, 20.0), rng.uniform(120.0, 300.0)]) / tempo
         interval_s = rng.choice([0.05, 0.2, 1.0])
         given: list[object] = ["--interval", interval_s, "--rescan", RESCAN_S]
         given += ["--observer", rng.choice(["auto", "native", "polling"])]
