@@ -374,7 +374,12 @@ def test_a_system_without_native_notices_is_named(folder: Path, monkeypatch: pyt
     ],
 )
 def test_an_error_of_the_system_is_explained_and_nothing_stays_behind(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception], cause: str
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    number: int,
+    kind: type[Exception],
+    cause: str,
 ) -> None:
     from watchdog import observers
 
@@ -388,7 +393,7 @@ def test_an_error_of_the_system_is_explained_and_nothing_stays_behind(
     with pytest.raises(kind, match=cause) as raised:
         Watch(folder, lambda: None)
     assert kind is type(raised.value)
-    assert before == threading.active_count()
+    assert (before, []) == (threading.active_count(), caplog.messages)
 
 
 def test_a_process_that_may_start_no_thread_is_told_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ _NO_NEWS = ("-shm", ".lock")
 #: Those that open none of the files that they watch. kqueue does, and a file that is closed drops SQLite's locks.
 _NATIVE = ("InotifyObserver", "FSEventsObserver")
 
-#: How long `close` waits; watchdog needs up to half a second where a file has just been moved out of the folder.
+#: How long `close` waits; watchdog takes up to half a second where a file was just moved.
 _CLOSE_S = 2.0
 
 # both are the kernel's limits for one user, over all of its processes
@@ -110,7 +110,6 @@ class Watch:
 
     def _stop(self, observer: BaseObserver) -> None:
         """Stop watchdog in a thread of its own: it joins its threads without a limit of time."""
-        self._news.drop()
         stopper = threading.Thread(target=_stop_quietly, args=(observer, self._threads), daemon=True)
         try:
             stopper.start()
@@ -134,10 +133,6 @@ class _FirstNews:
         if self._notify is not None and not all(name.endswith(_NO_NEWS) for name in names):
             notify, self._notify = self._notify, None
             notify()
-
-    def drop(self) -> None:
-        """Notify no more."""
-        self._notify = None
 
 
 def _open(folder: Path) -> int:

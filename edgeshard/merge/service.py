@@ -171,9 +171,11 @@ class Service:
         held = locks.merge_lock(self._root, -1, self._asked_to_stop)
         if held is None:
             return
-        with held:
+        try:
             self._began = time.monotonic()
             report = self._merger.run(thorough=thorough)
+        finally:
+            held.release()
         if thorough:
             self._rescan_at = time.monotonic() + self._rescan_s
         self._failures = 0
@@ -315,8 +317,10 @@ class Service:
         try:
             held = locks.merge_lock(self._root, 0.0, lambda: False)
             if held is not None:
-                with held:
+                try:
                     self._merger.close()
+                finally:
+                    held.release()
         except EdgeshardError as error:  # it is only what the merger remembers
             logger.debug("%s", error)
         finally:

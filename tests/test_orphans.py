@@ -1,0 +1,234 @@
+"""Shards whose agent is gone, and the lock files that they leave: removed, and never under an agent's hands."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers import numbers, python, shard_path, sql
+
+import edgeshard
+from edgeshard import database, files, scan
+from edgeshard.merge import orphans
+
+
+def write(store: edgeshard.Store, agent: str, *values: int) -> None:
+    with store.shard(agent) as shard:
+        shard.write_many([{"n": n} for n in values])
+
+
+def names_in(store: edgeshard.Store) -> list[str]:
+    return sorted(os.listdir(store.root / "shards"))
+
+
+def test_a_shard_whose_agent_is_gone_is_removed_with_all_that_belongs_to_it(store: edgeshard.Store) -> None:
+    write(store, "gone", 1, 2)
+    with store.shard("here") as shard:
+        shard.write({"n": 3})
+        report = store.merge()
+        assert (3, 3, 1) == (report.rows, report.truncated, report.removed)
+        assert {"here"} == {name.split(".")[0] for name in names_in(store)}
+    assert [1, 2, 3] == numbers(store)
+    assert 1 == store.merge().removed
+    assert ([], True) == (names_in(store), store.verify().ok)
+
+
+def test_keep_empty_leaves_it(store: edgeshard.Store) -> None:
+    write(store, "gone", 1)
+    report = store.merge(keep_empty=True)
+    assert (1, 1, 0) == (report.rows, report.truncated, report.removed)
+    assert ["gone.db", "gone.lock"] == names_in(store)
+
+
+def test_an_agent_that_comes_back_gets_a_new_shard_and_goes_on(store: edgeshard.Store) -> None:
+    for n in range(5):
+        write(store, "agent", n)
+        assert (1, 1) == (store.merge().rows, len({*store.query("select count(*) from agent_data")}))
+    assert [*range(5)] == numbers(store)
+
+
+_KILLED_WHEN_QUIET = """
+import os, signal, sys
+import edgeshard
+store = edgeshard.Store(sys.argv[1])
+shard = store.shard("agent")
+shard.write({"n": 1})
+store.merge()
+print(os.listdir(store.root / "shards"))
+sys.stdout.flush()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_an_agent_that_died_without_a_trace_is_found(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "FRESH_S", -1.0)  # as if its last change were long ago
+    done = python(_KILLED_WHEN_QUIET, store.root)
+    assert (-signal.SIGKILL, True) == (done.returncode, "agent.db" in done.stdout)
+    removed = 0
+    for _ in range(3):  # it may have to be looked into before it is known to be quiet
+        removed += store.merge().removed
+    assert (1, []) == (removed, names_in(store))
+
+
+def test_what_was_given_up_to_another_master_keeps_its_shard(store: edgeshard.Store, tmp_path: Path) -> None:
+    write(store, "agent", 1)
+    store.merge(keep_empty=True)
+    write(store, "agent", 2)
+    other = edgeshard.Store(tmp_path / "other")
+    other.root.mkdir()
+    (other.root / "shards").symlink_to(store.root / "shards")
+    report = other.merge()
+    assert (1, 0, 1) == (report.rows, report.removed, len(report.gaps))
+    assert shard_path(store, "agent").exists()
+    assert (0, 1, 1) == (store.merge().rows, len(store.merge().gaps), len(numbers(store)))
+
+
+def test_a_row_that_comes_between_the_commit_and_the_removal_stays(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = orphans.remove
+
+    def late(*arguments: Any) -> bool:
+        write(store, "agent", 2)
+        return real(*arguments)
+
+    write(store, "agent", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(orphans, "remove", late)
+        report = store.merge()
+    assert (1, 1, 0) == (report.rows, report.truncated, report.removed)
+    assert 1 == store.merge().rows
+    assert [1, 2] == numbers(store)
+
+
+def test_another_shard_that_took_its_place_stays(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = orphans.remove
+
+    def late(*arguments: Any) -> bool:
+        shard_path(store, "agent").unlink()
+        with store.shard("agent"):
+            pass  # made, and nothing written yet
+        return real(*arguments)
+
+    write(store, "agent", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(orphans, "remove", late)
+        assert 0 == store.merge().removed
+    assert shard_path(store, "agent").exists()
+
+
+def test_a_shard_that_somebody_reads_without_the_lock_stays(store: edgeshard.Store) -> None:
+    write(store, "agent", 1)
+    reader = database.connect(str(shard_path(store, "agent")), writable=False)
+    try:
+        database.fetch(reader, "select * from agent_data")
+        report = store.merge()
+        assert (1, 1, 0) == (report.rows, report.truncated, report.removed)
+    finally:
+        reader.close()
+    assert [1] == numbers(store)
+    assert [[0]] == sql(shard_path(store, "agent"), "select count(*) from agent_data")
+
+
+def test_a_removal_killed_on_the_way_leaves_a_whole_shard(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    real, calls = os.unlink, []
+
+    def kill(path: Any) -> None:
+        if str(path).startswith(str(store.root / "shards")):
+            calls.append(path)
+            if len(calls) == kills:
+                raise Killed
+        real(path)
+
+    for kills in range(1, 5):
+        write(store, "agent", kills)
+        calls.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(orphans.os, "unlink", kill)  # type: ignore[attr-defined]
+            with pytest.raises(Killed):
+                store.merge()
+        assert (0, ()) == (store.merge().rows, store.merge().quarantined)
+        assert [] == names_in(store)
+    assert [1, 2, 3, 4] == numbers(store)
+
+
+def test_lock_files_beside_no_shard_are_removed_unless_somebody_holds_them(store: edgeshard.Store) -> None:
+    write(store, "agent", 1)
+    for name in ("old", "held"):
+        (store.root / "shards" / f"{name}.lock").touch()
+    held = files.lock(store.root / "shards" / "held.lock")
+    assert held is not None
+    store.merge()
+    assert ["held.lock"] == names_in(store)
+    held.release()
+    with store.shard("agent") as shard:
+        store.merge()
+        assert {"agent.db", "agent.lock"} <= set(names_in(store))
+        shard.write({"n": 2})
+    store.merge()
+    assert ([], [1, 2]) == (names_in(store), numbers(store))
+
+
+def test_many_dead_shards_are_gone_after_one_merge(store: edgeshard.Store) -> None:
+    for n in range(250):
+        write(store, f"process-{n}", n)
+    report = store.merge()
+    assert (250, 250, 250) == (report.rows, report.shards, report.removed)
+    assert (0, []) == (store.merge().shards, names_in(store))
+    assert [*range(250)] == numbers(store)
+    assert [] == store.query("select * from edgeshard_shards")
+
+
+_REOPENS = """
+import os, random, sys, time
+import edgeshard
+store = edgeshard.Store(sys.argv[1])
+agent, enough = sys.argv[2:]
+n = 0
+while not os.path.exists(enough):
+    with store.shard(agent) as shard:
+        for _ in range(random.randint(1, 3)):
+            shard.write({"n": n})
+            n += 1
+    time.sleep(random.choice([0.001, 0.01, 0.1, 0.5]))
+print(n)
+"""
+
+_MERGES = """
+import os, sys
+import edgeshard
+store = edgeshard.Store(sys.argv[1])
+removed = 0
+while removed < int(sys.argv[2]):
+    removed += store.merge(lock_wait=-1).removed
+"""
+
+
+def test_agents_that_open_at_that_moment_lose_nothing(store: edgeshard.Store, tmp_path: Path) -> None:
+    def start(code: str, *arguments: object) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", code, str(store.root), *map(str, arguments)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    agents = {f"agent-{n}": start(_REOPENS, f"agent-{n}", tmp_path / "enough") for n in range(3)}
+    for merger in [start(_MERGES, 8) for _ in range(2)]:
+        assert ("", "") == merger.communicate(timeout=60)
+    (tmp_path / "enough").touch()
+    written = {}
+    for agent, process in agents.items():
+        out, err = process.communicate(timeout=60)
+        assert (0, "") == (process.returncode, err)
+        written[agent] = int(out)
+    store.merge()
+    rows = store.query("select agent_id, count(*), count(distinct data), max(data ->> 'n') from agent_data group by 1")
+    assert sorted((agent, n, n, n - 1) for agent, n in written.items()) == sorted(map(tuple, rows))
+    assert store.verify().ok
