@@ -1,0 +1,29 @@
+"""The short form of the campaign in soak.py, and whether its judge can be believed."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from service import has_option
+from soak import Options, play
+
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
+
+
+@needs_proc
+@pytest.mark.skipif(not has_option("--watch"), reason="there is no watching merger yet")
+def test_the_whole_system_loses_doubles_and_leaks_nothing() -> None:
+    outcome = play(Options(seconds=12, seed=7, agents=6, tempo=8))
+    assert outcome.faults == []
+    assert outcome.verdict.found > 1_000
+    assert outcome.counts["folders replaced"] > 0
+    assert outcome.counts["writers killed"] > 0
+
+
+@needs_proc
+@pytest.mark.parametrize("sabotage", ["lose", "double", "change"])
+def test_the_judge_finds_a_harmed_row(sabotage: str) -> None:
+    outcome = play(Options(seconds=2, seed=1, agents=2, tempo=8, kind="loop", sabotage=sabotage))
+    name = {"lose": "lost", "double": "doubled", "change": "wrong"}[sabotage]
+    assert f"rows {name}: 1" in outcome.faults
