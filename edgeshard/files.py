@@ -25,6 +25,9 @@ from edgeshard.errors import AccessError, ConfigurationError, DiskFullError, Sto
 
 AGENT_NAME_MAX = 200
 
+#: What is left of a shard whose making was killed (see database.create), with the stem of the shard.
+HALF_MADE = re.compile(r"(.+)\.db\.[0-9a-f]{8}\.new(?:-journal|-wal|-shm)?")
+
 _PLAIN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 # names that Windows gives to devices: a store may be carried there on a stick
 _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import attrs
 
+from edgeshard import files
 from edgeshard.files import explain_os_error
 
 #: What changes whenever a file or its log does: inode, size, times of the file; inode, size, time of its log, if any.
@@ -59,11 +60,13 @@ class Look:
         changed: the files that are not as they were known to be, by name.
         names: the names of all, as they can be shown.
         locks: the stems of the lock files that stand beside no shard.
+        half_made: the files of openings that did not come to an end, or have not yet.
     """
 
     changed: tuple[ShardFile, ...]
     names: frozenset[str]
     locks: frozenset[str]
+    half_made: frozenset[str]
 
 
 @attrs.define
@@ -74,6 +77,7 @@ class _Listing:
     inodes: dict[str, int]
     names: frozenset[str]
     locks: frozenset[str]
+    half_made: frozenset[str]
 
 
 class Folder:
@@ -109,7 +113,8 @@ class Folder:
             if found is not None and (found.problem or found.state != state):
                 changed.append(found)
         changed.sort(key=lambda file: file.path)
-        return Look(tuple(changed), frozenset(map(printable, listing.names)), listing.locks)
+        names = frozenset(map(printable, listing.names))
+        return Look(tuple(changed), names, listing.locks, listing.half_made)
 
     def _list(self) -> _Listing:
         """The names in the folder; read anew only where the folder's time says that they may have changed."""
@@ -130,9 +135,10 @@ class Folder:
             for name in inodes
             if name.endswith(".lock") and name.removesuffix("lock") + "db" not in names
         )
+        half_made = frozenset(filter(files.HALF_MADE.fullmatch, inodes))
         # a name may come or go in the very moment of the folder's time
         settled = now is not None and now[1] < time.time_ns() - int(FRESH_S * 1e9)
-        self._listing = _Listing(now if settled else None, inodes, names, locks)
+        self._listing = _Listing(now if settled else None, inodes, names, locks, half_made)
         return self._listing
 
 
@@ -217,7 +223,7 @@ def is_settled(state: State, now_ns: int | None = None) -> bool:
     the times as they were (git has the same question about its index).
     """
     changed = (*state[2:_FILE_FIELDS], *state[_FILE_FIELDS + 2 :])
-    return max(changed) < (time.time_ns() if now_ns is None else now_ns) - int(FRESH_S * 1e9)
+    return bool(changed) and max(changed) < (time.time_ns() if now_ns is None else now_ns) - int(FRESH_S * 1e9)
 
 
 def state_text(state: State) -> str:

@@ -14,7 +14,8 @@ from helpers import numbers, python, shard_path, sql
 
 import edgeshard
 from edgeshard import database, files, scan
-from edgeshard.merge import orphans
+from edgeshard.merge import dry_run, orphans, truncate
+from edgeshard.merge.cycle import Merger
 
 
 def write(store: edgeshard.Store, agent: str, *values: int) -> None:
@@ -177,6 +178,59 @@ def test_lock_files_beside_no_shard_are_removed_unless_somebody_holds_them(store
         shard.write({"n": 2})
     store.merge()
     assert ([], [1, 2]) == (names_in(store), numbers(store))
+
+
+_KILLED_IN_THE_MAKING = """
+import os, signal, sys
+import edgeshard
+from edgeshard import database
+def kill(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+database.publish = kill
+edgeshard.Store(sys.argv[1]).shard("agent")
+"""
+
+
+def test_what_a_killed_making_of_a_shard_left_is_removed_and_what_one_at_work_has_is_not(
+    store: edgeshard.Store,
+) -> None:
+    assert -signal.SIGKILL == python(_KILLED_IN_THE_MAKING, store.root).returncode
+    assert 2 == len(names_in(store))
+    held = files.lock(store.root / "shards" / "agent.lock")
+    assert held is not None
+    store.merge()
+    assert 2 == len(names_in(store))
+    held.release()
+    store.merge()
+    assert [] == names_in(store)
+
+
+def test_a_shard_removed_by_another_merger_is_forgotten(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merger = Merger(store.root)
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+        with monkeypatch.context() as patch:
+            patch.setattr(truncate, "_state_without_news", lambda *_: ())
+            assert 1 == merger.run().truncated
+    assert 1 == store.merge().removed
+    assert (0, ()) == (merger.run().shards, merger.run().quarantined)
+    merger.close()
+
+
+def test_a_dry_run_does_not_complain_of_what_a_merger_removes_meanwhile(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = dry_run._is_due
+
+    def late(*arguments: Any) -> bool:
+        store.merge()
+        return real(*arguments)
+
+    write(store, "agent", 1)
+    monkeypatch.setattr(dry_run, "_is_due", late)
+    assert () == store.merge(dry_run=True).quarantined
 
 
 def test_many_dead_shards_are_gone_after_one_merge(store: edgeshard.Store) -> None:

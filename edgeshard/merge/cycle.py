@@ -28,8 +28,8 @@ Progress = Callable[[int, int], None]
 
 #: Quiet shards that a thorough pass asks whether their agent is gone: one that is killed changes no file.
 _ASKED_AT_A_TIME = 100
-#: Lock files beside no shard that a thorough pass removes.
-_LOCKS_AT_A_TIME = 500
+#: Agents after whom a thorough pass sweeps.
+_SWEPT_AT_A_TIME = 500
 
 
 @attrs.frozen
@@ -146,7 +146,7 @@ class Merger:
         names = look.names - {job.file.name for job in due if job.removed}
         self._known = {name: known for name, known in self._known.items() if name in names}
         if thorough and not done.is_stopping():
-            self._remove_locks(look)
+            self._sweep(look)
             self._persist(connection, names)
         self._look_at_gaps(connection)
         if not self._service or not done.rows:
@@ -175,6 +175,7 @@ class Merger:
     def _due(self, look: Look, thorough: bool) -> list[Job]:
         """The shards to look into."""
         files_due = {}
+        self._known = {name: known for name, known in self._known.items() if name in look.names}
         for file in look.changed:
             known = self._known.get(file.name)
             if file.problem:
@@ -402,10 +403,14 @@ class Merger:
             for name in gone:
                 del self._persisted[name]
 
-    def _remove_locks(self, look: Look) -> None:
-        if not self._keep_empty:
-            for stem in sorted(look.locks)[:_LOCKS_AT_A_TIME]:
-                orphans.remove_lock(self._folder.path / f"{stem}.lock")
+    def _sweep(self, look: Look) -> None:
+        """Remove what openings that were killed left."""
+        half_made: dict[str, list[str]] = {stem: [] for stem in look.locks if not self._keep_empty}
+        for name in look.half_made:
+            if match := files.HALF_MADE.fullmatch(name):
+                half_made.setdefault(match[1], []).append(name)
+        for stem in sorted(half_made)[:_SWEPT_AT_A_TIME]:
+            orphans.sweep(self._folder.path / f"{stem}.lock", half_made[stem])
 
 
 def _to_persist(known: Known) -> tuple[State, str]:

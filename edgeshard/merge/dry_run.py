@@ -50,9 +50,14 @@ def _report(connection: Connection, folder: Path, sources: list[Job]) -> MergeRe
                     rows += missing
                     truncated += present if job.own else 0
         jobs.tidy(group)
-    aside = tuple(SetAside(job.file.path, job.problem) for job in shards + sources if job.problem)
+    aside = tuple(SetAside(job.file.path, job.problem) for job in shards + sources if job.problem and not _is_gone(job))
     gaps = master.gaps(connection)
     return MergeReport(rows, truncated, shards=len(due), quarantined=aside, gaps=gaps, dry_run=True)
+
+
+def _is_gone(job: Job) -> bool:
+    """Whether it is a shard that a merger removed meanwhile: nothing keeps mergers out of a dry run's way."""
+    return job.own and not job.file.problem and scan.look(job.file.path) is None
 
 
 def _is_due(job: Job, before: dict[str, tuple[State, str]]) -> bool:

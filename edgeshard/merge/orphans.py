@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import attrs
@@ -85,15 +85,32 @@ def _is_spent(connection: Connection, shard: Source, durable: Mapping[bytes, int
     return all(block.last <= durable.get(streams.get(number, b""), 0) for number, block in blocks.items())
 
 
-def remove_lock(path: Path) -> bool:
-    """Remove a lock file that stands beside no shard, unless somebody holds it; whether it is gone."""
-    held = files.lock(path)
+def sweep(lock: Path, half_made: Iterable[str]) -> None:
+    """Remove what openings that were killed left, unless somebody holds the lock, and may be about to open.
+
+    Args:
+        lock: the agent's lock file; it goes, too, where it stands beside no shard.
+        half_made: the names of the files that a killed making of the shard left.
+
+    Raises:
+        AccessError, StorageIOError: something cannot be removed.
+    """
+    held = files.lock(lock)
     if held is None:
-        return False
+        return
     try:
-        if any(os.path.lexists(f"{path.with_suffix('')}{suffix}") for suffix in (".db", ".db-wal")):
-            return False  # an agent made it meanwhile
-        os.unlink(path)
-        return True
+        for name in half_made:
+            _unlink(lock.with_name(name))
+        if not any(os.path.lexists(f"{lock.with_suffix('')}{suffix}") for suffix in (".db", ".db-wal")):
+            _unlink(lock)
     finally:
         held.release()
+
+
+def _unlink(path: Path) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise files.explain_os_error(error, "remove file", path) from error
