@@ -15,7 +15,7 @@ from edgeshard.report import Gap
 from edgeshard.scan import State
 
 #: A merger's cache of the master, in KiB; more wins nothing (measured).
-_CACHE_KIB = 4_000
+_CACHE_KIB = 1_000
 #: Pages of the master's log before a commit copies them into the database (32 MB).
 _CHECKPOINT_PAGES = 8_000
 #: The log's size after a checkpoint that could reset it, in bytes.
