@@ -197,16 +197,37 @@ def test_under_load_a_pass_begins_each_interval_and_the_busy_shard_is_not_trunca
         assert written == sum(report.truncated for report in passes.reports)
 
 
-def test_a_shard_that_another_program_writes_is_found(store: edgeshard.Store) -> None:
+def test_a_shard_that_is_moved_in_is_found(store: edgeshard.Store, tmp_path: Path) -> None:
+    other = edgeshard.Store(tmp_path / "other")
+    write(other, "agent", 1, 2)
     with serving(store) as passes:
-        with store.shard("script"):
-            pass
-        await_that(lambda: shard_path(store, "script").exists() or is_idle(passes))
-        copied = store.root / "elsewhere.db"
-        write(edgeshard.Store(store.root / "other"), "agent", 1, 2)
-        shutil.copy(shard_path(edgeshard.Store(store.root / "other"), "agent"), copied)
-        copied.rename(store.root / "shards" / "brought.db")
+        await_that(lambda: is_idle(passes))
+        shard_path(other, "agent").rename(shard_path(store, "brought"))
         await_that(lambda: sum(report.rows for report in passes.reports) == 2)
+
+
+SHELL = Path(__file__).parent.parent / "examples" / "sqlite_shell.sh"
+
+
+@pytest.mark.skipif(not shutil.which("flock"), reason="util-linux's flock is not installed")
+@pytest.mark.skipif(not shutil.which("sqlite3"), reason="the sqlite3 program is not installed")
+def test_rows_of_a_shell_script_are_found(store: edgeshard.Store) -> None:
+    store.shard("door").close()
+    command = ["sh", str(SHELL), str(store.root), "door"]
+    with watcher(store, "--keep-empty", "--rescan", NEVER_S):
+        for n in range(3):
+            subprocess.run([*command, json.dumps({"n": n, "text": "it's"})], check=True)
+            await_that(lambda: count(store) == n + 1)  # noqa: B023
+    assert [(n, "it's", "door") for n in range(3)] == [
+        (row.data["n"], row.data["text"], row.agent_id) for row in store.read(edgeshard.AgentData)
+    ]
+    assert store.verify().ok
+    with store.shard("door"):
+        started = subprocess.Popen([*command, "{}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        time.sleep(0.5)
+        assert None is started.poll()  # it waits for the lock
+    assert (b"", b"") == started.communicate(timeout=PATIENCE_S)
+    assert 1 == store.merge().rows
 
 
 def test_descriptors_and_threads_do_not_grow(store: edgeshard.Store) -> None:
