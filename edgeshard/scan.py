@@ -69,12 +69,23 @@ class Look:
     half_made: frozenset[str]
 
 
-@attrs.define
+@attrs.frozen
+class _Entry:
+    """A name that a shard could have, and the inodes that are listed under it and its log's name."""
+
+    name: str
+    path: str
+    inode: int | None
+    log_inode: int | None
+
+
+@attrs.frozen
 class _Listing:
-    """The names in a folder, each with its inode, and the state of the folder in which they were read."""
+    """The names in a folder, and the state of the folder in which they were read; None: read it again."""
 
     folder: tuple[int, int] | None
-    inodes: dict[str, int]
+    all: frozenset[str]
+    entries: tuple[_Entry, ...]
     names: frozenset[str]
     locks: frozenset[str]
     half_made: frozenset[str]
@@ -103,25 +114,27 @@ class Folder:
         known = known or {}
         listing = self._list()
         changed = []
-        prefix = f"{self.path}{os.sep}"
-        for name in listing.names:
-            state = known.get(name)
-            if state and _is_as_known(prefix + name, name, state, listing.inodes):
+        for entry in listing.entries:
+            state = known.get(entry.name)
+            if state and _is_as_known(entry, state):
                 continue
-            present = {suffix for suffix in _SIDE_FILES if name + suffix in listing.inodes}
-            found = _look(prefix + name, present)
+            found = _look(entry.path, {suffix for suffix in _SIDE_FILES if entry.name + suffix in listing.all})
             if found is not None and (found.problem or found.state != state):
                 changed.append(found)
         changed.sort(key=lambda file: file.path)
-        names = frozenset(map(printable, listing.names))
-        return Look(tuple(changed), names, listing.locks, listing.half_made)
+        return Look(tuple(changed), listing.names, listing.locks, listing.half_made)
 
     def _list(self) -> _Listing:
         """The names in the folder; read anew only where the folder's time says that they may have changed."""
         before = _stat(str(self.path))
         now = None if before is None else (before.st_ino, before.st_mtime_ns)
-        if self._listing is not None and now is not None and self._listing.folder == now:
-            return self._listing
+        if self._listing is None or now is None or self._listing.folder != now:
+            # a name may come or go in the very moment of the folder's time
+            settled = now is not None and now[1] < time.time_ns() - int(FRESH_S * 1e9)
+            self._listing = self._read(now if settled else None)
+        return self._listing
+
+    def _read(self, folder: tuple[int, int] | None) -> _Listing:
         try:
             inodes = {entry.name: entry.inode() for entry in os.scandir(self.path)}
         except FileNotFoundError:
@@ -129,29 +142,34 @@ class Folder:
         except OSError as error:
             raise explain_os_error(error, "read folder", self.path) from error
         # a log without its database shows under the name that the database would have
-        names = frozenset(name.removesuffix("-wal") for name in inodes if name.endswith((".db", ".db-wal")))
-        locks = frozenset(
-            name.removesuffix(".lock")
-            for name in inodes
-            if name.endswith(".lock") and name.removesuffix("lock") + "db" not in names
+        names = {name.removesuffix("-wal") for name in inodes if name.endswith((".db", ".db-wal"))}
+        prefix = f"{self.path}{os.sep}"
+        entries = (_Entry(name, prefix + name, inodes.get(name), inodes.get(name + "-wal")) for name in names)
+        locks = {name.removesuffix(".lock") for name in inodes if name.endswith(".lock")}
+        return _Listing(
+            folder,
+            frozenset(inodes),
+            tuple(entries),
+            frozenset(map(printable, names)),
+            frozenset(stem for stem in locks if f"{stem}.db" not in names),
+            frozenset(filter(files.HALF_MADE.fullmatch, inodes)),
         )
-        half_made = frozenset(filter(files.HALF_MADE.fullmatch, inodes))
-        # a name may come or go in the very moment of the folder's time
-        settled = now is not None and now[1] < time.time_ns() - int(FRESH_S * 1e9)
-        self._listing = _Listing(now if settled else None, inodes, names, locks, half_made)
-        return self._listing
 
 
-def _is_as_known(path: str, name: str, state: State, inodes: Mapping[str, int]) -> bool:
+def _is_as_known(entry: _Entry, state: State) -> bool:
     """Whether a shard is as it was, by one stat: each commit of a shard with a log changes the log."""
-    log = inodes.get(name + "-wal")
-    if inodes.get(name) != state[0]:
+    has_log = len(state) > _FILE_FIELDS
+    if has_log != (entry.log_inode is not None):
         return False
-    if len(state) == _FILE_FIELDS:
-        found = None if log is not None else _stat(path)
-        return found is not None and (found.st_size, found.st_mtime_ns, found.st_ctime_ns) == state[1:]
-    found = _stat(path + "-wal") if log == state[_FILE_FIELDS] else None
-    return found is not None and (found.st_size, found.st_mtime_ns) == state[_FILE_FIELDS + 1 :]
+    try:
+        if not has_log:
+            found = os.lstat(entry.path)
+            return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns) == state
+        found = os.lstat(entry.path + "-wal")
+    except OSError:  # what is wrong is found by looking at it from all sides
+        return False
+    log = (found.st_ino, found.st_size, found.st_mtime_ns)
+    return entry.inode == state[0] and log == state[_FILE_FIELDS:]
 
 
 def shard_files(path: Path) -> Iterable[ShardFile]:

@@ -7,7 +7,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from pathlib import Path
 
 import attrs
@@ -104,6 +104,7 @@ class Merger:
         self._marks = (b"", 0)
         self._known: dict[str, Known] = {}
         self._persisted: dict[str, tuple[State, str]] = {}
+        self._noted: set[str] = set()
         self._gaps: tuple[Gap, ...] | None = None
         self._told: set[SetAside | Gap] = set()
 
@@ -144,7 +145,7 @@ class Merger:
                 break
             self._merge_group(connection, group, done, now_ns)
         names = look.names - {job.file.name for job in due if job.removed}
-        self._known = {name: known for name, known in self._known.items() if name in names}
+        self._forget_all_but(names)
         if thorough and not done.is_stopping():
             self._sweep(look)
             self._persist(connection, names)
@@ -175,11 +176,11 @@ class Merger:
     def _due(self, look: Look, thorough: bool) -> list[Job]:
         """The shards to look into."""
         files_due = {}
-        self._known = {name: known for name, known in self._known.items() if name in look.names}
+        self._forget_all_but(look.names)
         for file in look.changed:
             known = self._known.get(file.name)
             if file.problem:
-                self._known[file.name] = Known((), file.problem)
+                self._remember(file.name, Known((), file.problem))
             elif known is None or known.state != file.state or self._is_due_again(known, thorough):
                 files_due[file.name] = file
         for name, known in self._known.items():
@@ -297,7 +298,7 @@ class Merger:
             return
         try:
             with database.explained("merge into", str(self._path)):
-                self._persist(self._connection, self._persisted)
+                self._persist(self._connection, self._persisted.keys())
                 self._shrink_log(self._connection)
         finally:
             self._abandon()
@@ -383,25 +384,34 @@ class Merger:
             logger.info("removed %s: its agent is gone, and the master holds its rows", job.file.path)
         elif job.problem:
             settled = scan.is_settled(job.file.state, now_ns)
-            self._known[name] = Known(job.file.state, job.problem, job.lasting, settled)
+            self._remember(name, Known(job.file.state, job.problem, job.lasting, settled))
         elif not job.finished:
-            self._known[name] = Known(())
+            self._remember(name, Known(()))
         else:
             since = time.monotonic() - self._held_s(job) if job.holds else None
             settled = bool(job.left) and scan.is_settled(job.left, now_ns)
-            self._known[name] = Known(job.left, settled=settled, holds_since=since)
+            self._remember(name, Known(job.left, settled=settled, holds_since=since))
 
-    def _persist(self, connection: Connection, names: Iterable[str]) -> None:
+    def _remember(self, name: str, known: Known) -> None:
+        self._known[name] = known
+        self._noted.add(name)
+
+    def _forget_all_but(self, names: Set[str]) -> None:
+        if not self._known.keys() <= names:
+            self._known = {name: known for name, known in self._known.items() if name in names}
+
+    def _persist(self, connection: Connection, names: Set[str]) -> None:
         """Note in the master which shards need no look until they change, and what is wrong with which."""
-        looks = {name: _to_persist(known) for name, known in self._known.items()}
+        looks = {name: _to_persist(self._known[name]) for name in self._noted & self._known.keys()}
         changed = {name: look for name, look in looks.items() if self._persisted.get(name, ((), "")) != look}
-        gone = set(self._persisted).difference(names)
+        gone = self._persisted.keys() - names
         if changed or gone:
             with database.immediate(connection):
                 master.remember_looks(connection, [(name, *look) for name, look in changed.items()], gone)
             self._persisted.update(changed)
             for name in gone:
                 del self._persisted[name]
+        self._noted.clear()
 
     def _sweep(self, look: Look) -> None:
         """Remove what openings that were killed left."""

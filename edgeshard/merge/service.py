@@ -209,8 +209,14 @@ class Service:
             self._idle()
 
     def _idle(self) -> None:
-        self._begin_watch()
-        while not self._merger.news() and not self._stopping:
+        is_new = self._watch is None
+        if is_new:
+            self._begin_watch()
+        while not self._stopping:
+            # a watch that began before the last pass saw whatever came after that
+            if (is_new or self._watch is None) and self._merger.news():
+                return
+            is_new = False
             until = self._rescan_at
             if self._watch is None:  # nothing tells us: look each interval
                 until = min(until, time.monotonic() + self._interval_s)
@@ -249,7 +255,7 @@ class Service:
     # -- watching -----------------------------------------------------------------------------------------------------
 
     def _begin_watch(self) -> None:
-        """Watch anew each time: whatever became of the folder, or of the watch before, does not matter then."""
+        """Watch the folder that has the name now."""
         self._unwatch()
         if self._observer == "polling" or self._missed >= _DEAF_AFTER:
             return
@@ -268,7 +274,7 @@ class Service:
             watch.close()
 
     def _judge_watch(self, rows: int) -> None:
-        """Find out whether the watch can be relied on, and end it."""
+        """Find out whether the watch can be relied on, and end it, unless there is no reason to."""
         self._hear()
         watch = self._watch
         if watch is not None and not watch.is_alive():
@@ -280,7 +286,8 @@ class Service:
             if self._missed == _DEAF_AFTER:
                 text = "no events come from %s, although rows do; looking every %.3g s instead"
                 logger.warning(text, self._shards, self._interval_s)
-        self._unwatch()
+        if rows or self._has_noticed or (watch is not None and not watch.is_alive()):
+            self._unwatch()
 
     # -- the store's folder -------------------------------------------------------------------------------------------
 
