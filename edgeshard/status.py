@@ -192,7 +192,9 @@ def status(root: Path) -> StatusReport:
             shards = [_shard_status(connection, known, file, at) for file in listed]
     finally:
         connection.close()
-    return StatusReport(at, _is_locked(root / "watch.lock"), of_master, _in_order(shard for shard in shards if shard is not None))
+    return StatusReport(
+        at, _is_locked(root / "watch.lock"), of_master, _in_order(shard for shard in shards if shard is not None)
+    )
 
 
 def _look_at_master(path: Path) -> ShardFile | None:
