@@ -592,11 +592,11 @@ def test_agents_open_and_close_their_shards_beside_a_look(store: edgeshard.Store
 
 
 def on_terminal(
-    *arguments: object, environment: dict[str, str] | None = None, lines: int = 24
+    *arguments: object, environment: dict[str, str] | None = None, lines: int = 24, columns: int = 200
 ) -> tuple[subprocess.Popen[bytes], int]:
     """Start ``edgeshard status`` on a terminal of its own; the process, and our end of it."""
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, 200, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     settings = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}
     process = subprocess.Popen(
         [sys.executable, "-m", "edgeshard", "status", *map(str, arguments)],
@@ -680,11 +680,11 @@ def test_the_table_has_units_and_the_totals_come_below(store: edgeshard.Store, a
     assert (0, "") == (done.returncode, done.stderr)
     head, row, *_, totals, master = done.stdout.splitlines()[1:]
     cells = [cell.strip() for cell in row.strip("│").split("│")]
-    assert ["agent", "shard", "writer", "waiting", "oldest", "size", "merged", "problem"] == [
+    assert ["agent", "shard", "writer", "waiting", "oldest", "size", "merged"] == [
         cell.strip() for cell in head.strip("│").split("│")
     ]
     assert ["boiler", "boiler.db", "alive", "1"] == cells[:4]
-    assert (True, True, "5 min ago", "") == (cells[4].endswith(" s"), cells[5].endswith(" kB"), *cells[6:])
+    assert (True, True, "5 min ago") == (cells[4].endswith(" s"), cells[5].endswith(" kB"), *cells[6:])
     assert totals.startswith("1 shards, 1 with a writer; 1 rows wait, the oldest ")
     assert master.startswith(f"{store.master_path}: 2 rows of 1 agents in 1 streams, ")
 
@@ -707,7 +707,7 @@ def test_a_name_with_control_characters_does_not_reach_the_terminal(store: edges
     with store.shard("evil\x1b[2J\nname") as shard:
         shard.write({"n": 1})
     done = command("status", store.root)
-    assert (0, "", False, True) == (done.returncode, done.stderr, "\x1b" in done.stdout, "evil?[2J" in done.stdout)
+    assert (0, "", False, True) == (done.returncode, done.stderr, "\x1b" in done.stdout, "evil?[2J?name" in done.stdout)
 
 
 def test_watch_draws_on_a_cleared_screen_until_interrupted(store: edgeshard.Store, agent: Agent) -> None:
@@ -723,6 +723,39 @@ def test_watch_draws_on_a_cleared_screen_until_interrupted(store: edgeshard.Stor
     assert "Traceback" not in shown
 
 
+def test_problems_stand_on_lines_of_their_own_and_do_nothing_to_the_terminal(store: edgeshard.Store) -> None:
+    (store.root / "shards").mkdir(parents=True)
+    (store.root / "shards" / "bad\x1b[2J\n.db").write_bytes(b"")
+    done = command("status", store.root)
+    assert (3, "", False) == (done.returncode, done.stderr, "\x1b" in done.stdout)
+    assert "problem: bad?[2J?.db: it is empty (zero length)" in done.stdout.splitlines()
+    for number in range(30):
+        (store.root / "shards" / f"bad-{number}.db").write_bytes(b"")
+    process, ours = on_terminal(store.root, "--watch", "0.05", lines=20)
+    first = read_until(ours, "no master yet", 1)
+    process.send_signal(signal.SIGINT)
+    read_all(ours)
+    assert 0 == process.wait(60)
+    assert (True, True, True) == (first.count("\n") < 20, "more shards" in first, "and 26 more problems" in first)
+
+
+def test_a_narrow_terminal_gets_short_names_and_a_line_a_shard(store: edgeshard.Store) -> None:
+    name = "The boiler in the room below the stairs, on the left"
+    for agent in (name, "pump"):
+        with store.shard(agent) as shard:
+            shard.write({"n": 1})
+    assert name in command("status", store.root).stdout
+    process, ours = on_terminal(store.root, environment={"NO_COLOR": "1"}, columns=80)
+    shown = read_all(ours).splitlines()
+    assert 0 == process.wait(60)
+    assert (True, False, True) == (
+        any("The boile..." in line for line in shown),
+        any(name in line for line in shown),
+        80 >= max(map(len, shown)),
+    )
+    assert 2 + 3 + 2 == len(shown)
+
+
 def test_watch_keeps_to_the_height_of_the_terminal(store: edgeshard.Store) -> None:
     for number in range(30):
         with store.shard(f"agent-{number}") as shard:
@@ -733,7 +766,7 @@ def test_watch_keeps_to_the_height_of_the_terminal(store: edgeshard.Store) -> No
     read_all(ours)
     assert 0 == process.wait(60)
     first = shown.split("\x1b[H\x1b[2J")[1]
-    assert (True, True, True) == (first.count("\n") < 20, "agent-29.db" in first, "and 19 more shards" in first)
+    assert (True, True, True) == (first.count("\n") < 20, "agent-29.db" in first, "and 20 more shards" in first)
     assert 30 + 3 + 2 == len(command("status", store.root).stdout.splitlines())
 
 

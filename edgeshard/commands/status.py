@@ -18,8 +18,8 @@ SUMMARY = "Say what a store holds: each shard, whether its agent is alive, and w
 
 _EPILOG = """\
 It makes nothing, takes no lock, and disturbs neither writers nor a merger. Shards with a problem come first, then those
-with the most rows waiting. "up to 3 min": the oldest of the waiting rows carries no time of its own, but cannot have
-waited longer (unless the last merge of that shard was killed on its way).
+with the most rows waiting. On a terminal long names are cut; --json has them whole. "up to 3 min": the oldest of the
+rows that wait carries no time of its own, but cannot have waited longer (unless the shard's last merge was killed).
 
 examples:
   %(prog)s data
@@ -37,13 +37,15 @@ exit codes:
 
 _TABLE = """
 SELECT value ->> 0 AS agent, value ->> 1 AS shard, value ->> 2 AS writer, value ->> 3 AS waiting, value ->> 4 AS oldest,
-       value ->> 5 AS size, value ->> 6 AS merged, value ->> 7 AS problem FROM json_each(?)
+       value ->> 5 AS size, value ->> 6 AS merged FROM json_each(?)
 """
 
 _WRITER = {True: "alive", False: "gone", None: "?"}
 _CLEAR = "\x1b[H\x1b[2J"
-#: Lines of a terminal that are not a shard's: the table's head and foot, the totals, and the cursor's.
-_OTHER_LINES = 9
+#: Lines of a screen that are neither a shard's nor a problem's: the table's frame, the totals, and the cursor's.
+_OTHER_LINES = 10
+#: Characters of a table's line that are neither of an agent's name nor of a file's.
+_OTHER_COLUMNS = 60
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -92,12 +94,15 @@ def _watch(store: Store, options: argparse.Namespace) -> int:
 def _text(store: Store, report: StatusReport, options: argparse.Namespace, *, fit: bool = False) -> str:
     if options.json:
         return json.dumps(report.as_dict())
+    problems = [_printable(f"problem: {shard.name}: {shard.problem}") for shard in report.shards if shard.problem]
     shown = len(report.shards)
     if fit:
-        shown = min(shown, max(1, terminal.height() - _OTHER_LINES))
-    table = _table(report, shown) if shown else ""
+        lines = max(2, terminal.height() - _OTHER_LINES)
+        problems = [line[: terminal.width(sys.stdout)] for line in _first(problems, lines // 2, "problems")]
+        shown = max(1, lines - len(problems))
+    table = _table(report, shown) if report.shards else ""
     more = [f"and {len(report.shards) - shown} more shards"] if shown < len(report.shards) else []
-    return "\n".join([*table.splitlines(), *more, *_totals(store, report)])
+    return "\n".join([*table.splitlines(), *more, *problems, *_totals(store, report)])
 
 
 # -- as people read it ------------------------------------------------------------------------------------------------
@@ -105,28 +110,43 @@ def _text(store: Store, report: StatusReport, options: argparse.Namespace, *, fi
 
 def _table(report: StatusReport, shown: int) -> str:
     out = sys.stdout
-    rows = [_row(shard, report.at) for shard in report.shards[:shown]]
+    width = terminal.width(out)
+    rows = [_row(shard, report.at, max(12, (width - _OTHER_COLUMNS) // 2)) for shard in report.shards[:shown]]
     with contextlib.closing(database.memory("")) as connection:
         return database.draw_table(
             connection,
             _TABLE,
             (json.dumps(rows),),
             colour=terminal.is_coloured(out),
-            width=terminal.width(out),
+            width=width,
             unicode=terminal.has_lines(out),
         )
 
 
-def _row(shard: ShardStatus, at: datetime.datetime) -> list[str | int]:
+def _first(items: list[str], limit: int, what: str) -> list[str]:
+    return items if len(items) <= limit else [*items[:limit], f"and {len(items) - limit} more {what}"]
+
+
+def _printable(text: str) -> str:
+    """Text of a stranger that does nothing to the terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _cut(text: str, width: int) -> str:
+    """A name on one line, which is not too long."""
+    text = _printable(text)
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def _row(shard: ShardStatus, at: datetime.datetime, name_width: int) -> list[str | int]:
     return [
-        "?" if shard.agent is None else shard.agent,
-        shard.name,
+        "?" if shard.agent is None else _cut(shard.agent, name_width),
+        _cut(shard.name, name_width),
         _WRITER[shard.alive],
         "?" if shard.waiting_rows is None else shard.waiting_rows,
         _age(shard),
         units.size(shard.size_bytes),
         _ago(shard.merged_at, at),
-        shard.problem,
     ]
 
 
