@@ -573,6 +573,17 @@ def test_beside_two_writers_and_a_merger_all_goes_on_and_every_row_comes_once(st
     assert 0 == store.status().waiting_rows
 
 
+def test_a_shard_that_goes_while_we_look_is_not_there(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "two"):
+        with store.shard(name) as shard:
+            shard.write({"n": 1})
+    listed = scan.shard_files(store.root / "shards")
+    monkeypatch.setattr(scan, "shard_files", lambda _path: listed)
+    shard_path(store, "one").unlink()
+    report = store.status()
+    assert ({"two.db": 1}, True) == (waiting(report), report.complete)
+
+
 def test_agents_open_and_close_their_shards_beside_a_look(store: edgeshard.Store) -> None:
     code = (
         "import sys, edgeshard\n"
@@ -617,16 +628,16 @@ def read_all(terminal: int) -> str:
             part = b""
         if not part:
             os.close(terminal)
-            return b"".join(parts).decode()
+            return b"".join(parts).decode(errors="ignore")
         parts.append(part)
 
 
 def read_until(terminal: int, text: str, count: int) -> str:
     """What comes from a terminal until a text has come so often."""
-    shown = ""
-    while shown.count(text) < count:
-        shown += os.read(terminal, 10_000).decode()
-    return shown
+    shown = b""
+    while shown.count(text.encode()) < count:
+        shown += os.read(terminal, 10_000)
+    return shown.decode(errors="ignore")  # the next screen may have begun
 
 
 def test_the_json_has_units_in_its_names_and_raw_numbers(store: edgeshard.Store, agent: Agent) -> None:
@@ -661,14 +672,16 @@ def test_what_needs_attention_comes_first(store: edgeshard.Store) -> None:
         ("c", 0, 0),
         ("b", 0, 0),
         ("few", 9000, 1),
-        ("young", 10, 2),
+        ("a-young", 10, 2),
         ("many", 5, 3),
         ("old", 99, 2),
     ):
         with store.shard(name) as shard:
             shard.write_many(edgeshard.AgentData(name, now - age, {}) for _ in range(rows))
     shard_path(store, "z-bad").write_bytes(b"garbage" * 1000)
-    assert ["z-bad", "many", "old", "young", "few", "b", "c"] == [shard.agent for shard in store.status().shards]
+    report = store.status()
+    assert ["z-bad", "many", "old", "a-young", "few", "b", "c"] == [shard.agent for shard in report.shards]
+    assert (8, 9000, 1) == (report.waiting_rows, rounded(age_s(report)), report.problems)
 
 
 def test_the_table_has_units_and_the_totals_come_below(store: edgeshard.Store, agent: Agent) -> None:
@@ -794,6 +807,19 @@ def test_watch_with_json_prints_an_object_a_line(store: edgeshard.Store, agent: 
     _, errors = process.communicate()
     assert (0, "", True) == (process.returncode, errors, len(lines) >= 2)
     assert [2, 3] == [json.loads(line)["waiting_rows"] for line in (lines[0], lines[-1])]
+
+
+def test_what_watch_prints_arrives_at_once(
+    store: edgeshard.Store, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    arguments = [sys.executable, "-m", "edgeshard", "status", str(store.root), "--json", "--watch=1000"]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert 2 == json.loads(process.stdout.readline())["waiting_rows"]
+    process.send_signal(signal.SIGINT)
+    assert ("", "") == process.communicate()
+    assert 0 == process.returncode
 
 
 def test_watch_wants_a_time_above_0(store: edgeshard.Store) -> None:
