@@ -54,6 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
     parser.add_argument(
         "--watch",
+        dest="every_s",
         type=_seconds,
         nargs="?",
         const=2.0,
@@ -66,7 +67,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Look once, or again and again, and say what was found."""
     store = arguments.store_of(options)
-    if options.watch is not None:
+    if options.every_s is not None:
         return _watch(store, options)
     report = store.status()
     print(_text(store, report, options))
@@ -86,7 +87,7 @@ def _watch(store: Store, options: argparse.Namespace) -> int:
         while True:
             text = _text(store, store.status(), options, fit=on_screen)
             print(_CLEAR + text if on_screen else text, flush=True)
-            time.sleep(options.watch)
+            time.sleep(options.every_s)
     except KeyboardInterrupt:  # the way to end it
         return exits.DONE
 
