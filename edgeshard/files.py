@@ -122,7 +122,8 @@ def is_locked(path: str | os.PathLike[str]) -> bool:
         AccessError, StorageIOError: nobody may tell us.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        # not blocking: whoever opens a FIFO of this name would wait for its writer
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return False
     except OSError as error:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from edgeshard import database, definitions, files, format, scan, tables
@@ -75,6 +76,23 @@ def open_master(path: Path, *, writable: bool) -> Connection:
             connection.close()
             raise
     return connection
+
+
+@contextlib.contextmanager
+def explained(action: str, path: Path) -> Iterator[None]:
+    """Raise our errors in place of those that reading a master's own tables raises.
+
+    Raises:
+        DamagedError: they are not what they were.
+        StorageError: they cannot be read for another reason.
+    """
+    with database.explained(action, str(path)):
+        try:
+            yield
+        except database.OF_THE_DATA as error:
+            if not database.is_bad_schema(error):
+                raise
+            raise DamagedError(action, path, f"its own tables are not what they were: {error}") from error
 
 
 def gaps(connection: Connection) -> tuple[Gap, ...]:

@@ -47,6 +47,11 @@ class ShardFile:
         return os.path.basename(self.path)
 
     @property
+    def file_bytes(self) -> int:
+        """The size of the file without its log; 0 where it cannot be a shard."""
+        return self.state[1] if self.state else 0
+
+    @property
     def log_bytes(self) -> int:
         """The size of its log."""
         return self.state[_FILE_FIELDS + 1] if len(self.state) > _FILE_FIELDS else 0

@@ -26,7 +26,7 @@ from helpers import NOON, Reading, command, merge_command, python, shard_path, s
 import edgeshard
 
 READERS = [["verify"], ["query", "select 1"], ["shell", "select 1"], ["snapshot", "copy.db"]]
-VERBS = ["merge", "verify", "query", "shell", "snapshot"]
+VERBS = ["merge", "status", "verify", "query", "shell", "snapshot"]
 ENDLESS = "with recursive r(n) as (select 1 union all select n + 1 from r) select n from r "
 
 
@@ -136,7 +136,7 @@ def test_wrong_usage_exits_2(merged: edgeshard.Store) -> None:
         assert 2 == command(verb, "").returncode
 
 
-@pytest.mark.parametrize("verb", [["merge"], *READERS])
+@pytest.mark.parametrize("verb", [["merge"], ["status"], *READERS])
 def test_a_folder_that_is_not_there_exits_78_and_is_not_made(tmp_path: Path, verb: list[str]) -> None:
     done = command(*on(tmp_path / "typo", verb), cwd=tmp_path)
     assert (78, "", 1) == (done.returncode, done.stdout, done.stderr.count("\n"))
@@ -154,7 +154,7 @@ def test_a_folder_without_a_master_exits_78_and_none_is_made(tmp_path: Path, ver
     assert [] == [*(tmp_path / "data").iterdir(), *tmp_path.glob("copy*")]
 
 
-@pytest.mark.parametrize("verb", [["merge"], *READERS])
+@pytest.mark.parametrize("verb", [["merge"], ["status"], *READERS])
 def test_who_may_not_read_the_store_gets_77(merged: edgeshard.Store, verb: list[str]) -> None:
     powerless: list[str] = []
     if os.geteuid() == 0:  # may read what nobody may, unless these rights are given up
@@ -171,7 +171,7 @@ def test_who_may_not_read_the_store_gets_77(merged: edgeshard.Store, verb: list[
     assert "permission denied" in done.stderr
 
 
-@pytest.mark.parametrize("verb", READERS[1:])
+@pytest.mark.parametrize("verb", [["status"], *READERS[1:]])
 def test_a_master_that_is_no_database_exits_1(merged: edgeshard.Store, tmp_path: Path, verb: list[str]) -> None:
     merged.master_path.write_bytes(b"garbage" * 1000)
     done = command(*on(merged.root, verb), cwd=tmp_path)
@@ -191,7 +191,7 @@ def test_who_closes_the_pipe_ends_the_command_quietly(merged: edgeshard.Store) -
 
 
 def test_the_pipe_of_the_last_lines_may_be_closed_too(merged: edgeshard.Store) -> None:
-    for verb in (["merge"], ["verify"], ["query", "select 1"], ["shell", "select 1"]):
+    for verb in (["merge"], ["status"], ["verify"], ["query", "select 1"], ["shell", "select 1"]):
         process = start(*on(merged.root, verb))
         assert process.stdout is not None
         process.stdout.close()
@@ -202,7 +202,7 @@ def test_the_pipe_of_the_last_lines_may_be_closed_too(merged: edgeshard.Store) -
 
 def test_a_full_disk_behind_the_output_exits_74(merged: edgeshard.Store) -> None:
     with open("/dev/full", "w") as full:
-        for verb in (["verify"], ["query", "select 1"], ["query", ENDLESS, "--csv"]):
+        for verb in (["verify"], ["status"], ["query", "select 1"], ["query", ENDLESS, "--csv"]):
             done = command(*on(merged.root, verb), capture_output=False, stdout=full, stderr=subprocess.PIPE)
             assert (74, 1) == (done.returncode, done.stderr.count("\n")), done.stderr
             assert "No space left" in done.stderr

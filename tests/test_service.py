@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from helpers import merge_command, numbers, python, shard_path
+from prometheus_client.parser import text_string_to_metric_families
 
 import edgeshard
 from edgeshard import files, master, scan
@@ -400,6 +401,29 @@ def test_with_json_each_pass_that_did_something_is_a_line(store: edgeshard.Store
         process.send_signal(signal.SIGTERM)
         out, _ = process.communicate(timeout=PATIENCE_S)
     assert 2 == sum(json.loads(line)["rows"] for line in out.splitlines())
+
+
+def test_metrics_are_kept_in_a_file(store: edgeshard.Store, tmp_path: Path) -> None:
+    path = tmp_path / "edgeshard.prom"
+
+    def figure(name: str) -> float | None:
+        families = text_string_to_metric_families(path.read_text())
+        return next((sample.value for family in families for sample in family.samples if sample.name == name), None)
+
+    with watcher(store, "--metrics-file", path, "--interval", "0.1", "--rescan", "0.5") as process:
+        write(store, "agent", 1, 2)
+        await_that(lambda: path.exists() and figure("edgeshard_rows_merged_total") == 2)
+        shard_path(store, "bad").write_bytes(b"garbage" * 1000)
+        await_that(lambda: figure("edgeshard_quarantined_shards") == 1)
+        await_that(lambda: figure("edgeshard_waiting_rows") == 0)
+        store.master_path.rename(store.root / "kept")
+        store.master_path.touch()
+        await_that(lambda: (figure("edgeshard_failed_cycles_total") or 0) > 0)
+        (store.root / "kept").rename(store.master_path)
+        process.send_signal(signal.SIGTERM)
+        assert 0 == process.wait(PATIENCE_S)
+    done = merge_command(store.root, "--watch", "--metrics-file", tmp_path / "no" / "x.prom")
+    assert (78, True) == (done.returncode, "there is no folder" in done.stderr)
 
 
 @pytest.mark.parametrize("options", [["--from", "x.db"], ["--dry-run"], ["--interval", "0"], ["--rescan", "0"]])

@@ -13,15 +13,16 @@ import sys
 from collections.abc import Sequence
 
 from edgeshard import exits, format
-from edgeshard.commands import logs, merge, query, shell, snapshot, verify
+from edgeshard.commands import logs, merge, query, shell, snapshot, status, verify
 from edgeshard.errors import EdgeshardError
 
 #: In the order of the help. A new verb is a module beside these, and a line here.
-_VERBS = {"merge": merge, "verify": verify, "query": query, "shell": shell, "snapshot": snapshot}
+_VERBS = {"merge": merge, "status": status, "verify": verify, "query": query, "shell": shell, "snapshot": snapshot}
 
 _EPILOG = """\
 examples:
   edgeshard merge data                                          the shards in data/shards into data/master.db
+  edgeshard status data                                         what waits to be merged, and is anything wrong?
   edgeshard verify data                                         is anything missing or damaged?
   edgeshard query data "select count(*) from agent_data"        as a table; also --json and --csv
   edgeshard shell data                                          an SQL shell on the master, read-only

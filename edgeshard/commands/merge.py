@@ -67,6 +67,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--log-format", choices=("text", "json"), default="text", help="lines for people, or an object a line"
     )
+    parser.add_argument(
+        "--metrics-file",
+        metavar="X.prom",
+        help="watching: keep a file for Prometheus' textfile collector (pip install 'edgeshard[metrics]')",
+    )
     parser.add_argument("--keep-empty", action="store_true", help="leave the empty shards of agents that are gone")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")

@@ -9,9 +9,10 @@ import os
 import sys
 from typing import Any
 
-from edgeshard import database, exits, files, master, scan
+from edgeshard import database, exits, master, scan
 from edgeshard.commands import arguments, terminal
 from edgeshard.database import Connection
+from edgeshard.status import agents_by_stem
 from edgeshard.store import Store
 
 SUMMARY = "An SQL shell on a store's master, which it only reads; interactive, or with SQL from a pipe."
@@ -113,7 +114,7 @@ def _shell(store: Store, connection: Connection) -> Any:
 
 def _shards(store: Store, connection: Connection) -> list[tuple[str, str | None, int, str | None]]:
     """(name, agent, bytes, problem) of each shard, from stat and what the master knows: nobody is disturbed."""
-    agents = {files.shard_stem(agent): agent for (agent,) in _agents(connection)}
+    agents = agents_by_stem(connection)
     problems = {name: problem for name, (_, problem) in master.looked_at(connection).items()}
     return [
         (
@@ -124,10 +125,6 @@ def _shards(store: Store, connection: Connection) -> list[tuple[str, str | None,
         )
         for shard in scan.shard_files(store.root / "shards")
     ]
-
-
-def _agents(connection: Connection) -> list[tuple[Any, ...]]:
-    return database.fetch(connection, "SELECT DISTINCT agent_id FROM edgeshard_streams")
 
 
 def _bytes(path: str) -> int:

@@ -23,6 +23,18 @@ def width(stream: TextIO) -> int:
     return shutil.get_terminal_size().columns if stream.isatty() else _NO_WIDTH
 
 
+def height() -> int:
+    """How many lines the terminal has."""
+    import shutil
+
+    return shutil.get_terminal_size().lines
+
+
+def can_be_cleared(stream: TextIO) -> bool:
+    """Whether to write over what was there: on a terminal that can."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
 def has_lines(stream: TextIO) -> bool:
     """Whether Unicode's box drawing characters can be written."""
     try:

@@ -11,6 +11,7 @@ from edgeshard import exits, systemd
 from edgeshard.commands import signals
 from edgeshard.errors import EdgeshardError
 from edgeshard.merge.service import Listener, Service
+from edgeshard.metrics import MetricsFile
 from edgeshard.report import MergeReport
 from edgeshard.store import Store
 
@@ -23,7 +24,8 @@ def watch(store: Store, options: argparse.Namespace) -> int:
     Raises:
         EdgeshardError: the store cannot be watched, or not be merged into at the start.
     """
-    listener = _Reporter(as_json=options.json)
+    metrics = None if options.metrics_file is None else MetricsFile(options.metrics_file)
+    listener = _Reporter(store, metrics, status_every_s=options.rescan, as_json=options.json)
     service = Service(
         store.root,
         interval_s=options.interval,
@@ -42,9 +44,13 @@ def watch(store: Store, options: argparse.Namespace) -> int:
 
 
 class _Reporter(Listener):
-    """Tells the service manager, the log and stdout what the service does."""
+    """Tells the service manager, the log, stdout and the file of metrics what the service does."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, store: Store, metrics: MetricsFile | None, *, status_every_s: float, as_json: bool) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._status_every_s = status_every_s
+        self._status_at = 0.0
         self.beat_s = systemd.watchdog_interval_s() or Listener.beat_s
         self._as_json = as_json
         self._began = time.monotonic()
@@ -69,9 +75,26 @@ class _Reporter(Listener):
             systemd.notify(STATUS=self.summary())
             if self._as_json:
                 print(json.dumps(report.as_dict()), flush=True)
+        if self._metrics is not None:
+            self._metrics.cycle(report)
+            self._write(self._metrics)
 
     def failed(self, error: EdgeshardError) -> None:
         systemd.notify(STATUS=f"failed, and tries again: {error}")
+        if self._metrics is not None:
+            self._metrics.failed(error)
+            self._write(self._metrics)
+
+    def _write(self, metrics: MetricsFile) -> None:
+        """What goes wrong with the metrics is said, and does not keep rows from being merged."""
+        now = time.monotonic()
+        try:
+            if now >= self._status_at:  # it looks at each shard
+                self._status_at = now + self._status_every_s
+                metrics.waiting(self._store.status())
+            metrics.write()
+        except EdgeshardError as error:
+            logger.error("%s", error)
 
     def summary(self) -> str:
         seconds = time.monotonic() - self._began

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import attrs
 
 from edgeshard import database, definitions, format, tables
@@ -101,14 +103,20 @@ def copy(target: Target, origin: Source, room_bytes: int) -> Copied:
 def missing_rows(connection: Connection, origin: Source) -> tuple[int, int]:
     """How many rows a merge would copy, and how many rows the source has; nothing is written."""
     missing = present = 0
+    for stream, pieces in missing_pieces(connection, origin):
+        missing += sum(map(len, pieces))
+        present += sum(map(len, stream.blocks))
+    return missing, present
+
+
+def missing_pieces(connection: Connection, origin: Source) -> Iterator[tuple[SourceStream, list[Block]]]:
+    """The rows that a merge would copy, of each stream that may have some, in order; nothing is written."""
     for stream in source.streams_with_news(connection, origin):
         number = database.scalar(
             connection, "SELECT stream_no FROM main.edgeshard_streams WHERE stream_id = ?", (stream.stream_id,)
         )
         held = [] if number is None else held_ranges(connection, number)
-        missing += sum(len(piece) for piece in _missing(stream, held))
-        present += sum(len(block) for block in stream.blocks)
-    return missing, present
+        yield stream, _missing(stream, held)
 
 
 def held_ranges(connection: Connection, stream_no: int) -> list[Range]:
@@ -245,8 +253,12 @@ def _add_ranges(connection: Connection, number: int, held: list[Range], copied: 
 # -- tables -----------------------------------------------------------------------------------------------------------
 
 
-def _ensure_table(target: Target, origin: Source, table: SourceTable) -> None:
-    """Give the target the source's table and columns; a master is what its sources are together."""
+def missing_columns(target: Target, origin: Source, table: SourceTable) -> list[tuple[str, str]]:
+    """The columns of a source's table that the target lacks, each with its kind.
+
+    Raises:
+        SchemaConflictError: a column's kind contradicts the target's.
+    """
     known = target.columns.get(table.name.lower())
     missing = []
     for column, kind in table.columns:
@@ -261,7 +273,14 @@ def _ensure_table(target: Target, origin: Source, table: SourceTable) -> None:
                 "is lost: it can be merged into a store of its own. Let its agent write to a shard of another name, "
                 "with a class whose table or column has another name",
             )
+    return missing
+
+
+def _ensure_table(target: Target, origin: Source, table: SourceTable) -> None:
+    """Give the target the source's table and columns; a master is what its sources are together."""
+    missing = missing_columns(target, origin, table)
     folded = table.name.lower()
+    known = target.columns.get(folded)
     name = target.spelling.setdefault(folded, table.name)
     if missing or known is None:
         for statement in definitions.columns_of(name, format.MASTER_COLUMNS, missing, new=known is None):

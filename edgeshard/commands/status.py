@@ -1,0 +1,190 @@
+"""``edgeshard status``: what a store holds, what waits to be merged, and what is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import json
+import sys
+import time
+
+from edgeshard import database, exits
+from edgeshard.commands import arguments, terminal, units
+from edgeshard.status import ShardStatus, StatusReport
+from edgeshard.store import Store
+
+SUMMARY = "Say what a store holds: each shard, whether its agent is alive, and what waits to be merged."
+
+_EPILOG = """\
+It makes nothing, takes no lock, and disturbs neither writers nor a merger. Shards with a problem come first, then those
+with the most rows waiting. On a terminal long names are cut; --json has them whole. "up to 3 min": the oldest of the
+rows that wait carries no time of its own, but cannot have waited longer (unless the shard's last merge was killed).
+
+examples:
+  %(prog)s data
+  %(prog)s data --watch                  every 2 seconds, until Ctrl-C
+  %(prog)s data --watch 60 --json        a JSON object on a line, every minute
+  %(prog)s data --json | jq '.shards[] | select(.waiting_rows > 1000) | .agent'
+
+exit codes:
+  0 all well, also where rows wait; and --watch, ended by Ctrl-C
+  1 failed; also where the master is damaged              2 wrong usage
+  3 a shard has a problem, or rows are missing: what a merge exits 3 for
+  74 input/output error                                   75 somebody holds the master locked
+  77 not permitted                                        78 there is no such folder
+"""
+
+_TABLE = """
+SELECT value ->> 0 AS agent, value ->> 1 AS shard, value ->> 2 AS writer, value ->> 3 AS waiting, value ->> 4 AS oldest,
+       value ->> 5 AS size, value ->> 6 AS merged FROM json_each(?)
+"""
+
+_WRITER = {True: "alive", False: "gone", None: "?"}
+_CLEAR = "\x1b[H\x1b[2J"
+#: Lines of a screen that are neither a shard's nor a problem's: the table's frame, the totals, and the cursor's.
+_OTHER_LINES = 10
+#: Characters of a table's line that are neither of an agent's name nor of a file's.
+_OTHER_COLUMNS = 60
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
+    arguments.describe(parser, SUMMARY, _EPILOG)
+    parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
+    parser.add_argument(
+        "--watch",
+        dest="every_s",
+        type=_seconds,
+        nargs="?",
+        const=2.0,
+        metavar="S",
+        help="look again every S seconds (default: 2), until Ctrl-C",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Look once, or again and again, and say what was found."""
+    store = arguments.store_of(options)
+    if options.every_s is not None:
+        return _watch(store, options)
+    report = store.status()
+    print(_text(store, report, options))
+    return exits.DONE if report.complete else exits.INCOMPLETE
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1e6:  # nor NaN; time.sleep takes not everything
+        raise ValueError(text)
+    return value
+
+
+def _watch(store: Store, options: argparse.Namespace) -> int:
+    on_screen = terminal.can_be_cleared(sys.stdout) and not options.json
+    try:
+        while True:
+            text = _text(store, store.status(), options, fit=on_screen)
+            print(_CLEAR + text if on_screen else text, flush=True)
+            time.sleep(options.every_s)
+    except KeyboardInterrupt:  # the way to end it
+        return exits.DONE
+
+
+def _text(store: Store, report: StatusReport, options: argparse.Namespace, *, fit: bool = False) -> str:
+    if options.json:
+        return json.dumps(report.as_dict())
+    problems = [_printable(f"problem: {shard.name}: {shard.problem}") for shard in report.shards if shard.problem]
+    shown = len(report.shards)
+    if fit:
+        lines = max(2, terminal.height() - _OTHER_LINES)
+        problems = [line[: terminal.width(sys.stdout)] for line in _first(problems, lines // 2, "problems")]
+        shown = max(1, lines - len(problems))
+    table = _table(report, shown) if report.shards else ""
+    more = [f"and {len(report.shards) - shown} more shards"] if shown < len(report.shards) else []
+    return "\n".join([*table.splitlines(), *more, *problems, *_totals(store, report)])
+
+
+# -- as people read it ------------------------------------------------------------------------------------------------
+
+
+def _table(report: StatusReport, shown: int) -> str:
+    out = sys.stdout
+    width = terminal.width(out)
+    rows = [_row(shard, report.at, max(12, (width - _OTHER_COLUMNS) // 2)) for shard in report.shards[:shown]]
+    with contextlib.closing(database.memory("")) as connection:
+        return database.draw_table(
+            connection,
+            _TABLE,
+            (json.dumps(rows),),
+            colour=terminal.is_coloured(out),
+            width=width,
+            unicode=terminal.has_lines(out),
+        )
+
+
+def _first(items: list[str], limit: int, what: str) -> list[str]:
+    return items if len(items) <= limit else [*items[:limit], f"and {len(items) - limit} more {what}"]
+
+
+def _printable(text: str) -> str:
+    """Text of a stranger that does nothing to the terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _cut(text: str, width: int) -> str:
+    """A name on one line, which is not too long."""
+    text = _printable(text)
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def _row(shard: ShardStatus, at: datetime.datetime, name_width: int) -> list[str | int]:
+    return [
+        "?" if shard.agent is None else _cut(shard.agent, name_width),
+        _cut(shard.name, name_width),
+        _WRITER[shard.alive],
+        "?" if shard.waiting_rows is None else shard.waiting_rows,
+        _age(shard),
+        units.size(shard.size_bytes),
+        _ago(shard.merged_at, at),
+    ]
+
+
+def _age(shard: ShardStatus) -> str:
+    if shard.oldest_age_s is None:
+        return "?" if shard.waiting_rows else ""
+    return ("up to " if shard.oldest_is_bound else "") + units.duration(shard.oldest_age_s)
+
+
+def _ago(when: datetime.datetime | None, at: datetime.datetime) -> str:
+    return "never" if when is None else f"{units.duration(max(0.0, (at - when).total_seconds()))} ago"
+
+
+def _totals(store: Store, report: StatusReport) -> list[str]:
+    alive = sum(bool(shard.alive) for shard in report.shards)
+    lines = [f"{len(report.shards)} shards, {alive} with a writer; {_waiting(report)}"]
+    if report.problems:
+        lines.append(f"{report.problems} shards with a problem")
+    lines.append(_master(report))
+    if report.master.gaps:
+        missing = f"{report.master.missing_rows} rows missing in {report.master.gaps} gaps"
+        lines.append(f"{missing}; `edgeshard verify {store.root}` names them")
+    return lines
+
+
+def _waiting(report: StatusReport) -> str:
+    oldest = report.oldest
+    return f"{report.waiting_rows} rows wait" + ("" if oldest is None else f", the oldest {_age(oldest)}")
+
+
+def _master(report: StatusReport) -> str:
+    master = report.master
+    watched = {True: "a merger watches", False: "no merger watches", None: "whether a merger watches is unknown"}
+    if not master.exists:
+        return f"no master yet, {watched[report.watching]}"
+    held = f"{master.rows} rows of {master.agents} agents in {master.streams} streams"
+    return (
+        f"{master.path}: {held}, {units.size(master.size_bytes)} and a log of {units.size(master.log_bytes)}, "
+        f"{master.generation} merges, {watched[report.watching]}"
+    )
