@@ -121,7 +121,7 @@ class Folder:
         changed = []
         for entry in listing.entries:
             state = known.get(entry.name)
-            if state and _is_as_known(entry, state):
+            if state is not None and _is_as_known(entry, state):
                 continue
             found = _look(entry.path, {suffix for suffix in _SIDE_FILES if entry.name + suffix in listing.all})
             if found is not None and (found.problem or found.state != state):
@@ -163,18 +163,15 @@ class Folder:
 
 def _is_as_known(entry: _Entry, state: State) -> bool:
     """Whether a shard is as it was, by one stat: each commit of a shard with a log changes the log."""
-    has_log = len(state) > _FILE_FIELDS
-    if has_log != (entry.log_inode is not None):
-        return False
     try:
-        if not has_log:
+        if entry.log_inode is None:
             found = os.lstat(entry.path)
             return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns) == state
         found = os.lstat(entry.path + "-wal")
     except OSError:  # what is wrong is found by looking at it from all sides
         return False
     log = (found.st_ino, found.st_size, found.st_mtime_ns)
-    return entry.inode == state[0] and log == state[_FILE_FIELDS:]
+    return (entry.inode, *log) == (*state[:1], *state[_FILE_FIELDS:])
 
 
 def shard_files(path: Path) -> Iterable[ShardFile]:

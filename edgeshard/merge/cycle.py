@@ -18,8 +18,9 @@ from edgeshard.errors import EdgeshardError, StorageIOError
 from edgeshard.merge import copy, orphans, plan, source, truncate
 from edgeshard.merge import job as jobs
 from edgeshard.merge.job import Job
+from edgeshard.merge.memory import Known, Memory
 from edgeshard.report import Gap, MergeReport, SetAside
-from edgeshard.scan import Look, ShardFile, State
+from edgeshard.scan import Look, ShardFile
 
 logger = logging.getLogger("edgeshard.merge")
 
@@ -30,25 +31,6 @@ Progress = Callable[[int, int], None]
 _ASKED_AT_A_TIME = 100
 #: Agents after whom a thorough pass sweeps.
 _SWEPT_AT_A_TIME = 500
-
-
-@attrs.frozen
-class Known:
-    """What is known of a shard's file since it was last looked into.
-
-    Attributes:
-        state: the file's, then; () where it must be looked into again in any case.
-        problem: why it was set aside, or "".
-        lasting: whether that stays so until the file changes.
-        settled: whether any later change is sure to show in the state.
-        holds_since: since when (monotonic, seconds) it keeps rows that the master holds; None where it keeps none.
-    """
-
-    state: State
-    problem: str = ""
-    lasting: bool = False
-    settled: bool = False
-    holds_since: float | None = None
 
 
 @attrs.define
@@ -72,8 +54,8 @@ class _Pass:
 class Merger:
     """Merges into the master of one store, once or again and again.
 
-    Between passes it keeps the master open, and in memory what it learnt of the shards, so that a pass costs little
-    more than a stat of each shard. All that it remembers, it could forget: it would only look again.
+    Between passes it keeps the master open, and remembers what it learnt of the shards, so that a pass costs little
+    more than a stat of each shard.
 
     Args:
         root: the store's folder.
@@ -102,9 +84,7 @@ class Merger:
     def _forget(self) -> None:
         self._inode = 0
         self._marks = (b"", 0)
-        self._known: dict[str, Known] = {}
-        self._persisted: dict[str, tuple[State, str]] = {}
-        self._noted: set[str] = set()
+        self._memory = Memory()
         self._gaps: tuple[Gap, ...] | None = None
         self._told: set[SetAside | Gap] = set()
 
@@ -145,10 +125,10 @@ class Merger:
                 break
             self._merge_group(connection, group, done, now_ns)
         names = look.names - {job.file.name for job in due if job.removed}
-        self._forget_all_but(names)
+        self._memory.forget_all_but(names)
         if thorough and not done.is_stopping():
             self._sweep(look)
-            self._persist(connection, names)
+            self._memory.persist(connection, names)
         self._look_at_gaps(connection)
         if not self._service or not done.rows:
             self._shrink_log(connection)
@@ -158,8 +138,7 @@ class Merger:
         path = Path(os.path.realpath(self._root / "shards"))
         if path != self._folder.path:  # a link that leads elsewhere now
             self._folder = scan.Folder(path)
-        # of a shard with a problem every file counts: a database may be mended beside its log
-        return self._folder.look({name: known.state for name, known in self._known.items() if not known.problem})
+        return self._folder.look(self._memory.states)
 
     def news(self) -> bool:
         """Whether a pass would find something new, as far as the files show from without.
@@ -167,50 +146,38 @@ class Merger:
         Raises:
             AccessError, StorageIOError: the folder cannot be looked at.
         """
-        return any(self._is_news(file) for file in self._look().changed)
-
-    def _is_news(self, file: ShardFile) -> bool:
-        known = self._known.get(file.name)
-        return known is None or file.state != known.state or (file.problem or known.problem) != known.problem
+        return any(self._memory.is_news(file) for file in self._look().changed)
 
     def _due(self, look: Look, thorough: bool) -> list[Job]:
         """The shards to look into."""
+        self._memory.forget_all_but(look.names)
         files_due = {}
-        self._forget_all_but(look.names)
         for file in look.changed:
-            known = self._known.get(file.name)
+            known = self._memory.get(file.name)
             if file.problem:
-                self._remember(file.name, Known((), file.problem))
-            elif known is None or known.state != file.state or self._is_due_again(known, thorough):
+                self._memory.remember(file.name, Known((), file.problem))
+            elif known is None or known.state != file.state or known.is_due_again(thorough=thorough):
                 files_due[file.name] = file
-        for name, known in self._known.items():
-            if name not in files_due and not known.problem and self._is_due_again(known, thorough):
-                files_due[name] = self._unchanged(name, known)
+        for name in self._memory.due_again(thorough=thorough):
+            files_due.setdefault(name, self._unchanged(name))
         if thorough and not self._keep_empty:
-            files_due.update(self._of_agents_gone(files_due))
+            files_due.update(self._of_agents_gone(files_due.keys()))
         return [Job(file, own=True) for _, file in sorted(files_due.items())]
 
-    def _is_due_again(self, known: Known, thorough: bool) -> bool:
-        """Whether a shard that seems unchanged is to be looked into again."""
-        if known.problem:
-            return thorough and not (known.lasting and known.settled)
-        return known.holds_since is not None or (thorough and not known.settled)
+    def _unchanged(self, name: str) -> ShardFile:
+        return ShardFile(str(self._folder.path / name), self._memory.states[name])
 
-    def _unchanged(self, name: str, known: Known) -> ShardFile:
-        return ShardFile(str(self._folder.path / name), known.state)
-
-    def _of_agents_gone(self, due: Iterable[str]) -> dict[str, ShardFile]:
+    def _of_agents_gone(self, due: Set[str]) -> dict[str, ShardFile]:
         """Some of the quiet shards whose agent is gone."""
-        quiet = [name for name, known in self._known.items() if not known.problem and name not in due]
+        quiet = list(self._memory.states.keys() - due)
         asked = random.sample(quiet, min(_ASKED_AT_A_TIME, len(quiet)))
-        found = [self._unchanged(name, self._known[name]) for name in asked]
+        found = map(self._unchanged, asked)
         return {file.name: file for file in found if not files.is_locked(orphans.lock_path(file.path))}
 
     def _report(self, due: list[Job], done: _Pass) -> MergeReport:
         aside = [SetAside(job.file.path, job.problem) for job in due if job.problem and not job.own]
-        for name, known in self._known.items():
-            if known.problem:
-                aside.append(SetAside(str(self._folder.path / name), known.problem))
+        for name, problem in self._memory.problems.items():
+            aside.append(SetAside(str(self._folder.path / name), problem))
         aside.sort(key=lambda item: item.path)
         self._tell(aside, self._gaps or ())
         return MergeReport(
@@ -255,12 +222,7 @@ class Merger:
         return self._connection
 
     def _recall(self, connection: Connection) -> None:
-        self._persisted = master.looked_at(connection)
-        self._known = {
-            name: Known(state, problem, lasting=True, settled=True)
-            for name, (state, problem) in self._persisted.items()
-            if state
-        }
+        self._memory.recall(connection)
         self._gaps = None
 
     def _inode_now(self) -> int:
@@ -298,7 +260,7 @@ class Merger:
             return
         try:
             with database.explained("merge into", str(self._path)):
-                self._persist(self._connection, self._persisted.keys())
+                self._memory.persist(self._connection)
                 self._shrink_log(self._connection)
         finally:
             self._abandon()
@@ -369,7 +331,7 @@ class Merger:
             done.truncated += truncated.rows
 
     def _held_s(self, job: Job) -> float:
-        known = self._known.get(job.file.name)
+        known = self._memory.get(job.file.name)
         return 0.0 if known is None or known.holds_since is None else time.monotonic() - known.holds_since
 
     # -- remembering --------------------------------------------------------------------------------------------------
@@ -378,40 +340,19 @@ class Merger:
         """Remember how a shard was left."""
         name = job.file.name
         if job.rows:
-            self._persisted.setdefault(name, ((), ""))
+            self._memory.note_rows(name)
         if job.removed:
-            self._known.pop(name, None)
+            self._memory.forget(name)
             logger.info("removed %s: its agent is gone, and the master holds its rows", job.file.path)
         elif job.problem:
             settled = scan.is_settled(job.file.state, now_ns)
-            self._remember(name, Known(job.file.state, job.problem, job.lasting, settled))
+            self._memory.remember(name, Known(job.file.state, job.problem, job.lasting, settled))
         elif not job.finished:
-            self._remember(name, Known(()))
+            self._memory.remember(name, Known(()))
         else:
             since = time.monotonic() - self._held_s(job) if job.holds else None
-            settled = bool(job.left) and scan.is_settled(job.left, now_ns)
-            self._remember(name, Known(job.left, settled=settled, holds_since=since))
-
-    def _remember(self, name: str, known: Known) -> None:
-        self._known[name] = known
-        self._noted.add(name)
-
-    def _forget_all_but(self, names: Set[str]) -> None:
-        if not self._known.keys() <= names:
-            self._known = {name: known for name, known in self._known.items() if name in names}
-
-    def _persist(self, connection: Connection, names: Set[str]) -> None:
-        """Note in the master which shards need no look until they change, and what is wrong with which."""
-        looks = {name: _to_persist(self._known[name]) for name in self._noted & self._known.keys()}
-        changed = {name: look for name, look in looks.items() if self._persisted.get(name, ((), "")) != look}
-        gone = self._persisted.keys() - names
-        if changed or gone:
-            with database.immediate(connection):
-                master.remember_looks(connection, [(name, *look) for name, look in changed.items()], gone)
-            self._persisted.update(changed)
-            for name in gone:
-                del self._persisted[name]
-        self._noted.clear()
+            settled = scan.is_settled(job.left, now_ns)
+            self._memory.remember(name, Known(job.left, settled=settled, holds_since=since))
 
     def _sweep(self, look: Look) -> None:
         """Remove what openings that were killed left."""
@@ -421,11 +362,6 @@ class Merger:
                 half_made.setdefault(match[1], []).append(name)
         for stem in sorted(half_made)[:_SWEPT_AT_A_TIME]:
             orphans.sweep(self._folder.path / f"{stem}.lock", half_made[stem])
-
-
-def _to_persist(known: Known) -> tuple[State, str]:
-    stays = known.settled and known.holds_since is None and (known.lasting or not known.problem)
-    return (known.state if stays else (), known.problem)
 
 
 def _rows_to_do(connection: Connection, remaining: list[Job]) -> int:

@@ -1,0 +1,140 @@
+"""What a merger remembers of the shards' files, so that it looks only into those that changed.
+
+It could forget all of it, and would only look again. Between processes the master keeps it (``edgeshard_shards``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+
+import attrs
+
+from edgeshard import database, master
+from edgeshard.database import Connection
+from edgeshard.scan import ShardFile, State
+
+
+@attrs.frozen
+class Known:
+    """What is known of a shard's file since it was last looked into.
+
+    Attributes:
+        state: the file's, then; () where it must be looked into again in any case.
+        problem: why it was set aside, or "".
+        lasting: whether that stays so until the file changes.
+        settled: whether any later change is sure to show in the state.
+        holds_since: since when (monotonic, seconds) it keeps rows that the master holds; None where it keeps none.
+    """
+
+    state: State
+    problem: str = ""
+    lasting: bool = False
+    settled: bool = False
+    holds_since: float | None = None
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing is to be done until the file changes."""
+        return self.settled and self.holds_since is None and (self.lasting or not self.problem)
+
+    def is_due_again(self, *, thorough: bool) -> bool:
+        """Whether to look into it although it seems unchanged: to truncate it, and now and then to make sure."""
+        return self.holds_since is not None or (thorough and not self.is_at_rest)
+
+
+class Memory:
+    """What is known of each shard, by the name of its file.
+
+    Attributes:
+        states: the states of those that have no problem. Of the others every file counts, and not the log alone: a
+            database may be mended beside its log.
+        problems: those that were set aside.
+        restless: those that are not at rest.
+    """
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self._known: dict[str, Known] = {}
+        self._changed: set[str] = set()
+        self._persisted: dict[str, tuple[State, str]] = {}
+        self.states: dict[str, State] = {}
+        self.problems: dict[str, str] = {}
+        self.restless: set[str] = set()
+
+    def get(self, name: str) -> Known | None:
+        """What is known of a file; None where nothing is."""
+        return self._known.get(name)
+
+    def is_news(self, file: ShardFile) -> bool:
+        """Whether a file is not as it was known to be."""
+        known = self._known.get(file.name)
+        return known is None or file.state != known.state or (file.problem or known.problem) != known.problem
+
+    def remember(self, name: str, known: Known) -> None:
+        """Know this of a file from now on."""
+        self.forget(name)
+        self._known[name] = known
+        self._changed.add(name)
+        if known.problem:
+            self.problems[name] = known.problem
+        else:
+            self.states[name] = known.state
+        if not known.is_at_rest:
+            self.restless.add(name)
+
+    def forget(self, name: str) -> None:
+        """Know nothing of a file."""
+        self._known.pop(name, None)
+        self.states.pop(name, None)
+        self.problems.pop(name, None)
+        self.restless.discard(name)
+
+    def forget_all_but(self, names: Set[str]) -> None:
+        """Forget the files that are no longer there."""
+        for name in self._known.keys() - names:
+            self.forget(name)
+
+    def due_again(self, *, thorough: bool) -> Iterator[str]:
+        """The files without a problem that are to be looked into although they seem unchanged."""
+        for name in self.restless - self.problems.keys():
+            if self._known[name].is_due_again(thorough=thorough):
+                yield name
+
+    # -- between processes --------------------------------------------------------------------------------------------
+
+    def recall(self, connection: Connection) -> None:
+        """Know what the master says, and nothing else."""
+        self._clear()
+        self._persisted = master.looked_at(connection)
+        for name, (state, problem) in self._persisted.items():
+            if state:
+                self.remember(name, Known(state, problem, lasting=True, settled=True))
+        self._changed.clear()
+
+    def note_rows(self, name: str) -> None:
+        """The master has a line for the file, since rows of it came."""
+        self._persisted.setdefault(name, ((), ""))
+
+    def persist(self, connection: Connection, names: Set[str] | None = None) -> None:
+        """Note in the master which shards need no look until they change, and what is wrong with which.
+
+        Args:
+            connection: the master.
+            names: the files that are there; the lines of others go. None: that is not known.
+        """
+        looks = {name: _to_persist(self._known[name]) for name in self._changed & self._known.keys()}
+        changed = {name: look for name, look in looks.items() if self._persisted.get(name, ((), "")) != look}
+        gone = set() if names is None else self._persisted.keys() - names
+        if changed or gone:
+            with database.immediate(connection):
+                master.remember_looks(connection, [(name, *look) for name, look in changed.items()], gone)
+            self._persisted.update(changed)
+            for name in gone:
+                del self._persisted[name]
+        self._changed.clear()
+
+
+def _to_persist(known: Known) -> tuple[State, str]:
+    return (known.state if known.is_at_rest else (), known.problem)
