@@ -352,13 +352,14 @@ class MergerActor:
             life.merger.process.send_signal(signal.SIGSTOP)
             life.stopped_until = now + self._rng.uniform(0.1, 3.0)
             life.stopped_at = now
+            self._scene.halted.append((now, float("inf")))
             self._scene.counts["mergers stopped for a moment"] += 1
         self._signal_at = now + self._rng.uniform(1.0, 10.0) / self._scene.options.tempo
 
     def go_on(self) -> None:
         if self.life is not None and self.life.stopped_until:
             self.life.merger.process.send_signal(signal.SIGCONT)
-            self._scene.halted.append((self.life.stopped_at, time.monotonic() + 1.0))  # it goes on from there
+            self._scene.halted[-1] = (self.life.stopped_at, time.monotonic() + 1.0)  # it goes on from there
             self.life.stopped_until = 0.0
 
     def _end(self) -> None:
@@ -461,6 +462,8 @@ class Errand:
         self.codes[code] += 1
         if code in (0, 75) or (code == 3 and self._scene.is_disturbed(self._began)):
             return
+        if code == 3 and any(to >= self._began for _, to in self._scene.halted):
+            return  # stopped while it removed a shard, a merger keeps it locked: a dry run says so
         self._scene.fault(f"{self.name}: exit code {code}: {tail(self._out)} {tail(self._log)}")
 
     def wait(self) -> None:
