@@ -146,9 +146,6 @@ def note_merge(connection: Connection, name: str) -> None:
     )
 
 
-def marks(connection: Connection) -> tuple[bytes, int]:
-    """Which master this is, and how often it was merged into."""
-    ((database_id, generation),) = database.fetch(
-        connection, "SELECT database_id, generation FROM main.edgeshard_database"
-    )
-    return database_id, generation
+def generation(connection: Connection) -> int:
+    """How often the master was merged into."""
+    return int(database.scalar(connection, "SELECT generation FROM main.edgeshard_database"))

@@ -239,7 +239,7 @@ def _master_status(connection: Connection, path: Path, found: ShardFile | None) 
         streams=streams,
         gaps=len(gaps),
         missing_rows=sum(map(len, gaps)),
-        generation=master.marks(connection)[1],
+        generation=master.generation(connection),
     )
 
 

@@ -482,6 +482,7 @@ def test_a_watch_that_died_is_found_dead_at_the_next_rescan(
         else:
             shutil.rmtree(store.root / "shards")
         await_that(lambda: "had died" in caplog.text)
+        await_that(lambda: watches[-1].is_alive())
         write(store, "agent", 1)
         await_that(lambda: passes.found() == 1)
         armed = len(watches)
@@ -665,15 +666,19 @@ def test_a_truncation_is_no_news_and_rows_that_come_during_it_are(
         assert not merger.news()
         shard.write({"n": 2})
         assert merger.news()
-        real = truncate._state_without_news
+        real = truncate._is_emptied
+        asked: list[bool] = []
 
-        def late(*arguments: Any) -> Any:
-            shard.write({"n": 3})
-            return real(*arguments)
+        def late(*arguments: Any) -> bool:
+            asked.append(real(*arguments))
+            if len(asked) == 2:  # just after the last look at the rows
+                shard.write({"n": 3})
+            return asked[-1]
 
         with monkeypatch.context() as patch:
-            patch.setattr(truncate, "_state_without_news", late)
+            patch.setattr(truncate, "_is_emptied", late)
             merger.run()
+        assert [True, True] == asked
         assert merger.news()
         assert (1, False) == (merger.run(thorough=False).rows, merger.news())
     merger.close()

@@ -83,7 +83,7 @@ class Merger:
 
     def _forget(self) -> None:
         self._inode = 0
-        self._marks = (b"", 0)
+        self._generation = 0
         self._memory = Memory()
         self._gaps: tuple[Gap, ...] | None = None
         self._told: set[SetAside | Gap] = set()
@@ -210,20 +210,11 @@ class Merger:
             self._abandon()
         if self._connection is None:
             master.ensure_master(self._path)
+            inode = self._inode_now()  # before: one that is replaced meanwhile is not in place, later on
             self._connection = master.open_master(self._path, writable=True)
-            self._inode = self._inode_now()
-            self._recall(self._connection)
-        database_id, generation = master.marks(self._connection)
-        if database_id != self._marks[0] or generation < self._marks[1]:  # an older copy was put back in its place
-            self._recall(self._connection)
-        elif generation != self._marks[1]:
-            self._gaps = None
-        self._marks = (database_id, generation)
+            self._inode = inode
+            self._memory.recall(self._connection)
         return self._connection
-
-    def _recall(self, connection: Connection) -> None:
-        self._memory.recall(connection)
-        self._gaps = None
 
     def _inode_now(self) -> int:
         try:
@@ -240,10 +231,10 @@ class Merger:
             raise StorageIOError("merge into", self._path, cause)
 
     def _look_at_gaps(self, connection: Connection) -> None:
-        marks = master.marks(connection)
-        if self._gaps is None or marks != self._marks:
+        generation = master.generation(connection)
+        if self._gaps is None or generation != self._generation:
             self._gaps = master.gaps(connection)
-        self._marks = marks
+        self._generation = generation
 
     def _shrink_log(self, connection: Connection) -> None:
         with contextlib.suppress(FileNotFoundError):
