@@ -16,6 +16,7 @@ from typing import Any
 import apsw
 import attrs
 
+from edgeshard import files
 from edgeshard.errors import (
     AccessError,
     DamagedError,
@@ -260,7 +261,11 @@ def ensure_wal(connection: Connection, path: str) -> None:
 def attach(connection: Connection, path: str, schema: str) -> None:
     """Attach `path` read-only. Only so does BEGIN IMMEDIATE not lock it for writing."""
     connection.execute("ATTACH ? AS " + quote(schema), (Path(path).as_uri() + "?mode=ro",))
-    connection.pragma("cache_size", -_ATTACHED_CACHE_KIB, schema=schema)
+    try:
+        connection.pragma("cache_size", -_ATTACHED_CACHE_KIB, schema=schema)
+    except apsw.Error:
+        detach(connection, schema)
+        raise
 
 
 def detach(connection: Connection, schema: str) -> None:
@@ -467,13 +472,38 @@ def checkpoint(connection: Connection, schema: str = "main") -> None:
         connection.wal_checkpoint(schema, apsw.SQLITE_CHECKPOINT_PASSIVE)
 
 
+def connect_in_place(path: str, *, busy_timeout_s: float) -> Connection | None:
+    """Open for writing the database that has this name, which nobody can then remove; None where that just happened.
+
+    A file that was removed after it was opened, and before its first lock, would be read and written beside the log
+    of the next file of this name, and closing it would delete that log.
+
+    Raises:
+        apsw.Error, OSError: it cannot be opened; callers wrap this in `explained`.
+    """
+    before = files.identity(path)
+    connection = connect(path, writable=True, busy_timeout_s=busy_timeout_s)
+    try:
+        leave_quietly(connection)
+        try:
+            connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()  # it has its shared lock from here on
+        finally:
+            is_in_place = before is not None and files.identity(path) == before
+        if is_in_place:
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+            return connection
+    except BaseException:
+        connection.close()
+        raise
+    connection.close()
+    return None
+
+
 def tidy(path: str) -> None:
     """Let SQLite remove the empty log that a reader left: the last connection that may write does so as it leaves."""
-    with contextlib.suppress(apsw.Error):  # a medium that cannot be written is left as it is
-        connection = connect(path, writable=True, busy_timeout_s=0.0)
-        try:
-            connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
-        finally:
+    with contextlib.suppress(apsw.Error, OSError):  # a medium that cannot be written is left as it is
+        connection = connect_in_place(path, busy_timeout_s=0.0)
+        if connection is not None:
             connection.close()
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import hashlib
 import os
 import re
@@ -69,6 +70,28 @@ def explain_os_error(error: OSError, action: str, path: str | os.PathLike[str]) 
     if error.errno in (errno.ENOSYS, errno.ENOLCK):
         return StorageIOError(action, path, f"{cause}; edgeshard needs a file system with flock()")
     return StorageIOError(action, path, cause)
+
+
+def identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Which file has this name, by device and inode; None where there is none.
+
+    Raises:
+        OSError: nobody may tell us.
+    """
+    try:
+        found = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+@functools.cache
+def boot_id() -> str:
+    """Which start of this system it is; "" where the system does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 def make_folder(path: Path) -> None:
@@ -130,6 +153,7 @@ def is_locked(path: str | os.PathLike[str]) -> bool:
         raise explain_os_error(error, "look at lock", path) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_UN)  # closing it is not enough where a fork has copied it meanwhile
     except BlockingIOError:
         return True
     except OSError as error:

@@ -115,12 +115,13 @@ def gaps(connection: Connection) -> tuple[Gap, ...]:
 def looked_at(connection: Connection) -> dict[str, tuple[State, str]]:
     """What the last merges found of the shard files, by name: (state, problem); a state only where there is no news.
 
-    What one version cannot read, a later one may: a state that another version noted is none.
+    What one version cannot read, a later one may. And a power cut may take the change of a file's time, and leave that
+    of what is in it. So a state that another version noted, or that was noted before the last start, is none.
     """
     looks = {}
     for name, text, problem in database.fetch(connection, "SELECT name, state, problem FROM edgeshard_shards"):
-        version, _, state = text.partition(" ")
-        looks[name] = (scan.state_of(state) if version == format.VERSION else (), problem)
+        noted_by, _, state = text.partition(" ")
+        looks[name] = (scan.state_of(state) if noted_by == _noting() else (), problem)
     return looks
 
 
@@ -129,12 +130,18 @@ def remember_looks(connection: Connection, looks: Iterable[tuple[str, State, str
     connection.executemany(
         "INSERT INTO edgeshard_shards(name, state, problem) VALUES (?, ?, ?) "
         "ON CONFLICT(name) DO UPDATE SET state = excluded.state, problem = excluded.problem",
-        [
-            (name, f"{format.VERSION} {scan.state_text(state)}" if state else "", problem)
-            for name, state, problem in looks
-        ],
+        [(name, state_note(state), problem) for name, state, problem in looks],
     )
     connection.executemany("DELETE FROM edgeshard_shards WHERE name = ?", [(name,) for name in gone])
+
+
+def state_note(state: State) -> str:
+    """A state as it is noted."""
+    return f"{_noting()} {scan.state_text(state)}" if state else ""
+
+
+def _noting() -> str:
+    return f"{format.VERSION}/{files.boot_id()}"
 
 
 def note_merge(connection: Connection, name: str) -> None:

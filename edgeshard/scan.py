@@ -88,7 +88,7 @@ class _Entry:
 class _Listing:
     """The names in a folder, and the state of the folder in which they were read; None: read it again."""
 
-    folder: tuple[int, int] | None
+    folder: tuple[int, ...] | None
     all: frozenset[str]
     entries: tuple[_Entry, ...]
     names: frozenset[str]
@@ -132,14 +132,14 @@ class Folder:
     def _list(self) -> _Listing:
         """The names in the folder; read anew only where the folder's time says that they may have changed."""
         before = _stat(str(self.path))
-        now = None if before is None else (before.st_ino, before.st_mtime_ns)
+        now = None if before is None else (before.st_dev, before.st_ino, before.st_mtime_ns, before.st_ctime_ns)
         if self._listing is None or now is None or self._listing.folder != now:
             # a name may come or go in the very moment of the folder's time
-            settled = now is not None and now[1] < time.time_ns() - int(FRESH_S * 1e9)
+            settled = now is not None and max(now[2:]) < time.time_ns() - int(FRESH_S * 1e9)
             self._listing = self._read(now if settled else None)
         return self._listing
 
-    def _read(self, folder: tuple[int, int] | None) -> _Listing:
+    def _read(self, folder: tuple[int, ...] | None) -> _Listing:
         try:
             inodes = {entry.name: entry.inode() for entry in os.scandir(self.path)}
         except FileNotFoundError:

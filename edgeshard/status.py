@@ -280,7 +280,7 @@ def _waiting(connection: Connection, known: _Known, file: ShardFile) -> _Waiting
     if file.problem:
         return _Waiting(problem=file.problem)
     noted, problem = known.looks.get(file.name, ("", ""))
-    if noted == f"{format.VERSION} {scan.state_text(file.state)}":
+    if noted and noted == master.state_note(file.state):
         return _Waiting(None if problem else 0, problem=problem)
     waiting = _read(connection, known, file)
     if waiting.rows is None and scan.look(file.path) is None:

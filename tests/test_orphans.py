@@ -141,6 +141,93 @@ def test_a_shard_that_somebody_reads_without_the_lock_stays(store: edgeshard.Sto
     assert [[0]] == sql(shard_path(store, "agent"), "select count(*) from agent_data")
 
 
+def test_a_shard_in_which_somebody_keeps_a_table_of_his_own_stays(store: edgeshard.Store) -> None:
+    write(store, "agent", 1)
+    sql(shard_path(store, "agent"), "create table notes(text)", "insert into notes values ('precious')")
+    report = store.merge()
+    assert (1, 1, 0) == (report.rows, report.truncated, report.removed)
+    assert [["precious"]] == sql(shard_path(store, "agent"), "select text from notes")
+
+
+_REMOVES_AND_COMES_BACK = """
+import sys
+import edgeshard
+from edgeshard.merge.cycle import Merger
+store = edgeshard.Store(sys.argv[1])
+merger = Merger(store.root)
+merger.run()
+merger.close()
+shard = store.shard("agent")
+for n in range(2, 32):
+    shard.write({"n": n})
+print("written", flush=True)
+sys.stdin.read()
+shard.close()
+"""
+
+
+def test_a_truncation_through_a_file_that_was_removed_does_not_touch_its_successor(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = database.connect
+    others: list[subprocess.Popen[str]] = []
+
+    def late(path: str, **options: Any) -> Any:
+        connection = real(path, **options)
+        if not others and path == str(shard_path(store, "agent")):  # opened, and nothing read yet
+            command = [sys.executable, "-c", _REMOVES_AND_COMES_BACK, str(store.root)]
+            others.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            assert others[0].stdout is not None
+            assert "written\n" == others[0].stdout.readline()
+        return connection
+
+    write(store, "agent", 1)
+    merger = Merger(store.root, keep_empty=True)  # the protocol holds without merge.lock
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "connect", late)
+        report = merger.run()
+    merger.close()
+    assert (1, 0, 1) == (report.rows, report.truncated, len(others))
+    others[0].communicate(timeout=60)
+    store.merge()
+    assert [*range(1, 32)] == numbers(store)
+
+
+def test_locks_that_are_none_stop_nobody(store: edgeshard.Store) -> None:
+    write(store, "agent", 1)
+    folder = store.root / "shards"
+    (folder / "folder.lock").mkdir()
+    (folder / "link.lock").symlink_to("nowhere")
+    (folder / "agent.lock").unlink()
+    (folder / "agent.lock").symlink_to("nowhere")
+    for _ in range(3):
+        report = store.merge()
+        assert () == report.quarantined
+    assert ([1], True) == (numbers(store), shard_path(store, "agent").exists())
+
+
+def test_a_shard_that_another_merger_removes_before_it_is_read_is_no_problem(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = database.attach
+
+    def late(*arguments: Any) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(database, "attach", real)
+            other = Merger(store.root)
+            other.run()
+            other.close()
+        real(*arguments)
+
+    write(store, "agent", 1)
+    merger = Merger(store.root)
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "attach", late)
+        assert () == merger.run().quarantined
+    merger.close()
+    assert [1] == numbers(store)
+
+
 def test_a_removal_killed_on_the_way_leaves_a_whole_shard(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -600,6 +600,46 @@ def test_no_shard_is_truncated_once_the_master_has_lost_its_name(
     assert 2 == store.merge().rows
 
 
+def test_no_shard_is_truncated_once_the_master_has_lost_its_log(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = cycle._commit_chunk
+
+    def late(*arguments: Any) -> None:
+        real(*arguments)
+        (store.root / "master.db-wal").unlink()
+
+    write(store, "a", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(cycle, "_commit_chunk", late)
+        with pytest.raises(StorageIOError, match="replaced"):
+            store.merge()
+    (store.root / "master.db-shm").unlink(missing_ok=True)
+    assert 1 == store.merge().rows
+    assert [1] == numbers(store)
+
+
+def test_a_folder_whose_time_is_set_back_is_read_anew(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "FRESH_S", -1.0)
+    folder = scan.Folder(store.root / "shards")
+    write(store, "a", 1)
+    before = os.stat(folder.path)
+    assert {"a.db"} == folder.look().names
+    write(store, "b", 1)
+    os.utime(folder.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert {"a.db", "b.db"} == folder.look().names
+
+
+def test_gaps_that_another_merger_brings_are_reported(store: edgeshard.Store, tmp_path: Path) -> None:
+    other = edgeshard.Store(tmp_path / "other")
+    write(other, "agent", 1, 2)
+    other.merge(keep_empty=True)
+    with serving(store, rescan_s=0.2) as passes:
+        await_that(lambda: bool(passes.reports))
+        store.merge([shard_path(other, "agent")])
+        await_that(lambda: len(passes.reports[-1].gaps) == 1)
+
+
 def test_a_failure_is_said_and_tried_again(store: edgeshard.Store, caplog: pytest.LogCaptureFixture) -> None:
     with serving(store, rescan_s=0.5) as passes, store.shard("agent") as shard:
         store.master_path.rename(store.root / "kept")

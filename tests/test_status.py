@@ -22,7 +22,7 @@ import pytest
 from helpers import NOON, Reading, command, numbers, python, shard_path, sql
 
 import edgeshard
-from edgeshard import files, format, scan
+from edgeshard import files, format, master, scan
 from edgeshard.commands import units
 from edgeshard.errors import DamagedError
 from edgeshard.status import ShardStatus, StatusReport
@@ -110,7 +110,7 @@ def settle(store: edgeshard.Store) -> None:
         os.utime(path, ns=(0, 0))
     state = {file.name: file.state for file in scan.shard_files(store.root / "shards")}
     for name, seen in state.items():
-        text = f"{format.VERSION} {scan.state_text(seen)}"
+        text = master.state_note(seen)
         sql(
             store.master_path,
             f"insert into edgeshard_shards(name, state) values ('{name}', '{text}') "

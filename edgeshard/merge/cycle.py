@@ -82,7 +82,7 @@ class Merger:
         self._forget()
 
     def _forget(self) -> None:
-        self._inode = 0
+        self._files: tuple[object, object] = (None, None)
         self._generation = 0
         self._memory = Memory()
         self._gaps: tuple[Gap, ...] | None = None
@@ -109,7 +109,7 @@ class Merger:
             with database.explained("merge into", str(self._path)):
                 report = self._run(self._open(), list(sources), thorough, progress)
         except BaseException:
-            self._abandon()  # what it knew may not be so
+            self.abandon()  # what it knew may not be so
             raise
         return attrs.evolve(report, seconds=time.monotonic() - began)
 
@@ -172,7 +172,7 @@ class Merger:
         quiet = list(self._memory.states.keys() - due)
         asked = random.sample(quiet, min(_ASKED_AT_A_TIME, len(quiet)))
         found = map(self._unchanged, asked)
-        return {file.name: file for file in found if not files.is_locked(orphans.lock_path(file.path))}
+        return {file.name: file for file in found if orphans.is_agent_gone(file.path)}
 
     def _report(self, due: list[Job], done: _Pass) -> MergeReport:
         aside = [SetAside(job.file.path, job.problem) for job in due if job.problem and not job.own]
@@ -205,26 +205,24 @@ class Merger:
 
     def _open(self) -> Connection:
         """The master, opened anew where another one has its name, with what it says of the shards."""
-        if self._connection is not None and self._inode_now() != self._inode:
+        if self._connection is not None and self._files_now() != self._files:
             logger.warning("%s was replaced; all shards are looked into again", self._path)
-            self._abandon()
+            self.abandon()
         if self._connection is None:
             master.ensure_master(self._path)
-            inode = self._inode_now()  # before: one that is replaced meanwhile is not in place, later on
+            before = files.identity(self._path)
             self._connection = master.open_master(self._path, writable=True)
-            self._inode = inode
             self._memory.recall(self._connection)
+            self._files = (before, files.identity(f"{self._path}-wal"))
         return self._connection
 
-    def _inode_now(self) -> int:
-        try:
-            return os.stat(self._path).st_ino
-        except FileNotFoundError:
-            return 0
+    def _files_now(self) -> tuple[object, object]:
+        """Which files we commit to: the master's, and its log's."""
+        return files.identity(self._path), files.identity(f"{self._path}-wal")
 
     def _ensure_in_place(self) -> None:
         """What was committed to a file that nobody finds any more must not be deleted from the shards."""
-        if self._inode_now() != self._inode:
+        if self._files_now() != self._files:
             cause = (
                 "it was moved, deleted or replaced during the merge; nothing was deleted from the shards. Merge again"
             )
@@ -254,9 +252,10 @@ class Merger:
                 self._memory.persist(self._connection)
                 self._shrink_log(self._connection)
         finally:
-            self._abandon()
+            self.abandon()
 
-    def _abandon(self) -> None:
+    def abandon(self) -> None:
+        """Close the master, and remember nothing."""
         connection, self._connection = self._connection, None
         self._forget()
         if connection is not None:
@@ -273,7 +272,10 @@ class Merger:
                 job.finished, job.durable = False, {}
                 self._merge_together(connection, [job], done)
         for job in group:
-            if job.own:
+            if job.own and job.problem and scan.look(job.file.path) is None:
+                job.problem = ""  # another merger removed it
+                self._memory.forget(job.file.name)
+            elif job.own:
                 self._note(job, now_ns)
 
     def _merge_together(self, connection: Connection, group: list[Job], done: _Pass) -> None:
@@ -352,7 +354,10 @@ class Merger:
             if match := files.HALF_MADE.fullmatch(name):
                 half_made.setdefault(match[1], []).append(name)
         for stem in sorted(half_made)[:_SWEPT_AT_A_TIME]:
-            orphans.sweep(self._folder.path / f"{stem}.lock", half_made[stem])
+            try:
+                orphans.sweep(self._folder.path / f"{stem}.lock", half_made[stem])
+            except EdgeshardError as error:  # what somebody put there is in nobody's way
+                logger.debug("%s", error)
 
 
 def _rows_to_do(connection: Connection, remaining: list[Job]) -> int:
@@ -398,6 +403,7 @@ def _copy_or_set_aside(
     try:
         # in the snapshot that the rows are read from: an agent may have added a column a moment ago
         job.origin = source.open_source(connection, job.schema, job.file.path)
+        job.ensure_in_place()
         copied = copy.copy(target, job.origin, room_bytes)
         if job.own and copied.rows:
             master.note_merge(connection, job.file.name)
@@ -422,7 +428,7 @@ def _is_spent(connection: Connection, job: Job) -> bool:
     return (
         job.own
         and job.opened.is_shard
-        and not files.is_locked(orphans.lock_path(job.file.path))
+        and orphans.is_agent_gone(job.file.path)
         and source.has_given_up_only_what_is_held(connection, job.opened)
     )
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import attrs
 
-from edgeshard import database, scan
+from edgeshard import database, files, scan
 from edgeshard.database import Connection
-from edgeshard.errors import DamagedError, EdgeshardError, FormatError
+from edgeshard.errors import DamagedError, EdgeshardError, FormatError, StorageBusyError
 from edgeshard.merge import copy, source
 from edgeshard.merge.source import Source
 from edgeshard.scan import ShardFile, State
@@ -76,6 +76,16 @@ class Job:
         ours = error if isinstance(error, EdgeshardError) else database.explain(error, "read database", self.file.path)
         lasting = isinstance(error, (DamagedError, FormatError)) or database.is_damage(error)
         self.set_aside(ours.cause, lasting=lasting)
+
+    def ensure_in_place(self) -> None:
+        """Refuse a shard that was replaced after it was looked at: it might be read beside the log of the other.
+
+        Raises:
+            StorageBusyError: it was.
+        """
+        found = files.identity(self.file.path)
+        if self.own and self.file.state and (found is None or found[1] != self.file.state[0]):
+            raise StorageBusyError("read database", self.file.path, "it was replaced just now; it is merged next time")
 
     def count(self, connection: Connection) -> tuple[int, int]:
         """How many rows a merge would copy from the source, and how many it has."""

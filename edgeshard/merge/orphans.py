@@ -11,15 +11,22 @@ Killed on the way: the log is emptied and goes first, so what is left is a whole
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import attrs
 
-from edgeshard import database, files
+from edgeshard import database, files, format
 from edgeshard.database import Connection
+from edgeshard.errors import StorageError
 from edgeshard.merge.source import Source, shard_blocks
+
+logger = logging.getLogger("edgeshard.merge")
+
+#: A log shorter than this is copied into its database in no time.
+_SHORT_LOG_BYTES = 256 << 10
 
 
 def lock_path(shard_path: str) -> Path:
@@ -41,31 +48,39 @@ def remove(shard: Source, durable: Mapping[bytes, int]) -> bool:
         EdgeshardError: it cannot be removed.
     """
     lock = lock_path(shard.path)
-    held = files.lock(lock)
-    if held is None:
-        return False
-    try:
-        with database.explained("remove shard", shard.path):
+    with database.explained("remove shard", shard.path):
+        _shorten_log(shard.path)
+        held = files.lock(lock)
+        if held is None:
+            return False
+        try:
             if not _remove_database(attrs.evolve(shard, schema="main"), durable):
                 return False
-            os.unlink(lock)
+            _unlink(lock)
             return True
-    finally:
-        held.release()
+        finally:
+            held.release()
+
+
+def _shorten_log(path: str) -> None:
+    """Let what takes long be done before the lock is taken: an agent that comes back waits for it."""
+    with contextlib.suppress(FileNotFoundError):
+        if os.stat(path + "-wal").st_size > _SHORT_LOG_BYTES:
+            database.tidy(path)
 
 
 def _remove_database(shard: Source, durable: Mapping[bytes, int]) -> bool:
+    before = files.identity(shard.path)
     connection = database.connect(shard.path, writable=True, busy_timeout_s=0.0)
     try:
         database.take_alone(connection)
-        if not _is_spent(connection, shard, durable):
+        if files.identity(shard.path) != before or not _is_spent(connection, shard, durable):
             return False
         connection.execute("COMMIT")  # the exclusive lock stays
         database.empty_log(connection)
         database.leave_quietly(connection)  # closing must not delete the log of a database that is made meanwhile
-        for suffix in ("-shm", "-wal", ""):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(shard.path + suffix)
+        for suffix in ("-shm", "-wal", "-journal", ""):
+            _unlink(Path(shard.path + suffix))
         return True
     except database.BUSY:
         return False
@@ -74,12 +89,15 @@ def _remove_database(shard: Source, durable: Mapping[bytes, int]) -> bool:
 
 
 def _is_spent(connection: Connection, shard: Source, durable: Mapping[bytes, int]) -> bool:
-    """Whether it is the shard that was read, and has no row that the master may lack."""
+    """Whether it is the shard that was read, and has nothing that the master may lack."""
     if database.scalar(connection, "SELECT database_id FROM edgeshard_database") != shard.database_id:
         return False
     names = {name for (name,) in database.fetch(connection, "SELECT DISTINCT table_name FROM edgeshard_columns")}
     if names != {table.name for table in shard.tables}:
         return False
+    listed = database.fetch(connection, "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view')")
+    if not {name for (name,) in listed if not name.startswith("sqlite_")} <= {*format.NEEDED, *names}:
+        return False  # somebody keeps something of his own in it
     streams = dict(database.fetch(connection, "SELECT stream_no, stream_id FROM edgeshard_streams"))
     blocks = shard_blocks(connection, shard)
     return all(block.last <= durable.get(streams.get(number, b""), 0) for number, block in blocks.items())
@@ -99,18 +117,24 @@ def sweep(lock: Path, half_made: Iterable[str]) -> None:
     if held is None:
         return
     try:
-        for name in half_made:
-            _unlink(lock.with_name(name))
-        if not any(os.path.lexists(f"{lock.with_suffix('')}{suffix}") for suffix in (".db", ".db-wal")):
-            _unlink(lock)
+        with database.explained("sweep after agent", str(lock)):
+            for name in half_made:
+                _unlink(lock.with_name(name))
+            if not any(os.path.lexists(f"{lock.with_suffix('')}{suffix}") for suffix in (".db", ".db-wal")):
+                _unlink(lock)
     finally:
         held.release()
 
 
-def _unlink(path: Path) -> None:
+def is_agent_gone(shard_path: str) -> bool:
+    """Whether nobody has the shard open; not where that cannot be told."""
     try:
+        return not files.is_locked(lock_path(shard_path))
+    except StorageError as error:
+        logger.debug("%s", error)
+        return False
+
+
+def _unlink(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise files.explain_os_error(error, "remove file", path) from error

@@ -117,7 +117,7 @@ class Service:
         self._found = 0
         self._began = 0.0
         self._held: FileLock | None = None
-        self._held_inode = 0
+        self._held_file: tuple[int, int] | None = None
 
     # -- from signal handlers and other threads ------------------------------------------------------------------------
 
@@ -149,7 +149,7 @@ class Service:
                 self._listener.opened()
                 self._pass()
         except BaseException:
-            self._close()
+            self.close()
             raise
         return self._held is not None
 
@@ -163,7 +163,7 @@ class Service:
                 except EdgeshardError as error:
                     self._fail(error)
         finally:
-            self._close()
+            self.close()
 
     def _pass(self) -> None:
         thorough = self._is_rescan_due()
@@ -298,7 +298,7 @@ class Service:
             StorageIOError: the folder is gone; it is not made anew, since its disk may come back.
             MergeInProgressError: another merger watches the folder that is there now.
         """
-        if self._held is not None and self._lock_inode() == self._held_inode:
+        if self._held is not None and files.identity(self._root / "watch.lock") == self._held_file:
             return
         if not self._root.is_dir():
             raise StorageIOError("watch store", self._root, "its folder is gone; bring it back")
@@ -308,21 +308,16 @@ class Service:
 
     def _lock(self, wait_s: float) -> bool:
         self._held = locks.watch_lock(self._root, wait_s, self._asked_to_stop)
-        self._held_inode = self._lock_inode()
+        self._held_file = files.identity(self._root / "watch.lock")
         return self._held is not None
-
-    def _lock_inode(self) -> int:
-        try:
-            return os.stat(self._root / "watch.lock").st_ino
-        except FileNotFoundError:
-            return 0
 
     def _unlock(self) -> None:
         held, self._held = self._held, None
         if held is not None:
             held.release()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Give the store back; `run` does so at its end."""
         self._unwatch()
         try:
             held = locks.merge_lock(self._root, 0.0, lambda: False)
@@ -334,6 +329,7 @@ class Service:
         except EdgeshardError as error:  # it is only what the merger remembers
             logger.debug("%s", error)
         finally:
+            self._merger.abandon()
             self._unlock()
 
 
@@ -354,11 +350,14 @@ def in_thread(service: Service) -> Iterator[None]:
             ended_by.append(error)
 
     thread = threading.Thread(target=run, name="edgeshard merger", daemon=True)
-    thread.start()
     try:
+        thread.start()
         yield
     finally:
         service.stop()
-        thread.join()
+        if thread.ident is None:  # it could not be started
+            service.close()
+        else:
+            thread.join()
     if ended_by:
         raise ended_by[0]

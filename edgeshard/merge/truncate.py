@@ -45,13 +45,15 @@ def truncate(shard: Source, durable: dict[bytes, int], master_id: bytes) -> Trun
         master_id: which master that is.
 
     Returns:
-        None where the shard was busy and keeps some for the next time.
+        None where the shard was busy and keeps some for the next time, or was replaced.
 
     Raises:
         EdgeshardError: the shard cannot be written.
     """
     with database.explained("truncate shard", shard.path):
-        connection = database.connect(shard.path, writable=True, busy_timeout_s=_BUSY_TIMEOUT_S)
+        connection = database.connect_in_place(shard.path, busy_timeout_s=_BUSY_TIMEOUT_S)
+        if connection is None:
+            return None
         try:
             database.set_synchronous(connection, "NORMAL")
             shard = attrs.evolve(shard, schema="main")
