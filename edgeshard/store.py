@@ -135,6 +135,7 @@ class Store:
             MergeInProgressError: another merger watches the store already.
             StorageError: the first merge, before the block, or the last one, after it, could not be made. Failures
                 between them are logged, and tried again.
+            BaseException: what the thread ended with, where it was something that nobody foresaw.
         """
         service = Service(self.root, interval_s=interval, rescan_s=rescan, observer=observer, keep_empty=keep_empty)
         service.open()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import itertools
 import json
 import os
 import shutil
@@ -22,10 +24,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import edgeshard
 from edgeshard import files, master, scan
+from edgeshard.commands import watching
 from edgeshard.errors import ConfigurationError, MergeInProgressError, StorageError, StorageIOError
-from edgeshard.merge import cycle, notice, orphans, service, truncate
+from edgeshard.merge import cycle, locks, notice, orphans, service, truncate
 from edgeshard.merge.cycle import Merger
 from edgeshard.merge.service import Listener, Service
+from edgeshard.metrics import MetricsFile
 from edgeshard.report import MergeReport
 
 #: How long a test waits for what should come at once: the machine may be busy with other things.
@@ -54,12 +58,16 @@ class Passes(Listener):
     def __init__(self) -> None:
         self.reports: list[MergeReport] = []
         self.failures: list[edgeshard.EdgeshardError] = []
+        self.recoveries = 0
 
     def merged(self, report: MergeReport) -> None:
         self.reports.append(report)
 
     def failed(self, error: edgeshard.EdgeshardError) -> None:
         self.failures.append(error)
+
+    def recovered(self) -> None:
+        self.recoveries += 1
 
     def found(self) -> int:
         """How many passes found rows."""
@@ -288,7 +296,7 @@ def test_two_watchers_of_one_store_are_one_too_many(store: edgeshard.Store) -> N
 @pytest.mark.parametrize(
     ("settings", "name"),
     [({"interval": 0}, "interval"), ({"rescan": -1}, "rescan"), ({"interval": float("nan")}, "interval"),
-     ({"rescan": float("inf")}, "rescan"), ({"observer": "magic"}, "observer")],
+     ({"rescan": float("inf")}, "rescan"), ({"interval": "1"}, "interval"), ({"observer": "magic"}, "observer")],
 )  # fmt: skip
 def test_settings_that_cannot_work_are_refused(store: edgeshard.Store, settings: Any, name: str) -> None:
     with pytest.raises(ConfigurationError, match=name), store.watching(**settings):
@@ -426,12 +434,91 @@ def test_metrics_are_kept_in_a_file(store: edgeshard.Store, tmp_path: Path) -> N
     assert (78, True) == (done.returncode, "there is no folder" in done.stderr)
 
 
-@pytest.mark.parametrize("options", [["--from", "x.db"], ["--dry-run"], ["--interval", "0"], ["--rescan", "0"]])
-def test_what_makes_no_sense_while_watching_is_refused(store: edgeshard.Store, options: list[str]) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [["--from", "x.db"], ["--dry-run"], ["--interval", "0"], ["--rescan", "0"], ["--interval", "soon"],
+     ["--interval", "nan"], ["--rescan", "1e300"], ["--observer", "magic"]],
+)  # fmt: skip
+def test_what_makes_no_sense_while_watching_is_wrong_usage(store: edgeshard.Store, options: list[str]) -> None:
     store.root.mkdir()
     done = merge_command(store.root, "--watch", *options)
-    assert (78, "") == (done.returncode, done.stdout)
-    assert options[0].strip("-") in done.stderr
+    assert (2, "") == (done.returncode, done.stdout)
+    assert f"argument {options[0]}: " in done.stderr
+
+
+@pytest.mark.parametrize(
+    "options", [["--interval", "1"], ["--rescan", "1"], ["--observer", "auto"], ["--metrics-file", "x.prom"]]
+)
+def test_what_is_for_watching_is_wrong_usage_without_it(store: edgeshard.Store, options: list[str]) -> None:
+    store.root.mkdir()
+    done = merge_command(store.root, *options)
+    assert (2, "") == (done.returncode, done.stdout)
+    assert f"argument {options[0]}: it is for --watch" in done.stderr
+
+
+def test_a_quiet_watcher_still_says_what_it_sets_aside(store: edgeshard.Store) -> None:
+    (store.root / "shards").mkdir(parents=True)
+    shard_path(store, "bad").write_bytes(b"garbage" * 1000)
+    with watcher(store, "--quiet") as process:
+        write(store, "good", 1)
+        await_that(lambda: count(store) == 1)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=PATIENCE_S)
+    assert (0, "") == (process.returncode, out)
+    assert "bad.db" in err
+
+
+def test_a_fresh_query_on_the_command_line_is_answered_beside_a_watcher(store: edgeshard.Store) -> None:
+    with watcher(store, "--observer", "polling", "--interval", NEVER_S, "--rescan", NEVER_S):
+        await_that(lambda: store.master_path.exists())
+        time.sleep(0.5)
+        write(store, "agent", 1)
+        statement = "select _seq from agent_data"
+        command = [sys.executable, "-m", "edgeshard", "query", str(store.root), "--fresh", "--csv", statement]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert (0, ["_seq", "1"], "") == (done.returncode, done.stdout.splitlines(), done.stderr)
+
+
+def test_a_full_disk_under_stdout_does_not_keep_rows_from_being_merged(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    store.root.mkdir()
+    command = [sys.executable, "-m", "edgeshard.merge", str(store.root), "--watch", "--json"]
+    with open("/dev/full", "w") as full:
+        process = subprocess.Popen(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    try:
+        for n in range(2):
+            write(store, "agent", n)
+            await_that(lambda: count(store) == n + 1)  # noqa: B023
+    finally:
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=PATIENCE_S)
+    assert "cannot write to stdout" in err
+    assert 74 == process.returncode  # what was to be printed never was
+
+
+def test_metrics_are_kept_also_where_the_store_cannot_be_looked_at(store: edgeshard.Store, tmp_path: Path) -> None:
+    path = tmp_path / "edgeshard.prom"
+    reporter = watching._Reporter(store, MetricsFile(path), status_every_s=NEVER_S, as_json=False)
+    store.root.touch()  # no folder
+    reporter.merged(MergeReport(rows=7))
+    assert "edgeshard_rows_merged_total 7.0" in path.read_text()
+    reporter.failed(StorageIOError("merge into", store.master_path, "no"))
+    assert "edgeshard_failed_cycles_total 1.0" in path.read_text()
+
+
+def test_who_waits_long_for_another_merger_says_so(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.root.mkdir()
+    monkeypatch.setattr(locks, "_SAY_S", 0.3)
+    held = files.lock(store.root / "merge.lock")
+    assert held is not None
+    with pytest.raises(MergeInProgressError):
+        store.merge(lock_wait=1.0)
+    assert 1 == caplog.text.count("waiting for another merger")
+    held.release()
 
 
 # -- what becomes of the watch ----------------------------------------------------------------------------------------
@@ -518,12 +605,50 @@ def test_where_nothing_can_be_watched_the_service_looks_each_interval(
         raise StorageIOError("watch folder", store.root, "too many inotify instances")
 
     monkeypatch.setattr(service, "Watch", refuse)
-    with serving(store) as passes:
+    with serving(store, rescan_s=0.5) as passes:
+        for n in range(3):
+            write(store, "agent", n)
+            await_that(lambda: passes.found() == n + 1)  # noqa: B023
+            time.sleep(0.6)  # a rescan tries again to watch
+        assert 1 == caplog.text.count("too many inotify instances")
+        watches = only_watch(monkeypatch)
+        await_that(lambda: bool(watches))
+    assert [0, 1, 2] == numbers(store)
+
+
+def test_where_nothing_can_be_watched_a_native_service_tries_ever_more_rarely_and_says_when_it_works_again(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = notice.Watch
+    attempts: list[float] = []
+
+    def refuse(*arguments: Any) -> Any:
+        attempts.append(time.monotonic())
+        if len(attempts) < 6:
+            raise StorageIOError("watch folder", store.root, "too many inotify instances")
+        return real(*arguments)
+
+    monkeypatch.setattr(service, "Watch", refuse)
+    with serving(store, observer="native", interval_s=0.05) as passes:
+        await_that(lambda: "works again, after 5 failures" in caplog.text)
+        waits = [after - before for before, after in itertools.pairwise(attempts)]
+        assert [True] * 5 == [wait >= 0.05 * 2**n for n, wait in enumerate(waits)]
         write(store, "agent", 1)
         await_that(lambda: passes.found() == 1)
-        await_that(lambda: "too many inotify instances" in caplog.text)
-    with serving(store, observer="native") as passes:
-        await_that(lambda: bool(passes.failures))
+    assert (5, 1) == (len(passes.failures), passes.recoveries)
+
+
+def test_events_that_bring_no_rows_wake_at_most_one_pass_an_interval(store: edgeshard.Store) -> None:
+    with serving(store, interval_s=1.0) as passes:
+        await_that(lambda: is_idle(passes))
+        before = len(passes.reports)
+        upto = time.monotonic() + 3.0
+        while time.monotonic() < upto:
+            (store.root / "shards" / "notes.txt").write_text("no shard")
+            time.sleep(0.01)
+        assert 1 <= len(passes.reports) - before <= 6
+        write(store, "agent", 1)
+        await_that(lambda: passes.found() == 1)
 
 
 def test_a_commit_between_the_last_look_and_the_watch_is_found(
@@ -544,6 +669,31 @@ def test_a_commit_between_the_last_look_and_the_watch_is_found(
 
 
 # -- what becomes of the store ----------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_cannot_be_looked_at_for_a_while_does_not_end_the_service(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> Any:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with serving(store) as passes:
+        await_that(lambda: is_idle(passes))
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "identity", refuse)
+            write(store, "agent", 1)
+            await_that(lambda: bool(passes.failures))
+        await_that(lambda: passes.found() == 1)
+    assert isinstance(passes.failures[0], StorageIOError)
+
+
+def test_a_store_that_is_gone_at_the_end_is_not_made_anew(store: edgeshard.Store, tmp_path: Path) -> None:
+    with serving(store) as passes:
+        write(store, "agent", 1)
+        await_that(lambda: passes.found() == 1)
+        await_that(lambda: is_idle(passes))
+        store.root.rename(tmp_path / "old")
+    assert not store.root.exists()
 
 
 def test_a_store_that_is_replaced_as_a_whole_is_watched_further(

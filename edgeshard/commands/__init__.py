@@ -97,7 +97,7 @@ def _run(options: argparse.Namespace, name: str) -> int:
 
 
 def _level(options: argparse.Namespace) -> int:
-    return logging.DEBUG if options.verbose else logging.ERROR if options.quiet else logging.WARNING
+    return logging.DEBUG if options.verbose else logging.WARNING
 
 
 def _ensure_output() -> None:

@@ -6,6 +6,7 @@ import argparse
 
 from edgeshard import database, scan
 from edgeshard.errors import ConfigurationError
+from edgeshard.merge.service import LONGEST_S
 from edgeshard.store import Store
 
 
@@ -43,6 +44,25 @@ def store_with_master(options: argparse.Namespace) -> Store:
         cause = f"there is no master yet; `edgeshard merge {options.root}` makes it"
         raise ConfigurationError(options.verb, store.master_path, cause)
     return store
+
+
+def seconds(text: str) -> float:
+    """A time in seconds, which may be 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= LONGEST_S:  # nor NaN
+        raise argparse.ArgumentTypeError(f"a number of seconds from 0 to {LONGEST_S:.0f} is wanted, not {text!r}")
+    return value
+
+
+def some_seconds(text: str) -> float:
+    """A time in seconds, which is not 0."""
+    value = seconds(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("a number of seconds above 0 is wanted")
+    return value
 
 
 def name(text: str) -> str:

@@ -8,7 +8,6 @@ import signal
 
 from edgeshard import database, exits
 from edgeshard.commands import arguments, signals, terminal
-from edgeshard.errors import ConfigurationError
 from edgeshard.merge import once
 from edgeshard.merge.service import OBSERVERS
 from edgeshard.report import MergeReport
@@ -27,6 +26,7 @@ exit codes:
   0 done, also with nothing to do     1 failed            2 wrong usage
   3 done, but something was set aside or is missing       74 input/output error, or no room
   75 another merger is at work        77 not permitted    78 wrong configuration
+  130 interrupted by Ctrl-C (watching: by a second one; the first ends it with 0)
 """
 
 
@@ -45,24 +45,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--watch", action="store_true", help="merge what comes, until SIGTERM or Ctrl-C")
     parser.add_argument(
         "--interval",
-        type=_seconds,
-        default=1.0,
+        type=arguments.some_seconds,
         metavar="S",
         help="watching: merge at most every S seconds; a first row after a quiet time at once (default: 1)",
     )
     parser.add_argument(
         "--rescan",
-        type=_seconds,
-        default=30.0,
+        type=arguments.some_seconds,
         metavar="S",
         help="watching: look at all shards every S seconds, whatever the file system tells (default: 30)",
     )
     parser.add_argument(
         "--observer",
         choices=OBSERVERS,
-        default="auto",
-        help="watching: by the file system's events, by looking each interval, or by events while they come "
-        "(default: auto)",
+        help="watching: by events while these come (auto), by the file system's events alone, or by looking each "
+        "interval (default: auto)",
     )
     parser.add_argument(
         "--log-format", choices=("text", "json"), default="text", help="lines for people, or an object a line"
@@ -74,10 +71,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--keep-empty", action="store_true", help="leave the empty shards of agents that are gone")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-    parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print the report as one JSON object; watching: a line for each pass that found rows",
+    )
     parser.add_argument(
         "--lock-wait",
-        type=_seconds,
+        type=arguments.seconds,
         default=0.0,
         metavar="S",
         help="wait up to S seconds for another merger (default: 0)",
@@ -86,13 +87,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     loudness.add_argument("-q", "--quiet", action="store_true", help="print nothing where all is well; errors still")
     loudness.add_argument("-v", "--verbose", action="store_true", help="log what is done")
     interrupted = "interrupted; what was committed stays, the rest is merged next time"
-    parser.set_defaults(run=run, verb="merge", interrupted=interrupted)
+    parser.set_defaults(run=run, verb="merge", interrupted=interrupted, usage_error=parser.error)
 
 
 def run(options: argparse.Namespace) -> int:
     """Merge, once or as rows come, and say what was done."""
+    _check(options)
     if options.watch:
-        return _watch(options)
+        from edgeshard.commands.watching import watch  # a merge from cron needs none of it
+
+        return watch(arguments.store_of(options), options)
     with signals.heeded() as stop:
         report = _merge(options, stop)
     if options.json:
@@ -104,20 +108,16 @@ def run(options: argparse.Namespace) -> int:
     return exits.DONE if report.complete else exits.INCOMPLETE
 
 
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise ValueError(text)
-    return value
-
-
-def _watch(options: argparse.Namespace) -> int:
-    from edgeshard.commands.watching import watch  # a merge from cron needs none of it
-
-    for option, value in (("--from", options.sources), ("--dry-run", options.dry_run)):
-        if value:
-            raise ConfigurationError("watch", options.root, f"{option} is for a single merge, without --watch")
-    return watch(arguments.store_of(options), options)
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what would be without effect; argparse cannot say that one option needs another."""
+    if options.watch:
+        for option, value in (("--from", options.sources), ("--dry-run", options.dry_run)):
+            if value:
+                options.usage_error(f"argument {option}: it is for a single merge, without --watch")
+    else:
+        for name in ("interval", "rescan", "observer", "metrics_file"):
+            if getattr(options, name) is not None:
+                options.usage_error(f"argument --{name.replace('_', '-')}: it is for --watch")
 
 
 def _merge(options: argparse.Namespace, stop: signals.Stop) -> MergeReport:

@@ -14,6 +14,7 @@ from edgeshard import database, exits
 from edgeshard.commands import arguments, terminal
 from edgeshard.database import Bindings, Connection, Statement
 from edgeshard.errors import QueryError
+from edgeshard.merge import once
 from edgeshard.store import querying
 
 SUMMARY = "Run one SQL statement on a store's master, which it only reads."
@@ -76,7 +77,7 @@ def _master(options: argparse.Namespace) -> Path:
     if not options.fresh or not (arguments.store_of(options).root / "shards").exists():
         return arguments.store_with_master(options).master_path
     store = arguments.store_of(options)
-    store.merge(lock_wait=-1)
+    once.merge(store.root, beside_watcher=True, lock_wait_s=-1)
     return store.master_path
 
 

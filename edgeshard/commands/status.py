@@ -51,11 +51,11 @@ _OTHER_COLUMNS = 60
 def configure(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
     arguments.describe(parser, SUMMARY, _EPILOG)
-    parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
+    parser.add_argument("--json", action="store_true", help="print the report as one JSON object, on a line of its own")
     parser.add_argument(
         "--watch",
         dest="every_s",
-        type=_seconds,
+        type=arguments.some_seconds,
         nargs="?",
         const=2.0,
         metavar="S",
@@ -66,25 +66,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Look once, or again and again, and say what was found."""
-    store = arguments.store_of(options)
     if options.every_s is not None:
-        return _watch(store, options)
+        return _watch(options)
+    store = arguments.store_of(options)
     report = store.status()
     print(_text(store, report, options))
     return exits.DONE if report.complete else exits.INCOMPLETE
 
 
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1e6:  # nor NaN; time.sleep takes not everything
-        raise ValueError(text)
-    return value
-
-
-def _watch(store: Store, options: argparse.Namespace) -> int:
+def _watch(options: argparse.Namespace) -> int:
     on_screen = terminal.can_be_cleared(sys.stdout) and not options.json
     try:
         while True:
+            store = arguments.store_of(options)  # its folder may go, and come back
             text = _text(store, store.status(), options, fit=on_screen)
             print(_CLEAR + text if on_screen else text, flush=True)
             time.sleep(options.every_s)

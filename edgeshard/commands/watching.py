@@ -10,12 +10,15 @@ import time
 from edgeshard import exits, systemd
 from edgeshard.commands import signals
 from edgeshard.errors import EdgeshardError
-from edgeshard.merge.service import Listener, Service
+from edgeshard.merge.service import OBSERVERS, Listener, Service
 from edgeshard.metrics import MetricsFile
 from edgeshard.report import MergeReport
 from edgeshard.store import Store
 
 logger = logging.getLogger("edgeshard.merge")
+
+_DEFAULT_INTERVAL_S = 1.0
+_DEFAULT_RESCAN_S = 30.0
 
 
 def watch(store: Store, options: argparse.Namespace) -> int:
@@ -25,22 +28,45 @@ def watch(store: Store, options: argparse.Namespace) -> int:
         EdgeshardError: the store cannot be watched, or not be merged into at the start.
     """
     metrics = None if options.metrics_file is None else MetricsFile(options.metrics_file)
-    listener = _Reporter(store, metrics, status_every_s=options.rescan, as_json=options.json)
+    rescan_s = _DEFAULT_RESCAN_S if options.rescan is None else options.rescan
+    listener = _Reporter(store, metrics, status_every_s=rescan_s, as_json=options.json)
     service = Service(
         store.root,
-        interval_s=options.interval,
-        rescan_s=options.rescan,
-        observer=options.observer,
+        interval_s=_DEFAULT_INTERVAL_S if options.interval is None else options.interval,
+        rescan_s=rescan_s,
+        observer=options.observer or OBSERVERS[0],
         keep_empty=options.keep_empty,
         listener=listener,
     )
-    with signals.heeded(service.stop, service.rescan):
+
+    def stop() -> None:
+        service.stop()
+        systemd.notify(STOPPING=1)
+
+    with signals.heeded(stop, service.rescan):
         if service.open(options.lock_wait):
             service.run()
-    systemd.notify(STOPPING=1)
     if not options.quiet and not options.json:
         print(listener.summary())
     return exits.DONE
+
+
+def _print(line: str) -> None:
+    """Print a line. A full disk under stdout does not keep rows from being merged; that nobody reads ends it."""
+    try:
+        print(line, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        logger.error("cannot write to stdout: %s", error)
+
+
+def _write(metrics: MetricsFile) -> None:
+    """What goes wrong with the metrics is said, and does not keep rows from being merged."""
+    try:
+        metrics.write()
+    except EdgeshardError as error:
+        logger.error("%s", error)
 
 
 class _Reporter(Listener):
@@ -74,27 +100,30 @@ class _Reporter(Listener):
             logger.info("%s", report)
             systemd.notify(STATUS=self.summary())
             if self._as_json:
-                print(json.dumps(report.as_dict()), flush=True)
+                _print(json.dumps(report.as_dict()))
         if self._metrics is not None:
             self._metrics.cycle(report)
-            self._write(self._metrics)
+            self._look_at_what_waits(self._metrics)
+            _write(self._metrics)
 
     def failed(self, error: EdgeshardError) -> None:
         systemd.notify(STATUS=f"failed, and tries again: {error}")
         if self._metrics is not None:
             self._metrics.failed(error)
-            self._write(self._metrics)
+            _write(self._metrics)
 
-    def _write(self, metrics: MetricsFile) -> None:
-        """What goes wrong with the metrics is said, and does not keep rows from being merged."""
+    def recovered(self) -> None:
+        systemd.notify(STATUS=self.summary())
+
+    def _look_at_what_waits(self, metrics: MetricsFile) -> None:
+        """Now and then: it looks into each shard."""
         now = time.monotonic()
-        try:
-            if now >= self._status_at:  # it looks at each shard
-                self._status_at = now + self._status_every_s
+        if now >= self._status_at:
+            self._status_at = now + self._status_every_s
+            try:
                 metrics.waiting(self._store.status())
-            metrics.write()
-        except EdgeshardError as error:
-            logger.error("%s", error)
+            except EdgeshardError as error:
+                logger.error("%s", error)
 
     def summary(self) -> str:
         seconds = time.monotonic() - self._began

@@ -88,6 +88,11 @@ class Merger:
         self._gaps: tuple[Gap, ...] | None = None
         self._told: set[SetAside | Gap] = set()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it has the master open."""
+        return self._connection is not None
+
     # -- a pass -------------------------------------------------------------------------------------------------------
 
     def run(

@@ -6,6 +6,7 @@ starts beside it has nothing to do. Both are for efficiency only.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +17,16 @@ from filelock import FileLock
 from edgeshard import files
 from edgeshard.errors import MergeInProgressError
 
+logger = logging.getLogger("edgeshard.merge")
+
 _T = TypeVar("_T")
 
 #: How long to wait between two looks whether to stop, in seconds.
 _SLICE_S = 0.1
 #: Somebody who only asks whether the store is watched holds its lock for less than this, in seconds.
 _PROBE_S = 0.3
+#: After how long somebody who waits says so, in seconds.
+_SAY_S = 10.0
 
 
 def merge_lock(root: Path, wait_s: float, stopping: Callable[[], bool]) -> FileLock | None:
@@ -60,12 +65,17 @@ def await_no_watcher(root: Path, wait_s: float, stopping: Callable[[], bool]) ->
 def _await(
     root: Path, wait_s: float, stopping: Callable[[], bool], attempt: Callable[[float], _T | None], doing: str
 ) -> _T | None:
-    deadline = time.monotonic() + wait_s
+    began = time.monotonic()
+    deadline = began + wait_s
+    said = False
     while True:
         left_s = deadline - time.monotonic() if wait_s >= 0 else _SLICE_S
         got = attempt(max(0.0, min(left_s, _SLICE_S)))
         if got is not None or stopping():
             return got
+        if not said and time.monotonic() > began + _SAY_S:
+            said = True
+            logger.warning("waiting for another merger, which %s: %s", doing, root)
         if left_s <= 0:
             raise MergeInProgressError(
                 "merge into", root / "master.db", f"another merger {doing}; wait, or use --lock-wait"

@@ -26,7 +26,7 @@ from typing import Final
 
 from filelock import FileLock
 
-from edgeshard import files
+from edgeshard import database, files
 from edgeshard.errors import ConfigurationError, EdgeshardError, StorageIOError
 from edgeshard.merge import locks
 from edgeshard.merge.cycle import Merger
@@ -39,8 +39,14 @@ logger = logging.getLogger("edgeshard.merge")
 #: for as long as these are seen to arrive.
 OBSERVERS: Final = ("auto", "native", "polling")
 
+#: The longest interval, in seconds: some ten years, and well within what waiting for a lock can count.
+LONGEST_S: Final = 3e8
+
 #: Rescans in a row that find rows of which no event told, before events are no longer relied on.
 _DEAF_AFTER = 2
+#: Passes in a row for events that brought no rows, before such events have to wait for the interval. Not one: the first
+#: event of a commit comes before the commit is whole.
+_VAIN_AFTER = 2
 
 
 class Listener:
@@ -63,6 +69,9 @@ class Listener:
 
     def failed(self, error: EdgeshardError) -> None:
         """A pass failed, and will be tried again."""
+
+    def recovered(self) -> None:
+        """What had failed works again."""
 
 
 class Service:
@@ -91,8 +100,9 @@ class Service:
         listener: Listener | None = None,
     ) -> None:
         for name, value in (("interval", interval_s), ("rescan", rescan_s)):
-            if not 0 < value < threading.TIMEOUT_MAX:
-                raise ConfigurationError("watch store", root, f"{name} is a number of seconds above 0, not {value!r}")
+            if not isinstance(value, (int, float)) or not 0 < value <= LONGEST_S:
+                cause = f"{name} is a number of seconds above 0 and up to {LONGEST_S:.0f}, not {value!r}"
+                raise ConfigurationError("watch store", root, cause)
         if observer not in OBSERVERS:
             raise ConfigurationError("watch store", root, f"observer is one of {OBSERVERS}, not {observer!r}")
         self._root = root
@@ -111,9 +121,13 @@ class Service:
         self._watch: Watch | None = None
         self._watch_no = 0
         self._has_noticed = False
-        self._unprompted = False  # whether a pass is made for no other reason than that a rescan is due
+        self._unprompted = False  # whether a pass is made for no other reason than that it is time for a rescan
         self._missed = 0
-        self._failures = 0
+        self._vain = 0  # passes in a row for events that brought no rows
+        self._is_unwatchable = False  # whether watching failed since the last rescan
+        self._has_warned = False  # whether that was said since the last watch
+        self._retrying = False
+        self._failures = 0  # since all worked
         self._found = 0
         self._began = 0.0
         self._held: FileLock | None = None
@@ -166,8 +180,9 @@ class Service:
             self.close()
 
     def _pass(self) -> None:
-        thorough = self._is_rescan_due()
-        self._rescan_asked = False
+        thorough = time.monotonic() >= self._rescan_at
+        if self._rescan_asked:  # cleared before the look, and never unseen: a signal may set it at any moment
+            self._rescan_asked, thorough = False, True
         self._ensure_in_place()
         held = locks.merge_lock(self._root, -1, self._asked_to_stop)
         if held is None:
@@ -179,7 +194,7 @@ class Service:
             held.release()
         if thorough:
             self._rescan_at = time.monotonic() + self._rescan_s
-        self._failures = 0
+            self._is_unwatchable = False
         self._found = report.rows
         self._judge_watch(report.rows)
         self._listener.merged(report)
@@ -187,10 +202,18 @@ class Service:
     def _fail(self, error: EdgeshardError) -> None:
         """Say it. The next attempt, after a while, looks at everything."""
         self._failures += 1
+        self._retrying = True
         logger.error("%s; tried again in %.3g s", error, self._patience_s())
         self._listener.failed(error)
         self._unwatch()
-        self._rescan_asked = True
+        self._rescan_at = 0.0
+
+    def _recover(self) -> None:
+        """Say that what had failed works: rows were found, or the store is watched again."""
+        if self._failures:
+            logger.warning("merging into %s works again, after %d failures", self._root, self._failures)
+            self._failures = 0
+            self._listener.recovered()
 
     def _patience_s(self) -> float:
         """How long to wait after a failure, in seconds: longer each time, and no longer than for a rescan."""
@@ -199,11 +222,11 @@ class Service:
     def _await_work(self) -> None:
         """Sleep until there may be something to merge, or to try again."""
         self._unprompted = False
-        if self._failures:
-            self._rescan_asked, asked = False, self._rescan_asked
+        if self._retrying:
+            self._retrying = False
             self._sleep(time.monotonic() + self._patience_s())
-            self._rescan_asked = asked
         elif self._found:
+            self._recover()
             self._sleep(self._began + self._interval_s)
         else:
             self._idle()
@@ -211,7 +234,10 @@ class Service:
     def _idle(self) -> None:
         is_new = self._watch is None
         if is_new:
+            if self._vain >= _VAIN_AFTER:
+                self._sleep(self._began + self._interval_s)
             self._begin_watch()
+            self._recover()
         while not self._stopping:
             # a watch that began before the last pass saw whatever came after that
             if (is_new or self._watch is None) and self._merger.news():
@@ -222,7 +248,7 @@ class Service:
                 until = min(until, time.monotonic() + self._interval_s)
             self._sleep(until)
             if self._has_noticed or self._is_rescan_due():
-                self._unprompted = not self._has_noticed
+                self._unprompted = not self._has_noticed and not self._rescan_asked
                 return
 
     def _is_rescan_due(self) -> bool:
@@ -255,10 +281,11 @@ class Service:
     # -- watching -----------------------------------------------------------------------------------------------------
 
     def _begin_watch(self) -> None:
-        """Watch the folder that has the name now."""
+        """Watch the folder that has the name now, unless it is better to look each interval."""
         self._unwatch()
-        if self._observer == "polling" or self._missed >= _DEAF_AFTER:
+        if self._observer == "polling" or self._missed >= _DEAF_AFTER or self._is_unwatchable:
             return
+        self._ensure_in_place()  # else a folder that is gone would be made anew
         files.make_folder(self._shards)
         self._watch_no += 1
         try:
@@ -266,7 +293,12 @@ class Service:
         except EdgeshardError as error:
             if self._observer == "native":
                 raise
-            logger.warning("%s; looking every %.3g s instead, until the next rescan", error, self._interval_s)
+            self._is_unwatchable = True
+            if not self._has_warned:
+                logger.warning("%s; looking every %.3g s instead, until that is mended", error, self._interval_s)
+            self._has_warned = True
+        else:
+            self._has_warned = False
 
     def _unwatch(self) -> None:
         watch, self._watch, self._has_noticed = self._watch, None, False
@@ -286,6 +318,7 @@ class Service:
             if self._missed == _DEAF_AFTER:
                 text = "no events come from %s, although rows do; looking every %.3g s instead"
                 logger.warning(text, self._shards, self._interval_s)
+        self._vain = self._vain + 1 if self._has_noticed and not rows else 0
         if rows or self._has_noticed or (watch is not None and not watch.is_alive()):
             self._unwatch()
 
@@ -298,17 +331,19 @@ class Service:
             StorageIOError: the folder is gone; it is not made anew, since its disk may come back.
             MergeInProgressError: another merger watches the folder that is there now.
         """
-        if self._held is not None and files.identity(self._root / "watch.lock") == self._held_file:
-            return
-        if not self._root.is_dir():
-            raise StorageIOError("watch store", self._root, "its folder is gone; bring it back")
+        with database.explained("watch store", str(self._root)):
+            if self._held is not None and files.identity(self._root / "watch.lock") == self._held_file:
+                return
+            if not self._root.is_dir():
+                raise StorageIOError("watch store", self._root, "its folder is gone; bring it back")
         self._unlock()
         self._lock(0.0)
         logger.warning("the folder %s was replaced; all is looked into again", self._root)
 
     def _lock(self, wait_s: float) -> bool:
         self._held = locks.watch_lock(self._root, wait_s, self._asked_to_stop)
-        self._held_file = files.identity(self._root / "watch.lock")
+        with database.explained("watch store", str(self._root)):
+            self._held_file = files.identity(self._root / "watch.lock")
         return self._held is not None
 
     def _unlock(self) -> None:
@@ -320,17 +355,21 @@ class Service:
         """Give the store back; `run` does so at its end."""
         self._unwatch()
         try:
-            held = locks.merge_lock(self._root, 0.0, lambda: False)
-            if held is not None:
-                try:
-                    self._merger.close()
-                finally:
-                    held.release()
-        except EdgeshardError as error:  # it is only what the merger remembers
+            if self._merger.is_open and self._root.is_dir():  # taking the lock would make a folder that is gone
+                self._close_merger()
+        except (EdgeshardError, OSError) as error:  # it is only what the merger remembers
             logger.debug("%s", error)
         finally:
             self._merger.abandon()
             self._unlock()
+
+    def _close_merger(self) -> None:
+        held = locks.merge_lock(self._root, 0.0, lambda: False)
+        if held is not None:
+            try:
+                self._merger.close()
+            finally:
+                held.release()
 
 
 @contextlib.contextmanager
