@@ -7,7 +7,6 @@ needs no server of its own. Counters begin at 0 with each process, as Prometheus
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +119,8 @@ def _client() -> Any:
 
 def _check(path: str) -> None:
     """Find out now, and not after the first pass, that nothing can be written there."""
+    import tempfile  # it brings all that packs archives, and most mergers keep no metrics
+
     folder = os.path.dirname(path)
     if os.path.isdir(path):
         raise ConfigurationError(_ACTION, path, "it is a folder; name the file to make in it")

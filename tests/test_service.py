@@ -331,6 +331,27 @@ def test_a_hangup_rescans(store: edgeshard.Store) -> None:
         await_that(lambda: count(store) == 1)
 
 
+_WRITES_AND_STAYS = """
+import sys, time, edgeshard
+shard = edgeshard.Store(sys.argv[1]).shard("agent")
+shard.write({"n": 1})
+time.sleep(3600)
+"""
+
+
+def test_a_hangup_looks_also_for_agents_that_died_without_a_trace(store: edgeshard.Store) -> None:
+    with watcher(store, "--rescan", NEVER_S) as process:
+        agent = subprocess.Popen([sys.executable, "-c", _WRITES_AND_STAYS, str(store.root)])
+        await_that(lambda: count(store) == 1)
+        time.sleep(1.5)  # the shard is truncated, and the merger idle
+        agent.kill()
+        agent.wait()
+        time.sleep(1.5)
+        assert shard_path(store, "agent").exists()
+        process.send_signal(signal.SIGHUP)
+        await_that(lambda: not shard_path(store, "agent").exists())
+
+
 _SLOW = """
 import sys, time
 from edgeshard import commands
