@@ -527,7 +527,7 @@ class Shard:
         now = monotonic()
         if now >= self._look_at:
             self._look_at = now + _LOOK_INTERVAL_S
-            if self._files is not None and self._files_now() != self._files:
+            if self._files is not None and self._files_now() not in (None, self._files):
                 cause = (
                     "its files were moved, deleted or replaced while it was open; rows written since then went to the "
                     "old files. Open it anew"
@@ -537,11 +537,14 @@ class Shard:
         if not self._depth:
             self._check_at = self._look_at
 
-    def _files_now(self) -> tuple[int, ...]:
+    def _files_now(self) -> tuple[int, ...] | None:
+        """Which files have our names, by inode; () where one is missing, None where the file system does not say."""
         try:
             return (os.stat(self.path).st_ino, os.stat(self.path + "-wal").st_ino)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return ()
+        except OSError:  # no reason to refuse a row, nor to call one in doubt that is committed
+            return None
 
     def _refuse_all(self, error: EdgeshardError) -> None:
         self._unusable = error

@@ -48,6 +48,7 @@ class Account:
         refused: rows that are certainly not there.
         unknown: rows of which nothing is known, but that those of one transaction share their fate.
         errors: the classes of the errors that came, and how often.
+        sources: databases to merge as well, below the folder.
     """
 
     root: Path
@@ -55,6 +56,7 @@ class Account:
     refused: set[int] = attrs.Factory(set)
     unknown: list[frozenset[int]] = attrs.Factory(list)
     errors: dict[str, int] = attrs.Factory(dict)
+    sources: tuple[str, ...] = ()
 
     def note(self, error: EdgeshardError) -> None:
         """An error is one of ours, and names what it concerns."""
@@ -65,7 +67,9 @@ class Account:
 
     def copy(self, root: Path) -> Account:
         """The account as it is now, of a copy of the store."""
-        return Account(root, set(self.acknowledged), set(self.refused), list(self.unknown))
+        return Account(
+            root, set(self.acknowledged), set(self.refused), list(self.unknown), sources=self.sources
+        )
 
     def check(self, found: list[int]) -> None:
         """Compare with the numbers that are in the master in the end, doubled ones doubled."""
@@ -297,10 +301,10 @@ def merge_from(account: Account) -> Iterator[None]:
     _write_closed(elsewhere, "x", range(2000, 2020))
     elsewhere.merge()
     account.acknowledged.update(range(2000, 2020))
+    account.sources = ("elsewhere/master.db",)
     yield
     _merge(account, sources=[elsewhere.master_path])
     yield
-    _merge(account, sources=[elsewhere.master_path])
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -325,6 +329,7 @@ def snapshot(account: Account) -> Iterator[None]:
             assert len(account.acknowledged) == _rows_of(target), f"{target.name} is not whole"
     assert old.exists()
     store.snapshot(new, force=True)
+    store.snapshot(old, force=True)
     assert [] == [path.name for path in account.root.iterdir() if ".new" in path.name]
 
 

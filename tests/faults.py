@@ -29,7 +29,7 @@ from unittest import mock
 import apsw
 import attrs
 import fault_scenarios
-from fault_scenarios import SCENARIOS, Account
+from fault_scenarios import SCENARIOS, Account, Sample
 from injection import KINDS, ONCE_ONLY, Fault, Injector
 
 import edgeshard
@@ -138,7 +138,7 @@ class Sweep:
             check(told)
         finally:
             scenario.close()
-        assert before == _descriptors(), f"descriptors are left open: {_descriptors() - before}"
+        assert not _descriptors() - before, f"descriptors are left open: {_descriptors() - before}"
         shutil.rmtree(root.parent)
         return account, hit
 
@@ -177,12 +177,12 @@ class Sweep:
 def check(account: Account) -> None:
     """Whatever happened, a merge brings every row that was acknowledged, once, and no row that was refused."""
     store = edgeshard.Store(account.root)
-    report = store.merge()
+    sources = [account.root / name for name in account.sources]
+    report = store.merge(sources)
     if report.quarantined:  # what a merge failed to delete, it says; the next one does it
-        report = store.merge()
+        report = store.merge(sources)
     assert report.complete, report
-    found = [row.n for row in store.query("select data ->> 'n' as n from agent_data union all select n from sample")]
-    account.check(found)
+    account.check([row.data["n"] for row in store.read(edgeshard.AgentData)] + [row.n for row in store.read(Sample)])
     verified = store.verify()
     assert verified.ok, verified
 

@@ -95,6 +95,7 @@ class Injector:
             base.xSetSystemCall(name, self._hook(name, base.xGetSystemCall(name) or 0, arity, is_long))
         self._keep.append(base)
         _replace_import("fdatasync", lambda address: self._hook("fdatasync", address, 1, False))
+        _replace_import("nanosleep", lambda address: self._hook("nanosleep", address, 2, False))
         for name in _OS_CALLS:
             self._replace(os, name)
         self._replace(fcntl, "flock")
@@ -125,6 +126,8 @@ class Injector:
         real = kind(address)
 
         def hooked(*arguments: int) -> int:
+            if call == "nanosleep":  # SQLite would wait up to ten seconds for a lock to come free
+                return 0
             struck = self._strike(call, self._name(call, arguments[0]))
             if struck == 0:
                 return int(real(*arguments[:2], max(1, arguments[2] // 2), *arguments[3:]))
@@ -154,6 +157,8 @@ class Injector:
         real = getattr(module, name)
 
         def replaced(*arguments: Any, **options: Any) -> Any:
+            if name == "flock" and arguments[1] & fcntl.LOCK_UN:  # which no kernel refuses
+                return real(*arguments, **options)
             path = arguments[0] if arguments and isinstance(arguments[0], (str, os.PathLike)) else ""
             struck = self._strike(f"os.{name}", _ending(os.fspath(path)))
             if struck:
