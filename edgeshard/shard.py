@@ -424,15 +424,23 @@ class Shard:
             if error is None:
                 self._next_id, self._stream_id = block.next_id, block.stream_id
             return
-        if not block.depth:
-            self._execute("ROLLBACK")
-        elif self._aborted is None:
-            with contextlib.suppress(database.NO_SUCH_SAVEPOINT):  # interrupted before it was made
-                self._execute(f"ROLLBACK TO nested_{block.depth}")
-                self._execute(f"RELEASE nested_{block.depth}")
+        with database.explained("undo transaction in shard", self.path):
+            if not block.depth:
+                self._execute("ROLLBACK")
+            elif self._aborted is None:
+                self._undo_nested(block)
         self._connection.set_last_insert_rowid(0)  # what _refused asks: that row is no longer there
         if block.depth or not isinstance(error, StorageError):
             self._next_id, self._stream_id = block.next_id, block.stream_id
+
+    def _undo_nested(self, block: _Block) -> None:
+        try:
+            with contextlib.suppress(database.NO_SUCH_SAVEPOINT):  # interrupted before it was made
+                self._execute(f"ROLLBACK TO nested_{block.depth}")
+                self._execute(f"RELEASE nested_{block.depth}")
+        except BaseException as failure:
+            self._aborted = failure  # its rows may still be there, and must not be committed with the others
+            raise
 
     def sync(self) -> None:
         """Make all that was written so far survive a power cut.
@@ -527,7 +535,10 @@ class Shard:
         now = monotonic()
         if now >= self._look_at:
             self._look_at = now + _LOOK_INTERVAL_S
-            if self._files is not None and self._files_now() not in (None, self._files):
+            found = self._files_now()
+            if self._files is None and self._next_id:
+                self._files = found  # which could not be seen after the first commit
+            elif self._files is not None and found not in (None, self._files):
                 cause = (
                     "its files were moved, deleted or replaced while it was open; rows written since then went to the "
                     "old files. Open it anew"
