@@ -64,6 +64,11 @@ _TAKEN: Final = 1 << 70
 #: A stream with fewer seqs left than this is succeeded by another before a transaction begins.
 _TRANSACTION_ROOM: Final = 1 << 30
 
+_MOVED: Final = (
+    "its files were moved, deleted or replaced while it was open; rows written since then went to the old files. "
+    "Open it anew"
+)
+
 
 @attrs.frozen
 class _Writer:
@@ -175,12 +180,14 @@ class Shard:
 
         Raises:
             TransactionError: a transaction of this thread was open; its rows were undone, and the shard is closed.
+            ShardPoisonedError: its files are no longer the ones that have its name; it is closed.
         """
         with self._lock:
             if self._held is None:
                 return
             depth, self._depth = self._depth, 0
             held, self._held = self._held, None
+            is_moved = self._unusable is None and self._is_moved()  # said before, or now at the latest
             self._refuse_all(self._unusable or ShardClosedError("use shard", self.path, "it was closed; open it again"))
             if isinstance(self._unusable, ShardForkedError):
                 return  # the files and the lock are the parent's
@@ -194,6 +201,8 @@ class Shard:
             if depth:
                 cause = "its transaction was open, and is undone: none of the rows in it is written"
                 raise TransactionError("close shard", self.path, cause)
+            if is_moved:
+                raise ShardPoisonedError("close shard", self.path, _MOVED)
 
     def __enter__(self) -> Shard:
         return self
@@ -450,6 +459,7 @@ class Shard:
             As `write`.
         """
         with self._lock:
+            self._look_at = 0.0  # rows in files that nobody finds survive nothing
             self._check()
             if self._depth:
                 raise TransactionError("sync shard", self.path, "its transaction is still open; leave that first")
@@ -535,18 +545,18 @@ class Shard:
         now = monotonic()
         if now >= self._look_at:
             self._look_at = now + _LOOK_INTERVAL_S
-            found = self._files_now()
-            if self._files is None and self._next_id:
-                self._files = found  # which could not be seen after the first commit
-            elif self._files is not None and found not in (None, self._files):
-                cause = (
-                    "its files were moved, deleted or replaced while it was open; rows written since then went to the "
-                    "old files. Open it anew"
-                )
-                self._refuse_all(ShardPoisonedError("use shard", self.path, cause))
-                raise ShardPoisonedError("use shard", self.path, cause)
+            if self._is_moved():
+                self._refuse_all(ShardPoisonedError("use shard", self.path, _MOVED))
+                raise ShardPoisonedError("use shard", self.path, _MOVED)
         if not self._depth:
             self._check_at = self._look_at
+
+    def _is_moved(self) -> bool:
+        """Whether the files that we write are no longer the ones that have our names."""
+        found = self._files_now()
+        if self._files is None and self._next_id:
+            self._files = found  # which could not be seen after the first commit
+        return self._files is not None and found not in (None, self._files)
 
     def _files_now(self) -> tuple[int, ...] | None:
         """Which files have our names, by inode; () where one is missing, None where the file system does not say."""
