@@ -465,16 +465,19 @@ class Shard:
                 raise TransactionError("sync shard", self.path, "its transaction is still open; leave that first")
             if self.durability == "power":
                 return
-            try:
-                # fsync happens in a commit at FULL, and a commit needs something to write
-                database.set_synchronous(self._connection, "FULL")
-                self._execute("UPDATE edgeshard_database SET generation = generation + 1")
-            except BaseException as error:
-                self._failed(error)
-            finally:
-                database.set_synchronous(self._connection, DURABILITIES[self.durability])
             with database.explained("sync shard", self.path):
+                self._commit_durably()
                 files.sync_folder(os.path.dirname(self.path))
+
+    def _commit_durably(self) -> None:
+        """An fsync happens in a commit at FULL, and a commit needs something to write."""
+        try:
+            database.set_synchronous(self._connection, "FULL")
+            self._execute("UPDATE edgeshard_database SET generation = generation + 1")
+        except BaseException as error:
+            self._failed(error)
+        finally:
+            database.set_synchronous(self._connection, DURABILITIES[self.durability])
 
     # -- streams and tables -------------------------------------------------------------------------------------------
 
