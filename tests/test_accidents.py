@@ -13,7 +13,7 @@ import pytest
 from helpers import merge_command, numbers, python
 
 import edgeshard
-from edgeshard import scan
+from edgeshard import files, scan
 from edgeshard.errors import AccessError, ShardPoisonedError
 
 YEAR_S = 365 * 86_400.0
@@ -254,6 +254,38 @@ def test_the_handle_of_a_moved_store_does_not_delete_the_log_of_the_store_that_t
         again.sync()  # its log has its name
     store.merge()
     assert [2, 3] == numbers(store)
+
+
+@pytest.mark.parametrize(("kind", "warned"), [("nfs4", 1), ("fuse.sshfs", 1), ("9p", 1), ("ext4", 0), ("fuseblk", 0)])
+def test_a_store_on_a_network_file_system_warns_once(
+    store: edgeshard.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    kind: str, warned: int
+) -> None:  # fmt: skip
+    device = tmp_path.stat().st_dev
+    table = tmp_path / "mountinfo"
+    table.write_text(
+        "22 27 0:21 / /proc rw,relatime - proc proc rw\n"
+        f"27 1 {os.major(device)}:{os.minor(device)} / /mnt/far rw,relatime shared:1 - {kind} host:/export rw\n"
+    )
+    monkeypatch.setattr(files, "_MOUNTS", table)
+    files._warn_where_remote.cache_clear()
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+    store.merge()
+    files._warn_where_remote.cache_clear()
+    assert [f"/mnt/far is a file system of type {kind}"] * warned == [
+        record.getMessage().partition(":")[0] for record in caplog.records
+    ]
+
+
+def test_a_system_that_names_no_mounts_warns_of_nothing(
+    store: edgeshard.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(files, "_MOUNTS", tmp_path / "nothing")
+    files._warn_where_remote.cache_clear()
+    store.merge()
+    files._warn_where_remote.cache_clear()
+    assert [] == caplog.records
 
 
 # -- media ------------------------------------------------------------------------------------------------------------
