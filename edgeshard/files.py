@@ -30,7 +30,9 @@ logger = logging.getLogger("edgeshard.files")
 AGENT_NAME_MAX = 200
 
 #: File systems whose locks and shared memory are not those of one machine; and all that a program of its own serves.
-_REMOTE = frozenset(("9p", "afs", "ceph", "cifs", "gfs2", "lustre", "nfs", "nfs4", "ocfs2", "smb3", "smbfs", "virtiofs"))
+_REMOTE = frozenset(
+    ("9p", "afs", "ceph", "cifs", "gfs2", "lustre", "nfs", "nfs4", "ocfs2", "smb3", "smbfs", "virtiofs")
+)
 _SERVED = "fuse."
 _MOUNTS = Path("/proc/self/mountinfo")
 
@@ -128,8 +130,8 @@ def _warn_where_remote(device: int) -> None:
     kind, mount = _file_system(device)
     if kind in _REMOTE or kind.startswith(_SERVED):
         text = (
-            "%s is a file system of type %s: where other machines have it, too, its locks and shared memory do not keep "
-            "them apart, and SQLite's databases may be damaged. Keep a store on a disk of this machine"
+            "%s is a file system of type %s: where other machines have it, too, its locks and shared memory do not "
+            "keep them apart, and SQLite's databases may be damaged. Keep a store on a disk of this machine"
         )
         logger.warning(text, mount, kind)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +67,7 @@ class Account:
 
     def copy(self, root: Path) -> Account:
         """The account as it is now, of a copy of the store."""
-        return Account(
-            root, set(self.acknowledged), set(self.refused), list(self.unknown), sources=self.sources
-        )
+        return Account(root, set(self.acknowledged), set(self.refused), list(self.unknown), sources=self.sources)
 
     def check(self, found: list[int]) -> None:
         """Compare with the numbers that are in the master in the end, doubled ones doubled."""
@@ -177,7 +175,7 @@ def _write_all(writer: Writer) -> None:
     writer.attempt([16], lambda handle: handle.write(record(16)))
 
 
-def _write_and_open(account: Account, durability: shard.Durability, *, is_new: bool) -> Iterator[None]:
+def _write_and_open(account: Account, durability: shard.Durability, *, is_new: bool) -> Generator[None]:
     writer = Writer(edgeshard.Store(account.root), "agent", account, durability=durability)
     if not is_new:
         writer.attempt([101, 102], lambda handle: handle.write_many([record(101), record(102)]))
@@ -188,22 +186,22 @@ def _write_and_open(account: Account, durability: shard.Durability, *, is_new: b
     writer.close()
 
 
-def write(account: Account) -> Iterator[None]:
+def write(account: Account) -> Generator[None]:
     """A handle that is open writes; its log is copied into its file now and then."""
     yield from _write_and_open(account, "process", is_new=False)
 
 
-def write_durably(account: Account) -> Iterator[None]:
+def write_durably(account: Account) -> Generator[None]:
     """The same, with an fsync a commit."""
     yield from _write_and_open(account, "power", is_new=False)
 
 
-def open_and_write(account: Account) -> Iterator[None]:
+def open_and_write(account: Account) -> Generator[None]:
     """The folder, the shard and its tables are made first."""
     yield from _write_and_open(account, "process", is_new=True)
 
 
-def close(account: Account) -> Iterator[None]:
+def close(account: Account) -> Generator[None]:
     """A handle is closed, another opened, and closed inside a transaction."""
     writer = Writer(edgeshard.Store(account.root), "agent", account)
     writer.attempt(range(1, 9), lambda handle: handle.write_many(record(n, 700) for n in range(1, 9)))
@@ -228,8 +226,8 @@ def _fill(account: Account) -> None:
     for agent, numbers in (("a", range(1100, 1140)), ("b", range(1200, 1203)), ("c", range(1300, 1330))):
         _write_closed(store, agent, numbers)
     _leave_log(store, "d", range(1400, 1420))
-    for numbers in ((1000, 1003), (1010, 1013), (1100, 1140), (1200, 1203), (1300, 1330), (1400, 1420)):
-        account.acknowledged.update(range(*numbers))
+    for first, end in ((1000, 1003), (1010, 1013), (1100, 1140), (1200, 1203), (1300, 1330), (1400, 1420)):
+        account.acknowledged.update(range(first, end))
 
 
 def _write_closed(store: edgeshard.Store, agent: str, numbers: range) -> None:
@@ -264,7 +262,7 @@ def _merge(account: Account, **options: Any) -> None:
             account.errors["set aside"] = account.errors.get("set aside", 0) + 1
 
 
-def merge_and_truncate(account: Account) -> Iterator[None]:
+def merge_and_truncate(account: Account) -> Generator[None]:
     """Several chunks, several shards; one that an agent has open, and goes on writing."""
     _fill(account)
     writer = Writer(edgeshard.Store(account.root), "e", account)
@@ -277,7 +275,7 @@ def merge_and_truncate(account: Account) -> Iterator[None]:
     writer.close()
 
 
-def merge_and_remove(account: Account) -> Iterator[None]:
+def merge_and_remove(account: Account) -> Generator[None]:
     """No agent is there any more: the shards go."""
     _fill(account)
     yield
@@ -285,7 +283,7 @@ def merge_and_remove(account: Account) -> Iterator[None]:
     yield
 
 
-def first_merge(account: Account) -> Iterator[None]:
+def first_merge(account: Account) -> Generator[None]:
     """The master is made."""
     store = edgeshard.Store(account.root)
     _write_closed(store, "a", range(1, 8))
@@ -295,7 +293,7 @@ def first_merge(account: Account) -> Iterator[None]:
     yield
 
 
-def merge_from(account: Account) -> Iterator[None]:
+def merge_from(account: Account) -> Generator[None]:
     """Another store's master is the source."""
     elsewhere = edgeshard.Store(account.root / "elsewhere")
     _write_closed(elsewhere, "x", range(2000, 2020))
@@ -310,7 +308,7 @@ def merge_from(account: Account) -> Iterator[None]:
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def snapshot(account: Account) -> Iterator[None]:
+def snapshot(account: Account) -> Generator[None]:
     """A snapshot appears whole under its name, or not at all, and none is lost where it replaces one."""
     _fill(account)
     store = edgeshard.Store(account.root)
@@ -343,7 +341,7 @@ def _rows_of(path: Path) -> int:
         connection.close()
 
 
-def read(account: Account) -> Iterator[None]:
+def read(account: Account) -> Generator[None]:
     """Queries, verify, status and a dry run answer truly, or say why they cannot."""
     _fill(account)
     store = edgeshard.Store(account.root)
@@ -373,7 +371,9 @@ def read(account: Account) -> Iterator[None]:
 def _waiting(store: edgeshard.Store) -> int | None:
     """The rows that wait; None where a shard could not be looked at, and that is said."""
     report = store.status()
-    return None if any(item.problem for item in report.shards) else sum(item.waiting_rows or 0 for item in report.shards)
+    return (
+        None if any(item.problem for item in report.shards) else sum(item.waiting_rows or 0 for item in report.shards)
+    )
 
 
 def _would_merge(store: edgeshard.Store) -> int | None:
@@ -381,7 +381,7 @@ def _would_merge(store: edgeshard.Store) -> int | None:
     return None if report.quarantined else report.rows
 
 
-SCENARIOS: dict[str, Callable[[Account], Iterator[None]]] = {
+SCENARIOS: dict[str, Callable[[Account], Generator[None]]] = {
     scenario.__name__: scenario
     for scenario in (
         write,

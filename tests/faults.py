@@ -33,7 +33,6 @@ from fault_scenarios import SCENARIOS, Account, Sample
 from injection import KINDS, ONCE_ONLY, Fault, Injector
 
 import edgeshard
-from edgeshard.errors import EdgeshardError
 
 MEMORY = "memory"
 _HEAP_STEP = 512

@@ -26,12 +26,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import apsw
 import attrs
 from kills import LARGEST_BATCH, Sample, batches
 
 import edgeshard
-from edgeshard import files
+from edgeshard import database, files
 from edgeshard.errors import MergeInProgressError, ShardInUseError, StorageBusyError
 
 #: SIGKILLs after which all is checked, and a new store begun.
@@ -177,11 +176,14 @@ def write_new_columns(root: Path, agent: str, run: int, rows: int) -> Callable[[
 
 
 def _version(columns: int) -> Any:
-    fields = {f"c{number}": attrs.field(type=int | None, default=number) for number in range(columns)}
-    cls = attrs.make_class(
-        "Sample", {"run": attrs.field(type=int), "n": attrs.field(type=int), **fields}, frozen=True, auto_attribs=False
-    )
-    return edgeshard.table(name="sample")(cls)
+    kinds: dict[str, Any] = {"run": int, "n": int, **dict.fromkeys(_column_names(columns), int | None)}
+    defaults = dict.fromkeys(_column_names(columns), columns)
+    cls = type("Sample", (), {"__annotations__": kinds, **defaults})
+    return edgeshard.table(name="sample")(attrs.frozen(cls))
+
+
+def _column_names(columns: int) -> list[str]:
+    return [f"c{number}" for number in range(columns)]
 
 
 class _NoLock:
@@ -374,12 +376,12 @@ def snapshot(play: Round) -> None:
 def _check_snapshot(target: Path) -> None:
     if not target.exists():
         return
-    connection = apsw.Connection(str(target), flags=apsw.SQLITE_OPEN_READONLY)
-    assert connection.execute("pragma integrity_check").fetchall() == [("ok",)]
-    counted = connection.execute("select count(*) from agent_data").fetchall()[0][0]
-    held = connection.execute("select coalesce(sum(last - first + 1), 0) from edgeshard_blocks").fetchall()[0][0]
-    if connection.execute("select 1 from sqlite_schema where name = 'sample'").fetchall():
-        counted += connection.execute("select count(*) from sample").fetchall()[0][0]
+    connection = database.connect(str(target), writable=False)
+    assert [("ok",)] == connection.execute("pragma integrity_check").fetchall()
+    counted = database.scalar(connection, "select count(*) from agent_data")
+    if database.scalar(connection, "select 1 from sqlite_schema where name = 'sample'"):
+        counted += database.scalar(connection, "select count(*) from sample")
+    held = database.scalar(connection, "select coalesce(sum(last - first + 1), 0) from edgeshard_blocks")
     assert counted == held, f"{target} has {counted} rows, and tells of {held}"
 
 

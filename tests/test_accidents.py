@@ -69,7 +69,7 @@ def test_a_handle_whose_log_was_unlinked_says_so_when_it_is_closed(store: edgesh
     shard.write({"n": 1})
     os.unlink(shard.path + "-wal")
     shard.write({"n": 2})
-    with pytest.raises(ShardPoisonedError, match="close shard .* old files"):
+    with pytest.raises(ShardPoisonedError, match=r"close shard .* old files"):
         shard.close()
     shard.close()
     with store.shard("agent") as again:  # the lock was given back
