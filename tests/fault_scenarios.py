@@ -219,15 +219,21 @@ def close(account: Account) -> Generator[None]:
 
 def _fill(account: Account) -> None:
     """A master that has some rows; a closed shard, one of two tables, one that was killed with rows in its log."""
-    store = edgeshard.Store(account.root)
+    filled = account.root.parent.parent / "filled"
+    if not filled.exists():
+        _make_filled(edgeshard.Store(filled))
+    shutil.copytree(filled, account.root, dirs_exist_ok=True)
+    for first, end in ((1000, 1003), (1010, 1013), (1100, 1140), (1200, 1203), (1300, 1330), (1400, 1420)):
+        account.acknowledged.update(range(first, end))
+
+
+def _make_filled(store: edgeshard.Store) -> None:
     for agent, numbers in (("a", range(1000, 1003)), ("b", range(1010, 1013))):
         _write_closed(store, agent, numbers)
     store.merge(keep_empty=True)
     for agent, numbers in (("a", range(1100, 1140)), ("b", range(1200, 1203)), ("c", range(1300, 1330))):
         _write_closed(store, agent, numbers)
     _leave_log(store, "d", range(1400, 1420))
-    for first, end in ((1000, 1003), (1010, 1013), (1100, 1140), (1200, 1203), (1300, 1330), (1400, 1420)):
-        account.acknowledged.update(range(first, end))
 
 
 def _write_closed(store: edgeshard.Store, agent: str, numbers: range) -> None:

@@ -33,6 +33,7 @@ from fault_scenarios import SCENARIOS, Account, Sample
 from injection import KINDS, ONCE_ONLY, Fault, Injector
 
 import edgeshard
+from edgeshard import database
 
 MEMORY = "memory"
 _HEAP_STEP = 512
@@ -194,6 +195,30 @@ def _descriptors() -> collections.Counter[str]:
     return collections.Counter({name: count for name, count in names.items() if not name.startswith("/proc")})
 
 
+# -- mutants ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _passing_over_failed_commits(connection: apsw.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        with contextlib.suppress(apsw.Error):
+            connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+#: The package broken on purpose: what is replaced, and by what.
+MUTANTS: dict[str, tuple[object, str, object]] = {
+    "every failure refuses": (database, "is_refused", lambda error: True),
+    "a failed commit is passed over": (database, "immediate", _passing_over_failed_commits),
+    "half a database is published": (database, "empty_log", lambda connection: None),
+    "a full disk is none": (database, "is_full", lambda error: False),
+}
+
+
 # -- the command ------------------------------------------------------------------------------------------------------
 
 
@@ -222,6 +247,7 @@ def main() -> int:
     parser.add_argument("--offset", type=int, default=0, help="and begin with this one")
     parser.add_argument("--at", type=int, help="one point, with its traceback")
     parser.add_argument("--sticky", action="store_true")
+    parser.add_argument("--mutant", choices=MUTANTS, help="break the package on purpose, and see it found")
     options = parser.parse_args()
     apsw.shutdown()
     apsw.config(apsw.SQLITE_CONFIG_MEMSTATUS, True)  # without it there is no limit to the heap
@@ -230,6 +256,9 @@ def main() -> int:
     fast = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="edgeshard-faults-", dir=fast) as folder, contextlib.ExitStack() as patches:
         fault_scenarios.make_small(lambda *what: patches.enter_context(mock.patch.object(*what)))
+        if options.mutant:
+            owner, name, mutant = MUTANTS[options.mutant]
+            patches.enter_context(mock.patch.object(owner, name, mutant))
         sweep = Sweep(Path(folder))
         if options.at is not None:
             point = Point(options.scenario[0], Fault(options.kind[0], options.at, options.sticky))

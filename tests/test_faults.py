@@ -32,6 +32,21 @@ def test_whichever_call_fails_nothing_is_lost_or_doubled_and_each_error_is_one_o
     assert " 0 violations" in done.stdout.splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("mutant", "scenario", "kind", "every"),
+    [
+        ("every failure refuses", "write_durably", "full", "2"),
+        ("a failed commit is passed over", "merge_and_remove", "full", "9"),
+        ("half a database is published", "first_merge", "full", "5"),
+        ("a full disk is none", "write", "full", "5"),
+    ],
+)
+def test_the_sweep_finds_what_was_broken_on_purpose(mutant: str, scenario: str, kind: str, every: str) -> None:
+    done = sweep("--mutant", mutant, "--scenario", scenario, "--kind", kind, "--every", every)
+    assert 1 == done.returncode, done.stdout + done.stderr
+    assert " 0 violations" not in done.stdout.splitlines()[-1]
+
+
 # -- what the sweep found ---------------------------------------------------------------------------------------------
 
 
