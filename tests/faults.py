@@ -227,6 +227,7 @@ def _sweep(sweep: Sweep, options: argparse.Namespace) -> Tally:
     for scenario in options.scenario or SCENARIOS:
         began = time.monotonic()
         points = sweep.points(scenario, options.kind or [*KINDS, MEMORY])
+        points = [point for point in points if not (options.once and point.fault.sticky)]
         tally = Tally()
         for point in points[options.offset % options.every :: options.every]:
             one = sweep.try_point(point)
@@ -247,6 +248,7 @@ def main() -> int:
     parser.add_argument("--offset", type=int, default=0, help="and begin with this one")
     parser.add_argument("--at", type=int, help="one point, with its traceback")
     parser.add_argument("--sticky", action="store_true")
+    parser.add_argument("--once", action="store_true", help="no sticky faults")
     parser.add_argument("--mutant", choices=MUTANTS, help="break the package on purpose, and see it found")
     options = parser.parse_args()
     apsw.shutdown()
