@@ -88,8 +88,7 @@ _MEANING: list[tuple[type[apsw.Error], type[StorageError], str]] = [
 
 # After these the statement was refused before anything of it reached the disk: the row certainly is not there.
 _REFUSED = (
-    apsw.BusyError,
-    apsw.LockedError,
+    *BUSY,
     apsw.ConstraintError,
     apsw.MismatchError,
     apsw.TooBigError,
@@ -534,12 +533,14 @@ def create(path: str, page_size: int, script: str, bindings: tuple[Any, ...], id
                 connection.execute(script, bindings)
                 connection.pragma("application_id", identity[0])
                 connection.pragma("user_version", identity[1])
+            empty_log(connection)  # closing it does so, too, but says nothing where it fails
         finally:
             connection.close()
         return publish(made, path)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(made)
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(made + suffix)
 
 
 def publish(made: str, path: str, *, replace: bool = False) -> bool:

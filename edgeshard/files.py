@@ -16,6 +16,7 @@ import errno
 import fcntl
 import functools
 import hashlib
+import logging
 import os
 import re
 from pathlib import Path
@@ -24,7 +25,16 @@ from filelock import FileLock, Timeout
 
 from edgeshard.errors import AccessError, ConfigurationError, DiskFullError, StorageError, StorageIOError
 
+logger = logging.getLogger("edgeshard.files")
+
 AGENT_NAME_MAX = 200
+
+#: File systems whose locks and shared memory are not those of one machine; and all that a program of its own serves.
+_REMOTE = frozenset(
+    ("9p", "afs", "ceph", "cifs", "gfs2", "lustre", "nfs", "nfs4", "ocfs2", "smb3", "smbfs", "virtiofs")
+)
+_SERVED = "fuse."
+_MOUNTS = Path("/proc/self/mountinfo")
 
 #: What is left of a shard whose making was killed (see database.create), with the stem of the shard.
 HALF_MADE = re.compile(r"(.+)\.db\.[0-9a-f]{8}\.new(?:-journal|-wal|-shm)?")
@@ -97,6 +107,8 @@ def boot_id() -> str:
 def make_folder(path: Path) -> None:
     """Make a folder that only its owner may enter, unless it exists, and make its name durable.
 
+    Warns, once for each, of a file system that may be on a network.
+
     Raises:
         AccessError: not permitted.
         StorageIOError: something other than a folder has that name, or the file system failed.
@@ -108,8 +120,35 @@ def make_folder(path: Path) -> None:
             sync_folder(folder.parent)
         if not path.is_dir():
             raise StorageIOError("make folder", path, "something that is not a folder has this name")
+        _warn_where_remote(path.stat().st_dev)
     except OSError as error:
         raise explain_os_error(error, "make folder", path) from error
+
+
+@functools.cache
+def _warn_where_remote(device: int) -> None:
+    kind, mount = _file_system(device)
+    if kind in _REMOTE or kind.startswith(_SERVED):
+        text = (
+            "%s is a file system of type %s: where other machines have it, too, its locks and shared memory do not "
+            "keep them apart, and SQLite's databases may be damaged. Keep a store on a disk of this machine"
+        )
+        logger.warning(text, mount, kind)
+
+
+def _file_system(device: int) -> tuple[str, str]:
+    """The type and the mount point of the file system with this device number; "" and "" where nobody says."""
+    number = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        lines = _MOUNTS.read_text(errors="replace").splitlines()
+    except OSError:  # not Linux
+        return "", ""
+    for line in lines:  # https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html
+        mounted, _, described = line.partition(" - ")
+        fields = mounted.split()
+        if described and len(fields) > 4 and fields[2] == number:
+            return described.split()[0], fields[4]
+    return "", ""
 
 
 def sync_folder(path: str | os.PathLike[str]) -> None:

@@ -64,6 +64,11 @@ _TAKEN: Final = 1 << 70
 #: A stream with fewer seqs left than this is succeeded by another before a transaction begins.
 _TRANSACTION_ROOM: Final = 1 << 30
 
+_MOVED: Final = (
+    "its files were moved, deleted or replaced while it was open; rows written since then went to the old files. "
+    "Open it anew"
+)
+
 
 @attrs.frozen
 class _Writer:
@@ -175,12 +180,14 @@ class Shard:
 
         Raises:
             TransactionError: a transaction of this thread was open; its rows were undone, and the shard is closed.
+            ShardPoisonedError: its files are no longer the ones that have its name; it is closed.
         """
         with self._lock:
             if self._held is None:
                 return
             depth, self._depth = self._depth, 0
             held, self._held = self._held, None
+            is_moved = self._unusable is None and self._is_moved()  # said before, or now at the latest
             self._refuse_all(self._unusable or ShardClosedError("use shard", self.path, "it was closed; open it again"))
             if isinstance(self._unusable, ShardForkedError):
                 return  # the files and the lock are the parent's
@@ -194,6 +201,8 @@ class Shard:
             if depth:
                 cause = "its transaction was open, and is undone: none of the rows in it is written"
                 raise TransactionError("close shard", self.path, cause)
+            if is_moved:
+                raise ShardPoisonedError("close shard", self.path, _MOVED)
 
     def __enter__(self) -> Shard:
         return self
@@ -424,15 +433,23 @@ class Shard:
             if error is None:
                 self._next_id, self._stream_id = block.next_id, block.stream_id
             return
-        if not block.depth:
-            self._execute("ROLLBACK")
-        elif self._aborted is None:
-            with contextlib.suppress(database.NO_SUCH_SAVEPOINT):  # interrupted before it was made
-                self._execute(f"ROLLBACK TO nested_{block.depth}")
-                self._execute(f"RELEASE nested_{block.depth}")
+        with database.explained("undo transaction in shard", self.path):
+            if not block.depth:
+                self._execute("ROLLBACK")
+            elif self._aborted is None:
+                self._undo_nested(block)
         self._connection.set_last_insert_rowid(0)  # what _refused asks: that row is no longer there
         if block.depth or not isinstance(error, StorageError):
             self._next_id, self._stream_id = block.next_id, block.stream_id
+
+    def _undo_nested(self, block: _Block) -> None:
+        try:
+            with contextlib.suppress(database.NO_SUCH_SAVEPOINT):  # interrupted before it was made
+                self._execute(f"ROLLBACK TO nested_{block.depth}")
+                self._execute(f"RELEASE nested_{block.depth}")
+        except BaseException as failure:
+            self._aborted = failure  # its rows may still be there, and must not be committed with the others
+            raise
 
     def sync(self) -> None:
         """Make all that was written so far survive a power cut.
@@ -442,21 +459,25 @@ class Shard:
             As `write`.
         """
         with self._lock:
+            self._look_at = 0.0  # rows in files that nobody finds survive nothing
             self._check()
             if self._depth:
                 raise TransactionError("sync shard", self.path, "its transaction is still open; leave that first")
             if self.durability == "power":
                 return
-            try:
-                # fsync happens in a commit at FULL, and a commit needs something to write
-                database.set_synchronous(self._connection, "FULL")
-                self._execute("UPDATE edgeshard_database SET generation = generation + 1")
-            except BaseException as error:
-                self._failed(error)
-            finally:
-                database.set_synchronous(self._connection, DURABILITIES[self.durability])
             with database.explained("sync shard", self.path):
+                self._commit_durably()
                 files.sync_folder(os.path.dirname(self.path))
+
+    def _commit_durably(self) -> None:
+        """An fsync happens in a commit at FULL, and a commit needs something to write."""
+        try:
+            database.set_synchronous(self._connection, "FULL")
+            self._execute("UPDATE edgeshard_database SET generation = generation + 1")
+        except BaseException as error:
+            self._failed(error)
+        finally:
+            database.set_synchronous(self._connection, DURABILITIES[self.durability])
 
     # -- streams and tables -------------------------------------------------------------------------------------------
 
@@ -527,21 +548,27 @@ class Shard:
         now = monotonic()
         if now >= self._look_at:
             self._look_at = now + _LOOK_INTERVAL_S
-            if self._files is not None and self._files_now() != self._files:
-                cause = (
-                    "its files were moved, deleted or replaced while it was open; rows written since then went to the "
-                    "old files. Open it anew"
-                )
-                self._refuse_all(ShardPoisonedError("use shard", self.path, cause))
-                raise ShardPoisonedError("use shard", self.path, cause)
+            if self._is_moved():
+                self._refuse_all(ShardPoisonedError("use shard", self.path, _MOVED))
+                raise ShardPoisonedError("use shard", self.path, _MOVED)
         if not self._depth:
             self._check_at = self._look_at
 
-    def _files_now(self) -> tuple[int, ...]:
+    def _is_moved(self) -> bool:
+        """Whether the files that we write are no longer the ones that have our names."""
+        found = self._files_now()
+        if self._files is None and self._next_id:
+            self._files = found  # which could not be seen after the first commit
+        return self._files is not None and found not in (None, self._files)
+
+    def _files_now(self) -> tuple[int, ...] | None:
+        """Which files have our names, by inode; () where one is missing, None where the file system does not say."""
         try:
             return (os.stat(self.path).st_ino, os.stat(self.path + "-wal").st_ino)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return ()
+        except OSError:  # no reason to refuse a row, nor to call one in doubt that is committed
+            return None
 
     def _refuse_all(self, error: EdgeshardError) -> None:
         self._unusable = error

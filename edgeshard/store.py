@@ -313,15 +313,13 @@ def _make_shard(path: Path, agent: str) -> None:
     """Make the shard's file, unless it is there."""
     found = scan.look(str(path))
     if found is None:
-        for half_made in path.parent.glob(
-            f"{glob.escape(path.name)}.*.new*"
-        ):  # by one that was killed; we hold the lock
-            half_made.unlink()
         script = (
             format.TABLES
             + "INSERT INTO edgeshard_database(database_id, role, agent_id) VALUES (randomblob(16), 'shard', ?)"
         )
         with database.explained("make shard", str(path)):
+            for half_made in path.parent.glob(f"{glob.escape(path.name)}.*.new*"):
+                half_made.unlink()  # of an opening that was killed; we hold the lock
             database.create(str(path), format.SHARD_PAGE_SIZE, script, (agent,), format.IDENTITY)
     elif found.problem:
         cause = f"{found.problem}. Move it away (its rows may be recovered from it), then open it again"

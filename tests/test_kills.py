@@ -1,7 +1,15 @@
-"""The short form of the campaign in kills.py."""
+"""The short form of the campaigns in kills.py and kill_parts.py."""
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import kill_parts
+import pytest
+from kill_parts import PARTS
 from kills import play
 
 
@@ -10,3 +18,16 @@ def test_every_acknowledged_row_survives_kills_of_writers_and_mergers() -> None:
     assert tally.writers_killed == 3
     assert tally.mergers_killed > 0
     assert tally.rows > 60_000
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_acknowledged_row_survives_kills_in_each_part_of_the_work(part: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(Path(kill_parts.__file__)), "--part", part, "--kills", "12", "--seed", "7"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert 0 == done.returncode, done.stdout + done.stderr
+    assert re.search(r"kills=([1-9]\d)", done.stdout), done.stdout

@@ -24,7 +24,7 @@ def dry_run(master_path: Path, folder: Path, sources: Iterable[Job]) -> MergeRep
         StorageError: the master, or the folder, cannot be read.
     """
     began = time.monotonic()
-    exists = master_path.exists()
+    exists = scan.look(str(master_path)) is not None
     connection = master.open_master(master_path, writable=False) if exists else database.memory(format.MASTER_TABLES)
     try:
         with database.explained("read master", str(master_path)):

@@ -1,0 +1,157 @@
+"""The short form of the sweep in faults.py, and what it found."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+from helpers import numbers, shard_path
+
+import edgeshard
+from edgeshard import database
+from edgeshard.errors import DiskFullError, ShardPoisonedError, StorageBusyError, StorageError, StorageIOError
+
+#: The full sweep has about 40,000 points.
+_EVERY = "61"
+
+
+def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the sweep in a process of its own: the calls that it replaces stay replaced."""
+    command = [sys.executable, str(Path(__file__).with_name("faults.py")), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+
+
+def test_whichever_call_fails_nothing_is_lost_or_doubled_and_each_error_is_one_of_ours() -> None:
+    done = sweep("--every", _EVERY)
+    assert 0 == done.returncode, done.stdout + done.stderr
+    assert " 0 violations" in done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("mutant", "scenario", "options"),
+    [
+        ("every failure refuses", "write_durably", "--kind full --every 2"),
+        ("a failed commit is passed over", "first_merge", "--kind full --once --every 2"),
+        ("half a database is published", "first_merge", "--kind full --once --every 2"),
+        ("a full disk is none", "write", "--kind full --every 9"),
+    ],
+)
+def test_the_sweep_finds_what_was_broken_on_purpose(mutant: str, scenario: str, options: str) -> None:
+    done = sweep("--mutant", mutant, "--scenario", scenario, *options.split())
+    assert 1 == done.returncode, done.stdout + done.stderr
+    assert " 0 violations" not in done.stdout.splitlines()[-1]
+
+
+# -- what the sweep found ---------------------------------------------------------------------------------------------
+
+
+class Failing:
+    """Executes like a handle, but what begins with some SQL raises."""
+
+    def __init__(self, handle: edgeshard.Shard, begins_with: str, error: type[Exception]) -> None:
+        self._real: Any = handle._execute
+        self._begins_with = begins_with
+        self._error = error
+
+    def __call__(self, sql: str, *arguments: Any) -> Any:
+        if sql.startswith(self._begins_with):
+            raise self._error
+        return self._real(sql, *arguments)
+
+
+def test_a_block_that_could_not_be_undone_is_not_committed_with_the_outer_one(store: edgeshard.Store) -> None:
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+        real = shard._execute
+        with pytest.raises(edgeshard.EdgeshardError), shard.transaction():
+            shard.write({"n": 2})
+            shard._execute = Failing(shard, "ROLLBACK TO", apsw.NoMemError)  # type: ignore[assignment]
+            with pytest.raises(StorageError), shard.transaction():
+                shard.write({"n": 3})
+                raise KeyError
+            shard._execute = real
+        shard.write({"n": 4})
+    store.merge()
+    assert [1, 4] == numbers(store)
+
+
+def test_a_transaction_that_could_not_be_undone_says_so_by_an_error_of_ours(store: edgeshard.Store) -> None:
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+        shard._execute = Failing(shard, "ROLLBACK", apsw.IOError)  # type: ignore[assignment]
+        with pytest.raises(StorageIOError, match="undo transaction"), shard.transaction():
+            shard.write({"n": 2})
+            raise KeyError
+        with pytest.raises(ShardPoisonedError):
+            shard.write({"n": 3})
+    store.merge()
+    assert [1] == numbers(store)
+
+
+def test_a_row_that_found_the_log_locked_is_refused_and_the_handle_goes_on(store: edgeshard.Store) -> None:
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+        real = shard._execute
+        shard._execute = Failing(shard, "INSERT", apsw.ProtocolError)  # type: ignore[assignment]
+        with pytest.raises(StorageBusyError):
+            shard.write({"n": 2})
+        shard._execute = real
+        assert 2 == shard.write({"n": 3})
+    store.merge()
+    assert [1, 3] == numbers(store)
+
+
+def test_a_commit_after_which_the_files_cannot_be_looked_at_is_a_commit(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Any, **options: Any) -> os.stat_result:
+        raise OSError(5, "Input/output error")
+
+    with store.shard("agent") as shard:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "stat", refuse)
+            assert 1 == shard.write({"n": 1})
+            shard._look_at = shard._check_at = 0.0
+            assert 2 == shard.write({"n": 2})
+            shard._look_at = shard._check_at = 0.0
+        assert 3 == shard.write({"n": 3})
+        shard._look_at = shard._check_at = 0.0
+        shard_path(store, "agent").with_name("agent.db-wal").rename(store.root / "elsewhere")
+        with pytest.raises(ShardPoisonedError, match="moved"):
+            shard.write({"n": 4})
+    store.merge()
+
+
+def test_a_database_whose_making_met_a_full_disk_is_not_there(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(connection: apsw.Connection) -> None:
+        raise apsw.FullError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "empty_log", fail)
+        with pytest.raises(DiskFullError):
+            store.shard("agent")
+    assert ["agent.lock"] == os.listdir(store.root / "shards")
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+    store.merge()
+    assert [1] == numbers(store)
+
+
+def test_a_dry_run_that_may_not_look_at_the_master_says_so(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Any, **options: Any) -> os.stat_result:
+        raise OSError(5, "Input/output error")
+
+    store.merge()
+    monkeypatch.setattr(os, "lstat", refuse)
+    monkeypatch.setattr(os, "stat", refuse)
+    with pytest.raises(StorageIOError, match=r"master\.db"):
+        store.merge(dry_run=True)
