@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -196,14 +196,13 @@ class Oracle:
 
     # -- at the end ---------------------------------------------------------------------------------------------------
 
-    def conclude(self, found: Found, noted: frozenset[str], gaps: Iterable[edgeshard.Gap], *, restored: bool) -> None:
+    def conclude(self, found: Found, noted: frozenset[str], gaps: Sequence[edgeshard.Gap]) -> None:
         """After the last crash everything that survived was merged: it is in the master once, and nothing else.
 
         Args:
             found: what is on the disk.
             noted: the streams that shards knew before the last merge.
             gaps: what the master says it lacks.
-            restored: whether an older master was put back.
 
         Raises:
             ViolationError: a promise was broken.
@@ -213,8 +212,7 @@ class Oracle:
         if found.shards:
             raise ViolationError(f"rows {sorted(found.shards)} are still in shards")
         missing = {(gap.stream, seq) for gap in gaps for seq in range(gap.first, gap.last + 1)}
-        if missing and not restored:
-            raise ViolationError(f"the master has gaps: {sorted(missing)}")
+        self._check_gaps(gaps)
         for unit in self.units:
             is_there = self._whole(unit, master, "the master")
             if unit.fate is Fate.HELD and not is_there:
@@ -227,6 +225,16 @@ class Oracle:
                 _fail(unit, "was left behind in a lost master, and is no gap")
             if is_there and seqs & missing:
                 _fail(unit, "is in the master, and named as a gap")
+
+    def _check_gaps(self, gaps: Iterable[edgeshard.Gap]) -> None:
+        """A gap is rows that were there: a merger saw them, and a power cut took them, or they are in a lost master."""
+        lost = [unit for unit in self.units if unit.fate in (Fate.GONE, Fate.BEHIND)]
+        untold = {unit.agent for unit in lost if not unit.address[1]}  # their writer was killed
+        known = {(unit.address[0], unit.address[1] + k) for unit in lost for k in range(len(unit.numbers))}
+        for gap in gaps:
+            unknown = [seq for seq in range(gap.first, gap.last + 1) if (gap.stream, seq) not in known]
+            if unknown and gap.agent not in untold:
+                raise ViolationError(f"{gap} is named as a gap, and seqs {unknown} were never lost")
 
 
 def _fail(unit: Unit, what: str) -> NoReturn:

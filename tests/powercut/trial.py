@@ -102,7 +102,6 @@ class Trial:
         self._boot = 0
         self._places = 0
         self._copies: dict[str, frozenset[int]] = {}
-        self._has_restored = False
 
     def play(self) -> None:
         """Play it to its end, or to the first violation."""
@@ -205,7 +204,6 @@ class Trial:
         if missing:
             raise ViolationError(f"rows {sorted(missing)} were in the master, and are not in its snapshot {name}")
         self._oracle.restored(found)
-        self._has_restored = True
         self.counts["masters restored"] += 1
 
     # -- the end ------------------------------------------------------------------------------------------------------
@@ -231,4 +229,4 @@ class Trial:
             raise ViolationError(f"a second merge copied {second.rows} rows")
         if verified.errors:
             raise ViolationError(f"verify finds {verified.errors}")
-        self._oracle.conclude(self._look(), noted, verified.gaps, restored=self._has_restored)
+        self._oracle.conclude(self._look(), noted, verified.gaps)
