@@ -164,7 +164,7 @@ class Shard:
                 connection.pragma("journal_size_limit", _LOG_BYTES)
                 if self.durability == "power":
                     # an earlier handle at "process" may have left the file's name unsynced
-                    files.sync_folder(os.path.dirname(self.path))
+                    files.sync_path(os.path.dirname(self.path))
             except BaseException:
                 connection.close()
                 raise
@@ -445,10 +445,9 @@ class Shard:
             self._check()
             if self._depth:
                 raise TransactionError("sync shard", self.path, "its transaction is still open; leave that first")
-            if self.durability == "power":
-                return
             try:
-                # fsync happens in a commit at FULL, and a commit needs something to write
+                # fsync happens in a commit at FULL, and a commit needs something to write; at "power" as well, for an
+                # earlier handle may have written at "process"
                 database.set_synchronous(self._connection, "FULL")
                 self._execute("UPDATE edgeshard_database SET generation = generation + 1")
             except BaseException as error:
@@ -456,7 +455,7 @@ class Shard:
             finally:
                 database.set_synchronous(self._connection, DURABILITIES[self.durability])
             with database.explained("sync shard", self.path):
-                files.sync_folder(os.path.dirname(self.path))
+                files.sync_path(os.path.dirname(self.path))
 
     # -- streams and tables -------------------------------------------------------------------------------------------
 

@@ -60,7 +60,9 @@ class Unit:
         agent: whose.
         numbers: the rows, in order.
         fate: what is known of it.
-        durable: whether it survives power cuts.
+        durable: whether it survives power cuts, wherever it is.
+        synced: whether its shard had it durably.
+        noted: whether its shard notes that it gave it up.
         reported: whether a merge reported that the master has it.
         address: the stream's id, and the seq of the first row; ("", 0) where the writer was never told.
     """
@@ -69,8 +71,14 @@ class Unit:
     numbers: range
     fate: Fate = Fate.BEGUN
     durable: bool = False
+    synced: bool = False
+    noted: bool = False
     reported: bool = False
     address: tuple[str, int] = ("", 0)
+
+    def seqs(self) -> set[tuple[str, int]]:
+        """The addresses of its rows."""
+        return {(self.address[0], self.address[1] + k) for k in range(len(self.numbers))}
 
     def refuse(self) -> None:
         """It was not written, say edgeshard, or will be undone."""
@@ -84,12 +92,12 @@ class Found:
     Attributes:
         master: the address of each row of the master, by number; None where there is no master.
         shards: the same of all shards; rows that were given up do not count.
-        streams: the streams that the shards know.
+        given_up: the addresses of which the shards say that they gave them up.
     """
 
     master: dict[int, tuple[str, int]] | None
     shards: dict[int, tuple[str, int]]
-    streams: frozenset[str]
+    given_up: frozenset[tuple[str, int]]
 
 
 class Oracle:
@@ -125,7 +133,8 @@ class Oracle:
     def sync(self, agent: str) -> None:
         """All that the agent wrote so far survives power cuts."""
         for unit in self.units:
-            unit.durable = unit.durable or (unit.agent == agent and unit.fate is Fate.HELD)
+            if unit.agent == agent and unit.fate is Fate.HELD:
+                unit.durable = unit.synced = True
 
     def report(self, numbers: Iterable[int]) -> None:
         """A merge returned, and these rows were in the master at a commit of its own."""
@@ -151,7 +160,8 @@ class Oracle:
         self._check_addresses(found)
         for unit in self.units:
             in_master = self._whole(unit, master, "the master")
-            is_there = self._whole(unit, found.shards, "the shard") or in_master
+            in_shard = self._whole(unit, found.shards, "the shard")
+            is_there = in_shard or in_master
             if unit.fate is Fate.HELD:
                 promised = unit.durable or not had_power_cut
                 if promised and not is_there:
@@ -163,6 +173,7 @@ class Oracle:
             if unit.fate in (Fate.BEGUN, Fate.HELD):
                 unit.fate = Fate.HELD if is_there else Fate.GONE
                 unit.durable = unit.durable or had_power_cut
+                unit.synced = unit.synced or (had_power_cut and in_shard)
         for number in {*master, *found.shards} - self._by_number.keys():
             raise ViolationError(f"row {number} was never written")
 
@@ -186,22 +197,33 @@ class Oracle:
 
     # -- an older master ----------------------------------------------------------------------------------------------
 
-    def restored(self, found: Found) -> None:
-        """An older copy of the master was put back: what is in it, or in shards, is all there is."""
-        there = {*(found.master or {}), *found.shards}
+    def restored(self, found: Found, *, keep_empty: bool) -> None:
+        """An older copy of the master was put back: what is in it, or in shards, is all there is.
+
+        Args:
+            found: what is on the disk.
+            keep_empty: whether shards whose agent is gone were kept, with the note of what they gave up.
+
+        Raises:
+            ViolationError: a shard does not say that it gave up what it had.
+        """
+        master = found.master or {}
         for unit in self.units:
-            if unit.fate is Fate.HELD and unit.numbers[0] not in there:
+            if unit.fate is Fate.HELD and unit.numbers[0] not in {*master, *found.shards}:
                 unit.fate = Fate.BEHIND
-            unit.reported = unit.reported and unit.numbers[0] in (found.master or {})
+                unit.noted = unit.seqs() <= found.given_up
+                # a power cut may have taken from the shard what was not synced, and only the lost master had it
+                if unit.synced and keep_empty and not unit.noted:
+                    _fail(unit, "was given up by its shard, which does not say so")
+            unit.reported = unit.reported and unit.numbers[0] in master
 
     # -- at the end ---------------------------------------------------------------------------------------------------
 
-    def conclude(self, found: Found, noted: frozenset[str], gaps: Sequence[edgeshard.Gap]) -> None:
+    def conclude(self, found: Found, gaps: Sequence[edgeshard.Gap]) -> None:
         """After the last crash everything that survived was merged: it is in the master once, and nothing else.
 
         Args:
             found: what is on the disk.
-            noted: the streams that shards knew before the last merge.
             gaps: what the master says it lacks.
 
         Raises:
@@ -219,18 +241,16 @@ class Oracle:
                 _fail(unit, "is not in the master")
             if unit.fate is Fate.GONE and is_there:
                 _fail(unit, "is in the master, and should not be")
-            stream, first = unit.address
-            seqs = {(stream, first + k) for k in range(len(unit.numbers))}
-            if unit.fate is Fate.BEHIND and not is_there and stream in noted and not seqs <= missing:
+            if unit.noted and not is_there and not unit.seqs() <= missing:
                 _fail(unit, "was left behind in a lost master, and is no gap")
-            if is_there and seqs & missing:
+            if is_there and unit.seqs() & missing:
                 _fail(unit, "is in the master, and named as a gap")
 
     def _check_gaps(self, gaps: Iterable[edgeshard.Gap]) -> None:
         """A gap is rows that were there: a merger saw them, and a power cut took them, or they are in a lost master."""
         lost = [unit for unit in self.units if unit.fate in (Fate.GONE, Fate.BEHIND)]
         untold = {unit.agent for unit in lost if not unit.address[1]}  # their writer was killed
-        known = {(unit.address[0], unit.address[1] + k) for unit in lost for k in range(len(unit.numbers))}
+        known = {address for unit in lost for address in unit.seqs()}
         for gap in gaps:
             unknown = [seq for seq in range(gap.first, gap.last + 1) if (gap.stream, seq) not in known]
             if unknown and gap.agent not in untold:
@@ -253,14 +273,14 @@ def look(root: Path) -> Found:
     """
     master = read_master(root / "master.db") if (root / "master.db").exists() else None
     shards: dict[int, tuple[str, int]] = {}
-    streams: set[str] = set()
+    given_up: set[tuple[str, int]] = set()
     for path in sorted((root / "shards").glob("*.db")):
-        rows, known = read_shard(path)
+        rows, gone = read_shard(path)
         for number in rows.keys() & shards.keys():
             raise ViolationError(f"row {number} is in two shards")
         shards.update(rows)
-        streams |= known
-    return Found(master, shards, frozenset(streams))
+        given_up |= gone
+    return Found(master, shards, frozenset(given_up))
 
 
 def read_master(path: Path) -> dict[int, tuple[str, int]]:
@@ -276,8 +296,8 @@ def read_master(path: Path) -> dict[int, tuple[str, int]]:
         connection.close()
 
 
-def read_shard(path: Path) -> tuple[dict[int, tuple[str, int]], set[str]]:
-    """The address of each row of a shard that counts, by number; and the streams it knows."""
+def read_shard(path: Path) -> tuple[dict[int, tuple[str, int]], set[tuple[str, int]]]:
+    """The address of each row of a shard that counts, by number; and the addresses that it gave up."""
     connection = _open(path)
     try:
         streams = dict(connection.execute("SELECT stream_no, hex(stream_id) FROM edgeshard_streams").fetchall())
@@ -291,7 +311,8 @@ def read_shard(path: Path) -> tuple[dict[int, tuple[str, int]], set[str]]:
         counting = [
             (number, streams[stream].lower(), seq) for number, stream, seq in rows if seq > gone.get(stream, 0)
         ]
-        return _unique(path, counting), {stream.lower() for stream in streams.values()}
+        given_up = {(streams[stream].lower(), seq) for stream, last in gone.items() for seq in range(1, last + 1)}
+        return _unique(path, counting), given_up
     except apsw.Error as error:
         raise ViolationError(f"{path.name} cannot be read: {error!r}") from error
     finally:

@@ -26,6 +26,8 @@ from .scheduler import Actor, Cut, Scheduler
 from .workload import Stage
 
 CRASHES = 4
+#: Where the store is; edgeshard makes the folders that lead there.
+ROOT = "srv/data"
 _BEGAN_S = 1_800_000_000.0
 
 
@@ -147,7 +149,7 @@ class Trial:
         place = self._place()
         made = Machine(str(place), self._disk, scheduler, random.Random(self._rng.random()), f"boot {self._boot}")
         stage = Stage(
-            edgeshard.Store(place / "data"),
+            edgeshard.Store(place / ROOT),
             self._oracle,
             self._rng,
             scheduler,
@@ -184,7 +186,7 @@ class Trial:
     def _look(self) -> Any:
         place = self._place()
         try:
-            return look(place / "data")
+            return look(place / ROOT)
         finally:
             shutil.rmtree(place)
 
@@ -192,24 +194,21 @@ class Trial:
 
     def _restore(self) -> None:
         """Put a copy of the master back, as the README says."""
-        data = self._disk.find("data")
-        assert data is not None
         name = self._rng.choice(sorted(self._copies))
-        copy = self._disk.find(f"data/{name}")
+        copy = self._disk.find(f"{ROOT}/{name}")
         if copy is None:
             raise ViolationError(f"a finished snapshot, {name}, is gone")
-        self._disk.put_back(f"data/{name}", "data/master.db")
+        self._disk.put_back(f"{ROOT}/{name}", f"{ROOT}/master.db")
         found = self._look()
         missing = self._copies[name] - (found.master or {}).keys()
         if missing:
             raise ViolationError(f"rows {sorted(missing)} were in the master, and are not in its snapshot {name}")
-        self._oracle.restored(found)
+        self._oracle.restored(found, keep_empty=self._settings.keep_empty)
         self.counts["masters restored"] += 1
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
     def _end(self) -> None:
-        noted = self._look().streams
         scheduler = Scheduler(self._rng, 0.0, None, self._now_s)
         with self._machine(scheduler) as (stage, place):
             reports: list[Any] = []
@@ -229,4 +228,4 @@ class Trial:
             raise ViolationError(f"a second merge copied {second.rows} rows")
         if verified.errors:
             raise ViolationError(f"verify finds {verified.errors}")
-        self._oracle.conclude(self._look(), noted, verified.gaps)
+        self._oracle.conclude(self._look(), verified.gaps)
