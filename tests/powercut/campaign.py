@@ -1,9 +1,11 @@
-"""Many trials, counted."""
+"""Many trials, counted; and where an interrupted campaign goes on."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import json
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,6 +16,18 @@ import attrs
 from . import machine
 from .trial import Trial
 
+#: Trials between two notes of where the campaign is.
+NOTED_EVERY = 100
+
+
+@attrs.frozen
+class Violation:
+    """A trial in which a promise was broken: its seed, which promise, and where that was found."""
+
+    seed: str
+    what: str
+    details: str
+
 
 @attrs.define
 class Tally:
@@ -21,24 +35,45 @@ class Tally:
 
     Attributes:
         counts: how often what happened.
-        violations: the seed of each trial that broke a promise, and which.
+        violations: the trials in which a promise was broken.
     """
 
     counts: Counter[str] = attrs.Factory(Counter)
-    violations: list[tuple[str, str, str]] = attrs.Factory(list)
+    violations: list[Violation] = attrs.Factory(list)
 
     def add(self, trial: Trial) -> None:
         """Count a trial."""
         self.counts.update(trial.counts)
         if trial.violation:
-            self.violations.append((trial.seed, trial.violation, trial.details))
+            self.violations.append(Violation(trial.seed, trial.violation, trial.details))
 
     def lines(self) -> Iterator[str]:
         """The counts, for people."""
         for name in sorted(self.counts):
-            yield f"{name}: {self.counts[name]:,}"
-        for seed, violation, _ in self.violations:
-            yield f"VIOLATION in trial {seed}: {violation}"
+            yield f"{self.counts[name]:>14,}  {name}"
+        for violation in self.violations:
+            yield f"VIOLATION in trial {violation.seed}: {violation.what}\n{violation.details}"
+
+    def save(self, path: Path, seed: int) -> None:
+        """Note where the campaign is, whole or not at all."""
+        text = json.dumps({"seed": seed, **attrs.asdict(self)}, indent=1)
+        made = path.with_name(path.name + ".new")
+        made.write_text(text)
+        made.replace(path)
+
+    @classmethod
+    def load(cls, path: Path, seed: int) -> Tally:
+        """What `save` noted; nothing where there is no such file.
+
+        Raises:
+            ValueError: it is another campaign's.
+        """
+        if not path.exists():
+            return cls()
+        noted = json.loads(path.read_text())
+        if noted["seed"] != seed:
+            raise ValueError(f"{path} is a campaign with seed {noted['seed']}, not {seed}")
+        return cls(Counter(noted["counts"]), [Violation(**violation) for violation in noted["violations"]])
 
 
 @contextlib.contextmanager
@@ -61,26 +96,31 @@ def play_one(folder: Path, seed: str) -> Trial:
     place.mkdir()
     trial = Trial(seed, place)
     trial.play()
-    _empty(place)
+    shutil.rmtree(place)
     return trial
 
 
-def _empty(place: Path) -> None:
-    import shutil
-
-    shutil.rmtree(place)
-
-
 def play(
-    trials: int, seed: int, *, first: int = 0, stop: Callable[[Tally], bool] = lambda _: False
+    trials: int,
+    seed: int,
+    *,
+    tally: Tally | None = None,
+    after_each: Callable[[Tally], bool] = lambda _: True,
 ) -> Tally:
-    """Play trials, each with a seed of its own."""
-    tally = Tally()
+    """Play trials, each with a seed of its own.
+
+    Args:
+        trials: how many there are to be in the end.
+        seed: of all of them.
+        tally: those that were played before; they are not played again.
+        after_each: asked after each trial whether to go on.
+    """
+    tally = Tally() if tally is None else tally
     with playground() as folder:
-        for number in range(first, first + trials):
+        for number in range(tally.counts["trials"], trials):
             tally.add(play_one(folder, f"{seed}-{number}"))
-            if number % 50 == 0:
+            if number % NOTED_EVERY == 0:
                 gc.collect()
-            if stop(tally):
+            if not after_each(tally):
                 break
     return tally

@@ -99,7 +99,7 @@ class Trial:
         self._rng = random.Random(seed)
         self._disk = Disk()
         self._oracle = Oracle()
-        self._settings = Settings.draw(self._rng)
+        self.settings = Settings.draw(self._rng)
         self._now_s = _BEGAN_S
         self._boot = 0
         self._places = 0
@@ -123,9 +123,9 @@ class Trial:
 
     def _stretch(self) -> None:
         how = self._rng.choice((Crash.KILL, Crash.POWER, Crash.TORN))
-        scheduler = Scheduler(self._rng, self._settings.switch_chance, self._draw_cut(), self._now_s)
+        scheduler = Scheduler(self._rng, self.settings.switch_chance, self._draw_cut(), self._now_s)
         with self._machine(scheduler) as (stage, place):
-            self._run(scheduler, workload.cast(stage, kills=self._settings.kills))
+            self._run(scheduler, workload.cast(stage, kills=self.settings.kills))
         self._copies.update(stage.snapshots)
         self.counts["actors killed alone"] += scheduler.killed
         self.counts[f"cuts: {how.value}"] += 1
@@ -135,7 +135,7 @@ class Trial:
         self._disk.crash(how, self._rng)
         self._boot += how is not Crash.KILL
         self._oracle.judge(self._look(), how)
-        if self._settings.restores and self._copies and self._rng.random() < 0.5:
+        if self.settings.restores and self._copies and self._rng.random() < 0.5:
             self._restore()
 
     def _draw_cut(self) -> Cut:
@@ -154,14 +154,14 @@ class Trial:
             self._rng,
             scheduler,
             self.counts,
-            self._settings.keep_empty,
-            self._settings.has_merge_lock,
+            self.settings.keep_empty,
+            self.settings.has_merge_lock,
         )
         patches: list[tuple[Any, str, Any]] = [
-            *self._settings.limits,
+            *self.settings.limits,
             (cycle, "_commit_chunk", workload.collecting(stage, cycle._commit_chunk)),
         ]
-        if not self._settings.has_merge_lock:
+        if not self.settings.has_merge_lock:
             patches.append((once.locks, "merge_lock", workload.no_merge_lock))
         with machine.running(made), machine.patched(patches):
             yield stage, place
@@ -203,7 +203,7 @@ class Trial:
         missing = self._copies[name] - (found.master or {}).keys()
         if missing:
             raise ViolationError(f"rows {sorted(missing)} were in the master, and are not in its snapshot {name}")
-        self._oracle.restored(found, keep_empty=self._settings.keep_empty)
+        self._oracle.restored(found, keep_empty=self.settings.keep_empty)
         self.counts["masters restored"] += 1
 
     # -- the end ------------------------------------------------------------------------------------------------------
