@@ -104,6 +104,7 @@ def play(
     trials: int,
     seed: int,
     *,
+    first: int = 0,
     tally: Tally | None = None,
     after_each: Callable[[Tally], bool] = lambda _: True,
 ) -> Tally:
@@ -112,12 +113,13 @@ def play(
     Args:
         trials: how many there are to be in the end.
         seed: of all of them.
+        first: the number of the first.
         tally: those that were played before; they are not played again.
         after_each: asked after each trial whether to go on.
     """
     tally = Tally() if tally is None else tally
     with playground() as folder:
-        for number in range(tally.counts["trials"], trials):
+        for number in range(first + tally.counts["trials"], first + trials):
             tally.add(play_one(folder, f"{seed}-{number}"))
             if number % NOTED_EVERY == 0:
                 gc.collect()

@@ -181,6 +181,8 @@ class _File(apsw.VFSFile):
 
     def xLock(self, level: int) -> None:
         if self._is_live():
+            if self._machine.scheduler.running.is_killed:
+                raise apsw.BusyError  # a dead process locks nothing as its handles go; a log is not copied then
             self._machine.scheduler.step()
         try:
             super().xLock(level)
@@ -210,8 +212,8 @@ class _File(apsw.VFSFile):
             self._syncs_folder = False
             self._machine.sync_folder_of(self._path)
 
-    def excepthook(self, etype: Any, evalue: Any, etraceback: Any) -> None:
-        _unless_killed(etype, evalue)
+    def excepthook(self, etype: Any, evalue: Any, etraceback: Any) -> bool:
+        return _unless_killed(etype, evalue)
 
 
 def _begin_open(machine: Machine, path: str) -> None:
@@ -221,9 +223,11 @@ def _begin_open(machine: Machine, path: str) -> None:
         machine.scheduler.step()
 
 
-def _unless_killed(etype: Any, evalue: Any) -> None:
+def _unless_killed(etype: Any, evalue: Any) -> bool:
+    """Where nobody can be told of an error: the end of a process is none."""
     if not issubclass(etype, Killed):
         raise evalue
+    return True
 
 
 class _PowerVFS(apsw.VFS):
@@ -255,8 +259,8 @@ class _PowerVFS(apsw.VFS):
             _machine.scheduler.sleep(microseconds / 1e6)
         return microseconds
 
-    def excepthook(self, etype: Any, evalue: Any, etraceback: Any) -> None:
-        _unless_killed(etype, evalue)
+    def excepthook(self, etype: Any, evalue: Any, etraceback: Any) -> bool:
+        return _unless_killed(etype, evalue)
 
 
 # -- what edgeshard does through the operating system -----------------------------------------------------------------
@@ -267,15 +271,16 @@ class _Real:
 
     open, fsync, link, rename, unlink, mkdir = os.open, os.fsync, os.link, os.rename, os.unlink, os.mkdir
     sleep, monotonic, time, time_ns, perf_counter = (
-        staticmethod(function)
-        for function in (time.sleep, time.monotonic, time.time, time.time_ns, time.perf_counter)
+        staticmethod(function) for function in (time.sleep, time.monotonic, time.time, time.time_ns, time.perf_counter)
     )
     token_bytes, token_hex = staticmethod(secrets.token_bytes), staticmethod(secrets.token_hex)
 
 
 def _open(path: Any, flags: int, mode: int = 0o777, **options: Any) -> int:
-    found = _running(path) if flags & os.O_CREAT else None
-    if found is None or found[0].disk.find(found[1]) is not None:
+    found = _running(path)
+    if found is not None:
+        found[0].scheduler.step()
+    if found is None or not flags & os.O_CREAT or found[0].disk.find(found[1]) is not None:
         return _Real.open(path, flags, mode, **options)
     machine, inside = found
     machine.scheduler.operation()
@@ -358,9 +363,11 @@ class _Os:
         return getattr(os, name)
 
     def lstat(self, path: Any) -> Any:
-        """What is at a path."""
-        real = os.lstat(path)
+        """What is at a path. Somebody else may come first: between a look and what follows lie many races."""
         found = _running(path)
+        if found is not None:
+            found[0].scheduler.step()
+        real = os.lstat(path)
         node = None if found is None else found[0].disk.find(found[1])
         if node is None:
             return real

@@ -287,7 +287,7 @@ def read_master(path: Path) -> dict[int, tuple[str, int]]:
     """The address of each row of a master, by number."""
     connection = _open(path)
     try:
-        streams = dict(connection.execute("SELECT stream_no, hex(stream_id) FROM edgeshard_streams").fetchall())
+        streams = dict(_fetch(connection, "SELECT stream_no, hex(stream_id) FROM edgeshard_streams"))
         rows = _rows(connection, "_stream, _seq")
         return _unique(path, ((number, streams[stream].lower(), seq) for number, stream, seq in rows))
     except apsw.Error as error:
@@ -300,17 +300,13 @@ def read_shard(path: Path) -> tuple[dict[int, tuple[str, int]], set[tuple[str, i
     """The address of each row of a shard that counts, by number; and the addresses that it gave up."""
     connection = _open(path)
     try:
-        streams = dict(connection.execute("SELECT stream_no, hex(stream_id) FROM edgeshard_streams").fetchall())
-        gone = dict(
-            connection.execute("SELECT stream_no, max(last) FROM edgeshard_truncations GROUP BY stream_no").fetchall()
-        )
+        streams = dict(_fetch(connection, "SELECT stream_no, hex(stream_id) FROM edgeshard_streams"))
+        gone = dict(_fetch(connection, "SELECT stream_no, max(last) FROM edgeshard_truncations GROUP BY stream_no"))
         rows = [
             (number, format.stream_no_of(row_id), format.seq_of(row_id))
             for number, row_id, _ in _rows(connection, "_id, 0")
         ]
-        counting = [
-            (number, streams[stream].lower(), seq) for number, stream, seq in rows if seq > gone.get(stream, 0)
-        ]
+        counting = [(number, streams[stream].lower(), seq) for number, stream, seq in rows if seq > gone.get(stream, 0)]
         given_up = {(streams[stream].lower(), seq) for stream, last in gone.items() for seq in range(1, last + 1)}
         return _unique(path, counting), given_up
     except apsw.Error as error:
@@ -321,6 +317,10 @@ def read_shard(path: Path) -> tuple[dict[int, tuple[str, int]], set[tuple[str, i
 
 def _open(path: Path) -> apsw.Connection:
     return apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs="unix")
+
+
+def _fetch(connection: apsw.Connection, sql: str) -> list[tuple[Any, ...]]:
+    return connection.execute(sql).fetchall()
 
 
 def numbers_in(connection: apsw.Connection) -> list[int]:
@@ -337,7 +337,7 @@ def _rows(connection: apsw.Connection, columns: str, *, check: bool = True) -> l
     ]
     if not selects:
         return []
-    rows = connection.execute(" UNION ALL ".join(selects)).fetchall()
+    rows = _fetch(connection, " UNION ALL ".join(selects))
     if check:
         for number, text, *_ in rows:
             if text_of(number) != text:

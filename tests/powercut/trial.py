@@ -16,7 +16,7 @@ import attrs
 
 import edgeshard
 from edgeshard import master, shard
-from edgeshard.merge import cycle, job, once, plan, truncate
+from edgeshard.merge import cycle, job, locks, plan, truncate
 
 from . import machine, workload
 from .disk import Crash, Disk
@@ -69,7 +69,7 @@ class Settings:
             has_merge_lock=rng.random() < 0.5,
             switch_chance=rng.choice((0.01, 0.05, 0.2, 0.6)),
             kills=rng.random() < 0.4,
-            restores=rng.random() < 0.2,
+            restores=rng.random() < 0.3,
             limits=limits,
         )
 
@@ -162,7 +162,7 @@ class Trial:
             (cycle, "_commit_chunk", workload.collecting(stage, cycle._commit_chunk)),
         ]
         if not self.settings.has_merge_lock:
-            patches.append((once.locks, "merge_lock", workload.no_merge_lock))
+            patches.append((locks, "merge_lock", workload.no_merge_lock))
         with machine.running(made), machine.patched(patches):
             yield stage, place
             for handle in stage.left_open:

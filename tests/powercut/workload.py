@@ -13,7 +13,7 @@ import attrs
 import edgeshard
 from edgeshard import format
 from edgeshard.errors import DiskFullError, MergeInProgressError, ShardInUseError, StorageBusyError
-from edgeshard.merge import cycle, once
+from edgeshard.merge import cycle, locks
 from edgeshard.shard import Durability, Shard
 
 from .oracle import Oracle, Unit, ViolationError, numbers_in, record_of
@@ -76,7 +76,7 @@ def session(stage: Stage, agent: str) -> None:
             if stage.may(0.2):
                 stage.pause()
     except BaseException:
-        stage.left_open.append(shard)
+        shard.close()  # of a process that was killed: its locks go, and nothing is written
         raise
     if stage.may(0.3):
         stage.left_open.append(shard)
@@ -163,7 +163,7 @@ def merge(stage: Stage) -> None:
 
 def merge_again_and_again(stage: Stage) -> None:
     """Merge in passes that follow one another, with what was learnt kept between them, as a service does."""
-    held = once.locks.merge_lock(stage.store.root, 0.0, lambda: False)
+    held = locks.merge_lock(stage.store.root, 0.0, lambda: False)
     assert held is not None
     try:
         merger = cycle.Merger(stage.store.root, keep_empty=stage.keep_empty, service=True)
@@ -215,9 +215,7 @@ def no_merge_lock(root: Path, wait_s: float, stopping: Callable[[], bool]) -> _N
 
 def snapshot(stage: Stage) -> None:
     """Copy the master."""
-    reported = frozenset(
-        number for unit in stage.oracle.units if unit.reported for number in unit.numbers
-    )
+    reported = frozenset(number for unit in stage.oracle.units if unit.reported for number in unit.numbers)
     name = f"copy{stage.rng.randrange(1 << 30)}.db"
     stage.store.snapshot(stage.store.root / name)
     stage.snapshots[name] = reported
@@ -245,7 +243,7 @@ def cast(stage: Stage, *, kills: bool) -> list[Actor]:
     for number in range(stage.rng.choice((1, 1, 2))):
         work = merge_again_and_again if stage.may(0.3) else merge
         actors.append(Actor(f"merger {number}", [_tolerant(work, stage), _tolerant(merge, stage)]))
-    for name, chance, work in (("snapshot", 0.15, snapshot), ("reader", 0.1, read)):
+    for name, chance, work in (("snapshot", 0.2, snapshot), ("reader", 0.1, read)):
         if stage.may(chance):
             actors.append(Actor(name, [_tolerant(work, stage)]))
     for actor in actors:
@@ -262,4 +260,3 @@ def _tolerant(work: Callable[..., None], *arguments: Any) -> Callable[[], None]:
             arguments[0].counts["busy"] += 1
 
     return live
-
