@@ -153,14 +153,14 @@ class Disk:
             links[inode.number] = place / path
 
     def put_back(self, copy: str, path: str) -> None:
-        """Somebody copies a file to another's place, beside which no log is to be, and makes that durable."""
+        """Somebody copies a file to another's place, beside which neither log nor journal is left, durably."""
         source = self.find(copy)
         assert isinstance(source, Inode), copy
         made = self.new_file()
         made.durable = bytearray(source.content())
         made.time_ns = made.durable_time_ns = source.time_ns
         folder, name = self.parent(path)
-        folder.change(((name, made), (f"{name}-wal", None)))
+        folder.change(((name, made), *((name + suffix, None) for suffix in ("-wal", "-journal"))))
         folder.sync()
 
     def crash(self, how: Crash, rng: random.Random) -> None:
