@@ -354,8 +354,9 @@ store = edgeshard.Store(sys.argv[1])
 with store.shard("agent") as shard:
     merger = apsw.Connection(shard.path)  # beside which closing copies no log
     merger.execute("select 1 from edgeshard_streams").fetchall()
-    synced.clear()
     shard.write({"n": 1})
+    synced.clear()
+    shard.write({"n": 2})
 print(synced)
 with store.shard("agent", durability="power") as shard:
     print(synced)

@@ -85,7 +85,7 @@ def playground() -> Iterator[Path]:
     ):
         gc.disable()  # what it closes, and when, would differ from run to run
         try:
-            yield Path(folder)
+            yield Path(folder).resolve()  # as the paths are that SQLite is given
         finally:
             gc.enable()
 
