@@ -164,6 +164,10 @@ def explain(error: Exception, action: str, path: str) -> EdgeshardError:
     """Our error for one of apsw's, or for one that strange values raised."""
     if not isinstance(error, apsw.Error):
         return DamagedError(action, path, f"it holds values that cannot be: {error}")
+    if getattr(error, "extendedresult", 0) == apsw.SQLITE_READONLY_ROLLBACK:
+        # a snapshot that was put back is no WAL database before its first merge
+        cause = "its last writer was interrupted, and left a journal beside it that only a writer can undo; merge first"
+        return StorageBusyError(action, path, cause)
     for kind, ours, cause in _MEANING:
         if isinstance(error, kind):
             if kind is apsw.CantOpenError and not _accessible(path):

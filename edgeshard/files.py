@@ -16,6 +16,7 @@ import errno
 import fcntl
 import functools
 import hashlib
+import itertools
 import logging
 import os
 import re
@@ -115,6 +116,8 @@ def make_folder(path: Path) -> None:
     """
     try:
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+        if missing:
+            sync_path(missing[-1].parent, None)
         for folder in reversed(missing):
             folder.mkdir(mode=0o700, exist_ok=True)
             sync_folder(folder.parent)
@@ -158,6 +161,26 @@ def sync_folder(path: str | os.PathLike[str]) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def sync_path(folder: str | os.PathLike[str], levels: int | None = 2) -> None:
+    """Make the names in a folder, and its own, survive a power cut.
+
+    Whoever makes a folder makes its name durable, but may be about to do that, or have died before: then it is up to
+    whoever relies on it.
+
+    Args:
+        folder: the folder.
+        levels: how many folders to sync, from this one upwards; None: all.
+    """
+    device = os.stat(folder).st_dev
+    for each in itertools.islice((Path(folder), *Path(folder).parents), levels):
+        if os.stat(each).st_dev != device:  # a mount point was there before us
+            return
+        try:
+            sync_folder(each)
+        except PermissionError:  # we make no folder in one that we cannot read
+            return
 
 
 def lock(path: Path, wait_s: float = 0.0) -> FileLock | None:

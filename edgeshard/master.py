@@ -69,7 +69,7 @@ def open_master(path: Path, *, writable: bool) -> Connection:
                 connection.pragma("journal_size_limit", _LOG_BYTES)
                 connection.wal_autocheckpoint(_CHECKPOINT_PAGES)
                 # whoever made the log may have died before its name was durable
-                files.sync_folder(os.path.dirname(path))
+                files.sync_path(os.path.dirname(path))
             else:
                 database.heed_signals(connection)
         except BaseException:

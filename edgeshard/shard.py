@@ -169,7 +169,7 @@ class Shard:
                 connection.pragma("journal_size_limit", _LOG_BYTES)
                 if self.durability == "power":
                     # an earlier handle at "process" may have left the file's name unsynced
-                    files.sync_folder(os.path.dirname(self.path))
+                    files.sync_path(os.path.dirname(self.path))
             except BaseException:
                 connection.close()
                 raise
@@ -463,14 +463,15 @@ class Shard:
             self._check()
             if self._depth:
                 raise TransactionError("sync shard", self.path, "its transaction is still open; leave that first")
-            if self.durability == "power":
-                return
             with database.explained("sync shard", self.path):
                 self._commit_durably()
-                files.sync_folder(os.path.dirname(self.path))
+                files.sync_path(os.path.dirname(self.path))
 
     def _commit_durably(self) -> None:
-        """An fsync happens in a commit at FULL, and a commit needs something to write."""
+        """Commit something: an fsync happens in a commit at FULL.
+
+        At "power" as well: an earlier handle may have written at "process".
+        """
         try:
             database.set_synchronous(self._connection, "FULL")
             self._execute("UPDATE edgeshard_database SET generation = generation + 1")

@@ -6,6 +6,8 @@ import os
 import stat
 import tempfile
 import unicodedata
+from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import merge_command, python
@@ -136,3 +138,58 @@ def test_a_change_in_the_moment_of_the_look_does_not_go_unseen() -> None:
     assert not scan.is_settled(state, changed_ns + 100)
     assert not scan.is_settled(state, changed_ns - 1_000_000_000)
     assert scan.is_settled(state, changed_ns + int(scan.FRESH_S * 1e9) + 100)
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Which folders were synced."""
+    folders: list[Path] = []
+
+    def sync_folder(path: Any, real: Any = files.sync_folder) -> None:
+        folders.append(Path(path))
+        real(path)
+
+    monkeypatch.setattr(files, "sync_folder", sync_folder)
+    return folders
+
+
+def test_who_relies_on_a_folder_makes_its_name_durable_as_its_maker_may_have_died(
+    store: edgeshard.Store, synced: list[Path]
+) -> None:
+    shards = store.root / "shards"
+    shards.mkdir(parents=True)  # by somebody who was killed before he synced what is above
+    with store.shard("agent", durability="power"):
+        assert {shards, store.root} <= set(synced)
+    with store.shard("agent") as shard:
+        synced.clear()
+        shard.sync()
+        assert [shards, store.root] == synced
+    synced.clear()
+    store.merge()
+    assert {store.root, store.root.parent} <= set(synced)
+
+
+def test_a_folder_is_made_in_folders_whose_names_are_durable(tmp_path: Path, synced: list[Path]) -> None:
+    made = tmp_path / "made"
+    made.mkdir()
+    files.make_folder(made / "one" / "two")
+    # all there was, upwards; and then each that a name was put into
+    above = [folder for folder in (made, *made.parents) if folder.stat().st_dev == made.stat().st_dev]
+    assert [*above, made, made / "one"] == synced
+    synced.clear()
+    files.make_folder(made / "one" / "two")
+    assert [] == synced
+
+
+def test_a_folder_above_that_cannot_be_read_is_none_that_we_made(
+    tmp_path: Path, synced: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sync_folder(path: Any) -> None:
+        if Path(path) == tmp_path:
+            raise PermissionError
+        synced.append(Path(path))
+
+    monkeypatch.setattr(files, "sync_folder", sync_folder)
+    (tmp_path / "one").mkdir()
+    files.sync_path(tmp_path / "one", None)
+    assert [tmp_path / "one"] == synced

@@ -46,6 +46,29 @@ def test_a_shard_whose_agent_is_gone_is_removed_with_all_that_belongs_to_it(stor
     assert ([], True) == (names_in(store), store.verify().ok)
 
 
+def test_the_log_of_a_removed_shard_is_durably_gone_before_its_database(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut may keep the names of a folder in any combination; a log alone would keep its agent out for ever."""
+    steps: list[str] = []
+
+    def unlink(path: Path, real: Any = orphans._unlink) -> None:
+        steps.append(path.name)
+        real(path)
+
+    def sync_folder(path: str, real: Any = files.sync_folder) -> None:
+        steps.append(f"sync {Path(path).name}")
+        real(path)
+
+    write(store, "gone", 1)
+    monkeypatch.setattr(orphans, "_unlink", unlink)
+    monkeypatch.setattr(files, "sync_folder", sync_folder)
+    assert 1 == store.merge().removed
+    assert ["gone.db-wal", "sync shards", "gone.db"] == [
+        step for step in steps if step in ("gone.db-wal", "sync shards", "gone.db")
+    ]
+
+
 def test_keep_empty_leaves_it(store: edgeshard.Store) -> None:
     write(store, "gone", 1)
     report = store.merge(keep_empty=True)

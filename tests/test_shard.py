@@ -311,8 +311,7 @@ def test_durability_is_named_for_what_it_survives(store: edgeshard.Store) -> Non
         store.shard("agent", durability="none")  # type: ignore[arg-type]
 
 
-def test_sync_calls_fsync_on_the_log(store: edgeshard.Store) -> None:
-    code = """
+RECORD_SYNCS = """
 import apsw, sys
 import edgeshard
 synced = []
@@ -329,6 +328,11 @@ class File(apsw.VFSFile):
         synced.append(self.name.rsplit("-")[-1])
         return super().xSync(flags)
 vfs = Recording()
+"""
+
+
+def test_sync_calls_fsync_on_the_log(store: edgeshard.Store) -> None:
+    code = """
 with edgeshard.Store(sys.argv[1]).shard("agent") as shard:
     shard.write({"n": 1})
     synced.clear()
@@ -340,8 +344,27 @@ with edgeshard.Store(sys.argv[1]).shard("agent") as shard:
     shard.write({"n": 3})
     print(synced)
 """
-    done = python(code, store.root)
+    done = python(RECORD_SYNCS + code, store.root)
     assert ["[]", "['wal']", "[]"] == done.stdout.split("\n")[:3], done.stderr
+
+
+def test_sync_at_power_makes_durable_what_an_earlier_handle_wrote_at_process(store: edgeshard.Store) -> None:
+    code = """
+store = edgeshard.Store(sys.argv[1])
+with store.shard("agent") as shard:
+    merger = apsw.Connection(shard.path)  # beside which closing copies no log
+    merger.execute("select 1 from edgeshard_streams").fetchall()
+    shard.write({"n": 1})
+    synced.clear()
+    shard.write({"n": 2})
+print(synced)
+with store.shard("agent", durability="power") as shard:
+    print(synced)
+    shard.sync()
+    print(synced)
+"""
+    done = python(RECORD_SYNCS + code, store.root)
+    assert ["[]", "[]", "['wal']"] == done.stdout.split("\n")[:3], done.stderr
 
 
 def test_threads_may_share_a_shard(store: edgeshard.Store) -> None:

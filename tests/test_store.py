@@ -5,18 +5,19 @@ from __future__ import annotations
 import datetime
 import decimal
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import apsw
 import pytest
-from helpers import NOON, Reading, numbers
+from helpers import NOON, Reading, numbers, python
 
 import edgeshard
 from edgeshard import database
 from edgeshard import store as store_module
-from edgeshard.errors import DamagedError, EdgeshardError, FormatError, QueryError
+from edgeshard.errors import DamagedError, EdgeshardError, FormatError, QueryError, StorageBusyError
 
 
 def test_a_store_touches_nothing_until_it_is_used(tmp_path: Path) -> None:
@@ -193,3 +194,28 @@ def test_an_error_survives_pickling_and_names_action_path_and_cause() -> None:
     assert (type(error), str(error)) == (type(again), str(again))
     assert "write to shard x.db: the disk is full" in str(error)
     assert "x" == str(EdgeshardError("x", "", "")).split(":")[0]
+
+
+def test_a_master_that_was_put_back_and_whose_first_merge_was_interrupted_is_mended_by_the_next(
+    store: edgeshard.Store, tmp_path: Path
+) -> None:
+    """A snapshot is no WAL database until a merge makes it one, and that takes a rollback journal."""
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+    store.merge()
+    store.snapshot(tmp_path / "copy.db")
+    for path in store.root.glob("master.db*"):
+        path.unlink()
+    shutil.copy(tmp_path / "copy.db", store.master_path)
+    code = """
+import apsw, os, sys
+connection = apsw.Connection(sys.argv[1])
+connection.execute("BEGIN; UPDATE edgeshard_database SET generation = 99; DELETE FROM agent_data")
+connection.cache_flush()
+os._exit(0)
+"""
+    assert 0 == python(code, store.master_path).returncode
+    with pytest.raises(StorageBusyError, match="merge first"):
+        store.query("select * from agent_data")
+    store.merge()
+    assert [(1,)] == store.query("select data ->> 'n' as n from agent_data")

@@ -15,7 +15,7 @@ Crash safety, step by step
     6. For each shard, over a connection of its own, as long as the master is still the file that has its name: write
        down which seqs this master holds (that is the truncation), and delete those rows. A merger that watches leaves
        this for later where the agent is busy. Or, where nobody has the agent's lock: take it, connect alone, see that
-       still no row is in it that the master lacks, empty the log, and remove the files.
+       still no row is in it that the master lacks, empty the log, and remove the files, the log durably first.
 
     Killed before 5: the master is as it was, the shard has everything; the next merge copies it.
     Killed after 5, before 6: the rows are in both; the next merge sees by the ranges that nothing is missing, commits

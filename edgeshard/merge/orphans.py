@@ -5,7 +5,8 @@ milliseconds, finds no file, and makes one. Whoever does not take that lock, suc
 open: then it stays. A lock file is removed by its holder; whoever waited for it finds that it has no name any more
 (filelock looks at its count of links), and takes the one that has.
 
-Killed on the way: the log is emptied and goes first, so what is left is a whole database; the next merge removes it.
+Killed on the way: the log is emptied and goes first, durably, so what is left, after a power cut too, is a whole
+database; the next merge removes it.
 """
 
 from __future__ import annotations
@@ -79,8 +80,11 @@ def _remove_database(shard: Source, durable: Mapping[bytes, int]) -> bool:
         connection.execute("COMMIT")  # the exclusive lock stays
         database.empty_log(connection)
         database.leave_quietly(connection)  # closing must not delete the log of a database that is made meanwhile
-        for suffix in ("-shm", "-wal", "-journal", ""):
+        for suffix in ("-shm", "-wal", "-journal"):
             _unlink(Path(shard.path + suffix))
+        # a power cut might take the database's name and leave the log's: its agent would be refused from then on
+        files.sync_folder(os.path.dirname(shard.path))
+        _unlink(Path(shard.path))
         return True
     except database.BUSY:
         return False

@@ -1,0 +1,198 @@
+"""Faults that the simulator must find: each is patched into edgeshard from outside.
+
+Nothing is patched while actors run: they run in turns, and would take back one another's patches.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from edgeshard import database, files, format
+from edgeshard.database import Connection, quote
+from edgeshard.merge import copy, cycle, orphans, truncate
+from edgeshard.merge import job as jobs
+from edgeshard.merge.plan import Block
+from edgeshard.ranges import union
+from edgeshard.shard import Shard
+
+#: (owner, name, replacement).
+Patch = tuple[Any, str, Any]
+#: What is to be called before a connection commits, by its id.
+Hooks = dict[int, Callable[[], None]]
+
+_init = Shard.__init__
+_sync = Shard.sync
+_set_synchronous = database.set_synchronous
+_immediate = database.immediate
+_commit_chunk = cycle._commit_chunk
+_add_ranges = copy._add_ranges
+_copy_statement = copy._copy_statement
+
+
+@contextlib.contextmanager
+def _hooked(hooks: Hooks, connection: Connection, hook: Callable[[], None]) -> Iterator[None]:
+    """Before the connection commits in the block, the hook is called."""
+    hooks[id(connection)] = hook
+    try:
+        yield
+    finally:
+        del hooks[id(connection)]
+
+
+def _immediate_with(hooks: Hooks) -> Callable[[Connection], contextlib.AbstractContextManager[None]]:
+    @contextlib.contextmanager
+    def immediate(connection: Connection) -> Iterator[None]:
+        with _immediate(connection):
+            yield
+            if id(connection) in hooks and connection.in_transaction:
+                hooks[id(connection)]()
+
+    return immediate
+
+
+def no_new_stream(shard: Shard, *arguments: Any) -> None:
+    """A handle goes on in the shard's last stream, where the rows in the file end."""
+    _init(shard, *arguments)
+    last = database.scalar(shard._connection, "SELECT max(stream_no) FROM edgeshard_streams")
+    if last is not None:
+        gone = "SELECT max(last) FROM edgeshard_truncations WHERE stream_no = ?"
+        ends = [format.row_id(last, database.scalar(shard._connection, gone, (last,)) or 0)]
+        for (name,) in database.fetch(shard._connection, "SELECT DISTINCT table_name FROM edgeshard_columns"):
+            ends.append(database.scalar(shard._connection, f"SELECT max(_id) FROM {quote(name)}") or 0)
+        shard._next_id = max(ends) + 1
+        stream = "SELECT stream_id FROM edgeshard_streams WHERE stream_no = ?"
+        shard._stream_id = database.scalar(shard._connection, stream, (last,))
+
+
+def master_at_normal(connection: Connection, level: str) -> None:
+    """The master's commits are not synced."""
+    _set_synchronous(connection, "NORMAL" if connection.filename.endswith("master.db") else level)
+
+
+def truncate_before_the_commit() -> list[Patch]:
+    """The shards are truncated as soon as their rows are copied, and then comes the master's commit."""
+    hooks: Hooks = {}
+
+    def commit_chunk(connection: Connection, remaining: list[jobs.Job], done: Any) -> None:
+        master_id = database.scalar(connection, "SELECT database_id FROM main.edgeshard_database")
+
+        def truncate_early() -> None:
+            for job in remaining:
+                if job.own and job.durable and not job.problem:
+                    truncate.truncate(job.opened, job.durable, master_id)
+
+        with _hooked(hooks, connection, truncate_early):
+            _commit_chunk(connection, remaining, done)
+
+    return [(cycle, "_commit_chunk", commit_chunk), (database, "immediate", _immediate_with(hooks))]
+
+
+def truncate_everything(connection: Connection, shard: Any, durable: Any, master_id: Any) -> tuple[int, dict[int, int]]:
+    """The whole shard is emptied, whatever the master holds."""
+    with database.immediate(connection):
+        gone = truncate._note(connection, durable, master_id)
+        deleted = truncate._delete_all(connection, shard)
+    database.checkpoint(connection)
+    return deleted, gone
+
+
+def ranges_apart() -> list[Patch]:
+    """The ranges are written in a transaction of their own, after that of the rows."""
+    later: dict[int, list[tuple[Any, ...]]] = {}
+
+    def commit_chunk(connection: Connection, remaining: list[jobs.Job], done: Any) -> None:
+        later[id(connection)] = []
+        _commit_chunk(connection, remaining, done)
+        with database.immediate(connection):
+            for asked in later.pop(id(connection)):
+                _add_ranges(*asked)
+
+    def add_ranges(connection: Connection, number: int, held: Any, copied: Any) -> Any:
+        later[id(connection)].append((connection, number, held, copied))
+        return union([*held, *copied])
+
+    return [(cycle, "_commit_chunk", commit_chunk), (copy, "_add_ranges", add_ranges)]
+
+
+def no_commit_of_its_own() -> list[Patch]:
+    """A merge that finds nothing to copy commits nothing, and truncates."""
+    hooks: Hooks = {}
+
+    def commit_chunk(connection: Connection, remaining: list[jobs.Job], done: Any) -> None:
+        before = database.scalar(connection, _NEXT_ID)
+
+        def roll_back() -> None:
+            if database.scalar(connection, _NEXT_ID) == before:
+                connection.execute("ROLLBACK")
+
+        with _hooked(hooks, connection, roll_back):
+            _commit_chunk(connection, remaining, done)
+
+    return [(cycle, "_commit_chunk", commit_chunk), (database, "immediate", _immediate_with(hooks))]
+
+
+_NEXT_ID = "SELECT next_id FROM main.edgeshard_database"
+
+
+def ignore_with_a_wrong_range(target: copy.Target, origin: Any, number: int, piece: Block) -> None:
+    """Rows whose ids are taken are passed over in silence; and ids are taken, for a block ends one too early."""
+    connection = target.connection
+    shift = target.next_id - piece.first_id
+    for table in origin.tables:
+        connection.execute(
+            _copy_statement(origin.schema, table).replace("INSERT INTO", "INSERT OR IGNORE INTO", 1),
+            (shift, number, piece.first - piece.first_id, piece.first_id, piece.last_id),
+        )
+    copy._add_block(connection, number, Block(piece.first, piece.last, target.next_id))
+    target.next_id += max(1, len(piece) - 1)
+    connection.execute("UPDATE main.edgeshard_database SET next_id = ?", (target.next_id,))
+
+
+def sync_path_of_one(folder: str | os.PathLike[str], levels: int | None = 2) -> None:
+    """Whoever made a folder may never have made its name durable; nobody else does."""
+    if levels is not None:
+        files.sync_folder(folder)
+
+
+def sync_at_power_does_nothing(shard: Shard) -> None:
+    """What an earlier handle wrote at "process" stays as it is."""
+    if shard.durability != "power":
+        _sync(shard)
+
+
+def truncation_is_not_noted(connection: Connection, durable: dict[bytes, int], master_id: bytes) -> dict[int, int]:
+    """Rows are deleted without a word of it."""
+    numbers = {stream: database.scalar(connection, _NUMBER, (stream,)) for stream in durable}
+    return {number: durable[stream] for stream, number in numbers.items() if number is not None}
+
+
+_NUMBER = "SELECT stream_no FROM edgeshard_streams WHERE stream_id = ?"
+
+
+class _FilesWithoutSync:
+    """The module files, but that no folder is synced."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(files, name)
+
+    def sync_folder(self, path: Any) -> None:
+        """Nothing."""
+
+
+#: What to patch for each.
+MUTANTS: dict[str, Callable[[], list[Patch]]] = {
+    "no new stream an opening": lambda: [(Shard, "__init__", no_new_stream)],
+    "master at NORMAL": lambda: [(database, "set_synchronous", master_at_normal)],
+    "truncate before the commit": truncate_before_the_commit,
+    "truncate everything": lambda: [(truncate, "_truncate", truncate_everything)],
+    "ranges in a transaction of their own": ranges_apart,
+    "no durable commit of its own before truncation": no_commit_of_its_own,
+    "OR IGNORE with a wrong range": lambda: [(copy, "_copy_piece", ignore_with_a_wrong_range)],
+    "truncation is not noted": lambda: [(truncate, "_note", truncation_is_not_noted)],
+    "a removal that syncs no folder": lambda: [(orphans, "files", _FilesWithoutSync())],
+    "a folder's own name is not synced": lambda: [(files, "sync_path", sync_path_of_one)],
+    "sync at power does nothing": lambda: [(Shard, "sync", sync_at_power_does_nothing)],
+}

@@ -1,0 +1,358 @@
+"""What was promised of each row, and what is there after each crash.
+
+It reads shards and masters with plain SQL, through SQLite's own VFS, and believes nothing of edgeshard but the names of
+its tables.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import apsw
+import attrs
+
+import edgeshard
+from edgeshard import format
+
+from .disk import Crash
+
+
+class ViolationError(Exception):
+    """A promise was broken."""
+
+
+@attrs.frozen
+class Sample:
+    """A row of the second table."""
+
+    n: int
+    text: str
+
+
+def text_of(number: int) -> str:
+    """What a row holds besides its number; now and then more than a page of a shard."""
+    return f"row {number} " * (1, 1, 3, 8, 1, 150, 1)[number % 7]
+
+
+def record_of(number: int) -> Any:
+    """The record with a number."""
+    return Sample(number, text_of(number)) if number % 3 == 0 else {"n": number, "text": text_of(number)}
+
+
+class Fate(enum.Enum):
+    """What is known of a unit of rows."""
+
+    BEGUN = "begun"  # it may be there or not, whole
+    HELD = "held"  # it must be there
+    GONE = "gone"  # it was refused, or a power cut took it: it must never be there
+    BEHIND = "behind"  # it was in a master that was replaced by an older copy
+
+
+@attrs.define(eq=False)
+class Unit:
+    """Rows of one transaction.
+
+    Attributes:
+        agent: whose.
+        numbers: the rows, in order.
+        fate: what is known of it.
+        durable: whether it survives power cuts, wherever it is.
+        synced: whether its shard had it durably.
+        noted: whether its shard notes that it gave it up.
+        reported: whether a merge reported that the master has it.
+        address: the stream's id, and the seq of the first row; ("", 0) where the writer was never told.
+    """
+
+    agent: str
+    numbers: range
+    fate: Fate = Fate.BEGUN
+    durable: bool = False
+    synced: bool = False
+    noted: bool = False
+    reported: bool = False
+    address: tuple[str, int] = ("", 0)
+
+    def seqs(self) -> set[tuple[str, int]]:
+        """The addresses of its rows."""
+        return {(self.address[0], self.address[1] + k) for k in range(len(self.numbers))}
+
+    def refuse(self) -> None:
+        """It was not written, say edgeshard, or will be undone."""
+        self.fate = Fate.GONE
+
+
+@attrs.frozen
+class Found:
+    """What is on the disk.
+
+    Attributes:
+        master: the address of each row of the master, by number; None where there is no master.
+        shards: the same of all shards; rows that were given up do not count.
+        given_up: the addresses of which the shards say that they gave them up.
+    """
+
+    master: dict[int, tuple[str, int]] | None
+    shards: dict[int, tuple[str, int]]
+    given_up: frozenset[tuple[str, int]]
+
+
+class Oracle:
+    """Accounts for every row of a trial.
+
+    Attributes:
+        units: all that was begun.
+        counts: of rows, by what was acknowledged.
+    """
+
+    def __init__(self) -> None:
+        self.units: list[Unit] = []
+        self.counts: Counter[str] = Counter()
+        self._by_number: dict[int, Unit] = {}
+
+    # -- told by the actors -------------------------------------------------------------------------------------------
+
+    def begin(self, agent: str, rows: int) -> Unit:
+        """Somebody is about to write so many rows."""
+        first = len(self._by_number) + 1
+        unit = Unit(agent, range(first, first + rows))
+        self.units.append(unit)
+        self._by_number.update(dict.fromkeys(unit.numbers, unit))
+        return unit
+
+    def acknowledge(self, unit: Unit, stream: str, first: int, *, durable: bool) -> None:
+        """The rows are committed, say edgeshard."""
+        unit.fate, unit.address = Fate.HELD, (stream, first)
+        self.counts["rows acknowledged at power" if durable else "rows acknowledged at process"] += len(unit.numbers)
+        if durable:
+            self.sync(unit.agent)
+
+    def sync(self, agent: str) -> None:
+        """All that the agent wrote so far survives power cuts."""
+        for unit in self.units:
+            if unit.agent == agent and unit.fate is Fate.HELD:
+                unit.durable = unit.synced = True
+
+    def report(self, numbers: Iterable[int]) -> None:
+        """A merge returned, and these rows were in the master at a commit of its own."""
+        for unit in {self._by_number[number] for number in numbers}:
+            if not unit.reported:
+                unit.reported = unit.durable = True
+                self.counts["rows reported as merged"] += len(unit.numbers)
+            if unit.fate is Fate.BEGUN:  # its writer was killed, or is about to be told
+                unit.fate = Fate.HELD
+
+    # -- after a crash ------------------------------------------------------------------------------------------------
+
+    def judge(self, found: Found, crash: Crash) -> None:
+        """Compare what a crash left with what was promised.
+
+        Raises:
+            ViolationError: a promise was broken.
+        """
+        self._judge_units(found, had_power_cut=crash is not Crash.KILL)
+
+    def _judge_units(self, found: Found, *, had_power_cut: bool) -> None:
+        master = found.master or {}
+        self._check_addresses(found)
+        for unit in self.units:
+            in_master = self._whole(unit, master, "the master")
+            in_shard = self._whole(unit, found.shards, "the shard")
+            is_there = in_shard or in_master
+            if unit.fate is Fate.HELD:
+                promised = unit.durable or not had_power_cut
+                if promised and not is_there:
+                    _fail(unit, "is lost")
+                if unit.reported and not in_master:
+                    _fail(unit, "was reported as merged, and is not in the master")
+            elif unit.fate is Fate.GONE and is_there:
+                _fail(unit, "is there again")
+            if unit.fate in (Fate.BEGUN, Fate.HELD):
+                unit.fate = Fate.HELD if is_there else Fate.GONE
+                unit.durable = unit.durable or had_power_cut
+                unit.synced = unit.synced or (had_power_cut and in_shard)
+        for number in {*master, *found.shards} - self._by_number.keys():
+            raise ViolationError(f"row {number} was never written")
+
+    def _whole(self, unit: Unit, rows: dict[int, tuple[str, int]], where: str) -> bool:
+        there = [number for number in unit.numbers if number in rows]
+        if there and len(there) < len(unit.numbers):
+            _fail(unit, f"is in {where} in part only ({there})")
+        return bool(there)
+
+    def _check_addresses(self, found: Found) -> None:
+        for rows in (found.master or {}, found.shards):
+            for number, address in rows.items():
+                unit = self._by_number.get(number)
+                if unit is None:
+                    continue
+                if not unit.address[1]:
+                    unit.address = (address[0], address[1] - unit.numbers.index(number))
+                expected = (unit.address[0], unit.address[1] + unit.numbers.index(number))
+                if expected != address:
+                    _fail(unit, f"has another address: {address} instead of {expected}")
+
+    # -- an older master ----------------------------------------------------------------------------------------------
+
+    def restored(self, found: Found, *, keep_empty: bool) -> None:
+        """An older copy of the master was put back: what is in it, or in shards, is all there is.
+
+        Args:
+            found: what is on the disk.
+            keep_empty: whether shards whose agent is gone were kept, with the note of what they gave up.
+
+        Raises:
+            ViolationError: a shard does not say that it gave up what it had.
+        """
+        master = found.master or {}
+        for unit in self.units:
+            if unit.fate is Fate.HELD and unit.numbers[0] not in {*master, *found.shards}:
+                unit.fate = Fate.BEHIND
+                unit.noted = unit.seqs() <= found.given_up
+                # a power cut may have taken from the shard what was not synced, and only the lost master had it
+                if unit.synced and keep_empty and not unit.noted:
+                    _fail(unit, "was given up by its shard, which does not say so")
+            unit.reported = unit.reported and unit.numbers[0] in master
+
+    # -- at the end ---------------------------------------------------------------------------------------------------
+
+    def conclude(self, found: Found, gaps: Sequence[edgeshard.Gap]) -> None:
+        """After the last crash everything that survived was merged: it is in the master once, and nothing else.
+
+        Args:
+            found: what is on the disk.
+            gaps: what the master says it lacks.
+
+        Raises:
+            ViolationError: a promise was broken.
+        """
+        master = found.master or {}
+        self._check_addresses(found)
+        if found.shards:
+            raise ViolationError(f"rows {sorted(found.shards)} are still in shards")
+        missing = {(gap.stream, seq) for gap in gaps for seq in range(gap.first, gap.last + 1)}
+        self._check_gaps(gaps)
+        for unit in self.units:
+            is_there = self._whole(unit, master, "the master")
+            if unit.fate is Fate.HELD and not is_there:
+                _fail(unit, "is not in the master")
+            if unit.fate is Fate.GONE and is_there:
+                _fail(unit, "is in the master, and should not be")
+            if unit.noted and not is_there and not unit.seqs() <= missing:
+                _fail(unit, "was left behind in a lost master, and is no gap")
+            if is_there and unit.seqs() & missing:
+                _fail(unit, "is in the master, and named as a gap")
+
+    def _check_gaps(self, gaps: Iterable[edgeshard.Gap]) -> None:
+        """A gap is rows that were there: a merger saw them, and a power cut took them, or they are in a lost master."""
+        lost = [unit for unit in self.units if unit.fate in (Fate.GONE, Fate.BEHIND)]
+        untold = {unit.agent for unit in lost if not unit.address[1]}  # their writer was killed
+        known = {address for unit in lost for address in unit.seqs()}
+        for gap in gaps:
+            unknown = [seq for seq in range(gap.first, gap.last + 1) if (gap.stream, seq) not in known]
+            if unknown and gap.agent not in untold:
+                raise ViolationError(f"{gap} is named as a gap, and seqs {unknown} were never lost")
+
+
+def _fail(unit: Unit, what: str) -> NoReturn:
+    numbers = f"{unit.numbers.start} to {unit.numbers.stop - 1}"
+    raise ViolationError(f"rows {numbers} of agent {unit.agent}, at {unit.address}, {unit}: {what}")
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def look(root: Path) -> Found:
+    """Read the store in a folder that nobody uses, and that is not used any more: SQLite recovers what it opens.
+
+    Raises:
+        ViolationError: a database is damaged, a row is there twice, or is not what was written.
+    """
+    master = read_master(root / "master.db") if (root / "master.db").exists() else None
+    shards: dict[int, tuple[str, int]] = {}
+    given_up: set[tuple[str, int]] = set()
+    for path in sorted((root / "shards").glob("*.db")):
+        rows, gone = read_shard(path)
+        for number in rows.keys() & shards.keys():
+            raise ViolationError(f"row {number} is in two shards")
+        shards.update(rows)
+        given_up |= gone
+    return Found(master, shards, frozenset(given_up))
+
+
+def read_master(path: Path) -> dict[int, tuple[str, int]]:
+    """The address of each row of a master, by number."""
+    connection = _open(path)
+    try:
+        streams = dict(_fetch(connection, "SELECT stream_no, hex(stream_id) FROM edgeshard_streams"))
+        rows = _rows(connection, "_stream, _seq")
+        return _unique(path, ((number, streams[stream].lower(), seq) for number, stream, seq in rows))
+    except apsw.Error as error:
+        raise ViolationError(f"{path.name} cannot be read: {error!r}") from error
+    finally:
+        connection.close()
+
+
+def read_shard(path: Path) -> tuple[dict[int, tuple[str, int]], set[tuple[str, int]]]:
+    """The address of each row of a shard that counts, by number; and the addresses that it gave up."""
+    connection = _open(path)
+    try:
+        streams = dict(_fetch(connection, "SELECT stream_no, hex(stream_id) FROM edgeshard_streams"))
+        gone = dict(_fetch(connection, "SELECT stream_no, max(last) FROM edgeshard_truncations GROUP BY stream_no"))
+        rows = [
+            (number, format.stream_no_of(row_id), format.seq_of(row_id))
+            for number, row_id, _ in _rows(connection, "_id, 0")
+        ]
+        counting = [(number, streams[stream].lower(), seq) for number, stream, seq in rows if seq > gone.get(stream, 0)]
+        given_up = {(streams[stream].lower(), seq) for stream, last in gone.items() for seq in range(1, last + 1)}
+        return _unique(path, counting), given_up
+    except apsw.Error as error:
+        raise ViolationError(f"{path.name} cannot be read: {error!r}") from error
+    finally:
+        connection.close()
+
+
+def _open(path: Path) -> apsw.Connection:
+    return apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs="unix")
+
+
+def _fetch(connection: apsw.Connection, sql: str) -> list[tuple[Any, ...]]:
+    return connection.execute(sql).fetchall()
+
+
+def numbers_in(connection: apsw.Connection) -> list[int]:
+    """The numbers of all rows in a master."""
+    return [number for number, _, _ in _rows(connection, "0, 0", check=False)]
+
+
+def _rows(connection: apsw.Connection, columns: str, *, check: bool = True) -> list[tuple[int, Any, Any]]:
+    tables = {name for (name,) in connection.execute("SELECT DISTINCT table_name FROM main.edgeshard_columns")}
+    selects = [
+        f"SELECT {what}, {columns} FROM main.{name}"
+        for name, what in (("agent_data", "data ->> 'n', data ->> 'text'"), ("sample", "n, text"))
+        if name in tables
+    ]
+    if not selects:
+        return []
+    rows = _fetch(connection, " UNION ALL ".join(selects))
+    if check:
+        for number, text, *_ in rows:
+            if text_of(number) != text:
+                raise ViolationError(f"row {number} was altered: {text!r}")
+    return [(number, one, other) for number, _, one, other in rows]
+
+
+def _unique(path: Path, rows: Iterable[tuple[int, str, int]]) -> dict[int, tuple[str, int]]:
+    found: dict[int, tuple[str, int]] = {}
+    addresses: set[tuple[str, int]] = set()
+    for number, stream, seq in rows:
+        if number in found:
+            raise ViolationError(f"row {number} is in {path.name} twice: {found[number]}, {(stream, seq)}")
+        if (stream, seq) in addresses:
+            raise ViolationError(f"two rows of {path.name} have the address {(stream, seq)}")
+        found[number] = (stream, seq)
+        addresses.add((stream, seq))
+    return found

@@ -1,0 +1,231 @@
+"""A trial: a store is used, and everything ends, four times in a row; then all that is left is merged and judged."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import random
+import shutil
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+import edgeshard
+from edgeshard import master, shard
+from edgeshard.merge import cycle, job, locks, plan, truncate
+
+from . import machine, workload
+from .disk import Crash, Disk
+from .machine import Logged, Machine
+from .oracle import Oracle, ViolationError, look
+from .scheduler import Actor, Cut, Scheduler
+from .workload import Stage
+
+CRASHES = 4
+#: Where the store is; edgeshard makes the folders that lead there.
+ROOT = "srv/data"
+_BEGAN_S = 1_800_000_000.0
+
+
+@attrs.frozen
+class Settings:
+    """What stays the same over a trial.
+
+    Attributes:
+        keep_empty: whether mergers leave the shards of agents that are gone.
+        has_merge_lock: whether mergers lock each other out.
+        switch_chance: how often another actor goes on after a step.
+        kills: whether single actors are killed as well.
+        restores: whether an older master is put back now and then.
+        limits: sizes of edgeshard's own, made small.
+    """
+
+    keep_empty: bool
+    has_merge_lock: bool
+    switch_chance: float
+    kills: bool
+    restores: bool
+    limits: tuple[tuple[Any, str, int], ...]
+
+    @classmethod
+    def draw(cls, rng: random.Random) -> Settings:
+        """Some settings."""
+        limits = (
+            (plan, "CHUNK_BYTES", rng.choice((200, 2_000, plan.CHUNK_BYTES))),
+            (job, "GROUP_SIZE", rng.choice((1, 2, job.GROUP_SIZE))),
+            (truncate, "_DELETE_ROWS", rng.choice((1, 2, truncate._DELETE_ROWS))),
+            (truncate, "_SHRINK_BYTES", rng.choice((1, 4_000, truncate._SHRINK_BYTES))),
+            (shard, "_CHECKPOINT_PAGES", rng.choice((3, 20, shard._CHECKPOINT_PAGES))),
+            (shard, "_LOG_BYTES", rng.choice((0, 4_000, shard._LOG_BYTES))),
+            (master, "_CHECKPOINT_PAGES", rng.choice((3, 30, master._CHECKPOINT_PAGES))),
+            (master, "_LOG_BYTES", rng.choice((0, 20_000, master._LOG_BYTES))),
+        )
+        return cls(
+            keep_empty=rng.random() < 0.5,
+            has_merge_lock=rng.random() < 0.5,
+            switch_chance=rng.choice((0.01, 0.05, 0.2, 0.6)),
+            kills=rng.random() < 0.4,
+            restores=rng.random() < 0.3,
+            limits=limits,
+        )
+
+
+class Trial:
+    """A trial and its outcome.
+
+    Args:
+        seed: what replays it.
+        folder: where it has its files.
+
+    Attributes:
+        seed: what replays it.
+        log: all that happened to the disk.
+        counts: how often what happened.
+        violation: which promise was broken, or "".
+        details: where that was found.
+    """
+
+    def __init__(self, seed: str, folder: Path) -> None:
+        self.seed = seed
+        self.log: list[Logged] = []
+        self.counts: Counter[str] = Counter()
+        self.violation = ""
+        self.details = ""
+        self._folder = folder
+        self._rng = random.Random(seed)
+        self._disk = Disk()
+        self._oracle = Oracle()
+        self.settings = Settings.draw(self._rng)
+        self._now_s = _BEGAN_S
+        self._boot = 0
+        self._places = 0
+        self._copies: dict[str, frozenset[int]] = {}
+
+    def play(self) -> None:
+        """Play it to its end, or to the first violation."""
+        try:
+            for _ in range(CRASHES):
+                self._stretch()
+            self._end()
+        except ViolationError as error:
+            self.violation = str(error)
+            self.details = "".join(traceback.format_exception(error))
+        self.counts.update(self._oracle.counts)
+        self.counts["trials"] += 1
+        self.counts["violations"] += bool(self.violation)
+        self.counts["operations"] += len(self.log)
+
+    # -- between two crashes ------------------------------------------------------------------------------------------
+
+    def _stretch(self) -> None:
+        how = self._rng.choice((Crash.KILL, Crash.POWER, Crash.TORN))
+        scheduler = Scheduler(self._rng, self.settings.switch_chance, self._draw_cut(), self._now_s)
+        with self._machine(scheduler) as (stage, place):
+            self._run(scheduler, workload.cast(stage, kills=self.settings.kills))
+        self._copies.update(stage.snapshots)
+        self.counts["actors killed alone"] += scheduler.killed
+        self.counts[f"cuts: {how.value}"] += 1
+        self.counts["cuts in the midst of work"] += scheduler.has_crashed
+        self.counts["bytes unsynced at cuts"] += self._disk.unsynced_bytes()
+        shutil.rmtree(place)
+        self._disk.crash(how, self._rng)
+        self._boot += how is not Crash.KILL
+        self._oracle.judge(self._look(), how)
+        if self.settings.restores and self._copies and self._rng.random() < 0.5:
+            self._restore()
+
+    def _draw_cut(self) -> Cut:
+        if self._rng.random() < 0.5:
+            return Cut(self._rng.randint(1, 80), at_sync=True, after=self._rng.random() < 0.5)
+        return Cut(self._rng.randint(1, 500), at_sync=False)
+
+    @contextlib.contextmanager
+    def _machine(self, scheduler: Scheduler) -> Iterator[tuple[Stage, Path]]:
+        """The disk as a machine; after the block nobody uses it."""
+        place = self._place()
+        made = Machine(str(place), self._disk, scheduler, random.Random(self._rng.random()), f"boot {self._boot}")
+        stage = Stage(
+            edgeshard.Store(place / ROOT),
+            self._oracle,
+            self._rng,
+            scheduler,
+            self.counts,
+            self.settings.keep_empty,
+            self.settings.has_merge_lock,
+        )
+        patches: list[tuple[Any, str, Any]] = [
+            *self.settings.limits,
+            (cycle, "_commit_chunk", workload.collecting(stage, cycle._commit_chunk)),
+        ]
+        if not self.settings.has_merge_lock:
+            patches.append((locks, "merge_lock", workload.no_merge_lock))
+        with machine.running(made), machine.patched(patches):
+            yield stage, place
+            for handle in stage.left_open:
+                handle.close()
+            gc.collect(0)
+        self.log += made.log
+        self._now_s = scheduler.now_s + 10.0
+
+    def _run(self, scheduler: Scheduler, actors: list[Actor]) -> None:
+        scheduler.run(actors)
+        for actor in actors:
+            if actor.error is not None:
+                raise ViolationError(f"{actor.name} met {actor.error!r}") from actor.error
+
+    def _place(self) -> Path:
+        place = self._folder / f"place{self._places}"
+        self._places += 1
+        self._disk.materialise(place)
+        return place
+
+    def _look(self) -> Any:
+        place = self._place()
+        try:
+            return look(place / ROOT)
+        finally:
+            shutil.rmtree(place)
+
+    # -- an older master ----------------------------------------------------------------------------------------------
+
+    def _restore(self) -> None:
+        """Put a copy of the master back, as the README says."""
+        name = self._rng.choice(sorted(self._copies))
+        copy = self._disk.find(f"{ROOT}/{name}")
+        if copy is None:
+            raise ViolationError(f"a finished snapshot, {name}, is gone")
+        self._disk.put_back(f"{ROOT}/{name}", f"{ROOT}/master.db")
+        found = self._look()
+        missing = self._copies[name] - (found.master or {}).keys()
+        if missing:
+            raise ViolationError(f"rows {sorted(missing)} were in the master, and are not in its snapshot {name}")
+        self._oracle.restored(found, keep_empty=self.settings.keep_empty)
+        self.counts["masters restored"] += 1
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        scheduler = Scheduler(self._rng, 0.0, None, self._now_s)
+        with self._machine(scheduler) as (stage, place):
+            reports: list[Any] = []
+
+            def merge_all() -> None:
+                stage.commits["last"] = set()
+                reports.extend(stage.store.merge(keep_empty=True) for _ in range(2))
+                reports.append(stage.store.verify())
+
+            self._run(scheduler, [Actor("last", [merge_all])])
+        shutil.rmtree(place)
+        first, second, verified = reports
+        for report in (first, second):
+            if report.quarantined:
+                raise ViolationError(f"set aside: {report.quarantined}")
+        if second.rows:
+            raise ViolationError(f"a second merge copied {second.rows} rows")
+        if verified.errors:
+            raise ViolationError(f"verify finds {verified.errors}")
+        self._oracle.conclude(self._look(), verified.gaps)

@@ -1,0 +1,262 @@
+"""What the actors do: agents that write, mergers, snapshots, and readers that verify."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+import edgeshard
+from edgeshard import format
+from edgeshard.errors import DiskFullError, MergeInProgressError, ShardInUseError, StorageBusyError
+from edgeshard.merge import cycle, locks
+from edgeshard.shard import Durability, Shard
+
+from .oracle import Oracle, Unit, ViolationError, numbers_in, record_of
+from .scheduler import Actor, Scheduler
+
+AGENTS = ("ann", "bob", "Cy Lin")
+#: What may happen to anybody beside others: nothing was done, and trying again is all there is to do.
+EXPECTED = (MergeInProgressError, ShardInUseError, StorageBusyError)
+#: Between two bursts of work; longer than what a merger takes for fresh.
+PAUSE_S = 5.0
+
+
+class UndoneError(Exception):
+    """Raised in a transaction, so that it is undone."""
+
+
+@attrs.define(eq=False)
+class Stage:
+    """What the actors of one stretch share.
+
+    Attributes:
+        store: the store, on the simulated machine.
+        keep_empty: whether mergers leave the shards of agents that are gone.
+        left_open: handles whose agents went on to do nothing, until the end of all.
+        commits: what mergers saw in the master at a commit of their own, by actor.
+        snapshots: the master's rows that a finished snapshot must hold, by its name.
+    """
+
+    store: edgeshard.Store
+    oracle: Oracle
+    rng: random.Random
+    scheduler: Scheduler
+    counts: Counter[str]
+    keep_empty: bool
+    has_merge_lock: bool
+    left_open: list[Any] = attrs.Factory(list)
+    commits: dict[str, set[int]] = attrs.Factory(dict)
+    snapshots: dict[str, frozenset[int]] = attrs.Factory(dict)
+
+    def may(self, chance: float) -> bool:
+        """Whether something happens this time."""
+        return self.rng.random() < chance
+
+    def pause(self) -> None:
+        """Let others go on, for a short while or a long one."""
+        self.scheduler.sleep(PAUSE_S if self.may(0.2) else 0.01)
+
+
+# -- agents -----------------------------------------------------------------------------------------------------------
+
+
+def session(stage: Stage, agent: str) -> None:
+    """An agent opens its shard, writes, and closes it; or does not."""
+    durability: Durability = stage.rng.choice(("process", "power"))
+    shard = stage.store.shard(agent, durability=durability)
+    stage.counts["sessions"] += 1
+    try:
+        for _ in range(stage.rng.randint(1, 5)):
+            stage.rng.choice(_WRITES)(stage, shard)
+            if stage.may(0.2):
+                stage.pause()
+    except BaseException:
+        shard.close()  # of a process that was killed: its locks go, and nothing is written
+        raise
+    if stage.may(0.3):
+        stage.left_open.append(shard)
+    else:
+        shard.close()
+
+
+def _write(stage: Stage, shard: Shard) -> None:
+    unit = stage.oracle.begin(shard.agent, 1)
+    with _refusable(unit):
+        seq = shard.write(record_of(unit.numbers[0]))
+        _acknowledge(stage, shard, unit, seq)
+
+
+def _write_many(stage: Stage, shard: Shard) -> None:
+    unit = stage.oracle.begin(shard.agent, stage.rng.randint(2, 6))
+    with _refusable(unit):
+        count = shard.write_many(record_of(number) for number in unit.numbers)
+        _acknowledge(stage, shard, unit, format.seq_of(shard._next_id) - count)
+
+
+def _transact(stage: Stage, shard: Shard) -> None:
+    unit = stage.oracle.begin(shard.agent, stage.rng.randint(1, 4))
+    undone = stage.oracle.begin(shard.agent, 1) if stage.may(0.3) else None
+    with _refusable(unit):
+        with shard.transaction():
+            seqs = [shard.write(record_of(number)) for number in unit.numbers]
+            if undone is not None:
+                _undo(shard, undone)
+        _acknowledge(stage, shard, unit, seqs[0])
+
+
+def _undo(shard: Shard, undone: Unit) -> None:
+    undone.refuse()
+    try:
+        with shard.transaction():
+            shard.write(record_of(undone.numbers[0]))
+            raise UndoneError
+    except UndoneError:
+        pass
+
+
+def _undo_all(stage: Stage, shard: Shard) -> None:
+    _undo(shard, stage.oracle.begin(shard.agent, 1))
+
+
+def _sync(stage: Stage, shard: Shard) -> None:
+    shard.sync()
+    stage.oracle.sync(shard.agent)
+
+
+_WRITES: tuple[Callable[[Stage, Shard], None], ...] = (_write, _write, _write_many, _transact, _undo_all, _sync)
+
+
+class _refusable:
+    """What a write in the block raises decides what becomes of its unit."""
+
+    def __init__(self, unit: Unit) -> None:
+        self._unit = unit
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if isinstance(error, (StorageBusyError, DiskFullError)):
+            self._unit.refuse()
+
+
+def _acknowledge(stage: Stage, shard: Shard, unit: Unit, first: int) -> None:
+    stage.oracle.acknowledge(unit, shard.stream, first, durable=shard.durability == "power")
+
+
+# -- mergers ----------------------------------------------------------------------------------------------------------
+
+
+def merge(stage: Stage) -> None:
+    """Merge now and then, as cron does."""
+    for _ in range(stage.rng.randint(1, 3)):
+        _forget_commits(stage)
+        report = stage.store.merge(keep_empty=stage.keep_empty, lock_wait=stage.rng.choice((0.0, 0.5)))
+        _report(stage, report)
+        stage.pause()
+
+
+def merge_again_and_again(stage: Stage) -> None:
+    """Merge in passes that follow one another, with what was learnt kept between them, as a service does."""
+    held = locks.merge_lock(stage.store.root, 0.0, lambda: False)
+    assert held is not None
+    try:
+        merger = cycle.Merger(stage.store.root, keep_empty=stage.keep_empty, service=True)
+        for _ in range(stage.rng.randint(2, 4)):
+            _forget_commits(stage)
+            _report(stage, merger.run(thorough=stage.may(0.5)))
+            stage.pause()
+        merger.close()
+    finally:
+        held.release()
+
+
+def _forget_commits(stage: Stage) -> None:
+    stage.commits[stage.scheduler.running.name] = set()
+
+
+def _report(stage: Stage, report: edgeshard.MergeReport) -> None:
+    stage.counts["merges"] += 1
+    stage.counts["shards removed"] += report.removed
+    stage.oracle.report(stage.commits[stage.scheduler.running.name])
+
+
+def collecting(stage: Stage, commit_chunk: Callable[..., None]) -> Callable[..., None]:
+    """A commit of the master after which is noted what is in it: that is what its merge reports."""
+
+    def commit(connection: Any, remaining: Any, done: Any) -> None:
+        before = done.rows
+        commit_chunk(connection, remaining, done)
+        if done.rows > before:
+            stage.commits[stage.scheduler.running.name].update(numbers_in(connection))
+
+    return commit
+
+
+class _NoLock:
+    """In place of merge.lock, which every promise must hold without."""
+
+    def release(self) -> None:
+        """Nothing was locked."""
+
+
+def no_merge_lock(root: Path, wait_s: float, stopping: Callable[[], bool]) -> _NoLock:
+    """In place of `edgeshard.merge.locks.merge_lock`."""
+    return _NoLock()
+
+
+# -- others -----------------------------------------------------------------------------------------------------------
+
+
+def snapshot(stage: Stage) -> None:
+    """Copy the master."""
+    reported = frozenset(number for unit in stage.oracle.units if unit.reported for number in unit.numbers)
+    name = f"copy{stage.rng.randrange(1 << 30)}.db"
+    stage.store.snapshot(stage.store.root / name)
+    stage.snapshots[name] = reported
+    stage.counts["snapshots"] += 1
+
+
+def read(stage: Stage) -> None:
+    """Verify the master, and look at the status, while others work."""
+    stage.pause()
+    errors = stage.store.verify().errors
+    if errors:
+        raise ViolationError(f"verify finds {errors}")
+    stage.store.status()
+
+
+# -- who is there -----------------------------------------------------------------------------------------------------
+
+
+def cast(stage: Stage, *, kills: bool) -> list[Actor]:
+    """The actors of a stretch."""
+    actors = [
+        Actor(agent, [_tolerant(session, stage, agent) for _ in range(stage.rng.randint(1, 3))])
+        for agent in AGENTS[: stage.rng.randint(1, len(AGENTS))]
+    ]
+    for number in range(stage.rng.choice((1, 1, 2))):
+        work = merge_again_and_again if stage.may(0.3) else merge
+        actors.append(Actor(f"merger {number}", [_tolerant(work, stage), _tolerant(merge, stage)]))
+    for name, chance, work in (("snapshot", 0.2, snapshot), ("reader", 0.1, read)):
+        if stage.may(chance):
+            actors.append(Actor(name, [_tolerant(work, stage)]))
+    for actor in actors:
+        if kills and stage.may(0.4):
+            actor.fatal_step = stage.rng.randint(1, 400)
+    return actors
+
+
+def _tolerant(work: Callable[..., None], *arguments: Any) -> Callable[[], None]:
+    def live() -> None:
+        try:
+            work(*arguments)
+        except EXPECTED:
+            arguments[0].counts["busy"] += 1
+
+    return live
