@@ -167,7 +167,7 @@ class Merger:
             files_due.setdefault(name, self._unchanged(name))
         if thorough and not self._keep_empty:
             files_due.update(self._of_agents_gone(files_due.keys()))
-        return [Job(file, own=True) for _, file in sorted(files_due.items())]
+        return [Job(file, own=True, checked=self._memory.checked(name)) for name, file in sorted(files_due.items())]
 
     def _unchanged(self, name: str) -> ShardFile:
         return ShardFile(str(self._folder.path / name), self._memory.states[name])
@@ -346,11 +346,12 @@ class Merger:
             settled = scan.is_settled(job.file.state, now_ns)
             self._memory.remember(name, Known(job.file.state, job.problem, job.lasting, settled))
         elif not job.finished:
-            self._memory.remember(name, Known(()))
+            self._memory.remember(name, Known((), checked=job.checked))
         else:
             since = time.monotonic() - self._held_s(job) if job.holds else None
             settled = scan.is_settled(job.left, now_ns)
-            self._memory.remember(name, Known(job.left, settled=settled, holds_since=since))
+            checked = job.checked if job.holds else {}
+            self._memory.remember(name, Known(job.left, settled=settled, holds_since=since, checked=checked))
 
     def _sweep(self, look: Look) -> None:
         """Remove what openings that were killed left."""
@@ -409,7 +410,7 @@ def _copy_or_set_aside(
         # in the snapshot that the rows are read from: an agent may have added a column a moment ago
         job.origin = source.open_source(connection, job.schema, job.file.path)
         job.ensure_in_place()
-        copied = copy.copy(target, job.origin, room_bytes)
+        copied = copy.copy(target, job.origin, room_bytes, job.checked if job.own else None)
         if job.own and copied.rows:
             master.note_merge(connection, job.file.name)
         job.spent = copied.finished and not done.keep_empty and _is_spent(connection, job)
@@ -425,6 +426,7 @@ def _copy_or_set_aside(
         return None
     job.rows += copied.rows
     job.finished, job.durable, job.present = copied.finished, copied.durable, max(job.present, copied.present)
+    job.checked = copied.checked
     return copied
 
 
@@ -444,5 +446,6 @@ def _is_the_masters(connection: Connection, job: Job, error: Exception) -> bool:
         isinstance(error, database.DatabaseFailure)
         and not isinstance(error, database.BUSY)
         and not database.is_bad_data(error)
+        and not database.is_exhaustion(error)
         and database.is_sound(connection, job.schema)
     )
