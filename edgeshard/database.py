@@ -165,6 +165,15 @@ def is_damage(error: Exception) -> bool:
     return isinstance(error, (apsw.CorruptError, apsw.NotADBError, apsw.InterruptError))
 
 
+def spoils_transaction(error: Exception) -> bool:
+    """Whether, after `error`, the connection writes nothing more before its transaction ends.
+
+    SQLite then takes no chances: after SQLITE_CORRUPT, in whichever database, each write of the open transaction to
+    any database fails with SQLITE_CORRUPT as well (https://sqlite.org/src, SQLITE_CorruptRdOnly).
+    """
+    return isinstance(error, apsw.CorruptError)
+
+
 def is_write(error: Exception) -> bool:
     """Whether `error` says that a statement wanted to write where only reading is allowed."""
     return isinstance(error, apsw.ReadOnlyError)

@@ -29,12 +29,12 @@ def remade(path: Path, *, page_bytes: int = 1024, encoding: str = "UTF-8") -> No
     target.pragma("page_size", page_bytes)
     for name in ("application_id", "user_version"):
         target.pragma(name, source.pragma(name))
-    for (text,) in source.execute("select sql from sqlite_schema where sql is not null"):
+    for (text,) in source.execute("select sql from sqlite_schema where sql is not null").fetchall():
         target.execute(str(text))
-    for (name,) in source.execute("select name from sqlite_schema where type = 'table'").fetchall():
-        rows = source.execute(f'select * from "{name}"').fetchall()
+    for (table,) in source.execute("select table from sqlite_schema where type = 'table'").fetchall():
+        rows = source.execute(f'select * from "{table}"').fetchall()
         if rows:
-            target.executemany(f'insert into "{name}" values ({", ".join("?" * len(rows[0]))})', rows)
+            target.executemany(f'insert into "{table}" values ({", ".join("?" * len(rows[0]))})', rows)
     target.pragma("journal_mode", "WAL")
     source.close()
     target.close()

@@ -248,7 +248,7 @@ def _copy_piece(target: Target, origin: Source, number: int, piece: Block) -> No
     connection.execute(
         "INSERT INTO main.edgeshard_transactions SELECT first_id + ?1, min(last_id, ?3) + ?1 "
         f"FROM {quote(origin.schema)}.edgeshard_transactions NOT INDEXED "
-        "WHERE first_id BETWEEN ?2 AND ?3 ORDER BY first_id",
+        "WHERE first_id BETWEEN ?2 AND ?3 AND +first_id >= ?2 ORDER BY first_id",
         (shift, piece.first_id, piece.last_id),
     )
     _add_block(connection, number, Block(piece.first, piece.last, target.next_id))
@@ -262,7 +262,8 @@ def _copy_statement(schema: str, table: SourceTable) -> str:
         # plainly, never OR IGNORE: the ranges say what is missing, and a mistake in them must be loud
         f"INSERT INTO main.{quote(table.name)}(_id, _stream, _seq{names}) "
         f"SELECT _id + ?1, ?2, _id + ?3{names} FROM {quote(schema)}.{quote(table.name)} NOT INDEXED "
-        "WHERE _id BETWEEN ?4 AND ?5 ORDER BY _id"
+        # said twice: SQLite looks for the first row, and then believes that ids grow; in a damaged tree they do not
+        "WHERE _id BETWEEN ?4 AND ?5 AND +_id >= ?4 ORDER BY _id"
     )
 
 

@@ -350,7 +350,7 @@ def shard_blocks(connection: Connection, source: Source) -> dict[int, Block]:
             if not isinstance(last, int):
                 raise DamagedError("read database", source.path, f"table {table.name} has an _id that is no integer")
             number, seq = format.stream_no_of(last), format.seq_of(last)
-            if number < 1 or seq < 1:
+            if number < 1 or seq < 1 or last > upto:
                 raise DamagedError("read database", source.path, f"table {table.name} has a row with _id {last}")
             highest[number] = max(seq, highest.get(number, 0))
             upto = format.row_id(number, 0) - 1
