@@ -31,7 +31,7 @@ def remade(path: Path, *, page_bytes: int = 1024, encoding: str = "UTF-8") -> No
         target.pragma(name, source.pragma(name))
     for (text,) in source.execute("select sql from sqlite_schema where sql is not null").fetchall():
         target.execute(str(text))
-    for (table,) in source.execute("select table from sqlite_schema where type = 'table'").fetchall():
+    for (table,) in source.execute("select name from sqlite_schema where type = 'table'").fetchall():
         rows = source.execute(f'select * from "{table}"').fetchall()
         if rows:
             target.executemany(f'insert into "{table}" values ({", ".join("?" * len(rows[0]))})', rows)
