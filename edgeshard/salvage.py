@@ -48,6 +48,8 @@ _TABLE = re.compile(
     re.IGNORECASE,
 )
 _TRANSACTIONS = "edgeshard_transactions"
+#: A row's id alone takes five bytes on its page, and the row's place and lengths four.
+_ROW_BYTES_MIN = 9
 #: Of a stream's id, and of a database's.
 _ID_BYTES = 16
 
@@ -106,6 +108,10 @@ class _Stream:
     began_at: str
     gone: dict[tuple[int, int], bytes] = attrs.Factory(dict)
 
+    @property
+    def last_gone(self) -> int:
+        return max((last for _, last in self.gone), default=0)
+
 
 @attrs.frozen
 class _Table:
@@ -123,6 +129,7 @@ class _Found:
     streams: dict[int, _Stream] = attrs.Factory(dict)
     tables: dict[str, _Table] = attrs.Factory(dict)
     table_of_page: dict[int, str] = attrs.Factory(dict)
+    rows_max: int = 0
 
 
 def salvage(root: Path, path: str | os.PathLike[str]) -> SalvageReport:
@@ -204,7 +211,7 @@ class _Notes:
 
 
 def _described(pages: Pages, path: str) -> _Found:
-    found, notes = _Found(), _Notes()
+    found, notes = _Found(rows_max=pages.count * pages.page_bytes // _ROW_BYTES_MIN), _Notes()
     for number in range(1, pages.count + 1):
         for cell in pages.cells(number):
             if cell.row_id is None:
@@ -348,7 +355,9 @@ def _id_of(cell: Cell) -> int:
 
 def _is_of_a_stream(cell: Cell, found: _Found) -> bool:
     row_id = _id_of(cell)
-    return format.stream_no_of(row_id) in found.streams and format.seq_of(row_id) >= 1
+    stream = found.streams.get(format.stream_no_of(row_id))
+    # a bit of an id that changed must not make a gap of billions
+    return stream is not None and 1 <= format.seq_of(row_id) <= stream.last_gone + found.rows_max
 
 
 def _table_of(number: int, rows: list[Cell], found: _Found) -> str | None:
@@ -401,7 +410,7 @@ def _keep_streams(connection: Connection, found: _Found, kept: Iterable[int]) ->
         seqs[format.stream_no_of(row_id)].append(format.seq_of(row_id))
     for number, stream in found.streams.items():
         runs = union(Range(seq, seq) for seq in seqs[number])
-        last = max([run.last for run in runs] + [last for _, last in stream.gone], default=0)
+        last = max([run.last for run in runs] + [stream.last_gone])
         connection.execute(
             "INSERT OR IGNORE INTO edgeshard_streams VALUES (?, ?, ?, ?, ?)",
             (number, stream.agent, stream.stream_id, stream.began_at, last),

@@ -210,8 +210,11 @@ class Store:
         finally:
             connection.close()
 
-    def verify(self) -> VerifyReport:
-        """Check the master: SQLite's integrity, every row against its address, and which rows are missing.
+    def verify(self, *, deep: bool = False) -> VerifyReport:
+        """Check the master: SQLite's integrity, every row against its address, and which rows are missing, and why.
+
+        Args:
+            deep: read every value and each index as well, which takes several times as long.
 
         Raises:
             DamagedError: the master is damaged so much that it cannot be read.
@@ -221,7 +224,7 @@ class Store:
         connection = master.open_master(self.master_path, writable=False)
         try:
             with master.explained("verify", self.master_path):
-                return verify.verify(connection)
+                return verify.verify(connection, deep=deep)
         finally:
             connection.close()
 

@@ -26,7 +26,7 @@ from helpers import NOON, Reading, command, merge_command, python, shard_path, s
 import edgeshard
 
 READERS = [["verify"], ["query", "select 1"], ["shell", "select 1"], ["snapshot", "copy.db"]]
-VERBS = ["merge", "status", "verify", "query", "shell", "snapshot"]
+VERBS = ["merge", "status", "verify", "query", "shell", "snapshot", "salvage"]
 ENDLESS = "with recursive r(n) as (select 1 union all select n + 1 from r) select n from r "
 
 
