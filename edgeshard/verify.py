@@ -16,7 +16,6 @@ from edgeshard.database import Connection, quote
 from edgeshard.ranges import Range, intersect, subtract
 from edgeshard.report import Gap
 
-
 #: Findings of one kind that are named before there are too many to read.
 _FINDINGS_MAX = 20
 
@@ -25,7 +24,6 @@ OLDER_MASTER, OTHER_MASTER, UNKNOWN = "older master", "another master", "unknown
 
 # what can be said of a value without reading it as its class would; None of these is a value that `write` lets pass
 _NO_SUCH_VALUE = {
-    "boolean": "{0} NOT IN (0, 1)",
     "json": "NOT json_valid({0})",
     "datetime": "julianday({0}) IS NULL",
     "date": "julianday({0}) IS NULL OR length({0}) <> 10",
@@ -151,10 +149,9 @@ def _range_errors(connection: Connection) -> Iterator[str]:
         "lag(last) OVER (PARTITION BY stream_no ORDER BY first) AS before FROM edgeshard_ranges) WHERE before >= first"
     ):
         yield f"stream number {number}: two ranges hold seq {first}"
-    for next_id, highest in connection.execute(
-        "SELECT next_id, (SELECT max(first_id + last - first) FROM edgeshard_blocks) AS highest FROM edgeshard_database "
-        "WHERE highest >= next_id"
-    ):
+    highest = database.scalar(connection, "SELECT max(first_id + last - first) FROM edgeshard_blocks") or 0
+    next_id = database.scalar(connection, "SELECT next_id FROM edgeshard_database")
+    if next_id <= highest:
         yield f"the next row would get the id {next_id}, and {highest} is given already"
 
 
