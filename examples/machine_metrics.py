@@ -137,7 +137,7 @@ def ticks(interval_s: float, stop: Connection) -> Iterator[int]:
     """Count up at an interval, until the other end of `stop` is closed, be it by its owner's death."""
     began = time.monotonic()
     for number in itertools.count():
-        if stop.poll(max(0.0, began + number * interval_s - time.monotonic())):
+        if stop.poll(max(0.0, began + number * interval_s - time.monotonic())) and number:  # a late one writes once
             return
         yield number
 

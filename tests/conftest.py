@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,9 @@ import pytest
 import edgeshard
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests import helpers.py, and run it in subprocesses
+
+# a shell that runs the tests in the background has them ignore Ctrl-C, which the processes of tests would inherit
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

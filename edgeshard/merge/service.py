@@ -44,9 +44,9 @@ LONGEST_S: Final = 3e8
 
 #: Rescans in a row that find rows of which no event told, before events are no longer relied on.
 _DEAF_AFTER = 2
-#: Passes in a row for events that brought no rows, before such events have to wait for the interval. Not one: the first
-#: event of a commit comes before the commit is whole.
-_VAIN_AFTER = 2
+#: Passes in a row for events that brought no rows, before such events have to wait for the interval. Not one: an agent
+#: makes its files before it commits, and the first event of a commit comes before the commit is whole.
+_VAIN_AFTER = 5
 
 
 class Listener:
@@ -188,7 +188,9 @@ class Service:
         if held is None:
             return
         try:
-            self._began = time.monotonic()
+            before, self._began = self._began, time.monotonic()
+            if self._began > before + 2 * self._interval_s:
+                self._vain = 0  # they come rarely
             report = self._merger.run(thorough=thorough)
         finally:
             held.release()
