@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -16,6 +17,7 @@ from hostile import edit
 
 import edgeshard
 from edgeshard.errors import ConfigurationError, FormatError, StorageBusyError
+from edgeshard.pages import Pages
 
 
 @attrs.frozen
@@ -238,3 +240,49 @@ def test_the_command_names_what_is_missing_and_says_so_by_its_exit_code(
     bad.write_bytes(os.urandom(5_000))
     assert 65 == command("salvage", other.root, bad).returncode
     assert 78 == command("salvage", other.root, tmp_path / "missing").returncode
+
+
+def change_id(path: Path, seq: int, false_seq: int) -> None:
+    """Let a row of the first stream have another id than it was written with, as changed bits would."""
+    content = path.read_bytes()
+    before, after = varint((1 << 32) + seq), varint((1 << 32) + false_seq)
+    assert (1, len(before)) == (content.count(before), len(after))
+    path.write_bytes(content.replace(before, after))
+
+
+def varint(number: int) -> bytes:
+    """As SQLite stores it."""
+    groups = [number >> shift & 0x7F for shift in range(0, number.bit_length(), 7)]
+    return bytes([*(group | 0x80 for group in groups[:0:-1]), groups[0]])
+
+
+def last_on_its_page(path: Path, bit: int) -> int:
+    """The seq of a row that its page ends with, and that has not this bit."""
+    with path.open("rb") as file:
+        pages = Pages(file, None, 1024)
+        ends = [cells[-1].row_id for n in range(1, pages.count + 1) if (cells := pages.cells(n))]
+    return next(seq for end in ends if end is not None and not (seq := end - (1 << 32)) & bit and 10 < seq < 280)
+
+
+def addresses_are_true(store: edgeshard.Store) -> bool:
+    rows = store.query("select _seq, json_extract(data, '$.n') as n from agent_data")
+    return all(seq == n + 1 for seq, n in rows)
+
+
+@pytest.mark.parametrize(
+    "false_seq",
+    [
+        pytest.param(lambda path: (100, 612), id="out of order"),
+        pytest.param(lambda path: (last_on_its_page(path, 8), last_on_its_page(path, 8) | 8), id="another row's"),
+        pytest.param(lambda path: (300, 300 + (1 << 27)), id="far beyond the end"),
+    ],
+)
+def test_a_row_whose_id_was_damaged_gets_no_false_address(
+    store: edgeshard.Store, bad: Path, false_seq: Callable[[Path], tuple[int, int]]
+) -> None:
+    change_id(bad, *false_seq(bad))
+    report = store.salvage(bad)
+    assert 290 < report.rows < 300
+    assert addresses_are_true(store)
+    assert sum(map(len, report.gaps)) <= 4
+    assert () == store.verify().errors

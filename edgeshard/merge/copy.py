@@ -232,12 +232,16 @@ def _copy_piece(target: Target, origin: Source, number: int, piece: Block) -> No
     connection = target.connection
     shift = target.next_id - piece.first_id
     copied = 0
+    filled = []
     for table in origin.tables:
         connection.execute(
             _copy_statement(origin.schema, table),
             (shift, number, piece.first - piece.first_id, piece.first_id, piece.last_id),
         )
         copied += connection.changes()
+        filled += [table] if connection.changes() else []
+    if copied == len(piece) and len(filled) > 1:
+        copied = _count_ids(connection, filled, target.next_id, target.next_id + len(piece) - 1)
     if copied != len(piece):
         raise DamagedError(
             "merge",
@@ -254,6 +258,14 @@ def _copy_piece(target: Target, origin: Source, number: int, piece: Block) -> No
     _add_block(connection, number, Block(piece.first, piece.last, target.next_id))
     target.next_id += len(piece)
     connection.execute("UPDATE main.edgeshard_database SET next_id = ?", (target.next_id,))
+
+
+def _count_ids(connection: Connection, filled: list[SourceTable], first_id: int, last_id: int) -> int:
+    """How many different ids rows of these tables have: in a damaged source two may have the same, and one none."""
+    ids = [f"SELECT _id FROM main.{quote(table.name)} WHERE _id BETWEEN ?1 AND ?2" for table in filled]
+    # in order, so that SQLite goes through all tables at the same time, and collects nothing
+    sql = f"SELECT count(*) FROM ({' UNION '.join(ids)} ORDER BY 1)"
+    return int(database.scalar(connection, sql, (first_id, last_id)))
 
 
 def _copy_statement(schema: str, table: SourceTable) -> str:
