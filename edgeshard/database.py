@@ -6,6 +6,7 @@ No other module imports apsw. All decisions are taken by exception class or resu
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import secrets
 import time
@@ -16,7 +17,7 @@ from typing import Any
 import apsw
 import attrs
 
-from edgeshard import files
+from edgeshard import files, format
 from edgeshard.errors import (
     AccessError,
     DamagedError,
@@ -31,10 +32,13 @@ from edgeshard.files import explain_os_error, sync_folder
 
 Connection = apsw.Connection
 DatabaseFailure = apsw.Error
-ConstraintFailure = apsw.ConstraintError
+#: A row that cannot be stored as it is.
+ROW_REFUSED = (apsw.ConstraintError, apsw.TooBigError)
 #: Somebody else holds a lock; nothing was done.
 BUSY = (apsw.BusyError, apsw.LockedError, apsw.ProtocolError)
-#: What reading a database that a stranger wrote, or that is damaged, may raise. Not: no room, no memory.
+#: It took more memory, or more steps (see `bounded`), than there are for it.
+EXHAUSTED = (apsw.NoMemError, apsw.InterruptError, MemoryError)
+#: What reading a database that a stranger wrote, or that is damaged, may raise. Not: no room.
 OF_THE_DATA = (
     apsw.CorruptError,
     apsw.NotADBError,
@@ -49,6 +53,7 @@ OF_THE_DATA = (
     apsw.PermissionsError,
     apsw.AuthError,
     *BUSY,
+    *EXHAUSTED,
     # what Python makes of text that is no UTF-8, of values of other types, and of numbers that are too large
     TypeError,
     ValueError,
@@ -65,7 +70,7 @@ BUSY_TIMEOUT_S = 60.0
 
 # SQLite's limits for databases that a stranger may have written: https://sqlite.org/security.html
 _LIMITS = {
-    apsw.SQLITE_LIMIT_LENGTH: 1_000_000_000,
+    apsw.SQLITE_LIMIT_LENGTH: format.ROW_BYTES_MAX,
     apsw.SQLITE_LIMIT_SQL_LENGTH: 1_000_000,
     apsw.SQLITE_LIMIT_COLUMN: 500,
     apsw.SQLITE_LIMIT_EXPR_DEPTH: 50,
@@ -84,6 +89,8 @@ _MEANING: list[tuple[type[apsw.Error], type[StorageError], str]] = [
     (apsw.NotADBError, DamagedError, "it is not a SQLite database"),
     (apsw.IOError, StorageIOError, "the file system reported an error"),
     (apsw.CantOpenError, StorageIOError, "it cannot be opened"),
+    (apsw.InterruptError, DamagedError, "reading it takes longer than reading any sound database of its size"),
+    (apsw.NoMemError, StorageError, "there is not enough memory to read it"),
 ]
 
 # After these the statement was refused before anything of it reached the disk: the row certainly is not there.
@@ -115,6 +122,16 @@ _BACKUP_PAGES = 1_000
 #: Steps of SQLite's virtual machine, about a millisecond, between two looks for a signal.
 _STEPS_BETWEEN_SIGNALS = 100_000
 
+#: Steps of SQLite's virtual machine in which the texts of a schema can be read: 10,000 tables need 70,000 (measured),
+#: and 300,000 that a stranger made need two minutes.
+_SCHEMA_STEPS = 200_000
+#: Steps in which what a database of no bytes holds can be read, and how many more for each byte. A row takes about ten,
+#: and has twenty bytes. Pages that point to one another in circles would keep a query busy for ever.
+_READING_STEPS = 20_000_000
+_READING_STEPS_A_BYTE = 4
+#: Steps between two looks at how many have been taken.
+_STEPS_BETWEEN_LOOKS = 10_000
+
 #: What a copy reads is read once, in order; a hundred caches of SQLite's default size would be 200 MB.
 _ATTACHED_CACHE_KIB = 200
 
@@ -137,9 +154,23 @@ def is_bad_data(error: apsw.Error) -> bool:
     return isinstance(error, kinds)
 
 
+def is_exhaustion(error: Exception) -> bool:
+    """Whether `error` says that reading took more memory or more steps than there are for it."""
+    return isinstance(error, EXHAUSTED)
+
+
 def is_damage(error: Exception) -> bool:
     """Whether `error` says that a file is damaged, or no database: it will say so until the file changes."""
-    return isinstance(error, (apsw.CorruptError, apsw.NotADBError))
+    return isinstance(error, (apsw.CorruptError, apsw.NotADBError, apsw.InterruptError))
+
+
+def spoils_transaction(error: Exception) -> bool:
+    """Whether, after `error`, the connection writes nothing more before its transaction ends.
+
+    SQLite then takes no chances: after SQLITE_CORRUPT, in whichever database, each write of the open transaction to
+    any database fails with SQLITE_CORRUPT as well (https://sqlite.org/src, SQLITE_CorruptRdOnly).
+    """
+    return isinstance(error, apsw.CorruptError)
 
 
 def is_write(error: Exception) -> bool:
@@ -162,6 +193,8 @@ def is_sound(connection: Connection, schema: str) -> bool:
 
 def explain(error: Exception, action: str, path: str) -> EdgeshardError:
     """Our error for one of apsw's, or for one that strange values raised."""
+    if isinstance(error, MemoryError):
+        return StorageError(action, path, "there is not enough memory to read it")
     if not isinstance(error, apsw.Error):
         return DamagedError(action, path, f"it holds values that cannot be: {error}")
     if getattr(error, "extendedresult", 0) == apsw.SQLITE_READONLY_ROLLBACK:
@@ -220,6 +253,7 @@ def _restrict(connection: Connection) -> None:
     """To what we do ourselves; a connection that only reads the master takes its user's own views and SQL."""
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_VIEW, 0)
+    connection.pragma("ignore_check_constraints", True)  # we make none; a stranger's are expressions
     for limit, value in _LIMITS.items():
         connection.limit(limit, value)
 
@@ -263,12 +297,37 @@ def ensure_wal(connection: Connection, path: str) -> None:
 
 def attach(connection: Connection, path: str, schema: str) -> None:
     """Attach `path` read-only. Only so does BEGIN IMMEDIATE not lock it for writing."""
-    connection.execute("ATTACH ? AS " + quote(schema), (Path(path).as_uri() + "?mode=ro",))
+    with bounded(connection, _SCHEMA_STEPS):  # this reads the schema
+        connection.execute("ATTACH ? AS " + quote(schema), (Path(path).as_uri() + "?mode=ro",))
     try:
         connection.pragma("cache_size", -_ATTACHED_CACHE_KIB, schema=schema)
     except apsw.Error:
         detach(connection, schema)
         raise
+
+
+@contextlib.contextmanager
+def bounded(connection: Connection, steps: int) -> Iterator[None]:
+    """Interrupt what the connection reads in the block once it has taken so many steps of SQLite's virtual machine.
+
+    Steps and not seconds: a slow device gets as far as a fast one. Write nothing in the block: a write that is
+    interrupted undoes the whole transaction.
+    """
+    looks = itertools.count(1)
+    handler = object()
+    last = max(1, steps // _STEPS_BETWEEN_LOOKS)
+    connection.set_progress_handler(lambda: next(looks) > last, _STEPS_BETWEEN_LOOKS, id=handler)
+    try:
+        yield
+    finally:
+        connection.set_progress_handler(None, id=handler)
+
+
+def reading_steps(connection: Connection, schema: str) -> int:
+    """In how many steps whatever we ask of a sound database of its size is read."""
+    pages: int = connection.pragma("page_count", schema=schema)
+    page_bytes: int = connection.pragma("page_size", schema=schema)
+    return _READING_STEPS + _READING_STEPS_A_BYTE * pages * page_bytes
 
 
 def detach(connection: Connection, schema: str) -> None:

@@ -45,7 +45,12 @@ SEQ_BITS: Final = 32
 SEQ_MAX: Final = (1 << SEQ_BITS) - 1
 STREAM_NO_MAX: Final = (1 << 31) - 1
 
+#: A row in a shard, its largest text or blob included. A merge holds a few of them in memory at a time.
+ROW_BYTES_MAX: Final = 100_000_000
 COLUMNS_MAX: Final = 400
+#: Tables of one database, and columns of all of them together: whoever opens it reads the names of all.
+TABLES_MAX: Final = 500
+COLUMNS_IN_ALL_MAX: Final = 20_000
 INDEXES_MAX: Final = 32
 
 SHARD: Final = "shard"
@@ -110,6 +115,9 @@ CREATE TABLE edgeshard_indexes(
     PRIMARY KEY(table_name, columns)
 ) STRICT, WITHOUT ROWID;
 """
+
+#: The text of each of these tables, as SQLite keeps it.
+TEXTS: Final = {text.partition("(")[0].split()[-1]: text for text in TABLES.strip(" \n;").split(";\n")}
 
 #: What a merger remembers of the files in its own folder; it could forget all of it and would only look again.
 MASTER_TABLES: Final = (

@@ -50,6 +50,12 @@ def subtract(ranges: Iterable[Range], holes: Iterable[Range]) -> list[Range]:
     return result
 
 
+def intersect(ranges: Iterable[Range], others: Iterable[Range]) -> list[Range]:
+    """The seqs that are in both, in order."""
+    ranges = union(ranges)
+    return subtract(ranges, subtract(ranges, others))
+
+
 def size(ranges: Iterable[Range]) -> int:
     """How many seqs these disjoint intervals hold."""
     return sum(len(item) for item in ranges)

@@ -9,6 +9,7 @@ import errno
 import os
 import stat
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -22,6 +23,9 @@ State = tuple[int, ...]
 
 #: A file changed this recently may change again without its times showing it (2 s is FAT's resolution).
 FRESH_S = 3.0
+
+#: Each name has a log of its own, and a database that is written beside two logs is damaged.
+_DOUBLED = "another name in the folder stands for the same file (a hard link); remove one of them"
 
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 _FILE_FIELDS = 4
@@ -76,12 +80,17 @@ class Look:
 
 @attrs.frozen
 class _Entry:
-    """A name that a shard could have, and the inodes that are listed under it and its log's name."""
+    """A name that a shard could have, and the inodes that are listed under it and its log's name.
+
+    Attributes:
+        is_doubled: whether another name of a shard stands for the same file.
+    """
 
     name: str
     path: str
     inode: int | None
     log_inode: int | None
+    is_doubled: bool
 
 
 @attrs.frozen
@@ -120,6 +129,9 @@ class Folder:
         listing = self._list()
         changed = []
         for entry in listing.entries:
+            if entry.is_doubled:
+                changed.append(ShardFile(printable(entry.path), (), _DOUBLED))
+                continue
             state = known.get(entry.name)
             if state is not None and _is_as_known(entry, state):
                 continue
@@ -149,7 +161,12 @@ class Folder:
         # a log without its database shows under the name that the database would have
         names = {name.removesuffix("-wal") for name in inodes if name.endswith((".db", ".db-wal"))}
         prefix = f"{self.path}{os.sep}"
-        entries = (_Entry(name, prefix + name, inodes.get(name), inodes.get(name + "-wal")) for name in names)
+        files_named = Counter(inodes[name] for name in names if name in inodes)
+        entries = (
+            _Entry(name, prefix + name, inode, inodes.get(name + "-wal"), files_named[inode] > 1 if inode else False)
+            for name in names
+            for inode in (inodes.get(name),)
+        )
         locks = {name.removesuffix(".lock") for name in inodes if name.endswith(".lock")}
         return _Listing(
             folder,

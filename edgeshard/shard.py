@@ -581,7 +581,7 @@ class Shard:
         """Put the handle into the state that `error` leaves it in, and raise what the caller should see."""
         if self._depth and not self._connection.in_transaction:
             self._aborted = error  # SQLite rolled the whole transaction back
-        if isinstance(error, database.ConstraintFailure) or not isinstance(error, database.DatabaseFailure):
+        if isinstance(error, database.ROW_REFUSED) or not isinstance(error, database.DatabaseFailure):
             self._refused(error, row_id, writer, record)
         ours = database.explain(error, "write to shard", self.path)
         if database.is_full(error):
@@ -601,7 +601,7 @@ class Shard:
             self._next_id = row_id + inserted
         if not inserted and writer is not None and isinstance(error, Exception):
             cause = tables.why_refused(writer.table, record)
-            if cause or isinstance(error, database.ConstraintFailure):
+            if cause or isinstance(error, database.ROW_REFUSED):
                 raise RecordError(
                     "write to shard", self.path, f"table {writer.table.name}: {cause or error}"
                 ) from error

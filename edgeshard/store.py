@@ -9,7 +9,7 @@ from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeshard import database, files, format, master, scan, snapshot, status, tables, verify
 from edgeshard.database import quote
@@ -20,6 +20,9 @@ from edgeshard.report import MergeReport
 from edgeshard.shard import DURABILITIES, Durability, Shard
 from edgeshard.status import StatusReport
 from edgeshard.verify import VerifyReport
+
+if TYPE_CHECKING:
+    from edgeshard.salvage import SalvageReport
 
 _R = TypeVar("_R")
 
@@ -207,8 +210,11 @@ class Store:
         finally:
             connection.close()
 
-    def verify(self) -> VerifyReport:
-        """Check the master: SQLite's integrity, every row against its address, and which rows are missing.
+    def verify(self, *, deep: bool = False) -> VerifyReport:
+        """Check the master: SQLite's integrity, every row against its address, and which rows are missing, and why.
+
+        Args:
+            deep: read every value and each index as well, which takes several times as long.
 
         Raises:
             DamagedError: the master is damaged so much that it cannot be read.
@@ -218,9 +224,28 @@ class Store:
         connection = master.open_master(self.master_path, writable=False)
         try:
             with master.explained("verify", self.master_path):
-                return verify.verify(connection)
+                return verify.verify(connection, deep=deep)
         finally:
             connection.close()
+
+    def salvage(self, path: str | os.PathLike[str]) -> SalvageReport:
+        """Bring what can still be read of a damaged shard into the master, each row once.
+
+        The shard stays as it is, and is reported by each merge until it is moved away. What the master lacks of what
+        is known to have existed is a gap. A bit that changed within a value cannot be noticed.
+
+        Args:
+            path: the shard, with its log beside it, if it has one.
+
+        Raises:
+            ConfigurationError: there is no such file.
+            FormatError: it is a master.
+            StorageBusyError: its agent has it open.
+            StorageError: it cannot be read, or what it holds not be merged.
+        """
+        from edgeshard import salvage  # 10 ms, which only a shard that is damaged costs
+
+        return salvage.salvage(self.root, path)
 
     def status(self) -> StatusReport:
         """Look at the master and at each shard: who writes, what waits to be merged, and what is wrong.

@@ -1,16 +1,57 @@
-"""Whatever must hold of a master, checked: SQLite's structure, rows against blocks and ranges, and what is missing."""
+"""Whatever must hold of a master, checked: SQLite's structure, rows against blocks and ranges, and what is missing.
+
+A deep check reads every value as well, and compares the indexes with the tables.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 from typing import Any
 
 import attrs
 
-from edgeshard import database, master
+from edgeshard import database, format, master
 from edgeshard.database import Connection, quote
+from edgeshard.ranges import Range, intersect, subtract
 from edgeshard.report import Gap
+
+#: Findings of one kind that are named before there are too many to read.
+_FINDINGS_MAX = 20
+
+#: Why a gap is one.
+OLDER_MASTER, OTHER_MASTER, UNKNOWN = "older master", "another master", "unknown"
+
+# what can be said of a value without reading it as its class would; None of these is a value that `write` lets pass
+_NO_SUCH_VALUE = {
+    "json": "NOT json_valid({0})",
+    "datetime": "julianday({0}) IS NULL",
+    "date": "julianday({0}) IS NULL OR length({0}) <> 10",
+    "uuid": "length({0}) <> 36 OR {0} GLOB '*[^0-9a-f-]*'",
+}
+
+
+@attrs.frozen
+class Loss:
+    """A part of a gap, and where its rows went, as far as that was noted.
+
+    Attributes:
+        gap: the rows.
+        cause: "older master": this very master held them, and an older copy of it was put back; "another master": a
+            shard gave them up to that; "unknown": they are in a shard that is set aside or was not merged here, or
+            they are lost.
+        database: the id of the database that a shard gave them up to, in hexadecimal, or "".
+    """
+
+    gap: Gap
+    cause: str
+    database: str
+
+    def __str__(self) -> str:
+        text = f"rows {self.gap.first} to {self.gap.last} of stream {self.gap.stream} of agent {self.gap.agent!r}"
+        if self.cause == OLDER_MASTER:
+            return f"{text}: this master held them before an older copy of it was put back"
+        return f"{text}: they are in master {self.database}" if self.database else text
 
 
 @attrs.frozen
@@ -22,12 +63,14 @@ class VerifyReport:
         streams: streams it knows.
         errors: contradictions found in the master; each is damage, or a bug of ours.
         gaps: rows known to exist that the master never held; named, and filled once their database is merged.
+        losses: the same, and where they went.
     """
 
     rows: int
     streams: int
     errors: tuple[str, ...]
     gaps: tuple[Gap, ...]
+    losses: tuple[Loss, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -46,22 +89,97 @@ class VerifyReport:
         return {**attrs.asdict(self), "ok": self.ok}
 
 
-def verify(connection: Connection) -> VerifyReport:
-    """Check an open master, in one snapshot; reads every row of it once."""
+def verify(connection: Connection, *, deep: bool = False) -> VerifyReport:
+    """Check an open master, in one snapshot.
+
+    Args:
+        connection: the master.
+        deep: read every value, and each index, as well; without it the addresses of all rows, and each page's form.
+    """
     with database.reading(connection):
         tables = [name for (name,) in connection.execute("SELECT DISTINCT table_name FROM edgeshard_columns")]
-        errors = tuple(_errors(connection, tables))
+        errors = tuple(_errors(connection, tables, deep=deep))
         rows = sum(database.scalar(connection, f"SELECT count(*) FROM {quote(name)}") for name in tables)
         streams = database.scalar(connection, "SELECT count(*) FROM edgeshard_streams")
-        return VerifyReport(rows, streams, errors, master.gaps(connection))
+        gaps = master.gaps(connection)
+        return VerifyReport(rows, streams, errors, gaps, tuple(_losses(connection, gaps)))
 
 
-def _errors(connection: Connection, tables: list[str]) -> Iterator[str]:
-    for (finding,) in connection.execute("PRAGMA integrity_check(20)").fetchall():
+def _losses(connection: Connection, gaps: Iterable[Gap]) -> Iterator[Loss]:
+    """The gaps, divided by what was noted of where their rows went."""
+    own = database.scalar(connection, "SELECT database_id FROM edgeshard_database")
+    for gap in gaps:
+        noted = database.fetch(
+            connection,
+            "SELECT first, last, t.database_id FROM edgeshard_truncations t JOIN edgeshard_streams USING(stream_no) "
+            "WHERE stream_id = ? ORDER BY first",
+            (bytes.fromhex(gap.stream),),
+        )
+        left = [Range(gap.first, gap.last)]
+        for first, last, where in noted:
+            for part in intersect(left, [Range(first, last)]):
+                cause = OLDER_MASTER if where == own else OTHER_MASTER
+                yield Loss(attrs.evolve(gap, first=part.first, last=part.last), cause, where.hex())
+            left = subtract(left, [Range(first, last)])
+        for part in left:
+            yield Loss(attrs.evolve(gap, first=part.first, last=part.last), UNKNOWN, "")
+
+
+def _errors(connection: Connection, tables: list[str], *, deep: bool) -> Iterator[str]:
+    check = "integrity_check" if deep else "quick_check"
+    for (finding,) in connection.execute(f"PRAGMA {check}({_FINDINGS_MAX})").fetchall():
         if finding != "ok":
             yield f"SQLite finds: {finding}"
+    yield from _range_errors(connection)
     yield from _block_errors(connection)
     yield from _row_errors(connection, tables)
+    if deep:
+        yield from _value_errors(connection)
+
+
+def _range_errors(connection: Connection) -> Iterator[str]:
+    """Ranges are those of streams that are known, do not overlap, and end where the stream does."""
+    for number, first, last in connection.execute(
+        "SELECT stream_no, r.first, r.last FROM edgeshard_ranges r LEFT JOIN edgeshard_streams s USING(stream_no) "
+        "WHERE s.last_seq IS NULL OR r.first < 1 OR r.last < r.first OR r.last > s.last_seq"
+    ):
+        yield f"stream number {number}: seqs {first} to {last} are no part of it"
+    for number, first in connection.execute(
+        "SELECT stream_no, first FROM (SELECT stream_no, first, "
+        "lag(last) OVER (PARTITION BY stream_no ORDER BY first) AS before FROM edgeshard_ranges) WHERE before >= first"
+    ):
+        yield f"stream number {number}: two ranges hold seq {first}"
+    highest = database.scalar(connection, "SELECT max(first_id + last - first) FROM edgeshard_blocks") or 0
+    next_id = database.scalar(connection, "SELECT next_id FROM edgeshard_database")
+    if next_id <= highest:
+        yield f"the next row would get the id {next_id}, and {highest} is given already"
+
+
+def _value_errors(connection: Connection) -> Iterator[str]:
+    """Every value is one of its column's kind."""
+    columns = database.fetch(connection, "SELECT table_name, column_name, kind FROM edgeshard_columns ORDER BY 1, 2")
+    for table, column, kind in columns:
+        name = quote(column)
+        if kind in _NO_SUCH_VALUE:
+            sql = f"SELECT count(*) FROM {quote(table)} WHERE {name} IS NOT NULL AND ({_NO_SUCH_VALUE[kind]})"
+            if wrong := database.scalar(connection, sql.format(name)):
+                yield f"table {table}: {wrong} values of column {column} are no {kind}"
+        if format.STORED_AS[kind] == "TEXT":
+            wrong = sum(not _is_text(value) for (value,) in connection.execute(_as_blobs(table, name)))
+            if wrong:
+                yield f"table {table}: {wrong} texts of column {column} are not valid UTF-8"
+
+
+def _as_blobs(table: str, column: str) -> str:
+    return f"SELECT CAST({column} AS BLOB) FROM {quote(table)} WHERE {column} IS NOT NULL"
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _block_errors(connection: Connection) -> Iterator[str]:

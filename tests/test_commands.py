@@ -26,7 +26,7 @@ from helpers import NOON, Reading, command, merge_command, python, shard_path, s
 import edgeshard
 
 READERS = [["verify"], ["query", "select 1"], ["shell", "select 1"], ["snapshot", "copy.db"]]
-VERBS = ["merge", "status", "verify", "query", "shell", "snapshot"]
+VERBS = ["merge", "status", "verify", "query", "shell", "snapshot", "salvage"]
 ENDLESS = "with recursive r(n) as (select 1 union all select n + 1 from r) select n from r "
 
 
@@ -257,7 +257,8 @@ def test_verify_of_a_whole_master_exits_0(merged: edgeshard.Store) -> None:
     done = command("verify", merged.root)
     assert (0, "4 rows of 1 streams: all well\n", "") == (done.returncode, done.stdout, done.stderr)
     report = json.loads(command("verify", merged.root, "--json").stdout)
-    assert {"rows": 4, "streams": 1, "errors": [], "gaps": [], "ok": True} == report
+    assert {"rows": 4, "streams": 1, "errors": [], "gaps": [], "losses": [], "ok": True} == report
+    assert 0 == command("verify", merged.root, "--deep").returncode
 
 
 def test_verify_names_the_missing_rows_and_exits_3(merged: edgeshard.Store, tmp_path: Path) -> None:
@@ -268,7 +269,7 @@ def test_verify_names_the_missing_rows_and_exits_3(merged: edgeshard.Store, tmp_
     first, second = done.stdout.splitlines()
     assert "0 rows of 1 streams: 0 errors, 4 rows missing in 1 gaps" == first
     assert second.startswith("missing: rows 1 to 4 of stream ")
-    assert second.endswith(" of agent 'agent'")
+    assert " of agent 'agent': they are in master " in second
     done = command("verify", hub.root, "--json")
     assert (3, [1, 4]) == (done.returncode, [json.loads(done.stdout)["gaps"][0][key] for key in ("first", "last")])
 

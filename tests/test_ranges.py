@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeshard.ranges import Range, prefix, size, subtract, union
+from edgeshard.ranges import Range, intersect, prefix, size, subtract, union
 
 ranges = st.lists(st.builds(lambda first, length: Range(first, first + length), st.integers(1, 40), st.integers(0, 8)))
 
@@ -24,6 +24,12 @@ def is_canonical(items: list[Range]) -> bool:
 def test_union_keeps_the_numbers_in_as_few_intervals_as_possible(items: list[Range]) -> None:
     assert numbers(items) == numbers(union(items))
     assert is_canonical(union(items))
+
+
+@given(ranges, ranges)
+def test_intersect_is_what_two_sets_have_in_common(items: list[Range], others: list[Range]) -> None:
+    assert numbers(items) & numbers(others) == numbers(intersect(items, others))
+    assert is_canonical(intersect(items, others))
 
 
 @given(ranges, ranges)

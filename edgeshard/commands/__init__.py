@@ -13,11 +13,19 @@ import sys
 from collections.abc import Sequence
 
 from edgeshard import exits, format
-from edgeshard.commands import logs, merge, query, shell, snapshot, status, verify
+from edgeshard.commands import logs, merge, query, salvage, shell, snapshot, status, verify
 from edgeshard.errors import EdgeshardError
 
 #: In the order of the help. A new verb is a module beside these, and a line here.
-_VERBS = {"merge": merge, "status": status, "verify": verify, "query": query, "shell": shell, "snapshot": snapshot}
+_VERBS = {
+    "merge": merge,
+    "status": status,
+    "verify": verify,
+    "query": query,
+    "shell": shell,
+    "snapshot": snapshot,
+    "salvage": salvage,
+}
 
 _EPILOG = """\
 examples:
@@ -27,12 +35,13 @@ examples:
   edgeshard query data "select count(*) from agent_data"        as a table; also --json and --csv
   edgeshard shell data                                          an SQL shell on the master, read-only
   edgeshard snapshot data /media/usb/monday.db                  a copy to carry away, while all work
+  edgeshard salvage data data/shards/door.db                    what can be read of a damaged shard
 
   edgeshard VERB --help says more of each.
 
 exit codes:
   0 done, also with nothing to do     1 failed                    2 wrong usage
-  3 done, but something was set aside or is missing              65 the master is damaged
+  3 done, but something was set aside or is missing              65 the master, or shard, is damaged
   74 input/output error, or no room  75 another is at work       77 not permitted
   78 wrong configuration, such as a folder that does not exist  130 interrupted
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import attrs
 
@@ -12,7 +12,7 @@ from edgeshard.errors import DamagedError, SchemaConflictError
 from edgeshard.merge import plan, source
 from edgeshard.merge.plan import Block
 from edgeshard.merge.source import Source, SourceStream, SourceTable
-from edgeshard.ranges import Range, prefix, size, subtract, union
+from edgeshard.ranges import Range, intersect, prefix, size, subtract, union
 
 
 @attrs.define
@@ -56,6 +56,7 @@ class Copied:
         finished: whether the target now holds all that the source has.
         durable: of which streams rows are in a shard's file, and the seq up to which the target, once the transaction
             is committed, holds whatever the shard has not given up before.
+        checked: which of the rows of each stream that the source has now were copied from it, or found equal.
     """
 
     rows: int
@@ -63,25 +64,37 @@ class Copied:
     present: int
     finished: bool
     durable: dict[bytes, int]
+    checked: dict[bytes, list[Range]]
 
 
-def copy(target: Target, origin: Source, room_bytes: int) -> Copied:
+def copy(target: Target, origin: Source, room_bytes: int, checked: Mapping[bytes, list[Range]] | None = None) -> Copied:
     """Copy missing rows, about `room_bytes` of them, whole transactions only.
 
+    Args:
+        target: where to.
+        origin: where from.
+        room_bytes: about how much.
+        checked: of a source whose rows will be deleted: those of each stream, by its id, that were copied from it or
+            found in the target as they are in it. All others that the target holds are compared before they count as
+            durable: two databases may have different rows by the same addresses, because a machine was cloned while
+            it wrote, or because one of them lies.
+
     Raises:
-        DamagedError, FormatError: the source contradicts itself.
+        DamagedError, FormatError: the source contradicts itself, or the target.
         SchemaConflictError: a column's kind contradicts the target's.
     """
     connection = target.connection
-    streams = list(source.streams_with_news(connection, origin))
+    streams = source.streams_with_news(connection, origin)
     row_bytes = source.row_bytes(connection, origin, streams)
     room = max(1, room_bytes // row_bytes)
     for table in origin.tables:
         _ensure_table(target, origin, table)
-    rows, finished, durable = 0, True, {}
+    rows, finished, durable, known = 0, True, {}, {}
     for stream in streams:
         number = _ensure_stream(target, origin, stream)
         held = held_ranges(connection, number)
+        if checked is not None:
+            _ensure_equal(connection, origin, number, stream, held, checked.get(stream.stream_id, []))
         copied: list[Range] = []
         for piece in _missing(stream, held):
             part = _take(connection, origin, piece, room - rows)
@@ -93,11 +106,12 @@ def copy(target: Target, origin: Source, room_bytes: int) -> Copied:
                 finished = False
                 break
         held = _add_ranges(connection, number, held, copied)
+        known[stream.stream_id] = intersect(_offered(stream), held)
         _note_gone(target, number, stream, held)
         if stream.in_file:
             durable[stream.stream_id] = prefix(held, stream.blocks[0].first) if stream.blocks else stream.last_seq
     present = sum(len(block) for stream in streams for block in stream.blocks)
-    return Copied(rows, rows * row_bytes, present, finished, durable)
+    return Copied(rows, rows * row_bytes, present, finished, durable, known)
 
 
 def missing_rows(connection: Connection, origin: Source) -> tuple[int, int]:
@@ -126,8 +140,11 @@ def held_ranges(connection: Connection, stream_no: int) -> list[Range]:
 
 
 def _missing(stream: SourceStream, held: list[Range]) -> list[Block]:
-    offered = [Range(block.first, block.last) for block in stream.blocks]
-    return plan.pieces(subtract(offered, held), stream.blocks)
+    return plan.pieces(subtract(_offered(stream), held), stream.blocks)
+
+
+def _offered(stream: SourceStream) -> list[Range]:
+    return [Range(block.first, block.last) for block in stream.blocks]
 
 
 def _take(connection: Connection, origin: Source, piece: Block, room: int) -> Block | None:
@@ -173,6 +190,40 @@ def _note_gone(target: Target, number: int, stream: SourceStream, held: list[Ran
         )
 
 
+def _ensure_equal(
+    connection: Connection, origin: Source, number: int, stream: SourceStream, held: list[Range], known: list[Range]
+) -> None:
+    """Refuse a source that has other rows than the target by the same addresses.
+
+    Raises:
+        DamagedError: it has.
+    """
+    doubtful = subtract(intersect(_offered(stream), held), known)
+    if not doubtful:
+        return
+    blocks = [
+        Block(*row)
+        for row in database.fetch(
+            connection, "SELECT first, last, first_id FROM main.edgeshard_blocks WHERE stream_no = ?", (number,)
+        )
+    ]
+    # rows that the target held once, and no longer has, are in no block of it
+    for part in plan.pieces(doubtful, blocks):
+        (here,) = plan.pieces([Range(part.first, part.last)], stream.blocks)
+        with database.bounded(connection, database.reading_steps(connection, origin.schema)):
+            same = sum(
+                database.scalar(connection, _count_equal(origin.schema, table), (*_bounds(here), part.first_id, number))
+                for table in origin.tables
+            )
+        if same != len(part):
+            cause = (
+                f"of seqs {part.first} to {part.last} of stream {stream.stream_id.hex()} {len(part) - same} rows are "
+                "not as the master holds them. It is damaged, or a machine was cloned while it wrote, or one of two "
+                "databases has false rows; nothing of it is deleted. It can be merged into a store of its own"
+            )
+            raise DamagedError("merge", origin.path, cause)
+
+
 # -- rows -------------------------------------------------------------------------------------------------------------
 
 
@@ -181,12 +232,16 @@ def _copy_piece(target: Target, origin: Source, number: int, piece: Block) -> No
     connection = target.connection
     shift = target.next_id - piece.first_id
     copied = 0
+    filled = []
     for table in origin.tables:
         connection.execute(
             _copy_statement(origin.schema, table),
             (shift, number, piece.first - piece.first_id, piece.first_id, piece.last_id),
         )
         copied += connection.changes()
+        filled += [table] if connection.changes() else []
+    if copied == len(piece) and len(filled) > 1:
+        copied = _count_ids(connection, filled, target.next_id, target.next_id + len(piece) - 1)
     if copied != len(piece):
         raise DamagedError(
             "merge",
@@ -197,12 +252,20 @@ def _copy_piece(target: Target, origin: Source, number: int, piece: Block) -> No
     connection.execute(
         "INSERT INTO main.edgeshard_transactions SELECT first_id + ?1, min(last_id, ?3) + ?1 "
         f"FROM {quote(origin.schema)}.edgeshard_transactions NOT INDEXED "
-        "WHERE first_id BETWEEN ?2 AND ?3 ORDER BY first_id",
+        "WHERE first_id BETWEEN ?2 AND ?3 AND +first_id >= ?2 ORDER BY first_id",
         (shift, piece.first_id, piece.last_id),
     )
     _add_block(connection, number, Block(piece.first, piece.last, target.next_id))
     target.next_id += len(piece)
     connection.execute("UPDATE main.edgeshard_database SET next_id = ?", (target.next_id,))
+
+
+def _count_ids(connection: Connection, filled: list[SourceTable], first_id: int, last_id: int) -> int:
+    """How many different ids rows of these tables have: in a damaged source two may have the same, and one none."""
+    ids = [f"SELECT _id FROM main.{quote(table.name)} WHERE _id BETWEEN ?1 AND ?2" for table in filled]
+    # in order, so that SQLite goes through all tables at the same time, and collects nothing
+    sql = f"SELECT count(*) FROM ({' UNION '.join(ids)} ORDER BY 1)"
+    return int(database.scalar(connection, sql, (first_id, last_id)))
 
 
 def _copy_statement(schema: str, table: SourceTable) -> str:
@@ -211,7 +274,21 @@ def _copy_statement(schema: str, table: SourceTable) -> str:
         # plainly, never OR IGNORE: the ranges say what is missing, and a mistake in them must be loud
         f"INSERT INTO main.{quote(table.name)}(_id, _stream, _seq{names}) "
         f"SELECT _id + ?1, ?2, _id + ?3{names} FROM {quote(schema)}.{quote(table.name)} NOT INDEXED "
-        "WHERE _id BETWEEN ?4 AND ?5 ORDER BY _id"
+        # said twice: SQLite looks for the first row, and then believes that ids grow; in a damaged tree they do not
+        "WHERE _id BETWEEN ?4 AND ?5 AND +_id >= ?4 ORDER BY _id"
+    )
+
+
+def _bounds(block: Block) -> tuple[int, int]:
+    return block.first_id, block.last_id
+
+
+def _count_equal(schema: str, table: SourceTable) -> str:
+    # the target's column comes first, so that no collation of the source's compares
+    equal = "".join(f" AND m.{quote(column)} IS s.{quote(column)}" for column, _ in table.columns)
+    return (
+        f"SELECT count(*) FROM {quote(schema)}.{quote(table.name)} s NOT INDEXED CROSS JOIN main.{quote(table.name)} m "
+        f"ON m._id = s._id - ?1 + ?3 WHERE s._id BETWEEN ?1 AND ?2 AND m._stream = ?4{equal}"
     )
 
 
@@ -279,6 +356,7 @@ def missing_columns(target: Target, origin: Source, table: SourceTable) -> list[
 def _ensure_table(target: Target, origin: Source, table: SourceTable) -> None:
     """Give the target the source's table and columns; a master is what its sources are together."""
     missing = missing_columns(target, origin, table)
+    _ensure_room(target, origin, missing)
     folded = table.name.lower()
     known = target.columns.get(folded)
     name = target.spelling.setdefault(folded, table.name)
@@ -288,6 +366,22 @@ def _ensure_table(target: Target, origin: Source, table: SourceTable) -> None:
         target.columns.setdefault(folded, {}).update({column.lower(): kind for column, kind in missing})
     for index in table.indexes:
         _ensure_index(target.connection, name, tuple(column.lower() for column in index))
+
+
+def _ensure_room(target: Target, origin: Source, missing: list[tuple[str, str]]) -> None:
+    """Keep the master one that can be opened quickly, and be merged elsewhere.
+
+    Raises:
+        SchemaConflictError: it would have too many tables, or columns.
+    """
+    tables = len(target.columns.keys() | {table.name.lower() for table in origin.tables})
+    columns = sum(map(len, target.columns.values())) + len(missing)
+    if tables > format.TABLES_MAX or columns > format.COLUMNS_IN_ALL_MAX:
+        cause = (
+            f"with its tables the master would have {tables}, and {columns} columns in all; "
+            f"at most {format.TABLES_MAX} and {format.COLUMNS_IN_ALL_MAX} are possible"
+        )
+        raise SchemaConflictError("merge", origin.path, cause)
 
 
 def _ensure_index(connection: Connection, table: str, columns: tuple[str, ...]) -> None:

@@ -167,7 +167,7 @@ class Merger:
             files_due.setdefault(name, self._unchanged(name))
         if thorough and not self._keep_empty:
             files_due.update(self._of_agents_gone(files_due.keys()))
-        return [Job(file, own=True) for _, file in sorted(files_due.items())]
+        return [Job(file, own=True, checked=self._memory.checked(name)) for name, file in sorted(files_due.items())]
 
     def _unchanged(self, name: str) -> ShardFile:
         return ShardFile(str(self._folder.path / name), self._memory.states[name])
@@ -346,11 +346,12 @@ class Merger:
             settled = scan.is_settled(job.file.state, now_ns)
             self._memory.remember(name, Known(job.file.state, job.problem, job.lasting, settled))
         elif not job.finished:
-            self._memory.remember(name, Known(()))
+            self._memory.remember(name, Known((), checked=job.checked))
         else:
             since = time.monotonic() - self._held_s(job) if job.holds else None
             settled = scan.is_settled(job.left, now_ns)
-            self._memory.remember(name, Known(job.left, settled=settled, holds_since=since))
+            checked = job.checked if job.holds else {}
+            self._memory.remember(name, Known(job.left, settled=settled, holds_since=since, checked=checked))
 
     def _sweep(self, look: Look) -> None:
         """Remove what openings that were killed left."""
@@ -375,30 +376,60 @@ def _rows_to_do(connection: Connection, remaining: list[Job]) -> int:
     return rows
 
 
+class _SpoiltTransactionError(Exception):
+    """SQLite found a source damaged, and writes nothing more before the transaction ends, not to the master either."""
+
+
 def _commit_chunk(connection: Connection, remaining: list[Job], done: _Pass) -> None:
-    """One transaction of the master. Nothing is committed where there was nothing to do."""
-    rows = 0
-    database.set_patience(connection, database.BUSY_TIMEOUT_S)
-    with database.immediate(connection):
-        database.set_patience(connection, jobs.SOURCE_BUSY_TIMEOUT_S)
-        # a first statement that writes: no other merger changes the ranges from here on, and our own commit at FULL
-        # makes durable what a killed merger committed before
-        connection.execute("UPDATE main.edgeshard_database SET generation = generation + 1")
-        before = connection.total_changes()
-        room_bytes = plan.CHUNK_BYTES
-        target = copy.Target.load(connection)
-        for job in remaining:
-            if room_bytes <= 0 or done.is_stopping():
-                break
-            copied = _copy_or_set_aside(connection, target, job, room_bytes, done)
-            if copied is None:
-                target = copy.Target.load(connection)  # as it was before the savepoint
-                continue
-            room_bytes -= copied.copied_bytes
-            rows += copied.rows
-        if connection.total_changes() == before and not any(job.durable for job in remaining):
-            connection.execute("ROLLBACK")
-    done.rows += rows
+    """One transaction of the master; it is begun anew without a source that spoils it."""
+    copied = None
+    while copied is None:
+        copied = _copy_chunk(connection, [job for job in remaining if not job.problem], done)
+    for job, part in copied:
+        job.rows += part.rows
+        job.finished, job.durable, job.present = part.finished, part.durable, max(job.present, part.present)
+        job.checked = part.checked
+        done.rows += part.rows
+
+
+def _copy_chunk(connection: Connection, remaining: list[Job], done: _Pass) -> list[tuple[Job, copy.Copied]] | None:
+    """Copy, and commit, unless there was nothing to do.
+
+    Returns:
+        What was copied of which source; None where one of them spoilt the transaction.
+    """
+    copied: list[tuple[Job, copy.Copied]] = []
+    try:
+        database.set_patience(connection, database.BUSY_TIMEOUT_S)
+        with database.immediate(connection):
+            _copy_each(connection, remaining, done, copied)
+    except _SpoiltTransactionError:
+        return None
+    return copied
+
+
+def _copy_each(
+    connection: Connection, remaining: list[Job], done: _Pass, copied: list[tuple[Job, copy.Copied]]
+) -> None:
+    database.set_patience(connection, jobs.SOURCE_BUSY_TIMEOUT_S)
+    # a first statement that writes: no other merger changes the ranges from here on, and our own commit at FULL
+    # makes durable what a killed merger committed before
+    connection.execute("UPDATE main.edgeshard_database SET generation = generation + 1")
+    before = connection.total_changes()
+    room_bytes = plan.CHUNK_BYTES
+    target = copy.Target.load(connection)
+    for job in remaining:
+        if room_bytes <= 0 or done.is_stopping():
+            break
+        part = _copy_or_set_aside(connection, target, job, room_bytes, done)
+        if part is None:
+            target = copy.Target.load(connection)  # as it was before the savepoint
+            continue
+        room_bytes -= part.copied_bytes
+        copied.append((job, part))
+    held = [job.durable for job in remaining] + [part.durable for _, part in copied]
+    if connection.total_changes() == before and not any(held):
+        connection.execute("ROLLBACK")
 
 
 def _copy_or_set_aside(
@@ -409,7 +440,7 @@ def _copy_or_set_aside(
         # in the snapshot that the rows are read from: an agent may have added a column a moment ago
         job.origin = source.open_source(connection, job.schema, job.file.path)
         job.ensure_in_place()
-        copied = copy.copy(target, job.origin, room_bytes)
+        copied = copy.copy(target, job.origin, room_bytes, job.checked if job.own else None)
         if job.own and copied.rows:
             master.note_merge(connection, job.file.name)
         job.spent = copied.finished and not done.keep_empty and _is_spent(connection, job)
@@ -422,9 +453,9 @@ def _copy_or_set_aside(
         if _is_the_masters(connection, job, error):
             raise
         job.blame(error)
+        if database.spoils_transaction(error):
+            raise _SpoiltTransactionError from error
         return None
-    job.rows += copied.rows
-    job.finished, job.durable, job.present = copied.finished, copied.durable, max(job.present, copied.present)
     return copied
 
 
@@ -444,5 +475,6 @@ def _is_the_masters(connection: Connection, job: Job, error: Exception) -> bool:
         isinstance(error, database.DatabaseFailure)
         and not isinstance(error, database.BUSY)
         and not database.is_bad_data(error)
+        and not database.is_exhaustion(error)
         and database.is_sound(connection, job.schema)
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import attrs
 
@@ -13,6 +13,7 @@ from edgeshard.database import Connection
 from edgeshard.errors import DamagedError, EdgeshardError, FormatError, StorageBusyError
 from edgeshard.merge import copy, source
 from edgeshard.merge.source import Source
+from edgeshard.ranges import Range
 from edgeshard.scan import ShardFile, State
 
 #: Shards attached at once; SQLite's limit is 125 here.
@@ -34,6 +35,7 @@ class Job:
         rows: how many rows of it were copied.
         present: how many rows were in it.
         durable: what may be deleted after the next commit.
+        checked: which rows of each stream were copied from it, or found equal: see `copy.copy`.
         finished: whether the master holds all of it.
         spent: whether it may be removed, once the transaction in which it was read is committed.
         left: the state in which it now is and has no news; () where it must be looked into again.
@@ -51,6 +53,7 @@ class Job:
     rows: int = 0
     present: int = 0
     durable: dict[bytes, int] = attrs.Factory(dict)
+    checked: Mapping[bytes, list[Range]] = attrs.Factory(dict)
     finished: bool = False
     spent: bool = False
     left: State = ()

@@ -5,12 +5,13 @@ It could forget all of it, and would only look again. Between processes the mast
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 
 import attrs
 
 from edgeshard import database, master
 from edgeshard.database import Connection
+from edgeshard.ranges import Range
 from edgeshard.scan import ShardFile, State
 
 
@@ -23,6 +24,7 @@ class Known:
         problem: why it was set aside, or "".
         lasting: whether that stays so until the file changes.
         settled: whether any later change is sure to show in the state.
+        checked: which of those were copied from it, or found equal: see `copy.copy`.
         holds_since: since when (monotonic, seconds) it keeps rows that the master holds; None where it keeps none.
     """
 
@@ -31,6 +33,7 @@ class Known:
     lasting: bool = False
     settled: bool = False
     holds_since: float | None = None
+    checked: Mapping[bytes, list[Range]] = attrs.Factory(dict)
 
     @property
     def is_at_rest(self) -> bool:
@@ -66,6 +69,11 @@ class Memory:
     def get(self, name: str) -> Known | None:
         """What is known of a file; None where nothing is."""
         return self._known.get(name)
+
+    def checked(self, name: str) -> Mapping[bytes, list[Range]]:
+        """Which rows of a file were copied from it, or found equal."""
+        known = self._known.get(name)
+        return {} if known is None else known.checked
 
     def is_news(self, file: ShardFile) -> bool:
         """Whether a file is not as it was known to be."""

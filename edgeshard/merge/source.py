@@ -1,7 +1,9 @@
 """What a database holds: streams, blocks and tables of an attached source, each checked before it is believed.
 
 A source may be hostile (another user's agent, a stick that was found). We read ordinary tables only, by columns that we
-name ourselves, and never by an index of its own making.
+name ourselves, and never by an index of its own making. No expression of its own is evaluated, in a view, a trigger, a
+generated column, an index or a CHECK. What is looked at before anything is copied takes a bounded number of steps, and
+what is remembered of it a bounded amount of memory for each byte of the file.
 """
 
 from __future__ import annotations
@@ -9,18 +11,24 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import attrs
 
-from edgeshard import database, format
+from edgeshard import database, files, format
 from edgeshard.database import Connection, quote
 from edgeshard.errors import DamagedError, FormatError
 from edgeshard.merge.plan import Block
 from edgeshard.ranges import Range, subtract, union
 
-TABLES_MAX = 500
+#: Notes that one stream's rows were given up, each to another database, or with rows between them that were not.
+_TRUNCATIONS_MAX = 10_000
+#: Characters of a time in ISO 8601.
+_TIME_MAX = 64
 _ID_MAX = (1 << 63) - (1 << 33)
+#: What PRAGMA index_xinfo calls a column that is none.
+_AN_EXPRESSION = -2
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
 
 
@@ -81,43 +89,96 @@ def open_source(connection: Connection, schema: str, path: str) -> Source:
     Raises:
         FormatError: it is not, or it has tables that we do not read.
     """
+    with database.bounded(connection, database.reading_steps(connection, schema)):
+        return _open_source(connection, schema, path)
+
+
+def _open_source(connection: Connection, schema: str, path: str) -> Source:
     database.check_identity(connection, schema, format.IDENTITY, path)
-    kinds = {
-        row[1]: row for row in database.fetch(connection, f"PRAGMA {quote(schema)}.table_list") if row[0] == schema
-    }
+    ordinary = _ordinary_tables(connection, schema)
     for name in format.NEEDED:
-        if name not in kinds or kinds[name][2] != "table":
-            raise FormatError("read database", path, f"{name} is not an ordinary table in it")
+        if name not in ordinary or not _is_as_we_make_it(connection, schema, name, ordinary[name]):
+            raise FormatError("read database", path, f"{name} is not the ordinary table in it that it should be")
+    if _has_index_with_expressions(connection, schema):
+        # SQLite evaluates them when it deletes rows
+        raise FormatError("read database", path, "it has an index over an expression, or over a part of the rows")
     described = database.fetch_typed(
         connection,
         path,
         (str, bytes, None),
         f"SELECT role, database_id, agent_id FROM {quote(schema)}.edgeshard_database LIMIT 2",
     )
-    if len(described) != 1 or described[0][0] not in (format.SHARD, format.MASTER) or len(described[0][1]) != 16:
+    if (
+        len(described) != 1
+        or described[0][0] not in (format.SHARD, format.MASTER)
+        or len(described[0][1]) != 16
+        or len(described[0][2] or "") > files.AGENT_NAME_MAX
+    ):
         raise FormatError("read database", path, "edgeshard_database does not say what it is")
     names = database.fetch_typed(
         connection,
         path,
         (str,),
         f"SELECT DISTINCT table_name FROM {quote(schema)}.edgeshard_columns LIMIT ?",
-        (TABLES_MAX + 1,),
+        (format.TABLES_MAX + 1,),
     )
-    if len(names) > TABLES_MAX:
-        raise FormatError("read database", path, f"it has more than {TABLES_MAX} tables")
-    tables = tuple(_table(connection, schema, path, name, kinds.get(name)) for (name,) in names)
+    if len(names) > format.TABLES_MAX:
+        raise FormatError("read database", path, f"it has more than {format.TABLES_MAX} tables")
+    tables = tuple(_table(connection, schema, path, name, name in ordinary) for (name,) in names)
     role, database_id, agent_id = described[0]
     return Source(schema, path, role, database_id, agent_id, tables)
 
 
-def _table(connection: Connection, schema: str, path: str, name: str, listed: Any) -> SourceTable:
+def _ordinary_tables(connection: Connection, schema: str) -> dict[str, str]:
+    """The text of each table that is neither a view nor virtual: those have no page.
+
+    Not PRAGMA table_list, which prepares each view, and lets each virtual table run its own code.
+    """
+    listed = f"SELECT name, sql FROM {quote(schema)}.sqlite_schema WHERE type = 'table' AND rootpage > 0"
+    return dict(database.fetch(connection, listed))
+
+
+def _is_as_we_make_it(connection: Connection, schema: str, name: str, text: str) -> bool:
+    """Whether a table of the format's own has our columns, and no other that SQLite would compute."""
+    if text == format.TEXTS[name]:
+        return True
+    # whoever made it by a text of his own, such as an old version's, made the same columns
+    described = database.fetch(connection, f"PRAGMA {quote(schema)}.table_xinfo({quote(name)})")
+    columns = [(row[1], row[2], row[5], row[6]) for row in described]
+    return columns == list(_our_columns()[name])
+
+
+@lru_cache(maxsize=1)
+def _our_columns() -> dict[str, tuple[tuple[Any, ...], ...]]:
+    """The name, type, place in the primary key and hiddenness of each column of the format's own tables."""
+    connection = database.memory(format.TABLES)
+    try:
+        described = {name: database.fetch(connection, f"PRAGMA table_xinfo({quote(name)})") for name in format.NEEDED}
+        return {name: tuple((row[1], row[2], row[5], row[6]) for row in rows) for name, rows in described.items()}
+    finally:
+        connection.close()
+
+
+def _has_index_with_expressions(connection: Connection, schema: str) -> bool:
+    listed = f"SELECT name, tbl_name FROM {quote(schema)}.sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
+    for name, table in database.fetch(connection, listed):
+        columns = database.fetch(connection, f"PRAGMA {quote(schema)}.index_xinfo({quote(name)})")
+        if any(row[1] == _AN_EXPRESSION for row in columns):
+            return True
+        indexes = database.fetch(connection, f"PRAGMA {quote(schema)}.index_list({quote(table)})")
+        if any(row[1] == name and row[4] for row in indexes):
+            return True
+    return False
+
+
+def _table(connection: Connection, schema: str, path: str, name: str, is_ordinary: bool) -> SourceTable:
     def refuse(what: str) -> FormatError:
         return FormatError("read database", path, f"table {name!r:.120}: {what}")
 
     if not _NAME.fullmatch(name) or name.lower().startswith((format.PREFIX, "sqlite_")):
         raise refuse("a record table cannot have this name")
-    if listed is None or listed[2] != "table" or listed[4]:
-        raise refuse("it is not an ordinary rowid table")
+    if not is_ordinary:
+        raise refuse("it is not an ordinary table")
     rows = database.fetch_typed(
         connection,
         path,
@@ -155,10 +216,12 @@ def _actual_columns(
     """The declared type, place in the primary key, and hiddenness of each column; the key must be the rowid."""
     described = database.fetch(connection, f"PRAGMA {quote(schema)}.table_xinfo({quote(name)})")
     actual = {row[1]: (row[2], row[5], row[6]) for row in described}
+    if any(row[6] for row in described):
+        raise refuse("it has a column that SQLite computes")
     if actual.get("_id") != ("INTEGER", 1, 0) or any(row[5] for row in described if row[1] != "_id"):
         raise refuse("_id is not its INTEGER PRIMARY KEY")
     if any(row[3] == "pk" for row in database.fetch(connection, f"PRAGMA {quote(schema)}.index_list({quote(name)})")):
-        raise refuse("_id is not its rowid")  # INTEGER PRIMARY KEY DESC is not
+        raise refuse("_id is not its rowid")  # INTEGER PRIMARY KEY DESC is not, nor in a table WITHOUT ROWID
     return actual
 
 
@@ -175,8 +238,13 @@ def _index(text: str, columns: set[str]) -> tuple[str, ...] | None:
     return tuple(index) if fits and len(set(index)) == len(index) else None
 
 
-def streams_with_news(connection: Connection, source: Source) -> Iterator[SourceStream]:
+def streams_with_news(connection: Connection, source: Source) -> list[SourceStream]:
     """The streams of which the source may know more than the connection's own database does."""
+    with database.bounded(connection, database.reading_steps(connection, source.schema)):
+        return list(_streams_with_news(connection, source))
+
+
+def _streams_with_news(connection: Connection, source: Source) -> Iterator[SourceStream]:
     schema = quote(source.schema)
     held = shard_blocks(connection, source) if source.is_shard else {}
     known = (
@@ -218,7 +286,12 @@ def _stream(connection: Connection, source: Source, number: int, block: Block | 
         cause = f"it has rows of stream number {number}, which it does not list"
         raise DamagedError("read database", source.path, cause)
     stream_id, agent_id, began_at, last_seq = listed[0]
-    if len(stream_id) != 16 or (source.is_shard and agent_id != source.agent_id):
+    if (
+        len(stream_id) != 16
+        or len(agent_id) > files.AGENT_NAME_MAX
+        or len(began_at) > _TIME_MAX
+        or (source.is_shard and agent_id != source.agent_id)
+    ):
         raise DamagedError("read database", source.path, f"stream number {number} is not one that its agent can have")
     truncations = tuple(
         (Range(first, last), where)
@@ -226,10 +299,12 @@ def _stream(connection: Connection, source: Source, number: int, block: Block | 
             connection,
             source.path,
             (int, int, bytes),
-            f"SELECT first, last, database_id FROM {schema}.edgeshard_truncations WHERE stream_no = ?",
-            (number,),
+            f"SELECT first, last, database_id FROM {schema}.edgeshard_truncations WHERE stream_no = ? LIMIT ?",
+            (number, _TRUNCATIONS_MAX + 1),
         )
     )
+    if len(truncations) > _TRUNCATIONS_MAX:
+        raise DamagedError("read database", source.path, f"stream number {number} was given up too often")
     if source.is_shard:
         gone = max((item.last for item, _ in truncations), default=0)
         blocks = _beyond(block, gone)
@@ -275,7 +350,7 @@ def shard_blocks(connection: Connection, source: Source) -> dict[int, Block]:
             if not isinstance(last, int):
                 raise DamagedError("read database", source.path, f"table {table.name} has an _id that is no integer")
             number, seq = format.stream_no_of(last), format.seq_of(last)
-            if number < 1 or seq < 1:
+            if number < 1 or seq < 1 or last > upto:
                 raise DamagedError("read database", source.path, f"table {table.name} has a row with _id {last}")
             highest[number] = max(seq, highest.get(number, 0))
             upto = format.row_id(number, 0) - 1

@@ -1,0 +1,226 @@
+"""Shards as a hostile agent would make them: each function turns a sound one into a bad one."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+
+
+def edit(path: Path, *statements: str) -> None:
+    """Change a database as a stranger could, and leave no log."""
+    connection = apsw.Connection(str(path))
+    connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 0)
+    connection.pragma("writable_schema", True)
+    for statement in statements:
+        connection.execute(statement).fetchall()
+    connection.close()
+
+
+def remade(path: Path, *, page_bytes: int = 1024, encoding: str = "UTF-8") -> None:
+    """The same database with other pages, or in another encoding."""
+    old = path.with_name("old")
+    path.rename(old)
+    source, target = apsw.Connection(str(old)), apsw.Connection(str(path))
+    target.pragma("encoding", encoding)
+    target.pragma("page_size", page_bytes)
+    for name in ("application_id", "user_version"):
+        target.pragma(name, source.pragma(name))
+    for (text,) in source.execute("select sql from sqlite_schema where sql is not null").fetchall():
+        target.execute(str(text))
+    for (table,) in source.execute("select name from sqlite_schema where type = 'table'").fetchall():
+        rows = source.execute(f'select * from "{table}"').fetchall()
+        if rows:
+            target.executemany(f'insert into "{table}" values ({", ".join("?" * len(rows[0]))})', rows)
+    target.pragma("journal_mode", "WAL")
+    source.close()
+    target.close()
+    old.unlink()
+
+
+def replace_table(path: Path, name: str, columns: str, options: str = "") -> None:
+    """Give a table other columns, or options, and the rows it had as far as it still has their columns."""
+    edit(
+        path,
+        f'alter table "{name}" rename to was',
+        f'create table "{name}"({columns}) {options}',
+        f'insert or ignore into "{name}" select * from was',
+        "drop table was",
+    )
+
+
+# -- expressions ------------------------------------------------------------------------------------------------------
+
+_COSTLY = "hex(zeroblob(400000000))"
+
+
+def format_table_with_a_computed_column(path: Path) -> None:
+    replace_table(
+        path,
+        "edgeshard_streams",
+        "stream_no integer primary key, agent_id text not null, stream_id blob not null unique, began_at text, "
+        "last_seq integer not null default 0",
+    )
+    edit(
+        path,
+        "update sqlite_schema set sql = replace(sql, 'began_at text', "
+        f"'began_at text as ({_COSTLY})') where name = 'edgeshard_streams'",
+    )
+
+
+def record_table_with_another_computed_column(path: Path) -> None:
+    # not by ALTER TABLE, which evaluates it for each row
+    edit(
+        path,
+        f"update sqlite_schema set sql = replace(sql, ') STRICT', ', extra text as ({_COSTLY})) STRICT') "
+        "where name = 'agent_data'",
+    )
+
+
+def index_over_an_expression(path: Path) -> None:
+    edit(path, "create index costly on agent_data(length(data || 'x'))")
+
+
+def index_over_a_part(path: Path) -> None:
+    edit(path, "create index costly on agent_data(data) where length(data) > 1")
+
+
+def index_over_an_expression_in_a_format_table(path: Path) -> None:
+    edit(path, "create index costly on edgeshard_truncations(abs(first))")
+
+
+# -- other kinds of tables --------------------------------------------------------------------------------------------
+
+
+def table_without_rowid(path: Path) -> None:
+    replace_table(
+        path, "agent_data", "_id integer primary key, agent_id text, timestamp real, data text", "without rowid"
+    )
+
+
+def full_text_table(path: Path) -> None:
+    edit(path, "drop table agent_data", "create virtual table agent_data using fts5(_id, agent_id, timestamp, data)")
+
+
+def table_of_the_files_own_pages(path: Path) -> None:
+    edit(path, "drop table agent_data", "create virtual table agent_data using dbstat")
+
+
+def format_table_that_is_virtual(path: Path) -> None:
+    edit(
+        path,
+        "drop table edgeshard_indexes",
+        "create virtual table edgeshard_indexes using fts5(table_name, columns)",
+    )
+
+
+def format_table_without_its_key(path: Path) -> None:
+    replace_table(path, "edgeshard_streams", "stream_no integer, agent_id, stream_id, began_at, last_seq")
+
+
+# -- too much ---------------------------------------------------------------------------------------------------------
+
+
+def thousands_of_columns(path: Path) -> None:
+    edit(path, f"create table wide({', '.join(f'c{n} text' for n in range(1_990))})")
+
+
+def huge_text_of_a_table(path: Path) -> None:
+    edit(path, f"create table wide(x text default '{'x' * 2_000_000}')")
+
+
+def tables_without_number(path: Path) -> None:
+    """Each costs 50 bytes, and SQLite reads the texts of all of them in quadratic time."""
+    edit(
+        path,
+        "with recursive counted(n) as (select 1 union all select n + 1 from counted where n < 300000) "
+        "insert into sqlite_schema select 'table', 't' || n, 't' || n, 2, 'create table t' || n || '(x)' from counted",
+    )
+
+
+def giant_cell(path: Path) -> None:
+    edit(path, "update agent_data set data = cast(zeroblob(150000000) as text) where _id & 255 = 1")
+
+
+def giant_cell_in_a_format_table(path: Path) -> None:
+    edit(path, "update edgeshard_streams set began_at = cast(zeroblob(150000000) as text)")
+
+
+def time_that_is_long(path: Path) -> None:
+    edit(path, f"update edgeshard_streams set began_at = '{'9' * 100_000}'")
+
+
+def agent_with_a_long_name(path: Path) -> None:
+    name = "x" * 100_000
+    edit(
+        path, f"update edgeshard_streams set agent_id = '{name}'", f"update edgeshard_database set agent_id = '{name}'"
+    )
+
+
+def truncations_without_number(path: Path) -> None:
+    edit(
+        path,
+        "with recursive counted(n) as (select 1 union all select n + 1 from counted where n < 100000) "
+        "insert into edgeshard_truncations select 1, n, n, x'00112233445566778899aabbccddeeff' from counted",
+    )
+
+
+def pages_in_circles(path: Path) -> None:
+    """A tree of twelve levels, in which each page leads to the same next page sixteen times: 10^14 leaves in 13 KB."""
+    edit(path, "pragma wal_checkpoint(truncate)", "pragma journal_mode = delete")
+    connection = apsw.Connection(str(path))
+    sql = "select rootpage from sqlite_schema where name = 'edgeshard_columns'"
+    root = connection.execute(sql).fetchall()[0][0]
+    page_bytes = connection.pragma("page_size")
+    connection.close()
+    content = bytearray(path.read_bytes())
+    pages = len(content) // page_bytes
+    levels = 12
+    numbers = [root, *range(pages + 1, pages + levels + 1)]
+    for number, child in zip(numbers, [*numbers[1:], None], strict=True):
+        content[(number - 1) * page_bytes : number * page_bytes] = _page(page_bytes, child)
+    content[28:32] = struct.pack(">I", pages + levels)
+    path.write_bytes(content)
+
+
+def _page(page_bytes: int, child: int | None) -> bytes:
+    """A page of a table WITHOUT ROWID: a leaf of one row, or one that leads to the same child again and again."""
+    values = (b"agent_data", b"agent_id", b"text")
+    types = bytes(13 + 2 * len(value) for value in values)
+    record = bytes([1 + len(types)]) + types + b"".join(values)
+    cell = bytes([len(record)]) + record
+    cells = [cell] if child is None else [struct.pack(">I", child) + cell] * 16
+    start = page_bytes - sum(map(len, cells))
+    header = struct.pack(">BHHHB", 10 if child is None else 2, 0, len(cells), start, 0)
+    header += b"" if child is None else struct.pack(">I", child)
+    pointers = b"".join(struct.pack(">H", start + n * len(cells[0])) for n in range(len(cells)))
+    return (header + pointers).ljust(start, b"\0") + b"".join(cells)
+
+
+def utf16(path: Path) -> None:
+    remade(path, encoding="UTF-16le")
+
+
+# -- beside the database ----------------------------------------------------------------------------------------------
+
+
+def journal_to_be_played_back(path: Path, victim: Path) -> None:
+    """A hot journal that names another file as the one that its transaction is part of: old SQLites delete that."""
+    connection = apsw.Connection(str(path))
+    connection.execute("pragma wal_checkpoint(truncate)").fetchall()
+    page_bytes = connection.pragma("page_size")
+    connection.close()
+    magic = bytes.fromhex("d9d505f920a163d7")
+    header = magic + struct.pack(">IIIII", 0, 0, os.path.getsize(path) // page_bytes, 512, page_bytes)
+    name = os.fsencode(victim)
+    tail = struct.pack(">I", 0x40000000 // page_bytes + 1) + name + struct.pack(">II", len(name), sum(name)) + magic
+    path.with_name(path.name + "-journal").write_bytes(header.ljust(512, b"\0") + tail)
+
+
+def strange_names() -> Iterator[str]:
+    """File names that mean something to somebody."""
+    yield from ("file:x?mode=memory.db", "a?mode=rwc.db", "b#c.db", "%2e%2e%2fmaster.db", ":memory:.db", "a\nb.db")
+    yield from ("'; drop table agent_data; --.db", '".db', " .db", "-rf.db", "..db", "\x01.db", "é\u202e.db")
