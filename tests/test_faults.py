@@ -17,7 +17,7 @@ from edgeshard import database
 from edgeshard.errors import DiskFullError, ShardPoisonedError, StorageBusyError, StorageError, StorageIOError
 
 #: The full sweep has about 40,000 points.
-_EVERY = "61"
+_EVERY = "97"
 
 
 def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
