@@ -68,6 +68,10 @@ _MOVED: Final = (
     "its files were moved, deleted or replaced while it was open; rows written since then went to the old files. "
     "Open it anew"
 )
+_OVERWRITTEN: Final = (
+    "rows that were committed are gone from it: something wrote to it past its locks, which another SQLite library in "
+    "this process drops when it closes the file. Open it anew, and write again what is in no master"
+)
 
 
 @attrs.frozen
@@ -180,29 +184,33 @@ class Shard:
 
         Raises:
             TransactionError: a transaction of this thread was open; its rows were undone, and the shard is closed.
-            ShardPoisonedError: its files are no longer the ones that have its name; it is closed.
+            ShardPoisonedError: its files, or rows in them, are no longer there; it is closed.
         """
         with self._lock:
             if self._held is None:
                 return
             depth, self._depth = self._depth, 0
             held, self._held = self._held, None
-            is_moved = self._unusable is None and self._is_moved()  # said before, or now at the latest
+            is_usable = self._unusable is None
             self._refuse_all(self._unusable or ShardClosedError("use shard", self.path, "it was closed; open it again"))
             if isinstance(self._unusable, ShardForkedError):
                 return  # the files and the lock are the parent's
+            cause = ""
             try:
                 with database.explained("close shard", self.path):
-                    self._connection.close()
+                    try:
+                        cause = self._trouble() if is_usable and not depth else ""
+                    finally:
+                        self._connection.close()
             finally:
                 held.release()
                 for _ in range(depth):  # for each block that cannot be left any more
                     self._release()
+            if cause:  # not said before; now at the latest
+                raise ShardPoisonedError("close shard", self.path, cause)
             if depth:
                 cause = "its transaction was open, and is undone: none of the rows in it is written"
                 raise TransactionError("close shard", self.path, cause)
-            if is_moved:
-                raise ShardPoisonedError("close shard", self.path, _MOVED)
 
     def __enter__(self) -> Shard:
         return self
@@ -549,11 +557,34 @@ class Shard:
         now = monotonic()
         if now >= self._look_at:
             self._look_at = now + _LOOK_INTERVAL_S
-            if self._is_moved():
-                self._refuse_all(ShardPoisonedError("use shard", self.path, _MOVED))
-                raise ShardPoisonedError("use shard", self.path, _MOVED)
+            with database.explained("look at shard", self.path):
+                cause = self._trouble()
+            if cause:
+                self._refuse_all(ShardPoisonedError("use shard", self.path, cause))
+                raise ShardPoisonedError("use shard", self.path, cause)
         if not self._depth:
             self._check_at = self._look_at
+
+    def _trouble(self) -> str:
+        """What somebody did to the files behind our back, or ""; asked where no row is being written."""
+        if self._is_moved():
+            return _MOVED
+        return _OVERWRITTEN if not self._depth and self._has_lost_rows() else ""
+
+    def _has_lost_rows(self) -> bool:
+        """Whether our last row is neither in the file nor truncated: another connection wrote as if we had no lock."""
+        last_id = self._next_id - 1
+        if not format.seq_of(last_id) or self._next_id in (0, _TAKEN):
+            return False
+        sql = "SELECT max(last) FROM edgeshard_truncations WHERE stream_no = ?"
+        self._connection.release_memory()  # what is in our cache is not what others find
+        with database.reading(self._connection):
+            gone = database.scalar(self._connection, sql, (format.stream_no_of(last_id),)) or 0
+            names = database.fetch(self._connection, "SELECT DISTINCT table_name FROM edgeshard_columns")
+            return gone < format.seq_of(last_id) and not any(
+                database.scalar(self._connection, f"SELECT 1 FROM {quote(name)} WHERE _id = ?", (last_id,))
+                for (name,) in names
+            )
 
     def _is_moved(self) -> bool:
         """Whether the files that we write are no longer the ones that have our names."""

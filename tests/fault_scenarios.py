@@ -26,7 +26,7 @@ from edgeshard.errors import (
 from edgeshard.merge import cycle, plan
 
 #: How long the package waits for a lock here, in seconds: nobody else has one.
-_PATIENCE_S = 0.005
+_PATIENCE_S = 0.002
 
 
 @edgeshard.table(index=["n"])

@@ -40,6 +40,35 @@ with store.shard("agent") as shard:
 """
 
 
+#: The same in the middle of a transaction, while another process has the shard open: the log stays, the locks go.
+_STDLIB_IN_A_TRANSACTION = """
+import sqlite3, subprocess, sys
+import edgeshard
+store = edgeshard.Store(sys.argv[1])
+shard = store.shard("agent")
+shard.write_many({"n": n, "much": "x" * 500} for n in range(400))
+reads = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('select 1 from agent_data').fetchall()"
+reads += "; print(flush=True); sys.stdin.read()"
+reader = subprocess.Popen(
+    [sys.executable, "-c", reads, shard.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+)
+reader.stdout.readline()
+with shard.transaction():
+    for n in range(400, 450):
+        shard.write({"n": n, "much": "x" * 500})
+    other = sqlite3.connect(shard.path)
+    other.execute("select 1 from agent_data").fetchall()
+    other.close()
+    subprocess.run([sys.executable, "-m", "edgeshard.merge", sys.argv[1], "-q"], check=True)
+for use in (shard.sync, lambda: shard.write({"n": 1}), shard.close):
+    try:
+        use()
+    except edgeshard.errors.ShardPoisonedError as error:
+        print("gone from it" in str(error))
+reader.communicate()
+"""
+
+
 # -- other programs, and locks that are lost --------------------------------------------------------------------------
 
 
@@ -62,6 +91,20 @@ def test_where_nobody_came_meanwhile_even_that_is_kept(store: edgeshard.Store) -
     assert (0, "noticed") == (done.returncode, done.stdout.strip()), done.stderr
     store.merge()
     assert [*range(405)] == numbers(store)
+
+
+def test_rows_that_were_overwritten_because_another_library_dropped_the_locks_are_missed_aloud(
+    store: edgeshard.Store,
+) -> None:
+    done = python(_STDLIB_IN_A_TRANSACTION, store.root)
+    assert (0, ["True", "True"]) == (done.returncode, done.stdout.split()), done.stderr
+    with store.shard("agent") as shard:
+        shard.write({"n": 1000})
+    store.merge()
+    found = numbers(store)
+    assert [*range(400), 1000] == [n for n in found if not 400 <= n < 450]
+    assert len(found) == len(set(found))
+    assert store.verify().ok
 
 
 def test_a_handle_whose_log_was_unlinked_says_so_when_it_is_closed(store: edgeshard.Store) -> None:

@@ -13,11 +13,19 @@ import pytest
 from helpers import numbers, shard_path
 
 import edgeshard
-from edgeshard import database
-from edgeshard.errors import DiskFullError, ShardPoisonedError, StorageBusyError, StorageError, StorageIOError
+from edgeshard import database, scan
+from edgeshard.errors import (
+    DamagedError,
+    DiskFullError,
+    ShardPoisonedError,
+    StorageBusyError,
+    StorageError,
+    StorageIOError,
+)
+from edgeshard.merge import source
 
 #: The full sweep has about 40,000 points.
-_EVERY = "61"
+_EVERY = "97"
 
 
 def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -155,3 +163,26 @@ def test_a_dry_run_that_may_not_look_at_the_master_says_so(
     monkeypatch.setattr(os, "stat", refuse)
     with pytest.raises(StorageIOError, match=r"master\.db"):
         store.merge(dry_run=True)
+
+
+def test_one_failure_to_read_a_shard_does_not_set_it_aside_for_good_and_damage_is_read_twice_only(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        looks.append(1)
+        raise DamagedError("read database", "agent.db", "the database is damaged")
+
+    looks: list[int] = []
+    monkeypatch.setattr(scan, "FRESH_S", -1.0)  # what was seen is relied on at once
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+    for lasting, expected in ((False, 1), (True, 3)):
+        with monkeypatch.context() as patch:
+            patch.setattr(source, "open_source", fail)
+            for _ in range(3 if lasting else 1):
+                assert 1 == len(store.merge().quarantined)
+        assert expected == len(looks)
+        if not lasting:
+            assert (1, ()) == (store.merge(keep_empty=True).rows, store.merge(keep_empty=True).quarantined)
+            with store.shard("agent") as shard:
+                shard.write({"n": 2})

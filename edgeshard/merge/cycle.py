@@ -344,7 +344,9 @@ class Merger:
             logger.info("removed %s: its agent is gone, and the master holds its rows", job.file.path)
         elif job.problem:
             settled = scan.is_settled(job.file.state, now_ns)
-            self._memory.remember(name, Known(job.file.state, job.problem, job.lasting, settled))
+            # one failure to read may look like damage: that is believed once it is found again
+            lasting = job.lasting and self._memory.problem_of(name) == job.problem
+            self._memory.remember(name, Known(job.file.state, job.problem, lasting, settled))
         elif not job.finished:
             self._memory.remember(name, Known((), checked=job.checked))
         else:

@@ -75,6 +75,11 @@ class Memory:
         known = self._known.get(name)
         return {} if known is None else known.checked
 
+    def problem_of(self, name: str) -> str:
+        """Why a file was set aside when it was last looked into, by this process or another; or ""."""
+        known = self._known.get(name)
+        return self._persisted.get(name, ((), ""))[1] if known is None else known.problem
+
     def is_news(self, file: ShardFile) -> bool:
         """Whether a file is not as it was known to be."""
         known = self._known.get(file.name)
