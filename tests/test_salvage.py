@@ -246,8 +246,11 @@ def change_id(path: Path, seq: int, false_seq: int) -> None:
     """Let a row of the first stream have another id than it was written with, as changed bits would."""
     content = path.read_bytes()
     before, after = varint((1 << 32) + seq), varint((1 << 32) + false_seq)
-    assert (1, len(before)) == (content.count(before), len(after))
-    path.write_bytes(content.replace(before, after))
+    pages = [content[start : start + 1024] for start in range(0, len(content), 1024)]
+    leaves = [number for number, page in enumerate(pages) if page[0] == 13 and before in page]
+    assert (1, len(before)) == (len(leaves), len(after))
+    pages[leaves[0]] = pages[leaves[0]].replace(before, after)
+    path.write_bytes(b"".join(pages))
 
 
 def varint(number: int) -> bytes:
