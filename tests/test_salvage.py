@@ -124,14 +124,20 @@ def test_rows_that_the_master_has_are_not_doubled_and_rows_that_were_given_up_ar
     assert 600 == sum(map(len, other.salvage(bad).gaps)) + report.rows
 
 
-def test_large_rows_are_salvaged_where_all_their_pages_are_there(store: edgeshard.Store) -> None:
+@pytest.mark.parametrize("is_last", [False, True])
+def test_large_rows_are_salvaged_where_all_their_pages_are_there(store: edgeshard.Store, is_last: bool) -> None:
     with store.shard("bad") as shard:
         for n in range(20):
             shard.write({"n": n, "text": "x" * 5_000})
     path = shard_path(store, "bad")
     content = path.read_bytes()
-    middle = next(p for p in range(60, 80) if content[p * 1024 + 4 : p * 1024 + 1024] == b"x" * 1020)
-    overwrite(path, middle, b"\0" * 1024)
+    chained = [p for p in range(30, 60) if content[p * 1024 + 4 : p * 1024 + 50] == b"x" * 46]
+    if is_last:  # it leads on to another row's page
+        page = next(p for p in chained if content[p * 1024 : p * 1024 + 4] == bytes(4))
+        overwrite(path, page, (chained[0] + 1).to_bytes(4, "big"))
+    else:
+        page = next(p for p in chained if content[p * 1024 : p * 1024 + 4] != bytes(4))
+        overwrite(path, page, b"\0" * 1024)
     report = store.salvage(path)
     assert (19, [1]) == (report.rows, [len(gap) for gap in report.gaps])
     assert all(len(record.data["text"]) == 5_000 for record in store.read(edgeshard.AgentData))
