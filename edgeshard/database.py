@@ -91,6 +91,7 @@ _MEANING: list[tuple[type[apsw.Error], type[StorageError], str]] = [
     (apsw.CantOpenError, StorageIOError, "it cannot be opened"),
     (apsw.InterruptError, DamagedError, "reading it takes longer than reading any sound database of its size"),
     (apsw.NoMemError, StorageError, "there is not enough memory to read it"),
+    (apsw.TooBigError, StorageError, f"it has a row of more than {format.ROW_BYTES_MAX:,} bytes"),
 ]
 
 # After these the statement was refused before anything of it reached the disk: the row certainly is not there.

@@ -138,9 +138,10 @@ def test_large_rows_are_salvaged_where_all_their_pages_are_there(store: edgeshar
     else:
         page = next(p for p in chained if content[p * 1024 : p * 1024 + 4] != bytes(4))
         overwrite(path, page, b"\0" * 1024)
-    report = store.salvage(path)
+    other = edgeshard.Store(store.root.parent / "other")  # whose merge does not read the shard as well
+    report = other.salvage(path)
     assert (19, [1]) == (report.rows, [len(gap) for gap in report.gaps])
-    assert all(len(record.data["text"]) == 5_000 for record in store.read(edgeshard.AgentData))
+    assert all(len(record.data["text"]) == 5_000 for record in other.read(edgeshard.AgentData))
 
 
 def test_rows_of_tables_that_look_alike_are_told_apart_by_the_tree_they_hang_in(store: edgeshard.Store) -> None:
