@@ -10,12 +10,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import apsw
 import hostile
 import pytest
 from helpers import NOON, Reading, numbers, python, shard_path, sql
 
 import edgeshard
-from edgeshard import format
+from edgeshard import database, format
 from edgeshard.errors import RecordError
 from edgeshard.merge import copy
 from edgeshard.merge.cycle import Merger
@@ -136,6 +137,34 @@ def test_a_format_table_made_by_another_text_with_the_same_columns_is_read(store
         shard_path(store, "agent"),
         "update sqlite_schema set sql = replace(sql, '-- 16 random bytes', '-- 16 bytes') where type = 'table'",
     )
+    assert (1, ()) == (lambda done: (done.rows, done.quarantined))(store.merge())
+
+
+def test_a_shard_that_needs_more_memory_than_there_is_is_set_aside_and_tried_again(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(store, "bad", 1)
+    write(store, "good", 2)
+    real = copy._copy_statement
+
+    def without_memory(schema: str, table: SourceTable) -> str:
+        if "bad" in paths.get(schema, ""):
+            raise apsw.NoMemError("out of memory")
+        return real(schema, table)
+
+    paths: dict[str, str] = {}
+    attach = database.attach
+
+    def attach_and_note(connection: apsw.Connection, path: str, schema: str) -> None:
+        paths[schema] = path
+        attach(connection, path, schema)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "attach", attach_and_note)
+        patch.setattr(copy, "_copy_statement", without_memory)
+        ((_, reason),) = [(item.path, item.reason) for item in store.merge().quarantined]
+    assert "memory" in reason
+    assert [2] == numbers(store)
     assert (1, ()) == (lambda done: (done.rows, done.quarantined))(store.merge())
 
 
