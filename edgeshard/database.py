@@ -91,6 +91,7 @@ _MEANING: list[tuple[type[apsw.Error], type[StorageError], str]] = [
     (apsw.CantOpenError, StorageIOError, "it cannot be opened"),
     (apsw.InterruptError, DamagedError, "reading it takes longer than reading any sound database of its size"),
     (apsw.NoMemError, StorageError, "there is not enough memory to read it"),
+    (apsw.TooBigError, StorageError, f"it has a row of more than {format.ROW_BYTES_MAX:,} bytes"),
 ]
 
 # After these the statement was refused before anything of it reached the disk: the row certainly is not there.
@@ -126,9 +127,10 @@ _STEPS_BETWEEN_SIGNALS = 100_000
 #: and 300,000 that a stranger made need two minutes.
 _SCHEMA_STEPS = 200_000
 #: Steps in which what a database of no bytes holds can be read, and how many more for each byte. A row takes about ten,
-#: and has twenty bytes. Pages that point to one another in circles would keep a query busy for ever.
+#: and three for each column where it is compared; a column has a byte at least. Pages that point to one another in
+#: circles would keep a query busy for ever.
 _READING_STEPS = 20_000_000
-_READING_STEPS_A_BYTE = 4
+_READING_STEPS_A_BYTE = 8
 #: Steps between two looks at how many have been taken.
 _STEPS_BETWEEN_LOOKS = 10_000
 

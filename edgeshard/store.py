@@ -214,7 +214,7 @@ class Store:
         """Check the master: SQLite's integrity, every row against its address, and which rows are missing, and why.
 
         Args:
-            deep: read every value and each index as well, which takes several times as long.
+            deep: read every value and each index as well, which takes about three times as long.
 
         Raises:
             DamagedError: the master is damaged so much that it cannot be read.

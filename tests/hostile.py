@@ -136,17 +136,17 @@ def tables_without_number(path: Path) -> None:
     """Each costs 50 bytes, and SQLite reads the texts of all of them in quadratic time."""
     edit(
         path,
-        "with recursive counted(n) as (select 1 union all select n + 1 from counted where n < 300000) "
+        "with recursive counted(n) as (select 1 union all select n + 1 from counted where n < 100000) "
         "insert into sqlite_schema select 'table', 't' || n, 't' || n, 2, 'create table t' || n || '(x)' from counted",
     )
 
 
 def giant_cell(path: Path) -> None:
-    edit(path, "update agent_data set data = cast(zeroblob(150000000) as text) where _id & 255 = 1")
+    edit(path, "update agent_data set data = cast(zeroblob(110000000) as text) where _id & 255 = 1")
 
 
 def giant_cell_in_a_format_table(path: Path) -> None:
-    edit(path, "update edgeshard_streams set began_at = cast(zeroblob(150000000) as text)")
+    edit(path, "update edgeshard_streams set began_at = cast(zeroblob(110000000) as text)")
 
 
 def time_that_is_long(path: Path) -> None:

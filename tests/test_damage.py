@@ -430,6 +430,7 @@ def test_a_source_in_many_pieces_is_merged_in_reasonable_time(store: edgeshard.S
         store.master_path,
         f"update agent_data set _id = _id + {10**6}",
         f"update edgeshard_blocks set first_id = first_id + {10**6}",
+        f"update edgeshard_database set next_id = next_id + {10**6}",
         "delete from edgeshard_transactions",
         f"delete from agent_data where _seq % 2 = 0 and _stream = (select stream_no from edgeshard_streams where stream_id = x'{stream}')",
         "delete from edgeshard_blocks where last > 1",

@@ -10,13 +10,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import apsw
 import hostile
 import pytest
 from helpers import NOON, Reading, numbers, python, shard_path, sql
 
 import edgeshard
-from edgeshard import format
+from edgeshard import database, format
 from edgeshard.errors import RecordError
+from edgeshard.merge import copy
+from edgeshard.merge.cycle import Merger
+from edgeshard.merge.source import SourceTable
 
 #: Address space of a merger of hostile shards: about what the interpreter with its libraries needs, and 600 MB.
 MEMORY_BYTES = 1 << 30
@@ -133,6 +137,34 @@ def test_a_format_table_made_by_another_text_with_the_same_columns_is_read(store
         shard_path(store, "agent"),
         "update sqlite_schema set sql = replace(sql, '-- 16 random bytes', '-- 16 bytes') where type = 'table'",
     )
+    assert (1, ()) == (lambda done: (done.rows, done.quarantined))(store.merge())
+
+
+def test_a_shard_that_needs_more_memory_than_there_is_is_set_aside_and_tried_again(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(store, "bad", 1)
+    write(store, "good", 2)
+    real = copy._copy_statement
+
+    def without_memory(schema: str, table: SourceTable) -> str:
+        if "bad" in paths.get(schema, ""):
+            raise apsw.NoMemError("out of memory")
+        return real(schema, table)
+
+    paths: dict[str, str] = {}
+    attach = database.attach
+
+    def attach_and_note(connection: apsw.Connection, path: str, schema: str) -> None:
+        paths[schema] = path
+        attach(connection, path, schema)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "attach", attach_and_note)
+        patch.setattr(copy, "_copy_statement", without_memory)
+        ((_, reason),) = [(item.path, item.reason) for item in store.merge().quarantined]
+    assert "memory" in reason
+    assert [2] == numbers(store)
     assert (1, ()) == (lambda done: (done.rows, done.quarantined))(store.merge())
 
 
@@ -322,6 +354,34 @@ def test_rows_that_a_killed_merger_copied_are_found_equal_and_deleted(
             store.merge()
     report = store.merge(keep_empty=True)
     assert (0, 3, ()) == (report.rows, report.truncated, report.quarantined)
+
+
+def test_rows_that_a_watching_merger_copied_itself_are_not_compared_again_at_each_pass(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[str] = []
+    real = copy._count_equal
+
+    def count_equal(schema: str, table: SourceTable) -> str:
+        compared.append(table.name)
+        return real(schema, table)
+
+    monkeypatch.setattr(copy, "_count_equal", count_equal)
+    store.merge()
+    with store.shard("agent") as shard:
+        merger = Merger(store.root, service=True)
+        for n in range(3):
+            shard.write({"n": n})
+            report = merger.run(thorough=False)
+            assert (1, 0) == (report.rows, report.truncated)  # the agent is busy: its rows stay
+        assert 3 == merger.run(thorough=False).truncated
+        assert [] == compared
+        shard.write({"n": 3})
+        merger.run(thorough=False)
+        merger.abandon()
+        # another merger knows nothing of that
+        assert (0, 1) == ((report := store.merge()).rows, report.truncated)
+        assert ["agent_data"] == compared
 
 
 def test_shards_cannot_give_the_master_more_tables_and_columns_than_it_can_have(store: edgeshard.Store) -> None:

@@ -24,8 +24,8 @@ from edgeshard.ranges import Range, subtract, union
 
 #: Notes that one stream's rows were given up, each to another database, or with rows between them that were not.
 _TRUNCATIONS_MAX = 10_000
-#: Characters of a time in ISO 8601.
-_TIME_MAX = 64
+#: Characters of the time at which a stream began: it is copied into the master, whatever it is.
+_TIME_MAX = 10_000
 _ID_MAX = (1 << 63) - (1 << 33)
 #: What PRAGMA index_xinfo calls a column that is none.
 _AN_EXPRESSION = -2
