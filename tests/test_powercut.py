@@ -14,8 +14,9 @@ import apsw
 import pytest
 from powercut.campaign import Tally, play, play_one, playground
 from powercut.disk import Crash, Disk, Folder, Inode
+from powercut.found import Found, ViolationError, look, record_of
 from powercut.mutants import MUTANTS
-from powercut.oracle import Found, Oracle, ViolationError, look, record_of
+from powercut.oracle import Oracle
 
 import edgeshard
 

@@ -16,7 +16,8 @@ from edgeshard.errors import DiskFullError, MergeInProgressError, ShardInUseErro
 from edgeshard.merge import cycle, locks
 from edgeshard.shard import Durability, Shard
 
-from .oracle import Oracle, Unit, ViolationError, numbers_in, record_of
+from .found import ViolationError, numbers_in, record_of
+from .oracle import Oracle, Unit
 from .scheduler import Actor, Scheduler
 
 AGENTS = ("ann", "bob", "Cy Lin")
