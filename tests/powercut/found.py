@@ -1,4 +1,4 @@
-"""What is on the disk, read with plain SQL and through SQLite's own VFS.
+"""What rows hold, and what is on the disk: read with plain SQL, and through SQLite's own VFS.
 
 It believes nothing of edgeshard but the names of its tables.
 """
@@ -12,6 +12,7 @@ from typing import Any
 import apsw
 import attrs
 
+import edgeshard
 from edgeshard import format
 
 
@@ -27,6 +28,16 @@ class Sample:
     text: str
 
 
+@edgeshard.table(name="sample", index=["n"])
+@attrs.frozen
+class LaterSample:
+    """The same, as a later version of the agent writes it."""
+
+    n: int
+    text: str
+    twice: int | None
+
+
 def text_of(number: int) -> str:
     """What a row holds besides its number; now and then more than a page of a shard."""
     return f"row {number} " * (1, 1, 3, 8, 1, 150, 1)[number % 7]
@@ -34,7 +45,9 @@ def text_of(number: int) -> str:
 
 def record_of(number: int) -> Any:
     """The record with a number."""
-    return Sample(number, text_of(number)) if number % 3 == 0 else {"n": number, "text": text_of(number)}
+    if number % 3:
+        return {"n": number, "text": text_of(number)}
+    return LaterSample(number, text_of(number), 2 * number) if number % 2 else Sample(number, text_of(number))
 
 
 @attrs.frozen

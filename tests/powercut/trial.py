@@ -164,7 +164,7 @@ class Trial:
         ]
         if not self.settings.has_merge_lock:
             patches.append((locks, "merge_lock", workload.no_merge_lock))
-        with system.running(made), patched(patches):
+        with system.running(made), patched(patches), patched(workload.failpoints(stage)):
             yield stage, place
             for handle in stage.left_open:
                 handle.close()
