@@ -156,7 +156,6 @@ class Trial:
             scheduler,
             self.counts,
             self.settings.keep_empty,
-            self.settings.has_merge_lock,
         )
         patches: list[Patch] = [
             *self.settings.limits,

@@ -50,7 +50,6 @@ class Stage:
     scheduler: Scheduler
     counts: Counter[str]
     keep_empty: bool
-    has_merge_lock: bool
     left_open: list[Any] = attrs.Factory(list)
     commits: dict[str, set[int]] = attrs.Factory(dict)
     snapshots: dict[str, frozenset[int]] = attrs.Factory(dict)
