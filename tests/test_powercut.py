@@ -231,6 +231,20 @@ def test_the_oracle_forgives_a_power_cut_what_was_acknowledged_at_process_and_a_
         oracle.judge(empty, Crash.POWER)
 
 
+def test_the_oracle_wants_a_note_in_a_shard_of_what_it_had_and_not_of_what_a_power_cut_took_from_it() -> None:
+    for is_in_shard in (True, False):
+        oracle = Oracle()
+        unit = oracle.begin("agent", 1)
+        oracle.acknowledge(unit, "00", 1, durable=False)
+        row = {1: ("00", 1)}
+        oracle.judge(Found(row, row if is_in_shard else {}, frozenset()), Crash.POWER)
+        oracle.sync("agent")
+        nothing = Found({}, {}, frozenset())
+        expected = pytest.raises(ViolationError, match="does not say so") if is_in_shard else contextlib.nullcontext()
+        with expected:
+            oracle.restored(nothing, keep_empty=True)
+
+
 # -- mutants ----------------------------------------------------------------------------------------------------------
 
 #: For each mutant a seed, the number of a trial shortly before the one that finds it, so that CI is quick, and within

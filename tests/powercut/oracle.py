@@ -33,7 +33,8 @@ class Unit:
         numbers: the rows, in order.
         fate: what is known of it.
         durable: whether it survives power cuts, wherever it is.
-        synced: whether its shard had it durably.
+        in_shard: whether its shard had it, or a note that it gave it up, after the last crash.
+        synced: whether the shard had that durably.
         noted: whether its shard notes that it gave it up.
         reported: whether a merge reported that the master has it.
         address: the stream's id, and the seq of the first row; ("", 0) where the writer was never told.
@@ -43,6 +44,7 @@ class Unit:
     numbers: range
     fate: Fate = Fate.BEGUN
     durable: bool = False
+    in_shard: bool = True
     synced: bool = False
     noted: bool = False
     reported: bool = False
@@ -91,7 +93,8 @@ class Oracle:
         """All that the agent wrote so far survives power cuts."""
         for unit in self.units:
             if unit.agent == agent and unit.fate is Fate.HELD:
-                unit.durable = unit.synced = True
+                unit.durable = True
+                unit.synced = unit.synced or unit.in_shard
 
     def report(self, numbers: Iterable[int]) -> None:
         """A merge returned, and these rows were in the master at a commit of its own."""
@@ -130,7 +133,8 @@ class Oracle:
             if unit.fate in (Fate.BEGUN, Fate.HELD):
                 unit.fate = Fate.HELD if is_there else Fate.GONE
                 unit.durable = unit.durable or had_power_cut
-                unit.synced = unit.synced or (had_power_cut and in_shard)
+                unit.in_shard = in_shard or unit.seqs() <= found.given_up
+                unit.synced = unit.synced or (had_power_cut and unit.in_shard)
         for number in {*master, *found.shards} - self._by_number.keys():
             raise ViolationError(f"row {number} was never written")
 
