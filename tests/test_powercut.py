@@ -14,8 +14,9 @@ import apsw
 import pytest
 from powercut.campaign import Tally, play, play_one, playground
 from powercut.disk import Crash, Disk, Folder, Inode
+from powercut.found import Found, ViolationError, look, record_of
 from powercut.mutants import MUTANTS
-from powercut.oracle import Found, Oracle, ViolationError, look, record_of
+from powercut.oracle import Oracle
 
 import edgeshard
 
@@ -32,13 +33,13 @@ def campaign(*arguments: object) -> tuple[int, str]:
 
 
 def test_no_promise_is_broken_by_chains_of_power_cuts_torn_writes_and_kills() -> None:
-    code, output = campaign("--trials", 200, "--seed", 20)
+    code, output = campaign("--trials", 120, "--seed", 20)
     counts = {name: int(count.replace(",", "")) for count, name in re.findall(r"^ +([0-9,]+)  (.+)$", output, re.M)}
-    assert (0, 200, 0) == (code, counts["trials"], counts["violations"]), output
+    assert (0, 120, 0) == (code, counts["trials"], counts["violations"]), output
     for what in ("kill", "power", "torn"):
-        assert counts[f"cuts: {what}"] > 200
+        assert counts[f"cuts: {what}"] > 100
     for name in ("rows acknowledged at power", "rows acknowledged at process", "rows reported as merged"):
-        assert counts[name] > 2_000
+        assert counts[name] > 1_000
     for name in ("actors killed alone", "shards removed", "masters restored", "snapshots"):
         assert counts[name] > 0
 
@@ -179,7 +180,7 @@ HARM = {
     "a row that is lost": ("DELETE FROM sample WHERE n = 3", "is in the master in part only"),
     "a transaction that is lost": ("DELETE FROM agent_data WHERE data ->> 'n' = 4", "is lost"),
     "a row that is doubled": (
-        "INSERT INTO sample SELECT 99, _stream, 99, n, text FROM sample WHERE n = 3",
+        "INSERT INTO sample(_id, _stream, _seq, n, text) SELECT 99, _stream, 99, n, text FROM sample WHERE n = 3",
         "is in master.db twice",
     ),
     "a row that is altered": ("UPDATE sample SET text = text || '?' WHERE n = 3", "was altered"),
@@ -230,23 +231,37 @@ def test_the_oracle_forgives_a_power_cut_what_was_acknowledged_at_process_and_a_
         oracle.judge(empty, Crash.POWER)
 
 
+def test_the_oracle_wants_a_note_in_a_shard_of_what_it_had_and_not_of_what_a_power_cut_took_from_it() -> None:
+    for is_in_shard in (True, False):
+        oracle = Oracle()
+        unit = oracle.begin("agent", 1)
+        oracle.acknowledge(unit, "00", 1, durable=False)
+        row = {1: ("00", 1)}
+        oracle.judge(Found(row, row if is_in_shard else {}, frozenset()), Crash.POWER)
+        oracle.sync("agent")
+        nothing = Found({}, {}, frozenset())
+        expected = pytest.raises(ViolationError, match="does not say so") if is_in_shard else contextlib.nullcontext()
+        with expected:
+            oracle.restored(nothing, keep_empty=True)
+
+
 # -- mutants ----------------------------------------------------------------------------------------------------------
 
 #: For each mutant a seed, the number of a trial shortly before the one that finds it, so that CI is quick, and within
 #: how many it must be found, so that another SQLite may order its operations otherwise. In the comments: how many
 #: trials it took from number 0, with the seeds 1, 2 and 3.
 FOUND_WITHIN = {
-    "no new stream an opening": (3, 0, 300),  # 12, 29, 4
-    "master at NORMAL": (3, 0, 100),  # 4, 6, 4
-    "truncate before the commit": (1, 0, 100),  # 1, 3, 3
-    "truncate everything": (2, 0, 100),  # 8, 6, 9
-    "ranges in a transaction of their own": (1, 0, 100),  # 1, 3, 4
-    "no durable commit of its own before truncation": (2, 24, 500),  # 36, 27, 34
-    "OR IGNORE with a wrong range": (1, 0, 100),  # 1, 1, 1
-    "truncation is not noted": (3, 0, 100),  # 4, 7, 3
-    "a removal that syncs no folder": (2, 43, 1_000),  # 269, 46, 139
-    "a folder's own name is not synced": (1, 24, 500),  # 27, 32, 29
-    "sync at power does nothing": (4, 29, 1_000),  # ?
+    "no new stream an opening": (2, 8, 300),  # 13, 12, 21
+    "master at NORMAL": (3, 0, 300),  # 4, 13, 4
+    "truncate before the commit": (3, 0, 100),  # 2, 2, 2
+    "truncate everything": (3, 0, 100),  # 1, 5, 4
+    "ranges in a transaction of their own": (3, 0, 100),  # 2, 2, 1
+    "no durable commit of its own before truncation": (3, 0, 500),  # 4, 29, 3
+    "OR IGNORE with a wrong range": (3, 0, 100),  # 1, 1, 1
+    "truncation is not noted": (3, 0, 500),  # 4, 40, 3
+    "a removal that syncs no folder": (2, 6, 1_000),  # 33, 10, 135
+    "a folder's own name is not synced": (1, 39, 1_000),  # 43, 149, 151
+    "sync at power does nothing": (3, 17, 1_200),  # 393, more than 600, 21
 }
 
 

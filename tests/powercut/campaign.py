@@ -13,7 +13,7 @@ from pathlib import Path
 
 import attrs
 
-from . import machine
+from . import vfs
 from .trial import Trial
 
 #: Trials between two notes of where the campaign is.
@@ -80,14 +80,19 @@ class Tally:
 def playground() -> Iterator[Path]:
     """A folder for trials, in memory where there is one, and the simulated machine ready to run."""
     with (
-        tempfile.TemporaryDirectory(prefix="edgeshard-powercut-", dir=machine.shared_folder()) as folder,
-        machine.installed(),
+        tempfile.TemporaryDirectory(prefix="edgeshard-powercut-", dir=_shared_folder()) as folder,
+        vfs.installed(),
     ):
         gc.disable()  # what it closes, and when, would differ from run to run
         try:
             yield Path(folder).resolve()  # as the paths are that SQLite is given
         finally:
             gc.enable()
+
+
+def _shared_folder() -> str | None:
+    """Where files are in memory, if such a folder is known here."""
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 def play_one(folder: Path, seed: str) -> Trial:

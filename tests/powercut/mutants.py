@@ -18,8 +18,8 @@ from edgeshard.merge.plan import Block
 from edgeshard.ranges import union
 from edgeshard.shard import Shard
 
-#: (owner, name, replacement).
-Patch = tuple[Any, str, Any]
+from .machine import Patch
+
 #: What is to be called before a connection commits, by its id.
 Hooks = dict[int, Callable[[], None]]
 

@@ -1,46 +1,18 @@
-"""What was promised of each row, and what is there after each crash.
-
-It reads shards and masters with plain SQL, through SQLite's own VFS, and believes nothing of edgeshard but the names of
-its tables.
-"""
+"""What was promised of each row, against what is there after each crash."""
 
 from __future__ import annotations
 
 import enum
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-import apsw
 import attrs
 
 import edgeshard
-from edgeshard import format
 
 from .disk import Crash
-
-
-class ViolationError(Exception):
-    """A promise was broken."""
-
-
-@attrs.frozen
-class Sample:
-    """A row of the second table."""
-
-    n: int
-    text: str
-
-
-def text_of(number: int) -> str:
-    """What a row holds besides its number; now and then more than a page of a shard."""
-    return f"row {number} " * (1, 1, 3, 8, 1, 150, 1)[number % 7]
-
-
-def record_of(number: int) -> Any:
-    """The record with a number."""
-    return Sample(number, text_of(number)) if number % 3 == 0 else {"n": number, "text": text_of(number)}
+from .found import Found, ViolationError
 
 
 class Fate(enum.Enum):
@@ -61,7 +33,8 @@ class Unit:
         numbers: the rows, in order.
         fate: what is known of it.
         durable: whether it survives power cuts, wherever it is.
-        synced: whether its shard had it durably.
+        in_shard: whether its shard had it, or a note that it gave it up, after the last crash.
+        synced: whether the shard had that durably.
         noted: whether its shard notes that it gave it up.
         reported: whether a merge reported that the master has it.
         address: the stream's id, and the seq of the first row; ("", 0) where the writer was never told.
@@ -71,6 +44,7 @@ class Unit:
     numbers: range
     fate: Fate = Fate.BEGUN
     durable: bool = False
+    in_shard: bool = True
     synced: bool = False
     noted: bool = False
     reported: bool = False
@@ -83,21 +57,6 @@ class Unit:
     def refuse(self) -> None:
         """It was not written, say edgeshard, or will be undone."""
         self.fate = Fate.GONE
-
-
-@attrs.frozen
-class Found:
-    """What is on the disk.
-
-    Attributes:
-        master: the address of each row of the master, by number; None where there is no master.
-        shards: the same of all shards; rows that were given up do not count.
-        given_up: the addresses of which the shards say that they gave them up.
-    """
-
-    master: dict[int, tuple[str, int]] | None
-    shards: dict[int, tuple[str, int]]
-    given_up: frozenset[tuple[str, int]]
 
 
 class Oracle:
@@ -134,7 +93,8 @@ class Oracle:
         """All that the agent wrote so far survives power cuts."""
         for unit in self.units:
             if unit.agent == agent and unit.fate is Fate.HELD:
-                unit.durable = unit.synced = True
+                unit.durable = True
+                unit.synced = unit.synced or unit.in_shard
 
     def report(self, numbers: Iterable[int]) -> None:
         """A merge returned, and these rows were in the master at a commit of its own."""
@@ -173,7 +133,8 @@ class Oracle:
             if unit.fate in (Fate.BEGUN, Fate.HELD):
                 unit.fate = Fate.HELD if is_there else Fate.GONE
                 unit.durable = unit.durable or had_power_cut
-                unit.synced = unit.synced or (had_power_cut and in_shard)
+                unit.in_shard = in_shard or unit.seqs() <= found.given_up
+                unit.synced = unit.synced or (had_power_cut and unit.in_shard)
         for number in {*master, *found.shards} - self._by_number.keys():
             raise ViolationError(f"row {number} was never written")
 
@@ -260,99 +221,3 @@ class Oracle:
 def _fail(unit: Unit, what: str) -> NoReturn:
     numbers = f"{unit.numbers.start} to {unit.numbers.stop - 1}"
     raise ViolationError(f"rows {numbers} of agent {unit.agent}, at {unit.address}, {unit}: {what}")
-
-
-# -- reading ----------------------------------------------------------------------------------------------------------
-
-
-def look(root: Path) -> Found:
-    """Read the store in a folder that nobody uses, and that is not used any more: SQLite recovers what it opens.
-
-    Raises:
-        ViolationError: a database is damaged, a row is there twice, or is not what was written.
-    """
-    master = read_master(root / "master.db") if (root / "master.db").exists() else None
-    shards: dict[int, tuple[str, int]] = {}
-    given_up: set[tuple[str, int]] = set()
-    for path in sorted((root / "shards").glob("*.db")):
-        rows, gone = read_shard(path)
-        for number in rows.keys() & shards.keys():
-            raise ViolationError(f"row {number} is in two shards")
-        shards.update(rows)
-        given_up |= gone
-    return Found(master, shards, frozenset(given_up))
-
-
-def read_master(path: Path) -> dict[int, tuple[str, int]]:
-    """The address of each row of a master, by number."""
-    connection = _open(path)
-    try:
-        streams = dict(_fetch(connection, "SELECT stream_no, hex(stream_id) FROM edgeshard_streams"))
-        rows = _rows(connection, "_stream, _seq")
-        return _unique(path, ((number, streams[stream].lower(), seq) for number, stream, seq in rows))
-    except apsw.Error as error:
-        raise ViolationError(f"{path.name} cannot be read: {error!r}") from error
-    finally:
-        connection.close()
-
-
-def read_shard(path: Path) -> tuple[dict[int, tuple[str, int]], set[tuple[str, int]]]:
-    """The address of each row of a shard that counts, by number; and the addresses that it gave up."""
-    connection = _open(path)
-    try:
-        streams = dict(_fetch(connection, "SELECT stream_no, hex(stream_id) FROM edgeshard_streams"))
-        gone = dict(_fetch(connection, "SELECT stream_no, max(last) FROM edgeshard_truncations GROUP BY stream_no"))
-        rows = [
-            (number, format.stream_no_of(row_id), format.seq_of(row_id))
-            for number, row_id, _ in _rows(connection, "_id, 0")
-        ]
-        counting = [(number, streams[stream].lower(), seq) for number, stream, seq in rows if seq > gone.get(stream, 0)]
-        given_up = {(streams[stream].lower(), seq) for stream, last in gone.items() for seq in range(1, last + 1)}
-        return _unique(path, counting), given_up
-    except apsw.Error as error:
-        raise ViolationError(f"{path.name} cannot be read: {error!r}") from error
-    finally:
-        connection.close()
-
-
-def _open(path: Path) -> apsw.Connection:
-    return apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs="unix")
-
-
-def _fetch(connection: apsw.Connection, sql: str) -> list[tuple[Any, ...]]:
-    return connection.execute(sql).fetchall()
-
-
-def numbers_in(connection: apsw.Connection) -> list[int]:
-    """The numbers of all rows in a master."""
-    return [number for number, _, _ in _rows(connection, "0, 0", check=False)]
-
-
-def _rows(connection: apsw.Connection, columns: str, *, check: bool = True) -> list[tuple[int, Any, Any]]:
-    tables = {name for (name,) in connection.execute("SELECT DISTINCT table_name FROM main.edgeshard_columns")}
-    selects = [
-        f"SELECT {what}, {columns} FROM main.{name}"
-        for name, what in (("agent_data", "data ->> 'n', data ->> 'text'"), ("sample", "n, text"))
-        if name in tables
-    ]
-    if not selects:
-        return []
-    rows = _fetch(connection, " UNION ALL ".join(selects))
-    if check:
-        for number, text, *_ in rows:
-            if text_of(number) != text:
-                raise ViolationError(f"row {number} was altered: {text!r}")
-    return [(number, one, other) for number, _, one, other in rows]
-
-
-def _unique(path: Path, rows: Iterable[tuple[int, str, int]]) -> dict[int, tuple[str, int]]:
-    found: dict[int, tuple[str, int]] = {}
-    addresses: set[tuple[str, int]] = set()
-    for number, stream, seq in rows:
-        if number in found:
-            raise ViolationError(f"row {number} is in {path.name} twice: {found[number]}, {(stream, seq)}")
-        if (stream, seq) in addresses:
-            raise ViolationError(f"two rows of {path.name} have the address {(stream, seq)}")
-        found[number] = (stream, seq)
-        addresses.add((stream, seq))
-    return found

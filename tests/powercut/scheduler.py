@@ -14,6 +14,8 @@ import attrs
 
 #: What a step takes, in seconds of simulated time.
 STEP_S = 10e-6
+#: How probable it is that another actor goes on at a failpoint.
+FAILPOINT_CHANCE = 0.2
 
 
 class Killed(BaseException):
@@ -132,6 +134,16 @@ class Scheduler:
             self.killed += 1
             raise Killed
         if self._rng.random() < self._switch_chance:
+            self._switch(self._rng.choice(self._alive()))
+
+    def failpoint(self) -> None:
+        """Somebody else may well run now, for as long as it takes.
+
+        Raises:
+            Killed: the actor is at its end.
+        """
+        self.step()
+        if self._rng.random() < FAILPOINT_CHANCE:
             self._switch(self._rng.choice(self._alive()))
 
     def operation(self, *, sync: bool = False) -> None:

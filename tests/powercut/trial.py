@@ -18,10 +18,11 @@ import edgeshard
 from edgeshard import master, shard
 from edgeshard.merge import cycle, job, locks, plan, truncate
 
-from . import machine, workload
+from . import system, workload
 from .disk import Crash, Disk
-from .machine import Logged, Machine
-from .oracle import Oracle, ViolationError, look
+from .found import Found, ViolationError, look
+from .machine import Logged, Machine, Patch, patched
+from .oracle import Oracle
 from .scheduler import Actor, Cut, Scheduler
 from .workload import Stage
 
@@ -155,15 +156,14 @@ class Trial:
             scheduler,
             self.counts,
             self.settings.keep_empty,
-            self.settings.has_merge_lock,
         )
-        patches: list[tuple[Any, str, Any]] = [
+        patches: list[Patch] = [
             *self.settings.limits,
             (cycle, "_commit_chunk", workload.collecting(stage, cycle._commit_chunk)),
         ]
         if not self.settings.has_merge_lock:
             patches.append((locks, "merge_lock", workload.no_merge_lock))
-        with machine.running(made), machine.patched(patches):
+        with system.running(made), patched(patches), patched(workload.failpoints(stage)):
             yield stage, place
             for handle in stage.left_open:
                 handle.close()
@@ -183,7 +183,7 @@ class Trial:
         self._disk.materialise(place)
         return place
 
-    def _look(self) -> Any:
+    def _look(self) -> Found:
         place = self._place()
         try:
             return look(place / ROOT)

@@ -11,12 +11,14 @@ from typing import Any
 import attrs
 
 import edgeshard
-from edgeshard import format
+from edgeshard import database, files, format, master
 from edgeshard.errors import DiskFullError, MergeInProgressError, ShardInUseError, StorageBusyError
-from edgeshard.merge import cycle, locks
+from edgeshard.merge import copy, cycle, locks, orphans, truncate
 from edgeshard.shard import Durability, Shard
 
-from .oracle import Oracle, Unit, ViolationError, numbers_in, record_of
+from .found import ViolationError, numbers_in, record_of
+from .machine import Patch
+from .oracle import Oracle, Unit
 from .scheduler import Actor, Scheduler
 
 AGENTS = ("ann", "bob", "Cy Lin")
@@ -48,7 +50,6 @@ class Stage:
     scheduler: Scheduler
     counts: Counter[str]
     keep_empty: bool
-    has_merge_lock: bool
     left_open: list[Any] = attrs.Factory(list)
     commits: dict[str, set[int]] = attrs.Factory(dict)
     snapshots: dict[str, frozenset[int]] = attrs.Factory(dict)
@@ -184,6 +185,38 @@ def _report(stage: Stage, report: edgeshard.MergeReport) -> None:
     stage.counts["merges"] += 1
     stage.counts["shards removed"] += report.removed
     stage.oracle.report(stage.commits[stage.scheduler.running.name])
+
+
+#: Before and after these, others may go on for long: (owner, name).
+FAILPOINTS: tuple[tuple[Any, str], ...] = (
+    (copy, "copy"),
+    (cycle, "_commit_chunk"),
+    (cycle.Merger, "_clear"),
+    (truncate, "truncate"),
+    (truncate, "_note"),
+    (orphans, "remove"),
+    (orphans, "_is_spent"),
+    (database, "connect_in_place"),
+    (database, "checkpoint"),
+    (database, "empty_log"),
+    (files, "lock"),
+    (master, "open_master"),
+)
+
+
+def failpoints(stage: Stage) -> list[Patch]:
+    """What makes them so."""
+
+    def pausing(function: Callable[..., Any]) -> Callable[..., Any]:
+        def paused(*arguments: Any, **options: Any) -> Any:
+            stage.scheduler.failpoint()
+            result = function(*arguments, **options)
+            stage.scheduler.failpoint()
+            return result
+
+        return paused
+
+    return [(owner, name, pausing(getattr(owner, name))) for owner, name in FAILPOINTS]
 
 
 def collecting(stage: Stage, commit_chunk: Callable[..., None]) -> Callable[..., None]:

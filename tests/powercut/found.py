@@ -1,0 +1,158 @@
+"""What rows hold, and what is on the disk: read with plain SQL, and through SQLite's own VFS.
+
+It believes nothing of edgeshard but the names of its tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import apsw
+import attrs
+
+import edgeshard
+from edgeshard import format
+
+
+class ViolationError(Exception):
+    """A promise was broken."""
+
+
+@attrs.frozen
+class Sample:
+    """A row of the second table."""
+
+    n: int
+    text: str
+
+
+@edgeshard.table(name="sample", index=["n"])
+@attrs.frozen
+class LaterSample:
+    """The same, as a later version of the agent writes it."""
+
+    n: int
+    text: str
+    twice: int | None
+
+
+def text_of(number: int) -> str:
+    """What a row holds besides its number; now and then more than a page of a shard."""
+    return f"row {number} " * (1, 1, 3, 8, 1, 150, 1)[number % 7]
+
+
+def record_of(number: int) -> Any:
+    """The record with a number."""
+    if number % 3:
+        return {"n": number, "text": text_of(number)}
+    return LaterSample(number, text_of(number), 2 * number) if number % 2 else Sample(number, text_of(number))
+
+
+@attrs.frozen
+class Found:
+    """What is on the disk.
+
+    Attributes:
+        master: the address of each row of the master, by number; None where there is no master.
+        shards: the same of all shards; rows that were given up do not count.
+        given_up: the addresses of which the shards say that they gave them up.
+    """
+
+    master: dict[int, tuple[str, int]] | None
+    shards: dict[int, tuple[str, int]]
+    given_up: frozenset[tuple[str, int]]
+
+
+def look(root: Path) -> Found:
+    """Read the store in a folder that nobody uses, and that is not used any more: SQLite recovers what it opens.
+
+    Raises:
+        ViolationError: a database is damaged, a row is there twice, or is not what was written.
+    """
+    master = read_master(root / "master.db") if (root / "master.db").exists() else None
+    shards: dict[int, tuple[str, int]] = {}
+    given_up: set[tuple[str, int]] = set()
+    for path in sorted((root / "shards").glob("*.db")):
+        rows, gone = read_shard(path)
+        for number in rows.keys() & shards.keys():
+            raise ViolationError(f"row {number} is in two shards")
+        shards.update(rows)
+        given_up |= gone
+    return Found(master, shards, frozenset(given_up))
+
+
+def read_master(path: Path) -> dict[int, tuple[str, int]]:
+    """The address of each row of a master, by number."""
+    connection = _open(path)
+    try:
+        streams = dict(_fetch(connection, "SELECT stream_no, hex(stream_id) FROM edgeshard_streams"))
+        rows = _rows(connection, "_stream, _seq")
+        return _unique(path, ((number, streams[stream].lower(), seq) for number, stream, seq in rows))
+    except apsw.Error as error:
+        raise ViolationError(f"{path.name} cannot be read: {error!r}") from error
+    finally:
+        connection.close()
+
+
+def read_shard(path: Path) -> tuple[dict[int, tuple[str, int]], set[tuple[str, int]]]:
+    """The address of each row of a shard that counts, by number; and the addresses that it gave up."""
+    connection = _open(path)
+    try:
+        streams = dict(_fetch(connection, "SELECT stream_no, hex(stream_id) FROM edgeshard_streams"))
+        gone = dict(_fetch(connection, "SELECT stream_no, max(last) FROM edgeshard_truncations GROUP BY stream_no"))
+        rows = [
+            (number, format.stream_no_of(row_id), format.seq_of(row_id))
+            for number, row_id, _ in _rows(connection, "_id, 0")
+        ]
+        counting = [(number, streams[stream].lower(), seq) for number, stream, seq in rows if seq > gone.get(stream, 0)]
+        given_up = {(streams[stream].lower(), seq) for stream, last in gone.items() for seq in range(1, last + 1)}
+        return _unique(path, counting), given_up
+    except apsw.Error as error:
+        raise ViolationError(f"{path.name} cannot be read: {error!r}") from error
+    finally:
+        connection.close()
+
+
+def _open(path: Path) -> apsw.Connection:
+    return apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs="unix")
+
+
+def _fetch(connection: apsw.Connection, sql: str) -> list[tuple[Any, ...]]:
+    return connection.execute(sql).fetchall()
+
+
+def numbers_in(connection: apsw.Connection) -> list[int]:
+    """The numbers of all rows in a master."""
+    return [number for number, _, _ in _rows(connection, "0, 0", check=False)]
+
+
+def _rows(connection: apsw.Connection, columns: str, *, check: bool = True) -> list[tuple[int, Any, Any]]:
+    tables = {name for (name,) in connection.execute("SELECT DISTINCT table_name FROM main.edgeshard_columns")}
+    selects = [
+        f"SELECT {what}, {columns} FROM main.{name}"
+        for name, what in (("agent_data", "data ->> 'n', data ->> 'text'"), ("sample", "n, text"))
+        if name in tables
+    ]
+    if not selects:
+        return []
+    rows = _fetch(connection, " UNION ALL ".join(selects))
+    if check:
+        for number, text, *_ in rows:
+            if text_of(number) != text:
+                raise ViolationError(f"row {number} was altered: {text!r}")
+    return [(number, one, other) for number, _, one, other in rows]
+
+
+def _unique(path: Path, rows: Iterable[tuple[int, str, int]]) -> dict[int, tuple[str, int]]:
+    found: dict[int, tuple[str, int]] = {}
+    addresses: set[tuple[str, int]] = set()
+    for number, stream, seq in rows:
+        if number in found:
+            raise ViolationError(f"row {number} is in {path.name} twice: {found[number]}, {(stream, seq)}")
+        if (stream, seq) in addresses:
+            raise ViolationError(f"two rows of {path.name} have the address {(stream, seq)}")
+        found[number] = (stream, seq)
+        addresses.add((stream, seq))
+    return found
