@@ -28,6 +28,7 @@ _sync = Shard.sync
 _set_synchronous = database.set_synchronous
 _immediate = database.immediate
 _commit_chunk = cycle._commit_chunk
+_copy_each = cycle._copy_each
 _add_ranges = copy._add_ranges
 _copy_statement = copy._copy_statement
 
@@ -74,20 +75,15 @@ def master_at_normal(connection: Connection, level: str) -> None:
 
 def truncate_before_the_commit() -> list[Patch]:
     """The shards are truncated as soon as their rows are copied, and then comes the master's commit."""
-    hooks: Hooks = {}
 
-    def commit_chunk(connection: Connection, remaining: list[jobs.Job], done: Any) -> None:
+    def copy_each(connection: Connection, remaining: list[jobs.Job], done: Any, copied: Any) -> None:
         master_id = database.scalar(connection, "SELECT database_id FROM main.edgeshard_database")
+        _copy_each(connection, remaining, done, copied)
+        for job, part in copied:
+            if job.own and part.durable and not job.problem:
+                truncate.truncate(job.opened, part.durable, master_id)
 
-        def truncate_early() -> None:
-            for job in remaining:
-                if job.own and job.durable and not job.problem:
-                    truncate.truncate(job.opened, job.durable, master_id)
-
-        with _hooked(hooks, connection, truncate_early):
-            _commit_chunk(connection, remaining, done)
-
-    return [(cycle, "_commit_chunk", commit_chunk), (database, "immediate", _immediate_with(hooks))]
+    return [(cycle, "_copy_each", copy_each)]
 
 
 def truncate_everything(connection: Connection, shard: Any, durable: Any, master_id: Any) -> tuple[int, dict[int, int]]:

@@ -75,6 +75,13 @@ class Settings:
         )
 
 
+def _close(handle: edgeshard.Shard) -> None:
+    try:
+        handle.close()
+    except edgeshard.ShardPoisonedError as error:  # it misses what it wrote
+        raise ViolationError(str(error)) from error
+
+
 class Trial:
     """A trial and its outcome.
 
@@ -166,7 +173,7 @@ class Trial:
         with system.running(made), patched(patches), patched(workload.failpoints(stage)):
             yield stage, place
             for handle in stage.left_open:
-                handle.close()
+                _close(handle)
             gc.collect(0)
         self.log += made.log
         self._now_s = scheduler.now_s + 10.0
