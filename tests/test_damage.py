@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import apsw
@@ -311,6 +312,28 @@ def test_a_shard_that_vanishes_during_the_merge_is_left_to_whoever_removed_it(
     report = store.merge()
     assert (1, ()) == (report.rows, report.quarantined)
     assert not shard_path(store, "a").exists()
+
+
+def test_a_shard_that_keeps_a_transaction_from_beginning_is_set_aside_and_the_others_merge(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for agent in ("a", "b", "c"):
+        write(store, agent, 1)
+    real = database.immediate
+
+    @contextlib.contextmanager
+    def refusing(connection: apsw.Connection) -> Iterator[None]:
+        # as SQLite does where a shard was replaced while it was attached, and is read beside the log of the other
+        if any(path == str(shard_path(store, "b")) for _, _, path in connection.execute("PRAGMA database_list")):
+            raise apsw.CorruptError
+        with real(connection):
+            yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "immediate", refusing)
+        report = store.merge()
+    assert (2, [str(shard_path(store, "b"))]) == (report.rows, [item.path for item in report.quarantined])
+    assert (1, ()) == ((again := store.merge()).rows, again.quarantined)
 
 
 def test_a_shard_that_somebody_locks_is_soon_left_for_the_next_merge(store: edgeshard.Store) -> None:

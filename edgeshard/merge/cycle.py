@@ -401,13 +401,34 @@ def _copy_chunk(connection: Connection, remaining: list[Job], done: _Pass) -> li
         What was copied of which source; None where one of them spoilt the transaction.
     """
     copied: list[tuple[Job, copy.Copied]] = []
+    database.set_patience(connection, database.BUSY_TIMEOUT_S)
     try:
-        database.set_patience(connection, database.BUSY_TIMEOUT_S)
-        with database.immediate(connection):
+        with contextlib.ExitStack() as transaction:
+            try:
+                transaction.enter_context(database.immediate(connection))
+            except database.OF_THE_DATA as error:
+                _blame_sources(connection, remaining, error)
+                return []
             _copy_each(connection, remaining, done, copied)
     except _SpoiltTransactionError:
         return None
     return copied
+
+
+def _blame_sources(connection: Connection, remaining: list[Job], error: Exception) -> None:
+    """Set all sources aside, of which one keeps a transaction from beginning; each is then tried by itself.
+
+    BEGIN looks into each attached database, and does not say which of them it cannot read. One that is replaced while
+    it is attached may be read beside the log of the other.
+
+    Raises:
+        Exception: what is wrong, where the master cannot be read either, or is locked.
+    """
+    if isinstance(error, database.BUSY):
+        raise error
+    database.scalar(connection, "SELECT generation FROM main.edgeshard_database")
+    for job in remaining:
+        job.blame(error)
 
 
 def _copy_each(
