@@ -176,7 +176,8 @@ class Oracle:
                 # a power cut may have taken from the shard what was not synced, and only the lost master had it
                 if unit.synced and keep_empty and not unit.noted:
                     _fail(unit, "was given up by its shard, which does not say so")
-            unit.reported = unit.reported and unit.numbers[0] in master
+            if unit.numbers[0] not in master:  # its shard alone has it now, durably or not
+                unit.reported, unit.durable = False, unit.synced
 
     # -- at the end ---------------------------------------------------------------------------------------------------
 
