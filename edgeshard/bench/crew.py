@@ -17,6 +17,8 @@ or, at any time, ``Failed``. When the bench dies, the crew reads the end of its 
 from __future__ import annotations
 
 import contextlib
+import gc
+import importlib
 import multiprocessing
 import os
 import pickle
@@ -156,6 +158,9 @@ def main() -> None:
 
     sys.path[:] = hear()
     place, workload = hear()
+    for name in place.modules:
+        importlib.import_module(name)
+    gc.freeze()  # a collection in an agent would copy each page of what it shares with us
     readers = 0 if workload.rate is None else 1  # how old what a reader sees is means something only at a pace
     hands = [_hire(place, workload, number) for number in range(workload.agents + readers)]
     orders: queue.SimpleQueue[Any] = queue.SimpleQueue()

@@ -57,6 +57,10 @@ class Reader(Protocol):
 class Place(Protocol):
     """Where agents and readers find a system. It is sent to their processes, and holds nothing open."""
 
+    @property
+    def modules(self) -> Sequence[str]:
+        """What their parent imports, so that not each of them has to."""
+
     def open_writer(self, agent: int) -> Writer:
         """Open the system for one agent, in its own process."""
 

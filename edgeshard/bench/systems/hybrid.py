@@ -63,6 +63,11 @@ class HybridPlace:
     library: Path
     results: Place
 
+    @property
+    def modules(self) -> Sequence[str]:
+        """What the system for results needs."""
+        return self.results.modules
+
     def open_writer(self, agent: int) -> Writer:
         """Open both for an agent."""
         return HybridWriter(self.library, self.results.open_writer(agent))

@@ -15,7 +15,7 @@ import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import attrs
 
@@ -123,6 +123,8 @@ class PostgresPlace:
 
     conninfo: str
     durability: Durability
+
+    modules: ClassVar[Sequence[str]] = ("psycopg", "psycopg_pool")
 
     def open_writer(self, agent: int) -> Writer:  # noqa: ARG002  # all of them write into one table
         """Connect an agent."""

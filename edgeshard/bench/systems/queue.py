@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import attrs
 
@@ -80,6 +80,8 @@ class QueuePlace:
 
     url: str
     path: Path
+
+    modules: ClassVar[Sequence[str]] = ("redis",)
 
     def open_writer(self, agent: int) -> Writer:  # noqa: ARG002  # all of them append to one stream
         """Connect an agent."""

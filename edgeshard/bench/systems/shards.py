@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import attrs
 
@@ -44,6 +44,8 @@ class ShardPlace:
 
     root: Path
     durability: Durability
+
+    modules: ClassVar[Sequence[str]] = ()
 
     def open_writer(self, agent: int) -> Writer:
         """Open an agent's shard."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import attrs
 
@@ -54,6 +54,8 @@ class DefaultPlace:
     """A SQLite file."""
 
     path: Path
+
+    modules: ClassVar[Sequence[str]] = ()
 
     def open_writer(self, agent: int) -> Writer:  # noqa: ARG002  # all of them write into one file
         """Open it for an agent."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import attrs
 
@@ -88,6 +88,8 @@ class TunedPlace:
 
     path: Path
     durability: Durability
+
+    modules: ClassVar[Sequence[str]] = ()
 
     def open_writer(self, agent: int) -> Writer:  # noqa: ARG002  # all of them write into one file
         """Open it for an agent."""

@@ -1,0 +1,154 @@
+"""Which measurements are made, and in which order: systems take turns, and who goes first changes each round."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from edgeshard.bench.crew import AgentError
+from edgeshard.bench.measure import Measurement, measure
+from edgeshard.bench.system import NotRunError, Setting
+from edgeshard.bench.systems import SYSTEMS
+from edgeshard.bench.workload import DURABILITIES, Workload
+
+#: What each agent offers where a pace is asked for, in rows a second.
+PACE: Final = 200.0
+_SHORT_S: Final = 1.0
+_SHORT_PACED_S: Final = 3.0
+_FULL_S: Final = 3.0
+_AGENTS: Final = (1, 4, 10, 16, 100)
+
+
+@attrs.frozen
+class Plan:
+    """What is measured.
+
+    Attributes:
+        systems: by name, as in `SYSTEMS`.
+        rounds: how often each workload is measured, for each system.
+        workloads: what is asked of them.
+    """
+
+    systems: tuple[str, ...]
+    rounds: int
+    workloads: tuple[Workload, ...]
+
+    @property
+    def steps(self) -> int:
+        """How many measurements that makes."""
+        return len(self.systems) * self.rounds * len(self.workloads)
+
+
+@attrs.frozen
+class Step:
+    """One measurement of a plan, or why there is none.
+
+    Attributes:
+        workload: what was asked.
+        system: of whom.
+        number: in which round, from 0.
+        found: what was measured.
+        not_run: why the system could not be run.
+        failure: how it failed.
+    """
+
+    workload: Workload
+    system: str
+    number: int
+    found: Measurement | None = None
+    not_run: str = ""
+    failure: str = ""
+
+
+@attrs.frozen
+class Servers:
+    """Servers of the user's, instead of those that are started."""
+
+    postgres: str | None = None
+    redis: str | None = None
+
+
+def short_workloads() -> tuple[Workload, ...]:
+    """What is measured where nothing else is asked for."""
+    return (
+        *(Workload("process", agents, length_s=_SHORT_S) for agents in (1, 10, 100)),
+        Workload("process", 100, rate=PACE, length_s=_SHORT_PACED_S),
+        Workload("power", 16, commit_rows=100, length_s=_SHORT_S),
+    )
+
+
+def full_workloads() -> Iterator[Workload]:
+    """All of it."""
+    for durability in DURABILITIES:
+        for commit_rows in (1, 100):
+            for agents in _AGENTS:
+                yield Workload(durability, agents, commit_rows=commit_rows, length_s=_FULL_S)
+        for payload_bytes in (1_000, 10_000):
+            for commit_rows in (1, 100):
+                yield Workload(
+                    durability, 16, commit_rows=commit_rows, payload_bytes=payload_bytes, length_s=_FULL_S
+                )
+        for agents in _AGENTS:
+            yield Workload(durability, agents, rate=PACE, length_s=2 * _FULL_S)
+
+
+def run(plan: Plan, servers: Servers, folder: str | None, about_to: Callable[[Step, int], None]) -> Iterator[Step]:
+    """Measure all of a plan.
+
+    Args:
+        plan: what to measure.
+        servers: the user's, where some are given.
+        folder: on whose disk to measure; None: where temporary files are.
+        about_to: called before each measurement, with an empty step and how many were made before.
+    """
+    absent: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="edgeshard-bench-", dir=folder) as made:
+        scratch = Path(os.path.realpath(made))
+        scratch.chmod(0o711)  # a server that does not run as us has to reach its own folder below
+        for number, step in enumerate(_steps(plan)):
+            about_to(step, number)
+            if step.system in absent:
+                yield attrs.evolve(step, not_run=absent[step.system])
+                continue
+            done = _measured(step, scratch, servers)
+            if done.not_run:
+                absent[step.system] = done.not_run
+            yield done
+
+
+def _steps(plan: Plan) -> Iterator[Step]:
+    for workload in plan.workloads:
+        for number in range(plan.rounds):
+            for system in rotated(plan.systems, number):
+                yield Step(workload, system, number)
+
+
+def rotated(names: Sequence[str], turns: int) -> list[str]:
+    """The names, beginning with another one each turn."""
+    start = turns % len(names)
+    return [*names[start:], *names[:start]]
+
+
+def _measured(step: Step, scratch: Path, servers: Servers) -> Step:
+    setting = Setting(
+        folder=scratch / f"run-{time.monotonic_ns()}",
+        durability=step.workload.durability,
+        agents=step.workload.agents,
+        cache=scratch,
+        postgres=servers.postgres,
+        redis=servers.redis,
+    )
+    try:
+        return attrs.evolve(step, found=measure(step.system, setting, step.workload))
+    except NotRunError as error:
+        return attrs.evolve(step, not_run=str(error))
+    except AgentError as error:
+        return attrs.evolve(step, failure=str(error).strip())
+
+

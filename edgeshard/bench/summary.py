@@ -1,0 +1,120 @@
+"""Many measurements of one system under one workload, as medians and their spread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from statistics import median
+
+import attrs
+
+from edgeshard.bench.account import Account
+from edgeshard.bench.campaign import Step
+from edgeshard.bench.measure import Measurement, Waits
+from edgeshard.bench.workload import Workload
+
+
+@attrs.frozen
+class Figure:
+    """A figure over the rounds."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Figure:
+        """The figure of one value a round."""
+        ordered = sorted(values)
+        return cls(median(ordered), ordered[0], ordered[-1])
+
+
+@attrs.frozen
+class Line:
+    """What one system did under one workload.
+
+    Attributes:
+        workload: what was asked.
+        system: of whom.
+        rounds: how often it was measured.
+        figures: by the names that `figures_of` gives; what does not apply is left out.
+        account: what became of all rows of all rounds.
+        trouble: why it was not run, or how it failed; "" where it was measured.
+        is_failure: whether it failed, and was not merely not run.
+    """
+
+    workload: Workload
+    system: str
+    rounds: int
+    figures: dict[str, Figure]
+    account: Account
+    trouble: str = ""
+    is_failure: bool = False
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing failed, and every row is there once."""
+        return not self.is_failure and self.account.is_exact
+
+
+def lines_of(steps: Iterable[Step]) -> list[Line]:
+    """A line for each workload and system, in the order of their first steps."""
+    grouped: dict[tuple[Workload, str], list[Step]] = {}
+    for step in steps:
+        grouped.setdefault((step.workload, step.system), []).append(step)
+    order = list(dict.fromkeys(system for _, system in grouped))
+    place = {workload: number for number, workload in enumerate(dict.fromkeys(workload for workload, _ in grouped))}
+    ordered = sorted(grouped, key=lambda key: (place[key[0]], order.index(key[1])))
+    return [_line(workload, system, grouped[workload, system]) for workload, system in ordered]
+
+
+def _line(workload: Workload, system: str, steps: list[Step]) -> Line:
+    measured = [step.found for step in steps if step.found is not None]
+    troubled = [step for step in steps if step.found is None]
+    figures: dict[str, list[float]] = {}
+    for one in measured:
+        for name, value in figures_of(one, workload):
+            figures.setdefault(name, []).append(value)
+    total = sum((one.account for one in measured), Account(0))
+    summed = {name: Figure.of(values) for name, values in figures.items()}
+    if not troubled:
+        return Line(workload, system, len(measured), summed, total)
+    failed = [step for step in troubled if step.failure]
+    trouble = f"failed: {_last_line(failed[0].failure)}" if failed else f"not run: {troubled[0].not_run}"
+    return Line(workload, system, len(measured), summed, total, trouble, bool(failed))
+
+
+def _last_line(text: str) -> str:
+    return text.splitlines()[-1]
+
+
+def figures_of(found: Measurement, workload: Workload) -> Iterator[tuple[str, float]]:
+    """The figures of one measurement, by name; units are last in the names."""
+    payload_bytes = found.rows * workload.payload_bytes
+    yield "rows_per_s", found.rows_per_s
+    yield "acknowledged_rows_per_s", found.rows / found.written_s
+    yield from _waits("commit", found.commits)
+    yield from _waits("behind", found.behind)
+    yield from _waits("stale", found.stale)
+    yield "slowest_agent_share", found.slowest_agent
+    yield "refused", found.refused
+    yield "disk_bytes", found.disk_bytes
+    if found.on_pace is not None:
+        yield "agents_on_pace", found.on_pace
+    if found.cpu_s is not None:
+        yield "cpu_s_per_million_rows", found.cpu_s / found.rows * 1e6
+    if found.written_bytes is not None:
+        yield "written_bytes_per_payload_byte", found.written_bytes / payload_bytes
+    if found.device_bytes is not None:
+        yield "device_bytes_per_payload_byte", found.device_bytes / payload_bytes
+    if found.memory_bytes is not None:
+        yield "memory_bytes", found.memory_bytes
+    if found.server_peak_bytes is not None:
+        yield "server_peak_bytes", found.server_peak_bytes
+
+
+def _waits(name: str, found: Waits | None) -> Iterator[tuple[str, float]]:
+    if found is not None:
+        yield f"{name}_p50_s", found.p50_s
+        yield f"{name}_p99_s", found.p99_s
+        yield f"{name}_p999_s", found.p999_s
+        yield f"{name}_worst_s", found.worst_s
