@@ -143,7 +143,7 @@ class _Agent:
         self._next += self._workload.commit_rows
         return True
 
-    def _next_commit(self) -> Callable[[], None]:
+    def _next_commit(self) -> Callable[[], object]:
         count, length = self._workload.commit_rows, self._workload.payload_bytes
         agent, now_ns = self._number, time.monotonic_ns()
         if count == 1:

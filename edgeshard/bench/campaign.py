@@ -14,7 +14,6 @@ import attrs
 from edgeshard.bench.crew import AgentError
 from edgeshard.bench.measure import Measurement, measure
 from edgeshard.bench.system import NotRunError, Setting
-from edgeshard.bench.systems import SYSTEMS
 from edgeshard.bench.workload import DURABILITIES, Workload
 
 #: What each agent offers where a pace is asked for, in rows a second.
@@ -30,7 +29,7 @@ class Plan:
     """What is measured.
 
     Attributes:
-        systems: by name, as in `SYSTEMS`.
+        systems: by name, as in `systems.SYSTEMS`.
         rounds: how often each workload is measured, for each system.
         workloads: what is asked of them.
     """
@@ -91,9 +90,7 @@ def full_workloads() -> Iterator[Workload]:
                 yield Workload(durability, agents, commit_rows=commit_rows, length_s=_FULL_S)
         for payload_bytes in (1_000, 10_000):
             for commit_rows in (1, 100):
-                yield Workload(
-                    durability, 16, commit_rows=commit_rows, payload_bytes=payload_bytes, length_s=_FULL_S
-                )
+                yield Workload(durability, 16, commit_rows=commit_rows, payload_bytes=payload_bytes, length_s=_FULL_S)
         for agents in _AGENTS:
             yield Workload(durability, agents, rate=PACE, length_s=2 * _FULL_S)
 
@@ -150,5 +147,3 @@ def _measured(step: Step, scratch: Path, servers: Servers) -> Step:
         return attrs.evolve(step, not_run=str(error))
     except AgentError as error:
         return attrs.evolve(step, failure=str(error).strip())
-
-

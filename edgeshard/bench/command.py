@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
@@ -85,7 +86,9 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = made.add_argument_group("what to measure")
-    what.add_argument("--full", action="store_true", help="all workloads, in both classes, three rounds of three seconds")
+    what.add_argument(
+        "--full", action="store_true", help="all workloads, in both classes, three rounds of three seconds"
+    )
     what.add_argument("--systems", nargs="+", choices=SYSTEMS, metavar="NAME", help="these systems (default: all)")
     what.add_argument(
         "--class",
@@ -101,12 +104,17 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--length", type=_positive, metavar="S", help="for how long the agents write (1; paced 3)")
     what.add_argument("--rounds", type=_count, metavar="N", help="how often each is measured (2; --full 3)")
     where = made.add_argument_group("where")
-    where.add_argument("--dir", metavar="FOLDER", help="measure on this folder's disk (default: that of temporary files)")
-    where.add_argument("--postgres", metavar="DSN", help="a PostgreSQL server (default: start one, in a folder of its own)")
+    where.add_argument(
+        "--dir", metavar="FOLDER", help="measure on this folder's disk (default: that of temporary files)"
+    )
+    where.add_argument(
+        "--postgres", metavar="DSN", help="a PostgreSQL server (default: start one, in a folder of its own)"
+    )
     where.add_argument("--redis", metavar="URL", help="a server that speaks Redis' protocol (default: start one)")
     shown = made.add_argument_group("what to show")
     shown.add_argument("--json", metavar="FILE", help="write all figures to a file")
     shown.add_argument("--html", metavar="FILE", help="write a report with plots, in one file")
+    shown.add_argument("--show", metavar="FILE", help="measure nothing: show what --json wrote, --html too")
     shown.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     return made
 
@@ -134,29 +142,40 @@ def _run(options: argparse.Namespace) -> int:
     if options.dir is not None and not os.path.isdir(options.dir):
         print(f"{_NAME}: {options.dir}: there is no such folder", file=sys.stderr)
         return exits.CONFIGURATION
+    if options.show is not None:
+        return _show(options)
     plan, servers = plan_of(options), Servers(options.postgres, options.redis)
     where = machine()
     progress = Progress(sys.stderr, plan.steps, is_quiet=options.quiet)
-    steps: list[Step] = []
     try:
-        for step in campaign.run(plan, servers, options.dir, progress):
-            steps.append(step)
+        steps = list(campaign.run(plan, servers, options.dir, progress))
     finally:
         progress.end()
     lines = summary.lines_of(steps)
-    print(report(where, lines))
-    _write_files(options, where, steps, lines)
-    return exits.DONE if all(line.is_sound for line in lines) else exits.INCOMPLETE
-
-
-def _write_files(options: argparse.Namespace, where: Machine, steps: list[Step], lines: list[Line]) -> None:
     command = shlex.join(["python", "-m", "edgeshard.bench", *sys.argv[1:]])
     if options.json is not None:
         export.write(options.json, export.dumps(export.as_dict(where, command, steps, lines)))
+    return _tell(options, where, command, lines)
+
+
+def _show(options: argparse.Namespace) -> int:
+    text = Path(options.show).read_text(encoding="utf-8")
+    try:
+        where, command, lines = export.load(text)
+    except (ValueError, KeyError, TypeError) as error:
+        print(f"{_NAME}: {options.show}: not what --json writes: {error}", file=sys.stderr)
+        return exits.FAILED
+    return _tell(options, where, command, lines)
+
+
+def _tell(options: argparse.Namespace, where: Machine, command: str, lines: list[Line]) -> int:
+    """Print the report, and write the page where it is asked for; the exit code."""
+    print(report(where, lines))
     if options.html is not None:
         from edgeshard.bench import page
 
         export.write(options.html, page.page(where, command, lines))
+    return exits.DONE if all(line.is_sound for line in lines) else exits.INCOMPLETE
 
 
 def plan_of(options: argparse.Namespace) -> Plan:
@@ -174,7 +193,10 @@ def plan_of(options: argparse.Namespace) -> Plan:
 
 def _workloads(options: argparse.Namespace) -> Iterable[Workload]:
     chosen = itertools.product(
-        options.classes or ["process"], options.commit_rows or [1], options.payload or [100], options.agents or [1, 10, 100]
+        options.classes or ["process"],
+        options.commit_rows or [1],
+        options.payload or [100],
+        options.agents or [1, 10, 100],
     )
     for durability, commit_rows, payload_bytes, agents in chosen:
         length_s = options.length or (1.0 if options.rate is None else 3.0)

@@ -214,11 +214,12 @@ def _ask_all(hands: list[tuple[int, Any]]) -> list[Any]:
     answers: dict[int, Any] = {}
     waiting = {hand: number for number, (_, hand) in enumerate(hands)}
     while waiting:
-        for hand in connections.wait(list(waiting), PATIENCE_S) or [None]:
-            if hand is None:
-                raise AgentError(f"{len(waiting)} agents do not answer for {PATIENCE_S:g} s")
+        heard: list[Any] = connections.wait(list(waiting), PATIENCE_S)
+        if not heard:
+            raise AgentError(f"{len(waiting)} agents do not answer for {PATIENCE_S:g} s")
+        for hand in heard:
             try:
-                answer = hand.recv()  # type: ignore[union-attr]  # a connection, as we gave it
+                answer = hand.recv()
             except EOFError as error:
                 raise AgentError("an agent died") from error
             if isinstance(answer, BaseException):

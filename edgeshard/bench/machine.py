@@ -51,8 +51,8 @@ class Machine:
         quiet = "" if self.is_quiet else " (the machine was NOT quiet)"
         versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
         return (
-            f"{self.processors} × {self.processor}{memory}, {self.system}; {self.begun}, load {self.load:.1f}{quiet}; "
-            f"{versions}"
+            f"{self.processors} processors, {self.processor}{memory}, {self.system}; "
+            f"{self.begun}, load {self.load:.1f}{quiet}; {versions}"
         )
 
 

@@ -16,6 +16,9 @@ SURVIVES: Final = {
     "power": "what is acknowledged survives a power cut",
 }
 
+#: Stands for a figure that does not apply, or of which nothing is known.
+NONE: Final = "-"
+
 Column = tuple[str, Callable[[Line], str]]
 
 
@@ -58,10 +61,8 @@ def tables(lines: Iterable[Line]) -> Iterator[str]:
 
 def table(lines: Sequence[Line]) -> str:
     """One table."""
-    columns = list(_columns(paced=lines[0].workload.rate is not None))
-    heads = [head for head, _ in columns]
-    body = [_cells(line, columns) for line in lines]
-    return grid(heads, body)
+    columns = columns_of(lines)
+    return grid([head for head, _ in columns], [cells_of(line, columns) for line in lines])
 
 
 def grid(heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
@@ -77,6 +78,11 @@ def grid(heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
     rule = ["-" * width if place < 2 else "-" * (width - 1) + ":" for place, width in enumerate(widths)]
     return "\n".join([row(heads), row(rule), *map(row, body)])
+
+
+def columns_of(lines: Sequence[Line]) -> list[Column]:
+    """The columns for lines of one kind."""
+    return list(_columns(paced=lines[0].workload.rate is not None))
 
 
 def _columns(*, paced: bool) -> Iterator[Column]:
@@ -98,14 +104,15 @@ def _columns(*, paced: bool) -> Iterator[Column]:
     yield "rows there", lambda line: str(line.account)
 
 
-def _cells(line: Line, columns: Sequence[Column]) -> list[str]:
+def cells_of(line: Line, columns: Sequence[Column]) -> list[str]:
+    """A line of a table."""
     if line.rounds:
         cells = [cell(line) for _, cell in columns]
         if line.trouble:
             cells[-1] = line.trouble
         return cells
     first = [cell(line) for _, cell in columns[:2]]
-    return [*first, *("–" for _ in columns[2:-1]), line.trouble]
+    return [*first, *(NONE for _ in columns[2:-1]), line.trouble]
 
 
 def _rate(line: Line) -> str:
@@ -117,7 +124,7 @@ def _rate(line: Line) -> str:
 def _time_of(name: str) -> Callable[[Line], str]:
     def cell(line: Line) -> str:
         figure = line.figures.get(name)
-        return "–" if figure is None else duration(figure.median)
+        return NONE if figure is None else duration(figure.median)
 
     return cell
 
@@ -137,24 +144,29 @@ def _figure(line: Line, name: str) -> Figure | None:
 
 def _plain(line: Line, name: str, form: str) -> str:
     figure = _figure(line, name)
-    return "–" if figure is None else form.format(figure.median)
+    return NONE if figure is None else form.format(figure.median)
 
 
 def _count(line: Line, name: str) -> str:
     figure = _figure(line, name)
-    return "–" if figure is None else f"{figure.median:g} of {line.workload.agents}"
+    return NONE if figure is None else f"{figure.median:g} of {line.workload.agents}"
 
 
 def _bytes(line: Line, name: str) -> str:
     figure = _figure(line, name)
-    return "–" if figure is None else size(figure.median)
+    return NONE if figure is None else size(figure.median)
 
 
 def guarantees(systems: Iterable[str], durabilities: Iterable[str]) -> str:
-    """What each system gives for each durability, in its own terms."""
+    """What each system gives for each durability, in its own terms, as a table."""
+    return grid(*guarantees_of(systems, durabilities))
+
+
+def guarantees_of(systems: Iterable[str], durabilities: Iterable[str]) -> tuple[list[str], list[list[str]]]:
+    """The head and the body of that table."""
     classes = list(durabilities)
     body = [[SYSTEMS[name].title, *(SYSTEMS[name].guarantee[one] for one in classes)] for name in systems]
-    return grid(["system", *classes], body)
+    return ["system", *classes], body
 
 
 NOTES: Final = """\

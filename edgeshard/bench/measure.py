@@ -1,10 +1,10 @@
 """One measurement: one system, one workload.
 
-    1. Start the system, and the agents; each connects and writes a first commit, which is compared but not timed.
-    2. All begin at one moment, and write for the workload's time. A commit that is under way then is finished.
-    3. Wait until every row is in the final database. *The time ends here*, and processes are looked at.
-    4. Hear what the agents measured, let them close, read all rows back, and compare each.
-    5. Stop the system, and see what is left on the disk.
+1. Start the system, and the agents; each connects and writes a first commit, which is compared but not timed.
+2. All begin at one moment, and write for the workload's time. A commit that is under way then is finished.
+3. Wait until every row is in the final database. *The time ends here*, and processes are looked at.
+4. Hear what the agents measured, let them close, read all rows back, and compare each.
+5. Stop the system, and see what is left on the disk.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """What each of the compared systems must do, in the order in which it is asked to.
 
-    start                     make its files, start its servers
-    place.open_writer         in each agent's process; then write, again and again
-    place.open_reader         in a reader's process, where staleness is measured
-    finish                    return when every acknowledged row is where any reader finds it
-    read_back                 all rows
-    stop                      end its servers
+start                     make its files, start its servers
+place.open_writer         in each agent's process; then write, again and again
+place.open_reader         in a reader's process, where staleness is measured
+finish                    return when every acknowledged row is where any reader finds it
+read_back                 all rows
+stop                      end its servers
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class Writer(Protocol):
     Both raise BusyError where the system refused; the agent then tries again.
     """
 
-    def write(self, row: Result) -> None:
+    def write(self, row: Result, /) -> object:
         """Write one row in a commit of its own."""
 
-    def write_many(self, rows: Sequence[Result]) -> None:
+    def write_many(self, rows: Sequence[Result], /) -> object:
         """Write rows in one commit."""
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """A hybrid: agents look patterns up in a SQLite library that is only read, and write results to another system.
 
-The library has 25 patterns, and every agent opens its file read-only: readers do not wait for each other. Each row costs
-one look-up by id, whose time belongs to the commit's.
+The library has 25 patterns, and every agent opens its file read-only: readers do not wait for each other. Each row
+costs one look-up by id, whose time belongs to the commit's.
 """
 
 from __future__ import annotations

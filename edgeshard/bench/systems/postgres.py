@@ -38,8 +38,8 @@ _TABLE: Final = f"{_SCHEMA}.result"
 _MAKE: Final = (
     f"DROP SCHEMA IF EXISTS {_SCHEMA} CASCADE",
     f"CREATE SCHEMA {_SCHEMA}",
-    f"CREATE TABLE {_TABLE}(id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "
-    "agent integer, number integer, at_ns bigint, payload text)",
+    f"""CREATE TABLE {_TABLE}(id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    agent integer, number integer, at_ns bigint, payload text)""",
 )
 _INSERT: Final = f"INSERT INTO {_TABLE}(agent, number, at_ns, payload) VALUES (%s, %s, %s, %s)"
 _INSERT_MANY: Final = (

