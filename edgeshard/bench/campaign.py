@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import time
@@ -105,18 +106,25 @@ def run(plan: Plan, servers: Servers, folder: str | None, about_to: Callable[[St
         about_to: called before each measurement, with an empty step and how many were made before.
     """
     absent: dict[str, str] = {}
-    with tempfile.TemporaryDirectory(prefix="edgeshard-bench-", dir=folder) as made:
-        scratch = Path(os.path.realpath(made))
-        scratch.chmod(0o711)  # a server that does not run as us has to reach its own folder below
+    with scratch(folder) as below:
         for number, step in enumerate(_steps(plan)):
             about_to(step, number)
             if step.system in absent:
                 yield attrs.evolve(step, not_run=absent[step.system])
                 continue
-            done = _measured(step, scratch, servers)
+            done = _measured(step, below, servers)
             if done.not_run:
                 absent[step.system] = done.not_run
             yield done
+
+
+@contextlib.contextmanager
+def scratch(folder: str | None) -> Iterator[Path]:
+    """A folder for measurements, on the disk of another; it is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="edgeshard-bench-", dir=folder) as made:
+        path = Path(os.path.realpath(made))
+        path.chmod(0o711)  # a server that does not run as us has to reach its own folder below
+        yield path
 
 
 def _steps(plan: Plan) -> Iterator[Step]:
@@ -132,12 +140,12 @@ def rotated(names: Sequence[str], turns: int) -> list[str]:
     return [*names[start:], *names[:start]]
 
 
-def _measured(step: Step, scratch: Path, servers: Servers) -> Step:
+def _measured(step: Step, folder: Path, servers: Servers) -> Step:
     setting = Setting(
-        folder=scratch / f"run-{time.monotonic_ns()}",
+        folder=folder / f"run-{time.monotonic_ns()}",
         durability=step.workload.durability,
         agents=step.workload.agents,
-        cache=scratch,
+        cache=folder,
         postgres=servers.postgres,
         redis=servers.redis,
     )

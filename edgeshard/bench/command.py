@@ -170,11 +170,11 @@ def _show(options: argparse.Namespace) -> int:
 
 def _tell(options: argparse.Namespace, where: Machine, command: str, lines: list[Line]) -> int:
     """Print the report, and write the page where it is asked for; the exit code."""
-    print(report(where, lines))
     if options.html is not None:
         from edgeshard.bench import page
 
         export.write(options.html, page.page(where, command, lines))
+    print(report(where, lines))
     return exits.DONE if all(line.is_sound for line in lines) else exits.INCOMPLETE
 
 

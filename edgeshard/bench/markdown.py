@@ -149,7 +149,7 @@ def _plain(line: Line, name: str, form: str) -> str:
 
 def _count(line: Line, name: str) -> str:
     figure = _figure(line, name)
-    return NONE if figure is None else f"{figure.median:g} of {line.workload.agents}"
+    return NONE if figure is None else f"{figure.median:.0f} of {line.workload.agents}"
 
 
 def _bytes(line: Line, name: str) -> str:

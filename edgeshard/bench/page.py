@@ -19,6 +19,9 @@ h1 { font-size: 1.7rem; margin: 0 0 .3rem; } h2 { font-size: 1.2rem; margin: 2.6
 p { max-width: 75ch; } .machine { color: #666; font-size: .85rem; max-width: none; }
 .noisy { background: #fff3cd; border-left: 4px solid #e0a800; padding: .5rem .8rem; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(480px, 1fr)); gap: 1rem; margin: 1rem 0; }
+.legend { max-width: none; font-size: .88rem; margin: .8rem 0 0; } .legend span { margin-right: 1.3rem;
+  white-space: nowrap; } .legend i { display: inline-block; width: .8rem; height: .8rem; border-radius: 50%;
+  margin-right: .4rem; vertical-align: -.08rem; }
 .plots figure { margin: 0; background: #fff; border: 1px solid #e7e4df; border-radius: 8px; padding: .4rem; }
 .plots svg { width: 100%; height: auto; display: block; }
 .scroll { overflow-x: auto; background: #fff; border: 1px solid #e7e4df; border-radius: 8px; }
@@ -26,7 +29,7 @@ table { border-collapse: collapse; font-size: .83rem; font-variant-numeric: tabu
 th, td { padding: .28rem .6rem; text-align: right; white-space: nowrap; }
 th { color: #666; font-weight: 600; border-bottom: 1px solid #ccc; }
 th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
-tr.first td { border-top: 1px solid #ddd; } tr.ours td { background: #fdf1ec; } td.wrong { color: #b00020;
+tr.first td { border-top: 2px solid #cfcac2; } tr.ours td { background: #fdf1ec; } td.wrong { color: #b00020;
   font-weight: 700; } td.none { white-space: normal; color: #777; text-align: left; }
 ul { padding-left: 1.1rem; color: #555; font-size: .88rem; } code { font-size: .9em; }
 """
@@ -71,8 +74,14 @@ def _section(kind: Kind, lines: Sequence[Line]) -> Iterator[str]:
     measured = [line for line in lines if line.rounds]
     counts = {line.workload.agents for line in measured}
     drawn = _over_agents(measured) if len(counts) > 1 else _of_one_count(measured)
+    yield _legend(dict.fromkeys(line.system for line in measured))
     yield "<div class=plots>" + "".join(f"<figure>{plot}</figure>" for plot in drawn if plot) + "</div>"
     yield _table(lines)
+
+
+def _legend(names: Iterable[str]) -> str:
+    items = (f"<span><i style='background:{plots.colour_of(name)}'></i>{plots.title_of(name)}</span>" for name in names)
+    return f"<p class=legend>{''.join(items)}</p>"
 
 
 def _over_agents(lines: Sequence[Line]) -> Iterator[str]:

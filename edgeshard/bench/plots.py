@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -11,6 +12,10 @@ import pygal
 from pygal.style import Style
 
 from edgeshard.bench.markdown import duration
+from edgeshard.bench.systems import SYSTEMS
+
+# pygal leaves a hook for its plug-ins, of a kind of which Python 3.11 warns at each import from then on
+sys.meta_path[:] = [hook for hook in sys.meta_path if not isinstance(hook, pygal.PluginImportFixer)]
 
 #: One colour a system, in each plot; ours stands out. Told apart also by those who see no red or no green.
 COLOURS: Final = {
@@ -22,6 +27,7 @@ COLOURS: Final = {
     "hybrid-postgres": "#56b4e9",
     "hybrid-edgeshard": "#f0956f",
 }
+_OURS: Final = ("edgeshard",)
 _OTHER: Final = ("#d1380f", "#0072b2", "#e69f00", "#9a9a9a")
 _FONT: Final = "system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif"
 _SIZE: Final = (620, 400)
@@ -46,22 +52,20 @@ def against(title: str, x_title: str, lines: Lines, form: Callable[[float], str]
     chart = pygal.XY(logarithmic=True, x_title=x_title, **_settings(title, kept))
     chart.x_labels = _ticks_at(sorted({x for points in kept.values() for x, _ in points}))
     chart.x_value_formatter = _plain
-    chart.y_labels = _decades([y for points in kept.values() for _, y in points])
-    chart.value_formatter = form
+    _set_heights(chart, [y for points in kept.values() for _, y in points], form)
     for name, points in kept.items():
-        chart.add(_title_of(name), points, stroke_style={"width": 3 if name == "edgeshard" else 2})
+        chart.add(name, points, stroke_style=_stroke(name))
     return _svg(chart)
 
 
 def bars(title: str, values: Mapping[str, float], form: Callable[[float], str]) -> str:
     """A bar for each system, from 0."""
-    chart = pygal.HorizontalBar(
-        print_values=True, print_values_position="top", **{**_settings(title, values), "show_legend": True}
-    )
+    # bars of one series have a label each; the first is drawn at the bottom
+    names = list(values)[::-1]
+    chart = pygal.HorizontalBar(max_scale=5, **_settings(title, [""]))
+    chart.x_labels = [f"{title_of(name)}: {form(values[name])}" for name in names]
     chart.value_formatter = form
-    chart.show_y_labels = False
-    for name, value in values.items():
-        chart.add(_title_of(name), [value])
+    chart.add("", [{"value": values[name], "color": colour_of(name)} for name in names])
     return _svg(chart)
 
 
@@ -69,21 +73,35 @@ def profile(title: str, heads: Sequence[str], lines: Mapping[str, Sequence[float
     """Times by how many commits took no longer, over a logarithmic axis."""
     chart = pygal.Line(logarithmic=True, **_settings(title, lines))
     chart.x_labels = list(heads)
-    chart.y_labels = _decades([value for values in lines.values() for value in values])
-    chart.value_formatter = duration
+    _set_heights(chart, [value for values in lines.values() for value in values], duration)
     for name, values in lines.items():
-        chart.add(_title_of(name), list(values), stroke_style={"width": 3 if name == "edgeshard" else 2})
+        chart.add(name, list(values), stroke_style=_stroke(name))
     return _svg(chart)
 
 
-def _title_of(name: str) -> str:
-    from edgeshard.bench.systems import SYSTEMS
-
+def title_of(name: str) -> str:
+    """What a line is called in the legend."""
     return SYSTEMS[name].title if name in SYSTEMS else name
 
 
+def colour_of(name: str) -> str:
+    """In which colour it is drawn, in each plot."""
+    return COLOURS.get(name, _OTHER[sum(name.encode()) % len(_OTHER)])
+
+
+def _stroke(name: str) -> dict[str, float]:
+    return {"width": 4 if name in _OURS else 2}
+
+
+def _set_heights(chart: Any, values: Sequence[float], form: Callable[[float], str]) -> None:
+    decades = _decades(values)
+    chart.y_labels = [{"value": value, "label": form(value).replace(".0 ", " ")} for value in decades]
+    chart.range = (decades[0], decades[-1] * 1.001)  # pygal leaves out a label at the very top
+    chart.value_formatter = form
+
+
 def _settings(title: str, names: Iterable[str]) -> dict[str, Any]:
-    colours = tuple(COLOURS.get(name, _OTHER[place % len(_OTHER)]) for place, name in enumerate(names))
+    colours = tuple(map(colour_of, names))
     style = Style(
         background="transparent",
         plot_background="transparent",
@@ -111,13 +129,11 @@ def _settings(title: str, names: Iterable[str]) -> dict[str, Any]:
         "height": _SIZE[1],
         "js": (),
         "disable_xml_declaration": True,
-        "legend_at_bottom": True,
-        "legend_at_bottom_columns": 3,
-        "legend_box_size": 10,
+        "show_legend": False,  # the page has one for all plots of a section
         "dots_size": 3.5,
         "margin": 12,
         "show_minor_x_labels": True,
-        "truncate_legend": -1,
+        "truncate_label": -1,
     }
 
 
@@ -137,6 +153,6 @@ def _plain(value: float) -> str:
 
 
 def _svg(chart: Any) -> str:
-    """The picture, without the names that pygal gives to it: ids are unique in a page, and it links to nothing."""
+    """The picture, without what serves pygal's script, which is not there."""
     text: str = chart.render(is_unicode=True)
-    return re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+    return re.sub(r"<!--.*?-->|<script.*?</script>|<desc.*?</desc>|<title>.*?</title>", "", text, flags=re.DOTALL)

@@ -112,7 +112,7 @@ class Queue:
 
         if self._is_ours:
             self._server = self._start_server()
-        self._control = control = connect(self.place.url)
+        control = connect(self.place.url)
         try:
             if not self._is_ours:
                 control.config_set("appendonly", "yes")
@@ -120,6 +120,7 @@ class Queue:
             control.delete(_STREAM)
         except redis.RedisError as error:
             raise NotRunError(f"the server at {self.place.url}: {error}") from error
+        self._control = control
         sqlite_tuned.make(self.place.path)
         with contextlib.closing(Connection(str(self.place.path))) as connection:
             connection.execute("CREATE TABLE progress(last TEXT NOT NULL); INSERT INTO progress VALUES ('0-0')")
