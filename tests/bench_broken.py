@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+
 import attrs
 
 from edgeshard.bench.system import BusyError, Setting

@@ -162,7 +162,9 @@ def _read(place: Place, line: Any) -> None:
     begin_ns: int = line.recv()
     line.send(Done(0, 0, begin_ns, 0.0, 0))
     stale = array("Q")
-    while not line.poll(READ_EVERY_S):
+    is_over = False
+    while not is_over:
+        is_over = line.poll(READ_EVERY_S)  # then all is there, and one more look finds it
         rows = reader.fresh()
         now_ns = time.monotonic_ns()
         stale.extend(now_ns - at_ns for at_ns in rows if at_ns >= begin_ns)

@@ -70,6 +70,7 @@ def grid(heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[place]) for row in (heads, *body)) for place in range(len(heads))]
 
     def row(cells: Sequence[str]) -> str:
+        cells = [cell.replace("|", "/") for cell in cells]  # an error's text may have anything
         padded = (
             cell.ljust(width) if place < 2 else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(cells, widths, strict=True))

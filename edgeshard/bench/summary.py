@@ -79,12 +79,8 @@ def _line(workload: Workload, system: str, steps: list[Step]) -> Line:
     if not troubled:
         return Line(workload, system, len(measured), summed, total)
     failed = [step for step in troubled if step.failure]
-    trouble = f"failed: {_last_line(failed[0].failure)}" if failed else f"not run: {troubled[0].not_run}"
-    return Line(workload, system, len(measured), summed, total, trouble, bool(failed))
-
-
-def _last_line(text: str) -> str:
-    return text.splitlines()[-1]
+    trouble = f"failed: {failed[0].failure.splitlines()[-1]}" if failed else f"not run: {troubled[0].not_run}"
+    return Line(workload, system, len(measured), summed, total, " ".join(trouble.split()), bool(failed))
 
 
 def figures_of(found: Measurement, workload: Workload) -> Iterator[tuple[str, float]]:
