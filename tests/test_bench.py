@@ -210,7 +210,7 @@ def test_rounds_of_a_workload_come_together_and_a_missing_system_is_looked_for_o
     expected = [("queue", 1), ("postgres", 1), ("postgres", 1), ("queue", 1)]
     assert [*expected, *((name, 2) for name, _ in expected)] == [(one.system, one.workload.agents) for one in steps]
     assert list(range(plan.steps)) == told
-    assert all(one.not_run and one.found is None for one in steps)
+    assert all(one.not_run and one.account is None for one in steps)
 
 
 def test_the_profiles_have_what_is_promised() -> None:
@@ -290,7 +290,7 @@ def test_the_json_has_a_stable_shape_and_is_shown_again_as_it_was(
     assert 1 == run["format"]
     (line,) = run["lines"]
     (one,) = run["measurements"]
-    assert ["figures", "is_failure", "rounds", "rows", "system", "trouble", "workload"] == sorted(line)
+    assert ["figures", "rounds", "rows", "system", "trouble", "workload"] == sorted(line)
     assert ["failure", "figures", "not_run", "round", "rows", "system", "workload"] == sorted(one)
     assert {name: figure["median"] for name, figure in line["figures"].items()} == one["figures"]
     assert {"acknowledged", "lost", "doubled", "changed", "foreign"} == set(one["rows"])

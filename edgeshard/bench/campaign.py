@@ -6,14 +6,15 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import attrs
 
+from edgeshard.bench.account import Account
 from edgeshard.bench.crew import AgentError
-from edgeshard.bench.measure import Measurement, measure
+from edgeshard.bench.measure import figures_of, measure
 from edgeshard.bench.system import NotRunError, Setting
 from edgeshard.bench.workload import DURABILITIES, Workload
 
@@ -53,7 +54,8 @@ class Step:
         workload: what was asked.
         system: of whom.
         number: in which round, from 0.
-        found: what was measured.
+        account: what became of the rows; None where nothing was measured.
+        figures: what was measured, by the names that `measure.figures_of` gives.
         not_run: why the system could not be run.
         failure: how it failed.
     """
@@ -61,9 +63,15 @@ class Step:
     workload: Workload
     system: str
     number: int
-    found: Measurement | None = None
+    account: Account | None = None
+    figures: dict[str, float] = attrs.field(factory=dict)
     not_run: str = ""
     failure: str = ""
+
+    @property
+    def question(self) -> tuple[Workload, str, int]:
+        """What was to be found out."""
+        return self.workload, self.system, self.number
 
 
 @attrs.frozen
@@ -96,7 +104,13 @@ def full_workloads() -> Iterator[Workload]:
             yield Workload(durability, agents, rate=PACE, length_s=2 * _FULL_S)
 
 
-def run(plan: Plan, servers: Servers, folder: str | None, about_to: Callable[[Step, int], None]) -> Iterator[Step]:
+def run(
+    plan: Plan,
+    servers: Servers,
+    folder: str | None,
+    about_to: Callable[[Step, int], None],
+    before: Iterable[Step] = (),
+) -> Iterator[Step]:
     """Measure all of a plan.
 
     Args:
@@ -104,11 +118,16 @@ def run(plan: Plan, servers: Servers, folder: str | None, about_to: Callable[[St
         servers: the user's, where some are given.
         folder: on whose disk to measure; None: where temporary files are.
         about_to: called before each measurement, with an empty step and how many were made before.
+        before: steps of an earlier run of the plan; those that were measured are not measured again.
     """
+    known = {step.question: step for step in before if step.account is not None}
     absent: dict[str, str] = {}
     with scratch(folder) as below:
         for number, step in enumerate(_steps(plan)):
             about_to(step, number)
+            if step.question in known:
+                yield known[step.question]
+                continue
             if step.system in absent:
                 yield attrs.evolve(step, not_run=absent[step.system])
                 continue
@@ -150,8 +169,9 @@ def _measured(step: Step, folder: Path, servers: Servers) -> Step:
         redis=servers.redis,
     )
     try:
-        return attrs.evolve(step, found=measure(step.system, setting, step.workload))
+        found = measure(step.system, setting, step.workload)
     except NotRunError as error:
         return attrs.evolve(step, not_run=str(error))
     except AgentError as error:
         return attrs.evolve(step, failure=str(error).strip())
+    return attrs.evolve(step, account=found.account, figures=dict(figures_of(found, step.workload)))

@@ -19,6 +19,7 @@ import attrs
 from edgeshard import exits
 from edgeshard.bench import campaign, export, markdown, summary
 from edgeshard.bench.campaign import Plan, Servers, Step
+from edgeshard.bench.export import Run
 from edgeshard.bench.machine import Machine, machine
 from edgeshard.bench.summary import Line
 from edgeshard.bench.systems import SYSTEMS
@@ -38,6 +39,8 @@ examples:
                                              a hundred agents, each of which offers 200 rows/s
   %(prog)s --full --json all.json --html all.html
                                              everything: some two hours
+  %(prog)s --full --json all.json --resume all.json
+                                             go on with it after an interruption
   %(prog)s --postgres "host=db dbname=test" --systems postgres edgeshard
                                              a PostgreSQL server of yours; in it only the schema edgeshard_bench is made
 
@@ -115,6 +118,7 @@ def parser() -> argparse.ArgumentParser:
     shown.add_argument("--json", metavar="FILE", help="write all figures to a file")
     shown.add_argument("--html", metavar="FILE", help="write a report with plots, in one file")
     shown.add_argument("--show", metavar="FILE", help="measure nothing: show what --json wrote, --html too")
+    shown.add_argument("--resume", metavar="FILE", help="go on with the run that --json wrote to a file")
     shown.add_argument("-q", "--quiet", action="store_true", help="show no progress")
     return made
 
@@ -142,39 +146,44 @@ def _run(options: argparse.Namespace) -> int:
     if options.dir is not None and not os.path.isdir(options.dir):
         print(f"{_NAME}: {options.dir}: there is no such folder", file=sys.stderr)
         return exits.CONFIGURATION
-    if options.show is not None:
-        return _show(options)
+    try:
+        before = _saved(options.show or options.resume)
+    except (ValueError, KeyError, TypeError) as error:
+        print(f"{_NAME}: {options.show or options.resume}: not what --json writes: {error}", file=sys.stderr)
+        return exits.FAILED
+    if options.show is None:
+        return _tell(options, _measured(options, [] if before is None else before.steps))
+    return exits.FAILED if before is None else _tell(options, before)
+
+
+def _saved(path: str | None) -> Run | None:
+    return None if path is None else export.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def _measured(options: argparse.Namespace, before: list[Step]) -> Run:
+    """Measure; what is measured so far is saved after each step, so that it can be resumed."""
     plan, servers = plan_of(options), Servers(options.postgres, options.redis)
-    where = machine()
+    command = shlex.join(["python", "-m", "edgeshard.bench", *sys.argv[1:]])
+    run = Run(machine(), command, [])
     progress = Progress(sys.stderr, plan.steps, is_quiet=options.quiet)
     try:
-        steps = list(campaign.run(plan, servers, options.dir, progress))
+        for step in campaign.run(plan, servers, options.dir, progress, before):
+            run.steps.append(step)
+            if options.json is not None:
+                export.write(options.json, export.dumps(run))
     finally:
         progress.end()
-    lines = summary.lines_of(steps)
-    command = shlex.join(["python", "-m", "edgeshard.bench", *sys.argv[1:]])
-    if options.json is not None:
-        export.write(options.json, export.dumps(export.as_dict(where, command, steps, lines)))
-    return _tell(options, where, command, lines)
+    return run
 
 
-def _show(options: argparse.Namespace) -> int:
-    text = Path(options.show).read_text(encoding="utf-8")
-    try:
-        where, command, lines = export.load(text)
-    except (ValueError, KeyError, TypeError) as error:
-        print(f"{_NAME}: {options.show}: not what --json writes: {error}", file=sys.stderr)
-        return exits.FAILED
-    return _tell(options, where, command, lines)
-
-
-def _tell(options: argparse.Namespace, where: Machine, command: str, lines: list[Line]) -> int:
+def _tell(options: argparse.Namespace, run: Run) -> int:
     """Print the report, and write the page where it is asked for; the exit code."""
+    lines = summary.lines_of(run.steps)
     if options.html is not None:
         from edgeshard.bench import page
 
-        export.write(options.html, page.page(where, command, lines))
-    print(report(where, lines))
+        export.write(options.html, page.page(run.machine, run.command, lines))
+    print(report(run.machine, lines))
     return exits.DONE if all(line.is_sound for line in lines) else exits.INCOMPLETE
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,22 +12,41 @@ import attrs
 from edgeshard.bench.account import Account
 from edgeshard.bench.campaign import Step
 from edgeshard.bench.machine import Machine
-from edgeshard.bench.summary import Figure, Line, figures_of
+from edgeshard.bench.summary import Line, lines_of
 from edgeshard.bench.systems import SYSTEMS
 from edgeshard.bench.workload import Workload
 
 FORMAT: Final = 1
 
 
-def as_dict(machine: Machine, command: str, steps: Iterable[Step], lines: Iterable[Line]) -> dict[str, Any]:
-    """A run, of values that JSON has."""
+@attrs.frozen
+class Run:
+    """What is kept of a run.
+
+    Attributes:
+        machine: on what it was made.
+        command: by which command.
+        steps: what was measured.
+    """
+
+    machine: Machine
+    command: str
+    steps: list[Step]
+
+
+def dumps(run: Run) -> str:
+    """A run, as text. ``lines``, which sum up the measurements, are for readers: `loads` makes them anew."""
+    return json.dumps(_as_dict(run), indent=1) + "\n"
+
+
+def _as_dict(run: Run) -> dict[str, Any]:
     return {
         "format": FORMAT,
-        "command": command,
-        "machine": {**attrs.asdict(machine), "is_quiet": machine.is_quiet},
+        "command": run.command,
+        "machine": {**attrs.asdict(run.machine), "is_quiet": run.machine.is_quiet},
         "systems": {name: {"title": entry.title, "guarantee": entry.guarantee} for name, entry in SYSTEMS.items()},
-        "lines": [_line(line) for line in lines],
-        "measurements": [_step(step) for step in steps],
+        "lines": [_line(line) for line in lines_of(run.steps)],
+        "measurements": [_step(step) for step in run.steps],
     }
 
 
@@ -38,47 +56,45 @@ def _line(line: Line) -> dict[str, Any]:
         "system": line.system,
         "rounds": line.rounds,
         "trouble": line.trouble,
-        "is_failure": line.is_failure,
         "rows": attrs.asdict(line.account),
         "figures": {name: attrs.asdict(figure) for name, figure in line.figures.items()},
     }
 
 
 def _step(step: Step) -> dict[str, Any]:
-    found = step.found
     return {
         "workload": attrs.asdict(step.workload),
         "system": step.system,
         "round": step.number,
         "not_run": step.not_run,
         "failure": step.failure,
-        "rows": None if found is None else attrs.asdict(found.account),
-        "figures": {} if found is None else dict(figures_of(found, step.workload)),
+        "rows": None if step.account is None else attrs.asdict(step.account),
+        "figures": step.figures,
     }
 
 
-def load(text: str) -> tuple[Machine, str, list[Line]]:
-    """A run that was saved: the machine, the command and the lines.
+def loads(text: str) -> Run:
+    """A run that was saved.
 
     Raises:
-        ValueError: it is not the JSON of a run, or one of another format.
+        ValueError, KeyError, TypeError: it is not the JSON of a run, or one of another format.
     """
     run = json.loads(text)
     if not isinstance(run, dict) or run.get("format") != FORMAT:
         raise ValueError(f"this is not a run of format {FORMAT}")
     machine = {field.name: run["machine"][field.name] for field in attrs.fields(Machine)}
-    return Machine(**machine), run["command"], [_loaded(line) for line in run["lines"]]
+    return Run(Machine(**machine), run["command"], [_loaded(step) for step in run["measurements"]])
 
 
-def _loaded(line: dict[str, Any]) -> Line:
-    return Line(
-        workload=Workload(**line["workload"]),
-        system=line["system"],
-        rounds=line["rounds"],
-        figures={name: Figure(**figure) for name, figure in line["figures"].items()},
-        account=Account(**line["rows"]),
-        trouble=line["trouble"],
-        is_failure=line["is_failure"],
+def _loaded(step: dict[str, Any]) -> Step:
+    return Step(
+        workload=Workload(**step["workload"]),
+        system=step["system"],
+        number=step["round"],
+        not_run=step["not_run"],
+        failure=step["failure"],
+        account=None if step["rows"] is None else Account(**step["rows"]),
+        figures=step["figures"],
     )
 
 
@@ -91,8 +107,3 @@ def write(path: str, text: str) -> None:
     except BaseException:
         Path(made).unlink(missing_ok=True)
         raise
-
-
-def dumps(run: dict[str, Any]) -> str:
-    """A run, as text."""
-    return json.dumps(run, indent=1) + "\n"

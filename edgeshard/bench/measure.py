@@ -14,7 +14,7 @@ import os
 import shutil
 import time
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -237,3 +237,36 @@ def waits(parts: Iterable[bytes]) -> Waits | None:
         return ordered[min(len(ordered) - 1, int(len(ordered) * share))] / _NS
 
     return Waits(len(ordered), at(0.5), at(0.99), at(0.999), ordered[-1] / _NS)
+
+
+def figures_of(found: Measurement, workload: Workload) -> Iterator[tuple[str, float]]:
+    """The figures of one measurement, by name; units are last in the names."""
+    payload_bytes = found.rows * workload.payload_bytes
+    yield "rows_per_s", found.rows_per_s
+    yield "acknowledged_rows_per_s", found.rows / found.written_s
+    yield from _waits("commit", found.commits)
+    yield from _waits("behind", found.behind)
+    yield from _waits("stale", found.stale)
+    yield "slowest_agent_share", found.slowest_agent
+    yield "refused", found.refused
+    yield "disk_bytes", found.disk_bytes
+    if found.on_pace is not None:
+        yield "agents_on_pace", found.on_pace
+    if found.cpu_s is not None:
+        yield "cpu_s_per_million_rows", found.cpu_s / found.rows * 1e6
+    if found.written_bytes is not None:
+        yield "written_bytes_per_payload_byte", found.written_bytes / payload_bytes
+    if found.device_bytes is not None:
+        yield "device_bytes_per_payload_byte", found.device_bytes / payload_bytes
+    if found.memory_bytes is not None:
+        yield "memory_bytes", found.memory_bytes
+    if found.server_peak_bytes is not None:
+        yield "server_peak_bytes", found.server_peak_bytes
+
+
+def _waits(name: str, found: Waits | None) -> Iterator[tuple[str, float]]:
+    if found is not None:
+        yield f"{name}_p50_s", found.p50_s
+        yield f"{name}_p99_s", found.p99_s
+        yield f"{name}_p999_s", found.p999_s
+        yield f"{name}_worst_s", found.worst_s

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from statistics import median
 
 import attrs
 
 from edgeshard.bench.account import Account
 from edgeshard.bench.campaign import Step
-from edgeshard.bench.measure import Measurement, Waits
 from edgeshard.bench.workload import Workload
 
 
@@ -36,7 +35,7 @@ class Line:
         workload: what was asked.
         system: of whom.
         rounds: how often it was measured.
-        figures: by the names that `figures_of` gives; what does not apply is left out.
+        figures: by the names that `measure.figures_of` gives; what does not apply is left out.
         account: what became of all rows of all rounds.
         trouble: why it was not run, or how it failed; "" where it was measured.
         is_failure: whether it failed, and was not merely not run.
@@ -68,49 +67,16 @@ def lines_of(steps: Iterable[Step]) -> list[Line]:
 
 
 def _line(workload: Workload, system: str, steps: list[Step]) -> Line:
-    measured = [step.found for step in steps if step.found is not None]
-    troubled = [step for step in steps if step.found is None]
+    measured = [step for step in steps if step.account is not None]
+    troubled = [step for step in steps if step.account is None]
     figures: dict[str, list[float]] = {}
-    for one in measured:
-        for name, value in figures_of(one, workload):
+    for step in measured:
+        for name, value in step.figures.items():
             figures.setdefault(name, []).append(value)
-    total = sum((one.account for one in measured), Account(0))
+    total = sum((step.account for step in measured if step.account is not None), Account(0))
     summed = {name: Figure.of(values) for name, values in figures.items()}
     if not troubled:
         return Line(workload, system, len(measured), summed, total)
     failed = [step for step in troubled if step.failure]
     trouble = f"failed: {failed[0].failure.splitlines()[-1]}" if failed else f"not run: {troubled[0].not_run}"
     return Line(workload, system, len(measured), summed, total, " ".join(trouble.split()), bool(failed))
-
-
-def figures_of(found: Measurement, workload: Workload) -> Iterator[tuple[str, float]]:
-    """The figures of one measurement, by name; units are last in the names."""
-    payload_bytes = found.rows * workload.payload_bytes
-    yield "rows_per_s", found.rows_per_s
-    yield "acknowledged_rows_per_s", found.rows / found.written_s
-    yield from _waits("commit", found.commits)
-    yield from _waits("behind", found.behind)
-    yield from _waits("stale", found.stale)
-    yield "slowest_agent_share", found.slowest_agent
-    yield "refused", found.refused
-    yield "disk_bytes", found.disk_bytes
-    if found.on_pace is not None:
-        yield "agents_on_pace", found.on_pace
-    if found.cpu_s is not None:
-        yield "cpu_s_per_million_rows", found.cpu_s / found.rows * 1e6
-    if found.written_bytes is not None:
-        yield "written_bytes_per_payload_byte", found.written_bytes / payload_bytes
-    if found.device_bytes is not None:
-        yield "device_bytes_per_payload_byte", found.device_bytes / payload_bytes
-    if found.memory_bytes is not None:
-        yield "memory_bytes", found.memory_bytes
-    if found.server_peak_bytes is not None:
-        yield "server_peak_bytes", found.server_peak_bytes
-
-
-def _waits(name: str, found: Waits | None) -> Iterator[tuple[str, float]]:
-    if found is not None:
-        yield f"{name}_p50_s", found.p50_s
-        yield f"{name}_p99_s", found.p99_s
-        yield f"{name}_p999_s", found.p999_s
-        yield f"{name}_worst_s", found.worst_s
