@@ -7,7 +7,8 @@ from typing import Final
 
 import attrs
 
-from edgeshard.bench.summary import Figure, Line
+from edgeshard.bench.figures import Figure
+from edgeshard.bench.summary import Line
 from edgeshard.bench.systems import SYSTEMS
 from edgeshard.bench.workload import Workload, size
 

@@ -60,13 +60,14 @@ class FileReader:
         path: the file.
         table: the table's name.
         key: its key, which counts up.
+        value: what is read of each row.
     """
 
-    def __init__(self, path: Path, table: str = "result", key: str = "id") -> None:
+    def __init__(self, path: Path, table: str = "result", key: str = "id", value: str = "at_ns") -> None:
         self._connection = Connection(str(path))
         self._connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
         self._last = 0
-        self._sql = f"SELECT {key}, at_ns FROM {table} WHERE {key} > ? ORDER BY {key}"
+        self._sql = f"SELECT {key}, {value} FROM {table} WHERE {key} > ? ORDER BY {key}"
 
     def fresh(self) -> list[int]:
         """When the rows were written that came since the last call."""
