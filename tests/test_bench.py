@@ -23,6 +23,7 @@ from edgeshard import exits
 from edgeshard.bench import campaign, command, markdown, page, summary
 from edgeshard.bench.account import Account, account
 from edgeshard.bench.campaign import Plan, Servers, full_workloads, rotated, short_workloads
+from edgeshard.bench.figures import Figure
 from edgeshard.bench.machine import machine
 from edgeshard.bench.measure import Measurement, measure, waits
 from edgeshard.bench.system import NotRunError, Setting
@@ -237,11 +238,10 @@ def lines() -> list[summary.Line]:
             for number, name in enumerate(SYSTEMS):
                 workload = Workload(durability, agents)
                 figures = {
-                    figure: summary.Figure(1.0 + number, 0.5, 9.0)
-                    for figure in ("rows_per_s", "memory_bytes", "disk_bytes")
+                    figure: Figure(1.0 + number, 0.5, 9.0) for figure in ("rows_per_s", "memory_bytes", "disk_bytes")
                 }
                 for part in ("p50", "p99", "p999", "worst"):
-                    figures[f"commit_{part}_s"] = summary.Figure(0.001 * agents, 0.001, 0.1)
+                    figures[f"commit_{part}_s"] = Figure(0.001 * agents, 0.001, 0.1)
                 found.append(summary.Line(workload, name, 2, figures, Account(100, lost=number // 6)))
     not_run = summary.Line(Workload("power", 10), "queue", 0, {}, Account(0), "not run: <nothing> installed")
     return [one if one.system != "queue" else attrs.evolve(not_run, workload=one.workload) for one in found]
@@ -286,7 +286,7 @@ def test_the_json_has_a_stable_shape_and_is_shown_again_as_it_was(
     assert exits.DONE == command.main(["--systems", "edgeshard", *SMALL, "--json", str(file)])
     before = capsys.readouterr().out
     run = json.loads(file.read_text())
-    assert ["command", "format", "lines", "machine", "measurements", "systems"] == sorted(run)
+    assert ["command", "curves", "format", "lines", "machine", "measurements", "systems"] == sorted(run)
     assert 1 == run["format"]
     (line,) = run["lines"]
     (one,) = run["measurements"]

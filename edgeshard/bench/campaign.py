@@ -15,13 +15,16 @@ import attrs
 from edgeshard.bench.account import Account
 from edgeshard.bench.crew import AgentError
 from edgeshard.bench.measure import figures_of, measure
+from edgeshard.bench.scaling import SHORT, Scale
 from edgeshard.bench.system import NotRunError, Setting
 from edgeshard.bench.workload import DURABILITIES, Workload
 
 #: What each agent offers where a pace is asked for, in rows a second.
 PACE: Final = 200.0
-_SHORT_S: Final = 1.0
-_SHORT_PACED_S: Final = 3.0
+#: What the short profile leaves out: it has to end in two minutes.
+NOT_SHORT: Final = ("hybrid-edgeshard",)
+_SHORT_S: Final = 0.8
+_SHORT_PACED_S: Final = 1.5
 _FULL_S: Final = 3.0
 _AGENTS: Final = (1, 4, 10, 16, 100)
 
@@ -34,15 +37,19 @@ class Plan:
         systems: by name, as in `systems.SYSTEMS`.
         rounds: how often each workload is measured, for each system.
         workloads: what is asked of them.
+        curves: which of edgeshard's own costs, as in `scaling.CURVES`.
+        scale: how far these go.
     """
 
     systems: tuple[str, ...]
     rounds: int
     workloads: tuple[Workload, ...]
+    curves: tuple[str, ...] = ()
+    scale: Scale = SHORT
 
     @property
     def steps(self) -> int:
-        """How many measurements that makes."""
+        """How many measurements of systems that makes."""
         return len(self.systems) * self.rounds * len(self.workloads)
 
 

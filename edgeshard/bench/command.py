@@ -17,13 +17,15 @@ from typing import TextIO
 import attrs
 
 from edgeshard import exits
-from edgeshard.bench import campaign, export, markdown, summary
+from edgeshard.bench import campaign, export, markdown, scaling, summary
 from edgeshard.bench.campaign import Plan, Servers, Step
 from edgeshard.bench.export import Run
 from edgeshard.bench.machine import Machine, machine
+from edgeshard.bench.scaling import Curve
 from edgeshard.bench.summary import Line
 from edgeshard.bench.systems import SYSTEMS
 from edgeshard.bench.workload import DURABILITIES, Workload
+from edgeshard.commands import terminal
 
 _NAME = "edgeshard.bench"
 
@@ -41,11 +43,15 @@ examples:
                                              everything: some two hours
   %(prog)s --full --json all.json --resume all.json
                                              go on with it after an interruption
+  %(prog)s --parts curves --full             how edgeshard's costs grow, to 10,000 shards and 10,000,000 rows
   %(prog)s --postgres "host=db dbname=test" --systems postgres edgeshard
                                              a PostgreSQL server of yours; in it only the schema edgeshard_bench is made
 
 systems:
 {systems}
+
+curves:
+  {curves}
 
 exit codes:
   0 done                     1 failed              2 wrong usage
@@ -85,13 +91,20 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m edgeshard.bench",
         description="Measure, on this machine, five ways to store what many agents write, and a hybrid of them. "
         "Every row is read back and compared.",
-        epilog=_EPILOG.replace("{systems}", systems),
+        epilog=_EPILOG.replace("{systems}", systems).replace("{curves}", ", ".join(scaling.CURVES)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = made.add_argument_group("what to measure")
     what.add_argument(
         "--full", action="store_true", help="all workloads, in both classes, three rounds of three seconds"
     )
+    what.add_argument(
+        "--parts",
+        nargs="+",
+        choices=("systems", "curves"),
+        help="compare systems, or see how edgeshard's own costs grow (both; systems alone where these are chosen)",
+    )
+    what.add_argument("--curves", nargs="+", choices=scaling.CURVES, metavar="NAME", help="which costs (all)")
     what.add_argument("--systems", nargs="+", choices=SYSTEMS, metavar="NAME", help="these systems (default: all)")
     what.add_argument(
         "--class",
@@ -104,7 +117,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--commit-rows", nargs="+", type=_count, metavar="N", help="rows in a commit (1)")
     what.add_argument("--payload", nargs="+", type=_count, metavar="BYTES", help="size of a row's payload (100)")
     what.add_argument("--rate", type=_positive, metavar="ROWS/S", help="what each agent offers (as many as it can)")
-    what.add_argument("--length", type=_positive, metavar="S", help="for how long the agents write (1; paced 3)")
+    what.add_argument("--length", type=_positive, metavar="S", help="for how long the agents write")
     what.add_argument("--rounds", type=_count, metavar="N", help="how often each is measured (2; --full 3)")
     where = made.add_argument_group("where")
     where.add_argument(
@@ -152,7 +165,7 @@ def _run(options: argparse.Namespace) -> int:
         print(f"{_NAME}: {options.show or options.resume}: not what --json writes: {error}", file=sys.stderr)
         return exits.FAILED
     if options.show is None:
-        return _tell(options, _measured(options, [] if before is None else before.steps))
+        return _tell(options, _measured(options, before))
     return exits.FAILED if before is None else _tell(options, before)
 
 
@@ -160,17 +173,26 @@ def _saved(path: str | None) -> Run | None:
     return None if path is None else export.loads(Path(path).read_text(encoding="utf-8"))
 
 
-def _measured(options: argparse.Namespace, before: list[Step]) -> Run:
+def _measured(options: argparse.Namespace, before: Run | None) -> Run:
     """Measure; what is measured so far is saved after each step, so that it can be resumed."""
     plan, servers = plan_of(options), Servers(options.postgres, options.redis)
-    command = shlex.join(["python", "-m", "edgeshard.bench", *sys.argv[1:]])
-    run = Run(machine(), command, [])
-    progress = Progress(sys.stderr, plan.steps, is_quiet=options.quiet)
+    run = Run(machine(), shlex.join(["python", "-m", "edgeshard.bench", *sys.argv[1:]]), [], [])
+    progress = Progress(sys.stderr, plan.steps + len(plan.curves), is_quiet=options.quiet)
+
+    def save() -> None:
+        if options.json is not None:
+            export.write(options.json, export.dumps(run))
+
     try:
-        for step in campaign.run(plan, servers, options.dir, progress, before):
+        for step in campaign.run(plan, servers, options.dir, progress.step, [] if before is None else before.steps):
             run.steps.append(step)
-            if options.json is not None:
-                export.write(options.json, export.dumps(run))
+            save()
+        known = {} if before is None else {curve.name: curve for curve in before.curves}
+        with campaign.scratch(options.dir) as folder:
+            for number, name in enumerate(plan.curves):
+                progress.show(plan.steps + number, f"edgeshard's own costs: {name}")
+                run.curves.append(known.get(name) or scaling.CURVES[name](folder, plan.scale))
+                save()
     finally:
         progress.end()
     return run
@@ -182,22 +204,32 @@ def _tell(options: argparse.Namespace, run: Run) -> int:
     if options.html is not None:
         from edgeshard.bench import page
 
-        export.write(options.html, page.page(run.machine, run.command, lines))
-    print(report(run.machine, lines))
+        export.write(options.html, page.page(run.machine, run.command, lines, run.curves))
+    print(report(run.machine, lines, run.curves))
     return exits.DONE if all(line.is_sound for line in lines) else exits.INCOMPLETE
 
 
 def plan_of(options: argparse.Namespace) -> Plan:
     """What the command line asks for: a profile, or the workloads that it names."""
-    systems = tuple(options.systems or SYSTEMS)
-    rounds = options.rounds or (3 if options.full else 2)
     named = (options.classes, options.agents, options.commit_rows, options.payload, options.rate)
-    if any(one is not None for one in named):
-        return Plan(systems, rounds, tuple(_workloads(options)))
-    workloads = tuple(campaign.full_workloads()) if options.full else campaign.short_workloads()
+    is_named = any(one is not None for one in named)
+    rounds = options.rounds or (3 if options.full else 2)
+    if is_named:
+        workloads = tuple(_workloads(options))
+    else:
+        workloads = tuple(campaign.full_workloads()) if options.full else campaign.short_workloads()
     if options.length is not None:
         workloads = tuple(attrs.evolve(workload, length_s=options.length) for workload in workloads)
-    return Plan(systems, rounds, workloads)
+    left_out = () if options.full or is_named else campaign.NOT_SHORT
+    systems = options.systems or [name for name in SYSTEMS if name not in left_out]
+    parts = options.parts or (["systems"] if is_named or options.systems else ["systems", "curves"])
+    return Plan(
+        systems=tuple(systems),
+        rounds=rounds,
+        workloads=workloads if "systems" in parts else (),
+        curves=tuple(options.curves or scaling.CURVES) if "curves" in parts or options.curves else (),
+        scale=scaling.FULL if options.full else scaling.SHORT,
+    )
 
 
 def _workloads(options: argparse.Namespace) -> Iterable[Workload]:
@@ -208,16 +240,19 @@ def _workloads(options: argparse.Namespace) -> Iterable[Workload]:
         options.agents or [1, 10, 100],
     )
     for durability, commit_rows, payload_bytes, agents in chosen:
-        length_s = options.length or (1.0 if options.rate is None else 3.0)
-        yield Workload(durability, agents, options.rate, commit_rows, payload_bytes, length_s)
+        yield Workload(
+            durability, agents, options.rate, commit_rows, payload_bytes, 1.0 if options.rate is None else 3.0
+        )
 
 
-def report(where: Machine, lines: Sequence[Line]) -> str:
+def report(where: Machine, lines: Sequence[Line], curves: Sequence[Curve] = ()) -> str:
     """What is printed: the machine, the tables, and what their columns mean."""
-    systems = dict.fromkeys(line.system for line in lines)
-    durabilities = dict.fromkeys(line.workload.durability for line in lines)
-    parts = [f"{where}", *markdown.tables(lines), markdown.guarantees(systems, durabilities), markdown.NOTES]
-    return "\n\n".join(parts)
+    parts = [str(where)]
+    if lines:
+        systems = dict.fromkeys(line.system for line in lines)
+        durabilities = dict.fromkeys(line.workload.durability for line in lines)
+        parts += [*markdown.tables(lines), markdown.guarantees(systems, durabilities), markdown.NOTES]
+    return "\n\n".join([*parts, *map(markdown.curve, curves)])
 
 
 class Progress:
@@ -229,15 +264,19 @@ class Progress:
         self._is_shown = stream.isatty() and not is_quiet
         self._began = time.monotonic()
 
-    def __call__(self, step: Step, before: int) -> None:
+    def step(self, step: Step, before: int) -> None:
         """Say what comes next."""
+        self.show(before, f"{step.workload.durability}, {step.workload}: {SYSTEMS[step.system].title}")
+
+    def show(self, before: int, what: str) -> None:
+        """Say what comes next, after so many."""
         if self._is_shown:
             left = ""
             if before:
                 left_s = (time.monotonic() - self._began) / before * (self._steps - before)
                 left = f", about {left_s / 60:.0f} min left" if left_s > 90 else f", about {left_s:.0f} s left"
-            text = f"{before + 1} of {self._steps}{left}: {step.workload.durability}, {step.workload}"
-            print(f"\r\x1b[K{text}: {SYSTEMS[step.system].title}"[:200], end="", file=self._stream, flush=True)
+            text = f"{before + 1} of {self._steps}{left}: {what}"[: terminal.width(self._stream) - 1]
+            print(f"\r\x1b[K{text}", end="", file=self._stream, flush=True)
 
     def end(self) -> None:
         """Leave the line."""

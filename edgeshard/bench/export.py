@@ -11,7 +11,9 @@ import attrs
 
 from edgeshard.bench.account import Account
 from edgeshard.bench.campaign import Step
+from edgeshard.bench.figures import Figure
 from edgeshard.bench.machine import Machine
+from edgeshard.bench.scaling import Curve
 from edgeshard.bench.summary import Line, lines_of
 from edgeshard.bench.systems import SYSTEMS
 from edgeshard.bench.workload import Workload
@@ -26,12 +28,14 @@ class Run:
     Attributes:
         machine: on what it was made.
         command: by which command.
-        steps: what was measured.
+        steps: what was measured of the systems.
+        curves: what was measured of edgeshard itself.
     """
 
     machine: Machine
     command: str
     steps: list[Step]
+    curves: list[Curve]
 
 
 def dumps(run: Run) -> str:
@@ -47,6 +51,7 @@ def _as_dict(run: Run) -> dict[str, Any]:
         "systems": {name: {"title": entry.title, "guarantee": entry.guarantee} for name, entry in SYSTEMS.items()},
         "lines": [_line(line) for line in lines_of(run.steps)],
         "measurements": [_step(step) for step in run.steps],
+        "curves": [attrs.asdict(curve) for curve in run.curves],
     }
 
 
@@ -83,7 +88,13 @@ def loads(text: str) -> Run:
     if not isinstance(run, dict) or run.get("format") != FORMAT:
         raise ValueError(f"this is not a run of format {FORMAT}")
     machine = {field.name: run["machine"][field.name] for field in attrs.fields(Machine)}
-    return Run(Machine(**machine), run["command"], [_loaded(step) for step in run["measurements"]])
+    steps = [_loaded(step) for step in run["measurements"]]
+    return Run(Machine(**machine), run["command"], steps, [_curve(curve) for curve in run["curves"]])
+
+
+def _curve(curve: dict[str, Any]) -> Curve:
+    lines = {name: [(x, Figure(**figure)) for x, figure in points] for name, points in curve["lines"].items()}
+    return Curve(**{**curve, "lines": lines})
 
 
 def _loaded(step: dict[str, Any]) -> Step:

@@ -8,6 +8,7 @@ from typing import Final
 import attrs
 
 from edgeshard.bench.figures import Figure
+from edgeshard.bench.scaling import Curve
 from edgeshard.bench.summary import Line
 from edgeshard.bench.systems import SYSTEMS
 from edgeshard.bench.workload import Workload, size
@@ -169,6 +170,35 @@ def guarantees_of(systems: Iterable[str], durabilities: Iterable[str]) -> tuple[
     classes = list(durabilities)
     body = [[SYSTEMS[name].title, *(SYSTEMS[name].guarantee[one] for one in classes)] for name in systems]
     return ["system", *classes], body
+
+
+def curve(found: Curve) -> str:
+    """A curve as a table, with a heading."""
+    return f"### {found.title}\n\n{grid(*cells_of_curve(found))}"
+
+
+def cells_of_curve(found: Curve) -> tuple[list[str], list[list[str]]]:
+    """Its head and its body; where there are a cost and a peer, their ratio comes last."""
+    names = list(found.lines)
+    points = [dict(points) for points in found.lines.values()]
+    has_ratio = found.name in ("write", "merge") and len(points) == 2
+    body = []
+    for x in points[0]:
+        figures = [line[x] for line in points]
+        cells = [f"{x:,g}", *(_spread(figure, found.unit) for figure in figures)]
+        if has_ratio:
+            cells.append(f"{figures[0].median / figures[1].median:.2f}")
+        body.append(cells)
+    return [found.x_title, *names, *(["ratio"] if has_ratio else [])], body
+
+
+def value(number: float, unit: str) -> str:
+    """A figure of a curve."""
+    return duration(number) if unit == "s" else f"{number:,.0f}"
+
+
+def _spread(figure: Figure, unit: str) -> str:
+    return f"{value(figure.median, unit)} ({value(figure.low, unit)} to {value(figure.high, unit)})"
 
 
 NOTES: Final = """\

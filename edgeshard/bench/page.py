@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from html import escape
 from typing import Final
 
 from edgeshard.bench import markdown, plots
 from edgeshard.bench.machine import Machine
 from edgeshard.bench.markdown import Kind, duration
+from edgeshard.bench.scaling import Curve
 from edgeshard.bench.summary import Line
 
 _STYLE: Final = """
@@ -35,13 +37,14 @@ ul { padding-left: 1.1rem; color: #555; font-size: .88rem; } code { font-size: .
 """
 
 
-def page(where: Machine, command: str, lines: Sequence[Line]) -> str:
+def page(where: Machine, command: str, lines: Sequence[Line], curves: Sequence[Curve] = ()) -> str:
     """The report.
 
     Args:
         where: the machine.
         command: the command that measured.
-        lines: what was found.
+        lines: what was found of the systems.
+        curves: what was found of edgeshard itself.
     """
     parts = [
         "<!doctype html><html lang=en><head><meta charset=utf-8>",
@@ -51,6 +54,7 @@ def page(where: Machine, command: str, lines: Sequence[Line]) -> str:
         f"<p class=machine>{escape(str(where))}<br><code>{escape(command)}</code></p>",
         *_warning(where),
         *(part for kind, members in markdown.by_kind(lines).items() for part in _section(kind, members)),
+        *(_curves(curves) if curves else ()),
         "<h2>What each system guarantees</h2>",
         *_guarantees(lines),
         "<h2>What the columns mean</h2>",
@@ -109,6 +113,22 @@ def _of_one_count(lines: Sequence[Line]) -> Iterator[str]:
     names = ("commit_p50_s", "commit_p99_s", "commit_p999_s", "commit_worst_s")
     profiles = {line.system: [line.figures[name].median for name in names] for line in lines}
     yield plots.profile(f"Commit, {agents} agents", ("p50", "p99", "p99.9", "worst"), profiles)
+
+
+def _curves(curves: Sequence[Curve]) -> Iterator[str]:
+    yield "<h2>edgeshard's own costs, and how they grow</h2><div class=plots>"
+    for curve in curves:
+        points = {name: [(x, figure.median) for x, figure in line] for name, line in curve.lines.items()}
+        plot = plots.against(curve.title, curve.x_title, points, partial(markdown.value, unit=curve.unit))
+        heads, body = markdown.cells_of_curve(curve)
+        yield f"<figure>{_legend(points)}{plot}{_grid(heads, body)}</figure>"
+    yield "</div>"
+
+
+def _grid(heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    rows = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in body)
+    head = "".join(f"<th>{escape(one)}</th>" for one in heads)
+    return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
 
 
 def _number(value: float) -> str:

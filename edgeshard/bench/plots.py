@@ -27,7 +27,7 @@ COLOURS: Final = {
     "hybrid-postgres": "#56b4e9",
     "hybrid-edgeshard": "#f0956f",
 }
-_OURS: Final = ("edgeshard",)
+_OURS: Final = ("edgeshard", "shard.write", "store.merge")
 _OTHER: Final = ("#d1380f", "#0072b2", "#e69f00", "#9a9a9a")
 _FONT: Final = "system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif"
 _SIZE: Final = (620, 400)

@@ -10,10 +10,9 @@ wake      from a write after a quiet time until the row can be read, over the me
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -42,12 +41,14 @@ class Curve:
     """How a cost grows.
 
     Attributes:
+        name: which of `CURVES` it is.
         title: what is measured.
         x_title: over what.
         unit: of the figures.
         lines: by name, the figures, each with its x.
     """
 
+    name: str
     title: str
     x_title: str
     unit: Unit
@@ -77,7 +78,7 @@ class Scale:
     wakes: int
 
 
-SHORT: Final = Scale(3, (100, 1_000, 10_000), 2_000_000, (1, 10, 100), (10_000, 100_000), 10_000, 5)
+SHORT: Final = Scale(3, (100, 1_000, 10_000), 2_000_000, (1, 10, 100), (10_000, 100_000), 10_000, 3)
 FULL: Final = Scale(
     9,
     (100, 1_000, 10_000),
@@ -109,7 +110,7 @@ def write_curve(folder: Path, scale: Scale) -> Curve:
             )
         for name, took_s in found.items():
             lines[name].append((payload_bytes, Figure.of(one / rows for one in took_s)))
-    return Curve("A write, one row a commit, class process", "payload of a row, bytes", "s", lines)
+    return Curve("write", "A write, one row a commit, class process", "payload of a row, bytes", "s", lines)
 
 
 def _write_seconds(shard: Shard, rows: int, text: str) -> float:
@@ -145,7 +146,7 @@ def merge_curve(folder: Path, scale: Scale) -> Curve:
             found = peers.alternate(scale.rounds, dict(zip(names, contestants, strict=True)))
         for name, took_s in found.items():
             lines[name].append((payload_bytes, Figure.of(backlog.rows / one for one in took_s)))
-    return Curve("A merge of one shard, rows a second", "payload of a row, bytes", "1/s", lines)
+    return Curve("merge", "A merge of one shard, rows a second", "payload of a row, bytes", "1/s", lines)
 
 
 def shards_curve(folder: Path, scale: Scale) -> Curve:
@@ -153,17 +154,21 @@ def shards_curve(folder: Path, scale: Scale) -> Curve:
     rows = max(scale.batch_rows, *scale.shards)
     names = f"a merge of {rows:,} rows", "a merge without news"
     lines: dict[str, list[tuple[float, Figure]]] = {name: [] for name in names}
-    for shards in scale.shards:
-        with peers.scratch(folder) as root:
-            store = Store(root)
-            took_s = []
-            for _ in range(scale.rounds if shards < 1_000 else 1):
-                for number in range(shards):
-                    peers.fill(store, f"agent-{number}", rows // shards, 100)
-                took_s.append(peers.checked_merge(store, rows=rows // shards * shards, keep_empty=True))
+    with peers.scratch(folder) as root:
+        stores = {shards: Store(root / str(shards)) for shards in scale.shards}
+        for shards, store in stores.items():
+            rounds = scale.rounds if shards < 1_000 else 1
+            took_s = [_merge_of_many(store, shards, rows // shards) for _ in range(rounds)]
             lines[names[0]].append((shards, Figure.of(took_s)))
+        for shards, store in stores.items():  # by now the first of them have rested for long enough
             lines[names[1]].append((shards, Figure.of(_idle_merges(store, scale.rounds))))
-    return Curve("A merge, over the number of shards", "shards", "s", lines)
+    return Curve("shards", "A merge, over the number of shards", "shards", "s", lines)
+
+
+def _merge_of_many(store: Store, shards: int, rows: int) -> float:
+    for number in range(shards):
+        peers.fill(store, f"agent-{number}", rows, 100)
+    return peers.checked_merge(store, rows=rows * shards, keep_empty=True)
 
 
 def _idle_merges(store: Store, rounds: int) -> Iterator[float]:
@@ -192,7 +197,7 @@ def size_curve(folder: Path, scale: Scale) -> Curve:
             held = max(held, rows) + batch * scale.rounds
             points.append((float(rows), Figure.of(one / batch for one in took_s)))
     title = f"A merge of {batch:,} rows of 100 B, time a row"
-    return Curve(title, "rows in the master before", "s", {"store.merge": points})
+    return Curve("size", title, "rows in the master before", "s", {"store.merge": points})
 
 
 def wake_curve(folder: Path, scale: Scale) -> Curve:
@@ -202,7 +207,7 @@ def wake_curve(folder: Path, scale: Scale) -> Curve:
         with peers.scratch(folder) as root:
             took_s = list(_wakes(root, interval_s, scale.wakes))
         lines["until the row can be read"].append((interval_s, Figure.of(took_s)))
-    return Curve("A row after a quiet time", "the merger's interval, s", "s", lines)
+    return Curve("wake", "A row after a quiet time", "the merger's interval, s", "s", lines)
 
 
 def _wakes(root: Path, interval_s: float, wakes: int) -> Iterator[float]:
@@ -257,18 +262,3 @@ CURVES: Final[dict[str, Callable[[Path, Scale], Curve]]] = {
     "size": size_curve,
     "wake": wake_curve,
 }
-
-
-def curves(names: Iterable[str], scale: Scale, folder: Path, about_to: Callable[[str], None]) -> Iterator[Curve]:
-    """Measure curves.
-
-    Args:
-        names: which, as in `CURVES`.
-        scale: how far they go.
-        folder: where to measure.
-        about_to: called with the name of each before it is measured.
-    """
-    for name in names:
-        about_to(name)
-        os.sync()
-        yield CURVES[name](folder, scale)
