@@ -26,6 +26,7 @@ p { max-width: 75ch; } .machine { color: #666; font-size: .85rem; max-width: non
   margin-right: .4rem; vertical-align: -.08rem; }
 .plots figure { margin: 0; background: #fff; border: 1px solid #e7e4df; border-radius: 8px; padding: .4rem; }
 .plots svg { width: 100%; height: auto; display: block; }
+.inner { overflow-x: auto; } .inner th, .inner td { padding: .2rem .5rem; }
 .scroll { overflow-x: auto; background: #fff; border: 1px solid #e7e4df; border-radius: 8px; }
 table { border-collapse: collapse; font-size: .83rem; font-variant-numeric: tabular-nums; width: 100%; }
 th, td { padding: .28rem .6rem; text-align: right; white-space: nowrap; }
@@ -84,7 +85,10 @@ def _section(kind: Kind, lines: Sequence[Line]) -> Iterator[str]:
 
 
 def _legend(names: Iterable[str]) -> str:
-    items = (f"<span><i style='background:{plots.colour_of(name)}'></i>{plots.title_of(name)}</span>" for name in names)
+    items = (
+        f"<span><i style='background:{plots.colour_of(name, place)}'></i>{escape(plots.title_of(name))}</span>"
+        for place, name in enumerate(names)
+    )
     return f"<p class=legend>{''.join(items)}</p>"
 
 
@@ -128,7 +132,7 @@ def _curves(curves: Sequence[Curve]) -> Iterator[str]:
 def _grid(heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     rows = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in body)
     head = "".join(f"<th>{escape(one)}</th>" for one in heads)
-    return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+    return f"<div class=inner><table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table></div>"
 
 
 def _number(value: float) -> str:

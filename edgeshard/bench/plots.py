@@ -65,7 +65,7 @@ def bars(title: str, values: Mapping[str, float], form: Callable[[float], str]) 
     chart = pygal.HorizontalBar(max_scale=5, **_settings(title, [""]))
     chart.x_labels = [f"{title_of(name)}: {form(values[name])}" for name in names]
     chart.value_formatter = form
-    chart.add("", [{"value": values[name], "color": colour_of(name)} for name in names])
+    chart.add("", [{"value": values[name], "color": colour_of(name, 0)} for name in names])
     return _svg(chart)
 
 
@@ -84,9 +84,9 @@ def title_of(name: str) -> str:
     return SYSTEMS[name].title if name in SYSTEMS else name
 
 
-def colour_of(name: str) -> str:
-    """In which colour it is drawn, in each plot."""
-    return COLOURS.get(name, _OTHER[sum(name.encode()) % len(_OTHER)])
+def colour_of(name: str, place: int) -> str:
+    """In which colour it is drawn: a system in its own in each plot, another line by its place, from 0."""
+    return COLOURS.get(name, _OTHER[place % len(_OTHER)])
 
 
 def _stroke(name: str) -> dict[str, float]:
@@ -101,7 +101,7 @@ def _set_heights(chart: Any, values: Sequence[float], form: Callable[[float], st
 
 
 def _settings(title: str, names: Iterable[str]) -> dict[str, Any]:
-    colours = tuple(map(colour_of, names))
+    colours = tuple(colour_of(name, place) for place, name in enumerate(names))
     style = Style(
         background="transparent",
         plot_background="transparent",
@@ -132,6 +132,7 @@ def _settings(title: str, names: Iterable[str]) -> dict[str, Any]:
         "show_legend": False,  # the page has one for all plots of a section
         "dots_size": 3.5,
         "margin": 12,
+        "margin_right": 36,
         "show_minor_x_labels": True,
         "truncate_label": -1,
     }
@@ -149,7 +150,7 @@ def _decades(values: Iterable[float]) -> list[float]:
 
 
 def _plain(value: float) -> str:
-    return f"{value:,.0f}"
+    return f"{value:,g}" if value < 1e6 else f"10^{math.log10(value):g}"
 
 
 def _svg(chart: Any) -> str:

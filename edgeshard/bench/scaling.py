@@ -137,7 +137,7 @@ def _execute_seconds(cursor: Any, numbers: Iterator[int], rows: int, text: str) 
 
 def merge_curve(folder: Path, scale: Scale) -> Curve:
     """A merge of one shard, with its truncation, against a bare INSERT ... SELECT without any."""
-    names = "store.merge, with emptying the shard", "INSERT ... SELECT"
+    names = "store.merge", "INSERT ... SELECT"
     lines: dict[str, list[tuple[float, Figure]]] = {name: [] for name in names}
     for payload_bytes in scale.payloads:
         with peers.scratch(folder) as root:
@@ -146,7 +146,13 @@ def merge_curve(folder: Path, scale: Scale) -> Curve:
             found = peers.alternate(scale.rounds, dict(zip(names, contestants, strict=True)))
         for name, took_s in found.items():
             lines[name].append((payload_bytes, Figure.of(backlog.rows / one for one in took_s)))
-    return Curve("merge", "A merge of one shard, rows a second", "payload of a row, bytes", "1/s", lines)
+    return Curve(
+        "merge",
+        "A merge of one shard that empties it, against copying alone: rows a second",
+        "payload of a row, bytes",
+        "1/s",
+        lines,
+    )
 
 
 def shards_curve(folder: Path, scale: Scale) -> Curve:
