@@ -109,7 +109,7 @@ class _Agent:
         line.send("closed")
 
     def _saturate(self, end_ns: int) -> None:
-        while time.monotonic_ns() < end_ns and self._commit(end_ns):
+        while self._commit(end_ns) and time.monotonic_ns() < end_ns:
             pass
 
     def _keep_pace(self, begin_ns: int, end_ns: int, rate: float) -> None:

@@ -22,7 +22,7 @@ import attrs
 from edgeshard.bench import processes
 from edgeshard.bench.account import Account, account
 from edgeshard.bench.agents import Done
-from edgeshard.bench.crew import Crew
+from edgeshard.bench.crew import AgentError, Crew
 from edgeshard.bench.system import Setting, System
 from edgeshard.bench.systems import SYSTEMS
 from edgeshard.bench.workload import Workload
@@ -107,7 +107,7 @@ def measure(name: str, setting: Setting, workload: Workload) -> Measurement:
 
     Raises:
         NotRunError: it cannot run here.
-        AgentError: an agent failed.
+        AgentError: an agent failed, or none wrote anything.
     """
     setting.folder.mkdir(mode=0o711)  # a server that does not run as us has to reach it
     try:
@@ -200,7 +200,7 @@ def _measurement(workload: Workload, found: _Written, accounted: Account, left: 
     fewest = min(one.timed_rows for one in found.done)
     commits = waits(found.commits)
     if commits is None:
-        raise RuntimeError("no commit was made in the measured time; give it more")
+        raise AgentError("no agent made a commit in the measured time")
     return Measurement(
         account=accounted,
         rows=rows,
