@@ -10,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -22,15 +23,18 @@ import pytest
 
 from edgeshard import exits, scan
 from edgeshard.bench import campaign, command, export, markdown, page, summary
+from edgeshard.bench import measure as measuring
 from edgeshard.bench.account import Account, account
 from edgeshard.bench.campaign import Plan, Servers, full_workloads, rotated, short_workloads
+from edgeshard.bench.crew import AgentError
 from edgeshard.bench.figures import Figure
 from edgeshard.bench.machine import machine
 from edgeshard.bench.measure import Measurement, measure, waits
 from edgeshard.bench.scaling import CURVES, Curve, Scale
 from edgeshard.bench.system import NotRunError, Setting
 from edgeshard.bench.systems import SYSTEMS
-from edgeshard.bench.workload import Durability, Workload, payload
+from edgeshard.bench.systems.queue import Queue
+from edgeshard.bench.workload import Durability, Result, Workload, payload
 
 PROJECT = Path(__file__).parent.parent
 LENGTH_S = 0.15
@@ -63,6 +67,26 @@ def test_a_system_holds_each_acknowledged_row_once_after_commits_of_one_row(name
     assert found.commits.count == found.rows > 0
     assert found.commits.p50_s <= found.commits.p99_s <= found.commits.p999_s <= found.commits.worst_s
     assert found.total_s >= found.written_s > 0
+
+
+@pytest.mark.parametrize("name", ["queue", "postgres", "edgeshard"])
+def test_a_measurement_leaves_no_process_behind_also_where_it_fails(
+    name: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if sys.platform != "linux":
+        pytest.skip(f"{sys.platform} has no /proc to look for processes in")
+    monkeypatch.setenv("EDGESHARD_BENCH_MARK", mark := uuid.uuid4().hex)
+    seen: list[int] = []
+
+    def fail(*_: Any) -> None:
+        seen.extend(marked(mark))
+        raise AgentError("on purpose")
+
+    monkeypatch.setattr(measuring, "account", fail)
+    with pytest.raises(AgentError, match="on purpose"):
+        measured(name, cache, Workload("process", 2, length_s=0.05))
+    assert len(seen) > 0  # servers, which still serve; agents have closed
+    assert [] == marked(mark)
 
 
 @pytest.mark.parametrize("name", [name for name in SYSTEMS if not name.startswith("hybrid")])
@@ -127,6 +151,32 @@ def test_a_server_that_cannot_be_reached_is_not_run_and_says_why(capsys: pytest.
     assert exits.DONE == command.main([*given, *SMALL])
     lines = [line for line in capsys.readouterr().out.splitlines() if "not run: " in line]
     assert [True, True] == ["nowhere-at-all" in line and line.endswith(" |") for line in lines]
+
+
+def test_the_queue_is_finished_when_its_aggregator_has_committed_all_and_not_before(tmp_path: Path) -> None:
+    queue = Queue(Setting(tmp_path, "process", 1, tmp_path))
+    try:
+        try:
+            queue.start()
+        except NotRunError as error:
+            pytest.skip(f"the queue cannot be run here: {error}")
+        _, aggregator = queue.servers() or []
+        os.kill(aggregator, signal.SIGSTOP)
+        writer = queue.place.open_writer(0)
+        for number in range(20):
+            writer.write(Result(0, number, 0, payload(0, number, 50)))
+        writer.write_many([Result(0, number, 0, payload(0, number, 50)) for number in range(20, 30)])
+        writer.close()
+        assert [] == list(queue.read_back())
+        finishing = threading.Thread(target=queue.finish)
+        finishing.start()
+        finishing.join(0.2)
+        assert finishing.is_alive()
+        os.kill(aggregator, signal.SIGCONT)
+        finishing.join()
+        assert Account(30) == account(queue.read_back(), [30], 50)
+    finally:
+        queue.stop()
 
 
 # -- systems that lie -------------------------------------------------------------------------------------------------
@@ -466,6 +516,7 @@ def marked(mark: str) -> list[int]:
         ("postgres", signal.SIGINT),
         ("edgeshard", signal.SIGTERM),
         ("postgres", signal.SIGKILL),
+        ("edgeshard", signal.SIGKILL),
     ],
 )
 def test_a_run_that_is_interrupted_leaves_no_process_and_no_file(
@@ -476,7 +527,7 @@ def test_a_run_that_is_interrupted_leaves_no_process_and_no_file(
     if name != "edgeshard":
         measured(name, cache, Workload("process", 1, length_s=0.05))  # skips where it cannot be run
     mark = uuid.uuid4().hex
-    given = ["--dir", str(cache), "--systems", name, "--agents", "3", "--length", "60", "--rounds", "1"]
+    given = ["--dir", str(cache), "--systems", name, "--agents", "3", "--length", "600", "--rounds", "1"]
     before = set(cache.iterdir())
     run = subprocess.Popen(
         [sys.executable, "-m", "edgeshard.bench", *given],

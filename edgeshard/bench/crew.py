@@ -3,7 +3,7 @@
 It has imported what agents need, so a hundred of them start in a fraction of a second. It speaks with the bench in
 pickles, over its stdin and stdout:
 
-    bench -> crew      sys.path; (place, workload)
+    bench -> crew      (place, workload)
     crew  -> bench     Ready(the agents' process ids)
     bench -> crew      when to begin
     crew  -> bench     Done(rows and times, without the latencies)
@@ -35,6 +35,7 @@ from typing import IO, Any, Final
 import attrs
 
 from edgeshard.bench import agents
+from edgeshard.bench.servers import environment
 from edgeshard.bench.system import Place
 from edgeshard.bench.workload import Workload
 
@@ -75,9 +76,12 @@ class Crew:
 
     def __init__(self, place: Place, workload: Workload) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _MAIN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            [sys.executable, "-c", _MAIN],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment(),
+            start_new_session=True,
         )
-        self._send(sys.path)
         self._send((place, workload))
 
     def ready(self) -> list[int]:
@@ -156,7 +160,6 @@ def main() -> None:
         pickle.dump(message, target)
         target.flush()
 
-    sys.path[:] = hear()
     place, workload = hear()
     for name in place.modules:
         importlib.import_module(name)

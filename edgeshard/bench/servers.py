@@ -53,6 +53,7 @@ class Server:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=log.parent,
+                env=environment(),
                 start_new_session=True,  # Ctrl-C is ours: we end it, in good order
                 preexec_fn=_follower(dies_by),  # this process has one thread
                 **credentials(user),
@@ -92,6 +93,11 @@ class Server:
                 self.process.wait()
 
 
+def environment() -> dict[str, str]:
+    """What a Python that we start needs in order to find what we found, wherever it is started."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(os.path.abspath(folder) for folder in sys.path)}
+
+
 def _follower(number: signal.Signals) -> Callable[[], None] | None:
     """What a child calls in order to get a signal when its parent dies."""
     if sys.platform != "linux":
@@ -114,10 +120,34 @@ def run(command: Sequence[str], user: str | None, folder: Path) -> None:
     Raises:
         NotRunError: it failed.
     """
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, **credentials(user))
-    if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split()[-60:])
-        raise NotRunError(f"{os.path.basename(command[0])} ended with {done.returncode}: {said}")
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=folder,
+        start_new_session=True,
+        **credentials(user),
+    )
+    try:
+        said, _ = process.communicate()
+    except BaseException:
+        _kill_group(process)  # its children too, which write into our folder
+        raise
+    if process.returncode:
+        raise NotRunError(
+            f"{os.path.basename(command[0])} ended with {process.returncode}: {' '.join(said.split()[-60:])}"
+        )
+
+
+def _kill_group(process: subprocess.Popen[str]) -> None:
+    """Kill a process and its children, and wait for their end."""
+    began = time.monotonic()
+    with contextlib.suppress(ProcessLookupError):  # the last of them is gone
+        while time.monotonic() - began < PATIENCE_S:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.poll()
+            time.sleep(_POLL_S)
 
 
 def is_open_to_all(path: Path) -> bool:
