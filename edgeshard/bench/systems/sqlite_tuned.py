@@ -1,7 +1,7 @@
 """One SQLite database for all agents, opened as SQLite's experts advise.
 
-Write-ahead log, rare checkpoints, a busy timeout that outlasts any wait, statements that are compiled once, transactions
-that take the write lock at once. Readers and writers do not wait for each other; writers wait for writers.
+Write-ahead log, rare checkpoints, a busy timeout that outlasts any wait, statements that are compiled once, and
+transactions that take the write lock at once. Readers and writers do not wait for each other; writers wait for writers.
 
 What SQLite's files are read by here, for this system and others, is apsw, edgeshard's own library of SQLite; the
 default system's agents use the standard library's, and no process uses both on one file.
