@@ -542,14 +542,21 @@ def test_a_run_that_is_interrupted_leaves_no_process_and_no_file(
         time.sleep(0.2)
         run.send_signal(number)
         _, said = run.communicate(timeout=60)
+        _assert_nothing_is_left(run.returncode, number, said, mark, cache, before)
     finally:
-        run.kill()
+        for left in marked(mark):
+            os.kill(left, signal.SIGKILL)
         run.wait()
+
+
+def _assert_nothing_is_left(
+    code: int, number: signal.Signals, said: str, mark: str, cache: Path, before: set[Path]
+) -> None:
     if number == signal.SIGKILL:
-        assert -signal.SIGKILL == run.returncode
+        assert -signal.SIGKILL == code
     else:
         assert ({signal.SIGINT: 130, signal.SIGTERM: 143}[number], "") == (
-            run.returncode,
+            code,
             said.replace("edgeshard.bench: interrupted; nothing is left running\n", ""),
         )
         assert before == set(cache.iterdir())
