@@ -34,6 +34,7 @@ from edgeshard.bench.scaling import CURVES, Curve, Scale
 from edgeshard.bench.system import NotRunError, Setting
 from edgeshard.bench.systems import SYSTEMS
 from edgeshard.bench.systems.queue import Queue
+from edgeshard.bench.systems.sqlite_tuned import Tuned
 from edgeshard.bench.workload import Durability, Result, Workload, payload
 
 PROJECT = Path(__file__).parent.parent
@@ -203,6 +204,19 @@ def test_a_system_that_is_broken_is_shown_as_what_it_is(
     assert re.search(rf"\| +{shown} \|$", line), line
     (line,) = [line for line in lines if "SQLite, tuned" in line and "| 2 " in line]
     assert line.endswith(" all |")
+
+
+def test_a_system_that_fails_after_the_agents_are_done_has_failed_and_the_others_are_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> None:
+        raise TimeoutError("not all is there")
+
+    monkeypatch.setattr(Tuned, "finish", fail)
+    assert exits.INCOMPLETE == command.main(["--systems", "sqlite-tuned", "edgeshard", *SMALL])
+    first, second = [line for line in capsys.readouterr().out.splitlines() if "| 2 " in line]
+    assert first.endswith("failed: TimeoutError: not all is there |")
+    assert second.endswith(" all |")
 
 
 def test_an_agent_that_is_refused_tries_again_and_that_counts_into_its_commit(

@@ -6,6 +6,7 @@ import contextlib
 import os
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -181,4 +182,6 @@ def _measured(step: Step, folder: Path, servers: Servers) -> Step:
         return attrs.evolve(step, not_run=str(error))
     except AgentError as error:
         return attrs.evolve(step, failure=str(error).strip())
+    except Exception:  # whatever a system's library raises here is that system's failure; it is shown
+        return attrs.evolve(step, failure=traceback.format_exc().strip())
     return attrs.evolve(step, account=found.account, figures=dict(figures_of(found, step.workload)))

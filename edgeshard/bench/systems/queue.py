@@ -44,6 +44,8 @@ _BATCH: Final = 1_000
 #: How long the aggregator waits for an entry, in milliseconds, before it asks again.
 _BLOCK_MS: Final = 1_000
 _POLL_S: Final = 0.002
+#: How long the aggregator may take for what is left at the end, in seconds.
+_PATIENCE_S: Final = 300.0
 
 
 def connect(url: str) -> Redis:
@@ -164,7 +166,10 @@ class Queue:
         control, aggregator = self._control, self._aggregator
         if control is None or aggregator is None:
             raise RuntimeError("the queue was not started")
+        began = time.monotonic()
         while control.xlen(_STREAM):
+            if time.monotonic() - began > _PATIENCE_S:
+                raise TimeoutError(f"the aggregator has not moved all rows after {_PATIENCE_S:g} s")
             if aggregator.process.poll() is not None:
                 raise RuntimeError(f"the aggregator ended: {aggregator.said()}")
             time.sleep(_POLL_S)
