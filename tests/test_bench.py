@@ -33,7 +33,8 @@ from edgeshard.bench.measure import Measurement, measure, waits
 from edgeshard.bench.scaling import CURVES, Curve, Scale
 from edgeshard.bench.system import NotRunError, Setting
 from edgeshard.bench.systems import SYSTEMS
-from edgeshard.bench.systems.queue import Queue
+from edgeshard.bench.systems.postgres import Postgres
+from edgeshard.bench.systems.queue import Queue, connect
 from edgeshard.bench.systems.sqlite_tuned import Tuned
 from edgeshard.bench.workload import Durability, Result, Workload, payload
 
@@ -177,6 +178,41 @@ def test_the_queue_is_finished_when_its_aggregator_has_committed_all_and_not_bef
         finishing.join()
         assert Account(30) == account(queue.read_back(), [30], 50)
     finally:
+        queue.stop()
+
+
+def test_a_server_of_the_users_is_used_and_left_as_it_was(
+    tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder := cache / f"users-{uuid.uuid4().hex}").mkdir(mode=0o711)
+    setting = Setting(folder, "process", 5, cache)
+    postgres, queue = Postgres(setting), Queue(attrs.evolve(setting, folder=tmp_path))
+    try:
+        try:
+            postgres.start()
+            queue.start()
+        except NotRunError as error:
+            pytest.skip(f"no server can be run here: {error}")
+        import psycopg
+
+        server = connect(queue.place.url)
+        os.kill((queue.servers() or [])[1], signal.SIGKILL)  # the aggregator: the server alone is the user's
+        server.config_set("appendonly", "no")
+        given = ["--postgres", postgres.place.conninfo, "--redis", queue.place.url, "--class", "power"]
+        assert exits.DONE == command.main([*given, "--systems", "postgres", "queue", *SMALL])
+        assert [True, True] == [
+            line.endswith(" all |") and "|         - |" in line  # what their servers use is not ours to see
+            for line in capsys.readouterr().out.splitlines()
+            if "| 2 " in line
+        ]
+        assert {"appendonly": "no", "appendfsync": "everysec"} == server.config_get("appendonly", "appendfsync")
+        assert 0 == server.dbsize()
+        server.close()
+        with psycopg.connect(postgres.place.conninfo) as connection:
+            names = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname LIKE '%bench%'").fetchall()
+        assert [] == names
+    finally:
+        postgres.stop()
         queue.stop()
 
 

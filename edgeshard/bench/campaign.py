@@ -24,7 +24,7 @@ from edgeshard.bench.workload import DURABILITIES, Workload
 PACE: Final = 200.0
 #: What the short profile leaves out: it has to end in two minutes.
 NOT_SHORT: Final = ("hybrid-edgeshard",)
-_SHORT_S: Final = 0.8
+_SHORT_S: Final = 0.7
 _SHORT_PACED_S: Final = 1.5
 _FULL_S: Final = 3.0
 _AGENTS: Final = (1, 4, 10, 16, 100)

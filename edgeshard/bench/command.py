@@ -31,7 +31,7 @@ _NAME = "edgeshard.bench"
 
 _EPILOG = """\
 examples:
-  %(prog)s                                   all systems, the short profile: less than two minutes
+  %(prog)s                                   the short profile: some two minutes on a quiet machine
   %(prog)s --html report.html                the same, and a report with plots to look at
   %(prog)s --systems edgeshard sqlite-tuned --agents 1 100
                                              these two alone, by one and by a hundred agents
@@ -105,7 +105,13 @@ def parser() -> argparse.ArgumentParser:
         help="compare systems, or see how edgeshard's own costs grow (both; systems alone where these are chosen)",
     )
     what.add_argument("--curves", nargs="+", choices=scaling.CURVES, metavar="NAME", help="which costs (all)")
-    what.add_argument("--systems", nargs="+", choices=SYSTEMS, metavar="NAME", help="these systems (default: all)")
+    what.add_argument(
+        "--systems",
+        nargs="+",
+        choices=SYSTEMS,
+        metavar="NAME",
+        help="these systems (default: all; the short profile leaves hybrid-edgeshard out)",
+    )
     what.add_argument(
         "--class",
         dest="classes",

@@ -104,6 +104,7 @@ class Queue:
         self._server: Server | None = None
         self._aggregator: Server | None = None
         self._control: Redis | None = None
+        self._before: dict[str, Any] = {}  # settings of a server that is not ours
         url = setting.redis or f"unix://{self._folder / 'queue.sock'}"
         self.place = QueuePlace(url, self._folder / "results.db")
 
@@ -117,8 +118,9 @@ class Queue:
         control = connect(self.place.url)
         try:
             if not self._is_ours:
-                control.config_set("appendonly", "yes")
+                self._before = {name: control.config_get(name)[name] for name in ("appendonly", "appendfsync")}
                 control.config_set("appendfsync", _FSYNC[self._setting.durability])
+                control.config_set("appendonly", "yes")
             control.delete(_STREAM)
         except redis.RedisError as error:
             raise NotRunError(f"the server at {self.place.url}: {error}") from error
@@ -158,7 +160,9 @@ class Queue:
         return server
 
     def servers(self) -> list[int] | None:
-        """The server, where it is ours, and the aggregator."""
+        """The server and the aggregator; None where the server is not ours: half of them would mislead."""
+        if not self._is_ours:
+            return None
         return [server.pid for server in (self._server, self._aggregator) if server is not None]
 
     def finish(self) -> None:
@@ -185,6 +189,8 @@ class Queue:
         if self._control is not None:
             if not self._is_ours:
                 self._control.delete(_STREAM)
+                for name, value in self._before.items():
+                    self._control.config_set(name, value)
             self._control.close()
         if self._server is not None:
             self._server.stop()
