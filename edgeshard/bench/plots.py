@@ -27,7 +27,6 @@ COLOURS: Final = {
     "hybrid-postgres": "#56b4e9",
     "hybrid-edgeshard": "#f0956f",
 }
-_OURS: Final = ("edgeshard", "shard.write", "store.merge")
 _OTHER: Final = ("#d1380f", "#0072b2", "#e69f00", "#9a9a9a")
 _FONT: Final = "system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif"
 _SIZE: Final = (620, 400)
@@ -54,7 +53,7 @@ def against(title: str, x_title: str, lines: Lines, form: Callable[[float], str]
     chart.x_value_formatter = _plain
     _set_heights(chart, [y for points in kept.values() for _, y in points], form)
     for name, points in kept.items():
-        chart.add(name, points, stroke_style=_stroke(name))
+        chart.add(name, points)
     return _svg(chart)
 
 
@@ -75,7 +74,7 @@ def profile(title: str, heads: Sequence[str], lines: Mapping[str, Sequence[float
     chart.x_labels = list(heads)
     _set_heights(chart, [value for values in lines.values() for value in values], duration)
     for name, values in lines.items():
-        chart.add(name, list(values), stroke_style=_stroke(name))
+        chart.add(name, list(values))
     return _svg(chart)
 
 
@@ -87,10 +86,6 @@ def title_of(name: str) -> str:
 def colour_of(name: str, place: int) -> str:
     """In which colour it is drawn: a system in its own in each plot, another line by its place, from 0."""
     return COLOURS.get(name, _OTHER[place % len(_OTHER)])
-
-
-def _stroke(name: str) -> dict[str, float]:
-    return {"width": 4 if name in _OURS else 2}
 
 
 def _set_heights(chart: Any, values: Sequence[float], form: Callable[[float], str]) -> None:
@@ -120,6 +115,7 @@ def _settings(title: str, names: Iterable[str]) -> dict[str, Any]:
         value_font_size=11,
         opacity=".9",
         transition="none",
+        stroke_width="2",
         colors=colours,
     )
     return {
