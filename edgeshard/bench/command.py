@@ -89,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
     systems = "\n".join(f"  {name.ljust(width)}  {entry.title}" for name, entry in SYSTEMS.items())
     made = argparse.ArgumentParser(
         prog="python -m edgeshard.bench",
-        description="Measure, on this machine, five ways to store what many agents write, and a hybrid of them. "
+        description="Measure, on this machine, the ways to store what many agents write that people choose between.\n"
         "Every row is read back and compared.",
         epilog=_EPILOG.replace("{systems}", systems).replace("{curves}", ", ".join(scaling.CURVES)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -272,7 +272,7 @@ class Progress:
 
     def step(self, step: Step, before: int) -> None:
         """Say what comes next."""
-        self.show(before, f"{step.workload.durability}, {step.workload}: {SYSTEMS[step.system].title}")
+        self.show(before, f"{SYSTEMS[step.system].title}, {step.workload.durability}, {step.workload}")
 
     def show(self, before: int, what: str) -> None:
         """Say what comes next, after so many."""
