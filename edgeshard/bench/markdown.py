@@ -206,7 +206,7 @@ NOTES: Final = """\
 * p50 to worst: one commit as its agent waits for it, with all that was refused and tried again; worst of all rounds.
 * on pace: agents that wrote at least 99 % of what they offered, in time. stale: how old a row was when a reader, who
   looks every 10 ms, first saw it.
-* CPU s/10⁶: processor seconds a million rows, of agents, servers and mergers. written/payload: bytes that these
-  processes wrote to the disk (/proc/PID/io, without the file system's journal), a byte of payload.
+* CPU s/10⁶: processor seconds a million rows, of agents, servers and mergers. written/payload: bytes that were
+  written to the disk from a sync before to a sync after (the device's counter, so everybody's), a byte of payload.
 * memory: of all processes of the system, shared pages once (PSS). disk: what is left when it is stopped.
 * rows there: each acknowledged row was read back and compared: all, or how many were lost, doubled or changed."""

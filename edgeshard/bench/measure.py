@@ -61,8 +61,8 @@ class Measurement:
         behind: from the moment at which each commit was due until it was acknowledged.
         stale: how old each row was when a reader first saw it.
         cpu_s: processor time of all processes of the system, agents included, in seconds.
-        written_bytes: what they wrote to the disk; see `processes`.
-        device_bytes: what everybody on the machine wrote to that disk meanwhile.
+        written_bytes: what was written to the disk meanwhile, by everybody; see `processes`.
+        dirtied_bytes: what the system's processes made dirty.
         memory_bytes: of all of them at the end (PSS); what they share counts once.
         server_peak_bytes: the most that the servers had, each counted for itself.
         disk_bytes: what the system's folder takes after it was stopped.
@@ -80,7 +80,7 @@ class Measurement:
     stale: Waits | None
     cpu_s: float | None
     written_bytes: int | None
-    device_bytes: int | None
+    dirtied_bytes: int | None
     memory_bytes: int | None
     server_peak_bytes: int | None
     disk_bytes: int
@@ -93,11 +93,11 @@ class Measurement:
 
 @attrs.frozen
 class Spent:
-    """What processes used from the beginning to the end."""
+    """What was used from the beginning to the end."""
 
     cpu_s: float | None = None
     written_bytes: int | None = None
-    device_bytes: int | None = None
+    dirtied_bytes: int | None = None
     memory_bytes: int | None = None
     server_peak_bytes: int | None = None
 
@@ -189,10 +189,12 @@ class _Meter:
         servers = processes.family(servers)
         memory = processes.memory_bytes([*self._agents[:-1], *servers])
         peak = processes.peak_bytes(servers)
+        return Spent(used.cpu_s, self._written_bytes(), used.dirtied_bytes, memory, peak)
+
+    def _written_bytes(self) -> int | None:
+        os.sync()  # what a system leaves in the page cache reaches the disk later, and counts
         device = processes.device_bytes(self._folder)
-        if device is not None and self._device is not None:
-            device -= self._device
-        return Spent(used.cpu_s, used.written_bytes, device, memory, peak)
+        return None if device is None or self._device is None else device - self._device
 
 
 def _measurement(workload: Workload, found: _Written, accounted: Account, left: int) -> Measurement:
@@ -256,8 +258,8 @@ def figures_of(found: Measurement, workload: Workload) -> Iterator[tuple[str, fl
         yield "cpu_s_per_million_rows", found.cpu_s / found.rows * 1e6
     if found.written_bytes is not None:
         yield "written_bytes_per_payload_byte", found.written_bytes / payload_bytes
-    if found.device_bytes is not None:
-        yield "device_bytes_per_payload_byte", found.device_bytes / payload_bytes
+    if found.dirtied_bytes is not None:
+        yield "dirtied_bytes_per_payload_byte", found.dirtied_bytes / payload_bytes
     if found.memory_bytes is not None:
         yield "memory_bytes", found.memory_bytes
     if found.server_peak_bytes is not None:
