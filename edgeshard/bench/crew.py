@@ -147,6 +147,9 @@ def _stream(stream: IO[bytes] | None) -> IO[bytes]:
 
 # -- the crew's side --------------------------------------------------------------------------------------------------
 
+#: An agent's process, and the line to it.
+_Hand = tuple[Any, Any]
+
 
 def main() -> None:
     """Run agents for the bench at the other end of stdin and stdout."""
@@ -170,9 +173,11 @@ def main() -> None:
     threading.Thread(target=_hear_all, args=(source, orders), daemon=True).start()  # no fork comes after this
     try:
         _ask_all(hands)
-        say(Ready([pid for pid, _ in hands]))
+        say(Ready([process.pid or 0 for process, _ in hands]))
         for answer in _rounds(hands, orders):
             say(answer)
+        for process, _ in hands:
+            process.join()  # else nobody but init waits for them
     except AgentError as error:
         say(Failed(str(error)))
     os._exit(0)  # the interpreter would wait for the thread that reads stdin
@@ -186,7 +191,7 @@ def _hear_all(source: IO[bytes], orders: queue.SimpleQueue[Any]) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
-def _rounds(hands: list[tuple[int, Any]], orders: queue.SimpleQueue[Any]) -> Iterator[list[Any]]:
+def _rounds(hands: list[_Hand], orders: queue.SimpleQueue[Any]) -> Iterator[list[Any]]:
     """Pass each order to all agents, and yield their answers; until they close."""
     while True:
         order = orders.get()
@@ -198,17 +203,17 @@ def _rounds(hands: list[tuple[int, Any]], orders: queue.SimpleQueue[Any]) -> Ite
         yield answers
 
 
-def _hire(place: Place, workload: Workload, number: int) -> tuple[int, Any]:
-    """Fork an agent; its process id, and the line to it."""
+def _hire(place: Place, workload: Workload, number: int) -> _Hand:
+    """Fork an agent."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
     process = context.Process(target=agents.run, args=(place, workload, number, theirs), daemon=True)
     process.start()
     theirs.close()  # so that its end shows as the end of the line
-    return process.pid or 0, ours
+    return process, ours
 
 
-def _ask_all(hands: list[tuple[int, Any]]) -> list[Any]:
+def _ask_all(hands: list[_Hand]) -> list[Any]:
     """An answer of each agent, in their order.
 
     Raises:
