@@ -36,7 +36,7 @@ from edgeshard.bench.systems import SYSTEMS
 from edgeshard.bench.systems.postgres import Postgres
 from edgeshard.bench.systems.queue import Queue, connect
 from edgeshard.bench.systems.sqlite_tuned import Tuned
-from edgeshard.bench.workload import Durability, Result, Workload, payload
+from edgeshard.bench.workload import Durability, Result, Workload, payload, size
 
 PROJECT = Path(__file__).parent.parent
 LENGTH_S = 0.15
@@ -468,6 +468,14 @@ def curve() -> Curve:
             "peer": [(1.0, Figure(8.0, 8.0, 8.0)), (10.0, Figure(2.0, 2.0, 2.0))],
         },
     )
+
+
+def test_numbers_are_written_as_people_write_them() -> None:
+    assert ["0.1", "1", "100", "10,000,000"] == [markdown.plain(number) for number in (0.1, 1, 100.0, 1e7)]
+    assert ["8.4 µs", "26 µs", "1.5 ms", "999 ms", "2.0 s"] == [
+        markdown.duration(seconds) for seconds in (8.4e-6, 26e-6, 1.5e-3, 0.999, 2)
+    ]
+    assert ["100 B", "1.5 KB", "40 MB", "2 GB"] == [size(count) for count in (100, 1_500, 40e6, 2e9)]
 
 
 def test_a_curve_and_its_peer_are_shown_with_their_ratio_and_survive_being_saved() -> None:

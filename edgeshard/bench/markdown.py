@@ -185,11 +185,16 @@ def cells_of_curve(found: Curve) -> tuple[list[str], list[list[str]]]:
     body = []
     for x in points[0]:
         figures = [line[x] for line in points]
-        cells = [f"{x:,g}", *(_spread(figure, found.unit) for figure in figures)]
+        cells = [plain(x), *(_spread(figure, found.unit) for figure in figures)]
         if has_ratio:
             cells.append(f"{figures[0].median / figures[1].median:.2f}")
         body.append(cells)
     return [found.x_title, *names, *(["ratio"] if has_ratio else [])], body
+
+
+def plain(number: float) -> str:
+    """A number without a unit: 0.1, 10,000,000."""
+    return f"{number:g}" if number % 1 else f"{number:,.0f}"
 
 
 def value(number: float, unit: str) -> str:

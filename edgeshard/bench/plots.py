@@ -11,7 +11,7 @@ from typing import Any, Final
 import pygal
 from pygal.style import Style
 
-from edgeshard.bench.markdown import duration
+from edgeshard.bench.markdown import duration, plain
 from edgeshard.bench.systems import SYSTEMS
 
 # pygal leaves a hook for its plug-ins, of a kind of which Python 3.11 warns at each import from then on
@@ -50,7 +50,7 @@ def against(title: str, x_title: str, lines: Lines, form: Callable[[float], str]
         return ""
     chart = pygal.XY(logarithmic=True, x_title=x_title, **_settings(title, kept))
     chart.x_labels = _ticks_at(sorted({x for points in kept.values() for x, _ in points}))
-    chart.x_value_formatter = _plain
+    chart.x_value_formatter = plain
     _set_heights(chart, [y for points in kept.values() for _, y in points], form)
     for name, points in kept.items():
         chart.add(name, points)
@@ -143,10 +143,6 @@ def _decades(values: Iterable[float]) -> list[float]:
     """The powers of ten around values that are above 0."""
     logarithms = [math.log10(value) for value in values]
     return [10.0**power for power in range(math.floor(min(logarithms)), math.ceil(max(logarithms)) + 1)]
-
-
-def _plain(value: float) -> str:
-    return f"{value:,g}" if value < 1e6 else f"10^{math.log10(value):g}"
 
 
 def _svg(chart: Any) -> str:
