@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
-import gc
 import json
 import multiprocessing
 import os
@@ -30,7 +29,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import count
@@ -42,13 +41,22 @@ import apsw
 import attrs
 
 import edgeshard
-from edgeshard import format, master, scan, shard
+from edgeshard import format, scan, shard
+from edgeshard.bench.peers import (
+    AGENT,
+    Backlog,
+    alternate,
+    bare_master,
+    bare_merge,
+    bare_shard,
+    checked_merge,
+    fill,
+    grow,
+    scratch,
+    seconds,
+)
 
 _T = TypeVar("_T")
-
-AGENT = "agent"
-#: Rows of one transaction of a writer that fills a shard.
-FILL_ROWS = 1_000
 
 
 @attrs.frozen
@@ -61,34 +69,12 @@ class Options:
     def pick(self, quick: _T, full: _T) -> _T:
         return quick if self.quick else full
 
-    @contextlib.contextmanager
-    def scratch(self) -> Iterator[Path]:
+    def scratch(self) -> contextlib.AbstractContextManager[Path]:
         """A folder that is gone afterwards."""
-        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            yield Path(folder)
+        return scratch(self.folder)
 
 
 # -- measuring --------------------------------------------------------------------------------------------------------
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """How long `work` takes, with neither garbage nor unwritten files of what was done before."""
-    gc.collect()
-    os.sync()
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def alternate(rounds: int, contestants: Mapping[str, Callable[[], _T]]) -> dict[str, list[_T]]:
-    """What each contestant returns, round by round, after one that does not count."""
-    found: dict[str, list[_T]] = {name: [] for name in contestants}
-    for number in range(-1, rounds):
-        for name in list(contestants)[:: 1 if number % 2 else -1]:
-            result = contestants[name]()
-            if number >= 0:
-                found[name].append(result)
-    return found
 
 
 @attrs.frozen
@@ -239,7 +225,7 @@ def _compare_writes(
     with (
         options.scratch() as root,
         edgeshard.Store(root).shard(AGENT) as opened,
-        bare_shard(root / "bare.db", kind) as cursor,
+        bare_shard(root / "bare.db", kind.table, kind.columns) as cursor,
     ):
         contestants = {
             "ours": partial(_write_next, count(0, rows), rows, kind.record, partial(write, opened)),
@@ -271,29 +257,6 @@ def _execute_many(cursor: apsw.Cursor, kind: Kind, items: list[Any]) -> None:
     cursor.execute("BEGIN IMMEDIATE")
     cursor.executemany(kind.insert, kind.values(items))
     cursor.execute("COMMIT")
-
-
-@contextlib.contextmanager
-def bare_shard(path: Path, kind: Kind) -> Iterator[apsw.Cursor]:
-    """A plain database on a shard's settings, with one table."""
-    with bare_database(path, format.SHARD_PAGE_SIZE, "NORMAL") as connection:
-        connection.wal_autocheckpoint(shard._CHECKPOINT_PAGES)
-        connection.execute(f"CREATE TABLE {kind.table}(_id INTEGER PRIMARY KEY, {kind.columns}) STRICT")
-        yield connection.cursor()
-
-
-@contextlib.contextmanager
-def bare_database(path: Path, page_size: int, synchronous: str) -> Iterator[apsw.Connection]:
-    """A database of plain apsw, made where there is none."""
-    connection = apsw.Connection(
-        str(path), flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
-    )
-    try:
-        for name, value in (("page_size", page_size), ("journal_mode", "WAL"), ("synchronous", synchronous)):
-            connection.pragma(name, value)
-        yield connection
-    finally:
-        connection.close()
 
 
 def _latencies_us(options: Options, kind: Kind) -> tuple[str, ...]:
@@ -373,137 +336,7 @@ KINDS = (
 # -- merge ------------------------------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Sample:
-    """The record of all sections but write."""
-
-    source: str
-    value: float
-    text: str
-
-
-SAMPLE_COLUMNS = "source, value, text"
 MERGE_GOAL = Goal(0.85, at_most=False)
-
-
-def fill(store: edgeshard.Store, agent: str, rows: int, payload_bytes: int, stretch: int = FILL_ROWS) -> Path:
-    """Write samples into an agent's shard, in transactions of `stretch` rows; where it is."""
-    with store.shard(agent) as opened:
-        _fill(opened, rows, payload_bytes, stretch)
-        return Path(opened.path)
-
-
-def _fill(opened: shard.Shard, rows: int, payload_bytes: int, stretch: int = FILL_ROWS) -> None:
-    text = "p" * payload_bytes
-    for start in range(0, rows, stretch):
-        opened.write_many(Sample("inlet", n / 7, text) for n in range(start, min(start + stretch, rows)))
-
-
-def checked_merge(
-    store: edgeshard.Store, sources: Iterable[Path] = (), *, rows: int, shards: int | None = None
-) -> float:
-    """Seconds of a merge, which copies so many rows and leaves out nothing, and looks into so many shards."""
-    reports = []
-    took_s = seconds(lambda: reports.append(store.merge(sources)))
-    (report,) = reports
-    if report.rows != rows or not report.complete or shards not in (None, report.shards):
-        raise AssertionError(f"a merge of {rows} rows was to be measured: {report}")
-    return took_s
-
-
-@attrs.frozen
-class Backlog:
-    """Filled shards, and targets to copy before each merge: a master and plain databases that know the table.
-
-    Attributes:
-        shards: the filled shards.
-        master: a master with one row, of another agent.
-        bare: a plain database of the shards' table with one row.
-        bare_empty: the same without a row.
-        rows: how many the shards hold together.
-    """
-
-    shards: list[Path]
-    master: Path
-    bare: Path
-    bare_empty: Path
-    rows: int
-
-    @classmethod
-    def make(cls, root: Path, shards: int, rows: int, payload_bytes: int) -> Backlog:
-        store = edgeshard.Store(root / "filled")
-        filled = [fill(store, f"agent-{number}", rows, payload_bytes) for number in range(shards)]
-        first = edgeshard.Store(root / "first")
-        fill(first, "first", 1, payload_bytes)
-        first.merge()
-        targets = {name: root / f"{name}.db" for name in ("bare", "bare_empty")}
-        for name, path in targets.items():
-            with bare_master(path) as connection:
-                attach(connection, filled[0], "shard0")
-                for (script,) in connection.execute("SELECT sql FROM shard0.sqlite_schema WHERE name = 'sample'"):
-                    connection.execute(script)
-                if name == "bare":
-                    connection.execute("INSERT INTO sample VALUES (1, 'inlet', 0.0, '')")
-        return cls(filled, first.master_path, **targets, rows=shards * rows)
-
-    def ours(self, options: Options, *, truncating: bool) -> float:
-        """Seconds of a merge of the shards, with their truncation or without."""
-        with options.scratch() as root:
-            shutil.copy(self.master, root / "master.db")
-            if truncating:
-                shutil.copytree(self.shards[0].parent, root / "shards")
-            return checked_merge(edgeshard.Store(root), [] if truncating else self.shards, rows=self.rows)
-
-    def peer(self, options: Options, *, whole_table: bool = False) -> float:
-        """Seconds of the same in plain SQL, from opening the target to closing it.
-
-        Args:
-            whole_table: SELECT * into an empty table of the same declaration, which SQLite copies without taking the
-                rows apart.
-        """
-        with options.scratch() as root:
-            target = root / "target.db"
-            shutil.copy(self.bare_empty if whole_table else self.bare, target)
-            return seconds(lambda: bare_merge(target, self.shards, whole_table=whole_table))
-
-
-@contextlib.contextmanager
-def bare_master(path: Path) -> Iterator[apsw.Connection]:
-    """A plain database on a master's settings."""
-    with bare_database(path, format.MASTER_PAGE_SIZE, "FULL") as connection:
-        connection.pragma("cache_size", -32_000)
-        connection.pragma("journal_size_limit", master._LOG_BYTES)
-        connection.wal_autocheckpoint(master._CHECKPOINT_PAGES)
-        yield connection
-
-
-def attach(connection: apsw.Connection, path: Path, schema: str) -> None:
-    connection.execute(f"ATTACH ? AS {schema}", (path.as_uri() + "?mode=ro",))
-
-
-def bare_merge(target: Path, shards: Iterable[Path], *, whole_table: bool = False) -> None:
-    """Attach the shards, and insert their rows in one transaction; with one shard, under the keys they had."""
-    shards = list(shards)
-    names = SAMPLE_COLUMNS if len(shards) > 1 else f"_id, {SAMPLE_COLUMNS}"
-    with bare_master(target) as connection:
-        for number, path in enumerate(shards):
-            attach(connection, path, f"shard{number}")
-        connection.execute("BEGIN IMMEDIATE")
-        for number in range(len(shards)):
-            if whole_table:
-                sql = f"INSERT INTO main.sample SELECT * FROM shard{number}.sample"
-            else:
-                sql = f"INSERT INTO main.sample({names}) SELECT {names} FROM shard{number}.sample"
-            check_transfer(connection, sql, expected=whole_table)
-            connection.execute(sql)
-        connection.execute("COMMIT")
-
-
-def check_transfer(connection: apsw.Connection, sql: str, *, expected: bool) -> None:
-    """See to it that the peer is what the table calls it: a transfer makes no records."""
-    makes_records = any(row[1] == "MakeRecord" for row in connection.execute(f"EXPLAIN {sql}").fetchall())
-    if makes_records is expected:
-        raise AssertionError(f"SQLite {'does not transfer' if expected else 'transfers'} whole rows: {sql}")
 
 
 def merge_section(options: Options) -> Iterator[Table]:
@@ -527,12 +360,12 @@ def _compare_merges(
     with options.scratch() as root:
         backlog = Backlog.make(root, shards, rows, payload_bytes)
         contestants = {
-            "copy": partial(backlog.ours, options, truncating=False),
-            "insert": partial(backlog.peer, options),
-            "copy and truncation": partial(backlog.ours, options, truncating=True),
+            "copy": partial(backlog.ours, options.folder, truncating=False),
+            "insert": partial(backlog.peer, options.folder),
+            "copy and truncation": partial(backlog.ours, options.folder, truncating=True),
         }
         if shards == 1:
-            contestants["transfer"] = partial(backlog.peer, options, whole_table=True)
+            contestants["transfer"] = partial(backlog.peer, options.folder, whole_table=True)
         found = alternate(rounds, contestants)
     for ours, goal in (("copy", MERGE_GOAL), ("copy and truncation", None)):
         for peer, peer_name in (("insert", "INSERT, SELECT columns"), ("transfer", "SELECT *, empty table")):
@@ -550,7 +383,7 @@ def size_section(options: Options) -> Iterator[Table]:
     with options.scratch() as root:
         small, large = (edgeshard.Store(root / str(rows)) for rows in sizes)
         for store, rows in zip((small, large), sizes, strict=True):
-            _grow(store, rows)
+            grow(store, rows)
         found = alternate(
             rounds,
             {
@@ -574,13 +407,6 @@ def _batch_merge_copy(options: Options, store: edgeshard.Store, batch: int) -> f
     with options.scratch() as root:
         shutil.copytree(store.root, root / "copy")
         return _batch_merge(edgeshard.Store(root / "copy"), batch)
-
-
-def _grow(store: edgeshard.Store, rows: int) -> None:
-    """Bring a master to `rows` rows, a million at a time so that the shard stays small."""
-    for start in range(0, rows, 1_000_000):
-        fill(store, "past", min(1_000_000, rows - start), 100, 10_000)
-        store.merge()
 
 
 # -- news -------------------------------------------------------------------------------------------------------------

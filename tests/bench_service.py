@@ -36,10 +36,11 @@ from typing import IO, Any, TypeVar
 
 import apsw
 import attrs
-from bench_core import Table, alternate, fill, print_table, seconds, spread
+from bench_core import Table, print_table, spread
 from service import PATIENCE_S, Kind, Merger, cpu_s, figures, has_option, run, ticks_s, wait_until
 
 import edgeshard
+from edgeshard.bench.peers import alternate, fill, seconds
 
 _T = TypeVar("_T")
 _MS = 1e-3

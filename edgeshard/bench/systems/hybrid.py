@@ -1,0 +1,129 @@
+"""A hybrid: agents look patterns up in a SQLite library that is only read, and write results to another system.
+
+The library has 25 patterns, and every agent opens its file read-only: readers do not wait for each other. Each row
+costs one look-up by id, whose time belongs to the commit's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from edgeshard.bench.system import Place, Reader, Setting, System, Writer
+from edgeshard.bench.systems.postgres import Postgres
+from edgeshard.bench.systems.shards import Shards
+from edgeshard.bench.workload import Result
+from edgeshard.database import Connection
+
+_PATTERNS: Final = 25
+_READ_ONLY: Final = 0x1  # SQLITE_OPEN_READONLY
+_LOOK_UP: Final = "SELECT template FROM pattern WHERE id = ?"
+
+
+def pattern_of(row: Result) -> str:
+    """Which pattern a result was made by."""
+    return f"RECURSIVE_{row.number % _PATTERNS:03}"
+
+
+class HybridWriter:
+    """One agent: the library, and its way into the system for results."""
+
+    def __init__(self, library: Path, results: Writer) -> None:
+        self._library = Connection(str(library), flags=_READ_ONLY)
+        self._results = results
+
+    def write(self, row: Result) -> None:
+        """Look a pattern up, and write one row."""
+        self._look_up(row)
+        self._results.write(row)
+
+    def write_many(self, rows: Sequence[Result]) -> None:
+        """Look patterns up, and write rows in one commit."""
+        for row in rows:
+            self._look_up(row)
+        self._results.write_many(rows)
+
+    def _look_up(self, row: Result) -> None:
+        if self._library.execute(_LOOK_UP, (pattern_of(row),)).fetchone() is None:
+            raise LookupError(f"no pattern {pattern_of(row)}")
+
+    def close(self) -> None:
+        """Close both."""
+        self._library.close()
+        self._results.close()
+
+
+@attrs.frozen
+class HybridPlace:
+    """A library, and where results go."""
+
+    library: Path
+    results: Place
+
+    @property
+    def modules(self) -> Sequence[str]:
+        """What the system for results needs."""
+        return self.results.modules
+
+    def open_writer(self, agent: int) -> Writer:
+        """Open both for an agent."""
+        return HybridWriter(self.library, self.results.open_writer(agent))
+
+    def open_reader(self) -> Reader:
+        """Open the results for a reader."""
+        return self.results.open_reader()
+
+
+class Hybrid:
+    """A library beside another system."""
+
+    def __init__(self, setting: Setting, make_results: Callable[[Setting], System]) -> None:
+        results = setting.folder / "results"
+        results.mkdir()
+        self._library = setting.folder / "patterns.db"
+        self._results = make_results(attrs.evolve(setting, folder=results))
+
+    @property
+    def place(self) -> HybridPlace:
+        """Where agents find both."""
+        return HybridPlace(self._library, self._results.place)
+
+    def start(self) -> None:
+        """Write the library, and start the system for results."""
+        connection = Connection(str(self._library))
+        try:
+            connection.execute("CREATE TABLE pattern(id TEXT PRIMARY KEY, template TEXT NOT NULL) WITHOUT ROWID")
+            patterns = ((f"RECURSIVE_{number:03}", f"template {number} " * 50) for number in range(_PATTERNS))
+            connection.executemany("INSERT INTO pattern VALUES (?, ?)", patterns)
+        finally:
+            connection.close()
+        self._results.start()
+
+    def servers(self) -> list[int] | None:
+        """Those of the system for results."""
+        return self._results.servers()
+
+    def finish(self) -> None:
+        """Finish the system for results."""
+        self._results.finish()
+
+    def read_back(self) -> Iterator[tuple[int, int, str]]:
+        """All results."""
+        return self._results.read_back()
+
+    def stop(self) -> None:
+        """Stop the system for results."""
+        self._results.stop()
+
+
+def with_postgres(setting: Setting) -> System:
+    """A library, and results in PostgreSQL."""
+    return Hybrid(setting, Postgres)
+
+
+def with_shards(setting: Setting) -> System:
+    """A library, and results in edgeshard."""
+    return Hybrid(setting, Shards)
