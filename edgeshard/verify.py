@@ -47,12 +47,6 @@ class Loss:
     cause: str
     database: str
 
-    def __str__(self) -> str:
-        text = f"rows {self.gap.first} to {self.gap.last} of stream {self.gap.stream} of agent {self.gap.agent!r}"
-        if self.cause == OLDER_MASTER:
-            return f"{text}: this master held them before an older copy of it was put back"
-        return f"{text}: they are in master {self.database}" if self.database else text
-
 
 @attrs.frozen
 class VerifyReport:

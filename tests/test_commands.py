@@ -266,10 +266,14 @@ def test_verify_names_the_missing_rows_and_exits_3(merged: edgeshard.Store, tmp_
     hub.merge([shard_path(merged, "agent")])
     done = command("verify", hub.root)
     assert (3, "") == (done.returncode, done.stderr)
-    first, second = done.stdout.splitlines()
+    first, *table = done.stdout.splitlines()
     assert "0 rows of 1 streams: 0 errors, 4 rows missing in 1 gaps" == first
-    assert second.startswith("missing: rows 1 to 4 of stream ")
-    assert " of agent 'agent': they are in master " in second
+    columns, row = ([cell.strip() for cell in line.strip("│").split("│")] for line in table if line.startswith("│"))
+    assert ["agent", "stream", "first missing", "last missing", "rows", "where they went"] == columns
+    ids = [sql(path, f"select lower(hex({name})) from {of}")[0][0] for path, name, of in (
+        (hub.master_path, "stream_id", "edgeshard_streams"), (merged.master_path, "database_id", "edgeshard_database")
+    )]  # fmt: skip
+    assert ["agent", ids[0], "1", "4", "4", f"master {ids[1]}"] == row
     done = command("verify", hub.root, "--json")
     assert (3, [1, 4]) == (done.returncode, [json.loads(done.stdout)["gaps"][0][key] for key in ("first", "last")])
 

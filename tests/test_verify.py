@@ -145,6 +145,9 @@ def test_rows_that_are_missing_since_an_older_master_was_put_back_are_told_from_
     report = merged.verify()
     assert [(1, 5, OLDER_MASTER), (6, 8, OTHER_MASTER)] == causes(report)
     assert [database_id(merged), database_id(other)] == [loss.database for loss in report.losses]
+    *_, first, second, _ = command("verify", merged.root).stdout.splitlines()
+    assert "this master, before an older copy of it was put back" in first
+    assert f"master {database_id(other)}" in second
     merged.merge([other.master_path])
     assert [(1, 5, OLDER_MASTER)] == causes(merged.verify())
 
@@ -153,7 +156,6 @@ def test_rows_of_which_nothing_was_noted_are_missing_for_an_unknown_reason(merge
     edit(merged.master_path, "update edgeshard_streams set last_seq = 12")
     report = merged.verify()
     assert [(11, 12, UNKNOWN)] == causes(report)
-    assert "rows 11 to 12 of stream" in str(report.losses[0])
 
 
 def test_the_command_says_where_missing_rows_are_and_checks_deeply_where_told(merged: edgeshard.Store) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime
 import json
 import sys
 import time
 
-from edgeshard import database, exits
-from edgeshard.commands import arguments, terminal, units
+from edgeshard import exits
+from edgeshard.commands import arguments, drawing, terminal, units
 from edgeshard.status import ShardStatus, StatusReport
 from edgeshard.store import Store
 
@@ -35,11 +34,7 @@ exit codes:
   77 not permitted                                        78 there is no such folder
 """
 
-_TABLE = """
-SELECT value ->> 0 AS agent, value ->> 1 AS shard, value ->> 2 AS writer, value ->> 3 AS waiting, value ->> 4 AS oldest,
-       value ->> 5 AS size, value ->> 6 AS merged FROM json_each(?)
-"""
-
+_COLUMNS = ("agent", "shard", "writer", "waiting", "oldest", "size", "merged")
 _WRITER = {True: "alive", False: "gone", None: "?"}
 _CLEAR = "\x1b[H\x1b[2J"
 #: Lines of a screen that are neither a shard's nor a problem's: the table's frame, the totals, and the cursor's.
@@ -89,7 +84,9 @@ def _watch(options: argparse.Namespace) -> int:
 def _text(store: Store, report: StatusReport, options: argparse.Namespace, *, fit: bool = False) -> str:
     if options.json:
         return json.dumps(report.as_dict())
-    problems = [_printable(f"problem: {shard.name}: {shard.problem}") for shard in report.shards if shard.problem]
+    problems = [
+        drawing.printable(f"problem: {shard.name}: {shard.problem}") for shard in report.shards if shard.problem
+    ]
     shown = len(report.shards)
     if fit:
         lines = max(2, terminal.height() - _OTHER_LINES)
@@ -104,32 +101,21 @@ def _text(store: Store, report: StatusReport, options: argparse.Namespace, *, fi
 
 
 def _table(report: StatusReport, shown: int) -> str:
-    out = sys.stdout
-    width = terminal.width(out)
-    rows = [_row(shard, report.at, max(12, (width - _OTHER_COLUMNS) // 2)) for shard in report.shards[:shown]]
-    with contextlib.closing(database.memory("")) as connection:
-        return database.draw_table(
-            connection,
-            _TABLE,
-            (json.dumps(rows),),
-            colour=terminal.is_coloured(out),
-            width=width,
-            unicode=terminal.has_lines(out),
-        )
+    name_width = max(12, (terminal.width(sys.stdout) - _OTHER_COLUMNS) // 2)
+    return drawing.table(_COLUMNS, [_row(shard, report.at, name_width) for shard in report.shards[:shown]])
+
+
+def _problem(shard: ShardStatus) -> str:
+    return drawing.printable(f"problem: {shard.name}: {shard.problem}")
 
 
 def _first(items: list[str], limit: int, what: str) -> list[str]:
     return items if len(items) <= limit else [*items[:limit], f"and {len(items) - limit} more {what}"]
 
 
-def _printable(text: str) -> str:
-    """Text of a stranger that does nothing to the terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
 def _cut(text: str, width: int) -> str:
     """A name on one line, which is not too long."""
-    text = _printable(text)
+    text = drawing.printable(text)
     return text if len(text) <= width else text[: width - 3] + "..."
 
 

@@ -6,10 +6,10 @@ import argparse
 import json
 
 from edgeshard import exits
-from edgeshard.commands import arguments
+from edgeshard.commands import arguments, drawing
 from edgeshard.errors import DamagedError
 from edgeshard.store import Store
-from edgeshard.verify import VerifyReport
+from edgeshard.verify import OLDER_MASTER, OTHER_MASTER, UNKNOWN, Loss, VerifyReport
 
 SUMMARY = "Check a store's master: SQLite's integrity, every row against its address, and which rows are missing."
 
@@ -28,6 +28,10 @@ exit codes:
   65 the master is damaged, or contradicts itself       74 input/output error
   77 not permitted                  78 there is no such folder, or no master in it
 """
+
+
+_COLUMNS = ("agent", "stream", "first missing", "last missing", "rows", "where they went")
+_WHERE = {OLDER_MASTER: "this master, before an older copy of it was put back", UNKNOWN: "unknown"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -56,5 +60,11 @@ def _verify(store: Store, *, deep: bool) -> VerifyReport:
 
 def _lines(report: VerifyReport) -> str:
     errors = [f"error: {error}" for error in report.errors]
-    losses = [f"missing: {loss}" for loss in report.losses]
-    return "\n".join([str(report), *errors, *losses])
+    missing = drawing.table(_COLUMNS, [_row(loss) for loss in report.losses]) if report.losses else ""
+    return "\n".join([str(report), *errors, *missing.splitlines()])
+
+
+def _row(loss: Loss) -> list[str | int]:
+    gap = loss.gap
+    where = f"master {loss.database}" if loss.cause == OTHER_MASTER else _WHERE[loss.cause]
+    return [drawing.printable(gap.agent), gap.stream, gap.first, gap.last, len(gap), where]
