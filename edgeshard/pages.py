@@ -19,6 +19,7 @@ import attrs
 Value = int | float | str | bytes | None
 
 _TABLE_LEAF, _INDEX_LEAF, _TABLE_INTERIOR = 0x0D, 0x0A, 0x05
+_MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
 _LOG_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
 _PAGE_BYTES = [512 << n for n in range(8)]
@@ -49,10 +50,11 @@ class Pages:
     def __init__(self, file: BinaryIO, log: BinaryIO | None, default_page_bytes: int) -> None:
         self._file = file
         header = _read(file, 0, _HEADER_BYTES)
-        stated = struct.unpack(">H", header[16:18])[0] if len(header) == _HEADER_BYTES else 0
+        is_whole = len(header) == _HEADER_BYTES and header.startswith(_MAGIC)  # else nothing in it is believed
+        stated = struct.unpack(">H", header[16:18])[0] if is_whole else 0
         stated = 65536 if stated == 1 else stated
         self.page_bytes: int = stated if stated in _PAGE_BYTES else default_page_bytes
-        self._usable = self.page_bytes - (header[20] if len(header) == _HEADER_BYTES and header[20] < 32 else 0)
+        self._usable = self.page_bytes - (header[20] if is_whole and header[20] < 32 else 0)
         self._log = log
         self._frames = {} if log is None else _frames(log, self.page_bytes)
         self.count = max(file.seek(0, 2) // self.page_bytes, max(self._frames, default=0))

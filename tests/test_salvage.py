@@ -85,9 +85,14 @@ def test_no_row_is_lost_where_the_page_that_leads_to_them_is_damaged(
     assert [*range(300)] == numbers(store)
 
 
-def test_a_damaged_header_hides_no_row(store: edgeshard.Store, bad: Path) -> None:
+@pytest.mark.parametrize(
+    "header",
+    [random.Random(1).randbytes(100), bytes(100), b"\x08" * 100],
+    ids=["random", "zero", "with reserved bytes"],
+)
+def test_a_damaged_header_hides_no_row(store: edgeshard.Store, bad: Path, header: bytes) -> None:
     with open(bad, "r+b") as file:
-        file.write(os.urandom(100))
+        file.write(header)
     assert 1 == len(store.merge().quarantined)
     assert (300, True) == (lambda report: (report.rows, report.complete))(store.salvage(bad))
     assert [*range(300)] == numbers(store)
