@@ -23,7 +23,7 @@ from edgeshard.errors import (
     StorageBusyError,
     StorageError,
 )
-from edgeshard.merge import cycle, plan
+from edgeshard.merge import cycle, plan, truncate
 
 #: How long the package waits for a lock here, in seconds: nobody else has one.
 _PATIENCE_S = 0.002
@@ -409,6 +409,8 @@ def make_small(patch: Callable[[object, str, object], object]) -> None:
     real = database._patience
     patch(database, "_patience", lambda timeout_s: real(min(timeout_s, _PATIENCE_S)))
     patch(shard, "_CHECKPOINT_PAGES", 12)
+    patch(shard, "_CHECKPOINT_PAGES_AT_POWER", 12)
+    patch(truncate, "_LONG_LOG_BYTES", 0)
     patch(master, "_CHECKPOINT_PAGES", 20)
     patch(plan, "CHUNK_BYTES", 12_000)
     patch(cycle, "_ASKED_AT_A_TIME", 2)

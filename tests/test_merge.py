@@ -18,6 +18,7 @@ from edgeshard import database, files, master, scan
 from edgeshard.errors import DamagedError, DiskFullError, MergeInProgressError
 from edgeshard.merge import copy, cycle, plan, truncate
 from edgeshard.merge import job as jobs
+from edgeshard.merge.cycle import Merger
 
 
 def write(store: edgeshard.Store, agent: str, *ns: int) -> None:
@@ -303,6 +304,7 @@ def test_a_table_made_between_commit_and_truncation_stays(
 
 def test_a_busy_shard_is_truncated_piece_by_piece(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(truncate, "_DELETE_ROWS", 10)
+    monkeypatch.setattr(truncate, "_PUT_BACK_ROWS", 0)
     real = truncate.truncate
     with store.shard("agent") as shard:
         shard.write_many([{"n": n} for n in range(95)])
@@ -321,6 +323,61 @@ def test_a_busy_shard_is_truncated_piece_by_piece(store: edgeshard.Store, monkey
     assert [*range(96)] == numbers(store)
 
 
+def test_a_busy_shard_is_cleared_and_what_came_meanwhile_is_put_back_as_it_was(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = truncate.truncate
+    with store.shard("agent") as shard:
+        shard.write(Reading("first", 0.0, NOON))
+        shard.write_many([{"n": n} for n in range(50)])
+
+        def late(*arguments: Any) -> truncate.Truncated | None:
+            shard.write_many([{"n": n} for n in range(50, 53)])
+            shard.write(Reading("ü\0", 1e-300, NOON))
+            return real(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(truncate, "truncate", late)
+            patch.setattr(truncate, "_delete_piecewise", None)  # it would be an error to get there
+            assert 51 == store.merge(keep_empty=True).truncated
+        assert [[3, 1]] == sql(
+            shard.path, "select (select count(*) from agent_data), (select count(*) from edgeshard_transactions)"
+        )
+        assert 56 == shard.write({"n": 54})
+    store.merge()
+    assert [*range(53), 54] == numbers(store)
+    _, reading = store.read(Reading)
+    assert ("ü\0", 1e-300) == (reading.sensor, reading.celsius)
+    assert store.verify().ok
+
+
+def test_a_shard_whose_agent_is_far_ahead_is_left_as_it_is_by_a_merger_that_comes_again(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(truncate, "_PUT_BACK_ROWS", 2)
+    monkeypatch.setattr(plan, "HELD_BYTES", 1)
+    real = truncate.truncate
+    merger = Merger(store.root, service=True)
+    with store.shard("agent") as shard:
+        shard.write_many([{"n": n} for n in range(20)])
+
+        def late(*arguments: Any) -> truncate.Truncated | None:
+            shard.write_many([{"n": n} for n in range(20, 23)])
+            return real(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(truncate, "truncate", late)
+            report = merger.run()
+        assert (20, 0) == (report.rows, report.truncated)
+        assert [[23, 0]] == sql(
+            shard.path, "select (select count(*) from agent_data), (select count(*) from edgeshard_truncations)"
+        )
+        report = merger.run()
+        assert (3, 23) == (report.rows, report.truncated)
+    merger.close()
+    assert [*range(23)] == numbers(store)
+
+
 def test_a_truncation_killed_half_way_is_finished_and_its_rows_do_not_come_back(
     store: edgeshard.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,6 +394,7 @@ def test_a_truncation_killed_half_way_is_finished_and_its_rows_do_not_come_back(
 
         with monkeypatch.context() as patch:
             patch.setattr(truncate, "truncate", late)
+            patch.setattr(truncate, "_PUT_BACK_ROWS", 0)
             patch.setattr(truncate, "_delete_piecewise", kill)
             with pytest.raises(Killed):
                 store.merge()

@@ -44,11 +44,16 @@ def no_new_stream(shard: Shard) -> None:
 BEGIN_STREAM = Shard._begin_stream
 
 
-def truncate_everything(connection: Any, shard: Any, durable: Any, master_id: Any) -> int:
+def truncate_everything(connection: Any, shard: Any, durable: Any, master_id: Any, _: bool) -> Any:
     """The whole shard is emptied, whatever the master holds."""
     with database.immediate(connection):
-        truncate._note(connection, durable, master_id)
-        return truncate._delete_all(connection, shard)
+        gone = truncate._note(connection, durable, master_id)
+        return truncate._delete_all(connection, shard), gone
+
+
+def nothing_is_put_back(connection: Any, shard: Any, kept: Any = ()) -> int:
+    """A shard is cleared with the rows that came after those that the master holds."""
+    return DELETE_ALL(connection, shard) if kept else DELETE_ALL(connection, shard, kept)
 
 
 def copied_is_not_noted(connection: Any, number: int, held: Any, copied: Any) -> Any:
@@ -71,6 +76,7 @@ def copy_commits_nothing(connection: Any, jobs: Any, totals: Any) -> None:
 
 
 COMMIT_CHUNK = cycle._commit_chunk
+DELETE_ALL = truncate._delete_all
 
 
 def last_row_is_not_forgotten(shard: Shard, block: Any, error: Any = None) -> None:
@@ -85,6 +91,7 @@ UNDO_BLOCK = Shard._undo_block
 MUTANTS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "no new stream an opening": (Shard, "_begin_stream", no_new_stream),
     "truncate everything": (truncate, "_truncate", truncate_everything),
+    "what came meanwhile is not put back": (truncate, "_delete_all", nothing_is_put_back),
     "ranges are not written": (copy, "_add_ranges", copied_is_not_noted),
     "ranges are not asked": (copy, "_missing", ranges_are_not_asked),
     "the row that was undone is not forgotten": (Shard, "_undo_block", last_row_is_not_forgotten),

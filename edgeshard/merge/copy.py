@@ -53,6 +53,7 @@ class Copied:
         rows: how many it copied.
         copied_bytes: about how large they were.
         present: how many rows the source has, copied or not.
+        used_bytes: what its pages in use take.
         finished: whether the target now holds all that the source has.
         durable: of which streams rows are in a shard's file, and the seq up to which the target, once the transaction
             is committed, holds whatever the shard has not given up before.
@@ -62,6 +63,7 @@ class Copied:
     rows: int
     copied_bytes: int
     present: int
+    used_bytes: int
     finished: bool
     durable: dict[bytes, int]
     checked: dict[bytes, list[Range]]
@@ -85,7 +87,8 @@ def copy(target: Target, origin: Source, room_bytes: int, checked: Mapping[bytes
     """
     connection = target.connection
     streams = source.streams_with_news(connection, origin)
-    row_bytes = source.row_bytes(connection, origin, streams)
+    used_bytes = source.used_bytes(connection, origin)
+    row_bytes = max(1, used_bytes // max(1, source.row_count(connection, origin, streams)))
     room = max(1, room_bytes // row_bytes)
     for table in origin.tables:
         _ensure_table(target, origin, table)
@@ -111,7 +114,7 @@ def copy(target: Target, origin: Source, room_bytes: int, checked: Mapping[bytes
         if stream.in_file:
             durable[stream.stream_id] = prefix(held, stream.blocks[0].first) if stream.blocks else stream.last_seq
     present = sum(len(block) for stream in streams for block in stream.blocks)
-    return Copied(rows, rows * row_bytes, present, finished, durable, known)
+    return Copied(rows, rows * row_bytes, present, used_bytes, finished, durable, known)
 
 
 def missing_rows(connection: Connection, origin: Source) -> tuple[int, int]:

@@ -319,9 +319,11 @@ class Merger:
 
     def _truncate(self, job: Job, master_id: bytes, done: _Pass) -> None:
         job.holds = True
-        if self._service and not plan.is_truncation_due(job.rows, job.file.log_bytes, self._held_s(job)):
+        if self._service and not plan.is_truncation_due(
+            job.rows, job.used_bytes, job.file.log_bytes, self._held_s(job)
+        ):
             return
-        truncated = truncate.truncate(job.opened, job.durable, master_id)
+        truncated = truncate.truncate(job.opened, job.durable, master_id, self._service)
         if truncated is None:
             logger.info("%s is busy; it is truncated at the next merge", job.file.path)
         else:
@@ -390,7 +392,7 @@ def _commit_chunk(connection: Connection, remaining: list[Job], done: _Pass) -> 
     for job, part in copied:
         job.rows += part.rows
         job.finished, job.durable, job.present = part.finished, part.durable, max(job.present, part.present)
-        job.checked = part.checked
+        job.checked, job.used_bytes = part.checked, part.used_bytes
         done.rows += part.rows
 
 

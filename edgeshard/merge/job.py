@@ -34,6 +34,7 @@ class Job:
         origin: what it is, as last read.
         rows: how many rows of it were copied.
         present: how many rows were in it.
+        used_bytes: what its pages in use took.
         durable: what may be deleted after the next commit.
         checked: which rows of each stream were copied from it, or found equal: see `copy.copy`.
         finished: whether the master holds all of it.
@@ -52,6 +53,7 @@ class Job:
     origin: Source | None = None
     rows: int = 0
     present: int = 0
+    used_bytes: int = 0
     durable: dict[bytes, int] = attrs.Factory(dict)
     checked: Mapping[bytes, list[Range]] = attrs.Factory(dict)
     finished: bool = False

@@ -8,8 +8,11 @@ import attrs
 
 from edgeshard.ranges import Range, union
 
-#: A shard that its agent writes to all the time keeps rows that the master holds until its log is this large, ...
-HELD_LOG_BYTES = 4 << 20
+#: A shard that its agent writes to all the time keeps rows that the master holds until its log is this large, in
+#: bytes, a little less than what the writer lets it grow to at "process" (shard.py), and more than at "power", ...
+HELD_LOG_BYTES = 3_200_000
+#: ... or until all that is in it is, in bytes, ...
+HELD_BYTES = 4 << 20
 #: ... or until it kept them for this long, in seconds. Truncating it each time would cost its writer a fifth.
 HELD_MAX_S = 30.0
 
@@ -69,12 +72,14 @@ def cut_chunk(piece: Block, room: int, transaction_end_id: int | None) -> Block:
     return piece.cut(piece.first, min(piece.last, piece.first + end_id - piece.first_id))
 
 
-def is_truncation_due(copied_rows: int, log_bytes: int, held_s: float) -> bool:
+def is_truncation_due(copied_rows: int, used_bytes: int, log_bytes: int, held_s: float) -> bool:
     """Whether to truncate a shard now, of whose agent we know that it may be busy.
 
     Args:
         copied_rows: how many rows this pass found new in it; none, and the agent pauses.
-        log_bytes: the size of the shard's log.
+        used_bytes: what its pages in use take.
+        log_bytes: the size of its log.
         held_s: for how long it has kept rows that the master holds.
     """
-    return copied_rows == 0 or log_bytes >= HELD_LOG_BYTES or held_s >= HELD_MAX_S
+    is_large = used_bytes >= HELD_BYTES or log_bytes >= HELD_LOG_BYTES
+    return copied_rows == 0 or is_large or held_s >= HELD_MAX_S

@@ -382,16 +382,19 @@ def transaction_end(connection: Connection, source: Source, row_id: int) -> int 
     return noted[0][0] if noted and noted[0][0] >= row_id else None
 
 
-def row_bytes(connection: Connection, source: Source, streams: list[SourceStream]) -> int:
-    """About how large a row of the source is: the pages in use divided by the rows in them."""
+def used_bytes(connection: Connection, source: Source) -> int:
+    """What the pages take that are in use."""
     pages: int = connection.pragma("page_count", schema=source.schema)
     pages -= connection.pragma("freelist_count", schema=source.schema)
-    rows = sum(len(block) for stream in streams for block in stream.blocks)
-    if not source.is_shard:
-        listed = f"SELECT sum(last - first + 1) FROM {quote(source.schema)}.edgeshard_blocks"
-        rows = int(database.scalar(connection, listed) or 0)
-    page_bytes: int = connection.pragma("page_size", schema=source.schema)
-    return max(1, pages * page_bytes // max(1, rows))
+    return pages * int(connection.pragma("page_size", schema=source.schema))
+
+
+def row_count(connection: Connection, source: Source, streams: list[SourceStream]) -> int:
+    """How many rows the source has, of these streams where it is a shard: no other has rows that count."""
+    if source.is_shard:
+        return sum(len(block) for stream in streams for block in stream.blocks)
+    listed = f"SELECT sum(last - first + 1) FROM {quote(source.schema)}.edgeshard_blocks"
+    return int(database.scalar(connection, listed) or 0)
 
 
 def gone_ranges(stream: SourceStream, held: list[Range]) -> list[tuple[Range, bytes]]:

@@ -7,6 +7,8 @@ Each step is idempotent: a killed truncation is finished by the next.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import attrs
 
 from edgeshard import database, format, scan
@@ -16,10 +18,23 @@ from edgeshard.scan import State
 
 #: Rows deleted in one transaction while a writer may wait for it; about 1 ms.
 _DELETE_ROWS = 1_000
+#: A shard that its agent goes on writing is cleared, too, and the few rows that the master lacks are put back, where
+#: there are no more of them than this, ...
+_PUT_BACK_ROWS = 5_000
+#: ... and what is in the shard is no larger than this: its writer waits 10 ms, and deleting row by row costs five times
+#: as much (measured).
+_PUT_BACK_BYTES = 8 << 20
+#: Until there is so much in it, a shard whose agent is far ahead of the merger is left for later: the agent will pause.
+_AHEAD_BYTES = 64 << 20
 #: A merger waits this long for a shard whose writer is in a transaction, and otherwise leaves it for the next merge.
 _BUSY_TIMEOUT_S = 0.25
-#: An emptied file larger than this gives its pages back to the disk.
+#: A file with more free pages than this, in bytes, gives them back to the disk, ...
 _SHRINK_BYTES = 1 << 20
+#: ... and before its log is copied into it already one with more than this: what is beyond the end of the database by
+#: then is not copied.
+_DEAD_BYTES = 64 << 10
+#: A log shorter than this is left to grow: copying it would cost two fsyncs.
+_LONG_LOG_BYTES = 256 << 10
 
 
 @attrs.frozen
@@ -36,13 +51,14 @@ class Truncated:
     state: State = ()
 
 
-def truncate(shard: Source, durable: dict[bytes, int], master_id: bytes) -> Truncated | None:
+def truncate(shard: Source, durable: dict[bytes, int], master_id: bytes, patient: bool = False) -> Truncated | None:
     """Delete the rows of each stream up to the seq in `durable`.
 
     Args:
         shard: the shard; rows of no other table than those that were seen in it are touched.
         durable: the last seq of each stream that the master holds, by stream id.
         master_id: which master that is.
+        patient: whether the next merge follows soon: then what would take long is left to it, up to a bound.
 
     Returns:
         None where the shard was busy and keeps some for the next time, or was replaced.
@@ -57,7 +73,10 @@ def truncate(shard: Source, durable: dict[bytes, int], master_id: bytes) -> Trun
         try:
             database.set_synchronous(connection, "NORMAL")
             shard = attrs.evolve(shard, schema="main")
-            deleted, gone = _truncate(connection, shard, durable, master_id)
+            done = _truncate(connection, shard, durable, master_id, patient)
+            if done is None:
+                return None
+            deleted, gone = done
             return Truncated(deleted, _state_without_news(connection, shard, gone))
         except database.BUSY:
             return None
@@ -77,18 +96,56 @@ def _is_emptied(connection: Connection, shard: Source, gone: dict[int, int]) -> 
 
 
 def _truncate(
-    connection: Connection, shard: Source, durable: dict[bytes, int], master_id: bytes
-) -> tuple[int, dict[int, int]]:
+    connection: Connection, shard: Source, durable: dict[bytes, int], master_id: bytes, patient: bool
+) -> tuple[int, dict[int, int]] | None:
+    """How many rows were deleted, and the last seq that is gone, by stream number; None: it is left for later."""
+    connection.wal_autocheckpoint(0)  # not with each commit, of pages that are about to be free: see _shrink
     with database.immediate(connection):
         gone = _note(connection, durable, master_id)
-        emptied = _is_emptied(connection, shard, gone)
-        deleted = _delete_all(connection, shard) if emptied and _knows_all_tables(connection, shard) else 0
-    if emptied and connection.pragma("freelist_count") * connection.pragma("page_size") > _SHRINK_BYTES:
-        connection.execute("VACUUM")
-    if not emptied:
-        deleted += sum(_delete_piecewise(connection, shard, number, last) for number, last in gone.items())
-    database.checkpoint(connection)
+        deleted = _clear(connection, shard, gone) if _knows_all_tables(connection, shard) else None
+        if deleted is None and patient and _used_bytes(connection) < _AHEAD_BYTES:
+            connection.execute("ROLLBACK")
+            return None
+    if deleted is None:
+        deleted = sum(_delete_piecewise(connection, shard, number, last) for number, last in gone.items())
+    _shrink(connection, shard)
     return deleted, gone
+
+
+def _clear(connection: Connection, shard: Source, gone: dict[int, int]) -> int | None:
+    """Empty the shard's tables, and put back what does not count as gone; in the caller's transaction.
+
+    Returns:
+        How many rows are gone; None where nothing was done, since it would take long.
+    """
+    kept = [
+        (format.row_id(number, gone.get(number, 0) + 1), block.last_id)
+        for number, block in shard_blocks(connection, shard).items()
+        if block.last > gone.get(number, 0)
+    ]
+    if not kept:
+        return _delete_all(connection, shard)
+    put_back = sum(last - first + 1 for first, last in kept)
+    if put_back > _PUT_BACK_ROWS or _used_bytes(connection) > _PUT_BACK_BYTES:
+        return None
+    return _delete_all(connection, shard, kept) - put_back
+
+
+def _used_bytes(connection: Connection) -> int:
+    pages: int = connection.pragma("page_count") - connection.pragma("freelist_count")
+    return pages * int(connection.pragma("page_size"))
+
+
+def _shrink(connection: Connection, shard: Source) -> None:
+    """Give free pages back to the disk, and copy a long log into the database, so that the writer need not."""
+    free_bytes = connection.pragma("freelist_count") * connection.pragma("page_size")
+    file = scan.look(shard.path)
+    is_long = file is not None and file.log_bytes > _LONG_LOG_BYTES
+    if free_bytes > (_DEAD_BYTES if is_long else _SHRINK_BYTES):
+        connection.execute("VACUUM")
+        is_long = True
+    if is_long:
+        database.checkpoint(connection)
 
 
 def _note(connection: Connection, durable: dict[bytes, int], master_id: bytes) -> dict[int, int]:
@@ -121,13 +178,27 @@ def _knows_all_tables(connection: Connection, shard: Source) -> bool:
     return {name for (name,) in rows} == {table.name for table in shard.tables}
 
 
-def _delete_all(connection: Connection, shard: Source) -> int:
-    """Without WHERE: SQLite then frees whole pages, a million rows in milliseconds."""
+def _delete_all(connection: Connection, shard: Source, kept: Iterable[tuple[int, int]] = ()) -> int:
+    """Without WHERE: SQLite then frees whole pages, a million rows in milliseconds.
+
+    Args:
+        connection: the shard's, in a transaction.
+        shard: what it is.
+        kept: the first and the last id of each run of rows that are put back.
+
+    Returns:
+        How many rows were deleted, with those that were put back.
+    """
     deleted = 0
-    for table in shard.tables:
-        connection.execute(f"DELETE FROM {quote(table.name)}")
-        deleted += connection.changes()
-    connection.execute("DELETE FROM edgeshard_transactions")
+    kept = list(kept)
+    for name, key in [(table.name, "_id") for table in shard.tables] + [("edgeshard_transactions", "first_id")]:
+        if kept:
+            where = " OR ".join(f"{key} BETWEEN {first} AND {last}" for first, last in kept)
+            connection.execute(f"CREATE TEMP TABLE kept AS SELECT * FROM main.{quote(name)} NOT INDEXED WHERE {where}")
+        connection.execute(f"DELETE FROM main.{quote(name)}")
+        deleted += connection.changes() if key == "_id" else 0
+        if kept:
+            connection.execute(f"INSERT INTO main.{quote(name)} SELECT * FROM temp.kept; DROP TABLE temp.kept")
     return deleted
 
 

@@ -86,7 +86,9 @@ def truncate_before_the_commit() -> list[Patch]:
     return [(cycle, "_copy_each", copy_each)]
 
 
-def truncate_everything(connection: Connection, shard: Any, durable: Any, master_id: Any) -> tuple[int, dict[int, int]]:
+def truncate_everything(
+    connection: Connection, shard: Any, durable: Any, master_id: Any, _: bool
+) -> tuple[int, dict[int, int]]:
     """The whole shard is emptied, whatever the master holds."""
     with database.immediate(connection):
         gone = truncate._note(connection, durable, master_id)
