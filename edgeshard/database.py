@@ -383,6 +383,11 @@ def allow_only_reading(connection: Connection, schemas: Iterable[str]) -> None:
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_VIEW, 1)  # they can do no more than the SQL that asks them
 
 
+def is_mistake(error: Exception) -> bool:
+    """Whether `error` is the fault of the SQL or of its bindings."""
+    return isinstance(error, QUERY_MISTAKES)
+
+
 def is_forbidden(error: Exception) -> bool:
     """Whether `error` says that a statement wanted more than to read."""
     return isinstance(error, (apsw.AuthError, apsw.ReadOnlyError))

@@ -16,10 +16,11 @@ the old one: the counter by which it knows its cache to be stale would be the sa
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -63,8 +64,8 @@ _HALF_WRITTEN: Final = (
     "program that may write it"
 )
 _CHANGED: Final = (
-    "it was changed, replaced or removed since this shard was opened, and one handle never mixes two versions; open "
-    "the shard anew"
+    "it was changed, replaced or removed since it was opened, and no rows of two versions are ever mixed; open it anew "
+    "(a shard with its references)"
 )
 
 #: A file by inode, size in bytes, and time of its last change in nanoseconds; None: there is none.
@@ -73,7 +74,7 @@ References = Mapping[str, str | os.PathLike[str]]
 
 
 @attrs.frozen
-class _Reference:
+class Reference:
     """A database that is attached, and the state in which it was found.
 
     Attributes:
@@ -99,20 +100,19 @@ class Lookups:
     """The references of one shard, open for reading; threads may share them."""
 
     def __init__(self, references: References) -> None:
-        found = [_find(name, path) for name, path in _checked(references).items()]
         connection = database.memory("")
         try:
             database.set_patience(connection, _PATIENCE_S)
-            self._references = [_attach(connection, reference) for reference in found]
+            self._references = _attach_all(connection, references)
             self._budget = database.limit_steps(connection)
-            database.allow_only_reading(connection, [reference.name for reference in found])
+            database.allow_only_reading(connection, [reference.name for reference in self._references])
         except BaseException:
             connection.close()
             raise
         self._connection: Connection | None = connection
         self._lock = threading.RLock()
         self._is_busy = False
-        self._paths = ", ".join(reference.path for reference in found)
+        self._paths = ", ".join(reference.path for reference in self._references)
 
     def lookup(self, sql: str, params: Sequence[Any] | Mapping[str, Any]) -> list[Any]:
         """The rows of a SELECT over the references; see `Shard.lookup`."""
@@ -134,24 +134,20 @@ class Lookups:
             names, rows = database.select(connection, sql, tables.bindable(params))
             found = list(map(row_class(names), rows))
         except (database.DatabaseFailure, *database.QUERY_MISTAKES, *database.EXHAUSTED) as error:
-            self._refuse_changed()  # first: what it read may be of two versions
+            _refuse_changed(self._references)  # first: what it read may be of two versions
             self._budget.allow(LOOKUP_STEPS)
             raise self._explain(connection, error) from error
-        self._refuse_changed()
+        _refuse_changed(self._references)
         return found
-
-    def _refuse_changed(self) -> None:
-        for reference in self._references:
-            if not reference.is_unchanged():
-                raise ReferenceChangedError("look up in reference", reference.path, _CHANGED)
 
     def _explain(self, connection: Connection, error: Exception) -> EdgeshardError:
         if isinstance(error, database.EXHAUSTED):
             cause = f"it took more than {LOOKUP_STEPS:,} steps, or the memory there is, and was ended ({error})"
             return QueryError("look up", self._paths, cause)
-        if isinstance(error, database.QUERY_MISTAKES):
+        if database.is_mistake(error):
             return QueryError("look up", self._paths, self._explain_mistake(connection, error))
-        return database.explain(error, "look up in reference", self._culprit(connection))
+        culprit = _damaged(self._references, connection) if len(self._references) > 1 else None
+        return database.explain(error, "look up in reference", culprit.path if culprit else self._paths)
 
     def _explain_mistake(self, connection: Connection, error: Exception) -> str:
         if database.is_forbidden(error):
@@ -173,14 +169,6 @@ class Lookups:
                 found += [f"{reference.name}.{name}" for (name,) in database.fetch(connection, sql)]
         return ", ".join(found) or "(none)"
 
-    def _culprit(self, connection: Connection) -> str:
-        """Which file an error is of, where that can be told."""
-        if len(self._references) > 1:
-            for reference in self._references:
-                if not database.is_sound(connection, reference.name):
-                    return reference.path
-        return self._paths
-
     def close(self) -> None:
         """Close them; waits for a look-up that another thread makes."""
         with self._lock:
@@ -195,6 +183,47 @@ class Lookups:
 
 
 # -- opening ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def beside(connection: Connection, references: References | None) -> Iterator[None]:
+    """For the block, which reads the connection's own database, attach references to it.
+
+    Raises:
+        ConfigurationError: a name or a path that cannot be one, or too many.
+        ReferenceChangedError: one was changed meanwhile.
+        StorageError: one cannot be read.
+    """
+    if references is None:
+        yield
+        return
+    attached = _attach_all(connection, references)
+    try:
+        yield
+    except database.DatabaseFailure as error:
+        _refuse_changed(attached)
+        # an error says not of which of them it is
+        culprit = None if database.is_mistake(error) else _damaged(attached, connection)
+        if culprit is not None:
+            raise database.explain(error, "query reference", culprit.path) from error
+        raise
+    _refuse_changed(attached)
+
+
+def _refuse_changed(references: Iterable[Reference]) -> None:
+    for reference in references:
+        if not reference.is_unchanged():
+            raise ReferenceChangedError("look up in reference", reference.path, _CHANGED)
+
+
+def _damaged(references: Iterable[Reference], connection: Connection) -> Reference | None:
+    """The first that SQLite finds something wrong with."""
+    return next((each for each in references if not database.is_sound(connection, each.name)), None)
+
+
+def _attach_all(connection: Connection, references: References) -> list[Reference]:
+    found = [_find(name, path) for name, path in _checked(references).items()]
+    return [_attach(connection, reference) for reference in found]
 
 
 def _checked(references: References) -> References:
@@ -223,7 +252,7 @@ def _check(name: str, path: str | os.PathLike[str]) -> None:
         raise ConfigurationError("open reference", path, f"the name {name!r} is taken; choose another")
 
 
-def _find(name: str, path: str | os.PathLike[str]) -> _Reference:
+def _find(name: str, path: str | os.PathLike[str]) -> Reference:
     """The file, not yet opened, and its state before that."""
     real = os.path.realpath(path)  # SQLite is told to follow no link
     found = scan.look(real)
@@ -231,10 +260,10 @@ def _find(name: str, path: str | os.PathLike[str]) -> _Reference:
         raise ConfigurationError("open reference", real, "there is no such file")
     if found.problem:
         raise ConfigurationError("open reference", found.path, found.problem)
-    return _Reference(name, real, _look(real), _look_at_log(real))
+    return Reference(name, real, _look(real), _look_at_log(real))
 
 
-def _attach(connection: Connection, reference: _Reference) -> _Reference:
+def _attach(connection: Connection, reference: Reference) -> Reference:
     try:
         database.attach(connection, reference.path, reference.name, cache_kib=_CACHE_KIB)
         has_log = database.is_wal(connection, reference.name)

@@ -14,7 +14,7 @@ from edgeshard.database import quote
 from edgeshard.errors import ConfigurationError, DamagedError, QueryError, ShardInUseError
 from edgeshard.merge import once
 from edgeshard.merge.service import Service, in_thread
-from edgeshard.reference import Lookups, References
+from edgeshard.reference import Lookups, References, beside
 from edgeshard.report import MergeReport
 from edgeshard.rows import row_class
 from edgeshard.shard import DURABILITIES, Durability, Shard
@@ -157,25 +157,34 @@ class Store:
         finally:
             once.merge(self.root, keep_empty=keep_empty, beside_watcher=True, lock_wait_s=-1)
 
-    def query(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = (), *, fresh: bool = False) -> list[Any]:
+    def query(
+        self,
+        sql: str,
+        params: Sequence[Any] | Mapping[str, Any] = (),
+        *,
+        fresh: bool = False,
+        reference: References | None = None,
+    ) -> list[Any]:
         """Run one SELECT on the master, read-only.
 
         Args:
             sql: the statement; ``?`` or ``:name`` stand for parameters. Give expressions a name with AS.
             params: their values; a datetime, date, Decimal, UUID or Enum is turned into what a column of it holds.
             fresh: merge first, so that all rows written so far are seen; waits for a merger at work.
+            reference: SQLite databases to join with, the path of each by its name in SQL, as those of `shard`.
 
         Returns:
             The rows, as tuples whose values are attributes as well: ``row.agent_id``.
 
         Raises:
             QueryError: SQLite refused the statement.
-            StorageError: the master cannot be read.
+            ConfigurationError: no such reference.
+            StorageError: the master, or a reference, cannot be read.
         """
         if fresh:
             once.merge(self.root, beside_watcher=True, lock_wait_s=-1)
         master.ensure_master(self.master_path)
-        with querying(self.master_path) as connection:
+        with querying(self.master_path) as connection, beside(connection, reference):
             names, rows = database.select(connection, sql, tables.bindable(params))
         return list(map(row_class(names), rows))
 

@@ -16,7 +16,7 @@ import pytest
 from helpers import numbers, python, shard_path, sql
 
 import edgeshard
-from edgeshard import reference
+from edgeshard import database, reference
 from edgeshard.errors import (
     AccessError,
     ConfigurationError,
@@ -562,7 +562,7 @@ def test_a_reference_that_changed_is_refused_and_named_and_the_shard_goes_on(
         time.sleep(0.02)  # a file system's clock ticks every few milliseconds
         change(path)
         for _ in range(2):
-            with pytest.raises(ReferenceChangedError, match="open the shard anew") as caught:
+            with pytest.raises(ReferenceChangedError, match="open it anew") as caught:
                 shard.lookup(LOOK_UP, ("RECURSIVE_001",))
             assert str(path) == caught.value.path
         shard.write({"n": 1})
@@ -599,3 +599,65 @@ def test_a_reference_that_somebody_keeps_locked_is_busy(
         holder.execute("ROLLBACK")
         assert 1 == len(shard.lookup(LOOK_UP, ("RECURSIVE_001",)))
     holder.close()
+
+
+# -- a query of the master beside references --------------------------------------------------------------------------
+
+
+def results(store: edgeshard.Store) -> None:
+    with store.shard("agent") as shard:
+        shard.write_many({"used": f"RECURSIVE_00{n}"} for n in (1, 2, 2))
+    store.merge()
+
+
+JOINED = "SELECT name, count(*) AS n FROM agent_data JOIN patterns.pattern ON id = data ->> 'used' GROUP BY id"
+
+
+def test_a_query_joins_the_master_with_a_reference(store: edgeshard.Store, library: Path) -> None:
+    results(store)
+    rows = store.query(JOINED, reference={"patterns": library})
+    assert [("base case first", 1), ("tail call", 2)] == [(row.name, row.n) for row in rows]
+
+
+def test_a_query_changes_no_reference(store: edgeshard.Store, library: Path) -> None:
+    results(store)
+    before = library.read_bytes()
+    with pytest.raises(QueryError, match="readonly"):
+        store.query("DELETE FROM patterns.pattern", reference={"patterns": library})
+    assert before == library.read_bytes()
+
+
+def test_a_query_says_whether_the_reference_is_damaged_or_the_sql_is_wrong(
+    store: edgeshard.Store, library: Path, tmp_path: Path
+) -> None:
+    results(store)
+    bad = make(tmp_path / "bad.db", "CREATE TABLE big(x)", "INSERT INTO big VALUES (zeroblob(9000))")
+    with open(bad, "r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * 4096)
+    references = {"patterns": library, "bad": bad}
+    for statement, kind, path in (
+        ("SELECT * FROM bad.big", DamagedError, bad),
+        ("SELECT * FROM nowhere", QueryError, store.master_path),
+    ):
+        with pytest.raises(kind) as caught:
+            store.query(statement, reference=references)
+        assert str(path) == caught.value.path
+    with pytest.raises(ConfigurationError, match="no such file"):
+        store.query("SELECT 1", reference={"patterns": tmp_path / "nowhere.db"})
+
+
+def test_a_query_during_which_the_reference_is_replaced_is_refused(
+    store: edgeshard.Store, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results(store)
+    select = database.select
+
+    def replace_and_select(*arguments: Any) -> Any:
+        replaced(library)
+        return select(*arguments)
+
+    monkeypatch.setattr(database, "select", replace_and_select)
+    with pytest.raises(ReferenceChangedError) as caught:
+        store.query(JOINED, reference={"patterns": library})
+    assert str(library) == caught.value.path
