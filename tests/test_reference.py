@@ -194,10 +194,11 @@ def test_a_trigger_and_an_unsafe_view_of_a_stranger_do_nothing(store: edgeshard.
         tmp_path / "patterns.db",
         *PATTERNS,
         "CREATE VIEW trap AS SELECT load_extension('evil')",
+        "CREATE VIEW pages AS SELECT * FROM dbstat",
         "CREATE TRIGGER spring INSTEAD OF INSERT ON trap BEGIN SELECT load_extension('evil'); END",
     )
     with opened(store, path) as shard:
-        for statement in ("SELECT * FROM trap", "INSERT INTO trap VALUES (1)"):
+        for statement in ("SELECT * FROM trap", "SELECT * FROM pages", "INSERT INTO trap VALUES (1)"):
             with pytest.raises(QueryError):
                 shard.lookup(statement)
         assert [(2,)] == shard.lookup("SELECT count(*) FROM patterns.pattern")
