@@ -10,7 +10,7 @@ import itertools
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +136,14 @@ _STEPS_BETWEEN_LOOKS = 10_000
 
 #: What a copy reads is read once, in order; a hundred caches of SQLite's default size would be 200 MB.
 _ATTACHED_CACHE_KIB = 200
+
+# What SQL that only reads asks leave for (https://sqlite.org/c3ref/c_alter_table.html).
+_READING = frozenset((apsw.SQLITE_SELECT, apsw.SQLITE_READ, apsw.SQLITE_FUNCTION, apsw.SQLITE_RECURSIVE))
+_WRITING = frozenset((apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE))
+#: They change nothing; FTS needs the first two, and the others say what a database has.
+_READING_PRAGMAS = frozenset(
+    ("data_version", "page_size", "table_list", "table_info", "table_xinfo", "index_list", "index_info", "quick_check")
+)
 
 Bindings = Sequence[Any] | Mapping[str, Any]
 
@@ -297,12 +305,12 @@ def ensure_wal(connection: Connection, path: str) -> None:
         raise StorageIOError("open database", path, cause)
 
 
-def attach(connection: Connection, path: str, schema: str) -> None:
+def attach(connection: Connection, path: str, schema: str, cache_kib: int = _ATTACHED_CACHE_KIB) -> None:
     """Attach `path` read-only. Only so does BEGIN IMMEDIATE not lock it for writing."""
     with bounded(connection, _SCHEMA_STEPS):  # this reads the schema
         connection.execute("ATTACH ? AS " + quote(schema), (Path(path).as_uri() + "?mode=ro",))
     try:
-        connection.pragma("cache_size", -_ATTACHED_CACHE_KIB, schema=schema)
+        connection.pragma("cache_size", -cache_kib, schema=schema)
     except apsw.Error:
         detach(connection, schema)
         raise
@@ -330,6 +338,74 @@ def reading_steps(connection: Connection, schema: str) -> int:
     pages: int = connection.pragma("page_count", schema=schema)
     page_bytes: int = connection.pragma("page_size", schema=schema)
     return _READING_STEPS + _READING_STEPS_A_BYTE * pages * page_bytes
+
+
+@attrs.define
+class StepBudget:
+    """How much a connection may still do, in looks that SQLite takes at it on its way."""
+
+    looks: int = 0
+
+    def allow(self, steps: int) -> None:
+        """Let it take so many steps of SQLite's virtual machine from now on."""
+        self.looks = steps // _STEPS_BETWEEN_SIGNALS
+
+    def __call__(self) -> bool:
+        """Whether it has taken them all: what SQLite asks at each look."""
+        self.looks -= 1
+        return self.looks < 0
+
+
+def limit_steps(connection: Connection) -> StepBudget:
+    """Interrupt what takes more steps than it is allowed, and let Ctrl-C end it before."""
+    budget = StepBudget()
+    connection.set_progress_handler(budget, _STEPS_BETWEEN_SIGNALS)
+    return budget
+
+
+def allow_only_reading(connection: Connection, schemas: Iterable[str]) -> None:
+    """Refuse, as it is prepared, SQL that could change anything, or reach a file that is not attached already.
+
+    Args:
+        schemas: what is attached, each read-only. Their virtual tables may prepare writes (R-tree does): the files
+            refuse those, and are what says so.
+    """
+    read_only = frozenset(name.lower() for name in schemas)
+
+    def judge(action: int, first: str | None, _: str | None, schema: str | None, __: str | None) -> int:
+        if action in _READING or (action == apsw.SQLITE_PRAGMA and first in _READING_PRAGMAS):
+            return apsw.SQLITE_OK
+        if action in _WRITING and (schema or "").lower() in read_only:
+            return apsw.SQLITE_OK
+        return apsw.SQLITE_DENY
+
+    connection.authorizer = judge
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_VIEW, 1)  # they can do no more than the SQL that asks them
+
+
+def is_mistake(error: Exception) -> bool:
+    """Whether `error` is the fault of the SQL or of its bindings."""
+    return isinstance(error, QUERY_MISTAKES)
+
+
+def is_forbidden(error: Exception) -> bool:
+    """Whether `error` says that a statement wanted more than to read."""
+    return isinstance(error, (apsw.AuthError, apsw.ReadOnlyError))
+
+
+def is_wal(connection: Connection, schema: str) -> bool:
+    """Whether an attached database is one that has a log."""
+    return bool(connection.pragma("journal_mode", schema=schema) == "wal")
+
+
+def has_hot_journal(error: Exception) -> bool:
+    """Whether `error` says that a transaction was interrupted which only a writer can undo."""
+    return getattr(error, "extendedresult", 0) == apsw.SQLITE_READONLY_ROLLBACK
+
+
+def needs_files_beside(error: Exception) -> bool:
+    """Whether `error`, of a file that can be read, says that SQLite can make no files beside it."""
+    return isinstance(error, (apsw.CantOpenError, apsw.ReadOnlyError))
 
 
 def detach(connection: Connection, schema: str) -> None:

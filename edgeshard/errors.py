@@ -16,10 +16,11 @@
     │   ├── AccessError          not permitted, or a read-only medium
     │   ├── StorageIOError       the file system failed
     │   ├── DamagedError         a file that SQLite cannot read as a database
+    │   ├── ReferenceChangedError  a reference is not what it was when the shard was opened
     │   └── FormatError          a database, but none this version of edgeshard reads
     ├── MergeInProgressError     another merger holds the master
     ├── ConfigurationError       a setting or path that cannot work
-    └── QueryError               SQL that the master refused
+    └── QueryError               SQL that the master, or a reference, refused
 
 Every error says what was being done, to which path, and why it failed: ``action path: cause``.
 """
@@ -108,6 +109,10 @@ class DamagedError(StorageError):
     """A file that SQLite cannot read as a database."""
 
 
+class ReferenceChangedError(StorageError):
+    """A reference is not the file that it was when the shard was opened."""
+
+
 class FormatError(StorageError):
     """A database, but not one that this version of edgeshard reads."""
 
@@ -121,4 +126,4 @@ class ConfigurationError(EdgeshardError):
 
 
 class QueryError(EdgeshardError):
-    """SQL that the master refused."""
+    """SQL that the master, or a reference, refused."""

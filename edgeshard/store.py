@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +14,9 @@ from edgeshard.database import quote
 from edgeshard.errors import ConfigurationError, DamagedError, QueryError, ShardInUseError
 from edgeshard.merge import once
 from edgeshard.merge.service import Service, in_thread
+from edgeshard.reference import Lookups, References, beside
 from edgeshard.report import MergeReport
+from edgeshard.rows import row_class
 from edgeshard.shard import DURABILITIES, Durability, Shard
 from edgeshard.status import StatusReport
 from edgeshard.verify import VerifyReport
@@ -66,20 +66,29 @@ class Store:
         """The master's file. Any SQLite tool may read it, at any time."""
         return self.root / "master.db"
 
-    def shard(self, agent: str, *, durability: Durability = "process") -> Shard:
+    def shard(self, agent: str, *, durability: Durability = "process", reference: References | None = None) -> Shard:
         """Open an agent's shard for writing; use it with ``with``, or ``close()`` it.
 
         Args:
             agent: the agent's name, 1 to 200 characters of any text.
             durability: what a committed row survives: "process" a kill at once, and a power cut after the last
                 moments; "power" a power cut as well, at the price of an fsync a commit.
+            reference: SQLite databases to look things up in with `Shard.lookup`, the path of each by its name in
+                SQL: ``{"patterns": "patterns.db"}``. They are only read, and nobody should write them meanwhile.
 
         Raises:
             ShardInUseError: another handle, here or in another process, has it open.
-            ConfigurationError: no such durability, or no such name.
-            StorageError: the file cannot be made or opened.
+            ConfigurationError: no such durability, no such name, or no such reference.
+            StorageError: the file, or a reference, cannot be made or opened.
         """
-        return _open_shard(self.root / "shards", agent, durability)
+        if reference is None:
+            return _open_shard(self.root / "shards", agent, durability)
+        lookups = Lookups(reference)  # first: where one cannot be opened, no shard is made
+        try:
+            return _open_shard(self.root / "shards", agent, durability, lookups)
+        except BaseException:
+            lookups.close()
+            raise
 
     def merge(
         self,
@@ -148,27 +157,36 @@ class Store:
         finally:
             once.merge(self.root, keep_empty=keep_empty, beside_watcher=True, lock_wait_s=-1)
 
-    def query(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = (), *, fresh: bool = False) -> list[Any]:
+    def query(
+        self,
+        sql: str,
+        params: Sequence[Any] | Mapping[str, Any] = (),
+        *,
+        fresh: bool = False,
+        reference: References | None = None,
+    ) -> list[Any]:
         """Run one SELECT on the master, read-only.
 
         Args:
             sql: the statement; ``?`` or ``:name`` stand for parameters. Give expressions a name with AS.
             params: their values; a datetime, date, Decimal, UUID or Enum is turned into what a column of it holds.
             fresh: merge first, so that all rows written so far are seen; waits for a merger at work.
+            reference: SQLite databases to join with, the path of each by its name in SQL, as those of `shard`.
 
         Returns:
             The rows, as tuples whose values are attributes as well: ``row.agent_id``.
 
         Raises:
             QueryError: SQLite refused the statement.
-            StorageError: the master cannot be read.
+            ConfigurationError: no such reference.
+            StorageError: the master, or a reference, cannot be read.
         """
         if fresh:
             once.merge(self.root, beside_watcher=True, lock_wait_s=-1)
         master.ensure_master(self.master_path)
-        with querying(self.master_path) as connection:
+        with querying(self.master_path) as connection, beside(connection, reference):
             names, rows = database.select(connection, sql, tables.bindable(params))
-        return list(map(_row_class(names), rows))
+        return list(map(row_class(names), rows))
 
     def read(self, cls: type[_R]) -> Iterator[_R]:
         """All rows of a class's table in the master, as instances, in the order in which they arrived there.
@@ -308,7 +326,7 @@ def querying(path: Path) -> Iterator[database.Connection]:
         connection.close()
 
 
-def _open_shard(folder: Path, agent: str, durability: Durability) -> Shard:
+def _open_shard(folder: Path, agent: str, durability: Durability, lookups: Lookups | None = None) -> Shard:
     """Open an agent's shard for writing, and make it where there is none.
 
     Raises:
@@ -328,7 +346,7 @@ def _open_shard(folder: Path, agent: str, durability: Durability) -> Shard:
         raise ShardInUseError("open shard", path, f"agent {agent!r} has it open already, in this process or another")
     try:
         _make_shard(path, agent)
-        return Shard(path, agent, durability, held)
+        return Shard(path, agent, durability, held, lookups)
     except BaseException:
         held.release()
         raise
@@ -359,11 +377,3 @@ def _explain_query(connection: database.Connection, error: Exception) -> str:
     names = database.fetch(connection, "SELECT DISTINCT table_name FROM edgeshard_columns ORDER BY 1")
     listed = ", ".join(name for (name,) in names)
     return f"{error}. The master has the tables {listed}; a table comes with the first merge of its rows"
-
-
-@lru_cache(maxsize=256)
-def _row_class(names: tuple[str, ...]) -> Callable[[Iterable[Any]], tuple[Any, ...]]:
-    # names that Python cannot have as attributes become _0, _1 ...
-    row_class: Any = namedtuple("Row", list(names), rename=True)  # type: ignore[misc]  # the names are known only now
-    make: Callable[[Iterable[Any]], tuple[Any, ...]] = row_class._make
-    return make

@@ -14,6 +14,7 @@ import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 METRICS = ("machine_metrics.py", "--seconds", "1.2", "--interval", "0.05")
+PATTERNS = ("pattern_library.py", "--agents", "3", "--results", "60")
 SWARM = ("agent_swarm.py", "--agents", "8", "--seconds", "1.5", "--merge-every", "0.4")
 
 on_linux = pytest.mark.skipif(not Path("/proc/stat").exists(), reason="the counters are read from /proc")
@@ -85,6 +86,66 @@ def test_agent_swarm_names_the_busiest_agents_as_sqlite_does(tmp_path: Path) -> 
     counted = [[str(value) for value in row] for row in select(tmp_path, sql)]
     assert len(lines) == 5
     assert [line for line in lines if line not in counted] == []
+
+
+def test_pattern_library_prints_the_results_of_each_pattern_as_sqlite_counts_them(tmp_path: Path) -> None:
+    printed = run(tmp_path, *PATTERNS)
+    found = re.findall(r"(?m)^([A-Z]+_\d{3}) .*?  (\d+) +(\d+) +([\d.]+) +1\.0 +([0-9a-f]{12})$", printed)
+    sql = (
+        "SELECT pattern_id, count(*), count(DISTINCT agent), round(avg(score), 2), substr(library_digest, 1, 12) "
+        "FROM pattern_result GROUP BY pattern_id"
+    )
+    assert [[str(value) for value in row] for row in select(tmp_path, sql)] == [list(row) for row in found]
+    assert [figure(printed, label) for label in ("acknowledged", "in the master", "not from this library")] == [
+        180,
+        select(tmp_path, "SELECT count(*) FROM pattern_result")[0][0],
+        0,
+    ]
+
+
+def test_pattern_library_reports_how_long_a_look_up_takes(tmp_path: Path) -> None:
+    printed = run(tmp_path, *PATTERNS)
+    found = re.search(r"look-up, p50 and p99: ([\d.]+) and ([\d.]+) microseconds", printed)
+    assert found, printed
+    assert 0 < float(found[1]) <= float(found[2])
+
+
+def test_pattern_library_tells_results_of_a_library_from_those_of_another(tmp_path: Path) -> None:
+    run(tmp_path / "store", *PATTERNS)
+    other = tmp_path / "other.db"
+    remade(tmp_path / "store" / "patterns.db", other, "UPDATE pattern SET name = 'renamed' WHERE id = 'RECURSIVE_004'")
+    printed = run(tmp_path / "store", *PATTERNS, "--library", str(other))
+    names = re.findall(r"(?m)^RECURSIVE_004  (\S.*?)  ", printed)
+    assert sorted(names) == ["(not in this library)", "renamed"]
+    assert figure(printed, "not from this library") == 0
+
+
+def test_pattern_library_refuses_a_library_whose_digest_is_not_that_of_its_patterns(tmp_path: Path) -> None:
+    run(tmp_path / "store", *PATTERNS)
+    forged = tmp_path / "forged.db"
+    remade(tmp_path / "store" / "patterns.db", forged, "UPDATE pattern SET name = 'forged'", digest=False)
+    again = command(tmp_path / "store", *PATTERNS, "--library", str(forged))
+    done = subprocess.run(again, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, f"{forged}: its patterns are not those" in done.stderr) == (1, True), done.stderr
+    assert select(tmp_path / "store", "SELECT count(*) FROM pattern_result") == [[180]]
+
+
+def remade(library: Path, path: Path, change: str, *, digest: bool = True) -> None:
+    """A copy of the library with other patterns, and their digest."""
+    script = """
+import hashlib, json, shutil, sqlite3, sys
+sys.path.insert(0, sys.argv[1])
+import pattern_library
+shutil.copyfile(sys.argv[2], sys.argv[3])
+connection = sqlite3.connect(sys.argv[3])
+connection.execute(sys.argv[4])
+if sys.argv[5] == "True":
+    rows = connection.execute(pattern_library.ALL.replace("patterns.", ""))
+    connection.execute("UPDATE library SET digest = ?", (pattern_library.digest_of(rows),))
+connection.commit()
+"""
+    arguments = [str(value) for value in (EXAMPLES, library, path, change, digest)]
+    subprocess.run([sys.executable, "-c", script, *arguments], check=True)
 
 
 @pytest.mark.parametrize("example", [pytest.param(METRICS, marks=on_linux), SWARM], ids=["metrics", "swarm"])

@@ -1,0 +1,254 @@
+"""Agents look patterns up in a read-only library, and write what came of them into shards; a merge brings it together.
+
+    python examples/pattern_library.py [FOLDER] [--library DB] [--agents N] [--results N]
+
+The library is a SQLite file of 25 patterns for code (RECURSIVE_004: memoised recursion), made from patterns.json unless
+one is given. Every agent is a process: it looks a pattern up by its id, does its work (here: it draws a score), and
+writes a row that says where the score comes from: pattern, version and digest of the library, agent, time. Nothing of
+that needs a network, and no agent waits for another. At the end the master holds exactly the rows that the agents saw
+acknowledged, each from a pattern of that library, or this exits with an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sqlite3
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from time import perf_counter_ns
+from typing import Any
+
+import attrs
+
+import edgeshard
+
+# -- the library: any SQLite file, made by whom you like --------------------------------------------------------------
+
+VERSION = "1.0"
+PATTERNS = Path(__file__).with_name("patterns.json")
+COLUMNS = ("id", "family", "name", "description", "when_to_use")
+LIBRARY = """
+CREATE TABLE library(version TEXT NOT NULL, digest TEXT NOT NULL) STRICT;
+CREATE TABLE pattern(
+    id TEXT PRIMARY KEY,
+    family TEXT NOT NULL,
+    name TEXT NOT NULL,
+    description TEXT NOT NULL,
+    when_to_use TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+
+
+def make_library(path: Path) -> None:
+    """Make the library under another name, then give it its own: nobody ever opens half of it."""
+    patterns = [tuple(pattern[column] for column in COLUMNS) for pattern in json.loads(PATTERNS.read_text())]
+    made = path.with_name(f"{path.name}.{os.getpid()}.new")
+    # the standard library's sqlite3 is fine here, because nothing in this process has this file open with edgeshard
+    with contextlib.closing(sqlite3.connect(made)) as library:
+        library.executescript(LIBRARY)
+        library.executemany("INSERT INTO pattern VALUES (?, ?, ?, ?, ?)", patterns)
+        library.execute("INSERT INTO library VALUES (?, ?)", (VERSION, digest_of(sorted(patterns))))
+        library.commit()
+    made.chmod(0o444)
+    made.replace(path)
+
+
+def digest_of(patterns: Iterable[Sequence[str]]) -> str:
+    """What the patterns say, in 64 characters; a version is a promise, a digest is a fact."""
+    return hashlib.sha256(json.dumps([list(pattern) for pattern in patterns]).encode()).hexdigest()
+
+
+# -- agents -----------------------------------------------------------------------------------------------------------
+
+
+@edgeshard.table(index=["pattern_id"])
+@attrs.frozen
+class PatternResult:
+    """What came of a pattern, and where that is known from."""
+
+    pattern_id: str
+    library_version: str
+    library_digest: str
+    agent: str
+    at: datetime.datetime
+    score: float
+
+
+@attrs.frozen
+class Job:
+    """What an agent is told."""
+
+    agent: str
+    folder: str
+    library: str
+    results: int
+
+
+ALL = f"SELECT {', '.join(COLUMNS)} FROM patterns.pattern ORDER BY id"
+# the pattern and its provenance in one look-up
+ONE = "SELECT id, name, when_to_use, version, digest FROM patterns.pattern, patterns.library WHERE id = ?"
+
+
+def run_agent(job: Job) -> list[int]:
+    """Look up and write, so many times; how long each look-up took, in nanoseconds, once for each acknowledged row."""
+    chance = random.Random(job.agent)
+    with edgeshard.Store(job.folder).shard(job.agent, reference={"patterns": job.library}) as shard:
+        ids = checked_ids(shard, job.library)
+        return [look_up_and_write(shard, chance.choice(ids), chance) for _ in range(job.results)]
+
+
+def checked_ids(shard: edgeshard.Shard, path: str) -> list[str]:
+    """The ids of all patterns, once the digest that every result will name was found to be theirs."""
+    patterns = shard.lookup(ALL)
+    if [(digest_of(patterns),)] != shard.lookup("SELECT digest FROM patterns.library") or not patterns:
+        raise LookupError(f"{path}: its patterns are not those that its digest was made of; make it anew")
+    return [pattern.id for pattern in patterns]
+
+
+def look_up_and_write(shard: edgeshard.Shard, pattern_id: str, chance: random.Random) -> int:
+    began = perf_counter_ns()
+    (pattern,) = shard.lookup(ONE, (pattern_id,))
+    took_ns = perf_counter_ns() - began
+    score = work(pattern, chance)
+    shard.write(PatternResult(pattern.id, pattern.version, pattern.digest, shard.agent, now(), score))
+    return took_ns
+
+
+def work(pattern: Any, chance: random.Random) -> float:
+    """In place of an agent that writes code by the pattern, and tests that judge it."""
+    return round(min(1.0, chance.gauss(0.8 - len(pattern.when_to_use) / 1000, 0.1)), 3)
+
+
+def now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+# -- the parent: starts the agents, merges, and checks ----------------------------------------------------------------
+
+
+def run(store: edgeshard.Store, library: Path, agents: int, results: int) -> int:
+    store.merge(lock_wait=-1)  # what an earlier run may have left in its shards is not ours to count
+    before = store.verify().rows
+    print(f"the library is {library}", flush=True)
+    jobs = [Job(f"agent-{number:03}", str(store.root), str(library), results) for number in range(agents)]
+    # a fresh interpreter each: a handle never crosses a fork
+    began = now()
+    with ProcessPoolExecutor(agents, multiprocessing.get_context("spawn")) as pool:
+        # a Ctrl-C reaches every process of the terminal; the agents leave it to the parent
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        tallies = pool.map(run_agent, jobs)
+        signal.signal(signal.SIGINT, handler)
+        latencies_ns = [took_ns for tally in tallies for took_ns in tally]
+    hand_on(store)
+    return 0 if check(store, library, Run(began, before, latencies_ns)) else 1
+
+
+@attrs.frozen
+class Run:
+    """When it began, the rows in the master before, and how long each look-up took, one for each row acknowledged."""
+
+    began: datetime.datetime
+    rows_before: int
+    latencies_ns: Sequence[int]
+
+
+def hand_on(store: edgeshard.Store) -> None:
+    """Bring the results together, on this device."""
+    print(store.merge(lock_wait=-1))
+
+
+def check(store: edgeshard.Store, library: Path, run: Run) -> bool:
+    """Print what came of it; whether the master holds every acknowledged row, each from a pattern of the library."""
+    verified = store.verify()
+    acknowledged, arrived = len(run.latencies_ns), verified.rows - run.rows_before
+    reference = {"patterns": library}
+    show(
+        ("pattern", "name", "results", "agents", "score", "library", "digest"), store.query(TABLE, reference=reference)
+    )
+    ((strays,),) = store.query(STRAYS, {"began": run.began}, reference=reference)
+    p50_ns, *_, p99_ns = percentiles(run.latencies_ns)
+    print(f"look-up, p50 and p99: {p50_ns / 1000:.1f} and {p99_ns / 1000:.1f} microseconds")
+    print(f"rows acknowledged: {acknowledged}, in the master: {arrived}, not from this library: {strays}")
+    for problem in (*verified.errors, *verified.gaps):
+        print(problem, file=sys.stderr)
+    return verified.ok and acknowledged == arrived and not strays
+
+
+def percentiles(values: Sequence[int]) -> list[float]:
+    """From the 50th to the 99th."""
+    return statistics.quantiles(values, n=100, method="inclusive")[49:]
+
+
+# the master beside the library: results are joined with what they were made from, where it is the same library
+TABLE = """
+SELECT pattern_id, coalesce(name, '(not in this library)'), count(*), count(DISTINCT agent), round(avg(score), 2),
+       library_version, substr(library_digest, 1, 12)
+FROM pattern_result
+LEFT JOIN patterns.library ON digest = library_digest
+LEFT JOIN patterns.pattern ON id = pattern_id AND digest IS NOT NULL
+GROUP BY pattern_id, library_digest ORDER BY pattern_id, library_version
+"""
+STRAYS = """
+SELECT count(*) FROM pattern_result
+LEFT JOIN patterns.library ON digest = library_digest
+LEFT JOIN patterns.pattern ON id = pattern_id AND digest IS NOT NULL
+WHERE id IS NULL AND at >= :began
+"""
+
+
+def show(heads: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    table = [heads, *([str(value) for value in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    print()
+    for line in table:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+    print()
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Look patterns up in a library, and write what came of them.")
+    parser.add_argument("folder", metavar="FOLDER", nargs="?", help="the store (default: a fresh temporary folder)")
+    parser.add_argument("--library", type=Path, metavar="DB", help="the library (default: made in FOLDER)")
+    parser.add_argument("--agents", type=positive, default=8, metavar="N", help="how many processes (default: 8)")
+    parser.add_argument("--results", type=positive, default=500, metavar="N", help="rows an agent (default: 500)")
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = parse()
+    store = edgeshard.Store(options.folder or tempfile.mkdtemp(prefix="edgeshard-patterns-"))
+    library = options.library or store.root / "patterns.db"
+    try:
+        if not options.library and not library.exists():
+            store.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_library(library)
+        return run(store, library, options.agents, options.results)
+    except (edgeshard.EdgeshardError, OSError, LookupError, BrokenProcessPool) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
