@@ -430,7 +430,14 @@ def test_a_run_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: pyt
 
 
 TINY = Scale(
-    rounds=1, payloads=(100, 1000), row_bytes=100_000, shards=(1, 3), master_rows=(500,), batch_rows=300, wakes=1
+    rounds=1,
+    payloads=(100, 1000),
+    row_bytes=100_000,
+    shards=(1, 3),
+    master_rows=(500,),
+    batch_rows=300,
+    wakes=1,
+    processes=(1, 3),
 )
 
 
@@ -442,6 +449,7 @@ TINY = Scale(
         ("shards", {"a merge of 300 rows": [1, 3], "a merge without news": [1, 3]}),
         ("size", {"store.merge": [500]}),
         ("wake", {"until the row can be read": [0.1, 1.0]}),
+        ("turns", {"of half of them": [1, 3], "of any of them": [1, 3]}),
     ],
 )
 def test_a_curve_has_a_figure_for_each_of_its_points(

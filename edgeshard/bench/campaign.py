@@ -25,7 +25,8 @@ PACE: Final = 200.0
 #: What the short profile leaves out: it has to end in two minutes.
 NOT_SHORT: Final = ("hybrid-edgeshard",)
 _SHORT_S: Final = 0.7
-_SHORT_PACED_S: Final = 1.5
+_SHORT_PACED_S: Final = 1.2
+_SHORT_AGENTS: Final = (1, 100)
 _FULL_S: Final = 3.0
 _AGENTS: Final = (1, 4, 10, 16, 100)
 
@@ -93,7 +94,7 @@ class Servers:
 def short_workloads() -> tuple[Workload, ...]:
     """What is measured where nothing else is asked for."""
     return (
-        *(Workload("process", agents, length_s=_SHORT_S) for agents in (1, 10, 100)),
+        *(Workload("process", agents, length_s=_SHORT_S) for agents in _SHORT_AGENTS),
         Workload("process", 100, rate=PACE, length_s=_SHORT_PACED_S),
         Workload("power", 16, commit_rows=100, length_s=_SHORT_S),
     )

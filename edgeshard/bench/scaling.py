@@ -5,6 +5,7 @@ merge     a merge, against a bare INSERT ... SELECT, over the size of a row
 shards    a merge of as many rows, and one that finds nothing, over the number of shards
 size      a merge of as many rows, over the size of the master
 wake      from a write after a quiet time until the row can be read, over the merger's interval
+turns     how long a process that only computes waits for a processor, over the number of them: no commit's doing
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any, Final, Literal
 import attrs
 
 from edgeshard import format, scan
-from edgeshard.bench import peers
+from edgeshard.bench import peers, turns
 from edgeshard.bench.figures import Figure
 from edgeshard.bench.peers import AGENT, Sample
 from edgeshard.bench.servers import Server
@@ -34,6 +35,8 @@ Unit = Literal["s", "1/s"]
 
 _PATIENCE_S: Final = 60.0
 _LOOK_S: Final = 0.0005
+#: For how long processes compute, in seconds: as long as agents write in the short profile.
+_TURNS_S: Final = 0.7
 
 
 @attrs.frozen
@@ -67,6 +70,7 @@ class Scale:
         master_rows: sizes of the master.
         batch_rows: rows of a merge whose cost is looked at.
         wakes: how often a merger is woken.
+        processes: numbers of processes that wait for their turn.
     """
 
     rounds: int
@@ -76,9 +80,10 @@ class Scale:
     master_rows: tuple[int, ...]
     batch_rows: int
     wakes: int
+    processes: tuple[int, ...] = (1, 10, 100)
 
 
-SHORT: Final = Scale(3, (100, 1_000, 10_000), 2_000_000, (1, 10, 100), (10_000, 100_000), 10_000, 3)
+SHORT: Final = Scale(2, (100, 1_000, 10_000), 2_000_000, (1, 10, 100), (10_000, 100_000), 10_000, 3)
 FULL: Final = Scale(
     9,
     (100, 1_000, 10_000),
@@ -261,10 +266,21 @@ def _wait_for(reader: _Counter, rows: int) -> float:
     return time.perf_counter() - began
 
 
+def turns_curve(_: Path, scale: Scale) -> Curve:
+    """The longest wait of a process that does nothing but look at the clock, by the number of such processes."""
+    lines: dict[str, list[tuple[float, Figure]]] = {"of half of them": [], "of any of them": []}
+    for processes in scale.processes:
+        rounds = [turns.longest_waits_s(processes, _TURNS_S) for _ in range(scale.rounds)]
+        lines["of half of them"].append((processes, Figure.of(sorted(found)[len(found) // 2] for found in rounds)))
+        lines["of any of them"].append((processes, Figure.of(map(max, rounds))))
+    return Curve("turns", "The longest wait of processes that only compute", "processes", "s", lines)
+
+
 CURVES: Final[dict[str, Callable[[Path, Scale], Curve]]] = {
     "write": write_curve,
     "merge": merge_curve,
     "shards": shards_curve,
     "size": size_curve,
     "wake": wake_curve,
+    "turns": turns_curve,
 }
