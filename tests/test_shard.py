@@ -65,6 +65,42 @@ def test_write_many_writes_all_or_none(store: edgeshard.Store) -> None:
     assert store.verify().ok
 
 
+@pytest.mark.parametrize("make", [list, tuple, iter])
+def test_the_record_that_cannot_be_stored_is_named_wherever_it_stands(store: edgeshard.Store, make: Any) -> None:
+    records = [Reading(f"sensor-{n}", n, NOON) for n in range(2_500)]
+    bad = [*records[:1_700], Reading("a lone \ud800", 1, NOON), *records[1_700:]]
+    with store.shard("agent") as shard:
+        shard.write(records[0])
+        with pytest.raises(RecordError, match="lone"):
+            shard.write_many(make(bad))
+        assert 2_500 == shard.write_many(make(records))
+        assert 2_502 == shard.write(records[0])
+    store.merge()
+    assert 2_502 == len(list(store.read(Reading)))
+    assert store.verify().ok
+
+
+def test_an_interrupt_in_the_midst_of_many_rows_leaves_none_of_them(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+        real = shard._writers[dict].encode
+
+        def interrupted(row_id: int, record: Any) -> Any:
+            if record["n"] == 1_500:
+                raise KeyboardInterrupt
+            return real(row_id, record)
+
+        with monkeypatch.context() as patch:
+            patch.setitem(shard._writers, dict, attrs.evolve(shard._writers[dict], encode=interrupted))
+            with pytest.raises(KeyboardInterrupt):
+                shard.write_many([{"n": n} for n in range(2_000)])
+        assert 2 == shard.write({"n": 2})
+    store.merge()
+    assert [1, 2] == numbers(store)
+
+
 def test_an_error_of_the_callers_own_iterable_comes_through_as_it_is(store: edgeshard.Store) -> None:
     def rows() -> Iterator[dict[str, int]]:
         yield {"n": 1}
