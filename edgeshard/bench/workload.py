@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import random
-from functools import lru_cache
 from typing import Final, Literal
 
 import attrs
@@ -18,9 +17,10 @@ Durability = Literal["process", "power"]
 DURABILITIES: Final = ("process", "power")
 
 _FILLER_BYTES: Final = 1 << 16
+_FILLER: Final = base64.b64encode(random.Random(1).randbytes(_FILLER_BYTES)).decode()  # noqa: S311  # nothing is secret
 
 
-@attrs.frozen
+@attrs.define(eq=False)  # not frozen, which takes three times as long to make: it is the systems that are measured
 class Result:
     """A row: what an agent found out.
 
@@ -81,11 +81,5 @@ def payload(agent: int, number: int, length: int) -> str:
     room = length - len(start)
     if room <= 0:
         return start[-length:]
-    filler = _filler()
-    offset = (agent * 7_919 + number * 104_729) % (len(filler) - room)
-    return start + filler[offset : offset + room]
-
-
-@lru_cache(maxsize=1)
-def _filler() -> str:
-    return base64.b64encode(random.Random(1).randbytes(_FILLER_BYTES)).decode()  # noqa: S311  # nothing is secret
+    offset = (agent * 7_919 + number * 104_729) % (len(_FILLER) - room)
+    return start + _FILLER[offset : offset + room]
