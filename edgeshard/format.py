@@ -119,7 +119,37 @@ CREATE TABLE edgeshard_indexes(
 #: The text of each of these tables, as SQLite keeps it.
 TEXTS: Final = {text.partition("(")[0].split()[-1]: text for text in TABLES.strip(" \n;").split(";\n")}
 
-#: What a merger remembers of the files in its own folder; it could forget all of it and would only look again.
+#: Tables that masters have gained since format 1 was first written. Whoever merges into a master makes those that it
+#: lacks; whoever only reads one must do without (`master.has`). They hold no rows, so an older edgeshard may pass over
+#: them.
+ADDED_TABLES: Final = """
+CREATE TABLE edgeshard_receipts(
+    database_id BLOB NOT NULL,              -- of another database, which said that it holds these, durably
+    stream_no INTEGER NOT NULL REFERENCES edgeshard_streams,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    PRIMARY KEY(database_id, stream_no, first)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_peers(
+    database_id BLOB PRIMARY KEY,           -- each database of which there is a receipt
+    kind TEXT NOT NULL,                     -- edgeshard | postgresql
+    noted_at TEXT NOT NULL                  -- when its last receipt came, ISO 8601, UTC
+) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_prunings(
+    stream_no INTEGER NOT NULL REFERENCES edgeshard_streams,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    reason TEXT NOT NULL,                   -- which rule asked for it
+    pruned_at TEXT NOT NULL,                -- ISO 8601, UTC
+    PRIMARY KEY(stream_no, first)
+) STRICT, WITHOUT ROWID;
+"""
+
+#: The text of each of these.
+ADDED_TEXTS: Final = {text.partition("(")[0].split()[-1]: text for text in ADDED_TABLES.strip(" \n;").split(";\n")}
+
+#: All that a master has. edgeshard_shards is what a merger remembers of the files in its own folder; it could forget
+#: all of it, and would only look again.
 MASTER_TABLES: Final = (
     TABLES
     + """
@@ -130,6 +160,7 @@ CREATE TABLE edgeshard_shards(
     merged_at TEXT                          -- when rows of it last came, ISO 8601, UTC
 ) STRICT, WITHOUT ROWID;
 """
+    + ADDED_TABLES
 )
 
 #: The tables a database must have for its rows to be read.

@@ -68,6 +68,7 @@ def open_master(path: Path, *, writable: bool) -> Connection:
                 connection.pragma("cache_size", -_CACHE_KIB)
                 connection.pragma("journal_size_limit", _LOG_BYTES)
                 connection.wal_autocheckpoint(_CHECKPOINT_PAGES)
+                _add_tables(connection)
                 # whoever made the log may have died before its name was durable
                 files.sync_path(os.path.dirname(path))
             else:
@@ -76,6 +77,21 @@ def open_master(path: Path, *, writable: bool) -> Connection:
             connection.close()
             raise
     return connection
+
+
+def has(connection: Connection, table: str) -> bool:
+    """Whether the master has one of `format.ADDED_TABLES`."""
+    return database.scalar(connection, "SELECT 1 FROM main.sqlite_schema WHERE name = ?", (table,)) is not None
+
+
+def _add_tables(connection: Connection) -> None:
+    """Make what a master of an earlier version lacks."""
+    if all(has(connection, name) for name in format.ADDED_TEXTS):
+        return
+    with database.immediate(connection):
+        for name, text in format.ADDED_TEXTS.items():
+            if not has(connection, name):  # another merger may have been faster
+                connection.execute(text)
 
 
 @contextlib.contextmanager
