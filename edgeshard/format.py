@@ -10,7 +10,8 @@ Where a row is kept
     appends, and needs nothing but its own counter. In a *master* ids are given in order of arrival, so that a merge
     appends as well, whichever stream it copies (measured: 1.7 times the rate of keeping each stream together, at 100
     bytes a row), and the oldest rows lie together. There each row also holds its stream's number and its seq, and
-    ``edgeshard_blocks`` says which ids a run of seqs has: seq ``first + k`` has the id ``first_id + k``.
+    ``edgeshard_blocks`` says which ids a run of seqs has: seq ``first + k`` has the id ``first_id + k``. A *bundle* is
+    as a master in all of this: it holds what its receiver lacked, carries a checksum, and is never merged into.
 
 What a database holds, and has held
     ``edgeshard_ranges`` is the set of seqs of each stream that a master has ever held, as few intervals as possible.
