@@ -247,6 +247,13 @@ def test_what_is_no_such_document_is_refused(text: bytes, error: type[Exception]
         holdings.parse(text, "x")
 
 
+def test_what_nobody_would_read_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = holdings.parse(json.dumps(WHOLE).encode(), "x")
+    monkeypatch.setattr(holdings, "BYTES_MAX", len(found.to_json()) - 1)
+    with pytest.raises(ConfigurationError, match="nobody reads that"):
+        found.to_json()
+
+
 def test_every_document_that_is_cut_short_is_refused() -> None:
     text = json.dumps(WHOLE).encode()
     for length in range(len(text)):
