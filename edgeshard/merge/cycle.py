@@ -124,6 +124,7 @@ class Merger:
         now_ns = time.time_ns()
         look = self._look()
         due = [*self._due(look, thorough), *(job for job in sources if not job.problem)]
+        hopeless = [job for job in sources if job.problem]
         done = _Pass(self._keep_empty, self._stopping, progress)
         for group in jobs.groups(due):
             if done.is_stopping():
@@ -137,7 +138,7 @@ class Merger:
         self._look_at_gaps(connection)
         if not self._service or not done.rows:
             self._shrink_log(connection)
-        return self._report([*due, *(job for job in sources if job.problem)], done)
+        return self._report([*due, *hopeless], done)
 
     def _look(self) -> Look:
         path = Path(os.path.realpath(self._root / "shards"))
@@ -463,7 +464,7 @@ def _copy_or_set_aside(
     connection.execute("SAVEPOINT source")
     try:
         # in the snapshot that the rows are read from: an agent may have added a column a moment ago
-        job.origin = source.open_source(connection, job.schema, job.file.path)
+        job.origin = job.open(connection)
         job.ensure_in_place()
         copied = copy.copy(target, job.origin, room_bytes, job.checked if job.own else None)
         if job.own and copied.rows:
