@@ -19,7 +19,7 @@ from typing import Any
 
 import attrs
 
-from edgeshard import database, files, format, master, scan, tables
+from edgeshard import database, files, format, master, prunings, scan, tables
 from edgeshard.database import Connection, quote
 from edgeshard.errors import ConfigurationError, DamagedError, EdgeshardError, SchemaConflictError, StorageError
 from edgeshard.merge import copy, orphans, source
@@ -74,7 +74,8 @@ class MasterStatus:
         exists: whether there is one; all below is 0 where there is none.
         size_bytes: the size of the file.
         log_bytes: the size of its log.
-        rows: rows that were ever merged into it.
+        rows: rows that were ever merged into it, also those that were pruned since.
+        pruned_rows: rows that were pruned since.
         agents: agents whose rows it knows of.
         streams: streams that it knows of.
         gaps: runs of rows that are known to exist and that it never held; ``Store.verify`` names each.
@@ -92,6 +93,7 @@ class MasterStatus:
     gaps: int = 0
     missing_rows: int = 0
     generation: int = 0
+    pruned_rows: int = 0
 
 
 @attrs.frozen
@@ -240,6 +242,7 @@ def _master_status(connection: Connection, path: Path, found: ShardFile | None) 
         gaps=len(gaps),
         missing_rows=sum(map(len, gaps)),
         generation=master.generation(connection),
+        pruned_rows=sum(prunings.by_reason(connection).values()),
     )
 
 

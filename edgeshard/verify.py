@@ -5,13 +5,13 @@ A deep check reads every value as well, and compares the indexes with the tables
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 from typing import Any
 
 import attrs
 
-from edgeshard import database, format, master
+from edgeshard import database, format, master, prunings
 from edgeshard.database import Connection, quote
 from edgeshard.ranges import Range, intersect, subtract
 from edgeshard.report import Gap
@@ -21,6 +21,7 @@ _FINDINGS_MAX = 20
 
 #: Why a gap is one.
 OLDER_MASTER, OTHER_MASTER, UNKNOWN = "older master", "another master", "unknown"
+PRUNED = "pruned"
 
 # what can be said of a value without reading it as its class would; None of these is a value that `write` lets pass
 _NO_SUCH_VALUE = {
@@ -38,9 +39,10 @@ class Loss:
     Attributes:
         gap: the rows.
         cause: "older master": this very master held them, and an older copy of it was put back; "another master": a
-            shard gave them up to that; "unknown": they are in a shard that is set aside or was not merged here, or
+            shard gave them up to that; "pruned": another master, from which this one was merged, had deleted them by
+            rule; "unknown": they are in a shard that is set aside or was not merged here, or
             they are lost.
-        database: the id of the database that a shard gave them up to, in hexadecimal, or "".
+        database: the id of the database that a shard gave them up to, or that pruned them, in hexadecimal, or "".
     """
 
     gap: Gap
@@ -58,6 +60,7 @@ class VerifyReport:
         errors: contradictions found in the master; each is damage, or a bug of ours.
         gaps: rows known to exist that the master never held; named, and filled once their database is merged.
         losses: the same, and where they went.
+        pruned: how many rows this master deleted by rule, by its name; they are no gap.
     """
 
     rows: int
@@ -65,6 +68,7 @@ class VerifyReport:
     errors: tuple[str, ...]
     gaps: tuple[Gap, ...]
     losses: tuple[Loss, ...] = ()
+    pruned: Mapping[str, int] = attrs.Factory(dict)
 
     @property
     def ok(self) -> bool:
@@ -72,11 +76,15 @@ class VerifyReport:
         return not self.errors and not self.gaps
 
     def __str__(self) -> str:
-        line = f"{self.rows} rows of {self.streams} streams: "
+        line = f"{self.rows} rows of {self.streams} streams{self._pruned()}: "
         if self.ok:
             return line + "all well"
         missing = sum(map(len, self.gaps))
         return line + f"{len(self.errors)} errors, {missing} rows missing in {len(self.gaps)} gaps"
+
+    def _pruned(self) -> str:
+        reasons = ", ".join(f"{reason}: {rows}" for reason, rows in self.pruned.items())
+        return f", {sum(self.pruned.values())} pruned ({reasons})" if self.pruned else ""
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON-able values."""
@@ -96,7 +104,8 @@ def verify(connection: Connection, *, deep: bool = False) -> VerifyReport:
         rows = sum(database.scalar(connection, f"SELECT count(*) FROM {quote(name)}") for name in tables)
         streams = database.scalar(connection, "SELECT count(*) FROM edgeshard_streams")
         gaps = master.gaps(connection)
-        return VerifyReport(rows, streams, errors, gaps, tuple(_losses(connection, gaps)))
+        losses = tuple(_losses(connection, gaps))
+        return VerifyReport(rows, streams, errors, gaps, losses, prunings.by_reason(connection))
 
 
 def _losses(connection: Connection, gaps: Iterable[Gap]) -> Iterator[Loss]:
@@ -110,6 +119,10 @@ def _losses(connection: Connection, gaps: Iterable[Gap]) -> Iterator[Loss]:
             (bytes.fromhex(gap.stream),),
         )
         left = [Range(gap.first, gap.last)]
+        for pruning in prunings.elsewhere(connection, bytes.fromhex(gap.stream)):
+            for part in intersect(left, [pruning.seqs]):
+                yield Loss(attrs.evolve(gap, first=part.first, last=part.last), PRUNED, pruning.database_id.hex())
+            left = subtract(left, [pruning.seqs])
         for first, last, where in noted:
             for part in intersect(left, [Range(first, last)]):
                 cause = OLDER_MASTER if where == own else OTHER_MASTER
@@ -126,6 +139,7 @@ def _errors(connection: Connection, tables: list[str], *, deep: bool) -> Iterato
             yield f"SQLite finds: {finding}"
     yield from _range_errors(connection)
     yield from _block_errors(connection)
+    yield from prunings.errors(connection, _FINDINGS_MAX)
     yield from _row_errors(connection, tables)
     if deep:
         yield from _value_errors(connection)

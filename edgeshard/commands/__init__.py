@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from edgeshard import exits, format
-from edgeshard.commands import logs, merge, query, salvage, shell, snapshot, status, verify
+from edgeshard.commands import logs, merge, prune, query, salvage, shell, snapshot, status, verify
 from edgeshard.errors import EdgeshardError
 
 #: In the order of the help. A new verb is a module beside these, and a line here.
@@ -24,6 +24,7 @@ _VERBS = {
     "query": query,
     "shell": shell,
     "snapshot": snapshot,
+    "prune": prune,
     "salvage": salvage,
 }
 
@@ -35,6 +36,7 @@ examples:
   edgeshard query data "select count(*) from agent_data"        as a table; also --json and --csv
   edgeshard shell data                                          an SQL shell on the master, read-only
   edgeshard snapshot data /media/usb/monday.db                  a copy to carry away, while all work
+  edgeshard prune data --older-than 30d                         old rows go, and do not come back
   edgeshard salvage data data/shards/door.db                    what can be read of a damaged shard
 
   edgeshard VERB --help says more of each.

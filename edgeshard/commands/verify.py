@@ -9,7 +9,7 @@ from edgeshard import exits
 from edgeshard.commands import arguments, drawing
 from edgeshard.errors import DamagedError
 from edgeshard.store import Store
-from edgeshard.verify import OLDER_MASTER, OTHER_MASTER, UNKNOWN, Loss, VerifyReport
+from edgeshard.verify import OLDER_MASTER, PRUNED, UNKNOWN, Loss, VerifyReport
 
 SUMMARY = "Check a store's master: SQLite's integrity, every row against its address, and which rows are missing."
 
@@ -66,5 +66,7 @@ def _lines(report: VerifyReport) -> str:
 
 def _row(loss: Loss) -> list[str | int]:
     gap = loss.gap
-    where = f"master {loss.database}" if loss.cause == OTHER_MASTER else _WHERE[loss.cause]
+    where = _WHERE.get(loss.cause, f"master {loss.database}")
+    if loss.cause == PRUNED:
+        where += " pruned them"
     return [drawing.printable(gap.agent), gap.stream, gap.first, gap.last, len(gap), where]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import attrs
 
-from edgeshard import database, definitions, format, tables
+from edgeshard import database, definitions, format, prunings, tables
 from edgeshard.database import Connection, quote
 from edgeshard.errors import DamagedError, SchemaConflictError
 from edgeshard.merge import plan, source
@@ -185,12 +185,13 @@ def _ensure_stream(target: Target, origin: Source, stream: SourceStream) -> int:
 
 
 def _note_gone(target: Target, number: int, stream: SourceStream, held: list[Range]) -> None:
-    """Remember to which database those rows went that neither the source nor the target has."""
+    """Remember where those rows went, or why they are gone, that neither the source nor the target has."""
     for part, where in source.gone_ranges(stream, held):
         target.connection.execute(
             "INSERT OR REPLACE INTO main.edgeshard_truncations VALUES (?, ?, ?, ?)",
             (number, part.first, part.last, where),
         )
+    prunings.note_of_others(target.connection, number, stream.pruned, held)
 
 
 def _ensure_equal(
