@@ -257,7 +257,7 @@ def test_verify_of_a_whole_master_exits_0(merged: edgeshard.Store) -> None:
     done = command("verify", merged.root)
     assert (0, "4 rows of 1 streams: all well\n", "") == (done.returncode, done.stdout, done.stderr)
     report = json.loads(command("verify", merged.root, "--json").stdout)
-    assert {"rows": 4, "streams": 1, "errors": [], "gaps": [], "losses": [], "ok": True} == report
+    assert {"rows": 4, "streams": 1, "errors": [], "gaps": [], "losses": [], "pruned": {}, "ok": True} == report
     assert 0 == command("verify", merged.root, "--deep").returncode
 
 

@@ -24,6 +24,10 @@ Progress = Callable[[int, int], None]
 _PAUSE_S = 0.005
 
 
+#: As few rows are deleted at a time as a size comes near: less is deleted too much.
+_LAST_ROWS = 10
+
+
 @attrs.define
 class _Pass:
     """What a prune is to do, and what it has done."""
@@ -87,6 +91,9 @@ def prune(
     connection = master.open_master(path, writable=not dry_run)
     try:
         with master.explained("prune", path):
+            if not dry_run:
+                # what is measured is the database, and not how much of it waits in the log
+                database.shrink_log(connection)
             database.set_patience(connection, lock_wait_s)
             done = _begin(connection, path, asked, stopping, progress, dry_run=dry_run)
             fits = _prune(done, began_s=time.time())
@@ -106,8 +113,6 @@ def _begin(
     *,
     dry_run: bool,
 ) -> _Pass:
-    if not dry_run:
-        database.shrink_log(connection)  # what is measured is the database, and not how much of it waits in the log
     with database.reading(connection):
         scope = Scope(str(path), _elsewhere(connection, asked.kinds), _table(connection, path, asked.table))
         used = space.used_bytes(connection)
@@ -208,8 +213,7 @@ def _make_room(done: _Pass, position: int, max_bytes: int) -> bool:
 
     def enough() -> bool:
         over = excess()
-        # no more than is needed
-        done.size_rows = min(done.size_rows, max(plan.ROWS_LEAST, int(over / max(1.0, done.row_bytes))))
+        done.size_rows = min(done.size_rows, max(_LAST_ROWS, int(over / max(1.0, done.row_bytes))))
         return over <= 0
 
     _until(done, rules.MAX_BYTES, position, bound, enough)

@@ -52,11 +52,19 @@ def kept_back(window: Window, elsewhere: Mapping[int, Iterable[Range]]) -> list[
     return union([*alone, *_sharing(window.transactions, alone)])
 
 
-def ended(window: Window, gone: Iterable[Range]) -> list[Range]:
-    """The transactions of which no row is left once these ids are gone."""
+def transactions_left(window: Window, gone: Iterable[Range]) -> list[tuple[Range, Range | None]]:
+    """The transactions that change once these ids are gone, and what is left of each: None where it is one row or less.
+
+    Only a prune of a single table leaves a part of one.
+    """
     left = subtract(window.present, gone)
-    kept = set(_sharing(window.transactions, left))
-    return [transaction for transaction in window.transactions if transaction not in kept]
+    changed: list[tuple[Range, Range | None]] = []
+    for whole in window.transactions:
+        parts = _clipped(left, whole)
+        part = Range(parts[0].first, parts[-1].last) if parts else None
+        if part != whole:
+            changed.append((whole, part if part is not None and len(part) > 1 else None))
+    return changed
 
 
 def cut(block: Block, gone: Sequence[Range]) -> tuple[list[Block], list[Range]]:

@@ -145,10 +145,10 @@ def apply(connection: Connection, scope: Scope, goes: Going, reason: str) -> Non
     for number, seqs in lost.items():
         for part in union(seqs):
             prunings.note(connection, number, part, reason)
-    connection.executemany(
-        "DELETE FROM edgeshard_transactions WHERE first_id = ?",
-        [(transaction.first,) for transaction in plan.ended(goes.window, goes.ids)],
-    )
+    for whole, left in plan.transactions_left(goes.window, goes.ids):
+        connection.execute("DELETE FROM edgeshard_transactions WHERE first_id = ?", (whole.first,))
+        if left is not None:
+            connection.execute("INSERT INTO edgeshard_transactions VALUES (?, ?)", (left.first, left.last))
 
 
 def _cut_blocks(connection: Connection, number: int, blocks: Sequence[Block], gone: Sequence[Range]) -> list[Range]:
