@@ -147,6 +147,8 @@ _READING_PRAGMAS = frozenset(
 
 #: Where in a database's header its versions for writing and reading are, and those of a WAL database.
 _VERSIONS_AT, _WAL_VERSIONS = 18, b"\2\2"
+#: What PRAGMA auto_vacuum calls it where pages are given back when that is asked for.
+_INCREMENTAL = 2
 
 Bindings = Sequence[Any] | Mapping[str, Any]
 
@@ -722,8 +724,25 @@ def sync_file(path: str) -> None:
         file.xSync(apsw.SQLITE_SYNC_NORMAL)
 
 
-def create(path: str, page_size: int, script: str, bindings: tuple[Any, ...], identity: tuple[int, int]) -> bool:
+def is_incremental(connection: Connection) -> bool:
+    """Whether the database can give free pages back to the disk some at a time (auto_vacuum=INCREMENTAL)."""
+    return int(connection.pragma("auto_vacuum")) == _INCREMENTAL
+
+
+def create(
+    path: str,
+    page_size: int,
+    script: str,
+    bindings: tuple[Any, ...],
+    identity: tuple[int, int],
+    *,
+    shrinkable: bool = False,
+) -> bool:
     """Make a database, whole or not at all: built under another name, made durable, then linked into place.
+
+    Args:
+        shrinkable: whether it can give free pages back to the disk some at a time, for a page in 800 that says where
+            pages are pointed to from.
 
     Returns:
         Whether this call made it; False where somebody else's was there first.
@@ -733,7 +752,9 @@ def create(path: str, page_size: int, script: str, bindings: tuple[Any, ...], id
     try:
         connection = Connection(made)
         try:
-            for name, value in (("page_size", page_size), ("journal_mode", "WAL"), ("synchronous", "OFF")):
+            vacuum = _INCREMENTAL if shrinkable else 0
+            settings = {"page_size": page_size, "auto_vacuum": vacuum, "journal_mode": "WAL", "synchronous": "OFF"}
+            for name, value in settings.items():
                 connection.pragma(name, value)
             with immediate(connection):
                 connection.execute(script, bindings)

@@ -20,6 +20,12 @@ What a database holds, and has held
     ``edgeshard_truncations`` says which seqs a shard gave up, and to which database. Rows at or below a truncation
     may still be in the file for a moment; they do not count.
     ``edgeshard_streams.last_seq`` is the highest seq known to exist. What lies below it and is in no range is a *gap*.
+    What a master held and deleted for want of room or interest stays in its ranges, is in no block, and is in
+    ``edgeshard_prunings``: so it does not come back, and is told from what was lost.
+
+When rows came
+    A row carries no time of its own. ``edgeshard_arrivals`` says, to the minute, which ids a master gave when. Rows
+    that came before the first entry count as come at its time.
 
 Transactions
     ``edgeshard_transactions`` names the first and last id of each transaction of more than one row. Ids of a
@@ -144,13 +150,18 @@ CREATE TABLE edgeshard_peers(
     generation INTEGER NOT NULL DEFAULT 0   -- how often it had been merged into by then
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE edgeshard_prunings(
+    database_id BLOB NOT NULL,              -- of the database that pruned them: this one, or one it was merged from
     stream_no INTEGER NOT NULL REFERENCES edgeshard_streams,
     first INTEGER NOT NULL,
     last INTEGER NOT NULL,
     reason TEXT NOT NULL,                   -- which rule asked for it
-    pruned_at TEXT NOT NULL,                -- ISO 8601, UTC
-    PRIMARY KEY(stream_no, first)
+    pruned_at TEXT NOT NULL,                -- when it last did, ISO 8601, UTC
+    PRIMARY KEY(database_id, stream_no, first)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_arrivals(
+    first_id INTEGER PRIMARY KEY,           -- this row, and those after it up to the next of these, came ...
+    at INTEGER NOT NULL                     -- ... from then on: seconds since 1970, UTC
+) STRICT;
 """
 
 #: The text of each of these.

@@ -45,7 +45,7 @@ def ensure_master(path: Path) -> None:
     script = format.MASTER_TABLES + ";".join(sql for sql, _ in statements)
     bindings = tuple(value for _, values in statements for value in values)
     with database.explained("make master", str(path)):
-        database.create(str(path), format.MASTER_PAGE_SIZE, script, bindings, format.IDENTITY)
+        database.create(str(path), format.MASTER_PAGE_SIZE, script, bindings, format.IDENTITY, shrinkable=True)
 
 
 def open_master(path: Path, *, writable: bool) -> Connection:

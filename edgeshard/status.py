@@ -19,7 +19,7 @@ from typing import Any
 
 import attrs
 
-from edgeshard import database, files, format, master, scan, tables
+from edgeshard import database, files, format, master, prunings, scan, tables
 from edgeshard.database import Connection, quote
 from edgeshard.errors import ConfigurationError, DamagedError, EdgeshardError, SchemaConflictError, StorageError
 from edgeshard.merge import copy, orphans, source
@@ -75,7 +75,8 @@ class MasterStatus:
         exists: whether there is one; all below is 0 where there is none.
         size_bytes: the size of the file.
         log_bytes: the size of its log.
-        rows: rows that were ever merged into it.
+        rows: rows that were ever merged into it, also those that were pruned since.
+        pruned_rows: rows that were pruned since.
         agents: agents whose rows it knows of.
         streams: streams that it knows of.
         gaps: runs of rows that are known to exist and that it never held; `StatusReport.gaps` names each.
@@ -95,6 +96,7 @@ class MasterStatus:
     missing_rows: int = 0
     generation: int = 0
     database: str = ""
+    pruned_rows: int = 0
 
 
 @attrs.frozen
@@ -245,6 +247,7 @@ def _master_status(connection: Connection, path: Path, found: ShardFile | None, 
         missing_rows=sum(map(len, gaps)),
         generation=master.generation(connection),
         database=master.database_id(connection).hex(),
+        pruned_rows=sum(prunings.by_reason(connection).values()),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import glob
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from edgeshard.errors import ConfigurationError, DamagedError, QueryError, Shard
 from edgeshard.holdings import Holdings
 from edgeshard.merge import once
 from edgeshard.merge.service import Service, in_thread
+from edgeshard.prune import rules
 from edgeshard.ranges import Range
 from edgeshard.receipts import ReceiptReport
 from edgeshard.reference import Lookups, References, beside
@@ -26,6 +28,7 @@ from edgeshard.verify import VerifyReport
 
 if TYPE_CHECKING:
     from edgeshard.bundle import ExportReport
+    from edgeshard.prune.report import PruneReport
     from edgeshard.salvage import SalvageReport
 
 _R = TypeVar("_R")
@@ -281,6 +284,57 @@ class Store:
         """
         return status.status(self.root)
 
+    def prune(
+        self,
+        *,
+        older_than: str | float | datetime.timedelta | None = None,
+        keep_rows: int | None = None,
+        max_bytes: str | int | None = None,
+        only_pushed: bool = False,
+        only_receipted: bool = False,
+        table: str | type | None = None,
+        shrink: bool = False,
+        dry_run: bool = False,
+        lock_wait: float = database.BUSY_TIMEOUT_S,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> PruneReport:
+        """Delete old rows from the master, for good: no copy of a shard or of a master brings them back.
+
+        Each rule that is given holds afterwards, as far as rows may go. Rows of one transaction go together, or stay.
+
+        Args:
+            older_than: rows that came into this master longer ago: "30d", "12h", "90m", a timedelta, or seconds. To
+                the minute, by the clock of this machine.
+            keep_rows: all but so many of the newest, of all tables together.
+            max_bytes: the oldest, until the master and its log take no more: "500M", "2GiB", or a number of bytes.
+            only_pushed: only rows that a PostgreSQL database holds, as its receipt says.
+            only_receipted: only rows that some other database holds, as its receipt says.
+            table: a table, or its class: all rules are meant of its rows alone, also of those that were written in one
+                transaction with rows of other tables.
+            shrink: give all free pages back to the disk. Without this the file gets smaller only where `max_bytes`
+                asks for it; otherwise later merges fill it first.
+            dry_run: say what would be done, and do nothing.
+            lock_wait: how long to wait, in each step, for whoever holds the master locked, in seconds.
+            progress: called with (rows done, rows to do) after each step.
+
+        Raises:
+            ConfigurationError: no rule, a rule that cannot be, or no such table.
+            TableError: the class cannot be a table.
+            StorageError: the master cannot be read or written. What was pruned by then stays so.
+        """
+        from edgeshard.prune import passes  # whoever never prunes need not wait for it
+
+        try:
+            asked = rules.of(older_than, keep_rows, max_bytes, only_pushed, only_receipted, _table_name(table))
+        except ValueError as error:
+            raise ConfigurationError("prune", self.master_path, str(error)) from error
+        if asked.asks_nothing and not shrink:
+            raise ConfigurationError("prune", self.master_path, "give older_than, keep_rows, max_bytes, or shrink")
+        master.ensure_master(self.master_path)
+        return passes.prune(
+            self.master_path, asked, shrink=shrink, dry_run=dry_run, lock_wait_s=lock_wait, progress=progress
+        )
+
     def snapshot(
         self,
         target: str | os.PathLike[str],
@@ -425,6 +479,10 @@ def querying(path: Path) -> Iterator[database.Connection]:
                 raise QueryError("query", path, _explain_query(connection, error)) from error
     finally:
         connection.close()
+
+
+def _table_name(table: str | type | None) -> str | None:
+    return tables.table_of(table).name if isinstance(table, type) else table
 
 
 def _open_shard(folder: Path, agent: str, durability: Durability, lookups: Lookups | None = None) -> Shard:

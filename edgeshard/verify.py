@@ -5,13 +5,13 @@ A deep check reads every value as well, and compares the indexes with the tables
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 from typing import Any
 
 import attrs
 
-from edgeshard import database, format, master, receipts
+from edgeshard import database, format, master, prunings, receipts
 from edgeshard.database import Connection, quote
 from edgeshard.ranges import Range, intersect, subtract
 from edgeshard.report import Gap
@@ -21,6 +21,7 @@ _FINDINGS_MAX = 20
 
 #: Why a gap is one.
 PEER, OLDER_MASTER, OTHER_MASTER, UNKNOWN = "peer", "older master", "another master", "unknown"
+PRUNED = "pruned"
 
 # what can be said of a value without reading it as its class would; None of these is a value that `write` lets pass
 _NO_SUCH_VALUE = {
@@ -37,10 +38,12 @@ class Loss:
 
     Attributes:
         gap: the rows.
-        cause: "peer": another database holds them, as its receipt says; "older master": this very master held them,
-            and an older copy of it was put back; "another master": a shard gave them up to that; "unknown": they are
-            in a shard that is set aside or was not merged here, or they are lost.
-        database: the id of the database that holds them, or that a shard gave them up to, in hexadecimal, or "".
+        cause: "peer": another database holds them, as its receipt says; "pruned": another master, from which this one
+            was merged, had deleted them by rule; "older master": this very master held them, and an older copy of it
+            was put back; "another master": a shard gave them up to that; "unknown": they are in a shard that is set
+            aside or was not merged here, or they are lost.
+        database: the id of the database that holds them, or that pruned them, or that a shard gave them up to, in
+            hexadecimal, or "".
         kind: what kind of database holds them, "edgeshard" or "postgresql", as its receipt says, or "".
     """
 
@@ -61,6 +64,7 @@ class VerifyReport:
         gaps: rows known to exist that the master never held; named, and filled once their database is merged.
         losses: the same, and where they went.
         database: the master's id, in hexadecimal, by which other databases know it.
+        pruned: how many rows this master deleted by rule, by its name; they are no gap.
     """
 
     rows: int
@@ -69,6 +73,7 @@ class VerifyReport:
     gaps: tuple[Gap, ...]
     losses: tuple[Loss, ...] = ()
     database: str = ""
+    pruned: Mapping[str, int] = attrs.Factory(dict)
 
     @property
     def ok(self) -> bool:
@@ -76,11 +81,15 @@ class VerifyReport:
         return not self.errors and not self.gaps
 
     def __str__(self) -> str:
-        line = f"{self.rows} rows of {self.streams} streams: "
+        line = f"{self.rows} rows of {self.streams} streams{self._pruned()}: "
         if self.ok:
             return line + "all well"
         missing = sum(map(len, self.gaps))
         return line + f"{len(self.errors)} errors, {missing} rows missing in {len(self.gaps)} gaps"
+
+    def _pruned(self) -> str:
+        reasons = ", ".join(f"{reason}: {rows}" for reason, rows in self.pruned.items())
+        return f", {sum(self.pruned.values())} pruned ({reasons})" if self.pruned else ""
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON-able values."""
@@ -101,7 +110,8 @@ def verify(connection: Connection, *, deep: bool = False) -> VerifyReport:
         streams = database.scalar(connection, "SELECT count(*) FROM edgeshard_streams")
         gaps = master.gaps(connection)
         own = master.database_id(connection)
-        return VerifyReport(rows, streams, errors, gaps, tuple(_losses(connection, own, gaps)), own.hex())
+        losses = tuple(_losses(connection, own, gaps))
+        return VerifyReport(rows, streams, errors, gaps, losses, own.hex(), prunings.by_reason(connection))
 
 
 def _losses(connection: Connection, own: bytes, gaps: Iterable[Gap]) -> Iterator[Loss]:
@@ -125,6 +135,8 @@ def _traces(connection: Connection, own: bytes, gap: Gap) -> Iterator[tuple[list
     stream_id = bytes.fromhex(gap.stream)
     for peer, held in receipts.holders(connection, stream_id):
         yield held, Loss(gap, PEER, peer.database_id.hex(), peer.kind)
+    for pruning in prunings.elsewhere(connection, stream_id):
+        yield [pruning.seqs], Loss(gap, PRUNED, pruning.database_id.hex())
     noted = database.fetch(
         connection,
         "SELECT first, last, t.database_id FROM edgeshard_truncations t JOIN edgeshard_streams USING(stream_no) "
@@ -142,6 +154,7 @@ def _errors(connection: Connection, tables: list[str], *, deep: bool) -> Iterato
             yield f"SQLite finds: {finding}"
     yield from _range_errors(connection)
     yield from _block_errors(connection)
+    yield from prunings.errors(connection, _FINDINGS_MAX)
     yield from _row_errors(connection, tables)
     if deep:
         yield from _value_errors(connection)

@@ -13,7 +13,20 @@ import sys
 from collections.abc import Sequence
 
 from edgeshard import exits, format
-from edgeshard.commands import export, logs, merge, query, ranges, receipt, salvage, shell, snapshot, status, verify
+from edgeshard.commands import (
+    export,
+    logs,
+    merge,
+    prune,
+    query,
+    ranges,
+    receipt,
+    salvage,
+    shell,
+    snapshot,
+    status,
+    verify,
+)
 from edgeshard.errors import EdgeshardError
 
 #: In the order of the help. A new verb is a module beside these, and a line here.
@@ -27,6 +40,7 @@ _VERBS = {
     "export": export,
     "ranges": ranges,
     "receipt": receipt,
+    "prune": prune,
     "salvage": salvage,
 }
 
@@ -41,6 +55,7 @@ examples:
   edgeshard ranges hub > /media/usb/hub.json                    what a hub holds, for those who have rows for it
   edgeshard export data /media/usb/news.db --ranges /media/usb/hub.json     what it lacks, to carry there
   edgeshard receipt data /media/usb/hub.json                    note that those rows are safe there
+  edgeshard prune data --older-than 30d                         old rows go, and do not come back
   edgeshard salvage data data/shards/door.db                    what can be read of a damaged shard
 
   edgeshard VERB --help says more of each.

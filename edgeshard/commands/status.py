@@ -179,6 +179,8 @@ def _master(report: StatusReport) -> str:
     if not master.exists:
         return f"no master yet, {watched[report.watching]}"
     held = f"{master.rows} rows of {master.agents} agents in {master.streams} streams"
+    if master.pruned_rows:
+        held += f", of which {master.pruned_rows} were pruned"
     return (
         f"{master.path}: {held}, {units.size(master.size_bytes)} and a log of {units.size(master.log_bytes)}, "
         f"{master.generation} merges, {watched[report.watching]}; its id is {master.database}"

@@ -10,7 +10,7 @@ from edgeshard.commands import arguments, drawing
 from edgeshard.errors import DamagedError
 from edgeshard.receipts import EDGESHARD
 from edgeshard.store import Store
-from edgeshard.verify import OLDER_MASTER, OTHER_MASTER, PEER, UNKNOWN, Loss, VerifyReport
+from edgeshard.verify import OLDER_MASTER, OTHER_MASTER, PEER, PRUNED, UNKNOWN, Loss, VerifyReport
 
 SUMMARY = "Check a store's master: SQLite's integrity, every row against its address, and which rows are missing."
 
@@ -74,4 +74,6 @@ def _where(loss: Loss) -> str:
     if loss.cause == PEER:
         what = "database" if loss.kind == EDGESHARD else f"{drawing.printable(loss.kind)} database"
         return f"{what} {loss.database} holds them"
+    if loss.cause == PRUNED:
+        return f"master {loss.database} pruned them"
     return f"master {loss.database}" if loss.cause == OTHER_MASTER else _WHERE[loss.cause]

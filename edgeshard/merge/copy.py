@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
-from edgeshard import database, definitions, format, tables
+from edgeshard import database, definitions, format, prunings, tables
 from edgeshard.database import Connection, quote
 from edgeshard.errors import DamagedError, SchemaConflictError
 from edgeshard.merge import plan, source
@@ -108,10 +108,13 @@ def copy(
         if checked is not None:
             _ensure_equal(connection, origin, number, stream, held, checked.get(stream.stream_id, []))
         copied: list[Range] = []
+        within = 0  # the last id of the transaction that the piece before ended in: some of its rows were pruned
         for piece in _missing(stream, held, unwanted):
-            part = _take(connection, origin, piece, room - rows)
+            rest = within - piece.first_id + 1
+            part = _take(connection, origin, piece, max(room - rows, rest))
             if part is not None:
-                _copy_piece(target, origin, number, part)
+                _copy_piece(target, origin, number, part, goes_on=rest > 0)
+                within = 0 if origin.is_shard else source.transaction_end(connection, origin, part.last_id) or 0
                 copied.append(Range(part.first, part.last))
                 rows += len(part)
             if part != piece:
@@ -210,7 +213,7 @@ def _ensure_stream(target: Target, origin: Source, stream: SourceStream) -> int:
 
 
 def _note_gone(target: Target, number: int, stream: SourceStream, held: list[Range]) -> None:
-    """Remember to which database those rows went that neither the source nor the target has."""
+    """Remember where those rows went, or why they are gone, that neither the source nor the target has."""
     for part, where in source.gone_ranges(stream, held):
         target.connection.execute(
             # an older copy of the source knows of fewer
@@ -218,6 +221,7 @@ def _note_gone(target: Target, number: int, stream: SourceStream, held: list[Ran
             "DO UPDATE SET last = excluded.last, database_id = excluded.database_id WHERE excluded.last > last",
             (number, part.first, part.last, where),
         )
+    prunings.note_of_others(target.connection, number, stream.pruned, held)
 
 
 def _ensure_equal(
@@ -257,8 +261,12 @@ def _ensure_equal(
 # -- rows -------------------------------------------------------------------------------------------------------------
 
 
-def _copy_piece(target: Target, origin: Source, number: int, piece: Block) -> None:
-    """Append a piece's rows and its block. The seqs must all be there: a writer leaves no holes."""
+def _copy_piece(target: Target, origin: Source, number: int, piece: Block, *, goes_on: bool = False) -> None:
+    """Append a piece's rows and its block. The seqs must all be there: a block has no holes.
+
+    Args:
+        goes_on: whether the transaction goes on in which the piece ended that was appended before.
+    """
     connection = target.connection
     shift = target.next_id - piece.first_id
     copied = 0
@@ -285,6 +293,10 @@ def _copy_piece(target: Target, origin: Source, number: int, piece: Block) -> No
         "WHERE first_id BETWEEN ?2 AND ?3 AND +first_id >= ?2 ORDER BY first_id",
         (shift, piece.first_id, piece.last_id),
     )
+    if goes_on:
+        end_id = min(source.transaction_end(connection, origin, piece.first_id) or 0, piece.last_id) + shift
+        sql = "UPDATE main.edgeshard_transactions SET last_id = ? WHERE last_id = ?"
+        connection.execute(sql, (end_id, target.next_id - 1))
     _add_block(connection, number, Block(piece.first, piece.last, target.next_id))
     target.next_id += len(piece)
     connection.execute("UPDATE main.edgeshard_database SET next_id = ?", (target.next_id,))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import attrs
 
-from edgeshard import database, files, master, scan
+from edgeshard import arrivals, database, files, master, scan
 from edgeshard.database import Connection
 from edgeshard.errors import EdgeshardError, StorageIOError
 from edgeshard.merge import copy, orphans, plan, source, truncate
@@ -444,6 +444,7 @@ def _copy_each(
     before = connection.total_changes()
     room_bytes = plan.CHUNK_BYTES
     target = copy.Target.load(connection)
+    first_id = target.next_id
     for job in remaining:
         if room_bytes <= 0 or done.is_stopping():
             break
@@ -453,6 +454,8 @@ def _copy_each(
             continue
         room_bytes -= part.copied_bytes
         copied.append((job, part))
+    if target.next_id > first_id:
+        arrivals.note(connection, first_id)
     held = [job.durable for job in remaining] + [part.durable for _, part in copied]
     if connection.total_changes() == before and not any(held):
         connection.execute("ROLLBACK")

@@ -16,16 +16,19 @@ from typing import Any
 
 import attrs
 
-from edgeshard import database, files, format
+from edgeshard import database, files, format, prunings
 from edgeshard.database import Connection, quote
 from edgeshard.errors import DamagedError, FormatError
 from edgeshard.merge.plan import Block
+from edgeshard.prunings import Pruning
 from edgeshard.ranges import Range, subtract, union
 
 #: Notes that one stream's rows were given up, each to another database, or with rows between them that were not.
 _TRUNCATIONS_MAX = 10_000
 #: Characters of the time at which a stream began: it is copied into the master, whatever it is.
 _TIME_MAX = 10_000
+#: Characters of the reason for which rows were pruned, and of the time.
+_REASON_MAX = 100
 _ID_MAX = (1 << 63) - (1 << 33)
 #: What PRAGMA index_xinfo calls a column that is none.
 _AN_EXPRESSION = -2
@@ -52,6 +55,7 @@ class SourceStream:
         began_at: ISO 8601, by the writer's clock.
         blocks: what the source has of it now.
         truncations: what the source gave up, and to which database.
+        pruned: what the source, or one that it was merged from, deleted by rule.
         last_seq: the highest seq that the source knows to exist.
         in_file: whether a shard's file has rows of it, truncated or not.
     """
@@ -64,6 +68,7 @@ class SourceStream:
     truncations: tuple[tuple[Range, bytes], ...]
     last_seq: int
     in_file: bool
+    pruned: tuple[Pruning, ...] = ()
 
 
 @attrs.frozen
@@ -76,6 +81,7 @@ class Source:
     database_id: bytes
     agent_id: str | None
     tables: tuple[SourceTable, ...]
+    has_prunings: bool = False
 
     @property
     def is_shard(self) -> bool:
@@ -126,7 +132,9 @@ def _open_source(connection: Connection, schema: str, path: str) -> Source:
         raise FormatError("read database", path, f"it has more than {format.TABLES_MAX} tables")
     tables = tuple(_table(connection, schema, path, name, name in ordinary) for (name,) in names)
     role, database_id, agent_id = described[0]
-    return Source(schema, path, role, database_id, agent_id, tables)
+    text = ordinary.get(prunings.TABLE)  # older ones have none
+    has_prunings = text is not None and _is_as_we_make_it(connection, schema, prunings.TABLE, text)
+    return Source(schema, path, role, database_id, agent_id, tables, has_prunings)
 
 
 def _ordinary_tables(connection: Connection, schema: str) -> dict[str, str]:
@@ -140,7 +148,7 @@ def _ordinary_tables(connection: Connection, schema: str) -> dict[str, str]:
 
 def _is_as_we_make_it(connection: Connection, schema: str, name: str, text: str) -> bool:
     """Whether a table of the format's own has our columns, and no other that SQLite would compute."""
-    if text == format.TEXTS[name]:
+    if text == {**format.TEXTS, **format.ADDED_TEXTS}[name]:
         return True
     # whoever made it by a text of his own, such as an old version's, made the same columns
     described = database.fetch(connection, f"PRAGMA {quote(schema)}.table_xinfo({quote(name)})")
@@ -151,9 +159,10 @@ def _is_as_we_make_it(connection: Connection, schema: str, name: str, text: str)
 @lru_cache(maxsize=1)
 def _our_columns() -> dict[str, tuple[tuple[Any, ...], ...]]:
     """The name, type, place in the primary key and hiddenness of each column of the format's own tables."""
-    connection = database.memory(format.TABLES)
+    connection = database.memory(format.MASTER_TABLES)
     try:
-        described = {name: database.fetch(connection, f"PRAGMA table_xinfo({quote(name)})") for name in format.NEEDED}
+        names = (*format.NEEDED, *format.ADDED_TEXTS)
+        described = {name: database.fetch(connection, f"PRAGMA table_xinfo({quote(name)})") for name in names}
         return {name: tuple((row[1], row[2], row[5], row[6]) for row in rows) for name, rows in described.items()}
     finally:
         connection.close()
@@ -328,7 +337,25 @@ def _stream(connection: Connection, source: Source, number: int, block: Block | 
         or not 0 <= last_seq <= format.SEQ_MAX
     ):
         raise DamagedError("read database", source.path, f"stream number {number} has seqs that cannot be")
-    return SourceStream(number, stream_id, agent_id, began_at, blocks, truncations, last_seq, block is not None)
+    pruned = tuple(_prunings(connection, source, number)) if source.has_prunings and not source.is_shard else ()
+    return SourceStream(number, stream_id, agent_id, began_at, blocks, truncations, last_seq, block is not None, pruned)
+
+
+def _prunings(connection: Connection, source: Source, number: int) -> Iterator[Pruning]:
+    """Why the source lacks rows of a stream; of more lines than are read here, the rest stays unexplained."""
+    rows = database.fetch_typed(
+        connection,
+        source.path,
+        (int, int, bytes, str, str),
+        "SELECT first, last, database_id, reason, pruned_at "
+        f"FROM {quote(source.schema)}.edgeshard_prunings WHERE stream_no = ? LIMIT ?",
+        (number, _TRUNCATIONS_MAX),
+    )
+    for first, last, database_id, reason, pruned_at in rows:
+        is_sound = 1 <= first <= last <= format.SEQ_MAX and len(database_id) == 16
+        if not is_sound or len(reason) > _REASON_MAX or len(pruned_at) > _REASON_MAX:
+            raise DamagedError("read database", source.path, f"stream number {number} has prunings that cannot be")
+        yield Pruning(Range(first, last), database_id, reason, pruned_at)
 
 
 def _beyond(block: Block | None, gone: int) -> tuple[Block, ...]:

@@ -1,0 +1,140 @@
+"""``edgeshard prune``: old rows go from the master, and the disk stays flat."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+from collections.abc import Callable
+from typing import TypeVar
+
+from edgeshard import database, exits
+from edgeshard.commands import arguments, signals, terminal
+from edgeshard.prune import rules
+from edgeshard.prune.report import PruneReport
+
+SUMMARY = "Delete old rows from a store's master by rule, for good, while writers and mergers work."
+
+_EPILOG = """\
+Each rule that is given holds afterwards, as far as rows may go. Rows of one transaction go together, or stay. Nothing
+that was pruned comes back with a later copy of a shard or a master, and `verify` tells it from what is lost.
+
+Later merges fill the room that it leaves in the file; --max-bytes and --shrink give it back to the disk.
+
+examples:
+  %(prog)s data --older-than 30d --dry-run        what would go?
+  %(prog)s data --keep-rows 1000000 --table reading
+  15 3 * * *  %(prog)s /srv/data --older-than 30d --max-bytes 2G -q     in a crontab
+  %(prog)s data --max-bytes 500M --only-pushed    nothing that PostgreSQL does not hold
+
+exit codes:
+  0 done, also with nothing to do, or where rows were kept back since nobody else holds them
+  1 failed                          2 wrong usage
+  3 the master still takes more than --max-bytes          65 it contradicts itself: see verify
+  74 input/output error, or no room                       75 somebody holds it locked (--lock-wait)
+  77 not permitted                  78 there is no such folder, no master in it, or no such table
+  130 interrupted by Ctrl-C: what was pruned by then stays so
+"""
+
+_T = TypeVar("_T")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
+    arguments.describe(parser, SUMMARY, _EPILOG)
+    parser.add_argument(
+        "--older-than",
+        type=_wanted(rules.age_s),
+        metavar="AGE",
+        help="rows that came into this master longer ago: 30d, 12h, 90m (minutes), 45s",
+    )
+    parser.add_argument(
+        "--keep-rows", type=_wanted(_rows), metavar="N", help="all but the newest N rows, of all tables together"
+    )
+    parser.add_argument(
+        "--max-bytes",
+        type=_wanted(rules.size_bytes),
+        metavar="SIZE",
+        help="the oldest rows, until the master and its log take no more: 500M, 2G, 512MiB",
+    )
+    whose = parser.add_mutually_exclusive_group()
+    whose.add_argument("--only-pushed", action="store_true", help="only rows that a PostgreSQL database holds")
+    whose.add_argument("--only-receipted", action="store_true", help="only rows that some other database holds")
+    parser.add_argument(
+        "--table", metavar="T", type=arguments.name, help="rows of this table alone, also out of transactions"
+    )
+    parser.add_argument("--shrink", action="store_true", help="give all free room in the file back to the disk")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
+    parser.add_argument(
+        "--lock-wait",
+        type=arguments.seconds,
+        default=database.BUSY_TIMEOUT_S,
+        metavar="S",
+        help="wait up to S seconds in each step for whoever holds the master locked (default: 60)",
+    )
+    loudness = parser.add_mutually_exclusive_group()
+    loudness.add_argument("-q", "--quiet", action="store_true", help="print nothing where all is well; errors still")
+    loudness.add_argument("-v", "--verbose", action="store_true", help="log what is done")
+    interrupted = "interrupted; what was pruned stays so, the next prune goes on"
+    parser.set_defaults(run=run, interrupted=interrupted, usage_error=parser.error)
+
+
+def _wanted(parse: Callable[[str], _T]) -> Callable[[str], _T]:
+    """A parser whose ValueError argparse shows with its text."""
+
+    def parsed(text: str) -> _T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return parsed
+
+
+def _rows(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(f"a whole number of rows is wanted, not {text!r}")
+    return rules.row_count(int(text))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prune, and say what was done."""
+    asked = rules.of(
+        options.older_than,
+        options.keep_rows,
+        options.max_bytes,
+        options.only_pushed,
+        options.only_receipted,
+        options.table,
+    )
+    if asked.asks_nothing and not options.shrink:
+        options.usage_error("one of --older-than, --keep-rows, --max-bytes and --shrink is wanted")
+    with signals.heeded() as stop:
+        report = _prune(options, asked, stop)
+    if options.json:
+        print(json.dumps(report.as_dict()))
+    elif not (options.quiet and report.fits):
+        print(report)
+    if stop.by == signal.SIGINT:
+        raise KeyboardInterrupt
+    return exits.DONE if report.fits else exits.INCOMPLETE
+
+
+def _prune(options: argparse.Namespace, asked: rules.Rules, stop: signals.Stop) -> PruneReport:
+    from edgeshard.prune import passes
+
+    store = arguments.store_with_master(options)
+    progress = terminal.progress("rows pruned", quiet=options.quiet)
+    report = passes.prune(
+        store.master_path,
+        asked,
+        shrink=options.shrink,
+        dry_run=options.dry_run,
+        lock_wait_s=options.lock_wait,
+        stopping=stop.is_asked,
+        progress=progress,
+    )
+    if progress is not None:
+        progress.end()
+    return report

@@ -1,0 +1,319 @@
+"""A whole prune: rule by rule, window by window, with room between for mergers; then the disk gets its pages back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import attrs
+
+from edgeshard import arrivals, database, master, receipts
+from edgeshard.database import Connection, quote
+from edgeshard.errors import ConfigurationError
+from edgeshard.prune import plan, rules, space, step
+from edgeshard.prune.report import PruneReport
+from edgeshard.prune.rules import Rules
+from edgeshard.prune.step import Scope
+from edgeshard.ranges import Range
+
+#: Called with (rows done, rows to do) as a prune goes on; the second is an estimate.
+Progress = Callable[[int, int], None]
+
+#: Between two transactions, in seconds: whoever waits for the lock asks for it every 2 ms (database.set_patience).
+_PAUSE_S = 0.005
+
+
+#: As few rows are deleted at a time as a size comes near: less is deleted too much.
+_LAST_ROWS = 10
+
+
+@attrs.define
+class _Pass:
+    """What a prune is to do, and what it has done."""
+
+    connection: Connection
+    path: str
+    rules: Rules
+    scope: Scope
+    stopping: Callable[[], bool]
+    progress: Progress | None
+    dry_run: bool
+    row_bytes: float = 0.0
+    to_do: int = 0
+    by_reason: dict[str, int] = attrs.Factory(dict)
+    kept_back: int = 0
+    size_rows: int = plan.ROWS_FIRST
+    stopped: bool = False
+
+    @property
+    def rows(self) -> int:
+        return sum(self.by_reason.values())
+
+    def is_stopping(self) -> bool:
+        self.stopped = self.stopped or self.stopping()
+        return self.stopped
+
+    def done(self, reason: str, goes: step.Going) -> None:
+        if goes.rows:
+            self.by_reason[reason] = self.by_reason.get(reason, 0) + goes.rows
+        self.kept_back += goes.kept_back
+        if self.progress is not None:
+            self.progress(self.rows, max(self.to_do, self.rows))
+
+
+def prune(
+    path: Path,
+    asked: Rules,
+    *,
+    shrink: bool = False,
+    dry_run: bool = False,
+    lock_wait_s: float = database.BUSY_TIMEOUT_S,
+    stopping: Callable[[], bool] = lambda: False,
+    progress: Progress | None = None,
+) -> PruneReport:
+    """Delete what the rules ask for from a master.
+
+    Args:
+        path: the master.
+        asked: what is to go.
+        shrink: give all free pages back to the disk; without this only as many as `Rules.max_bytes` asks for.
+        dry_run: say what would be done, and do nothing.
+        lock_wait_s: how long to wait, in each step, for somebody who holds the master locked, in seconds.
+        stopping: asked after each step; once it says yes the prune ends, with what it committed.
+        progress: called as the work goes on.
+
+    Raises:
+        ConfigurationError: there is no such table.
+        StorageError: the master cannot be read or written. What was committed stays.
+    """
+    began = time.monotonic()
+    connection = master.open_master(path, writable=not dry_run)
+    try:
+        with master.explained("prune", path):
+            if not dry_run:
+                # what is measured is the database, and not how much of it waits in the log
+                database.shrink_log(connection)
+            database.set_patience(connection, lock_wait_s)
+            done = _begin(connection, path, asked, stopping, progress, dry_run=dry_run)
+            fits = _prune(done, began_s=time.time())
+            shrunk = 0 if dry_run else _tidy(done, shrink=shrink)
+            report = _report(done, shrunk, fits=fits)
+    finally:
+        connection.close()
+    return attrs.evolve(report, seconds=time.monotonic() - began)
+
+
+def _begin(
+    connection: Connection,
+    path: Path,
+    asked: Rules,
+    stopping: Callable[[], bool],
+    progress: Progress | None,
+    *,
+    dry_run: bool,
+) -> _Pass:
+    with database.reading(connection):
+        scope = Scope(str(path), _elsewhere(connection, asked.kinds), _table(connection, path, asked.table))
+        used = space.used_bytes(connection)
+        rows = database.scalar(connection, "SELECT sum(last - first + 1) FROM edgeshard_blocks") or 0
+    done = _Pass(connection, str(path), asked, scope, stopping, progress, dry_run)
+    done.row_bytes = used / max(1, rows)
+    return done
+
+
+def _elsewhere(connection: Connection, kinds: Sequence[str] | None) -> Mapping[int, Sequence[Range]] | None:
+    """What peers of these kinds hold of each stream, by its number here."""
+    if kinds is None:
+        return None
+    numbers = dict(database.fetch(connection, "SELECT stream_id, stream_no FROM edgeshard_streams"))
+    held = receipts.held_elsewhere(connection, kinds)
+    return {numbers[stream_id]: ranges for stream_id, ranges in held.items() if stream_id in numbers}
+
+
+def _table(connection: Connection, path: Path, asked: str | None) -> str | None:
+    """The table that was asked for, as it is spelt there."""
+    if asked is None:
+        return None
+    names = {name.lower(): name for name in step.tables_of(connection)}
+    if asked.lower() not in names:
+        cause = f"there is no table {asked!r:.120} in it; it has {', '.join(sorted(names.values()))}"
+        raise ConfigurationError("prune", path, cause)
+    return names[asked.lower()]
+
+
+# -- the rules, one after the other -----------------------------------------------------------------------------------
+
+
+def _prune(done: _Pass, began_s: float) -> bool:
+    """Follow each rule; whether the master then fits."""
+    position = 1
+    for reason, bound in _bounds(done, began_s):
+        if done.progress is not None:
+            done.to_do = max(done.to_do, _rows_below(done, bound))
+        position = _until(done, reason, position, bound, _never)
+    if done.rules.max_bytes is None or done.is_stopping():
+        return True
+    return _make_room(done, position, done.rules.max_bytes)
+
+
+def _bounds(done: _Pass, began_s: float) -> Iterator[tuple[str, int]]:
+    """Of each rule the id below which rows go."""
+    if done.rules.older_than_s is not None:
+        with database.reading(done.connection):
+            bound = arrivals.first_since(done.connection, began_s - done.rules.older_than_s)
+            bound = _next_id(done.connection) if bound is None else bound
+            bound = _whole(done.connection, bound)
+        yield rules.OLDER_THAN, bound
+    if done.rules.keep_rows is not None:
+        with database.reading(done.connection):
+            bound = _whole(done.connection, _newest(done, done.rules.keep_rows))
+        yield rules.KEEP_ROWS, bound
+
+
+def _newest(done: _Pass, rows: int) -> int:
+    """The id of the first of so many of the newest rows; 1 where there are no more."""
+    if rows == 0:
+        return _next_id(done.connection)
+    names = [done.scope.table] if done.scope.table else step.tables_of(done.connection)
+    # in order, so that SQLite goes through all tables at the same time, and collects nothing
+    ids = " UNION ALL ".join(f"SELECT _id FROM {quote(name)}" for name in names)
+    found = database.scalar(done.connection, f"{ids} ORDER BY 1 DESC LIMIT 1 OFFSET ?", (rows - 1,))
+    return 1 if found is None else int(found)
+
+
+def _whole(connection: Connection, bound: int) -> int:
+    """The bound, or before it where it would divide a transaction."""
+    across = step.transaction_at(connection, bound - 1)
+    return across.first if across is not None and across.last >= bound else bound
+
+
+def _next_id(connection: Connection) -> int:
+    return int(database.scalar(connection, "SELECT next_id FROM edgeshard_database"))
+
+
+def _rows_below(done: _Pass, bound: int) -> int:
+    sql = "SELECT sum(min(last, first + ? - 1 - first_id) - first + 1) FROM edgeshard_blocks WHERE first_id < ?"
+    return database.scalar(done.connection, sql, (bound, bound)) or 0
+
+
+def _make_room(done: _Pass, position: int, max_bytes: int) -> bool:
+    """Delete the oldest rows until the master takes no more than that; whether it does."""
+    log = space.log_bytes(done.path)
+    # a log that somebody's long read keeps from being emptied must not be a reason to delete everything
+    room = max(max_bytes - log, max_bytes // 2)
+
+    def excess() -> int:
+        freed = done.rows * done.row_bytes if done.dry_run else 0
+        return int(space.used_bytes(done.connection) - freed) - room
+
+    if done.progress is not None and excess() > 0:
+        done.to_do = done.rows + int(excess() / max(1.0, done.row_bytes))
+    bound = _next_id(done.connection)
+
+    def enough() -> bool:
+        over = excess()
+        done.size_rows = min(done.size_rows, max(_LAST_ROWS, int(over / max(1.0, done.row_bytes))))
+        return over <= 0
+
+    _until(done, rules.MAX_BYTES, position, bound, enough)
+    return excess() <= 0
+
+
+def _never() -> bool:
+    return False
+
+
+def _until(done: _Pass, reason: str, position: int, bound: int, enough: Callable[[], bool]) -> int:
+    """Delete what is allowed from `position` on and below `bound`; where the next rule goes on."""
+    while not done.is_stopping() and not enough():
+        began = time.monotonic()
+        ids = _step(done, reason, position, bound)
+        if ids is None:
+            break
+        position = ids.last + 1
+        took_s = time.monotonic() - began
+        done.size_rows = plan.next_rows(done.size_rows, took_s)
+        if not done.dry_run:
+            time.sleep(max(_PAUSE_S, took_s / 2))
+    return position
+
+
+def _step(done: _Pass, reason: str, position: int, bound: int) -> Range | None:
+    """One window; which, or None where none is left."""
+    connection, scope = done.connection, done.scope
+    with database.reading(connection) if done.dry_run else database.immediate(connection):
+        ids = step.window_from(connection, scope, position, bound, done.size_rows)
+        if ids is None:
+            connection.execute("ROLLBACK")
+            return None
+        goes = step.going(connection, scope, ids)
+        if goes.rows and not done.dry_run:
+            step.apply(connection, scope, goes, reason)
+        elif not done.dry_run:
+            connection.execute("ROLLBACK")
+    done.done(reason, goes)
+    return ids
+
+
+# -- the disk ---------------------------------------------------------------------------------------------------------
+
+
+def _tidy(done: _Pass, *, shrink: bool) -> int:
+    """Forget what is said of rows that are gone, and give pages back; how many bytes."""
+    connection = done.connection
+    if done.rows:
+        with database.immediate(connection):
+            arrivals.forget_before(connection, _oldest(connection))
+    before = int(connection.pragma("page_count"))
+    if space.can_shrink(connection):
+        _shrink(done, 0 if shrink else _wanted_pages(done))
+    database.shrink_log(connection)
+    return max(0, before - int(connection.pragma("page_count"))) * space.page_bytes(connection)
+
+
+def _oldest(connection: Connection) -> int:
+    sql = "SELECT _id FROM {} ORDER BY _id LIMIT 1"
+    ids = [database.scalar(connection, sql.format(quote(name))) for name in step.tables_of(connection)]
+    return min((row_id for row_id in ids if row_id is not None), default=_next_id(connection))
+
+
+def _wanted_pages(done: _Pass) -> int:
+    """The pages that the file may have."""
+    if done.rules.max_bytes is None:
+        return int(done.connection.pragma("page_count"))
+    return done.rules.max_bytes // space.page_bytes(done.connection)
+
+
+def _shrink(done: _Pass, wanted: int) -> None:
+    """Give pages back until the file has no more than that, or none is free."""
+    pages = space.PAGES_FIRST
+    while not done.is_stopping():
+        free = int(done.connection.pragma("freelist_count"))
+        pages = min(pages, free, int(done.connection.pragma("page_count")) - wanted)
+        if pages <= 0:
+            return
+        began = time.monotonic()
+        with database.immediate(done.connection):
+            space.shrink_by(done.connection, pages)
+        took_s = time.monotonic() - began
+        pages = space.next_pages(pages, took_s)
+        time.sleep(max(_PAUSE_S, took_s / 2))
+
+
+def _report(done: _Pass, shrunk: int, *, fits: bool) -> PruneReport:
+    connection = done.connection
+    log = space.log_bytes(done.path)
+    return PruneReport(
+        rows=done.rows,
+        by_reason=dict(done.by_reason),
+        kept_back=done.kept_back,
+        used_bytes=space.used_bytes(connection) + log,
+        file_bytes=int(connection.pragma("page_count")) * space.page_bytes(connection),
+        log_bytes=log,
+        free_bytes=space.free_bytes(connection),
+        shrunk_bytes=shrunk,
+        fits=fits,
+        dry_run=done.dry_run,
+        stopped=done.stopped,
+    )

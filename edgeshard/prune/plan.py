@@ -1,0 +1,114 @@
+"""Which ids of a window go, as pure functions over small values. Ids and seqs alike are kept as sorted ranges."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Mapping, Sequence
+
+import attrs
+
+from edgeshard.merge.plan import Block, pieces
+from edgeshard.ranges import Range, intersect, size, subtract, union
+
+#: For how long one transaction of a prune should keep a merger waiting, in seconds.
+STEP_S = 0.02
+#: How many rows a transaction begins with, and the fewest and the most that it takes.
+ROWS_FIRST, ROWS_LEAST, ROWS_MOST = 1_000, 100, 50_000
+
+
+@attrs.frozen
+class Window:
+    """What a master has by some consecutive ids.
+
+    Attributes:
+        ids: these.
+        blocks: of each stream number, the blocks that reach into the window, whole.
+        transactions: the ids of each transaction of several rows that begins in it; it ends in it, too.
+    """
+
+    ids: Range
+    blocks: Mapping[int, Sequence[Block]]
+    transactions: Sequence[Range]
+
+    @property
+    def present(self) -> list[Range]:
+        """The ids in it by which there is a row."""
+        return intersect((_ids(block) for blocks in self.blocks.values() for block in blocks), [self.ids])
+
+
+def kept_back(window: Window, elsewhere: Mapping[int, Iterable[Range]]) -> list[Range]:
+    """The ids of rows that nobody else holds, and of those that were written in one transaction with such a row.
+
+    Args:
+        window: the rows.
+        elsewhere: of each stream number, the seqs that somebody else holds.
+    """
+    alone = []
+    for number, blocks in window.blocks.items():
+        parts = [_part(block, ids) for block in blocks for ids in _clipped([_ids(block)], window.ids)]
+        held = [_ids(piece) for piece in pieces(elsewhere.get(number, ()), parts)]
+        alone += subtract(map(_ids, parts), held)
+    alone = union(alone)
+    return union([*alone, *_sharing(window.transactions, alone)])
+
+
+def transactions_left(window: Window, gone: Iterable[Range]) -> list[tuple[Range, Range | None]]:
+    """The transactions that change once these ids are gone, and what is left of each: None where it is one row or less.
+
+    Only a prune of a single table leaves a part of one.
+    """
+    left = subtract(window.present, gone)
+    changed: list[tuple[Range, Range | None]] = []
+    for whole in window.transactions:
+        parts = _clipped(left, whole)
+        part = Range(parts[0].first, parts[-1].last) if parts else None
+        if part != whole:
+            changed.append((whole, part if part is not None and len(part) > 1 else None))
+    return changed
+
+
+def cut(block: Block, gone: Sequence[Range]) -> tuple[list[Block], list[Range]]:
+    """What is left of a block without these ids, which are sorted and disjoint, and the seqs that it loses."""
+    here = _clipped(gone, _ids(block))
+    left = [_part(block, ids) for ids in subtract([_ids(block)], here)]
+    lost = [_part(block, ids) for ids in here]
+    return left, [Range(part.first, part.last) for part in lost]
+
+
+def next_rows(rows: int, took_s: float) -> int:
+    """How many rows the next transaction takes, after one of `rows` took `took_s`."""
+    wanted = int(rows * min(2.0, max(0.5, STEP_S / max(took_s, 1e-6))))
+    return min(ROWS_MOST, max(ROWS_LEAST, wanted))
+
+
+def count(ids: Iterable[Range]) -> int:
+    """How many ids there are."""
+    return size(union(ids))
+
+
+def _ids(block: Block) -> Range:
+    return Range(block.first_id, block.last_id)
+
+
+def _part(block: Block, ids: Range) -> Block:
+    first = block.first + ids.first - block.first_id
+    return Block(first, first + len(ids) - 1, ids.first)
+
+
+def _clipped(ids: Sequence[Range], to: Range) -> list[Range]:
+    """The parts of sorted, disjoint ranges that lie in another."""
+    clipped = []
+    for at in range(bisect.bisect_left(ids, to.first, key=_last), len(ids)):
+        if ids[at].first > to.last:
+            break
+        clipped.append(Range(max(ids[at].first, to.first), min(ids[at].last, to.last)))
+    return clipped
+
+
+def _sharing(spans: Sequence[Range], others: Sequence[Range]) -> list[Range]:
+    """Those of the spans that have an id in common with one of the others; these are sorted and disjoint."""
+    return [span for span in spans if _clipped(others, span)]
+
+
+def _last(ids: Range) -> int:
+    return ids.last

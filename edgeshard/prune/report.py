@@ -1,0 +1,60 @@
+"""What a prune says it did. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+
+@attrs.frozen
+class PruneReport:
+    """What one prune did, or, for a dry run, would do.
+
+    Attributes:
+        rows: rows deleted from the master.
+        by_reason: the same, by the rule that asked for it.
+        kept_back: rows that a rule asked for and that stay, since no peer holds them, or not their whole transaction.
+        used_bytes: what the pages in use take, and the log.
+        file_bytes: the size of the master's file.
+        log_bytes: the size of its log.
+        free_bytes: what lies free in the file, for rows to come.
+        shrunk_bytes: by how much the file became smaller.
+        fits: whether the master takes no more than what it was to take; True where nothing was said of that.
+        seconds: how long it took.
+        dry_run: whether nothing was done. The sizes are then those of now, and `fits` is what is expected.
+        stopped: whether it was asked to stop before it was through; the next prune goes on.
+    """
+
+    rows: int = 0
+    by_reason: Mapping[str, int] = attrs.Factory(dict)
+    kept_back: int = 0
+    used_bytes: int = 0
+    file_bytes: int = 0
+    log_bytes: int = 0
+    free_bytes: int = 0
+    shrunk_bytes: int = 0
+    fits: bool = True
+    seconds: float = 0.0
+    dry_run: bool = False
+    stopped: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON-able values."""
+        return attrs.asdict(self)
+
+    def __str__(self) -> str:
+        line = f"{'would prune' if self.dry_run else 'pruned'} {self.rows} rows"
+        if len(self.by_reason) > 1:
+            line += f" ({', '.join(f'{reason}: {rows}' for reason, rows in self.by_reason.items())})"
+        if self.kept_back:
+            line += f", kept {self.kept_back} back that nobody else holds"
+        line += f", in {self.seconds:.3f} s; {self.used_bytes} bytes in use, {self.free_bytes} free in the file"
+        if self.shrunk_bytes:
+            line += f", {self.shrunk_bytes} given back to the disk"
+        if self.stopped:
+            line += "; asked to stop, the next prune goes on"
+        if not self.fits:
+            line += "; it does not fit into what it was to take"
+        return line

@@ -1,0 +1,166 @@
+"""One transaction of a prune: rows, blocks, prunings and transactions together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from edgeshard import database, prunings
+from edgeshard.database import Connection, quote
+from edgeshard.errors import DamagedError
+from edgeshard.merge.plan import Block
+from edgeshard.prune import plan
+from edgeshard.prune.plan import Window
+from edgeshard.ranges import Range, subtract, union
+
+
+@attrs.frozen
+class Scope:
+    """What a prune may touch.
+
+    Attributes:
+        path: the master, for errors.
+        elsewhere: of each stream number, the seqs that somebody else holds; None: that is not asked.
+        table: the only table whose rows go; None: all.
+    """
+
+    path: str
+    elsewhere: Mapping[int, Sequence[Range]] | None = None
+    table: str | None = None
+
+
+@attrs.frozen
+class Going:
+    """What goes of a window.
+
+    Attributes:
+        window: what is there.
+        ids: the ids that go.
+        kept_back: how many rows were asked for and stay.
+    """
+
+    window: Window
+    ids: Sequence[Range]
+    kept_back: int
+
+    @property
+    def rows(self) -> int:
+        """How many rows go."""
+        return plan.count(self.ids)
+
+
+def window_from(connection: Connection, scope: Scope, position: int, bound: int, rows: int) -> Range | None:
+    """The next ids to look at, about `rows` of them, from `position` and below `bound`; None where no row is there.
+
+    No transaction lies across its end, as long as none lies across `bound`.
+    """
+    firsts = [
+        database.scalar(connection, f"SELECT _id FROM {quote(name)} WHERE _id >= ? ORDER BY _id LIMIT 1", (position,))
+        for name in ([scope.table] if scope.table else tables_of(connection))
+    ]
+    first = min((first for first in firsts if first is not None), default=bound)
+    if first >= bound:
+        return None
+    last = min(first + rows, bound) - 1
+    begun = transaction_at(connection, first)
+    ended = transaction_at(connection, last)
+    return Range(begun.first if begun else first, ended.last if ended else last)
+
+
+def tables_of(connection: Connection) -> list[str]:
+    """The names of the record tables."""
+    return [name for (name,) in connection.execute("SELECT DISTINCT table_name FROM edgeshard_columns ORDER BY 1")]
+
+
+def transaction_at(connection: Connection, row_id: int) -> Range | None:
+    """The ids of the transaction that a row belongs to, where it is one of several rows."""
+    sql = "SELECT first_id, last_id FROM edgeshard_transactions WHERE first_id <= ? ORDER BY first_id DESC LIMIT 1"
+    found = database.fetch(connection, sql, (row_id,))
+    return Range(*found[0]) if found and found[0][1] >= row_id else None
+
+
+# -- looking ----------------------------------------------------------------------------------------------------------
+
+
+def going(connection: Connection, scope: Scope, ids: Range) -> Going:
+    """What goes of the rows by these ids; only read."""
+    window = _window(connection, ids)
+    kept = [] if scope.elsewhere is None else plan.kept_back(window, scope.elsewhere)
+    asked = window.present if scope.table is None else _islands(connection, scope.table, ids)
+    goes = subtract(asked, kept)
+    return Going(window, goes, plan.count(asked) - plan.count(goes))
+
+
+def _window(connection: Connection, ids: Range) -> Window:
+    spans: dict[int, Range] = {}
+    for name in tables_of(connection):
+        sql = f"SELECT _stream, min(_seq), max(_seq) FROM {quote(name)} WHERE _id BETWEEN ? AND ? GROUP BY _stream"
+        for number, first, last in database.fetch(connection, sql, (ids.first, ids.last)):
+            before = spans.get(number, Range(first, last))
+            spans[number] = Range(min(first, before.first), max(last, before.last))
+    sql = "SELECT first_id, last_id FROM edgeshard_transactions WHERE first_id BETWEEN ? AND ? ORDER BY first_id"
+    transactions = [Range(*row) for row in database.fetch(connection, sql, (ids.first, ids.last))]
+    blocks = {number: _blocks(connection, number, span, ids) for number, span in spans.items()}
+    return Window(ids, blocks, transactions)
+
+
+def _blocks(connection: Connection, number: int, seqs: Range, ids: Range) -> list[Block]:
+    """The blocks of a stream that have some of these seqs, and some of these ids."""
+    sql = (
+        "SELECT first, last, first_id FROM edgeshard_blocks WHERE stream_no = ?1 AND first <= ?3 AND first >= "
+        "coalesce((SELECT max(first) FROM edgeshard_blocks WHERE stream_no = ?1 AND first <= ?2), 0) ORDER BY first"
+    )
+    found = [Block(*row) for row in database.fetch(connection, sql, (number, seqs.first, seqs.last))]
+    return [block for block in found if block.first_id <= ids.last and block.last_id >= ids.first]
+
+
+def _islands(connection: Connection, table: str, ids: Range) -> list[Range]:
+    """The ids of a table's rows, as ranges."""
+    sql = (
+        "SELECT min(_id), max(_id) FROM (SELECT _id, _id - row_number() OVER (ORDER BY _id) AS island "
+        f"FROM {quote(table)} WHERE _id BETWEEN ? AND ?) GROUP BY island ORDER BY 1"
+    )
+    return [Range(*row) for row in database.fetch(connection, sql, (ids.first, ids.last))]
+
+
+# -- deleting ---------------------------------------------------------------------------------------------------------
+
+
+def apply(connection: Connection, scope: Scope, goes: Going, reason: str) -> None:
+    """Delete what goes, in the caller's transaction, in which it was looked up.
+
+    Raises:
+        DamagedError: there are other rows than the blocks say.
+    """
+    deleted = 0
+    for name in [scope.table] if scope.table else tables_of(connection):
+        for ids in goes.ids:
+            connection.execute(f"DELETE FROM {quote(name)} WHERE _id BETWEEN ? AND ?", (ids.first, ids.last))
+            deleted += connection.changes()
+    lost = {number: _cut_blocks(connection, number, blocks, goes.ids) for number, blocks in goes.window.blocks.items()}
+    if deleted != goes.rows or sum(sum(map(len, seqs)) for seqs in lost.values()) != deleted:
+        cause = f"{deleted} rows are where its blocks say {goes.rows}; `edgeshard verify` says more"
+        raise DamagedError("prune", scope.path, cause)
+    for number, seqs in lost.items():
+        for part in union(seqs):
+            prunings.note(connection, number, part, reason)
+    for whole, left in plan.transactions_left(goes.window, goes.ids):
+        connection.execute("DELETE FROM edgeshard_transactions WHERE first_id = ?", (whole.first,))
+        if left is not None:
+            connection.execute("INSERT INTO edgeshard_transactions VALUES (?, ?)", (left.first, left.last))
+
+
+def _cut_blocks(connection: Connection, number: int, blocks: Sequence[Block], gone: Sequence[Range]) -> list[Range]:
+    """Take these ids out of a stream's blocks; the seqs that are lost."""
+    lost = []
+    for block in blocks:
+        left, seqs = plan.cut(block, gone)
+        if seqs:
+            connection.execute("DELETE FROM edgeshard_blocks WHERE stream_no = ? AND first = ?", (number, block.first))
+            connection.executemany(
+                "INSERT INTO edgeshard_blocks VALUES (?, ?, ?, ?)",
+                [(number, part.first, part.last, part.first_id) for part in left],
+            )
+        lost += seqs
+    return lost

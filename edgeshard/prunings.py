@@ -1,0 +1,157 @@
+"""What was pruned, by address and reason: told from what was lost.
+
+The lines of this master's own prunings lie in its ranges, and in none of its blocks. Those of other databases say why
+their rows did not come with the others when they were merged: they are losses explained, if this master never held
+the rows, and otherwise of no meaning.
+"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+from collections.abc import Iterable, Iterator
+
+import attrs
+
+from edgeshard import database, master
+from edgeshard.database import Connection
+from edgeshard.ranges import Range, subtract, union
+
+TABLE = "edgeshard_prunings"
+_OWN = "database_id = (SELECT database_id FROM main.edgeshard_database)"
+
+
+@attrs.frozen
+class Pruning:
+    """Rows of a stream that a database deleted.
+
+    Attributes:
+        seqs: which.
+        database_id: which database.
+        reason: which rule asked for it.
+        pruned_at: when it last did, ISO 8601.
+    """
+
+    seqs: Range
+    database_id: bytes
+    reason: str
+    pruned_at: str
+
+
+def note(connection: Connection, stream_no: int, seqs: Range, reason: str) -> None:
+    """Remember that this master pruned these seqs, in the transaction in which their rows and blocks go.
+
+    They share a line with those beside them that went for the same reason: there are as few lines as runs of rows.
+    """
+    own = f"{_OWN} AND stream_no = ?1"
+    beside = database.fetch(
+        connection,
+        f"SELECT first, last FROM (SELECT * FROM main.{TABLE} WHERE {own} AND first < ?2 "
+        f"ORDER BY first DESC LIMIT 1) WHERE last = ?2 - 1 AND reason = ?4 "
+        f"UNION ALL SELECT first, last FROM main.{TABLE} WHERE {own} AND first = ?3 + 1 AND reason = ?4",
+        (stream_no, seqs.first, seqs.last, reason),
+    )
+    (whole,) = union([seqs, *(Range(*row) for row in beside)])
+    for first, _ in beside:
+        connection.execute(f"DELETE FROM main.{TABLE} WHERE {own} AND first = ?2", (stream_no, first))
+    connection.execute(
+        f"INSERT INTO main.{TABLE} SELECT database_id, ?, ?, ?, ?, ? FROM main.edgeshard_database",
+        (stream_no, whole.first, whole.last, reason, datetime.datetime.now(datetime.UTC).isoformat()),
+    )
+
+
+def note_of_others(connection: Connection, stream_no: int, found: Iterable[Pruning], held: list[Range]) -> None:
+    """Remember why a source lacks rows that this master does not hold either."""
+    own = database.scalar(connection, "SELECT database_id FROM main.edgeshard_database")
+    for item in found:
+        for part in subtract([item.seqs], held):
+            if item.database_id == own:
+                continue  # what it says of itself are its ranges; an older copy of it was put back
+            key = (item.database_id, stream_no, part.first)
+            connection.execute(
+                f"DELETE FROM main.{TABLE} WHERE database_id = ? AND stream_no = ? AND first BETWEEN ? AND ?",
+                (*key, part.last),
+            )
+            connection.execute(
+                f"INSERT INTO main.{TABLE} VALUES (?, ?, ?, ?, ?, ?)", (*key, part.last, item.reason, item.pruned_at)
+            )
+
+
+def by_reason(connection: Connection) -> dict[str, int]:
+    """How many rows this master pruned, by the rule that asked for it."""
+    if not master.has(connection, TABLE):
+        return {}
+    sql = f"SELECT reason, sum(last - first + 1) FROM main.{TABLE} WHERE {_OWN} GROUP BY reason ORDER BY reason"
+    return dict(database.fetch(connection, sql))
+
+
+def elsewhere(connection: Connection, stream_id: bytes) -> list[Pruning]:
+    """What other databases pruned of a stream."""
+    if not master.has(connection, TABLE):
+        return []
+    rows = database.fetch(
+        connection,
+        f"SELECT first, last, p.database_id, reason, pruned_at FROM main.{TABLE} p "
+        f"JOIN main.edgeshard_streams USING(stream_no) WHERE stream_id = ? AND NOT p.{_OWN} ORDER BY first",
+        (stream_id,),
+    )
+    return [Pruning(Range(first, last), *rest) for first, last, *rest in rows]
+
+
+# -- what must hold ---------------------------------------------------------------------------------------------------
+
+
+def errors(connection: Connection, limit: int) -> Iterator[str]:
+    """What is held lies in a block or was pruned, and not both; at most `limit` findings of each kind."""
+    if master.has(connection, TABLE):
+        yield from itertools.islice(_line_errors(connection), limit)
+    yield from itertools.islice(_lost(connection), limit)
+
+
+def _line_errors(connection: Connection) -> Iterator[str]:
+    for number, first, last in connection.execute(
+        f"SELECT stream_no, first, last FROM main.{TABLE} p WHERE {_OWN} AND NOT EXISTS (SELECT 1 FROM "
+        "main.edgeshard_ranges r WHERE r.stream_no = p.stream_no AND r.first <= p.first AND r.last >= p.last)"
+    ):
+        yield f"stream number {number}: seqs {first} to {last} were pruned, but have no range: they would come back"
+    for number, first in connection.execute(
+        "SELECT stream_no, first FROM (SELECT stream_no, first, lag(last) OVER (PARTITION BY stream_no ORDER BY first) "
+        f"AS before FROM main.{TABLE} WHERE {_OWN}) WHERE before >= first"
+    ):
+        yield f"stream number {number}: seq {first} was pruned twice"
+    for number, first, last in connection.execute(
+        f"SELECT stream_no, first, last FROM main.{TABLE} p WHERE {_OWN} AND coalesce((SELECT b.last FROM "
+        "main.edgeshard_blocks b WHERE b.stream_no = p.stream_no AND b.first <= p.last ORDER BY b.first DESC LIMIT 1), "
+        "0) >= p.first"
+    ):
+        yield f"stream number {number}: seqs {first} to {last} were pruned, and some of them have a block"
+
+
+def _lost(connection: Connection) -> Iterator[str]:
+    """Each run of seqs that a master held, and of which nothing says where they are."""
+    sums = [_sums(connection, "edgeshard_ranges"), _sums(connection, "edgeshard_blocks"), _own_sums(connection)]
+    held, here, pruned = sums
+    for number, count in held.items():
+        if count != here.get(number, 0) + pruned.get(number, 0):
+            known = _of(connection, "edgeshard_blocks", number) + _own_of(connection, number)
+            for part in subtract(_of(connection, "edgeshard_ranges", number), known):
+                text = "were here, and are neither here now nor pruned"
+                yield f"stream number {number}: seqs {part.first} to {part.last} {text}"
+
+
+def _sums(connection: Connection, table: str, where: str = "") -> dict[int, int]:
+    sql = f"SELECT stream_no, sum(last - first + 1) FROM main.{table} {where} GROUP BY stream_no"
+    return dict(database.fetch(connection, sql))
+
+
+def _own_sums(connection: Connection) -> dict[int, int]:
+    return _sums(connection, TABLE, f"WHERE {_OWN}") if master.has(connection, TABLE) else {}
+
+
+def _of(connection: Connection, table: str, stream_no: int, where: str = "") -> list[Range]:
+    sql = f"SELECT first, last FROM main.{table} WHERE stream_no = ? {where}"
+    return [Range(*row) for row in database.fetch(connection, sql, (stream_no,))]
+
+
+def _own_of(connection: Connection, stream_no: int) -> list[Range]:
+    return _of(connection, TABLE, stream_no, f"AND {_OWN}") if master.has(connection, TABLE) else []
