@@ -112,7 +112,7 @@ def copy(target: Target, origin: Source, room_bytes: int, checked: Mapping[bytes
         known[stream.stream_id] = intersect(_offered(stream), held)
         _note_gone(target, number, stream, held)
         if stream.in_file:
-            durable[stream.stream_id] = prefix(held, stream.blocks[0].first) if stream.blocks else stream.last_seq
+            durable[stream.stream_id] = _durable(stream, held)
     present = sum(len(block) for stream in streams for block in stream.blocks)
     return Copied(rows, rows * row_bytes, present, used_bytes, finished, durable, known)
 
@@ -148,6 +148,16 @@ def _missing(stream: SourceStream, held: list[Range]) -> list[Block]:
 
 def _offered(stream: SourceStream) -> list[Range]:
     return [Range(block.first, block.last) for block in stream.blocks]
+
+
+def _durable(stream: SourceStream, held: list[Range]) -> int:
+    """Up to which seq the rows that a shard has are held, and no further than it has some.
+
+    The target may hold more of the stream: from the shard of which this one is an older copy. What its agent goes on to
+    write here, if it was cloned with the machine, are other rows by the same addresses.
+    """
+    held_to = prefix(held, stream.blocks[0].first) if stream.blocks else stream.last_seq
+    return min(held_to, stream.last_seq)
 
 
 def _take(connection: Connection, origin: Source, piece: Block, room: int) -> Block | None:
