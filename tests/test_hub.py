@@ -7,9 +7,6 @@ must be found.
 from __future__ import annotations
 
 import random
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,16 +15,14 @@ from unittest import mock
 
 import attrs
 import pytest
-from fleet_model import AGENTS, STORES, Content, Fleet, content, play, stamp
-from helpers import merge_command, numbers, python, shard_path
+from fleet_model import Content, Fleet, content, play
 from hub_trials import play_trials
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 import edgeshard
-from edgeshard import database, files, format
-from edgeshard.errors import MergeInProgressError
+from edgeshard import database
 from edgeshard.merge import copy, plan, source
 from edgeshard.merge import job as jobs
 from edgeshard.ranges import Range, union
