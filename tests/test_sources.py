@@ -87,6 +87,27 @@ def test_a_shard_of_its_own_that_a_store_is_given_as_a_source_is_merged_once(dev
     assert [1, 2, 3, 4, 5] == numbers(device)
 
 
+def test_an_older_copy_does_not_make_a_hub_forget_where_rows_went(
+    device: edgeshard.Store, hub: edgeshard.Store, tmp_path: Path
+) -> None:
+    with device.shard("agent") as shard:
+        for n in (6, 7):
+            shard.write({"n": n})
+            device.merge()
+        shard.write({"n": 8})
+        older = tmp_path / "older.db"
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{shard_path(device, 'agent')}{suffix}", f"{older}{suffix}")
+        device.merge()
+        shard.write({"n": 9})
+        device.merge()
+        hub.merge([shard_path(device, "agent")])
+    hub.merge([older])
+    assert [(1, 2, "another master"), (4, 4, "another master")] == [
+        (loss.gap.first, loss.gap.last, loss.cause) for loss in hub.verify().losses if loss.gap.stream == shard.stream
+    ]
+
+
 # -- in whose hands ---------------------------------------------------------------------------------------------------
 
 

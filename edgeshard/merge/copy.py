@@ -198,7 +198,9 @@ def _note_gone(target: Target, number: int, stream: SourceStream, held: list[Ran
     """Remember to which database those rows went that neither the source nor the target has."""
     for part, where in source.gone_ranges(stream, held):
         target.connection.execute(
-            "INSERT OR REPLACE INTO main.edgeshard_truncations VALUES (?, ?, ?, ?)",
+            # an older copy of the source knows of fewer
+            "INSERT INTO main.edgeshard_truncations VALUES (?, ?, ?, ?) ON CONFLICT(stream_no, first) "
+            "DO UPDATE SET last = excluded.last, database_id = excluded.database_id WHERE excluded.last > last",
             (number, part.first, part.last, where),
         )
 
