@@ -55,6 +55,8 @@ INDEXES_MAX: Final = 32
 
 SHARD: Final = "shard"
 MASTER: Final = "master"
+#: What is carried: rows in the form of a master's, in a file that needs none beside it and has a checksum.
+BUNDLE: Final = "bundle"
 
 #: Tables beginning so are the format's own.
 PREFIX: Final = "edgeshard_"
@@ -67,7 +69,7 @@ MASTER_COLUMNS: Final = (
 TABLES: Final = """
 CREATE TABLE edgeshard_database(
     database_id BLOB NOT NULL,              -- 16 random bytes: which database this is, in truncations
-    role TEXT NOT NULL,                     -- shard | master
+    role TEXT NOT NULL,                     -- shard | master | bundle
     agent_id TEXT,                          -- a shard's agent
     generation INTEGER NOT NULL DEFAULT 0,  -- + 1 with each merge
     next_id INTEGER NOT NULL DEFAULT 1      -- a master's next row id
@@ -128,12 +130,15 @@ CREATE TABLE edgeshard_receipts(
     stream_no INTEGER NOT NULL REFERENCES edgeshard_streams,
     first INTEGER NOT NULL,
     last INTEGER NOT NULL,
+    is_gone INTEGER NOT NULL DEFAULT 0,     -- 1: it held them once, and pruned them
     PRIMARY KEY(database_id, stream_no, first)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE edgeshard_peers(
     database_id BLOB PRIMARY KEY,           -- each database of which there is a receipt
     kind TEXT NOT NULL,                     -- edgeshard | postgresql
-    noted_at TEXT NOT NULL                  -- when its last receipt came, ISO 8601, UTC
+    noted_at TEXT NOT NULL,                 -- when its last receipt came, ISO 8601, UTC
+    said_at TEXT NOT NULL,                  -- when it gave that, by its own clock
+    generation INTEGER NOT NULL DEFAULT 0   -- how often it had been merged into by then
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE edgeshard_prunings(
     stream_no INTEGER NOT NULL REFERENCES edgeshard_streams,
@@ -162,6 +167,10 @@ CREATE TABLE edgeshard_shards(
 """
     + ADDED_TABLES
 )
+
+#: What a bundle has beside `TABLES`: the SHA-256 of the file, in which these very 32 bytes count as zeros.
+CHECKSUM_TABLE: Final = "edgeshard_checksum"
+CHECKSUM_TEXT: Final = f"CREATE TABLE {CHECKSUM_TABLE}(sha256 BLOB NOT NULL) STRICT"
 
 #: The tables a database must have for its rows to be read.
 NEEDED: Final = (
