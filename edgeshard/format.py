@@ -128,12 +128,15 @@ CREATE TABLE edgeshard_receipts(
     stream_no INTEGER NOT NULL REFERENCES edgeshard_streams,
     first INTEGER NOT NULL,
     last INTEGER NOT NULL,
+    is_gone INTEGER NOT NULL DEFAULT 0,     -- 1: it held them once, and pruned them
     PRIMARY KEY(database_id, stream_no, first)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE edgeshard_peers(
     database_id BLOB PRIMARY KEY,           -- each database of which there is a receipt
     kind TEXT NOT NULL,                     -- edgeshard | postgresql
-    noted_at TEXT NOT NULL                  -- when its last receipt came, ISO 8601, UTC
+    noted_at TEXT NOT NULL,                 -- when its last receipt came, ISO 8601, UTC
+    said_at TEXT NOT NULL,                  -- when it gave that, by its own clock
+    generation INTEGER NOT NULL DEFAULT 0   -- how often it had been merged into by then
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE edgeshard_prunings(
     stream_no INTEGER NOT NULL REFERENCES edgeshard_streams,
