@@ -109,11 +109,11 @@ class Local:
         sql = f"SELECT count(*) FROM {quote(table.name)} WHERE _id BETWEEN ? AND ?"
         return sum(self._fetch(sql, (run.first, run.last))[0][0] for run in runs)
 
-    def first(self, table: Table, run: Range) -> tuple[int, int] | None:
-        """The id and the seq of the first row of a table that has one of these ids."""
-        sql = f"SELECT _id, _seq FROM {quote(table.name)} WHERE _id BETWEEN ? AND ? ORDER BY _id LIMIT 1"
-        rows = self._fetch(sql, (run.first, run.last))
-        return rows[0] if rows else None
+    def first(self, table: Table, run: Range) -> int | None:
+        """The first of these ids that a row of a table has."""
+        sql = f"SELECT min(_id) FROM {quote(table.name)} WHERE _id BETWEEN ? AND ?"
+        ((first,),) = self._fetch(sql, (run.first, run.last))
+        return None if first is None else int(first)
 
     def rows(self, table: Table, run: Range, pack: Callable[[list[Row]], _T]) -> Iterator[tuple[list[Row], _T]]:
         """The rows of a table that have one of these ids, a portion at a time, and what `pack` makes of each.
@@ -136,11 +136,6 @@ class Local:
             after = found[-1][0]
             taken = len(packed) if isinstance(packed, bytes) else _PORTION_BYTES // 4
             limit = max(1, min(_ROWS_MAX, 4 * limit, limit * _PORTION_BYTES // max(1, taken)))
-
-    def ids(self, table: Table, run: Range) -> list[int]:
-        """The ids of the rows of a table among these."""
-        sql = f"SELECT _id FROM {quote(table.name)} WHERE _id BETWEEN ? AND ? ORDER BY _id"
-        return [row_id for (row_id,) in self._fetch(sql, (run.first, run.last))]
 
     def _portion(self, table: Table, after: int, last: int, limit: int) -> list[tuple[Any, ...]]:
         names = "".join(f", {quote(column)}" for column, _ in table.columns)
