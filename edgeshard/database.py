@@ -145,6 +145,9 @@ _READING_PRAGMAS = frozenset(
     ("data_version", "page_size", "table_list", "table_info", "table_xinfo", "index_list", "index_info", "quick_check")
 )
 
+#: Where in a database's header its versions for writing and reading are, and those of a WAL database.
+_VERSIONS_AT, _WAL_VERSIONS = 18, b"\2\2"
+
 Bindings = Sequence[Any] | Mapping[str, Any]
 
 
@@ -655,6 +658,68 @@ def memory(script: str) -> Connection:
     _harden(connection)
     _restrict(connection)
     return connection
+
+
+def begin_file(
+    path: str, page_size: int, script: str, bindings: tuple[Any, ...], identity: tuple[int, int]
+) -> Connection:
+    """Make a database of an empty file, one that needs no file beside it (no WAL), and have it open.
+
+    Nothing of it is durable before its file is synced; who is interrupted begins anew.
+    """
+    connection = connect(path, writable=True)
+    try:
+        for name, value in (("page_size", page_size), ("journal_mode", "MEMORY"), ("synchronous", "OFF")):
+            connection.pragma(name, value)
+        with immediate(connection):
+            connection.execute(script, bindings)
+            connection.pragma("application_id", identity[0])
+            connection.pragma("user_version", identity[1])
+        heed_signals(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextlib.contextmanager
+def raw_file(path: str) -> Iterator[apsw.VFSFile]:
+    """A database's file, opened to be read as bytes.
+
+    By SQLite's own means: closing it drops no lock that this process has on the file by another connection.
+    """
+    file = apsw.VFSFile("", path, [apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_MAIN_DB, 0])
+    try:
+        yield file
+    finally:
+        file.xClose()
+
+
+def read_raw(path: str, chunk_bytes: int = 1 << 20) -> Iterator[bytes]:
+    """The bytes of a database's file, in order."""
+    with raw_file(path) as file:
+        offset = 0
+        while chunk := file.xRead(min(chunk_bytes, file.xFileSize() - offset), offset):
+            yield chunk
+            offset += len(chunk)
+
+
+def says_wal(path: str) -> bool:
+    """Whether a file's header says that it is a WAL database (https://sqlite.org/fileformat2.html, 1.3)."""
+    with raw_file(path) as file:
+        return file.xRead(_VERSIONS_AT + 2, 0)[_VERSIONS_AT:] == _WAL_VERSIONS
+
+
+def sync_file(path: str) -> None:
+    """Make a database, and what its log holds of it, survive a power cut."""
+    if os.path.exists(path + "-wal"):  # SQLite has no locks on it
+        handle = os.open(path + "-wal", os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    with raw_file(path) as file:
+        file.xSync(apsw.SQLITE_SYNC_NORMAL)
 
 
 def create(path: str, page_size: int, script: str, bindings: tuple[Any, ...], identity: tuple[int, int]) -> bool:

@@ -55,6 +55,8 @@ INDEXES_MAX: Final = 32
 
 SHARD: Final = "shard"
 MASTER: Final = "master"
+#: What is carried: rows in the form of a master's, in a file that needs none beside it and has a checksum.
+BUNDLE: Final = "bundle"
 
 #: Tables beginning so are the format's own.
 PREFIX: Final = "edgeshard_"
@@ -67,7 +69,7 @@ MASTER_COLUMNS: Final = (
 TABLES: Final = """
 CREATE TABLE edgeshard_database(
     database_id BLOB NOT NULL,              -- 16 random bytes: which database this is, in truncations
-    role TEXT NOT NULL,                     -- shard | master
+    role TEXT NOT NULL,                     -- shard | master | bundle
     agent_id TEXT,                          -- a shard's agent
     generation INTEGER NOT NULL DEFAULT 0,  -- + 1 with each merge
     next_id INTEGER NOT NULL DEFAULT 1      -- a master's next row id
@@ -165,6 +167,10 @@ CREATE TABLE edgeshard_shards(
 """
     + ADDED_TABLES
 )
+
+#: What a bundle has beside `TABLES`: the SHA-256 of the file, in which these very 32 bytes count as zeros.
+CHECKSUM_TABLE: Final = "edgeshard_checksum"
+CHECKSUM_TEXT: Final = f"CREATE TABLE {CHECKSUM_TABLE}(sha256 BLOB NOT NULL) STRICT"
 
 #: The tables a database must have for its rows to be read.
 NEEDED: Final = (

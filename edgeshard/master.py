@@ -58,8 +58,7 @@ def open_master(path: Path, *, writable: bool) -> Connection:
         connection = database.connect(str(path), writable=writable)
         try:
             database.check_identity(connection, "main", format.IDENTITY, str(path))
-            if not database.scalar(connection, "SELECT role = ? FROM edgeshard_database", (format.MASTER,)):
-                raise FormatError("open master", path, "it is an edgeshard database, but not a master")
+            _check_role(connection, path)
             if writable:
                 # a snapshot that was put back is none yet, and FULL is durable only in a WAL database
                 database.ensure_wal(connection, str(path))
@@ -77,6 +76,18 @@ def open_master(path: Path, *, writable: bool) -> Connection:
             connection.close()
             raise
     return connection
+
+
+def _check_role(connection: Connection, path: Path) -> None:
+    role = database.scalar(connection, "SELECT role FROM edgeshard_database")
+    if role == format.BUNDLE:
+        cause = (
+            "it is a bundle, which lacks what its receiver had. Move it away, and bring its rows into a store with "
+            "`edgeshard merge STORE --from BUNDLE`"
+        )
+        raise FormatError("open master", path, cause)
+    if role != format.MASTER:
+        raise FormatError("open master", path, "it is an edgeshard database, but not a master")
 
 
 def has(connection: Connection, table: str) -> bool:

@@ -5,7 +5,16 @@ has it *now*; whoever exports asks whether the peer *ever* had it, since a row t
 So a receipt notes both: what the peer holds, and what it held once and no longer has (``is_gone``).
 
 A peer's receipt is replaced by its next one, not added to: a peer that was put back from an older copy holds less
-than it once said, and what it lost must neither count as safe nor be left out of an export.
+than it once said, and what it lost must neither count as safe nor be left out of an export. Which of two is the next is
+told by the peer's own clock, and by how often it had been merged into, for receipts are carried, and come in any order:
+
+    later by its clock, merged as often or more      the next one
+    later by its clock, merged less often            it was put back from an older copy: the next one
+    not later by its clock, merged no more often     an older receipt: nothing is noted
+    earlier by its clock, merged more often          its clock was set back, or this is an older receipt of one that was
+                                                     put back: only what both say counts
+
+To count too little is always safe: more is kept here, and more is exported, than need be.
 """
 
 from __future__ import annotations
@@ -13,15 +22,26 @@ from __future__ import annotations
 import contextlib
 import datetime
 from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 import attrs
 
 from edgeshard import database, master
 from edgeshard.database import Connection
-from edgeshard.ranges import Range, subtract, union
+from edgeshard.errors import ConfigurationError
+from edgeshard.holdings import KIND, Holdings
+from edgeshard.ranges import Range, intersect, size, subtract, union
 
 #: The kinds of peers.
-EDGESHARD, POSTGRESQL = "edgeshard", "postgresql"
+EDGESHARD, POSTGRESQL = KIND, "postgresql"
+
+#: What is done with a receipt.
+NEXT, PUT_BACK, OLDER, DOUBTFUL = "next", "put back", "older", "doubtful"
+
+#: Digits of a peer's id that name it, where no other begins so.
+_DIGITS_MIN = 6
+#: Peers that an error names.
+_NAMED_MAX = 10
 
 _RANGES = (
     "SELECT database_id, stream_id, r.first, r.last FROM main.edgeshard_receipts r "
@@ -46,6 +66,149 @@ class Peer:
     noted_at: datetime.datetime
     said_at: datetime.datetime
     generation: int
+
+
+@attrs.frozen
+class ReceiptReport:
+    """What was noted of a receipt.
+
+    Attributes:
+        database: which database gave it, in hexadecimal.
+        outcome: "next": it was noted in place of the last one; "put back": the same, and the peer was put back from an
+            older copy; "older": nothing was noted, because a later one had come before; "doubtful": it is not clear
+            which is the later, and only what both say counts now.
+        rows: rows that the peer now counts as holding, of streams that this master knows.
+        streams: streams that they are of.
+        unknown: streams of the receipt that this master does not know; nothing is noted of them.
+    """
+
+    database: str
+    outcome: str
+    rows: int
+    streams: int
+    unknown: int
+
+    def __str__(self) -> str:
+        line = f"{self.database} holds {self.rows} rows of {self.streams} streams that are known here"
+        said = {
+            PUT_BACK: "it was put back from an older copy, and holds less than it did",
+            OLDER: "this receipt is older than the one noted before, and was left out",
+            DOUBTFUL: "its clock was set back, or this receipt is older than the last; what both say counts",
+        }.get(self.outcome)
+        line += f"; {said}" if said else ""
+        return f"{line}; {self.unknown} streams are not known here, and were left out" if self.unknown else line
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON-able values."""
+        return attrs.asdict(self)
+
+
+def holdings(connection: Connection) -> Holdings:
+    """What the master holds, and has held, as one snapshot has it."""
+    ((database_id, generation),) = database.fetch(
+        connection, "SELECT database_id, generation FROM main.edgeshard_database"
+    )
+    ids = dict(database.fetch(connection, "SELECT stream_no, stream_id FROM main.edgeshard_streams"))
+    held: dict[int, list[Range]] = {}
+    for number, first, last in connection.execute("SELECT stream_no, first, last FROM main.edgeshard_ranges"):
+        held.setdefault(number, []).append(Range(first, last))
+    gone = {number: subtract(held[number], _blocks(connection, number)) for number in _thinned(connection)}
+    return Holdings(
+        database_id,
+        datetime.datetime.now(datetime.UTC),
+        generation,
+        {ids[number]: tuple(items) for number, items in held.items()},
+        {ids[number]: tuple(items) for number, items in gone.items()},
+    )
+
+
+def _thinned(connection: Connection) -> list[int]:
+    """The streams of which the master held rows that it no longer has."""
+    found = database.fetch(
+        connection,
+        "SELECT r.stream_no FROM (SELECT stream_no, sum(last - first + 1) AS rows FROM main.edgeshard_ranges "
+        "GROUP BY stream_no) r LEFT JOIN (SELECT stream_no, sum(last - first + 1) AS rows FROM main.edgeshard_blocks "
+        "GROUP BY stream_no) b ON b.stream_no = r.stream_no WHERE r.rows > coalesce(b.rows, 0)",
+    )
+    return [number for (number,) in found]
+
+
+def _blocks(connection: Connection, number: int) -> list[Range]:
+    rows = database.fetch(connection, "SELECT first, last FROM main.edgeshard_blocks WHERE stream_no = ?", (number,))
+    return [Range(first, last) for first, last in rows]
+
+
+def note_holdings(connection: Connection, said: Holdings, *, force: bool = False) -> ReceiptReport:
+    """Note what a peer said of itself, unless it had said something later already.
+
+    Args:
+        connection: the master, open for writing.
+        said: what it said.
+        force: note it whatever was noted before.
+
+    Raises:
+        ConfigurationError: it is this very database that said so.
+    """
+    with database.immediate(connection):
+        if database.scalar(connection, "SELECT database_id FROM main.edgeshard_database") == said.database_id:
+            cause = "these are the ranges of this very database; a receipt is what another one holds"
+            raise ConfigurationError("note receipt of", said.database_id.hex(), cause)
+        known = next((peer for peer in peers(connection) if peer.database_id == said.database_id), None)
+        outcome = NEXT if known is None or force else judge(known, said)
+        unknown = 0
+        if outcome != OLDER:
+            unknown = _note_as_judged(connection, said, known if outcome == DOUBTFUL else None)
+        held = held_by(connection, said.database_id)
+    return ReceiptReport(said.database_id.hex(), outcome, sum(map(size, held.values())), len(held), unknown)
+
+
+def judge(known: Peer, said: Holdings) -> str:
+    """Which of two receipts of a peer is the later: see this module's docstring."""
+    if said.generation >= known.generation:
+        return NEXT if said.at >= known.said_at else DOUBTFUL if said.generation > known.generation else OLDER
+    return PUT_BACK if said.at > known.said_at else OLDER
+
+
+def _note_as_judged(connection: Connection, said: Holdings, doubted: Peer | None) -> int:
+    if doubted is None:
+        held, gone, at = said.held, said.gone, said.at
+        return note(connection, said.database_id, KIND, held, gone=gone, said_at=at, generation=said.generation)
+    held = _in_both(said.held, held_by(connection, said.database_id))
+    ever = _in_both(said.streams, ever_held_by(connection, said.database_id))
+    at = doubted.said_at
+    return note(connection, said.database_id, KIND, held, gone=ever, said_at=at, generation=said.generation)
+
+
+def _in_both(
+    one: Mapping[bytes, Iterable[Range]], other: Mapping[bytes, Iterable[Range]]
+) -> dict[bytes, tuple[Range, ...]]:
+    return {stream: tuple(intersect(one[stream], other.get(stream, ()))) for stream in one}
+
+
+def find(connection: Connection, digits: str, path: str) -> Peer:
+    """The peer with this id, or with the one id that begins so.
+
+    Args:
+        connection: the master.
+        digits: its id in hexadecimal, or the first of its digits.
+        path: the master's, for the error.
+
+    Raises:
+        ConfigurationError: there is none, or more than one.
+    """
+    known = peers(connection)
+    found = [peer for peer in known if peer.database_id.hex().startswith(digits.lower())]
+    if len(found) == 1 and len(digits) >= _DIGITS_MIN:
+        return found[0]
+    listed = ", ".join(f"{peer.database_id.hex()} ({peer.kind})" for peer in known[:_NAMED_MAX])
+    more = f" and {len(known) - _NAMED_MAX} more" if len(known) > _NAMED_MAX else ""
+    said = (
+        f"there are receipts of {listed}{more}" if known else "there is none of any; note one with `edgeshard receipt`"
+    )
+    what = "more than one receipt fits" if len(found) > 1 else "at least 6 digits name a database"
+    if not found:
+        what = "there is no receipt of a database with such an id"
+    raise ConfigurationError("find receipt of", digits, f"{what} in {path}: {said}")
 
 
 def note(

@@ -25,6 +25,7 @@ from edgeshard.errors import ConfigurationError, DamagedError, EdgeshardError, S
 from edgeshard.merge import copy, orphans, source
 from edgeshard.merge.plan import Block
 from edgeshard.merge.source import Source, SourceStream
+from edgeshard.report import Gap
 from edgeshard.scan import ShardFile
 
 #: How long to wait for a shard that somebody holds locked, in seconds; then it is reported as that.
@@ -77,7 +78,7 @@ class MasterStatus:
         rows: rows that were ever merged into it.
         agents: agents whose rows it knows of.
         streams: streams that it knows of.
-        gaps: runs of rows that are known to exist and that it never held; ``Store.verify`` names each.
+        gaps: runs of rows that are known to exist and that it never held; `StatusReport.gaps` names each.
         missing_rows: rows in them.
         generation: how often it was merged into.
     """
@@ -103,12 +104,14 @@ class StatusReport:
         watching: whether a merger watches the store; None where nobody may tell us.
         master: the master.
         shards: the shards; first those with a problem, then those with the most rows waiting, then by agent.
+        gaps: rows known to exist that the master never held, by agent, stream and seq.
     """
 
     at: datetime.datetime
     watching: bool | None
     master: MasterStatus
     shards: tuple[ShardStatus, ...]
+    gaps: tuple[Gap, ...] = ()
 
     @property
     def waiting_rows(self) -> int:
@@ -186,15 +189,15 @@ def status(root: Path) -> StatusReport:
         with master.explained("read master", path):
             with database.reading(connection):
                 known = _known(connection)
-                of_master = _master_status(connection, path, found)
+                gaps = () if found is None else master.gaps(connection)
+                of_master = _master_status(connection, path, found, gaps)
             database.set_patience(connection, _PATIENCE_S)
             listed = scan.shard_files(Path(os.path.realpath(root / "shards")))
             shards = [_shard_status(connection, known, file, at) for file in listed]
     finally:
         connection.close()
-    return StatusReport(
-        at, _is_locked(root / "watch.lock"), of_master, _in_order(shard for shard in shards if shard is not None)
-    )
+    in_order = _in_order(shard for shard in shards if shard is not None)
+    return StatusReport(at, _is_locked(root / "watch.lock"), of_master, in_order, gaps)
 
 
 def _look_at_master(path: Path) -> ShardFile | None:
@@ -224,10 +227,9 @@ def agents_by_stem(connection: Connection) -> dict[str, str]:
     return found
 
 
-def _master_status(connection: Connection, path: Path, found: ShardFile | None) -> MasterStatus:
+def _master_status(connection: Connection, path: Path, found: ShardFile | None, gaps: tuple[Gap, ...]) -> MasterStatus:
     if found is None:
         return MasterStatus(str(path))
-    gaps = master.gaps(connection)
     ((streams, agents),) = database.fetch(connection, _STREAMS)
     return MasterStatus(
         path=str(path),

@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from edgeshard import database, files, format, master, scan, snapshot, status, tables, verify
+from edgeshard import database, files, format, holdings, master, receipts, scan, snapshot, status, tables, verify
 from edgeshard.database import quote
 from edgeshard.errors import ConfigurationError, DamagedError, QueryError, ShardInUseError
+from edgeshard.holdings import Holdings
 from edgeshard.merge import once
 from edgeshard.merge.service import Service, in_thread
+from edgeshard.ranges import Range
+from edgeshard.receipts import ReceiptReport
 from edgeshard.reference import Lookups, References, beside
 from edgeshard.report import MergeReport
 from edgeshard.rows import row_class
@@ -22,6 +25,7 @@ from edgeshard.status import StatusReport
 from edgeshard.verify import VerifyReport
 
 if TYPE_CHECKING:
+    from edgeshard.bundle import ExportReport
     from edgeshard.salvage import SalvageReport
 
 _R = TypeVar("_R")
@@ -301,6 +305,103 @@ class Store:
         """
         master.ensure_master(self.master_path)
         snapshot.snapshot(self.master_path, target, force=force, progress=progress)
+
+    def ranges(self) -> Holdings:
+        """What the master holds and has held, durably: `Holdings.to_json` is a small document of it, to be carried.
+
+        Whoever has rows for this store leaves out what is here (``export(ranges=...)``), and may delete what it has
+        once it has this receipt (`receipt`). Rows that are still in the shards are not in it: merge first.
+
+        Raises:
+            StorageError: the master cannot be read.
+        """
+        master.ensure_master(self.master_path)
+        connection = master.open_master(self.master_path, writable=False)
+        try:
+            with master.explained("read ranges of", self.master_path), database.reading(connection):
+                found = receipts.holdings(connection)
+                # what a merger that was killed committed can be read, and may yet be gone after a power cut
+                database.sync_file(str(self.master_path))
+                files.sync_path(self.root)
+                return found
+        finally:
+            connection.close()
+
+    def receipt(self, said: str | os.PathLike[str] | Holdings, *, force: bool = False) -> ReceiptReport:
+        """Note in the master what another database holds durably, as its `ranges` said.
+
+        From then on `export` leaves that out for it, and `verify` says so of what is missing here. A later receipt of
+        the same database takes the place of an earlier one, in whatever order they come.
+
+        Args:
+            said: a file that ``edgeshard ranges`` wrote there, or what `ranges` returned.
+            force: note it although a later one was noted, or may have been.
+
+        Raises:
+            ConfigurationError: there is no such file, it is no such document, or it is of this very database.
+            FormatError, DamagedError: it is of a later format, or not whole.
+            StorageError: it cannot be read, or the master not be written.
+        """
+        said = said if isinstance(said, Holdings) else holdings.load(said)
+        master.ensure_master(self.master_path)
+        connection = master.open_master(self.master_path, writable=True)
+        try:
+            with master.explained("note receipt in", self.master_path):
+                return receipts.note_holdings(connection, said, force=force)
+        finally:
+            connection.close()
+
+    def export(
+        self,
+        target: str | os.PathLike[str],
+        *,
+        since_hub: str | None = None,
+        ranges: str | os.PathLike[str] | Holdings | None = None,
+        force: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> ExportReport:
+        """Write the rows that another database lacks into one file, a bundle, to be carried there and merged.
+
+        The bundle needs no file beside it, has a checksum, and appears under its name whole, or not at all. Like a
+        snapshot it holds what has been merged, as it is at this moment, while writers and mergers go on.
+
+        Args:
+            target: the file to make, in a folder that exists.
+            since_hub: the id of the database that it is for, in hexadecimal, or its first digits (6 or more): what the
+                last `receipt` of that says it has, or had, is left out.
+            ranges: the same by what a file that ``edgeshard ranges`` wrote there says, or what `ranges` returned.
+                With neither, all is written.
+            force: replace a file that has this name.
+            progress: called with (rows written, rows to write) as it goes on.
+
+        Raises:
+            ConfigurationError: there is such a file already, no such folder, no receipt of such a database, or both
+                `since_hub` and `ranges` are given.
+            StorageBusyError: somebody else is making this very file.
+            StorageError: the master cannot be read, or the bundle not be written.
+        """
+        from edgeshard import bundle  # what only carries rows away costs nobody else
+
+        master.ensure_master(self.master_path)
+        unwanted = self._held_by_receiver(since_hub, ranges)
+        return bundle.export(self.master_path, target, unwanted, force=force, progress=progress)
+
+    def _held_by_receiver(
+        self, hub: str | None, ranges: str | os.PathLike[str] | Holdings | None
+    ) -> Mapping[bytes, Sequence[Range]]:
+        if hub is not None and ranges is not None:
+            raise ConfigurationError("export", self.master_path, "give one of since_hub and ranges, not both")
+        if ranges is not None:
+            return (ranges if isinstance(ranges, Holdings) else holdings.load(ranges)).streams
+        if hub is None:
+            return {}
+        connection = master.open_master(self.master_path, writable=False)
+        try:
+            with master.explained("read receipts of", self.master_path), database.reading(connection):
+                peer = receipts.find(connection, hub, str(self.master_path))
+                return receipts.ever_held_by(connection, peer.database_id)
+        finally:
+            connection.close()
 
 
 @contextlib.contextmanager

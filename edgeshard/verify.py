@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from edgeshard import database, format, master
+from edgeshard import database, format, master, receipts
 from edgeshard.database import Connection, quote
 from edgeshard.ranges import Range, intersect, subtract
 from edgeshard.report import Gap
@@ -20,7 +20,7 @@ from edgeshard.report import Gap
 _FINDINGS_MAX = 20
 
 #: Why a gap is one.
-OLDER_MASTER, OTHER_MASTER, UNKNOWN = "older master", "another master", "unknown"
+PEER, OLDER_MASTER, OTHER_MASTER, UNKNOWN = "peer", "older master", "another master", "unknown"
 
 # what can be said of a value without reading it as its class would; None of these is a value that `write` lets pass
 _NO_SUCH_VALUE = {
@@ -37,15 +37,17 @@ class Loss:
 
     Attributes:
         gap: the rows.
-        cause: "older master": this very master held them, and an older copy of it was put back; "another master": a
-            shard gave them up to that; "unknown": they are in a shard that is set aside or was not merged here, or
-            they are lost.
-        database: the id of the database that a shard gave them up to, in hexadecimal, or "".
+        cause: "peer": another database holds them, as its receipt says; "older master": this very master held them,
+            and an older copy of it was put back; "another master": a shard gave them up to that; "unknown": they are
+            in a shard that is set aside or was not merged here, or they are lost.
+        database: the id of the database that holds them, or that a shard gave them up to, in hexadecimal, or "".
+        kind: what kind of database holds them, "edgeshard" or "postgresql", as its receipt says, or "".
     """
 
     gap: Gap
     cause: str
     database: str
+    kind: str = ""
 
 
 @attrs.frozen
@@ -100,23 +102,35 @@ def verify(connection: Connection, *, deep: bool = False) -> VerifyReport:
 
 
 def _losses(connection: Connection, gaps: Iterable[Gap]) -> Iterator[Loss]:
-    """The gaps, divided by what was noted of where their rows went."""
+    """The gaps, divided by who has their rows, or else by what was noted of where they went."""
     own = database.scalar(connection, "SELECT database_id FROM edgeshard_database")
     for gap in gaps:
-        noted = database.fetch(
-            connection,
-            "SELECT first, last, t.database_id FROM edgeshard_truncations t JOIN edgeshard_streams USING(stream_no) "
-            "WHERE stream_id = ? ORDER BY first",
-            (bytes.fromhex(gap.stream),),
-        )
         left = [Range(gap.first, gap.last)]
-        for first, last, where in noted:
-            for part in intersect(left, [Range(first, last)]):
-                cause = OLDER_MASTER if where == own else OTHER_MASTER
-                yield Loss(attrs.evolve(gap, first=part.first, last=part.last), cause, where.hex())
-            left = subtract(left, [Range(first, last)])
-        for part in left:
-            yield Loss(attrs.evolve(gap, first=part.first, last=part.last), UNKNOWN, "")
+        found: list[Loss] = []
+        for ranges, loss in _traces(connection, own, gap):
+            found += [attrs.evolve(loss, gap=_part(gap, part)) for part in intersect(left, ranges)]
+            left = subtract(left, ranges)
+        found += [Loss(_part(gap, part), UNKNOWN, "") for part in left]
+        yield from sorted(found, key=lambda loss: loss.gap.first)
+
+
+def _part(gap: Gap, part: Range) -> Gap:
+    return attrs.evolve(gap, first=part.first, last=part.last)
+
+
+def _traces(connection: Connection, own: bytes, gap: Gap) -> Iterator[tuple[list[Range], Loss]]:
+    """What is known of a stream's rows, the best first: who holds them, and to whom they were given up."""
+    stream_id = bytes.fromhex(gap.stream)
+    for peer, held in receipts.holders(connection, stream_id):
+        yield held, Loss(gap, PEER, peer.database_id.hex(), peer.kind)
+    noted = database.fetch(
+        connection,
+        "SELECT first, last, t.database_id FROM edgeshard_truncations t JOIN edgeshard_streams USING(stream_no) "
+        "WHERE stream_id = ? ORDER BY first",
+        (stream_id,),
+    )
+    for first, last, where in noted:
+        yield [Range(first, last)], Loss(gap, OLDER_MASTER if where == own else OTHER_MASTER, where.hex())
 
 
 def _errors(connection: Connection, tables: list[str], *, deep: bool) -> Iterator[str]:

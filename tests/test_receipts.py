@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 import edgeshard
-from edgeshard import master, receipts
+from edgeshard import database, master, receipts
 from edgeshard.database import Connection
 from edgeshard.ranges import Range
 
@@ -17,8 +17,8 @@ HUB, OTHER, SERVER = bytes(15) + b"\1", bytes(15) + b"\2", bytes(15) + b"\3"
 def stream_of(connection: Connection, agent: str) -> bytes:
     """The id of an agent's only stream."""
     sql = "select stream_id from edgeshard_streams where agent_id = ?"
-    ((found,),) = connection.execute(sql, (agent,)).fetchall()
-    return bytes(found)
+    found: bytes = database.scalar(connection, sql, (agent,))
+    return found
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from edgeshard import exits, format
-from edgeshard.commands import logs, merge, query, salvage, shell, snapshot, status, verify
+from edgeshard.commands import export, logs, merge, query, ranges, receipt, salvage, shell, snapshot, status, verify
 from edgeshard.errors import EdgeshardError
 
 #: In the order of the help. A new verb is a module beside these, and a line here.
@@ -24,6 +24,9 @@ _VERBS = {
     "query": query,
     "shell": shell,
     "snapshot": snapshot,
+    "export": export,
+    "ranges": ranges,
+    "receipt": receipt,
     "salvage": salvage,
 }
 
@@ -35,6 +38,9 @@ examples:
   edgeshard query data "select count(*) from agent_data"        as a table; also --json and --csv
   edgeshard shell data                                          an SQL shell on the master, read-only
   edgeshard snapshot data /media/usb/monday.db                  a copy to carry away, while all work
+  edgeshard ranges hub > /media/usb/hub.json                    what a hub holds, for those who have rows for it
+  edgeshard export data /media/usb/news.db --ranges /media/usb/hub.json     what it lacks, to carry there
+  edgeshard receipt data /media/usb/hub.json                    note that those rows are safe there
   edgeshard salvage data data/shards/door.db                    what can be read of a damaged shard
 
   edgeshard VERB --help says more of each.

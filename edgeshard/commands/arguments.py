@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
-from edgeshard import database, scan
+from edgeshard import database, holdings, scan
 from edgeshard.errors import ConfigurationError
+from edgeshard.holdings import Holdings
 from edgeshard.merge.service import LONGEST_S
 from edgeshard.store import Store
 
@@ -44,6 +46,18 @@ def store_with_master(options: argparse.Namespace) -> Store:
         cause = f"there is no master yet; `edgeshard merge {options.root}` makes it"
         raise ConfigurationError(options.verb, store.master_path, cause)
     return store
+
+
+def ranges_of(file: str) -> Holdings:
+    """What `edgeshard ranges` wrote to a file, or to our standard input, where the file is "-".
+
+    Raises:
+        EdgeshardError: it cannot be read, or is no such document.
+    """
+    if file != "-":
+        return holdings.load(file)
+    with database.explained("read ranges", "standard input"):
+        return holdings.parse(sys.stdin.buffer.read(holdings.BYTES_MAX + 1), "standard input")
 
 
 def seconds(text: str) -> float:

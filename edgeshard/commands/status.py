@@ -10,6 +10,7 @@ import time
 
 from edgeshard import exits
 from edgeshard.commands import arguments, drawing, terminal, units
+from edgeshard.report import Gap
 from edgeshard.status import ShardStatus, StatusReport
 from edgeshard.store import Store
 
@@ -39,6 +40,8 @@ _WRITER = {True: "alive", False: "gone", None: "?"}
 _CLEAR = "\x1b[H\x1b[2J"
 #: Lines of a screen that are neither a shard's nor a problem's: the table's frame, the totals, and the cursor's.
 _OTHER_LINES = 10
+#: Gaps that are named to people.
+_GAPS_MAX = 10
 #: Characters of a table's line that are neither of an agent's name nor of a file's.
 _OTHER_COLUMNS = 60
 
@@ -87,14 +90,22 @@ def _text(store: Store, report: StatusReport, options: argparse.Namespace, *, fi
     problems = [
         drawing.printable(f"problem: {shard.name}: {shard.problem}") for shard in report.shards if shard.problem
     ]
-    shown = len(report.shards)
+    shown, gaps = len(report.shards), _GAPS_MAX
     if fit:
-        lines = max(2, terminal.height() - _OTHER_LINES)
-        problems = [line[: terminal.width(sys.stdout)] for line in _first(problems, lines // 2, "problems")]
-        shown = max(1, lines - len(problems))
+        lines = max(3, terminal.height() - _OTHER_LINES)
+        gaps = min(gaps, lines // 3)
+        problems = _fitting(_first(problems, lines // (3 if report.gaps else 2), "problems"))
+        shown = max(1, lines - len(problems) - min(len(report.gaps), gaps + 1))
+    missing = _first([drawing.printable(_missing(gap)) for gap in report.gaps], gaps, "gaps; --json has all")
     table = _table(report, shown) if report.shards else ""
     more = [f"and {len(report.shards) - shown} more shards"] if shown < len(report.shards) else []
-    return "\n".join([*table.splitlines(), *more, *problems, *_totals(store, report)])
+    return "\n".join(
+        [*table.splitlines(), *more, *problems, *_totals(store, report), *(_fitting(missing) if fit else missing)]
+    )
+
+
+def _fitting(lines: list[str]) -> list[str]:
+    return [line[: terminal.width(sys.stdout)] for line in lines]
 
 
 # -- as people read it ------------------------------------------------------------------------------------------------
@@ -147,10 +158,14 @@ def _totals(store: Store, report: StatusReport) -> list[str]:
     if report.problems:
         lines.append(f"{report.problems} shards with a problem")
     lines.append(_master(report))
-    if report.master.gaps:
+    if report.gaps:
         missing = f"{report.master.missing_rows} rows missing in {report.master.gaps} gaps"
-        lines.append(f"{missing}; `edgeshard verify {store.root}` names them")
+        lines.append(f"{missing}; `edgeshard verify {store.root}` says where they went")
     return lines
+
+
+def _missing(gap: Gap) -> str:
+    return f"missing: rows {gap.first} to {gap.last} of stream {gap.stream} of agent {gap.agent!r}"
 
 
 def _waiting(report: StatusReport) -> str:

@@ -8,8 +8,9 @@ import json
 from edgeshard import exits
 from edgeshard.commands import arguments, drawing
 from edgeshard.errors import DamagedError
+from edgeshard.receipts import EDGESHARD
 from edgeshard.store import Store
-from edgeshard.verify import OLDER_MASTER, OTHER_MASTER, UNKNOWN, Loss, VerifyReport
+from edgeshard.verify import OLDER_MASTER, OTHER_MASTER, PEER, UNKNOWN, Loss, VerifyReport
 
 SUMMARY = "Check a store's master: SQLite's integrity, every row against its address, and which rows are missing."
 
@@ -66,5 +67,11 @@ def _lines(report: VerifyReport) -> str:
 
 def _row(loss: Loss) -> list[str | int]:
     gap = loss.gap
-    where = f"master {loss.database}" if loss.cause == OTHER_MASTER else _WHERE[loss.cause]
-    return [drawing.printable(gap.agent), gap.stream, gap.first, gap.last, len(gap), where]
+    return [drawing.printable(gap.agent), gap.stream, gap.first, gap.last, len(gap), _where(loss)]
+
+
+def _where(loss: Loss) -> str:
+    if loss.cause == PEER:
+        what = "database" if loss.kind == EDGESHARD else f"{drawing.printable(loss.kind)} database"
+        return f"{what} {loss.database} holds them"
+    return f"master {loss.database}" if loss.cause == OTHER_MASTER else _WHERE[loss.cause]

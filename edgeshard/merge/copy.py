@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
@@ -24,12 +24,14 @@ class Target:
         columns: the kind of each column of each table, names in lower case: SQL folds case.
         spelling: the tables' names as they are spelt, by the same in lower case.
         next_id: the id that the next row gets.
+        is_indexed: whether it has the indexes that it notes; a bundle leaves them to whoever merges it.
     """
 
     connection: Connection
     columns: dict[str, dict[str, str]]
     spelling: dict[str, str]
     next_id: int
+    is_indexed: bool = True
 
     @classmethod
     def load(cls, connection: Connection) -> Target:
@@ -69,7 +71,13 @@ class Copied:
     checked: dict[bytes, list[Range]]
 
 
-def copy(target: Target, origin: Source, room_bytes: int, checked: Mapping[bytes, list[Range]] | None = None) -> Copied:
+def copy(
+    target: Target,
+    origin: Source,
+    room_bytes: int,
+    checked: Mapping[bytes, list[Range]] | None = None,
+    unwanted: Mapping[bytes, Sequence[Range]] | None = None,
+) -> Copied:
     """Copy missing rows, about `room_bytes` of them, whole transactions only.
 
     Args:
@@ -80,6 +88,7 @@ def copy(target: Target, origin: Source, room_bytes: int, checked: Mapping[bytes
             found in the target as they are in it. All others that the target holds are compared before they count as
             durable: two databases may have different rows by the same addresses, because a machine was cloned while
             it wrote, or because one of them lies.
+        unwanted: rows of each stream, by its id, that are not copied, though the target does not hold them.
 
     Raises:
         DamagedError, FormatError: the source contradicts itself, or the target.
@@ -99,7 +108,7 @@ def copy(target: Target, origin: Source, room_bytes: int, checked: Mapping[bytes
         if checked is not None:
             _ensure_equal(connection, origin, number, stream, held, checked.get(stream.stream_id, []))
         copied: list[Range] = []
-        for piece in _missing(stream, held):
+        for piece in _missing(stream, held, unwanted):
             part = _take(connection, origin, piece, room - rows)
             if part is not None:
                 _copy_piece(target, origin, number, part)
@@ -126,14 +135,16 @@ def missing_rows(connection: Connection, origin: Source) -> tuple[int, int]:
     return missing, present
 
 
-def missing_pieces(connection: Connection, origin: Source) -> Iterator[tuple[SourceStream, list[Block]]]:
-    """The rows that a merge would copy, of each stream that may have some, in order; nothing is written."""
+def missing_pieces(
+    connection: Connection, origin: Source, unwanted: Mapping[bytes, Sequence[Range]] | None = None
+) -> Iterator[tuple[SourceStream, list[Block]]]:
+    """The rows that `copy` would copy, of each stream that may have some, in order; nothing is written."""
     for stream in source.streams_with_news(connection, origin):
         number = database.scalar(
             connection, "SELECT stream_no FROM main.edgeshard_streams WHERE stream_id = ?", (stream.stream_id,)
         )
         held = [] if number is None else held_ranges(connection, number)
-        yield stream, _missing(stream, held)
+        yield stream, _missing(stream, held, unwanted)
 
 
 def held_ranges(connection: Connection, stream_no: int) -> list[Range]:
@@ -142,7 +153,11 @@ def held_ranges(connection: Connection, stream_no: int) -> list[Range]:
     return [Range(first, last) for first, last in rows]
 
 
-def _missing(stream: SourceStream, held: list[Range]) -> list[Block]:
+def _missing(
+    stream: SourceStream, held: list[Range], unwanted: Mapping[bytes, Sequence[Range]] | None = None
+) -> list[Block]:
+    if unwanted is not None:
+        held = union([*held, *unwanted.get(stream.stream_id, ())])
     return plan.pieces(subtract(_offered(stream), held), stream.blocks)
 
 
@@ -368,7 +383,7 @@ def _ensure_table(target: Target, origin: Source, table: SourceTable) -> None:
             target.connection.execute(*statement)
         target.columns.setdefault(folded, {}).update({column.lower(): kind for column, kind in missing})
     for index in table.indexes:
-        _ensure_index(target.connection, name, tuple(column.lower() for column in index))
+        _ensure_index(target, name, tuple(column.lower() for column in index))
 
 
 def _ensure_room(target: Target, origin: Source, missing: list[tuple[str, str]]) -> None:
@@ -387,12 +402,13 @@ def _ensure_room(target: Target, origin: Source, missing: list[tuple[str, str]])
         raise SchemaConflictError("merge", origin.path, cause)
 
 
-def _ensure_index(connection: Connection, table: str, columns: tuple[str, ...]) -> None:
-    text = tables.to_json(list(columns))
+def _ensure_index(target: Target, table: str, columns: tuple[str, ...]) -> None:
+    connection, text = target.connection, tables.to_json(list(columns))
     known = database.scalar(
         connection, "SELECT 1 FROM main.edgeshard_indexes WHERE table_name = ? AND columns = ?", (table, text)
     )
     if known is None:
         connection.execute("INSERT INTO main.edgeshard_indexes VALUES (?, ?)", (table, text))
+    if known is None and target.is_indexed:
         name = quote(f"{table} by {', '.join(columns)}")
         connection.execute(f"CREATE INDEX main.{name} ON {quote(table)}({', '.join(map(quote, columns))})")

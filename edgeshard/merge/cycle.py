@@ -463,7 +463,7 @@ def _copy_or_set_aside(
     connection.execute("SAVEPOINT source")
     try:
         # in the snapshot that the rows are read from: an agent may have added a column a moment ago
-        job.origin = source.open_source(connection, job.schema, job.file.path)
+        job.origin = job.open(connection)
         job.ensure_in_place()
         copied = copy.copy(target, job.origin, room_bytes, job.checked if job.own else None)
         if job.own and copied.rows:

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 
 import attrs
 
-from edgeshard import database, files, scan
+from edgeshard import checksum, database, files, format, scan
 from edgeshard.database import Connection
 from edgeshard.errors import DamagedError, EdgeshardError, FormatError, StorageBusyError
-from edgeshard.merge import copy, source
+from edgeshard.merge import carried, copy, source
 from edgeshard.merge.source import Source
 from edgeshard.ranges import Range
 from edgeshard.scan import ShardFile, State
@@ -45,6 +45,7 @@ class Job:
         problem: why it is set aside, or "".
         lasting: whether the problem stays until the file changes.
         bare: whether it had no log, so that one is of our making.
+        whole: whether it is a bundle whose checksum was found to be right.
     """
 
     file: ShardFile
@@ -64,6 +65,7 @@ class Job:
     problem: str = ""
     lasting: bool = False
     bare: bool = False
+    whole: bool = False
 
     @property
     def opened(self) -> Source:
@@ -94,7 +96,19 @@ class Job:
 
     def count(self, connection: Connection) -> tuple[int, int]:
         """How many rows a merge would copy from the source, and how many it has."""
-        return copy.missing_rows(connection, source.open_source(connection, self.schema, self.file.path))
+        return copy.missing_rows(connection, self.open(connection))
+
+    def open(self, connection: Connection) -> Source:
+        """Learn what it is, and refuse a bundle that is not as it was written.
+
+        Raises:
+            DamagedError, FormatError: it is none of ours, or its bytes changed.
+        """
+        origin = source.open_source(connection, self.schema, self.file.path)
+        if origin.role == format.BUNDLE and not self.whole:
+            checksum.ensure_whole(connection, self.schema, self.file.path)
+            self.whole = True
+        return origin
 
 
 def of_source(path: str | os.PathLike[str]) -> Job:
@@ -114,21 +128,42 @@ def groups(jobs: list[Job]) -> Iterator[list[Job]]:
 def attached(connection: Connection, jobs: list[Job]) -> Iterator[list[Job]]:
     """Attach the sources read-only, and yield those that can be; the others are set aside."""
     schemas: list[str] = []
-    database.set_patience(connection, SOURCE_BUSY_TIMEOUT_S)
+    with contextlib.ExitStack() as copies:
+        database.set_patience(connection, SOURCE_BUSY_TIMEOUT_S)
+        try:
+            for job in jobs:
+                job.schema = f"source{len(schemas)}"
+                job.bare = not os.path.exists(job.file.path + "-wal")
+                try:
+                    _attach(connection, job, copies)
+                    schemas.append(job.schema)
+                    if not job.own:
+                        _ensure_whole(connection, job)
+                except (EdgeshardError, *database.OF_THE_DATA) as error:
+                    job.blame(error)
+            yield [job for job in jobs if not job.problem]
+        finally:
+            for schema in schemas:
+                database.detach(connection, schema)
+            database.set_patience(connection, database.BUSY_TIMEOUT_S)
+
+
+def _attach(connection: Connection, job: Job, copies: contextlib.ExitStack) -> None:
+    """Attach a source, or a copy of it where it can only be read so."""
+    path = job.file.path
     try:
-        for job in jobs:
-            job.schema = f"source{len(schemas)}"
-            job.bare = not os.path.exists(job.file.path + "-wal")
-            try:
-                database.attach(connection, job.file.path, job.schema)
-                schemas.append(job.schema)
-            except database.OF_THE_DATA as error:
-                job.blame(error)
-        yield [job for job in jobs if not job.problem]
-    finally:
-        for schema in schemas:
-            database.detach(connection, schema)
-        database.set_patience(connection, database.BUSY_TIMEOUT_S)
+        database.attach(connection, path, job.schema)
+    except database.OF_THE_DATA as error:
+        if job.own or not carried.is_needed(error, path):
+            raise
+        room = os.path.dirname(connection.filename)  # the master's folder; a dry run may have no master
+        database.attach(connection, copies.enter_context(carried.copied(path, room)), job.schema)
+
+
+def _ensure_whole(connection: Connection, job: Job) -> None:
+    """Sum a bundle up before the master is locked for it: that takes as long as to read it from a slow stick."""
+    with database.reading(connection):
+        job.open(connection)
 
 
 def tidy(jobs: list[Job]) -> None:

@@ -110,7 +110,7 @@ def _open_source(connection: Connection, schema: str, path: str) -> Source:
     )
     if (
         len(described) != 1
-        or described[0][0] not in (format.SHARD, format.MASTER)
+        or described[0][0] not in (format.SHARD, format.MASTER, format.BUNDLE)
         or len(described[0][1]) != 16
         or len(described[0][2] or "") > files.AGENT_NAME_MAX
     ):
