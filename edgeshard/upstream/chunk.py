@@ -164,9 +164,7 @@ class Sender:
             return error
         number, seq = rows[found.row][:2]
         part = next(
-            part
-            for part in chunk
-            if part.stream.stream_no == number and part.block.first <= seq <= part.block.last
+            part for part in chunk if part.stream.stream_no == number and part.block.first <= seq <= part.block.last
         )
         row_id = part.block.first_id + seq - part.block.first
         return RefusedError(row_id, part, table.name, table.columns[found.column][0], found.reason)
@@ -209,4 +207,3 @@ class Sender:
 
         ((_, found),) = self.local.rows(table, Range(row_id, row_id), pack)
         return remote.refusing_column(self.server, table, found[2:])
-

@@ -6,20 +6,27 @@ from typing import Final
 
 from edgeshard.errors import UpstreamDeniedError, UpstreamError, UpstreamUnavailableError, UpstreamUnfitError
 
-#: https://www.postgresql.org/docs/current/errcodes-appendix.html, the longest beginning that fits decides.
+_DENIED: Final = (
+    "the user may not do what a push does: USAGE and CREATE on the schema, or tables that are ready-made, with SELECT, "
+    "INSERT, UPDATE and DELETE on them"
+)
+_READ_ONLY: Final = (
+    "it only reads: it is a standby, or its transactions are read-only; name the primary "
+    "(target_session_attrs=read-write)"
+)
+
+#: https://www.postgresql.org/docs/current/errcodes-appendix.html; a whole code decides before its class.
 _MEANING: Final[dict[str, tuple[type[UpstreamError], str]]] = {
     "08": (UpstreamUnavailableError, "the connection failed"),
     "0A": (UpstreamUnfitError, "it lacks something that a push needs"),
-    "25006": (UpstreamUnavailableError, "it only reads: it is a standby, or its transactions are read-only; "
-              "name the primary (target_session_attrs=read-write)"),
+    "25006": (UpstreamUnavailableError, _READ_ONLY),
     "25P03": (UpstreamUnavailableError, "it ended a transaction that took too long"),
     "28": (UpstreamDeniedError, "it does not let this user in; look at pg_hba.conf and at the user's name"),
     "28P01": (UpstreamDeniedError, "the password is wrong, or none was given"),
     "3D000": (UpstreamUnfitError, "there is no such database"),
     "3F000": (UpstreamUnfitError, "there is no schema to make tables in; look at search_path"),
     "40": (UpstreamUnavailableError, "others keep it too busy: transactions conflict again and again"),
-    "42501": (UpstreamDeniedError, "the user may not do what a push does: USAGE and CREATE on the schema, or tables "
-              "that are ready-made, with SELECT, INSERT, UPDATE and DELETE on them"),
+    "42501": (UpstreamDeniedError, _DENIED),
     "53": (UpstreamUnavailableError, "it lacks resources"),
     "53100": (UpstreamUnavailableError, "its disk is full"),
     "53200": (UpstreamUnavailableError, "it is out of memory"),
@@ -31,7 +38,7 @@ _MEANING: Final[dict[str, tuple[type[UpstreamError], str]]] = {
     "57P02": (UpstreamUnavailableError, "it crashed, and starts again"),
     "57P03": (UpstreamUnavailableError, "it is starting, or shutting down"),
     "58": (UpstreamUnavailableError, "its file system failed"),
-}  # fmt: skip
+}
 
 #: Transactions that are to be tried again as they are: serialization failures, deadlocks, a lock that was not given.
 _AGAIN: Final = ("40", "55P03")

@@ -46,7 +46,9 @@ def of_table(origin: Local, parts: Iterable[Part], table: Table, error: SchemaCo
 
 def of_names(streams: Iterable[Stream]) -> list[Refusal]:
     """What to leave out because of what a stream is called."""
-    reason = "the agent's name, or the time at which the stream began, has the character U+0000, which no text there has"
+    reason = (
+        "the agent's name, or the time at which the stream began, has the character U+0000, which no text there has"
+    )
     return [
         plan.refuse_rest(Part(stream, stream.blocks[0]), 1, 1, "", "agent_id", reason)
         for stream in streams

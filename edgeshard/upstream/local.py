@@ -73,10 +73,10 @@ class Local:
             "SELECT s.stream_no, stream_id, agent_id, began_at, last_seq, b.first, b.last, b.first_id "
             "FROM edgeshard_streams s LEFT JOIN edgeshard_blocks b USING(stream_no) ORDER BY s.stream_no, b.first"
         )
-        found: dict[int, tuple[Any, ...]] = {}
+        found: dict[int, tuple[bytes, str, str, int]] = {}
         blocks: dict[int, list[Block]] = {}
-        for number, *described, first, last, first_id in rows:
-            found[number] = tuple(described)
+        for number, stream_id, agent_id, began_at, last_seq, first, last, first_id in rows:
+            found[number] = (stream_id, agent_id, began_at, last_seq)
             if first is not None:
                 blocks.setdefault(number, []).append(Block(first, last, first_id))
         return [Stream(number, *described, tuple(blocks.get(number, ()))) for number, described in found.items()]
@@ -128,7 +128,7 @@ class Local:
             found = self._portion(table, after, run.last, limit)
             if not found:
                 return
-            portion = [row[1:] for row in found]
+            portion: list[Row] = [row[1:] for row in found]
             packed = pack(portion)
             yield portion, packed
             if len(found) < limit:
@@ -139,7 +139,9 @@ class Local:
 
     def _portion(self, table: Table, after: int, last: int, limit: int) -> list[tuple[Any, ...]]:
         names = "".join(f", {quote(column)}" for column, _ in table.columns)
-        sql = f"SELECT _id, _stream, _seq{names} FROM {quote(table.name)} WHERE _id > ? AND _id <= ? ORDER BY _id LIMIT ?"
+        sql = (
+            f"SELECT _id, _stream, _seq{names} FROM {quote(table.name)} WHERE _id > ? AND _id <= ? ORDER BY _id LIMIT ?"
+        )
         with master.explained("push", self.path):
             try:
                 return database.fetch(self._connection, sql, (after, last, limit))

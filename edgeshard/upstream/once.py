@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from edgeshard import scan
-from edgeshard.errors import SchemaConflictError
-from edgeshard.ranges import Range
-from edgeshard.upstream import held_back, plan, postgres, push, remote, schema
+from edgeshard.errors import ConfigurationError, SchemaConflictError
+from edgeshard.holdings import Holdings
+from edgeshard.upstream import held_back, plan, postgres, remote, schema
 from edgeshard.upstream.local import Local
-from edgeshard.upstream.plan import Part
 from edgeshard.upstream.postgres import Server, ServerError
 from edgeshard.upstream.push import BATCH, Progress, Pusher
 from edgeshard.upstream.report import PushReport
@@ -90,3 +90,26 @@ def _preview(server: Server, origin: Local, began: float) -> PushReport:
         seconds=time.monotonic() - began,
         dry_run=True,
     )
+
+
+def ranges(dsn: str) -> Holdings:
+    """What a database has of all pushes, as a store says what it holds (`Store.ranges`).
+
+    Raises:
+        ConfigurationError: the DSN is none, psycopg is not installed, or nobody pushed there yet.
+        UpstreamError: PostgreSQL cannot be reached, or refuses.
+    """
+    where = postgres.address(dsn)
+    server = Server(where)
+    try:
+        at = datetime.datetime.now(datetime.UTC)  # before it is read: what is committed meanwhile is in the next one
+        database_id = remote.identity(server)
+        if database_id is None:
+            raise ConfigurationError("read ranges of", where.shown, "nobody pushed into this database yet")
+        with server.transaction(reading=True):
+            held = {stream: tuple(items) for stream, _, _, items in remote.all_streams(server) if items}
+        return Holdings(database_id, at, 0, held)
+    except ServerError as error:
+        raise where.explain("read ranges of", error) from error
+    finally:
+        server.close()

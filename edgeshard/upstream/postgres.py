@@ -267,9 +267,10 @@ class Server:
 
     def copy(self, table: str, columns: str, portions: Iterable[bytes]) -> None:
         """Copy packed rows in: the fastest way, where the server is PostgreSQL."""
-        with self._heard(), self._connection.cursor().copy(
-            f"COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)"
-        ) as copy:
+        with (
+            self._heard(),
+            self._connection.cursor().copy(f"COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)") as copy,
+        ):
             copy.write(COPY_HEAD)
             for portion in portions:
                 copy.write(portion)

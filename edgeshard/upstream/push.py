@@ -168,8 +168,8 @@ class Pusher:
         explained = self._where.explain("push", error)
         if errors.is_doubled(error.state):
             cause = (
-                f"a row is there that edgeshard_ranges does not name, or a unique index of yours refuses it: {error.said}. "
-                "Nothing of it was pushed twice; find out who changed these tables"
+                "a row is there that edgeshard_ranges does not name, or a unique index of yours refuses it: "
+                f"{error.said}. Nothing of it was pushed twice; find out who changed these tables"
             )
             raise UpstreamError("push", self._where.shown, cause) from error
         if not (errors.is_again(error.state) or errors.is_lost(error.state)):

@@ -41,6 +41,7 @@ UNFIT: Final = (ValueError, TypeError, OverflowError, ArithmeticError, Recursion
 
 _ZERO: Final = "it holds the character U+0000, which PostgreSQL's text and jsonb cannot hold"
 _EPOCH: Final = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)
+_PACK_LONG: Final = struct.Struct(">iq").pack
 _EPOCH_DAY: Final = _EPOCH.date().toordinal()
 _TOO_FINE: Final = re.compile(r"[.,]\d{7}")
 #: Digits that numeric has before and after its point.
@@ -146,12 +147,12 @@ def _packed_boolean(value: int) -> bytes:
     return b"\0\0\0\1\1" if _boolean(value) else b"\0\0\0\1\0"
 
 
-def _packed_datetime(value: str, pack: Callable[..., bytes] = struct.Struct(">iq").pack) -> bytes:
+def _packed_datetime(value: str) -> bytes:
     # as we write it: either without a fraction, or with six digits
     if not (value[19:20] == "+" or (value[19:20] == "." and value[26:27] == "+")):
         _datetime(value)
     since = datetime.datetime.fromisoformat(value) - _EPOCH  # a TypeError where it has no time zone
-    return pack(8, (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds)
+    return _PACK_LONG(8, (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds)
 
 
 def _packed_date(value: str) -> bytes:
@@ -231,7 +232,7 @@ def packer(kinds: Sequence[str]) -> Callable[[Sequence[Row], Mapping[int, bytes]
     """
     names: dict[str, Any] = {
         "pack_head": struct.Struct(">hi16siq").pack,
-        "pack_integer": struct.Struct(">iq").pack,
+        "pack_integer": _PACK_LONG,
         "pack_real": struct.Struct(">id").pack,
         "pack_length": struct.Struct(">i").pack,
         "zero": _refuse_zero,
@@ -262,9 +263,7 @@ def parameters(kinds: Sequence[str], rows: Sequence[Row], ids: Mapping[int, byte
     values: list[Any] = []
     for stream, seq, *columns in rows:
         values += (uuid.UUID(bytes=ids[stream]), seq)
-        values += [
-            None if value is None else parse(value) for value, parse in zip(columns, parsers, strict=True)
-        ]
+        values += [None if value is None else parse(value) for value, parse in zip(columns, parsers, strict=True)]
     return values
 
 
@@ -284,7 +283,7 @@ def find_unfit(kinds: Sequence[str], rows: Sequence[Row]) -> Unfit | None:
             value = row[index + 2]
             try:
                 if value is not None:
-                    _PACKERS.get(kind, PARSERS[kind])(value)
+                    (_PACKERS.get(kind) or PARSERS[kind])(value)
             except UNFIT as error:
                 return Unfit(number, index, f"{str(error) or type(error).__name__}")
     return None
