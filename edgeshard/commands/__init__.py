@@ -13,7 +13,20 @@ import sys
 from collections.abc import Sequence
 
 from edgeshard import exits, format
-from edgeshard.commands import export, logs, merge, query, ranges, receipt, salvage, shell, snapshot, status, verify
+from edgeshard.commands import (
+    export,
+    logs,
+    merge,
+    push,
+    query,
+    ranges,
+    receipt,
+    salvage,
+    shell,
+    snapshot,
+    status,
+    verify,
+)
 from edgeshard.errors import EdgeshardError
 
 #: In the order of the help. A new verb is a module beside these, and a line here.
@@ -27,6 +40,7 @@ _VERBS = {
     "export": export,
     "ranges": ranges,
     "receipt": receipt,
+    "push": push,
     "salvage": salvage,
 }
 
@@ -41,6 +55,7 @@ examples:
   edgeshard ranges hub > /media/usb/hub.json                    what a hub holds, for those who have rows for it
   edgeshard export data /media/usb/news.db --ranges /media/usb/hub.json     what it lacks, to carry there
   edgeshard receipt data /media/usb/hub.json                    note that those rows are safe there
+  edgeshard push data postgresql://edge@db.example.com/fleet    what PostgreSQL lacks, exactly once
   edgeshard salvage data data/shards/door.db                    what can be read of a damaged shard
 
   edgeshard VERB --help says more of each.
@@ -48,8 +63,9 @@ examples:
 exit codes:
   0 done, also with nothing to do     1 failed                    2 wrong usage
   3 done, but something was set aside or is missing              65 the master, or shard, is damaged
-  74 input/output error, or no room  75 another is at work       77 not permitted
-  78 wrong configuration, such as a folder that does not exist  130 interrupted
+  69 PostgreSQL is unavailable       74 input/output error, or no room       75 another is at work
+  77 not permitted                   78 wrong configuration, such as a folder that does not exist
+  130 interrupted
 """
 
 
