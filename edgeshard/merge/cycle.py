@@ -123,8 +123,8 @@ class Merger:
     ) -> MergeReport:
         now_ns = time.time_ns()
         look = self._look()
-        refused = [job for job in sources if job.problem]  # before anything was tried
         due = [*self._due(look, thorough), *(job for job in sources if not job.problem)]
+        hopeless = [job for job in sources if job.problem]
         done = _Pass(self._keep_empty, self._stopping, progress)
         for group in jobs.groups(due):
             if done.is_stopping():
@@ -138,7 +138,7 @@ class Merger:
         self._look_at_gaps(connection)
         if not self._service or not done.rows:
             self._shrink_log(connection)
-        return self._report([*due, *refused], done)
+        return self._report([*due, *hopeless], done)
 
     def _look(self) -> Look:
         path = Path(os.path.realpath(self._root / "shards"))
