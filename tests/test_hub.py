@@ -25,7 +25,7 @@ import edgeshard
 from edgeshard import database
 from edgeshard.merge import copy, plan, source
 from edgeshard.merge import job as jobs
-from edgeshard.ranges import Range, union
+from edgeshard.ranges import Range, subtract, union
 
 QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 FEW = settings(max_examples=15, deadline=None, suppress_health_check=QUIET)
@@ -158,6 +158,18 @@ class FleetMachine(RuleBasedStateMachine):
         self.step("plant", data)
 
     @rule(data=st.data())
+    def say_ranges(self, data: st.DataObject) -> None:
+        self.step("say_ranges", data)
+
+    @rule(data=st.data())
+    def receipt(self, data: st.DataObject) -> None:
+        self.step("receipt", data)
+
+    @rule(data=st.data())
+    def export(self, data: st.DataObject) -> None:
+        self.step("export", data)
+
+    @rule(data=st.data())
     def merge(self, data: st.DataObject) -> None:
         self.step("merge", data)
 
@@ -189,7 +201,7 @@ ADD_RANGES, ENSURE_STREAM, NOTE_GONE, COPY_PIECE = (
     copy._copy_piece,
 )
 STREAMS_WITH_NEWS, OF_SOURCE, COPY_STATEMENT = source.streams_with_news, jobs.of_source, copy._copy_statement
-LOAD = copy.Target.load
+COPY, LOAD = copy.copy, copy.Target.load
 
 
 def held_is_forgotten(connection: Any, number: int, held: list[Range], copied: list[Range]) -> list[Range]:
@@ -269,6 +281,21 @@ def blocks_grow_where_seqs_follow(connection: Any, number: int, block: plan.Bloc
     )
 
 
+def left_out_counts_as_held(target: copy.Target, origin: Any, *arguments: Any, unwanted: Any = None) -> copy.Copied:
+    """A bundle says that it has what was left out of it."""
+    copied = COPY(target, origin, *arguments, unwanted=unwanted)
+    numbers = database.fetch(target.connection, "SELECT stream_id, stream_no FROM main.edgeshard_streams")
+    for stream_id, number in numbers if unwanted else []:
+        held = copy.held_ranges(target.connection, number)
+        ADD_RANGES(target.connection, number, held, subtract(unwanted.get(stream_id, ()), held))
+    return copied
+
+
+def nobody_has_anything(*_: Any) -> dict[bytes, Any]:
+    """A bundle takes all, whatever its receiver has."""
+    return {}
+
+
 MUTANTS: dict[str, list[tuple[Any, str, Callable[..., Any]]]] = {
     "ranges are not joined": [(copy, "union", sorted)],
     "ranges forget what was held": [(copy, "_add_ranges", held_is_forgotten)],
@@ -286,6 +313,8 @@ MUTANTS: dict[str, list[tuple[Any, str, Callable[..., Any]]]] = {
     "transactions are cut": [(source, "transaction_end", lambda *_: None)],
     "transactions are not carried": [(copy, "_copy_piece", transactions_are_not_carried)],
     "blocks go on where ids do not": [(copy, "_add_block", blocks_grow_where_seqs_follow)],
+    "a bundle has what was left out of it": [(copy, "copy", left_out_counts_as_held)],
+    "a bundle takes all": [(edgeshard.Store, "_held_by_receiver", nobody_has_anything)],
     "indexes are not carried": [(copy, "_ensure_index", lambda *_: None)],
 }
 
