@@ -281,9 +281,9 @@ def blocks_grow_where_seqs_follow(connection: Any, number: int, block: plan.Bloc
     )
 
 
-def left_out_counts_as_held(target: copy.Target, origin: Any, *arguments: Any, unwanted: Any = None) -> copy.Copied:
+def left_out_counts_as_held(target: Any, origin: Any, room: int, checked: Any = None, unwanted: Any = None) -> Any:
     """A bundle says that it has what was left out of it."""
-    copied = COPY(target, origin, *arguments, unwanted=unwanted)
+    copied = COPY(target, origin, room, checked, unwanted)
     numbers = database.fetch(target.connection, "SELECT stream_id, stream_no FROM main.edgeshard_streams")
     for stream_id, number in numbers if unwanted else []:
         held = copy.held_ranges(target.connection, number)
