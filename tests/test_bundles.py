@@ -435,6 +435,10 @@ def test_a_damaged_bundle_does_not_keep_others_from_being_merged(
     bundle.write_bytes(damaged)
     report = hub.merge([bundle, store.master_path])
     assert (13, [str(bundle)]) == (report.rows, [item.path for item in report.quarantined])
+    other = edgeshard.Store(hub.root / "other")
+    (other.root / "shards").mkdir(parents=True)
+    (other.root / "shards" / "b.db").write_bytes(damaged)
+    assert (0, 1) == ((report := other.merge()).rows, len(report.quarantined))
     assert 3 == command("merge", hub.root, "--from", bundle, "--dry-run").returncode
 
 
