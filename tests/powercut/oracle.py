@@ -135,6 +135,10 @@ class Oracle:
                 unit.durable = unit.durable or had_power_cut
                 unit.in_shard = in_shard or unit.seqs() <= found.given_up
                 unit.synced = unit.synced or (had_power_cut and unit.in_shard)
+            elif unit.fate is Fate.BEHIND and had_power_cut:
+                # a shard's note is as durable as the shard: what it says after a power cut, it says for good
+                unit.noted = unit.noted and (unit.synced or unit.seqs() <= found.given_up)
+                unit.synced = unit.synced or unit.noted
         for number in {*master, *found.shards} - self._by_number.keys():
             raise ViolationError(f"row {number} was never written")
 
