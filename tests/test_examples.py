@@ -150,46 +150,70 @@ connection.commit()
     subprocess.run([sys.executable, "-c", script, *arguments], check=True)
 
 
+WITHOUT_PSYCOPG = """
+from importlib.machinery import PathFinder
+find = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *rest: None if name.startswith("psycopg") else find(name, *rest)
+"""
+
+
 def accounted(printed: str) -> dict[str, list[int]]:
     """The table at the end of the fleet's example, by its first column."""
-    lines = [line.split() for line in printed.partition("rows of")[2].splitlines()]
+    lines = [line.split() for line in printed.partition("\nrows of ")[2].splitlines()]
     return {line[0]: [int(text) for text in line[1:]] for line in lines[1:]}
 
 
-def without_postgres(folder: Path) -> dict[str, str]:
-    """An environment in which psycopg is not installed."""
-    folder.mkdir(exist_ok=True)
-    (folder / "psycopg.py").write_text("raise ModuleNotFoundError(name='psycopg')\n")
-    return {**os.environ, "PYTHONPATH": str(folder)}
-
-
-def test_fleet_without_postgresql_says_so_and_accounts_for_the_rest(tmp_path: Path) -> None:
-    environment = without_postgres(tmp_path / "shadow")
+def test_fleet_without_psycopg_says_what_it_leaves_out_and_accounts_for_the_rest(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_PSYCOPG)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(command(tmp_path, *FLEET), capture_output=True, text=True, timeout=120, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "PostgreSQL is left out" in done.stdout
+    assert "PostgreSQL is left out: psycopg" in done.stdout
     assert accounted(done.stdout) == {
         "boat": [120, 120, 0, 120],
         "buoy": [120, 120, 120, 120],
         "van": [120, 120, 120, 120],
         "all": [360, 360, 240, 360],
         "missing": [0, 0, 0, 0],
-        "surplus": [0, 0, 0, 0],
+        "doubled": [0, 0, 0, 0],
     }
-    assert select(tmp_path / "hub", "SELECT count(*), count(DISTINCT device || agent || number) FROM sounding") == [
-        [360, 360]
-    ]
+    sql = "SELECT count(*), count(DISTINCT device || agent || number) FROM sounding"
+    assert select(tmp_path / "hub", sql) == [[360, 360]]
 
 
 def test_fleet_accounts_for_every_row_as_far_as_postgresql_and_for_each_run_by_itself(tmp_path: Path) -> None:
-    pytest.importorskip("psycopg")
-    for _ in range(2):
+    for number in (1, 2):
         printed = run(tmp_path, *FLEET)
         if "PostgreSQL is left out" in printed:
             pytest.skip(printed)
         assert accounted(printed)["all"] == [360, 360, 240, 360, 360]
-        assert accounted(printed)["surplus"] == [0, 0, 0, 0, 0]
-    assert select(tmp_path / "hub", "SELECT count(*) FROM sounding") == [[720]]
+        assert accounted(printed)["missing"] == accounted(printed)["doubled"] == [0, 0, 0, 0, 0]
+        assert select(tmp_path / "hub", "SELECT count(*) FROM sounding") == [[360 * number]]
+
+
+def test_fleet_brings_the_rows_of_the_bundle_that_was_lost_with_the_next_one(tmp_path: Path) -> None:
+    printed = run(tmp_path, *FLEET)
+    exported = [figure(line, "exported") for line in printed.splitlines() if line.startswith("van:   exported")]
+    assert exported == [60, 120]
+    assert len([*(tmp_path / "stick").glob("*-van-*.db")]) == 1
+
+
+@pytest.mark.parametrize(
+    ("at_the_hub", "counted"), [([1, 2], [0, 0]), ([1], [1, 0]), ([1, 2, 2], [0, 1]), ([1, 3], [1, 1])]
+)
+def test_fleet_counts_what_is_missing_and_what_is_there_too_often(at_the_hub: list[int], counted: list[int]) -> None:
+    code = """
+import sys, fleet
+rows = lambda numbers: fleet.Counter(("boat", "depth", int(number)) for number in numbers)
+print(fleet.account({"written": rows("12"), "hub": rows(sys.argv[1])}))
+"""
+    numbers = "".join(map(str, at_the_hub))
+    done = subprocess.run(
+        [sys.executable, "-c", code, numbers], capture_output=True, text=True, cwd=EXAMPLES, check=True
+    )
+    *table, verdict = done.stdout.splitlines()
+    found = accounted("\n".join(table))
+    assert ([found["missing"][1], found["doubled"][1]], verdict) == (counted, str(counted == [0, 0]))
 
 
 @pytest.mark.parametrize("example", [pytest.param(METRICS, marks=on_linux), SWARM], ids=["metrics", "swarm"])
