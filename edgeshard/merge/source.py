@@ -29,6 +29,11 @@ _TIME_MAX = 10_000
 _ID_MAX = (1 << 63) - (1 << 33)
 #: What PRAGMA index_xinfo calls a column that is none.
 _AN_EXPRESSION = -2
+#: Whether the target's stream m lacks something of the seqs that r says.
+_NOT_HELD = (
+    "coalesce((SELECT h.last FROM main.edgeshard_ranges h WHERE h.stream_no = m.stream_no AND h.first <= r.first "
+    "ORDER BY h.first DESC LIMIT 1), 0) < r.last"
+)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
 
 
@@ -257,16 +262,13 @@ def _streams_with_news(connection: Connection, source: Source) -> Iterator[Sourc
             "GROUP BY s.stream_no HAVING m.last_seq IS NULL OR max(t.last) > m.last_seq"
         )
     else:
+        # looked up for each of the source's ranges: this takes as long as the source is large, and not the target
         query = (
-            known
-            + "WHERE m.last_seq IS NULL OR m.last_seq < s.last_seq "
-            + (
-                f"UNION SELECT stream_no FROM {schema}.edgeshard_streams JOIN ("
-                f"SELECT stream_id, first, last FROM {schema}.edgeshard_ranges "
-                f"JOIN {schema}.edgeshard_streams USING(stream_no) EXCEPT "
-                "SELECT stream_id, first, last FROM main.edgeshard_ranges JOIN main.edgeshard_streams USING(stream_no)"
-                ") USING(stream_id)"
-            )
+            f"{known} WHERE m.last_seq IS NULL OR m.last_seq < s.last_seq "
+            f"UNION {known} JOIN {schema}.edgeshard_ranges r ON r.stream_no = s.stream_no WHERE {_NOT_HELD} "
+            f"UNION {known} JOIN {schema}.edgeshard_truncations r ON r.stream_no = s.stream_no WHERE {_NOT_HELD} "
+            "AND NOT EXISTS (SELECT 1 FROM main.edgeshard_truncations t "
+            "WHERE t.stream_no = m.stream_no AND t.last >= r.last)"
         )
     numbers = {number for (number,) in database.fetch_typed(connection, source.path, (int,), query)} | set(held)
     for number in sorted(numbers):
