@@ -17,6 +17,7 @@ import attrs
 import pytest
 from fleet_model import Fleet, content, stamp
 from helpers import command, numbers, shard_path
+from hostile import edit
 
 import edgeshard
 from edgeshard import database, files
@@ -256,6 +257,41 @@ def test_a_live_store_that_can_only_be_read_is_merged_and_nothing_that_was_ackno
         hub.merge([sources[1]])
     assert [number for number in range(40) for _ in range(50)] == numbers(hub)
     assert hub.verify(deep=True).ok
+
+
+# -- of a large hub ---------------------------------------------------------------------------------------------------
+
+
+def test_a_small_source_is_read_in_as_few_steps_however_many_streams_the_hub_knows(
+    device: edgeshard.Store, hub: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.merge()
+    edit(
+        hub.master_path,
+        "with recursive n(i) as (select 1 union all select i + 1 from n where i < 20000) insert into edgeshard_streams("
+        "agent_id, stream_id, began_at, last_seq) select 'x', randomblob(16), '2026-01-01T00:00:00+00:00', 5 from n",
+        "insert into edgeshard_ranges select stream_no, 1, 5 from edgeshard_streams",
+    )
+    monkeypatch.setattr(database, "_READING_STEPS", 10_000)
+    monkeypatch.setattr(database, "_READING_STEPS_A_BYTE", 0)
+    assert [(3, ()), (0, ())] == [
+        (report.rows, report.quarantined) for report in (hub.merge([device.master_path]) for _ in range(2))
+    ]
+
+
+def test_word_of_where_rows_went_comes_from_a_source_that_brings_nothing_else(
+    device: edgeshard.Store, hub: edgeshard.Store, tmp_path: Path
+) -> None:
+    with device.shard("agent") as shard:
+        shard.write({"n": 6})
+        device.merge()  # this master has all of the stream so far
+        middle = edgeshard.Store(tmp_path / "middle")
+        middle.merge([shard_path(device, "agent")])  # and this one knows so, and has none of it
+    silent = Path(shutil.copytree(middle.root, tmp_path / "silent")) / "master.db"
+    edit(silent, "delete from edgeshard_truncations")
+    for source, cause in ((silent, "unknown"), (middle.master_path, "another master")):
+        assert 0 == hub.merge([source]).rows
+        assert {cause} == {loss.cause for loss in hub.verify().losses}
 
 
 # -- several mergers --------------------------------------------------------------------------------------------------
