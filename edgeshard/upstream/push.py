@@ -184,7 +184,7 @@ class Pusher:
         if self._failures >= _ATTEMPTS or self._stopping():
             raise error
         logger.info("%s; tried again", error)
-        time.sleep(plan.back_off_s(self._failures, secrets.randbelow(1000) / 1000) / 4)
+        time.sleep(plan.back_off_s(self._failures, secrets.randbelow(1000) / 1000) / 8)
 
     def _push_all(self, origin: Local, tally: _Tally) -> None:
         server = self._connected()
