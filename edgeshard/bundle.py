@@ -84,7 +84,7 @@ def _begin(path: str, mark: bytes) -> Connection:
         "INSERT INTO edgeshard_database(database_id, role) VALUES (randomblob(16), ?);"
         f"INSERT INTO {format.CHECKSUM_TABLE} VALUES (?)"
     )
-    return database.begin_file(path, format.MASTER_PAGE_SIZE, script, (format.BUNDLE, mark), format.IDENTITY)
+    return database.begin_file(path, format.BUNDLE_PAGE_SIZE, script, (format.BUNDLE, mark), format.IDENTITY)
 
 
 def _fill(

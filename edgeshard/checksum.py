@@ -76,6 +76,9 @@ def ensure_whole(connection: Connection, schema: str, path: str) -> None:
         DamagedError: its bytes changed, or there is a log or a journal beside it.
         FormatError: it has no checksum.
     """
+    with database.explained(_ACTION, path):
+        if database.says_wal(path):  # and has a log by now, which we made ourselves in opening it
+            raise DamagedError(_ACTION, path, _NOT_ITS_BYTES)
     for suffix in ("-wal", "-journal"):
         if identity(path + suffix) is not None:
             # SQLite would read it as a part of the bundle

@@ -27,7 +27,7 @@ from edgeshard.errors import ConfigurationError, DamagedError, FormatError
 from edgeshard.files import explain_os_error
 from edgeshard.ranges import Range, subtract
 
-#: A document of 250,000 streams is this long.
+#: A document of 300,000 streams is this long.
 BYTES_MAX: Final = 16 << 20
 KIND: Final = "edgeshard"
 
@@ -79,8 +79,16 @@ class Holdings:
         }
 
     def to_json(self) -> str:
-        """The document, on one line."""
-        return json.dumps(self.as_dict(), separators=(",", ":"))
+        """The document, on one line.
+
+        Raises:
+            ConfigurationError: it would be longer than anybody reads.
+        """
+        text = json.dumps(self.as_dict(), separators=(",", ":"))
+        if len(text) > BYTES_MAX:
+            cause = f"they would take more than {BYTES_MAX:,} bytes, and nobody reads that; export without them"
+            raise ConfigurationError("write ranges", "", cause)
+        return text
 
 
 def _as_lists(ranges: Ranges) -> dict[str, list[list[int]]]:

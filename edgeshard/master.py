@@ -183,3 +183,9 @@ def note_merge(connection: Connection, name: str) -> None:
 def generation(connection: Connection) -> int:
     """How often the master was merged into."""
     return int(database.scalar(connection, "SELECT generation FROM main.edgeshard_database"))
+
+
+def database_id(connection: Connection) -> bytes:
+    """Which database the master is."""
+    found: bytes = database.scalar(connection, "SELECT database_id FROM main.edgeshard_database")
+    return found

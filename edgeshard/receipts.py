@@ -105,18 +105,15 @@ class ReceiptReport:
 
 def holdings(connection: Connection) -> Holdings:
     """What the master holds, and has held, as one snapshot has it."""
-    ((database_id, generation),) = database.fetch(
-        connection, "SELECT database_id, generation FROM main.edgeshard_database"
-    )
     ids = dict(database.fetch(connection, "SELECT stream_no, stream_id FROM main.edgeshard_streams"))
     held: dict[int, list[Range]] = {}
     for number, first, last in connection.execute("SELECT stream_no, first, last FROM main.edgeshard_ranges"):
         held.setdefault(number, []).append(Range(first, last))
     gone = {number: subtract(held[number], _blocks(connection, number)) for number in _thinned(connection)}
     return Holdings(
-        database_id,
+        master.database_id(connection),
         datetime.datetime.now(datetime.UTC),
-        generation,
+        master.generation(connection),
         {ids[number]: tuple(items) for number, items in held.items()},
         {ids[number]: tuple(items) for number, items in gone.items()},
     )
@@ -150,7 +147,7 @@ def note_holdings(connection: Connection, said: Holdings, *, force: bool = False
         ConfigurationError: it is this very database that said so.
     """
     with database.immediate(connection):
-        if database.scalar(connection, "SELECT database_id FROM main.edgeshard_database") == said.database_id:
+        if master.database_id(connection) == said.database_id:
             cause = "these are the ranges of this very database; a receipt is what another one holds"
             raise ConfigurationError("note receipt of", said.database_id.hex(), cause)
         known = next((peer for peer in peers(connection) if peer.database_id == said.database_id), None)

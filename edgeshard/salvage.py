@@ -234,6 +234,8 @@ def _note_row(found: _Found, notes: _Notes, cell: Cell, path: str) -> None:
             notes.texts[name] = (root, text)
         case Cell(_, (bytes(), format.MASTER, _, int(), int())):
             raise FormatError(_ACTION, path, "it is a master; put back a snapshot, or merge its sources anew")
+        case Cell(_, (bytes(), format.BUNDLE, _, int(), int())):
+            raise FormatError(_ACTION, path, "it is a bundle; carry it here again, or export it again")
         case Cell(_, (bytes(), format.SHARD, str(agent), int(), int())):
             found.agent = agent
         case Cell(int(no), (None, str(agent), bytes(stream_id), str(began_at), int())):

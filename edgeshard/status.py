@@ -81,6 +81,7 @@ class MasterStatus:
         gaps: runs of rows that are known to exist and that it never held; `StatusReport.gaps` names each.
         missing_rows: rows in them.
         generation: how often it was merged into.
+        database: its id, in hexadecimal, by which other databases know it; "" where there is none.
     """
 
     path: str
@@ -93,6 +94,7 @@ class MasterStatus:
     gaps: int = 0
     missing_rows: int = 0
     generation: int = 0
+    database: str = ""
 
 
 @attrs.frozen
@@ -242,6 +244,7 @@ def _master_status(connection: Connection, path: Path, found: ShardFile | None, 
         gaps=len(gaps),
         missing_rows=sum(map(len, gaps)),
         generation=master.generation(connection),
+        database=master.database_id(connection).hex(),
     )
 
 

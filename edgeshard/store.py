@@ -109,7 +109,7 @@ class Store:
         A shard that no agent has open is then removed; the agent gets a new one when it comes back.
 
         Args:
-            sources: other databases of ours (masters, shards, copies) to merge as well; they are only read.
+            sources: other databases of ours (masters, shards, bundles, copies) to merge as well; they are only read.
             dry_run: say what would be done, and do nothing.
             keep_empty: leave the empty shards of agents that are gone.
             lock_wait: how long to wait for another merger, in seconds; -1 for ever.

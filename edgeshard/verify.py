@@ -60,6 +60,7 @@ class VerifyReport:
         errors: contradictions found in the master; each is damage, or a bug of ours.
         gaps: rows known to exist that the master never held; named, and filled once their database is merged.
         losses: the same, and where they went.
+        database: the master's id, in hexadecimal, by which other databases know it.
     """
 
     rows: int
@@ -67,6 +68,7 @@ class VerifyReport:
     errors: tuple[str, ...]
     gaps: tuple[Gap, ...]
     losses: tuple[Loss, ...] = ()
+    database: str = ""
 
     @property
     def ok(self) -> bool:
@@ -98,12 +100,12 @@ def verify(connection: Connection, *, deep: bool = False) -> VerifyReport:
         rows = sum(database.scalar(connection, f"SELECT count(*) FROM {quote(name)}") for name in tables)
         streams = database.scalar(connection, "SELECT count(*) FROM edgeshard_streams")
         gaps = master.gaps(connection)
-        return VerifyReport(rows, streams, errors, gaps, tuple(_losses(connection, gaps)))
+        own = master.database_id(connection)
+        return VerifyReport(rows, streams, errors, gaps, tuple(_losses(connection, own, gaps)), own.hex())
 
 
-def _losses(connection: Connection, gaps: Iterable[Gap]) -> Iterator[Loss]:
+def _losses(connection: Connection, own: bytes, gaps: Iterable[Gap]) -> Iterator[Loss]:
     """The gaps, divided by who has their rows, or else by what was noted of where they went."""
-    own = database.scalar(connection, "SELECT database_id FROM edgeshard_database")
     for gap in gaps:
         left = [Range(gap.first, gap.last)]
         found: list[Loss] = []

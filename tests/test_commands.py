@@ -25,8 +25,10 @@ from helpers import NOON, Reading, command, merge_command, python, shard_path, s
 
 import edgeshard
 
-READERS = [["verify"], ["query", "select 1"], ["shell", "select 1"], ["snapshot", "copy.db"]]
-VERBS = ["merge", "status", "verify", "query", "shell", "snapshot", "salvage"]
+READERS = [
+    ["verify"], ["query", "select 1"], ["shell", "select 1"], ["snapshot", "copy.db"], ["export", "copy.db"], ["ranges"],
+]  # fmt: skip
+VERBS = ["merge", "status", "verify", "query", "shell", "snapshot", "export", "ranges", "receipt", "salvage"]
 ENDLESS = "with recursive r(n) as (select 1 union all select n + 1 from r) select n from r "
 
 
@@ -257,7 +259,9 @@ def test_verify_of_a_whole_master_exits_0(merged: edgeshard.Store) -> None:
     done = command("verify", merged.root)
     assert (0, "4 rows of 1 streams: all well\n", "") == (done.returncode, done.stdout, done.stderr)
     report = json.loads(command("verify", merged.root, "--json").stdout)
-    assert {"rows": 4, "streams": 1, "errors": [], "gaps": [], "losses": [], "ok": True} == report
+    database = sql(merged.master_path, "select lower(hex(database_id)) from edgeshard_database")[0][0]
+    found = {"rows": 4, "streams": 1, "errors": [], "gaps": [], "losses": [], "database": database, "ok": True}
+    assert found == report
     assert 0 == command("verify", merged.root, "--deep").returncode
 
 

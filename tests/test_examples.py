@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 EXAMPLES = Path(__file__).parent.parent / "examples"
 METRICS = ("machine_metrics.py", "--seconds", "1.2", "--interval", "0.05")
 PATTERNS = ("pattern_library.py", "--agents", "3", "--results", "60")
+FLEET = ("fleet.py", "--rows", "20")
 SWARM = ("agent_swarm.py", "--agents", "8", "--seconds", "1.5", "--merge-every", "0.4")
 
 on_linux = pytest.mark.skipif(not Path("/proc/stat").exists(), reason="the counters are read from /proc")
@@ -146,6 +148,48 @@ connection.commit()
 """
     arguments = [str(value) for value in (EXAMPLES, library, path, change, digest)]
     subprocess.run([sys.executable, "-c", script, *arguments], check=True)
+
+
+def accounted(printed: str) -> dict[str, list[int]]:
+    """The table at the end of the fleet's example, by its first column."""
+    lines = [line.split() for line in printed.partition("rows of")[2].splitlines()]
+    return {line[0]: [int(text) for text in line[1:]] for line in lines[1:]}
+
+
+def without_postgres(folder: Path) -> dict[str, str]:
+    """An environment in which psycopg is not installed."""
+    folder.mkdir(exist_ok=True)
+    (folder / "psycopg.py").write_text("raise ModuleNotFoundError(name='psycopg')\n")
+    return {**os.environ, "PYTHONPATH": str(folder)}
+
+
+def test_fleet_without_postgresql_says_so_and_accounts_for_the_rest(tmp_path: Path) -> None:
+    environment = without_postgres(tmp_path / "shadow")
+    done = subprocess.run(command(tmp_path, *FLEET), capture_output=True, text=True, timeout=120, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "PostgreSQL is left out" in done.stdout
+    assert accounted(done.stdout) == {
+        "boat": [120, 120, 0, 120],
+        "buoy": [120, 120, 120, 120],
+        "van": [120, 120, 120, 120],
+        "all": [360, 360, 240, 360],
+        "missing": [0, 0, 0, 0],
+        "surplus": [0, 0, 0, 0],
+    }
+    assert select(tmp_path / "hub", "SELECT count(*), count(DISTINCT device || agent || number) FROM sounding") == [
+        [360, 360]
+    ]
+
+
+def test_fleet_accounts_for_every_row_as_far_as_postgresql_and_for_each_run_by_itself(tmp_path: Path) -> None:
+    pytest.importorskip("psycopg")
+    for _ in range(2):
+        printed = run(tmp_path, *FLEET)
+        if "PostgreSQL is left out" in printed:
+            pytest.skip(printed)
+        assert accounted(printed)["all"] == [360, 360, 240, 360, 360]
+        assert accounted(printed)["surplus"] == [0, 0, 0, 0, 0]
+    assert select(tmp_path / "hub", "SELECT count(*) FROM sounding") == [[720]]
 
 
 @pytest.mark.parametrize("example", [pytest.param(METRICS, marks=on_linux), SWARM], ids=["metrics", "swarm"])

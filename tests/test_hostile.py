@@ -316,6 +316,20 @@ def test_rows_that_another_shard_has_by_the_same_addresses_are_never_deleted(sto
     assert [*range(60)] == numbers(other)
 
 
+def test_a_clone_that_is_behind_gives_up_no_row_that_it_has_yet_to_write(store: edgeshard.Store) -> None:
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{shard_path(store, 'agent')}{suffix}", f"{shard_path(store, 'clone')}{suffix}")
+        shard.write({"n": 2})
+    report = store.merge(keep_empty=True)  # the master holds seqs 1 and 2 when it comes to the clone, which has seq 1
+    assert (2, 3, ()) == (report.rows, report.truncated, report.quarantined)
+    hostile.edit(shard_path(store, "clone"), "insert into agent_data values ((1 << 32) + 2, 'agent', 0, '{\"n\":22}')")
+
+    assert ["clone.db"] == [Path(item.path).name for item in store.merge().quarantined]
+    assert [['{"n":22}']] == sql(shard_path(store, "clone"), "select data from agent_data")
+
+
 def test_a_machine_that_was_cloned_while_it_wrote_loses_no_row(store: edgeshard.Store) -> None:
     with store.shard("agent") as shard:
         shard.write({"n": 1})

@@ -23,9 +23,9 @@ from edgeshard.bench.workload import DURABILITIES, Workload
 #: What each agent offers where a pace is asked for, in rows a second.
 PACE: Final = 200.0
 #: What the short profile leaves out: it has to end in two minutes.
-NOT_SHORT: Final = ("hybrid-edgeshard",)
-_SHORT_S: Final = 0.7
-_SHORT_PACED_S: Final = 1.2
+NOT_SHORT: Final = ("hybrid-postgres", "hybrid-edgeshard")
+_SHORT_S: Final = 0.6
+_SHORT_PACED_S: Final = 1.0
 _SHORT_AGENTS: Final = (1, 100)
 _FULL_S: Final = 3.0
 _AGENTS: Final = (1, 4, 10, 16, 100)

@@ -31,7 +31,7 @@ _NAME = "edgeshard.bench"
 
 _EPILOG = """\
 examples:
-  %(prog)s                                   the short profile: some two minutes on a quiet machine
+  %(prog)s                                   the short profile: less than two minutes on a quiet machine
   %(prog)s --html report.html                the same, and a report with plots to look at
   %(prog)s --systems edgeshard sqlite-tuned --agents 1 100
                                              these two alone, by one and by a hundred agents
@@ -110,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=SYSTEMS,
         metavar="NAME",
-        help="these systems (default: all; the short profile leaves hybrid-edgeshard out)",
+        help="these systems (default: all; the short profile leaves the hybrids out)",
     )
     what.add_argument(
         "--class",

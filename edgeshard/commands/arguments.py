@@ -29,7 +29,9 @@ def store_of(options: argparse.Namespace) -> Store:
     store = Store(options.root)
     with database.explained(options.verb, str(store.root)):
         if not store.root.is_dir():
-            cause = "there is no such folder; agents make it when they first write"
+            cause = (
+                "there is no such folder; agents make it when they first write. For a hub without agents make it first"
+            )
             raise ConfigurationError(options.verb, store.root, cause)
     return store
 

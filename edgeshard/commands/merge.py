@@ -40,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         default=[],
-        help="other databases of edgeshard to merge as well (masters, shards, copies); they are only read",
+        help="other databases of edgeshard to merge as well (masters, shards, bundles, copies); they are only read",
     )
     parser.add_argument("--watch", action="store_true", help="merge what comes, until SIGTERM or Ctrl-C")
     parser.add_argument(

@@ -16,7 +16,7 @@ notes that its rows are safe here. It is small: a stream takes about 50 bytes. I
 rows that are still in the shards are not in it: merge first.
 
 examples:
-  %(prog)s hub > /media/usb/hub.json
+  %(prog)s data > /media/usb/hub.json
   ssh hub edgeshard ranges /srv/hub | edgeshard receipt data -      over a network, where there is one
   %(prog)s postgresql://edge@db.example.com/fleet | edgeshard receipt data -       what PostgreSQL has of pushes
 

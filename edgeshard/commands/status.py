@@ -181,5 +181,5 @@ def _master(report: StatusReport) -> str:
     held = f"{master.rows} rows of {master.agents} agents in {master.streams} streams"
     return (
         f"{master.path}: {held}, {units.size(master.size_bytes)} and a log of {units.size(master.log_bytes)}, "
-        f"{master.generation} merges, {watched[report.watching]}"
+        f"{master.generation} merges, {watched[report.watching]}; its id is {master.database}"
     )

@@ -1,8 +1,9 @@
 """The one operator: merge(source -> target). Idempotent, commutative and associative over databases.
 
 Read in this order: plan (pure), source (what a database holds), copy (into the target), truncate (the shard), orphans
-(shards whose agent is gone), job (one source), memory (of the shards, between passes), cycle (a pass: all of it, in the
-order that keeps every promise), locks, once (one merge), notice (of changed files), service (a merger that watches).
+(shards whose agent is gone), carried (media that cannot be written), job (one source), memory (of the shards, between
+passes), cycle (a pass: all of it, in the order that keeps every promise), locks, once (one merge), notice (of changed
+files), service (a merger that watches).
 
 Crash safety, step by step
     1. Lock ``merge.lock``. For efficiency only: each step below holds beside another merger.

@@ -121,7 +121,7 @@ def copy(
         known[stream.stream_id] = intersect(_offered(stream), held)
         _note_gone(target, number, stream, held)
         if stream.in_file:
-            durable[stream.stream_id] = prefix(held, stream.blocks[0].first) if stream.blocks else stream.last_seq
+            durable[stream.stream_id] = _durable(stream, held)
     present = sum(len(block) for stream in streams for block in stream.blocks)
     return Copied(rows, rows * row_bytes, present, used_bytes, finished, durable, known)
 
@@ -165,6 +165,16 @@ def _offered(stream: SourceStream) -> list[Range]:
     return [Range(block.first, block.last) for block in stream.blocks]
 
 
+def _durable(stream: SourceStream, held: list[Range]) -> int:
+    """Up to which seq the rows that a shard has are held, and no further than it has some.
+
+    The target may hold more of the stream: from the shard of which this one is an older copy. What its agent goes on to
+    write here, if it was cloned with the machine, are other rows by the same addresses.
+    """
+    held_to = prefix(held, stream.blocks[0].first) if stream.blocks else stream.last_seq
+    return min(held_to, stream.last_seq)
+
+
 def _take(connection: Connection, origin: Source, piece: Block, room: int) -> Block | None:
     if room <= 0:
         return None
@@ -203,7 +213,9 @@ def _note_gone(target: Target, number: int, stream: SourceStream, held: list[Ran
     """Remember to which database those rows went that neither the source nor the target has."""
     for part, where in source.gone_ranges(stream, held):
         target.connection.execute(
-            "INSERT OR REPLACE INTO main.edgeshard_truncations VALUES (?, ?, ?, ?)",
+            # an older copy of the source knows of fewer
+            "INSERT INTO main.edgeshard_truncations VALUES (?, ?, ?, ?) ON CONFLICT(stream_no, first) "
+            "DO UPDATE SET last = excluded.last, database_id = excluded.database_id WHERE excluded.last > last",
             (number, part.first, part.last, where),
         )
 

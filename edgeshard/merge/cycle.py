@@ -124,6 +124,7 @@ class Merger:
         now_ns = time.time_ns()
         look = self._look()
         due = [*self._due(look, thorough), *(job for job in sources if not job.problem)]
+        hopeless = [job for job in sources if job.problem]
         done = _Pass(self._keep_empty, self._stopping, progress)
         for group in jobs.groups(due):
             if done.is_stopping():
@@ -137,7 +138,7 @@ class Merger:
         self._look_at_gaps(connection)
         if not self._service or not done.rows:
             self._shrink_log(connection)
-        return self._report([*due, *(job for job in sources if job.problem)], done)
+        return self._report([*due, *hopeless], done)
 
     def _look(self) -> Look:
         path = Path(os.path.realpath(self._root / "shards"))
