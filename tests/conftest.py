@@ -53,7 +53,7 @@ def pg_server() -> Iterator[PgServer]:
     try:
         yield server
     finally:
-        server.stop()
+        server.kill()  # nothing of it is wanted, and ending in good order writes all of it to the disk
         shutil.rmtree(folder)
 
 
@@ -63,7 +63,8 @@ def pg(request: pytest.FixtureRequest) -> Iterator[str]:
     foreign = os.environ.get("EDGESHARD_TEST_PG_DSN")
     if foreign is None:
         server = request.getfixturevalue("pg_server")
-        yield server.dsn(server.make_database())
+        with server.database() as name:
+            yield server.dsn(name)
         return
     from postgres import foreign_database
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import select
 import shutil
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,16 @@ class PgServer:
         """A connection in autocommit."""
         return psycopg.connect(self.dsn(database), autocommit=True)
 
+    @contextlib.contextmanager
+    def database(self) -> Iterator[str]:
+        """A fresh database, which goes away at the end; its name."""
+        name = self.make_database()
+        try:
+            yield name
+        finally:
+            with self.connect() as connection:
+                connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
     def make_database(self) -> str:
         """A fresh database; its name."""
         name = f"test_{os.getpid()}_{next(_numbers)}"
@@ -170,62 +181,57 @@ class Proxy:
         self.cut = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
 
     def close(self) -> None:
-        """Listen no more."""
+        """Listen no more, once all clients have gone."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
         self._listener.close()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                try:
-                    server = socket.create_connection(("127.0.0.1", self._target))
-                except OSError:
-                    client.close()
-                    continue
-                pair = (client, server)
-                for run in (self._from_client, self._from_server):
-                    threading.Thread(target=_closing(run, *pair), args=pair, daemon=True).start()
+                thread = threading.Thread(target=self._serve, args=(client,))
+                self._threads.append(thread)
+                thread.start()
 
-    def _from_client(self, client: socket.socket, server: socket.socket) -> None:
-        sent = 0
-        while data := client.recv(1 << 16):
-            time.sleep(self.delay_s)
-            if self.cuts > 0 and self.cut_after is not None and sent + len(data) > self.cut_after:
-                server.sendall(data[: self.cut_after - sent])
-                self._count_cut()
-                return
-            if self.cuts > 0 and self.on_commit == "before" and b"COMMIT\0" in data:
-                self._count_cut()
-                return
-            server.sendall(data)
-            sent += len(data)
-            self.seen += len(data)
+    def _serve(self, client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._target)) as server:
+            sent = 0
+            while True:
+                readable, _, _ = select.select([client, server], [], [])
+                if server in readable:
+                    answer = server.recv(1 << 16)
+                    if not answer or self._is_cut("after", answer):
+                        return
+                    client.sendall(answer)
+                if client in readable:
+                    data = client.recv(1 << 16)
+                    time.sleep(self.delay_s)
+                    if not data or self._is_cut("before", data) or self._is_cut_at(sent, data, server):
+                        return
+                    server.sendall(data)
+                    sent += len(data)
+                    self.seen += len(data)
 
-    def _count_cut(self) -> None:
+    def _is_cut(self, moment: str, data: bytes) -> bool:
+        """Whether it is the moment to cut: a COMMIT that is sent, or its tag in the answer."""
+        return self.on_commit == moment and b"COMMIT\0" in data and self._may_cut()
+
+    def _is_cut_at(self, sent: int, data: bytes, server: socket.socket) -> bool:
+        """Whether the byte is in this piece after which to cut; what is before it is passed on."""
+        if self.cut_after is None or sent + len(data) <= self.cut_after or not self._may_cut():
+            return False
+        server.sendall(data[: self.cut_after - sent])
+        return True
+
+    def _may_cut(self) -> bool:
+        if self.cuts <= 0:
+            return False
         self.cuts -= 1
         self.cut += 1
-
-    def _from_server(self, client: socket.socket, server: socket.socket) -> None:
-        while data := server.recv(1 << 16):
-            if self.on_commit == "after" and b"COMMIT\0" in data and self.cuts > 0:
-                self._count_cut()  # the answer's tag
-                return
-            client.sendall(data)
-
-
-def _closing(
-    run: Callable[[socket.socket, socket.socket], None], client: socket.socket, server: socket.socket
-) -> Callable[[socket.socket, socket.socket], None]:
-    def closing(*pair: socket.socket) -> None:
-        try:
-            with contextlib.suppress(OSError):
-                run(client, server)
-        finally:
-            for side in pair:
-                with contextlib.suppress(OSError):
-                    side.shutdown(socket.SHUT_RDWR)
-
-    return closing
+        return True
