@@ -163,8 +163,8 @@ class Proxy:
 
     Attributes:
         cut_after: after how many bytes of a client its connection is cut; None: never.
-        on_commit: "before": a COMMIT is not passed on, and the connection is cut; "after": it is passed on, and its
-            answer is not.
+        on_commit: "before": every third COMMIT is not passed on, and the connection is cut; "after": it is passed on,
+            and its answer is not.
         cuts: how many connections it may still cut.
         delay_s: how long each piece of a client waits, in seconds.
         seen: how many bytes the clients of all connections sent.
@@ -179,6 +179,7 @@ class Proxy:
         self.delay_s = 0.0
         self.seen = 0
         self.cut = 0
+        self._commits = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._threads = [threading.Thread(target=self._accept)]
@@ -220,7 +221,10 @@ class Proxy:
 
     def _is_cut(self, moment: str, data: bytes) -> bool:
         """Whether it is the moment to cut: a COMMIT that is sent, or its tag in the answer."""
-        return self.on_commit == moment and b"COMMIT\0" in data and self._may_cut()
+        if self.on_commit != moment or b"COMMIT\0" not in data:
+            return False
+        self._commits += 1
+        return self._commits % 3 == 1 and self._may_cut()
 
     def _is_cut_at(self, sent: int, data: bytes, server: socket.socket) -> bool:
         """Whether the byte is in this piece after which to cut; what is before it is passed on."""

@@ -9,23 +9,29 @@ import datetime
 import decimal
 import json
 import os
+import queue
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import traceback
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
-from helpers import NOON, Reading, command, python, sql
+from helpers import NOON, Reading, command, python, shard_path, sql
 
 import edgeshard
 from edgeshard import database, errors, master, receipts
 from edgeshard.ranges import Range
+from edgeshard.upstream import plan, postgres, watch
+from edgeshard.upstream.chunk import Sender
+from edgeshard.upstream.push import Pusher
+from edgeshard.upstream.report import PushReport
 
 pytest.importorskip("psycopg")
 
@@ -255,33 +261,55 @@ def test_two_devices_with_the_same_agents_push_at_once(tmp_path: Path, pg: str, 
 @WAYS
 def test_a_stream_that_comes_by_two_routes_at_once_arrives_once(tmp_path: Path, pg: str, inserts: bool) -> None:
     device, hub = edgeshard.Store(tmp_path / "device"), edgeshard.Store(tmp_path / "hub")
-    for first in range(0, 2_000, 100):
-        fill(device, "a", first, 100)
-        if first == 1_500:
-            hub.merge([device.master_path])
+    with device.shard("a") as shard:
+        for first in range(0, 2_000, 100):
+            shard.write_many({"n": n} for n in range(first, first + 100))
+            if first == 1_500:
+                device.merge()
+                hub.merge([device.master_path])
+    device.merge()
     together([lambda store=store: store.push(pg, inserts=inserts, batch=100) for store in (device, hub) * 2])
     assert list(range(2_000)) == numbers(pg)
     assert addresses(device, "agent_data") == addresses_there(pg, "agent_data")
 
 
-def together(pushes: list[Any]) -> None:
-    """Run pushes in threads that begin at the same moment; each must succeed."""
-    barrier = threading.Barrier(len(pushes))
-    failed: list[BaseException] = []
+class Pushing(threading.Thread):
+    """A push of its own thread, from when it is started; its error is raised by `finish`."""
 
-    def run(push: Any) -> None:
-        barrier.wait()
+    def __init__(self, push: Callable[[], Any]) -> None:
+        super().__init__()
+        self._push = push
+        self._failed: BaseException | None = None
+
+    def run(self) -> None:
         try:
-            push()
+            self._push()
         except BaseException as error:
-            failed.append(error)
+            self._failed = error
 
-    threads = [threading.Thread(target=run, args=(push,)) for push in pushes]
+    def finish(self) -> None:
+        self.join()
+        if self._failed is not None:
+            raise self._failed
+
+
+def together(pushes: list[Callable[[], Any]]) -> None:
+    """Run pushes at the same time; each must succeed."""
+    barrier = threading.Barrier(len(pushes))
+    threads = [Pushing(lambda push=push: (barrier.wait(), push())) for push in pushes]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [] == failed
+    for thread in threads:
+        thread.finish()
+
+
+def wait_until_locked_out(dsn: str, pushing: threading.Thread) -> None:
+    """Wait until the push waits for another one's lock."""
+    waiting = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+    while fetch(dsn, waiting) == [(0,)]:
+        assert pushing.is_alive()
 
 
 def test_a_push_waits_for_another_that_has_locked_the_stream(store: edgeshard.Store, pg: str) -> None:
@@ -295,27 +323,69 @@ def test_a_push_waits_for_another_that_has_locked_the_stream(store: edgeshard.St
         for n in range(15, 20):
             shard.write({"n": n})
         store.merge()
-    with psycopg.connect(pg) as other:
-        other.execute("select * from edgeshard_streams for update")
-        pushing = threading.Thread(target=store.push, args=(pg,))
-        pushing.start()
-        waiting = (
-            "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
-        )
-        while fetch(pg, waiting) == [(0,)]:
-            assert pushing.is_alive()
-        ((stream, first, last),) = other.execute("select * from edgeshard_ranges").fetchall()
-        assert (1, 10) == (first, last)
-        # as if the other one had pushed the first five of them
-        other.execute("update edgeshard_ranges set last = 15")
-        other.execute(
-            "insert into agent_data(_stream, _seq, data) select %s, n, jsonb_build_object('n', n - 1) "
-            "from generate_series(11, 15) n", (stream,),
-        )  # fmt: skip
-        other.commit()
-    pushing.join()
+    pushing = Pushing(lambda: store.push(pg))
+    try:
+        with psycopg.connect(pg) as other:
+            other.execute("select * from edgeshard_streams for update")
+            pushing.start()
+            wait_until_locked_out(pg, pushing)
+            # it keeps neither a lock nor a snapshot of the master meanwhile: (not busy, nothing in the log)
+            fill(store, "b", 100, 1)
+            assert [[0, 0, 0]] == sql(store.master_path, "pragma wal_checkpoint(truncate)")
+            ((stream, first, last),) = other.execute("select * from edgeshard_ranges").fetchall()
+            assert (1, 10) == (first, last)
+            # as if the other one had pushed the first five of them
+            other.execute("update edgeshard_ranges set last = 15")
+            other.execute(
+                "insert into agent_data(_stream, _seq, data) select %s, n, jsonb_build_object('n', n - 1) "
+                "from generate_series(11, 15) n", (stream,),
+            )  # fmt: skip
+            other.commit()
+    finally:
+        pushing.join()
+    pushing.finish()
     assert list(range(20)) == numbers(pg)
     assert [[Range(1, 20)]] == list(ranges_there(pg).values())
+    assert 1 == store.push(pg).rows
+
+
+@WAYS
+def test_a_server_that_reads_from_one_snapshot_a_transaction_gets_each_row_once(
+    tmp_path: Path, pg: str, inserts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "_BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ")  # as YugabyteDB does by default
+    device, hub = edgeshard.Store(tmp_path / "device"), edgeshard.Store(tmp_path / "hub")
+    with device.shard("a") as shard:
+        shard.write({"n": 0})
+        device.merge()
+        device.push(pg)  # so that the stream is known there
+        for n in range(1, 401):
+            shard.write({"n": n})
+    device.merge()
+    hub.merge([device.master_path])
+    first, second = (Pushing(lambda store=store: store.push(pg, inserts=inserts, batch=20)) for store in (device, hub))
+    has_locked, may_go_on = threading.Event(), threading.Event()
+
+    def send_rows(self: Sender, *arguments: Any) -> dict[str, int]:
+        if not has_locked.is_set():
+            has_locked.set()
+            assert may_go_on.wait(60)
+        return real(self, *arguments)
+
+    real = Sender._send_rows
+    monkeypatch.setattr(Sender, "_send_rows", send_rows)
+    first.start()
+    has_locked.wait()
+    second.start()
+    try:
+        wait_until_locked_out(pg, second)
+    finally:
+        may_go_on.set()
+        first.join()
+        second.join()
+    first.finish()
+    second.finish()
+    assert list(range(401)) == numbers(pg)
 
 
 def test_a_row_that_the_ranges_do_not_name_is_loud(store: edgeshard.Store, pg: str) -> None:
@@ -347,6 +417,24 @@ def test_a_store_that_lost_its_master_goes_on_without_doubling(store: edgeshard.
     assert [[Range(1, 200)]] == list(ranges_there(pg).values())
 
 
+def test_rows_of_a_lost_master_that_come_back_from_a_copy_are_not_pushed_again(
+    store: edgeshard.Store, pg: str, tmp_path: Path
+) -> None:
+    with store.shard("a") as shard:
+        shard.write_many({"n": n} for n in range(100))
+    copy = tmp_path / "copy.db"
+    shutil.copy(shard_path(store, "a"), copy)  # its handle is closed, so that nothing is in its log
+    store.merge()
+    store.push(pg)
+    for file in store.root.glob("master.db*"):
+        file.unlink()
+    fill(store, "a", 100, 50)
+    store.merge([copy])
+    assert (150, 50, 0) == (store.verify().rows, store.push(pg).rows, store.push(pg).rows)
+    assert list(range(150)) == numbers(pg)
+    assert ranges_there(pg) == receipt(store)
+
+
 def test_the_ranges_of_a_database_are_what_a_store_says_of_itself(store: edgeshard.Store, pg: str) -> None:
     before = command("ranges", pg)
     assert (78, True) == (before.returncode, "nobody pushed into this database yet" in before.stderr)
@@ -374,6 +462,31 @@ def test_a_value_that_postgresql_cannot_hold_stays_behind_and_all_others_go(
     assert receipt(store) == ranges_there(pg)
     fill(store, "a", 5, 3)
     assert 3 == store.push(pg, inserts=inserts).rows
+
+
+def test_numbers_of_json_that_no_column_of_numbers_holds_arrive_as_they_are(store: edgeshard.Store, pg: str) -> None:
+    held = {"big": 2**70, "small": -(10**40), "fine": 1.000000000000001e-9, "half": 0.5}
+    write(store, "a", held)
+    assert store.push(pg).complete
+    assert [(str(2**70), str(-(10**40)), "0.000000001000000000000001", "0.5")] == fetch(
+        pg, "select data ->> 'big', data ->> 'small', data ->> 'fine', data ->> 'half' from agent_data"
+    )
+
+
+def test_an_agent_whose_name_no_postgresql_holds_stays_behind_whatever_else_does(
+    store: edgeshard.Store, pg: str
+) -> None:
+    write(store, "a", {"n": 0, "text": "\0"}, {"n": 1})
+    pusher = Pusher(store.master_path, postgres.address(pg))
+    pusher.run()
+    fill(store, "b", 2, 1)
+    sql(store.master_path, "update edgeshard_streams set agent_id = 'b' || char(0) where agent_id = 'b'")
+    report = pusher.run()
+    pusher.close()
+    assert [("a", 1, 1, "data"), ("b\0", 1, 4294967295, "agent_id")] == [
+        (item.agent, item.first, item.last, item.column) for item in report.held_back
+    ]
+    assert [1] == numbers(pg)
 
 
 @WAYS
@@ -570,8 +683,8 @@ def test_an_answer_to_commit_that_never_comes_loses_and_doubles_nothing(
     name = pg_server.make_database()
     fill(store, "a", 0, 100)
     write(store, "a", *({"n": n} for n in range(100, 130)))
-    proxy.on_commit, proxy.cuts = moment, 4  # of tables, and of rows
-    report = store.push(pg_server.dsn(name, port=proxy.port), inserts=inserts, batch=10)
+    proxy.on_commit, proxy.cuts = moment, 4  # of the table, and of rows
+    report = store.push(pg_server.dsn(name, port=proxy.port), inserts=inserts, batch=3)
     assert (4, list(range(130)), True) == (proxy.cut, numbers(pg_server.dsn(name)), report.complete)
     assert receipt(store) == ranges_there(pg_server.dsn(name))
 
@@ -644,7 +757,7 @@ def test_each_failure_has_its_exit_code_and_shows_no_password(store: edgeshard.S
         "a / in it": (f"postgresql://u:{PASSWORD}/x@h:80", 78, "%2F"),
         "a / in it, after digits": (f"postgresql://u:12/{PASSWORD}@h/d", 78, "%2F"),
         "no such option": (f"postgresql://u:{PASSWORD}@h/d?pasword={PASSWORD}", 78, "no DSN that libpq can read"),
-        "a query's password": (f"postgresql://h:1/d?user=u&password={PASSWORD}", 69, "u@h:1/d"),
+        "a query's password": (f"postgresql://127.0.0.1:1/d?user=u&password={PASSWORD}", 69, "u@127.0.0.1:1/d"),
         "another schema": (locked(pg_server) + "?options=-csearch_path%3Dnowhere", 78, "3F000"),
     }
     for case, (dsn, code, said) in cases.items():
@@ -672,8 +785,6 @@ def test_a_database_that_only_reads_is_unavailable(store: edgeshard.Store, pg_se
 
 def test_a_disk_that_is_full_is_unavailable(store: edgeshard.Store, pg_server: PgServer, small_disk: Path) -> None:
     if os.geteuid() == 0:
-        import shutil
-
         shutil.chown(small_disk, "nobody")
     for folder in small_disk.parents:
         if folder.stat().st_uid == os.geteuid() and str(folder).count("/") > 1:
@@ -839,6 +950,73 @@ def test_a_watch_goes_on_once_the_server_is_back(store: edgeshard.Store, pg_serv
     process.terminate()
     _, said = process.communicate(timeout=60)
     assert (0, True, list(range(20))) == (process.returncode, "works again" in said, numbers(pg_server.dsn(name)))
+
+
+def test_a_table_that_somebody_dropped_is_made_again_by_the_next_run(store: edgeshard.Store, pg: str) -> None:
+    pusher = Pusher(store.master_path, postgres.address(pg))
+    fill(store, "a", 0, 10)
+    pusher.run()
+    do(pg, "drop table agent_data")
+    fill(store, "a", 10, 10)
+    with pytest.raises(errors.UpstreamError, match="42P01"):
+        pusher.run()
+    assert (10, list(range(10, 20))) == (pusher.run().rows, numbers(pg))
+    pusher.close()
+
+
+def test_a_server_that_is_away_does_not_make_the_master_forget_what_it_holds(
+    store: edgeshard.Store, pg_server: PgServer, proxy: Proxy
+) -> None:
+    with pg_server.database() as name:
+        pusher = Pusher(store.master_path, postgres.address(pg_server.dsn(name, port=proxy.port)))
+        fill(store, "a", 0, 10)
+        pusher.run()
+        before = receipt(store)
+        fill(store, "a", 10, 10)
+        for at in (0, 50, 400):  # as it connects, and as it asks what is there
+            proxy.cut_after, proxy.cuts = at, 99
+            pusher.close()
+            with pytest.raises(errors.UpstreamUnavailableError):
+                pusher.run()
+            assert [[Range(1, 10)]] == list(before.values()) == list(receipt(store).values())
+        proxy.cuts = 0
+        assert 10 == pusher.run().rows
+        pusher.close()
+        assert ranges_there(pg_server.dsn(name)) == receipt(store)
+
+
+def test_a_watch_without_news_gives_its_connection_back(
+    store: edgeshard.Store, pg: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "IDLE_S", 0.0)
+    fill(store, "a", 0, 10)
+    pushed: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    class Heard(watch.Listener):
+        def pushed(self, report: PushReport) -> None:
+            pushed.put(report.rows)
+
+    watching = watch.Watch(store.master_path, pg, interval_s=0.01, listener=Heard())
+    thread = threading.Thread(target=watching.run)
+    thread.start()
+    there = (
+        "select count(*) from pg_stat_activity where datname = current_database() and application_name = 'edgeshard'"
+    )
+    try:
+        assert 10 == pushed.get(timeout=60)
+        while fetch(pg, there) != [(0,)]:
+            assert thread.is_alive()
+        fill(store, "a", 10, 5)
+        assert 5 == pushed.get(timeout=60)
+    finally:
+        watching.stop()
+        thread.join()
+
+
+def test_waits_after_failures_get_longer_and_differ_between_devices() -> None:
+    longest = [plan.back_off_s(failures, 1.0) for failures in range(1, 10)]
+    assert [1, 2, 4, 8, 16, 32, 60, 60, 60] == longest
+    assert [wait_s / 2 for wait_s in longest] == [plan.back_off_s(failures, 0.0) for failures in range(1, 10)]
 
 
 def test_a_watch_that_can_never_work_ends_at_once(store: edgeshard.Store, pg_server: PgServer) -> None:
