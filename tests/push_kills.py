@@ -1,10 +1,11 @@
 """Real pushers and a real PostgreSQL server, really killed in the middle of their work; every row is accounted for.
 
-    python tests/push_kills.py --kills 300 --seed 1 [--inserts]
+    python tests/push_kills.py --kills 300 --seed 1
 
-A writer's rows are merged between the kills. Two pushers push the same master at the same time; now and then one of
-them, or the server with all of its processes, gets SIGKILL at a random moment. At the end each row of the master is in
-PostgreSQL once, its ranges name exactly these rows, and the master's receipt names no row that is not there.
+A writer's rows are merged between the kills. Two pushers push the same master at the same time, by COPY or by INSERT;
+one of them gets SIGKILL at a random moment, or, each fourth time, the server with all of its processes. After each kill
+the master's receipt names no row that is not there. At the end each row of the master is in PostgreSQL once, and the
+ranges there name exactly these rows.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Tally:
     pushers_killed: int = 0
     servers_killed: int = 0
     mid_push: int = 0
+    by_insert: int = 0
 
 
 def start(store: edgeshard.Store, dsn: str, batch: int, *, inserts: bool) -> subprocess.Popen[bytes]:
@@ -91,8 +93,15 @@ def check_receipt(store: edgeshard.Store, dsn: str) -> None:
         assert not subtract(ranges, there.get(stream_id, [])), "a receipt of rows that are not there"
 
 
-def play(server: PgServer, kills: int, seed: int, *, inserts: bool) -> Tally:
-    """Kill so often, and account for every row."""
+def play(server: PgServer, kills: int, seed: int, *, inserts: bool | None = None) -> Tally:
+    """Kill so often, and account for every row.
+
+    Args:
+        server: the server.
+        kills: how often.
+        seed: of what is random.
+        inserts: whether to push by INSERT alone; None: now and then.
+    """
     rng, tally = random.Random(seed), Tally()
     dsn = server.dsn(server.make_database())
     with tempfile.TemporaryDirectory(prefix="edgeshard-push-kills-") as folder:
@@ -102,8 +111,10 @@ def play(server: PgServer, kills: int, seed: int, *, inserts: bool) -> Tally:
             count = rng.randrange(500, 3_000)
             write(store, rng, written, count)
             written += count
-            pushers = [start(store, dsn, rng.choice([100, 500]), inserts=inserts) for _ in range(2)]
-            time.sleep(rng.uniform(0.1, 0.9))
+            way = rng.choice([True, False]) if inserts is None else inserts
+            tally.by_insert += way
+            pushers = [start(store, dsn, rng.choice([100, 500]), inserts=way) for _ in range(2)]
+            time.sleep(rng.uniform(0.15, 0.7))
             tally.mid_push += any(pusher.poll() is None for pusher in pushers)
             if kill % 4 == 3:
                 server.kill()
@@ -115,7 +126,7 @@ def play(server: PgServer, kills: int, seed: int, *, inserts: bool) -> Tally:
             for pusher in pushers:
                 pusher.wait()
             check_receipt(store, dsn)
-        assert store.push(dsn, inserts=inserts).complete
+        assert store.push(dsn).complete
         tally.rows = check(store, dsn)
         assert written == tally.rows
     return tally
@@ -126,15 +137,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Kill pushers and the server, and account for every row.")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--inserts", action="store_true", help="push by INSERT alone")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edgeshard-pg-") as folder:
         Path(folder).chmod(0o711)
         server = PgServer(Path(folder))
         try:
-            print(play(server, options.kills, options.seed, inserts=options.inserts))
+            print(play(server, options.kills, options.seed))
         finally:
-            server.stop()
+            server.kill()
 
 
 if __name__ == "__main__":

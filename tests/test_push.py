@@ -18,6 +18,7 @@ import threading
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -252,7 +253,7 @@ def test_two_devices_with_the_same_agents_push_at_once(tmp_path: Path, pg: str, 
         for agent in ("a", "b"):
             fill(store, agent, 1_000 * k, 300)
             write(store, agent, *(Reading(agent, n, NOON) for n in range(20)))
-    together([lambda store=store: store.push(pg, inserts=inserts, batch=50) for store in stores])
+    together([partial(store.push, pg, inserts=inserts, batch=50) for store in stores])
     assert sorted([*range(300), *range(300), *range(1_000, 1_300), *range(1_000, 1_300)]) == numbers(pg)
     assert [(80,)] == fetch(pg, "select count(*) from reading")
     assert sorted(addresses(stores[0], "reading") + addresses(stores[1], "reading")) == addresses_there(pg, "reading")
@@ -268,21 +269,24 @@ def test_a_stream_that_comes_by_two_routes_at_once_arrives_once(tmp_path: Path, 
                 device.merge()
                 hub.merge([device.master_path])
     device.merge()
-    together([lambda store=store: store.push(pg, inserts=inserts, batch=100) for store in (device, hub) * 2])
+    together([partial(store.push, pg, inserts=inserts, batch=100) for store in (device, hub) * 2])
     assert list(range(2_000)) == numbers(pg)
     assert addresses(device, "agent_data") == addresses_there(pg, "agent_data")
 
 
 class Pushing(threading.Thread):
-    """A push of its own thread, from when it is started; its error is raised by `finish`."""
+    """A push of its own thread, from when all of them are started; its error is raised by `finish`."""
 
-    def __init__(self, push: Callable[[], Any]) -> None:
+    def __init__(self, push: Callable[[], Any], barrier: threading.Barrier | None = None) -> None:
         super().__init__()
         self._push = push
+        self._barrier = barrier
         self._failed: BaseException | None = None
 
     def run(self) -> None:
         try:
+            if self._barrier is not None:
+                self._barrier.wait()
             self._push()
         except BaseException as error:
             self._failed = error
@@ -296,7 +300,7 @@ class Pushing(threading.Thread):
 def together(pushes: list[Callable[[], Any]]) -> None:
     """Run pushes at the same time; each must succeed."""
     barrier = threading.Barrier(len(pushes))
-    threads = [Pushing(lambda push=push: (barrier.wait(), push())) for push in pushes]
+    threads = [Pushing(push, barrier) for push in pushes]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -323,7 +327,7 @@ def test_a_push_waits_for_another_that_has_locked_the_stream(store: edgeshard.St
         for n in range(15, 20):
             shard.write({"n": n})
         store.merge()
-    pushing = Pushing(lambda: store.push(pg))
+    pushing = Pushing(partial(store.push, pg))
     try:
         with psycopg.connect(pg) as other:
             other.execute("select * from edgeshard_streams for update")
@@ -363,7 +367,7 @@ def test_a_server_that_reads_from_one_snapshot_a_transaction_gets_each_row_once(
             shard.write({"n": n})
     device.merge()
     hub.merge([device.master_path])
-    first, second = (Pushing(lambda store=store: store.push(pg, inserts=inserts, batch=20)) for store in (device, hub))
+    first, second = (Pushing(partial(store.push, pg, inserts=inserts, batch=20)) for store in (device, hub))
     has_locked, may_go_on = threading.Event(), threading.Event()
 
     def send_rows(self: Sender, *arguments: Any) -> dict[str, int]:

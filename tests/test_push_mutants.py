@@ -13,6 +13,7 @@ pytest.importorskip("psycopg")
 import test_push as tests
 
 from edgeshard import database
+from edgeshard.errors import EdgeshardError
 from edgeshard.ranges import Range
 from edgeshard.upstream import chunk, held_back, plan, postgres, push, remote
 from edgeshard.upstream.chunk import Sender, Sent
@@ -226,7 +227,7 @@ def test_each_mutant_is_found_by_its_test(mutant: str, request: pytest.FixtureRe
     replaced, test, arguments = MUTANTS[mutant]
     names = test.__code__.co_varnames[: test.__code__.co_argcount]
     given = {name: request.getfixturevalue(name) for name in names if name not in arguments}
-    with pytest.raises((AssertionError, tests.errors.EdgeshardError)):
+    with pytest.raises((AssertionError, EdgeshardError)):
         for owner, name, replacement in replaced:
             given_back = mock.patch.object(owner, name, replacement)
             given_back.start()
