@@ -27,7 +27,7 @@ import pytest
 from helpers import NOON, Reading, command, python, shard_path, sql
 
 import edgeshard
-from edgeshard import database, errors, master, receipts
+from edgeshard import database, errors, exits, master, receipts
 from edgeshard.ranges import Range
 from edgeshard.upstream import plan, postgres, watch
 from edgeshard.upstream.chunk import Sender
@@ -36,6 +36,7 @@ from edgeshard.upstream.report import PushReport
 
 pytest.importorskip("psycopg")
 
+import bench_push
 import push_kills
 from postgres import LOCKED, PASSWORD, PgServer, Proxy, do, fetch, free_port
 
@@ -509,12 +510,19 @@ def test_a_transaction_with_a_row_that_cannot_go_stays_behind_whole(
 def test_a_row_that_only_the_server_refuses_is_found(store: edgeshard.Store, pg: str, inserts: bool) -> None:
     fill(store, "a", 0, 300)
     store.push(pg, inserts=inserts)
-    do(pg, "alter table agent_data add check ((data ->> 'n')::int <> 437)")
+    do(
+        pg,
+        "alter table agent_data add check ((data ->> 'n')::int <> 437)",
+        "create function refuse() returns trigger language plpgsql as $$ begin raise 'not this one'; end $$",
+        "create trigger refusing before insert on agent_data for each row when ((new.data ->> 'n')::int = 351) "
+        "execute function refuse()",
+    )
     write(store, "a", *({"n": n} for n in range(300, 500)))
     report = store.push(pg, inserts=inserts)
-    assert [*range(437), *range(438, 500)] == numbers(pg)
-    (held,) = report.held_back
-    assert ("agent_data", 137 + 1, True) == (held.table, held.seq, "check constraint" in held.reason)
+    assert [*range(351), *range(352, 437), *range(438, 500)] == numbers(pg)
+    reasons = {(held.table, held.seq): held.reason for held in report.held_back}
+    assert [("agent_data", 351 - 300 + 1), ("agent_data", 437 - 300 + 1)] == list(reasons)
+    assert all(said in reason for said, reason in zip(("not this one", "check"), reasons.values(), strict=True))
 
 
 @WAYS
@@ -609,6 +617,18 @@ def test_a_table_that_does_not_fit_holds_back_the_streams_that_need_it(
     assert (3, True) == (printed.returncode, said in printed.stderr)
     do(pg, f"drop {'view' if 'view' in made else 'table'} reading")
     assert (2, True) == (store.push(pg).rows, store.push(pg).complete)
+
+
+def test_devices_whose_records_contradict_each_other_get_what_fits(tmp_path: Path, pg: str) -> None:
+    first, second = edgeshard.Store(tmp_path / "first"), edgeshard.Store(tmp_path / "second")
+    write(first, "a", Reading("s", 1.5, NOON))
+    write(second, "b", TextReading("warm"))
+    fill(second, "c", 0, 5)
+    assert first.push(pg).complete
+    report = second.push(pg)
+    (held,) = report.held_back
+    assert ("b", "reading", 5, 1) == (held.agent, held.table, report.rows, report.remaining)
+    assert "column celsius is double precision in PostgreSQL, and text here" in held.reason
 
 
 def test_names_that_postgresql_cannot_have_hold_back_their_streams(store: edgeshard.Store, pg: str) -> None:
@@ -724,6 +744,13 @@ def test_every_row_is_there_once_after_kills_of_the_pusher_and_of_the_server(
     assert 4 == tally.pushers_killed + tally.servers_killed
 
 
+@WAYS
+@pytest.mark.parametrize("kind", bench_push.KINDS)
+def test_a_large_push_brings_each_row_once(tmp_path: Path, pg: str, kind: str, inserts: bool) -> None:
+    store = bench_push.prepare(tmp_path / "data", kind, 50_000)
+    assert bench_push.push(store, pg, kind, 50_000, inserts=inserts) > 0
+
+
 # -- failures, each with its error, and no secret in any output -------------------------------------------------------
 
 
@@ -817,6 +844,34 @@ def test_a_disk_that_is_full_is_unavailable(store: edgeshard.Store, pg_server: P
         do(pg_server.dsn(), f"drop database {name} with (force)", f"drop tablespace small_{name}")
 
 
+@WAYS
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [("53100", 69), ("53200", 69), ("57014", 69), ("58030", 69), ("42501", 77), ("0A000", 78), ("XX000", 1)],
+)
+def test_a_state_of_the_server_in_mid_push_has_its_exit_code_and_the_next_push_goes_on(
+    store: edgeshard.Store, pg: str, state: str, code: int, inserts: bool
+) -> None:
+    fill(store, "a", 0, 10)
+    write(store, "a", *({"n": n} for n in range(10, 20)))
+    do(
+        pg,
+        "create table agent_data(_stream uuid not null, _seq bigint not null, agent_id text, data jsonb, "
+        "timestamp double precision, primary key (_stream, _seq))",
+        "create function refuse() returns trigger language plpgsql as "
+        f"$$ begin raise 'as if' using errcode = '{state}'; end $$",
+        "create trigger refusing before insert on agent_data for each row when ((new.data ->> 'n')::int > 14) "
+        "execute function refuse()",
+    )
+    with pytest.raises(errors.UpstreamError, match=state) as raised:
+        store.push(pg, batch=10, inserts=inserts)
+    assert (code, list(range(10))) == (exits.exit_code(raised.value), numbers(pg))
+    assert receipt(store) == ranges_there(pg)
+    do(pg, "drop trigger refusing on agent_data")
+    assert 10 == store.push(pg, inserts=inserts).rows
+    assert list(range(20)) == numbers(pg)
+
+
 def test_a_database_of_a_later_edgeshard_is_refused(store: edgeshard.Store, pg: str) -> None:
     fill(store, "a", 0, 10)
     store.push(pg)
@@ -846,6 +901,24 @@ def test_credentials_come_from_the_environment_and_files(
         fill(store, "a", n, 1)
         code, printed = run_push_ok(store, dsn, environment)
         assert (0, True) == (code, "pushed 1 rows" in printed), printed
+
+
+def test_a_user_who_may_make_nothing_pushes_into_tables_that_are_there(
+    store: edgeshard.Store, pg_server: PgServer
+) -> None:
+    with pg_server.database() as name:
+        fill(store, "a", 0, 10)
+        write(store, "b", Reading("s", 1.5, NOON))
+        store.push(pg_server.dsn(name))
+        do(
+            pg_server.dsn(name),
+            "revoke create on schema public from public",
+            f"grant select, insert, update, delete on all tables in schema public to {LOCKED}",
+        )
+        fill(store, "a", 10, 10)
+        write(store, "b", Reading("s", 2.5, NOON))
+        assert 11 == store.push(locked(pg_server, database=name)).rows
+        assert list(range(20)) == numbers(pg_server.dsn(name))
 
 
 def run_push_ok(store: edgeshard.Store, dsn: str, environment: dict[str, str]) -> tuple[int, str]:
