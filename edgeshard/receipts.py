@@ -29,11 +29,11 @@ import attrs
 from edgeshard import database, master
 from edgeshard.database import Connection
 from edgeshard.errors import ConfigurationError
-from edgeshard.holdings import KIND, Holdings
+from edgeshard.holdings import KINDS, Holdings
 from edgeshard.ranges import Range, intersect, size, subtract, union
 
 #: The kinds of peers.
-EDGESHARD, POSTGRESQL = KIND, "postgresql"
+EDGESHARD, POSTGRESQL = KINDS
 
 #: What is done with a receipt.
 NEXT, PUT_BACK, OLDER, DOUBTFUL = "next", "put back", "older", "doubtful"
@@ -169,11 +169,11 @@ def judge(known: Peer, said: Holdings) -> str:
 def _note_as_judged(connection: Connection, said: Holdings, doubted: Peer | None) -> int:
     if doubted is None:
         held, gone, at = said.held, said.gone, said.at
-        return note(connection, said.database_id, KIND, held, gone=gone, said_at=at, generation=said.generation)
+        return note(connection, said.database_id, said.kind, held, gone=gone, said_at=at, generation=said.generation)
     held = _in_both(said.held, held_by(connection, said.database_id))
     ever = _in_both(said.streams, ever_held_by(connection, said.database_id))
     at = doubted.said_at
-    return note(connection, said.database_id, KIND, held, gone=ever, said_at=at, generation=said.generation)
+    return note(connection, said.database_id, said.kind, held, gone=ever, said_at=at, generation=said.generation)
 
 
 def _in_both(

@@ -105,6 +105,18 @@ def test_pattern_library_prints_the_results_of_each_pattern_as_sqlite_counts_the
     ]
 
 
+def test_pattern_library_ends_in_postgresql_where_it_is_told_to(tmp_path: Path, pg: str) -> None:
+    import psycopg
+
+    for runs in (1, 2):
+        printed = run(tmp_path, *PATTERNS, "--postgres", pg)
+        assert [180, 180] == [figure(printed, "acknowledged"), figure(printed, "in PostgreSQL")]
+        with psycopg.connect(pg) as connection:
+            by_agent = "SELECT agent, count(*) FROM pattern_result GROUP BY 1 ORDER BY 1"
+            found = connection.execute(by_agent).fetchall()
+        assert [(f"agent-{number:03}", 60 * runs) for number in range(3)] == found
+
+
 def test_pattern_library_reports_how_long_a_look_up_takes(tmp_path: Path) -> None:
     printed = run(tmp_path, *PATTERNS)
     found = re.search(r"look-up, p50 and p99: ([\d.]+) and ([\d.]+) microseconds", printed)

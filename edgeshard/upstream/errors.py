@@ -44,8 +44,8 @@ _MEANING: Final[dict[str, tuple[type[UpstreamError], str]]] = {
 _AGAIN: Final = ("40", "55P03")
 #: After these the connection is gone, or of no use.
 _LOST: Final = ("08", "57P", "25P03")
-#: A row that cannot be stored, whoever sends it: data exceptions, constraints of the user's, limits of the server.
-_OF_A_ROW: Final = ("22", "23", "54", "42804")
+#: A row that cannot be stored, whoever sends it: data exceptions, constraints and triggers of the user's, limits.
+_OF_A_ROW: Final = ("22", "23", "54", "42804", "09", "P0001")
 #: ... but not this one: the ranges say that the row is not there.
 _UNIQUE: Final = "23505"
 #: Somebody else made the same table, column or index at the same moment.

@@ -126,6 +126,11 @@ class Local:
         after, limit = run.first - 1, _FIRST_ROWS
         while True:
             found = self._portion(table, after, run.last, limit)
+            if found is None:
+                if limit == 1:
+                    raise NotTextError(self._next(table, after))
+                limit //= 2
+                continue
             if not found:
                 return
             portion: list[Row] = [row[1:] for row in found]
@@ -137,7 +142,8 @@ class Local:
             taken = len(packed) if isinstance(packed, bytes) else _PORTION_BYTES // 4
             limit = max(1, min(_ROWS_MAX, 4 * limit, limit * _PORTION_BYTES // max(1, taken)))
 
-    def _portion(self, table: Table, after: int, last: int, limit: int) -> list[tuple[Any, ...]]:
+    def _portion(self, table: Table, after: int, last: int, limit: int) -> list[tuple[Any, ...]] | None:
+        """So many rows; None: a text among them is none."""
         names = "".join(f", {quote(column)}" for column, _ in table.columns)
         sql = (
             f"SELECT _id, _stream, _seq{names} FROM {quote(table.name)} WHERE _id > ? AND _id <= ? ORDER BY _id LIMIT ?"
@@ -145,13 +151,12 @@ class Local:
         with master.explained("push", self.path):
             try:
                 return database.fetch(self._connection, sql, (after, last, limit))
-            except UnicodeDecodeError as error:
-                if limit > 1:
-                    return self._portion(table, after, last, limit // 2)
-                (found,) = database.fetch(
-                    self._connection, f"SELECT min(_id) FROM {quote(table.name)} WHERE _id > ?", (after,)
-                )
-                raise NotTextError(found[0]) from error
+            except UnicodeDecodeError:
+                return None
+
+    def _next(self, table: Table, after: int) -> int:
+        ((found,),) = self._fetch(f"SELECT min(_id) FROM {quote(table.name)} WHERE _id > ?", (after,))
+        return int(found)
 
     def _fetch(self, sql: str, bindings: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         with master.explained("push", self.path):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from edgeshard import scan
+from edgeshard import receipts, scan
 from edgeshard.errors import ConfigurationError, SchemaConflictError
 from edgeshard.holdings import Holdings
 from edgeshard.upstream import held_back, plan, postgres, remote, schema
@@ -108,7 +108,7 @@ def ranges(dsn: str) -> Holdings:
             raise ConfigurationError("read ranges of", where.shown, "nobody pushed into this database yet")
         with server.transaction(reading=True):
             held = {stream: tuple(items) for stream, _, _, items in remote.all_streams(server) if items}
-        return Holdings(database_id, at, 0, held)
+        return Holdings(database_id, at, 0, held, kind=receipts.POSTGRESQL)
     except ServerError as error:
         raise where.explain("read ranges of", error) from error
     finally:

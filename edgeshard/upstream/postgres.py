@@ -34,14 +34,16 @@ _PATIENCE: Final = {
     "tcp_user_timeout": "60000",
     "application_name": "edgeshard",
 }
-#: The same for the server's end, which would keep our locks for as long: PostgreSQL's own settings.
-_SERVERS_PATIENCE: Final = (
-    "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3; "
-    "SET idle_in_transaction_session_timeout = '60s'"
-)
-#: on: whatever the server's default, a commit is durable there when it is acknowledged, and nobody sees it before.
-_BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = on"
+#: Whatever isolation a server gives instead, or on top, is enough: see `remote.lock_streams`.
+_BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 _BEGIN_READING: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+#: PostgreSQL's own settings, for a transaction alone: in a pool others get the connection afterwards. Whatever the
+#: server's default, a commit is durable there when it is acknowledged, and nobody sees it before. And the server's end
+#: is as patient as ours, since it would keep our locks for as long.
+_SETTINGS: Final = (
+    "; SET LOCAL synchronous_commit = on; SET LOCAL idle_in_transaction_session_timeout = '60s'"
+    "; SET LOCAL tcp_keepalives_idle = 30; SET LOCAL tcp_keepalives_interval = 10; SET LOCAL tcp_keepalives_count = 3"
+)
 #: The oldest PostgreSQL that is tried; YugabyteDB says that it is 11 or later.
 _VERSION_MIN: Final = 110_000
 #: Parameters that a statement can have.
@@ -49,6 +51,11 @@ _PARAMETERS_MAX: Final = 65_535
 #: Rows of one INSERT at most; more win nothing.
 _INSERT_ROWS: Final = 1_000
 
+#: A URL with an @ after its path began, and what a port can be.
+_ASTRAY: Final = re.compile(r"\w+://[^/?]*/[^?]*@")
+_PORTS: Final = re.compile(r"[0-9,]*")
+#: libpq's options that nobody may see.
+_SECRET: Final = re.compile("password|secret|scram_.*_key")
 #: How long finding out why a server refuses a connection may take, in seconds.
 _DIAGNOSIS_S: Final = 5.0
 #: Where libpq's trace shows the SQLSTATE with which a server refuses a connection.
@@ -128,11 +135,15 @@ def address(dsn: str) -> Address:
         cause = "this is no DSN that libpq can read; in a URL write special characters as %XX (@ is %40, / is %2F)"
         raise ConfigurationError("connect to PostgreSQL", "", cause) from None
     said = {**default, **given}
-    if "@" in said.get("host", ""):
-        cause = "there is an @ in the name of the host; in a password it is written %40"
+    if "@" in said.get("host", "") or _ASTRAY.match(dsn) or not _PORTS.fullmatch(said.get("port", "")):
+        # a part of the password was taken for something else, which would be shown
+        cause = (
+            "its port is no number, or there is an @ in its host or database; in a URL special characters of a "
+            "password are written as %XX (@ is %40, / is %2F)"
+        )
         raise ConfigurationError("connect to PostgreSQL", "", cause)
     added = {name: value for name, value in _PATIENCE.items() if name not in given and name not in _from_environment()}
-    secrets = {value for name, value in said.items() if "password" in name or name == "oauth_client_secret"}
+    secrets = {value for name, value in said.items() if _SECRET.search(name)}
     full = library().conninfo.make_conninfo(dsn, **added)
     return Address(full, _shown(said), tuple(sorted(filter(None, secrets), key=len, reverse=True)))
 
@@ -195,11 +206,6 @@ class Server:
         if self.is_postgresql and version < _VERSION_MIN:
             cause = f"it is PostgreSQL {version // 10_000}, and a push needs {_VERSION_MIN // 10_000} or later"
             raise UpstreamUnfitError("connect to PostgreSQL", self.where.shown, cause)
-        if self.is_postgresql:
-            try:
-                self.execute(_SERVERS_PATIENCE)
-            except ServerError as error:
-                raise self._explained(error) from None
 
     @property
     def is_postgresql(self) -> bool:
@@ -224,8 +230,13 @@ class Server:
             yield
         except self._psycopg.Error as error:
             said = error.diag.message_primary or str(error)
-            state = error.sqlstate if self.is_usable or error.sqlstate else None
-            raise ServerError(state, self.where.redacted(said)) from None
+            raise ServerError(self._state_of(error), self.where.redacted(said)) from None
+
+    def _state_of(self, error: psycopg.Error) -> str | None:
+        """The SQLSTATE of an error; psycopg itself refuses some values, and says none."""
+        if error.sqlstate is not None or not self.is_usable:
+            return error.sqlstate
+        return "22000" if isinstance(error, self._psycopg.DataError) else "XX000"
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a statement with parameters ($1), or several without; the rows of it, if it has any."""
@@ -248,7 +259,8 @@ class Server:
             reading: whether it only reads, all in one snapshot.
             keep: False: undone at its end as well.
         """
-        self.execute(_BEGIN_READING if reading else _BEGIN)
+        settings = _SETTINGS if self.is_postgresql else ""
+        self.execute(_BEGIN_READING if reading else _BEGIN + settings)
         try:
             yield
             self.execute("COMMIT" if keep else "ROLLBACK")
@@ -305,7 +317,9 @@ def _why_refused(psycopg: Any, dsn: str) -> str | None:
             _poll(psycopg.pq, connection, trace.fileno())
             trace.seek(0)
             found = _REFUSED.search(trace.read())
-        return found[1].decode() if found else None
+        if found is None:
+            return "28P01" if connection.needs_password else None  # libpq has none to give, and hung up
+        return found[1].decode()
     finally:
         connection.finish()
 

@@ -94,12 +94,13 @@ class Pusher:
         self._stopping = stopping
         self._progress = progress
         self._server: Server | None = None
+        self._is_learnt = False  # whether what follows is what this connection said
         self._database_id = b""
         self._held: dict[bytes, list[Range]] = {}
         self._fit: set[Table] = set()  # the tables that the server was seen to have
         self._refusals: list[Refusal] = []
         self._refused_at = 0.0
-        self._noted: dict[bytes, list[Range]] = {}
+        self._noted: dict[bytes, list[Range]] | None = None
         self._noted_at = 0.0
         self._failures = 0
 
@@ -109,7 +110,7 @@ class Pusher:
         return bool(self._refusals) and time.monotonic() > self._refused_at + _HELD_BACK_S
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; a later run makes a new one, and learns anew what PostgreSQL holds."""
         server, self._server = self._server, None
         if server is not None:
             server.close()
@@ -129,6 +130,9 @@ class Pusher:
         with Local(self._path) as origin:
             try:
                 self._push(origin, tally)
+            except BaseException:
+                self.close()  # whatever changed there, the next run sees it
+                raise
             finally:
                 self._note()
             streams = origin.streams()
@@ -184,15 +188,14 @@ class Pusher:
         if self._failures >= _ATTEMPTS or self._stopping():
             raise error
         logger.info("%s; tried again", error)
-        time.sleep(plan.back_off_s(self._failures, secrets.randbelow(1000) / 1000) / 4)
+        time.sleep(plan.back_off_s(self._failures, secrets.randbelow(1000) / 1000) / 8)
 
     def _push_all(self, origin: Local, tally: _Tally) -> None:
-        server = self._connected()
+        server, streams, tables = self._connected(), origin.streams(), origin.tables()
         sender = Sender(server, origin, self._inserts or not server.is_postgresql)
-        streams, tables = origin.streams(), origin.tables()
         self._learn(server, streams)
-        if not self._refusals:
-            self._refuse(held_back.of_names(streams))
+        refused = {refusal.stream_id for refusal in self._refusals}
+        self._refuse(held_back.of_names(stream for stream in streams if stream.stream_id not in refused))
         room = max(1, min(self._batch, _CHUNK_BYTES // origin.row_bytes()))
         parts = self._missing(streams)
         total = tally.rows + plan.size(parts)
@@ -243,18 +246,22 @@ class Pusher:
         if self._server is not None and not self._server.is_usable:
             self.close()
         if self._server is None:
-            self._held.clear()
-            self._fit.clear()
             self._server = Server(self._where)
-            found = remote.ensure_identity(self._server)
-            if found != self._database_id:
-                self._noted.clear()
-            self._database_id = found
+            self._is_learnt = False
         return self._server
 
     def _learn(self, server: Server, streams: Sequence[Stream]) -> None:
-        unknown = [stream.stream_id for stream in streams if stream.stream_id not in self._held]
-        self._held.update(remote.held(server, unknown))
+        stream_ids = [stream.stream_id for stream in streams]
+        if self._is_learnt:
+            self._held.update(remote.held(server, (each for each in stream_ids if each not in self._held)))
+            return
+        database_id = remote.ensure_identity(server)
+        held = remote.held(server, stream_ids)
+        # both at once: a receipt must not say of one database what another one holds, nor that it holds nothing
+        if database_id != self._database_id:
+            self._noted = None
+        self._database_id, self._held, self._is_learnt = database_id, held, True
+        self._fit.clear()
 
     def _missing(self, streams: Sequence[Stream]) -> list[Part]:
         return plan.missing(streams, self._held, self._refusals)

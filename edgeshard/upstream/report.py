@@ -45,7 +45,8 @@ class PushReport:
 
     Attributes:
         upstream: where to, as user@host:port/database, without any secret.
-        rows: rows that were committed there.
+        rows: rows that were committed there. Those of a commit whose answer was lost count only where they had to be
+            pushed again.
         streams: streams that these are of.
         tables: how many of them went into each table.
         statements: what was made there for them: tables, columns, indexes.

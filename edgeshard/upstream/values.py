@@ -90,7 +90,7 @@ def _decimal(value: str) -> decimal.Decimal:
 
 
 def _json(value: str) -> str:
-    parsed = json.loads(value, object_pairs_hook=_members, parse_int=str, parse_float=str, parse_constant=_no_constant)
+    parsed = _decode(value)
     if "\\u" in value:
         _ensure_text(parsed)
     return value
@@ -105,6 +105,12 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+#: Made once: json.loads would make one each time.
+_decode: Final = json.JSONDecoder(
+    object_pairs_hook=_members, parse_int=str, parse_float=str, parse_constant=_no_constant
+).decode
 
 
 def _ensure_text(parsed: Any) -> None:

@@ -1,6 +1,7 @@
 """Pushes what merges bring, again and again, and goes on through failures of the server and of the network.
 
-A look each interval costs one row of the master where it is idle: the server is asked nothing.
+A look each interval costs one row of the master where it is idle: the server is asked nothing, and after a while it is
+left alone, since it has connections for some devices, and there may be many.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from edgeshard.upstream.report import PushReport
 logger = logging.getLogger("edgeshard.push")
 
 INTERVAL_S: Final = 1.0
+#: After how long without news the connection is given back, in seconds.
+IDLE_S: Final = 30.0
 
 
 class Listener:
@@ -77,6 +80,7 @@ class Watch:
         self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
         where = postgres.address(dsn)
         self._pusher = Pusher(path, where, batch=batch, inserts=inserts, stopping=lambda: self._stopping)
+        self._pushed_at = 0.0
         self._seen = 0  # the next id of the master when all before it was pushed or held back
         self._failures = 0
         self._has_worked = False
@@ -121,8 +125,11 @@ class Watch:
         with Local(self._path) as origin:
             next_id = origin.next_id()
         if next_id == self._seen and not self._pusher.holds_back:
+            if time.monotonic() - self._pushed_at > IDLE_S:
+                self._pusher.close()
             return
         report = self._pusher.run()
+        self._pushed_at = time.monotonic()
         if not report.stopped:
             self._seen = next_id
         if report.rows or report.held_back:
