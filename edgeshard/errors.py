@@ -19,6 +19,10 @@
     │   ├── ReferenceChangedError  a reference is not what it was when the shard was opened
     │   └── FormatError          a database, but none this version of edgeshard reads
     ├── MergeInProgressError     another merger holds the master
+    ├── UpstreamError            PostgreSQL cannot take what is pushed, or not tell what it has
+    │   ├── UpstreamUnavailableError  it cannot be reached, or cannot work now; try again later
+    │   ├── UpstreamDeniedError  it does not let us in, or not do what a push must do
+    │   └── UpstreamUnfitError   it is no database that one can push to
     ├── ConfigurationError       a setting or path that cannot work
     └── QueryError               SQL that the master, or a reference, refused
 
@@ -119,6 +123,22 @@ class FormatError(StorageError):
 
 class MergeInProgressError(EdgeshardError):
     """Another merger holds the master's lock."""
+
+
+class UpstreamError(EdgeshardError):
+    """PostgreSQL refused what is pushed; what was committed there before stays, and nothing is lost here."""
+
+
+class UpstreamUnavailableError(UpstreamError):
+    """PostgreSQL cannot be reached, or cannot work now; a later push goes on where this one ended."""
+
+
+class UpstreamDeniedError(UpstreamError):
+    """PostgreSQL does not let us in, or not do what a push must do."""
+
+
+class UpstreamUnfitError(UpstreamError):
+    """PostgreSQL has no such database, or one that a push cannot use."""
 
 
 class ConfigurationError(EdgeshardError):

@@ -12,6 +12,9 @@ from edgeshard.errors import (
     MergeInProgressError,
     StorageBusyError,
     StorageIOError,
+    UpstreamDeniedError,
+    UpstreamUnavailableError,
+    UpstreamUnfitError,
 )
 
 DONE: Final = 0
@@ -20,6 +23,7 @@ USAGE: Final = 2
 INCOMPLETE: Final = 3  # done, but something was set aside or is missing
 # the names and numbers of BSD's sysexits.h
 DATA_ERROR: Final = 65
+UNAVAILABLE: Final = 69
 IO_ERROR: Final = 74
 TRY_AGAIN: Final = 75
 NO_PERMISSION: Final = 77
@@ -35,6 +39,9 @@ _CODES: list[tuple[type[EdgeshardError], int]] = [
     (DiskFullError, IO_ERROR),
     (StorageIOError, IO_ERROR),
     (ConfigurationError, CONFIGURATION),
+    (UpstreamUnavailableError, UNAVAILABLE),
+    (UpstreamDeniedError, NO_PERMISSION),
+    (UpstreamUnfitError, CONFIGURATION),
 ]
 
 

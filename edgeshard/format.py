@@ -186,6 +186,9 @@ CREATE TABLE edgeshard_shards(
 CHECKSUM_TABLE: Final = "edgeshard_checksum"
 CHECKSUM_TEXT: Final = f"CREATE TABLE {CHECKSUM_TABLE}(sha256 BLOB NOT NULL) STRICT"
 
+#: All that a bundle has. It says of the rows that it lacks whether they were pruned.
+BUNDLE_TABLES: Final = f"{TABLES};{ADDED_TEXTS['edgeshard_prunings']};{CHECKSUM_TEXT};"
+
 #: The tables a database must have for its rows to be read.
 NEEDED: Final = (
     "edgeshard_database",

@@ -6,7 +6,8 @@
 
 ``streams`` is what the database has *ever* held: whoever exports to it leaves that out, so that a row that was pruned
 there does not come back. ``gone`` is what of it is no longer there, and is left out where nothing is. Only the
-difference, what is there *now*, is safe there, and may be deleted elsewhere.
+difference, what is there *now*, is safe there, and may be deleted elsewhere. Where the ``kind`` is "postgresql", it is
+what pushes brought there.
 
 A document may come from a stranger: it is read up to a size, and whatever is not as above is refused.
 """
@@ -29,7 +30,8 @@ from edgeshard.ranges import Range, subtract
 
 #: A document of 300,000 streams is this long.
 BYTES_MAX: Final = 16 << 20
-KIND: Final = "edgeshard"
+#: The kinds of databases that say what they hold.
+KINDS: Final = ("edgeshard", "postgresql")
 
 _ACTION = "read ranges"
 _TAG, _FORMAT = "ranges", 1
@@ -50,6 +52,7 @@ class Holdings:
         generation: how often it had been merged into by then.
         streams: the seqs of each stream that it has ever held, by the stream's id.
         gone: those of them that it no longer has.
+        kind: one of `KINDS`.
     """
 
     database_id: bytes
@@ -57,6 +60,7 @@ class Holdings:
     generation: int
     streams: Ranges
     gone: Ranges = attrs.Factory(dict)
+    kind: str = KINDS[0]
 
     @property
     def held(self) -> Ranges:
@@ -71,7 +75,7 @@ class Holdings:
             "edgeshard": _TAG,
             "format": _FORMAT,
             "database": self.database_id.hex(),
-            "kind": KIND,
+            "kind": self.kind,
             "generation": self.generation,
             "at": self.at.isoformat(),
             "streams": _as_lists(self.streams),
@@ -162,14 +166,15 @@ class _Reader:
         if read.get("format") != _FORMAT or type(read["format"]) is not int:
             cause = f"it has format {read.get('format')!r:.40}, this edgeshard reads format {_FORMAT}"
             raise FormatError(_ACTION, self.path, f"{cause}; use that version")
-        if read.keys() - {"gone"} != _KEYS or read["kind"] != KIND:
+        if read.keys() - {"gone"} != _KEYS or read["kind"] not in KINDS:
             raise self.refuse("its keys are not those of such a document")
         streams = self.ranges(read["streams"], "streams")
         gone = self.ranges(read.get("gone", {}), "gone")
         if any(subtract(items, streams.get(stream, ())) for stream, items in gone.items()):
             raise self.refuse("what is gone from it was never there")
         database_id = self.id(read["database"], "database")
-        return Holdings(database_id, self.time(read["at"]), self.count(read["generation"]), streams, gone)
+        at, generation = self.time(read["at"]), self.count(read["generation"])
+        return Holdings(database_id, at, generation, streams, gone, read["kind"])
 
     def ranges(self, read: Any, key: str) -> Ranges:
         if not isinstance(read, dict):

@@ -10,9 +10,10 @@ told by the peer's own clock, and by how often it had been merged into, for rece
 
     later by its clock, merged as often or more      the next one
     later by its clock, merged less often            it was put back from an older copy: the next one
-    not later by its clock, merged no more often     an older receipt: nothing is noted
-    earlier by its clock, merged more often          its clock was set back, or this is an older receipt of one that was
-                                                     put back: only what both say counts
+    not later by its clock, merged less often        an older receipt: nothing is noted
+    earlier by its clock, merged as often or more    its clock was set back, and it may have pruned since, or this is an
+                                                     older receipt, or one of a peer that was put back: only what both
+                                                     say counts
 
 To count too little is always safe: more is kept here, and more is exported, than need be.
 """
@@ -29,11 +30,11 @@ import attrs
 from edgeshard import database, master
 from edgeshard.database import Connection
 from edgeshard.errors import ConfigurationError
-from edgeshard.holdings import KIND, Holdings
+from edgeshard.holdings import KINDS, Holdings
 from edgeshard.ranges import Range, intersect, size, subtract, union
 
 #: The kinds of peers.
-EDGESHARD, POSTGRESQL = KIND, "postgresql"
+EDGESHARD, POSTGRESQL = KINDS
 
 #: What is done with a receipt.
 NEXT, PUT_BACK, OLDER, DOUBTFUL = "next", "put back", "older", "doubtful"
@@ -162,18 +163,18 @@ def note_holdings(connection: Connection, said: Holdings, *, force: bool = False
 def judge(known: Peer, said: Holdings) -> str:
     """Which of two receipts of a peer is the later: see this module's docstring."""
     if said.generation >= known.generation:
-        return NEXT if said.at >= known.said_at else DOUBTFUL if said.generation > known.generation else OLDER
+        return NEXT if said.at >= known.said_at else DOUBTFUL
     return PUT_BACK if said.at > known.said_at else OLDER
 
 
 def _note_as_judged(connection: Connection, said: Holdings, doubted: Peer | None) -> int:
     if doubted is None:
         held, gone, at = said.held, said.gone, said.at
-        return note(connection, said.database_id, KIND, held, gone=gone, said_at=at, generation=said.generation)
+        return note(connection, said.database_id, said.kind, held, gone=gone, said_at=at, generation=said.generation)
     held = _in_both(said.held, held_by(connection, said.database_id))
     ever = _in_both(said.streams, ever_held_by(connection, said.database_id))
     at = doubted.said_at
-    return note(connection, said.database_id, KIND, held, gone=ever, said_at=at, generation=said.generation)
+    return note(connection, said.database_id, said.kind, held, gone=ever, said_at=at, generation=said.generation)
 
 
 def _in_both(

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edgeshard.bundle import ExportReport
     from edgeshard.prune.report import PruneReport
     from edgeshard.salvage import SalvageReport
+    from edgeshard.upstream.report import PushReport
 
 _R = TypeVar("_R")
 
@@ -330,7 +331,8 @@ class Store:
             raise ConfigurationError("prune", self.master_path, str(error)) from error
         if asked.asks_nothing and not shrink:
             raise ConfigurationError("prune", self.master_path, "give older_than, keep_rows, max_bytes, or shrink")
-        master.ensure_master(self.master_path)
+        if not dry_run:
+            master.ensure_master(self.master_path)
         return passes.prune(
             self.master_path, asked, shrink=shrink, dry_run=dry_run, lock_wait_s=lock_wait, progress=progress
         )
@@ -359,6 +361,39 @@ class Store:
         """
         master.ensure_master(self.master_path)
         snapshot.snapshot(self.master_path, target, force=force, progress=progress)
+
+    def push(
+        self,
+        dsn: str,
+        *,
+        batch: int = 20_000,
+        inserts: bool = False,
+        dry_run: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> PushReport:
+        """Push what the master has, and a PostgreSQL database lacks, into it, exactly once. Merge first.
+
+        Neither writers nor mergers wait for it. Several devices may push into one database, and one stream may come
+        there by several routes. Needs ``pip install 'edgeshard[postgres]'``.
+
+        Args:
+            dsn: the database, as libpq takes it; what it leaves out comes from the PG* variables, a service file and
+                the password file. "postgresql://" takes all from there.
+            batch: rows of a transaction; fewer where rows are large.
+            inserts: use INSERT, not COPY; so it is in any case where the server is not PostgreSQL itself.
+            dry_run: say what would be done, and do nothing.
+            progress: called with (rows done, rows to do) after each commit.
+
+        Raises:
+            ConfigurationError: the DSN is none, or psycopg is not installed.
+            UpstreamError: PostgreSQL cannot be reached, or refuses; what was committed stays.
+            StorageError: the master cannot be read.
+        """
+        from edgeshard.upstream import once as upstream  # what only some devices do costs no other
+
+        if dry_run:
+            return upstream.preview(self.master_path, dsn)
+        return upstream.push_once(self.master_path, dsn, batch=batch, inserts=inserts, progress=progress)
 
     def ranges(self) -> Holdings:
         """What the master holds and has held, durably: `Holdings.to_json` is a small document of it, to be carried.

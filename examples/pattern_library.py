@@ -1,12 +1,13 @@
 """Agents look patterns up in a read-only library, and write what came of them into shards; a merge brings it together.
 
-    python examples/pattern_library.py [FOLDER] [--library DB] [--agents N] [--results N]
+    python examples/pattern_library.py [FOLDER] [--library DB] [--agents N] [--results N] [--postgres DSN]
 
 The library is a SQLite file of 25 patterns for code (RECURSIVE_004: memoised recursion), made from patterns.json unless
 one is given. Every agent is a process: it looks a pattern up by its id, does its work (here: it draws a score), and
 writes a row that says where the score comes from: pattern, version and digest of the library, agent, time. Nothing of
 that needs a network, and no agent waits for another. At the end the master holds exactly the rows that the agents saw
-acknowledged, each from a pattern of that library, or this exits with an error.
+acknowledged, each from a pattern of that library, or this exits with an error. With --postgres they are pushed into a
+PostgreSQL database as well, and counted there: results of many devices, whose libraries stay where the agents are.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ import sqlite3
 import statistics
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
+from uuid import UUID
 
 import attrs
 
@@ -139,7 +142,7 @@ def now() -> datetime.datetime:
 # -- the parent: starts the agents, merges, and checks ----------------------------------------------------------------
 
 
-def run(store: edgeshard.Store, library: Path, agents: int, results: int) -> int:
+def run(store: edgeshard.Store, library: Path, agents: int, results: int, dsn: str | None) -> int:
     store.merge(lock_wait=-1)  # what an earlier run may have left in its shards is not ours to count
     before = store.verify().rows
     print(f"the library is {library}", flush=True)
@@ -152,8 +155,10 @@ def run(store: edgeshard.Store, library: Path, agents: int, results: int) -> int
         tallies = pool.map(run_agent, jobs)
         signal.signal(signal.SIGINT, handler)
         latencies_ns = [took_ns for tally in tallies for took_ns in tally]
-    hand_on(store)
-    return 0 if check(store, library, Run(began, before, latencies_ns)) else 1
+    hand_on(store, dsn)
+    this = Run(began, before, latencies_ns)
+    is_right = check(store, library, this)
+    return 0 if (dsn is None or check_postgres(store, dsn, this)) and is_right else 1
 
 
 @attrs.frozen
@@ -165,9 +170,11 @@ class Run:
     latencies_ns: Sequence[int]
 
 
-def hand_on(store: edgeshard.Store) -> None:
-    """Bring the results together, on this device."""
+def hand_on(store: edgeshard.Store, dsn: str | None) -> None:
+    """Bring the results together, on this device, and then to where those of all devices are."""
     print(store.merge(lock_wait=-1))
+    if dsn is not None:
+        print(store.push(dsn))
 
 
 def check(store: edgeshard.Store, library: Path, run: Run) -> bool:
@@ -187,6 +194,20 @@ def check(store: edgeshard.Store, library: Path, run: Run) -> bool:
     return verified.ok and acknowledged == arrived and not strays
 
 
+def check_postgres(store: edgeshard.Store, dsn: str, run: Run) -> bool:
+    """Whether PostgreSQL has each result of this run once, by the address that it has in the master as well."""
+    import psycopg
+
+    here = {(UUID(bytes=stream), seq) for stream, seq in store.query(ADDRESSES, {"began": run.began})}
+    streams = list({stream for stream, _ in here})
+    with psycopg.connect(dsn) as connection:
+        found = connection.execute("SELECT _stream, _seq FROM pattern_result WHERE _stream = ANY(%s)", [streams])
+        there = Counter(found.fetchall())
+    arrived = sum(there[address] for address in here)
+    print(f"rows in PostgreSQL: {arrived}")
+    return arrived == len(here) == len(run.latencies_ns)
+
+
 def percentiles(values: Sequence[int]) -> list[float]:
     """From the 50th to the 99th."""
     return statistics.quantiles(values, n=100, method="inclusive")[49:]
@@ -200,6 +221,9 @@ FROM pattern_result
 LEFT JOIN patterns.library ON digest = library_digest
 LEFT JOIN patterns.pattern ON id = pattern_id AND digest IS NOT NULL
 GROUP BY pattern_id, library_digest ORDER BY pattern_id, library_version
+"""
+ADDRESSES = """
+SELECT stream_id, _seq FROM pattern_result JOIN edgeshard_streams ON stream_no = _stream WHERE at >= :began
 """
 STRAYS = """
 SELECT count(*) FROM pattern_result
@@ -231,6 +255,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--library", type=Path, metavar="DB", help="the library (default: made in FOLDER)")
     parser.add_argument("--agents", type=positive, default=8, metavar="N", help="how many processes (default: 8)")
     parser.add_argument("--results", type=positive, default=500, metavar="N", help="rows an agent (default: 500)")
+    parser.add_argument("--postgres", metavar="DSN", help="a database to push the results into as well")
     return parser.parse_args()
 
 
@@ -242,7 +267,7 @@ def main() -> int:
         if not options.library and not library.exists():
             store.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             make_library(library)
-        return run(store, library, options.agents, options.results)
+        return run(store, library, options.agents, options.results, options.postgres)
     except (edgeshard.EdgeshardError, OSError, LookupError, BrokenProcessPool) as error:
         print(error, file=sys.stderr)
         return 1

@@ -665,10 +665,15 @@ SECTIONS: dict[str, Callable[[Options], Iterator[Table]]] = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(
+    arguments: Sequence[str] | None = None,
+    *,
+    sections: dict[str, Callable[[Options], Iterator[Table]]] = SECTIONS,
+    description: str | None = __doc__,
+) -> int:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer rows and rounds: does it work, and roughly what")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="NAME", help="sections")
+    parser.add_argument("--only", nargs="+", choices=sections, default=list(sections), metavar="NAME", help="sections")
     parser.add_argument("--dir", help="measure on the disk of this folder (default: the one for temporary files)")
     given = parser.parse_args(arguments)
     print(
@@ -679,7 +684,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = Options(Path(os.path.realpath(folder)), given.quick)
         for name in given.only:
             began = time.monotonic()
-            for table in SECTIONS[name](options):
+            for table in sections[name](options):
                 print_table(table)
             print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
     return 0

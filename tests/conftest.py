@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import edgeshard
+
+if TYPE_CHECKING:
+    from postgres import PgServer
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests import helpers.py, and run it in subprocesses
 
@@ -29,6 +36,40 @@ def shard(store: edgeshard.Store) -> Iterator[edgeshard.Shard]:
     """An open shard of that store."""
     with store.shard("agent") as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def pg_server() -> Iterator[PgServer]:
+    """A PostgreSQL server of our own, which the tests share."""
+    postgres = pytest.importorskip("postgres")
+    from edgeshard.bench.system import NotRunError
+
+    folder = Path(tempfile.mkdtemp(prefix="edgeshard-pg-"))
+    folder.chmod(0o711)
+    try:
+        server = postgres.PgServer(folder)
+    except NotRunError as error:
+        pytest.skip(str(error))
+    try:
+        yield server
+    finally:
+        server.kill()  # nothing of it is wanted, and ending in good order writes all of it to the disk
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def pg(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The DSN of a fresh database: of the server that EDGESHARD_TEST_PG_DSN names, or else of our own."""
+    foreign = os.environ.get("EDGESHARD_TEST_PG_DSN")
+    if foreign is None:
+        server = request.getfixturevalue("pg_server")
+        with server.database() as name:
+            yield server.dsn(name)
+        return
+    from postgres import foreign_database
+
+    with foreign_database(foreign) as dsn:
+        yield dsn
 
 
 @pytest.fixture

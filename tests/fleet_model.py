@@ -1,4 +1,4 @@
-"""A fleet and its model: devices with agents, hubs, copies of their files, merged into one another in any way.
+"""A fleet and its model: devices with agents, hubs, bundles, copies of their files, merged into one another in any way.
 
 `Fleet` does each step with real files, and predicts it with sets: which rows a database holds, and up to which seq of
 each stream it knows that rows exist. After each merge the target must hold exactly what is predicted, value by value,
@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from unittest import mock
@@ -24,8 +24,9 @@ import attrs
 from helpers import shard_path
 
 import edgeshard
-from edgeshard import database, format, master, tables
+from edgeshard import database, format, master, receipts, tables
 from edgeshard.database import quote
+from edgeshard.holdings import Holdings
 from edgeshard.merge import plan
 from edgeshard.ranges import Range, subtract, union
 from edgeshard.report import Gap
@@ -202,7 +203,7 @@ def held_by_file(path: Path) -> Held:
 
 
 def _held(connection: database.Connection) -> Held:
-    if database.scalar(connection, "select role from edgeshard_database") == format.MASTER:
+    if database.scalar(connection, "select role from edgeshard_database") != format.SHARD:
         found = _content(connection)
         last = {stream: last for stream, (_, _, last) in found.streams.items()}
         rows = {stream: {seq for of, seq in found.rows if of == stream} for stream in last}
@@ -248,6 +249,7 @@ class Fleet:
         written: what was acknowledged, by address.
         held: what each database must hold.
         images: the copies that were made.
+        documents: what stores said that they hold, in the order in which they said it.
         is_lossy: whether something was thrown away that nobody else had for certain.
     """
 
@@ -264,6 +266,8 @@ class Fleet:
         self.is_lossy = False
         self.merges = 0
         self.merges_with_gaps = 0
+        self.bundles = 0
+        self.documents: list[Holdings] = []
         self._numbers = itertools.count(1)
         self._names = itertools.count(1)
 
@@ -381,6 +385,72 @@ class Fleet:
                 shutil.copy(f"{image.path}{name}", f"{path}{name}")
         self.held[path] = self.held[image.path].copy()
 
+    # -- bundles, and what they are made by ---------------------------------------------------------------------------
+
+    def say_ranges(self, pick: Pick[Any]) -> None:
+        """A store says what it holds; the document lies about, and grows old."""
+        if self.masters():
+            self.documents.append(self._ranges(pick(self.masters())))
+
+    def _ranges(self, path: Path) -> Holdings:
+        said = edgeshard.Store(path.parent).ranges()
+        assert {stream.hex(): list(held) for stream, held in said.streams.items()} == self.held[path].ranges()
+        return said
+
+    def receipt(self, pick: Pick[Any]) -> None:
+        """A store notes what another one said once."""
+        if self.documents:
+            said, path = pick(self.documents), pick(self.masters())
+            if said.database_id != edgeshard.Store(path.parent).ranges().database_id:
+                edgeshard.Store(path.parent).receipt(said)
+
+    def export(self, pick: Pick[Any]) -> None:
+        """A store writes a bundle: of all, or of what somebody lacks by his own account, which may be old by now."""
+        if not self.masters():
+            return
+        path = pick(self.masters())
+        by = pick(("nothing", "document", "receipt"))
+        peers = self._receipts(path)
+        unwanted: Mapping[bytes, Sequence[Range]] = {}
+        options: dict[str, Any] = {}
+        if by == "document" and self.documents:
+            options["ranges"] = pick(self.documents)
+            unwanted = options["ranges"].streams
+        elif by == "receipt" and peers:
+            peer = pick(sorted(peers))
+            options["since_hub"], unwanted = peer.hex(), peers[peer]
+        self._export(path, unwanted, options)
+
+    def _receipts(self, path: Path) -> dict[bytes, dict[bytes, list[Range]]]:
+        """What each peer has, or had, by what a master noted; which is never more than the peer said in all."""
+        connection = database.connect(str(path), writable=False)
+        try:
+            noted = {
+                peer.database_id: receipts.ever_held_by(connection, peer.database_id)
+                for peer in receipts.peers(connection)
+            }
+        finally:
+            connection.close()
+        for peer, streams in noted.items():
+            said = [document.streams for document in self.documents if document.database_id == peer]
+            for stream, held in streams.items():
+                assert [] == subtract(held, [part for streams_said in said for part in streams_said.get(stream, ())])
+        return noted
+
+    def _export(self, path: Path, unwanted: Mapping[bytes, Sequence[Range]], options: dict[str, Any]) -> int:
+        bundle = self.folder / f"bundle{next(self._names)}.db"
+        report = edgeshard.Store(path.parent).export(bundle, **options)
+        held = self.held[path].copy()
+        for stream, left_out in unwanted.items():
+            seqs = {seq for part in left_out for seq in range(part.first, part.last + 1)}
+            held.rows[stream.hex()] = held.rows.get(stream.hex(), set()) - seqs
+        held.rows = {stream: held.rows.get(stream, set()) for stream in held.last}
+        self.held[bundle] = held
+        self.bundles += 1
+        assert (held.count(), self.held[path].count() - held.count()) == (report.rows, report.left_out)
+        self.check(bundle)
+        return report.rows
+
     # -- merges -------------------------------------------------------------------------------------------------------
 
     def drain(self, pick: Pick[Any]) -> None:
@@ -448,6 +518,15 @@ class Fleet:
         for store in self.stores.values():
             assert root == content(store.master_path)
             assert () == store.verify(deep=True).errors
+        self._check_that_nothing_is_left_to_carry()
+
+    def _check_that_nothing_is_left_to_carry(self) -> None:
+        """Once all is everywhere and the root said so, nobody has anything for it."""
+        said = self._ranges(self.stores["root"].master_path)
+        self.documents.append(said)
+        for name in STORES[:3]:
+            self.stores[name].receipt(said, force=True)
+            assert 0 == self._export(self.stores[name].master_path, said.streams, {"since_hub": said.database_id.hex()})
 
     # -- what must hold -----------------------------------------------------------------------------------------------
 
@@ -515,6 +594,9 @@ STEPS: tuple[tuple[int, Callable[[Fleet, Pick[Any]], None]], ...] = (
     (2, Fleet.put_back),
     (2, Fleet.plant),
     (5, Fleet.merge),
+    (1, Fleet.say_ranges),
+    (1, Fleet.receipt),
+    (3, Fleet.export),
 )
 
 

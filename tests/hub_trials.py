@@ -1,4 +1,4 @@
-"""The long campaign over random fleets: writes, drains, copies, restores, merges of anything into anything.
+"""The long campaign over random fleets: writes, drains, copies, restores, bundles, merges of anything into anything.
 
     python tests/hub_trials.py --trials 2000 --seed 1
 
@@ -27,6 +27,7 @@ class Tally:
     merges: int = 0
     merges_with_gaps: int = 0
     copies: int = 0
+    bundles: int = 0
     lossy: int = 0
 
 
@@ -47,6 +48,7 @@ def play_trial(seed: int, number: int, tally: Tally) -> None:
     tally.merges += fleet.merges
     tally.merges_with_gaps += fleet.merges_with_gaps
     tally.copies += len(fleet.images)
+    tally.bundles += fleet.bundles
     tally.lossy += fleet.is_lossy
 
 

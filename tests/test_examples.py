@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 EXAMPLES = Path(__file__).parent.parent / "examples"
 METRICS = ("machine_metrics.py", "--seconds", "1.2", "--interval", "0.05")
 PATTERNS = ("pattern_library.py", "--agents", "3", "--results", "60")
+FLEET = ("fleet.py", "--rows", "20")
 SWARM = ("agent_swarm.py", "--agents", "8", "--seconds", "1.5", "--merge-every", "0.4")
 
 on_linux = pytest.mark.skipif(not Path("/proc/stat").exists(), reason="the counters are read from /proc")
@@ -103,6 +105,18 @@ def test_pattern_library_prints_the_results_of_each_pattern_as_sqlite_counts_the
     ]
 
 
+def test_pattern_library_ends_in_postgresql_where_it_is_told_to(tmp_path: Path, pg: str) -> None:
+    import psycopg
+
+    for runs in (1, 2):
+        printed = run(tmp_path, *PATTERNS, "--postgres", pg)
+        assert [180, 180] == [figure(printed, "acknowledged"), figure(printed, "in PostgreSQL")]
+        with psycopg.connect(pg) as connection:
+            by_agent = "SELECT agent, count(*) FROM pattern_result GROUP BY 1 ORDER BY 1"
+            found = connection.execute(by_agent).fetchall()
+        assert [(f"agent-{number:03}", 60 * runs) for number in range(3)] == found
+
+
 def test_pattern_library_reports_how_long_a_look_up_takes(tmp_path: Path) -> None:
     printed = run(tmp_path, *PATTERNS)
     found = re.search(r"look-up, p50 and p99: ([\d.]+) and ([\d.]+) microseconds", printed)
@@ -146,6 +160,72 @@ connection.commit()
 """
     arguments = [str(value) for value in (EXAMPLES, library, path, change, digest)]
     subprocess.run([sys.executable, "-c", script, *arguments], check=True)
+
+
+WITHOUT_PSYCOPG = """
+from importlib.machinery import PathFinder
+find = PathFinder.find_spec
+PathFinder.find_spec = lambda name, *rest: None if name.startswith("psycopg") else find(name, *rest)
+"""
+
+
+def accounted(printed: str) -> dict[str, list[int]]:
+    """The table at the end of the fleet's example, by its first column."""
+    lines = [line.split() for line in printed.partition("\nrows of ")[2].splitlines()]
+    return {line[0]: [int(text) for text in line[1:]] for line in lines[1:]}
+
+
+def test_fleet_without_psycopg_says_what_it_leaves_out_and_accounts_for_the_rest(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_PSYCOPG)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command(tmp_path, *FLEET), capture_output=True, text=True, timeout=120, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "PostgreSQL is left out: psycopg" in done.stdout
+    assert accounted(done.stdout) == {
+        "boat": [120, 120, 0, 120],
+        "buoy": [120, 120, 120, 120],
+        "van": [120, 120, 120, 120],
+        "all": [360, 360, 240, 360],
+        "missing": [0, 0, 0, 0],
+        "doubled": [0, 0, 0, 0],
+    }
+    sql = "SELECT count(*), count(DISTINCT device || agent || number) FROM sounding"
+    assert select(tmp_path / "hub", sql) == [[360, 360]]
+
+
+def test_fleet_accounts_for_every_row_as_far_as_postgresql_and_for_each_run_by_itself(tmp_path: Path) -> None:
+    for number in (1, 2):
+        printed = run(tmp_path, *FLEET)
+        if "PostgreSQL is left out" in printed:
+            pytest.skip(printed)
+        assert accounted(printed)["all"] == [360, 360, 240, 360, 360]
+        assert accounted(printed)["missing"] == accounted(printed)["doubled"] == [0, 0, 0, 0, 0]
+        assert select(tmp_path / "hub", "SELECT count(*) FROM sounding") == [[360 * number]]
+
+
+def test_fleet_brings_the_rows_of_the_bundle_that_was_lost_with_the_next_one(tmp_path: Path) -> None:
+    printed = run(tmp_path, *FLEET)
+    exported = [figure(line, "exported") for line in printed.splitlines() if line.startswith("van:   exported")]
+    assert exported == [60, 120]
+    assert len([*(tmp_path / "stick").glob("*-van-*.db")]) == 1
+
+
+@pytest.mark.parametrize(
+    ("at_the_hub", "counted"), [([1, 2], [0, 0]), ([1], [1, 0]), ([1, 2, 2], [0, 1]), ([1, 3], [1, 1])]
+)
+def test_fleet_counts_what_is_missing_and_what_is_there_too_often(at_the_hub: list[int], counted: list[int]) -> None:
+    code = """
+import sys, fleet
+rows = lambda numbers: fleet.Counter(("boat", "depth", int(number)) for number in numbers)
+print(fleet.account({"written": rows("12"), "hub": rows(sys.argv[1])}))
+"""
+    numbers = "".join(map(str, at_the_hub))
+    done = subprocess.run(
+        [sys.executable, "-c", code, numbers], capture_output=True, text=True, cwd=EXAMPLES, check=True
+    )
+    *table, verdict = done.stdout.splitlines()
+    found = accounted("\n".join(table))
+    assert ([found["missing"][1], found["doubled"][1]], verdict) == (counted, str(counted == [0, 0]))
 
 
 @pytest.mark.parametrize("example", [pytest.param(METRICS, marks=on_linux), SWARM], ids=["metrics", "swarm"])

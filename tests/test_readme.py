@@ -18,7 +18,20 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 INSTALLING = [code for language, code in BLOCKS if language == "sh" and "venv" in code]
 
 
-def test_the_blocks_of_the_readme_run_one_after_the_other(tmp_path: Path) -> None:
+@pytest.fixture
+def postgresql(request: pytest.FixtureRequest) -> dict[str, str] | None:
+    """The variables that say where a database of PostgreSQL is; None where there is no server."""
+    try:
+        dsn = request.getfixturevalue("pg")
+    except pytest.skip.Exception:
+        return None
+    from psycopg import conninfo
+
+    names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "dbname": "PGDATABASE"}
+    return {names[name]: str(value) for name, value in conninfo.conninfo_to_dict(dsn).items() if name in names}
+
+
+def test_the_blocks_of_the_readme_run_one_after_the_other(tmp_path: Path, postgresql: dict[str, str] | None) -> None:
     shims = tmp_path / "bin"
     shims.mkdir()
     (shims / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')  # a link would leave the environment
@@ -28,8 +41,11 @@ def test_the_blocks_of_the_readme_run_one_after_the_other(tmp_path: Path) -> Non
     if shutil.which("sqlite3") is None:
         (shims / "sqlite3").symlink_to(str(apsw.sqlite_extra.path("sqlite3_shell")))
     environment = {**os.environ, "PATH": f"{shims}:{os.environ['PATH']}", "PYTHONPATH": str(PROJECT)}
+    environment.update(postgresql or {})
     ran = 0
     for language, code in BLOCKS:
+        if "postgresql://" in code and postgresql is None:
+            continue
         if language in ("python", "sh") and code not in INSTALLING:
             command = [sys.executable, "-c", code] if language == "python" else ["bash", "-euo", "pipefail", "-c", code]
             done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

@@ -203,7 +203,7 @@ def test_the_document_that_the_others_are_made_of_is_whole() -> None:
     "change",
     [
         {"database": "AB" * 16}, {"database": "ab" * 15}, {"database": 7}, {"database": "\u0661" * 32},
-        {"kind": "postgresql"}, {"generation": -1}, {"generation": True}, {"generation": 1.0}, {"generation": 1 << 63},
+        {"kind": "mysql"}, {"generation": -1}, {"generation": True}, {"generation": 1.0}, {"generation": 1 << 63},
         {"at": "2026-01-02T12:00:00"}, {"at": 5}, {"at": "yesterday"}, {"at": "0001-01-01T00:00:00+23:59"},
         {"streams": []}, {"streams": {"cd": []}}, {"streams": {STREAM: 5}}, {"streams": {STREAM: [1, 2]}},
         {"streams": {STREAM: [[1, 5, 6]]}}, {"streams": {STREAM: [[0, 5]]}}, {"streams": {STREAM: [[5, 4]]}},

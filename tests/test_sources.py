@@ -16,7 +16,8 @@ from typing import Any
 import attrs
 import pytest
 from fleet_model import Fleet, content, stamp
-from helpers import numbers, shard_path
+from helpers import command, numbers, shard_path
+from hostile import edit
 
 import edgeshard
 from edgeshard import database, files
@@ -108,6 +109,41 @@ def test_an_older_copy_does_not_make_a_hub_forget_where_rows_went(
     ]
 
 
+def test_a_folder_as_a_source_is_set_aside_with_a_word_on_what_to_name(
+    device: edgeshard.Store, hub: edgeshard.Store
+) -> None:
+    (found,) = hub.merge([device.root]).quarantined
+    assert found.reason.startswith("it is a folder; ")
+    assert 3 == hub.merge([found.reason.rpartition(" ")[2]]).rows
+
+
+def test_the_command_takes_masters_shards_bundles_and_copies_in_any_order_and_again(
+    device: edgeshard.Store, hub: edgeshard.Store, tmp_path: Path
+) -> None:
+    device.export(tmp_path / "bundle.db")
+    device.snapshot(tmp_path / "snapshot.db")
+    copied = Path(shutil.copy(shard_path(device, "agent"), tmp_path / "copy.db"))
+    sources = [
+        copied,
+        tmp_path / "bundle.db",
+        device.master_path,
+        shard_path(device, "agent"),
+        tmp_path / "snapshot.db",
+    ]
+    before = [stamp(path) for path in sources]
+    for number in range(3):
+        store = edgeshard.Store(tmp_path / f"hub{number}")
+        store.root.mkdir()
+        random.Random(number).shuffle(order := [*sources])
+        for expected in (5, 0):
+            done = command("merge", store.root, "--from", *order[:2], "--from", *order[2:])
+            assert (0, "", f"merged {expected} rows") == (done.returncode, done.stderr, done.stdout[:13])
+        assert ([1, 2, 3, 4, 5], True) == (numbers(store), store.verify(deep=True).ok)
+    hub.merge([tmp_path / f"hub{number}" / "master.db" for number in range(3)])
+    assert [1, 2, 3, 4, 5] == numbers(hub)
+    assert before == [stamp(path) for path in sources]
+
+
 # -- in whose hands ---------------------------------------------------------------------------------------------------
 
 
@@ -170,6 +206,92 @@ def test_a_live_master_is_merged_beside_its_own_merger(device: edgeshard.Store, 
                 assert () == hub.merge([device.master_path, shard_path(device, "agent")]).quarantined
     assert () == hub.merge([device.master_path]).gaps
     assert [*range(1, 200)] == numbers(hub) == numbers(device)
+
+
+_AT_SEA = """
+import sys, edgeshard
+store = edgeshard.Store(sys.argv[1])
+with store.watching(interval=0.01), store.shard("agent") as shard:
+    for line in sys.stdin:
+        for _ in range(50):
+            last = shard.write({"n": int(line)})
+        print(last, flush=True)
+"""
+
+
+@contextlib.contextmanager
+def read_only(folder: Path, at: Path) -> Iterator[Path]:
+    """The same folder where it can only be read, as a container or another machine is given it."""
+    at.mkdir()
+    done = subprocess.run(["mount", "--bind", folder, at], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"a folder cannot be mounted here: {done.stderr.strip()}")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", at], check=True)
+        yield at
+    finally:
+        subprocess.run(["umount", "-l", at], check=True)
+
+
+def test_a_live_store_that_can_only_be_read_is_merged_and_nothing_that_was_acknowledged_is_missed(
+    store: edgeshard.Store, hub: edgeshard.Store, tmp_path: Path
+) -> None:
+    store.root.mkdir()
+    started = [sys.executable, "-c", _AT_SEA, str(store.root)]
+    with (
+        read_only(store.root, tmp_path / "mounted") as mounted,
+        subprocess.Popen(started, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as agent,
+    ):
+        assert agent.stdin is not None
+        assert agent.stdout is not None
+        # the shard first: what leaves it meanwhile is in the master
+        sources = [mounted / "shards" / "agent.db", mounted / "master.db"]
+        for number in range(40):
+            agent.stdin.write(f"{number}\n")
+            agent.stdin.flush()
+            if number:  # it has done what it was asked before, and is at work now
+                acknowledged = int(agent.stdout.readline())
+                assert () == hub.merge([path for path in sources if path.exists()]).quarantined
+                assert acknowledged <= len(numbers(hub))
+        agent.communicate()
+        hub.merge([sources[1]])
+    assert [number for number in range(40) for _ in range(50)] == numbers(hub)
+    assert hub.verify(deep=True).ok
+
+
+# -- of a large hub ---------------------------------------------------------------------------------------------------
+
+
+def test_a_small_source_is_read_in_as_few_steps_however_many_streams_the_hub_knows(
+    device: edgeshard.Store, hub: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.merge()
+    edit(
+        hub.master_path,
+        "with recursive n(i) as (select 1 union all select i + 1 from n where i < 20000) insert into edgeshard_streams("
+        "agent_id, stream_id, began_at, last_seq) select 'x', randomblob(16), '2026-01-01T00:00:00+00:00', 5 from n",
+        "insert into edgeshard_ranges select stream_no, 1, 5 from edgeshard_streams",
+    )
+    monkeypatch.setattr(database, "_READING_STEPS", 10_000)
+    monkeypatch.setattr(database, "_READING_STEPS_A_BYTE", 0)
+    assert [(3, ()), (0, ())] == [
+        (report.rows, report.quarantined) for report in (hub.merge([device.master_path]) for _ in range(2))
+    ]
+
+
+def test_word_of_where_rows_went_comes_from_a_source_that_brings_nothing_else(
+    device: edgeshard.Store, hub: edgeshard.Store, tmp_path: Path
+) -> None:
+    with device.shard("agent") as shard:
+        shard.write({"n": 6})
+        device.merge()  # this master has all of the stream so far
+        middle = edgeshard.Store(tmp_path / "middle")
+        middle.merge([shard_path(device, "agent")])  # and this one knows so, and has none of it
+    silent = Path(shutil.copytree(middle.root, tmp_path / "silent")) / "master.db"
+    edit(silent, "delete from edgeshard_truncations")
+    for source, cause in ((silent, "unknown"), (middle.master_path, "another master")):
+        assert 0 == hub.merge([source]).rows
+        assert {cause} == {loss.cause for loss in hub.verify().losses}
 
 
 # -- several mergers --------------------------------------------------------------------------------------------------

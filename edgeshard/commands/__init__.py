@@ -18,6 +18,7 @@ from edgeshard.commands import (
     logs,
     merge,
     prune,
+    push,
     query,
     ranges,
     receipt,
@@ -41,6 +42,7 @@ _VERBS = {
     "ranges": ranges,
     "receipt": receipt,
     "prune": prune,
+    "push": push,
     "salvage": salvage,
 }
 
@@ -56,6 +58,7 @@ examples:
   edgeshard export data /media/usb/news.db --ranges /media/usb/hub.json     what it lacks, to carry there
   edgeshard receipt data /media/usb/hub.json                    note that those rows are safe there
   edgeshard prune data --older-than 30d                         old rows go, and do not come back
+  edgeshard push data postgresql://edge@db.example.com/fleet    what PostgreSQL lacks, exactly once
   edgeshard salvage data data/shards/door.db                    what can be read of a damaged shard
 
   edgeshard VERB --help says more of each.
@@ -63,8 +66,9 @@ examples:
 exit codes:
   0 done, also with nothing to do     1 failed                    2 wrong usage
   3 done, but something was set aside or is missing              65 the master, or shard, is damaged
-  74 input/output error, or no room  75 another is at work       77 not permitted
-  78 wrong configuration, such as a folder that does not exist  130 interrupted
+  69 PostgreSQL is unavailable       74 input/output error, or no room       75 another is at work
+  77 not permitted                   78 wrong configuration, such as a folder that does not exist
+  130 interrupted
 """
 
 

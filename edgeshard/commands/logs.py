@@ -40,7 +40,8 @@ def configure(level: int, form: Form = "text", *, lasting: bool = False) -> None
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_formatter(form, lasting, sys.stderr))
     logging.basicConfig(handlers=[handler], level=level)
-    for name in ("watchdog", "filelock"):  # at debug they tell each event of a file, and each look at a lock
+    # at debug they tell each event of a file, each look at a lock, and each step of a connection
+    for name in ("watchdog", "filelock", "psycopg"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

@@ -6,6 +6,7 @@ import argparse
 
 from edgeshard import exits
 from edgeshard.commands import arguments
+from edgeshard.holdings import Holdings
 
 SUMMARY = "Print which rows a store's master holds, and has held, as one JSON object that can be carried elsewhere."
 
@@ -17,11 +18,13 @@ rows that are still in the shards are not in it: merge first.
 examples:
   %(prog)s data > /media/usb/hub.json
   ssh hub edgeshard ranges /srv/hub | edgeshard receipt data -      over a network, where there is one
+  %(prog)s postgresql://edge@db.example.com/fleet | edgeshard receipt data -       what PostgreSQL has of pushes
 
 exit codes:
   0 done                            1 failed; also where the master is damaged              2 wrong usage
   74 input/output error             75 somebody holds the master locked
-  77 not permitted                  78 there is no such folder, or no master in it
+  69 PostgreSQL is unavailable      77 not permitted
+  78 there is no such folder, or no master in it
 """
 
 
@@ -34,5 +37,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the document."""
-    print(arguments.store_with_master(options).ranges().to_json())
+    print(_holdings(options).to_json())
     return exits.DONE
+
+
+def _holdings(options: argparse.Namespace) -> Holdings:
+    if not options.root.startswith(("postgresql://", "postgres://")):
+        return arguments.store_with_master(options).ranges()
+    from edgeshard.upstream import once
+
+    return once.ranges(options.root)

@@ -114,6 +114,9 @@ class Job:
 def of_source(path: str | os.PathLike[str]) -> Job:
     """A job for a database that the caller names."""
     real = os.path.realpath(path)  # it may well be a link
+    if os.path.isdir(real):
+        cause = f"it is a folder; name the databases in it, such as {os.path.join(real, 'master.db')}"
+        return Job(ShardFile(real, ()), own=False, problem=cause)
     file = scan.look(real) or ShardFile(real, (), "there is no such file")
     return Job(file, own=False, problem=file.problem)
 

@@ -25,6 +25,8 @@ from edgeshard.ranges import Range, subtract, union
 
 #: Notes that one stream's rows were given up, each to another database, or with rows between them that were not.
 _TRUNCATIONS_MAX = 10_000
+#: Notes that rows of one stream were pruned, each of a run of rows.
+_PRUNINGS_MAX = 10_000
 #: Characters of the time at which a stream began: it is copied into the master, whatever it is.
 _TIME_MAX = 10_000
 #: Characters of the reason for which rows were pruned, and of the time.
@@ -32,6 +34,11 @@ _REASON_MAX = 100
 _ID_MAX = (1 << 63) - (1 << 33)
 #: What PRAGMA index_xinfo calls a column that is none.
 _AN_EXPRESSION = -2
+#: Whether the target's stream m lacks something of the seqs that r says.
+_NOT_HELD = (
+    "coalesce((SELECT h.last FROM main.edgeshard_ranges h WHERE h.stream_no = m.stream_no AND h.first <= r.first "
+    "ORDER BY h.first DESC LIMIT 1), 0) < r.last"
+)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
 
 
@@ -266,15 +273,18 @@ def _streams_with_news(connection: Connection, source: Source) -> Iterator[Sourc
             "GROUP BY s.stream_no HAVING m.last_seq IS NULL OR max(t.last) > m.last_seq"
         )
     else:
+        # looked up for each of the source's ranges: this takes as long as the source is large, and not the target
         query = (
-            known
-            + "WHERE m.last_seq IS NULL OR m.last_seq < s.last_seq "
+            f"{known} WHERE m.last_seq IS NULL OR m.last_seq < s.last_seq "
+            f"UNION {known} JOIN {schema}.edgeshard_ranges r ON r.stream_no = s.stream_no WHERE {_NOT_HELD} "
+            f"UNION {known} JOIN {schema}.edgeshard_truncations r ON r.stream_no = s.stream_no WHERE {_NOT_HELD} "
+            "AND NOT EXISTS (SELECT 1 FROM main.edgeshard_truncations t "
+            "WHERE t.stream_no = m.stream_no AND t.last >= r.last)"
             + (
-                f"UNION SELECT stream_no FROM {schema}.edgeshard_streams JOIN ("
-                f"SELECT stream_id, first, last FROM {schema}.edgeshard_ranges "
-                f"JOIN {schema}.edgeshard_streams USING(stream_no) EXCEPT "
-                "SELECT stream_id, first, last FROM main.edgeshard_ranges JOIN main.edgeshard_streams USING(stream_no)"
-                ") USING(stream_id)"
+                # a bundle has no range of what was pruned
+                f" UNION {known} JOIN {schema}.edgeshard_prunings r ON r.stream_no = s.stream_no WHERE {_NOT_HELD}"
+                if source.has_prunings
+                else ""
             )
         )
     numbers = {number for (number,) in database.fetch_typed(connection, source.path, (int,), query)} | set(held)
@@ -347,14 +357,16 @@ def _prunings(connection: Connection, source: Source, number: int) -> Iterator[P
         connection,
         source.path,
         (int, int, bytes, str, str),
-        "SELECT first, last, database_id, reason, pruned_at "
-        f"FROM {quote(source.schema)}.edgeshard_prunings WHERE stream_no = ? LIMIT ?",
-        (number, _TRUNCATIONS_MAX),
+        f"SELECT first, last, database_id, reason, pruned_at FROM {quote(source.schema)}.edgeshard_prunings "
+        "WHERE stream_no = ? ORDER BY database_id, first LIMIT ?",
+        (number, _PRUNINGS_MAX),
     )
+    before = (b"", 0)
     for first, last, database_id, reason, pruned_at in rows:
-        is_sound = 1 <= first <= last <= format.SEQ_MAX and len(database_id) == 16
+        is_sound = 1 <= first <= last <= format.SEQ_MAX and len(database_id) == 16 and (database_id, first) > before
         if not is_sound or len(reason) > _REASON_MAX or len(pruned_at) > _REASON_MAX:
             raise DamagedError("read database", source.path, f"stream number {number} has prunings that cannot be")
+        before = (database_id, last)
         yield Pruning(Range(first, last), database_id, reason, pruned_at)
 
 

@@ -30,9 +30,9 @@ GUARANTEE: Final = {
 }
 
 _COMMIT: Final = {"process": "off", "power": "on"}
-_USER: Final = "edgeshard"
+USER: Final = "edgeshard"
 #: PostgreSQL refuses to run as root; this user has nothing to lose.
-_NOBODY: Final = "nobody"
+NOBODY: Final = "nobody"
 _SCHEMA: Final = "edgeshard_bench"
 _TABLE: Final = f"{_SCHEMA}.result"
 _MAKE: Final = (
@@ -137,7 +137,7 @@ class Postgres:
         self._folder = setting.folder
         self._is_ours = setting.postgres is None
         self._server: Server | None = None
-        conninfo = setting.postgres or f"host={self._folder} user={_USER} dbname=postgres"
+        conninfo = setting.postgres or f"host={self._folder} user={USER} dbname=postgres"
         self.place = PostgresPlace(conninfo, setting.durability)
 
     def start(self) -> None:
@@ -156,19 +156,19 @@ class Postgres:
             raise NotRunError(f"the PostgreSQL server: {error}") from error
 
     def _start_server(self) -> Server:
-        user = _NOBODY if os.geteuid() == 0 else None
+        user = NOBODY if os.geteuid() == 0 else None
         if user is not None:
             shutil.chown(self._folder, user)
-        prepared = _prepared(self._setting.cache, user)
+        ready = prepared(self._setting.cache, user)
         data = self._folder / "data"
-        servers.run(["cp", "-a", str(prepared.data), str(data)], user, self._folder)
+        servers.run(["cp", "-a", str(ready.data), str(data)], user, self._folder)
         settings = {
             **_SETTINGS,
             "unix_socket_directories": str(self._folder),
             "max_connections": str(self._setting.agents + 10),
         }
         options = [text for name, value in settings.items() for text in ("-c", f"{name}={value}")]
-        command = [str(prepared.binaries / "postgres"), "-D", str(data), *options]
+        command = [str(ready.binaries / "postgres"), "-D", str(data), *options]
         # SIGINT: "fast" shutdown; SIGQUIT: at once, children included
         log = self._folder / "postgres.log"
         return Server(command, log, ends_by=signal.SIGINT, dies_by=signal.SIGQUIT, user=user)
@@ -211,7 +211,7 @@ class Postgres:
 
 
 @attrs.frozen
-class _Prepared:
+class Prepared:
     """What all servers of a run have in common.
 
     Attributes:
@@ -223,19 +223,19 @@ class _Prepared:
     data: Path
 
 
-def _prepared(cache: Path, user: str | None) -> _Prepared:
+def prepared(cache: Path, user: str | None) -> Prepared:
     """The programs and a fresh cluster; making one takes seconds, and copying it does not."""
     folder = cache / "postgres"
     if not folder.is_dir():
         folder.mkdir(mode=0o711)
         if user is not None:
             shutil.chown(folder, user)
-    prepared = _Prepared(_binaries(folder, user), folder / "data")
-    if not prepared.data.is_dir():
-        initdb = str(prepared.binaries / "initdb")
-        options = ["-U", _USER, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
-        servers.run([initdb, "-D", str(prepared.data), *options], user, folder)
-    return prepared
+    ready = Prepared(_binaries(folder, user), folder / "data")
+    if not ready.data.is_dir():
+        initdb = str(ready.binaries / "initdb")
+        options = ["-U", USER, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
+        servers.run([initdb, "-D", str(ready.data), *options], user, folder)
+    return ready
 
 
 def _binaries(folder: Path, user: str | None) -> Path:

@@ -1,0 +1,115 @@
+"""A single push of a store, or a look at what one would do; and what a database has, as a store says it."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from edgeshard import receipts, scan
+from edgeshard.errors import ConfigurationError, SchemaConflictError
+from edgeshard.holdings import Holdings
+from edgeshard.upstream import held_back, plan, postgres, remote, schema
+from edgeshard.upstream.local import Local
+from edgeshard.upstream.postgres import Server, ServerError
+from edgeshard.upstream.push import BATCH, Progress, Pusher
+from edgeshard.upstream.report import PushReport
+
+
+def push_once(
+    path: Path,
+    dsn: str,
+    *,
+    batch: int = BATCH,
+    inserts: bool = False,
+    stopping: Callable[[], bool] = lambda: False,
+    progress: Progress | None = None,
+) -> PushReport:
+    """Push a master; see `Pusher`. Where there is none yet, nothing is to be pushed.
+
+    Raises:
+        ConfigurationError: the DSN is none, or psycopg is not installed.
+        UpstreamError: PostgreSQL cannot be reached, or refuses; what was committed stays.
+        StorageError: the master cannot be read.
+    """
+    where = postgres.address(dsn)
+    pusher = Pusher(path, where, batch=batch, inserts=inserts, stopping=stopping, progress=progress)
+    if scan.look(str(path)) is None:
+        return PushReport(upstream=where.shown)
+    try:
+        return pusher.run()
+    finally:
+        pusher.close()
+
+
+def preview(path: Path, dsn: str) -> PushReport:
+    """Say what a push would do, and change nothing on either side. Values are not looked at.
+
+    Raises:
+        ConfigurationError, UpstreamError, StorageError: as a push.
+    """
+    began = time.monotonic()
+    where = postgres.address(dsn)
+    server = Server(where)
+    try:
+        if scan.look(str(path)) is None:
+            return PushReport(upstream=where.shown, dry_run=True)
+        with Local(path) as origin:
+            return _preview(server, origin, began)
+    except ServerError as error:
+        raise where.explain("push", error) from error
+    finally:
+        server.close()
+
+
+def _preview(server: Server, origin: Local, began: float) -> PushReport:
+    has_tables = remote.identity(server) is not None
+    streams = origin.streams()
+    held = remote.held(server, [stream.stream_id for stream in streams]) if has_tables else {}
+    parts = plan.missing(streams, held)
+    refusals = held_back.of_names(streams)
+    statements = [] if has_tables else [f"CREATE TABLE {name} ({text})" for name, text in schema.TABLES.items()]
+    for table in origin.tables():
+        if origin.count(table, plan.runs(parts)):
+            try:
+                statements += remote.need_of(server, table, has_tables=has_tables).statements
+            except SchemaConflictError as error:
+                found = held_back.of_table(origin, parts, table, error)
+                refusals += [held_back.refusal_of(origin, refusals, refused) for refused in found]
+    parts = plan.missing(streams, held, refusals)
+    counts = {table.there: origin.count(table, plan.runs(parts)) for table in origin.tables()}
+    return PushReport(
+        upstream=server.where.shown,
+        rows=plan.size(parts),
+        streams=len(plan.streams_of(parts)),
+        tables={name: rows for name, rows in counts.items() if rows},
+        statements=tuple(statements),
+        held_back=held_back.report(streams, refusals),
+        remaining=plan.size(plan.missing(streams, held)),
+        seconds=time.monotonic() - began,
+        dry_run=True,
+    )
+
+
+def ranges(dsn: str) -> Holdings:
+    """What a database has of all pushes, as a store says what it holds (`Store.ranges`).
+
+    Raises:
+        ConfigurationError: the DSN is none, psycopg is not installed, or nobody pushed there yet.
+        UpstreamError: PostgreSQL cannot be reached, or refuses.
+    """
+    where = postgres.address(dsn)
+    server = Server(where)
+    try:
+        at = datetime.datetime.now(datetime.UTC)  # before it is read: what is committed meanwhile is in the next one
+        database_id = remote.identity(server)
+        if database_id is None:
+            raise ConfigurationError("read ranges of", where.shown, "nobody pushed into this database yet")
+        with server.transaction(reading=True):
+            held = {stream: tuple(items) for stream, _, _, items in remote.all_streams(server) if items}
+        return Holdings(database_id, at, 0, held, kind=receipts.POSTGRESQL)
+    except ServerError as error:
+        raise where.explain("read ranges of", error) from error
+    finally:
+        server.close()

@@ -1,0 +1,145 @@
+"""Which statements a table of PostgreSQL still needs before rows of the master's table can go there. Pure.
+
+Names are in lower case there: SQLite folds case, and so do names in PostgreSQL that nobody quotes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+
+from edgeshard.database import quote
+from edgeshard.errors import SchemaConflictError
+from edgeshard.upstream.values import TYPES
+
+#: Of our tables there; a server with another one is for a later edgeshard.
+FORMAT: Final = 1
+#: The bytes of a name; PostgreSQL cuts a longer one off without an error.
+_NAME_MAX: Final = 63
+
+KEY: Final = ("_stream", "_seq")
+
+#: Our own tables there. Nothing in them that a distributed database lacks: no sequences, triggers or foreign keys.
+TABLES: Final[Mapping[str, str]] = {
+    "edgeshard_database": "one integer PRIMARY KEY, id uuid NOT NULL, format integer NOT NULL",
+    "edgeshard_streams": "stream uuid PRIMARY KEY, agent_id text NOT NULL, began_at text NOT NULL, "
+    "last_seq bigint NOT NULL",
+    "edgeshard_ranges": "stream uuid NOT NULL, first bigint NOT NULL, last bigint NOT NULL, "
+    "PRIMARY KEY (stream, first)",
+    "edgeshard_columns": "table_name text NOT NULL, column_name text NOT NULL, kind text NOT NULL, "
+    "PRIMARY KEY (table_name, column_name)",
+    "edgeshard_indexes": "name text PRIMARY KEY",
+}
+
+#: How information_schema.columns names the types, where that differs.
+_NAMED: Final = {"timestamptz": "timestamp with time zone"}
+
+
+@attrs.frozen
+class Table:
+    """A record table of the master: its columns in order, each with its kind, and its indexes."""
+
+    name: str
+    columns: tuple[tuple[str, str], ...]
+    indexes: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def there(self) -> str:
+        """Its name in PostgreSQL."""
+        return self.name.lower()
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of its columns, in order."""
+        return tuple(kind for _, kind in self.columns)
+
+
+@attrs.frozen
+class Found:
+    """A table as PostgreSQL has it.
+
+    Attributes:
+        columns: the type of each column, with its precision where that is not the type's own.
+        key: the columns of its primary key, in order.
+        indexes: the names of those that were made by us once, of all tables.
+    """
+
+    columns: Mapping[str, str]
+    key: tuple[str, ...]
+    indexes: frozenset[str] = frozenset()
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is such a table at all."""
+        return bool(self.columns)
+
+
+@attrs.frozen
+class Need:
+    """What a table needs: statements, the columns that they make, and the indexes."""
+
+    statements: tuple[str, ...] = ()
+    columns: tuple[tuple[str, str], ...] = ()
+    indexes: tuple[str, ...] = ()
+
+
+def needed(table: Table, found: Found) -> Need:
+    """What makes PostgreSQL's table one that takes the rows of the master's.
+
+    Raises:
+        SchemaConflictError: it cannot be made so.
+    """
+    _check_names(table)
+    if found.is_there:
+        _check_table(table, found)
+    new = tuple((name.lower(), kind) for name, kind in table.columns if name.lower() not in found.columns)
+    declared = [f"{quote(name)} {TYPES[kind]}" for name, kind in new]
+    if found.is_there:
+        statements = [f"ALTER TABLE {quote(table.there)} ADD COLUMN {item}" for item in declared]
+    else:
+        columns = ", ".join(["_stream uuid NOT NULL", "_seq bigint NOT NULL", *declared])
+        statements = [f"CREATE TABLE {quote(table.there)} ({columns}, PRIMARY KEY (_stream, _seq))"]
+    indexes = {index_name(table.there, index): index for index in table.indexes}
+    made = tuple(name for name in indexes if name not in found.indexes)
+    for name in made:
+        columns = ", ".join(quote(column.lower()) for column in indexes[name])
+        statements.append(f"CREATE INDEX IF NOT EXISTS {quote(name)} ON {quote(table.there)} ({columns})")
+    return Need(tuple(statements), new, made)
+
+
+def index_name(table: str, columns: tuple[str, ...]) -> str:
+    """The name of an index there; a digest keeps long ones apart."""
+    name = "_".join([table, *(column.lower() for column in columns), "idx"])
+    if len(name) <= _NAME_MAX:
+        return name
+    return f"{name[:46]}_{hashlib.sha256(name.encode()).hexdigest()[:12]}_idx"
+
+
+def conflict(table: str, cause: str) -> SchemaConflictError:
+    """What to raise of a table."""
+    return SchemaConflictError("push table", table, cause)
+
+
+def _check_names(table: Table) -> None:
+    for name in (table.name, *(column for column, _ in table.columns)):
+        if len(name) > _NAME_MAX:
+            cause = f"the name {name} has more than the {_NAME_MAX} characters that PostgreSQL's names can have"
+            raise conflict(table.name, cause)
+
+
+def _check_table(table: Table, found: Found) -> None:
+    keyed = tuple(found.columns.get(column) for column in KEY)
+    if found.key != KEY or keyed != ("uuid", "bigint"):
+        cause = (
+            "PostgreSQL has a table of this name that was not made by a push: its primary key is not (_stream uuid, "
+            "_seq bigint). Rename that table, or push into another schema (options=-csearch_path=...)"
+        )
+        raise conflict(table.name, cause)
+    for name, kind in table.columns:
+        there, ours = found.columns.get(name.lower()), _NAMED.get(TYPES[kind], TYPES[kind])
+        if there is not None and there != ours:
+            cause = f"column {name} is {there} in PostgreSQL, and {kind} here, which needs {ours}; rename that column"
+            raise conflict(table.name, cause)

@@ -1,0 +1,173 @@
+"""Mutants of the merge that random fleets, or a law of the operator, must find: each is patched into edgeshard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import attrs
+
+import edgeshard
+from edgeshard import database
+from edgeshard.merge import copy, plan, source
+from edgeshard.merge import job as jobs
+from edgeshard.ranges import Range, subtract, union
+
+ADD_RANGES, ENSURE_STREAM, NOTE_GONE, COPY_PIECE = (
+    copy._add_ranges,
+    copy._ensure_stream,
+    copy._note_gone,
+    copy._copy_piece,
+)
+STREAMS_WITH_NEWS, OF_SOURCE, COPY_STATEMENT = source.streams_with_news, jobs.of_source, copy._copy_statement
+COPY, LOAD = copy.copy, copy.Target.load
+ENSURE_INDEX, MISSING = copy._ensure_index, copy._missing
+
+
+def held_is_forgotten(connection: Any, number: int, held: list[Range], copied: list[Range]) -> list[Range]:
+    """What was held before is no longer in the ranges once more comes."""
+    if copied:
+        connection.execute("DELETE FROM main.edgeshard_ranges WHERE stream_no = ?", (number,))
+        ADD_RANGES(connection, number, [], copied)
+    return union([*held, *copied])
+
+
+def last_seq_is_that_of_the_rows(target: Any, origin: Any, stream: Any) -> int:
+    """A stream is known up to what came of it, and not up to what its source knows."""
+    last = max((block.last for block in stream.blocks), default=0)
+    return ENSURE_STREAM(target, origin, attrs.evolve(stream, last_seq=last))
+
+
+def a_source_counts_as_our_own(path: Any) -> jobs.Job:
+    """What is merged from a source that was named is truncated there."""
+    return attrs.evolve(OF_SOURCE(path), own=True)
+
+
+def ids_from_one(connection: Any) -> copy.Target:
+    """Ids are given out again."""
+    return attrs.evolve(LOAD(connection), next_id=1)
+
+
+def or_ignore(schema: str, table: Any) -> str:
+    """A row whose id is taken is left out."""
+    return COPY_STATEMENT(schema, table).replace("INSERT INTO", "INSERT OR IGNORE INTO")
+
+
+def not_cut(block: plan.Block | None, gone: int) -> tuple[plan.Block, ...]:
+    """What a shard gave up is believed to be in it."""
+    return () if block is None else (block,)
+
+
+def gone_counts_as_held(target: Any, number: int, stream: Any, held: list[Range]) -> None:
+    """What a shard gave up to another master counts as held by this one."""
+    NOTE_GONE(target, number, stream, held)
+    gone = [part for part, _ in source.gone_ranges(stream, held)]
+    ADD_RANGES(target.connection, number, held, union(gone))
+
+
+def only_streams_with_rows(connection: Any, origin: Any) -> list[Any]:
+    """A hub passes on no stream of which it has no rows."""
+    return [stream for stream in STREAMS_WITH_NEWS(connection, origin) if stream.blocks or origin.is_shard]
+
+
+def only_streams_that_grew(connection: Any, origin: Any) -> list[Any]:
+    """What filled a gap in one hub is no news to the next."""
+    known = dict(database.fetch(connection, "SELECT stream_id, last_seq FROM main.edgeshard_streams"))
+    streams = STREAMS_WITH_NEWS(connection, origin)
+    return [stream for stream in streams if origin.is_shard or stream.last_seq > known.get(stream.stream_id, 0)]
+
+
+def transactions_are_not_carried(target: Any, origin: Any, number: int, piece: plan.Block) -> None:
+    """Where transactions begin and end is not copied."""
+    COPY_PIECE(target, origin, number, piece)
+    first_id = target.next_id - len(piece)
+    target.connection.execute("DELETE FROM main.edgeshard_transactions WHERE first_id >= ?", (first_id,))
+
+
+def blocks_grow_where_seqs_follow(connection: Any, number: int, block: plan.Block) -> None:
+    """A block goes on although the ids do not."""
+    connection.execute(
+        "INSERT INTO main.edgeshard_blocks VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+        (number, block.first, block.last, block.first_id),
+    )
+    connection.execute(
+        "UPDATE main.edgeshard_blocks SET last = ?3 WHERE stream_no = ?1 AND last = ?2 - 1",
+        (number, block.first, block.last),
+    )
+    connection.execute(
+        "DELETE FROM main.edgeshard_blocks WHERE stream_no = ?1 AND first = ?2 AND EXISTS ("
+        "SELECT 1 FROM main.edgeshard_blocks WHERE stream_no = ?1 AND first < ?2 AND last >= ?2)",
+        (number, block.first),
+    )
+
+
+def left_out_counts_as_held(target: Any, origin: Any, room: int, checked: Any = None, unwanted: Any = None) -> Any:
+    """A bundle says that it has what was left out of it."""
+    copied = COPY(target, origin, room, checked, unwanted)
+    numbers = database.fetch(target.connection, "SELECT stream_id, stream_no FROM main.edgeshard_streams")
+    for stream_id, number in numbers if unwanted else []:
+        held = copy.held_ranges(target.connection, number)
+        ADD_RANGES(target.connection, number, held, subtract(unwanted.get(stream_id, ()), held))
+    return copied
+
+
+def nobody_has_anything(*_: Any) -> dict[bytes, Any]:
+    """A bundle takes all, whatever its receiver has."""
+    return {}
+
+
+def the_last_source_knows_best(target: Any, origin: Any, stream: Any) -> int:
+    """A stream is known up to what the last of its sources knew."""
+    number = ENSURE_STREAM(target, origin, stream)
+    target.connection.execute(
+        "UPDATE main.edgeshard_streams SET last_seq = ? WHERE stream_no = ?", (stream.last_seq, number)
+    )
+    return number
+
+
+def indexes_are_those_of_the_first(target: Any, table: str, columns: Any) -> None:
+    """A table that is there gets no more indexes."""
+    if not database.scalar(target.connection, f"SELECT 1 FROM main.{database.quote(table)} LIMIT 1"):
+        ENSURE_INDEX(target, table, columns)
+
+
+def a_master_gives_all_away(stream: Any, held: list[Range], unwanted: Any = None) -> list[plan.Block]:
+    """What a master holds of a stream is copied whole, wherever something of it is missing."""
+    return list(stream.blocks) if MISSING(stream, held, unwanted) else []
+
+
+MUTANTS: dict[str, list[tuple[Any, str, Callable[..., Any]]]] = {
+    "ranges are not joined": [(copy, "union", sorted)],
+    "ranges forget what was held": [(copy, "_add_ranges", held_is_forgotten)],
+    "the last seq is not carried": [(copy, "_ensure_stream", last_seq_is_that_of_the_rows)],
+    "a source is truncated": [(jobs, "of_source", a_source_counts_as_our_own)],
+    "ids are given out twice": [(copy.Target, "load", ids_from_one)],
+    "ids are given out twice, and OR IGNORE": [
+        (copy.Target, "load", ids_from_one),
+        (copy, "_copy_statement", or_ignore),
+    ],
+    "what was given up is offered": [(source, "_beyond", not_cut)],
+    "what was given up counts as held": [(copy, "_note_gone", gone_counts_as_held)],
+    "a gap does not travel": [(source, "streams_with_news", only_streams_with_rows)],
+    "a filled gap does not travel": [(source, "streams_with_news", only_streams_that_grew)],
+    "transactions are cut": [(source, "transaction_end", lambda *_: None)],
+    "transactions are not carried": [(copy, "_copy_piece", transactions_are_not_carried)],
+    "blocks go on where ids do not": [(copy, "_add_block", blocks_grow_where_seqs_follow)],
+    "a bundle has what was left out of it": [(copy, "copy", left_out_counts_as_held)],
+    "a bundle takes all": [(edgeshard.Store, "_held_by_receiver", nobody_has_anything)],
+    "indexes are not carried": [(copy, "_ensure_index", lambda *_: None)],
+    "the last source knows best": [(copy, "_ensure_stream", the_last_source_knows_best)],
+    "indexes are those of the first": [(copy, "_ensure_index", indexes_are_those_of_the_first)],
+    "a master gives all away": [(copy, "_missing", a_master_gives_all_away)],
+}
+
+
+@contextmanager
+def broken(mutant: str) -> Iterator[None]:
+    """The merge is this mutant, in the block."""
+    with ExitStack() as patches:
+        for owner, name, replacement in MUTANTS[mutant]:
+            patches.enter_context(mock.patch.object(owner, name, replacement))
+        yield
