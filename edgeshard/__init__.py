@@ -2,7 +2,8 @@
 
 Read the package in this order: format (what is on disk), tables (records), database (the door to SQLite), definitions
 (making tables), shard (the writer), merge (the operator), master, holdings and receipts (what others have), verify,
-publishing, snapshot, checksum, bundle, status, store (all of it in one folder), commands (the console script).
+arrivals and prune (what goes), publishing, snapshot, checksum, bundle, status, store (all of it in one folder),
+commands (the console script).
 """
 
 import logging

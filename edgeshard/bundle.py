@@ -80,7 +80,7 @@ def export(
 
 def _begin(path: str, mark: bytes) -> Connection:
     script = (
-        f"{format.TABLES};{format.CHECKSUM_TEXT};"
+        f"{format.BUNDLE_TABLES}"
         "INSERT INTO edgeshard_database(database_id, role) VALUES (randomblob(16), ?);"
         f"INSERT INTO {format.CHECKSUM_TABLE} VALUES (?)"
     )

@@ -80,7 +80,7 @@ CREATE TABLE edgeshard_database(
     database_id BLOB NOT NULL,              -- 16 random bytes: which database this is, in truncations
     role TEXT NOT NULL,                     -- shard | master | bundle
     agent_id TEXT,                          -- a shard's agent
-    generation INTEGER NOT NULL DEFAULT 0,  -- + 1 with each merge
+    generation INTEGER NOT NULL DEFAULT 0,  -- + 1 with each merge, and each step of a prune
     next_id INTEGER NOT NULL DEFAULT 1      -- a master's next row id
 ) STRICT;
 CREATE TABLE edgeshard_streams(
@@ -147,7 +147,7 @@ CREATE TABLE edgeshard_peers(
     kind TEXT NOT NULL,                     -- edgeshard | postgresql
     noted_at TEXT NOT NULL,                 -- when its last receipt came, ISO 8601, UTC
     said_at TEXT NOT NULL,                  -- when it gave that, by its own clock
-    generation INTEGER NOT NULL DEFAULT 0   -- how often it had been merged into by then
+    generation INTEGER NOT NULL DEFAULT 0   -- its own by then: how often it had changed
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE edgeshard_prunings(
     database_id BLOB NOT NULL,              -- of the database that pruned them: this one, or one it was merged from
@@ -185,6 +185,9 @@ CREATE TABLE edgeshard_shards(
 #: What a bundle has beside `TABLES`: the SHA-256 of the file, in which these very 32 bytes count as zeros.
 CHECKSUM_TABLE: Final = "edgeshard_checksum"
 CHECKSUM_TEXT: Final = f"CREATE TABLE {CHECKSUM_TABLE}(sha256 BLOB NOT NULL) STRICT"
+
+#: All that a bundle has. It says of the rows that it lacks whether they were pruned.
+BUNDLE_TABLES: Final = f"{TABLES};{ADDED_TEXTS['edgeshard_prunings']};{CHECKSUM_TEXT};"
 
 #: The tables a database must have for its rows to be read.
 NEEDED: Final = (

@@ -10,12 +10,13 @@ from __future__ import annotations
 import datetime
 import itertools
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import attrs
 
 from edgeshard import database, master
 from edgeshard.database import Connection
-from edgeshard.ranges import Range, subtract, union
+from edgeshard.ranges import Range, clip, subtract, union
 
 TABLE = "edgeshard_prunings"
 _OWN = "database_id = (SELECT database_id FROM main.edgeshard_database)"
@@ -61,20 +62,29 @@ def note(connection: Connection, stream_no: int, seqs: Range, reason: str) -> No
 
 
 def note_of_others(connection: Connection, stream_no: int, found: Iterable[Pruning], held: list[Range]) -> None:
-    """Remember why a source lacks rows that this master does not hold either."""
-    own = database.scalar(connection, "SELECT database_id FROM main.edgeshard_database")
-    for item in found:
-        for part in subtract([item.seqs], held):
-            if item.database_id == own:
-                continue  # what it says of itself are its ranges; an older copy of it was put back
-            key = (item.database_id, stream_no, part.first)
-            connection.execute(
-                f"DELETE FROM main.{TABLE} WHERE database_id = ? AND stream_no = ? AND first BETWEEN ? AND ?",
-                (*key, part.last),
-            )
-            connection.execute(
-                f"INSERT INTO main.{TABLE} VALUES (?, ?, ?, ?, ?, ?)", (*key, part.last, item.reason, item.pruned_at)
-            )
+    """Remember why a source lacks rows that the main database does not hold either.
+
+    Args:
+        connection: the database that is merged into.
+        stream_no: its number for the stream.
+        found: what the source says, in order of database and seq.
+        held: what the main database has ever held of the stream.
+    """
+    own = master.database_id(connection)
+    for database_id, pruned in itertools.groupby(found, key=lambda item: item.database_id):
+        if database_id == own:
+            continue  # what it says of itself are its ranges; an older copy of it was put back
+        items = list(pruned)
+        noted = _of(connection, TABLE, stream_no, "AND database_id = ?", (database_id,))
+        new = subtract([item.seqs for item in items], [*held, *noted])
+        connection.executemany(
+            f"INSERT INTO main.{TABLE} VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (database_id, stream_no, part.first, part.last, item.reason, item.pruned_at)
+                for item in items
+                for part in clip(new, item.seqs)
+            ],
+        )
 
 
 def by_reason(connection: Connection) -> dict[str, int]:
@@ -148,9 +158,11 @@ def _own_sums(connection: Connection) -> dict[int, int]:
     return _sums(connection, TABLE, f"WHERE {_OWN}") if master.has(connection, TABLE) else {}
 
 
-def _of(connection: Connection, table: str, stream_no: int, where: str = "") -> list[Range]:
+def _of(
+    connection: Connection, table: str, stream_no: int, where: str = "", bindings: tuple[Any, ...] = ()
+) -> list[Range]:
     sql = f"SELECT first, last FROM main.{table} WHERE stream_no = ? {where}"
-    return [Range(*row) for row in database.fetch(connection, sql, (stream_no,))]
+    return [Range(*row) for row in database.fetch(connection, sql, (stream_no, *bindings))]
 
 
 def _own_of(connection: Connection, stream_no: int) -> list[Range]:

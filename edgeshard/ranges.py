@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import bisect
+from collections.abc import Iterable, Sequence
 
 import attrs
 
@@ -54,6 +55,16 @@ def intersect(ranges: Iterable[Range], others: Iterable[Range]) -> list[Range]:
     """The seqs that are in both, in order."""
     ranges = union(ranges)
     return subtract(ranges, subtract(ranges, others))
+
+
+def clip(ranges: Sequence[Range], to: Range) -> list[Range]:
+    """The parts of sorted, disjoint ranges that lie in another: `intersect`, in the time that it takes to find them."""
+    clipped = []
+    for at in range(bisect.bisect_left(ranges, to.first, key=lambda item: item.last), len(ranges)):
+        if ranges[at].first > to.last:
+            break
+        clipped.append(Range(max(ranges[at].first, to.first), min(ranges[at].last, to.last)))
+    return clipped
 
 
 def size(ranges: Iterable[Range]) -> int:

@@ -330,7 +330,8 @@ class Store:
             raise ConfigurationError("prune", self.master_path, str(error)) from error
         if asked.asks_nothing and not shrink:
             raise ConfigurationError("prune", self.master_path, "give older_than, keep_rows, max_bytes, or shrink")
-        master.ensure_master(self.master_path)
+        if not dry_run:
+            master.ensure_master(self.master_path)
         return passes.prune(
             self.master_path, asked, shrink=shrink, dry_run=dry_run, lock_wait_s=lock_wait, progress=progress
         )

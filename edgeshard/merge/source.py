@@ -25,6 +25,8 @@ from edgeshard.ranges import Range, subtract, union
 
 #: Notes that one stream's rows were given up, each to another database, or with rows between them that were not.
 _TRUNCATIONS_MAX = 10_000
+#: Notes that rows of one stream were pruned, each of a run of rows.
+_PRUNINGS_MAX = 10_000
 #: Characters of the time at which a stream began: it is copied into the master, whatever it is.
 _TIME_MAX = 10_000
 #: Characters of the reason for which rows were pruned, and of the time.
@@ -276,10 +278,21 @@ def _streams_with_news(connection: Connection, source: Source) -> Iterator[Sourc
                 "SELECT stream_id, first, last FROM main.edgeshard_ranges JOIN main.edgeshard_streams USING(stream_no)"
                 ") USING(stream_id)"
             )
+            + (_news_of_prunings(schema) if source.has_prunings else "")
         )
     numbers = {number for (number,) in database.fetch_typed(connection, source.path, (int,), query)} | set(held)
     for number in sorted(numbers):
         yield _stream(connection, source, number, held.get(number))
+
+
+def _news_of_prunings(schema: str) -> str:
+    """Streams of which rows were pruned that the own database never held; a bundle has no range of them."""
+    return (
+        f" UNION SELECT p.stream_no FROM {schema}.edgeshard_prunings p "
+        f"JOIN {schema}.edgeshard_streams USING(stream_no) "
+        "JOIN main.edgeshard_streams m USING(stream_id) WHERE NOT EXISTS (SELECT 1 FROM main.edgeshard_ranges r "
+        "WHERE r.stream_no = m.stream_no AND r.first <= p.first AND r.last >= p.last)"
+    )
 
 
 def _stream(connection: Connection, source: Source, number: int, block: Block | None) -> SourceStream:
@@ -347,14 +360,16 @@ def _prunings(connection: Connection, source: Source, number: int) -> Iterator[P
         connection,
         source.path,
         (int, int, bytes, str, str),
-        "SELECT first, last, database_id, reason, pruned_at "
-        f"FROM {quote(source.schema)}.edgeshard_prunings WHERE stream_no = ? LIMIT ?",
-        (number, _TRUNCATIONS_MAX),
+        f"SELECT first, last, database_id, reason, pruned_at FROM {quote(source.schema)}.edgeshard_prunings "
+        "WHERE stream_no = ? ORDER BY database_id, first LIMIT ?",
+        (number, _PRUNINGS_MAX),
     )
+    before = (b"", 0)
     for first, last, database_id, reason, pruned_at in rows:
-        is_sound = 1 <= first <= last <= format.SEQ_MAX and len(database_id) == 16
+        is_sound = 1 <= first <= last <= format.SEQ_MAX and len(database_id) == 16 and (database_id, first) > before
         if not is_sound or len(reason) > _REASON_MAX or len(pruned_at) > _REASON_MAX:
             raise DamagedError("read database", source.path, f"stream number {number} has prunings that cannot be")
+        before = (database_id, last)
         yield Pruning(Range(first, last), database_id, reason, pruned_at)
 
 

@@ -39,6 +39,8 @@ class _Pass:
     stopping: Callable[[], bool]
     progress: Progress | None
     dry_run: bool
+    peers: list[receipts.Peer] = attrs.Factory(list)
+    held: Mapping[int, Sequence[Range]] = attrs.Factory(dict)
     row_bytes: float = 0.0
     to_do: int = 0
     by_reason: dict[str, int] = attrs.Factory(dict)
@@ -53,6 +55,22 @@ class _Pass:
     def is_stopping(self) -> bool:
         self.stopped = self.stopped or self.stopping()
         return self.stopped
+
+    def elsewhere(self) -> Mapping[int, Sequence[Range]] | None:
+        """What peers of the kinds that count hold of each stream, by its number here, as of this transaction.
+
+        A receipt that comes meanwhile may say that they hold less than they did.
+        """
+        kinds = self.rules.kinds
+        if kinds is None:
+            return None
+        peers = receipts.peers(self.connection)
+        if peers != self.peers:
+            sql = "SELECT stream_id, stream_no FROM edgeshard_streams"
+            numbers = dict(database.fetch(self.connection, sql))
+            held = receipts.held_elsewhere(self.connection, kinds)
+            self.peers, self.held = peers, {numbers[stream_id]: ranges for stream_id, ranges in held.items()}
+        return self.held
 
     def done(self, reason: str, goes: step.Going) -> None:
         if goes.rows:
@@ -114,21 +132,12 @@ def _begin(
     dry_run: bool,
 ) -> _Pass:
     with database.reading(connection):
-        scope = Scope(str(path), _elsewhere(connection, asked.kinds), _table(connection, path, asked.table))
+        scope = Scope(str(path), table=_table(connection, path, asked.table))
         used = space.used_bytes(connection)
         rows = database.scalar(connection, "SELECT sum(last - first + 1) FROM edgeshard_blocks") or 0
     done = _Pass(connection, str(path), asked, scope, stopping, progress, dry_run)
     done.row_bytes = used / max(1, rows)
     return done
-
-
-def _elsewhere(connection: Connection, kinds: Sequence[str] | None) -> Mapping[int, Sequence[Range]] | None:
-    """What peers of these kinds hold of each stream, by its number here."""
-    if kinds is None:
-        return None
-    numbers = dict(database.fetch(connection, "SELECT stream_id, stream_no FROM edgeshard_streams"))
-    held = receipts.held_elsewhere(connection, kinds)
-    return {numbers[stream_id]: ranges for stream_id, ranges in held.items() if stream_id in numbers}
 
 
 def _table(connection: Connection, path: Path, asked: str | None) -> str | None:
@@ -227,32 +236,37 @@ def _never() -> bool:
 def _until(done: _Pass, reason: str, position: int, bound: int, enough: Callable[[], bool]) -> int:
     """Delete what is allowed from `position` on and below `bound`; where the next rule goes on."""
     while not done.is_stopping() and not enough():
-        began = time.monotonic()
         ids = _step(done, reason, position, bound)
         if ids is None:
             break
         position = ids.last + 1
-        took_s = time.monotonic() - began
-        done.size_rows = plan.next_rows(done.size_rows, took_s)
-        if not done.dry_run:
-            time.sleep(max(_PAUSE_S, took_s / 2))
     return position
 
 
 def _step(done: _Pass, reason: str, position: int, bound: int) -> Range | None:
-    """One window; which, or None where none is left."""
-    connection, scope = done.connection, done.scope
-    with database.reading(connection) if done.dry_run else database.immediate(connection):
-        ids = step.window_from(connection, scope, position, bound, done.size_rows)
-        if ids is None:
-            connection.execute("ROLLBACK")
-            return None
-        goes = step.going(connection, scope, ids)
-        if goes.rows and not done.dry_run:
-            step.apply(connection, scope, goes, reason)
-        elif not done.dry_run:
-            connection.execute("ROLLBACK")
-    done.done(reason, goes)
+    """One window, and time for others; which, or None where none is left."""
+    with database.reading(done.connection) if done.dry_run else database.immediate(done.connection):
+        began = time.monotonic()  # until here we waited for others; from here on they wait for us
+        ids = _follow(done, reason, position, bound)
+    took_s = time.monotonic() - began
+    done.size_rows = plan.next_rows(done.size_rows, took_s)
+    if ids is not None and not done.dry_run:
+        time.sleep(max(_PAUSE_S, took_s / 2))
+    return ids
+
+
+def _follow(done: _Pass, reason: str, position: int, bound: int) -> Range | None:
+    """Follow a rule in the next window, in the caller's transaction."""
+    connection = done.connection
+    scope = attrs.evolve(done.scope, elsewhere=done.elsewhere())
+    ids = step.window_from(connection, scope, position, bound, done.size_rows)
+    goes = None if ids is None else step.going(connection, scope, ids)
+    if goes is not None and goes.rows and not done.dry_run:
+        step.apply(connection, scope, goes, reason)
+    else:
+        connection.execute("ROLLBACK")
+    if goes is not None:
+        done.done(reason, goes)
     return ids
 
 
@@ -282,7 +296,7 @@ def _wanted_pages(done: _Pass) -> int:
     """The pages that the file may have."""
     if done.rules.max_bytes is None:
         return int(done.connection.pragma("page_count"))
-    return done.rules.max_bytes // space.page_bytes(done.connection)
+    return max(0, done.rules.max_bytes - space.log_bytes(done.path)) // space.page_bytes(done.connection)
 
 
 def _shrink(done: _Pass, wanted: int) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
 from edgeshard.merge.plan import Block, pieces
-from edgeshard.ranges import Range, intersect, size, subtract, union
+from edgeshard.ranges import Range, clip, intersect, size, subtract, union
 
 #: For how long one transaction of a prune should keep a merger waiting, in seconds.
 STEP_S = 0.02
@@ -45,7 +44,7 @@ def kept_back(window: Window, elsewhere: Mapping[int, Iterable[Range]]) -> list[
     """
     alone = []
     for number, blocks in window.blocks.items():
-        parts = [_part(block, ids) for block in blocks for ids in _clipped([_ids(block)], window.ids)]
+        parts = [_part(block, ids) for block in blocks for ids in clip([_ids(block)], window.ids)]
         held = [_ids(piece) for piece in pieces(elsewhere.get(number, ()), parts)]
         alone += subtract(map(_ids, parts), held)
     alone = union(alone)
@@ -60,7 +59,7 @@ def transactions_left(window: Window, gone: Iterable[Range]) -> list[tuple[Range
     left = subtract(window.present, gone)
     changed: list[tuple[Range, Range | None]] = []
     for whole in window.transactions:
-        parts = _clipped(left, whole)
+        parts = clip(left, whole)
         part = Range(parts[0].first, parts[-1].last) if parts else None
         if part != whole:
             changed.append((whole, part if part is not None and len(part) > 1 else None))
@@ -69,7 +68,7 @@ def transactions_left(window: Window, gone: Iterable[Range]) -> list[tuple[Range
 
 def cut(block: Block, gone: Sequence[Range]) -> tuple[list[Block], list[Range]]:
     """What is left of a block without these ids, which are sorted and disjoint, and the seqs that it loses."""
-    here = _clipped(gone, _ids(block))
+    here = clip(gone, _ids(block))
     left = [_part(block, ids) for ids in subtract([_ids(block)], here)]
     lost = [_part(block, ids) for ids in here]
     return left, [Range(part.first, part.last) for part in lost]
@@ -95,20 +94,6 @@ def _part(block: Block, ids: Range) -> Block:
     return Block(first, first + len(ids) - 1, ids.first)
 
 
-def _clipped(ids: Sequence[Range], to: Range) -> list[Range]:
-    """The parts of sorted, disjoint ranges that lie in another."""
-    clipped = []
-    for at in range(bisect.bisect_left(ids, to.first, key=_last), len(ids)):
-        if ids[at].first > to.last:
-            break
-        clipped.append(Range(max(ids[at].first, to.first), min(ids[at].last, to.last)))
-    return clipped
-
-
 def _sharing(spans: Sequence[Range], others: Sequence[Range]) -> list[Range]:
     """Those of the spans that have an id in common with one of the others; these are sorted and disjoint."""
-    return [span for span in spans if _clipped(others, span)]
-
-
-def _last(ids: Range) -> int:
-    return ids.last
+    return [span for span in spans if clip(others, span)]
