@@ -80,7 +80,7 @@ CREATE TABLE edgeshard_database(
     database_id BLOB NOT NULL,              -- 16 random bytes: which database this is, in truncations
     role TEXT NOT NULL,                     -- shard | master | bundle
     agent_id TEXT,                          -- a shard's agent
-    generation INTEGER NOT NULL DEFAULT 0,  -- + 1 with each merge
+    generation INTEGER NOT NULL DEFAULT 0,  -- + 1 with each merge, and each step of a prune
     next_id INTEGER NOT NULL DEFAULT 1      -- a master's next row id
 ) STRICT;
 CREATE TABLE edgeshard_streams(
@@ -147,7 +147,7 @@ CREATE TABLE edgeshard_peers(
     kind TEXT NOT NULL,                     -- edgeshard | postgresql
     noted_at TEXT NOT NULL,                 -- when its last receipt came, ISO 8601, UTC
     said_at TEXT NOT NULL,                  -- when it gave that, by its own clock
-    generation INTEGER NOT NULL DEFAULT 0   -- how often it had been merged into by then
+    generation INTEGER NOT NULL DEFAULT 0   -- its own by then: how often it had changed
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE edgeshard_prunings(
     database_id BLOB NOT NULL,              -- of the database that pruned them: this one, or one it was merged from

@@ -181,7 +181,7 @@ def note_merge(connection: Connection, name: str) -> None:
 
 
 def generation(connection: Connection) -> int:
-    """How often the master was merged into."""
+    """How often the master was merged into, or pruned."""
     return int(database.scalar(connection, "SELECT generation FROM main.edgeshard_database"))
 
 

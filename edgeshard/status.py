@@ -81,7 +81,7 @@ class MasterStatus:
         streams: streams that it knows of.
         gaps: runs of rows that are known to exist and that it never held; `StatusReport.gaps` names each.
         missing_rows: rows in them.
-        generation: how often it was merged into.
+        generation: how often it was merged into, or a step of a prune was done.
         database: its id, in hexadecimal, by which other databases know it; "" where there is none.
     """
 

@@ -7,7 +7,6 @@ import json
 import random
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -265,7 +264,7 @@ def test_status_and_verify_say_what_was_pruned(store: edgeshard.Store) -> None:
     add(store, *range(6))
     done = command("prune", store.root, "--keep-rows", 4)
     assert (0, "") == (done.returncode, done.stderr)
-    assert done.stdout.startswith("pruned 2 rows in ")
+    assert done.stdout.startswith("pruned 2 rows, in ")
     assert 2 == json.loads(command("status", store.root, "--json").stdout)["master"]["pruned_rows"]
     assert "6 rows of 1 agents in 1 streams, of which 2 were pruned" in command("status", store.root).stdout
     assert {"keep rows": 2} == json.loads(command("verify", store.root, "--json").stdout)["pruned"]
@@ -458,19 +457,18 @@ def test_a_prune_beside_a_merger_and_writers_loses_no_row(store: edgeshard.Store
     assert (True, 3_000) == (report.ok, report.rows + sum(report.pruned.values()))
 
 
+def prune_command(store: edgeshard.Store, rows: int) -> subprocess.Popen[str]:
+    """A prune in a process of its own, that goes on while we do something else."""
+    verb = [sys.executable, "-m", "edgeshard", "prune", str(store.root), "--keep-rows", str(rows), "--json"]
+    return subprocess.Popen(verb, stdout=subprocess.PIPE, text=True)
+
+
 def test_two_prunes_at_once_delete_nothing_twice(store: edgeshard.Store) -> None:
     with store.shard("a") as shard:
         for n in range(4_000):
             shard.write({"n": n})
     store.merge()
-    others = [
-        subprocess.Popen(
-            [sys.executable, "-m", "edgeshard", "prune", store.root, "--keep-rows", "50", "--json"],
-            stdout=subprocess.PIPE,
-            text=True,
-        )  # fmt: skip
-        for _ in range(2)
-    ]
+    others = [prune_command(store, 50) for _ in range(2)]
     said = [json.loads(other.communicate()[0]) for other in others]
     assert 3_950 == sum(report["rows"] for report in said)
     assert list(range(3_950, 4_000)) == numbers(store)
@@ -499,7 +497,7 @@ def test_a_master_that_contradicts_itself_is_not_pruned(store: edgeshard.Store) 
     with pytest.raises(DamagedError, match="`edgeshard verify` says more"):
         store.prune(keep_rows=2)
     assert 9 == len(numbers(store))
-    assert 65 == command("prune", store.root, "--keep-rows", 2).returncode
+    assert 1 == command("prune", store.root, "--keep-rows", 2).returncode
 
 
 def test_a_bundle_is_no_master_to_prune(store: edgeshard.Store, tmp_path: Path) -> None:

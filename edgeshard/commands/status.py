@@ -181,7 +181,8 @@ def _master(report: StatusReport) -> str:
     held = f"{master.rows} rows of {master.agents} agents in {master.streams} streams"
     if master.pruned_rows:
         held += f", of which {master.pruned_rows} were pruned"
+    changes = "merges and steps of prunes" if master.pruned_rows else "merges"
     return (
         f"{master.path}: {held}, {units.size(master.size_bytes)} and a log of {units.size(master.log_bytes)}, "
-        f"{master.generation} merges, {watched[report.watching]}; its id is {master.database}"
+        f"{master.generation} {changes}, {watched[report.watching]}; its id is {master.database}"
     )

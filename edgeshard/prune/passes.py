@@ -247,15 +247,17 @@ def _step(done: _Pass, reason: str, position: int, bound: int) -> Range | None:
     """One window, and time for others; which, or None where none is left."""
     with database.reading(done.connection) if done.dry_run else database.immediate(done.connection):
         began = time.monotonic()  # until here we waited for others; from here on they wait for us
-        ids = _follow(done, reason, position, bound)
+        ids, goes = _follow(done, reason, position, bound)
     took_s = time.monotonic() - began
+    if goes is not None:
+        done.done(reason, goes)
     done.size_rows = plan.next_rows(done.size_rows, took_s)
     if ids is not None and not done.dry_run:
         time.sleep(max(_PAUSE_S, took_s / 2))
     return ids
 
 
-def _follow(done: _Pass, reason: str, position: int, bound: int) -> Range | None:
+def _follow(done: _Pass, reason: str, position: int, bound: int) -> tuple[Range | None, step.Going | None]:
     """Follow a rule in the next window, in the caller's transaction."""
     connection = done.connection
     scope = attrs.evolve(done.scope, elsewhere=done.elsewhere())
@@ -265,9 +267,7 @@ def _follow(done: _Pass, reason: str, position: int, bound: int) -> Range | None
         step.apply(connection, scope, goes, reason)
     else:
         connection.execute("ROLLBACK")
-    if goes is not None:
-        done.done(reason, goes)
-    return ids
+    return ids, goes
 
 
 # -- the disk ---------------------------------------------------------------------------------------------------------
