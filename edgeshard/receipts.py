@@ -10,10 +10,9 @@ told by the peer's own clock, and by how often it had been merged into, for rece
 
     later by its clock, merged as often or more      the next one
     later by its clock, merged less often            it was put back from an older copy: the next one
-    not later by its clock, merged less often        an older receipt: nothing is noted
-    earlier by its clock, merged as often or more    its clock was set back, and it may have pruned since, or this is an
-                                                     older receipt, or one of a peer that was put back: only what both
-                                                     say counts
+    not later by its clock, merged no more often     an older receipt: nothing is noted
+    earlier by its clock, merged more often          its clock was set back, or this is an older receipt of one that was
+                                                     put back: only what both say counts
 
 To count too little is always safe: more is kept here, and more is exported, than need be.
 """
@@ -163,7 +162,7 @@ def note_holdings(connection: Connection, said: Holdings, *, force: bool = False
 def judge(known: Peer, said: Holdings) -> str:
     """Which of two receipts of a peer is the later: see this module's docstring."""
     if said.generation >= known.generation:
-        return NEXT if said.at >= known.said_at else DOUBTFUL
+        return NEXT if said.at >= known.said_at else DOUBTFUL if said.generation > known.generation else OLDER
     return PUT_BACK if said.at > known.said_at else OLDER
 
 

@@ -16,7 +16,7 @@ import pytest
 from helpers import command, numbers, sql
 
 import edgeshard
-from edgeshard import arrivals, database, master, receipts
+from edgeshard import database, master, receipts
 from edgeshard.errors import ConfigurationError, DamagedError, FormatError
 from edgeshard.prune import passes, plan, rules, step
 from edgeshard.ranges import Range
@@ -38,8 +38,8 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Set the clock by which rows come, and by which they are old."""
 
     def set_clock(now: float) -> None:
-        monkeypatch.setattr(arrivals.time, "time", lambda: now)
-        monkeypatch.setattr(passes.time, "time", lambda: now)
+        monkeypatch.setattr("edgeshard.arrivals.time.time", lambda: now)
+        monkeypatch.setattr("edgeshard.prune.passes.time.time", lambda: now)
 
     return set_clock
 
@@ -607,7 +607,7 @@ def _ranges_go_with_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _prunings_are_not_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(step.prunings, "note", lambda *_: None)
+    monkeypatch.setattr("edgeshard.prunings.note", lambda *_: None)
 
 
 def _blocks_stay(monkeypatch: pytest.MonkeyPatch) -> None:
