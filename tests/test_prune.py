@@ -427,21 +427,19 @@ Store(sys.argv[1]).prune(keep_rows=100, shrink=True)
 
 def test_a_prune_that_is_killed_anywhere_is_finished_by_the_next(store: edgeshard.Store) -> None:
     died = 0
-    for point in range(1, 200):
+    for point in range(31):
         with store.shard("a") as shard:
             for n in range(60):
                 shard.write({"n": n, "text": "x" * 200})
             shard.write_many([{"n": n} for n in range(40)])
         store.merge()
-        done = subprocess.run([sys.executable, "-c", _PRUNE_AND_DIE, store.root, str(point % 31 + 1)], check=False)
+        done = subprocess.run([sys.executable, "-c", _PRUNE_AND_DIE, store.root, str(point + 1)], check=False)
         died += done.returncode == -9
         if point % 7 == 0:  # elsewhere the next prune finds what the killed one left, too
             assert store.verify().ok
-        if point >= 60:
-            break
     store.prune(keep_rows=100, shrink=True)
     assert (100, True) == (len(numbers(store)), store.verify(deep=True).ok)
-    assert died > 30
+    assert died > 20
 
 
 def test_a_prune_beside_a_merger_and_writers_loses_no_row(store: edgeshard.Store) -> None:
