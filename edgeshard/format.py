@@ -80,7 +80,7 @@ CREATE TABLE edgeshard_database(
     database_id BLOB NOT NULL,              -- 16 random bytes: which database this is, in truncations
     role TEXT NOT NULL,                     -- shard | master | bundle
     agent_id TEXT,                          -- a shard's agent
-    generation INTEGER NOT NULL DEFAULT 0,  -- + 1 with each merge, and each step of a prune
+    generation INTEGER NOT NULL DEFAULT 0,  -- + 1 with each merge
     next_id INTEGER NOT NULL DEFAULT 1      -- a master's next row id
 ) STRICT;
 CREATE TABLE edgeshard_streams(

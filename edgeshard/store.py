@@ -323,6 +323,7 @@ class Store:
             StorageError: the master cannot be read or written. What was pruned by then stays so.
         """
         from edgeshard.prune import passes  # whoever never prunes need not wait for it
+        from edgeshard.prune.report import PruneReport
 
         try:
             asked = rules.of(older_than, keep_rows, max_bytes, only_pushed, only_receipted, _table_name(table))
@@ -330,8 +331,9 @@ class Store:
             raise ConfigurationError("prune", self.master_path, str(error)) from error
         if asked.asks_nothing and not shrink:
             raise ConfigurationError("prune", self.master_path, "give older_than, keep_rows, max_bytes, or shrink")
-        if not dry_run:
-            master.ensure_master(self.master_path)
+        if dry_run and scan.look(str(self.master_path)) is None:
+            return PruneReport(dry_run=True)
+        master.ensure_master(self.master_path)
         return passes.prune(
             self.master_path, asked, shrink=shrink, dry_run=dry_run, lock_wait_s=lock_wait, progress=progress
         )

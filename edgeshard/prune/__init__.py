@@ -11,8 +11,10 @@ Crash safety, step by step
        across is kept. Only read.
     2. The ids below it are gone through in windows, oldest first; a window ends where no transaction does.
     3. BEGIN IMMEDIATE on the master. What the window holds is looked up anew, since another prune may have been here.
-       Rows that nobody else holds are kept back where that is asked, and with one row of a transaction all of it.
-    4. Delete the rows, in all tables; cut the blocks; add the prunings; delete transactions of which no row is left.
+       Rows that nobody else holds are kept back where that is asked, and with one row of a transaction all of it; what
+       others hold is looked up anew, too.
+    4. Count the generation up. Delete the rows, in all tables; cut the blocks; add the prunings; delete transactions of
+       which no row is left.
     5. COMMIT at synchronous=FULL. *This is the commit point* of the window: rows, blocks and prunings are one change.
     6. Pause for longer than a merger sleeps that waits for the lock, so that it gets in. Then the next window.
     7. Where the disk is to get its pages back: move some of the last pages into free places, and cut the file, a few

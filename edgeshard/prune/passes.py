@@ -45,7 +45,7 @@ class _Pass:
     to_do: int = 0
     by_reason: dict[str, int] = attrs.Factory(dict)
     kept_back: int = 0
-    size_rows: int = plan.ROWS_FIRST
+    size_rows: int = attrs.Factory(lambda: plan.ROWS_FIRST)
     stopped: bool = False
 
     @property
@@ -247,16 +247,19 @@ def _step(done: _Pass, reason: str, position: int, bound: int) -> Range | None:
     """One window, and time for others; which, or None where none is left."""
     with database.reading(done.connection) if done.dry_run else database.immediate(done.connection):
         began = time.monotonic()  # until here we waited for others; from here on they wait for us
-        ids = _follow(done, reason, position, bound)
+        goes = _follow(done, reason, position, bound)
     took_s = time.monotonic() - began
     done.size_rows = plan.next_rows(done.size_rows, took_s)
-    if ids is not None and not done.dry_run:
+    if goes is None:
+        return None
+    done.done(reason, goes)
+    if not done.dry_run:
         time.sleep(max(_PAUSE_S, took_s / 2))
-    return ids
+    return goes.window.ids
 
 
-def _follow(done: _Pass, reason: str, position: int, bound: int) -> Range | None:
-    """Follow a rule in the next window, in the caller's transaction."""
+def _follow(done: _Pass, reason: str, position: int, bound: int) -> step.Going | None:
+    """Follow a rule in the next window, in the caller's transaction; what goes, or None where no window is left."""
     connection = done.connection
     scope = attrs.evolve(done.scope, elsewhere=done.elsewhere())
     ids = step.window_from(connection, scope, position, bound, done.size_rows)
@@ -265,9 +268,7 @@ def _follow(done: _Pass, reason: str, position: int, bound: int) -> Range | None
         step.apply(connection, scope, goes, reason)
     else:
         connection.execute("ROLLBACK")
-    if goes is not None:
-        done.done(reason, goes)
-    return ids
+    return goes
 
 
 # -- the disk ---------------------------------------------------------------------------------------------------------
@@ -301,17 +302,17 @@ def _wanted_pages(done: _Pass) -> int:
 
 def _shrink(done: _Pass, wanted: int) -> None:
     """Give pages back until the file has no more than that, or none is free."""
-    pages = space.PAGES_FIRST
-    while not done.is_stopping():
-        free = int(done.connection.pragma("freelist_count"))
-        pages = min(pages, free, int(done.connection.pragma("page_count")) - wanted)
-        if pages <= 0:
-            return
-        began = time.monotonic()
+    step_pages, shrunk = space.PAGES_FIRST, 1
+    while shrunk and not done.is_stopping():
         with database.immediate(done.connection):
-            space.shrink_by(done.connection, pages)
+            began = time.monotonic()
+            before = int(done.connection.pragma("page_count"))
+            pages = min(step_pages, int(done.connection.pragma("freelist_count")), before - wanted)
+            if pages > 0:
+                space.shrink_by(done.connection, pages)
+            shrunk = before - int(done.connection.pragma("page_count"))
         took_s = time.monotonic() - began
-        pages = space.next_pages(pages, took_s)
+        step_pages = space.next_pages(step_pages, took_s)
         time.sleep(max(_PAUSE_S, took_s / 2))
 
 
@@ -327,6 +328,7 @@ def _report(done: _Pass, shrunk: int, *, fits: bool) -> PruneReport:
         log_bytes=log,
         free_bytes=space.free_bytes(connection),
         shrunk_bytes=shrunk,
+        can_shrink=space.can_shrink(connection),
         fits=fits,
         dry_run=done.dry_run,
         stopped=done.stopped,

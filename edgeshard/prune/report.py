@@ -21,6 +21,7 @@ class PruneReport:
         log_bytes: the size of its log.
         free_bytes: what lies free in the file, for rows to come.
         shrunk_bytes: by how much the file became smaller.
+        can_shrink: whether the file can become smaller; one that an earlier version made cannot, and is filled again.
         fits: whether the master takes no more than what it was to take; True where nothing was said of that.
         seconds: how long it took.
         dry_run: whether nothing was done. The sizes are then those of now, and `fits` is what is expected.
@@ -35,6 +36,7 @@ class PruneReport:
     log_bytes: int = 0
     free_bytes: int = 0
     shrunk_bytes: int = 0
+    can_shrink: bool = True
     fits: bool = True
     seconds: float = 0.0
     dry_run: bool = False
@@ -53,6 +55,8 @@ class PruneReport:
         line += f", in {self.seconds:.3f} s; {self.used_bytes} bytes in use, {self.free_bytes} free in the file"
         if self.shrunk_bytes:
             line += f", {self.shrunk_bytes} given back to the disk"
+        if not self.can_shrink:
+            line += ", which is for rows to come: an earlier version made the file, and it cannot become smaller"
         if self.stopped:
             line += "; asked to stop, the next prune goes on"
         if not self.fits:
