@@ -1,4 +1,4 @@
-"""More real kills, a part of the work at a time: contending mergers, stopped ones, snapshots, new columns, removals.
+"""More real kills, a part of the work at a time: contending mergers, stopped ones, snapshots, new columns, removals, prunes.
 
     python tests/kill_parts.py --kills 400 --seed 1                     each part, with 400 SIGKILLs
     python tests/kill_parts.py --part unlocked --kills 1000 --seed 2    one part
@@ -50,6 +50,7 @@ class Tally:
     unacknowledged: int = 0
     snapshots: int = 0
     removed: int = 0
+    pruned: int = 0
 
 
 # -- lives ------------------------------------------------------------------------------------------------------------
@@ -228,6 +229,32 @@ def take_snapshots(root: Path, target: Path) -> Callable[[Count], None]:
     return work
 
 
+def carry(root: Path, hub: Path) -> Callable[[Count], None]:
+    """Rows go to a hub, and its receipts come back."""
+
+    def work(count: Count) -> None:
+        store, there = edgeshard.Store(root), edgeshard.Store(hub)
+        for number in itertools.count(1):
+            with contextlib.suppress(MergeInProgressError):
+                there.merge([store.master_path], lock_wait=5)
+            store.receipt(there.ranges())
+            count(number)
+
+    return work
+
+
+def prune_again_and_again(root: Path) -> Callable[[Count], None]:
+    """All but the newest rows go, once a hub has them, and the disk gets its room back."""
+
+    def work(count: Count) -> None:
+        store = edgeshard.Store(root)
+        for number in itertools.count(1):
+            store.prune(keep_rows=50, only_receipted=True, shrink=number % 2 == 0)
+            count(number)
+
+    return work
+
+
 # -- rounds -----------------------------------------------------------------------------------------------------------
 
 
@@ -241,6 +268,7 @@ class Round:
     writers: list[Life] = attrs.Factory(list)
     others: list[Life] = attrs.Factory(list)
     kills: int = 0
+    hub: Path | None = None
 
     @property
     def root(self) -> Path:
@@ -294,6 +322,8 @@ class Round:
         report = store.merge()
         assert report.complete, report
         assert store.verify().ok, store.verify()
+        if self.hub is not None:
+            store = self._carried(store, edgeshard.Store(self.hub))
         found: dict[int, list[int]] = {life.run: [] for life in self.writers}
         for run, n in _rows(store):
             found[run].append(n)
@@ -306,7 +336,18 @@ class Round:
             self.tally.rows += len(numbers)
             self.tally.unacknowledged += extra
         # a merger counts what it removed after the merge
-        self.tally.removed += report.removed + sum(life.count for life in self.others)
+        self.tally.removed += report.removed + (0 if self.hub else sum(life.count for life in self.others))
+
+    def _carried(self, store: edgeshard.Store, hub: edgeshard.Store) -> edgeshard.Store:
+        """The hub, with what the store still has: all that was pruned must be there, and nothing comes back from it."""
+        assert hub.merge([store.master_path]).complete
+        assert hub.verify().ok, hub.verify()
+        assert store.merge([hub.master_path]).rows == 0
+        report = store.verify()
+        assert report.ok, report
+        assert report.rows + sum(report.pruned.values()) == hub.verify().rows
+        self.tally.pruned += sum(report.pruned.values())
+        return hub
 
 
 def _rows(store: edgeshard.Store) -> Iterator[tuple[int, int]]:
@@ -419,6 +460,26 @@ def orphans(play: Round) -> None:
             mergers[which] = play.other(merge(play.root, locked=play.rng.random() < 0.5))
 
 
+def prune(play: Round) -> None:
+    """Old rows are pruned as writers write, a merger merges and a hub takes them; all of them are killed."""
+    play.hub = play.folder / "hub"
+    edgeshard.Store(play.root).merge()
+    agents = [play.writer(f"agent-{number}", 400) for number in range(2)]
+    works = [merge(play.root, locked=True), carry(play.root, play.hub), *[prune_again_and_again(play.root)] * 2]
+    others = [play.other(work) for work in works]
+    while not play.is_over():
+        play.pause(0.06)
+        which = play.rng.randrange(2)
+        if play.rng.random() < 0.2:
+            play.kill(agents[which])
+        if not agents[which].is_alive():
+            agents[which] = play.writer(f"agent-{which}", 400)
+        which = play.rng.randrange(len(works))
+        if play.rng.random() < 0.7:
+            play.kill(others[which])
+            others[which] = play.other(works[which])
+
+
 PARTS: dict[str, Callable[[Round], None]] = {
     "locked": lambda play: contend(play, locked=True),
     "unlocked": lambda play: contend(play, locked=False),
@@ -426,6 +487,7 @@ PARTS: dict[str, Callable[[Round], None]] = {
     "snapshot": snapshot,
     "schema": schema,
     "orphans": orphans,
+    "prune": prune,
 }
 
 

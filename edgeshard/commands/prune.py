@@ -29,7 +29,7 @@ examples:
 
 exit codes:
   0 done, also with nothing to do, or where rows were kept back since nobody else holds them
-  1 failed: the master is damaged, for one                2 wrong usage
+  1 failed; also where the master is damaged, or contradicts itself: see verify          2 wrong usage
   3 the master still takes more than --max-bytes
   74 input/output error, or no room                       75 somebody holds it locked (--lock-wait)
   77 not permitted                  78 there is no such folder, no master in it, or no such table

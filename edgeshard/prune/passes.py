@@ -247,18 +247,19 @@ def _step(done: _Pass, reason: str, position: int, bound: int) -> Range | None:
     """One window, and time for others; which, or None where none is left."""
     with database.reading(done.connection) if done.dry_run else database.immediate(done.connection):
         began = time.monotonic()  # until here we waited for others; from here on they wait for us
-        ids, goes = _follow(done, reason, position, bound)
+        goes = _follow(done, reason, position, bound)
     took_s = time.monotonic() - began
-    if goes is not None:
-        done.done(reason, goes)
     done.size_rows = plan.next_rows(done.size_rows, took_s)
-    if ids is not None and not done.dry_run:
+    if goes is None:
+        return None
+    done.done(reason, goes)
+    if not done.dry_run:
         time.sleep(max(_PAUSE_S, took_s / 2))
-    return ids
+    return goes.window.ids
 
 
-def _follow(done: _Pass, reason: str, position: int, bound: int) -> tuple[Range | None, step.Going | None]:
-    """Follow a rule in the next window, in the caller's transaction."""
+def _follow(done: _Pass, reason: str, position: int, bound: int) -> step.Going | None:
+    """Follow a rule in the next window, in the caller's transaction; what goes, or None where no window is left."""
     connection = done.connection
     scope = attrs.evolve(done.scope, elsewhere=done.elsewhere())
     ids = step.window_from(connection, scope, position, bound, done.size_rows)
@@ -267,7 +268,7 @@ def _follow(done: _Pass, reason: str, position: int, bound: int) -> tuple[Range 
         step.apply(connection, scope, goes, reason)
     else:
         connection.execute("ROLLBACK")
-    return ids, goes
+    return goes
 
 
 # -- the disk ---------------------------------------------------------------------------------------------------------
