@@ -440,6 +440,32 @@ def test_rows_of_a_lost_master_that_come_back_from_a_copy_are_not_pushed_again(
     assert ranges_there(pg) == receipt(store)
 
 
+def test_what_was_pushed_may_be_pruned_and_only_that(store: edgeshard.Store, pg: str) -> None:
+    fill(store, "a", 0, 10)
+    store.push(pg)
+    fill(store, "a", 10, 5)
+    report = store.prune(keep_rows=0, only_pushed=True)
+    assert (10, 5) == (report.rows, report.kept_back)
+    assert (5, list(range(15))) == (store.push(pg).rows, numbers(pg))
+    assert (5, 0) == (store.prune(keep_rows=0, only_pushed=True).rows, store.push(pg).rows)
+    assert (True, {"keep rows": 15}) == (store.verify().ok, store.verify().pruned)
+
+
+def test_rows_that_are_pruned_while_a_push_goes_on_are_left_out_and_the_others_arrive(
+    store: edgeshard.Store, pg: str
+) -> None:
+    for first in range(0, 400, 4):
+        fill(store, "a", first, 4)
+
+    def prune_what_waits(done: int, _: int) -> None:
+        if done == 100:
+            store.prune(keep_rows=200)
+
+    report = store.push(pg, batch=100, progress=prune_what_waits)
+    assert (0, list(range(100)) + list(range(200, 400))) == (report.remaining, numbers(pg))
+    assert (0, True) == (store.push(pg).rows, store.verify().ok)
+
+
 def test_the_ranges_of_a_database_are_what_a_store_says_of_itself(store: edgeshard.Store, pg: str) -> None:
     before = command("ranges", pg)
     assert (78, True) == (before.returncode, "nobody pushed into this database yet" in before.stderr)
