@@ -64,6 +64,7 @@ class Life:
         pid: the process.
         shared: what it counts for us: a number that is never taken back.
         run: the number of the rows it writes; -1: it writes none.
+        rows: how many it is to write.
         killed: whether it was.
         status: how it ended; None: it lives.
     """
@@ -71,6 +72,7 @@ class Life:
     pid: int
     shared: mmap.mmap
     run: int = -1
+    rows: int = 0
     killed: bool = False
     status: int | None = None
 
@@ -279,6 +281,7 @@ class Round:
         """A new writer."""
         run = len(self.writers)
         life = begin(make(self.root, agent, run, rows), run)
+        life.rows = rows
         self.writers.append(life)
         return life
 
@@ -331,7 +334,8 @@ class Round:
             numbers = sorted(found[life.run])
             assert numbers == list(range(len(numbers))), f"run {life.run}: rows are missing or doubled"
             extra = len(numbers) - life.count
-            sizes = {0, 1, 2, LARGEST_BATCH} if life.killed else {0}
+            # the last batch is as large as what was left to write
+            sizes = {0, 1, 2, min(LARGEST_BATCH, life.rows - life.count)} if life.killed else {0}
             assert extra in sizes, f"run {life.run}: {life.count} acknowledged, {len(numbers)} in the master"
             self.tally.rows += len(numbers)
             self.tally.unacknowledged += extra
