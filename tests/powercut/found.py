@@ -58,11 +58,13 @@ class Found:
         master: the address of each row of the master, by number; None where there is no master.
         shards: the same of all shards; rows that were given up do not count.
         given_up: the addresses of which the shards say that they gave them up.
+        pruned: the addresses of which the master says that it pruned them.
     """
 
     master: dict[int, tuple[str, int]] | None
     shards: dict[int, tuple[str, int]]
     given_up: frozenset[tuple[str, int]]
+    pruned: frozenset[tuple[str, int]] = frozenset()
 
 
 def look(root: Path) -> Found:
@@ -71,7 +73,9 @@ def look(root: Path) -> Found:
     Raises:
         ViolationError: a database is damaged, a row is there twice, or is not what was written.
     """
-    master = read_master(root / "master.db") if (root / "master.db").exists() else None
+    has_master = (root / "master.db").exists()
+    master = read_master(root / "master.db") if has_master else None
+    pruned = read_prunings(root / "master.db") if has_master else frozenset()
     shards: dict[int, tuple[str, int]] = {}
     given_up: set[tuple[str, int]] = set()
     for path in sorted((root / "shards").glob("*.db")):
@@ -80,7 +84,7 @@ def look(root: Path) -> Found:
             raise ViolationError(f"row {number} is in two shards")
         shards.update(rows)
         given_up |= gone
-    return Found(master, shards, frozenset(given_up))
+    return Found(master, shards, frozenset(given_up), pruned)
 
 
 def read_master(path: Path) -> dict[int, tuple[str, int]]:
@@ -90,6 +94,17 @@ def read_master(path: Path) -> dict[int, tuple[str, int]]:
         streams = dict(_fetch(connection, "SELECT stream_no, hex(stream_id) FROM edgeshard_streams"))
         rows = _rows(connection, "_stream, _seq")
         return _unique(path, ((number, streams[stream].lower(), seq) for number, stream, seq in rows))
+    except apsw.Error as error:
+        raise ViolationError(f"{path.name} cannot be read: {error!r}") from error
+    finally:
+        connection.close()
+
+
+def read_prunings(path: Path) -> frozenset[tuple[str, int]]:
+    """The addresses that a master says it pruned."""
+    connection = _open(path)
+    try:
+        return prunings_in(connection)
     except apsw.Error as error:
         raise ViolationError(f"{path.name} cannot be read: {error!r}") from error
     finally:
@@ -126,6 +141,23 @@ def _fetch(connection: apsw.Connection, sql: str) -> list[tuple[Any, ...]]:
 def numbers_in(connection: apsw.Connection) -> list[int]:
     """The numbers of all rows in a master."""
     return [number for number, _, _ in _rows(connection, "0, 0", check=False)]
+
+
+def addresses_in(connection: apsw.Connection) -> dict[int, tuple[str, int]]:
+    """The address of each row in a master, by number."""
+    streams = dict(_fetch(connection, "SELECT stream_no, hex(stream_id) FROM main.edgeshard_streams"))
+    rows = _rows(connection, "_stream, _seq", check=False)
+    return {number: (streams[stream].lower(), seq) for number, stream, seq in rows}
+
+
+def prunings_in(connection: apsw.Connection) -> frozenset[tuple[str, int]]:
+    """The addresses that a master says it pruned itself."""
+    noted = _fetch(
+        connection,
+        "SELECT hex(stream_id), first, last FROM main.edgeshard_prunings JOIN main.edgeshard_streams USING(stream_no) "
+        "JOIN main.edgeshard_database USING(database_id)",
+    )
+    return frozenset((stream.lower(), seq) for stream, first, last in noted for seq in range(first, last + 1))
 
 
 def _rows(connection: apsw.Connection, columns: str, *, check: bool = True) -> list[tuple[int, Any, Any]]:

@@ -10,12 +10,14 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from edgeshard import database, files, format
+from edgeshard import database, files, format, prunings
 from edgeshard.database import Connection, quote
 from edgeshard.merge import copy, cycle, orphans, truncate
 from edgeshard.merge import job as jobs
 from edgeshard.merge.plan import Block
-from edgeshard.ranges import union
+from edgeshard.prune import passes, step
+from edgeshard.prune import plan as pruning
+from edgeshard.ranges import Range, subtract, union
 from edgeshard.shard import Shard
 
 from .machine import Patch
@@ -31,6 +33,10 @@ _commit_chunk = cycle._commit_chunk
 _copy_each = cycle._copy_each
 _add_ranges = copy._add_ranges
 _copy_statement = copy._copy_statement
+_begin_prune = passes._begin
+_prune_step = passes._step
+_apply = step.apply
+_note_pruning = prunings.note
 
 
 @contextlib.contextmanager
@@ -170,6 +176,55 @@ def truncation_is_not_noted(connection: Connection, durable: dict[bytes, int], m
 _NUMBER = "SELECT stream_no FROM edgeshard_streams WHERE stream_id = ?"
 
 
+def prune_at_normal(connection: Connection, *arguments: Any, **options: Any) -> Any:
+    """The commits of a prune are not synced."""
+    _set_synchronous(connection, "NORMAL")
+    return _begin_prune(connection, *arguments, **options)
+
+
+def range_goes_with_its_rows(connection: Connection, scope: Any, goes: Any, reason: str) -> None:
+    """What is pruned leaves the ranges, too."""
+    _apply(connection, scope, goes, reason)
+    for number in goes.window.blocks:
+        sql = "SELECT first, last FROM edgeshard_prunings WHERE stream_no = ?"
+        gone = [Range(*row) for row in database.fetch(connection, sql, (number,))]
+        left = subtract(copy.held_ranges(connection, number), gone)
+        connection.execute("DELETE FROM edgeshard_ranges WHERE stream_no = ?", (number,))
+        connection.executemany(
+            "INSERT INTO edgeshard_ranges VALUES (?, ?, ?)", [(number, part.first, part.last) for part in left]
+        )
+
+
+def prunings_apart() -> list[Patch]:
+    """What was pruned is noted in a transaction of its own, after that in which the rows go."""
+    later: dict[int, list[tuple[Any, ...]]] = {}
+
+    def note(connection: Connection, *arguments: Any) -> None:
+        later.setdefault(id(connection), []).append((connection, *arguments))
+
+    def step_apart(done: Any, *arguments: Any) -> Any:
+        result = _prune_step(done, *arguments)
+        with database.immediate(done.connection):
+            for asked in later.pop(id(done.connection), []):
+                _note_pruning(*asked)
+        return result
+
+    return [(prunings, "note", note), (passes, "_step", step_apart)]
+
+
+def block_is_not_cut(_: Connection, number: int, blocks: Any, gone: Any) -> list[Range]:
+    """Rows go, and their block stays."""
+    return [part for block in blocks for part in pruning.cut(block, gone)[1]]
+
+
+def prunings_are_not_noted(*_: Any) -> None:
+    """Rows go without a word of it."""
+
+
+def transactions_are_divided(connection: Connection, row_id: int) -> None:
+    """A step ends where it likes, also in the middle of a transaction."""
+
+
 class _FilesWithoutSync:
     """The module files, but that no folder is synced."""
 
@@ -193,4 +248,10 @@ MUTANTS: dict[str, Callable[[], list[Patch]]] = {
     "a removal that syncs no folder": lambda: [(orphans, "files", _FilesWithoutSync())],
     "a folder's own name is not synced": lambda: [(files, "sync_path", sync_path_of_one)],
     "sync at power does nothing": lambda: [(Shard, "sync", sync_at_power_does_nothing)],
+    "prune at NORMAL": lambda: [(passes, "_begin", prune_at_normal)],
+    "a range goes with its pruned rows": lambda: [(step, "apply", range_goes_with_its_rows)],
+    "prunings in a transaction of their own": prunings_apart,
+    "prunings are not noted": lambda: [(prunings, "note", prunings_are_not_noted)],
+    "rows are pruned and their block is not cut": lambda: [(step, "_cut_blocks", block_is_not_cut)],
+    "a prune divides transactions": lambda: [(step, "transaction_at", transactions_are_divided)],
 }

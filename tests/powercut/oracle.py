@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import NoReturn
 
 import attrs
@@ -37,6 +37,7 @@ class Unit:
         synced: whether the shard had that durably.
         noted: whether its shard notes that it gave it up.
         reported: whether a merge reported that the master has it.
+        pruned: whether a prune that reported it is done: the master says so from then on, and it is not there again.
         address: the stream's id, and the seq of the first row; ("", 0) where the writer was never told.
     """
 
@@ -48,6 +49,7 @@ class Unit:
     synced: bool = False
     noted: bool = False
     reported: bool = False
+    pruned: bool = False
     address: tuple[str, int] = ("", 0)
 
     def seqs(self) -> set[tuple[str, int]]:
@@ -105,6 +107,42 @@ class Oracle:
             if unit.fate is Fate.BEGUN:  # its writer was killed, or is about to be told
                 unit.fate = Fate.HELD
 
+    def learn(self, rows: Mapping[int, tuple[str, int]]) -> None:
+        """These rows are in the master, by these addresses, and may be pruned: their writers may never tell."""
+        for number, (stream, seq) in rows.items():
+            unit = self._by_number[number]
+            if not unit.address[1]:
+                unit.address = (stream, seq - unit.numbers.index(number))
+
+    def prune(self, addresses: Set[tuple[str, int]]) -> None:
+        """A prune committed that these are gone."""
+        for unit in self.units:
+            if unit.address[1] and unit.seqs() & addresses and not unit.pruned:
+                unit.pruned = unit.durable = True
+                unit.fate = Fate.HELD if unit.fate is Fate.BEGUN else unit.fate
+                self.counts["rows pruned"] += len(unit.numbers)
+
+    def held(self, found: Found) -> dict[int, tuple[str, int]]:
+        """What the master has, or pruned, by number: it accounts for all of these."""
+        gone = {
+            number: (unit.address[0], unit.address[1] + k)
+            for unit in self.units
+            if unit.address[1]
+            for k, number in enumerate(unit.numbers)
+            if (unit.address[0], unit.address[1] + k) in found.pruned
+        }
+        return {**gone, **(found.master or {})}
+
+    def _check_prunings(self, found: Found) -> None:
+        """What was pruned is gone, and whole transactions are."""
+        for unit in self.units:
+            there = [number for number in unit.numbers if number in (found.master or {})]
+            gone = unit.seqs() & found.pruned if unit.address[1] else set()
+            if there and gone:
+                _fail(unit, f"was pruned, and {there} are there")
+            if unit.pruned and not gone:
+                _fail(unit, "was pruned, and the master does not say so")
+
     # -- after a crash ------------------------------------------------------------------------------------------------
 
     def judge(self, found: Found, crash: Crash) -> None:
@@ -116,8 +154,9 @@ class Oracle:
         self._judge_units(found, had_power_cut=crash is not Crash.KILL)
 
     def _judge_units(self, found: Found, *, had_power_cut: bool) -> None:
-        master = found.master or {}
         self._check_addresses(found)
+        self._check_prunings(found)
+        master = self.held(found)
         for unit in self.units:
             in_master = self._whole(unit, master, "the master")
             in_shard = self._whole(unit, found.shards, "the shard")
@@ -172,8 +211,9 @@ class Oracle:
         Raises:
             ViolationError: a shard does not say that it gave up what it had.
         """
-        master = found.master or {}
+        master = self.held(found)
         for unit in self.units:
+            unit.pruned = bool(unit.address[1]) and unit.seqs() <= found.pruned
             if unit.fate is Fate.HELD and unit.numbers[0] not in {*master, *found.shards}:
                 unit.fate = Fate.BEHIND
                 unit.noted = unit.seqs() <= found.given_up
@@ -195,8 +235,9 @@ class Oracle:
         Raises:
             ViolationError: a promise was broken.
         """
-        master = found.master or {}
         self._check_addresses(found)
+        self._check_prunings(found)
+        master = self.held(found)
         if found.shards:
             raise ViolationError(f"rows {sorted(found.shards)} are still in shards")
         missing = {(gap.stream, seq) for gap in gaps for seq in range(gap.first, gap.last + 1)}

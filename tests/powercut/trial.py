@@ -17,6 +17,8 @@ import attrs
 import edgeshard
 from edgeshard import master, shard
 from edgeshard.merge import cycle, job, locks, plan, truncate
+from edgeshard.prune import plan as pruning
+from edgeshard.prune import space
 
 from . import system, workload
 from .disk import Crash, Disk
@@ -42,6 +44,7 @@ class Settings:
         switch_chance: how often another actor goes on after a step.
         kills: whether single actors are killed as well.
         restores: whether an older master is put back now and then.
+        prunes: whether the master is pruned, and its disk given back.
         limits: sizes of edgeshard's own, made small.
     """
 
@@ -50,11 +53,12 @@ class Settings:
     switch_chance: float
     kills: bool
     restores: bool
+    prunes: bool
     limits: tuple[tuple[Any, str, int], ...]
 
     @classmethod
-    def draw(cls, rng: random.Random) -> Settings:
-        """Some settings."""
+    def draw(cls, rng: random.Random, prunes: random.Random) -> Settings:
+        """Some settings; those of prunes by dice of their own, so that trials without one stay as they were."""
         limits = (
             (plan, "CHUNK_BYTES", rng.choice((200, 2_000, plan.CHUNK_BYTES))),
             (job, "GROUP_SIZE", rng.choice((1, 2, job.GROUP_SIZE))),
@@ -68,6 +72,12 @@ class Settings:
             (shard, "_LOG_BYTES", rng.choice((0, 4_000, shard._LOG_BYTES))),
             (master, "_CHECKPOINT_PAGES", rng.choice((3, 30, master._CHECKPOINT_PAGES))),
             (master, "_LOG_BYTES", rng.choice((0, 20_000, master._LOG_BYTES))),
+            (pruning, "ROWS_FIRST", prunes.choice((1, 3, pruning.ROWS_FIRST))),
+            (pruning, "ROWS_LEAST", 1),
+            (pruning, "ROWS_MOST", prunes.choice((1, 4, pruning.ROWS_MOST))),
+            (space, "PAGES_FIRST", 1),
+            (space, "PAGES_LEAST", 1),
+            (space, "PAGES_MOST", prunes.choice((1, 3, space.PAGES_MOST))),
         )
         return cls(
             keep_empty=rng.random() < 0.5,
@@ -75,6 +85,7 @@ class Settings:
             switch_chance=rng.choice((0.01, 0.05, 0.2, 0.6)),
             kills=rng.random() < 0.4,
             restores=rng.random() < 0.3,
+            prunes=prunes.random() < 0.4,
             limits=limits,
         )
 
@@ -111,7 +122,8 @@ class Trial:
         self._rng = random.Random(seed)
         self._disk = Disk()
         self._oracle = Oracle()
-        self.settings = Settings.draw(self._rng)
+        self._prune_rng = random.Random(f"{seed} prune")
+        self.settings = Settings.draw(self._rng, self._prune_rng)
         self._now_s = _BEGAN_S
         self._boot = 0
         self._places = 0
@@ -167,10 +179,12 @@ class Trial:
             scheduler,
             self.counts,
             self.settings.keep_empty,
+            self._prune_rng if self.settings.prunes else None,
         )
         patches: list[Patch] = [
             *self.settings.limits,
             (cycle, "_commit_chunk", workload.collecting(stage, cycle._commit_chunk)),
+            *workload.watching_prunes(stage),
         ]
         if not self.settings.has_merge_lock:
             patches.append((locks, "merge_lock", workload.no_merge_lock))
@@ -211,7 +225,7 @@ class Trial:
             raise ViolationError(f"a finished snapshot, {name}, is gone")
         self._disk.put_back(f"{ROOT}/{name}", f"{ROOT}/master.db")
         found = self._look()
-        missing = self._copies[name] - (found.master or {}).keys()
+        missing = self._copies[name] - self._oracle.held(found).keys()
         if missing:
             raise ViolationError(f"rows {sorted(missing)} were in the master, and are not in its snapshot {name}")
         self._oracle.restored(found, keep_empty=self.settings.keep_empty)

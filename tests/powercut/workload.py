@@ -14,9 +14,10 @@ import edgeshard
 from edgeshard import database, files, format, master
 from edgeshard.errors import DiskFullError, MergeInProgressError, ShardInUseError, StorageBusyError
 from edgeshard.merge import copy, cycle, locks, orphans, truncate
+from edgeshard.prune import passes, space, step
 from edgeshard.shard import Durability, Shard
 
-from .found import ViolationError, numbers_in, record_of
+from .found import ViolationError, addresses_in, numbers_in, prunings_in, record_of
 from .machine import Patch
 from .oracle import Oracle, Unit
 from .scheduler import Actor, Scheduler
@@ -39,9 +40,11 @@ class Stage:
     Attributes:
         store: the store, on the simulated machine.
         keep_empty: whether mergers leave the shards of agents that are gone.
+        prune_rng: by which prunes are drawn; None: there are none.
         left_open: handles whose agents went on to do nothing, until the end of all.
         commits: what mergers saw in the master at a commit of their own, by actor.
         snapshots: the master's rows that a finished snapshot must hold, by its name.
+        prunings: what a prune is about to commit, by actor: the addresses that the master then says it pruned.
     """
 
     store: edgeshard.Store
@@ -50,9 +53,11 @@ class Stage:
     scheduler: Scheduler
     counts: Counter[str]
     keep_empty: bool
+    prune_rng: random.Random | None = None
     left_open: list[Any] = attrs.Factory(list)
     commits: dict[str, set[int]] = attrs.Factory(dict)
     snapshots: dict[str, frozenset[int]] = attrs.Factory(dict)
+    prunings: dict[str, frozenset[tuple[str, int]]] = attrs.Factory(dict)
 
     def may(self, chance: float) -> bool:
         """Whether something happens this time."""
@@ -201,6 +206,8 @@ FAILPOINTS: tuple[tuple[Any, str], ...] = (
     (database, "empty_log"),
     (files, "lock"),
     (master, "open_master"),
+    (step, "going"),
+    (space, "shrink_by"),
 )
 
 
@@ -255,6 +262,35 @@ def snapshot(stage: Stage) -> None:
     stage.counts["snapshots"] += 1
 
 
+def prune(stage: Stage) -> None:
+    """Delete old rows now and then, and give the disk its room back."""
+    rng = stage.prune_rng
+    assert rng is not None
+    for _ in range(rng.randint(1, 3)):
+        stage.pause()
+        stage.store.prune(keep_rows=rng.choice((0, 2, 6)), shrink=rng.random() < 0.5)
+        stage.counts["prunes"] += 1
+
+
+def watching_prunes(stage: Stage) -> list[Patch]:
+    """Before a step deletes rows it is noted where they are; once it is committed, that they are gone."""
+    apply, go_one_step = step.apply, passes._step
+
+    def applied(connection: Any, *arguments: Any) -> None:
+        stage.oracle.learn(addresses_in(connection))
+        apply(connection, *arguments)
+        stage.prunings[stage.scheduler.running.name] = prunings_in(connection)
+
+    def stepped(*arguments: Any) -> Any:
+        mine = stage.scheduler.running.name
+        stage.prunings.pop(mine, None)
+        done = go_one_step(*arguments)
+        stage.oracle.prune(stage.prunings.pop(mine, frozenset()))
+        return done
+
+    return [(step, "apply", applied), (passes, "_step", stepped)]
+
+
 def read(stage: Stage) -> None:
     """Verify the master, and look at the status, while others work."""
     stage.pause()
@@ -279,6 +315,9 @@ def cast(stage: Stage, *, kills: bool) -> list[Actor]:
     for name, chance, work in (("snapshot", 0.2, snapshot), ("reader", 0.1, read)):
         if stage.may(chance):
             actors.append(Actor(name, [_tolerant(work, stage)]))
+    if stage.prune_rng is not None:
+        count = stage.prune_rng.choice((0, 1, 1, 2))
+        actors += [Actor(f"pruner {number}", [_tolerant(prune, stage)]) for number in range(count)]
     for actor in actors:
         if kills and stage.may(0.4):
             actor.fatal_step = stage.rng.randint(1, 400)
