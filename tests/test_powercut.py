@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import apsw
+import attrs
 import pytest
 from powercut.campaign import Tally, play, play_one, playground
 from powercut.disk import Crash, Disk, Folder, Inode
@@ -186,6 +187,10 @@ HARM = {
     "a row that is altered": ("UPDATE sample SET text = text || '?' WHERE n = 3", "was altered"),
     "a row with another's address": ("UPDATE sample SET _seq = 2 WHERE n = 3", "have the address"),
     "a row with a new address": ("UPDATE sample SET _seq = 9 WHERE n = 6", "has another address"),
+    "a row that was pruned and is there": (
+        "INSERT INTO edgeshard_prunings SELECT database_id, 1, 4, 4, '', '' FROM edgeshard_database",
+        r"was pruned, and \[4\] are there",
+    ),
     "a row that was never written": (
         "INSERT INTO sample(_id, _stream, _seq, n, text) SELECT 99, _stream, 99, 99, 'row 99 ' FROM sample LIMIT 1",
         "was never written",
@@ -209,6 +214,25 @@ def test_the_oracle_finds(harm: str, store: edgeshard.Store) -> None:
     expected = pytest.raises(ViolationError, match=complaint) if complaint else contextlib.nullcontext()
     with expected:
         oracle.judge(look(store.root), Crash.POWER)
+
+
+def test_the_oracle_takes_what_was_pruned_for_held_while_the_master_says_so(store: edgeshard.Store) -> None:
+    oracle = Oracle()
+    with store.shard("agent") as shard:
+        for number in (1, 2):
+            unit = oracle.begin("agent", 1)
+            shard.write(record_of(number))
+            oracle.acknowledge(unit, shard.stream, number, durable=True)
+    store.merge()
+    store.prune(keep_rows=1)
+    found = look(store.root)
+    oracle.prune(found.pruned)
+    oracle.judge(found, Crash.POWER)
+    assert ({1, 2}, 1, "rows pruned") == (set(oracle.held(found)), len(found.pruned), list(oracle.counts)[-1])
+    with pytest.raises(ViolationError, match="was pruned, and the master does not say so"):
+        oracle.judge(attrs.evolve(found, pruned=frozenset()), Crash.KILL)
+    with pytest.raises(ViolationError, match=r"was pruned, and \[1\] are there"):
+        oracle.judge(attrs.evolve(found, master=oracle.held(found)), Crash.KILL)
 
 
 def test_the_oracle_forgives_a_power_cut_what_was_acknowledged_at_process_and_a_kill_nothing(
@@ -262,6 +286,12 @@ FOUND_WITHIN = {
     "a removal that syncs no folder": (2, 6, 1_000),  # 33, 10, 135
     "a folder's own name is not synced": (1, 39, 1_000),  # 43, 149, 151
     "sync at power does nothing": (3, 17, 1_200),  # 393, more than 600, 21
+    "prune at NORMAL": (2, 50, 600),  # 114, 56, 100
+    "a range goes with its pruned rows": (3, 0, 100),  # 2, 2, 2
+    "prunings in a transaction of their own": (2, 8, 300),  # 21, 14, 16
+    "prunings are not noted": (3, 0, 100),  # 2, 2, 2
+    "rows are pruned and their block is not cut": (3, 0, 100),  # 2, 2, 2
+    "a prune divides transactions": (2, 0, 100),  # 2, 2, 9
 }
 
 

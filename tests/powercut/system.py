@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import edgeshard
-from edgeshard import files, scan, shard
+from edgeshard import files, prunings, scan, shard
 from edgeshard.merge import cycle
 
 from . import vfs
@@ -203,6 +203,7 @@ _PATCHES: list[Patch] = [
     (shard, "monotonic", _monotonic),
     (shard, "datetime", SimpleNamespace(datetime=_Datetime, UTC=datetime.UTC)),
     (edgeshard.master, "datetime", SimpleNamespace(datetime=_Datetime, UTC=datetime.UTC)),
+    (prunings, "datetime", SimpleNamespace(datetime=_Datetime, UTC=datetime.UTC)),
     (scan, "os", _Os()),
     (files, "os", _Os()),
 ]
