@@ -229,3 +229,10 @@ def stream_no_of(shard_id: int) -> int:
 def seq_of(shard_id: int) -> int:
     """The seq in the id of a shard's row."""
     return shard_id & SEQ_MAX
+
+
+def added_columns(table: str) -> frozenset[str]:
+    """The names of the columns of one of `ADDED_TABLES`."""
+    body = ADDED_TEXTS[table].partition("(")[2]
+    lines = [line.split("--")[0].split() for line in body.splitlines()]
+    return frozenset(words[0] for words in lines if words and words[0].islower())

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from edgeshard import database, definitions, files, format, scan, tables
-from edgeshard.database import Connection
+from edgeshard.database import Connection, quote
 from edgeshard.errors import DamagedError, FormatError
 from edgeshard.ranges import Range, subtract
 from edgeshard.report import Gap
@@ -91,8 +91,9 @@ def _check_role(connection: Connection, path: Path) -> None:
 
 
 def has(connection: Connection, table: str) -> bool:
-    """Whether the master has one of `format.ADDED_TABLES`."""
-    return database.scalar(connection, "SELECT 1 FROM main.sqlite_schema WHERE name = ?", (table,)) is not None
+    """Whether the master has one of `format.ADDED_TABLES`, with the columns that it has now."""
+    columns = {row[1] for row in database.fetch(connection, f"PRAGMA main.table_info({quote(table)})")}
+    return columns >= format.added_columns(table)
 
 
 def _add_tables(connection: Connection) -> None:
@@ -101,8 +102,16 @@ def _add_tables(connection: Connection) -> None:
         return
     with database.immediate(connection):
         for name, text in format.ADDED_TEXTS.items():
-            if not has(connection, name):  # another merger may have been faster
-                connection.execute(text)
+            if has(connection, name):  # another merger was faster
+                continue
+            if _is_empty(connection, name):  # with other columns, by a version that wrote nothing to it yet
+                connection.execute(f"DROP TABLE main.{name}")
+            connection.execute(text)
+
+
+def _is_empty(connection: Connection, name: str) -> bool:
+    exists = database.scalar(connection, "SELECT 1 FROM main.sqlite_schema WHERE name = ?", (name,)) is not None
+    return exists and database.scalar(connection, f"SELECT 1 FROM main.{name} LIMIT 1") is None
 
 
 @contextlib.contextmanager

@@ -712,6 +712,15 @@ def test_a_master_of_an_earlier_version_is_pruned_and_cannot_become_smaller(stor
 CREATE = database.create
 
 
+def test_a_master_whose_table_of_prunings_has_other_columns_gets_ours(store: edgeshard.Store) -> None:
+    add(store, "a", *range(10))
+    edit(store.master_path, "drop table edgeshard_prunings",
+         "create table edgeshard_prunings(stream_no integer, first integer, last integer, reason text)")  # fmt: skip
+    assert (True, 0) == (store.verify().ok, store.status().master.pruned_rows)
+    assert (8, {"keep rows": 8}) == (store.prune(keep_rows=2).rows, store.verify().pruned)
+    assert (2, 8, 10) == account(store)
+
+
 # -- the disk ---------------------------------------------------------------------------------------------------------
 
 
