@@ -262,7 +262,9 @@ def test_an_agent_that_is_refused_tries_again_and_that_counts_into_its_commit(
 ) -> None:
     monkeypatch.setitem(SYSTEMS, "broken", bench_broken.entry(bench_broken.Busy))
     found = measured("broken", cache, Workload("process", 1, length_s=0.1))
-    assert (True, found.rows + 1) == (found.account.is_exact, found.refused)
+    assert found.account.is_exact
+    # the first row is not measured, and the last one may be refused just as the time is over
+    assert found.refused in (found.rows + 1, found.rows + 2)
 
 
 def test_rows_are_accounted_for_one_by_one() -> None:
