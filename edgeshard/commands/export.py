@@ -57,12 +57,10 @@ def run(options: argparse.Namespace) -> int:
     """Write it, and say what is in it."""
     store = arguments.store_with_master(options)
     ranges = None if options.ranges is None else arguments.ranges_of(options.ranges)
-    progress = terminal.progress("rows written", quiet=options.quiet)
-    report = store.export(
-        options.target, since_hub=options.since_hub, ranges=ranges, force=options.force, progress=progress
-    )
-    if progress is not None:
-        progress.end()
+    with terminal.progress("rows written", quiet=options.quiet) as progress:
+        report = store.export(
+            options.target, since_hub=options.since_hub, ranges=ranges, force=options.force, progress=progress
+        )
     if options.json:
         print(json.dumps(report.as_dict()))
     elif not options.quiet:

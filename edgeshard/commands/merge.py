@@ -126,17 +126,14 @@ def _merge(options: argparse.Namespace, stop: signals.Stop) -> MergeReport:
         is_empty = not (store.root / "shards").exists() and not store.master_path.exists()
     if is_empty and not options.sources:
         return MergeReport(dry_run=options.dry_run)
-    progress = terminal.progress("rows merged", quiet=options.quiet)
     if options.dry_run:
         return once.preview(store.root, options.sources)
-    report = once.merge(
-        store.root,
-        options.sources,
-        keep_empty=options.keep_empty,
-        lock_wait_s=options.lock_wait,
-        stopping=stop.is_asked,
-        progress=progress,
-    )
-    if progress is not None:
-        progress.end()
-    return report
+    with terminal.progress("rows merged", quiet=options.quiet) as progress:
+        return once.merge(
+            store.root,
+            options.sources,
+            keep_empty=options.keep_empty,
+            lock_wait_s=options.lock_wait,
+            stopping=stop.is_asked,
+            progress=progress,
+        )

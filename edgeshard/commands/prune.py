@@ -126,16 +126,13 @@ def _prune(options: argparse.Namespace, asked: rules.Rules, stop: signals.Stop) 
     from edgeshard.prune import passes
 
     store = arguments.store_with_master(options)
-    progress = terminal.progress("rows pruned", quiet=options.quiet)
-    report = passes.prune(
-        store.master_path,
-        asked,
-        shrink=options.shrink,
-        dry_run=options.dry_run,
-        lock_wait_s=options.lock_wait,
-        stopping=stop.is_asked,
-        progress=progress,
-    )
-    if progress is not None:
-        progress.end()
-    return report
+    with terminal.progress("rows pruned", quiet=options.quiet) as progress:
+        return passes.prune(
+            store.master_path,
+            asked,
+            shrink=options.shrink,
+            dry_run=options.dry_run,
+            lock_wait_s=options.lock_wait,
+            stopping=stop.is_asked,
+            progress=progress,
+        )

@@ -100,15 +100,12 @@ def _push(options: argparse.Namespace, stop: signals.Stop) -> PushReport:
     path = arguments.store_with_master(options).master_path
     if options.dry_run:
         return once.preview(path, options.dsn)
-    progress = terminal.progress("rows pushed", quiet=options.quiet)
-    report = once.push_once(
-        path,
-        options.dsn,
-        batch=options.batch,
-        inserts=options.inserts,
-        stopping=stop.is_asked,
-        progress=progress,
-    )
-    if progress is not None:
-        progress.end()
-    return report
+    with terminal.progress("rows pushed", quiet=options.quiet) as progress:
+        return once.push_once(
+            path,
+            options.dsn,
+            batch=options.batch,
+            inserts=options.inserts,
+            stopping=stop.is_asked,
+            progress=progress,
+        )

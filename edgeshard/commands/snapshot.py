@@ -40,11 +40,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Make the copy, and say how large it is."""
     began = time.monotonic()
-    progress = terminal.progress("pages copied", quiet=options.quiet)
     store = arguments.store_with_master(options)
-    store.snapshot(options.target, force=options.force, progress=progress)
-    if progress is not None:
-        progress.end()
+    with terminal.progress("pages copied", quiet=options.quiet) as progress:
+        store.snapshot(options.target, force=options.force, progress=progress)
     if not options.quiet:
         size = os.path.getsize(options.target)
         print(f"copied {size} bytes to {options.target} in {time.monotonic() - began:.3f} s")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
+from collections.abc import Iterator
 from typing import TextIO
 
 #: Wide enough for everything: what reads a pipe wraps lines itself, or does not want them wrapped.
@@ -68,6 +70,10 @@ class Progress:
             print(file=sys.stderr)
 
 
-def progress(what: str, *, quiet: bool) -> Progress | None:
-    """The progress of a verb, where somebody watches."""
-    return Progress(what) if sys.stderr.isatty() and not quiet else None
+@contextlib.contextmanager
+def progress(what: str, *, quiet: bool) -> Iterator[Progress | None]:
+    """The progress of a verb, where somebody watches; its line is left once the block is done."""
+    shown = Progress(what) if sys.stderr.isatty() and not quiet else None
+    yield shown
+    if shown is not None:
+        shown.end()
