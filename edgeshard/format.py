@@ -34,6 +34,7 @@ Transactions
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 #: The version of this package.
@@ -231,6 +232,7 @@ def seq_of(shard_id: int) -> int:
     return shard_id & SEQ_MAX
 
 
+@cache
 def added_columns(table: str) -> frozenset[str]:
     """The names of the columns of one of `ADDED_TABLES`."""
     body = ADDED_TEXTS[table].partition("(")[2]
