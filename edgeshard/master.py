@@ -114,6 +114,18 @@ def _is_empty(connection: Connection, name: str) -> bool:
     return exists and database.scalar(connection, f"SELECT 1 FROM main.{name} LIMIT 1") is None
 
 
+def record_tables(connection: Connection) -> list[str]:
+    """The names of the record tables."""
+    return [name for (name,) in connection.execute("SELECT DISTINCT table_name FROM edgeshard_columns ORDER BY 1")]
+
+
+def transaction_at(connection: Connection, row_id: int) -> Range | None:
+    """The ids of the transaction that a row belongs to, where it is one of several rows."""
+    sql = "SELECT first_id, last_id FROM edgeshard_transactions WHERE first_id <= ? ORDER BY first_id DESC LIMIT 1"
+    found = database.fetch(connection, sql, (row_id,))
+    return Range(*found[0]) if found and found[0][1] >= row_id else None
+
+
 @contextlib.contextmanager
 def explained(action: str, path: Path) -> Iterator[None]:
     """Raise our errors in place of those that reading a master's own tables raises.

@@ -570,6 +570,5 @@ def _explain_query(connection: database.Connection, error: Exception) -> str:
         return f"{error}. A query only reads; rows come into the master through shards and a merge"
     if isinstance(error, KeyError):
         return f"no value was given for the parameter {error}"
-    names = database.fetch(connection, "SELECT DISTINCT table_name FROM edgeshard_columns ORDER BY 1")
-    listed = ", ".join(name for (name,) in names)
+    listed = ", ".join(master.record_tables(connection))
     return f"{error}. The master has the tables {listed}; a table comes with the first merge of its rows"

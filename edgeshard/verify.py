@@ -104,7 +104,7 @@ def verify(connection: Connection, *, deep: bool = False) -> VerifyReport:
         deep: read every value, and each index, as well; without it the addresses of all rows, and each page's form.
     """
     with database.reading(connection):
-        tables = [name for (name,) in connection.execute("SELECT DISTINCT table_name FROM edgeshard_columns")]
+        tables = master.record_tables(connection)
         errors = tuple(_errors(connection, tables, deep=deep))
         rows = sum(database.scalar(connection, f"SELECT count(*) FROM {quote(name)}") for name in tables)
         streams = database.scalar(connection, "SELECT count(*) FROM edgeshard_streams")

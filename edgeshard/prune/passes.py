@@ -144,7 +144,7 @@ def _table(connection: Connection, path: Path, asked: str | None) -> str | None:
     """The table that was asked for, as it is spelt there."""
     if asked is None:
         return None
-    names = {name.lower(): name for name in step.tables_of(connection)}
+    names = {name.lower(): name for name in master.record_tables(connection)}
     if asked.lower() not in names:
         cause = f"there is no table {asked!r:.120} in it; it has {', '.join(sorted(names.values()))}"
         raise ConfigurationError("prune", path, cause)
@@ -184,7 +184,7 @@ def _newest(done: _Pass, rows: int) -> int:
     """The id of the first of so many of the newest rows; 1 where there are no more."""
     if rows == 0:
         return _next_id(done.connection)
-    names = [done.scope.table] if done.scope.table else step.tables_of(done.connection)
+    names = [done.scope.table] if done.scope.table else master.record_tables(done.connection)
     # in order, so that SQLite goes through all tables at the same time, and collects nothing
     ids = " UNION ALL ".join(f"SELECT _id FROM {quote(name)}" for name in names)
     found = database.scalar(done.connection, f"{ids} ORDER BY 1 DESC LIMIT 1 OFFSET ?", (rows - 1,))
@@ -193,7 +193,7 @@ def _newest(done: _Pass, rows: int) -> int:
 
 def _whole(connection: Connection, bound: int) -> int:
     """The bound, or before it where it would divide a transaction."""
-    across = step.transaction_at(connection, bound - 1)
+    across = master.transaction_at(connection, bound - 1)
     return across.first if across is not None and across.last >= bound else bound
 
 
@@ -289,7 +289,7 @@ def _tidy(done: _Pass, *, shrink: bool) -> int:
 
 def _oldest(connection: Connection) -> int:
     sql = "SELECT _id FROM {} ORDER BY _id LIMIT 1"
-    ids = [database.scalar(connection, sql.format(quote(name))) for name in step.tables_of(connection)]
+    ids = [database.scalar(connection, sql.format(quote(name))) for name in master.record_tables(connection)]
     return min((row_id for row_id in ids if row_id is not None), default=_next_id(connection))
 
 

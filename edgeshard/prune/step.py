@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from edgeshard import database, prunings
+from edgeshard import database, master, prunings
 from edgeshard.database import Connection, quote
 from edgeshard.errors import DamagedError
 from edgeshard.merge.plan import Block
@@ -57,27 +57,15 @@ def window_from(connection: Connection, scope: Scope, position: int, bound: int,
     """
     firsts = [
         database.scalar(connection, f"SELECT _id FROM {quote(name)} WHERE _id >= ? ORDER BY _id LIMIT 1", (position,))
-        for name in ([scope.table] if scope.table else tables_of(connection))
+        for name in ([scope.table] if scope.table else master.record_tables(connection))
     ]
     first = min((first for first in firsts if first is not None), default=bound)
     if first >= bound:
         return None
     last = min(first + rows, bound) - 1
-    begun = transaction_at(connection, first)
-    ended = transaction_at(connection, last)
+    begun = master.transaction_at(connection, first)
+    ended = master.transaction_at(connection, last)
     return Range(begun.first if begun else first, ended.last if ended else last)
-
-
-def tables_of(connection: Connection) -> list[str]:
-    """The names of the record tables."""
-    return [name for (name,) in connection.execute("SELECT DISTINCT table_name FROM edgeshard_columns ORDER BY 1")]
-
-
-def transaction_at(connection: Connection, row_id: int) -> Range | None:
-    """The ids of the transaction that a row belongs to, where it is one of several rows."""
-    sql = "SELECT first_id, last_id FROM edgeshard_transactions WHERE first_id <= ? ORDER BY first_id DESC LIMIT 1"
-    found = database.fetch(connection, sql, (row_id,))
-    return Range(*found[0]) if found and found[0][1] >= row_id else None
 
 
 # -- looking ----------------------------------------------------------------------------------------------------------
@@ -94,7 +82,7 @@ def going(connection: Connection, scope: Scope, ids: Range) -> Going:
 
 def _window(connection: Connection, ids: Range) -> Window:
     spans: dict[int, Range] = {}
-    for name in tables_of(connection):
+    for name in master.record_tables(connection):
         sql = f"SELECT _stream, min(_seq), max(_seq) FROM {quote(name)} WHERE _id BETWEEN ? AND ? GROUP BY _stream"
         for number, first, last in database.fetch(connection, sql, (ids.first, ids.last)):
             before = spans.get(number, Range(first, last))
@@ -136,7 +124,7 @@ def apply(connection: Connection, scope: Scope, goes: Going, reason: str) -> Non
     # of two receipts the one with more merges, or more of these, is the later, whatever the clock says
     connection.execute("UPDATE edgeshard_database SET generation = generation + 1")
     deleted = 0
-    for name in [scope.table] if scope.table else tables_of(connection):
+    for name in [scope.table] if scope.table else master.record_tables(connection):
         for ids in goes.ids:
             connection.execute(f"DELETE FROM {quote(name)} WHERE _id BETWEEN ? AND ?", (ids.first, ids.last))
             deleted += connection.changes()

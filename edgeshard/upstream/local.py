@@ -93,11 +93,8 @@ class Local:
 
     def transaction(self, row_id: int) -> Range | None:
         """The ids of the writer's transaction that a row belongs to, where it is of more than one row."""
-        rows = self._fetch(
-            "SELECT first_id, last_id FROM edgeshard_transactions WHERE first_id <= ? ORDER BY first_id DESC LIMIT 1",
-            (row_id,),
-        )
-        return Range(*rows[0]) if rows and rows[0][1] >= row_id else None
+        with master.explained("push", self.path):
+            return master.transaction_at(self._connection, row_id)
 
     def transaction_end(self, row_id: int) -> int | None:
         """The last id of that transaction."""

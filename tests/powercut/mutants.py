@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from edgeshard import database, files, format, prunings
+from edgeshard import database, files, format, master, prunings
 from edgeshard.database import Connection, quote
 from edgeshard.merge import copy, cycle, orphans, truncate
 from edgeshard.merge import job as jobs
@@ -253,5 +253,5 @@ MUTANTS: dict[str, Callable[[], list[Patch]]] = {
     "prunings in a transaction of their own": prunings_apart,
     "prunings are not noted": lambda: [(prunings, "note", prunings_are_not_noted)],
     "rows are pruned and their block is not cut": lambda: [(step, "_cut_blocks", block_is_not_cut)],
-    "a prune divides transactions": lambda: [(step, "transaction_at", transactions_are_divided)],
+    "a prune divides transactions": lambda: [(master, "transaction_at", transactions_are_divided)],
 }
