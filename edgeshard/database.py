@@ -617,6 +617,24 @@ def checkpoint(connection: Connection, schema: str = "main") -> None:
         connection.wal_checkpoint(schema, apsw.SQLITE_CHECKPOINT_PASSIVE)
 
 
+def copy_log(connection: Connection) -> None:
+    """Copy what the log holds into the database, as far as nobody is in the way: from within a hook.
+
+    Raises:
+        apsw.BusyError: another connection does this very work.
+    """
+    connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+
+def restart_log(connection: Connection) -> None:
+    """Copy the whole log into the database, and wait until the next commit can begin it from its start.
+
+    Raises:
+        apsw.BusyError: somebody reads it for longer than the connection waits.
+    """
+    connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_RESTART)
+
+
 def connect_in_place(path: str, *, busy_timeout_s: float) -> Connection | None:
     """Open for writing the database that has this name, which nobody can then remove; None where that just happened.
 
@@ -753,7 +771,12 @@ def create(
         connection = Connection(made)
         try:
             vacuum = _INCREMENTAL if shrinkable else 0
-            settings = {"page_size": page_size, "auto_vacuum": vacuum, "journal_mode": "WAL", "synchronous": "OFF"}
+            settings: dict[str, int | str] = {
+                "page_size": page_size,
+                "auto_vacuum": vacuum,
+                "journal_mode": "WAL",
+                "synchronous": "OFF",
+            }
             for name, value in settings.items():
                 connection.pragma(name, value)
             with immediate(connection):

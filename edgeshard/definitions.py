@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from edgeshard import database, format
+from edgeshard import database, format, priorities
 from edgeshard.database import Connection, quote
 from edgeshard.errors import SchemaConflictError
 from edgeshard.tables import Table, to_json
 
-Statement = tuple[str, tuple[str, ...]]
+Statement = tuple[str, tuple[str | int, ...]]
 
 
 def missing(connection: Connection, table: Table, path: str) -> Iterator[Statement]:
@@ -35,6 +35,7 @@ def missing(connection: Connection, table: Table, path: str) -> Iterator[Stateme
     for index in table.indexes:
         text = to_json([column.lower() for column in index])
         yield "INSERT OR IGNORE INTO edgeshard_indexes VALUES (?, ?)", (name, text)
+    yield from priorities.missing(connection, name, table.priority)
 
 
 def columns_of(name: str, key: str, columns: Iterable[tuple[str, str]], *, new: bool) -> Iterator[Statement]:

@@ -163,6 +163,10 @@ CREATE TABLE edgeshard_arrivals(
     first_id INTEGER PRIMARY KEY,           -- this row, and those after it up to the next of these, came ...
     at INTEGER NOT NULL                     -- ... from then on: seconds since 1970, UTC
 ) STRICT;
+CREATE TABLE edgeshard_priorities(
+    table_name TEXT PRIMARY KEY,            -- in lower case; in a shard as well, where its agent says so
+    priority INTEGER NOT NULL               -- which tables rows are dropped from first, where a budget asks for it
+) STRICT, WITHOUT ROWID;
 """
 
 #: The text of each of these.
@@ -187,8 +191,12 @@ CREATE TABLE edgeshard_shards(
 CHECKSUM_TABLE: Final = "edgeshard_checksum"
 CHECKSUM_TEXT: Final = f"CREATE TABLE {CHECKSUM_TABLE}(sha256 BLOB NOT NULL) STRICT"
 
+#: The one of these that a shard may have, too, and a bundle has.
+PRIORITIES: Final = "edgeshard_priorities"
+PRIORITY_MAX: Final = 1_000
+
 #: All that a bundle has. It says of the rows that it lacks whether they were pruned.
-BUNDLE_TABLES: Final = f"{TABLES};{ADDED_TEXTS['edgeshard_prunings']};{CHECKSUM_TEXT};"
+BUNDLE_TABLES: Final = f"{TABLES};{ADDED_TEXTS['edgeshard_prunings']};{ADDED_TEXTS[PRIORITIES]};{CHECKSUM_TEXT};"
 
 #: The tables a database must have for its rows to be read.
 NEEDED: Final = (

@@ -10,7 +10,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from edgeshard import database, files, format, holdings, master, receipts, scan, snapshot, status, tables, verify
+from edgeshard import (
+    budget,
+    database,
+    disk,
+    files,
+    format,
+    holdings,
+    master,
+    receipts,
+    scan,
+    snapshot,
+    status,
+    tables,
+    verify,
+)
+from edgeshard.bounded import Bound, BoundedShard
+from edgeshard.budget import Budget, OnFull
 from edgeshard.database import quote
 from edgeshard.errors import ConfigurationError, DamagedError, QueryError, ShardInUseError
 from edgeshard.holdings import Holdings
@@ -52,13 +68,29 @@ class Store:
 
     Args:
         root: the folder.
+        max_bytes: the most that all files of the store together may take: "500M", "2GiB", or a number of bytes. It is
+            noted in the folder (``budget.json``) as a shard is opened or a merge made, and holds for every process that
+            does so from then on, with this argument or without it; None: what is noted there, if anything.
+        on_full: "error" (the default) refuses writes, and merges, for which there is no room, with a
+            `edgeshard.errors.DiskBudgetError`; "drop-oldest" has merges delete the oldest rows of the master, of tables
+            with the lowest priority first, and refuses writes until they did.
 
     Attributes:
         root: the folder, absolute, with symbolic links followed once, now.
+
+    Raises:
+        ConfigurationError: a path or a budget that cannot be.
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        max_bytes: str | int | None = None,
+        on_full: OnFull | None = None,
+    ) -> None:
         self.root = Path(os.path.realpath(root))
+        self._wanted = _budget_of(self.root, max_bytes, on_full)
         try:
             str(self.root).encode()
         except UnicodeEncodeError as error:
@@ -87,16 +119,25 @@ class Store:
         Raises:
             ShardInUseError: another handle, here or in another process, has it open.
             ConfigurationError: no such durability, no such name, or no such reference.
+            DiskBudgetError: the store has a budget, and no room for a new shard.
             StorageError: the file, or a reference, cannot be made or opened.
         """
+        bound = self._bound()
         if reference is None:
-            return _open_shard(self.root / "shards", agent, durability)
+            return _open_shard(self.root / "shards", agent, durability, bound=bound)
         lookups = Lookups(reference)  # first: where one cannot be opened, no shard is made
         try:
-            return _open_shard(self.root / "shards", agent, durability, lookups)
+            return _open_shard(self.root / "shards", agent, durability, lookups, bound)
         except BaseException:
             lookups.close()
             raise
+
+    def _bound(self) -> Bound | None:
+        """The budget that the store has, noted where this handle brings one; None where it has none."""
+        if self._wanted is not None:
+            disk.note(self.root, self._wanted)
+        known = self._wanted or disk.noted(self.root)
+        return None if known is None else Bound(self.root, known)
 
     def merge(
         self,
@@ -121,12 +162,14 @@ class Store:
         Raises:
             MergeInProgressError: another merger is at work on this master, or watches the store (that does not keep
                 `sources` out).
+            DiskBudgetError: the store has a budget, and no room for rows that wait; they stay in the shards.
             StorageError: the master or the folder cannot be read or written; no row is lost.
         """
         if isinstance(sources, (str, os.PathLike)):
             sources = [sources]
         if dry_run:
             return once.preview(self.root, sources)
+        self._bound()
         return once.merge(self.root, sources, keep_empty=keep_empty, lock_wait_s=lock_wait, progress=progress)
 
     @contextlib.contextmanager
@@ -157,6 +200,7 @@ class Store:
                 between them are logged, and tried again.
             BaseException: what the thread ended with, where it was something that nobody foresaw.
         """
+        self._bound()
         service = Service(self.root, interval_s=interval, rescan_s=rescan, observer=observer, keep_empty=keep_empty)
         service.open()
         try:
@@ -522,7 +566,18 @@ def _table_name(table: str | type | None) -> str | None:
     return tables.table_of(table).name if isinstance(table, type) else table
 
 
-def _open_shard(folder: Path, agent: str, durability: Durability, lookups: Lookups | None = None) -> Shard:
+def _budget_of(root: Path, max_bytes: str | int | None, on_full: str | None) -> Budget | None:
+    try:
+        if max_bytes is None and on_full is not None:
+            raise ValueError("on_full is of a budget: give max_bytes as well")
+        return None if max_bytes is None else budget.of(rules.size_bytes(max_bytes), on_full or "error")
+    except ValueError as error:
+        raise ConfigurationError("open store", root, str(error)) from error
+
+
+def _open_shard(
+    folder: Path, agent: str, durability: Durability, lookups: Lookups | None = None, bound: Bound | None = None
+) -> Shard:
     """Open an agent's shard for writing, and make it where there is none.
 
     Raises:
@@ -541,17 +596,21 @@ def _open_shard(folder: Path, agent: str, durability: Durability, lookups: Looku
     if held is None:
         raise ShardInUseError("open shard", path, f"agent {agent!r} has it open already, in this process or another")
     try:
-        _make_shard(path, agent)
+        _make_shard(path, agent, bound)
+        if bound is not None:
+            return BoundedShard(path, agent, durability, held, lookups, bound=bound)
         return Shard(path, agent, durability, held, lookups)
     except BaseException:
         held.release()
         raise
 
 
-def _make_shard(path: Path, agent: str) -> None:
+def _make_shard(path: Path, agent: str, bound: Bound | None) -> None:
     """Make the shard's file, unless it is there."""
     found = scan.look(str(path))
     if found is None:
+        if bound is not None:
+            bound.ensure_room_for_shard(path)
         script = (
             format.TABLES
             + "INSERT INTO edgeshard_database(database_id, role, agent_id) VALUES (randomblob(16), 'shard', ?)"
@@ -559,7 +618,10 @@ def _make_shard(path: Path, agent: str) -> None:
         with database.explained("make shard", str(path)):
             for half_made in path.parent.glob(f"{glob.escape(path.name)}.*.new*"):
                 half_made.unlink()  # of an opening that was killed; we hold the lock
-            database.create(str(path), format.SHARD_PAGE_SIZE, script, (agent,), format.IDENTITY)
+            # where room is short a merge must be able to take it back in pieces: 4 % of a writer's rate (measured)
+            shrinkable = bound is not None
+            size, identity = format.SHARD_PAGE_SIZE, format.IDENTITY
+            database.create(str(path), size, script, (agent,), identity, shrinkable=shrinkable)
     elif found.problem:
         cause = f"{found.problem}. Move it away (its rows may be recovered from it), then open it again"
         raise DamagedError("open shard", found.path, cause)

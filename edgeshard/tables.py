@@ -45,12 +45,14 @@ class Table:
     name: str
     columns: tuple[Column, ...]
     indexes: tuple[tuple[str, ...], ...] = ()
+    priority: int = 0
 
 
 @attrs.frozen
 class _Options:
     name: str | None
     index: tuple[tuple[str, ...], ...]
+    priority: int = 0
 
 
 _T = typing.TypeVar("_T", bound=type)
@@ -59,22 +61,34 @@ _T = typing.TypeVar("_T", bound=type)
 @typing.overload
 def table(cls: _T, /) -> _T: ...
 @typing.overload
-def table(*, name: str | None = None, index: Iterable[str | Iterable[str]] = ()) -> Callable[[_T], _T]: ...
 def table(
-    cls: _T | None = None, /, *, name: str | None = None, index: Iterable[str | Iterable[str]] = ()
+    *, name: str | None = None, index: Iterable[str | Iterable[str]] = (), priority: int = 0
+) -> Callable[[_T], _T]: ...
+def table(
+    cls: _T | None = None,
+    /,
+    *,
+    name: str | None = None,
+    index: Iterable[str | Iterable[str]] = (),
+    priority: int = 0,
 ) -> _T | Callable[[_T], _T]:
     """Say how an attrs class is stored. Optional: a plain attrs class is a table too, named in snake_case.
 
     Args:
         name: the table's name in SQL; by default the class's, in snake_case.
         index: columns to index in the master, each a name or several names. Shards have none: they only append.
+        priority: how long rows are kept where the store has a budget and drops the oldest (0 to 1000): those of tables
+            with a lower one go first. Where agents disagree the highest wins.
 
     Raises:
-        TableError: an index given as one bare str (a list of names is meant).
+        TableError: an index given as one bare str (a list of names is meant), or no such priority.
     """
     if isinstance(index, str):
         raise TableError("declare table", "", f"index takes a list of column names: index=[{index!r}]")
-    options = _Options(name, tuple((item,) if isinstance(item, str) else tuple(item) for item in index))
+    if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= format.PRIORITY_MAX:
+        cause = f"a priority is a whole number from 0 to {format.PRIORITY_MAX}, not {priority!r}"
+        raise TableError("declare table", "", cause)
+    options = _Options(name, tuple((item,) if isinstance(item, str) else tuple(item) for item in index), priority)
 
     def mark(cls: _T) -> _T:
         setattr(cls, _OPTIONS, options)
@@ -111,7 +125,7 @@ def table_of(cls: type) -> Table:
     if len(folded) < len(columns):
         raise TableError("declare table", "", f"{cls.__name__} has two fields that differ only in case; SQL folds case")
     _check_indexes(cls, options.index, {column.name for column in columns})
-    return Table(name, columns, options.index)
+    return Table(name, columns, options.index, options.priority)
 
 
 def _check_indexes(cls: type, indexes: tuple[tuple[str, ...], ...], columns: set[str]) -> None:

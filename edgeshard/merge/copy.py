@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
-from edgeshard import database, definitions, format, prunings, tables
+from edgeshard import database, definitions, format, priorities, prunings, tables
 from edgeshard.database import Connection, quote
 from edgeshard.errors import DamagedError, SchemaConflictError
 from edgeshard.merge import plan, source
@@ -101,6 +101,7 @@ def copy(
     room = max(1, room_bytes // row_bytes)
     for table in origin.tables:
         _ensure_table(target, origin, table)
+    priorities.note(connection, origin.priorities)
     rows, finished, durable, known = 0, True, {}, {}
     for stream in streams:
         number = _ensure_stream(target, origin, stream)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -89,6 +89,7 @@ class Source:
     agent_id: str | None
     tables: tuple[SourceTable, ...]
     has_prunings: bool = False
+    priorities: Mapping[str, int] = attrs.Factory(dict)
 
     @property
     def is_shard(self) -> bool:
@@ -141,7 +142,23 @@ def _open_source(connection: Connection, schema: str, path: str) -> Source:
     role, database_id, agent_id = described[0]
     text = ordinary.get(prunings.TABLE)  # older ones have none
     has_prunings = text is not None and _is_as_we_make_it(connection, schema, prunings.TABLE, text)
-    return Source(schema, path, role, database_id, agent_id, tables, has_prunings)
+    text = ordinary.get(format.PRIORITIES)
+    has_priorities = text is not None and _is_as_we_make_it(connection, schema, format.PRIORITIES, text)
+    known = _priorities(connection, schema, path, tables) if has_priorities else {}
+    return Source(schema, path, role, database_id, agent_id, tables, has_prunings, known)
+
+
+def _priorities(connection: Connection, schema: str, path: str, tables: tuple[SourceTable, ...]) -> dict[str, int]:
+    """The priorities of these tables; what else is said there, or cannot be, is passed over."""
+    rows = database.fetch_typed(
+        connection,
+        path,
+        (str, int),
+        f"SELECT table_name, priority FROM {quote(schema)}.{format.PRIORITIES} LIMIT ?",
+        (format.TABLES_MAX,),
+    )
+    names = {table.name.lower() for table in tables}
+    return {name: priority for name, priority in rows if name in names and 0 < priority <= format.PRIORITY_MAX}
 
 
 def _ordinary_tables(connection: Connection, schema: str) -> dict[str, str]:

@@ -1,0 +1,267 @@
+"""A shard of a store that has a budget: it adds no more to the disk than was granted when it last looked.
+
+A write costs nothing more: SQLite itself refuses a page beyond the grant (max_page_count), and its hook for commits
+says how long the log is. Now and then, and where something was refused, the handle looks at what the whole store
+takes, and gives itself another grant (budget.share). What is refused for want of a grant is tried once more after that;
+nothing of it had reached the disk, and it is the same row by the same address.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import weakref
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final, NoReturn
+
+import attrs
+from filelock import FileLock
+
+from edgeshard import budget, database, disk
+from edgeshard.budget import Budget, Share, Usage
+from edgeshard.database import Connection
+from edgeshard.errors import DiskBudgetError, DiskFullError
+from edgeshard.reference import Lookups
+from edgeshard.shard import Durability, Shard, _Block, _Writer
+
+logger = logging.getLogger("edgeshard")
+
+#: Two looks are at least so far apart, in seconds, however often a write is refused.
+_LEAST_LOOK_S: Final = 0.01
+#: How long a writer waits for a merger to let go of its log, where there is no room for a longer one, in seconds.
+_LOG_WAIT_S: Final = 0.25
+#: What a new shard takes at once, with its files beside it, in bytes.
+_NEW_SHARD: Final = 128 << 10
+
+
+@attrs.frozen
+class Look:
+    """What a look at the store found, and what may be done."""
+
+    noted: Budget
+    usage: Usage
+    limit: int
+    share: Share
+
+
+def look(root: Path, known: Budget, spent: int = 0) -> Look:
+    """Measure the store.
+
+    Args:
+        root: its folder.
+        known: its budget, where none is noted any more.
+        spent: what the writer that looks added since it last did, in bytes.
+    """
+    noted = disk.noted(root) or known
+    usage = disk.measure(root)
+    most = budget.limit(noted, usage)
+    return Look(noted, usage, most, budget.share(most, usage, spent))
+
+
+def refusal(action: str, path: str | os.PathLike[str], found: Look, cause: str) -> DiskBudgetError:
+    """The error of something for which there is no room."""
+    usage = found.usage
+    text = f"{budget.figures(found.limit, found.noted, usage)}; one write may add {found.share.wide} bytes. {cause}"
+    return DiskBudgetError(action, path, text, usage.used, found.limit, usage.shards + usage.logs, usage.master)
+
+
+_CAUSE: Final = {
+    "error": "Nothing of this was written; merge, prune or push and prune, or raise the budget, and write it again",
+    "drop-oldest": "Nothing of this was written; a merge drops the oldest rows of the master for it: write it again",
+}
+
+
+@attrs.frozen
+class Bound:
+    """The budget that a shard is opened within.
+
+    Attributes:
+        root: the store's folder.
+        known: the budget, where none is noted there any more.
+    """
+
+    root: Path
+    known: Budget
+
+    def ensure_room_for_shard(self, path: Path) -> None:
+        """Refuse to make a new shard where there is no room for one.
+
+        Raises:
+            DiskBudgetError: there is none.
+        """
+        found = look(self.root, self.known)
+        if found.share.room < _NEW_SHARD:
+            raise refusal("make shard", path, found, _CAUSE[found.noted.on_full])
+
+
+class _Log:
+    """Copies the log into the database once it has its size, and has the shard look where that does not make it short.
+
+    Called by SQLite after each commit. It knows the shard weakly: the connection knows it.
+    """
+
+    __slots__ = ("pages", "quota", "shard", "tolerated")
+
+    def __init__(self, shard: BoundedShard, quota: int) -> None:
+        self.shard = weakref.ref(shard)
+        self.quota = quota
+        self.tolerated = 2 * quota
+        self.pages = 0
+
+    def __call__(self, connection: Connection, _: str, pages: int) -> int:
+        self.pages = pages
+        if pages >= self.quota:
+            with contextlib.suppress(*database.BUSY):  # a merger does this very work
+                database.copy_log(connection)
+            if pages >= self.tolerated and (shard := self.shard()) is not None:
+                shard._look_at = shard._check_at = 0.0
+        return 0
+
+
+class BoundedShard(Shard):
+    """As `Shard`, in a store with a budget. Made by ``Store.shard``.
+
+    Writing raises a DiskBudgetError, which is a DiskFullError, where the store has no room: nothing of that write is
+    kept, and the handle goes on.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        agent: str,
+        durability: Durability,
+        held: FileLock,
+        lookups: Lookups | None = None,
+        *,
+        bound: Bound,
+    ) -> None:
+        self._root = bound.root
+        self._looked_at = 0.0
+        self._pages = 0  # of the file, at the last look
+        self._is_near = False  # whether the end was warned of
+        self._found = look(bound.root, bound.known)
+        super().__init__(path, agent, durability, held, lookups)
+        self._page_bytes = int(self._connection.pragma("page_size"))
+        self._pages = int(self._connection.pragma("page_count"))
+        self._grant(0)
+        self._log = _Log(self, self._found.share.log // self._page_bytes)
+        self._connection.set_wal_hook(self._log)  # in the place of wal_autocheckpoint
+        self._connection.pragma("journal_size_limit", self._found.share.log)
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        is_due = monotonic() >= self._look_at
+        super()._check()
+        if is_due:
+            self._renew()
+            self._ensure_log_may_grow()
+
+    def _renew(self) -> bool:
+        """Look, and take another grant; whether there is one. In a transaction it is wide."""
+        now = monotonic()
+        # a program that tries again and again must not keep the merger from making room
+        if self._found.share.grant > 0 or now >= self._looked_at + _LEAST_LOOK_S:
+            self._looked_at = now
+            pages = int(self._connection.pragma("page_count"))
+            spent, self._pages = max(0, pages - self._pages), pages
+            self._found = look(self._root, self._found.noted, spent * self._page_bytes)
+            self._log.quota = self._found.share.log // self._page_bytes
+            self._warn()
+        share = self._found.share
+        self._grant(share.wide if self._depth else share.grant)
+        self._look_at = min(self._look_at, self._looked_at + share.look_s)
+        if not self._depth:
+            self._check_at = self._look_at
+        return share.grant > 0
+
+    def _grant(self, count: int) -> None:
+        """From now on the file may grow by so many bytes from what it had at the last look."""
+        self._connection.pragma("max_page_count", max(1, self._pages + count // self._page_bytes))
+
+    def _warn(self) -> None:
+        """Say once that the end is near."""
+        found = self._found
+        if not self._is_near and found.usage.used >= budget.WARN_SHARE * found.limit:
+            self._is_near = True
+            logger.warning("%s is nearly full: %s", self._root, budget.figures(found.limit, found.noted, found.usage))
+        elif found.usage.used < budget.CALM_SHARE * found.limit:
+            self._is_near = False
+
+    def _ensure_log_may_grow(self) -> None:
+        """Refuse to write into a log that cannot be begun anew, and for which there is no more room.
+
+        Raises:
+            DiskBudgetError: it is so.
+        """
+        log = self._log
+        if log.pages < log.tolerated:
+            return
+        if self._found.share.room > 0:
+            log.tolerated = log.pages + log.quota
+            return
+        if not self._depth and self._begin_log_anew():
+            log.tolerated, log.pages = 2 * log.quota, 0
+            return
+        self._look_at = self._check_at = 0.0
+        raise self._refusal()
+
+    def _begin_log_anew(self) -> bool:
+        """Have the next commit begin the log from its start; False where somebody reads it for long."""
+        database.set_patience(self._connection, _LOG_WAIT_S)
+        try:
+            database.restart_log(self._connection)
+        except database.BUSY:
+            return False
+        finally:
+            database.set_patience(self._connection, database.BUSY_TIMEOUT_S)
+        return True
+
+    # -- transactions -------------------------------------------------------------------------------------------------
+
+    def _enter_block(self, block: _Block) -> None:
+        with self._lock:
+            super()._enter_block(block)
+            if not block.depth:
+                self._widen(block)
+
+    def _widen(self, block: _Block) -> None:
+        """What is begun is not cut for want of a grant that there is: it would be undone whole."""
+        try:
+            pages = int(self._connection.pragma("page_count"))
+            share = self._found.share.wide // self._page_bytes
+            self._connection.pragma("max_page_count", max(1, pages + share))
+        except BaseException as error:
+            self._leave_block(block, error)
+            raise
+
+    # -- failures -----------------------------------------------------------------------------------------------------
+
+    def _row_failed(self, error: BaseException, row_id: int, writer: _Writer, record: Any) -> None:
+        if not database.is_full(error) or self._depth or not self._renew():
+            super()._row_failed(error, row_id, writer, record)
+            return
+        try:
+            self._grant(self._found.share.wide)  # one row may be larger than what is granted for many
+            writer.insert(self._execute, row_id, record)
+            self._next_id = row_id + 1
+            self._grant(self._found.share.grant)
+        except BaseException as again:
+            super()._row_failed(again, row_id, writer, record)
+
+    def _failed(
+        self, error: BaseException, row_id: int = 0, writer: _Writer | None = None, record: Any = None
+    ) -> NoReturn:
+        try:
+            super()._failed(error, row_id, writer, record)
+        except DiskFullError as full:
+            self._renew()
+            self._look_at = 0.0
+            if self._found.usage.free < budget.LEAST_GRANT:  # others than the store fill the disk
+                raise
+            raise self._refusal() from full
+
+    def _refusal(self) -> DiskBudgetError:
+        return refusal("write to shard", self.path, self._found, _CAUSE[self._found.noted.on_full])
