@@ -54,6 +54,7 @@ class MergeReport:
         seconds: how long it took.
         dry_run: whether nothing was done.
         stopped: whether it was asked to stop before it was through; the rest is merged next time.
+        dropped: rows deleted from the master, since the store's budget had no room for them.
     """
 
     rows: int = 0
@@ -65,6 +66,7 @@ class MergeReport:
     seconds: float = 0.0
     dry_run: bool = False
     stopped: bool = False
+    dropped: int = 0
 
     @property
     def complete(self) -> bool:
@@ -80,6 +82,8 @@ class MergeReport:
         line = f"{done} {self.rows} rows from {self.shards} shards, truncated {self.truncated}, in {self.seconds:.3f} s"
         if self.removed:
             line += f"; removed {self.removed} shards of agents that are gone"
+        if self.dropped:
+            line += f"; dropped {self.dropped} of the oldest rows, which the budget had no room for"
         if self.stopped:
             line += "; asked to stop, the rest is merged next time"
         if self.quarantined:

@@ -19,6 +19,7 @@ from edgeshard.merge import copy, orphans, plan, source, truncate
 from edgeshard.merge import job as jobs
 from edgeshard.merge.job import Job
 from edgeshard.merge.memory import Known, Memory
+from edgeshard.merge.room import Room
 from edgeshard.report import Gap, MergeReport, SetAside
 from edgeshard.scan import Look, ShardFile
 
@@ -78,6 +79,7 @@ class Merger:
         self._service = service
         self._stopping = stopping
         self._folder = scan.Folder(Path(os.path.realpath(root / "shards")))
+        self._room = Room(root, self._path, stopping)
         self._connection: Connection | None = None
         self._forget()
 
@@ -122,12 +124,13 @@ class Merger:
         self, connection: Connection, sources: list[Job], thorough: bool, progress: Progress | None
     ) -> MergeReport:
         now_ns = time.time_ns()
+        self._room.begin(connection)
         look = self._look()
         due = [*self._due(look, thorough), *(job for job in sources if not job.problem)]
         hopeless = [job for job in sources if job.problem]
         done = _Pass(self._keep_empty, self._stopping, progress)
         for group in jobs.groups(due):
-            if done.is_stopping():
+            if done.is_stopping() or self._room.is_wanting:
                 break
             self._merge_group(connection, group, done, now_ns)
         names = look.names - {job.file.name for job in due if job.removed}
@@ -138,6 +141,8 @@ class Merger:
         self._look_at_gaps(connection)
         if not self._service or not done.rows:
             self._shrink_log(connection)
+        if self._room.is_wanting:
+            raise self._room.error(done.rows)
         return self._report([*due, *hopeless], done)
 
     def _look(self) -> Look:
@@ -194,6 +199,7 @@ class Merger:
             quarantined=tuple(aside),
             gaps=self._gaps or (),
             stopped=done.stopped,
+            dropped=self._room.dropped,
         )
 
     def _tell(self, aside: Iterable[SetAside], gaps: Iterable[Gap]) -> None:
@@ -277,6 +283,7 @@ class Merger:
                 job.problem, job.lasting = "", False
                 job.finished, job.durable = False, {}
                 self._merge_together(connection, [job], done)
+        self._merge_rest(connection, group, done)
         for job in group:
             if job.own and job.problem and scan.look(job.file.path) is None:
                 job.problem = ""  # another merger removed it
@@ -284,25 +291,56 @@ class Merger:
             elif job.own:
                 self._note(job, now_ns)
 
+    def _merge_rest(self, connection: Connection, group: list[Job], done: _Pass) -> None:
+        """Within a budget: go on with what the sources still have, now that the shards gave back what was copied."""
+        rows = -1
+        while self._room.known is not None and not done.is_stopping():
+            rest = [job for job in group if not job.finished and not job.problem]
+            if not rest:
+                return
+            if self._room.is_wanting:
+                if rows == done.rows or not self._room.make_room(connection):
+                    return
+                rows = done.rows
+            self._merge_together(connection, rest, done)
+
     def _merge_together(self, connection: Connection, group: list[Job], done: _Pass) -> None:
         """Copy what the sources have, in transactions of bounded size, and then truncate or remove the shards."""
         with jobs.attached(connection, group) as remaining:
             if done.progress is not None:
                 done.to_do += _rows_to_do(connection, remaining)
-            while remaining:
-                _commit_chunk(connection, remaining, done)
+            while remaining and self._copy(connection, remaining, done):
                 if done.progress is not None:
                     done.progress(done.rows, done.to_do)
                 remaining = [job for job in remaining if not job.finished and not job.problem]
-                if done.is_stopping():
+                if done.is_stopping() or self._room.is_tight:
                     break
         # detached first: the last connection to leave a shard tidies its log away
         master_id = database.scalar(connection, "SELECT database_id FROM main.edgeshard_database")
         for job in group:
-            if job.own and job.finished and not job.problem and not done.is_stopping():
+            may_clear = job.finished or (self._room.is_tight and job.durable)
+            if job.own and may_clear and not job.problem and not done.is_stopping():
                 self._ensure_in_place()
                 self._clear(job, master_id, done)
         jobs.tidy(group)
+
+    def _copy(self, connection: Connection, remaining: list[Job], done: _Pass) -> bool:
+        """Copy and commit a chunk; False where rows wait, and there is no room for any."""
+        room_bytes = self._room.chunk_bytes(connection)
+        copied_bytes = 0
+        try:
+            if not room_bytes and _rows_to_do(connection, remaining):
+                self._room.is_wanting = True
+                return False
+            copied_bytes = _commit_chunk(connection, remaining, done, room_bytes or plan.CHUNK_BYTES)
+        except database.DatabaseFailure as error:
+            if self._room.known is None or not database.is_full(error):
+                raise
+            self._room.is_wanting = True  # a writer's transaction, which is not divided, needs more than there is
+            return False
+        finally:
+            self._room.copied(connection, copied_bytes)
+        return True
 
     def _clear(self, job: Job, master_id: bytes, done: _Pass) -> None:
         """Remove the shard, or truncate it, or leave it for later."""
@@ -320,11 +358,10 @@ class Merger:
 
     def _truncate(self, job: Job, master_id: bytes, done: _Pass) -> None:
         job.holds = True
-        if self._service and not plan.is_truncation_due(
-            job.rows, job.used_bytes, job.file.log_bytes, self._held_s(job)
-        ):
+        is_patient = self._service and not self._room.is_tight
+        if is_patient and not plan.is_truncation_due(job.rows, job.used_bytes, job.file.log_bytes, self._held_s(job)):
             return
-        truncated = truncate.truncate(job.opened, job.durable, master_id, self._service)
+        truncated = truncate.truncate(job.opened, job.durable, master_id, is_patient, self._room.left_bytes)
         if truncated is None:
             logger.info("%s is busy; it is truncated at the next merge", job.file.path)
         else:
@@ -385,19 +422,26 @@ class _SpoiltTransactionError(Exception):
     """SQLite found a source damaged, and writes nothing more before the transaction ends, not to the master either."""
 
 
-def _commit_chunk(connection: Connection, remaining: list[Job], done: _Pass) -> None:
-    """One transaction of the master; it is begun anew without a source that spoils it."""
+def _commit_chunk(connection: Connection, remaining: list[Job], done: _Pass, room_bytes: int) -> int:
+    """One transaction of the master; it is begun anew without a source that spoils it.
+
+    Returns:
+        About how many bytes were copied.
+    """
     copied = None
     while copied is None:
-        copied = _copy_chunk(connection, [job for job in remaining if not job.problem], done)
+        copied = _copy_chunk(connection, [job for job in remaining if not job.problem], done, room_bytes)
     for job, part in copied:
         job.rows += part.rows
         job.finished, job.durable, job.present = part.finished, part.durable, max(job.present, part.present)
         job.checked, job.used_bytes = part.checked, part.used_bytes
         done.rows += part.rows
+    return sum(part.copied_bytes for _, part in copied)
 
 
-def _copy_chunk(connection: Connection, remaining: list[Job], done: _Pass) -> list[tuple[Job, copy.Copied]] | None:
+def _copy_chunk(
+    connection: Connection, remaining: list[Job], done: _Pass, room_bytes: int
+) -> list[tuple[Job, copy.Copied]] | None:
     """Copy, and commit, unless there was nothing to do.
 
     Returns:
@@ -412,7 +456,7 @@ def _copy_chunk(connection: Connection, remaining: list[Job], done: _Pass) -> li
             except database.OF_THE_DATA as error:
                 _blame_sources(connection, remaining, error)
                 return []
-            _copy_each(connection, remaining, done, copied)
+            _copy_each(connection, remaining, done, copied, room_bytes)
     except _SpoiltTransactionError:
         return None
     return copied
@@ -435,14 +479,17 @@ def _blame_sources(connection: Connection, remaining: list[Job], error: Exceptio
 
 
 def _copy_each(
-    connection: Connection, remaining: list[Job], done: _Pass, copied: list[tuple[Job, copy.Copied]]
+    connection: Connection,
+    remaining: list[Job],
+    done: _Pass,
+    copied: list[tuple[Job, copy.Copied]],
+    room_bytes: int,
 ) -> None:
     database.set_patience(connection, jobs.SOURCE_BUSY_TIMEOUT_S)
     # a first statement that writes: no other merger changes the ranges from here on, and our own commit at FULL
     # makes durable what a killed merger committed before
     connection.execute("UPDATE main.edgeshard_database SET generation = generation + 1")
     before = connection.total_changes()
-    room_bytes = plan.CHUNK_BYTES
     target = copy.Target.load(connection)
     first_id = target.next_id
     for job in remaining:

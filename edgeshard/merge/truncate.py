@@ -33,6 +33,8 @@ _SHRINK_BYTES = 1 << 20
 #: ... and before its log is copied into it already one with more than this: what is beyond the end of the database by
 #: then is not copied.
 _DEAD_BYTES = 64 << 10
+#: Pages given back in one transaction, where a budget leaves no room for VACUUM: a millisecond or two.
+_GIVE_BACK_PAGES = 200
 #: A log shorter than this is left to grow: copying it would cost two fsyncs.
 _LONG_LOG_BYTES = 256 << 10
 
@@ -51,7 +53,13 @@ class Truncated:
     state: State = ()
 
 
-def truncate(shard: Source, durable: dict[bytes, int], master_id: bytes, patient: bool = False) -> Truncated | None:
+def truncate(
+    shard: Source,
+    durable: dict[bytes, int],
+    master_id: bytes,
+    patient: bool = False,
+    left_bytes: int | None = None,
+) -> Truncated | None:
     """Delete the rows of each stream up to the seq in `durable`.
 
     Args:
@@ -59,6 +67,7 @@ def truncate(shard: Source, durable: dict[bytes, int], master_id: bytes, patient
         durable: the last seq of each stream that the master holds, by stream id.
         master_id: which master that is.
         patient: whether the next merge follows soon: then what would take long is left to it, up to a bound.
+        left_bytes: what is left of the store's budget, if it has one: VACUUM writes all that stays into the log.
 
     Returns:
         None where the shard was busy and keeps some for the next time, or was replaced.
@@ -73,7 +82,7 @@ def truncate(shard: Source, durable: dict[bytes, int], master_id: bytes, patient
         try:
             database.set_synchronous(connection, "NORMAL")
             shard = attrs.evolve(shard, schema="main")
-            done = _truncate(connection, shard, durable, master_id, patient)
+            done = _truncate(connection, shard, durable, master_id, patient, left_bytes)
             if done is None:
                 return None
             deleted, gone = done
@@ -96,7 +105,12 @@ def _is_emptied(connection: Connection, shard: Source, gone: dict[int, int]) -> 
 
 
 def _truncate(
-    connection: Connection, shard: Source, durable: dict[bytes, int], master_id: bytes, patient: bool
+    connection: Connection,
+    shard: Source,
+    durable: dict[bytes, int],
+    master_id: bytes,
+    patient: bool,
+    left_bytes: int | None,
 ) -> tuple[int, dict[int, int]] | None:
     """How many rows were deleted, and the last seq that is gone, by stream number; None: it is left for later."""
     connection.wal_autocheckpoint(0)  # not with each commit, of pages that are about to be free: see _shrink
@@ -108,7 +122,7 @@ def _truncate(
             return None
     if deleted is None:
         deleted = sum(_delete_piecewise(connection, shard, number, last) for number, last in gone.items())
-    _shrink(connection, shard)
+    _shrink(connection, shard, left_bytes)
     return deleted, gone
 
 
@@ -136,15 +150,29 @@ def _used_bytes(connection: Connection) -> int:
     return pages * int(connection.pragma("page_size"))
 
 
-def _shrink(connection: Connection, shard: Source) -> None:
+def _shrink(connection: Connection, shard: Source, left_bytes: int | None) -> None:
     """Give free pages back to the disk, and copy a long log into the database, so that the writer need not."""
     free_bytes = connection.pragma("freelist_count") * connection.pragma("page_size")
     file = scan.look(shard.path)
     is_long = file is not None and file.log_bytes > _LONG_LOG_BYTES
-    if free_bytes > (_DEAD_BYTES if is_long else _SHRINK_BYTES):
-        connection.execute("VACUUM")
+    if free_bytes > (_DEAD_BYTES if is_long or left_bytes is not None else _SHRINK_BYTES):
+        used_bytes = _used_bytes(connection)
+        if left_bytes is None or used_bytes < min(_PUT_BACK_BYTES, left_bytes // 2):
+            connection.execute("VACUUM")
+        elif database.is_incremental(connection):
+            _give_back(connection)
         is_long = True
     if is_long:
+        database.checkpoint(connection)
+
+
+def _give_back(connection: Connection) -> None:
+    """Move the last pages into the gaps, some at a time, so that a writer hardly waits, and the log stays short."""
+    before = 0
+    while (free := int(connection.pragma("freelist_count"))) and free != before:
+        before = free
+        with database.immediate(connection):
+            connection.execute(f"PRAGMA incremental_vacuum({_GIVE_BACK_PAGES})").fetchall()
         database.checkpoint(connection)
 
 

@@ -112,6 +112,8 @@ def prune(
             if not dry_run:
                 # what is measured is the database, and not how much of it waits in the log
                 database.shrink_log(connection)
+                if asked.log_bytes is not None:
+                    connection.wal_autocheckpoint(max(1, asked.log_bytes // space.page_bytes(connection)))
             database.set_patience(connection, lock_wait_s)
             done = _begin(connection, path, asked, stopping, progress, dry_run=dry_run)
             fits = _prune(done, began_s=time.time())
@@ -132,7 +134,8 @@ def _begin(
     dry_run: bool,
 ) -> _Pass:
     with database.reading(connection):
-        scope = Scope(str(path), table=_table(connection, path, asked.table))
+        table = _table(connection, path, asked.table)
+        scope = Scope(str(path), tables=asked.tables if table is None else (table,))
         used = space.used_bytes(connection)
         rows = database.scalar(connection, "SELECT sum(last - first + 1) FROM edgeshard_blocks") or 0
     done = _Pass(connection, str(path), asked, scope, stopping, progress, dry_run)
@@ -184,7 +187,7 @@ def _newest(done: _Pass, rows: int) -> int:
     """The id of the first of so many of the newest rows; 1 where there are no more."""
     if rows == 0:
         return _next_id(done.connection)
-    names = [done.scope.table] if done.scope.table else master.record_tables(done.connection)
+    names = done.scope.tables or master.record_tables(done.connection)
     # in order, so that SQLite goes through all tables at the same time, and collects nothing
     ids = " UNION ALL ".join(f"SELECT _id FROM {quote(name)}" for name in names)
     found = database.scalar(done.connection, f"{ids} ORDER BY 1 DESC LIMIT 1 OFFSET ?", (rows - 1,))
@@ -225,7 +228,7 @@ def _make_room(done: _Pass, position: int, max_bytes: int) -> bool:
         done.size_rows = min(done.size_rows, max(_LAST_ROWS, int(over / max(1.0, done.row_bytes))))
         return over <= 0
 
-    _until(done, rules.MAX_BYTES, position, bound, enough)
+    _until(done, done.rules.size_reason, position, bound, enough)
     return excess() <= 0
 
 
@@ -303,11 +306,13 @@ def _wanted_pages(done: _Pass) -> int:
 def _shrink(done: _Pass, wanted: int) -> None:
     """Give pages back until the file has no more than that, or none is free."""
     step_pages, shrunk = space.PAGES_FIRST, 1
+    log = done.rules.log_bytes
+    most = space.PAGES_MOST if log is None else max(1, log // 2 // space.page_bytes(done.connection))
     while shrunk and not done.is_stopping():
         with database.immediate(done.connection):
             began = time.monotonic()
             before = int(done.connection.pragma("page_count"))
-            pages = min(step_pages, int(done.connection.pragma("freelist_count")), before - wanted)
+            pages = min(step_pages, most, int(done.connection.pragma("freelist_count")), before - wanted)
             if pages > 0:
                 space.shrink_by(done.connection, pages)
             shrunk = before - int(done.connection.pragma("page_count"))

@@ -12,6 +12,8 @@ from edgeshard.receipts import EDGESHARD, POSTGRESQL
 
 #: The rules, as prunings name them, in the order in which they are followed.
 OLDER_THAN, KEEP_ROWS, MAX_BYTES = "older than", "keep rows", "max bytes"
+#: As prunings name it where the store's budget asks for a size (merge/room.py).
+BUDGET: Final = "budget"
 
 #: The smallest size that can be asked for, in bytes: a figure without its unit would delete everything.
 MAX_BYTES_LEAST: Final = 1_000_000
@@ -34,6 +36,9 @@ class Rules:
         max_bytes: the oldest, until the master takes no more than this.
         kinds: only rows that a peer of one of these kinds holds; None: all rows.
         table: only rows of this table.
+        tables: only rows of these, as they are spelt in the master; None: of all.
+        size_reason: what asks for `max_bytes`.
+        log_bytes: how large the master's log should become meanwhile; None: as large as it may be otherwise.
     """
 
     older_than_s: float | None = None
@@ -41,6 +46,9 @@ class Rules:
     max_bytes: int | None = None
     kinds: tuple[str, ...] | None = None
     table: str | None = None
+    tables: tuple[str, ...] | None = None
+    size_reason: str = MAX_BYTES
+    log_bytes: int | None = None
 
     @property
     def asks_nothing(self) -> bool:

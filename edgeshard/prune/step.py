@@ -22,12 +22,12 @@ class Scope:
     Attributes:
         path: the master, for errors.
         elsewhere: of each stream number, the seqs that somebody else holds; None: that is not asked.
-        table: the only table whose rows go; None: all.
+        tables: the only tables whose rows go; None: all.
     """
 
     path: str
     elsewhere: Mapping[int, Sequence[Range]] | None = None
-    table: str | None = None
+    tables: tuple[str, ...] | None = None
 
 
 @attrs.frozen
@@ -57,7 +57,7 @@ def window_from(connection: Connection, scope: Scope, position: int, bound: int,
     """
     firsts = [
         database.scalar(connection, f"SELECT _id FROM {quote(name)} WHERE _id >= ? ORDER BY _id LIMIT 1", (position,))
-        for name in ([scope.table] if scope.table else master.record_tables(connection))
+        for name in scope.tables or master.record_tables(connection)
     ]
     first = min((first for first in firsts if first is not None), default=bound)
     if first >= bound:
@@ -75,7 +75,7 @@ def going(connection: Connection, scope: Scope, ids: Range) -> Going:
     """What goes of the rows by these ids; only read."""
     window = _window(connection, ids)
     kept = [] if scope.elsewhere is None else plan.kept_back(window, scope.elsewhere)
-    asked = window.present if scope.table is None else _islands(connection, scope.table, ids)
+    asked = window.present if scope.tables is None else _islands(connection, scope.tables, ids)
     goes = subtract(asked, kept)
     return Going(window, goes, plan.count(asked) - plan.count(goes))
 
@@ -103,8 +103,12 @@ def _blocks(connection: Connection, number: int, seqs: Range, ids: Range) -> lis
     return [block for block in found if block.first_id <= ids.last and block.last_id >= ids.first]
 
 
-def _islands(connection: Connection, table: str, ids: Range) -> list[Range]:
-    """The ids of a table's rows, as ranges."""
+def _islands(connection: Connection, tables: Sequence[str], ids: Range) -> list[Range]:
+    """The ids of some tables' rows, as ranges."""
+    return union(island for table in tables for island in _islands_of(connection, table, ids))
+
+
+def _islands_of(connection: Connection, table: str, ids: Range) -> list[Range]:
     sql = (
         "SELECT min(_id), max(_id) FROM (SELECT _id, _id - row_number() OVER (ORDER BY _id) AS island "
         f"FROM {quote(table)} WHERE _id BETWEEN ? AND ?) GROUP BY island ORDER BY 1"
@@ -124,7 +128,7 @@ def apply(connection: Connection, scope: Scope, goes: Going, reason: str) -> Non
     # of two receipts the one with more merges, or more of these, is the later, whatever the clock says
     connection.execute("UPDATE edgeshard_database SET generation = generation + 1")
     deleted = 0
-    for name in [scope.table] if scope.table else master.record_tables(connection):
+    for name in scope.tables or master.record_tables(connection):
         for ids in goes.ids:
             connection.execute(f"DELETE FROM {quote(name)} WHERE _id BETWEEN ? AND ?", (ids.first, ids.last))
             deleted += connection.changes()

@@ -1,0 +1,181 @@
+"""What a merge may take of a store's budget, and how it makes room where rows may be dropped.
+
+With a budget a merge goes in turns, once the store is no longer rather empty: it copies a chunk for which there is
+room, commits, empties the master's log, and has the shards give back what was copied, before it copies more. Rows that
+are dropped are the oldest of the master's, of the tables with the lowest priority, by the very steps of a prune: they
+are noted by address, with the reason "budget". Rows of shards that the master does not hold are nobody's to drop.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from edgeshard import budget, database, disk, format, master, priorities
+from edgeshard.budget import Budget, Usage
+from edgeshard.database import Connection
+from edgeshard.errors import DiskBudgetError
+from edgeshard.merge import plan
+
+logger = logging.getLogger("edgeshard.merge")
+
+#: The part of the limit that the master's log may take before it is copied into the master, and its bounds, in bytes.
+_LOG_SHARE, _LOG_LEAST, _LOG_MOST = 0.04, 256 << 10, 32 << 20
+#: There is room for the smallest chunk where so many times that is left.
+_LEAST_TIMES: Final = 3
+#: No limit of SQLite's lies above this.
+_PAGES_MOST: Final = 0xFFFFFFFE
+
+
+class Room:
+    """The room of one merger's passes.
+
+    Attributes:
+        known: the budget; None: there is none, and all of this allows everything.
+        dropped: rows that this pass dropped.
+        is_wanting: whether the last chunk found no room, although rows wait.
+    """
+
+    def __init__(self, root: Path, path: Path, stopping: Callable[[], bool]) -> None:
+        self._root = root
+        self._path = path
+        self._stopping = stopping
+        self.known: Budget | None = None
+        self.dropped = 0
+        self.is_wanting = False
+        self._usage = Usage()
+        self._limit = 0
+        self._growth = budget.GROWTH_FIRST
+        self._in_use = 0
+
+    # -- a pass -------------------------------------------------------------------------------------------------------
+
+    def begin(self, connection: Connection) -> None:
+        """Read the budget anew, and drop rows where that is due."""
+        before, self.known = self.known, disk.noted(self._root)
+        self.dropped, self.is_wanting = 0, False
+        if self.known is None:
+            if before is not None:
+                master.set_log_limits(connection)
+            return
+        self._measure()
+        master.set_log_limits(connection, self._log_bytes())
+        if budget.is_drop_due(self._limit, self._usage):
+            self.make_room(connection)
+
+    @property
+    def is_tight(self) -> bool:
+        """Whether shards give back at once what was copied."""
+        return self.known is not None and budget.is_tight(self._limit, self._usage)
+
+    @property
+    def left_bytes(self) -> int | None:
+        """What is left below the limit, as last measured; None: nobody asks."""
+        return None if self.known is None else max(0, self._limit - self._usage.used)
+
+    def _measure(self) -> None:
+        if self.known is not None:
+            self._usage = disk.measure(self._root)
+            self._limit = budget.limit(self.known, self._usage)
+
+    def _log_bytes(self) -> int:
+        return max(_LOG_LEAST, min(_LOG_MOST, int(self._limit * _LOG_SHARE)))
+
+    # -- a chunk ------------------------------------------------------------------------------------------------------
+
+    def chunk_bytes(self, connection: Connection) -> int:
+        """How much the next transaction may copy; 0 where there is no room for anything."""
+        if self.known is None:
+            return plan.CHUNK_BYTES
+        self._measure()
+        page_bytes, free = int(connection.pragma("page_size")), int(connection.pragma("freelist_count"))
+        pages = int(connection.pragma("page_count"))
+        self._in_use = (pages - free) * page_bytes
+        left = self._limit - self._usage.used
+        if left < _LEAST_TIMES * budget.CHUNK_LEAST:
+            return 0
+        connection.pragma("max_page_count", pages + left // 2 // page_bytes)
+        room = budget.merge_room(self._limit, self._usage)
+        wanted = budget.chunk_bytes(room, free * page_bytes, self._growth)
+        return max(budget.CHUNK_LEAST, min(plan.CHUNK_BYTES, wanted))
+
+    def copied(self, connection: Connection, count: int) -> None:
+        """A chunk of so many bytes is committed, or not, where that is 0: the log gives its room back."""
+        if self.known is None:
+            return
+        connection.pragma("max_page_count", _PAGES_MOST)
+        if self.is_tight or _size(f"{self._path}-wal") > self._log_bytes():
+            database.shrink_log(connection)
+        if count >= budget.CHUNK_LEAST:
+            pages = int(connection.pragma("page_count")) - int(connection.pragma("freelist_count"))
+            grown = (pages * int(connection.pragma("page_size")) - self._in_use) / count * budget.GROWTH_MARGIN
+            self._growth = max(1.0, grown, (self._growth + grown) / 2)
+
+    # -- where there is none ------------------------------------------------------------------------------------------
+
+    def make_room(self, connection: Connection) -> bool:
+        """Drop the oldest rows of the least important tables, where that is allowed; whether there is room now."""
+        if self.known is None or self.known.on_full != "drop-oldest":
+            return False
+        self._measure()
+        before = self._usage.used
+        for tables in _levels(connection):
+            wanted = budget.bytes_to_drop(self._limit, self._usage)
+            if not wanted:
+                break
+            self._drop(tables, wanted)
+            self._measure()
+        has_made_some = self._usage.used < before
+        self.is_wanting = self.is_wanting and not has_made_some
+        return has_made_some
+
+    def _drop(self, tables: tuple[str, ...] | None, count: int) -> None:
+        from edgeshard.prune import passes, rules  # a store without a budget need not wait for it
+
+        target = max(1, self._usage.master - count)
+        asked = rules.Rules(
+            max_bytes=target, tables=tables, size_reason=rules.BUDGET, log_bytes=max(_LOG_LEAST, self._limit // 100)
+        )
+        report = passes.prune(self._path, asked, stopping=self._stopping)
+        if report.rows:
+            which = "all tables" if tables is None else f"tables {', '.join(tables)}"
+            text = "dropped the %d oldest rows of %s from %s, which its budget has no room for"
+            logger.warning(text, report.rows, which, self._path)
+        self.dropped += report.rows
+
+    def error(self, rows: int) -> DiskBudgetError:
+        """The error of rows that wait without room for them.
+
+        Args:
+            rows: how many were merged before.
+        """
+        if self.known is None:
+            raise AssertionError("there is no budget")
+        self._measure()
+        usage = self._usage
+        text = (
+            f"rows wait in the shards, where they stay, and there is no room to merge them ({rows} were merged): "
+            f"{budget.figures(self._limit, self.known, usage)}. Prune, push and prune, or raise the budget"
+        )
+        shards = usage.shards + usage.logs
+        return DiskBudgetError("merge into", self._path, text, usage.used, self._limit, shards, usage.master)
+
+
+def _levels(connection: Connection) -> list[tuple[str, ...] | None]:
+    """The tables that rows are dropped from together, the least important first; None where all are alike."""
+    has_some = master.has(connection, format.PRIORITIES)
+    known = priorities.of_all(connection, "main") if has_some else {}
+    found: dict[int, list[str]] = {}
+    for name in master.record_tables(connection):
+        found.setdefault(known.get(name.lower(), 0), []).append(name)
+    return [None] if len(found) <= 1 else [tuple(names) for _, names in sorted(found.items())]
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
