@@ -46,18 +46,19 @@ class Look:
     share: Share
 
 
-def look(root: Path, known: Budget, spent: int = 0) -> Look:
+def look(root: Path, known: Budget, spent: int = 0, log: int = 0) -> Look:
     """Measure the store.
 
     Args:
         root: its folder.
         known: its budget, where none is noted any more.
         spent: what the writer that looks added since it last did, in bytes.
+        log: how large its log could become.
     """
     noted = disk.noted(root) or known
     usage = disk.measure(root)
     most = budget.limit(noted, usage)
-    return Look(noted, usage, most, budget.share(most, usage, spent))
+    return Look(noted, usage, most, budget.share(most, usage, spent, log))
 
 
 def refusal(action: str, path: str | os.PathLike[str], found: Look, cause: str) -> DiskBudgetError:
@@ -104,11 +105,9 @@ class _Log:
 
     __slots__ = ("pages", "quota", "shard", "tolerated")
 
-    def __init__(self, shard: BoundedShard, quota: int) -> None:
+    def __init__(self, shard: BoundedShard) -> None:
         self.shard = weakref.ref(shard)
-        self.quota = quota
-        self.tolerated = 2 * quota
-        self.pages = 0
+        self.quota = self.tolerated = self.pages = 0
 
     def __call__(self, connection: Connection, _: str, pages: int) -> int:
         self.pages = pages
@@ -146,9 +145,9 @@ class BoundedShard(Shard):
         self._page_bytes = int(self._connection.pragma("page_size"))
         self._pages = int(self._connection.pragma("page_count"))
         self._grant(0)
-        self._log = _Log(self, self._found.share.log // self._page_bytes)
+        self._log = _Log(self)
+        self._limit_log()
         self._connection.set_wal_hook(self._log)  # in the place of wal_autocheckpoint
-        self._connection.pragma("journal_size_limit", self._found.share.log)
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
@@ -167,8 +166,10 @@ class BoundedShard(Shard):
             self._looked_at = now
             pages = int(self._connection.pragma("page_count"))
             spent, self._pages = max(0, pages - self._pages), pages
-            self._found = look(self._root, self._found.noted, spent * self._page_bytes)
-            self._log.quota = self._found.share.log // self._page_bytes
+            before = self._found.share.log
+            self._found = look(self._root, self._found.noted, spent * self._page_bytes, before)
+            if self._found.share.log != before:
+                self._limit_log()
             self._warn()
         share = self._found.share
         self._grant(share.wide if self._depth else share.grant)
@@ -180,6 +181,12 @@ class BoundedShard(Shard):
     def _grant(self, count: int) -> None:
         """From now on the file may grow by so many bytes from what it had at the last look."""
         self._connection.pragma("max_page_count", max(1, self._pages + count // self._page_bytes))
+
+    def _limit_log(self) -> None:
+        log = self._log
+        log.quota = self._found.share.log // self._page_bytes
+        log.tolerated = max(log.quota, log.pages) + log.quota // 4
+        self._connection.pragma("journal_size_limit", self._found.share.log)
 
     def _warn(self) -> None:
         """Say once that the end is near."""
@@ -200,10 +207,10 @@ class BoundedShard(Shard):
         if log.pages < log.tolerated:
             return
         if self._found.share.room > 0:
-            log.tolerated = log.pages + log.quota
+            log.tolerated = log.pages + log.quota // 4
             return
         if not self._depth and self._begin_log_anew():
-            log.tolerated, log.pages = 2 * log.quota, 0
+            log.tolerated, log.pages = log.quota + log.quota // 4, 0
             return
         self._look_at = self._check_at = 0.0
         raise self._refusal()

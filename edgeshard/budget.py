@@ -22,9 +22,9 @@ ON_FULL: Final[tuple[OnFull, ...]] = get_args(OnFull)
 #: The smallest budget, in bytes.
 LEAST_BYTES: Final = 1_000_000
 #: The part of the limit that is kept for merging, ...
-MERGE_SHARE: Final = 0.10
-#: ... and that the logs of all shards may have together; each of them at least and at most so much, in bytes.
-LOG_SHARE, LOG_LEAST, LOG_MOST = 0.15, 48 << 10, 4 << 20
+MERGE_SHARE: Final = 0.12
+#: ... and that the logs of all shards may have together, and one of them; each at least and at most so much, in bytes.
+LOG_SHARE, ONE_LOG_SHARE, LOG_LEAST, LOG_MOST = 0.15, 0.05, 48 << 10, 4 << 20
 #: The part of the limit in use from which on a warning is logged, and below which there may be another.
 WARN_SHARE, CALM_SHARE = 0.8, 0.7
 #: The part in use above which shards are truncated at once, and merged in turns.
@@ -108,7 +108,8 @@ def limit(budget: Budget, usage: Usage) -> int:
 
 def log_bytes(most: int, count: int) -> int:
     """How large the log of one of `count` shards should become under a limit."""
-    return max(LOG_LEAST, min(LOG_MOST, int(most * LOG_SHARE) // max(1, count)))
+    wanted = min(most * LOG_SHARE / max(1, count), most * ONE_LOG_SHARE)
+    return max(LOG_LEAST, min(LOG_MOST, int(wanted)))
 
 
 def writers_room(most: int, usage: Usage) -> int:
@@ -118,20 +119,22 @@ def writers_room(most: int, usage: Usage) -> int:
     return most - int(most * MERGE_SHARE) - usage.used - to_come
 
 
-def share(most: int, usage: Usage, spent: int) -> Share:
+def share(most: int, usage: Usage, spent: int, log: int) -> Share:
     """What a writer may do.
 
     Args:
         most: the limit.
         usage: what is used.
         spent: what this writer added since it last looked, in bytes.
+        log: how large its log could become until now; it may become twice that: the first of many does not know how
+            many there will be.
     """
     room = max(0, writers_room(most, usage))
     wide = room // (2 * max(1, usage.active))
     least = LEAST_GRANT if room >= LEAST_GRANT else 0
     grant = max(least, min(wide, max(FIRST_GRANT, 2 * spent)))
     look_s = max(LOOK_LEAST_S, min(LOOK_MOST_S, 2 * room / max(1, most)))
-    return Share(room, grant, max(grant, wide), log_bytes(most, usage.count), look_s)
+    return Share(room, grant, max(grant, wide), min(log_bytes(most, usage.count), max(LOG_LEAST, 2 * log)), look_s)
 
 
 def merge_room(most: int, usage: Usage) -> int:
@@ -194,7 +197,7 @@ def figures(most: int, budget: Budget, usage: Usage) -> str:
     """What a person needs to know: the limit, and who takes how much."""
     text = (
         f"the store takes {_size(usage.used)} (shards {_size(usage.shards)} and their logs {_size(usage.logs)}, master "
-        f"{_size(usage.master)}), and may take {_size(most)}, of which a tenth is kept for merging"
+        f"{_size(usage.master)}), and may take {_size(most)}, of which an eighth is kept for merging"
     )
     if most < budget.max_bytes:
         text += f", since its file system has {_size(usage.free)} left (the budget is {_size(budget.max_bytes)})"

@@ -132,6 +132,16 @@ class Store:
             lookups.close()
             raise
 
+    def note_budget(self, max_bytes: str | int, on_full: OnFull | None = None) -> None:
+        """Give the store a budget now, in the place of another; see `Store`. ``budget.json`` deleted, it has none.
+
+        Raises:
+            ConfigurationError: it cannot be.
+            StorageError: it cannot be noted.
+        """
+        self._wanted = _budget_of(self.root, max_bytes, on_full)
+        self._bound()
+
     def _bound(self) -> Bound | None:
         """The budget that the store has, noted where this handle brings one; None where it has none."""
         if self._wanted is not None:

@@ -11,7 +11,7 @@ import time
 from edgeshard import exits
 from edgeshard.commands import arguments, drawing, terminal, units
 from edgeshard.report import Gap
-from edgeshard.status import ShardStatus, StatusReport
+from edgeshard.status import BudgetStatus, ShardStatus, StatusReport
 from edgeshard.store import Store
 
 SUMMARY = "Say what a store holds: each shard, whether its agent is alive, and what waits to be merged."
@@ -158,10 +158,19 @@ def _totals(store: Store, report: StatusReport) -> list[str]:
     if report.problems:
         lines.append(f"{report.problems} shards with a problem")
     lines.append(_master(report))
+    if report.budget is not None:
+        lines.append(_budget(report.budget))
     if report.gaps:
         missing = f"{report.master.missing_rows} rows missing in {report.master.gaps} gaps"
         lines.append(f"{missing}; `edgeshard verify {store.root}` says where they went")
     return lines
+
+
+def _budget(found: BudgetStatus) -> str:
+    text = f"{units.size(found.used_bytes)} in all, of at most {units.size(found.limit_bytes)}"
+    if found.limit_bytes < found.max_bytes:
+        text += f", which the disk has room for (the budget is {units.size(found.max_bytes)})"
+    return f"{text}; on full: {found.on_full}" + (f", {found.dropped_rows} rows dropped" if found.dropped_rows else "")
 
 
 def _missing(gap: Gap) -> str:
