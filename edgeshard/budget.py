@@ -30,7 +30,7 @@ WARN_SHARE, CALM_SHARE = 0.8, 0.7
 #: The part in use above which shards are truncated at once, and merged in turns.
 TIGHT_SHARE: Final = 0.4
 #: With "drop-oldest", the part in use from which on rows are dropped, and that is left then.
-DROP_SHARE, DROP_TO_SHARE = 0.82, 0.72
+DROP_SHARE, DROP_TO_SHARE = 0.78, 0.70
 #: The first grant after a quiet time, and the smallest, in bytes.
 FIRST_GRANT, LEAST_GRANT = 64 << 10, 4 << 10
 #: How often a writer looks, in seconds: rarely, and often where the room comes to an end.
@@ -130,9 +130,9 @@ def share(most: int, usage: Usage, spent: int, log: int) -> Share:
             many there will be.
     """
     room = max(0, writers_room(most, usage))
-    wide = room // (2 * max(1, usage.active))
+    wide = room // max(1, usage.active)
     least = LEAST_GRANT if room >= LEAST_GRANT else 0
-    grant = max(least, min(wide, max(FIRST_GRANT, 2 * spent)))
+    grant = max(least, min(wide // 2, max(FIRST_GRANT, 2 * spent)))
     look_s = max(LOOK_LEAST_S, min(LOOK_MOST_S, 2 * room / max(1, most)))
     return Share(room, grant, max(grant, wide), min(log_bytes(most, usage.count), max(LOG_LEAST, 2 * log)), look_s)
 

@@ -19,12 +19,13 @@ from typing import Any
 
 import attrs
 
-from edgeshard import database, files, format, master, prunings, scan, tables
+from edgeshard import budget, database, disk, files, format, master, prunings, scan, tables
 from edgeshard.database import Connection, quote
 from edgeshard.errors import ConfigurationError, DamagedError, EdgeshardError, SchemaConflictError, StorageError
 from edgeshard.merge import copy, orphans, source
 from edgeshard.merge.plan import Block
 from edgeshard.merge.source import Source, SourceStream
+from edgeshard.prune import rules
 from edgeshard.report import Gap
 from edgeshard.scan import ShardFile
 

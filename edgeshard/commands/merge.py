@@ -27,7 +27,7 @@ examples:
 
 exit codes:
   0 done, also with nothing to do     1 failed            2 wrong usage
-  3 done, but something was set aside or is missing       74 input/output error, or no room: on the disk, or in the budget
+  3 done, but something was set aside or is missing       74 input/output error, or no room (--max-bytes)
   75 another merger is at work        77 not permitted    78 wrong configuration
   130 interrupted by Ctrl-C (watching: by a second one; the first ends it with 0)
 """

@@ -46,6 +46,8 @@ class _Pass:
     truncated: int = 0
     removed: int = 0
     stopped: bool = False
+    room_bytes: int = plan.CHUNK_BYTES
+    copied_bytes: int = 0
 
     def is_stopping(self) -> bool:
         self.stopped = self.stopped or self.stopping()
@@ -326,20 +328,20 @@ class Merger:
 
     def _copy(self, connection: Connection, remaining: list[Job], done: _Pass) -> bool:
         """Copy and commit a chunk; False where rows wait, and there is no room for any."""
-        room_bytes = self._room.chunk_bytes(connection)
-        copied_bytes = 0
+        room_bytes, before = self._room.chunk_bytes(connection), done.copied_bytes
         try:
             if not room_bytes and _rows_to_do(connection, remaining):
                 self._room.is_wanting = True
                 return False
-            copied_bytes = _commit_chunk(connection, remaining, done, room_bytes or plan.CHUNK_BYTES)
+            done.room_bytes = room_bytes or plan.CHUNK_BYTES
+            _commit_chunk(connection, remaining, done)
         except database.DatabaseFailure as error:
             if self._room.known is None or not database.is_full(error):
                 raise
             self._room.is_wanting = True  # a writer's transaction, which is not divided, needs more than there is
             return False
         finally:
-            self._room.copied(connection, copied_bytes)
+            self._room.copied(connection, done.copied_bytes - before)
         return True
 
     def _clear(self, job: Job, master_id: bytes, done: _Pass) -> None:
@@ -422,26 +424,20 @@ class _SpoiltTransactionError(Exception):
     """SQLite found a source damaged, and writes nothing more before the transaction ends, not to the master either."""
 
 
-def _commit_chunk(connection: Connection, remaining: list[Job], done: _Pass, room_bytes: int) -> int:
-    """One transaction of the master; it is begun anew without a source that spoils it.
-
-    Returns:
-        About how many bytes were copied.
-    """
+def _commit_chunk(connection: Connection, remaining: list[Job], done: _Pass) -> None:
+    """One transaction of the master; it is begun anew without a source that spoils it."""
     copied = None
     while copied is None:
-        copied = _copy_chunk(connection, [job for job in remaining if not job.problem], done, room_bytes)
+        copied = _copy_chunk(connection, [job for job in remaining if not job.problem], done)
     for job, part in copied:
         job.rows += part.rows
         job.finished, job.durable, job.present = part.finished, part.durable, max(job.present, part.present)
         job.checked, job.used_bytes = part.checked, part.used_bytes
         done.rows += part.rows
-    return sum(part.copied_bytes for _, part in copied)
+        done.copied_bytes += part.copied_bytes
 
 
-def _copy_chunk(
-    connection: Connection, remaining: list[Job], done: _Pass, room_bytes: int
-) -> list[tuple[Job, copy.Copied]] | None:
+def _copy_chunk(connection: Connection, remaining: list[Job], done: _Pass) -> list[tuple[Job, copy.Copied]] | None:
     """Copy, and commit, unless there was nothing to do.
 
     Returns:
@@ -456,7 +452,7 @@ def _copy_chunk(
             except database.OF_THE_DATA as error:
                 _blame_sources(connection, remaining, error)
                 return []
-            _copy_each(connection, remaining, done, copied, room_bytes)
+            _copy_each(connection, remaining, done, copied)
     except _SpoiltTransactionError:
         return None
     return copied
@@ -479,17 +475,14 @@ def _blame_sources(connection: Connection, remaining: list[Job], error: Exceptio
 
 
 def _copy_each(
-    connection: Connection,
-    remaining: list[Job],
-    done: _Pass,
-    copied: list[tuple[Job, copy.Copied]],
-    room_bytes: int,
+    connection: Connection, remaining: list[Job], done: _Pass, copied: list[tuple[Job, copy.Copied]]
 ) -> None:
     database.set_patience(connection, jobs.SOURCE_BUSY_TIMEOUT_S)
     # a first statement that writes: no other merger changes the ranges from here on, and our own commit at FULL
     # makes durable what a killed merger committed before
     connection.execute("UPDATE main.edgeshard_database SET generation = generation + 1")
     before = connection.total_changes()
+    room_bytes = done.room_bytes
     target = copy.Target.load(connection)
     first_id = target.next_id
     for job in remaining:

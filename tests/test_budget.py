@@ -1,0 +1,465 @@
+"""A budget for the disk: it holds, who is refused learns it with figures, and what is dropped is accounted for."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import attrs
+import pytest
+from helpers import command, numbers, shard_path, sql
+from hypothesis import given
+from hypothesis import strategies as st
+
+import edgeshard
+from edgeshard import budget, database, disk
+from edgeshard.bounded import BoundedShard
+from edgeshard.budget import Budget, Usage
+from edgeshard.errors import ConfigurationError, DiskBudgetError, DiskFullError, TableError
+from edgeshard.merge import truncate
+
+MB = 1_000_000
+SIZES = st.integers(0, 200 * MB)
+USAGES = st.builds(Usage, SIZES, SIZES, SIZES, st.integers(0, 1 << 40), st.integers(0, 200), st.integers(0, 200))
+BUDGETS = st.builds(Budget, st.integers(MB, 1_000 * MB), st.sampled_from(budget.ON_FULL))
+
+
+@edgeshard.table(priority=5)
+@attrs.frozen
+class Alarm:
+    """Kept longer than others."""
+
+    n: int
+    text: str
+
+
+@attrs.frozen
+class Trace:
+    """Dropped first."""
+
+    n: int
+    text: str
+
+
+def taken(store: edgeshard.Store) -> int:
+    """What the files of a store take, by their sizes."""
+    sizes = 0
+    for folder, _, names in os.walk(store.root):
+        for name in names:
+            with suppress(FileNotFoundError):
+                sizes += os.lstat(os.path.join(folder, name)).st_size
+    return sizes
+
+
+@contextmanager
+def sampled(store: edgeshard.Store) -> Iterator[list[int]]:
+    """What the store takes, again and again while the block lasts, as the largest that was seen."""
+    largest, ended = [0], threading.Event()
+
+    def sample() -> None:
+        while not ended.wait(0.002):
+            largest[0] = max(largest[0], taken(store))
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield largest
+    finally:
+        ended.set()
+        thread.join()
+
+
+def fill(write: Callable[[int], object], most: int = 1_000_000) -> int:
+    """Write until it is refused for the budget; how many were acknowledged."""
+    for n in range(most):
+        try:
+            write(n)
+        except DiskBudgetError:
+            return n
+    raise AssertionError("nothing was refused")
+
+
+def look_again(shard: edgeshard.Shard) -> None:
+    """Have the next write look at the store, as it would in a second."""
+    assert isinstance(shard, BoundedShard)
+    shard._looked_at = shard._look_at = shard._check_at = 0.0
+
+
+def lift(store: edgeshard.Store) -> edgeshard.Store:
+    """The store without its budget."""
+    (store.root / disk.NAME).unlink()
+    return edgeshard.Store(store.root)
+
+
+# -- decisions --------------------------------------------------------------------------------------------------------
+
+
+@given(BUDGETS, USAGES)
+def test_the_limit_is_within_the_budget_and_within_what_the_file_system_has(known: Budget, usage: Usage) -> None:
+    limit = budget.limit(known, usage)
+    assert 0 <= limit <= known.max_bytes
+    assert limit <= usage.used + usage.free
+
+
+@given(BUDGETS, USAGES, SIZES, SIZES)
+def test_nothing_is_granted_where_the_room_for_writers_is_used_up(
+    known: Budget, usage: Usage, spent: int, log: int
+) -> None:
+    limit = budget.limit(known, usage)
+    share = budget.share(limit, usage, spent, log)
+    if usage.used >= limit * (1 - budget.MERGE_SHARE):
+        assert (0, 0, 0) == (share.room, share.grant, share.wide)
+    assert 0 <= share.grant <= share.wide <= share.room
+    assert usage.used + share.room <= limit or not share.room
+    assert budget.LOG_LEAST <= share.log <= budget.LOG_MOST
+    assert budget.LOOK_LEAST_S <= share.look_s <= budget.LOOK_MOST_S
+
+
+@given(st.integers(10 * MB, 1_000 * MB), st.integers(1, 200))
+def test_even_shares_of_all_who_write_do_not_exceed_the_room(limit: int, writers: int) -> None:
+    usage = Usage(count=writers, active=writers)
+    share = budget.share(limit, usage, limit, limit)
+    assert writers * max(share.grant, share.wide) <= max(share.room, writers * budget.LEAST_GRANT)
+    assert writers * share.log <= max(limit * budget.LOG_SHARE, writers * budget.LOG_LEAST)
+
+
+@given(st.integers(0, 100 * MB), SIZES, st.floats(1.0, 10.0))
+def test_a_chunk_fits_into_the_log_and_into_the_file(room: int, free: int, growth: float) -> None:
+    grown = budget.chunk_bytes(room, free, growth) * growth
+    assert grown + max(0, grown - free) <= room + 1e-6 * room
+
+
+@given(BUDGETS)
+def test_a_budget_is_noted_as_it_is(known: Budget) -> None:
+    assert known == budget.of_json(json.loads(json.dumps(attrs.asdict(known))))
+
+
+@pytest.mark.parametrize("given", ["10", "many", "500X"])
+def test_a_size_that_cannot_be_is_refused(tmp_path: Path, given: str) -> None:
+    with pytest.raises(ConfigurationError):
+        edgeshard.Store(tmp_path, max_bytes=given)
+
+
+def test_on_full_without_a_budget_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="max_bytes"):
+        edgeshard.Store(tmp_path, on_full="error")
+
+
+@pytest.mark.parametrize("priority", [-1, 1_001, True, 1.5])
+def test_a_priority_that_cannot_be_is_refused(priority: int) -> None:
+    with pytest.raises(TableError, match="whole number"):
+        edgeshard.table(priority=priority)
+
+
+# -- the note ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_budget_holds_for_whoever_opens_the_store_later(tmp_path: Path) -> None:
+    edgeshard.Store(tmp_path, max_bytes="2M").merge()
+    with edgeshard.Store(tmp_path).shard("agent") as shard:
+        fill(lambda n: shard.write({"n": n, "x": "x" * 500}))
+    assert taken(edgeshard.Store(tmp_path)) <= 2 * MB
+
+
+def test_a_shard_that_is_open_learns_of_a_larger_budget(tmp_path: Path) -> None:
+    store = edgeshard.Store(tmp_path, max_bytes="2M")
+    with store.shard("agent") as shard:
+        fill(lambda n: shard.write({"n": n, "x": "x" * 500}))
+        store.note_budget("4M")
+        look_again(shard)
+        assert fill(lambda n: shard.write({"n": n, "x": "x" * 500})) > 100
+
+
+def test_a_note_that_is_no_budget_is_named(tmp_path: Path) -> None:
+    (tmp_path / disk.NAME).write_text('{"max_bytes": "all"}')
+    with pytest.raises(ConfigurationError, match=disk.NAME):
+        edgeshard.Store(tmp_path).shard("agent")
+    edgeshard.Store(tmp_path, max_bytes="2M").shard("agent").close()
+
+
+def test_a_store_without_a_budget_has_plain_shards(store: edgeshard.Store) -> None:
+    with store.shard("agent") as shard:
+        assert edgeshard.Shard is type(shard)
+
+
+# -- refusing ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_refused_write_says_who_takes_how_much_and_every_acknowledged_row_is_there(tmp_path: Path) -> None:
+    store = edgeshard.Store(tmp_path, max_bytes="3M")
+    with store.shard("agent") as shard:
+        written = fill(lambda n: shard.write({"n": n}))
+        with pytest.raises(DiskBudgetError, match="raise the budget") as caught:
+            for n in range(written, written + 1_000):
+                shard.write({"n": n})
+                written += 1
+    error = caught.value
+    assert isinstance(error, DiskFullError)
+    assert (3 * MB, str(shard_path(store, "agent"))) == (error.limit_bytes, error.path)
+    assert error.used_bytes == error.shards_bytes + error.master_bytes
+    assert 0.8 * 3 * MB < error.used_bytes <= 3 * MB
+    lift(store).merge()
+    assert [*range(written)] == numbers(store)
+    assert store.verify().ok
+
+
+def test_growing_to_the_end_of_a_budget_takes_one_stream(tmp_path: Path) -> None:
+    store = edgeshard.Store(tmp_path, max_bytes="3M")
+    with store.shard("agent") as shard:
+        fill(lambda n: shard.write({"n": n}))
+    assert [[1]] == sql(shard_path(store, "agent"), "select count(*) from edgeshard_streams")
+
+
+def test_a_transaction_for_which_there_is_no_room_is_undone_whole(tmp_path: Path) -> None:
+    store = edgeshard.Store(tmp_path, max_bytes="3M")
+    with store.shard("agent") as shard:
+        shard.write({"n": 0})
+        with pytest.raises(DiskBudgetError):
+            shard.write_many({"n": n, "x": "x" * 1_000} for n in range(1, 5_000))
+        shard.write_many({"n": n, "x": "x" * 1_000} for n in range(1, 500))
+    lift(store).merge()
+    assert [*range(500)] == numbers(store)
+
+
+def test_a_row_larger_than_a_grant_is_written_where_there_is_room(tmp_path: Path) -> None:
+    store = edgeshard.Store(tmp_path, max_bytes="5M")
+    with store.shard("agent") as shard:
+        shard.write({"n": 0})
+        assert 2 == shard.write({"n": 1, "x": "x" * 10 * budget.FIRST_GRANT})
+
+
+def test_nearing_the_limit_is_logged_once_before_a_write_is_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = edgeshard.Store(tmp_path, max_bytes="3M")
+    with caplog.at_level(logging.WARNING, "edgeshard"), store.shard("agent") as shard:
+        fill(lambda n: shard.write({"n": n}))
+    assert 1 == caplog.text.count("is nearly full")
+
+
+def test_a_new_shard_is_refused_where_there_is_no_room_for_it(tmp_path: Path) -> None:
+    store = edgeshard.Store(tmp_path, max_bytes="2M")
+    with store.shard("agent") as shard:
+        fill(lambda n: shard.write({"n": n}))
+        with pytest.raises(DiskBudgetError, match="make shard"):
+            store.shard("another")
+        assert not shard_path(store, "another").exists()
+
+
+def test_the_logs_count(tmp_path: Path) -> None:
+    store = edgeshard.Store(tmp_path, max_bytes="10M")
+    with store.shard("agent") as shard:
+        shard.write({"n": 0})
+        Path(f"{shard_path(store, 'other')}-wal").write_bytes(bytes(9 * MB))
+        look_again(shard)
+        with pytest.raises(DiskBudgetError):
+            shard.write_many({"n": n, "x": "x" * 1_000} for n in range(1, 2_000))
+
+
+def test_a_merge_frees_what_writers_were_refused_for(tmp_path: Path) -> None:
+    store = edgeshard.Store(tmp_path, max_bytes="5M")
+    with store.shard("agent") as shard:
+        written = fill(lambda n: shard.write({"n": n}))
+        with sampled(store) as largest:
+            assert written == store.merge().rows
+        assert largest[0] <= 1.05 * 5 * MB
+        look_again(shard)
+        shard.write({"n": written})
+    store.merge()
+    assert [*range(written + 1)] == numbers(store)
+
+
+def test_a_merge_without_room_is_refused_with_figures_and_loses_nothing(tmp_path: Path) -> None:
+    store = edgeshard.Store(tmp_path)
+    with store.shard("agent") as shard:
+        shard.write_many({"n": n, "x": "x" * 1_000} for n in range(3_000))
+        store.note_budget("3M")
+        with pytest.raises(DiskBudgetError, match="rows wait") as caught:
+            store.merge()
+        assert caught.value.used_bytes > 3 * MB
+    done = command("merge", store.root)
+    assert (74, True) == (done.returncode, "rows wait" in done.stderr)
+    lift(store).merge()
+    assert [*range(3_000)] == numbers(store)
+    assert store.verify().ok
+
+
+# -- dropping ---------------------------------------------------------------------------------------------------------
+
+
+def rows_of(store: edgeshard.Store, table: str) -> list[int]:
+    return [row.n for row in store.query(f"select n from {table} order by n")]
+
+
+def test_dropping_begins_with_the_oldest_rows_of_the_least_important_table_and_is_accounted_for(tmp_path: Path) -> None:
+    store = edgeshard.Store(tmp_path, max_bytes="6M", on_full="drop-oldest")
+    written, dropped = 0, 0
+    with store.shard("agent") as shard, sampled(store) as largest:
+        for start in range(0, 40_000, 500):
+            shard.write_many(Trace(n, "x" * 400) for n in range(start, start + 500))
+            shard.write(Alarm(start, "x" * 400))
+            written += 501
+            dropped += store.merge().dropped
+    assert largest[0] <= 1.05 * 6 * MB
+    assert [*range(0, 40_000, 500)] == rows_of(store, "alarm")
+    kept = rows_of(store, "trace")
+    assert [*range(40_000 - len(kept), 40_000)] == kept
+    report = store.verify()
+    assert report.ok
+    assert {"budget": dropped} == dict(report.pruned)
+    assert written == report.rows + dropped
+    status = store.status().budget
+    assert status is not None
+    assert (6 * MB, "drop-oldest", dropped) == (status.max_bytes, status.on_full, status.dropped_rows)
+    assert "rows dropped" in command("status", store.root).stdout
+
+
+def test_rows_that_no_master_holds_are_never_dropped(tmp_path: Path) -> None:
+    store = edgeshard.Store(tmp_path)
+    with store.shard("agent") as shard:
+        shard.write_many({"n": n, "x": "x" * 1_000} for n in range(3_000))
+        store.note_budget("3M", "drop-oldest")
+        with pytest.raises(DiskBudgetError):
+            store.merge()
+    lift(store).merge()
+    assert [*range(3_000)] == numbers(store)
+
+
+def test_where_agents_disagree_the_highest_priority_wins_and_is_carried_on(tmp_path: Path) -> None:
+    @edgeshard.table(name="thing", priority=3)
+    @attrs.frozen
+    class Three:
+        n: int
+
+    @edgeshard.table(name="thing", priority=7)
+    @attrs.frozen
+    class Seven:
+        n: int
+
+    @edgeshard.table(name="Thing")
+    @attrs.frozen
+    class Plain:
+        n: int
+
+    for order in ((Three, Seven, Plain), (Plain, Seven, Three), (Seven, Plain, Three)):
+        store = edgeshard.Store(tmp_path / "".join(cls.__name__ for cls in order))
+        for place, cls in enumerate(order):
+            with store.shard(f"agent{place}") as shard:
+                shard.write(cls(place))
+            store.merge()
+        store.export(tmp_path / f"{store.root.name}.bundle")
+        hub = edgeshard.Store(tmp_path / f"hub{store.root.name}")
+        hub.merge([tmp_path / f"{store.root.name}.bundle"])
+        for each in (store, hub):
+            assert [["thing", 7]] == sql(each.master_path, "select * from edgeshard_priorities")
+
+
+def test_a_shard_with_priorities_is_removed_as_any_other(tmp_path: Path) -> None:
+    store = edgeshard.Store(tmp_path)
+    with store.shard("agent") as shard:
+        shard.write(Alarm(1, "x"))
+    assert 1 == store.merge().removed
+
+
+# -- the file system --------------------------------------------------------------------------------------------------
+
+
+def test_what_the_file_system_has_left_is_the_limit_where_it_is_less(small_disk: Path) -> None:
+    store = edgeshard.Store(small_disk / "data", max_bytes="2M")
+    with store.shard("agent") as shard:
+        written = fill(lambda n: shard.write({"n": n}))
+        with pytest.raises(DiskBudgetError, match="file system"):
+            for _ in range(1_000):
+                shard.write({"n": written})
+                written += 1
+        assert disk.measure(store.root).free > 0
+        subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
+        look_again(shard)
+        assert fill(lambda n: shard.write({"n": n})) > 1_000
+
+
+# -- many at once -----------------------------------------------------------------------------------------------------
+
+WRITER = """
+import sys, time, edgeshard
+from edgeshard.errors import DiskBudgetError
+root, agent, until = sys.argv[1], sys.argv[2], time.time() + float(sys.argv[3])
+store, shard, written = edgeshard.Store(root), None, 0
+while time.time() < until:
+    try:
+        shard = shard or store.shard(agent)
+        shard.write({"n": written, "x": "x" * 60})
+        written += 1
+    except DiskBudgetError:
+        time.sleep(0.005)
+if shard:
+    shard.close()
+print(written)
+"""
+
+
+@pytest.mark.parametrize(
+    ("writers", "on_full"), [(1, "error"), (1, "drop-oldest"), (100, "error"), (100, "drop-oldest")]
+)
+def test_the_budget_holds_under_many_writers_and_each_acknowledged_row_is_accounted_for(
+    tmp_path: Path, writers: int, on_full: budget.OnFull
+) -> None:
+    most = 30 * MB
+    store = edgeshard.Store(tmp_path / "data", max_bytes=most, on_full=on_full)
+    store.merge()
+    seconds = "4" if writers == 1 else "20"
+    with ExitStack() as opened:
+        merger = opened.enter_context(
+            subprocess.Popen(
+                [sys.executable, "-m", "edgeshard", "merge", store.root, "--watch", "-q", "--interval", ".3"]
+            )
+        )
+        opened.callback(merger.terminate)
+        largest = opened.enter_context(sampled(store))
+        agents = [
+            opened.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", WRITER, str(store.root), f"agent{n}", seconds], stdout=subprocess.PIPE
+                )
+            )
+            for n in range(writers)
+        ]
+        written = sum(int(agent.communicate()[0]) for agent in agents)
+    assert 0.6 * most < largest[0] <= 1.05 * most
+    lift(store).merge()
+    report = store.verify()
+    assert report.ok
+    dropped = sum(report.pruned.values())
+    assert (written, on_full == "drop-oldest") == (report.rows + dropped, dropped > 0)
+    assert {"budget": dropped} == dict(report.pruned) or not dropped
+
+
+# -- mutants ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_shard_gives_back_in_pieces_what_was_merged_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = edgeshard.Store(tmp_path, max_bytes="20M")
+    given_back = []
+    give_back = truncate._give_back
+
+    def noted(connection: database.Connection) -> None:
+        given_back.append(connection.filename)
+        give_back(connection)
+
+    monkeypatch.setattr(truncate, "_give_back", noted)
+    with store.shard("agent") as shard:
+        written = fill(lambda n: shard.write({"n": n, "x": "x" * 300}))
+        with sampled(store) as largest:
+            assert written == store.merge().rows
+    assert given_back
+    assert 0.85 * 20 * MB < largest[0] <= 1.05 * 20 * MB
+    assert [*range(written)] == numbers(store)
