@@ -25,6 +25,8 @@ LEAST_BYTES: Final = 1_000_000
 MERGE_SHARE: Final = 0.12
 #: ... and that the logs of all shards may have together, and one of them; each at least and at most so much, in bytes.
 LOG_SHARE, ONE_LOG_SHARE, LOG_LEAST, LOG_MOST = 0.15, 0.05, 48 << 10, 4 << 20
+#: How large the log of a shard becomes at first: as a part of the limit.
+FIRST_LOG_SHARE: Final = 0.001
 #: The part of the limit in use from which on a warning is logged, and below which there may be another.
 WARN_SHARE, CALM_SHARE = 0.8, 0.7
 #: The part in use above which shards are truncated at once, and merged in turns.
@@ -134,7 +136,8 @@ def share(most: int, usage: Usage, spent: int, log: int) -> Share:
     least = LEAST_GRANT if room >= LEAST_GRANT else 0
     grant = max(least, min(wide // 2, max(FIRST_GRANT, 2 * spent)))
     look_s = max(LOOK_LEAST_S, min(LOOK_MOST_S, 2 * room / max(1, most)))
-    return Share(room, grant, max(grant, wide), min(log_bytes(most, usage.count), max(LOG_LEAST, 2 * log)), look_s)
+    log = min(log_bytes(most, usage.count), max(LOG_LEAST, int(most * FIRST_LOG_SHARE), 2 * log))
+    return Share(room, grant, max(grant, wide), log, look_s)
 
 
 def merge_room(most: int, usage: Usage) -> int:
