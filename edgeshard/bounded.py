@@ -206,7 +206,7 @@ class BoundedShard(Shard):
         log = self._log
         if log.pages < log.tolerated:
             return
-        if self._found.share.room > 0:
+        if self._found.share.room > 2 * self._found.share.log:
             log.tolerated = log.pages + log.quota // 4
             return
         if not self._depth and self._begin_log_anew():
