@@ -177,6 +177,16 @@ def test_a_shard_that_is_open_learns_of_a_larger_budget(tmp_path: Path) -> None:
         assert fill(lambda n: shard.write({"n": n, "x": "x" * 500})) > 100
 
 
+def test_the_command_notes_a_budget(store: edgeshard.Store) -> None:
+    store.merge()
+    assert 0 == command("merge", store.root, "--max-bytes", "2M", "--on-full", "drop-oldest").returncode
+    assert Budget(2 * MB, "drop-oldest") == disk.noted(store.root)
+    assert "of at most 2.0 MB; on full: drop-oldest" in command("status", store.root).stdout
+    for wrong in (["--on-full", "error"], ["--max-bytes", "2M", "--dry-run"]):
+        assert 2 == command("merge", store.root, *wrong).returncode
+    assert 78 == command("merge", store.root, "--max-bytes", "2").returncode
+
+
 def test_a_note_that_is_no_budget_is_named(tmp_path: Path) -> None:
     (tmp_path / disk.NAME).write_text('{"max_bytes": "all"}')
     with pytest.raises(ConfigurationError, match=disk.NAME):
