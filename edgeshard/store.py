@@ -16,7 +16,8 @@ from edgeshard.errors import ConfigurationError, DamagedError, QueryError, Shard
 from edgeshard.holdings import Holdings
 from edgeshard.merge import once
 from edgeshard.merge.service import Service, in_thread
-from edgeshard.prune import rules
+from edgeshard.prune import retention, rules
+from edgeshard.prune.retention import PruneRule
 from edgeshard.ranges import Range
 from edgeshard.receipts import ReceiptReport
 from edgeshard.reference import Lookups, References, beside
@@ -52,12 +53,18 @@ class Store:
 
     Args:
         root: the folder.
+        prune: which rows go from the master by themselves, after merges that are made through this Store: the rules
+            of `prune`, as in ``{"older_than": "30d", "only_pushed": True}``, or several such, one for each table. See
+            `merge` and `watching`. Rules are this Store's, and not kept in the folder.
 
     Attributes:
         root: the folder, absolute, with symbolic links followed once, now.
+
+    Raises:
+        ConfigurationError: the path is not valid UTF-8, or a rule cannot be.
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(self, root: str | os.PathLike[str], *, prune: PruneRule | Sequence[PruneRule] | None = None) -> None:
         self.root = Path(os.path.realpath(root))
         try:
             str(self.root).encode()
@@ -65,6 +72,7 @@ class Store:
             raise ConfigurationError(
                 "open store", repr(self.root), "SQLite needs a path that is valid UTF-8"
             ) from error
+        self._retention = retention.of(prune, self.root)
 
     def __repr__(self) -> str:
         return f"Store({str(self.root)!r})"
@@ -109,11 +117,13 @@ class Store:
     ) -> MergeReport:
         """Copy the rows of all shards into the master, exactly once, and truncate the shards.
 
-        A shard that no agent has open is then removed; the agent gets a new one when it comes back.
+        A shard that no agent has open is then removed; the agent gets a new one when it comes back. Then the rules of
+        `Store(prune=...)` are followed, if there are any: what goes is `MergeReport.pruned`, and what goes wrong with
+        that is logged, and `MergeReport.prune_problem`; the merge is done by then.
 
         Args:
             sources: other databases of ours (masters, shards, bundles, copies) to merge as well; they are only read.
-            dry_run: say what would be done, and do nothing.
+            dry_run: say what would be done, and do nothing. What would be pruned after it is not said.
             keep_empty: leave the empty shards of agents that are gone.
             lock_wait: how long to wait for another merger, in seconds; -1 for ever.
             progress: called with (rows done, rows to do) after each commit.
@@ -127,7 +137,14 @@ class Store:
             sources = [sources]
         if dry_run:
             return once.preview(self.root, sources)
-        return once.merge(self.root, sources, keep_empty=keep_empty, lock_wait_s=lock_wait, progress=progress)
+        return once.merge(
+            self.root,
+            sources,
+            keep_empty=keep_empty,
+            lock_wait_s=lock_wait,
+            prune=self._retention,
+            progress=progress,
+        )
 
     @contextlib.contextmanager
     def watching(
@@ -140,7 +157,9 @@ class Store:
     ) -> Iterator[None]:
         """Merge in a thread of this process, as rows come, for as long as the ``with`` block lasts.
 
-        After the block everything that was written before its end is in the master.
+        After the block everything that was written before its end is in the master. The rules of `Store(prune=...)`
+        are followed at its beginning, once it ends, and between these in another thread, as rows come or become too
+        old: at most once a minute, and by age alone once in a hundredth of that, or an hour, where that is longer.
 
         Args:
             interval: under load a pass begins this often, in seconds; after a quiet time the first row is merged at
@@ -157,13 +176,20 @@ class Store:
                 between them are logged, and tried again.
             BaseException: what the thread ended with, where it was something that nobody foresaw.
         """
-        service = Service(self.root, interval_s=interval, rescan_s=rescan, observer=observer, keep_empty=keep_empty)
+        service = Service(
+            self.root,
+            interval_s=interval,
+            rescan_s=rescan,
+            observer=observer,
+            keep_empty=keep_empty,
+            prune=self._retention,
+        )
         service.open()
         try:
             with in_thread(service):
                 yield
         finally:
-            once.merge(self.root, keep_empty=keep_empty, beside_watcher=True, lock_wait_s=-1)
+            once.merge(self.root, keep_empty=keep_empty, beside_watcher=True, lock_wait_s=-1, prune=self._retention)
 
     def query(
         self,

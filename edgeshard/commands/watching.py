@@ -8,7 +8,7 @@ import logging
 import time
 
 from edgeshard import exits, systemd
-from edgeshard.commands import signals
+from edgeshard.commands import pruning, signals
 from edgeshard.errors import EdgeshardError
 from edgeshard.merge.service import OBSERVERS, Listener, Service
 from edgeshard.metrics import MetricsFile
@@ -37,6 +37,7 @@ def watch(store: Store, options: argparse.Namespace) -> int:
         observer=options.observer or OBSERVERS[0],
         keep_empty=options.keep_empty,
         listener=listener,
+        prune=pruning.retention_of(options),
     )
 
     def stop() -> None:
@@ -81,7 +82,7 @@ class _Reporter(Listener):
         self._as_json = as_json
         self._began = time.monotonic()
         self._beat_at = 0.0
-        self._rows = self._passes = 0
+        self._rows = self._passes = self._pruned = 0
 
     def beat(self) -> None:
         now = time.monotonic()
@@ -95,8 +96,9 @@ class _Reporter(Listener):
 
     def merged(self, report: MergeReport) -> None:
         self._rows += report.rows
+        self._pruned += 0 if report.pruned is None else report.pruned.rows
         self._passes += 1
-        if report.rows or report.removed:
+        if report.rows or report.removed or report.pruned is not None or report.prune_problem:
             logger.info("%s", report)
             systemd.notify(STATUS=self.summary())
             if self._as_json:
@@ -127,4 +129,5 @@ class _Reporter(Listener):
 
     def summary(self) -> str:
         seconds = time.monotonic() - self._began
-        return f"merged {self._rows} rows in {self._passes} passes, in {seconds:.3f} s"
+        pruned = f", pruned {self._pruned} rows" if self._pruned else ""
+        return f"merged {self._rows} rows in {self._passes} passes, in {seconds:.3f} s{pruned}"

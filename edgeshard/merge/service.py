@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from filelock import FileLock
 
@@ -31,7 +31,12 @@ from edgeshard.errors import ConfigurationError, EdgeshardError, StorageIOError
 from edgeshard.merge import locks
 from edgeshard.merge.cycle import Merger
 from edgeshard.merge.notice import Watch
+from edgeshard.prune import retention
+from edgeshard.prune.retention import Retention
 from edgeshard.report import MergeReport
+
+if TYPE_CHECKING:
+    from edgeshard.prune.keeper import Keeper
 
 logger = logging.getLogger("edgeshard.merge")
 
@@ -84,6 +89,7 @@ class Service:
         observer: one of `OBSERVERS`.
         keep_empty: leave the empty shards of agents that are gone.
         listener: hears what is done.
+        prune: what goes from the master now and then, beside the passes.
 
     Raises:
         ConfigurationError: an argument that cannot work.
@@ -98,6 +104,7 @@ class Service:
         observer: str = "auto",
         keep_empty: bool = False,
         listener: Listener | None = None,
+        prune: Retention = retention.NONE,
     ) -> None:
         for name, value in (("interval", interval_s), ("rescan", rescan_s)):
             if not isinstance(value, (int, float)) or not 0 < value <= LONGEST_S:
@@ -112,6 +119,7 @@ class Service:
         self._observer = observer
         self._listener = listener or Listener()
         self._merger = Merger(root, keep_empty=keep_empty, service=True, stopping=self._asked_to_stop)
+        self._keeper = _keeper(root, prune)
         # not an Event: its set() in a signal handler can meet its own lock. An item is the number of the watch that
         # noticed something, or 0
         self._calls: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -199,7 +207,7 @@ class Service:
             self._is_unwatchable = False
         self._found = report.rows
         self._judge_watch(report.rows)
-        self._listener.merged(report)
+        self._listener.merged(report if self._keeper is None else self._keeper.told(report))
 
     def _fail(self, error: EdgeshardError) -> None:
         """Say it. The next attempt, after a while, looks at everything."""
@@ -356,6 +364,8 @@ class Service:
     def close(self) -> None:
         """Give the store back; `run` does so at its end."""
         self._unwatch()
+        if self._keeper is not None:
+            self._keeper.close()
         try:
             if self._merger.is_open and self._root.is_dir():  # taking the lock would make a folder that is gone
                 self._close_merger()
@@ -372,6 +382,14 @@ class Service:
                 self._merger.close()
             finally:
                 held.release()
+
+
+def _keeper(root: Path, prune: Retention) -> Keeper | None:
+    if not prune:
+        return None
+    from edgeshard.prune.keeper import Keeper  # whoever never prunes need not wait for it
+
+    return Keeper(root / "master.db", prune)
 
 
 @contextlib.contextmanager
