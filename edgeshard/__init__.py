@@ -18,6 +18,7 @@ from edgeshard.errors import (
     ShardInUseError,
     ShardPoisonedError,
 )
+from edgeshard.prune.retention import PruneRule
 from edgeshard.report import Gap, MergeReport
 from edgeshard.shard import Shard
 from edgeshard.store import Store
@@ -31,6 +32,7 @@ __all__ = [
     "Gap",
     "MergeInProgressError",
     "MergeReport",
+    "PruneRule",
     "QueryError",
     "RecordError",
     "SchemaConflictError",

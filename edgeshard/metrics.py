@@ -24,6 +24,7 @@ _BUCKETS_S = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 300.0)
 _COUNTERS = {
     "rows_merged": "Rows copied into the master.",
     "rows_truncated": "Rows deleted from shards, because the master holds them.",
+    "rows_pruned": "Rows deleted from the master by the rules that the merger was given.",
     "shards_removed": "Shards removed, because their agent is gone and the master holds their rows.",
     "cycles": "Merge passes that came to their end.",
     "failed_cycles": "Merge passes that failed.",
@@ -74,6 +75,7 @@ class MetricsFile:
         self._counters["cycles"].inc()
         self._counters["rows_merged"].inc(report.rows)
         self._counters["rows_truncated"].inc(report.truncated)
+        self._counters["rows_pruned"].inc(0 if report.pruned is None else report.pruned.rows)
         self._counters["shards_removed"].inc(report.removed)
         self._seconds.observe(report.seconds)
         self._gauges["quarantined_shards"].set(len(report.quarantined))

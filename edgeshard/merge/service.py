@@ -364,9 +364,9 @@ class Service:
     def close(self) -> None:
         """Give the store back; `run` does so at its end."""
         self._unwatch()
-        if self._keeper is not None:
-            self._keeper.close()
         try:
+            if self._keeper is not None:
+                self._keeper.close()
             if self._merger.is_open and self._root.is_dir():  # taking the lock would make a folder that is gone
                 self._close_merger()
         except (EdgeshardError, OSError) as error:  # it is only what the merger remembers

@@ -111,9 +111,7 @@ class Keeper:
         if not self._pasts or self.is_at_work:
             return report
         done, self._done = self._done, []
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
+        self._raise_failure()
         self._begin()
         return _summed(done).told(report) if done else report
 
@@ -128,9 +126,19 @@ class Keeper:
             self._thread.join()
 
     def close(self) -> None:
-        """End a prune that goes on after its step; the next one goes on."""
+        """End a prune that goes on after its step; the next one goes on.
+
+        Raises:
+            BaseException: what it ended with, where that was something that nobody foresaw.
+        """
         self._closing = True
         self.wait()
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
     def _begin(self) -> None:
         look = self._look()
