@@ -18,7 +18,6 @@ from edgeshard.errors import (
     ShardInUseError,
     ShardPoisonedError,
 )
-from edgeshard.prune.retention import PruneRule
 from edgeshard.report import Gap, MergeReport
 from edgeshard.shard import Shard
 from edgeshard.store import Store
@@ -32,7 +31,6 @@ __all__ = [
     "Gap",
     "MergeInProgressError",
     "MergeReport",
-    "PruneRule",
     "QueryError",
     "RecordError",
     "SchemaConflictError",

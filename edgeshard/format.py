@@ -163,6 +163,11 @@ CREATE TABLE edgeshard_arrivals(
     first_id INTEGER PRIMARY KEY,           -- this row, and those after it up to the next of these, came ...
     at INTEGER NOT NULL                     -- ... from then on: seconds since 1970, UTC
 ) STRICT;
+CREATE TABLE edgeshard_wear(
+    day TEXT PRIMARY KEY,                   -- ISO 8601, UTC
+    bytes INTEGER NOT NULL,                 -- written to shards and master, as far as it is counted
+    rows INTEGER NOT NULL                   -- merged
+) STRICT, WITHOUT ROWID;
 """
 
 #: The text of each of these.

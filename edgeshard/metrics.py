@@ -34,6 +34,9 @@ _GAUGES = {
     "missing_rows": "Rows known to exist that the master does not hold.",
     "last_success_timestamp_seconds": "When the last merge pass came to its end.",
     "waiting_rows": "Rows in the shards that the master does not hold.",
+    "written_bytes": "Written to shards and master since the first day, as far as it is counted.",
+    "written_bytes_today": "The same, on this day (UTC).",
+    "written_bytes_per_row": "The same since the first day, for each row that was merged.",
     "oldest_waiting_seconds": "For how long, at the most, the oldest of them has waited.",
 }
 
@@ -92,6 +95,9 @@ class MetricsFile:
         """Note what waits to be merged."""
         oldest = status.oldest
         self._gauges["waiting_rows"].set(status.waiting_rows)
+        self._gauges["written_bytes"].set(status.wear.bytes)
+        self._gauges["written_bytes_today"].set(status.wear.today_bytes)
+        self._gauges["written_bytes_per_row"].set(status.wear.bytes_a_row or 0.0)
         self._gauges["oldest_waiting_seconds"].set(0.0 if oldest is None else oldest.oldest_age_s or 0.0)
 
     def write(self) -> None:

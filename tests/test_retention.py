@@ -237,7 +237,7 @@ def test_a_rule_that_cannot_be_is_refused_by_name_before_anything_is_made(
 
 
 def test_what_is_given_becomes_rules() -> None:
-    given_: list[edgeshard.PruneRule] = [
+    given_: list[retention.PruneRule] = [
         {"older_than": "30d", "only_pushed": True},
         {"keep_rows": 5, "max_bytes": "2M", "table": Reading, "only_receipted": True},
     ]

@@ -6,7 +6,7 @@ import argparse
 import json
 import signal
 
-from edgeshard import database, exits
+from edgeshard import database, exits, thrift
 from edgeshard.commands import arguments, pruning, signals, terminal
 from edgeshard.merge import once
 from edgeshard.merge.service import OBSERVERS
@@ -50,13 +50,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--interval",
         type=arguments.some_seconds,
         metavar="S",
-        help="watching: merge at most every S seconds; a first row after a quiet time at once (default: 1)",
+        help="watching: merge at most every S seconds; a first row after a quiet time at once (default: 1; --wear low: "
+        "60)",
     )
     parser.add_argument(
         "--rescan",
         type=arguments.some_seconds,
         metavar="S",
-        help="watching: look at all shards every S seconds, whatever the file system tells (default: 30)",
+        help="watching: look at all shards every S seconds, whatever the file system tells (default: 30; --wear low: "
+        "600)",
+    )
+    parser.add_argument(
+        "--wear",
+        choices=tuple(thrift.LEVELS),
+        help="watching: write less, for flash, and merge less often: also a first row waits (default: normal)",
     )
     parser.add_argument(
         "--observer",
@@ -124,7 +131,7 @@ def _check(options: argparse.Namespace) -> None:
             if value:
                 options.usage_error(f"argument {option}: it is for a single merge, without --watch")
     else:
-        for name in ("interval", "rescan", "observer", "metrics_file"):
+        for name in ("interval", "rescan", "wear", "observer", "metrics_file"):
             if getattr(options, name) is not None:
                 options.usage_error(f"argument --{name.replace('_', '-')}: it is for --watch")
 

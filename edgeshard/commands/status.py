@@ -13,6 +13,7 @@ from edgeshard.commands import arguments, drawing, terminal, units
 from edgeshard.report import Gap
 from edgeshard.status import ShardStatus, StatusReport
 from edgeshard.store import Store
+from edgeshard.wear import Wear
 
 SUMMARY = "Say what a store holds: each shard, whether its agent is alive, and what waits to be merged."
 
@@ -158,6 +159,8 @@ def _totals(store: Store, report: StatusReport) -> list[str]:
     if report.problems:
         lines.append(f"{report.problems} shards with a problem")
     lines.append(_master(report))
+    if report.wear.bytes:
+        lines.append(_wear(report.wear))
     if report.gaps:
         missing = f"{report.master.missing_rows} rows missing in {report.master.gaps} gaps"
         lines.append(f"{missing}; `edgeshard verify {store.root}` says where they went")
@@ -171,6 +174,11 @@ def _missing(gap: Gap) -> str:
 def _waiting(report: StatusReport) -> str:
     oldest = report.oldest
     return f"{report.waiting_rows} rows wait" + ("" if oldest is None else f", the oldest {_age(oldest)}")
+
+
+def _wear(wear: Wear) -> str:
+    line = f"{units.size(wear.today_bytes)} written today, {units.size(int(wear.bytes_a_day or 0))} a day"
+    return line if wear.bytes_a_row is None else f"{line}, {units.size(int(wear.bytes_a_row))} a row"
 
 
 def _master(report: StatusReport) -> str:

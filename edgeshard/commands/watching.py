@@ -7,7 +7,7 @@ import json
 import logging
 import time
 
-from edgeshard import exits, systemd
+from edgeshard import exits, systemd, thrift
 from edgeshard.commands import pruning, signals
 from edgeshard.errors import EdgeshardError
 from edgeshard.merge.service import OBSERVERS, Listener, Service
@@ -17,9 +17,6 @@ from edgeshard.store import Store
 
 logger = logging.getLogger("edgeshard.merge")
 
-_DEFAULT_INTERVAL_S = 1.0
-_DEFAULT_RESCAN_S = 30.0
-
 
 def watch(store: Store, options: argparse.Namespace) -> int:
     """Merge what comes into a store until SIGTERM or SIGINT.
@@ -28,16 +25,18 @@ def watch(store: Store, options: argparse.Namespace) -> int:
         EdgeshardError: the store cannot be watched, or not be merged into at the start.
     """
     metrics = None if options.metrics_file is None else MetricsFile(options.metrics_file)
-    rescan_s = _DEFAULT_RESCAN_S if options.rescan is None else options.rescan
+    level = thrift.LEVELS[options.wear or "normal"]
+    rescan_s = level.rescan_s if options.rescan is None else options.rescan
     listener = _Reporter(store, metrics, status_every_s=rescan_s, as_json=options.json)
     service = Service(
         store.root,
-        interval_s=_DEFAULT_INTERVAL_S if options.interval is None else options.interval,
+        interval_s=level.interval_s if options.interval is None else options.interval,
         rescan_s=rescan_s,
         observer=options.observer or OBSERVERS[0],
         keep_empty=options.keep_empty,
         listener=listener,
         prune=pruning.retention_of(options),
+        thrift=level,
     )
 
     def stop() -> None:
