@@ -200,10 +200,10 @@ def status(root: Path) -> StatusReport:
                 known = _known(connection)
                 gaps = () if found is None else master.gaps(connection)
                 of_master = _master_status(connection, path, found, gaps)
-                worn = wear.of(connection)
             database.set_patience(connection, _PATIENCE_S)
             listed = scan.shard_files(Path(os.path.realpath(root / "shards")))
             shards = [_shard_status(connection, known, file, at) for file in listed]
+            worn = wear.of(connection, [root / "merge.lock", *(orphans.lock_path(file.path) for file in listed)])
     finally:
         connection.close()
     in_order = _in_order(shard for shard in shards if shard is not None)

@@ -42,7 +42,7 @@ class Thrift:
 
 
 NORMAL: Final = Thrift(format.SHARD_PAGE_SIZE, 1.0, 30.0, waits=False, held_s=0.0, keeps_log=False)
-LOW: Final = Thrift(512, 60.0, 600.0, waits=True, held_s=3_600.0, keeps_log=True)
+LOW: Final = Thrift(min(format.SHARD_PAGE_SIZES), 60.0, 600.0, waits=True, held_s=3_600.0, keeps_log=True)
 
 #: By the name that users give it.
 LEVELS: Final[dict[str, Thrift]] = {"normal": NORMAL, "low": LOW}

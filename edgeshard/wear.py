@@ -2,11 +2,11 @@
 
 Counted is what SQLite hands to the file system. A writer asks its connection how many pages it wrote to its log (which
 takes 0.1 µs), and notes the sum in its lock file: at most once a minute, and at its close. A merger and a prune ask the
-system what their thread wrote, which is exact (Linux), take over what the writers noted, and add it up in the master,
-in a transaction that is made anyway, at most every ten minutes.
+system what their thread wrote, which is exact (Linux), and a merger takes over what the writers noted. It adds it up in
+the master, in a transaction that is made anyway, a megabyte at a time, and leaves the rest in ``merge.lock``.
 
 Not counted: a log that a writer copies into its own database because no merger did; -shm files; what snapshots,
-bundles, pushes and receipts write; up to ten minutes of a merger that is killed, and a minute of an agent that is. Nor
+bundles, pushes and receipts write; up to a megabyte of a merger that is killed, and a minute of an agent that is. Nor
 what the file system adds for its journal, and the flash for its own blocks: see the README for the ratio.
 """
 
@@ -16,8 +16,9 @@ import contextlib
 import datetime
 import logging
 import os
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -30,16 +31,18 @@ logger = logging.getLogger("edgeshard.wear")
 
 TABLE: Final = "edgeshard_wear"
 
-#: Between two notes of a writer, and of a merger, in seconds.
+#: Between two notes of a writer, and two looks of a merger at them, in seconds.
 WRITER_S: Final = 60.0
-MERGER_S: Final = 600.0
+COLLECT_S: Final = 600.0
+#: A merger notes so much at a time in the master, for a page more in a commit.
+NOTE_BYTES: Final = 1_000_000
 
-# The lock file's two fields, each written by one side alone, and of a fixed width.
-_FIELD = "{:<8}{:020d}\n"
-_FIELD_BYTES: Final = 29
-_WRITTEN, _TAKEN = "written", "taken"
-#: What a lock file says beyond this, since it was last asked, is not believed: anyone may write there. 1 TB.
-_BELIEVED_BYTES: Final = 10**12
+# What a lock file holds, twice: what was noted, and what of that was taken.
+_RECORD = "{:020d} bytes {:020d} rows\n"
+_RECORD_BYTES: Final = 53
+_FORMED = re.compile(rb"(\d{20}) bytes (\d{20}) rows\n")
+#: What a lock file says beyond this, since it was last asked, is not believed: anyone may write there.
+_BELIEVED: Final = 10**12
 
 _THREAD = "/proc/thread-self/io"
 _UPSERT = (
@@ -77,6 +80,9 @@ class Sum:
     bytes: int = 0
     rows: int = 0
 
+    def __add__(self, other: Sum) -> Sum:
+        return Sum(self.bytes + other.bytes, self.rows + other.rows)
+
 
 @contextlib.contextmanager
 def counted() -> Iterator[Sum]:
@@ -86,11 +92,80 @@ def counted() -> Iterator[Sum]:
     found.bytes = _since(before)
 
 
+# -- a count in a lock file -------------------------------------------------------------------------------------------
+
+
+class Count:
+    """Bytes and rows that are noted in a lock file, in fields of a fixed width: sums, and how much of each was taken.
+
+    The lock's holder adds, and a merger takes: each field is written by one side alone. Closing the file drops no lock,
+    since flock's belong to the opening that took them.
+    """
+
+    def __init__(self, lock: Path) -> None:
+        self._lock = lock
+
+    @property
+    def sum(self) -> Sum:
+        """All that was ever noted; nothing where there is no such file, or it says nothing of the kind."""
+        noted, _ = self._read()
+        return noted
+
+    @property
+    def left(self) -> Sum:
+        """What was noted and not taken."""
+        noted, taken = self._read()
+        return Sum(_believed(noted.bytes - taken.bytes), _believed(noted.rows - taken.rows))
+
+    def note(self, noted: Sum) -> None:
+        """Note a sum in the place of the one before."""
+        self._write(0, noted)
+
+    def take(self) -> Sum:
+        """What was noted and not taken; from now on it is taken."""
+        noted, taken = self._read()
+        if noted != taken:
+            self._write(_RECORD_BYTES, noted)
+        return Sum(_believed(noted.bytes - taken.bytes), _believed(noted.rows - taken.rows))
+
+    def _read(self) -> tuple[Sum, Sum]:
+        try:
+            handle = os.open(self._lock, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:  # there is none, or it is not ours
+            return Sum(), Sum()
+        try:
+            text = os.pread(handle, 2 * _RECORD_BYTES, 0)
+        except OSError:
+            return Sum(), Sum()
+        finally:
+            os.close(handle)
+        return _parse(text[:_RECORD_BYTES]), _parse(text[_RECORD_BYTES:])
+
+    def _write(self, offset: int, noted: Sum) -> None:
+        try:
+            handle = os.open(self._lock, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                os.pwrite(handle, _RECORD.format(noted.bytes, noted.rows).encode(), offset)
+            finally:
+                os.close(handle)
+        except OSError as error:  # a count is no reason to refuse a row
+            logger.debug("what was written is not noted in %s: %s", self._lock, error)
+
+
+def _parse(record: bytes) -> Sum:
+    found = _FORMED.fullmatch(record)
+    return Sum() if found is None else Sum(int(found[1]), int(found[2]))
+
+
+def _believed(value: int) -> int:
+    return min(max(0, value), _BELIEVED)
+
+
 # -- of one writer ----------------------------------------------------------------------------------------------------
 
 
 class Noted:
-    """What a writer, and those before it, had written to a shard, noted in its lock file.
+    """What a writer, and those before it, had written to a shard.
 
     Args:
         lock: the lock file, which the writer holds.
@@ -98,9 +173,10 @@ class Noted:
     """
 
     def __init__(self, lock: Path, made_bytes: int = 0) -> None:
-        self._lock = lock
-        self._before = _read(lock)[0] + made_bytes
-        self._noted = 0 if made_bytes else self._before
+        self._count = Count(lock)
+        before = self._count.sum.bytes
+        self._before = before + made_bytes
+        self._noted = before
         self._at = 0.0
 
     def look(self, connection: Connection, now: float) -> None:
@@ -121,49 +197,7 @@ class Noted:
         written = self._before + logged
         if written != self._noted:
             self._noted = written
-            _write(self._lock, _WRITTEN, written)
-
-
-def take(lock: Path) -> int:
-    """What was noted in a lock file and not yet taken, in bytes; from now on it is taken."""
-    written, taken = _read(lock)
-    if written <= taken:
-        return 0
-    _write(lock, _TAKEN, written)
-    return min(written - taken, _BELIEVED_BYTES)
-
-
-def _read(lock: Path) -> tuple[int, int]:
-    """What was written, and what of that was taken."""
-    try:
-        handle = os.open(lock, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:  # there is none, or it is not ours
-        return 0, 0
-    try:
-        text = os.pread(handle, 2 * _FIELD_BYTES, 0).decode("ascii", "replace")
-    except OSError:
-        return 0, 0
-    finally:
-        os.close(handle)
-    return _number(text[:_FIELD_BYTES], _WRITTEN), _number(text[_FIELD_BYTES:], _TAKEN)
-
-
-def _number(field: str, name: str) -> int:
-    digits = field.removeprefix(f"{name:<8}").strip()
-    return int(digits) if digits.isascii() and digits.isdecimal() and field.startswith(name) else 0
-
-
-def _write(lock: Path, name: str, value: int) -> None:
-    """Closing the file drops no lock: flock's belong to the opening that took them."""
-    try:
-        handle = os.open(lock, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            offset = 0 if name == _WRITTEN else _FIELD_BYTES
-            os.pwrite(handle, _FIELD.format(name, value).encode(), offset)
-        finally:
-            os.close(handle)
-    except OSError as error:  # a count is no reason to refuse a row
-        logger.debug("what was written is not noted in %s: %s", lock, error)
+            self._count.note(Sum(written))
 
 
 # -- of a merger ------------------------------------------------------------------------------------------------------
@@ -176,11 +210,12 @@ class Meter:
         self._pending = Sum()
         self._unsure = Sum()  # noted in a transaction that is not committed yet
         self._mark: int | None = None
-        self._due_at = 0.0
+        self._collect_at = 0.0
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """All that the thread writes in the block counts."""
+        self._pending, self._unsure = self._pending + self._unsure, Sum()  # of a commit that failed
         self._mark = thread_bytes()
         try:
             yield
@@ -194,19 +229,25 @@ class Meter:
             self._pending.bytes += max(0, now - self._mark)
             self._mark = now
 
-    def take(self, locks: Iterator[Path]) -> None:
-        """Take over what writers noted."""
-        self._pending.bytes += sum(map(take, locks))
+    def collect(self, merge_lock: Path, locks: Iterable[Path]) -> None:
+        """Now and then, take over what writers noted, and what mergers before this one left; under ``merge.lock``."""
+        if time.monotonic() >= self._collect_at:
+            self._collect_at = time.monotonic() + COLLECT_S
+            for lock in (merge_lock, *locks):
+                self.take(lock)
 
-    def add(self, *, rows: int = 0, written: int = 0) -> None:
-        """Count what somebody else wrote, or rows."""
-        self._pending.bytes += written
+    def take(self, lock: Path) -> None:
+        """Take over what is noted in a lock file."""
+        self._pending = self._pending + Count(lock).take()
+
+    def add_rows(self, rows: int) -> None:
+        """Count rows that were merged."""
         self._pending.rows += rows
 
     @property
     def is_due(self) -> bool:
-        """Whether what is counted should be noted with the next commit."""
-        return time.monotonic() >= self._due_at
+        """Whether there is so much that it should be noted with the next commit."""
+        return self._pending.bytes + self._unsure.bytes >= NOTE_BYTES
 
     def note(self, connection: Connection, ahead_bytes: int = 0) -> None:
         """Add it to the master's sum of this day, in the caller's transaction; call `settled` once that is committed.
@@ -216,16 +257,19 @@ class Meter:
             ahead_bytes: what is written after this, and not noted any more.
         """
         self._gather()
-        self._pending = Sum(self._pending.bytes + self._unsure.bytes, self._pending.rows + self._unsure.rows)
-        self._unsure, self._pending = self._pending, Sum()
-        values = (_today(), self._unsure.bytes + ahead_bytes, self._unsure.rows)
-        connection.execute(_UPSERT, values)
+        self._unsure, self._pending = self._pending + self._unsure, Sum()
+        connection.execute(_UPSERT, (_today(), self._unsure.bytes + ahead_bytes, self._unsure.rows))
 
     def settled(self) -> None:
         """What was noted last is committed."""
-        if self._unsure.bytes or self._unsure.rows:
-            self._unsure = Sum()
-            self._due_at = time.monotonic() + MERGER_S
+        self._unsure = Sum()
+
+    def leave(self, merge_lock: Path) -> None:
+        """Leave what is not noted to the next merger; under ``merge.lock``."""
+        left, self._pending, self._unsure = self._pending + self._unsure, Sum(), Sum()
+        if left.bytes or left.rows:
+            count = Count(merge_lock)
+            count.note(count.sum + left)
 
 
 def _today() -> str:
@@ -262,14 +306,24 @@ class Wear:
         return self.bytes / self.rows if self.rows else None
 
 
-def of(connection: Connection) -> Wear:
-    """What a master says."""
-    if not master.has(connection, TABLE):
+def of(connection: Connection, locks: Iterable[Path]) -> Wear:
+    """What a master says, and what these lock files say that it does not know yet."""
+    left = sum((Count(lock).left for lock in locks), Sum())
+    days = dict(_days(connection))
+    if not days and not left.bytes:
         return Wear()
-    sql = f"SELECT sum(bytes), sum(rows), min(day) FROM main.{TABLE}"
-    ((total, rows, first),) = database.fetch(connection, sql)
-    if total is None:
-        return Wear()
-    today = database.scalar(connection, f"SELECT bytes FROM main.{TABLE} WHERE day = ?", (_today(),)) or 0
-    days = (datetime.date.fromisoformat(_today()) - datetime.date.fromisoformat(first)).days + 1
-    return Wear(today, total, max(1, days), rows)
+    today = _today()
+    noted = sum(days.values(), Sum())
+    ages = datetime.date.fromisoformat(today) - datetime.date.fromisoformat(min(days, default=today))
+    return Wear(
+        today_bytes=days.get(today, Sum()).bytes + left.bytes,
+        bytes=noted.bytes + left.bytes,
+        days=max(1, ages.days + 1),
+        rows=noted.rows + left.rows,
+    )
+
+
+def _days(connection: Connection) -> Iterator[tuple[str, Sum]]:
+    if master.has(connection, TABLE):
+        for day, count_bytes, rows in database.fetch(connection, f"SELECT day, bytes, rows FROM main.{TABLE}"):
+            yield day, Sum(count_bytes, rows)

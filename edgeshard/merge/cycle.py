@@ -42,7 +42,6 @@ class _Pass:
     stopping: Callable[[], bool]
     progress: Progress | None
     meter: wear.Meter
-    notes_wear: bool
     rows: int = 0
     to_do: int = 0
     truncated: int = 0
@@ -132,19 +131,18 @@ class Merger:
         look = self._look()
         due = [*self._due(look, thorough), *(job for job in sources if not job.problem)]
         hopeless = [job for job in sources if job.problem]
-        done = _Pass(self._keep_empty, self._stopping, progress, self._meter, notes_wear=self._service)
-        if self._meter.is_due:
-            self._meter.take(map(self._lock_path, look.names))
+        done = _Pass(self._keep_empty, self._stopping, progress, self._meter)
+        self._meter.collect(self._root / "merge.lock", map(self._lock_path, look.names))
         for group in jobs.groups(due):
             if done.is_stopping():
                 break
             self._merge_group(connection, group, done, now_ns)
-        self._meter.add(rows=done.rows)
+        self._meter.add_rows(done.rows)
         names = look.names - {job.file.name for job in due if job.removed}
         self._memory.forget_all_but(names)
         if thorough and not done.is_stopping():
             self._sweep(look)
-            self._persist(connection, names)
+            self._memory.persist(connection, names)
         self._look_at_gaps(connection)
         if not self._service or not (done.rows or self._thrift.keeps_log):
             self._shrink_log(connection)
@@ -152,16 +150,6 @@ class Merger:
 
     def _lock_path(self, name: str) -> Path:
         return orphans.lock_path(str(self._folder.path / name))
-
-    def _persist(self, connection: Connection, names: Set[str] | None = None) -> None:
-        """Remember in the master what was learnt of the shards, and by the way what was written."""
-        self._memory.persist(connection, names, self._note_wear)
-        self._meter.settled()
-
-    def _note_wear(self, connection: Connection) -> None:
-        if self._meter.is_due or not self._service:
-            # what a single merge has in the log is copied into the database as it ends, when nothing is noted any more
-            self._meter.note(connection, 0 if self._service else wear.log_bytes(self._path))
 
     def _look(self) -> Look:
         path = Path(os.path.realpath(self._root / "shards"))
@@ -277,11 +265,12 @@ class Merger:
         if self._connection is None:
             return
         try:
-            with database.explained("merge into", str(self._path)):
-                self._persist(self._connection)
+            with database.explained("merge into", str(self._path)), self._meter.running():
+                self._memory.persist(self._connection)
                 self._shrink_log(self._connection)
         finally:
             self.abandon()
+            self._meter.leave(self._root / "merge.lock")
 
     def abandon(self) -> None:
         """Close the master, and remember nothing."""
@@ -342,7 +331,7 @@ class Merger:
             job.set_aside(f"its rows are merged, but cannot be deleted from it: {cause}", lasting=False)
 
     def _remove(self, job: Job) -> bool:
-        self._meter.take(iter([orphans.lock_path(job.file.path)]))  # which goes, too
+        self._meter.take(orphans.lock_path(job.file.path))  # which goes, too
         return orphans.remove(job.opened, job.durable)
 
     def _truncate(self, job: Job, master_id: bytes, done: _Pass) -> None:
@@ -484,7 +473,7 @@ def _copy_each(
         copied.append((job, part))
     if target.next_id > first_id:
         arrivals.note(connection, first_id)
-        if done.meter.is_due and done.notes_wear:
+        if done.meter.is_due:
             done.meter.note(connection)
     held = [job.durable for job in remaining] + [part.durable for _, part in copied]
     if connection.total_changes() == before and not any(held):

@@ -6,7 +6,7 @@ It could forget all of it, and would only look again. Between processes the mast
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 
 import attrs
 
@@ -142,18 +142,12 @@ class Memory:
         """The master has a line for the file, since rows of it came."""
         self._persisted.setdefault(name, ((), ""))
 
-    def persist(
-        self,
-        connection: Connection,
-        names: Set[str] | None = None,
-        beside: Callable[[Connection], None] = lambda _: None,
-    ) -> None:
+    def persist(self, connection: Connection, names: Set[str] | None = None) -> None:
         """Note in the master which shards need no look until they change, and what is wrong with which.
 
         Args:
             connection: the master.
             names: the files that are there; the lines of others go. None: that is not known.
-            beside: called in the transaction, if there is one.
         """
         looks = {name: _to_persist(self._known[name]) for name in self._changed & self._known.keys()}
         changed = {name: look for name, look in looks.items() if self._persisted.get(name, ((), "")) != look}
@@ -161,7 +155,6 @@ class Memory:
         if changed or gone:
             with database.immediate(connection):
                 master.remember_looks(connection, [(name, *look) for name, look in changed.items()], gone)
-                beside(connection)
             self._persisted.update(changed)
             for name in gone:
                 del self._persisted[name]
