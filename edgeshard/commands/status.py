@@ -159,8 +159,6 @@ def _totals(store: Store, report: StatusReport) -> list[str]:
     if report.problems:
         lines.append(f"{report.problems} shards with a problem")
     lines.append(_master(report))
-    if report.wear.bytes:
-        lines.append(_wear(report.wear))
     if report.gaps:
         missing = f"{report.master.missing_rows} rows missing in {report.master.gaps} gaps"
         lines.append(f"{missing}; `edgeshard verify {store.root}` says where they went")
@@ -176,9 +174,12 @@ def _waiting(report: StatusReport) -> str:
     return f"{report.waiting_rows} rows wait" + ("" if oldest is None else f", the oldest {_age(oldest)}")
 
 
-def _wear(wear: Wear) -> str:
-    line = f"{units.size(wear.today_bytes)} written today, {units.size(int(wear.bytes_a_day or 0))} a day"
-    return line if wear.bytes_a_row is None else f"{line}, {units.size(int(wear.bytes_a_row))} a row"
+def _written(wear: Wear) -> str:
+    """What wears flash, to be followed by the rest of the line; nothing where nothing is known."""
+    if not wear.bytes:
+        return ""
+    line = f"{units.size(wear.today_bytes)} written today, {units.size(int(wear.bytes_a_day or 0))} a day, "
+    return line if wear.bytes_a_row is None else f"{line}{units.size(int(wear.bytes_a_row))} a row, "
 
 
 def _master(report: StatusReport) -> str:
@@ -192,5 +193,5 @@ def _master(report: StatusReport) -> str:
     changes = "merges and steps of prunes" if master.pruned_rows else "merges"
     return (
         f"{master.path}: {held}, {units.size(master.size_bytes)} and a log of {units.size(master.log_bytes)}, "
-        f"{master.generation} {changes}, {watched[report.watching]}; its id is {master.database}"
+        f"{master.generation} {changes}, {_written(report.wear)}{watched[report.watching]}; its id is {master.database}"
     )
