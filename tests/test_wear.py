@@ -90,6 +90,27 @@ def test_a_writer_notes_what_it_wrote_as_it_closes_and_a_merge_takes_it_once(sto
     assert 20 == store.status().wear.rows
 
 
+def test_making_a_shard_counts(store: edgeshard.Store) -> None:
+    with store.shard("a"):
+        pass
+    assert Count(lock_of(store, "a")).sum.bytes > os.path.getsize(shard_path(store, "a"))
+
+
+def test_what_a_shard_noted_is_taken_before_it_is_removed(store: edgeshard.Store) -> None:
+    store.merge()
+    before = Count(store.root / "merge.lock").sum.bytes
+    held = locks.merge_lock(store.root, 0.0, lambda: False)
+    assert held is not None
+    merger = Merger(store.root, service=True)
+    merger.run()
+    write(store, *range(1000))  # one by one: the merger writes less than a tenth of that
+    noted = Count(lock_of(store, "a")).sum.bytes
+    assert 1 == merger.run(thorough=False).removed
+    merger.close()
+    held.release()
+    assert Count(store.root / "merge.lock").sum.bytes > before + noted
+
+
 def test_a_handle_that_only_opens_a_shard_notes_nothing(store: edgeshard.Store) -> None:
     write(store, 1)
     before = Count(lock_of(store, "a")).sum
@@ -320,6 +341,8 @@ def test_passes_that_find_nothing_write_nothing_while_shards_keep_rows(
         assert os.path.getsize(f"{store.master_path}-wal") > 0
         shard.write({"n": 10})
         assert 1 == merger.run().rows
+        shard.sync()  # a change without a row
+        assert (0, 1, 0) == ((report := merger.run()).rows, report.shards, report.truncated)
     merger.close()
     held.release()
     assert 11 == store.merge().truncated

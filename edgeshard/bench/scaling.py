@@ -39,8 +39,8 @@ _PATIENCE_S: Final = 60.0
 _LOOK_S: Final = 0.0005
 #: For how long processes compute, in seconds: as long as agents write in the short profile.
 _TURNS_S: Final = 0.7
-#: Bytes are counted, not timed: once more is only to see that.
-_WEAR_ROUNDS: Final = 2
+#: Bytes are counted, not timed: they come out the same each time (measured).
+_WEAR_ROUNDS: Final = 1
 
 
 @attrs.frozen
