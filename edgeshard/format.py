@@ -47,7 +47,7 @@ IDENTITY: Final = (APPLICATION_ID, FORMAT_VERSION)
 
 #: A writer's commit dirties few pages; small ones make it write less (measured: 1.5 KB a 110-byte row, against 4.5 KB).
 SHARD_PAGE_SIZE: Final = 1024
-#: Those that shards have, and of stores that are to write less (measured: 0.85 KB; but a write takes longer).
+#: Those that shards have, and of stores that are to write less (measured: 0.85 KB a row, in the same time).
 SHARD_PAGE_SIZES: Final = (SHARD_PAGE_SIZE, 512)
 MASTER_PAGE_SIZE: Final = 4096
 #: Most bundles are small: of ten rows 15 KB, against 49 KB with a master's pages; a large one grows by a hundredth.
