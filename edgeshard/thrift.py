@@ -31,6 +31,8 @@ class Thrift:
         held_s: for how long a shard keeps rows that the master holds although its agent pauses, in seconds.
         keeps_log: whether a merger that watches leaves the master's log as it is while nothing comes: pages that many
             merges change are then copied into the database once.
+        slowness: by how much longer than usual it waits between two prunes by the store's own rules, each of which
+            empties the log.
     """
 
     page_bytes: int
@@ -39,10 +41,13 @@ class Thrift:
     waits: bool
     held_s: float
     keeps_log: bool
+    slowness: float
 
 
-NORMAL: Final = Thrift(format.SHARD_PAGE_SIZE, 1.0, 30.0, waits=False, held_s=0.0, keeps_log=False)
-LOW: Final = Thrift(min(format.SHARD_PAGE_SIZES), 60.0, 600.0, waits=True, held_s=3_600.0, keeps_log=True)
+NORMAL: Final = Thrift(format.SHARD_PAGE_SIZE, 1.0, 30.0, waits=False, held_s=0.0, keeps_log=False, slowness=1.0)
+LOW: Final = Thrift(
+    min(format.SHARD_PAGE_SIZES), 60.0, 600.0, waits=True, held_s=3_600.0, keeps_log=True, slowness=10.0
+)
 
 #: By the name that users give it.
 LEVELS: Final[dict[str, Thrift]] = {"normal": NORMAL, "low": LOW}

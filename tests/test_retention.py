@@ -455,6 +455,15 @@ def test_the_first_is_due_at_once_and_one_that_failed_after_a_minute() -> None:
     assert [False, True] == [pace.is_due(rules, Past(0.0), attrs.evolve(LOOK, at=at)) for at in (59.0, 60.0)]
 
 
+@given(RULES, st.integers(0, 10**6), st.integers(0, 10**7), st.booleans())
+def test_one_that_is_to_write_less_waits_ten_times_as_long(
+    rules: Rules, waited_s: int, size: int, changed: bool
+) -> None:
+    look = Look(waited_s, clock_s=2.0, state=(1 + changed,), file_bytes=size)
+    slow = attrs.evolve(look, at=10 * waited_s)
+    assert pace.is_due(rules, AFTER, look) == pace.is_due(rules, AFTER, slow, slowness=10.0)
+
+
 def test_looking_in_vain_takes_a_hundredth_of_the_time_at_the_most() -> None:
     in_vain = Past(at=0.0, report=PruneReport(kept_back=9, seconds=6.0), state=(1,))
     looks = [attrs.evolve(LOOK, at=at, state=(2,)) for at in (599.0, 600.0)]

@@ -123,7 +123,7 @@ class Service:
         self._listener = listener or Listener()
         self._waits = thrift.waits
         self._merger = Merger(root, keep_empty=keep_empty, service=True, stopping=self._asked_to_stop, thrift=thrift)
-        self._keeper = _keeper(root, prune)
+        self._keeper = _keeper(root, prune, thrift)
         # not an Event: its set() in a signal handler can meet its own lock. An item is the number of the watch that
         # noticed something, or 0
         self._calls: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -399,12 +399,12 @@ class Service:
                 held.release()
 
 
-def _keeper(root: Path, prune: Retention) -> Keeper | None:
+def _keeper(root: Path, prune: Retention, thrift: Thrift) -> Keeper | None:
     if not prune:
         return None
     from edgeshard.prune.keeper import Keeper  # whoever never prunes need not wait for it
 
-    return Keeper(root / "master.db", prune)
+    return Keeper(root / "master.db", prune, thrift.slowness)
 
 
 @contextlib.contextmanager

@@ -92,10 +92,12 @@ class Keeper:
     Args:
         path: the master.
         retention: the rules.
+        slowness: by how much longer than usual to wait between two prunes.
     """
 
-    def __init__(self, path: Path, retention: Retention) -> None:
+    def __init__(self, path: Path, retention: Retention, slowness: float = 1.0) -> None:
         self._path = path
+        self._slowness = slowness
         self._pasts: dict[Rules, Past | None] = dict.fromkeys(retention.rules)
         self._closing = False
         self._thread: threading.Thread | None = None
@@ -142,7 +144,7 @@ class Keeper:
 
     def _begin(self) -> None:
         look = self._look()
-        due = [rules for rules, past in self._pasts.items() if pace.is_due(rules, past, look)]
+        due = [rules for rules, past in self._pasts.items() if pace.is_due(rules, past, look, self._slowness)]
         if due and not self._closing:
             self._thread = threading.Thread(target=self._run, args=(due,), name="edgeshard prune", daemon=True)
             self._thread.start()

@@ -58,11 +58,18 @@ class Past:
     next_age_s: float = -math.inf
 
 
-def is_due(rules: Rules, past: Past | None, look: Look) -> bool:
-    """Whether a prune by `rules` may find something to do, and it is time for it."""
+def is_due(rules: Rules, past: Past | None, look: Look, slowness: float = 1.0) -> bool:
+    """Whether a prune by `rules` may find something to do, and it is time for it.
+
+    Args:
+        rules: what it would follow.
+        past: how the last one left things.
+        look: how they stand.
+        slowness: by how much longer than usual to wait.
+    """
     if past is None:
         return True
-    waited_s = look.at - past.at
+    waited_s = (look.at - past.at) / slowness
     if past.report is None:
         return waited_s >= LEAST_S
     if waited_s < _rest_s(past.report):
