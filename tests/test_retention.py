@@ -6,6 +6,8 @@ import contextlib
 import json
 import logging
 import math
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -546,3 +548,17 @@ def test_a_watching_command_says_what_it_pruned(
         reporter.merged(MergeReport(rows=0, pruned=PruneReport(rows=12, by_reason={"older than": 12})))
     assert "pruned 12 rows" in caplog.text
     assert reporter.summary().endswith("pruned 12 rows")
+
+
+# -- a long time ------------------------------------------------------------------------------------------------------
+
+
+def test_a_simulated_season_keeps_its_files_and_accounts_for_each_row(tmp_path: Path) -> None:
+    script = Path(__file__).parent / "bench_year.py"
+    options = ["--days", "65", "--rows", "60", "--merges", "2", "--wear", "low", "--dir", str(tmp_path)]
+    done = subprocess.run([sys.executable, str(script), *options], capture_output=True, text=True, check=False)
+    assert (0, "") == (done.returncode, done.stderr)
+    *_, device, hub, _ = done.stdout.splitlines()
+    assert device.startswith("device: ")
+    assert " and 0 pruned" not in device
+    assert hub == "hub: 3900 rows and 0 pruned are the 3900 that were written; no errors"
