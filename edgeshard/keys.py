@@ -193,7 +193,9 @@ def fresh(name: str, key: Key, first_id: int) -> str:
     """A SELECT of the keys that rows from an id on have."""
     columns = ", ".join(map(quote, key.columns))
     tables = [name, deleted_name(name)] if key.deletes else [name]
-    return " UNION ".join(f"SELECT {columns} FROM main.{quote(table)} WHERE _id >= {first_id:d}" for table in tables)
+    return " UNION ".join(
+        f"SELECT DISTINCT {columns} FROM main.{quote(table)} WHERE _id >= {first_id:d}" for table in tables
+    )
 
 
 def several(connection: Connection, tables: Iterable[str]) -> list[tuple[str, int]]:
