@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import datetime
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import attrs
+from hypothesis import Phase
+from hypothesis import strategies as st
 
 import edgeshard
 from edgeshard import clock
+
+NOON = datetime.datetime(2026, 11, 25, 12, tzinfo=datetime.UTC)
 
 
 @edgeshard.table(name="cell", key=("row", "col"))
@@ -158,3 +163,81 @@ def set_clock(monkeypatch: Any, now_us: int) -> Wall:
     wall = Wall(now_us)
     monkeypatch.setattr(clock, "now_us", wall)
     return wall
+
+
+# -- devices at random --------------------------------------------------------------------------------------------------
+
+KEYS = st.sampled_from([("p", 1), ("p", 2), ("q", 1)])
+WRITE = st.tuples(
+    # device, agent, key, value, whether it deletes, how far the clock moves first, which may be back
+    st.just("write"),
+    st.integers(0, 2),
+    st.sampled_from("ab"),
+    KEYS,
+    st.one_of(st.none(), st.integers(-2, 2)),
+    st.booleans(),
+    st.integers(-3, 5),
+)
+STEP = st.one_of(
+    *[WRITE] * 5,
+    st.tuples(st.just("merge"), st.integers(0, 2)),
+    st.tuples(st.just("carry"), st.integers(0, 2), st.integers(0, 2)),
+    st.tuples(st.just("bundle"), st.integers(0, 2), st.integers(0, 2)),
+    st.tuples(st.just("reopen"), st.integers(0, 2), st.sampled_from("ab")),
+)
+STEPS = st.lists(STEP, min_size=4, max_size=30)
+
+
+#: For mutants: the first failure is enough, and need not be made small.
+UNSHRUNK = (Phase.generate,)
+
+
+class World:
+    """Three devices, each with two agents, and whatever is carried between them."""
+
+    def __init__(self, folder: Path, cls: type[Cell], wall: Wall) -> None:
+        self.folder, self.cls, self.wall = folder, cls, wall
+        self.stores = world(folder, 3)
+        self.open: dict[tuple[int, str], Recorder] = {}
+        self.log: list[Change] = []
+        self.files = 0
+        self.push: Callable[[edgeshard.Store], object] = lambda store: None
+
+    def step(self, step: tuple[object, ...]) -> None:
+        getattr(self, f"do_{step[0]}")(*step[1:])
+
+    def do_write(
+        self, device: int, agent: str, key: tuple[str, int], value: int | None, deletes: bool, moves_us: int
+    ) -> None:
+        self.wall.now_us += moves_us
+        if (device, agent) not in self.open:
+            shard = self.stores[device].shard(agent)
+            self.open[device, agent] = Recorder(shard, self.cls, self.log)
+        deletes = deletes and self.cls in (Lww, KeepAll, Remembered)
+        self.open[device, agent].write(key, value, is_deletion=deletes)
+
+    def do_merge(self, device: int) -> None:
+        self.stores[device].merge()
+
+    def do_carry(self, one: int, other: int) -> None:
+        if one != other and self.stores[one].master_path.exists():
+            self.stores[other].merge([self.stores[one].master_path])
+
+    def do_bundle(self, one: int, other: int) -> None:
+        if one != other and self.stores[one].master_path.exists():
+            self.files += 1
+            bundle = self.folder / f"bundle{self.files}.db"
+            self.stores[one].export(bundle, ranges=self.stores[other].ranges())
+            self.stores[other].merge([bundle])
+
+    def do_push(self, device: int) -> None:
+        self.push(self.stores[device])
+
+    def do_reopen(self, device: int, agent: str) -> None:
+        recorder = self.open.pop((device, agent), None)
+        if recorder is not None:
+            recorder.shard.close()
+
+    def close(self) -> None:
+        for recorder in self.open.values():
+            recorder.shard.close()
