@@ -16,12 +16,13 @@ from typing import Final
 
 from edgeshard import format
 
-_US: Final = 1_000_000
+#: Microseconds of a day.
+DAY_US: Final = 24 * 3600 * 1_000_000
 
 #: How far a handle's stamps may run ahead of the newest that its store knew as it opened: 366 days, in microseconds.
-AHEAD_MAX_US: Final = 366 * 24 * 3600 * _US
+AHEAD_MAX_US: Final = 366 * DAY_US
 #: A change that is stamped so far ahead of a merger's clock is reported: a day, in microseconds.
-REPORTED_AHEAD_US: Final = 24 * 3600 * _US
+REPORTED_AHEAD_US: Final = DAY_US
 
 
 def now_us() -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import keyed_model
 import pytest
-from helpers import shard_path, sql
+from helpers import command, shard_path, sql
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keyed_model import CLASSES, Cell, First, Highest, Lww, Remembered, state
@@ -391,6 +391,35 @@ def test_a_write_needs_no_master(store: edgeshard.Store, caplog: pytest.LogCaptu
     with store.shard("a") as shard:
         shard.write(LastKnown("inlet", 1.0))
     assert "changes of this handle may be stamped before changes that it has" in caplog.text
+
+
+def test_a_device_whose_clock_is_ahead_is_named(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    wall = keyed_model.set_clock(monkeypatch, NOON_US)
+    wall.now_us += 30 * clock.DAY_US
+    with store.shard("fast") as shard:
+        shard.write(LastKnown("inlet", 1.0))
+    wall.now_us = NOON_US
+    store.merge()
+    assert "changes of table last_known that are stamped 30.0 days ahead" in caplog.text
+    (found,) = store.status().master.clocks_ahead
+    assert ("fast", "last_known", 30 * 86_400.0) == (found.agent, found.table, found.ahead_s)
+    wall.now_us += 30 * clock.DAY_US
+    assert () == store.status().master.clocks_ahead
+
+
+def test_status_says_why_a_shard_with_another_key_waits_and_how_many_rows_were_replaced(store: edgeshard.Store) -> None:
+    with store.shard("a") as shard, store.shard("b") as other:
+        shard.write(Lww("p", 1, 2))
+        shard.write(Lww("p", 1, 3))
+        store.merge()
+        other.write(Highest("p", 1, 3))
+        report = store.status()
+    assert ["b"] == [item.agent for item in report.shards if "has the key (row, col)" in item.problem]
+    assert (2, 1) == (report.master.rows, report.master.replaced_rows)
+    done = command("status", str(store.root))
+    assert "of which 1 were replaced by newer ones" in done.stdout
 
 
 # -- what else knows of rows ------------------------------------------------------------------------------------------

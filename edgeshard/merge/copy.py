@@ -48,7 +48,7 @@ class Target:
         ):
             columns.setdefault(table.lower(), {})[column.lower()] = kind
             spelling[table.lower()] = table
-        return cls(connection, columns, spelling, next_id, keys=keys.load(connection))
+        return cls(connection, columns, spelling, next_id, keys=keys.in_master(connection))
 
 
 @attrs.frozen
@@ -423,7 +423,7 @@ def missing_columns(target: Target, origin: Source, table: SourceTable) -> list[
 
 def _ensure_table(target: Target, origin: Source, table: SourceTable) -> None:
     """Give the target the source's table and columns; a master is what its sources are together."""
-    newest.ensure_nobodys(target, origin, table)
+    newest.check(target, origin, table)
     missing = missing_columns(target, origin, table)
     _ensure_room(target, origin, missing)
     folded = table.name.lower()

@@ -9,11 +9,12 @@ A shard's versions that a later one in the same shard replaces are not even copi
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import attrs
 
-from edgeshard import database, definitions, format, keys
+from edgeshard import clock, database, definitions, format, keys
 from edgeshard.database import Connection, quote
 from edgeshard.errors import DamagedError, SchemaConflictError
 from edgeshard.keys import Key
@@ -23,6 +24,8 @@ from edgeshard.merge.source import Source, SourceTable
 if TYPE_CHECKING:
     from edgeshard.merge.copy import Target
 
+logger = logging.getLogger("edgeshard.merge")
+
 _STAMP = (format.STAMP, format.OWN_COLUMNS[format.STAMP])
 _REASON = (format.REASON, format.OWN_COLUMNS[format.REASON])
 _LOSERS = "temp.edgeshard_losers"
@@ -31,12 +34,19 @@ _LOSERS = "temp.edgeshard_losers"
 # -- which tables are keyed -------------------------------------------------------------------------------------------
 
 
-def ensure_nobodys(target: Target, origin: Source, table: SourceTable) -> None:
-    """Refuse a plain table by the name of one that belongs to a keyed table.
+def check(target: Target, origin: Source, table: SourceTable) -> None:
+    """Refuse a plain table by the name of one that belongs to a keyed table, and a table with another key.
 
     Raises:
-        SchemaConflictError: it is one.
+        SchemaConflictError: it is one of these.
     """
+    before = target.keys.get(target.spelling.get(table.name.lower(), ""))
+    if table.key is not None and before is not None and before.folded != table.key.folded:
+        cause = (
+            f"table {table.name} has the key ({', '.join(table.key.columns)}) with conflict {table.key.conflict!r} in "
+            f"it, and in the master ({', '.join(before.columns)}) with {before.conflict!r}"
+        )
+        raise _conflict(origin, cause)
     owner = keys.companions(target.keys).get(table.name.lower())
     if owner is not None and not table.is_stamped:
         raise _conflict(origin, f"table {table.name} is where the master keeps deletions or the history of {owner}")
@@ -55,18 +65,12 @@ def ensure_key(target: Target, origin: Source, name: str, table: SourceTable) ->
         Whether it was none before.
 
     Raises:
-        SchemaConflictError: it has another key there.
+        SchemaConflictError: there is a plain table by the name of one that belongs to it.
     """
     before = target.keys.get(name)
     key = table.key or before
     if key is None:
         return False
-    if before is not None and before.folded != key.folded:
-        cause = (
-            f"table {name} has the key ({', '.join(key.columns)}) with conflict {key.conflict!r} in it, and in the "
-            f"master ({', '.join(before.columns)}) with {before.conflict!r}"
-        )
-        raise _conflict(origin, cause)
     if before is not None:
         key = attrs.evolve(before, history=before.history or key.history)
     if key != before:
@@ -161,9 +165,23 @@ def count(target: Target, origin: Source, table: SourceTable, piece: Block) -> i
             cause = f"table {table.name} has changes that are stamped {oldest} to {newest}, which no clock shows"
             raise DamagedError("merge", origin.path, cause)
         owner = table.name if table.key else keys.companions(target.keys).get(table.name.lower(), "")
-        sql = f"UPDATE main.{keys.TABLE} SET last_stamp = ?1 WHERE table_name = ?2 COLLATE NOCASE AND last_stamp < ?1"
-        target.connection.execute(sql, (newest, owner))
+        _note_stamp(target, origin, owner, newest)
     return int(rows)
+
+
+def _note_stamp(target: Target, origin: Source, owner: str, stamp: int) -> None:
+    where = "table_name = ? COLLATE NOCASE AND last_stamp < ?"
+    before = database.scalar(
+        target.connection, f"SELECT last_stamp FROM main.{keys.TABLE} WHERE {where}", (owner, stamp)
+    )
+    if before is None:
+        return
+    target.connection.execute(f"UPDATE main.{keys.TABLE} SET last_stamp = ? WHERE {where}", (stamp, owner, stamp))
+    limit = clock.now_us() + clock.REPORTED_AHEAD_US
+    if before <= limit < stamp:
+        days = (stamp - clock.now_us()) / clock.DAY_US
+        text = "%s brings changes of table %s that are stamped %.1f days ahead of this clock: they count as the last"
+        logger.warning(text, origin.path, owner, days)
 
 
 # -- what is kept -----------------------------------------------------------------------------------------------------
