@@ -765,7 +765,8 @@ def create(
         connection = Connection(made)
         try:
             vacuum = _INCREMENTAL if shrinkable else 0
-            settings = {"page_size": page_size, "auto_vacuum": vacuum, "journal_mode": "WAL", "synchronous": "OFF"}
+            settings: dict[str, int | str] = {"page_size": page_size, "auto_vacuum": vacuum}
+            settings |= {"journal_mode": "WAL", "synchronous": "OFF"}
             for name, value in settings.items():
                 connection.pragma(name, value)
             with immediate(connection):
