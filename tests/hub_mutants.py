@@ -79,9 +79,11 @@ def only_streams_that_grew(connection: Any, origin: Any) -> list[Any]:
     return [stream for stream in streams if origin.is_shard or stream.last_seq > known.get(stream.stream_id, 0)]
 
 
-def transactions_are_not_carried(target: Any, origin: Any, number: int, piece: plan.Block) -> None:
+def transactions_are_not_carried(
+    target: Any, origin: Any, number: int, piece: plan.Block, *more: Any, **say: Any
+) -> None:
     """Where transactions begin and end is not copied."""
-    COPY_PIECE(target, origin, number, piece)
+    COPY_PIECE(target, origin, number, piece, *more, **say)
     first_id = target.next_id - len(piece)
     target.connection.execute("DELETE FROM main.edgeshard_transactions WHERE first_id >= ?", (first_id,))
 
