@@ -50,9 +50,9 @@ def ids_from_one(connection: Any) -> copy.Target:
     return attrs.evolve(LOAD(connection), next_id=1)
 
 
-def or_ignore(schema: str, table: Any) -> str:
+def or_ignore(schema: str, table: Any, *more: Any) -> str:
     """A row whose id is taken is left out."""
-    return COPY_STATEMENT(schema, table).replace("INSERT INTO", "INSERT OR IGNORE INTO")
+    return COPY_STATEMENT(schema, table, *more).replace("INSERT INTO", "INSERT OR IGNORE INTO")
 
 
 def not_cut(block: plan.Block | None, gone: int) -> tuple[plan.Block, ...]:
