@@ -379,7 +379,7 @@ def test_rows_that_a_watching_merger_copied_itself_are_not_compared_again_at_eac
 
     def count_equal(schema: str, table: SourceTable) -> str:
         compared.append(table.name)
-        return real(schema, table, thinning)
+        return real(schema, table)
 
     monkeypatch.setattr(copy, "_count_equal", count_equal)
     store.merge()
