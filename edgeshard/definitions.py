@@ -44,21 +44,15 @@ def missing(connection: Connection, table: Table, path: str) -> Iterator[Stateme
         yield "INSERT OR IGNORE INTO edgeshard_indexes VALUES (?, ?)", (name, text)
 
 
-def _has_keys(connection: Connection) -> bool:
-    return bool(database.scalar(connection, "SELECT 1 FROM sqlite_schema WHERE name = ?", (keys.TABLE,)))
-
-
 def _keyed(connection: Connection, name: str, key: keys.Key, path: str) -> Iterator[Statement]:
     """The statements that note a table's key in a shard.
 
     Raises:
         SchemaConflictError: the table has another one there.
     """
-    known = {}
-    if _has_keys(connection):
-        known = {table.lower(): each for table, each in keys.load(connection).items()}
-    else:
+    if not database.has_table(connection, keys.TABLE):
         yield format.ADDED_TEXTS[keys.TABLE], ()
+    known = {table.lower(): each for table, each in keys.load(connection).items()}
     before = known.get(name.lower())
     if before is None:
         yield from note_key(name, key)
@@ -84,7 +78,7 @@ def _ensure_nobodys(connection: Connection, name: str, path: str) -> None:
     Raises:
         SchemaConflictError: it is one.
     """
-    owner = keys.companions(keys.load(connection)).get(name.lower()) if _has_keys(connection) else None
+    owner = keys.companions(keys.load(connection)).get(name.lower())
     if owner is not None:
         cause = f"table {name} is where deletions or earlier versions of table {owner} go; give the class another name"
         raise SchemaConflictError("write to shard", path, cause)

@@ -90,6 +90,11 @@ def history_name(table: str) -> str:
     return f"{table}_history"
 
 
+def changed_tables(table: str, key: Key) -> list[tuple[str, bool]]:
+    """The tables that have changes of a keyed one, itself first, each with whether its rows are deletions."""
+    return [(table, False), (deleted_name(table), True)] if key.deletes else [(table, False)]
+
+
 def companions(names: Mapping[str, Key]) -> dict[str, str]:
     """The names of tables that belong to keyed ones, in lower case, each with the name of that one."""
     found = {}
@@ -101,29 +106,26 @@ def companions(names: Mapping[str, Key]) -> dict[str, str]:
     return found
 
 
-def load(connection: Connection, schema: str = "main") -> dict[str, Key]:
-    """The keyed tables of a database that has the table of them, by name."""
-    rows = database.fetch(connection, f"SELECT table_name, columns, conflict, has_history FROM {quote(schema)}.{TABLE}")
+def load(connection: Connection) -> dict[str, Key]:
+    """The keyed tables of a database, by name; one that an earlier version made, or that has none, may know none."""
+    if not database.has_table(connection, TABLE):
+        return {}
+    rows = database.fetch(connection, f"SELECT table_name, columns, conflict, has_history FROM main.{TABLE}")
     return {name: Key(tuple(json.loads(columns)), conflict, bool(kept)) for name, columns, conflict, kept in rows}
 
 
-def in_master(connection: Connection) -> dict[str, Key]:
-    """The keyed tables of a master, which may be one of an earlier version that knows none."""
-    known = database.scalar(connection, "SELECT 1 FROM main.sqlite_schema WHERE name = ?", (TABLE,))
-    return load(connection) if known else {}
-
-
-def replaced(connection: Connection, schema: str = "main") -> dict[int, int]:
+def replaced(connection: Connection) -> dict[int, int]:
     """Of each stream number, how many seqs in its blocks have no row any more, for a newer one replaced it."""
-    known = database.scalar(connection, f"SELECT 1 FROM {quote(schema)}.sqlite_schema WHERE name = ?", (REPLACED,))
-    return dict(database.fetch(connection, f"SELECT stream_no, rows FROM {quote(schema)}.{REPLACED}")) if known else {}
+    if not database.has_table(connection, REPLACED):
+        return {}
+    return dict(database.fetch(connection, f"SELECT stream_no, rows FROM main.{REPLACED}"))
 
 
 # -- which are kept ---------------------------------------------------------------------------------------------------
 
 
 def order(key: Key, *, ranked: str, stamp: str, address: tuple[str, ...]) -> str:
-    """The terms that put versions in order, the one that is kept first.
+    """The terms that put versions in order, the one that is kept first, for SQLite and for PostgreSQL.
 
     Args:
         key: the table's.
@@ -131,14 +133,26 @@ def order(key: Key, *, ranked: str, stamp: str, address: tuple[str, ...]) -> str
         stamp: SQL for the stamp.
         address: SQL for what tells versions of equal stamps apart: the stream's id, and the seq.
     """
-    newest = ", ".join(f"{term} DESC" for term in (f"ifnull({stamp}, 0)", *address))
+    terms = (f"coalesce({stamp}, 0)", *address)
+    newest = ", ".join(f"{term} DESC" for term in terms)
     if key.conflict == FIRST:
-        return newest.replace(" DESC", "")
+        return ", ".join(terms)
     if ranked_by(key.conflict):
-        # NULL is the lowest of all, so it comes last by itself where the highest comes first
-        rule = "DESC" if key.conflict.startswith("max:") else "NULLS LAST"
-        return f"{ranked} {rule}, {newest}"
+        direction = "DESC" if key.conflict.startswith("max:") else "ASC"
+        return f"{ranked} {direction} NULLS LAST, {newest}"
     return newest
+
+
+def judgement(key: Key) -> tuple[str, str]:
+    """How a version's place in that order decides: the deletion that counts for its key, and whether it is not kept.
+
+    Returns:
+        SQL for the place of a version that is such a deletion, of which the lowest of a key is its ``last_deletion``;
+        and SQL, over ``place`` and that, which holds for what is not kept.
+    """
+    if key.conflict == KEEP_ALL:
+        return "CASE WHEN is_deletion THEN place END", "place > last_deletion"
+    return "CASE WHEN is_deletion AND place = 1 THEN place END", "place > 1"
 
 
 def losers(name: str, key: Key, among: str = "") -> str:
@@ -154,19 +168,16 @@ def losers(name: str, key: Key, among: str = "") -> str:
         all versions of its key.
     """
     names = ", ".join(f"k{number}" for number in range(len(key.columns)))
-    parts = [_versions(name, key, is_deletion=False, among=bool(among))]
-    if key.deletes:
-        parts.append(_versions(deleted_name(name), key, is_deletion=True, among=bool(among)))
+    parts = [
+        _versions(table, key, is_deletion=is_deletion, among=bool(among))
+        for table, is_deletion in changed_tables(name, key)
+    ]
     begin = f"fresh({names}) AS MATERIALIZED ({among}), " if among else ""
     terms = order(key, ranked="ranked", stamp="stamp", address=("stream_id", "_seq"))
     place = f"row_number() OVER (PARTITION BY {names} ORDER BY {terms})"
     has_key = " AND ".join(f"k{number} IS NOT NULL" for number in range(len(key.columns)))
-    if key.conflict == KEEP_ALL:
-        last_deletion = f"min(CASE WHEN is_deletion THEN place END) OVER (PARTITION BY {names})"
-        lost = "place > last_deletion"
-    else:
-        last_deletion = f"min(CASE WHEN is_deletion AND place = 1 THEN 1 END) OVER (PARTITION BY {names})"
-        lost = "place > 1"
+    deletion, lost = judgement(key)
+    last_deletion = f"min({deletion}) OVER (PARTITION BY {names})"
     return (
         f"WITH {begin}versions AS ({' UNION ALL '.join(parts)}), "
         f"placed AS (SELECT versions.*, {place} AS place FROM versions "
@@ -192,9 +203,9 @@ def _versions(table: str, key: Key, *, is_deletion: bool, among: bool) -> str:
 def fresh(name: str, key: Key, first_id: int) -> str:
     """A SELECT of the keys that rows from an id on have."""
     columns = ", ".join(map(quote, key.columns))
-    tables = [name, deleted_name(name)] if key.deletes else [name]
     return " UNION ".join(
-        f"SELECT DISTINCT {columns} FROM main.{quote(table)} WHERE _id >= {first_id:d}" for table in tables
+        f"SELECT DISTINCT {columns} FROM main.{quote(table)} WHERE _id >= {first_id:d}"
+        for table, _ in changed_tables(name, key)
     )
 
 
@@ -202,7 +213,7 @@ def several(connection: Connection, tables: Iterable[str]) -> list[tuple[str, in
     """Which of these tables of a master have rows that should have been replaced, and how many."""
     found = []
     there = {name.lower() for name in tables}
-    for name, key in in_master(connection).items():
+    for name, key in load(connection).items():
         if name.lower() in there:
             lost = database.scalar(connection, f"SELECT count(*) FROM ({losers(name, key)})")
             found += [(name, lost)] if lost else []

@@ -44,7 +44,8 @@ _TYPES = "INTEGER|REAL|TEXT|BLOB"
 _COLUMN_NAME = f"{_NAME}|{format.STAMP}"
 _COLUMN = re.compile(rf'"?({_COLUMN_NAME})"?\s+({_TYPES})', re.IGNORECASE)
 _TABLE = re.compile(
-    rf'CREATE\s+TABLE\s+"?{_NAME}"?\s*\(\s*_id\s+INTEGER\s+PRIMARY\s+KEY((?:\s*,\s*"?(?:{_COLUMN_NAME})"?\s+(?:{_TYPES}))+)\s*\)'
+    rf'CREATE\s+TABLE\s+"?{_NAME}"?\s*\(\s*_id\s+INTEGER\s+PRIMARY\s+KEY'
+    rf'((?:\s*,\s*"?(?:{_COLUMN_NAME})"?\s+(?:{_TYPES}))+)\s*\)'
     r"(?:\s*STRICT)?\s*",
     re.IGNORECASE,
 )

@@ -621,9 +621,10 @@ class Shard:
             names = [*own, *(column.name for column in table.columns)]
             marks = ", ".join("?" * len(names))
             sql = f"INSERT INTO {quote(table.name)}({', '.join(map(quote, names))}) VALUES ({marks})"
-            stamp = self._clock() if table.is_stamped else None
-            functions = self._dict_functions(sql) if isinstance(record, dict) else tables.functions(table, sql, stamp)
-            encode, insert = functions
+            if isinstance(record, dict):
+                encode, insert = self._dict_functions(sql)
+            else:
+                encode, insert = tables.functions(table, sql, self._clock() if table.is_stamped else None)
             writer = self._writers[cls] = _Writer(table, sql, encode, insert)
         return writer
 

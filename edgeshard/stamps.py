@@ -40,9 +40,9 @@ def newest_in_store(shard_path: str) -> int:
         with database.explained("read stamps of", path):
             connection = master.open_master(Path(path), writable=False)
             try:
-                known = database.scalar(connection, "SELECT 1 FROM sqlite_schema WHERE name = ?", (keys.TABLE,))
-                sql = f"SELECT max(last_stamp) FROM {keys.TABLE}"
-                return int(database.scalar(connection, sql) or 0) if known else 0
+                if not database.has_table(connection, keys.TABLE):
+                    return 0
+                return int(database.scalar(connection, f"SELECT max(last_stamp) FROM {keys.TABLE}") or 0)
             finally:
                 connection.close()
     except StorageError as error:

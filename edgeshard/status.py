@@ -279,19 +279,19 @@ def _master_status(connection: Connection, path: Path, found: ShardFile | None, 
 
 
 def _clocks_ahead(connection: Connection) -> Iterator[ClockAhead]:
+    if not database.has_table(connection, keys.TABLE):
+        return
     now = clock.now_us()
     limit = now + clock.REPORTED_AHEAD_US
-    for name in keys.in_master(connection):
-        sql = f"SELECT last_stamp FROM main.{keys.TABLE} WHERE table_name = ? AND last_stamp > ?"
-        last = database.scalar(connection, sql, (name, limit))
-        if last is not None:
-            agents = database.fetch(
-                connection,
-                f"SELECT agent_id, max({format.STAMP}) FROM main.{quote(name)} JOIN main.edgeshard_streams "
-                f"ON stream_no = _stream WHERE {format.STAMP} > ? GROUP BY agent_id ORDER BY agent_id",
-                (limit,),
-            )
-            yield from (ClockAhead(agent, name, (stamp - now) / 1e6) for agent, stamp in agents or [("", last)])
+    sql = f"SELECT table_name, last_stamp FROM main.{keys.TABLE} WHERE last_stamp > ?"
+    for name, last in database.fetch(connection, sql, (limit,)):
+        agents = database.fetch(
+            connection,
+            f"SELECT agent_id, max({format.STAMP}) FROM main.{quote(name)} JOIN main.edgeshard_streams "
+            f"ON stream_no = _stream WHERE {format.STAMP} > ? GROUP BY agent_id ORDER BY agent_id",
+            (limit,),
+        )
+        yield from (ClockAhead(agent, name, (stamp - now) / 1e6) for agent, stamp in agents or [("", last)])
 
 
 # -- one shard --------------------------------------------------------------------------------------------------------

@@ -143,11 +143,11 @@ def state(store: edgeshard.Store) -> list[tuple[tuple[str, int], int | None, int
     return sorted((((row, col), value, stamp) for row, col, value, stamp in rows), key=repr)
 
 
-def addresses(store: edgeshard.Store) -> list[tuple[str, int]]:
-    """Of all rows of a master, deletions and history with them."""
+def addresses(store: edgeshard.Store, *tables: str) -> list[tuple[str, int]]:
+    """Of all rows of some tables of a master; of all, deletions and history with them, where none is named."""
     names = [name for (name,) in store.query("SELECT DISTINCT table_name FROM edgeshard_columns")]
     found: list[tuple[str, int]] = []
-    for name in names:
+    for name in [name for name in names if not tables or name in tables]:
         sql = f"SELECT hex(stream_id), _seq FROM {name} JOIN edgeshard_streams ON stream_no = _stream"
         found += [(stream.lower(), seq) for stream, seq in store.query(sql)]
     return sorted(found)

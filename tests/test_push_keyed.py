@@ -124,7 +124,7 @@ def test_that_finds_pushers_that_do_not_lock_the_table(
     with one.shard("b") as shard:
         shard.write(Lww("q", 1, 1))  # the table is there before the two meet
     one.merge()
-    edgeshard.Store(one.root).push(pg, batch=1_000_000)
+    one.push(pg)
     do(pg, "DELETE FROM cell", "DELETE FROM edgeshard_ranges")
     settle, barrier = newest.settle, threading.Barrier(2)
 

@@ -48,7 +48,7 @@ class Target:
         ):
             columns.setdefault(table.lower(), {})[column.lower()] = kind
             spelling[table.lower()] = table
-        return cls(connection, columns, spelling, next_id, keys=keys.in_master(connection))
+        return cls(connection, columns, spelling, next_id, keys=keys.load(connection))
 
 
 @attrs.frozen
@@ -112,12 +112,12 @@ def copy(
         if checked is not None:
             _ensure_equal(connection, origin, number, stream, held, checked.get(stream.stream_id, []))
         copied: list[Range] = []
+        replaced = source.replaced(connection, origin, stream.stream_no)
         within = 0  # the last id of the transaction that the piece before ended in: some of its rows were pruned
         for piece in _missing(stream, held, unwanted):
             rest = within - piece.first_id + 1
             part = _take(connection, origin, piece, max(room - rows, rest))
             if part is not None:
-                replaced = source.replaced(connection, origin, stream.stream_no)
                 _copy_piece(target, origin, number, part, replaced, goes_on=rest > 0)
                 within = 0 if origin.is_shard else source.transaction_end(connection, origin, part.last_id) or 0
                 copied.append(Range(part.first, part.last))
@@ -281,22 +281,7 @@ def _copy_piece(
     """
     connection = target.connection
     shift = target.next_id - piece.first_id
-    found = copied = 0
-    filled: list[SourceTable] = []
-    for table in origin.tables:
-        thinning = newest.thinning_key(target, origin, table)
-        there = newest.count(target, origin, table, piece) if table.is_stamped else None
-        if there != 0:
-            connection.execute(
-                _copy_statement(origin.schema, table, thinning),
-                (shift, number, piece.first - piece.first_id, piece.first_id, piece.last_id),
-            )
-            changed = connection.changes()
-            copied += changed
-            found += changed if there is None else there
-            filled += [table] if changed else []
-    if found == len(piece) and len(filled) > 1:
-        found = _count_ids(connection, origin.schema, filled, piece.first_id, piece.last_id)
+    found, copied = _copy_rows(target, origin, number, piece)
     if not len(piece) - replaced <= found <= len(piece):
         raise DamagedError(
             "merge",
@@ -318,6 +303,35 @@ def _copy_piece(
     _add_block(connection, number, Block(piece.first, piece.last, target.next_id))
     target.next_id += len(piece)
     connection.execute("UPDATE main.edgeshard_database SET next_id = ?", (target.next_id,))
+
+
+def _copy_rows(target: Target, origin: Source, number: int, piece: Block) -> tuple[int, int]:
+    """Append a piece's rows; how many seqs of it have one in the source, and how many rows were copied.
+
+    It is fewer where a shard has several versions of a key: the others need not be copied.
+    """
+    connection = target.connection
+    bindings = (
+        target.next_id - piece.first_id,
+        number,
+        piece.first - piece.first_id,
+        piece.first_id,
+        piece.last_id,
+    )
+    found = copied = 0
+    filled: list[SourceTable] = []
+    for table in origin.tables:
+        there = newest.count(target, origin, table, piece) if table.is_stamped else None
+        if there != 0:
+            thinning = newest.thinning_key(target, origin, table)
+            connection.execute(_copy_statement(origin.schema, table, thinning), bindings)
+            changed = connection.changes()
+            copied += changed
+            found += changed if there is None else there
+            filled += [table] if changed else []
+    if found == len(piece) and len(filled) > 1:
+        found = _count_ids(connection, origin.schema, filled, piece.first_id, piece.last_id)
+    return found, copied
 
 
 def _count_ids(connection: Connection, schema: str, filled: list[SourceTable], first_id: int, last_id: int) -> int:

@@ -130,8 +130,7 @@ def thinning_key(target: Target, origin: Source, table: SourceTable) -> Key | No
     """The key of which only one version of a piece need be copied; None: all of the table's rows are."""
     if not origin.is_shard or not table.is_stamped or not target.is_indexed:
         return None
-    owner = table.name if table.key else keys.companions(target.keys).get(table.name.lower(), "")
-    key = target.keys.get(target.spelling.get(owner.lower(), ""))
+    key = target.keys.get(_owner(target, table))
     if key is None or (table.key and (key.history or key.conflict == keys.KEEP_ALL)):
         return None
     return key if table.key else Key(key.columns)
@@ -164,13 +163,18 @@ def count(target: Target, origin: Source, table: SourceTable, piece: Block) -> i
         if newest > format.STAMP_MAX or oldest < 0:
             cause = f"table {table.name} has changes that are stamped {oldest} to {newest}, which no clock shows"
             raise DamagedError("merge", origin.path, cause)
-        owner = table.name if table.key else keys.companions(target.keys).get(table.name.lower(), "")
-        _note_stamp(target, origin, owner, newest)
+        _note_stamp(target, origin, _owner(target, table), newest)
     return int(rows)
 
 
+def _owner(target: Target, table: SourceTable) -> str:
+    """The keyed table of the target that a stamped one of a source belongs to, or is; "" where none is known."""
+    folded = table.name.lower()
+    return target.spelling[folded] if table.key else keys.companions(target.keys).get(folded, "")
+
+
 def _note_stamp(target: Target, origin: Source, owner: str, stamp: int) -> None:
-    where = "table_name = ? COLLATE NOCASE AND last_stamp < ?"
+    where = "table_name = ? AND last_stamp < ?"
     before = database.scalar(
         target.connection, f"SELECT last_stamp FROM main.{keys.TABLE} WHERE {where}", (owner, stamp)
     )
@@ -209,7 +213,7 @@ def _settle(connection: Connection, name: str, key: Key, first_id: int) -> None:
         return
     if key.history:
         _move_to_history(connection, name)
-    for table, is_deletion in [(name, 0), (keys.deleted_name(name), 1)][: 1 + key.deletes]:
+    for table, is_deletion in keys.changed_tables(name, key):
         lost = f"SELECT row_id FROM {_LOSERS} WHERE is_deletion = {is_deletion}"
         connection.execute(f"DELETE FROM main.{quote(table)} WHERE _id IN ({lost})")
     rows = f"SELECT stream_no, count(*) FROM {_LOSERS} WHERE is_deletion OR NOT ? GROUP BY stream_no"

@@ -134,9 +134,8 @@ def _begin(
     dry_run: bool,
 ) -> _Pass:
     with database.reading(connection):
-        keyed = keys.in_master(connection)
-        deletions = [keys.deleted_name(name) for name, key in keyed.items() if key.deletes]
-        kept = (*keyed, *deletions)
+        keyed = keys.load(connection)
+        kept = tuple(table for name, key in keyed.items() for table, _ in keys.changed_tables(name, key))
         scope = Scope(str(path), table=_table(connection, path, asked.table, kept), kept=kept)
         used = space.used_bytes(connection)
         rows = database.scalar(connection, "SELECT sum(last - first + 1) FROM edgeshard_blocks") or 0
@@ -194,9 +193,11 @@ def _newest(done: _Pass, rows: int) -> int:
     """The id of the first of so many of the newest rows; 1 where there are no more."""
     if rows == 0:
         return _next_id(done.connection)
-    kept = {name.lower() for name in done.scope.kept}
-    names = [name for name in master.record_tables(done.connection) if name.lower() not in kept]
-    names = [done.scope.table] if done.scope.table else names
+    if done.scope.table:
+        names = [done.scope.table]
+    else:
+        kept = {name.lower() for name in done.scope.kept}
+        names = [name for name in master.record_tables(done.connection) if name.lower() not in kept]
     # in order, so that SQLite goes through all tables at the same time, and collects nothing
     ids = " UNION ALL ".join(f"SELECT _id FROM {quote(name)}" for name in names)
     found = database.scalar(done.connection, f"{ids} ORDER BY 1 DESC LIMIT 1 OFFSET ?", (rows - 1,))

@@ -150,24 +150,28 @@ def _replaced(connection: Connection, scope: Scope, goes: Going) -> int:
     """How many of the seqs that go have no row any more, since newer ones replaced it; they no longer count as such."""
     total = 0
     known = keys.replaced(connection) if scope.table is None else {}
-    for number in goes.window.blocks.keys() & known.keys():
+    concerned = goes.window.blocks.keys() & known.keys()
+    rows = _rows_by_stream(connection, goes) if concerned else {}
+    for number in concerned:
         seqs = [part for block in goes.window.blocks[number] for part in plan.cut(block, goes.ids)[1]]
-        rows = sum(
-            database.scalar(
-                connection,
-                f"SELECT count(*) FROM {quote(name)} WHERE _stream = ? AND _id BETWEEN ? AND ?",
-                (number, ids.first, ids.last),
-            )
-            for name in master.record_tables(connection)
-            for ids in goes.ids
-        )
-        gone = sum(map(len, seqs)) - rows
+        gone = sum(map(len, seqs)) - rows.get(number, 0)
         if not 0 <= gone <= known[number]:
             cause = f"{gone} rows of stream number {number} are not where its blocks say; `edgeshard verify` says more"
             raise DamagedError("prune", scope.path, cause)
         connection.execute(f"UPDATE {keys.REPLACED} SET rows = rows - ? WHERE stream_no = ?", (gone, number))
         total += gone
     return total
+
+
+def _rows_by_stream(connection: Connection, goes: Going) -> dict[int, int]:
+    """How many rows go of each stream number."""
+    found: dict[int, int] = {}
+    for name in master.record_tables(connection):
+        for ids in goes.ids:
+            sql = f"SELECT _stream, count(*) FROM {quote(name)} WHERE _id BETWEEN ? AND ? GROUP BY _stream"
+            for number, rows in database.fetch(connection, sql, (ids.first, ids.last)):
+                found[number] = found.get(number, 0) + rows
+    return found
 
 
 def _cut_blocks(connection: Connection, number: int, blocks: Sequence[Block], gone: Sequence[Range]) -> list[Range]:

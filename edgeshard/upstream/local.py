@@ -90,7 +90,7 @@ class Local:
         for table, text in self._fetch("SELECT table_name, columns FROM edgeshard_indexes ORDER BY 1, 2"):
             indexes.setdefault(table, []).append(tuple(json.loads(text)))
         with master.explained("push", self.path):
-            keyed = keys.in_master(self._connection)
+            keyed = keys.load(self._connection)
         return [
             Table(name, tuple(found), tuple(indexes.get(name, ())), keyed.get(name)) for name, found in columns.items()
         ]

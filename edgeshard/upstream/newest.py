@@ -43,7 +43,7 @@ def settle(server: Server, keyed: Iterable[Table], chunk: Sequence[Part]) -> Non
 
 def _statement(table: Table, key: Key) -> str:
     names = [f"k{number}" for number in range(len(key.columns))]
-    there = [(table.there, False)] + ([(keys.deleted_name(table.there), True)] if key.deletes else [])
+    there = keys.changed_tables(table.there, key)
     fresh = " UNION ".join(
         f"SELECT {_columns('t', key)} FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS r(stream, first, last) "
         f"JOIN {quote(name)} t ON t._stream = r.stream AND t._seq BETWEEN r.first AND r.last"
@@ -54,16 +54,13 @@ def _statement(table: Table, key: Key) -> str:
         _versions(name, key, "NULL" if is_deletion else ranked, is_deletion=is_deletion) for name, is_deletion in there
     )
     by_key = f"PARTITION BY {', '.join(names)}"
-    last_deletion = "min(CASE WHEN is_deletion AND {} THEN place END)"
-    if key.conflict == keys.KEEP_ALL:
-        last_deletion, lost = last_deletion.format("true"), "place > last_deletion"
-    else:
-        last_deletion, lost = last_deletion.format("place = 1"), "place > 1"
+    deletion, lost = keys.judgement(key)
+    order = keys.order(key, ranked="ranked", stamp="stamp", address=("_stream", "_seq"))
     steps = [
         f"fresh({', '.join(names)}) AS ({fresh})",
         f"versions AS ({versions})",
-        f"placed AS (SELECT versions.*, row_number() OVER ({by_key} ORDER BY {_order(key)}) AS place FROM versions)",
-        f"judged AS (SELECT placed.*, {last_deletion} OVER ({by_key}) AS last_deletion FROM placed)",
+        f"placed AS (SELECT versions.*, row_number() OVER ({by_key} ORDER BY {order}) AS place FROM versions)",
+        f"judged AS (SELECT placed.*, min({deletion}) OVER ({by_key}) AS last_deletion FROM placed)",
         f"lost AS (SELECT _stream, _seq, is_deletion, last_deletion FROM judged WHERE {lost})",
     ]
     if key.history:
@@ -91,20 +88,9 @@ def _versions(name: str, key: Key, ranked: str, *, is_deletion: bool) -> str:
     values = ", ".join(f"t.{quote(column.lower())} AS k{number}" for number, column in enumerate(key.columns))
     equal = " AND ".join(f"t.{quote(column.lower())} = fresh.k{number}" for number, column in enumerate(key.columns))
     return (
-        f"SELECT t._stream, t._seq, {is_deletion} AS is_deletion, coalesce(t.{format.STAMP}, 0) AS stamp, "
+        f"SELECT t._stream, t._seq, {is_deletion} AS is_deletion, t.{format.STAMP} AS stamp, "
         f"{ranked} AS ranked, {values} FROM fresh JOIN {quote(name)} t ON {equal}"
     )
-
-
-def _order(key: Key) -> str:
-    """As `keys.order`; a NULL is PostgreSQL's highest value."""
-    newest = "stamp DESC, _stream DESC, _seq DESC"
-    if key.conflict == keys.FIRST:
-        return newest.replace(" DESC", "")
-    if keys.ranked_by(key.conflict):
-        direction = "DESC" if key.conflict.startswith("max:") else "ASC"
-        return f"ranked {direction} NULLS LAST, {newest}"
-    return newest
 
 
 def _to_history(table: Table) -> str:

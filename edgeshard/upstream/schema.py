@@ -13,7 +13,7 @@ import attrs
 
 from edgeshard.database import quote
 from edgeshard.errors import SchemaConflictError
-from edgeshard.keys import Key, deleted_name, history_name
+from edgeshard.keys import Key, companions
 from edgeshard.upstream.values import TYPES
 
 #: Of our tables there; a server with another one is for a later edgeshard.
@@ -61,11 +61,8 @@ class Table:
 
     @property
     def family(self) -> tuple[str, ...]:
-        """The names, there, of what belongs to a keyed table, itself first; its deletions are the second."""
-        if self.key is None:
-            return (self.there,)
-        deleted = [deleted_name(self.there)] if self.key.deletes else []
-        return (self.there, *deleted, *([history_name(self.there)] if self.key.history else []))
+        """The names, there, of the table and of what belongs to it where it is keyed."""
+        return (self.there,) if self.key is None else (self.there, *companions({self.there: self.key}))
 
     @property
     def kinds(self) -> tuple[str, ...]:

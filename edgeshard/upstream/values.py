@@ -222,13 +222,15 @@ COPY_HEAD: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_TAIL: Final = b"\xff\xff"
 
 # the source of what packs a value, where it is not NULL; `add` takes bytes
+_LONG: Final = "add(pack_integer(8, {0}))"
+# the length of what follows is a part of it
+_UTF8: Final = "{0} = {0}.encode(); zero({0}) if 0 in {0} else None; add(pack_length(len({0}))); add({0})"
 _SOURCES: Final = {
-    "integer": "add(pack_integer(8, {0}))",
-    "stamp": "add(pack_integer(8, {0}))",
+    "integer": _LONG,
+    "stamp": _LONG,
     "real": "add(pack_real(8, {0}))",
-    # the length of what follows is a part of it
-    "text": "{0} = {0}.encode(); zero({0}) if 0 in {0} else None; add(pack_length(len({0}))); add({0})",
-    "reason": "{0} = {0}.encode(); zero({0}) if 0 in {0} else None; add(pack_length(len({0}))); add({0})",
+    "text": _UTF8,
+    "reason": _UTF8,
 }
 
 
