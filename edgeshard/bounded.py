@@ -133,6 +133,7 @@ class BoundedShard(Shard):
         durability: Durability,
         held: FileLock,
         lookups: Lookups | None = None,
+        made_bytes: int = 0,
         *,
         bound: Bound,
     ) -> None:
@@ -141,7 +142,7 @@ class BoundedShard(Shard):
         self._pages = 0  # of the file, at the last look
         self._is_near = False  # whether the end was warned of
         self._found = look(bound.root, bound.known)
-        super().__init__(path, agent, durability, held, lookups)
+        super().__init__(path, agent, durability, held, lookups, made_bytes)
         self._page_bytes = int(self._connection.pragma("page_size"))
         self._pages = int(self._connection.pragma("page_count"))
         self._grant(0)

@@ -147,6 +147,8 @@ _READING_PRAGMAS = frozenset(
 
 #: Where in a database's header its versions for writing and reading are, and those of a WAL database.
 _VERSIONS_AT, _WAL_VERSIONS = 18, b"\2\2"
+#: In a log, before each page (https://sqlite.org/fileformat2.html, 4.1).
+_FRAME_HEADER_BYTES = 24
 #: What PRAGMA auto_vacuum calls it where pages are given back when that is asked for.
 _INCREMENTAL = 2
 
@@ -310,6 +312,16 @@ def ensure_wal(connection: Connection, path: str) -> None:
         raise StorageIOError("open database", path, cause)
 
 
+def logged_bytes(connection: Connection) -> int:
+    """What the connection has written to its database's log since it was opened, in bytes (0.1 µs)."""
+    pages: int = connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE)[0]
+    return pages * (_page_bytes(connection) + _FRAME_HEADER_BYTES) if pages else 0
+
+
+def _page_bytes(connection: Connection) -> int:
+    return int(connection.pragma("page_size"))
+
+
 def attach(connection: Connection, path: str, schema: str, cache_kib: int = _ATTACHED_CACHE_KIB) -> None:
     """Attach `path` read-only. Only so does BEGIN IMMEDIATE not lock it for writing."""
     with bounded(connection, _SCHEMA_STEPS):  # this reads the schema
@@ -455,6 +467,11 @@ def scalar(connection: Connection, sql: str, bindings: tuple[Any, ...] = ()) -> 
     """The first column of the first row, or None where there is none."""
     row = connection.execute(sql, bindings).fetchone()
     return None if row is None else row[0]
+
+
+def has_table(connection: Connection, name: str) -> bool:
+    """Whether the connection's own database has a table of this name."""
+    return scalar(connection, "SELECT 1 FROM main.sqlite_schema WHERE name = ?", (name,)) is not None
 
 
 def fetch(connection: Connection, sql: str, bindings: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -771,12 +788,8 @@ def create(
         connection = Connection(made)
         try:
             vacuum = _INCREMENTAL if shrinkable else 0
-            settings: dict[str, int | str] = {
-                "page_size": page_size,
-                "auto_vacuum": vacuum,
-                "journal_mode": "WAL",
-                "synchronous": "OFF",
-            }
+            settings: dict[str, int | str] = {"page_size": page_size, "auto_vacuum": vacuum}
+            settings |= {"journal_mode": "WAL", "synchronous": "OFF"}
             for name, value in settings.items():
                 connection.pragma(name, value)
             with immediate(connection):

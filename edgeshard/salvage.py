@@ -28,7 +28,7 @@ from typing import Any, BinaryIO
 
 import attrs
 
-from edgeshard import database, definitions, files, format, master, scan, tables
+from edgeshard import database, definitions, files, format, keys, master, scan, tables
 from edgeshard.database import Connection, quote
 from edgeshard.errors import ConfigurationError, FormatError, StorageBusyError, StorageError
 from edgeshard.merge import job as jobs
@@ -41,13 +41,17 @@ from edgeshard.report import Gap
 _ACTION = "salvage"
 _NAME = "[A-Za-z][A-Za-z0-9_]{0,99}"
 _TYPES = "INTEGER|REAL|TEXT|BLOB"
-_COLUMN = re.compile(rf'"?({_NAME})"?\s+({_TYPES})', re.IGNORECASE)
+_COLUMN_NAME = f"{_NAME}|{format.STAMP}"
+_COLUMN = re.compile(rf'"?({_COLUMN_NAME})"?\s+({_TYPES})', re.IGNORECASE)
 _TABLE = re.compile(
-    rf'CREATE\s+TABLE\s+"?{_NAME}"?\s*\(\s*_id\s+INTEGER\s+PRIMARY\s+KEY((?:\s*,\s*"?{_NAME}"?\s+(?:{_TYPES}))+)\s*\)'
+    rf'CREATE\s+TABLE\s+"?{_NAME}"?\s*\(\s*_id\s+INTEGER\s+PRIMARY\s+KEY'
+    rf'((?:\s*,\s*"?(?:{_COLUMN_NAME})"?\s+(?:{_TYPES}))+)\s*\)'
     r"(?:\s*STRICT)?\s*",
     re.IGNORECASE,
 )
 _TRANSACTIONS = "edgeshard_transactions"
+#: Pages that are looked at to find out how large they are.
+_TRIED_PAGES = 200
 #: A row's id alone takes five bytes on its page, and the row's place and lengths four.
 _ROW_BYTES_MIN = 9
 #: Of a stream's id, and of a database's.
@@ -129,6 +133,7 @@ class _Found:
     streams: dict[int, _Stream] = attrs.Factory(dict)
     tables: dict[str, _Table] = attrs.Factory(dict)
     table_of_page: dict[int, str] = attrs.Factory(dict)
+    keys: dict[str, tuple[str, str, int]] = attrs.Factory(dict)
     rows_max: int = 0
 
 
@@ -189,7 +194,14 @@ def _read(root: Path, path: str, rescued: str) -> tuple[_Found, SalvageReport]:
 def _opened(path: str) -> Iterator[Pages]:
     with contextlib.ExitStack() as stack:
         database_file = _open_file(stack, path) or io.BytesIO()
-        yield Pages(database_file, _open_file(stack, f"{path}-wal"), format.SHARD_PAGE_SIZE)
+        log = _open_file(stack, f"{path}-wal")
+        # where the header says how large pages are, they are the same
+        yield max((Pages(database_file, log, size) for size in format.SHARD_PAGE_SIZES), key=_whole_rows)
+
+
+def _whole_rows(pages: Pages) -> int:
+    """How many rows are whole on its first pages, if these are as large as it takes them to be."""
+    return sum(len(pages.cells(number)) for number in range(1, min(pages.count, _TRIED_PAGES) + 1))
 
 
 def _open_file(stack: contextlib.ExitStack, path: str) -> BinaryIO | None:
@@ -215,7 +227,7 @@ def _described(pages: Pages, path: str) -> _Found:
     for number in range(1, pages.count + 1):
         for cell in pages.cells(number):
             if cell.row_id is None:
-                _note_entry(notes, cell.values)
+                _note_entry(found, notes, cell.values)
             else:
                 _note_row(found, notes, cell, path)
     found.agent = found.agent or next((stream.agent for stream in found.streams.values()), "")
@@ -243,9 +255,11 @@ def _note_row(found: _Found, notes: _Notes, cell: Cell, path: str) -> None:
                 found.streams[no] = _Stream(stream_id, agent, began_at)
 
 
-def _note_entry(notes: _Notes, values: tuple[Value, ...]) -> None:
-    """Note a row of edgeshard_columns or edgeshard_truncations."""
+def _note_entry(found: _Found, notes: _Notes, values: tuple[Value, ...]) -> None:
+    """Note a row of edgeshard_columns, edgeshard_truncations or edgeshard_keys."""
     match values:
+        case (str(table), str(columns), str(rule), int(has_history), int()) if keys.is_rule(rule):
+            found.keys[table] = (columns, rule, has_history)
         case (str(table), str(column), str(kind)) if kind in format.STORED_AS:
             notes.kinds[table, column] = kind
         case (int(no), int(first), int(last), bytes(where)):
@@ -289,7 +303,10 @@ def _rescue(pages: Pages, found: _Found, path: str) -> tuple[int, int]:
     Returns:
         How many there are, and how many could not be assigned.
     """
-    script = format.TABLES + "INSERT INTO edgeshard_database(database_id, role) VALUES (?, ?)"
+    script = (
+        f"{format.TABLES}{format.ADDED_TEXTS[keys.TABLE]};"
+        "INSERT INTO edgeshard_database(database_id, role) VALUES (?, ?)"
+    )
     bindings = (secrets.token_bytes(16), format.MASTER)
     database.create(path, format.MASTER_PAGE_SIZE, script, bindings, format.IDENTITY)
     connection = database.connect(path, writable=True)
@@ -299,6 +316,9 @@ def _rescue(pages: Pages, found: _Found, path: str) -> tuple[int, int]:
             for table in found.tables.values():
                 for statement in definitions.columns_of(table.name, format.MASTER_COLUMNS, table.columns, new=True):
                     connection.execute(*statement)
+                if table.name in found.keys and format.STAMP in dict(table.columns):
+                    sql = f"INSERT INTO {keys.TABLE} VALUES (?, ?, ?, ?, 0)"
+                    connection.execute(sql, (table.name, *found.keys[table.name]))
             kept, unassigned = _keep_rows(connection, pages, found)
             _keep_streams(connection, found, kept)
             return len(kept), unassigned

@@ -13,21 +13,22 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from edgeshard import budget, database, disk, files, format, master, prunings, scan, tables
+from edgeshard import budget, clock, database, disk, files, format, keys, master, prunings, scan, tables, wear
 from edgeshard.database import Connection, quote
 from edgeshard.errors import ConfigurationError, DamagedError, EdgeshardError, SchemaConflictError, StorageError
-from edgeshard.merge import copy, orphans, source
+from edgeshard.merge import copy, newest, orphans, source
 from edgeshard.merge.plan import Block
 from edgeshard.merge.source import Source, SourceStream
 from edgeshard.prune import rules
 from edgeshard.report import Gap
 from edgeshard.scan import ShardFile
+from edgeshard.wear import Wear
 
 #: How long to wait for a shard that somebody holds locked, in seconds; then it is reported as that.
 _PATIENCE_S = 0.25
@@ -68,6 +69,21 @@ class ShardStatus:
 
 
 @attrs.frozen
+class ClockAhead:
+    """An agent whose changes of a keyed table are stamped ahead of this machine's clock: they count as the last.
+
+    Attributes:
+        agent: whose they are; "" where newer ones have replaced them.
+        table: the table.
+        ahead_s: how far ahead the last is, in seconds.
+    """
+
+    agent: str
+    table: str
+    ahead_s: float
+
+
+@attrs.frozen
 class MasterStatus:
     """The master.
 
@@ -78,6 +94,8 @@ class MasterStatus:
         log_bytes: the size of its log.
         rows: rows that were ever merged into it, also those that were pruned since.
         pruned_rows: rows that were pruned since.
+        replaced_rows: rows of keyed tables that were replaced since by newer ones.
+        clocks_ahead: agents whose changes of keyed tables are stamped more than a day ahead of this machine's clock.
         agents: agents whose rows it knows of.
         streams: streams that it knows of.
         gaps: runs of rows that are known to exist and that it never held; `StatusReport.gaps` names each.
@@ -98,6 +116,8 @@ class MasterStatus:
     generation: int = 0
     database: str = ""
     pruned_rows: int = 0
+    replaced_rows: int = 0
+    clocks_ahead: tuple[ClockAhead, ...] = ()
 
 
 @attrs.frozen
@@ -129,6 +149,7 @@ class StatusReport:
         master: the master.
         shards: the shards; first those with a problem, then those with the most rows waiting, then by agent.
         gaps: rows known to exist that the master never held, by agent, stream and seq.
+        wear: what was written to the files, as far as it is counted: see `edgeshard.wear`.
         budget: what the store takes of its budget; None where it has none.
     """
 
@@ -137,6 +158,7 @@ class StatusReport:
     master: MasterStatus
     shards: tuple[ShardStatus, ...]
     gaps: tuple[Gap, ...] = ()
+    wear: Wear = attrs.Factory(Wear)
     budget: BudgetStatus | None = None
 
     @property
@@ -169,6 +191,8 @@ class StatusReport:
             "oldest_age_s": oldest and oldest.oldest_age_s,
             "oldest_is_bound": oldest is not None and oldest.oldest_is_bound,
             "problems": self.problems,
+            "bytes_a_day": self.wear.bytes_a_day,
+            "bytes_a_row": self.wear.bytes_a_row,
             **attrs.asdict(self, value_serializer=_plain),
         }
 
@@ -221,10 +245,11 @@ def status(root: Path) -> StatusReport:
             database.set_patience(connection, _PATIENCE_S)
             listed = scan.shard_files(Path(os.path.realpath(root / "shards")))
             shards = [_shard_status(connection, known, file, at) for file in listed]
+            worn = wear.of(connection, [root / "merge.lock", *(orphans.lock_path(file.path) for file in listed)])
     finally:
         connection.close()
     in_order = _in_order(shard for shard in shards if shard is not None)
-    return StatusReport(at, _is_locked(root / "watch.lock"), of_master, in_order, gaps, of_budget)
+    return StatusReport(at, _is_locked(root / "watch.lock"), of_master, in_order, gaps, worn, of_budget)
 
 
 def _budget_status(root: Path, connection: Connection) -> BudgetStatus | None:
@@ -280,7 +305,25 @@ def _master_status(connection: Connection, path: Path, found: ShardFile | None, 
         generation=master.generation(connection),
         database=master.database_id(connection).hex(),
         pruned_rows=sum(prunings.by_reason(connection).values()),
+        replaced_rows=sum(keys.replaced(connection).values()),
+        clocks_ahead=tuple(_clocks_ahead(connection)),
     )
+
+
+def _clocks_ahead(connection: Connection) -> Iterator[ClockAhead]:
+    if not database.has_table(connection, keys.TABLE):
+        return
+    now = clock.now_us()
+    limit = now + clock.REPORTED_AHEAD_US
+    sql = f"SELECT table_name, last_stamp FROM main.{keys.TABLE} WHERE last_stamp > ?"
+    for name, last in database.fetch(connection, sql, (limit,)):
+        agents = database.fetch(
+            connection,
+            f"SELECT agent_id, max({format.STAMP}) FROM main.{quote(name)} JOIN main.edgeshard_streams "
+            f"ON stream_no = _stream WHERE {format.STAMP} > ? GROUP BY agent_id ORDER BY agent_id",
+            (limit,),
+        )
+        yield from (ClockAhead(agent, name, (stamp - now) / 1e6) for agent, stamp in agents or [("", last)])
 
 
 # -- one shard --------------------------------------------------------------------------------------------------------
@@ -404,6 +447,7 @@ def _conflict(known: _Known, origin: Source) -> str:
     try:
         for table in origin.tables:
             copy.missing_columns(known.target, origin, table)
+            newest.check(known.target, origin, table)
     except SchemaConflictError as error:
         return error.cause
     return ""

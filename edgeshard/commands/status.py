@@ -11,8 +11,9 @@ import time
 from edgeshard import exits
 from edgeshard.commands import arguments, drawing, terminal, units
 from edgeshard.report import Gap
-from edgeshard.status import BudgetStatus, ShardStatus, StatusReport
+from edgeshard.status import BudgetStatus, ClockAhead, ShardStatus, StatusReport
 from edgeshard.store import Store
+from edgeshard.wear import Wear
 
 SUMMARY = "Say what a store holds: each shard, whether its agent is alive, and what waits to be merged."
 
@@ -160,6 +161,7 @@ def _totals(store: Store, report: StatusReport) -> list[str]:
     lines.append(_master(report))
     if report.budget is not None:
         lines.append(_budget(report.budget))
+    lines += [drawing.printable(_ahead(item)) for item in report.master.clocks_ahead]
     if report.gaps:
         missing = f"{report.master.missing_rows} rows missing in {report.master.gaps} gaps"
         lines.append(f"{missing}; `edgeshard verify {store.root}` says where they went")
@@ -173,6 +175,14 @@ def _budget(found: BudgetStatus) -> str:
     return f"{text}; on full: {found.on_full}" + (f", {found.dropped_rows} rows dropped" if found.dropped_rows else "")
 
 
+def _ahead(item: ClockAhead) -> str:
+    whose = f"agent {item.agent!r} has" if item.agent else "there are"
+    return (
+        f"clock: {whose} changes of table {item.table} that are stamped {units.duration(item.ahead_s)} ahead: they "
+        "count as the last until then. Set that device's clock; agents of a store that merged them write later ones"
+    )
+
+
 def _missing(gap: Gap) -> str:
     return f"missing: rows {gap.first} to {gap.last} of stream {gap.stream} of agent {gap.agent!r}"
 
@@ -180,6 +190,14 @@ def _missing(gap: Gap) -> str:
 def _waiting(report: StatusReport) -> str:
     oldest = report.oldest
     return f"{report.waiting_rows} rows wait" + ("" if oldest is None else f", the oldest {_age(oldest)}")
+
+
+def _written(wear: Wear) -> str:
+    """What wears flash, to be followed by the rest of the line; nothing where nothing is known."""
+    if not wear.bytes:
+        return ""
+    line = f"{units.size(wear.today_bytes)} written today, {units.size(int(wear.bytes_a_day or 0))} a day, "
+    return line if wear.bytes_a_row is None else f"{line}{units.size(int(wear.bytes_a_row))} a row, "
 
 
 def _master(report: StatusReport) -> str:
@@ -190,8 +208,10 @@ def _master(report: StatusReport) -> str:
     held = f"{master.rows} rows of {master.agents} agents in {master.streams} streams"
     if master.pruned_rows:
         held += f", of which {master.pruned_rows} were pruned"
+    if master.replaced_rows:
+        held += f", {'and' if master.pruned_rows else 'of which'} {master.replaced_rows} were replaced by newer ones"
     changes = "merges and steps of prunes" if master.pruned_rows else "merges"
     return (
         f"{master.path}: {held}, {units.size(master.size_bytes)} and a log of {units.size(master.log_bytes)}, "
-        f"{master.generation} {changes}, {watched[report.watching]}; its id is {master.database}"
+        f"{master.generation} {changes}, {_written(report.wear)}{watched[report.watching]}; its id is {master.database}"
     )

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
-from edgeshard import database, definitions, format, priorities, prunings, tables
+from edgeshard import database, definitions, format, keys, priorities, prunings, tables
 from edgeshard.database import Connection, quote
 from edgeshard.errors import DamagedError, SchemaConflictError
-from edgeshard.merge import plan, source
+from edgeshard.keys import Key
+from edgeshard.merge import newest, plan, source
 from edgeshard.merge.plan import Block
 from edgeshard.merge.source import Source, SourceStream, SourceTable
 from edgeshard.ranges import Range, intersect, prefix, size, subtract, union
@@ -24,7 +25,9 @@ class Target:
         columns: the kind of each column of each table, names in lower case: SQL folds case.
         spelling: the tables' names as they are spelt, by the same in lower case.
         next_id: the id that the next row gets.
-        is_indexed: whether it has the indexes that it notes; a bundle leaves them to whoever merges it.
+        is_indexed: whether it has the indexes that it notes; a bundle leaves them to whoever merges it, and of a keyed
+            table which versions are kept.
+        keys: the keyed tables.
     """
 
     connection: Connection
@@ -32,6 +35,7 @@ class Target:
     spelling: dict[str, str]
     next_id: int
     is_indexed: bool = True
+    keys: dict[str, Key] = attrs.Factory(dict)
 
     @classmethod
     def load(cls, connection: Connection) -> Target:
@@ -44,7 +48,7 @@ class Target:
         ):
             columns.setdefault(table.lower(), {})[column.lower()] = kind
             spelling[table.lower()] = table
-        return cls(connection, columns, spelling, next_id)
+        return cls(connection, columns, spelling, next_id, keys=keys.load(connection))
 
 
 @attrs.frozen
@@ -109,12 +113,13 @@ def copy(
         if checked is not None:
             _ensure_equal(connection, origin, number, stream, held, checked.get(stream.stream_id, []))
         copied: list[Range] = []
+        replaced = source.replaced(connection, origin, stream.stream_no)
         within = 0  # the last id of the transaction that the piece before ended in: some of its rows were pruned
         for piece in _missing(stream, held, unwanted):
             rest = within - piece.first_id + 1
             part = _take(connection, origin, piece, max(room - rows, rest))
             if part is not None:
-                _copy_piece(target, origin, number, part, goes_on=rest > 0)
+                _copy_piece(target, origin, number, part, replaced, goes_on=rest > 0)
                 within = 0 if origin.is_shard else source.transaction_end(connection, origin, part.last_id) or 0
                 copied.append(Range(part.first, part.last))
                 rows += len(part)
@@ -262,32 +267,30 @@ def _ensure_equal(
 # -- rows -------------------------------------------------------------------------------------------------------------
 
 
-def _copy_piece(target: Target, origin: Source, number: int, piece: Block, *, goes_on: bool = False) -> None:
-    """Append a piece's rows and its block. The seqs must all be there: a block has no holes.
+def _copy_piece(
+    target: Target, origin: Source, number: int, piece: Block, replaced: int, *, goes_on: bool = False
+) -> None:
+    """Append a piece's rows and its block. The seqs must all be there: a block has no holes but what was replaced.
 
     Args:
+        target: where to.
+        origin: where from.
+        number: the target's for the stream.
+        piece: which rows.
+        replaced: how many of the stream's rows the source may lack, since newer ones replaced them.
         goes_on: whether the transaction goes on in which the piece ended that was appended before.
     """
     connection = target.connection
     shift = target.next_id - piece.first_id
-    copied = 0
-    filled = []
-    for table in origin.tables:
-        connection.execute(
-            _copy_statement(origin.schema, table),
-            (shift, number, piece.first - piece.first_id, piece.first_id, piece.last_id),
-        )
-        copied += connection.changes()
-        filled += [table] if connection.changes() else []
-    if copied == len(piece) and len(filled) > 1:
-        copied = _count_ids(connection, filled, target.next_id, target.next_id + len(piece) - 1)
-    if copied != len(piece):
+    found, copied = _copy_rows(target, origin, number, piece)
+    if not len(piece) - replaced <= found <= len(piece):
         raise DamagedError(
             "merge",
             origin.path,
-            f"of seqs {piece.first} to {piece.last} of a stream it has {copied} rows, not {len(piece)}; salvage what "
+            f"of seqs {piece.first} to {piece.last} of a stream it has {found} rows, not {len(piece)}; salvage what "
             "can be read from a copy of it",
         )
+    newest.note_replaced(connection, number, len(piece) - copied)
     connection.execute(
         "INSERT INTO main.edgeshard_transactions SELECT first_id + ?1, min(last_id, ?3) + ?1 "
         f"FROM {quote(origin.schema)}.edgeshard_transactions NOT INDEXED "
@@ -303,22 +306,56 @@ def _copy_piece(target: Target, origin: Source, number: int, piece: Block, *, go
     connection.execute("UPDATE main.edgeshard_database SET next_id = ?", (target.next_id,))
 
 
-def _count_ids(connection: Connection, filled: list[SourceTable], first_id: int, last_id: int) -> int:
+def _copy_rows(target: Target, origin: Source, number: int, piece: Block) -> tuple[int, int]:
+    """Append a piece's rows; how many seqs of it have one in the source, and how many rows were copied.
+
+    It is fewer where a shard has several versions of a key: the others need not be copied.
+    """
+    connection = target.connection
+    bindings = (
+        target.next_id - piece.first_id,
+        number,
+        piece.first - piece.first_id,
+        piece.first_id,
+        piece.last_id,
+    )
+    found = copied = 0
+    filled: list[SourceTable] = []
+    for table in origin.tables:
+        there = newest.count(target, origin, table, piece) if table.is_stamped else None
+        if there != 0:
+            thinning = newest.thinning_key(target, origin, table)
+            connection.execute(_copy_statement(origin.schema, table, thinning), bindings)
+            changed = connection.changes()
+            copied += changed
+            found += changed if there is None else there
+            filled += [table] if changed else []
+    if found == len(piece) and len(filled) > 1:
+        found = _count_ids(connection, origin.schema, filled, piece.first_id, piece.last_id)
+    return found, copied
+
+
+def _count_ids(connection: Connection, schema: str, filled: list[SourceTable], first_id: int, last_id: int) -> int:
     """How many different ids rows of these tables have: in a damaged source two may have the same, and one none."""
-    ids = [f"SELECT _id FROM main.{quote(table.name)} WHERE _id BETWEEN ?1 AND ?2" for table in filled]
+    ids = [
+        f"SELECT _id FROM {quote(schema)}.{quote(table.name)} NOT INDEXED WHERE _id BETWEEN ?1 AND ?2 AND +_id >= ?1"
+        for table in filled
+    ]
     # in order, so that SQLite goes through all tables at the same time, and collects nothing
     sql = f"SELECT count(*) FROM ({' UNION '.join(ids)} ORDER BY 1)"
     return int(database.scalar(connection, sql, (first_id, last_id)))
 
 
-def _copy_statement(schema: str, table: SourceTable) -> str:
+def _copy_statement(schema: str, table: SourceTable, thinning: Key | None = None) -> str:
     names = "".join(f", {quote(column)}" for column, _ in table.columns)
+    there = f"{quote(schema)}.{quote(table.name)}"
     return (
         # plainly, never OR IGNORE: the ranges say what is missing, and a mistake in them must be loud
         f"INSERT INTO main.{quote(table.name)}(_id, _stream, _seq{names}) "
-        f"SELECT _id + ?1, ?2, _id + ?3{names} FROM {quote(schema)}.{quote(table.name)} NOT INDEXED "
+        f"SELECT _id + ?1, ?2, _id + ?3{names} FROM {there} NOT INDEXED "
         # said twice: SQLite looks for the first row, and then believes that ids grow; in a damaged tree they do not
-        "WHERE _id BETWEEN ?4 AND ?5 AND +_id >= ?4 ORDER BY _id"
+        "WHERE _id BETWEEN ?4 AND ?5 AND +_id >= ?4"
+        f"{f' AND _id IN ({newest.kept_ids(there, thinning)})' if thinning else ''} ORDER BY _id"
     )
 
 
@@ -329,9 +366,12 @@ def _bounds(block: Block) -> tuple[int, int]:
 def _count_equal(schema: str, table: SourceTable) -> str:
     # the target's column comes first, so that no collation of the source's compares
     equal = "".join(f" AND m.{quote(column)} IS s.{quote(column)}" for column, _ in table.columns)
+    # what newer ones replaced is not there to be compared
+    join, or_gone = ("LEFT", "m._id IS NULL OR ") if table.is_stamped else ("CROSS", "")
+    here, there = quote(table.name), f"{quote(schema)}.{quote(table.name)}"
     return (
-        f"SELECT count(*) FROM {quote(schema)}.{quote(table.name)} s NOT INDEXED CROSS JOIN main.{quote(table.name)} m "
-        f"ON m._id = s._id - ?1 + ?3 WHERE s._id BETWEEN ?1 AND ?2 AND m._stream = ?4{equal}"
+        f"SELECT count(*) FROM {there} s NOT INDEXED {join} JOIN main.{here} m "
+        f"ON m._id = s._id - ?1 + ?3 WHERE s._id BETWEEN ?1 AND ?2 AND ({or_gone}m._stream = ?4{equal})"
     )
 
 
@@ -398,6 +438,7 @@ def missing_columns(target: Target, origin: Source, table: SourceTable) -> list[
 
 def _ensure_table(target: Target, origin: Source, table: SourceTable) -> None:
     """Give the target the source's table and columns; a master is what its sources are together."""
+    newest.check(target, origin, table)
     missing = missing_columns(target, origin, table)
     _ensure_room(target, origin, missing)
     folded = table.name.lower()
@@ -409,6 +450,14 @@ def _ensure_table(target: Target, origin: Source, table: SourceTable) -> None:
         target.columns.setdefault(folded, {}).update({column.lower(): kind for column, kind in missing})
     for index in table.indexes:
         _ensure_index(target, name, tuple(column.lower() for column in index))
+    is_new = newest.ensure_key(target, origin, name, table)
+    if table.key is not None:
+        key = tuple(column.lower() for column in table.key.columns)
+        _ensure_index(target, name, key)
+        if table.key.deletes:
+            _ensure_index(target, target.spelling[keys.deleted_name(name).lower()], key)
+    if is_new:
+        newest.settle_table(target, name)
 
 
 def _ensure_room(target: Target, origin: Source, missing: list[tuple[str, str]]) -> None:

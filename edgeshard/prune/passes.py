@@ -8,7 +8,7 @@ from pathlib import Path
 
 import attrs
 
-from edgeshard import arrivals, database, master, receipts
+from edgeshard import arrivals, database, keys, master, receipts, wear
 from edgeshard.database import Connection, quote
 from edgeshard.errors import ConfigurationError
 from edgeshard.prune import plan, rules, space, step
@@ -47,6 +47,7 @@ class _Pass:
     kept_back: int = 0
     size_rows: int = attrs.Factory(lambda: plan.ROWS_FIRST)
     stopped: bool = False
+    meter: wear.Meter = attrs.Factory(wear.Meter)
 
     @property
     def rows(self) -> int:
@@ -116,8 +117,9 @@ def prune(
                     connection.wal_autocheckpoint(max(1, asked.log_bytes // space.page_bytes(connection)))
             database.set_patience(connection, lock_wait_s)
             done = _begin(connection, path, asked, stopping, progress, dry_run=dry_run)
-            fits = _prune(done, began_s=time.time())
-            shrunk = 0 if dry_run else _tidy(done, shrink=shrink)
+            with done.meter.running():
+                fits = _prune(done, began_s=time.time())
+                shrunk = 0 if dry_run else _tidy(done, shrink=shrink)
             report = _report(done, shrunk, fits=fits)
     finally:
         connection.close()
@@ -134,8 +136,10 @@ def _begin(
     dry_run: bool,
 ) -> _Pass:
     with database.reading(connection):
-        table = _table(connection, path, asked.table)
-        scope = Scope(str(path), tables=asked.tables if table is None else (table,))
+        keyed = keys.load(connection)
+        kept = tuple(table for name, key in keyed.items() for table, _ in keys.changed_tables(name, key))
+        table = _table(connection, path, asked.table, kept)
+        scope = Scope(str(path), tables=asked.tables if table is None else (table,), kept=kept)
         used = space.used_bytes(connection)
         rows = database.scalar(connection, "SELECT sum(last - first + 1) FROM edgeshard_blocks") or 0
     done = _Pass(connection, str(path), asked, scope, stopping, progress, dry_run)
@@ -143,13 +147,18 @@ def _begin(
     return done
 
 
-def _table(connection: Connection, path: Path, asked: str | None) -> str | None:
+def _table(connection: Connection, path: Path, asked: str | None, kept: Sequence[str]) -> str | None:
     """The table that was asked for, as it is spelt there."""
     if asked is None:
         return None
     names = {name.lower(): name for name in master.record_tables(connection)}
     if asked.lower() not in names:
         cause = f"there is no table {asked!r:.120} in it; it has {', '.join(sorted(names.values()))}"
+        raise ConfigurationError("prune", path, cause)
+    if asked.lower() in {name.lower() for name in kept}:
+        cause = (
+            f"table {asked} has a key: its rows are the newest of theirs, and older ones would come back; delete by key"
+        )
         raise ConfigurationError("prune", path, cause)
     return names[asked.lower()]
 
@@ -187,7 +196,8 @@ def _newest(done: _Pass, rows: int) -> int:
     """The id of the first of so many of the newest rows; 1 where there are no more."""
     if rows == 0:
         return _next_id(done.connection)
-    names = done.scope.tables or master.record_tables(done.connection)
+    kept = {name.lower() for name in done.scope.kept}
+    names = done.scope.tables or [name for name in master.record_tables(done.connection) if name.lower() not in kept]
     # in order, so that SQLite goes through all tables at the same time, and collects nothing
     ids = " UNION ALL ".join(f"SELECT _id FROM {quote(name)}" for name in names)
     found = database.scalar(done.connection, f"{ids} ORDER BY 1 DESC LIMIT 1 OFFSET ?", (rows - 1,))
@@ -283,6 +293,7 @@ def _tidy(done: _Pass, *, shrink: bool) -> int:
     if done.rows:
         with database.immediate(connection):
             arrivals.forget_before(connection, _oldest(connection))
+            done.meter.note(connection, wear.log_bytes(Path(done.path)))
     before = int(connection.pragma("page_count"))
     if space.can_shrink(connection):
         _shrink(done, 0 if shrink else _wanted_pages(done))

@@ -180,7 +180,14 @@ def _found(server: Server, table: Table, *, has_tables: bool) -> Found:
     if names and has_tables:
         made = server.execute("SELECT name FROM edgeshard_indexes WHERE name = ANY($1::text[])", (names,))
     columns = {name: _type(*rest) for name, *rest in described}
-    return Found(columns, key, frozenset(name for (name,) in made))
+    return Found(columns, key, frozenset(name for (name,) in made), _version_key(server, table))
+
+
+def _version_key(server: Server, table: Table) -> tuple[str, str] | None:
+    if table.key is None or not server.execute(_COLUMNS, (schema.KEYS,)):
+        return None
+    found = server.execute(f"SELECT columns, conflict FROM {schema.KEYS} WHERE table_name = $1", (table.there,))
+    return found[0] if found else None
 
 
 def _type(name: str, numeric_precision: int | None, datetime_precision: int | None) -> str:

@@ -6,13 +6,14 @@ Names are in lower case there: SQLite folds case, and so do names in PostgreSQL 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import attrs
 
 from edgeshard.database import quote
 from edgeshard.errors import SchemaConflictError
+from edgeshard.keys import Key, companions
 from edgeshard.upstream.values import TYPES
 
 #: Of our tables there; a server with another one is for a later edgeshard.
@@ -34,22 +35,34 @@ TABLES: Final[Mapping[str, str]] = {
     "edgeshard_indexes": "name text PRIMARY KEY",
 }
 
+#: Which tables have a key. Made with the first of them: databases of earlier pushes have none.
+KEYS: Final = "edgeshard_keys"
+_KEYS_TABLE: Final = (
+    f"CREATE TABLE IF NOT EXISTS {KEYS} (table_name text PRIMARY KEY, columns text NOT NULL, conflict text NOT NULL)"
+)
+
 #: How information_schema.columns names the types, where that differs.
 _NAMED: Final = {"timestamptz": "timestamp with time zone"}
 
 
 @attrs.frozen
 class Table:
-    """A record table of the master: its columns in order, each with its kind, and its indexes."""
+    """A record table of the master: its columns in order, each with its kind, its indexes, and its key."""
 
     name: str
     columns: tuple[tuple[str, str], ...]
     indexes: tuple[tuple[str, ...], ...] = ()
+    key: Key | None = None
 
     @property
     def there(self) -> str:
         """Its name in PostgreSQL."""
         return self.name.lower()
+
+    @property
+    def family(self) -> tuple[str, ...]:
+        """The names, there, of the table and of what belongs to it where it is keyed."""
+        return (self.there,) if self.key is None else (self.there, *companions({self.there: self.key}))
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -65,11 +78,13 @@ class Found:
         columns: the type of each column, with its precision where that is not the type's own.
         key: the columns of its primary key, in order.
         indexes: the names of those that were made by us once, of all tables.
+        version_key: its key's columns and its conflict rule, as an earlier push noted them; None: none did.
     """
 
     columns: Mapping[str, str]
     key: tuple[str, ...]
     indexes: frozenset[str] = frozenset()
+    version_key: tuple[str, str] | None = None
 
     @property
     def is_there(self) -> bool:
@@ -107,7 +122,32 @@ def needed(table: Table, found: Found) -> Need:
     for name in made:
         columns = ", ".join(quote(column.lower()) for column in indexes[name])
         statements.append(f"CREATE INDEX IF NOT EXISTS {quote(name)} ON {quote(table.there)} ({columns})")
+    if table.key is not None:
+        statements += _key_statements(table, table.key, found)
     return Need(tuple(statements), new, made)
+
+
+def _key_statements(table: Table, key: Key, found: Found) -> list[str]:
+    columns, rule = ", ".join(column.lower() for column in key.columns), key.conflict.lower()
+    if found.version_key is None:
+        # names are letters, digits and _: nothing in them needs to be escaped
+        said = f"'{table.there}', '{columns}', '{rule}'"
+        return [_KEYS_TABLE, f"INSERT INTO {KEYS} VALUES ({said}) ON CONFLICT DO NOTHING"]
+    if found.version_key != (columns, rule):
+        cause = (
+            f"it has the key ({columns}) with conflict {rule!r} here, and in PostgreSQL ({found.version_key[0]}) "
+            f"with {found.version_key[1]!r}; give the class another table name"
+        )
+        raise conflict(table.name, cause)
+    return []
+
+
+def relatives(table: Table, tables: Sequence[Table]) -> list[Table]:
+    """A table, and those that are needed with it: of a keyed one its deletions and its history, and the other way."""
+    for owner in tables:
+        if owner.key is not None and table.there in owner.family:
+            return [each for each in tables if each.there in owner.family]
+    return [table]
 
 
 def index_name(table: str, columns: tuple[str, ...]) -> str:
