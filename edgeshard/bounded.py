@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final, NoReturn
@@ -45,20 +46,43 @@ class Look:
     limit: int
     share: Share
 
+    @classmethod
+    def first(cls, root: Path, known: Budget) -> Look:
+        """Measure a store.
 
-def look(root: Path, known: Budget, spent: int = 0, log: int = 0) -> Look:
-    """Measure the store.
+        Args:
+            root: its folder.
+            known: its budget, where none is noted any more.
 
-    Args:
-        root: its folder.
-        known: its budget, where none is noted any more.
-        spent: what the writer that looks added since it last did, in bytes.
-        log: how large its log could become.
-    """
-    noted = disk.noted(root) or known
-    usage = disk.measure(root)
-    most = budget.limit(noted, usage)
-    return Look(noted, usage, most, budget.share(most, usage, spent, log))
+        Raises:
+            AccessError, StorageIOError: it cannot be looked at.
+            ConfigurationError: what is noted is no budget.
+        """
+        return cls._of(root, known, lambda most, usage: budget.share(most, usage, 0, 0))
+
+    def again(self, root: Path, spent: int, ago_s: float) -> Look:
+        """Measure it once more.
+
+        Args:
+            root: its folder.
+            spent: what the writer that looks added since it last did, in bytes.
+            ago_s: how long that is ago, in seconds.
+
+        Raises:
+            As `first`.
+        """
+
+        def share(most: int, usage: Usage) -> Share:
+            rate = max(0, usage.used - self.usage.used) / max(ago_s, _LEAST_LOOK_S)
+            return budget.share(most, usage, spent, self.share.log, rate)
+
+        return self._of(root, self.noted, share)
+
+    @classmethod
+    def _of(cls, root: Path, known: Budget, share: Callable[[int, Usage], Share]) -> Look:
+        noted, usage = disk.noted(root) or known, disk.measure(root)
+        most = budget.limit(noted, usage)
+        return cls(noted, usage, most, share(most, usage))
 
 
 def refusal(action: str, path: str | os.PathLike[str], found: Look, cause: str) -> DiskBudgetError:
@@ -92,7 +116,7 @@ class Bound:
         Raises:
             DiskBudgetError: there is none.
         """
-        found = look(self.root, self.known)
+        found = Look.first(self.root, self.known)
         if found.share.room < _NEW_SHARD:
             raise refusal("make shard", path, found, _CAUSE[found.noted.on_full])
 
@@ -101,16 +125,23 @@ class _Log:
     """Copies the log into the database once it has its size, and has the shard look where that does not make it short.
 
     Called by SQLite after each commit. It knows the shard weakly: the connection knows it.
+
+    Attributes:
+        shard: whose log it is.
+        quota: the size that the log should have, in pages.
+        tolerated: the size from which on the shard looks before it writes more.
+        pages: the size that it has.
+        logged: how many pages the connection had given it by the last commit.
     """
 
-    __slots__ = ("pages", "quota", "shard", "tolerated")
+    __slots__ = ("logged", "pages", "quota", "shard", "tolerated")
 
     def __init__(self, shard: BoundedShard) -> None:
         self.shard = weakref.ref(shard)
-        self.quota = self.tolerated = self.pages = 0
+        self.quota = self.tolerated = self.pages = self.logged = 0
 
     def __call__(self, connection: Connection, _: str, pages: int) -> int:
-        self.pages = pages
+        self.pages, self.logged = pages, database.logged_pages(connection)
         if pages >= self.quota:
             with contextlib.suppress(*database.BUSY):  # a merger does this very work
                 database.copy_log(connection)
@@ -138,15 +169,15 @@ class BoundedShard(Shard):
         bound: Bound,
     ) -> None:
         self._root = bound.root
-        self._looked_at = 0.0
         self._pages = 0  # of the file, at the last look
         self._is_near = False  # whether the end was warned of
-        self._found = look(bound.root, bound.known)
+        self._found = Look.first(bound.root, bound.known)
+        self._looked_at = monotonic()
+        self._log = _Log(self)
         super().__init__(path, agent, durability, held, lookups, made_bytes)
         self._page_bytes = int(self._connection.pragma("page_size"))
         self._pages = int(self._connection.pragma("page_count"))
         self._grant(0)
-        self._log = _Log(self)
         self._limit_log()
         self._connection.set_wal_hook(self._log)  # in the place of wal_autocheckpoint
 
@@ -164,12 +195,11 @@ class BoundedShard(Shard):
         now = monotonic()
         # a program that tries again and again must not keep the merger from making room
         if self._found.share.grant > 0 or now >= self._looked_at + _LEAST_LOOK_S:
-            self._looked_at = now
+            ago_s, self._looked_at = now - self._looked_at, now
             pages = int(self._connection.pragma("page_count"))
             spent, self._pages = max(0, pages - self._pages), pages
-            before = self._found.share.log
-            self._found = look(self._root, self._found.noted, spent * self._page_bytes, before)
-            if self._found.share.log != before:
+            before, self._found = self._found, self._found.again(self._root, spent * self._page_bytes, ago_s)
+            if self._found.share.log != before.share.log:
                 self._limit_log()
             self._warn()
         share = self._found.share
@@ -191,12 +221,10 @@ class BoundedShard(Shard):
 
     def _warn(self) -> None:
         """Say once that the end is near."""
-        found = self._found
-        if not self._is_near and found.usage.used >= budget.WARN_SHARE * found.limit:
-            self._is_near = True
+        found, was_near = self._found, self._is_near
+        self._is_near = budget.is_nearly_full(found.limit, found.usage, was_warned=was_near)
+        if self._is_near and not was_near:
             logger.warning("%s is nearly full: %s", self._root, budget.figures(found.limit, found.noted, found.usage))
-        elif found.usage.used < budget.CALM_SHARE * found.limit:
-            self._is_near = False
 
     def _ensure_log_may_grow(self) -> None:
         """Refuse to write into a log that cannot be begun anew, and for which there is no more room.
@@ -265,11 +293,26 @@ class BoundedShard(Shard):
         try:
             super()._failed(error, row_id, writer, record)
         except DiskFullError as full:
+            if not self._depth and self._has_logged_nothing():
+                self._next_id = row_id
             self._renew()
             self._look_at = 0.0
             if self._found.usage.free < budget.LEAST_GRANT:  # others than the store fill the disk
                 raise
             raise self._refusal() from full
+
+    def _undo_block(self, block: _Block, error: BaseException | None = None) -> None:
+        is_sure = isinstance(error, DiskFullError) and not block.depth and self._has_logged_nothing()
+        super()._undo_block(block, error)
+        if is_sure:
+            self._next_id, self._stream_id = block.next_id, block.stream_id
+
+    def _has_logged_nothing(self) -> bool:
+        """Whether nothing was given to the log since the last commit: then no part of what failed can come back.
+
+        Its seqs are used again. Otherwise each refusal would end a stream, of which the master remembers each for ever.
+        """
+        return self._unusable is None and database.logged_pages(self._connection) == self._log.logged
 
     def _refusal(self) -> DiskBudgetError:
         return refusal("write to shard", self.path, self._found, _CAUSE[self._found.noted.on_full])

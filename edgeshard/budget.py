@@ -5,9 +5,11 @@
     +----------------------------------------------------------------------------------------------------------+
 
 A row is for a moment in its shard and in the master, twice there: in the log and in the file. So writers leave a share
-for the merger, or it could never drain what they wrote. A writer asks nobody before it writes: it has a *grant*, a part
-of the room that was there when it last looked, and among as many as write. Grants are small after a quiet time, and
-at the most half of an even share, so that all of them together, each somewhat old, do not exceed the room by much.
+for the merger, or it could never drain what they wrote, and the size of all logs once more, since what is in a log is
+yet to come into its file. A writer asks nobody before it writes: it has a *grant*, a part of the room that was there
+when it last looked, and among as many as write. Grants are small after a quiet time, at the most half of an even share,
+and no older than the time in which the store grows by a small part: so all of them together do not exceed the room by
+much.
 """
 
 from __future__ import annotations
@@ -21,22 +23,24 @@ ON_FULL: Final[tuple[OnFull, ...]] = get_args(OnFull)
 
 #: The smallest budget, in bytes.
 LEAST_BYTES: Final = 1_000_000
-#: The part of the limit that is kept for merging, ...
-MERGE_SHARE: Final = 0.12
+#: The part of the limit that is kept for merging: more of a small one, up to so many bytes, ...
+MERGE_SHARE, MERGE_SHARE_MOST, MERGE_LEAST = 0.12, 0.25, 1_000_000
 #: ... and that the logs of all shards may have together, and one of them; each at least and at most so much, in bytes.
-LOG_SHARE, ONE_LOG_SHARE, LOG_LEAST, LOG_MOST = 0.15, 0.05, 48 << 10, 4 << 20
+LOG_SHARE, ONE_LOG_SHARE, LOG_LEAST, LOG_MOST = 0.10, 0.05, 48 << 10, 4 << 20
 #: How large the log of a shard becomes at first: as a part of the limit.
 FIRST_LOG_SHARE: Final = 0.001
-#: The part of the limit in use from which on a warning is logged, and below which there may be another.
-WARN_SHARE, CALM_SHARE = 0.8, 0.7
+#: A warning is logged where writers have less room than this part of the limit, and again once they had more.
+WARN_SHARE, CALM_SHARE = 0.08, 0.18
 #: The part in use above which shards are truncated at once, and merged in turns.
 TIGHT_SHARE: Final = 0.4
-#: With "drop-oldest", the part in use from which on rows are dropped, and that is left then.
-DROP_SHARE, DROP_TO_SHARE = 0.78, 0.70
+#: With "drop-oldest": rows are dropped where writers have less room than this part of the limit, until they have that.
+DROP_SHARE, DROP_TO_SHARE = 0.10, 0.18
 #: The first grant after a quiet time, and the smallest, in bytes.
 FIRST_GRANT, LEAST_GRANT = 64 << 10, 4 << 10
-#: How often a writer looks, in seconds: rarely, and often where the room comes to an end.
+#: How often a writer looks, in seconds: rarely, and often where the room comes to an end ...
 LOOK_MOST_S, LOOK_LEAST_S = 1.0, 0.1
+#: ... or where the store grows by this part of its limit in less time; at least so far apart.
+LOOK_GROWTH_SHARE, LOOK_SHORTEST_S = 0.02, 0.02
 #: A chunk of a merge is no smaller than this, in bytes; and it is taken to need so many times its size in the master.
 CHUNK_LEAST, GROWTH_FIRST, GROWTH_MARGIN = 64 << 10, 1.6, 1.2
 #: What is left of a file system for others: a part of the budget, up to so much, in bytes.
@@ -66,15 +70,15 @@ class Usage:
         logs: the logs of the shards.
         master: the master and its log.
         free: what the file system has left.
-        count: how many shards there are.
-        active: how many of them were written just now.
+        open: how many shards have a log: agents have them open, or died.
+        active: how many of these were written just now.
     """
 
     shards: int = 0
     logs: int = 0
     master: int = 0
     free: int = 1 << 62
-    count: int = 0
+    open: int = 0
     active: int = 0
 
     @property
@@ -109,19 +113,32 @@ def limit(budget: Budget, usage: Usage) -> int:
 
 
 def log_bytes(most: int, count: int) -> int:
-    """How large the log of one of `count` shards should become under a limit."""
+    """How large the log of one of `count` open shards should become under a limit."""
     wanted = min(most * LOG_SHARE / max(1, count), most * ONE_LOG_SHARE)
     return max(LOG_LEAST, min(LOG_MOST, int(wanted)))
 
 
+def merge_bytes(most: int) -> int:
+    """What is kept for merging, under a limit: a transaction of a merge, its log, and what a shard gives back by."""
+    return int(max(most * MERGE_SHARE, min(most * MERGE_SHARE_MOST, MERGE_LEAST)))
+
+
+def _to_come(most: int, usage: Usage) -> int:
+    """By how much logs may still grow, and what they hold that is yet to come into the files."""
+    return log_bytes(most, usage.open) * usage.open
+
+
 def writers_room(most: int, usage: Usage) -> int:
-    """What all writers may add to their files, beside their logs, and what these are yet to bring into the files."""
-    logs = log_bytes(most, usage.count) * usage.count
-    to_come = max(0, logs - usage.logs) + min(logs, usage.logs) // 4
-    return most - int(most * MERGE_SHARE) - usage.used - to_come
+    """What all writers may add to their files; below 0 where they have more than that already."""
+    return most - merge_bytes(most) - usage.used - _to_come(most, usage)
 
 
-def share(most: int, usage: Usage, spent: int, log: int) -> Share:
+def is_nearly_full(most: int, usage: Usage, *, was_warned: bool) -> bool:
+    """Whether writers will soon be refused; once that was said it holds until there is clearly more room."""
+    return writers_room(most, usage) < most * (CALM_SHARE if was_warned else WARN_SHARE)
+
+
+def share(most: int, usage: Usage, spent: int, log: int, rate: float = 0.0) -> Share:
     """What a writer may do.
 
     Args:
@@ -130,19 +147,26 @@ def share(most: int, usage: Usage, spent: int, log: int) -> Share:
         spent: what this writer added since it last looked, in bytes.
         log: how large its log could become until now; it may become twice that: the first of many does not know how
             many there will be.
+        rate: how fast the store grew since then, in bytes a second.
     """
     room = max(0, writers_room(most, usage))
     wide = room // max(1, usage.active)
     least = LEAST_GRANT if room >= LEAST_GRANT else 0
     grant = max(least, min(wide // 2, max(FIRST_GRANT, 2 * spent)))
     look_s = max(LOOK_LEAST_S, min(LOOK_MOST_S, 2 * room / max(1, most)))
-    log = min(log_bytes(most, usage.count), max(LOG_LEAST, int(most * FIRST_LOG_SHARE), 2 * log))
+    look_s = max(LOOK_SHORTEST_S, min(look_s, LOOK_GROWTH_SHARE * most / max(1.0, rate)))
+    log = min(log_bytes(most, usage.open), max(LOG_LEAST, int(most * FIRST_LOG_SHARE), 2 * log))
     return Share(room, grant, max(grant, wide), log, look_s)
 
 
 def merge_room(most: int, usage: Usage) -> int:
     """By how much a merge may make the store larger, while writers go on with what was granted to them."""
-    return most - usage.used - max(0, writers_room(most, usage)) // 2
+    return most - usage.used - _to_come(most, usage) - max(0, writers_room(most, usage)) // 2
+
+
+def left(most: int, usage: Usage) -> int:
+    """What is left below the limit, once the logs of the shards have become as large as they may; or below 0."""
+    return most - usage.used - max(0, _to_come(most, usage) - usage.logs)
 
 
 def chunk_bytes(room: int, free: int, growth: float) -> int:
@@ -162,13 +186,13 @@ def is_tight(most: int, usage: Usage) -> bool:
 
 
 def bytes_to_drop(most: int, usage: Usage) -> int:
-    """How much the master should give back, where rows may be dropped."""
-    return max(0, usage.used - int(DROP_TO_SHARE * most))
+    """How much the master should give back, where rows may be dropped, in bytes."""
+    return max(0, int(DROP_TO_SHARE * most) - writers_room(most, usage))
 
 
 def is_drop_due(most: int, usage: Usage) -> bool:
     """Whether to drop rows before there is no room at all."""
-    return usage.used > DROP_SHARE * most
+    return writers_room(most, usage) < DROP_SHARE * most
 
 
 def of_json(found: Any) -> Budget:
@@ -200,7 +224,7 @@ def figures(most: int, budget: Budget, usage: Usage) -> str:
     """What a person needs to know: the limit, and who takes how much."""
     text = (
         f"the store takes {_size(usage.used)} (shards {_size(usage.shards)} and their logs {_size(usage.logs)}, master "
-        f"{_size(usage.master)}), and may take {_size(most)}, of which an eighth is kept for merging"
+        f"{_size(usage.master)}), and may take {_size(most)}, of which {_size(merge_bytes(most))} are kept for merging"
     )
     if most < budget.max_bytes:
         text += f", since its file system has {_size(usage.free)} left (the budget is {_size(budget.max_bytes)})"

@@ -312,9 +312,15 @@ def ensure_wal(connection: Connection, path: str) -> None:
         raise StorageIOError("open database", path, cause)
 
 
-def logged_bytes(connection: Connection) -> int:
-    """What the connection has written to its database's log since it was opened, in bytes (0.1 µs)."""
+def logged_pages(connection: Connection) -> int:
+    """How many pages the connection gave its log since it was opened, written in the end or not (0.1 µs)."""
     pages: int = connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE)[0]
+    return pages
+
+
+def logged_bytes(connection: Connection) -> int:
+    """What the connection has written to its database's log since it was opened, in bytes."""
+    pages = logged_pages(connection)
     return pages * (_page_bytes(connection) + _FRAME_HEADER_BYTES) if pages else 0
 
 

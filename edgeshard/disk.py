@@ -19,7 +19,8 @@ from edgeshard.files import explain_os_error
 NAME = "budget.json"
 #: A log that was written so lately says that its agent is at work, in seconds.
 _ACTIVE_S = 2.5
-_BESIDE = ("-shm", "-journal", ".new")
+#: What counts of a folder of shards, beside the logs.
+_COUNTED = (".db", "-shm", "-journal", ".new")
 
 
 def measure(root: Path) -> Usage:
@@ -39,11 +40,11 @@ def measure(root: Path) -> Usage:
 
 
 def _of_shards(folder: Path, since_s: float) -> Usage:
-    shards = logs = count = active = 0
+    shards = logs = open_ = active = 0
     with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
-            is_shard, is_log = entry.name.endswith(".db"), entry.name.endswith("-wal")
-            if not (is_shard or is_log or entry.name.endswith(_BESIDE)):
+            is_log = entry.name.endswith("-wal")
+            if not is_log and not entry.name.endswith(_COUNTED):
                 continue
             try:
                 found = entry.stat(follow_symlinks=False)
@@ -51,11 +52,11 @@ def _of_shards(folder: Path, since_s: float) -> Usage:
                 continue
             if is_log:
                 logs += found.st_size
+                open_ += 1
                 active += found.st_mtime > since_s
             else:
                 shards += found.st_size
-                count += is_shard
-    return Usage(shards, logs, count=count, active=active)
+    return Usage(shards, logs, open=open_, active=active)
 
 
 def _size(path: str) -> int:

@@ -94,7 +94,7 @@ class Room:
         page_bytes, free = int(connection.pragma("page_size")), int(connection.pragma("freelist_count"))
         pages = int(connection.pragma("page_count"))
         self._in_use = (pages - free) * page_bytes
-        left = self._limit - self._usage.used
+        left = budget.left(self._limit, self._usage)
         if left < _LEAST_TIMES * budget.CHUNK_LEAST:
             return 0
         connection.pragma("max_page_count", pages + left // 2 // page_bytes)
