@@ -20,7 +20,7 @@ from typing import Any, Final, NoReturn
 import attrs
 from filelock import FileLock
 
-from edgeshard import budget, database, disk
+from edgeshard import budget, database, disk, wear
 from edgeshard.budget import Budget, Share, Usage
 from edgeshard.database import Connection
 from edgeshard.errors import DiskBudgetError, DiskFullError
@@ -94,7 +94,8 @@ def refusal(action: str, path: str | os.PathLike[str], found: Look, cause: str) 
 
 _CAUSE: Final = {
     "error": "Nothing of this was written; merge, prune or push and prune, or raise the budget, and write it again",
-    "drop-oldest": "Nothing of this was written; a merge drops the oldest rows of the master for it: write it again",
+    "drop-oldest": "Nothing of this was written; a merge drops the oldest rows of the master for it, but none of a "
+    "table with a key: write it again",
 }
 
 
@@ -143,9 +144,13 @@ class _Log:
     def __call__(self, connection: Connection, _: str, pages: int) -> int:
         self.pages, self.logged = pages, database.logged_pages(connection)
         if pages >= self.quota:
-            with contextlib.suppress(*database.BUSY):  # a merger does this very work
+            shard = self.shard()
+            # by a merger it would be counted there
+            with wear.counted() as count, contextlib.suppress(*database.BUSY):  # a merger does this very work
                 database.copy_log(connection)
-            if pages >= self.tolerated and (shard := self.shard()) is not None:
+            if shard is not None:
+                shard._noted.add(count.bytes)
+            if shard is not None and pages >= self.tolerated:
                 shard._look_at = shard._check_at = 0.0
         return 0
 

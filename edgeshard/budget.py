@@ -43,6 +43,10 @@ LOOK_MOST_S, LOOK_LEAST_S = 1.0, 0.1
 LOOK_GROWTH_SHARE, LOOK_SHORTEST_S = 0.02, 0.02
 #: A chunk of a merge is no smaller than this, in bytes; and it is taken to need so many times its size in the master.
 CHUNK_LEAST, GROWTH_FIRST, GROWTH_MARGIN = 64 << 10, 1.6, 1.2
+#: The part of the limit that the master's log may take before it is copied into the master, and its bounds in bytes ...
+MASTER_LOG_SHARE, MASTER_LOG_LEAST, MASTER_LOG_MOST = 0.04, 256 << 10, 32 << 20
+#: ... and that of a prune.
+PRUNE_LOG_SHARE: Final = 0.01
 #: What is left of a file system for others: a part of the budget, up to so much, in bytes.
 _FREE_SHARE, _FREE_MOST = 0.05, 64 << 20
 
@@ -178,6 +182,16 @@ def chunk_bytes(room: int, free: int, growth: float) -> int:
         growth: how much larger rows are in the master than in a shard.
     """
     return max(0, int(min(room, (room + free) / 2) / growth))
+
+
+def master_log_bytes(most: int) -> int:
+    """How large the master's log becomes before a merge copies it into the master."""
+    return max(MASTER_LOG_LEAST, min(MASTER_LOG_MOST, int(most * MASTER_LOG_SHARE)))
+
+
+def prune_log_bytes(most: int) -> int:
+    """The same of a prune: it is made where there is no room."""
+    return max(MASTER_LOG_LEAST, int(most * PRUNE_LOG_SHARE))
 
 
 def is_tight(most: int, usage: Usage) -> bool:

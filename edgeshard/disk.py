@@ -39,6 +39,17 @@ def measure(root: Path) -> Usage:
     return attrs.evolve(usage, master=master, free=free)
 
 
+def limit(root: Path) -> int | None:
+    """What the store may take now, in bytes; None: it has no budget.
+
+    Raises:
+        ConfigurationError: what is noted is no budget.
+        AccessError, StorageIOError: the folder cannot be looked at.
+    """
+    known = noted(root)
+    return None if known is None else budget.limit(known, measure(root))
+
+
 def _of_shards(folder: Path, since_s: float) -> Usage:
     shards = logs = open_ = active = 0
     with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:

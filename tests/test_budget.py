@@ -19,11 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edgeshard
-from edgeshard import budget, database, disk
+from edgeshard import budget, database, disk, wear
 from edgeshard.bounded import BoundedShard
 from edgeshard.budget import Budget, Usage
 from edgeshard.errors import ConfigurationError, DiskBudgetError, DiskFullError, TableError
 from edgeshard.merge import truncate
+from edgeshard.prune.retention import PruneRule
 
 MB = 1_000_000
 SIZES = st.integers(0, 200 * MB)
@@ -351,6 +352,138 @@ def test_rows_that_no_master_holds_are_never_dropped(tmp_path: Path) -> None:
             store.merge()
     lift(store).merge()
     assert [*range(3_000)] == numbers(store)
+
+
+@edgeshard.table(key="name")
+@attrs.frozen
+class Setting:
+    """How things stand: never dropped."""
+
+    name: str
+    text: str
+
+
+@edgeshard.table(key="name", history=True, priority=7)
+@attrs.frozen
+class Level:
+    """Its earlier versions are the past, and dropped like it."""
+
+    name: str
+    text: str
+
+
+def settings(store: edgeshard.Store) -> list[tuple[str, str]]:
+    return [(row.name, row.text[0]) for row in store.query("select name, text from setting order by name")]
+
+
+def test_rows_of_a_table_with_a_key_stay_and_others_are_dropped_for_them(tmp_path: Path) -> None:
+    store = edgeshard.Store(tmp_path, max_bytes="6M", on_full="drop-oldest")
+    with store.shard("agent") as shard:
+        for turn in range(60):
+            shard.write_many(Setting(f"{n:03}", chr(33 + turn) + "x" * 200) for n in range(500))
+            shard.write_many(Trace(n, "x" * 400) for n in range(turn * 500, turn * 500 + 500))
+            store.merge()
+    assert [(f"{n:03}", chr(33 + 59)) for n in range(500)] == settings(store)
+    kept = rows_of(store, "trace")
+    assert 0 < len(kept) < 30_000
+    assert [*range(30_000 - len(kept), 30_000)] == kept
+    report = store.verify()
+    assert report.ok
+    assert {"budget": 30_000 - len(kept)} == dict(report.pruned)
+
+
+def test_where_only_rows_of_tables_with_a_key_are_left_writers_are_refused_and_nothing_is_dropped(
+    tmp_path: Path,
+) -> None:
+    store = edgeshard.Store(tmp_path, max_bytes="4M", on_full="drop-oldest")
+    refused, written = 0, 0
+    with store.shard("agent") as shard:
+        for n in range(40):
+            try:
+                shard.write_many(Setting(f"{n:02}.{i:03}", "x" * 400) for i in range(300))
+                written += 1
+            except DiskBudgetError as error:
+                assert "a key" in str(error)
+                refused += 1
+            with suppress(DiskBudgetError):
+                store.merge()
+            look_again(shard)
+    assert refused
+    lift(store).merge()
+    assert written * 300 == len(settings(store))
+    report = store.verify()
+    assert (True, {}) == (report.ok, dict(report.pruned))
+
+
+def test_the_history_of_a_table_with_a_key_is_dropped_by_its_priority(tmp_path: Path) -> None:
+    store = edgeshard.Store(tmp_path, max_bytes="6M", on_full="drop-oldest")
+    with store.shard("agent") as shard:
+        for turn in range(80):
+            shard.write(Level("a", f"{turn} " + "x" * 20_000))
+            shard.write_many(Trace(n, "x" * 400) for n in range(turn * 500, turn * 500 + 500))
+            store.merge()
+    report = store.verify()
+    assert report.ok
+    assert {"budget"} == set(report.pruned)
+    assert len(rows_of(store, "trace")) < 40_000
+    assert 79 == len(store.query("select 1 from level_history"))
+
+
+def test_a_priority_of_a_table_with_a_key_and_no_history_is_refused(tmp_path: Path) -> None:
+    @edgeshard.table(key="name", priority=1)
+    @attrs.frozen
+    class Wrong:
+        name: str
+
+    with edgeshard.Store(tmp_path).shard("agent") as shard, pytest.raises(TableError, match="history"):
+        shard.write(Wrong("a"))
+
+
+def test_what_the_stores_own_rules_let_go_goes_before_anything_is_dropped(tmp_path: Path) -> None:
+    rule: PruneRule = {"keep_rows": 100, "table": Trace}
+    plain = edgeshard.Store(tmp_path, max_bytes="6M", on_full="drop-oldest")
+    with plain.shard("agent") as shard:
+        shard.write_many(Alarm(n, "x" * 400) for n in range(2_000))
+        for start in range(0, 6_000, 500):
+            shard.write_many(Trace(n, "x" * 400) for n in range(start, start + 500))
+            plain.merge()
+    assert "budget" not in plain.verify().pruned
+    store = edgeshard.Store(tmp_path, prune=rule)
+    dropped = pruned = 0
+    with store.shard("agent") as shard:
+        for start in range(6_000, 20_000, 500):
+            shard.write_many(Trace(n, "x" * 400) for n in range(start, start + 500))
+            report = store.merge()
+            dropped += report.dropped
+            pruned += 0 if report.pruned is None else report.pruned.rows
+    assert (0, 19_500) == (dropped, pruned)
+    assert {"keep rows": 19_500} == dict(store.verify().pruned)
+
+
+def test_a_keeper_and_a_budget_beside_one_another_drop_each_row_once(tmp_path: Path) -> None:
+    store = edgeshard.Store(tmp_path, max_bytes="20M", on_full="drop-oldest", prune={"max_bytes": "10M"})
+    written = 0
+    with store.watching(0.05), store.shard("agent") as shard, sampled(store) as largest:
+        for n in range(40_000):
+            with suppress(DiskBudgetError):
+                shard.write(Trace(n, "x" * 400))
+                written += 1
+    assert largest[0] <= 1.05 * 20 * MB
+    store.merge()
+    report = store.verify()
+    assert report.ok
+    assert written == report.rows + sum(report.pruned.values())
+    assert set(report.pruned) <= {"budget", "max bytes"}
+
+
+def test_what_a_prune_counts_itself_a_merge_does_not_count_again(tmp_path: Path) -> None:
+    meter = wear.Meter()
+    with open(tmp_path / "file", "wb", buffering=0) as file, meter.running():
+        file.write(bytes(1_000))
+        with meter.elsewhere():
+            file.write(bytes(50_000))
+        file.write(bytes(200))
+    assert 1_200 == meter._pending.bytes
 
 
 def test_where_agents_disagree_the_highest_priority_wins_and_is_carried_on(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from edgeshard.merge import job as jobs
 from edgeshard.merge.job import Job
 from edgeshard.merge.memory import Known, Memory
 from edgeshard.merge.room import Room
+from edgeshard.prune import retention
+from edgeshard.prune.retention import Retention
 from edgeshard.report import Gap, MergeReport, SetAside
 from edgeshard.scan import Look, ShardFile
 from edgeshard.thrift import Thrift
@@ -68,6 +70,7 @@ class Merger:
         service: whether passes follow one another closely: then a busy shard is not truncated in each.
         stopping: asked after each shard; once it says yes the pass ends, with what it has committed.
         thrift: how sparing to be with what is written, as a service.
+        prune: what is to go anyway, before a budget has rows dropped.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Merger:
         service: bool = False,
         stopping: Callable[[], bool] = lambda: False,
         thrift: Thrift = thrift.NORMAL,
+        prune: Retention = retention.NONE,
     ) -> None:
         self._root = root
         self._path = root / "master.db"
@@ -87,7 +91,7 @@ class Merger:
         self._thrift = thrift
         self._meter = wear.Meter()
         self._folder = scan.Folder(Path(os.path.realpath(root / "shards")))
-        self._room = Room(root, self._path, stopping)
+        self._room = Room(root, self._path, prune, self._meter, stopping)
         self._connection: Connection | None = None
         self._forget()
 
@@ -204,7 +208,7 @@ class Merger:
             aside.append(SetAside(str(self._folder.path / name), problem))
         aside.sort(key=lambda item: item.path)
         self._tell(aside, self._gaps or ())
-        return MergeReport(
+        report = MergeReport(
             rows=done.rows,
             truncated=done.truncated,
             removed=done.removed,
@@ -214,6 +218,9 @@ class Merger:
             stopped=done.stopped,
             dropped=self._room.dropped,
         )
+        for kept in self._room.kept:
+            report = kept.told(report)
+        return report
 
     def _tell(self, aside: Iterable[SetAside], gaps: Iterable[Gap]) -> None:
         """Log what is wrong, once."""

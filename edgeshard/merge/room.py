@@ -3,27 +3,32 @@
 With a budget a merge goes in turns, once the store is no longer rather empty: it copies a chunk for which there is
 room, commits, empties the master's log, and has the shards give back what was copied, before it copies more. Rows that
 are dropped are the oldest of the master's, of the tables with the lowest priority, by the very steps of a prune: they
-are noted by address, with the reason "budget". Rows of shards that the master does not hold are nobody's to drop.
+are noted by address, with the reason "budget". Before that the store's own rules are followed, if it has any: what is
+to go anyway goes first. Rows of shards that the master does not hold are nobody's to drop, nor are those of tables with
+a key: they are not the past but how things stand, and there is no older one that could go instead.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from edgeshard import budget, database, disk, format, master, priorities
+from edgeshard import budget, database, disk, format, keys, master, priorities, wear
 from edgeshard.budget import Budget, Usage
 from edgeshard.database import Connection
 from edgeshard.errors import DiskBudgetError
 from edgeshard.merge import plan
+from edgeshard.prune.retention import Retention
+
+if TYPE_CHECKING:
+    from edgeshard.prune.keeper import Kept
 
 logger = logging.getLogger("edgeshard.merge")
 
-#: The part of the limit that the master's log may take before it is copied into the master, and its bounds, in bytes.
-_LOG_SHARE, _LOG_LEAST, _LOG_MOST = 0.04, 256 << 10, 32 << 20
 #: There is room for the smallest chunk where so many times that is left.
 _LEAST_TIMES: Final = 3
 #: No limit of SQLite's lies above this.
@@ -36,15 +41,22 @@ class Room:
     Attributes:
         known: the budget; None: there is none, and all of this allows everything.
         dropped: rows that this pass dropped.
+        kept: what this pass did for the store's own rules.
         is_wanting: whether the last chunk found no room, although rows wait.
     """
 
-    def __init__(self, root: Path, path: Path, stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self, root: Path, path: Path, prune: Retention, meter: wear.Meter, stopping: Callable[[], bool]
+    ) -> None:
         self._root = root
         self._path = path
+        self._prune = prune
+        self._prune_at = 0.0
+        self._meter = meter
         self._stopping = stopping
         self.known: Budget | None = None
         self.dropped = 0
+        self.kept: list[Kept] = []
         self.is_wanting = False
         self._usage = Usage()
         self._limit = 0
@@ -56,7 +68,7 @@ class Room:
     def begin(self, connection: Connection) -> None:
         """Read the budget anew, and drop rows where that is due."""
         before, self.known = self.known, disk.noted(self._root)
-        self.dropped, self.is_wanting = 0, False
+        self.dropped, self.kept, self.is_wanting = 0, [], False
         if self.known is None:
             if before is not None:
                 master.set_log_limits(connection)
@@ -82,7 +94,7 @@ class Room:
             self._limit = budget.limit(self.known, self._usage)
 
     def _log_bytes(self) -> int:
-        return max(_LOG_LEAST, min(_LOG_MOST, int(self._limit * _LOG_SHARE)))
+        return budget.master_log_bytes(self._limit)
 
     # -- a chunk ------------------------------------------------------------------------------------------------------
 
@@ -122,23 +134,40 @@ class Room:
             return False
         self._measure()
         before = self._usage.used
+        with self._meter.elsewhere():
+            self._follow_own_rules()
+            self._drop_oldest(connection)
+        has_made_some = self._usage.used < before
+        self.is_wanting = self.is_wanting and not has_made_some
+        return has_made_some
+
+    def _follow_own_rules(self) -> None:
+        """Where that was in vain the next time is long after, as beside a merger that watches."""
+        if not self._prune or time.monotonic() < self._prune_at:
+            return
+        from edgeshard.prune import keeper, pace  # a store without a budget need not wait for it
+
+        began = time.monotonic()
+        kept = keeper.keep(self._path, self._prune, stopping=self._stopping)
+        self.kept.append(kept)
+        if kept.report is None or not kept.report.rows:
+            now = time.monotonic()
+            self._prune_at = now + (now - began) / pace.IN_VAIN_PART
+        self._measure()
+
+    def _drop_oldest(self, connection: Connection) -> None:
         for tables in _levels(connection):
             wanted = budget.bytes_to_drop(self._limit, self._usage)
             if not wanted:
                 break
             self._drop(tables, wanted)
             self._measure()
-        has_made_some = self._usage.used < before
-        self.is_wanting = self.is_wanting and not has_made_some
-        return has_made_some
 
     def _drop(self, tables: tuple[str, ...] | None, count: int) -> None:
         from edgeshard.prune import passes, rules  # a store without a budget need not wait for it
 
         target = max(1, self._usage.master - count)
-        asked = rules.Rules(
-            max_bytes=target, tables=tables, size_reason=rules.BUDGET, log_bytes=max(_LOG_LEAST, self._limit // 100)
-        )
+        asked = rules.Rules(max_bytes=target, tables=tables, size_reason=rules.BUDGET)
         report = passes.prune(self._path, asked, stopping=self._stopping)
         if report.rows:
             which = "all tables" if tables is None else f"tables {', '.join(tables)}"
@@ -160,6 +189,8 @@ class Room:
             f"rows wait in the shards, where they stay, and there is no room to merge them ({rows} were merged): "
             f"{budget.figures(self._limit, self.known, usage)}. Prune, push and prune, or raise the budget"
         )
+        if self.known.on_full == "drop-oldest":
+            text += "; what could be dropped was dropped, and rows of tables with a key never are"
         shards = usage.shards + usage.logs
         return DiskBudgetError("merge into", self._path, text, usage.used, self._limit, shards, usage.master)
 
@@ -168,10 +199,15 @@ def _levels(connection: Connection) -> list[tuple[str, ...] | None]:
     """The tables that rows are dropped from together, the least important first; None where all are alike."""
     has_some = master.has(connection, format.PRIORITIES)
     known = priorities.of_all(connection, "main") if has_some else {}
+    keyed = keys.load(connection)
+    kept = {table.lower() for name, key in keyed.items() for table, _ in keys.changed_tables(name, key)}
+    owners = {keys.history_name(name).lower(): name.lower() for name in keyed}
     found: dict[int, list[str]] = {}
     for name in master.record_tables(connection):
-        found.setdefault(known.get(name.lower(), 0), []).append(name)
-    return [None] if len(found) <= 1 else [tuple(names) for _, names in sorted(found.items())]
+        folded = name.lower()
+        if folded not in kept:
+            found.setdefault(known.get(owners.get(folded, folded), 0), []).append(name)
+    return [None] if len(found) == 1 and not kept else [tuple(names) for _, names in sorted(found.items())]
 
 
 def _size(path: str) -> int:

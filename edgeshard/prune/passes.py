@@ -8,7 +8,7 @@ from pathlib import Path
 
 import attrs
 
-from edgeshard import arrivals, database, keys, master, receipts, wear
+from edgeshard import arrivals, budget, database, disk, keys, master, receipts, wear
 from edgeshard.database import Connection, quote
 from edgeshard.errors import ConfigurationError
 from edgeshard.prune import plan, rules, space, step
@@ -47,6 +47,7 @@ class _Pass:
     kept_back: int = 0
     size_rows: int = attrs.Factory(lambda: plan.ROWS_FIRST)
     stopped: bool = False
+    log_pages: int | None = None
     meter: wear.Meter = attrs.Factory(wear.Meter)
 
     @property
@@ -106,17 +107,17 @@ def prune(
         ConfigurationError: there is no such table.
         StorageError: the master cannot be read or written. What was committed stays.
     """
-    began = time.monotonic()
+    began, log_pages = time.monotonic(), None
     connection = master.open_master(path, writable=not dry_run)
     try:
         with master.explained("prune", path):
             if not dry_run:
                 # what is measured is the database, and not how much of it waits in the log
                 database.shrink_log(connection)
-                if asked.log_bytes is not None:
-                    connection.wal_autocheckpoint(max(1, asked.log_bytes // space.page_bytes(connection)))
+                log_pages = _limit_log(connection, path)
             database.set_patience(connection, lock_wait_s)
             done = _begin(connection, path, asked, stopping, progress, dry_run=dry_run)
+            done.log_pages = log_pages
             with done.meter.running():
                 fits = _prune(done, began_s=time.time())
                 shrunk = 0 if dry_run else _tidy(done, shrink=shrink)
@@ -124,6 +125,16 @@ def prune(
     finally:
         connection.close()
     return attrs.evolve(report, seconds=time.monotonic() - began)
+
+
+def _limit_log(connection: Connection, path: Path) -> int | None:
+    """Keep the log short where the store has a budget; how long it may become, in pages."""
+    limit = disk.limit(path.parent)
+    if limit is None:
+        return None
+    log_bytes = budget.prune_log_bytes(limit)
+    master.set_log_limits(connection, log_bytes)
+    return max(1, log_bytes // space.page_bytes(connection))
 
 
 def _begin(
@@ -288,15 +299,15 @@ def _follow(done: _Pass, reason: str, position: int, bound: int) -> step.Going |
 
 
 def _tidy(done: _Pass, *, shrink: bool) -> int:
-    """Forget what is said of rows that are gone, and give pages back; how many bytes."""
+    """Give pages back, and forget what is said of rows that are gone; how many bytes."""
     connection = done.connection
-    if done.rows:
-        with database.immediate(connection):
-            arrivals.forget_before(connection, _oldest(connection))
-            done.meter.note(connection, wear.log_bytes(Path(done.path)))
     before = int(connection.pragma("page_count"))
     if space.can_shrink(connection):
         _shrink(done, 0 if shrink else _wanted_pages(done))
+    if done.rows:
+        with database.immediate(connection):
+            arrivals.forget_before(connection, _oldest(connection))
+            done.meter.note(connection, wear.log_bytes(Path(done.path)))  # all that comes after this is the log's end
     database.shrink_log(connection)
     return max(0, before - int(connection.pragma("page_count"))) * space.page_bytes(connection)
 
@@ -317,8 +328,7 @@ def _wanted_pages(done: _Pass) -> int:
 def _shrink(done: _Pass, wanted: int) -> None:
     """Give pages back until the file has no more than that, or none is free."""
     step_pages, shrunk = space.PAGES_FIRST, 1
-    log = done.rules.log_bytes
-    most = space.PAGES_MOST if log is None else max(1, log // 2 // space.page_bytes(done.connection))
+    most = space.PAGES_MOST if done.log_pages is None else max(1, done.log_pages // 2)
     while shrunk and not done.is_stopping():
         with database.immediate(done.connection):
             began = time.monotonic()

@@ -38,7 +38,6 @@ class Rules:
         table: only rows of this table.
         tables: only rows of these, as they are spelt in the master; None: of all.
         size_reason: what asks for `max_bytes`.
-        log_bytes: how large the master's log should become meanwhile; None: as large as it may be otherwise.
     """
 
     older_than_s: float | None = None
@@ -48,7 +47,6 @@ class Rules:
     table: str | None = None
     tables: tuple[str, ...] | None = None
     size_reason: str = MAX_BYTES
-    log_bytes: int | None = None
 
     @property
     def asks_nothing(self) -> bool:
