@@ -128,8 +128,17 @@ def merge_bytes(most: int) -> int:
 
 
 def _to_come(most: int, usage: Usage) -> int:
-    """By how much logs may still grow, and what they hold that is yet to come into the files."""
+    """What the logs hold, or will, that is yet to come into the files; one that somebody reads for long is longer."""
+    return max(usage.logs, _logs_wanted(most, usage))
+
+
+def _logs_wanted(most: int, usage: Usage) -> int:
     return log_bytes(most, usage.open) * usage.open
+
+
+def _settled(most: int, usage: Usage) -> Usage:
+    """What is used once no log is longer than it should be: no row is dropped for one that somebody reads for long."""
+    return attrs.evolve(usage, logs=min(usage.logs, _logs_wanted(most, usage)))
 
 
 def writers_room(most: int, usage: Usage) -> int:
@@ -201,12 +210,12 @@ def is_tight(most: int, usage: Usage) -> bool:
 
 def bytes_to_drop(most: int, usage: Usage) -> int:
     """How much the master should give back, where rows may be dropped, in bytes."""
-    return max(0, int(DROP_TO_SHARE * most) - writers_room(most, usage))
+    return max(0, int(DROP_TO_SHARE * most) - writers_room(most, _settled(most, usage)))
 
 
 def is_drop_due(most: int, usage: Usage) -> bool:
     """Whether to drop rows before there is no room at all."""
-    return writers_room(most, usage) < DROP_SHARE * most
+    return writers_room(most, _settled(most, usage)) < DROP_SHARE * most
 
 
 def of_json(found: Any) -> Budget:

@@ -216,9 +216,11 @@ CREATE TABLE edgeshard_shards(
 CHECKSUM_TABLE: Final = "edgeshard_checksum"
 CHECKSUM_TEXT: Final = f"CREATE TABLE {CHECKSUM_TABLE}(sha256 BLOB NOT NULL) STRICT"
 
-#: The one of these that a shard has where its agent says so.
 PRIORITIES: Final = "edgeshard_priorities"
 PRIORITY_MAX: Final = 1_000
+
+#: Those of these that a shard has, too, where its agent's tables say something there.
+OF_SHARDS: Final = ("edgeshard_keys", PRIORITIES)
 
 #: All that a bundle has. It says of the rows that it lacks whether they were pruned, or replaced.
 BUNDLE_TABLES: Final = ";".join(
