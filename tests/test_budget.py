@@ -24,6 +24,7 @@ from edgeshard.bounded import BoundedShard
 from edgeshard.budget import Budget, Usage
 from edgeshard.errors import ConfigurationError, DiskBudgetError, DiskFullError, TableError
 from edgeshard.merge import truncate
+from edgeshard.prune import passes, rules
 from edgeshard.prune.retention import PruneRule
 
 MB = 1_000_000
@@ -121,6 +122,31 @@ def test_nothing_is_granted_where_the_room_for_writers_is_used_up(
     assert usage.used + share.room <= limit or not share.room
     assert budget.LOG_LEAST <= share.log <= budget.LOG_MOST
     assert budget.LOOK_SHORTEST_S <= share.look_s <= budget.LOOK_MOST_S
+
+
+@given(BUDGETS, USAGES)
+def test_what_the_logs_hold_is_counted_once_more_for_the_files_that_it_comes_into(known: Budget, usage: Usage) -> None:
+    limit = budget.limit(known, usage)
+    assert budget.writers_room(limit, usage) <= limit - budget.merge_bytes(limit) - usage.used - usage.logs
+    assert budget.merge_room(limit, usage) <= limit - usage.used - usage.logs
+
+
+@given(BUDGETS, USAGES)
+def test_no_row_is_dropped_for_a_log_that_somebody_reads_for_long(known: Budget, usage: Usage) -> None:
+    limit = budget.limit(known, usage)
+    longer = attrs.evolve(usage, logs=usage.logs + 100 * MB)
+    if usage.logs >= budget.log_bytes(limit, usage.open) * usage.open:
+        assert budget.is_drop_due(limit, usage) == budget.is_drop_due(limit, longer)
+        assert budget.bytes_to_drop(limit, usage) == budget.bytes_to_drop(limit, longer)
+
+
+@given(BUDGETS, USAGES, st.floats(0, 1e9))
+def test_a_grant_is_no_older_than_the_time_in_which_the_store_grows_by_a_small_part(
+    known: Budget, usage: Usage, rate: float
+) -> None:
+    limit = budget.limit(known, usage)
+    look_s = budget.share(limit, usage, 0, 0, rate).look_s
+    assert look_s * rate <= 0.021 * limit or look_s == budget.LOOK_SHORTEST_S
 
 
 @given(st.integers(10 * MB, 1_000 * MB), st.integers(1, 200))
@@ -352,6 +378,22 @@ def test_rows_that_no_master_holds_are_never_dropped(tmp_path: Path) -> None:
             store.merge()
     lift(store).merge()
     assert [*range(3_000)] == numbers(store)
+
+
+def test_a_prune_keeps_the_masters_log_short_within_a_budget(tmp_path: Path) -> None:
+    store = edgeshard.Store(tmp_path, max_bytes="40M")
+    with store.shard("agent") as shard:
+        for start in range(0, 20_000, 2_000):
+            shard.write_many({"n": n, "x": "x" * 800} for n in range(start, start + 2_000))
+            store.merge()
+    longest, log = 0, Path(f"{store.master_path}-wal")
+
+    def progress(_: int, __: int) -> None:
+        nonlocal longest
+        longest = max(longest, log.stat().st_size)
+
+    passes.prune(store.master_path, rules.of(None, 0, None, False, False, None), shrink=True, progress=progress)
+    assert 0 < longest < 0.03 * 40 * MB
 
 
 @edgeshard.table(key="name")
