@@ -587,15 +587,16 @@ def test_what_the_file_system_has_left_is_the_limit_where_it_is_less(small_disk:
 WRITERS = """
 import json, os, sys, time, edgeshard, edgeshard.bounded
 from edgeshard.errors import DiskBudgetError
-root, count, seconds, size = sys.argv[1], *map(int, sys.argv[2:])
+root, count, seconds, rows, size = sys.argv[1], *map(int, sys.argv[2:])
 
 def write(agent, until):
-    store, shard, acknowledged = edgeshard.Store(root), None, {}
-    while time.time() < until:
+    store, shard, acknowledged, written = edgeshard.Store(root), None, {}, 0
+    while time.time() < until and written < rows:
         try:
             shard = shard or store.shard(agent)
             seq = shard.write({"x": "x" * size})
             acknowledged.setdefault(shard.stream, []).append(seq)
+            written += 1
         except DiskBudgetError:
             time.sleep(0.005)
     if shard:
@@ -646,8 +647,9 @@ def test_the_budget_holds_under_many_writers_and_each_acknowledged_row_is_presen
         merger = opened.enter_context(subprocess.Popen(watch, stderr=subprocess.PIPE, text=True))
         opened.callback(merger.terminate)
         largest = opened.enter_context(sampled(store))
-        seconds, size = (4, 400) if writers == 1 else (12, 800)
-        arguments = [str(store.root), *map(str, (writers, seconds, size))]
+        # where rows are dropped as many are written as the budget has room for and half as many more, however slowly
+        seconds, size = (8, 800) if on_full == "error" else (120, 800)
+        arguments = [str(store.root), *map(str, (writers, seconds, 3 * most // 2 // writers // size, size))]
         done = subprocess.run([sys.executable, "-c", WRITERS, *arguments], stdout=subprocess.PIPE, check=True)
         merger.terminate()
         told = merger.communicate()[1]

@@ -389,7 +389,7 @@ class Merger:
             job.rows, job.used_bytes, job.file.log_bytes, held_s, self._thrift.held_s
         ):
             return
-        truncated = truncate.truncate(job.opened, job.durable, master_id, is_patient, self._room.left_bytes)
+        truncated = truncate.truncate(job.opened, job.durable, master_id, is_patient, self._room.left_bytes())
         if truncated is None:
             logger.info("%s is busy; it is truncated at the next merge", job.file.path)
         else:

@@ -83,10 +83,10 @@ class Room:
         """Whether shards give back at once what was copied."""
         return self.known is not None and budget.is_tight(self._limit, self._usage)
 
-    @property
     def left_bytes(self) -> int | None:
-        """What is left below the limit, as last measured; None: nobody asks."""
-        return None if self.known is None else max(0, self._limit - self._usage.used)
+        """What is left below the limit now; None: there is none."""
+        self._measure()
+        return None if self.known is None else max(0, budget.left(self._limit, self._usage))
 
     def _measure(self) -> None:
         if self.known is not None:

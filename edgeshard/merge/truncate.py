@@ -7,7 +7,6 @@ Each step is idempotent: a killed truncation is finished by the next.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable
 
 import attrs
@@ -34,6 +33,8 @@ _SHRINK_BYTES = 1 << 20
 #: ... and before its log is copied into it already one with more than this: what is beyond the end of the database by
 #: then is not copied.
 _DEAD_BYTES = 64 << 10
+#: Within a budget, the part of what is left that a shard may take whose rest is written anew.
+_REWRITTEN_PART = 8
 #: Pages given back in one transaction, where a budget leaves no room for VACUUM: a millisecond or two.
 _GIVE_BACK_PAGES = 200
 #: A log shorter than this is left to grow: copying it would cost two fsyncs.
@@ -68,7 +69,8 @@ def truncate(
         durable: the last seq of each stream that the master holds, by stream id.
         master_id: which master that is.
         patient: whether the next merge follows soon: then what would take long is left to it, up to a bound.
-        left_bytes: what is left of the store's budget, if it has one: VACUUM writes all that stays into the log.
+        left_bytes: what is left of the store's budget, if it has one: to put rows back, and VACUUM, write all that
+            stays into the log.
 
     Returns:
         None where the shard was busy and keeps some for the next time, or was replaced.
@@ -117,7 +119,8 @@ def _truncate(
     connection.wal_autocheckpoint(0)  # not with each commit, of pages that are about to be free: see _shrink
     with database.immediate(connection):
         gone = _note(connection, durable, master_id)
-        deleted = _clear(connection, shard, gone) if _knows_all_tables(connection, shard) else None
+        most_bytes = _rewritable_bytes(left_bytes)
+        deleted = _clear(connection, shard, gone, most_bytes) if _knows_all_tables(connection, shard) else None
         if deleted is None and patient and _used_bytes(connection) < _AHEAD_BYTES:
             connection.execute("ROLLBACK")
             return None
@@ -127,8 +130,19 @@ def _truncate(
     return deleted, gone
 
 
-def _clear(connection: Connection, shard: Source, gone: dict[int, int]) -> int | None:
+def _rewritable_bytes(left_bytes: int | None) -> int:
+    """How large a shard may be whose rest is written anew, into its log."""
+    return _PUT_BACK_BYTES if left_bytes is None else min(_PUT_BACK_BYTES, left_bytes // _REWRITTEN_PART)
+
+
+def _clear(connection: Connection, shard: Source, gone: dict[int, int], most_bytes: int) -> int | None:
     """Empty the shard's tables, and put back what does not count as gone; in the caller's transaction.
+
+    Args:
+        connection: the shard's.
+        shard: what it is.
+        gone: the last seq that is gone, by stream number.
+        most_bytes: how large a shard may be of which something is put back.
 
     Returns:
         How many rows are gone; None where nothing was done, since it would take long.
@@ -141,7 +155,7 @@ def _clear(connection: Connection, shard: Source, gone: dict[int, int]) -> int |
     if not kept:
         return _delete_all(connection, shard)
     put_back = sum(last - first + 1 for first, last in kept)
-    if put_back > _PUT_BACK_ROWS or _used_bytes(connection) > _PUT_BACK_BYTES:
+    if put_back > _PUT_BACK_ROWS or _used_bytes(connection) > most_bytes:
         return None
     return _delete_all(connection, shard, kept) - put_back
 
@@ -157,8 +171,7 @@ def _shrink(connection: Connection, shard: Source, left_bytes: int | None) -> No
     file = scan.look(shard.path)
     is_long = file is not None and file.log_bytes > _LONG_LOG_BYTES
     if free_bytes > (_DEAD_BYTES if is_long or left_bytes is not None else _SHRINK_BYTES):
-        used_bytes = _used_bytes(connection)
-        if left_bytes is None or used_bytes < min(_PUT_BACK_BYTES, left_bytes // 2):
+        if left_bytes is None or _used_bytes(connection) < _rewritable_bytes(left_bytes):
             connection.execute("VACUUM")
         elif database.is_incremental(connection):
             _give_back(connection)
@@ -168,14 +181,20 @@ def _shrink(connection: Connection, shard: Source, left_bytes: int | None) -> No
 
 
 def _give_back(connection: Connection) -> None:
-    """Move the last pages into the gaps, some at a time, so that a writer hardly waits, and the log stays short."""
+    """Move the last pages into the gaps, some at a time, so that a writer hardly waits, and the log stays short.
+
+    Beside a busy writer a passive checkpoint would let it grow. Where the log cannot be begun anew the rest is left to
+    the next truncation.
+    """
     before = 0
     while (free := int(connection.pragma("freelist_count"))) and free != before:
         before = free
         with database.immediate(connection):
             connection.execute(f"PRAGMA incremental_vacuum({_GIVE_BACK_PAGES})").fetchall()
-        with contextlib.suppress(*database.BUSY):
-            database.restart_log(connection)  # beside a busy writer a passive checkpoint would let it grow
+        try:
+            database.restart_log(connection)
+        except database.BUSY:
+            return
 
 
 def _note(connection: Connection, durable: dict[bytes, int], master_id: bytes) -> dict[int, int]:
