@@ -648,7 +648,7 @@ def test_the_budget_holds_under_many_writers_and_each_acknowledged_row_is_presen
         opened.callback(merger.terminate)
         largest = opened.enter_context(sampled(store))
         # where rows are dropped as many are written as the budget has room for and half as many more, however slowly
-        seconds, size = (8, 800) if on_full == "error" else (120, 800)
+        seconds, size = (8, 800) if on_full == "error" else (100, 800)
         arguments = [str(store.root), *map(str, (writers, seconds, 3 * most // 2 // writers // size, size))]
         done = subprocess.run([sys.executable, "-c", WRITERS, *arguments], stdout=subprocess.PIPE, check=True)
         merger.terminate()
