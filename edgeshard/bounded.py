@@ -39,7 +39,14 @@ _NEW_SHARD: Final = 128 << 10
 
 @attrs.frozen
 class Look:
-    """What a look at the store found, and what may be done."""
+    """What a look at the store found, and what may be done.
+
+    Attributes:
+        noted: its budget.
+        usage: what it takes.
+        limit: what it may take, in bytes.
+        share: what the writer that looked may do.
+    """
 
     noted: Budget
     usage: Usage

@@ -66,7 +66,7 @@ def sampled(store: edgeshard.Store) -> Iterator[list[int]]:
     largest, ended = [0], threading.Event()
 
     def sample() -> None:
-        while not ended.wait(0.002):
+        while not ended.wait(0.005):
             largest[0] = max(largest[0], taken(store))
 
     thread = threading.Thread(target=sample)
@@ -648,7 +648,7 @@ def test_the_budget_holds_under_many_writers_and_each_acknowledged_row_is_presen
         opened.callback(merger.terminate)
         largest = opened.enter_context(sampled(store))
         # where rows are dropped as many are written as the budget has room for and half as many more, however slowly
-        seconds, size = (8, 800) if on_full == "error" else (100, 800)
+        seconds, size = (8, 800) if on_full == "error" else (45, 800)
         arguments = [str(store.root), *map(str, (writers, seconds, 3 * most // 2 // writers // size, size))]
         done = subprocess.run([sys.executable, "-c", WRITERS, *arguments], stdout=subprocess.PIPE, check=True)
         merger.terminate()
