@@ -30,6 +30,11 @@ When rows came
 Transactions
     ``edgeshard_transactions`` names the first and last id of each transaction of more than one row. Ids of a
     transaction follow one another, in a shard and in a master. A merge never commits a part of one.
+
+When agents change
+    ``edgeshard_renames`` names columns that have another name by now; a shard has this table from when its agent's
+    class first says so. A shard may have the column by both names, a master has it by the one where the renames end.
+    ``edgeshard_columns.kind`` of a column only ever widens (see kinds.py).
 """
 
 from __future__ import annotations
@@ -163,6 +168,12 @@ CREATE TABLE edgeshard_arrivals(
     first_id INTEGER PRIMARY KEY,           -- this row, and those after it up to the next of these, came ...
     at INTEGER NOT NULL                     -- ... from then on: seconds since 1970, UTC
 ) STRICT;
+CREATE TABLE edgeshard_renames(
+    table_name TEXT NOT NULL,
+    old_name TEXT NOT NULL,                 -- what older agents call the column; lower case
+    new_name TEXT NOT NULL,                 -- what newer ones call it
+    UNIQUE(table_name, old_name, new_name)
+) STRICT;
 """
 
 #: The text of each of these.
@@ -188,7 +199,9 @@ CHECKSUM_TABLE: Final = "edgeshard_checksum"
 CHECKSUM_TEXT: Final = f"CREATE TABLE {CHECKSUM_TABLE}(sha256 BLOB NOT NULL) STRICT"
 
 #: All that a bundle has. It says of the rows that it lacks whether they were pruned.
-BUNDLE_TABLES: Final = f"{TABLES};{ADDED_TEXTS['edgeshard_prunings']};{CHECKSUM_TEXT};"
+BUNDLE_TABLES: Final = (
+    f"{TABLES};{ADDED_TEXTS['edgeshard_prunings']};{ADDED_TEXTS['edgeshard_renames']};{CHECKSUM_TEXT};"
+)
 
 #: The tables a database must have for its rows to be read.
 NEEDED: Final = (

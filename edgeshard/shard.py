@@ -585,7 +585,7 @@ class Shard:
         writer = self._writers.get(cls)
         if writer is None:
             table = tables.table_of(tables.AgentData if isinstance(record, dict) else cls)
-            self._ensure_table(table)
+            table = self._ensure_table(table)
             names = ", ".join(quote(name) for name in ("_id", *(column.name for column in table.columns)))
             sql = f"INSERT INTO {quote(table.name)}({names}) VALUES ({', '.join('?' * (len(table.columns) + 1))})"
             encode, insert = self._dict_functions(sql) if isinstance(record, dict) else tables.functions(table, sql)
@@ -603,11 +603,12 @@ class Shard:
 
         return encode, insert
 
-    def _ensure_table(self, table: tables.Table) -> None:
-        """Make the table, or add the columns that an older version of the agent did not have."""
+    def _ensure_table(self, table: tables.Table) -> tables.Table:
+        """Make the table, or add or widen the columns of an older version of the agent; the table as it then is."""
         try:
             for statement in definitions.missing(self._connection, table, self.path):
                 self._execute(*statement)
+            return definitions.fitting(self._connection, table)
         except EdgeshardError:
             raise
         except BaseException as error:

@@ -371,7 +371,7 @@ def _conflict(known: _Known, origin: Source) -> str:
     """Why the rows of a shard that can be read cannot be merged, or ""."""
     try:
         for table in origin.tables:
-            copy.missing_columns(known.target, origin, table)
+            copy.planned(known.target, origin, table)
     except SchemaConflictError as error:
         return error.cause
     return ""

@@ -10,7 +10,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from edgeshard import database, files, format, holdings, master, receipts, scan, snapshot, status, tables, verify
+from edgeshard import (
+    database,
+    files,
+    format,
+    holdings,
+    master,
+    reading,
+    receipts,
+    scan,
+    snapshot,
+    status,
+    tables,
+    verify,
+)
 from edgeshard.database import quote
 from edgeshard.errors import ConfigurationError, DamagedError, QueryError, ShardInUseError
 from edgeshard.holdings import Holdings
@@ -202,8 +215,12 @@ class Store:
         The rows come in portions, each from a snapshot of its own, so that a slow reader holds nobody up: rows that
         are merged meanwhile come last.
 
+        An older class reads a master that newer agents write: by `renamed` columns its fields' older names lead to, and
+        of a wider column what fits the field.
+
         Raises:
             TableError: the class cannot be a table.
+            SchemaConflictError: a column has another type, or a value in it does not fit the field.
             StorageError: the master cannot be read.
         """
         table = tables.table_of(cls)
@@ -222,15 +239,12 @@ class Store:
         connection = master.open_master(self.master_path, writable=False)
         try:
             with database.explained("read", str(self.master_path)), database.reading(connection):
-                sql = "SELECT column_name FROM edgeshard_columns WHERE table_name = ? COLLATE NOCASE"
-                known = {name.lower() for (name,) in connection.execute(sql, (table.name,))}
-                if not known:
+                found = reading.of(connection, table, str(self.master_path))
+                if found is None:
                     return []
-                # a column that no agent has written yet reads as NULL
-                names = [quote(column.name) if column.name.lower() in known else "NULL" for column in table.columns]
-                sql = f"SELECT _id, {', '.join(names)} FROM {quote(table.name)} WHERE _id > ? ORDER BY _id LIMIT ?"
+                sql = f"SELECT _id, {found.columns} FROM {quote(table.name)} WHERE _id > ? ORDER BY _id LIMIT ?"
                 try:
-                    return database.fetch(connection, sql, (last, _READ_ROWS))
+                    return found.narrowed(database.fetch(connection, sql, (last, _READ_ROWS)))
                 except UnicodeDecodeError as error:
                     raise DamagedError("read", self.master_path, _NOT_TEXT) from error
         finally:

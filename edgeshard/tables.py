@@ -45,12 +45,14 @@ class Table:
     name: str
     columns: tuple[Column, ...]
     indexes: tuple[tuple[str, ...], ...] = ()
+    renames: tuple[tuple[str, str], ...] = ()
 
 
 @attrs.frozen
 class _Options:
     name: str | None
     index: tuple[tuple[str, ...], ...]
+    renamed: tuple[tuple[str, str], ...] = ()
 
 
 _T = typing.TypeVar("_T", bound=type)
@@ -59,22 +61,35 @@ _T = typing.TypeVar("_T", bound=type)
 @typing.overload
 def table(cls: _T, /) -> _T: ...
 @typing.overload
-def table(*, name: str | None = None, index: Iterable[str | Iterable[str]] = ()) -> Callable[[_T], _T]: ...
 def table(
-    cls: _T | None = None, /, *, name: str | None = None, index: Iterable[str | Iterable[str]] = ()
+    *, name: str | None = None, index: Iterable[str | Iterable[str]] = (), renamed: Mapping[str, str] | None = None
+) -> Callable[[_T], _T]: ...
+def table(
+    cls: _T | None = None,
+    /,
+    *,
+    name: str | None = None,
+    index: Iterable[str | Iterable[str]] = (),
+    renamed: Mapping[str, str] | None = None,
 ) -> _T | Callable[[_T], _T]:
     """Say how an attrs class is stored. Optional: a plain attrs class is a table too, named in snake_case.
 
     Args:
         name: the table's name in SQL; by default the class's, in snake_case.
         index: columns to index in the master, each a name or several names. Shards have none: they only append.
+        renamed: the older names of fields, ``{"old": "new"}``, for as long as agents or shards may have them; several
+            old names may lead to one field. The master has one column, by the new name.
 
     Raises:
-        TableError: an index given as one bare str (a list of names is meant).
+        TableError: an index given as one bare str (a list of names is meant), or `renamed` is no mapping of names.
     """
     if isinstance(index, str):
         raise TableError("declare table", "", f"index takes a list of column names: index=[{index!r}]")
-    options = _Options(name, tuple((item,) if isinstance(item, str) else tuple(item) for item in index))
+    if not isinstance(renamed, (Mapping, types.NoneType)):
+        raise TableError("declare table", "", 'renamed takes the older names of fields: renamed={"old": "new"}')
+    options = _Options(
+        name, tuple((item,) if isinstance(item, str) else tuple(item) for item in index), tuple((renamed or {}).items())
+    )
 
     def mark(cls: _T) -> _T:
         setattr(cls, _OPTIONS, options)
@@ -111,7 +126,27 @@ def table_of(cls: type) -> Table:
     if len(folded) < len(columns):
         raise TableError("declare table", "", f"{cls.__name__} has two fields that differ only in case; SQL folds case")
     _check_indexes(cls, options.index, {column.name for column in columns})
-    return Table(name, columns, options.index)
+    _check_renamed(cls, options.renamed, {column.name for column in columns})
+    return Table(name, columns, options.index, options.renamed)
+
+
+def _check_renamed(cls: type, renamed: tuple[tuple[str, str], ...], columns: set[str]) -> None:
+    def refuse(what: str) -> TableError:
+        return TableError("declare table", "", f"renamed of {cls.__name__}: {what}")
+
+    folded = {column.lower() for column in columns}
+    seen: set[str] = set()
+    for old, new in renamed:
+        if not isinstance(old, str):
+            raise refuse(f"{old!r} is not a name")
+        _check_name(old, f"renamed of {cls.__name__}, {old!r}")
+        if new not in columns:
+            raise refuse(f"{old!r} leads to {new!r}, which is no field of it")
+        if old.lower() in folded:
+            raise refuse(f"{old!r} is a field of it still (SQL folds case); an old name cannot have another meaning")
+        if old.lower() in seen:
+            raise refuse(f"{old!r} is there twice (SQL folds case)")
+        seen.add(old.lower())
 
 
 def _check_indexes(cls: type, indexes: tuple[tuple[str, ...], ...], columns: set[str]) -> None:

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
-from edgeshard import database, definitions, format, prunings, tables
+from edgeshard import database, definitions, format, prunings, renames
 from edgeshard.database import Connection, quote
 from edgeshard.errors import DamagedError, SchemaConflictError
-from edgeshard.merge import plan, source
+from edgeshard.merge import drift, plan, source
 from edgeshard.merge.plan import Block
 from edgeshard.merge.source import Source, SourceStream, SourceTable
 from edgeshard.ranges import Range, intersect, prefix, size, subtract, union
+from edgeshard.renames import Arrow
 
 
 @attrs.define
@@ -24,6 +25,7 @@ class Target:
         columns: the kind of each column of each table, names in lower case: SQL folds case.
         spelling: the tables' names as they are spelt, by the same in lower case.
         next_id: the id that the next row gets.
+        renames: the renames of each table's columns, by its name in lower case.
         is_indexed: whether it has the indexes that it notes; a bundle leaves them to whoever merges it.
     """
 
@@ -31,6 +33,7 @@ class Target:
     columns: dict[str, dict[str, str]]
     spelling: dict[str, str]
     next_id: int
+    renames: dict[str, list[Arrow]] = attrs.Factory(dict)
     is_indexed: bool = True
 
     @classmethod
@@ -44,7 +47,7 @@ class Target:
         ):
             columns.setdefault(table.lower(), {})[column.lower()] = kind
             spelling[table.lower()] = table
-        return cls(connection, columns, spelling, next_id)
+        return cls(connection, columns, spelling, next_id, definitions.renames_of(connection))
 
 
 @attrs.frozen
@@ -99,8 +102,7 @@ def copy(
     used_bytes = source.used_bytes(connection, origin)
     row_bytes = max(1, used_bytes // max(1, source.row_count(connection, origin, streams)))
     room = max(1, room_bytes // row_bytes)
-    for table in origin.tables:
-        _ensure_table(target, origin, table)
+    origin = attrs.evolve(origin, tables=tuple(_ensure_table(target, origin, table) for table in origin.tables))
     rows, finished, durable, known = 0, True, {}, {}
     for stream in streams:
         number = _ensure_stream(target, origin, stream)
@@ -272,6 +274,7 @@ def _copy_piece(target: Target, origin: Source, number: int, piece: Block, *, go
     copied = 0
     filled = []
     for table in origin.tables:
+        drift.ensure_fit(connection, origin, table, piece)
         connection.execute(
             _copy_statement(origin.schema, table),
             (shift, number, piece.first - piece.first_id, piece.first_id, piece.last_id),
@@ -311,11 +314,12 @@ def _count_ids(connection: Connection, filled: list[SourceTable], first_id: int,
 
 
 def _copy_statement(schema: str, table: SourceTable) -> str:
-    names = "".join(f", {quote(column)}" for column, _ in table.columns)
+    names = "".join(f", {quote(column)}" for column, _ in table.into)
+    values = "".join(f", {value}" for _, value in table.into)
     return (
         # plainly, never OR IGNORE: the ranges say what is missing, and a mistake in them must be loud
         f"INSERT INTO main.{quote(table.name)}(_id, _stream, _seq{names}) "
-        f"SELECT _id + ?1, ?2, _id + ?3{names} FROM {quote(schema)}.{quote(table.name)} NOT INDEXED "
+        f"SELECT _id + ?1, ?2, _id + ?3{values} FROM {quote(schema)}.{quote(table.name)} s NOT INDEXED "
         # said twice: SQLite looks for the first row, and then believes that ids grow; in a damaged tree they do not
         "WHERE _id BETWEEN ?4 AND ?5 AND +_id >= ?4 ORDER BY _id"
     )
@@ -327,7 +331,7 @@ def _bounds(block: Block) -> tuple[int, int]:
 
 def _count_equal(schema: str, table: SourceTable) -> str:
     # the target's column comes first, so that no collation of the source's compares
-    equal = "".join(f" AND m.{quote(column)} IS s.{quote(column)}" for column, _ in table.columns)
+    equal = "".join(f" AND m.{quote(column)} IS {value}" for column, value in table.into)
     return (
         f"SELECT count(*) FROM {quote(schema)}.{quote(table.name)} s NOT INDEXED CROSS JOIN main.{quote(table.name)} m "
         f"ON m._id = s._id - ?1 + ?3 WHERE s._id BETWEEN ?1 AND ?2 AND m._stream = ?4{equal}"
@@ -372,45 +376,53 @@ def _add_ranges(connection: Connection, number: int, held: list[Range], copied: 
 # -- tables -----------------------------------------------------------------------------------------------------------
 
 
-def missing_columns(target: Target, origin: Source, table: SourceTable) -> list[tuple[str, str]]:
-    """The columns of a source's table that the target lacks, each with its kind.
+def planned(target: Target, origin: Source, table: SourceTable) -> drift.Plan:
+    """What becomes of the target's table as it takes the source's rows.
 
     Raises:
-        SchemaConflictError: a column's kind contradicts the target's.
+        SchemaConflictError: the two contradict one another.
     """
-    known = target.columns.get(table.name.lower())
-    missing = []
-    for column, kind in table.columns:
-        there = None if known is None else known.get(column.lower())
-        if there is None:
-            missing.append((column, kind))
-        elif there != kind:
-            raise SchemaConflictError(
-                "merge",
-                origin.path,
-                f"column {table.name}.{column} is {kind} in this shard and {there} in the master. Nothing of the shard "
-                "is lost: it can be merged into a store of its own. Let its agent write to a shard of another name, "
-                "with a class whose table or column has another name",
-            )
-    return missing
+    folded = table.name.lower()
+    return drift.planned(target.columns.get(folded), target.renames.get(folded, ()), table, origin.path)
 
 
-def _ensure_table(target: Target, origin: Source, table: SourceTable) -> None:
-    """Give the target the source's table and columns; a master is what its sources are together."""
-    missing = missing_columns(target, origin, table)
-    _ensure_room(target, origin, missing)
+def _ensure_table(target: Target, origin: Source, table: SourceTable) -> SourceTable:
+    """Give the target the source's table and columns; a master is what its sources are together.
+
+    Returns:
+        The source's table, with how its columns go into the target's.
+    """
     folded = table.name.lower()
     known = target.columns.get(folded)
     name = target.spelling.setdefault(folded, table.name)
-    if missing or known is None:
-        for statement in definitions.columns_of(name, format.MASTER_COLUMNS, missing, new=known is None):
-            target.connection.execute(*statement)
-        target.columns.setdefault(folded, {}).update({column.lower(): kind for column, kind in missing})
+    if table.renames or folded in target.renames or known is None or not _has_all(known, table):
+        table = _ensure_as_planned(target, origin, table, name)
+    ends = renames.ends(target.renames.get(folded, ()))
     for index in table.indexes:
-        _ensure_index(target, name, tuple(column.lower() for column in index))
+        _ensure_index(target, name, tuple(dict.fromkeys(ends.get(each.lower(), each.lower()) for each in index)))
+    return table
 
 
-def _ensure_room(target: Target, origin: Source, missing: list[tuple[str, str]]) -> None:
+def _has_all(known: Mapping[str, str], table: SourceTable) -> bool:
+    return all(known.get(column.lower()) == kind for column, kind in table.columns)
+
+
+def _ensure_as_planned(target: Target, origin: Source, table: SourceTable, name: str) -> SourceTable:
+    folded = table.name.lower()
+    plan = planned(target, origin, table)
+    _ensure_room(target, origin, plan.new)
+    is_new, known = folded not in target.columns, target.columns.setdefault(folded, {})
+    drift.apply(target.connection, name, known, plan, origin.path, indexed=target.is_indexed)
+    if plan.new or is_new:
+        for statement in definitions.columns_of(name, format.MASTER_COLUMNS, plan.new, new=is_new):
+            target.connection.execute(*statement)
+        known.update({column.lower(): kind for column, kind in plan.new})
+    if plan.arrows:
+        target.renames.setdefault(folded, []).extend(plan.arrows)
+    return drift.fitted(target.connection, table, plan)
+
+
+def _ensure_room(target: Target, origin: Source, missing: Sequence[tuple[str, str]]) -> None:
     """Keep the master one that can be opened quickly, and be merged elsewhere.
 
     Raises:
@@ -427,12 +439,4 @@ def _ensure_room(target: Target, origin: Source, missing: list[tuple[str, str]])
 
 
 def _ensure_index(target: Target, table: str, columns: tuple[str, ...]) -> None:
-    connection, text = target.connection, tables.to_json(list(columns))
-    known = database.scalar(
-        connection, "SELECT 1 FROM main.edgeshard_indexes WHERE table_name = ? AND columns = ?", (table, text)
-    )
-    if known is None:
-        connection.execute("INSERT INTO main.edgeshard_indexes VALUES (?, ?)", (table, text))
-    if known is None and target.is_indexed:
-        name = quote(f"{table} by {', '.join(columns)}")
-        connection.execute(f"CREATE INDEX main.{name} ON {quote(table)}({', '.join(map(quote, columns))})")
+    drift.ensure_index(target.connection, table, columns, indexed=target.is_indexed)

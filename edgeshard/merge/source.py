@@ -16,7 +16,7 @@ from typing import Any
 
 import attrs
 
-from edgeshard import database, files, format, prunings
+from edgeshard import database, definitions, files, format, prunings
 from edgeshard.database import Connection, quote
 from edgeshard.errors import DamagedError, FormatError
 from edgeshard.merge.plan import Block
@@ -44,11 +44,28 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
 
 @attrs.frozen
 class SourceTable:
-    """A record table of a source: its columns in order, each with its kind, and the indexes a master should have."""
+    """A record table of a source.
+
+    Attributes:
+        name: its name.
+        columns: its columns in order, each with its kind.
+        indexes: the indexes a master should have.
+        renames: the columns that have another name by now, (old, new).
+        into: each column of a target that gets a value, and the expression of it over the table as s; where nobody
+            says otherwise, its own columns.
+        checks: conditions over s that no row may meet that is copied, each with why.
+    """
 
     name: str
     columns: tuple[tuple[str, str], ...]
     indexes: tuple[tuple[str, ...], ...]
+    renames: tuple[tuple[str, str], ...] = ()
+    into: tuple[tuple[str, str], ...] = attrs.field()
+    checks: tuple[tuple[str, str], ...] = ()
+
+    @into.default
+    def _its_own(self) -> tuple[tuple[str, str], ...]:
+        return tuple((column, f"s.{quote(column)}") for column, _ in self.columns)
 
 
 @attrs.frozen
@@ -138,6 +155,9 @@ def _open_source(connection: Connection, schema: str, path: str) -> Source:
     if len(names) > format.TABLES_MAX:
         raise FormatError("read database", path, f"it has more than {format.TABLES_MAX} tables")
     tables = tuple(_table(connection, schema, path, name, name in ordinary) for (name,) in names)
+    text = ordinary.get(definitions.RENAMES)  # few have any
+    if text is not None and _is_as_we_make_it(connection, schema, definitions.RENAMES, text):
+        tables = tuple(_with_renames(connection, schema, path, table) for table in tables)
     role, database_id, agent_id = described[0]
     text = ordinary.get(prunings.TABLE)  # older ones have none
     has_prunings = text is not None and _is_as_we_make_it(connection, schema, prunings.TABLE, text)
@@ -224,6 +244,21 @@ def _table(connection: Connection, schema: str, path: str, name: str, is_ordinar
         raise refuse("an index of it is not a JSON list of its columns")
     columns = tuple((column, kind) for column, kind in rows)
     return SourceTable(name, columns, tuple(index for index in indexes if index is not None))
+
+
+def _with_renames(connection: Connection, schema: str, path: str, table: SourceTable) -> SourceTable:
+    rows = database.fetch_typed(
+        connection,
+        path,
+        (str, str),
+        f"SELECT old_name, new_name FROM {quote(schema)}.{definitions.RENAMES} NOT INDEXED "
+        "WHERE table_name = ? COLLATE NOCASE LIMIT ?",
+        (table.name, format.COLUMNS_MAX + 1),
+    )
+    names = [name for row in rows for name in row]
+    if len(rows) > format.COLUMNS_MAX or not all(map(_NAME.fullmatch, names)):
+        raise FormatError("read database", path, f"table {table.name!r:.120}: its renames are none that we know")
+    return attrs.evolve(table, renames=tuple(sorted(rows)))
 
 
 def _actual_columns(
