@@ -76,8 +76,8 @@ def _real(whole: int) -> float:
 def decimal_text(value: float) -> str:
     """A real as a decimal: the shortest digits that give it again, and an integer where it is one without loss."""
     value = float(value)
-    if value.is_integer() and abs(value) <= EXACT_MAX and repr(value) != "-0.0":
-        return str(int(value))
+    if value.is_integer() and abs(value) <= EXACT_MAX:
+        return str(int(value))  # -0.0 as well, which SQLite's columns hold as 0.0
     return str(decimal.Decimal(repr(value)))
 
 
