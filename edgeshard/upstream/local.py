@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgeshard import database, master
+from edgeshard import database, definitions, master, renames
 from edgeshard.database import Connection, quote
 from edgeshard.errors import DamagedError
 from edgeshard.merge.plan import Block
@@ -89,7 +89,13 @@ class Local:
         indexes: dict[str, list[tuple[str, ...]]] = {}
         for table, text in self._fetch("SELECT table_name, columns FROM edgeshard_indexes ORDER BY 1, 2"):
             indexes.setdefault(table, []).append(tuple(json.loads(text)))
-        return [Table(name, tuple(found), tuple(indexes.get(name, ()))) for name, found in columns.items()]
+        with master.explained("push", self.path):
+            arrows = definitions.renames_of(self._connection)
+        older = {name: tuple(renames.ends(found).items()) for name, found in arrows.items()}
+        return [
+            Table(name, tuple(found), tuple(indexes.get(name, ())), older.get(name.lower(), ()))
+            for name, found in columns.items()
+        ]
 
     def transaction(self, row_id: int) -> Range | None:
         """The ids of the writer's transaction that a row belongs to, where it is of more than one row."""

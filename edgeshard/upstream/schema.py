@@ -11,8 +11,10 @@ from typing import Final
 
 import attrs
 
+from edgeshard import kinds
 from edgeshard.database import quote
 from edgeshard.errors import SchemaConflictError
+from edgeshard.upstream import drift
 from edgeshard.upstream.values import TYPES
 
 #: Of our tables there; a server with another one is for a later edgeshard.
@@ -34,17 +36,18 @@ TABLES: Final[Mapping[str, str]] = {
     "edgeshard_indexes": "name text PRIMARY KEY",
 }
 
-#: How information_schema.columns names the types, where that differs.
-_NAMED: Final = {"timestamptz": "timestamp with time zone"}
-
 
 @attrs.frozen
 class Table:
-    """A record table of the master: its columns in order, each with its kind, and its indexes."""
+    """A record table of the master: its columns in order, each with its kind, its indexes, and older names of columns.
+
+    Each of those, in lower case, comes with the name that it has now.
+    """
 
     name: str
     columns: tuple[tuple[str, str], ...]
     indexes: tuple[tuple[str, ...], ...] = ()
+    renames: tuple[tuple[str, str], ...] = ()
 
     @property
     def there(self) -> str:
@@ -65,11 +68,15 @@ class Found:
         columns: the type of each column, with its precision where that is not the type's own.
         key: the columns of its primary key, in order.
         indexes: the names of those that were made by us once, of all tables.
+        waiting: the older names of columns that are there by both, where rows have a value by the older one alone.
+        rounded: the columns of integers with some that a real would round.
     """
 
     columns: Mapping[str, str]
     key: tuple[str, ...]
     indexes: frozenset[str] = frozenset()
+    waiting: frozenset[str] = frozenset()
+    rounded: frozenset[str] = frozenset()
 
     @property
     def is_there(self) -> bool:
@@ -79,11 +86,18 @@ class Found:
 
 @attrs.frozen
 class Need:
-    """What a table needs: statements, the columns that they make, and the indexes."""
+    """What a table needs: statements, the columns that they make, the indexes, and what changes of columns.
+
+    Attributes:
+        renamed: the columns that get another name, (old, new).
+        widened: the columns that get another kind.
+    """
 
     statements: tuple[str, ...] = ()
     columns: tuple[tuple[str, str], ...] = ()
     indexes: tuple[str, ...] = ()
+    renamed: tuple[tuple[str, str], ...] = ()
+    widened: tuple[tuple[str, str], ...] = ()
 
 
 def needed(table: Table, found: Found) -> Need:
@@ -93,12 +107,17 @@ def needed(table: Table, found: Found) -> Need:
         SchemaConflictError: it cannot be made so.
     """
     _check_names(table)
-    if found.is_there:
-        _check_table(table, found)
+    renamed = _renamed(table, found)
+    if renamed:
+        now = {dict(renamed).get(name, name): there for name, there in found.columns.items()}
+        found = attrs.evolve(found, columns=now)
+    widened = _check_table(table, found) if found.is_there else ()
     new = tuple((name.lower(), kind) for name, kind in table.columns if name.lower() not in found.columns)
     declared = [f"{quote(name)} {TYPES[kind]}" for name, kind in new]
     if found.is_there:
-        statements = [f"ALTER TABLE {quote(table.there)} ADD COLUMN {item}" for item in declared]
+        statements = [*drift.renaming(table.there, renamed), *drift.widening(table.there, widened, found.columns)]
+        statements += [f"ALTER TABLE {quote(table.there)} ADD COLUMN {item}" for item in declared]
+        statements += _moving(table, found)
     else:
         columns = ", ".join(["_stream uuid NOT NULL", "_seq bigint NOT NULL", *declared])
         statements = [f"CREATE TABLE {quote(table.there)} ({columns}, PRIMARY KEY (_stream, _seq))"]
@@ -107,7 +126,7 @@ def needed(table: Table, found: Found) -> Need:
     for name in made:
         columns = ", ".join(quote(column.lower()) for column in indexes[name])
         statements.append(f"CREATE INDEX IF NOT EXISTS {quote(name)} ON {quote(table.there)} ({columns})")
-    return Need(tuple(statements), new, made)
+    return Need(tuple(statements), new, made, renamed, widened)
 
 
 def index_name(table: str, columns: tuple[str, ...]) -> str:
@@ -130,7 +149,32 @@ def _check_names(table: Table) -> None:
             raise conflict(table.name, cause)
 
 
-def _check_table(table: Table, found: Found) -> None:
+def _renamed(table: Table, found: Found) -> tuple[tuple[str, str], ...]:
+    """The columns there that only have an older name; the first of several that lead to one."""
+    renamed: dict[str, str] = {}
+    for old, new in table.renames:
+        if old in found.columns and new not in found.columns and new not in renamed.values():
+            renamed[old] = new
+    return tuple(renamed.items())
+
+
+def _moving(table: Table, found: Found) -> list[str]:
+    """What brings values to the new name, where a column is there by both."""
+    ours = {name.lower(): kind for name, kind in table.columns}
+    statements = []
+    for old, new in table.renames:
+        if old not in found.waiting or new not in ours:
+            continue
+        before, kind = drift.KIND_OF.get(found.columns[old], ""), ours[new]
+        if kinds.widest(before, kind) != kind or (kinds.may_not_fit(before, kind) and new in found.rounded):
+            cause = f"column {old} is {found.columns[old]} in PostgreSQL, with values that {new}, as it is called now"
+            raise conflict(table.name, f"{cause}, and is {kind}, cannot hold; rename that column")
+        statements.append(drift.moving(table.there, old, new, found.columns[old], kind))
+    return statements
+
+
+def _check_table(table: Table, found: Found) -> tuple[tuple[str, str], ...]:
+    """Refuse a table that cannot take the master's rows; the columns that get a wider kind first."""
     keyed = tuple(found.columns.get(column) for column in KEY)
     if found.key != KEY or keyed != ("uuid", "bigint"):
         cause = (
@@ -138,8 +182,21 @@ def _check_table(table: Table, found: Found) -> None:
             "_seq bigint). Rename that table, or push into another schema (options=-csearch_path=...)"
         )
         raise conflict(table.name, cause)
+    widened = []
     for name, kind in table.columns:
-        there, ours = found.columns.get(name.lower()), _NAMED.get(TYPES[kind], TYPES[kind])
-        if there is not None and there != ours:
-            cause = f"column {name} is {there} in PostgreSQL, and {kind} here, which needs {ours}; rename that column"
+        there = found.columns.get(name.lower())
+        if there is None or there == drift.named(kind):
+            continue
+        before = drift.KIND_OF.get(there, "")
+        if not before or kinds.widest(before, kind) != kind:
+            wider = ". It never gets narrower: merge what was pushed there from elsewhere into this master as well, or"
+            cause = f"column {name} is {there} in PostgreSQL, and {kind} here, which needs {drift.named(kind)}"
+            raise conflict(table.name, f"{cause}{wider if before else ';'} rename that column")
+        if kinds.may_not_fit(before, kind) and name.lower() in found.rounded:
+            cause = (
+                f"column {name} is real here, and has integers beyond 2^53 in PostgreSQL, which that would round; make "
+                "the field Decimal, which holds both, or rename it"
+            )
             raise conflict(table.name, cause)
+        widened.append((name.lower(), kind))
+    return tuple(widened)
