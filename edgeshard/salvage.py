@@ -130,6 +130,7 @@ class _Found:
     tables: dict[str, _Table] = attrs.Factory(dict)
     table_of_page: dict[int, str] = attrs.Factory(dict)
     rows_max: int = 0
+    renames: set[tuple[str, str, str]] = attrs.Factory(set)
 
 
 def salvage(root: Path, path: str | os.PathLike[str]) -> SalvageReport:
@@ -228,7 +229,7 @@ def _described(pages: Pages, path: str) -> _Found:
 
 
 def _note_row(found: _Found, notes: _Notes, cell: Cell, path: str) -> None:
-    """Note a row of sqlite_schema, edgeshard_database or edgeshard_streams, which no other rows look like."""
+    """Note a row of a table of the format's own that no other rows look like."""
     match cell:
         case Cell(_, ("table", str(name), str(), int(root), str(text))):
             notes.texts[name] = (root, text)
@@ -238,6 +239,8 @@ def _note_row(found: _Found, notes: _Notes, cell: Cell, path: str) -> None:
             raise FormatError(_ACTION, path, "it is a bundle; carry it here again, or export it again")
         case Cell(_, (bytes(), format.SHARD, str(agent), int(), int())):
             found.agent = agent
+        case Cell(int(), (str(table), str(old), str(new))) if re.fullmatch(rf"{_NAME},{_NAME}", f"{old},{new}"):
+            found.renames.add((table, old, new))
         case Cell(int(no), (None, str(agent), bytes(stream_id), str(began_at), int())):
             if len(stream_id) == _ID_BYTES and 1 <= no <= format.STREAM_NO_MAX:
                 found.streams[no] = _Stream(stream_id, agent, began_at)
@@ -289,7 +292,8 @@ def _rescue(pages: Pages, found: _Found, path: str) -> tuple[int, int]:
     Returns:
         How many there are, and how many could not be assigned.
     """
-    script = format.TABLES + "INSERT INTO edgeshard_database(database_id, role) VALUES (?, ?)"
+    insert = "INSERT INTO edgeshard_database(database_id, role) VALUES (?, ?)"
+    script = f"{format.TABLES};{format.ADDED_TEXTS[definitions.RENAMES]};{insert}"
     bindings = (secrets.token_bytes(16), format.MASTER)
     database.create(path, format.MASTER_PAGE_SIZE, script, bindings, format.IDENTITY)
     connection = database.connect(path, writable=True)
@@ -299,6 +303,8 @@ def _rescue(pages: Pages, found: _Found, path: str) -> tuple[int, int]:
             for table in found.tables.values():
                 for statement in definitions.columns_of(table.name, format.MASTER_COLUMNS, table.columns, new=True):
                     connection.execute(*statement)
+            for rename in found.renames:
+                connection.execute(f"INSERT INTO {definitions.RENAMES} VALUES (?, ?, ?)", rename)
             kept, unassigned = _keep_rows(connection, pages, found)
             _keep_streams(connection, found, kept)
             return len(kept), unassigned

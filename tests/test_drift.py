@@ -444,6 +444,43 @@ def test_a_bundle_carries_renames_and_wider_kinds(store: edgeshard.Store, tmp_pa
     assert ({"b": "real"}, [0.5, 1.0, 2.0, 3.0]) == (kinds_of(hub), sorted(column(hub, "b")))
 
 
+def test_a_shard_that_renamed_and_widened_is_salvaged_whole(store: edgeshard.Store) -> None:
+    write(store, "x", *(version(a=int, w=str)(n, f"{n}") for n in range(300)))
+    write(store, "x", version(b=float, w=str, renamed={"a": "b"})(0.5, "half"))
+    write(store, "x", version(a=float, w=str)(1.5, "back"))
+    write(store, "y", version(b=int)(7))
+    path = shard_path(store, "x")
+    whole = path.read_bytes()
+    path.write_bytes(bytes(100) + whole[100:])
+    assert not store.merge().complete
+    report = store.salvage(path)
+    assert (302, 302, 0, ()) == (report.rows, report.merged, report.unassigned, report.gaps)
+    assert {"b": "real", "w": "text"} == kinds_of(store)
+    assert sorted([*map(float, range(300)), 0.5, 1.5, 7.0]) == sorted(column(store, "b"))
+
+
+def test_a_shard_cannot_rename_the_columns_of_dicts(store: edgeshard.Store) -> None:
+    with store.shard("bad") as shard:
+        shard.write({"n": 1})
+    path = shard_path(store, "bad")
+    sql(path, edgeshard.format.ADDED_TEXTS["edgeshard_renames"])
+    sql(path, "insert into edgeshard_renames values ('Agent_Data', 'data', 'other')")
+    write(store, "good", {"n": 2})
+    report = store.merge()
+    assert (1, [str(path)]) == (report.rows, [aside.path for aside in report.quarantined])
+    assert "renames columns of agent_data" in report.quarantined[0].reason
+
+
+def test_a_hostile_shard_of_renames_without_end_holds_back_itself(store: edgeshard.Store) -> None:
+    write(store, "bad", version(b=int, renamed={"a": "b"})(1))
+    numbered = "with n(i) as (select 1 union all select i + 1 from n where i < 300) select 'sample', 'a' || i, 'a' || "
+    sql(shard_path(store, "bad"), f"insert into edgeshard_renames {numbered} (i + 1) from n")
+    sql(shard_path(store, "bad"), f"insert into edgeshard_renames {numbered} (i + 2) from n")
+    write(store, "good", {"n": 2})
+    assert 1 == len([aside for aside in store.merge().quarantined if "bad" in aside.path])
+    assert 1 == len(store.query("select * from agent_data"))
+
+
 def test_text_against_integer_holds_back_that_shard_alone_and_status_says_what_to_do(store: edgeshard.Store) -> None:
     write(store, "x", version(v=int)(1))
     merged(store)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import attrs
 
-from edgeshard import database, kinds, renames, tables, widening
+from edgeshard import database, format, kinds, renames, tables, widening
 from edgeshard.database import Connection, quote
 from edgeshard.errors import SchemaConflictError
 from edgeshard.merge.plan import Block
@@ -67,6 +67,9 @@ def planned(
     """
     before = {(old.lower(), new.lower()) for old, new in arrows}
     brought = tuple((old, new) for old, new in table.renames if (old.lower(), new.lower()) not in before)
+    if brought and len(before) + len(brought) > format.COLUMNS_MAX:
+        cause = f"table {table.name} would have more than {format.COLUMNS_MAX} renames. {_KEPT}"
+        raise SchemaConflictError(verb, path, cause)
     try:
         ends = renames.ends([*arrows, *brought])
     except renames.UnclearError as error:

@@ -256,6 +256,8 @@ def _with_renames(connection: Connection, schema: str, path: str, table: SourceT
         (table.name, format.COLUMNS_MAX + 1),
     )
     names = [name for row in rows for name in row]
+    if rows and table.name.lower() == "agent_data":
+        raise FormatError("read database", path, "it renames columns of agent_data, which always has the same")
     if len(rows) > format.COLUMNS_MAX or not all(map(_NAME.fullmatch, names)):
         raise FormatError("read database", path, f"table {table.name!r:.120}: its renames are none that we know")
     return attrs.evolve(table, renames=tuple(sorted(rows)))
