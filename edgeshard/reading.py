@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -31,15 +31,14 @@ class Reading:
     path: str
     table: str
 
-    def narrowed(self, rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        """Rows, each after its id, with values as the class's kinds are stored.
+    def narrowed(self, row: tuple[Any, ...]) -> Sequence[Any]:
+        """A row, after its id, with values as the class's kinds are stored.
 
         Raises:
             SchemaConflictError: one does not fit.
         """
-        return [tuple(self._row(row)) for row in rows] if self.narrowing else rows
-
-    def _row(self, row: tuple[Any, ...]) -> list[Any]:
+        if not self.narrowing:
+            return row[1:]
         values = list(row)
         for at, column, kind, narrow in self.narrowing:
             if values[at] is None:
@@ -52,7 +51,7 @@ class Reading:
                     f"and {error}. {_ADVICE}"
                 )
                 raise SchemaConflictError("read", self.path, cause) from error
-        return values
+        return values[1:]
 
 
 def of(connection: Connection, table: Table, path: str) -> Reading | None:

@@ -607,6 +607,7 @@ class Shard:
         """Make the table, or add or widen the columns of an older version of the agent; the table as it then is."""
         try:
             for statement in definitions.missing(self._connection, table, self.path):
+                self._writers.clear()  # other classes of the table may have to convert from now on
                 self._execute(*statement)
             return definitions.fitting(self._connection, table)
         except EdgeshardError:

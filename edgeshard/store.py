@@ -227,24 +227,24 @@ class Store:
         decode = tables.decoder(cls, table)
         last = 0
         while True:
-            rows = self._rows_after(table, last)
-            if not rows:
+            found, rows = self._rows_after(table, last)
+            if found is None or not rows:
                 return
             for row in rows:
-                yield decode(row[1:])
+                yield decode(found.narrowed(row))
             last = rows[-1][0]
 
-    def _rows_after(self, table: tables.Table, last: int) -> list[tuple[Any, ...]]:
+    def _rows_after(self, table: tables.Table, last: int) -> tuple[reading.Reading | None, list[tuple[Any, ...]]]:
         master.ensure_master(self.master_path)
         connection = master.open_master(self.master_path, writable=False)
         try:
             with database.explained("read", str(self.master_path)), database.reading(connection):
                 found = reading.of(connection, table, str(self.master_path))
                 if found is None:
-                    return []
+                    return None, []
                 sql = f"SELECT _id, {found.columns} FROM {quote(table.name)} WHERE _id > ? ORDER BY _id LIMIT ?"
                 try:
-                    return found.narrowed(database.fetch(connection, sql, (last, _READ_ROWS)))
+                    return found, database.fetch(connection, sql, (last, _READ_ROWS))
                 except UnicodeDecodeError as error:
                     raise DamagedError("read", self.master_path, _NOT_TEXT) from error
         finally:

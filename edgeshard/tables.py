@@ -15,7 +15,7 @@ import re
 import types
 import typing
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -408,7 +408,7 @@ def _stored(value: Any) -> Any:
 # -- storage -> records -----------------------------------------------------------------------------------------------
 
 
-def decoder(cls: type, table: Table) -> Callable[[tuple[Any, ...]], Any]:
+def decoder(cls: type, table: Table) -> Callable[[Sequence[Any]], Any]:
     """A function that takes a row, in the order of the table's columns, and returns an instance of the class.
 
     A field without a value (written by an agent that did not know it yet) takes the class's default, or None.
@@ -422,7 +422,7 @@ def decoder(cls: type, table: Table) -> Callable[[tuple[Any, ...]], Any]:
         for field, column in zip(fields, table.columns, strict=True)
     ]
 
-    def decode(row: tuple[Any, ...]) -> Any:
+    def decode(row: Sequence[Any]) -> Any:
         arguments = {}
         for name, value, convert, default, init in zip(names, row, decoders, defaulted, settable, strict=True):
             if init and not (value is None and default):

@@ -102,7 +102,7 @@ def copy(
     used_bytes = source.used_bytes(connection, origin)
     row_bytes = max(1, used_bytes // max(1, source.row_count(connection, origin, streams)))
     room = max(1, room_bytes // row_bytes)
-    origin = attrs.evolve(origin, tables=tuple(_ensure_table(target, origin, table) for table in origin.tables))
+    origin = _ensure_tables(target, origin)
     rows, finished, durable, known = 0, True, {}, {}
     for stream in streams:
         number = _ensure_stream(target, origin, stream)
@@ -386,6 +386,14 @@ def planned(target: Target, origin: Source, table: SourceTable) -> drift.Plan:
     return drift.planned(target.columns.get(folded), target.renames.get(folded, ()), table, origin.path)
 
 
+def _ensure_tables(target: Target, origin: Source) -> Source:
+    """Give the target the source's tables and columns; the source, with how its columns go into the target's."""
+    for table in origin.tables:
+        if not _is_plain(target, table):
+            planned(target, origin, table)  # what cannot be is said before a large table is rewritten for it
+    return attrs.evolve(origin, tables=tuple(_ensure_table(target, origin, table) for table in origin.tables))
+
+
 def _ensure_table(target: Target, origin: Source, table: SourceTable) -> SourceTable:
     """Give the target the source's table and columns; a master is what its sources are together.
 
@@ -393,9 +401,8 @@ def _ensure_table(target: Target, origin: Source, table: SourceTable) -> SourceT
         The source's table, with how its columns go into the target's.
     """
     folded = table.name.lower()
-    known = target.columns.get(folded)
     name = target.spelling.setdefault(folded, table.name)
-    if table.renames or folded in target.renames or known is None or not _has_all(known, table):
+    if not _is_plain(target, table):
         table = _ensure_as_planned(target, origin, table, name)
     ends = renames.ends(target.renames.get(folded, ()))
     for index in table.indexes:
@@ -403,7 +410,11 @@ def _ensure_table(target: Target, origin: Source, table: SourceTable) -> SourceT
     return table
 
 
-def _has_all(known: Mapping[str, str], table: SourceTable) -> bool:
+def _is_plain(target: Target, table: SourceTable) -> bool:
+    """Whether a source's columns are the target's, and nothing was renamed: almost always."""
+    known = target.columns.get(table.name.lower())
+    if table.renames or known is None or table.name.lower() in target.renames:
+        return False
     return all(known.get(column.lower()) == kind for column, kind in table.columns)
 
 
