@@ -170,6 +170,17 @@ def test_a_column_that_was_renamed_to_two_names_holds_back_the_second_shard(stor
     assert [1, 2, 3] == sorted(column(store, "c"))
 
 
+def test_an_index_of_older_agents_alone_goes_on_under_the_new_name(store: edgeshard.Store) -> None:
+    write(store, "x", version(a=int, n=int, index=("a", "n"))(1, 1))
+    merged(store)
+    write(store, "y", version(b=float, renamed={"a": "b"})(2))
+    merged(store)
+    listed = "select name from sqlite_schema where type = 'index' and tbl_name = 'sample' order by 1"
+    assert [["sample by b"], ["sample by n"]] == sql(store.master_path, listed)
+    noted = "select columns from edgeshard_indexes where table_name = 'sample' order by 1"
+    assert [('["b"]',), ('["n"]',)] == store.query(noted)
+
+
 def test_an_index_goes_on_under_the_new_name(store: edgeshard.Store) -> None:
     write(store, "x", version(a=int, n=int, index=("a",))(1, 1))
     merged(store)
