@@ -15,7 +15,7 @@ _BESIDE: Final = "_edgeshard_wider"
 def statements(connection: Connection, table: str, column: str, kind: str, wider: str) -> Iterator[str]:
     """The statements that give a column a wider kind, without the note of it; all of them, or none, are to be kept.
 
-    Each of them rewrites the table: while the transaction lasts it takes up to three times its room.
+    The log grows by what the table takes while the transaction lasts, and by no more (measured).
     """
     if format.STORED_AS[kind] == format.STORED_AS[wider]:
         return

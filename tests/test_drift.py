@@ -501,6 +501,16 @@ def test_a_shard_cannot_rename_the_columns_of_dicts(store: edgeshard.Store) -> N
     assert "renames columns of agent_data" in report.quarantined[0].reason
 
 
+def test_a_shard_cannot_widen_the_columns_of_dicts(store: edgeshard.Store) -> None:
+    fields = {"agent_id": str, "timestamp": decimal.Decimal, "data": dict}
+    cls = edgeshard.table(name="agent_data")(attrs.frozen(type("Dicts", (), {"__annotations__": fields})))
+    write(store, "bad", cls("bad", decimal.Decimal(1), {}))
+    write(store, "good", {"n": 2})
+    report = store.merge()
+    assert (1, [str(shard_path(store, "bad"))]) == (report.rows, [aside.path for aside in report.quarantined])
+    assert "column agent_data.timestamp is decimal in this shard and real in the master" in report.quarantined[0].reason
+
+
 def test_a_hostile_shard_of_renames_without_end_holds_back_itself(store: edgeshard.Store) -> None:
     write(store, "bad", version(b=int, renamed={"a": "b"})(1))
     numbered = "with n(i) as (select 1 union all select i + 1 from n where i < 300) select 'sample', 'a' || i, 'a' || "

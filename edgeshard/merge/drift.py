@@ -19,6 +19,8 @@ from edgeshard.merge.plan import Block
 from edgeshard.merge.source import Source, SourceTable
 from edgeshard.renames import Arrow
 
+#: The table that dicts go to.
+_DICTS = "agent_data"
 _KEPT = "Nothing of it is lost: it can be merged into a store of its own"
 _ADVICE = (
     f"{_KEPT}. Let its agent write to a shard of another name, with a class whose table or column has another name (a "
@@ -90,7 +92,8 @@ def planned(
 def _join(columns: dict[str, str], column: str, kind: str, table: str, path: str, verb: str) -> None:
     there = columns.setdefault(column, kind)
     wider = kinds.widest(there, kind)
-    if wider is None:
+    # every master has the table of dicts from its beginning, and counts on its columns
+    if wider is None or (table.lower() == _DICTS and wider != there):
         cause = f"column {table}.{column} is {kind} in this shard and {there} in the master. {_ADVICE}"
         raise SchemaConflictError(verb, path, cause)
     columns[column] = wider
