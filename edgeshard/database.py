@@ -457,6 +457,11 @@ def scalar(connection: Connection, sql: str, bindings: tuple[Any, ...] = ()) -> 
     return None if row is None else row[0]
 
 
+def has_table(connection: Connection, name: str) -> bool:
+    """Whether the connection's own database has a table of this name."""
+    return scalar(connection, "SELECT 1 FROM main.sqlite_schema WHERE name = ?", (name,)) is not None
+
+
 def fetch(connection: Connection, sql: str, bindings: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """All rows, of values of whatever types they have."""
     return connection.execute(sql, bindings).fetchall()
@@ -753,7 +758,8 @@ def create(
         connection = Connection(made)
         try:
             vacuum = _INCREMENTAL if shrinkable else 0
-            settings = {"page_size": page_size, "auto_vacuum": vacuum, "journal_mode": "WAL", "synchronous": "OFF"}
+            settings: dict[str, int | str] = {"page_size": page_size, "auto_vacuum": vacuum}
+            settings |= {"journal_mode": "WAL", "synchronous": "OFF"}
             for name, value in settings.items():
                 connection.pragma(name, value)
             with immediate(connection):

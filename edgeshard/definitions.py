@@ -8,13 +8,13 @@ from typing import Any, Final
 
 import attrs
 
-from edgeshard import database, format, kinds, renames, widening
+from edgeshard import database, format, keys, kinds, renames, widening
 from edgeshard.database import Connection, quote
 from edgeshard.errors import SchemaConflictError
 from edgeshard.renames import Arrow
 from edgeshard.tables import Column, Table, to_json
 
-Statement = tuple[str, tuple[str, ...]]
+Statement = tuple[str, tuple[str | int, ...]]
 
 RENAMES: Final = "edgeshard_renames"
 
@@ -27,6 +27,8 @@ def missing(connection: Connection, table: Table, path: str) -> Iterator[Stateme
     Raises:
         SchemaConflictError: a column is there with another type, or was renamed.
     """
+    if table.deletes_from is not None:
+        yield from missing(connection, table.deletes_from, path)
     name, known = _known(connection, table.name)
     yield from _renames(connection, name, table, path)
     for column in table.columns:
@@ -37,7 +39,12 @@ def missing(connection: Connection, table: Table, path: str) -> Iterator[Stateme
             raise SchemaConflictError("write to shard", path, cause)
         if wider != kind:
             yield from _widened(connection, name, column.name, kind, wider, path)
-    new = [(column.name, column.kind) for column in table.columns if column.name.lower() not in known]
+    if table.key is not None:
+        yield from _keyed(connection, name, table.key, path)
+    elif table.deletes_from is None:
+        _ensure_nobodys(connection, name, path)
+    own = [(format.STAMP, format.OWN_COLUMNS[format.STAMP])] if table.is_stamped and format.STAMP not in known else []
+    new = own + [(column.name, column.kind) for column in table.columns if column.name.lower() not in known]
     yield from columns_of(name, format.SHARD_COLUMNS, new, new=not known)
     for index in table.indexes:
         text = to_json([column.lower() for column in index])
@@ -103,7 +110,7 @@ def _renames(connection: Connection, name: str, table: Table, path: str) -> Iter
         if old in fields and end in fields:
             cause = f"{table.name}.{old} is what {end} was called before. {_ADVICE}"
             raise SchemaConflictError("write to shard", path, cause)
-    if new and not _has_renames(connection):
+    if new and not database.has_table(connection, RENAMES):
         yield format.ADDED_TEXTS[RENAMES], ()
     for old, to in new:
         yield f"INSERT INTO main.{RENAMES} VALUES (?, ?, ?)", (name, old, to)
@@ -112,15 +119,50 @@ def _renames(connection: Connection, name: str, table: Table, path: str) -> Iter
 def renames_of(connection: Connection) -> dict[str, list[Arrow]]:
     """The renames that the main database knows, by the name of the table in lower case; of older ones it knows none."""
     found: dict[str, list[Arrow]] = {}
-    if _has_renames(connection):
+    if database.has_table(connection, RENAMES):
         for table, old, new in database.fetch(connection, f"SELECT table_name, old_name, new_name FROM main.{RENAMES}"):
             found.setdefault(table.lower(), []).append((old, new))
     return found
 
 
-def _has_renames(connection: Connection) -> bool:
-    sql = "SELECT 1 FROM main.sqlite_schema WHERE type = 'table' AND name = ?"
-    return database.scalar(connection, sql, (RENAMES,)) is not None
+def _keyed(connection: Connection, name: str, key: keys.Key, path: str) -> Iterator[Statement]:
+    """The statements that note a table's key in a shard.
+
+    Raises:
+        SchemaConflictError: the table has another one there.
+    """
+    if not database.has_table(connection, keys.TABLE):
+        yield format.ADDED_TEXTS[keys.TABLE], ()
+    known = {table.lower(): each for table, each in keys.load(connection).items()}
+    before = known.get(name.lower())
+    if before is None:
+        yield from note_key(name, key)
+    elif before.folded != key.folded:
+        cause = (
+            f"table {name} has the key ({', '.join(before.columns)}) with conflict {before.conflict!r} there, and in "
+            f"this class ({', '.join(key.columns)}) with {key.conflict!r}; give the class another table name"
+        )
+        raise SchemaConflictError("write to shard", path, cause)
+    elif key.history and not before.history:
+        yield f"UPDATE {keys.TABLE} SET has_history = 1 WHERE table_name = ? COLLATE NOCASE", (name,)
+
+
+def note_key(name: str, key: keys.Key) -> Iterator[Statement]:
+    """The statement that notes a table's key."""
+    sql = f"INSERT INTO main.{keys.TABLE}(table_name, columns, conflict, has_history) VALUES (?, ?, ?, ?)"
+    yield sql, (name, to_json(list(key.columns)), key.conflict, int(key.history))
+
+
+def _ensure_nobodys(connection: Connection, name: str, path: str) -> None:
+    """Refuse a plain table by the name of one that belongs to a keyed table.
+
+    Raises:
+        SchemaConflictError: it is one.
+    """
+    owner = keys.companions(keys.load(connection)).get(name.lower())
+    if owner is not None:
+        cause = f"table {name} is where deletions or earlier versions of table {owner} go; give the class another name"
+        raise SchemaConflictError("write to shard", path, cause)
 
 
 def columns_of(name: str, key: str, columns: Iterable[tuple[str, str]], *, new: bool) -> Iterator[Statement]:

@@ -27,6 +27,13 @@ When rows came
     A row carries no time of its own. ``edgeshard_arrivals`` says, to the minute, which ids a master gave when. Rows
     that came before the first entry count as come at its time.
 
+Keyed tables
+    A table with a key is still a log of changes in a shard, and in a bundle. A master keeps the newest version of each
+    key. Each change carries a stamp, ``_stamp``; a deletion is a row of ``<table>_deleted``, which has the key alone.
+    ``edgeshard_keys`` says which tables have a key. The seqs of rows that newer ones replaced stay in their block,
+    which then has fewer rows than seqs: ``edgeshard_replaced`` says how many fewer, to tell them from
+    lost ones.
+
 Transactions
     ``edgeshard_transactions`` names the first and last id of each transaction of more than one row. Ids of a
     transaction follow one another, in a shard and in a master. A merge never commits a part of one.
@@ -123,7 +130,7 @@ CREATE TABLE edgeshard_transactions(
 CREATE TABLE edgeshard_columns(
     table_name TEXT NOT NULL,
     column_name TEXT NOT NULL,
-    kind TEXT NOT NULL,                     -- boolean integer real text blob datetime date decimal uuid json
+    kind TEXT NOT NULL,                     -- a key of STORED_AS
     PRIMARY KEY(table_name, column_name)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE edgeshard_indexes(
@@ -168,6 +175,17 @@ CREATE TABLE edgeshard_arrivals(
     first_id INTEGER PRIMARY KEY,           -- this row, and those after it up to the next of these, came ...
     at INTEGER NOT NULL                     -- ... from then on: seconds since 1970, UTC
 ) STRICT;
+CREATE TABLE edgeshard_keys(
+    table_name TEXT PRIMARY KEY,            -- a table of which the newest version of each key counts
+    columns TEXT NOT NULL,                  -- JSON list of the names of its key's columns
+    conflict TEXT NOT NULL,                 -- lww | first | max:column | min:column | keep-all
+    has_history INTEGER NOT NULL DEFAULT 0, -- 1: versions that are replaced go to <table>_history
+    last_stamp INTEGER NOT NULL DEFAULT 0   -- the highest that a change of it had; masters only
+) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_replaced(
+    stream_no INTEGER PRIMARY KEY REFERENCES edgeshard_streams,
+    rows INTEGER NOT NULL                   -- of its seqs that are in a block, how many have no row any more
+) STRICT;
 CREATE TABLE edgeshard_renames(
     table_name TEXT NOT NULL,
     old_name TEXT NOT NULL,                 -- what older agents call the column; lower case
@@ -198,9 +216,14 @@ CREATE TABLE edgeshard_shards(
 CHECKSUM_TABLE: Final = "edgeshard_checksum"
 CHECKSUM_TEXT: Final = f"CREATE TABLE {CHECKSUM_TABLE}(sha256 BLOB NOT NULL) STRICT"
 
-#: All that a bundle has. It says of the rows that it lacks whether they were pruned.
-BUNDLE_TABLES: Final = (
-    f"{TABLES};{ADDED_TEXTS['edgeshard_prunings']};{ADDED_TEXTS['edgeshard_renames']};{CHECKSUM_TEXT};"
+#: All that a bundle has. It says of the rows that it lacks whether they were pruned, or replaced.
+BUNDLE_TABLES: Final = ";".join(
+    [
+        TABLES,
+        *(ADDED_TEXTS[f"edgeshard_{name}"] for name in ("prunings", "keys", "replaced", "renames")),
+        CHECKSUM_TEXT,
+        "",
+    ]
 )
 
 #: The tables a database must have for its rows to be read.
@@ -227,7 +250,16 @@ STORED_AS: Final = {
     "decimal": "TEXT",
     "uuid": "TEXT",
     "json": "TEXT",
+    "stamp": "INTEGER",
+    "reason": "TEXT",
 }
+
+#: Columns of keyed tables that no class declares, each with its kind, which no other column has.
+STAMP: Final = "_stamp"
+REASON: Final = "_reason"
+OWN_COLUMNS: Final = {STAMP: "stamp", REASON: "reason"}
+#: Microseconds since 1970 in the year 2200: no clock is later, and a stamp that says so is damage.
+STAMP_MAX: Final = 7_258_118_400_000_000
 
 
 def row_id(stream_no: int, seq: int) -> int:

@@ -110,8 +110,10 @@ def _add_tables(connection: Connection) -> None:
 
 
 def _is_empty(connection: Connection, name: str) -> bool:
-    exists = database.scalar(connection, "SELECT 1 FROM main.sqlite_schema WHERE name = ?", (name,)) is not None
-    return exists and database.scalar(connection, f"SELECT 1 FROM main.{name} LIMIT 1") is None
+    return (
+        database.has_table(connection, name)
+        and database.scalar(connection, f"SELECT 1 FROM main.{name} LIMIT 1") is None
+    )
 
 
 def record_tables(connection: Connection) -> list[str]:

@@ -28,7 +28,7 @@ from typing import Any, BinaryIO
 
 import attrs
 
-from edgeshard import database, definitions, files, format, master, scan, tables
+from edgeshard import database, definitions, files, format, keys, master, scan, tables
 from edgeshard.database import Connection, quote
 from edgeshard.errors import ConfigurationError, FormatError, StorageBusyError, StorageError
 from edgeshard.merge import job as jobs
@@ -41,9 +41,11 @@ from edgeshard.report import Gap
 _ACTION = "salvage"
 _NAME = "[A-Za-z][A-Za-z0-9_]{0,99}"
 _TYPES = "INTEGER|REAL|TEXT|BLOB"
-_COLUMN = re.compile(rf'"?({_NAME})"?\s+({_TYPES})', re.IGNORECASE)
+_COLUMN_NAME = f"{_NAME}|{format.STAMP}"
+_COLUMN = re.compile(rf'"?({_COLUMN_NAME})"?\s+({_TYPES})', re.IGNORECASE)
 _TABLE = re.compile(
-    rf'CREATE\s+TABLE\s+"?{_NAME}"?\s*\(\s*_id\s+INTEGER\s+PRIMARY\s+KEY((?:\s*,\s*"?{_NAME}"?\s+(?:{_TYPES}))+)\s*\)'
+    rf'CREATE\s+TABLE\s+"?{_NAME}"?\s*\(\s*_id\s+INTEGER\s+PRIMARY\s+KEY'
+    rf'((?:\s*,\s*"?(?:{_COLUMN_NAME})"?\s+(?:{_TYPES}))+)\s*\)'
     r"(?:\s*STRICT)?\s*",
     re.IGNORECASE,
 )
@@ -129,6 +131,7 @@ class _Found:
     streams: dict[int, _Stream] = attrs.Factory(dict)
     tables: dict[str, _Table] = attrs.Factory(dict)
     table_of_page: dict[int, str] = attrs.Factory(dict)
+    keys: dict[str, tuple[str, str, int]] = attrs.Factory(dict)
     rows_max: int = 0
     renames: set[tuple[str, str, str]] = attrs.Factory(set)
 
@@ -216,7 +219,7 @@ def _described(pages: Pages, path: str) -> _Found:
     for number in range(1, pages.count + 1):
         for cell in pages.cells(number):
             if cell.row_id is None:
-                _note_entry(notes, cell.values)
+                _note_entry(found, notes, cell.values)
             else:
                 _note_row(found, notes, cell, path)
     found.agent = found.agent or next((stream.agent for stream in found.streams.values()), "")
@@ -246,9 +249,11 @@ def _note_row(found: _Found, notes: _Notes, cell: Cell, path: str) -> None:
                 found.streams[no] = _Stream(stream_id, agent, began_at)
 
 
-def _note_entry(notes: _Notes, values: tuple[Value, ...]) -> None:
-    """Note a row of edgeshard_columns or edgeshard_truncations."""
+def _note_entry(found: _Found, notes: _Notes, values: tuple[Value, ...]) -> None:
+    """Note a row of edgeshard_columns, edgeshard_truncations or edgeshard_keys."""
     match values:
+        case (str(table), str(columns), str(rule), int(has_history), int()) if keys.is_rule(rule):
+            found.keys[table] = (columns, rule, has_history)
         case (str(table), str(column), str(kind)) if kind in format.STORED_AS:
             notes.kinds[table, column] = kind
         case (int(no), int(first), int(last), bytes(where)):
@@ -292,8 +297,8 @@ def _rescue(pages: Pages, found: _Found, path: str) -> tuple[int, int]:
     Returns:
         How many there are, and how many could not be assigned.
     """
-    insert = "INSERT INTO edgeshard_database(database_id, role) VALUES (?, ?)"
-    script = f"{format.TABLES};{format.ADDED_TEXTS[definitions.RENAMES]};{insert}"
+    added = ";".join(format.ADDED_TEXTS[table] for table in (keys.TABLE, definitions.RENAMES))
+    script = f"{format.TABLES}{added};INSERT INTO edgeshard_database(database_id, role) VALUES (?, ?)"
     bindings = (secrets.token_bytes(16), format.MASTER)
     database.create(path, format.MASTER_PAGE_SIZE, script, bindings, format.IDENTITY)
     connection = database.connect(path, writable=True)
@@ -303,6 +308,9 @@ def _rescue(pages: Pages, found: _Found, path: str) -> tuple[int, int]:
             for table in found.tables.values():
                 for statement in definitions.columns_of(table.name, format.MASTER_COLUMNS, table.columns, new=True):
                     connection.execute(*statement)
+                if table.name in found.keys and format.STAMP in dict(table.columns):
+                    sql = f"INSERT INTO {keys.TABLE} VALUES (?, ?, ?, ?, 0)"
+                    connection.execute(sql, (table.name, *found.keys[table.name]))
             for rename in found.renames:
                 connection.execute(f"INSERT INTO {definitions.RENAMES} VALUES (?, ?, ?)", rename)
             kept, unassigned = _keep_rows(connection, pages, found)

@@ -35,7 +35,7 @@ from typing import Any, Final, Literal, NoReturn
 import attrs
 from filelock import FileLock
 
-from edgeshard import database, definitions, files, format, tables
+from edgeshard import clock, database, definitions, files, format, stamps, tables
 from edgeshard.database import Connection, quote
 from edgeshard.errors import (
     ConfigurationError,
@@ -146,6 +146,7 @@ class Shard:
         self._next_id = 0  # 0: the next write begins a stream
         self._stream_id = b""
         self._writers: dict[type, _Writer] = {}
+        self._stamp: Callable[[], int] | None = None  # of keyed tables; None: none was written to yet
         self._depth = 0  # of nested transactions
         self._task: object = None  # the coroutine that has the transaction open
         self._aborted: BaseException | None = None  # what rolled the open transaction back
@@ -294,6 +295,26 @@ class Shard:
             raise
         self._release()
         return row_id & _SEQ_MASK
+
+    def delete(self, cls: type, *key: Any) -> int:
+        """Delete the row of a keyed table that has this key, wherever it was or will be written before now.
+
+        It is a change like any other: it gets a seq, is committed when this returns, or when the open transaction is,
+        and what was written with the key before it, here or elsewhere, does not come back. A later write with the key
+        is a new row. Whether there is such a row is not asked.
+
+        Args:
+            cls: the class, declared with ``@edgeshard.table(key=...)``.
+            key: a value of each column of the key, in the order of their declaration.
+
+        Returns:
+            The deletion's seq in this handle's stream.
+
+        Raises:
+            TableError: the class has no key, or its conflict rule knows no deletion, or the key is not whole.
+            As `write`.
+        """
+        return self.write(tables.deletion(cls, key))
 
     def _insert(self, writer: _Writer, record: Any) -> int:
         if not self._next_id & format.SEQ_MAX:
@@ -586,11 +607,24 @@ class Shard:
         if writer is None:
             table = tables.table_of(tables.AgentData if isinstance(record, dict) else cls)
             table = self._ensure_table(table)
-            names = ", ".join(quote(name) for name in ("_id", *(column.name for column in table.columns)))
-            sql = f"INSERT INTO {quote(table.name)}({names}) VALUES ({', '.join('?' * (len(table.columns) + 1))})"
-            encode, insert = self._dict_functions(sql) if isinstance(record, dict) else tables.functions(table, sql)
+            own = ("_id", format.STAMP) if table.is_stamped else ("_id",)
+            names = [*own, *(column.name for column in table.columns)]
+            marks = ", ".join("?" * len(names))
+            sql = f"INSERT INTO {quote(table.name)}({', '.join(map(quote, names))}) VALUES ({marks})"
+            if isinstance(record, dict):
+                encode, insert = self._dict_functions(sql)
+            else:
+                encode, insert = tables.functions(table, sql, self._clock() if table.is_stamped else None)
             writer = self._writers[cls] = _Writer(table, sql, encode, insert)
         return writer
+
+    def _clock(self) -> Callable[[], int]:
+        """What stamps the changes of this handle, above all that its store knows."""
+        if self._stamp is None:
+            with database.explained("read stamps of", self.path):
+                floor = stamps.newest(self._connection)
+            self._stamp = clock.clock(max(floor, stamps.newest_in_store(self.path)))
+        return self._stamp
 
     def _dict_functions(self, sql: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
         agent, now, to_json = self.agent, time.time, tables.to_json

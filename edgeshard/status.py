@@ -13,13 +13,13 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from edgeshard import database, files, format, master, prunings, scan, tables
+from edgeshard import clock, database, files, format, keys, master, prunings, scan, tables
 from edgeshard.database import Connection, quote
 from edgeshard.errors import ConfigurationError, DamagedError, EdgeshardError, SchemaConflictError, StorageError
 from edgeshard.merge import copy, orphans, source
@@ -67,6 +67,21 @@ class ShardStatus:
 
 
 @attrs.frozen
+class ClockAhead:
+    """An agent whose changes of a keyed table are stamped ahead of this machine's clock: they count as the last.
+
+    Attributes:
+        agent: whose they are; "" where newer ones have replaced them.
+        table: the table.
+        ahead_s: how far ahead the last is, in seconds.
+    """
+
+    agent: str
+    table: str
+    ahead_s: float
+
+
+@attrs.frozen
 class MasterStatus:
     """The master.
 
@@ -77,6 +92,8 @@ class MasterStatus:
         log_bytes: the size of its log.
         rows: rows that were ever merged into it, also those that were pruned since.
         pruned_rows: rows that were pruned since.
+        replaced_rows: rows of keyed tables that were replaced since by newer ones.
+        clocks_ahead: agents whose changes of keyed tables are stamped more than a day ahead of this machine's clock.
         agents: agents whose rows it knows of.
         streams: streams that it knows of.
         gaps: runs of rows that are known to exist and that it never held; `StatusReport.gaps` names each.
@@ -97,6 +114,8 @@ class MasterStatus:
     generation: int = 0
     database: str = ""
     pruned_rows: int = 0
+    replaced_rows: int = 0
+    clocks_ahead: tuple[ClockAhead, ...] = ()
 
 
 @attrs.frozen
@@ -248,7 +267,25 @@ def _master_status(connection: Connection, path: Path, found: ShardFile | None, 
         generation=master.generation(connection),
         database=master.database_id(connection).hex(),
         pruned_rows=sum(prunings.by_reason(connection).values()),
+        replaced_rows=sum(keys.replaced(connection).values()),
+        clocks_ahead=tuple(_clocks_ahead(connection)),
     )
+
+
+def _clocks_ahead(connection: Connection) -> Iterator[ClockAhead]:
+    if not database.has_table(connection, keys.TABLE):
+        return
+    now = clock.now_us()
+    limit = now + clock.REPORTED_AHEAD_US
+    sql = f"SELECT table_name, last_stamp FROM main.{keys.TABLE} WHERE last_stamp > ?"
+    for name, last in database.fetch(connection, sql, (limit,)):
+        agents = database.fetch(
+            connection,
+            f"SELECT agent_id, max({format.STAMP}) FROM main.{quote(name)} JOIN main.edgeshard_streams "
+            f"ON stream_no = _stream WHERE {format.STAMP} > ? GROUP BY agent_id ORDER BY agent_id",
+            (limit,),
+        )
+        yield from (ClockAhead(agent, name, (stamp - now) / 1e6) for agent, stamp in agents or [("", last)])
 
 
 # -- one shard --------------------------------------------------------------------------------------------------------
@@ -371,7 +408,7 @@ def _conflict(known: _Known, origin: Source) -> str:
     """Why the rows of a shard that can be read cannot be merged, or ""."""
     try:
         for table in origin.tables:
-            copy.planned(known.target, origin, table)
+            copy.check(known.target, origin, table)
     except SchemaConflictError as error:
         return error.cause
     return ""

@@ -20,10 +20,15 @@ from typing import Any
 
 import attrs
 
-from edgeshard import format
+from edgeshard import format, keys
 from edgeshard.errors import TableError
+from edgeshard.keys import Key
 
 _OPTIONS = "__edgeshard_table__"
+_DELETION = "__edgeshard_deletion__"
+_DELETION_OF = "__edgeshard_deletion_of__"
+#: Kinds whose text has another order than their values, or none: no conflict rule can compare them.
+_UNORDERED = ("decimal", "json", "uuid", "blob")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
 
 
@@ -40,18 +45,36 @@ class Column:
 
 @attrs.frozen
 class Table:
-    """What an attrs class says about its table."""
+    """What an attrs class says about its table.
+
+    Attributes:
+        name: its name in SQL.
+        columns: what the class's fields become.
+        indexes: the columns of each index that a master should have.
+        key: what makes it a keyed table; None: all its rows are kept.
+        deletes_from: the keyed table whose rows its own rows delete, by their key; None: it is no such table.
+    """
 
     name: str
     columns: tuple[Column, ...]
     indexes: tuple[tuple[str, ...], ...] = ()
+    key: Key | None = None
+    deletes_from: Table | None = None
     renames: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def is_stamped(self) -> bool:
+        """Whether each row of it says when it was written."""
+        return self.key is not None or self.deletes_from is not None
 
 
 @attrs.frozen
 class _Options:
-    name: str | None
-    index: tuple[tuple[str, ...], ...]
+    name: str | None = None
+    index: tuple[tuple[str, ...], ...] = ()
+    key: tuple[str, ...] = ()
+    conflict: str = keys.LWW
+    history: bool = False
     renamed: tuple[tuple[str, str], ...] = ()
 
 
@@ -62,7 +85,13 @@ _T = typing.TypeVar("_T", bound=type)
 def table(cls: _T, /) -> _T: ...
 @typing.overload
 def table(
-    *, name: str | None = None, index: Iterable[str | Iterable[str]] = (), renamed: Mapping[str, str] | None = None
+    *,
+    name: str | None = None,
+    index: Iterable[str | Iterable[str]] = (),
+    key: str | Iterable[str] = (),
+    conflict: str = keys.LWW,
+    history: bool = False,
+    renamed: Mapping[str, str] | None = None,
 ) -> Callable[[_T], _T]: ...
 def table(
     cls: _T | None = None,
@@ -70,6 +99,9 @@ def table(
     *,
     name: str | None = None,
     index: Iterable[str | Iterable[str]] = (),
+    key: str | Iterable[str] = (),
+    conflict: str = keys.LWW,
+    history: bool = False,
     renamed: Mapping[str, str] | None = None,
 ) -> _T | Callable[[_T], _T]:
     """Say how an attrs class is stored. Optional: a plain attrs class is a table too, named in snake_case.
@@ -77,6 +109,12 @@ def table(
     Args:
         name: the table's name in SQL; by default the class's, in snake_case.
         index: columns to index in the master, each a name or several names. Shards have none: they only append.
+        key: a column, or several, of which the master keeps one row each: a write takes the place of an earlier one
+            with the same key, and `Shard.delete` deletes by it. Without it all rows are kept.
+        conflict: which of several rows with one key is kept, whoever wrote them and in whatever order they are merged:
+            "lww" the last written; "first" the first; "max:column" or "min:column" the one with the highest or lowest
+            value there; "keep-all" each that was written after the last deletion.
+        history: keep those that are replaced, in ``<table>_history``.
         renamed: the older names of fields, ``{"old": "new"}``, for as long as agents or shards may have them; several
             old names may lead to one field. The master has one column, by the new name.
 
@@ -88,7 +126,12 @@ def table(
     if not isinstance(renamed, (Mapping, types.NoneType)):
         raise TableError("declare table", "", 'renamed takes the older names of fields: renamed={"old": "new"}')
     options = _Options(
-        name, tuple((item,) if isinstance(item, str) else tuple(item) for item in index), tuple((renamed or {}).items())
+        name,
+        tuple((item,) if isinstance(item, str) else tuple(item) for item in index),
+        (key,) if isinstance(key, str) else tuple(key),
+        conflict,
+        history,
+        tuple((renamed or {}).items()),
     )
 
     def mark(cls: _T) -> _T:
@@ -108,7 +151,9 @@ def table_of(cls: type) -> Table:
         raise TableError(
             "declare table", "", f"{cls.__name__} is not an attrs class; records are attrs instances or dicts"
         )
-    options = vars(cls).get(_OPTIONS, _Options(None, ()))
+    if (kept := vars(cls).get(_DELETION_OF)) is not None:
+        return _deletions(table_of(kept))
+    options = vars(cls).get(_OPTIONS, _Options())
     name = options.name or _snake_case(cls.__name__)
     _check_name(name, f"table {name!r}")
     try:
@@ -126,8 +171,9 @@ def table_of(cls: type) -> Table:
     if len(folded) < len(columns):
         raise TableError("declare table", "", f"{cls.__name__} has two fields that differ only in case; SQL folds case")
     _check_indexes(cls, options.index, {column.name for column in columns})
+    key = _key(cls, options, {column.name: column for column in columns})
     _check_renamed(cls, options.renamed, {column.name for column in columns})
-    return Table(name, columns, options.index, options.renamed)
+    return Table(name, columns, options.index, key, renames=options.renamed)
 
 
 def _check_renamed(cls: type, renamed: tuple[tuple[str, str], ...], columns: set[str]) -> None:
@@ -147,6 +193,72 @@ def _check_renamed(cls: type, renamed: tuple[tuple[str, str], ...], columns: set
         if old.lower() in seen:
             raise refuse(f"{old!r} is there twice (SQL folds case)")
         seen.add(old.lower())
+
+
+def _key(cls: type, options: _Options, columns: Mapping[str, Column]) -> Key | None:
+    def refuse(cause: str) -> TableError:
+        return TableError("declare table", "", f"{cls.__name__}: {cause}")
+
+    if not options.key:
+        if options.conflict != keys.LWW or options.history:
+            raise refuse("conflict and history are for tables with a key: add key=... with the names of its columns")
+        return None
+    if len(set(options.key)) < len(options.key):
+        raise refuse("its key names a column twice")
+    for name in options.key:
+        column = columns.get(name)
+        if column is None:
+            raise refuse(f"its key names {name!r}, which is no field of it")
+        if column.optional or column.kind == "json":
+            raise refuse(f"its key has {name!r}, which must not be Optional, a dict or a list: each row needs a key")
+    ranked = keys.ranked_by(options.conflict)
+    if not keys.is_rule(options.conflict):
+        rules = "'lww', 'first', 'keep-all', 'max:column' or 'min:column'"
+        raise refuse(f"conflict is {rules}, not {options.conflict!r}")
+    if ranked and (ranked not in columns or columns[ranked].kind in _UNORDERED):
+        raise refuse(f"conflict {options.conflict!r} needs a field of numbers, texts or times, and {ranked!r} is none")
+    return Key(options.key, options.conflict, options.history)
+
+
+# -- deletions --------------------------------------------------------------------------------------------------------
+
+
+def deletion(cls: type, values: tuple[Any, ...]) -> Any:
+    """The record that deletes a row of a class's table by its key.
+
+    Raises:
+        TableError: the class has no key, or its rule knows no deletion, or these are not as many values as it has.
+    """
+    if (made := vars(cls).get(_DELETION)) is None:
+        made = _deletion_class(cls)
+        setattr(cls, _DELETION, made)
+    fields = attrs.fields(made)
+    if len(values) != len(fields):
+        names = ", ".join(field.name for field in fields)
+        cause = f"the key of {cls.__name__} is ({names}), and {len(values)} values were given"
+        raise TableError("delete", "", cause)
+    return made(*values)
+
+
+def _deletion_class(cls: type) -> type:
+    table = table_of(cls)
+    if table.key is None:
+        cause = f"{cls.__name__} has no key; declare it with @edgeshard.table(key=...), or prune old rows"
+        raise TableError("delete", "", cause)
+    if not table.key.deletes:
+        cause = f"{cls.__name__} has conflict={table.key.conflict!r}, which does not ask what was written last"
+        raise TableError("delete", "", f"{cause}; only 'lww' and 'keep-all' tables know deletions")
+    fields = {name: attrs.field(alias=name) for name in table.key.columns}
+    made: type = attrs.make_class(f"{cls.__name__}Deleted", fields, frozen=True, slots=True)
+    setattr(made, _DELETION_OF, cls)
+    return made
+
+
+def _deletions(kept: Table) -> Table:
+    if kept.key is None:
+        raise AssertionError(f"table {kept.name} has no key")
+    columns = {column.name: column for column in kept.columns}
+    return Table(keys.deleted_name(kept.name), tuple(columns[name] for name in kept.key.columns), deletes_from=kept)
 
 
 def _check_indexes(cls: type, indexes: tuple[tuple[str, ...], ...], columns: set[str]) -> None:
@@ -297,22 +409,31 @@ _CONVERSIONS: dict[Any, tuple[str, Callable[[Any], Any] | None, Callable[[Any], 
 }
 
 
-def functions(table: Table, sql: str) -> tuple[Callable[..., tuple[Any, ...]], Callable[..., Any]]:
+def functions(
+    table: Table, sql: str, stamp: Callable[[], int] | None = None
+) -> tuple[Callable[..., tuple[Any, ...]], Callable[..., Any]]:
     """The write path of a table's records, compiled for their class as attrs compiles an ``__init__``.
 
     A loop over columns would cost a fifth of a commit, and a second call a sixtieth (measured).
 
+    Args:
+        table: the table.
+        sql: the statement that inserts a row.
+        stamp: gives the next stamp, where rows of the table have one.
+
     Returns:
-        ``encode(row_id, record)``, which makes the bindings of the statement: the id, then the table's columns; and
+        ``encode(row_id, record)``, which makes the bindings of the statement: the id, the stamp where there is one, and
+        the table's columns; and
         ``insert(execute, row_id, record)``, which executes it. Both raise whatever the conversions do; `why_refused`
         finds the words for that.
     """
-    names: dict[str, Any] = {"none": _none, "sql": sql}
+    names: dict[str, Any] = {"none": _none, "sql": sql, "stamp": stamp}
     body = []
     for index, column in enumerate(table.columns):
         names[f"convert{index}"] = column.encode
         body += [f"v{index} = record.{column.name}", *_encoding(column, f"v{index}", f"convert{index}")]
-    row = f"(row_id, {', '.join(f'v{index}' for index in range(len(table.columns)))})"
+    own = "row_id" if stamp is None else "row_id, stamp()"
+    row = f"({own}, {', '.join(f'v{index}' for index in range(len(table.columns)))})"
     encode = ["def encode(row_id, record):", *body, f"return {row}"]
     insert = ["def insert(execute, row_id, record):", *body, f"execute(sql, {row})"]
     # no user text gets here but column names, which are identifiers (_check_name)

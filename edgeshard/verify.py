@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from edgeshard import database, format, master, prunings, receipts
+from edgeshard import database, format, keys, master, prunings, receipts
 from edgeshard.database import Connection, quote
 from edgeshard.ranges import Range, intersect, subtract
 from edgeshard.report import Gap
@@ -156,6 +156,8 @@ def _errors(connection: Connection, tables: list[str], *, deep: bool) -> Iterato
     yield from _block_errors(connection)
     yield from prunings.errors(connection, _FINDINGS_MAX)
     yield from _row_errors(connection, tables)
+    for name, rows in keys.several(connection, tables):
+        yield f"table {name}: {rows} rows should have been replaced by others with their key"
     if deep:
         yield from _value_errors(connection)
 
@@ -240,16 +242,26 @@ def _row_errors(connection: Connection, tables: list[str]) -> Iterator[str]:
         )
         if stray:
             yield f"table {name}: {stray} rows are not where their address says"
-    listed = database.fetch(
-        connection, "SELECT stream_no, sum(last - first + 1) FROM edgeshard_blocks GROUP BY stream_no"
-    )
-    for number, expected in listed:
-        found = counted.pop(number, 0)
-        if found != expected:
-            yield f"stream number {number}: {found} rows where its blocks hold {expected}"
-    for number, found in counted.items():
-        yield f"stream number {number}: {found} rows and no block"
+    yield from _count_errors(connection, counted)
     for one, other in combinations(tables, 2):
         sql = f"SELECT count(*) FROM {quote(one)} JOIN {quote(other)} USING(_id)"
         if doubled := database.scalar(connection, sql):
             yield f"tables {one} and {other} share {doubled} ids"
+
+
+def _count_errors(connection: Connection, counted: dict[int, int]) -> Iterator[str]:
+    """Each stream has as many rows as seqs in its blocks, but for those that newer rows replaced."""
+    listed = database.fetch(
+        connection, "SELECT stream_no, sum(last - first + 1) FROM edgeshard_blocks GROUP BY stream_no"
+    )
+    replaced = keys.replaced(connection)
+    for number, expected in listed:
+        found, gone = counted.pop(number, 0), replaced.pop(number, 0)
+        if gone < 0 or found + gone != expected:
+            text = f"stream number {number}: {found} rows where its blocks hold {expected}"
+            yield f"{text}, of which {gone} were replaced by newer ones" if gone else text
+    for number, gone in replaced.items():
+        if gone:
+            yield f"stream number {number}: {gone} rows were replaced by newer ones, and it has no block"
+    for number, found in counted.items():
+        yield f"stream number {number}: {found} rows and no block"

@@ -50,9 +50,9 @@ def ids_from_one(connection: Any) -> copy.Target:
     return attrs.evolve(LOAD(connection), next_id=1)
 
 
-def or_ignore(schema: str, table: Any) -> str:
+def or_ignore(schema: str, table: Any, *more: Any) -> str:
     """A row whose id is taken is left out."""
-    return COPY_STATEMENT(schema, table).replace("INSERT INTO", "INSERT OR IGNORE INTO")
+    return COPY_STATEMENT(schema, table, *more).replace("INSERT INTO", "INSERT OR IGNORE INTO")
 
 
 def not_cut(block: plan.Block | None, gone: int) -> tuple[plan.Block, ...]:
@@ -79,9 +79,11 @@ def only_streams_that_grew(connection: Any, origin: Any) -> list[Any]:
     return [stream for stream in streams if origin.is_shard or stream.last_seq > known.get(stream.stream_id, 0)]
 
 
-def transactions_are_not_carried(target: Any, origin: Any, number: int, piece: plan.Block) -> None:
+def transactions_are_not_carried(
+    target: Any, origin: Any, number: int, piece: plan.Block, *more: Any, **say: Any
+) -> None:
     """Where transactions begin and end is not copied."""
-    COPY_PIECE(target, origin, number, piece)
+    COPY_PIECE(target, origin, number, piece, *more, **say)
     first_id = target.next_id - len(piece)
     target.connection.execute("DELETE FROM main.edgeshard_transactions WHERE first_id >= ?", (first_id,))
 

@@ -18,6 +18,7 @@ from helpers import NOON, Reading, numbers, python, shard_path, sql
 import edgeshard
 from edgeshard import database, format
 from edgeshard.errors import RecordError
+from edgeshard.keys import Key
 from edgeshard.merge import copy
 from edgeshard.merge.cycle import Merger
 from edgeshard.merge.source import SourceTable
@@ -147,10 +148,10 @@ def test_a_shard_that_needs_more_memory_than_there_is_is_set_aside_and_tried_aga
     write(store, "good", 2)
     real = copy._copy_statement
 
-    def without_memory(schema: str, table: SourceTable) -> str:
+    def without_memory(schema: str, table: SourceTable, thinning: Key | None = None) -> str:
         if "bad" in paths.get(schema, ""):
             raise apsw.NoMemError("out of memory")
-        return real(schema, table)
+        return real(schema, table, thinning)
 
     paths: dict[str, str] = {}
     attach = database.attach

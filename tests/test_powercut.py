@@ -41,6 +41,7 @@ def test_no_promise_is_broken_by_chains_of_power_cuts_torn_writes_and_kills() ->
         assert counts[f"cuts: {what}"] > 100
     for name in ("rows acknowledged at power", "rows acknowledged at process", "rows reported as merged"):
         assert counts[name] > 1_000
+    assert counts["changes of a key"] > 50
     for name in ("actors killed alone", "shards removed", "masters restored", "snapshots"):
         assert counts[name] > 0
 
@@ -291,6 +292,9 @@ FOUND_WITHIN = {
     "prunings in a transaction of their own": (2, 8, 300),  # 21, 14, 16
     "prunings are not noted": (3, 0, 100),  # 2, 2, 2
     "rows are pruned and their block is not cut": (3, 0, 100),  # 2, 2, 2
+    "what was replaced goes in a transaction of its own": (2, 0, 400),  # 25, 112, 106
+    "what was replaced is not counted": (2, 0, 100),  # 6, 3, 10
+    "a clock that runs back": (2, 0, 100),  # 7, 3, 10
     "a prune divides transactions": (2, 0, 100),  # 2, 2, 9
 }
 

@@ -244,6 +244,18 @@ def test_transactions_stay_whole_in_chunks_that_are_smaller(store: edgeshard.Sto
     assert list(range(60)) == numbers(pg)
 
 
+def test_what_is_left_of_a_pruned_transaction_stays_whole_in_chunks(store: edgeshard.Store, pg: str) -> None:
+    for k in range(2):
+        records = ({"n": n} if n % 2 else Reading("s", float(n), NOON) for n in range(20))
+        with store.shard("a") as shard:
+            shard.write_many(records)
+        write(store, "a", *({"n": 100 + 10 * k + n} for n in range(3)))
+    store.prune(keep_rows=0, table="reading")
+    seen: list[int] = []
+    report = store.push(pg, batch=4, progress=lambda done, of: seen.append(done))
+    assert (26, [10, 23, 26]) == (report.rows, seen)
+
+
 # -- who else pushes --------------------------------------------------------------------------------------------------
 
 

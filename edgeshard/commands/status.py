@@ -11,7 +11,7 @@ import time
 from edgeshard import exits
 from edgeshard.commands import arguments, drawing, terminal, units
 from edgeshard.report import Gap
-from edgeshard.status import ShardStatus, StatusReport
+from edgeshard.status import ClockAhead, ShardStatus, StatusReport
 from edgeshard.store import Store
 
 SUMMARY = "Say what a store holds: each shard, whether its agent is alive, and what waits to be merged."
@@ -158,10 +158,19 @@ def _totals(store: Store, report: StatusReport) -> list[str]:
     if report.problems:
         lines.append(f"{report.problems} shards with a problem")
     lines.append(_master(report))
+    lines += [drawing.printable(_ahead(item)) for item in report.master.clocks_ahead]
     if report.gaps:
         missing = f"{report.master.missing_rows} rows missing in {report.master.gaps} gaps"
         lines.append(f"{missing}; `edgeshard verify {store.root}` says where they went")
     return lines
+
+
+def _ahead(item: ClockAhead) -> str:
+    whose = f"agent {item.agent!r} has" if item.agent else "there are"
+    return (
+        f"clock: {whose} changes of table {item.table} that are stamped {units.duration(item.ahead_s)} ahead: they "
+        "count as the last until then. Set that device's clock; agents of a store that merged them write later ones"
+    )
 
 
 def _missing(gap: Gap) -> str:
@@ -181,6 +190,8 @@ def _master(report: StatusReport) -> str:
     held = f"{master.rows} rows of {master.agents} agents in {master.streams} streams"
     if master.pruned_rows:
         held += f", of which {master.pruned_rows} were pruned"
+    if master.replaced_rows:
+        held += f", {'and' if master.pruned_rows else 'of which'} {master.replaced_rows} were replaced by newer ones"
     changes = "merges and steps of prunes" if master.pruned_rows else "merges"
     return (
         f"{master.path}: {held}, {units.size(master.size_bytes)} and a log of {units.size(master.log_bytes)}, "

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
-from edgeshard import database, definitions, format, prunings, renames
+from edgeshard import database, definitions, format, keys, prunings, renames
 from edgeshard.database import Connection, quote
 from edgeshard.errors import DamagedError, SchemaConflictError
-from edgeshard.merge import drift, plan, source
+from edgeshard.keys import Key
+from edgeshard.merge import drift, newest, plan, source
 from edgeshard.merge.plan import Block
 from edgeshard.merge.source import Source, SourceStream, SourceTable
 from edgeshard.ranges import Range, intersect, prefix, size, subtract, union
@@ -26,7 +27,9 @@ class Target:
         spelling: the tables' names as they are spelt, by the same in lower case.
         next_id: the id that the next row gets.
         renames: the renames of each table's columns, by its name in lower case.
-        is_indexed: whether it has the indexes that it notes; a bundle leaves them to whoever merges it.
+        is_indexed: whether it has the indexes that it notes; a bundle leaves them to whoever merges it, and of a keyed
+            table which versions are kept.
+        keys: the keyed tables.
     """
 
     connection: Connection
@@ -35,6 +38,7 @@ class Target:
     next_id: int
     renames: dict[str, list[Arrow]] = attrs.Factory(dict)
     is_indexed: bool = True
+    keys: dict[str, Key] = attrs.Factory(dict)
 
     @classmethod
     def load(cls, connection: Connection) -> Target:
@@ -47,7 +51,9 @@ class Target:
         ):
             columns.setdefault(table.lower(), {})[column.lower()] = kind
             spelling[table.lower()] = table
-        return cls(connection, columns, spelling, next_id, definitions.renames_of(connection))
+        return cls(
+            connection, columns, spelling, next_id, definitions.renames_of(connection), keys=keys.load(connection)
+        )
 
 
 @attrs.frozen
@@ -110,12 +116,13 @@ def copy(
         if checked is not None:
             _ensure_equal(connection, origin, number, stream, held, checked.get(stream.stream_id, []))
         copied: list[Range] = []
+        replaced = source.replaced(connection, origin, stream.stream_no)
         within = 0  # the last id of the transaction that the piece before ended in: some of its rows were pruned
         for piece in _missing(stream, held, unwanted):
             rest = within - piece.first_id + 1
             part = _take(connection, origin, piece, max(room - rows, rest))
             if part is not None:
-                _copy_piece(target, origin, number, part, goes_on=rest > 0)
+                _copy_piece(target, origin, number, part, replaced, goes_on=rest > 0)
                 within = 0 if origin.is_shard else source.transaction_end(connection, origin, part.last_id) or 0
                 copied.append(Range(part.first, part.last))
                 rows += len(part)
@@ -263,33 +270,30 @@ def _ensure_equal(
 # -- rows -------------------------------------------------------------------------------------------------------------
 
 
-def _copy_piece(target: Target, origin: Source, number: int, piece: Block, *, goes_on: bool = False) -> None:
-    """Append a piece's rows and its block. The seqs must all be there: a block has no holes.
+def _copy_piece(
+    target: Target, origin: Source, number: int, piece: Block, replaced: int, *, goes_on: bool = False
+) -> None:
+    """Append a piece's rows and its block. The seqs must all be there: a block has no holes but what was replaced.
 
     Args:
+        target: where to.
+        origin: where from.
+        number: the target's for the stream.
+        piece: which rows.
+        replaced: how many of the stream's rows the source may lack, since newer ones replaced them.
         goes_on: whether the transaction goes on in which the piece ended that was appended before.
     """
     connection = target.connection
     shift = target.next_id - piece.first_id
-    copied = 0
-    filled = []
-    for table in origin.tables:
-        drift.ensure_fit(connection, origin, table, piece)
-        connection.execute(
-            _copy_statement(origin.schema, table),
-            (shift, number, piece.first - piece.first_id, piece.first_id, piece.last_id),
-        )
-        copied += connection.changes()
-        filled += [table] if connection.changes() else []
-    if copied == len(piece) and len(filled) > 1:
-        copied = _count_ids(connection, filled, target.next_id, target.next_id + len(piece) - 1)
-    if copied != len(piece):
+    found, copied = _copy_rows(target, origin, number, piece)
+    if not len(piece) - replaced <= found <= len(piece):
         raise DamagedError(
             "merge",
             origin.path,
-            f"of seqs {piece.first} to {piece.last} of a stream it has {copied} rows, not {len(piece)}; salvage what "
+            f"of seqs {piece.first} to {piece.last} of a stream it has {found} rows, not {len(piece)}; salvage what "
             "can be read from a copy of it",
         )
+    newest.note_replaced(connection, number, len(piece) - copied)
     connection.execute(
         "INSERT INTO main.edgeshard_transactions SELECT first_id + ?1, min(last_id, ?3) + ?1 "
         f"FROM {quote(origin.schema)}.edgeshard_transactions NOT INDEXED "
@@ -305,23 +309,58 @@ def _copy_piece(target: Target, origin: Source, number: int, piece: Block, *, go
     connection.execute("UPDATE main.edgeshard_database SET next_id = ?", (target.next_id,))
 
 
-def _count_ids(connection: Connection, filled: list[SourceTable], first_id: int, last_id: int) -> int:
+def _copy_rows(target: Target, origin: Source, number: int, piece: Block) -> tuple[int, int]:
+    """Append a piece's rows; how many seqs of it have one in the source, and how many rows were copied.
+
+    It is fewer where a shard has several versions of a key: the others need not be copied.
+    """
+    connection = target.connection
+    bindings = (
+        target.next_id - piece.first_id,
+        number,
+        piece.first - piece.first_id,
+        piece.first_id,
+        piece.last_id,
+    )
+    found = copied = 0
+    filled: list[SourceTable] = []
+    for table in origin.tables:
+        there = newest.count(target, origin, table, piece) if table.is_stamped else None
+        if there != 0:
+            drift.ensure_fit(connection, origin, table, piece)
+            thinning = newest.thinning_key(target, origin, table)
+            connection.execute(_copy_statement(origin.schema, table, thinning), bindings)
+            changed = connection.changes()
+            copied += changed
+            found += changed if there is None else there
+            filled += [table] if changed else []
+    if found == len(piece) and len(filled) > 1:
+        found = _count_ids(connection, origin.schema, filled, piece.first_id, piece.last_id)
+    return found, copied
+
+
+def _count_ids(connection: Connection, schema: str, filled: list[SourceTable], first_id: int, last_id: int) -> int:
     """How many different ids rows of these tables have: in a damaged source two may have the same, and one none."""
-    ids = [f"SELECT _id FROM main.{quote(table.name)} WHERE _id BETWEEN ?1 AND ?2" for table in filled]
+    ids = [
+        f"SELECT _id FROM {quote(schema)}.{quote(table.name)} NOT INDEXED WHERE _id BETWEEN ?1 AND ?2 AND +_id >= ?1"
+        for table in filled
+    ]
     # in order, so that SQLite goes through all tables at the same time, and collects nothing
     sql = f"SELECT count(*) FROM ({' UNION '.join(ids)} ORDER BY 1)"
     return int(database.scalar(connection, sql, (first_id, last_id)))
 
 
-def _copy_statement(schema: str, table: SourceTable) -> str:
+def _copy_statement(schema: str, table: SourceTable, thinning: Key | None = None) -> str:
     names = "".join(f", {quote(column)}" for column, _ in table.into)
     values = "".join(f", {value}" for _, value in table.into)
+    there = f"{quote(schema)}.{quote(table.name)}"
     return (
         # plainly, never OR IGNORE: the ranges say what is missing, and a mistake in them must be loud
         f"INSERT INTO main.{quote(table.name)}(_id, _stream, _seq{names}) "
-        f"SELECT _id + ?1, ?2, _id + ?3{values} FROM {quote(schema)}.{quote(table.name)} s NOT INDEXED "
+        f"SELECT _id + ?1, ?2, _id + ?3{values} FROM {there} s NOT INDEXED "
         # said twice: SQLite looks for the first row, and then believes that ids grow; in a damaged tree they do not
-        "WHERE _id BETWEEN ?4 AND ?5 AND +_id >= ?4 ORDER BY _id"
+        "WHERE _id BETWEEN ?4 AND ?5 AND +_id >= ?4"
+        f"{f' AND _id IN ({newest.kept_ids(there, thinning)})' if thinning else ''} ORDER BY _id"
     )
 
 
@@ -332,9 +371,12 @@ def _bounds(block: Block) -> tuple[int, int]:
 def _count_equal(schema: str, table: SourceTable) -> str:
     # the target's column comes first, so that no collation of the source's compares
     equal = "".join(f" AND m.{quote(column)} IS {value}" for column, value in table.into)
+    # what newer ones replaced is not there to be compared
+    join, or_gone = ("LEFT", "m._id IS NULL OR ") if table.is_stamped else ("CROSS", "")
+    here, there = quote(table.name), f"{quote(schema)}.{quote(table.name)}"
     return (
-        f"SELECT count(*) FROM {quote(schema)}.{quote(table.name)} s NOT INDEXED CROSS JOIN main.{quote(table.name)} m "
-        f"ON m._id = s._id - ?1 + ?3 WHERE s._id BETWEEN ?1 AND ?2 AND m._stream = ?4{equal}"
+        f"SELECT count(*) FROM {there} s NOT INDEXED {join} JOIN main.{here} m "
+        f"ON m._id = s._id - ?1 + ?3 WHERE s._id BETWEEN ?1 AND ?2 AND ({or_gone}m._stream = ?4{equal})"
     )
 
 
@@ -376,12 +418,18 @@ def _add_ranges(connection: Connection, number: int, held: list[Range], copied: 
 # -- tables -----------------------------------------------------------------------------------------------------------
 
 
-def planned(target: Target, origin: Source, table: SourceTable) -> drift.Plan:
-    """What becomes of the target's table as it takes the source's rows.
+def check(target: Target, origin: Source, table: SourceTable) -> None:
+    """Refuse a source's table that cannot become one with the target's; nothing is written.
 
     Raises:
         SchemaConflictError: the two contradict one another.
     """
+    newest.check(target, origin, table)
+    if not _is_plain(target, table):
+        _planned(target, origin, table)
+
+
+def _planned(target: Target, origin: Source, table: SourceTable) -> drift.Plan:
     folded = table.name.lower()
     return drift.planned(target.columns.get(folded), target.renames.get(folded, ()), table, origin.path)
 
@@ -389,8 +437,7 @@ def planned(target: Target, origin: Source, table: SourceTable) -> drift.Plan:
 def _ensure_tables(target: Target, origin: Source) -> Source:
     """Give the target the source's tables and columns; the source, with how its columns go into the target's."""
     for table in origin.tables:
-        if not _is_plain(target, table):
-            planned(target, origin, table)  # what cannot be is said before a large table is rewritten for it
+        check(target, origin, table)  # what cannot be is said before a large table is rewritten for it
     return attrs.evolve(origin, tables=tuple(_ensure_table(target, origin, table) for table in origin.tables))
 
 
@@ -400,14 +447,31 @@ def _ensure_table(target: Target, origin: Source, table: SourceTable) -> SourceT
     Returns:
         The source's table, with how its columns go into the target's.
     """
-    folded = table.name.lower()
-    name = target.spelling.setdefault(folded, table.name)
-    if not _is_plain(target, table):
-        table = _ensure_as_planned(target, origin, table, name)
-    ends = renames.ends(target.renames.get(folded, ()))
+    name = _name(target, table)
+    table = _ensure_columns(target, origin, table)
+    ends = renames.ends(target.renames.get(name.lower(), ()))
     for index in table.indexes:
         _ensure_index(target, name, tuple(dict.fromkeys(ends.get(each.lower(), each.lower()) for each in index)))
+    _ensure_key(target, origin, name, table)
     return table
+
+
+def _ensure_key(target: Target, origin: Source, name: str, table: SourceTable) -> None:
+    """Make the target's table a keyed one, where the source's is, with all that belongs to it."""
+    is_new = newest.ensure_key(target, origin, name, table)
+    for companion in newest.companions(target, name):
+        _ensure_columns(target, origin, companion)
+    if table.key is not None:
+        key = tuple(column.lower() for column in table.key.columns)
+        for each, _ in keys.changed_tables(name, table.key):
+            _ensure_index(target, target.spelling[each.lower()], key)
+    if is_new:
+        newest.settle_table(target, name)
+
+
+def _name(target: Target, table: SourceTable) -> str:
+    """How the target spells, or will spell, a table's name."""
+    return target.spelling.setdefault(table.name.lower(), table.name)
 
 
 def _is_plain(target: Target, table: SourceTable) -> bool:
@@ -418,10 +482,13 @@ def _is_plain(target: Target, table: SourceTable) -> bool:
     return all(known.get(column.lower()) == kind for column, kind in table.columns)
 
 
-def _ensure_as_planned(target: Target, origin: Source, table: SourceTable, name: str) -> SourceTable:
-    folded = table.name.lower()
-    plan = planned(target, origin, table)
-    _ensure_room(target, origin, plan.new)
+def _ensure_columns(target: Target, origin: Source, table: SourceTable) -> SourceTable:
+    """Give the target a table's columns; the table, with how its columns go into the target's."""
+    if _is_plain(target, table):
+        return table
+    folded, name = table.name.lower(), _name(target, table)
+    plan = _planned(target, origin, table)
+    _ensure_room(target, origin, name, plan.new)
     is_new, known = folded not in target.columns, target.columns.setdefault(folded, {})
     drift.apply(target.connection, name, known, plan, origin.path, indexed=target.is_indexed)
     if plan.new or is_new:
@@ -433,13 +500,13 @@ def _ensure_as_planned(target: Target, origin: Source, table: SourceTable, name:
     return drift.fitted(target.connection, table, plan)
 
 
-def _ensure_room(target: Target, origin: Source, missing: Sequence[tuple[str, str]]) -> None:
+def _ensure_room(target: Target, origin: Source, name: str, missing: Sequence[tuple[str, str]]) -> None:
     """Keep the master one that can be opened quickly, and be merged elsewhere.
 
     Raises:
         SchemaConflictError: it would have too many tables, or columns.
     """
-    tables = len(target.columns.keys() | {table.name.lower() for table in origin.tables})
+    tables = len(target.columns.keys() | {name.lower()} | {table.name.lower() for table in origin.tables})
     columns = sum(map(len, target.columns.values())) + len(missing)
     if tables > format.TABLES_MAX or columns > format.COLUMNS_IN_ALL_MAX:
         cause = (

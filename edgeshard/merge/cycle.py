@@ -15,7 +15,7 @@ import attrs
 from edgeshard import arrivals, database, files, master, scan
 from edgeshard.database import Connection
 from edgeshard.errors import EdgeshardError, StorageIOError
-from edgeshard.merge import copy, orphans, plan, source, truncate
+from edgeshard.merge import copy, newest, orphans, plan, source, truncate
 from edgeshard.merge import job as jobs
 from edgeshard.merge.job import Job
 from edgeshard.merge.memory import Known, Memory
@@ -455,6 +455,7 @@ def _copy_each(
         room_bytes -= part.copied_bytes
         copied.append((job, part))
     if target.next_id > first_id:
+        newest.settle(target, first_id)
         arrivals.note(connection, first_id)
     held = [job.durable for job in remaining] + [part.durable for _, part in copied]
     if connection.total_changes() == before and not any(held):

@@ -16,9 +16,10 @@ from typing import Any
 
 import attrs
 
-from edgeshard import database, definitions, files, format, prunings
+from edgeshard import database, definitions, files, format, keys, prunings
 from edgeshard.database import Connection, quote
 from edgeshard.errors import DamagedError, FormatError
+from edgeshard.keys import Key
 from edgeshard.merge.plan import Block
 from edgeshard.prunings import Pruning
 from edgeshard.ranges import Range, subtract, union
@@ -49,7 +50,8 @@ class SourceTable:
     Attributes:
         name: its name.
         columns: its columns in order, each with its kind.
-        indexes: the indexes a master should have.
+        indexes: the columns of each index that a master should have.
+        key: what makes it a keyed table; None: it is none.
         renames: the columns that have another name by now, (old, new).
         into: each column of a target that gets a value, and the expression of it over the table as s; where nobody
             says otherwise, its own columns.
@@ -59,6 +61,7 @@ class SourceTable:
     name: str
     columns: tuple[tuple[str, str], ...]
     indexes: tuple[tuple[str, ...], ...]
+    key: Key | None = None
     renames: tuple[tuple[str, str], ...] = ()
     into: tuple[tuple[str, str], ...] = attrs.field()
     checks: tuple[tuple[str, str], ...] = ()
@@ -66,6 +69,11 @@ class SourceTable:
     @into.default
     def _its_own(self) -> tuple[tuple[str, str], ...]:
         return tuple((column, f"s.{quote(column)}") for column, _ in self.columns)
+
+    @property
+    def is_stamped(self) -> bool:
+        """Whether its rows say when they were written."""
+        return (format.STAMP, format.OWN_COLUMNS[format.STAMP]) in self.columns
 
 
 @attrs.frozen
@@ -106,6 +114,7 @@ class Source:
     agent_id: str | None
     tables: tuple[SourceTable, ...]
     has_prunings: bool = False
+    has_replaced: bool = False
 
     @property
     def is_shard(self) -> bool:
@@ -154,14 +163,51 @@ def _open_source(connection: Connection, schema: str, path: str) -> Source:
     )
     if len(names) > format.TABLES_MAX:
         raise FormatError("read database", path, f"it has more than {format.TABLES_MAX} tables")
-    tables = tuple(_table(connection, schema, path, name, name in ordinary) for (name,) in names)
-    text = ordinary.get(definitions.RENAMES)  # few have any
-    if text is not None and _is_as_we_make_it(connection, schema, definitions.RENAMES, text):
-        tables = tuple(_with_renames(connection, schema, path, table) for table in tables)
+    tables = [_table(connection, schema, path, name, name in ordinary) for (name,) in names]
     role, database_id, agent_id = described[0]
-    text = ordinary.get(prunings.TABLE)  # older ones have none
-    has_prunings = text is not None and _is_as_we_make_it(connection, schema, prunings.TABLE, text)
-    return Source(schema, path, role, database_id, agent_id, tables, has_prunings)
+
+    def has(table: str) -> bool:  # older ones have none
+        text = ordinary.get(table)
+        return text is not None and _is_as_we_make_it(connection, schema, table, text)
+
+    if has(definitions.RENAMES):  # few have any
+        tables = [_with_renames(connection, schema, path, table) for table in tables]
+    if has(keys.TABLE):
+        tables = _keyed(connection, schema, path, tables)
+    has_replaced = role != format.SHARD and has(keys.REPLACED)
+    return Source(schema, path, role, database_id, agent_id, tuple(tables), has(prunings.TABLE), has_replaced)
+
+
+def _keyed(connection: Connection, schema: str, path: str, tables: list[SourceTable]) -> list[SourceTable]:
+    """The tables, of which those that have a key say so.
+
+    Raises:
+        FormatError: one has a key that cannot be.
+    """
+    rows = database.fetch_typed(
+        connection,
+        path,
+        (str, str, str, int),
+        f"SELECT table_name, columns, conflict, has_history FROM {quote(schema)}.{keys.TABLE} LIMIT ?",
+        (format.TABLES_MAX + 1,),
+    )
+    known = {name.lower(): (columns, conflict, history) for name, columns, conflict, history in rows}
+    found = []
+    for table in tables:
+        columns = {column.lower() for column, _ in table.columns}
+        if (said := known.pop(table.name.lower(), None)) is not None:
+            text, conflict, history = said
+            key = _index(text, columns)
+            ranked = keys.ranked_by(conflict)
+            if key is None or not keys.is_rule(conflict) or (ranked and ranked.lower() not in columns):
+                raise FormatError("read database", path, f"table {table.name!r} has a key that cannot be")
+            if not table.is_stamped:
+                raise FormatError("read database", path, f"table {table.name!r} has a key and no stamps")
+            table = attrs.evolve(table, key=Key(key, conflict, bool(history)))
+        found.append(table)
+    if len(rows) > format.TABLES_MAX or known:
+        raise FormatError("read database", path, "edgeshard_keys names a table that is not in it")
+    return found
 
 
 def _ordinary_tables(connection: Connection, schema: str) -> dict[str, str]:
@@ -226,7 +272,7 @@ def _table(connection: Connection, schema: str, path: str, name: str, is_ordinar
     if len(rows) > format.COLUMNS_MAX:
         raise refuse(f"it has more than {format.COLUMNS_MAX} columns")
     for column, kind in rows:
-        if not _NAME.fullmatch(column) or kind not in format.STORED_AS:
+        if not _is_column(column, kind):
             raise refuse(f"column {column!r:.120} of kind {kind!r:.40} is none we know")
         if actual.get(column) != (format.STORED_AS[kind], 0, 0):
             raise refuse(f"column {column!r} is not stored as {format.STORED_AS[kind]}")
@@ -244,6 +290,12 @@ def _table(connection: Connection, schema: str, path: str, name: str, is_ordinar
         raise refuse("an index of it is not a JSON list of its columns")
     columns = tuple((column, kind) for column, kind in rows)
     return SourceTable(name, columns, tuple(index for index in indexes if index is not None))
+
+
+def _is_column(name: str, kind: str) -> bool:
+    if name in format.OWN_COLUMNS or kind in format.OWN_COLUMNS.values():
+        return format.OWN_COLUMNS.get(name) == kind
+    return _NAME.fullmatch(name) is not None and kind in format.STORED_AS
 
 
 def _with_renames(connection: Connection, schema: str, path: str, table: SourceTable) -> SourceTable:
@@ -471,6 +523,20 @@ def row_count(connection: Connection, source: Source, streams: list[SourceStream
         return sum(len(block) for stream in streams for block in stream.blocks)
     listed = f"SELECT sum(last - first + 1) FROM {quote(source.schema)}.edgeshard_blocks"
     return int(database.scalar(connection, listed) or 0)
+
+
+def replaced(connection: Connection, source: Source, stream_no: int) -> int:
+    """How many seqs of a stream's blocks have no row in the source any more, for a newer one replaced it."""
+    if not source.has_replaced:
+        return 0
+    rows = database.fetch_typed(
+        connection,
+        source.path,
+        (int,),
+        f"SELECT rows FROM {quote(source.schema)}.{keys.REPLACED} WHERE stream_no = ?",
+        (stream_no,),
+    )
+    return rows[0][0] if rows else 0
 
 
 def gone_ranges(stream: SourceStream, held: list[Range]) -> list[tuple[Range, bytes]]:

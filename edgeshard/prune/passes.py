@@ -8,7 +8,7 @@ from pathlib import Path
 
 import attrs
 
-from edgeshard import arrivals, database, master, receipts
+from edgeshard import arrivals, database, keys, master, receipts
 from edgeshard.database import Connection, quote
 from edgeshard.errors import ConfigurationError
 from edgeshard.prune import plan, rules, space, step
@@ -132,7 +132,9 @@ def _begin(
     dry_run: bool,
 ) -> _Pass:
     with database.reading(connection):
-        scope = Scope(str(path), table=_table(connection, path, asked.table))
+        keyed = keys.load(connection)
+        kept = tuple(table for name, key in keyed.items() for table, _ in keys.changed_tables(name, key))
+        scope = Scope(str(path), table=_table(connection, path, asked.table, kept), kept=kept)
         used = space.used_bytes(connection)
         rows = database.scalar(connection, "SELECT sum(last - first + 1) FROM edgeshard_blocks") or 0
     done = _Pass(connection, str(path), asked, scope, stopping, progress, dry_run)
@@ -140,13 +142,18 @@ def _begin(
     return done
 
 
-def _table(connection: Connection, path: Path, asked: str | None) -> str | None:
+def _table(connection: Connection, path: Path, asked: str | None, kept: Sequence[str]) -> str | None:
     """The table that was asked for, as it is spelt there."""
     if asked is None:
         return None
     names = {name.lower(): name for name in master.record_tables(connection)}
     if asked.lower() not in names:
         cause = f"there is no table {asked!r:.120} in it; it has {', '.join(sorted(names.values()))}"
+        raise ConfigurationError("prune", path, cause)
+    if asked.lower() in {name.lower() for name in kept}:
+        cause = (
+            f"table {asked} has a key: its rows are the newest of theirs, and older ones would come back; delete by key"
+        )
         raise ConfigurationError("prune", path, cause)
     return names[asked.lower()]
 
@@ -184,7 +191,11 @@ def _newest(done: _Pass, rows: int) -> int:
     """The id of the first of so many of the newest rows; 1 where there are no more."""
     if rows == 0:
         return _next_id(done.connection)
-    names = [done.scope.table] if done.scope.table else master.record_tables(done.connection)
+    if done.scope.table:
+        names = [done.scope.table]
+    else:
+        kept = {name.lower() for name in done.scope.kept}
+        names = [name for name in master.record_tables(done.connection) if name.lower() not in kept]
     # in order, so that SQLite goes through all tables at the same time, and collects nothing
     ids = " UNION ALL ".join(f"SELECT _id FROM {quote(name)}" for name in names)
     found = database.scalar(done.connection, f"{ids} ORDER BY 1 DESC LIMIT 1 OFFSET ?", (rows - 1,))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from edgeshard import database, master, prunings
+from edgeshard import database, keys, master, prunings
 from edgeshard.database import Connection, quote
 from edgeshard.errors import DamagedError
 from edgeshard.merge.plan import Block
@@ -22,12 +22,14 @@ class Scope:
     Attributes:
         path: the master, for errors.
         elsewhere: of each stream number, the seqs that somebody else holds; None: that is not asked.
-        table: the only table whose rows go; None: all.
+        table: the only table whose rows go; None: all but those of `kept`.
+        kept: tables whose rows stay: the newest of each key, and deletions. What older ones would come back?
     """
 
     path: str
     elsewhere: Mapping[int, Sequence[Range]] | None = None
     table: str | None = None
+    kept: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -75,7 +77,10 @@ def going(connection: Connection, scope: Scope, ids: Range) -> Going:
     """What goes of the rows by these ids; only read."""
     window = _window(connection, ids)
     kept = [] if scope.elsewhere is None else plan.kept_back(window, scope.elsewhere)
-    asked = window.present if scope.table is None else _islands(connection, scope.table, ids)
+    if scope.table is None:
+        asked = subtract(window.present, union(part for name in scope.kept for part in _islands(connection, name, ids)))
+    else:
+        asked = _islands(connection, scope.table, ids)
     goes = subtract(asked, kept)
     return Going(window, goes, plan.count(asked) - plan.count(goes))
 
@@ -123,13 +128,13 @@ def apply(connection: Connection, scope: Scope, goes: Going, reason: str) -> Non
     """
     # of two receipts the one with more merges, or more of these, is the later, whatever the clock says
     connection.execute("UPDATE edgeshard_database SET generation = generation + 1")
-    deleted = 0
+    deleted, replaced = 0, _replaced(connection, scope, goes)
     for name in [scope.table] if scope.table else master.record_tables(connection):
         for ids in goes.ids:
             connection.execute(f"DELETE FROM {quote(name)} WHERE _id BETWEEN ? AND ?", (ids.first, ids.last))
             deleted += connection.changes()
     lost = {number: _cut_blocks(connection, number, blocks, goes.ids) for number, blocks in goes.window.blocks.items()}
-    if deleted != goes.rows or sum(sum(map(len, seqs)) for seqs in lost.values()) != deleted:
+    if deleted + replaced != goes.rows or sum(sum(map(len, seqs)) for seqs in lost.values()) != goes.rows:
         cause = f"{deleted} rows are where its blocks say {goes.rows}; `edgeshard verify` says more"
         raise DamagedError("prune", scope.path, cause)
     for number, seqs in lost.items():
@@ -139,6 +144,34 @@ def apply(connection: Connection, scope: Scope, goes: Going, reason: str) -> Non
         connection.execute("DELETE FROM edgeshard_transactions WHERE first_id = ?", (whole.first,))
         if left is not None:
             connection.execute("INSERT INTO edgeshard_transactions VALUES (?, ?)", (left.first, left.last))
+
+
+def _replaced(connection: Connection, scope: Scope, goes: Going) -> int:
+    """How many of the seqs that go have no row any more, since newer ones replaced it; they no longer count as such."""
+    total = 0
+    known = keys.replaced(connection) if scope.table is None else {}
+    concerned = goes.window.blocks.keys() & known.keys()
+    rows = _rows_by_stream(connection, goes) if concerned else {}
+    for number in concerned:
+        seqs = [part for block in goes.window.blocks[number] for part in plan.cut(block, goes.ids)[1]]
+        gone = sum(map(len, seqs)) - rows.get(number, 0)
+        if not 0 <= gone <= known[number]:
+            cause = f"{gone} rows of stream number {number} are not where its blocks say; `edgeshard verify` says more"
+            raise DamagedError("prune", scope.path, cause)
+        connection.execute(f"UPDATE {keys.REPLACED} SET rows = rows - ? WHERE stream_no = ?", (gone, number))
+        total += gone
+    return total
+
+
+def _rows_by_stream(connection: Connection, goes: Going) -> dict[int, int]:
+    """How many rows go of each stream number."""
+    found: dict[int, int] = {}
+    for name in master.record_tables(connection):
+        for ids in goes.ids:
+            sql = f"SELECT _stream, count(*) FROM {quote(name)} WHERE _id BETWEEN ? AND ? GROUP BY _stream"
+            for number, rows in database.fetch(connection, sql, (ids.first, ids.last)):
+                found[number] = found.get(number, 0) + rows
+    return found
 
 
 def _cut_blocks(connection: Connection, number: int, blocks: Sequence[Block], gone: Sequence[Range]) -> list[Range]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgeshard import database, definitions, master, renames
+from edgeshard import database, definitions, keys, master, renames
 from edgeshard.database import Connection, quote
 from edgeshard.errors import DamagedError
 from edgeshard.merge.plan import Block
@@ -90,12 +90,18 @@ class Local:
         for table, text in self._fetch("SELECT table_name, columns FROM edgeshard_indexes ORDER BY 1, 2"):
             indexes.setdefault(table, []).append(tuple(json.loads(text)))
         with master.explained("push", self.path):
-            arrows = definitions.renames_of(self._connection)
+            keyed, arrows = keys.load(self._connection), definitions.renames_of(self._connection)
         older = {name: tuple(renames.ends(found).items()) for name, found in arrows.items()}
         return [
-            Table(name, tuple(found), tuple(indexes.get(name, ())), older.get(name.lower(), ()))
+            Table(name, tuple(found), tuple(indexes.get(name, ())), keyed.get(name), older.get(name.lower(), ()))
             for name, found in columns.items()
         ]
+
+    def replaced(self, numbers: Iterable[int]) -> int:
+        """How many seqs in the blocks of some streams, by their numbers, have no row any more: newer ones are there."""
+        with master.explained("push", self.path):
+            known = keys.replaced(self._connection)
+        return sum(known.get(number, 0) for number in numbers)
 
     def transaction(self, row_id: int) -> Range | None:
         """The ids of the writer's transaction that a row belongs to, where it is of more than one row."""

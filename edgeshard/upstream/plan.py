@@ -97,18 +97,23 @@ def cut(
             divide them.
     """
     chunk: list[Part] = []
+    within = 0  # the last id of the transaction that the part before ended in: some of its rows were pruned
     for index, part in enumerate(parts):
-        if room <= 0:
+        whole = within - part.block.first_id + 1  # so many more rows belong to it
+        if room <= 0 and whole <= 0:
             return chunk, list(parts[index:])
+        wanted = max(room, whole)
         end_id = None
-        if len(part.block) > room and transaction_end is not None:
-            end_id = transaction_end(part.block.first_id + room - 1)
-        head = cut_chunk(part.block, room, end_id)
+        if len(part.block) > wanted and transaction_end is not None:
+            end_id = transaction_end(part.block.first_id + wanted - 1)
+        head = cut_chunk(part.block, wanted, end_id)
         chunk.append(attrs.evolve(part, block=head))
         room -= len(head)
         if head != part.block:
             rest = part.block.cut(head.last + 1, part.block.last)
             return chunk, [attrs.evolve(part, block=rest), *parts[index + 1 :]]
+        # asked only where the chunk might end here
+        within = (transaction_end(head.last_id) or 0) if room <= 0 and transaction_end is not None else 0
     return chunk, []
 
 

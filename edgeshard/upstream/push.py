@@ -20,7 +20,7 @@ from edgeshard.errors import (
     UpstreamUnavailableError,
 )
 from edgeshard.ranges import Range
-from edgeshard.upstream import errors, held_back, local, plan, remote
+from edgeshard.upstream import errors, held_back, local, plan, remote, schema
 from edgeshard.upstream.chunk import MovedError, RefusedError, Sender, Sent, StaleError
 from edgeshard.upstream.local import Local
 from edgeshard.upstream.plan import Part, Refusal, Stream
@@ -56,7 +56,7 @@ class _Tally:
     statements: list[str] = attrs.Factory(list)
 
     def add(self, chunk: Sequence[Part], sent: Sent) -> None:
-        self.rows += plan.size(chunk)
+        self.rows += sum(sent.tables.values())
         self.streams |= {part.stream.stream_id for part in chunk}
         for name, rows in sent.tables.items():
             self.tables[name] = self.tables.get(name, 0) + rows
@@ -221,23 +221,27 @@ class Pusher:
 
     def _send(self, sender: Sender, chunk: Sequence[Part], tables: Sequence[Table], tally: _Tally) -> Sent:
         filled = sender.tables_of(tables, chunk)
+        sent = list(filled)
         for table in filled:
-            self._ensure_table(sender, chunk, table, tally)
+            for each in schema.relatives(table, tables):
+                self._ensure_table(sender, chunk, each, table, tally)
+                sent += [each] if each not in sent else []
         try:
-            return sender.send(chunk, filled, self._held)
+            return sender.send(chunk, sent, self._held)
         except ServerError as error:
             if not errors.is_of_a_row(error.state):
                 raise
             raise sender.blame(chunk, filled, error) from error
 
-    def _ensure_table(self, sender: Sender, chunk: Sequence[Part], table: Table, tally: _Tally) -> None:
+    def _ensure_table(self, sender: Sender, chunk: Sequence[Part], table: Table, filled: Table, tally: _Tally) -> None:
+        """Make a table fit there, which rows of the chunk need that are in `filled`."""
         if table in self._fit:
             return
         try:
             tally.statements += remote.ensure_table(sender.server, table)
         except SchemaConflictError as error:
             # of each stream that needs it
-            raise held_back.of_table(sender.local, chunk, table, error)[0] from error
+            raise held_back.of_table(sender.local, chunk, filled, error)[0] from error
         self._fit.add(table)
 
     # -- what PostgreSQL holds -----------------------------------------------------------------------------------------

@@ -183,7 +183,7 @@ def _found(server: Server, table: Table, *, has_tables: bool) -> Found:
     columns = {name: _type(*rest) for name, *rest in described}
     waiting = frozenset(old for old, new in table.renames if _is_waiting(server, table, columns, old, new))
     rounded = frozenset(name.lower() for name, kind in table.columns if _is_rounded(server, table, columns, name, kind))
-    return Found(columns, key, frozenset(name for (name,) in made), waiting, rounded)
+    return Found(columns, key, frozenset(name for (name,) in made), waiting, rounded, _version_key(server, table))
 
 
 def _is_waiting(server: Server, table: Table, columns: Mapping[str, str], old: str, new: str) -> bool:
@@ -200,6 +200,13 @@ def _is_rounded(server: Server, table: Table, columns: Mapping[str, str], name: 
     asked = [old for old in olds if kind == "real" and columns.get(old) == "bigint"]
     sql = "SELECT 1 FROM {0} WHERE {1} NOT BETWEEN -{2} AND {2} LIMIT 1"
     return any(server.execute(sql.format(quote(table.there), quote(old), kinds.EXACT_MAX)) for old in asked)
+
+
+def _version_key(server: Server, table: Table) -> tuple[str, str] | None:
+    if table.key is None or not server.execute(_COLUMNS, (schema.KEYS,)):
+        return None
+    found = server.execute(f"SELECT columns, conflict FROM {schema.KEYS} WHERE table_name = $1", (table.there,))
+    return found[0] if found else None
 
 
 def _type(name: str, numeric_precision: int | None, datetime_precision: int | None) -> str:

@@ -6,7 +6,7 @@ Names are in lower case there: SQLite folds case, and so do names in PostgreSQL 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -14,6 +14,7 @@ import attrs
 from edgeshard import kinds
 from edgeshard.database import quote
 from edgeshard.errors import SchemaConflictError
+from edgeshard.keys import Key, companions
 from edgeshard.upstream import drift
 from edgeshard.upstream.values import TYPES
 
@@ -36,23 +37,40 @@ TABLES: Final[Mapping[str, str]] = {
     "edgeshard_indexes": "name text PRIMARY KEY",
 }
 
+#: Which tables have a key. Made with the first of them: databases of earlier pushes have none.
+KEYS: Final = "edgeshard_keys"
+_KEYS_TABLE: Final = (
+    f"CREATE TABLE IF NOT EXISTS {KEYS} (table_name text PRIMARY KEY, columns text NOT NULL, conflict text NOT NULL)"
+)
+
 
 @attrs.frozen
 class Table:
-    """A record table of the master: its columns in order, each with its kind, its indexes, and older names of columns.
+    """A record table of the master.
 
-    Each of those, in lower case, comes with the name that it has now.
+    Attributes:
+        name: its name there.
+        columns: its columns in order, each with its kind.
+        indexes: the columns of each of its indexes.
+        key: what makes it a keyed table; None: it is none.
+        renames: older names of columns, in lower case, each with the name that it has now.
     """
 
     name: str
     columns: tuple[tuple[str, str], ...]
     indexes: tuple[tuple[str, ...], ...] = ()
+    key: Key | None = None
     renames: tuple[tuple[str, str], ...] = ()
 
     @property
     def there(self) -> str:
         """Its name in PostgreSQL."""
         return self.name.lower()
+
+    @property
+    def family(self) -> tuple[str, ...]:
+        """The names, there, of the table and of what belongs to it where it is keyed."""
+        return (self.there,) if self.key is None else (self.there, *companions({self.there: self.key}))
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -70,6 +88,7 @@ class Found:
         indexes: the names of those that were made by us once, of all tables.
         waiting: the older names of columns that are there by both, where rows have a value by the older one alone.
         rounded: the columns of integers with some that a real would round.
+        version_key: its key's columns and its conflict rule, as an earlier push noted them; None: none did.
     """
 
     columns: Mapping[str, str]
@@ -77,6 +96,7 @@ class Found:
     indexes: frozenset[str] = frozenset()
     waiting: frozenset[str] = frozenset()
     rounded: frozenset[str] = frozenset()
+    version_key: tuple[str, str] | None = None
 
     @property
     def is_there(self) -> bool:
@@ -126,7 +146,32 @@ def needed(table: Table, found: Found) -> Need:
     for name in made:
         columns = ", ".join(quote(column.lower()) for column in indexes[name])
         statements.append(f"CREATE INDEX IF NOT EXISTS {quote(name)} ON {quote(table.there)} ({columns})")
+    if table.key is not None:
+        statements += _key_statements(table, table.key, found)
     return Need(tuple(statements), new, made, renamed, widened)
+
+
+def _key_statements(table: Table, key: Key, found: Found) -> list[str]:
+    columns, rule = ", ".join(column.lower() for column in key.columns), key.conflict.lower()
+    if found.version_key is None:
+        # names are letters, digits and _: nothing in them needs to be escaped
+        said = f"'{table.there}', '{columns}', '{rule}'"
+        return [_KEYS_TABLE, f"INSERT INTO {KEYS} VALUES ({said}) ON CONFLICT DO NOTHING"]
+    if found.version_key != (columns, rule):
+        cause = (
+            f"it has the key ({columns}) with conflict {rule!r} here, and in PostgreSQL ({found.version_key[0]}) "
+            f"with {found.version_key[1]!r}; give the class another table name"
+        )
+        raise conflict(table.name, cause)
+    return []
+
+
+def relatives(table: Table, tables: Sequence[Table]) -> list[Table]:
+    """A table, and those that are needed with it: of a keyed one its deletions and its history, and the other way."""
+    for owner in tables:
+        if owner.key is not None and table.there in owner.family:
+            return [each for each in tables if each.there in owner.family]
+    return [table]
 
 
 def index_name(table: str, columns: tuple[str, ...]) -> str:

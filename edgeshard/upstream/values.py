@@ -34,6 +34,8 @@ TYPES: Final = {
     "decimal": "numeric",
     "uuid": "uuid",
     "json": "jsonb",
+    "stamp": "bigint",
+    "reason": "text",
 }
 
 #: What a conversion may raise where a value is none of its kind.
@@ -135,6 +137,8 @@ def _as_it_is(value: Any) -> Any:
 PARSERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "boolean": _boolean,
     "integer": _as_it_is,
+    "stamp": _as_it_is,
+    "reason": _text,
     "real": _as_it_is,
     "text": _text,
     "blob": _as_it_is,
@@ -218,11 +222,15 @@ COPY_HEAD: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_TAIL: Final = b"\xff\xff"
 
 # the source of what packs a value, where it is not NULL; `add` takes bytes
+_LONG: Final = "add(pack_integer(8, {0}))"
+# the length of what follows is a part of it
+_UTF8: Final = "{0} = {0}.encode(); zero({0}) if 0 in {0} else None; add(pack_length(len({0}))); add({0})"
 _SOURCES: Final = {
-    "integer": "add(pack_integer(8, {0}))",
+    "integer": _LONG,
+    "stamp": _LONG,
     "real": "add(pack_real(8, {0}))",
-    # the length of what follows is a part of it
-    "text": "{0} = {0}.encode(); zero({0}) if 0 in {0} else None; add(pack_length(len({0}))); add({0})",
+    "text": _UTF8,
+    "reason": _UTF8,
 }
 
 

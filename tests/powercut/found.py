@@ -38,6 +38,15 @@ class LaterSample:
     twice: int | None
 
 
+@edgeshard.table(name="last", key="agent")
+@attrs.frozen
+class Last:
+    """The last of an agent's transactions, by its last row; deleted now and then."""
+
+    agent: str
+    n: int
+
+
 def text_of(number: int) -> str:
     """What a row holds besides its number; now and then more than a page of a shard."""
     return f"row {number} " * (1, 1, 3, 8, 1, 150, 1)[number % 7]
@@ -59,12 +68,14 @@ class Found:
         shards: the same of all shards; rows that were given up do not count.
         given_up: the addresses of which the shards say that they gave them up.
         pruned: the addresses of which the master says that it pruned them.
+        last: of each agent what the master's keyed table has of it; None where that is not there.
     """
 
     master: dict[int, tuple[str, int]] | None
     shards: dict[int, tuple[str, int]]
     given_up: frozenset[tuple[str, int]]
     pruned: frozenset[tuple[str, int]] = frozenset()
+    last: dict[str, int] | None = None
 
 
 def look(root: Path) -> Found:
@@ -84,7 +95,8 @@ def look(root: Path) -> Found:
             raise ViolationError(f"row {number} is in two shards")
         shards.update(rows)
         given_up |= gone
-    return Found(master, shards, frozenset(given_up), pruned)
+    last = read_last(root / "master.db") if has_master else None
+    return Found(master, shards, frozenset(given_up), pruned, last)
 
 
 def read_master(path: Path) -> dict[int, tuple[str, int]]:
@@ -109,6 +121,22 @@ def read_prunings(path: Path) -> frozenset[tuple[str, int]]:
         raise ViolationError(f"{path.name} cannot be read: {error!r}") from error
     finally:
         connection.close()
+
+
+def read_last(path: Path) -> dict[str, int] | None:
+    """The last row of each agent, as a master has it; None where it has no table of that."""
+    connection = _open(path)
+    try:
+        if not _fetch(connection, "SELECT 1 FROM edgeshard_columns WHERE table_name = 'last' LIMIT 1"):
+            return None
+        rows = _fetch(connection, "SELECT agent, n FROM last")
+    except apsw.Error as error:
+        raise ViolationError(f"{path.name} cannot be read: {error!r}") from error
+    finally:
+        connection.close()
+    if len(dict(rows)) < len(rows):
+        raise ViolationError(f"{path.name} has two versions of a key: {sorted(rows)}")
+    return dict(rows)
 
 
 def read_shard(path: Path) -> tuple[dict[int, tuple[str, int]], set[tuple[str, int]]]:

@@ -6,13 +6,14 @@ Nothing is patched while actors run: they run in turns, and would take back one 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from edgeshard import database, files, format, master, prunings
+from edgeshard import clock, database, files, format, master, prunings
 from edgeshard.database import Connection, quote
-from edgeshard.merge import copy, cycle, orphans, truncate
+from edgeshard.merge import copy, cycle, newest, orphans, truncate
 from edgeshard.merge import job as jobs
 from edgeshard.merge.plan import Block
 from edgeshard.prune import passes, step
@@ -37,6 +38,7 @@ _begin_prune = passes._begin
 _prune_step = passes._step
 _apply = step.apply
 _note_pruning = prunings.note
+_settle = newest.settle
 
 
 @contextlib.contextmanager
@@ -141,7 +143,7 @@ def no_commit_of_its_own() -> list[Patch]:
 _NEXT_ID = "SELECT next_id FROM main.edgeshard_database"
 
 
-def ignore_with_a_wrong_range(target: copy.Target, origin: Any, number: int, piece: Block) -> None:
+def ignore_with_a_wrong_range(target: copy.Target, origin: Any, number: int, piece: Block, *_: Any, **__: Any) -> None:
     """Rows whose ids are taken are passed over in silence; and ids are taken, for a block ends one too early."""
     connection = target.connection
     shift = target.next_id - piece.first_id
@@ -225,6 +227,37 @@ def transactions_are_divided(connection: Connection, row_id: int) -> None:
     """A step ends where it likes, also in the middle of a transaction."""
 
 
+def settled_apart() -> list[Patch]:
+    """What was replaced is deleted in a transaction of its own, after that which brought the newer rows."""
+    later: dict[int, list[int]] = {}
+
+    def settle(target: copy.Target, first_id: int) -> None:
+        later.setdefault(id(target.connection), []).append(first_id)
+
+    def commit_chunk(connection: Connection, remaining: list[jobs.Job], done: Any) -> None:
+        _commit_chunk(connection, remaining, done)
+        for first_id in later.pop(id(connection), []):
+            with database.immediate(connection):
+                _settle(copy.Target.load(connection), first_id)
+
+    return [(newest, "settle", settle), (cycle, "_commit_chunk", commit_chunk)]
+
+
+def replaced_is_not_counted(*_: Any) -> None:
+    """Rows are replaced, and nothing says how many."""
+
+
+def a_clock_that_runs_back(floor: int) -> Callable[[], int]:
+    """Each handle begins with an older time than the one before."""
+    del floor
+    made = next(_handles)
+    seqs = itertools.count(1)
+    return lambda: 10**15 - made * 10**6 + next(seqs)
+
+
+_handles = itertools.count(1)
+
+
 class _FilesWithoutSync:
     """The module files, but that no folder is synced."""
 
@@ -253,5 +286,8 @@ MUTANTS: dict[str, Callable[[], list[Patch]]] = {
     "prunings in a transaction of their own": prunings_apart,
     "prunings are not noted": lambda: [(prunings, "note", prunings_are_not_noted)],
     "rows are pruned and their block is not cut": lambda: [(step, "_cut_blocks", block_is_not_cut)],
+    "what was replaced goes in a transaction of its own": settled_apart,
+    "what was replaced is not counted": lambda: [(newest, "note_replaced", replaced_is_not_counted)],
+    "a clock that runs back": lambda: [(clock, "clock", a_clock_that_runs_back)],
     "a prune divides transactions": lambda: [(master, "transaction_at", transactions_are_divided)],
 }

@@ -39,6 +39,7 @@ class Unit:
         reported: whether a merge reported that the master has it.
         pruned: whether a prune that reported it is done: the master says so from then on, and it is not there again.
         address: the stream's id, and the seq of the first row; ("", 0) where the writer was never told.
+        last: whether its transaction also wrote (True) or deleted (False) the agent's last row; None: neither.
     """
 
     agent: str
@@ -51,6 +52,13 @@ class Unit:
     reported: bool = False
     pruned: bool = False
     address: tuple[str, int] = ("", 0)
+    last: bool | None = None
+
+    def all_seqs(self) -> set[tuple[str, int]]:
+        """The addresses of all that it wrote."""
+        return self.seqs() | (
+            {(self.address[0], self.address[1] + len(self.numbers))} if self.last is not None else set()
+        )
 
     def seqs(self) -> set[tuple[str, int]]:
         """The addresses of its rows."""
@@ -156,6 +164,7 @@ class Oracle:
     def _judge_units(self, found: Found, *, had_power_cut: bool) -> None:
         self._check_addresses(found)
         self._check_prunings(found)
+        self._check_last(found)
         master = self.held(found)
         for unit in self.units:
             in_master = self._whole(unit, master, "the master")
@@ -180,6 +189,17 @@ class Oracle:
                 unit.synced = unit.synced or unit.noted
         for number in {*master, *found.shards} - self._by_number.keys():
             raise ViolationError(f"row {number} was never written")
+
+    def _check_last(self, found: Found) -> None:
+        """The master has of each agent what the last transaction wrote that it has, or had."""
+        master = self.held(found)
+        newest: dict[str, Unit] = {}
+        for unit in self.units:
+            if unit.last is not None and unit.numbers[0] in master:
+                newest[unit.agent] = unit
+        expected = {agent: unit.numbers[-1] for agent, unit in newest.items() if unit.last}
+        if expected != (found.last or {}):
+            raise ViolationError(f"of each agent the last is {expected}, and the master has {found.last}")
 
     def _whole(self, unit: Unit, rows: dict[int, tuple[str, int]], where: str) -> bool:
         there = [number for number in unit.numbers if number in rows]
@@ -237,6 +257,7 @@ class Oracle:
         """
         self._check_addresses(found)
         self._check_prunings(found)
+        self._check_last(found)
         master = self.held(found)
         if found.shards:
             raise ViolationError(f"rows {sorted(found.shards)} are still in shards")
@@ -257,7 +278,7 @@ class Oracle:
         """A gap is rows that were there: a merger saw them, and a power cut took them, or they are in a lost master."""
         lost = [unit for unit in self.units if unit.fate in (Fate.GONE, Fate.BEHIND)]
         untold = {unit.agent for unit in lost if not unit.address[1]}  # their writer was killed
-        known = {address for unit in lost for address in unit.seqs()}
+        known = {address for unit in lost for address in unit.all_seqs()}
         for gap in gaps:
             unknown = [seq for seq in range(gap.first, gap.last + 1) if (gap.stream, seq) not in known]
             if unknown and gap.agent not in untold:

@@ -123,6 +123,8 @@ class Trial:
         self._disk = Disk()
         self._oracle = Oracle()
         self._prune_rng = random.Random(f"{seed} prune")
+        self._key_rng = random.Random(f"{seed} key")
+        self._is_keyed = self._key_rng.random() < 0.5
         self.settings = Settings.draw(self._rng, self._prune_rng)
         self._now_s = _BEGAN_S
         self._boot = 0
@@ -180,6 +182,7 @@ class Trial:
             self.counts,
             self.settings.keep_empty,
             self._prune_rng if self.settings.prunes else None,
+            self._key_rng if self._is_keyed else None,
         )
         patches: list[Patch] = [
             *self.settings.limits,

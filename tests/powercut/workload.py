@@ -13,11 +13,11 @@ import attrs
 import edgeshard
 from edgeshard import database, files, format, master
 from edgeshard.errors import DiskFullError, MergeInProgressError, ShardInUseError, StorageBusyError
-from edgeshard.merge import copy, cycle, locks, orphans, truncate
+from edgeshard.merge import copy, cycle, locks, newest, orphans, truncate
 from edgeshard.prune import passes, space, step
 from edgeshard.shard import Durability, Shard
 
-from .found import ViolationError, addresses_in, numbers_in, prunings_in, record_of
+from .found import Last, ViolationError, addresses_in, numbers_in, prunings_in, record_of
 from .machine import Patch
 from .oracle import Oracle, Unit
 from .scheduler import Actor, Scheduler
@@ -41,6 +41,7 @@ class Stage:
         store: the store, on the simulated machine.
         keep_empty: whether mergers leave the shards of agents that are gone.
         prune_rng: by which prunes are drawn; None: there are none.
+        key_rng: by which changes of a keyed table are drawn; None: there are none.
         left_open: handles whose agents went on to do nothing, until the end of all.
         commits: what mergers saw in the master at a commit of their own, by actor.
         snapshots: the master's rows that a finished snapshot must hold, by its name.
@@ -54,6 +55,7 @@ class Stage:
     counts: Counter[str]
     keep_empty: bool
     prune_rng: random.Random | None = None
+    key_rng: random.Random | None = None
     left_open: list[Any] = attrs.Factory(list)
     commits: dict[str, set[int]] = attrs.Factory(dict)
     snapshots: dict[str, frozenset[int]] = attrs.Factory(dict)
@@ -107,9 +109,15 @@ def _write_many(stage: Stage, shard: Shard) -> None:
 def _transact(stage: Stage, shard: Shard) -> None:
     unit = stage.oracle.begin(shard.agent, stage.rng.randint(1, 4))
     undone = stage.oracle.begin(shard.agent, 1) if stage.may(0.3) else None
+    keyed = stage.key_rng
+    if keyed is not None and keyed.random() < 0.7:
+        unit.last = keyed.random() < 0.8
     with _refusable(unit):
         with shard.transaction():
             seqs = [shard.write(record_of(number)) for number in unit.numbers]
+            if unit.last is not None:
+                shard.write(Last(shard.agent, unit.numbers[-1])) if unit.last else shard.delete(Last, shard.agent)
+                stage.counts["changes of a key"] += 1
             if undone is not None:
                 _undo(shard, undone)
         _acknowledge(stage, shard, unit, seqs[0])
@@ -208,6 +216,7 @@ FAILPOINTS: tuple[tuple[Any, str], ...] = (
     (master, "open_master"),
     (step, "going"),
     (space, "shrink_by"),
+    (newest, "_settle"),
 )
 
 

@@ -1,0 +1,220 @@
+"""Keyed tables: which columns are the key, and which of several versions of a row a master keeps.
+
+A *version* is a row of the table, a *deletion* one of ``<table>_deleted``. Of all that was ever written with one key a
+master keeps what its conflict rule says, which depends on the set alone, and never on the order in which it came:
+
+``lww``
+    the last written, whether version or deletion: the one with the highest (stamp, stream id, seq)
+``first``
+    the version with the lowest of these; nothing is deleted
+``max:column``, ``min:column``
+    the version with the highest or the lowest value there, a NULL last; of equal ones the last written; nothing is
+    deleted
+``keep-all``
+    the last deletion, and each version that was written after it
+
+Whatever is kept of a part of the versions and whatever is kept of another part decide together what is kept of both:
+so merges may come in any order. That is why the rules that do not look for the newest know no deletion: what it would
+uncover is no longer there.
+
+Rows that were written before their class had a key have no stamp, and are older than all that have one. A row without a
+value in a column of its key has no key, and is kept.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import attrs
+
+from edgeshard import database, format
+from edgeshard.database import Connection, quote
+
+LWW: Final = "lww"
+FIRST: Final = "first"
+KEEP_ALL: Final = "keep-all"
+
+TABLE: Final = "edgeshard_keys"
+REPLACED: Final = "edgeshard_replaced"
+
+#: Why a version is in the history.
+WAS_REPLACED: Final = "replaced"
+WAS_DELETED: Final = "deleted"
+
+
+@attrs.frozen
+class Key:
+    """What makes a table a keyed one.
+
+    Attributes:
+        columns: the names of the key's columns.
+        conflict: which version of a key is kept.
+        history: whether those that are not kept go to the table's history.
+    """
+
+    columns: tuple[str, ...]
+    conflict: str = LWW
+    history: bool = False
+
+    @property
+    def deletes(self) -> bool:
+        """Whether rows of the table can be deleted."""
+        return self.conflict in (LWW, KEEP_ALL)
+
+    @property
+    def folded(self) -> tuple[tuple[str, ...], str]:
+        """What two declarations of the same table must agree in; SQL folds case."""
+        return tuple(column.lower() for column in self.columns), self.conflict.lower()
+
+
+def ranked_by(conflict: str) -> str:
+    """The column that a conflict rule compares; "" where it compares none."""
+    rule, _, column = conflict.partition(":")
+    return column if rule in ("max", "min") else ""
+
+
+def is_rule(conflict: str) -> bool:
+    """Whether it is one of the rules, as far as that can be told without the table's columns."""
+    return conflict in (LWW, FIRST, KEEP_ALL) or bool(ranked_by(conflict))
+
+
+def deleted_name(table: str) -> str:
+    """The table that has the deletions of a keyed one."""
+    return f"{table}_deleted"
+
+
+def history_name(table: str) -> str:
+    """The table that has the versions of a keyed one that are not kept."""
+    return f"{table}_history"
+
+
+def changed_tables(table: str, key: Key) -> list[tuple[str, bool]]:
+    """The tables that have changes of a keyed one, itself first, each with whether its rows are deletions."""
+    return [(table, False), (deleted_name(table), True)] if key.deletes else [(table, False)]
+
+
+def companions(names: Mapping[str, Key]) -> dict[str, str]:
+    """The names of tables that belong to keyed ones, in lower case, each with the name of that one."""
+    found = {}
+    for name, key in names.items():
+        if key.deletes:
+            found[deleted_name(name).lower()] = name
+        if key.history:
+            found[history_name(name).lower()] = name
+    return found
+
+
+def load(connection: Connection) -> dict[str, Key]:
+    """The keyed tables of a database, by name; one that an earlier version made, or that has none, may know none."""
+    if not database.has_table(connection, TABLE):
+        return {}
+    rows = database.fetch(connection, f"SELECT table_name, columns, conflict, has_history FROM main.{TABLE}")
+    return {name: Key(tuple(json.loads(columns)), conflict, bool(kept)) for name, columns, conflict, kept in rows}
+
+
+def replaced(connection: Connection) -> dict[int, int]:
+    """Of each stream number, how many seqs in its blocks have no row any more, for a newer one replaced it."""
+    if not database.has_table(connection, REPLACED):
+        return {}
+    return dict(database.fetch(connection, f"SELECT stream_no, rows FROM main.{REPLACED}"))
+
+
+# -- which are kept ---------------------------------------------------------------------------------------------------
+
+
+def order(key: Key, *, ranked: str, stamp: str, address: tuple[str, ...]) -> str:
+    """The terms that put versions in order, the one that is kept first, for SQLite and for PostgreSQL.
+
+    Args:
+        key: the table's.
+        ranked: SQL for the value that the rule compares.
+        stamp: SQL for the stamp.
+        address: SQL for what tells versions of equal stamps apart: the stream's id, and the seq.
+    """
+    terms = (f"coalesce({stamp}, 0)", *address)
+    newest = ", ".join(f"{term} DESC" for term in terms)
+    if key.conflict == FIRST:
+        return ", ".join(terms)
+    if ranked_by(key.conflict):
+        direction = "DESC" if key.conflict.startswith("max:") else "ASC"
+        return f"{ranked} {direction} NULLS LAST, {newest}"
+    return newest
+
+
+def judgement(key: Key) -> tuple[str, str]:
+    """How a version's place in that order decides: the deletion that counts for its key, and whether it is not kept.
+
+    Returns:
+        SQL for the place of a version that is such a deletion, of which the lowest of a key is its ``last_deletion``;
+        and SQL, over ``place`` and that, which holds for what is not kept.
+    """
+    if key.conflict == KEEP_ALL:
+        return "CASE WHEN is_deletion THEN place END", "place > last_deletion"
+    return "CASE WHEN is_deletion AND place = 1 THEN place END", "place > 1"
+
+
+def losers(name: str, key: Key, among: str = "") -> str:
+    """A SELECT of the rows that are not kept, of a master.
+
+    Args:
+        name: the keyed table.
+        key: its key.
+        among: a SELECT of keys, in the order of its columns: only those are looked at; "": all.
+
+    Returns:
+        SQL that gives each row's id, whether it is a deletion, its stream's number, and whether a deletion comes before
+        all versions of its key.
+    """
+    names = ", ".join(f"k{number}" for number in range(len(key.columns)))
+    parts = [
+        _versions(table, key, is_deletion=is_deletion, among=bool(among))
+        for table, is_deletion in changed_tables(name, key)
+    ]
+    begin = f"fresh({names}) AS MATERIALIZED ({among}), " if among else ""
+    terms = order(key, ranked="ranked", stamp="stamp", address=("stream_id", "_seq"))
+    place = f"row_number() OVER (PARTITION BY {names} ORDER BY {terms})"
+    has_key = " AND ".join(f"k{number} IS NOT NULL" for number in range(len(key.columns)))
+    deletion, lost = judgement(key)
+    last_deletion = f"min({deletion}) OVER (PARTITION BY {names})"
+    return (
+        f"WITH {begin}versions AS ({' UNION ALL '.join(parts)}), "
+        f"placed AS (SELECT versions.*, {place} AS place FROM versions "
+        f"JOIN main.edgeshard_streams s ON s.stream_no = versions._stream WHERE {has_key}), "
+        f"judged AS (SELECT _id, is_deletion, _stream, place, {last_deletion} AS last_deletion FROM placed) "
+        f"SELECT _id, is_deletion, _stream, last_deletion IS NOT NULL FROM judged WHERE {lost}"
+    )
+
+
+def _versions(table: str, key: Key, *, is_deletion: bool, among: bool) -> str:
+    ranked = f"t.{quote(ranked_by(key.conflict))}" if ranked_by(key.conflict) else "NULL"
+    values = [f"t.{quote(column)} AS k{number}" for number, column in enumerate(key.columns)]
+    picked = [
+        f"t._id, {is_deletion:d} AS is_deletion, t._stream, t._seq, t.{quote(format.STAMP)} AS stamp",
+        f"{ranked} AS ranked",
+        *values,
+    ]
+    equal = " AND ".join(f"t.{quote(column)} = f.k{number}" for number, column in enumerate(key.columns))
+    where = f"fresh f CROSS JOIN main.{quote(table)} t ON {equal}" if among else f"main.{quote(table)} t"
+    return f"SELECT {', '.join(picked)} FROM {where}"
+
+
+def fresh(name: str, key: Key, first_id: int) -> str:
+    """A SELECT of the keys that rows from an id on have."""
+    columns = ", ".join(map(quote, key.columns))
+    return " UNION ".join(
+        f"SELECT DISTINCT {columns} FROM main.{quote(table)} WHERE _id >= {first_id:d}"
+        for table, _ in changed_tables(name, key)
+    )
+
+
+def several(connection: Connection, tables: Iterable[str]) -> list[tuple[str, int]]:
+    """Which of these tables of a master have rows that should have been replaced, and how many."""
+    found = []
+    there = {name.lower() for name in tables}
+    for name, key in load(connection).items():
+        if name.lower() in there:
+            lost = database.scalar(connection, f"SELECT count(*) FROM ({losers(name, key)})")
+            found += [(name, lost)] if lost else []
+    return found

@@ -1,0 +1,105 @@
+"""Of each key of a keyed table, keep in PostgreSQL what its rule says, in the transaction that brings the rows.
+
+It is what a merge does in a master (edgeshard/merge/newest.py), in PostgreSQL's words. Two devices may bring versions
+of one key at the same time, and neither sees the other's before it is committed: so a keyed table is locked for as
+long as a transaction brings rows of it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+
+from edgeshard import format, keys
+from edgeshard.database import quote
+from edgeshard.keys import Key
+from edgeshard.upstream import schema
+from edgeshard.upstream.plan import Part
+from edgeshard.upstream.postgres import Server
+from edgeshard.upstream.schema import Table
+
+_BY_BYTES = ' COLLATE "C"'
+
+
+def lock(server: Server, keyed: Iterable[Table]) -> None:
+    """Keep other pushers from keyed tables until the transaction ends; called once its streams are locked.
+
+    By a change, as `remote.lock_streams` does it: whoever waited, and would read a snapshot of before, is refused.
+    """
+    for table in sorted(keyed, key=lambda table: table.there):
+        sql = f"UPDATE {schema.KEYS} SET conflict = conflict WHERE table_name = $1"
+        server.execute(sql, (table.there,))
+
+
+def settle(server: Server, keyed: Iterable[Table], chunk: Sequence[Part]) -> None:
+    """Of the keys of rows that a chunk brought, keep what their tables' rules say."""
+    streams = [uuid.UUID(bytes=part.stream.stream_id) for part in chunk]
+    seqs = [part.range for part in chunk]
+    bindings = (streams, [item.first for item in seqs], [item.last for item in seqs])
+    for table in keyed:
+        if table.key is not None:
+            server.execute(_statement(table, table.key), bindings)
+
+
+def _statement(table: Table, key: Key) -> str:
+    names = [f"k{number}" for number in range(len(key.columns))]
+    there = keys.changed_tables(table.there, key)
+    fresh = " UNION ".join(
+        f"SELECT {_columns('t', key)} FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS r(stream, first, last) "
+        f"JOIN {quote(name)} t ON t._stream = r.stream AND t._seq BETWEEN r.first AND r.last"
+        for name, _ in there
+    )
+    ranked = _ranked(table, key)
+    versions = " UNION ALL ".join(
+        _versions(name, key, "NULL" if is_deletion else ranked, is_deletion=is_deletion) for name, is_deletion in there
+    )
+    by_key = f"PARTITION BY {', '.join(names)}"
+    deletion, lost = keys.judgement(key)
+    order = keys.order(key, ranked="ranked", stamp="stamp", address=("_stream", "_seq"))
+    steps = [
+        f"fresh({', '.join(names)}) AS ({fresh})",
+        f"versions AS ({versions})",
+        f"placed AS (SELECT versions.*, row_number() OVER ({by_key} ORDER BY {order}) AS place FROM versions)",
+        f"judged AS (SELECT placed.*, min({deletion}) OVER ({by_key}) AS last_deletion FROM placed)",
+        f"lost AS (SELECT _stream, _seq, is_deletion, last_deletion FROM judged WHERE {lost})",
+    ]
+    if key.history:
+        steps.append(f"kept AS ({_to_history(table)})")
+    steps += [
+        f"gone{number} AS (DELETE FROM {quote(name)} t USING lost WHERE t._stream = lost._stream "
+        f"AND t._seq = lost._seq AND lost.is_deletion = {is_deletion})"
+        for number, (name, is_deletion) in enumerate(there)
+    ]
+    return f"WITH {', '.join(steps)} SELECT count(*) FROM lost"
+
+
+def _columns(alias: str, key: Key) -> str:
+    return ", ".join(f"{alias}.{quote(column.lower())}" for column in key.columns)
+
+
+def _ranked(table: Table, key: Key) -> str:
+    """SQL for the value that the rule compares. Texts compare as their bytes do, as in SQLite."""
+    column = keys.ranked_by(key.conflict).lower()
+    kinds = {name.lower(): kind for name, kind in table.columns}
+    return f"t.{quote(column)}{_BY_BYTES if kinds[column] == 'text' else ''}" if column else "NULL"
+
+
+def _versions(name: str, key: Key, ranked: str, *, is_deletion: bool) -> str:
+    values = ", ".join(f"t.{quote(column.lower())} AS k{number}" for number, column in enumerate(key.columns))
+    equal = " AND ".join(f"t.{quote(column.lower())} = fresh.k{number}" for number, column in enumerate(key.columns))
+    return (
+        f"SELECT t._stream, t._seq, {is_deletion} AS is_deletion, t.{format.STAMP} AS stamp, "
+        f"{ranked} AS ranked, {values} FROM fresh JOIN {quote(name)} t ON {equal}"
+    )
+
+
+def _to_history(table: Table) -> str:
+    names = ", ".join(quote(column.lower()) for column, _ in table.columns)
+    reason = f"CASE WHEN lost.last_deletion IS NULL THEN '{keys.WAS_REPLACED}' ELSE '{keys.WAS_DELETED}' END"
+    return (
+        f"INSERT INTO {quote(keys.history_name(table.there))} (_stream, _seq, {names}, {format.REASON}) "
+        f"SELECT t._stream, t._seq, {', '.join(f't.{quote(column.lower())}' for column, _ in table.columns)}, {reason} "
+        f"FROM {quote(table.there)} t JOIN lost ON t._stream = lost._stream AND t._seq = lost._seq "
+        # a merge may have moved it to the history while the chunk was read, so that it came there with the chunk
+        "WHERE NOT lost.is_deletion ON CONFLICT DO NOTHING"
+    )
