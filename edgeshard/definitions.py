@@ -19,6 +19,9 @@ Statement = tuple[str, tuple[str | int, ...]]
 RENAMES: Final = "edgeshard_renames"
 
 _ADVICE: Final = "Give the field, or the table, another name"
+_KEEPS_ITS_TYPE: Final = (
+    "The table's key, or its conflict rule, has it: there it keeps its type. Give the table another name"
+)
 
 
 def missing(connection: Connection, table: Table, path: str) -> Iterator[Statement]:
@@ -30,13 +33,15 @@ def missing(connection: Connection, table: Table, path: str) -> Iterator[Stateme
     if table.deletes_from is not None:
         yield from missing(connection, table.deletes_from, path)
     name, known = _known(connection, table.name)
-    yield from _renames(connection, name, table, path)
+    fixed = _fixed(connection, name, table)
+    yield from _renames(connection, name, table, fixed, path)
     for column in table.columns:
         kind = known.get(column.name.lower(), column.kind)
         wider = kinds.widest(kind, column.kind)
-        if wider is None:
-            cause = f"column {table.name}.{column.name} is {kind} there and {column.kind} in this class. {_ADVICE}"
-            raise SchemaConflictError("write to shard", path, cause)
+        if wider is None or (kind != column.kind and column.name.lower() in fixed):
+            cause = f"column {table.name}.{column.name} is {kind} there and {column.kind} in this class"
+            advice = _ADVICE if wider is None else _KEEPS_ITS_TYPE
+            raise SchemaConflictError("write to shard", path, f"{cause}. {advice}")
         if wider != kind:
             yield from _widened(connection, name, column.name, kind, wider, path)
     if table.key is not None:
@@ -97,7 +102,14 @@ def _widened(connection: Connection, table: str, column: str, kind: str, wider: 
     )
 
 
-def _renames(connection: Connection, name: str, table: Table, path: str) -> Iterator[Statement]:
+def _fixed(connection: Connection, name: str, table: Table) -> frozenset[str]:
+    """The columns of a table that no class may rename or widen, in lower case."""
+    owner = table if table.deletes_from is None else table.deletes_from
+    known = {each.lower(): key for each, key in keys.load(connection).items()}
+    return keys.fixed(owner.key, known.get(name.lower()))
+
+
+def _renames(connection: Connection, name: str, table: Table, fixed: frozenset[str], path: str) -> Iterator[Statement]:
     """What notes the renames of a class, where they are new."""
     known = renames_of(connection).get(name.lower(), [])
     new = [(old.lower(), to) for old, to in table.renames if (old.lower(), to) not in known]
@@ -107,6 +119,12 @@ def _renames(connection: Connection, name: str, table: Table, path: str) -> Iter
         raise SchemaConflictError("write to shard", path, f"table {table.name}: {error}") from error
     fields = {column.name.lower() for column in table.columns}
     for old, end in ends.items():
+        if old in fixed or end in fixed:
+            cause = (
+                f"{table.name}.{end} was called {old}, and the table's key, or its conflict rule, has one of them, "
+                "which must keep its name. Give the table another name"
+            )
+            raise SchemaConflictError("write to shard", path, cause)
         if old in fields and end in fields:
             cause = f"{table.name}.{old} is what {end} was called before. {_ADVICE}"
             raise SchemaConflictError("write to shard", path, cause)

@@ -173,6 +173,7 @@ def table_of(cls: type) -> Table:
     _check_indexes(cls, options.index, {column.name for column in columns})
     key = _key(cls, options, {column.name: column for column in columns})
     _check_renamed(cls, options.renamed, {column.name for column in columns})
+    _check_fixed(name, key, options.renamed)
     return Table(name, columns, options.index, key, renames=options.renamed)
 
 
@@ -193,6 +194,17 @@ def _check_renamed(cls: type, renamed: tuple[tuple[str, str], ...], columns: set
         if old.lower() in seen:
             raise refuse(f"{old!r} is there twice (SQL folds case)")
         seen.add(old.lower())
+
+
+def _check_fixed(name: str, key: Key | None, renamed: tuple[tuple[str, str], ...]) -> None:
+    fixed = keys.fixed(key)
+    for old, new in renamed:
+        if new.lower() in fixed:
+            cause = (
+                f"table {name}: renamed says that {new} was called {old}, and a column of its key, or of its conflict "
+                f"rule, must keep its name. Call it {old}, or give the table another name"
+            )
+            raise TableError("declare table", "", cause)
 
 
 def _key(cls: type, options: _Options, columns: Mapping[str, Column]) -> Key | None:

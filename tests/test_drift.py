@@ -638,20 +638,19 @@ def dump(store: edgeshard.Store) -> tuple[dict[str, str], list[dict[str, Any]]]:
     return kinds_of(store), [dict(zip(names, map(repr, row), strict=True)) for row in rows]
 
 
-def expected_of(written: list[tuple[int, int, int]]) -> tuple[dict[str, str], list[dict[str, Any]]]:
-    """The columns and rows that must come of what was written, found without any merge."""
-    used = {which for _, which, _ in written}
-    ends = renames.ends({arrow for which in used for arrow in VERSIONS[which][2].items()})
+def expected_of(written: list[Any]) -> tuple[dict[str, str], list[dict[str, Any]]]:
+    """The columns and rows that must come of these records, found without any merge."""
+    tables = [edgeshard.tables.table_of(type(record)) for record in written]
+    ends = renames.ends({arrow for table in tables for arrow in table.renames})
     columns: dict[str, str] = {}
     rows = []
-    for _, which, _ in written:
-        for field in edgeshard.tables.table_of(CLASSES[which]).columns:
+    for table in tables:
+        for field in table.columns:
             end = ends.get(field.name, field.name)
             columns[end] = kinds.widest(columns.get(end, field.kind), field.kind) or ""
-    for number, which, value in written:
-        record = record_of(number, which, value)
+    for record, table in zip(written, tables, strict=True):
         row = dict.fromkeys(columns, "None")
-        for field in edgeshard.tables.table_of(CLASSES[which]).columns:
+        for field in table.columns:
             stored = getattr(record, field.name)
             stored = stored if field.encode is None or stored is None else field.encode(stored)
             stored = int(stored) if field.kind == "boolean" else stored
@@ -667,14 +666,14 @@ def expected_of(written: list[tuple[int, int, int]]) -> tuple[dict[str, str], li
 def test_columns_and_rows_do_not_depend_on_the_order_of_versions_and_merges(
     steps: list[tuple[int, ...]], rng: random.Random
 ) -> None:
-    written: list[tuple[int, int, int]] = []
+    written: list[Any] = []
     with tempfile.TemporaryDirectory() as folder:
         stores = [edgeshard.Store(Path(folder) / str(number)) for number in range(3)]
         for step in steps:
             if len(step) == 4:
                 place, agent, which, value = step
-                write(stores[place], str(agent), record_of(len(written), which, value))
-                written.append((len(written), which, value))
+                written.append(record_of(len(written), which, value))
+                write(stores[place], str(agent), written[-1])
             else:
                 merged(stores[step[0]])
                 merged(stores[step[1]], stores[step[0]])

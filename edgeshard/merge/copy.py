@@ -431,7 +431,8 @@ def check(target: Target, origin: Source, table: SourceTable) -> None:
 
 def _planned(target: Target, origin: Source, table: SourceTable) -> drift.Plan:
     folded = table.name.lower()
-    return drift.planned(target.columns.get(folded), target.renames.get(folded, ()), table, origin.path)
+    fixed = keys.fixed(table.key, target.keys.get(target.spelling.get(folded, "")))
+    return drift.planned(target.columns.get(folded), target.renames.get(folded, ()), table, origin.path, fixed)
 
 
 def _ensure_tables(target: Target, origin: Source) -> Source:

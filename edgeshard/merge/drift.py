@@ -27,6 +27,11 @@ _ADVICE = (
     "field of another name says `renamed` only where it means the same)"
 )
 _HOW_TO_RENAME = f"{_KEPT}. Let the classes of both agree on one name, by `renamed`, or use another table"
+_OF_A_KEY = (
+    "the table's key, or its conflict rule, has it: there a column keeps its name and its type, for it says which rows "
+    f"are versions of one another. {_KEPT}. Let its agent write to a shard of another name, with a class whose table "
+    "has another name"
+)
 
 
 @attrs.frozen
@@ -53,7 +58,11 @@ class Plan:
 
 
 def planned(
-    known: Mapping[str, str] | None, arrows: Iterable[Arrow], table: SourceTable, path: str, verb: str = "merge"
+    known: Mapping[str, str] | None,
+    arrows: Iterable[Arrow],
+    table: SourceTable,
+    path: str,
+    fixed: frozenset[str] = frozenset(),
 ) -> Plan:
     """What the table will be.
 
@@ -62,40 +71,52 @@ def planned(
         arrows: the renames that it knows.
         table: the source's.
         path: the source, for errors.
-        verb: what is being done, for errors.
+        fixed: the columns, in lower case, of a key, or of its conflict rule, which keep their name and kind.
 
     Raises:
-        SchemaConflictError: two kinds of a column have none that holds both, or renames contradict one another.
+        SchemaConflictError: two kinds of a column have none that holds both, or renames contradict one another, or
+            a fixed column would not be what it was.
     """
     before = {(old.lower(), new.lower()) for old, new in arrows}
     brought = tuple((old, new) for old, new in table.renames if (old.lower(), new.lower()) not in before)
     if brought and len(before) + len(brought) > format.COLUMNS_MAX:
         cause = f"table {table.name} would have more than {format.COLUMNS_MAX} renames. {_KEPT}"
-        raise SchemaConflictError(verb, path, cause)
+        raise SchemaConflictError("merge", path, cause)
+    _ensure_fixed(table, [*before, *brought], fixed, path)
     try:
         ends = renames.ends([*arrows, *brought])
     except renames.UnclearError as error:
-        raise SchemaConflictError(verb, path, f"table {table.name}: {error}. {_HOW_TO_RENAME}") from error
+        raise SchemaConflictError("merge", path, f"table {table.name}: {error}. {_HOW_TO_RENAME}") from error
     spelling = {new.lower(): new for _, new in [*arrows, *brought]}
     columns: dict[str, str] = {}
     for column, kind in (known or {}).items():
-        _join(columns, ends.get(column, column), kind, table.name, path, verb)
+        _join(columns, ends.get(column, column), kind, table.name, fixed, path)
     there = set(columns)
     for column, kind in table.columns:
         end = ends.get(column.lower(), column.lower())
         spelling.setdefault(end, column)
-        _join(columns, end, kind, table.name, path, verb)
+        _join(columns, end, kind, table.name, fixed, path)
     new = tuple((spelling[column], kind) for column, kind in columns.items() if column not in there)
     return Plan(columns, spelling, ends, brought, new)
 
 
-def _join(columns: dict[str, str], column: str, kind: str, table: str, path: str, verb: str) -> None:
+def _ensure_fixed(table: SourceTable, arrows: Iterable[Arrow], fixed: frozenset[str], path: str) -> None:
+    for old, new in arrows:
+        if not fixed.isdisjoint((old.lower(), new.lower())):
+            cause = f"column {table.name}.{new} was called {old} before, and {_OF_A_KEY}"
+            raise SchemaConflictError("merge", path, cause)
+
+
+def _join(columns: dict[str, str], column: str, kind: str, table: str, fixed: frozenset[str], path: str) -> None:
     there = columns.setdefault(column, kind)
     wider = kinds.widest(there, kind)
     # every master has the table of dicts from its beginning, and counts on its columns
     if wider is None or (table.lower() == _DICTS and wider != there):
         cause = f"column {table}.{column} is {kind} in this shard and {there} in the master. {_ADVICE}"
-        raise SchemaConflictError(verb, path, cause)
+        raise SchemaConflictError("merge", path, cause)
+    if there != kind and column in fixed:
+        cause = f"column {table}.{column} is {kind} in this shard and {there} in the master, and {_OF_A_KEY}"
+        raise SchemaConflictError("merge", path, cause)
     columns[column] = wider
 
 

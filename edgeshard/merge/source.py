@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -207,7 +207,40 @@ def _keyed(connection: Connection, schema: str, path: str, tables: list[SourceTa
         found.append(table)
     if len(rows) > format.TABLES_MAX or known:
         raise FormatError("read database", path, "edgeshard_keys names a table that is not in it")
+    _ensure_companions(path, {table.name.lower(): table for table in found})
     return found
+
+
+def _ensure_companions(path: str, tables: Mapping[str, SourceTable]) -> None:
+    """Refuse a source in which the deletions, or the history, of a keyed table do not have its columns.
+
+    A plain table by such a name, or a keyed one, is no such table: whether the target can have it is not asked here.
+
+    Raises:
+        FormatError: it is one.
+    """
+    for owner in tables.values():
+        for name, columns, renames in _companions(owner):
+            companion = tables.get(name.lower())
+            if companion is None or not companion.is_stamped or companion.key is not None:
+                continue
+            if (_declared(companion), set(companion.renames)) != (columns, renames):
+                cause = f"table {companion.name!r} has other columns than table {owner.name!r}, to which it belongs"
+                raise FormatError("read database", path, cause)
+
+
+def _companions(owner: SourceTable) -> Iterator[tuple[str, set[tuple[str, str]], set[tuple[str, str]]]]:
+    """The names of the tables that belong to a keyed one, with the columns and renames that they must have."""
+    columns = _declared(owner)
+    if owner.key is not None and owner.key.deletes:
+        yield keys.deleted_name(owner.name), {item for item in columns if item[0] in owner.key.folded[0]}, set()
+    if owner.key is not None and owner.key.history:
+        yield keys.history_name(owner.name), columns, set(owner.renames)
+
+
+def _declared(table: SourceTable) -> set[tuple[str, str]]:
+    """The columns of a table that classes declare, in lower case, each with its kind."""
+    return {(column.lower(), kind) for column, kind in table.columns if column not in format.OWN_COLUMNS}
 
 
 def _ordinary_tables(connection: Connection, schema: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from edgeshard import format
 from edgeshard.database import quote
 from edgeshard.upstream.values import TYPES
 
@@ -20,8 +21,8 @@ def named(kind: str) -> str:
     return _NAMED.get(TYPES[kind], TYPES[kind])
 
 
-#: The kind of each type, by that name.
-KIND_OF: Final = {named(kind): kind for kind in TYPES}
+#: The kind of each type, by that name; what is never a column of a class is never widened.
+KIND_OF: Final = {named(kind): kind for kind in TYPES if kind not in format.OWN_COLUMNS.values()}
 
 
 def renaming(table: str, renamed: Iterable[tuple[str, str]]) -> list[str]:
