@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import decimal
+import tempfile
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from test_drift import BIG, KEY, merged, version, write
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_drift import BIG, KEY, expected_of, merged, version, write
+from test_drift_keyed import STEPS, last_of_each, plain, record_of
+from test_drift_keyed import version as keyed
 
 import edgeshard
 
 pytest.importorskip("psycopg")
 
 from postgres import do, fetch
+from psycopg.conninfo import make_conninfo
+
+from edgeshard.upstream import newest
+
+if TYPE_CHECKING:
+    from edgeshard.upstream.postgres import Server
+    from edgeshard.upstream.schema import Table
 
 
 def pushed(store: edgeshard.Store, dsn: str) -> tuple[str, ...]:
@@ -23,10 +35,10 @@ def pushed(store: edgeshard.Store, dsn: str) -> tuple[str, ...]:
     return report.statements
 
 
-def there(dsn: str) -> dict[str, str]:
-    listed = fetch(dsn, "select column_name, kind from edgeshard_columns where table_name = 'sample'")
+def there(dsn: str, table: str = "sample") -> dict[str, str]:
+    listed = fetch(dsn, f"select column_name, kind from edgeshard_columns where table_name = '{table}'")
     typed = dict(
-        fetch(dsn, "select column_name, data_type from information_schema.columns where table_name = 'sample'")
+        fetch(dsn, f"select column_name, data_type from information_schema.columns where table_name = '{table}'")
     )
     return {name: f"{kind} {typed[name]}" for name, kind in listed}
 
@@ -148,3 +160,138 @@ def test_a_view_of_the_user_follows_a_rename_and_holds_back_a_widening(store: ed
     do(pg, "drop view seen")
     pushed(store, pg)
     assert [(0.5,), (1.0,), (2.0,)] == fetch(pg, "select b from sample order by b")
+
+
+# -- keyed tables -----------------------------------------------------------------------------------------------------
+
+
+def two(tmp_path: Path) -> tuple[edgeshard.Store, edgeshard.Store]:
+    older, newer = (edgeshard.Store(tmp_path / name) for name in ("older", "newer"))
+    return older, newer
+
+
+def brought(store: edgeshard.Store, dsn: str, *records: Any) -> None:
+    write(store, "x", *records)
+    merged(store)
+    pushed(store, dsn)
+
+
+def test_a_history_is_renamed_and_widened_there_with_its_table(store: edgeshard.Store, pg: str) -> None:
+    brought(store, pg, keyed(k=str, a=int)("p", 1), keyed(k=str, a=int)("p", 2))
+    brought(store, pg, keyed({"a": "b"}, k=str, b=float)("p", 0.5), keyed(k=str, a=int)("p", 3))
+    assert [("p", 3.0)] == fetch(pg, "select k, b from sample")
+    assert [("p", 0.5), ("p", 1.0), ("p", 2.0)] == fetch(pg, "select k, b from sample_history order by b")
+    assert there(pg) == {name: kind for name, kind in there(pg, "sample_history").items() if name != "_reason"}
+    assert () == pushed(store, pg)
+
+
+def test_a_version_goes_to_the_history_there_with_columns_that_the_pusher_does_not_know(
+    tmp_path: Path, pg: str
+) -> None:
+    older, newer = two(tmp_path)
+    brought(older, pg, keyed(k=str, a=int)("p", 1))
+    brought(newer, pg, keyed({"a": "b"}, k=str, b=float, more=str)("p", 0.5, "more"))
+    brought(older, pg, keyed(k=str, a=int)("p", 2))
+    assert [("p", 2)] == fetch(pg, "select k, a from sample")
+    assert [(0.5, "more"), (1.0, None)] == fetch(pg, "select b, more from sample_history order by b")
+
+
+@pytest.mark.parametrize("history", [True, False])
+def test_a_column_that_a_table_gets_between_two_looks_goes_to_the_history_too(
+    store: edgeshard.Store, pg: str, monkeypatch: pytest.MonkeyPatch, history: bool
+) -> None:
+    brought(store, pg, keyed(k=str, a=int)("p", 1))
+    lock, changes = newest.lock, ["alter table sample add late text", "update sample set late = 'late'"]
+    if history:
+        changes.append("alter table sample_history add late uuid")
+    left = [changes]
+
+    def meanwhile(server: Server, keyed: list[Table]) -> None:
+        if left:
+            do(pg, *left.pop())
+        lock(server, keyed)
+
+    monkeypatch.setattr(newest, "lock", meanwhile)
+    brought(store, pg, keyed(k=str, a=int)("p", 2))
+    assert [(1, "late")] == fetch(pg, "select a, late from sample_history")
+
+
+RULED = plain(None, {"key": "k", "conflict": "max:v"}, k=int, v=int)(1, 1)
+WIDENING = [plain(k=float, v=int)(1.0, 2), plain(k=int, v=decimal.Decimal)(1, decimal.Decimal("0.5"))]
+RENAMING = [plain({"k": "w"}, w=int, v=int)(1, 2), plain({"v": "w"}, k=int, w=int)(1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [*((RULED, other) for other in (*WIDENING, *RENAMING)), *((other, RULED) for other in WIDENING)],
+)
+def test_what_decides_keeps_its_name_and_type_there_and_the_second_master_is_held_back(
+    tmp_path: Path, pg: str, first: Any, second: Any
+) -> None:
+    one, other = two(tmp_path)
+    brought(one, pg, first)
+    before = there(pg)
+    write(other, "x", second)
+    write(other, "y", {"n": 1})
+    merged(other)
+    report = other.push(pg)
+    (aside,) = report.held_back
+    assert ("x", True) == (aside.agent, "there a column keeps its name and its type" in aside.reason)
+    assert (before, 1, 1) == (there(pg), len(fetch(pg, "select 1 from sample")), report.rows)
+
+
+@pytest.mark.parametrize("renaming", RENAMING)
+def test_what_decides_keeps_its_name_though_a_master_that_renames_it_pushed_first(
+    tmp_path: Path, pg: str, renaming: Any
+) -> None:
+    one, other = two(tmp_path)
+    brought(one, pg, renaming)
+    brought(other, pg, RULED)
+    write(one, "x", renaming)
+    merged(one)
+    (aside,) = one.push(pg).held_back
+    assert " to w), and its key, or its conflict rule, has it" in aside.reason
+    assert [(1, 1)] == fetch(pg, "select k, v from sample where v = 1")
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(STEPS, st.sampled_from([1, 1000]))
+def test_all_versions_are_there_in_the_end_whoever_pushed_before(
+    pg: str, steps: list[tuple[Any, ...]], batch: int
+) -> None:
+    """Steps that would merge one store into another push both."""
+    written: list[Any] = []
+    schema = f"s{uuid.uuid4().hex}"
+    do(pg, f"CREATE SCHEMA {schema}")
+    dsn = make_conninfo(pg, options=f"-csearch_path={schema}")
+    with tempfile.TemporaryDirectory() as folder:
+        stores = [edgeshard.Store(Path(folder) / str(number)) for number in range(3)]
+        for step in steps:
+            if len(step) == 5:
+                place, agent, which, value, key = step
+                written.append(record_of(len(written), which, value, key))
+                write(stores[place], str(agent), written[-1])
+            else:
+                for place in step:
+                    merged(stores[place])
+                    stores[place].push(dsn, batch=batch)  # may hold back what is narrower here
+        if not written:
+            return
+        for store in stores:
+            merged(store)
+        merged(stores[0], *stores[1:])
+        assert stores[0].push(dsn, batch=batch).complete
+        expected, _ = expected_of(written)
+        names = ", ".join(sorted(expected))
+        union = f"SELECT {names} FROM sample UNION ALL SELECT {names} FROM sample_history ORDER BY n"
+        found = [tuple(map(plainly, row)) for row in fetch(dsn, union)]
+        assert [tuple(map(plainly, row)) for row in stores[0].query(union)] == found
+        assert last_of_each(written) == [n for (n,) in fetch(dsn, "SELECT n FROM sample ORDER BY n")]
+
+
+def plainly(value: Any) -> Any:
+    """A value, alike in SQLite and in PostgreSQL."""
+    try:
+        return decimal.Decimal(str(value) if isinstance(value, (float, str)) else value)
+    except (decimal.InvalidOperation, TypeError, ValueError):
+        return None if value is None else str(value)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from edgeshard import format
+from edgeshard import format, kinds
 from edgeshard.database import quote
 from edgeshard.upstream.values import TYPES
 
@@ -23,6 +23,12 @@ def named(kind: str) -> str:
 
 #: The kind of each type, by that name; what is never a column of a class is never widened.
 KIND_OF: Final = {named(kind): kind for kind in TYPES if kind not in format.OWN_COLUMNS.values()}
+
+
+def holds(there: str, other: str) -> bool:
+    """Whether a column of a type takes all values of another type without loss."""
+    kind, before = KIND_OF.get(there), KIND_OF.get(other)
+    return there == other or (kind is not None and before is not None and kinds.widest(kind, before) == kind)
 
 
 def renaming(table: str, renamed: Iterable[tuple[str, str]]) -> list[str]:

@@ -92,8 +92,16 @@ class Local:
         with master.explained("push", self.path):
             keyed, arrows = keys.load(self._connection), definitions.renames_of(self._connection)
         older = {name: tuple(renames.ends(found).items()) for name, found in arrows.items()}
+        owners = {keys.history_name(name).lower(): name.lower() for name, key in keyed.items() if key.history}
         return [
-            Table(name, tuple(found), tuple(indexes.get(name, ())), keyed.get(name), older.get(name.lower(), ()))
+            Table(
+                name,
+                tuple(found),
+                tuple(indexes.get(name, ())),
+                keyed.get(name),
+                older.get(name.lower(), ()),
+                owners.get(name.lower(), ""),
+            )
             for name, found in columns.items()
         ]
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 from edgeshard import kinds
 from edgeshard.database import quote
 from edgeshard.errors import SchemaConflictError, UpstreamUnfitError
+from edgeshard.keys import Key
 from edgeshard.ranges import Range, union
 from edgeshard.upstream import errors, plan, schema
 from edgeshard.upstream.plan import Stream
@@ -170,17 +171,23 @@ def need_of(server: Server, table: Table, *, has_tables: bool) -> Need:
     Raises:
         SchemaConflictError: it cannot be made fit.
     """
+    if table.history_of:
+        table = schema.with_all_columns(table, types(server, table.history_of), types(server, table.there))
     return schema.needed(table, _found(server, table, has_tables=has_tables))
 
 
+def types(server: Server, name: str) -> dict[str, str]:
+    """The type of each column of a table there."""
+    return {column: _type(*rest) for column, *rest in server.execute(_COLUMNS, (name,))}
+
+
 def _found(server: Server, table: Table, *, has_tables: bool) -> Found:
-    described = server.execute(_COLUMNS, (table.there,))
+    columns = types(server, table.there)
     key = tuple(name for (name,) in server.execute(_KEY, (table.there,)))
     names = [schema.index_name(table.there, index) for index in table.indexes]
     made: list[tuple[Any, ...]] = []
     if names and has_tables:
         made = server.execute("SELECT name FROM edgeshard_indexes WHERE name = ANY($1::text[])", (names,))
-    columns = {name: _type(*rest) for name, *rest in described}
     waiting = frozenset(old for old, new in table.renames if _is_waiting(server, table, columns, old, new))
     rounded = frozenset(name.lower() for name, kind in table.columns if _is_rounded(server, table, columns, name, kind))
     return Found(columns, key, frozenset(name for (name,) in made), waiting, rounded, _version_key(server, table))
@@ -202,11 +209,11 @@ def _is_rounded(server: Server, table: Table, columns: Mapping[str, str], name: 
     return any(server.execute(sql.format(quote(table.there), quote(old), kinds.EXACT_MAX)) for old in asked)
 
 
-def _version_key(server: Server, table: Table) -> tuple[str, str] | None:
-    if table.key is None or not server.execute(_COLUMNS, (schema.KEYS,)):
+def _version_key(server: Server, table: Table) -> Key | None:
+    if not types(server, schema.KEYS):
         return None
     found = server.execute(f"SELECT columns, conflict FROM {schema.KEYS} WHERE table_name = $1", (table.there,))
-    return found[0] if found else None
+    return Key(tuple(found[0][0].split(", ")), found[0][1]) if found else None
 
 
 def _type(name: str, numeric_precision: int | None, datetime_precision: int | None) -> str:

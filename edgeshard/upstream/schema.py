@@ -6,12 +6,12 @@ Names are in lower case there: SQLite folds case, and so do names in PostgreSQL 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import attrs
 
-from edgeshard import kinds
+from edgeshard import keys, kinds
 from edgeshard.database import quote
 from edgeshard.errors import SchemaConflictError
 from edgeshard.keys import Key, companions
@@ -54,6 +54,7 @@ class Table:
         indexes: the columns of each of its indexes.
         key: what makes it a keyed table; None: it is none.
         renames: older names of columns, in lower case, each with the name that it has now.
+        history_of: the keyed table whose history it is, as it is called there; "": it is none.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Table:
     indexes: tuple[tuple[str, ...], ...] = ()
     key: Key | None = None
     renames: tuple[tuple[str, str], ...] = ()
+    history_of: str = ""
 
     @property
     def there(self) -> str:
@@ -88,7 +90,7 @@ class Found:
         indexes: the names of those that were made by us once, of all tables.
         waiting: the older names of columns that are there by both, where rows have a value by the older one alone.
         rounded: the columns of integers with some that a real would round.
-        version_key: its key's columns and its conflict rule, as an earlier push noted them; None: none did.
+        version_key: its key, as an earlier push noted it; None: none did.
     """
 
     columns: Mapping[str, str]
@@ -96,7 +98,7 @@ class Found:
     indexes: frozenset[str] = frozenset()
     waiting: frozenset[str] = frozenset()
     rounded: frozenset[str] = frozenset()
-    version_key: tuple[str, str] | None = None
+    version_key: Key | None = None
 
     @property
     def is_there(self) -> bool:
@@ -127,17 +129,18 @@ def needed(table: Table, found: Found) -> Need:
         SchemaConflictError: it cannot be made so.
     """
     _check_names(table)
-    renamed = _renamed(table, found)
+    fixed = keys.fixed(table.key, found.version_key)
+    renamed = _renamed(table, found, fixed)
     if renamed:
         now = {dict(renamed).get(name, name): there for name, there in found.columns.items()}
         found = attrs.evolve(found, columns=now)
-    widened = _check_table(table, found) if found.is_there else ()
+    widened = _check_table(table, found, fixed) if found.is_there else ()
     new = tuple((name.lower(), kind) for name, kind in table.columns if name.lower() not in found.columns)
     declared = [f"{quote(name)} {TYPES[kind]}" for name, kind in new]
     if found.is_there:
         statements = [*drift.renaming(table.there, renamed), *drift.widening(table.there, widened, found.columns)]
         statements += [f"ALTER TABLE {quote(table.there)} ADD COLUMN {item}" for item in declared]
-        statements += _moving(table, found)
+        statements += _moving(table, found, fixed)
     else:
         columns = ", ".join(["_stream uuid NOT NULL", "_seq bigint NOT NULL", *declared])
         statements = [f"CREATE TABLE {quote(table.there)} ({columns}, PRIMARY KEY (_stream, _seq))"]
@@ -157,13 +160,32 @@ def _key_statements(table: Table, key: Key, found: Found) -> list[str]:
         # names are letters, digits and _: nothing in them needs to be escaped
         said = f"'{table.there}', '{columns}', '{rule}'"
         return [_KEYS_TABLE, f"INSERT INTO {KEYS} VALUES ({said}) ON CONFLICT DO NOTHING"]
-    if found.version_key != (columns, rule):
+    if found.version_key.folded != key.folded:
         cause = (
-            f"it has the key ({columns}) with conflict {rule!r} here, and in PostgreSQL ({found.version_key[0]}) "
-            f"with {found.version_key[1]!r}; give the class another table name"
+            f"it has the key ({columns}) with conflict {rule!r} here, and in PostgreSQL "
+            f"({', '.join(found.version_key.columns)}) with {found.version_key.conflict!r}; give the class another "
+            "table name"
         )
         raise conflict(table.name, cause)
     return []
+
+
+def with_all_columns(table: Table, its: Mapping[str, str], there: Mapping[str, str]) -> Table:
+    """A history with the columns, too, that its table got from other masters: their versions go to it with them.
+
+    Args:
+        table: the history.
+        its: the type of each column that the keyed table has there.
+        there: the type of each column that the history has there.
+    """
+    known = {name.lower() for name, _ in table.columns}
+    more = []
+    for name, type_ in its.items():
+        kind = drift.KIND_OF.get(type_)
+        if kind is not None and name not in known and name not in KEY:
+            before = drift.KIND_OF.get(there.get(name, type_), kind)
+            more.append((name, kinds.widest(before, kind) or kind))
+    return attrs.evolve(table, columns=(*table.columns, *more))
 
 
 def relatives(table: Table, tables: Sequence[Table]) -> list[Table]:
@@ -194,22 +216,33 @@ def _check_names(table: Table) -> None:
             raise conflict(table.name, cause)
 
 
-def _renamed(table: Table, found: Found) -> tuple[tuple[str, str], ...]:
+def _check_fixed(table: Table, fixed: frozenset[str], columns: Iterable[str], what: str) -> None:
+    for column in fixed.intersection(columns):
+        cause = (
+            f"column {column} {what}, and its key, or its conflict rule, has it: there a column keeps its name and its "
+            "type. Give the class another table name"
+        )
+        raise conflict(table.name, cause)
+
+
+def _renamed(table: Table, found: Found, fixed: frozenset[str]) -> tuple[tuple[str, str], ...]:
     """The columns there that only have an older name; the first of several that lead to one."""
     renamed: dict[str, str] = {}
     for old, new in table.renames:
         if old in found.columns and new not in found.columns and new not in renamed.values():
+            _check_fixed(table, fixed, (old, new), f"would be renamed in PostgreSQL ({old} to {new})")
             renamed[old] = new
     return tuple(renamed.items())
 
 
-def _moving(table: Table, found: Found) -> list[str]:
+def _moving(table: Table, found: Found, fixed: frozenset[str]) -> list[str]:
     """What brings values to the new name, where a column is there by both."""
     ours = {name.lower(): kind for name, kind in table.columns}
     statements = []
     for old, new in table.renames:
         if old not in found.waiting or new not in ours:
             continue
+        _check_fixed(table, fixed, (old, new), f"would be renamed in PostgreSQL ({old} to {new})")
         before, kind = drift.KIND_OF.get(found.columns[old], ""), ours[new]
         if kinds.widest(before, kind) != kind or (kinds.may_not_fit(before, kind) and new in found.rounded):
             cause = f"column {old} is {found.columns[old]} in PostgreSQL, with values that {new}, as it is called now"
@@ -218,7 +251,7 @@ def _moving(table: Table, found: Found) -> list[str]:
     return statements
 
 
-def _check_table(table: Table, found: Found) -> tuple[tuple[str, str], ...]:
+def _check_table(table: Table, found: Found, fixed: frozenset[str]) -> tuple[tuple[str, str], ...]:
     """Refuse a table that cannot take the master's rows; the columns that get a wider kind first."""
     keyed = tuple(found.columns.get(column) for column in KEY)
     if found.key != KEY or keyed != ("uuid", "bigint"):
@@ -232,6 +265,7 @@ def _check_table(table: Table, found: Found) -> tuple[tuple[str, str], ...]:
         there = found.columns.get(name.lower())
         if there is None or there == drift.named(kind):
             continue
+        _check_fixed(table, fixed, (name.lower(),), f"is {there} in PostgreSQL, and {kind} here")
         before = drift.KIND_OF.get(there, "")
         if not before or kinds.widest(before, kind) != kind:
             wider = ". It never gets narrower: merge what was pushed there from elsewhere into this master as well, or"
