@@ -44,10 +44,10 @@ def missing(connection: Connection, table: Table, path: str) -> Iterator[Stateme
             raise SchemaConflictError("write to shard", path, f"{cause}. {advice}")
         if wider != kind:
             yield from _widened(connection, name, column.name, kind, wider, path)
+    if table.deletes_from is None:
+        _ensure_nobodys(connection, name, table.key, path)
     if table.key is not None:
         yield from _keyed(connection, name, table.key, path)
-    elif table.deletes_from is None:
-        _ensure_nobodys(connection, name, path)
     own = [(format.STAMP, format.OWN_COLUMNS[format.STAMP])] if table.is_stamped and format.STAMP not in known else []
     new = own + [(column.name, column.kind) for column in table.columns if column.name.lower() not in known]
     yield from columns_of(name, format.SHARD_COLUMNS, new, new=not known)
@@ -171,16 +171,20 @@ def note_key(name: str, key: keys.Key) -> Iterator[Statement]:
     yield sql, (name, to_json(list(key.columns)), key.conflict, int(key.history))
 
 
-def _ensure_nobodys(connection: Connection, name: str, path: str) -> None:
-    """Refuse a plain table by the name of one that belongs to a keyed table.
+def _ensure_nobodys(connection: Connection, name: str, key: keys.Key | None, path: str) -> None:
+    """Refuse a table by the name of one that belongs to a keyed table, and a key to which a keyed table would belong.
 
     Raises:
-        SchemaConflictError: it is one.
+        SchemaConflictError: it is one of these.
     """
-    owner = keys.companions(keys.load(connection)).get(name.lower())
-    if owner is not None:
-        cause = f"table {name} is where deletions or earlier versions of table {owner} go; give the class another name"
-        raise SchemaConflictError("write to shard", path, cause)
+    keyed = keys.load(connection)
+    if key is not None:
+        keyed[name] = key
+    owners = keys.companions(keyed)
+    for each in (name, *keyed):
+        if (owner := owners.get(each.lower())) is not None:
+            cause = f"table {each} is where deletions or earlier versions of table {owner} go"
+            raise SchemaConflictError("write to shard", path, f"{cause}; give the class another name")
 
 
 def columns_of(name: str, key: str, columns: Iterable[tuple[str, str]], *, new: bool) -> Iterator[Statement]:

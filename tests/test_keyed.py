@@ -297,6 +297,28 @@ def test_no_plain_table_is_taken_for_deletions(store: edgeshard.Store) -> None:
     assert {"inlet": 1.0} == values(store)
 
 
+@pytest.mark.parametrize("owner_first", [True, False])
+def test_a_keyed_table_does_not_take_another_keyed_one_for_its_history(
+    store: edgeshard.Store, owner_first: bool
+) -> None:
+    @edgeshard.table(key="row")
+    @attrs.frozen
+    class CellHistory:
+        row: str
+
+    pair = [Remembered("p", 1, 2), CellHistory("p")]
+    first, second = pair if owner_first else reversed(pair)
+    with store.shard("a") as shard, store.shard("b") as other:
+        shard.write(first)
+        with pytest.raises(SchemaConflictError, match="table cell_history is where deletions or earlier versions"):
+            shard.write(second)
+        store.merge()
+        other.write(second)
+        report = store.merge()
+    assert [True] == ["cell_history" in aside.reason for aside in report.quarantined]
+    assert (1, ()) == (store.verify().rows, store.verify().errors)
+
+
 def test_a_keyed_table_does_not_take_a_plain_one_for_its_deletions(store: edgeshard.Store) -> None:
     @attrs.frozen
     class LastKnownDeleted:

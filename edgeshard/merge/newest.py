@@ -35,7 +35,7 @@ _LOSERS = "temp.edgeshard_losers"
 
 
 def check(target: Target, origin: Source, table: SourceTable) -> None:
-    """Refuse a plain table by the name of one that belongs to a keyed table, and a table with another key.
+    """Refuse a table of its own by the name of one that belongs to a keyed table, and a table with another key.
 
     Raises:
         SchemaConflictError: it is one of these.
@@ -48,7 +48,7 @@ def check(target: Target, origin: Source, table: SourceTable) -> None:
         )
         raise _conflict(origin, cause)
     owner = keys.companions(target.keys).get(table.name.lower())
-    if owner is not None and not table.is_stamped:
+    if owner is not None and (table.key is not None or not table.is_stamped):
         raise _conflict(origin, f"table {table.name} is where the master keeps deletions or the history of {owner}")
 
 
@@ -95,9 +95,10 @@ def companions(target: Target, name: str) -> list[SourceTable]:
 
 
 def _note_key(target: Target, origin: Source, name: str, key: Key) -> None:
+    keyed = {each.lower() for each in target.keys}
     for folded in keys.companions({name: key}):
         there = target.columns.get(folded)
-        if there is not None and format.STAMP not in there:
+        if there is not None and (folded in keyed or format.STAMP not in there):
             raise _conflict(
                 origin, f"table {name} has a key in it, and the master has a table {folded} of another kind"
             )
