@@ -23,6 +23,7 @@ from postgres import do, fetch
 from psycopg.conninfo import make_conninfo
 
 from edgeshard.upstream import newest
+from edgeshard.upstream.local import Local
 
 if TYPE_CHECKING:
     from edgeshard.upstream.postgres import Server
@@ -295,3 +296,34 @@ def plainly(value: Any) -> Any:
         return decimal.Decimal(str(value) if isinstance(value, (float, str)) else value)
     except (decimal.InvalidOperation, TypeError, ValueError):
         return None if value is None else str(value)
+
+
+@pytest.mark.parametrize("inserts", [True, False])
+@pytest.mark.parametrize(
+    ("older", "newer"),
+    [
+        (version(n=int, a=str)(1, "one"), version({"a": "b"}, n=int, b=str)(2, "two")),
+        (version(n=int, a=int)(1, 7), version({"a": "b"}, n=int, b=decimal.Decimal)(2, decimal.Decimal("0.5"))),
+        (version(n=int, b=int)(1, 7), version(n=int, b=float)(2, 0.5)),
+    ],
+)
+def test_a_push_that_a_merge_changes_columns_beneath_begins_anew(
+    store: edgeshard.Store, pg: str, monkeypatch: pytest.MonkeyPatch, older: Any, newer: Any, inserts: bool
+) -> None:
+    write(store, "x", older)
+    merged(store)
+    write(store, "y", newer)
+    portion, left = Local._portion, [store.merge]
+
+    def meanwhile(*args: Any) -> Any:
+        if left:
+            left.pop()()
+        return portion(*args)
+
+    monkeypatch.setattr(Local, "_portion", meanwhile)
+    report = store.push(pg, inserts=inserts)
+    assert () == report.held_back
+    pushed(store, pg)
+    assert [tuple(map(plainly, row)) for row in store.query("SELECT b FROM sample ORDER BY n")] == [
+        tuple(map(plainly, row)) for row in fetch(pg, "SELECT b FROM sample ORDER BY n")
+    ]

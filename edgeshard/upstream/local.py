@@ -105,6 +105,11 @@ class Local:
             for name, found in columns.items()
         ]
 
+    def has_columns(self, tables: Iterable[Table]) -> bool:
+        """Whether these tables still have the columns that they had, by the same names and of the same kinds."""
+        there = set(self._fetch("SELECT table_name, column_name, kind FROM edgeshard_columns"))
+        return there.issuperset((table.name, *column) for table in tables for column in table.columns)
+
     def replaced(self, numbers: Iterable[int]) -> int:
         """How many seqs in the blocks of some streams, by their numbers, have no row any more: newer ones are there."""
         with master.explained("push", self.path):
