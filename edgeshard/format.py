@@ -41,7 +41,8 @@ Transactions
 When agents change
     ``edgeshard_renames`` names columns that have another name by now; a shard has this table from when its agent's
     class first says so. A shard may have the column by both names, a master has it by the one where the renames end.
-    ``edgeshard_columns.kind`` of a column only ever widens (see kinds.py).
+    ``edgeshard_columns.kind`` of a column only ever widens (see kinds.py). The history of a keyed table has the columns
+    and the renames of its table. The columns of a key, and that of a conflict rule, keep their names and kinds.
 """
 
 from __future__ import annotations

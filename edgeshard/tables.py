@@ -116,7 +116,8 @@ def table(
             value there; "keep-all" each that was written after the last deletion.
         history: keep those that are replaced, in ``<table>_history``.
         renamed: the older names of fields, ``{"old": "new"}``, for as long as agents or shards may have them; several
-            old names may lead to one field. The master has one column, by the new name.
+            old names may lead to one field. The master has one column, by the new name. Columns of a key, and the one
+            that a conflict rule compares, keep their names.
 
     Raises:
         TableError: an index given as one bare str (a list of names is meant), or `renamed` is no mapping of names.
