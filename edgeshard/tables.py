@@ -222,8 +222,8 @@ def _key(cls: type, options: _Options, columns: Mapping[str, Column]) -> Key | N
         column = columns.get(name)
         if column is None:
             raise refuse(f"its key names {name!r}, which is no field of it")
-        if column.optional or column.kind == "json":
-            raise refuse(f"its key has {name!r}, which must not be Optional, a dict or a list: each row needs a key")
+        if why := _why_no_key(column):
+            raise refuse(f"its key has {name!r}, {why}")
     ranked = keys.ranked_by(options.conflict)
     if not keys.is_rule(options.conflict):
         rules = "'lww', 'first', 'keep-all', 'max:column' or 'min:column'"
@@ -231,6 +231,15 @@ def _key(cls: type, options: _Options, columns: Mapping[str, Column]) -> Key | N
     if ranked and (ranked not in columns or columns[ranked].kind in _UNORDERED):
         raise refuse(f"conflict {options.conflict!r} needs a field of numbers, texts or times, and {ranked!r} is none")
     return Key(options.key, options.conflict, options.history)
+
+
+def _why_no_key(column: Column) -> str:
+    """Why a column can be in no key; "" where it can."""
+    if column.optional or column.kind == "json":
+        return "which must not be Optional, a dict or a list: each row needs a key"
+    if column.kind == "decimal":
+        return "a Decimal: 1.0 and 1.00 are two keys here, and one in PostgreSQL"
+    return ""
 
 
 # -- deletions --------------------------------------------------------------------------------------------------------
