@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import decimal
 import itertools
+import os
 import random
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import attrs
 import pytest
 from helpers import shard_path, sql
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_drift import KEY, VALUES, VERSIONS, expected_of, merged, write
+from kill_parts import begin
+from test_drift import KEY, VALUES, VERSIONS, expected_of, merged, strike_at, write
 
 import edgeshard
-from edgeshard import keys
+from edgeshard import keys, master
 from edgeshard.errors import SchemaConflictError, TableError
 
 KEPT_SHARD = "Nothing of it is lost: it can be merged into a store of its own"
@@ -434,3 +438,31 @@ def test_versions_and_their_columns_do_not_depend_on_the_order_of_classes_and_me
                 assert {**kinds_, "_stamp": "stamp"} == columns(store, "sample")
                 assert (rows, last_of_each(written)) == dump(store, kinds_)
                 agree(store)
+
+
+# -- crashes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("statement", range(0, 13, 2))
+def test_a_merge_that_is_killed_as_it_changes_a_table_and_its_history_changes_neither(
+    store: edgeshard.Store, statement: int
+) -> None:
+    write(store, "x", *(OLD(f"k{n % 500}", n) for n in range(1_500)))
+    merged(store)
+    write(store, "y", NEW("k0", 0.5))
+    write(store, "z", OLD("k1", 7))
+
+    def merge(_: Any) -> None:
+        with mock.patch.object(master, "open_master", strike_at(statement)):
+            store.merge()
+
+    life = begin(merge)
+    life.killed = True
+    life.wait()
+    assert signal.SIGKILL == os.WTERMSIG(life.status or 0)
+    assert [(500, 1_000)] == store.query("SELECT count(a), (SELECT count(a) FROM sample_history) FROM sample")
+    merged(store)
+    agree(store)
+    found = store.query("SELECT b FROM sample UNION ALL SELECT b FROM sample_history ORDER BY b")
+    assert sorted([*map(float, range(1_500)), 0.5, 7.0]) == [value for (value,) in found]
+    assert [(0.5,), (7.0,)] == store.query("SELECT b FROM sample WHERE k IN ('k0', 'k1') ORDER BY k")
