@@ -10,6 +10,7 @@ import random
 import signal
 import tempfile
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -638,13 +639,14 @@ def dump(store: edgeshard.Store) -> tuple[dict[str, str], list[dict[str, Any]]]:
     return kinds_of(store), [dict(zip(names, map(repr, row), strict=True)) for row in rows]
 
 
-def expected_of(written: list[Any]) -> tuple[dict[str, str], list[dict[str, Any]]]:
-    """The columns and rows that must come of these records, found without any merge."""
+def expected_of(written: list[Any], classes: Iterable[type] = ()) -> tuple[dict[str, str], list[dict[str, Any]]]:
+    """The columns and rows that must come of these records, and of the mere use of classes, found without any merge."""
     tables = [edgeshard.tables.table_of(type(record)) for record in written]
-    ends = renames.ends({arrow for table in tables for arrow in table.renames})
+    used = [*tables, *map(edgeshard.tables.table_of, classes)]
+    ends = renames.ends({arrow for table in used for arrow in table.renames})
     columns: dict[str, str] = {}
     rows = []
-    for table in tables:
+    for table in used:
         for field in table.columns:
             end = ends.get(field.name, field.name)
             columns[end] = kinds.widest(columns.get(end, field.kind), field.kind) or ""

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_drift import BIG, KEY, expected_of, merged, version, write
-from test_drift_keyed import STEPS, last_of_each, plain, record_of
+from test_drift import BIG, KEY, merged, version, write
+from test_drift_keyed import STEPS, Log, plain
 from test_drift_keyed import version as keyed
 
 import edgeshard
@@ -261,7 +261,7 @@ def test_all_versions_are_there_in_the_end_whoever_pushed_before(
     pg: str, steps: list[tuple[Any, ...]], batch: int
 ) -> None:
     """Steps that would merge one store into another push both."""
-    written: list[Any] = []
+    log = Log()
     schema = f"s{uuid.uuid4().hex}"
     do(pg, f"CREATE SCHEMA {schema}")
     dsn = make_conninfo(pg, options=f"-csearch_path={schema}")
@@ -269,25 +269,24 @@ def test_all_versions_are_there_in_the_end_whoever_pushed_before(
         stores = [edgeshard.Store(Path(folder) / str(number)) for number in range(3)]
         for step in steps:
             if len(step) == 5:
-                place, agent, which, value, key = step
-                written.append(record_of(len(written), which, value, key))
-                write(stores[place], str(agent), written[-1])
+                place, *change = step
+                log.change(stores[place], *change)
             else:
                 for place in step:
                     merged(stores[place])
                     stores[place].push(dsn, batch=batch)  # may hold back what is narrower here
-        if not written:
+        if not log.written:
             return
         for store in stores:
             merged(store)
         merged(stores[0], *stores[1:])
         assert stores[0].push(dsn, batch=batch).complete
-        expected, _ = expected_of(written)
+        expected, _ = log.expected
         names = ", ".join(sorted(expected))
         union = f"SELECT {names} FROM sample UNION ALL SELECT {names} FROM sample_history ORDER BY n"
         found = [tuple(map(plainly, row)) for row in fetch(dsn, union)]
         assert [tuple(map(plainly, row)) for row in stores[0].query(union)] == found
-        assert last_of_each(written) == [n for (n,) in fetch(dsn, "SELECT n FROM sample ORDER BY n")]
+        assert log.kept == [n for (n,) in fetch(dsn, "SELECT n FROM sample ORDER BY n")]
 
 
 def plainly(value: Any) -> Any:
