@@ -53,6 +53,18 @@ def first_since(connection: Connection, since_s: float) -> int | None:
     return found if is_known else 1
 
 
+def oldest_since(connection: Connection, since_s: float) -> int | None:
+    """When the oldest of the rows came that a prune of what is older than `since_s` leaves, in seconds since 1970.
+
+    None where all are older, or nothing is known of any.
+    """
+    if not master.has(connection, "edgeshard_arrivals"):
+        return None
+    sql = "SELECT min(at) FROM edgeshard_arrivals WHERE at > ?"
+    found: int | None = database.scalar(connection, sql, (since_s - RESOLUTION_S,))
+    return found
+
+
 def forget_before(connection: Connection, first_id: int) -> None:
     """Drop what is said of no row from `first_id` on, in the caller's transaction."""
     connection.execute(

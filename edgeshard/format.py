@@ -60,6 +60,8 @@ IDENTITY: Final = (APPLICATION_ID, FORMAT_VERSION)
 
 #: A writer's commit dirties few pages; small ones make it write less (measured: 1.5 KB a 110-byte row, against 4.5 KB).
 SHARD_PAGE_SIZE: Final = 1024
+#: Those that shards have, and of stores that are to write less (measured: 0.85 KB a row, in the same time).
+SHARD_PAGE_SIZES: Final = (SHARD_PAGE_SIZE, 512)
 MASTER_PAGE_SIZE: Final = 4096
 #: Most bundles are small: of ten rows 15 KB, against 49 KB with a master's pages; a large one grows by a hundredth.
 BUNDLE_PAGE_SIZE: Final = 1024
@@ -176,6 +178,11 @@ CREATE TABLE edgeshard_arrivals(
     first_id INTEGER PRIMARY KEY,           -- this row, and those after it up to the next of these, came ...
     at INTEGER NOT NULL                     -- ... from then on: seconds since 1970, UTC
 ) STRICT;
+CREATE TABLE edgeshard_wear(
+    day TEXT PRIMARY KEY,                   -- ISO 8601, UTC
+    bytes INTEGER NOT NULL,                 -- written to shards and master, as far as it is counted
+    rows INTEGER NOT NULL                   -- merged
+) STRICT, WITHOUT ROWID;
 CREATE TABLE edgeshard_keys(
     table_name TEXT PRIMARY KEY,            -- a table of which the newest version of each key counts
     columns TEXT NOT NULL,                  -- JSON list of the names of its key's columns

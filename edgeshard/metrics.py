@@ -24,6 +24,7 @@ _BUCKETS_S = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 300.0)
 _COUNTERS = {
     "rows_merged": "Rows copied into the master.",
     "rows_truncated": "Rows deleted from shards, because the master holds them.",
+    "rows_pruned": "Rows deleted from the master by the rules that the merger was given.",
     "shards_removed": "Shards removed, because their agent is gone and the master holds their rows.",
     "cycles": "Merge passes that came to their end.",
     "failed_cycles": "Merge passes that failed.",
@@ -33,6 +34,9 @@ _GAUGES = {
     "missing_rows": "Rows known to exist that the master does not hold.",
     "last_success_timestamp_seconds": "When the last merge pass came to its end.",
     "waiting_rows": "Rows in the shards that the master does not hold.",
+    "written_bytes": "Written to shards and master since the first day, as far as it is counted.",
+    "written_bytes_today": "The same, on this day (UTC).",
+    "written_bytes_per_row": "The same since the first day, for each row that was merged.",
     "oldest_waiting_seconds": "For how long, at the most, the oldest of them has waited.",
 }
 
@@ -74,6 +78,7 @@ class MetricsFile:
         self._counters["cycles"].inc()
         self._counters["rows_merged"].inc(report.rows)
         self._counters["rows_truncated"].inc(report.truncated)
+        self._counters["rows_pruned"].inc(0 if report.pruned is None else report.pruned.rows)
         self._counters["shards_removed"].inc(report.removed)
         self._seconds.observe(report.seconds)
         self._gauges["quarantined_shards"].set(len(report.quarantined))
@@ -90,6 +95,9 @@ class MetricsFile:
         """Note what waits to be merged."""
         oldest = status.oldest
         self._gauges["waiting_rows"].set(status.waiting_rows)
+        self._gauges["written_bytes"].set(status.wear.bytes)
+        self._gauges["written_bytes_today"].set(status.wear.today_bytes)
+        self._gauges["written_bytes_per_row"].set(status.wear.bytes_a_row or 0.0)
         self._gauges["oldest_waiting_seconds"].set(0.0 if oldest is None else oldest.oldest_age_s or 0.0)
 
     def write(self) -> None:

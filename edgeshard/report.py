@@ -6,6 +6,8 @@ from typing import Any
 
 import attrs
 
+from edgeshard.prune.report import PruneReport
+
 
 @attrs.frozen
 class Gap:
@@ -54,6 +56,9 @@ class MergeReport:
         seconds: how long it took.
         dry_run: whether nothing was done.
         stopped: whether it was asked to stop before it was through; the rest is merged next time.
+        pruned: what went by the store's own rules after it, of a merger that watches: since the last report; None
+            where there are no rules, or it was not time for them.
+        prune_problem: why that failed, or ""; what was merged stays so.
     """
 
     rows: int = 0
@@ -65,11 +70,14 @@ class MergeReport:
     seconds: float = 0.0
     dry_run: bool = False
     stopped: bool = False
+    pruned: PruneReport | None = None
+    prune_problem: str = ""
 
     @property
     def complete(self) -> bool:
-        """Whether nothing was set aside and nothing is missing."""
-        return not self.quarantined and not self.gaps
+        """Whether nothing was set aside, nothing is missing, and the store's own rules hold."""
+        rules_hold = not self.prune_problem and (self.pruned is None or self.pruned.fits)
+        return not self.quarantined and not self.gaps and rules_hold
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON-able values."""
@@ -86,4 +94,8 @@ class MergeReport:
             line += f"; {len(self.quarantined)} set aside"
         if self.gaps:
             line += f"; {sum(map(len, self.gaps))} rows missing in {len(self.gaps)} gaps"
+        if self.pruned is not None:
+            line += f"; {self.pruned}"
+        if self.prune_problem:
+            line += f"; old rows could not be pruned: {self.prune_problem}"
         return line

@@ -50,6 +50,8 @@ _TABLE = re.compile(
     re.IGNORECASE,
 )
 _TRANSACTIONS = "edgeshard_transactions"
+#: Pages that are looked at to find out how large they are.
+_TRIED_PAGES = 200
 #: A row's id alone takes five bytes on its page, and the row's place and lengths four.
 _ROW_BYTES_MIN = 9
 #: Of a stream's id, and of a database's.
@@ -193,7 +195,14 @@ def _read(root: Path, path: str, rescued: str) -> tuple[_Found, SalvageReport]:
 def _opened(path: str) -> Iterator[Pages]:
     with contextlib.ExitStack() as stack:
         database_file = _open_file(stack, path) or io.BytesIO()
-        yield Pages(database_file, _open_file(stack, f"{path}-wal"), format.SHARD_PAGE_SIZE)
+        log = _open_file(stack, f"{path}-wal")
+        # where the header says how large pages are, they are the same
+        yield max((Pages(database_file, log, size) for size in format.SHARD_PAGE_SIZES), key=_whole_rows)
+
+
+def _whole_rows(pages: Pages) -> int:
+    """How many rows are whole on its first pages, if these are as large as it takes them to be."""
+    return sum(len(pages.cells(number)) for number in range(1, min(pages.count, _TRIED_PAGES) + 1))
 
 
 def _open_file(stack: contextlib.ExitStack, path: str) -> BinaryIO | None:

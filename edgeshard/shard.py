@@ -35,7 +35,7 @@ from typing import Any, Final, Literal, NoReturn
 import attrs
 from filelock import FileLock
 
-from edgeshard import clock, database, definitions, files, format, stamps, tables
+from edgeshard import clock, database, definitions, files, format, stamps, tables, wear
 from edgeshard.database import Connection, quote
 from edgeshard.errors import (
     ConfigurationError,
@@ -54,8 +54,9 @@ Durability = Literal["process", "power"]
 
 #: How each durability is named in SQLite.
 DURABILITIES: Final = {"process": "NORMAL", "power": "FULL"}
-#: The writer copies its log into its database itself once it has grown to this, in pages, because no merger did. It
-#: takes as long as writing so much to the disk does: 4 MB 8 to 15 ms, 16 MB 20 to 38 ms (measured), and no more in sum.
+#: The writer copies its log into its database itself once it has grown to this, in pages of 1024 bytes, because no
+#: merger did. It takes as long as writing so much to the disk does: 4 MB 8 to 15 ms, 16 MB 20 to 38 ms (measured), and
+#: no more in sum.
 _CHECKPOINT_PAGES: Final = 4_000
 #: The log is not cut to less than this, in bytes, as it begins anew: to overwrite what is there takes half the time of
 #: an fsync that makes the file longer (measured).
@@ -135,7 +136,13 @@ class Shard:
     """
 
     def __init__(
-        self, path: Path, agent: str, durability: Durability, held: FileLock, lookups: Lookups | None = None
+        self,
+        path: Path,
+        agent: str,
+        durability: Durability,
+        held: FileLock,
+        lookups: Lookups | None = None,
+        made_bytes: int = 0,
     ) -> None:
         self.agent = agent
         self.path = str(path)
@@ -156,6 +163,7 @@ class Shard:
         self._connection = self._connect()
         self._execute = self._connection.cursor().execute
         self._lookups = lookups
+        self._noted = wear.Noted(path.with_suffix(".lock"), made_bytes)
         _open_shards.add(self)
 
     def _set_lock(self, lock: Any) -> None:
@@ -186,7 +194,8 @@ class Shard:
                     raise FormatError("open shard", self.path, f"it belongs to agent {row[1]!r}, not to {self.agent!r}")
                 database.set_synchronous(connection, DURABILITIES[self.durability])
                 is_power = self.durability == "power"
-                connection.wal_autocheckpoint(_CHECKPOINT_PAGES_AT_POWER if is_power else _CHECKPOINT_PAGES)
+                pages = _CHECKPOINT_PAGES_AT_POWER if is_power else _CHECKPOINT_PAGES
+                connection.wal_autocheckpoint(pages * format.SHARD_PAGE_SIZE // connection.pragma("page_size"))
                 connection.pragma("journal_size_limit", _LOG_BYTES)
                 if is_power:
                     # an earlier handle at "process" may have left the file's name unsynced
@@ -218,7 +227,8 @@ class Shard:
                     try:
                         cause = self._trouble() if is_usable and not depth else ""
                     finally:
-                        self._connection.close()
+                        with self._noted.closing(self._connection):
+                            self._connection.close()
                         if self._lookups is not None:
                             self._lookups.close()
             finally:
@@ -671,6 +681,7 @@ class Shard:
             if cause:
                 self._refuse_all(ShardPoisonedError("use shard", self.path, cause))
                 raise ShardPoisonedError("use shard", self.path, cause)
+            self._noted.look(self._connection, now)
         if not self._depth:
             self._check_at = self._look_at
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import attrs
 
-from edgeshard import clock, database, files, format, keys, master, prunings, scan, tables
+from edgeshard import clock, database, files, format, keys, master, prunings, scan, tables, wear
 from edgeshard.database import Connection, quote
 from edgeshard.errors import ConfigurationError, DamagedError, EdgeshardError, SchemaConflictError, StorageError
 from edgeshard.merge import copy, orphans, source
@@ -27,6 +27,7 @@ from edgeshard.merge.plan import Block
 from edgeshard.merge.source import Source, SourceStream
 from edgeshard.report import Gap
 from edgeshard.scan import ShardFile
+from edgeshard.wear import Wear
 
 #: How long to wait for a shard that somebody holds locked, in seconds; then it is reported as that.
 _PATIENCE_S = 0.25
@@ -128,6 +129,7 @@ class StatusReport:
         master: the master.
         shards: the shards; first those with a problem, then those with the most rows waiting, then by agent.
         gaps: rows known to exist that the master never held, by agent, stream and seq.
+        wear: what was written to the files, as far as it is counted: see `edgeshard.wear`.
     """
 
     at: datetime.datetime
@@ -135,6 +137,7 @@ class StatusReport:
     master: MasterStatus
     shards: tuple[ShardStatus, ...]
     gaps: tuple[Gap, ...] = ()
+    wear: Wear = attrs.Factory(Wear)
 
     @property
     def waiting_rows(self) -> int:
@@ -166,6 +169,8 @@ class StatusReport:
             "oldest_age_s": oldest and oldest.oldest_age_s,
             "oldest_is_bound": oldest is not None and oldest.oldest_is_bound,
             "problems": self.problems,
+            "bytes_a_day": self.wear.bytes_a_day,
+            "bytes_a_row": self.wear.bytes_a_row,
             **attrs.asdict(self, value_serializer=_plain),
         }
 
@@ -217,10 +222,11 @@ def status(root: Path) -> StatusReport:
             database.set_patience(connection, _PATIENCE_S)
             listed = scan.shard_files(Path(os.path.realpath(root / "shards")))
             shards = [_shard_status(connection, known, file, at) for file in listed]
+            worn = wear.of(connection, [root / "merge.lock", *(orphans.lock_path(file.path) for file in listed)])
     finally:
         connection.close()
     in_order = _in_order(shard for shard in shards if shard is not None)
-    return StatusReport(at, _is_locked(root / "watch.lock"), of_master, in_order, gaps)
+    return StatusReport(at, _is_locked(root / "watch.lock"), of_master, in_order, gaps, worn)
 
 
 def _look_at_master(path: Path) -> ShardFile | None:

@@ -22,14 +22,17 @@ from edgeshard import (
     snapshot,
     status,
     tables,
+    thrift,
     verify,
 )
+from edgeshard import wear as wear_
 from edgeshard.database import quote
 from edgeshard.errors import ConfigurationError, DamagedError, QueryError, ShardInUseError
 from edgeshard.holdings import Holdings
 from edgeshard.merge import once
 from edgeshard.merge.service import Service, in_thread
-from edgeshard.prune import rules
+from edgeshard.prune import retention, rules
+from edgeshard.prune.retention import PruneRule
 from edgeshard.ranges import Range
 from edgeshard.receipts import ReceiptReport
 from edgeshard.reference import Lookups, References, beside
@@ -37,6 +40,7 @@ from edgeshard.report import MergeReport
 from edgeshard.rows import row_class
 from edgeshard.shard import DURABILITIES, Durability, Shard
 from edgeshard.status import StatusReport
+from edgeshard.thrift import Thrift, Wear
 from edgeshard.verify import VerifyReport
 
 if TYPE_CHECKING:
@@ -65,12 +69,27 @@ class Store:
 
     Args:
         root: the folder.
+        prune: which rows go from the master by themselves, after merges that are made through this Store: the rules
+            of `prune`, as in ``{"older_than": "30d", "only_pushed": True}``, or several such, one for each table. See
+            `merge` and `watching`. Rules are this Store's, and not kept in the folder.
+        wear: "low" writes less, for flash, and merges less often: shards that are made have smaller pages, `watching`
+            merges once a minute, also the first row after a quiet time, and leaves longer in the shards and in the
+            master's log what would be written twice. Nothing is less durable. Give it wherever the store is opened.
 
     Attributes:
         root: the folder, absolute, with symbolic links followed once, now.
+
+    Raises:
+        ConfigurationError: the path is not valid UTF-8, or a rule cannot be, or there is no such `wear`.
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        prune: PruneRule | Sequence[PruneRule] | None = None,
+        wear: Wear = "normal",
+    ) -> None:
         self.root = Path(os.path.realpath(root))
         try:
             str(self.root).encode()
@@ -78,6 +97,8 @@ class Store:
             raise ConfigurationError(
                 "open store", repr(self.root), "SQLite needs a path that is valid UTF-8"
             ) from error
+        self._retention = retention.of(prune, self.root)
+        self._thrift = thrift.of(wear, self.root)
 
     def __repr__(self) -> str:
         return f"Store({str(self.root)!r})"
@@ -103,10 +124,10 @@ class Store:
             StorageError: the file, or a reference, cannot be made or opened.
         """
         if reference is None:
-            return _open_shard(self.root / "shards", agent, durability)
+            return _open_shard(self.root / "shards", agent, durability, self._thrift)
         lookups = Lookups(reference)  # first: where one cannot be opened, no shard is made
         try:
-            return _open_shard(self.root / "shards", agent, durability, lookups)
+            return _open_shard(self.root / "shards", agent, durability, self._thrift, lookups)
         except BaseException:
             lookups.close()
             raise
@@ -122,11 +143,13 @@ class Store:
     ) -> MergeReport:
         """Copy the rows of all shards into the master, exactly once, and truncate the shards.
 
-        A shard that no agent has open is then removed; the agent gets a new one when it comes back.
+        A shard that no agent has open is then removed; the agent gets a new one when it comes back. Then the rules of
+        `Store(prune=...)` are followed, if there are any: what goes is `MergeReport.pruned`, and what goes wrong with
+        that is logged, and `MergeReport.prune_problem`; the merge is done by then.
 
         Args:
             sources: other databases of ours (masters, shards, bundles, copies) to merge as well; they are only read.
-            dry_run: say what would be done, and do nothing.
+            dry_run: say what would be done, and do nothing. What would be pruned after it is not said.
             keep_empty: leave the empty shards of agents that are gone.
             lock_wait: how long to wait for another merger, in seconds; -1 for ever.
             progress: called with (rows done, rows to do) after each commit.
@@ -140,25 +163,35 @@ class Store:
             sources = [sources]
         if dry_run:
             return once.preview(self.root, sources)
-        return once.merge(self.root, sources, keep_empty=keep_empty, lock_wait_s=lock_wait, progress=progress)
+        return once.merge(
+            self.root,
+            sources,
+            keep_empty=keep_empty,
+            lock_wait_s=lock_wait,
+            prune=self._retention,
+            progress=progress,
+        )
 
     @contextlib.contextmanager
     def watching(
         self,
-        interval: float = 1.0,
+        interval: float | None = None,
         *,
-        rescan: float = 30.0,
+        rescan: float | None = None,
         observer: str = "auto",
         keep_empty: bool = False,
     ) -> Iterator[None]:
         """Merge in a thread of this process, as rows come, for as long as the ``with`` block lasts.
 
-        After the block everything that was written before its end is in the master.
+        After the block everything that was written before its end is in the master. The rules of `Store(prune=...)`
+        are followed at its beginning, once it ends, and between these in another thread, as rows come or become too
+        old: at most once a minute, and by age alone once in a hundredth of that, or an hour, where that is longer.
 
         Args:
-            interval: under load a pass begins this often, in seconds; after a quiet time the first row is merged at
-                once.
-            rescan: how often all shards are looked at, whether the file system reported a change or not, in seconds.
+            interval: under load a pass begins this often, in seconds (default: 1; where ``wear="low"``: 60); after a
+                quiet time the first row is merged at once, at ``wear="low"`` after that time.
+            rescan: how often all shards are looked at, whether the file system reported a change or not, in seconds
+                (default: 30; where ``wear="low"``: 600).
             observer: "native" relies on the file system's events, "polling" looks at each shard's files each
                 interval; "auto" turns from the one to the other where events do not arrive.
             keep_empty: leave the empty shards of agents that are gone.
@@ -170,13 +203,21 @@ class Store:
                 between them are logged, and tried again.
             BaseException: what the thread ended with, where it was something that nobody foresaw.
         """
-        service = Service(self.root, interval_s=interval, rescan_s=rescan, observer=observer, keep_empty=keep_empty)
+        service = Service(
+            self.root,
+            interval_s=self._thrift.interval_s if interval is None else interval,
+            rescan_s=self._thrift.rescan_s if rescan is None else rescan,
+            observer=observer,
+            keep_empty=keep_empty,
+            prune=self._retention,
+            thrift=self._thrift,
+        )
         service.open()
         try:
             with in_thread(service):
                 yield
         finally:
-            once.merge(self.root, keep_empty=keep_empty, beside_watcher=True, lock_wait_s=-1)
+            once.merge(self.root, keep_empty=keep_empty, beside_watcher=True, lock_wait_s=-1, prune=self._retention)
 
     def query(
         self,
@@ -536,7 +577,9 @@ def _table_name(table: str | type | None) -> str | None:
     return tables.table_of(table).name if isinstance(table, type) else table
 
 
-def _open_shard(folder: Path, agent: str, durability: Durability, lookups: Lookups | None = None) -> Shard:
+def _open_shard(
+    folder: Path, agent: str, durability: Durability, thrift_: Thrift, lookups: Lookups | None = None
+) -> Shard:
     """Open an agent's shard for writing, and make it where there is none.
 
     Raises:
@@ -555,15 +598,15 @@ def _open_shard(folder: Path, agent: str, durability: Durability, lookups: Looku
     if held is None:
         raise ShardInUseError("open shard", path, f"agent {agent!r} has it open already, in this process or another")
     try:
-        _make_shard(path, agent)
-        return Shard(path, agent, durability, held, lookups)
+        made_bytes = _make_shard(path, agent, thrift_.page_bytes)
+        return Shard(path, agent, durability, held, lookups, made_bytes)
     except BaseException:
         held.release()
         raise
 
 
-def _make_shard(path: Path, agent: str) -> None:
-    """Make the shard's file, unless it is there."""
+def _make_shard(path: Path, agent: str, page_bytes: int) -> int:
+    """Make the shard's file, unless it is there; how many bytes were written for that."""
     found = scan.look(str(path))
     if found is None:
         script = (
@@ -573,10 +616,13 @@ def _make_shard(path: Path, agent: str) -> None:
         with database.explained("make shard", str(path)):
             for half_made in path.parent.glob(f"{glob.escape(path.name)}.*.new*"):
                 half_made.unlink()  # of an opening that was killed; we hold the lock
-            database.create(str(path), format.SHARD_PAGE_SIZE, script, (agent,), format.IDENTITY)
+            with wear_.counted() as count:
+                database.create(str(path), page_bytes, script, (agent,), format.IDENTITY)
+            return count.bytes
     elif found.problem:
         cause = f"{found.problem}. Move it away (its rows may be recovered from it), then open it again"
         raise DamagedError("open shard", found.path, cause)
+    return 0
 
 
 def _explain_query(connection: database.Connection, error: Exception) -> str:

@@ -451,6 +451,7 @@ TINY = Scale(
         ("shards", {"a merge of 300 rows": [1, 3], "a merge without news": [1, 3]}),
         ("size", {"store.merge": [500]}),
         ("wake", {"until the row can be read": [0.1, 1.0]}),
+        ("wear", {"wear='low'": [1, 3], "wear='normal'": [1, 3]}),
         ("turns", {"of half of them": [1, 3], "of any of them": [1, 3]}),
     ],
 )

@@ -181,7 +181,7 @@ def cells_of_curve(found: Curve) -> tuple[list[str], list[list[str]]]:
     """Its head and its body; where there are a cost and a peer, their ratio comes last."""
     names = list(found.lines)
     points = [dict(points) for points in found.lines.values()]
-    has_ratio = found.name in ("write", "merge") and len(points) == 2
+    has_ratio = found.name in ("write", "merge", "wear") and len(points) == 2
     body = []
     for x in points[0]:
         figures = [line[x] for line in points]

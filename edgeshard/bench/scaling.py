@@ -5,6 +5,7 @@ merge     a merge, against a bare INSERT ... SELECT, over the size of a row
 shards    a merge of as many rows, and one that finds nothing, over the number of shards
 size      a merge of as many rows, over the size of the master
 wake      from a write after a quiet time until the row can be read, over the merger's interval
+wear      bytes written for a row, at both levels of `Store(wear=...)`, over the number of agents
 turns     how long a process that only computes waits for a processor, over the number of them: no commit's doing
 """
 
@@ -22,21 +23,24 @@ from typing import Any, Final, Literal
 import attrs
 
 from edgeshard import format, scan
-from edgeshard.bench import peers, turns
+from edgeshard.bench import peers, turns, wearing
 from edgeshard.bench.figures import Figure
 from edgeshard.bench.peers import AGENT, Sample
 from edgeshard.bench.servers import Server
 from edgeshard.bench.systems.sqlite_tuned import FileReader
 from edgeshard.shard import Shard
 from edgeshard.store import Store
+from edgeshard.thrift import Wear
 
-#: A time in seconds, or a number a second.
-Unit = Literal["s", "1/s"]
+#: A time in seconds, a number a second, or bytes.
+Unit = Literal["s", "1/s", "B"]
 
 _PATIENCE_S: Final = 60.0
 _LOOK_S: Final = 0.0005
 #: For how long processes compute, in seconds: as long as agents write in the short profile.
 _TURNS_S: Final = 0.7
+#: Bytes are counted, not timed: they come out the same each time (measured).
+_WEAR_ROUNDS: Final = 1
 
 
 @attrs.frozen
@@ -70,7 +74,7 @@ class Scale:
         master_rows: sizes of the master.
         batch_rows: rows of a merge whose cost is looked at.
         wakes: how often a merger is woken.
-        processes: numbers of processes that wait for their turn.
+        processes: numbers of processes that wait for their turn, and of agents that wear flash.
     """
 
     rounds: int
@@ -276,11 +280,27 @@ def turns_curve(_: Path, scale: Scale) -> Curve:
     return Curve("turns", "The longest wait of processes that only compute", "processes", "s", lines)
 
 
+def wear_curve(folder: Path, scale: Scale) -> Curve:
+    """What a row makes edgeshard write, until it is in the master and its agent gone: with what is sparing, first."""
+    levels: tuple[Wear, Wear] = ("low", "normal")
+    lines: dict[str, list[tuple[float, Figure]]] = {f"wear={level!r}": [] for level in levels}
+    for agents in scale.processes:
+        for level in levels:
+            found = []
+            for _ in range(min(scale.rounds, _WEAR_ROUNDS)):
+                with peers.scratch(folder) as root:
+                    found.append(wearing.bytes_a_row(root, level, agents, scale.payloads[0]))
+            lines[f"wear={level!r}"].append((agents, Figure.of(found)))
+    title = f"Bytes written for a row of {scale.payloads[0]} B, agents that write 10 a second"
+    return Curve("wear", title, "agents", "B", lines)
+
+
 CURVES: Final[dict[str, Callable[[Path, Scale], Curve]]] = {
     "write": write_curve,
     "merge": merge_curve,
     "shards": shards_curve,
     "size": size_curve,
     "wake": wake_curve,
+    "wear": wear_curve,
     "turns": turns_curve,
 }

@@ -6,8 +6,8 @@ import argparse
 import json
 import signal
 
-from edgeshard import database, exits
-from edgeshard.commands import arguments, signals, terminal
+from edgeshard import database, exits, thrift
+from edgeshard.commands import arguments, pruning, signals, terminal
 from edgeshard.merge import once
 from edgeshard.merge.service import OBSERVERS
 from edgeshard.report import MergeReport
@@ -20,11 +20,14 @@ examples:
   %(prog)s data --from /media/usb/master.db
                                          bring another device's rows in as well
   %(prog)s data --watch -v             go on merging what comes; under systemd see examples/systemd
+  %(prog)s data --watch --prune-older-than 30d --prune-only-pushed
+                                         and old rows go from the master, once PostgreSQL holds them
   */5 * * * *  %(prog)s /srv/data -q     in a crontab: every five minutes, silent when all is well
 
 exit codes:
   0 done, also with nothing to do     1 failed            2 wrong usage
-  3 done, but something was set aside or is missing       74 input/output error, or no room
+  3 done, but something was set aside or is missing, or --prune-... failed, or the master stays too large
+  74 input/output error, or no room
   75 another merger is at work        77 not permitted    78 wrong configuration
   130 interrupted by Ctrl-C (watching: by a second one; the first ends it with 0)
 """
@@ -47,13 +50,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--interval",
         type=arguments.some_seconds,
         metavar="S",
-        help="watching: merge at most every S seconds; a first row after a quiet time at once (default: 1)",
+        help="watching: merge at most every S seconds; a first row after a quiet time at once (default: 1; --wear low: "
+        "60)",
     )
     parser.add_argument(
         "--rescan",
         type=arguments.some_seconds,
         metavar="S",
-        help="watching: look at all shards every S seconds, whatever the file system tells (default: 30)",
+        help="watching: look at all shards every S seconds, whatever the file system tells (default: 30; --wear low: "
+        "600)",
+    )
+    parser.add_argument(
+        "--wear",
+        choices=tuple(thrift.LEVELS),
+        help="watching: write less, for flash, and merge less often: also a first row waits (default: normal)",
     )
     parser.add_argument(
         "--observer",
@@ -69,12 +79,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="X.prom",
         help="watching: keep a file for Prometheus' textfile collector (pip install 'edgeshard[metrics]')",
     )
+    pruning.add_rules(parser, "--prune-", "after the merge, and watching now and then: prune ")
     parser.add_argument("--keep-empty", action="store_true", help="leave the empty shards of agents that are gone")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print the report as one JSON object; watching: a line for each pass that found rows",
+        help="print the report as one JSON object; watching: a line for each pass that found rows, or after a prune",
     )
     parser.add_argument(
         "--lock-wait",
@@ -110,12 +121,17 @@ def run(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuse what would be without effect; argparse cannot say that one option needs another."""
+    prune = pruning.asked_of(options, "prune_")
+    if prune.asks_nothing and pruning.is_narrowed(prune):
+        options.usage_error("one of --prune-older-than, --prune-keep-rows and --prune-max-bytes is wanted")
+    if options.dry_run and not prune.asks_nothing:
+        options.usage_error("argument --dry-run: what a prune would do says `edgeshard prune --dry-run`")
     if options.watch:
         for option, value in (("--from", options.sources), ("--dry-run", options.dry_run)):
             if value:
                 options.usage_error(f"argument {option}: it is for a single merge, without --watch")
     else:
-        for name in ("interval", "rescan", "observer", "metrics_file"):
+        for name in ("interval", "rescan", "wear", "observer", "metrics_file"):
             if getattr(options, name) is not None:
                 options.usage_error(f"argument --{name.replace('_', '-')}: it is for --watch")
 
@@ -134,6 +150,7 @@ def _merge(options: argparse.Namespace, stop: signals.Stop) -> MergeReport:
             options.sources,
             keep_empty=options.keep_empty,
             lock_wait_s=options.lock_wait,
+            prune=pruning.retention_of(options),
             stopping=stop.is_asked,
             progress=progress,
         )

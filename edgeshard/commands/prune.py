@@ -5,11 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import signal
-from collections.abc import Callable
-from typing import TypeVar
 
 from edgeshard import database, exits
-from edgeshard.commands import arguments, signals, terminal
+from edgeshard.commands import arguments, pruning, signals, terminal
 from edgeshard.prune import rules
 from edgeshard.prune.report import PruneReport
 
@@ -37,33 +35,11 @@ exit codes:
   130 interrupted by Ctrl-C: what was pruned by then stays so
 """
 
-_T = TypeVar("_T")
-
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
     arguments.describe(parser, SUMMARY, _EPILOG)
-    parser.add_argument(
-        "--older-than",
-        type=_wanted(rules.age_s),
-        metavar="AGE",
-        help="rows that came into this master longer ago: 30d, 12h, 90m (minutes), 45s",
-    )
-    parser.add_argument(
-        "--keep-rows", type=_wanted(_rows), metavar="N", help="all but the newest N rows, of all tables together"
-    )
-    parser.add_argument(
-        "--max-bytes",
-        type=_wanted(rules.size_bytes),
-        metavar="SIZE",
-        help="the oldest rows, until the master and its log take no more: 500M, 2G, 512MiB",
-    )
-    whose = parser.add_mutually_exclusive_group()
-    whose.add_argument("--only-pushed", action="store_true", help="only rows that a PostgreSQL database holds")
-    whose.add_argument("--only-receipted", action="store_true", help="only rows that some other database holds")
-    parser.add_argument(
-        "--table", metavar="T", type=arguments.name, help="rows of this table alone, also out of transactions"
-    )
+    pruning.add_rules(parser, "--")
     parser.add_argument("--shrink", action="store_true", help="give all free room in the file back to the disk")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
@@ -81,34 +57,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run, interrupted=interrupted, usage_error=parser.error)
 
 
-def _wanted(parse: Callable[[str], _T]) -> Callable[[str], _T]:
-    """A parser whose ValueError argparse shows with its text."""
-
-    def parsed(text: str) -> _T:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
-    return parsed
-
-
-def _rows(text: str) -> int:
-    if not text.isdecimal():
-        raise ValueError(f"a whole number of rows is wanted, not {text!r}")
-    return rules.row_count(int(text))
-
-
 def run(options: argparse.Namespace) -> int:
     """Prune, and say what was done."""
-    asked = rules.of(
-        options.older_than,
-        options.keep_rows,
-        options.max_bytes,
-        options.only_pushed,
-        options.only_receipted,
-        options.table,
-    )
+    asked = pruning.asked_of(options)
     if asked.asks_nothing and not options.shrink:
         options.usage_error("one of --older-than, --keep-rows, --max-bytes and --shrink is wanted")
     with signals.heeded() as stop:

@@ -13,6 +13,7 @@ from edgeshard.commands import arguments, drawing, terminal, units
 from edgeshard.report import Gap
 from edgeshard.status import ClockAhead, ShardStatus, StatusReport
 from edgeshard.store import Store
+from edgeshard.wear import Wear
 
 SUMMARY = "Say what a store holds: each shard, whether its agent is alive, and what waits to be merged."
 
@@ -182,6 +183,14 @@ def _waiting(report: StatusReport) -> str:
     return f"{report.waiting_rows} rows wait" + ("" if oldest is None else f", the oldest {_age(oldest)}")
 
 
+def _written(wear: Wear) -> str:
+    """What wears flash, to be followed by the rest of the line; nothing where nothing is known."""
+    if not wear.bytes:
+        return ""
+    line = f"{units.size(wear.today_bytes)} written today, {units.size(int(wear.bytes_a_day or 0))} a day, "
+    return line if wear.bytes_a_row is None else f"{line}{units.size(int(wear.bytes_a_row))} a row, "
+
+
 def _master(report: StatusReport) -> str:
     master = report.master
     watched = {True: "a merger watches", False: "no merger watches", None: "whether a merger watches is unknown"}
@@ -195,5 +204,5 @@ def _master(report: StatusReport) -> str:
     changes = "merges and steps of prunes" if master.pruned_rows else "merges"
     return (
         f"{master.path}: {held}, {units.size(master.size_bytes)} and a log of {units.size(master.log_bytes)}, "
-        f"{master.generation} {changes}, {watched[report.watching]}; its id is {master.database}"
+        f"{master.generation} {changes}, {_written(report.wear)}{watched[report.watching]}; its id is {master.database}"
     )

@@ -7,8 +7,8 @@ import json
 import logging
 import time
 
-from edgeshard import exits, systemd
-from edgeshard.commands import signals
+from edgeshard import exits, systemd, thrift
+from edgeshard.commands import pruning, signals
 from edgeshard.errors import EdgeshardError
 from edgeshard.merge.service import OBSERVERS, Listener, Service
 from edgeshard.metrics import MetricsFile
@@ -16,9 +16,6 @@ from edgeshard.report import MergeReport
 from edgeshard.store import Store
 
 logger = logging.getLogger("edgeshard.merge")
-
-_DEFAULT_INTERVAL_S = 1.0
-_DEFAULT_RESCAN_S = 30.0
 
 
 def watch(store: Store, options: argparse.Namespace) -> int:
@@ -28,15 +25,18 @@ def watch(store: Store, options: argparse.Namespace) -> int:
         EdgeshardError: the store cannot be watched, or not be merged into at the start.
     """
     metrics = None if options.metrics_file is None else MetricsFile(options.metrics_file)
-    rescan_s = _DEFAULT_RESCAN_S if options.rescan is None else options.rescan
+    level = thrift.LEVELS[options.wear or "normal"]
+    rescan_s = level.rescan_s if options.rescan is None else options.rescan
     listener = _Reporter(store, metrics, status_every_s=rescan_s, as_json=options.json)
     service = Service(
         store.root,
-        interval_s=_DEFAULT_INTERVAL_S if options.interval is None else options.interval,
+        interval_s=level.interval_s if options.interval is None else options.interval,
         rescan_s=rescan_s,
         observer=options.observer or OBSERVERS[0],
         keep_empty=options.keep_empty,
         listener=listener,
+        prune=pruning.retention_of(options),
+        thrift=level,
     )
 
     def stop() -> None:
@@ -81,7 +81,7 @@ class _Reporter(Listener):
         self._as_json = as_json
         self._began = time.monotonic()
         self._beat_at = 0.0
-        self._rows = self._passes = 0
+        self._rows = self._passes = self._pruned = 0
 
     def beat(self) -> None:
         now = time.monotonic()
@@ -95,8 +95,9 @@ class _Reporter(Listener):
 
     def merged(self, report: MergeReport) -> None:
         self._rows += report.rows
+        self._pruned += 0 if report.pruned is None else report.pruned.rows
         self._passes += 1
-        if report.rows or report.removed:
+        if report.rows or report.removed or report.pruned is not None or report.prune_problem:
             logger.info("%s", report)
             systemd.notify(STATUS=self.summary())
             if self._as_json:
@@ -127,4 +128,5 @@ class _Reporter(Listener):
 
     def summary(self) -> str:
         seconds = time.monotonic() - self._began
-        return f"merged {self._rows} rows in {self._passes} passes, in {seconds:.3f} s"
+        pruned = f", pruned {self._pruned} rows" if self._pruned else ""
+        return f"merged {self._rows} rows in {self._passes} passes, in {seconds:.3f} s{pruned}"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import attrs
 
-from edgeshard import arrivals, database, files, master, scan
+from edgeshard import arrivals, database, files, master, scan, thrift, wear
 from edgeshard.database import Connection
 from edgeshard.errors import EdgeshardError, StorageIOError
 from edgeshard.merge import copy, newest, orphans, plan, source, truncate
@@ -21,6 +21,7 @@ from edgeshard.merge.job import Job
 from edgeshard.merge.memory import Known, Memory
 from edgeshard.report import Gap, MergeReport, SetAside
 from edgeshard.scan import Look, ShardFile
+from edgeshard.thrift import Thrift
 
 logger = logging.getLogger("edgeshard.merge")
 
@@ -40,6 +41,7 @@ class _Pass:
     keep_empty: bool
     stopping: Callable[[], bool]
     progress: Progress | None
+    meter: wear.Meter
     rows: int = 0
     to_do: int = 0
     truncated: int = 0
@@ -62,6 +64,7 @@ class Merger:
         keep_empty: leave the shards of agents that are gone.
         service: whether passes follow one another closely: then a busy shard is not truncated in each.
         stopping: asked after each shard; once it says yes the pass ends, with what it has committed.
+        thrift: how sparing to be with what is written, as a service.
     """
 
     def __init__(
@@ -71,12 +74,15 @@ class Merger:
         keep_empty: bool = False,
         service: bool = False,
         stopping: Callable[[], bool] = lambda: False,
+        thrift: Thrift = thrift.NORMAL,
     ) -> None:
         self._root = root
         self._path = root / "master.db"
         self._keep_empty = keep_empty
         self._service = service
         self._stopping = stopping
+        self._thrift = thrift
+        self._meter = wear.Meter()
         self._folder = scan.Folder(Path(os.path.realpath(root / "shards")))
         self._connection: Connection | None = None
         self._forget()
@@ -84,7 +90,7 @@ class Merger:
     def _forget(self) -> None:
         self._files: tuple[object, object] = (None, None)
         self._generation = 0
-        self._memory = Memory()
+        self._memory = Memory(self._thrift.held_s)
         self._gaps: tuple[Gap, ...] | None = None
         self._told: set[SetAside | Gap] = set()
 
@@ -111,7 +117,7 @@ class Merger:
         """
         began = time.monotonic()
         try:
-            with database.explained("merge into", str(self._path)):
+            with database.explained("merge into", str(self._path)), self._meter.running():
                 report = self._run(self._open(), list(sources), thorough, progress)
         except BaseException:
             self.abandon()  # what it knew may not be so
@@ -125,20 +131,25 @@ class Merger:
         look = self._look()
         due = [*self._due(look, thorough), *(job for job in sources if not job.problem)]
         hopeless = [job for job in sources if job.problem]
-        done = _Pass(self._keep_empty, self._stopping, progress)
+        done = _Pass(self._keep_empty, self._stopping, progress, self._meter)
+        self._meter.collect(self._root / "merge.lock", map(self._lock_path, look.names))
         for group in jobs.groups(due):
             if done.is_stopping():
                 break
             self._merge_group(connection, group, done, now_ns)
+        self._meter.add_rows(done.rows)
         names = look.names - {job.file.name for job in due if job.removed}
         self._memory.forget_all_but(names)
         if thorough and not done.is_stopping():
             self._sweep(look)
             self._memory.persist(connection, names)
         self._look_at_gaps(connection)
-        if not self._service or not done.rows:
+        if not self._service or not (done.rows or self._thrift.keeps_log):
             self._shrink_log(connection)
         return self._report([*due, *hopeless], done)
+
+    def _lock_path(self, name: str) -> Path:
+        return orphans.lock_path(str(self._folder.path / name))
 
     def _look(self) -> Look:
         path = Path(os.path.realpath(self._root / "shards"))
@@ -254,11 +265,12 @@ class Merger:
         if self._connection is None:
             return
         try:
-            with database.explained("merge into", str(self._path)):
+            with database.explained("merge into", str(self._path)), self._meter.running():
                 self._memory.persist(self._connection)
                 self._shrink_log(self._connection)
         finally:
             self.abandon()
+            self._meter.leave(self._root / "merge.lock")
 
     def abandon(self) -> None:
         """Close the master, and remember nothing."""
@@ -308,7 +320,7 @@ class Merger:
         """Remove the shard, or truncate it, or leave it for later."""
         job.left = job.file.state
         try:
-            if job.spent and orphans.remove(job.opened, job.durable):
+            if job.spent and self._remove(job):
                 job.removed = True
                 done.removed += 1
                 done.truncated += job.present
@@ -318,10 +330,14 @@ class Merger:
             cause = error.cause if isinstance(error, EdgeshardError) else error
             job.set_aside(f"its rows are merged, but cannot be deleted from it: {cause}", lasting=False)
 
+    def _remove(self, job: Job) -> bool:
+        self._meter.take(orphans.lock_path(job.file.path))  # which goes, too
+        return orphans.remove(job.opened, job.durable)
+
     def _truncate(self, job: Job, master_id: bytes, done: _Pass) -> None:
         job.holds = True
         if self._service and not plan.is_truncation_due(
-            job.rows, job.used_bytes, job.file.log_bytes, self._held_s(job)
+            job.rows, job.used_bytes, job.file.log_bytes, self._held_s(job), self._thrift.held_s
         ):
             return
         truncated = truncate.truncate(job.opened, job.durable, master_id, self._service)
@@ -390,6 +406,7 @@ def _commit_chunk(connection: Connection, remaining: list[Job], done: _Pass) -> 
     copied = None
     while copied is None:
         copied = _copy_chunk(connection, [job for job in remaining if not job.problem], done)
+    done.meter.settled()
     for job, part in copied:
         job.rows += part.rows
         job.finished, job.durable, job.present = part.finished, part.durable, max(job.present, part.present)
@@ -457,6 +474,8 @@ def _copy_each(
     if target.next_id > first_id:
         newest.settle(target, first_id)
         arrivals.note(connection, first_id)
+        if done.meter.is_due:
+            done.meter.note(connection)
     held = [job.durable for job in remaining] + [part.durable for _, part in copied]
     if connection.total_changes() == before and not any(held):
         connection.execute("ROLLBACK")

@@ -5,6 +5,7 @@ It could forget all of it, and would only look again. Between processes the mast
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Set
 
 import attrs
@@ -40,13 +41,23 @@ class Known:
         """Whether nothing is to be done until the file changes."""
         return self.settled and self.holds_since is None and (self.lasting or not self.problem)
 
-    def is_due_again(self, *, thorough: bool) -> bool:
-        """Whether to look into it although it seems unchanged: to truncate it, and now and then to make sure."""
-        return self.holds_since is not None or (thorough and not self.is_at_rest)
+    def is_due_again(self, *, thorough: bool, held_s: float = 0.0) -> bool:
+        """Whether to look into it although it seems unchanged: to truncate it, and now and then to make sure.
+
+        Args:
+            thorough: whether it is time to make sure.
+            held_s: for how long it should keep rows that the master holds, in seconds.
+        """
+        is_certain = self.settled and (self.lasting or not self.problem)
+        is_due = self.holds_since is not None and time.monotonic() >= self.holds_since + held_s
+        return is_due or (thorough and not is_certain)
 
 
 class Memory:
     """What is known of each shard, by the name of its file.
+
+    Args:
+        held_s: for how long a shard should keep rows that the master holds, in seconds.
 
     Attributes:
         states: the states of those that have no problem. Of the others every file counts, and not the log alone: a
@@ -55,7 +66,8 @@ class Memory:
         restless: those that are not at rest.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, held_s: float = 0.0) -> None:
+        self._held_s = held_s
         self._clear()
 
     def _clear(self) -> None:
@@ -112,7 +124,7 @@ class Memory:
     def due_again(self, *, thorough: bool) -> Iterator[str]:
         """The files without a problem that are to be looked into although they seem unchanged."""
         for name in self.restless - self.problems.keys():
-            if self._known[name].is_due_again(thorough=thorough):
+            if self._known[name].is_due_again(thorough=thorough, held_s=self._held_s):
                 yield name
 
     # -- between processes --------------------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ from edgeshard.merge import job as jobs
 from edgeshard.merge import locks
 from edgeshard.merge.cycle import Merger, Progress
 from edgeshard.merge.dry_run import dry_run
+from edgeshard.prune import retention
+from edgeshard.prune.retention import Retention
 from edgeshard.report import MergeReport
 
 
@@ -24,6 +26,7 @@ def merge(
     keep_empty: bool = False,
     beside_watcher: bool = False,
     lock_wait_s: float = 0.0,
+    prune: Retention = retention.NONE,
     stopping: Callable[[], bool] = lambda: False,
     progress: Progress | None = None,
 ) -> MergeReport:
@@ -36,6 +39,7 @@ def merge(
         beside_watcher: merge between the passes of a merger that watches the store. Without this, and without
             sources, such a merger is one at work.
         lock_wait_s: how long to wait for another merger, in seconds; -1 for ever.
+        prune: what goes from the master once that is done; what goes wrong with it is in the report, and not raised.
         stopping: asked after each shard, and while waiting; once it says yes the merge ends, with what it committed.
         progress: called as the work goes on.
 
@@ -58,7 +62,14 @@ def merge(
         merger.close()
     finally:
         held.release()
-    return attrs.evolve(report, seconds=time.monotonic() - began)
+    report = attrs.evolve(report, seconds=time.monotonic() - began)
+    return _pruned(report, root, prune, stopping) if prune and not report.stopped else report
+
+
+def _pruned(report: MergeReport, root: Path, prune: Retention, stopping: Callable[[], bool]) -> MergeReport:
+    from edgeshard.prune import keeper  # whoever never prunes need not wait for it
+
+    return keeper.keep(root / "master.db", prune, stopping=stopping).told(report)
 
 
 def preview(root: Path, sources: Iterable[str | os.PathLike[str]] = ()) -> MergeReport:

@@ -72,7 +72,7 @@ def cut_chunk(piece: Block, room: int, transaction_end_id: int | None) -> Block:
     return piece.cut(piece.first, min(piece.last, piece.first + end_id - piece.first_id))
 
 
-def is_truncation_due(copied_rows: int, used_bytes: int, log_bytes: int, held_s: float) -> bool:
+def is_truncation_due(copied_rows: int, used_bytes: int, log_bytes: int, held_s: float, least_s: float = 0.0) -> bool:
     """Whether to truncate a shard now, of whose agent we know that it may be busy.
 
     Args:
@@ -80,6 +80,9 @@ def is_truncation_due(copied_rows: int, used_bytes: int, log_bytes: int, held_s:
         used_bytes: what its pages in use take.
         log_bytes: the size of its log.
         held_s: for how long it has kept rows that the master holds.
+        least_s: for how long it should keep them, unless it is large: a truncation writes, too.
     """
     is_large = used_bytes >= HELD_BYTES or log_bytes >= HELD_LOG_BYTES
+    if least_s > 0:
+        return is_large or held_s >= least_s
     return copied_rows == 0 or is_large or held_s >= HELD_MAX_S

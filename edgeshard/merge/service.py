@@ -22,16 +22,22 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from filelock import FileLock
 
-from edgeshard import database, files
+from edgeshard import database, files, thrift
 from edgeshard.errors import ConfigurationError, EdgeshardError, StorageIOError
 from edgeshard.merge import locks
 from edgeshard.merge.cycle import Merger
 from edgeshard.merge.notice import Watch
+from edgeshard.prune import retention
+from edgeshard.prune.retention import Retention
 from edgeshard.report import MergeReport
+from edgeshard.thrift import Thrift
+
+if TYPE_CHECKING:
+    from edgeshard.prune.keeper import Keeper
 
 logger = logging.getLogger("edgeshard.merge")
 
@@ -84,6 +90,8 @@ class Service:
         observer: one of `OBSERVERS`.
         keep_empty: leave the empty shards of agents that are gone.
         listener: hears what is done.
+        prune: what goes from the master now and then, beside the passes.
+        thrift: how sparing to be with what is written.
 
     Raises:
         ConfigurationError: an argument that cannot work.
@@ -98,6 +106,8 @@ class Service:
         observer: str = "auto",
         keep_empty: bool = False,
         listener: Listener | None = None,
+        prune: Retention = retention.NONE,
+        thrift: Thrift = thrift.NORMAL,
     ) -> None:
         for name, value in (("interval", interval_s), ("rescan", rescan_s)):
             if not isinstance(value, (int, float)) or not 0 < value <= LONGEST_S:
@@ -111,7 +121,9 @@ class Service:
         self._rescan_s = rescan_s
         self._observer = observer
         self._listener = listener or Listener()
-        self._merger = Merger(root, keep_empty=keep_empty, service=True, stopping=self._asked_to_stop)
+        self._waits = thrift.waits
+        self._merger = Merger(root, keep_empty=keep_empty, service=True, stopping=self._asked_to_stop, thrift=thrift)
+        self._keeper = _keeper(root, prune, thrift)
         # not an Event: its set() in a signal handler can meet its own lock. An item is the number of the watch that
         # noticed something, or 0
         self._calls: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -199,7 +211,7 @@ class Service:
             self._is_unwatchable = False
         self._found = report.rows
         self._judge_watch(report.rows)
-        self._listener.merged(report)
+        self._listener.merged(report if self._keeper is None else self._keeper.told(report))
 
     def _fail(self, error: EdgeshardError) -> None:
         """Say it. The next attempt, after a while, looks at everything."""
@@ -243,6 +255,7 @@ class Service:
         while not self._stopping:
             # a watch that began before the last pass saw whatever came after that
             if (is_new or self._watch is None) and self._merger.news():
+                self._gather()
                 return
             is_new = False
             until = self._rescan_at
@@ -251,7 +264,17 @@ class Service:
             self._sleep(until)
             if self._has_noticed or self._is_rescan_due():
                 self._unprompted = not self._has_noticed and not self._rescan_asked
+                self._gather()
                 return
+
+    def _gather(self) -> None:
+        """Let more rows come to the first one, where as little as can be is to be written."""
+        if self._waits and not self._is_rescan_due():
+            noticed, until = False, time.monotonic() + self._interval_s
+            while not self._stopping and not self._rescan_asked and time.monotonic() < until:
+                noticed, self._has_noticed = noticed or self._has_noticed, False
+                self._sleep(until)
+            self._has_noticed = noticed or self._has_noticed
 
     def _is_rescan_due(self) -> bool:
         return self._rescan_asked or time.monotonic() >= self._rescan_at
@@ -357,6 +380,8 @@ class Service:
         """Give the store back; `run` does so at its end."""
         self._unwatch()
         try:
+            if self._keeper is not None:
+                self._keeper.close()
             if self._merger.is_open and self._root.is_dir():  # taking the lock would make a folder that is gone
                 self._close_merger()
         except (EdgeshardError, OSError) as error:  # it is only what the merger remembers
@@ -372,6 +397,14 @@ class Service:
                 self._merger.close()
             finally:
                 held.release()
+
+
+def _keeper(root: Path, prune: Retention, thrift: Thrift) -> Keeper | None:
+    if not prune:
+        return None
+    from edgeshard.prune.keeper import Keeper  # whoever never prunes need not wait for it
+
+    return Keeper(root / "master.db", prune, thrift.slowness)
 
 
 @contextlib.contextmanager

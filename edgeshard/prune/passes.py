@@ -8,7 +8,7 @@ from pathlib import Path
 
 import attrs
 
-from edgeshard import arrivals, database, keys, master, receipts
+from edgeshard import arrivals, database, keys, master, receipts, wear
 from edgeshard.database import Connection, quote
 from edgeshard.errors import ConfigurationError
 from edgeshard.prune import plan, rules, space, step
@@ -47,6 +47,7 @@ class _Pass:
     kept_back: int = 0
     size_rows: int = attrs.Factory(lambda: plan.ROWS_FIRST)
     stopped: bool = False
+    meter: wear.Meter = attrs.Factory(wear.Meter)
 
     @property
     def rows(self) -> int:
@@ -114,8 +115,9 @@ def prune(
                 database.shrink_log(connection)
             database.set_patience(connection, lock_wait_s)
             done = _begin(connection, path, asked, stopping, progress, dry_run=dry_run)
-            fits = _prune(done, began_s=time.time())
-            shrunk = 0 if dry_run else _tidy(done, shrink=shrink)
+            with done.meter.running():
+                fits = _prune(done, began_s=time.time())
+                shrunk = 0 if dry_run else _tidy(done, shrink=shrink)
             report = _report(done, shrunk, fits=fits)
     finally:
         connection.close()
@@ -291,6 +293,7 @@ def _tidy(done: _Pass, *, shrink: bool) -> int:
     if done.rows:
         with database.immediate(connection):
             arrivals.forget_before(connection, _oldest(connection))
+            done.meter.note(connection, wear.log_bytes(Path(done.path)))
     before = int(connection.pragma("page_count"))
     if space.can_shrink(connection):
         _shrink(done, 0 if shrink else _wanted_pages(done))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -62,3 +63,22 @@ class PruneReport:
         if not self.fits:
             line += "; it does not fit into what it was to take"
         return line
+
+
+def together(reports: Sequence[PruneReport]) -> PruneReport | None:
+    """One report of several prunes of a master, one after the other; None where there was none."""
+    if not reports:
+        return None
+    by_reason: Counter[str] = Counter()
+    for report in reports:
+        by_reason.update(report.by_reason)
+    return attrs.evolve(
+        reports[-1],  # the sizes are those after the last one
+        rows=sum(report.rows for report in reports),
+        by_reason=dict(by_reason),
+        kept_back=sum(report.kept_back for report in reports),
+        shrunk_bytes=sum(report.shrunk_bytes for report in reports),
+        fits=all(report.fits for report in reports),
+        seconds=sum(report.seconds for report in reports),
+        stopped=any(report.stopped for report in reports),
+    )
