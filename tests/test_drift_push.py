@@ -179,7 +179,10 @@ def brought(store: edgeshard.Store, dsn: str, *records: Any) -> None:
 
 def test_a_history_is_renamed_and_widened_there_with_its_table(store: edgeshard.Store, pg: str) -> None:
     brought(store, pg, keyed(k=str, a=int)("p", 1), keyed(k=str, a=int)("p", 2))
-    brought(store, pg, keyed({"a": "b"}, k=str, b=float)("p", 0.5), keyed(k=str, a=int)("p", 3))
+    write(store, "x", keyed({"a": "b"}, k=str, b=float)("p", 0.5), keyed(k=str, a=int)("p", 3))
+    merged(store)
+    asked = store.push(pg, dry_run=True).statements
+    assert asked == pushed(store, pg)
     assert [("p", 3.0)] == fetch(pg, "select k, b from sample")
     assert [("p", 0.5), ("p", 1.0), ("p", 2.0)] == fetch(pg, "select k, b from sample_history order by b")
     assert there(pg) == {name: kind for name, kind in there(pg, "sample_history").items() if name != "_reason"}

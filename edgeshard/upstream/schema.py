@@ -179,6 +179,7 @@ def with_all_columns(table: Table, its: Mapping[str, str], there: Mapping[str, s
         there: the type of each column that the history has there.
     """
     known = {name.lower() for name, _ in table.columns}
+    known.update(old for old, new in table.renames if new not in its)  # it is about to be renamed
     more = []
     for name, type_ in its.items():
         kind = drift.KIND_OF.get(type_)
