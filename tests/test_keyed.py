@@ -354,6 +354,17 @@ def test_rows_from_before_the_class_had_a_key_are_older_than_all_that_have_one(s
     assert store.verify().ok
 
 
+def test_a_keyed_class_may_have_as_many_fields_as_any_and_a_history(store: edgeshard.Store, tmp_path: Path) -> None:
+    fields = {f"c{number}": attrs.field(type=int) for number in range(format.COLUMNS_MAX)}
+    wide = edgeshard.table(name="wide", key="c0", history=True)(attrs.make_class("Wide", fields, frozen=True))
+    hub = edgeshard.Store(tmp_path / "hub")
+    with store.shard("a") as shard:
+        shard.write_many([wide(*range(len(fields)))] * 2)
+    assert store.merge().complete
+    assert hub.merge([store.master_path]).complete
+    assert 2 == hub.verify().rows
+
+
 def test_a_stamp_that_no_clock_shows_is_damage_and_harms_no_other_shard(store: edgeshard.Store) -> None:
     with store.shard("a") as shard, store.shard("b") as other:
         shard.write(LastKnown("inlet", 1.0))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -23,6 +23,7 @@ from edgeshard.keys import Key
 from edgeshard.merge.plan import Block
 from edgeshard.prunings import Pruning
 from edgeshard.ranges import Range, subtract, union
+from edgeshard.renames import Arrow
 
 #: Notes that one stream's rows were given up, each to another database, or with rows between them that were not.
 _TRUNCATIONS_MAX = 10_000
@@ -62,7 +63,7 @@ class SourceTable:
     columns: tuple[tuple[str, str], ...]
     indexes: tuple[tuple[str, ...], ...]
     key: Key | None = None
-    renames: tuple[tuple[str, str], ...] = ()
+    renames: tuple[Arrow, ...] = ()
     into: tuple[tuple[str, str], ...] = attrs.field()
     checks: tuple[tuple[str, str], ...] = ()
 
@@ -224,23 +225,27 @@ def _ensure_companions(path: str, tables: Mapping[str, SourceTable]) -> None:
             companion = tables.get(name.lower())
             if companion is None or not companion.is_stamped or companion.key is not None:
                 continue
-            if (_declared(companion), set(companion.renames)) != (columns, renames):
+            if (_declared(companion), _folded(companion.renames)) != (columns, renames):
                 cause = f"table {companion.name!r} has other columns than table {owner.name!r}, to which it belongs"
                 raise FormatError("read database", path, cause)
 
 
-def _companions(owner: SourceTable) -> Iterator[tuple[str, set[tuple[str, str]], set[tuple[str, str]]]]:
+def _companions(owner: SourceTable) -> Iterator[tuple[str, set[tuple[str, str]], set[Arrow]]]:
     """The names of the tables that belong to a keyed one, with the columns and renames that they must have."""
     columns = _declared(owner)
     if owner.key is not None and owner.key.deletes:
         yield keys.deleted_name(owner.name), {item for item in columns if item[0] in owner.key.folded[0]}, set()
     if owner.key is not None and owner.key.history:
-        yield keys.history_name(owner.name), columns, set(owner.renames)
+        yield keys.history_name(owner.name), columns, _folded(owner.renames)
 
 
 def _declared(table: SourceTable) -> set[tuple[str, str]]:
     """The columns of a table that classes declare, in lower case, each with its kind."""
     return {(column.lower(), kind) for column, kind in table.columns if column not in format.OWN_COLUMNS}
+
+
+def _folded(arrows: Iterable[Arrow]) -> set[Arrow]:
+    return {(old.lower(), new.lower()) for old, new in arrows}
 
 
 def _ordinary_tables(connection: Connection, schema: str) -> dict[str, str]:
@@ -294,15 +299,16 @@ def _table(connection: Connection, schema: str, path: str, name: str, is_ordinar
         raise refuse("a record table cannot have this name")
     if not is_ordinary:
         raise refuse("it is not an ordinary table")
+    most = format.COLUMNS_MAX + len(format.OWN_COLUMNS)
     rows = database.fetch_typed(
         connection,
         path,
         (str, str),
         f"SELECT column_name, kind FROM {quote(schema)}.edgeshard_columns WHERE table_name = ? LIMIT ?",
-        (name, format.COLUMNS_MAX + 1),
+        (name, most + 1),
     )
     actual = _actual_columns(connection, schema, name, refuse)
-    if len(rows) > format.COLUMNS_MAX:
+    if len(rows) > most:
         raise refuse(f"it has more than {format.COLUMNS_MAX} columns")
     for column, kind in rows:
         if not _is_column(column, kind):
