@@ -278,8 +278,8 @@ def test_all_versions_are_there_in_the_end_whoever_pushed_before(
                 for place in step:
                     merged(stores[place])
                     stores[place].push(dsn, batch=batch)  # may hold back what is narrower here
-        if not log.written:
-            return
+        # what others pushed by an older name gets the newer one there with the next row
+        log.change(stores[0], 0, 5, 0, "q")
         for store in stores:
             merged(store)
         merged(stores[0], *stores[1:])
