@@ -258,6 +258,16 @@ def test_what_decides_keeps_its_name_though_a_master_that_renames_it_pushed_firs
     assert [(1, 1)] == fetch(pg, "select k, v from sample where v = 1")
 
 
+def test_values_by_two_older_names_get_the_newest_one_with_the_same_push(tmp_path: Path, pg: str) -> None:
+    one, other = two(tmp_path)
+    third = edgeshard.Store(tmp_path / "third")
+    brought(one, pg, version({"a": "b"}, n=int, b=int)(1, 1))
+    brought(other, pg, version(n=int, a=int)(2, 2))
+    assert {"a", "b"} < set(there(pg))
+    brought(third, pg, version({"a": "c", "b": "c"}, n=int, c=int)(3, 3))
+    assert [(1, 1), (2, 2), (3, 3)] == fetch(pg, "select n, c from sample order by n")
+
+
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(STEPS, st.sampled_from([1, 1000]))
 def test_all_versions_are_there_in_the_end_whoever_pushed_before(

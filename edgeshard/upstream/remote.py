@@ -195,9 +195,12 @@ def _found(server: Server, table: Table, *, has_tables: bool) -> Found:
 
 def _is_waiting(server: Server, table: Table, columns: Mapping[str, str], old: str, new: str) -> bool:
     """Whether a column is there by two names, and rows have a value by the older one alone."""
-    if old not in columns or new not in columns:
+    # where it has only older names, the first of these is about to become the new one
+    names = [new, *(name for name, end in table.renames if end == new)]
+    there = next((name for name in names if name in columns), old)
+    if old not in columns or old == there:
         return False
-    sql = f"SELECT 1 FROM {quote(table.there)} WHERE {quote(old)} IS NOT NULL AND {quote(new)} IS NULL LIMIT 1"
+    sql = f"SELECT 1 FROM {quote(table.there)} WHERE {quote(old)} IS NOT NULL AND {quote(there)} IS NULL LIMIT 1"
     return bool(server.execute(sql))
 
 
