@@ -37,6 +37,12 @@ Keyed tables
 Transactions
     ``edgeshard_transactions`` names the first and last id of each transaction of more than one row. Ids of a
     transaction follow one another, in a shard and in a master. A merge never commits a part of one.
+
+When agents change
+    ``edgeshard_renames`` names columns that have another name by now; a shard has this table from when its agent's
+    class first says so. A shard may have the column by both names, a master has it by the one where the renames end.
+    ``edgeshard_columns.kind`` of a column only ever widens (see kinds.py). The history of a keyed table has the columns
+    and the renames of its table. The columns of a key, and that of a conflict rule, keep their names and kinds.
 """
 
 from __future__ import annotations
@@ -192,6 +198,12 @@ CREATE TABLE edgeshard_priorities(
     table_name TEXT PRIMARY KEY,            -- in lower case; in a shard as well, where its agent says so
     priority INTEGER NOT NULL               -- which tables rows are dropped from first, where a budget asks for it
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_renames(
+    table_name TEXT NOT NULL,
+    old_name TEXT NOT NULL,                 -- what older agents call the column; lower case
+    new_name TEXT NOT NULL,                 -- what newer ones call it
+    UNIQUE(table_name, old_name, new_name)
+) STRICT;
 """
 
 #: The text of each of these.
@@ -220,13 +232,13 @@ PRIORITIES: Final = "edgeshard_priorities"
 PRIORITY_MAX: Final = 1_000
 
 #: Those of these that a shard has, too, where its agent's tables say something there.
-OF_SHARDS: Final = ("edgeshard_keys", PRIORITIES)
+OF_SHARDS: Final = ("edgeshard_keys", "edgeshard_renames", PRIORITIES)
 
 #: All that a bundle has. It says of the rows that it lacks whether they were pruned, or replaced.
 BUNDLE_TABLES: Final = ";".join(
     [
         TABLES,
-        *(ADDED_TEXTS[f"edgeshard_{name}"] for name in ("prunings", "keys", "replaced", "priorities")),
+        *(ADDED_TEXTS[f"edgeshard_{name}"] for name in ("prunings", "keys", "replaced", "priorities", "renames")),
         CHECKSUM_TEXT,
         "",
     ]

@@ -15,7 +15,7 @@ import re
 import types
 import typing
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -62,6 +62,7 @@ class Table:
     key: Key | None = None
     deletes_from: Table | None = None
     priority: int = 0
+    renames: tuple[tuple[str, str], ...] = ()
 
     @property
     def is_stamped(self) -> bool:
@@ -77,6 +78,7 @@ class _Options:
     conflict: str = keys.LWW
     history: bool = False
     priority: int = 0
+    renamed: tuple[tuple[str, str], ...] = ()
 
 
 _T = typing.TypeVar("_T", bound=type)
@@ -93,6 +95,7 @@ def table(
     conflict: str = keys.LWW,
     history: bool = False,
     priority: int = 0,
+    renamed: Mapping[str, str] | None = None,
 ) -> Callable[[_T], _T]: ...
 def table(
     cls: _T | None = None,
@@ -104,6 +107,7 @@ def table(
     conflict: str = keys.LWW,
     history: bool = False,
     priority: int = 0,
+    renamed: Mapping[str, str] | None = None,
 ) -> _T | Callable[[_T], _T]:
     """Say how an attrs class is stored. Optional: a plain attrs class is a table too, named in snake_case.
 
@@ -119,12 +123,18 @@ def table(
         priority: how long rows are kept where the store has a budget and drops the oldest (0 to 1000): those of tables
             with a lower one go first. Where agents disagree the highest wins. Of a table with a key it is its history
             that this concerns: the rows that count are never dropped.
+        renamed: the older names of fields, ``{"old": "new"}``, for as long as agents or shards may have them; several
+            old names may lead to one field. The master has one column, by the new name. Columns of a key, and the one
+            that a conflict rule compares, keep their names.
 
     Raises:
-        TableError: an index given as one bare str (a list of names is meant), or no such priority.
+        TableError: an index given as one bare str (a list of names is meant), no such priority, or `renamed` is no
+            mapping of names.
     """
     if isinstance(index, str):
         raise TableError("declare table", "", f"index takes a list of column names: index=[{index!r}]")
+    if not isinstance(renamed, (Mapping, types.NoneType)):
+        raise TableError("declare table", "", 'renamed takes the older names of fields: renamed={"old": "new"}')
     options = _Options(
         name,
         tuple((item,) if isinstance(item, str) else tuple(item) for item in index),
@@ -132,6 +142,7 @@ def table(
         conflict,
         history,
         _priority(priority),
+        tuple((renamed or {}).items()),
     )
 
     def mark(cls: _T) -> _T:
@@ -177,7 +188,9 @@ def table_of(cls: type) -> Table:
             f"{cls.__name__}: rows of a table with a key are never dropped: priority is of its history, and it has none"
         )
         raise TableError("declare table", "", cause)
-    return Table(name, columns, options.index, key, priority=options.priority)
+    _check_renamed(cls, options.renamed, {column.name for column in columns})
+    _check_fixed(name, key, options.renamed)
+    return Table(name, columns, options.index, key, priority=options.priority, renames=options.renamed)
 
 
 def _priority(given: int) -> int:
@@ -185,6 +198,36 @@ def _priority(given: int) -> int:
         cause = f"a priority is a whole number from 0 to {format.PRIORITY_MAX}, not {given!r}"
         raise TableError("declare table", "", cause)
     return given
+
+
+def _check_renamed(cls: type, renamed: tuple[tuple[str, str], ...], columns: set[str]) -> None:
+    def refuse(what: str) -> TableError:
+        return TableError("declare table", "", f"renamed of {cls.__name__}: {what}")
+
+    folded = {column.lower() for column in columns}
+    seen: set[str] = set()
+    for old, new in renamed:
+        if not isinstance(old, str):
+            raise refuse(f"{old!r} is not a name")
+        _check_name(old, f"renamed of {cls.__name__}, {old!r}")
+        if new not in columns:
+            raise refuse(f"{old!r} leads to {new!r}, which is no field of it")
+        if old.lower() in folded:
+            raise refuse(f"{old!r} is a field of it still (SQL folds case); an old name cannot have another meaning")
+        if old.lower() in seen:
+            raise refuse(f"{old!r} is there twice (SQL folds case)")
+        seen.add(old.lower())
+
+
+def _check_fixed(name: str, key: Key | None, renamed: tuple[tuple[str, str], ...]) -> None:
+    fixed = keys.fixed(key)
+    for old, new in renamed:
+        if new.lower() in fixed:
+            cause = (
+                f"table {name}: renamed says that {new} was called {old}, and a column of its key, or of its conflict "
+                f"rule, must keep its name. Call it {old}, or give the table another name"
+            )
+            raise TableError("declare table", "", cause)
 
 
 def _key(cls: type, options: _Options, columns: Mapping[str, Column]) -> Key | None:
@@ -530,7 +573,7 @@ def _stored(value: Any) -> Any:
 # -- storage -> records -----------------------------------------------------------------------------------------------
 
 
-def decoder(cls: type, table: Table) -> Callable[[tuple[Any, ...]], Any]:
+def decoder(cls: type, table: Table) -> Callable[[Sequence[Any]], Any]:
     """A function that takes a row, in the order of the table's columns, and returns an instance of the class.
 
     A field without a value (written by an agent that did not know it yet) takes the class's default, or None.
@@ -544,7 +587,7 @@ def decoder(cls: type, table: Table) -> Callable[[tuple[Any, ...]], Any]:
         for field, column in zip(fields, table.columns, strict=True)
     ]
 
-    def decode(row: tuple[Any, ...]) -> Any:
+    def decode(row: Sequence[Any]) -> Any:
         arguments = {}
         for name, value, convert, default, init in zip(names, row, decoders, defaulted, settable, strict=True):
             if init and not (value is None and default):

@@ -557,10 +557,17 @@ def test_where_agents_disagree_the_highest_priority_wins_and_is_carried_on(tmp_p
             assert [["thing", 7]] == sql(each.master_path, "select * from edgeshard_priorities")
 
 
-def test_a_shard_with_priorities_is_removed_as_any_other(tmp_path: Path) -> None:
+def test_a_shard_with_priorities_keys_and_renames_is_removed_as_any_other(tmp_path: Path) -> None:
+    @edgeshard.table(renamed={"number": "n"})
+    @attrs.frozen
+    class Renamed:
+        n: int
+
     store = edgeshard.Store(tmp_path)
     with store.shard("agent") as shard:
         shard.write(Alarm(1, "x"))
+        shard.write(Setting("a", "x"))
+        shard.write(Renamed(1))
     assert 1 == store.merge().removed
 
 
