@@ -10,6 +10,16 @@ yet to come into its file. A writer asks nobody before it writes: it has a *gran
 when it last looked, and among as many as write. Grants are small after a quiet time, at the most half of an even share,
 and no older than the time in which the store grows by a small part: so all of them together do not exceed the room by
 much.
+
+The merger's share is taken in this order, and each part has its bound, so that none relies on another's being small:
+
+    what writers may add beyond their room, between two looks (LOOK_GROWTH_SHARE)         never given to anybody
+    a drop's log: it is at work where there is no room (drop_bytes)                       not given to a chunk
+    a chunk: in the log and then in the file as well (chunk_bytes, of what is left)       at least one of the least size
+
+A chunk is copied only where it fits with both others still free (merge_room), and takes nothing of the writers' room,
+which may have been granted a moment ago. What a shard's truncation writes is a part of the same room: it begins once
+the chunk is in the master's file, and the master's log is empty.
 """
 
 from __future__ import annotations
@@ -43,10 +53,12 @@ LOOK_MOST_S, LOOK_LEAST_S = 1.0, 0.1
 LOOK_GROWTH_SHARE, LOOK_SHORTEST_S = 0.02, 0.02
 #: A chunk of a merge is no smaller than this, in bytes; and it is taken to need so many times its size in the master.
 CHUNK_LEAST, GROWTH_FIRST, GROWTH_MARGIN = 64 << 10, 1.6, 1.2
+#: A chunk of the least size needs so many times its size, in the log and in the file, where rows are as at first.
+LEAST_TIMES: Final = 2 * GROWTH_FIRST
 #: The part of the limit that the master's log may take before it is copied into the master, and its bounds in bytes ...
 MASTER_LOG_SHARE, MASTER_LOG_LEAST, MASTER_LOG_MOST = 0.04, 256 << 10, 32 << 20
-#: ... and that of a prune.
-PRUNE_LOG_SHARE: Final = 0.01
+#: ... and that of a prune, which has a log of that size, one transaction more of the same, and rests.
+PRUNE_LOG_SHARE, PRUNE_LOG_LEAST, PRUNE_LOGS = 0.01, 64 << 10, 3
 #: What is left of a file system for others: a part of the budget, up to so much, in bytes.
 _FREE_SHARE, _FREE_MOST = 0.05, 64 << 20
 
@@ -123,8 +135,22 @@ def log_bytes(most: int, count: int) -> int:
 
 
 def merge_bytes(most: int) -> int:
-    """What is kept for merging, under a limit: a transaction of a merge, its log, and what a shard gives back by."""
-    return int(max(most * MERGE_SHARE, min(most * MERGE_SHARE_MOST, MERGE_LEAST)))
+    """What is kept for merging, under a limit: a transaction of a merge, its log, and what a shard gives back by.
+
+    It is enough for the smallest chunk also where writers have added a little more than there was room for.
+    """
+    least = drop_bytes(most) + 2 * _unseen(most) + LEAST_TIMES * CHUNK_LEAST
+    return int(max(most * MERGE_SHARE, min(most * MERGE_SHARE_MOST, MERGE_LEAST), least))
+
+
+def drop_bytes(most: int) -> int:
+    """How large the master's log becomes while rows are dropped."""
+    return PRUNE_LOGS * prune_log_bytes(most)
+
+
+def _unseen(most: int) -> int:
+    """What writers may have added since they looked, beyond the room that there was."""
+    return int(LOOK_GROWTH_SHARE * most)
 
 
 def _to_come(most: int, usage: Usage) -> int:
@@ -173,24 +199,24 @@ def share(most: int, usage: Usage, spent: int, log: int, rate: float = 0.0) -> S
 
 
 def merge_room(most: int, usage: Usage) -> int:
-    """By how much a merge may make the store larger, while writers go on with what was granted to them."""
-    return most - usage.used - _to_come(most, usage) - max(0, writers_room(most, usage)) // 2
+    """By how much a merge may make the store larger, while writers use all that they were granted; or below 0.
+
+    Rows can be dropped after that, whatever it took.
+    """
+    room = min(0, writers_room(most, usage)) + merge_bytes(most)
+    return room - drop_bytes(most) - _unseen(most)
 
 
-def left(most: int, usage: Usage) -> int:
-    """What is left below the limit, once the logs of the shards have become as large as they may; or below 0."""
-    return most - usage.used - max(0, _to_come(most, usage) - usage.logs)
-
-
-def chunk_bytes(room: int, free: int, growth: float) -> int:
+def chunk_bytes(room: int, free: int, logged: float, growth: float) -> int:
     """How much one transaction of a merge may copy: it takes room in the log, and in the file what is not free there.
 
     Args:
         room: `merge_room`.
         free: what lies free in the master's file.
-        growth: how much larger rows are in the master than in a shard.
+        logged: how much larger rows are in the master's log than in a shard.
+        growth: the same of the master's file.
     """
-    return max(0, int(min(room, (room + free) / 2) / growth))
+    return max(0, int(min(room / logged, (room + free) / (logged + growth))))
 
 
 def master_log_bytes(most: int) -> int:
@@ -200,7 +226,7 @@ def master_log_bytes(most: int) -> int:
 
 def prune_log_bytes(most: int) -> int:
     """The same of a prune: it is made where there is no room."""
-    return max(MASTER_LOG_LEAST, int(most * PRUNE_LOG_SHARE))
+    return max(PRUNE_LOG_LEAST, int(most * PRUNE_LOG_SHARE))
 
 
 def is_tight(most: int, usage: Usage) -> bool:

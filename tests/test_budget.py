@@ -157,10 +157,24 @@ def test_even_shares_of_all_who_write_do_not_exceed_the_room(limit: int, writers
     assert writers * share.log <= max(limit * budget.LOG_SHARE, writers * budget.LOG_LEAST)
 
 
-@given(st.integers(0, 100 * MB), SIZES, st.floats(1.0, 10.0))
-def test_a_chunk_fits_into_the_log_and_into_the_file(room: int, free: int, growth: float) -> None:
-    grown = budget.chunk_bytes(room, free, growth) * growth
-    assert grown + max(0, grown - free) <= room + 1e-6 * room
+@given(st.integers(0, 100 * MB), SIZES, st.floats(1.0, 10.0), st.floats(1.0, 10.0))
+def test_a_chunk_fits_into_the_log_and_into_the_file(room: int, free: int, logged: float, growth: float) -> None:
+    chunk = budget.chunk_bytes(room, free, logged, growth)
+    assert chunk * logged + max(0, chunk * growth - free) <= room + 1e-6 * room
+
+
+@given(BUDGETS, USAGES)
+def test_a_chunk_leaves_room_for_a_drop_and_for_all_that_writers_were_granted(known: Budget, usage: Usage) -> None:
+    limit = budget.limit(known, usage)
+    room, granted = budget.merge_room(limit, usage), budget.share(limit, usage, 0, 0).room
+    assert usage.used + usage.logs + granted + room + budget.drop_bytes(limit) <= limit
+
+
+@given(BUDGETS, USAGES)
+def test_where_writers_have_used_all_their_room_the_smallest_chunk_fits(known: Budget, usage: Usage) -> None:
+    limit = budget.limit(known, usage)
+    if budget.writers_room(limit, usage) >= -budget.LOOK_GROWTH_SHARE * limit:
+        assert budget.merge_room(limit, usage) >= budget.LEAST_TIMES * budget.CHUNK_LEAST - 2
 
 
 @given(BUDGETS)
@@ -682,9 +696,9 @@ def test_a_shard_gives_back_in_pieces_what_was_merged_in_pieces(
     given_back = []
     give_back = truncate._give_back
 
-    def noted(connection: database.Connection) -> None:
+    def noted(connection: database.Connection, left_bytes: int) -> None:
         given_back.append(connection.filename)
-        give_back(connection)
+        give_back(connection, left_bytes)
 
     monkeypatch.setattr(truncate, "_give_back", noted)
     with store.shard("agent") as shard:

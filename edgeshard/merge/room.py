@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("edgeshard.merge")
 
-#: There is room for the smallest chunk where so many times that is left.
-_LEAST_TIMES: Final = 3
+#: Of a chunk of at least so many bytes it is learnt how much it takes in the master; and none is smaller than that,
+#: where there is room for a chunk at all: of rows that take many times their size there, in indexes.
+_LEAST_MEASURED = _LEAST_WANTED = budget.CHUNK_LEAST // 4
 #: No limit of SQLite's lies above this.
 _PAGES_MOST: Final = 0xFFFFFFFE
 
@@ -60,8 +61,8 @@ class Room:
         self.is_wanting = False
         self._usage = Usage()
         self._limit = 0
-        self._growth = budget.GROWTH_FIRST
-        self._in_use = 0
+        self._growth = self._logged = budget.GROWTH_FIRST
+        self._in_use = self._pages_logged = 0
 
     # -- a pass -------------------------------------------------------------------------------------------------------
 
@@ -84,9 +85,11 @@ class Room:
         return self.known is not None and budget.is_tight(self._limit, self._usage)
 
     def left_bytes(self) -> int | None:
-        """What is left below the limit now; None: there is none."""
+        """What the truncation of a shard may add now; None: there is no limit. No drop is at work beside it."""
         self._measure()
-        return None if self.known is None else max(0, budget.left(self._limit, self._usage))
+        if self.known is None:
+            return None
+        return max(0, budget.merge_room(self._limit, self._usage) + budget.drop_bytes(self._limit))
 
     def _measure(self) -> None:
         if self.known is not None:
@@ -105,14 +108,14 @@ class Room:
         self._measure()
         page_bytes, free = int(connection.pragma("page_size")), int(connection.pragma("freelist_count"))
         pages = int(connection.pragma("page_count"))
-        self._in_use = (pages - free) * page_bytes
-        left = budget.left(self._limit, self._usage)
-        if left < _LEAST_TIMES * budget.CHUNK_LEAST:
+        self._in_use, self._pages_logged = (pages - free) * page_bytes, database.logged_pages(connection)
+        # what a log that somebody reads keeps from its file is yet to come there
+        room = budget.merge_room(self._limit, self._usage) - _size(f"{self._path}-wal")
+        if room < budget.LEAST_TIMES * budget.CHUNK_LEAST:
             return 0
-        connection.pragma("max_page_count", pages + left // 2 // page_bytes)
-        room = budget.merge_room(self._limit, self._usage)
-        wanted = budget.chunk_bytes(room, free * page_bytes, self._growth)
-        return max(budget.CHUNK_LEAST, min(plan.CHUNK_BYTES, wanted))
+        connection.pragma("max_page_count", pages + room // 2 // page_bytes)
+        wanted = budget.chunk_bytes(room, free * page_bytes, self._logged, self._growth)
+        return max(_LEAST_WANTED, min(plan.CHUNK_BYTES, wanted))
 
     def copied(self, connection: Connection, count: int) -> None:
         """A chunk of so many bytes is committed, or not, where that is 0: the log gives its room back."""
@@ -121,10 +124,12 @@ class Room:
         connection.pragma("max_page_count", _PAGES_MOST)
         if self.is_tight or _size(f"{self._path}-wal") > self._log_bytes():
             database.shrink_log(connection)
-        if count >= budget.CHUNK_LEAST:
+        if count >= _LEAST_MEASURED:
+            page_bytes = int(connection.pragma("page_size"))
             pages = int(connection.pragma("page_count")) - int(connection.pragma("freelist_count"))
-            grown = (pages * int(connection.pragma("page_size")) - self._in_use) / count * budget.GROWTH_MARGIN
-            self._growth = max(1.0, grown, (self._growth + grown) / 2)
+            self._growth = _slowly(self._growth, (pages * page_bytes - self._in_use) / count)
+            pages = database.logged_pages(connection) - self._pages_logged
+            self._logged = _slowly(self._logged, pages * page_bytes / count)
 
     # -- where there is none ------------------------------------------------------------------------------------------
 
@@ -208,6 +213,12 @@ def _levels(connection: Connection) -> list[tuple[str, ...] | None]:
         if folded not in kept:
             found.setdefault(known.get(owners.get(folded, folded), 0), []).append(name)
     return [None] if len(found) == 1 and not kept else [tuple(names) for _, names in sorted(found.items())]
+
+
+def _slowly(known: float, found: float) -> float:
+    """How much larger rows become, as it was found last: more is believed at once, and less by and by."""
+    found *= budget.GROWTH_MARGIN
+    return max(1.0, found, (known + found) / 2)
 
 
 def _size(path: str) -> int:

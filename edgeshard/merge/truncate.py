@@ -35,8 +35,10 @@ _SHRINK_BYTES = 1 << 20
 _DEAD_BYTES = 64 << 10
 #: Within a budget, the part of what is left that a shard may take whose rest is written anew.
 _REWRITTEN_PART = 8
-#: Pages given back in one transaction, where a budget leaves no room for VACUUM: a millisecond or two.
-_GIVE_BACK_PAGES = 200
+#: Pages given back in one transaction, where a budget leaves no room for VACUUM, a millisecond or two; and the fewest.
+_GIVE_BACK_PAGES, _GIVE_BACK_LEAST = 200, 8
+#: Each of them may write two more, that point to it.
+_PAGES_A_PAGE = 3
 #: A log shorter than this is left to grow: copying it would cost two fsyncs.
 _LONG_LOG_BYTES = 256 << 10
 
@@ -174,23 +176,25 @@ def _shrink(connection: Connection, shard: Source, left_bytes: int | None) -> No
         if left_bytes is None or _used_bytes(connection) < _rewritable_bytes(left_bytes):
             connection.execute("VACUUM")
         elif database.is_incremental(connection):
-            _give_back(connection)
+            _give_back(connection, left_bytes)
         is_long = True
     if is_long:
         database.checkpoint(connection)
 
 
-def _give_back(connection: Connection) -> None:
+def _give_back(connection: Connection, left_bytes: int) -> None:
     """Move the last pages into the gaps, some at a time, so that a writer hardly waits, and the log stays short.
 
     Beside a busy writer a passive checkpoint would let it grow. Where the log cannot be begun anew the rest is left to
     the next truncation.
     """
+    fitting = left_bytes // (_REWRITTEN_PART * _PAGES_A_PAGE * int(connection.pragma("page_size")))
+    pages = max(_GIVE_BACK_LEAST, min(_GIVE_BACK_PAGES, fitting))
     before = 0
     while (free := int(connection.pragma("freelist_count"))) and free != before:
         before = free
         with database.immediate(connection):
-            connection.execute(f"PRAGMA incremental_vacuum({_GIVE_BACK_PAGES})").fetchall()
+            connection.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
         try:
             database.restart_log(connection)
         except database.BUSY:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import attrs
 
@@ -24,6 +25,8 @@ Progress = Callable[[int, int], None]
 _PAUSE_S = 0.005
 
 
+#: What a row may take of a short log before that is known: its page, and one of each of some indexes.
+_PAGES_A_ROW: Final = 4
 #: As few rows are deleted at a time as a size comes near: less is deleted too much.
 _LAST_ROWS = 10
 
@@ -74,6 +77,21 @@ class _Pass:
             self.peers, self.held = peers, {numbers[stream_id]: ranges for stream_id, ranges in held.items()}
         return self.held
 
+    def limit_log(self, pages: int | None) -> None:
+        """Have the log no longer than about twice that; None: as long as is good."""
+        self.log_pages = pages
+        if pages is not None:
+            self.size_rows = max(plan.ROWS_FEWEST, pages // _PAGES_A_ROW)
+
+    def has_room(self) -> bool:
+        """Whether the log may grow: one that somebody reads cannot be begun anew, and is no reason to take more."""
+        if self.log_pages is None or self.rules.size_reason != rules.BUDGET:
+            return True
+        most = self.log_pages * space.page_bytes(self.connection) * (budget.PRUNE_LOGS - 1)
+        if space.log_bytes(self.path) > most:
+            database.shrink_log(self.connection)
+        return space.log_bytes(self.path) <= most
+
     def done(self, reason: str, goes: step.Going) -> None:
         if goes.rows:
             self.by_reason[reason] = self.by_reason.get(reason, 0) + goes.rows
@@ -117,7 +135,7 @@ def prune(
                 log_pages = _limit_log(connection, path)
             database.set_patience(connection, lock_wait_s)
             done = _begin(connection, path, asked, stopping, progress, dry_run=dry_run)
-            done.log_pages = log_pages
+            done.limit_log(log_pages)
             with done.meter.running():
                 fits = _prune(done, began_s=time.time())
                 shrunk = 0 if dry_run else _tidy(done, shrink=shrink)
@@ -259,7 +277,7 @@ def _never() -> bool:
 
 def _until(done: _Pass, reason: str, position: int, bound: int, enough: Callable[[], bool]) -> int:
     """Delete what is allowed from `position` on and below `bound`; where the next rule goes on."""
-    while not done.is_stopping() and not enough():
+    while not done.is_stopping() and not enough() and done.has_room():
         ids = _step(done, reason, position, bound)
         if ids is None:
             break
@@ -269,6 +287,7 @@ def _until(done: _Pass, reason: str, position: int, bound: int, enough: Callable
 
 def _step(done: _Pass, reason: str, position: int, bound: int) -> Range | None:
     """One window, and time for others; which, or None where none is left."""
+    logged = database.logged_pages(done.connection)
     with database.reading(done.connection) if done.dry_run else database.immediate(done.connection):
         began = time.monotonic()  # until here we waited for others; from here on they wait for us
         goes = _follow(done, reason, position, bound)
@@ -276,6 +295,9 @@ def _step(done: _Pass, reason: str, position: int, bound: int) -> Range | None:
     done.size_rows = plan.next_rows(done.size_rows, took_s)
     if goes is None:
         return None
+    if done.log_pages is not None and goes.rows:
+        logged = database.logged_pages(done.connection) - logged
+        done.size_rows = min(done.size_rows, plan.fitting_rows(goes.rows, logged, done.log_pages))
     done.done(reason, goes)
     if not done.dry_run:
         time.sleep(max(_PAUSE_S, took_s / 2))
@@ -329,7 +351,7 @@ def _shrink(done: _Pass, wanted: int) -> None:
     """Give pages back until the file has no more than that, or none is free."""
     step_pages, shrunk = space.PAGES_FIRST, 1
     most = space.PAGES_MOST if done.log_pages is None else max(1, done.log_pages // 2)
-    while shrunk and not done.is_stopping():
+    while shrunk and not done.is_stopping() and done.has_room():
         with database.immediate(done.connection):
             began = time.monotonic()
             before = int(done.connection.pragma("page_count"))
