@@ -17,9 +17,9 @@ The merger's share is taken in this order, and each part has its bound, so that 
     a drop's log: it is at work where there is no room (drop_bytes)                       not given to a chunk
     a chunk: in the log and then in the file as well (chunk_bytes, of what is left)       at least one of the least size
 
-A chunk is copied only where it fits with both others still free (merge_room), and takes nothing of the writers' room,
-which may have been granted a moment ago. What a shard's truncation writes is a part of the same room: it begins once
-the chunk is in the master's file, and the master's log is empty.
+A chunk is copied only where it fits with both others still free (merge_room). It takes of the writers' room at the most
+the half that is not granted to them. What a shard's truncation writes is a part of the same room: it begins once the
+chunk is in the master's file, and the master's log is empty.
 """
 
 from __future__ import annotations
@@ -189,9 +189,9 @@ def share(most: int, usage: Usage, spent: int, log: int, rate: float = 0.0) -> S
         rate: how fast the store grew since then, in bytes a second.
     """
     room = max(0, writers_room(most, usage))
-    wide = room // max(1, usage.active)
+    wide = room // 2 // max(1, usage.active)
     least = LEAST_GRANT if room >= LEAST_GRANT else 0
-    grant = max(least, min(wide // 2, max(FIRST_GRANT, 2 * spent)))
+    grant = max(least, min(wide, max(FIRST_GRANT, 2 * spent)))
     look_s = max(LOOK_LEAST_S, min(LOOK_MOST_S, 2 * room / max(1, most)))
     look_s = max(LOOK_SHORTEST_S, min(look_s, LOOK_GROWTH_SHARE * most / max(1.0, rate)))
     log = min(log_bytes(most, usage.open), max(LOG_LEAST, int(most * FIRST_LOG_SHARE), 2 * log))
@@ -203,8 +203,15 @@ def merge_room(most: int, usage: Usage) -> int:
 
     Rows can be dropped after that, whatever it took.
     """
-    room = min(0, writers_room(most, usage)) + merge_bytes(most)
-    return room - drop_bytes(most) - _unseen(most)
+    return merge_most(most, usage) - max(0, writers_room(most, usage)) // 2
+
+
+def merge_most(most: int, usage: Usage) -> int:
+    """The same for a writer's transaction, which is not divided: nobody is to wait for ever; or below 0.
+
+    It may take what writers were granted a moment ago.
+    """
+    return writers_room(most, usage) + merge_bytes(most) - drop_bytes(most) - _unseen(most)
 
 
 def chunk_bytes(room: int, free: int, logged: float, growth: float) -> int:

@@ -110,10 +110,12 @@ class Room:
         pages = int(connection.pragma("page_count"))
         self._in_use, self._pages_logged = (pages - free) * page_bytes, database.logged_pages(connection)
         # what a log that somebody reads keeps from its file is yet to come there
-        room = budget.merge_room(self._limit, self._usage) - _size(f"{self._path}-wal")
+        log = _size(f"{self._path}-wal")
+        room = budget.merge_room(self._limit, self._usage) - log
         if room < budget.LEAST_TIMES * budget.CHUNK_LEAST:
             return 0
-        connection.pragma("max_page_count", pages + room // 2 // page_bytes)
+        most = budget.merge_most(self._limit, self._usage) - log
+        connection.pragma("max_page_count", pages + most // 2 // page_bytes)
         wanted = budget.chunk_bytes(room, free * page_bytes, self._logged, self._growth)
         return max(_LEAST_WANTED, min(plan.CHUNK_BYTES, wanted))
 

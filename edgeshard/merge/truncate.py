@@ -171,15 +171,18 @@ def _shrink(connection: Connection, shard: Source, left_bytes: int | None) -> No
     """Give free pages back to the disk, and copy a long log into the database, so that the writer need not."""
     free_bytes = connection.pragma("freelist_count") * connection.pragma("page_size")
     file = scan.look(shard.path)
-    is_long = file is not None and file.log_bytes > _LONG_LOG_BYTES
+    long_bytes = _LONG_LOG_BYTES if left_bytes is None else min(_LONG_LOG_BYTES, left_bytes // _REWRITTEN_PART)
+    is_long = file is not None and file.log_bytes > long_bytes
     if free_bytes > (_DEAD_BYTES if is_long or left_bytes is not None else _SHRINK_BYTES):
         if left_bytes is None or _used_bytes(connection) < _rewritable_bytes(left_bytes):
             connection.execute("VACUUM")
         elif database.is_incremental(connection):
             _give_back(connection, left_bytes)
         is_long = True
-    if is_long:
+    if is_long and left_bytes is None:
         database.checkpoint(connection)
+    elif is_long:
+        database.shrink_log(connection)  # as long as it is, it counts
 
 
 def _give_back(connection: Connection, left_bytes: int) -> None:
