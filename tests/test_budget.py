@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -409,6 +410,57 @@ def test_a_prune_keeps_the_masters_log_short_within_a_budget(tmp_path: Path) -> 
 
     passes.prune(store.master_path, rules.of(None, 0, None, False, False, None), shrink=True, progress=progress)
     assert 0 < longest < 0.03 * 40 * MB
+
+
+@edgeshard.table(index=["text"])
+@attrs.frozen
+class Indexed:
+    """Each row of it is on a page of its own in the index."""
+
+    n: int
+    text: str
+
+
+@pytest.fixture
+def indexed(tmp_path: Path) -> edgeshard.Store:
+    """A store whose master has many rows, all of which another page points to."""
+    store = edgeshard.Store(tmp_path, max_bytes="20M")
+    with store.shard("agent") as shard:
+        for start in range(0, 30_000, 5_000):
+            for n in range(start, start + 5_000):
+                shard.write(Indexed(n, hashlib.sha256(str(n).encode()).hexdigest()))
+            store.merge()
+    return store
+
+
+def longest_log(store: edgeshard.Store, asked: rules.Rules) -> tuple[int, int]:
+    """How long a prune has the master's log become, and how many rows it deletes."""
+    longest, log = 0, Path(f"{store.master_path}-wal")
+
+    def progress(_: int, __: int) -> None:
+        nonlocal longest
+        longest = max(longest, log.stat().st_size)
+
+    report = passes.prune(store.master_path, asked, progress=progress)
+    return max(longest, log.stat().st_size), report.rows
+
+
+def test_a_drop_has_room_for_its_log_however_much_each_row_writes(indexed: edgeshard.Store) -> None:
+    longest, rows = longest_log(indexed, rules.Rules(max_bytes=1 * MB, size_reason=rules.BUDGET))
+    assert rows > 10_000
+    assert longest <= budget.drop_bytes(20 * MB)
+
+
+def test_a_drop_ends_where_somebody_reads_for_long_and_its_log_would_become_longer(indexed: edgeshard.Store) -> None:
+    asked = rules.Rules(max_bytes=1 * MB, size_reason=rules.BUDGET)
+    reader = database.connect(str(indexed.master_path), writable=False)
+    with database.reading(reader):
+        reader.execute("SELECT count(*) FROM indexed").fetchall()
+        longest, rows = longest_log(indexed, asked)
+    reader.close()
+    assert longest <= budget.drop_bytes(20 * MB)
+    assert rows < 10_000
+    assert longest_log(indexed, asked)[1] > 10_000
 
 
 @edgeshard.table(key="name")
