@@ -58,7 +58,7 @@ LEAST_TIMES: Final = 2 * GROWTH_FIRST
 #: The part of the limit that the master's log may take before it is copied into the master, and its bounds in bytes ...
 MASTER_LOG_SHARE, MASTER_LOG_LEAST, MASTER_LOG_MOST = 0.04, 256 << 10, 32 << 20
 #: ... and that of a prune, which has a log of that size, one transaction more of the same, and rests.
-PRUNE_LOG_SHARE, PRUNE_LOG_LEAST, PRUNE_LOGS = 0.01, 64 << 10, 3
+PRUNE_LOG_SHARE, PRUNE_LOG_LEAST, PRUNE_LOGS = 0.02, 64 << 10, 3
 #: What is left of a file system for others: a part of the budget, up to so much, in bytes.
 _FREE_SHARE, _FREE_MOST = 0.05, 64 << 20
 
