@@ -61,7 +61,8 @@ def run(options: argparse.Namespace) -> int:
     """Prune, and say what was done."""
     asked = pruning.asked_of(options)
     if asked.asks_nothing and not options.shrink:
-        options.usage_error("one of --older-than, --keep-rows, --max-bytes and --shrink is wanted")
+        wanted = "one of --older-than, --keep-rows, --max-bytes, --deletions-older-than and --shrink is wanted"
+        options.usage_error(wanted)
     with signals.heeded() as stop:
         report = _prune(options, asked, stop)
     if options.json:
