@@ -238,10 +238,9 @@ def _recent(connection: Connection, since_us: int) -> frozenset[int]:
     first = arrivals.first_since(connection, since_us / 1e6)
     found = set(_arrived(connection, master.next_id(connection) if first is None else first))
     found |= prunings.streams_since(connection, since_us / 1e6, rules.DELETIONS)
-    unheard = (
-        "SELECT stream_no FROM edgeshard_streams EXCEPT SELECT stream_no FROM edgeshard_ranges "
-        "EXCEPT SELECT stream_no FROM edgeshard_prunings"
-    )
+    unheard = "SELECT stream_no FROM edgeshard_streams EXCEPT SELECT stream_no FROM edgeshard_ranges"
+    if master.has(connection, prunings.TABLE):
+        unheard += f" EXCEPT SELECT stream_no FROM {prunings.TABLE}"
     return frozenset(found | {number for (number,) in database.fetch(connection, unheard)})
 
 
