@@ -168,7 +168,7 @@ def _table(connection: Connection, path: Path, asked: str | None) -> str | None:
 
 
 def _ensure_not_kept(path: Path, table: str, kept: Sequence[str]) -> None:
-    if table in kept:
+    if table.lower() in {name.lower() for name in kept}:
         cause = (
             f"table {table} has a key: its rows are the newest of theirs, and older ones would come back; delete by key"
         )
@@ -182,7 +182,7 @@ def _collected(path: Path, asked: Rules, table: str | None, keyed: Mapping[str, 
     names = [name for name, key in keyed.items() if key.deletes]
     if table is None:
         return tuple(names)
-    found = tuple(name for name in names if table in (name, keys.deleted_name(name)))
+    found = tuple(name for name in names if table.lower() in (name.lower(), keys.deleted_name(name).lower()))
     if not found and asked.asks_for_deletions_alone:
         cause = f"table {table} has no deletions: it has no key, or a rule that knows none"
         raise ConfigurationError("prune", path, cause)
@@ -329,7 +329,7 @@ def _follow(done: _Pass, reason: str, position: int, bound: int) -> step.Going |
 def _follow_deletions(
     done: _Pass, old: deletions.Old, peers: deletions.Peers, name: str, position: int
 ) -> step.Going | None:
-    """The same with the deletions of a keyed table."""
+    """Follow the rule of deletions in the next window of a keyed table's."""
     connection = done.connection
     scope = attrs.evolve(done.scope, elsewhere=done.elsewhere(), table=keys.deleted_name(name))
     ids = step.window_from(connection, scope, position, old.bound, done.size_rows)

@@ -23,7 +23,7 @@ class Scope:
         path: the master, for errors.
         elsewhere: of each stream number, the seqs that somebody else holds; None: that is not asked.
         table: the only table whose rows go; None: all but those of `kept`.
-        kept: tables whose rows stay: the newest of each key, and deletions. What older ones would come back?
+        kept: tables whose rows stay: the newest of each key, and deletions, which `deletions` alone takes.
     """
 
     path: str
