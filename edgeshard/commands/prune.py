@@ -17,8 +17,8 @@ _EPILOG = """\
 Each rule that is given holds afterwards, as far as rows may go. Rows of one transaction go together, or stay. Nothing
 that was pruned comes back with a later copy of a shard or a master, and `verify` tells it from what is lost.
 
-Deletions of tables with a key go by --deletions-older-than alone: once this grace period is over, nothing older can come
-of any stream that is known, and every database with a receipt knows of them. What stays is counted, and why is said.
+Deletions of tables with a key go by --deletions-older-than alone: once this grace period is over, nothing older can
+come of any stream that is known, and every database with a receipt knows of them. What stays is counted, and why.
 
 Each run of rows that goes leaves a note of some 120 bytes, which is much where --table takes every second small row.
 Later merges fill the room that it leaves in the file; --max-bytes and --shrink give it back to the disk.
