@@ -30,7 +30,7 @@ import edgeshard
 from edgeshard import arrivals, format, master, prunings, receipts
 from edgeshard import shard as shards
 from edgeshard.errors import ConfigurationError
-from edgeshard.merge import cycle, late
+from edgeshard.merge import cycle, late, source
 from edgeshard.prune import deletions, passed, passes, plan, step
 from edgeshard.verify import PRUNED
 
@@ -218,6 +218,26 @@ def test_a_shard_that_cannot_be_read_holds_deletions_up(store: edgeshard.Store, 
     assert "b.db cannot be read" in report.behind[0]
     shard_path(store, "b").unlink()
     assert 1 == collect(store).rows
+
+
+def test_a_shard_that_another_master_drained_holds_deletions_up(
+    store: edgeshard.Store, other: edgeshard.Store, wall: Wall
+) -> None:
+    with store.shard("b") as shard:
+        shard.write(LastKnown("inlet", 1.0))
+    wall.advance(1)
+    with hidden(store, "b"):
+        deleted(store)
+    wall.advance(11)
+    (other.root / "shards").mkdir(parents=True)
+    elsewhere, here = shard_path(other, "b"), shard_path(store, "b")
+    here.rename(elsewhere)
+    other.merge(keep_empty=True)
+    elsewhere.rename(here)
+    report = collect(store)
+    assert ("b.db gave up rows that are missing here; merge the database that has them",) == report.behind
+    carry(other, store)
+    assert (1, {}) == (collect(store).rows, values(store))
 
 
 def test_an_agent_of_the_store_that_lives_on_without_a_change_holds_nothing_up(
@@ -746,6 +766,10 @@ MUTANTS: dict[str, tuple[Any, str, Any, Any]] = {
     "streams of the store's shards are taken for others": (
         passed, "_streams", lambda *_: set(),
         test_an_agent_of_the_store_that_lives_on_without_a_change_holds_nothing_up,
+    ),
+    "what a shard gave up to another is ignored": (
+        source, "has_given_up_only_what_is_held", lambda *_: True,
+        test_a_shard_that_another_master_drained_holds_deletions_up,
     ),
     "a gap is ignored": (passed, "_missing", lambda _: set(), test_a_gap_holds_deletions_up),
     "what others have is ignored": (

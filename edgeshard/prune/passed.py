@@ -28,7 +28,7 @@ import attrs
 from edgeshard import arrivals, database, format, keys, master, prunings, receipts, scan
 from edgeshard.database import Connection, quote
 from edgeshard.errors import EdgeshardError
-from edgeshard.merge import copy
+from edgeshard.merge import copy, source
 from edgeshard.merge import job as jobs
 from edgeshard.merge.job import Job
 from edgeshard.merge.plan import Block
@@ -38,8 +38,6 @@ from edgeshard.ranges import Range, subtract
 
 #: Nothing was passed: stamps are counted from 0.
 NOTHING: Final = -1
-#: What is in nobody's way.
-_EVERYTHING: Final = format.STAMP_MAX
 #: A stream is begun some microseconds before, or after, its first change is stamped.
 _BEGIN_US: Final = 1_000_000
 
@@ -147,12 +145,16 @@ def _look_at_shards(connection: Connection, folder: Path) -> Shards:
                 try:
                     origin = job.open(connection)
                     oldest = _oldest_waiting(connection, origin, keyed)
+                    is_whole = source.has_given_up_only_what_is_held(connection, origin)
                     streams |= _streams(connection, origin)
                 except (EdgeshardError, *database.OF_THE_DATA) as error:
                     job.blame(error)
                 else:
                     if oldest is not None:
                         bounds.append(Bound(oldest - 1, f"{job.file.name} has changes that wait; merge"))
+                    if not is_whole:  # what the next merge will call a gap
+                        why = f"{job.file.name} gave up rows that are missing here; merge the database that has them"
+                        bounds.append(Bound(NOTHING, why))
         jobs.tidy(group)
     # one that a merger removed meanwhile was merged
     unread = [job for job in every if job.problem and (job.file.problem or scan.look(job.file.path) is not None)]
