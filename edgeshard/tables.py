@@ -176,11 +176,8 @@ def _key(cls: type, options: _Options, columns: Mapping[str, Column]) -> Key | N
     if len(set(options.key)) < len(options.key):
         raise refuse("its key names a column twice")
     for name in options.key:
-        column = columns.get(name)
-        if column is None:
-            raise refuse(f"its key names {name!r}, which is no field of it")
-        if column.optional or column.kind == "json":
-            raise refuse(f"its key has {name!r}, which must not be Optional, a dict or a list: each row needs a key")
+        if cause := _key_refusal(columns.get(name)):
+            raise refuse(f"its key has {name!r}, {cause}")
     ranked = keys.ranked_by(options.conflict)
     if not keys.is_rule(options.conflict):
         rules = "'lww', 'first', 'keep-all', 'max:column' or 'min:column'"
@@ -188,6 +185,18 @@ def _key(cls: type, options: _Options, columns: Mapping[str, Column]) -> Key | N
     if ranked and (ranked not in columns or columns[ranked].kind in _UNORDERED):
         raise refuse(f"conflict {options.conflict!r} needs a field of numbers, texts or times, and {ranked!r} is none")
     return Key(options.key, options.conflict, options.history)
+
+
+def _key_refusal(column: Column | None) -> str:
+    """Why a field cannot be of a key, to follow its name; "" where it can."""
+    if column is None:
+        return "which is no field of it"
+    if column.optional or column.kind == "json":
+        return "which must not be Optional, a dict or a list: each row needs a key"
+    if column.kind == "decimal":
+        # they are one number in PostgreSQL, and two texts here
+        return "a Decimal, of which 1.0 and 1.00 would be two keys: make it an int, or a str that you write in one way"
+    return ""
 
 
 # -- deletions --------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""More real kills, a part of the work at a time: contending mergers, stopped ones, snapshots, new columns, removals, prunes.
+"""More real kills, a part of the work at a time: contending or stopped mergers, snapshots, schemas, keys, prunes.
 
     python tests/kill_parts.py --kills 400 --seed 1                     each part, with 400 SIGKILLs
     python tests/kill_parts.py --part unlocked --kills 1000 --seed 2    one part
@@ -39,6 +39,20 @@ _KILLS_A_ROUND = 25
 _COLUMNS = 12
 
 
+@edgeshard.table(key="slot", history=True)
+@attrs.frozen
+class Latest:
+    """What was written into a slot last, by whichever agent; what was there before is in the history."""
+
+    slot: int
+    run: int
+    n: int
+
+
+#: So many slots there are, and after every so many rows one is deleted.
+_SLOTS, _DELETED_EVERY = 7, 11
+
+
 @attrs.define
 class Tally:
     """What the rounds did."""
@@ -51,6 +65,7 @@ class Tally:
     snapshots: int = 0
     removed: int = 0
     pruned: int = 0
+    replaced: int = 0
 
 
 # -- lives ------------------------------------------------------------------------------------------------------------
@@ -189,6 +204,20 @@ def _column_names(columns: int) -> list[str]:
     return [f"c{number}" for number in range(columns)]
 
 
+def write_keyed(root: Path, agent: str, run: int, rows: int) -> Callable[[Count], None]:
+    """A writer of a keyed table: each row takes the place of another one, some of them are deleted."""
+
+    def work(count: Count) -> None:
+        with _opened(root, agent) as shard:
+            for n in range(rows):
+                shard.write(Latest(n % _SLOTS, run, n))
+                count(n + 1)
+                if n % _DELETED_EVERY == 0:
+                    shard.delete(Latest, n % _SLOTS)
+
+    return work
+
+
 class _NoLock:
     def release(self) -> None:
         """Nothing is held."""
@@ -312,6 +341,7 @@ class Round:
         self.tally.kills += self.kills
         self.tally.rounds += 1
         self._check()
+        self.tally.replaced += check_newest(edgeshard.Store(self.root))
 
     def abandon(self) -> None:
         """Nobody stays behind where a check failed."""
@@ -356,8 +386,30 @@ class Round:
 
 def _rows(store: edgeshard.Store) -> Iterator[tuple[int, int]]:
     yield from store.query("select data ->> 'run', data ->> 'n' from agent_data")
-    if store.query("select 1 from sqlite_schema where name = 'sample'"):
-        yield from store.query("select run, n from sample")
+    for table in ("sample", "latest", "latest_history"):
+        if _has(store, table):
+            yield from store.query(f"select run, n from {table}")
+
+
+def _has(store: edgeshard.Store, table: str) -> bool:
+    return bool(store.query("select 1 from sqlite_schema where name = ?", [table]))
+
+
+def check_newest(store: edgeshard.Store) -> int:
+    """Of each slot the master has what was written last, unless that was a deletion; how many rows it replaced."""
+    if not _has(store, "latest"):
+        return 0
+    changes = [
+        (slot, (stamp, stream, seq), table)
+        for table in ("latest", "latest_history", "latest_deleted")
+        for slot, stamp, stream, seq in store.query(
+            f"select slot, _stamp, stream_id, _seq from {table} join edgeshard_streams on stream_no = _stream"
+        )
+    ]
+    last = {slot: (table, at) for slot, at, table in sorted(changes, key=lambda change: change[1])}
+    kept = {slot: at for slot, at, table in changes if table == "latest"}
+    assert kept == {slot: at for slot, (table, at) in last.items() if table != "latest_deleted"}, "not the newest"
+    return sum(table == "latest_history" for _, _, table in changes)
 
 
 def contend(play: Round, *, locked: bool) -> None:
@@ -446,6 +498,26 @@ def schema(play: Round) -> None:
             merger = play.other(merge(play.root, locked=True))
 
 
+def keyed(play: Round) -> None:
+    """Agents write one keyed table, two mergers take turns or do not, and a hub takes what they merge."""
+    play.hub = play.folder / "hub"
+    edgeshard.Store(play.root).merge()
+    agents = [play.writer(f"agent-{number}", 150, write_keyed) for number in range(3)]
+    works = [merge(play.root, locked=True), merge(play.root, locked=False), carry(play.root, play.hub)]
+    others = [play.other(work) for work in works]
+    while not play.is_over():
+        play.pause()
+        which = play.rng.randrange(3)
+        if play.rng.random() < 0.4:
+            play.kill(agents[which])
+        if not agents[which].is_alive():
+            agents[which] = play.writer(f"agent-{which}", 150, write_keyed)
+        which = play.rng.randrange(3)
+        if play.rng.random() < 0.5:
+            play.kill(others[which])
+            others[which] = play.other(works[which])
+
+
 def orphans(play: Round) -> None:
     """Many agents that live for some rows, some of them killed, beside mergers that remove what they leave."""
     mergers = [play.other(merge(play.root, locked=play.rng.random() < 0.5)) for _ in range(2)]
@@ -490,6 +562,7 @@ PARTS: dict[str, Callable[[Round], None]] = {
     "stop": stop,
     "snapshot": snapshot,
     "schema": schema,
+    "keyed": keyed,
     "orphans": orphans,
     "prune": prune,
 }

@@ -82,6 +82,26 @@ def test_a_bundle_is_one_file_without_a_log_and_brings_everything(
     assert (0, True) == (hub.merge([bundle]).rows, hub.verify().ok)
 
 
+def test_a_transaction_stays_whole_though_later_rows_of_its_agent_came_before_it(
+    store: edgeshard.Store, hub: edgeshard.Store, tmp_path: Path
+) -> None:
+    """The hub gets the last row first, from the shard, and then those before it, from the master."""
+    with hub.shard("first") as shard:
+        shard.write({"n": 0})
+    hub.merge()
+    with store.shard("a") as shard:
+        shard.write_many({"n": n} for n in range(5))
+        store.merge()
+        shard.write({"n": 5})
+    hub.merge([shard_path(store, "a")])
+    hub.merge([store.master_path])
+    assert [[5], [0], [1], [2], [3], [4]] == sql(hub.master_path, "select data ->> 'n' from agent_data")[1:]
+    hub.export(tmp_path / "bundle.db")
+    for path in (hub.master_path, tmp_path / "bundle.db"):
+        within = "select min(_seq), max(_seq) from agent_data join edgeshard_transactions on _id between first_id and last_id"
+        assert [[1, 5]] == sql(path, within)
+
+
 def test_a_bundle_has_no_free_page(bundle: Path) -> None:
     assert [[0]] == sql(bundle, "pragma freelist_count")
 

@@ -17,6 +17,8 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 METRICS = ("machine_metrics.py", "--seconds", "1.2", "--interval", "0.05")
 PATTERNS = ("pattern_library.py", "--agents", "3", "--results", "60")
 FLEET = ("fleet.py", "--rows", "20")
+LAST = ("last_values.py", "--receivers", "3", "--sensors", "4", "--readings", "40")
+CONFIG = ("shared_config.py", "--edits", "20")
 SWARM = ("agent_swarm.py", "--agents", "8", "--seconds", "1.5", "--merge-every", "0.4")
 
 on_linux = pytest.mark.skipif(not Path("/proc/stat").exists(), reason="the counters are read from /proc")
@@ -191,6 +193,36 @@ def test_fleet_without_psycopg_says_what_it_leaves_out_and_accounts_for_the_rest
     }
     sql = "SELECT count(*), count(DISTINCT device || agent || number) FROM sounding"
     assert select(tmp_path / "hub", sql) == [[360, 360]]
+
+
+def test_last_values_keeps_one_row_for_each_sensor_in_service_beside_the_log_of_all(tmp_path: Path) -> None:
+    for runs in (1, 2):
+        printed = run(tmp_path, *LAST)
+        assert [120, 120] == [figure(printed, label) for label in ("acknowledged", "in the log")]
+        assert select(tmp_path, "SELECT count(*) FROM reading") == [[120 * runs]]
+        last = "SELECT sensor FROM last_value ORDER BY 1"
+        assert [f"sensor-{number:03}" for number in (1, 2, 3)] == [sensor for (sensor,) in select(tmp_path, last)]
+        newest = """
+            SELECT count(*) FROM last_value JOIN (
+                SELECT receiver, sensor, max(_id) AS id FROM reading GROUP BY 1, 2
+            ) USING (receiver, sensor) JOIN reading r ON r._id = id AND r.number = last_value.number
+        """
+        assert select(tmp_path, newest) == [[3]]
+
+
+def test_shared_config_is_the_same_on_both_devices_and_forgets_no_value(tmp_path: Path) -> None:
+    for runs in (1, 2):
+        printed = run(tmp_path, *CONFIG)
+        assert "both show the same" in printed
+        shown = "SELECT name, value, set_by, change, _stamp FROM setting ORDER BY name"
+        bridge, engine_room = (select(tmp_path / place, shown) for place in ("bridge", "engine-room"))
+        assert bridge == engine_room
+        in_use, overruled = figure(printed, "in use"), figure(printed, "overruled")
+        assert in_use == len(bridge)
+        both = "SELECT count(*), count(DISTINCT change) FROM (SELECT change FROM setting UNION ALL SELECT change FROM "
+        assert select(tmp_path / "bridge", f"{both}setting_history)") == [[in_use + overruled] * 2]
+        if runs == 1:
+            assert f"{in_use + overruled} values acknowledged" in printed
 
 
 def test_fleet_accounts_for_every_row_as_far_as_postgresql_and_for_each_run_by_itself(tmp_path: Path) -> None:

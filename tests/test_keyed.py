@@ -228,9 +228,10 @@ def test_that_finds_a_merge_that_leaves_it_to_the_order(tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"key": "colour"}, "its key names 'colour', which is no field of it"),
+        ({"key": "colour"}, "its key has 'colour', which is no field of it"),
         ({"key": ["row", "row"]}, "its key names a column twice"),
         ({"key": "note"}, "its key has 'note', which must not be Optional"),
+        ({"key": "price"}, "its key has 'price', a Decimal, of which 1.0 and 1.00 would be two keys"),
         ({"key": "row", "conflict": "newest"}, "conflict is 'lww', 'first', 'keep-all'"),
         ({"key": "row", "conflict": "max:colour"}, "conflict 'max:colour' needs a field of numbers, texts or times"),
         ({"key": "row", "conflict": "min:price"}, "conflict 'min:price' needs a field of numbers, texts or times"),

@@ -171,7 +171,7 @@ def test_a_burst_that_overflows_the_kernels_queue_is_noticed(
     folder: Path, watches: list[Watch], caplog: pytest.LogCaptureFixture
 ) -> None:
     while not [record for record in caplog.records if record.name == "watchdog.observers.inotify_c"]:  # it overflowed
-        assert len(watches) < 10, "no queue overflowed"
+        assert len(watches) < 40, "no queue overflowed"  # beside other work the writer is slow
         noticed = threading.Event()
         watches.append(Watch(folder, noticed.set))
         assert (0, "") == ((done := python(_WRITER, folder)).returncode, done.stderr)

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import attrs
 import keyed_model
 import pytest
 from helpers import Reading
@@ -163,15 +164,29 @@ def test_a_table_that_has_another_key_there_is_held_back(pg: str, tmp_path: Path
     assert (1, 1) == (report.rows, report.remaining)
 
 
-def test_a_dry_run_says_what_a_keyed_table_needs(pg: str, tmp_path: Path) -> None:
+@edgeshard.table(key="name", history=True)
+@attrs.frozen
+class Setting:
+    name: str
+    value: str
+
+
+def test_a_dry_run_says_what_a_keyed_table_needs_and_how_many_rows_are_left_of_it(pg: str, tmp_path: Path) -> None:
     (store,) = keyed_model.world(tmp_path, 1)
     with store.shard("a") as shard:
-        shard.write(Lww("p", 1, 1))
+        for n in range(3):
+            shard.write(Lww("p", 1, n))
+        shard.write(Setting("colour", "red"))
     store.merge()
-    report = store.push(pg, dry_run=True)
-    assert any("INSERT INTO edgeshard_keys" in statement for statement in report.statements)
-    assert 1 == store.push(pg).rows
-    assert () == store.push(pg, dry_run=True).statements
+    would = store.push(pg, dry_run=True)
+    assert (2, {"cell": 1, "setting": 1}) == (would.rows, would.tables)
+    done = store.push(pg)
+    assert (would.rows, would.tables) == (done.rows, done.tables)
+    assert set(done.statements) < set(would.statements)
+    for name in ("cell_deleted", "setting_deleted", "setting_history"):
+        assert any(f'CREATE TABLE "{name}"' in text for text in done.statements)
+    assert len(set(would.statements)) == len(would.statements)
+    assert (0, ()) == (store.push(pg, dry_run=True).rows, store.push(pg, dry_run=True).statements)
 
 
 def test_only_what_is_still_there_is_pushed_and_all_of_it_counts_as_held(pg: str, tmp_path: Path) -> None:

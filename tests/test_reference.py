@@ -377,8 +377,9 @@ def test_a_poisoned_handle_refuses_look_ups_too(store: edgeshard.Store, library:
 
 def test_a_forked_child_may_not_look_up_and_the_parent_goes_on(store: edgeshard.Store, library: Path) -> None:
     code = """
-import os, sys, threading
+import os, sys, threading, warnings
 import edgeshard
+warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of what this is about
 shard = edgeshard.Store(sys.argv[1]).shard("agent", reference={"patterns": sys.argv[2]})
 shard.lookup("SELECT * FROM pattern")
 held = threading.Event()

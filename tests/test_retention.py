@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import math
@@ -280,12 +281,13 @@ def test_watching_prunes_what_comes(store: edgeshard.Store, monkeypatch: pytest.
     merger = serving(store, {"keep_rows": 2}, heard)
     assert merger.open()
     with service.in_thread(merger), store.shard("a") as shard:
-        for n in range(200):
-            shard.write({"n": n})
-            if heard.pruned() > 20:
-                break
-            time.sleep(0.01)
-        await_that(lambda: heard.pruned() > 0)
+        numbers_ = itertools.count()
+
+        def comes() -> bool:
+            shard.write({"n": next(numbers_)})
+            return heard.pruned() > 20
+
+        await_that(comes)  # it is told with a later pass, so that rows must go on coming
     report = store.verify()
     assert (True, ()) == (sum(report.pruned.values()) >= heard.pruned() > 0, report.errors)
 

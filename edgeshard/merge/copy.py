@@ -113,13 +113,14 @@ def copy(
             _ensure_equal(connection, origin, number, stream, held, checked.get(stream.stream_id, []))
         copied: list[Range] = []
         replaced = source.replaced(connection, origin, stream.stream_no)
-        within = 0  # the last id of the transaction that the piece before ended in: some of its rows were pruned
+        open_ids = range(0)  # what is left, after the piece before, of the transaction in which that ended
         for piece in _missing(stream, held, unwanted):
-            rest = within - piece.first_id + 1
+            goes_on = piece.first_id in open_ids  # some of its rows were pruned
+            rest = open_ids.stop - piece.first_id if goes_on else 0
             part = _take(connection, origin, piece, max(room - rows, rest))
             if part is not None:
-                _copy_piece(target, origin, number, part, replaced, goes_on=rest > 0)
-                within = 0 if origin.is_shard else source.transaction_end(connection, origin, part.last_id) or 0
+                _copy_piece(target, origin, number, part, replaced, goes_on=goes_on)
+                open_ids = range(0) if origin.is_shard else _open_ids(connection, origin, part.last_id)
                 copied.append(Range(part.first, part.last))
                 rows += len(part)
             if part != piece:
@@ -181,6 +182,15 @@ def _durable(stream: SourceStream, held: list[Range]) -> int:
     """
     held_to = prefix(held, stream.blocks[0].first) if stream.blocks else stream.last_seq
     return min(held_to, stream.last_seq)
+
+
+def _open_ids(connection: Connection, origin: Source, last_id: int) -> range:
+    """The ids after one of the writer's transaction that it belongs to.
+
+    The next piece in the order of seqs may be anywhere: rows that came here later have lower seqs where they came from
+    another database.
+    """
+    return range(last_id + 1, (source.transaction_end(connection, origin, last_id) or 0) + 1)
 
 
 def _take(connection: Connection, origin: Source, piece: Block, room: int) -> Block | None:

@@ -70,21 +70,26 @@ def _preview(server: Server, origin: Local, began: float) -> PushReport:
     parts = plan.missing(streams, held)
     refusals = held_back.of_names(streams)
     statements = [] if has_tables else [f"CREATE TABLE {name} ({text})" for name, text in schema.TABLES.items()]
-    for table in origin.tables():
+    tables = origin.tables()
+    for table in tables:
         if origin.count(table, plan.runs(parts)):
             try:
-                statements += remote.need_of(server, table, has_tables=has_tables).statements
+                needs = [
+                    remote.need_of(server, each, has_tables=has_tables) for each in schema.relatives(table, tables)
+                ]
             except SchemaConflictError as error:
                 found = held_back.of_table(origin, parts, table, error)
                 refusals += [held_back.refusal_of(origin, refusals, refused) for refused in found]
+            else:
+                statements += [statement for need in needs for statement in need.statements]
     parts = plan.missing(streams, held, refusals)
-    counts = {table.there: origin.count(table, plan.runs(parts)) for table in origin.tables()}
+    counts = {table.there: origin.count(table, plan.runs(parts)) for table in tables}
     return PushReport(
         upstream=server.where.shown,
-        rows=plan.size(parts),
+        rows=sum(counts.values()),  # fewer than seqs, where newer ones replaced some
         streams=len(plan.streams_of(parts)),
         tables={name: rows for name, rows in counts.items() if rows},
-        statements=tuple(statements),
+        statements=tuple(dict.fromkeys(statements)),  # keyed tables need some of the same
         held_back=held_back.report(streams, refusals),
         remaining=plan.size(plan.missing(streams, held)),
         seconds=time.monotonic() - began,

@@ -59,7 +59,8 @@ class _Tally:
         self.rows += sum(sent.tables.values())
         self.streams |= {part.stream.stream_id for part in chunk}
         for name, rows in sent.tables.items():
-            self.tables[name] = self.tables.get(name, 0) + rows
+            if rows:  # a keyed table comes with others, that may stay empty
+                self.tables[name] = self.tables.get(name, 0) + rows
 
 
 class Pusher:
