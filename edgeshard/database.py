@@ -251,10 +251,14 @@ def connect(path: str, *, writable: bool, busy_timeout_s: float = BUSY_TIMEOUT_S
     mode = apsw.SQLITE_OPEN_READWRITE if writable else apsw.SQLITE_OPEN_READONLY
     # URI lets ATTACH take "?mode=ro"; an absolute path is never mistaken for one
     connection = Connection(path, flags=mode | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOFOLLOW)
-    set_patience(connection, busy_timeout_s)
-    _harden(connection)
-    if writable:
-        _restrict(connection)
+    try:
+        set_patience(connection, busy_timeout_s)
+        _harden(connection)
+        if writable:
+            _restrict(connection)
+    except BaseException:
+        connection.close()  # the error's traceback would keep it open
+        raise
     return connection
 
 

@@ -38,6 +38,12 @@ Keyed tables
 Transactions
     ``edgeshard_transactions`` names the first and last id of each transaction of more than one row. Ids of a
     transaction follow one another, in a shard and in a master. A merge never commits a part of one.
+
+When agents change
+    ``edgeshard_renames`` names columns that have another name by now; a shard has this table from when its agent's
+    class first says so. A shard may have the column by both names, a master has it by the one where the renames end.
+    ``edgeshard_columns.kind`` of a column only ever widens (see kinds.py). The history of a keyed table has the columns
+    and the renames of its table. The columns of a key, and that of a conflict rule, keep their names and kinds.
 """
 
 from __future__ import annotations
@@ -193,6 +199,12 @@ CREATE TABLE edgeshard_collected(
     table_name TEXT PRIMARY KEY,            -- a keyed table of which deletions were pruned, ...
     last_stamp INTEGER NOT NULL             -- ... the newest of them stamped so
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_renames(
+    table_name TEXT NOT NULL,
+    old_name TEXT NOT NULL,                 -- what older agents call the column; lower case
+    new_name TEXT NOT NULL,                 -- what newer ones call it
+    UNIQUE(table_name, old_name, new_name)
+) STRICT;
 """
 
 #: The text of each of these.
@@ -221,7 +233,7 @@ CHECKSUM_TEXT: Final = f"CREATE TABLE {CHECKSUM_TABLE}(sha256 BLOB NOT NULL) STR
 BUNDLE_TABLES: Final = ";".join(
     [
         TABLES,
-        *(ADDED_TEXTS[f"edgeshard_{name}"] for name in ("prunings", "keys", "replaced")),
+        *(ADDED_TEXTS[f"edgeshard_{name}"] for name in ("prunings", "keys", "replaced", "renames")),
         CHECKSUM_TEXT,
         "",
     ]

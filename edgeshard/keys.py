@@ -65,6 +65,15 @@ class Key:
         return self.conflict in (LWW, KEEP_ALL)
 
     @property
+    def fixed(self) -> frozenset[str]:
+        """The columns, in lower case, that decide what is a version of what, and which is kept.
+
+        No agent may rename or widen one: a master that learns of it late has by then kept other versions than one that
+        knew before, and what they did not keep is gone.
+        """
+        return frozenset(column.lower() for column in (*self.columns, ranked_by(self.conflict)) if column)
+
+    @property
     def folded(self) -> tuple[tuple[str, ...], str]:
         """What two declarations of the same table must agree in; SQL folds case."""
         return tuple(column.lower() for column in self.columns), self.conflict.lower()
@@ -74,6 +83,11 @@ def ranked_by(conflict: str) -> str:
     """The column that a conflict rule compares; "" where it compares none."""
     rule, _, column = conflict.partition(":")
     return column if rule in ("max", "min") else ""
+
+
+def fixed(*found: Key | None) -> frozenset[str]:
+    """The columns that no agent may rename or widen, by any of these keys of a table."""
+    return frozenset[str]().union(*(key.fixed for key in found if key is not None))
 
 
 def is_rule(conflict: str) -> bool:

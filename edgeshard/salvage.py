@@ -135,6 +135,7 @@ class _Found:
     table_of_page: dict[int, str] = attrs.Factory(dict)
     keys: dict[str, tuple[str, str, int]] = attrs.Factory(dict)
     rows_max: int = 0
+    renames: set[tuple[str, str, str]] = attrs.Factory(set)
 
 
 def salvage(root: Path, path: str | os.PathLike[str]) -> SalvageReport:
@@ -240,7 +241,7 @@ def _described(pages: Pages, path: str) -> _Found:
 
 
 def _note_row(found: _Found, notes: _Notes, cell: Cell, path: str) -> None:
-    """Note a row of sqlite_schema, edgeshard_database or edgeshard_streams, which no other rows look like."""
+    """Note a row of a table of the format's own that no other rows look like."""
     match cell:
         case Cell(_, ("table", str(name), str(), int(root), str(text))):
             notes.texts[name] = (root, text)
@@ -250,6 +251,8 @@ def _note_row(found: _Found, notes: _Notes, cell: Cell, path: str) -> None:
             raise FormatError(_ACTION, path, "it is a bundle; carry it here again, or export it again")
         case Cell(_, (bytes(), format.SHARD, str(agent), int(), int())):
             found.agent = agent
+        case Cell(int(), (str(table), str(old), str(new))) if re.fullmatch(rf"{_NAME},{_NAME}", f"{old},{new}"):
+            found.renames.add((table, old, new))
         case Cell(int(no), (None, str(agent), bytes(stream_id), str(began_at), int())):
             if len(stream_id) == _ID_BYTES and 1 <= no <= format.STREAM_NO_MAX:
                 found.streams[no] = _Stream(stream_id, agent, began_at)
@@ -303,10 +306,8 @@ def _rescue(pages: Pages, found: _Found, path: str) -> tuple[int, int]:
     Returns:
         How many there are, and how many could not be assigned.
     """
-    script = (
-        f"{format.TABLES}{format.ADDED_TEXTS[keys.TABLE]};"
-        "INSERT INTO edgeshard_database(database_id, role) VALUES (?, ?)"
-    )
+    added = ";".join(format.ADDED_TEXTS[table] for table in (keys.TABLE, definitions.RENAMES))
+    script = f"{format.TABLES}{added};INSERT INTO edgeshard_database(database_id, role) VALUES (?, ?)"
     bindings = (secrets.token_bytes(16), format.MASTER)
     database.create(path, format.MASTER_PAGE_SIZE, script, bindings, format.IDENTITY)
     connection = database.connect(path, writable=True)
@@ -319,6 +320,8 @@ def _rescue(pages: Pages, found: _Found, path: str) -> tuple[int, int]:
                 if table.name in found.keys and format.STAMP in dict(table.columns):
                     sql = f"INSERT INTO {keys.TABLE} VALUES (?, ?, ?, ?, 0)"
                     connection.execute(sql, (table.name, *found.keys[table.name]))
+            for rename in found.renames:
+                connection.execute(f"INSERT INTO {definitions.RENAMES} VALUES (?, ?, ?)", rename)
             kept, unassigned = _keep_rows(connection, pages, found)
             _keep_streams(connection, found, kept)
             return len(kept), unassigned

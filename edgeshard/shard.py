@@ -616,7 +616,7 @@ class Shard:
         writer = self._writers.get(cls)
         if writer is None:
             table = tables.table_of(tables.AgentData if isinstance(record, dict) else cls)
-            self._ensure_table(table)
+            table = self._ensure_table(table)
             own = ("_id", format.STAMP) if table.is_stamped else ("_id",)
             names = [*own, *(column.name for column in table.columns)]
             marks = ", ".join("?" * len(names))
@@ -647,11 +647,13 @@ class Shard:
 
         return encode, insert
 
-    def _ensure_table(self, table: tables.Table) -> None:
-        """Make the table, or add the columns that an older version of the agent did not have."""
+    def _ensure_table(self, table: tables.Table) -> tables.Table:
+        """Make the table, or add or widen the columns of an older version of the agent; the table as it then is."""
         try:
             for statement in definitions.missing(self._connection, table, self.path):
+                self._writers.clear()  # other classes of the table may have to convert from now on
                 self._execute(*statement)
+            return definitions.fitting(self._connection, table)
         except EdgeshardError:
             raise
         except BaseException as error:

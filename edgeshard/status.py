@@ -22,7 +22,7 @@ import attrs
 from edgeshard import clock, database, files, format, keys, master, prunings, scan, tables, wear
 from edgeshard.database import Connection, quote
 from edgeshard.errors import ConfigurationError, DamagedError, EdgeshardError, SchemaConflictError, StorageError
-from edgeshard.merge import copy, newest, orphans, source
+from edgeshard.merge import copy, orphans, source
 from edgeshard.merge.plan import Block
 from edgeshard.merge.source import Source, SourceStream
 from edgeshard.report import Gap
@@ -414,8 +414,7 @@ def _conflict(known: _Known, origin: Source) -> str:
     """Why the rows of a shard that can be read cannot be merged, or ""."""
     try:
         for table in origin.tables:
-            copy.missing_columns(known.target, origin, table)
-            newest.check(known.target, origin, table)
+            copy.check(known.target, origin, table)
     except SchemaConflictError as error:
         return error.cause
     return ""

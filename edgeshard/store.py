@@ -16,6 +16,7 @@ from edgeshard import (
     format,
     holdings,
     master,
+    reading,
     receipts,
     scan,
     snapshot,
@@ -255,35 +256,36 @@ class Store:
         The rows come in portions, each from a snapshot of its own, so that a slow reader holds nobody up: rows that
         are merged meanwhile come last.
 
+        An older class reads a master that newer agents write: by `renamed` columns its fields' older names lead to, and
+        of a wider column what fits the field.
+
         Raises:
             TableError: the class cannot be a table.
+            SchemaConflictError: a column has another type, or a value in it does not fit the field.
             StorageError: the master cannot be read.
         """
         table = tables.table_of(cls)
         decode = tables.decoder(cls, table)
         last = 0
         while True:
-            rows = self._rows_after(table, last)
-            if not rows:
+            found, rows = self._rows_after(table, last)
+            if found is None or not rows:
                 return
             for row in rows:
-                yield decode(row[1:])
+                yield decode(found.narrowed(row))
             last = rows[-1][0]
 
-    def _rows_after(self, table: tables.Table, last: int) -> list[tuple[Any, ...]]:
+    def _rows_after(self, table: tables.Table, last: int) -> tuple[reading.Reading | None, list[tuple[Any, ...]]]:
         master.ensure_master(self.master_path)
         connection = master.open_master(self.master_path, writable=False)
         try:
             with database.explained("read", str(self.master_path)), database.reading(connection):
-                sql = "SELECT column_name FROM edgeshard_columns WHERE table_name = ? COLLATE NOCASE"
-                known = {name.lower() for (name,) in connection.execute(sql, (table.name,))}
-                if not known:
-                    return []
-                # a column that no agent has written yet reads as NULL
-                names = [quote(column.name) if column.name.lower() in known else "NULL" for column in table.columns]
-                sql = f"SELECT _id, {', '.join(names)} FROM {quote(table.name)} WHERE _id > ? ORDER BY _id LIMIT ?"
+                found = reading.of(connection, table, str(self.master_path))
+                if found is None:
+                    return None, []
+                sql = f"SELECT _id, {found.columns} FROM {quote(table.name)} WHERE _id > ? ORDER BY _id LIMIT ?"
                 try:
-                    return database.fetch(connection, sql, (last, _READ_ROWS))
+                    return found, database.fetch(connection, sql, (last, _READ_ROWS))
                 except UnicodeDecodeError as error:
                     raise DamagedError("read", self.master_path, _NOT_TEXT) from error
         finally:

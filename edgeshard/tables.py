@@ -15,7 +15,7 @@ import re
 import types
 import typing
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -60,6 +60,7 @@ class Table:
     indexes: tuple[tuple[str, ...], ...] = ()
     key: Key | None = None
     deletes_from: Table | None = None
+    renames: tuple[tuple[str, str], ...] = ()
 
     @property
     def is_stamped(self) -> bool:
@@ -74,6 +75,7 @@ class _Options:
     key: tuple[str, ...] = ()
     conflict: str = keys.LWW
     history: bool = False
+    renamed: tuple[tuple[str, str], ...] = ()
 
 
 _T = typing.TypeVar("_T", bound=type)
@@ -89,6 +91,7 @@ def table(
     key: str | Iterable[str] = (),
     conflict: str = keys.LWW,
     history: bool = False,
+    renamed: Mapping[str, str] | None = None,
 ) -> Callable[[_T], _T]: ...
 def table(
     cls: _T | None = None,
@@ -99,6 +102,7 @@ def table(
     key: str | Iterable[str] = (),
     conflict: str = keys.LWW,
     history: bool = False,
+    renamed: Mapping[str, str] | None = None,
 ) -> _T | Callable[[_T], _T]:
     """Say how an attrs class is stored. Optional: a plain attrs class is a table too, named in snake_case.
 
@@ -111,18 +115,24 @@ def table(
             "lww" the last written; "first" the first; "max:column" or "min:column" the one with the highest or lowest
             value there; "keep-all" each that was written after the last deletion.
         history: keep those that are replaced, in ``<table>_history``.
+        renamed: the older names of fields, ``{"old": "new"}``, for as long as agents or shards may have them; several
+            old names may lead to one field. The master has one column, by the new name. Columns of a key, and the one
+            that a conflict rule compares, keep their names.
 
     Raises:
-        TableError: an index given as one bare str (a list of names is meant).
+        TableError: an index given as one bare str (a list of names is meant), or `renamed` is no mapping of names.
     """
     if isinstance(index, str):
         raise TableError("declare table", "", f"index takes a list of column names: index=[{index!r}]")
+    if not isinstance(renamed, (Mapping, types.NoneType)):
+        raise TableError("declare table", "", 'renamed takes the older names of fields: renamed={"old": "new"}')
     options = _Options(
         name,
         tuple((item,) if isinstance(item, str) else tuple(item) for item in index),
         (key,) if isinstance(key, str) else tuple(key),
         conflict,
         history,
+        tuple((renamed or {}).items()),
     )
 
     def mark(cls: _T) -> _T:
@@ -162,7 +172,40 @@ def table_of(cls: type) -> Table:
     if len(folded) < len(columns):
         raise TableError("declare table", "", f"{cls.__name__} has two fields that differ only in case; SQL folds case")
     _check_indexes(cls, options.index, {column.name for column in columns})
-    return Table(name, columns, options.index, _key(cls, options, {column.name: column for column in columns}))
+    key = _key(cls, options, {column.name: column for column in columns})
+    _check_renamed(cls, options.renamed, {column.name for column in columns})
+    _check_fixed(name, key, options.renamed)
+    return Table(name, columns, options.index, key, renames=options.renamed)
+
+
+def _check_renamed(cls: type, renamed: tuple[tuple[str, str], ...], columns: set[str]) -> None:
+    def refuse(what: str) -> TableError:
+        return TableError("declare table", "", f"renamed of {cls.__name__}: {what}")
+
+    folded = {column.lower() for column in columns}
+    seen: set[str] = set()
+    for old, new in renamed:
+        if not isinstance(old, str):
+            raise refuse(f"{old!r} is not a name")
+        _check_name(old, f"renamed of {cls.__name__}, {old!r}")
+        if new not in columns:
+            raise refuse(f"{old!r} leads to {new!r}, which is no field of it")
+        if old.lower() in folded:
+            raise refuse(f"{old!r} is a field of it still (SQL folds case); an old name cannot have another meaning")
+        if old.lower() in seen:
+            raise refuse(f"{old!r} is there twice (SQL folds case)")
+        seen.add(old.lower())
+
+
+def _check_fixed(name: str, key: Key | None, renamed: tuple[tuple[str, str], ...]) -> None:
+    fixed = keys.fixed(key)
+    for old, new in renamed:
+        if new.lower() in fixed:
+            cause = (
+                f"table {name}: renamed says that {new} was called {old}, and a column of its key, or of its conflict "
+                f"rule, must keep its name. Call it {old}, or give the table another name"
+            )
+            raise TableError("declare table", "", cause)
 
 
 def _key(cls: type, options: _Options, columns: Mapping[str, Column]) -> Key | None:
@@ -508,7 +551,7 @@ def _stored(value: Any) -> Any:
 # -- storage -> records -----------------------------------------------------------------------------------------------
 
 
-def decoder(cls: type, table: Table) -> Callable[[tuple[Any, ...]], Any]:
+def decoder(cls: type, table: Table) -> Callable[[Sequence[Any]], Any]:
     """A function that takes a row, in the order of the table's columns, and returns an instance of the class.
 
     A field without a value (written by an agent that did not know it yet) takes the class's default, or None.
@@ -522,7 +565,7 @@ def decoder(cls: type, table: Table) -> Callable[[tuple[Any, ...]], Any]:
         for field, column in zip(fields, table.columns, strict=True)
     ]
 
-    def decode(row: tuple[Any, ...]) -> Any:
+    def decode(row: Sequence[Any]) -> Any:
         arguments = {}
         for name, value, convert, default, init in zip(names, row, decoders, defaulted, settable, strict=True):
             if init and not (value is None and default):

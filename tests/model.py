@@ -173,7 +173,9 @@ class StoreMachine(RuleBasedStateMachine):
             self.close(agent)
             there = self.stores["right"].root / "shards"
             there.mkdir(parents=True, exist_ok=True)
-            shutil.copy(shard_path(self.stores["left"], agent), there / f"{agent}-{next(self.images)}.db")
+            name = f"{agent}-{next(self.images)}.db"
+            for path in self.image(agent).iterdir():  # with its log: its agent may have been killed
+                shutil.copy(path, there / path.name.replace(f"{agent}.db", name))
             self.carried: set[int] = getattr(self, "carried", set()) | self.in_shard[agent]
 
     # -- merges -------------------------------------------------------------------------------------------------------

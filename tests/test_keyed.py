@@ -298,6 +298,28 @@ def test_no_plain_table_is_taken_for_deletions(store: edgeshard.Store) -> None:
     assert {"inlet": 1.0} == values(store)
 
 
+@pytest.mark.parametrize("owner_first", [True, False])
+def test_a_keyed_table_does_not_take_another_keyed_one_for_its_history(
+    store: edgeshard.Store, owner_first: bool
+) -> None:
+    @edgeshard.table(key="row")
+    @attrs.frozen
+    class CellHistory:
+        row: str
+
+    pair = [Remembered("p", 1, 2), CellHistory("p")]
+    first, second = pair if owner_first else reversed(pair)
+    with store.shard("a") as shard, store.shard("b") as other:
+        shard.write(first)
+        with pytest.raises(SchemaConflictError, match="table cell_history is where deletions or earlier versions"):
+            shard.write(second)
+        store.merge()
+        other.write(second)
+        report = store.merge()
+    assert [True] == ["cell_history" in aside.reason for aside in report.quarantined]
+    assert (1, ()) == (store.verify().rows, store.verify().errors)
+
+
 def test_a_keyed_table_does_not_take_a_plain_one_for_its_deletions(store: edgeshard.Store) -> None:
     @attrs.frozen
     class LastKnownDeleted:
@@ -330,6 +352,17 @@ def test_rows_from_before_the_class_had_a_key_are_older_than_all_that_have_one(s
         store.merge()
     assert {"inlet": 3.0, None: 2.0, "outlet": 5.0} == values(store)
     assert store.verify().ok
+
+
+def test_a_keyed_class_may_have_as_many_fields_as_any_and_a_history(store: edgeshard.Store, tmp_path: Path) -> None:
+    fields = {f"c{number}": attrs.field(type=int) for number in range(format.COLUMNS_MAX)}
+    wide = edgeshard.table(name="wide", key="c0", history=True)(attrs.make_class("Wide", fields, frozen=True))
+    hub = edgeshard.Store(tmp_path / "hub")
+    with store.shard("a") as shard:
+        shard.write_many([wide(*range(len(fields)))] * 2)
+    assert store.merge().complete
+    assert hub.merge([store.master_path]).complete
+    assert 2 == hub.verify().rows
 
 
 def test_a_stamp_that_no_clock_shows_is_damage_and_harms_no_other_shard(store: edgeshard.Store) -> None:

@@ -6,14 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
-from edgeshard import database, definitions, format, keys, prunings, tables
+from edgeshard import database, definitions, format, keys, prunings, renames
 from edgeshard.database import Connection, quote
 from edgeshard.errors import DamagedError, SchemaConflictError
 from edgeshard.keys import Key
-from edgeshard.merge import newest, plan, source
+from edgeshard.merge import drift, newest, plan, source
 from edgeshard.merge.plan import Block
 from edgeshard.merge.source import Source, SourceStream, SourceTable
 from edgeshard.ranges import Range, intersect, prefix, size, subtract, union
+from edgeshard.renames import Arrow
 
 
 @attrs.define
@@ -25,6 +26,7 @@ class Target:
         columns: the kind of each column of each table, names in lower case: SQL folds case.
         spelling: the tables' names as they are spelt, by the same in lower case.
         next_id: the id that the next row gets.
+        renames: the renames of each table's columns, by its name in lower case.
         is_indexed: whether it has the indexes that it notes; a bundle leaves them to whoever merges it, and of a keyed
             table which versions are kept.
         keys: the keyed tables.
@@ -34,6 +36,7 @@ class Target:
     columns: dict[str, dict[str, str]]
     spelling: dict[str, str]
     next_id: int
+    renames: dict[str, list[Arrow]] = attrs.Factory(dict)
     is_indexed: bool = True
     keys: dict[str, Key] = attrs.Factory(dict)
 
@@ -48,7 +51,9 @@ class Target:
         ):
             columns.setdefault(table.lower(), {})[column.lower()] = kind
             spelling[table.lower()] = table
-        return cls(connection, columns, spelling, next_id, keys=keys.load(connection))
+        return cls(
+            connection, columns, spelling, next_id, definitions.renames_of(connection), keys=keys.load(connection)
+        )
 
 
 @attrs.frozen
@@ -103,8 +108,7 @@ def copy(
     used_bytes = source.used_bytes(connection, origin)
     row_bytes = max(1, used_bytes // max(1, source.row_count(connection, origin, streams)))
     room = max(1, room_bytes // row_bytes)
-    for table in origin.tables:
-        _ensure_table(target, origin, table)
+    origin = _ensure_tables(target, origin)
     rows, finished, durable, known = 0, True, {}, {}
     for stream in streams:
         number = _ensure_stream(target, origin, stream)
@@ -333,6 +337,7 @@ def _copy_rows(target: Target, origin: Source, number: int, piece: Block) -> tup
     for table in origin.tables:
         there = newest.count(target, origin, table, piece) if table.is_stamped else None
         if there != 0:
+            drift.ensure_fit(connection, origin, table, piece)
             thinning = newest.thinning_key(target, origin, table)
             connection.execute(_copy_statement(origin.schema, table, thinning), bindings)
             changed = connection.changes()
@@ -356,12 +361,13 @@ def _count_ids(connection: Connection, schema: str, filled: list[SourceTable], f
 
 
 def _copy_statement(schema: str, table: SourceTable, thinning: Key | None = None) -> str:
-    names = "".join(f", {quote(column)}" for column, _ in table.columns)
+    names = "".join(f", {quote(column)}" for column, _ in table.into)
+    values = "".join(f", {value}" for _, value in table.into)
     there = f"{quote(schema)}.{quote(table.name)}"
     return (
         # plainly, never OR IGNORE: the ranges say what is missing, and a mistake in them must be loud
         f"INSERT INTO main.{quote(table.name)}(_id, _stream, _seq{names}) "
-        f"SELECT _id + ?1, ?2, _id + ?3{names} FROM {there} NOT INDEXED "
+        f"SELECT _id + ?1, ?2, _id + ?3{values} FROM {there} s NOT INDEXED "
         # said twice: SQLite looks for the first row, and then believes that ids grow; in a damaged tree they do not
         "WHERE _id BETWEEN ?4 AND ?5 AND +_id >= ?4"
         f"{f' AND _id IN ({newest.kept_ids(there, thinning)})' if thinning else ''} ORDER BY _id"
@@ -374,7 +380,7 @@ def _bounds(block: Block) -> tuple[int, int]:
 
 def _count_equal(schema: str, table: SourceTable) -> str:
     # the target's column comes first, so that no collation of the source's compares
-    equal = "".join(f" AND m.{quote(column)} IS s.{quote(column)}" for column, _ in table.columns)
+    equal = "".join(f" AND m.{quote(column)} IS {value}" for column, value in table.into)
     # what newer ones replaced is not there to be compared
     join, or_gone = ("LEFT", "m._id IS NULL OR ") if table.is_stamped else ("CROSS", "")
     here, there = quote(table.name), f"{quote(schema)}.{quote(table.name)}"
@@ -422,60 +428,96 @@ def _add_ranges(connection: Connection, number: int, held: list[Range], copied: 
 # -- tables -----------------------------------------------------------------------------------------------------------
 
 
-def missing_columns(target: Target, origin: Source, table: SourceTable) -> list[tuple[str, str]]:
-    """The columns of a source's table that the target lacks, each with its kind.
+def check(target: Target, origin: Source, table: SourceTable) -> None:
+    """Refuse a source's table that cannot become one with the target's; nothing is written.
 
     Raises:
-        SchemaConflictError: a column's kind contradicts the target's.
+        SchemaConflictError: the two contradict one another.
     """
-    known = target.columns.get(table.name.lower())
-    missing = []
-    for column, kind in table.columns:
-        there = None if known is None else known.get(column.lower())
-        if there is None:
-            missing.append((column, kind))
-        elif there != kind:
-            raise SchemaConflictError(
-                "merge",
-                origin.path,
-                f"column {table.name}.{column} is {kind} in this shard and {there} in the master. Nothing of the shard "
-                "is lost: it can be merged into a store of its own. Let its agent write to a shard of another name, "
-                "with a class whose table or column has another name",
-            )
-    return missing
-
-
-def _ensure_table(target: Target, origin: Source, table: SourceTable) -> None:
-    """Give the target the source's table and columns; a master is what its sources are together."""
     newest.check(target, origin, table)
-    missing = missing_columns(target, origin, table)
-    _ensure_room(target, origin, missing)
+    if not _is_plain(target, table):
+        _planned(target, origin, table)
+
+
+def _planned(target: Target, origin: Source, table: SourceTable) -> drift.Plan:
     folded = table.name.lower()
-    known = target.columns.get(folded)
-    name = target.spelling.setdefault(folded, table.name)
-    if missing or known is None:
-        for statement in definitions.columns_of(name, format.MASTER_COLUMNS, missing, new=known is None):
-            target.connection.execute(*statement)
-        target.columns.setdefault(folded, {}).update({column.lower(): kind for column, kind in missing})
+    fixed = keys.fixed(table.key, target.keys.get(target.spelling.get(folded, "")))
+    return drift.planned(target.columns.get(folded), target.renames.get(folded, ()), table, origin.path, fixed)
+
+
+def _ensure_tables(target: Target, origin: Source) -> Source:
+    """Give the target the source's tables and columns; the source, with how its columns go into the target's."""
+    for table in origin.tables:
+        check(target, origin, table)  # what cannot be is said before a large table is rewritten for it
+    return attrs.evolve(origin, tables=tuple(_ensure_table(target, origin, table) for table in origin.tables))
+
+
+def _ensure_table(target: Target, origin: Source, table: SourceTable) -> SourceTable:
+    """Give the target the source's table and columns; a master is what its sources are together.
+
+    Returns:
+        The source's table, with how its columns go into the target's.
+    """
+    name = _name(target, table)
+    table = _ensure_columns(target, origin, table)
+    ends = renames.ends(target.renames.get(name.lower(), ()))
     for index in table.indexes:
-        _ensure_index(target, name, tuple(column.lower() for column in index))
+        _ensure_index(target, name, tuple(dict.fromkeys(ends.get(each.lower(), each.lower()) for each in index)))
+    _ensure_key(target, origin, name, table)
+    return table
+
+
+def _ensure_key(target: Target, origin: Source, name: str, table: SourceTable) -> None:
+    """Make the target's table a keyed one, where the source's is, with all that belongs to it."""
     is_new = newest.ensure_key(target, origin, name, table)
+    for companion in newest.companions(target, name):
+        _ensure_columns(target, origin, companion)
     if table.key is not None:
         key = tuple(column.lower() for column in table.key.columns)
-        _ensure_index(target, name, key)
-        if table.key.deletes:
-            _ensure_index(target, target.spelling[keys.deleted_name(name).lower()], key)
+        for each, _ in keys.changed_tables(name, table.key):
+            _ensure_index(target, target.spelling[each.lower()], key)
     if is_new:
         newest.settle_table(target, name)
 
 
-def _ensure_room(target: Target, origin: Source, missing: list[tuple[str, str]]) -> None:
+def _name(target: Target, table: SourceTable) -> str:
+    """How the target spells, or will spell, a table's name."""
+    return target.spelling.setdefault(table.name.lower(), table.name)
+
+
+def _is_plain(target: Target, table: SourceTable) -> bool:
+    """Whether a source's columns are the target's, and nothing was renamed: almost always."""
+    known = target.columns.get(table.name.lower())
+    if table.renames or known is None or table.name.lower() in target.renames:
+        return False
+    return all(known.get(column.lower()) == kind for column, kind in table.columns)
+
+
+def _ensure_columns(target: Target, origin: Source, table: SourceTable) -> SourceTable:
+    """Give the target a table's columns; the table, with how its columns go into the target's."""
+    if _is_plain(target, table):
+        return table
+    folded, name = table.name.lower(), _name(target, table)
+    plan = _planned(target, origin, table)
+    _ensure_room(target, origin, name, plan.new)
+    is_new, known = folded not in target.columns, target.columns.setdefault(folded, {})
+    drift.apply(target.connection, name, known, plan, origin.path, indexed=target.is_indexed)
+    if plan.new or is_new:
+        for statement in definitions.columns_of(name, format.MASTER_COLUMNS, plan.new, new=is_new):
+            target.connection.execute(*statement)
+        known.update({column.lower(): kind for column, kind in plan.new})
+    if plan.arrows:
+        target.renames.setdefault(folded, []).extend(plan.arrows)
+    return drift.fitted(target.connection, table, plan)
+
+
+def _ensure_room(target: Target, origin: Source, name: str, missing: Sequence[tuple[str, str]]) -> None:
     """Keep the master one that can be opened quickly, and be merged elsewhere.
 
     Raises:
         SchemaConflictError: it would have too many tables, or columns.
     """
-    tables = len(target.columns.keys() | {table.name.lower() for table in origin.tables})
+    tables = len(target.columns.keys() | {name.lower()} | {table.name.lower() for table in origin.tables})
     columns = sum(map(len, target.columns.values())) + len(missing)
     if tables > format.TABLES_MAX or columns > format.COLUMNS_IN_ALL_MAX:
         cause = (
@@ -486,12 +528,4 @@ def _ensure_room(target: Target, origin: Source, missing: list[tuple[str, str]])
 
 
 def _ensure_index(target: Target, table: str, columns: tuple[str, ...]) -> None:
-    connection, text = target.connection, tables.to_json(list(columns))
-    known = database.scalar(
-        connection, "SELECT 1 FROM main.edgeshard_indexes WHERE table_name = ? AND columns = ?", (table, text)
-    )
-    if known is None:
-        connection.execute("INSERT INTO main.edgeshard_indexes VALUES (?, ?)", (table, text))
-    if known is None and target.is_indexed:
-        name = quote(f"{table} by {', '.join(columns)}")
-        connection.execute(f"CREATE INDEX main.{name} ON {quote(table)}({', '.join(map(quote, columns))})")
+    drift.ensure_index(target.connection, table, columns, indexed=target.is_indexed)

@@ -35,7 +35,7 @@ _LOSERS = "temp.edgeshard_losers"
 
 
 def check(target: Target, origin: Source, table: SourceTable) -> None:
-    """Refuse a plain table by the name of one that belongs to a keyed table, and a table with another key.
+    """Refuse a table of its own by the name of one that belongs to a keyed table, and a table with another key.
 
     Raises:
         SchemaConflictError: it is one of these.
@@ -48,12 +48,12 @@ def check(target: Target, origin: Source, table: SourceTable) -> None:
         )
         raise _conflict(origin, cause)
     owner = keys.companions(target.keys).get(table.name.lower())
-    if owner is not None and not table.is_stamped:
+    if owner is not None and (table.key is not None or not table.is_stamped):
         raise _conflict(origin, f"table {table.name} is where the master keeps deletions or the history of {owner}")
 
 
 def ensure_key(target: Target, origin: Source, name: str, table: SourceTable) -> bool:
-    """Make the target's table a keyed one, where the source's is, with all that belongs to it.
+    """Make the target's table a keyed one, where the source's is; `companions` says what belongs to it then.
 
     Args:
         target: where to.
@@ -75,18 +75,30 @@ def ensure_key(target: Target, origin: Source, name: str, table: SourceTable) ->
         key = attrs.evolve(before, history=before.history or key.history)
     if key != before:
         _note_key(target, origin, name, key)
-    if key.deletes:
-        _ensure_companion(target, origin, keys.deleted_name(name), [_STAMP, *_columns(target, name, key.columns)])
-    if key.history:
-        columns = [item for item in target.columns[name.lower()].items() if item != _STAMP]
-        _ensure_companion(target, origin, keys.history_name(name), [_STAMP, _REASON, *columns])
     return before is None
 
 
+def companions(target: Target, name: str) -> list[SourceTable]:
+    """The tables that must belong to one of the target's, as if a source had them.
+
+    The history's columns are the table's: they are renamed, and widened, as they are there.
+    """
+    key, kinds, found = target.keys.get(name), target.columns[name.lower()], []
+    if key is not None and key.deletes:
+        columns = [(column, kinds[column.lower()]) for column in key.columns]
+        found.append(SourceTable(keys.deleted_name(name), (_STAMP, *columns), ()))
+    if key is not None and key.history:
+        columns = [item for item in kinds.items() if item != _STAMP]
+        arrows = tuple(target.renames.get(name.lower(), ()))
+        found.append(SourceTable(keys.history_name(name), (_STAMP, _REASON, *columns), (), renames=arrows))
+    return found
+
+
 def _note_key(target: Target, origin: Source, name: str, key: Key) -> None:
+    keyed = {each.lower() for each in target.keys}
     for folded in keys.companions({name: key}):
         there = target.columns.get(folded)
-        if there is not None and format.STAMP not in there:
+        if there is not None and (folded in keyed or format.STAMP not in there):
             raise _conflict(
                 origin, f"table {name} has a key in it, and the master has a table {folded} of another kind"
             )
@@ -97,22 +109,6 @@ def _note_key(target: Target, origin: Source, name: str, key: Key) -> None:
         for statement in definitions.note_key(name, key):
             target.connection.execute(*statement)
     target.keys[name] = key
-
-
-def _columns(target: Target, name: str, wanted: tuple[str, ...]) -> list[tuple[str, str]]:
-    kinds = target.columns[name.lower()]
-    return [(column, kinds[column.lower()]) for column in wanted]
-
-
-def _ensure_companion(target: Target, origin: Source, name: str, columns: list[tuple[str, str]]) -> None:
-    known = target.columns.get(name.lower())
-    if known is None and len(target.columns) >= format.TABLES_MAX:
-        raise _conflict(origin, f"the master would have more than {format.TABLES_MAX} tables with {name}")
-    name = target.spelling.setdefault(name.lower(), name)
-    missing = [(column, kind) for column, kind in columns if known is None or column.lower() not in known]
-    for statement in definitions.columns_of(name, format.MASTER_COLUMNS, missing, new=known is None):
-        target.connection.execute(*statement)
-    target.columns.setdefault(name.lower(), {}).update({column.lower(): kind for column, kind in missing})
 
 
 def _conflict(origin: Source, what: str) -> SchemaConflictError:

@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
 import attrs
 
-from edgeshard import database, files, format, keys, prunings
+from edgeshard import database, definitions, files, format, keys, prunings
 from edgeshard.database import Connection, quote
 from edgeshard.errors import DamagedError, FormatError
 from edgeshard.keys import Key
 from edgeshard.merge.plan import Block
 from edgeshard.prunings import Pruning
 from edgeshard.ranges import Range, subtract, union
+from edgeshard.renames import Arrow
 
 #: Notes that one stream's rows were given up, each to another database, or with rows between them that were not.
 _TRUNCATIONS_MAX = 10_000
@@ -52,12 +53,23 @@ class SourceTable:
         columns: its columns in order, each with its kind.
         indexes: the columns of each index that a master should have.
         key: what makes it a keyed table; None: it is none.
+        renames: the columns that have another name by now, (old, new).
+        into: each column of a target that gets a value, and the expression of it over the table as s; where nobody
+            says otherwise, its own columns.
+        checks: conditions over s that no row may meet that is copied, each with why.
     """
 
     name: str
     columns: tuple[tuple[str, str], ...]
     indexes: tuple[tuple[str, ...], ...]
     key: Key | None = None
+    renames: tuple[Arrow, ...] = ()
+    into: tuple[tuple[str, str], ...] = attrs.field()
+    checks: tuple[tuple[str, str], ...] = ()
+
+    @into.default
+    def _its_own(self) -> tuple[tuple[str, str], ...]:
+        return tuple((column, f"s.{quote(column)}") for column, _ in self.columns)
 
     @property
     def is_stamped(self) -> bool:
@@ -159,6 +171,8 @@ def _open_source(connection: Connection, schema: str, path: str) -> Source:
         text = ordinary.get(table)
         return text is not None and _is_as_we_make_it(connection, schema, table, text)
 
+    if has(definitions.RENAMES):  # few have any
+        tables = [_with_renames(connection, schema, path, table) for table in tables]
     if has(keys.TABLE):
         tables = _keyed(connection, schema, path, tables)
     has_replaced = role != format.SHARD and has(keys.REPLACED)
@@ -194,7 +208,44 @@ def _keyed(connection: Connection, schema: str, path: str, tables: list[SourceTa
         found.append(table)
     if len(rows) > format.TABLES_MAX or known:
         raise FormatError("read database", path, "edgeshard_keys names a table that is not in it")
+    _ensure_companions(path, {table.name.lower(): table for table in found})
     return found
+
+
+def _ensure_companions(path: str, tables: Mapping[str, SourceTable]) -> None:
+    """Refuse a source in which the deletions, or the history, of a keyed table do not have its columns.
+
+    A plain table by such a name, or a keyed one, is no such table: whether the target can have it is not asked here.
+
+    Raises:
+        FormatError: it is one.
+    """
+    for owner in tables.values():
+        for name, columns, renames in _companions(owner):
+            companion = tables.get(name.lower())
+            if companion is None or not companion.is_stamped or companion.key is not None:
+                continue
+            if (_declared(companion), _folded(companion.renames)) != (columns, renames):
+                cause = f"table {companion.name!r} has other columns than table {owner.name!r}, to which it belongs"
+                raise FormatError("read database", path, cause)
+
+
+def _companions(owner: SourceTable) -> Iterator[tuple[str, set[tuple[str, str]], set[Arrow]]]:
+    """The names of the tables that belong to a keyed one, with the columns and renames that they must have."""
+    columns = _declared(owner)
+    if owner.key is not None and owner.key.deletes:
+        yield keys.deleted_name(owner.name), {item for item in columns if item[0] in owner.key.folded[0]}, set()
+    if owner.key is not None and owner.key.history:
+        yield keys.history_name(owner.name), columns, _folded(owner.renames)
+
+
+def _declared(table: SourceTable) -> set[tuple[str, str]]:
+    """The columns of a table that classes declare, in lower case, each with its kind."""
+    return {(column.lower(), kind) for column, kind in table.columns if column not in format.OWN_COLUMNS}
+
+
+def _folded(arrows: Iterable[Arrow]) -> set[Arrow]:
+    return {(old.lower(), new.lower()) for old, new in arrows}
 
 
 def _ordinary_tables(connection: Connection, schema: str) -> dict[str, str]:
@@ -248,15 +299,16 @@ def _table(connection: Connection, schema: str, path: str, name: str, is_ordinar
         raise refuse("a record table cannot have this name")
     if not is_ordinary:
         raise refuse("it is not an ordinary table")
+    most = format.COLUMNS_MAX + len(format.OWN_COLUMNS)
     rows = database.fetch_typed(
         connection,
         path,
         (str, str),
         f"SELECT column_name, kind FROM {quote(schema)}.edgeshard_columns WHERE table_name = ? LIMIT ?",
-        (name, format.COLUMNS_MAX + 1),
+        (name, most + 1),
     )
     actual = _actual_columns(connection, schema, name, refuse)
-    if len(rows) > format.COLUMNS_MAX:
+    if len(rows) > most:
         raise refuse(f"it has more than {format.COLUMNS_MAX} columns")
     for column, kind in rows:
         if not _is_column(column, kind):
@@ -283,6 +335,23 @@ def _is_column(name: str, kind: str) -> bool:
     if name in format.OWN_COLUMNS or kind in format.OWN_COLUMNS.values():
         return format.OWN_COLUMNS.get(name) == kind
     return _NAME.fullmatch(name) is not None and kind in format.STORED_AS
+
+
+def _with_renames(connection: Connection, schema: str, path: str, table: SourceTable) -> SourceTable:
+    rows = database.fetch_typed(
+        connection,
+        path,
+        (str, str),
+        f"SELECT old_name, new_name FROM {quote(schema)}.{definitions.RENAMES} NOT INDEXED "
+        "WHERE table_name = ? COLLATE NOCASE LIMIT ?",
+        (table.name, format.COLUMNS_MAX + 1),
+    )
+    names = [name for row in rows for name in row]
+    if rows and table.name.lower() == "agent_data":
+        raise FormatError("read database", path, "it renames columns of agent_data, which always has the same")
+    if len(rows) > format.COLUMNS_MAX or not all(map(_NAME.fullmatch, names)):
+        raise FormatError("read database", path, f"table {table.name!r:.120}: its renames are none that we know")
+    return attrs.evolve(table, renames=tuple(sorted(rows)))
 
 
 def _actual_columns(

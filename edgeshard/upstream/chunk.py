@@ -31,10 +31,6 @@ class StaleError(Exception):
         self.held = held
 
 
-class MovedError(Exception):
-    """The master has other rows than it had when the push was planned. Nothing was done."""
-
-
 class RefusedError(Exception):
     """PostgreSQL cannot take a row. Nothing was done.
 
@@ -97,7 +93,7 @@ class Sender:
         Raises:
             StaleError: the server holds something else.
             RefusedError: it cannot take a row.
-            MovedError: the rows are no longer as they were.
+            plan.MovedError: the rows, or a table there, are no longer as they were.
             ServerError: the server failed. Where the connection is lost, it may still have committed.
         """
         streams = plan.streams_of(chunk)
@@ -123,11 +119,20 @@ class Sender:
                 raise RefusedError(None, part, "", "", reason)
 
     def _send_rows(self, chunk: Sequence[Part], tables: Sequence[Table]) -> dict[str, int]:
-        counts = {table.there: self._send_table(chunk, table) for table in tables}
+        # rows are read in many snapshots: whatever came of columns that a merge renamed or widened meanwhile, an error,
+        # values of other kinds, or, which is what SQLite reads of an unknown "name", the name, is none of these rows
+        try:
+            counts = {table.there: self._send_table(chunk, table) for table in tables}
+        except Exception as error:
+            if self.local.has_columns(tables):
+                raise
+            raise plan.MovedError from error
+        if not self.local.has_columns(tables):
+            raise plan.MovedError
         lacking = plan.size(chunk) - sum(counts.values())
         # the order matters: what is replaced while rows are read is counted afterwards
         if lacking and not 0 < lacking <= self.local.replaced({part.stream.stream_no for part in chunk}):
-            raise MovedError
+            raise plan.MovedError
         return counts
 
     def _send_table(self, chunk: Sequence[Part], table: Table) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgeshard import database, keys, master
+from edgeshard import database, definitions, keys, master, renames
 from edgeshard.database import Connection, quote
 from edgeshard.errors import DamagedError
 from edgeshard.merge.plan import Block
@@ -90,10 +90,25 @@ class Local:
         for table, text in self._fetch("SELECT table_name, columns FROM edgeshard_indexes ORDER BY 1, 2"):
             indexes.setdefault(table, []).append(tuple(json.loads(text)))
         with master.explained("push", self.path):
-            keyed = keys.load(self._connection)
+            keyed, arrows = keys.load(self._connection), definitions.renames_of(self._connection)
+        older = {name: tuple(renames.ends(found).items()) for name, found in arrows.items()}
+        owners = {keys.history_name(name).lower(): name.lower() for name, key in keyed.items() if key.history}
         return [
-            Table(name, tuple(found), tuple(indexes.get(name, ())), keyed.get(name)) for name, found in columns.items()
+            Table(
+                name,
+                tuple(found),
+                tuple(indexes.get(name, ())),
+                keyed.get(name),
+                older.get(name.lower(), ()),
+                owners.get(name.lower(), ""),
+            )
+            for name, found in columns.items()
         ]
+
+    def has_columns(self, tables: Iterable[Table]) -> bool:
+        """Whether these tables still have the columns that they had, by the same names and of the same kinds."""
+        there = set(self._fetch("SELECT table_name, column_name, kind FROM edgeshard_columns"))
+        return there.issuperset((table.name, *column) for table in tables for column in table.columns)
 
     def replaced(self, numbers: Iterable[int]) -> int:
         """How many seqs in the blocks of some streams, by their numbers, have no row any more: newer ones are there."""

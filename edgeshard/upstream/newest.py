@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from edgeshard import format, keys
 from edgeshard.database import quote
 from edgeshard.keys import Key
-from edgeshard.upstream import schema
-from edgeshard.upstream.plan import Part
+from edgeshard.upstream import drift, remote, schema
+from edgeshard.upstream.plan import MovedError, Part
 from edgeshard.upstream.postgres import Server
 from edgeshard.upstream.schema import Table
 
@@ -38,10 +38,25 @@ def settle(server: Server, keyed: Iterable[Table], chunk: Sequence[Part]) -> Non
     bindings = (streams, [item.first for item in seqs], [item.last for item in seqs])
     for table in keyed:
         if table.key is not None:
-            server.execute(_statement(table, table.key), bindings)
+            moved = _moved(server, table) if table.key.history else ()
+            server.execute(_statement(table, table.key, moved), bindings)
 
 
-def _statement(table: Table, key: Key) -> str:
+def _moved(server: Server, table: Table) -> list[str]:
+    """The columns with which a version goes to the history: all that it has there, whoever brought it.
+
+    Raises:
+        MovedError: somebody gave the table a column, or a wider one, since the history was made fit.
+    """
+    history = remote.types(server, keys.history_name(table.there))
+    columns = {name: there for name, there in remote.types(server, table.there).items() if name not in schema.KEY}
+    for name, there in columns.items():
+        if there in drift.KIND_OF and not drift.holds(history.get(name, ""), there):
+            raise MovedError
+    return [name for name in columns if name in history]
+
+
+def _statement(table: Table, key: Key, moved: Sequence[str]) -> str:
     names = [f"k{number}" for number in range(len(key.columns))]
     there = keys.changed_tables(table.there, key)
     fresh = " UNION ".join(
@@ -64,7 +79,7 @@ def _statement(table: Table, key: Key) -> str:
         f"lost AS (SELECT _stream, _seq, is_deletion, last_deletion FROM judged WHERE {lost})",
     ]
     if key.history:
-        steps.append(f"kept AS ({_to_history(table)})")
+        steps.append(f"kept AS ({_to_history(table, moved)})")
     steps += [
         f"gone{number} AS (DELETE FROM {quote(name)} t USING lost WHERE t._stream = lost._stream "
         f"AND t._seq = lost._seq AND lost.is_deletion = {is_deletion})"
@@ -93,12 +108,12 @@ def _versions(name: str, key: Key, ranked: str, *, is_deletion: bool) -> str:
     )
 
 
-def _to_history(table: Table) -> str:
-    names = ", ".join(quote(column.lower()) for column, _ in table.columns)
+def _to_history(table: Table, moved: Sequence[str]) -> str:
+    names, values = (", ".join(f"{alias}{quote(column)}" for column in moved) for alias in ("", "t."))
     reason = f"CASE WHEN lost.last_deletion IS NULL THEN '{keys.WAS_REPLACED}' ELSE '{keys.WAS_DELETED}' END"
     return (
         f"INSERT INTO {quote(keys.history_name(table.there))} (_stream, _seq, {names}, {format.REASON}) "
-        f"SELECT t._stream, t._seq, {', '.join(f't.{quote(column.lower())}' for column, _ in table.columns)}, {reason} "
+        f"SELECT t._stream, t._seq, {values}, {reason} "
         f"FROM {quote(table.there)} t JOIN lost ON t._stream = lost._stream AND t._seq = lost._seq "
         # a merge may have moved it to the history while the chunk was read, so that it came there with the chunk
         "WHERE NOT lost.is_deletion ON CONFLICT DO NOTHING"

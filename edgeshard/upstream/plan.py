@@ -14,6 +14,10 @@ from edgeshard.ranges import Range, subtract, union
 REFUSALS_MAX = 20
 
 
+class MovedError(Exception):
+    """The master's rows, or a table there, are no longer as they were when the push was planned. Nothing was done."""
+
+
 @attrs.frozen
 class Stream:
     """A stream of the master.

@@ -21,9 +21,9 @@ from edgeshard.errors import (
 )
 from edgeshard.ranges import Range
 from edgeshard.upstream import errors, held_back, local, plan, remote, schema
-from edgeshard.upstream.chunk import MovedError, RefusedError, Sender, Sent, StaleError
+from edgeshard.upstream.chunk import RefusedError, Sender, Sent, StaleError
 from edgeshard.upstream.local import Local
-from edgeshard.upstream.plan import Part, Refusal, Stream
+from edgeshard.upstream.plan import MovedError, Part, Refusal, Stream
 from edgeshard.upstream.postgres import Address, Server, ServerError
 from edgeshard.upstream.report import PushReport
 from edgeshard.upstream.schema import Table
@@ -236,7 +236,7 @@ class Pusher:
 
     def _ensure_table(self, sender: Sender, chunk: Sequence[Part], table: Table, filled: Table, tally: _Tally) -> None:
         """Make a table fit there, which rows of the chunk need that are in `filled`."""
-        if table in self._fit:
+        if table in self._fit and not table.history_of:  # others may give its table columns at any time
             return
         try:
             tally.statements += remote.ensure_table(sender.server, table)

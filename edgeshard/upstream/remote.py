@@ -7,11 +7,13 @@ where somebody else was faster; record tables are made under a lock on the one r
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from edgeshard import kinds
 from edgeshard.database import quote
 from edgeshard.errors import SchemaConflictError, UpstreamUnfitError
+from edgeshard.keys import Key
 from edgeshard.ranges import Range, union
 from edgeshard.upstream import errors, plan, schema
 from edgeshard.upstream.plan import Stream
@@ -169,25 +171,52 @@ def need_of(server: Server, table: Table, *, has_tables: bool) -> Need:
     Raises:
         SchemaConflictError: it cannot be made fit.
     """
+    if table.history_of:
+        table = schema.with_all_columns(table, types(server, table.history_of), types(server, table.there))
     return schema.needed(table, _found(server, table, has_tables=has_tables))
 
 
+def types(server: Server, name: str) -> dict[str, str]:
+    """The type of each column of a table there."""
+    return {column: _type(*rest) for column, *rest in server.execute(_COLUMNS, (name,))}
+
+
 def _found(server: Server, table: Table, *, has_tables: bool) -> Found:
-    described = server.execute(_COLUMNS, (table.there,))
+    columns = types(server, table.there)
     key = tuple(name for (name,) in server.execute(_KEY, (table.there,)))
     names = [schema.index_name(table.there, index) for index in table.indexes]
     made: list[tuple[Any, ...]] = []
     if names and has_tables:
         made = server.execute("SELECT name FROM edgeshard_indexes WHERE name = ANY($1::text[])", (names,))
-    columns = {name: _type(*rest) for name, *rest in described}
-    return Found(columns, key, frozenset(name for (name,) in made), _version_key(server, table))
+    waiting = frozenset(old for old, new in table.renames if _is_waiting(server, table, columns, old, new))
+    rounded = frozenset(name.lower() for name, kind in table.columns if _is_rounded(server, table, columns, name, kind))
+    return Found(columns, key, frozenset(name for (name,) in made), waiting, rounded, _version_key(server, table))
 
 
-def _version_key(server: Server, table: Table) -> tuple[str, str] | None:
-    if table.key is None or not server.execute(_COLUMNS, (schema.KEYS,)):
+def _is_waiting(server: Server, table: Table, columns: Mapping[str, str], old: str, new: str) -> bool:
+    """Whether a column is there by two names, and rows have a value by the older one alone."""
+    # where it has only older names, the first of these is about to become the new one
+    names = [new, *(name for name, end in table.renames if end == new)]
+    there = next((name for name in names if name in columns), old)
+    if old not in columns or old == there:
+        return False
+    sql = f"SELECT 1 FROM {quote(table.there)} WHERE {quote(old)} IS NOT NULL AND {quote(there)} IS NULL LIMIT 1"
+    return bool(server.execute(sql))
+
+
+def _is_rounded(server: Server, table: Table, columns: Mapping[str, str], name: str, kind: str) -> bool:
+    """Whether a column has integers that its new kind, real, would round."""
+    olds = {name.lower(), *(old for old, new in table.renames if new == name.lower())}
+    asked = [old for old in olds if kind == "real" and columns.get(old) == "bigint"]
+    sql = "SELECT 1 FROM {0} WHERE {1} NOT BETWEEN -{2} AND {2} LIMIT 1"
+    return any(server.execute(sql.format(quote(table.there), quote(old), kinds.EXACT_MAX)) for old in asked)
+
+
+def _version_key(server: Server, table: Table) -> Key | None:
+    if not types(server, schema.KEYS):
         return None
     found = server.execute(f"SELECT columns, conflict FROM {schema.KEYS} WHERE table_name = $1", (table.there,))
-    return found[0] if found else None
+    return Key(tuple(found[0][0].split(", ")), found[0][1]) if found else None
 
 
 def _type(name: str, numeric_precision: int | None, datetime_precision: int | None) -> str:
@@ -228,6 +257,11 @@ def ensure_table(server: Server, table: Table) -> tuple[str, ...]:
 def _make_fit(server: Server, table: Table, need: Need) -> None:
     for statement in need.statements:
         server.execute(statement)
+    its = "WHERE table_name = $1 AND column_name = $2"
+    for old, new in need.renamed:
+        server.execute(f"UPDATE edgeshard_columns SET column_name = $3 {its}", (table.there, old, new))
+    for column, kind in need.widened:
+        server.execute(f"UPDATE edgeshard_columns SET kind = $3 {its}", (table.there, column, kind))
     for column, kind in need.columns:
         server.execute(
             "INSERT INTO edgeshard_columns VALUES ($1, $2, $3) ON CONFLICT DO NOTHING", (table.there, column, kind)

@@ -6,14 +6,16 @@ Names are in lower case there: SQLite folds case, and so do names in PostgreSQL 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import attrs
 
+from edgeshard import keys, kinds
 from edgeshard.database import quote
 from edgeshard.errors import SchemaConflictError
 from edgeshard.keys import Key, companions
+from edgeshard.upstream import drift
 from edgeshard.upstream.values import TYPES
 
 #: Of our tables there; a server with another one is for a later edgeshard.
@@ -41,18 +43,26 @@ _KEYS_TABLE: Final = (
     f"CREATE TABLE IF NOT EXISTS {KEYS} (table_name text PRIMARY KEY, columns text NOT NULL, conflict text NOT NULL)"
 )
 
-#: How information_schema.columns names the types, where that differs.
-_NAMED: Final = {"timestamptz": "timestamp with time zone"}
-
 
 @attrs.frozen
 class Table:
-    """A record table of the master: its columns in order, each with its kind, its indexes, and its key."""
+    """A record table of the master.
+
+    Attributes:
+        name: its name there.
+        columns: its columns in order, each with its kind.
+        indexes: the columns of each of its indexes.
+        key: what makes it a keyed table; None: it is none.
+        renames: older names of columns, in lower case, each with the name that it has now.
+        history_of: the keyed table whose history it is, as it is called there; "": it is none.
+    """
 
     name: str
     columns: tuple[tuple[str, str], ...]
     indexes: tuple[tuple[str, ...], ...] = ()
     key: Key | None = None
+    renames: tuple[tuple[str, str], ...] = ()
+    history_of: str = ""
 
     @property
     def there(self) -> str:
@@ -78,13 +88,17 @@ class Found:
         columns: the type of each column, with its precision where that is not the type's own.
         key: the columns of its primary key, in order.
         indexes: the names of those that were made by us once, of all tables.
-        version_key: its key's columns and its conflict rule, as an earlier push noted them; None: none did.
+        waiting: the older names of columns that are there by both, where rows have a value by the older one alone.
+        rounded: the columns of integers with some that a real would round.
+        version_key: its key, as an earlier push noted it; None: none did.
     """
 
     columns: Mapping[str, str]
     key: tuple[str, ...]
     indexes: frozenset[str] = frozenset()
-    version_key: tuple[str, str] | None = None
+    waiting: frozenset[str] = frozenset()
+    rounded: frozenset[str] = frozenset()
+    version_key: Key | None = None
 
     @property
     def is_there(self) -> bool:
@@ -94,11 +108,18 @@ class Found:
 
 @attrs.frozen
 class Need:
-    """What a table needs: statements, the columns that they make, and the indexes."""
+    """What a table needs: statements, the columns that they make, the indexes, and what changes of columns.
+
+    Attributes:
+        renamed: the columns that get another name, (old, new).
+        widened: the columns that get another kind.
+    """
 
     statements: tuple[str, ...] = ()
     columns: tuple[tuple[str, str], ...] = ()
     indexes: tuple[str, ...] = ()
+    renamed: tuple[tuple[str, str], ...] = ()
+    widened: tuple[tuple[str, str], ...] = ()
 
 
 def needed(table: Table, found: Found) -> Need:
@@ -108,12 +129,18 @@ def needed(table: Table, found: Found) -> Need:
         SchemaConflictError: it cannot be made so.
     """
     _check_names(table)
-    if found.is_there:
-        _check_table(table, found)
+    fixed = keys.fixed(table.key, found.version_key)
+    renamed = _renamed(table, found, fixed)
+    if renamed:
+        now = {dict(renamed).get(name, name): there for name, there in found.columns.items()}
+        found = attrs.evolve(found, columns=now)
+    widened = _check_table(table, found, fixed) if found.is_there else ()
     new = tuple((name.lower(), kind) for name, kind in table.columns if name.lower() not in found.columns)
     declared = [f"{quote(name)} {TYPES[kind]}" for name, kind in new]
     if found.is_there:
-        statements = [f"ALTER TABLE {quote(table.there)} ADD COLUMN {item}" for item in declared]
+        statements = [*drift.renaming(table.there, renamed), *drift.widening(table.there, widened, found.columns)]
+        statements += [f"ALTER TABLE {quote(table.there)} ADD COLUMN {item}" for item in declared]
+        statements += _moving(table, found, fixed)
     else:
         columns = ", ".join(["_stream uuid NOT NULL", "_seq bigint NOT NULL", *declared])
         statements = [f"CREATE TABLE {quote(table.there)} ({columns}, PRIMARY KEY (_stream, _seq))"]
@@ -124,7 +151,7 @@ def needed(table: Table, found: Found) -> Need:
         statements.append(f"CREATE INDEX IF NOT EXISTS {quote(name)} ON {quote(table.there)} ({columns})")
     if table.key is not None:
         statements += _key_statements(table, table.key, found)
-    return Need(tuple(statements), new, made)
+    return Need(tuple(statements), new, made, renamed, widened)
 
 
 def _key_statements(table: Table, key: Key, found: Found) -> list[str]:
@@ -133,13 +160,33 @@ def _key_statements(table: Table, key: Key, found: Found) -> list[str]:
         # names are letters, digits and _: nothing in them needs to be escaped
         said = f"'{table.there}', '{columns}', '{rule}'"
         return [_KEYS_TABLE, f"INSERT INTO {KEYS} VALUES ({said}) ON CONFLICT DO NOTHING"]
-    if found.version_key != (columns, rule):
+    if found.version_key.folded != key.folded:
         cause = (
-            f"it has the key ({columns}) with conflict {rule!r} here, and in PostgreSQL ({found.version_key[0]}) "
-            f"with {found.version_key[1]!r}; give the class another table name"
+            f"it has the key ({columns}) with conflict {rule!r} here, and in PostgreSQL "
+            f"({', '.join(found.version_key.columns)}) with {found.version_key.conflict!r}; give the class another "
+            "table name"
         )
         raise conflict(table.name, cause)
     return []
+
+
+def with_all_columns(table: Table, its: Mapping[str, str], there: Mapping[str, str]) -> Table:
+    """A history with the columns, too, that its table got from other masters: their versions go to it with them.
+
+    Args:
+        table: the history.
+        its: the type of each column that the keyed table has there.
+        there: the type of each column that the history has there.
+    """
+    known = {name.lower() for name, _ in table.columns}
+    known.update(old for old, new in table.renames if new not in its)  # it is about to be renamed
+    more = []
+    for name, type_ in its.items():
+        kind = drift.KIND_OF.get(type_)
+        if kind is not None and name not in known and name not in KEY:
+            before = drift.KIND_OF.get(there.get(name, type_), kind)
+            more.append((name, kinds.widest(before, kind) or kind))
+    return attrs.evolve(table, columns=(*table.columns, *more))
 
 
 def relatives(table: Table, tables: Sequence[Table]) -> list[Table]:
@@ -170,7 +217,43 @@ def _check_names(table: Table) -> None:
             raise conflict(table.name, cause)
 
 
-def _check_table(table: Table, found: Found) -> None:
+def _check_fixed(table: Table, fixed: frozenset[str], columns: Iterable[str], what: str) -> None:
+    for column in fixed.intersection(columns):
+        cause = (
+            f"column {column} {what}, and its key, or its conflict rule, has it: there a column keeps its name and its "
+            "type. Give the class another table name"
+        )
+        raise conflict(table.name, cause)
+
+
+def _renamed(table: Table, found: Found, fixed: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    """The columns there that only have an older name; the first of several that lead to one."""
+    renamed: dict[str, str] = {}
+    for old, new in table.renames:
+        if old in found.columns and new not in found.columns and new not in renamed.values():
+            _check_fixed(table, fixed, (old, new), f"would be renamed in PostgreSQL ({old} to {new})")
+            renamed[old] = new
+    return tuple(renamed.items())
+
+
+def _moving(table: Table, found: Found, fixed: frozenset[str]) -> list[str]:
+    """What brings values to the new name, where a column is there by both."""
+    ours = {name.lower(): kind for name, kind in table.columns}
+    statements = []
+    for old, new in table.renames:
+        if old not in found.waiting or new not in ours:
+            continue
+        _check_fixed(table, fixed, (old, new), f"would be renamed in PostgreSQL ({old} to {new})")
+        before, kind = drift.KIND_OF.get(found.columns[old], ""), ours[new]
+        if kinds.widest(before, kind) != kind or (kinds.may_not_fit(before, kind) and new in found.rounded):
+            cause = f"column {old} is {found.columns[old]} in PostgreSQL, with values that {new}, as it is called now"
+            raise conflict(table.name, f"{cause}, and is {kind}, cannot hold; rename that column")
+        statements.append(drift.moving(table.there, old, new, found.columns[old], kind))
+    return statements
+
+
+def _check_table(table: Table, found: Found, fixed: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    """Refuse a table that cannot take the master's rows; the columns that get a wider kind first."""
     keyed = tuple(found.columns.get(column) for column in KEY)
     if found.key != KEY or keyed != ("uuid", "bigint"):
         cause = (
@@ -178,8 +261,22 @@ def _check_table(table: Table, found: Found) -> None:
             "_seq bigint). Rename that table, or push into another schema (options=-csearch_path=...)"
         )
         raise conflict(table.name, cause)
+    widened = []
     for name, kind in table.columns:
-        there, ours = found.columns.get(name.lower()), _NAMED.get(TYPES[kind], TYPES[kind])
-        if there is not None and there != ours:
-            cause = f"column {name} is {there} in PostgreSQL, and {kind} here, which needs {ours}; rename that column"
+        there = found.columns.get(name.lower())
+        if there is None or there == drift.named(kind):
+            continue
+        _check_fixed(table, fixed, (name.lower(),), f"is {there} in PostgreSQL, and {kind} here")
+        before = drift.KIND_OF.get(there, "")
+        if not before or kinds.widest(before, kind) != kind:
+            wider = ". It never gets narrower: merge what was pushed there from elsewhere into this master as well, or"
+            cause = f"column {name} is {there} in PostgreSQL, and {kind} here, which needs {drift.named(kind)}"
+            raise conflict(table.name, f"{cause}{wider if before else ';'} rename that column")
+        if kinds.may_not_fit(before, kind) and name.lower() in found.rounded:
+            cause = (
+                f"column {name} is real here, and has integers beyond 2^53 in PostgreSQL, which that would round; make "
+                "the field Decimal, which holds both, or rename it"
+            )
             raise conflict(table.name, cause)
+        widened.append((name.lower(), kind))
+    return tuple(widened)
