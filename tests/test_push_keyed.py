@@ -22,6 +22,7 @@ pytest.importorskip("psycopg")
 
 from postgres import do, fetch
 from psycopg.conninfo import make_conninfo
+from test_deletions import Wall
 
 from edgeshard.upstream import newest
 
@@ -199,3 +200,33 @@ def test_only_what_is_still_there_is_pushed_and_all_of_it_counts_as_held(pg: str
     assert (101, 0) == (report.rows, report.remaining)
     assert [(1, 200)] == fetch(pg, "SELECT first, last FROM edgeshard_ranges")
     assert 0 == store.push(pg).rows
+
+
+def test_deletions_that_a_master_collected_are_pushed_as_the_holes_that_they_are(
+    pg: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL must hear of a deletion before it goes; one that went before the first push it need not know."""
+    wall = Wall(monkeypatch)
+    (store,) = keyed_model.world(tmp_path, 1)
+    with store.shard("a") as shard:
+        for col in (1, 2, 3):
+            shard.write(Lww("p", col, col))
+        shard.delete(Lww, "p", 1)
+        store.merge()
+        wall.advance(11)
+        assert 1 == store.prune(deletions_older_than="10d").rows
+        assert (2, 0) == ((report := store.push(pg)).rows, report.remaining)
+        assert keyed_model.state(store) == state(pg)
+        shard.delete(Lww, "p", 2)
+        store.merge()
+        wall.advance(11)
+        report = store.prune(deletions_older_than="10d")
+        assert (0, 1) == (report.rows, report.deletions_unheard)
+        assert 1 == store.push(pg).rows
+        assert 1 == store.prune(deletions_older_than="10d").rows
+    assert (0, 0) == ((report := store.push(pg)).rows, report.remaining)
+    assert [(("p", 3), 3)] == [row[:2] for row in keyed_model.state(store)]
+    assert keyed_model.state(store) == state(pg)
+    # seq 1 was replaced, and in its block; seq 4 is the deletion that went before the first push
+    assert [(1, 3), (5, 5)] == fetch(pg, "SELECT first, last FROM edgeshard_ranges ORDER BY 1")
+    assert store.verify().ok
