@@ -32,7 +32,8 @@ Keyed tables
     key. Each change carries a stamp, ``_stamp``; a deletion is a row of ``<table>_deleted``, which has the key alone.
     ``edgeshard_keys`` says which tables have a key. The seqs of rows that newer ones replaced stay in their block,
     which then has fewer rows than seqs: ``edgeshard_replaced`` says how many fewer, to tell them from
-    lost ones.
+    lost ones. A deletion that no older change can follow any more may be pruned; ``edgeshard_collected`` says up to
+    which stamp that was done.
 
 Transactions
     ``edgeshard_transactions`` names the first and last id of each transaction of more than one row. Ids of a
@@ -197,6 +198,10 @@ CREATE TABLE edgeshard_replaced(
 CREATE TABLE edgeshard_priorities(
     table_name TEXT PRIMARY KEY,            -- in lower case; in a shard as well, where its agent says so
     priority INTEGER NOT NULL               -- which tables rows are dropped from first, where a budget asks for it
+) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_collected(
+    table_name TEXT PRIMARY KEY,            -- a keyed table of which deletions were pruned, ...
+    last_stamp INTEGER NOT NULL             -- ... the newest of them stamped so
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE edgeshard_renames(
     table_name TEXT NOT NULL,

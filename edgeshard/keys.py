@@ -38,6 +38,7 @@ KEEP_ALL: Final = "keep-all"
 
 TABLE: Final = "edgeshard_keys"
 REPLACED: Final = "edgeshard_replaced"
+COLLECTED: Final = "edgeshard_collected"
 
 #: Why a version is in the history.
 WAS_REPLACED: Final = "replaced"
@@ -133,6 +134,22 @@ def replaced(connection: Connection) -> dict[int, int]:
     if not database.has_table(connection, REPLACED):
         return {}
     return dict(database.fetch(connection, f"SELECT stream_no, rows FROM main.{REPLACED}"))
+
+
+def collected(connection: Connection) -> dict[str, int]:
+    """Of each keyed table of which deletions were pruned, the newest stamp that one of them had."""
+    if not database.has_table(connection, COLLECTED):
+        return {}
+    return dict(database.fetch(connection, f"SELECT table_name, last_stamp FROM main.{COLLECTED}"))
+
+
+def note_collected(connection: Connection, name: str, stamp: int) -> None:
+    """Note that a deletion of a keyed table, stamped so, is pruned, in the transaction that does it."""
+    connection.execute(
+        f"INSERT INTO main.{COLLECTED} VALUES (?, ?) ON CONFLICT(table_name) "
+        "DO UPDATE SET last_stamp = excluded.last_stamp WHERE excluded.last_stamp > last_stamp",
+        (name, stamp),
+    )
 
 
 # -- which are kept ---------------------------------------------------------------------------------------------------

@@ -208,6 +208,11 @@ def note_merge(connection: Connection, name: str) -> None:
     )
 
 
+def next_id(connection: Connection) -> int:
+    """The id that the next row gets: ids are given in the order in which rows come."""
+    return int(database.scalar(connection, "SELECT next_id FROM main.edgeshard_database"))
+
+
 def generation(connection: Connection) -> int:
     """How often the master was merged into, or pruned."""
     return int(database.scalar(connection, "SELECT generation FROM main.edgeshard_database"))

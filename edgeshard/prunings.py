@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -106,6 +107,28 @@ def elsewhere(connection: Connection, stream_id: bytes) -> list[Pruning]:
         (stream_id,),
     )
     return [Pruning(Range(first, last), *rest) for first, last, *rest in rows]
+
+
+def streams_since(connection: Connection, since_s: float, besides: str) -> set[int]:
+    """The numbers of streams of which this master, or another, pruned rows since a time, for another reason than one.
+
+    Args:
+        connection: the master.
+        since_s: the time, in seconds since 1970.
+        besides: the reason that does not count.
+    """
+    if not master.has(connection, TABLE):
+        return set()
+    sql = f"SELECT stream_no, max(pruned_at) FROM main.{TABLE} WHERE reason <> ? GROUP BY stream_no"
+    return {number for number, at in database.fetch(connection, sql, (besides,)) if _seconds(at) >= since_s}
+
+
+def _seconds(pruned_at: str) -> float:
+    """A time in seconds since 1970; that of a stranger may be anything, which counts as yet to come."""
+    try:
+        return datetime.datetime.fromisoformat(pruned_at).timestamp()
+    except (ValueError, OverflowError):
+        return math.inf
 
 
 # -- what must hold ---------------------------------------------------------------------------------------------------

@@ -310,6 +310,19 @@ def holders(connection: Connection, stream_id: bytes) -> list[tuple[Peer, list[R
     return [(peer, found[peer.database_id]) for peer in peers(connection) if peer.database_id in found]
 
 
+def beyond(connection: Connection) -> list[int]:
+    """The numbers of streams of which some peer holds rows now that this master never had."""
+    if not master.has(connection, "edgeshard_receipts"):
+        return []
+    rows = database.fetch(
+        connection,
+        "SELECT DISTINCT r.stream_no FROM main.edgeshard_receipts r WHERE is_gone = 0 AND coalesce((SELECT h.last FROM "
+        "main.edgeshard_ranges h WHERE h.stream_no = r.stream_no AND h.first <= r.first ORDER BY h.first DESC LIMIT 1"
+        "), 0) < r.last",
+    )
+    return [number for (number,) in rows]
+
+
 def _united(connection: Connection, which: str, bindings: tuple[bytes | str, ...]) -> dict[bytes, list[Range]]:
     found: dict[bytes, list[Range]] = {}
     for _, stream_id, first, last in _listed(connection, which, bindings):

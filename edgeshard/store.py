@@ -381,6 +381,7 @@ class Store:
         older_than: str | float | datetime.timedelta | None = None,
         keep_rows: int | None = None,
         max_bytes: str | int | None = None,
+        deletions_older_than: str | float | datetime.timedelta | None = None,
         only_pushed: bool = False,
         only_receipted: bool = False,
         table: str | type | None = None,
@@ -398,6 +399,9 @@ class Store:
                 the minute, by the clock of this machine.
             keep_rows: all but so many of the newest, of all tables together.
             max_bytes: the oldest, until the master and its log take no more: "500M", "2GiB", or a number of bytes.
+            deletions_older_than: deletions of keyed tables that were made, and came into this master, longer ago, once
+                nothing older can come any more of any stream that is known, and every database of which there is a
+                receipt knows of them.
             only_pushed: only rows that a PostgreSQL database holds, as its receipt says.
             only_receipted: only rows that some other database holds, as its receipt says.
             table: a table, or its class: all rules are meant of its rows alone, also of those that were written in one
@@ -417,11 +421,13 @@ class Store:
         from edgeshard.prune.report import PruneReport
 
         try:
-            asked = rules.of(older_than, keep_rows, max_bytes, only_pushed, only_receipted, _table_name(table))
+            name = _table_name(table)
+            asked = rules.of(older_than, keep_rows, max_bytes, only_pushed, only_receipted, name, deletions_older_than)
         except ValueError as error:
             raise ConfigurationError("prune", self.master_path, str(error)) from error
         if asked.asks_nothing and not shrink:
-            raise ConfigurationError("prune", self.master_path, "give older_than, keep_rows, max_bytes, or shrink")
+            cause = "give older_than, keep_rows, max_bytes, deletions_older_than, or shrink"
+            raise ConfigurationError("prune", self.master_path, cause)
         if dry_run and scan.look(str(self.master_path)) is None:
             return PruneReport(dry_run=True)
         master.ensure_master(self.master_path)

@@ -17,17 +17,21 @@ _EPILOG = """\
 Each rule that is given holds afterwards, as far as rows may go. Rows of one transaction go together, or stay. Nothing
 that was pruned comes back with a later copy of a shard or a master, and `verify` tells it from what is lost.
 
+Deletions of tables with a key go by --deletions-older-than alone: once this grace period is over, nothing older can
+come of any stream that is known, and every database with a receipt knows of them. What stays is counted, and why.
+
 Each run of rows that goes leaves a note of some 120 bytes, which is much where --table takes every second small row.
 Later merges fill the room that it leaves in the file; --max-bytes and --shrink give it back to the disk.
 
 examples:
+  %(prog)s data --deletions-older-than 90d
   %(prog)s data --older-than 30d --dry-run        what would go?
   %(prog)s data --keep-rows 1000000 --table reading
   15 3 * * *  %(prog)s /srv/data --older-than 30d --max-bytes 2G -q     in a crontab
   %(prog)s data --max-bytes 500M --only-pushed    nothing that PostgreSQL does not hold
 
 exit codes:
-  0 done, also with nothing to do, or where rows were kept back since nobody else holds them
+  0 done, also with nothing to do, or where rows were kept back
   1 failed; also where the master is damaged, or contradicts itself: see verify          2 wrong usage
   3 the master still takes more than --max-bytes
   74 input/output error, or no room                       75 somebody holds it locked (--lock-wait)
@@ -61,7 +65,8 @@ def run(options: argparse.Namespace) -> int:
     """Prune, and say what was done."""
     asked = pruning.asked_of(options)
     if asked.asks_nothing and not options.shrink:
-        options.usage_error("one of --older-than, --keep-rows, --max-bytes and --shrink is wanted")
+        wanted = "one of --older-than, --keep-rows, --max-bytes, --deletions-older-than and --shrink is wanted"
+        options.usage_error(wanted)
     with signals.heeded() as stop:
         report = _prune(options, asked, stop)
     if options.json:

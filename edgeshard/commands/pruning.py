@@ -39,6 +39,12 @@ def add_rules(parser: argparse.ArgumentParser, prefix: str, does: str = "") -> N
         metavar="SIZE",
         help=f"{does}the oldest rows, until the master and its log take no more: 500M, 2G, 512MiB",
     )
+    parser.add_argument(
+        f"{prefix}deletions-older-than",
+        type=_wanted(rules.age_s),
+        metavar="AGE",
+        help=f"{does}deletions of tables with a key that are older, once all streams and databases have passed them",
+    )
     whose = parser.add_mutually_exclusive_group()
     whose.add_argument(
         f"{prefix}only-pushed", action="store_true", help=f"{does}only rows that a PostgreSQL database holds"
@@ -56,7 +62,7 @@ def add_rules(parser: argparse.ArgumentParser, prefix: str, does: str = "") -> N
 
 def asked_of(options: argparse.Namespace, prefix: str = "") -> rules.Rules:
     """The rules that were given, by options whose names begin with `prefix`."""
-    names = ("older_than", "keep_rows", "max_bytes", "only_pushed", "only_receipted", "table")
+    names = ("older_than", "keep_rows", "max_bytes", "only_pushed", "only_receipted", "table", "deletions_older_than")
     return rules.of(*(getattr(options, prefix + name) for name in names))
 
 

@@ -15,7 +15,7 @@ import attrs
 from edgeshard import arrivals, database, files, master, scan, thrift, wear
 from edgeshard.database import Connection
 from edgeshard.errors import EdgeshardError, StorageIOError
-from edgeshard.merge import copy, newest, orphans, plan, source, truncate
+from edgeshard.merge import copy, late, newest, orphans, plan, source, truncate
 from edgeshard.merge import job as jobs
 from edgeshard.merge.job import Job
 from edgeshard.merge.memory import Known, Memory
@@ -52,6 +52,7 @@ class _Pass:
     stopped: bool = False
     room_bytes: int = plan.CHUNK_BYTES
     copied_bytes: int = 0
+    late: set[str] = attrs.Factory(set)
 
     def is_stopping(self) -> bool:
         self.stopped = self.stopped or self.stopping()
@@ -147,6 +148,9 @@ class Merger:
                 break
             self._merge_group(connection, group, done, now_ns)
         self._meter.add_rows(done.rows)
+        for name in sorted(done.late):
+            text = "rows of table %s came that are older than deletions that were pruned: they may have been deleted"
+            logger.warning(text, name)
         names = look.names - {job.file.name for job in due if job.removed}
         self._memory.forget_all_but(names)
         if thorough and not done.is_stopping():
@@ -522,7 +526,9 @@ def _copy_each(
         room_bytes -= part.copied_bytes
         copied.append((job, part))
     if target.next_id > first_id:
+        doubtful = late.find(target, first_id)
         newest.settle(target, first_id)
+        done.late |= late.kept(target, doubtful)
         arrivals.note(connection, first_id)
         if done.meter.is_due:
             done.meter.note(connection)

@@ -1,7 +1,7 @@
 """Retention: rows of a master are deleted by rule, and what was there is remembered.
 
-Read in this order: rules (what is asked, pure), plan (which ids go, pure), step (one transaction), space (free pages),
-passes (all of it), report.
+Read in this order: rules (what is asked, pure), plan (which ids go, pure), step (one transaction), passed and deletions
+(which deletions of keyed tables go), space (free pages), passes (all of it), report.
 
 A row that is pruned leaves its table and its block, and stays in the ranges: whichever copy of a shard, bundle or
 master comes later, a merge does not bring it again. ``edgeshard_prunings`` gains its address and the rule's name.

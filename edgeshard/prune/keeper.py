@@ -166,7 +166,7 @@ class Keeper:
         if kept.report is None:
             return Past(time.monotonic())
         try:
-            next_age_s = 0.0 if rules.older_than_s is None else _next_age_s(self._path, rules.older_than_s)
+            next_age_s = min((_next_age_s(self._path, age_s) for age_s in rules.ages_s), default=0.0)
         except EdgeshardError as error:
             logger.warning("when rows of %s become too old is unknown: %s", self._path, error)
             return Past(time.monotonic())

@@ -86,9 +86,9 @@ def _rest_s(report: PruneReport) -> float:
 
 
 def _is_too_old(rules: Rules, past: Past, look: Look, waited_s: float) -> bool:
-    if rules.older_than_s is None:
+    if not rules.ages_s:
         return False
-    wait_s = max(LEAST_S, min(AGE_MOST_S, rules.older_than_s * AGE_PART))
+    wait_s = max(LEAST_S, min(AGE_MOST_S, min(rules.ages_s) * AGE_PART))
     return waited_s >= wait_s and look.clock_s >= past.next_age_s
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import attrs
 from edgeshard import arrivals, budget, database, disk, keys, master, receipts, wear
 from edgeshard.database import Connection, quote
 from edgeshard.errors import ConfigurationError
-from edgeshard.prune import plan, rules, space, step
+from edgeshard.prune import deletions, plan, rules, space, step
 from edgeshard.prune.report import PruneReport
 from edgeshard.prune.rules import Rules
 from edgeshard.prune.step import Scope
@@ -48,6 +49,10 @@ class _Pass:
     to_do: int = 0
     by_reason: dict[str, int] = attrs.Factory(dict)
     kept_back: int = 0
+    behind: int = 0
+    unheard: int = 0
+    why: deletions.Why = attrs.Factory(deletions.Why)
+    collected: tuple[str, ...] = ()
     size_rows: int = attrs.Factory(lambda: plan.ROWS_FIRST)
     stopped: bool = False
     log_pages: int | None = None
@@ -96,6 +101,8 @@ class _Pass:
         if goes.rows:
             self.by_reason[reason] = self.by_reason.get(reason, 0) + goes.rows
         self.kept_back += goes.kept_back
+        self.behind += goes.behind
+        self.unheard += goes.unheard
         if self.progress is not None:
             self.progress(self.rows, max(self.to_do, self.rows))
 
@@ -167,16 +174,20 @@ def _begin(
     with database.reading(connection):
         keyed = keys.load(connection)
         kept = tuple(table for name, key in keyed.items() for table, _ in keys.changed_tables(name, key))
-        table = _table(connection, path, asked.table, kept)
+        table = _table(connection, path, asked.table)
+        if table is not None and not asked.asks_for_deletions_alone:
+            _ensure_not_kept(path, table, kept)
+        collected = _collected(path, asked, table, keyed)
         scope = Scope(str(path), tables=asked.tables if table is None else (table,), kept=kept)
         used = space.used_bytes(connection)
         rows = database.scalar(connection, "SELECT sum(last - first + 1) FROM edgeshard_blocks") or 0
     done = _Pass(connection, str(path), asked, scope, stopping, progress, dry_run)
     done.row_bytes = used / max(1, rows)
+    done.collected = collected
     return done
 
 
-def _table(connection: Connection, path: Path, asked: str | None, kept: Sequence[str]) -> str | None:
+def _table(connection: Connection, path: Path, asked: str | None) -> str | None:
     """The table that was asked for, as it is spelt there."""
     if asked is None:
         return None
@@ -184,12 +195,29 @@ def _table(connection: Connection, path: Path, asked: str | None, kept: Sequence
     if asked.lower() not in names:
         cause = f"there is no table {asked!r:.120} in it; it has {', '.join(sorted(names.values()))}"
         raise ConfigurationError("prune", path, cause)
-    if asked.lower() in {name.lower() for name in kept}:
+    return names[asked.lower()]
+
+
+def _ensure_not_kept(path: Path, table: str, kept: Sequence[str]) -> None:
+    if table.lower() in {name.lower() for name in kept}:
         cause = (
-            f"table {asked} has a key: its rows are the newest of theirs, and older ones would come back; delete by key"
+            f"table {table} has a key: its rows are the newest of theirs, and older ones would come back; delete by key"
         )
         raise ConfigurationError("prune", path, cause)
-    return names[asked.lower()]
+
+
+def _collected(path: Path, asked: Rules, table: str | None, keyed: Mapping[str, keys.Key]) -> tuple[str, ...]:
+    """The keyed tables of which deletions may go."""
+    if asked.deletions_older_than_s is None:
+        return ()
+    names = [name for name, key in keyed.items() if key.deletes]
+    if table is None:
+        return tuple(names)
+    found = tuple(name for name in names if table.lower() in (name.lower(), keys.deleted_name(name).lower()))
+    if not found and asked.asks_for_deletions_alone:
+        cause = f"table {table} has no deletions: it has no key, or a rule that knows none"
+        raise ConfigurationError("prune", path, cause)
+    return found
 
 
 # -- the rules, one after the other -----------------------------------------------------------------------------------
@@ -202,6 +230,7 @@ def _prune(done: _Pass, began_s: float) -> bool:
         if done.progress is not None:
             done.to_do = max(done.to_do, _rows_below(done, bound))
         position = _until(done, reason, position, bound, _never)
+    _collect(done)
     if done.rules.max_bytes is None or done.is_stopping():
         return True
     return _make_room(done, position, done.rules.max_bytes)
@@ -212,7 +241,7 @@ def _bounds(done: _Pass, began_s: float) -> Iterator[tuple[str, int]]:
     if done.rules.older_than_s is not None:
         with database.reading(done.connection):
             bound = arrivals.first_since(done.connection, began_s - done.rules.older_than_s)
-            bound = _next_id(done.connection) if bound is None else bound
+            bound = master.next_id(done.connection) if bound is None else bound
             bound = _whole(done.connection, bound)
         yield rules.OLDER_THAN, bound
     if done.rules.keep_rows is not None:
@@ -224,7 +253,7 @@ def _bounds(done: _Pass, began_s: float) -> Iterator[tuple[str, int]]:
 def _newest(done: _Pass, rows: int) -> int:
     """The id of the first of so many of the newest rows; 1 where there are no more."""
     if rows == 0:
-        return _next_id(done.connection)
+        return master.next_id(done.connection)
     kept = {name.lower() for name in done.scope.kept}
     names = done.scope.tables or [name for name in master.record_tables(done.connection) if name.lower() not in kept]
     # in order, so that SQLite goes through all tables at the same time, and collects nothing
@@ -237,10 +266,6 @@ def _whole(connection: Connection, bound: int) -> int:
     """The bound, or before it where it would divide a transaction."""
     across = master.transaction_at(connection, bound - 1)
     return across.first if across is not None and across.last >= bound else bound
-
-
-def _next_id(connection: Connection) -> int:
-    return int(database.scalar(connection, "SELECT next_id FROM edgeshard_database"))
 
 
 def _rows_below(done: _Pass, bound: int) -> int:
@@ -260,7 +285,7 @@ def _make_room(done: _Pass, position: int, max_bytes: int) -> bool:
 
     if done.progress is not None and excess() > 0:
         done.to_do = done.rows + int(excess() / max(1.0, done.row_bytes))
-    bound = _next_id(done.connection)
+    bound = master.next_id(done.connection)
 
     def enough() -> bool:
         over = excess()
@@ -278,19 +303,35 @@ def _never() -> bool:
 def _until(done: _Pass, reason: str, position: int, bound: int, enough: Callable[[], bool]) -> int:
     """Delete what is allowed from `position` on and below `bound`; where the next rule goes on."""
     while not done.is_stopping() and not enough() and done.has_room():
-        ids = _step(done, reason, position, bound)
+        ids = _step(done, reason, functools.partial(_follow, done, reason, position, bound))
         if ids is None:
             break
         position = ids.last + 1
     return position
 
 
-def _step(done: _Pass, reason: str, position: int, bound: int) -> Range | None:
+def _collect(done: _Pass) -> None:
+    """Delete the deletions that may go, a table after the other."""
+    grace_s = done.rules.deletions_older_than_s
+    if grace_s is None or done.is_stopping():
+        return
+    old = deletions.find(done.connection, Path(done.path), done.collected, grace_s)
+    if old is None:
+        return
+    peers = deletions.Peers()
+    for name in old.tables:
+        ids: Range | None = Range(0, 0)
+        while ids is not None and not done.is_stopping():
+            follow = functools.partial(_follow_deletions, done, old, peers, name, ids.last + 1)
+            ids = _step(done, rules.DELETIONS, follow)
+
+
+def _step(done: _Pass, reason: str, follow: Callable[[], step.Going | None]) -> Range | None:
     """One window, and time for others; which, or None where none is left."""
     logged = database.logged_pages(done.connection)
     with database.reading(done.connection) if done.dry_run else database.immediate(done.connection):
         began = time.monotonic()  # until here we waited for others; from here on they wait for us
-        goes = _follow(done, reason, position, bound)
+        goes = follow()
     took_s = time.monotonic() - began
     done.size_rows = plan.next_rows(done.size_rows, took_s)
     if goes is None:
@@ -317,6 +358,21 @@ def _follow(done: _Pass, reason: str, position: int, bound: int) -> step.Going |
     return goes
 
 
+def _follow_deletions(
+    done: _Pass, old: deletions.Old, peers: deletions.Peers, name: str, position: int
+) -> step.Going | None:
+    """Follow the rule of deletions in the next window of a keyed table's."""
+    connection = done.connection
+    scope = attrs.evolve(done.scope, elsewhere=done.elsewhere(), tables=(keys.deleted_name(name),))
+    ids = step.window_from(connection, scope, position, old.bound, done.size_rows)
+    goes = None if ids is None else deletions.going(connection, scope, ids, old, peers, done.why)
+    if goes is not None and goes.rows and not done.dry_run:
+        deletions.apply(connection, scope, name, goes)
+    else:
+        connection.execute("ROLLBACK")
+    return goes
+
+
 # -- the disk ---------------------------------------------------------------------------------------------------------
 
 
@@ -337,7 +393,7 @@ def _tidy(done: _Pass, *, shrink: bool) -> int:
 def _oldest(connection: Connection) -> int:
     sql = "SELECT _id FROM {} ORDER BY _id LIMIT 1"
     ids = [database.scalar(connection, sql.format(quote(name))) for name in master.record_tables(connection)]
-    return min((row_id for row_id in ids if row_id is not None), default=_next_id(connection))
+    return min((row_id for row_id in ids if row_id is not None), default=master.next_id(connection))
 
 
 def _wanted_pages(done: _Pass) -> int:
@@ -371,6 +427,10 @@ def _report(done: _Pass, shrunk: int, *, fits: bool) -> PruneReport:
         rows=done.rows,
         by_reason=dict(done.by_reason),
         kept_back=done.kept_back,
+        deletions_behind=done.behind,
+        behind=tuple(sorted(done.why.behind)),
+        deletions_unheard=done.unheard,
+        unheard=tuple(sorted(done.why.unheard)),
         used_bytes=space.used_bytes(connection) + log,
         file_bytes=int(connection.pragma("page_count")) * space.page_bytes(connection),
         log_bytes=log,

@@ -46,13 +46,18 @@ def kept_back(window: Window, elsewhere: Mapping[int, Iterable[Range]]) -> list[
         window: the rows.
         elsewhere: of each stream number, the seqs that somebody else holds.
     """
-    alone = []
+    alone = lacking(window, elsewhere)
+    return union([*alone, *_sharing(window.transactions, alone)])
+
+
+def lacking(window: Window, elsewhere: Mapping[int, Iterable[Range]]) -> list[Range]:
+    """The ids of rows whose seqs are not among those of each stream number."""
+    found = []
     for number, blocks in window.blocks.items():
         parts = [_part(block, ids) for block in blocks for ids in clip([_ids(block)], window.ids)]
         held = [_ids(piece) for piece in pieces(elsewhere.get(number, ()), parts)]
-        alone += subtract(map(_ids, parts), held)
-    alone = union(alone)
-    return union([*alone, *_sharing(window.transactions, alone)])
+        found += subtract(map(_ids, parts), held)
+    return union(found)
 
 
 def transactions_left(window: Window, gone: Iterable[Range]) -> list[tuple[Range, Range | None]]:

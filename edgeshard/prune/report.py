@@ -8,6 +8,9 @@ from typing import Any
 
 import attrs
 
+#: What is named of what keeps deletions here.
+_NAMED_MAX = 5
+
 
 @attrs.frozen
 class PruneReport:
@@ -17,6 +20,10 @@ class PruneReport:
         rows: rows deleted from the master.
         by_reason: the same, by the rule that asked for it.
         kept_back: rows that a rule asked for and that stay, since no peer holds them, or not their whole transaction.
+        deletions_behind: deletions of keyed tables that are old enough and stay, since older changes may yet come.
+        behind: what may bring them, and what to do, each in a sentence.
+        deletions_unheard: deletions that stay, since a database of which there is a receipt does not know of them.
+        unheard: the ids of these databases, in hexadecimal.
         used_bytes: what the pages in use take, and the log.
         file_bytes: the size of the master's file.
         log_bytes: the size of its log.
@@ -32,6 +39,10 @@ class PruneReport:
     rows: int = 0
     by_reason: Mapping[str, int] = attrs.Factory(dict)
     kept_back: int = 0
+    deletions_behind: int = 0
+    behind: tuple[str, ...] = ()
+    deletions_unheard: int = 0
+    unheard: tuple[str, ...] = ()
     used_bytes: int = 0
     file_bytes: int = 0
     log_bytes: int = 0
@@ -53,6 +64,7 @@ class PruneReport:
             line += f" ({', '.join(f'{reason}: {rows}' for reason, rows in self.by_reason.items())})"
         if self.kept_back:
             line += f", kept {self.kept_back} back that nobody else holds"
+        line += self._deletions_kept()
         line += f", in {self.seconds:.3f} s; {self.used_bytes} bytes in use, {self.free_bytes} free in the file"
         if self.shrunk_bytes:
             line += f", {self.shrunk_bytes} given back to the disk"
@@ -63,6 +75,23 @@ class PruneReport:
         if not self.fits:
             line += "; it does not fit into what it was to take"
         return line
+
+    def _deletions_kept(self) -> str:
+        line = ""
+        if self.deletions_behind:
+            line += f", kept {self.deletions_behind} deletions since older changes may yet come ({_some(self.behind)})"
+        if self.deletions_unheard:
+            line += (
+                f", kept {self.deletions_unheard} deletions that not all databases with a receipt know of "
+                f"({_some(self.unheard)}: push, or export to them, and note their next receipts)"
+            )
+        return line
+
+
+def _some(named: Sequence[str]) -> str:
+    """As many as can be read."""
+    more = f"; and {len(named) - _NAMED_MAX} more" if len(named) > _NAMED_MAX else ""
+    return "; ".join(named[:_NAMED_MAX]) + more
 
 
 def together(reports: Sequence[PruneReport]) -> PruneReport | None:
@@ -77,6 +106,10 @@ def together(reports: Sequence[PruneReport]) -> PruneReport | None:
         rows=sum(report.rows for report in reports),
         by_reason=dict(by_reason),
         kept_back=sum(report.kept_back for report in reports),
+        deletions_behind=sum(report.deletions_behind for report in reports),
+        behind=tuple(sorted({why for report in reports for why in report.behind})),
+        deletions_unheard=sum(report.deletions_unheard for report in reports),
+        unheard=tuple(sorted({peer for report in reports for peer in report.unheard})),
         shrunk_bytes=sum(report.shrunk_bytes for report in reports),
         fits=all(report.fits for report in reports),
         seconds=sum(report.seconds for report in reports),

@@ -24,13 +24,14 @@ class PruneRule(TypedDict, total=False):
     older_than: str | float | datetime.timedelta
     keep_rows: int
     max_bytes: str | int
+    deletions_older_than: str | float | datetime.timedelta
     only_pushed: bool
     only_receipted: bool
     table: str | type
 
 
 _KEYS = tuple(PruneRule.__annotations__)
-_WHAT = _KEYS[:3]
+_WHAT = _KEYS[:4]
 _WHOSE = ("only_pushed", "only_receipted")
 
 
@@ -87,6 +88,7 @@ def _rule(given: Any, root: str | os.PathLike[str], name: str) -> Rules:
         bool(given.get("only_pushed")),
         bool(given.get("only_receipted")),
         _table(given),
+        given.get("deletions_older_than"),
     )
 
 
@@ -112,7 +114,7 @@ def _check(key: str, value: Any) -> None:
     """
     if value is None:
         return
-    if key == "older_than":
+    if key in ("older_than", "deletions_older_than"):
         rules.age_s(value)
     elif key == "keep_rows":
         rules.row_count(value)

@@ -11,7 +11,7 @@ import attrs
 from edgeshard.receipts import EDGESHARD, POSTGRESQL
 
 #: The rules, as prunings name them, in the order in which they are followed.
-OLDER_THAN, KEEP_ROWS, MAX_BYTES = "older than", "keep rows", "max bytes"
+OLDER_THAN, KEEP_ROWS, DELETIONS, MAX_BYTES = "older than", "keep rows", "deletion", "max bytes"
 #: As prunings name it where the store's budget asks for a size (merge/room.py).
 BUDGET: Final = "budget"
 
@@ -38,6 +38,8 @@ class Rules:
         table: only rows of this table.
         tables: only rows of these, as they are spelt in the master; None: of all.
         size_reason: what asks for `max_bytes`.
+        deletions_older_than_s: deletions of keyed tables that were made, and came, longer ago than this, in seconds,
+            once no older change can follow them.
     """
 
     older_than_s: float | None = None
@@ -47,11 +49,22 @@ class Rules:
     table: str | None = None
     tables: tuple[str, ...] | None = None
     size_reason: str = MAX_BYTES
+    deletions_older_than_s: float | None = None
 
     @property
     def asks_nothing(self) -> bool:
         """Whether no row is to go."""
+        return self.asks_for_deletions_alone and self.deletions_older_than_s is None
+
+    @property
+    def asks_for_deletions_alone(self) -> bool:
+        """Whether none but deletions of keyed tables are to go."""
         return self.older_than_s is None and self.keep_rows is None and self.max_bytes is None
+
+    @property
+    def ages_s(self) -> tuple[float, ...]:
+        """The ages from which on something is to go, in seconds."""
+        return tuple(age for age in (self.older_than_s, self.deletions_older_than_s) if age is not None)
 
 
 def of(
@@ -61,6 +74,7 @@ def of(
     only_pushed: bool,
     only_receipted: bool,
     table: str | None,
+    deletions_older_than: str | float | datetime.timedelta | None = None,
 ) -> Rules:
     """Rules as a user gives them.
 
@@ -74,6 +88,7 @@ def of(
         max_bytes=None if max_bytes is None else size_bytes(max_bytes),
         kinds=kinds,
         table=table,
+        deletions_older_than_s=None if deletions_older_than is None else age_s(deletions_older_than),
     )
 
 

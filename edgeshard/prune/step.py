@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from edgeshard import database, keys, master, prunings
+from edgeshard import database, format, keys, master, prunings
 from edgeshard.database import Connection, quote
 from edgeshard.errors import DamagedError
 from edgeshard.merge.plan import Block
@@ -23,7 +23,7 @@ class Scope:
         path: the master, for errors.
         elsewhere: of each stream number, the seqs that somebody else holds; None: that is not asked.
         tables: the only tables whose rows go; None: all but those of `kept`.
-        kept: tables whose rows stay: the newest of each key, and deletions. What older ones would come back?
+        kept: tables whose rows stay: the newest of each key, and deletions, which `deletions` alone takes.
     """
 
     path: str
@@ -39,12 +39,16 @@ class Going:
     Attributes:
         window: what is there.
         ids: the ids that go.
-        kept_back: how many rows were asked for and stay.
+        kept_back: how many rows were asked for and stay, since nobody else holds them.
+        behind: how many deletions were, since an older change may yet come.
+        unheard: how many, since another database does not know of them.
     """
 
     window: Window
     ids: Sequence[Range]
     kept_back: int
+    behind: int = 0
+    unheard: int = 0
 
     @property
     def rows(self) -> int:
@@ -75,7 +79,7 @@ def window_from(connection: Connection, scope: Scope, position: int, bound: int,
 
 def going(connection: Connection, scope: Scope, ids: Range) -> Going:
     """What goes of the rows by these ids; only read."""
-    window = _window(connection, ids)
+    window = look(connection, ids)
     kept = [] if scope.elsewhere is None else plan.kept_back(window, scope.elsewhere)
     if scope.tables is None:
         asked = subtract(window.present, _islands(connection, scope.kept, ids))
@@ -85,7 +89,8 @@ def going(connection: Connection, scope: Scope, ids: Range) -> Going:
     return Going(window, goes, plan.count(asked) - plan.count(goes))
 
 
-def _window(connection: Connection, ids: Range) -> Window:
+def look(connection: Connection, ids: Range) -> Window:
+    """What the master has by these ids."""
     spans: dict[int, Range] = {}
     for name in master.record_tables(connection):
         sql = f"SELECT _stream, min(_seq), max(_seq) FROM {quote(name)} WHERE _id BETWEEN ? AND ? GROUP BY _stream"
@@ -110,13 +115,15 @@ def _blocks(connection: Connection, number: int, seqs: Range, ids: Range) -> lis
 
 def _islands(connection: Connection, tables: Sequence[str], ids: Range) -> list[Range]:
     """The ids of some tables' rows, as ranges."""
-    return union(island for table in tables for island in _islands_of(connection, table, ids))
+    return union(island for table in tables for island in islands(connection, table, ids))
 
 
-def _islands_of(connection: Connection, table: str, ids: Range) -> list[Range]:
+def islands(connection: Connection, table: str, ids: Range, upto: int | None = None) -> list[Range]:
+    """The ids of a table's rows, as ranges; where a stamp is given, of those that are stamped so, or before."""
+    which = "" if upto is None else f"AND {format.STAMP} <= {upto:d}"
     sql = (
         "SELECT min(_id), max(_id) FROM (SELECT _id, _id - row_number() OVER (ORDER BY _id) AS island "
-        f"FROM {quote(table)} WHERE _id BETWEEN ? AND ?) GROUP BY island ORDER BY 1"
+        f"FROM {quote(table)} WHERE _id BETWEEN ? AND ? {which}) GROUP BY island ORDER BY 1"
     )
     return [Range(*row) for row in database.fetch(connection, sql, (ids.first, ids.last))]
 

@@ -104,6 +104,7 @@ class Sender:
                 raise StaleError(there)
             self._check_agents(chunk, agents)
             keyed = [table for table in tables if table.key is not None]
+            newest.ensure_plain(self.server, (table for table in tables if table.key is None))
             newest.lock(self.server, keyed)
             counts = self._send_rows(chunk, tables)
             newest.settle(self.server, keyed, chunk)

@@ -31,15 +31,40 @@ def lock(server: Server, keyed: Iterable[Table]) -> None:
         server.execute(sql, (table.there,))
 
 
+def ensure_plain(server: Server, plain: Iterable[Table]) -> None:
+    """Make sure that no other master made one of these a keyed table since it was made fit.
+
+    Raises:
+        MovedError: one did.
+    """
+    names = [table.there for table in plain]
+    if remote.types(server, schema.KEYS) and server.execute(
+        f"SELECT 1 FROM {schema.KEYS} WHERE table_name = ANY($1::text[]) LIMIT 1", (names,)
+    ):
+        raise MovedError
+
+
 def settle(server: Server, keyed: Iterable[Table], chunk: Sequence[Part]) -> None:
-    """Of the keys of rows that a chunk brought, keep what their tables' rules say."""
+    """Of the keys of rows that a chunk brought, keep what their tables' rules say.
+
+    Of a table that had rows there before it had a key, once of all keys.
+    """
     streams = [uuid.UUID(bytes=part.stream.stream_id) for part in chunk]
     seqs = [part.range for part in chunk]
     bindings = (streams, [item.first for item in seqs], [item.last for item in seqs])
     for table in keyed:
         if table.key is not None:
             moved = _moved(server, table) if table.key.history else ()
-            server.execute(_statement(table, table.key, moved), bindings)
+            if _is_settled(server, table):
+                server.execute(_statement(table, table.key, moved, _OF_CHUNK), bindings)
+            else:
+                server.execute(_statement(table, table.key, moved, _OF_ALL))
+                server.execute(f"UPDATE {schema.KEYS} SET is_settled = true WHERE table_name = $1", (table.there,))
+
+
+def _is_settled(server: Server, table: Table) -> bool:
+    ((found,),) = server.execute(f"SELECT is_settled FROM {schema.KEYS} WHERE table_name = $1", (table.there,))
+    return bool(found)
 
 
 def _moved(server: Server, table: Table) -> list[str]:
@@ -56,14 +81,18 @@ def _moved(server: Server, table: Table) -> list[str]:
     return [name for name in columns if name in history]
 
 
-def _statement(table: Table, key: Key, moved: Sequence[str]) -> str:
+#: The rows whose keys are looked at, of a table whose name comes first.
+_OF_ALL = "FROM {} t"
+_OF_CHUNK = (
+    "FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS r(stream, first, last) "
+    "JOIN {} t ON t._stream = r.stream AND t._seq BETWEEN r.first AND r.last"
+)
+
+
+def _statement(table: Table, key: Key, moved: Sequence[str], rows: str) -> str:
     names = [f"k{number}" for number in range(len(key.columns))]
     there = keys.changed_tables(table.there, key)
-    fresh = " UNION ".join(
-        f"SELECT {_columns('t', key)} FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS r(stream, first, last) "
-        f"JOIN {quote(name)} t ON t._stream = r.stream AND t._seq BETWEEN r.first AND r.last"
-        for name, _ in there
-    )
+    fresh = " UNION ".join(f"SELECT DISTINCT {_columns('t', key)} {rows.format(quote(name))}" for name, _ in there)
     ranked = _ranked(table, key)
     versions = " UNION ALL ".join(
         _versions(name, key, "NULL" if is_deletion else ranked, is_deletion=is_deletion) for name, is_deletion in there

@@ -161,6 +161,7 @@ class Pusher:
                     raise  # it was never there
                 self._try_again(error)
             except MovedError:
+                self._fit.clear()
                 self._failures += 1
                 if self._failures > _ATTEMPTS:
                     raise local.damaged(self._path, "its blocks name rows that it has not") from None

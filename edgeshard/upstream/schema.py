@@ -40,7 +40,9 @@ TABLES: Final[Mapping[str, str]] = {
 #: Which tables have a key. Made with the first of them: databases of earlier pushes have none.
 KEYS: Final = "edgeshard_keys"
 _KEYS_TABLE: Final = (
-    f"CREATE TABLE IF NOT EXISTS {KEYS} (table_name text PRIMARY KEY, columns text NOT NULL, conflict text NOT NULL)"
+    f"CREATE TABLE IF NOT EXISTS {KEYS} (table_name text PRIMARY KEY, columns text NOT NULL, conflict text NOT NULL, "
+    # false: it had rows before it had a key, and of these all versions are there still
+    "is_settled boolean NOT NULL)"
 )
 
 
@@ -151,6 +153,8 @@ def needed(table: Table, found: Found) -> Need:
         statements.append(f"CREATE INDEX IF NOT EXISTS {quote(name)} ON {quote(table.there)} ({columns})")
     if table.key is not None:
         statements += _key_statements(table, table.key, found)
+    elif found.version_key is not None:
+        raise _unknown_key(table, found.version_key)
     return Need(tuple(statements), new, made, renamed, widened)
 
 
@@ -158,7 +162,7 @@ def _key_statements(table: Table, key: Key, found: Found) -> list[str]:
     columns, rule = ", ".join(column.lower() for column in key.columns), key.conflict.lower()
     if found.version_key is None:
         # names are letters, digits and _: nothing in them needs to be escaped
-        said = f"'{table.there}', '{columns}', '{rule}'"
+        said = f"'{table.there}', '{columns}', '{rule}', {str(not found.is_there).lower()}"
         return [_KEYS_TABLE, f"INSERT INTO {KEYS} VALUES ({said}) ON CONFLICT DO NOTHING"]
     if found.version_key.folded != key.folded:
         cause = (
@@ -168,6 +172,15 @@ def _key_statements(table: Table, key: Key, found: Found) -> list[str]:
         )
         raise conflict(table.name, cause)
     return []
+
+
+def _unknown_key(table: Table, there: Key) -> SchemaConflictError:
+    cause = (
+        f"PostgreSQL has the key ({', '.join(there.columns)}) for it, by another master, and this one knows none: its "
+        "rows would stand beside those that they should replace. Merge what was pushed there from elsewhere into this "
+        "master as well, or let its agents' class have the key"
+    )
+    return conflict(table.name, cause)
 
 
 def with_all_columns(table: Table, its: Mapping[str, str], there: Mapping[str, str]) -> Table:

@@ -41,7 +41,7 @@ class LaterSample:
 @edgeshard.table(name="last", key="agent")
 @attrs.frozen
 class Last:
-    """The last of an agent's transactions, by its last row; deleted now and then."""
+    """The last of the transactions that wrote a key, by its last row; deleted now and then."""
 
     agent: str
     n: int

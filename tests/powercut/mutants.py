@@ -16,7 +16,7 @@ from edgeshard.database import Connection, quote
 from edgeshard.merge import copy, cycle, newest, orphans, truncate
 from edgeshard.merge import job as jobs
 from edgeshard.merge.plan import Block
-from edgeshard.prune import passes, step
+from edgeshard.prune import passed, passes, step
 from edgeshard.prune import plan as pruning
 from edgeshard.ranges import Range, subtract, union
 from edgeshard.shard import Shard
@@ -258,6 +258,11 @@ def a_clock_that_runs_back(floor: int) -> Callable[[], int]:
 _handles = itertools.count(1)
 
 
+def collected_too_early(_: Connection, seen: passed.Seen) -> Iterator[passed.Bound]:
+    """A deletion goes once the grace period is over, whatever may still come."""
+    yield passed.Bound(seen.since_us, "")
+
+
 class _FilesWithoutSync:
     """The module files, but that no folder is synced."""
 
@@ -289,5 +294,6 @@ MUTANTS: dict[str, Callable[[], list[Patch]]] = {
     "what was replaced goes in a transaction of its own": settled_apart,
     "what was replaced is not counted": lambda: [(newest, "note_replaced", replaced_is_not_counted)],
     "a clock that runs back": lambda: [(clock, "clock", a_clock_that_runs_back)],
+    "a deletion is collected too early": lambda: [(passed, "bounds", collected_too_early)],
     "a prune divides transactions": lambda: [(master, "transaction_at", transactions_are_divided)],
 }

@@ -39,7 +39,9 @@ class Unit:
         reported: whether a merge reported that the master has it.
         pruned: whether a prune that reported it is done: the master says so from then on, and it is not there again.
         address: the stream's id, and the seq of the first row; ("", 0) where the writer was never told.
-        last: whether its transaction also wrote (True) or deleted (False) the agent's last row; None: neither.
+        last: whether its transaction also wrote (True) or deleted (False) the last row of a key; None: neither.
+        key: of which key.
+        stamp: how that change was stamped; 0 where it was not even begun.
     """
 
     agent: str
@@ -53,6 +55,8 @@ class Unit:
     pruned: bool = False
     address: tuple[str, int] = ("", 0)
     last: bool | None = None
+    key: str = ""
+    stamp: int = 0
 
     def all_seqs(self) -> set[tuple[str, int]]:
         """The addresses of all that it wrote."""
@@ -191,15 +195,19 @@ class Oracle:
             raise ViolationError(f"row {number} was never written")
 
     def _check_last(self, found: Found) -> None:
-        """The master has of each agent what the last transaction wrote that it has, or had."""
+        """The master has of each key what the last transaction wrote that it has, or had."""
         master = self.held(found)
         newest: dict[str, Unit] = {}
+        stamps: dict[str, int] = {}
         for unit in self.units:
             if unit.last is not None and unit.numbers[0] in master:
-                newest[unit.agent] = unit
-        expected = {agent: unit.numbers[-1] for agent, unit in newest.items() if unit.last}
+                if unit.stamp <= stamps.get(unit.agent, 0):
+                    _fail(unit, "was stamped before an earlier one of its agent")
+                stamps[unit.agent] = unit.stamp
+                newest[unit.key] = max(unit, newest.get(unit.key, unit), key=lambda each: (each.stamp, each.address))
+        expected = {key: unit.numbers[-1] for key, unit in newest.items() if unit.last}
         if expected != (found.last or {}):
-            raise ViolationError(f"of each agent the last is {expected}, and the master has {found.last}")
+            raise ViolationError(f"of each key the last is {expected}, and the master has {found.last}")
 
     def _whole(self, unit: Unit, rows: dict[int, tuple[str, int]], where: str) -> bool:
         there = [number for number in unit.numbers if number in rows]

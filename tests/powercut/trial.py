@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 import edgeshard
-from edgeshard import master, shard
+from edgeshard import arrivals, master, shard
 from edgeshard.merge import cycle, job, locks, plan, truncate
 from edgeshard.prune import plan as pruning
 from edgeshard.prune import space
@@ -189,6 +189,8 @@ class Trial:
             (cycle, "_commit_chunk", workload.collecting(stage, cycle._commit_chunk)),
             *workload.watching_prunes(stage),
         ]
+        if self._is_keyed and self.settings.prunes:
+            patches.append((arrivals, "RESOLUTION_S", 1))  # a trial lasts for a minute or two
         if not self.settings.has_merge_lock:
             patches.append((locks, "merge_lock", workload.no_merge_lock))
         with system.running(made), patched(patches), patched(workload.failpoints(stage)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -13,8 +14,8 @@ import attrs
 import edgeshard
 from edgeshard import database, files, format, master
 from edgeshard.errors import DiskFullError, MergeInProgressError, ShardInUseError, StorageBusyError
-from edgeshard.merge import copy, cycle, locks, newest, orphans, truncate
-from edgeshard.prune import passes, space, step
+from edgeshard.merge import copy, cycle, locks, newest, once, orphans, truncate
+from edgeshard.prune import passes, rules, space, step
 from edgeshard.shard import Durability, Shard
 
 from .found import Last, ViolationError, addresses_in, numbers_in, prunings_in, record_of
@@ -27,6 +28,8 @@ AGENTS = ("ann", "bob", "Cy Lin")
 EXPECTED = (MergeInProgressError, ShardInUseError, StorageBusyError)
 #: Between two bursts of work; longer than what a merger takes for fresh.
 PAUSE_S = 5.0
+#: After how long deletions may be pruned: longer than any transaction is open.
+GRACE_S = 3.0
 
 
 class UndoneError(Exception):
@@ -81,6 +84,8 @@ def session(stage: Stage, agent: str) -> None:
     try:
         for _ in range(stage.rng.randint(1, 5)):
             stage.rng.choice(_WRITES)(stage, shard)
+            if stage.key_rng is not None and stage.prune_rng is not None and stage.key_rng.random() < 0.6:
+                _transact(stage, shard)  # so that there are deletions to be pruned
             if stage.may(0.2):
                 stage.pause()
     except BaseException:
@@ -111,16 +116,42 @@ def _transact(stage: Stage, shard: Shard) -> None:
     undone = stage.oracle.begin(shard.agent, 1) if stage.may(0.3) else None
     keyed = stage.key_rng
     if keyed is not None and keyed.random() < 0.7:
-        unit.last = keyed.random() < 0.8
+        unit.last = keyed.random() < 0.5
+        unit.key = f"{keyed.choice(AGENTS)} {keyed.randrange(2)}"
     with _refusable(unit):
         with shard.transaction():
             seqs = [shard.write(record_of(number)) for number in unit.numbers]
             if unit.last is not None:
-                shard.write(Last(shard.agent, unit.numbers[-1])) if unit.last else shard.delete(Last, shard.agent)
+                _change_last(shard, unit)
                 stage.counts["changes of a key"] += 1
             if undone is not None:
                 _undo(shard, undone)
         _acknowledge(stage, shard, unit, seqs[0])
+
+
+def _change_last(shard: Shard, unit: Unit) -> None:
+    """Write or delete the last row of a key, and note how that is stamped, whatever becomes of the writer."""
+    if not isinstance(shard._stamp, _NotingClock):
+        shard._stamp = _NotingClock(shard._clock())
+    shard._stamp.unit = unit
+    if unit.last:
+        shard.write(Last(unit.key, unit.numbers[-1]))
+    else:
+        shard.delete(Last, unit.key)
+
+
+class _NotingClock:
+    """A handle's clock that notes each stamp in a unit, whatever becomes of the writer."""
+
+    def __init__(self, clock: Callable[[], int]) -> None:
+        self._clock = clock
+        self.unit: Unit | None = None
+
+    def __call__(self) -> int:
+        stamp = self._clock()
+        assert self.unit is not None
+        self.unit.stamp = stamp
+        return stamp
 
 
 def _undo(shard: Shard, undone: Unit) -> None:
@@ -170,9 +201,19 @@ def merge(stage: Stage) -> None:
     """Merge now and then, as cron does."""
     for _ in range(stage.rng.randint(1, 3)):
         _forget_commits(stage)
-        report = stage.store.merge(keep_empty=stage.keep_empty, lock_wait=stage.rng.choice((0.0, 0.5)))
+        wait_s = stage.rng.choice((0.0, 0.5))
+        stopping = _soon(stage)
+        report = once.merge(stage.store.root, keep_empty=stage.keep_empty, lock_wait_s=wait_s, stopping=stopping)
         _report(stage, report)
         stage.pause()
+
+
+def _soon(stage: Stage) -> Callable[[], bool]:
+    """What asks a merge to stop, now and then early: so that changes wait in shards while deletions get old."""
+    if stage.key_rng is None or stage.prune_rng is None or stage.key_rng.random() < 0.4:
+        return lambda: False
+    asked, last = itertools.count(1), stage.key_rng.randint(1, 6)
+    return lambda: next(asked) > last
 
 
 def merge_again_and_again(stage: Stage) -> None:
@@ -277,8 +318,12 @@ def prune(stage: Stage) -> None:
     assert rng is not None
     for _ in range(rng.randint(1, 3)):
         stage.pause()
-        stage.store.prune(keep_rows=rng.choice((0, 2, 6)), shrink=rng.random() < 0.5)
+        grace_s = None if stage.key_rng is None else GRACE_S
+        keep_rows, shrink = rng.choice((0, 2, 6)), rng.random() < 0.5
+        report = stage.store.prune(keep_rows=keep_rows, shrink=shrink, deletions_older_than=grace_s)
         stage.counts["prunes"] += 1
+        stage.counts["deletions pruned"] += report.by_reason.get(rules.DELETIONS, 0)
+        stage.counts["deletions kept from pruning"] += report.deletions_behind
 
 
 def watching_prunes(stage: Stage) -> list[Patch]:
@@ -325,7 +370,7 @@ def cast(stage: Stage, *, kills: bool) -> list[Actor]:
         if stage.may(chance):
             actors.append(Actor(name, [_tolerant(work, stage)]))
     if stage.prune_rng is not None:
-        count = stage.prune_rng.choice((0, 1, 1, 2))
+        count = stage.prune_rng.choice((0, 1, 1, 2)) if stage.key_rng is None else 2
         actors += [Actor(f"pruner {number}", [_tolerant(prune, stage)]) for number in range(count)]
     for actor in actors:
         if kills and stage.may(0.4):
