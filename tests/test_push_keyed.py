@@ -285,8 +285,8 @@ def test_deletions_that_a_master_collected_are_pushed_as_the_holes_that_they_are
         shard.delete(Lww, "p", 2)
         store.merge()
         wall.advance(11)
-        report = store.prune(deletions_older_than="10d")
-        assert (0, 1) == (report.rows, report.deletions_unheard)
+        pruned = store.prune(deletions_older_than="10d")
+        assert (0, 1) == (pruned.rows, pruned.deletions_unheard)
         assert 1 == store.push(pg).rows
         assert 1 == store.prune(deletions_older_than="10d").rows
     assert (0, 0) == ((report := store.push(pg)).rows, report.remaining)
