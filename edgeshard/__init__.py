@@ -1,9 +1,9 @@
 """Sharded, offline-first edge storage: a SQLite file for each writer, one master for all readers.
 
 Read the package in this order: format (what is on disk), tables (records), database (the door to SQLite), definitions
-(making tables), shard (the writer), merge (the operator), master, holdings and receipts (what others have), arrivals
-and prune (what goes), wear and thrift (what is written), verify, publishing, snapshot, checksum, bundle, status, store
-(all of it in one folder), commands (the console script).
+(making tables), shard (the writer), budget, disk and bounded (a writer with a budget), merge (the operator), master,
+holdings and receipts (what others have), arrivals and prune (what goes), wear and thrift (what is written), verify,
+publishing, snapshot, checksum, bundle, status, store (all of it in one folder), commands (the console script).
 """
 
 import logging

@@ -316,9 +316,15 @@ def ensure_wal(connection: Connection, path: str) -> None:
         raise StorageIOError("open database", path, cause)
 
 
-def logged_bytes(connection: Connection) -> int:
-    """What the connection has written to its database's log since it was opened, in bytes (0.1 µs)."""
+def logged_pages(connection: Connection) -> int:
+    """How many pages the connection gave its log since it was opened, written in the end or not (0.1 µs)."""
     pages: int = connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE)[0]
+    return pages
+
+
+def logged_bytes(connection: Connection) -> int:
+    """What the connection has written to its database's log since it was opened, in bytes."""
+    pages = logged_pages(connection)
     return pages * (_page_bytes(connection) + _FRAME_HEADER_BYTES) if pages else 0
 
 
@@ -636,6 +642,24 @@ def checkpoint(connection: Connection, schema: str = "main") -> None:
     connection.execute(f"SELECT 1 FROM {quote(schema)}.sqlite_schema LIMIT 1").fetchall()  # an unread one does nothing
     with contextlib.suppress(*BUSY):  # another connection does this very work
         connection.wal_checkpoint(schema, apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+
+def copy_log(connection: Connection) -> None:
+    """Copy what the log holds into the database, as far as nobody is in the way: from within a hook.
+
+    Raises:
+        apsw.BusyError: another connection does this very work.
+    """
+    connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+
+def restart_log(connection: Connection) -> None:
+    """Copy the whole log into the database, and wait until the next commit can begin it from its start.
+
+    Raises:
+        apsw.BusyError: somebody reads it for longer than the connection waits.
+    """
+    connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_RESTART)
 
 
 def connect_in_place(path: str, *, busy_timeout_s: float) -> Connection | None:

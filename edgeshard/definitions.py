@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import attrs
 
-from edgeshard import database, format, keys, kinds, renames, widening
+from edgeshard import database, format, keys, kinds, priorities, renames, widening
 from edgeshard.database import Connection, quote
 from edgeshard.errors import SchemaConflictError
 from edgeshard.renames import Arrow
@@ -54,6 +54,7 @@ def missing(connection: Connection, table: Table, path: str) -> Iterator[Stateme
     for index in table.indexes:
         text = to_json([column.lower() for column in index])
         yield "INSERT OR IGNORE INTO edgeshard_indexes VALUES (?, ?)", (name, text)
+    yield from priorities.missing(connection, name, table.priority)
 
 
 def fitting(connection: Connection, table: Table) -> Table:

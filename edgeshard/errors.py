@@ -13,6 +13,7 @@
     ├── StorageError
     │   ├── StorageBusyError     somebody holds a database locked
     │   ├── DiskFullError        no room
+    │   │   └── DiskBudgetError  no room within the store's budget
     │   ├── AccessError          not permitted, or a read-only medium
     │   ├── StorageIOError       the file system failed
     │   ├── DamagedError         a file that SQLite cannot read as a database
@@ -99,6 +100,34 @@ class StorageBusyError(StorageError):
 
 class DiskFullError(StorageError):
     """There is no room for the write; nothing of it is kept."""
+
+
+class DiskBudgetError(DiskFullError):
+    """The store may take no more of the disk; nothing of the write, or of the merge, is kept.
+
+    Attributes:
+        used_bytes: what the store takes: shards, master, and their logs.
+        limit_bytes: what it may take.
+        shards_bytes: what the shards take, with their logs.
+        master_bytes: what the master takes, with its log.
+    """
+
+    def __init__(
+        self,
+        action: str,
+        path: str | os.PathLike[str],
+        cause: str,
+        used_bytes: int = 0,
+        limit_bytes: int = 0,
+        shards_bytes: int = 0,
+        master_bytes: int = 0,
+    ) -> None:
+        super().__init__(action, path, cause)
+        self.args = (*self.args, used_bytes, limit_bytes, shards_bytes, master_bytes)
+        self.used_bytes = used_bytes
+        self.limit_bytes = limit_bytes
+        self.shards_bytes = shards_bytes
+        self.master_bytes = master_bytes
 
 
 class AccessError(StorageError):

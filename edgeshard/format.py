@@ -195,6 +195,10 @@ CREATE TABLE edgeshard_replaced(
     stream_no INTEGER PRIMARY KEY REFERENCES edgeshard_streams,
     rows INTEGER NOT NULL                   -- of its seqs that are in a block, how many have no row any more
 ) STRICT;
+CREATE TABLE edgeshard_priorities(
+    table_name TEXT PRIMARY KEY,            -- in lower case; in a shard as well, where its agent says so
+    priority INTEGER NOT NULL               -- which tables rows are dropped from first, where a budget asks for it
+) STRICT, WITHOUT ROWID;
 CREATE TABLE edgeshard_collected(
     table_name TEXT PRIMARY KEY,            -- a keyed table of which deletions were pruned, ...
     last_stamp INTEGER NOT NULL             -- ... the newest of them stamped so
@@ -229,11 +233,17 @@ CREATE TABLE edgeshard_shards(
 CHECKSUM_TABLE: Final = "edgeshard_checksum"
 CHECKSUM_TEXT: Final = f"CREATE TABLE {CHECKSUM_TABLE}(sha256 BLOB NOT NULL) STRICT"
 
+PRIORITIES: Final = "edgeshard_priorities"
+PRIORITY_MAX: Final = 1_000
+
+#: Those of these that a shard has, too, where its agent's tables say something there.
+OF_SHARDS: Final = ("edgeshard_keys", "edgeshard_renames", PRIORITIES)
+
 #: All that a bundle has. It says of the rows that it lacks whether they were pruned, or replaced.
 BUNDLE_TABLES: Final = ";".join(
     [
         TABLES,
-        *(ADDED_TEXTS[f"edgeshard_{name}"] for name in ("prunings", "keys", "replaced", "renames")),
+        *(ADDED_TEXTS[f"edgeshard_{name}"] for name in ("prunings", "keys", "replaced", "priorities", "renames")),
         CHECKSUM_TEXT,
         "",
     ]

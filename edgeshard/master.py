@@ -65,8 +65,7 @@ def open_master(path: Path, *, writable: bool) -> Connection:
                 database.set_synchronous(connection, "FULL")
                 database.leave_quietly(connection)
                 connection.pragma("cache_size", -_CACHE_KIB)
-                connection.pragma("journal_size_limit", _LOG_BYTES)
-                connection.wal_autocheckpoint(_CHECKPOINT_PAGES)
+                set_log_limits(connection)
                 _add_tables(connection)
                 # whoever made the log may have died before its name was durable
                 files.sync_path(os.path.dirname(path))
@@ -76,6 +75,12 @@ def open_master(path: Path, *, writable: bool) -> Connection:
             connection.close()
             raise
     return connection
+
+
+def set_log_limits(connection: Connection, most: int | None = None) -> None:
+    """How large the log becomes before a commit copies it into the database, in bytes; None: as large as is good."""
+    connection.pragma("journal_size_limit", _LOG_BYTES if most is None else most)
+    connection.wal_autocheckpoint(_CHECKPOINT_PAGES if most is None else max(1, most // format.MASTER_PAGE_SIZE))
 
 
 def _check_role(connection: Connection, path: Path) -> None:

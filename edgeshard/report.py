@@ -56,6 +56,7 @@ class MergeReport:
         seconds: how long it took.
         dry_run: whether nothing was done.
         stopped: whether it was asked to stop before it was through; the rest is merged next time.
+        dropped: rows deleted from the master, since the store's budget had no room for them.
         pruned: what went by the store's own rules after it, of a merger that watches: since the last report; None
             where there are no rules, or it was not time for them.
         prune_problem: why that failed, or ""; what was merged stays so.
@@ -70,6 +71,7 @@ class MergeReport:
     seconds: float = 0.0
     dry_run: bool = False
     stopped: bool = False
+    dropped: int = 0
     pruned: PruneReport | None = None
     prune_problem: str = ""
 
@@ -88,6 +90,8 @@ class MergeReport:
         line = f"{done} {self.rows} rows from {self.shards} shards, truncated {self.truncated}, in {self.seconds:.3f} s"
         if self.removed:
             line += f"; removed {self.removed} shards of agents that are gone"
+        if self.dropped:
+            line += f"; dropped {self.dropped} of the oldest rows, which the budget had no room for"
         if self.stopped:
             line += "; asked to stop, the rest is merged next time"
         if self.quarantined:

@@ -28,7 +28,7 @@ from typing import Any, BinaryIO
 
 import attrs
 
-from edgeshard import database, definitions, files, format, keys, master, scan, tables
+from edgeshard import database, definitions, files, format, keys, master, priorities, scan, tables
 from edgeshard.database import Connection, quote
 from edgeshard.errors import ConfigurationError, FormatError, StorageBusyError, StorageError
 from edgeshard.merge import job as jobs
@@ -136,6 +136,7 @@ class _Found:
     keys: dict[str, tuple[str, str, int]] = attrs.Factory(dict)
     rows_max: int = 0
     renames: set[tuple[str, str, str]] = attrs.Factory(set)
+    priorities: dict[str, int] = attrs.Factory(dict)
 
 
 def salvage(root: Path, path: str | os.PathLike[str]) -> SalvageReport:
@@ -259,10 +260,12 @@ def _note_row(found: _Found, notes: _Notes, cell: Cell, path: str) -> None:
 
 
 def _note_entry(found: _Found, notes: _Notes, values: tuple[Value, ...]) -> None:
-    """Note a row of edgeshard_columns, edgeshard_truncations or edgeshard_keys."""
+    """Note a row of edgeshard_columns, edgeshard_truncations, edgeshard_keys or edgeshard_priorities."""
     match values:
         case (str(table), str(columns), str(rule), int(has_history), int()) if keys.is_rule(rule):
             found.keys[table] = (columns, rule, has_history)
+        case (str(table), int(priority)) if 0 < priority <= format.PRIORITY_MAX:
+            found.priorities[table] = priority
         case (str(table), str(column), str(kind)) if kind in format.STORED_AS:
             notes.kinds[table, column] = kind
         case (int(no), int(first), int(last), bytes(where)):
@@ -306,7 +309,7 @@ def _rescue(pages: Pages, found: _Found, path: str) -> tuple[int, int]:
     Returns:
         How many there are, and how many could not be assigned.
     """
-    added = ";".join(format.ADDED_TEXTS[table] for table in (keys.TABLE, definitions.RENAMES))
+    added = ";".join(format.ADDED_TEXTS[table] for table in (keys.TABLE, definitions.RENAMES, priorities.TABLE))
     script = f"{format.TABLES}{added};INSERT INTO edgeshard_database(database_id, role) VALUES (?, ?)"
     bindings = (secrets.token_bytes(16), format.MASTER)
     database.create(path, format.MASTER_PAGE_SIZE, script, bindings, format.IDENTITY)
@@ -320,6 +323,8 @@ def _rescue(pages: Pages, found: _Found, path: str) -> tuple[int, int]:
                 if table.name in found.keys and format.STAMP in dict(table.columns):
                     sql = f"INSERT INTO {keys.TABLE} VALUES (?, ?, ?, ?, 0)"
                     connection.execute(sql, (table.name, *found.keys[table.name]))
+            names = {name.lower() for name in found.tables}
+            priorities.note(connection, {name: each for name, each in found.priorities.items() if name in names})
             for rename in found.renames:
                 connection.execute(f"INSERT INTO {definitions.RENAMES} VALUES (?, ?, ?)", rename)
             kept, unassigned = _keep_rows(connection, pages, found)

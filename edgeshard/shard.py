@@ -292,7 +292,7 @@ class Shard:
                     self._next_id = row_id + 1
                 except BaseException as error:
                     self._next_id = 0  # until _failed knows better
-                    self._failed(error, row_id, writer, record)
+                    self._row_failed(error, row_id, writer, record)
             else:
                 with self.transaction():
                     row_id = self._insert(self._writer_for(record), record)
@@ -725,6 +725,10 @@ class Shard:
     def _refuse_all(self, error: EdgeshardError) -> None:
         self._unusable = error
         self._check_at = 0.0
+
+    def _row_failed(self, error: BaseException, row_id: int, writer: _Writer, record: Any) -> None:
+        """As `_failed`, of a row that `write` writes; it returns where the row is written after all."""
+        self._failed(error, row_id, writer, record)
 
     def _failed(
         self, error: BaseException, row_id: int = 0, writer: _Writer | None = None, record: Any = None

@@ -19,12 +19,13 @@ from typing import Any
 
 import attrs
 
-from edgeshard import clock, database, files, format, keys, master, prunings, scan, tables, wear
+from edgeshard import budget, clock, database, disk, files, format, keys, master, prunings, scan, tables, wear
 from edgeshard.database import Connection, quote
 from edgeshard.errors import ConfigurationError, DamagedError, EdgeshardError, SchemaConflictError, StorageError
 from edgeshard.merge import copy, orphans, source
 from edgeshard.merge.plan import Block
 from edgeshard.merge.source import Source, SourceStream
+from edgeshard.prune import rules
 from edgeshard.report import Gap
 from edgeshard.scan import ShardFile
 from edgeshard.wear import Wear
@@ -120,6 +121,25 @@ class MasterStatus:
 
 
 @attrs.frozen
+class BudgetStatus:
+    """What the store takes, and may take, in bytes.
+
+    Attributes:
+        max_bytes: its budget.
+        on_full: what happens where that is not enough.
+        limit_bytes: what it may take now: less than the budget where the file system is too small for that.
+        used_bytes: what it takes.
+        dropped_rows: rows that were deleted from the master for it, ever.
+    """
+
+    max_bytes: int
+    on_full: str
+    limit_bytes: int
+    used_bytes: int
+    dropped_rows: int
+
+
+@attrs.frozen
 class StatusReport:
     """What `Store.status` found.
 
@@ -130,6 +150,7 @@ class StatusReport:
         shards: the shards; first those with a problem, then those with the most rows waiting, then by agent.
         gaps: rows known to exist that the master never held, by agent, stream and seq.
         wear: what was written to the files, as far as it is counted: see `edgeshard.wear`.
+        budget: what the store takes of its budget; None where it has none.
     """
 
     at: datetime.datetime
@@ -138,6 +159,7 @@ class StatusReport:
     shards: tuple[ShardStatus, ...]
     gaps: tuple[Gap, ...] = ()
     wear: Wear = attrs.Factory(Wear)
+    budget: BudgetStatus | None = None
 
     @property
     def waiting_rows(self) -> int:
@@ -219,6 +241,7 @@ def status(root: Path) -> StatusReport:
                 known = _known(connection)
                 gaps = () if found is None else master.gaps(connection)
                 of_master = _master_status(connection, path, found, gaps)
+                of_budget = _budget_status(root, connection)
             database.set_patience(connection, _PATIENCE_S)
             listed = scan.shard_files(Path(os.path.realpath(root / "shards")))
             shards = [_shard_status(connection, known, file, at) for file in listed]
@@ -226,7 +249,16 @@ def status(root: Path) -> StatusReport:
     finally:
         connection.close()
     in_order = _in_order(shard for shard in shards if shard is not None)
-    return StatusReport(at, _is_locked(root / "watch.lock"), of_master, in_order, gaps, worn)
+    return StatusReport(at, _is_locked(root / "watch.lock"), of_master, in_order, gaps, worn, of_budget)
+
+
+def _budget_status(root: Path, connection: Connection) -> BudgetStatus | None:
+    known = disk.noted(root)
+    if known is None:
+        return None
+    usage = disk.measure(root)
+    dropped = prunings.by_reason(connection).get(rules.BUDGET, 0)
+    return BudgetStatus(known.max_bytes, known.on_full, budget.limit(known, usage), usage.used, dropped)
 
 
 def _look_at_master(path: Path) -> ShardFile | None:

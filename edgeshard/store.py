@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeshard import (
+    budget,
     database,
+    disk,
     files,
     format,
     holdings,
@@ -26,6 +28,8 @@ from edgeshard import (
     verify,
 )
 from edgeshard import wear as wear_
+from edgeshard.bounded import Bound, BoundedShard
+from edgeshard.budget import Budget, OnFull
 from edgeshard.database import quote
 from edgeshard.errors import ConfigurationError, DamagedError, QueryError, ShardInUseError
 from edgeshard.holdings import Holdings
@@ -75,12 +79,18 @@ class Store:
         wear: "low" writes less, for flash, and merges less often: shards that are made have smaller pages, `watching`
             merges once a minute, also the first row after a quiet time, and leaves longer in the shards and in the
             master's log what would be written twice. Nothing is less durable. Give it wherever the store is opened.
+        max_bytes: the most that all files of the store together may take: "500M", "2GiB", or a number of bytes. It is
+            noted in the folder (``budget.json``) as a shard is opened or a merge made, and holds for every process that
+            does so from then on, with this argument or without it; None: what is noted there, if anything.
+        on_full: "error" (the default) refuses writes, and merges, for which there is no room, with a
+            `edgeshard.errors.DiskBudgetError`; "drop-oldest" has merges delete the oldest rows of the master, of tables
+            with the lowest priority first, and refuses writes until they did.
 
     Attributes:
         root: the folder, absolute, with symbolic links followed once, now.
 
     Raises:
-        ConfigurationError: the path is not valid UTF-8, or a rule cannot be, or there is no such `wear`.
+        ConfigurationError: the path is not valid UTF-8, or a rule or a budget cannot be, or there is no such `wear`.
     """
 
     def __init__(
@@ -89,6 +99,8 @@ class Store:
         *,
         prune: PruneRule | Sequence[PruneRule] | None = None,
         wear: Wear = "normal",
+        max_bytes: str | int | None = None,
+        on_full: OnFull | None = None,
     ) -> None:
         self.root = Path(os.path.realpath(root))
         try:
@@ -99,6 +111,7 @@ class Store:
             ) from error
         self._retention = retention.of(prune, self.root)
         self._thrift = thrift.of(wear, self.root)
+        self._wanted = _budget_of(self.root, max_bytes, on_full)
 
     def __repr__(self) -> str:
         return f"Store({str(self.root)!r})"
@@ -121,16 +134,35 @@ class Store:
         Raises:
             ShardInUseError: another handle, here or in another process, has it open.
             ConfigurationError: no such durability, no such name, or no such reference.
+            DiskBudgetError: the store has a budget, and no room for a new shard.
             StorageError: the file, or a reference, cannot be made or opened.
         """
+        bound = self._bound()
         if reference is None:
-            return _open_shard(self.root / "shards", agent, durability, self._thrift)
+            return _open_shard(self.root / "shards", agent, durability, self._thrift, bound=bound)
         lookups = Lookups(reference)  # first: where one cannot be opened, no shard is made
         try:
-            return _open_shard(self.root / "shards", agent, durability, self._thrift, lookups)
+            return _open_shard(self.root / "shards", agent, durability, self._thrift, lookups, bound)
         except BaseException:
             lookups.close()
             raise
+
+    def note_budget(self, max_bytes: str | int, on_full: OnFull | None = None) -> None:
+        """Give the store a budget now, in the place of another; see `Store`. ``budget.json`` deleted, it has none.
+
+        Raises:
+            ConfigurationError: it cannot be.
+            StorageError: it cannot be noted.
+        """
+        self._wanted = _budget_of(self.root, max_bytes, on_full)
+        self._bound()
+
+    def _bound(self) -> Bound | None:
+        """The budget that the store has, noted where this handle brings one; None where it has none."""
+        if self._wanted is not None:
+            disk.note(self.root, self._wanted)
+        known = self._wanted or disk.noted(self.root)
+        return None if known is None else Bound(self.root, known)
 
     def merge(
         self,
@@ -157,12 +189,14 @@ class Store:
         Raises:
             MergeInProgressError: another merger is at work on this master, or watches the store (that does not keep
                 `sources` out).
+            DiskBudgetError: the store has a budget, and no room for rows that wait; they stay in the shards.
             StorageError: the master or the folder cannot be read or written; no row is lost.
         """
         if isinstance(sources, (str, os.PathLike)):
             sources = [sources]
         if dry_run:
             return once.preview(self.root, sources)
+        self._bound()
         return once.merge(
             self.root,
             sources,
@@ -203,6 +237,7 @@ class Store:
                 between them are logged, and tried again.
             BaseException: what the thread ended with, where it was something that nobody foresaw.
         """
+        self._bound()
         service = Service(
             self.root,
             interval_s=self._thrift.interval_s if interval is None else interval,
@@ -583,8 +618,22 @@ def _table_name(table: str | type | None) -> str | None:
     return tables.table_of(table).name if isinstance(table, type) else table
 
 
+def _budget_of(root: Path, max_bytes: str | int | None, on_full: str | None) -> Budget | None:
+    try:
+        if max_bytes is None and on_full is not None:
+            raise ValueError("on_full is of a budget: give max_bytes as well")
+        return None if max_bytes is None else budget.of(rules.size_bytes(max_bytes), on_full or "error")
+    except ValueError as error:
+        raise ConfigurationError("open store", root, str(error)) from error
+
+
 def _open_shard(
-    folder: Path, agent: str, durability: Durability, thrift_: Thrift, lookups: Lookups | None = None
+    folder: Path,
+    agent: str,
+    durability: Durability,
+    thrift_: Thrift,
+    lookups: Lookups | None = None,
+    bound: Bound | None = None,
 ) -> Shard:
     """Open an agent's shard for writing, and make it where there is none.
 
@@ -604,17 +653,21 @@ def _open_shard(
     if held is None:
         raise ShardInUseError("open shard", path, f"agent {agent!r} has it open already, in this process or another")
     try:
-        made_bytes = _make_shard(path, agent, thrift_.page_bytes)
+        made_bytes = _make_shard(path, agent, thrift_.page_bytes, bound)
+        if bound is not None:
+            return BoundedShard(path, agent, durability, held, lookups, made_bytes, bound=bound)
         return Shard(path, agent, durability, held, lookups, made_bytes)
     except BaseException:
         held.release()
         raise
 
 
-def _make_shard(path: Path, agent: str, page_bytes: int) -> int:
+def _make_shard(path: Path, agent: str, page_bytes: int, bound: Bound | None) -> int:
     """Make the shard's file, unless it is there; how many bytes were written for that."""
     found = scan.look(str(path))
     if found is None:
+        if bound is not None:
+            bound.ensure_room_for_shard(path)
         script = (
             format.TABLES
             + "INSERT INTO edgeshard_database(database_id, role, agent_id) VALUES (randomblob(16), 'shard', ?)"
@@ -622,8 +675,10 @@ def _make_shard(path: Path, agent: str, page_bytes: int) -> int:
         with database.explained("make shard", str(path)):
             for half_made in path.parent.glob(f"{glob.escape(path.name)}.*.new*"):
                 half_made.unlink()  # of an opening that was killed; we hold the lock
+            # where room is short a merge must be able to take it back in pieces: 4 % of a writer's rate (measured)
+            shrinkable = bound is not None
             with wear_.counted() as count:
-                database.create(str(path), page_bytes, script, (agent,), format.IDENTITY)
+                database.create(str(path), page_bytes, script, (agent,), format.IDENTITY, shrinkable=shrinkable)
             return count.bytes
     elif found.problem:
         cause = f"{found.problem}. Move it away (its rows may be recovered from it), then open it again"

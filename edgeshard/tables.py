@@ -53,6 +53,7 @@ class Table:
         indexes: the columns of each index that a master should have.
         key: what makes it a keyed table; None: all its rows are kept.
         deletes_from: the keyed table whose rows its own rows delete, by their key; None: it is no such table.
+        priority: how long its rows are kept where a budget has rows dropped.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Table:
     indexes: tuple[tuple[str, ...], ...] = ()
     key: Key | None = None
     deletes_from: Table | None = None
+    priority: int = 0
     renames: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -75,6 +77,7 @@ class _Options:
     key: tuple[str, ...] = ()
     conflict: str = keys.LWW
     history: bool = False
+    priority: int = 0
     renamed: tuple[tuple[str, str], ...] = ()
 
 
@@ -91,6 +94,7 @@ def table(
     key: str | Iterable[str] = (),
     conflict: str = keys.LWW,
     history: bool = False,
+    priority: int = 0,
     renamed: Mapping[str, str] | None = None,
 ) -> Callable[[_T], _T]: ...
 def table(
@@ -102,6 +106,7 @@ def table(
     key: str | Iterable[str] = (),
     conflict: str = keys.LWW,
     history: bool = False,
+    priority: int = 0,
     renamed: Mapping[str, str] | None = None,
 ) -> _T | Callable[[_T], _T]:
     """Say how an attrs class is stored. Optional: a plain attrs class is a table too, named in snake_case.
@@ -115,12 +120,16 @@ def table(
             "lww" the last written; "first" the first; "max:column" or "min:column" the one with the highest or lowest
             value there; "keep-all" each that was written after the last deletion.
         history: keep those that are replaced, in ``<table>_history``.
+        priority: how long rows are kept where the store has a budget and drops the oldest (0 to 1000): those of tables
+            with a lower one go first. Where agents disagree the highest wins. Of a table with a key it is its history
+            that this concerns: the rows that count are never dropped.
         renamed: the older names of fields, ``{"old": "new"}``, for as long as agents or shards may have them; several
             old names may lead to one field. The master has one column, by the new name. Columns of a key, and the one
             that a conflict rule compares, keep their names.
 
     Raises:
-        TableError: an index given as one bare str (a list of names is meant), or `renamed` is no mapping of names.
+        TableError: an index given as one bare str (a list of names is meant), no such priority, or `renamed` is no
+            mapping of names.
     """
     if isinstance(index, str):
         raise TableError("declare table", "", f"index takes a list of column names: index=[{index!r}]")
@@ -132,6 +141,7 @@ def table(
         (key,) if isinstance(key, str) else tuple(key),
         conflict,
         history,
+        _priority(priority),
         tuple((renamed or {}).items()),
     )
 
@@ -173,9 +183,21 @@ def table_of(cls: type) -> Table:
         raise TableError("declare table", "", f"{cls.__name__} has two fields that differ only in case; SQL folds case")
     _check_indexes(cls, options.index, {column.name for column in columns})
     key = _key(cls, options, {column.name: column for column in columns})
+    if options.priority and key is not None and not key.history:
+        cause = (
+            f"{cls.__name__}: rows of a table with a key are never dropped: priority is of its history, and it has none"
+        )
+        raise TableError("declare table", "", cause)
     _check_renamed(cls, options.renamed, {column.name for column in columns})
     _check_fixed(name, key, options.renamed)
-    return Table(name, columns, options.index, key, renames=options.renamed)
+    return Table(name, columns, options.index, key, priority=options.priority, renames=options.renamed)
+
+
+def _priority(given: int) -> int:
+    if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given <= format.PRIORITY_MAX:
+        cause = f"a priority is a whole number from 0 to {format.PRIORITY_MAX}, not {given!r}"
+        raise TableError("declare table", "", cause)
+    return given
 
 
 def _check_renamed(cls: type, renamed: tuple[tuple[str, str], ...], columns: set[str]) -> None:

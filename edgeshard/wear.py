@@ -185,6 +185,10 @@ class Noted:
             self._at = now + WRITER_S
             self._note(database.logged_bytes(connection))
 
+    def add(self, count: int) -> None:
+        """Count so many bytes more, which are written to the database and not to its log."""
+        self._before += count
+
     @contextlib.contextmanager
     def closing(self, connection: Connection) -> Iterator[None]:
         """Note what there is, the last copying of the log included, which the block does."""
@@ -222,6 +226,15 @@ class Meter:
         finally:
             self._gather()
             self._mark = None
+
+    @contextlib.contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """What the thread writes in the block is counted by somebody else: a prune has a meter of its own."""
+        self._gather()
+        try:
+            yield
+        finally:
+            self._mark = None if self._mark is None else thread_bytes()
 
     def _gather(self) -> None:
         now = None if self._mark is None else thread_bytes()

@@ -83,6 +83,16 @@ def test_a_write_after_a_deletion_is_a_new_row(store: edgeshard.Store) -> None:
     assert [] == store.query("SELECT * FROM last_known_deleted")
 
 
+def test_the_shard_of_an_agent_that_is_gone_is_removed_as_any_other(store: edgeshard.Store) -> None:
+    with store.shard("a") as shard:
+        shard.write(LastKnown("inlet", 1.0))
+    assert 1 == store.merge().removed
+    with store.shard("a") as shard:
+        shard.write(LastKnown("inlet", 2.0))
+    store.merge()
+    assert {"inlet": 2.0} == values(store)
+
+
 def test_what_is_replaced_before_a_merge_is_accounted_for(store: edgeshard.Store) -> None:
     with store.shard("a") as shard:
         for n in range(100):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import threading
@@ -752,3 +753,26 @@ def test_no_path_is_too_strange_for_a_source(store: edgeshard.Store, tmp_path: P
     (tmp_path / "file").write_text("")
     report = store.merge([tmp_path / "file" / "x.db", tmp_path / ("x" * 300)])
     assert (1, 2) == (report.rows, len(report.quarantined))
+
+
+def test_what_waits_in_a_shard_when_a_merge_is_stopped_is_no_gap(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(plan, "CHUNK_BYTES", 200_000)
+    written = 0
+    for _ in range(2):  # two streams
+        with store.shard("agent") as shard:
+            written += shard.write_many({"n": written + n, "x": "x" * 500} for n in range(1_000))
+    stopped = 0
+    for most in range(1, 10):
+        asked = itertools.count()
+        merger = Merger(store.root, stopping=lambda asked=asked, most=most: next(asked) >= most)  # type: ignore[misc]
+        report = merger.run()
+        merger.abandon()
+        assert ((), ()) == (report.gaps, store.status().gaps)
+        stopped += report.stopped and report.rows > 0
+    assert stopped > 1
+    assert "lacks rows" not in caplog.text
+    store.merge()
+    assert [*range(written)] == numbers(store)
+    assert store.verify().ok

@@ -170,6 +170,22 @@ def test_rows_of_tables_that_look_alike_are_told_apart_by_the_tree_they_hang_in(
     assert (120, True, 60) == (report.rows, bool(report.gaps), report.unassigned)
 
 
+def test_how_long_rows_are_to_be_kept_is_salvaged_with_them(store: edgeshard.Store) -> None:
+    @edgeshard.table(priority=5)
+    @attrs.frozen
+    class Alarm:
+        text: str
+
+    with store.shard("bad") as shard:
+        for n in range(60):
+            shard.write(Alarm(f"alarm {n}"))
+            shard.write(Note(f"note {n}"))
+    path = shard_path(store, "bad")
+    overwrite(path, roots(path)["edgeshard_indexes"])
+    assert 120 == store.salvage(path).rows
+    assert [["alarm", 5]] == [[*row] for row in sql(store.master_path, "select * from edgeshard_priorities")]
+
+
 def test_salvage_of_the_campaigns_shards_brings_nothing_that_was_not_written(tmp_path: Path) -> None:
     images = damage.images(1)
     ways = (damage.overwritten, damage.cut, damage.swapped_pages, damage.doubled_page, damage.cut_log)

@@ -650,6 +650,7 @@ def test_the_json_has_units_in_its_names_and_raw_numbers(store: edgeshard.Store,
     assert {
         "complete": "bool", "waiting_rows": "int", "oldest_age_s": "float", "oldest_is_bound": "bool",
         "problems": "int", "at": "str", "watching": "bool", "master": "dict", "shards": "list", "gaps": "list",
+        "budget": "NoneType",
         "bytes_a_day": "float", "bytes_a_row": "float", "wear": "dict",
     } == kinds  # fmt: skip
     assert {

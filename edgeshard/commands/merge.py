@@ -7,6 +7,7 @@ import json
 import signal
 
 from edgeshard import database, exits, thrift
+from edgeshard.budget import ON_FULL
 from edgeshard.commands import arguments, pruning, signals, terminal
 from edgeshard.merge import once
 from edgeshard.merge.service import OBSERVERS
@@ -22,12 +23,14 @@ examples:
   %(prog)s data --watch -v             go on merging what comes; under systemd see examples/systemd
   %(prog)s data --watch --prune-older-than 30d --prune-only-pushed
                                          and old rows go from the master, once PostgreSQL holds them
+  %(prog)s data --watch --max-bytes 500M --on-full drop-oldest
+                                         keep the whole store below 500 MB from now on
   */5 * * * *  %(prog)s /srv/data -q     in a crontab: every five minutes, silent when all is well
 
 exit codes:
   0 done, also with nothing to do     1 failed            2 wrong usage
   3 done, but something was set aside or is missing, or --prune-... failed, or the master stays too large
-  74 input/output error, or no room
+  74 input/output error, or no room (--max-bytes)
   75 another merger is at work        77 not permitted    78 wrong configuration
   130 interrupted by Ctrl-C (watching: by a second one; the first ends it with 0)
 """
@@ -72,6 +75,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "interval (default: auto)",
     )
     parser.add_argument(
+        "--max-bytes",
+        type=arguments.name,
+        metavar="SIZE",
+        help="the most that the whole store may take, shards, master and logs: 500M, 2G, 512MiB. It is noted in the "
+        "store (budget.json), for each writer and merger that is started from then on",
+    )
+    parser.add_argument(
+        "--on-full",
+        choices=ON_FULL,
+        help="with --max-bytes: refuse (error, the default), or delete the oldest rows of the master (drop-oldest)",
+    )
+    parser.add_argument(
         "--log-format", choices=("text", "json"), default="text", help="lines for people, or an object a line"
     )
     parser.add_argument(
@@ -104,6 +119,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Merge, once or as rows come, and say what was done."""
     _check(options)
+    if options.max_bytes is not None:
+        arguments.store_of(options).note_budget(options.max_bytes, options.on_full)
     if options.watch:
         from edgeshard.commands.watching import watch  # a merge from cron needs none of it
 
@@ -127,6 +144,10 @@ def _check(options: argparse.Namespace) -> None:
         options.usage_error(f"one of {rules} is wanted")
     if options.dry_run and not prune.asks_nothing:
         options.usage_error("argument --dry-run: what a prune would do says `edgeshard prune --dry-run`")
+    if options.max_bytes is None and options.on_full is not None:
+        options.usage_error("argument --on-full: it is for --max-bytes")
+    if options.max_bytes is not None and options.dry_run:
+        options.usage_error("argument --max-bytes: --dry-run notes nothing")
     if options.watch:
         for option, value in (("--from", options.sources), ("--dry-run", options.dry_run)):
             if value:

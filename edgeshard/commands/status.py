@@ -11,7 +11,7 @@ import time
 from edgeshard import exits
 from edgeshard.commands import arguments, drawing, terminal, units
 from edgeshard.report import Gap
-from edgeshard.status import ClockAhead, ShardStatus, StatusReport
+from edgeshard.status import BudgetStatus, ClockAhead, ShardStatus, StatusReport
 from edgeshard.store import Store
 from edgeshard.wear import Wear
 
@@ -159,11 +159,20 @@ def _totals(store: Store, report: StatusReport) -> list[str]:
     if report.problems:
         lines.append(f"{report.problems} shards with a problem")
     lines.append(_master(report))
+    if report.budget is not None:
+        lines.append(_budget(report.budget))
     lines += [drawing.printable(_ahead(item)) for item in report.master.clocks_ahead]
     if report.gaps:
         missing = f"{report.master.missing_rows} rows missing in {report.master.gaps} gaps"
         lines.append(f"{missing}; `edgeshard verify {store.root}` says where they went")
     return lines
+
+
+def _budget(found: BudgetStatus) -> str:
+    text = f"{units.size(found.used_bytes)} in all, of at most {units.size(found.limit_bytes)}"
+    if found.limit_bytes < found.max_bytes:
+        text += f", which the disk has room for (the budget is {units.size(found.max_bytes)})"
+    return f"{text}; on full: {found.on_full}" + (f", {found.dropped_rows} rows dropped" if found.dropped_rows else "")
 
 
 def _ahead(item: ClockAhead) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
-from edgeshard import database, definitions, format, keys, prunings, renames
+from edgeshard import database, definitions, format, keys, priorities, prunings, renames
 from edgeshard.database import Connection, quote
 from edgeshard.errors import DamagedError, SchemaConflictError
 from edgeshard.keys import Key
@@ -109,6 +109,7 @@ def copy(
     row_bytes = max(1, used_bytes // max(1, source.row_count(connection, origin, streams)))
     room = max(1, room_bytes // row_bytes)
     origin = _ensure_tables(target, origin)
+    priorities.note(connection, origin.priorities)
     rows, finished, durable, known = 0, True, {}, {}
     for stream in streams:
         number = _ensure_stream(target, origin, stream)
@@ -117,6 +118,7 @@ def copy(
             _ensure_equal(connection, origin, number, stream, held, checked.get(stream.stream_id, []))
         copied: list[Range] = []
         replaced = source.replaced(connection, origin, stream.stream_no)
+        is_whole = True
         open_ids = range(0)  # what is left, after the piece before, of the transaction in which that ended
         for piece in _missing(stream, held, unwanted):
             goes_on = piece.first_id in open_ids  # some of its rows were pruned
@@ -128,9 +130,10 @@ def copy(
                 copied.append(Range(part.first, part.last))
                 rows += len(part)
             if part != piece:
-                finished = False
+                finished = is_whole = False
                 break
         held = _add_ranges(connection, number, held, copied)
+        _note_last(connection, number, _known_last(stream, held, is_whole=is_whole))
         known[stream.stream_id] = intersect(_offered(stream), held)
         _note_gone(target, number, stream, held)
         if stream.in_file:
@@ -209,26 +212,38 @@ def _take(connection: Connection, origin: Source, piece: Block, room: int) -> Bl
 
 
 def _ensure_stream(target: Target, origin: Source, stream: SourceStream) -> int:
-    """The target's number for the stream, which now is known there, up to the seq that the source knows."""
+    """The target's number for the stream, which now is known there."""
     connection = target.connection
     known = database.fetch(
         connection, "SELECT stream_no, agent_id FROM main.edgeshard_streams WHERE stream_id = ?", (stream.stream_id,)
     )
     if not known:
         connection.execute(
-            "INSERT INTO main.edgeshard_streams(agent_id, stream_id, began_at, last_seq) VALUES (?, ?, ?, ?)",
-            (stream.agent_id, stream.stream_id, stream.began_at, stream.last_seq),
+            "INSERT INTO main.edgeshard_streams(agent_id, stream_id, began_at) VALUES (?, ?, ?)",
+            (stream.agent_id, stream.stream_id, stream.began_at),
         )
         return connection.last_insert_rowid()
     ((number, agent_id),) = known
     if agent_id != stream.agent_id:
         cause = f"it gives stream {stream.stream_id.hex()} to agent {stream.agent_id!r}, the master to {agent_id!r}"
         raise DamagedError("merge", origin.path, cause)
-    connection.execute(
-        "UPDATE main.edgeshard_streams SET last_seq = ?2 WHERE stream_no = ?1 AND last_seq < ?2",
-        (number, stream.last_seq),
-    )
     return int(number)
+
+
+def _known_last(stream: SourceStream, held: Sequence[Range], *, is_whole: bool) -> int:
+    """The last seq of which the target should say that it exists.
+
+    What waits in the source, since this transaction has no room for it, is no gap: the next one brings it.
+    """
+    if is_whole:
+        return stream.last_seq
+    gone = [*(part for part, _ in stream.truncations), *(item.seqs for item in stream.pruned)]
+    return max((part.last for part in [*held, *gone]), default=0)
+
+
+def _note_last(connection: Connection, number: int, last: int) -> None:
+    sql = "UPDATE main.edgeshard_streams SET last_seq = ?2 WHERE stream_no = ?1 AND last_seq < ?2"
+    connection.execute(sql, (number, last))
 
 
 def _note_gone(target: Target, number: int, stream: SourceStream, held: list[Range]) -> None:

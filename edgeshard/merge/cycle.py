@@ -19,6 +19,9 @@ from edgeshard.merge import copy, late, newest, orphans, plan, source, truncate
 from edgeshard.merge import job as jobs
 from edgeshard.merge.job import Job
 from edgeshard.merge.memory import Known, Memory
+from edgeshard.merge.room import Room
+from edgeshard.prune import retention
+from edgeshard.prune.retention import Retention
 from edgeshard.report import Gap, MergeReport, SetAside
 from edgeshard.scan import Look, ShardFile
 from edgeshard.thrift import Thrift
@@ -47,6 +50,8 @@ class _Pass:
     truncated: int = 0
     removed: int = 0
     stopped: bool = False
+    room_bytes: int = plan.CHUNK_BYTES
+    copied_bytes: int = 0
     late: set[str] = attrs.Factory(set)
 
     def is_stopping(self) -> bool:
@@ -66,6 +71,7 @@ class Merger:
         service: whether passes follow one another closely: then a busy shard is not truncated in each.
         stopping: asked after each shard; once it says yes the pass ends, with what it has committed.
         thrift: how sparing to be with what is written, as a service.
+        prune: what is to go anyway, before a budget has rows dropped.
     """
 
     def __init__(
@@ -76,6 +82,7 @@ class Merger:
         service: bool = False,
         stopping: Callable[[], bool] = lambda: False,
         thrift: Thrift = thrift.NORMAL,
+        prune: Retention = retention.NONE,
     ) -> None:
         self._root = root
         self._path = root / "master.db"
@@ -85,6 +92,7 @@ class Merger:
         self._thrift = thrift
         self._meter = wear.Meter()
         self._folder = scan.Folder(Path(os.path.realpath(root / "shards")))
+        self._room = Room(root, self._path, prune, self._meter, stopping)
         self._connection: Connection | None = None
         self._forget()
 
@@ -129,13 +137,14 @@ class Merger:
         self, connection: Connection, sources: list[Job], thorough: bool, progress: Progress | None
     ) -> MergeReport:
         now_ns = time.time_ns()
+        self._room.begin(connection)
         look = self._look()
         due = [*self._due(look, thorough), *(job for job in sources if not job.problem)]
         hopeless = [job for job in sources if job.problem]
         done = _Pass(self._keep_empty, self._stopping, progress, self._meter)
         self._meter.collect(self._root / "merge.lock", map(self._lock_path, look.names))
         for group in jobs.groups(due):
-            if done.is_stopping():
+            if done.is_stopping() or self._room.is_wanting:
                 break
             self._merge_group(connection, group, done, now_ns)
         self._meter.add_rows(done.rows)
@@ -150,6 +159,8 @@ class Merger:
         self._look_at_gaps(connection)
         if not self._service or not (done.rows or self._thrift.keeps_log):
             self._shrink_log(connection)
+        if self._room.is_wanting:
+            raise self._room.error(done.rows)
         return self._report([*due, *hopeless], done)
 
     def _lock_path(self, name: str) -> Path:
@@ -201,7 +212,7 @@ class Merger:
             aside.append(SetAside(str(self._folder.path / name), problem))
         aside.sort(key=lambda item: item.path)
         self._tell(aside, self._gaps or ())
-        return MergeReport(
+        report = MergeReport(
             rows=done.rows,
             truncated=done.truncated,
             removed=done.removed,
@@ -209,7 +220,11 @@ class Merger:
             quarantined=tuple(aside),
             gaps=self._gaps or (),
             stopped=done.stopped,
+            dropped=self._room.dropped,
         )
+        for kept in self._room.kept:
+            report = kept.told(report)
+        return report
 
     def _tell(self, aside: Iterable[SetAside], gaps: Iterable[Gap]) -> None:
         """Log what is wrong, once."""
@@ -293,6 +308,7 @@ class Merger:
                 job.problem, job.lasting = "", False
                 job.finished, job.durable = False, {}
                 self._merge_together(connection, [job], done)
+        self._merge_rest(connection, group, done)
         for job in group:
             if job.own and job.problem and scan.look(job.file.path) is None:
                 job.problem = ""  # another merger removed it
@@ -300,25 +316,56 @@ class Merger:
             elif job.own:
                 self._note(job, now_ns)
 
+    def _merge_rest(self, connection: Connection, group: list[Job], done: _Pass) -> None:
+        """Within a budget: go on with what the sources still have, now that the shards gave back what was copied."""
+        rows = -1
+        while self._room.known is not None and not done.is_stopping():
+            rest = [job for job in group if not job.finished and not job.problem]
+            if not rest:
+                return
+            if self._room.is_wanting:
+                if rows == done.rows or not self._room.make_room(connection):
+                    return
+                rows = done.rows
+            self._merge_together(connection, rest, done)
+
     def _merge_together(self, connection: Connection, group: list[Job], done: _Pass) -> None:
         """Copy what the sources have, in transactions of bounded size, and then truncate or remove the shards."""
         with jobs.attached(connection, group) as remaining:
             if done.progress is not None:
                 done.to_do += _rows_to_do(connection, remaining)
-            while remaining:
-                _commit_chunk(connection, remaining, done)
+            while remaining and self._copy(connection, remaining, done):
                 if done.progress is not None:
                     done.progress(done.rows, done.to_do)
                 remaining = [job for job in remaining if not job.finished and not job.problem]
-                if done.is_stopping():
+                if done.is_stopping() or self._room.is_tight:
                     break
         # detached first: the last connection to leave a shard tidies its log away
         master_id = database.scalar(connection, "SELECT database_id FROM main.edgeshard_database")
         for job in group:
-            if job.own and job.finished and not job.problem and not done.is_stopping():
+            may_clear = job.finished or (self._room.is_tight and job.durable)
+            if job.own and may_clear and not job.problem and not done.is_stopping():
                 self._ensure_in_place()
                 self._clear(job, master_id, done)
         jobs.tidy(group)
+
+    def _copy(self, connection: Connection, remaining: list[Job], done: _Pass) -> bool:
+        """Copy and commit a chunk; False where rows wait, and there is no room for any."""
+        room_bytes, before = self._room.chunk_bytes(connection), done.copied_bytes
+        try:
+            if not room_bytes and _rows_to_do(connection, remaining):
+                self._room.is_wanting = True
+                return False
+            done.room_bytes = room_bytes or plan.CHUNK_BYTES
+            _commit_chunk(connection, remaining, done)
+        except database.DatabaseFailure as error:
+            if self._room.known is None or not database.is_full(error):
+                raise
+            self._room.is_wanting = True  # a writer's transaction, which is not divided, needs more than there is
+            return False
+        finally:
+            self._room.copied(connection, done.copied_bytes - before)
+        return True
 
     def _clear(self, job: Job, master_id: bytes, done: _Pass) -> None:
         """Remove the shard, or truncate it, or leave it for later."""
@@ -340,11 +387,13 @@ class Merger:
 
     def _truncate(self, job: Job, master_id: bytes, done: _Pass) -> None:
         job.holds = True
-        if self._service and not plan.is_truncation_due(
-            job.rows, job.used_bytes, job.file.log_bytes, self._held_s(job), self._thrift.held_s
+        is_patient = self._service and not self._room.is_tight
+        held_s = self._held_s(job)
+        if is_patient and not plan.is_truncation_due(
+            job.rows, job.used_bytes, job.file.log_bytes, held_s, self._thrift.held_s
         ):
             return
-        truncated = truncate.truncate(job.opened, job.durable, master_id, self._service)
+        truncated = truncate.truncate(job.opened, job.durable, master_id, is_patient, self._room.left_bytes())
         if truncated is None:
             logger.info("%s is busy; it is truncated at the next merge", job.file.path)
         else:
@@ -416,6 +465,7 @@ def _commit_chunk(connection: Connection, remaining: list[Job], done: _Pass) -> 
         job.finished, job.durable, job.present = part.finished, part.durable, max(job.present, part.present)
         job.checked, job.used_bytes = part.checked, part.used_bytes
         done.rows += part.rows
+        done.copied_bytes += part.copied_bytes
 
 
 def _copy_chunk(connection: Connection, remaining: list[Job], done: _Pass) -> list[tuple[Job, copy.Copied]] | None:
@@ -463,7 +513,7 @@ def _copy_each(
     # makes durable what a killed merger committed before
     connection.execute("UPDATE main.edgeshard_database SET generation = generation + 1")
     before = connection.total_changes()
-    room_bytes = plan.CHUNK_BYTES
+    room_bytes = done.room_bytes
     target = copy.Target.load(connection)
     first_id = target.next_id
     for job in remaining:

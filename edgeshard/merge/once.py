@@ -57,7 +57,7 @@ def merge(
     if held is None:
         return MergeReport(stopped=True)
     try:
-        merger = Merger(root, keep_empty=keep_empty, stopping=stopping)
+        merger = Merger(root, keep_empty=keep_empty, stopping=stopping, prune=prune)
         report = merger.run(named, progress=progress)
         merger.close()
     finally:

@@ -100,7 +100,8 @@ def _is_spent(connection: Connection, shard: Source, durable: Mapping[bytes, int
     if names != {table.name for table in shard.tables}:
         return False
     listed = database.fetch(connection, "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view')")
-    if not {name for (name,) in listed if not name.startswith("sqlite_")} <= {*format.NEEDED, *names}:
+    known = {*format.NEEDED, *format.OF_SHARDS, *names}
+    if not {name for (name,) in listed if not name.startswith("sqlite_")} <= known:
         return False  # somebody keeps something of his own in it
     streams = dict(database.fetch(connection, "SELECT stream_no, stream_id FROM edgeshard_streams"))
     blocks = shard_blocks(connection, shard)

@@ -122,7 +122,9 @@ class Service:
         self._observer = observer
         self._listener = listener or Listener()
         self._waits = thrift.waits
-        self._merger = Merger(root, keep_empty=keep_empty, service=True, stopping=self._asked_to_stop, thrift=thrift)
+        self._merger = Merger(
+            root, keep_empty=keep_empty, service=True, stopping=self._asked_to_stop, thrift=thrift, prune=prune
+        )
         self._keeper = _keeper(root, prune, thrift)
         # not an Event: its set() in a signal handler can meet its own lock. An item is the number of the watch that
         # noticed something, or 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -116,6 +116,7 @@ class Source:
     tables: tuple[SourceTable, ...]
     has_prunings: bool = False
     has_replaced: bool = False
+    priorities: Mapping[str, int] = attrs.Factory(dict)
 
     @property
     def is_shard(self) -> bool:
@@ -176,7 +177,8 @@ def _open_source(connection: Connection, schema: str, path: str) -> Source:
     if has(keys.TABLE):
         tables = _keyed(connection, schema, path, tables)
     has_replaced = role != format.SHARD and has(keys.REPLACED)
-    return Source(schema, path, role, database_id, agent_id, tuple(tables), has(prunings.TABLE), has_replaced)
+    known = _priorities(connection, schema, path, tables) if has(format.PRIORITIES) else {}
+    return Source(schema, path, role, database_id, agent_id, tuple(tables), has(prunings.TABLE), has_replaced, known)
 
 
 def _keyed(connection: Connection, schema: str, path: str, tables: list[SourceTable]) -> list[SourceTable]:
@@ -210,6 +212,19 @@ def _keyed(connection: Connection, schema: str, path: str, tables: list[SourceTa
         raise FormatError("read database", path, "edgeshard_keys names a table that is not in it")
     _ensure_companions(path, {table.name.lower(): table for table in found})
     return found
+
+
+def _priorities(connection: Connection, schema: str, path: str, tables: Sequence[SourceTable]) -> dict[str, int]:
+    """The priorities of these tables; what else is said there, or cannot be, is passed over."""
+    rows = database.fetch_typed(
+        connection,
+        path,
+        (str, int),
+        f"SELECT table_name, priority FROM {quote(schema)}.{format.PRIORITIES} LIMIT ?",
+        (format.TABLES_MAX,),
+    )
+    names = {table.name.lower() for table in tables}
+    return {name: priority for name, priority in rows if name in names and 0 < priority <= format.PRIORITY_MAX}
 
 
 def _ensure_companions(path: str, tables: Mapping[str, SourceTable]) -> None:

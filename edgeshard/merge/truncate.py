@@ -33,6 +33,12 @@ _SHRINK_BYTES = 1 << 20
 #: ... and before its log is copied into it already one with more than this: what is beyond the end of the database by
 #: then is not copied.
 _DEAD_BYTES = 64 << 10
+#: Within a budget, the part of what is left that a shard may take whose rest is written anew.
+_REWRITTEN_PART = 8
+#: Pages given back in one transaction, where a budget leaves no room for VACUUM, a millisecond or two; and the fewest.
+_GIVE_BACK_PAGES, _GIVE_BACK_LEAST = 200, 8
+#: Each of them may write two more, that point to it.
+_PAGES_A_PAGE = 3
 #: A log shorter than this is left to grow: copying it would cost two fsyncs.
 _LONG_LOG_BYTES = 256 << 10
 
@@ -51,7 +57,13 @@ class Truncated:
     state: State = ()
 
 
-def truncate(shard: Source, durable: dict[bytes, int], master_id: bytes, patient: bool = False) -> Truncated | None:
+def truncate(
+    shard: Source,
+    durable: dict[bytes, int],
+    master_id: bytes,
+    patient: bool = False,
+    left_bytes: int | None = None,
+) -> Truncated | None:
     """Delete the rows of each stream up to the seq in `durable`.
 
     Args:
@@ -59,6 +71,8 @@ def truncate(shard: Source, durable: dict[bytes, int], master_id: bytes, patient
         durable: the last seq of each stream that the master holds, by stream id.
         master_id: which master that is.
         patient: whether the next merge follows soon: then what would take long is left to it, up to a bound.
+        left_bytes: what is left of the store's budget, if it has one: to put rows back, and VACUUM, write all that
+            stays into the log.
 
     Returns:
         None where the shard was busy and keeps some for the next time, or was replaced.
@@ -73,7 +87,7 @@ def truncate(shard: Source, durable: dict[bytes, int], master_id: bytes, patient
         try:
             database.set_synchronous(connection, "NORMAL")
             shard = attrs.evolve(shard, schema="main")
-            done = _truncate(connection, shard, durable, master_id, patient)
+            done = _truncate(connection, shard, durable, master_id, patient, left_bytes)
             if done is None:
                 return None
             deleted, gone = done
@@ -96,24 +110,41 @@ def _is_emptied(connection: Connection, shard: Source, gone: dict[int, int]) -> 
 
 
 def _truncate(
-    connection: Connection, shard: Source, durable: dict[bytes, int], master_id: bytes, patient: bool
+    connection: Connection,
+    shard: Source,
+    durable: dict[bytes, int],
+    master_id: bytes,
+    patient: bool,
+    left_bytes: int | None,
 ) -> tuple[int, dict[int, int]] | None:
     """How many rows were deleted, and the last seq that is gone, by stream number; None: it is left for later."""
     connection.wal_autocheckpoint(0)  # not with each commit, of pages that are about to be free: see _shrink
     with database.immediate(connection):
         gone = _note(connection, durable, master_id)
-        deleted = _clear(connection, shard, gone) if _knows_all_tables(connection, shard) else None
+        most_bytes = _rewritable_bytes(left_bytes)
+        deleted = _clear(connection, shard, gone, most_bytes) if _knows_all_tables(connection, shard) else None
         if deleted is None and patient and _used_bytes(connection) < _AHEAD_BYTES:
             connection.execute("ROLLBACK")
             return None
     if deleted is None:
         deleted = sum(_delete_piecewise(connection, shard, number, last) for number, last in gone.items())
-    _shrink(connection, shard)
+    _shrink(connection, shard, left_bytes)
     return deleted, gone
 
 
-def _clear(connection: Connection, shard: Source, gone: dict[int, int]) -> int | None:
+def _rewritable_bytes(left_bytes: int | None) -> int:
+    """How large a shard may be whose rest is written anew, into its log."""
+    return _PUT_BACK_BYTES if left_bytes is None else min(_PUT_BACK_BYTES, left_bytes // _REWRITTEN_PART)
+
+
+def _clear(connection: Connection, shard: Source, gone: dict[int, int], most_bytes: int) -> int | None:
     """Empty the shard's tables, and put back what does not count as gone; in the caller's transaction.
+
+    Args:
+        connection: the shard's.
+        shard: what it is.
+        gone: the last seq that is gone, by stream number.
+        most_bytes: how large a shard may be of which something is put back.
 
     Returns:
         How many rows are gone; None where nothing was done, since it would take long.
@@ -126,7 +157,7 @@ def _clear(connection: Connection, shard: Source, gone: dict[int, int]) -> int |
     if not kept:
         return _delete_all(connection, shard)
     put_back = sum(last - first + 1 for first, last in kept)
-    if put_back > _PUT_BACK_ROWS or _used_bytes(connection) > _PUT_BACK_BYTES:
+    if put_back > _PUT_BACK_ROWS or _used_bytes(connection) > most_bytes:
         return None
     return _delete_all(connection, shard, kept) - put_back
 
@@ -136,16 +167,41 @@ def _used_bytes(connection: Connection) -> int:
     return pages * int(connection.pragma("page_size"))
 
 
-def _shrink(connection: Connection, shard: Source) -> None:
+def _shrink(connection: Connection, shard: Source, left_bytes: int | None) -> None:
     """Give free pages back to the disk, and copy a long log into the database, so that the writer need not."""
     free_bytes = connection.pragma("freelist_count") * connection.pragma("page_size")
     file = scan.look(shard.path)
-    is_long = file is not None and file.log_bytes > _LONG_LOG_BYTES
-    if free_bytes > (_DEAD_BYTES if is_long else _SHRINK_BYTES):
-        connection.execute("VACUUM")
+    long_bytes = _LONG_LOG_BYTES if left_bytes is None else min(_LONG_LOG_BYTES, left_bytes // _REWRITTEN_PART)
+    is_long = file is not None and file.log_bytes > long_bytes
+    if free_bytes > (_DEAD_BYTES if is_long or left_bytes is not None else _SHRINK_BYTES):
+        if left_bytes is None or _used_bytes(connection) < _rewritable_bytes(left_bytes):
+            connection.execute("VACUUM")
+        elif database.is_incremental(connection):
+            _give_back(connection, left_bytes)
         is_long = True
-    if is_long:
+    if is_long and left_bytes is None:
         database.checkpoint(connection)
+    elif is_long:
+        database.shrink_log(connection)  # as long as it is, it counts
+
+
+def _give_back(connection: Connection, left_bytes: int) -> None:
+    """Move the last pages into the gaps, some at a time, so that a writer hardly waits, and the log stays short.
+
+    Beside a busy writer a passive checkpoint would let it grow. Where the log cannot be begun anew the rest is left to
+    the next truncation.
+    """
+    fitting = left_bytes // (_REWRITTEN_PART * _PAGES_A_PAGE * int(connection.pragma("page_size")))
+    pages = max(_GIVE_BACK_LEAST, min(_GIVE_BACK_PAGES, fitting))
+    before = 0
+    while (free := int(connection.pragma("freelist_count"))) and free != before:
+        before = free
+        with database.immediate(connection):
+            connection.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+        try:
+            database.restart_log(connection)
+        except database.BUSY:
+            return
 
 
 def _note(connection: Connection, durable: dict[bytes, int], master_id: bytes) -> dict[int, int]:

@@ -112,14 +112,15 @@ def going(connection: Connection, scope: Scope, ids: Range, old: Old, peers: Pee
         peers: what others know of.
         why: gains what keeps some of them here.
     """
-    if scope.table is None:
+    if scope.tables is None or len(scope.tables) != 1:
         raise AssertionError("deletions go a table at a time")
+    (table,) = scope.tables
     window = step.look(connection, ids)
     below = [Range(ids.first, min(ids.last, old.bound - 1))]
-    asked = intersect(step.islands(connection, scope.table, ids, old.seen.since_us), below)
+    asked = intersect(step.islands(connection, table, ids, old.seen.since_us), below)
     bounds = list(passed.bounds(connection, old.seen))
     upto = min(bound.upto for bound in bounds)
-    ready = intersect(asked, step.islands(connection, scope.table, ids, upto))
+    ready = intersect(asked, step.islands(connection, table, ids, upto))
     behind = plan.count(asked) - plan.count(ready)
     if behind:
         why.behind.update(bound.why for bound in bounds if bound.upto < old.seen.since_us)

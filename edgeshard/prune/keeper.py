@@ -44,7 +44,9 @@ class Kept:
 
     def told(self, report: MergeReport) -> MergeReport:
         """The report of a merge, with this."""
-        return attrs.evolve(report, pruned=self.report, prune_problem=self.problem)
+        reports = [each for each in (report.pruned, self.report) if each is not None]
+        problems = [each for each in (report.prune_problem, self.problem) if each]
+        return attrs.evolve(report, pruned=together(reports), prune_problem="; ".join(problems))
 
 
 def keep(

@@ -6,10 +6,11 @@ import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import attrs
 
-from edgeshard import arrivals, database, keys, master, receipts, wear
+from edgeshard import arrivals, budget, database, disk, keys, master, receipts, wear
 from edgeshard.database import Connection, quote
 from edgeshard.errors import ConfigurationError
 from edgeshard.prune import deletions, plan, rules, space, step
@@ -25,6 +26,8 @@ Progress = Callable[[int, int], None]
 _PAUSE_S = 0.005
 
 
+#: What a row may take of a short log before that is known: its page, and one of each of some indexes.
+_PAGES_A_ROW: Final = 4
 #: As few rows are deleted at a time as a size comes near: less is deleted too much.
 _LAST_ROWS = 10
 
@@ -52,6 +55,7 @@ class _Pass:
     collected: tuple[str, ...] = ()
     size_rows: int = attrs.Factory(lambda: plan.ROWS_FIRST)
     stopped: bool = False
+    log_pages: int | None = None
     meter: wear.Meter = attrs.Factory(wear.Meter)
 
     @property
@@ -77,6 +81,21 @@ class _Pass:
             held = receipts.held_elsewhere(self.connection, kinds)
             self.peers, self.held = peers, {numbers[stream_id]: ranges for stream_id, ranges in held.items()}
         return self.held
+
+    def limit_log(self, pages: int | None) -> None:
+        """Have the log no longer than about twice that; None: as long as is good."""
+        self.log_pages = pages
+        if pages is not None:
+            self.size_rows = max(plan.ROWS_FEWEST, pages // _PAGES_A_ROW)
+
+    def has_room(self) -> bool:
+        """Whether the log may grow: one that somebody reads cannot be begun anew, and is no reason to take more."""
+        if self.log_pages is None or self.rules.size_reason != rules.BUDGET:
+            return True
+        most = self.log_pages * space.page_bytes(self.connection) * (budget.PRUNE_LOGS - 1)
+        if space.log_bytes(self.path) > most:
+            database.shrink_log(self.connection)
+        return space.log_bytes(self.path) <= most
 
     def done(self, reason: str, goes: step.Going) -> None:
         if goes.rows:
@@ -113,15 +132,17 @@ def prune(
         ConfigurationError: there is no such table.
         StorageError: the master cannot be read or written. What was committed stays.
     """
-    began = time.monotonic()
+    began, log_pages = time.monotonic(), None
     connection = master.open_master(path, writable=not dry_run)
     try:
         with master.explained("prune", path):
             if not dry_run:
                 # what is measured is the database, and not how much of it waits in the log
                 database.shrink_log(connection)
+                log_pages = _limit_log(connection, path)
             database.set_patience(connection, lock_wait_s)
             done = _begin(connection, path, asked, stopping, progress, dry_run=dry_run)
+            done.limit_log(log_pages)
             with done.meter.running():
                 fits = _prune(done, began_s=time.time())
                 shrunk = 0 if dry_run else _tidy(done, shrink=shrink)
@@ -129,6 +150,16 @@ def prune(
     finally:
         connection.close()
     return attrs.evolve(report, seconds=time.monotonic() - began)
+
+
+def _limit_log(connection: Connection, path: Path) -> int | None:
+    """Keep the log short where the store has a budget; how long it may become, in pages."""
+    limit = disk.limit(path.parent)
+    if limit is None:
+        return None
+    log_bytes = budget.prune_log_bytes(limit)
+    master.set_log_limits(connection, log_bytes)
+    return max(1, log_bytes // space.page_bytes(connection))
 
 
 def _begin(
@@ -147,7 +178,7 @@ def _begin(
         if table is not None and not asked.asks_for_deletions_alone:
             _ensure_not_kept(path, table, kept)
         collected = _collected(path, asked, table, keyed)
-        scope = Scope(str(path), table=table, kept=kept)
+        scope = Scope(str(path), tables=asked.tables if table is None else (table,), kept=kept)
         used = space.used_bytes(connection)
         rows = database.scalar(connection, "SELECT sum(last - first + 1) FROM edgeshard_blocks") or 0
     done = _Pass(connection, str(path), asked, scope, stopping, progress, dry_run)
@@ -223,11 +254,8 @@ def _newest(done: _Pass, rows: int) -> int:
     """The id of the first of so many of the newest rows; 1 where there are no more."""
     if rows == 0:
         return master.next_id(done.connection)
-    if done.scope.table:
-        names = [done.scope.table]
-    else:
-        kept = {name.lower() for name in done.scope.kept}
-        names = [name for name in master.record_tables(done.connection) if name.lower() not in kept]
+    kept = {name.lower() for name in done.scope.kept}
+    names = done.scope.tables or [name for name in master.record_tables(done.connection) if name.lower() not in kept]
     # in order, so that SQLite goes through all tables at the same time, and collects nothing
     ids = " UNION ALL ".join(f"SELECT _id FROM {quote(name)}" for name in names)
     found = database.scalar(done.connection, f"{ids} ORDER BY 1 DESC LIMIT 1 OFFSET ?", (rows - 1,))
@@ -264,7 +292,7 @@ def _make_room(done: _Pass, position: int, max_bytes: int) -> bool:
         done.size_rows = min(done.size_rows, max(_LAST_ROWS, int(over / max(1.0, done.row_bytes))))
         return over <= 0
 
-    _until(done, rules.MAX_BYTES, position, bound, enough)
+    _until(done, done.rules.size_reason, position, bound, enough)
     return excess() <= 0
 
 
@@ -274,7 +302,7 @@ def _never() -> bool:
 
 def _until(done: _Pass, reason: str, position: int, bound: int, enough: Callable[[], bool]) -> int:
     """Delete what is allowed from `position` on and below `bound`; where the next rule goes on."""
-    while not done.is_stopping() and not enough():
+    while not done.is_stopping() and not enough() and done.has_room():
         ids = _step(done, reason, functools.partial(_follow, done, reason, position, bound))
         if ids is None:
             break
@@ -300,6 +328,7 @@ def _collect(done: _Pass) -> None:
 
 def _step(done: _Pass, reason: str, follow: Callable[[], step.Going | None]) -> Range | None:
     """One window, and time for others; which, or None where none is left."""
+    logged = database.logged_pages(done.connection)
     with database.reading(done.connection) if done.dry_run else database.immediate(done.connection):
         began = time.monotonic()  # until here we waited for others; from here on they wait for us
         goes = follow()
@@ -307,6 +336,9 @@ def _step(done: _Pass, reason: str, follow: Callable[[], step.Going | None]) -> 
     done.size_rows = plan.next_rows(done.size_rows, took_s)
     if goes is None:
         return None
+    if done.log_pages is not None and goes.rows:
+        logged = database.logged_pages(done.connection) - logged
+        done.size_rows = min(done.size_rows, plan.fitting_rows(goes.rows, logged, done.log_pages))
     done.done(reason, goes)
     if not done.dry_run:
         time.sleep(max(_PAUSE_S, took_s / 2))
@@ -331,7 +363,7 @@ def _follow_deletions(
 ) -> step.Going | None:
     """Follow the rule of deletions in the next window of a keyed table's."""
     connection = done.connection
-    scope = attrs.evolve(done.scope, elsewhere=done.elsewhere(), table=keys.deleted_name(name))
+    scope = attrs.evolve(done.scope, elsewhere=done.elsewhere(), tables=(keys.deleted_name(name),))
     ids = step.window_from(connection, scope, position, old.bound, done.size_rows)
     goes = None if ids is None else deletions.going(connection, scope, ids, old, peers, done.why)
     if goes is not None and goes.rows and not done.dry_run:
@@ -345,15 +377,15 @@ def _follow_deletions(
 
 
 def _tidy(done: _Pass, *, shrink: bool) -> int:
-    """Forget what is said of rows that are gone, and give pages back; how many bytes."""
+    """Give pages back, and forget what is said of rows that are gone; how many bytes."""
     connection = done.connection
-    if done.rows:
-        with database.immediate(connection):
-            arrivals.forget_before(connection, _oldest(connection))
-            done.meter.note(connection, wear.log_bytes(Path(done.path)))
     before = int(connection.pragma("page_count"))
     if space.can_shrink(connection):
         _shrink(done, 0 if shrink else _wanted_pages(done))
+    if done.rows:
+        with database.immediate(connection):
+            arrivals.forget_before(connection, _oldest(connection))
+            done.meter.note(connection, wear.log_bytes(Path(done.path)))  # all that comes after this is the log's end
     database.shrink_log(connection)
     return max(0, before - int(connection.pragma("page_count"))) * space.page_bytes(connection)
 
@@ -374,11 +406,12 @@ def _wanted_pages(done: _Pass) -> int:
 def _shrink(done: _Pass, wanted: int) -> None:
     """Give pages back until the file has no more than that, or none is free."""
     step_pages, shrunk = space.PAGES_FIRST, 1
-    while shrunk and not done.is_stopping():
+    most = space.PAGES_MOST if done.log_pages is None else max(1, done.log_pages // 2)
+    while shrunk and not done.is_stopping() and done.has_room():
         with database.immediate(done.connection):
             began = time.monotonic()
             before = int(done.connection.pragma("page_count"))
-            pages = min(step_pages, int(done.connection.pragma("freelist_count")), before - wanted)
+            pages = min(step_pages, most, int(done.connection.pragma("freelist_count")), before - wanted)
             if pages > 0:
                 space.shrink_by(done.connection, pages)
             shrunk = before - int(done.connection.pragma("page_count"))

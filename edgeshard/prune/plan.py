@@ -15,6 +15,10 @@ STEP_S = 0.02
 ROWS_FIRST, ROWS_LEAST, ROWS_MOST = 1_000, 100, 50_000
 
 
+#: As few rows are deleted at a time where each writes as much as the log may have.
+ROWS_FEWEST = 10
+
+
 @attrs.frozen
 class Window:
     """What a master has by some consecutive ids.
@@ -83,6 +87,14 @@ def next_rows(rows: int, took_s: float) -> int:
     """How many rows the next transaction takes, after one of `rows` took `took_s`."""
     wanted = int(rows * min(2.0, max(0.5, STEP_S / max(took_s, 1e-6))))
     return min(ROWS_MOST, max(ROWS_LEAST, wanted))
+
+
+def fitting_rows(rows: int, logged: int, most: int) -> int:
+    """How many rows a transaction may take for a log of `most` pages, where one of `rows` gave it `logged`.
+
+    What it gives once, however many rows go, counts for each of them here: so it is rather less.
+    """
+    return max(ROWS_FEWEST, rows * most // max(1, logged))
 
 
 def count(ids: Iterable[Range]) -> int:

@@ -12,6 +12,8 @@ from edgeshard.receipts import EDGESHARD, POSTGRESQL
 
 #: The rules, as prunings name them, in the order in which they are followed.
 OLDER_THAN, KEEP_ROWS, DELETIONS, MAX_BYTES = "older than", "keep rows", "deletion", "max bytes"
+#: As prunings name it where the store's budget asks for a size (merge/room.py).
+BUDGET: Final = "budget"
 
 #: The smallest size that can be asked for, in bytes: a figure without its unit would delete everything.
 MAX_BYTES_LEAST: Final = 1_000_000
@@ -34,6 +36,8 @@ class Rules:
         max_bytes: the oldest, until the master takes no more than this.
         kinds: only rows that a peer of one of these kinds holds; None: all rows.
         table: only rows of this table.
+        tables: only rows of these, as they are spelt in the master; None: of all.
+        size_reason: what asks for `max_bytes`.
         deletions_older_than_s: deletions of keyed tables that were made, and came, longer ago than this, in seconds,
             once no older change can follow them.
     """
@@ -43,6 +47,8 @@ class Rules:
     max_bytes: int | None = None
     kinds: tuple[str, ...] | None = None
     table: str | None = None
+    tables: tuple[str, ...] | None = None
+    size_reason: str = MAX_BYTES
     deletions_older_than_s: float | None = None
 
     @property

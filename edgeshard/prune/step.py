@@ -22,13 +22,13 @@ class Scope:
     Attributes:
         path: the master, for errors.
         elsewhere: of each stream number, the seqs that somebody else holds; None: that is not asked.
-        table: the only table whose rows go; None: all but those of `kept`.
+        tables: the only tables whose rows go; None: all but those of `kept`.
         kept: tables whose rows stay: the newest of each key, and deletions, which `deletions` alone takes.
     """
 
     path: str
     elsewhere: Mapping[int, Sequence[Range]] | None = None
-    table: str | None = None
+    tables: tuple[str, ...] | None = None
     kept: tuple[str, ...] = ()
 
 
@@ -63,7 +63,7 @@ def window_from(connection: Connection, scope: Scope, position: int, bound: int,
     """
     firsts = [
         database.scalar(connection, f"SELECT _id FROM {quote(name)} WHERE _id >= ? ORDER BY _id LIMIT 1", (position,))
-        for name in ([scope.table] if scope.table else master.record_tables(connection))
+        for name in scope.tables or master.record_tables(connection)
     ]
     first = min((first for first in firsts if first is not None), default=bound)
     if first >= bound:
@@ -81,10 +81,10 @@ def going(connection: Connection, scope: Scope, ids: Range) -> Going:
     """What goes of the rows by these ids; only read."""
     window = look(connection, ids)
     kept = [] if scope.elsewhere is None else plan.kept_back(window, scope.elsewhere)
-    if scope.table is None:
-        asked = subtract(window.present, union(part for name in scope.kept for part in islands(connection, name, ids)))
+    if scope.tables is None:
+        asked = subtract(window.present, _islands(connection, scope.kept, ids))
     else:
-        asked = islands(connection, scope.table, ids)
+        asked = _islands(connection, scope.tables, ids)
     goes = subtract(asked, kept)
     return Going(window, goes, plan.count(asked) - plan.count(goes))
 
@@ -113,6 +113,11 @@ def _blocks(connection: Connection, number: int, seqs: Range, ids: Range) -> lis
     return [block for block in found if block.first_id <= ids.last and block.last_id >= ids.first]
 
 
+def _islands(connection: Connection, tables: Sequence[str], ids: Range) -> list[Range]:
+    """The ids of some tables' rows, as ranges."""
+    return union(island for table in tables for island in islands(connection, table, ids))
+
+
 def islands(connection: Connection, table: str, ids: Range, upto: int | None = None) -> list[Range]:
     """The ids of a table's rows, as ranges; where a stamp is given, of those that are stamped so, or before."""
     which = "" if upto is None else f"AND {format.STAMP} <= {upto:d}"
@@ -135,7 +140,7 @@ def apply(connection: Connection, scope: Scope, goes: Going, reason: str) -> Non
     # of two receipts the one with more merges, or more of these, is the later, whatever the clock says
     connection.execute("UPDATE edgeshard_database SET generation = generation + 1")
     deleted, replaced = 0, _replaced(connection, scope, goes)
-    for name in [scope.table] if scope.table else master.record_tables(connection):
+    for name in scope.tables or master.record_tables(connection):
         for ids in goes.ids:
             connection.execute(f"DELETE FROM {quote(name)} WHERE _id BETWEEN ? AND ?", (ids.first, ids.last))
             deleted += connection.changes()
@@ -155,7 +160,7 @@ def apply(connection: Connection, scope: Scope, goes: Going, reason: str) -> Non
 def _replaced(connection: Connection, scope: Scope, goes: Going) -> int:
     """How many of the seqs that go have no row any more, since newer ones replaced it; they no longer count as such."""
     total = 0
-    known = keys.replaced(connection) if scope.table is None else {}
+    known = keys.replaced(connection) if scope.tables is None else {}
     concerned = goes.window.blocks.keys() & known.keys()
     rows = _rows_by_stream(connection, goes) if concerned else {}
     for number in concerned:
