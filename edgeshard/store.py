@@ -623,8 +623,9 @@ def _budget_of(root: Path, max_bytes: str | int | None, on_full: str | None) -> 
         if max_bytes is None and on_full is not None:
             raise ValueError("on_full is of a budget: give max_bytes as well")
         return None if max_bytes is None else budget.of(rules.size_bytes(max_bytes), on_full or "error")
-    except ValueError as error:
-        raise ConfigurationError("open store", root, str(error)) from error
+    except (ValueError, TypeError, OverflowError) as error:
+        cause = f"max_bytes={max_bytes!r}, on_full={on_full!r}: {error}"
+        raise ConfigurationError("open store", root, cause) from error
 
 
 def _open_shard(

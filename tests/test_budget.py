@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -184,9 +185,9 @@ def test_a_budget_is_noted_as_it_is(known: Budget) -> None:
     assert known == budget.of_json(json.loads(json.dumps(attrs.asdict(known))))
 
 
-@pytest.mark.parametrize("given", ["10", "many", "500X"])
-def test_a_size_that_cannot_be_is_refused(tmp_path: Path, given: str) -> None:
-    with pytest.raises(ConfigurationError):
+@pytest.mark.parametrize("given", ["10", "many", "500X", 5, -1, float("inf"), float("nan"), [5], {}])
+def test_a_size_that_cannot_be_is_refused(tmp_path: Path, given: Any) -> None:
+    with pytest.raises(ConfigurationError, match="max_bytes="):
         edgeshard.Store(tmp_path, max_bytes=given)
 
 

@@ -224,7 +224,7 @@ def test_reports_of_several_rules_become_one() -> None:
         ({"older_than": -1}, "prune: older_than=-1: an age lies between"),
         ({"older_than": [1]}, "prune: older_than=[1]:"),
         ([{"keep_rows": 1}, {"keep_rows": -1}], "prune[1]: keep_rows=-1: a number of rows is a whole number"),
-        ({"max_bytes": 500}, "prune: max_bytes=500: a master is kept to 1M at the least"),
+        ({"max_bytes": 500}, "prune: max_bytes=500: a size is 1M at the least"),
         ({"max_bytes": "lots"}, "prune: max_bytes='lots': a size is a number and a unit"),
         ({"keep_rows": 1, "only_pushed": "yes"}, "prune: only_pushed='yes': True or False is wanted"),
         ({"keep_rows": 1, "only_pushed": True, "only_receipted": True}, "give only_pushed or only_receipted, not both"),

@@ -126,7 +126,7 @@ def size_bytes(size: str | int) -> int:
     else:
         value = int(size)
     if value < MAX_BYTES_LEAST:
-        raise ValueError(f"a master is kept to 1M at the least, not to {size!r}")
+        raise ValueError(f"a size is 1M at the least, not {size!r}")
     return value
 
 
