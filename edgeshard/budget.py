@@ -24,6 +24,7 @@ chunk is in the master's file, and the master's log is empty.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, Literal, get_args
 
 import attrs
@@ -59,6 +60,8 @@ LEAST_TIMES: Final = 2 * GROWTH_FIRST
 MASTER_LOG_SHARE, MASTER_LOG_LEAST, MASTER_LOG_MOST = 0.04, 256 << 10, 32 << 20
 #: ... and that of a prune, which has a log of that size, one transaction more of the same, and rests.
 PRUNE_LOG_SHARE, PRUNE_LOG_LEAST, PRUNE_LOGS = 0.02, 64 << 10, 3
+#: Where rows are dropped: agents that have less than this part of an even share of the rows lose none to the others.
+SPARED_SHARE: Final = 0.5
 #: What is left of a file system for others: a part of the budget, up to so much, in bytes.
 _FREE_SHARE, _FREE_MOST = 0.05, 64 << 20
 
@@ -249,6 +252,16 @@ def bytes_to_drop(most: int, usage: Usage) -> int:
 def is_drop_due(most: int, usage: Usage) -> bool:
     """Whether to drop rows before there is no room at all."""
     return writers_room(most, _settled(most, usage)) < DROP_SHARE * most
+
+
+def spared(rows: Mapping[str, int]) -> tuple[str, ...]:
+    """The agents of which no rows are dropped, as long as others have some: whoever fills the store makes the room.
+
+    Args:
+        rows: how many each agent has in the master.
+    """
+    even = sum(rows.values()) / max(1, len(rows))
+    return tuple(sorted(agent for agent, count in rows.items() if count < SPARED_SHARE * even))
 
 
 def of_json(found: Any) -> Budget:

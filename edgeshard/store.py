@@ -84,7 +84,7 @@ class Store:
             does so from then on, with this argument or without it; None: what is noted there, if anything.
         on_full: "error" (the default) refuses writes, and merges, for which there is no room, with a
             `edgeshard.errors.DiskBudgetError`; "drop-oldest" has merges delete the oldest rows of the master, of tables
-            with the lowest priority first, and refuses writes until they did.
+            with the lowest priority first, and of agents with few rows last, and refuses writes until they did.
 
     Attributes:
         root: the folder, absolute, with symbolic links followed once, now.

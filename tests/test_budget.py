@@ -386,6 +386,46 @@ def test_dropping_begins_with_the_oldest_rows_of_the_least_important_table_and_i
     assert "rows dropped" in command("status", store.root).stdout
 
 
+@given(st.dictionaries(st.text(max_size=3), st.integers(1, 10**9)))
+def test_agents_that_are_spared_have_less_than_half_of_the_rows(rows: dict[str, int]) -> None:
+    quiet = budget.spared(rows)
+    assert 2 * sum(rows[agent] for agent in quiet) < sum(rows.values()) or not rows
+    assert not quiet or max(rows[agent] for agent in quiet) < max(rows.values())
+
+
+def test_no_row_of_a_quiet_agent_is_dropped_for_one_that_fills_the_store(tmp_path: Path) -> None:
+    store = edgeshard.Store(tmp_path, max_bytes="6M", on_full="drop-oldest")
+    with store.shard("quiet") as quiet, store.shard("loud") as loud, sampled(store) as largest:
+        for start in range(0, 40_000, 500):
+            quiet.write(Trace(-1 - start, "x" * 400))  # older than what is dropped, and in between
+            for part in range(start, start + 500, 100):
+                loud.write_many(Trace(n, "x" * 400) for n in range(part, part + 100))
+            store.merge()
+    assert largest[0] <= 1.05 * 6 * MB
+    kept = rows_of(store, "trace")
+    loud_rows = [n for n in kept if n >= 0]
+    assert [-1 - start for start in range(39_500, -1, -500)] == kept[: -len(loud_rows)]
+    assert [*range(40_000 - len(loud_rows), 40_000)] == loud_rows
+    report = store.verify()
+    assert (True, 40_080) == (report.ok, report.rows + report.pruned["budget"])
+
+
+def test_where_others_have_nothing_that_may_go_a_quiet_agents_rows_are_dropped(tmp_path: Path) -> None:
+    store = edgeshard.Store(tmp_path, max_bytes="6M", on_full="drop-oldest")
+    with store.shard("quiet") as quiet:
+        for start in range(0, 2_000, 100):
+            quiet.write_many(Trace(n, "x" * 400) for n in range(start, start + 100))
+        store.merge()
+    with store.shard("loud") as loud:
+        # its rows are many, and of a table with a key: they stay
+        fill(lambda n: (loud.write(Setting(f"{n}", "x" * 50)), n % 500 or store.merge()))
+    report = store.verify()
+    assert report.ok
+    assert len(store.query("select 1 from setting")) > 6_000  # so many that the other one is spared at first
+    assert 0 < report.pruned["budget"]
+    assert 2_000 == len(rows_of(store, "trace")) + report.pruned["budget"]
+
+
 def test_rows_that_no_master_holds_are_never_dropped(tmp_path: Path) -> None:
     store = edgeshard.Store(tmp_path)
     with store.shard("agent") as shard:

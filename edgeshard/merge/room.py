@@ -5,7 +5,8 @@ room, commits, empties the master's log, and has the shards give back what was c
 are dropped are the oldest of the master's, of the tables with the lowest priority, by the very steps of a prune: they
 are noted by address, with the reason "budget". Before that the store's own rules are followed, if it has any: what is
 to go anyway goes first. Rows of shards that the master does not hold are nobody's to drop, nor are those of tables with
-a key: they are not the past but how things stand, and there is no older one that could go instead.
+a key: they are not the past but how things stand, and there is no older one that could go instead. And whoever fills
+the store makes the room: agents that have few rows lose none, as long as others have some that can go.
 """
 
 from __future__ import annotations
@@ -163,18 +164,21 @@ class Room:
         self._measure()
 
     def _drop_oldest(self, connection: Connection) -> None:
-        for tables in _levels(connection):
-            wanted = budget.bytes_to_drop(self._limit, self._usage)
-            if not wanted:
-                break
-            self._drop(tables, wanted)
-            self._measure()
+        """Of agents that have much, and of the others only where that is not enough."""
+        quiet = budget.spared(_rows_by_agent(connection))
+        for spared in dict.fromkeys([quiet, ()]):
+            for tables in _levels(connection):
+                wanted = budget.bytes_to_drop(self._limit, self._usage)
+                if not wanted:
+                    return
+                self._drop(tables, spared, wanted)
+                self._measure()
 
-    def _drop(self, tables: tuple[str, ...] | None, count: int) -> None:
+    def _drop(self, tables: tuple[str, ...] | None, spared: tuple[str, ...], count: int) -> None:
         from edgeshard.prune import passes, rules  # a store without a budget need not wait for it
 
         target = max(1, self._usage.master - count)
-        asked = rules.Rules(max_bytes=target, tables=tables, size_reason=rules.BUDGET)
+        asked = rules.Rules(max_bytes=target, tables=tables, size_reason=rules.BUDGET, spared=spared)
         report = passes.prune(self._path, asked, stopping=self._stopping)
         if report.rows:
             which = "all tables" if tables is None else f"tables {', '.join(tables)}"
@@ -200,6 +204,14 @@ class Room:
             text += "; what could be dropped was dropped, and rows of tables with a key never are"
         shards = usage.shards + usage.logs
         return DiskBudgetError("merge into", self._path, text, usage.used, self._limit, shards, usage.master)
+
+
+def _rows_by_agent(connection: Connection) -> dict[str, int]:
+    sql = (
+        "SELECT agent_id, sum(last - first + 1) FROM edgeshard_blocks JOIN edgeshard_streams USING (stream_no) "
+        "GROUP BY agent_id"
+    )
+    return dict(database.fetch(connection, sql))
 
 
 def _levels(connection: Connection) -> list[tuple[str, ...] | None]:

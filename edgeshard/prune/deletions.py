@@ -130,7 +130,7 @@ def going(connection: Connection, scope: Scope, ids: Range, old: Old, peers: Pee
         why.unheard.update([peer] if lacking else [])
         unheard += lacking
     heard = subtract(ready, unheard)
-    kept = [] if scope.elsewhere is None else plan.kept_back(window, scope.elsewhere)
+    kept = [] if scope.may_go is None else plan.kept_back(window, scope.may_go)
     goes = subtract(heard, kept)
     kept_back = plan.count(heard) - plan.count(goes)
     return Going(window, goes, kept_back, behind, plan.count(union(unheard)))

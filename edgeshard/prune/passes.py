@@ -10,7 +10,7 @@ from typing import Final
 
 import attrs
 
-from edgeshard import arrivals, budget, database, disk, keys, master, receipts, wear
+from edgeshard import arrivals, budget, database, disk, keys, master, receipts, tables, wear
 from edgeshard.database import Connection, quote
 from edgeshard.errors import ConfigurationError
 from edgeshard.prune import deletions, plan, rules, space, step
@@ -66,11 +66,13 @@ class _Pass:
         self.stopped = self.stopped or self.stopping()
         return self.stopped
 
-    def elsewhere(self) -> Mapping[int, Sequence[Range]] | None:
-        """What peers of the kinds that count hold of each stream, by its number here, as of this transaction.
+    def may_go(self) -> Mapping[int, Sequence[Range]] | None:
+        """Of each stream, by its number here, the seqs that may go, as of this transaction; None: all of all.
 
-        A receipt that comes meanwhile may say that they hold less than they did.
+        A receipt that comes meanwhile may say that peers hold less than they did.
         """
+        if self.rules.spared:
+            return self._of_others()
         kinds = self.rules.kinds
         if kinds is None:
             return None
@@ -80,6 +82,17 @@ class _Pass:
             numbers = dict(database.fetch(self.connection, sql))
             held = receipts.held_elsewhere(self.connection, kinds)
             self.peers, self.held = peers, {numbers[stream_id]: ranges for stream_id, ranges in held.items()}
+        return self.held
+
+    def _of_others(self) -> Mapping[int, Sequence[Range]]:
+        """All that agents have that are not spared; what they bring from now on is the newest, and not asked for."""
+        if not self.held:
+            sql = "SELECT stream_no, agent_id, last_seq FROM edgeshard_streams WHERE last_seq > 0"
+            self.held = {
+                number: [Range(1, last)]
+                for number, agent, last in database.fetch(self.connection, sql)
+                if agent not in self.rules.spared
+            }
         return self.held
 
     def limit_log(self, pages: int | None) -> None:
@@ -348,7 +361,9 @@ def _step(done: _Pass, reason: str, follow: Callable[[], step.Going | None]) -> 
 def _follow(done: _Pass, reason: str, position: int, bound: int) -> step.Going | None:
     """Follow a rule in the next window, in the caller's transaction; what goes, or None where no window is left."""
     connection = done.connection
-    scope = attrs.evolve(done.scope, elsewhere=done.elsewhere())
+    scope = attrs.evolve(done.scope, may_go=done.may_go())
+    if done.rules.spared:
+        position = _first_of_others(connection, done.rules.spared, position)
     ids = step.window_from(connection, scope, position, bound, done.size_rows)
     goes = None if ids is None else step.going(connection, scope, ids)
     if goes is not None and goes.rows and not done.dry_run:
@@ -358,12 +373,22 @@ def _follow(done: _Pass, reason: str, position: int, bound: int) -> step.Going |
     return goes
 
 
+def _first_of_others(connection: Connection, spared: Sequence[str], position: int) -> int:
+    """The first id from one on that is not of these agents, whose rows are passed over at once, and not in steps."""
+    sql = (
+        "SELECT min(max(first_id, ?1)) FROM edgeshard_blocks JOIN edgeshard_streams USING (stream_no) "
+        "WHERE first_id + last - first >= ?1 AND agent_id NOT IN (SELECT value FROM json_each(?2))"
+    )
+    first = database.scalar(connection, sql, (position, tables.to_json(list(spared))))
+    return master.next_id(connection) if first is None else int(first)
+
+
 def _follow_deletions(
     done: _Pass, old: deletions.Old, peers: deletions.Peers, name: str, position: int
 ) -> step.Going | None:
     """Follow the rule of deletions in the next window of a keyed table's."""
     connection = done.connection
-    scope = attrs.evolve(done.scope, elsewhere=done.elsewhere(), tables=(keys.deleted_name(name),))
+    scope = attrs.evolve(done.scope, may_go=done.may_go(), tables=(keys.deleted_name(name),))
     ids = step.window_from(connection, scope, position, old.bound, done.size_rows)
     goes = None if ids is None else deletions.going(connection, scope, ids, old, peers, done.why)
     if goes is not None and goes.rows and not done.dry_run:

@@ -39,15 +39,15 @@ class Window:
         return intersect((_ids(block) for blocks in self.blocks.values() for block in blocks), [self.ids])
 
 
-def kept_back(window: Window, elsewhere: Mapping[int, Iterable[Range]]) -> list[Range]:
-    """The ids of rows that nobody else holds, and of those that were written in one transaction with such a row.
+def kept_back(window: Window, may_go: Mapping[int, Iterable[Range]]) -> list[Range]:
+    """The ids of rows that may not go, and of those that were written in one transaction with such a row.
 
     Args:
         window: the rows.
-        elsewhere: of each stream number, the seqs that somebody else holds.
+        may_go: of each stream number, the seqs that may.
     """
-    alone = lacking(window, elsewhere)
-    return union([*alone, *_sharing(window.transactions, alone)])
+    stay = lacking(window, may_go)
+    return union([*stay, *_sharing(window.transactions, stay)])
 
 
 def lacking(window: Window, elsewhere: Mapping[int, Iterable[Range]]) -> list[Range]:

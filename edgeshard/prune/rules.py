@@ -38,6 +38,7 @@ class Rules:
         table: only rows of this table.
         tables: only rows of these, as they are spelt in the master; None: of all.
         size_reason: what asks for `max_bytes`.
+        spared: agents whose rows stay.
         deletions_older_than_s: deletions of keyed tables that were made, and came, longer ago than this, in seconds,
             once no older change can follow them.
     """
@@ -49,6 +50,7 @@ class Rules:
     table: str | None = None
     tables: tuple[str, ...] | None = None
     size_reason: str = MAX_BYTES
+    spared: tuple[str, ...] = ()
     deletions_older_than_s: float | None = None
 
     @property

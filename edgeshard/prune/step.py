@@ -21,13 +21,13 @@ class Scope:
 
     Attributes:
         path: the master, for errors.
-        elsewhere: of each stream number, the seqs that somebody else holds; None: that is not asked.
+        may_go: of each stream number, the seqs that may go, as far as it is asked whose they are; None: that is not.
         tables: the only tables whose rows go; None: all but those of `kept`.
         kept: tables whose rows stay: the newest of each key, and deletions, which `deletions` alone takes.
     """
 
     path: str
-    elsewhere: Mapping[int, Sequence[Range]] | None = None
+    may_go: Mapping[int, Sequence[Range]] | None = None
     tables: tuple[str, ...] | None = None
     kept: tuple[str, ...] = ()
 
@@ -39,7 +39,7 @@ class Going:
     Attributes:
         window: what is there.
         ids: the ids that go.
-        kept_back: how many rows were asked for and stay, since nobody else holds them.
+        kept_back: how many rows were asked for and stay, for whose they are: nobody else holds them, or it is spared.
         behind: how many deletions were, since an older change may yet come.
         unheard: how many, since another database does not know of them.
     """
@@ -80,7 +80,7 @@ def window_from(connection: Connection, scope: Scope, position: int, bound: int,
 def going(connection: Connection, scope: Scope, ids: Range) -> Going:
     """What goes of the rows by these ids; only read."""
     window = look(connection, ids)
-    kept = [] if scope.elsewhere is None else plan.kept_back(window, scope.elsewhere)
+    kept = [] if scope.may_go is None else plan.kept_back(window, scope.may_go)
     if scope.tables is None:
         asked = subtract(window.present, _islands(connection, scope.kept, ids))
     else:
