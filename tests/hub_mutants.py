@@ -34,10 +34,9 @@ def held_is_forgotten(connection: Any, number: int, held: list[Range], copied: l
     return union([*held, *copied])
 
 
-def last_seq_is_that_of_the_rows(target: Any, origin: Any, stream: Any) -> int:
+def last_seq_is_that_of_the_rows(stream: Any, *_: Any, **__: Any) -> int:
     """A stream is known up to what came of it, and not up to what its source knows."""
-    last = max((block.last for block in stream.blocks), default=0)
-    return ENSURE_STREAM(target, origin, attrs.evolve(stream, last_seq=last))
+    return max((block.last for block in stream.blocks), default=0)
 
 
 def a_source_counts_as_our_own(path: Any) -> jobs.Job:
@@ -143,7 +142,7 @@ def a_master_gives_all_away(stream: Any, held: list[Range], unwanted: Any = None
 MUTANTS: dict[str, list[tuple[Any, str, Callable[..., Any]]]] = {
     "ranges are not joined": [(copy, "union", sorted)],
     "ranges forget what was held": [(copy, "_add_ranges", held_is_forgotten)],
-    "the last seq is not carried": [(copy, "_ensure_stream", last_seq_is_that_of_the_rows)],
+    "the last seq is not carried": [(copy, "_known_last", last_seq_is_that_of_the_rows)],
     "a source is truncated": [(jobs, "of_source", a_source_counts_as_our_own)],
     "ids are given out twice": [(copy.Target, "load", ids_from_one)],
     "ids are given out twice, and OR IGNORE": [
