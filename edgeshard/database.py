@@ -774,6 +774,11 @@ def is_incremental(connection: Connection) -> bool:
     return int(connection.pragma("auto_vacuum")) == _INCREMENTAL
 
 
+def give_back(connection: Connection, pages: int) -> None:
+    """Give so many free pages of such a database back, in the caller's transaction; the file is cut with its log."""
+    connection.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+
+
 def create(
     path: str,
     page_size: int,

@@ -95,12 +95,7 @@ def _widened(connection: Connection, table: str, column: str, kind: str, wider: 
             "shard is empty. Or make the field Decimal, which holds both"
         )
         raise SchemaConflictError("write to shard", path, cause)
-    for sql in widening.statements(connection, table, column, kind, wider):
-        yield sql, ()
-    yield (
-        "UPDATE main.edgeshard_columns SET kind = ? WHERE table_name = ? AND column_name = ? COLLATE NOCASE",
-        (wider, table, column),
-    )
+    yield from widening.statements(connection, table, column, kind, wider)
 
 
 def _fixed(connection: Connection, name: str, table: Table) -> frozenset[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import attrs
 
-from edgeshard import budget, files
+from edgeshard import budget, database, files
 from edgeshard.budget import Budget, Usage
 from edgeshard.errors import ConfigurationError
 from edgeshard.files import explain_os_error
@@ -32,7 +32,7 @@ def measure(root: Path) -> Usage:
     shards = root / "shards"
     try:
         usage = _of_shards(shards, time.time() - _ACTIVE_S)
-        master = sum(_size(f"{root}/master.db{suffix}") for suffix in ("", "-wal", "-shm", "-journal"))
+        master = sum(files.size(f"{root}/master.db{suffix}") for suffix in ("", "-wal", "-shm", "-journal"))
         free = min(_free(path) for path in (root, shards))
     except OSError as error:
         raise explain_os_error(error, "measure store", root) from error
@@ -68,13 +68,6 @@ def _of_shards(folder: Path, since_s: float) -> Usage:
             else:
                 shards += found.st_size
     return Usage(shards, logs, open=open_, active=active)
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except FileNotFoundError:
-        return 0
 
 
 def _free(path: Path) -> int:
@@ -126,10 +119,7 @@ def note(root: Path, wanted: Budget) -> None:
     try:
         with open(made, "x") as file:
             file.write(json.dumps(attrs.asdict(wanted)) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(made, path)
-        files.sync_folder(root)
+        database.publish(made, str(path), replace=True)
     except OSError as error:
         with contextlib.suppress(OSError):
             os.unlink(made)

@@ -97,6 +97,14 @@ def identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
 
 
 @functools.cache
+def size(path: str | os.PathLike[str]) -> int:
+    """The size of a file, in bytes; 0 where there is none."""
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
+
+
 def boot_id() -> str:
     """Which start of this system it is; "" where the system does not say."""
     try:

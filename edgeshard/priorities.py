@@ -19,7 +19,7 @@ def missing(connection: Connection, table: str, priority: int) -> Iterator[tuple
     """The statements that note a table's priority in a shard, unless that knows of it."""
     if not priority:
         return
-    exists = database.scalar(connection, "SELECT 1 FROM main.sqlite_schema WHERE name = ?", (TABLE,)) is not None
+    exists = database.has_table(connection, TABLE)
     if not exists:
         yield format.ADDED_TEXTS[TABLE], ()
     if priority > (of_all(connection, "main").get(table.lower(), 0) if exists else 0):

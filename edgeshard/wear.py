@@ -61,13 +61,6 @@ def thread_bytes() -> int | None:
         return None
 
 
-def log_bytes(path: Path) -> int:
-    """The size of a database's log."""
-    with contextlib.suppress(FileNotFoundError):
-        return os.stat(f"{path}-wal").st_size
-    return 0
-
-
 def _since(before: int | None) -> int:
     now = None if before is None else thread_bytes()
     return 0 if now is None or before is None else max(0, now - before)
@@ -114,8 +107,7 @@ class Count:
     @property
     def left(self) -> Sum:
         """What was noted and not taken."""
-        noted, taken = self._read()
-        return Sum(_believed(noted.bytes - taken.bytes), _believed(noted.rows - taken.rows))
+        return _left(*self._read())
 
     def note(self, noted: Sum) -> None:
         """Note a sum in the place of the one before."""
@@ -126,7 +118,7 @@ class Count:
         noted, taken = self._read()
         if noted != taken:
             self._write(_RECORD_BYTES, noted)
-        return Sum(_believed(noted.bytes - taken.bytes), _believed(noted.rows - taken.rows))
+        return _left(noted, taken)
 
     def _read(self) -> tuple[Sum, Sum]:
         try:
@@ -155,6 +147,10 @@ class Count:
 def _parse(record: bytes) -> Sum:
     found = _FORMED.fullmatch(record)
     return Sum() if found is None else Sum(int(found[1]), int(found[2]))
+
+
+def _left(noted: Sum, taken: Sum) -> Sum:
+    return Sum(_believed(noted.bytes - taken.bytes), _believed(noted.rows - taken.rows))
 
 
 def _believed(value: int) -> int:

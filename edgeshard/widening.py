@@ -12,13 +12,21 @@ from edgeshard.database import Connection, quote
 _BESIDE: Final = "_edgeshard_wider"
 
 
-def statements(connection: Connection, table: str, column: str, kind: str, wider: str) -> Iterator[str]:
-    """The statements that give a column a wider kind, without the note of it; all of them, or none, are to be kept.
+def statements(
+    connection: Connection, table: str, column: str, kind: str, wider: str
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The statements that give a column a wider kind, and note it; all of them, or none, are to be kept.
 
     The log grows by what the table takes while the transaction lasts, and by no more (measured).
     """
-    if format.STORED_AS[kind] == format.STORED_AS[wider]:
-        return
+    if format.STORED_AS[kind] != format.STORED_AS[wider]:
+        for sql in _rewriting(connection, table, column, kind, wider):
+            yield sql, ()
+    note = "UPDATE main.edgeshard_columns SET kind = ? WHERE table_name = ? AND column_name = ? COLLATE NOCASE"
+    yield note, (wider, table, column)
+
+
+def _rewriting(connection: Connection, table: str, column: str, kind: str, wider: str) -> Iterator[str]:
     # SQLite cannot change the type of a column; a table made anew would lose what users built upon it
     yield f"ALTER TABLE main.{quote(table)} ADD COLUMN {_BESIDE} {format.STORED_AS[wider]}"
     yield f"UPDATE main.{quote(table)} SET {_BESIDE} = {converted(connection, quote(column), kind, wider)}"

@@ -271,9 +271,8 @@ class Merger:
         self._generation = generation
 
     def _shrink_log(self, connection: Connection) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            if os.stat(f"{self._path}-wal").st_size:
-                database.shrink_log(connection)
+        if files.size(f"{self._path}-wal"):
+            database.shrink_log(connection)
 
     def close(self) -> None:
         """Remember in the master what was learnt of the shards, and close it.

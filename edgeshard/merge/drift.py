@@ -230,11 +230,7 @@ def _widen(connection: Connection, table: str, column: str, kind: str, wider: st
         cause = f"column {table}.{column} is real in this shard, and has integers beyond 2^53 in the master"
         raise SchemaConflictError("merge", path, f"{cause}: a real would round them. {_ADVICE}")
     for statement in widening.statements(connection, table, column, kind, wider):
-        connection.execute(statement)
-    connection.execute(
-        "UPDATE main.edgeshard_columns SET kind = ? WHERE table_name = ? AND column_name = ? COLLATE NOCASE",
-        (wider, table, column),
-    )
+        connection.execute(*statement)
 
 
 def _move(connection: Connection, table: str, column: str, end: str, spelt: str, path: str, *, is_there: bool) -> None:

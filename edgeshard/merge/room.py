@@ -12,13 +12,12 @@ the store makes the room: agents that have few rows lose none, as long as others
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from edgeshard import budget, database, disk, format, keys, master, priorities, wear
+from edgeshard import budget, database, disk, files, format, keys, master, priorities, wear
 from edgeshard.budget import Budget, Usage
 from edgeshard.database import Connection
 from edgeshard.errors import DiskBudgetError
@@ -111,7 +110,7 @@ class Room:
         pages = int(connection.pragma("page_count"))
         self._in_use, self._pages_logged = (pages - free) * page_bytes, database.logged_pages(connection)
         # what a log that somebody reads keeps from its file is yet to come there
-        log = _size(f"{self._path}-wal")
+        log = files.size(f"{self._path}-wal")
         room = budget.merge_room(self._limit, self._usage) - log
         if room < budget.LEAST_TIMES * budget.CHUNK_LEAST:
             return 0
@@ -125,7 +124,7 @@ class Room:
         if self.known is None:
             return
         connection.pragma("max_page_count", _PAGES_MOST)
-        if self.is_tight or _size(f"{self._path}-wal") > self._log_bytes():
+        if self.is_tight or files.size(f"{self._path}-wal") > self._log_bytes():
             database.shrink_log(connection)
         if count >= _LEAST_MEASURED:
             page_bytes = int(connection.pragma("page_size"))
@@ -233,10 +232,3 @@ def _slowly(known: float, found: float) -> float:
     """How much larger rows become, as it was found last: more is believed at once, and less by and by."""
     found *= budget.GROWTH_MARGIN
     return max(1.0, found, (known + found) / 2)
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except FileNotFoundError:
-        return 0

@@ -197,7 +197,7 @@ def _give_back(connection: Connection, left_bytes: int) -> None:
     while (free := int(connection.pragma("freelist_count"))) and free != before:
         before = free
         with database.immediate(connection):
-            connection.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+            database.give_back(connection, pages)
         try:
             database.restart_log(connection)
         except database.BUSY:

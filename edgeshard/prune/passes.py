@@ -410,7 +410,7 @@ def _tidy(done: _Pass, *, shrink: bool) -> int:
     if done.rows:
         with database.immediate(connection):
             arrivals.forget_before(connection, _oldest(connection))
-            done.meter.note(connection, wear.log_bytes(Path(done.path)))  # all that comes after this is the log's end
+            done.meter.note(connection, space.log_bytes(done.path))  # all that comes after this is the log's end
     database.shrink_log(connection)
     return max(0, before - int(connection.pragma("page_count"))) * space.page_bytes(connection)
 

@@ -8,9 +8,7 @@ to from, so that the last pages can be moved into the gaps, some at a time.
 
 from __future__ import annotations
 
-import os
-
-from edgeshard import database
+from edgeshard import database, files
 from edgeshard.database import Connection
 from edgeshard.prune.plan import STEP_S
 
@@ -35,10 +33,7 @@ def used_bytes(connection: Connection) -> int:
 
 def log_bytes(path: str) -> int:
     """The size of the log."""
-    try:
-        return os.stat(f"{path}-wal").st_size
-    except FileNotFoundError:
-        return 0
+    return files.size(f"{path}-wal")
 
 
 def can_shrink(connection: Connection) -> bool:
@@ -53,4 +48,4 @@ def next_pages(pages: int, took_s: float) -> int:
 
 def shrink_by(connection: Connection, pages: int) -> None:
     """Give so many pages back, in one transaction. The file is cut when the log is next copied into it."""
-    connection.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+    database.give_back(connection, pages)

@@ -38,8 +38,10 @@ def ensure_plain(server: Server, plain: Iterable[Table]) -> None:
         MovedError: one did.
     """
     names = [table.there for table in plain]
-    if remote.types(server, schema.KEYS) and server.execute(
-        f"SELECT 1 FROM {schema.KEYS} WHERE table_name = ANY($1::text[]) LIMIT 1", (names,)
+    if (
+        names
+        and remote.types(server, schema.KEYS)
+        and server.execute(f"SELECT 1 FROM {schema.KEYS} WHERE table_name = ANY($1::text[]) LIMIT 1", (names,))
     ):
         raise MovedError
 
