@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ import pytest
 import edgeshard
 
 if TYPE_CHECKING:
+    from helpers import Clock
     from postgres import PgServer
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests import helpers.py, and run it in subprocesses
@@ -36,6 +38,16 @@ def shard(store: edgeshard.Store) -> Iterator[edgeshard.Shard]:
     """An open shard of that store."""
     with store.shard("agent") as opened:
         yield opened
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """What tells mergers and prunes the time."""
+    from helpers import Clock
+
+    made = Clock()
+    monkeypatch.setattr(time, "time", made)
+    return made
 
 
 @pytest.fixture(scope="session")

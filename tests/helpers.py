@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 import edgeshard
+from edgeshard import arrivals
 
 _STDLIB = """
 import json, sqlite3, sys
@@ -33,6 +34,17 @@ class Reading:
 
 
 NOON = datetime.datetime(2026, 1, 2, 12, 0, tzinfo=datetime.UTC)
+DAY_S = 86_400
+
+
+class Clock:
+    """A clock that is set by hand: the fixture `clock`."""
+
+    def __init__(self) -> None:
+        self.now_s = float(arrivals.SENSIBLE_S + 100 * DAY_S)
+
+    def __call__(self) -> float:
+        return self.now_s
 
 
 def sql(path: Path | str, *statements: str) -> list[list[Any]]:

@@ -18,7 +18,7 @@ from unittest import mock
 import attrs
 import keyed_model
 import pytest
-from helpers import command, shard_path, sql
+from helpers import DAY_S, command, shard_path, sql
 from hostile import edit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -34,7 +34,6 @@ from edgeshard.merge import cycle, late, source
 from edgeshard.prune import deletions, passed, passes, plan, step
 from edgeshard.verify import PRUNED
 
-DAY_S = 86_400
 GRACE = "10d"
 GRACE_US = 10 * DAY_S * 1_000_000
 

@@ -10,7 +10,7 @@ import random
 import signal
 import tempfile
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -55,6 +55,16 @@ def kinds_of(store: edgeshard.Store) -> dict[str, str]:
 def merged(store: edgeshard.Store, *sources: edgeshard.Store) -> None:
     report = store.merge([source.master_path for source in sources])
     assert report.complete, report.quarantined
+
+
+def gathered(folder: Path, stores: Sequence[edgeshard.Store], rng: random.Random) -> edgeshard.Store:
+    """A hub of all stores, each merged before, in random orders."""
+    for store in rng.sample(stores, len(stores)):
+        merged(store)
+    hub = edgeshard.Store(folder / "hub")
+    for store in rng.sample(stores, len(stores)):
+        merged(hub, store)
+    return hub
 
 
 # -- renamed columns --------------------------------------------------------------------------------------------------
@@ -679,11 +689,7 @@ def test_columns_and_rows_do_not_depend_on_the_order_of_versions_and_merges(
             else:
                 merged(stores[step[0]])
                 merged(stores[step[1]], stores[step[0]])
-        for store in rng.sample(stores, 3):
-            merged(store)
-        hub = edgeshard.Store(Path(folder) / "hub")
-        for store in rng.sample(stores, 3):
-            merged(hub, store)
+        hub = gathered(Path(folder), stores, rng)
         if written:
             assert expected_of(written) == dump(hub)
             merged(stores[0], hub)

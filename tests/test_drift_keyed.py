@@ -20,7 +20,7 @@ from helpers import shard_path, sql
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kill_parts import begin
-from test_drift import KEY, VALUES, VERSIONS, expected_of, merged, strike_at, write
+from test_drift import KEY, VALUES, VERSIONS, expected_of, gathered, merged, strike_at, write
 
 import edgeshard
 from edgeshard import keys, master
@@ -451,11 +451,7 @@ def test_versions_and_their_columns_do_not_depend_on_the_order_of_classes_and_me
             else:
                 merged(stores[step[0]])
                 merged(stores[step[1]], stores[step[0]])
-        for store in rng.sample(stores, 3):
-            merged(store)
-        hub = edgeshard.Store(Path(folder) / "hub")
-        for store in rng.sample(stores, 3):
-            merged(hub, store)
+        hub = gathered(Path(folder), stores, rng)
         if log.written:
             merged(stores[0], hub)
             used, rows = log.expected

@@ -19,7 +19,7 @@ from unittest import mock
 
 import attrs
 import pytest
-from helpers import NOON, Reading, command, numbers, shard_path, sql
+from helpers import DAY_S, NOON, Clock, Reading, command, numbers, shard_path, sql
 from hostile import edit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -32,7 +32,6 @@ from edgeshard.prune import passes, plan, rules, space, step
 from edgeshard.ranges import Range, subtract
 from edgeshard.verify import PEER, PRUNED, UNKNOWN
 
-DAY_S = 86_400
 FEW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -65,24 +64,6 @@ def account(store: edgeshard.Store) -> tuple[int, int, int]:
 def hub(tmp_path: Path) -> edgeshard.Store:
     """A store elsewhere, of which there is nothing yet."""
     return edgeshard.Store(tmp_path / "hub")
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.now_s = float(arrivals.SENSIBLE_S + 100 * DAY_S)
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """What tells mergers and prunes the time."""
-    made = Clock()
-    monkeypatch.setattr(time, "time", made)
-    return made
 
 
 # -- the rules --------------------------------------------------------------------------------------------------------

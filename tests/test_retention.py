@@ -17,12 +17,11 @@ from typing import Any
 
 import attrs
 import pytest
-from helpers import NOON, Reading, merge_command, numbers
+from helpers import DAY_S, NOON, Clock, Reading, merge_command, numbers
 from hypothesis import given
 from hypothesis import strategies as st
 
 import edgeshard
-from edgeshard import arrivals
 from edgeshard.errors import ConfigurationError, DiskFullError
 from edgeshard.merge import service
 from edgeshard.merge.service import Listener, Service
@@ -32,7 +31,6 @@ from edgeshard.prune.report import PruneReport, together
 from edgeshard.prune.rules import Rules
 from edgeshard.report import MergeReport
 
-DAY_S = 86_400
 PATIENCE_S = 60.0
 NEVER_S = 10_000.0
 
@@ -53,24 +51,6 @@ def await_that(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < upto, "it did not come to hold"
         time.sleep(0.005)
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.now_s = float(arrivals.SENSIBLE_S + 100 * DAY_S)
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """What tells mergers and prunes the time."""
-    made = Clock()
-    monkeypatch.setattr(time, "time", made)
-    return made
 
 
 def fails(*_: object, **__: object) -> PruneReport:
