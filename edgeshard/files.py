@@ -96,7 +96,6 @@ def identity(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-@functools.cache
 def size(path: str | os.PathLike[str]) -> int:
     """The size of a file, in bytes; 0 where there is none."""
     try:
@@ -105,6 +104,7 @@ def size(path: str | os.PathLike[str]) -> int:
         return 0
 
 
+@functools.cache
 def boot_id() -> str:
     """Which start of this system it is; "" where the system does not say."""
     try:
