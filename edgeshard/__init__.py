@@ -18,11 +18,11 @@ from edgeshard.errors import (
     ShardInUseError,
     ShardPoisonedError,
 )
-from edgeshard.report import Gap, MergeReport
-from edgeshard.shard import Shard
+from edgeshard.inspect.verify import VerifyReport
+from edgeshard.records.declare import AgentData, table
+from edgeshard.reports import Gap, MergeReport
+from edgeshard.shard.shard import Shard
 from edgeshard.store import Store
-from edgeshard.tables import AgentData, table
-from edgeshard.verify import VerifyReport
 
 __all__ = [
     "AgentData",

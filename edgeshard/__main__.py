@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from edgeshard.commands import main
+from edgeshard.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

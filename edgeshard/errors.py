@@ -154,19 +154,19 @@ class MergeInProgressError(EdgeshardError):
     """Another merger holds the master's lock."""
 
 
-class UpstreamError(EdgeshardError):
+class PostgresError(EdgeshardError):
     """PostgreSQL refused what is pushed; what was committed there before stays, and nothing is lost here."""
 
 
-class UpstreamUnavailableError(UpstreamError):
+class PostgresUnavailableError(PostgresError):
     """PostgreSQL cannot be reached, or cannot work now; a later push goes on where this one ended."""
 
 
-class UpstreamDeniedError(UpstreamError):
+class PostgresDeniedError(PostgresError):
     """PostgreSQL does not let us in, or not do what a push must do."""
 
 
-class UpstreamUnfitError(UpstreamError):
+class PostgresUnsuitableError(PostgresError):
     """PostgreSQL has no such database, or one that a push cannot use."""
 
 

@@ -10,48 +10,39 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from edgeshard import (
-    budget,
-    database,
-    disk,
-    files,
-    format,
-    holdings,
-    master,
-    reading,
-    receipts,
-    scan,
-    snapshot,
-    status,
-    tables,
-    thrift,
-    verify,
-)
-from edgeshard import wear as wear_
-from edgeshard.bounded import Bound, BoundedShard
-from edgeshard.budget import Budget, OnFull
-from edgeshard.database import quote
+from edgeshard import format, sqlite
+from edgeshard.budget import policy, usage
+from edgeshard.budget.policy import Budget, OnFull
 from edgeshard.errors import ConfigurationError, DamagedError, QueryError, ShardInUseError
-from edgeshard.holdings import Holdings
+from edgeshard.exchange import inventory, receipts, snapshot
+from edgeshard.exchange.inventory import Inventory
+from edgeshard.exchange.receipts import ReceiptReport
+from edgeshard.files import folders, locks, paths, scan
+from edgeshard.format.ranges import Range
+from edgeshard.inspect import status, verify
+from edgeshard.inspect.status import StatusReport
+from edgeshard.inspect.verify import VerifyReport
+from edgeshard.master import catalog, database, projection, write_stats
+from edgeshard.master.receipts import ever_held_by, find
 from edgeshard.merge import once
 from edgeshard.merge.service import Service, in_thread
-from edgeshard.prune import retention, rules
-from edgeshard.prune.retention import PruneRule
-from edgeshard.ranges import Range
-from edgeshard.receipts import ReceiptReport
-from edgeshard.reference import Lookups, References, beside
-from edgeshard.report import MergeReport
-from edgeshard.rows import row_class
-from edgeshard.shard import DURABILITIES, Durability, Shard
-from edgeshard.status import StatusReport
-from edgeshard.thrift import Thrift, Wear
-from edgeshard.verify import VerifyReport
+from edgeshard.records import codecs, columns, declare
+from edgeshard.reports import MergeReport
+from edgeshard.retention import rules, store_rules
+from edgeshard.retention.store_rules import PruneRule
+from edgeshard.shard import write_profile
+from edgeshard.shard.lookup import Lookups, References, attached_references
+from edgeshard.shard.quota import Bound, BoundedShard
+from edgeshard.shard.shard import DURABILITIES, Durability, Shard
+from edgeshard.shard.write_profile import Wear, WriteProfile
+from edgeshard.sqlite import quote
+from edgeshard.sqlite.rows import row_class
 
 if TYPE_CHECKING:
-    from edgeshard.bundle import ExportReport
-    from edgeshard.prune.report import PruneReport
-    from edgeshard.salvage import SalvageReport
-    from edgeshard.upstream.report import PushReport
+    from edgeshard.exchange.bundle import ExportReport
+    from edgeshard.inspect.salvage import SalvageReport
+    from edgeshard.reports import PruneReport, PushReport
+
 
 _R = TypeVar("_R")
 
@@ -109,8 +100,8 @@ class Store:
             raise ConfigurationError(
                 "open store", repr(self.root), "SQLite needs a path that is valid UTF-8"
             ) from error
-        self._retention = retention.of(prune, self.root)
-        self._thrift = thrift.of(wear, self.root)
+        self._retention = store_rules.parse_store_rules(prune, self.root)
+        self._thrift = write_profile.parse_profile(wear, self.root)
         self._wanted = _budget_of(self.root, max_bytes, on_full)
 
     def __repr__(self) -> str:
@@ -160,8 +151,8 @@ class Store:
     def _bound(self) -> Bound | None:
         """The budget that the store has, noted where this handle brings one; None where it has none."""
         if self._wanted is not None:
-            disk.note(self.root, self._wanted)
-        known = self._wanted or disk.noted(self.root)
+            usage.save_budget(self.root, self._wanted)
+        known = self._wanted or usage.load_budget(self.root)
         return None if known is None else Bound(self.root, known)
 
     def merge(
@@ -280,9 +271,9 @@ class Store:
         """
         if fresh:
             once.merge(self.root, beside_watcher=True, lock_wait_s=-1)
-        master.ensure_master(self.master_path)
-        with querying(self.master_path) as connection, beside(connection, reference):
-            names, rows = database.select(connection, sql, tables.bindable(params))
+        database.ensure_master(self.master_path)
+        with querying(self.master_path) as connection, attached_references(connection, reference):
+            names, rows = sqlite.select(connection, sql, codecs.bindable(params))
         return list(map(row_class(names), rows))
 
     def read(self, cls: type[_R]) -> Iterator[_R]:
@@ -299,8 +290,8 @@ class Store:
             SchemaConflictError: a column has another type, or a value in it does not fit the field.
             StorageError: the master cannot be read.
         """
-        table = tables.table_of(cls)
-        decode = tables.decoder(cls, table)
+        table = declare.table_of(cls)
+        decode = codecs.decoder(cls, table)
         last = 0
         while True:
             found, rows = self._rows_after(table, last)
@@ -310,17 +301,19 @@ class Store:
                 yield decode(found.narrowed(row))
             last = rows[-1][0]
 
-    def _rows_after(self, table: tables.Table, last: int) -> tuple[reading.Reading | None, list[tuple[Any, ...]]]:
-        master.ensure_master(self.master_path)
-        connection = master.open_master(self.master_path, writable=False)
+    def _rows_after(
+        self, table: columns.Table, last: int
+    ) -> tuple[projection.Projection | None, list[tuple[Any, ...]]]:
+        database.ensure_master(self.master_path)
+        connection = database.open_master(self.master_path, writable=False)
         try:
-            with database.explained("read", str(self.master_path)), database.reading(connection):
-                found = reading.of(connection, table, str(self.master_path))
+            with sqlite.translate_errors("read", str(self.master_path)), sqlite.read_snapshot(connection):
+                found = projection.project(connection, table, str(self.master_path))
                 if found is None:
                     return None, []
                 sql = f"SELECT _id, {found.columns} FROM {quote(table.name)} WHERE _id > ? ORDER BY _id LIMIT ?"
                 try:
-                    return found, database.fetch(connection, sql, (last, _READ_ROWS))
+                    return found, sqlite.fetch(connection, sql, (last, _READ_ROWS))
                 except UnicodeDecodeError as error:
                     raise DamagedError("read", self.master_path, _NOT_TEXT) from error
         finally:
@@ -336,10 +329,10 @@ class Store:
             DamagedError: the master is damaged so much that it cannot be read.
             StorageError: it cannot be read for another reason.
         """
-        master.ensure_master(self.master_path)
-        connection = master.open_master(self.master_path, writable=False)
+        database.ensure_master(self.master_path)
+        connection = database.open_master(self.master_path, writable=False)
         try:
-            with master.explained("verify", self.master_path):
+            with database.translate_errors("verify", self.master_path):
                 return verify.verify(connection, deep=deep)
         finally:
             connection.close()
@@ -359,7 +352,7 @@ class Store:
             StorageBusyError: its agent has it open.
             StorageError: it cannot be read, or what it holds not be merged.
         """
-        from edgeshard import salvage  # 10 ms, which only a shard that is damaged costs
+        from edgeshard.inspect import salvage  # 10 ms, which only a shard that is damaged costs
 
         return salvage.salvage(self.root, path)
 
@@ -387,7 +380,7 @@ class Store:
         table: str | type | None = None,
         shrink: bool = False,
         dry_run: bool = False,
-        lock_wait: float = database.BUSY_TIMEOUT_S,
+        lock_wait: float = sqlite.BUSY_TIMEOUT_S,
         progress: Callable[[int, int], None] | None = None,
     ) -> PruneReport:
         """Delete old rows from the master, for good: no copy of a shard or of a master brings them back.
@@ -417,21 +410,23 @@ class Store:
             TableError: the class cannot be a table.
             StorageError: the master cannot be read or written. What was pruned by then stays so.
         """
-        from edgeshard.prune import passes  # whoever never prunes need not wait for it
-        from edgeshard.prune.report import PruneReport
+        from edgeshard.reports import PruneReport
+        from edgeshard.retention import prune  # whoever never prunes need not wait for it
 
         try:
             name = _table_name(table)
-            asked = rules.of(older_than, keep_rows, max_bytes, only_pushed, only_receipted, name, deletions_older_than)
+            asked = rules.parse_rules(
+                older_than, keep_rows, max_bytes, only_pushed, only_receipted, name, deletions_older_than
+            )
         except ValueError as error:
             raise ConfigurationError("prune", self.master_path, str(error)) from error
         if asked.asks_nothing and not shrink:
             cause = "give older_than, keep_rows, max_bytes, deletions_older_than, or shrink"
             raise ConfigurationError("prune", self.master_path, cause)
-        if dry_run and scan.look(str(self.master_path)) is None:
+        if dry_run and scan.find_database(str(self.master_path)) is None:
             return PruneReport(dry_run=True)
-        master.ensure_master(self.master_path)
-        return passes.prune(
+        database.ensure_master(self.master_path)
+        return prune.prune(
             self.master_path, asked, shrink=shrink, dry_run=dry_run, lock_wait_s=lock_wait, progress=progress
         )
 
@@ -457,7 +452,7 @@ class Store:
             StorageBusyError: another snapshot is making this very file.
             StorageError: the master cannot be read, or the copy not be written.
         """
-        master.ensure_master(self.master_path)
+        database.ensure_master(self.master_path)
         snapshot.snapshot(self.master_path, target, force=force, progress=progress)
 
     def push(
@@ -487,13 +482,16 @@ class Store:
             UpstreamError: PostgreSQL cannot be reached, or refuses; what was committed stays.
             StorageError: the master cannot be read.
         """
-        from edgeshard.upstream import once as upstream  # what only some devices do costs no other
+        from edgeshard.postgres.once import (
+            preview,
+            push_once,  # what only some devices do costs no other
+        )
 
         if dry_run:
-            return upstream.preview(self.master_path, dsn)
-        return upstream.push_once(self.master_path, dsn, batch=batch, inserts=inserts, progress=progress)
+            return preview(self.master_path, dsn)
+        return push_once(self.master_path, dsn, batch=batch, inserts=inserts, progress=progress)
 
-    def ranges(self) -> Holdings:
+    def ranges(self) -> Inventory:
         """What the master holds and has held, durably: `Holdings.to_json` is a small document of it, to be carried.
 
         Whoever has rows for this store leaves out what is here (``export(ranges=...)``), and may delete what it has
@@ -502,19 +500,19 @@ class Store:
         Raises:
             StorageError: the master cannot be read.
         """
-        master.ensure_master(self.master_path)
-        connection = master.open_master(self.master_path, writable=False)
+        database.ensure_master(self.master_path)
+        connection = database.open_master(self.master_path, writable=False)
         try:
-            with master.explained("read ranges of", self.master_path), database.reading(connection):
-                found = receipts.holdings(connection)
+            with database.translate_errors("read ranges of", self.master_path), sqlite.read_snapshot(connection):
+                found = receipts.inventory_of(connection)
                 # what a merger that was killed committed can be read, and may yet be gone after a power cut
-                database.sync_file(str(self.master_path))
-                files.sync_path(self.root)
+                sqlite.sync_file(str(self.master_path))
+                folders.sync_path(self.root)
                 return found
         finally:
             connection.close()
 
-    def receipt(self, said: str | os.PathLike[str] | Holdings, *, force: bool = False) -> ReceiptReport:
+    def receipt(self, said: str | os.PathLike[str] | Inventory, *, force: bool = False) -> ReceiptReport:
         """Note in the master what another database holds durably, as its `ranges` said.
 
         From then on `export` leaves that out for it, and `verify` says so of what is missing here. A later receipt of
@@ -529,12 +527,12 @@ class Store:
             FormatError, DamagedError: it is of a later format, or not whole.
             StorageError: it cannot be read, or the master not be written.
         """
-        said = said if isinstance(said, Holdings) else holdings.load(said)
-        master.ensure_master(self.master_path)
-        connection = master.open_master(self.master_path, writable=True)
+        said = said if isinstance(said, Inventory) else inventory.load(said)
+        database.ensure_master(self.master_path)
+        connection = database.open_master(self.master_path, writable=True)
         try:
-            with master.explained("note receipt in", self.master_path):
-                return receipts.note_holdings(connection, said, force=force)
+            with database.translate_errors("note receipt in", self.master_path):
+                return receipts.note_inventory(connection, said, force=force)
         finally:
             connection.close()
 
@@ -543,7 +541,7 @@ class Store:
         target: str | os.PathLike[str],
         *,
         since_hub: str | None = None,
-        ranges: str | os.PathLike[str] | Holdings | None = None,
+        ranges: str | os.PathLike[str] | Inventory | None = None,
         force: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> ExportReport:
@@ -567,32 +565,32 @@ class Store:
             StorageBusyError: somebody else is making this very file.
             StorageError: the master cannot be read, or the bundle not be written.
         """
-        from edgeshard import bundle  # what only carries rows away costs nobody else
+        from edgeshard.exchange import bundle  # what only carries rows away costs nobody else
 
-        master.ensure_master(self.master_path)
+        database.ensure_master(self.master_path)
         unwanted = self._held_by_receiver(since_hub, ranges)
         return bundle.export(self.master_path, target, unwanted, force=force, progress=progress)
 
     def _held_by_receiver(
-        self, hub: str | None, ranges: str | os.PathLike[str] | Holdings | None
+        self, hub: str | None, ranges: str | os.PathLike[str] | Inventory | None
     ) -> Mapping[bytes, Sequence[Range]]:
         if hub is not None and ranges is not None:
             raise ConfigurationError("export", self.master_path, "give one of since_hub and ranges, not both")
         if ranges is not None:
-            return (ranges if isinstance(ranges, Holdings) else holdings.load(ranges)).streams
+            return (ranges if isinstance(ranges, Inventory) else inventory.load(ranges)).streams
         if hub is None:
             return {}
-        connection = master.open_master(self.master_path, writable=False)
+        connection = database.open_master(self.master_path, writable=False)
         try:
-            with master.explained("read receipts of", self.master_path), database.reading(connection):
-                peer = receipts.find(connection, hub, str(self.master_path))
-                return receipts.ever_held_by(connection, peer.database_id)
+            with database.translate_errors("read receipts of", self.master_path), sqlite.read_snapshot(connection):
+                peer = find(connection, hub, str(self.master_path))
+                return ever_held_by(connection, peer.database_id)
         finally:
             connection.close()
 
 
 @contextlib.contextmanager
-def querying(path: Path) -> Iterator[database.Connection]:
+def querying(path: Path) -> Iterator[sqlite.Connection]:
     """The master at `path`, read-only, for SQL of the user's; what is wrong with that becomes a QueryError.
 
     Nothing but SQL belongs into the block: an OSError of something else would be taken for the master's.
@@ -601,28 +599,28 @@ def querying(path: Path) -> Iterator[database.Connection]:
         QueryError: SQLite refused the statement.
         StorageError: the master cannot be read.
     """
-    connection = master.open_master(path, writable=False)
+    connection = database.open_master(path, writable=False)
     try:
-        with database.explained("query", str(path)):
+        with sqlite.translate_errors("query", str(path)):
             try:
                 yield connection
             except UnicodeDecodeError as error:
                 raise QueryError("query", path, _NOT_TEXT) from error
-            except database.QUERY_MISTAKES as error:
+            except sqlite.QUERY_MISTAKES as error:
                 raise QueryError("query", path, _explain_query(connection, error)) from error
     finally:
         connection.close()
 
 
 def _table_name(table: str | type | None) -> str | None:
-    return tables.table_of(table).name if isinstance(table, type) else table
+    return declare.table_of(table).name if isinstance(table, type) else table
 
 
 def _budget_of(root: Path, max_bytes: str | int | None, on_full: str | None) -> Budget | None:
     try:
         if max_bytes is None and on_full is not None:
             raise ValueError("on_full is of a budget: give max_bytes as well")
-        return None if max_bytes is None else budget.of(rules.size_bytes(max_bytes), on_full or "error")
+        return None if max_bytes is None else policy.parse_budget(rules.size_bytes(max_bytes), on_full or "error")
     except (ValueError, TypeError, OverflowError) as error:
         cause = f"max_bytes={max_bytes!r}, on_full={on_full!r}: {error}"
         raise ConfigurationError("open store", root, cause) from error
@@ -632,7 +630,7 @@ def _open_shard(
     folder: Path,
     agent: str,
     durability: Durability,
-    thrift_: Thrift,
+    thrift_: WriteProfile,
     lookups: Lookups | None = None,
     bound: Bound | None = None,
 ) -> Shard:
@@ -645,11 +643,11 @@ def _open_shard(
     """
     if durability not in DURABILITIES:
         raise ConfigurationError("open shard", "", f"durability is 'process' or 'power', not {durability!r}")
-    stem = files.shard_stem(agent)
-    files.make_folder(folder)
+    stem = paths.shard_stem(agent)
+    folders.make_folder(folder)
     folder = Path(os.path.realpath(folder))  # SQLite is told to follow no link
     # a merger that removes the empty shard of an agent that is gone has it for some milliseconds
-    held = files.lock(folder / f"{stem}.lock", _REMOVAL_WAIT_S)
+    held = locks.lock(folder / f"{stem}.lock", _REMOVAL_WAIT_S)
     path = folder / f"{stem}.db"
     if held is None:
         raise ShardInUseError("open shard", path, f"agent {agent!r} has it open already, in this process or another")
@@ -665,7 +663,7 @@ def _open_shard(
 
 def _make_shard(path: Path, agent: str, page_bytes: int, bound: Bound | None) -> int:
     """Make the shard's file, unless it is there; how many bytes were written for that."""
-    found = scan.look(str(path))
+    found = scan.find_database(str(path))
     if found is None:
         if bound is not None:
             bound.ensure_room_for_shard(path)
@@ -673,13 +671,13 @@ def _make_shard(path: Path, agent: str, page_bytes: int, bound: Bound | None) ->
             format.TABLES
             + "INSERT INTO edgeshard_database(database_id, role, agent_id) VALUES (randomblob(16), 'shard', ?)"
         )
-        with database.explained("make shard", str(path)):
+        with sqlite.translate_errors("make shard", str(path)):
             for half_made in path.parent.glob(f"{glob.escape(path.name)}.*.new*"):
                 half_made.unlink()  # of an opening that was killed; we hold the lock
             # where room is short a merge must be able to take it back in pieces: 4 % of a writer's rate (measured)
             shrinkable = bound is not None
-            with wear_.counted() as count:
-                database.create(str(path), page_bytes, script, (agent,), format.IDENTITY, shrinkable=shrinkable)
+            with write_stats.counted() as count:
+                sqlite.create(str(path), page_bytes, script, (agent,), format.IDENTITY, shrinkable=shrinkable)
             return count.bytes
     elif found.problem:
         cause = f"{found.problem}. Move it away (its rows may be recovered from it), then open it again"
@@ -687,10 +685,10 @@ def _make_shard(path: Path, agent: str, page_bytes: int, bound: Bound | None) ->
     return 0
 
 
-def _explain_query(connection: database.Connection, error: Exception) -> str:
-    if database.is_write(error):
+def _explain_query(connection: sqlite.Connection, error: Exception) -> str:
+    if sqlite.is_write(error):
         return f"{error}. A query only reads; rows come into the master through shards and a merge"
     if isinstance(error, KeyError):
         return f"no value was given for the parameter {error}"
-    listed = ", ".join(master.record_tables(connection))
+    listed = ", ".join(catalog.record_tables(connection))
     return f"{error}. The master has the tables {listed}; a table comes with the first merge of its rows"

@@ -95,7 +95,7 @@ def in_use(store: edgeshard.Store) -> list[tuple[str, ...]]:
 
 def overruled(store: edgeshard.Store) -> list[tuple[str, ...]]:
     """What was replaced or taken out, and why it went."""
-    sql = "SELECT name, value, set_by, change, _reason FROM setting_history ORDER BY _stamp, _stream, _seq"
+    sql = "SELECT name, value, set_by, change, _reason FROM setting_history ORDER BY _timestamp, _stream, _seq"
     return [tuple(row) for row in store.query(sql)]
 
 

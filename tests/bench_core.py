@@ -41,7 +41,7 @@ import apsw
 import attrs
 
 import edgeshard
-from edgeshard import format, scan, shard
+from edgeshard import format
 from edgeshard.bench.peers import (
     AGENT,
     Backlog,
@@ -55,6 +55,8 @@ from edgeshard.bench.peers import (
     scratch,
     seconds,
 )
+from edgeshard.files import scan
+from edgeshard.shard import shard
 
 _T = TypeVar("_T")
 

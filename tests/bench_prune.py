@@ -20,7 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import edgeshard
-from edgeshard.merge import cycle, locks
+from edgeshard.merge import locks
+from edgeshard.merge.merger import Merger
 
 _WRITER = """
 import sys, time, edgeshard
@@ -99,7 +100,7 @@ def _merge_until(store: edgeshard.Store, is_over: Callable[[], bool]) -> list[fl
     took = []
     held = locks.merge_lock(store.root, 0.0, lambda: False)
     assert held is not None
-    merger = cycle.Merger(store.root, keep_empty=True, service=True)
+    merger = Merger(store.root, keep_empty=True, service=True)
     while not is_over():
         began = time.monotonic()
         merger.run(thorough=False)

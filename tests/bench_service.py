@@ -540,7 +540,7 @@ def _staleness_s(store: edgeshard.Store, rows: int) -> Iterator[float]:
         for now_ns in reader.changes():
             fresh = []
             with contextlib.suppress(apsw.SQLError):  # the table comes with the first rows
-                fresh = reader.rows("SELECT _id, at_ns FROM stamp WHERE _id > ? ORDER BY _id", (last,))
+                fresh = reader.rows("SELECT _id, at_ns FROM timestamp WHERE _id > ? ORDER BY _id", (last,))
             for _, at_ns in fresh:
                 yield (now_ns - at_ns) * _NS
             last = fresh[-1][0] if fresh else last
@@ -556,9 +556,9 @@ def write_at_pace(root: str, writer: int, rate: float, length_s: float) -> None:
         began = time.monotonic() + writer / PACED_WRITERS / rate
         for n in range(int(rate * length_s)):
             time.sleep(max(0.0, began + n / rate - time.monotonic()))
-            stamp = Stamp(writer, time.monotonic_ns(), "what an agent has to say about it")
+            timestamp = Stamp(writer, time.monotonic_ns(), "what an agent has to say about it")
             before = clock()
-            shard.write(stamp)
+            shard.write(timestamp)
             waits_s.append(clock() - before)
     say(waits_s[1:])  # the first makes the table
 

@@ -24,7 +24,7 @@ from unittest import mock
 import attrs
 
 import edgeshard
-from edgeshard.thrift import Wear
+from edgeshard.shard.write_profile import Wear
 
 _BEGIN_S = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC).timestamp()
 _DAY_S = 86_400.0

@@ -33,7 +33,7 @@ import attrs
 from hostile import remade
 
 import edgeshard
-from edgeshard.database import quote
+from edgeshard.sqlite import quote
 
 TRIAL_TIMEOUT_S = 60.0
 
@@ -74,9 +74,9 @@ def images(seed: int) -> list[Image]:
     clock = SimpleNamespace(datetime=SimpleNamespace(now=lambda zone: now), UTC=datetime.UTC)
     with (
         tempfile.TemporaryDirectory() as folder,
-        mock.patch("edgeshard.shard.secrets.token_bytes", rng.randbytes),
-        mock.patch("edgeshard.shard.time.time", partial(rng.uniform, 1.7e9, 1.8e9)),
-        mock.patch("edgeshard.shard.datetime", clock),
+        mock.patch("edgeshard.shard.shard.secrets.token_bytes", rng.randbytes),
+        mock.patch("edgeshard.shard.shard.time.time", partial(rng.uniform, 1.7e9, 1.8e9)),
+        mock.patch("edgeshard.shard.shard.datetime", clock),
     ):
         return [_image(Path(folder) / kind.__name__, kind, rng) for kind in KINDS]
 

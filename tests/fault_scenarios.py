@@ -15,15 +15,13 @@ from typing import Any
 import attrs
 
 import edgeshard
-from edgeshard import database, master, scan, shard
-from edgeshard.errors import (
-    DiskFullError,
-    EdgeshardError,
-    ShardPoisonedError,
-    StorageBusyError,
-    StorageError,
-)
-from edgeshard.merge import cycle, plan, truncate
+from edgeshard import sqlite
+from edgeshard.errors import DiskFullError, EdgeshardError, ShardPoisonedError, StorageBusyError, StorageError
+from edgeshard.files import scan
+from edgeshard.format import blocks
+from edgeshard.master import database
+from edgeshard.merge import merger, truncate
+from edgeshard.shard import shard
 
 #: How long the package waits for a lock here, in seconds: nobody else has one.
 _PATIENCE_S = 0.002
@@ -338,11 +336,11 @@ def snapshot(account: Account) -> Generator[None]:
 
 
 def _rows_of(path: Path) -> int:
-    connection = database.connect(str(path), writable=False)
+    connection = sqlite.connect(str(path), writable=False)
     try:
         assert [("ok",)] == connection.execute("PRAGMA integrity_check").fetchall()
         tables = "(select _id from agent_data union all select _id from sample)"
-        return int(database.scalar(connection, f"SELECT count(*) FROM {tables}"))
+        return int(sqlite.scalar(connection, f"SELECT count(*) FROM {tables}"))
     finally:
         connection.close()
 
@@ -406,12 +404,12 @@ SCENARIOS: dict[str, Callable[[Account], Generator[None]]] = {
 
 def make_small(patch: Callable[[object, str, object], object]) -> None:
     """Let little data do what much data does: several chunks, checkpoints by writers; and wait for nobody."""
-    real = database._patience
-    patch(database, "_patience", lambda timeout_s: real(min(timeout_s, _PATIENCE_S)))
+    real = sqlite._busy_handler
+    patch(sqlite, "_busy_handler", lambda timeout_s: real(min(timeout_s, _PATIENCE_S)))
     patch(shard, "_CHECKPOINT_PAGES", 12)
     patch(shard, "_CHECKPOINT_PAGES_AT_POWER", 12)
     patch(truncate, "_LONG_LOG_BYTES", 0)
-    patch(master, "_CHECKPOINT_PAGES", 20)
-    patch(plan, "CHUNK_BYTES", 12_000)
-    patch(cycle, "_ASKED_AT_A_TIME", 2)
+    patch(database, "_CHECKPOINT_PAGES", 20)
+    patch(blocks, "CHUNK_BYTES", 12_000)
+    patch(merger, "_ASKED_AT_A_TIME", 2)
     patch(scan, "FRESH_S", -1.0)  # what a failing merge believes of a shard, the next one does not ask again

@@ -33,7 +33,7 @@ from fault_scenarios import SCENARIOS, Account, Sample
 from injection import KINDS, ONCE_ONLY, Fault, Injector
 
 import edgeshard
-from edgeshard import database
+from edgeshard import sqlite
 
 MEMORY = "memory"
 _HEAP_STEP = 512
@@ -212,10 +212,10 @@ def _passing_over_failed_commits(connection: apsw.Connection) -> Iterator[None]:
 
 #: The package broken on purpose: what is replaced, and by what.
 MUTANTS: dict[str, tuple[object, str, object]] = {
-    "every failure refuses": (database, "is_refused", lambda error: True),
-    "a failed commit is passed over": (database, "immediate", _passing_over_failed_commits),
-    "half a database is published": (database, "empty_log", lambda connection: None),
-    "a full disk is none": (database, "is_full", lambda error: False),
+    "every failure refuses": (sqlite, "is_refused", lambda error: True),
+    "a failed commit is passed over": (sqlite, "immediate", _passing_over_failed_commits),
+    "half a database is published": (sqlite, "truncate_wal", lambda connection: None),
+    "a full disk is none": (sqlite, "is_full", lambda error: False),
 }
 
 

@@ -24,12 +24,15 @@ import attrs
 from helpers import shard_path
 
 import edgeshard
-from edgeshard import database, format, master, receipts, tables
-from edgeshard.database import quote
-from edgeshard.holdings import Holdings
-from edgeshard.merge import plan
-from edgeshard.ranges import Range, subtract, union
-from edgeshard.report import Gap
+from edgeshard import format, sqlite
+from edgeshard.exchange.inventory import Inventory
+from edgeshard.format import blocks
+from edgeshard.format.ranges import Range, subtract, union
+from edgeshard.master import receipts
+from edgeshard.master.streams import gaps
+from edgeshard.records import declare
+from edgeshard.reports import Gap
+from edgeshard.sqlite import quote
 
 _T = TypeVar("_T")
 
@@ -84,8 +87,8 @@ SHAPES = {"agent_data": edgeshard.AgentData, "photo": Photo}
 def columns_of(kind: int) -> dict[tuple[str, str], str]:
     """The kinds of the columns that a record of this shape brings, by table and column."""
     cls = (edgeshard.AgentData, OldSample, NewSample, Photo)[kind]
-    table = tables.table_of(cls)
-    return {(table.name, column.name): column.kind for column in table.columns}
+    table = declare.table_of(cls)
+    return {(table.name, column.name): column.type for column in table.columns}
 
 
 # -- what a database holds --------------------------------------------------------------------------------------------
@@ -106,20 +109,18 @@ class Content:
 
 def content(path: Path) -> Content:
     """Read a master."""
-    connection = database.connect(str(path), writable=False)
+    connection = sqlite.connect(str(path), writable=False)
     try:
-        with database.reading(connection):
+        with sqlite.read_snapshot(connection):
             return _content(connection)
     finally:
         connection.close()
 
 
-def _content(connection: database.Connection) -> Content:
+def _content(connection: sqlite.Connection) -> Content:
     rows: dict[Address, Row] = {}
     addresses: dict[int, Address] = {}
-    columns = {
-        (table, name): kind for table, name, kind in database.fetch(connection, "select * from edgeshard_columns")
-    }
+    columns = {(table, name): kind for table, name, kind in sqlite.fetch(connection, "select * from edgeshard_columns")}
     for table in {table for table, _ in columns}:
         names = [name for of, name in columns if of == table]
         listed = ", ".join(f"t.{quote(name)}" for name in names)
@@ -127,27 +128,27 @@ def _content(connection: database.Connection) -> Content:
             f"select _id, lower(hex(stream_id)), _seq, {listed} from {quote(table)} t "
             "join edgeshard_streams on stream_no = _stream"
         )
-        for row_id, stream, seq, *values in database.fetch(connection, sql):
+        for row_id, stream, seq, *values in sqlite.fetch(connection, sql):
             assert (stream, seq) not in rows, f"row {seq} of stream {stream} is doubled"
             found = {name: value for name, value in zip(names, values, strict=True) if value is not None}
             rows[stream, seq] = (table, found)
             addresses[row_id] = (stream, seq)
     streams = {
         stream_id.hex(): (agent, began_at, last_seq)
-        for agent, stream_id, began_at, last_seq in database.fetch(
+        for agent, stream_id, began_at, last_seq in sqlite.fetch(
             connection, "select agent_id, stream_id, began_at, last_seq from edgeshard_streams"
         )
     }
     ranges: dict[str, list[Range]] = {}
     sql = "select lower(hex(stream_id)), first, last from edgeshard_ranges join edgeshard_streams using(stream_no)"
-    for stream, first, last in database.fetch(connection, f"{sql} order by 1, 2"):
+    for stream, first, last in sqlite.fetch(connection, f"{sql} order by 1, 2"):
         ranges.setdefault(stream, []).append(Range(first, last))
     transactions = {
         (addresses[first], addresses[last])
-        for first, last in database.fetch(connection, "select first_id, last_id from edgeshard_transactions")
+        for first, last in sqlite.fetch(connection, "select first_id, last_id from edgeshard_transactions")
     }
-    indexes = set(database.fetch(connection, "select table_name, columns from edgeshard_indexes"))
-    return Content(rows, streams, ranges, master.gaps(connection), transactions, columns, indexes)
+    indexes = set(sqlite.fetch(connection, "select table_name, columns from edgeshard_indexes"))
+    return Content(rows, streams, ranges, gaps(connection), transactions, columns, indexes)
 
 
 @attrs.define
@@ -195,30 +196,30 @@ def held_by_file(path: Path) -> Held:
     """
     with tempfile.TemporaryDirectory() as folder:
         alone = Path(shutil.copy(path, folder))
-        connection = database.connect(str(alone), writable=True)
+        connection = sqlite.connect(str(alone), writable=True)
         try:
             return _held(connection)
         finally:
             connection.close()
 
 
-def _held(connection: database.Connection) -> Held:
-    if database.scalar(connection, "select role from edgeshard_database") != format.SHARD:
+def _held(connection: sqlite.Connection) -> Held:
+    if sqlite.scalar(connection, "select role from edgeshard_database") != format.SHARD:
         found = _content(connection)
         last = {stream: last for stream, (_, _, last) in found.streams.items()}
         rows = {stream: {seq for of, seq in found.rows if of == stream} for stream in last}
         return Held(rows, last, found.columns, found.indexes)
     result = Held()
-    streams = dict(database.fetch(connection, "select stream_no, lower(hex(stream_id)) from edgeshard_streams"))
+    streams = dict(sqlite.fetch(connection, "select stream_no, lower(hex(stream_id)) from edgeshard_streams"))
     result.columns = {
         (table, name): kind for table, name, kind in connection.execute("select * from edgeshard_columns")
     }
-    result.indexes = set(database.fetch(connection, "select table_name, columns from edgeshard_indexes"))
-    gone = dict(database.fetch(connection, "select stream_no, max(last) from edgeshard_truncations group by stream_no"))
+    result.indexes = set(sqlite.fetch(connection, "select table_name, columns from edgeshard_indexes"))
+    gone = dict(sqlite.fetch(connection, "select stream_no, max(last) from edgeshard_truncations group by stream_no"))
     for number, last in gone.items():
         result.last[streams[number]], result.rows[streams[number]] = last, set()
     for table in {table for table, _ in result.columns}:
-        for (row_id,) in database.fetch(connection, f"select _id from {quote(table)}"):
+        for (row_id,) in sqlite.fetch(connection, f"select _id from {quote(table)}"):
             number, seq = format.stream_no_of(row_id), format.seq_of(row_id)
             if seq > gone.get(number, 0):
                 result.rows.setdefault(streams[number], set()).add(seq)
@@ -267,7 +268,7 @@ class Fleet:
         self.merges = 0
         self.merges_with_gaps = 0
         self.bundles = 0
-        self.documents: list[Holdings] = []
+        self.documents: list[Inventory] = []
         self._numbers = itertools.count(1)
         self._names = itertools.count(1)
 
@@ -392,7 +393,7 @@ class Fleet:
         if self.masters():
             self.documents.append(self._ranges(pick(self.masters())))
 
-    def _ranges(self, path: Path) -> Holdings:
+    def _ranges(self, path: Path) -> Inventory:
         said = edgeshard.Store(path.parent).ranges()
         assert {stream.hex(): list(held) for stream, held in said.streams.items()} == self.held[path].ranges()
         return said
@@ -423,7 +424,7 @@ class Fleet:
 
     def _receipts(self, path: Path) -> dict[bytes, dict[bytes, list[Range]]]:
         """What each peer has, or had, by what a master noted; which is never more than the peer said in all."""
-        connection = database.connect(str(path), writable=False)
+        connection = sqlite.connect(str(path), writable=False)
         try:
             noted = {
                 peer.database_id: receipts.ever_held_by(connection, peer.database_id)
@@ -461,10 +462,10 @@ class Fleet:
         """Any databases are merged into any store: its own master, and one twice, among them."""
         if self.held:
             sources = [pick(self.databases()) for _ in range(pick((1, 1, 2, 4)))]
-            self.merge_into(pick(STORES), sources, chunk_bytes=pick((1, 500, plan.CHUNK_BYTES)))
+            self.merge_into(pick(STORES), sources, chunk_bytes=pick((1, 500, blocks.CHUNK_BYTES)))
 
     def merge_into(
-        self, name: str, sources: Sequence[Path], *, keep_empty: bool = False, chunk_bytes: int = plan.CHUNK_BYTES
+        self, name: str, sources: Sequence[Path], *, keep_empty: bool = False, chunk_bytes: int = blocks.CHUNK_BYTES
     ) -> None:
         """Merge, and hold all of it against the model."""
         store = self.stores[name]
@@ -480,7 +481,7 @@ class Fleet:
             self.check_transactions(target)
 
         with (
-            mock.patch.object(plan, "CHUNK_BYTES", chunk_bytes),
+            mock.patch.object(blocks, "CHUNK_BYTES", chunk_bytes),
             self.unchanged({path for path in sources if path not in own and path != target}),
         ):
             report = store.merge(sources, keep_empty=keep_empty, progress=check_commit)
@@ -573,13 +574,13 @@ class Fleet:
     @contextlib.contextmanager
     def unchanged(self, paths: set[Path]) -> Iterator[None]:
         """Nothing in the block changes these databases, their logs, or the times of either."""
-        before = {path: stamp(path) for path in paths}
+        before = {path: timestamp(path) for path in paths}
         yield
         for path in paths:
-            assert before[path] == stamp(path), f"{path} was changed"
+            assert before[path] == timestamp(path), f"{path} was changed"
 
 
-def stamp(path: Path) -> dict[str, tuple[bytes, int]]:
+def timestamp(path: Path) -> dict[str, tuple[bytes, int]]:
     """All that makes up a database, and when that was written. (What lies in -shm is each reader's to write.)"""
     files = (path, Path(f"{path}-wal"), Path(f"{path}-journal"))
     return {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in files if file.exists()}

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 import edgeshard
-from edgeshard import arrivals
+from edgeshard.master import arrivals
 
 _STDLIB = """
 import json, sqlite3, sys

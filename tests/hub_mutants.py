@@ -10,20 +10,21 @@ from unittest import mock
 import attrs
 
 import edgeshard
-from edgeshard import database
-from edgeshard.merge import copy, plan, source
-from edgeshard.merge import job as jobs
-from edgeshard.ranges import Range, subtract, union
+from edgeshard import sqlite
+from edgeshard.format import blocks
+from edgeshard.format.ranges import Range, subtract, union
+from edgeshard.merge import apply
+from edgeshard.sources import attach, diff, source
 
 ADD_RANGES, ENSURE_STREAM, NOTE_GONE, COPY_PIECE = (
-    copy._add_ranges,
-    copy._ensure_stream,
-    copy._note_gone,
-    copy._copy_piece,
+    apply._add_ranges,
+    apply._ensure_stream,
+    apply._note_gone,
+    apply._copy_piece,
 )
-STREAMS_WITH_NEWS, OF_SOURCE, COPY_STATEMENT = source.streams_with_news, jobs.of_source, copy._copy_statement
-COPY, LOAD = copy.copy, copy.Target.load
-ENSURE_INDEX, MISSING = copy._ensure_index, copy._missing
+STREAMS_WITH_NEWS, OF_SOURCE, COPY_STATEMENT = source.streams_with_news, attach.run_for_path, apply._copy_statement
+COPY, LOAD = apply.copy, apply.Target.load
+ENSURE_INDEX, MISSING = apply._ensure_index, diff.missing_blocks
 
 
 def held_is_forgotten(connection: Any, number: int, held: list[Range], copied: list[Range]) -> list[Range]:
@@ -39,12 +40,12 @@ def last_seq_is_that_of_the_rows(stream: Any, *_: Any, **__: Any) -> int:
     return max((block.last for block in stream.blocks), default=0)
 
 
-def a_source_counts_as_our_own(path: Any) -> jobs.Job:
+def a_source_counts_as_our_own(path: Any) -> attach.SourceRun:
     """What is merged from a source that was named is truncated there."""
     return attrs.evolve(OF_SOURCE(path), own=True)
 
 
-def ids_from_one(connection: Any) -> copy.Target:
+def ids_from_one(connection: Any) -> apply.Target:
     """Ids are given out again."""
     return attrs.evolve(LOAD(connection), next_id=1)
 
@@ -54,7 +55,7 @@ def or_ignore(schema: str, table: Any, *more: Any) -> str:
     return COPY_STATEMENT(schema, table, *more).replace("INSERT INTO", "INSERT OR IGNORE INTO")
 
 
-def not_cut(block: plan.Block | None, gone: int) -> tuple[plan.Block, ...]:
+def not_cut(block: blocks.Block | None, gone: int) -> tuple[blocks.Block, ...]:
     """What a shard gave up is believed to be in it."""
     return () if block is None else (block,)
 
@@ -73,13 +74,13 @@ def only_streams_with_rows(connection: Any, origin: Any) -> list[Any]:
 
 def only_streams_that_grew(connection: Any, origin: Any) -> list[Any]:
     """What filled a gap in one hub is no news to the next."""
-    known = dict(database.fetch(connection, "SELECT stream_id, last_seq FROM main.edgeshard_streams"))
+    known = dict(sqlite.fetch(connection, "SELECT stream_id, last_seq FROM main.edgeshard_streams"))
     streams = STREAMS_WITH_NEWS(connection, origin)
     return [stream for stream in streams if origin.is_shard or stream.last_seq > known.get(stream.stream_id, 0)]
 
 
 def transactions_are_not_carried(
-    target: Any, origin: Any, number: int, piece: plan.Block, *more: Any, **say: Any
+    target: Any, origin: Any, number: int, piece: blocks.Block, *more: Any, **say: Any
 ) -> None:
     """Where transactions begin and end is not copied."""
     COPY_PIECE(target, origin, number, piece, *more, **say)
@@ -87,7 +88,7 @@ def transactions_are_not_carried(
     target.connection.execute("DELETE FROM main.edgeshard_transactions WHERE first_id >= ?", (first_id,))
 
 
-def blocks_grow_where_seqs_follow(connection: Any, number: int, block: plan.Block) -> None:
+def blocks_grow_where_seqs_follow(connection: Any, number: int, block: blocks.Block) -> None:
     """A block goes on although the ids do not."""
     connection.execute(
         "INSERT INTO main.edgeshard_blocks VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
@@ -107,9 +108,9 @@ def blocks_grow_where_seqs_follow(connection: Any, number: int, block: plan.Bloc
 def left_out_counts_as_held(target: Any, origin: Any, room: int, checked: Any = None, unwanted: Any = None) -> Any:
     """A bundle says that it has what was left out of it."""
     copied = COPY(target, origin, room, checked, unwanted)
-    numbers = database.fetch(target.connection, "SELECT stream_id, stream_no FROM main.edgeshard_streams")
+    numbers = sqlite.fetch(target.connection, "SELECT stream_id, stream_no FROM main.edgeshard_streams")
     for stream_id, number in numbers if unwanted else []:
-        held = copy.held_ranges(target.connection, number)
+        held = diff.held_ranges(target.connection, number)
         ADD_RANGES(target.connection, number, held, subtract(unwanted.get(stream_id, ()), held))
     return copied
 
@@ -130,38 +131,38 @@ def the_last_source_knows_best(target: Any, origin: Any, stream: Any) -> int:
 
 def indexes_are_those_of_the_first(target: Any, table: str, columns: Any) -> None:
     """A table that is there gets no more indexes."""
-    if not database.scalar(target.connection, f"SELECT 1 FROM main.{database.quote(table)} LIMIT 1"):
+    if not sqlite.scalar(target.connection, f"SELECT 1 FROM main.{sqlite.quote(table)} LIMIT 1"):
         ENSURE_INDEX(target, table, columns)
 
 
-def a_master_gives_all_away(stream: Any, held: list[Range], unwanted: Any = None) -> list[plan.Block]:
+def a_master_gives_all_away(stream: Any, held: list[Range], unwanted: Any = None) -> list[blocks.Block]:
     """What a master holds of a stream is copied whole, wherever something of it is missing."""
     return list(stream.blocks) if MISSING(stream, held, unwanted) else []
 
 
 MUTANTS: dict[str, list[tuple[Any, str, Callable[..., Any]]]] = {
-    "ranges are not joined": [(copy, "union", sorted)],
-    "ranges forget what was held": [(copy, "_add_ranges", held_is_forgotten)],
-    "the last seq is not carried": [(copy, "_known_last", last_seq_is_that_of_the_rows)],
-    "a source is truncated": [(jobs, "of_source", a_source_counts_as_our_own)],
-    "ids are given out twice": [(copy.Target, "load", ids_from_one)],
+    "ranges are not joined": [(apply, "union", sorted)],
+    "ranges forget what was held": [(apply, "_add_ranges", held_is_forgotten)],
+    "the last seq is not carried": [(apply, "_known_last", last_seq_is_that_of_the_rows)],
+    "a source is truncated": [(attach, "run_for_path", a_source_counts_as_our_own)],
+    "ids are given out twice": [(apply.Target, "load", ids_from_one)],
     "ids are given out twice, and OR IGNORE": [
-        (copy.Target, "load", ids_from_one),
-        (copy, "_copy_statement", or_ignore),
+        (apply.Target, "load", ids_from_one),
+        (apply, "_copy_statement", or_ignore),
     ],
     "what was given up is offered": [(source, "_beyond", not_cut)],
-    "what was given up counts as held": [(copy, "_note_gone", gone_counts_as_held)],
+    "what was given up counts as held": [(apply, "_note_gone", gone_counts_as_held)],
     "a gap does not travel": [(source, "streams_with_news", only_streams_with_rows)],
     "a filled gap does not travel": [(source, "streams_with_news", only_streams_that_grew)],
     "transactions are cut": [(source, "transaction_end", lambda *_: None)],
-    "transactions are not carried": [(copy, "_copy_piece", transactions_are_not_carried)],
-    "blocks go on where ids do not": [(copy, "_add_block", blocks_grow_where_seqs_follow)],
-    "a bundle has what was left out of it": [(copy, "copy", left_out_counts_as_held)],
+    "transactions are not carried": [(apply, "_copy_piece", transactions_are_not_carried)],
+    "blocks go on where ids do not": [(apply, "_add_block", blocks_grow_where_seqs_follow)],
+    "a bundle has what was left out of it": [(apply, "copy", left_out_counts_as_held)],
     "a bundle takes all": [(edgeshard.Store, "_held_by_receiver", nobody_has_anything)],
-    "indexes are not carried": [(copy, "_ensure_index", lambda *_: None)],
-    "the last source knows best": [(copy, "_ensure_stream", the_last_source_knows_best)],
-    "indexes are those of the first": [(copy, "_ensure_index", indexes_are_those_of_the_first)],
-    "a master gives all away": [(copy, "_missing", a_master_gives_all_away)],
+    "indexes are not carried": [(apply, "_ensure_index", lambda *_: None)],
+    "the last source knows best": [(apply, "_ensure_stream", the_last_source_knows_best)],
+    "indexes are those of the first": [(apply, "_ensure_index", indexes_are_those_of_the_first)],
+    "a master gives all away": [(diff, "missing_blocks", a_master_gives_all_away)],
 }
 
 

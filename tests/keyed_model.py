@@ -12,7 +12,7 @@ from hypothesis import Phase
 from hypothesis import strategies as st
 
 import edgeshard
-from edgeshard import clock
+from edgeshard.records import hlc
 
 NOON = datetime.datetime(2026, 11, 25, 12, tzinfo=datetime.UTC)
 
@@ -73,7 +73,7 @@ CLASSES: tuple[type[Cell], ...] = (Lww, First, Highest, Lowest, KeepAll, Remembe
 class Change:
     """One write, or one deletion, in the order in which changes count."""
 
-    stamp: int
+    timestamp: int
     stream: str
     seq: int
     key: tuple[str, int] = attrs.field(order=False)
@@ -82,23 +82,23 @@ class Change:
 
 
 class Recorder:
-    """Writes changes of one shard, and notes each with its stamp."""
+    """Writes changes of one shard, and notes each with its timestamp."""
 
     def __init__(self, shard: edgeshard.Shard, cls: type[Cell], log: list[Change]) -> None:
         self.shard, self.cls, self.log = shard, cls, log
-        self._stamps: list[int] = []
+        self._timestamps: list[int] = []
 
     def write(self, key: tuple[str, int], value: int | None, *, is_deletion: bool) -> None:
-        if self.shard._stamp is None:
+        if self.shard._timestamp is None:
             inner = self.shard._clock()
 
-            def stamp() -> int:
-                self._stamps.append(inner())
-                return self._stamps[-1]
+            def timestamp() -> int:
+                self._timestamps.append(inner())
+                return self._timestamps[-1]
 
-            self.shard._stamp = stamp
+            self.shard._timestamp = timestamp
         seq = self.shard.delete(self.cls, *key) if is_deletion else self.shard.write(self.cls(*key, value))
-        self.log.append(Change(self._stamps[-1], self.shard.stream, seq, key, value, is_deletion))
+        self.log.append(Change(self._timestamps[-1], self.shard.stream, seq, key, value, is_deletion))
 
 
 class Wall:
@@ -112,12 +112,16 @@ class Wall:
 
 
 def kept(cls: type[Cell], changes: Iterable[Change]) -> list[tuple[tuple[str, int], int | None, int]]:
-    """What a master shows of these changes: key, value and stamp."""
+    """What a master shows of these changes: key, value and timestamp."""
     by_key: dict[tuple[str, int], list[Change]] = {}
     for change in changes:
         by_key.setdefault(change.key, []).append(change)
     return sorted(
-        ((change.key, change.value, change.stamp) for each in by_key.values() for change in _kept(cls, sorted(each))),
+        (
+            (change.key, change.value, change.timestamp)
+            for each in by_key.values()
+            for change in _kept(cls, sorted(each))
+        ),
         key=repr,
     )
 
@@ -139,8 +143,8 @@ def state(store: edgeshard.Store) -> list[tuple[tuple[str, int], int | None, int
     """The same, as a master has it."""
     if not store.query("SELECT 1 FROM edgeshard_columns WHERE table_name = 'cell' LIMIT 1"):
         return []
-    rows = store.query("SELECT row, col, value, _stamp FROM cell")
-    return sorted((((row, col), value, stamp) for row, col, value, stamp in rows), key=repr)
+    rows = store.query("SELECT row, col, value, _timestamp FROM cell")
+    return sorted((((row, col), value, timestamp) for row, col, value, timestamp in rows), key=repr)
 
 
 def addresses(store: edgeshard.Store, *tables: str) -> list[tuple[str, int]]:
@@ -159,9 +163,9 @@ def world(folder: Path, count: int) -> list[edgeshard.Store]:
 
 
 def set_clock(monkeypatch: Any, now_us: int) -> Wall:
-    """Let all stamps come from a clock that the test sets."""
+    """Let all timestamps come from a clock that the test sets."""
     wall = Wall(now_us)
-    monkeypatch.setattr(clock, "now_us", wall)
+    monkeypatch.setattr(hlc, "now_us", wall)
     return wall
 
 

@@ -30,8 +30,9 @@ import attrs
 from kills import LARGEST_BATCH, Sample, batches
 
 import edgeshard
-from edgeshard import database, files
+from edgeshard import sqlite
 from edgeshard.errors import MergeInProgressError, ShardInUseError, StorageBusyError
+from edgeshard.files import locks
 
 #: SIGKILLs after which all is checked, and a new store begun.
 _KILLS_A_ROUND = 25
@@ -227,14 +228,14 @@ def merge(root: Path, *, locked: bool) -> Callable[[Count], None]:
     """A merger: again and again, with ``merge.lock`` or as if there were none."""
 
     def work(count: Count) -> None:
-        real = files.lock
+        real = locks.lock
 
         def lock(path: Path, wait_s: float = 0.0) -> Any:
             return real(path, wait_s) if path.parent != root else _NoLock()
 
         store = edgeshard.Store(root)
         removed = 0
-        with contextlib.nullcontext() if locked else mock.patch.object(files, "lock", lock):
+        with contextlib.nullcontext() if locked else mock.patch.object(locks, "lock", lock):
             while True:
                 try:
                     report = store.merge(lock_wait=5)
@@ -400,10 +401,10 @@ def check_newest(store: edgeshard.Store) -> int:
     if not _has(store, "latest"):
         return 0
     changes = [
-        (slot, (stamp, stream, seq), table)
+        (slot, (timestamp, stream, seq), table)
         for table in ("latest", "latest_history", "latest_deleted")
-        for slot, stamp, stream, seq in store.query(
-            f"select slot, _stamp, stream_id, _seq from {table} join edgeshard_streams on stream_no = _stream"
+        for slot, timestamp, stream, seq in store.query(
+            f"select slot, _timestamp, stream_id, _seq from {table} join edgeshard_streams on stream_no = _stream"
         )
     ]
     last = {slot: (table, at) for slot, at, table in sorted(changes, key=lambda change: change[1])}
@@ -473,12 +474,12 @@ def snapshot(play: Round) -> None:
 def _check_snapshot(target: Path) -> None:
     if not target.exists():
         return
-    connection = database.connect(str(target), writable=False)
+    connection = sqlite.connect(str(target), writable=False)
     assert [("ok",)] == connection.execute("pragma integrity_check").fetchall()
-    counted = database.scalar(connection, "select count(*) from agent_data")
-    if database.scalar(connection, "select 1 from sqlite_schema where name = 'sample'"):
-        counted += database.scalar(connection, "select count(*) from sample")
-    held = database.scalar(connection, "select coalesce(sum(last - first + 1), 0) from edgeshard_blocks")
+    counted = sqlite.scalar(connection, "select count(*) from agent_data")
+    if sqlite.scalar(connection, "select 1 from sqlite_schema where name = 'sample'"):
+        counted += sqlite.scalar(connection, "select count(*) from sample")
+    held = sqlite.scalar(connection, "select coalesce(sum(last - first + 1), 0) from edgeshard_blocks")
     assert counted == held, f"{target} has {counted} rows, and tells of {held}"
 
 

@@ -23,8 +23,8 @@ from helpers import sql
 from postgres import PgServer, fetch
 
 import edgeshard
-from edgeshard import master, receipts
-from edgeshard.ranges import Range, subtract
+from edgeshard.format.ranges import Range, subtract
+from edgeshard.master import database, receipts
 
 
 @attrs.frozen
@@ -83,7 +83,7 @@ def check(store: edgeshard.Store, dsn: str) -> int:
 
 def check_receipt(store: edgeshard.Store, dsn: str) -> None:
     """Whatever the master notes is there, also in the midst of it all."""
-    connection = master.open_master(store.master_path, writable=False)
+    connection = database.open_master(store.master_path, writable=False)
     noted = receipts.held_elsewhere(connection, [receipts.POSTGRESQL])
     connection.close()
     there: dict[bytes, list[Range]] = {}

@@ -19,9 +19,10 @@ from typing import Any, Literal
 
 import attrs
 
-from edgeshard import files
-from edgeshard.commands import parser_of_merge
-from edgeshard.merge import cycle
+from edgeshard.cli import parser_of_merge
+from edgeshard.files import locks
+from edgeshard.merge import merger
+from edgeshard.merge import merger as merger_module
 
 Kind = Literal["watch", "loop"]
 
@@ -196,7 +197,7 @@ def merge_at_intervals(root: str, interval_s: float) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: over.set())
     signal.signal(signal.SIGHUP, lambda *_: None)
-    merger = cycle.Merger(Path(root), service=True)
+    merger = merger_module.Merger(Path(root), service=True)
     _tell_ready()
     while not over.wait(interval_s):
         _pass(merger, Path(root), 0.0)
@@ -204,8 +205,8 @@ def merge_at_intervals(root: str, interval_s: float) -> None:
     merger.close()
 
 
-def _pass(merger: cycle.Merger, root: Path, lock_wait_s: float) -> None:
-    held = files.lock(root / "merge.lock", lock_wait_s)
+def _pass(merger: merger.Merger, root: Path, lock_wait_s: float) -> None:
+    held = locks.lock(root / "merge.lock", lock_wait_s)
     if held is not None:
         try:
             merger.run()

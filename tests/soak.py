@@ -36,7 +36,7 @@ from soak_judge import Verdict, Written, judge, sabotage
 from soak_rows import IN_USE, PACES, SESSIONS_MAX, Job, Ledger, Session
 
 import edgeshard
-from edgeshard import files
+from edgeshard.files import locks
 
 #: The watcher's rescan, in seconds: much shorter than the default, so that each replaced folder can wait for one.
 RESCAN_S = 5.0
@@ -531,7 +531,7 @@ class FolderActor:
         for errand in self._beside:
             errand.wait()
         # the last rows of the writers are not merged yet: they go away with the folder
-        held = files.lock(self._scene.root / "merge.lock", PATIENCE_S)
+        held = locks.lock(self._scene.root / "merge.lock", PATIENCE_S)
         if held is None:
             self._scene.fault(f"merge.lock is held for {PATIENCE_S:g} s")
             return
@@ -582,7 +582,7 @@ class FolderActor:
         """Move a shard in under a name that is free, and its log before it: a database without its log has lost rows."""
         for stem in (path.stem, f"{path.stem}-{path.parent.suffix[1:]}"):
             target = self._scene.shards / f"{stem}.db"
-            held = files.lock(target.with_suffix(".lock"))
+            held = locks.lock(target.with_suffix(".lock"))
             if held is None:
                 continue
             try:

@@ -13,8 +13,8 @@ import pytest
 from helpers import merge_command, numbers, python
 
 import edgeshard
-from edgeshard import files, scan
 from edgeshard.errors import AccessError, ShardPoisonedError
+from edgeshard.files import folders, scan
 
 YEAR_S = 365 * 86_400.0
 
@@ -310,12 +310,12 @@ def test_a_store_on_a_network_file_system_warns_once(
         "22 27 0:21 / /proc rw,relatime - proc proc rw\n"
         f"27 1 {os.major(device)}:{os.minor(device)} / /mnt/far rw,relatime shared:1 - {kind} host:/export rw\n"
     )
-    monkeypatch.setattr(files, "_MOUNTS", table)
-    files._warn_where_remote.cache_clear()
+    monkeypatch.setattr(folders, "_MOUNTS", table)
+    folders._warn_where_remote.cache_clear()
     with store.shard("agent") as shard:
         shard.write({"n": 1})
     store.merge()
-    files._warn_where_remote.cache_clear()
+    folders._warn_where_remote.cache_clear()
     assert [f"/mnt/far is a file system of type {kind}"] * warned == [
         record.getMessage().partition(":")[0] for record in caplog.records
     ]
@@ -324,10 +324,10 @@ def test_a_store_on_a_network_file_system_warns_once(
 def test_a_system_that_names_no_mounts_warns_of_nothing(
     store: edgeshard.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(files, "_MOUNTS", tmp_path / "nothing")
-    files._warn_where_remote.cache_clear()
+    monkeypatch.setattr(folders, "_MOUNTS", tmp_path / "nothing")
+    folders._warn_where_remote.cache_clear()
     store.merge()
-    files._warn_where_remote.cache_clear()
+    folders._warn_where_remote.cache_clear()
     assert [] == caplog.records
 
 

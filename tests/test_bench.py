@@ -21,7 +21,6 @@ import attrs
 import bench_broken
 import pytest
 
-from edgeshard import exits, scan
 from edgeshard.bench import campaign, command, export, markdown, page, summary
 from edgeshard.bench import measure as measuring
 from edgeshard.bench.account import Account, account
@@ -37,6 +36,8 @@ from edgeshard.bench.systems.postgres import Postgres
 from edgeshard.bench.systems.queue import Queue, connect
 from edgeshard.bench.systems.sqlite_tuned import Tuned
 from edgeshard.bench.workload import Durability, Result, Workload, payload, size
+from edgeshard.cli import exits
+from edgeshard.files import scan
 
 PROJECT = Path(__file__).parent.parent
 LENGTH_S = 0.15

@@ -21,18 +21,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edgeshard
-from edgeshard import budget, database, disk, wear
-from edgeshard.bounded import BoundedShard
-from edgeshard.budget import Budget, Usage
+from edgeshard import sqlite
+from edgeshard.budget import policy, usage
+from edgeshard.budget.policy import Budget, Usage
 from edgeshard.errors import ConfigurationError, DiskBudgetError, DiskFullError, TableError
+from edgeshard.master import write_stats
 from edgeshard.merge import truncate
-from edgeshard.prune import passes, rules
-from edgeshard.prune.retention import PruneRule
+from edgeshard.retention import prune, rules
+from edgeshard.retention.store_rules import PruneRule
+from edgeshard.shard.quota import BoundedShard
 
 MB = 1_000_000
 SIZES = st.integers(0, 200 * MB)
 USAGES = st.builds(Usage, SIZES, SIZES, SIZES, st.integers(0, 1 << 40), st.integers(0, 200), st.integers(0, 200))
-BUDGETS = st.builds(Budget, st.integers(MB, 1_000 * MB), st.sampled_from(budget.ON_FULL))
+BUDGETS = st.builds(Budget, st.integers(MB, 1_000 * MB), st.sampled_from(policy.ON_FULL))
 
 
 @edgeshard.table(priority=5)
@@ -98,7 +100,7 @@ def look_again(shard: edgeshard.Shard) -> None:
 
 def lift(store: edgeshard.Store) -> edgeshard.Store:
     """The store without its budget."""
-    (store.root / disk.NAME).unlink()
+    (store.root / usage.NAME).unlink()
     return edgeshard.Store(store.root)
 
 
@@ -107,7 +109,7 @@ def lift(store: edgeshard.Store) -> edgeshard.Store:
 
 @given(BUDGETS, USAGES)
 def test_the_limit_is_within_the_budget_and_within_what_the_file_system_has(known: Budget, usage: Usage) -> None:
-    limit = budget.limit(known, usage)
+    limit = policy.limit(known, usage)
     assert 0 <= limit <= known.max_bytes
     assert limit <= usage.used + usage.free
 
@@ -116,73 +118,73 @@ def test_the_limit_is_within_the_budget_and_within_what_the_file_system_has(know
 def test_nothing_is_granted_where_the_room_for_writers_is_used_up(
     known: Budget, usage: Usage, spent: int, log: int
 ) -> None:
-    limit = budget.limit(known, usage)
-    share = budget.share(limit, usage, spent, log)
-    if usage.used >= limit - budget.merge_bytes(limit):
+    limit = policy.limit(known, usage)
+    share = policy.share(limit, usage, spent, log)
+    if usage.used >= limit - policy.merge_bytes(limit):
         assert (0, 0, 0) == (share.room, share.grant, share.wide)
     assert 0 <= share.grant <= share.wide <= share.room
     assert usage.used + share.room <= limit or not share.room
-    assert budget.LOG_LEAST <= share.log <= budget.LOG_MOST
-    assert budget.LOOK_SHORTEST_S <= share.look_s <= budget.LOOK_MOST_S
+    assert policy.LOG_LEAST <= share.log <= policy.LOG_MOST
+    assert policy.LOOK_SHORTEST_S <= share.look_s <= policy.LOOK_MOST_S
 
 
 @given(BUDGETS, USAGES)
 def test_what_the_logs_hold_is_counted_once_more_for_the_files_that_it_comes_into(known: Budget, usage: Usage) -> None:
-    limit = budget.limit(known, usage)
-    assert budget.writers_room(limit, usage) <= limit - budget.merge_bytes(limit) - usage.used - usage.logs
-    assert budget.merge_room(limit, usage) <= limit - usage.used - usage.logs
+    limit = policy.limit(known, usage)
+    assert policy.writers_room(limit, usage) <= limit - policy.merge_bytes(limit) - usage.used - usage.logs
+    assert policy.merge_room(limit, usage) <= limit - usage.used - usage.logs
 
 
 @given(BUDGETS, USAGES)
 def test_no_row_is_dropped_for_a_log_that_somebody_reads_for_long(known: Budget, usage: Usage) -> None:
-    limit = budget.limit(known, usage)
+    limit = policy.limit(known, usage)
     longer = attrs.evolve(usage, logs=usage.logs + 100 * MB)
-    if usage.logs >= budget.log_bytes(limit, usage.open) * usage.open:
-        assert budget.is_drop_due(limit, usage) == budget.is_drop_due(limit, longer)
-        assert budget.bytes_to_drop(limit, usage) == budget.bytes_to_drop(limit, longer)
+    if usage.logs >= policy.log_bytes(limit, usage.open) * usage.open:
+        assert policy.is_drop_due(limit, usage) == policy.is_drop_due(limit, longer)
+        assert policy.bytes_to_drop(limit, usage) == policy.bytes_to_drop(limit, longer)
 
 
 @given(BUDGETS, USAGES, st.floats(0, 1e9))
 def test_a_grant_is_no_older_than_the_time_in_which_the_store_grows_by_a_small_part(
     known: Budget, usage: Usage, rate: float
 ) -> None:
-    limit = budget.limit(known, usage)
-    look_s = budget.share(limit, usage, 0, 0, rate).look_s
-    assert look_s * rate <= 0.021 * limit or look_s == budget.LOOK_SHORTEST_S
+    limit = policy.limit(known, usage)
+    look_s = policy.share(limit, usage, 0, 0, rate).look_s
+    assert look_s * rate <= 0.021 * limit or look_s == policy.LOOK_SHORTEST_S
 
 
 @given(st.integers(10 * MB, 1_000 * MB), st.integers(1, 200))
 def test_even_shares_of_all_who_write_do_not_exceed_the_room(limit: int, writers: int) -> None:
     usage = Usage(open=writers, active=writers)
-    share = budget.share(limit, usage, limit, limit)
-    assert writers * max(share.grant, share.wide) <= max(share.room, writers * budget.LEAST_GRANT)
-    assert writers * share.log <= max(limit * budget.LOG_SHARE, writers * budget.LOG_LEAST)
+    share = policy.share(limit, usage, limit, limit)
+    assert writers * max(share.grant, share.wide) <= max(share.room, writers * policy.LEAST_GRANT)
+    assert writers * share.log <= max(limit * policy.LOG_SHARE, writers * policy.LOG_LEAST)
 
 
 @given(st.integers(0, 100 * MB), SIZES, st.floats(1.0, 10.0), st.floats(1.0, 10.0))
 def test_a_chunk_fits_into_the_log_and_into_the_file(room: int, free: int, logged: float, growth: float) -> None:
-    chunk = budget.chunk_bytes(room, free, logged, growth)
+    chunk = policy.chunk_bytes(room, free, logged, growth)
     assert chunk * logged + max(0, chunk * growth - free) <= room + 1e-6 * room
 
 
 @given(BUDGETS, USAGES)
 def test_a_chunk_leaves_room_for_a_drop_and_for_all_that_writers_were_granted(known: Budget, usage: Usage) -> None:
-    limit = budget.limit(known, usage)
-    share, room = budget.share(limit, usage, 0, 0), budget.merge_room(limit, usage)
-    granted = usage.active * share.wide if share.wide > budget.LEAST_GRANT else 0
-    assert usage.used + usage.logs + granted + room + budget.drop_bytes(limit) <= limit
+    limit = policy.limit(known, usage)
+    share, room = policy.share(limit, usage, 0, 0), policy.merge_room(limit, usage)
+    granted = usage.active * share.wide if share.wide > policy.LEAST_GRANT else 0
+    assert usage.used + usage.logs + granted + room + policy.drop_bytes(limit) <= limit
 
 
 @given(BUDGETS, USAGES)
 def test_where_writers_have_used_all_their_room_the_smallest_chunk_fits(known: Budget, usage: Usage) -> None:
-    limit = budget.limit(known, usage)
-    if budget.writers_room(limit, usage) >= -budget.LOOK_GROWTH_SHARE * limit:
-        assert budget.merge_room(limit, usage) >= budget.LEAST_TIMES * budget.CHUNK_LEAST - 2
+    limit = policy.limit(known, usage)
+    if policy.writers_room(limit, usage) >= -policy.LOOK_GROWTH_SHARE * limit:
+        assert policy.merge_room(limit, usage) >= policy.LEAST_TIMES * policy.CHUNK_LEAST - 2
 
 
 @given(BUDGETS)
 def test_a_budget_is_noted_as_it_is(known: Budget) -> None:
-    assert known == budget.of_json(json.loads(json.dumps(attrs.asdict(known))))
+    assert known == policy.of_json(json.loads(json.dumps(attrs.asdict(known))))
 
 
 @pytest.mark.parametrize("given", ["10", "many", "500X", 5, -1, float("inf"), float("nan"), [5], {}])
@@ -224,7 +226,7 @@ def test_a_shard_that_is_open_learns_of_a_larger_budget(tmp_path: Path) -> None:
 def test_the_command_notes_a_budget(store: edgeshard.Store) -> None:
     store.merge()
     assert 0 == command("merge", store.root, "--max-bytes", "2M", "--on-full", "drop-oldest").returncode
-    assert Budget(2 * MB, "drop-oldest") == disk.noted(store.root)
+    assert Budget(2 * MB, "drop-oldest") == usage.load_budget(store.root)
     assert "of at most 2.0 MB; on full: drop-oldest" in command("status", store.root).stdout
     for wrong in (["--on-full", "error"], ["--max-bytes", "2M", "--dry-run"]):
         assert 2 == command("merge", store.root, *wrong).returncode
@@ -232,8 +234,8 @@ def test_the_command_notes_a_budget(store: edgeshard.Store) -> None:
 
 
 def test_a_note_that_is_no_budget_is_named(tmp_path: Path) -> None:
-    (tmp_path / disk.NAME).write_text('{"max_bytes": "all"}')
-    with pytest.raises(ConfigurationError, match=disk.NAME):
+    (tmp_path / usage.NAME).write_text('{"max_bytes": "all"}')
+    with pytest.raises(ConfigurationError, match=usage.NAME):
         edgeshard.Store(tmp_path).shard("agent")
     edgeshard.Store(tmp_path, max_bytes="2M").shard("agent").close()
 
@@ -297,7 +299,7 @@ def test_a_row_larger_than_a_grant_is_written_where_there_is_room(tmp_path: Path
     store = edgeshard.Store(tmp_path, max_bytes="5M")
     with store.shard("agent") as shard:
         shard.write({"n": 0})
-        assert 2 == shard.write({"n": 1, "x": "x" * 10 * budget.FIRST_GRANT})
+        assert 2 == shard.write({"n": 1, "x": "x" * 10 * policy.FIRST_GRANT})
 
 
 def test_nearing_the_limit_is_logged_once_before_a_write_is_refused(
@@ -388,7 +390,7 @@ def test_dropping_begins_with_the_oldest_rows_of_the_least_important_table_and_i
 
 @given(st.dictionaries(st.text(max_size=3), st.integers(1, 10**9)))
 def test_agents_that_are_spared_have_less_than_half_of_the_rows(rows: dict[str, int]) -> None:
-    quiet = budget.spared(rows)
+    quiet = policy.spared(rows)
     assert 2 * sum(rows[agent] for agent in quiet) < sum(rows.values()) or not rows
     assert not quiet or max(rows[agent] for agent in quiet) < max(rows.values())
 
@@ -449,7 +451,7 @@ def test_a_prune_keeps_the_masters_log_short_within_a_budget(tmp_path: Path) -> 
         nonlocal longest
         longest = max(longest, log.stat().st_size)
 
-    passes.prune(store.master_path, rules.of(None, 0, None, False, False, None), shrink=True, progress=progress)
+    prune.prune(store.master_path, rules.parse_rules(None, 0, None, False, False, None), shrink=True, progress=progress)
     assert 0 < longest < 0.03 * 40 * MB
 
 
@@ -482,24 +484,24 @@ def longest_log(store: edgeshard.Store, asked: rules.Rules) -> tuple[int, int]:
         nonlocal longest
         longest = max(longest, log.stat().st_size)
 
-    report = passes.prune(store.master_path, asked, progress=progress)
+    report = prune.prune(store.master_path, asked, progress=progress)
     return max(longest, log.stat().st_size), report.rows
 
 
 def test_a_drop_has_room_for_its_log_however_much_each_row_writes(indexed: edgeshard.Store) -> None:
     longest, rows = longest_log(indexed, rules.Rules(max_bytes=1 * MB, size_reason=rules.BUDGET))
     assert rows > 10_000
-    assert longest <= budget.drop_bytes(20 * MB)
+    assert longest <= policy.drop_bytes(20 * MB)
 
 
 def test_a_drop_ends_where_somebody_reads_for_long_and_its_log_would_become_longer(indexed: edgeshard.Store) -> None:
     asked = rules.Rules(max_bytes=1 * MB, size_reason=rules.BUDGET)
-    reader = database.connect(str(indexed.master_path), writable=False)
-    with database.reading(reader):
+    reader = sqlite.connect(str(indexed.master_path), writable=False)
+    with sqlite.read_snapshot(reader):
         reader.execute("SELECT count(*) FROM indexed").fetchall()
         longest, rows = longest_log(indexed, asked)
     reader.close()
-    assert longest <= budget.drop_bytes(20 * MB)
+    assert longest <= policy.drop_bytes(20 * MB)
     assert rows < 10_000
     assert longest_log(indexed, asked)[1] > 10_000
 
@@ -627,7 +629,7 @@ def test_a_keeper_and_a_budget_beside_one_another_drop_each_row_once(tmp_path: P
 
 
 def test_what_a_prune_counts_itself_a_merge_does_not_count_again(tmp_path: Path) -> None:
-    meter = wear.Meter()
+    meter = write_stats.Meter()
     with open(tmp_path / "file", "wb", buffering=0) as file, meter.running():
         file.write(bytes(1_000))
         with meter.elsewhere():
@@ -690,7 +692,7 @@ def test_what_the_file_system_has_left_is_the_limit_where_it_is_less(small_disk:
             for _ in range(1_000):
                 shard.write({"n": written})
                 written += 1
-        assert disk.measure(store.root).free > 0
+        assert usage.measure(store.root).free > 0
         subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
         look_again(shard)
         assert fill(lambda n: shard.write({"n": n})) > 1_000
@@ -754,7 +756,7 @@ def addresses(store: edgeshard.Store) -> tuple[list[tuple[str, int]], dict[str, 
     dropped: dict[str, list[int]] = {}
     for stream, first, last in sql(
         store.master_path,
-        "select lower(hex(stream_id)), first, last from edgeshard_prunings join edgeshard_streams using(stream_no) "
+        "select lower(hex(stream_id)), first, last from edgeshard_pruned_ranges join edgeshard_streams using(stream_no) "
         "where reason = 'budget'",
     ):
         dropped.setdefault(stream, []).extend(range(first, last + 1))
@@ -765,7 +767,7 @@ def addresses(store: edgeshard.Store) -> tuple[list[tuple[str, int]], dict[str, 
     ("writers", "on_full"), [(1, "error"), (1, "drop-oldest"), (100, "error"), (100, "drop-oldest")]
 )
 def test_the_budget_holds_under_many_writers_and_each_acknowledged_row_is_present_or_recorded_as_dropped(
-    tmp_path: Path, writers: int, on_full: budget.OnFull
+    tmp_path: Path, writers: int, on_full: policy.OnFull
 ) -> None:
     most, size = 30 * MB, 800
     store = edgeshard.Store(tmp_path / "data", max_bytes=most, on_full=on_full)
@@ -804,7 +806,7 @@ def test_a_shard_gives_back_in_pieces_what_was_merged_in_pieces(
     given_back = []
     give_back = truncate._give_back
 
-    def noted(connection: database.Connection, left_bytes: int) -> None:
+    def noted(connection: sqlite.Connection, left_bytes: int) -> None:
         given_back.append(connection.filename)
         give_back(connection, left_bytes)
 

@@ -16,11 +16,13 @@ from helpers import NOON, Reading, command, numbers, shard_path, sql
 from hostile import edit
 
 import edgeshard
-from edgeshard import database, master, receipts
+from edgeshard import sqlite
 from edgeshard.errors import ConfigurationError, DamagedError, FormatError, StorageBusyError
-from edgeshard.merge import carried, plan
-from edgeshard.ranges import Range
-from edgeshard.verify import PEER, UNKNOWN
+from edgeshard.format import blocks
+from edgeshard.format.ranges import Range
+from edgeshard.inspect.verify import PEER, UNKNOWN
+from edgeshard.master import database, receipts
+from edgeshard.sources import readonly_copy
 
 
 def add(store: edgeshard.Store, agent: str, *numbers: int) -> None:
@@ -192,7 +194,7 @@ def test_what_the_receiver_pruned_is_not_brought_again(
     assert (2, True) == (hub.prune(keep_rows=2).rows, hub.verify().ok)
     store.receipt(hub.ranges())
     assert 0 == store.export(tmp_path / "b.db", since_hub=hub.ranges().database_id.hex()).rows
-    connection = master.open_master(store.master_path, writable=False)
+    connection = database.open_master(store.master_path, writable=False)
     (held,) = receipts.held_elsewhere(connection, [receipts.EDGESHARD]).values()
     connection.close()
     assert [(3, 4)] == [(item.first, item.last) for item in held]
@@ -252,7 +254,7 @@ def test_of_a_gap_each_part_says_who_has_it(store: edgeshard.Store, hub: edgesha
     store.export(tmp_path / "b.db", ranges=old)
     hub.merge([tmp_path / "b.db"])
     (stream,) = (bytes.fromhex(gap.stream) for gap in hub.status().gaps)
-    connection = master.open_master(hub.master_path, writable=True)
+    connection = database.open_master(hub.master_path, writable=True)
     receipts.note(connection, b"p" * 16, receipts.POSTGRESQL, {stream: [Range(3, 5)]})
     connection.close()
     losses = [(loss.gap.first, loss.gap.last, loss.cause, loss.kind) for loss in hub.verify().losses]
@@ -276,7 +278,7 @@ def test_a_terminal_is_spared_thousands_of_gaps(store: edgeshard.Store, hub: edg
 def test_merges_beside_an_export_come_with_the_next_one(
     store: edgeshard.Store, hub: edgeshard.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "CHUNK_BYTES", 2_000)
+    monkeypatch.setattr(blocks, "CHUNK_BYTES", 2_000)
     add(store, "a", *range(200))
     seen: list[tuple[int, int]] = []
 
@@ -532,7 +534,7 @@ def test_a_copy_that_finds_no_room_says_so_and_the_others_are_merged(
     path = carry(store, small_disk, "-wal")
     other = edgeshard.Store(tmp_path / "other")
     add(other, "b", 9)
-    monkeypatch.setattr(carried, "_SPARE_BYTES", 1 << 60)
+    monkeypatch.setattr(readonly_copy, "_SPARE_BYTES", 1 << 60)
     report = hub.merge([path, other.master_path])
     assert (1, True) == (report.rows, "make room there" in report.quarantined[0].reason)
     monkeypatch.undo()
@@ -543,7 +545,7 @@ def test_what_changes_while_it_is_copied_is_not_believed(
     store: edgeshard.Store, hub: edgeshard.Store, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = carry(store, small_disk, "-wal")
-    read_raw = database.read_raw
+    read_raw = sqlite.read_raw
 
     def changing(path: str) -> Iterator[bytes]:
         yield from read_raw(path)
@@ -551,7 +553,7 @@ def test_what_changes_while_it_is_copied_is_not_believed(
         os.utime(small_disk / "a.db-wal")
         subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
 
-    monkeypatch.setattr(database, "read_raw", changing)
+    monkeypatch.setattr(sqlite, "read_raw", changing)
     assert "somebody changed or opened it" in set_aside(hub, path)
     monkeypatch.undo()
     assert 3 == hub.merge([path]).rows

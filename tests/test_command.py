@@ -13,7 +13,7 @@ import pytest
 from helpers import merge_command, numbers, shard_path
 
 import edgeshard
-from edgeshard import files
+from edgeshard.files import locks
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_missing_rows_exit_3(filled: edgeshard.Store, tmp_path: Path) -> None:
 
 
 def test_a_held_lock_exits_75_at_once_or_waits(filled: edgeshard.Store) -> None:
-    held = files.lock(filled.root / "merge.lock")
+    held = locks.lock(filled.root / "merge.lock")
     assert held is not None
     assert 75 == merge_command(filled.root).returncode
     assert 75 == merge_command(filled.root, "--lock-wait", "0.2").returncode
@@ -149,7 +149,7 @@ def test_progress_is_shown_on_a_terminal_where_the_work_is_long(filled: edgeshar
     slow = (
         "import sys\n"
         "import edgeshard.merge.__main__ as command\n"
-        "from edgeshard.commands import terminal\n"
+        "from edgeshard.cli import terminal\n"
         "calls = iter(range(0, 10**6, 2))\n"
         "class Clock:\n"
         "    monotonic = staticmethod(lambda: next(calls))\n"

@@ -228,7 +228,7 @@ def test_an_interrupt_ends_a_long_statement_with_130(merged: edgeshard.Store) ->
     # a timer of the process's own CPU time, which only the endless statement uses up
     code = (
         "import signal, sys\n"
-        "from edgeshard.commands import main\n"
+        "from edgeshard.cli import main\n"
         "signal.signal(signal.SIGVTALRM, signal.default_int_handler)\n"
         "signal.setitimer(signal.ITIMER_VIRTUAL, 2.0)\n"
         "sys.exit(main(['query', sys.argv[1], sys.argv[2]]))\n"
@@ -735,7 +735,7 @@ def test_the_progress_of_a_snapshot_is_shown_on_a_terminal_where_it_is_long(
     grow(merged)
     slow = (
         "import sys\n"
-        "from edgeshard.commands import main, terminal\n"
+        "from edgeshard.cli import main, terminal\n"
         "calls = iter(range(0, 10**6, 2))\n"
         "class Clock:\n"
         "    monotonic = staticmethod(lambda: next(calls))\n"

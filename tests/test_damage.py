@@ -13,8 +13,9 @@ import pytest
 from helpers import NOON, Reading, numbers, shard_path, sql
 
 import edgeshard
-from edgeshard import database, format, scan
+from edgeshard import format, sqlite
 from edgeshard.errors import DamagedError, QueryError
+from edgeshard.files import scan
 
 
 def write(store: edgeshard.Store, agent: str, *ns: int) -> None:
@@ -301,14 +302,14 @@ def test_a_shard_that_vanishes_during_the_merge_is_left_to_whoever_removed_it(
 ) -> None:
     write(store, "a", 1)
     write(store, "b", 2)
-    real = database.attach
+    real = sqlite.attach
 
     def vanish(connection: apsw.Connection, path: str, schema: str) -> None:
         if path.endswith("a.db"):
             Path(path).unlink(missing_ok=True)
         real(connection, path, schema)
 
-    monkeypatch.setattr("edgeshard.database.attach", vanish)
+    monkeypatch.setattr("edgeshard.sqlite.attach", vanish)
     report = store.merge()
     assert (1, ()) == (report.rows, report.quarantined)
     assert not shard_path(store, "a").exists()
@@ -319,7 +320,7 @@ def test_a_shard_that_keeps_a_transaction_from_beginning_is_set_aside_and_the_ot
 ) -> None:
     for agent in ("a", "b", "c"):
         write(store, agent, 1)
-    real = database.immediate
+    real = sqlite.immediate
 
     @contextlib.contextmanager
     def refusing(connection: apsw.Connection) -> Iterator[None]:
@@ -330,7 +331,7 @@ def test_a_shard_that_keeps_a_transaction_from_beginning_is_set_aside_and_the_ot
             yield
 
     with monkeypatch.context() as patch:
-        patch.setattr(database, "immediate", refusing)
+        patch.setattr(sqlite, "immediate", refusing)
         report = store.merge()
     assert (2, [str(shard_path(store, "b"))]) == (report.rows, [item.path for item in report.quarantined])
     assert (1, ()) == ((again := store.merge()).rows, again.quarantined)
@@ -346,7 +347,7 @@ def test_a_shard_that_somebody_locks_is_soon_left_for_the_next_merge(store: edge
     report = store.merge()
     assert (1, 1) == (report.rows, len(report.quarantined))
     assert "locked" in report.quarantined[0].reason
-    assert report.seconds < database.BUSY_TIMEOUT_S / 2
+    assert report.seconds < sqlite.BUSY_TIMEOUT_S / 2
     holder.execute("ROLLBACK")
     holder.close()
     assert (1, ()) == (store.merge().rows, store.merge().quarantined)
@@ -436,7 +437,7 @@ def test_what_one_version_cannot_read_the_next_one_looks_at_again(
         assert 1 == len(store.merge().quarantined)
     monkeypatch.setattr(format, "VERSION", "99")
     monkeypatch.setattr(format, "IDENTITY", (format.APPLICATION_ID, 99))
-    monkeypatch.setattr("edgeshard.master.format.IDENTITY", (format.APPLICATION_ID, 99))
+    monkeypatch.setattr("edgeshard.format.IDENTITY", (format.APPLICATION_ID, 99))
     edit(store.master_path, "pragma user_version = 99")
     assert (1, ()) == (store.merge().rows, store.merge().quarantined)
 

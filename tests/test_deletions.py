@@ -27,12 +27,14 @@ from test_keyed import NOON_US, LastKnown, Reading, values
 from test_prune import killed_at
 
 import edgeshard
-from edgeshard import arrivals, format, master, prunings, receipts
-from edgeshard import shard as shards
+from edgeshard import format
 from edgeshard.errors import ConfigurationError
-from edgeshard.merge import cycle, late, source
-from edgeshard.prune import deletions, passed, passes, plan, step
-from edgeshard.verify import PRUNED
+from edgeshard.inspect.verify import PRUNED
+from edgeshard.master import arrivals, identity, pruned_ranges, receipts
+from edgeshard.merge import late_changes, merger
+from edgeshard.retention import plan, prune, tombstones, watermark, window
+from edgeshard.shard import shard
+from edgeshard.sources import source
 
 GRACE = "10d"
 GRACE_US = 10 * DAY_S * 1_000_000
@@ -50,7 +52,7 @@ class Wall:
             def now(cls, tz: datetime.tzinfo | None = None) -> Any:
                 return datetime.datetime.fromtimestamp(time.time(), tz)
 
-        for module in (shards, prunings, receipts):
+        for module in (shard, pruned_ranges, receipts):
             monkeypatch.setattr(module, "datetime", SimpleNamespace(datetime=Datetime, UTC=datetime.UTC))
 
     def advance(self, days: float) -> None:
@@ -140,7 +142,7 @@ def test_a_deletion_that_came_late_stays_for_the_grace_period_from_then_on(
     assert 1 == collect(store).rows
 
 
-def test_a_deletion_that_was_stamped_by_a_clock_ahead_stays_until_that_time_is_over(
+def test_a_deletion_that_was_timestamped_by_a_clock_ahead_stays_until_that_time_is_over(
     store: edgeshard.Store, wall: Wall
 ) -> None:
     wall.advance(30)
@@ -533,7 +535,7 @@ def test_a_prune_of_this_rule_that_is_killed_left_steps_whole(
 ) -> None:
     for name in ("ROWS_FIRST", "ROWS_LEAST", "ROWS_MOST"):
         monkeypatch.setattr(plan, name, 8)
-    monkeypatch.setattr(passes, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(prune, "_PAUSE_S", 0.0)
     with store.shard("a") as shard:
         for n in range(40):
             shard.write(LastKnown(f"s{n}", float(n)))
@@ -612,7 +614,7 @@ def test_the_command_collects(verb: tuple[str, str], store: edgeshard.Store) -> 
 
 def test_a_master_of_an_earlier_version_collects(store: edgeshard.Store, wall: Wall) -> None:
     deleted(store)
-    edit(store.master_path, "drop table edgeshard_collected")
+    edit(store.master_path, "drop table edgeshard_tombstone_gc")
     wall.advance(11)
     assert 1 == collect(store, dry_run=True).rows
     assert store.verify().ok
@@ -656,7 +658,7 @@ class Fleet(keyed_model.World):
         store.merge()
         for other in self.stores:
             if other is not store:
-                with mock.patch.object(cycle.Merger, "_due", return_value=[]):
+                with mock.patch.object(merger.Merger, "_due", return_value=[]):
                     other.merge([store.master_path])
         self.do_receipts()
 
@@ -722,75 +724,75 @@ def test_the_law_finds(name: str, wall: Wall, monkeypatch: pytest.MonkeyPatch) -
 
 # -- mutants ----------------------------------------------------------------------------------------------------------
 
-_find = deletions.find
+_find = tombstones.find
 
 
 def _block_is_not_cut(_: Any, number: int, blocks: Any, ids: Any) -> Any:
     return [part for block in blocks for part in plan.cut(block, ids)[1]]
 
 
-def _find_by_arrival_alone(connection: Any, path: Path, tables: Any, _: float) -> deletions.Old:
-    seen = passed.look(path, format.STAMP_MAX, format.STAMP_MAX)
-    return deletions.Old(tuple(tables), master.next_id(connection), seen)
+def _find_by_arrival_alone(connection: Any, path: Path, tables: Any, _: float) -> tombstones.Old:
+    seen = watermark.look(path, format.TIMESTAMP_MAX, format.TIMESTAMP_MAX)
+    return tombstones.Old(tuple(tables), identity.next_id(connection), seen)
 
 
 #: What is done wrong, and the test that must find it, with the arguments that it takes.
 MUTANTS: dict[str, tuple[Any, str, Any, Any]] = {
     "the grace period is ignored": (
-        deletions, "find", lambda connection, path, tables, _: _find(connection, path, tables, 0.0),
+        tombstones, "find", lambda connection, path, tables, _: _find(connection, path, tables, 0.0),
         test_a_deletion_goes_once_the_grace_period_has_passed,
     ),
     "when it came is ignored": (
         arrivals, "first_since", lambda *_: None, test_a_deletion_that_came_late_stays_for_the_grace_period_from_then_on,
     ),
-    "when it was stamped is ignored": (
-        deletions, "find", _find_by_arrival_alone,
-        test_a_deletion_that_was_stamped_by_a_clock_ahead_stays_until_that_time_is_over,
+    "when it was timestamped is ignored": (
+        tombstones, "find", _find_by_arrival_alone,
+        test_a_deletion_that_was_timestamped_by_a_clock_ahead_stays_until_that_time_is_over,
     ),
     "a deletion is collected too early": (
-        passed, "bounds", lambda _, seen: iter([passed.Bound(seen.since_us, "")]),
+        watermark, "bounds", lambda _, seen: iter([watermark.Bound(seen.since_us, "")]),
         test_a_deletion_waits_for_an_older_change_that_waits_in_a_shard,
     ),
     "no stream is looked at": (
-        passed, "bounds", lambda _, seen: iter([passed.Bound(seen.since_us, ""), *seen.shards.bounds]),
+        watermark, "bounds", lambda _, seen: iter([watermark.Bound(seen.since_us, ""), *seen.shards.bounds]),
         test_an_agent_elsewhere_holds_deletions_up_until_a_later_change_of_it_comes,
     ),
     "no shard is looked at": (
-        passed, "_look_at_shards", lambda *_: passed.Shards(),
+        watermark, "_look_at_shards", lambda *_: watermark.Shards(),
         test_a_deletion_waits_for_an_older_change_that_waits_in_a_shard,
     ),
-    "rows without a stamp count as new": (
-        passed, "_stamps", lambda *_: iter(()), test_rows_from_before_a_class_had_a_key_count_as_the_oldest_of_all,
+    "rows without a timestamp count as new": (
+        watermark, "_timestamps", lambda *_: iter(()), test_rows_from_before_a_class_had_a_key_count_as_the_oldest_of_all,
     ),
     "streams of the store's shards are taken for others": (
-        passed, "_streams", lambda *_: set(),
+        watermark, "_streams", lambda *_: set(),
         test_an_agent_of_the_store_that_lives_on_without_a_change_holds_nothing_up,
     ),
     "what a shard gave up to another is ignored": (
         source, "has_given_up_only_what_is_held", lambda *_: True,
         test_a_shard_that_another_master_drained_holds_deletions_up,
     ),
-    "a gap is ignored": (passed, "_missing", lambda _: set(), test_a_gap_holds_deletions_up),
+    "a gap is ignored": (watermark, "_missing", lambda _: set(), test_a_gap_holds_deletions_up),
     "what others have is ignored": (
         receipts, "beyond", lambda _: [], test_rows_that_another_database_says_it_has_hold_deletions_up,
     ),
     "others need not have heard of it": (
-        deletions.Peers, "read", lambda *_: {}, test_a_deletion_waits_for_each_database_with_a_receipt_to_hear_of_it,
+        tombstones.Peers, "read", lambda *_: {}, test_a_deletion_waits_for_each_database_with_a_receipt_to_hear_of_it,
     ),
     "what was pruned counts as never come": (
-        prunings, "streams_since", lambda *_: set(), test_what_was_pruned_lately_came_lately,
+        pruned_ranges, "streams_since", lambda *_: set(), test_what_was_pruned_lately_came_lately,
     ),
     "it is not recorded": (
-        prunings, "note", lambda *_: None, test_a_deletion_goes_once_the_grace_period_has_passed,
+        pruned_ranges, "note", lambda *_: None, test_a_deletion_goes_once_the_grace_period_has_passed,
     ),
     "its block is not cut": (
-        step, "_cut_blocks", _block_is_not_cut, test_a_deletion_goes_once_the_grace_period_has_passed,
+        window, "_cut_blocks", _block_is_not_cut, test_a_deletion_goes_once_the_grace_period_has_passed,
     ),
     "nobody says that a change came late": (
-        late, "find", lambda *_: [], test_an_older_change_that_comes_after_all_is_kept_and_said_so_once,
+        late_changes, "find", lambda *_: [], test_an_older_change_that_comes_after_all_is_kept_and_said_so_once,
     ),
     "each change is taken for a late one": (
-        late, "_select", lambda name, _: f"SELECT ?1, _id FROM main.{name} WHERE _id >= ?2 AND ?3 > 0",
+        late_changes, "_select", lambda name, _: f"SELECT ?1, _id FROM main.{name} WHERE _id >= ?2 AND ?3 > 0",
         test_a_change_of_a_key_that_is_known_is_not_taken_for_a_late_one,
     ),
 }  # fmt: skip

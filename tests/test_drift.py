@@ -23,9 +23,10 @@ from hypothesis import strategies as st
 from kill_parts import begin
 
 import edgeshard
-from edgeshard import kinds, master, renames
 from edgeshard.errors import DiskFullError, RecordError, SchemaConflictError, TableError
-from edgeshard.merge import drift
+from edgeshard.master import database
+from edgeshard.merge import schema_merge
+from edgeshard.records import renames, types
 
 NOON = datetime.datetime(2026, 1, 2, 12, 0, tzinfo=datetime.UTC)
 BIG = (1 << 60) + 1
@@ -49,7 +50,7 @@ def column(store: edgeshard.Store, name: str) -> list[Any]:
 
 
 def kinds_of(store: edgeshard.Store) -> dict[str, str]:
-    return dict(store.query("select column_name, kind from edgeshard_columns where table_name = 'sample'"))
+    return dict(store.query("select column_name, type from edgeshard_columns where table_name = 'sample'"))
 
 
 def merged(store: edgeshard.Store, *sources: edgeshard.Store) -> None:
@@ -217,7 +218,7 @@ def test_an_index_goes_on_under_the_new_name(store: edgeshard.Store) -> None:
 )
 def test_renames_that_cannot_be_are_refused(renamed: dict[str, str], said: str) -> None:
     with pytest.raises(TableError, match=said):
-        edgeshard.tables.table_of(version(b=int, c=int, renamed=renamed))
+        edgeshard.records.declare.table_of(version(b=int, c=int, renamed=renamed))
 
 
 def test_renamed_that_is_no_mapping_is_refused() -> None:
@@ -387,7 +388,7 @@ def test_a_widened_shard_that_is_undone_is_as_it_was(store: edgeshard.Store) -> 
             raise ZeroDivisionError
         shard.write(version(v=int)(2))
     assert [["v", "integer"]] == sql(
-        shard_path(store, "x"), "select column_name, kind from edgeshard_columns where table_name = 'sample'"
+        shard_path(store, "x"), "select column_name, type from edgeshard_columns where table_name = 'sample'"
     )
     merged(store)
     assert [(1, "integer"), (2, "integer")] == store.query("select v, typeof(v) from sample")
@@ -410,22 +411,22 @@ def test_rows_that_stayed_in_a_shard_are_found_equal_after_its_column_was_rename
 
 @given(st.floats(allow_nan=False))
 def test_a_float_that_became_a_decimal_is_that_float_again(value: float) -> None:
-    assert value == float(decimal.Decimal(kinds.decimal_text(value)))
+    assert value == float(decimal.Decimal(types.decimal_text(value)))
 
 
 @given(st.lists(st.sampled_from([*edgeshard.format.STORED_AS]), min_size=3, max_size=3))
 def test_the_widest_kind_does_not_depend_on_the_order(three: list[str]) -> None:
     def of(found: list[str]) -> str | None:
-        first = kinds.widest(found[0], found[1])
-        return None if first is None else kinds.widest(first, found[2])
+        first = types.widest(found[0], found[1])
+        return None if first is None else types.widest(first, found[2])
 
     assert 1 == len({of(list(order)) for order in itertools.permutations(three)})
 
 
-@given(st.integers(-kinds.EXACT_MAX, kinds.EXACT_MAX))
+@given(st.integers(-types.EXACT_MAX, types.EXACT_MAX))
 def test_a_number_becomes_the_same_decimal_by_way_of_a_real(value: int) -> None:
-    by_way = kinds.widened(kinds.widened(value, "integer", "real"), "real", "decimal")
-    assert kinds.widened(value, "integer", "decimal") == by_way
+    by_way = types.widened(types.widened(value, "integer", "real"), "real", "decimal")
+    assert types.widened(value, "integer", "decimal") == by_way
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcde"), st.sampled_from("abcde")), max_size=6), st.randoms())
@@ -556,7 +557,7 @@ def test_no_table_is_rewritten_for_a_shard_that_is_held_back_for_another_table(s
     write(store, "y", version(v=float)(0.5))
     other = edgeshard.table(name="zz")(attrs.frozen(type("Z", (), {"__annotations__": {"v": str}})))
     write(store, "y", other("one"))
-    with mock.patch.object(drift, "apply", side_effect=AssertionError):
+    with mock.patch.object(schema_merge, "apply", side_effect=AssertionError):
         assert not store.merge().complete
     assert {"v": "integer"} == kinds_of(store)
 
@@ -651,24 +652,24 @@ def dump(store: edgeshard.Store) -> tuple[dict[str, str], list[dict[str, Any]]]:
 
 def expected_of(written: list[Any], classes: Iterable[type] = ()) -> tuple[dict[str, str], list[dict[str, Any]]]:
     """The columns and rows that must come of these records, and of the mere use of classes, found without any merge."""
-    tables = [edgeshard.tables.table_of(type(record)) for record in written]
-    used = [*tables, *map(edgeshard.tables.table_of, classes)]
+    tables = [edgeshard.records.declare.table_of(type(record)) for record in written]
+    used = [*tables, *map(edgeshard.records.declare.table_of, classes)]
     ends = renames.ends({arrow for table in used for arrow in table.renames})
     columns: dict[str, str] = {}
     rows = []
     for table in used:
         for field in table.columns:
             end = ends.get(field.name, field.name)
-            columns[end] = kinds.widest(columns.get(end, field.kind), field.kind) or ""
+            columns[end] = types.widest(columns.get(end, field.type), field.type) or ""
     for record, table in zip(written, tables, strict=True):
         row = dict.fromkeys(columns, "None")
         for field in table.columns:
             stored = getattr(record, field.name)
             stored = stored if field.encode is None or stored is None else field.encode(stored)
-            stored = int(stored) if field.kind == "boolean" else stored
+            stored = int(stored) if field.type == "boolean" else stored
             stored = stored + 0.0 if isinstance(stored, float) else stored  # SQLite makes -0.0 0.0
             end = ends.get(field.name, field.name)
-            row[end] = repr(kinds.widened(stored, field.kind, columns[end]))
+            row[end] = repr(types.widened(stored, field.type, columns[end]))
         rows.append(row)
     return columns, rows
 
@@ -719,7 +720,7 @@ def strike_at(statement: int) -> Any:
     return opened
 
 
-OPEN_MASTER = master.open_master
+OPEN_MASTER = database.open_master
 CHANGES = ("ALTER", 'UPDATE main."sample"', "UPDATE main.edgeshard_columns", "DROP INDEX", "CREATE INDEX", "COMMIT")
 
 
@@ -731,7 +732,7 @@ def test_a_merge_that_is_killed_in_a_widening_loses_and_doubles_nothing(store: e
     write(store, "z", version(a=int)(7))
 
     def merge(_: Any) -> None:
-        with mock.patch.object(master, "open_master", strike_at(statement)):
+        with mock.patch.object(database, "open_master", strike_at(statement)):
             store.merge()
 
     life = begin(merge)
@@ -783,7 +784,7 @@ def test_a_full_disk_in_a_widening_leaves_the_master_as_it_was(store: edgeshard.
         connection.pragma("max_page_count", connection.pragma("page_count") + 8)
         return connection
 
-    with mock.patch.object(master, "open_master", full), pytest.raises(DiskFullError):
+    with mock.patch.object(database, "open_master", full), pytest.raises(DiskFullError):
         store.merge()
     assert {"v": "integer", "w": "text"} == kinds_of(store)
     merged(store)

@@ -23,8 +23,9 @@ from kill_parts import begin
 from test_drift import KEY, VALUES, VERSIONS, expected_of, gathered, merged, strike_at, write
 
 import edgeshard
-from edgeshard import keys, master
 from edgeshard.errors import SchemaConflictError, TableError
+from edgeshard.master import database
+from edgeshard.records import keys
 
 KEPT_SHARD = "Nothing of it is lost: it can be merged into a store of its own"
 
@@ -45,7 +46,7 @@ def plain(renamed: dict[str, str] | None = None, options: dict[str, Any] | None 
 def columns(store: edgeshard.Store, table: str) -> dict[str, str]:
     """What a master notes of a table's columns; raises where the table has others."""
     noted = dict(
-        store.query("SELECT column_name, kind FROM edgeshard_columns WHERE table_name = ? ORDER BY 1", (table,))
+        store.query("SELECT column_name, type FROM edgeshard_columns WHERE table_name = ? ORDER BY 1", (table,))
     )
     there = {row[1] for row in sql(store.master_path, f"pragma table_info({table})")}
     assert there == {*noted, "_id", "_stream", "_seq"}
@@ -87,7 +88,7 @@ def test_a_history_is_renamed_and_widened_with_its_table(
             merged(store)
     merged(store)
     agree(store)
-    assert {"k": "text", "b": "real", "_stamp": "stamp"} == columns(store, "sample")
+    assert {"k": "text", "b": "real", "_timestamp": "timestamp"} == columns(store, "sample")
     written = [float(getattr(records[number], "a", 2.5)) for number in order]
     assert written[-1:] == [value for (value,) in store.query("SELECT b FROM sample")]
     assert sorted(written[:-1]) == [value for (value,) in store.query("SELECT b FROM sample_history ORDER BY b")]
@@ -130,7 +131,7 @@ def test_a_shard_whose_columns_changed_while_it_waited_brings_the_last_version_a
     assert [("q", 4.0)] == store.query("SELECT k, b FROM sample")
     found = store.query("SELECT k, b, _reason AS reason FROM sample_history ORDER BY _seq")
     assert [("p", 1.0, "deleted"), ("q", 2.0, "replaced"), ("p", 0.5, "deleted"), ("p", 3.0, "deleted")] == found
-    assert {"k": "text", "_stamp": "stamp"} == columns(store, "sample_deleted")
+    assert {"k": "text", "_timestamp": "timestamp"} == columns(store, "sample_deleted")
 
 
 @pytest.mark.parametrize("carried", ["master", "bundle"])
@@ -243,8 +244,8 @@ def ruled(renamed: dict[str, str] | None = None, **fields: Any) -> Any:
 def test_a_class_that_renames_what_decides_is_refused(renamed: dict[str, str]) -> None:
     ((_, new),) = renamed.items()
     with pytest.raises(TableError, match=f"table sample: renamed says that {new} was called old, .* Call it old, or"):
-        edgeshard.tables.table_of(ruled(renamed, k=str, v=int))
-    edgeshard.tables.table_of(ruled({"old": "w"}, k=str, v=int, w=int))
+        edgeshard.records.declare.table_of(ruled(renamed, k=str, v=int))
+    edgeshard.records.declare.table_of(ruled({"old": "w"}, k=str, v=int, w=int))
 
 
 @pytest.mark.parametrize(
@@ -473,7 +474,7 @@ def test_a_merge_that_is_killed_as_it_changes_a_table_and_its_history_changes_ne
     write(store, "z", OLD("k1", 7))
 
     def merge(_: Any) -> None:
-        with mock.patch.object(master, "open_master", strike_at(statement)):
+        with mock.patch.object(database, "open_master", strike_at(statement)):
             store.merge()
 
     life = begin(merge)

@@ -16,18 +16,17 @@ from test_drift_keyed import STEPS, Log, plain
 from test_drift_keyed import version as keyed
 
 import edgeshard
+from edgeshard.postgres import conflicts
+from edgeshard.postgres.reader import Local
 
 pytest.importorskip("psycopg")
 
 from postgres import do, fetch
 from psycopg.conninfo import make_conninfo
 
-from edgeshard.upstream import newest
-from edgeshard.upstream.local import Local
-
 if TYPE_CHECKING:
-    from edgeshard.upstream.postgres import Server
-    from edgeshard.upstream.schema import Table
+    from edgeshard.postgres.schema import Table
+    from edgeshard.postgres.server import Server
 
 
 def pushed(store: edgeshard.Store, dsn: str) -> tuple[str, ...]:
@@ -37,7 +36,7 @@ def pushed(store: edgeshard.Store, dsn: str) -> tuple[str, ...]:
 
 
 def there(dsn: str, table: str = "sample") -> dict[str, str]:
-    listed = fetch(dsn, f"select column_name, kind from edgeshard_columns where table_name = '{table}'")
+    listed = fetch(dsn, f"select column_name, type from edgeshard_columns where table_name = '{table}'")
     typed = dict(
         fetch(dsn, f"select column_name, data_type from information_schema.columns where table_name = '{table}'")
     )
@@ -205,7 +204,7 @@ def test_a_column_that_a_table_gets_between_two_looks_goes_to_the_history_too(
     store: edgeshard.Store, pg: str, monkeypatch: pytest.MonkeyPatch, history: bool
 ) -> None:
     brought(store, pg, keyed(k=str, a=int)("p", 1))
-    lock, changes = newest.lock, ["alter table sample add late text", "update sample set late = 'late'"]
+    lock, changes = conflicts.lock, ["alter table sample add late text", "update sample set late = 'late'"]
     if history:
         changes.append("alter table sample_history add late uuid")
     left = [changes]
@@ -215,7 +214,7 @@ def test_a_column_that_a_table_gets_between_two_looks_goes_to_the_history_too(
             do(pg, *left.pop())
         lock(server, keyed)
 
-    monkeypatch.setattr(newest, "lock", meanwhile)
+    monkeypatch.setattr(conflicts, "lock", meanwhile)
     brought(store, pg, keyed(k=str, a=int)("p", 2))
     assert [(1, "late")] == fetch(pg, "select a, late from sample_history")
 

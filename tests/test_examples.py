@@ -214,7 +214,7 @@ def test_shared_config_is_the_same_on_both_devices_and_forgets_no_value(tmp_path
     for runs in (1, 2):
         printed = run(tmp_path, *CONFIG)
         assert "both show the same" in printed
-        shown = "SELECT name, value, set_by, change, _stamp FROM setting ORDER BY name"
+        shown = "SELECT name, value, set_by, change, _timestamp FROM setting ORDER BY name"
         bridge, engine_room = (select(tmp_path / place, shown) for place in ("bridge", "engine-room"))
         assert bridge == engine_room
         in_use, overruled = figure(printed, "in use"), figure(printed, "overruled")

@@ -13,7 +13,7 @@ import pytest
 from helpers import numbers, shard_path
 
 import edgeshard
-from edgeshard import database, scan
+from edgeshard import sqlite
 from edgeshard.errors import (
     DamagedError,
     DiskFullError,
@@ -22,7 +22,8 @@ from edgeshard.errors import (
     StorageError,
     StorageIOError,
 )
-from edgeshard.merge import source
+from edgeshard.files import scan
+from edgeshard.sources import source
 
 #: The full sweep has about 40,000 points.
 _EVERY = "97"
@@ -142,7 +143,7 @@ def test_a_database_whose_making_met_a_full_disk_is_not_there(
         raise apsw.FullError
 
     with monkeypatch.context() as patch:
-        patch.setattr(database, "empty_log", fail)
+        patch.setattr(sqlite, "truncate_wal", fail)
         with pytest.raises(DiskFullError):
             store.shard("agent")
     assert ["agent.lock"] == os.listdir(store.root / "shards")

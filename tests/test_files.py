@@ -15,15 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edgeshard
-from edgeshard import files, scan
 from edgeshard.errors import ConfigurationError
+from edgeshard.files import folders, paths, scan
+from edgeshard.files import folders as folders_module
 
 agent_names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=200)
 
 
 @given(agent_names)
 def test_any_name_becomes_a_plain_file_name(agent: str) -> None:
-    stem = files.shard_stem(agent)
+    stem = paths.shard_stem(agent)
 
     assert stem == os.path.basename(stem)
     assert len(stem) <= 100
@@ -36,7 +37,7 @@ def test_two_names_share_no_file_even_where_case_and_unicode_fold(one: str, othe
     def folded(stem: str) -> str:
         return unicodedata.normalize("NFKC", stem).casefold()
 
-    assert (one == other) == (folded(files.shard_stem(one)) == folded(files.shard_stem(other)))
+    assert (one == other) == (folded(paths.shard_stem(one)) == folded(paths.shard_stem(other)))
 
 
 @pytest.mark.parametrize(
@@ -145,11 +146,11 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Which folders were synced."""
     folders: list[Path] = []
 
-    def sync_folder(path: Any, real: Any = files.sync_folder) -> None:
+    def sync_folder(path: Any, real: Any = folders_module.sync_folder) -> None:
         folders.append(Path(path))
         real(path)
 
-    monkeypatch.setattr(files, "sync_folder", sync_folder)
+    monkeypatch.setattr(folders_module, "sync_folder", sync_folder)
     return folders
 
 
@@ -172,12 +173,12 @@ def test_who_relies_on_a_folder_makes_its_name_durable_as_its_maker_may_have_die
 def test_a_folder_is_made_in_folders_whose_names_are_durable(tmp_path: Path, synced: list[Path]) -> None:
     made = tmp_path / "made"
     made.mkdir()
-    files.make_folder(made / "one" / "two")
+    folders.make_folder(made / "one" / "two")
     # all there was, upwards; and then each that a name was put into
     above = [folder for folder in (made, *made.parents) if folder.stat().st_dev == made.stat().st_dev]
     assert [*above, made, made / "one"] == synced
     synced.clear()
-    files.make_folder(made / "one" / "two")
+    folders.make_folder(made / "one" / "two")
     assert [] == synced
 
 
@@ -189,7 +190,7 @@ def test_a_folder_above_that_cannot_be_read_is_none_that_we_made(
             raise PermissionError
         synced.append(Path(path))
 
-    monkeypatch.setattr(files, "sync_folder", sync_folder)
+    monkeypatch.setattr(folders, "sync_folder", sync_folder)
     (tmp_path / "one").mkdir()
-    files.sync_path(tmp_path / "one", None)
+    folders.sync_path(tmp_path / "one", None)
     assert [tmp_path / "one"] == synced

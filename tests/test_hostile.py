@@ -16,12 +16,12 @@ import pytest
 from helpers import NOON, Reading, numbers, python, shard_path, sql
 
 import edgeshard
-from edgeshard import database, format
+from edgeshard import format, sqlite
 from edgeshard.errors import RecordError
-from edgeshard.keys import Key
-from edgeshard.merge import copy
-from edgeshard.merge.cycle import Merger
-from edgeshard.merge.source import SourceTable
+from edgeshard.merge import apply
+from edgeshard.merge.merger import Merger
+from edgeshard.records.keys import Key
+from edgeshard.sources.source import SourceTable
 
 #: Address space of a merger of hostile shards: about what the interpreter with its libraries needs, and 600 MB.
 MEMORY_BYTES = 1 << 30
@@ -146,7 +146,7 @@ def test_a_shard_that_needs_more_memory_than_there_is_is_set_aside_and_tried_aga
 ) -> None:
     write(store, "bad", 1)
     write(store, "good", 2)
-    real = copy._copy_statement
+    real = apply._copy_statement
 
     def without_memory(schema: str, table: SourceTable, thinning: Key | None = None) -> str:
         if "bad" in paths.get(schema, ""):
@@ -154,15 +154,15 @@ def test_a_shard_that_needs_more_memory_than_there_is_is_set_aside_and_tried_aga
         return real(schema, table, thinning)
 
     paths: dict[str, str] = {}
-    attach = database.attach
+    attach = sqlite.attach
 
     def attach_and_note(connection: apsw.Connection, path: str, schema: str) -> None:
         paths[schema] = path
         attach(connection, path, schema)
 
     with monkeypatch.context() as patch:
-        patch.setattr(database, "attach", attach_and_note)
-        patch.setattr(copy, "_copy_statement", without_memory)
+        patch.setattr(sqlite, "attach", attach_and_note)
+        patch.setattr(apply, "_copy_statement", without_memory)
         ((_, reason),) = [(item.path, item.reason) for item in store.merge().quarantined]
     assert "memory" in reason
     assert [2] == numbers(store)
@@ -364,7 +364,7 @@ def test_rows_that_a_killed_merger_copied_are_found_equal_and_deleted(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("edgeshard.merge.cycle.Merger._clear", killed)
+        patch.setattr("edgeshard.merge.merger.Merger._clear", killed)
         with pytest.raises(KeyboardInterrupt):
             store.merge()
     report = store.merge(keep_empty=True)
@@ -375,13 +375,13 @@ def test_rows_that_a_watching_merger_copied_itself_are_not_compared_again_at_eac
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared: list[str] = []
-    real = copy._count_equal
+    real = apply._count_equal
 
     def count_equal(schema: str, table: SourceTable) -> str:
         compared.append(table.name)
         return real(schema, table)
 
-    monkeypatch.setattr(copy, "_count_equal", count_equal)
+    monkeypatch.setattr(apply, "_count_equal", count_equal)
     store.merge()
     with store.shard("agent") as shard:
         merger = Merger(store.root, service=True)

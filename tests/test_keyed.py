@@ -18,9 +18,12 @@ from hypothesis import strategies as st
 from keyed_model import CLASSES, Cell, First, Highest, Lww, Remembered, state
 
 import edgeshard
-from edgeshard import clock, format, keys
+from edgeshard import format
 from edgeshard.errors import ConfigurationError, RecordError, SchemaConflictError, TableError
-from edgeshard.merge import newest, plan
+from edgeshard.format import blocks
+from edgeshard.master import versions
+from edgeshard.merge import conflicts
+from edgeshard.records import hlc, keys
 
 NOON_US = 1_795_608_000_000_000
 
@@ -100,7 +103,7 @@ def test_what_is_replaced_before_a_merge_is_accounted_for(store: edgeshard.Store
             shard.write(Reading("inlet", float(n)))
         assert 200 == store.merge().rows
     assert 101 == store.verify(deep=True).rows
-    assert [(99,)] == store.query("SELECT rows FROM edgeshard_replaced")
+    assert [(99,)] == store.query("SELECT rows FROM edgeshard_superseded")
     assert [(1, 200)] == store.query("SELECT first, last FROM edgeshard_blocks")  # one run of seqs, not a hundred
     assert store.verify(deep=True).ok
 
@@ -161,9 +164,9 @@ def check_law(cls: type[Cell], monkeypatch: pytest.MonkeyPatch, profile: setting
     wall = keyed_model.set_clock(monkeypatch, NOON_US)
 
     @settings(profile, deadline=None, suppress_health_check=list(HealthCheck), report_multiple_bugs=False)
-    @given(keyed_model.STEPS, st.permutations([0, 1, 2]), st.sampled_from([1, plan.CHUNK_BYTES]))
+    @given(keyed_model.STEPS, st.permutations([0, 1, 2]), st.sampled_from([1, blocks.CHUNK_BYTES]))
     def law(steps: list[tuple[object, ...]], order: list[int], chunk: int) -> None:
-        monkeypatch.setattr(plan, "CHUNK_BYTES", chunk)
+        monkeypatch.setattr(blocks, "CHUNK_BYTES", chunk)
         with tempfile.TemporaryDirectory() as folder:
             world = keyed_model.World(Path(folder), cls, wall)
             try:
@@ -193,17 +196,17 @@ def check_law(cls: type[Cell], monkeypatch: pytest.MonkeyPatch, profile: setting
 @pytest.mark.parametrize(
     ("module", "name", "wrong"),
     [
-        (newest, "settle", lambda target, first_id: None),
-        (newest, "note_replaced", lambda connection, number, rows: None),
-        (newest, "count", lambda target, origin, table, piece: len(piece)),
-        (keys, "order", lambda key, ranked, stamp, address: ", ".join(f"{term} DESC" for term in address)),
-        (keys, "fresh", lambda name, key, first_id: "SELECT row, col FROM cell WHERE 0"),
+        (conflicts, "settle", lambda target, first_id: None),
+        (conflicts, "note_replaced", lambda connection, number, rows: None),
+        (conflicts, "count", lambda target, origin, table, piece: len(piece)),
+        (keys, "order", lambda key, ranked, timestamp, address: ", ".join(f"{term} DESC" for term in address)),
+        (versions, "fresh", lambda name, key, first_id: "SELECT row, col FROM cell WHERE 0"),
     ],
 )
 def test_the_law_finds_a_merge_that_does_not_do_its_part(
     module: object, name: str, wrong: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Mutants: nothing is settled, or counted; stamps do not count."""
+    """Mutants: nothing is settled, or counted; timestamps do not count."""
     monkeypatch.setattr(module, name, wrong)
     with pytest.raises((AssertionError, ExceptionGroup)):  # streams have random ids: an example may fail now and then
         check_law(Lww, monkeypatch, settings(max_examples=200, phases=keyed_model.UNSHRUNK))
@@ -227,7 +230,7 @@ def test_changes_of_the_same_moment_are_told_apart_alike_everywhere(
 
 
 def test_that_finds_a_merge_that_leaves_it_to_the_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keys, "order", lambda key, ranked, stamp, address: f"ifnull({stamp}, 0) DESC")
+    monkeypatch.setattr(keys, "order", lambda key, ranked, timestamp, address: f"ifnull({timestamp}, 0) DESC")
     with pytest.raises(AssertionError):
         test_changes_of_the_same_moment_are_told_apart_alike_everywhere(tmp_path, monkeypatch)
 
@@ -375,11 +378,11 @@ def test_a_keyed_class_may_have_as_many_fields_as_any_and_a_history(store: edges
     assert 2 == hub.verify().rows
 
 
-def test_a_stamp_that_no_clock_shows_is_damage_and_harms_no_other_shard(store: edgeshard.Store) -> None:
+def test_a_timestamp_that_no_clock_shows_is_damage_and_harms_no_other_shard(store: edgeshard.Store) -> None:
     with store.shard("a") as shard, store.shard("b") as other:
         shard.write(LastKnown("inlet", 1.0))
         other.write(LastKnown("inlet", 2.0))
-    sql(shard_path(store, "a"), f"UPDATE last_known SET _stamp = {format.STAMP_MAX + 1}")
+    sql(shard_path(store, "a"), f"UPDATE last_known SET _timestamp = {format.TIMESTAMP_MAX + 1}")
     report = store.merge()
     assert "which no clock shows" in report.quarantined[0].reason
     assert {"inlet": 2.0} == values(store)
@@ -405,7 +408,7 @@ def test_a_later_change_of_a_store_counts_though_the_clock_was_set_back(
     store.merge()
     assert {"inlet": 4.0} == values(store)
     assert [(NOON_US + 3,), (NOON_US + 4,)] == store.query(
-        "SELECT _stamp FROM last_known UNION SELECT _stamp FROM last_known_deleted ORDER BY 1"
+        "SELECT _timestamp FROM last_known UNION SELECT _timestamp FROM last_known_deleted ORDER BY 1"
     )
 
 
@@ -413,11 +416,11 @@ def test_a_clock_that_jumps_years_ahead_is_bounded(store: edgeshard.Store, monke
     wall = keyed_model.set_clock(monkeypatch, NOON_US)
     with store.shard("a") as shard:
         shard.write(LastKnown("inlet", 1.0))
-    wall.now_us += 20 * clock.AHEAD_MAX_US
+    wall.now_us += 20 * hlc.AHEAD_MAX_US
     with store.shard("a") as shard:
         shard.write(LastKnown("inlet", 2.0))
     store.merge()
-    assert [(2.0, NOON_US + 1)] == store.query("SELECT value, _stamp FROM last_known")
+    assert [(2.0, NOON_US + 1)] == store.query("SELECT value, _timestamp FROM last_known")
 
 
 def test_a_write_needs_no_master(store: edgeshard.Store, caplog: pytest.LogCaptureFixture) -> None:
@@ -425,22 +428,22 @@ def test_a_write_needs_no_master(store: edgeshard.Store, caplog: pytest.LogCaptu
     store.master_path.write_bytes(b"not a database" * 100)
     with store.shard("a") as shard:
         shard.write(LastKnown("inlet", 1.0))
-    assert "changes of this handle may be stamped before changes that it has" in caplog.text
+    assert "changes of this handle may be timestamped before changes that it has" in caplog.text
 
 
 def test_a_device_whose_clock_is_ahead_is_named(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     wall = keyed_model.set_clock(monkeypatch, NOON_US)
-    wall.now_us += 30 * clock.DAY_US
+    wall.now_us += 30 * hlc.DAY_US
     with store.shard("fast") as shard:
         shard.write(LastKnown("inlet", 1.0))
     wall.now_us = NOON_US
     store.merge()
-    assert "changes of table last_known that are stamped 30.0 days ahead" in caplog.text
+    assert "changes of table last_known that are timestamped 30.0 days ahead" in caplog.text
     (found,) = store.status().master.clocks_ahead
     assert ("fast", "last_known", 30 * 86_400.0) == (found.agent, found.table, found.ahead_s)
-    wall.now_us += 30 * clock.DAY_US
+    wall.now_us += 30 * hlc.DAY_US
     assert () == store.status().master.clocks_ahead
 
 
@@ -460,7 +463,7 @@ def test_status_says_why_a_shard_with_another_key_waits_and_how_many_rows_were_r
 # -- what else knows of rows ------------------------------------------------------------------------------------------
 
 
-def test_what_is_salvaged_of_a_damaged_shard_keeps_its_key_and_its_stamps(store: edgeshard.Store) -> None:
+def test_what_is_salvaged_of_a_damaged_shard_keeps_its_key_and_its_timestamps(store: edgeshard.Store) -> None:
     with store.shard("a") as shard:
         for n in range(50):
             shard.write(LastKnown(f"s{n % 5}", float(n)))

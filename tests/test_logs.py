@@ -18,7 +18,7 @@ import edgeshard
 
 _PROLOGUE = """
 import logging, sys
-from edgeshard.commands import logs
+from edgeshard.cli import logs
 logs.configure(logging.%s, %r, lasting=%r)
 logger = logging.getLogger("edgeshard.tests")
 """

@@ -15,11 +15,14 @@ import pytest
 from helpers import NOON, Reading, numbers, shard_path, sql
 
 import edgeshard
-from edgeshard import database, files, master, scan
+from edgeshard import sqlite
 from edgeshard.errors import DamagedError, DiskFullError, MergeInProgressError
-from edgeshard.merge import copy, cycle, plan, truncate
-from edgeshard.merge import job as jobs
-from edgeshard.merge.cycle import Merger
+from edgeshard.files import locks, scan
+from edgeshard.format import blocks
+from edgeshard.master import database
+from edgeshard.merge import apply, merger, truncate
+from edgeshard.merge.merger import Merger
+from edgeshard.sources import attach, diff
 
 
 def write(store: edgeshard.Store, agent: str, *ns: int) -> None:
@@ -107,8 +110,8 @@ def test_a_merge_killed_anywhere_is_finished_by_the_next(
 
     write(store, "a", 1, 2, 3)
     owner, name = {
-        "in the copy": (copy, "_add_ranges"),
-        "before the commit": (cycle, "_copy_or_set_aside"),
+        "in the copy": (apply, "_add_ranges"),
+        "before the commit": (merger, "_copy_or_set_aside"),
         "before the truncation": (truncate, "truncate"),
         "in the truncation": (truncate, "_delete_all"),
     }[point]
@@ -136,7 +139,7 @@ def test_a_merger_commits_durably_itself_before_it_truncates_what_another_copied
     assert (0, 1) == (store.merge().rows, 1)
     after = store.query("select generation from edgeshard_database")
     assert after[0][0] == before[0][0] + 1
-    connection = master.open_master(store.master_path, writable=True)
+    connection = database.open_master(store.master_path, writable=True)
     assert 2 == connection.pragma("synchronous")
     connection.close()
 
@@ -170,7 +173,7 @@ def test_a_fresh_look_is_not_remembered(store: edgeshard.Store) -> None:
 
 
 def test_more_shards_than_can_be_attached_at_once(store: edgeshard.Store) -> None:
-    count = 2 * jobs.GROUP_SIZE + 7
+    count = 2 * attach.GROUP_SIZE + 7
     for n in range(count):
         write(store, f"agent-{n}", n)
     (store.root / "shards" / "agent-50.db").write_bytes(b"garbage")
@@ -183,9 +186,9 @@ def test_more_shards_than_can_be_attached_at_once(store: edgeshard.Store) -> Non
 def test_a_large_backlog_is_merged_in_pieces_that_keep_transactions_whole(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "CHUNK_BYTES", 5_000)
+    monkeypatch.setattr(blocks, "CHUNK_BYTES", 5_000)
     commits: list[int] = []
-    real = cycle._commit_chunk
+    real = merger._commit_chunk
 
     def spy(connection: Any, jobs: Any, totals: Any) -> None:
         real(connection, jobs, totals)
@@ -195,7 +198,7 @@ def test_a_large_backlog_is_merged_in_pieces_that_keep_transactions_whole(
         readings = dict(store.query("select sensor, count(*) from reading group by 1")) if readings_exist(store) else {}
         assert {str(t): 1 for t, _ in groups} == readings
 
-    monkeypatch.setattr(cycle, "_commit_chunk", spy)
+    monkeypatch.setattr(merger, "_commit_chunk", spy)
     with store.shard("agent") as shard:
         for t in range(1, 40):
             with shard.transaction():
@@ -224,8 +227,8 @@ def test_pieces_merged_from_a_master_keep_transactions_whole_too(
                 store.merge()
     store.merge()
     hub = edgeshard.Store(tmp_path / "hub")
-    monkeypatch.setattr(plan, "CHUNK_BYTES", 2_000)
-    real = cycle._commit_chunk
+    monkeypatch.setattr(blocks, "CHUNK_BYTES", 2_000)
+    real = merger._commit_chunk
     commits = []
 
     def spy(connection: Any, jobs: Any, totals: Any) -> None:
@@ -233,7 +236,7 @@ def test_pieces_merged_from_a_master_keep_transactions_whole_too(
         commits.append(totals.rows)
         assert {6} == {count for (count,) in hub.query("select count(*) from agent_data group by data ->> 't'")}
 
-    monkeypatch.setattr(cycle, "_commit_chunk", spy)
+    monkeypatch.setattr(merger, "_commit_chunk", spy)
     assert 180 == hub.merge([store.master_path]).rows
     assert len(commits) > 5
     assert hub.verify().ok
@@ -242,22 +245,22 @@ def test_pieces_merged_from_a_master_keep_transactions_whole_too(
 def test_a_transaction_larger_than_a_chunk_is_merged_in_one(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "CHUNK_BYTES", 1_000)
+    monkeypatch.setattr(blocks, "CHUNK_BYTES", 1_000)
     with store.shard("agent") as shard:
         shard.write_many([{"n": n} for n in range(500)])
-    real, commits = cycle._commit_chunk, []
+    real, commits = merger._commit_chunk, []
 
     def spy(connection: Any, jobs: Any, totals: Any) -> None:
         real(connection, jobs, totals)
         commits.append(totals.rows)
 
-    monkeypatch.setattr(cycle, "_commit_chunk", spy)
+    monkeypatch.setattr(merger, "_commit_chunk", spy)
     store.merge()
     assert [500] == commits
 
 
 def test_a_row_larger_than_a_chunk_is_merged(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "CHUNK_BYTES", 1_000)
+    monkeypatch.setattr(blocks, "CHUNK_BYTES", 1_000)
     with store.shard("agent") as shard:
         for n in range(3):
             shard.write({"n": n, "much": "x" * 100_000})
@@ -356,7 +359,7 @@ def test_a_shard_whose_agent_is_far_ahead_is_left_as_it_is_by_a_merger_that_come
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(truncate, "_PUT_BACK_ROWS", 2)
-    monkeypatch.setattr(plan, "HELD_BYTES", 1)
+    monkeypatch.setattr(truncate, "HELD_BYTES", 1)
     real = truncate.truncate
     merger = Merger(store.root, service=True)
     with store.shard("agent") as shard:
@@ -432,7 +435,7 @@ def test_an_emptied_shard_gives_its_disk_back(store: edgeshard.Store) -> None:
 
 def test_one_merger_works_and_a_second_one_says_so(store: edgeshard.Store) -> None:
     write(store, "a", 1)
-    held = files.lock(store.root / "merge.lock")
+    held = locks.lock(store.root / "merge.lock")
     assert held is not None
     with pytest.raises(MergeInProgressError, match="another merger"):
         store.merge()
@@ -447,7 +450,7 @@ def test_two_mergers_without_the_lock_double_nothing(store: edgeshard.Store, mon
         def release(self) -> None:
             pass
 
-    monkeypatch.setattr(files, "lock", lambda path, wait_s=0.0: NoLock())
+    monkeypatch.setattr(locks, "lock", lambda path, wait_s=0.0: NoLock())
     stop = threading.Event()
     failures: list[object] = []
 
@@ -640,7 +643,7 @@ def test_a_master_without_room_is_not_blamed_on_a_shard(
     store.merge()
     with store.shard("a") as shard:
         shard.write({"n": 2, "much": "x" * 100_000})
-    real = master.open_master
+    real = database.open_master
 
     def small(path: Path, *, writable: bool) -> apsw.Connection:
         connection = real(path, writable=writable)
@@ -648,7 +651,7 @@ def test_a_master_without_room_is_not_blamed_on_a_shard(
         return connection
 
     with monkeypatch.context() as patch:
-        patch.setattr("edgeshard.master.open_master", small)
+        patch.setattr("edgeshard.master.database.open_master", small)
         with pytest.raises(DiskFullError, match=r"master\.db"):
             store.merge()
     assert [1] == numbers(store)
@@ -681,7 +684,7 @@ def test_connections_and_descriptors_are_given_back(store: edgeshard.Store) -> N
         store.query("select 1")
         assert [] == list(store.read(Reading))
     assert before == len(os.listdir("/proc/self/fd"))
-    assert database.BUSY_TIMEOUT_S > 1
+    assert sqlite.BUSY_TIMEOUT_S > 1
 
 
 # -- the source changes while it is read ------------------------------------------------------------------------------
@@ -690,18 +693,18 @@ def test_connections_and_descriptors_are_given_back(store: edgeshard.Store) -> N
 def test_what_an_agent_adds_after_its_shard_was_attached_is_copied(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = cycle._commit_chunk
+    real = merger._commit_chunk
     with store.shard("agent") as shard:
         shard.write(job(name=str)("a"))
 
         def late(connection: Any, jobs: Any, totals: Any) -> None:
-            database.fetch(connection, f"select * from {jobs[0].schema}.job")  # its schema is known now
+            sqlite.fetch(connection, f"select * from {jobs[0].schema}.job")  # its schema is known now
             shard.write(job(name=str, precious=str)("b", "value"))
             shard.write({"n": 1})
             real(connection, jobs, totals)
 
         with monkeypatch.context() as patch:
-            patch.setattr(cycle, "_commit_chunk", late)
+            patch.setattr(merger, "_commit_chunk", late)
             report = store.merge()
     assert (3, ()) == (report.rows, report.quarantined)
     assert [("a", None), ("b", "value")] == store.query("select name, precious from job order by _id")
@@ -743,7 +746,7 @@ def test_a_failure_while_counting_for_the_progress_is_no_problem_of_the_shard(
         raise apsw.BusyError
 
     write(store, "a", 1)
-    monkeypatch.setattr(copy, "missing_rows", busy)
+    monkeypatch.setattr(diff, "missing_rows", busy)
     report = store.merge(progress=lambda done, to_do: None)
     assert (1, 1, ()) == (report.rows, report.truncated, report.quarantined)
 
@@ -758,7 +761,7 @@ def test_no_path_is_too_strange_for_a_source(store: edgeshard.Store, tmp_path: P
 def test_what_waits_in_a_shard_when_a_merge_is_stopped_is_no_gap(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(plan, "CHUNK_BYTES", 200_000)
+    monkeypatch.setattr(blocks, "CHUNK_BYTES", 200_000)
     written = 0
     for _ in range(2):  # two streams
         with store.shard("agent") as shard:

@@ -14,10 +14,10 @@ from helpers import python
 from prometheus_client.parser import text_string_to_metric_families
 
 import edgeshard
+from edgeshard.cli.metrics import MetricsFile
 from edgeshard.errors import AccessError, ConfigurationError, DiskFullError, StorageIOError
-from edgeshard.metrics import MetricsFile
-from edgeshard.report import Gap, MergeReport, SetAside
-from edgeshard.status import MasterStatus, ShardStatus, StatusReport
+from edgeshard.inspect.status import MasterStatus, ShardStatus, StatusReport
+from edgeshard.reports import Gap, MergeReport, Quarantined
 
 
 def samples(path: Path) -> dict[str, float]:
@@ -48,7 +48,7 @@ def path(tmp_path: Path) -> Path:
 def test_cycles_add_up_and_gauges_are_those_of_the_last(path: Path) -> None:
     metrics = MetricsFile(path)
     before = time.time()
-    aside = (SetAside("a", "bad"), SetAside("b", "bad"))
+    aside = (Quarantined("a", "bad"), Quarantined("b", "bad"))
     metrics.cycle(MergeReport(10, 7, 2, seconds=0.02, quarantined=aside, gaps=(Gap("a", "00", 1, 4),)))
     gaps = (Gap("a", "00", 1, 3), Gap("a", "00", 7, 7))
     metrics.cycle(MergeReport(5, 3, 1, seconds=4.0, quarantined=aside[:1], gaps=gaps))
@@ -201,5 +201,5 @@ def test_without_the_extra_the_error_says_what_to_install(path: Path) -> None:
 
 
 def test_the_package_does_not_import_the_client() -> None:
-    code = "import sys, edgeshard, edgeshard.metrics, edgeshard.commands; print('prometheus_client' in sys.modules)"
+    code = "import sys, edgeshard, edgeshard.metrics, edgeshard.cli; print('prometheus_client' in sys.modules)"
     assert "False\n" == python(code).stdout

@@ -11,11 +11,12 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from model import StoreMachine
 
-from edgeshard import database, format
-from edgeshard.database import quote
-from edgeshard.merge import copy, cycle, truncate
-from edgeshard.ranges import union
-from edgeshard.shard import Shard
+from edgeshard import format, sqlite
+from edgeshard.format.ranges import union
+from edgeshard.merge import apply, merger, truncate
+from edgeshard.shard.shard import Shard
+from edgeshard.sources import diff
+from edgeshard.sqlite import quote
 
 QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 
@@ -29,14 +30,12 @@ def test_no_sequence_of_steps_loses_or_doubles_a_row() -> None:
 
 def no_new_stream(shard: Shard) -> None:
     """A handle goes on in the shard's last stream, where the rows in the file end."""
-    last = database.scalar(shard._connection, "SELECT max(stream_no) FROM edgeshard_streams")
+    last = sqlite.scalar(shard._connection, "SELECT max(stream_no) FROM edgeshard_streams")
     if last is None:
         return BEGIN_STREAM(shard)
-    tables = database.fetch(shard._connection, "SELECT DISTINCT table_name FROM edgeshard_columns")
-    highest = [database.scalar(shard._connection, f"SELECT max(_id) FROM {quote(name)}") or 0 for (name,) in tables]
-    gone = database.scalar(
-        shard._connection, "SELECT max(last) FROM edgeshard_truncations WHERE stream_no = ?", (last,)
-    )
+    tables = sqlite.fetch(shard._connection, "SELECT DISTINCT table_name FROM edgeshard_columns")
+    highest = [sqlite.scalar(shard._connection, f"SELECT max(_id) FROM {quote(name)}") or 0 for (name,) in tables]
+    gone = sqlite.scalar(shard._connection, "SELECT max(last) FROM edgeshard_truncations WHERE stream_no = ?", (last,))
     shard._next_id = max(*highest, 0, format.row_id(last, gone or 0)) + 1
     return None
 
@@ -46,7 +45,7 @@ BEGIN_STREAM = Shard._begin_stream
 
 def truncate_everything(connection: Any, shard: Any, durable: Any, master_id: Any, _: bool) -> Any:
     """The whole shard is emptied, whatever the master holds."""
-    with database.immediate(connection):
+    with sqlite.immediate(connection):
         gone = truncate._note(connection, durable, master_id)
         return truncate._delete_all(connection, shard), gone
 
@@ -75,7 +74,7 @@ def copy_commits_nothing(connection: Any, jobs: Any, totals: Any) -> None:
     connection.execute("DELETE FROM agent_data")  # what the commit would have brought
 
 
-COMMIT_CHUNK = cycle._commit_chunk
+COMMIT_CHUNK = merger._commit_chunk
 DELETE_ALL = truncate._delete_all
 
 
@@ -92,10 +91,10 @@ MUTANTS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "no new stream an opening": (Shard, "_begin_stream", no_new_stream),
     "truncate everything": (truncate, "_truncate", truncate_everything),
     "what came meanwhile is not put back": (truncate, "_delete_all", nothing_is_put_back),
-    "ranges are not written": (copy, "_add_ranges", copied_is_not_noted),
-    "ranges are not asked": (copy, "_missing", ranges_are_not_asked),
+    "ranges are not written": (apply, "_add_ranges", copied_is_not_noted),
+    "ranges are not asked": (diff, "missing_blocks", ranges_are_not_asked),
     "the row that was undone is not forgotten": (Shard, "_undo_block", last_row_is_not_forgotten),
-    "truncate before the commit": (cycle, "_commit_chunk", copy_commits_nothing),
+    "truncate before the commit": (merger, "_commit_chunk", copy_commits_nothing),
 }
 
 

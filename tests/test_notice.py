@@ -20,8 +20,8 @@ from helpers import python
 
 import edgeshard
 from edgeshard.errors import AccessError, StorageIOError
-from edgeshard.merge import notice
-from edgeshard.merge.notice import Watch
+from edgeshard.files import fs_events
+from edgeshard.files.fs_events import Watch
 
 #: Long after a notice would have come (they take 0.3 ms): a slow machine may overlook one, and never invents one.
 SILENCE_S = 0.3
@@ -280,7 +280,7 @@ def test_a_close_with_events_under_way_is_silent(
 def test_a_close_waits_for_a_notice_that_blocks_only_so_long(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(notice, "_CLOSE_S", 0.05)
+    monkeypatch.setattr(fs_events, "_CLOSE_S", 0.05)
     entered, free = threading.Event(), threading.Event()
 
     def block() -> None:

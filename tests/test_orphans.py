@@ -13,9 +13,10 @@ import pytest
 from helpers import numbers, python, shard_path, sql
 
 import edgeshard
-from edgeshard import database, files, scan
-from edgeshard.merge import dry_run, orphans, truncate
-from edgeshard.merge.cycle import Merger
+from edgeshard import sqlite
+from edgeshard.files import folders, locks, scan
+from edgeshard.merge import dry_run, reap, truncate
+from edgeshard.merge.merger import Merger
 
 
 def write(store: edgeshard.Store, agent: str, *values: int) -> None:
@@ -52,17 +53,17 @@ def test_the_log_of_a_removed_shard_is_durably_gone_before_its_database(
     """A power cut may keep the names of a folder in any combination; a log alone would keep its agent out for ever."""
     steps: list[str] = []
 
-    def unlink(path: Path, real: Any = orphans._unlink) -> None:
+    def unlink(path: Path, real: Any = reap._unlink) -> None:
         steps.append(path.name)
         real(path)
 
-    def sync_folder(path: str, real: Any = files.sync_folder) -> None:
+    def sync_folder(path: str, real: Any = folders.sync_folder) -> None:
         steps.append(f"sync {Path(path).name}")
         real(path)
 
     write(store, "gone", 1)
-    monkeypatch.setattr(orphans, "_unlink", unlink)
-    monkeypatch.setattr(files, "sync_folder", sync_folder)
+    monkeypatch.setattr(reap, "_unlink", unlink)
+    monkeypatch.setattr(folders, "sync_folder", sync_folder)
     assert 1 == store.merge().removed
     assert ["gone.db-wal", "sync shards", "gone.db"] == [
         step for step in steps if step in ("gone.db-wal", "sync shards", "gone.db")
@@ -116,7 +117,7 @@ def test_what_was_given_up_to_another_master_keeps_its_shard(store: edgeshard.St
 def test_a_row_that_comes_between_the_commit_and_the_removal_stays(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = orphans.remove
+    real = reap.remove
 
     def late(*arguments: Any) -> bool:
         write(store, "agent", 2)
@@ -124,7 +125,7 @@ def test_a_row_that_comes_between_the_commit_and_the_removal_stays(
 
     write(store, "agent", 1)
     with monkeypatch.context() as patch:
-        patch.setattr(orphans, "remove", late)
+        patch.setattr(reap, "remove", late)
         report = store.merge()
     assert (1, 1, 0) == (report.rows, report.truncated, report.removed)
     assert 1 == store.merge().rows
@@ -134,7 +135,7 @@ def test_a_row_that_comes_between_the_commit_and_the_removal_stays(
 def test_another_shard_that_took_its_place_stays(
     store: edgeshard.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = orphans.remove
+    real = reap.remove
     other = sharing(store, tmp_path / "other")
 
     def late(*arguments: Any) -> bool:
@@ -145,7 +146,7 @@ def test_another_shard_that_took_its_place_stays(
 
     write(store, "agent", 1)
     with monkeypatch.context() as patch:
-        patch.setattr(orphans, "remove", late)
+        patch.setattr(reap, "remove", late)
         assert 0 == store.merge().removed
     # that this row went to another master is written nowhere but in the shard
     assert (0, 1) == (store.merge().removed, len(store.merge().gaps))
@@ -153,9 +154,9 @@ def test_another_shard_that_took_its_place_stays(
 
 def test_a_shard_that_somebody_reads_without_the_lock_stays(store: edgeshard.Store) -> None:
     write(store, "agent", 1)
-    reader = database.connect(str(shard_path(store, "agent")), writable=False)
+    reader = sqlite.connect(str(shard_path(store, "agent")), writable=False)
     try:
-        database.fetch(reader, "select * from agent_data")
+        sqlite.fetch(reader, "select * from agent_data")
         report = store.merge()
         assert (1, 1, 0) == (report.rows, report.truncated, report.removed)
     finally:
@@ -192,7 +193,7 @@ shard.close()
 def test_a_truncation_through_a_file_that_was_removed_does_not_touch_its_successor(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = database.connect
+    real = sqlite.connect
     others: list[subprocess.Popen[str]] = []
 
     def late(path: str, **options: Any) -> Any:
@@ -207,7 +208,7 @@ def test_a_truncation_through_a_file_that_was_removed_does_not_touch_its_success
     write(store, "agent", 1)
     merger = Merger(store.root, keep_empty=True)  # the protocol holds without merge.lock
     with monkeypatch.context() as patch:
-        patch.setattr(database, "connect", late)
+        patch.setattr(sqlite, "connect", late)
         report = merger.run()
     merger.close()
     assert (1, 0, 1) == (report.rows, report.truncated, len(others))
@@ -232,11 +233,11 @@ def test_locks_that_are_none_stop_nobody(store: edgeshard.Store) -> None:
 def test_a_shard_that_another_merger_removes_before_it_is_read_is_no_problem(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = database.attach
+    real = sqlite.attach
 
     def late(*arguments: Any) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(database, "attach", real)
+            patch.setattr(sqlite, "attach", real)
             other = Merger(store.root)
             other.run()
             other.close()
@@ -245,7 +246,7 @@ def test_a_shard_that_another_merger_removes_before_it_is_read_is_no_problem(
     write(store, "agent", 1)
     merger = Merger(store.root)
     with monkeypatch.context() as patch:
-        patch.setattr(database, "attach", late)
+        patch.setattr(sqlite, "attach", late)
         assert () == merger.run().quarantined
     merger.close()
     assert [1] == numbers(store)
@@ -270,7 +271,7 @@ def test_a_removal_killed_on_the_way_leaves_a_whole_shard(
         write(store, "agent", kills)
         calls.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(orphans.os, "unlink", kill)  # type: ignore[attr-defined]
+            patch.setattr(reap.os, "unlink", kill)  # type: ignore[attr-defined]
             with pytest.raises(Killed):
                 store.merge()
         assert (0, ()) == (store.merge().rows, store.merge().quarantined)
@@ -282,7 +283,7 @@ def test_lock_files_beside_no_shard_are_removed_unless_somebody_holds_them(store
     write(store, "agent", 1)
     for name in ("old", "held"):
         (store.root / "shards" / f"{name}.lock").touch()
-    held = files.lock(store.root / "shards" / "held.lock")
+    held = locks.lock(store.root / "shards" / "held.lock")
     assert held is not None
     store.merge()
     assert ["held.lock"] == names_in(store)
@@ -311,7 +312,7 @@ def test_what_a_killed_making_of_a_shard_left_is_removed_and_what_one_at_work_ha
 ) -> None:
     assert -signal.SIGKILL == python(_KILLED_IN_THE_MAKING, store.root).returncode
     assert 2 == len(names_in(store))
-    held = files.lock(store.root / "shards" / "agent.lock")
+    held = locks.lock(store.root / "shards" / "agent.lock")
     assert held is not None
     store.merge()
     assert 2 == len(names_in(store))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edgeshard.merge.plan import Block, cut_chunk, pieces
-from edgeshard.ranges import Range
+from edgeshard.format.blocks import Block, cut_chunk, pieces
+from edgeshard.format.ranges import Range
 
 
 def test_a_piece_keeps_the_ids_of_its_rows() -> None:

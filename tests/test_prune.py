@@ -26,11 +26,12 @@ from hypothesis import strategies as st
 from kill_parts import Count, begin
 
 import edgeshard
-from edgeshard import arrivals, database, master, prunings, receipts
+from edgeshard import sqlite
 from edgeshard.errors import ConfigurationError, DamagedError, StorageBusyError
-from edgeshard.prune import passes, plan, rules, space, step
-from edgeshard.ranges import Range, subtract
-from edgeshard.verify import PEER, PRUNED, UNKNOWN
+from edgeshard.format.ranges import Range, subtract
+from edgeshard.inspect.verify import PEER, PRUNED, UNKNOWN
+from edgeshard.master import arrivals, database, pruned_ranges, receipts
+from edgeshard.retention import plan, prune, rules, shrink, window
 
 FEW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -48,7 +49,7 @@ def pruned(store: edgeshard.Store) -> list[list[Any]]:
     """What the store notes that it pruned, of all its streams."""
     return sql(
         store.master_path,
-        "select first, last, reason from edgeshard_prunings join edgeshard_database using(database_id) order by 1",
+        "select first, last, reason from edgeshard_pruned_ranges join edgeshard_database using(database_id) order by 1",
     )
 
 
@@ -213,7 +214,7 @@ def test_what_is_left_of_a_transaction_stays_one_and_goes_on_to_a_hub_in_one(
     store.merge()
     assert 3 == store.prune(keep_rows=0, table=Reading).rows
     assert [[2, 6]] == sql(store.master_path, "select * from edgeshard_transactions")
-    monkeypatch.setattr("edgeshard.merge.plan.CHUNK_BYTES", 1)  # a row at a time, if it were not for the transaction
+    monkeypatch.setattr("edgeshard.format.blocks.CHUNK_BYTES", 1)  # a row at a time, if it were not for the transaction
     hub.merge([store.master_path])
     assert [[1, 3]] == sql(hub.master_path, "select * from edgeshard_transactions")
     assert ([1, 3, 5, 9], ()) == (numbers(hub), hub.verify().errors)
@@ -241,7 +242,7 @@ def stream_of(store: edgeshard.Store) -> bytes:
 
 def note(store: edgeshard.Store, held: dict[bytes, list[Range]], kind: str = receipts.POSTGRESQL) -> None:
     """Note what a database other than the hub holds."""
-    connection = master.open_master(store.master_path, writable=True)
+    connection = database.open_master(store.master_path, writable=True)
     receipts.note(connection, b"p" * 16, kind, held)
     connection.close()
 
@@ -430,11 +431,11 @@ def test_a_peer_that_holds_pruned_rows_is_named_first(store: edgeshard.Store, hu
 @pytest.mark.parametrize(
     "change",
     [
-        "update edgeshard_prunings set first = 0",
-        "update edgeshard_prunings set last = first - 1",
-        "update edgeshard_prunings set database_id = x'00'",
-        "update edgeshard_prunings set reason = printf('%.*c', 101, 'x')",
-        "insert into edgeshard_prunings select database_id, stream_no, 2, 3, reason, pruned_at from edgeshard_prunings",
+        "update edgeshard_pruned_ranges set first = 0",
+        "update edgeshard_pruned_ranges set last = first - 1",
+        "update edgeshard_pruned_ranges set database_id = x'00'",
+        "update edgeshard_pruned_ranges set reason = printf('%.*c', 101, 'x')",
+        "insert into edgeshard_pruned_ranges select database_id, stream_no, 2, 3, reason, pruned_at from edgeshard_pruned_ranges",
     ],
 )
 def test_a_source_whose_prunings_cannot_be_is_set_aside(
@@ -474,11 +475,11 @@ def test_runs_that_went_for_one_reason_share_a_line(store: edgeshard.Store, monk
 @pytest.mark.parametrize(
     ("change", "finding"),
     [
-        ("delete from edgeshard_prunings", "seqs 1 to 4 were here, and are neither here now nor pruned"),
+        ("delete from edgeshard_pruned_ranges", "seqs 1 to 4 were here, and are neither here now nor pruned"),
         ("update edgeshard_ranges set first = 3", "seqs 1 to 4 were pruned, but have no range"),
-        ("update edgeshard_prunings set last = 5", "seqs 1 to 5 were pruned, and some of them have a block"),
+        ("update edgeshard_pruned_ranges set last = 5", "seqs 1 to 5 were pruned, and some of them have a block"),
         (
-            "insert into edgeshard_prunings select database_id, stream_no, 2, 3, reason, '' from edgeshard_prunings",
+            "insert into edgeshard_pruned_ranges select database_id, stream_no, 2, 3, reason, '' from edgeshard_pruned_ranges",
             "seq 2 was pruned twice",
         ),
         ("delete from edgeshard_blocks", "seqs 5 to 6 were here, and are neither here now nor pruned"),
@@ -668,8 +669,8 @@ def test_a_file_that_is_no_database_is_refused(store: edgeshard.Store) -> None:
 
 def test_whoever_holds_the_master_locked_is_waited_for_and_then_told_of(store: edgeshard.Store) -> None:
     add(store, "a", 0, 1)
-    connection = master.open_master(store.master_path, writable=True)
-    with database.immediate(connection):
+    connection = database.open_master(store.master_path, writable=True)
+    with sqlite.immediate(connection):
         done = command("prune", store.root, "--keep-rows", "0", "--lock-wait", "0")
         assert (75, "") == (done.returncode, done.stdout)
         with pytest.raises(StorageBusyError):
@@ -680,9 +681,9 @@ def test_whoever_holds_the_master_locked_is_waited_for_and_then_told_of(store: e
 
 
 def test_a_master_of_an_earlier_version_is_pruned_and_cannot_become_smaller(store: edgeshard.Store) -> None:
-    with mock.patch.object(database, "create", lambda *given, shrinkable=False: CREATE(*given)):
+    with mock.patch.object(sqlite, "create", lambda *given, shrinkable=False: CREATE(*given)):
         add(store, "a", *range(3_000))
-    edit(store.master_path, *(f"drop table {name}" for name in ("edgeshard_prunings", "edgeshard_arrivals")))
+    edit(store.master_path, *(f"drop table {name}" for name in ("edgeshard_pruned_ranges", "edgeshard_arrivals")))
     told = store.prune(keep_rows=10, dry_run=True)
     size, report = store.master_path.stat().st_size, store.prune(keep_rows=10, shrink=True)
     assert (2_990, 2_990, 0, False) == (told.rows, report.rows, report.shrunk_bytes, report.can_shrink)
@@ -690,13 +691,13 @@ def test_a_master_of_an_earlier_version_is_pruned_and_cannot_become_smaller(stor
     assert "it cannot become smaller" in str(report)
 
 
-CREATE = database.create
+CREATE = sqlite.create
 
 
 def test_a_master_whose_table_of_prunings_has_other_columns_gets_ours(store: edgeshard.Store) -> None:
     add(store, "a", *range(10))
-    edit(store.master_path, "drop table edgeshard_prunings",
-         "create table edgeshard_prunings(stream_no integer, first integer, last integer, reason text)")  # fmt: skip
+    edit(store.master_path, "drop table edgeshard_pruned_ranges",
+         "create table edgeshard_pruned_ranges(stream_no integer, first integer, last integer, reason text)")  # fmt: skip
     assert (True, 0) == (store.verify().ok, store.status().master.pruned_rows)
     assert (8, {"keep rows": 8}) == (store.prune(keep_rows=2).rows, store.verify().pruned)
     assert (2, 8, 10) == account(store)
@@ -733,7 +734,7 @@ def test_without_being_asked_the_file_keeps_its_room_for_rows_to_come(store: edg
 
 
 def test_each_step_of_giving_back_is_bounded() -> None:
-    assert [10, 50, 200, 5_000] == [space.next_pages(*at) for at in ((10, 9.0), (100, 9.0), (100, 0.0), (5_000, 0.0))]
+    assert [10, 50, 200, 5_000] == [shrink.next_pages(*at) for at in ((10, 9.0), (100, 9.0), (100, 0.0), (5_000, 0.0))]
 
 
 def test_a_step_takes_as_many_rows_as_take_its_time() -> None:
@@ -751,7 +752,7 @@ def test_waiting_for_a_merger_makes_no_step_smaller(store: edgeshard.Store, monk
         return rows
 
     monkeypatch.setattr(plan, "next_rows", noted)
-    real, now_s = database.immediate, [0.0]
+    real, now_s = sqlite.immediate, [0.0]
 
     @contextlib.contextmanager
     def waiting(connection: Any) -> Iterator[None]:
@@ -760,7 +761,7 @@ def test_waiting_for_a_merger_makes_no_step_smaller(store: edgeshard.Store, monk
             yield
 
     monkeypatch.setattr(time, "monotonic", lambda: now_s[0])
-    monkeypatch.setattr(database, "immediate", waiting)
+    monkeypatch.setattr(sqlite, "immediate", waiting)
     store.prune(keep_rows=0)
     assert [0.0] * 4 == taken
 
@@ -845,7 +846,7 @@ def killed_at(store: edgeshard.Store, number: int, **asked: Any) -> bool:
     """Prune in another process that is killed before its statement of this number; whether it was."""
 
     def work(_: Count) -> None:
-        real, count = database.connect, [0]
+        real, count = sqlite.connect, [0]
 
         def traced(*given: Any, **options: Any) -> Any:
             connection = real(*given, **options)
@@ -858,7 +859,7 @@ def killed_at(store: edgeshard.Store, number: int, **asked: Any) -> bool:
                 os.kill(os.getpid(), signal.SIGKILL)
             return True
 
-        with mock.patch.object(database, "connect", traced):
+        with mock.patch.object(sqlite, "connect", traced):
             store.prune(**asked)
 
     life = begin(work)
@@ -900,14 +901,14 @@ def test_a_prune_that_is_killed_left_steps_whole_and_the_next_goes_on(
 ) -> None:
     monkeypatch.setattr(plan, "ROWS_FIRST", 60)
     monkeypatch.setattr(plan, "next_rows", lambda *_: 60)
-    monkeypatch.setattr(passes, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(prune, "_PAUSE_S", 0.0)
     assert 60 < check_kills(tmp_path, 5, keep_rows=99)
 
 
 def test_a_disk_that_is_given_back_survives_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(space, "next_pages", lambda *_: 5)
-    monkeypatch.setattr(space, "PAGES_FIRST", 5)
-    monkeypatch.setattr(passes, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(shrink, "next_pages", lambda *_: 5)
+    monkeypatch.setattr(shrink, "PAGES_FIRST", 5)
+    monkeypatch.setattr(prune, "_PAUSE_S", 0.0)
     assert 60 < check_kills(tmp_path, 4, keep_rows=99, shrink=True)
     done = edgeshard.Store(tmp_path / "data").prune(shrink=True)
     assert (0, True) == (done.free_bytes, edgeshard.Store(tmp_path / "data").verify(deep=True).ok)
@@ -947,14 +948,14 @@ def test_two_prunes_at_once_find_each_others_windows_empty(store: edgeshard.Stor
 
 # -- mutants ----------------------------------------------------------------------------------------------------------
 
-APPLY, NOTE = step.apply, prunings.note
+APPLY, NOTE = window.apply, pruned_ranges.note
 
 
 def range_goes_with_its_rows(connection: Any, scope: Any, goes: Any, reason: str) -> None:
     """What is pruned leaves the ranges, too."""
     APPLY(connection, scope, goes, reason)
     for number in goes.window.blocks:
-        own = f"FROM edgeshard_prunings WHERE stream_no = {number}"
+        own = f"FROM edgeshard_pruned_ranges WHERE stream_no = {number}"
         connection.execute(
             f"UPDATE edgeshard_ranges SET first = (SELECT max(last) {own}) + 1 WHERE stream_no = {number}"
         )
@@ -987,11 +988,11 @@ def check_account(folder: Path) -> None:
 
 
 MUTANTS: dict[str, tuple[Any, str, Any, Callable[[Path], None]]] = {
-    "the range goes with its rows": (step, "apply", range_goes_with_its_rows, check_nothing_comes_back),
+    "the range goes with its rows": (window, "apply", range_goes_with_its_rows, check_nothing_comes_back),
     "rows go before the receipt": (plan, "kept_back", receipts_are_not_asked, check_only_what_is_safe_goes),
-    "prunings are not noted": (prunings, "note", lambda *_: None, check_account),
-    "the block is not cut": (step, "_cut_blocks", block_is_not_cut, check_account),
-    "the disk is not given back": (space, "shrink_by", lambda *_: None, check_disk_is_given_back),
+    "prunings are not noted": (pruned_ranges, "note", lambda *_: None, check_account),
+    "the block is not cut": (window, "_cut_blocks", block_is_not_cut, check_account),
+    "the disk is not given back": (shrink, "shrink_by", lambda *_: None, check_disk_is_given_back),
 }
 
 

@@ -27,12 +27,14 @@ import pytest
 from helpers import NOON, Reading, command, python, shard_path, sql
 
 import edgeshard
-from edgeshard import database, errors, exits, master, receipts
-from edgeshard.ranges import Range
-from edgeshard.upstream import plan, postgres, watch
-from edgeshard.upstream.chunk import Sender
-from edgeshard.upstream.push import Pusher
-from edgeshard.upstream.report import PushReport
+from edgeshard import errors, sqlite
+from edgeshard.cli import exits
+from edgeshard.format.ranges import Range
+from edgeshard.master import database, receipts
+from edgeshard.postgres import plan, server, watcher
+from edgeshard.postgres.pusher import Pusher
+from edgeshard.postgres.sender import Sender
+from edgeshard.reports import PushReport
 
 pytest.importorskip("psycopg")
 
@@ -120,7 +122,7 @@ def ranges_there(dsn: str) -> dict[bytes, list[Range]]:
 
 def receipt(store: edgeshard.Store) -> dict[bytes, list[Range]]:
     """What the master notes that PostgreSQL holds."""
-    connection = master.open_master(store.master_path, writable=False)
+    connection = database.open_master(store.master_path, writable=False)
     try:
         return receipts.held_elsewhere(connection, [receipts.POSTGRESQL])
     finally:
@@ -219,7 +221,7 @@ def test_a_column_that_a_newer_agent_brings_is_added(store: edgeshard.Store, pg:
     report = store.push(pg, inserts=inserts)
     assert ('ALTER TABLE "reading" ADD COLUMN "room" text',) == report.statements
     assert [(1.5, None), (2.5, "attic")] == fetch(pg, "select celsius, room from reading order by celsius")
-    kinds = fetch(pg, "select column_name, kind from edgeshard_columns where table_name = 'reading' order by 1")
+    kinds = fetch(pg, "select column_name, type from edgeshard_columns where table_name = 'reading' order by 1")
     assert [("at", "datetime"), ("celsius", "real"), ("room", "text"), ("sensor", "text")] == kinds
 
 
@@ -370,7 +372,7 @@ def test_a_push_waits_for_another_that_has_locked_the_stream(store: edgeshard.St
 def test_a_server_that_reads_from_one_snapshot_a_transaction_gets_each_row_once(
     tmp_path: Path, pg: str, inserts: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "_BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ")  # as YugabyteDB does by default
+    monkeypatch.setattr(server, "_BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ")  # as YugabyteDB does by default
     device, hub = edgeshard.Store(tmp_path / "device"), edgeshard.Store(tmp_path / "hub")
     with device.shard("a") as shard:
         shard.write({"n": 0})
@@ -409,7 +411,7 @@ def test_a_row_that_the_ranges_do_not_name_is_loud(store: edgeshard.Store, pg: s
     fill(store, "a", 0, 10)
     store.push(pg)
     do(pg, "delete from edgeshard_ranges")
-    with pytest.raises(errors.UpstreamError, match="a row is there that edgeshard_ranges does not name"):
+    with pytest.raises(errors.PostgresError, match="a row is there that edgeshard_ranges does not name"):
         store.push(pg)
     assert list(range(10)) == numbers(pg)
 
@@ -520,7 +522,7 @@ def test_an_agent_whose_name_no_postgresql_holds_stays_behind_whatever_else_does
     store: edgeshard.Store, pg: str
 ) -> None:
     write(store, "a", {"n": 0, "text": "\0"}, {"n": 1})
-    pusher = Pusher(store.master_path, postgres.address(pg))
+    pusher = Pusher(store.master_path, server.address(pg))
     pusher.run()
     fill(store, "b", 2, 1)
     sql(store.master_path, "update edgeshard_streams set agent_id = 'b' || char(0) where agent_id = 'b'")
@@ -730,7 +732,7 @@ def test_a_connection_that_is_cut_after_any_byte_loses_and_doubles_nothing(
         proxy.cut_after, proxy.cuts = at, 1
         try:
             store.push(dsn, inserts=inserts)
-        except errors.UpstreamUnavailableError:  # the very first connection failed
+        except errors.PostgresUnavailableError:  # the very first connection failed
             store.push(dsn, inserts=inserts)
         assert list(range(rows)) == numbers(pg_server.dsn(name)), at
         assert receipt(store) == ranges_there(pg_server.dsn(name)), at
@@ -901,7 +903,7 @@ def test_a_state_of_the_server_in_mid_push_has_its_exit_code_and_the_next_push_g
         "create trigger refusing before insert on agent_data for each row when ((new.data ->> 'n')::int > 14) "
         "execute function refuse()",
     )
-    with pytest.raises(errors.UpstreamError, match=state) as raised:
+    with pytest.raises(errors.PostgresError, match=state) as raised:
         store.push(pg, batch=10, inserts=inserts)
     assert (code, list(range(10))) == (exits.exit_code(raised.value), numbers(pg))
     assert receipt(store) == ranges_there(pg)
@@ -967,15 +969,13 @@ def run_push_ok(store: edgeshard.Store, dsn: str, environment: dict[str, str]) -
 
 def test_without_psycopg_it_says_what_to_install(store: edgeshard.Store) -> None:
     fill(store, "a", 0, 1)
-    code = (
-        "import sys; sys.modules['psycopg'] = None; from edgeshard.commands import main; sys.exit(main(sys.argv[1:]))"
-    )
+    code = "import sys; sys.modules['psycopg'] = None; from edgeshard.cli import main; sys.exit(main(sys.argv[1:]))"
     done = python(code, "push", store.root, "postgresql://h/d")
     assert (78, True) == (done.returncode, "pip install 'edgeshard[postgres]'" in done.stderr), done.stderr
 
 
 def test_nothing_else_imports_psycopg() -> None:
-    code = "import sys, edgeshard, edgeshard.commands, edgeshard.upstream.watch; print('psycopg' in sys.modules)"
+    code = "import sys, edgeshard, edgeshard.cli, edgeshard.upstream.watch; print('psycopg' in sys.modules)"
     assert "False\n" == python(code).stdout
 
 
@@ -1004,8 +1004,8 @@ def test_a_master_that_somebody_else_writes_is_pushed_and_the_receipt_comes_late
     store: edgeshard.Store, pg: str
 ) -> None:
     fill(store, "a", 0, 10)
-    other = master.open_master(store.master_path, writable=True)
-    with database.immediate(other):
+    other = database.open_master(store.master_path, writable=True)
+    with sqlite.immediate(other):
         done = push(store, pg)
         assert (0, True) == (done.returncode, "is noted after the next push" in done.stderr), done.stderr
     other.close()
@@ -1068,12 +1068,12 @@ def test_a_watch_goes_on_once_the_server_is_back(store: edgeshard.Store, pg_serv
 
 
 def test_a_table_that_somebody_dropped_is_made_again_by_the_next_run(store: edgeshard.Store, pg: str) -> None:
-    pusher = Pusher(store.master_path, postgres.address(pg))
+    pusher = Pusher(store.master_path, server.address(pg))
     fill(store, "a", 0, 10)
     pusher.run()
     do(pg, "drop table agent_data")
     fill(store, "a", 10, 10)
-    with pytest.raises(errors.UpstreamError, match="42P01"):
+    with pytest.raises(errors.PostgresError, match="42P01"):
         pusher.run()
     assert (10, list(range(10, 20))) == (pusher.run().rows, numbers(pg))
     pusher.close()
@@ -1083,7 +1083,7 @@ def test_a_server_that_is_away_does_not_make_the_master_forget_what_it_holds(
     store: edgeshard.Store, pg_server: PgServer, proxy: Proxy
 ) -> None:
     with pg_server.database() as name:
-        pusher = Pusher(store.master_path, postgres.address(pg_server.dsn(name, port=proxy.port)))
+        pusher = Pusher(store.master_path, server.address(pg_server.dsn(name, port=proxy.port)))
         fill(store, "a", 0, 10)
         pusher.run()
         before = receipt(store)
@@ -1091,7 +1091,7 @@ def test_a_server_that_is_away_does_not_make_the_master_forget_what_it_holds(
         for at in (0, 50, 400):  # as it connects, and as it asks what is there
             proxy.cut_after, proxy.cuts = at, 99
             pusher.close()
-            with pytest.raises(errors.UpstreamUnavailableError):
+            with pytest.raises(errors.PostgresUnavailableError):
                 pusher.run()
             assert [[Range(1, 10)]] == list(before.values()) == list(receipt(store).values())
         proxy.cuts = 0
@@ -1103,15 +1103,15 @@ def test_a_server_that_is_away_does_not_make_the_master_forget_what_it_holds(
 def test_a_watch_without_news_gives_its_connection_back(
     store: edgeshard.Store, pg: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "IDLE_S", 0.0)
+    monkeypatch.setattr(watcher, "IDLE_S", 0.0)
     fill(store, "a", 0, 10)
     pushed: queue.SimpleQueue[int] = queue.SimpleQueue()
 
-    class Heard(watch.Listener):
+    class Heard(watcher.Listener):
         def pushed(self, report: PushReport) -> None:
             pushed.put(report.rows)
 
-    watching = watch.Watch(store.master_path, pg, interval_s=0.01, listener=Heard())
+    watching = watcher.Watch(store.master_path, pg, interval_s=0.01, listener=Heard())
     thread = threading.Thread(target=watching.run)
     thread.start()
     there = (

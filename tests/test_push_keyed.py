@@ -17,6 +17,9 @@ from hypothesis import strategies as st
 from keyed_model import CLASSES, Cell, Highest, Lww
 
 import edgeshard
+from edgeshard.postgres import conflicts
+from edgeshard.postgres.pusher import Pusher
+from edgeshard.postgres.server import address
 
 pytest.importorskip("psycopg")
 
@@ -24,23 +27,19 @@ from postgres import do, fetch
 from psycopg.conninfo import make_conninfo
 from test_deletions import Wall
 
-from edgeshard.upstream import newest
-from edgeshard.upstream.postgres import address
-from edgeshard.upstream.push import Pusher
-
 if TYPE_CHECKING:
-    from edgeshard.upstream.plan import Part
-    from edgeshard.upstream.postgres import Server
-    from edgeshard.upstream.schema import Table
+    from edgeshard.postgres.plan import Part
+    from edgeshard.postgres.schema import Table
+    from edgeshard.postgres.server import Server
 
 NOON_US = 1_795_608_000_000_000
 _STEPS = st.lists(st.one_of(keyed_model.STEP, st.tuples(st.just("push"), st.integers(0, 2))), min_size=6, max_size=30)
 
 
 def state(dsn: str) -> list[tuple[tuple[str, int], int | None, int]]:
-    """What PostgreSQL shows: key, value and stamp."""
-    rows = fetch(dsn, "SELECT row, col, value, _stamp FROM cell")
-    return sorted((((row, col), value, stamp) for row, col, value, stamp in rows), key=repr)
+    """What PostgreSQL shows: key, value and timestamp."""
+    rows = fetch(dsn, "SELECT row, col, value, _timestamp FROM cell")
+    return sorted((((row, col), value, timestamp) for row, col, value, timestamp in rows), key=repr)
 
 
 @pytest.mark.parametrize("cls", CLASSES)
@@ -83,7 +82,7 @@ def check_law(cls: type[Cell], inserts: bool, pg: str, monkeypatch: pytest.Monke
 
 
 def test_the_law_finds_a_push_that_settles_nothing(pg: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(newest, "settle", lambda server, keyed, chunk: None)
+    monkeypatch.setattr(conflicts, "settle", lambda server, keyed, chunk: None)
     with pytest.raises((AssertionError, ExceptionGroup)):
         check_law(Lww, False, pg, monkeypatch, settings(max_examples=200, phases=keyed_model.UNSHRUNK))
 
@@ -130,14 +129,14 @@ def test_that_finds_pushers_that_do_not_lock_the_table(
     one.merge()
     one.push(pg)
     do(pg, "DELETE FROM cell", "DELETE FROM edgeshard_ranges")
-    settle, barrier = newest.settle, threading.Barrier(2)
+    settle, barrier = conflicts.settle, threading.Barrier(2)
 
     def together(server: Server, keyed: list[Table], chunk: list[Part]) -> None:
         settle(server, keyed, chunk)
         barrier.wait(30)
 
-    monkeypatch.setattr(newest, "lock", lambda server, keyed: None)
-    monkeypatch.setattr(newest, "settle", together)
+    monkeypatch.setattr(conflicts, "lock", lambda server, keyed: None)
+    monkeypatch.setattr(conflicts, "settle", together)
     threads = [threading.Thread(target=store.push, args=(pg,)) for store in (one, other)]
     for thread in threads:
         thread.start()
@@ -211,7 +210,7 @@ def test_a_master_that_knows_no_key_does_not_push_beside_one_that_does(pg: str, 
     assert [(1,)] == fetch(pg, "SELECT value FROM cell")
     other.merge([one.master_path])
     assert () == other.push(pg).held_back
-    assert [(1,)] == fetch(pg, "SELECT value FROM cell")  # a row of before is older than all that have a stamp
+    assert [(1,)] == fetch(pg, "SELECT value FROM cell")  # a row of before is older than all that have a timestamp
     assert one.merge([other.master_path]).complete
 
 

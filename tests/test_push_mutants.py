@@ -8,15 +8,15 @@ from unittest import mock
 
 import pytest
 
+from edgeshard import sqlite
+from edgeshard.errors import EdgeshardError
+from edgeshard.format.ranges import Range
+from edgeshard.postgres import plan, pusher, rejects, remote, server
+from edgeshard.postgres.sender import Sender, Sent, StaleError
+
 pytest.importorskip("psycopg")
 
 import test_push as tests
-
-from edgeshard import database
-from edgeshard.errors import EdgeshardError
-from edgeshard.ranges import Range
-from edgeshard.upstream import chunk, held_back, plan, postgres, push, remote
-from edgeshard.upstream.chunk import Sender, Sent
 
 # fixtures of the tests that are run here
 proxy = tests.proxy
@@ -64,7 +64,7 @@ def lock_and_compare(sender: Sender, parts: Sequence[Any], held: Any) -> dict[by
     streams = plan.streams_of(parts)
     there = remote.held(sender.server, remote.lock_streams(sender.server, streams))
     if there != {stream.stream_id: list(held.get(stream.stream_id, ())) for stream in streams}:
-        raise chunk.StaleError(there)
+        raise StaleError(there)
     return there
 
 
@@ -72,7 +72,7 @@ def the_master_is_held(self: Sender, parts: Sequence[Any], tables: Sequence[Any]
     """One snapshot of the master lasts for the whole transaction."""
     connection = self.local._connection
     connection.execute("BEGIN")
-    database.fetch(connection, "SELECT generation FROM edgeshard_database")
+    sqlite.fetch(connection, "SELECT generation FROM edgeshard_database")
     try:
         return SEND(self, parts, tables, held)
     finally:
@@ -105,14 +105,14 @@ def streams_locked_and_not_written(server: Any, streams: Sequence[Any]) -> dict[
         return LOCK(server, streams)
 
 
-def nothing_learnt_anew(self: push.Pusher, server: Any, streams: Sequence[Any]) -> None:
+def nothing_learnt_anew(self: pusher.Pusher, server: Any, streams: Sequence[Any]) -> None:
     """After a connection is lost, what is there is believed to be what it was."""
     held = dict(self._held)
     LEARN(self, server, streams)
     self._held.update(held)
 
 
-LEARN = push.Pusher._learn
+LEARN = pusher.Pusher._learn
 
 
 def holes_are_held(held: Any, parts: Sequence[Any]) -> dict[bytes, list[Range]]:
@@ -123,14 +123,14 @@ def holes_are_held(held: Any, parts: Sequence[Any]) -> dict[bytes, list[Range]]:
 AFTER = plan.after
 
 
-def forgotten_while_away(self: push.Pusher) -> Any:
+def forgotten_while_away(self: pusher.Pusher) -> Any:
     """What PostgreSQL holds is forgotten before it can be asked again."""
     if self._server is None:
         self._held.clear()
     return CONNECTED(self)
 
 
-CONNECTED = push.Pusher._connected
+CONNECTED = pusher.Pusher._connected
 
 
 def divided(parts: Sequence[Any], room: int, transaction_end: Any) -> Any:
@@ -152,7 +152,7 @@ def refused_alone(origin: Any, refusals: Any, error: Any) -> Any:
         return REFUSAL_OF(origin, refusals, error)
 
 
-REFUSAL_OF = held_back.refusal_of
+REFUSAL_OF = rejects.refusal_of
 
 BOTH = {"inserts": False}
 AFTER_COMMIT, BEFORE_COMMIT = {**BOTH, "moment": "after"}, {**BOTH, "moment": "before"}
@@ -170,7 +170,7 @@ MUTANTS: dict[str, tuple[list[tuple[Any, str, Any]], Callable[..., None], dict[s
         BEFORE_COMMIT,
     ),
     "ranges neither read anew nor compared": (
-        [(push.Pusher, "_learn", nothing_learnt_anew), (Sender, "send", ranges_not_compared)],
+        [(pusher.Pusher, "_learn", nothing_learnt_anew), (Sender, "send", ranges_not_compared)],
         tests.test_an_answer_to_commit_that_never_comes_loses_and_doubles_nothing,
         AFTER_COMMIT,
     ),
@@ -195,7 +195,7 @@ MUTANTS: dict[str, tuple[list[tuple[Any, str, Any]], Callable[..., None], dict[s
         BOTH,
     ),
     "a transaction divided where a row is refused": (
-        [(held_back, "refusal_of", refused_alone)],
+        [(rejects, "refusal_of", refused_alone)],
         tests.test_a_transaction_with_a_row_that_cannot_go_stays_behind_whole,
         BOTH,
     ),
@@ -210,12 +210,12 @@ MUTANTS: dict[str, tuple[list[tuple[Any, str, Any]], Callable[..., None], dict[s
         {},
     ),
     "a receipt of nothing while the server is away": (
-        [(push.Pusher, "_connected", forgotten_while_away)],
+        [(pusher.Pusher, "_connected", forgotten_while_away)],
         tests.test_a_server_that_is_away_does_not_make_the_master_forget_what_it_holds,
         {},
     ),
     "all of a DSN shown": (
-        [(postgres, "_shown", all_of_it_shown)],
+        [(server, "_shown", all_of_it_shown)],
         tests.test_each_failure_has_its_exit_code_and_shows_no_password,
         {},
     ),

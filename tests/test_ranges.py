@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeshard.ranges import Range, intersect, prefix, size, subtract, union
+from edgeshard.format.ranges import Range, intersect, prefix, size, subtract, union
 
 ranges = st.lists(st.builds(lambda first, length: Range(first, first + length), st.integers(1, 40), st.integers(0, 8)))
 

@@ -82,7 +82,7 @@ def test_the_first_command_runs_in_a_fresh_copy_of_the_project(tmp_path: Path) -
 
 
 def test_the_exit_codes_of_the_readme_are_those_of_the_code() -> None:
-    from edgeshard import exits
+    from edgeshard.cli import exits
 
     codes = {value for name, value in vars(exits).items() if name.isupper() and isinstance(value, int)}
     signals = {exits.INTERRUPTED, exits.BROKEN_PIPE}  # as of every command

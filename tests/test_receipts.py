@@ -13,11 +13,14 @@ import pytest
 from helpers import NOON, command
 
 import edgeshard
-from edgeshard import database, holdings, master, receipts
-from edgeshard.database import Connection
+from edgeshard import sqlite
 from edgeshard.errors import ConfigurationError, DamagedError, FormatError
-from edgeshard.holdings import Holdings
-from edgeshard.ranges import Range
+from edgeshard.exchange import inventory
+from edgeshard.exchange.inventory import Inventory
+from edgeshard.exchange.receipts import note_inventory
+from edgeshard.format.ranges import Range
+from edgeshard.master import database, receipts
+from edgeshard.sqlite import Connection
 
 HUB, OTHER, SERVER = bytes(15) + b"\1", bytes(15) + b"\2", bytes(15) + b"\3"
 
@@ -25,7 +28,7 @@ HUB, OTHER, SERVER = bytes(15) + b"\1", bytes(15) + b"\2", bytes(15) + b"\3"
 def stream_of(connection: Connection, agent: str) -> bytes:
     """The id of an agent's only stream."""
     sql = "select stream_id from edgeshard_streams where agent_id = ?"
-    found: bytes = database.scalar(connection, sql, (agent,))
+    found: bytes = sqlite.scalar(connection, sql, (agent,))
     return found
 
 
@@ -36,7 +39,7 @@ def opened(store: edgeshard.Store) -> Iterator[Connection]:
         with store.shard(agent) as shard:
             shard.write_many({"n": n} for n in range(count))
     store.merge()
-    connection = master.open_master(store.master_path, writable=True)
+    connection = database.open_master(store.master_path, writable=True)
     yield connection
     connection.close()
 
@@ -91,11 +94,11 @@ def test_a_note_belongs_to_the_transaction_that_is_open(opened: Connection) -> N
 # -- which of two is the later ----------------------------------------------------------------------------------------
 
 
-def said(stream: bytes, last: int, *, hours: int, generation: int, gone: int = 0) -> Holdings:
+def said(stream: bytes, last: int, *, hours: int, generation: int, gone: int = 0) -> Inventory:
     """What the hub said some hours after noon: it has held the stream up to `last`, and pruned up to `gone`."""
     at = NOON + datetime.timedelta(hours=hours)
     pruned = {stream: (Range(1, gone),)} if gone else {}
-    return Holdings(HUB, at, generation, {stream: (Range(1, last),)}, pruned)
+    return Inventory(HUB, at, generation, {stream: (Range(1, last),)}, pruned)
 
 
 def held(connection: Connection) -> list[tuple[int, int]]:
@@ -106,37 +109,37 @@ def held(connection: Connection) -> list[tuple[int, int]]:
 def test_a_later_receipt_takes_the_place_of_an_earlier_one_in_whatever_order_they_come(opened: Connection) -> None:
     a = stream_of(opened, "a")
     earlier, later = said(a, 4, hours=1, generation=1), said(a, 9, hours=2, generation=2, gone=2)
-    assert "next" == receipts.note_holdings(opened, earlier).outcome
-    assert "next" == receipts.note_holdings(opened, later).outcome
+    assert "next" == note_inventory(opened, earlier).outcome
+    assert "next" == note_inventory(opened, later).outcome
     assert [(3, 9)] == held(opened)
-    report = receipts.note_holdings(opened, earlier)
+    report = note_inventory(opened, earlier)
     assert ("older", 7, 1) == (report.outcome, report.rows, report.streams)
     assert [(3, 9)] == held(opened)
-    assert "next" == receipts.note_holdings(opened, later).outcome
+    assert "next" == note_inventory(opened, later).outcome
     assert (NOON + datetime.timedelta(hours=2), 2) == ((peer := receipts.peers(opened)[0]).said_at, peer.generation)
 
 
 def test_a_peer_that_was_put_back_from_an_older_copy_holds_what_it_says_now(opened: Connection) -> None:
     a = stream_of(opened, "a")
-    receipts.note_holdings(opened, said(a, 9, hours=1, generation=7))
-    assert "put back" == receipts.note_holdings(opened, said(a, 4, hours=2, generation=3)).outcome
+    note_inventory(opened, said(a, 9, hours=1, generation=7))
+    assert "put back" == note_inventory(opened, said(a, 4, hours=2, generation=3)).outcome
     assert ([(1, 4)], {a: [Range(1, 4)]}) == (held(opened), receipts.ever_held_by(opened, HUB))
 
 
 def test_where_a_clock_was_set_back_only_what_both_say_counts(opened: Connection) -> None:
     a = stream_of(opened, "a")
-    receipts.note_holdings(opened, said(a, 8, hours=5, generation=7))
+    note_inventory(opened, said(a, 8, hours=5, generation=7))
     pruned = said(a, 10, hours=1, generation=9, gone=3)
-    assert "doubtful" == receipts.note_holdings(opened, pruned).outcome
+    assert "doubtful" == note_inventory(opened, pruned).outcome
     assert ([(4, 8)], {a: [Range(1, 8)]}) == (held(opened), receipts.ever_held_by(opened, HUB))
-    report = receipts.note_holdings(opened, pruned, force=True)
+    report = note_inventory(opened, pruned, force=True)
     assert ("next", [(4, 10)]) == (report.outcome, held(opened))
 
 
 def test_an_older_receipt_of_one_that_was_put_back_brings_nothing_that_it_lost(opened: Connection) -> None:
     a = stream_of(opened, "a")
-    receipts.note_holdings(opened, said(a, 4, hours=9, generation=3))
-    receipts.note_holdings(opened, said(a, 9, hours=1, generation=7))
+    note_inventory(opened, said(a, 4, hours=9, generation=3))
+    note_inventory(opened, said(a, 9, hours=1, generation=7))
     assert [(1, 4)] == held(opened)
 
 
@@ -151,7 +154,7 @@ def test_a_database_gives_itself_no_receipt(store: edgeshard.Store) -> None:
 def test_what_a_store_holds_travels_as_one_small_line(store: edgeshard.Store, opened: Connection) -> None:
     found = store.ranges()
     text = found.to_json()
-    assert (found, 1) == (holdings.parse(text.encode(), "x"), len(text.splitlines()))
+    assert (found, 1) == (inventory.parse(text.encode(), "x"), len(text.splitlines()))
     a, b = stream_of(opened, "a"), stream_of(opened, "b")
     assert {a: (Range(1, 10),), b: (Range(1, 5),)} == found.streams == found.held
     assert ("gone" in text, True) == (False, len(text) < 400)
@@ -165,12 +168,12 @@ def test_what_was_pruned_is_told_apart(store: edgeshard.Store, opened: Connectio
     found = store.ranges()
     assert {a: (Range(1, 10),), b: (Range(1, 5),)} == found.streams
     assert ({b: (Range(1, 5),)}, {a: (Range(1, 10),)}) == (found.gone, found.held)
-    assert found == holdings.parse(found.to_json().encode(), "x")
+    assert found == inventory.parse(found.to_json().encode(), "x")
 
 
 def test_ranges_are_durable_before_they_are_told(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[bool] = []
-    sync_file = database.sync_file
+    sync_file = sqlite.sync_file
 
     def noting(path: str) -> None:
         sync_file(path)
@@ -179,9 +182,9 @@ def test_ranges_are_durable_before_they_are_told(store: edgeshard.Store, monkeyp
     with store.shard("a") as shard:
         shard.write({"n": 1})
         store.merge()
-        connection = master.open_master(store.master_path, writable=True)
+        connection = database.open_master(store.master_path, writable=True)
         connection.execute("update edgeshard_database set generation = generation + 1")
-        monkeypatch.setattr(database, "sync_file", noting)
+        monkeypatch.setattr(sqlite, "sync_file", noting)
         assert (1, [True]) == (len(store.ranges().streams), synced)
         connection.close()
 
@@ -194,7 +197,7 @@ STREAM = "cd" * 16
 
 
 def test_the_document_that_the_others_are_made_of_is_whole() -> None:
-    found = holdings.parse(json.dumps(WHOLE).encode(), "x")
+    found = inventory.parse(json.dumps(WHOLE).encode(), "x")
     assert WHOLE == found.as_dict()
     assert (Range(1, 1), Range(4, 5), Range(7, 9)) == found.held[bytes.fromhex(STREAM)]
 
@@ -214,13 +217,13 @@ def test_the_document_that_the_others_are_made_of_is_whole() -> None:
 )  # fmt: skip
 def test_a_document_that_contradicts_itself_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(DamagedError, match=r"^read ranges somewhere: "):
-        holdings.parse(json.dumps({**WHOLE, **change}).encode(), "somewhere")
+        inventory.parse(json.dumps({**WHOLE, **change}).encode(), "somewhere")
 
 
 @pytest.mark.parametrize("key", sorted(WHOLE.keys() - {"gone", "edgeshard", "format"}))
 def test_a_document_that_lacks_a_key_is_refused(key: str) -> None:
     with pytest.raises(DamagedError):
-        holdings.parse(json.dumps({name: value for name, value in WHOLE.items() if name != key}).encode(), "x")
+        inventory.parse(json.dumps({name: value for name, value in WHOLE.items() if name != key}).encode(), "x")
 
 
 @pytest.mark.parametrize(
@@ -233,7 +236,7 @@ def test_a_document_that_lacks_a_key_is_refused(key: str) -> None:
         (b"9" * 5_000, DamagedError),
         (b"\xff\xfe", DamagedError),
         (b'{"edgeshard": "ranges", "edgeshard": "ranges"}', DamagedError),
-        (b" " * (holdings.BYTES_MAX + 1), ConfigurationError),
+        (b" " * (inventory.BYTES_MAX + 1), ConfigurationError),
         (b"[]", ConfigurationError),
         (b"null", ConfigurationError),
         (b'{"name": "a package"}', ConfigurationError),
@@ -244,12 +247,12 @@ def test_a_document_that_lacks_a_key_is_refused(key: str) -> None:
 )
 def test_what_is_no_such_document_is_refused(text: bytes, error: type[Exception]) -> None:
     with pytest.raises(error):
-        holdings.parse(text, "x")
+        inventory.parse(text, "x")
 
 
 def test_what_nobody_would_read_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = holdings.parse(json.dumps(WHOLE).encode(), "x")
-    monkeypatch.setattr(holdings, "BYTES_MAX", len(found.to_json()) - 1)
+    found = inventory.parse(json.dumps(WHOLE).encode(), "x")
+    monkeypatch.setattr(inventory, "BYTES_MAX", len(found.to_json()) - 1)
     with pytest.raises(ConfigurationError, match="nobody reads that"):
         found.to_json()
 
@@ -258,7 +261,7 @@ def test_every_document_that_is_cut_short_is_refused() -> None:
     text = json.dumps(WHOLE).encode()
     for length in range(len(text)):
         with pytest.raises(DamagedError):
-            holdings.parse(text[:length], "x")
+            inventory.parse(text[:length], "x")
 
 
 @pytest.mark.parametrize(
@@ -299,7 +302,7 @@ def test_a_receipt_from_the_command_line_is_reported_and_noted(store: edgeshard.
 def test_a_master_of_an_earlier_version_has_no_peers_until_it_is_told_of_one(
     store: edgeshard.Store, opened: Connection
 ) -> None:
-    for table in ("edgeshard_receipts", "edgeshard_peers", "edgeshard_prunings"):
+    for table in ("edgeshard_receipts", "edgeshard_peers", "edgeshard_pruned_ranges"):
         opened.execute(f"drop table {table}")
     assert ([], {}, {}) == (
         receipts.peers(opened),

@@ -16,7 +16,7 @@ import pytest
 from helpers import numbers, python, shard_path, sql
 
 import edgeshard
-from edgeshard import database, reference
+from edgeshard import sqlite
 from edgeshard.errors import (
     AccessError,
     ConfigurationError,
@@ -28,6 +28,7 @@ from edgeshard.errors import (
     ShardPoisonedError,
     StorageBusyError,
 )
+from edgeshard.shard import lookup
 
 PATTERNS = (
     "CREATE TABLE pattern(id TEXT PRIMARY KEY, name TEXT, uses INTEGER)",
@@ -207,7 +208,7 @@ def test_a_trigger_and_an_unsafe_view_of_a_stranger_do_nothing(store: edgeshard.
 def test_a_view_without_an_end_is_ended(
     store: edgeshard.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reference, "LOOKUP_STEPS", 2_000_000)
+    monkeypatch.setattr(lookup, "LOOKUP_STEPS", 2_000_000)
     endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n WHERE x < 0"
     path = make(tmp_path / "patterns.db", *PATTERNS, f"CREATE VIEW pit AS {endless}")
     with opened(store, path) as shard:
@@ -220,7 +221,7 @@ def test_a_view_without_an_end_is_ended(
 def test_many_look_ups_together_may_take_more_steps_than_one(
     store: edgeshard.Store, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reference, "LOOKUP_STEPS", 2_000_000)
+    monkeypatch.setattr(lookup, "LOOKUP_STEPS", 2_000_000)
     count = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 50000) SELECT count(*) FROM n"
     with opened(store, library) as shard:
         assert [[(50_000,)]] * 20 == [shard.lookup(count) for _ in range(20)]
@@ -437,7 +438,7 @@ def test_two_names_that_sqlite_takes_for_one_are_refused(store: edgeshard.Store,
 
 
 def test_as_many_references_as_the_limit_are_opened_and_no_more(store: edgeshard.Store, library: Path) -> None:
-    many = {f"r{number}": library for number in range(reference.REFERENCES_MAX + 1)}
+    many = {f"r{number}": library for number in range(lookup.REFERENCES_MAX + 1)}
     assert "1 to 10 references, not 11" in refused(store, many).cause
     del many["r0"]
     with store.shard("agent", reference=many) as shard:
@@ -592,7 +593,7 @@ def test_other_readers_that_come_and_go_change_nothing(store: edgeshard.Store, t
 def test_a_reference_that_somebody_keeps_locked_is_busy(
     store: edgeshard.Store, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reference, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr(lookup, "_PATIENCE_S", 0.05)
     holder = apsw.Connection(str(library))
     with opened(store, library) as shard:
         holder.execute("BEGIN EXCLUSIVE")
@@ -653,13 +654,13 @@ def test_a_query_during_which_the_reference_is_replaced_is_refused(
     store: edgeshard.Store, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results(store)
-    select = database.select
+    select = sqlite.select
 
     def replace_and_select(*arguments: Any) -> Any:
         replaced(library)
         return select(*arguments)
 
-    monkeypatch.setattr(database, "select", replace_and_select)
+    monkeypatch.setattr(sqlite, "select", replace_and_select)
     with pytest.raises(ReferenceChangedError) as caught:
         store.query(JOINED, reference={"patterns": library})
     assert str(library) == caught.value.path

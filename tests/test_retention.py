@@ -25,11 +25,10 @@ import edgeshard
 from edgeshard.errors import ConfigurationError, DiskFullError
 from edgeshard.merge import service
 from edgeshard.merge.service import Listener, Service
-from edgeshard.prune import keeper, pace, passes, retention
-from edgeshard.prune.pace import Look, Past
-from edgeshard.prune.report import PruneReport, together
-from edgeshard.prune.rules import Rules
-from edgeshard.report import MergeReport
+from edgeshard.reports import MergeReport, PruneReport, together
+from edgeshard.retention import due, prune, scheduler, store_rules
+from edgeshard.retention.due import Look, Past, is_due
+from edgeshard.retention.rules import Rules
 
 PATIENCE_S = 60.0
 NEVER_S = 10_000.0
@@ -142,7 +141,7 @@ def test_a_prune_that_fails_says_that_the_rows_are_merged(
     kept = with_rules(store, {"keep_rows": 1})
     write(kept, 0, 1, 2)
     with monkeypatch.context() as broken:
-        broken.setattr(passes, "prune", fails)
+        broken.setattr(prune, "prune", fails)
         report = kept.merge()
     assert (3, None, False) == (report.rows, report.pruned, report.complete)
     assert report.prune_problem == "prune master.db: the disk is full"
@@ -157,12 +156,12 @@ def test_a_rule_that_fails_keeps_no_other_from_being_followed(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = with_rules(store, [{"keep_rows": 5}, {"keep_rows": 1}])
-    whole = passes.prune
+    whole = prune.prune
 
     def one_fails(path: Path, asked: Rules, **settings: Any) -> PruneReport:
         return fails() if asked.keep_rows == 5 else whole(path, asked, **settings)
 
-    monkeypatch.setattr(passes, "prune", one_fails)
+    monkeypatch.setattr(prune, "prune", one_fails)
     write(kept, 0, 1, 2)
     report = kept.merge()
     assert (2, False) == (report.pruned and report.pruned.rows, report.complete)
@@ -223,7 +222,7 @@ def test_a_rule_that_cannot_be_is_refused_by_name_before_anything_is_made(
 
 
 def test_what_is_given_becomes_rules() -> None:
-    given_: list[retention.PruneRule] = [
+    given_: list[store_rules.PruneRule] = [
         {"older_than": "30d", "only_pushed": True},
         {"keep_rows": 5, "max_bytes": "2M", "table": Reading, "only_receipted": True},
     ]
@@ -231,7 +230,7 @@ def test_what_is_given_becomes_rules() -> None:
         Rules(older_than_s=30.0 * DAY_S, kinds=("postgresql",)),
         Rules(keep_rows=5, max_bytes=2_000_000, table="reading", kinds=("edgeshard", "postgresql")),
     )
-    assert expected == retention.of(given_, "data").rules
+    assert expected == store_rules.parse_store_rules(given_, "data").rules
 
 
 # -- beside a merger that watches -------------------------------------------------------------------------------------
@@ -251,12 +250,12 @@ class Heard(Listener):
 
 
 def serving(store: edgeshard.Store, prune: Any, heard: Listener) -> Service:
-    rules = retention.of(prune, store.root)
+    rules = store_rules.parse_store_rules(prune, store.root)
     return Service(store.root, interval_s=0.02, rescan_s=NEVER_S, listener=heard, prune=rules)
 
 
 def test_watching_prunes_what_comes(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "LEAST_S", 0.0)
+    monkeypatch.setattr(due, "LEAST_S", 0.0)
     heard = Heard()
     merger = serving(store, {"keep_rows": 2}, heard)
     assert merger.open()
@@ -280,7 +279,7 @@ def test_rows_are_merged_while_a_prune_goes_on(store: edgeshard.Store, monkeypat
         assert go_on.wait(PATIENCE_S)
         return PruneReport(rows=7)
 
-    monkeypatch.setattr(passes, "prune", long)
+    monkeypatch.setattr(prune, "prune", long)
     heard = Heard()
     merger = serving(store, {"keep_rows": 2}, heard)
     assert merger.open()
@@ -313,7 +312,7 @@ def test_the_end_of_watching_ends_a_prune_after_its_step(
         await_that(stopping)
         return PruneReport(stopped=True)
 
-    monkeypatch.setattr(passes, "prune", long)
+    monkeypatch.setattr(prune, "prune", long)
     merger = serving(store, {"keep_rows": 2}, Heard())
     assert merger.open()
     with service.in_thread(merger):
@@ -324,8 +323,8 @@ def test_the_end_of_watching_ends_a_prune_after_its_step(
 def test_a_prune_that_fails_is_told_and_the_merger_goes_on(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pace, "LEAST_S", 0.0)
-    monkeypatch.setattr(passes, "prune", fails)
+    monkeypatch.setattr(due, "LEAST_S", 0.0)
+    monkeypatch.setattr(prune, "prune", fails)
     heard = Heard()
     merger = serving(store, {"keep_rows": 2}, heard)
     assert merger.open()
@@ -346,8 +345,8 @@ def test_what_nobody_foresaw_in_a_prune_ends_the_merger_and_is_raised(
     def mistaken(*_: object, **__: object) -> PruneReport:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(passes, "prune", mistaken)
-    watched = keeper.Keeper(store.master_path, retention.of({"keep_rows": 1}, store.root))
+    monkeypatch.setattr(prune, "prune", mistaken)
+    watched = scheduler.Keeper(store.master_path, store_rules.parse_store_rules({"keep_rows": 1}, store.root))
     store.merge()
     assert MergeReport(rows=1) == watched.told(MergeReport(rows=1))
     watched.wait()
@@ -369,19 +368,21 @@ def test_nothing_is_looked_for_in_a_store_in_which_nothing_happens(
     write(store, 0, 1)
     store.merge()
     for name in ("LEAST_S", "LEAST_OVER_SIZE_S", "AGE_PART"):
-        monkeypatch.setattr(pace, name, 0.0)
-    monkeypatch.setattr(pace, "IN_VAIN_PART", math.inf)
-    watched = keeper.Keeper(store.master_path, retention.of([{"keep_rows": 2}, {"older_than": "1d"}], store.root))
+        monkeypatch.setattr(due, name, 0.0)
+    monkeypatch.setattr(due, "IN_VAIN_PART", math.inf)
+    watched = scheduler.Keeper(
+        store.master_path, store_rules.parse_store_rules([{"keep_rows": 2}, {"older_than": "1d"}], store.root)
+    )
     watched.told(MergeReport())
     watched.wait()
     calls: list[Rules] = []
-    whole = passes.prune
+    whole = prune.prune
 
     def noted(path: Path, asked: Rules, **settings: Any) -> PruneReport:
         calls.append(asked)
         return whole(path, asked, **settings)
 
-    monkeypatch.setattr(passes, "prune", noted)
+    monkeypatch.setattr(prune, "prune", noted)
     for _ in range(10):
         clock.now_s += 3_600
         watched.told(MergeReport())
@@ -409,13 +410,13 @@ RULES = st.builds(
 
 @given(RULES, st.floats(0, 1e9))
 def test_an_idle_store_is_never_due_again_before_its_rows_become_too_old(rules: Rules, waited_s: float) -> None:
-    assert not pace.is_due(rules, AFTER, attrs.evolve(LOOK, at=waited_s))
+    assert not due.is_due(rules, AFTER, attrs.evolve(LOOK, at=waited_s))
 
 
 @given(RULES, st.floats(0, 59), st.floats(0, 1e9))
 def test_nothing_but_size_makes_it_due_within_a_minute(rules: Rules, waited_s: float, clock_s: float) -> None:
     look = Look(waited_s, clock_s, (2,), file_bytes=1_000_000)
-    assert not pace.is_due(rules, AFTER, look)
+    assert not due.is_due(rules, AFTER, look)
 
 
 @pytest.mark.parametrize(
@@ -433,13 +434,13 @@ def test_nothing_but_size_makes_it_due_within_a_minute(rules: Rules, waited_s: f
     ],
 )
 def test_a_prune_is_due_for_a_reason(rules: Rules, change: dict[str, Any], due: bool) -> None:
-    assert due == pace.is_due(rules, AFTER, attrs.evolve(LOOK, **change))
+    assert due == is_due(rules, AFTER, attrs.evolve(LOOK, **change))
 
 
 def test_the_first_is_due_at_once_and_one_that_failed_after_a_minute() -> None:
     rules = Rules(keep_rows=1)
-    assert pace.is_due(rules, None, LOOK)
-    assert [False, True] == [pace.is_due(rules, Past(0.0), attrs.evolve(LOOK, at=at)) for at in (59.0, 60.0)]
+    assert due.is_due(rules, None, LOOK)
+    assert [False, True] == [due.is_due(rules, Past(0.0), attrs.evolve(LOOK, at=at)) for at in (59.0, 60.0)]
 
 
 @given(RULES, st.integers(0, 10**6), st.integers(0, 10**7), st.booleans())
@@ -448,19 +449,19 @@ def test_one_that_is_to_write_less_waits_ten_times_as_long(
 ) -> None:
     look = Look(waited_s, clock_s=2.0, state=(1 + changed,), file_bytes=size)
     slow = attrs.evolve(look, at=10 * waited_s)
-    assert pace.is_due(rules, AFTER, look) == pace.is_due(rules, AFTER, slow, slowness=10.0)
+    assert due.is_due(rules, AFTER, look) == due.is_due(rules, AFTER, slow, slowness=10.0)
 
 
 def test_looking_in_vain_takes_a_hundredth_of_the_time_at_the_most() -> None:
     in_vain = Past(at=0.0, report=PruneReport(kept_back=9, seconds=6.0), state=(1,))
     looks = [attrs.evolve(LOOK, at=at, state=(2,)) for at in (599.0, 600.0)]
-    assert [False, True] == [pace.is_due(Rules(keep_rows=1), in_vain, look) for look in looks]
+    assert [False, True] == [due.is_due(Rules(keep_rows=1), in_vain, look) for look in looks]
 
 
 @pytest.mark.parametrize("report", [PruneReport(rows=1, fits=False), PruneReport(rows=1, can_shrink=False)])
 def test_a_size_that_a_prune_cannot_bring_about_does_not_hurry_it(report: PruneReport) -> None:
     past = attrs.evolve(AFTER, report=report)
-    assert not pace.is_due(Rules(max_bytes=1_000_000), past, attrs.evolve(LOOK, at=30.0, file_bytes=9_000_000))
+    assert not due.is_due(Rules(max_bytes=1_000_000), past, attrs.evolve(LOOK, at=30.0, file_bytes=9_000_000))
 
 
 @pytest.mark.parametrize("minutes", [[0], [0, 1, 5], [0, 0, 30, 31]])
@@ -474,14 +475,14 @@ def test_it_is_known_when_the_next_rows_become_too_old(
         store.merge()
     rows = len(minutes)
     while rows:
-        next_s = keeper._next_age_s(store.master_path, 3_600.0)
+        next_s = scheduler._next_age_s(store.master_path, 3_600.0)
         clock.now_s = next_s - 1
         assert 0 == store.prune(older_than="1h").rows
         clock.now_s = next_s
         gone = store.prune(older_than="1h").rows
         assert gone > 0
         rows -= gone
-    assert math.isclose(clock.now_s + 3_660.0, keeper._next_age_s(store.master_path, 3_600.0))
+    assert math.isclose(clock.now_s + 3_660.0, scheduler._next_age_s(store.master_path, 3_600.0))
 
 
 # -- the command ------------------------------------------------------------------------------------------------------
@@ -526,7 +527,7 @@ def test_the_command_refuses_rules_that_cannot_be(store: edgeshard.Store, option
 def test_a_watching_command_says_what_it_pruned(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from edgeshard.commands import watching
+    from edgeshard.cli import watching
 
     reporter = watching._Reporter(store, None, status_every_s=NEVER_S, as_json=False)
     with caplog.at_level(logging.INFO, "edgeshard"):

@@ -17,7 +17,7 @@ from hostile import edit
 
 import edgeshard
 from edgeshard.errors import ConfigurationError, FormatError, StorageBusyError
-from edgeshard.pages import Pages
+from edgeshard.inspect.pages import Pages
 
 
 @attrs.frozen

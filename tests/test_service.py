@@ -23,14 +23,16 @@ from helpers import merge_command, numbers, python, shard_path
 from prometheus_client.parser import text_string_to_metric_families
 
 import edgeshard
-from edgeshard import files, master, scan
-from edgeshard.commands import watching
+from edgeshard.cli import watching
+from edgeshard.cli.metrics import MetricsFile
 from edgeshard.errors import ConfigurationError, MergeInProgressError, StorageError, StorageIOError
-from edgeshard.merge import cycle, locks, notice, orphans, service, truncate
-from edgeshard.merge.cycle import Merger
+from edgeshard.files import fingerprint, fs_events, paths, scan
+from edgeshard.files.locks import is_locked, lock
+from edgeshard.master import database, shard_states
+from edgeshard.merge import locks, merger, service, truncate
+from edgeshard.merge.merger import Merger
 from edgeshard.merge.service import Listener, Service
-from edgeshard.metrics import MetricsFile
-from edgeshard.report import MergeReport
+from edgeshard.reports import MergeReport
 
 #: How long a test waits for what should come at once: the machine may be busy with other things.
 PATIENCE_S = 30.0
@@ -326,7 +328,7 @@ def test_a_watcher_that_is_asked_to_stop_exits_0(store: edgeshard.Store, number:
         process.told.wait_for("STOPPING=1")  # type: ignore[attr-defined]
     assert (0, "") == (process.returncode, err)
     assert "merged 1 rows" in out
-    assert not files.is_locked(store.root / "watch.lock")
+    assert not is_locked(store.root / "watch.lock")
 
 
 def test_a_hangup_rescans(store: edgeshard.Store) -> None:
@@ -543,7 +545,7 @@ def test_who_waits_long_for_another_merger_says_so(
 ) -> None:
     store.root.mkdir()
     monkeypatch.setattr(locks, "_SAY_S", 0.3)
-    held = files.lock(store.root / "merge.lock")
+    held = lock(store.root / "merge.lock")
     assert held is not None
     with pytest.raises(MergeInProgressError):
         store.merge(lock_wait=1.0)
@@ -554,11 +556,11 @@ def test_who_waits_long_for_another_merger_says_so(
 # -- what becomes of the watch ----------------------------------------------------------------------------------------
 
 
-def only_watch(monkeypatch: pytest.MonkeyPatch) -> list[notice.Watch]:
+def only_watch(monkeypatch: pytest.MonkeyPatch) -> list[fs_events.Watch]:
     """The watches that a service arms from now on."""
-    made: list[notice.Watch] = []
+    made: list[fs_events.Watch] = []
 
-    class Kept(notice.Watch):
+    class Kept(fs_events.Watch):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
             made.append(self)
@@ -567,7 +569,7 @@ def only_watch(monkeypatch: pytest.MonkeyPatch) -> list[notice.Watch]:
     return made
 
 
-def kill_emitters(watch: notice.Watch) -> None:
+def kill_emitters(watch: fs_events.Watch) -> None:
     for thread in watch._threads[1:]:
         thread.stop()  # type: ignore[attr-defined]
     for thread in watch._threads[1:]:
@@ -610,7 +612,7 @@ def test_a_watch_that_died_is_found_dead_at_the_next_rescan(
 def test_where_no_events_come_the_rescan_finds_all_and_the_service_looks_each_interval(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Deaf(notice.Watch):
+    class Deaf(fs_events.Watch):
         def __init__(self, folder: Path, notify: Callable[[], None]) -> None:
             del notify
             super().__init__(folder, lambda: None)
@@ -649,7 +651,7 @@ def test_where_nothing_can_be_watched_the_service_looks_each_interval(
 def test_where_nothing_can_be_watched_a_native_service_tries_ever_more_rarely_and_says_when_it_works_again(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    real = notice.Watch
+    real = fs_events.Watch
     attempts: list[float] = []
 
     def refuse(*arguments: Any) -> Any:
@@ -686,7 +688,7 @@ def test_a_commit_between_the_last_look_and_the_watch_is_found(
 ) -> None:
     with store.shard("agent") as shard:
 
-        class Late(notice.Watch):
+        class Late(fs_events.Watch):
             def __init__(self, *arguments: Any) -> None:
                 if not late:
                     late.append(shard.write({"n": 1}))
@@ -728,7 +730,7 @@ def test_a_folder_that_cannot_be_looked_at_for_a_while_does_not_end_the_service(
     with serving(store) as passes:
         await_that(lambda: is_idle(passes))
         with monkeypatch.context() as patch:
-            patch.setattr(files, "identity", refuse)
+            patch.setattr(fingerprint, "identity", refuse)
             write(store, "agent", 1)
             await_that(lambda: bool(passes.failures))
         await_that(lambda: passes.found() == 1)
@@ -781,7 +783,7 @@ def test_a_master_that_is_replaced_by_an_older_copy_gets_what_the_shards_still_h
 def test_no_shard_is_truncated_once_the_master_has_lost_its_name(
     store: edgeshard.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = cycle._commit_chunk
+    real = merger._commit_chunk
 
     def late(*arguments: Any) -> None:
         real(*arguments)
@@ -790,7 +792,7 @@ def test_no_shard_is_truncated_once_the_master_has_lost_its_name(
     for agent in ("a", "b"):
         write(store, agent, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(cycle, "_commit_chunk", late)
+        patch.setattr(merger, "_commit_chunk", late)
         with pytest.raises(StorageIOError, match="replaced"):
             store.merge()
     (store.root / "master.db-wal").unlink()
@@ -801,7 +803,7 @@ def test_no_shard_is_truncated_once_the_master_has_lost_its_name(
 def test_no_shard_is_truncated_once_the_master_has_lost_its_log(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = cycle._commit_chunk
+    real = merger._commit_chunk
 
     def late(*arguments: Any) -> None:
         real(*arguments)
@@ -809,7 +811,7 @@ def test_no_shard_is_truncated_once_the_master_has_lost_its_log(
 
     write(store, "a", 1)
     with monkeypatch.context() as patch:
-        patch.setattr(cycle, "_commit_chunk", late)
+        patch.setattr(merger, "_commit_chunk", late)
         with pytest.raises(StorageIOError, match="replaced"):
             store.merge()
     (store.root / "master.db-shm").unlink(missing_ok=True)
@@ -857,7 +859,7 @@ def test_a_failure_at_the_start_ends_it(store: edgeshard.Store) -> None:
     assert (1, True) == (done.returncode, "master.db" in done.stderr)
     with pytest.raises(StorageError), store.watching():
         pytest.fail("it began")
-    assert not files.is_locked(store.root / "watch.lock")
+    assert not is_locked(store.root / "watch.lock")
 
 
 def test_a_bad_shard_is_told_once_and_wakes_nobody(store: edgeshard.Store, caplog: pytest.LogCaptureFixture) -> None:
@@ -931,8 +933,8 @@ def test_what_another_merger_did_meanwhile_is_seen(store: edgeshard.Store) -> No
         assert 1 == store.merge().rows
         assert 0 == merger.run().rows
     merger.close()
-    connection = master.open_master(store.master_path, writable=False)
-    looked = master.looked_at(connection)
+    connection = database.open_master(store.master_path, writable=False)
+    looked = shard_states.load_states(connection)
     connection.close()
     assert ["agent.db"] == list(looked)
-    assert orphans.lock_path(str(shard_path(store, "agent"))) == store.root / "shards" / "agent.lock"
+    assert paths.lock_path(str(shard_path(store, "agent"))) == store.root / "shards" / "agent.lock"

@@ -686,7 +686,7 @@ def test_a_sync_that_was_refused_leaves_the_durability_as_it_was(store: edgeshar
 def test_a_writer_waits_for_a_lock_and_then_says_who_might_hold_it(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgeshard.database.connect.__kwdefaults__", {"busy_timeout_s": 0.05})
+    monkeypatch.setattr("edgeshard.sqlite.connect.__kwdefaults__", {"busy_timeout_s": 0.05})
     with store.shard("agent") as shard:
         shard.write({"n": 1})
         holder = apsw.Connection(shard.path)

@@ -15,12 +15,13 @@ from typing import Any
 
 import attrs
 import pytest
-from fleet_model import Fleet, content, stamp
+from fleet_model import Fleet, content, timestamp
 from helpers import command, numbers, shard_path
 from hostile import edit
 
 import edgeshard
-from edgeshard import database, files
+from edgeshard import sqlite
+from edgeshard.files import locks
 
 
 def write(store: edgeshard.Store, agent: str, *ns: int) -> None:
@@ -64,9 +65,9 @@ def test_a_link_to_a_source_is_left_and_so_is_what_it_leads_to(
 ) -> None:
     link = tmp_path / "link.db"
     link.symlink_to(shard_path(device, "agent"))
-    before = stamp(shard_path(device, "agent"))
+    before = timestamp(shard_path(device, "agent"))
     assert 2 == hub.merge([link]).rows
-    assert (True, before) == (link.is_symlink(), stamp(shard_path(device, "agent")))
+    assert (True, before) == (link.is_symlink(), timestamp(shard_path(device, "agent")))
 
 
 @pytest.mark.parametrize("by_link", [False, True])
@@ -130,7 +131,7 @@ def test_the_command_takes_masters_shards_bundles_and_copies_in_any_order_and_ag
         shard_path(device, "agent"),
         tmp_path / "snapshot.db",
     ]
-    before = [stamp(path) for path in sources]
+    before = [timestamp(path) for path in sources]
     for number in range(3):
         store = edgeshard.Store(tmp_path / f"hub{number}")
         store.root.mkdir()
@@ -141,7 +142,7 @@ def test_the_command_takes_masters_shards_bundles_and_copies_in_any_order_and_ag
         assert ([1, 2, 3, 4, 5], True) == (numbers(store), store.verify(deep=True).ok)
     hub.merge([tmp_path / f"hub{number}" / "master.db" for number in range(3)])
     assert [1, 2, 3, 4, 5] == numbers(hub)
-    assert before == [stamp(path) for path in sources]
+    assert before == [timestamp(path) for path in sources]
 
 
 # -- in whose hands ---------------------------------------------------------------------------------------------------
@@ -153,9 +154,9 @@ def test_a_source_whose_writer_is_in_a_transaction_gives_what_is_committed(
     path = shard_path(device, "agent")
     with device.shard("agent") as shard, shard.transaction():
         shard.write({"n": 6})
-        before = stamp(path)
+        before = timestamp(path)
         report = hub.merge([path])
-        assert (2, (), before) == (report.rows, report.quarantined, stamp(path))
+        assert (2, (), before) == (report.rows, report.quarantined, timestamp(path))
     assert 1 == hub.merge([path]).rows
     assert [4, 5, 6] == numbers(hub)
 
@@ -272,8 +273,8 @@ def test_a_small_source_is_read_in_as_few_steps_however_many_streams_the_hub_kno
         "agent_id, stream_id, began_at, last_seq) select 'x', randomblob(16), '2026-01-01T00:00:00+00:00', 5 from n",
         "insert into edgeshard_ranges select stream_no, 1, 5 from edgeshard_streams",
     )
-    monkeypatch.setattr(database, "_READING_STEPS", 10_000)
-    monkeypatch.setattr(database, "_READING_STEPS_A_BYTE", 0)
+    monkeypatch.setattr(sqlite, "_READING_STEPS", 10_000)
+    monkeypatch.setattr(sqlite, "_READING_STEPS_A_BYTE", 0)
     assert [(3, ()), (0, ())] == [
         (report.rows, report.quarantined) for report in (hub.merge([device.master_path]) for _ in range(2))
     ]
@@ -334,7 +335,7 @@ def test_two_mergers_from_different_sources_double_nothing_without_the_lock(
         for _ in range(10):
             failures.extend(hub.merge([chance.choice(paths), chance.choice(paths)]).quarantined)
 
-    monkeypatch.setattr(files, "lock", lambda path, wait_s=0.0: NoLock())
+    monkeypatch.setattr(locks, "lock", lambda path, wait_s=0.0: NoLock())
     threads = [threading.Thread(target=merge, args=(number,)) for number in range(3)]
     for thread in threads:
         thread.start()
@@ -353,10 +354,10 @@ class Readers:
     """Transactions that are held open, so that a checkpoint copies a part of a log."""
 
     def __init__(self) -> None:
-        self.open: list[database.Connection] = []
+        self.open: list[sqlite.Connection] = []
 
     def begin(self, path: Path) -> None:
-        connection = database.connect(str(path), writable=False)
+        connection = sqlite.connect(str(path), writable=False)
         connection.execute("begin")
         connection.execute("select count(*) from edgeshard_streams").fetchall()
         self.open.append(connection)
@@ -367,9 +368,9 @@ class Readers:
 
 
 def checkpoint(path: Path) -> None:
-    connection = database.connect(str(path), writable=True)
-    database.leave_quietly(connection)
-    database.checkpoint(connection)
+    connection = sqlite.connect(str(path), writable=True)
+    sqlite.disable_checkpoint_on_close(connection)
+    sqlite.checkpoint(connection)
     connection.close()
 
 

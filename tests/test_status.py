@@ -22,10 +22,12 @@ import pytest
 from helpers import NOON, Reading, command, numbers, python, shard_path, sql
 
 import edgeshard
-from edgeshard import files, format, master, scan
-from edgeshard.commands import units
+from edgeshard import format
+from edgeshard.cli import units
 from edgeshard.errors import DamagedError
-from edgeshard.status import ShardStatus, StatusReport
+from edgeshard.files import locks, scan
+from edgeshard.inspect.status import ShardStatus, StatusReport
+from edgeshard.master import shard_states
 
 #: Another process's agent: a row for each line that it reads, and the last line ends it by a kill.
 AGENT = """
@@ -110,7 +112,7 @@ def settle(store: edgeshard.Store) -> None:
         os.utime(path, ns=(0, 0))
     state = {file.name: file.state for file in scan.shard_files(store.root / "shards")}
     for name, seen in state.items():
-        text = master.state_note(seen)
+        text = shard_states.state_note(seen)
         sql(
             store.master_path,
             f"insert into edgeshard_shards(name, state) values ('{name}', '{text}') "
@@ -476,12 +478,12 @@ def test_the_totals_of_the_master(store: edgeshard.Store, agent: Agent) -> None:
 
 
 def test_a_watching_merger_is_seen_by_its_lock_and_a_merge_by_none(store: edgeshard.Store, agent: Agent) -> None:
-    merging = files.lock(store.root / "merge.lock")
+    merging = locks.lock(store.root / "merge.lock")
     assert merging is not None
     report = store.status()
     assert (False, 2) == (report.watching, report.waiting_rows)
     merging.release()
-    watching = files.lock(store.root / "watch.lock")
+    watching = locks.lock(store.root / "watch.lock")
     assert watching is not None
     assert True is store.status().watching
     assert "a merger watches" in command("status", store.root).stdout

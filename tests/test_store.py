@@ -15,7 +15,7 @@ import pytest
 from helpers import NOON, Reading, numbers, python
 
 import edgeshard
-from edgeshard import database
+from edgeshard import sqlite
 from edgeshard import store as store_module
 from edgeshard.errors import DamagedError, EdgeshardError, FormatError, QueryError, StorageBusyError
 
@@ -109,7 +109,7 @@ def test_verify_finds_what_does_not_fit(store: edgeshard.Store) -> None:
         connection = apsw.Connection(str(store.master_path))
         connection.execute("BEGIN")
         connection.execute(statement)
-        from edgeshard.verify import _block_errors, _row_errors
+        from edgeshard.inspect.verify import _block_errors, _row_errors
 
         found = [*_block_errors(connection), *_row_errors(connection, ["agent_data", "reading"])]
         connection.execute("ROLLBACK")
@@ -189,7 +189,7 @@ def test_at_most_fifteen_public_names() -> None:
 def test_an_error_survives_pickling_and_names_action_path_and_cause() -> None:
     import pickle
 
-    error = database.explain(apsw.FullError("full"), "write to shard", "x.db")
+    error = sqlite.explain(apsw.FullError("full"), "write to shard", "x.db")
     again = pickle.loads(pickle.dumps(error))
     assert (type(error), str(error)) == (type(again), str(again))
     assert "write to shard x.db: the disk is full" in str(error)

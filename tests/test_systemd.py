@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeshard import systemd
+from edgeshard.cli import systemd
 
 
 @pytest.fixture(params=["file", pytest.param("abstract", marks=pytest.mark.skipif(

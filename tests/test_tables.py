@@ -14,7 +14,7 @@ from helpers import NOON
 
 import edgeshard
 from edgeshard.errors import RecordError, TableError
-from edgeshard.tables import table_of
+from edgeshard.records.declare import table_of
 
 
 class Colour(enum.Enum):

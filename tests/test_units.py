@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeshard import commands, exits
+from edgeshard import cli
+from edgeshard.cli import exits
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 WATCHING, ONCE, TIMER = (
@@ -115,12 +116,12 @@ def test_the_crontab_has_lines_that_cron_reads_whole() -> None:
 @pytest.mark.parametrize("command", [job[2] for job in jobs()])
 def test_the_crontabs_commands_are_ones_that_the_parser_knows(command: str) -> None:
     program, *arguments = shlex.split(command)
-    assert [PROGRAM, STORE] == [program, commands.parser().parse_args(arguments).root]
+    assert [PROGRAM, STORE] == [program, cli.parser().parse_args(arguments).root]
 
 
 @pytest.mark.parametrize("path", [WATCHING, ONCE], ids=lambda path: path.name)
 def test_a_services_command_is_one_that_the_parsers_know(path: Path) -> None:
     program, verb, *arguments = shlex.split(unit(path)["Service"]["ExecStart"])
     assert [PROGRAM, "merge"] == [program, verb]
-    assert STORE == commands.parser().parse_args([verb, *arguments]).root
-    assert STORE == commands.parser_of_merge().parse_args(arguments).root
+    assert STORE == cli.parser().parse_args([verb, *arguments]).root
+    assert STORE == cli.parser_of_merge().parse_args(arguments).root

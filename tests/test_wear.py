@@ -16,15 +16,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edgeshard
-from edgeshard import database, files, format, master, scan, thrift, wear
-from edgeshard.commands import units
+from edgeshard import format, sqlite
+from edgeshard.cli import units
 from edgeshard.errors import ConfigurationError
-from edgeshard.merge import locks, plan, service
-from edgeshard.merge.cycle import Merger
-from edgeshard.merge.memory import Known
+from edgeshard.files import scan
+from edgeshard.files.locks import is_locked
+from edgeshard.master import database, write_stats
+from edgeshard.master.write_stats import LockFileCounter, Meter, WriteCount, WriterMeter
+from edgeshard.merge import locks, service, truncate
+from edgeshard.merge.merger import Merger
 from edgeshard.merge.service import Listener, Service
-from edgeshard.report import MergeReport
-from edgeshard.wear import Count, Meter, Noted, Sum
+from edgeshard.merge.shard_cache import CacheEntry
+from edgeshard.reports import MergeReport
+from edgeshard.shard import write_profile
 
 NEVER_S = 10_000.0
 
@@ -76,15 +80,15 @@ def test_what_is_counted_is_what_the_system_counts(store: edgeshard.Store, level
 
 def test_a_writer_notes_what_it_wrote_as_it_closes_and_a_merge_takes_it_once(store: edgeshard.Store) -> None:
     write(store, *range(10))
-    first = Count(lock_of(store, "a")).sum.bytes
+    first = LockFileCounter(lock_of(store, "a")).sum.bytes
     assert first > os.path.getsize(shard_path(store, "a"))
     write(store, *range(10, 20))
-    second = Count(lock_of(store, "a")).sum.bytes
+    second = LockFileCounter(lock_of(store, "a")).sum.bytes
     assert first < second
     with store.shard("a"):  # so that it is not removed
         store.merge()
-        assert Sum() == Count(lock_of(store, "a")).left
-    merged = Count(store.root / "merge.lock").sum
+        assert WriteCount() == LockFileCounter(lock_of(store, "a")).left
+    merged = LockFileCounter(store.root / "merge.lock").sum
     assert merged.bytes > second
     assert 20 == merged.rows
     store.merge(keep_empty=True)
@@ -94,55 +98,55 @@ def test_a_writer_notes_what_it_wrote_as_it_closes_and_a_merge_takes_it_once(sto
 def test_making_a_shard_counts(store: edgeshard.Store) -> None:
     with store.shard("a"):
         pass
-    assert Count(lock_of(store, "a")).sum.bytes > os.path.getsize(shard_path(store, "a"))
+    assert LockFileCounter(lock_of(store, "a")).sum.bytes > os.path.getsize(shard_path(store, "a"))
 
 
 def test_what_a_shard_noted_is_taken_before_it_is_removed(store: edgeshard.Store) -> None:
     store.merge()
-    before = Count(store.root / "merge.lock").sum.bytes
+    before = LockFileCounter(store.root / "merge.lock").sum.bytes
     held = locks.merge_lock(store.root, 0.0, lambda: False)
     assert held is not None
     merger = Merger(store.root, service=True)
     merger.run()
     write(store, *range(1000))  # one by one: the merger writes less than a tenth of that
-    noted = Count(lock_of(store, "a")).sum.bytes
+    noted = LockFileCounter(lock_of(store, "a")).sum.bytes
     assert 1 == merger.run(thorough=False).removed
     merger.close()
     held.release()
-    assert Count(store.root / "merge.lock").sum.bytes > before + noted
+    assert LockFileCounter(store.root / "merge.lock").sum.bytes > before + noted
 
 
 def test_a_handle_that_only_opens_a_shard_notes_nothing(store: edgeshard.Store) -> None:
     write(store, 1)
-    before = Count(lock_of(store, "a")).sum
+    before = LockFileCounter(lock_of(store, "a")).sum
     with store.shard("a"):
         pass
-    assert before == Count(lock_of(store, "a")).sum
+    assert before == LockFileCounter(lock_of(store, "a")).sum
 
 
 def test_a_writer_that_goes_on_notes_it_now_and_then(store: edgeshard.Store) -> None:
     with store.shard("a") as shard:
         shard.write({"n": 1})
-        noted = Noted(lock_of(store, "a"))
-        before = Count(lock_of(store, "a")).sum.bytes
+        noted = WriterMeter(lock_of(store, "a"))
+        before = LockFileCounter(lock_of(store, "a")).sum.bytes
         for n in range(100):
             shard.write({"n": n})
         now = time.monotonic()
         noted.look(shard._connection, now)
-        after = Count(lock_of(store, "a")).sum.bytes
+        after = LockFileCounter(lock_of(store, "a")).sum.bytes
         shard.write({"n": 0})
-        noted.look(shard._connection, now + wear.WRITER_S - 1)
-        assert before < after == Count(lock_of(store, "a")).sum.bytes
-        noted.look(shard._connection, now + wear.WRITER_S)
-        assert after < Count(lock_of(store, "a")).sum.bytes
+        noted.look(shard._connection, now + write_stats.WRITER_S - 1)
+        assert before < after == LockFileCounter(lock_of(store, "a")).sum.bytes
+        noted.look(shard._connection, now + write_stats.WRITER_S)
+        assert after < LockFileCounter(lock_of(store, "a")).sum.bytes
 
 
 def test_noting_drops_no_lock(store: edgeshard.Store) -> None:
     with store.shard("a") as shard:
         shard.write({"n": 1})
-        Count(lock_of(store, "a")).note(Sum(5))
-        Count(lock_of(store, "a")).take()
-        assert files.is_locked(lock_of(store, "a"))
+        LockFileCounter(lock_of(store, "a")).note(WriteCount(5))
+        LockFileCounter(lock_of(store, "a")).take()
+        assert is_locked(lock_of(store, "a"))
         assert "True" == python(
             "import sys; from edgeshard import files; print(files.is_locked(sys.argv[1]))", lock_of(store, "a")
         ).stdout.strip()  # fmt: skip
@@ -153,12 +157,12 @@ def test_what_a_merger_writes_is_noted_a_megabyte_at_a_time(
 ) -> None:
     write(store, 1)
     store.merge()
-    assert [] == sql(store.master_path, "select * from edgeshard_wear")
-    monkeypatch.setattr(wear, "NOTE_BYTES", 1)
+    assert [] == sql(store.master_path, "select * from edgeshard_write_stats")
+    monkeypatch.setattr(write_stats, "NOTE_BYTES", 1)
     write(store, 2)
     store.merge()
-    ((day, bytes_, rows),) = sql(store.master_path, "select * from edgeshard_wear")
-    assert (wear._today(), 1) == (day, rows)  # of the merge before
+    ((day, bytes_, rows),) = sql(store.master_path, "select * from edgeshard_write_stats")
+    assert (write_stats._today(), 1) == (day, rows)  # of the merge before
     worn = store.status().wear
     assert (2, 1) == (worn.rows, worn.days)
     assert worn.bytes > bytes_ > 0
@@ -168,19 +172,19 @@ def test_what_a_merger_writes_is_noted_a_megabyte_at_a_time(
 def test_what_somebody_else_wrote_into_a_lock_file_is_nothing(tmp_path: Path, bad: bytes) -> None:
     lock = tmp_path / "a.lock"
     lock.write_bytes(bad)
-    assert (Sum(), Sum()) == (Count(lock).left, Count(lock).take())
-    Count(lock).note(Sum(7, 1))
-    assert 7 == Count(lock).sum.bytes
+    assert (WriteCount(), WriteCount()) == (LockFileCounter(lock).left, LockFileCounter(lock).take())
+    LockFileCounter(lock).note(WriteCount(7, 1))
+    assert 7 == LockFileCounter(lock).sum.bytes
 
 
 def test_a_claim_that_nobody_can_have_written_is_cut(tmp_path: Path) -> None:
     lock = tmp_path / "a.lock"
     lock.touch()
-    Count(lock).note(Sum(10**20 - 1, 10**20 - 1))
-    assert Sum(10**12, 10**12) == Count(lock).take()
-    assert Sum() == Count(lock).take()
-    Count(lock).note(Sum(5))  # less than was taken
-    assert Sum() == Count(lock).take()
+    LockFileCounter(lock).note(WriteCount(10**20 - 1, 10**20 - 1))
+    assert WriteCount(10**12, 10**12) == LockFileCounter(lock).take()
+    assert WriteCount() == LockFileCounter(lock).take()
+    LockFileCounter(lock).note(WriteCount(5))  # less than was taken
+    assert WriteCount() == LockFileCounter(lock).take()
 
 
 def test_a_lock_that_is_a_link_or_a_pipe_or_missing_holds_nothing_up(tmp_path: Path) -> None:
@@ -188,36 +192,36 @@ def test_a_lock_that_is_a_link_or_a_pipe_or_missing_holds_nothing_up(tmp_path: P
     (tmp_path / "target").write_text("mine")
     (tmp_path / "link.lock").symlink_to(tmp_path / "target")
     for name in ("pipe.lock", "link.lock", "missing.lock"):
-        Count(tmp_path / name).note(Sum(5))
-        assert Sum() == Count(tmp_path / name).take()
+        LockFileCounter(tmp_path / name).note(WriteCount(5))
+        assert WriteCount() == LockFileCounter(tmp_path / name).take()
     assert "mine" == (tmp_path / "target").read_text()
 
 
 def test_a_commit_that_fails_loses_and_doubles_nothing_of_the_sum(store: edgeshard.Store) -> None:
     store.merge()
-    connection = master.open_master(store.master_path, writable=True)
+    connection = database.open_master(store.master_path, writable=True)
     meter = Meter()
     with meter.running():
         meter.add_rows(3)
         for fails in (True, False):
             try:
-                with database.immediate(connection):
+                with sqlite.immediate(connection):
                     meter.note(connection)
                     assert not fails
             except AssertionError:
                 continue
             meter.settled()
-        with database.immediate(connection):
+        with sqlite.immediate(connection):
             meter.note(connection)
         meter.settled()
-    assert [(3,)] == database.fetch(connection, "SELECT rows FROM edgeshard_wear")
+    assert [(3,)] == sqlite.fetch(connection, "SELECT rows FROM edgeshard_write_stats")
     connection.close()
 
 
 def test_a_system_that_does_not_say_what_a_thread_wrote_is_no_obstacle(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wear, "_THREAD", "/nowhere")
+    monkeypatch.setattr(write_stats, "_THREAD", "/nowhere")
     write(store, 1, 2)
     store.merge()
     worn = store.status().wear
@@ -230,8 +234,8 @@ def test_a_system_that_does_not_say_what_a_thread_wrote_is_no_obstacle(
 def test_status_says_bytes_of_today_a_day_and_a_row(store: edgeshard.Store) -> None:
     write(store, 1)
     store.merge()
-    sql(store.master_path, f"insert into edgeshard_wear values ('{wear._today()}', 3000000, 999)")
-    sql(store.master_path, "insert into edgeshard_wear values (date('now', '-9 days'), 7000000, 1000)")
+    sql(store.master_path, f"insert into edgeshard_write_stats values ('{write_stats._today()}', 3000000, 999)")
+    sql(store.master_path, "insert into edgeshard_write_stats values (date('now', '-9 days'), 7000000, 1000)")
     worn = store.status().wear
     assert (10, 2_000) == (worn.days, worn.rows)
     assert 3_000_000 < worn.today_bytes < 3_500_000 < worn.bytes < 10_500_000
@@ -246,7 +250,7 @@ def test_status_says_bytes_of_today_a_day_and_a_row(store: edgeshard.Store) -> N
 
 def test_a_store_of_which_nothing_is_known_says_nothing(store: edgeshard.Store) -> None:
     store.root.mkdir()
-    assert (wear.Wear(), None, None) == (
+    assert (write_stats.WriteStats(), None, None) == (
         store.status().wear, store.status().wear.bytes_a_day, store.status().wear.bytes_a_row
     )  # fmt: skip
     assert "written" not in command("status", store.root).stdout
@@ -255,12 +259,12 @@ def test_a_store_of_which_nothing_is_known_says_nothing(store: edgeshard.Store) 
 def test_a_master_of_an_earlier_version_gets_the_table(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     write(store, 1)
     store.merge()
-    sql(store.master_path, "drop table edgeshard_wear")
+    sql(store.master_path, "drop table edgeshard_write_stats")
     assert store.status().wear.bytes > 0  # what waits in the lock file
-    monkeypatch.setattr(wear, "NOTE_BYTES", 1)
+    monkeypatch.setattr(write_stats, "NOTE_BYTES", 1)
     write(store, 2)
     store.merge()
-    assert [[1]] == sql(store.master_path, "select count(*) from edgeshard_wear")
+    assert [[1]] == sql(store.master_path, "select count(*) from edgeshard_write_stats")
     assert store.verify().errors == ()
 
 
@@ -306,7 +310,7 @@ class Heard(Listener):
 
 def test_the_first_row_after_a_quiet_time_waits_and_is_merged_with_others(store: edgeshard.Store) -> None:
     heard = Heard()
-    merger = Service(store.root, interval_s=3.0, rescan_s=NEVER_S, listener=heard, thrift=thrift.LOW)
+    merger = Service(store.root, interval_s=3.0, rescan_s=NEVER_S, listener=heard, thrift=write_profile.LOW)
     assert merger.open()
     with service.in_thread(merger), low(store).shard("a") as shard:
         upto = time.monotonic() + 60
@@ -330,16 +334,16 @@ def test_passes_that_find_nothing_write_nothing_while_shards_keep_rows(
     store.merge()
     held = locks.merge_lock(store.root, 0.0, lambda: False)
     assert held is not None
-    merger = Merger(store.root, service=True, thrift=thrift.LOW)
+    merger = Merger(store.root, service=True, thrift=write_profile.LOW)
     with low(store).shard("a") as shard:
         for n in range(10):
             shard.write({"n": n})
         assert (10, 0) == (merger.run().rows, merger.run().truncated)
-        before = scan.look(str(store.master_path)), scan.look(shard.path)
+        before = scan.find_database(str(store.master_path)), scan.find_database(shard.path)
         for thorough in (True, False, True):
             report = merger.run(thorough=thorough)
             assert (0, 0, 0) == (report.rows, report.shards, report.truncated)
-        assert before == (scan.look(str(store.master_path)), scan.look(shard.path))
+        assert before == (scan.find_database(str(store.master_path)), scan.find_database(shard.path))
         assert os.path.getsize(f"{store.master_path}-wal") > 0
         shard.write({"n": 10})
         assert 1 == merger.run().rows
@@ -356,34 +360,37 @@ def test_what_a_shard_keeps_goes_after_its_time(store: edgeshard.Store, monkeypa
     store.merge()
     held = locks.merge_lock(store.root, 0.0, lambda: False)
     assert held is not None
-    merger = Merger(store.root, service=True, thrift=thrift.LOW)
+    merger = Merger(store.root, service=True, thrift=write_profile.LOW)
     with low(store).shard("a") as shard:
         shard.write({"n": 1})
         merger.run()
         now = time.monotonic()
-        monkeypatch.setattr(time, "monotonic", lambda: now + thrift.LOW.held_s + 1)
+        monkeypatch.setattr(time, "monotonic", lambda: now + write_profile.LOW.held_s + 1)
         assert 1 == merger.run(thorough=False).truncated
     merger.close()
     held.release()
 
 
 @given(
-    st.integers(0, 3), st.integers(0, 2 * plan.HELD_BYTES), st.integers(0, 2 * plan.HELD_LOG_BYTES), st.floats(0, 60)
+    st.integers(0, 3),
+    st.integers(0, 2 * truncate.HELD_BYTES),
+    st.integers(0, 2 * truncate.HELD_LOG_BYTES),
+    st.floats(0, 60),
 )
 def test_a_large_shard_is_truncated_however_sparing_the_merger_is(
     rows: int, used: int, log: int, held_s: float
 ) -> None:
-    is_large = used >= plan.HELD_BYTES or log >= plan.HELD_LOG_BYTES
-    assert is_large == plan.is_truncation_due(rows, used, log, held_s, thrift.LOW.held_s)
-    is_due = is_large or rows == 0 or held_s >= plan.HELD_MAX_S
-    assert is_due == plan.is_truncation_due(rows, used, log, held_s, thrift.NORMAL.held_s)
+    is_large = used >= truncate.HELD_BYTES or log >= truncate.HELD_LOG_BYTES
+    assert is_large == truncate.is_truncation_due(rows, used, log, held_s, write_profile.LOW.held_s)
+    is_due = is_large or rows == 0 or held_s >= truncate.HELD_MAX_S
+    assert is_due == truncate.is_truncation_due(rows, used, log, held_s, write_profile.NORMAL.held_s)
 
 
 @given(st.booleans(), st.sampled_from(["", "bad"]), st.booleans(), st.booleans(), st.booleans())
 def test_a_merger_that_is_not_sparing_looks_again_as_it_always_did(
     settled: bool, problem: str, lasting: bool, holds: bool, thorough: bool
 ) -> None:
-    known = Known((1,), problem, lasting, settled, holds_since=0.0 if holds else None)
+    known = CacheEntry((1,), problem, lasting, settled, holds_since=0.0 if holds else None)
     assert (holds or (thorough and not known.is_at_rest)) == known.is_due_again(thorough=thorough)
 
 

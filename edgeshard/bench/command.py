@@ -16,7 +16,6 @@ from typing import TextIO
 
 import attrs
 
-from edgeshard import exits
 from edgeshard.bench import campaign, export, markdown, scaling, summary
 from edgeshard.bench.campaign import Plan, Servers, Step
 from edgeshard.bench.export import Run
@@ -25,7 +24,7 @@ from edgeshard.bench.scaling import Curve
 from edgeshard.bench.summary import Line
 from edgeshard.bench.systems import SYSTEMS
 from edgeshard.bench.workload import DURABILITIES, Workload
-from edgeshard.commands import terminal
+from edgeshard.cli import exits, terminal
 
 _NAME = "edgeshard.bench"
 

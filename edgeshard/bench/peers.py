@@ -18,9 +18,11 @@ from typing import Any, Final, TypeVar
 
 import attrs
 
-from edgeshard import format, master, shard
-from edgeshard.database import Connection
-from edgeshard.shard import Shard
+from edgeshard import format
+from edgeshard.master import database
+from edgeshard.shard import shard
+from edgeshard.shard.shard import Shard
+from edgeshard.sqlite import Connection
 from edgeshard.store import Store
 
 _T = TypeVar("_T")
@@ -186,8 +188,8 @@ def bare_master(path: Path) -> Iterator[Connection]:
     """A plain database on a master's settings."""
     with bare_database(path, format.MASTER_PAGE_SIZE, "FULL") as connection:
         connection.pragma("cache_size", -32_000)
-        connection.pragma("journal_size_limit", master._LOG_BYTES)
-        connection.wal_autocheckpoint(master._CHECKPOINT_PAGES)
+        connection.pragma("journal_size_limit", database._LOG_BYTES)
+        connection.wal_autocheckpoint(database._CHECKPOINT_PAGES)
         yield connection
 
 

@@ -22,15 +22,16 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from edgeshard import format, scan
+from edgeshard import format
 from edgeshard.bench import peers, turns, wearing
 from edgeshard.bench.figures import Figure
 from edgeshard.bench.peers import AGENT, Sample
 from edgeshard.bench.servers import Server
 from edgeshard.bench.systems.sqlite_tuned import FileReader
-from edgeshard.shard import Shard
+from edgeshard.files import scan
+from edgeshard.shard.shard import Shard
+from edgeshard.shard.write_profile import Wear
 from edgeshard.store import Store
-from edgeshard.thrift import Wear
 
 #: A time in seconds, a number a second, or bytes.
 Unit = Literal["s", "1/s", "B"]

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from edgeshard import thrift, wear
 from edgeshard.bench.peers import Sample
+from edgeshard.master import write_stats
 from edgeshard.merge import locks
-from edgeshard.merge.cycle import Merger
-from edgeshard.shard import Shard
+from edgeshard.merge.merger import Merger
+from edgeshard.shard import write_profile
+from edgeshard.shard.shard import Shard
 from edgeshard.store import Store
 
 #: Rows of each agent in a second, and for how many seconds.
@@ -23,19 +24,19 @@ ROWS_A_SECOND: Final = 10
 SECONDS: Final = 60
 
 
-def bytes_a_row(root: Path, level: thrift.Wear, agents: int, payload_bytes: int) -> float:
+def bytes_a_row(root: Path, level: write_profile.Wear, agents: int, payload_bytes: int) -> float:
     """What is written for each row, from the first to the last being in the master, and the agents gone.
 
     Raises:
         RuntimeError: this system does not count what a thread writes, or a row is missing.
     """
-    if wear.thread_bytes() is None:
+    if write_stats.thread_bytes() is None:
         raise RuntimeError("this system does not count what a thread writes (/proc/thread-self/io)")
     store = Store(root, wear=level)
-    with wear.counted() as count:
+    with write_stats.counted() as count:
         with contextlib.ExitStack() as opened:
             shards = [opened.enter_context(store.shard(f"agent-{number}")) for number in range(agents)]
-            _live(store, shards, thrift.LEVELS[level], "p" * payload_bytes)
+            _live(store, shards, write_profile.LEVELS[level], "p" * payload_bytes)
         store.merge()
     rows = agents * ROWS_A_SECOND * SECONDS
     if store.verify().rows != rows:
@@ -43,7 +44,7 @@ def bytes_a_row(root: Path, level: thrift.Wear, agents: int, payload_bytes: int)
     return count.bytes / rows
 
 
-def _live(store: Store, shards: Sequence[Shard], level: thrift.Thrift, text: str) -> None:
+def _live(store: Store, shards: Sequence[Shard], level: write_profile.WriteProfile, text: str) -> None:
     """A minute: rows of all agents, and a pass at each interval."""
     held = locks.merge_lock(store.root, 0.0, lambda: False)
     if held is None:

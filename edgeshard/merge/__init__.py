@@ -25,3 +25,5 @@ Crash safety, step by step
     A power cut at any point: the master's commit (FULL) is never lost once step 6 has begun; a shard may fall back to
     an earlier commit of its own, and so show rows again that it had truncated: the ranges know them.
 """
+
+from __future__ import annotations

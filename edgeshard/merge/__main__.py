@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from edgeshard.commands import main_of_merge as main
+from edgeshard.cli import main_of_merge as main
 
 if __name__ == "__main__":
     sys.exit(main())

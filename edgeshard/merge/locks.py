@@ -14,8 +14,8 @@ from typing import TypeVar
 
 from filelock import FileLock
 
-from edgeshard import files
 from edgeshard.errors import MergeInProgressError
+from edgeshard.files import locks
 
 logger = logging.getLogger("edgeshard.merge")
 
@@ -23,8 +23,10 @@ _T = TypeVar("_T")
 
 #: How long to wait between two looks whether to stop, in seconds.
 _SLICE_S = 0.1
+
 #: Somebody who only asks whether the store is watched holds its lock for less than this, in seconds.
 _PROBE_S = 0.3
+
 #: After how long somebody who waits says so, in seconds.
 _SAY_S = 10.0
 
@@ -41,20 +43,20 @@ def merge_lock(root: Path, wait_s: float, stopping: Callable[[], bool]) -> FileL
         MergeInProgressError: another merger has it for all that time.
         AccessError, StorageIOError: the lock file cannot be made or locked.
     """
-    return _await(root, wait_s, stopping, lambda left_s: files.lock(root / "merge.lock", left_s), "is at work on it")
+    return _await(root, wait_s, stopping, lambda left_s: locks.lock(root / "merge.lock", left_s), "is at work on it")
 
 
 def watch_lock(root: Path, wait_s: float, stopping: Callable[[], bool]) -> FileLock | None:
     """Take ``watch.lock``; see `merge_lock`."""
     wait_s = max(wait_s, _PROBE_S) if wait_s >= 0 else wait_s
-    return _await(root, wait_s, stopping, lambda left_s: files.lock(root / "watch.lock", left_s), "watches it")
+    return _await(root, wait_s, stopping, lambda left_s: locks.lock(root / "watch.lock", left_s), "watches it")
 
 
 def await_no_watcher(root: Path, wait_s: float, stopping: Callable[[], bool]) -> None:
     """Wait until nobody watches the store; see `merge_lock`."""
 
     def is_free(left_s: float) -> bool | None:
-        if not files.is_locked(root / "watch.lock"):
+        if not locks.is_locked(root / "watch.lock"):
             return True
         time.sleep(left_s)
         return None

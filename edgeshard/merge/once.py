@@ -9,14 +9,14 @@ from pathlib import Path
 
 import attrs
 
-from edgeshard import files
-from edgeshard.merge import job as jobs
+from edgeshard.files import folders
 from edgeshard.merge import locks
-from edgeshard.merge.cycle import Merger, Progress
 from edgeshard.merge.dry_run import dry_run
-from edgeshard.prune import retention
-from edgeshard.prune.retention import Retention
-from edgeshard.report import MergeReport
+from edgeshard.merge.merger import Merger, Progress
+from edgeshard.reports import MergeReport
+from edgeshard.retention import store_rules
+from edgeshard.retention.store_rules import Retention
+from edgeshard.sources import attach
 
 
 def merge(
@@ -26,7 +26,7 @@ def merge(
     keep_empty: bool = False,
     beside_watcher: bool = False,
     lock_wait_s: float = 0.0,
-    prune: Retention = retention.NONE,
+    prune: Retention = store_rules.NONE,
     stopping: Callable[[], bool] = lambda: False,
     progress: Progress | None = None,
 ) -> MergeReport:
@@ -48,8 +48,8 @@ def merge(
         StorageError: the master itself cannot be read or written. What was committed stays.
     """
     began = time.monotonic()
-    named = [jobs.of_source(path) for path in sources]
-    files.make_folder(root)
+    named = [attach.run_for_path(path) for path in sources]
+    folders.make_folder(root)
     if not named and not beside_watcher:
         locks.await_no_watcher(root, lock_wait_s, stopping)
         lock_wait_s = lock_wait_s if lock_wait_s < 0 else max(0.0, lock_wait_s - (time.monotonic() - began))
@@ -67,9 +67,9 @@ def merge(
 
 
 def _pruned(report: MergeReport, root: Path, prune: Retention, stopping: Callable[[], bool]) -> MergeReport:
-    from edgeshard.prune import keeper  # whoever never prunes need not wait for it
+    from edgeshard.retention import scheduler  # whoever never prunes need not wait for it
 
-    return keeper.keep(root / "master.db", prune, stopping=stopping).told(report)
+    return scheduler.keep(root / "master.db", prune, stopping=stopping).told(report)
 
 
 def preview(root: Path, sources: Iterable[str | os.PathLike[str]] = ()) -> MergeReport:
@@ -79,4 +79,4 @@ def preview(root: Path, sources: Iterable[str | os.PathLike[str]] = ()) -> Merge
         StorageError: the master or the folder cannot be read.
     """
     shards = Path(os.path.realpath(root / "shards"))
-    return dry_run(root / "master.db", shards, map(jobs.of_source, sources))
+    return dry_run(root / "master.db", shards, map(attach.run_for_path, sources))

@@ -26,18 +26,21 @@ from typing import TYPE_CHECKING, Final
 
 from filelock import FileLock
 
-from edgeshard import database, files, thrift
+from edgeshard import sqlite
 from edgeshard.errors import ConfigurationError, EdgeshardError, StorageIOError
+from edgeshard.files import fingerprint, folders
+from edgeshard.files.fs_events import Watch
 from edgeshard.merge import locks
-from edgeshard.merge.cycle import Merger
-from edgeshard.merge.notice import Watch
-from edgeshard.prune import retention
-from edgeshard.prune.retention import Retention
-from edgeshard.report import MergeReport
-from edgeshard.thrift import Thrift
+from edgeshard.merge.merger import Merger
+from edgeshard.reports import MergeReport
+from edgeshard.retention import store_rules
+from edgeshard.retention.store_rules import Retention
+from edgeshard.shard import write_profile
+from edgeshard.shard.write_profile import WriteProfile
 
 if TYPE_CHECKING:
-    from edgeshard.prune.keeper import Keeper
+    from edgeshard.retention.scheduler import Keeper
+
 
 logger = logging.getLogger("edgeshard.merge")
 
@@ -50,6 +53,7 @@ LONGEST_S: Final = 3e8
 
 #: Rescans in a row that find rows of which no event told, before events are no longer relied on.
 _DEAF_AFTER = 2
+
 #: Passes in a row for events that brought no rows, before such events have to wait for the interval. Not one: an agent
 #: makes its files before it commits, and the first event of a commit comes before the commit is whole.
 _VAIN_AFTER = 5
@@ -106,8 +110,8 @@ class Service:
         observer: str = "auto",
         keep_empty: bool = False,
         listener: Listener | None = None,
-        prune: Retention = retention.NONE,
-        thrift: Thrift = thrift.NORMAL,
+        prune: Retention = store_rules.NONE,
+        thrift: WriteProfile = write_profile.NORMAL,
     ) -> None:
         for name, value in (("interval", interval_s), ("rescan", rescan_s)):
             if not isinstance(value, (int, float)) or not 0 < value <= LONGEST_S:
@@ -171,7 +175,7 @@ class Service:
             MergeInProgressError: another merger watches it.
             StorageError: the folder or the master cannot be made, read or written.
         """
-        files.make_folder(self._shards)
+        folders.make_folder(self._shards)
         try:
             if self._lock(lock_wait_s):
                 self._listener.opened()
@@ -313,7 +317,7 @@ class Service:
         if self._observer == "polling" or self._missed >= _DEAF_AFTER or self._is_unwatchable:
             return
         self._ensure_in_place()  # else a folder that is gone would be made anew
-        files.make_folder(self._shards)
+        folders.make_folder(self._shards)
         self._watch_no += 1
         try:
             self._watch = Watch(Path(os.path.realpath(self._shards)), partial(self._calls.put, self._watch_no))
@@ -358,8 +362,8 @@ class Service:
             StorageIOError: the folder is gone; it is not made anew, since its disk may come back.
             MergeInProgressError: another merger watches the folder that is there now.
         """
-        with database.explained("watch store", str(self._root)):
-            if self._held is not None and files.identity(self._root / "watch.lock") == self._held_file:
+        with sqlite.translate_errors("watch store", str(self._root)):
+            if self._held is not None and fingerprint.identity(self._root / "watch.lock") == self._held_file:
                 return
             if not self._root.is_dir():
                 raise StorageIOError("watch store", self._root, "its folder is gone; bring it back")
@@ -369,8 +373,8 @@ class Service:
 
     def _lock(self, wait_s: float) -> bool:
         self._held = locks.watch_lock(self._root, wait_s, self._asked_to_stop)
-        with database.explained("watch store", str(self._root)):
-            self._held_file = files.identity(self._root / "watch.lock")
+        with sqlite.translate_errors("watch store", str(self._root)):
+            self._held_file = fingerprint.identity(self._root / "watch.lock")
         return self._held is not None
 
     def _unlock(self) -> None:
@@ -401,10 +405,10 @@ class Service:
                 held.release()
 
 
-def _keeper(root: Path, prune: Retention, thrift: Thrift) -> Keeper | None:
+def _keeper(root: Path, prune: Retention, thrift: WriteProfile) -> Keeper | None:
     if not prune:
         return None
-    from edgeshard.prune.keeper import Keeper  # whoever never prunes need not wait for it
+    from edgeshard.retention.scheduler import Keeper  # whoever never prunes need not wait for it
 
     return Keeper(root / "master.db", prune, thrift.slowness)
 

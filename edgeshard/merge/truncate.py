@@ -11,34 +11,45 @@ from collections.abc import Iterable
 
 import attrs
 
-from edgeshard import database, format, scan
-from edgeshard.database import Connection, quote
-from edgeshard.merge.source import Source, shard_blocks
-from edgeshard.scan import State
+from edgeshard import format, sqlite
+from edgeshard.files import scan
+from edgeshard.files.scan import State
+from edgeshard.sources.source import Source, shard_blocks
+from edgeshard.sqlite import Connection, quote
 
 #: Rows deleted in one transaction while a writer may wait for it; about 1 ms.
 _DELETE_ROWS = 1_000
+
 #: A shard that its agent goes on writing is cleared, too, and the few rows that the master lacks are put back, where
 #: there are no more of them than this, ...
 _PUT_BACK_ROWS = 5_000
+
 #: ... and what is in the shard is no larger than this: its writer waits 10 ms, and deleting row by row costs five times
 #: as much (measured).
 _PUT_BACK_BYTES = 8 << 20
+
 #: Until there is so much in it, a shard whose agent is far ahead of the merger is left for later: the agent will pause.
 _AHEAD_BYTES = 64 << 20
+
 #: A merger waits this long for a shard whose writer is in a transaction, and otherwise leaves it for the next merge.
 _BUSY_TIMEOUT_S = 0.25
+
 #: A file with more free pages than this, in bytes, gives them back to the disk, ...
 _SHRINK_BYTES = 1 << 20
+
 #: ... and before its log is copied into it already one with more than this: what is beyond the end of the database by
 #: then is not copied.
 _DEAD_BYTES = 64 << 10
+
 #: Within a budget, the part of what is left that a shard may take whose rest is written anew.
 _REWRITTEN_PART = 8
+
 #: Pages given back in one transaction, where a budget leaves no room for VACUUM, a millisecond or two; and the fewest.
 _GIVE_BACK_PAGES, _GIVE_BACK_LEAST = 200, 8
+
 #: Each of them may write two more, that point to it.
 _PAGES_A_PAGE = 3
+
 #: A log shorter than this is left to grow: copying it would cost two fsyncs.
 _LONG_LOG_BYTES = 256 << 10
 
@@ -80,26 +91,26 @@ def truncate(
     Raises:
         EdgeshardError: the shard cannot be written.
     """
-    with database.explained("truncate shard", shard.path):
-        connection = database.connect_in_place(shard.path, busy_timeout_s=_BUSY_TIMEOUT_S)
+    with sqlite.translate_errors("truncate shard", shard.path):
+        connection = sqlite.connect_in_place(shard.path, busy_timeout_s=_BUSY_TIMEOUT_S)
         if connection is None:
             return None
         try:
-            database.set_synchronous(connection, "NORMAL")
+            sqlite.set_synchronous(connection, "NORMAL")
             shard = attrs.evolve(shard, schema="main")
             done = _truncate(connection, shard, durable, master_id, patient, left_bytes)
             if done is None:
                 return None
             deleted, gone = done
             return Truncated(deleted, _state_without_news(connection, shard, gone))
-        except database.BUSY:
+        except sqlite.BUSY:
             return None
         finally:
             connection.close()
 
 
 def _state_without_news(connection: Connection, shard: Source, gone: dict[int, int]) -> State:
-    file = scan.look(shard.path)
+    file = scan.find_database(shard.path)
     quiet = _is_emptied(connection, shard, gone) and _knows_all_tables(connection, shard)
     return file.state if quiet and file is not None else ()
 
@@ -119,7 +130,7 @@ def _truncate(
 ) -> tuple[int, dict[int, int]] | None:
     """How many rows were deleted, and the last seq that is gone, by stream number; None: it is left for later."""
     connection.wal_autocheckpoint(0)  # not with each commit, of pages that are about to be free: see _shrink
-    with database.immediate(connection):
+    with sqlite.immediate(connection):
         gone = _note(connection, durable, master_id)
         most_bytes = _rewritable_bytes(left_bytes)
         deleted = _clear(connection, shard, gone, most_bytes) if _knows_all_tables(connection, shard) else None
@@ -170,19 +181,19 @@ def _used_bytes(connection: Connection) -> int:
 def _shrink(connection: Connection, shard: Source, left_bytes: int | None) -> None:
     """Give free pages back to the disk, and copy a long log into the database, so that the writer need not."""
     free_bytes = connection.pragma("freelist_count") * connection.pragma("page_size")
-    file = scan.look(shard.path)
+    file = scan.find_database(shard.path)
     long_bytes = _LONG_LOG_BYTES if left_bytes is None else min(_LONG_LOG_BYTES, left_bytes // _REWRITTEN_PART)
     is_long = file is not None and file.log_bytes > long_bytes
     if free_bytes > (_DEAD_BYTES if is_long or left_bytes is not None else _SHRINK_BYTES):
         if left_bytes is None or _used_bytes(connection) < _rewritable_bytes(left_bytes):
             connection.execute("VACUUM")
-        elif database.is_incremental(connection):
+        elif sqlite.is_incremental(connection):
             _give_back(connection, left_bytes)
         is_long = True
     if is_long and left_bytes is None:
-        database.checkpoint(connection)
+        sqlite.checkpoint(connection)
     elif is_long:
-        database.shrink_log(connection)  # as long as it is, it counts
+        sqlite.shrink_wal(connection)  # as long as it is, it counts
 
 
 def _give_back(connection: Connection, left_bytes: int) -> None:
@@ -196,11 +207,11 @@ def _give_back(connection: Connection, left_bytes: int) -> None:
     before = 0
     while (free := int(connection.pragma("freelist_count"))) and free != before:
         before = free
-        with database.immediate(connection):
-            database.give_back(connection, pages)
+        with sqlite.immediate(connection):
+            sqlite.release_pages(connection, pages)
         try:
-            database.restart_log(connection)
-        except database.BUSY:
+            sqlite.restart_wal(connection)
+        except sqlite.BUSY:
             return
 
 
@@ -208,7 +219,7 @@ def _note(connection: Connection, durable: dict[bytes, int], master_id: bytes) -
     """Write the truncations down; the last seq that is gone, by stream number."""
     gone: dict[int, int] = {}
     for stream_id, last in durable.items():
-        rows = database.fetch(
+        rows = sqlite.fetch(
             connection,
             "SELECT s.stream_no, max(t.last), t.first, t.database_id FROM edgeshard_streams s "
             "LEFT JOIN edgeshard_truncations t ON t.stream_no = s.stream_no WHERE s.stream_id = ?",
@@ -265,7 +276,7 @@ def _delete_piecewise(connection: Connection, shard: Source, number: int, last: 
     for name, key in [(table.name, "_id") for table in shard.tables] + [("edgeshard_transactions", "first_id")]:
         low, high = bounds
         while True:
-            end = database.scalar(
+            end = sqlite.scalar(
                 connection,
                 f"SELECT max({key}) FROM (SELECT {key} FROM {quote(name)} NOT INDEXED "
                 f"WHERE {key} BETWEEN ? AND ? ORDER BY {key} LIMIT {_DELETE_ROWS})",
@@ -277,3 +288,30 @@ def _delete_piecewise(connection: Connection, shard: Source, number: int, last: 
             deleted += connection.changes() if key == "_id" else 0
             low = end + 1
     return deleted
+
+
+#: A shard that its agent writes to all the time keeps rows that the master holds until its log is this large, in
+#: bytes, a little less than what the writer lets it grow to at "process" (shard.py), and more than at "power", ...
+HELD_LOG_BYTES = 3_200_000
+
+#: ... or until all that is in it is, in bytes, ...
+HELD_BYTES = 4 << 20
+
+#: ... or until it kept them for this long, in seconds. Truncating it each time would cost its writer a fifth.
+HELD_MAX_S = 30.0
+
+
+def is_truncation_due(copied_rows: int, used_bytes: int, log_bytes: int, held_s: float, least_s: float = 0.0) -> bool:
+    """Whether to truncate a shard now, of whose agent we know that it may be busy.
+
+    Args:
+        copied_rows: how many rows this pass found new in it; none, and the agent pauses.
+        used_bytes: what its pages in use take.
+        log_bytes: the size of its log.
+        held_s: for how long it has kept rows that the master holds.
+        least_s: for how long it should keep them, unless it is large: a truncation writes, too.
+    """
+    is_large = used_bytes >= HELD_BYTES or log_bytes >= HELD_LOG_BYTES
+    if least_s > 0:
+        return is_large or held_s >= least_s
+    return copied_rows == 0 or is_large or held_s >= HELD_MAX_S

@@ -182,7 +182,7 @@ def prunings_in(connection: apsw.Connection) -> frozenset[tuple[str, int]]:
     """The addresses that a master says it pruned itself."""
     noted = _fetch(
         connection,
-        "SELECT hex(stream_id), first, last FROM main.edgeshard_prunings JOIN main.edgeshard_streams USING(stream_no) "
+        "SELECT hex(stream_id), first, last FROM main.edgeshard_pruned_ranges JOIN main.edgeshard_streams USING(stream_no) "
         "JOIN main.edgeshard_database USING(database_id)",
     )
     return frozenset((stream.lower(), seq) for stream, first, last in noted for seq in range(first, last + 1))

@@ -11,15 +11,17 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from edgeshard import clock, database, files, format, master, prunings
-from edgeshard.database import Connection, quote
-from edgeshard.merge import copy, cycle, newest, orphans, truncate
-from edgeshard.merge import job as jobs
-from edgeshard.merge.plan import Block
-from edgeshard.prune import passed, passes, step
-from edgeshard.prune import plan as pruning
-from edgeshard.ranges import Range, subtract, union
-from edgeshard.shard import Shard
+from edgeshard import format, sqlite
+from edgeshard.files import folders
+from edgeshard.format.blocks import Block
+from edgeshard.format.ranges import Range, subtract, union
+from edgeshard.master import extents, pruned_ranges
+from edgeshard.merge import apply, conflicts, merger, reap, truncate
+from edgeshard.records import hlc
+from edgeshard.retention import plan, prune, watermark, window
+from edgeshard.shard.shard import Shard
+from edgeshard.sources import attach, diff
+from edgeshard.sqlite import Connection, quote
 
 from .machine import Patch
 
@@ -28,17 +30,17 @@ Hooks = dict[int, Callable[[], None]]
 
 _init = Shard.__init__
 _sync = Shard.sync
-_set_synchronous = database.set_synchronous
-_immediate = database.immediate
-_commit_chunk = cycle._commit_chunk
-_copy_each = cycle._copy_each
-_add_ranges = copy._add_ranges
-_copy_statement = copy._copy_statement
-_begin_prune = passes._begin
-_prune_step = passes._step
-_apply = step.apply
-_note_pruning = prunings.note
-_settle = newest.settle
+_set_synchronous = sqlite.set_synchronous
+_immediate = sqlite.immediate
+_commit_chunk = merger._commit_chunk
+_copy_each = merger._copy_each
+_add_ranges = apply._add_ranges
+_copy_statement = apply._copy_statement
+_begin_prune = prune._begin
+_prune_step = prune._step
+_apply = window.apply
+_note_pruning = pruned_ranges.note
+_settle = conflicts.settle
 
 
 @contextlib.contextmanager
@@ -65,15 +67,15 @@ def _immediate_with(hooks: Hooks) -> Callable[[Connection], contextlib.AbstractC
 def no_new_stream(shard: Shard, *arguments: Any) -> None:
     """A handle goes on in the shard's last stream, where the rows in the file end."""
     _init(shard, *arguments)
-    last = database.scalar(shard._connection, "SELECT max(stream_no) FROM edgeshard_streams")
+    last = sqlite.scalar(shard._connection, "SELECT max(stream_no) FROM edgeshard_streams")
     if last is not None:
         gone = "SELECT max(last) FROM edgeshard_truncations WHERE stream_no = ?"
-        ends = [format.row_id(last, database.scalar(shard._connection, gone, (last,)) or 0)]
-        for (name,) in database.fetch(shard._connection, "SELECT DISTINCT table_name FROM edgeshard_columns"):
-            ends.append(database.scalar(shard._connection, f"SELECT max(_id) FROM {quote(name)}") or 0)
+        ends = [format.row_id(last, sqlite.scalar(shard._connection, gone, (last,)) or 0)]
+        for (name,) in sqlite.fetch(shard._connection, "SELECT DISTINCT table_name FROM edgeshard_columns"):
+            ends.append(sqlite.scalar(shard._connection, f"SELECT max(_id) FROM {quote(name)}") or 0)
         shard._next_id = max(ends) + 1
         stream = "SELECT stream_id FROM edgeshard_streams WHERE stream_no = ?"
-        shard._stream_id = database.scalar(shard._connection, stream, (last,))
+        shard._stream_id = sqlite.scalar(shard._connection, stream, (last,))
 
 
 def master_at_normal(connection: Connection, level: str) -> None:
@@ -84,24 +86,24 @@ def master_at_normal(connection: Connection, level: str) -> None:
 def truncate_before_the_commit() -> list[Patch]:
     """The shards are truncated as soon as their rows are copied, and then comes the master's commit."""
 
-    def copy_each(connection: Connection, remaining: list[jobs.Job], done: Any, copied: Any) -> None:
-        master_id = database.scalar(connection, "SELECT database_id FROM main.edgeshard_database")
+    def copy_each(connection: Connection, remaining: list[attach.SourceRun], done: Any, copied: Any) -> None:
+        master_id = sqlite.scalar(connection, "SELECT database_id FROM main.edgeshard_database")
         _copy_each(connection, remaining, done, copied)
         for job, part in copied:
             if job.own and part.durable and not job.problem:
                 truncate.truncate(job.opened, part.durable, master_id)
 
-    return [(cycle, "_copy_each", copy_each)]
+    return [(merger, "_copy_each", copy_each)]
 
 
 def truncate_everything(
     connection: Connection, shard: Any, durable: Any, master_id: Any, _: bool
 ) -> tuple[int, dict[int, int]]:
     """The whole shard is emptied, whatever the master holds."""
-    with database.immediate(connection):
+    with sqlite.immediate(connection):
         gone = truncate._note(connection, durable, master_id)
         deleted = truncate._delete_all(connection, shard)
-    database.checkpoint(connection)
+    sqlite.checkpoint(connection)
     return deleted, gone
 
 
@@ -109,10 +111,10 @@ def ranges_apart() -> list[Patch]:
     """The ranges are written in a transaction of their own, after that of the rows."""
     later: dict[int, list[tuple[Any, ...]]] = {}
 
-    def commit_chunk(connection: Connection, remaining: list[jobs.Job], done: Any) -> None:
+    def commit_chunk(connection: Connection, remaining: list[attach.SourceRun], done: Any) -> None:
         later[id(connection)] = []
         _commit_chunk(connection, remaining, done)
-        with database.immediate(connection):
+        with sqlite.immediate(connection):
             for asked in later.pop(id(connection)):
                 _add_ranges(*asked)
 
@@ -120,30 +122,30 @@ def ranges_apart() -> list[Patch]:
         later[id(connection)].append((connection, number, held, copied))
         return union([*held, *copied])
 
-    return [(cycle, "_commit_chunk", commit_chunk), (copy, "_add_ranges", add_ranges)]
+    return [(merger, "_commit_chunk", commit_chunk), (apply, "_add_ranges", add_ranges)]
 
 
 def no_commit_of_its_own() -> list[Patch]:
     """A merge that finds nothing to copy commits nothing, and truncates."""
     hooks: Hooks = {}
 
-    def commit_chunk(connection: Connection, remaining: list[jobs.Job], done: Any) -> None:
-        before = database.scalar(connection, _NEXT_ID)
+    def commit_chunk(connection: Connection, remaining: list[attach.SourceRun], done: Any) -> None:
+        before = sqlite.scalar(connection, _NEXT_ID)
 
         def roll_back() -> None:
-            if database.scalar(connection, _NEXT_ID) == before:
+            if sqlite.scalar(connection, _NEXT_ID) == before:
                 connection.execute("ROLLBACK")
 
         with _hooked(hooks, connection, roll_back):
             _commit_chunk(connection, remaining, done)
 
-    return [(cycle, "_commit_chunk", commit_chunk), (database, "immediate", _immediate_with(hooks))]
+    return [(merger, "_commit_chunk", commit_chunk), (sqlite, "immediate", _immediate_with(hooks))]
 
 
 _NEXT_ID = "SELECT next_id FROM main.edgeshard_database"
 
 
-def ignore_with_a_wrong_range(target: copy.Target, origin: Any, number: int, piece: Block, *_: Any, **__: Any) -> None:
+def ignore_with_a_wrong_range(target: apply.Target, origin: Any, number: int, piece: Block, *_: Any, **__: Any) -> None:
     """Rows whose ids are taken are passed over in silence; and ids are taken, for a block ends one too early."""
     connection = target.connection
     shift = target.next_id - piece.first_id
@@ -152,7 +154,7 @@ def ignore_with_a_wrong_range(target: copy.Target, origin: Any, number: int, pie
             _copy_statement(origin.schema, table).replace("INSERT INTO", "INSERT OR IGNORE INTO", 1),
             (shift, number, piece.first - piece.first_id, piece.first_id, piece.last_id),
         )
-    copy._add_block(connection, number, Block(piece.first, piece.last, target.next_id))
+    apply._add_block(connection, number, Block(piece.first, piece.last, target.next_id))
     target.next_id += max(1, len(piece) - 1)
     connection.execute("UPDATE main.edgeshard_database SET next_id = ?", (target.next_id,))
 
@@ -160,7 +162,7 @@ def ignore_with_a_wrong_range(target: copy.Target, origin: Any, number: int, pie
 def sync_path_of_one(folder: str | os.PathLike[str], levels: int | None = 2) -> None:
     """Whoever made a folder may never have made its name durable; nobody else does."""
     if levels is not None:
-        files.sync_folder(folder)
+        folders.sync_folder(folder)
 
 
 def sync_at_power_does_nothing(shard: Shard) -> None:
@@ -171,7 +173,7 @@ def sync_at_power_does_nothing(shard: Shard) -> None:
 
 def truncation_is_not_noted(connection: Connection, durable: dict[bytes, int], master_id: bytes) -> dict[int, int]:
     """Rows are deleted without a word of it."""
-    numbers = {stream: database.scalar(connection, _NUMBER, (stream,)) for stream in durable}
+    numbers = {stream: sqlite.scalar(connection, _NUMBER, (stream,)) for stream in durable}
     return {number: durable[stream] for stream, number in numbers.items() if number is not None}
 
 
@@ -188,9 +190,9 @@ def range_goes_with_its_rows(connection: Connection, scope: Any, goes: Any, reas
     """What is pruned leaves the ranges, too."""
     _apply(connection, scope, goes, reason)
     for number in goes.window.blocks:
-        sql = "SELECT first, last FROM edgeshard_prunings WHERE stream_no = ?"
-        gone = [Range(*row) for row in database.fetch(connection, sql, (number,))]
-        left = subtract(copy.held_ranges(connection, number), gone)
+        sql = "SELECT first, last FROM edgeshard_pruned_ranges WHERE stream_no = ?"
+        gone = [Range(*row) for row in sqlite.fetch(connection, sql, (number,))]
+        left = subtract(diff.held_ranges(connection, number), gone)
         connection.execute("DELETE FROM edgeshard_ranges WHERE stream_no = ?", (number,))
         connection.executemany(
             "INSERT INTO edgeshard_ranges VALUES (?, ?, ?)", [(number, part.first, part.last) for part in left]
@@ -206,17 +208,17 @@ def prunings_apart() -> list[Patch]:
 
     def step_apart(done: Any, *arguments: Any) -> Any:
         result = _prune_step(done, *arguments)
-        with database.immediate(done.connection):
+        with sqlite.immediate(done.connection):
             for asked in later.pop(id(done.connection), []):
                 _note_pruning(*asked)
         return result
 
-    return [(prunings, "note", note), (passes, "_step", step_apart)]
+    return [(pruned_ranges, "note", note), (prune, "_step", step_apart)]
 
 
 def block_is_not_cut(_: Connection, number: int, blocks: Any, gone: Any) -> list[Range]:
     """Rows go, and their block stays."""
-    return [part for block in blocks for part in pruning.cut(block, gone)[1]]
+    return [part for block in blocks for part in plan.cut(block, gone)[1]]
 
 
 def prunings_are_not_noted(*_: Any) -> None:
@@ -231,16 +233,16 @@ def settled_apart() -> list[Patch]:
     """What was replaced is deleted in a transaction of its own, after that which brought the newer rows."""
     later: dict[int, list[int]] = {}
 
-    def settle(target: copy.Target, first_id: int) -> None:
+    def settle(target: apply.Target, first_id: int) -> None:
         later.setdefault(id(target.connection), []).append(first_id)
 
-    def commit_chunk(connection: Connection, remaining: list[jobs.Job], done: Any) -> None:
+    def commit_chunk(connection: Connection, remaining: list[attach.SourceRun], done: Any) -> None:
         _commit_chunk(connection, remaining, done)
         for first_id in later.pop(id(connection), []):
-            with database.immediate(connection):
-                _settle(copy.Target.load(connection), first_id)
+            with sqlite.immediate(connection):
+                _settle(apply.Target.load(connection), first_id)
 
-    return [(newest, "settle", settle), (cycle, "_commit_chunk", commit_chunk)]
+    return [(conflicts, "settle", settle), (merger, "_commit_chunk", commit_chunk)]
 
 
 def replaced_is_not_counted(*_: Any) -> None:
@@ -258,16 +260,16 @@ def a_clock_that_runs_back(floor: int) -> Callable[[], int]:
 _handles = itertools.count(1)
 
 
-def collected_too_early(_: Connection, seen: passed.Seen) -> Iterator[passed.Bound]:
+def collected_too_early(_: Connection, seen: watermark.Seen) -> Iterator[watermark.Bound]:
     """A deletion goes once the grace period is over, whatever may still come."""
-    yield passed.Bound(seen.since_us, "")
+    yield watermark.Bound(seen.since_us, "")
 
 
-class _FilesWithoutSync:
-    """The module files, but that no folder is synced."""
+class _FoldersWithoutSync:
+    """The module folders, but that no folder is synced."""
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(files, name)
+        return getattr(folders, name)
 
     def sync_folder(self, path: Any) -> None:
         """Nothing."""
@@ -276,24 +278,24 @@ class _FilesWithoutSync:
 #: What to patch for each.
 MUTANTS: dict[str, Callable[[], list[Patch]]] = {
     "no new stream an opening": lambda: [(Shard, "__init__", no_new_stream)],
-    "master at NORMAL": lambda: [(database, "set_synchronous", master_at_normal)],
+    "master at NORMAL": lambda: [(sqlite, "set_synchronous", master_at_normal)],
     "truncate before the commit": truncate_before_the_commit,
     "truncate everything": lambda: [(truncate, "_truncate", truncate_everything)],
     "ranges in a transaction of their own": ranges_apart,
     "no durable commit of its own before truncation": no_commit_of_its_own,
-    "OR IGNORE with a wrong range": lambda: [(copy, "_copy_piece", ignore_with_a_wrong_range)],
+    "OR IGNORE with a wrong range": lambda: [(apply, "_copy_piece", ignore_with_a_wrong_range)],
     "truncation is not noted": lambda: [(truncate, "_note", truncation_is_not_noted)],
-    "a removal that syncs no folder": lambda: [(orphans, "files", _FilesWithoutSync())],
-    "a folder's own name is not synced": lambda: [(files, "sync_path", sync_path_of_one)],
+    "a removal that syncs no folder": lambda: [(reap, "folders", _FoldersWithoutSync())],
+    "a folder's own name is not synced": lambda: [(folders, "sync_path", sync_path_of_one)],
     "sync at power does nothing": lambda: [(Shard, "sync", sync_at_power_does_nothing)],
-    "prune at NORMAL": lambda: [(passes, "_begin", prune_at_normal)],
-    "a range goes with its pruned rows": lambda: [(step, "apply", range_goes_with_its_rows)],
+    "prune at NORMAL": lambda: [(prune, "_begin", prune_at_normal)],
+    "a range goes with its pruned rows": lambda: [(window, "apply", range_goes_with_its_rows)],
     "prunings in a transaction of their own": prunings_apart,
-    "prunings are not noted": lambda: [(prunings, "note", prunings_are_not_noted)],
-    "rows are pruned and their block is not cut": lambda: [(step, "_cut_blocks", block_is_not_cut)],
+    "prunings are not noted": lambda: [(pruned_ranges, "note", prunings_are_not_noted)],
+    "rows are pruned and their block is not cut": lambda: [(window, "_cut_blocks", block_is_not_cut)],
     "what was replaced goes in a transaction of its own": settled_apart,
-    "what was replaced is not counted": lambda: [(newest, "note_replaced", replaced_is_not_counted)],
-    "a clock that runs back": lambda: [(clock, "clock", a_clock_that_runs_back)],
-    "a deletion is collected too early": lambda: [(passed, "bounds", collected_too_early)],
-    "a prune divides transactions": lambda: [(master, "transaction_at", transactions_are_divided)],
+    "what was replaced is not counted": lambda: [(conflicts, "note_replaced", replaced_is_not_counted)],
+    "a clock that runs back": lambda: [(hlc, "clock", a_clock_that_runs_back)],
+    "a deletion is collected too early": lambda: [(watermark, "bounds", collected_too_early)],
+    "a prune divides transactions": lambda: [(extents, "transaction_at", transactions_are_divided)],
 }

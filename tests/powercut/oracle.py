@@ -41,7 +41,7 @@ class Unit:
         address: the stream's id, and the seq of the first row; ("", 0) where the writer was never told.
         last: whether its transaction also wrote (True) or deleted (False) the last row of a key; None: neither.
         key: of which key.
-        stamp: how that change was stamped; 0 where it was not even begun.
+        timestamp: how that change was timestamped; 0 where it was not even begun.
     """
 
     agent: str
@@ -56,7 +56,7 @@ class Unit:
     address: tuple[str, int] = ("", 0)
     last: bool | None = None
     key: str = ""
-    stamp: int = 0
+    timestamp: int = 0
 
     def all_seqs(self) -> set[tuple[str, int]]:
         """The addresses of all that it wrote."""
@@ -198,13 +198,15 @@ class Oracle:
         """The master has of each key what the last transaction wrote that it has, or had."""
         master = self.held(found)
         newest: dict[str, Unit] = {}
-        stamps: dict[str, int] = {}
+        timestamps: dict[str, int] = {}
         for unit in self.units:
             if unit.last is not None and unit.numbers[0] in master:
-                if unit.stamp <= stamps.get(unit.agent, 0):
-                    _fail(unit, "was stamped before an earlier one of its agent")
-                stamps[unit.agent] = unit.stamp
-                newest[unit.key] = max(unit, newest.get(unit.key, unit), key=lambda each: (each.stamp, each.address))
+                if unit.timestamp <= timestamps.get(unit.agent, 0):
+                    _fail(unit, "was timestamped before an earlier one of its agent")
+                timestamps[unit.agent] = unit.timestamp
+                newest[unit.key] = max(
+                    unit, newest.get(unit.key, unit), key=lambda each: (each.timestamp, each.address)
+                )
         expected = {key: unit.numbers[-1] for key, unit in newest.items() if unit.last}
         if expected != (found.last or {}):
             raise ViolationError(f"of each key the last is {expected}, and the master has {found.last}")

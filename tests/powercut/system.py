@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
-import edgeshard
-from edgeshard import files, prunings, scan, shard
-from edgeshard.merge import cycle
+from edgeshard.files import fingerprint, folders, scan
+from edgeshard.master import pruned_ranges, shard_states
+from edgeshard.merge import merger
+from edgeshard.shard import shard
 
 from . import vfs
 from .disk import Entries, Folder, Inode
@@ -202,17 +203,18 @@ _PATCHES: list[Patch] = [
     (secrets, "token_hex", _token_hex),
     (shard, "monotonic", _monotonic),
     (shard, "datetime", SimpleNamespace(datetime=_Datetime, UTC=datetime.UTC)),
-    (edgeshard.master, "datetime", SimpleNamespace(datetime=_Datetime, UTC=datetime.UTC)),
-    (prunings, "datetime", SimpleNamespace(datetime=_Datetime, UTC=datetime.UTC)),
+    (shard_states, "datetime", SimpleNamespace(datetime=_Datetime, UTC=datetime.UTC)),
+    (pruned_ranges, "datetime", SimpleNamespace(datetime=_Datetime, UTC=datetime.UTC)),
     (scan, "os", _Os()),
-    (files, "os", _Os()),
+    (fingerprint, "os", _Os()),
+    (folders, "os", _Os()),
 ]
 
 
 @contextlib.contextmanager
 def running(machine: Machine) -> Iterator[None]:
     """Everything that edgeshard does in the block happens on this machine."""
-    own: list[Patch] = [(cycle, "random", machine.rng), (files, "boot_id", lambda: machine.boot)]
+    own: list[Patch] = [(merger, "random", machine.rng), (fingerprint, "boot_id", lambda: machine.boot)]
     with made_current(machine), patched([*_PATCHES, *own]):
         vfs.reseed()
         yield

@@ -15,10 +15,12 @@ from typing import Any
 import attrs
 
 import edgeshard
-from edgeshard import arrivals, master, shard
-from edgeshard.merge import cycle, job, locks, plan, truncate
-from edgeshard.prune import plan as pruning
-from edgeshard.prune import space
+from edgeshard.format import blocks
+from edgeshard.master import arrivals, database
+from edgeshard.merge import locks, merger, truncate
+from edgeshard.retention import plan, shrink
+from edgeshard.shard import shard
+from edgeshard.sources import attach
 
 from . import system, workload
 from .disk import Crash, Disk
@@ -60,8 +62,8 @@ class Settings:
     def draw(cls, rng: random.Random, prunes: random.Random) -> Settings:
         """Some settings; those of prunes by dice of their own, so that trials without one stay as they were."""
         limits = (
-            (plan, "CHUNK_BYTES", rng.choice((200, 2_000, plan.CHUNK_BYTES))),
-            (job, "GROUP_SIZE", rng.choice((1, 2, job.GROUP_SIZE))),
+            (blocks, "CHUNK_BYTES", rng.choice((200, 2_000, blocks.CHUNK_BYTES))),
+            (attach, "GROUP_SIZE", rng.choice((1, 2, attach.GROUP_SIZE))),
             (truncate, "_DELETE_ROWS", rng.choice((1, 2, truncate._DELETE_ROWS))),
             (truncate, "_PUT_BACK_ROWS", rng.choice((0, 2, truncate._PUT_BACK_ROWS))),
             (truncate, "_LONG_LOG_BYTES", rng.choice((0, 8_000, truncate._LONG_LOG_BYTES))),
@@ -70,14 +72,14 @@ class Settings:
             (truncate, "_SHRINK_BYTES", rng.choice((1, 4_000, truncate._SHRINK_BYTES))),
             (shard, "_CHECKPOINT_PAGES", rng.choice((3, 20, shard._CHECKPOINT_PAGES))),
             (shard, "_LOG_BYTES", rng.choice((0, 4_000, shard._LOG_BYTES))),
-            (master, "_CHECKPOINT_PAGES", rng.choice((3, 30, master._CHECKPOINT_PAGES))),
-            (master, "_LOG_BYTES", rng.choice((0, 20_000, master._LOG_BYTES))),
-            (pruning, "ROWS_FIRST", prunes.choice((1, 3, pruning.ROWS_FIRST))),
-            (pruning, "ROWS_LEAST", 1),
-            (pruning, "ROWS_MOST", prunes.choice((1, 4, pruning.ROWS_MOST))),
-            (space, "PAGES_FIRST", 1),
-            (space, "PAGES_LEAST", 1),
-            (space, "PAGES_MOST", prunes.choice((1, 3, space.PAGES_MOST))),
+            (database, "_CHECKPOINT_PAGES", rng.choice((3, 30, database._CHECKPOINT_PAGES))),
+            (database, "_LOG_BYTES", rng.choice((0, 20_000, database._LOG_BYTES))),
+            (plan, "ROWS_FIRST", prunes.choice((1, 3, plan.ROWS_FIRST))),
+            (plan, "ROWS_LEAST", 1),
+            (plan, "ROWS_MOST", prunes.choice((1, 4, plan.ROWS_MOST))),
+            (shrink, "PAGES_FIRST", 1),
+            (shrink, "PAGES_LEAST", 1),
+            (shrink, "PAGES_MOST", prunes.choice((1, 3, shrink.PAGES_MOST))),
         )
         return cls(
             keep_empty=rng.random() < 0.5,
@@ -186,7 +188,7 @@ class Trial:
         )
         patches: list[Patch] = [
             *self.settings.limits,
-            (cycle, "_commit_chunk", workload.collecting(stage, cycle._commit_chunk)),
+            (merger, "_commit_chunk", workload.collecting(stage, merger._commit_chunk)),
             *workload.watching_prunes(stage),
         ]
         if self._is_keyed and self.settings.prunes:

@@ -12,11 +12,17 @@ from typing import Any
 import attrs
 
 import edgeshard
-from edgeshard import database, files, format, master
+from edgeshard import format, sqlite
 from edgeshard.errors import DiskFullError, MergeInProgressError, ShardInUseError, StorageBusyError
-from edgeshard.merge import copy, cycle, locks, newest, once, orphans, truncate
-from edgeshard.prune import passes, rules, space, step
-from edgeshard.shard import Durability, Shard
+from edgeshard.files import locks
+from edgeshard.master import database
+from edgeshard.merge import apply, conflicts, merger, once, reap, truncate
+from edgeshard.merge.locks import merge_lock
+from edgeshard.merge.merger import Merger
+from edgeshard.retention import prune as prune_module
+from edgeshard.retention import rules, shrink, window
+from edgeshard.retention.prune import _step
+from edgeshard.shard.shard import Durability, Shard
 
 from .found import Last, ViolationError, addresses_in, numbers_in, prunings_in, record_of
 from .machine import Patch
@@ -130,10 +136,10 @@ def _transact(stage: Stage, shard: Shard) -> None:
 
 
 def _change_last(shard: Shard, unit: Unit) -> None:
-    """Write or delete the last row of a key, and note how that is stamped, whatever becomes of the writer."""
-    if not isinstance(shard._stamp, _NotingClock):
-        shard._stamp = _NotingClock(shard._clock())
-    shard._stamp.unit = unit
+    """Write or delete the last row of a key, and note how that is timestamped, whatever becomes of the writer."""
+    if not isinstance(shard._timestamp, _NotingClock):
+        shard._timestamp = _NotingClock(shard._clock())
+    shard._timestamp.unit = unit
     if unit.last:
         shard.write(Last(unit.key, unit.numbers[-1]))
     else:
@@ -141,17 +147,17 @@ def _change_last(shard: Shard, unit: Unit) -> None:
 
 
 class _NotingClock:
-    """A handle's clock that notes each stamp in a unit, whatever becomes of the writer."""
+    """A handle's clock that notes each timestamp in a unit, whatever becomes of the writer."""
 
     def __init__(self, clock: Callable[[], int]) -> None:
         self._clock = clock
         self.unit: Unit | None = None
 
     def __call__(self) -> int:
-        stamp = self._clock()
+        timestamp = self._clock()
         assert self.unit is not None
-        self.unit.stamp = stamp
-        return stamp
+        self.unit.timestamp = timestamp
+        return timestamp
 
 
 def _undo(shard: Shard, undone: Unit) -> None:
@@ -218,10 +224,10 @@ def _soon(stage: Stage) -> Callable[[], bool]:
 
 def merge_again_and_again(stage: Stage) -> None:
     """Merge in passes that follow one another, with what was learnt kept between them, as a service does."""
-    held = locks.merge_lock(stage.store.root, 0.0, lambda: False)
+    held = merge_lock(stage.store.root, 0.0, lambda: False)
     assert held is not None
     try:
-        merger = cycle.Merger(stage.store.root, keep_empty=stage.keep_empty, service=True)
+        merger = Merger(stage.store.root, keep_empty=stage.keep_empty, service=True)
         for _ in range(stage.rng.randint(2, 4)):
             _forget_commits(stage)
             _report(stage, merger.run(thorough=stage.may(0.5)))
@@ -243,21 +249,21 @@ def _report(stage: Stage, report: edgeshard.MergeReport) -> None:
 
 #: Before and after these, others may go on for long: (owner, name).
 FAILPOINTS: tuple[tuple[Any, str], ...] = (
-    (copy, "copy"),
-    (cycle, "_commit_chunk"),
-    (cycle.Merger, "_clear"),
+    (apply, "copy"),
+    (merger, "_commit_chunk"),
+    (merger.Merger, "_clear"),
     (truncate, "truncate"),
     (truncate, "_note"),
-    (orphans, "remove"),
-    (orphans, "_is_spent"),
-    (database, "connect_in_place"),
-    (database, "checkpoint"),
-    (database, "empty_log"),
-    (files, "lock"),
-    (master, "open_master"),
-    (step, "going"),
-    (space, "shrink_by"),
-    (newest, "_settle"),
+    (reap, "remove"),
+    (reap, "_is_spent"),
+    (sqlite, "connect_in_place"),
+    (sqlite, "checkpoint"),
+    (sqlite, "truncate_wal"),
+    (locks, "lock"),
+    (database, "open_master"),
+    (window, "going"),
+    (shrink, "shrink_by"),
+    (conflicts, "_settle"),
 )
 
 
@@ -328,7 +334,7 @@ def prune(stage: Stage) -> None:
 
 def watching_prunes(stage: Stage) -> list[Patch]:
     """Before a step deletes rows it is noted where they are; once it is committed, that they are gone."""
-    apply, go_one_step = step.apply, passes._step
+    apply, go_one_step = window.apply, _step
 
     def applied(connection: Any, *arguments: Any) -> None:
         stage.oracle.learn(addresses_in(connection))
@@ -342,7 +348,7 @@ def watching_prunes(stage: Stage) -> list[Patch]:
         stage.oracle.prune(stage.prunings.pop(mine, frozenset()))
         return done
 
-    return [(step, "apply", applied), (passes, "_step", stepped)]
+    return [(window, "apply", applied), (prune_module, "_step", stepped)]
 
 
 def read(stage: Stage) -> None:

@@ -16,7 +16,7 @@ from edgeshard.bench.system import Place, Reader, Setting, System, Writer
 from edgeshard.bench.systems.postgres import Postgres
 from edgeshard.bench.systems.shards import Shards
 from edgeshard.bench.workload import Result
-from edgeshard.database import Connection
+from edgeshard.sqlite import Connection
 
 _PATTERNS: Final = 25
 _READ_ONLY: Final = 0x1  # SQLITE_OPEN_READONLY

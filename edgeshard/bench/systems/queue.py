@@ -27,7 +27,7 @@ from edgeshard.bench.system import NotRunError, Reader, Setting, Writer, need
 from edgeshard.bench.systems import sqlite_tuned
 from edgeshard.bench.systems.sqlite_tuned import FileReader
 from edgeshard.bench.workload import Durability, Result
-from edgeshard.database import Connection
+from edgeshard.sqlite import Connection
 
 if TYPE_CHECKING:
     from redis import Redis

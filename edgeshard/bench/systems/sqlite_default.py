@@ -16,7 +16,7 @@ import attrs
 from edgeshard.bench.system import BusyError, Reader, Setting, Writer
 from edgeshard.bench.systems.sqlite_tuned import INSERT, TABLE, FileReader, rows_of
 from edgeshard.bench.workload import Result
-from edgeshard.database import Connection
+from edgeshard.sqlite import Connection
 
 GUARANTEE: Final = dict.fromkeys(
     ("process", "power"), "rollback journal, synchronous=FULL: survives a power cut, whatever was asked"

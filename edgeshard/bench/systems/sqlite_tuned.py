@@ -17,7 +17,7 @@ import attrs
 
 from edgeshard.bench.system import BusyError, Reader, Setting, Writer
 from edgeshard.bench.workload import Durability, Result
-from edgeshard.database import BUSY, Connection
+from edgeshard.sqlite import BUSY, Connection
 
 GUARANTEE: Final = {"process": "WAL, synchronous=NORMAL", "power": "WAL, synchronous=FULL"}
 

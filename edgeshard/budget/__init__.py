@@ -1,0 +1,1 @@
+"""The disk budget: the policy (pure) and the measurement."""

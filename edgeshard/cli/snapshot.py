@@ -1,0 +1,48 @@
+"""``edgeshard snapshot``: a copy of the live master, to carry away."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+
+from edgeshard.cli import arguments, exits, terminal
+
+SUMMARY = "Copy a store's master as it is at this moment into one file, while writers and mergers go on."
+
+_EPILOG = """\
+The copy is a SQLite file that needs no file beside it: carry it on a stick, read it from a read-only medium, merge it
+elsewhere. It appears under its name whole, or not at all, also where the disk fills up or this command is killed.
+It holds what has been merged: rows that are still in the shards come with the next merge, and the next snapshot.
+
+examples:
+  %(prog)s data /media/usb/monday.db
+  %(prog)s data backup.db --force -q                   in a crontab: replace yesterday's
+  edgeshard merge hub --from /media/usb/monday.db      on another device: take its rows
+
+exit codes:
+  0 done                            1 failed         2 wrong usage
+  74 input/output error, or no room                  75 another snapshot is making this file
+  77 not permitted                  78 there is such a file already, no such folder, or no master
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Describe the arguments."""
+    arguments.describe(parser, SUMMARY, _EPILOG)
+    parser.add_argument("target", metavar="TARGET", type=arguments.name, help="the file to make, in an existing folder")
+    parser.add_argument("--force", action="store_true", help="replace a file that has this name")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing where all is well")
+    parser.set_defaults(run=run, interrupted="interrupted; nothing was made")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Make the copy, and say how large it is."""
+    began = time.monotonic()
+    store = arguments.store_with_master(options)
+    with terminal.progress("pages copied", quiet=options.quiet) as progress:
+        store.snapshot(options.target, force=options.force, progress=progress)
+    if not options.quiet:
+        size = os.path.getsize(options.target)
+        print(f"copied {size} bytes to {options.target} in {time.monotonic() - began:.3f} s")
+    return exits.DONE

@@ -1,0 +1,1 @@
+"""Data that travels between stores: bundles, snapshots, inventories, receipts."""

@@ -1,0 +1,64 @@
+"""Blocks: runs of seqs whose rows have consecutive ids, and how a merge cuts them. Pure values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import attrs
+
+from edgeshard.format.ranges import Range, union
+
+#: A transaction of the master brings about this much, so that its log and our memory stay small.
+CHUNK_BYTES = 32 << 20
+
+
+@attrs.frozen
+class Block:
+    """A run of seqs whose rows have consecutive ids: seq ``first + k`` has id ``first_id + k``."""
+
+    first: int
+    last: int
+    first_id: int
+
+    def __len__(self) -> int:
+        return self.last - self.first + 1
+
+    @property
+    def last_id(self) -> int:
+        """The id of the last row."""
+        return self.first_id + len(self) - 1
+
+    def cut(self, first: int, last: int) -> Block:
+        """The part of it from seq `first` to seq `last`."""
+        return Block(first, last, self.first_id + first - self.first)
+
+
+def pieces(missing: Iterable[Range], blocks: Iterable[Block]) -> list[Block]:
+    """The parts of `blocks` whose seqs are in `missing`, in order of seq."""
+    parts: list[Block] = []
+    missing = union(missing)
+    at = 0
+    for block in sorted(blocks, key=lambda block: block.first):
+        while at < len(missing) and missing[at].last < block.first:
+            at += 1
+        while at < len(missing) and missing[at].first <= block.last:
+            parts.append(block.cut(max(block.first, missing[at].first), min(block.last, missing[at].last)))
+            if missing[at].last > block.last:
+                break  # it reaches into the next block, too
+            at += 1
+    return parts
+
+
+def cut_chunk(piece: Block, room: int, transaction_end_id: int | None) -> Block:
+    """The head of `piece` that goes into a transaction with room for `room` rows.
+
+    Args:
+        piece: what is to be copied.
+        room: how many rows more the transaction should take.
+        transaction_end_id: the last id of the writer's transaction that the row at `room` belongs to, if of any: it
+            is never divided, even where it is larger than a chunk.
+    """
+    if len(piece) <= room:
+        return piece
+    end_id = max(piece.first_id + max(room, 1) - 1, transaction_end_id or 0)
+    return piece.cut(piece.first, min(piece.last, piece.first + end_id - piece.first_id))

@@ -1,0 +1,221 @@
+"""The rows that the pages of a SQLite file hold, read page by page, as far as each is whole.
+
+For salvage alone: SQLite reads a tree from its root, so one damaged page hides all that lie below it. Here every page
+is looked at for itself (https://sqlite.org/fileformat2.html). A row counts only where every byte of it is there, and
+its lengths agree. (SQLite's own ``.recover`` is not in apsw's wheels, and fills what is missing of a row with zeros.)
+
+A log counts up to its last whole transaction, as for SQLite. Nothing here opens a database.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import attrs
+
+#: What a column of a row holds.
+Value = int | float | str | bytes | None
+
+_TABLE_LEAF, _INDEX_LEAF, _TABLE_INTERIOR = 0x0D, 0x0A, 0x05
+
+_MAGIC = b"SQLite format 3\0"
+
+_HEADER_BYTES = 100
+
+_LOG_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
+
+_PAGE_BYTES = [512 << n for n in range(8)]
+
+
+@attrs.frozen
+class Cell:
+    """A row as a page holds it.
+
+    Attributes:
+        row_id: its id; None in a table WITHOUT ROWID.
+        values: its columns, as far as it has them.
+    """
+
+    row_id: int | None
+    values: tuple[Value, ...]
+
+
+class Pages:
+    """The pages of a database, and of its log.
+
+    Args:
+        file: the database's file. Nobody may write it meanwhile.
+        log: its log's, or None.
+        default_page_bytes: how large pages are, where the header does not say so.
+    """
+
+    def __init__(self, file: BinaryIO, log: BinaryIO | None, default_page_bytes: int) -> None:
+        self._file = file
+        header = _read(file, 0, _HEADER_BYTES)
+        is_whole = len(header) == _HEADER_BYTES and header.startswith(_MAGIC)  # else nothing in it is believed
+        stated = struct.unpack(">H", header[16:18])[0] if is_whole else 0
+        stated = 65536 if stated == 1 else stated
+        self.page_bytes: int = stated if stated in _PAGE_BYTES else default_page_bytes
+        self._usable = self.page_bytes - (header[20] if is_whole and header[20] < 32 else 0)
+        self._log = log
+        self._frames = {} if log is None else _frames(log, self.page_bytes)
+        self.count = max(file.seek(0, 2) // self.page_bytes, max(self._frames, default=0))
+
+    def page(self, number: int) -> bytes:
+        """A page's bytes; fewer of them, or none, where the file ends."""
+        offset = self._frames.get(number)
+        if offset is not None and self._log is not None:
+            return _read(self._log, offset, self.page_bytes)
+        return _read(self._file, (number - 1) * self.page_bytes, self.page_bytes)
+
+    def cells(self, number: int) -> list[Cell]:
+        """The whole rows on a page, in its order; [] where it is no leaf."""
+        page = self.page(number)
+        start = _HEADER_BYTES if number == 1 else 0
+        if len(page) < self.page_bytes or page[start] not in (_TABLE_LEAF, _INDEX_LEAF):
+            return []
+        is_table = page[start] == _TABLE_LEAF
+        cells = (self._cell(page, pointer, is_table) for pointer in _pointers(page, start, 8))
+        return [cell for cell in cells if cell is not None]
+
+    def children(self, number: int) -> list[int]:
+        """The pages that an interior page of a table leads to; [] where it is none."""
+        page = self.page(number)
+        start = _HEADER_BYTES if number == 1 else 0
+        if len(page) < self.page_bytes or page[start] != _TABLE_INTERIOR:
+            return []
+        found = [_uint32(page, pointer) for pointer in _pointers(page, start, 12)]
+        found.append(_uint32(page, start + 8))
+        return [child for child in found if 1 < child <= self.count]
+
+    def _cell(self, page: bytes, pointer: int, is_table: bool) -> Cell | None:
+        try:
+            length, at = _varint(page, pointer)
+            row_id = None
+            if is_table:
+                row_id, at = _varint(page, at)
+            payload = self._payload(page, at, length, is_table)
+            return None if payload is None else Cell(row_id, _values(payload))
+        except (IndexError, ValueError, struct.error):  # what is not whole is no row
+            return None
+
+    def _payload(self, page: bytes, at: int, length: int, is_table: bool) -> bytes | None:
+        most = self._usable - 35 if is_table else (self._usable - 12) * 64 // 255 - 23
+        if length <= most:
+            return page[at : at + length] if at + length <= self._usable else None
+        least = (self._usable - 12) * 32 // 255 - 23
+        local = least + (length - least) % (self._usable - 4)
+        local = local if local <= most else least
+        if at + local + 4 > self._usable or length > self.count * self.page_bytes:
+            return None
+        parts, missing = [page[at : at + local]], length - local
+        follower = _uint32(page, at + local)
+        while missing > 0:
+            further = self.page(follower) if 1 < follower <= self.count else b""
+            if len(further) < self.page_bytes:
+                return None
+            parts.append(further[4 : 4 + min(missing, self._usable - 4)])
+            missing -= self._usable - 4
+            follower = _uint32(further, 0)
+        return b"".join(parts) if follower == 0 else None
+
+
+def _read(file: BinaryIO, offset: int, length: int) -> bytes:
+    file.seek(offset)
+    return file.read(length)
+
+
+def _uint32(data: bytes, at: int) -> int:
+    number: int = struct.unpack_from(">I", data, at)[0]
+    return number
+
+
+def _pointers(page: bytes, start: int, header_bytes: int) -> Iterator[int]:
+    (count,) = struct.unpack_from(">H", page, start + 3)
+    first = start + header_bytes
+    if first + 2 * count <= len(page):
+        yield from struct.unpack_from(f">{count}H", page, first)
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """A variable-length integer, and where it ends."""
+    value = 0
+    for n in range(8):
+        byte = data[at + n]
+        value = value << 7 | byte & 0x7F
+        if byte < 0x80:
+            return value, at + n + 1
+    value = value << 8 | data[at + 8]
+    return value - (1 << 64) if value >> 63 else value, at + 9
+
+
+def _values(record: bytes) -> tuple[Value, ...]:
+    """The columns of a record, of exactly its length.
+
+    Raises:
+        IndexError, ValueError, struct.error: it is none.
+    """
+    header_bytes, at = _varint(record, 0)
+    kinds = []
+    while at < header_bytes:
+        kind, at = _varint(record, at)
+        kinds.append(kind)
+    if at != header_bytes:
+        raise ValueError("a header of another length than it says")
+    values = []
+    for kind in kinds:
+        value, at = _value(record, at, kind)
+        values.append(value)
+    if at != len(record):
+        raise ValueError("a record of another length than it says")
+    return tuple(values)
+
+
+def _value(record: bytes, at: int, kind: int) -> tuple[Value, int]:
+    if kind in (0, 8, 9):
+        return {0: None, 8: 0, 9: 1}[kind], at
+    length = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8, 7: 8}.get(kind, (kind - 12) // 2)
+    content = record[at : at + length]
+    if kind in (10, 11) or kind < 0 or len(content) < length:
+        raise ValueError("a column that is not whole")
+    if kind == 7:
+        return struct.unpack(">d", content)[0], at + length
+    if kind < 7:
+        return int.from_bytes(content, "big", signed=True), at + length
+    return content.decode() if kind % 2 else content, at + length
+
+
+def _frames(log: BinaryIO, page_bytes: int) -> dict[int, int]:
+    """Where in a log the newest committed content of each page is."""
+    header = _read(log, 0, _LOG_HEADER_BYTES)
+    if len(header) < _LOG_HEADER_BYTES or header[:3] != b"\x37\x7f\x06" or _uint32(header, 8) != page_bytes:
+        return {}
+    order = ">" if header[3] & 1 else "<"
+    sums = _checksum(header[:24], (0, 0), order)
+    if sums != struct.unpack(">II", header[24:]):
+        return {}
+    committed: dict[int, int] = {}
+    pending: dict[int, int] = {}
+    offset = _LOG_HEADER_BYTES
+    while len(frame := _read(log, offset, _FRAME_HEADER_BYTES + page_bytes)) == _FRAME_HEADER_BYTES + page_bytes:
+        number, pages_after = struct.unpack(">II", frame[:8])
+        sums = _checksum(frame[24:], _checksum(frame[:8], sums, order), order)
+        if frame[8:16] != header[16:24] or sums != struct.unpack(">II", frame[16:24]):
+            break
+        pending[number] = offset + _FRAME_HEADER_BYTES
+        if pages_after:
+            committed.update(pending)
+            pending.clear()
+        offset += len(frame)
+    return committed
+
+
+def _checksum(data: bytes, sums: tuple[int, int], order: str) -> tuple[int, int]:
+    one, other = sums
+    words = struct.unpack(f"{order}{len(data) // 4}I", data)
+    for first, second in zip(words[::2], words[1::2], strict=True):
+        one = (one + first + other) & 0xFFFFFFFF
+        other = (other + second + one) & 0xFFFFFFFF
+    return one, other

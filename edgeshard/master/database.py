@@ -1,0 +1,138 @@
+"""The master database: made when first needed, opened for merging or for reading, and its own account of gaps."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgeshard import format, sqlite
+from edgeshard.errors import DamagedError, FormatError
+from edgeshard.files import folders, scan
+from edgeshard.master import catalog
+from edgeshard.records import declare
+from edgeshard.sqlite import Connection, quote
+
+#: A merger's cache of the master, in KiB; more wins nothing (measured).
+_CACHE_KIB = 1_000
+
+#: Pages of the master's log before a commit copies them into the database (32 MB).
+_CHECKPOINT_PAGES = 8_000
+
+#: The log's size after a checkpoint that could reset it, in bytes.
+_LOG_BYTES = 64 << 20
+
+
+def ensure_master(path: Path) -> None:
+    """Make the master where there is none, with the table that dicts go to.
+
+    Raises:
+        AccessError, StorageIOError, DiskFullError: it cannot be made.
+        DamagedError: the file is there and empty, or its log is there without it.
+    """
+    found = scan.find_database(str(path))
+    if found is not None:
+        if found.problem:
+            raise DamagedError("open master", path, f"{found.problem}. Move it away, or restore it from a snapshot")
+        return
+    folders.make_folder(path.parent)
+    agent_data = declare.table_of(declare.AgentData)
+    columns = [(column.name, column.type) for column in agent_data.columns]
+    statements = list(catalog.columns_of(agent_data.name, format.MASTER_COLUMNS, columns, new=True))
+    statements.append(
+        ("INSERT INTO edgeshard_database(database_id, role) VALUES (randomblob(16), ?)", (format.MASTER,))
+    )
+    script = format.MASTER_TABLES + ";".join(sql for sql, _ in statements)
+    bindings = tuple(value for _, values in statements for value in values)
+    with sqlite.translate_errors("make master", str(path)):
+        sqlite.create(str(path), format.MASTER_PAGE_SIZE, script, bindings, format.IDENTITY, shrinkable=True)
+
+
+def open_master(path: Path, *, writable: bool) -> Connection:
+    """Open the master; for writing at synchronous=FULL, always.
+
+    Raises:
+        StorageError: it cannot be opened as a master of this format.
+    """
+    with sqlite.translate_errors("open master", str(path)):
+        connection = sqlite.connect(str(path), writable=writable)
+        try:
+            sqlite.check_identity(connection, "main", format.IDENTITY, str(path))
+            _check_role(connection, path)
+            if writable:
+                # a snapshot that was put back is none yet, and FULL is durable only in a WAL database
+                sqlite.ensure_wal(connection, str(path))
+                sqlite.set_synchronous(connection, "FULL")
+                sqlite.disable_checkpoint_on_close(connection)
+                connection.pragma("cache_size", -_CACHE_KIB)
+                set_log_limits(connection)
+                _add_tables(connection)
+                # whoever made the log may have died before its name was durable
+                folders.sync_path(os.path.dirname(path))
+            else:
+                sqlite.allow_interrupt(connection)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def set_log_limits(connection: Connection, most: int | None = None) -> None:
+    """How large the log becomes before a commit copies it into the database, in bytes; None: as large as is good."""
+    connection.pragma("journal_size_limit", _LOG_BYTES if most is None else most)
+    connection.wal_autocheckpoint(_CHECKPOINT_PAGES if most is None else max(1, most // format.MASTER_PAGE_SIZE))
+
+
+def _check_role(connection: Connection, path: Path) -> None:
+    role = sqlite.scalar(connection, "SELECT role FROM edgeshard_database")
+    if role == format.BUNDLE:
+        cause = (
+            "it is a bundle, which lacks what its receiver had. Move it away, and bring its rows into a store with "
+            "`edgeshard merge STORE --from BUNDLE`"
+        )
+        raise FormatError("open master", path, cause)
+    if role != format.MASTER:
+        raise FormatError("open master", path, "it is an edgeshard database, but not a master")
+
+
+def has(connection: Connection, table: str) -> bool:
+    """Whether the master has one of `format.ADDED_TABLES`, with the columns that it has now."""
+    columns = {row[1] for row in sqlite.fetch(connection, f"PRAGMA main.table_info({quote(table)})")}
+    return columns >= format.added_columns(table)
+
+
+def _add_tables(connection: Connection) -> None:
+    """Make what a master of an earlier version lacks."""
+    if all(has(connection, name) for name in format.ADDED_TEXTS):
+        return
+    with sqlite.immediate(connection):
+        for name, text in format.ADDED_TEXTS.items():
+            if has(connection, name):  # another merger was faster
+                continue
+            if _is_empty(connection, name):  # with other columns, by a version that wrote nothing to it yet
+                connection.execute(f"DROP TABLE main.{name}")
+            connection.execute(text)
+
+
+def _is_empty(connection: Connection, name: str) -> bool:
+    return (
+        sqlite.has_table(connection, name) and sqlite.scalar(connection, f"SELECT 1 FROM main.{name} LIMIT 1") is None
+    )
+
+
+@contextlib.contextmanager
+def translate_errors(action: str, path: Path) -> Iterator[None]:
+    """Raise our errors in place of those that reading a master's own tables raises.
+
+    Raises:
+        DamagedError: they are not what they were.
+        StorageError: they cannot be read for another reason.
+    """
+    with sqlite.translate_errors(action, str(path)):
+        try:
+            yield
+        except sqlite.DATA_ERRORS as error:
+            if not sqlite.is_bad_schema(error):
+                raise
+            raise DamagedError(action, path, f"its own tables are not what they were: {error}") from error

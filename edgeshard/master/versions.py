@@ -1,0 +1,75 @@
+"""Select which versions of a keyed row a master keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from edgeshard import format, sqlite
+from edgeshard.master.catalog import load_keys
+from edgeshard.records.keys import Key, changed_tables, judgement, order, ranked_by
+from edgeshard.sqlite import Connection, quote
+
+
+def losers(name: str, key: Key, among: str = "") -> str:
+    """A SELECT of the rows that are not kept, of a master.
+
+    Args:
+        name: the keyed table.
+        key: its key.
+        among: a SELECT of keys, in the order of its columns: only those are looked at; "": all.
+
+    Returns:
+        SQL that gives each row's id, whether it is a deletion, its stream's number, and whether a deletion comes before
+        all versions of its key.
+    """
+    names = ", ".join(f"k{number}" for number in range(len(key.columns)))
+    parts = [
+        _versions(table, key, is_deletion=is_deletion, among=bool(among))
+        for table, is_deletion in changed_tables(name, key)
+    ]
+    begin = f"fresh({names}) AS MATERIALIZED ({among}), " if among else ""
+    terms = order(key, ranked="ranked", timestamp="timestamp", address=("stream_id", "_seq"))
+    place = f"row_number() OVER (PARTITION BY {names} ORDER BY {terms})"
+    has_key = " AND ".join(f"k{number} IS NOT NULL" for number in range(len(key.columns)))
+    deletion, lost = judgement(key)
+    last_deletion = f"min({deletion}) OVER (PARTITION BY {names})"
+    return (
+        f"WITH {begin}versions AS ({' UNION ALL '.join(parts)}), "
+        f"placed AS (SELECT versions.*, {place} AS place FROM versions "
+        f"JOIN main.edgeshard_streams s ON s.stream_no = versions._stream WHERE {has_key}), "
+        f"judged AS (SELECT _id, is_deletion, _stream, place, {last_deletion} AS last_deletion FROM placed) "
+        f"SELECT _id, is_deletion, _stream, last_deletion IS NOT NULL FROM judged WHERE {lost}"
+    )
+
+
+def _versions(table: str, key: Key, *, is_deletion: bool, among: bool) -> str:
+    ranked = f"t.{quote(ranked_by(key.conflict))}" if ranked_by(key.conflict) else "NULL"
+    values = [f"t.{quote(column)} AS k{number}" for number, column in enumerate(key.columns)]
+    picked = [
+        f"t._id, {is_deletion:d} AS is_deletion, t._stream, t._seq, t.{quote(format.TIMESTAMP)} AS timestamp",
+        f"{ranked} AS ranked",
+        *values,
+    ]
+    equal = " AND ".join(f"t.{quote(column)} = f.k{number}" for number, column in enumerate(key.columns))
+    where = f"fresh f CROSS JOIN main.{quote(table)} t ON {equal}" if among else f"main.{quote(table)} t"
+    return f"SELECT {', '.join(picked)} FROM {where}"
+
+
+def fresh(name: str, key: Key, first_id: int) -> str:
+    """A SELECT of the keys that rows from an id on have."""
+    columns = ", ".join(map(quote, key.columns))
+    return " UNION ".join(
+        f"SELECT DISTINCT {columns} FROM main.{quote(table)} WHERE _id >= {first_id:d}"
+        for table, _ in changed_tables(name, key)
+    )
+
+
+def several(connection: Connection, tables: Iterable[str]) -> list[tuple[str, int]]:
+    """Which of these tables of a master have rows that should have been replaced, and how many."""
+    found = []
+    there = {name.lower() for name in tables}
+    for name, key in load_keys(connection).items():
+        if name.lower() in there:
+            lost = sqlite.scalar(connection, f"SELECT count(*) FROM ({losers(name, key)})")
+            found += [(name, lost)] if lost else []
+    return found

@@ -1,0 +1,1 @@
+"""The writer: open a shard, write, run transactions, look things up."""
