@@ -87,7 +87,7 @@ def test_an_agent_that_comes_back_gets_a_new_shard_and_goes_on(store: edgeshard.
 _KILLED_WHEN_QUIET = """
 import os, signal, sys
 import edgeshard
-from edgeshard import scan
+from edgeshard.files import scan
 scan.FRESH_S = -1.0  # as if its last change were long ago
 store = edgeshard.Store(sys.argv[1])
 shard = store.shard("agent")
@@ -176,7 +176,7 @@ def test_a_shard_in_which_somebody_keeps_a_table_of_his_own_stays(store: edgesha
 _REMOVES_AND_COMES_BACK = """
 import sys
 import edgeshard
-from edgeshard.merge.cycle import Merger
+from edgeshard.merge.merger import Merger
 store = edgeshard.Store(sys.argv[1])
 merger = Merger(store.root)
 merger.run()
@@ -299,10 +299,10 @@ def test_lock_files_beside_no_shard_are_removed_unless_somebody_holds_them(store
 _KILLED_IN_THE_MAKING = """
 import os, signal, sys
 import edgeshard
-from edgeshard import database
+from edgeshard import sqlite
 def kill(*_):
     os.kill(os.getpid(), signal.SIGKILL)
-database.publish = kill
+sqlite.publish = kill
 edgeshard.Store(sys.argv[1]).shard("agent")
 """
 
