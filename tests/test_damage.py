@@ -155,7 +155,7 @@ def hole(path: Path) -> None:
 
 
 def unknown_kind(path: Path) -> None:
-    edit(path, "update edgeshard_columns set kind = 'colour'")
+    edit(path, "update edgeshard_columns set type = 'colour'")
 
 
 def strange_table_name(path: Path) -> None:
