@@ -42,19 +42,10 @@ import attrs
 
 import edgeshard
 from edgeshard import format
-from edgeshard.bench.peers import (
-    AGENT,
-    Backlog,
-    alternate,
-    bare_master,
-    bare_merge,
-    bare_shard,
-    checked_merge,
-    fill,
-    grow,
-    scratch,
-    seconds,
-)
+from edgeshard.bench.costs.backlog import Backlog
+from edgeshard.bench.costs.plain_sqlite import bare_master, bare_merge, bare_shard
+from edgeshard.bench.costs.sample_rows import AGENT, checked_merge, fill, grow
+from edgeshard.bench.costs.timing import alternate, scratch, seconds
 from edgeshard.files import scan
 from edgeshard.shard import shard
 
@@ -362,12 +353,12 @@ def _compare_merges(
     with options.scratch() as root:
         backlog = Backlog.make(root, shards, rows, payload_bytes)
         contestants = {
-            "copy": partial(backlog.ours, options.folder, truncating=False),
-            "insert": partial(backlog.peer, options.folder),
-            "copy and truncation": partial(backlog.ours, options.folder, truncating=True),
+            "copy": partial(backlog.edgeshard_seconds, options.folder, truncating=False),
+            "insert": partial(backlog.plain_sql_seconds, options.folder),
+            "copy and truncation": partial(backlog.edgeshard_seconds, options.folder, truncating=True),
         }
         if shards == 1:
-            contestants["transfer"] = partial(backlog.peer, options.folder, whole_table=True)
+            contestants["transfer"] = partial(backlog.plain_sql_seconds, options.folder, whole_table=True)
         found = alternate(rounds, contestants)
     for ours, goal in (("copy", MERGE_GOAL), ("copy and truncation", None)):
         for peer, peer_name in (("insert", "INSERT, SELECT columns"), ("transfer", "SELECT *, empty table")):

@@ -21,7 +21,9 @@ import bench_core
 from bench_core import Comparison, Options, Table, rate_table, wait_table
 
 import edgeshard
-from edgeshard.bench.peers import AGENT, Backlog, alternate, checked_merge, fill, grow, seconds
+from edgeshard.bench.costs.backlog import Backlog
+from edgeshard.bench.costs.sample_rows import AGENT, checked_merge, fill, grow
+from edgeshard.bench.costs.timing import alternate, seconds
 
 
 def devices(root: Path, count: int, rows: int, streams: int = 1) -> list[edgeshard.Store]:
@@ -52,8 +54,8 @@ def gather_section(options: Options) -> Iterator[Table]:
             took = alternate(
                 rounds,
                 {
-                    "ours": partial(backlog.ours, options.folder, truncating=False),
-                    "peer": partial(backlog.peer, options.folder),
+                    "ours": partial(backlog.edgeshard_seconds, options.folder, truncating=False),
+                    "peer": partial(backlog.plain_sql_seconds, options.folder),
                 },
             )
         case = f"{count} masters, {rows // count:,} rows of 100 B each"

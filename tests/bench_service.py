@@ -40,7 +40,8 @@ from bench_core import Table, print_table, spread
 from service import PATIENCE_S, Kind, Merger, cpu_s, figures, has_option, run, ticks_s, wait_until
 
 import edgeshard
-from edgeshard.bench.peers import alternate, fill, seconds
+from edgeshard.bench.costs.sample_rows import fill
+from edgeshard.bench.costs.timing import alternate, seconds
 
 _T = TypeVar("_T")
 _MS = 1e-3

@@ -21,21 +21,26 @@ import attrs
 import bench_broken
 import pytest
 
-from edgeshard.bench import campaign, command, export, markdown, page, summary
+from edgeshard.bench import command, options, summary, trials, units
 from edgeshard.bench import measure as measuring
-from edgeshard.bench.account import Account, account
-from edgeshard.bench.campaign import Plan, Servers, full_workloads, rotated, short_workloads
-from edgeshard.bench.crew import AgentError
-from edgeshard.bench.figures import Figure
-from edgeshard.bench.machine import machine
-from edgeshard.bench.measure import Measurement, measure, waits
-from edgeshard.bench.scaling import CURVES, Curve, Scale
+from edgeshard.bench.costs.curve import Curve, Scale
+from edgeshard.bench.costs.registry import CURVES
+from edgeshard.bench.machine import current_machine
+from edgeshard.bench.measure import measure
+from edgeshard.bench.measurement import Measurement, latencies
+from edgeshard.bench.messages import AgentError
+from edgeshard.bench.plan import Plan, full_workloads, short_workloads
+from edgeshard.bench.report import html, json_file, markdown, tables
+from edgeshard.bench.row_check import RowCheck, check_rows
+from edgeshard.bench.spread import Spread
 from edgeshard.bench.system import NotRunError, Setting
 from edgeshard.bench.systems import SYSTEMS
 from edgeshard.bench.systems.postgres import Postgres
-from edgeshard.bench.systems.queue import Queue, connect
+from edgeshard.bench.systems.queue import Queue
+from edgeshard.bench.systems.redis_stream import connect
 from edgeshard.bench.systems.sqlite_tuned import Tuned
-from edgeshard.bench.workload import Durability, Result, Workload, payload, size
+from edgeshard.bench.trials import ServerAddresses, rotated
+from edgeshard.bench.workload import Durability, Result, Workload, payload
 from edgeshard.cli import exits
 from edgeshard.files import scan
 
@@ -47,7 +52,7 @@ SMALL = ["--length", "0.1", "--rounds", "1", "--agents", "2"]
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """What measurements share, in a folder that a server can reach that runs as nobody."""
-    with campaign.scratch(None) as folder:
+    with trials.scratch(None) as folder:
         yield folder
 
 
@@ -65,8 +70,8 @@ def measured(name: str, cache: Path, workload: Workload) -> Measurement:
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_a_system_holds_each_acknowledged_row_once_after_commits_of_one_row(name: str, cache: Path) -> None:
     found = measured(name, cache, Workload("process", 2, length_s=LENGTH_S))
-    assert Account(found.account.acknowledged) == found.account
-    assert found.account.acknowledged == found.rows + 2  # the first of each agent is not timed
+    assert RowCheck(found.row_check.acknowledged) == found.row_check
+    assert found.row_check.acknowledged == found.rows + 2  # the first of each agent is not timed
     assert found.commits.count == found.rows > 0
     assert found.commits.p50_s <= found.commits.p99_s <= found.commits.p999_s <= found.commits.worst_s
     assert found.total_s >= found.written_s > 0
@@ -85,7 +90,7 @@ def test_a_measurement_leaves_no_process_behind_also_where_it_fails(
         seen.extend(marked(mark))
         raise AgentError("on purpose")
 
-    monkeypatch.setattr(measuring, "account", fail)
+    monkeypatch.setattr(measuring, "check_rows", fail)
     with pytest.raises(AgentError, match="on purpose"):
         measured(name, cache, Workload("process", 2, length_s=0.05))
     assert len(seen) > 0  # servers, which still serve; agents have closed
@@ -95,15 +100,15 @@ def test_a_measurement_leaves_no_process_behind_also_where_it_fails(
 @pytest.mark.parametrize("name", [name for name in SYSTEMS if not name.startswith("hybrid")])
 def test_a_system_holds_each_acknowledged_row_once_after_commits_of_ten_rows_on_disk(name: str, cache: Path) -> None:
     found = measured(name, cache, Workload("power", 2, commit_rows=10, payload_bytes=1000, length_s=LENGTH_S))
-    assert Account(found.account.acknowledged) == found.account
-    assert (found.account.acknowledged, found.commits.count) == (found.rows + 20, found.rows // 10)
+    assert RowCheck(found.row_check.acknowledged) == found.row_check
+    assert (found.row_check.acknowledged, found.commits.count) == (found.rows + 20, found.rows // 10)
     assert found.rows > 0
 
 
 @pytest.mark.parametrize("name", ["sqlite-default", "queue", "postgres", "edgeshard"])
 def test_a_reader_of_a_system_at_a_pace_sees_each_row_and_how_old_it_is(name: str, cache: Path) -> None:
     found = measured(name, cache, Workload("process", 2, rate=20, length_s=0.5))
-    assert found.account.is_exact
+    assert found.row_check.is_exact
     assert found.stale is not None
     assert found.rows == found.stale.count
     assert found.behind is not None
@@ -115,14 +120,14 @@ def test_what_a_system_used_is_counted(cache: Path) -> None:
     if sys.platform != "linux":
         pytest.skip(f"{sys.platform} has no /proc, so nothing is known of processes")
     found = measured("edgeshard", cache, Workload("process", 2, length_s=LENGTH_S))
-    assert found.cpu_s is not None
-    assert found.cpu_s > 0
-    assert found.dirtied_bytes is not None
-    assert found.dirtied_bytes > found.rows * 100
-    if found.written_bytes is not None:  # no such counter in a container, or on a file system in memory
-        assert found.written_bytes > found.rows * 100
-    assert found.memory_bytes is not None
-    assert found.memory_bytes > 2**20
+    assert found.used.cpu_s is not None
+    assert found.used.cpu_s > 0
+    assert found.used.dirtied_bytes is not None
+    assert found.used.dirtied_bytes > found.rows * 100
+    if found.used.written_bytes is not None:  # no such counter in a container, or on a file system in memory
+        assert found.used.written_bytes > found.rows * 100
+    assert found.used.memory_bytes is not None
+    assert found.used.memory_bytes > 2**20
     assert found.disk_bytes > found.rows * 100
 
 
@@ -179,7 +184,7 @@ def test_the_queue_is_finished_when_its_aggregator_has_committed_all_and_not_bef
         assert finishing.is_alive()
         os.kill(aggregator, signal.SIGCONT)
         finishing.join()
-        assert Account(30) == account(queue.read_back(), [30], 50)
+        assert RowCheck(30) == check_rows(queue.read_back(), [30], 50)
     finally:
         queue.stop()
 
@@ -263,20 +268,20 @@ def test_an_agent_that_is_refused_tries_again_and_that_counts_into_its_commit(
 ) -> None:
     monkeypatch.setitem(SYSTEMS, "broken", bench_broken.entry(bench_broken.Busy))
     found = measured("broken", cache, Workload("process", 1, length_s=0.1))
-    assert found.account.is_exact
+    assert found.row_check.is_exact
     # the first row is not measured, and the last one may be refused just as the time is over
     assert found.refused in (found.rows + 1, found.rows + 2)
 
 
 def test_rows_are_accounted_for_one_by_one() -> None:
     rows = [(agent, number, payload(agent, number, 20)) for agent in range(2) for number in range(5)]
-    assert Account(10) == account(rows, [5, 5], 20)
-    assert Account(10, lost=1) == account(rows[1:], [5, 5], 20)
-    assert Account(10, doubled=2) == account([*rows, rows[3], rows[3]], [5, 5], 20)
-    assert Account(10, lost=1, doubled=1) == account([*rows[:-1], rows[0]], [5, 5], 20)
-    assert Account(10, changed=1) == account([(0, 0, payload(0, 1, 20)), *rows[1:]], [5, 5], 20)
-    assert Account(9, foreign=1) == account(rows, [5, 4], 20)
-    assert Account(10, foreign=3) == account([*rows, (2, 0, ""), (-1, 0, ""), (0, -1, "")], [5, 5], 20)
+    assert RowCheck(10) == check_rows(rows, [5, 5], 20)
+    assert RowCheck(10, lost=1) == check_rows(rows[1:], [5, 5], 20)
+    assert RowCheck(10, doubled=2) == check_rows([*rows, rows[3], rows[3]], [5, 5], 20)
+    assert RowCheck(10, lost=1, doubled=1) == check_rows([*rows[:-1], rows[0]], [5, 5], 20)
+    assert RowCheck(10, changed=1) == check_rows([(0, 0, payload(0, 1, 20)), *rows[1:]], [5, 5], 20)
+    assert RowCheck(9, foreign=1) == check_rows(rows, [5, 4], 20)
+    assert RowCheck(10, foreign=3) == check_rows([*rows, (2, 0, ""), (-1, 0, ""), (0, -1, "")], [5, 5], 20)
 
 
 @pytest.mark.parametrize("length", [1, 5, 100, 1000, 10_000])
@@ -287,12 +292,12 @@ def test_a_payload_has_the_length_asked_for_and_is_another_for_each_row(length: 
 
 
 def test_times_are_told_by_how_many_took_no_longer() -> None:
-    found = waits([bytes(system_array(range(1, 501))), bytes(system_array(range(501, 1001)))])
+    found = latencies([bytes(system_array(range(1, 501))), bytes(system_array(range(501, 1001)))])
     assert found is not None
     assert [501, 991, 1000, 1000] == [
         round(value * 1e9) for value in (found.p50_s, found.p99_s, found.p999_s, found.worst_s)
     ]
-    assert waits([b""]) is None
+    assert latencies([b""]) is None
 
 
 def system_array(values: range) -> bytes:
@@ -314,11 +319,11 @@ def test_rounds_of_a_workload_come_together_and_a_missing_system_is_looked_for_o
     monkeypatch.setattr(importlib.util, "find_spec", lambda *_: None)
     plan = Plan(("queue", "postgres"), 2, (Workload("process", 1), Workload("process", 2)))
     told: list[int] = []
-    steps = list(campaign.run(plan, Servers(), None, lambda _, before: told.append(before)))
+    steps = list(trials.run_trials(plan, ServerAddresses(), None, lambda _, before: told.append(before)))
     expected = [("queue", 1), ("postgres", 1), ("postgres", 1), ("queue", 1)]
     assert [*expected, *((name, 2) for name, _ in expected)] == [(one.system, one.workload.agents) for one in steps]
-    assert list(range(plan.steps)) == told
-    assert all(one.not_run and one.account is None for one in steps)
+    assert list(range(plan.trial_count)) == told
+    assert all(one.not_run and one.row_check is None for one in steps)
 
 
 def test_the_profiles_have_what_is_promised() -> None:
@@ -336,7 +341,7 @@ def test_the_profiles_have_what_is_promised() -> None:
 # -- what is shown ----------------------------------------------------------------------------------------------------
 
 
-def lines() -> list[summary.Line]:
+def lines() -> list[summary.Summary]:
     """Made-up lines of both classes, and of all kinds of outcome."""
     found = []
     classes: tuple[Durability, ...] = ("process", "power")
@@ -345,23 +350,23 @@ def lines() -> list[summary.Line]:
             for number, name in enumerate(SYSTEMS):
                 workload = Workload(durability, agents)
                 figures = {
-                    figure: Figure(1.0 + number, 0.5, 9.0) for figure in ("rows_per_s", "memory_bytes", "disk_bytes")
+                    figure: Spread(1.0 + number, 0.5, 9.0) for figure in ("rows_per_s", "memory_bytes", "disk_bytes")
                 }
                 for part in ("p50", "p99", "p999", "worst"):
-                    figures[f"commit_{part}_s"] = Figure(0.001 * agents, 0.001, 0.1)
-                found.append(summary.Line(workload, name, 2, figures, Account(100, lost=number // 6)))
-    not_run = summary.Line(Workload("power", 10), "queue", 0, {}, Account(0), "not run: <nothing> installed")
+                    figures[f"commit_{part}_s"] = Spread(0.001 * agents, 0.001, 0.1)
+                found.append(summary.Summary(workload, name, 2, figures, RowCheck(100, lost=number // 6)))
+    not_run = summary.Summary(Workload("power", 10), "queue", 0, {}, RowCheck(0), "not run: <nothing> installed")
     return [one if one.system != "queue" else attrs.evolve(not_run, workload=one.workload) for one in found]
 
 
 def test_two_classes_of_durability_are_never_in_one_table() -> None:
-    by_kind = markdown.by_kind(lines())
+    by_kind = tables.by_kind(lines())
     assert 2 == len(by_kind)
     for kind, members in by_kind.items():
         assert {kind.durability} == {one.workload.durability for one in members}
-    tables = list(markdown.tables(lines()))
-    assert ["### process", "### power"] == [text.split(":")[0] for text in tables]
-    for text in tables:
+    sections = list(markdown.result_sections(lines()))
+    assert ["### process", "### power"] == [text.split(":")[0] for text in sections]
+    for text in sections:
         assert 2 + 2 * len(SYSTEMS) == len(re.findall(r"^\|", text, re.MULTILINE))
 
 
@@ -374,11 +379,11 @@ def test_workloads_that_differ_in_more_than_the_agents_are_never_in_one_table() 
         attrs.evolve(one.workload, durability="power"),
     ]
     others = [attrs.evolve(one, workload=workload) for workload in workloads]
-    assert 5 == len(markdown.by_kind([one, *others]))
+    assert 5 == len(tables.by_kind([one, *others]))
 
 
 def test_the_tables_are_aligned_and_say_what_was_lost_and_what_was_not_run() -> None:
-    for text in markdown.tables(lines()):
+    for text in markdown.result_sections(lines()):
         rows = [line for line in text.splitlines() if line.startswith("|")]
         assert 1 == len({len(row) for row in rows})
         assert 1 == len({row.count("|") for row in rows})
@@ -421,7 +426,7 @@ def test_a_run_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: pyt
                 raise KeyboardInterrupt
             return measure(name, *rest)
 
-        broken.setattr(campaign, "measure", measure_once)
+        broken.setattr(trials, "measure", measure_once)
         assert exits.INTERRUPTED == command.main([*given, "--rounds", "2"])
     (first,) = json.loads(Path(file).read_text())["measurements"]
     assert exits.DONE == command.main([*given, "--rounds", "2", "--resume", file])
@@ -449,11 +454,11 @@ TINY = Scale(
     [
         ("write", {"shard.write": [100, 1000], "bare apsw": [100, 1000]}),
         ("merge", {"store.merge": [100, 1000], "INSERT ... SELECT": [100, 1000]}),
-        ("shards", {"a merge of 300 rows": [1, 3], "a merge without news": [1, 3]}),
+        ("shards", {"a merge of 300 rows": [1, 3], "a merge that finds nothing new": [1, 3]}),
         ("size", {"store.merge": [500]}),
-        ("wake", {"until the row can be read": [0.1, 1.0]}),
+        ("wake", {"until the row is readable": [0.1, 1.0]}),
         ("wear", {"wear='low'": [1, 3], "wear='normal'": [1, 3]}),
-        ("turns", {"of half of them": [1, 3], "of any of them": [1, 3]}),
+        ("turns", {"the median process": [1, 3], "the worst process": [1, 3]}),
     ],
 )
 def test_a_curve_has_a_figure_for_each_of_its_points(
@@ -465,7 +470,7 @@ def test_a_curve_has_a_figure_for_each_of_its_points(
     assert expected == {line: [x for x, _ in points] for line, points in curve.lines.items()}
     assert all(figure.median > 0 for points in curve.lines.values() for _, figure in points)
     assert [] == list(tmp_path.iterdir())
-    shown = markdown.curve(curve)
+    shown = markdown.curve_section(curve)
     assert 2 + len(next(iter(expected.values()))) == shown.count("\n|")
 
 
@@ -476,39 +481,39 @@ def curve() -> Curve:
         "rows",
         "1/s",
         {
-            "ours": [(1.0, Figure(2.0, 1.0, 3.0)), (10.0, Figure(4.0, 1.0, 9.0))],
-            "peer": [(1.0, Figure(8.0, 8.0, 8.0)), (10.0, Figure(2.0, 2.0, 2.0))],
+            "ours": [(1.0, Spread(2.0, 1.0, 3.0)), (10.0, Spread(4.0, 1.0, 9.0))],
+            "peer": [(1.0, Spread(8.0, 8.0, 8.0)), (10.0, Spread(2.0, 2.0, 2.0))],
         },
     )
 
 
 def test_numbers_are_written_as_people_write_them() -> None:
-    assert ["0.1", "1", "100", "10,000,000"] == [markdown.plain(number) for number in (0.1, 1, 100.0, 1e7)]
+    assert ["0.1", "1", "100", "10,000,000"] == [units.number(number) for number in (0.1, 1, 100.0, 1e7)]
     assert ["8.4 µs", "26 µs", "1.5 ms", "999 ms", "2.0 s"] == [
-        markdown.duration(seconds) for seconds in (8.4e-6, 26e-6, 1.5e-3, 0.999, 2)
+        units.duration(seconds) for seconds in (8.4e-6, 26e-6, 1.5e-3, 0.999, 2)
     ]
-    assert ["100 B", "1.5 KB", "40 MB", "2 GB"] == [size(count) for count in (100, 1_500, 40e6, 2e9)]
+    assert ["100 B", "1.5 KB", "40 MB", "2 GB"] == [units.size(count) for count in (100, 1_500, 40e6, 2e9)]
 
 
 def test_a_curve_and_its_peer_are_shown_with_their_ratio_and_survive_being_saved() -> None:
-    cells = [row.split("|")[1:-1] for row in markdown.curve(curve()).splitlines()[4:]]
+    cells = [row.split("|")[1:-1] for row in markdown.curve_section(curve()).splitlines()[4:]]
     assert [["1", "2 (1 to 3)", "8 (8 to 8)", "0.25"], ["10", "4 (1 to 9)", "2 (2 to 2)", "2.00"]] == [
         [cell.strip() for cell in row] for row in cells
     ]
-    run = export.Run(machine(), "a command", [], [curve()])
-    assert run == export.loads(export.dumps(run))
+    run = json_file.Run(current_machine(), "a command", [], [curve()])
+    assert run == json_file.loads(json_file.dumps(run))
 
 
 def test_a_file_that_is_no_run_is_not_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for text in ("{}", "[]", "nonsense", '{"format": 2}', '{"format": 1}'):
         (tmp_path / "no.json").write_text(text)
         assert exits.FAILED == command.main(["--show", str(tmp_path / "no.json")])
-        assert "not what --json writes" in capsys.readouterr().err
+        assert "not a run that this version saved" in capsys.readouterr().err
     assert exits.IO_ERROR == command.main(["--show", str(tmp_path / "none.json")])
 
 
 def test_the_page_needs_nothing_from_elsewhere_and_shows_a_plot_for_each_question() -> None:
-    text = page.page(machine(), "python -m edgeshard.bench --html <file>", lines(), [curve()])
+    text = html.page(current_machine(), "python -m edgeshard.bench --html <file>", lines(), [curve()])
     assert 2 * 4 + 1 == text.count("<svg")
     assert "A &lt;merge&gt;" in text
     assert [] == re.findall(r"<script|<link|<iframe|\bsrc\s*=|\bhref\s*=|@import|url\(", text)
@@ -520,25 +525,25 @@ def test_the_page_needs_nothing_from_elsewhere_and_shows_a_plot_for_each_questio
 
 
 def test_a_run_on_a_busy_machine_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    busy = attrs.evolve(machine(), load=5.0, processors=2)
+    busy = attrs.evolve(current_machine(), load=5.0, processors=2)
     quiet = attrs.evolve(busy, load=0.1)
     assert (True, False) == (
-        "NOT quiet" in command.report(busy, lines()),
-        "NOT quiet" in command.report(quiet, lines()),
+        "NOT quiet" in markdown.report(busy, lines()),
+        "NOT quiet" in markdown.report(quiet, lines()),
     )
-    assert (True, False) == ("class=noisy" in page.page(busy, "", lines()), "class=noisy" in page.page(quiet, "", []))
+    assert (True, False) == ("class=noisy" in html.page(busy, "", lines()), "class=noisy" in html.page(quiet, "", []))
 
 
 # -- the command ------------------------------------------------------------------------------------------------------
 
 
 def test_the_help_names_each_system_and_has_examples_that_parse() -> None:
-    text = command.parser().format_help()
+    text = options.parser().format_help()
     examples = [line.split("  ")[0].strip() for line in re.findall(r"^  python -m edgeshard\.bench(.*)$", text, re.M)]
     assert len(examples) >= 5
     for example in examples:
-        plan = command.plan_of(command.parser().parse_args(shlex.split(example)))
-        assert plan.steps + len(plan.curves) > 0
+        plan = options.plan_from_options(options.parser().parse_args(shlex.split(example)))
+        assert plan.trial_count + len(plan.curves) > 0
     for name in SYSTEMS:
         assert name in text
 

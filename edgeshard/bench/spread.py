@@ -1,4 +1,4 @@
-"""A figure over several rounds: median, lowest and highest."""
+"""Summarize the values of several rounds as median, lowest and highest."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import attrs
 
 
 @attrs.frozen
-class Figure:
-    """A figure over the rounds."""
+class Spread:
+    """Median and range of one figure over several rounds."""
 
     median: float
     low: float
     high: float
 
     @classmethod
-    def of(cls, values: Iterable[float]) -> Figure:
-        """The figure of one value a round."""
+    def from_values(cls, values: Iterable[float]) -> Spread:
+        """Summarize one value per round."""
         ordered = sorted(values)
         return cls(median(ordered), ordered[0], ordered[-1])

@@ -1,4 +1,4 @@
-"""Plots, as SVG that needs nothing from elsewhere: no script, no style, no font."""
+"""Draw plots as self-contained SVG: no script, no external style, no web font."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any, Final
 import pygal
 from pygal.style import Style
 
-from edgeshard.bench.markdown import duration, plain
 from edgeshard.bench.systems import SYSTEMS
+from edgeshard.bench.units import duration, number
 
-# pygal leaves a hook for its plug-ins, of a kind of which Python 3.11 warns at each import from then on
+# pygal installs an import hook for its plug-ins, of an old kind: Python 3.11 warns about it at each later import
 sys.meta_path[:] = [hook for hook in sys.meta_path if not isinstance(hook, pygal.PluginImportFixer)]
 
-#: One colour a system, in each plot; ours stands out. Told apart also by those who see no red or no green.
-COLOURS: Final = {
+#: Each system has one color in all plots. edgeshard's stands out. The colors suit color-blind readers.
+COLORS: Final = {
     "sqlite-default": "#9a9a9a",
     "sqlite-tuned": "#e69f00",
     "queue": "#cc79a7",
@@ -27,22 +27,22 @@ COLOURS: Final = {
     "hybrid-postgres": "#56b4e9",
     "hybrid-edgeshard": "#f0956f",
 }
-_OTHER: Final = ("#d1380f", "#0072b2", "#e69f00", "#9a9a9a")
+_OTHER_COLORS: Final = ("#d1380f", "#0072b2", "#e69f00", "#9a9a9a")
 _FONT: Final = "system-ui, 'Segoe UI', 'DejaVu Sans', sans-serif"
 _SIZE: Final = (620, 400)
 
-#: x and y of each point, by the name of the line.
-Lines = Mapping[str, Sequence[tuple[float, float]]]
+#: x and y of each point, by the label of the line.
+Points = Mapping[str, Sequence[tuple[float, float]]]
 
 
-def against(title: str, x_title: str, lines: Lines, form: Callable[[float], str]) -> str:
-    """Lines over two logarithmic axes.
+def line_plot(title: str, x_title: str, lines: Points, format_value: Callable[[float], str]) -> str:
+    """Draw lines over two logarithmic axes, or return "" if there is no point to draw.
 
     Args:
-        title: what is shown.
-        x_title: what the horizontal axis counts.
-        lines: the points; those that are not above 0 are left out.
-        form: how a value of the vertical axis is written.
+        title: what the plot shows.
+        x_title: what the x axis counts.
+        lines: the points; only those above 0 are drawn.
+        format_value: formats a value of the y axis.
     """
     kept = {name: [(x, y) for x, y in points if x > 0 and y > 0] for name, points in lines.items()}
     kept = {name: points for name, points in kept.items() if points}
@@ -50,53 +50,53 @@ def against(title: str, x_title: str, lines: Lines, form: Callable[[float], str]
         return ""
     chart = pygal.XY(logarithmic=True, x_title=x_title, **_settings(title, kept))
     chart.x_labels = _ticks_at(sorted({x for points in kept.values() for x, _ in points}))
-    chart.x_value_formatter = plain
-    _set_heights(chart, [y for points in kept.values() for _, y in points], form)
+    chart.x_value_formatter = number
+    _set_y_axis(chart, [y for points in kept.values() for _, y in points], format_value)
     for name, points in kept.items():
         chart.add(name, points)
     return _svg(chart)
 
 
-def bars(title: str, values: Mapping[str, float], form: Callable[[float], str]) -> str:
-    """A bar for each system, from 0."""
-    # bars of one series have a label each; the first is drawn at the bottom
+def bar_plot(title: str, values: Mapping[str, float], format_value: Callable[[float], str]) -> str:
+    """Draw one bar per system, starting at 0."""
+    # one series, so that each bar has a label; pygal draws the first one at the bottom
     names = list(values)[::-1]
     chart = pygal.HorizontalBar(max_scale=5, **_settings(title, [""]))
-    chart.x_labels = [f"{title_of(name)}: {form(values[name])}" for name in names]
-    chart.value_formatter = form
-    chart.add("", [{"value": values[name], "color": colour_of(name, 0)} for name in names])
+    chart.x_labels = [f"{title_of(name)}: {format_value(values[name])}" for name in names]
+    chart.value_formatter = format_value
+    chart.add("", [{"value": values[name], "color": color_of(name, 0)} for name in names])
     return _svg(chart)
 
 
-def profile(title: str, heads: Sequence[str], lines: Mapping[str, Sequence[float]]) -> str:
-    """Times by how many commits took no longer, over a logarithmic axis."""
+def percentile_plot(title: str, heads: Sequence[str], lines: Mapping[str, Sequence[float]]) -> str:
+    """Draw durations over their percentiles, with a logarithmic y axis."""
     chart = pygal.Line(logarithmic=True, **_settings(title, lines))
     chart.x_labels = list(heads)
-    _set_heights(chart, [value for values in lines.values() for value in values], duration)
+    _set_y_axis(chart, [value for values in lines.values() for value in values], duration)
     for name, values in lines.items():
         chart.add(name, list(values))
     return _svg(chart)
 
 
 def title_of(name: str) -> str:
-    """What a line is called in the legend."""
+    """Return the label of a line in the legend."""
     return SYSTEMS[name].title if name in SYSTEMS else name
 
 
-def colour_of(name: str, place: int) -> str:
-    """In which colour it is drawn: a system in its own in each plot, another line by its place, from 0."""
-    return COLOURS.get(name, _OTHER[place % len(_OTHER)])
+def color_of(name: str, index: int) -> str:
+    """Return the color of a line: a system's own, or one chosen by the line's index from 0."""
+    return COLORS.get(name, _OTHER_COLORS[index % len(_OTHER_COLORS)])
 
 
-def _set_heights(chart: Any, values: Sequence[float], form: Callable[[float], str]) -> None:
+def _set_y_axis(chart: Any, values: Sequence[float], format_value: Callable[[float], str]) -> None:
     decades = _decades(values)
-    chart.y_labels = [{"value": value, "label": form(value).replace(".0 ", " ")} for value in decades]
-    chart.range = (decades[0], decades[-1] * 1.001)  # pygal leaves out a label at the very top
-    chart.value_formatter = form
+    chart.y_labels = [{"value": value, "label": format_value(value).replace(".0 ", " ")} for value in decades]
+    chart.range = (decades[0], decades[-1] * 1.001)  # pygal drops a label at the very top
+    chart.value_formatter = format_value
 
 
 def _settings(title: str, names: Iterable[str]) -> dict[str, Any]:
-    colours = tuple(colour_of(name, place) for place, name in enumerate(names))
+    colors = tuple(color_of(name, index) for index, name in enumerate(names))
     style = Style(
         background="transparent",
         plot_background="transparent",
@@ -116,7 +116,7 @@ def _settings(title: str, names: Iterable[str]) -> dict[str, Any]:
         opacity=".9",
         transition="none",
         stroke_width="2",
-        colors=colours,
+        colors=colors,
     )
     return {
         "title": title,
@@ -125,7 +125,7 @@ def _settings(title: str, names: Iterable[str]) -> dict[str, Any]:
         "height": _SIZE[1],
         "js": (),
         "disable_xml_declaration": True,
-        "show_legend": False,  # the page has one for all plots of a section
+        "show_legend": False,  # the page has one legend for all plots of a section
         "dots_size": 3.5,
         "margin": 12,
         "margin_right": 36,
@@ -135,17 +135,17 @@ def _settings(title: str, names: Iterable[str]) -> dict[str, Any]:
 
 
 def _ticks_at(values: Sequence[float]) -> list[float]:
-    """At which of the values to write a label: all where they are few, else each power of ten."""
+    """Return the labeled values: all if they are few, otherwise the powers of ten."""
     return list(values) if len(values) <= 8 else _decades(values)
 
 
 def _decades(values: Iterable[float]) -> list[float]:
-    """The powers of ten around values that are above 0."""
+    """Return the powers of ten that enclose positive values."""
     logarithms = [math.log10(value) for value in values]
     return [10.0**power for power in range(math.floor(min(logarithms)), math.ceil(max(logarithms)) + 1)]
 
 
 def _svg(chart: Any) -> str:
-    """The picture, without what serves pygal's script, which is not there."""
+    """Render the chart, without the parts that only pygal's script uses."""
     text: str = chart.render(is_unicode=True)
     return re.sub(r"<!--.*?-->|<script.*?</script>|<desc.*?</desc>|<title>.*?</title>", "", text, flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing from elsewhere: tables, and plots that are drawn in it."""
+"""The report as one self-contained HTML page with tables and plots."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from functools import partial
 from html import escape
 from typing import Final
 
-from edgeshard.bench import markdown, plots
+from edgeshard.bench.costs.curve import Curve
 from edgeshard.bench.machine import Machine
-from edgeshard.bench.markdown import Kind, duration
-from edgeshard.bench.scaling import Curve
-from edgeshard.bench.summary import Line
+from edgeshard.bench.report import plots, tables
+from edgeshard.bench.report.tables import Kind, Table
+from edgeshard.bench.summary import Summary
+from edgeshard.bench.units import duration
 
 _STYLE: Final = """
 :root { color-scheme: light; }
@@ -38,26 +39,26 @@ ul { padding-left: 1.1rem; color: #555; font-size: .88rem; } code { font-size: .
 """
 
 
-def page(where: Machine, command: str, lines: Sequence[Line], curves: Sequence[Curve] = ()) -> str:
-    """The report.
+def page(machine: Machine, command: str, summaries: Sequence[Summary], curves: Sequence[Curve] = ()) -> str:
+    """Return the page.
 
     Args:
-        where: the machine.
-        command: the command that measured.
-        lines: what was found of the systems.
-        curves: what was found of edgeshard itself.
+        machine: the machine of the run.
+        command: the command line of the run.
+        summaries: the results of the systems.
+        curves: edgeshard's own cost curves.
     """
     parts = [
         "<!doctype html><html lang=en><head><meta charset=utf-8>",
         "<meta name=viewport content='width=device-width, initial-scale=1'>",
-        f"<title>edgeshard, measured</title><style>{_STYLE}</style></head><body>",
-        "<h1>What many agents write, and where</h1>",
-        f"<p class=machine>{escape(str(where))}<br><code>{escape(command)}</code></p>",
-        *_warning(where),
-        *(part for kind, members in markdown.by_kind(lines).items() for part in _section(kind, members)),
+        f"<title>edgeshard benchmark</title><style>{_STYLE}</style></head><body>",
+        "<h1>Storing the rows of many agents</h1>",
+        f"<p class=machine>{escape(str(machine))}<br><code>{escape(command)}</code></p>",
+        *_warning(machine),
+        *(part for kind, members in tables.by_kind(summaries).items() for part in _section(kind, members)),
         *(_curves(curves) if curves else ()),
         "<h2>What each system guarantees</h2>",
-        *_guarantees(lines),
+        *_guarantees(tables.guarantees(summaries)),
         "<h2>What the columns mean</h2>",
         f"<ul>{_notes()}</ul>",
         "</body></html>\n",
@@ -65,106 +66,100 @@ def page(where: Machine, command: str, lines: Sequence[Line], curves: Sequence[C
     return "\n".join(parts)
 
 
-def _warning(where: Machine) -> Iterator[str]:
-    if not where.is_quiet:
+def _warning(machine: Machine) -> Iterator[str]:
+    if not machine.is_quiet:
         yield (
             "<p class=noisy>Other programs kept this machine busy when the run began "
-            f"(load {where.load:.1f} on {where.processors} processors). Do not rely on the figures.</p>"
+            f"(load {machine.load:.1f} on {machine.processors} processors). Do not rely on the figures.</p>"
         )
 
 
-def _section(kind: Kind, lines: Sequence[Line]) -> Iterator[str]:
+def _section(kind: Kind, summaries: Sequence[Summary]) -> Iterator[str]:
     yield f"<h2>{escape(str(kind))}</h2>"
-    yield f"<p>In this class {markdown.SURVIVES[kind.durability]}.</p>"
-    measured = [line for line in lines if line.rounds]
-    counts = {line.workload.agents for line in measured}
-    drawn = _over_agents(measured) if len(counts) > 1 else _of_one_count(measured)
-    yield _legend(dict.fromkeys(line.system for line in measured))
+    yield f"<p>In this class, {tables.SURVIVES[kind.durability]}.</p>"
+    measured = [summary for summary in summaries if summary.rounds]
+    agent_counts = {summary.workload.agents for summary in measured}
+    drawn = _plots_over_agents(measured) if len(agent_counts) > 1 else _plots_of_one_workload(measured)
+    yield _legend(dict.fromkeys(summary.system for summary in measured))
     yield "<div class=plots>" + "".join(f"<figure>{plot}</figure>" for plot in drawn if plot) + "</div>"
-    yield _table(lines)
+    yield _result_table(summaries)
 
 
 def _legend(names: Iterable[str]) -> str:
     items = (
-        f"<span><i style='background:{plots.colour_of(name, place)}'></i>{escape(plots.title_of(name))}</span>"
-        for place, name in enumerate(names)
+        f"<span><i style='background:{plots.color_of(name, index)}'></i>{escape(plots.title_of(name))}</span>"
+        for index, name in enumerate(names)
     )
     return f"<p class=legend>{''.join(items)}</p>"
 
 
-def _over_agents(lines: Sequence[Line]) -> Iterator[str]:
-    """Plots of what changes with the number of agents."""
-    for title, name, form in (
-        ("Rows a second", "rows_per_s", _number),
+def _plots_over_agents(summaries: Sequence[Summary]) -> Iterator[str]:
+    for title, name, format_value in (
+        ("Rows per second", "rows_per_s", _integer),
         ("Commit, median", "commit_p50_s", duration),
         ("Commit, 99th percentile", "commit_p99_s", duration),
         ("Commit, worst", "commit_worst_s", duration),
     ):
         points: dict[str, list[tuple[float, float]]] = {}
-        for line in lines:
-            points.setdefault(line.system, []).append((line.workload.agents, line.figures[name].median))
-        yield plots.against(title, "agents", points, form)
+        for summary in summaries:
+            points.setdefault(summary.system, []).append((summary.workload.agents, summary.figures[name].median))
+        yield plots.line_plot(title, "agents", points, format_value)
 
 
-def _of_one_count(lines: Sequence[Line]) -> Iterator[str]:
-    """Plots of one workload."""
-    if not lines:
+def _plots_of_one_workload(summaries: Sequence[Summary]) -> Iterator[str]:
+    if not summaries:
         return
-    agents = lines[0].workload.agents
-    yield plots.bars(
-        f"Rows a second, {agents} agents", {line.system: line.figures["rows_per_s"].median for line in lines}, _number
-    )
+    agents = summaries[0].workload.agents
+    rates = {summary.system: summary.figures["rows_per_s"].median for summary in summaries}
+    yield plots.bar_plot(f"Rows per second, {agents} agents", rates, _integer)
     names = ("commit_p50_s", "commit_p99_s", "commit_p999_s", "commit_worst_s")
-    profiles = {line.system: [line.figures[name].median for name in names] for line in lines}
-    yield plots.profile(f"Commit, {agents} agents", ("p50", "p99", "p99.9", "worst"), profiles)
+    percentiles = {summary.system: [summary.figures[name].median for name in names] for summary in summaries}
+    yield plots.percentile_plot(f"Commit, {agents} agents", ("p50", "p99", "p99.9", "worst"), percentiles)
 
 
 def _curves(curves: Sequence[Curve]) -> Iterator[str]:
     yield "<h2>edgeshard's own costs, and how they grow</h2><div class=plots>"
     for curve in curves:
-        points = {name: [(x, figure.median) for x, figure in line] for name, line in curve.lines.items()}
-        plot = plots.against(curve.title, curve.x_title, points, partial(markdown.value, unit=curve.unit))
-        heads, body = markdown.cells_of_curve(curve)
-        yield f"<figure>{_legend(points)}{plot}{_grid(heads, body)}</figure>"
+        points = {label: [(x, figure.median) for x, figure in line] for label, line in curve.lines.items()}
+        plot = plots.line_plot(curve.title, curve.x_title, points, partial(tables.curve_value, unit=curve.unit))
+        yield f"<figure>{_legend(points)}{plot}{_curve_table(tables.curve_table(curve))}</figure>"
     yield "</div>"
 
 
-def _grid(heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+def _curve_table(table: Table) -> str:
+    heads, body = table
     rows = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in body)
     head = "".join(f"<th>{escape(one)}</th>" for one in heads)
     return f"<div class=inner><table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table></div>"
 
 
-def _number(value: float) -> str:
+def _integer(value: float) -> str:
     return f"{value:,.0f}"
 
 
-def _table(lines: Sequence[Line]) -> str:
-    columns = markdown.columns_of(lines)
+def _result_table(summaries: Sequence[Summary]) -> str:
+    columns = tables.result_columns(summaries)
     body = []
-    before = None
-    for line in lines:
-        kinds = [name for name, holds in (("first", before is not None and before != line.workload.agents),) if holds]
-        kinds += ["ours"] if line.system == "edgeshard" else []
-        before = line.workload.agents
-        cells = markdown.cells_of(line, columns)
-        body.append(f'<tr class="{" ".join(kinds)}">{"".join(_cells(line, cells))}</tr>')
+    previous_agents = summaries[0].workload.agents
+    for summary in summaries:
+        classes = ["first"] if summary.workload.agents != previous_agents else []
+        classes += ["ours"] if summary.system == "edgeshard" else []
+        previous_agents = summary.workload.agents
+        cells = tables.result_cells(summary, columns)
+        body.append(f'<tr class="{" ".join(classes)}">{"".join(_result_cells(summary, cells))}</tr>')
     heads = "".join(f"<th>{escape(head)}</th>" for head, _ in columns)
     return f"<div class=scroll><table><thead><tr>{heads}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
 
 
-def _cells(line: Line, cells: Sequence[str]) -> Iterator[str]:
+def _result_cells(summary: Summary, cells: Sequence[str]) -> Iterator[str]:
     for cell in cells[:-1]:
         yield f"<td>{escape(cell)}</td>"
-    kind = "" if not line.trouble and line.account.is_exact else "none" if not line.is_failure else "wrong"
-    yield f'<td class="{kind if line.account.is_exact else "wrong"}">{escape(cells[-1])}</td>'
+    css_class = "wrong" if not summary.is_sound else "none" if summary.trouble else ""
+    yield f'<td class="{css_class}">{escape(cells[-1])}</td>'
 
 
-def _guarantees(lines: Iterable[Line]) -> Iterator[str]:
-    lines = list(lines)
-    heads, body = markdown.guarantees_of(
-        dict.fromkeys(line.system for line in lines), dict.fromkeys(line.workload.durability for line in lines)
-    )
+def _guarantees(table: Table) -> Iterator[str]:
+    heads, body = table
     yield "<div class=scroll><table><thead><tr>"
     yield "".join(f"<th style='text-align:left'>{escape(head)}</th>" for head in heads)
     yield "</tr></thead><tbody>"
@@ -174,5 +169,5 @@ def _guarantees(lines: Iterable[Line]) -> Iterator[str]:
 
 
 def _notes() -> str:
-    items = markdown.NOTES.replace("\n  ", " ").split("\n")
+    items = tables.NOTES.replace("\n  ", " ").split("\n")
     return "".join(f"<li>{escape(item.removeprefix('* '))}</li>" for item in items)
