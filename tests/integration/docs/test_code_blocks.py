@@ -30,7 +30,9 @@ EXAMPLES = PROJECT / "examples"
 DOCUMENTS = [README, *GUIDES, PROJECT / "edgeshard" / "bench" / "README.md", EXAMPLES / "README.md"]
 NAMES = [str(path.relative_to(PROJECT)) for path in DOCUMENTS]
 
-BLOCK = re.compile(r"^(?:<!-- (?P<note>[^\n]*) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"^(?:<!-- (?P<note>[^\n]*) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 LONGEST_README = 250
 
@@ -173,7 +175,8 @@ def test_the_blocks_of_a_document_run_one_after_the_other(
     above = None
     for block in blocks:
         if block.note == "output":
-            assert above is not None and above.runs, block.code
+            assert above is not None
+            assert above.runs, block.code
             assert printed[id(above)] == block.code
         above = block
 
