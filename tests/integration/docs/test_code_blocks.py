@@ -297,6 +297,17 @@ def test_the_guide_to_troubleshooting_explains_every_error_class() -> None:
     assert sorted(re.findall(r"^### (\w+Error)$", text, re.MULTILINE)) == sorted(named)
 
 
+def test_the_figures_of_the_readme_are_those_of_the_plot_and_of_the_measurements() -> None:
+    figures = re.findall(
+        r"^\| [^|]*(?:edgeshard|SQLite|PostgreSQL)[^|]* \| ([\d,]+) \|", README.read_text(), re.MULTILINE
+    )
+    assert len(figures) == 5
+    plot = (PROJECT / "edgeshard" / "docs" / "throughput.svg").read_text()
+    assert [figure for figure in figures if f">{figure}<" not in plot] == []
+    measured = (PROJECT / "edgeshard" / "bench" / "README.md").read_text()
+    assert [figure for figure in figures if f" {figure} (" not in measured] == []
+
+
 def test_the_list_of_examples_names_all_of_them_shortest_first() -> None:
     listed = re.findall(r"^\| \[[^\]]*\]\(([^)]+)\) \|", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
     linked = {target.rstrip("/") for target in LINK.findall((EXAMPLES / "README.md").read_text())}
