@@ -1,6 +1,6 @@
 """What edgeshard's core costs, as ratios against a named peer in the same run.
 
-    python tests/bench_core.py [--quick] [--only NAME ...] [--dir FOLDER]
+    python -m tests.benchmarks.bench_core [--quick] [--only NAME ...] [--dir FOLDER]
 
 A benchmark and never a test: it asserts no time. Ours and the peer take turns, and who goes first changes with each
 round; a ratio is taken round by round, and printed as the median and the quartiles. The peer is plain apsw on the

@@ -1,6 +1,6 @@
 """What a hub costs: merges of many devices' masters, with news and without, and bundles to carry. Asserts no time.
 
-    python tests/bench_hub.py [--quick] [--only NAME ...] [--dir FOLDER]
+    python -m tests.benchmarks.bench_hub [--quick] [--only NAME ...] [--dir FOLDER]
 
     gather    a hub merges the masters of 10 and of 100 devices, against INSERT ... SELECT from the attached files
     idle      the same hub merges them again, with no news and with a row of one device
@@ -17,11 +17,11 @@ from functools import partial
 from pathlib import Path
 
 import attrs
-import bench_core
-from bench_core import Comparison, Options, Table, rate_table, wait_table
 
 import edgeshard
 from edgeshard.bench.peers import AGENT, Backlog, alternate, checked_merge, fill, grow, seconds
+from tests.benchmarks import bench_core
+from tests.benchmarks.bench_core import Comparison, Options, Table, rate_table, wait_table
 
 
 def devices(root: Path, count: int, rows: int, streams: int = 1) -> list[edgeshard.Store]:

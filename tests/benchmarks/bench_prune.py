@@ -1,6 +1,6 @@
 """For how long does a prune keep others waiting, and does the disk stay flat?
 
-    python tests/bench_prune.py [--quick] [--dir FOLDER]
+    python -m tests.benchmarks.bench_prune [--quick] [--dir FOLDER]
 
 stall   A master of many rows is pruned to a tenth, and its disk given back, while an agent writes and a merger that
         merges all the time takes its rows away. What a write takes and what a merge takes, with and without the prune.

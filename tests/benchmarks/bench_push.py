@@ -1,6 +1,6 @@
 """How fast rows get from a master into PostgreSQL, by COPY and by INSERT; asserts no times, but that every row is there.
 
-    python tests/bench_push.py [--rows 1000000] [--rounds 3] [--dsn DSN]
+    python -m tests.benchmarks.bench_push [--rows 1000000] [--rounds 3] [--dsn DSN]
 
 Each round pushes the same master into an empty database: dicts (`agent_data`: agent, time, JSON) and records of a str, a
 float and a time. The server is one of our own on this machine with fsync on, unless a DSN names another one.
@@ -12,54 +12,11 @@ import argparse
 import contextlib
 import statistics
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from helpers import NOON, Reading
-from postgres import PgServer, fetch, foreign_database
-
-import edgeshard
-
-#: Rows of one transaction of a writer: what an agent that hurries writes.
-_TOGETHER = 100
-
-
-def a_dict(n: int) -> Any:
-    """About 100 bytes in SQLite."""
-    return {"n": n, "action": "generated_code", "pattern": "RECURSIVE_004", "tokens": n % 4096}
-
-
-def a_reading(n: int) -> Any:
-    """A record of three columns."""
-    return Reading(f"sensor-{n % 1000:04}", n / 8, NOON)
-
-
-KINDS = {"dicts": (a_dict, "agent_data"), "records": (a_reading, "reading")}
-
-
-def prepare(root: Path, kind: str, rows: int) -> edgeshard.Store:
-    """A store with so many rows of a kind in its master."""
-    make, store = KINDS[kind][0], edgeshard.Store(root)
-    with store.shard("agent") as shard:
-        for first in range(0, rows, _TOGETHER):
-            shard.write_many(make(n) for n in range(first, min(rows, first + _TOGETHER)))
-    assert store.merge().complete
-    return store
-
-
-def push(store: edgeshard.Store, dsn: str, kind: str, rows: int, *, inserts: bool) -> float:
-    """Rows a second of one push into an empty database, in which each row is then found once."""
-    began = time.perf_counter()
-    report = store.push(dsn, inserts=inserts)
-    seconds = time.perf_counter() - began
-    table = KINDS[kind][1]
-    counted = f"select count(*), count(distinct (_stream, _seq)), min(_seq), max(_seq) from {table}"
-    assert [(rows, rows, 1, rows)] == fetch(dsn, counted)
-    assert [(1, rows)] == fetch(dsn, "select first, last from edgeshard_ranges")
-    assert (rows, True) == (report.rows, report.complete)
-    return rows / seconds
+from tests.support.large_push import KINDS, prepare, push
+from tests.support.postgres_server import PgServer, foreign_database
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """What the watching merger costs, and how soon it sees: figures against goals.
 
-    python tests/bench_service.py [--quick] [--only NAME ...] [--dir FOLDER] [--merges N --rows N]
+    python -m tests.benchmarks.bench_service [--quick] [--only NAME ...] [--dir FOLDER] [--merges N --rows N]
 
 A benchmark and never a test: it asserts no time. All of them are real processes, looked at from outside: processor time
 and memory from /proc, rows by a reader of the master. Run it on a machine that does nothing else.
@@ -36,11 +36,21 @@ from typing import IO, Any, TypeVar
 
 import apsw
 import attrs
-from bench_core import Table, print_table, spread
-from service import PATIENCE_S, Kind, Merger, cpu_s, figures, has_option, run, ticks_s, wait_until
 
 import edgeshard
 from edgeshard.bench.peers import alternate, fill, seconds
+from tests.benchmarks.bench_core import Table, print_table, spread
+from tests.support.merging_processes import (
+    PATIENCE_S,
+    Kind,
+    Merger,
+    cpu_s,
+    figures,
+    has_option,
+    run,
+    ticks_s,
+    wait_until,
+)
 
 _T = TypeVar("_T")
 _MS = 1e-3
@@ -103,7 +113,8 @@ def quantile(values: Sequence[float], part: float) -> float:
 @contextlib.contextmanager
 def child(work: Callable[..., None], *arguments: object) -> Iterator[subprocess.Popen[str]]:
     """A process that runs one of the functions below, with pipes to and from it."""
-    command = [sys.executable, __file__, "--child", work.__name__, json.dumps([_plain(one) for one in arguments])]
+    command = [sys.executable, "-m", "tests.benchmarks.bench_service", "--child", work.__name__]
+    command.append(json.dumps([_plain(one) for one in arguments]))
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process

@@ -1,8 +1,8 @@
 """The campaign: power cuts, torn writes and kills, four in a chain, under the real package.
 
-    python -m tests.powercut --trials 20000 --seed 1 [--resume FILE]
-    python -m tests.powercut --seed 1 --only 153
-    python -m tests.powercut --seed 1 --mutant "master at NORMAL"
+    python -m tests.campaigns.powercut --trials 20000 --seed 1 [--resume FILE]
+    python -m tests.campaigns.powercut --seed 1 --only 153
+    python -m tests.campaigns.powercut --seed 1 --mutant "master at NORMAL"
 
 It prints how often what happened, and each trial that broke a promise; then it exits with 1. ``--resume`` notes in FILE
 where it is, and goes on from there. ``--only`` plays one trial, and prints all that happened to its disk. ``--mutant``
@@ -17,9 +17,9 @@ import sys
 import time
 from pathlib import Path
 
-from .campaign import NOTED_EVERY, Tally, play, play_one, playground
-from .machine import patched
-from .mutants import MUTANTS
+from tests.crash.powercut.machine import patched
+from tests.crash.powercut.trials import NOTED_EVERY, Tally, play, play_one, playground
+from tests.mutants.powercut_mutants import MUTANTS
 
 
 def main() -> int:
@@ -49,7 +49,9 @@ def _campaign(options: argparse.Namespace) -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.powercut", description="Cut the power, and account for all.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.campaigns.powercut", description="Cut the power, and account for all."
+    )
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, metavar="NUMBER", help="begin with this trial")
@@ -62,7 +64,7 @@ def _options() -> argparse.Namespace:
 def _fix_hashes() -> None:
     """Begin anew with hashes of texts that are the same each time: the order of a set follows them."""
     if os.environ.get("PYTHONHASHSEED") != "0":
-        command = [sys.executable, "-m", "tests.powercut", *sys.argv[1:]]
+        command = [sys.executable, "-m", "tests.campaigns.powercut", *sys.argv[1:]]
         os.execve(sys.executable, command, {**os.environ, "PYTHONHASHSEED": "0"})
 
 

@@ -1,6 +1,6 @@
 """A year of a device in minutes: do its files stay as large as they are, and is each row accounted for at the end?
 
-    python tests/bench_year.py [--days 365] [--rows 20000] [--merges 24] [--wear low] [--dir FOLDER]
+    python -m tests.campaigns.year [--days 365] [--rows 20000] [--merges 24] [--wear low] [--dir FOLDER]
 
 Three agents write, one of which starts anew each day and one each month. A merge each hour follows the store's own rules:
 rows older than 30 days go, once the hub has them. Each week a bundle is carried to the hub, and its receipt back; for

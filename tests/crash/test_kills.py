@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
 
-import kill_parts
 import pytest
-from kill_parts import PARTS
-from kills import play
+
+from tests.crash.kills.parts import PARTS
+from tests.crash.kills.writers_and_mergers import play
+from tests.support.project import PROJECT
 
 
 def test_every_acknowledged_row_survives_kills_of_writers_and_mergers() -> None:
@@ -23,11 +23,12 @@ def test_every_acknowledged_row_survives_kills_of_writers_and_mergers() -> None:
 @pytest.mark.parametrize("part", PARTS)
 def test_every_acknowledged_row_survives_kills_in_each_part_of_the_work(part: str) -> None:
     done = subprocess.run(
-        [sys.executable, str(Path(kill_parts.__file__)), "--part", part, "--kills", "12", "--seed", "7"],
+        [sys.executable, "-m", "tests.campaigns.kill_parts", "--part", part, "--kills", "12", "--seed", "7"],
         capture_output=True,
         text=True,
         check=False,
         timeout=200,
+        cwd=PROJECT,
     )
     assert 0 == done.returncode, done.stdout + done.stderr
     assert re.search(r"kills=([1-9]\d)", done.stdout), done.stdout

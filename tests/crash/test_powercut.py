@@ -13,22 +13,23 @@ from pathlib import Path
 import apsw
 import attrs
 import pytest
-from powercut.campaign import Tally, play, play_one, playground
-from powercut.disk import Crash, Disk, Folder, Inode
-from powercut.found import Found, ViolationError, look, record_of
-from powercut.mutants import MUTANTS
-from powercut.oracle import Oracle
 
 import edgeshard
-
-ROOT = Path(__file__).parent.parent
+from tests.crash.powercut.contents import Found, ViolationError, look, record_of
+from tests.crash.powercut.disk import Crash, Disk, Folder, Inode
+from tests.crash.powercut.oracle import Oracle
+from tests.crash.powercut.trials import Tally, play, play_one, playground
+from tests.mutants.powercut_mutants import MUTANTS
+from tests.support.project import PROJECT
 
 
 def campaign(*arguments: object) -> tuple[int, str]:
     """The exit code and the output of the command, which replays whatever Python makes of the hashes of texts."""
-    command = [sys.executable, "-m", "tests.powercut", *map(str, arguments)]
+    command = [sys.executable, "-m", "tests.campaigns.powercut", *map(str, arguments)]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONHASHSEED"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment, timeout=280)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=PROJECT, env=environment, timeout=280
+    )
     assert done.returncode in (0, 1), done.stderr
     return done.returncode, done.stdout
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 
 import pytest
-from soak import Options, play
+
+from tests.crash.soak.actors import Options
+from tests.crash.soak.campaign import play
 
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import apsw
 import pytest
-from helpers import numbers, shard_path
 
 import edgeshard
 from edgeshard import database, scan
@@ -23,6 +21,8 @@ from edgeshard.errors import (
     StorageIOError,
 )
 from edgeshard.merge import source
+from tests.support.project import PROJECT
+from tests.support.stores import numbers, shard_path
 
 #: The full sweep has about 40,000 points.
 _EVERY = "97"
@@ -30,8 +30,8 @@ _EVERY = "97"
 
 def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the sweep in a process of its own: the calls that it replaces stay replaced."""
-    command = [sys.executable, str(Path(__file__).with_name("faults.py")), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+    command = [sys.executable, "-m", "tests.campaigns.faults", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=280, cwd=PROJECT)
 
 
 def test_whichever_call_fails_nothing_is_lost_or_doubled_and_each_error_is_one_of_ours() -> None:

@@ -20,8 +20,7 @@ from edgeshard.prune import passed, passes, step
 from edgeshard.prune import plan as pruning
 from edgeshard.ranges import Range, subtract, union
 from edgeshard.shard import Shard
-
-from .machine import Patch
+from tests.crash.powercut.machine import Patch
 
 #: What is to be called before a connection commits, by its id.
 Hooks = dict[int, Callable[[], None]]

@@ -10,13 +10,12 @@ import pytest
 
 pytest.importorskip("psycopg")
 
-import test_push as tests
-
 from edgeshard import database
 from edgeshard.errors import EdgeshardError
 from edgeshard.ranges import Range
 from edgeshard.upstream import chunk, held_back, plan, postgres, push, remote
 from edgeshard.upstream.chunk import Sender, Sent
+from tests.integration.postgres import test_push as tests
 
 # fixtures of the tests that are run here
 proxy = tests.proxy

@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from helpers import NOON, Reading, shard_path
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 import edgeshard
 from edgeshard.errors import RecordError
 from edgeshard.merge import copy, truncate
+from tests.support.records import NOON, Reading
+from tests.support.stores import shard_path
 
 AGENTS = ("a", "b")
 STORES = ("left", "right")

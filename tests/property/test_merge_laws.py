@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fleet_model import Content, Fleet, content, play
-from hub_mutants import MUTANTS, broken
-from hub_trials import play_trials
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 import edgeshard
+from tests.mutants.merge_mutants import MUTANTS, broken
+from tests.support.fleet_model import Content, Fleet, content, play
+from tests.support.fleet_trials import play_trials
 
 QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 FEW = settings(max_examples=15, deadline=None, suppress_health_check=QUIET)

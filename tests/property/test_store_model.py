@@ -9,13 +9,13 @@ from unittest import mock
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
-from model import StoreMachine
 
 from edgeshard import database, format
 from edgeshard.database import quote
 from edgeshard.merge import copy, cycle, truncate
 from edgeshard.ranges import union
 from edgeshard.shard import Shard
+from tests.property.store_model import StoreMachine
 
 QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
 

@@ -1,17 +1,14 @@
-"""Ten thousand damaged shards: what a merge makes of each, and whether it ever takes what was not written.
+"""Shards damaged at random: what a merge makes of each, and whether it ever takes what was not written.
 
-    python tests/damage.py --trials 10000 --seed 1 --out damage.jsonl
-
-Real shards of several kinds are damaged in many ways, and each is merged beside a sound one. A trial is a line of
-the output; a campaign that was stopped goes on where it was. The worker is a process of its own, and a trial that takes
-longer than a minute ends it: that is a hang, and its death is a crash. `--only N` plays one trial again.
+Real shards of several kinds are damaged in many ways, and each is merged beside a sound one. The worker is a process of
+its own (``python -m tests.support.damaged_shards SEED FIRST END``), and a trial that takes longer than a minute ends it:
+that is a hang, and its death is a crash.
 
 A seed damages the same places in the same way each time. (Only the salts of SQLite's logs differ from run to run.)
 """
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import json
 import random
@@ -30,10 +27,11 @@ from unittest import mock
 
 import apsw
 import attrs
-from hostile import remade
 
 import edgeshard
 from edgeshard.database import quote
+from tests.support.hostile_shards import remade
+from tests.support.project import PROJECT
 
 TRIAL_TIMEOUT_S = 60.0
 
@@ -413,8 +411,18 @@ def work(seed: int, numbers: Iterable[int]) -> None:
 def play(seed: int, numbers: list[int]) -> Iterator[Trial]:
     """Play trials in a worker that is watched, and replaced where it dies."""
     while numbers:
-        command = [sys.executable, __file__, "--seed", str(seed), "--worker", f"{numbers[0]}:{numbers[-1] + 1}"]
-        with tempfile.TemporaryFile() as errors, subprocess.Popen(command, stdout=-1, stderr=errors) as worker:
+        command = [
+            sys.executable,
+            "-m",
+            "tests.support.damaged_shards",
+            str(seed),
+            str(numbers[0]),
+            str(numbers[-1] + 1),
+        ]
+        with (
+            tempfile.TemporaryFile() as errors,
+            subprocess.Popen(command, stdout=-1, stderr=errors, cwd=PROJECT) as worker,
+        ):
             assert worker.stdout is not None
             while numbers:
                 ready, _, _ = select.select([worker.stdout], [], [], TRIAL_TIMEOUT_S)
@@ -447,40 +455,5 @@ def table(trials: Iterable[Trial]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=1_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="a file of results, to which missing ones are added")
-    parser.add_argument("--only", type=int, help="play this trial alone, and print what came of it")
-    parser.add_argument("--worker", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.worker:
-        first, end = map(int, options.worker.split(":"))
-        work(options.seed, range(first, end))
-    elif options.only is not None:
-        work(options.seed, [options.only])
-    else:
-        trials = _play_missing(options.seed, options.trials, options.out)
-        print(table(trials))
-        faults = [trial for trial in trials if trial.outcome in FAULTS]
-        for trial in faults:
-            print(trial, file=sys.stderr)
-        sys.exit(bool(faults))
-
-
-def _play_missing(seed: int, count: int, out: Path | None) -> list[Trial]:
-    trials = []
-    if out is not None and out.exists():
-        trials = [Trial(**json.loads(line)) for line in out.read_text().splitlines() if line.endswith("}")]
-    # they are played in order
-    for trial in play(seed, list(range(max((trial.number + 1 for trial in trials), default=0), count))):
-        trials.append(trial)
-        if out is not None:
-            with out.open("a") as file:
-                file.write(json.dumps(attrs.asdict(trial)) + "\n")
-    return trials
-
-
 if __name__ == "__main__":
-    main()
+    work(int(sys.argv[1]), range(int(sys.argv[2]), int(sys.argv[3])))

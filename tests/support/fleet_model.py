@@ -21,7 +21,6 @@ from typing import Any, TypeVar
 from unittest import mock
 
 import attrs
-from helpers import shard_path
 
 import edgeshard
 from edgeshard import database, format, master, receipts, tables
@@ -30,6 +29,7 @@ from edgeshard.holdings import Holdings
 from edgeshard.merge import plan
 from edgeshard.ranges import Range, subtract, union
 from edgeshard.report import Gap
+from tests.support.stores import shard_path
 
 _T = TypeVar("_T")
 

@@ -1,19 +1,17 @@
-"""The long campaign over random fleets: writes, drains, copies, restores, bundles, merges of anything into anything.
+"""Random fleets against their model: writes, drains, copies, restores, bundles, merges of anything into anything.
 
-    python tests/hub_trials.py --trials 2000 --seed 1
-
-A trial is a fleet of its own, with a seed of its own; a failure says which, and ``--only N`` plays that one again.
+A trial is a fleet of its own, with a seed of its own.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
 import time
 
 import attrs
-from fleet_model import Fleet, play
+
+from tests.support.fleet_model import Fleet, play
 
 LONGEST = 80
 
@@ -61,21 +59,3 @@ def play_trials(trials: int, seed: int, seconds: float = float("inf")) -> Tally:
             break
         play_trial(seed, number, tally)
     return tally
-
-
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description="Play random fleets against their model.")
-    parser.add_argument("--trials", type=int, default=1_000)
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no trial after this time")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", type=int, help="play this trial alone")
-    options = parser.parse_args()
-    if options.only is not None:
-        play_trial(options.seed, options.only, Tally())
-    else:
-        print(play_trials(options.trials, options.seed, options.seconds))
-
-
-if __name__ == "__main__":
-    main()

@@ -22,6 +22,7 @@ import attrs
 from edgeshard import files
 from edgeshard.commands import parser_of_merge
 from edgeshard.merge import cycle
+from tests.support.project import PROJECT
 
 Kind = Literal["watch", "loop"]
 
@@ -130,6 +131,7 @@ class Merger:
                 _command(kind, root, options),
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                cwd=PROJECT,
                 env={**os.environ, "NOTIFY_SOCKET": str(self._notices.path)},
             )
 
@@ -184,7 +186,7 @@ def _command(kind: Kind, root: Path, options: Sequence[object]) -> list[str]:
     if kind == "watch":
         return [sys.executable, "-m", "edgeshard.merge", str(root), "--watch", *given]
     interval = given[given.index("--interval") + 1] if "--interval" in given else "1.0"
-    return [sys.executable, __file__, str(root), interval]
+    return [sys.executable, "-m", "tests.support.merging_processes", str(root), interval]
 
 
 # -- the loop ---------------------------------------------------------------------------------------------------------

@@ -1,40 +1,34 @@
-"""More real kills, a part of the work at a time: contending or stopped mergers, snapshots, schemas, keys, prunes.
+"""Kill and stop real processes in one part of their work: contending mergers, snapshots, schemas, keys, prunes.
 
-    python tests/kill_parts.py --kills 400 --seed 1                     each part, with 400 SIGKILLs
-    python tests/kill_parts.py --part unlocked --kills 1000 --seed 2    one part
-
-Processes are forked from one that has imported everything and has no database open, so that a life costs milliseconds.
-What was acknowledged is counted in memory that parent and child share, and that outlives the child.
+Processes are forked from one that has imported everything and has no database open, so that starting one costs
+milliseconds. What was acknowledged is counted in memory that parent and child share, and that outlives the child.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import itertools
-import mmap
 import os
 import random
 import signal
-import struct
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import attrs
-from kills import LARGEST_BATCH, Sample, batches
 
 import edgeshard
 from edgeshard import database, files
 from edgeshard.errors import MergeInProgressError, ShardInUseError, StorageBusyError
+from tests.crash.kills.writers_and_mergers import LARGEST_BATCH, Sample, batches
+from tests.support.forks import Count, Life, begin
 
 #: SIGKILLs after which all is checked, and a new store begun.
-_KILLS_A_ROUND = 25
+KILLS_A_ROUND = 25
 #: The columns that an agent's class has in the end.
 _COLUMNS = 12
 
@@ -66,85 +60,6 @@ class Tally:
     removed: int = 0
     pruned: int = 0
     replaced: int = 0
-
-
-# -- lives ------------------------------------------------------------------------------------------------------------
-
-
-@attrs.define
-class Life:
-    """A process, from its fork to its end.
-
-    Attributes:
-        pid: the process.
-        shared: what it counts for us: a number that is never taken back.
-        run: the number of the rows it writes; -1: it writes none.
-        rows: how many it is to write.
-        killed: whether it was.
-        status: how it ended; None: it lives.
-    """
-
-    pid: int
-    shared: mmap.mmap
-    run: int = -1
-    rows: int = 0
-    killed: bool = False
-    status: int | None = None
-
-    @property
-    def count(self) -> int:
-        """What it counted."""
-        number: int = struct.unpack("q", self.shared[:])[0]
-        return number
-
-    def is_alive(self) -> bool:
-        """Whether it lives; a process that ended by itself must have ended well."""
-        if self.status is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self._ended(status)
-        return self.status is None
-
-    def kill(self) -> bool:
-        """SIGKILL; False where it had ended before."""
-        if not self.is_alive():
-            return False
-        os.kill(self.pid, signal.SIGKILL)
-        _, status = os.waitpid(self.pid, 0)
-        self.killed = os.WIFSIGNALED(status)
-        self._ended(status)
-        return self.killed
-
-    def wait(self) -> None:
-        """Until it ends by itself."""
-        if self.status is None:
-            self._ended(os.waitpid(self.pid, 0)[1])
-
-    def _ended(self, status: int) -> None:
-        self.status = status
-        assert self.killed or status == 0, f"a process ended with {os.waitstatus_to_exitcode(status)}"
-
-
-Count = Callable[[int], None]
-
-
-def begin(work: Callable[[Count], None], run: int = -1) -> Life:
-    """Fork a process that does this work. Nothing of ours may be open."""
-    shared = mmap.mmap(-1, 8)
-
-    def count(number: int) -> None:
-        shared[:] = struct.pack("q", number)
-
-    pid = os.fork()
-    if pid:
-        return Life(pid, shared, run)
-    try:
-        work(count)
-        os._exit(0)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(70)
 
 
 # -- what they do -----------------------------------------------------------------------------------------------------
@@ -330,7 +245,7 @@ class Round:
 
     def is_over(self) -> bool:
         """Whether there were enough kills."""
-        return self.kills >= _KILLS_A_ROUND
+        return self.kills >= KILLS_A_ROUND
 
     def end(self) -> None:
         """Let the writers finish, end the others, and check."""
@@ -583,19 +498,3 @@ def play(part: str, kills: int, seed: int) -> Tally:
                 one.abandon()
                 raise
     return tally
-
-
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description="Kill and stop processes in a part of their work.")
-    parser.add_argument("--part", action="append", choices=PARTS)
-    parser.add_argument("--kills", type=int, default=_KILLS_A_ROUND, help="of each part")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    for part in options.part or PARTS:
-        began = time.monotonic()
-        print(f"{part}: {play(part, options.kills, options.seed)}, {time.monotonic() - began:.0f} s", flush=True)
-
-
-if __name__ == "__main__":
-    main()

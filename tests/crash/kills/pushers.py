@@ -1,6 +1,4 @@
-"""Real pushers and a real PostgreSQL server, really killed in the middle of their work; every row is accounted for.
-
-    python tests/push_kills.py --kills 300 --seed 1
+"""Kill real pushers and a real PostgreSQL server in the middle of their work, and account for every row.
 
 A writer's rows are merged between the kills. Two pushers push the same master at the same time, by COPY or by INSERT;
 one of them gets SIGKILL at a random moment, or, each fourth time, the server with all of its processes. After each kill
@@ -10,21 +8,19 @@ ranges there name exactly these rows.
 
 from __future__ import annotations
 
-import argparse
 import random
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import attrs
-from helpers import sql
-from postgres import PgServer, fetch
 
 import edgeshard
 from edgeshard import master, receipts
 from edgeshard.ranges import Range, subtract
+from tests.support.postgres_server import PgServer, fetch
+from tests.support.processes import sql
 
 
 @attrs.frozen
@@ -130,22 +126,3 @@ def play(server: PgServer, kills: int, seed: int, *, inserts: bool | None = None
         tally.rows = check(store, dsn)
         assert written == tally.rows
     return tally
-
-
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description="Kill pushers and the server, and account for every row.")
-    parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="edgeshard-pg-") as folder:
-        Path(folder).chmod(0o711)
-        server = PgServer(Path(folder))
-        try:
-            print(play(server, options.kills, options.seed))
-        finally:
-            server.kill()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,14 +1,13 @@
-"""Real processes, really killed: writers and mergers meet SIGKILL at random moments, and every row is accounted for.
-
-    python tests/kills.py --rounds 50 --rows 20000 --seed 1
+"""Kill real writers and mergers with SIGKILL at random moments, and account for every row.
 
 Each writer counts what was acknowledged in a file that it maps, so that the count outlives it. A killed writer may have
 had one more write under way: that one is in the master whole, or not at all.
+
+Run as ``python -m tests.crash.kills.writers_and_mergers --as-writer ...`` or ``--as-merger ROOT``, this is one of them.
 """
 
 from __future__ import annotations
 
-import argparse
 import mmap
 import random
 import signal
@@ -24,8 +23,10 @@ import attrs
 
 import edgeshard
 from edgeshard.errors import MergeInProgressError
+from tests.support.project import PROJECT
 
 LARGEST_BATCH = 12
+_THIS_MODULE = "tests.crash.kills.writers_and_mergers"
 
 
 @attrs.frozen
@@ -112,7 +113,7 @@ def merge_for_ever(root: str) -> None:
 
 
 def start(*arguments: object) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, __file__, *map(str, arguments)])
+    return subprocess.Popen([sys.executable, "-m", _THIS_MODULE, *map(str, arguments)], cwd=PROJECT)
 
 
 def start_writer(folder: Path, number: int, agent: str, rows: int) -> Run:
@@ -179,21 +180,8 @@ def play(rounds: int, rows: int, seed: int) -> Tally:
     return tally
 
 
-def main() -> None:
-    """The command."""
-    if sys.argv[1:2] == ["--as-writer"]:
-        root, agent, run, counter, rows = sys.argv[2:]
-        write_rows(root, agent, int(run), counter, int(rows))
-    elif sys.argv[1:2] == ["--as-merger"]:
-        merge_for_ever(sys.argv[2])
-    else:
-        parser = argparse.ArgumentParser(description="Kill writers and mergers, and account for every row.")
-        parser.add_argument("--rounds", type=int, default=10)
-        parser.add_argument("--rows", type=int, default=20_000, help="a writer")
-        parser.add_argument("--seed", type=int, default=0)
-        options = parser.parse_args()
-        print(play(options.rounds, options.rows, options.seed))
-
-
 if __name__ == "__main__":
-    main()
+    if sys.argv[1] == "--as-writer":
+        write_rows(*sys.argv[2:4], int(sys.argv[4]), sys.argv[5], int(sys.argv[6]))
+    else:
+        merge_for_ever(sys.argv[2])

@@ -8,7 +8,7 @@ The fault model
     was not synced any, in the order of a journal or in none. A write spoils no byte beside it (SQLite's "powersafe
     overwrite"), a sync makes durable what it is asked to, and no disk loses what was synced.
 
-Read in this order: disk (what survives), scheduler (who runs), machine (what edgeshard runs on), vfs and system
-(how it is told), found (what is there), oracle (what was promised), workload (who does what), trial, campaign; and
-mutants.
+Read in this order: disk (what survives), scheduler (who runs), machine (what edgeshard runs on), vfs and os_calls
+(how edgeshard reaches it), contents (what is there), oracle (what was promised), workload (who does what), trial, trials;
+and tests/mutants/powercut_mutants.
 """

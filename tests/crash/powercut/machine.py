@@ -15,8 +15,8 @@ from typing import Any
 
 import attrs
 
-from .disk import TICK_NS, Disk, Folder, Inode
-from .scheduler import Scheduler
+from tests.crash.powercut.disk import TICK_NS, Disk, Folder, Inode
+from tests.crash.powercut.scheduler import Scheduler
 
 #: An operation as it is logged: actor, what, path, where, how long, checksum.
 Logged = tuple[str, str, str, int, int, int]

@@ -10,9 +10,8 @@ from typing import NoReturn
 import attrs
 
 import edgeshard
-
-from .disk import Crash
-from .found import Found, ViolationError
+from tests.crash.powercut.contents import Found, ViolationError
+from tests.crash.powercut.disk import Crash
 
 
 class Fate(enum.Enum):

@@ -19,10 +19,9 @@ from typing import Any
 import edgeshard
 from edgeshard import files, prunings, scan, shard
 from edgeshard.merge import cycle
-
-from . import vfs
-from .disk import Entries, Folder, Inode
-from .machine import Machine, Patch, acting, located, made_current, patched
+from tests.crash.powercut import vfs
+from tests.crash.powercut.disk import Entries, Folder, Inode
+from tests.crash.powercut.machine import Machine, Patch, acting, located, made_current, patched
 
 _DEVICE = 1
 

@@ -19,14 +19,13 @@ from edgeshard import arrivals, master, shard
 from edgeshard.merge import cycle, job, locks, plan, truncate
 from edgeshard.prune import plan as pruning
 from edgeshard.prune import space
-
-from . import system, workload
-from .disk import Crash, Disk
-from .found import Found, ViolationError, look
-from .machine import Logged, Machine, Patch, patched
-from .oracle import Oracle
-from .scheduler import Actor, Cut, Scheduler
-from .workload import Stage
+from tests.crash.powercut import os_calls, workload
+from tests.crash.powercut.contents import Found, ViolationError, look
+from tests.crash.powercut.disk import Crash, Disk
+from tests.crash.powercut.machine import Logged, Machine, Patch, patched
+from tests.crash.powercut.oracle import Oracle
+from tests.crash.powercut.scheduler import Actor, Cut, Scheduler
+from tests.crash.powercut.workload import Stage
 
 CRASHES = 4
 #: Where the store is; edgeshard makes the folders that lead there.
@@ -193,7 +192,7 @@ class Trial:
             patches.append((arrivals, "RESOLUTION_S", 1))  # a trial lasts for a minute or two
         if not self.settings.has_merge_lock:
             patches.append((locks, "merge_lock", workload.no_merge_lock))
-        with system.running(made), patched(patches), patched(workload.failpoints(stage)):
+        with os_calls.running(made), patched(patches), patched(workload.failpoints(stage)):
             yield stage, place
             for handle in stage.left_open:
                 _close(handle)

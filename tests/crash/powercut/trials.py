@@ -13,8 +13,8 @@ from pathlib import Path
 
 import attrs
 
-from . import vfs
-from .trial import Trial
+from tests.crash.powercut import vfs
+from tests.crash.powercut.trial import Trial
 
 #: Trials between two notes of where the campaign is.
 NOTED_EVERY = 100

@@ -15,8 +15,8 @@ from typing import Any
 
 import apsw
 
-from .machine import Machine, acting, current, located
-from .scheduler import Killed
+from tests.crash.powercut.machine import Machine, acting, current, located
+from tests.crash.powercut.scheduler import Killed
 
 #: SQLite syncs the folder with the first sync of a handle on one of these.
 _JOURNALS = apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_MAIN_JOURNAL | apsw.SQLITE_OPEN_SUPER_JOURNAL

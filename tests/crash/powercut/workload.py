@@ -17,11 +17,10 @@ from edgeshard.errors import DiskFullError, MergeInProgressError, ShardInUseErro
 from edgeshard.merge import copy, cycle, locks, newest, once, orphans, truncate
 from edgeshard.prune import passes, rules, space, step
 from edgeshard.shard import Durability, Shard
-
-from .found import Last, ViolationError, addresses_in, numbers_in, prunings_in, record_of
-from .machine import Patch
-from .oracle import Oracle, Unit
-from .scheduler import Actor, Scheduler
+from tests.crash.powercut.contents import Last, ViolationError, addresses_in, numbers_in, prunings_in, record_of
+from tests.crash.powercut.machine import Patch
+from tests.crash.powercut.oracle import Oracle, Unit
+from tests.crash.powercut.scheduler import Actor, Scheduler
 
 AGENTS = ("ann", "bob", "Cy Lin")
 #: What may happen to anybody beside others: nothing was done, and trying again is all there is to do.

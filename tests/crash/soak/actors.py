@@ -1,42 +1,31 @@
-"""The whole system for a long time: every acknowledged row ends in the master once, and nothing grows that should not.
+"""The actors of the soak: writers, one merger, commands beside them, and whoever replaces the folder of the shards.
 
-    python tests/soak.py --minutes 30 --seed 7 [--agents 12] [--tempo 1] [--merger watch|loop] [--dir FOLDER]
-
-Writers of all paces come and go, under names that last and names that are used once, and some are killed. Beside them
-one watching merger is killed, stopped, continued, told to rescan and told to end, again and again; cron merges, readers
-read, verify verifies, and now and then the folder of the shards is replaced. Every actor draws what it does from the
-seed; when exactly that falls is up to the machine. In the end a judge compares the master, row by row, with what the
-writers were told, and the merger's memory and descriptors are looked at over each of its lives.
-
-It exits with 0 where nothing is lost, doubled or wrong, verify is content, every process ended as it should, and the
-bounds below hold. ``--sabotage lose|double|change`` harms one row before the judge comes: then it must exit with 1.
+Every actor draws what it does from the seed; when exactly that falls is up to the machine.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import attrs
-from service import PATIENCE_S, Figures, Kind, Merger, figures, has_option, run, wait_until
-from soak_judge import Verdict, Written, judge, sabotage
-from soak_rows import IN_USE, PACES, SESSIONS_MAX, Job, Ledger, Session
 
 import edgeshard
 from edgeshard import files
+from tests.crash.soak.judge import Written
+from tests.crash.soak.writer import IN_USE, PACES, SESSIONS_MAX, Job, Ledger, Session
+from tests.support.merging_processes import PATIENCE_S, Figures, Kind, Merger, has_option, wait_until
+from tests.support.project import PROJECT
 
 #: The watcher's rescan, in seconds: much shorter than the default, so that each replaced folder can wait for one.
 RESCAN_S = 5.0
@@ -44,23 +33,6 @@ RESCAN_S = 5.0
 SLACK_S = 10.0
 #: A merger told to end finishes the shard at hand and makes a final pass: all that a burst of all writers leaves.
 END_S = 30.0
-
-#: Python and our modules take 25 MiB, the master's page cache up to 32, and the pages that SQLite reads from the log.
-RSS_MAX_KIB = 96 << 10
-#: The same within a life, once the caches are full: a leak of 100 bytes a merge would show as that in an hour.
-RSS_GROWTH_MAX_KIB = 8 << 10
-#: What a merger keeps open between passes must not grow; a pass may have begun in each sample, so the least counts.
-DESCRIPTORS_GROWTH_MAX = 8
-#: The interpreter, the watch with its emitter and its dispatcher, and room.
-THREADS_MAX = 8
-#: The log is cut to 64 MiB by each merge; while a reader (verify) holds a snapshot it grows by what is merged meanwhile.
-WAL_MAX_BYTES = 256 << 20
-#: A life shorter than this says nothing of growth, in samples.
-SAMPLES_MIN = 8
-
-SAMPLE_EVERY_S = 10.0
-#: What may be in the store's folder in the end.
-KNOWN_NAMES = {"master.db", "master.db-wal", "master.db-shm", "merge.lock", "watch.lock", "shards", "merger.prom"}
 
 
 @attrs.frozen
@@ -174,9 +146,9 @@ class Writers:
         ledger, log = stem.with_suffix(".ledger"), stem.with_suffix(".log")
         Ledger.make(ledger, len(sessions))
         job = Job(str(self._scene.root), str(ledger), self._lives, sessions)
-        command = [sys.executable, str(Path(__file__).with_name("soak_rows.py")), job.as_json()]
+        command = [sys.executable, "-m", "tests.crash.soak.writer", job.as_json()]
         with open(log, "wb") as file:
-            process = subprocess.Popen(command, stderr=file)
+            process = subprocess.Popen(command, stderr=file, cwd=PROJECT)
         self._scene.counts["writers started"] += 1
         return Life(job, process, log, time.monotonic(), killed_at)
 
@@ -485,19 +457,6 @@ def errands(scene: Scene) -> list[Errand]:
     ]
 
 
-def read_for_ever(root: str) -> None:
-    """A reader in a process of its own: what it has seen once it sees again."""
-    store = edgeshard.Store(root)
-    before = 0
-    while True:
-        ((rows,),) = store.query("select coalesce(sum(last - first + 1), 0) from edgeshard_ranges")
-        ((streams,),) = store.query("select count(*) from edgeshard_streams")
-        assert rows >= before, f"{rows} rows, after {before}"
-        assert (rows > 0) <= (streams > 0), "rows without a stream"
-        before = rows
-        time.sleep(0.2)
-
-
 # -- the folder of the shards -----------------------------------------------------------------------------------------
 
 
@@ -598,241 +557,6 @@ class FolderActor:
         self._scene.fault(f"{path.name} could not be brought back")
 
 
-# -- samples ----------------------------------------------------------------------------------------------------------
-
-
-class Sampler:
-    """Looks, every few seconds, at what must not grow."""
-
-    def __init__(self, scene: Scene, merger: MergerActor) -> None:
-        self._scene, self._merger = scene, merger
-        self._next_at = 0.0
-        self.wal_max_bytes = self.files_max = self.bytes_max = 0
-
-    def step(self, now: float) -> None:
-        if now >= self._next_at:
-            self._next_at = now + SAMPLE_EVERY_S / self._scene.options.tempo
-            self.look(now)
-
-    def look(self, now: float) -> None:
-        life = self._merger.life
-        found = None if life is None else figures(life.merger.pid)
-        if life is not None and found is not None and life.merger.is_ready:
-            life.samples.append((now, found))
-        with contextlib.suppress(FileNotFoundError):
-            self.wal_max_bytes = max(self.wal_max_bytes, os.stat(f"{self._scene.root}/master.db-wal").st_size)
-        count, size = folder_size(self._scene.shards)
-        self.files_max, self.bytes_max = max(self.files_max, count), max(self.bytes_max, size)
-
-
-def folder_size(folder: Path) -> tuple[int, int]:
-    """How many files are in a folder, and how many bytes in them."""
-    count = size = 0
-    for entry in os.scandir(folder):
-        with contextlib.suppress(FileNotFoundError):
-            size += entry.stat().st_size
-            count += 1
-    return count, size
-
-
-def growth_faults(life: MergerLife) -> Iterator[str]:
-    """What grew in a life of the merger that must not."""
-    found = [sample for _, sample in life.samples]
-    if any(sample.rss_kib > RSS_MAX_KIB for sample in found):
-        yield f"merger {life.number}: more than {RSS_MAX_KIB} KiB resident"
-    if any(sample.threads > THREADS_MAX for sample in found):
-        yield f"merger {life.number}: more than {THREADS_MAX} threads"
-    if len(found) < SAMPLES_MIN:
-        return
-    third = len(found) // 3
-    middle, last = found[third:-third], found[-third:]
-    # the first third fills the caches
-    grown_kib = max(sample.rss_kib for sample in last) - max(sample.rss_kib for sample in middle)
-    if grown_kib > RSS_GROWTH_MAX_KIB:
-        yield f"merger {life.number}: grew by {grown_kib} KiB in the last third of its life"
-    opened = min(sample.descriptors for sample in last) - min(sample.descriptors for sample in found[:third])
-    if opened > DESCRIPTORS_GROWTH_MAX:
-        yield f"merger {life.number}: {opened} more descriptors in the last third of its life than in the first"
-
-
-def slope_kib_per_minute(samples: Sequence[tuple[float, Figures]]) -> float:
-    """Of a straight line through the resident memory, by least squares."""
-    times = [at for at, _ in samples]
-    sizes = [sample.rss_kib for _, sample in samples]
-    mean_at, mean_size = sum(times) / len(times), sum(sizes) / len(sizes)
-    spread = sum((at - mean_at) ** 2 for at in times)
-    return (
-        60 * sum((at - mean_at) * (size - mean_size) for at, size in zip(times, sizes, strict=True)) / (spread or 1.0)
-    )
-
-
-# -- the campaign -----------------------------------------------------------------------------------------------------
-
-
-class Campaign:
-    """All actors on one scene, from the first row to the verdict."""
-
-    def __init__(self, scene: Scene) -> None:
-        self.scene = scene
-        scene.shards.mkdir(mode=0o700, parents=True)
-        self.writers = Writers(scene)
-        self.merger = MergerActor(scene)
-        self.errands = errands(scene)
-        self.folder = FolderActor(scene, self.writers, self.merger, self.errands)
-        self.sampler = Sampler(scene, self.merger)
-        self.verdict = Verdict()
-
-    def play(self) -> None:
-        """Let them act for the time that was asked for, then end everything and judge."""
-        checked(run("-m", "edgeshard.merge", self.scene.root, "--json"))
-        # a folder of shards that holds none yet has no master, and readers need one
-        edgeshard.Store(self.scene.root).query("select 1")
-        reader = subprocess.Popen([sys.executable, __file__, "--as-reader", str(self.scene.root)])
-        end = time.monotonic() + self.scene.options.seconds
-        actors: tuple[Actor, ...] = (self.writers, self.merger, *self.errands, self.folder, self.sampler)
-        said_at = time.monotonic()
-        while (now := time.monotonic()) < end:
-            for actor in actors:
-                actor.step(now)
-            if now > said_at + 60:
-                said_at = now
-                print(f"{end - now:.0f} s to go: {dict(self.scene.counts)}", file=sys.stderr, flush=True)
-            time.sleep(0.01)
-        if reader.poll() is not None:
-            self.scene.fault("the reader ended")
-        reader.kill()
-        reader.wait()
-        self._end()
-
-    def _end(self) -> None:
-        life = self.merger.ensure()
-        for errand in self.errands:
-            errand.wait()
-        self.folder.bring_all_back()
-        self.writers.halt()
-        self.sampler.look(time.monotonic())
-        self.merger.finish("term")
-        self._merge_finally(life)
-        if self.scene.options.sabotage:
-            sabotage(self.scene.root / "master.db", self.scene.options.sabotage)
-        verified = run("-m", "edgeshard", "verify", self.scene.root, "--json")
-        if verified.returncode:
-            self.scene.fault(f"verify: {verified.stdout}{verified.stderr}")
-        self.verdict = judge(self.scene.root / "master.db", self.scene.sessions)
-        for fault in (*self.verdict.faults, *self._growth_faults()):
-            self.scene.fault(fault)
-
-    def _merge_finally(self, life: MergerLife) -> None:
-        """The watching merger's final pass left nothing to do."""
-        done = run("-m", "edgeshard.merge", self.scene.root, "--json")
-        if done.returncode not in (0, 3):
-            self.scene.fault(f"the last merge: exit code {done.returncode}: {done.stdout}{done.stderr}")
-            return
-        report = json.loads(done.stdout)
-        if not report["complete"]:
-            self.scene.fault(f"the last merge: {report}")
-
-    def _growth_faults(self) -> Iterator[str]:
-        for life in self.merger.lives:
-            yield from growth_faults(life)
-        if self.sampler.wal_max_bytes > WAL_MAX_BYTES:
-            yield f"the master's log grew to {self.sampler.wal_max_bytes} bytes"
-        if left := sorted(os.listdir(self.scene.shards)):
-            yield f"left in the folder of the shards, though all agents are gone: {len(left)} files, as {left[:3]}"
-        if unknown := set(os.listdir(self.scene.root)) - KNOWN_NAMES:
-            yield f"left in the store's folder: {unknown}"
-
-    def table(self) -> Iterator[tuple[str, str]]:
-        """The outcome, line by line."""
-        for name, value in attrs.asdict(self.verdict).items():
-            yield f"rows {name}", f"{value:,}"
-        yield "sessions (streams)", f"{len(self.scene.sessions):,}"
-        for name, value in sorted(self.scene.counts.items()):
-            yield name, f"{value:,}"
-        noticed = self.folder.noticed_s
-        yield "a new folder was noticed after, at most", f"{max(noticed):.1f} s" if noticed else "-"
-        for errand in self.errands:
-            yield f"{errand.name} by exit code", ", ".join(f"{code}: {n}" for code, n in sorted(errand.codes.items()))
-        yield "shards/, files at most, bytes at most", f"{self.sampler.files_max:,}, {self.sampler.bytes_max:,}"
-        yield "shards/, files and bytes in the end", "{:,}, {:,}".format(*folder_size(self.scene.shards))
-        yield "master.db-wal at most", f"{self.sampler.wal_max_bytes / 2**20:.1f} MiB"
-        yield "master.db", f"{os.stat(self.scene.root / 'master.db').st_size / 2**20:.1f} MiB"
-
-    def lives_table(self) -> Iterator[str]:
-        """The lives of the merger that were long enough to be looked at."""
-        for life in self.merger.lives:
-            if len(life.samples) > 1:
-                yield life_line(life)
-
-
-def life_line(life: MergerLife) -> str:
-    rss = [sample.rss_kib / 1024 for _, sample in life.samples]
-    opened = [sample.descriptors for _, sample in life.samples]
-    threads = max(sample.threads for _, sample in life.samples)
-    length_s = life.samples[-1][0] - life.samples[0][0]
-    return (
-        f"merger {life.number}, {length_s:.0f} s, ended by {life.ended_by}: RSS {rss[0]:.1f} first, {rss[-1]:.1f} last, "
-        f"{max(rss):.1f} MiB at most, {slope_kib_per_minute(life.samples):+.0f} KiB/min; "
-        f"descriptors {opened[0]} first, {opened[-1]} last, {min(opened)} to {max(opened)}; {threads} threads"
-    )
-
-
-def checked(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
-    assert done.returncode == 0, (done.args, done.returncode, done.stdout, done.stderr)
-    return done
-
-
 def tail(log: Path) -> str:
     """The end of what a process wrote."""
     return " ".join(log.read_text(errors="replace")[-1500:].split())
-
-
-@attrs.frozen
-class Outcome:
-    """What a campaign came to."""
-
-    verdict: Verdict
-    counts: Mapping[str, int]
-    faults: list[str]
-    lines: list[str]
-
-
-def play(options: Options) -> Outcome:
-    """Play a campaign in a folder of its own."""
-    with tempfile.TemporaryDirectory(prefix="edgeshard-soak-", dir=options.dir) as folder:
-        campaign = Campaign(Scene(options, Path(os.path.realpath(folder))))
-        try:
-            campaign.play()
-        finally:
-            campaign.writers.halt()
-            if campaign.merger.life is not None:
-                campaign.merger.life.merger.close()
-        lines = [f"{name:<42} {value}" for name, value in campaign.table()]
-        lines += campaign.lives_table()
-        return Outcome(campaign.verdict, campaign.scene.counts, campaign.scene.faults, lines)
-
-
-def main() -> int:
-    """The command."""
-    if sys.argv[1:2] == ["--as-reader"]:
-        read_for_ever(sys.argv[2])
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=30)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--agents", type=int, default=12, help="writer processes at a time")
-    parser.add_argument("--tempo", type=float, default=1.0, help="by how much more often things happen")
-    parser.add_argument("--merger", choices=["watch", "loop"], default="watch", help="loop: merges without a watch")
-    parser.add_argument("--sabotage", choices=["lose", "double", "change"], default="", help="harm one row at the end")
-    parser.add_argument("--dir", help="on the disk of this folder (default: the one for temporary files)")
-    given = parser.parse_args()
-    options = Options(
-        given.minutes * 60, given.seed, given.agents, given.tempo, given.merger, given.sabotage, given.dir
-    )
-    outcome = play(options)
-    print("\n".join(outcome.lines))
-    print("\n".join(f"FAULT: {fault}" for fault in outcome.faults) or "nothing lost, nothing doubled, nothing grew")
-    return 1 if outcome.faults else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The judge of the long campaign in soak.py: every row of the master against what the writers were told.
+"""The judge of the soak: every row of the master against what the writers were told.
 
 It reads the master with plain SQL, and believes nothing of edgeshard but the names of its tables: neither the ranges nor
 verify, which are asked apart.
@@ -12,7 +12,8 @@ from typing import Any
 
 import apsw
 import attrs
-from soak_rows import Entry, table_of, text_of
+
+from tests.crash.soak.writer import Entry, table_of, text_of
 
 
 @attrs.frozen

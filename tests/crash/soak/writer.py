@@ -1,11 +1,11 @@
-"""The rows of the long campaign in soak.py: what each holds, who writes them, and where the writers account for them.
+"""The rows of the soak: what each holds, who writes them, and where the writers account for them.
 
 Row n of a session says whose it is, and carries a check that is derived from that: whoever knows agent, session and n
 knows the row. A session is one opening of one shard, and so one stream. Before a write its writer notes in the ledger
 how far the write will go, and after it that this was acknowledged. What lies between the two when it is killed is in
 the master whole, or not at all.
 
-Run as ``python tests/soak_rows.py JOB``, with the job as JSON, this is a writer.
+Run as ``python -m tests.crash.soak.writer JOB``, with the job as JSON, this is a writer.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""The fault sweep: every system call of a write, a merge, a close, a snapshot fails once, and from there on.
-
-    python tests/faults.py                         the full sweep
-    python tests/faults.py --every 20              every 20th point
-    python tests/faults.py --scenario write --kind full --at 17 --sticky     one point, with its traceback
+"""Sweep over faults: every system call of a write, a merge, a close or a snapshot fails once, or from there on.
 
 A *point* is a call (SQLite's, or edgeshard's own), a kind of failure, and whether it is this call alone or all that
 follow. For kind "memory" it is a limit of SQLite's heap in steps of `_HEAP_STEP` bytes: what goes beyond it fails. After each
@@ -12,28 +8,20 @@ and with the files as a kill would have left them at that moment.
 
 from __future__ import annotations
 
-import argparse
 import collections
 import contextlib
 import os
 import random
 import shutil
-import sys
-import tempfile
-import time
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from unittest import mock
 
 import apsw
 import attrs
-import fault_scenarios
-from fault_scenarios import SCENARIOS, Account, Sample
-from injection import KINDS, ONCE_ONLY, Fault, Injector
 
 import edgeshard
-from edgeshard import database
+from tests.crash.syscall_faults.injector import KINDS, ONCE_ONLY, Fault, Injector
+from tests.crash.syscall_faults.scenarios import SCENARIOS, Account, Sample
 
 MEMORY = "memory"
 _HEAP_STEP = 512
@@ -173,6 +161,11 @@ class Sweep:
         tally.errors.update(account.errors)
         return tally
 
+    @property
+    def trace(self) -> list[tuple[str, object]]:
+        """The calls of the last run, in order."""
+        return self._injector.trace
+
 
 def check(account: Account) -> None:
     """Whatever happened, a merge brings every row that was acknowledged, once, and no row that was refused."""
@@ -193,90 +186,3 @@ def _descriptors() -> collections.Counter[str]:
         with contextlib.suppress(OSError):
             names[os.readlink(f"/proc/self/fd/{entry}").removesuffix(" (deleted)")] += 1
     return collections.Counter({name: count for name, count in names.items() if not name.startswith("/proc")})
-
-
-# -- mutants ----------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _passing_over_failed_commits(connection: apsw.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        with contextlib.suppress(apsw.Error):
-            connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-
-
-#: The package broken on purpose: what is replaced, and by what.
-MUTANTS: dict[str, tuple[object, str, object]] = {
-    "every failure refuses": (database, "is_refused", lambda error: True),
-    "a failed commit is passed over": (database, "immediate", _passing_over_failed_commits),
-    "half a database is published": (database, "empty_log", lambda connection: None),
-    "a full disk is none": (database, "is_full", lambda error: False),
-}
-
-
-# -- the command ------------------------------------------------------------------------------------------------------
-
-
-def _sweep(sweep: Sweep, options: argparse.Namespace) -> Tally:
-    total = Tally()
-    for scenario in options.scenario or SCENARIOS:
-        began = time.monotonic()
-        points = sweep.points(scenario, options.kind or [*KINDS, MEMORY])
-        points = [point for point in points if not (options.once and point.fault.sticky)]
-        tally = Tally()
-        for point in points[options.offset % options.every :: options.every]:
-            one = sweep.try_point(point)
-            for violation in one.violations:
-                print(violation, flush=True)
-            tally.add(one)
-        print(f"{scenario}: {tally} ({time.monotonic() - began:.0f} s)", flush=True)
-        total.add(tally)
-    return total
-
-
-def main() -> int:
-    """The command; 1 where a promise was broken."""
-    parser = argparse.ArgumentParser(description="Let every system call fail, and account for every row.")
-    parser.add_argument("--scenario", action="append", choices=SCENARIOS)
-    parser.add_argument("--kind", action="append", choices=[*KINDS, MEMORY])
-    parser.add_argument("--every", type=int, default=1, help="try every n-th point only")
-    parser.add_argument("--offset", type=int, default=0, help="and begin with this one")
-    parser.add_argument("--at", type=int, help="one point, with its traceback")
-    parser.add_argument("--sticky", action="store_true")
-    parser.add_argument("--once", action="store_true", help="no sticky faults")
-    parser.add_argument("--mutant", choices=MUTANTS, help="break the package on purpose, and see it found")
-    options = parser.parse_args()
-    apsw.shutdown()
-    apsw.config(apsw.SQLITE_CONFIG_MEMSTATUS, True)  # without it there is no limit to the heap
-    apsw.initialize()
-    # faults are of calls, not of a disk: one in memory is as good
-    fast = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="edgeshard-faults-", dir=fast) as folder, contextlib.ExitStack() as patches:
-        fault_scenarios.make_small(lambda *what: patches.enter_context(mock.patch.object(*what)))
-        if options.mutant:
-            owner, name, mutant = MUTANTS[options.mutant]
-            patches.enter_context(mock.patch.object(owner, name, mutant))
-        sweep = Sweep(Path(folder))
-        if options.at is not None:
-            point = Point(options.scenario[0], Fault(options.kind[0], options.at, options.sticky))
-            try:
-                account, hit = sweep.run(point, point.fault)
-            except Exception:
-                for number, call in enumerate(sweep._injector.trace):
-                    print(number, *call, "<-" if number == point.fault.at else "")
-                traceback.print_exc()
-                return 1
-            print(account, "hit" if hit else "missed")
-            return 0
-        total = _sweep(sweep, options)
-    print(f"SQLite {apsw.sqlite_lib_version()}, apsw {apsw.apsw_version()}: {total}")
-    return 1 if total.violations or not total.points else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import bench_broken
 import pytest
 
 from edgeshard import exits, scan
@@ -37,8 +36,9 @@ from edgeshard.bench.systems.postgres import Postgres
 from edgeshard.bench.systems.queue import Queue, connect
 from edgeshard.bench.systems.sqlite_tuned import Tuned
 from edgeshard.bench.workload import Durability, Result, Workload, payload, size
+from tests.integration.bench import broken_systems
+from tests.support.project import PROJECT
 
-PROJECT = Path(__file__).parent.parent
 LENGTH_S = 0.15
 SMALL = ["--length", "0.1", "--rounds", "1", "--agents", "2"]
 
@@ -224,18 +224,18 @@ def test_a_server_of_the_users_is_used_and_left_as_it_was(
 @pytest.mark.parametrize(
     ("writer", "code", "shown"),
     [
-        (bench_broken.Lossy, exits.INCOMPLETE, r"[\d,]+ LOST"),
-        (bench_broken.Doubling, exits.INCOMPLETE, r"[\d,]+ DOUBLED"),
-        (bench_broken.Garbling, exits.INCOMPLETE, r"[\d,]+ CHANGED"),
-        (bench_broken.Failing, exits.INCOMPLETE, "failed: .*the third row"),
-        (bench_broken.Dying, exits.INCOMPLETE, "failed: an agent died"),
-        (bench_broken.Busy, exits.DONE, "all"),
+        (broken_systems.Lossy, exits.INCOMPLETE, r"[\d,]+ LOST"),
+        (broken_systems.Doubling, exits.INCOMPLETE, r"[\d,]+ DOUBLED"),
+        (broken_systems.Garbling, exits.INCOMPLETE, r"[\d,]+ CHANGED"),
+        (broken_systems.Failing, exits.INCOMPLETE, "failed: .*the third row"),
+        (broken_systems.Dying, exits.INCOMPLETE, "failed: an agent died"),
+        (broken_systems.Busy, exits.DONE, "all"),
     ],
 )
 def test_a_system_that_is_broken_is_shown_as_what_it_is(
     writer: Any, code: int, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(SYSTEMS, "broken", bench_broken.entry(writer))
+    monkeypatch.setitem(SYSTEMS, "broken", broken_systems.entry(writer))
     assert code == command.main(["--systems", "broken", "sqlite-tuned", *SMALL])
     lines = capsys.readouterr().out.splitlines()
     (line,) = [line for line in lines if "| broken" in line and "| 2 " in line]
@@ -260,7 +260,7 @@ def test_a_system_that_fails_after_the_agents_are_done_has_failed_and_the_others
 def test_an_agent_that_is_refused_tries_again_and_that_counts_into_its_commit(
     monkeypatch: pytest.MonkeyPatch, cache: Path
 ) -> None:
-    monkeypatch.setitem(SYSTEMS, "broken", bench_broken.entry(bench_broken.Busy))
+    monkeypatch.setitem(SYSTEMS, "broken", broken_systems.entry(broken_systems.Busy))
     found = measured("broken", cache, Workload("process", 1, length_s=0.1))
     assert found.account.is_exact
     # the first row is not measured, and the last one may be refused just as the time is over

@@ -16,7 +16,6 @@ from typing import Any
 
 import attrs
 import pytest
-from helpers import command, numbers, shard_path, sql
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +27,8 @@ from edgeshard.errors import ConfigurationError, DiskBudgetError, DiskFullError,
 from edgeshard.merge import truncate
 from edgeshard.prune import passes, rules
 from edgeshard.prune.retention import PruneRule
+from tests.support.processes import command, sql
+from tests.support.stores import numbers, shard_path
 
 MB = 1_000_000
 SIZES = st.integers(0, 200 * MB)

@@ -21,9 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import NOON, Reading, command, merge_command, python, shard_path, sql
 
 import edgeshard
+from tests.support.processes import command, merge_command, python, sql
+from tests.support.project import PROJECT
+from tests.support.records import NOON, Reading
+from tests.support.stores import shard_path
 
 READERS = [
     ["verify"], ["query", "select 1"], ["shell", "select 1"], ["snapshot", "copy.db"], ["export", "copy.db"], ["ranges"],
@@ -102,7 +105,7 @@ def merged(store: edgeshard.Store) -> edgeshard.Store:
 
 
 def test_the_script_is_the_main_of_the_commands() -> None:
-    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     module, _, name = project["scripts"]["edgeshard"].partition(":")
     assert callable(getattr(importlib.import_module(module), name))
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import command, shard_path
 
 import edgeshard
+from tests.support.processes import command
+from tests.support.stores import shard_path
 
 _PROLOGUE = """
 import logging, sys

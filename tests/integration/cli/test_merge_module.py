@@ -10,10 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import merge_command, numbers, shard_path
 
 import edgeshard
 from edgeshard import files
+from tests.support.processes import merge_command
+from tests.support.stores import numbers, shard_path
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import prometheus_client
 import pytest
-from helpers import python
 from prometheus_client.parser import text_string_to_metric_families
 
 import edgeshard
@@ -18,6 +17,7 @@ from edgeshard.errors import AccessError, ConfigurationError, DiskFullError, Sto
 from edgeshard.metrics import MetricsFile
 from edgeshard.report import Gap, MergeReport, SetAside
 from edgeshard.status import MasterStatus, ShardStatus, StatusReport
+from tests.support.processes import python
 
 
 def samples(path: Path) -> dict[str, float]:

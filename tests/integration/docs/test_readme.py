@@ -12,7 +12,8 @@ from pathlib import Path
 import apsw.sqlite_extra
 import pytest
 
-PROJECT = Path(__file__).parent.parent
+from tests.support.project import PROJECT
+
 README = (PROJECT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 INSTALLING = [code for language, code in BLOCKS if language == "sh" and "venv" in code]

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+from tests.support.project import EXAMPLES
+
 METRICS = ("machine_metrics.py", "--seconds", "1.2", "--interval", "0.05")
 PATTERNS = ("pattern_library.py", "--agents", "3", "--results", "60")
 FLEET = ("fleet.py", "--rows", "20")

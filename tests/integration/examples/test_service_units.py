@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from edgeshard import commands, exits
+from tests.support.project import EXAMPLES
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
 WATCHING, ONCE, TIMER = (
     EXAMPLES / "systemd" / name
     for name in ("edgeshard-merge.service", "edgeshard-merge-once.service", "edgeshard-merge-once.timer")

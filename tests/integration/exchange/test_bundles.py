@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import NOON, Reading, command, numbers, shard_path, sql
-from hostile import edit
 
 import edgeshard
 from edgeshard import database, master, receipts
@@ -21,6 +19,10 @@ from edgeshard.errors import ConfigurationError, DamagedError, FormatError, Stor
 from edgeshard.merge import carried, plan
 from edgeshard.ranges import Range
 from edgeshard.verify import PEER, UNKNOWN
+from tests.support.hostile_shards import edit
+from tests.support.processes import command, sql
+from tests.support.records import NOON, Reading
+from tests.support.stores import numbers, shard_path
 
 
 def add(store: edgeshard.Store, agent: str, *numbers: int) -> None:

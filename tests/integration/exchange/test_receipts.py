@@ -10,7 +10,6 @@ from typing import Any
 
 import attrs
 import pytest
-from helpers import NOON, command
 
 import edgeshard
 from edgeshard import database, holdings, master, receipts
@@ -18,6 +17,8 @@ from edgeshard.database import Connection
 from edgeshard.errors import ConfigurationError, DamagedError, FormatError
 from edgeshard.holdings import Holdings
 from edgeshard.ranges import Range
+from tests.support.processes import command
+from tests.support.records import NOON
 
 HUB, OTHER, SERVER = bytes(15) + b"\1", bytes(15) + b"\2", bytes(15) + b"\3"
 

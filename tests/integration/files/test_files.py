@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import merge_command, python
 from hypothesis import given
 from hypothesis import strategies as st
 
 import edgeshard
 from edgeshard import files, scan
 from edgeshard.errors import ConfigurationError
+from tests.support.processes import merge_command, python
 
 agent_names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=200)
 

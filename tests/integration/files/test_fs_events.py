@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import python
 
 import edgeshard
 from edgeshard.errors import AccessError, StorageIOError
 from edgeshard.merge import notice
 from edgeshard.merge.notice import Watch
+from tests.support.processes import python
 
 #: Long after a notice would have come (they take 0.3 ms): a slow machine may overlook one, and never invents one.
 SILENCE_S = 0.3

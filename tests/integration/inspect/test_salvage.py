@@ -10,14 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import attrs
-import damage
 import pytest
-from helpers import NOON, Reading, command, numbers, shard_path, sql
-from hostile import edit
 
 import edgeshard
 from edgeshard.errors import ConfigurationError, FormatError, StorageBusyError
 from edgeshard.pages import Pages
+from tests.support import damaged_shards
+from tests.support.hostile_shards import edit
+from tests.support.processes import command, sql
+from tests.support.records import NOON, Reading
+from tests.support.stores import numbers, shard_path
 
 
 @attrs.frozen
@@ -187,8 +189,14 @@ def test_how_long_rows_are_to_be_kept_is_salvaged_with_them(store: edgeshard.Sto
 
 
 def test_salvage_of_the_campaigns_shards_brings_nothing_that_was_not_written(tmp_path: Path) -> None:
-    images = damage.images(1)
-    ways = (damage.overwritten, damage.cut, damage.swapped_pages, damage.doubled_page, damage.cut_log)
+    images = damaged_shards.images(1)
+    ways = (
+        damaged_shards.overwritten,
+        damaged_shards.cut,
+        damaged_shards.swapped_pages,
+        damaged_shards.doubled_page,
+        damaged_shards.cut_log,
+    )
     for number in range(60):
         rng = random.Random(number)
         image = rng.choice(images)
@@ -199,7 +207,7 @@ def test_salvage_of_the_campaigns_shards_brings_nothing_that_was_not_written(tmp
             path.with_name(path.name + "-wal").write_bytes(log)
         store = edgeshard.Store(tmp_path / f"store-{number}")
         report = store.salvage(path)
-        rows = damage.rows_of(store) if report.readable else {}
+        rows = damaged_shards.rows_of(store) if report.readable else {}
         assert rows.keys() <= image.rows.keys(), (number, report)
         # within a value, of which only JSON has a form, a page that was swapped for another cannot be noticed
         if image.kind not in ("overflow", "several_tables"):
@@ -209,14 +217,14 @@ def test_salvage_of_the_campaigns_shards_brings_nothing_that_was_not_written(tmp
 
 
 def test_the_campaigns_whole_shards_are_salvaged_whole(tmp_path: Path) -> None:
-    for image in damage.images(2):
+    for image in damaged_shards.images(2):
         path = tmp_path / f"{image.kind}.db"
         path.write_bytes(image.database)
         if image.log:
             path.with_name(path.name + "-wal").write_bytes(image.log)
         store = edgeshard.Store(tmp_path / image.kind)
         report = store.salvage(path)
-        lacking = image.rows.keys() - damage.rows_of(store).keys()
+        lacking = image.rows.keys() - damaged_shards.rows_of(store).keys()
         assert len(lacking) == sum(map(len, report.gaps))
         assert image.kind == "truncated" or not lacking
 

@@ -19,13 +19,15 @@ from typing import Any
 
 import attrs
 import pytest
-from helpers import NOON, Reading, command, numbers, python, shard_path, sql
 
 import edgeshard
 from edgeshard import files, format, master, scan
 from edgeshard.commands import units
 from edgeshard.errors import DamagedError
 from edgeshard.status import ShardStatus, StatusReport
+from tests.support.processes import command, python, sql
+from tests.support.records import NOON, Reading
+from tests.support.stores import numbers, shard_path
 
 #: Another process's agent: a row for each line that it reads, and the last line ends it by a kill.
 AGENT = """

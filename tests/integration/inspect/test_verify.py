@@ -11,11 +11,13 @@ from pathlib import Path
 
 import attrs
 import pytest
-from helpers import NOON, Reading, command, shard_path
-from hostile import edit
 
 import edgeshard
 from edgeshard.verify import OLDER_MASTER, OTHER_MASTER, UNKNOWN, VerifyReport
+from tests.support.hostile_shards import edit
+from tests.support.processes import command
+from tests.support.records import NOON, Reading
+from tests.support.stores import shard_path
 
 
 @attrs.frozen

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import apsw
 import pytest
-from helpers import NOON, Reading, numbers, shard_path, sql
 
 import edgeshard
 from edgeshard import database, format, scan
 from edgeshard.errors import DamagedError, QueryError
+from tests.support.processes import sql
+from tests.support.records import NOON, Reading
+from tests.support.stores import numbers, shard_path
 
 
 def write(store: edgeshard.Store, agent: str, *ns: int) -> None:

@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import numbers
 
 import edgeshard
 from edgeshard.errors import DiskFullError
+from tests.support.stores import numbers
 
 
 def fill(shard: edgeshard.Shard, start: int) -> list[int]:

@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import keyed_model
 import pytest
-from helpers import command, shard_path, sql
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from keyed_model import CLASSES, Cell, First, Highest, Lww, Remembered, state
 
 import edgeshard
 from edgeshard import clock, format, keys
 from edgeshard.errors import ConfigurationError, RecordError, SchemaConflictError, TableError
 from edgeshard.merge import newest, plan
+from tests.support import keyed_model
+from tests.support.keyed_model import CLASSES, Cell, First, Highest, Lww, Remembered, state
+from tests.support.processes import command, sql
+from tests.support.stores import shard_path
 
 NOON_US = 1_795_608_000_000_000
 

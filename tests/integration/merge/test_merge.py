@@ -12,7 +12,6 @@ from typing import Any
 import apsw
 import attrs
 import pytest
-from helpers import NOON, Reading, numbers, shard_path, sql
 
 import edgeshard
 from edgeshard import database, files, master, scan
@@ -20,6 +19,9 @@ from edgeshard.errors import DamagedError, DiskFullError, MergeInProgressError
 from edgeshard.merge import copy, cycle, plan, truncate
 from edgeshard.merge import job as jobs
 from edgeshard.merge.cycle import Merger
+from tests.support.processes import sql
+from tests.support.records import NOON, Reading
+from tests.support.stores import numbers, shard_path
 
 
 def write(store: edgeshard.Store, agent: str, *ns: int) -> None:

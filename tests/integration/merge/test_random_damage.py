@@ -7,11 +7,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from damage import FAULTS, Campaign, play
-from helpers import numbers, shard_path
 
 import edgeshard
 from edgeshard import database
+from tests.support.damaged_shards import FAULTS, Campaign, play
+from tests.support.stores import numbers, shard_path
 
 
 def test_no_damaged_shard_harms_the_merge_of_another_or_brings_what_was_never_written() -> None:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import numbers, python, shard_path, sql
 
 import edgeshard
 from edgeshard import database, files, scan
 from edgeshard.merge import dry_run, orphans, truncate
 from edgeshard.merge.cycle import Merger
+from tests.support.processes import python, sql
+from tests.support.stores import numbers, shard_path
 
 
 def write(store: edgeshard.Store, agent: str, *values: int) -> None:

@@ -17,15 +17,16 @@ from unittest import mock
 
 import attrs
 import pytest
-from helpers import command, shard_path, sql
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kill_parts import begin
 
 import edgeshard
 from edgeshard import kinds, master, renames
 from edgeshard.errors import DiskFullError, RecordError, SchemaConflictError, TableError
 from edgeshard.merge import drift
+from tests.support.forks import begin
+from tests.support.processes import command, sql
+from tests.support.stores import shard_path
 
 NOON = datetime.datetime(2026, 1, 2, 12, 0, tzinfo=datetime.UTC)
 BIG = (1 << 60) + 1

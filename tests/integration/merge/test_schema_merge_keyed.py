@@ -16,15 +16,25 @@ from unittest import mock
 
 import attrs
 import pytest
-from helpers import shard_path, sql
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kill_parts import begin
-from test_drift import KEY, VALUES, VERSIONS, expected_of, gathered, merged, strike_at, write
 
 import edgeshard
 from edgeshard import keys, master
 from edgeshard.errors import SchemaConflictError, TableError
+from tests.integration.merge.test_schema_merge import (
+    KEY,
+    VALUES,
+    VERSIONS,
+    expected_of,
+    gathered,
+    merged,
+    strike_at,
+    write,
+)
+from tests.support.forks import begin
+from tests.support.processes import sql
+from tests.support.stores import shard_path
 
 KEPT_SHARD = "Nothing of it is lost: it can be merged into a store of its own"
 

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import merge_command, numbers, python, shard_path
 from prometheus_client.parser import text_string_to_metric_families
 
 import edgeshard
@@ -31,6 +30,9 @@ from edgeshard.merge.cycle import Merger
 from edgeshard.merge.service import Listener, Service
 from edgeshard.metrics import MetricsFile
 from edgeshard.report import MergeReport
+from tests.support.processes import merge_command, python
+from tests.support.project import EXAMPLES
+from tests.support.stores import numbers, shard_path
 
 #: How long a test waits for what should come at once: the machine may be busy with other things.
 PATIENCE_S = 30.0
@@ -224,7 +226,7 @@ def test_a_shard_that_is_moved_in_is_found(store: edgeshard.Store, tmp_path: Pat
         await_that(lambda: sum(report.rows for report in passes.reports) == 2)
 
 
-SHELL = Path(__file__).parent.parent / "examples" / "sqlite_shell.sh"
+SHELL = EXAMPLES / "sqlite_shell.sh"
 
 
 @pytest.mark.skipif(not shutil.which("flock"), reason="util-linux's flock is not installed")

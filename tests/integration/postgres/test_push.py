@@ -24,7 +24,6 @@ from typing import Any
 
 import attrs
 import pytest
-from helpers import NOON, Reading, command, python, shard_path, sql
 
 import edgeshard
 from edgeshard import database, errors, exits, master, receipts
@@ -33,12 +32,14 @@ from edgeshard.upstream import plan, postgres, watch
 from edgeshard.upstream.chunk import Sender
 from edgeshard.upstream.push import Pusher
 from edgeshard.upstream.report import PushReport
+from tests.support.processes import command, python, sql
+from tests.support.records import NOON, Reading
+from tests.support.stores import shard_path
 
 pytest.importorskip("psycopg")
 
-import bench_push
-import push_kills
-from postgres import LOCKED, PASSWORD, PgServer, Proxy, do, fetch, free_port
+from tests.support import large_push
+from tests.support.postgres_server import LOCKED, PASSWORD, PgServer, Proxy, do, fetch, free_port
 
 WAYS = pytest.mark.parametrize("inserts", [False, True], ids=["copy", "insert"])
 
@@ -770,23 +771,14 @@ def test_a_slow_network_keeps_no_writer_and_no_merger_waiting(
     assert [*range(50), *range(100, 110)] == numbers(pg_server.dsn(name))
 
 
-# -- kills ------------------------------------------------------------------------------------------------------------
+# -- many rows ---------------------------------------------------------------------------------------------------------
 
 
 @WAYS
-def test_every_row_is_there_once_after_kills_of_the_pusher_and_of_the_server(
-    pg_server: PgServer, inserts: bool
-) -> None:
-    tally = push_kills.play(pg_server, kills=4, seed=7, inserts=inserts)
-    assert (True, True) == (tally.pushers_killed > 0, tally.servers_killed > 0)
-    assert 4 == tally.pushers_killed + tally.servers_killed
-
-
-@WAYS
-@pytest.mark.parametrize("kind", bench_push.KINDS)
+@pytest.mark.parametrize("kind", large_push.KINDS)
 def test_a_large_push_brings_each_row_once(tmp_path: Path, pg: str, kind: str, inserts: bool) -> None:
-    store = bench_push.prepare(tmp_path / "data", kind, 50_000)
-    assert bench_push.push(store, pg, kind, 50_000, inserts=inserts) > 0
+    store = large_push.prepare(tmp_path / "data", kind, 50_000)
+    assert large_push.push(store, pg, kind, 50_000, inserts=inserts) > 0
 
 
 # -- failures, each with its error, and no secret in any output -------------------------------------------------------

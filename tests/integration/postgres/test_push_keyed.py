@@ -9,24 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
-import keyed_model
 import pytest
-from helpers import Reading
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from keyed_model import CLASSES, Cell, Highest, Lww
 
 import edgeshard
+from tests.support import keyed_model
+from tests.support.keyed_model import CLASSES, Cell, Highest, Lww
+from tests.support.records import Reading
 
 pytest.importorskip("psycopg")
 
-from postgres import do, fetch
 from psycopg.conninfo import make_conninfo
-from test_deletions import Wall
 
 from edgeshard.upstream import newest
 from edgeshard.upstream.postgres import address
 from edgeshard.upstream.push import Pusher
+from tests.integration.retention.test_tombstones import Wall
+from tests.support.postgres_server import do, fetch
 
 if TYPE_CHECKING:
     from edgeshard.upstream.plan import Part

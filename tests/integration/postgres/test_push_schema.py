@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_drift import BIG, KEY, merged, version, write
-from test_drift_keyed import STEPS, Log, plain
-from test_drift_keyed import version as keyed
 
 import edgeshard
+from tests.integration.merge.test_schema_merge import BIG, KEY, merged, version, write
+from tests.integration.merge.test_schema_merge_keyed import STEPS, Log, plain
+from tests.integration.merge.test_schema_merge_keyed import version as keyed
 
 pytest.importorskip("psycopg")
 
-from postgres import do, fetch
 from psycopg.conninfo import make_conninfo
 
 from edgeshard.upstream import newest
 from edgeshard.upstream.local import Local
+from tests.support.postgres_server import do, fetch
 
 if TYPE_CHECKING:
     from edgeshard.upstream.postgres import Server

@@ -10,11 +10,11 @@ from typing import Any
 
 import attrs
 import pytest
-from helpers import NOON
 
 import edgeshard
 from edgeshard.errors import RecordError, TableError
 from edgeshard.tables import table_of
+from tests.support.records import NOON
 
 
 class Colour(enum.Enum):

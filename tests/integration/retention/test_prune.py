@@ -19,11 +19,8 @@ from unittest import mock
 
 import attrs
 import pytest
-from helpers import DAY_S, NOON, Clock, Reading, command, numbers, shard_path, sql
-from hostile import edit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from kill_parts import Count, begin
 
 import edgeshard
 from edgeshard import arrivals, database, master, prunings, receipts
@@ -31,6 +28,12 @@ from edgeshard.errors import ConfigurationError, DamagedError, StorageBusyError
 from edgeshard.prune import passes, plan, rules, space, step
 from edgeshard.ranges import Range, subtract
 from edgeshard.verify import PEER, PRUNED, UNKNOWN
+from tests.support.clocks import DAY_S, Clock
+from tests.support.forks import Count, begin
+from tests.support.hostile_shards import edit
+from tests.support.processes import command, sql
+from tests.support.records import NOON, Reading
+from tests.support.stores import numbers, shard_path
 
 FEW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

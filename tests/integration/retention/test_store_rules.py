@@ -17,7 +17,6 @@ from typing import Any
 
 import attrs
 import pytest
-from helpers import DAY_S, NOON, Clock, Reading, merge_command, numbers
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +29,11 @@ from edgeshard.prune.pace import Look, Past
 from edgeshard.prune.report import PruneReport, together
 from edgeshard.prune.rules import Rules
 from edgeshard.report import MergeReport
+from tests.support.clocks import DAY_S, Clock
+from tests.support.processes import merge_command
+from tests.support.project import PROJECT
+from tests.support.records import NOON, Reading
+from tests.support.stores import numbers
 
 PATIENCE_S = 60.0
 NEVER_S = 10_000.0
@@ -539,9 +543,14 @@ def test_a_watching_command_says_what_it_pruned(
 
 
 def test_a_simulated_season_keeps_its_files_and_accounts_for_each_row(tmp_path: Path) -> None:
-    script = Path(__file__).parent / "bench_year.py"
     options = ["--days", "65", "--rows", "60", "--merges", "2", "--wear", "low", "--dir", str(tmp_path)]
-    done = subprocess.run([sys.executable, str(script), *options], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.campaigns.year", *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=PROJECT,
+    )
     assert (0, "") == (done.returncode, done.stderr)
     *_, device, hub, _ = done.stdout.splitlines()
     assert device.startswith("device: ")

@@ -16,15 +16,9 @@ from typing import Any
 from unittest import mock
 
 import attrs
-import keyed_model
 import pytest
-from helpers import DAY_S, command, shard_path, sql
-from hostile import edit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from keyed_model import Cell, KeepAll, Lww, Remembered
-from test_keyed import NOON_US, LastKnown, Reading, values
-from test_prune import killed_at
 
 import edgeshard
 from edgeshard import arrivals, format, master, prunings, receipts
@@ -33,6 +27,14 @@ from edgeshard.errors import ConfigurationError
 from edgeshard.merge import cycle, late, source
 from edgeshard.prune import deletions, passed, passes, plan, step
 from edgeshard.verify import PRUNED
+from tests.integration.merge.test_keyed_tables import NOON_US, LastKnown, Reading, values
+from tests.integration.retention.test_prune import killed_at
+from tests.support import keyed_model
+from tests.support.clocks import DAY_S
+from tests.support.hostile_shards import edit
+from tests.support.keyed_model import Cell, KeepAll, Lww, Remembered
+from tests.support.processes import command, sql
+from tests.support.stores import shard_path
 
 GRACE = "10d"
 GRACE_US = 10 * DAY_S * 1_000_000

@@ -13,7 +13,6 @@ from typing import Any
 
 import apsw
 import pytest
-from helpers import numbers, python, shard_path, sql
 
 import edgeshard
 from edgeshard import database, reference
@@ -28,6 +27,8 @@ from edgeshard.errors import (
     ShardPoisonedError,
     StorageBusyError,
 )
+from tests.support.processes import python, sql
+from tests.support.stores import numbers, shard_path
 
 PATTERNS = (
     "CREATE TABLE pattern(id TEXT PRIMARY KEY, name TEXT, uses INTEGER)",

@@ -16,7 +16,6 @@ from typing import Any, Literal
 import apsw
 import attrs
 import pytest
-from helpers import NOON, Reading, numbers, python, shard_path, sql
 
 import edgeshard
 from edgeshard import format
@@ -35,6 +34,9 @@ from edgeshard.errors import (
     TableError,
     TransactionError,
 )
+from tests.support.processes import python, sql
+from tests.support.records import NOON, Reading
+from tests.support.stores import numbers, shard_path
 
 
 def test_a_row_is_committed_when_write_returns_its_seq(store: edgeshard.Store) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import command, merge_command, numbers, python, shard_path, sql
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,6 +24,8 @@ from edgeshard.merge.memory import Known
 from edgeshard.merge.service import Listener, Service
 from edgeshard.report import MergeReport
 from edgeshard.wear import Count, Meter, Noted, Sum
+from tests.support.processes import command, merge_command, python, sql
+from tests.support.stores import numbers, shard_path
 
 NEVER_S = 10_000.0
 

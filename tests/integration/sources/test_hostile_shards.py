@@ -11,9 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import apsw
-import hostile
 import pytest
-from helpers import NOON, Reading, numbers, python, shard_path, sql
 
 import edgeshard
 from edgeshard import database, format
@@ -22,6 +20,10 @@ from edgeshard.keys import Key
 from edgeshard.merge import copy
 from edgeshard.merge.cycle import Merger
 from edgeshard.merge.source import SourceTable
+from tests.support import hostile_shards
+from tests.support.processes import python, sql
+from tests.support.records import NOON, Reading
+from tests.support.stores import numbers, shard_path
 
 #: Address space of a merger of hostile shards: about what the interpreter with its libraries needs, and 600 MB.
 MEMORY_BYTES = 1 << 30
@@ -51,13 +53,13 @@ def merge_within_bounds(store: edgeshard.Store) -> list[list[str]]:
 
 
 HOSTILE: list[Callable[[Path], None]] = [
-    hostile.format_table_with_a_computed_column, hostile.record_table_with_another_computed_column,
-    hostile.index_over_an_expression, hostile.index_over_a_part, hostile.index_over_an_expression_in_a_format_table,
-    hostile.table_without_rowid, hostile.full_text_table, hostile.table_of_the_files_own_pages,
-    hostile.format_table_that_is_virtual, hostile.format_table_without_its_key, hostile.thousands_of_columns,
-    hostile.huge_text_of_a_table, hostile.tables_without_number, hostile.giant_cell,
-    hostile.giant_cell_in_a_format_table, hostile.time_that_is_long, hostile.agent_with_a_long_name,
-    hostile.truncations_without_number, hostile.pages_in_circles, hostile.utf16,
+    hostile_shards.format_table_with_a_computed_column, hostile_shards.record_table_with_another_computed_column,
+    hostile_shards.index_over_an_expression, hostile_shards.index_over_a_part, hostile_shards.index_over_an_expression_in_a_format_table,
+    hostile_shards.table_without_rowid, hostile_shards.full_text_table, hostile_shards.table_of_the_files_own_pages,
+    hostile_shards.format_table_that_is_virtual, hostile_shards.format_table_without_its_key, hostile_shards.thousands_of_columns,
+    hostile_shards.huge_text_of_a_table, hostile_shards.tables_without_number, hostile_shards.giant_cell,
+    hostile_shards.giant_cell_in_a_format_table, hostile_shards.time_that_is_long, hostile_shards.agent_with_a_long_name,
+    hostile_shards.truncations_without_number, hostile_shards.pages_in_circles, hostile_shards.utf16,
 ]  # fmt: skip
 
 
@@ -83,15 +85,15 @@ def test_a_hostile_shard_is_set_aside_within_bounds_and_the_others_merge(
 def test_a_status_of_a_hostile_shard_is_bounded_as_well(store: edgeshard.Store) -> None:
     write(store, "circles", 1)
     write(store, "tables", 2)
-    hostile.pages_in_circles(shard_path(store, "circles"))
-    hostile.tables_without_number(shard_path(store, "tables"))
+    hostile_shards.pages_in_circles(shard_path(store, "circles"))
+    hostile_shards.tables_without_number(shard_path(store, "tables"))
     assert [True, True] == [bool(shard.problem) for shard in store.status().shards]
     assert 2 == len(store.merge(dry_run=True).quarantined)
 
 
 def test_what_a_hostile_shard_has_beside_its_tables_is_never_looked_at(store: edgeshard.Store) -> None:
     write(store, "bad", 1)
-    hostile.edit(
+    hostile_shards.edit(
         shard_path(store, "bad"),
         "create view endless as with recursive c(x) as (select 1 union all select x + 1 from c) select sum(x) from c",
         "create view itself as select * from itself",
@@ -107,7 +109,7 @@ def test_what_a_hostile_shard_has_beside_its_tables_is_never_looked_at(store: ed
 def test_no_check_of_a_hostile_shard_is_evaluated_when_its_rows_are_deleted(store: edgeshard.Store) -> None:
     write(store, "bad", 1)
     columns = "stream_no integer not null, first integer not null, last integer not null, database_id blob not null"
-    hostile.replace_table(
+    hostile_shards.replace_table(
         shard_path(store, "bad"),
         "edgeshard_truncations",
         f"{columns} check (length(hex(zeroblob(400000000))) = 1), primary key(stream_no, first)",
@@ -120,7 +122,7 @@ def test_no_check_of_a_hostile_shard_is_evaluated_when_its_rows_are_deleted(stor
 @pytest.mark.parametrize("page_bytes", [512, 65536])
 def test_a_shard_with_other_pages_than_ours_merges(store: edgeshard.Store, page_bytes: int) -> None:
     write(store, "other", *range(300))
-    hostile.remade(shard_path(store, "other"), page_bytes=page_bytes)
+    hostile_shards.remade(shard_path(store, "other"), page_bytes=page_bytes)
     report = store.merge(keep_empty=True)
     assert (300, 300, ()) == (report.rows, report.truncated, report.quarantined)
     assert [*range(300)] == numbers(store)
@@ -128,13 +130,13 @@ def test_a_shard_with_other_pages_than_ours_merges(store: edgeshard.Store, page_
 
 def test_a_shard_with_indexes_of_its_users_own_merges(store: edgeshard.Store) -> None:
     write(store, "agent", 1, 2)
-    hostile.edit(shard_path(store, "agent"), "create index theirs on agent_data(data, timestamp)")
+    hostile_shards.edit(shard_path(store, "agent"), "create index theirs on agent_data(data, timestamp)")
     assert (2, 2, ()) == (lambda done: (done.rows, done.truncated, done.quarantined))(store.merge(keep_empty=True))
 
 
 def test_a_format_table_made_by_another_text_with_the_same_columns_is_read(store: edgeshard.Store) -> None:
     write(store, "agent", 1)
-    hostile.edit(
+    hostile_shards.edit(
         shard_path(store, "agent"),
         "update sqlite_schema set sql = replace(sql, '-- 16 random bytes', '-- 16 bytes') where type = 'table'",
     )
@@ -174,7 +176,7 @@ def test_a_shard_that_needs_more_memory_than_there_is_is_set_aside_and_tried_aga
 
 def test_a_name_that_means_something_elsewhere_is_a_name_like_any_other(store: edgeshard.Store) -> None:
     write(store, "agent", 0)
-    for name in hostile.strange_names():
+    for name in hostile_shards.strange_names():
         shutil.copy(shard_path(store, "agent"), store.root / "shards" / name)
     outside = {path.name for path in store.root.parent.iterdir()}
     report = store.merge()
@@ -209,7 +211,7 @@ def test_a_journal_that_names_another_file_harms_it_not(store: edgeshard.Store) 
     write(store, "good", 2)
     kept = store.root / "kept"
     kept.write_text("kept\n")
-    hostile.journal_to_be_played_back(shard_path(store, "bad"), kept)
+    hostile_shards.journal_to_be_played_back(shard_path(store, "bad"), kept)
     store.merge()
     store.merge()
     assert 2 in numbers(store)
@@ -288,7 +290,7 @@ def forged(store: edgeshard.Store, agent: str, name: str, rows: int) -> None:
     shutil.copy(shard_path(store, agent), path)
     if os.path.exists(f"{shard_path(store, agent)}-wal"):
         shutil.copy(f"{shard_path(store, agent)}-wal", f"{path}-wal")
-    hostile.edit(
+    hostile_shards.edit(
         path,
         "update edgeshard_database set database_id = randomblob(16)",
         "delete from agent_data",
@@ -325,7 +327,9 @@ def test_a_clone_that_is_behind_gives_up_no_row_that_it_has_yet_to_write(store: 
         shard.write({"n": 2})
     report = store.merge(keep_empty=True)  # the master holds seqs 1 and 2 when it comes to the clone, which has seq 1
     assert (2, 3, ()) == (report.rows, report.truncated, report.quarantined)
-    hostile.edit(shard_path(store, "clone"), "insert into agent_data values ((1 << 32) + 2, 'agent', 0, '{\"n\":22}')")
+    hostile_shards.edit(
+        shard_path(store, "clone"), "insert into agent_data values ((1 << 32) + 2, 'agent', 0, '{\"n\":22}')"
+    )
 
     assert ["clone.db"] == [Path(item.path).name for item in store.merge().quarantined]
     assert [['{"n":22}']] == sql(shard_path(store, "clone"), "select data from agent_data")
@@ -336,7 +340,7 @@ def test_a_machine_that_was_cloned_while_it_wrote_loses_no_row(store: edgeshard.
         shard.write({"n": 1})
         for suffix in ("", "-wal"):
             shutil.copy(f"{shard_path(store, 'agent')}{suffix}", f"{shard_path(store, 'clone')}{suffix}")
-        hostile.edit(
+        hostile_shards.edit(
             shard_path(store, "clone"), "insert into agent_data values ((1 << 32) + 2, 'agent', 0, '{\"n\":22}')"
         )
         shard.write({"n": 2})
@@ -402,7 +406,7 @@ def test_rows_that_a_watching_merger_copied_itself_are_not_compared_again_at_eac
 def test_shards_cannot_give_the_master_more_tables_and_columns_than_it_can_have(store: edgeshard.Store) -> None:
     for number in range(3):
         write(store, f"bad{number}", number)
-        hostile.edit(
+        hostile_shards.edit(
             shard_path(store, f"bad{number}"),
             *(
                 f"create table t{number}_{n}(_id integer primary key, {', '.join(f'c{c} text' for c in range(45))}) strict"
@@ -425,7 +429,7 @@ def test_two_shards_cannot_widen_a_table_beyond_what_can_be_opened(store: edgesh
     for number in range(2):
         write(store, f"bad{number}", number)
         columns = [f"c{number}_{n}" for n in range(300)]
-        hostile.edit(
+        hostile_shards.edit(
             shard_path(store, f"bad{number}"),
             *(f"alter table agent_data add column {name} text" for name in columns),
             *(f"insert into edgeshard_columns values ('agent_data', '{name}', 'text')" for name in columns),
@@ -458,7 +462,7 @@ def test_the_notes_of_a_shard_may_be_false_but_its_payload_is_what_it_wrote(stor
     store.merge()
     stream = store.query("select hex(stream_id) as id from edgeshard_streams")[0].id
     write(store, "bad", 2)
-    hostile.edit(shard_path(store, "bad"), f"update edgeshard_streams set stream_id = x'{stream}'")
+    hostile_shards.edit(shard_path(store, "bad"), f"update edgeshard_streams set stream_id = x'{stream}'")
     ((_, reason),) = [(item.path, item.reason) for item in store.merge().quarantined]
     assert "'good'" in reason
     assert [1] == numbers(store)

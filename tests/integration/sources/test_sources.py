@@ -15,12 +15,13 @@ from typing import Any
 
 import attrs
 import pytest
-from fleet_model import Fleet, content, stamp
-from helpers import command, numbers, shard_path
-from hostile import edit
 
 import edgeshard
 from edgeshard import database, files
+from tests.support.fleet_model import Fleet, content, stamp
+from tests.support.hostile_shards import edit
+from tests.support.processes import command
+from tests.support.stores import numbers, shard_path
 
 
 def write(store: edgeshard.Store, agent: str, *ns: int) -> None:

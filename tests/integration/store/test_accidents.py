@@ -10,11 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import merge_command, numbers, python
 
 import edgeshard
 from edgeshard import files, scan
 from edgeshard.errors import AccessError, ShardPoisonedError
+from tests.support.processes import merge_command, python
+from tests.support.stores import numbers
 
 YEAR_S = 365 * 86_400.0
 

@@ -19,9 +19,10 @@ from typing import Any
 
 import apsw.sqlite_extra
 import pytest
-from helpers import numbers
 
 import edgeshard
+from tests.support.project import PROJECT
+from tests.support.stores import numbers
 
 # apsw's package ships SQLite's own shell, so that there always is one to test with
 APSW_SHELL = str(apsw.sqlite_extra.path("sqlite3_shell"))
@@ -30,7 +31,7 @@ APSW_SHELL = str(apsw.sqlite_extra.path("sqlite3_shell"))
 WRITER = """
 import select, sys
 import edgeshard
-from helpers import NOON, Reading
+from tests.support.records import NOON, Reading
 store = edgeshard.Store(sys.argv[1])
 n = 0
 with store.shard("alice") as alice, store.shard("bob") as bob:
@@ -125,7 +126,7 @@ def at_work(store: edgeshard.Store) -> Iterator[None]:
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", code, store.root],
-            cwd=Path(__file__).parent, stdin=pipe, stdout=pipe, stderr=pipe, text=True,
+            cwd=PROJECT, stdin=pipe, stdout=pipe, stderr=pipe, text=True,
         )
         for code in (WRITER, MERGER)
     ]  # fmt: skip

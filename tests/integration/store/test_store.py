@@ -12,12 +12,14 @@ from pathlib import Path
 
 import apsw
 import pytest
-from helpers import NOON, Reading, numbers, python
 
 import edgeshard
 from edgeshard import database
 from edgeshard import store as store_module
 from edgeshard.errors import DamagedError, EdgeshardError, FormatError, QueryError, StorageBusyError
+from tests.support.processes import python
+from tests.support.records import NOON, Reading
+from tests.support.stores import numbers
 
 
 def test_a_store_touches_nothing_until_it_is_used(tmp_path: Path) -> None:
