@@ -16,6 +16,7 @@ import pytest
 
 import edgeshard
 from tests.support.clocks import Clock
+from tests.support.wall_clock import Wall
 
 if TYPE_CHECKING:
     from tests.support.postgres_server import PgServer
@@ -63,6 +64,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(time, "time", made)
     return made
+
+
+@pytest.fixture
+def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
+    """Return the wall clock of all devices, which the test sets."""
+    return Wall(monkeypatch)
 
 
 @pytest.fixture(scope="session")

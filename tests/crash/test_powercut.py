@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import random
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import apsw
@@ -15,23 +12,11 @@ import attrs
 import pytest
 
 import edgeshard
+from tests.crash.powercut.command import campaign
 from tests.crash.powercut.contents import Found, ViolationError, look, record_of
 from tests.crash.powercut.disk import Crash, Disk, Folder, Inode
 from tests.crash.powercut.oracle import Oracle
 from tests.crash.powercut.trials import Tally, play, play_one, playground
-from tests.mutants.powercut_mutants import MUTANTS
-from tests.support.project import PROJECT
-
-
-def campaign(*arguments: object) -> tuple[int, str]:
-    """The exit code and the output of the command, which replays whatever Python makes of the hashes of texts."""
-    command = [sys.executable, "-m", "tests.campaigns.powercut", *map(str, arguments)]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONHASHSEED"}
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=PROJECT, env=environment, timeout=280
-    )
-    assert done.returncode in (0, 1), done.stderr
-    return done.returncode, done.stdout
 
 
 def test_no_promise_is_broken_by_chains_of_power_cuts_torn_writes_and_kills() -> None:
@@ -269,40 +254,3 @@ def test_the_oracle_wants_a_note_in_a_shard_of_what_it_had_and_not_of_what_a_pow
         expected = pytest.raises(ViolationError, match="does not say so") if is_in_shard else contextlib.nullcontext()
         with expected:
             oracle.restored(nothing, keep_empty=True)
-
-
-# -- mutants ----------------------------------------------------------------------------------------------------------
-
-#: For each mutant a seed, the number of a trial shortly before the one that finds it, so that CI is quick, and within
-#: how many it must be found, so that another SQLite may order its operations otherwise. In the comments: how many
-#: trials it took from number 0, with the seeds 1, 2 and 3.
-FOUND_WITHIN = {
-    "no new stream an opening": (1, 0, 300),  # 4, 86, 34
-    "master at NORMAL": (3, 0, 300),  # 4, 13, 4
-    "truncate before the commit": (3, 0, 100),  # 2, 2, 2
-    "truncate everything": (3, 0, 100),  # 1, 5, 4
-    "ranges in a transaction of their own": (3, 0, 100),  # 2, 2, 1
-    "no durable commit of its own before truncation": (3, 0, 500),  # 4, 29, 3
-    "OR IGNORE with a wrong range": (3, 0, 100),  # 1, 1, 1
-    "truncation is not noted": (3, 0, 500),  # 4, 40, 3
-    "a removal that syncs no folder": (1, 0, 1_000),  # 3, 439, 178
-    "a folder's own name is not synced": (3, 0, 1_000),  # 46, 111, 8
-    "sync at power does nothing": (4, 140, 600),  # seeds 3 and 4: 207, 157; 2: none from 90 to 390
-    "prune at NORMAL": (2, 50, 600),  # 114, 56, 100
-    "a range goes with its pruned rows": (3, 0, 100),  # 2, 2, 2
-    "prunings in a transaction of their own": (2, 8, 300),  # 21, 14, 16
-    "prunings are not noted": (3, 0, 100),  # 2, 2, 2
-    "rows are pruned and their block is not cut": (3, 0, 100),  # 2, 2, 2
-    "what was replaced goes in a transaction of its own": (2, 0, 400),  # 25, 112, 106
-    "what was replaced is not counted": (2, 0, 100),  # 6, 3, 10
-    "a clock that runs back": (2, 0, 100),  # 7, 3, 10
-    "a deletion is collected too early": (1, 210, 800),  # 218, more than 400
-    "a prune divides transactions": (2, 0, 100),  # 2, 2, 9
-}
-
-
-@pytest.mark.parametrize("mutant", MUTANTS)
-def test_the_simulator_finds_every_mutant(mutant: str) -> None:
-    seed, first, trials = FOUND_WITHIN[mutant]
-    code, output = campaign("--mutant", mutant, "--seed", seed, "--first", first, "--trials", trials)
-    assert (1, True) == (code, "VIOLATION" in output), f"not found in {trials} trials"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from typing import Any
 
 import apsw
@@ -21,38 +19,17 @@ from edgeshard.errors import (
     StorageIOError,
 )
 from edgeshard.merge import source
-from tests.support.project import PROJECT
+from tests.crash.syscall_faults.command import sweep
 from tests.support.stores import numbers, shard_path
 
 #: The full sweep has about 40,000 points.
 _EVERY = "97"
 
 
-def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the sweep in a process of its own: the calls that it replaces stay replaced."""
-    command = [sys.executable, "-m", "tests.campaigns.faults", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=280, cwd=PROJECT)
-
-
 def test_whichever_call_fails_nothing_is_lost_or_doubled_and_each_error_is_one_of_ours() -> None:
     done = sweep("--every", _EVERY)
     assert 0 == done.returncode, done.stdout + done.stderr
     assert " 0 violations" in done.stdout.splitlines()[-1]
-
-
-@pytest.mark.parametrize(
-    ("mutant", "scenario", "options"),
-    [
-        ("every failure refuses", "write_durably", "--kind full --every 2"),
-        ("a failed commit is passed over", "first_merge", "--kind full --once --every 2"),
-        ("half a database is published", "first_merge", "--kind full --once --every 2"),
-        ("a full disk is none", "write", "--kind full --every 9"),
-    ],
-)
-def test_the_sweep_finds_what_was_broken_on_purpose(mutant: str, scenario: str, options: str) -> None:
-    done = sweep("--mutant", mutant, "--scenario", scenario, *options.split())
-    assert 1 == done.returncode, done.stdout + done.stderr
-    assert " 0 violations" not in done.stdout.splitlines()[-1]
 
 
 # -- what the sweep found ---------------------------------------------------------------------------------------------

@@ -7,24 +7,18 @@ found, those that break a law by the law's own test.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
 import edgeshard
-from tests.mutants.merge_mutants import MUTANTS, broken
+from tests.support.few_examples import FEW, QUIET
 from tests.support.fleet_model import Content, Fleet, content, play
-from tests.support.fleet_trials import play_trials
-
-QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
-FEW = settings(max_examples=15, deadline=None, suppress_health_check=QUIET)
-
 
 # -- the laws ---------------------------------------------------------------------------------------------------------
 
@@ -198,36 +192,3 @@ def test_whatever_merges_into_whatever_all_rows_end_everywhere_once() -> None:
         FleetMachine,
         settings=settings(max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=QUIET),
     )
-
-
-# -- mutants ----------------------------------------------------------------------------------------------------------
-
-LAWS: dict[str, tuple[Callable[[], None], tuple[str, ...]]] = {
-    "idempotent": (test_merging_again_changes_nothing, ("ranges forget what was held",)),
-    "commutative": (
-        test_the_order_of_merging_makes_no_difference,
-        ("the last source knows best", "indexes are those of the first"),
-    ),
-    "associative": (
-        test_hubs_between_make_no_difference,
-        ("a gap does not travel", "transactions are not carried", "indexes are not carried"),
-    ),
-    "absorbing": (
-        test_a_part_merged_before_makes_no_difference_to_the_whole,
-        ("a filled gap does not travel", "a master gives all away"),
-    ),
-}
-
-
-@pytest.mark.parametrize(("law", "mutant"), [(law, mutant) for law, (_, mutants) in LAWS.items() for mutant in mutants])
-def test_each_law_finds_the_mutants_that_break_it(law: str, mutant: str) -> None:
-    held: Any = LAWS[law][0]
-    many = settings(FEW, max_examples=200, phases=[Phase.generate], derandomize=True, report_multiple_bugs=False)
-    with broken(mutant), pytest.raises((AssertionError, edgeshard.EdgeshardError)):
-        many(given(st.data())(held.hypothesis.inner_test))()
-
-
-@pytest.mark.parametrize("mutant", MUTANTS)
-def test_random_fleets_find_every_mutant(mutant: str) -> None:
-    with broken(mutant), pytest.raises((AssertionError, edgeshard.EdgeshardError)):
-        play_trials(200, seed=3)

@@ -15,6 +15,7 @@ import edgeshard
 from edgeshard import clock
 
 NOON = datetime.datetime(2026, 11, 25, 12, tzinfo=datetime.UTC)
+NOON_US = 1_795_608_000_000_000
 
 
 @edgeshard.table(name="cell", key=("row", "col"))

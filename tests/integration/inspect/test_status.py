@@ -22,7 +22,6 @@ import pytest
 
 import edgeshard
 from edgeshard import files, format, master, scan
-from edgeshard.commands import units
 from edgeshard.errors import DamagedError
 from edgeshard.status import ShardStatus, StatusReport
 from tests.support.processes import command, python, sql
@@ -830,27 +829,6 @@ def test_watch_wants_a_time_above_0(store: edgeshard.Store) -> None:
     store.merge()
     for text in ("0", "-1", "nan", "inf", "soon", "1e9"):
         assert 2 == command("status", store.root, f"--watch={text}").returncode
-
-
-@pytest.mark.parametrize(
-    ("expected", "actual"),
-    [
-        ("0 B", units.size(0)),
-        ("999 B", units.size(999)),
-        ("1.0 kB", units.size(1000)),
-        ("1.2 MB", units.size(1_200_000)),
-        ("4.0 GB", units.size(4_000_000_000)),
-        ("7.5 TB", units.size(7_500_000_000_000)),
-        ("0 s", units.duration(0.9)),
-        ("119 s", units.duration(119.9)),
-        ("2 min", units.duration(120)),
-        ("119 min", units.duration(7199)),
-        ("26 h", units.duration(26 * 3600)),
-        ("9 d", units.duration(9.5 * 86400)),
-    ],
-)
-def test_sizes_and_durations_as_people_read_them(expected: str, actual: str) -> None:
-    assert expected == actual
 
 
 def test_the_report_reads_as_one_line(store: edgeshard.Store, agent: Agent) -> None:

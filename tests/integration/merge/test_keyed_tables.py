@@ -4,45 +4,21 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 import edgeshard
-from edgeshard import clock, format, keys
+from edgeshard import clock, format
 from edgeshard.errors import ConfigurationError, RecordError, SchemaConflictError, TableError
-from edgeshard.merge import newest, plan
 from tests.support import keyed_model
-from tests.support.keyed_model import CLASSES, Cell, First, Highest, Lww, Remembered, state
+from tests.support.keyed_model import NOON_US, First, Highest, Lww, Remembered
+from tests.support.last_known import LastKnown, Reading, values
 from tests.support.processes import command, sql
 from tests.support.stores import shard_path
-
-NOON_US = 1_795_608_000_000_000
-
-
-@edgeshard.table(key="sensor")
-@attrs.frozen
-class LastKnown:
-    sensor: str
-    value: float
-
-
-@attrs.frozen
-class Reading:
-    sensor: str
-    value: float
-
-
-def values(store: edgeshard.Store) -> dict[str, float]:
-    """The last known value of each sensor."""
-    return {row.sensor: row.value for row in store.query("SELECT sensor, value FROM last_known")}
-
 
 # -- what a device does -----------------------------------------------------------------------------------------------
 
@@ -151,65 +127,6 @@ def test_a_copy_of_a_shard_brings_nothing_back(store: edgeshard.Store, tmp_path:
 # -- the law ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cls", CLASSES)
-def test_merges_in_any_order_leave_what_the_rule_says(cls: type[Cell], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commutative, associative, idempotent: three devices end as the model says, by whatever way rows went."""
-    check_law(cls, monkeypatch, settings(max_examples=25))
-
-
-def check_law(cls: type[Cell], monkeypatch: pytest.MonkeyPatch, profile: settings) -> None:
-    """Raise where the law does not hold."""
-    wall = keyed_model.set_clock(monkeypatch, NOON_US)
-
-    @settings(profile, deadline=None, suppress_health_check=list(HealthCheck), report_multiple_bugs=False)
-    @given(keyed_model.STEPS, st.permutations([0, 1, 2]), st.sampled_from([1, plan.CHUNK_BYTES]))
-    def law(steps: list[tuple[object, ...]], order: list[int], chunk: int) -> None:
-        monkeypatch.setattr(plan, "CHUNK_BYTES", chunk)
-        with tempfile.TemporaryDirectory() as folder:
-            world = keyed_model.World(Path(folder), cls, wall)
-            try:
-                for step in steps:
-                    world.step(step)
-            finally:
-                world.close()
-            for store in world.stores:
-                store.merge()
-            one, other = edgeshard.Store(Path(folder) / "one"), edgeshard.Store(Path(folder) / "other")
-            one.merge([world.stores[number].master_path for number in order])
-            for number in [*reversed(order), *order]:
-                other.merge([world.stores[number].master_path])
-            expected = keyed_model.kept(cls, world.log)
-            assert expected == state(one) == state(other)
-            assert keyed_model.addresses(one) == keyed_model.addresses(other)
-            for store in [one, other, *world.stores]:
-                report = store.verify()
-                assert ((), ()) == (report.errors, report.gaps)
-            if cls is Remembered:
-                written = sorted((change.stream, change.seq) for change in world.log if not change.is_deletion)
-                assert written == keyed_model.addresses(one, "cell", "cell_history")
-
-    law()
-
-
-@pytest.mark.parametrize(
-    ("module", "name", "wrong"),
-    [
-        (newest, "settle", lambda target, first_id: None),
-        (newest, "note_replaced", lambda connection, number, rows: None),
-        (newest, "count", lambda target, origin, table, piece: len(piece)),
-        (keys, "order", lambda key, ranked, stamp, address: ", ".join(f"{term} DESC" for term in address)),
-        (keys, "fresh", lambda name, key, first_id: "SELECT row, col FROM cell WHERE 0"),
-    ],
-)
-def test_the_law_finds_a_merge_that_does_not_do_its_part(
-    module: object, name: str, wrong: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Mutants: nothing is settled, or counted; stamps do not count."""
-    monkeypatch.setattr(module, name, wrong)
-    with pytest.raises((AssertionError, ExceptionGroup)):  # streams have random ids: an example may fail now and then
-        check_law(Lww, monkeypatch, settings(max_examples=200, phases=keyed_model.UNSHRUNK))
-
-
 def test_changes_of_the_same_moment_are_told_apart_alike_everywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,12 +142,6 @@ def test_changes_of_the_same_moment_are_told_apart_alike_everywhere(
         one.merge([path])
     other.merge(reversed(paths))
     assert values(one) == values(other)
-
-
-def test_that_finds_a_merge_that_leaves_it_to_the_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keys, "order", lambda key, ranked, stamp, address: f"ifnull({stamp}, 0) DESC")
-    with pytest.raises(AssertionError):
-        test_changes_of_the_same_moment_are_told_apart_alike_everywhere(tmp_path, monkeypatch)
 
 
 # -- what cannot be ---------------------------------------------------------------------------------------------------

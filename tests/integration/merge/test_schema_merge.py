@@ -2,71 +2,34 @@
 
 from __future__ import annotations
 
-import datetime
 import decimal
 import itertools
-import os
 import random
-import signal
-import tempfile
 import uuid
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import edgeshard
-from edgeshard import kinds, master, renames
-from edgeshard.errors import DiskFullError, RecordError, SchemaConflictError, TableError
+from edgeshard import kinds, renames
+from edgeshard.errors import RecordError, SchemaConflictError, TableError
 from edgeshard.merge import drift
-from tests.support.forks import begin
 from tests.support.processes import command, sql
+from tests.support.schema_versions import (
+    BIG,
+    KEY,
+    column,
+    kinds_of,
+    merged,
+    version,
+    write,
+)
 from tests.support.stores import shard_path
-
-NOON = datetime.datetime(2026, 1, 2, 12, 0, tzinfo=datetime.UTC)
-BIG = (1 << 60) + 1
-
-
-def version(renamed: dict[str, str] | None = None, index: tuple[str, ...] = (), **fields: Any) -> Any:
-    """A class of records, as one version of an agent has it: each field is its type, or (type, default)."""
-    types = {name: field[0] if isinstance(field, tuple) else field for name, field in fields.items()}
-    defaults = {name: field[1] for name, field in fields.items() if isinstance(field, tuple)}
-    cls = type("Sample", (), {"__annotations__": types, **defaults})
-    return edgeshard.table(renamed=renamed, index=index)(attrs.frozen(cls))
-
-
-def write(store: edgeshard.Store, agent: str, *records: Any) -> None:
-    with store.shard(agent) as shard:
-        shard.write_many(records)
-
-
-def column(store: edgeshard.Store, name: str) -> list[Any]:
-    return [value for (value,) in store.query(f"select {name} from sample order by _id")]
-
-
-def kinds_of(store: edgeshard.Store) -> dict[str, str]:
-    return dict(store.query("select column_name, kind from edgeshard_columns where table_name = 'sample'"))
-
-
-def merged(store: edgeshard.Store, *sources: edgeshard.Store) -> None:
-    report = store.merge([source.master_path for source in sources])
-    assert report.complete, report.quarantined
-
-
-def gathered(folder: Path, stores: Sequence[edgeshard.Store], rng: random.Random) -> edgeshard.Store:
-    """A hub of all stores, each merged before, in random orders."""
-    for store in rng.sample(stores, len(stores)):
-        merged(store)
-    hub = edgeshard.Store(folder / "hub")
-    for store in rng.sample(stores, len(stores)):
-        merged(hub, store)
-    return hub
-
 
 # -- renamed columns --------------------------------------------------------------------------------------------------
 
@@ -235,7 +198,6 @@ def test_old_names_fold_as_sql_does(store: edgeshard.Store) -> None:
 
 # -- wider kinds ------------------------------------------------------------------------------------------------------
 
-KEY = uuid.UUID(int=7)
 WIDER = [
     (bool, int, True, 5, [1, 5]),
     (bool, float, True, 0.5, [1.0, 0.5]),
@@ -604,188 +566,3 @@ def test_a_view_of_the_user_over_a_renamed_column_holds_nothing_back_or_that_sha
         sql(store.master_path, "drop view seen")
         merged(store)
     assert [1.0, 2.0, None] == column(store, "b")
-
-
-# -- the law ----------------------------------------------------------------------------------------------------------
-
-#: Versions of one class over the months: its name for the value, that field's type, the older names, and other fields.
-VERSIONS: list[tuple[str, Any, dict[str, str], dict[str, Any]]] = [
-    ("a", bool, {}, {}),
-    ("a", int, {}, {"key": (uuid.UUID | None, KEY)}),
-    ("b", int, {"a": "b"}, {"key": (uuid.UUID | None, KEY), "mine": (int, 1)}),
-    ("b", float, {"a": "b"}, {"key": (str | None, "key")}),
-    ("c", float, {"b": "c"}, {"mine": (float, 1.5)}),
-    ("c", decimal.Decimal, {"a": "c", "b": "c"}, {"key": (str, "key")}),
-]
-CLASSES = [version(renamed, n=int, **{name: kind}, **more) for name, kind, renamed, more in VERSIONS]
-VALUES: list[list[Any]] = [
-    [True, False],
-    [1, 7, 2**53],
-    [0, -3],
-    [0.5, 1e22, 3.0],
-    [-0.0, 0.1],
-    [decimal.Decimal("0.10"), decimal.Decimal(4)],
-]
-KINDS = ["boolean", "integer", "integer", "real", "real", "decimal"]
-
-#: (which of three stores, which of two agents, which version, which of its values); or (from which, to which) to merge.
-STEPS = st.lists(
-    st.one_of(
-        st.tuples(st.integers(0, 2), st.integers(0, 1), st.integers(0, 5), st.integers(0, 2)),
-        st.tuples(st.integers(0, 2), st.integers(0, 2)),
-    ),
-    min_size=1,
-    max_size=14,
-)
-
-
-def record_of(number: int, which: int, value: int) -> Any:
-    values = VALUES[which]
-    return CLASSES[which](number, values[value % len(values)])
-
-
-def dump(store: edgeshard.Store) -> tuple[dict[str, str], list[dict[str, Any]]]:
-    names = sorted(kinds_of(store))
-    rows = store.query(f"select {', '.join(names)} from sample order by n")
-    return kinds_of(store), [dict(zip(names, map(repr, row), strict=True)) for row in rows]
-
-
-def expected_of(written: list[Any], classes: Iterable[type] = ()) -> tuple[dict[str, str], list[dict[str, Any]]]:
-    """The columns and rows that must come of these records, and of the mere use of classes, found without any merge."""
-    tables = [edgeshard.tables.table_of(type(record)) for record in written]
-    used = [*tables, *map(edgeshard.tables.table_of, classes)]
-    ends = renames.ends({arrow for table in used for arrow in table.renames})
-    columns: dict[str, str] = {}
-    rows = []
-    for table in used:
-        for field in table.columns:
-            end = ends.get(field.name, field.name)
-            columns[end] = kinds.widest(columns.get(end, field.kind), field.kind) or ""
-    for record, table in zip(written, tables, strict=True):
-        row = dict.fromkeys(columns, "None")
-        for field in table.columns:
-            stored = getattr(record, field.name)
-            stored = stored if field.encode is None or stored is None else field.encode(stored)
-            stored = int(stored) if field.kind == "boolean" else stored
-            stored = stored + 0.0 if isinstance(stored, float) else stored  # SQLite makes -0.0 0.0
-            end = ends.get(field.name, field.name)
-            row[end] = repr(kinds.widened(stored, field.kind, columns[end]))
-        rows.append(row)
-    return columns, rows
-
-
-@settings(max_examples=60, deadline=None)
-@given(STEPS, st.randoms(use_true_random=False))
-def test_columns_and_rows_do_not_depend_on_the_order_of_versions_and_merges(
-    steps: list[tuple[int, ...]], rng: random.Random
-) -> None:
-    written: list[Any] = []
-    with tempfile.TemporaryDirectory() as folder:
-        stores = [edgeshard.Store(Path(folder) / str(number)) for number in range(3)]
-        for step in steps:
-            if len(step) == 4:
-                place, agent, which, value = step
-                written.append(record_of(len(written), which, value))
-                write(stores[place], str(agent), written[-1])
-            else:
-                merged(stores[step[0]])
-                merged(stores[step[1]], stores[step[0]])
-        hub = gathered(Path(folder), stores, rng)
-        if written:
-            assert expected_of(written) == dump(hub)
-            merged(stores[0], hub)
-            assert expected_of(written) == dump(stores[0])
-            assert hub.verify(deep=True).ok
-
-
-# -- crashes ----------------------------------------------------------------------------------------------------------
-
-
-def strike_at(statement: int) -> Any:
-    """What opens a master that kills its process before so many statements that change its tables."""
-    left = [statement]
-
-    def strike(cursor: Any, text: str, bindings: Any) -> bool:
-        if text.startswith(CHANGES):
-            if not left[0]:
-                os.kill(os.getpid(), signal.SIGKILL)
-            left[0] -= 1
-        return True
-
-    def opened(path: Path, *, writable: bool) -> Any:
-        connection = OPEN_MASTER(path, writable=writable)
-        connection.set_exec_trace(strike)
-        return connection
-
-    return opened
-
-
-OPEN_MASTER = master.open_master
-CHANGES = ("ALTER", 'UPDATE main."sample"', "UPDATE main.edgeshard_columns", "DROP INDEX", "CREATE INDEX", "COMMIT")
-
-
-@pytest.mark.parametrize("statement", range(10))
-def test_a_merge_that_is_killed_in_a_widening_loses_and_doubles_nothing(store: edgeshard.Store, statement: int) -> None:
-    write(store, "x", *(version(a=int, w=int, index=("a",))(n, n) for n in range(3_000)))
-    merged(store)
-    write(store, "y", version(b=float, renamed={"a": "b"}, index=("b",))(0.5))
-    write(store, "z", version(a=int)(7))
-
-    def merge(_: Any) -> None:
-        with mock.patch.object(master, "open_master", strike_at(statement)):
-            store.merge()
-
-    life = begin(merge)
-    life.killed = True
-    life.wait()
-    assert signal.SIGKILL == os.WTERMSIG(life.status or 0)
-    assert [(0, 0), (1, 1)] == store.query("select a, w from sample order by a limit 2")  # as it was
-    merged(store)
-    assert {"b": "real", "w": "integer"} == kinds_of(store)
-    assert sorted([*map(float, range(3_000)), 0.5, 7.0]) == sorted(column(store, "b"))
-    assert store.verify(deep=True).ok
-
-
-@pytest.mark.parametrize("statement", range(6))
-def test_a_writer_that_is_killed_as_it_widens_its_shard_loses_nothing(store: edgeshard.Store, statement: int) -> None:
-    write(store, "x", *(version(v=int)(n) for n in range(1_000)))
-
-    def widen(_: Any) -> None:
-        left = [statement]
-
-        def strike(cursor: Any, text: str, bindings: Any) -> bool:
-            if text.startswith((*CHANGES, "INSERT INTO")):
-                if not left[0]:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                left[0] -= 1
-            return True
-
-        with store.shard("x") as shard:
-            shard._connection.set_exec_trace(strike)
-            shard._execute = shard._connection.cursor().execute
-            shard.write(version(v=float)(0.5))
-
-    life = begin(widen)
-    life.killed = True
-    life.wait()
-    assert signal.SIGKILL == os.WTERMSIG(life.status or 0)
-    write(store, "x", version(v=float)(1.5))
-    merged(store)
-    assert [*map(float, range(1_000)), 1.5] == column(store, "v")
-
-
-def test_a_full_disk_in_a_widening_leaves_the_master_as_it_was(store: edgeshard.Store) -> None:
-    write(store, "x", *(version(v=int, w=str)(n, "w" * 100) for n in range(3_000)))
-    merged(store)
-    write(store, "y", version(v=float)(0.5))
-
-    def full(path: Path, *, writable: bool) -> Any:
-        connection = OPEN_MASTER(path, writable=writable)
-        connection.pragma("max_page_count", connection.pragma("page_count") + 8)
-        return connection
-
-    with mock.patch.object(master, "open_master", full), pytest.raises(DiskFullError):
-        store.merge()
-    assert {"v": "integer", "w": "text"} == kinds_of(store)
-    merged(store)
-    assert [*map(float, range(3_000)), 0.5] == column(store, "v")

@@ -4,70 +4,26 @@ from __future__ import annotations
 
 import decimal
 import itertools
-import os
-import random
 import shutil
-import signal
-import tempfile
 import uuid
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
-import attrs
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import edgeshard
-from edgeshard import keys, master
+from edgeshard import keys
 from edgeshard.errors import SchemaConflictError, TableError
-from tests.integration.merge.test_schema_merge import (
+from tests.support.keyed_schema_versions import NEW, OLD, agree, columns, plain, version
+from tests.support.processes import sql
+from tests.support.schema_versions import (
     KEY,
-    VALUES,
-    VERSIONS,
-    expected_of,
-    gathered,
     merged,
-    strike_at,
     write,
 )
-from tests.support.forks import begin
-from tests.support.processes import sql
 from tests.support.stores import shard_path
 
 KEPT_SHARD = "Nothing of it is lost: it can be merged into a store of its own"
-
-
-def version(renamed: dict[str, str] | None = None, **fields: Any) -> Any:
-    """A class of one version of an agent, with the key k and a history."""
-    return plain(renamed, {"key": "k", "history": True}, **fields)
-
-
-def plain(renamed: dict[str, str] | None = None, options: dict[str, Any] | None = None, **fields: Any) -> Any:
-    """A class of the same table, by default without a key: each field is its type, or (type, default)."""
-    types = {name: field[0] if isinstance(field, tuple) else field for name, field in fields.items()}
-    defaults = {name: field[1] for name, field in fields.items() if isinstance(field, tuple)}
-    cls = type("Sample", (), {"__annotations__": types, **defaults})
-    return edgeshard.table(renamed=renamed, **options or {})(attrs.frozen(cls))
-
-
-def columns(store: edgeshard.Store, table: str) -> dict[str, str]:
-    """What a master notes of a table's columns; raises where the table has others."""
-    noted = dict(
-        store.query("SELECT column_name, kind FROM edgeshard_columns WHERE table_name = ? ORDER BY 1", (table,))
-    )
-    there = {row[1] for row in sql(store.master_path, f"pragma table_info({table})")}
-    assert there == {*noted, "_id", "_stream", "_seq"}
-    return noted
-
-
-def agree(store: edgeshard.Store) -> None:
-    """Raise where the history does not have the columns, and the renames, of its table."""
-    assert {**columns(store, "sample"), "_reason": "reason"} == columns(store, "sample_history")
-    sql_ = "SELECT old_name, new_name FROM edgeshard_renames WHERE table_name = ? ORDER BY 1, 2"
-    assert store.query(sql_, ("sample",)) == store.query(sql_, ("sample_history",))
-    assert store.verify(deep=True).ok
 
 
 def held_back(store: edgeshard.Store, agent: str) -> str:
@@ -81,8 +37,6 @@ def held_back(store: edgeshard.Store, agent: str) -> str:
 
 
 # -- columns that are no part of the key ------------------------------------------------------------------------------
-
-OLD, NEW = version(k=str, a=int), version(k=str, b=float, renamed={"a": "b"})
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
@@ -385,114 +339,3 @@ def test_names_of_a_key_fold_as_sql_does(store: edgeshard.Store) -> None:
     merged(store)
     write(store, "second", plain({"ROW": "w"}, w=str, a=int)("p", 1))
     assert "column sample.w was called row before" in held_back(store, "second")
-
-
-# -- the law ----------------------------------------------------------------------------------------------------------
-
-#: Versions of one keyed class over the months, as of the plain one.
-CLASSES = [version(renamed, n=int, k=str, **{name: kind}, **more) for name, kind, renamed, more in VERSIONS]
-#: (which of three stores, which of two agents, which version, which of its values or None: delete, which key); or what to
-#: merge where.
-STEPS = st.lists(
-    st.one_of(
-        st.tuples(
-            st.integers(0, 2),
-            st.integers(0, 1),
-            st.integers(0, 5),
-            st.sampled_from([0, 0, 1, 1, 2, 2, None]),
-            st.sampled_from("pq"),
-        ),
-        st.tuples(st.integers(0, 2), st.integers(0, 2)),
-    ),
-    min_size=1,
-    max_size=14,
-)
-
-
-class Log:
-    """What was written, and of each key the number of the last record; None: it was deleted since."""
-
-    def __init__(self) -> None:
-        self.written: list[Any] = []
-        self.last: dict[str, int | None] = {}
-        self.deleted_by: list[Any] = []
-
-    def change(self, store: edgeshard.Store, agent: int, which: int, value: int | None, key: str) -> None:
-        with store.shard(str(agent)) as shard:
-            if value is None:
-                shard.delete(CLASSES[which], key)
-                self.last[key] = None
-                self.deleted_by.append(CLASSES[which])
-            else:
-                number, values = len(self.written), VALUES[which]
-                self.written.append(CLASSES[which](number, key, values[value % len(values)]))
-                shard.write(self.written[-1])
-                self.last[key] = number
-
-    @property
-    def expected(self) -> tuple[dict[str, str], list[dict[str, Any]]]:
-        return expected_of(self.written, self.deleted_by)
-
-    @property
-    def kept(self) -> list[int]:
-        return sorted(number for number in self.last.values() if number is not None)
-
-
-def dump(store: edgeshard.Store, expected: dict[str, str]) -> tuple[list[dict[str, Any]], list[int]]:
-    """All versions, kept or not, and the numbers of those that are kept."""
-    names = ", ".join(sorted(expected))
-    rows = store.query(f"SELECT {names} FROM sample UNION ALL SELECT {names} FROM sample_history ORDER BY n")
-    versions = [dict(zip(sorted(expected), map(repr, row), strict=True)) for row in rows]
-    return versions, [n for (n,) in store.query("SELECT n FROM sample ORDER BY n")]
-
-
-@settings(max_examples=60, deadline=None)
-@given(STEPS, st.randoms(use_true_random=False))
-def test_versions_and_their_columns_do_not_depend_on_the_order_of_classes_and_merges(
-    steps: list[tuple[Any, ...]], rng: random.Random
-) -> None:
-    log = Log()
-    with tempfile.TemporaryDirectory() as folder:
-        stores = [edgeshard.Store(Path(folder) / str(number)) for number in range(3)]
-        for step in steps:
-            if len(step) == 5:
-                place, *change = step
-                log.change(stores[place], *change)
-            else:
-                merged(stores[step[0]])
-                merged(stores[step[1]], stores[step[0]])
-        hub = gathered(Path(folder), stores, rng)
-        if log.written:
-            merged(stores[0], hub)
-            used, rows = log.expected
-            for store in (hub, stores[0]):
-                assert (rows, log.kept) == dump(store, used)
-                agree(store)
-
-
-# -- crashes ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("statement", range(0, 13, 2))
-def test_a_merge_that_is_killed_as_it_changes_a_table_and_its_history_changes_neither(
-    store: edgeshard.Store, statement: int
-) -> None:
-    write(store, "x", *(OLD(f"k{n % 500}", n) for n in range(1_500)))
-    merged(store)
-    write(store, "y", NEW("k0", 0.5))
-    write(store, "z", OLD("k1", 7))
-
-    def merge(_: Any) -> None:
-        with mock.patch.object(master, "open_master", strike_at(statement)):
-            store.merge()
-
-    life = begin(merge)
-    life.killed = True
-    life.wait()
-    assert signal.SIGKILL == os.WTERMSIG(life.status or 0)
-    assert [(500, 1_000)] == store.query("SELECT count(a), (SELECT count(a) FROM sample_history) FROM sample")
-    merged(store)
-    agree(store)
-    found = store.query("SELECT b FROM sample UNION ALL SELECT b FROM sample_history ORDER BY b")
-    assert sorted([*map(float, range(1_500)), 0.5, 7.0]) == [value for (value,) in found]
-    assert [(0.5,), (7.0,)] == store.query("SELECT b FROM sample WHERE k IN ('k0', 'k1') ORDER BY k")

@@ -2,100 +2,30 @@
 
 from __future__ import annotations
 
-import itertools
-import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 import edgeshard
 from tests.support import keyed_model
 from tests.support.keyed_model import CLASSES, Cell, Highest, Lww
+from tests.support.keyed_pushes import state
 from tests.support.records import Reading
 
 pytest.importorskip("psycopg")
 
-from psycopg.conninfo import make_conninfo
 
-from edgeshard.upstream import newest
 from edgeshard.upstream.postgres import address
 from edgeshard.upstream.push import Pusher
-from tests.integration.retention.test_tombstones import Wall
-from tests.support.postgres_server import do, fetch
+from tests.support.postgres_server import fetch
+from tests.support.wall_clock import Wall
 
 if TYPE_CHECKING:
-    from edgeshard.upstream.plan import Part
-    from edgeshard.upstream.postgres import Server
-    from edgeshard.upstream.schema import Table
-
-NOON_US = 1_795_608_000_000_000
-_STEPS = st.lists(st.one_of(keyed_model.STEP, st.tuples(st.just("push"), st.integers(0, 2))), min_size=6, max_size=30)
-
-
-def state(dsn: str) -> list[tuple[tuple[str, int], int | None, int]]:
-    """What PostgreSQL shows: key, value and stamp."""
-    rows = fetch(dsn, "SELECT row, col, value, _stamp FROM cell")
-    return sorted((((row, col), value, stamp) for row, col, value, stamp in rows), key=repr)
-
-
-@pytest.mark.parametrize("cls", CLASSES)
-@pytest.mark.parametrize("inserts", [False, True], ids=["copy", "insert"])
-def test_pushes_in_any_order_leave_what_the_rule_says(
-    cls: type[Cell], inserts: bool, pg: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    check_law(cls, inserts, pg, monkeypatch, settings(max_examples=15))
-
-
-def check_law(cls: type[Cell], inserts: bool, pg: str, monkeypatch: pytest.MonkeyPatch, profile: settings) -> None:
-    """Raise where the law does not hold."""
-    wall = keyed_model.set_clock(monkeypatch, NOON_US)
-    numbers = itertools.count(1)
-
-    @settings(profile, deadline=None, suppress_health_check=list(HealthCheck), report_multiple_bugs=False)
-    @given(_STEPS, st.permutations([0, 1, 2]), st.sampled_from([1, 1000]))
-    def law(steps: list[tuple[object, ...]], order: list[int], batch: int) -> None:
-        schema = f"s{next(numbers)}"
-        do(pg, f"CREATE SCHEMA {schema}")
-        dsn = make_conninfo(pg, options=f"-csearch_path={schema}")
-        with tempfile.TemporaryDirectory() as folder:
-            world = keyed_model.World(Path(folder), cls, wall)
-            world.push = lambda store: store.push(dsn, batch=batch, inserts=inserts)
-            try:
-                for step in steps:
-                    world.step(step)
-            finally:
-                world.close()
-            for number in order:
-                world.stores[number].merge()
-                report = world.stores[number].push(dsn, batch=batch, inserts=inserts)
-                assert (0, ()) == (report.remaining, report.held_back)
-        if world.log:
-            assert keyed_model.kept(cls, world.log) == state(dsn)
-            ranges = fetch(dsn, "SELECT sum(last - first + 1) FROM edgeshard_ranges")
-            assert [(len(world.log),)] == ranges  # each change once, whether it is still there or not
-
-    law()
-
-
-def test_the_law_finds_a_push_that_settles_nothing(pg: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(newest, "settle", lambda server, keyed, chunk: None)
-    with pytest.raises((AssertionError, ExceptionGroup)):
-        check_law(Lww, False, pg, monkeypatch, settings(max_examples=200, phases=keyed_model.UNSHRUNK))
-
-
-def rivals(tmp_path: Path, count: int) -> list[edgeshard.Store]:
-    """Devices, each with its own versions of the same keys, merged."""
-    stores = keyed_model.world(tmp_path, count)
-    for number, store in enumerate(stores):
-        with store.shard("a") as shard:
-            shard.write_many(Lww("p", n, number) for n in range(500))
-        store.merge()
-    return stores
+    pass
+from tests.support.keyed_pushes import rivals, versions
 
 
 def push_at_once(stores: list[edgeshard.Store], dsn: str) -> None:
@@ -109,42 +39,9 @@ def push_at_once(stores: list[edgeshard.Store], dsn: str) -> None:
         assert 0 == store.push(dsn).remaining
 
 
-def versions(dsn: str) -> tuple[int, int]:
-    """How many rows, and how many keys."""
-    ((rows, keys),) = fetch(dsn, "SELECT count(*), count(DISTINCT (row, col)) FROM cell")
-    return rows, keys
-
-
 def test_devices_that_push_at_once_leave_one_version_of_a_key(pg: str, tmp_path: Path) -> None:
     push_at_once(rivals(tmp_path, 4), pg)
     assert (500, 500) == versions(pg)
-
-
-def test_that_finds_pushers_that_do_not_lock_the_table(
-    pg: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A mutant: each settles before it sees what the other is about to commit."""
-    one, other = rivals(tmp_path, 2)
-    with one.shard("b") as shard:
-        shard.write(Lww("q", 1, 1))  # the table is there before the two meet
-    one.merge()
-    one.push(pg)
-    do(pg, "DELETE FROM cell", "DELETE FROM edgeshard_ranges")
-    settle, barrier = newest.settle, threading.Barrier(2)
-
-    def together(server: Server, keyed: list[Table], chunk: list[Part]) -> None:
-        settle(server, keyed, chunk)
-        barrier.wait(30)
-
-    monkeypatch.setattr(newest, "lock", lambda server, keyed: None)
-    monkeypatch.setattr(newest, "settle", together)
-    threads = [threading.Thread(target=store.push, args=(pg,)) for store in (one, other)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    rows, keys = versions(pg)
-    assert rows > keys
 
 
 def test_a_table_that_has_another_key_there_is_held_back(pg: str, tmp_path: Path) -> None:

@@ -5,46 +5,37 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import attrs
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 import edgeshard
-from edgeshard import arrivals, database, master, prunings, receipts
+from edgeshard import arrivals, database, master
 from edgeshard.errors import ConfigurationError, DamagedError, StorageBusyError
-from edgeshard.prune import passes, plan, rules, space, step
-from edgeshard.ranges import Range, subtract
+from edgeshard.prune import plan, space
+from edgeshard.ranges import Range
 from edgeshard.verify import PEER, PRUNED, UNKNOWN
 from tests.support.clocks import DAY_S, Clock
-from tests.support.forks import Count, begin
 from tests.support.hostile_shards import edit
 from tests.support.processes import command, sql
+from tests.support.pruning import (
+    account,
+    add,
+    check_disk_is_given_back,
+    check_nothing_comes_back,
+    copies_of,
+    note,
+    stream_of,
+)
 from tests.support.records import NOON, Reading
-from tests.support.stores import numbers, shard_path
-
-FEW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-
-def add(store: edgeshard.Store, agent: str, *given: int | Sequence[int], merge: bool = True) -> None:
-    """Write dicts, a transaction for each number or list of numbers, and merge them."""
-    with store.shard(agent) as shard:
-        for item in given:
-            shard.write_many({"n": n} for n in ([item] if isinstance(item, int) else item))
-    if merge:
-        store.merge()
+from tests.support.stores import numbers
 
 
 def pruned(store: edgeshard.Store) -> list[list[Any]]:
@@ -53,20 +44,6 @@ def pruned(store: edgeshard.Store) -> list[list[Any]]:
         store.master_path,
         "select first, last, reason from edgeshard_prunings join edgeshard_database using(database_id) order by 1",
     )
-
-
-def account(store: edgeshard.Store) -> tuple[int, int, int]:
-    """Rows here, rows pruned, rows ever held."""
-    report = store.verify()
-    assert report.errors == ()
-    ((held,),) = store.query("select coalesce(sum(last - first + 1), 0) from edgeshard_ranges")
-    return report.rows, sum(report.pruned.values()), held
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> edgeshard.Store:
-    """A store elsewhere, of which there is nothing yet."""
-    return edgeshard.Store(tmp_path / "hub")
 
 
 # -- the rules --------------------------------------------------------------------------------------------------------
@@ -236,19 +213,6 @@ def half_pushed(store: edgeshard.Store, hub: edgeshard.Store) -> edgeshard.Store
     return store
 
 
-def stream_of(store: edgeshard.Store) -> bytes:
-    """The id of the stream that has the store's first row."""
-    ((found,),) = store.query("select stream_id from edgeshard_streams where stream_no = 1")
-    return bytes(found)
-
-
-def note(store: edgeshard.Store, held: dict[bytes, list[Range]], kind: str = receipts.POSTGRESQL) -> None:
-    """Note what a database other than the hub holds."""
-    connection = master.open_master(store.master_path, writable=True)
-    receipts.note(connection, b"p" * 16, kind, held)
-    connection.close()
-
-
 def test_rows_that_nobody_else_holds_are_kept_back(half_pushed: edgeshard.Store) -> None:
     report = half_pushed.prune(keep_rows=0, only_receipted=True)
     assert (6, 4, [6, 7, 8, 9]) == (report.rows, report.kept_back, numbers(half_pushed))
@@ -316,34 +280,6 @@ def test_a_receipt_that_comes_in_the_midst_of_a_prune_counts(
 
 
 # -- nothing comes back -----------------------------------------------------------------------------------------------
-
-
-def copies_of(store: edgeshard.Store, folder: Path) -> dict[str, Path]:
-    """The store's rows in each form in which they may come again, made before a prune."""
-    folder.mkdir()
-    store.snapshot(folder / "snapshot.db")
-    store.export(folder / "bundle.db")
-    hub = edgeshard.Store(folder / "hub")
-    hub.merge([store.master_path])
-    return {"snapshot": folder / "snapshot.db", "bundle": folder / "bundle.db", "hub": hub.master_path}
-
-
-def check_nothing_comes_back(folder: Path) -> None:
-    """Rows that were pruned stay away, in whichever form they come."""
-    store = edgeshard.Store(folder / "data")
-    add(store, "a", *range(8), merge=False)
-    shard = shard_path(store, "a")
-    shutil.copyfile(shard, folder / "shard.db")
-    store.merge(keep_empty=True)
-    copies = copies_of(store, folder / "copies")
-    assert 5 == store.prune(keep_rows=3).rows
-    for path in [*copies.values(), folder / "shard.db"]:
-        assert 0 == store.merge([path]).rows
-    shutil.copyfile(folder / "shard.db", shard)  # an older copy of it is put back
-    Path(f"{shard}-wal").unlink(missing_ok=True)
-    report = store.merge()
-    assert (0, (), ()) == (report.rows, report.quarantined, report.gaps)
-    assert ([5, 6, 7], (3, 5, 8)) == (numbers(store), account(store))
 
 
 def test_nothing_that_was_pruned_comes_back(tmp_path: Path) -> None:
@@ -502,33 +438,6 @@ def test_progress_ends_with_all_that_went(store: edgeshard.Store) -> None:
 
 
 # -- what is asked ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("30d", 30 * DAY_S), (" 12 H ", 43_200), ("90m", 5_400), ("1.5h", 5_400), ("2w", 14 * DAY_S), ("0s", 0), (7, 7)],
-)
-def test_ages(text: str | int, seconds: float) -> None:
-    assert seconds == rules.age_s(text)
-
-
-@pytest.mark.parametrize("text", ["", "30", "d", "-1d", "30 years", "nan", "1e3d", "٣d", float("nan"), -1, "9999999d"])
-def test_what_is_no_age_is_refused(text: Any) -> None:
-    with pytest.raises(ValueError, match="an age"):
-        rules.age_s(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [("500M", 500_000_000), ("2GB", 2 * 10**9), ("1.5 MiB", 3 << 19), (1_000_000, 1_000_000)]
-)
-def test_sizes(text: str | int, size: int) -> None:
-    assert size == rules.size_bytes(text)
-
-
-@pytest.mark.parametrize("text", ["", "M", "500", "999K", "-2G", "2X", "2iB", 0, -1, "0.9M"])
-def test_what_is_no_size_is_refused(text: Any) -> None:
-    with pytest.raises(ValueError, match=r"a size|1M at the least"):
-        rules.size_bytes(text)
 
 
 @pytest.mark.parametrize(
@@ -708,20 +617,6 @@ def test_a_master_whose_table_of_prunings_has_other_columns_gets_ours(store: edg
 # -- the disk ---------------------------------------------------------------------------------------------------------
 
 
-def check_disk_is_given_back(folder: Path) -> None:
-    """The file is as large as its pages in use, after a prune that is to shrink it."""
-    store = edgeshard.Store(folder / "data")
-    with store.shard("a") as shard:
-        for n in range(3_000):
-            shard.write({"n": n, "text": "x" * 800})
-    store.merge()
-    before = store.master_path.stat().st_size
-    report = store.prune(keep_rows=100, shrink=True)
-    after = store.master_path.stat().st_size
-    assert (0, before - after, after) == (report.free_bytes, report.shrunk_bytes, report.file_bytes)
-    assert (True, list(range(2_900, 3_000)), True) == (after < before / 10, numbers(store), store.verify(deep=True).ok)
-
-
 def test_the_disk_gets_its_room_back(tmp_path: Path) -> None:
     check_disk_is_given_back(tmp_path)
 
@@ -768,152 +663,7 @@ def test_waiting_for_a_merger_makes_no_step_smaller(store: edgeshard.Store, monk
     assert [0.0] * 4 == taken
 
 
-# -- a model ----------------------------------------------------------------------------------------------------------
-
-
-@attrs.frozen
-class Row:
-    """A row of the model."""
-
-    n: int
-    transaction: int
-    is_reading: bool
-    is_elsewhere: bool
-
-
-@st.composite
-def histories(draw: st.DrawFn) -> list[Row]:
-    """Rows, in order of arrival."""
-    sizes = draw(st.lists(st.integers(1, 4), min_size=1, max_size=8))
-    rows: list[Row] = []
-    for transaction, size in enumerate(sizes):
-        rows += [Row(len(rows) + k, transaction, draw(st.booleans()), draw(st.booleans())) for k in range(size)]
-    return rows
-
-
-def expected(rows: list[Row], keep: int, table: bool, receipted: bool) -> set[int]:
-    """Which rows a prune leaves, said as simply as can be."""
-    asked = [row for row in rows if row.is_reading or not table]
-    bound = 0 if keep > len(asked) else asked[-keep].n if keep else 1 << 30
-    across = {row.transaction for row in rows if row.n < bound} & {row.transaction for row in rows if row.n >= bound}
-    goes = {row.n for row in asked if row.n < bound and row.transaction not in across}
-    if receipted:
-        alone = {row.transaction for row in rows if not row.is_elsewhere}
-        goes -= {row.n for row in rows if row.transaction in alone}
-    return {row.n for row in rows} - goes
-
-
-@FEW
-@given(histories(), st.data())
-def test_what_is_left_is_what_a_simple_model_says(rows: list[Row], data: st.DataObject) -> None:
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeshard-prune-")))
-        store = edgeshard.Store(folder / "data")
-        with store.shard("a") as shard:
-            for number in range(rows[-1].transaction + 1):
-                part = [row for row in rows if row.transaction == number]
-                shard.write_many(Reading(str(row.n), 0.0, NOON) if row.is_reading else {"n": row.n} for row in part)
-        store.merge()
-        note(store, {stream_of(store): [Range(row.n + 1, row.n + 1) for row in rows if row.is_elsewhere]})
-        stack.enter_context(mock.patch.object(plan, "next_rows", return_value=data.draw(st.integers(1, 9), "window")))
-        stack.enter_context(mock.patch.object(plan, "ROWS_FIRST", 3))
-        left = list(rows)
-        for _ in range(2):
-            keep = data.draw(st.integers(0, len(rows)), "keep")
-            table = data.draw(st.booleans(), "table") and any(row.is_reading for row in rows)
-            receipted = data.draw(st.booleans(), "receipted")
-            stays = expected(left, keep, table, receipted)
-            report = store.prune(keep_rows=keep, table="reading" if table else None, only_receipted=receipted)
-            assert len(left) - len(stays) == report.rows
-            left = [row for row in left if row.n in stays]
-            assert stays == there(store)
-            assert (len(left), len(rows) - len(left), len(rows)) == account(store)
-        hub = edgeshard.Store(folder / "hub")
-        hub.merge([store.master_path])
-        assert (stays, ()) == (there(hub), hub.verify().errors)
-        assert {PRUNED} >= {loss.cause for loss in hub.verify().losses}
-
-
-def there(store: edgeshard.Store) -> set[int]:
-    """The numbers of all rows of a store's master."""
-    tables = [name for (name,) in store.query("select distinct table_name from edgeshard_columns")]
-    found = set(numbers(store))
-    return found | ({int(row.sensor) for row in store.read(Reading)} if "reading" in tables else set())
-
-
 # -- kills ------------------------------------------------------------------------------------------------------------
-
-
-def killed_at(store: edgeshard.Store, number: int, **asked: Any) -> bool:
-    """Prune in another process that is killed before its statement of this number; whether it was."""
-
-    def work(_: Count) -> None:
-        real, count = database.connect, [0]
-
-        def traced(*given: Any, **options: Any) -> Any:
-            connection = real(*given, **options)
-            connection.set_exec_trace(strike)
-            return connection
-
-        def strike(*_: Any) -> bool:
-            count[0] += 1
-            if count[0] == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return True
-
-        with mock.patch.object(database, "connect", traced):
-            store.prune(**asked)
-
-    life = begin(work)
-    life.killed = True  # it kills itself
-    life.wait()
-    return life.status == signal.SIGKILL
-
-
-def check_kills(folder: Path, every: int, **asked: Any) -> int:
-    """Kill a prune at every so many of its statements, each in the store that the one before left; how many kills."""
-    store = edgeshard.Store(folder / "data")
-    with store.shard("a") as shard:
-        for n in range(0, 600, 3):
-            shard.write_many([{"n": n, "text": "x" * 500}, Reading("a", 0.0, NOON), {"n": n + 2, "text": "x" * 500}])
-    store.merge()
-    store.snapshot(folder / "whole.db")
-    number = kills = 0
-    while True:
-        shutil.copyfile(folder / "whole.db", store.master_path)
-        for suffix in ("-wal", "-shm"):
-            Path(f"{store.master_path}{suffix}").unlink(missing_ok=True)
-        number += every
-        if not killed_at(store, number, **asked):
-            break
-        kills += 1
-        rows, gone, held = account(store)
-        assert (600, 600, 0) == (rows + gone, held, store.merge().rows)
-        left = numbers(store)
-        assert left == sorted(set(left))
-        assert len(left) == 2 * len(list(store.read(Reading))), "a part of a transaction is gone"
-        store.prune(**asked)
-        assert (99, 501, 600) == account(store)
-        assert [n for n in range(501, 600) if n % 3 != 1] == numbers(store)
-    return kills
-
-
-def test_a_prune_that_is_killed_left_steps_whole_and_the_next_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(plan, "ROWS_FIRST", 60)
-    monkeypatch.setattr(plan, "next_rows", lambda *_: 60)
-    monkeypatch.setattr(passes, "_PAUSE_S", 0.0)
-    assert 60 < check_kills(tmp_path, 5, keep_rows=99)
-
-
-def test_a_disk_that_is_given_back_survives_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(space, "next_pages", lambda *_: 5)
-    monkeypatch.setattr(space, "PAGES_FIRST", 5)
-    monkeypatch.setattr(passes, "_PAUSE_S", 0.0)
-    assert 60 < check_kills(tmp_path, 4, keep_rows=99, shrink=True)
-    done = edgeshard.Store(tmp_path / "data").prune(shrink=True)
-    assert (0, True) == (done.free_bytes, edgeshard.Store(tmp_path / "data").verify(deep=True).ok)
 
 
 def test_a_prune_that_is_interrupted_ends_after_a_step_and_says_so(store: edgeshard.Store) -> None:
@@ -946,60 +696,3 @@ def test_two_prunes_at_once_find_each_others_windows_empty(store: edgeshard.Stor
     reports = [json.loads(process.communicate()[0]) for process in both]
     assert ([0, 0], 4_900) == ([process.returncode for process in both], sum(report["rows"] for report in reports))
     assert (100, 4_900, 5_000) == account(store)
-
-
-# -- mutants ----------------------------------------------------------------------------------------------------------
-
-APPLY, NOTE = step.apply, prunings.note
-
-
-def range_goes_with_its_rows(connection: Any, scope: Any, goes: Any, reason: str) -> None:
-    """What is pruned leaves the ranges, too."""
-    APPLY(connection, scope, goes, reason)
-    for number in goes.window.blocks:
-        own = f"FROM edgeshard_prunings WHERE stream_no = {number}"
-        connection.execute(
-            f"UPDATE edgeshard_ranges SET first = (SELECT max(last) {own}) + 1 WHERE stream_no = {number}"
-        )
-
-
-def block_is_not_cut(_: Any, number: int, blocks: Any, gone: Any) -> list[Range]:
-    """Rows go, and their block stays."""
-    return [part for block in blocks for part in plan.cut(block, gone)[1]]
-
-
-def receipts_are_not_asked(window: Any, _: Any) -> list[Range]:
-    """Rows go before a receipt says that they may."""
-    return subtract([window.ids], [window.ids])
-
-
-def check_only_what_is_safe_goes(folder: Path) -> None:
-    """Of rows that nobody else holds none goes."""
-    store = edgeshard.Store(folder / "data")
-    add(store, "a", *range(4))
-    note(store, {stream_of(store): [Range(1, 2)]})
-    assert (2, [2, 3]) == (store.prune(keep_rows=0, only_receipted=True).rows, numbers(store))
-
-
-def check_account(folder: Path) -> None:
-    """What is here, and what was pruned, is what was ever held."""
-    store = edgeshard.Store(folder / "data")
-    add(store, "a", *range(9))
-    store.prune(keep_rows=4)
-    assert (4, 5, 9) == account(store)
-
-
-MUTANTS: dict[str, tuple[Any, str, Any, Callable[[Path], None]]] = {
-    "the range goes with its rows": (step, "apply", range_goes_with_its_rows, check_nothing_comes_back),
-    "rows go before the receipt": (plan, "kept_back", receipts_are_not_asked, check_only_what_is_safe_goes),
-    "prunings are not noted": (prunings, "note", lambda *_: None, check_account),
-    "the block is not cut": (step, "_cut_blocks", block_is_not_cut, check_account),
-    "the disk is not given back": (space, "shrink_by", lambda *_: None, check_disk_is_given_back),
-}
-
-
-@pytest.mark.parametrize("mutant", MUTANTS)
-def test_every_mutant_is_found(mutant: str, tmp_path: Path) -> None:
-    owner, name, replacement, check = MUTANTS[mutant]
-    with mock.patch.object(owner, name, replacement), pytest.raises(AssertionError):
-        check(tmp_path)

@@ -3,66 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import inspect
-import itertools
 import shutil
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
-from unittest import mock
 
 import attrs
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 import edgeshard
-from edgeshard import arrivals, format, master, prunings, receipts
-from edgeshard import shard as shards
 from edgeshard.errors import ConfigurationError
-from edgeshard.merge import cycle, late, source
-from edgeshard.prune import deletions, passed, passes, plan, step
+from edgeshard.prune import passes, plan
 from edgeshard.verify import PRUNED
-from tests.integration.merge.test_keyed_tables import NOON_US, LastKnown, Reading, values
-from tests.integration.retention.test_prune import killed_at
 from tests.support import keyed_model
 from tests.support.clocks import DAY_S
 from tests.support.hostile_shards import edit
-from tests.support.keyed_model import Cell, KeepAll, Lww, Remembered
+from tests.support.keyed_model import KeepAll, Lww
+from tests.support.last_known import LastKnown, Reading, values
 from tests.support.processes import command, sql
+from tests.support.pruning import killed_at
 from tests.support.stores import shard_path
+from tests.support.tombstones import GRACE, collect
+from tests.support.wall_clock import Wall
 
-GRACE = "10d"
 GRACE_US = 10 * DAY_S * 1_000_000
-
-
-class Wall:
-    """The clock of all devices, set by hand."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.us = keyed_model.set_clock(monkeypatch, NOON_US)
-        monkeypatch.setattr(time, "time", lambda: self.us.now_us / 1e6)
-
-        class Datetime(datetime.datetime):
-            @classmethod
-            def now(cls, tz: datetime.tzinfo | None = None) -> Any:
-                return datetime.datetime.fromtimestamp(time.time(), tz)
-
-        for module in (shards, prunings, receipts):
-            monkeypatch.setattr(module, "datetime", SimpleNamespace(datetime=Datetime, UTC=datetime.UTC))
-
-    def advance(self, days: float) -> None:
-        self.us.now_us += int(days * DAY_S * 1_000_000)
-
-
-@pytest.fixture
-def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
-    """The clock of all devices."""
-    return Wall(monkeypatch)
 
 
 def gone(store: edgeshard.Store) -> int:
@@ -75,11 +38,6 @@ def gone(store: edgeshard.Store) -> int:
 def there(store: edgeshard.Store) -> list[str]:
     """The keys of which it has a deletion."""
     return [sensor for (sensor,) in store.query("SELECT sensor FROM last_known_deleted ORDER BY 1")]
-
-
-def collect(store: edgeshard.Store, **options: Any) -> Any:
-    """Prune by this rule alone."""
-    return store.prune(deletions_older_than=GRACE, **options)
 
 
 def deleted(store: edgeshard.Store, sensor: str = "inlet", agent: str = "a") -> None:
@@ -619,191 +577,3 @@ def test_a_master_of_an_earlier_version_collects(store: edgeshard.Store, wall: W
     assert 1 == collect(store, dry_run=True).rows
     assert store.verify().ok
     assert 1 == collect(store).rows
-
-
-# -- the law ----------------------------------------------------------------------------------------------------------
-
-_DEVICE = st.integers(0, 2)
-#: A key is written on a device, and deleted on another that all hear of; then some device collects.
-_ROUND = st.tuples(st.just("round"), keyed_model.KEYS, _DEVICE, _DEVICE, _DEVICE, st.integers(-3, 5))
-_STEP = st.one_of(
-    _ROUND,
-    keyed_model.STEP,
-    st.tuples(st.just("share"), _DEVICE),
-    st.tuples(st.just("advance"), st.sampled_from([1, 11])),
-    st.tuples(st.just("collect"), _DEVICE),
-)
-_STEPS = st.tuples(st.lists(_STEP, max_size=10), _ROUND, st.lists(_STEP, max_size=10))
-
-#: In memory, where there is such a folder here: a world makes thousands of commits.
-_SHARED = "/dev/shm" if Path("/dev/shm").is_dir() else None
-
-
-class Fleet(keyed_model.World):
-    """Devices that all have receipts of one another, and collect deletions. What is carried is not long under way."""
-
-    def __init__(self, folder: Path, cls: type[Cell], wall: Wall) -> None:
-        super().__init__(folder, cls, wall.us)
-        self.clock = wall
-        self.collected = 0
-        self.do_receipts()
-
-    def do_receipts(self) -> None:
-        for one, other in itertools.permutations(self.stores, 2):
-            one.receipt(other.ranges())
-
-    def do_share(self, device: int) -> None:
-        """The others get what a device has, while what their own shards have waits; and all hear of it."""
-        store = self.stores[device]
-        store.merge()
-        for other in self.stores:
-            if other is not store:
-                with mock.patch.object(cycle.Merger, "_due", return_value=[]):
-                    other.merge([store.master_path])
-        self.do_receipts()
-
-    def do_round(self, key: tuple[str, int], writer: int, deleter: int, collector: int, moves_us: int) -> None:
-        self.do_write(writer, "a", key, 1, False, 1)
-        self.do_write(deleter, "b", key, None, True, moves_us)
-        self.do_share(deleter)
-        self.do_advance(11)
-        self.do_collect(collector)
-
-    def do_advance(self, days: int) -> None:
-        self.clock.advance(days)
-
-    def do_collect(self, device: int) -> None:
-        self.collected += collect(self.stores[device]).rows
-
-
-@pytest.mark.parametrize("cls", [Lww, KeepAll, Remembered])
-def test_no_deleted_key_is_shown_again_wherever_deletions_are_collected(cls: type[Cell], wall: Wall) -> None:
-    assert 0 < check_law(cls, wall, settings(max_examples=20))
-
-
-def check_law(cls: type[Cell], wall: Wall, profile: settings) -> int:
-    """Raise where the law does not hold; how many deletions were collected."""
-    collected = [0]
-
-    @settings(profile, deadline=None, suppress_health_check=list(HealthCheck), report_multiple_bugs=False)
-    @given(_STEPS, st.permutations([0, 1, 2]))
-    def law(steps: tuple[list[Any], Any, list[Any]], order: list[int]) -> None:
-        with tempfile.TemporaryDirectory(dir=_SHARED) as folder:
-            fleet = Fleet(Path(folder), cls, wall)
-            try:
-                before, one, after = steps
-                for step in [*before, one, *after]:
-                    fleet.step(step)
-            finally:
-                fleet.close()
-            for store in fleet.stores:
-                store.merge()
-            hub = edgeshard.Store(Path(folder) / "hub")
-            for number in order:
-                hub.merge([fleet.stores[number].master_path])
-            for store in fleet.stores:
-                store.merge([hub.master_path])
-            expected = keyed_model.kept(cls, fleet.log)
-            for store in [hub, *fleet.stores]:
-                assert expected == keyed_model.state(store)
-                report = store.verify()
-                assert ((), set()) == (report.errors, {loss.cause for loss in report.losses} - {PRUNED})
-            collected[0] += fleet.collected
-
-    law()
-    return collected[0]
-
-
-@pytest.mark.parametrize("name", ["a deletion is collected too early", "its block is not cut"])
-def test_the_law_finds(name: str, wall: Wall, monkeypatch: pytest.MonkeyPatch) -> None:
-    module, attribute, wrong, _ = MUTANTS[name]
-    monkeypatch.setattr(module, attribute, wrong)
-    with pytest.raises((AssertionError, ExceptionGroup)):
-        check_law(Lww, wall, settings(max_examples=100, phases=keyed_model.UNSHRUNK))
-
-
-# -- mutants ----------------------------------------------------------------------------------------------------------
-
-_find = deletions.find
-
-
-def _block_is_not_cut(_: Any, number: int, blocks: Any, ids: Any) -> Any:
-    return [part for block in blocks for part in plan.cut(block, ids)[1]]
-
-
-def _find_by_arrival_alone(connection: Any, path: Path, tables: Any, _: float) -> deletions.Old:
-    seen = passed.look(path, format.STAMP_MAX, format.STAMP_MAX)
-    return deletions.Old(tuple(tables), master.next_id(connection), seen)
-
-
-#: What is done wrong, and the test that must find it, with the arguments that it takes.
-MUTANTS: dict[str, tuple[Any, str, Any, Any]] = {
-    "the grace period is ignored": (
-        deletions, "find", lambda connection, path, tables, _: _find(connection, path, tables, 0.0),
-        test_a_deletion_goes_once_the_grace_period_has_passed,
-    ),
-    "when it came is ignored": (
-        arrivals, "first_since", lambda *_: None, test_a_deletion_that_came_late_stays_for_the_grace_period_from_then_on,
-    ),
-    "when it was stamped is ignored": (
-        deletions, "find", _find_by_arrival_alone,
-        test_a_deletion_that_was_stamped_by_a_clock_ahead_stays_until_that_time_is_over,
-    ),
-    "a deletion is collected too early": (
-        passed, "bounds", lambda _, seen: iter([passed.Bound(seen.since_us, "")]),
-        test_a_deletion_waits_for_an_older_change_that_waits_in_a_shard,
-    ),
-    "no stream is looked at": (
-        passed, "bounds", lambda _, seen: iter([passed.Bound(seen.since_us, ""), *seen.shards.bounds]),
-        test_an_agent_elsewhere_holds_deletions_up_until_a_later_change_of_it_comes,
-    ),
-    "no shard is looked at": (
-        passed, "_look_at_shards", lambda *_: passed.Shards(),
-        test_a_deletion_waits_for_an_older_change_that_waits_in_a_shard,
-    ),
-    "rows without a stamp count as new": (
-        passed, "_stamps", lambda *_: iter(()), test_rows_from_before_a_class_had_a_key_count_as_the_oldest_of_all,
-    ),
-    "streams of the store's shards are taken for others": (
-        passed, "_streams", lambda *_: set(),
-        test_an_agent_of_the_store_that_lives_on_without_a_change_holds_nothing_up,
-    ),
-    "what a shard gave up to another is ignored": (
-        source, "has_given_up_only_what_is_held", lambda *_: True,
-        test_a_shard_that_another_master_drained_holds_deletions_up,
-    ),
-    "a gap is ignored": (passed, "_missing", lambda _: set(), test_a_gap_holds_deletions_up),
-    "what others have is ignored": (
-        receipts, "beyond", lambda _: [], test_rows_that_another_database_says_it_has_hold_deletions_up,
-    ),
-    "others need not have heard of it": (
-        deletions.Peers, "read", lambda *_: {}, test_a_deletion_waits_for_each_database_with_a_receipt_to_hear_of_it,
-    ),
-    "what was pruned counts as never come": (
-        prunings, "streams_since", lambda *_: set(), test_what_was_pruned_lately_came_lately,
-    ),
-    "it is not recorded": (
-        prunings, "note", lambda *_: None, test_a_deletion_goes_once_the_grace_period_has_passed,
-    ),
-    "its block is not cut": (
-        step, "_cut_blocks", _block_is_not_cut, test_a_deletion_goes_once_the_grace_period_has_passed,
-    ),
-    "nobody says that a change came late": (
-        late, "find", lambda *_: [], test_an_older_change_that_comes_after_all_is_kept_and_said_so_once,
-    ),
-    "each change is taken for a late one": (
-        late, "_select", lambda name, _: f"SELECT ?1, _id FROM main.{name} WHERE _id >= ?2 AND ?3 > 0",
-        test_a_change_of_a_key_that_is_known_is_not_taken_for_a_late_one,
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("mutant", MUTANTS)
-def test_a_test_finds_every_mutant(
-    mutant: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module, name, wrong, test = MUTANTS[mutant]
-    given = {name: request.getfixturevalue(name) for name in inspect.signature(test).parameters}
-    monkeypatch.setattr(module, name, wrong)
-    with pytest.raises(AssertionError):
-        test(**given)
