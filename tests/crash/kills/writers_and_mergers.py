@@ -182,6 +182,7 @@ def play(rounds: int, rows: int, seed: int) -> Tally:
 
 if __name__ == "__main__":
     if sys.argv[1] == "--as-writer":
-        write_rows(*sys.argv[2:4], int(sys.argv[4]), sys.argv[5], int(sys.argv[6]))
+        _, _, root, agent, run, counter, rows = sys.argv
+        write_rows(root, agent, int(run), counter, int(rows))
     else:
         merge_for_ever(sys.argv[2])

@@ -162,7 +162,7 @@ class Sweep:
         return tally
 
     @property
-    def trace(self) -> list[tuple[str, object]]:
+    def trace(self) -> list[tuple[str, str]]:
         """The calls of the last run, in order."""
         return self._injector.trace
 
