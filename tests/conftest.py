@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 # a shell that runs the tests in the background has them ignore Ctrl-C, which the processes of tests would inherit
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# an environment that forbids compiled modules has each of the many processes that tests start compile edgeshard anew,
+# which takes ten times as long as starting
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.hookimpl(wrapper=True)

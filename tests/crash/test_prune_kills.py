@@ -10,6 +10,7 @@ import pytest
 
 import edgeshard
 from edgeshard.prune import passes, plan, space
+from tests.support.forms import short_and_full
 from tests.support.pruning import (
     account,
     killed_at,
@@ -46,19 +47,23 @@ def check_kills(folder: Path, every: int, **asked: Any) -> int:
     return kills
 
 
+@pytest.mark.parametrize(("every", "kills"), short_and_full((31, 9), (5, 60)))
 def test_a_prune_that_is_killed_left_steps_whole_and_the_next_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    every: int, kills: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plan, "ROWS_FIRST", 60)
     monkeypatch.setattr(plan, "next_rows", lambda *_: 60)
     monkeypatch.setattr(passes, "_PAUSE_S", 0.0)
-    assert 60 < check_kills(tmp_path, 5, keep_rows=99)
+    assert kills < check_kills(tmp_path, every, keep_rows=99)
 
 
-def test_a_disk_that_is_given_back_survives_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("every", "kills"), short_and_full((23, 10), (4, 60)))
+def test_a_disk_that_is_given_back_survives_kills(
+    every: int, kills: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(space, "next_pages", lambda *_: 5)
     monkeypatch.setattr(space, "PAGES_FIRST", 5)
     monkeypatch.setattr(passes, "_PAUSE_S", 0.0)
-    assert 60 < check_kills(tmp_path, 4, keep_rows=99, shrink=True)
+    assert kills < check_kills(tmp_path, every, keep_rows=99, shrink=True)
     done = edgeshard.Store(tmp_path / "data").prune(shrink=True)
     assert (0, True) == (done.free_bytes, edgeshard.Store(tmp_path / "data").verify(deep=True).ok)

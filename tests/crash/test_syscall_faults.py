@@ -20,14 +20,14 @@ from edgeshard.errors import (
 )
 from edgeshard.merge import source
 from tests.crash.syscall_faults.command import sweep
+from tests.support.forms import short_and_full
 from tests.support.stores import numbers, shard_path
 
-#: The full sweep has about 40,000 points.
-_EVERY = "97"
 
-
-def test_whichever_call_fails_nothing_is_lost_or_doubled_and_each_error_is_one_of_ours() -> None:
-    done = sweep("--every", _EVERY)
+# the full sweep of the campaign has about 40,000 points
+@pytest.mark.parametrize("every", short_and_full("797", "97"))
+def test_whichever_call_fails_nothing_is_lost_or_doubled_and_each_error_is_one_of_ours(every: str) -> None:
+    done = sweep("--every", every)
     assert 0 == done.returncode, done.stdout + done.stderr
     assert " 0 violations" in done.stdout.splitlines()[-1]
 

@@ -14,6 +14,8 @@ from tests.property.test_keyed_laws import check_law
 from tests.support import keyed_model
 from tests.support.keyed_model import Lww
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("module", "name", "wrong"),

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 from tests.support.keyed_pushes import rivals, versions
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_law_finds_a_push_that_settles_nothing(pg: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(newest, "settle", lambda server, keyed, chunk: None)

@@ -15,6 +15,8 @@ from tests.property import test_merge_laws as laws
 from tests.support.few_examples import FEW
 from tests.support.fleet_trials import play_trials
 
+pytestmark = pytest.mark.slow
+
 LAWS: dict[str, tuple[Callable[[], None], tuple[str, ...]]] = {
     "idempotent": (laws.test_merging_again_changes_nothing, ("ranges forget what was held",)),
     "commutative": (

@@ -7,6 +7,8 @@ import pytest
 from tests.crash.powercut.command import campaign
 from tests.mutants.powercut_mutants import MUTANTS
 
+pytestmark = pytest.mark.slow
+
 #: For each mutant a seed, the number of a trial shortly before the one that finds it, so that CI is quick, and within
 #: how many it must be found, so that another SQLite may order its operations otherwise. In the comments: how many
 #: trials it took from number 0, with the seeds 1, 2 and 3.

@@ -23,6 +23,8 @@ from tests.support.pruning import (
 )
 from tests.support.stores import numbers
 
+pytestmark = pytest.mark.slow
+
 APPLY, NOTE = step.apply, prunings.note
 
 

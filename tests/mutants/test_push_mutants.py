@@ -17,6 +17,8 @@ from edgeshard.upstream import chunk, held_back, plan, postgres, push, remote
 from edgeshard.upstream.chunk import Sender, Sent
 from tests.integration.postgres import test_push as tests
 
+pytestmark = pytest.mark.slow
+
 # fixtures of the tests that are run here
 proxy = tests.proxy
 

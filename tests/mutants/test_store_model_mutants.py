@@ -18,6 +18,8 @@ from edgeshard.shard import Shard
 from tests.property.store_model import StoreMachine
 from tests.support.few_examples import QUIET
 
+pytestmark = pytest.mark.slow
+
 
 def no_new_stream(shard: Shard) -> None:
     """A handle goes on in the shard's last stream, where the rows in the file end."""

@@ -6,6 +6,8 @@ import pytest
 
 from tests.crash.syscall_faults.command import sweep
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("mutant", "scenario", "options"),

@@ -18,6 +18,8 @@ from tests.support import keyed_model
 from tests.support.keyed_model import Lww
 from tests.support.wall_clock import Wall
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("name", ["a deletion is collected too early", "its block is not cut"])
 def test_the_law_finds(name: str, wall: Wall, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,13 +12,17 @@ from hypothesis import strategies as st
 import edgeshard
 from edgeshard.merge import plan
 from tests.support import keyed_model
+from tests.support.forms import short_and_full
 from tests.support.keyed_model import CLASSES, NOON_US, Cell, Remembered, state
 
 
+@pytest.mark.parametrize("examples", short_and_full(6, 25))
 @pytest.mark.parametrize("cls", CLASSES)
-def test_merges_in_any_order_leave_what_the_rule_says(cls: type[Cell], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_merges_in_any_order_leave_what_the_rule_says(
+    cls: type[Cell], examples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Commutative, associative, idempotent: three devices end as the model says, by whatever way rows went."""
-    check_law(cls, monkeypatch, settings(max_examples=25))
+    check_law(cls, monkeypatch, settings(max_examples=examples))
 
 
 def check_law(cls: type[Cell], monkeypatch: pytest.MonkeyPatch, profile: settings) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
@@ -19,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 import edgeshard
 from tests.support.few_examples import FEW, QUIET
 from tests.support.fleet_model import Content, Fleet, content, play
+from tests.support.forms import short_and_full
 
 # -- the laws ---------------------------------------------------------------------------------------------------------
 
@@ -187,8 +189,9 @@ class FleetMachine(RuleBasedStateMachine):
             self.fleet.remove()
 
 
-def test_whatever_merges_into_whatever_all_rows_end_everywhere_once() -> None:
+@pytest.mark.parametrize("examples", short_and_full(10, 40))
+def test_whatever_merges_into_whatever_all_rows_end_everywhere_once(examples: int) -> None:
     run_state_machine_as_test(
         FleetMachine,
-        settings=settings(max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=QUIET),
+        settings=settings(max_examples=examples, stateful_step_count=30, deadline=None, suppress_health_check=QUIET),
     )

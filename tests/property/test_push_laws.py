@@ -22,17 +22,19 @@ from tests.support.postgres_server import do, fetch
 if TYPE_CHECKING:
     pass
 
+from tests.support.forms import short_and_full
 from tests.support.keyed_pushes import state
 
 _STEPS = st.lists(st.one_of(keyed_model.STEP, st.tuples(st.just("push"), st.integers(0, 2))), min_size=6, max_size=30)
 
 
+@pytest.mark.parametrize("examples", short_and_full(4, 15))
 @pytest.mark.parametrize("cls", CLASSES)
 @pytest.mark.parametrize("inserts", [False, True], ids=["copy", "insert"])
 def test_pushes_in_any_order_leave_what_the_rule_says(
-    cls: type[Cell], inserts: bool, pg: str, monkeypatch: pytest.MonkeyPatch
+    cls: type[Cell], inserts: bool, examples: int, pg: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check_law(cls, inserts, pg, monkeypatch, settings(max_examples=15))
+    check_law(cls, inserts, pg, monkeypatch, settings(max_examples=examples))
 
 
 def check_law(cls: type[Cell], inserts: bool, pg: str, monkeypatch: pytest.MonkeyPatch, profile: settings) -> None:

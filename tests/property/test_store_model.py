@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.property.store_model import StoreMachine
 from tests.support.few_examples import QUIET
+from tests.support.forms import short_and_full
 
 
-def test_no_sequence_of_steps_loses_or_doubles_a_row() -> None:
+@pytest.mark.parametrize("examples", short_and_full(25, 100))
+def test_no_sequence_of_steps_loses_or_doubles_a_row(examples: int) -> None:
     run_state_machine_as_test(
         StoreMachine,
-        settings=settings(max_examples=100, stateful_step_count=25, deadline=None, suppress_health_check=QUIET),
+        settings=settings(max_examples=examples, stateful_step_count=25, deadline=None, suppress_health_check=QUIET),
     )

@@ -16,6 +16,7 @@ import edgeshard
 from edgeshard.merge import cycle
 from edgeshard.verify import PRUNED
 from tests.support import keyed_model
+from tests.support.forms import short_and_full
 from tests.support.keyed_model import Cell, KeepAll, Lww, Remembered
 from tests.support.tombstones import collect
 from tests.support.wall_clock import Wall
@@ -80,9 +81,12 @@ class Fleet(keyed_model.World):
         self.collected += collect(self.stores[device]).rows
 
 
+@pytest.mark.parametrize("examples", short_and_full(6, 20))
 @pytest.mark.parametrize("cls", [Lww, KeepAll, Remembered])
-def test_no_deleted_key_is_shown_again_wherever_deletions_are_collected(cls: type[Cell], wall: Wall) -> None:
-    assert 0 < check_law(cls, wall, settings(max_examples=20))
+def test_no_deleted_key_is_shown_again_wherever_deletions_are_collected(
+    cls: type[Cell], examples: int, wall: Wall
+) -> None:
+    assert 0 < check_law(cls, wall, settings(max_examples=examples))
 
 
 def check_law(cls: type[Cell], wall: Wall, profile: settings) -> int:

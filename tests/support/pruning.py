@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import pytest
-
 import edgeshard
 from edgeshard import database, master, receipts
 from edgeshard.ranges import Range
@@ -34,12 +32,6 @@ def account(store: edgeshard.Store) -> tuple[int, int, int]:
     assert report.errors == ()
     ((held,),) = store.query("select coalesce(sum(last - first + 1), 0) from edgeshard_ranges")
     return report.rows, sum(report.pruned.values()), held
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> edgeshard.Store:
-    """A store elsewhere, of which there is nothing yet."""
-    return edgeshard.Store(tmp_path / "hub")
 
 
 def stream_of(store: edgeshard.Store) -> bytes:

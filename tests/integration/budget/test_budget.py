@@ -671,12 +671,20 @@ def addresses(store: edgeshard.Store) -> tuple[list[tuple[str, int]], dict[str, 
 
 
 @pytest.mark.parametrize(
-    ("writers", "on_full"), [(1, "error"), (1, "drop-oldest"), (100, "error"), (100, "drop-oldest")]
+    ("writers", "on_full", "most", "seconds"),
+    [
+        pytest.param(10, "error", 20 * MB, 2, id="short-error"),
+        pytest.param(10, "drop-oldest", 20 * MB, 5, id="short-drop-oldest"),
+        pytest.param(1, "error", 30 * MB, 8, id="1-error", marks=pytest.mark.slow),
+        pytest.param(1, "drop-oldest", 30 * MB, 30, id="1-drop-oldest", marks=pytest.mark.slow),
+        pytest.param(100, "error", 30 * MB, 8, id="100-error", marks=pytest.mark.slow),
+        pytest.param(100, "drop-oldest", 30 * MB, 30, id="100-drop-oldest", marks=pytest.mark.slow),
+    ],
 )
 def test_the_budget_holds_under_many_writers_and_each_acknowledged_row_is_present_or_recorded_as_dropped(
-    tmp_path: Path, writers: int, on_full: budget.OnFull
+    tmp_path: Path, writers: int, on_full: budget.OnFull, most: int, seconds: int
 ) -> None:
-    most, size = 30 * MB, 800
+    size = 800
     store = edgeshard.Store(tmp_path / "data", max_bytes=most, on_full=on_full)
     # where rows are dropped there is too little room from the start for the logs of a hundred, however slow they are
     stream, earlier = fill_master(store, 0 if on_full == "error" else int(0.6 * most) // size, size)
@@ -685,7 +693,6 @@ def test_the_budget_holds_under_many_writers_and_each_acknowledged_row_is_presen
         merger = opened.enter_context(subprocess.Popen(watch, stderr=subprocess.PIPE, text=True))
         opened.callback(merger.terminate)
         largest = opened.enter_context(sampled(store))
-        seconds = 8 if on_full == "error" else 30
         arguments = [str(store.root), *map(str, (writers, seconds, most // writers // size, size))]
         done = subprocess.run([sys.executable, "-c", WRITERS, *arguments], stdout=subprocess.PIPE, check=True)
         merger.terminate()

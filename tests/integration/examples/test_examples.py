@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.forms import short_and_full
 from tests.support.project import EXAMPLES
 
 METRICS = ("machine_metrics.py", "--seconds", "1.2", "--interval", "0.05")
@@ -226,8 +227,11 @@ def test_shared_config_is_the_same_on_both_devices_and_forgets_no_value(tmp_path
             assert f"{in_use + overruled} values acknowledged" in printed
 
 
-def test_fleet_accounts_for_every_row_as_far_as_postgresql_and_for_each_run_by_itself(tmp_path: Path) -> None:
-    for number in (1, 2):
+@pytest.mark.parametrize("runs", short_and_full(1, 2))
+def test_fleet_accounts_for_every_row_as_far_as_postgresql_and_for_each_run_by_itself(
+    tmp_path: Path, runs: int
+) -> None:
+    for number in range(1, runs + 1):
         printed = run(tmp_path, *FLEET)
         if "PostgreSQL is left out" in printed:
             pytest.skip(printed)

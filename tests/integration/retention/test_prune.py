@@ -46,6 +46,12 @@ def pruned(store: edgeshard.Store) -> list[list[Any]]:
     )
 
 
+@pytest.fixture
+def hub(tmp_path: Path) -> edgeshard.Store:
+    """A store elsewhere, of which there is nothing yet."""
+    return edgeshard.Store(tmp_path / "hub")
+
+
 # -- the rules --------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,18 @@
+"""Long tests have two forms: a short one that always runs, and the full one, marked slow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+
+def short_and_full(short: Any, full: Any) -> list[Any]:
+    """Return the values of a parameter: of the short form, and of the full one that ``pytest -m slow`` runs.
+
+    Args:
+        short: a value, or a tuple of the values of several parameters.
+        full: the same for the full form.
+    """
+    given = [value if isinstance(value, tuple) else (value,) for value in (short, full)]
+    return [pytest.param(*given[0], id="short"), pytest.param(*given[1], id="full", marks=pytest.mark.slow)]
