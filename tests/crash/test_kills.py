@@ -10,7 +10,7 @@ import pytest
 
 from tests.crash.kills.parts import PARTS
 from tests.crash.kills.writers_and_mergers import play
-from tests.support.forms import short_and_full
+from tests.support.forms import others_slow, short_and_full
 from tests.support.project import PROJECT
 
 
@@ -22,7 +22,7 @@ def test_every_acknowledged_row_survives_kills_of_writers_and_mergers(rounds: in
     assert tally.rows > 20_000 * rounds
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", others_slow(PARTS, ["locked", "snapshot", "keyed", "prune"]))
 def test_every_acknowledged_row_survives_kills_in_each_part_of_the_work(part: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.campaigns.kill_parts", "--part", part, "--kills", "12", "--seed", "7"],

@@ -15,6 +15,7 @@ from edgeshard import master
 from edgeshard.errors import DiskFullError
 from tests.support import schema_versions
 from tests.support.forks import begin
+from tests.support.forms import others_slow
 from tests.support.schema_versions import (
     CHANGES,
     column,
@@ -26,7 +27,7 @@ from tests.support.schema_versions import (
 )
 
 
-@pytest.mark.parametrize("statement", range(10))
+@pytest.mark.parametrize("statement", others_slow(range(10), [0, 4, 8]))
 def test_a_merge_that_is_killed_in_a_widening_loses_and_doubles_nothing(store: edgeshard.Store, statement: int) -> None:
     write(store, "x", *(version(a=int, w=int, index=("a",))(n, n) for n in range(3_000)))
     merged(store)
@@ -48,7 +49,7 @@ def test_a_merge_that_is_killed_in_a_widening_loses_and_doubles_nothing(store: e
     assert store.verify(deep=True).ok
 
 
-@pytest.mark.parametrize("statement", range(6))
+@pytest.mark.parametrize("statement", others_slow(range(6), [0, 3, 5]))
 def test_a_writer_that_is_killed_as_it_widens_its_shard_loses_nothing(store: edgeshard.Store, statement: int) -> None:
     write(store, "x", *(version(v=int)(n) for n in range(1_000)))
 

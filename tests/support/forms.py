@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import pytest
@@ -16,3 +17,8 @@ def short_and_full(short: Any, full: Any) -> list[Any]:
     """
     given = [value if isinstance(value, tuple) else (value,) for value in (short, full)]
     return [pytest.param(*given[0], id="short"), pytest.param(*given[1], id="full", marks=pytest.mark.slow)]
+
+
+def others_slow(values: Iterable[Any], always: Collection[Any]) -> list[Any]:
+    """Return the values of a parameter, of which only some always run; ``pytest -m slow`` runs the others."""
+    return [value if value in always else pytest.param(value, marks=pytest.mark.slow) for value in values]

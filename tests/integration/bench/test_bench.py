@@ -37,6 +37,7 @@ from edgeshard.bench.systems.queue import Queue, connect
 from edgeshard.bench.systems.sqlite_tuned import Tuned
 from edgeshard.bench.workload import Durability, Result, Workload, payload, size
 from tests.integration.bench import broken_systems
+from tests.support.forms import others_slow
 from tests.support.project import PROJECT
 
 LENGTH_S = 0.15
@@ -91,7 +92,10 @@ def test_a_measurement_leaves_no_process_behind_also_where_it_fails(
     assert [] == marked(mark)
 
 
-@pytest.mark.parametrize("name", [name for name in SYSTEMS if not name.startswith("hybrid")])
+@pytest.mark.parametrize(
+    "name",
+    others_slow([name for name in SYSTEMS if not name.startswith("hybrid")], ["sqlite-tuned", "postgres", "edgeshard"]),
+)
 def test_a_system_holds_each_acknowledged_row_once_after_commits_of_ten_rows_on_disk(name: str, cache: Path) -> None:
     found = measured(name, cache, Workload("power", 2, commit_rows=10, payload_bytes=1000, length_s=LENGTH_S))
     assert Account(found.account.acknowledged) == found.account
@@ -99,7 +103,9 @@ def test_a_system_holds_each_acknowledged_row_once_after_commits_of_ten_rows_on_
     assert found.rows > 0
 
 
-@pytest.mark.parametrize("name", ["sqlite-default", "queue", "postgres", "edgeshard"])
+@pytest.mark.parametrize(
+    "name", others_slow(["sqlite-default", "queue", "postgres", "edgeshard"], ["queue", "edgeshard"])
+)
 def test_a_reader_of_a_system_at_a_pace_sees_each_row_and_how_old_it_is(name: str, cache: Path) -> None:
     found = measured(name, cache, Workload("process", 2, rate=20, length_s=0.5))
     assert found.account.is_exact
@@ -448,10 +454,10 @@ TINY = Scale(
     [
         ("write", {"shard.write": [100, 1000], "bare apsw": [100, 1000]}),
         ("merge", {"store.merge": [100, 1000], "INSERT ... SELECT": [100, 1000]}),
-        ("shards", {"a merge of 300 rows": [1, 3], "a merge without news": [1, 3]}),
-        ("size", {"store.merge": [500]}),
-        ("wake", {"until the row can be read": [0.1, 1.0]}),
-        ("wear", {"wear='low'": [1, 3], "wear='normal'": [1, 3]}),
+        pytest.param("shards", {"a merge of 300 rows": [1, 3], "a merge without news": [1, 3]}, marks=pytest.mark.slow),
+        pytest.param("size", {"store.merge": [500]}, marks=pytest.mark.slow),
+        pytest.param("wake", {"until the row can be read": [0.1, 1.0]}, marks=pytest.mark.slow),
+        pytest.param("wear", {"wear='low'": [1, 3], "wear='normal'": [1, 3]}, marks=pytest.mark.slow),
         ("turns", {"of half of them": [1, 3], "of any of them": [1, 3]}),
     ],
 )
@@ -583,10 +589,10 @@ def marked(mark: str) -> list[int]:
 @pytest.mark.parametrize(
     ("name", "number"),
     [
-        ("queue", signal.SIGINT),
+        pytest.param("queue", signal.SIGINT, marks=pytest.mark.slow),
         ("postgres", signal.SIGINT),
-        ("edgeshard", signal.SIGTERM),
-        ("postgres", signal.SIGKILL),
+        pytest.param("edgeshard", signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param("postgres", signal.SIGKILL, marks=pytest.mark.slow),
         ("edgeshard", signal.SIGKILL),
     ],
 )

@@ -180,6 +180,7 @@ def test_a_refused_write_says_who_takes_how_much_and_every_acknowledged_row_is_t
     assert store.verify().ok
 
 
+@pytest.mark.slow
 def test_growing_to_the_end_of_a_budget_again_and_again_takes_one_stream(tmp_path: Path) -> None:
     store = edgeshard.Store(tmp_path, max_bytes="3M")
     written = 0
@@ -319,6 +320,7 @@ def test_no_row_of_a_quiet_agent_is_dropped_for_one_that_fills_the_store(tmp_pat
     assert (True, 40_080) == (report.ok, report.rows + report.pruned["budget"])
 
 
+@pytest.mark.slow
 def test_where_others_have_nothing_that_may_go_a_quiet_agents_rows_are_dropped(tmp_path: Path) -> None:
     store = edgeshard.Store(tmp_path, max_bytes="6M", on_full="drop-oldest")
     with store.shard("quiet") as quiet:
@@ -401,6 +403,7 @@ def test_a_drop_has_room_for_its_log_however_much_each_row_writes(indexed: edges
     assert longest <= budget.drop_bytes(20 * MB)
 
 
+@pytest.mark.slow
 def test_a_drop_ends_where_somebody_reads_for_long_and_its_log_would_become_longer(indexed: edgeshard.Store) -> None:
     asked = rules.Rules(max_bytes=1 * MB, size_reason=rules.BUDGET)
     reader = database.connect(str(indexed.master_path), writable=False)
@@ -474,6 +477,7 @@ def test_where_only_rows_of_tables_with_a_key_are_left_writers_are_refused_and_n
     assert (True, {}) == (report.ok, dict(report.pruned))
 
 
+@pytest.mark.slow
 def test_the_history_of_a_table_with_a_key_is_dropped_by_its_priority(tmp_path: Path) -> None:
     store = edgeshard.Store(tmp_path, max_bytes="6M", on_full="drop-oldest")
     with store.shard("agent") as shard:

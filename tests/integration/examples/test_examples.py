@@ -66,6 +66,7 @@ def test_machine_metrics_prints_the_rows_that_sqlite_counts_for_each_agent(tmp_p
 
 
 @on_linux
+@pytest.mark.slow
 def test_machine_metrics_acknowledges_exactly_what_is_in_the_master(tmp_path: Path) -> None:
     printed = run(tmp_path, *METRICS)
     total = sum(metrics_in(tmp_path).values())
@@ -73,6 +74,7 @@ def test_machine_metrics_acknowledges_exactly_what_is_in_the_master(tmp_path: Pa
 
 
 @on_linux
+@pytest.mark.slow
 def test_machine_metrics_counts_only_its_own_rows_in_a_store_that_has_some(tmp_path: Path) -> None:
     first, second = (figure(run(tmp_path, *METRICS), "in the master") for _ in range(2))
     assert sum(metrics_in(tmp_path).values()) == first + second
@@ -85,6 +87,7 @@ def test_agent_swarm_prints_the_rows_that_sqlite_counts(tmp_path: Path) -> None:
     assert [*(figure(printed, label) for label in labels), agents] == [rows, rows, 0, 8]
 
 
+@pytest.mark.slow
 def test_agent_swarm_names_the_busiest_agents_as_sqlite_does(tmp_path: Path) -> None:
     printed = run(tmp_path, *SWARM)
     lines = [line.split() for line in printed.splitlines() if line.startswith("agent-")]
@@ -121,6 +124,7 @@ def test_pattern_library_ends_in_postgresql_where_it_is_told_to(tmp_path: Path, 
         assert [(f"agent-{number:03}", 60 * runs) for number in range(3)] == found
 
 
+@pytest.mark.slow
 def test_pattern_library_reports_how_long_a_look_up_takes(tmp_path: Path) -> None:
     printed = run(tmp_path, *PATTERNS)
     found = re.search(r"look-up, p50 and p99: ([\d.]+) and ([\d.]+) microseconds", printed)
@@ -128,6 +132,7 @@ def test_pattern_library_reports_how_long_a_look_up_takes(tmp_path: Path) -> Non
     assert 0 < float(found[1]) <= float(found[2])
 
 
+@pytest.mark.slow
 def test_pattern_library_tells_results_of_a_library_from_those_of_another(tmp_path: Path) -> None:
     run(tmp_path / "store", *PATTERNS)
     other = tmp_path / "other.db"
@@ -240,6 +245,7 @@ def test_fleet_accounts_for_every_row_as_far_as_postgresql_and_for_each_run_by_i
         assert select(tmp_path / "hub", "SELECT count(*) FROM sounding") == [[360 * number]]
 
 
+@pytest.mark.slow
 def test_fleet_brings_the_rows_of_the_bundle_that_was_lost_with_the_next_one(tmp_path: Path) -> None:
     printed = run(tmp_path, *FLEET)
     exported = [figure(line, "exported") for line in printed.splitlines() if line.startswith("van:   exported")]

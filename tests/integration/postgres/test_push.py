@@ -713,7 +713,9 @@ def proxy(pg_server: PgServer) -> Iterator[Proxy]:
     made.close()
 
 
-@WAYS
+@pytest.mark.parametrize(
+    "inserts", [pytest.param(False, id="copy"), pytest.param(True, id="insert", marks=pytest.mark.slow)]
+)
 def test_a_connection_that_is_cut_after_any_byte_loses_and_doubles_nothing(
     store: edgeshard.Store, pg_server: PgServer, proxy: Proxy, inserts: bool
 ) -> None:

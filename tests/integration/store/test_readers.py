@@ -21,6 +21,7 @@ import apsw.sqlite_extra
 import pytest
 
 import edgeshard
+from tests.support.forms import others_slow
 from tests.support.project import PROJECT
 from tests.support.stores import numbers
 
@@ -158,7 +159,7 @@ def watch(reader: Callable[[], str]) -> None:
     assert sorted(counts) == counts
 
 
-@pytest.mark.parametrize("reader", COMMANDS)
+@pytest.mark.parametrize("reader", others_slow(COMMANDS, ["apsw's shell", *PYTHON]))
 def test_the_live_master_is_read_by(store: edgeshard.Store, reader: str) -> None:
     if shutil.which(COMMANDS[reader][0]) is None:
         pytest.skip(f"{reader} is not on this machine")
@@ -214,6 +215,7 @@ def test_datasette_serves_the_live_master(store: edgeshard.Store, tmp_path: Path
         watch(lambda: get(f"/master.json?_shape=array&sql={urllib.parse.quote(LOOK)}"))
 
 
+@pytest.mark.slow
 def test_datasette_shows_new_rows_when_they_come(store: edgeshard.Store, tmp_path: Path) -> None:
     def newest() -> int:
         (row,) = json.loads(get("/master/agent_data.json?_shape=array&_sort_desc=_id&_size=1"))
@@ -225,6 +227,7 @@ def test_datasette_shows_new_rows_when_they_come(store: edgeshard.Store, tmp_pat
         until(lambda: newest() > first)
 
 
+@pytest.mark.slow
 def test_datasette_names_the_agent_of_each_row(store: edgeshard.Store, tmp_path: Path) -> None:
     with at_work(store), datasette(store, tmp_path) as get:
         pages = [get(f"/master/reading?_stream__exact={stream}") for stream in (1, 2)]
