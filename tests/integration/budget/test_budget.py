@@ -303,6 +303,7 @@ def test_dropping_begins_with_the_oldest_rows_of_the_least_important_table_and_i
     assert "rows dropped" in command("status", store.root).stdout
 
 
+@pytest.mark.slow
 def test_no_row_of_a_quiet_agent_is_dropped_for_one_that_fills_the_store(tmp_path: Path) -> None:
     store = edgeshard.Store(tmp_path, max_bytes="6M", on_full="drop-oldest")
     with store.shard("quiet") as quiet, store.shard("loud") as loud, sampled(store) as largest:
@@ -397,6 +398,7 @@ def longest_log(store: edgeshard.Store, asked: rules.Rules) -> tuple[int, int]:
     return max(longest, log.stat().st_size), report.rows
 
 
+@pytest.mark.slow
 def test_a_drop_has_room_for_its_log_however_much_each_row_writes(indexed: edgeshard.Store) -> None:
     longest, rows = longest_log(indexed, rules.Rules(max_bytes=1 * MB, size_reason=rules.BUDGET))
     assert rows > 10_000
@@ -438,6 +440,7 @@ def settings(store: edgeshard.Store) -> list[tuple[str, str]]:
     return [(row.name, row.text[0]) for row in store.query("select name, text from setting order by name")]
 
 
+@pytest.mark.slow
 def test_rows_of_a_table_with_a_key_stay_and_others_are_dropped_for_them(tmp_path: Path) -> None:
     store = edgeshard.Store(tmp_path, max_bytes="6M", on_full="drop-oldest")
     with store.shard("agent") as shard:

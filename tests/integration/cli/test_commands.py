@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 import edgeshard
+from tests.support.forms import short_and_full
 from tests.support.processes import command, merge_command, python, sql
 from tests.support.project import PROJECT
 from tests.support.records import NOON, Reading
@@ -130,13 +131,14 @@ def test_the_version_is_printed() -> None:
     assert (0, True) == (done.returncode, done.stdout.startswith("edgeshard "))
 
 
-def test_wrong_usage_exits_2(merged: edgeshard.Store) -> None:
+@pytest.mark.parametrize("verbs", short_and_full(["merge", "query"], VERBS))
+def test_wrong_usage_exits_2(merged: edgeshard.Store, verbs: list[str]) -> None:
     assert 2 == command().returncode
     assert 2 == command("mrege", merged.root).returncode
     assert 2 == command("query", merged.root).returncode
     assert 2 == command("query", merged.root, "select 1", "--csv", "--json").returncode
     assert 2 == command("snapshot", merged.root).returncode
-    for verb in VERBS:
+    for verb in verbs:
         assert 2 == command(verb, merged.root, "--nonsense").returncode
         assert 2 == command(verb, "").returncode
 

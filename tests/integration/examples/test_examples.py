@@ -143,6 +143,7 @@ def test_pattern_library_tells_results_of_a_library_from_those_of_another(tmp_pa
     assert figure(printed, "not from this library") == 0
 
 
+@pytest.mark.slow
 def test_pattern_library_refuses_a_library_whose_digest_is_not_that_of_its_patterns(tmp_path: Path) -> None:
     run(tmp_path / "store", *PATTERNS)
     forged = tmp_path / "forged.db"

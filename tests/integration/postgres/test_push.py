@@ -39,6 +39,7 @@ from tests.support.stores import shard_path
 pytest.importorskip("psycopg")
 
 from tests.support import large_push
+from tests.support.forms import others_slow
 from tests.support.postgres_server import LOCKED, PASSWORD, PgServer, Proxy, do, fetch, free_port
 
 WAYS = pytest.mark.parametrize("inserts", [False, True], ids=["copy", "insert"])
@@ -776,8 +777,8 @@ def test_a_slow_network_keeps_no_writer_and_no_merger_waiting(
 # -- many rows ---------------------------------------------------------------------------------------------------------
 
 
-@WAYS
-@pytest.mark.parametrize("kind", large_push.KINDS)
+@pytest.mark.parametrize("inserts", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["copy", "insert"])
+@pytest.mark.parametrize("kind", others_slow(large_push.KINDS, ["dicts"]))
 def test_a_large_push_brings_each_row_once(tmp_path: Path, pg: str, kind: str, inserts: bool) -> None:
     store = large_push.prepare(tmp_path / "data", kind, 50_000)
     assert large_push.push(store, pg, kind, 50_000, inserts=inserts) > 0
