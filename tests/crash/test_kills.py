@@ -1,4 +1,4 @@
-"""The short form of the campaigns in kills.py and kill_parts.py."""
+"""Kill real writers and mergers: the short forms of the campaigns `kills` and `kill_parts`."""
 
 from __future__ import annotations
 

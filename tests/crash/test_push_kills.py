@@ -1,4 +1,4 @@
-"""The short form of the campaign push_kills: kills of pushers and of the PostgreSQL server lose and double nothing."""
+"""Kill pushers and the PostgreSQL server: the short form of the campaign `push_kills`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The short form of the campaign in soak.py, and whether its judge can be believed."""
+"""Soak the whole system for seconds, and check that the judge notices rows that were harmed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The short form of the sweep in faults.py, and what it found."""
+"""Let a part of all system calls fail, and keep what the full sweep once found."""
 
 from __future__ import annotations
 

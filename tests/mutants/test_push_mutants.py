@@ -1,4 +1,4 @@
-"""A push that is broken on purpose, in each way that would lose or double rows, is found by the tests of test_push.py."""
+"""Break a push in each way that would lose or double rows, and expect a test of pushes to fail."""
 
 from __future__ import annotations
 

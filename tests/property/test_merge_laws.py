@@ -1,7 +1,6 @@
-"""The operator as algebra: any databases, merged in any order, again, through any hops, give the same rows, once each.
+"""Laws of merging: any databases, merged in any order, again, through any hops, give the same rows, once each.
 
-The laws are held against real files of random fleets (fleet_model.py). Mutants of the merge (hub_mutants.py) must be
-found, those that break a law by the law's own test.
+The laws are tried on real files of random fleets (`tests.support.fleet_model`).
 """
 
 from __future__ import annotations

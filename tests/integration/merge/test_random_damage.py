@@ -1,4 +1,4 @@
-"""The short form of the campaign in damage.py, and trials in which it once found a fault."""
+"""Merge shards damaged at random: a short form of the campaign `damage`, and trials in which it once found a fault."""
 
 from __future__ import annotations
 
