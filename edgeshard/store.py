@@ -668,7 +668,7 @@ def _make_shard(path: Path, agent: str, page_bytes: int, bound: Bound | None) ->
         if bound is not None:
             bound.ensure_room_for_shard(path)
         script = (
-            format.TABLES
+            format.SHARD_TABLES
             + "INSERT INTO edgeshard_database(database_id, role, agent_id) VALUES (randomblob(16), 'shard', ?)"
         )
         with sqlite.translate_errors("make shard", str(path)):

@@ -322,8 +322,7 @@ def _rescue(pages: Pages, found: _Found, path: str) -> tuple[int, int]:
     Returns:
         How many there are, and how many could not be assigned.
     """
-    added = ";".join(format.ADDED_TEXTS[table] for table in (format.KEYS, format.RENAMES, format.PRIORITIES))
-    script = f"{format.TABLES}{added};INSERT INTO edgeshard_database(database_id, role) VALUES (?, ?)"
+    script = f"{format.MASTER_TABLES}INSERT INTO edgeshard_database(database_id, role) VALUES (?, ?)"
     bindings = (secrets.token_bytes(16), format.MASTER)
     sqlite.create(path, format.MASTER_PAGE_SIZE, script, bindings, format.IDENTITY)
     connection = sqlite.connect(path, writable=True)

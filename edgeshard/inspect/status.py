@@ -43,7 +43,7 @@ _SCHEMA = "shard"
 
 _AGENT_DATA = declare.table_of(declare.AgentData).name
 
-_SHARDS = "SELECT name, state, problem, merged_at FROM main.edgeshard_shards"
+_SHARDS = "SELECT name, state, reason, merged_at FROM main.edgeshard_shards"
 
 _STREAMS = "SELECT count(*), count(DISTINCT agent_id) FROM main.edgeshard_streams"
 
@@ -323,8 +323,6 @@ def _master_status(connection: Connection, path: Path, found: ShardFile | None, 
 
 
 def _clocks_ahead(connection: Connection) -> Iterator[ClockAhead]:
-    if not sqlite.has_table(connection, format.KEYS):
-        return
     now = hlc.now_us()
     limit = now + hlc.REPORTED_AHEAD_US
     sql = f"SELECT table_name, last_timestamp FROM main.{format.KEYS} WHERE last_timestamp > ?"

@@ -40,7 +40,7 @@ def priority_statements(
         return
     exists = sqlite.has_table(connection, PRIORITIES)
     if not exists:
-        yield format.ADDED_TEXTS[PRIORITIES], ()
+        yield format.DDL[PRIORITIES], ()
     if priority > (priorities_of(connection, "main").get(table.lower(), 0) if exists else 0):
         yield _NOTE_PRIORITY, (table.lower(), priority)
 
@@ -173,7 +173,7 @@ def _renames(connection: Connection, name: str, table: Table, fixed: frozenset[s
             cause = f"{table.name}.{old} is what {end} was called before. {_ADVICE}"
             raise SchemaConflictError("write to shard", path, cause)
     if new and not sqlite.has_table(connection, RENAMES):
-        yield format.ADDED_TEXTS[RENAMES], ()
+        yield format.DDL[RENAMES], ()
     for old, to in new:
         yield f"INSERT INTO main.{RENAMES} VALUES (?, ?, ?)", (name, old, to)
 
@@ -194,7 +194,7 @@ def _keyed(connection: Connection, name: str, key: keys.Key, path: str) -> Itera
         SchemaConflictError: the table has another one there.
     """
     if not sqlite.has_table(connection, format.KEYS):
-        yield format.ADDED_TEXTS[format.KEYS], ()
+        yield format.DDL[format.KEYS], ()
     known = {table.lower(): each for table, each in load_keys(connection).items()}
     before = known.get(name.lower())
     if before is None:

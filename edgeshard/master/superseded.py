@@ -9,6 +9,4 @@ from edgeshard.sqlite import Connection
 
 def superseded_counts(connection: Connection) -> dict[int, int]:
     """Of each stream number, how many seqs in its blocks have no row any more, for a newer one replaced it."""
-    if not sqlite.has_table(connection, SUPERSEDED):
-        return {}
     return dict(sqlite.fetch(connection, f"SELECT stream_no, rows FROM main.{SUPERSEDED}"))

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from edgeshard import format, sqlite
+from edgeshard import sqlite
 from edgeshard.budget import policy, usage
 from edgeshard.budget.policy import Budget, Usage
 from edgeshard.errors import DiskBudgetError
@@ -227,8 +227,7 @@ def _rows_by_agent(connection: Connection) -> dict[str, int]:
 
 def _levels(connection: Connection) -> list[tuple[str, ...] | None]:
     """The tables that rows are dropped from together, the least important first; None where all are alike."""
-    has_some = database.has(connection, format.PRIORITIES)
-    known = catalog.priorities_of(connection, "main") if has_some else {}
+    known = catalog.priorities_of(connection, "main")
     keyed = catalog.load_keys(connection)
     kept = {table.lower() for name, key in keyed.items() for table, _ in keys.changed_tables(name, key)}
     owners = {keys.history_name(name).lower(): name.lower() for name in keyed}

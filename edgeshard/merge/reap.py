@@ -99,7 +99,7 @@ def _is_spent(connection: Connection, shard: Source, durable: Mapping[bytes, int
     if names != {table.name for table in shard.tables}:
         return False
     listed = sqlite.fetch(connection, "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view')")
-    known = {*format.NEEDED, *format.OF_SHARDS, *names}
+    known = {*format.COMMON_TABLES, *format.OPTIONAL_SHARD_TABLES, *names}
     if not {name for (name,) in listed if not name.startswith("sqlite_")} <= known:
         return False  # somebody keeps something of his own in it
     streams = dict(sqlite.fetch(connection, "SELECT stream_no, stream_id FROM edgeshard_streams"))

@@ -246,9 +246,10 @@ def _recent(connection: Connection, since_us: int) -> frozenset[int]:
     first = arrivals.first_since(connection, since_us / 1e6)
     found = set(_arrived(connection, identity.next_id(connection) if first is None else first))
     found |= pruned_ranges.streams_since(connection, since_us / 1e6, rules.DELETIONS)
-    unheard = "SELECT stream_no FROM edgeshard_streams EXCEPT SELECT stream_no FROM edgeshard_ranges"
-    if database.has(connection, format.PRUNED_RANGES):
-        unheard += f" EXCEPT SELECT stream_no FROM {format.PRUNED_RANGES}"
+    unheard = (
+        "SELECT stream_no FROM edgeshard_streams EXCEPT SELECT stream_no FROM edgeshard_ranges "
+        "EXCEPT SELECT stream_no FROM edgeshard_pruned_ranges"
+    )
     return frozenset(found | {number for (number,) in sqlite.fetch(connection, unheard)})
 
 

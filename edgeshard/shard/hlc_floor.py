@@ -41,8 +41,6 @@ def newest_in_store(shard_path: str) -> int:
         with sqlite.translate_errors("read timestamps of", path):
             connection = database.open_master(Path(path), writable=False)
             try:
-                if not sqlite.has_table(connection, format.KEYS):
-                    return 0
                 return int(sqlite.scalar(connection, f"SELECT max(last_timestamp) FROM {format.KEYS}") or 0)
             finally:
                 connection.close()

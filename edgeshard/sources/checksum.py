@@ -95,7 +95,7 @@ def _stored(connection: Connection, schema: str, path: str) -> bytes:
     with sqlite.limit_steps_in_block(connection, sqlite.reading_steps(connection, schema)):
         listed = f"SELECT sql FROM {quote(schema)}.sqlite_schema WHERE type = 'table' AND name = ? AND rootpage > 0"
         text = sqlite.scalar(connection, listed, (format.CHECKSUM_TABLE,))
-        if text != format.CHECKSUM_TEXT:
+        if text != format.DDL[format.CHECKSUM_TABLE]:
             raise FormatError(_ACTION, path, "it is a bundle without a checksum; export it again")
         listed = f"SELECT sha256 FROM {quote(schema)}.{format.CHECKSUM_TABLE} LIMIT 2"
         rows = sqlite.fetch_typed(connection, path, (bytes,), listed)
