@@ -824,10 +824,10 @@ def test_a_folder_whose_time_is_set_back_is_read_anew(store: edgeshard.Store, mo
     folder = scan.Folder(store.root / "shards")
     write(store, "a", 1)
     before = os.stat(folder.path)
-    assert {"a.db"} == folder.look().names
+    assert {"a.db"} == folder.scan().names
     write(store, "b", 1)
     os.utime(folder.path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert {"a.db", "b.db"} == folder.look().names
+    assert {"a.db", "b.db"} == folder.scan().names
 
 
 def test_gaps_that_another_merger_brings_are_reported(store: edgeshard.Store, tmp_path: Path) -> None:

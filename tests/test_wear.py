@@ -148,7 +148,7 @@ def test_noting_drops_no_lock(store: edgeshard.Store) -> None:
         LockFileCounter(lock_of(store, "a")).take()
         assert is_locked(lock_of(store, "a"))
         assert "True" == python(
-            "import sys; from edgeshard import files; print(files.is_locked(sys.argv[1]))", lock_of(store, "a")
+            "import sys; from edgeshard.files import locks; print(locks.is_locked(sys.argv[1]))", lock_of(store, "a")
         ).stdout.strip()  # fmt: skip
 
 

@@ -30,7 +30,7 @@ import attrs
 
 from edgeshard import format, sqlite
 from edgeshard.errors import ConfigurationError, FormatError, StorageBusyError, StorageError
-from edgeshard.files import folders, locks, scan
+from edgeshard.files import folders, locks, paths, scan
 from edgeshard.files.paths import lock_path
 from edgeshard.format.ranges import Range, union
 from edgeshard.inspect.pages import Cell, Pages, Value
@@ -176,7 +176,7 @@ def _without_its_agent(root: Path, path: str) -> Iterator[None]:
         StorageBusyError: it has the shard open.
     """
     lock = lock_path(path)
-    if os.path.dirname(path) != os.path.realpath(root / "shards") and not lock.exists():
+    if os.path.dirname(path) != os.path.realpath(paths.shards(root)) and not lock.exists():
         yield  # a copy, or carried here
         return
     held = locks.lock(lock)
@@ -209,7 +209,7 @@ def _read(root: Path, path: str, rescued: str) -> tuple[_Found, SalvageReport]:
 def _opened(path: str) -> Iterator[Pages]:
     with contextlib.ExitStack() as stack:
         database_file = _open_file(stack, path) or io.BytesIO()
-        log = _open_file(stack, f"{path}-wal")
+        log = _open_file(stack, paths.wal(path))
         # where the header says how large pages are, they are the same
         yield max((Pages(database_file, log, size) for size in format.SHARD_PAGE_SIZES), key=_whole_rows)
 
@@ -480,7 +480,7 @@ def run_of(run: Range) -> tuple[int, int]:
 
 def _merge(root: Path, rescued: str, found: _Found, report: SalvageReport) -> SalvageReport:
     """Merge what was read, and tell what the master still lacks of the shard's streams."""
-    merged = _count_new(root / "master.db", rescued)
+    merged = _count_new(paths.master(root), rescued)
     done = once.merge(root, [rescued], lock_wait_s=-1)
     for aside in done.quarantined:
         if aside.path == rescued:

@@ -33,8 +33,8 @@ def ensure_master(path: Path) -> None:
     """
     found = scan.find_database(str(path))
     if found is not None:
-        if found.problem:
-            raise DamagedError("open master", path, f"{found.problem}. Move it away, or restore it from a snapshot")
+        if found.defect:
+            raise DamagedError("open master", path, f"{found.defect}. Move it away, or restore it from a snapshot")
         return
     folders.make_folder(path.parent)
     agent_data = declare.table_of(declare.AgentData)

@@ -6,8 +6,8 @@ import datetime
 from collections.abc import Iterable
 
 from edgeshard import format, sqlite
-from edgeshard.files import fingerprint, scan
-from edgeshard.files.scan import State
+from edgeshard.files import fingerprint
+from edgeshard.files.fingerprint import State
 from edgeshard.sqlite import Connection
 
 
@@ -20,7 +20,7 @@ def load_states(connection: Connection) -> dict[str, tuple[State, str]]:
     looks = {}
     for name, text, problem in sqlite.fetch(connection, "SELECT name, state, reason FROM edgeshard_shards"):
         noted_by, _, state = text.partition(" ")
-        looks[name] = (scan.state_of(state) if noted_by == _noting() else (), problem)
+        looks[name] = (fingerprint.parse_state(state) if noted_by == _noting() else (), problem)
     return looks
 
 
@@ -36,7 +36,7 @@ def save_states(connection: Connection, looks: Iterable[tuple[str, State, str]],
 
 def state_note(state: State) -> str:
     """A state as it is noted."""
-    return f"{_noting()} {scan.state_text(state)}" if state else ""
+    return f"{_noting()} {fingerprint.format_state(state)}" if state else ""
 
 
 def _noting() -> str:

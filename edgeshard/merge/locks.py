@@ -15,7 +15,7 @@ from typing import TypeVar
 from filelock import FileLock
 
 from edgeshard.errors import MergeInProgressError
-from edgeshard.files import locks
+from edgeshard.files import locks, paths
 
 logger = logging.getLogger("edgeshard.merge")
 
@@ -43,20 +43,20 @@ def merge_lock(root: Path, wait_s: float, stopping: Callable[[], bool]) -> FileL
         MergeInProgressError: another merger has it for all that time.
         AccessError, StorageIOError: the lock file cannot be made or locked.
     """
-    return _await(root, wait_s, stopping, lambda left_s: locks.lock(root / "merge.lock", left_s), "is at work on it")
+    return _await(root, wait_s, stopping, lambda left_s: locks.lock(paths.merge_lock(root), left_s), "is at work on it")
 
 
 def watch_lock(root: Path, wait_s: float, stopping: Callable[[], bool]) -> FileLock | None:
     """Take ``watch.lock``; see `merge_lock`."""
     wait_s = max(wait_s, _PROBE_S) if wait_s >= 0 else wait_s
-    return _await(root, wait_s, stopping, lambda left_s: locks.lock(root / "watch.lock", left_s), "watches it")
+    return _await(root, wait_s, stopping, lambda left_s: locks.lock(paths.watch_lock(root), left_s), "watches it")
 
 
 def await_no_watcher(root: Path, wait_s: float, stopping: Callable[[], bool]) -> None:
     """Wait until nobody watches the store; see `merge_lock`."""
 
     def is_free(left_s: float) -> bool | None:
-        if not locks.is_locked(root / "watch.lock"):
+        if not locks.is_locked(paths.watch_lock(root)):
             return True
         time.sleep(left_s)
         return None
@@ -80,5 +80,5 @@ def _await(
             logger.warning("waiting for another merger, which %s: %s", doing, root)
         if left_s <= 0:
             raise MergeInProgressError(
-                "merge into", root / "master.db", f"another merger {doing}; wait, or use --lock-wait"
+                "merge into", paths.master(root), f"another merger {doing}; wait, or use --lock-wait"
             )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import attrs
 
-from edgeshard.files import folders
+from edgeshard.files import folders, paths
 from edgeshard.merge import locks
 from edgeshard.merge.dry_run import dry_run
 from edgeshard.merge.merger import Merger, Progress
@@ -69,7 +69,7 @@ def merge(
 def _pruned(report: MergeReport, root: Path, prune: Retention, stopping: Callable[[], bool]) -> MergeReport:
     from edgeshard.retention import scheduler  # whoever never prunes need not wait for it
 
-    return scheduler.keep(root / "master.db", prune, stopping=stopping).told(report)
+    return scheduler.keep(paths.master(root), prune, stopping=stopping).told(report)
 
 
 def preview(root: Path, sources: Iterable[str | os.PathLike[str]] = ()) -> MergeReport:
@@ -78,5 +78,5 @@ def preview(root: Path, sources: Iterable[str | os.PathLike[str]] = ()) -> Merge
     Raises:
         StorageError: the master or the folder cannot be read.
     """
-    shards = Path(os.path.realpath(root / "shards"))
-    return dry_run(root / "master.db", shards, map(attach.run_for_path, sources))
+    shards = Path(os.path.realpath(paths.shards(root)))
+    return dry_run(paths.master(root), shards, map(attach.run_for_path, sources))

@@ -21,7 +21,7 @@ from edgeshard import sqlite
 from edgeshard.budget import policy, usage
 from edgeshard.budget.policy import Budget, Usage
 from edgeshard.errors import DiskBudgetError
-from edgeshard.files import fingerprint
+from edgeshard.files import fingerprint, paths
 from edgeshard.format import blocks
 from edgeshard.master import catalog, database, write_stats
 from edgeshard.records import keys
@@ -114,9 +114,9 @@ class MergeQuota:
         self._measure()
         page_bytes, free = int(connection.pragma("page_size")), int(connection.pragma("freelist_count"))
         pages = int(connection.pragma("page_count"))
-        self._in_use, self._pages_logged = (pages - free) * page_bytes, sqlite.wal_pages_written(connection)
+        self._in_use, self._pages_logged = sqlite.used_bytes(connection), sqlite.wal_pages_written(connection)
         # what a log that somebody reads keeps from its file is yet to come there
-        log = fingerprint.size(f"{self._path}-wal")
+        log = fingerprint.size(paths.wal(self._path))
         room = policy.merge_room(self._limit, self._usage) - log
         if room < policy.LEAST_TIMES * policy.CHUNK_LEAST:
             return 0
@@ -130,12 +130,11 @@ class MergeQuota:
         if self.known is None:
             return
         connection.pragma("max_page_count", _PAGES_MOST)
-        if self.is_tight or fingerprint.size(f"{self._path}-wal") > self._log_bytes():
+        if self.is_tight or fingerprint.size(paths.wal(self._path)) > self._log_bytes():
             sqlite.shrink_wal(connection)
         if count >= _LEAST_MEASURED:
             page_bytes = int(connection.pragma("page_size"))
-            pages = int(connection.pragma("page_count")) - int(connection.pragma("freelist_count"))
-            self._growth = _slowly(self._growth, (pages * page_bytes - self._in_use) / count)
+            self._growth = _slowly(self._growth, (sqlite.used_bytes(connection) - self._in_use) / count)
             pages = sqlite.wal_pages_written(connection) - self._pages_logged
             self._logged = _slowly(self._logged, pages * page_bytes / count)
 

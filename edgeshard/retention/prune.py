@@ -196,7 +196,7 @@ def _begin(
             _ensure_not_kept(path, table, kept)
         collected = _collected(path, asked, table, keyed)
         scope = Scope(str(path), tables=asked.tables if table is None else (table,), kept=kept)
-        used = shrink.used_bytes(connection)
+        used = sqlite.used_bytes(connection)
         rows = sqlite.scalar(connection, "SELECT sum(last - first + 1) FROM edgeshard_blocks") or 0
     done = _Pass(connection, str(path), asked, scope, stopping, progress, dry_run)
     done.row_bytes = used / max(1, rows)
@@ -298,7 +298,7 @@ def _make_room(done: _Pass, position: int, max_bytes: int) -> bool:
 
     def excess() -> int:
         freed = done.rows * done.row_bytes if done.dry_run else 0
-        return int(shrink.used_bytes(done.connection) - freed) - room
+        return int(sqlite.used_bytes(done.connection) - freed) - room
 
     if done.progress is not None and excess() > 0:
         done.to_do = done.rows + int(excess() / max(1.0, done.row_bytes))
@@ -460,7 +460,7 @@ def _report(done: _Pass, shrunk: int, *, fits: bool) -> PruneReport:
         behind=tuple(sorted(done.why.behind)),
         deletions_unheard=done.unheard,
         unheard=tuple(sorted(done.why.unheard)),
-        used_bytes=shrink.used_bytes(connection) + log,
+        used_bytes=sqlite.used_bytes(connection) + log,
         file_bytes=int(connection.pragma("page_count")) * shrink.page_bytes(connection),
         log_bytes=log,
         free_bytes=shrink.free_bytes(connection),

@@ -47,7 +47,7 @@ from edgeshard.errors import (
     StorageError,
     TransactionError,
 )
-from edgeshard.files import folders
+from edgeshard.files import fingerprint, folders, paths
 from edgeshard.master import catalog, write_stats
 from edgeshard.records import codecs, columns, declare, hlc
 from edgeshard.shard import hlc_floor
@@ -170,13 +170,13 @@ class Shard:
         self._depth = 0  # of nested transactions
         self._task: object = None  # the coroutine that has the transaction open
         self._aborted: BaseException | None = None  # what rolled the open transaction back
-        self._files: tuple[int, ...] | None = None  # which files we write, by inode
+        self._files: tuple[tuple[int, int], ...] | None = None  # which files we write, by device and inode
         self._look_at = 0.0  # when to look at the files again
         self._check_at = 0.0  # when a write must call _check: at the next look, or at once where it may be refused
         self._connection = self._connect()
         self._execute = self._connection.cursor().execute
         self._lookups = lookups
-        self._noted = write_stats.WriterMeter(path.with_suffix(".lock"), made_bytes)
+        self._noted = write_stats.WriterMeter(paths.lock_path(str(path)), made_bytes)
         _open_shards.add(self)
 
     def _set_lock(self, lock: Any) -> None:
@@ -726,12 +726,12 @@ class Shard:
             self._files = found  # which could not be seen after the first commit
         return self._files is not None and found not in (None, self._files)
 
-    def _files_now(self) -> tuple[int, ...] | None:
-        """Which files have our names, by inode; () where one is missing, None where the file system does not say."""
+    def _files_now(self) -> tuple[tuple[int, int], ...] | None:
+        """Which files have our names; () where one is missing, None where the file system does not say."""
         try:
-            return (os.stat(self.path).st_ino, os.stat(self.path + "-wal").st_ino)
-        except (FileNotFoundError, NotADirectoryError):
-            return ()
+            names = (self.path, paths.wal(self.path))
+            files = [fingerprint.identity(name, follow_symlinks=True) for name in names]
+            return tuple(file for file in files if file is not None) if all(files) else ()
         except OSError:  # no reason to refuse a row, nor to call one in doubt that is committed
             return None
 

@@ -16,6 +16,7 @@ from typing import Final
 
 from edgeshard import format, sqlite
 from edgeshard.errors import DamagedError, FormatError
+from edgeshard.files import paths
 from edgeshard.files.fingerprint import identity
 from edgeshard.sqlite import Connection, quote
 
@@ -80,7 +81,7 @@ def ensure_whole(connection: Connection, schema: str, path: str) -> None:
     with sqlite.translate_errors(_ACTION, path):
         if sqlite.header_says_wal(path):  # and has a log by now, which we made ourselves in opening it
             raise DamagedError(_ACTION, path, _NOT_ITS_BYTES)
-    for suffix in ("-wal", "-journal"):
+    for suffix in (paths.WAL, paths.JOURNAL):
         if identity(path + suffix) is not None:
             # SQLite would read it as a part of the bundle
             cause = f"there is a file beside it with {suffix} to its name, and a bundle stands alone; move that away"

@@ -161,7 +161,8 @@ def _open_source(connection: Connection, schema: str, path: str) -> Source:
     ):
         raise FormatError("read database", path, "edgeshard_database does not say what it is")
     role, database_id, agent_id = described[0]
-    _ensure_tables(connection, schema, path, ordinary, format.REQUIRED_TABLES[role])
+    required = set(format.REQUIRED_TABLES[role]) - {format.CHECKSUM_TABLE}  # checksum.check looks for that one
+    _ensure_tables(connection, schema, path, ordinary, sorted(required))
     names = sqlite.fetch_typed(
         connection,
         path,
@@ -569,13 +570,6 @@ def transaction_end(connection: Connection, source: Source, row_id: int) -> int 
         (row_id,),
     )
     return noted[0][0] if noted and noted[0][0] >= row_id else None
-
-
-def used_bytes(connection: Connection, source: Source) -> int:
-    """What the pages take that are in use."""
-    pages: int = connection.pragma("page_count", schema=source.schema)
-    pages -= connection.pragma("freelist_count", schema=source.schema)
-    return pages * int(connection.pragma("page_size", schema=source.schema))
 
 
 def row_count(connection: Connection, source: Source, streams: list[SourceStream]) -> int:
