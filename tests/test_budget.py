@@ -702,7 +702,7 @@ def test_what_the_file_system_has_left_is_the_limit_where_it_is_less(small_disk:
 
 # forked, so that a hundred begin at once, and not as a hundred interpreters become ready
 WRITERS = """
-import json, os, sys, time, edgeshard, edgeshard.bounded
+import json, os, sys, time, edgeshard, edgeshard.shard.quota
 from edgeshard.errors import DiskBudgetError
 root, count, seconds, rows, size = sys.argv[1], *map(int, sys.argv[2:])
 

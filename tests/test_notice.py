@@ -312,9 +312,9 @@ def test_a_merge_imports_no_watchdog(store: edgeshard.Store) -> None:
     code = """
 import sys
 import edgeshard, edgeshard.files.fs_events
-from edgeshard import commands
+from edgeshard import cli
 edgeshard.Store(sys.argv[1]).shard("agent").close()
-commands.main(["merge", sys.argv[1], "-q"])
+cli.main(["merge", sys.argv[1], "-q"])
 print([name for name in sys.modules if name.startswith("watchdog")])
 """
     done = python(code, store.root)
