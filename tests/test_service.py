@@ -884,7 +884,7 @@ def test_what_a_pass_left_because_it_was_stopped_is_found_by_the_next(
     for n in range(5):
         write(store, f"agent-{n}", n)
     asked = iter([False] * 4)
-    merger = Merger(store.root, stopping=lambda: next(asked, True))
+    merger = Merger(store.root, should_stop=lambda: next(asked, True))
     report = merger.run()
     merger.close()
     assert report.stopped

@@ -47,7 +47,7 @@ class _Pass:
     """What one pass is to do, and what it has done."""
 
     keep_empty: bool
-    stopping: Callable[[], bool]
+    should_stop: Callable[[], bool]
     progress: Progress | None
     meter: write_stats.Meter
     rows: int = 0
@@ -60,7 +60,7 @@ class _Pass:
     late: set[str] = attrs.Factory(set)
 
     def is_stopping(self) -> bool:
-        self.stopped = self.stopped or self.stopping()
+        self.stopped = self.stopped or self.should_stop()
         return self.stopped
 
 
@@ -74,7 +74,7 @@ class Merger:
         root: the store's folder.
         keep_empty: leave the shards of agents that are gone.
         service: whether passes follow one another closely: then a busy shard is not truncated in each.
-        stopping: asked after each shard; once it says yes the pass ends, with what it has committed.
+        should_stop: asked after each shard; once it says yes the pass ends, with what it has committed.
         thrift: how sparing to be with what is written, as a service.
         prune: what is to go anyway, before a budget has rows dropped.
     """
@@ -85,7 +85,7 @@ class Merger:
         *,
         keep_empty: bool = False,
         service: bool = False,
-        stopping: Callable[[], bool] = lambda: False,
+        should_stop: Callable[[], bool] = lambda: False,
         thrift: WriteProfile = write_profile.NORMAL,
         prune: Retention = store_rules.NONE,
     ) -> None:
@@ -93,11 +93,11 @@ class Merger:
         self._path = paths.master(root)
         self._keep_empty = keep_empty
         self._service = service
-        self._stopping = stopping
+        self._stopping = should_stop
         self._thrift = thrift
         self._meter = write_stats.Meter()
         self._folder = scan.Folder(Path(os.path.realpath(paths.shards(root))))
-        self._room = MergeQuota(root, self._path, prune, self._meter, stopping)
+        self._room = MergeQuota(root, self._path, prune, self._meter, should_stop)
         self._connection: Connection | None = None
         self._forget()
 

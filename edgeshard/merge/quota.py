@@ -53,14 +53,14 @@ class MergeQuota:
     """
 
     def __init__(
-        self, root: Path, path: Path, prune: Retention, meter: write_stats.Meter, stopping: Callable[[], bool]
+        self, root: Path, path: Path, prune: Retention, meter: write_stats.Meter, should_stop: Callable[[], bool]
     ) -> None:
         self._root = root
         self._path = path
         self._prune = prune
         self._prune_at = 0.0
         self._meter = meter
-        self._stopping = stopping
+        self._stopping = should_stop
         self.known: Budget | None = None
         self.dropped = 0
         self.kept: list[Kept] = []
@@ -163,7 +163,7 @@ class MergeQuota:
         )
 
         began = time.monotonic()
-        kept = scheduler.keep(self._path, self._prune, stopping=self._stopping)
+        kept = scheduler.keep(self._path, self._prune, should_stop=self._stopping)
         self.kept.append(kept)
         if kept.report is None or not kept.report.rows:
             now = time.monotonic()
@@ -189,7 +189,7 @@ class MergeQuota:
 
         target = max(1, self._usage.master - count)
         asked = rules.Rules(max_bytes=target, tables=tables, size_reason=rules.BUDGET, spared=spared)
-        report = prune.prune(self._path, asked, stopping=self._stopping)
+        report = prune.prune(self._path, asked, should_stop=self._stopping)
         if report.rows:
             which = "all tables" if tables is None else f"tables {', '.join(tables)}"
             text = "dropped the %d oldest rows of %s from %s, which its budget has no room for"

@@ -127,7 +127,7 @@ class Service:
         self._listener = listener or Listener()
         self._waits = thrift.waits
         self._merger = Merger(
-            root, keep_empty=keep_empty, service=True, stopping=self._asked_to_stop, thrift=thrift, prune=prune
+            root, keep_empty=keep_empty, service=True, should_stop=self._asked_to_stop, thrift=thrift, prune=prune
         )
         self._keeper = _keeper(root, prune, thrift)
         # not an Event: its set() in a signal handler can meet its own lock. An item is the number of the watch that
