@@ -29,6 +29,12 @@ def record_tables(connection: Connection) -> list[str]:
     return [name for (name,) in connection.execute("SELECT DISTINCT table_name FROM edgeshard_columns ORDER BY 1")]
 
 
+def tables_with_column(connection: Connection, column: str) -> list[str]:
+    """Return the names of the record tables that have a column of exactly this name."""
+    sql = "SELECT table_name FROM main.edgeshard_columns WHERE column_name = ?"
+    return [name for (name,) in sqlite.fetch(connection, sql, (column,))]
+
+
 _NOTE_PRIORITY = f"INSERT INTO main.{PRIORITIES} VALUES (?1, ?2) ON CONFLICT(table_name) DO UPDATE SET priority = ?2"
 
 
@@ -257,3 +263,16 @@ def load_keys(connection: Connection) -> dict[str, Key]:
         return {}
     rows = sqlite.fetch(connection, f"SELECT table_name, columns, conflict, has_history FROM main.{KEYS}")
     return {name: Key(tuple(json.loads(columns)), conflict, bool(kept)) for name, columns, conflict, kept in rows}
+
+
+def newest_timestamp(connection: Connection) -> int:
+    """Return the highest timestamp that a master knows of any keyed table, or 0 if it knows none."""
+    if not sqlite.has_table(connection, KEYS):
+        return 0
+    return int(sqlite.scalar(connection, f"SELECT max(last_timestamp) FROM main.{KEYS}") or 0)
+
+
+def set_column_type(table: str, column: str, column_type: str) -> Statement:
+    """Return the statement that records another type of a column."""
+    sql = "UPDATE main.edgeshard_columns SET type = ? WHERE table_name = ? AND column_name = ? COLLATE NOCASE"
+    return sql, (column_type, table, column)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from edgeshard import sqlite
 from edgeshard.format.ranges import Range
 from edgeshard.sqlite import Connection
+
+#: Records a transaction of several rows; binds its first and last row id.
+INSERT_TRANSACTION: Final = "INSERT INTO main.edgeshard_transactions VALUES (?, ?)"
 
 
 def transaction_at(connection: Connection, row_id: int) -> Range | None:
