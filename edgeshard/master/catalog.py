@@ -29,6 +29,12 @@ def record_tables(connection: Connection) -> list[str]:
     return [name for (name,) in connection.execute("SELECT DISTINCT table_name FROM edgeshard_columns ORDER BY 1")]
 
 
+def tables_with_column(connection: Connection, column: str) -> list[str]:
+    """Return the names of the record tables that have a column of exactly this name."""
+    sql = "SELECT table_name FROM main.edgeshard_columns WHERE column_name = ?"
+    return [name for (name,) in sqlite.fetch(connection, sql, (column,))]
+
+
 _NOTE_PRIORITY = f"INSERT INTO main.{PRIORITIES} VALUES (?1, ?2) ON CONFLICT(table_name) DO UPDATE SET priority = ?2"
 
 
@@ -322,3 +328,14 @@ def raise_last_timestamp(connection: Connection, table: str, timestamp: int) -> 
     if before is not None:
         connection.execute(f"UPDATE main.{KEYS} SET last_timestamp = ? WHERE {where}", (timestamp, table, timestamp))
     return before
+
+
+def newest_timestamp(connection: Connection) -> int:
+    """Return the highest timestamp that a master knows of any keyed table, or 0 if it knows none."""
+    return int(sqlite.scalar(connection, f"SELECT max(last_timestamp) FROM main.{KEYS}") or 0)
+
+
+def set_column_type(table: str, column: str, column_type: str) -> Statement:
+    """Return the statement that records another type of a column."""
+    sql = "UPDATE main.edgeshard_columns SET type = ? WHERE table_name = ? AND column_name = ? COLLATE NOCASE"
+    return sql, (column_type, table, column)

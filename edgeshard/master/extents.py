@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from edgeshard import sqlite
 from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import Range, size, union
 from edgeshard.sqlite import Connection, quote
+
+#: Records a transaction of several rows; binds its first and last row id.
+INSERT_TRANSACTION: Final = "INSERT INTO main.edgeshard_transactions VALUES (?, ?)"
 
 
 def transaction_at(connection: Connection, row_id: int) -> Range | None:

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from edgeshard import sqlite
 from edgeshard.format.ranges import Range, subtract
 from edgeshard.reports import Gap
 from edgeshard.sqlite import Connection
+
+#: Registers a new stream of a shard; binds its number, the agent's name, its id and when it began.
+INSERT_NEW: Final = (
+    "INSERT INTO main.edgeshard_streams(stream_no, agent_id, stream_id, began_at) VALUES (?, ?, ?, ?)"
+)
+
+
+def next_stream_no(connection: Connection) -> int:
+    """Return the number that the next new stream of a shard gets."""
+    return int(sqlite.scalar(connection, "SELECT max(stream_no) FROM main.edgeshard_streams") or 0) + 1
 
 
 def gaps(connection: Connection) -> tuple[Gap, ...]:

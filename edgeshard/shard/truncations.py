@@ -16,6 +16,12 @@ from edgeshard.sqlite import Connection, quote
 _TRANSACTIONS: Final = ("edgeshard_transactions", "first_id")
 
 
+def last_truncated(connection: Connection, stream_no: int) -> int:
+    """Return the highest truncated seq of a stream, or 0 if none is truncated."""
+    sql = "SELECT max(last) FROM main.edgeshard_truncations WHERE stream_no = ?"
+    return int(sqlite.scalar(connection, sql, (stream_no,)) or 0)
+
+
 def record(connection: Connection, durable: Mapping[bytes, int], master_id: bytes) -> dict[int, int]:
     """Record that a master holds the rows of each stream up to a seq, in the caller's transaction.
 
