@@ -38,22 +38,21 @@ from edgeshard.master import catalog, database
 from edgeshard.merge import once
 from edgeshard.merge.locks import merge_lock
 from edgeshard.records import declare, keys
+from edgeshard.records.columns import NAME_PATTERN, is_column_name, is_reserved
 from edgeshard.reports import Gap
 from edgeshard.sources import attach
 from edgeshard.sqlite import Connection, quote
 
 _ACTION = "salvage"
 
-_NAME = "[A-Za-z][A-Za-z0-9_]{0,99}"
-
 _TYPES = "INTEGER|REAL|TEXT|BLOB"
 
-_COLUMN_NAME = f"{_NAME}|{format.TIMESTAMP}"
+_COLUMN_NAME = f"{NAME_PATTERN}|{format.TIMESTAMP}"
 
 _COLUMN = re.compile(rf'"?({_COLUMN_NAME})"?\s+({_TYPES})', re.IGNORECASE)
 
 _TABLE = re.compile(
-    rf'CREATE\s+TABLE\s+"?{_NAME}"?\s*\(\s*_id\s+INTEGER\s+PRIMARY\s+KEY'
+    rf'CREATE\s+TABLE\s+"?{NAME_PATTERN}"?\s*\(\s*_id\s+INTEGER\s+PRIMARY\s+KEY'
     rf'((?:\s*,\s*"?(?:{_COLUMN_NAME})"?\s+(?:{_TYPES}))+)\s*\)'
     r"(?:\s*STRICT)?\s*",
     re.IGNORECASE,
@@ -265,7 +264,7 @@ def _note_row(found: _Found, notes: _Notes, cell: Cell, path: str) -> None:
             raise FormatError(_ACTION, path, "it is a bundle; carry it here again, or export it again")
         case Cell(_, (bytes(), format.SHARD, str(agent), int(), int())):
             found.agent = agent
-        case Cell(int(), (str(table), str(old), str(new))) if re.fullmatch(rf"{_NAME},{_NAME}", f"{old},{new}"):
+        case Cell(int(), (str(table), str(old), str(new))) if is_column_name(old) and is_column_name(new):
             found.renames.add((table, old, new))
         case Cell(int(no), (None, str(agent), bytes(stream_id), str(began_at), int())):
             if len(stream_id) == _ID_BYTES and 1 <= no <= format.STREAM_NO_MAX:
@@ -292,7 +291,7 @@ def _learn_tables(pages: Pages, found: _Found, notes: _Notes) -> None:
         if name == _TRANSACTIONS:
             _learn_pages(pages, found, name, root)
         match = _TABLE.fullmatch(text)
-        if match is None or name.lower().startswith((format.PREFIX, "sqlite_")):
+        if match is None or is_reserved(name):
             continue
         declared = _COLUMN.findall(match[1])
         columns = tuple((column, notes.kinds.get((name, column), "")) for column, _ in declared)
