@@ -243,7 +243,7 @@ def stream_of(store: edgeshard.Store) -> bytes:
 def note(store: edgeshard.Store, held: dict[bytes, list[Range]], kind: str = receipts.POSTGRESQL) -> None:
     """Note what a database other than the hub holds."""
     connection = database.open_master(store.master_path, writable=True)
-    receipts.note(connection, b"p" * 16, kind, held)
+    receipts.record(connection, b"p" * 16, kind, held)
     connection.close()
 
 
@@ -938,7 +938,7 @@ def test_two_prunes_at_once_find_each_others_windows_empty(store: edgeshard.Stor
 
 # -- mutants ----------------------------------------------------------------------------------------------------------
 
-APPLY, NOTE = window.apply, pruned_ranges.note
+APPLY, NOTE = window.apply, pruned_ranges.record
 
 
 def range_goes_with_its_rows(connection: Any, scope: Any, goes: Any, reason: str) -> None:

@@ -48,9 +48,9 @@ from edgeshard.errors import (
     TransactionError,
 )
 from edgeshard.files import fingerprint, folders, paths
-from edgeshard.master import catalog, write_stats
+from edgeshard.master import write_stats
 from edgeshard.records import codecs, columns, declare, hlc
-from edgeshard.shard import hlc_floor
+from edgeshard.shard import hlc_floor, schema
 from edgeshard.shard.lookup import Lookups
 from edgeshard.sqlite import Connection, quote
 
@@ -663,10 +663,10 @@ class Shard:
     def _ensure_table(self, table: columns.Table) -> columns.Table:
         """Make the table, or add or widen the columns of an older version of the agent; the table as it then is."""
         try:
-            for statement in catalog.missing(self._connection, table, self.path):
+            for statement in schema.changes(self._connection, table, self.path):
                 self._writers.clear()  # other classes of the table may have to convert from now on
                 self._execute(*statement)
-            return catalog.fitting(self._connection, table)
+            return schema.as_stored(self._connection, table)
         except EdgeshardError:
             raise
         except BaseException as error:
@@ -694,7 +694,7 @@ class Shard:
             if cause:
                 self._refuse_all(ShardPoisonedError("use shard", self.path, cause))
                 raise ShardPoisonedError("use shard", self.path, cause)
-            self._noted.look(self._connection, now)
+            self._noted.record_if_due(self._connection, now)
         if not self._depth:
             self._check_at = self._look_at
 

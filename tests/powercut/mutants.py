@@ -39,7 +39,7 @@ _copy_statement = apply._copy_statement
 _begin_prune = prune._begin
 _prune_step = prune._step
 _apply = window.apply
-_note_pruning = pruned_ranges.note
+_note_pruning = pruned_ranges.record
 _settle = conflicts.settle
 
 
