@@ -244,7 +244,7 @@ class Meter:
             self._mark = now
 
     def collect(self, merge_lock: Path, locks: Iterable[Path]) -> None:
-        """Now and then, collect what writers counted, and what earlier mergers left. The caller holds ``merge.lock``."""
+        """Now and then, collect what writers counted and earlier mergers left. The caller holds ``merge.lock``."""
         if time.monotonic() >= self._collect_at:
             self._collect_at = time.monotonic() + COLLECT_S
             for lock in (merge_lock, *locks):
