@@ -24,7 +24,7 @@ from edgeshard.sqlite import Connection, quote
 Statement = tuple[str, tuple[str | int, ...]]
 
 
-def optional_table(connection: Connection, name: str) -> Iterator[Statement]:
+def _optional_table(connection: Connection, name: str) -> Iterator[Statement]:
     """Yield the statement that makes one of `format.OPTIONAL_SHARD_TABLES`, if the shard lacks it."""
     if not sqlite.has_table(connection, name):
         yield format.DDL[name], ()
@@ -153,10 +153,11 @@ def load_keys(connection: Connection) -> dict[str, Key]:
     }
 
 
-def insert_table_key(table: str, key: Key) -> Statement:
-    """Return the statement that records a table's key, in a database that has the table of keys."""
+def add_key(connection: Connection, table: str, key: Key) -> Iterator[Statement]:
+    """Yield the statements that record the key of a table."""
+    yield from _optional_table(connection, "edgeshard_keys")
     sql = "INSERT INTO main.edgeshard_keys(table_name, columns, conflict, has_history) VALUES (?, ?, ?, ?)"
-    return sql, (table, to_json(list(key.columns)), key.conflict, int(key.history))
+    yield sql, (table, to_json(list(key.columns)), key.conflict, int(key.history))
 
 
 def enable_history(table: str) -> Statement:
@@ -204,14 +205,19 @@ def load_renames(connection: Connection) -> dict[str, list[Arrow]]:
     return found
 
 
-def insert_table_rename(table: str, old_name: str, new_name: str) -> Statement:
-    """Return the statement that records a rename of a column, in a database that has the table of renames."""
-    return "INSERT INTO main.edgeshard_renames VALUES (?, ?, ?)", (table, old_name.lower(), new_name)
+_INSERT_RENAME: Final = "INSERT INTO main.edgeshard_renames VALUES (?, ?, ?)"
+
+
+def add_renames(connection: Connection, table: str, arrows: Iterable[Arrow]) -> Iterator[Statement]:
+    """Yield the statements that record renames of columns."""
+    for old_name, new_name in arrows:
+        yield from _optional_table(connection, "edgeshard_renames")
+        yield _INSERT_RENAME, (table, old_name.lower(), new_name)
 
 
 def add_rename(connection: Connection, table: str, old_name: str, new_name: str) -> None:
     """Record that a column of a table was renamed, in a database that has the table of renames."""
-    connection.execute(*insert_table_rename(table, old_name, new_name))
+    connection.execute(_INSERT_RENAME, (table, old_name.lower(), new_name))
 
 
 # -- priorities -------------------------------------------------------------------------------------------------------
@@ -229,9 +235,11 @@ def load_priorities(connection: Connection) -> dict[str, int]:
     return {str(name): int(priority) for name, priority in rows}
 
 
-def upsert_priority(table: str, priority: int) -> Statement:
-    """Return the statement that records the priority of a table, in a database that has the table of priorities."""
-    return _UPSERT_PRIORITY, (table.lower(), priority)
+def raise_priority(connection: Connection, table: str, priority: int) -> Iterator[Statement]:
+    """Yield the statements that record the priority of a table, unless it has that or a higher one."""
+    if priority > load_priorities(connection).get(table.lower(), 0):
+        yield from _optional_table(connection, "edgeshard_priorities")
+        yield _UPSERT_PRIORITY, (table.lower(), priority)
 
 
 def raise_priorities(connection: Connection, found: Mapping[str, int]) -> None:
@@ -239,4 +247,4 @@ def raise_priorities(connection: Connection, found: Mapping[str, int]) -> None:
     known = load_priorities(connection) if found else {}
     for name, priority in found.items():
         if priority > known.get(name, 0):
-            connection.execute(*upsert_priority(name, priority))
+            connection.execute(_UPSERT_PRIORITY, (name, priority))

@@ -13,6 +13,9 @@ from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import Range, size, union
 from edgeshard.sqlite import Connection, quote
 
+#: The table of transactions, and its primary key: row ids, as in record tables.
+TRANSACTIONS: Final = ("edgeshard_transactions", "first_id")
+
 #: Records a transaction of several rows; binds its first and last row id.
 INSERT_TRANSACTION: Final = "INSERT INTO main.edgeshard_transactions VALUES (?, ?)"
 

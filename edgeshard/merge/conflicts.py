@@ -110,7 +110,8 @@ def _note_key(target: Target, origin: Source, name: str, key: Key) -> None:
         sql = f"UPDATE main.{format.KEYS} SET has_history = ? WHERE table_name = ?"
         target.connection.execute(sql, (int(key.history), name))
     else:
-        target.connection.execute(*catalog.insert_table_key(name, key))
+        for statement in catalog.add_key(target.connection, name, key):
+            target.connection.execute(*statement)
     target.keys[name] = key
 
 

@@ -57,9 +57,7 @@ def changes(connection: Connection, table: Table, path: str) -> Iterator[Stateme
     yield from catalog.define_columns(name, format.SHARD_COLUMNS, new, is_new=not known)
     for index in table.indexes:
         yield catalog.insert_index(name, index)
-    if table.priority > catalog.load_priorities(connection).get(name.lower(), 0):
-        yield from catalog.optional_table(connection, format.PRIORITIES)
-        yield catalog.upsert_priority(name, table.priority)
+    yield from catalog.raise_priority(connection, name, table.priority)
 
 
 def as_stored(connection: Connection, table: Table) -> Table:
@@ -120,10 +118,7 @@ def _new_renames(
         if old in fields and end in fields:
             cause = f"{table.name}.{old} is what {end} was called before. {_ADVICE}"
             raise SchemaConflictError("write to shard", path, cause)
-    if new:
-        yield from catalog.optional_table(connection, format.RENAMES)
-    for old, to in new:
-        yield catalog.insert_table_rename(name, old, to)
+    yield from catalog.add_renames(connection, name, new)
 
 
 def _new_key(connection: Connection, name: str, key: Key, path: str) -> Iterator[Statement]:
@@ -132,11 +127,10 @@ def _new_key(connection: Connection, name: str, key: Key, path: str) -> Iterator
     Raises:
         SchemaConflictError: the table has another key in the shard.
     """
-    yield from catalog.optional_table(connection, format.KEYS)
     known = {table.lower(): each for table, each in catalog.load_keys(connection).items()}
     before = known.get(name.lower())
     if before is None:
-        yield catalog.insert_table_key(name, key)
+        yield from catalog.add_key(connection, name, key)
     elif before.folded != key.folded:
         cause = (
             f"table {name} has the key ({', '.join(before.columns)}) with conflict {before.conflict!r} there, and in "
