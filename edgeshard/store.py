@@ -110,7 +110,7 @@ class Store:
     @property
     def master_path(self) -> Path:
         """The master's file. Any SQLite tool may read it, at any time."""
-        return self.root / "master.db"
+        return paths.master(self.root)
 
     def shard(self, agent: str, *, durability: Durability = "process", reference: References | None = None) -> Shard:
         """Open an agent's shard for writing; use it with ``with``, or ``close()`` it.
@@ -130,10 +130,10 @@ class Store:
         """
         bound = self._bound()
         if reference is None:
-            return _open_shard(self.root / "shards", agent, durability, self._thrift, bound=bound)
+            return _open_shard(paths.shards(self.root), agent, durability, self._thrift, bound=bound)
         lookups = Lookups(reference)  # first: where one cannot be opened, no shard is made
         try:
-            return _open_shard(self.root / "shards", agent, durability, self._thrift, lookups, bound)
+            return _open_shard(paths.shards(self.root), agent, durability, self._thrift, lookups, bound)
         except BaseException:
             lookups.close()
             raise
@@ -647,8 +647,8 @@ def _open_shard(
     folders.make_folder(folder)
     folder = Path(os.path.realpath(folder))  # SQLite is told to follow no link
     # a merger that removes the empty shard of an agent that is gone has it for some milliseconds
-    held = locks.lock(folder / f"{stem}.lock", _REMOVAL_WAIT_S)
-    path = folder / f"{stem}.db"
+    held = locks.lock(paths.shard_lock(folder, stem), _REMOVAL_WAIT_S)
+    path = paths.shard(folder, stem)
     if held is None:
         raise ShardInUseError("open shard", path, f"agent {agent!r} has it open already, in this process or another")
     try:
@@ -668,19 +668,19 @@ def _make_shard(path: Path, agent: str, page_bytes: int, bound: Bound | None) ->
         if bound is not None:
             bound.ensure_room_for_shard(path)
         script = (
-            format.TABLES
+            format.SHARD_TABLES
             + "INSERT INTO edgeshard_database(database_id, role, agent_id) VALUES (randomblob(16), 'shard', ?)"
         )
         with sqlite.translate_errors("make shard", str(path)):
-            for half_made in path.parent.glob(f"{glob.escape(path.name)}.*.new*"):
+            for half_made in path.parent.glob(f"{glob.escape(path.name)}.*{paths.UNFINISHED}*"):
                 half_made.unlink()  # of an opening that was killed; we hold the lock
             # where room is short a merge must be able to take it back in pieces: 4 % of a writer's rate (measured)
             shrinkable = bound is not None
             with write_stats.counted() as count:
                 sqlite.create(str(path), page_bytes, script, (agent,), format.IDENTITY, shrinkable=shrinkable)
             return count.bytes
-    elif found.problem:
-        cause = f"{found.problem}. Move it away (its rows may be recovered from it), then open it again"
+    elif found.defect:
+        cause = f"{found.defect}. Move it away (its rows may be recovered from it), then open it again"
         raise DamagedError("open shard", found.path, cause)
     return 0
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgeshard import format, sqlite
 from edgeshard.errors import StorageError
+from edgeshard.files import paths
 from edgeshard.master import database
 from edgeshard.sqlite import Connection, quote
 
@@ -34,15 +35,13 @@ def newest_in_store(shard_path: str) -> int:
     A writer must not fail for the master's sake, nor wait for it: what goes wrong is logged, and the shard's own timestamps
     and the wall clock have to do.
     """
-    path = os.path.join(os.path.dirname(os.path.dirname(shard_path)), "master.db")
+    path = str(paths.master(paths.root_of_shard(shard_path)))
     if not os.path.exists(path):
         return 0
     try:
         with sqlite.translate_errors("read timestamps of", path):
             connection = database.open_master(Path(path), writable=False)
             try:
-                if not sqlite.has_table(connection, format.KEYS):
-                    return 0
                 return int(sqlite.scalar(connection, f"SELECT max(last_timestamp) FROM {format.KEYS}") or 0)
             finally:
                 connection.close()

@@ -47,10 +47,10 @@ from edgeshard.errors import (
     StorageError,
     TransactionError,
 )
-from edgeshard.files import folders
-from edgeshard.master import catalog, write_stats
+from edgeshard.files import fingerprint, folders, paths
+from edgeshard.master import write_stats
 from edgeshard.records import codecs, columns, declare, hlc
-from edgeshard.shard import hlc_floor
+from edgeshard.shard import hlc_floor, schema
 from edgeshard.shard.lookup import Lookups
 from edgeshard.sqlite import Connection, quote
 
@@ -170,13 +170,13 @@ class Shard:
         self._depth = 0  # of nested transactions
         self._task: object = None  # the coroutine that has the transaction open
         self._aborted: BaseException | None = None  # what rolled the open transaction back
-        self._files: tuple[int, ...] | None = None  # which files we write, by inode
+        self._files: tuple[tuple[int, int], ...] | None = None  # which files we write, by device and inode
         self._look_at = 0.0  # when to look at the files again
         self._check_at = 0.0  # when a write must call _check: at the next look, or at once where it may be refused
         self._connection = self._connect()
         self._execute = self._connection.cursor().execute
         self._lookups = lookups
-        self._noted = write_stats.WriterMeter(path.with_suffix(".lock"), made_bytes)
+        self._noted = write_stats.WriterMeter(paths.lock_path(str(path)), made_bytes)
         _open_shards.add(self)
 
     def _set_lock(self, lock: Any) -> None:
@@ -663,10 +663,10 @@ class Shard:
     def _ensure_table(self, table: columns.Table) -> columns.Table:
         """Make the table, or add or widen the columns of an older version of the agent; the table as it then is."""
         try:
-            for statement in catalog.missing(self._connection, table, self.path):
+            for statement in schema.changes(self._connection, table, self.path):
                 self._writers.clear()  # other classes of the table may have to convert from now on
                 self._execute(*statement)
-            return catalog.fitting(self._connection, table)
+            return schema.as_stored(self._connection, table)
         except EdgeshardError:
             raise
         except BaseException as error:
@@ -694,7 +694,7 @@ class Shard:
             if cause:
                 self._refuse_all(ShardPoisonedError("use shard", self.path, cause))
                 raise ShardPoisonedError("use shard", self.path, cause)
-            self._noted.look(self._connection, now)
+            self._noted.record_if_due(self._connection, now)
         if not self._depth:
             self._check_at = self._look_at
 
@@ -726,12 +726,12 @@ class Shard:
             self._files = found  # which could not be seen after the first commit
         return self._files is not None and found not in (None, self._files)
 
-    def _files_now(self) -> tuple[int, ...] | None:
-        """Which files have our names, by inode; () where one is missing, None where the file system does not say."""
+    def _files_now(self) -> tuple[tuple[int, int], ...] | None:
+        """Which files have our names; () where one is missing, None where the file system does not say."""
         try:
-            return (os.stat(self.path).st_ino, os.stat(self.path + "-wal").st_ino)
-        except (FileNotFoundError, NotADirectoryError):
-            return ()
+            names = (self.path, paths.wal(self.path))
+            files = [fingerprint.identity(name, follow_symlinks=True) for name in names]
+            return tuple(file for file in files if file is not None) if all(files) else ()
         except OSError:  # no reason to refuse a row, nor to call one in doubt that is committed
             return None
 

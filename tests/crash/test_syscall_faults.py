@@ -9,7 +9,6 @@ import apsw
 import pytest
 
 import edgeshard
-from edgeshard import sqlite
 from edgeshard.errors import (
     DamagedError,
     DiskFullError,
@@ -20,6 +19,7 @@ from edgeshard.errors import (
 )
 from edgeshard.files import scan
 from edgeshard.sources import source
+from edgeshard.sqlite import maintenance
 from tests.crash.syscall_faults.command import sweep
 from tests.support.forms import short_and_full
 from tests.support.stores import numbers, shard_path
@@ -120,7 +120,7 @@ def test_a_database_whose_making_met_a_full_disk_is_not_there(
         raise apsw.FullError
 
     with monkeypatch.context() as patch:
-        patch.setattr(sqlite, "truncate_wal", fail)
+        patch.setattr(maintenance, "truncate_wal", fail)
         with pytest.raises(DiskFullError):
             store.shard("agent")
     assert ["agent.lock"] == os.listdir(store.root / "shards")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import apsw
 
 from edgeshard import sqlite
+from edgeshard.sqlite import maintenance
 
 
 @contextlib.contextmanager
@@ -26,6 +27,6 @@ def _passing_over_failed_commits(connection: apsw.Connection) -> Iterator[None]:
 MUTANTS: dict[str, tuple[object, str, object]] = {
     "every failure refuses": (sqlite, "is_refused", lambda error: True),
     "a failed commit is passed over": (sqlite, "immediate", _passing_over_failed_commits),
-    "half a database is published": (sqlite, "truncate_wal", lambda connection: None),
+    "half a database is published": (maintenance, "truncate_wal", lambda connection: None),
     "a full disk is none": (sqlite, "is_full", lambda error: False),
 }

@@ -44,7 +44,7 @@ def stream_of(store: edgeshard.Store) -> bytes:
 def note(store: edgeshard.Store, held: dict[bytes, list[Range]], kind: str = receipts.POSTGRESQL) -> None:
     """Note what a database other than the hub holds."""
     connection = database.open_master(store.master_path, writable=True)
-    receipts.note(connection, b"p" * 16, kind, held)
+    receipts.record(connection, b"p" * 16, kind, held)
     connection.close()
 
 

@@ -23,6 +23,7 @@ from edgeshard.retention import prune as prune_module
 from edgeshard.retention import rules, shrink, window
 from edgeshard.retention.prune import _step
 from edgeshard.shard.shard import Durability, Shard
+from edgeshard.sqlite import maintenance
 from tests.crash.powercut.contents import Last, ViolationError, addresses_in, numbers_in, prunings_in, record_of
 from tests.crash.powercut.machine import Patch
 from tests.crash.powercut.oracle import Oracle, Unit
@@ -207,8 +208,8 @@ def merge(stage: Stage) -> None:
     for _ in range(stage.rng.randint(1, 3)):
         _forget_commits(stage)
         wait_s = stage.rng.choice((0.0, 0.5))
-        stopping = _soon(stage)
-        report = once.merge(stage.store.root, keep_empty=stage.keep_empty, lock_wait_s=wait_s, stopping=stopping)
+        should_stop = _soon(stage)
+        report = once.merge(stage.store.root, keep_empty=stage.keep_empty, lock_wait_s=wait_s, should_stop=should_stop)
         _report(stage, report)
         stage.pause()
 
@@ -258,6 +259,9 @@ FAILPOINTS: tuple[tuple[Any, str], ...] = (
     (sqlite, "connect_in_place"),
     (sqlite, "checkpoint"),
     (sqlite, "truncate_wal"),
+    (maintenance, "connect_in_place"),  # as the package itself calls them
+    (maintenance, "checkpoint"),
+    (maintenance, "truncate_wal"),
     (locks, "lock"),
     (database, "open_master"),
     (window, "going"),
@@ -300,7 +304,7 @@ class _NoLock:
         """Nothing was locked."""
 
 
-def no_merge_lock(root: Path, wait_s: float, stopping: Callable[[], bool]) -> _NoLock:
+def no_merge_lock(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> _NoLock:
     """In place of `edgeshard.merge.locks.merge_lock`."""
     return _NoLock()
 

@@ -293,7 +293,7 @@ def test_a_close_waits_for_a_notice_that_blocks_only_so_long(
     watch.close()
     left = caplog.messages
     free.set()
-    assert [f"a watch of {folder} does not end; it is left behind"] == left
+    assert [f"stop watching {folder}: its threads do not end; they are left behind"] == left
     assert eventually(lambda: threads_named("InotifyObserver") == [])
 
 

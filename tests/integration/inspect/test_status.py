@@ -113,7 +113,7 @@ def settle(store: edgeshard.Store) -> None:
         os.utime(path, ns=(0, 0))
     state = {file.name: file.state for file in scan.shard_files(store.root / "shards")}
     for name, seen in state.items():
-        text = shard_states.state_note(seen)
+        text = shard_states.format_state(seen)
         sql(
             store.master_path,
             f"insert into edgeshard_shards(name, state) values ('{name}', '{text}') "
@@ -365,7 +365,7 @@ def test_a_shard_that_the_master_remembers_as_bad_is_reported_without_a_look(sto
     shard_path(store, "bad").write_bytes(b"garbage" * 1000)
     store.merge()
     settle(store)
-    sql(store.master_path, "update edgeshard_shards set problem = 'as remembered' where name = 'bad.db'")
+    sql(store.master_path, "update edgeshard_shards set reason = 'as remembered' where name = 'bad.db'")
     (shard,) = store.status().shards
     assert ("as remembered", None) == (shard.problem, shard.waiting_rows)
     assert 3 == command("status", store.root).returncode

@@ -16,6 +16,7 @@ from edgeshard import sqlite
 from edgeshard.files import folders, locks, scan
 from edgeshard.merge import dry_run, reap, truncate
 from edgeshard.merge.merger import Merger
+from edgeshard.sqlite import connection as connection_module
 from tests.support.processes import python, sql
 from tests.support.stores import numbers, shard_path
 
@@ -194,7 +195,7 @@ shard.close()
 def test_a_truncation_through_a_file_that_was_removed_does_not_touch_its_successor(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = sqlite.connect
+    real = connection_module.connect
     others: list[subprocess.Popen[str]] = []
 
     def late(path: str, **options: Any) -> Any:
@@ -209,7 +210,7 @@ def test_a_truncation_through_a_file_that_was_removed_does_not_touch_its_success
     write(store, "agent", 1)
     merger = Merger(store.root, keep_empty=True)  # the protocol holds without merge.lock
     with monkeypatch.context() as patch:
-        patch.setattr(sqlite, "connect", late)
+        patch.setattr(connection_module, "connect", late)
         report = merger.run()
     merger.close()
     assert (1, 0, 1) == (report.rows, report.truncated, len(others))
@@ -300,10 +301,10 @@ def test_lock_files_beside_no_shard_are_removed_unless_somebody_holds_them(store
 _KILLED_IN_THE_MAKING = """
 import os, signal, sys
 import edgeshard
-from edgeshard import sqlite
+from edgeshard.sqlite import maintenance
 def kill(*_):
     os.kill(os.getpid(), signal.SIGKILL)
-sqlite.publish = kill
+maintenance.publish = kill
 edgeshard.Store(sys.argv[1]).shard("agent")
 """
 

@@ -826,10 +826,10 @@ def test_a_folder_whose_time_is_set_back_is_read_anew(store: edgeshard.Store, mo
     folder = scan.Folder(store.root / "shards")
     write(store, "a", 1)
     before = os.stat(folder.path)
-    assert {"a.db"} == folder.look().names
+    assert {"a.db"} == folder.scan().names
     write(store, "b", 1)
     os.utime(folder.path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert {"a.db", "b.db"} == folder.look().names
+    assert {"a.db", "b.db"} == folder.scan().names
 
 
 def test_gaps_that_another_merger_brings_are_reported(store: edgeshard.Store, tmp_path: Path) -> None:
@@ -886,7 +886,7 @@ def test_what_a_pass_left_because_it_was_stopped_is_found_by_the_next(
     for n in range(5):
         write(store, f"agent-{n}", n)
     asked = iter([False] * 4)
-    merger = Merger(store.root, stopping=lambda: next(asked, True))
+    merger = Merger(store.root, should_stop=lambda: next(asked, True))
     report = merger.run()
     merger.close()
     assert report.stopped

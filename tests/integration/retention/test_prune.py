@@ -539,7 +539,7 @@ def test_a_dry_run_of_a_size_comes_near(store: edgeshard.Store) -> None:
     assert (True, True) == (told.fits, abs(told.rows - done.rows) < 0.1 * done.rows)
 
 
-# -- masters that are empty, missing, damaged, busy, or of an earlier version -----------------------------------------
+# -- masters that are empty, missing, damaged or busy ----------------------------------------------------------------
 
 
 def test_an_empty_master_has_nothing_to_prune(store: edgeshard.Store) -> None:
@@ -598,10 +598,9 @@ def test_whoever_holds_the_master_locked_is_waited_for_and_then_told_of(store: e
     assert [0, 1] == numbers(store)
 
 
-def test_a_master_of_an_earlier_version_is_pruned_and_cannot_become_smaller(store: edgeshard.Store) -> None:
+def test_a_master_made_without_auto_vacuum_is_pruned_and_cannot_become_smaller(store: edgeshard.Store) -> None:
     with mock.patch.object(sqlite, "create", lambda *given, shrinkable=False: CREATE(*given)):
         add(store, "a", *range(3_000))
-    edit(store.master_path, *(f"drop table {name}" for name in ("edgeshard_pruned_ranges", "edgeshard_arrivals")))
     told = store.prune(keep_rows=10, dry_run=True)
     size, report = store.master_path.stat().st_size, store.prune(keep_rows=10, shrink=True)
     assert (2_990, 2_990, 0, False) == (told.rows, report.rows, report.shrunk_bytes, report.can_shrink)
@@ -610,15 +609,6 @@ def test_a_master_of_an_earlier_version_is_pruned_and_cannot_become_smaller(stor
 
 
 CREATE = sqlite.create
-
-
-def test_a_master_whose_table_of_prunings_has_other_columns_gets_ours(store: edgeshard.Store) -> None:
-    add(store, "a", *range(10))
-    edit(store.master_path, "drop table edgeshard_pruned_ranges",
-         "create table edgeshard_pruned_ranges(stream_no integer, first integer, last integer, reason text)")  # fmt: skip
-    assert (True, 0) == (store.verify().ok, store.status().master.pruned_rows)
-    assert (8, {"keep rows": 8}) == (store.prune(keep_rows=2).rows, store.verify().pruned)
-    assert (2, 8, 10) == account(store)
 
 
 # -- the disk ---------------------------------------------------------------------------------------------------------

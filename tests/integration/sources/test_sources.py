@@ -19,6 +19,7 @@ import pytest
 import edgeshard
 from edgeshard import sqlite
 from edgeshard.files import locks
+from edgeshard.sqlite import guards
 from tests.support.fleet_model import Fleet, content, timestamp
 from tests.support.hostile_shards import edit
 from tests.support.processes import command
@@ -274,8 +275,8 @@ def test_a_small_source_is_read_in_as_few_steps_however_many_streams_the_hub_kno
         "agent_id, stream_id, began_at, last_seq) select 'x', randomblob(16), '2026-01-01T00:00:00+00:00', 5 from n",
         "insert into edgeshard_ranges select stream_no, 1, 5 from edgeshard_streams",
     )
-    monkeypatch.setattr(sqlite, "_READING_STEPS", 10_000)
-    monkeypatch.setattr(sqlite, "_READING_STEPS_A_BYTE", 0)
+    monkeypatch.setattr(guards, "_READING_STEPS", 10_000)
+    monkeypatch.setattr(guards, "_READING_STEPS_A_BYTE", 0)
     assert [(3, ()), (0, ())] == [
         (report.rows, report.quarantined) for report in (hub.merge([device.master_path]) for _ in range(2))
     ]
@@ -294,6 +295,18 @@ def test_word_of_where_rows_went_comes_from_a_source_that_brings_nothing_else(
     for source, cause in ((silent, "unknown"), (middle.master_path, "another master")):
         assert 0 == hub.merge([source]).rows
         assert {cause} == {loss.cause for loss in hub.verify().losses}
+
+
+@pytest.mark.parametrize(
+    "table", ["edgeshard_superseded", "edgeshard_pruned_ranges", "edgeshard_keys", "edgeshard_peers"]
+)
+def test_a_master_that_lacks_a_table_is_no_source(device: edgeshard.Store, hub: edgeshard.Store, table: str) -> None:
+    with device.shard("agent") as shard:
+        shard.write({"n": 1})
+    device.merge()
+    edit(device.master_path, f"drop table {table}")
+    ((aside, reason),) = [(item.path, item.reason) for item in hub.merge([device.master_path]).quarantined]
+    assert (str(device.master_path), True) == (aside, table in reason)
 
 
 # -- several mergers --------------------------------------------------------------------------------------------------
