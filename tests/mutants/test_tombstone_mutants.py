@@ -86,7 +86,7 @@ MUTANTS: dict[str, tuple[Any, str, Any, Any]] = {
     ),
     "a gap is ignored": (watermark, "_missing", lambda _: set(), tombstones.test_a_gap_holds_deletions_up),
     "what others have is ignored": (
-        receipts, "beyond", lambda _: [], tombstones.test_rows_that_another_database_says_it_has_hold_deletions_up,
+        receipts, "streams_with_unknown_rows", lambda _: [], tombstones.test_rows_that_another_database_says_it_has_hold_deletions_up,
     ),
     "others need not have heard of it": (
         Peers, "read", lambda *_: {}, tombstones.test_a_deletion_waits_for_each_database_with_a_receipt_to_hear_of_it,
@@ -95,7 +95,7 @@ MUTANTS: dict[str, tuple[Any, str, Any, Any]] = {
         pruned_ranges, "streams_since", lambda *_: set(), tombstones.test_what_was_pruned_lately_came_lately,
     ),
     "it is not recorded": (
-        pruned_ranges, "note", lambda *_: None, tombstones.test_a_deletion_goes_once_the_grace_period_has_passed,
+        pruned_ranges, "record", lambda *_: None, tombstones.test_a_deletion_goes_once_the_grace_period_has_passed,
     ),
     "its block is not cut": (
         window, "_cut_blocks", _block_is_not_cut, tombstones.test_a_deletion_goes_once_the_grace_period_has_passed,
