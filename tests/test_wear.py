@@ -148,7 +148,7 @@ def test_noting_drops_no_lock(store: edgeshard.Store) -> None:
         LockFileCounter(lock_of(store, "a")).take()
         assert is_locked(lock_of(store, "a"))
         assert "True" == python(
-            "import sys; from edgeshard import files; print(files.is_locked(sys.argv[1]))", lock_of(store, "a")
+            "import sys; from edgeshard.files import locks; print(locks.is_locked(sys.argv[1]))", lock_of(store, "a")
         ).stdout.strip()  # fmt: skip
 
 
@@ -273,7 +273,7 @@ def test_a_master_of_an_earlier_version_gets_the_table(store: edgeshard.Store, m
 
 @pytest.mark.parametrize("bad", ["none", "", None, 1, "LOW"])
 def test_a_level_that_is_none_is_refused(tmp_path: Path, bad: Any) -> None:
-    with pytest.raises(ConfigurationError, match="wear is 'normal' or 'low', not"):
+    with pytest.raises(ConfigurationError, match="wear must be 'normal' or 'low', got"):
         edgeshard.Store(tmp_path / "data", wear=bad)
 
 

@@ -20,7 +20,7 @@ import attrs
 
 from edgeshard import format
 from edgeshard.master import database
-from edgeshard.shard import shard
+from edgeshard.shard.open import CHECKPOINT_PAGES
 from edgeshard.shard.shard import Shard
 from edgeshard.sqlite import Connection
 from edgeshard.store import Store
@@ -83,7 +83,7 @@ def bare_shard(path: Path, table: str, columns: str) -> Iterator[Any]:
         columns: its columns, as declared after the key.
     """
     with bare_database(path, format.SHARD_PAGE_SIZE, "NORMAL") as connection:
-        connection.wal_autocheckpoint(shard._CHECKPOINT_PAGES)
+        connection.wal_autocheckpoint(CHECKPOINT_PAGES)
         connection.execute(f"CREATE TABLE {table}(_id INTEGER PRIMARY KEY, {columns}) STRICT")
         yield connection.cursor()
 

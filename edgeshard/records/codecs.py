@@ -96,7 +96,7 @@ CONVERSIONS: dict[Any, tuple[str, Callable[[Any], Any] | None, Callable[[Any], A
 }
 
 
-def functions(
+def compile_functions(
     table: Table, sql: str, timestamp: Callable[[], int] | None = None
 ) -> tuple[Callable[..., tuple[Any, ...]], Callable[..., Any]]:
     """The write path of a table's records, compiled for their class as attrs compiles an ``__init__``.
@@ -111,7 +111,7 @@ def functions(
     Returns:
         ``encode(row_id, record)``, which makes the bindings of the statement: the id, the timestamp where there is one, and
         the table's columns; and
-        ``insert(execute, row_id, record)``, which executes it. Both raise whatever the conversions do; `why_refused`
+        ``insert(execute, row_id, record)``, which executes it. Both raise whatever the conversions do; `why_unstorable`
         finds the words for that.
     """
     names: dict[str, Any] = {"none": _none, "sql": sql, "timestamp": timestamp}
@@ -144,7 +144,7 @@ def _none() -> None:
     raise ValueError("it is None, and not Optional")
 
 
-def why_refused(table: Table, record: Any) -> str:
+def why_unstorable(table: Table, record: Any) -> str:
     """Which field of a record cannot be stored, and why; "" where every field can."""
     if isinstance(record, dict):
         return _refusal(to_json, record)
