@@ -16,7 +16,7 @@ from edgeshard.errors import ConfigurationError, DamagedError, QueryError
 from edgeshard.exchange import inventory, receipts, snapshot
 from edgeshard.exchange.inventory import Inventory
 from edgeshard.exchange.receipts import ReceiptReport
-from edgeshard.files import folders, scan
+from edgeshard.files import folders, paths, scan
 from edgeshard.format.ranges import Range
 from edgeshard.inspect import status, verify
 from edgeshard.inspect.status import StatusReport
@@ -107,7 +107,7 @@ class Store:
     @property
     def master_path(self) -> Path:
         """The master's file. Any SQLite tool may read it, at any time."""
-        return self.root / "master.db"
+        return paths.master(self.root)
 
     def shard(self, agent: str, *, durability: Durability = "process", reference: References | None = None) -> Shard:
         """Open an agent's shard for writing; use it with ``with``, or ``close()`` it.

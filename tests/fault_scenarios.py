@@ -23,6 +23,7 @@ from edgeshard.master import database
 from edgeshard.merge import merger, truncate
 from edgeshard.shard import open as shard_open
 from edgeshard.shard.handle import Durability
+from edgeshard.sqlite import connection as sqlite_connection
 
 #: How long the package waits for a lock here, in seconds: nobody else has one.
 _PATIENCE_S = 0.002
@@ -405,8 +406,8 @@ SCENARIOS: dict[str, Callable[[Account], Generator[None]]] = {
 
 def make_small(patch: Callable[[object, str, object], object]) -> None:
     """Let little data do what much data does: several chunks, checkpoints by writers; and wait for nobody."""
-    real = sqlite._busy_handler
-    patch(sqlite, "_busy_handler", lambda timeout_s: real(min(timeout_s, _PATIENCE_S)))
+    real = sqlite_connection._busy_handler
+    patch(sqlite_connection, "_busy_handler", lambda timeout_s: real(min(timeout_s, _PATIENCE_S)))
     patch(shard_open, "CHECKPOINT_PAGES", 12)
     patch(shard_open, "CHECKPOINT_PAGES_AT_POWER", 12)
     patch(truncate, "_LONG_LOG_BYTES", 0)

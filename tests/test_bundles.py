@@ -297,8 +297,8 @@ def test_merges_beside_an_export_come_with_the_next_one(
 
 STOPPING = """
 import sys, edgeshard
-from edgeshard.merge import carried, plan
-plan.CHUNK_BYTES = 2_000
+from edgeshard.format import blocks
+blocks.CHUNK_BYTES = 2_000
 def progress(done, to_do):
     if (done == to_do) == (sys.argv[3] == "end"):
         print(done, to_do, flush=True)
@@ -565,12 +565,12 @@ def test_a_copy_that_a_killed_merge_left_is_removed_by_the_next(
     path = carry(store, small_disk, "-wal")
     code = """
 import os, signal, sys, edgeshard
-from edgeshard.merge import carried
-copy = carried._copy
+from edgeshard.sources import readonly_copy
+copy = readonly_copy._copy
 def killed(*arguments):
     copy(*arguments)
     os.kill(os.getpid(), signal.SIGKILL)
-carried._copy = killed
+readonly_copy._copy = killed
 edgeshard.Store(sys.argv[1]).merge([sys.argv[2]])
 """
     killed = subprocess.run([sys.executable, "-c", code, hub.root, path], check=False)

@@ -505,7 +505,7 @@ def test_a_shard_cannot_rename_the_columns_of_dicts(store: edgeshard.Store) -> N
     with store.shard("bad") as shard:
         shard.write({"n": 1})
     path = shard_path(store, "bad")
-    sql(path, edgeshard.format.ADDED_TEXTS["edgeshard_renames"])
+    sql(path, edgeshard.format.DDL["edgeshard_renames"])
     sql(path, "insert into edgeshard_renames values ('Agent_Data', 'data', 'other')")
     write(store, "good", {"n": 2})
     report = store.merge()

@@ -13,7 +13,6 @@ import pytest
 from helpers import numbers, shard_path
 
 import edgeshard
-from edgeshard import sqlite
 from edgeshard.errors import (
     DamagedError,
     DiskFullError,
@@ -24,6 +23,7 @@ from edgeshard.errors import (
 )
 from edgeshard.files import scan
 from edgeshard.sources import source
+from edgeshard.sqlite import maintenance
 
 #: The full sweep has about 40,000 points.
 _EVERY = "97"
@@ -143,7 +143,7 @@ def test_a_database_whose_making_met_a_full_disk_is_not_there(
         raise apsw.FullError
 
     with monkeypatch.context() as patch:
-        patch.setattr(sqlite, "truncate_wal", fail)
+        patch.setattr(maintenance, "truncate_wal", fail)
         with pytest.raises(DiskFullError):
             store.shard("agent")
     assert ["agent.lock"] == os.listdir(store.root / "shards")

@@ -256,18 +256,6 @@ def test_a_store_of_which_nothing_is_known_says_nothing(store: edgeshard.Store) 
     assert "written" not in command("status", store.root).stdout
 
 
-def test_a_master_of_an_earlier_version_gets_the_table(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(store, 1)
-    store.merge()
-    sql(store.master_path, "drop table edgeshard_write_stats")
-    assert store.status().wear.bytes > 0  # what waits in the lock file
-    monkeypatch.setattr(write_stats, "NOTE_BYTES", 1)
-    write(store, 2)
-    store.merge()
-    assert [[1]] == sql(store.master_path, "select count(*) from edgeshard_write_stats")
-    assert store.verify().errors == ()
-
-
 # -- writing less -----------------------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 import attrs
 
 from edgeshard import format
+from edgeshard.files import paths
 from edgeshard.master import database
 from edgeshard.shard.open import CHECKPOINT_PAGES
 from edgeshard.shard.shard import Shard
@@ -165,9 +166,9 @@ class Backlog:
     def ours(self, folder: Path, *, truncating: bool) -> float:
         """Seconds of a merge of the shards, with their truncation or without."""
         with scratch(folder) as root:
-            shutil.copy(self.master, root / "master.db")
+            shutil.copy(self.master, paths.master(root))
             if truncating:
-                shutil.copytree(self.shards[0].parent, root / "shards")
+                shutil.copytree(self.shards[0].parent, paths.shards(root))
             return checked_merge(Store(root), [] if truncating else self.shards, rows=self.rows)
 
     def peer(self, folder: Path, *, whole_table: bool = False) -> float:

@@ -174,6 +174,6 @@ def _merge(options: argparse.Namespace, stop: signals.Stop) -> MergeReport:
             keep_empty=options.keep_empty,
             lock_wait_s=options.lock_wait,
             prune=pruning.retention_of(options),
-            stopping=stop.is_asked,
+            should_stop=stop.is_asked,
             progress=progress,
         )

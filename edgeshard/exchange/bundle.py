@@ -70,11 +70,11 @@ def export(
     progress: Progress | None = None,
 ) -> ExportReport:
     """Write what a master has, without the rows of each stream that are unwanted; see `Store.export`."""
-    path = atomic_file.resolved(target)
+    path = atomic_file.resolve_target(target)
     database.open_master(master_path, writable=False).close()  # what is wrong with it is said before anything is made
     with (
         sqlite.translate_errors(_ACTION, path),
-        atomic_file.made(path, master_path, _ACTION, force=force) as unfinished,
+        atomic_file.staged(path, master_path, _ACTION, force=force) as unfinished,
     ):
         mark = checksum.new_mark()
         connection = _begin(unfinished, mark)
@@ -92,7 +92,7 @@ def _begin(path: str, mark: bytes) -> Connection:
         "INSERT INTO edgeshard_database(database_id, role) VALUES (randomblob(16), ?);"
         f"INSERT INTO {format.CHECKSUM_TABLE} VALUES (?)"
     )
-    return sqlite.begin_file(path, format.BUNDLE_PAGE_SIZE, script, (format.BUNDLE, mark), format.IDENTITY)
+    return sqlite.create_without_wal(path, format.BUNDLE_PAGE_SIZE, script, (format.BUNDLE, mark), format.IDENTITY)
 
 
 def _fill(

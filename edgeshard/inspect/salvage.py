@@ -30,7 +30,7 @@ import attrs
 
 from edgeshard import format, sqlite
 from edgeshard.errors import ConfigurationError, FormatError, StorageBusyError, StorageError
-from edgeshard.files import folders, locks, scan
+from edgeshard.files import folders, locks, paths, scan
 from edgeshard.files.paths import lock_path
 from edgeshard.format.ranges import Range, union
 from edgeshard.inspect.pages import Cell, Pages, Value
@@ -38,22 +38,21 @@ from edgeshard.master import catalog, database
 from edgeshard.merge import once
 from edgeshard.merge.locks import merge_lock
 from edgeshard.records import declare, keys
+from edgeshard.records.columns import NAME_PATTERN, is_column_name, is_reserved
 from edgeshard.reports import Gap
 from edgeshard.sources import attach
 from edgeshard.sqlite import Connection, quote
 
 _ACTION = "salvage"
 
-_NAME = "[A-Za-z][A-Za-z0-9_]{0,99}"
-
 _TYPES = "INTEGER|REAL|TEXT|BLOB"
 
-_COLUMN_NAME = f"{_NAME}|{format.TIMESTAMP}"
+_COLUMN_NAME = f"{NAME_PATTERN}|{format.TIMESTAMP}"
 
 _COLUMN = re.compile(rf'"?({_COLUMN_NAME})"?\s+({_TYPES})', re.IGNORECASE)
 
 _TABLE = re.compile(
-    rf'CREATE\s+TABLE\s+"?{_NAME}"?\s*\(\s*_id\s+INTEGER\s+PRIMARY\s+KEY'
+    rf'CREATE\s+TABLE\s+"?{NAME_PATTERN}"?\s*\(\s*_id\s+INTEGER\s+PRIMARY\s+KEY'
     rf'((?:\s*,\s*"?(?:{_COLUMN_NAME})"?\s+(?:{_TYPES}))+)\s*\)'
     r"(?:\s*STRICT)?\s*",
     re.IGNORECASE,
@@ -176,7 +175,7 @@ def _without_its_agent(root: Path, path: str) -> Iterator[None]:
         StorageBusyError: it has the shard open.
     """
     lock = lock_path(path)
-    if os.path.dirname(path) != os.path.realpath(root / "shards") and not lock.exists():
+    if os.path.dirname(path) != os.path.realpath(paths.shards(root)) and not lock.exists():
         yield  # a copy, or carried here
         return
     held = locks.lock(lock)
@@ -209,7 +208,7 @@ def _read(root: Path, path: str, rescued: str) -> tuple[_Found, SalvageReport]:
 def _opened(path: str) -> Iterator[Pages]:
     with contextlib.ExitStack() as stack:
         database_file = _open_file(stack, path) or io.BytesIO()
-        log = _open_file(stack, f"{path}-wal")
+        log = _open_file(stack, paths.wal(path))
         # where the header says how large pages are, they are the same
         yield max((Pages(database_file, log, size) for size in format.SHARD_PAGE_SIZES), key=_whole_rows)
 
@@ -265,7 +264,7 @@ def _note_row(found: _Found, notes: _Notes, cell: Cell, path: str) -> None:
             raise FormatError(_ACTION, path, "it is a bundle; carry it here again, or export it again")
         case Cell(_, (bytes(), format.SHARD, str(agent), int(), int())):
             found.agent = agent
-        case Cell(int(), (str(table), str(old), str(new))) if re.fullmatch(rf"{_NAME},{_NAME}", f"{old},{new}"):
+        case Cell(int(), (str(table), str(old), str(new))) if is_column_name(old) and is_column_name(new):
             found.renames.add((table, old, new))
         case Cell(int(no), (None, str(agent), bytes(stream_id), str(began_at), int())):
             if len(stream_id) == _ID_BYTES and 1 <= no <= format.STREAM_NO_MAX:
@@ -292,7 +291,7 @@ def _learn_tables(pages: Pages, found: _Found, notes: _Notes) -> None:
         if name == _TRANSACTIONS:
             _learn_pages(pages, found, name, root)
         match = _TABLE.fullmatch(text)
-        if match is None or name.lower().startswith((format.PREFIX, "sqlite_")):
+        if match is None or is_reserved(name):
             continue
         declared = _COLUMN.findall(match[1])
         columns = tuple((column, notes.kinds.get((name, column), "")) for column, _ in declared)
@@ -322,8 +321,7 @@ def _rescue(pages: Pages, found: _Found, path: str) -> tuple[int, int]:
     Returns:
         How many there are, and how many could not be assigned.
     """
-    added = ";".join(format.ADDED_TEXTS[table] for table in (format.KEYS, format.RENAMES, format.PRIORITIES))
-    script = f"{format.TABLES}{added};INSERT INTO edgeshard_database(database_id, role) VALUES (?, ?)"
+    script = f"{format.MASTER_TABLES}INSERT INTO edgeshard_database(database_id, role) VALUES (?, ?)"
     bindings = (secrets.token_bytes(16), format.MASTER)
     sqlite.create(path, format.MASTER_PAGE_SIZE, script, bindings, format.IDENTITY)
     connection = sqlite.connect(path, writable=True)
@@ -481,7 +479,7 @@ def run_of(run: Range) -> tuple[int, int]:
 
 def _merge(root: Path, rescued: str, found: _Found, report: SalvageReport) -> SalvageReport:
     """Merge what was read, and tell what the master still lacks of the shard's streams."""
-    merged = _count_new(root / "master.db", rescued)
+    merged = _count_new(paths.master(root), rescued)
     done = once.merge(root, [rescued], lock_wait_s=-1)
     for aside in done.quarantined:
         if aside.path == rescued:

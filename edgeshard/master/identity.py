@@ -36,3 +36,13 @@ def database_id(connection: Connection) -> bytes:
     """Which database the master is."""
     found: bytes = sqlite.scalar(connection, "SELECT database_id FROM main.edgeshard_database")
     return found
+
+
+def increment_generation(connection: Connection) -> None:
+    """Count one more change of the database, in the caller's transaction."""
+    connection.execute("UPDATE main.edgeshard_database SET generation = generation + 1")
+
+
+def set_next_id(connection: Connection, next_id: int) -> None:
+    """Record the id that the next row gets, in the transaction that uses the ids below it."""
+    connection.execute("UPDATE main.edgeshard_database SET next_id = ?", (next_id,))

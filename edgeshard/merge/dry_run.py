@@ -11,7 +11,7 @@ import attrs
 from edgeshard import format, sqlite
 from edgeshard.errors import EdgeshardError
 from edgeshard.files import scan
-from edgeshard.files.scan import State
+from edgeshard.files.fingerprint import State
 from edgeshard.master import database, shard_states, streams
 from edgeshard.reports import MergeReport, Quarantined
 from edgeshard.sources import attach
@@ -63,13 +63,13 @@ def _report(connection: Connection, folder: Path, sources: list[SourceRun]) -> M
 
 def _is_gone(job: SourceRun) -> bool:
     """Whether it is a shard that a merger removed meanwhile: nothing keeps mergers out of a dry run's way."""
-    return job.own and not job.file.problem and scan.find_database(job.file.path) is None
+    return job.own and not job.file.defect and scan.find_database(job.file.path) is None
 
 
 def _is_due(job: SourceRun, before: dict[str, tuple[State, str]]) -> bool:
     """Whether to look into the file: not where it cannot be a shard, nor where it is as it was without news."""
-    if job.file.problem:
-        job.set_aside(job.file.problem, lasting=False)
+    if job.file.defect:
+        job.set_aside(job.file.defect, lasting=False)
         return False
     state, problem = before.get(job.file.name, ((), ""))
     if job.own and state and state == job.file.state:

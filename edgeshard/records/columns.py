@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
+from edgeshard import format
 from edgeshard.records.keys import Key
+
+#: The names that columns and record tables may have, as a regular expression that can be part of a longer one.
+NAME_PATTERN: Final = "[A-Za-z][A-Za-z0-9_]{0,99}"
+
+_NAME = re.compile(NAME_PATTERN)
+
+
+def is_column_name(name: str) -> bool:
+    """Return whether a column may have this name: up to 100 ASCII letters, digits and _, beginning with a letter."""
+    return _NAME.fullmatch(name) is not None
+
+
+def is_reserved(name: str) -> bool:
+    """Return whether a name begins like those of the format's own tables or of SQLite's."""
+    return name.lower().startswith((format.PREFIX, "sqlite_"))
 
 
 @attrs.frozen

@@ -19,7 +19,7 @@ from edgeshard import format
 from edgeshard.errors import TableError
 from edgeshard.records import keys
 from edgeshard.records.codecs import CONVERSIONS
-from edgeshard.records.columns import Column, Table
+from edgeshard.records.columns import Column, Table, is_column_name, is_reserved
 from edgeshard.records.keys import Key
 
 _OPTIONS = "__edgeshard_table__"
@@ -30,8 +30,6 @@ _DELETION_OF = "__edgeshard_deletion_of__"
 
 #: Kinds whose text has another order than their values, or none: no conflict rule can compare them.
 _UNORDERED = ("decimal", "json", "uuid", "blob")
-
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
 
 
 @attrs.frozen
@@ -291,7 +289,7 @@ def _snake_case(name: str) -> str:
 
 
 def _check_name(name: str, what: str) -> None:
-    if not _NAME.fullmatch(name) or name.lower().startswith((format.PREFIX, "sqlite_")):
+    if not is_column_name(name) or is_reserved(name):
         raise TableError(
             "declare table",
             "",

@@ -13,6 +13,7 @@ import weakref
 from typing import Final, Protocol
 
 from edgeshard import format, sqlite
+from edgeshard.files import fingerprint, paths
 from edgeshard.master import catalog
 from edgeshard.shard import truncations
 from edgeshard.sqlite import Connection, quote
@@ -29,35 +30,34 @@ OVERWRITTEN: Final = (
 
 
 class ShardFiles:
-    """The database and the WAL that a writer writes, by inode.
+    """The database and the WAL that a writer writes, by device and inode.
 
     Attributes:
-        inodes: those of both files after the first commit; None if they are not known yet.
+        identities: those of both files after the first commit; None if they are not known yet.
     """
 
-    __slots__ = ("_path", "inodes")
+    __slots__ = ("_names", "identities")
 
     def __init__(self, path: str) -> None:
-        self._path = path
-        self.inodes: tuple[int, ...] | None = None
+        self._names = (path, paths.wal(path))
+        self.identities: tuple[tuple[int, int], ...] | None = None
 
     def remember(self) -> None:
         """Remember which files have the shard's names now."""
-        self.inodes = self._find()
+        self.identities = self._find()
 
     def are_replaced(self, *, has_written: bool) -> bool:
         """Return whether the shard's names now belong to other files, or to none."""
         found = self._find()
-        if self.inodes is None and has_written:
-            self.inodes = found  # they could not be determined after the first commit
-        return self.inodes is not None and found not in (None, self.inodes)
+        if self.identities is None and has_written:
+            self.identities = found  # they could not be determined after the first commit
+        return self.identities is not None and found not in (None, self.identities)
 
-    def _find(self) -> tuple[int, ...] | None:
-        """Return the inodes of both files: () if one is missing, None if the file system reports an error."""
+    def _find(self) -> tuple[tuple[int, int], ...] | None:
+        """Return the identities of both files: () if one is missing, None if the file system reports an error."""
         try:
-            return (os.stat(self._path).st_ino, os.stat(self._path + "-wal").st_ino)
-        except (FileNotFoundError, NotADirectoryError):
-            return ()
+            files = [fingerprint.identity(name, follow_symlinks=True) for name in self._names]
+            return tuple(file for file in files if file is not None) if all(files) else ()
         except OSError:  # no reason to refuse a row, nor to doubt one that is committed
             return None
 

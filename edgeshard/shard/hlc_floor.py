@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgeshard import format, sqlite
 from edgeshard.errors import StorageError
+from edgeshard.files import paths
 from edgeshard.master import catalog, database
 from edgeshard.sqlite import Connection, quote
 
@@ -32,7 +33,7 @@ def newest_in_store(shard_path: str) -> int:
     A writer neither fails nor waits because of the master. An error is logged, and the shard's own timestamps and the
     wall clock must do.
     """
-    path = os.path.join(os.path.dirname(os.path.dirname(shard_path)), "master.db")
+    path = str(paths.master(paths.root_of_shard(shard_path)))
     if not os.path.exists(path):
         return 0
     try:

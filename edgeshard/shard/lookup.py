@@ -37,7 +37,7 @@ from edgeshard.errors import (
     StorageBusyError,
     TransactionError,
 )
-from edgeshard.files import scan
+from edgeshard.files import fingerprint, paths, scan
 from edgeshard.files.os_errors import explain_os_error
 from edgeshard.records import codecs
 from edgeshard.sqlite import Connection
@@ -78,7 +78,7 @@ _CHANGED: Final = (
 )
 
 #: A file's inode, size in bytes and time of last change in nanoseconds; None if there is no file.
-_FileState = tuple[int, int, int] | None
+_FileState = fingerprint.State | None
 
 References = Mapping[str, str | os.PathLike[str]]
 
@@ -272,8 +272,8 @@ def _find(name: str, path: str | os.PathLike[str]) -> Reference:
     found = scan.find_database(real)
     if found is None:
         raise ConfigurationError("open reference", real, "there is no such file; check the path")
-    if found.problem:
-        raise ConfigurationError("open reference", found.path, found.problem)
+    if found.defect:
+        raise ConfigurationError("open reference", found.path, found.defect)
     return Reference(name, real, _state(real), _wal_state(real))
 
 
@@ -302,15 +302,12 @@ def _explain_opening(error: Exception, path: str) -> EdgeshardError:
 
 def _wal_state(path: str) -> _FileState:
     """Return the state of the WAL; None if there is none or an empty one, which readers leave behind."""
-    state = _state(path + "-wal")
+    state = _state(paths.wal(path))
     return state if state is not None and state[1] else None
 
 
 def _state(path: str) -> _FileState:
     try:
-        found = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+        return fingerprint.state(path)
     except OSError as error:
         raise explain_os_error(error, "check reference", path) from error
-    return found.st_ino, found.st_size, found.st_mtime_ns

@@ -71,10 +71,10 @@ def open_shard(
             cause = f"durability must be 'process' or 'power', got {durability!r}"
             raise ConfigurationError("open shard", "", cause)
         stem = paths.shard_stem(agent)
-        folders.make_folder(root / "shards")
-        folder = Path(os.path.realpath(root / "shards"))  # SQLite is told to follow no link
-        path = folder / f"{stem}.db"
-        lock_file = locks.lock(folder / f"{stem}.lock", _LOCK_WAIT_S)
+        folders.make_folder(paths.shards(root))
+        folder = Path(os.path.realpath(paths.shards(root)))  # SQLite is told to follow no link
+        path = paths.shard(folder, stem)
+        lock_file = locks.lock(paths.shard_lock(folder, stem), _LOCK_WAIT_S)
         if lock_file is None:
             cause = (
                 f"agent {agent!r} has it open already, in this process or another; close it there, or give this "
@@ -91,7 +91,7 @@ def open_shard(
             quota = None if budget is None else Quota(root, budget, path)
             connection = _connect(str(path), agent, durability)
             try:
-                meter = write_stats.WriterMeter(path.with_suffix(".lock"), made_bytes)
+                meter = write_stats.WriterMeter(paths.lock_path(str(path)), made_bytes)
                 return Shard(path, agent, durability, connection, lock_file, meter, lookups, quota)
             except BaseException:
                 connection.close()
@@ -107,8 +107,8 @@ def open_shard(
 
 def _exists(path: Path) -> bool:
     found = scan.find_database(str(path))
-    if found is not None and found.problem:
-        cause = f"{found.problem}. Move it away (its rows may be recovered from it), then open it again"
+    if found is not None and found.defect:
+        cause = f"{found.defect}. Move it away (its rows may be recovered from it), then open it again"
         raise DamagedError("open shard", found.path, cause)
     return found is not None
 
@@ -116,9 +116,9 @@ def _exists(path: Path) -> bool:
 def _make_file(path: Path, agent: str, page_bytes: int, *, shrinkable: bool) -> int:
     """Make the shard's file; return how many bytes that wrote."""
     with sqlite.translate_errors("make shard", str(path)):
-        for half_made in path.parent.glob(f"{glob.escape(path.name)}.*.new*"):
+        for half_made in path.parent.glob(f"{glob.escape(path.name)}.*{paths.UNFINISHED}*"):
             half_made.unlink()  # an opening was killed before it renamed the file; we hold the lock
-        script = format.TABLES + identity.INSERT_SHARD
+        script = format.SHARD_TABLES + identity.INSERT_SHARD
         with write_stats.counted() as count:
             sqlite.create(str(path), page_bytes, script, (agent,), format.IDENTITY, shrinkable=shrinkable)
         return count.bytes

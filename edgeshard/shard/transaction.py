@@ -122,7 +122,7 @@ class Transaction:
             handle._execute("COMMIT")
         except BaseException as error:
             handle._fail(error)
-        if handle._files.inodes is None:
+        if handle._files.identities is None:
             handle._files.remember()
 
     def _undo(self, error: BaseException | None = None) -> None:

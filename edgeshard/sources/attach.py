@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import attrs
 
 from edgeshard import format, sqlite
 from edgeshard.errors import DamagedError, EdgeshardError, FormatError, StorageBusyError
-from edgeshard.files import fingerprint, scan
-from edgeshard.files.scan import ShardFile, State
+from edgeshard.files import fingerprint, paths, scan
+from edgeshard.files.fingerprint import State
+from edgeshard.files.scan import ShardFile
 from edgeshard.format.ranges import Range
 from edgeshard.sources import checksum, diff, readonly_copy, source
 from edgeshard.sources.source import Source
@@ -116,10 +118,10 @@ def run_for_path(path: str | os.PathLike[str]) -> SourceRun:
     """A job for a database that the caller names."""
     real = os.path.realpath(path)  # it may well be a link
     if os.path.isdir(real):
-        cause = f"it is a folder; name the databases in it, such as {os.path.join(real, 'master.db')}"
+        cause = f"it is a folder; name the databases in it, such as {paths.master(Path(real))}"
         return SourceRun(ShardFile(real, ()), own=False, problem=cause)
     file = scan.find_database(real) or ShardFile(real, (), "there is no such file")
-    return SourceRun(file, own=False, problem=file.problem)
+    return SourceRun(file, own=False, problem=file.defect)
 
 
 def groups(jobs: list[SourceRun]) -> Iterator[list[SourceRun]]:
@@ -137,7 +139,7 @@ def attached(connection: Connection, jobs: list[SourceRun]) -> Iterator[list[Sou
         try:
             for job in jobs:
                 job.schema = f"source{len(schemas)}"
-                job.bare = not os.path.exists(job.file.path + "-wal")
+                job.bare = not os.path.exists(paths.wal(job.file.path))
                 try:
                     _attach(connection, job, copies)
                     schemas.append(job.schema)

@@ -16,6 +16,7 @@ from typing import Final
 
 from edgeshard import format, sqlite
 from edgeshard.errors import DamagedError, FormatError
+from edgeshard.files import paths
 from edgeshard.files.fingerprint import identity
 from edgeshard.sqlite import Connection, quote
 
@@ -80,7 +81,7 @@ def ensure_whole(connection: Connection, schema: str, path: str) -> None:
     with sqlite.translate_errors(_ACTION, path):
         if sqlite.header_says_wal(path):  # and has a log by now, which we made ourselves in opening it
             raise DamagedError(_ACTION, path, _NOT_ITS_BYTES)
-    for suffix in ("-wal", "-journal"):
+    for suffix in (paths.WAL, paths.JOURNAL):
         if identity(path + suffix) is not None:
             # SQLite would read it as a part of the bundle
             cause = f"there is a file beside it with {suffix} to its name, and a bundle stands alone; move that away"
@@ -95,7 +96,7 @@ def _stored(connection: Connection, schema: str, path: str) -> bytes:
     with sqlite.limit_steps_in_block(connection, sqlite.reading_steps(connection, schema)):
         listed = f"SELECT sql FROM {quote(schema)}.sqlite_schema WHERE type = 'table' AND name = ? AND rootpage > 0"
         text = sqlite.scalar(connection, listed, (format.CHECKSUM_TABLE,))
-        if text != format.CHECKSUM_TEXT:
+        if text != format.DDL[format.CHECKSUM_TABLE]:
             raise FormatError(_ACTION, path, "it is a bundle without a checksum; export it again")
         listed = f"SELECT sha256 FROM {quote(schema)}.{format.CHECKSUM_TABLE} LIMIT 2"
         rows = sqlite.fetch_typed(connection, path, (bytes,), listed)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from edgeshard import sqlite
 from edgeshard.errors import AccessError, DiskFullError, EdgeshardError, StorageBusyError
-from edgeshard.files import locks, scan
+from edgeshard.files import locks, paths, scan
 
 _ACTION = "read database"
 
@@ -59,7 +59,7 @@ def copied(path: str, room: str) -> Iterator[str]:
     """
     import tempfile  # it brings all that packs archives, and most merges have no use for it
 
-    if not os.path.exists(path + "-wal"):
+    if not os.path.exists(paths.wal(path)):
         raise AccessError(_ACTION, path, _NO_LOG)
     room = room or tempfile.gettempdir()
     with sqlite.translate_errors(_ACTION, path):
@@ -77,7 +77,7 @@ def copied(path: str, room: str) -> Iterator[str]:
 
 
 def _ensure_room(path: str, room: str) -> None:
-    needed = os.path.getsize(path) + os.path.getsize(path + "-wal") + _SPARE_BYTES
+    needed = os.path.getsize(path) + os.path.getsize(paths.wal(path)) + _SPARE_BYTES
     found = os.statvfs(room)
     free = found.f_bavail * found.f_frsize
     if needed > free:
@@ -87,11 +87,11 @@ def _ensure_room(path: str, room: str) -> None:
 
 def _copy(path: str, made: str) -> None:
     before = scan.find_database(path)
-    for suffix in ("", "-wal"):
+    for suffix in ("", paths.WAL):
         with open(made + suffix, "xb") as file:
             for chunk in sqlite.read_raw(path + suffix):
                 file.write(chunk)
-    if before is None or before.problem or scan.find_database(path) != before or os.path.exists(path + "-shm"):
+    if before is None or before.defect or scan.find_database(path) != before or os.path.exists(path + paths.SHM):
         raise StorageBusyError(_ACTION, path, "somebody changed or opened it while it was copied; merge it again")
 
 

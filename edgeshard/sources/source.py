@@ -122,8 +122,6 @@ class Source:
     database_id: bytes
     agent_id: str | None
     tables: tuple[SourceTable, ...]
-    has_prunings: bool = False
-    has_replaced: bool = False
     priorities: Mapping[str, int] = attrs.Factory(dict)
 
     @property
@@ -145,9 +143,7 @@ def open_source(connection: Connection, schema: str, path: str) -> Source:
 def _open_source(connection: Connection, schema: str, path: str) -> Source:
     sqlite.check_identity(connection, schema, format.IDENTITY, path)
     ordinary = _ordinary_tables(connection, schema)
-    for name in format.NEEDED:
-        if name not in ordinary or not _is_as_we_make_it(connection, schema, name, ordinary[name]):
-            raise FormatError("read database", path, f"{name} is not the ordinary table in it that it should be")
+    _ensure_tables(connection, schema, path, ordinary, format.COMMON_TABLES)
     if _has_index_with_expressions(connection, schema):
         # SQLite evaluates them when it deletes rows
         raise FormatError("read database", path, "it has an index over an expression, or over a part of the rows")
@@ -164,6 +160,9 @@ def _open_source(connection: Connection, schema: str, path: str) -> Source:
         or len(described[0][2] or "") > paths.AGENT_NAME_MAX
     ):
         raise FormatError("read database", path, "edgeshard_database does not say what it is")
+    role, database_id, agent_id = described[0]
+    required = set(format.REQUIRED_TABLES[role]) - {format.CHECKSUM_TABLE}  # checksum.check looks for that one
+    _ensure_tables(connection, schema, path, ordinary, sorted(required))
     names = sqlite.fetch_typed(
         connection,
         path,
@@ -174,21 +173,25 @@ def _open_source(connection: Connection, schema: str, path: str) -> Source:
     if len(names) > format.TABLES_MAX:
         raise FormatError("read database", path, f"it has more than {format.TABLES_MAX} tables")
     tables = [_table(connection, schema, path, name, name in ordinary) for (name,) in names]
-    role, database_id, agent_id = described[0]
 
-    def has(table: str) -> bool:  # older ones have none
+    def has(table: str) -> bool:  # a shard has these only where its agent's classes need them
         text = ordinary.get(table)
         return text is not None and _is_as_we_make_it(connection, schema, table, text)
 
-    if has(format.RENAMES):  # few have any
+    if has(format.RENAMES):
         tables = [_with_renames(connection, schema, path, table) for table in tables]
     if has(format.KEYS):
         tables = _keyed(connection, schema, path, tables)
-    has_replaced = role != format.SHARD and has(format.SUPERSEDED)
     known = _priorities(connection, schema, path, tables) if has(format.PRIORITIES) else {}
-    return Source(
-        schema, path, role, database_id, agent_id, tuple(tables), has(format.PRUNED_RANGES), has_replaced, known
-    )
+    return Source(schema, path, role, database_id, agent_id, tuple(tables), known)
+
+
+def _ensure_tables(
+    connection: Connection, schema: str, path: str, ordinary: Mapping[str, str], names: Iterable[str]
+) -> None:
+    for name in names:
+        if name not in ordinary or not _is_as_we_make_it(connection, schema, name, ordinary[name]):
+            raise FormatError("read database", path, f"{name} is not the ordinary table in it that it should be")
 
 
 def _keyed(connection: Connection, schema: str, path: str, tables: list[SourceTable]) -> list[SourceTable]:
@@ -284,9 +287,9 @@ def _ordinary_tables(connection: Connection, schema: str) -> dict[str, str]:
 
 def _is_as_we_make_it(connection: Connection, schema: str, name: str, text: str) -> bool:
     """Whether a table of the format's own has our columns, and no other that SQLite would compute."""
-    if text == {**format.TEXTS, **format.ADDED_TEXTS}[name]:
+    if text == format.DDL[name]:
         return True
-    # whoever made it by a text of his own, such as an old version's, made the same columns
+    # another text, such as that of a tool that rebuilt the database, may make the same columns
     described = sqlite.fetch(connection, f"PRAGMA {quote(schema)}.table_xinfo({quote(name)})")
     columns = [(row[1], row[2], row[5], row[6]) for row in described]
     return columns == list(_our_columns()[name])
@@ -295,10 +298,9 @@ def _is_as_we_make_it(connection: Connection, schema: str, name: str, text: str)
 @lru_cache(maxsize=1)
 def _our_columns() -> dict[str, tuple[tuple[Any, ...], ...]]:
     """The name, type, place in the primary key and hiddenness of each column of the format's own tables."""
-    connection = sqlite.open_in_memory(format.MASTER_TABLES)
+    connection = sqlite.open_in_memory(";".join(format.DDL.values()))
     try:
-        names = (*format.NEEDED, *format.ADDED_TEXTS)
-        described = {name: sqlite.fetch(connection, f"PRAGMA table_xinfo({quote(name)})") for name in names}
+        described = {name: sqlite.fetch(connection, f"PRAGMA table_xinfo({quote(name)})") for name in format.DDL}
         return {name: tuple((row[1], row[2], row[5], row[6]) for row in rows) for name, rows in described.items()}
     finally:
         connection.close()
@@ -433,12 +435,8 @@ def _streams_with_news(connection: Connection, source: Source) -> Iterator[Sourc
             f"UNION {known} JOIN {schema}.edgeshard_truncations r ON r.stream_no = s.stream_no WHERE {_NOT_HELD} "
             "AND NOT EXISTS (SELECT 1 FROM main.edgeshard_truncations t "
             "WHERE t.stream_no = m.stream_no AND t.last >= r.last)"
-            + (
-                # a bundle has no range of what was pruned
-                f" UNION {known} JOIN {schema}.edgeshard_pruned_ranges r ON r.stream_no = s.stream_no WHERE {_NOT_HELD}"
-                if source.has_prunings
-                else ""
-            )
+            # a bundle has no range of what was pruned
+            f" UNION {known} JOIN {schema}.edgeshard_pruned_ranges r ON r.stream_no = s.stream_no WHERE {_NOT_HELD}"
         )
     numbers = {number for (number,) in sqlite.fetch_typed(connection, source.path, (int,), query)} | set(held)
     for number in sorted(numbers):
@@ -500,7 +498,7 @@ def _stream(connection: Connection, source: Source, number: int, block: Block | 
         or not 0 <= last_seq <= format.SEQ_MAX
     ):
         raise DamagedError("read database", source.path, f"stream number {number} has seqs that cannot be")
-    pruned = tuple(_prunings(connection, source, number)) if source.has_prunings and not source.is_shard else ()
+    pruned = () if source.is_shard else tuple(_prunings(connection, source, number))
     return SourceStream(number, stream_id, agent_id, began_at, blocks, truncations, last_seq, block is not None, pruned)
 
 
@@ -574,13 +572,6 @@ def transaction_end(connection: Connection, source: Source, row_id: int) -> int 
     return noted[0][0] if noted and noted[0][0] >= row_id else None
 
 
-def used_bytes(connection: Connection, source: Source) -> int:
-    """What the pages take that are in use."""
-    pages: int = connection.pragma("page_count", schema=source.schema)
-    pages -= connection.pragma("freelist_count", schema=source.schema)
-    return pages * int(connection.pragma("page_size", schema=source.schema))
-
-
 def row_count(connection: Connection, source: Source, streams: list[SourceStream]) -> int:
     """How many rows the source has, of these streams where it is a shard: no other has rows that count."""
     if source.is_shard:
@@ -591,7 +582,7 @@ def row_count(connection: Connection, source: Source, streams: list[SourceStream
 
 def replaced(connection: Connection, source: Source, stream_no: int) -> int:
     """How many seqs of a stream's blocks have no row in the source any more, for a newer one replaced it."""
-    if not source.has_replaced:
+    if source.is_shard:
         return 0
     rows = sqlite.fetch_typed(
         connection,

@@ -209,8 +209,8 @@ def merge(stage: Stage) -> None:
     for _ in range(stage.rng.randint(1, 3)):
         _forget_commits(stage)
         wait_s = stage.rng.choice((0.0, 0.5))
-        stopping = _soon(stage)
-        report = once.merge(stage.store.root, keep_empty=stage.keep_empty, lock_wait_s=wait_s, stopping=stopping)
+        should_stop = _soon(stage)
+        report = once.merge(stage.store.root, keep_empty=stage.keep_empty, lock_wait_s=wait_s, should_stop=should_stop)
         _report(stage, report)
         stage.pause()
 
@@ -302,7 +302,7 @@ class _NoLock:
         """Nothing was locked."""
 
 
-def no_merge_lock(root: Path, wait_s: float, stopping: Callable[[], bool]) -> _NoLock:
+def no_merge_lock(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> _NoLock:
     """In place of `edgeshard.merge.locks.merge_lock`."""
     return _NoLock()
 
