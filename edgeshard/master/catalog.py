@@ -149,7 +149,7 @@ def _widened(connection: Connection, table: str, column: str, kind: str, wider: 
             "shard is empty. Or make the field Decimal, which holds both"
         )
         raise SchemaConflictError("write to shard", path, cause)
-    yield from promote.statements(connection, table, column, kind, wider)
+    yield from promotion(connection, table, column, kind, wider)
 
 
 def _fixed(connection: Connection, name: str, table: Table) -> frozenset[str]:
@@ -335,7 +335,9 @@ def newest_timestamp(connection: Connection) -> int:
     return int(sqlite.scalar(connection, f"SELECT max(last_timestamp) FROM main.{KEYS}") or 0)
 
 
-def set_column_type(table: str, column: str, column_type: str) -> Statement:
-    """Return the statement that records another type of a column."""
+def promotion(connection: Connection, table: str, column: str, column_type: str, wider: str) -> Iterator[Statement]:
+    """Yield the statements that convert a column to a wider type and record that; run all in one transaction."""
+    for sql in promote.rewriting(connection, table, column, column_type, wider):
+        yield sql, ()
     sql = "UPDATE main.edgeshard_columns SET type = ? WHERE table_name = ? AND column_name = ? COLLATE NOCASE"
-    return sql, (column_type, table, column)
+    yield sql, (wider, table, column)
