@@ -168,7 +168,7 @@ class Lookups:
         if isinstance(error, UnicodeDecodeError):
             return "a text in the result is not valid UTF-8; read it with CAST(column AS BLOB)"
         if isinstance(error, KeyError):
-            return f"parameter {error} has no value; add it to params"
+            return f"no value was given for the parameter {error}; add it to params"
         return f"{error}. The references have the tables {self._tables(connection)}"
 
     def _tables(self, connection: Connection) -> str:
