@@ -138,7 +138,7 @@ class Quota:
     def __init__(self, root: Path, budget: Budget, path: str | os.PathLike[str]) -> None:
         self._root = root
         self._path = path
-        self._found = _measure(root, budget, _first_share)
+        self._measured = _measure(root, budget, _first_share)
         self._measured_at = monotonic()
         self.renew_at = 0.0
         self._is_nearly_full = False  # and was warned about
@@ -173,7 +173,7 @@ class Quota:
     @property
     def has_grant(self) -> bool:
         """Whether the writer may add anything."""
-        return self._found.share.grant > 0
+        return self._measured.share.grant > 0
 
     def renew(self, connection: Connection, *, in_transaction: bool) -> None:
         """Measure the store, and take a new grant; a wide one in a transaction, which would be undone as a whole."""
@@ -181,12 +181,12 @@ class Quota:
         # a program that tries again and again must not keep the merger from making room
         if self.has_grant or now >= self._measured_at + _LEAST_INTERVAL_S:
             self._measure_again(connection, now)
-        share = self._found.share
+        share = self._measured.share
         self._allow(connection, self._pages, share.wide if in_transaction else share.grant)
         self.renew_at = self._measured_at + share.look_s
 
     def _measure_again(self, connection: Connection, now: float) -> None:
-        before, elapsed_s, self._measured_at = self._found, now - self._measured_at, now
+        before, elapsed_s, self._measured_at = self._measured, now - self._measured_at, now
         pages = int(connection.pragma("page_count"))
         added_bytes, self._pages = max(0, pages - self._pages) * self._page_bytes, pages
 
@@ -194,28 +194,28 @@ class Quota:
             rate = max(0, usage.used - before.usage.used) / max(elapsed_s, _LEAST_INTERVAL_S)
             return policy.share(limit, usage, added_bytes, before.share.log, rate)
 
-        self._found = _measure(self._root, before.budget, share_of)
-        if self._found.share.log != before.share.log:
+        self._measured = _measure(self._root, before.budget, share_of)
+        if self._measured.share.log != before.share.log:
             self._limit_wal(connection)
         self._warn_once()
 
     def _warn_once(self) -> None:
-        found, was_warned = self._found, self._is_nearly_full
+        found, was_warned = self._measured, self._is_nearly_full
         self._is_nearly_full = policy.is_nearly_full(found.limit, found.usage, was_warned=was_warned)
         if self._is_nearly_full and not was_warned:
             logger.warning("%s is nearly full: %s", self._root, policy.figures(found.limit, found.budget, found.usage))
 
     def allow_transaction(self, connection: Connection) -> None:
         """Widen the grant for a transaction that has just begun: if it ran out, the whole block would be undone."""
-        self._allow(connection, int(connection.pragma("page_count")), self._found.share.wide)
+        self._allow(connection, int(connection.pragma("page_count")), self._measured.share.wide)
 
     def allow_one_row(self, connection: Connection) -> None:
         """Widen the grant for one row, which may be larger than what is granted for many."""
-        self._allow(connection, self._pages, self._found.share.wide)
+        self._allow(connection, self._pages, self._measured.share.wide)
 
     def allow_rows(self, connection: Connection) -> None:
         """Go back to the normal grant."""
-        self._allow(connection, self._pages, self._found.share.grant)
+        self._allow(connection, self._pages, self._measured.share.grant)
 
     def _allow(self, connection: Connection, pages: int, added_bytes: int) -> None:
         connection.pragma("max_page_count", max(1, pages + added_bytes // self._page_bytes))
@@ -241,9 +241,9 @@ class Quota:
             check_soon()
 
     def _limit_wal(self, connection: Connection) -> None:
-        self._wal_target = self._found.share.log // self._page_bytes
+        self._wal_target = self._measured.share.log // self._page_bytes
         self._wal_tolerated = max(self._wal_target, self._wal_pages) + self._wal_target // 4
-        connection.pragma("journal_size_limit", self._found.share.log)
+        connection.pragma("journal_size_limit", self._measured.share.log)
 
     def ensure_wal_may_grow(self, connection: Connection, *, in_transaction: bool) -> None:
         """Refuse to write to a WAL that cannot be restarted, and for which there is no more room.
@@ -253,7 +253,7 @@ class Quota:
         """
         if self._wal_pages < self._wal_tolerated:
             return
-        if self._found.share.room > 2 * self._found.share.log:
+        if self._measured.share.room > 2 * self._measured.share.log:
             self._wal_tolerated = self._wal_pages + self._wal_target // 4
             return
         if not in_transaction and self._restart_wal(connection):
@@ -282,8 +282,8 @@ class Quota:
     @property
     def is_disk_full(self) -> bool:
         """Whether the file system itself has no room: others than this store fill it."""
-        return self._found.usage.free < policy.LEAST_GRANT
+        return self._measured.usage.free < policy.LEAST_GRANT
 
     def refusal(self) -> DiskBudgetError:
         """Return the error of a write for which there is no room."""
-        return _refusal("write to shard", self._path, self._found)
+        return _refusal("write to shard", self._path, self._measured)
