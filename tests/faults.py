@@ -34,6 +34,7 @@ from injection import KINDS, ONCE_ONLY, Fault, Injector
 
 import edgeshard
 from edgeshard import sqlite
+from edgeshard.sqlite import maintenance
 
 MEMORY = "memory"
 _HEAP_STEP = 512
@@ -214,7 +215,7 @@ def _passing_over_failed_commits(connection: apsw.Connection) -> Iterator[None]:
 MUTANTS: dict[str, tuple[object, str, object]] = {
     "every failure refuses": (sqlite, "is_refused", lambda error: True),
     "a failed commit is passed over": (sqlite, "immediate", _passing_over_failed_commits),
-    "half a database is published": (sqlite, "truncate_wal", lambda connection: None),
+    "half a database is published": (maintenance, "truncate_wal", lambda connection: None),
     "a full disk is none": (sqlite, "is_full", lambda error: False),
 }
 

@@ -25,6 +25,7 @@ from edgeshard import sqlite
 from edgeshard.budget import policy, usage
 from edgeshard.budget.policy import Budget, Usage
 from edgeshard.errors import ConfigurationError, DiskBudgetError, DiskFullError, TableError
+from edgeshard.files import paths
 from edgeshard.master import write_stats
 from edgeshard.merge import truncate
 from edgeshard.retention import prune, rules
@@ -99,7 +100,7 @@ def look_again(shard: edgeshard.Shard) -> None:
 
 def lift(store: edgeshard.Store) -> edgeshard.Store:
     """The store without its budget."""
-    (store.root / usage.NAME).unlink()
+    paths.budget(store.root).unlink()
     return edgeshard.Store(store.root)
 
 
@@ -233,8 +234,8 @@ def test_the_command_notes_a_budget(store: edgeshard.Store) -> None:
 
 
 def test_a_note_that_is_no_budget_is_named(tmp_path: Path) -> None:
-    (tmp_path / usage.NAME).write_text('{"max_bytes": "all"}')
-    with pytest.raises(ConfigurationError, match=usage.NAME):
+    paths.budget(tmp_path).write_text('{"max_bytes": "all"}')
+    with pytest.raises(ConfigurationError, match=paths.budget(tmp_path).name):
         edgeshard.Store(tmp_path).shard("agent")
     edgeshard.Store(tmp_path, max_bytes="2M").shard("agent").close()
 

@@ -340,7 +340,7 @@ def test_a_shard_refuses_a_class_that_renames_or_widens_what_decides_and_goes_on
     with store.shard("x") as shard:
         shard.write(ruled(k=int, v=int)(1, 1))
         for wider in (other(k=float, v=int)(1.0, 2), other(k=int, v=float)(1, 2.0)):
-            with pytest.raises(SchemaConflictError, match=r"there it keeps its type\. Give the table another name"):
+            with pytest.raises(SchemaConflictError, match=r"so it keeps its type\. Give the table another name"):
                 shard.write(wider)
         with pytest.raises(SchemaConflictError, match=r"must keep its name\. Give the table another name"):
             shard.write(plain({"k": "w"}, w=int, v=int)(1, 2))
@@ -354,7 +354,7 @@ def test_a_deletion_by_a_class_with_another_type_of_key_is_refused(store: edgesh
     with store.shard("x") as shard:
         shard.write(version(k=int, a=int)(1, 1))
         shard.delete(version(k=int, a=int), 1)
-        with pytest.raises(SchemaConflictError, match="there it keeps its type"):
+        with pytest.raises(SchemaConflictError, match="so it keeps its type"):
             shard.delete(version(k=float, a=int), 1.0)
     merged(store)
     assert [] == store.query("SELECT * FROM sample")

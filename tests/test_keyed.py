@@ -200,7 +200,7 @@ def check_law(cls: type[Cell], monkeypatch: pytest.MonkeyPatch, profile: setting
         (conflicts, "note_replaced", lambda connection, number, rows: None),
         (conflicts, "count", lambda target, origin, table, piece: len(piece)),
         (keys, "order", lambda key, ranked, timestamp, address: ", ".join(f"{term} DESC" for term in address)),
-        (versions, "fresh", lambda name, key, first_id: "SELECT row, col FROM cell WHERE 0"),
+        (versions, "select_changed_keys", lambda name, key, first_id: "SELECT row, col FROM cell WHERE 0"),
     ],
 )
 def test_the_law_finds_a_merge_that_does_not_do_its_part(

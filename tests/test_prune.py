@@ -243,7 +243,7 @@ def stream_of(store: edgeshard.Store) -> bytes:
 def note(store: edgeshard.Store, held: dict[bytes, list[Range]], kind: str = receipts.POSTGRESQL) -> None:
     """Note what a database other than the hub holds."""
     connection = database.open_master(store.master_path, writable=True)
-    receipts.note(connection, b"p" * 16, kind, held)
+    receipts.record(connection, b"p" * 16, kind, held)
     connection.close()
 
 
@@ -938,7 +938,7 @@ def test_two_prunes_at_once_find_each_others_windows_empty(store: edgeshard.Stor
 
 # -- mutants ----------------------------------------------------------------------------------------------------------
 
-APPLY, NOTE = window.apply, pruned_ranges.note
+APPLY, NOTE = window.apply, pruned_ranges.record
 
 
 def range_goes_with_its_rows(connection: Any, scope: Any, goes: Any, reason: str) -> None:
@@ -980,7 +980,7 @@ def check_account(folder: Path) -> None:
 MUTANTS: dict[str, tuple[Any, str, Any, Callable[[Path], None]]] = {
     "the range goes with its rows": (window, "apply", range_goes_with_its_rows, check_nothing_comes_back),
     "rows go before the receipt": (plan, "kept_back", receipts_are_not_asked, check_only_what_is_safe_goes),
-    "prunings are not noted": (pruned_ranges, "note", lambda *_: None, check_account),
+    "prunings are not noted": (pruned_ranges, "record", lambda *_: None, check_account),
     "the block is not cut": (window, "_cut_blocks", block_is_not_cut, check_account),
     "the disk is not given back": (shrink, "shrink_by", lambda *_: None, check_disk_is_given_back),
 }

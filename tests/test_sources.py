@@ -296,6 +296,18 @@ def test_word_of_where_rows_went_comes_from_a_source_that_brings_nothing_else(
         assert {cause} == {loss.cause for loss in hub.verify().losses}
 
 
+@pytest.mark.parametrize(
+    "table", ["edgeshard_superseded", "edgeshard_pruned_ranges", "edgeshard_keys", "edgeshard_peers"]
+)
+def test_a_master_that_lacks_a_table_is_no_source(device: edgeshard.Store, hub: edgeshard.Store, table: str) -> None:
+    with device.shard("agent") as shard:
+        shard.write({"n": 1})
+    device.merge()
+    edit(device.master_path, f"drop table {table}")
+    ((aside, reason),) = [(item.path, item.reason) for item in hub.merge([device.master_path]).quarantined]
+    assert (str(device.master_path), True) == (aside, table in reason)
+
+
 # -- several mergers --------------------------------------------------------------------------------------------------
 
 

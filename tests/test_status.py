@@ -112,7 +112,7 @@ def settle(store: edgeshard.Store) -> None:
         os.utime(path, ns=(0, 0))
     state = {file.name: file.state for file in scan.shard_files(store.root / "shards")}
     for name, seen in state.items():
-        text = shard_states.state_note(seen)
+        text = shard_states.format_state(seen)
         sql(
             store.master_path,
             f"insert into edgeshard_shards(name, state) values ('{name}', '{text}') "

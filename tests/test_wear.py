@@ -80,15 +80,15 @@ def test_what_is_counted_is_what_the_system_counts(store: edgeshard.Store, level
 
 def test_a_writer_notes_what_it_wrote_as_it_closes_and_a_merge_takes_it_once(store: edgeshard.Store) -> None:
     write(store, *range(10))
-    first = LockFileCounter(lock_of(store, "a")).sum.bytes
+    first = LockFileCounter(lock_of(store, "a")).total.bytes
     assert first > os.path.getsize(shard_path(store, "a"))
     write(store, *range(10, 20))
-    second = LockFileCounter(lock_of(store, "a")).sum.bytes
+    second = LockFileCounter(lock_of(store, "a")).total.bytes
     assert first < second
     with store.shard("a"):  # so that it is not removed
         store.merge()
-        assert WriteCount() == LockFileCounter(lock_of(store, "a")).left
-    merged = LockFileCounter(store.root / "merge.lock").sum
+        assert WriteCount() == LockFileCounter(lock_of(store, "a")).uncollected
+    merged = LockFileCounter(store.root / "merge.lock").total
     assert merged.bytes > second
     assert 20 == merged.rows
     store.merge(keep_empty=True)
@@ -98,54 +98,54 @@ def test_a_writer_notes_what_it_wrote_as_it_closes_and_a_merge_takes_it_once(sto
 def test_making_a_shard_counts(store: edgeshard.Store) -> None:
     with store.shard("a"):
         pass
-    assert LockFileCounter(lock_of(store, "a")).sum.bytes > os.path.getsize(shard_path(store, "a"))
+    assert LockFileCounter(lock_of(store, "a")).total.bytes > os.path.getsize(shard_path(store, "a"))
 
 
 def test_what_a_shard_noted_is_taken_before_it_is_removed(store: edgeshard.Store) -> None:
     store.merge()
-    before = LockFileCounter(store.root / "merge.lock").sum.bytes
+    before = LockFileCounter(store.root / "merge.lock").total.bytes
     held = locks.merge_lock(store.root, 0.0, lambda: False)
     assert held is not None
     merger = Merger(store.root, service=True)
     merger.run()
     write(store, *range(1000))  # one by one: the merger writes less than a tenth of that
-    noted = LockFileCounter(lock_of(store, "a")).sum.bytes
+    noted = LockFileCounter(lock_of(store, "a")).total.bytes
     assert 1 == merger.run(thorough=False).removed
     merger.close()
     held.release()
-    assert LockFileCounter(store.root / "merge.lock").sum.bytes > before + noted
+    assert LockFileCounter(store.root / "merge.lock").total.bytes > before + noted
 
 
 def test_a_handle_that_only_opens_a_shard_notes_nothing(store: edgeshard.Store) -> None:
     write(store, 1)
-    before = LockFileCounter(lock_of(store, "a")).sum
+    before = LockFileCounter(lock_of(store, "a")).total
     with store.shard("a"):
         pass
-    assert before == LockFileCounter(lock_of(store, "a")).sum
+    assert before == LockFileCounter(lock_of(store, "a")).total
 
 
 def test_a_writer_that_goes_on_notes_it_now_and_then(store: edgeshard.Store) -> None:
     with store.shard("a") as shard:
         shard.write({"n": 1})
         noted = WriterMeter(lock_of(store, "a"))
-        before = LockFileCounter(lock_of(store, "a")).sum.bytes
+        before = LockFileCounter(lock_of(store, "a")).total.bytes
         for n in range(100):
             shard.write({"n": n})
         now = time.monotonic()
-        noted.look(shard._connection, now)
-        after = LockFileCounter(lock_of(store, "a")).sum.bytes
+        noted.record_if_due(shard._connection, now)
+        after = LockFileCounter(lock_of(store, "a")).total.bytes
         shard.write({"n": 0})
-        noted.look(shard._connection, now + write_stats.WRITER_S - 1)
-        assert before < after == LockFileCounter(lock_of(store, "a")).sum.bytes
-        noted.look(shard._connection, now + write_stats.WRITER_S)
-        assert after < LockFileCounter(lock_of(store, "a")).sum.bytes
+        noted.record_if_due(shard._connection, now + write_stats.WRITER_S - 1)
+        assert before < after == LockFileCounter(lock_of(store, "a")).total.bytes
+        noted.record_if_due(shard._connection, now + write_stats.WRITER_S)
+        assert after < LockFileCounter(lock_of(store, "a")).total.bytes
 
 
 def test_noting_drops_no_lock(store: edgeshard.Store) -> None:
     with store.shard("a") as shard:
         shard.write({"n": 1})
-        LockFileCounter(lock_of(store, "a")).note(WriteCount(5))
-        LockFileCounter(lock_of(store, "a")).take()
+        LockFileCounter(lock_of(store, "a")).record(WriteCount(5))
+        LockFileCounter(lock_of(store, "a")).collect()
         assert is_locked(lock_of(store, "a"))
         assert "True" == python(
             "import sys; from edgeshard.files import locks; print(locks.is_locked(sys.argv[1]))", lock_of(store, "a")
@@ -172,19 +172,19 @@ def test_what_a_merger_writes_is_noted_a_megabyte_at_a_time(
 def test_what_somebody_else_wrote_into_a_lock_file_is_nothing(tmp_path: Path, bad: bytes) -> None:
     lock = tmp_path / "a.lock"
     lock.write_bytes(bad)
-    assert (WriteCount(), WriteCount()) == (LockFileCounter(lock).left, LockFileCounter(lock).take())
-    LockFileCounter(lock).note(WriteCount(7, 1))
-    assert 7 == LockFileCounter(lock).sum.bytes
+    assert (WriteCount(), WriteCount()) == (LockFileCounter(lock).uncollected, LockFileCounter(lock).collect())
+    LockFileCounter(lock).record(WriteCount(7, 1))
+    assert 7 == LockFileCounter(lock).total.bytes
 
 
 def test_a_claim_that_nobody_can_have_written_is_cut(tmp_path: Path) -> None:
     lock = tmp_path / "a.lock"
     lock.touch()
-    LockFileCounter(lock).note(WriteCount(10**20 - 1, 10**20 - 1))
-    assert WriteCount(10**12, 10**12) == LockFileCounter(lock).take()
-    assert WriteCount() == LockFileCounter(lock).take()
-    LockFileCounter(lock).note(WriteCount(5))  # less than was taken
-    assert WriteCount() == LockFileCounter(lock).take()
+    LockFileCounter(lock).record(WriteCount(10**20 - 1, 10**20 - 1))
+    assert WriteCount(10**12, 10**12) == LockFileCounter(lock).collect()
+    assert WriteCount() == LockFileCounter(lock).collect()
+    LockFileCounter(lock).record(WriteCount(5))  # less than was taken
+    assert WriteCount() == LockFileCounter(lock).collect()
 
 
 def test_a_lock_that_is_a_link_or_a_pipe_or_missing_holds_nothing_up(tmp_path: Path) -> None:
@@ -192,8 +192,8 @@ def test_a_lock_that_is_a_link_or_a_pipe_or_missing_holds_nothing_up(tmp_path: P
     (tmp_path / "target").write_text("mine")
     (tmp_path / "link.lock").symlink_to(tmp_path / "target")
     for name in ("pipe.lock", "link.lock", "missing.lock"):
-        LockFileCounter(tmp_path / name).note(WriteCount(5))
-        assert WriteCount() == LockFileCounter(tmp_path / name).take()
+        LockFileCounter(tmp_path / name).record(WriteCount(5))
+        assert WriteCount() == LockFileCounter(tmp_path / name).collect()
     assert "mine" == (tmp_path / "target").read_text()
 
 
@@ -206,14 +206,14 @@ def test_a_commit_that_fails_loses_and_doubles_nothing_of_the_sum(store: edgesha
         for fails in (True, False):
             try:
                 with sqlite.immediate(connection):
-                    meter.note(connection)
+                    meter.record(connection)
                     assert not fails
             except AssertionError:
                 continue
-            meter.settled()
+            meter.committed()
         with sqlite.immediate(connection):
-            meter.note(connection)
-        meter.settled()
+            meter.record(connection)
+        meter.committed()
     assert [(3,)] == sqlite.fetch(connection, "SELECT rows FROM edgeshard_write_stats")
     connection.close()
 

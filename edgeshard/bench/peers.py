@@ -189,7 +189,7 @@ def bare_master(path: Path) -> Iterator[Connection]:
     """A plain database on a master's settings."""
     with bare_database(path, format.MASTER_PAGE_SIZE, "FULL") as connection:
         connection.pragma("cache_size", -32_000)
-        connection.pragma("journal_size_limit", database._LOG_BYTES)
+        connection.pragma("journal_size_limit", database._WAL_BYTES)
         connection.wal_autocheckpoint(database._CHECKPOINT_PAGES)
         yield connection
 

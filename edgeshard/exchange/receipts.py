@@ -13,7 +13,7 @@ from edgeshard.errors import ConfigurationError
 from edgeshard.exchange.inventory import Inventory
 from edgeshard.format.ranges import Range, intersect, size, subtract
 from edgeshard.master import identity
-from edgeshard.master.receipts import Peer, ever_held_by, held_by, note, peers
+from edgeshard.master.receipts import Peer, ever_held_by, held_by, peers, record
 from edgeshard.sqlite import Connection
 
 #: What is done with a receipt.
@@ -121,11 +121,13 @@ def judge(known: Peer, said: Inventory) -> str:
 def _note_as_judged(connection: Connection, said: Inventory, doubted: Peer | None) -> int:
     if doubted is None:
         held, gone, at = said.held, said.gone, said.at
-        return note(connection, said.database_id, said.kind, held, gone=gone, issued_at=at, generation=said.generation)
+        return record(
+            connection, said.database_id, said.kind, held, pruned=gone, issued_at=at, generation=said.generation
+        )
     held = _in_both(said.held, held_by(connection, said.database_id))
     ever = _in_both(said.streams, ever_held_by(connection, said.database_id))
     at = doubted.issued_at
-    return note(connection, said.database_id, said.kind, held, gone=ever, issued_at=at, generation=said.generation)
+    return record(connection, said.database_id, said.kind, held, pruned=ever, issued_at=at, generation=said.generation)
 
 
 def _in_both(

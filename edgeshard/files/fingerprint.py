@@ -23,7 +23,7 @@ def identity(path: str | os.PathLike[str], *, follow_symlinks: bool = False) -> 
         OSError: it cannot be determined.
     """
     try:
-        found = os.stat(path, follow_symlinks=follow_symlinks)
+        found = os.stat(path) if follow_symlinks else os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_dev, found.st_ino

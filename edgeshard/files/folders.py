@@ -53,8 +53,8 @@ def _warn_if_remote(device: int) -> None:
     type_, mount = _file_system(device)
     if type_ in _REMOTE or type_.startswith(_SERVED):
         text = (
-            "%s is a file system of type %s: if other machines use it too, its locks and shared memory do not keep them "
-            "apart, and SQLite databases on it may get damaged. Keep a store on a local disk"
+            "%s is a file system of type %s: if other machines use it too, its locks and shared memory do not keep "
+            "them apart, and SQLite databases on it may get damaged. Keep a store on a local disk"
         )
         logger.warning(text, mount, type_)
 

@@ -42,8 +42,8 @@ Transactions
 When agents change
     ``edgeshard_renames`` lists columns that got another name. A shard may have the column under both names; a master
     has it under the last one. The type of a column in ``edgeshard_columns`` only ever widens (see records/types.py).
-    The history of a keyed table has the columns and the renames of its table. The columns of a key, and that of a conflict
-    rule, keep their names and types.
+    The history of a keyed table has the columns and the renames of its table. The columns of a key, and that of a
+    conflict rule, keep their names and types.
 
 Optional tables
     A master and a bundle have all tables of their role from the start. A shard has ``edgeshard_keys``,

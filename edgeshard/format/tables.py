@@ -94,7 +94,7 @@ CREATE TABLE edgeshard_pruned_ranges(
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE edgeshard_superseded(
     stream_no INTEGER PRIMARY KEY REFERENCES edgeshard_streams,
-    rows INTEGER NOT NULL                   -- seqs in blocks whose row is gone because a newer version replaced it
+    rows INTEGER NOT NULL                   -- seqs in blocks whose row was superseded by a newer version
 ) STRICT;
 CREATE TABLE edgeshard_tombstone_gc(
     table_name TEXT PRIMARY KEY,            -- a keyed table of which tombstones were pruned

@@ -329,7 +329,7 @@ def _rescue(pages: Pages, found: _Found, path: str) -> tuple[int, int]:
         sqlite.set_synchronous(connection, "OFF")  # it is gone in a moment
         with sqlite.immediate(connection):
             for table in found.tables.values():
-                for statement in catalog.columns_of(table.name, format.MASTER_COLUMNS, table.columns, new=True):
+                for statement in catalog.define_columns(table.name, format.MASTER_COLUMNS, table.columns, is_new=True):
                     connection.execute(*statement)
                 if table.name in found.keys and format.TIMESTAMP in dict(table.columns):
                     sql = f"INSERT INTO {format.KEYS} VALUES (?, ?, ?, ?, 0)"

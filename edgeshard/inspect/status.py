@@ -375,7 +375,7 @@ def _waiting(connection: Connection, known: _Known, file: ShardFile) -> _Waiting
     if file.defect:
         return _Waiting(problem=file.defect)
     noted, problem = known.looks.get(file.name, ("", ""))
-    if noted and noted == shard_states.state_note(file.state):
+    if noted and noted == shard_states.format_state(file.state):
         return _Waiting(None if problem else 0, problem=problem)
     waiting = _read(connection, known, file)
     if waiting.rows is None and scan.find_database(file.path) is None:

@@ -159,7 +159,7 @@ def _errors(connection: Connection, tables: list[str], *, deep: bool) -> Iterato
     yield from _block_errors(connection)
     yield from pruned_ranges.errors(connection, _FINDINGS_MAX)
     yield from _row_errors(connection, tables)
-    for name, rows in versions.several(connection, tables):
+    for name, rows in versions.tables_with_superseded(connection, tables):
         yield f"table {name}: {rows} rows should have been replaced by others with their key"
     if deep:
         yield from _value_errors(connection)

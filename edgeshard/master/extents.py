@@ -1,4 +1,8 @@
-"""Own edgeshard_ranges, edgeshard_blocks and edgeshard_transactions."""
+"""Own edgeshard_ranges, edgeshard_blocks and edgeshard_transactions: which seqs are held, where, and with which.
+
+A range says which seqs of a stream a master has ever held, a block which ids those have that are here now, and a
+transaction which ids belong together.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,46 @@ from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import Range, size, union
 from edgeshard.sqlite import Connection, quote
 
+#: The table of transactions, and its primary key: row ids, as in record tables.
+TRANSACTIONS: Final = ("edgeshard_transactions", "first_id")
+
 #: Records a transaction of several rows; binds its first and last row id.
 INSERT_TRANSACTION: Final = "INSERT INTO main.edgeshard_transactions VALUES (?, ?)"
 
 
 def transaction_at(connection: Connection, row_id: int) -> Range | None:
-    """The ids of the transaction that a row belongs to, where it is one of several rows."""
+    """Return the ids of the transaction that a row belongs to, or None if the row is a transaction by itself."""
     sql = "SELECT first_id, last_id FROM edgeshard_transactions WHERE first_id <= ? ORDER BY first_id DESC LIMIT 1"
     found = sqlite.fetch(connection, sql, (row_id,))
     return Range(*found[0]) if found and found[0][1] >= row_id else None
+
+
+def ranges(connection: Connection, stream_no: int) -> list[Range]:
+    """Return the seqs of a stream that the database has ever held."""
+    sql = "SELECT first, last FROM main.edgeshard_ranges WHERE stream_no = ?"
+    return [Range(*row) for row in sqlite.fetch(connection, sql, (stream_no,))]
+
+
+def range_rows(connection: Connection) -> dict[int, int]:
+    """Map each stream number to the number of seqs in its ranges."""
+    sql = "SELECT stream_no, sum(last - first + 1) FROM main.edgeshard_ranges GROUP BY stream_no"
+    return dict(sqlite.fetch(connection, sql))
+
+
+def covered_by_range(alias: str) -> str:
+    """Return the SQL condition that one range covers the seqs first to last of the row `alias` of another table."""
+    return (
+        f"EXISTS (SELECT 1 FROM main.edgeshard_ranges r WHERE r.stream_no = {alias}.stream_no "
+        f"AND r.first <= {alias}.first AND r.last >= {alias}.last)"
+    )
+
+
+def range_end(alias: str) -> str:
+    """Return SQL for the end of the last range that begins at or before the first seq of `alias`, or 0."""
+    return (
+        f"coalesce((SELECT r.last FROM main.edgeshard_ranges r WHERE r.stream_no = {alias}.stream_no "
+        f"AND r.first <= {alias}.first ORDER BY r.first DESC LIMIT 1), 0)"
+    )
 
 
 def add_ranges(connection: Connection, stream_no: int, held: list[Range], copied: list[Range]) -> list[Range]:
@@ -53,6 +88,20 @@ def blocks(connection: Connection, stream_no: int) -> list[Block]:
         (stream_no,),
     )
     return [Block(*row) for row in rows]
+
+
+def block_rows(connection: Connection) -> dict[int, int]:
+    """Map each stream number to the number of seqs in its blocks."""
+    sql = "SELECT stream_no, sum(last - first + 1) FROM main.edgeshard_blocks GROUP BY stream_no"
+    return dict(sqlite.fetch(connection, sql))
+
+
+def block_end(alias: str) -> str:
+    """Return SQL for the end of the last block that begins at or before the last seq of `alias`, or 0."""
+    return (
+        f"coalesce((SELECT b.last FROM main.edgeshard_blocks b WHERE b.stream_no = {alias}.stream_no "
+        f"AND b.first <= {alias}.last ORDER BY b.first DESC LIMIT 1), 0)"
+    )
 
 
 def add_block(connection: Connection, stream_no: int, block: Block) -> None:
@@ -98,12 +147,3 @@ def extend_transaction(connection: Connection, last_id: int, new_last_id: int) -
     """Let the transaction that ends with the row `last_id` end with `new_last_id` instead."""
     sql = "UPDATE main.edgeshard_transactions SET last_id = ? WHERE last_id = ?"
     connection.execute(sql, (new_last_id, last_id))
-
-
-def rows_by_agent(connection: Connection) -> dict[str, int]:
-    """Return how many seqs of each agent the database's blocks contain."""
-    sql = (
-        "SELECT agent_id, sum(last - first + 1) FROM edgeshard_blocks JOIN edgeshard_streams USING (stream_no) "
-        "GROUP BY agent_id"
-    )
-    return dict(sqlite.fetch(connection, sql))

@@ -1,4 +1,4 @@
-"""Own edgeshard_streams, and list the rows that a master is missing."""
+"""Own edgeshard_streams: the streams that a database knows, and the rows of them that a master is missing."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ from typing import Final
 
 from edgeshard import sqlite
 from edgeshard.format.ranges import Range, subtract
+from edgeshard.master import extents
 from edgeshard.reports import Gap
 from edgeshard.sqlite import Connection
 
 #: Registers a new stream of a shard; binds its number, the agent's name, its id and when it began.
-INSERT_NEW: Final = (
-    "INSERT INTO main.edgeshard_streams(stream_no, agent_id, stream_id, began_at) VALUES (?, ?, ?, ?)"
-)
+INSERT_NEW: Final = "INSERT INTO main.edgeshard_streams(stream_no, agent_id, stream_id, began_at) VALUES (?, ?, ?, ?)"
+
+
+#: Adds the columns of a stream to those of a table that has its number as stream_no, or, a record table, as _stream.
+JOIN: Final = "JOIN main.edgeshard_streams USING (stream_no)"
+JOIN_RECORDS: Final = "JOIN main.edgeshard_streams ON stream_no = _stream"
 
 
 def next_stream_no(connection: Connection) -> int:
@@ -20,20 +24,22 @@ def next_stream_no(connection: Connection) -> int:
     return int(sqlite.scalar(connection, "SELECT max(stream_no) FROM main.edgeshard_streams") or 0) + 1
 
 
+def numbers(connection: Connection) -> set[int]:
+    """Return the numbers of all streams."""
+    return {number for (number,) in sqlite.fetch(connection, "SELECT stream_no FROM main.edgeshard_streams")}
+
+
 def gaps(connection: Connection) -> tuple[Gap, ...]:
-    """The seqs of each stream that are known to exist and that this master never held."""
+    """Return the seqs that are known to exist and that this master never held, by agent, stream and seq."""
+    last_seqs = dict(sqlite.fetch(connection, "SELECT stream_no, last_seq FROM main.edgeshard_streams"))
+    held = extents.range_rows(connection)
     found = []
-    incomplete = sqlite.fetch(
-        connection,
-        "SELECT s.stream_no, agent_id, stream_id, last_seq FROM edgeshard_streams s LEFT JOIN edgeshard_ranges r "
-        "ON r.stream_no = s.stream_no GROUP BY s.stream_no HAVING coalesce(sum(r.last - r.first + 1), 0) < last_seq",
-    )
-    for number, agent_id, stream_id, last_seq in incomplete:
-        rows = sqlite.fetch(connection, "SELECT first, last FROM edgeshard_ranges WHERE stream_no = ?", (number,))
-        held = [Range(first, last) for first, last in rows]
-        found += [
-            Gap(agent_id, stream_id.hex(), part.first, part.last) for part in subtract([Range(1, last_seq)], held)
-        ]
+    for number, last_seq in last_seqs.items():
+        if held.get(number, 0) < last_seq:
+            sql = "SELECT agent_id, stream_id FROM main.edgeshard_streams WHERE stream_no = ?"
+            ((agent_id, stream_id),) = sqlite.fetch(connection, sql, (number,))
+            missing = subtract([Range(1, last_seq)], extents.ranges(connection, number))
+            found += [Gap(agent_id, stream_id.hex(), part.first, part.last) for part in missing]
     return tuple(sorted(found, key=lambda gap: (gap.agent, gap.stream, gap.first)))
 
 
@@ -63,3 +69,18 @@ def raise_last_seq(connection: Connection, stream_no: int, last_seq: int) -> Non
 def ids_by_number(connection: Connection) -> dict[int, bytes]:
     """Map the number of each stream in the main database to the stream's id."""
     return dict(sqlite.fetch(connection, "SELECT stream_no, stream_id FROM main.edgeshard_streams"))
+
+
+def numbers_by_id(connection: Connection) -> dict[bytes, int]:
+    """Map the id of each stream to its number in the main database."""
+    return dict(sqlite.fetch(connection, "SELECT stream_id, stream_no FROM main.edgeshard_streams"))
+
+
+def rows_by_agent(connection: Connection) -> dict[str, int]:
+    """Return how many seqs of each agent the database's blocks contain."""
+    rows = extents.block_rows(connection)
+    found: dict[str, int] = {}
+    for number, agent_id in sqlite.fetch(connection, "SELECT stream_no, agent_id FROM main.edgeshard_streams"):
+        if number in rows:
+            found[agent_id] = found.get(agent_id, 0) + rows[number]
+    return found

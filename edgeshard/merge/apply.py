@@ -57,7 +57,7 @@ class Target:
             columns.setdefault(table.lower(), {})[column.lower()] = kind
             spelling[table.lower()] = table
         return cls(
-            connection, columns, spelling, next_id, catalog.renames_of(connection), keys=catalog.load_keys(connection)
+            connection, columns, spelling, next_id, catalog.load_renames(connection), keys=catalog.load_keys(connection)
         )
 
 
@@ -221,7 +221,7 @@ def _note_gone(target: Target, number: int, stream: SourceStream, held: list[Ran
             "DO UPDATE SET last = excluded.last, database_id = excluded.database_id WHERE excluded.last > last",
             (number, part.first, part.last, where),
         )
-    pruned_ranges.note_of_others(target.connection, number, stream.pruned, held)
+    pruned_ranges.record_from_source(target.connection, number, stream.pruned, held)
 
 
 def _ensure_equal(
@@ -484,7 +484,7 @@ def _ensure_columns(target: Target, origin: Source, table: SourceTable) -> Sourc
     is_new, known = folded not in target.columns, target.columns.setdefault(folded, {})
     schema_merge.apply(target.connection, name, known, plan, origin.path, indexed=target.is_indexed)
     if plan.new or is_new:
-        for statement in catalog.columns_of(name, format.MASTER_COLUMNS, plan.new, new=is_new):
+        for statement in catalog.define_columns(name, format.MASTER_COLUMNS, plan.new, is_new=is_new):
             target.connection.execute(*statement)
         known.update({column.lower(): kind for column, kind in plan.new})
     if plan.arrows:

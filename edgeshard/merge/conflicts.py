@@ -110,7 +110,7 @@ def _note_key(target: Target, origin: Source, name: str, key: Key) -> None:
         sql = f"UPDATE main.{format.KEYS} SET has_history = ? WHERE table_name = ?"
         target.connection.execute(sql, (int(key.history), name))
     else:
-        for statement in catalog.note_key(name, key):
+        for statement in catalog.add_key(target.connection, name, key):
             target.connection.execute(*statement)
     target.keys[name] = key
 
@@ -212,7 +212,9 @@ def _settle(connection: Connection, name: str, key: Key, first_id: int) -> None:
     connection.execute(
         f"CREATE TABLE IF NOT EXISTS {_LOSERS}(row_id INTEGER PRIMARY KEY, is_deletion, stream_no, was_deleted)"
     )
-    connection.execute(f"INSERT INTO {_LOSERS} {versions.losers(name, key, versions.fresh(name, key, first_id))}")
+    connection.execute(
+        f"INSERT INTO {_LOSERS} {versions.select_superseded(name, key, versions.select_changed_keys(name, key, first_id))}"
+    )
     if not connection.changes():
         return
     if key.history:

@@ -25,7 +25,7 @@ _LATE = "temp.edgeshard_late"
 def find(target: Target, first_id: int) -> list[str]:
     """The keyed tables of which such rows came by ids from one on; called before it is settled which are kept."""
     found = []
-    known = tombstone_gc.collected(target.connection) if target.keys else {}
+    known = tombstone_gc.newest_pruned(target.connection) if target.keys else {}
     for name, timestamp in known.items():
         key = target.keys.get(name)
         if key is not None:

@@ -43,7 +43,9 @@ def merge_lock(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> Fi
         MergeInProgressError: another merger has it for all that time.
         AccessError, StorageIOError: the lock file cannot be made or locked.
     """
-    return _await(root, wait_s, should_stop, lambda left_s: locks.lock(paths.merge_lock(root), left_s), "is at work on it")
+    return _await(
+        root, wait_s, should_stop, lambda left_s: locks.lock(paths.merge_lock(root), left_s), "is at work on it"
+    )
 
 
 def watch_lock(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> FileLock | None:

@@ -388,7 +388,7 @@ class Merger:
             job.set_aside(f"its rows are merged, but cannot be deleted from it: {cause}", lasting=False)
 
     def _remove(self, job: SourceRun) -> bool:
-        self._meter.take(paths.lock_path(job.file.path))  # which goes, too
+        self._meter.collect_from(paths.lock_path(job.file.path))  # which goes, too
         return reap.remove(job.opened, job.durable)
 
     def _truncate(self, job: SourceRun, master_id: bytes, done: _Pass) -> None:
@@ -465,7 +465,7 @@ def _commit_chunk(connection: Connection, remaining: list[SourceRun], done: _Pas
     copied = None
     while copied is None:
         copied = _copy_chunk(connection, [job for job in remaining if not job.problem], done)
-    done.meter.settled()
+    done.meter.committed()
     for job, part in copied:
         job.rows += part.rows
         job.finished, job.durable, job.present = part.finished, part.durable, max(job.present, part.present)
@@ -537,9 +537,9 @@ def _copy_each(
         doubtful = late_changes.find(target, first_id)
         conflicts.settle(target, first_id)
         done.late |= late_changes.kept(target, doubtful)
-        arrivals.note(connection, first_id)
+        arrivals.record(connection, first_id)
         if done.meter.is_due:
-            done.meter.note(connection)
+            done.meter.record(connection)
     held = [job.durable for job in remaining] + [part.durable for _, part in copied]
     if connection.total_changes() == before and not any(held):
         connection.execute("ROLLBACK")
@@ -555,7 +555,7 @@ def _copy_or_set_aside(
         job.ensure_in_place()
         copied = apply.copy(target, job.origin, room_bytes, job.checked if job.own else None)
         if job.own and copied.rows:
-            shard_states.note_merge(connection, job.file.name)
+            shard_states.record_merge(connection, job.file.name)
         job.spent = copied.finished and not done.keep_empty and _is_spent(connection, job)
         connection.execute("RELEASE source")
     except (EdgeshardError, *sqlite.DATA_ERRORS) as error:

@@ -23,7 +23,7 @@ from edgeshard.budget.policy import Budget, Usage
 from edgeshard.errors import DiskBudgetError
 from edgeshard.files import fingerprint, paths
 from edgeshard.format import blocks
-from edgeshard.master import catalog, database, write_stats
+from edgeshard.master import catalog, database, streams, write_stats
 from edgeshard.records import keys
 from edgeshard.retention.store_rules import Retention
 from edgeshard.sqlite import Connection
@@ -78,10 +78,10 @@ class MergeQuota:
         self.dropped, self.kept, self.is_wanting = 0, [], False
         if self.known is None:
             if before is not None:
-                database.set_log_limits(connection)
+                database.set_wal_limits(connection)
             return
         self._measure()
-        database.set_log_limits(connection, self._log_bytes())
+        database.set_wal_limits(connection, self._log_bytes())
         if policy.is_drop_due(self._limit, self._usage):
             self.make_room(connection)
 
@@ -172,7 +172,7 @@ class MergeQuota:
 
     def _drop_oldest(self, connection: Connection) -> None:
         """Of agents that have much, and of the others only where that is not enough."""
-        quiet = policy.spared(_rows_by_agent(connection))
+        quiet = policy.spared(streams.rows_by_agent(connection))
         for spared in dict.fromkeys([quiet, ()]):
             for tables in _levels(connection):
                 wanted = policy.bytes_to_drop(self._limit, self._usage)
@@ -216,17 +216,9 @@ class MergeQuota:
         return DiskBudgetError("merge into", self._path, text, usage.used, self._limit, shards, usage.master)
 
 
-def _rows_by_agent(connection: Connection) -> dict[str, int]:
-    sql = (
-        "SELECT agent_id, sum(last - first + 1) FROM edgeshard_blocks JOIN edgeshard_streams USING (stream_no) "
-        "GROUP BY agent_id"
-    )
-    return dict(sqlite.fetch(connection, sql))
-
-
 def _levels(connection: Connection) -> list[tuple[str, ...] | None]:
     """The tables that rows are dropped from together, the least important first; None where all are alike."""
-    known = catalog.priorities_of(connection, "main")
+    known = catalog.load_priorities(connection)
     keyed = catalog.load_keys(connection)
     kept = {table.lower() for name, key in keyed.items() for table, _ in keys.changed_tables(name, key)}
     owners = {keys.history_name(name).lower(): name.lower() for name in keyed}

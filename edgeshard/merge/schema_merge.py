@@ -235,7 +235,7 @@ def _widen(connection: Connection, table: str, column: str, kind: str, wider: st
     if promote.has_unfit(connection, table, column, kind, wider):
         cause = f"column {table}.{column} is real in this shard, and has integers beyond 2^53 in the master"
         raise SchemaConflictError("merge", path, f"{cause}: a real would round them. {_ADVICE}")
-    for statement in catalog.promotion(connection, table, column, kind, wider):
+    for statement in catalog.widen_column(connection, table, column, kind, wider):
         connection.execute(*statement)
 
 

@@ -317,6 +317,6 @@ def note(path: Path, database_id: bytes, held: dict[bytes, list[Range]]) -> None
     try:
         with sqlite.translate_errors("note what PostgreSQL holds in", str(path)):
             sqlite.set_busy_timeout(connection, _NOTE_PATIENCE_S)
-            receipts.note(connection, database_id, receipts.POSTGRESQL, held)
+            receipts.record(connection, database_id, receipts.POSTGRESQL, held)
     finally:
         connection.close()

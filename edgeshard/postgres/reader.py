@@ -93,7 +93,7 @@ class Local:
         for table, text in self._fetch("SELECT table_name, columns FROM edgeshard_indexes ORDER BY 1, 2"):
             indexes.setdefault(table, []).append(tuple(json.loads(text)))
         with database.translate_errors("push", self.path):
-            keyed, arrows = catalog.load_keys(self._connection), catalog.renames_of(self._connection)
+            keyed, arrows = catalog.load_keys(self._connection), catalog.load_renames(self._connection)
         older = {name: tuple(renames.ends(found).items()) for name, found in arrows.items()}
         owners = {keys.history_name(name).lower(): name.lower() for name, key in keyed.items() if key.history}
         return [

@@ -1,30 +1,12 @@
-"""Convert a column of the main database, a shard or a master, to a wider type: what `types` decides, as SQL."""
+"""Convert the stored values of a column to a wider type in SQL, as `types.widened` does in Python."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
-from edgeshard import format, sqlite
+from edgeshard import sqlite
 from edgeshard.records import types
 from edgeshard.sqlite import Connection, quote
-
-#: The new column while its values are converted; no field can have this name.
-_CONVERTED: Final = "_edgeshard_wider"
-
-
-def rewriting(connection: Connection, table: str, column: str, column_type: str, wider: str) -> Iterator[str]:
-    """Yield the statements that convert a column's values to a wider type; run all of them in one transaction, or none.
-
-    SQLite cannot change the type of a column, and a table made anew would lose what users built on it. The WAL grows by
-    the size of the table while the transaction lasts, and by no more (measured).
-    """
-    if format.STORED_AS[column_type] == format.STORED_AS[wider]:
-        return
-    yield f"ALTER TABLE main.{quote(table)} ADD COLUMN {_CONVERTED} {format.STORED_AS[wider]}"
-    yield f"UPDATE main.{quote(table)} SET {_CONVERTED} = {converted(connection, quote(column), column_type, wider)}"
-    yield f"ALTER TABLE main.{quote(table)} DROP COLUMN {quote(column)}"
-    yield f"ALTER TABLE main.{quote(table)} RENAME COLUMN {_CONVERTED} TO {quote(column)}"
 
 
 def converted(connection: Connection, value: str, column_type: str, wider: str) -> str:

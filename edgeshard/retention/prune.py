@@ -175,7 +175,7 @@ def _limit_log(connection: Connection, path: Path) -> int | None:
     if limit is None:
         return None
     log_bytes = policy.prune_log_bytes(limit)
-    database.set_log_limits(connection, log_bytes)
+    database.set_wal_limits(connection, log_bytes)
     return max(1, log_bytes // shrink.page_bytes(connection))
 
 
@@ -414,7 +414,7 @@ def _tidy(done: _Pass, *, shrink: bool) -> int:
     if done.rows:
         with sqlite.immediate(connection):
             arrivals.forget_before(connection, _oldest(connection))
-            done.meter.note(connection, log_bytes(done.path))  # all that comes after this is the log's end
+            done.meter.record(connection, log_bytes(done.path))  # all that comes after this is the log's end
     sqlite.shrink_wal(connection)
     return max(0, before - int(connection.pragma("page_count"))) * page_bytes(connection)
 

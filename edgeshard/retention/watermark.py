@@ -30,7 +30,7 @@ from edgeshard.errors import EdgeshardError
 from edgeshard.files import paths, scan
 from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import Range, subtract
-from edgeshard.master import arrivals, catalog, database, identity, pruned_ranges, receipts, streams
+from edgeshard.master import arrivals, catalog, database, extents, identity, pruned_ranges, receipts, streams
 from edgeshard.retention import rules
 from edgeshard.sources import attach, diff, source
 from edgeshard.sources.attach import SourceRun
@@ -238,7 +238,7 @@ def _missing(connection: Connection) -> set[int]:
         gone = [pruning.seqs for pruning in pruned_ranges.elsewhere(connection, stream_id)]
         if subtract([Range(gap.first, gap.last)], gone):
             found.add(numbers[stream_id])
-    return found | set(receipts.beyond(connection))
+    return found | set(receipts.streams_with_unknown_rows(connection))
 
 
 def _recent(connection: Connection, since_us: int) -> frozenset[int]:
@@ -246,11 +246,8 @@ def _recent(connection: Connection, since_us: int) -> frozenset[int]:
     first = arrivals.first_since(connection, since_us / 1e6)
     found = set(_arrived(connection, identity.next_id(connection) if first is None else first))
     found |= pruned_ranges.streams_since(connection, since_us / 1e6, rules.DELETIONS)
-    unheard = (
-        "SELECT stream_no FROM edgeshard_streams EXCEPT SELECT stream_no FROM edgeshard_ranges "
-        "EXCEPT SELECT stream_no FROM edgeshard_pruned_ranges"
-    )
-    return frozenset(found | {number for (number,) in sqlite.fetch(connection, unheard)})
+    heard_of = extents.range_rows(connection).keys() | pruned_ranges.stream_numbers(connection)
+    return frozenset(found | (streams.numbers(connection) - heard_of))
 
 
 def _arrived(connection: Connection, first_id: int) -> Iterator[int]:

@@ -114,7 +114,7 @@ class Handle:
             if cause:
                 self._become_unusable(ShardPoisonedError("use shard", self.path, cause))
                 raise ShardPoisonedError("use shard", self.path, cause)
-            self._meter.look(self._connection, now)
+            self._meter.record_if_due(self._connection, now)
         if not self._depth:
             self._check_at = self._upkeep_at
         if is_due and self._quota is not None:

@@ -28,9 +28,9 @@ from typing import Any, Final
 from edgeshard import format, sqlite
 from edgeshard.errors import ConfigurationError, EdgeshardError, TransactionError
 from edgeshard.files import folders
-from edgeshard.master import catalog, identity, streams
+from edgeshard.master import identity, streams
 from edgeshard.records import codecs, columns, declare, hlc
-from edgeshard.shard import hlc_floor, writers
+from edgeshard.shard import hlc_floor, schema, writers
 from edgeshard.shard.handle import DURABILITIES, WRITING, Handle
 from edgeshard.shard.transaction import Transaction
 from edgeshard.shard.writers import RecordWriter
@@ -337,10 +337,10 @@ class Shard(Handle):
             The table with the column types that it then has in the shard.
         """
         try:
-            for statement in catalog.missing(self._connection, table, self.path):
+            for statement in schema.changes(self._connection, table, self.path):
                 self._writers.clear()  # other classes of the table may have to convert from now on
                 self._execute(*statement)
-            return catalog.fitting(self._connection, table)
+            return schema.as_stored(self._connection, table)
         except EdgeshardError:
             raise
         except BaseException as error:

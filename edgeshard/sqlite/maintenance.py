@@ -193,7 +193,7 @@ def shrink_wal(connection: Connection) -> None:
     checkpoint(connection)
     connection.set_busy_handler(None)
     with contextlib.suppress(*BUSY):
-        truncate_wal(connection)
+        connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
 
 def remove_empty_wal(path: str) -> None:

@@ -39,7 +39,7 @@ _copy_statement = apply._copy_statement
 _begin_prune = prune._begin
 _prune_step = prune._step
 _apply = window.apply
-_note_pruning = pruned_ranges.note
+_note_pruning = pruned_ranges.record
 _settle = conflicts.settle
 
 
@@ -213,7 +213,7 @@ def prunings_apart() -> list[Patch]:
                 _note_pruning(*asked)
         return result
 
-    return [(pruned_ranges, "note", note), (prune, "_step", step_apart)]
+    return [(pruned_ranges, "record", note), (prune, "_step", step_apart)]
 
 
 def block_is_not_cut(_: Connection, number: int, blocks: Any, gone: Any) -> list[Range]:
@@ -291,7 +291,7 @@ MUTANTS: dict[str, Callable[[], list[Patch]]] = {
     "prune at NORMAL": lambda: [(prune, "_begin", prune_at_normal)],
     "a range goes with its pruned rows": lambda: [(window, "apply", range_goes_with_its_rows)],
     "prunings in a transaction of their own": prunings_apart,
-    "prunings are not noted": lambda: [(pruned_ranges, "note", prunings_are_not_noted)],
+    "prunings are not noted": lambda: [(pruned_ranges, "record", prunings_are_not_noted)],
     "rows are pruned and their block is not cut": lambda: [(window, "_cut_blocks", block_is_not_cut)],
     "what was replaced goes in a transaction of its own": settled_apart,
     "what was replaced is not counted": lambda: [(conflicts, "note_replaced", replaced_is_not_counted)],

@@ -73,7 +73,7 @@ class Settings:
             (shard_open, "CHECKPOINT_PAGES", rng.choice((3, 20, shard_open.CHECKPOINT_PAGES))),
             (shard_open, "WAL_BYTES", rng.choice((0, 4_000, shard_open.WAL_BYTES))),
             (database, "_CHECKPOINT_PAGES", rng.choice((3, 30, database._CHECKPOINT_PAGES))),
-            (database, "_LOG_BYTES", rng.choice((0, 20_000, database._LOG_BYTES))),
+            (database, "_WAL_BYTES", rng.choice((0, 20_000, database._WAL_BYTES))),
             (plan, "ROWS_FIRST", prunes.choice((1, 3, plan.ROWS_FIRST))),
             (plan, "ROWS_LEAST", 1),
             (plan, "ROWS_MOST", prunes.choice((1, 4, plan.ROWS_MOST))),

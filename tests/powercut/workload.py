@@ -24,6 +24,7 @@ from edgeshard.retention import rules, shrink, window
 from edgeshard.retention.prune import _step
 from edgeshard.shard.handle import Durability
 from edgeshard.shard.shard import Shard
+from edgeshard.sqlite import maintenance
 
 from .found import Last, ViolationError, addresses_in, numbers_in, prunings_in, record_of
 from .machine import Patch
@@ -260,6 +261,9 @@ FAILPOINTS: tuple[tuple[Any, str], ...] = (
     (sqlite, "connect_in_place"),
     (sqlite, "checkpoint"),
     (sqlite, "truncate_wal"),
+    (maintenance, "connect_in_place"),  # as the package itself calls them
+    (maintenance, "checkpoint"),
+    (maintenance, "truncate_wal"),
     (locks, "lock"),
     (database, "open_master"),
     (window, "going"),
