@@ -167,7 +167,7 @@ def test_renames_in_a_circle_hold_back_the_shard_that_closes_it(store: edgeshard
     report = store.merge()
     (aside,) = report.quarantined
     assert (str(shard_path(store, "z")), 1) == (aside.path, report.rows)
-    assert "the renames of a lead back to it: one of them must choose a third name" in aside.reason
+    assert "the renames of a form a circle: choose a third name for one of them" in aside.reason
     assert [1] == column(store, "b")
 
 

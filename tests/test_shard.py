@@ -507,7 +507,7 @@ def test_a_full_disk_loses_only_the_row_that_was_refused(store: edgeshard.Store)
     with store.shard("agent") as shard:
         shard.write({"n": 1})
         real = fail_with(shard, apsw.FullError)
-        with pytest.raises(DiskFullError, match="make room"):
+        with pytest.raises(DiskFullError, match="free some space"):
             shard.write({"n": 2})
         shard._execute = real
         # whether a torn log could bring the refused row back is unknown, so its address is not used again

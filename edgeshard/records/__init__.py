@@ -13,7 +13,9 @@ keys
 types
     which of two column types holds the values of both
 promote
-    the same as SQL: convert a column to a wider type
+    the same as SQL: convert a column's values to a wider type
+ddl
+    the SQL that makes a record table, and changes it
 renames
     which name a column has after several renames
 hlc

@@ -14,6 +14,8 @@ health
     whether its files are still in place, and whether the process forked
 quota
     the writer's share of the store's disk budget
+schema
+    adapt the shard's tables to a record class
 truncations
     which rows a master holds already
 hlc_floor
