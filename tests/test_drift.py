@@ -208,11 +208,11 @@ def test_an_index_goes_on_under_the_new_name(store: edgeshard.Store) -> None:
 @pytest.mark.parametrize(
     ("renamed", "said"),
     [
-        ({"a": "x"}, "'a' leads to 'x', which is no field of it"),
-        ({"b": "c"}, "'b' is a field of it still"),
-        ({"B": "c"}, "'B' is a field of it still"),
+        ({"a": "x"}, "'a' leads to 'x', which is not one of its fields"),
+        ({"b": "c"}, "'b' is still one of its fields"),
+        ({"B": "c"}, "'B' is still one of its fields"),
         ({"a": "b", "A": "b"}, "'A' is there twice"),
-        ({"_a": "b"}, "names are letters"),
+        ({"_a": "b"}, "letters, digits and _"),
         ({1: "b"}, "1 is not a name"),
     ],
 )
