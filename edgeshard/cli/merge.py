@@ -66,7 +66,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--wear",
-        choices=tuple(write_profile.LEVELS),
+        choices=tuple(write_profile.PROFILES),
         help="watching: write less, for flash, and merge less often: also a first row waits (default: normal)",
     )
     parser.add_argument(

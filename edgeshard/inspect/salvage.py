@@ -38,7 +38,7 @@ from edgeshard.master import catalog, database
 from edgeshard.merge import once
 from edgeshard.merge.locks import merge_lock
 from edgeshard.records import declare, keys
-from edgeshard.records.columns import NAME_PATTERN, is_column_name, is_reserved
+from edgeshard.records.names import NAME_PATTERN, is_column_name, is_reserved
 from edgeshard.reports import Gap
 from edgeshard.sources import attach
 from edgeshard.sqlite import Connection, quote

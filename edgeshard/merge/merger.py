@@ -162,7 +162,7 @@ class Merger:
             self._sweep(look)
             self._memory.persist(connection, names)
         self._look_at_gaps(connection)
-        if not self._service or not (done.rows or self._thrift.keeps_log):
+        if not self._service or not (done.rows or self._thrift.keeps_wal):
             self._shrink_log(connection)
         if self._room.is_wanting:
             raise self._room.error(done.rows)

@@ -7,23 +7,21 @@ from typing import Final
 
 from edgeshard import format
 
-#: A valid name, as a regular expression: letters, digits and _, at most 100, and a letter first. It therefore never
-#: collides with a column of edgeshard's own, which all begin with an underscore.
+#: Names of columns and record tables, as a regular expression that can be part of a longer one. They begin with a
+#: letter, so they never collide with edgeshard's own columns, which begin with an underscore.
 NAME_PATTERN: Final = "[A-Za-z][A-Za-z0-9_]{0,99}"
 
 _NAME: Final = re.compile(NAME_PATTERN)
 
-#: Prefixes that the format and SQLite reserve.
-_RESERVED_PREFIXES: Final = (format.PREFIX, "sqlite_")
-
 
 def is_column_name(name: str) -> bool:
-    """Return whether a column that a class declares may have this name."""
-    return _NAME.fullmatch(name) is not None and not name.lower().startswith(_RESERVED_PREFIXES)
+    """Return whether a column may have this name: up to 100 ASCII letters, digits and _, beginning with a letter."""
+    return _NAME.fullmatch(name) is not None
 
 
-#: The rule for tables is the same.
-is_table_name = is_column_name
+def is_reserved(name: str) -> bool:
+    """Return whether a name begins like those of the format's own tables or of SQLite's."""
+    return name.lower().startswith((format.PREFIX, "sqlite_"))
 
 
 def snake_case(name: str) -> str:

@@ -9,11 +9,11 @@ from edgeshard.records import types
 from edgeshard.sqlite import Connection, quote
 
 
-def converted(connection: Connection, value: str, kind: str, wider: str) -> str:
-    """The expression that makes a value of a kind one of a wider kind: SQL of what `kinds.widened` does."""
-    if types.is_same_value(kind, wider):
+def converted(connection: Connection, value: str, column_type: str, wider: str) -> str:
+    """Return an SQL expression that converts a value to a wider type, as `types.widened` does."""
+    if types.is_same_value(column_type, wider):
         return value
-    if kind == "real":
+    if column_type == "real":
         connection.create_scalar_function("edgeshard_decimal", _decimal_text, 1, deterministic=True)
         return f"edgeshard_decimal({value})"
     return f"CAST({value} AS {'TEXT' if wider == 'decimal' else 'REAL'})"
@@ -25,11 +25,11 @@ def _decimal_text(*values: Any) -> str | None:
 
 
 def does_not_fit(column: str) -> str:
-    """The condition that an integer is none of a real."""
+    """Return an SQL condition that is true for integers that no real represents exactly."""
     return f"{column} NOT BETWEEN -{types.EXACT_MAX} AND {types.EXACT_MAX}"
 
 
-def has_unfit(connection: Connection, table: str, column: str, kind: str, wider: str) -> bool:
-    """Whether a column has values that the wider kind does not hold."""
+def has_unfit(connection: Connection, table: str, column: str, column_type: str, wider: str) -> bool:
+    """Return whether a column has values that the wider type cannot hold."""
     sql = f"SELECT 1 FROM main.{quote(table)} WHERE {does_not_fit(quote(column))} LIMIT 1"
-    return types.may_not_fit(kind, wider) and sqlite.scalar(connection, sql) is not None
+    return types.may_not_fit(column_type, wider) and sqlite.scalar(connection, sql) is not None

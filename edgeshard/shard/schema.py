@@ -76,7 +76,7 @@ def _as_stored(column: Column, stored: str) -> Column:
 
 def _encode_wider(column: Column, stored: str, value: Any) -> Any:
     if value is None:
-        raise ValueError("it is None, and not Optional")
+        raise ValueError("it is None, but not Optional")
     return types.widened(value if column.encode is None else column.encode(value), column.type, stored)
 
 

@@ -102,11 +102,11 @@ def test_a_commit_after_which_the_files_cannot_be_looked_at_is_a_commit(
         with monkeypatch.context() as patch:
             patch.setattr(os, "stat", refuse)
             assert 1 == shard.write({"n": 1})
-            shard._look_at = shard._check_at = 0.0
+            shard._upkeep_at = shard._check_at = 0.0
             assert 2 == shard.write({"n": 2})
-            shard._look_at = shard._check_at = 0.0
+            shard._upkeep_at = shard._check_at = 0.0
         assert 3 == shard.write({"n": 3})
-        shard._look_at = shard._check_at = 0.0
+        shard._upkeep_at = shard._check_at = 0.0
         shard_path(store, "agent").with_name("agent.db-wal").rename(store.root / "elsewhere")
         with pytest.raises(ShardPoisonedError, match="moved"):
             shard.write({"n": 4})

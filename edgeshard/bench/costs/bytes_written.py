@@ -58,7 +58,7 @@ def bytes_per_row(root: Path, profile: write_profile.Wear, agents: int, payload_
     with write_stats.counted() as count:
         with contextlib.ExitStack() as opened:
             shards = [opened.enter_context(store.shard(f"agent-{number}")) for number in range(agents)]
-            _simulate_minute(store, shards, write_profile.LEVELS[profile], "p" * payload_bytes)
+            _simulate_minute(store, shards, write_profile.PROFILES[profile], "p" * payload_bytes)
         store.merge()
     rows = agents * ROWS_PER_SECOND * SECONDS
     if store.verify().rows != rows:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from edgeshard import format
 from edgeshard.master import database
-from edgeshard.shard import shard
+from edgeshard.shard.open import CHECKPOINT_PAGES
 from edgeshard.sqlite import Connection
 
 #: Columns of the table that `sample_rows.Sample` declares.
@@ -43,7 +43,7 @@ def bare_shard(path: Path, table: str, columns: str) -> Iterator[Any]:
         columns: its columns after the key, as declared.
     """
     with bare_database(path, format.SHARD_PAGE_SIZE, "NORMAL") as connection:
-        connection.wal_autocheckpoint(shard._CHECKPOINT_PAGES)
+        connection.wal_autocheckpoint(CHECKPOINT_PAGES)
         connection.execute(f"CREATE TABLE {table}(_id INTEGER PRIMARY KEY, {columns}) STRICT")
         yield connection.cursor()
 

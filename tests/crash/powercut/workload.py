@@ -22,7 +22,8 @@ from edgeshard.merge.merger import Merger
 from edgeshard.retention import prune as prune_module
 from edgeshard.retention import rules, shrink, window
 from edgeshard.retention.prune import _step
-from edgeshard.shard.shard import Durability, Shard
+from edgeshard.shard.handle import Durability
+from edgeshard.shard.shard import Shard
 from edgeshard.sqlite import maintenance
 from tests.crash.powercut.contents import Last, ViolationError, addresses_in, numbers_in, prunings_in, record_of
 from tests.crash.powercut.machine import Patch

@@ -27,7 +27,6 @@ from edgeshard.master import write_stats
 from edgeshard.merge import truncate
 from edgeshard.retention import prune, rules
 from edgeshard.retention.store_rules import PruneRule
-from edgeshard.shard.quota import BoundedShard
 from tests.support.processes import command, sql
 from tests.support.stores import numbers, shard_path
 
@@ -91,8 +90,8 @@ def fill(write: Callable[[int], object], most: int = 1_000_000) -> int:
 
 def look_again(shard: edgeshard.Shard) -> None:
     """Have the next write look at the store, as it would in a second."""
-    assert isinstance(shard, BoundedShard)
-    shard._looked_at = shard._look_at = shard._check_at = 0.0
+    assert shard._quota is not None
+    shard._quota._measured_at = shard._upkeep_at = shard._check_at = 0.0
 
 
 def lift(store: edgeshard.Store) -> edgeshard.Store:

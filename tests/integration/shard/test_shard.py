@@ -34,6 +34,7 @@ from edgeshard.errors import (
     TableError,
     TransactionError,
 )
+from edgeshard.shard.transaction import Transaction
 from tests.support.processes import python, sql
 from tests.support.records import NOON, Reading
 from tests.support.stores import numbers, shard_path
@@ -325,7 +326,7 @@ def test_a_transaction_that_could_not_be_undone_poisons_the_handle(
     with store.shard("agent") as shard:
         shard.write({"n": 1})
         with monkeypatch.context() as patch:
-            patch.setattr(type(shard), "_undo_block", interrupted)
+            patch.setattr(Transaction, "_undo", interrupted)
             with pytest.raises(KeyboardInterrupt), shard.transaction():
                 shard.write({"n": 2})
                 raise KeyError
@@ -508,7 +509,7 @@ def test_a_full_disk_loses_only_the_row_that_was_refused(store: edgeshard.Store)
     with store.shard("agent") as shard:
         shard.write({"n": 1})
         real = fail_with(shard, apsw.FullError)
-        with pytest.raises(DiskFullError, match="make room"):
+        with pytest.raises(DiskFullError, match="free some space"):
             shard.write({"n": 2})
         shard._execute = real
         # whether a torn log could bring the refused row back is unknown, so its address is not used again
@@ -715,7 +716,7 @@ def test_a_writer_notices_that_its_files_are_no_longer_the_ones_in_the_folder(
             os.unlink(shard.path)
         else:
             os.unlink(shard.path + "-wal")
-        shard._check_at = shard._look_at = 0.0  # a second passes
+        shard._check_at = shard._upkeep_at = 0.0  # a second passes
         with pytest.raises(ShardPoisonedError, match="replaced"):
             shard.write({"n": 2})
 

@@ -264,7 +264,7 @@ def test_a_store_of_which_nothing_is_known_says_nothing(store: edgeshard.Store) 
 
 @pytest.mark.parametrize("bad", ["none", "", None, 1, "LOW"])
 def test_a_level_that_is_none_is_refused(tmp_path: Path, bad: Any) -> None:
-    with pytest.raises(ConfigurationError, match="wear is 'normal' or 'low', not"):
+    with pytest.raises(ConfigurationError, match="wear must be 'normal' or 'low', got"):
         edgeshard.Store(tmp_path / "data", wear=bad)
 
 
