@@ -34,7 +34,7 @@ from edgeshard.master import arrivals, identity, pruned_ranges, receipts
 from edgeshard.merge import late_changes, merger
 from edgeshard.retention import plan, prune, tombstones, watermark, window
 from edgeshard.shard import shard
-from edgeshard.sources import source
+from edgeshard.sources import streams
 
 GRACE = "10d"
 GRACE_US = 10 * DAY_S * 1_000_000
@@ -765,11 +765,11 @@ MUTANTS: dict[str, tuple[Any, str, Any, Any]] = {
         watermark, "_timestamps", lambda *_: iter(()), test_rows_from_before_a_class_had_a_key_count_as_the_oldest_of_all,
     ),
     "streams of the store's shards are taken for others": (
-        watermark, "_streams", lambda *_: set(),
+        streams, "stream_ids", lambda *_: set(),
         test_an_agent_of_the_store_that_lives_on_without_a_change_holds_nothing_up,
     ),
     "what a shard gave up to another is ignored": (
-        source, "has_given_up_only_what_is_held", lambda *_: True,
+        streams, "are_truncated_rows_held", lambda *_: True,
         test_a_shard_that_another_master_drained_holds_deletions_up,
     ),
     "a gap is ignored": (watermark, "_missing", lambda _: set(), test_a_gap_holds_deletions_up),

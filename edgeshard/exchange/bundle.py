@@ -23,8 +23,10 @@ from edgeshard.files import atomic_file
 from edgeshard.format import blocks
 from edgeshard.format.ranges import Range
 from edgeshard.master import database
+from edgeshard.master import identity as master_identity
 from edgeshard.merge import apply
-from edgeshard.sources import checksum, diff, source
+from edgeshard.sources import checksum, diff, identity
+from edgeshard.sources.source import Source
 from edgeshard.sqlite import Connection
 
 _ACTION = "export to"
@@ -76,23 +78,16 @@ def export(
         sqlite.translate_errors(_ACTION, path),
         atomic_file.made(path, master_path, _ACTION, force=force) as unfinished,
     ):
-        mark = checksum.new_mark()
-        connection = _begin(unfinished, mark)
+        connection = sqlite.begin_file(unfinished, format.BUNDLE_PAGE_SIZE, format.BUNDLE_TABLES, (), format.IDENTITY)
         try:
+            with sqlite.immediate(connection):
+                master_identity.insert(connection, format.BUNDLE)
+                mark = checksum.write_mark(connection)
             report = _fill(connection, master_path, unwanted, progress)
         finally:
             connection.close()
         checksum.seal(unfinished, mark)
         return attrs.evolve(report, path=path, size_bytes=os.path.getsize(unfinished))
-
-
-def _begin(path: str, mark: bytes) -> Connection:
-    script = (
-        f"{format.BUNDLE_TABLES}"
-        "INSERT INTO edgeshard_database(database_id, role) VALUES (randomblob(16), ?);"
-        f"INSERT INTO {format.CHECKSUM_TABLE} VALUES (?)"
-    )
-    return sqlite.begin_file(path, format.BUNDLE_PAGE_SIZE, script, (format.BUNDLE, mark), format.IDENTITY)
 
 
 def _fill(
@@ -101,7 +96,7 @@ def _fill(
     try:
         sqlite.attach(connection, str(master_path), _SCHEMA)
         with sqlite.immediate(connection):  # one snapshot of the master, for as long as it takes
-            return _copy(connection, source.open_source(connection, _SCHEMA, str(master_path)), unwanted, progress)
+            return _copy(connection, identity.open_source(connection, _SCHEMA, str(master_path)), unwanted, progress)
     except sqlite.DATA_ERRORS as error:
         if not sqlite.is_damage(error):
             raise  # of the target's
@@ -109,10 +104,10 @@ def _fill(
 
 
 def _copy(
-    connection: Connection, origin: source.Source, unwanted: Mapping[bytes, Sequence[Range]], progress: Progress | None
+    connection: Connection, origin: Source, unwanted: Mapping[bytes, Sequence[Range]], progress: Progress | None
 ) -> ExportReport:
     to_do = streams = present = 0
-    for stream, pieces in diff.missing_pieces(connection, origin, unwanted):
+    for stream, pieces in diff.missing_by_stream(connection, origin, unwanted):
         to_do += sum(map(len, pieces))
         present += sum(map(len, stream.blocks))
         streams += bool(pieces)

@@ -6,6 +6,11 @@ from edgeshard import sqlite
 from edgeshard.sqlite import Connection
 
 
+def insert(connection: Connection, role: str) -> None:
+    """Give a new database a random id, and its role: `format.MASTER` or `format.BUNDLE`."""
+    connection.execute("INSERT INTO main.edgeshard_database(database_id, role) VALUES (randomblob(16), ?)", (role,))
+
+
 def next_id(connection: Connection) -> int:
     """The id that the next row gets: ids are given in the order in which rows come."""
     return int(sqlite.scalar(connection, "SELECT next_id FROM main.edgeshard_database"))
