@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import glob
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from edgeshard import format, sqlite
+from edgeshard import sqlite
 from edgeshard.budget import policy, usage
 from edgeshard.budget.policy import Budget, OnFull
-from edgeshard.errors import ConfigurationError, DamagedError, QueryError, ShardInUseError
+from edgeshard.errors import ConfigurationError, DamagedError, QueryError
 from edgeshard.exchange import inventory, receipts, snapshot
 from edgeshard.exchange.inventory import Inventory
 from edgeshard.exchange.receipts import ReceiptReport
-from edgeshard.files import folders, locks, paths, scan
+from edgeshard.files import folders, paths, scan
 from edgeshard.format.ranges import Range
 from edgeshard.inspect import status, verify
 from edgeshard.inspect.status import StatusReport
 from edgeshard.inspect.verify import VerifyReport
-from edgeshard.master import catalog, database, projection, write_stats
+from edgeshard.master import catalog, database, projection
 from edgeshard.master.receipts import ever_held_by, find
 from edgeshard.merge import once
 from edgeshard.merge.service import Service, in_thread
@@ -31,10 +30,11 @@ from edgeshard.reports import MergeReport
 from edgeshard.retention import rules, store_rules
 from edgeshard.retention.store_rules import PruneRule
 from edgeshard.shard import write_profile
-from edgeshard.shard.lookup import Lookups, References, attached_references
-from edgeshard.shard.quota import Bound, BoundedShard
-from edgeshard.shard.shard import DURABILITIES, Durability, Shard
-from edgeshard.shard.write_profile import Wear, WriteProfile
+from edgeshard.shard.handle import Durability
+from edgeshard.shard.lookup import References, attached_references
+from edgeshard.shard.open import open_shard
+from edgeshard.shard.shard import Shard
+from edgeshard.shard.write_profile import Wear
 from edgeshard.sqlite import quote
 from edgeshard.sqlite.rows import row_class
 
@@ -48,9 +48,6 @@ _R = TypeVar("_R")
 
 #: Rows that `Store.read` takes from the master at a time, each time in a snapshot of its own.
 _READ_ROWS = 1_000
-
-#: How long an agent waits for its own shard's lock before it says that another handle has it, in seconds.
-_REMOVAL_WAIT_S = 0.5
 
 _NOT_TEXT = (
     "a text in it is not valid UTF-8; its writer did not go through edgeshard. Read it with CAST(column AS BLOB)"
@@ -110,7 +107,7 @@ class Store:
     @property
     def master_path(self) -> Path:
         """The master's file. Any SQLite tool may read it, at any time."""
-        return self.root / "master.db"
+        return paths.master(self.root)
 
     def shard(self, agent: str, *, durability: Durability = "process", reference: References | None = None) -> Shard:
         """Open an agent's shard for writing; use it with ``with``, or ``close()`` it.
@@ -128,15 +125,7 @@ class Store:
             DiskBudgetError: the store has a budget, and no room for a new shard.
             StorageError: the file, or a reference, cannot be made or opened.
         """
-        bound = self._bound()
-        if reference is None:
-            return _open_shard(self.root / "shards", agent, durability, self._thrift, bound=bound)
-        lookups = Lookups(reference)  # first: where one cannot be opened, no shard is made
-        try:
-            return _open_shard(self.root / "shards", agent, durability, self._thrift, lookups, bound)
-        except BaseException:
-            lookups.close()
-            raise
+        return open_shard(self.root, agent, durability, self._thrift, reference, self._bound())
 
     def note_budget(self, max_bytes: str | int, on_full: OnFull | None = None) -> None:
         """Give the store a budget now, in the place of another; see `Store`. ``budget.json`` deleted, it has none.
@@ -148,12 +137,11 @@ class Store:
         self._wanted = _budget_of(self.root, max_bytes, on_full)
         self._bound()
 
-    def _bound(self) -> Bound | None:
-        """The budget that the store has, noted where this handle brings one; None where it has none."""
+    def _bound(self) -> Budget | None:
+        """Return the store's budget, or None if it has none; save the one that this Store was given, if any."""
         if self._wanted is not None:
             usage.save_budget(self.root, self._wanted)
-        known = self._wanted or usage.load_budget(self.root)
-        return None if known is None else Bound(self.root, known)
+        return self._wanted or usage.load_budget(self.root)
 
     def merge(
         self,
@@ -624,65 +612,6 @@ def _budget_of(root: Path, max_bytes: str | int | None, on_full: str | None) -> 
     except (ValueError, TypeError, OverflowError) as error:
         cause = f"max_bytes={max_bytes!r}, on_full={on_full!r}: {error}"
         raise ConfigurationError("open store", root, cause) from error
-
-
-def _open_shard(
-    folder: Path,
-    agent: str,
-    durability: Durability,
-    thrift_: WriteProfile,
-    lookups: Lookups | None = None,
-    bound: Bound | None = None,
-) -> Shard:
-    """Open an agent's shard for writing, and make it where there is none.
-
-    Raises:
-        ConfigurationError: the name or the durability is none.
-        ShardInUseError: another handle has it open.
-        AccessError, StorageIOError, DamagedError, FormatError: the file cannot be opened as this agent's shard.
-    """
-    if durability not in DURABILITIES:
-        raise ConfigurationError("open shard", "", f"durability is 'process' or 'power', not {durability!r}")
-    stem = paths.shard_stem(agent)
-    folders.make_folder(folder)
-    folder = Path(os.path.realpath(folder))  # SQLite is told to follow no link
-    # a merger that removes the empty shard of an agent that is gone has it for some milliseconds
-    held = locks.lock(folder / f"{stem}.lock", _REMOVAL_WAIT_S)
-    path = folder / f"{stem}.db"
-    if held is None:
-        raise ShardInUseError("open shard", path, f"agent {agent!r} has it open already, in this process or another")
-    try:
-        made_bytes = _make_shard(path, agent, thrift_.page_bytes, bound)
-        if bound is not None:
-            return BoundedShard(path, agent, durability, held, lookups, made_bytes, bound=bound)
-        return Shard(path, agent, durability, held, lookups, made_bytes)
-    except BaseException:
-        held.release()
-        raise
-
-
-def _make_shard(path: Path, agent: str, page_bytes: int, bound: Bound | None) -> int:
-    """Make the shard's file, unless it is there; how many bytes were written for that."""
-    found = scan.find_database(str(path))
-    if found is None:
-        if bound is not None:
-            bound.ensure_room_for_shard(path)
-        script = (
-            format.TABLES
-            + "INSERT INTO edgeshard_database(database_id, role, agent_id) VALUES (randomblob(16), 'shard', ?)"
-        )
-        with sqlite.translate_errors("make shard", str(path)):
-            for half_made in path.parent.glob(f"{glob.escape(path.name)}.*.new*"):
-                half_made.unlink()  # of an opening that was killed; we hold the lock
-            # where room is short a merge must be able to take it back in pieces: 4 % of a writer's rate (measured)
-            shrinkable = bound is not None
-            with write_stats.counted() as count:
-                sqlite.create(str(path), page_bytes, script, (agent,), format.IDENTITY, shrinkable=shrinkable)
-            return count.bytes
-    elif found.problem:
-        cause = f"{found.problem}. Move it away (its rows may be recovered from it), then open it again"
-        raise DamagedError("open shard", found.path, cause)
-    return 0
 
 
 def _explain_query(connection: sqlite.Connection, error: Exception) -> str:

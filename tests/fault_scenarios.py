@@ -21,7 +21,9 @@ from edgeshard.files import scan
 from edgeshard.format import blocks
 from edgeshard.master import database
 from edgeshard.merge import merger, truncate
-from edgeshard.shard import shard
+from edgeshard.shard import open as shard_open
+from edgeshard.shard.handle import Durability
+from edgeshard.sqlite import connection as sqlite_connection
 
 #: How long the package waits for a lock here, in seconds: nobody else has one.
 _PATIENCE_S = 0.002
@@ -87,7 +89,7 @@ class Writer:
     agent: str
     account: Account
     handle: edgeshard.Shard | None = None
-    durability: shard.Durability = "process"
+    durability: Durability = "process"
 
     def attempt(self, numbers: Iterable[int], action: Callable[[edgeshard.Shard], object]) -> None:
         """Write rows, and note what became of them."""
@@ -173,7 +175,7 @@ def _write_all(writer: Writer) -> None:
     writer.attempt([16], lambda handle: handle.write(record(16)))
 
 
-def _write_and_open(account: Account, durability: shard.Durability, *, is_new: bool) -> Generator[None]:
+def _write_and_open(account: Account, durability: Durability, *, is_new: bool) -> Generator[None]:
     writer = Writer(edgeshard.Store(account.root), "agent", account, durability=durability)
     if not is_new:
         writer.attempt([101, 102], lambda handle: handle.write_many([record(101), record(102)]))
@@ -404,10 +406,10 @@ SCENARIOS: dict[str, Callable[[Account], Generator[None]]] = {
 
 def make_small(patch: Callable[[object, str, object], object]) -> None:
     """Let little data do what much data does: several chunks, checkpoints by writers; and wait for nobody."""
-    real = sqlite._busy_handler
-    patch(sqlite, "_busy_handler", lambda timeout_s: real(min(timeout_s, _PATIENCE_S)))
-    patch(shard, "_CHECKPOINT_PAGES", 12)
-    patch(shard, "_CHECKPOINT_PAGES_AT_POWER", 12)
+    real = sqlite_connection._busy_handler
+    patch(sqlite_connection, "_busy_handler", lambda timeout_s: real(min(timeout_s, _PATIENCE_S)))
+    patch(shard_open, "CHECKPOINT_PAGES", 12)
+    patch(shard_open, "CHECKPOINT_PAGES_AT_POWER", 12)
     patch(truncate, "_LONG_LOG_BYTES", 0)
     patch(database, "_CHECKPOINT_PAGES", 20)
     patch(blocks, "CHUNK_BYTES", 12_000)

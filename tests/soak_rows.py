@@ -27,7 +27,7 @@ from typing import Any, cast
 import attrs
 
 import edgeshard
-from edgeshard.shard.shard import Durability
+from edgeshard.shard.handle import Durability
 
 NOON = datetime.datetime(2026, 1, 2, 12, 0, tzinfo=datetime.UTC)
 

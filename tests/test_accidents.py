@@ -311,11 +311,11 @@ def test_a_store_on_a_network_file_system_warns_once(
         f"27 1 {os.major(device)}:{os.minor(device)} / /mnt/far rw,relatime shared:1 - {kind} host:/export rw\n"
     )
     monkeypatch.setattr(folders, "_MOUNTS", table)
-    folders._warn_where_remote.cache_clear()
+    folders._warn_if_remote.cache_clear()
     with store.shard("agent") as shard:
         shard.write({"n": 1})
     store.merge()
-    folders._warn_where_remote.cache_clear()
+    folders._warn_if_remote.cache_clear()
     assert [f"/mnt/far is a file system of type {kind}"] * warned == [
         record.getMessage().partition(":")[0] for record in caplog.records
     ]
@@ -325,9 +325,9 @@ def test_a_system_that_names_no_mounts_warns_of_nothing(
     store: edgeshard.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(folders, "_MOUNTS", tmp_path / "nothing")
-    folders._warn_where_remote.cache_clear()
+    folders._warn_if_remote.cache_clear()
     store.merge()
-    folders._warn_where_remote.cache_clear()
+    folders._warn_if_remote.cache_clear()
     assert [] == caplog.records
 
 

@@ -29,7 +29,6 @@ from edgeshard.master import write_stats
 from edgeshard.merge import truncate
 from edgeshard.retention import prune, rules
 from edgeshard.retention.store_rules import PruneRule
-from edgeshard.shard.quota import BoundedShard
 
 MB = 1_000_000
 SIZES = st.integers(0, 200 * MB)
@@ -94,8 +93,8 @@ def fill(write: Callable[[int], object], most: int = 1_000_000) -> int:
 
 def look_again(shard: edgeshard.Shard) -> None:
     """Have the next write look at the store, as it would in a second."""
-    assert isinstance(shard, BoundedShard)
-    shard._looked_at = shard._look_at = shard._check_at = 0.0
+    assert shard._quota is not None
+    shard._quota._measured_at = shard._upkeep_at = shard._check_at = 0.0
 
 
 def lift(store: edgeshard.Store) -> edgeshard.Store:
@@ -702,7 +701,7 @@ def test_what_the_file_system_has_left_is_the_limit_where_it_is_less(small_disk:
 
 # forked, so that a hundred begin at once, and not as a hundred interpreters become ready
 WRITERS = """
-import json, os, sys, time, edgeshard, edgeshard.bounded
+import json, os, sys, time, edgeshard, edgeshard.shard.quota
 from edgeshard.errors import DiskBudgetError
 root, count, seconds, rows, size = sys.argv[1], *map(int, sys.argv[2:])
 

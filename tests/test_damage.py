@@ -155,7 +155,7 @@ def hole(path: Path) -> None:
 
 
 def unknown_kind(path: Path) -> None:
-    edit(path, "update edgeshard_columns set kind = 'colour'")
+    edit(path, "update edgeshard_columns set type = 'colour'")
 
 
 def strange_table_name(path: Path) -> None:
@@ -233,6 +233,7 @@ def blocks_at_the_end_of_ids(path: Path) -> None:
     edit(
         path,
         "update edgeshard_database set role = 'master'",
+        *(format.DDL[name] for name in format.REQUIRED_TABLES[format.MASTER] if name not in format.COMMON_TABLES),
         "insert into edgeshard_blocks values (1, 1, 30, 9223372036854775807)",
         "insert into edgeshard_ranges values (1, 1, 30)",
         "update edgeshard_streams set last_seq = 30",

@@ -11,7 +11,7 @@ from damage import FAULTS, Campaign, play
 from helpers import numbers, shard_path
 
 import edgeshard
-from edgeshard import sqlite
+from edgeshard.sqlite import guards
 
 
 def test_no_damaged_shard_harms_the_merge_of_another_or_brings_what_was_never_written() -> None:
@@ -50,12 +50,12 @@ def test_damage_that_shows_only_while_rows_are_copied_stops_no_other_shard(store
 
 
 def test_a_scan_of_a_tree_that_leads_back_ends(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `bounded` interrupts is the source's fault, and stays so until the file changes."""
+    """What `limit_steps_in_block` interrupts is the source's fault, and stays so until the file changes."""
     with store.shard("bad") as shard:
         shard.write({"n": 1})
-    monkeypatch.setattr(sqlite, "_STEPS_BETWEEN_LOOKS", 1)
-    monkeypatch.setattr(sqlite, "_READING_STEPS", 1)
-    monkeypatch.setattr(sqlite, "_READING_STEPS_A_BYTE", 0)
+    monkeypatch.setattr(guards, "_STEPS_BETWEEN_CHECKS", 1)
+    monkeypatch.setattr(guards, "_READING_STEPS", 1)
+    monkeypatch.setattr(guards, "_READING_STEPS_A_BYTE", 0)
     for _ in range(2):
         ((_, reason),) = [(item.path, item.reason) for item in store.merge().quarantined]
         assert "takes longer" in reason

@@ -19,7 +19,6 @@ import attrs
 import keyed_model
 import pytest
 from helpers import DAY_S, command, shard_path, sql
-from hostile import edit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from keyed_model import Cell, KeepAll, Lww, Remembered
@@ -610,15 +609,6 @@ def test_the_command_collects(verb: tuple[str, str], store: edgeshard.Store) -> 
     assert (0, "") == (done.returncode, done.stderr)
     assert "pruned 1 rows" in done.stdout
     assert [] == there(store)
-
-
-def test_a_master_of_an_earlier_version_collects(store: edgeshard.Store, wall: Wall) -> None:
-    deleted(store)
-    edit(store.master_path, "drop table edgeshard_tombstone_gc")
-    wall.advance(11)
-    assert 1 == collect(store, dry_run=True).rows
-    assert store.verify().ok
-    assert 1 == collect(store).rows
 
 
 # -- the law ----------------------------------------------------------------------------------------------------------

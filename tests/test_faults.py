@@ -13,7 +13,6 @@ import pytest
 from helpers import numbers, shard_path
 
 import edgeshard
-from edgeshard import sqlite
 from edgeshard.errors import (
     DamagedError,
     DiskFullError,
@@ -24,6 +23,7 @@ from edgeshard.errors import (
 )
 from edgeshard.files import scan
 from edgeshard.sources import identity
+from edgeshard.sqlite import maintenance
 
 #: The full sweep has about 40,000 points.
 _EVERY = "97"
@@ -125,11 +125,11 @@ def test_a_commit_after_which_the_files_cannot_be_looked_at_is_a_commit(
         with monkeypatch.context() as patch:
             patch.setattr(os, "stat", refuse)
             assert 1 == shard.write({"n": 1})
-            shard._look_at = shard._check_at = 0.0
+            shard._upkeep_at = shard._check_at = 0.0
             assert 2 == shard.write({"n": 2})
-            shard._look_at = shard._check_at = 0.0
+            shard._upkeep_at = shard._check_at = 0.0
         assert 3 == shard.write({"n": 3})
-        shard._look_at = shard._check_at = 0.0
+        shard._upkeep_at = shard._check_at = 0.0
         shard_path(store, "agent").with_name("agent.db-wal").rename(store.root / "elsewhere")
         with pytest.raises(ShardPoisonedError, match="moved"):
             shard.write({"n": 4})
@@ -143,7 +143,7 @@ def test_a_database_whose_making_met_a_full_disk_is_not_there(
         raise apsw.FullError
 
     with monkeypatch.context() as patch:
-        patch.setattr(sqlite, "truncate_wal", fail)
+        patch.setattr(maintenance, "truncate_wal", fail)
         with pytest.raises(DiskFullError):
             store.shard("agent")
     assert ["agent.lock"] == os.listdir(store.root / "shards")

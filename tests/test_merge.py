@@ -769,7 +769,7 @@ def test_what_waits_in_a_shard_when_a_merge_is_stopped_is_no_gap(
     stopped = 0
     for most in range(1, 10):
         asked = itertools.count()
-        merger = Merger(store.root, stopping=lambda asked=asked, most=most: next(asked) >= most)  # type: ignore[misc]
+        merger = Merger(store.root, should_stop=lambda asked=asked, most=most: next(asked) >= most)  # type: ignore[misc]
         report = merger.run()
         merger.abandon()
         assert ((), ()) == (report.gaps, store.status().gaps)

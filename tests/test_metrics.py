@@ -190,7 +190,7 @@ def test_without_the_extra_the_error_says_what_to_install(path: Path) -> None:
         "import sys\n"
         "sys.modules['prometheus_client'] = None\n"
         "from edgeshard.errors import ConfigurationError\n"
-        "from edgeshard.metrics import MetricsFile\n"
+        "from edgeshard.cli.metrics import MetricsFile\n"
         "try:\n"
         "    MetricsFile(sys.argv[1])\n"
         "except ConfigurationError as error:\n"
@@ -201,5 +201,5 @@ def test_without_the_extra_the_error_says_what_to_install(path: Path) -> None:
 
 
 def test_the_package_does_not_import_the_client() -> None:
-    code = "import sys, edgeshard, edgeshard.metrics, edgeshard.cli; print('prometheus_client' in sys.modules)"
+    code = "import sys, edgeshard, edgeshard.cli.metrics, edgeshard.cli; print('prometheus_client' in sys.modules)"
     assert "False\n" == python(code).stdout

@@ -15,6 +15,7 @@ from edgeshard import format, sqlite
 from edgeshard.format.ranges import union
 from edgeshard.merge import apply, merger, truncate
 from edgeshard.shard.shard import Shard
+from edgeshard.shard.transaction import Transaction
 from edgeshard.sources import diff
 from edgeshard.sqlite import quote
 
@@ -78,14 +79,15 @@ COMMIT_CHUNK = merger._commit_chunk
 DELETE_ALL = truncate._delete_all
 
 
-def last_row_is_not_forgotten(shard: Shard, block: Any, error: Any = None) -> None:
+def last_row_is_not_forgotten(block: Any, error: Any = None) -> None:
     """After a rollback, the account of seqs believes that the row that was undone is there."""
-    last = shard._connection.last_insert_rowid()
-    UNDO_BLOCK(shard, block, error)
-    shard._connection.set_last_insert_rowid(last)
+    connection = block._handle._connection
+    last = connection.last_insert_rowid()
+    UNDO_BLOCK(block, error)
+    connection.set_last_insert_rowid(last)
 
 
-UNDO_BLOCK = Shard._undo_block
+UNDO_BLOCK = Transaction._undo
 
 MUTANTS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "no new stream an opening": (Shard, "_begin_stream", no_new_stream),
@@ -93,7 +95,7 @@ MUTANTS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "what came meanwhile is not put back": (truncate, "_delete_all", nothing_is_put_back),
     "ranges are not written": (apply, "_add_ranges", copied_is_not_noted),
     "ranges are not asked": (diff, "missing_blocks", ranges_are_not_asked),
-    "the row that was undone is not forgotten": (Shard, "_undo_block", last_row_is_not_forgotten),
+    "the row that was undone is not forgotten": (Transaction, "_undo", last_row_is_not_forgotten),
     "truncate before the commit": (merger, "_commit_chunk", copy_commits_nothing),
 }
 

@@ -17,6 +17,7 @@ from edgeshard import sqlite
 from edgeshard.files import folders, locks, scan
 from edgeshard.merge import dry_run, reap, truncate
 from edgeshard.merge.merger import Merger
+from edgeshard.sqlite import connection as connection_module
 
 
 def write(store: edgeshard.Store, agent: str, *values: int) -> None:
@@ -87,7 +88,7 @@ def test_an_agent_that_comes_back_gets_a_new_shard_and_goes_on(store: edgeshard.
 _KILLED_WHEN_QUIET = """
 import os, signal, sys
 import edgeshard
-from edgeshard import scan
+from edgeshard.files import scan
 scan.FRESH_S = -1.0  # as if its last change were long ago
 store = edgeshard.Store(sys.argv[1])
 shard = store.shard("agent")
@@ -176,7 +177,7 @@ def test_a_shard_in_which_somebody_keeps_a_table_of_his_own_stays(store: edgesha
 _REMOVES_AND_COMES_BACK = """
 import sys
 import edgeshard
-from edgeshard.merge.cycle import Merger
+from edgeshard.merge.merger import Merger
 store = edgeshard.Store(sys.argv[1])
 merger = Merger(store.root)
 merger.run()
@@ -193,7 +194,7 @@ shard.close()
 def test_a_truncation_through_a_file_that_was_removed_does_not_touch_its_successor(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = sqlite.connect
+    real = connection_module.connect
     others: list[subprocess.Popen[str]] = []
 
     def late(path: str, **options: Any) -> Any:
@@ -208,7 +209,7 @@ def test_a_truncation_through_a_file_that_was_removed_does_not_touch_its_success
     write(store, "agent", 1)
     merger = Merger(store.root, keep_empty=True)  # the protocol holds without merge.lock
     with monkeypatch.context() as patch:
-        patch.setattr(sqlite, "connect", late)
+        patch.setattr(connection_module, "connect", late)
         report = merger.run()
     merger.close()
     assert (1, 0, 1) == (report.rows, report.truncated, len(others))
@@ -299,10 +300,10 @@ def test_lock_files_beside_no_shard_are_removed_unless_somebody_holds_them(store
 _KILLED_IN_THE_MAKING = """
 import os, signal, sys
 import edgeshard
-from edgeshard import database
+from edgeshard.sqlite import maintenance
 def kill(*_):
     os.kill(os.getpid(), signal.SIGKILL)
-database.publish = kill
+maintenance.publish = kill
 edgeshard.Store(sys.argv[1]).shard("agent")
 """
 

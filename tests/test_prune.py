@@ -621,7 +621,7 @@ def test_a_dry_run_of_a_size_comes_near(store: edgeshard.Store) -> None:
     assert (True, True) == (told.fits, abs(told.rows - done.rows) < 0.1 * done.rows)
 
 
-# -- masters that are empty, missing, damaged, busy, or of an earlier version -----------------------------------------
+# -- masters that are empty, missing, damaged or busy ----------------------------------------------------------------
 
 
 def test_an_empty_master_has_nothing_to_prune(store: edgeshard.Store) -> None:
@@ -680,10 +680,9 @@ def test_whoever_holds_the_master_locked_is_waited_for_and_then_told_of(store: e
     assert [0, 1] == numbers(store)
 
 
-def test_a_master_of_an_earlier_version_is_pruned_and_cannot_become_smaller(store: edgeshard.Store) -> None:
+def test_a_master_made_without_auto_vacuum_is_pruned_and_cannot_become_smaller(store: edgeshard.Store) -> None:
     with mock.patch.object(sqlite, "create", lambda *given, shrinkable=False: CREATE(*given)):
         add(store, "a", *range(3_000))
-    edit(store.master_path, *(f"drop table {name}" for name in ("edgeshard_pruned_ranges", "edgeshard_arrivals")))
     told = store.prune(keep_rows=10, dry_run=True)
     size, report = store.master_path.stat().st_size, store.prune(keep_rows=10, shrink=True)
     assert (2_990, 2_990, 0, False) == (told.rows, report.rows, report.shrunk_bytes, report.can_shrink)
@@ -692,15 +691,6 @@ def test_a_master_of_an_earlier_version_is_pruned_and_cannot_become_smaller(stor
 
 
 CREATE = sqlite.create
-
-
-def test_a_master_whose_table_of_prunings_has_other_columns_gets_ours(store: edgeshard.Store) -> None:
-    add(store, "a", *range(10))
-    edit(store.master_path, "drop table edgeshard_pruned_ranges",
-         "create table edgeshard_pruned_ranges(stream_no integer, first integer, last integer, reason text)")  # fmt: skip
-    assert (True, 0) == (store.verify().ok, store.status().master.pruned_rows)
-    assert (8, {"keep rows": 8}) == (store.prune(keep_rows=2).rows, store.verify().pruned)
-    assert (2, 8, 10) == account(store)
 
 
 # -- the disk ---------------------------------------------------------------------------------------------------------
@@ -918,16 +908,16 @@ def test_a_prune_that_is_interrupted_ends_after_a_step_and_says_so(store: edgesh
     add(store, "a", *range(50))
     code = (
         "import os, signal, sys\n"
-        "from edgeshard import commands\n"
-        "from edgeshard.prune import passes, plan\n"
+        "from edgeshard import cli\n"
+        "from edgeshard.retention import plan, prune\n"
         "plan.ROWS_FIRST = 10\n"
         "plan.next_rows = lambda *_: 10\n"
-        "real = passes.step.apply\n"
+        "real = prune.window.apply\n"
         "def apply(*given):\n"
         "    real(*given)\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
-        "passes.step.apply = apply\n"
-        "sys.exit(commands.main(sys.argv[1:]))\n"
+        "prune.window.apply = apply\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
     )
     arguments = [sys.executable, "-c", code, "prune", str(store.root), "--keep-rows", "0"]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)

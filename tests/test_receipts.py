@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 from helpers import NOON, command
 
@@ -116,7 +115,7 @@ def test_a_later_receipt_takes_the_place_of_an_earlier_one_in_whatever_order_the
     assert ("older", 7, 1) == (report.outcome, report.rows, report.streams)
     assert [(3, 9)] == held(opened)
     assert "next" == note_inventory(opened, later).outcome
-    assert (NOON + datetime.timedelta(hours=2), 2) == ((peer := receipts.peers(opened)[0]).said_at, peer.generation)
+    assert (NOON + datetime.timedelta(hours=2), 2) == ((peer := receipts.peers(opened)[0]).issued_at, peer.generation)
 
 
 def test_a_peer_that_was_put_back_from_an_older_copy_holds_what_it_says_now(opened: Connection) -> None:
@@ -297,18 +296,3 @@ def test_a_receipt_from_the_command_line_is_reported_and_noted(store: edgeshard.
     assert "is older than the one noted before" in command("receipt", store.root, "-", input=older).stdout
     done = command("receipt", store.root, "-", "--force", "-q", input=older)
     assert (0, "", [(1, 5)]) == (done.returncode, done.stdout, held(opened))
-
-
-def test_a_master_of_an_earlier_version_has_no_peers_until_it_is_told_of_one(
-    store: edgeshard.Store, opened: Connection
-) -> None:
-    for table in ("edgeshard_receipts", "edgeshard_peers", "edgeshard_pruned_ranges"):
-        opened.execute(f"drop table {table}")
-    assert ([], {}, {}) == (
-        receipts.peers(opened),
-        receipts.held_by(opened, HUB),
-        receipts.held_elsewhere(opened, [receipts.EDGESHARD]),
-    )
-    assert store.verify().ok
-    store.receipt(attrs.evolve(store.ranges(), database_id=HUB))
-    assert [HUB] == [peer.database_id for peer in receipts.peers(opened)]

@@ -565,7 +565,7 @@ def test_a_reference_that_changed_is_refused_and_named_and_the_shard_goes_on(
         time.sleep(0.02)  # a file system's clock ticks every few milliseconds
         change(path)
         for _ in range(2):
-            with pytest.raises(ReferenceChangedError, match="open it anew") as caught:
+            with pytest.raises(ReferenceChangedError, match="open the shard again") as caught:
                 shard.lookup(LOOK_UP, ("RECURSIVE_001",))
             assert str(path) == caught.value.path
         shard.write({"n": 1})
@@ -593,7 +593,7 @@ def test_other_readers_that_come_and_go_change_nothing(store: edgeshard.Store, t
 def test_a_reference_that_somebody_keeps_locked_is_busy(
     store: edgeshard.Store, library: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lookup, "_PATIENCE_S", 0.05)
+    monkeypatch.setattr(lookup, "_BUSY_TIMEOUT_S", 0.05)
     holder = apsw.Connection(str(library))
     with opened(store, library) as shard:
         holder.execute("BEGIN EXCLUSIVE")

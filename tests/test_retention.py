@@ -307,9 +307,9 @@ def test_the_end_of_watching_ends_a_prune_after_its_step(
 ) -> None:
     begun = threading.Event()
 
-    def long(path: Path, asked: Rules, *, stopping: Callable[[], bool], **_: Any) -> PruneReport:
+    def long(path: Path, asked: Rules, *, should_stop: Callable[[], bool], **_: Any) -> PruneReport:
         begun.set()
-        await_that(stopping)
+        await_that(should_stop)
         return PruneReport(stopped=True)
 
     monkeypatch.setattr(prune, "prune", long)

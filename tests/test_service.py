@@ -365,15 +365,15 @@ def test_a_hangup_looks_also_for_agents_that_died_without_a_trace(store: edgesha
 
 _SLOW = """
 import sys, time
-from edgeshard import commands
-from edgeshard.merge import copy
-real = copy.copy
+from edgeshard import cli
+from edgeshard.merge import apply
+real = apply.copy
 def slow(*arguments):
     print("copying", flush=True)
     time.sleep(1.0)
     return real(*arguments)
-copy.copy = slow
-sys.exit(commands.main_of_merge(sys.argv[1:]))
+apply.copy = slow
+sys.exit(cli.main_of_merge(sys.argv[1:]))
 """
 
 
@@ -824,10 +824,10 @@ def test_a_folder_whose_time_is_set_back_is_read_anew(store: edgeshard.Store, mo
     folder = scan.Folder(store.root / "shards")
     write(store, "a", 1)
     before = os.stat(folder.path)
-    assert {"a.db"} == folder.look().names
+    assert {"a.db"} == folder.scan().names
     write(store, "b", 1)
     os.utime(folder.path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert {"a.db", "b.db"} == folder.look().names
+    assert {"a.db", "b.db"} == folder.scan().names
 
 
 def test_gaps_that_another_merger_brings_are_reported(store: edgeshard.Store, tmp_path: Path) -> None:
@@ -884,7 +884,7 @@ def test_what_a_pass_left_because_it_was_stopped_is_found_by_the_next(
     for n in range(5):
         write(store, f"agent-{n}", n)
     asked = iter([False] * 4)
-    merger = Merger(store.root, stopping=lambda: next(asked, True))
+    merger = Merger(store.root, should_stop=lambda: next(asked, True))
     report = merger.run()
     merger.close()
     assert report.stopped

@@ -35,6 +35,7 @@ from edgeshard.errors import (
     TableError,
     TransactionError,
 )
+from edgeshard.shard.transaction import Transaction
 
 
 def test_a_row_is_committed_when_write_returns_its_seq(store: edgeshard.Store) -> None:
@@ -323,7 +324,7 @@ def test_a_transaction_that_could_not_be_undone_poisons_the_handle(
     with store.shard("agent") as shard:
         shard.write({"n": 1})
         with monkeypatch.context() as patch:
-            patch.setattr(type(shard), "_undo_block", interrupted)
+            patch.setattr(Transaction, "_undo", interrupted)
             with pytest.raises(KeyboardInterrupt), shard.transaction():
                 shard.write({"n": 2})
                 raise KeyError
@@ -713,7 +714,7 @@ def test_a_writer_notices_that_its_files_are_no_longer_the_ones_in_the_folder(
             os.unlink(shard.path)
         else:
             os.unlink(shard.path + "-wal")
-        shard._check_at = shard._look_at = 0.0  # a second passes
+        shard._check_at = shard._upkeep_at = 0.0  # a second passes
         with pytest.raises(ShardPoisonedError, match="replaced"):
             shard.write({"n": 2})
 

@@ -364,7 +364,7 @@ def test_a_shard_that_the_master_remembers_as_bad_is_reported_without_a_look(sto
     shard_path(store, "bad").write_bytes(b"garbage" * 1000)
     store.merge()
     settle(store)
-    sql(store.master_path, "update edgeshard_shards set problem = 'as remembered' where name = 'bad.db'")
+    sql(store.master_path, "update edgeshard_shards set reason = 'as remembered' where name = 'bad.db'")
     (shard,) = store.status().shards
     assert ("as remembered", None) == (shard.problem, shard.waiting_rows)
     assert 3 == command("status", store.root).returncode

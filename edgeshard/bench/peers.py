@@ -19,8 +19,9 @@ from typing import Any, Final, TypeVar
 import attrs
 
 from edgeshard import format
+from edgeshard.files import paths
 from edgeshard.master import database
-from edgeshard.shard import shard
+from edgeshard.shard.open import CHECKPOINT_PAGES
 from edgeshard.shard.shard import Shard
 from edgeshard.sqlite import Connection
 from edgeshard.store import Store
@@ -83,7 +84,7 @@ def bare_shard(path: Path, table: str, columns: str) -> Iterator[Any]:
         columns: its columns, as declared after the key.
     """
     with bare_database(path, format.SHARD_PAGE_SIZE, "NORMAL") as connection:
-        connection.wal_autocheckpoint(shard._CHECKPOINT_PAGES)
+        connection.wal_autocheckpoint(CHECKPOINT_PAGES)
         connection.execute(f"CREATE TABLE {table}(_id INTEGER PRIMARY KEY, {columns}) STRICT")
         yield connection.cursor()
 
@@ -165,9 +166,9 @@ class Backlog:
     def ours(self, folder: Path, *, truncating: bool) -> float:
         """Seconds of a merge of the shards, with their truncation or without."""
         with scratch(folder) as root:
-            shutil.copy(self.master, root / "master.db")
+            shutil.copy(self.master, paths.master(root))
             if truncating:
-                shutil.copytree(self.shards[0].parent, root / "shards")
+                shutil.copytree(self.shards[0].parent, paths.shards(root))
             return checked_merge(Store(root), [] if truncating else self.shards, rows=self.rows)
 
     def peer(self, folder: Path, *, whole_table: bool = False) -> float:

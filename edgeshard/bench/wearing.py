@@ -36,7 +36,7 @@ def bytes_a_row(root: Path, level: write_profile.Wear, agents: int, payload_byte
     with write_stats.counted() as count:
         with contextlib.ExitStack() as opened:
             shards = [opened.enter_context(store.shard(f"agent-{number}")) for number in range(agents)]
-            _live(store, shards, write_profile.LEVELS[level], "p" * payload_bytes)
+            _live(store, shards, write_profile.PROFILES[level], "p" * payload_bytes)
         store.merge()
     rows = agents * ROWS_A_SECOND * SECONDS
     if store.verify().rows != rows:

@@ -66,7 +66,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--wear",
-        choices=tuple(write_profile.LEVELS),
+        choices=tuple(write_profile.PROFILES),
         help="watching: write less, for flash, and merge less often: also a first row waits (default: normal)",
     )
     parser.add_argument(
@@ -174,6 +174,6 @@ def _merge(options: argparse.Namespace, stop: signals.Stop) -> MergeReport:
             keep_empty=options.keep_empty,
             lock_wait_s=options.lock_wait,
             prune=pruning.retention_of(options),
-            stopping=stop.is_asked,
+            should_stop=stop.is_asked,
             progress=progress,
         )

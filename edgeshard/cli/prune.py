@@ -89,6 +89,6 @@ def _prune(options: argparse.Namespace, asked: rules.Rules, stop: signals.Stop) 
             shrink=options.shrink,
             dry_run=options.dry_run,
             lock_wait_s=options.lock_wait,
-            stopping=stop.is_asked,
+            should_stop=stop.is_asked,
             progress=progress,
         )

@@ -105,6 +105,6 @@ def _push(options: argparse.Namespace, stop: signals.Stop) -> PushReport:
             options.dsn,
             batch=options.batch,
             inserts=options.inserts,
-            stopping=stop.is_asked,
+            should_stop=stop.is_asked,
             progress=progress,
         )

@@ -11,7 +11,7 @@ from typing import Any
 
 from edgeshard import sqlite
 from edgeshard.cli import arguments, exits, terminal
-from edgeshard.files import scan
+from edgeshard.files import paths, scan
 from edgeshard.inspect.status import agents_by_stem
 from edgeshard.master import database, shard_states
 from edgeshard.sqlite import Connection
@@ -121,11 +121,11 @@ def _shards(store: Store, connection: Connection) -> list[tuple[str, str | None,
     return [
         (
             shard.name,
-            agents.get(shard.name.removesuffix(".db")),
-            _bytes(shard.path) + _bytes(shard.path + "-wal"),
-            shard.problem or problems.get(shard.name) or None,
+            agents.get(paths.stem_of(shard.name)),
+            _bytes(shard.path) + _bytes(paths.wal(shard.path)),
+            shard.defect or problems.get(shard.name) or None,
         )
-        for shard in scan.shard_files(store.root / "shards")
+        for shard in scan.shard_files(paths.shards(store.root))
     ]
 
 

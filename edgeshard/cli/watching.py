@@ -25,7 +25,7 @@ def watch(store: Store, options: argparse.Namespace) -> int:
         EdgeshardError: the store cannot be watched, or not be merged into at the start.
     """
     metrics = None if options.metrics_file is None else MetricsFile(options.metrics_file)
-    level = write_profile.LEVELS[options.wear or "normal"]
+    level = write_profile.PROFILES[options.wear or "normal"]
     rescan_s = level.rescan_s if options.rescan is None else options.rescan
     listener = _Reporter(store, metrics, status_every_s=rescan_s, as_json=options.json)
     service = Service(

@@ -72,13 +72,15 @@ def export(
     progress: Progress | None = None,
 ) -> ExportReport:
     """Write what a master has, without the rows of each stream that are unwanted; see `Store.export`."""
-    path = atomic_file.resolved(target)
+    path = atomic_file.resolve_target(target)
     database.open_master(master_path, writable=False).close()  # what is wrong with it is said before anything is made
     with (
         sqlite.translate_errors(_ACTION, path),
-        atomic_file.made(path, master_path, _ACTION, force=force) as unfinished,
+        atomic_file.staged(path, master_path, _ACTION, force=force) as unfinished,
     ):
-        connection = sqlite.begin_file(unfinished, format.BUNDLE_PAGE_SIZE, format.BUNDLE_TABLES, (), format.IDENTITY)
+        connection = sqlite.create_without_wal(
+            unfinished, format.BUNDLE_PAGE_SIZE, format.BUNDLE_TABLES, (), format.IDENTITY
+        )
         try:
             with sqlite.immediate(connection):
                 master_identity.insert(connection, format.BUNDLE)

@@ -114,18 +114,18 @@ def note_inventory(connection: Connection, said: Inventory, *, force: bool = Fal
 def judge(known: Peer, said: Inventory) -> str:
     """Which of two receipts of a peer is the later: see this module's docstring."""
     if said.generation >= known.generation:
-        return NEXT if said.at >= known.said_at else DOUBTFUL if said.generation > known.generation else OLDER
-    return PUT_BACK if said.at > known.said_at else OLDER
+        return NEXT if said.at >= known.issued_at else DOUBTFUL if said.generation > known.generation else OLDER
+    return PUT_BACK if said.at > known.issued_at else OLDER
 
 
 def _note_as_judged(connection: Connection, said: Inventory, doubted: Peer | None) -> int:
     if doubted is None:
         held, gone, at = said.held, said.gone, said.at
-        return note(connection, said.database_id, said.kind, held, gone=gone, said_at=at, generation=said.generation)
+        return note(connection, said.database_id, said.kind, held, gone=gone, issued_at=at, generation=said.generation)
     held = _in_both(said.held, held_by(connection, said.database_id))
     ever = _in_both(said.streams, ever_held_by(connection, said.database_id))
-    at = doubted.said_at
-    return note(connection, said.database_id, said.kind, held, gone=ever, said_at=at, generation=said.generation)
+    at = doubted.issued_at
+    return note(connection, said.database_id, said.kind, held, gone=ever, issued_at=at, generation=said.generation)
 
 
 def _in_both(

@@ -24,12 +24,12 @@ def snapshot(
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Copy the master into a file of its own; see `Store.snapshot`."""
-    path = atomic_file.resolved(target)
+    path = atomic_file.resolve_target(target)
     connection = database.open_master(master_path, writable=False)
     try:
         with (
             sqlite.translate_errors(_ACTION, path),
-            atomic_file.made(path, master_path, _ACTION, force=force) as unfinished,
+            atomic_file.staged(path, master_path, _ACTION, force=force) as unfinished,
         ):
             sqlite.back_up(connection, unfinished, progress)
     finally:

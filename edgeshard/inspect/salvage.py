@@ -30,7 +30,7 @@ import attrs
 
 from edgeshard import format, sqlite
 from edgeshard.errors import ConfigurationError, FormatError, StorageBusyError, StorageError
-from edgeshard.files import folders, locks, scan
+from edgeshard.files import folders, locks, paths, scan
 from edgeshard.files.paths import lock_path
 from edgeshard.format.ranges import Range, union
 from edgeshard.inspect.pages import Cell, Pages, Value
@@ -38,7 +38,7 @@ from edgeshard.master import catalog, database
 from edgeshard.merge import once
 from edgeshard.merge.locks import merge_lock
 from edgeshard.records import declare, keys
-from edgeshard.records.columns import NAME_PATTERN, is_column_name, is_reserved
+from edgeshard.records.names import NAME_PATTERN, is_column_name, is_reserved
 from edgeshard.reports import Gap
 from edgeshard.sources import attach
 from edgeshard.sqlite import Connection, quote
@@ -175,7 +175,7 @@ def _without_its_agent(root: Path, path: str) -> Iterator[None]:
         StorageBusyError: it has the shard open.
     """
     lock = lock_path(path)
-    if os.path.dirname(path) != os.path.realpath(root / "shards") and not lock.exists():
+    if os.path.dirname(path) != os.path.realpath(paths.shards(root)) and not lock.exists():
         yield  # a copy, or carried here
         return
     held = locks.lock(lock)
@@ -208,7 +208,7 @@ def _read(root: Path, path: str, rescued: str) -> tuple[_Found, SalvageReport]:
 def _opened(path: str) -> Iterator[Pages]:
     with contextlib.ExitStack() as stack:
         database_file = _open_file(stack, path) or io.BytesIO()
-        log = _open_file(stack, f"{path}-wal")
+        log = _open_file(stack, paths.wal(path))
         # where the header says how large pages are, they are the same
         yield max((Pages(database_file, log, size) for size in format.SHARD_PAGE_SIZES), key=_whole_rows)
 
@@ -321,8 +321,7 @@ def _rescue(pages: Pages, found: _Found, path: str) -> tuple[int, int]:
     Returns:
         How many there are, and how many could not be assigned.
     """
-    added = ";".join(format.ADDED_TEXTS[table] for table in (format.KEYS, format.RENAMES, format.PRIORITIES))
-    script = f"{format.TABLES}{added};INSERT INTO edgeshard_database(database_id, role) VALUES (?, ?)"
+    script = f"{format.MASTER_TABLES}INSERT INTO edgeshard_database(database_id, role) VALUES (?, ?)"
     bindings = (secrets.token_bytes(16), format.MASTER)
     sqlite.create(path, format.MASTER_PAGE_SIZE, script, bindings, format.IDENTITY)
     connection = sqlite.connect(path, writable=True)
@@ -480,7 +479,7 @@ def run_of(run: Range) -> tuple[int, int]:
 
 def _merge(root: Path, rescued: str, found: _Found, report: SalvageReport) -> SalvageReport:
     """Merge what was read, and tell what the master still lacks of the shard's streams."""
-    merged = _count_new(root / "master.db", rescued)
+    merged = _count_new(paths.master(root), rescued)
     done = once.merge(root, [rescued], lock_wait_s=-1)
     for aside in done.quarantined:
         if aside.path == rescued:

@@ -44,7 +44,7 @@ _SCHEMA = "shard"
 
 _AGENT_DATA = declare.table_of(declare.AgentData).name
 
-_SHARDS = "SELECT name, state, problem, merged_at FROM main.edgeshard_shards"
+_SHARDS = "SELECT name, state, reason, merged_at FROM main.edgeshard_shards"
 
 _STREAMS = "SELECT count(*), count(DISTINCT agent_id) FROM main.edgeshard_streams"
 
@@ -242,7 +242,7 @@ class _Known:
 
 def status(root: Path) -> StatusReport:
     """Look at a store; see `Store.status`."""
-    path = root / "master.db"
+    path = paths.master(root)
     at = datetime.datetime.now(datetime.UTC)
     found = _look_at_master(path)
     connection = (
@@ -256,13 +256,15 @@ def status(root: Path) -> StatusReport:
                 of_master = _master_status(connection, path, found, gaps)
                 of_budget = _budget_status(root, connection)
             sqlite.set_busy_timeout(connection, _PATIENCE_S)
-            listed = scan.shard_files(Path(os.path.realpath(root / "shards")))
+            listed = scan.shard_files(Path(os.path.realpath(paths.shards(root))))
             shards = [_shard_status(connection, known, file, at) for file in listed]
-            worn = write_stats.load(connection, [root / "merge.lock", *(paths.lock_path(file.path) for file in listed)])
+            worn = write_stats.load(
+                connection, [paths.merge_lock(root), *(paths.lock_path(file.path) for file in listed)]
+            )
     finally:
         connection.close()
     in_order = _in_order(shard for shard in shards if shard is not None)
-    return StatusReport(at, _is_locked(root / "watch.lock"), of_master, in_order, gaps, worn, of_budget)
+    return StatusReport(at, _is_locked(paths.watch_lock(root)), of_master, in_order, gaps, worn, of_budget)
 
 
 def _budget_status(root: Path, connection: Connection) -> BudgetStatus | None:
@@ -277,8 +279,8 @@ def _budget_status(root: Path, connection: Connection) -> BudgetStatus | None:
 def _look_at_master(path: Path) -> ShardFile | None:
     """The master's file, without opening it; None where there is none."""
     found = scan.find_database(str(path))
-    if found is not None and found.problem:
-        raise DamagedError("read master", path, f"{found.problem}. Move it away, or restore it from a snapshot")
+    if found is not None and found.defect:
+        raise DamagedError("read master", path, f"{found.defect}. Move it away, or restore it from a snapshot")
     return found
 
 
@@ -309,7 +311,7 @@ def _master_status(connection: Connection, path: Path, found: ShardFile | None, 
         path=str(path),
         exists=True,
         size_bytes=found.file_bytes,
-        log_bytes=found.log_bytes,
+        log_bytes=found.wal_bytes,
         rows=sqlite.scalar(connection, _ROWS),
         agents=agents,
         streams=streams,
@@ -324,8 +326,6 @@ def _master_status(connection: Connection, path: Path, found: ShardFile | None, 
 
 
 def _clocks_ahead(connection: Connection) -> Iterator[ClockAhead]:
-    if not sqlite.has_table(connection, format.KEYS):
-        return
     now = hlc.now_us()
     limit = now + hlc.REPORTED_AHEAD_US
     sql = f"SELECT table_name, last_timestamp FROM main.{format.KEYS} WHERE last_timestamp > ?"
@@ -360,12 +360,12 @@ def _shard_status(connection: Connection, known: _Known, file: ShardFile, at: da
         return None
     return ShardStatus(
         name=file.name,
-        agent=waiting.agent or _agent_of(known, file.name.removesuffix(".db")),
+        agent=waiting.agent or _agent_of(known, paths.stem_of(file.name)),
         alive=_is_locked(paths.lock_path(file.path)),
         waiting_rows=waiting.rows,
         oldest_age_s=None if waiting.since is None else max(0.0, (at - waiting.since).total_seconds()),
         oldest_is_bound=waiting.is_bound,
-        size_bytes=file.file_bytes + file.log_bytes if file.state else _bytes(file.path) + _bytes(file.path + "-wal"),
+        size_bytes=file.file_bytes + file.wal_bytes if file.state else _bytes(file.path) + _bytes(paths.wal(file.path)),
         merged_at=known.merged_at.get(file.name),
         problem=waiting.problem,
     )
@@ -373,8 +373,8 @@ def _shard_status(connection: Connection, known: _Known, file: ShardFile, at: da
 
 def _waiting(connection: Connection, known: _Known, file: ShardFile) -> _Waiting | None:
     """What waits in a file; None where it is gone by now."""
-    if file.problem:
-        return _Waiting(problem=file.problem)
+    if file.defect:
+        return _Waiting(problem=file.defect)
     noted, problem = known.looks.get(file.name, ("", ""))
     if noted and noted == shard_states.state_note(file.state):
         return _Waiting(None if problem else 0, problem=problem)
@@ -387,7 +387,7 @@ def _waiting(connection: Connection, known: _Known, file: ShardFile) -> _Waiting
 
 def _read(connection: Connection, known: _Known, file: ShardFile) -> _Waiting:
     """Attach a shard for as long as it takes to compare it with the master."""
-    is_bare = not os.path.exists(file.path + "-wal")
+    is_bare = not os.path.exists(paths.wal(file.path))
     try:
         sqlite.attach(connection, file.path, _SCHEMA)
     except sqlite.DATA_ERRORS as error:

@@ -15,7 +15,6 @@ import time
 from typing import Final
 
 from edgeshard import sqlite
-from edgeshard.master import database
 from edgeshard.sqlite import Connection
 
 #: How exact it is, in seconds.
@@ -44,8 +43,6 @@ def first_since(connection: Connection, since_s: float) -> int | None:
         connection: the master.
         since_s: a time, in seconds since 1970.
     """
-    if not database.has(connection, "edgeshard_arrivals"):
-        return 1
     found: int | None = sqlite.scalar(
         connection,
         "SELECT min(first_id) FROM edgeshard_arrivals WHERE at > ?",
@@ -60,8 +57,6 @@ def oldest_since(connection: Connection, since_s: float) -> int | None:
 
     None where all are older, or nothing is known of any.
     """
-    if not database.has(connection, "edgeshard_arrivals"):
-        return None
     sql = "SELECT min(at) FROM edgeshard_arrivals WHERE at > ?"
     found: int | None = sqlite.scalar(connection, sql, (since_s - RESOLUTION_S,))
     return found

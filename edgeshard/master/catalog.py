@@ -29,6 +29,12 @@ def record_tables(connection: Connection) -> list[str]:
     return [name for (name,) in connection.execute("SELECT DISTINCT table_name FROM edgeshard_columns ORDER BY 1")]
 
 
+def tables_with_column(connection: Connection, column: str) -> list[str]:
+    """Return the names of the record tables that have a column of exactly this name."""
+    sql = "SELECT table_name FROM main.edgeshard_columns WHERE column_name = ?"
+    return [name for (name,) in sqlite.fetch(connection, sql, (column,))]
+
+
 _NOTE_PRIORITY = f"INSERT INTO main.{PRIORITIES} VALUES (?1, ?2) ON CONFLICT(table_name) DO UPDATE SET priority = ?2"
 
 
@@ -40,7 +46,7 @@ def priority_statements(
         return
     exists = sqlite.has_table(connection, PRIORITIES)
     if not exists:
-        yield format.ADDED_TEXTS[PRIORITIES], ()
+        yield format.DDL[PRIORITIES], ()
     if priority > (priorities_of(connection, "main").get(table.lower(), 0) if exists else 0):
         yield _NOTE_PRIORITY, (table.lower(), priority)
 
@@ -143,7 +149,7 @@ def _widened(connection: Connection, table: str, column: str, kind: str, wider: 
             "shard is empty. Or make the field Decimal, which holds both"
         )
         raise SchemaConflictError("write to shard", path, cause)
-    yield from promote.statements(connection, table, column, kind, wider)
+    yield from promotion(connection, table, column, kind, wider)
 
 
 def _fixed(connection: Connection, name: str, table: Table) -> frozenset[str]:
@@ -173,7 +179,7 @@ def _renames(connection: Connection, name: str, table: Table, fixed: frozenset[s
             cause = f"{table.name}.{old} is what {end} was called before. {_ADVICE}"
             raise SchemaConflictError("write to shard", path, cause)
     if new and not sqlite.has_table(connection, RENAMES):
-        yield format.ADDED_TEXTS[RENAMES], ()
+        yield format.DDL[RENAMES], ()
     for old, to in new:
         yield f"INSERT INTO main.{RENAMES} VALUES (?, ?, ?)", (name, old, to)
 
@@ -194,7 +200,7 @@ def _keyed(connection: Connection, name: str, key: keys.Key, path: str) -> Itera
         SchemaConflictError: the table has another one there.
     """
     if not sqlite.has_table(connection, format.KEYS):
-        yield format.ADDED_TEXTS[format.KEYS], ()
+        yield format.DDL[format.KEYS], ()
     known = {table.lower(): each for table, each in load_keys(connection).items()}
     before = known.get(name.lower())
     if before is None:
@@ -257,3 +263,81 @@ def load_keys(connection: Connection) -> dict[str, Key]:
         return {}
     rows = sqlite.fetch(connection, f"SELECT table_name, columns, conflict, has_history FROM main.{KEYS}")
     return {name: Key(tuple(json.loads(columns)), conflict, bool(kept)) for name, columns, conflict, kept in rows}
+
+
+def all_columns(connection: Connection) -> list[tuple[str, str, str]]:
+    """Return (table, column, type) of each column of each record table of the main database."""
+    rows = sqlite.fetch(connection, "SELECT table_name, column_name, type FROM main.edgeshard_columns")
+    return [(table, column, type_) for table, column, type_ in rows]
+
+
+def rename_column(connection: Connection, table: str, column: str, new_name: str) -> None:
+    """Record that a column of a record table now has another name."""
+    sql = "UPDATE main.edgeshard_columns SET column_name = ? WHERE table_name = ? AND column_name = ? COLLATE NOCASE"
+    connection.execute(sql, (new_name, table, column))
+
+
+def forget_column(connection: Connection, table: str, column: str) -> None:
+    """Delete the record of a column that the table no longer has."""
+    sql = "DELETE FROM main.edgeshard_columns WHERE table_name = ? AND column_name = ? COLLATE NOCASE"
+    connection.execute(sql, (table, column))
+
+
+def add_rename(connection: Connection, table: str, old_name: str, new_name: str) -> None:
+    """Record that a column of a table was renamed, in a database that has the table of renames."""
+    connection.execute(f"INSERT INTO main.{RENAMES} VALUES (?, ?, ?)", (table, old_name.lower(), new_name))
+
+
+def indexes_of(connection: Connection, table: str) -> list[list[str]]:
+    """Return the columns of each index that is recorded for a table."""
+    rows = sqlite.fetch(connection, "SELECT columns FROM main.edgeshard_indexes WHERE table_name = ?", (table,))
+    return [json.loads(text) for (text,) in rows]
+
+
+def add_index(connection: Connection, table: str, columns: list[str]) -> bool:
+    """Record an index of a table; return False if it was recorded already."""
+    text = to_json(columns)
+    sql = "SELECT 1 FROM main.edgeshard_indexes WHERE table_name = ? AND columns = ?"
+    if sqlite.scalar(connection, sql, (table, text)) is not None:
+        return False
+    connection.execute("INSERT INTO main.edgeshard_indexes VALUES (?, ?)", (table, text))
+    return True
+
+
+def forget_index(connection: Connection, table: str, columns: list[str]) -> None:
+    """Delete the record of an index."""
+    sql = "DELETE FROM main.edgeshard_indexes WHERE table_name = ? AND columns = ?"
+    connection.execute(sql, (table, to_json(columns)))
+
+
+def set_history(connection: Connection, table: str, has_history: bool) -> None:
+    """Record whether a keyed table keeps superseded versions in its history."""
+    connection.execute(f"UPDATE main.{KEYS} SET has_history = ? WHERE table_name = ?", (int(has_history), table))
+
+
+def raise_last_timestamp(connection: Connection, table: str, timestamp: int) -> int | None:
+    """Record the newest timestamp of a keyed table's changes.
+
+    Returns:
+        The newest timestamp until now, or None if that was not older, or there is no such table.
+    """
+    where = "table_name = ? AND last_timestamp < ?"
+    before: int | None = sqlite.scalar(
+        connection, f"SELECT last_timestamp FROM main.{KEYS} WHERE {where}", (table, timestamp)
+    )
+    if before is not None:
+        connection.execute(f"UPDATE main.{KEYS} SET last_timestamp = ? WHERE {where}", (timestamp, table, timestamp))
+    return before
+
+
+def newest_timestamp(connection: Connection) -> int:
+    """Return the highest timestamp that a master knows of any keyed table, or 0 if it knows none."""
+    return int(sqlite.scalar(connection, f"SELECT max(last_timestamp) FROM main.{KEYS}") or 0)
+
+
+def promotion(connection: Connection, table: str, column: str, column_type: str, wider: str) -> Iterator[Statement]:
+    """Yield the statements that convert a column to a wider type and record that; run all in one transaction."""
+    for sql in promote.rewriting(connection, table, column, column_type, wider):
+        yield sql, ()
+    sql = "UPDATE main.edgeshard_columns SET type = ? WHERE table_name = ? AND column_name = ? COLLATE NOCASE"
+    yield sql, (wider, table, column)

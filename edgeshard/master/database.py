@@ -12,7 +12,7 @@ from edgeshard.errors import DamagedError, FormatError
 from edgeshard.files import folders, scan
 from edgeshard.master import catalog
 from edgeshard.records import declare
-from edgeshard.sqlite import Connection, quote
+from edgeshard.sqlite import Connection
 
 #: A merger's cache of the master, in KiB; more wins nothing (measured).
 _CACHE_KIB = 1_000
@@ -33,8 +33,8 @@ def ensure_master(path: Path) -> None:
     """
     found = scan.find_database(str(path))
     if found is not None:
-        if found.problem:
-            raise DamagedError("open master", path, f"{found.problem}. Move it away, or restore it from a snapshot")
+        if found.defect:
+            raise DamagedError("open master", path, f"{found.defect}. Move it away, or restore it from a snapshot")
         return
     folders.make_folder(path.parent)
     agent_data = declare.table_of(declare.AgentData)
@@ -67,7 +67,6 @@ def open_master(path: Path, *, writable: bool) -> Connection:
                 sqlite.disable_checkpoint_on_close(connection)
                 connection.pragma("cache_size", -_CACHE_KIB)
                 set_log_limits(connection)
-                _add_tables(connection)
                 # whoever made the log may have died before its name was durable
                 folders.sync_path(os.path.dirname(path))
             else:
@@ -94,31 +93,6 @@ def _check_role(connection: Connection, path: Path) -> None:
         raise FormatError("open master", path, cause)
     if role != format.MASTER:
         raise FormatError("open master", path, "it is an edgeshard database, but not a master")
-
-
-def has(connection: Connection, table: str) -> bool:
-    """Whether the master has one of `format.ADDED_TABLES`, with the columns that it has now."""
-    columns = {row[1] for row in sqlite.fetch(connection, f"PRAGMA main.table_info({quote(table)})")}
-    return columns >= format.added_columns(table)
-
-
-def _add_tables(connection: Connection) -> None:
-    """Make what a master of an earlier version lacks."""
-    if all(has(connection, name) for name in format.ADDED_TEXTS):
-        return
-    with sqlite.immediate(connection):
-        for name, text in format.ADDED_TEXTS.items():
-            if has(connection, name):  # another merger was faster
-                continue
-            if _is_empty(connection, name):  # with other columns, by a version that wrote nothing to it yet
-                connection.execute(f"DROP TABLE main.{name}")
-            connection.execute(text)
-
-
-def _is_empty(connection: Connection, name: str) -> bool:
-    return (
-        sqlite.has_table(connection, name) and sqlite.scalar(connection, f"SELECT 1 FROM main.{name} LIMIT 1") is None
-    )
 
 
 @contextlib.contextmanager

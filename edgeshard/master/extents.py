@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from edgeshard import sqlite
-from edgeshard.format.ranges import Range
-from edgeshard.sqlite import Connection
+from edgeshard.format.blocks import Block
+from edgeshard.format.ranges import Range, size, union
+from edgeshard.sqlite import Connection, quote
+
+#: Records a transaction of several rows; binds its first and last row id.
+INSERT_TRANSACTION: Final = "INSERT INTO main.edgeshard_transactions VALUES (?, ?)"
 
 
 def transaction_at(connection: Connection, row_id: int) -> Range | None:
@@ -12,3 +18,92 @@ def transaction_at(connection: Connection, row_id: int) -> Range | None:
     sql = "SELECT first_id, last_id FROM edgeshard_transactions WHERE first_id <= ? ORDER BY first_id DESC LIMIT 1"
     found = sqlite.fetch(connection, sql, (row_id,))
     return Range(*found[0]) if found and found[0][1] >= row_id else None
+
+
+def add_ranges(connection: Connection, stream_no: int, held: list[Range], copied: list[Range]) -> list[Range]:
+    """Record that the database now holds the copied seqs of a stream, and return all that it holds of it.
+
+    Args:
+        connection: the database, in the transaction that brings the rows.
+        stream_no: the stream's number there.
+        held: the ranges it holds already.
+        copied: the seqs whose rows were just copied.
+
+    Raises:
+        AssertionError: some of them were held already. That is a bug of ours, which must be loud.
+    """
+    now = union([*held, *copied])
+    if size(held) + size(copied) != size(now):
+        raise AssertionError(f"stream {stream_no}: of {copied} some are held already")
+    before = set(held)
+    for part in before.difference(now):
+        connection.execute(
+            "DELETE FROM main.edgeshard_ranges WHERE stream_no = ? AND first = ?", (stream_no, part.first)
+        )
+    for part in set(now) - before:
+        connection.execute("INSERT INTO main.edgeshard_ranges VALUES (?, ?, ?)", (stream_no, part.first, part.last))
+    return now
+
+
+def blocks(connection: Connection, stream_no: int) -> list[Block]:
+    """Return the blocks of a stream, in order of seq."""
+    rows = sqlite.fetch(
+        connection,
+        "SELECT first, last, first_id FROM main.edgeshard_blocks WHERE stream_no = ? ORDER BY first",
+        (stream_no,),
+    )
+    return [Block(*row) for row in rows]
+
+
+def add_block(connection: Connection, stream_no: int, block: Block) -> None:
+    """Record where copied rows are. Extend the block before them where they follow it in seq and in id."""
+    rows = sqlite.fetch(
+        connection,
+        "SELECT first, last, first_id FROM main.edgeshard_blocks "
+        "WHERE stream_no = ? AND first < ? ORDER BY first DESC LIMIT 1",
+        (stream_no, block.first),
+    )
+    before = Block(*rows[0]) if rows else None
+    if before is not None and (before.last + 1, before.last_id + 1) == (block.first, block.first_id):
+        connection.execute(
+            "UPDATE main.edgeshard_blocks SET last = ? WHERE stream_no = ? AND first = ?",
+            (block.last, stream_no, before.first),
+        )
+    else:
+        connection.execute(
+            "INSERT INTO main.edgeshard_blocks VALUES (?, ?, ?, ?)",
+            (stream_no, block.first, block.last, block.first_id),
+        )
+
+
+def copy_transactions(connection: Connection, schema: str, first_id: int, last_id: int, shift: int) -> None:
+    """Copy where transactions begin and end among the rows that are copied from an attached source.
+
+    Args:
+        connection: the database, in the transaction that brings the rows.
+        schema: the name by which the source is attached.
+        first_id: the first id of the copied rows, in the source.
+        last_id: the last one.
+        shift: what is added to an id of the source to get the id here.
+    """
+    connection.execute(
+        "INSERT INTO main.edgeshard_transactions SELECT first_id + ?1, min(last_id, ?3) + ?1 "
+        f"FROM {quote(schema)}.edgeshard_transactions NOT INDEXED "
+        "WHERE first_id BETWEEN ?2 AND ?3 AND +first_id >= ?2 ORDER BY first_id",
+        (shift, first_id, last_id),
+    )
+
+
+def extend_transaction(connection: Connection, last_id: int, new_last_id: int) -> None:
+    """Let the transaction that ends with the row `last_id` end with `new_last_id` instead."""
+    sql = "UPDATE main.edgeshard_transactions SET last_id = ? WHERE last_id = ?"
+    connection.execute(sql, (new_last_id, last_id))
+
+
+def rows_by_agent(connection: Connection) -> dict[str, int]:
+    """Return how many seqs of each agent the database's blocks contain."""
+    sql = (
+        "SELECT agent_id, sum(last - first + 1) FROM edgeshard_blocks JOIN edgeshard_streams USING (stream_no) "
+        "GROUP BY agent_id"
+    )
+    return dict(sqlite.fetch(connection, sql))

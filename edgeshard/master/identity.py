@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
-from edgeshard import sqlite
+from typing import Final
+
+from edgeshard import format, sqlite
 from edgeshard.sqlite import Connection
+
+#: Inserts the row of a new shard; binds the agent's name.
+INSERT_SHARD: Final = (
+    f"INSERT INTO edgeshard_database(database_id, role, agent_id) VALUES (randomblob(16), '{format.SHARD}', ?)"
+)
+
+#: Counts one more change of the database.
+COUNT_CHANGE: Final = "UPDATE main.edgeshard_database SET generation = generation + 1"
+
+
+def role_and_agent(connection: Connection) -> tuple[str, str | None]:
+    """Return what the database is (shard, master or bundle), and a shard's agent; ("", None) if it says nothing."""
+    rows = sqlite.fetch(connection, "SELECT role, agent_id FROM main.edgeshard_database LIMIT 1")
+    return rows[0] if rows else ("", None)
 
 
 def insert(connection: Connection, role: str) -> None:
@@ -25,3 +41,13 @@ def database_id(connection: Connection) -> bytes:
     """Which database the master is."""
     found: bytes = sqlite.scalar(connection, "SELECT database_id FROM main.edgeshard_database")
     return found
+
+
+def increment_generation(connection: Connection) -> None:
+    """Count one more change of the database, in the caller's transaction."""
+    connection.execute("UPDATE main.edgeshard_database SET generation = generation + 1")
+
+
+def set_next_id(connection: Connection, next_id: int) -> None:
+    """Record the id that the next row gets, in the transaction that uses the ids below it."""
+    connection.execute("UPDATE main.edgeshard_database SET next_id = ?", (next_id,))

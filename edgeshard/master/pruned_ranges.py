@@ -16,7 +16,7 @@ from typing import Any
 from edgeshard import sqlite
 from edgeshard.format import PRUNED_RANGES
 from edgeshard.format.ranges import PrunedRange, Range, clip, subtract, union
-from edgeshard.master import database, identity
+from edgeshard.master import identity
 from edgeshard.sqlite import Connection
 
 _OWN = "database_id = (SELECT database_id FROM main.edgeshard_database)"
@@ -72,16 +72,12 @@ def note_of_others(connection: Connection, stream_no: int, found: Iterable[Prune
 
 def by_reason(connection: Connection) -> dict[str, int]:
     """How many rows this master pruned, by the rule that asked for it."""
-    if not database.has(connection, PRUNED_RANGES):
-        return {}
     sql = f"SELECT reason, sum(last - first + 1) FROM main.{PRUNED_RANGES} WHERE {_OWN} GROUP BY reason ORDER BY reason"
     return dict(sqlite.fetch(connection, sql))
 
 
 def elsewhere(connection: Connection, stream_id: bytes) -> list[PrunedRange]:
     """What other databases pruned of a stream."""
-    if not database.has(connection, PRUNED_RANGES):
-        return []
     rows = sqlite.fetch(
         connection,
         f"SELECT first, last, p.database_id, reason, pruned_at FROM main.{PRUNED_RANGES} p "
@@ -99,8 +95,6 @@ def streams_since(connection: Connection, since_s: float, besides: str) -> set[i
         since_s: the time, in seconds since 1970.
         besides: the reason that does not count.
     """
-    if not database.has(connection, PRUNED_RANGES):
-        return set()
     sql = f"SELECT stream_no, max(pruned_at) FROM main.{PRUNED_RANGES} WHERE reason <> ? GROUP BY stream_no"
     return {number for number, at in sqlite.fetch(connection, sql, (besides,)) if _seconds(at) >= since_s}
 
@@ -118,8 +112,7 @@ def _seconds(pruned_at: str) -> float:
 
 def errors(connection: Connection, limit: int) -> Iterator[str]:
     """What is held lies in a block or was pruned, and not both; at most `limit` findings of each kind."""
-    if database.has(connection, PRUNED_RANGES):
-        yield from itertools.islice(_line_errors(connection), limit)
+    yield from itertools.islice(_line_errors(connection), limit)
     yield from itertools.islice(_lost(connection), limit)
 
 
@@ -160,7 +153,7 @@ def _sums(connection: Connection, table: str, where: str = "") -> dict[int, int]
 
 
 def _own_sums(connection: Connection) -> dict[int, int]:
-    return _sums(connection, PRUNED_RANGES, f"WHERE {_OWN}") if database.has(connection, PRUNED_RANGES) else {}
+    return _sums(connection, PRUNED_RANGES, f"WHERE {_OWN}")
 
 
 def _of(
@@ -171,4 +164,4 @@ def _of(
 
 
 def _own_of(connection: Connection, stream_no: int) -> list[Range]:
-    return _of(connection, PRUNED_RANGES, stream_no, f"AND {_OWN}") if database.has(connection, PRUNED_RANGES) else []
+    return _of(connection, PRUNED_RANGES, stream_no, f"AND {_OWN}")

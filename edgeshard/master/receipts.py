@@ -2,7 +2,7 @@
 
 A receipt serves two ends, and they ask different questions. Whoever wants to delete a row here asks whether a peer
 has it *now*; whoever exports asks whether the peer *ever* had it, since a row that the peer pruned must not come back.
-So a receipt notes both: what the peer holds, and what it held once and no longer has (``is_gone``).
+So a receipt notes both: what the peer holds, and what it held once and no longer has (``is_pruned``).
 
 A peer's receipt is replaced by its next one, not added to: a peer that was put back from an older copy holds less
 than it once said, and what it lost must neither count as safe nor be left out of an export. Which of two is the next is
@@ -29,7 +29,6 @@ import attrs
 from edgeshard import sqlite
 from edgeshard.errors import ConfigurationError
 from edgeshard.format.ranges import Range, subtract, union
-from edgeshard.master import database
 from edgeshard.sqlite import Connection
 
 #: The kinds of peers.
@@ -55,15 +54,15 @@ class Peer:
     Attributes:
         database_id: which database it is, 16 bytes.
         kind: "edgeshard" or "postgresql".
-        noted_at: when its last receipt came, by this machine's clock.
-        said_at: when it gave that, by its own clock.
+        received_at: when its last receipt came, by this machine's clock.
+        issued_at: when it gave that, by its own clock.
         generation: how often it had been merged into by then; 0 where it does not count.
     """
 
     database_id: bytes
     kind: str
-    noted_at: datetime.datetime
-    said_at: datetime.datetime
+    received_at: datetime.datetime
+    issued_at: datetime.datetime
     generation: int
 
 
@@ -100,7 +99,7 @@ def note(
     held: Mapping[bytes, Iterable[Range]],
     *,
     gone: Mapping[bytes, Iterable[Range]] | None = None,
-    said_at: datetime.datetime | None = None,
+    issued_at: datetime.datetime | None = None,
     generation: int = 0,
 ) -> int:
     """Note what a peer said, in place of what it said before; in the open transaction, or one of its own.
@@ -111,21 +110,21 @@ def note(
         kind: `EDGESHARD` or `POSTGRESQL`.
         held: all that it holds now, durably, of each stream, by the stream's id.
         gone: what it held once and no longer has.
-        said_at: when it said so, by its own clock; None: now.
+        issued_at: when it said so, by its own clock; None: now.
         generation: how often it had been merged into by then.
 
     Returns:
         Of how many streams nothing was noted, because this master does not know them.
     """
     now = datetime.datetime.now(datetime.UTC)
-    said_at = said_at or now
+    issued_at = issued_at or now
     with contextlib.nullcontext() if connection.in_transaction else sqlite.immediate(connection):
         numbers = dict(sqlite.fetch(connection, "SELECT stream_id, stream_no FROM main.edgeshard_streams"))
         _replace(connection, database_id, set(_rows(numbers, held, gone or {})))
         connection.execute(
-            "INSERT OR REPLACE INTO main.edgeshard_peers(database_id, kind, noted_at, said_at, generation) "
+            "INSERT OR REPLACE INTO main.edgeshard_peers(database_id, kind, received_at, issued_at, generation) "
             "VALUES (?, ?, ?, ?, ?)",
-            (database_id, kind, now.isoformat(), said_at.isoformat(), generation),
+            (database_id, kind, now.isoformat(), issued_at.isoformat(), generation),
         )
     return len((held.keys() | (gone or {}).keys()) - numbers.keys())
 
@@ -146,34 +145,35 @@ def _rows(
 
 def _replace(connection: Connection, database_id: bytes, rows: set[_Row]) -> None:
     """Make these the peer's, and write only what differs: most of a receipt is what the last one said."""
-    sql = "SELECT stream_no, first, last, is_gone FROM main.edgeshard_receipts WHERE database_id = ?"
+    sql = "SELECT stream_no, first, last, is_pruned FROM main.edgeshard_receipts WHERE database_id = ?"
     before = set(sqlite.fetch(connection, sql, (database_id,)))
     connection.executemany(
         "DELETE FROM main.edgeshard_receipts WHERE database_id = ? AND stream_no = ? AND first = ?",
         [(database_id, number, first) for number, first, _, _ in before - rows],
     )
     connection.executemany(
-        "INSERT INTO main.edgeshard_receipts(database_id, stream_no, first, last, is_gone) VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO main.edgeshard_receipts(database_id, stream_no, first, last, is_pruned) VALUES (?, ?, ?, ?, ?)",
         [(database_id, *row) for row in sorted(rows - before)],
     )
 
 
 def peers(connection: Connection) -> list[Peer]:
     """All databases of which there is a receipt; those that spoke last come first."""
-    if not database.has(connection, "edgeshard_peers"):
-        return []
     rows = sqlite.fetch(
         connection,
-        "SELECT database_id, kind, noted_at, said_at, generation FROM main.edgeshard_peers "
-        "ORDER BY noted_at DESC, database_id",
+        "SELECT database_id, kind, received_at, issued_at, generation FROM main.edgeshard_peers "
+        "ORDER BY received_at DESC, database_id",
     )
     time = datetime.datetime.fromisoformat
-    return [Peer(where, kind, time(noted_at), time(said_at), count) for where, kind, noted_at, said_at, count in rows]
+    return [
+        Peer(where, kind, time(received_at), time(issued_at), count)
+        for where, kind, received_at, issued_at, count in rows
+    ]
 
 
 def held_by(connection: Connection, database_id: bytes) -> dict[bytes, list[Range]]:
     """What a peer holds now of each stream, by the stream's id, as its last receipt says."""
-    return _united(connection, "database_id = ? AND is_gone = 0", (database_id,))
+    return _united(connection, "database_id = ? AND is_pruned = 0", (database_id,))
 
 
 def ever_held_by(connection: Connection, database_id: bytes) -> dict[bytes, list[Range]]:
@@ -184,25 +184,23 @@ def ever_held_by(connection: Connection, database_id: bytes) -> dict[bytes, list
 def held_elsewhere(connection: Connection, kinds: Collection[str]) -> dict[bytes, list[Range]]:
     """What at least one peer of these kinds holds now of each stream, by the stream's id."""
     listed = ", ".join("?" * len(kinds))
-    return _united(connection, f"kind IN ({listed}) AND is_gone = 0", tuple(kinds))
+    return _united(connection, f"kind IN ({listed}) AND is_pruned = 0", tuple(kinds))
 
 
 def holders(connection: Connection, stream_id: bytes) -> list[tuple[Peer, list[Range]]]:
     """Which peers hold rows of a stream now, and which rows; those that spoke last come first."""
     found: dict[bytes, list[Range]] = {}
-    for where, _, first, last in _listed(connection, "stream_id = ? AND is_gone = 0", (stream_id,)):
+    for where, _, first, last in _listed(connection, "stream_id = ? AND is_pruned = 0", (stream_id,)):
         found.setdefault(where, []).append(Range(first, last))
     return [(peer, found[peer.database_id]) for peer in peers(connection) if peer.database_id in found]
 
 
 def beyond(connection: Connection) -> list[int]:
     """The numbers of streams of which some peer holds rows now that this master never had."""
-    if not database.has(connection, "edgeshard_receipts"):
-        return []
     rows = sqlite.fetch(
         connection,
-        "SELECT DISTINCT r.stream_no FROM main.edgeshard_receipts r WHERE is_gone = 0 AND coalesce((SELECT h.last FROM "
-        "main.edgeshard_ranges h WHERE h.stream_no = r.stream_no AND h.first <= r.first ORDER BY h.first DESC LIMIT 1"
+        "SELECT DISTINCT r.stream_no FROM main.edgeshard_receipts r WHERE is_pruned = 0 AND coalesce((SELECT h.last "
+        "FROM main.edgeshard_ranges h WHERE h.stream_no = r.stream_no AND h.first <= r.first ORDER BY h.first DESC LIMIT 1"
         "), 0) < r.last",
     )
     return [number for (number,) in rows]
@@ -218,6 +216,4 @@ def _united(connection: Connection, which: str, bindings: tuple[bytes | str, ...
 def _listed(
     connection: Connection, which: str, bindings: tuple[bytes | str, ...]
 ) -> list[tuple[bytes, bytes, int, int]]:
-    if not database.has(connection, "edgeshard_receipts"):
-        return []
     return sqlite.fetch(connection, _RANGES + which, bindings)

@@ -1,4 +1,4 @@
-"""Own edgeshard_shards: what the last merges found in each shard's file. This is a cache; losing it costs one rescan."""
+"""Own edgeshard_shards: what the last merges found in each shard file. A cache: losing it costs one rescan."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import datetime
 from collections.abc import Iterable
 
 from edgeshard import format, sqlite
-from edgeshard.files import fingerprint, scan
-from edgeshard.files.scan import State
+from edgeshard.files import fingerprint
+from edgeshard.files.fingerprint import State
 from edgeshard.sqlite import Connection
 
 
@@ -18,17 +18,17 @@ def load_states(connection: Connection) -> dict[str, tuple[State, str]]:
     of what is in it. So a state that another version noted, or that was noted before the last start, is none.
     """
     looks = {}
-    for name, text, problem in sqlite.fetch(connection, "SELECT name, state, problem FROM edgeshard_shards"):
+    for name, text, problem in sqlite.fetch(connection, "SELECT name, state, reason FROM edgeshard_shards"):
         noted_by, _, state = text.partition(" ")
-        looks[name] = (scan.state_of(state) if noted_by == _noting() else (), problem)
+        looks[name] = (fingerprint.parse_state(state) if noted_by == _noting() else (), problem)
     return looks
 
 
 def save_states(connection: Connection, looks: Iterable[tuple[str, State, str]], gone: Iterable[str]) -> None:
     """Remember (name, state, problem) of shard files; those with a state need no further look until they change."""
     connection.executemany(
-        "INSERT INTO edgeshard_shards(name, state, problem) VALUES (?, ?, ?) "
-        "ON CONFLICT(name) DO UPDATE SET state = excluded.state, problem = excluded.problem",
+        "INSERT INTO edgeshard_shards(name, state, reason) VALUES (?, ?, ?) "
+        "ON CONFLICT(name) DO UPDATE SET state = excluded.state, reason = excluded.reason",
         [(name, state_note(state), problem) for name, state, problem in looks],
     )
     connection.executemany("DELETE FROM edgeshard_shards WHERE name = ?", [(name,) for name in gone])
@@ -36,7 +36,7 @@ def save_states(connection: Connection, looks: Iterable[tuple[str, State, str]],
 
 def state_note(state: State) -> str:
     """A state as it is noted."""
-    return f"{_noting()} {scan.state_text(state)}" if state else ""
+    return f"{_noting()} {fingerprint.format_state(state)}" if state else ""
 
 
 def _noting() -> str:

@@ -9,8 +9,6 @@ from edgeshard.sqlite import Connection
 
 def collected(connection: Connection) -> dict[str, int]:
     """Of each keyed table of which deletions were pruned, the newest timestamp that one of them had."""
-    if not sqlite.has_table(connection, TOMBSTONE_GC):
-        return {}
     return dict(sqlite.fetch(connection, f"SELECT table_name, last_timestamp FROM main.{TOMBSTONE_GC}"))
 
 

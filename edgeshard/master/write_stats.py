@@ -26,7 +26,6 @@ import attrs
 
 from edgeshard import sqlite
 from edgeshard.format import WRITE_STATS
-from edgeshard.master import database
 from edgeshard.sqlite import Connection
 
 logger = logging.getLogger("edgeshard.wear")
@@ -339,6 +338,5 @@ def load(connection: Connection, locks: Iterable[Path]) -> WriteStats:
 
 
 def _days(connection: Connection) -> Iterator[tuple[str, WriteCount]]:
-    if database.has(connection, WRITE_STATS):
-        for day, count_bytes, rows in sqlite.fetch(connection, f"SELECT day, bytes, rows FROM main.{WRITE_STATS}"):
-            yield day, WriteCount(count_bytes, rows)
+    for day, count_bytes, rows in sqlite.fetch(connection, f"SELECT day, bytes, rows FROM main.{WRITE_STATS}"):
+        yield day, WriteCount(count_bytes, rows)

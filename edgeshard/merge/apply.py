@@ -110,7 +110,7 @@ def copy(
     """
     connection = target.connection
     streams = source_streams.streams_with_news(connection, origin)
-    used_bytes = source_streams.used_bytes(connection, origin)
+    used_bytes = sqlite.used_bytes(connection, origin.schema)
     row_bytes = max(1, used_bytes // max(1, source_streams.row_count(connection, origin, streams)))
     room = max(1, room_bytes // row_bytes)
     origin = _ensure_tables(target, origin)

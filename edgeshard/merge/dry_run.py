@@ -11,7 +11,7 @@ import attrs
 from edgeshard import format, sqlite
 from edgeshard.errors import EdgeshardError
 from edgeshard.files import scan
-from edgeshard.files.scan import State
+from edgeshard.files.fingerprint import State
 from edgeshard.master import database, shard_states, streams
 from edgeshard.reports import MergeReport, Quarantined
 from edgeshard.sources import attach
@@ -65,7 +65,7 @@ def _report(connection: Connection, folder: Path, sources: list[SourceRun]) -> M
 
 def _is_gone(job: SourceRun) -> bool:
     """Whether it is a shard that a merger removed meanwhile: nothing keeps mergers out of a dry run's way."""
-    return job.own and not job.file.problem and scan.find_database(job.file.path) is None
+    return job.own and not job.file.defect and scan.find_database(job.file.path) is None
 
 
 def _is_due(job: SourceRun, before: dict[str, tuple[State, str]]) -> bool:

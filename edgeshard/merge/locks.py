@@ -15,7 +15,7 @@ from typing import TypeVar
 from filelock import FileLock
 
 from edgeshard.errors import MergeInProgressError
-from edgeshard.files import locks
+from edgeshard.files import locks, paths
 
 logger = logging.getLogger("edgeshard.merge")
 
@@ -31,41 +31,43 @@ _PROBE_S = 0.3
 _SAY_S = 10.0
 
 
-def merge_lock(root: Path, wait_s: float, stopping: Callable[[], bool]) -> FileLock | None:
+def merge_lock(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> FileLock | None:
     """Take ``merge.lock``; None where it was asked to stop meanwhile.
 
     Args:
         root: the store's folder.
         wait_s: how long to wait for another merger, in seconds; -1 for ever.
-        stopping: asked now and then whether to give up.
+        should_stop: asked now and then whether to give up.
 
     Raises:
         MergeInProgressError: another merger has it for all that time.
         AccessError, StorageIOError: the lock file cannot be made or locked.
     """
-    return _await(root, wait_s, stopping, lambda left_s: locks.lock(root / "merge.lock", left_s), "is at work on it")
+    return _await(
+        root, wait_s, should_stop, lambda left_s: locks.lock(paths.merge_lock(root), left_s), "is at work on it"
+    )
 
 
-def watch_lock(root: Path, wait_s: float, stopping: Callable[[], bool]) -> FileLock | None:
+def watch_lock(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> FileLock | None:
     """Take ``watch.lock``; see `merge_lock`."""
     wait_s = max(wait_s, _PROBE_S) if wait_s >= 0 else wait_s
-    return _await(root, wait_s, stopping, lambda left_s: locks.lock(root / "watch.lock", left_s), "watches it")
+    return _await(root, wait_s, should_stop, lambda left_s: locks.lock(paths.watch_lock(root), left_s), "watches it")
 
 
-def await_no_watcher(root: Path, wait_s: float, stopping: Callable[[], bool]) -> None:
+def await_no_watcher(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> None:
     """Wait until nobody watches the store; see `merge_lock`."""
 
     def is_free(left_s: float) -> bool | None:
-        if not locks.is_locked(root / "watch.lock"):
+        if not locks.is_locked(paths.watch_lock(root)):
             return True
         time.sleep(left_s)
         return None
 
-    _await(root, wait_s, stopping, is_free, "watches it, and merges what comes")
+    _await(root, wait_s, should_stop, is_free, "watches it, and merges what comes")
 
 
 def _await(
-    root: Path, wait_s: float, stopping: Callable[[], bool], attempt: Callable[[float], _T | None], doing: str
+    root: Path, wait_s: float, should_stop: Callable[[], bool], attempt: Callable[[float], _T | None], doing: str
 ) -> _T | None:
     began = time.monotonic()
     deadline = began + wait_s
@@ -73,12 +75,12 @@ def _await(
     while True:
         left_s = deadline - time.monotonic() if wait_s >= 0 else _SLICE_S
         got = attempt(max(0.0, min(left_s, _SLICE_S)))
-        if got is not None or stopping():
+        if got is not None or should_stop():
             return got
         if not said and time.monotonic() > began + _SAY_S:
             said = True
             logger.warning("waiting for another merger, which %s: %s", doing, root)
         if left_s <= 0:
             raise MergeInProgressError(
-                "merge into", root / "master.db", f"another merger {doing}; wait, or use --lock-wait"
+                "merge into", paths.master(root), f"another merger {doing}; wait, or use --lock-wait"
             )

@@ -48,7 +48,7 @@ class _Pass:
     """What one pass is to do, and what it has done."""
 
     keep_empty: bool
-    stopping: Callable[[], bool]
+    should_stop: Callable[[], bool]
     progress: Progress | None
     meter: write_stats.Meter
     rows: int = 0
@@ -61,7 +61,7 @@ class _Pass:
     late: set[str] = attrs.Factory(set)
 
     def is_stopping(self) -> bool:
-        self.stopped = self.stopped or self.stopping()
+        self.stopped = self.stopped or self.should_stop()
         return self.stopped
 
 
@@ -75,7 +75,7 @@ class Merger:
         root: the store's folder.
         keep_empty: leave the shards of agents that are gone.
         service: whether passes follow one another closely: then a busy shard is not truncated in each.
-        stopping: asked after each shard; once it says yes the pass ends, with what it has committed.
+        should_stop: asked after each shard; once it says yes the pass ends, with what it has committed.
         thrift: how sparing to be with what is written, as a service.
         prune: what is to go anyway, before a budget has rows dropped.
     """
@@ -86,19 +86,19 @@ class Merger:
         *,
         keep_empty: bool = False,
         service: bool = False,
-        stopping: Callable[[], bool] = lambda: False,
+        should_stop: Callable[[], bool] = lambda: False,
         thrift: WriteProfile = write_profile.NORMAL,
         prune: Retention = store_rules.NONE,
     ) -> None:
         self._root = root
-        self._path = root / "master.db"
+        self._path = paths.master(root)
         self._keep_empty = keep_empty
         self._service = service
-        self._stopping = stopping
+        self._stopping = should_stop
         self._thrift = thrift
         self._meter = write_stats.Meter()
-        self._folder = scan.Folder(Path(os.path.realpath(root / "shards")))
-        self._room = MergeQuota(root, self._path, prune, self._meter, stopping)
+        self._folder = scan.Folder(Path(os.path.realpath(paths.shards(root))))
+        self._room = MergeQuota(root, self._path, prune, self._meter, should_stop)
         self._connection: Connection | None = None
         self._forget()
 
@@ -148,7 +148,7 @@ class Merger:
         due = [*self._due(look, thorough), *(job for job in sources if not job.quarantine)]
         hopeless = [job for job in sources if job.quarantine]
         done = _Pass(self._keep_empty, self._stopping, progress, self._meter)
-        self._meter.collect(self._root / "merge.lock", map(self._lock_path, look.names))
+        self._meter.collect(paths.merge_lock(self._root), map(self._lock_path, look.names))
         for group in attach.groups(due):
             if done.is_stopping() or self._room.is_wanting:
                 break
@@ -163,7 +163,7 @@ class Merger:
             self._sweep(look)
             self._memory.persist(connection, names)
         self._look_at_gaps(connection)
-        if not self._service or not (done.rows or self._thrift.keeps_log):
+        if not self._service or not (done.rows or self._thrift.keeps_wal):
             self._shrink_log(connection)
         if self._room.is_wanting:
             raise self._room.error(done.rows)
@@ -173,10 +173,10 @@ class Merger:
         return paths.lock_path(str(self._folder.path / name))
 
     def _look(self) -> ScanResult:
-        path = Path(os.path.realpath(self._root / "shards"))
+        path = Path(os.path.realpath(paths.shards(self._root)))
         if path != self._folder.path:  # a link that leads elsewhere now
             self._folder = scan.Folder(path)
-        return self._folder.look(self._memory.states)
+        return self._folder.scan(self._memory.states)
 
     def news(self) -> bool:
         """Whether a pass would find something new, as far as the files show from without.
@@ -192,8 +192,8 @@ class Merger:
         files_due = {}
         for file in look.changed:
             known = self._memory.get(file.name)
-            if file.problem:
-                self._memory.remember(file.name, CacheEntry((), file.problem))
+            if file.defect:
+                self._memory.remember(file.name, CacheEntry((), file.defect))
             elif known is None or known.state != file.state or known.is_due_again(thorough=thorough):
                 files_due[file.name] = file
         for name in self._memory.due_again(thorough=thorough):
@@ -258,12 +258,12 @@ class Merger:
             before = fingerprint.identity(self._path)
             self._connection = database.open_master(self._path, writable=True)
             self._memory.recall(self._connection)
-            self._files = (before, fingerprint.identity(f"{self._path}-wal"))
+            self._files = (before, fingerprint.identity(paths.wal(self._path)))
         return self._connection
 
     def _files_now(self) -> tuple[object, object]:
         """Which files we commit to: the master's, and its log's."""
-        return fingerprint.identity(self._path), fingerprint.identity(f"{self._path}-wal")
+        return fingerprint.identity(self._path), fingerprint.identity(paths.wal(self._path))
 
     def _ensure_in_place(self) -> None:
         """What was committed to a file that nobody finds any more must not be deleted from the shards."""
@@ -280,7 +280,7 @@ class Merger:
         self._generation = generation
 
     def _shrink_log(self, connection: Connection) -> None:
-        if fingerprint.size(f"{self._path}-wal"):
+        if fingerprint.size(paths.wal(self._path)):
             sqlite.shrink_wal(connection)
 
     def close(self) -> None:
@@ -297,7 +297,7 @@ class Merger:
                 self._shrink_log(self._connection)
         finally:
             self.abandon()
-            self._meter.leave(self._root / "merge.lock")
+            self._meter.leave(paths.merge_lock(self._root))
 
     def abandon(self) -> None:
         """Close the master, and remember nothing."""
@@ -398,7 +398,7 @@ class Merger:
         is_patient = self._service and not self._room.is_tight
         held_s = self._held_s(job)
         if is_patient and not truncate.is_truncation_due(
-            job.copied.rows, job.copied.used_bytes, job.file.log_bytes, held_s, self._thrift.held_s
+            job.copied.rows, job.copied.used_bytes, job.file.wal_bytes, held_s, self._thrift.held_s
         ):
             return
         truncated = truncate.truncate(job.source, job.copied.durable, master_id, is_patient, self._room.left_bytes())
@@ -440,13 +440,13 @@ class Merger:
 
     def _sweep(self, look: ScanResult) -> None:
         """Remove what openings that were killed left."""
-        half_made: dict[str, list[str]] = {stem: [] for stem in look.locks if not self._keep_empty}
-        for name in look.half_made:
-            if match := paths.HALF_MADE.fullmatch(name):
-                half_made.setdefault(match[1], []).append(name)
-        for stem in sorted(half_made)[:_SWEPT_AT_A_TIME]:
+        unfinished: dict[str, list[str]] = {stem: [] for stem in look.locks if not self._keep_empty}
+        for name in look.unfinished:
+            if match := paths.UNFINISHED_SHARD.fullmatch(name):
+                unfinished.setdefault(match[1], []).append(name)
+        for stem in sorted(unfinished)[:_SWEPT_AT_A_TIME]:
             try:
-                reap.sweep(self._folder.path / f"{stem}.lock", half_made[stem])
+                reap.sweep(paths.shard_lock(self._folder.path, stem), unfinished[stem])
             except EdgeshardError as error:  # what somebody put there is in nobody's way
                 logger.debug("%s", error)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import attrs
 
-from edgeshard.files import folders
+from edgeshard.files import folders, paths
 from edgeshard.merge import locks
 from edgeshard.merge.dry_run import dry_run
 from edgeshard.merge.merger import Merger, Progress
@@ -27,7 +27,7 @@ def merge(
     beside_watcher: bool = False,
     lock_wait_s: float = 0.0,
     prune: Retention = store_rules.NONE,
-    stopping: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
     progress: Progress | None = None,
 ) -> MergeReport:
     """Merge a store's shards, and any other databases of ours, into the store's master.
@@ -40,7 +40,7 @@ def merge(
             sources, such a merger is one at work.
         lock_wait_s: how long to wait for another merger, in seconds; -1 for ever.
         prune: what goes from the master once that is done; what goes wrong with it is in the report, and not raised.
-        stopping: asked after each shard, and while waiting; once it says yes the merge ends, with what it committed.
+        should_stop: asked after each shard, and while waiting; once it says yes the merge ends, with what it committed.
         progress: called as the work goes on.
 
     Raises:
@@ -51,25 +51,25 @@ def merge(
     named = [attach.named_source(path) for path in sources]
     folders.make_folder(root)
     if not named and not beside_watcher:
-        locks.await_no_watcher(root, lock_wait_s, stopping)
+        locks.await_no_watcher(root, lock_wait_s, should_stop)
         lock_wait_s = lock_wait_s if lock_wait_s < 0 else max(0.0, lock_wait_s - (time.monotonic() - began))
-    held = locks.merge_lock(root, lock_wait_s, stopping)
+    held = locks.merge_lock(root, lock_wait_s, should_stop)
     if held is None:
         return MergeReport(stopped=True)
     try:
-        merger = Merger(root, keep_empty=keep_empty, stopping=stopping, prune=prune)
+        merger = Merger(root, keep_empty=keep_empty, should_stop=should_stop, prune=prune)
         report = merger.run(named, progress=progress)
         merger.close()
     finally:
         held.release()
     report = attrs.evolve(report, seconds=time.monotonic() - began)
-    return _pruned(report, root, prune, stopping) if prune and not report.stopped else report
+    return _pruned(report, root, prune, should_stop) if prune and not report.stopped else report
 
 
-def _pruned(report: MergeReport, root: Path, prune: Retention, stopping: Callable[[], bool]) -> MergeReport:
+def _pruned(report: MergeReport, root: Path, prune: Retention, should_stop: Callable[[], bool]) -> MergeReport:
     from edgeshard.retention import scheduler  # whoever never prunes need not wait for it
 
-    return scheduler.keep(root / "master.db", prune, stopping=stopping).told(report)
+    return scheduler.keep(paths.master(root), prune, should_stop=should_stop).told(report)
 
 
 def preview(root: Path, sources: Iterable[str | os.PathLike[str]] = ()) -> MergeReport:
@@ -78,5 +78,5 @@ def preview(root: Path, sources: Iterable[str | os.PathLike[str]] = ()) -> Merge
     Raises:
         StorageError: the master or the folder cannot be read.
     """
-    shards = Path(os.path.realpath(root / "shards"))
-    return dry_run(root / "master.db", shards, map(attach.named_source, sources))
+    shards = Path(os.path.realpath(paths.shards(root)))
+    return dry_run(paths.master(root), shards, map(attach.named_source, sources))

@@ -17,11 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from edgeshard import format, sqlite
+from edgeshard import sqlite
 from edgeshard.budget import policy, usage
 from edgeshard.budget.policy import Budget, Usage
 from edgeshard.errors import DiskBudgetError
-from edgeshard.files import fingerprint
+from edgeshard.files import fingerprint, paths
 from edgeshard.format import blocks
 from edgeshard.master import catalog, database, write_stats
 from edgeshard.records import keys
@@ -53,14 +53,14 @@ class MergeQuota:
     """
 
     def __init__(
-        self, root: Path, path: Path, prune: Retention, meter: write_stats.Meter, stopping: Callable[[], bool]
+        self, root: Path, path: Path, prune: Retention, meter: write_stats.Meter, should_stop: Callable[[], bool]
     ) -> None:
         self._root = root
         self._path = path
         self._prune = prune
         self._prune_at = 0.0
         self._meter = meter
-        self._stopping = stopping
+        self._stopping = should_stop
         self.known: Budget | None = None
         self.dropped = 0
         self.kept: list[Kept] = []
@@ -114,9 +114,9 @@ class MergeQuota:
         self._measure()
         page_bytes, free = int(connection.pragma("page_size")), int(connection.pragma("freelist_count"))
         pages = int(connection.pragma("page_count"))
-        self._in_use, self._pages_logged = (pages - free) * page_bytes, sqlite.wal_pages_written(connection)
+        self._in_use, self._pages_logged = sqlite.used_bytes(connection), sqlite.wal_pages_written(connection)
         # what a log that somebody reads keeps from its file is yet to come there
-        log = fingerprint.size(f"{self._path}-wal")
+        log = fingerprint.size(paths.wal(self._path))
         room = policy.merge_room(self._limit, self._usage) - log
         if room < policy.LEAST_TIMES * policy.CHUNK_LEAST:
             return 0
@@ -130,12 +130,11 @@ class MergeQuota:
         if self.known is None:
             return
         connection.pragma("max_page_count", _PAGES_MOST)
-        if self.is_tight or fingerprint.size(f"{self._path}-wal") > self._log_bytes():
+        if self.is_tight or fingerprint.size(paths.wal(self._path)) > self._log_bytes():
             sqlite.shrink_wal(connection)
         if count >= _LEAST_MEASURED:
             page_bytes = int(connection.pragma("page_size"))
-            pages = int(connection.pragma("page_count")) - int(connection.pragma("freelist_count"))
-            self._growth = _slowly(self._growth, (pages * page_bytes - self._in_use) / count)
+            self._growth = _slowly(self._growth, (sqlite.used_bytes(connection) - self._in_use) / count)
             pages = sqlite.wal_pages_written(connection) - self._pages_logged
             self._logged = _slowly(self._logged, pages * page_bytes / count)
 
@@ -164,7 +163,7 @@ class MergeQuota:
         )
 
         began = time.monotonic()
-        kept = scheduler.keep(self._path, self._prune, stopping=self._stopping)
+        kept = scheduler.keep(self._path, self._prune, should_stop=self._stopping)
         self.kept.append(kept)
         if kept.report is None or not kept.report.rows:
             now = time.monotonic()
@@ -190,7 +189,7 @@ class MergeQuota:
 
         target = max(1, self._usage.master - count)
         asked = rules.Rules(max_bytes=target, tables=tables, size_reason=rules.BUDGET, spared=spared)
-        report = prune.prune(self._path, asked, stopping=self._stopping)
+        report = prune.prune(self._path, asked, should_stop=self._stopping)
         if report.rows:
             which = "all tables" if tables is None else f"tables {', '.join(tables)}"
             text = "dropped the %d oldest rows of %s from %s, which its budget has no room for"
@@ -227,8 +226,7 @@ def _rows_by_agent(connection: Connection) -> dict[str, int]:
 
 def _levels(connection: Connection) -> list[tuple[str, ...] | None]:
     """The tables that rows are dropped from together, the least important first; None where all are alike."""
-    has_some = database.has(connection, format.PRIORITIES)
-    known = catalog.priorities_of(connection, "main") if has_some else {}
+    known = catalog.priorities_of(connection, "main")
     keyed = catalog.load_keys(connection)
     kept = {table.lower() for name, key in keyed.items() for table, _ in keys.changed_tables(name, key)}
     owners = {keys.history_name(name).lower(): name.lower() for name in keyed}

@@ -21,7 +21,7 @@ import attrs
 
 from edgeshard import format, sqlite
 from edgeshard.errors import StorageError
-from edgeshard.files import fingerprint, folders, locks
+from edgeshard.files import fingerprint, folders, locks, paths
 from edgeshard.files.paths import lock_path
 from edgeshard.sources.source import Source
 from edgeshard.sources.streams import shard_blocks
@@ -64,7 +64,7 @@ def remove(shard: Source, durable: Mapping[bytes, int]) -> bool:
 def _shorten_log(path: str) -> None:
     """Let what takes long be done before the lock is taken: an agent that comes back waits for it."""
     with contextlib.suppress(FileNotFoundError):
-        if os.stat(path + "-wal").st_size > _SHORT_LOG_BYTES:
+        if os.stat(paths.wal(path)).st_size > _SHORT_LOG_BYTES:
             sqlite.remove_empty_wal(path)
 
 
@@ -80,7 +80,7 @@ def _remove_database(shard: Source, durable: Mapping[bytes, int]) -> bool:
         sqlite.disable_checkpoint_on_close(
             connection
         )  # closing must not delete the log of a database that is made meanwhile
-        for suffix in ("-shm", "-wal", "-journal"):
+        for suffix in (paths.SHM, paths.WAL, paths.JOURNAL):
             _unlink(Path(shard.path + suffix))
         # a power cut might take the database's name and leave the log's: its agent would be refused from then on
         folders.sync_folder(os.path.dirname(shard.path))
@@ -100,7 +100,7 @@ def _is_spent(connection: Connection, shard: Source, durable: Mapping[bytes, int
     if names != {table.name for table in shard.tables}:
         return False
     listed = sqlite.fetch(connection, "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view')")
-    known = {*format.NEEDED, *format.OF_SHARDS, *names}
+    known = {*format.COMMON_TABLES, *format.OPTIONAL_SHARD_TABLES, *names}
     if not {name for (name,) in listed if not name.startswith("sqlite_")} <= known:
         return False  # somebody keeps something of his own in it
     streams = dict(sqlite.fetch(connection, "SELECT stream_no, stream_id FROM edgeshard_streams"))
@@ -125,7 +125,9 @@ def sweep(lock: Path, half_made: Iterable[str]) -> None:
         with sqlite.translate_errors("sweep after agent", str(lock)):
             for name in half_made:
                 _unlink(lock.with_name(name))
-            if not any(os.path.lexists(f"{lock.with_suffix('')}{suffix}") for suffix in (".db", ".db-wal")):
+            if not any(
+                os.path.lexists(f"{lock.with_suffix('')}{suffix}") for suffix in (paths.SHARD, paths.wal(paths.SHARD))
+            ):
                 _unlink(lock)
     finally:
         held.release()

@@ -15,6 +15,7 @@ import attrs
 from edgeshard import format, sqlite
 from edgeshard.errors import SchemaConflictError
 from edgeshard.format.blocks import Block
+from edgeshard.master import catalog
 from edgeshard.records import codecs, promote, renames, types
 from edgeshard.records.renames import Arrow
 from edgeshard.sources.source import Source, SourceTable
@@ -234,7 +235,7 @@ def _widen(connection: Connection, table: str, column: str, kind: str, wider: st
     if promote.has_unfit(connection, table, column, kind, wider):
         cause = f"column {table}.{column} is real in this shard, and has integers beyond 2^53 in the master"
         raise SchemaConflictError("merge", path, f"{cause}: a real would round them. {_ADVICE}")
-    for statement in promote.statements(connection, table, column, kind, wider):
+    for statement in catalog.promotion(connection, table, column, kind, wider):
         connection.execute(*statement)
 
 

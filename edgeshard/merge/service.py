@@ -28,7 +28,7 @@ from filelock import FileLock
 
 from edgeshard import sqlite
 from edgeshard.errors import ConfigurationError, EdgeshardError, StorageIOError
-from edgeshard.files import fingerprint, folders
+from edgeshard.files import fingerprint, folders, paths
 from edgeshard.files.fs_events import Watch
 from edgeshard.merge import locks
 from edgeshard.merge.merger import Merger
@@ -120,14 +120,14 @@ class Service:
         if observer not in OBSERVERS:
             raise ConfigurationError("watch store", root, f"observer is one of {OBSERVERS}, not {observer!r}")
         self._root = root
-        self._shards = root / "shards"
+        self._shards = paths.shards(root)
         self._interval_s = interval_s
         self._rescan_s = rescan_s
         self._observer = observer
         self._listener = listener or Listener()
         self._waits = thrift.waits
         self._merger = Merger(
-            root, keep_empty=keep_empty, service=True, stopping=self._asked_to_stop, thrift=thrift, prune=prune
+            root, keep_empty=keep_empty, service=True, should_stop=self._asked_to_stop, thrift=thrift, prune=prune
         )
         self._keeper = _keeper(root, prune, thrift)
         # not an Event: its set() in a signal handler can meet its own lock. An item is the number of the watch that
@@ -363,7 +363,7 @@ class Service:
             MergeInProgressError: another merger watches the folder that is there now.
         """
         with sqlite.translate_errors("watch store", str(self._root)):
-            if self._held is not None and fingerprint.identity(self._root / "watch.lock") == self._held_file:
+            if self._held is not None and fingerprint.identity(paths.watch_lock(self._root)) == self._held_file:
                 return
             if not self._root.is_dir():
                 raise StorageIOError("watch store", self._root, "its folder is gone; bring it back")
@@ -374,7 +374,7 @@ class Service:
     def _lock(self, wait_s: float) -> bool:
         self._held = locks.watch_lock(self._root, wait_s, self._asked_to_stop)
         with sqlite.translate_errors("watch store", str(self._root)):
-            self._held_file = fingerprint.identity(self._root / "watch.lock")
+            self._held_file = fingerprint.identity(paths.watch_lock(self._root))
         return self._held is not None
 
     def _unlock(self) -> None:
@@ -410,7 +410,7 @@ def _keeper(root: Path, prune: Retention, thrift: WriteProfile) -> Keeper | None
         return None
     from edgeshard.retention.scheduler import Keeper  # whoever never prunes need not wait for it
 
-    return Keeper(root / "master.db", prune, thrift.slowness)
+    return Keeper(paths.master(root), prune, thrift.slowness)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Set
 import attrs
 
 from edgeshard import sqlite
-from edgeshard.files.scan import ShardFile, State
+from edgeshard.files.fingerprint import State
+from edgeshard.files.scan import ShardFile
 from edgeshard.format.ranges import Range
 from edgeshard.master import shard_states
 from edgeshard.sqlite import Connection
@@ -96,7 +97,7 @@ class ShardCache:
     def is_news(self, file: ShardFile) -> bool:
         """Whether a file is not as it was known to be."""
         known = self._known.get(file.name)
-        return known is None or file.state != known.state or (file.problem or known.problem) != known.problem
+        return known is None or file.state != known.state or (file.defect or known.problem) != known.problem
 
     def remember(self, name: str, known: CacheEntry) -> None:
         """Know this of a file from now on."""

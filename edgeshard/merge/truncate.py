@@ -13,7 +13,7 @@ import attrs
 
 from edgeshard import format, sqlite
 from edgeshard.files import scan
-from edgeshard.files.scan import State
+from edgeshard.files.fingerprint import State
 from edgeshard.sources.source import Source
 from edgeshard.sources.streams import shard_blocks
 from edgeshard.sqlite import Connection, quote
@@ -135,7 +135,7 @@ def _truncate(
         gone = _note(connection, durable, master_id)
         most_bytes = _rewritable_bytes(left_bytes)
         deleted = _clear(connection, shard, gone, most_bytes) if _knows_all_tables(connection, shard) else None
-        if deleted is None and patient and _used_bytes(connection) < _AHEAD_BYTES:
+        if deleted is None and patient and sqlite.used_bytes(connection) < _AHEAD_BYTES:
             connection.execute("ROLLBACK")
             return None
     if deleted is None:
@@ -169,14 +169,9 @@ def _clear(connection: Connection, shard: Source, gone: dict[int, int], most_byt
     if not kept:
         return _delete_all(connection, shard)
     put_back = sum(last - first + 1 for first, last in kept)
-    if put_back > _PUT_BACK_ROWS or _used_bytes(connection) > most_bytes:
+    if put_back > _PUT_BACK_ROWS or sqlite.used_bytes(connection) > most_bytes:
         return None
     return _delete_all(connection, shard, kept) - put_back
-
-
-def _used_bytes(connection: Connection) -> int:
-    pages: int = connection.pragma("page_count") - connection.pragma("freelist_count")
-    return pages * int(connection.pragma("page_size"))
 
 
 def _shrink(connection: Connection, shard: Source, left_bytes: int | None) -> None:
@@ -184,9 +179,9 @@ def _shrink(connection: Connection, shard: Source, left_bytes: int | None) -> No
     free_bytes = connection.pragma("freelist_count") * connection.pragma("page_size")
     file = scan.find_database(shard.path)
     long_bytes = _LONG_LOG_BYTES if left_bytes is None else min(_LONG_LOG_BYTES, left_bytes // _REWRITTEN_PART)
-    is_long = file is not None and file.log_bytes > long_bytes
+    is_long = file is not None and file.wal_bytes > long_bytes
     if free_bytes > (_DEAD_BYTES if is_long or left_bytes is not None else _SHRINK_BYTES):
-        if left_bytes is None or _used_bytes(connection) < _rewritable_bytes(left_bytes):
+        if left_bytes is None or sqlite.used_bytes(connection) < _rewritable_bytes(left_bytes):
             connection.execute("VACUUM")
         elif sqlite.is_incremental(connection):
             _give_back(connection, left_bytes)

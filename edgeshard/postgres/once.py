@@ -24,7 +24,7 @@ def push_once(
     *,
     batch: int = BATCH,
     inserts: bool = False,
-    stopping: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
     progress: Progress | None = None,
 ) -> PushReport:
     """Push a master; see `Pusher`. Where there is none yet, nothing is to be pushed.
@@ -35,7 +35,7 @@ def push_once(
         StorageError: the master cannot be read.
     """
     where = server.address(dsn)
-    pusher = Pusher(path, where, batch=batch, inserts=inserts, stopping=stopping, progress=progress)
+    pusher = Pusher(path, where, batch=batch, inserts=inserts, should_stop=should_stop, progress=progress)
     if scan.find_database(str(path)) is None:
         return PushReport(upstream=where.shown)
     try:

@@ -78,7 +78,7 @@ class Pusher:
         where: the database.
         batch: rows of a transaction; a writer's transaction is never divided.
         inserts: use INSERT statements alone.
-        stopping: asked after each chunk; once it says yes the push ends, with what it committed.
+        should_stop: asked after each chunk; once it says yes the push ends, with what it committed.
         progress: called with (rows done, rows to do) after each commit.
     """
 
@@ -89,7 +89,7 @@ class Pusher:
         *,
         batch: int = BATCH,
         inserts: bool = False,
-        stopping: Callable[[], bool] = lambda: False,
+        should_stop: Callable[[], bool] = lambda: False,
         progress: Progress | None = None,
     ) -> None:
         if not isinstance(batch, int) or not 1 <= batch <= BATCH_MAX:
@@ -99,7 +99,7 @@ class Pusher:
         self._where = where
         self._batch = batch
         self._inserts = inserts
-        self._stopping = stopping
+        self._should_stop = should_stop
         self._progress = progress
         self._server: Server | None = None
         self._is_learnt = False  # whether what follows is what this connection said
@@ -153,7 +153,7 @@ class Pusher:
             held_back=rejects.report(streams, self._refusals),
             remaining=plan.size(plan.missing(streams, self._held)),
             seconds=time.monotonic() - began,
-            stopped=self._stopping(),
+            stopped=self._should_stop(),
         )
 
     def _push(self, origin: Local, tally: _Tally) -> None:
@@ -194,7 +194,7 @@ class Pusher:
     def _try_again(self, error: PostgresError) -> None:
         """Wait a moment, longer each time; raise the error where it came too often in a row."""
         self._failures += 1
-        if self._failures >= _ATTEMPTS or self._stopping():
+        if self._failures >= _ATTEMPTS or self._should_stop():
             raise error
         logger.info("%s; tried again", error)
         time.sleep(plan.back_off_s(self._failures, secrets.randbelow(1000) / 1000) / 8)
@@ -208,7 +208,7 @@ class Pusher:
         room = max(1, min(self._batch, _CHUNK_BYTES // origin.row_bytes()))
         parts = self._missing(streams)
         total = tally.rows + plan.size(parts)
-        while parts and not self._stopping():
+        while parts and not self._should_stop():
             chunk, rest = plan.cut(parts, room, origin.transaction_end)
             try:
                 sent = self._send(sender, chunk, tables, tally)

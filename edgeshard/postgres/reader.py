@@ -66,8 +66,7 @@ class Local:
     def row_bytes(self) -> int:
         """About what a row takes."""
         with database.translate_errors("push", self.path):
-            pages = self._connection.pragma("page_count") - self._connection.pragma("freelist_count")
-            used = pages * self._connection.pragma("page_size")
+            used = sqlite.used_bytes(self._connection)
         ((rows,),) = self._fetch("SELECT coalesce(sum(last - first + 1), 0) FROM edgeshard_blocks")
         return int(max(1, used // max(1, rows)))
 

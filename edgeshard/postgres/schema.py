@@ -33,7 +33,7 @@ TABLES: Final[Mapping[str, str]] = {
     "last_seq bigint NOT NULL",
     "edgeshard_ranges": "stream uuid NOT NULL, first bigint NOT NULL, last bigint NOT NULL, "
     "PRIMARY KEY (stream, first)",
-    "edgeshard_columns": "table_name text NOT NULL, column_name text NOT NULL, kind text NOT NULL, "
+    "edgeshard_columns": "table_name text NOT NULL, column_name text NOT NULL, type text NOT NULL, "
     "PRIMARY KEY (table_name, column_name)",
     "edgeshard_indexes": "name text PRIMARY KEY",
 }

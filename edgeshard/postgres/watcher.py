@@ -80,7 +80,7 @@ class Watch:
         # not an Event: its set() in a signal handler can meet its own lock
         self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
         where = server.address(dsn)
-        self._pusher = Pusher(path, where, batch=batch, inserts=inserts, stopping=lambda: self._stopping)
+        self._pusher = Pusher(path, where, batch=batch, inserts=inserts, should_stop=lambda: self._stopping)
         self._pushed_at = 0.0
         self._seen = 0  # the next id of the master when all before it was pushed or held back
         self._failures = 0

@@ -44,7 +44,7 @@ class _Pass:
     path: str
     rules: Rules
     scope: Scope
-    stopping: Callable[[], bool]
+    should_stop: Callable[[], bool]
     progress: Progress | None
     dry_run: bool
     peers: list[receipts.Peer] = attrs.Factory(list)
@@ -67,7 +67,7 @@ class _Pass:
         return sum(self.by_reason.values())
 
     def is_stopping(self) -> bool:
-        self.stopped = self.stopped or self.stopping()
+        self.stopped = self.stopped or self.should_stop()
         return self.stopped
 
     def may_go(self) -> Mapping[int, Sequence[Range]] | None:
@@ -131,7 +131,7 @@ def prune(
     shrink: bool = False,
     dry_run: bool = False,
     lock_wait_s: float = sqlite.BUSY_TIMEOUT_S,
-    stopping: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
     progress: Progress | None = None,
 ) -> PruneReport:
     """Delete what the rules ask for from a master.
@@ -142,7 +142,7 @@ def prune(
         shrink: give all free pages back to the disk; without this only as many as `Rules.max_bytes` asks for.
         dry_run: say what would be done, and do nothing.
         lock_wait_s: how long to wait, in each step, for somebody who holds the master locked, in seconds.
-        stopping: asked after each step; once it says yes the prune ends, with what it committed.
+        should_stop: asked after each step; once it says yes the prune ends, with what it committed.
         progress: called as the work goes on.
 
     Raises:
@@ -158,7 +158,7 @@ def prune(
                 sqlite.shrink_wal(connection)
                 log_pages = _limit_log(connection, path)
             sqlite.set_busy_timeout(connection, lock_wait_s)
-            done = _begin(connection, path, asked, stopping, progress, dry_run=dry_run)
+            done = _begin(connection, path, asked, should_stop, progress, dry_run=dry_run)
             done.limit_log(log_pages)
             with done.meter.running():
                 fits = _prune(done, began_s=time.time())
@@ -183,7 +183,7 @@ def _begin(
     connection: Connection,
     path: Path,
     asked: Rules,
-    stopping: Callable[[], bool],
+    should_stop: Callable[[], bool],
     progress: Progress | None,
     *,
     dry_run: bool,
@@ -196,9 +196,9 @@ def _begin(
             _ensure_not_kept(path, table, kept)
         collected = _collected(path, asked, table, keyed)
         scope = Scope(str(path), tables=asked.tables if table is None else (table,), kept=kept)
-        used = shrink.used_bytes(connection)
+        used = sqlite.used_bytes(connection)
         rows = sqlite.scalar(connection, "SELECT sum(last - first + 1) FROM edgeshard_blocks") or 0
-    done = _Pass(connection, str(path), asked, scope, stopping, progress, dry_run)
+    done = _Pass(connection, str(path), asked, scope, should_stop, progress, dry_run)
     done.row_bytes = used / max(1, rows)
     done.collected = collected
     return done
@@ -298,7 +298,7 @@ def _make_room(done: _Pass, position: int, max_bytes: int) -> bool:
 
     def excess() -> int:
         freed = done.rows * done.row_bytes if done.dry_run else 0
-        return int(shrink.used_bytes(done.connection) - freed) - room
+        return int(sqlite.used_bytes(done.connection) - freed) - room
 
     if done.progress is not None and excess() > 0:
         done.to_do = done.rows + int(excess() / max(1.0, done.row_bytes))
@@ -460,7 +460,7 @@ def _report(done: _Pass, shrunk: int, *, fits: bool) -> PruneReport:
         behind=tuple(sorted(done.why.behind)),
         deletions_unheard=done.unheard,
         unheard=tuple(sorted(done.why.unheard)),
-        used_bytes=shrink.used_bytes(connection) + log,
+        used_bytes=sqlite.used_bytes(connection) + log,
         file_bytes=int(connection.pragma("page_count")) * shrink.page_bytes(connection),
         log_bytes=log,
         free_bytes=shrink.free_bytes(connection),

@@ -55,18 +55,18 @@ def keep(
     retention: Retention,
     *,
     lock_wait_s: float = sqlite.BUSY_TIMEOUT_S,
-    stopping: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Kept:
     """Prune a master by each rule, once."""
-    done = [_follow(path, rules, lock_wait_s, stopping) for rules in retention.rules if not stopping()]
+    done = [_follow(path, rules, lock_wait_s, should_stop) for rules in retention.rules if not should_stop()]
     return _summed(done)
 
 
-def _follow(path: Path, rules: Rules, lock_wait_s: float, stopping: Callable[[], bool]) -> Kept:
+def _follow(path: Path, rules: Rules, lock_wait_s: float, should_stop: Callable[[], bool]) -> Kept:
     try:
         if rules.table is not None and not _has_table(path, rules.table):
             return Kept(PruneReport())  # no row of it has come yet
-        report = prune.prune(path, rules, lock_wait_s=lock_wait_s, stopping=stopping)
+        report = prune.prune(path, rules, lock_wait_s=lock_wait_s, should_stop=should_stop)
     except EdgeshardError as error:
         logger.warning("what was merged stays so, but old rows could not be pruned: %s", error)
         return Kept(problem=str(error))

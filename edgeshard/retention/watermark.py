@@ -27,7 +27,7 @@ import attrs
 
 from edgeshard import format, sqlite
 from edgeshard.errors import EdgeshardError
-from edgeshard.files import scan
+from edgeshard.files import paths, scan
 from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import Range, subtract
 from edgeshard.master import arrivals, catalog, database, identity, pruned_ranges, receipts, streams
@@ -108,7 +108,7 @@ def look(path: Path, now_us: int, since_us: int) -> Seen:
     connection = database.open_master(path, writable=False)
     try:
         with database.translate_errors("prune", path):
-            shards = _look_at_shards(connection, Path(os.path.realpath(path.parent / "shards")))
+            shards = _look_at_shards(connection, Path(os.path.realpath(paths.shards(path.parent))))
             with sqlite.read_snapshot(connection):
                 return Seen(
                     shards,
@@ -163,7 +163,7 @@ def _look_at_shards(connection: Connection, folder: Path) -> Shards:
     bounds += [
         Bound(NOTHING, f"{job.file.name} cannot be read: {job.quarantine.reason}")
         for job in every
-        if job.quarantine and (job.file.problem or scan.find_database(job.file.path) is not None)
+        if job.quarantine and (job.file.defect or scan.find_database(job.file.path) is not None)
     ]
     return Shards(frozenset(streams), tuple(bounds))
 
@@ -242,9 +242,10 @@ def _recent(connection: Connection, since_us: int) -> frozenset[int]:
     first = arrivals.first_since(connection, since_us / 1e6)
     found = set(_arrived(connection, identity.next_id(connection) if first is None else first))
     found |= pruned_ranges.streams_since(connection, since_us / 1e6, rules.DELETIONS)
-    unheard = "SELECT stream_no FROM edgeshard_streams EXCEPT SELECT stream_no FROM edgeshard_ranges"
-    if database.has(connection, format.PRUNED_RANGES):
-        unheard += f" EXCEPT SELECT stream_no FROM {format.PRUNED_RANGES}"
+    unheard = (
+        "SELECT stream_no FROM edgeshard_streams EXCEPT SELECT stream_no FROM edgeshard_ranges "
+        "EXCEPT SELECT stream_no FROM edgeshard_pruned_ranges"
+    )
     return frozenset(found | {number for (number,) in sqlite.fetch(connection, unheard)})
 
 

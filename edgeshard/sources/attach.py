@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import attrs
 
 from edgeshard import format, sqlite
 from edgeshard.errors import DamagedError, EdgeshardError, FormatError, StorageBusyError
-from edgeshard.files import fingerprint, scan
-from edgeshard.files.scan import ShardFile, State
+from edgeshard.files import fingerprint, paths, scan
+from edgeshard.files.fingerprint import State
+from edgeshard.files.scan import ShardFile
 from edgeshard.format.ranges import Range
 from edgeshard.sources import checksum, diff, identity, readonly_copy
 from edgeshard.sources.source import Source
@@ -102,7 +104,7 @@ class SourceRun:
 
     @quarantine.default
     def _from_file(self) -> Quarantine | None:
-        return Quarantine(self.file.problem) if self.file.problem else None
+        return Quarantine(self.file.defect) if self.file.defect else None
 
     @property
     def source(self) -> Source:
@@ -150,7 +152,7 @@ def named_source(path: str | os.PathLike[str]) -> SourceRun:
     """Return the run of a source that the caller names, such as a master, a bundle, or a copy of a shard."""
     real = os.path.realpath(path)  # the name may well be a link
     if os.path.isdir(real):
-        cause = f"it is a folder; name the databases in it, such as {os.path.join(real, 'master.db')}"
+        cause = f"it is a folder; name the databases in it, such as {paths.master(Path(real))}"
         return SourceRun(ShardFile(real, (), cause), own=False)
     return SourceRun(scan.find_database(real) or ShardFile(real, (), "there is no such file"), own=False)
 
@@ -170,7 +172,7 @@ def attached(connection: Connection, runs: list[SourceRun]) -> Iterator[list[Sou
         try:
             for run in runs:
                 run.schema = f"source{len(schemas)}"
-                run.had_no_wal = not os.path.exists(run.file.path + "-wal")
+                run.had_no_wal = not os.path.exists(paths.wal(run.file.path))
                 try:
                     _attach(connection, run, copies)
                     schemas.append(run.schema)

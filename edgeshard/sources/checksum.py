@@ -16,6 +16,7 @@ from typing import Final
 
 from edgeshard import format, sqlite
 from edgeshard.errors import DamagedError, FormatError
+from edgeshard.files import paths
 from edgeshard.files.fingerprint import identity
 from edgeshard.sqlite import Connection, quote
 
@@ -88,7 +89,7 @@ def verify(connection: Connection, schema: str, path: str) -> None:
     with sqlite.translate_errors(_ACTION, path):
         if sqlite.header_says_wal(path):  # so by now it has a WAL, which we made ourselves by opening it
             raise DamagedError(_ACTION, path, _CHANGED)
-    for suffix in ("-wal", "-journal"):
+    for suffix in (paths.WAL, paths.JOURNAL):
         if identity(path + suffix) is not None:
             # SQLite would read it as a part of the bundle
             cause = f"there is a {suffix} file beside it, but a bundle stands alone; move the {suffix} file away"
@@ -102,7 +103,7 @@ def verify(connection: Connection, schema: str, path: str) -> None:
 def _read_stored(connection: Connection, schema: str, path: str) -> bytes:
     with sqlite.limit_steps_in_block(connection, sqlite.reading_steps(connection, schema)):
         sql = f"SELECT sql FROM {quote(schema)}.sqlite_schema WHERE type = 'table' AND name = ? AND rootpage > 0"
-        if sqlite.scalar(connection, sql, (format.CHECKSUM_TABLE,)) != format.CHECKSUM_TEXT:
+        if sqlite.scalar(connection, sql, (format.CHECKSUM_TABLE,)) != format.DDL[format.CHECKSUM_TABLE]:
             raise FormatError(_ACTION, path, "it is a bundle without a checksum; export it again")
         sql = f"SELECT sha256 FROM {quote(schema)}.{format.CHECKSUM_TABLE} LIMIT 2"
         rows = sqlite.fetch_typed(connection, path, (bytes,), sql)

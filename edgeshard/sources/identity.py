@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
@@ -17,9 +17,6 @@ _ACTION: Final = "read database"
 
 _ID_BYTES: Final = 16
 
-#: The tables that only some databases of ours have.
-_OPTIONAL: Final = (format.KEYS, format.RENAMES, format.PRIORITIES, format.PRUNED_RANGES, format.SUPERSEDED)
-
 #: What PRAGMA index_xinfo gives in place of a column's number if the index has an expression there.
 _EXPRESSION: Final = -2
 
@@ -33,11 +30,17 @@ def open_source(connection: Connection, schema: str, path: str) -> Source:
     with sqlite.limit_steps_in_block(connection, sqlite.reading_steps(connection, schema)):
         sqlite.check_identity(connection, schema, format.IDENTITY, path)
         ordinary = _ordinary_tables(connection, schema)
-        _check_needed_tables(connection, schema, path, ordinary)
+        _check_own_tables(connection, schema, path, ordinary, format.COMMON_TABLES)
         _check_indexes(connection, schema, path)
         role, database_id, agent_id = _read_role(connection, schema, path)
+        # the checksum of a bundle is looked for by checksum.verify
+        required = set(format.REQUIRED_TABLES[role]) - {format.CHECKSUM_TABLE}
+        _check_own_tables(connection, schema, path, ordinary, sorted(required))
+        # a shard has a table of these only if a class of its agent needs it
         present = {
-            name for name in _OPTIONAL if name in ordinary and _is_as_declared(connection, schema, name, ordinary[name])
+            name
+            for name in format.OPTIONAL_SHARD_TABLES
+            if name in ordinary and _is_as_declared(connection, schema, name, ordinary[name])
         }
         record_tables = tables.read_tables(connection, schema, path, ordinary.keys(), present)
         return Source(
@@ -47,9 +50,7 @@ def open_source(connection: Connection, schema: str, path: str) -> Source:
             database_id,
             agent_id,
             record_tables,
-            has_pruned_ranges=format.PRUNED_RANGES in present,
-            has_superseded=role != format.SHARD and format.SUPERSEDED in present,
-            priorities=tables.read_priorities(connection, schema, path, record_tables, present),
+            tables.read_priorities(connection, schema, path, record_tables, present),
         )
 
 
@@ -62,8 +63,10 @@ def _ordinary_tables(connection: Connection, schema: str) -> dict[str, str]:
     return dict(sqlite.fetch(connection, sql))
 
 
-def _check_needed_tables(connection: Connection, schema: str, path: str, ordinary: Mapping[str, str]) -> None:
-    for name in format.NEEDED:
+def _check_own_tables(
+    connection: Connection, schema: str, path: str, ordinary: Mapping[str, str], names: Iterable[str]
+) -> None:
+    for name in names:
         if name not in ordinary or not _is_as_declared(connection, schema, name, ordinary[name]):
             cause = f"its table {name} is missing, or not the ordinary table that edgeshard makes"
             raise FormatError(_ACTION, path, cause)
@@ -71,7 +74,7 @@ def _check_needed_tables(connection: Connection, schema: str, path: str, ordinar
 
 def _is_as_declared(connection: Connection, schema: str, name: str, text: str) -> bool:
     """Return whether one of the format's own tables has exactly the columns that we give it, none of them computed."""
-    if text == {**format.TEXTS, **format.ADDED_TEXTS}[name]:
+    if text == format.DDL[name]:
         return True
     # the same columns may be declared in other words, for example with other comments
     described = sqlite.fetch(connection, f"PRAGMA {quote(schema)}.table_xinfo({quote(name)})")
@@ -82,10 +85,9 @@ def _is_as_declared(connection: Connection, schema: str, name: str, text: str) -
 @lru_cache(maxsize=1)
 def _declared_columns() -> dict[str, tuple[tuple[Any, ...], ...]]:
     """Map each of the format's own tables to its columns, as (name, type, place in the primary key, hiddenness)."""
-    connection = sqlite.open_in_memory(format.MASTER_TABLES)
+    connection = sqlite.open_in_memory(";".join(format.DDL.values()))
     try:
-        names = (*format.NEEDED, *format.ADDED_TEXTS)
-        described = {name: sqlite.fetch(connection, f"PRAGMA table_xinfo({quote(name)})") for name in names}
+        described = {name: sqlite.fetch(connection, f"PRAGMA table_xinfo({quote(name)})") for name in format.DDL}
         return {name: tuple((row[1], row[2], row[5], row[6]) for row in rows) for name, rows in described.items()}
     finally:
         connection.close()

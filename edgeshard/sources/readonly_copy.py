@@ -20,7 +20,7 @@ from typing import Final
 
 from edgeshard import sqlite
 from edgeshard.errors import AccessError, DiskFullError, EdgeshardError, StorageBusyError
-from edgeshard.files import locks, scan
+from edgeshard.files import locks, paths, scan
 
 _ACTION: Final = "read database"
 
@@ -60,7 +60,7 @@ def copied(path: str, folder: str) -> Iterator[str]:
     """
     import tempfile  # it imports the archive modules, and most merges do not need it
 
-    if not os.path.exists(path + "-wal"):
+    if not os.path.exists(paths.wal(path)):
         raise AccessError(_ACTION, path, _NO_WAL)
     folder = folder or tempfile.gettempdir()
     with sqlite.translate_errors(_ACTION, path):
@@ -78,7 +78,7 @@ def copied(path: str, folder: str) -> Iterator[str]:
 
 
 def _check_free_space(path: str, folder: str) -> None:
-    needed = os.path.getsize(path) + os.path.getsize(path + "-wal") + _SPARE_BYTES
+    needed = os.path.getsize(path) + os.path.getsize(paths.wal(path)) + _SPARE_BYTES
     found = os.statvfs(folder)
     free = found.f_bavail * found.f_frsize
     if needed > free:
@@ -91,11 +91,11 @@ def _check_free_space(path: str, folder: str) -> None:
 
 def _copy(path: str, copy: str) -> None:
     before = scan.find_database(path)
-    for suffix in ("", "-wal"):
+    for suffix in ("", paths.WAL):
         with open(copy + suffix, "xb") as file:
             for chunk in sqlite.read_raw(path + suffix):
                 file.write(chunk)
-    if before is None or before.problem or scan.find_database(path) != before or os.path.exists(path + "-shm"):
+    if before is None or before.defect or scan.find_database(path) != before or os.path.exists(path + paths.SHM):
         raise StorageBusyError(_ACTION, path, "another process changed or opened it while it was copied; merge again")
 
 

@@ -90,8 +90,6 @@ class Source:
         database_id: its 16 random bytes.
         agent_id: the agent of a shard; None for other roles.
         tables: its record tables.
-        has_pruned_ranges: whether it says which rows were pruned.
-        has_superseded: whether it says how many rows were replaced by newer versions of their key.
         priorities: the priority of each table that has one, by its name in lower case.
     """
 
@@ -101,8 +99,6 @@ class Source:
     database_id: bytes
     agent_id: str | None
     tables: tuple[SourceTable, ...]
-    has_pruned_ranges: bool = False
-    has_superseded: bool = False
     priorities: Mapping[str, int] = attrs.Factory(dict)
 
     @property

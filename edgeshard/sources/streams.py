@@ -77,16 +77,15 @@ def _master_news(source: Source) -> str:
     source, not of the target.
     """
     schema, known = quote(source.schema), _known_streams(source)
-    sql = (
+    return (
         f"{known} WHERE m.last_seq IS NULL OR m.last_seq < s.last_seq "
         f"UNION {known} JOIN {schema}.edgeshard_ranges r ON r.stream_no = s.stream_no WHERE {_NOT_HELD} "
         f"UNION {known} JOIN {schema}.edgeshard_truncations r ON r.stream_no = s.stream_no WHERE {_NOT_HELD} "
         "AND NOT EXISTS (SELECT 1 FROM main.edgeshard_truncations t "
-        "WHERE t.stream_no = m.stream_no AND t.last >= r.last)"
+        "WHERE t.stream_no = m.stream_no AND t.last >= r.last) "
+        # the ranges of a bundle do not include what was pruned
+        f"UNION {known} JOIN {schema}.edgeshard_pruned_ranges r ON r.stream_no = s.stream_no WHERE {_NOT_HELD}"
     )
-    if source.has_pruned_ranges:  # the ranges of a bundle do not include them
-        sql += f" UNION {known} JOIN {schema}.edgeshard_pruned_ranges r ON r.stream_no = s.stream_no WHERE {_NOT_HELD}"
-    return sql
 
 
 def stream_ids(connection: Connection, source: Source) -> set[bytes]:
@@ -109,7 +108,7 @@ def _read_stream(connection: Connection, source: Source, stream_no: int, shard_b
     else:
         blocks = _read_blocks(connection, source, stream_no)
     _check_seqs(source, stream_no, blocks, last_seq)
-    pruned = _read_pruned(connection, source, stream_no) if source.has_pruned_ranges and not source.is_shard else ()
+    pruned = () if source.is_shard else _read_pruned(connection, source, stream_no)
     return SourceStream(
         stream_no, stream_id, agent_id, began_at, blocks, truncations, last_seq, shard_block is not None, pruned
     )
@@ -249,7 +248,7 @@ def row_count(connection: Connection, source: Source, streams: Iterable[SourceSt
 
 def superseded_count(connection: Connection, source: Source, stream_no: int) -> int:
     """Return how many seqs in the blocks of a stream have no row, because a newer version of its key replaced it."""
-    if not source.has_superseded:
+    if source.is_shard:  # its blocks have a row for each seq
         return 0
     rows = sqlite.fetch_typed(
         connection,
@@ -259,13 +258,6 @@ def superseded_count(connection: Connection, source: Source, stream_no: int) -> 
         (stream_no,),
     )
     return rows[0][0] if rows else 0
-
-
-def used_bytes(connection: Connection, source: Source) -> int:
-    """Return the size of the source's pages that are not free."""
-    pages: int = connection.pragma("page_count", schema=source.schema)
-    pages -= connection.pragma("freelist_count", schema=source.schema)
-    return pages * int(connection.pragma("page_size", schema=source.schema))
 
 
 def transaction_end(connection: Connection, source: Source, row_id: int) -> int | None:

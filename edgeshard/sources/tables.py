@@ -15,8 +15,8 @@ import attrs
 from edgeshard import format, sqlite
 from edgeshard.errors import FormatError
 from edgeshard.records import keys
-from edgeshard.records.columns import is_column_name, is_reserved
 from edgeshard.records.keys import Key
+from edgeshard.records.names import is_column_name, is_reserved
 from edgeshard.records.renames import Arrow
 from edgeshard.sources.source import SourceTable
 from edgeshard.sqlite import Connection, quote

@@ -64,9 +64,9 @@ def _immediate_with(hooks: Hooks) -> Callable[[Connection], contextlib.AbstractC
     return immediate
 
 
-def no_new_stream(shard: Shard, *arguments: Any) -> None:
+def no_new_stream(shard: Shard, *arguments: Any, **options: Any) -> None:
     """A handle goes on in the shard's last stream, where the rows in the file end."""
-    _init(shard, *arguments)
+    _init(shard, *arguments, **options)
     last = sqlite.scalar(shard._connection, "SELECT max(stream_no) FROM edgeshard_streams")
     if last is not None:
         gone = "SELECT max(last) FROM edgeshard_truncations WHERE stream_no = ?"

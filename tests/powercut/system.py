@@ -19,7 +19,7 @@ from typing import Any
 from edgeshard.files import fingerprint, folders, scan
 from edgeshard.master import pruned_ranges, shard_states
 from edgeshard.merge import merger
-from edgeshard.shard import shard
+from edgeshard.shard import handle, quota, shard
 
 from . import vfs
 from .disk import Entries, Folder, Inode
@@ -202,6 +202,8 @@ _PATCHES: list[Patch] = [
     (secrets, "token_bytes", _token_bytes),
     (secrets, "token_hex", _token_hex),
     (shard, "monotonic", _monotonic),
+    (handle, "monotonic", _monotonic),
+    (quota, "monotonic", _monotonic),
     (shard, "datetime", SimpleNamespace(datetime=_Datetime, UTC=datetime.UTC)),
     (shard_states, "datetime", SimpleNamespace(datetime=_Datetime, UTC=datetime.UTC)),
     (pruned_ranges, "datetime", SimpleNamespace(datetime=_Datetime, UTC=datetime.UTC)),

@@ -19,7 +19,7 @@ from edgeshard.format import blocks
 from edgeshard.master import arrivals, database
 from edgeshard.merge import locks, merger, truncate
 from edgeshard.retention import plan, shrink
-from edgeshard.shard import shard
+from edgeshard.shard import open as shard_open
 from edgeshard.sources import attach
 
 from . import system, workload
@@ -68,10 +68,10 @@ class Settings:
             (truncate, "_PUT_BACK_ROWS", rng.choice((0, 2, truncate._PUT_BACK_ROWS))),
             (truncate, "_LONG_LOG_BYTES", rng.choice((0, 8_000, truncate._LONG_LOG_BYTES))),
             (truncate, "_DEAD_BYTES", rng.choice((0, truncate._DEAD_BYTES))),
-            (shard, "_CHECKPOINT_PAGES_AT_POWER", rng.choice((3, 20, shard._CHECKPOINT_PAGES_AT_POWER))),
+            (shard_open, "CHECKPOINT_PAGES_AT_POWER", rng.choice((3, 20, shard_open.CHECKPOINT_PAGES_AT_POWER))),
             (truncate, "_SHRINK_BYTES", rng.choice((1, 4_000, truncate._SHRINK_BYTES))),
-            (shard, "_CHECKPOINT_PAGES", rng.choice((3, 20, shard._CHECKPOINT_PAGES))),
-            (shard, "_LOG_BYTES", rng.choice((0, 4_000, shard._LOG_BYTES))),
+            (shard_open, "CHECKPOINT_PAGES", rng.choice((3, 20, shard_open.CHECKPOINT_PAGES))),
+            (shard_open, "WAL_BYTES", rng.choice((0, 4_000, shard_open.WAL_BYTES))),
             (database, "_CHECKPOINT_PAGES", rng.choice((3, 30, database._CHECKPOINT_PAGES))),
             (database, "_LOG_BYTES", rng.choice((0, 20_000, database._LOG_BYTES))),
             (plan, "ROWS_FIRST", prunes.choice((1, 3, plan.ROWS_FIRST))),

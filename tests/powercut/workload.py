@@ -22,7 +22,8 @@ from edgeshard.merge.merger import Merger
 from edgeshard.retention import prune as prune_module
 from edgeshard.retention import rules, shrink, window
 from edgeshard.retention.prune import _step
-from edgeshard.shard.shard import Durability, Shard
+from edgeshard.shard.handle import Durability
+from edgeshard.shard.shard import Shard
 
 from .found import Last, ViolationError, addresses_in, numbers_in, prunings_in, record_of
 from .machine import Patch
@@ -208,8 +209,8 @@ def merge(stage: Stage) -> None:
     for _ in range(stage.rng.randint(1, 3)):
         _forget_commits(stage)
         wait_s = stage.rng.choice((0.0, 0.5))
-        stopping = _soon(stage)
-        report = once.merge(stage.store.root, keep_empty=stage.keep_empty, lock_wait_s=wait_s, stopping=stopping)
+        should_stop = _soon(stage)
+        report = once.merge(stage.store.root, keep_empty=stage.keep_empty, lock_wait_s=wait_s, should_stop=should_stop)
         _report(stage, report)
         stage.pause()
 
@@ -301,7 +302,7 @@ class _NoLock:
         """Nothing was locked."""
 
 
-def no_merge_lock(root: Path, wait_s: float, stopping: Callable[[], bool]) -> _NoLock:
+def no_merge_lock(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> _NoLock:
     """In place of `edgeshard.merge.locks.merge_lock`."""
     return _NoLock()
 

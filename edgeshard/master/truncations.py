@@ -1,0 +1,23 @@
+"""Own edgeshard_truncations of a master: rows that the shards it merged had truncated for another database."""
+
+from __future__ import annotations
+
+from edgeshard.format.ranges import Range
+from edgeshard.sqlite import Connection
+
+
+def record(connection: Connection, stream_no: int, seqs: Range, database_id: bytes) -> None:
+    """Record that a shard truncated these seqs because another database held them.
+
+    Args:
+        connection: the master, in the transaction of a merge.
+        stream_no: the stream's number there.
+        seqs: the truncated seqs, which the master does not hold.
+        database_id: the database that held them.
+    """
+    connection.execute(
+        # an older copy of the source knows of fewer
+        "INSERT INTO main.edgeshard_truncations VALUES (?, ?, ?, ?) ON CONFLICT(stream_no, first) "
+        "DO UPDATE SET last = excluded.last, database_id = excluded.database_id WHERE excluded.last > last",
+        (stream_no, seqs.first, seqs.last, database_id),
+    )

@@ -1,0 +1,109 @@
+"""Own edgeshard_truncations of a shard: which rows were truncated, and which database holds them.
+
+From the commit on that records a truncation its rows do not count, whether they are still in the file or not. So they
+can be deleted afterwards, in small transactions, without ever showing a part of a writer's transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from edgeshard import format, sqlite
+from edgeshard.sqlite import Connection, quote
+
+#: The table of the format that has one row for each transaction of several rows, and its primary key.
+_TRANSACTIONS: Final = ("edgeshard_transactions", "first_id")
+
+
+def last_truncated(connection: Connection, stream_no: int) -> int:
+    """Return the highest truncated seq of a stream, or 0 if none is truncated."""
+    sql = "SELECT max(last) FROM main.edgeshard_truncations WHERE stream_no = ?"
+    return int(sqlite.scalar(connection, sql, (stream_no,)) or 0)
+
+
+def record(connection: Connection, durable: Mapping[bytes, int], master_id: bytes) -> dict[int, int]:
+    """Record that a master holds the rows of each stream up to a seq, in the caller's transaction.
+
+    Args:
+        connection: the shard.
+        durable: the last seq of each stream that the master holds durably, by stream id.
+        master_id: the master's database id.
+
+    Returns:
+        The last truncated seq of each of these streams that the shard has, by stream number.
+    """
+    truncated: dict[int, int] = {}
+    for stream_id, last in durable.items():
+        rows = sqlite.fetch(
+            connection,
+            "SELECT s.stream_no, max(t.last), t.first, t.database_id FROM edgeshard_streams s "
+            "LEFT JOIN edgeshard_truncations t ON t.stream_no = s.stream_no WHERE s.stream_id = ?",
+            (stream_id,),
+        )
+        ((number, before, first, database_id),) = rows
+        if number is None:
+            continue  # the shard was replaced by another since it was read
+        before = before or 0
+        if last > before and database_id == master_id:
+            sql = "UPDATE edgeshard_truncations SET last = ?3 WHERE stream_no = ?1 AND first = ?2"
+            connection.execute(sql, (number, first, last))
+        elif last > before:
+            sql = "INSERT INTO edgeshard_truncations VALUES (?, ?, ?, ?)"
+            connection.execute(sql, (number, before + 1, last, master_id))
+        truncated[number] = max(before, last)
+    return truncated
+
+
+def delete_all(connection: Connection, tables: Sequence[str], kept: Sequence[tuple[int, int]] = ()) -> int:
+    """Delete all rows of a shard without WHERE, and put some back, in the caller's transaction.
+
+    Without WHERE, SQLite frees whole pages: a million rows in milliseconds.
+
+    Args:
+        connection: the shard.
+        tables: its record tables.
+        kept: the first and the last id of each run of rows that is put back.
+
+    Returns:
+        How many rows were deleted, including those that were put back.
+    """
+    deleted = 0
+    for name, key in _with_keys(tables):
+        if kept:
+            where = " OR ".join(f"{key} BETWEEN {first} AND {last}" for first, last in kept)
+            connection.execute(f"CREATE TEMP TABLE kept AS SELECT * FROM main.{quote(name)} NOT INDEXED WHERE {where}")
+        connection.execute(f"DELETE FROM main.{quote(name)}")
+        deleted += connection.changes() if key == "_id" else 0
+        if kept:
+            connection.execute(f"INSERT INTO main.{quote(name)} SELECT * FROM temp.kept; DROP TABLE temp.kept")
+    return deleted
+
+
+def delete_piecewise(connection: Connection, tables: Sequence[str], stream_no: int, last_seq: int, rows: int) -> int:
+    """Delete a stream's rows up to a seq, in transactions of at most `rows` rows, so that the writer hardly waits.
+
+    Returns:
+        How many rows were deleted.
+    """
+    deleted = 0
+    for name, key in _with_keys(tables):
+        low, high = format.row_id(stream_no, 0), format.row_id(stream_no, last_seq)
+        while True:
+            end = sqlite.scalar(
+                connection,
+                f"SELECT max({key}) FROM (SELECT {key} FROM {quote(name)} NOT INDEXED "
+                f"WHERE {key} BETWEEN ? AND ? ORDER BY {key} LIMIT {rows})",
+                (low, high),
+            )
+            if end is None:
+                break
+            connection.execute(f"DELETE FROM {quote(name)} WHERE {key} BETWEEN ? AND ?", (low, end))
+            deleted += connection.changes() if key == "_id" else 0
+            low = end + 1
+    return deleted
+
+
+def _with_keys(tables: Sequence[str]) -> list[tuple[str, str]]:
+    """The tables whose rows a truncation deletes, each with its primary key."""
+    return [*((name, "_id") for name in tables), _TRANSACTIONS]
