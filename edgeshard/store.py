@@ -492,7 +492,7 @@ class Store:
         connection = database.open_master(self.master_path, writable=False)
         try:
             with database.translate_errors("read ranges of", self.master_path), sqlite.read_snapshot(connection):
-                found = receipts.inventory_of(connection)
+                found = receipts.take_inventory(connection)
                 # what a merger that was killed committed can be read, and may yet be gone after a power cut
                 sqlite.sync_file(str(self.master_path))
                 folders.sync_path(self.root)
@@ -520,7 +520,7 @@ class Store:
         connection = database.open_master(self.master_path, writable=True)
         try:
             with database.translate_errors("note receipt in", self.master_path):
-                return receipts.note_inventory(connection, said, force=force)
+                return receipts.record_receipt(connection, said, force=force)
         finally:
             connection.close()
 

@@ -494,8 +494,8 @@ def _count_new(master_path: Path, rescued: str) -> int:
     database.ensure_master(master_path)
     connection = database.open_master(master_path, writable=False)
     try:
-        job = attach.run_for_path(rescued)
-        with attach.attached(connection, [job]), sqlite.read_snapshot(connection):
-            return job.count(connection)[0]
+        run = attach.named_source(rescued)
+        with attach.attached(connection, [run]), sqlite.read_snapshot(connection):
+            return run.count_rows(connection)[0]
     finally:
         connection.close()

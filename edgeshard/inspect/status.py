@@ -32,7 +32,8 @@ from edgeshard.merge import apply
 from edgeshard.records import declare, hlc
 from edgeshard.reports import Gap
 from edgeshard.retention import rules
-from edgeshard.sources import diff, source
+from edgeshard.sources import diff
+from edgeshard.sources import identity as source_identity
 from edgeshard.sources.source import Source, SourceStream
 from edgeshard.sqlite import Connection, quote
 
@@ -405,7 +406,7 @@ def _read(connection: Connection, known: _Known, file: ShardFile) -> _Waiting:
 def _compare(connection: Connection, known: _Known, file: ShardFile) -> _Waiting:
     try:
         with sqlite.read_snapshot(connection):
-            origin = source.open_source(connection, _SCHEMA, file.path)
+            origin = source_identity.open_source(connection, _SCHEMA, file.path)
             waiting = _count(connection, origin, known.merged_at.get(file.name))
     except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
         if _is_the_masters(connection, error):
@@ -416,7 +417,7 @@ def _compare(connection: Connection, known: _Known, file: ShardFile) -> _Waiting
 
 def _count(connection: Connection, origin: Source, merged_at: datetime.datetime | None) -> _Waiting:
     waiting = _Waiting(0, agent=origin.agent_id if isinstance(origin.agent_id, str) else None)
-    for stream, pieces in diff.missing_pieces(connection, origin):  # a shard's streams come in order of their age
+    for stream, pieces in diff.missing_by_stream(connection, origin):  # a shard's streams come in order of their age
         if pieces and not waiting.rows:
             since, is_bound = _oldest(connection, origin, stream, pieces[0], merged_at)
             waiting = attrs.evolve(waiting, since=since, is_bound=is_bound)

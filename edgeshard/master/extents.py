@@ -55,6 +55,25 @@ def range_end(alias: str) -> str:
     )
 
 
+def ranges_by_stream(connection: Connection) -> dict[int, list[Range]]:
+    """Map the number of each stream to the seqs of it that the database has ever held."""
+    found: dict[int, list[Range]] = {}
+    for stream_no, first, last in connection.execute("SELECT stream_no, first, last FROM main.edgeshard_ranges"):
+        found.setdefault(stream_no, []).append(Range(first, last))
+    return found
+
+
+def pruned_streams(connection: Connection) -> list[int]:
+    """Return the numbers of the streams of which the database has held rows that are no longer in its blocks."""
+    rows = sqlite.fetch(
+        connection,
+        "SELECT r.stream_no FROM (SELECT stream_no, sum(last - first + 1) AS rows FROM main.edgeshard_ranges "
+        "GROUP BY stream_no) r LEFT JOIN (SELECT stream_no, sum(last - first + 1) AS rows FROM main.edgeshard_blocks "
+        "GROUP BY stream_no) b ON b.stream_no = r.stream_no WHERE r.rows > coalesce(b.rows, 0)",
+    )
+    return [stream_no for (stream_no,) in rows]
+
+
 def add_ranges(connection: Connection, stream_no: int, held: list[Range], copied: list[Range]) -> list[Range]:
     """Record that the database now holds the copied seqs of a stream, and return all that it holds of it.
 

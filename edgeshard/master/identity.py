@@ -28,6 +28,11 @@ def role_and_agent(connection: Connection) -> tuple[str, str | None]:
     return rows[0] if rows else ("", None)
 
 
+def insert(connection: Connection, role: str) -> None:
+    """Give a new database a random id, and its role: `format.MASTER` or `format.BUNDLE`."""
+    connection.execute("INSERT INTO main.edgeshard_database(database_id, role) VALUES (randomblob(16), ?)", (role,))
+
+
 def next_id(connection: Connection) -> int:
     """Return the id that the next row gets: ids are assigned in order of arrival."""
     return int(sqlite.scalar(connection, "SELECT next_id FROM main.edgeshard_database"))

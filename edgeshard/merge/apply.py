@@ -16,8 +16,8 @@ from edgeshard.merge import conflicts, schema_merge
 from edgeshard.records import keys, renames
 from edgeshard.records.keys import Key
 from edgeshard.records.renames import Arrow
-from edgeshard.sources import source
-from edgeshard.sources.diff import held_ranges, missing_blocks, offered
+from edgeshard.sources import diff
+from edgeshard.sources import streams as source_streams
 from edgeshard.sources.source import Source, SourceStream, SourceTable
 from edgeshard.sqlite import Connection, quote
 
@@ -109,23 +109,23 @@ def copy(
         SchemaConflictError: a column's kind contradicts the target's.
     """
     connection = target.connection
-    streams = source.streams_with_news(connection, origin)
+    streams = source_streams.streams_with_news(connection, origin)
     used_bytes = sqlite.used_bytes(connection, origin.schema)
-    row_bytes = max(1, used_bytes // max(1, source.row_count(connection, origin, streams)))
+    row_bytes = max(1, used_bytes // max(1, source_streams.row_count(connection, origin, streams)))
     room = max(1, room_bytes // row_bytes)
     origin = _ensure_tables(target, origin)
     catalog.raise_priorities(connection, origin.priorities)
     rows, finished, durable, known = 0, True, {}, {}
     for stream in streams:
         number = _ensure_stream(target, origin, stream)
-        held = held_ranges(connection, number)
+        held = diff.held_ranges(connection, number)
         if checked is not None:
             _ensure_equal(connection, origin, number, stream, held, checked.get(stream.stream_id, []))
         copied: list[Range] = []
-        replaced = source.replaced(connection, origin, stream.stream_no)
+        replaced = source_streams.superseded_count(connection, origin, stream.stream_no)
         is_whole = True
         open_ids = range(0)  # what is left, after the piece before, of the transaction in which that ended
-        for piece in missing_blocks(stream, held, unwanted):
+        for piece in diff.missing_blocks(stream, held, unwanted):
             goes_on = piece.first_id in open_ids  # some of its rows were pruned
             rest = open_ids.stop - piece.first_id if goes_on else 0
             part = _take(connection, origin, piece, max(room - rows, rest))
@@ -139,7 +139,7 @@ def copy(
                 break
         held = _add_ranges(connection, number, held, copied)
         _note_last(connection, number, _known_last(stream, held, is_whole=is_whole))
-        known[stream.stream_id] = intersect(offered(stream), held)
+        known[stream.stream_id] = intersect(stream.ranges, held)
         _note_gone(target, number, stream, held)
         if stream.in_file:
             durable[stream.stream_id] = _durable(stream, held)
@@ -163,7 +163,7 @@ def _open_ids(connection: Connection, origin: Source, last_id: int) -> range:
     The next piece in the order of seqs may be anywhere: rows that came here later have lower seqs where they came from
     another database.
     """
-    return range(last_id + 1, (source.transaction_end(connection, origin, last_id) or 0) + 1)
+    return range(last_id + 1, (source_streams.transaction_end(connection, origin, last_id) or 0) + 1)
 
 
 def _take(connection: Connection, origin: Source, piece: Block, room: int) -> Block | None:
@@ -171,7 +171,7 @@ def _take(connection: Connection, origin: Source, piece: Block, room: int) -> Bl
         return None
     if len(piece) <= room:
         return piece
-    return blocks.cut_chunk(piece, room, source.transaction_end(connection, origin, piece.first_id + room - 1))
+    return blocks.cut_chunk(piece, room, source_streams.transaction_end(connection, origin, piece.first_id + room - 1))
 
 
 # -- streams ----------------------------------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ def _note_last(connection: Connection, number: int, last: int) -> None:
 
 def _note_gone(target: Target, number: int, stream: SourceStream, held: list[Range]) -> None:
     """Remember where those rows went, or why they are gone, that neither the source nor the target has."""
-    for part, where in source.gone_ranges(stream, held):
+    for part, where in source_streams.truncated_but_not_held(stream, held):
         target.connection.execute(
             # an older copy of the source knows of fewer
             "INSERT INTO main.edgeshard_truncations VALUES (?, ?, ?, ?) ON CONFLICT(stream_no, first) "
@@ -232,7 +232,7 @@ def _ensure_equal(
     Raises:
         DamagedError: it has.
     """
-    doubtful = subtract(intersect(offered(stream), held), known)
+    doubtful = subtract(intersect(stream.ranges, held), known)
     if not doubtful:
         return
     blocks = [
@@ -292,7 +292,7 @@ def _copy_piece(
         (shift, piece.first_id, piece.last_id),
     )
     if goes_on:
-        end_id = min(source.transaction_end(connection, origin, piece.first_id) or 0, piece.last_id) + shift
+        end_id = min(source_streams.transaction_end(connection, origin, piece.first_id) or 0, piece.last_id) + shift
         sql = "UPDATE main.edgeshard_transactions SET last_id = ? WHERE last_id = ?"
         connection.execute(sql, (end_id, target.next_id - 1))
     _add_block(connection, number, Block(piece.first, piece.last, target.next_id))

@@ -15,7 +15,7 @@ from edgeshard.files.fingerprint import State
 from edgeshard.master import database, shard_states, streams
 from edgeshard.reports import MergeReport, Quarantined
 from edgeshard.sources import attach
-from edgeshard.sources.attach import SourceRun
+from edgeshard.sources.attach import Quarantine, SourceRun
 from edgeshard.sqlite import Connection
 
 
@@ -47,15 +47,17 @@ def _report(connection: Connection, folder: Path, sources: list[SourceRun]) -> M
         with attach.attached(connection, group) as attached, sqlite.read_snapshot(connection):
             for job in attached:
                 try:
-                    missing, present = job.count(connection)
+                    missing, present = job.count_rows(connection)
                 except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
-                    job.blame(error)
+                    job.quarantine_for(error)
                 else:
                     rows += missing
                     truncated += present if job.own else 0
-        attach.tidy(group)
+        attach.remove_empty_wals(group)
     aside = tuple(
-        Quarantined(job.file.path, job.problem) for job in shards + sources if job.problem and not _is_gone(job)
+        Quarantined(job.file.path, job.quarantine.reason)
+        for job in shards + sources
+        if job.quarantine and not _is_gone(job)
     )
     gaps = streams.gaps(connection)
     return MergeReport(rows, truncated, shards=len(due), quarantined=aside, gaps=gaps, dry_run=True)
@@ -68,12 +70,11 @@ def _is_gone(job: SourceRun) -> bool:
 
 def _is_due(job: SourceRun, before: dict[str, tuple[State, str]]) -> bool:
     """Whether to look into the file: not where it cannot be a shard, nor where it is as it was without news."""
-    if job.file.defect:
-        job.set_aside(job.file.defect, lasting=False)
+    if job.quarantine:
         return False
     state, problem = before.get(job.file.name, ((), ""))
     if job.own and state and state == job.file.state:
         if problem:
-            job.set_aside(problem, lasting=True)
+            job.quarantine = Quarantine(problem, is_lasting=True)
         return False
     return True

@@ -26,8 +26,9 @@ from edgeshard.retention import store_rules
 from edgeshard.retention.store_rules import Retention
 from edgeshard.shard import write_profile
 from edgeshard.shard.write_profile import WriteProfile
-from edgeshard.sources import attach, source
-from edgeshard.sources.attach import SourceRun
+from edgeshard.sources import attach
+from edgeshard.sources import streams as source_streams
+from edgeshard.sources.attach import CopyProgress, Quarantine, ShardOutcome, SourceRun
 from edgeshard.sqlite import Connection
 
 logger = logging.getLogger("edgeshard.merge")
@@ -144,8 +145,8 @@ class Merger:
         now_ns = time.time_ns()
         self._room.begin(connection)
         look = self._look()
-        due = [*self._due(look, thorough), *(job for job in sources if not job.problem)]
-        hopeless = [job for job in sources if job.problem]
+        due = [*self._due(look, thorough), *(job for job in sources if not job.quarantine)]
+        hopeless = [job for job in sources if job.quarantine]
         done = _Pass(self._keep_empty, self._stopping, progress, self._meter)
         self._meter.collect(paths.merge_lock(self._root), map(self._lock_path, look.names))
         for group in attach.groups(due):
@@ -156,7 +157,7 @@ class Merger:
         for name in sorted(done.late):
             text = "rows of table %s came that are older than deletions that were pruned: they may have been deleted"
             logger.warning(text, name)
-        names = look.names - {job.file.name for job in due if job.removed}
+        names = look.names - {job.file.name for job in due if job.outcome.is_removed}
         self._memory.forget_all_but(names)
         if thorough and not done.is_stopping():
             self._sweep(look)
@@ -200,7 +201,8 @@ class Merger:
         if thorough and not self._keep_empty:
             files_due.update(self._of_agents_gone(files_due.keys()))
         return [
-            SourceRun(file, own=True, checked=self._memory.checked(name)) for name, file in sorted(files_due.items())
+            SourceRun(file, own=True, copied=CopyProgress(checked=self._memory.checked(name)))
+            for name, file in sorted(files_due.items())
         ]
 
     def _unchanged(self, name: str) -> ShardFile:
@@ -214,7 +216,7 @@ class Merger:
         return {file.name: file for file in found if reap.is_agent_gone(file.path)}
 
     def _report(self, due: list[SourceRun], done: _Pass) -> MergeReport:
-        aside = [Quarantined(job.file.path, job.problem) for job in due if job.problem and not job.own]
+        aside = [Quarantined(job.file.path, job.quarantine.reason) for job in due if job.quarantine and not job.own]
         for name, problem in self._memory.problems.items():
             aside.append(Quarantined(str(self._folder.path / name), problem))
         aside.sort(key=lambda item: item.path)
@@ -310,14 +312,14 @@ class Merger:
         self._merge_together(connection, group, done)
         # one that failed in company may have suffered for another: it gets a group of its own
         for job in group:
-            if job.problem and len(group) > 1 and not done.is_stopping():
-                job.problem, job.lasting = "", False
-                job.finished, job.durable = False, {}
+            if job.quarantine and len(group) > 1 and not done.is_stopping():
+                job.quarantine = None
+                job.copied.is_finished, job.copied.durable = False, {}
                 self._merge_together(connection, [job], done)
         self._merge_rest(connection, group, done)
         for job in group:
-            if job.own and job.problem and scan.find_database(job.file.path) is None:
-                job.problem = ""  # another merger removed it
+            if job.own and job.quarantine and scan.find_database(job.file.path) is None:
+                job.quarantine = None  # another merger removed it
                 self._memory.forget(job.file.name)
             elif job.own:
                 self._note(job, now_ns)
@@ -326,7 +328,7 @@ class Merger:
         """Within a budget: go on with what the sources still have, now that the shards gave back what was copied."""
         rows = -1
         while self._room.known is not None and not done.is_stopping():
-            rest = [job for job in group if not job.finished and not job.problem]
+            rest = [job for job in group if not job.copied.is_finished and not job.quarantine]
             if not rest:
                 return
             if self._room.is_wanting:
@@ -343,17 +345,17 @@ class Merger:
             while remaining and self._copy(connection, remaining, done):
                 if done.progress is not None:
                     done.progress(done.rows, done.to_do)
-                remaining = [job for job in remaining if not job.finished and not job.problem]
+                remaining = [job for job in remaining if not job.copied.is_finished and not job.quarantine]
                 if done.is_stopping() or self._room.is_tight:
                     break
         # detached first: the last connection to leave a shard tidies its log away
         master_id = sqlite.scalar(connection, "SELECT database_id FROM main.edgeshard_database")
         for job in group:
-            may_clear = job.finished or (self._room.is_tight and job.durable)
-            if job.own and may_clear and not job.problem and not done.is_stopping():
+            may_clear = job.copied.is_finished or (self._room.is_tight and job.copied.durable)
+            if job.own and may_clear and not job.quarantine and not done.is_stopping():
                 self._ensure_in_place()
                 self._clear(job, master_id, done)
-        attach.tidy(group)
+        attach.remove_empty_wals(group)
 
     def _copy(self, connection: Connection, remaining: list[SourceRun], done: _Pass) -> bool:
         """Copy and commit a chunk; False where rows wait, and there is no room for any."""
@@ -375,35 +377,35 @@ class Merger:
 
     def _clear(self, job: SourceRun, master_id: bytes, done: _Pass) -> None:
         """Remove the shard, or truncate it, or leave it for later."""
-        job.left = job.file.state
+        job.outcome.state = job.file.state
         try:
-            if job.spent and self._remove(job):
-                job.removed = True
+            if job.outcome.is_removable and self._remove(job):
+                job.outcome.is_removed = True
                 done.removed += 1
-                done.truncated += job.present
-            elif job.durable:
+                done.truncated += job.copied.rows_in_source
+            elif job.copied.durable:
                 self._truncate(job, master_id, done)
         except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
             cause = error.cause if isinstance(error, EdgeshardError) else error
-            job.set_aside(f"its rows are merged, but cannot be deleted from it: {cause}", lasting=False)
+            job.quarantine = Quarantine(f"its rows are merged, but cannot be deleted from it: {cause}")
 
     def _remove(self, job: SourceRun) -> bool:
         self._meter.collect_from(paths.lock_path(job.file.path))  # which goes, too
-        return reap.remove(job.opened, job.durable)
+        return reap.remove(job.source, job.copied.durable)
 
     def _truncate(self, job: SourceRun, master_id: bytes, done: _Pass) -> None:
-        job.holds = True
+        job.outcome.has_merged_rows = True
         is_patient = self._service and not self._room.is_tight
         held_s = self._held_s(job)
         if is_patient and not truncate.is_truncation_due(
-            job.rows, job.used_bytes, job.file.wal_bytes, held_s, self._thrift.held_s
+            job.copied.rows, job.copied.used_bytes, job.file.wal_bytes, held_s, self._thrift.held_s
         ):
             return
-        truncated = truncate.truncate(job.opened, job.durable, master_id, is_patient, self._room.left_bytes())
+        truncated = truncate.truncate(job.source, job.copied.durable, master_id, is_patient, self._room.left_bytes())
         if truncated is None:
             logger.info("%s is busy; it is truncated at the next merge", job.file.path)
         else:
-            job.bare, job.holds, job.left = False, False, truncated.state
+            job.had_no_wal, job.outcome = False, ShardOutcome(state=truncated.state)
             done.truncated += truncated.rows
 
     def _held_s(self, job: SourceRun) -> float:
@@ -415,23 +417,26 @@ class Merger:
     def _note(self, job: SourceRun, now_ns: int) -> None:
         """Remember how a shard was left."""
         name = job.file.name
-        if job.rows:
+        if job.copied.rows:
             self._memory.note_rows(name)
-        if job.removed:
+        if job.outcome.is_removed:
             self._memory.forget(name)
             logger.info("removed %s: its agent is gone, and the master holds its rows", job.file.path)
-        elif job.problem:
+        elif job.quarantine:
             settled = scan.is_settled(job.file.state, now_ns)
             # one failure to read may look like damage: that is believed once it is found again
-            lasting = job.lasting and self._memory.problem_of(name) == job.problem
-            self._memory.remember(name, CacheEntry(job.file.state, job.problem, lasting, settled))
-        elif not job.finished:
-            self._memory.remember(name, CacheEntry((), checked=job.checked))
+            reason = job.quarantine.reason
+            lasting = job.quarantine.is_lasting and self._memory.problem_of(name) == reason
+            self._memory.remember(name, CacheEntry(job.file.state, reason, lasting, settled))
+        elif not job.copied.is_finished:
+            self._memory.remember(name, CacheEntry((), checked=job.copied.checked))
         else:
-            since = time.monotonic() - self._held_s(job) if job.holds else None
-            settled = scan.is_settled(job.left, now_ns)
-            checked = job.checked if job.holds else {}
-            self._memory.remember(name, CacheEntry(job.left, settled=settled, holds_since=since, checked=checked))
+            since = time.monotonic() - self._held_s(job) if job.outcome.has_merged_rows else None
+            settled = scan.is_settled(job.outcome.state, now_ns)
+            checked = job.copied.checked if job.outcome.has_merged_rows else {}
+            self._memory.remember(
+                name, CacheEntry(job.outcome.state, settled=settled, holds_since=since, checked=checked)
+            )
 
     def _sweep(self, look: ScanResult) -> None:
         """Remove what openings that were killed left."""
@@ -452,7 +457,7 @@ def _rows_to_do(connection: Connection, remaining: list[SourceRun]) -> int:
         for job in remaining:
             # what is wrong with a source is found, and reported, when it is copied
             with contextlib.suppress(EdgeshardError, *sqlite.DATA_ERRORS):
-                rows += job.count(connection)[0]
+                rows += job.count_rows(connection)[0]
     return rows
 
 
@@ -464,12 +469,17 @@ def _commit_chunk(connection: Connection, remaining: list[SourceRun], done: _Pas
     """One transaction of the master; it is begun anew without a source that spoils it."""
     copied = None
     while copied is None:
-        copied = _copy_chunk(connection, [job for job in remaining if not job.problem], done)
+        copied = _copy_chunk(connection, [job for job in remaining if not job.quarantine], done)
     done.meter.committed()
     for job, part in copied:
-        job.rows += part.rows
-        job.finished, job.durable, job.present = part.finished, part.durable, max(job.present, part.present)
-        job.checked, job.used_bytes = part.checked, part.used_bytes
+        job.copied = CopyProgress(
+            job.copied.rows + part.rows,
+            max(job.copied.rows_in_source, part.present),
+            part.used_bytes,
+            part.durable,
+            part.checked,
+            part.finished,
+        )
         done.rows += part.rows
         done.copied_bytes += part.copied_bytes
 
@@ -510,7 +520,7 @@ def _blame_sources(connection: Connection, remaining: list[SourceRun], error: Ex
         raise error
     sqlite.scalar(connection, "SELECT generation FROM main.edgeshard_database")
     for job in remaining:
-        job.blame(error)
+        job.quarantine_for(error)
 
 
 def _copy_each(
@@ -540,7 +550,7 @@ def _copy_each(
         arrivals.record(connection, first_id)
         if done.meter.is_due:
             done.meter.record(connection)
-    held = [job.durable for job in remaining] + [part.durable for _, part in copied]
+    held = [job.copied.durable for job in remaining] + [part.durable for _, part in copied]
     if connection.total_changes() == before and not any(held):
         connection.execute("ROLLBACK")
 
@@ -551,12 +561,12 @@ def _copy_or_set_aside(
     connection.execute("SAVEPOINT source")
     try:
         # in the snapshot that the rows are read from: an agent may have added a column a moment ago
-        job.origin = job.open(connection)
+        origin = job.open(connection)
         job.ensure_in_place()
-        copied = apply.copy(target, job.origin, room_bytes, job.checked if job.own else None)
+        copied = apply.copy(target, origin, room_bytes, job.copied.checked if job.own else None)
         if job.own and copied.rows:
             shard_states.record_merge(connection, job.file.name)
-        job.spent = copied.finished and not done.keep_empty and _is_spent(connection, job)
+        job.outcome.is_removable = copied.finished and not done.keep_empty and _is_spent(connection, job)
         connection.execute("RELEASE source")
     except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
         if not connection.in_transaction:
@@ -565,7 +575,7 @@ def _copy_or_set_aside(
         connection.execute("RELEASE source")
         if _is_the_masters(connection, job, error):
             raise
-        job.blame(error)
+        job.quarantine_for(error)
         if sqlite.spoils_transaction(error):
             raise _SpoiltTransactionError from error
         return None
@@ -576,9 +586,9 @@ def _is_spent(connection: Connection, job: SourceRun) -> bool:
     """Whether a shard's agent is gone, and this master holds all that the shard ever gave up."""
     return (
         job.own
-        and job.opened.is_shard
+        and job.source.is_shard
         and reap.is_agent_gone(job.file.path)
-        and source.has_given_up_only_what_is_held(connection, job.opened)
+        and source_streams.are_truncated_rows_held(connection, job.source)
     )
 
 

@@ -48,7 +48,7 @@ def merge(
         StorageError: the master itself cannot be read or written. What was committed stays.
     """
     began = time.monotonic()
-    named = [attach.run_for_path(path) for path in sources]
+    named = [attach.named_source(path) for path in sources]
     folders.make_folder(root)
     if not named and not beside_watcher:
         locks.await_no_watcher(root, lock_wait_s, should_stop)
@@ -79,4 +79,4 @@ def preview(root: Path, sources: Iterable[str | os.PathLike[str]] = ()) -> Merge
         StorageError: the master or the folder cannot be read.
     """
     shards = Path(os.path.realpath(paths.shards(root)))
-    return dry_run(paths.master(root), shards, map(attach.run_for_path, sources))
+    return dry_run(paths.master(root), shards, map(attach.named_source, sources))

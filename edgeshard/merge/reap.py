@@ -23,7 +23,8 @@ from edgeshard import format, sqlite
 from edgeshard.errors import StorageError
 from edgeshard.files import fingerprint, folders, locks, paths
 from edgeshard.files.paths import lock_path
-from edgeshard.sources.source import Source, shard_blocks
+from edgeshard.sources.source import Source
+from edgeshard.sources.streams import shard_blocks
 from edgeshard.sqlite import Connection
 
 logger = logging.getLogger("edgeshard.merge")

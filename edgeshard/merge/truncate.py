@@ -14,7 +14,8 @@ import attrs
 from edgeshard import format, sqlite
 from edgeshard.files import scan
 from edgeshard.files.fingerprint import State
-from edgeshard.sources.source import Source, shard_blocks
+from edgeshard.sources.source import Source
+from edgeshard.sources.streams import shard_blocks
 from edgeshard.sqlite import Connection, quote
 
 #: Rows deleted in one transaction while a writer may wait for it; about 1 ms.

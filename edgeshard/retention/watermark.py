@@ -32,7 +32,8 @@ from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import Range, subtract
 from edgeshard.master import arrivals, catalog, database, extents, identity, pruned_ranges, receipts, streams
 from edgeshard.retention import rules
-from edgeshard.sources import attach, diff, source
+from edgeshard.sources import attach, diff
+from edgeshard.sources import streams as source_streams
 from edgeshard.sources.attach import SourceRun
 from edgeshard.sources.source import Source
 from edgeshard.sqlite import Connection, quote
@@ -138,44 +139,39 @@ def _newest_timestamps(connection: Connection) -> dict[int, int]:
 
 def _look_at_shards(connection: Connection, folder: Path) -> Shards:
     keyed = {name.lower() for name in catalog.load_keys(connection)}
-    every = [SourceRun(file, own=True, problem=file.defect) for file in scan.shard_files(folder)]
+    every = [SourceRun(file, own=True) for file in scan.shard_files(folder)]
     streams: set[bytes] = set()
     bounds: list[Bound] = []
-    for group in attach.groups([job for job in every if not job.problem]):
+    for group in attach.groups([job for job in every if not job.quarantine]):
         with attach.attached(connection, group) as attached, sqlite.read_snapshot(connection):
             for job in attached:
                 try:
                     origin = job.open(connection)
                     oldest = _oldest_waiting(connection, origin, keyed)
-                    is_whole = source.has_given_up_only_what_is_held(connection, origin)
-                    streams |= _streams(connection, origin)
+                    is_whole = source_streams.are_truncated_rows_held(connection, origin)
+                    streams |= source_streams.stream_ids(connection, origin)
                 except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
-                    job.blame(error)
+                    job.quarantine_for(error)
                 else:
                     if oldest is not None:
                         bounds.append(Bound(oldest - 1, f"{job.file.name} has changes that wait; merge"))
                     if not is_whole:  # what the next merge will call a gap
                         why = f"{job.file.name} gave up rows that are missing here; merge the database that has them"
                         bounds.append(Bound(NOTHING, why))
-        attach.tidy(group)
+        attach.remove_empty_wals(group)
     # one that a merger removed meanwhile was merged
-    unread = [
-        job for job in every if job.problem and (job.file.defect or scan.find_database(job.file.path) is not None)
+    bounds += [
+        Bound(NOTHING, f"{job.file.name} cannot be read: {job.quarantine.reason}")
+        for job in every
+        if job.quarantine and (job.file.defect or scan.find_database(job.file.path) is not None)
     ]
-    bounds += [Bound(NOTHING, f"{job.file.name} cannot be read: {job.problem}") for job in unread]
     return Shards(frozenset(streams), tuple(bounds))
-
-
-def _streams(connection: Connection, origin: Source) -> set[bytes]:
-    sql = f"SELECT stream_id FROM {quote(origin.schema)}.edgeshard_streams"
-    with sqlite.limit_steps_in_block(connection, sqlite.reading_steps(connection, origin.schema)):
-        return {stream_id for (stream_id,) in sqlite.fetch_typed(connection, origin.path, (bytes,), sql)}
 
 
 def _oldest_waiting(connection: Connection, origin: Source, keyed: set[str]) -> int | None:
     """The oldest timestamp of changes of keyed tables that wait in a shard; None where none waits."""
     found: list[int] = []
-    for _, pieces in diff.missing_pieces(connection, origin):
+    for _, pieces in diff.missing_by_stream(connection, origin):
         for piece in pieces:
             found += _timestamps(connection, origin, keyed, piece)
     return min(found, default=None)

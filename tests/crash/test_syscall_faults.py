@@ -18,7 +18,7 @@ from edgeshard.errors import (
     StorageIOError,
 )
 from edgeshard.files import scan
-from edgeshard.sources import source
+from edgeshard.sources import identity
 from edgeshard.sqlite import maintenance
 from tests.crash.syscall_faults.command import sweep
 from tests.support.forms import short_and_full
@@ -156,7 +156,7 @@ def test_one_failure_to_read_a_shard_does_not_set_it_aside_for_good_and_damage_i
         shard.write({"n": 1})
     for lasting, expected in ((False, 1), (True, 3)):
         with monkeypatch.context() as patch:
-            patch.setattr(source, "open_source", fail)
+            patch.setattr(identity, "open_source", fail)
             for _ in range(3 if lasting else 1):
                 assert 1 == len(store.merge().quarantined)
         assert expected == len(looks)

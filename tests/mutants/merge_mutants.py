@@ -14,7 +14,7 @@ from edgeshard import sqlite
 from edgeshard.format import blocks
 from edgeshard.format.ranges import Range, subtract, union
 from edgeshard.merge import apply
-from edgeshard.sources import attach, diff, source
+from edgeshard.sources import attach, diff, streams
 
 ADD_RANGES, ENSURE_STREAM, NOTE_GONE, COPY_PIECE = (
     apply._add_ranges,
@@ -22,7 +22,7 @@ ADD_RANGES, ENSURE_STREAM, NOTE_GONE, COPY_PIECE = (
     apply._note_gone,
     apply._copy_piece,
 )
-STREAMS_WITH_NEWS, OF_SOURCE, COPY_STATEMENT = source.streams_with_news, attach.run_for_path, apply._copy_statement
+STREAMS_WITH_NEWS, OF_SOURCE, COPY_STATEMENT = streams.streams_with_news, attach.named_source, apply._copy_statement
 COPY, LOAD = apply.copy, apply.Target.load
 ENSURE_INDEX, MISSING = apply._ensure_index, diff.missing_blocks
 
@@ -63,7 +63,7 @@ def not_cut(block: blocks.Block | None, gone: int) -> tuple[blocks.Block, ...]:
 def gone_counts_as_held(target: Any, number: int, stream: Any, held: list[Range]) -> None:
     """What a shard gave up to another master counts as held by this one."""
     NOTE_GONE(target, number, stream, held)
-    gone = [part for part, _ in source.gone_ranges(stream, held)]
+    gone = [part for part, _ in streams.truncated_but_not_held(stream, held)]
     ADD_RANGES(target.connection, number, held, union(gone))
 
 
@@ -75,8 +75,8 @@ def only_streams_with_rows(connection: Any, origin: Any) -> list[Any]:
 def only_streams_that_grew(connection: Any, origin: Any) -> list[Any]:
     """What filled a gap in one hub is no news to the next."""
     known = dict(sqlite.fetch(connection, "SELECT stream_id, last_seq FROM main.edgeshard_streams"))
-    streams = STREAMS_WITH_NEWS(connection, origin)
-    return [stream for stream in streams if origin.is_shard or stream.last_seq > known.get(stream.stream_id, 0)]
+    found = STREAMS_WITH_NEWS(connection, origin)
+    return [stream for stream in found if origin.is_shard or stream.last_seq > known.get(stream.stream_id, 0)]
 
 
 def transactions_are_not_carried(
@@ -144,17 +144,17 @@ MUTANTS: dict[str, list[tuple[Any, str, Callable[..., Any]]]] = {
     "ranges are not joined": [(apply, "union", sorted)],
     "ranges forget what was held": [(apply, "_add_ranges", held_is_forgotten)],
     "the last seq is not carried": [(apply, "_known_last", last_seq_is_that_of_the_rows)],
-    "a source is truncated": [(attach, "run_for_path", a_source_counts_as_our_own)],
+    "a source is truncated": [(attach, "named_source", a_source_counts_as_our_own)],
     "ids are given out twice": [(apply.Target, "load", ids_from_one)],
     "ids are given out twice, and OR IGNORE": [
         (apply.Target, "load", ids_from_one),
         (apply, "_copy_statement", or_ignore),
     ],
-    "what was given up is offered": [(source, "_beyond", not_cut)],
+    "what was given up is offered": [(streams, "_not_truncated", not_cut)],
     "what was given up counts as held": [(apply, "_note_gone", gone_counts_as_held)],
-    "a gap does not travel": [(source, "streams_with_news", only_streams_with_rows)],
-    "a filled gap does not travel": [(source, "streams_with_news", only_streams_that_grew)],
-    "transactions are cut": [(source, "transaction_end", lambda *_: None)],
+    "a gap does not travel": [(streams, "streams_with_news", only_streams_with_rows)],
+    "a filled gap does not travel": [(streams, "streams_with_news", only_streams_that_grew)],
+    "transactions are cut": [(streams, "transaction_end", lambda *_: None)],
     "transactions are not carried": [(apply, "_copy_piece", transactions_are_not_carried)],
     "blocks go on where ids do not": [(apply, "_add_block", blocks_grow_where_seqs_follow)],
     "a bundle has what was left out of it": [(apply, "copy", left_out_counts_as_held)],

@@ -89,8 +89,8 @@ def truncate_before_the_commit() -> list[Patch]:
         master_id = sqlite.scalar(connection, "SELECT database_id FROM main.edgeshard_database")
         _copy_each(connection, remaining, done, copied)
         for job, part in copied:
-            if job.own and part.durable and not job.problem:
-                truncate.truncate(job.opened, part.durable, master_id)
+            if job.own and part.durable and not job.quarantine:
+                truncate.truncate(job.source, part.durable, master_id)
 
     return [(merger, "_copy_each", copy_each)]
 

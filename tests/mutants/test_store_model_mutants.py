@@ -55,7 +55,7 @@ def copied_is_not_noted(connection: Any, number: int, held: Any, copied: Any) ->
     return union([*held, *copied])
 
 
-def ranges_are_not_asked(stream: Any, held: Any) -> Any:
+def ranges_are_not_asked(stream: Any, *_: Any) -> Any:
     """Whatever a source has is copied."""
     return list(stream.blocks)
 
@@ -64,8 +64,8 @@ def copy_commits_nothing(connection: Any, jobs: Any, totals: Any) -> None:
     """Shards are truncated before the master's commit, which then fails."""
     COMMIT_CHUNK(connection, jobs, totals)
     for job in jobs:
-        if job.own and job.durable:
-            truncate.truncate(job.opened, job.durable, b"0" * 16)
+        if job.own and job.copied.durable:
+            truncate.truncate(job.source, job.copied.durable, b"0" * 16)
     connection.execute("DELETE FROM agent_data")  # what the commit would have brought
 
 

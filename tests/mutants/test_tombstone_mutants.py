@@ -15,7 +15,7 @@ from edgeshard.merge import late_changes
 from edgeshard.retention import plan, watermark, window
 from edgeshard.retention import tombstones as tombstones_module
 from edgeshard.retention.tombstones import Old, Peers, find
-from edgeshard.sources import source
+from edgeshard.sources import streams
 from tests.integration.retention import test_tombstones as tombstones
 from tests.property.test_tombstone_law import check_law
 from tests.support import keyed_model
@@ -77,11 +77,11 @@ MUTANTS: dict[str, tuple[Any, str, Any, Any]] = {
         watermark, "_timestamps", lambda *_: iter(()), tombstones.test_rows_from_before_a_class_had_a_key_count_as_the_oldest_of_all,
     ),
     "streams of the store's shards are taken for others": (
-        watermark, "_streams", lambda *_: set(),
+        streams, "stream_ids", lambda *_: set(),
         tombstones.test_an_agent_of_the_store_that_lives_on_without_a_change_holds_nothing_up,
     ),
     "what a shard gave up to another is ignored": (
-        source, "has_given_up_only_what_is_held", lambda *_: True,
+        streams, "are_truncated_rows_held", lambda *_: True,
         tombstones.test_a_shard_that_another_master_drained_holds_deletions_up,
     ),
     "a gap is ignored": (watermark, "_missing", lambda _: set(), tombstones.test_a_gap_holds_deletions_up),

@@ -506,7 +506,7 @@ def test_rows_that_are_in_the_log_alone_are_read_from_a_read_only_medium(
     assert (3, ()) == (report.rows, report.quarantined)
     assert [1, 2, 3] == numbers(hub)
     assert before == snapshot_of(small_disk)
-    assert [] == [path.name for path in hub.root.iterdir() if path.name.startswith("carried-")]
+    assert [] == [path.name for path in hub.root.iterdir() if path.name.startswith("readonly-copy-")]
     hub.merge([store.master_path])
     assert (True, [0, 1, 2, 3]) == (hub.verify().ok, numbers(hub))
 
@@ -516,7 +516,7 @@ def test_a_database_without_its_log_on_a_read_only_medium_is_refused(
     store: edgeshard.Store, hub: edgeshard.Store, small_disk: Path, suffixes: list[str]
 ) -> None:
     path = carry(store, small_disk, *suffixes)
-    assert "its log (-wal) is not beside it" in set_aside(hub, path)
+    assert "its WAL (-wal) is not beside it" in set_aside(hub, path)
     done = command("merge", hub.root, "--from", path)
     assert (3, True) == (done.returncode, "edgeshard export" in done.stderr)
 
@@ -538,7 +538,7 @@ def test_a_copy_that_finds_no_room_says_so_and_the_others_are_merged(
     add(other, "b", 9)
     monkeypatch.setattr(readonly_copy, "_SPARE_BYTES", 1 << 60)
     report = hub.merge([path, other.master_path])
-    assert (1, True) == (report.rows, "make room there" in report.quarantined[0].reason)
+    assert (1, True) == (report.rows, "free some space there" in report.quarantined[0].reason)
     monkeypatch.undo()
     assert 3 == hub.merge([path]).rows
 
@@ -556,7 +556,7 @@ def test_what_changes_while_it_is_copied_is_not_believed(
         subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
 
     monkeypatch.setattr(sqlite, "read_raw", changing)
-    assert "somebody changed or opened it" in set_aside(hub, path)
+    assert "another process changed or opened it" in set_aside(hub, path)
     monkeypatch.undo()
     assert 3 == hub.merge([path]).rows
 
@@ -577,5 +577,5 @@ edgeshard.Store(sys.argv[1]).merge([sys.argv[2]])
 """
     killed = subprocess.run([sys.executable, "-c", code, hub.root, path], check=False)
     assert -signal.SIGKILL == killed.returncode
-    assert 1 == len(list(hub.root.glob("carried-*")))
-    assert (3, []) == (hub.merge([path]).rows, list(hub.root.glob("carried-*")))
+    assert 1 == len(list(hub.root.glob("readonly-copy-*")))
+    assert (3, []) == (hub.merge([path]).rows, list(hub.root.glob("readonly-copy-*")))

@@ -15,7 +15,7 @@ from edgeshard import sqlite
 from edgeshard.errors import ConfigurationError, DamagedError, FormatError
 from edgeshard.exchange import inventory
 from edgeshard.exchange.inventory import Inventory
-from edgeshard.exchange.receipts import note_inventory
+from edgeshard.exchange.receipts import record_receipt
 from edgeshard.format.ranges import Range
 from edgeshard.master import database, receipts
 from edgeshard.sqlite import Connection
@@ -109,37 +109,37 @@ def held(connection: Connection) -> list[tuple[int, int]]:
 def test_a_later_receipt_takes_the_place_of_an_earlier_one_in_whatever_order_they_come(opened: Connection) -> None:
     a = stream_of(opened, "a")
     earlier, later = said(a, 4, hours=1, generation=1), said(a, 9, hours=2, generation=2, gone=2)
-    assert "next" == note_inventory(opened, earlier).outcome
-    assert "next" == note_inventory(opened, later).outcome
+    assert "next" == record_receipt(opened, earlier).outcome
+    assert "next" == record_receipt(opened, later).outcome
     assert [(3, 9)] == held(opened)
-    report = note_inventory(opened, earlier)
+    report = record_receipt(opened, earlier)
     assert ("older", 7, 1) == (report.outcome, report.rows, report.streams)
     assert [(3, 9)] == held(opened)
-    assert "next" == note_inventory(opened, later).outcome
+    assert "next" == record_receipt(opened, later).outcome
     assert (NOON + datetime.timedelta(hours=2), 2) == ((peer := receipts.peers(opened)[0]).issued_at, peer.generation)
 
 
 def test_a_peer_that_was_put_back_from_an_older_copy_holds_what_it_says_now(opened: Connection) -> None:
     a = stream_of(opened, "a")
-    note_inventory(opened, said(a, 9, hours=1, generation=7))
-    assert "put back" == note_inventory(opened, said(a, 4, hours=2, generation=3)).outcome
+    record_receipt(opened, said(a, 9, hours=1, generation=7))
+    assert "put back" == record_receipt(opened, said(a, 4, hours=2, generation=3)).outcome
     assert ([(1, 4)], {a: [Range(1, 4)]}) == (held(opened), receipts.ever_held_by(opened, HUB))
 
 
 def test_where_a_clock_was_set_back_only_what_both_say_counts(opened: Connection) -> None:
     a = stream_of(opened, "a")
-    note_inventory(opened, said(a, 8, hours=5, generation=7))
+    record_receipt(opened, said(a, 8, hours=5, generation=7))
     pruned = said(a, 10, hours=1, generation=9, gone=3)
-    assert "doubtful" == note_inventory(opened, pruned).outcome
+    assert "doubtful" == record_receipt(opened, pruned).outcome
     assert ([(4, 8)], {a: [Range(1, 8)]}) == (held(opened), receipts.ever_held_by(opened, HUB))
-    report = note_inventory(opened, pruned, force=True)
+    report = record_receipt(opened, pruned, force=True)
     assert ("next", [(4, 10)]) == (report.outcome, held(opened))
 
 
 def test_an_older_receipt_of_one_that_was_put_back_brings_nothing_that_it_lost(opened: Connection) -> None:
     a = stream_of(opened, "a")
-    note_inventory(opened, said(a, 4, hours=9, generation=3))
-    note_inventory(opened, said(a, 9, hours=1, generation=7))
+    record_receipt(opened, said(a, 4, hours=9, generation=3))
+    record_receipt(opened, said(a, 9, hours=1, generation=7))
     assert [(1, 4)] == held(opened)
 
 
@@ -157,7 +157,7 @@ def test_what_a_store_holds_travels_as_one_small_line(store: edgeshard.Store, op
     assert (found, 1) == (inventory.parse(text.encode(), "x"), len(text.splitlines()))
     a, b = stream_of(opened, "a"), stream_of(opened, "b")
     assert {a: (Range(1, 10),), b: (Range(1, 5),)} == found.streams == found.held
-    assert ("gone" in text, True) == (False, len(text) < 400)
+    assert ("pruned" in text, True) == (False, len(text) < 400)
     assert found.streams == store.ranges().streams
 
 
@@ -167,7 +167,7 @@ def test_what_was_pruned_is_told_apart(store: edgeshard.Store, opened: Connectio
                    "where agent_id = 'b')")  # fmt: skip
     found = store.ranges()
     assert {a: (Range(1, 10),), b: (Range(1, 5),)} == found.streams
-    assert ({b: (Range(1, 5),)}, {a: (Range(1, 10),)}) == (found.gone, found.held)
+    assert ({b: (Range(1, 5),)}, {a: (Range(1, 10),)}) == (found.pruned, found.held)
     assert found == inventory.parse(found.to_json().encode(), "x")
 
 
@@ -191,7 +191,7 @@ def test_ranges_are_durable_before_they_are_told(store: edgeshard.Store, monkeyp
 
 WHOLE: dict[str, Any] = {
     "edgeshard": "ranges", "format": 1, "database": "ab" * 16, "kind": "edgeshard", "generation": 3,
-    "at": "2026-01-02T12:00:00+00:00", "streams": {"cd" * 16: [[1, 5], [7, 9]]}, "gone": {"cd" * 16: [[2, 3]]},
+    "at": "2026-01-02T12:00:00+00:00", "streams": {"cd" * 16: [[1, 5], [7, 9]]}, "pruned": {"cd" * 16: [[2, 3]]},
 }  # fmt: skip
 STREAM = "cd" * 16
 
@@ -212,7 +212,7 @@ def test_the_document_that_the_others_are_made_of_is_whole() -> None:
         {"streams": {STREAM: [[1, 5, 6]]}}, {"streams": {STREAM: [[0, 5]]}}, {"streams": {STREAM: [[5, 4]]}},
         {"streams": {STREAM: [[1, 5], [5, 9]]}}, {"streams": {STREAM: [[7, 9], [1, 5]]}},
         {"streams": {STREAM: [[1, 1 << 32]]}}, {"streams": {STREAM: [[1.0, 5]]}}, {"streams": {STREAM: [[True, 5]]}},
-        {"gone": {STREAM: [[5, 7]]}}, {"gone": {"ef" * 16: [[1, 1]]}}, {"gone": None}, {"more": 1},
+        {"pruned": {STREAM: [[5, 7]]}}, {"pruned": {"ef" * 16: [[1, 1]]}}, {"pruned": None}, {"more": 1},
     ],
 )  # fmt: skip
 def test_a_document_that_contradicts_itself_is_refused(change: dict[str, Any]) -> None:
@@ -220,7 +220,7 @@ def test_a_document_that_contradicts_itself_is_refused(change: dict[str, Any]) -
         inventory.parse(json.dumps({**WHOLE, **change}).encode(), "somewhere")
 
 
-@pytest.mark.parametrize("key", sorted(WHOLE.keys() - {"gone", "edgeshard", "format"}))
+@pytest.mark.parametrize("key", sorted(WHOLE.keys() - {"pruned", "edgeshard", "format"}))
 def test_a_document_that_lacks_a_key_is_refused(key: str) -> None:
     with pytest.raises(DamagedError):
         inventory.parse(json.dumps({name: value for name, value in WHOLE.items() if name != key}).encode(), "x")
@@ -253,7 +253,7 @@ def test_what_is_no_such_document_is_refused(text: bytes, error: type[Exception]
 def test_what_nobody_would_read_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     found = inventory.parse(json.dumps(WHOLE).encode(), "x")
     monkeypatch.setattr(inventory, "BYTES_MAX", len(found.to_json()) - 1)
-    with pytest.raises(ConfigurationError, match="nobody reads that"):
+    with pytest.raises(ConfigurationError, match="no edgeshard reads"):
         found.to_json()
 
 
@@ -270,8 +270,8 @@ def test_every_document_that_is_cut_short_is_refused() -> None:
         (lambda path: None, 78, "there is no such file"),
         (lambda path: path.mkdir(), 78, "it is a folder"),
         (lambda path: path.write_text("{}"), 78, "not what `edgeshard ranges` writes"),
-        (lambda path: path.write_text('{"edgeshard": "ra'), 1, "it is not whole"),
-        (lambda path: path.write_text(json.dumps({**WHOLE, "format": 9})), 1, "use that version"),
+        (lambda path: path.write_text('{"edgeshard": "ra'), 1, "it is incomplete"),
+        (lambda path: path.write_text(json.dumps({**WHOLE, "format": 9})), 1, "use the version that wrote it"),
     ],
 )
 def test_the_commands_say_what_is_wrong_with_a_file(

@@ -748,7 +748,7 @@ def test_a_failure_while_counting_for_the_progress_is_no_problem_of_the_shard(
         raise apsw.BusyError
 
     write(store, "a", 1)
-    monkeypatch.setattr(diff, "missing_rows", busy)
+    monkeypatch.setattr(diff, "count_rows", busy)
     report = store.merge(progress=lambda done, to_do: None)
     assert (1, 1, ()) == (report.rows, report.truncated, report.quarantined)
 

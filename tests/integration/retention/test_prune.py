@@ -390,7 +390,7 @@ def test_a_source_whose_prunings_cannot_be_is_set_aside(
     store.prune(keep_rows=2)
     edit(store.master_path, change)
     (aside,) = hub.merge([store.master_path]).quarantined
-    assert "has prunings that cannot be" in aside.reason
+    assert "has invalid pruned ranges" in aside.reason
 
 
 # -- what is said of it -----------------------------------------------------------------------------------------------
