@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from edgeshard import format, sqlite
 from edgeshard.master import streams
 from edgeshard.master.catalog import load_keys
-from edgeshard.records.keys import Key, changed_tables, judgement, order, ranked_by
+from edgeshard.records import keys
+from edgeshard.records.keys import Key
 from edgeshard.sqlite import Connection, quote
 
 
@@ -26,13 +27,13 @@ def select_superseded(name: str, key: Key, among: str = "") -> str:
     names = ", ".join(f"k{number}" for number in range(len(key.columns)))
     parts = [
         _versions(table, key, is_deletion=is_deletion, among=bool(among))
-        for table, is_deletion in changed_tables(name, key)
+        for table, is_deletion in keys.changed_tables(name, key)
     ]
     begin = f"changed({names}) AS MATERIALIZED ({among}), " if among else ""
-    terms = order(key, ranked="ranked", timestamp="timestamp", address=("stream_id", "_seq"))
+    terms = keys.order(key, ranked="ranked", timestamp="timestamp", address=("stream_id", "_seq"))
     place = f"row_number() OVER (PARTITION BY {names} ORDER BY {terms})"
     has_key = " AND ".join(f"k{number} IS NOT NULL" for number in range(len(key.columns)))
-    deletion, lost = judgement(key)
+    deletion, lost = keys.judgement(key)
     last_deletion = f"min({deletion}) OVER (PARTITION BY {names})"
     return (
         f"WITH {begin}versions AS ({' UNION ALL '.join(parts)}), "
@@ -43,7 +44,7 @@ def select_superseded(name: str, key: Key, among: str = "") -> str:
 
 
 def _versions(table: str, key: Key, *, is_deletion: bool, among: bool) -> str:
-    ranked = f"t.{quote(ranked_by(key.conflict))}" if ranked_by(key.conflict) else "NULL"
+    ranked = f"t.{quote(keys.ranked_by(key.conflict))}" if keys.ranked_by(key.conflict) else "NULL"
     values = [f"t.{quote(column)} AS k{number}" for number, column in enumerate(key.columns)]
     picked = [
         f"t._id, {is_deletion:d} AS is_deletion, t._stream, t._seq, t.{quote(format.TIMESTAMP)} AS timestamp",
@@ -60,7 +61,7 @@ def select_changed_keys(name: str, key: Key, first_id: int) -> str:
     columns = ", ".join(map(quote, key.columns))
     return " UNION ".join(
         f"SELECT DISTINCT {columns} FROM main.{quote(table)} WHERE _id >= {first_id:d}"
-        for table, _ in changed_tables(name, key)
+        for table, _ in keys.changed_tables(name, key)
     )
 
 
