@@ -4,17 +4,7 @@ A receipt answers two different questions. To delete a row here, we ask whether 
 ask whether the peer *ever* had them, because a row that the peer pruned must not come back. So a receipt records both:
 what the peer holds, and what it held once and has pruned (``is_pruned``).
 
-A peer's receipt is replaced by its next one, not added to. A peer that was restored from an older copy holds less than
-it once said, and what it lost must neither count as safe nor be left out of an export. Receipts are carried, and arrive
-in any order. The peer's own clock and its generation (how often it was changed) tell which of two is the newer:
-
-    later by its clock, generation not lower     the newer one
-    later by its clock, generation lower         the peer was restored from an older copy: the newer one
-    not later by its clock, generation not higher    an older receipt: it is ignored
-    earlier by its clock, generation higher      its clock was set back, or this is an older receipt of a peer that was
-                                                 restored: only what both say counts
-
-Counting too little is always safe: we keep more rows here, and export more, than necessary.
+Which of two receipts of a peer is the newer one is decided in exchange/receipts.
 """
 
 from __future__ import annotations

@@ -206,7 +206,7 @@ def test_an_id_of_which_there_is_no_receipt_is_refused_and_the_known_are_named(
     store: edgeshard.Store, hub: edgeshard.Store, tmp_path: Path
 ) -> None:
     add(store, "a", 0)
-    with pytest.raises(ConfigurationError, match="there is none of any; note one with `edgeshard receipt`"):
+    with pytest.raises(ConfigurationError, match="there is no receipt at all; record one with `edgeshard receipt`"):
         store.export(tmp_path / "b.db", since_hub="00112233")
     said = hub.ranges()
     store.receipt(said)
