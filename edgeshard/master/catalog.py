@@ -29,6 +29,20 @@ def record_tables(connection: Connection) -> list[str]:
     return [name for (name,) in connection.execute("SELECT DISTINCT table_name FROM edgeshard_columns ORDER BY 1")]
 
 
+def all_columns(connection: Connection) -> list[tuple[str, str, str]]:
+    """Return (table, column, type) of each column of each record table of the main database."""
+    rows = sqlite.fetch(connection, "SELECT table_name, column_name, type FROM main.edgeshard_columns")
+    return [(table, column, type_) for table, column, type_ in rows]
+
+
+def all_indexes(connection: Connection) -> dict[str, list[tuple[str, ...]]]:
+    """Map each record table that has indexes to the columns of each of them."""
+    found: dict[str, list[tuple[str, ...]]] = {}
+    for table, text in sqlite.fetch(connection, "SELECT table_name, columns FROM main.edgeshard_indexes ORDER BY 1, 2"):
+        found.setdefault(table, []).append(tuple(json.loads(text)))
+    return found
+
+
 _NOTE_PRIORITY = f"INSERT INTO main.{PRIORITIES} VALUES (?1, ?2) ON CONFLICT(table_name) DO UPDATE SET priority = ?2"
 
 

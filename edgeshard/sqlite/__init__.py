@@ -784,6 +784,14 @@ def sync_file(path: str) -> None:
         file.xSync(apsw.SQLITE_SYNC_NORMAL)
 
 
+def used_bytes(connection: Connection, schema: str = "main") -> int:
+    """Return how many bytes the pages in use take: the file without its free pages."""
+    pages: int = connection.pragma("page_count", schema=schema)
+    free: int = connection.pragma("freelist_count", schema=schema)
+    page_bytes: int = connection.pragma("page_size", schema=schema)
+    return (pages - free) * page_bytes
+
+
 def is_incremental(connection: Connection) -> bool:
     """Whether the database can give free pages back to the disk some at a time (auto_vacuum=INCREMENTAL)."""
     return int(connection.pragma("auto_vacuum")) == _INCREMENTAL
