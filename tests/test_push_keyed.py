@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from keyed_model import CLASSES, Cell, Highest, Lww
 
 import edgeshard
-from edgeshard.postgres import conflicts
+from edgeshard.postgres import conflicts, remote
+from edgeshard.postgres.address import parse_dsn
 from edgeshard.postgres.pusher import Pusher
-from edgeshard.postgres.server import address
 
 pytest.importorskip("psycopg")
 
@@ -28,7 +28,7 @@ from psycopg.conninfo import make_conninfo
 from test_deletions import Wall
 
 if TYPE_CHECKING:
-    from edgeshard.postgres.plan import Part
+    from edgeshard.postgres.plan import Piece
     from edgeshard.postgres.schema import Table
     from edgeshard.postgres.server import Server
 
@@ -131,11 +131,11 @@ def test_that_finds_pushers_that_do_not_lock_the_table(
     do(pg, "DELETE FROM cell", "DELETE FROM edgeshard_ranges")
     settle, barrier = conflicts.settle, threading.Barrier(2)
 
-    def together(server: Server, keyed: list[Table], chunk: list[Part]) -> None:
+    def together(server: Server, keyed: list[Table], chunk: list[Piece]) -> None:
         settle(server, keyed, chunk)
         barrier.wait(30)
 
-    monkeypatch.setattr(conflicts, "lock", lambda server, keyed: None)
+    monkeypatch.setattr(remote, "lock_keyed_tables", lambda server, keyed: None)
     monkeypatch.setattr(conflicts, "settle", together)
     threads = [threading.Thread(target=store.push, args=(pg,)) for store in (one, other)]
     for thread in threads:
@@ -206,7 +206,7 @@ def test_a_master_that_knows_no_key_does_not_push_beside_one_that_does(pg: str, 
     write(other, "b", Plain("p", 1, 2), {"n": 1})
     for dry_run in (True, False):
         (aside,) = other.push(pg, dry_run=dry_run).held_back
-        assert "has the key (row, col) for it, by another master, and this one knows none" in aside.reason
+        assert "another master gave it the key (row, col) in PostgreSQL, and this one knows no key for it" in aside.reason
     assert [(1,)] == fetch(pg, "SELECT value FROM cell")
     other.merge([one.master_path])
     assert () == other.push(pg).held_back
@@ -216,7 +216,7 @@ def test_a_master_that_knows_no_key_does_not_push_beside_one_that_does(pg: str, 
 
 def test_a_push_that_goes_on_beside_one_that_brings_a_key_is_held_back(pg: str, tmp_path: Path) -> None:
     one, other = keyed_model.world(tmp_path, 2)
-    pusher = Pusher(other.master_path, address(pg))
+    pusher = Pusher(other.master_path, parse_dsn(pg))
     write(other, "b", Plain("p", 1, 1))
     assert 1 == pusher.run().rows
     write(one, "a", Lww("p", 1, 2))
