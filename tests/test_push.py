@@ -706,6 +706,18 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(store: edgeshard.
     assert (0, ()) == (store.push(pg, dry_run=True).rows, store.push(pg, dry_run=True).statements)
 
 
+def test_a_dry_run_leaves_out_the_same_rows_as_the_push(store: edgeshard.Store, pg: str) -> None:
+    do(pg, "create table reading(id serial primary key)", "create table everything(id serial primary key)")
+    every = Everything(True, 1, 1.0, "", b"", NOON, NOON.date(), decimal.Decimal(1), uuid.UUID(int=1), {"a": 1})
+    write(store, "a", {"n": 0}, Reading("s", 1.5, NOON), every, {"n": 1})
+    write(store, "b", every, Reading("s", 1.5, NOON))
+    fill(store, "c", 10, 5)
+    would, done = store.push(pg, dry_run=True), store.push(pg)
+    assert [("a", 2), ("a", 3), ("b", 1)] == [(item.agent, item.first) for item in done.held_back]
+    assert would.held_back == done.held_back
+    assert (6, {"agent_data": 6}) == (would.rows, would.tables) == (done.rows, done.tables)
+
+
 # -- the network ------------------------------------------------------------------------------------------------------
 
 

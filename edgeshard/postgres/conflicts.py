@@ -56,8 +56,8 @@ def _history_columns(server: Server, table: Table) -> list[str]:
     Raises:
         OutdatedPlanError: somebody added or widened a column of the table since the history was made fit.
     """
-    history = server_tables.column_types(server, keys.history_name(table.pg_name))
-    columns = server_tables.column_types(server, table.pg_name)
+    history = server_tables.pg_types(server, keys.history_name(table.pg_name))
+    columns = server_tables.pg_types(server, table.pg_name)
     names = [name for name in columns if name not in schema.PRIMARY_KEY]
     for name in names:
         pg_type = columns[name]

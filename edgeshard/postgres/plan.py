@@ -57,27 +57,27 @@ def take_chunk(
             only one in it. None divides transactions.
     """
     chunk: list[Piece] = []
-    # The last id of the transaction that the piece before ended in. If some of its rows were pruned, the others lie in
-    # several pieces.
+    # The last id of the transaction in which the previous piece ended. A transaction can extend over several pieces if
+    # some of its rows were pruned.
     transaction_end = 0
     for index, piece in enumerate(pieces):
         same_transaction = transaction_end - piece.block.first_id + 1
         if max_rows <= 0 and same_transaction <= 0:
             return chunk, list(pieces[index:])
         wanted = max(max_rows, same_transaction)
-        cut = None
+        transaction = None
         if len(piece.block) > wanted and transaction_at is not None:
-            cut = transaction_at(piece.block.first_id + wanted - 1)
-        head = blocks.cut_chunk(piece.block, wanted, None if cut is None else cut.last)
+            transaction = transaction_at(piece.block.first_id + wanted - 1)
+        head = blocks.cut_chunk(piece.block, wanted, None if transaction is None else transaction.last)
         chunk.append(attrs.evolve(piece, block=head))
         max_rows -= len(head)
         if head != piece.block:
             rest = piece.block.cut(head.last + 1, piece.block.last)
             return chunk, [attrs.evolve(piece, block=rest), *pieces[index + 1 :]]
         transaction_end = 0
-        if max_rows <= 0 and transaction_at is not None:  # a query, so only where the chunk might end
-            last = transaction_at(head.last_id)
-            transaction_end = 0 if last is None else last.last
+        if max_rows <= 0 and transaction_at is not None:  # this is a query, so ask only where the chunk might end
+            transaction = transaction_at(head.last_id)
+            transaction_end = 0 if transaction is None else transaction.last
     return chunk, []
 
 

@@ -74,17 +74,17 @@ def changes_for(server: Server, table: Table, *, has_own_tables: bool) -> TableC
         SchemaConflictError: it cannot be made fit.
     """
     if table.history_of:
-        owner, there = column_types(server, table.history_of), column_types(server, table.pg_name)
+        owner, there = pg_types(server, table.history_of), pg_types(server, table.pg_name)
         table = schema_changes.with_all_columns(table, owner, there)
     return schema_changes.plan_changes(table, _inspect(server, table, has_own_tables=has_own_tables))
 
 
 def has_keys_table(server: Server) -> bool:
     """Return whether edgeshard_keys exists."""
-    return bool(column_types(server, schema.KEYS))
+    return bool(pg_types(server, schema.KEYS))
 
 
-def column_types(server: Server, name: str) -> dict[str, str]:
+def pg_types(server: Server, name: str) -> dict[str, str]:
     """Return the PostgreSQL type of each column of a table; {} if there is no such table."""
     return {column: _pg_type(*rest) for column, *rest in server.execute(_COLUMNS, (name,))}
 
@@ -99,7 +99,7 @@ def _pg_type(name: str, numeric_precision: int | None, datetime_precision: int |
 
 
 def _inspect(server: Server, table: Table, *, has_own_tables: bool) -> ServerTable:
-    columns = column_types(server, table.pg_name)
+    columns = pg_types(server, table.pg_name)
     primary_key = tuple(name for (name,) in server.execute(_PRIMARY_KEY, (table.pg_name,)))
     names = [schema.index_name(table.pg_name, index) for index in table.indexes]
     indexes = remote.created_indexes(server, names) if names and has_own_tables else frozenset()
