@@ -65,11 +65,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Push, once or as rows come, and say what was done."""
-    from edgeshard.postgres import pusher  # 20 ms, which no other command should wait for
+    from edgeshard.postgres.options import BATCH, BATCH_MAX
 
-    options.batch = pusher.BATCH if options.batch is None else options.batch
-    if not 1 <= options.batch <= pusher.BATCH_MAX:
-        options.usage_error(f"argument --batch: a number from 1 to {pusher.BATCH_MAX} is wanted, not {options.batch}")
+    options.batch = BATCH if options.batch is None else options.batch
+    if not 1 <= options.batch <= BATCH_MAX:
+        options.usage_error(f"argument --batch: a number from 1 to {BATCH_MAX} is wanted, not {options.batch}")
     if options.watch:
         if options.dry_run:
             options.usage_error("argument --dry-run: it is for a single push, without --watch")

@@ -9,7 +9,8 @@ import time
 
 from edgeshard.cli import exits, signals, systemd
 from edgeshard.errors import EdgeshardError
-from edgeshard.postgres.watcher import INTERVAL_S, Listener, Watch
+from edgeshard.postgres.options import INTERVAL_S, Listener
+from edgeshard.postgres.watcher import Watch
 from edgeshard.reports import PushReport
 from edgeshard.store import Store
 

@@ -44,6 +44,14 @@ def tables_with_column(connection: Connection, column: str) -> list[str]:
     return [name for (name,) in sqlite.fetch(connection, sql, (column,))]
 
 
+def all_indexes(connection: Connection) -> dict[str, list[tuple[str, ...]]]:
+    """Map each record table that has indexes to the columns of each of them."""
+    found: dict[str, list[tuple[str, ...]]] = {}
+    for table, text in sqlite.fetch(connection, "SELECT table_name, columns FROM main.edgeshard_indexes ORDER BY 1, 2"):
+        found.setdefault(table, []).append(tuple(json.loads(text)))
+    return found
+
+
 def all_columns(connection: Connection) -> list[tuple[str, str, str]]:
     """Return (table, column, type) of each column of each record table of the main database."""
     rows = sqlite.fetch(connection, "SELECT table_name, column_name, type FROM main.edgeshard_columns")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from edgeshard.postgres import conflicts
+from edgeshard.postgres import conflicts, remote
 from tests.property.test_push_laws import check_law
 from tests.support import keyed_model
 from tests.support.keyed_model import Lww
@@ -19,7 +19,7 @@ pytest.importorskip("psycopg")
 from tests.support.postgres_server import do
 
 if TYPE_CHECKING:
-    from edgeshard.postgres.plan import Part
+    from edgeshard.postgres.plan import Piece
     from edgeshard.postgres.schema import Table
     from edgeshard.postgres.server import Server
 
@@ -46,11 +46,11 @@ def test_that_finds_pushers_that_do_not_lock_the_table(
     do(pg, "DELETE FROM cell", "DELETE FROM edgeshard_ranges")
     settle, barrier = conflicts.settle, threading.Barrier(2)
 
-    def together(server: Server, keyed: list[Table], chunk: list[Part]) -> None:
+    def together(server: Server, keyed: list[Table], chunk: list[Piece]) -> None:
         settle(server, keyed, chunk)
         barrier.wait(30)
 
-    monkeypatch.setattr(conflicts, "lock", lambda server, keyed: None)
+    monkeypatch.setattr(remote, "lock_keyed_tables", lambda server, keyed: None)
     monkeypatch.setattr(conflicts, "settle", together)
     threads = [threading.Thread(target=store.push, args=(pg,)) for store in (one, other)]
     for thread in threads:

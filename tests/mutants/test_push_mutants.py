@@ -11,8 +11,9 @@ import pytest
 from edgeshard import sqlite
 from edgeshard.errors import EdgeshardError
 from edgeshard.format.ranges import Range
-from edgeshard.postgres import plan, pusher, rejects, remote, server
-from edgeshard.postgres.sender import Sender, Sent, StaleError
+from edgeshard.postgres import address, plan, rejects, remote
+from edgeshard.postgres.sender import OutdatedRangesError, Sender, Sent
+from edgeshard.postgres.target import Target
 
 pytest.importorskip("psycopg")
 
@@ -32,9 +33,9 @@ def ranges_after_the_rows(self: Sender, parts: Sequence[Any], tables: Sequence[A
     """The ranges are written in a transaction of their own, after the rows'."""
     with self.server.transaction():
         there = lock_and_compare(self, parts, held)
-        counts = self._send_rows(parts, tables)
+        counts = self.send_rows(parts, tables)
     with self.server.transaction():
-        now = plan.after(there, parts)
+        now = plan.held_after(there, parts)
         remote.write_ranges(self.server, there, now)
     return Sent(counts, now)
 
@@ -43,37 +44,37 @@ def ranges_before_the_rows(self: Sender, parts: Sequence[Any], tables: Sequence[
     """The ranges are written in a transaction of their own, before the rows'."""
     with self.server.transaction():
         there = lock_and_compare(self, parts, held)
-        now = plan.after(there, parts)
+        now = plan.held_after(there, parts)
         remote.write_ranges(self.server, there, now)
     with self.server.transaction():
-        counts = self._send_rows(parts, tables)
+        counts = self.send_rows(parts, tables)
     return Sent(counts, now)
 
 
 def ranges_not_compared(self: Sender, parts: Sequence[Any], tables: Sequence[Any], held: Any) -> Sent:
     """What is there is believed to be what was planned with."""
     with self.server.transaction():
-        streams = plan.streams_of(parts)
+        streams = plan.streams_in(parts)
         remote.lock_streams(self.server, streams)
         there = {stream.stream_id: list(held.get(stream.stream_id, ())) for stream in streams}
-        counts = self._send_rows(parts, tables)
-        now = plan.after(there, parts)
+        counts = self.send_rows(parts, tables)
+        now = plan.held_after(there, parts)
         remote.write_ranges(self.server, there, now)
     return Sent(counts, now)
 
 
 def lock_and_compare(sender: Sender, parts: Sequence[Any], held: Any) -> dict[bytes, list[Range]]:
     """As the real one does."""
-    streams = plan.streams_of(parts)
+    streams = plan.streams_in(parts)
     there = remote.held(sender.server, remote.lock_streams(sender.server, streams))
     if there != {stream.stream_id: list(held.get(stream.stream_id, ())) for stream in streams}:
-        raise StaleError(there)
+        raise OutdatedRangesError(there)
     return there
 
 
 def the_master_is_held(self: Sender, parts: Sequence[Any], tables: Sequence[Any], held: Any) -> Sent:
     """One snapshot of the master lasts for the whole transaction."""
-    connection = self.local._connection
+    connection = self.master._connection
     connection.execute("BEGIN")
     sqlite.fetch(connection, "SELECT generation FROM edgeshard_database")
     try:
@@ -108,14 +109,14 @@ def streams_locked_and_not_written(server: Any, streams: Sequence[Any]) -> dict[
         return LOCK(server, streams)
 
 
-def nothing_learnt_anew(self: pusher.Pusher, server: Any, streams: Sequence[Any]) -> None:
+def nothing_learnt_anew(self: Target, streams: Sequence[Any]) -> None:
     """After a connection is lost, what is there is believed to be what it was."""
-    held = dict(self._held)
-    LEARN(self, server, streams)
-    self._held.update(held)
+    held = dict(self.held)
+    LEARN(self, streams)
+    self.held.update(held)
 
 
-LEARN = pusher.Pusher._learn
+LEARN = Target.update
 
 
 def holes_are_held(held: Any, parts: Sequence[Any]) -> dict[bytes, list[Range]]:
@@ -123,25 +124,25 @@ def holes_are_held(held: Any, parts: Sequence[Any]) -> dict[bytes, list[Range]]:
     return {stream_id: [Range(1, ranges[-1].last)] for stream_id, ranges in AFTER(held, parts).items()}
 
 
-AFTER = plan.after
+AFTER = plan.held_after
 
 
-def forgotten_while_away(self: pusher.Pusher) -> Any:
+def forgotten_while_away(self: Target) -> Any:
     """What PostgreSQL holds is forgotten before it can be asked again."""
     if self._server is None:
-        self._held.clear()
+        self.held.clear()
     return CONNECTED(self)
 
 
-CONNECTED = pusher.Pusher._connected
+CONNECTED = Target.connect
 
 
-def divided(parts: Sequence[Any], room: int, transaction_end: Any) -> Any:
+def divided(parts: Sequence[Any], room: int, transaction_at: Any) -> Any:
     """A writer's transaction is divided where the chunk is full."""
     return CUT(parts, room, None)
 
 
-CUT = plan.cut
+CUT = plan.take_chunk
 
 
 def all_of_it_shown(said: Mapping[str, str]) -> str:
@@ -151,11 +152,11 @@ def all_of_it_shown(said: Mapping[str, str]) -> str:
 
 def refused_alone(origin: Any, refusals: Any, error: Any) -> Any:
     """The row alone stays behind, and not the writer's transaction."""
-    with mock.patch.object(type(origin), "transaction", return_value=None):
+    with mock.patch.object(type(origin), "transaction_at", return_value=None):
         return REFUSAL_OF(origin, refusals, error)
 
 
-REFUSAL_OF = rejects.refusal_of
+REFUSAL_OF = rejects.reject_row
 
 BOTH = {"inserts": False}
 AFTER_COMMIT, BEFORE_COMMIT = {**BOTH, "moment": "after"}, {**BOTH, "moment": "before"}
@@ -173,7 +174,7 @@ MUTANTS: dict[str, tuple[list[tuple[Any, str, Any]], Callable[..., None], dict[s
         BEFORE_COMMIT,
     ),
     "ranges neither read anew nor compared": (
-        [(pusher.Pusher, "_learn", nothing_learnt_anew), (Sender, "send", ranges_not_compared)],
+        [(Target, "update", nothing_learnt_anew), (Sender, "send", ranges_not_compared)],
         tests.test_an_answer_to_commit_that_never_comes_loses_and_doubles_nothing,
         AFTER_COMMIT,
     ),
@@ -193,17 +194,17 @@ MUTANTS: dict[str, tuple[list[tuple[Any, str, Any]], Callable[..., None], dict[s
         BOTH,
     ),
     "held-back rows counted as pushed": (
-        [(plan, "after", holes_are_held)],
+        [(plan, "held_after", holes_are_held)],
         tests.test_a_value_that_postgresql_cannot_hold_stays_behind_and_all_others_go,
         BOTH,
     ),
     "a transaction divided where a row is refused": (
-        [(rejects, "refusal_of", refused_alone)],
+        [(rejects, "reject_row", refused_alone)],
         tests.test_a_transaction_with_a_row_that_cannot_go_stays_behind_whole,
         BOTH,
     ),
     "a transaction divided": (
-        [(plan, "cut", divided)],
+        [(plan, "take_chunk", divided)],
         tests.test_transactions_stay_whole_in_chunks_that_are_smaller,
         BOTH,
     ),
@@ -213,12 +214,12 @@ MUTANTS: dict[str, tuple[list[tuple[Any, str, Any]], Callable[..., None], dict[s
         {},
     ),
     "a receipt of nothing while the server is away": (
-        [(pusher.Pusher, "_connected", forgotten_while_away)],
+        [(Target, "connect", forgotten_while_away)],
         tests.test_a_server_that_is_away_does_not_make_the_master_forget_what_it_holds,
         {},
     ),
     "all of a DSN shown": (
-        [(server, "_shown", all_of_it_shown)],
+        [(address, "_display", all_of_it_shown)],
         tests.test_each_failure_has_its_exit_code_and_shows_no_password,
         {},
     ),

@@ -31,6 +31,8 @@ from edgeshard.cli import exits
 from edgeshard.format.ranges import Range
 from edgeshard.master import database, receipts
 from edgeshard.postgres import plan, server, watcher
+from edgeshard.postgres.address import parse_dsn
+from edgeshard.postgres.options import Listener
 from edgeshard.postgres.pusher import Pusher
 from edgeshard.postgres.sender import Sender
 from edgeshard.reports import PushReport
@@ -393,8 +395,8 @@ def test_a_server_that_reads_from_one_snapshot_a_transaction_gets_each_row_once(
             assert may_go_on.wait(60)
         return real(self, *arguments)
 
-    real = Sender._send_rows
-    monkeypatch.setattr(Sender, "_send_rows", send_rows)
+    real = Sender.send_rows
+    monkeypatch.setattr(Sender, "send_rows", send_rows)
     first.start()
     has_locked.wait()
     second.start()
@@ -413,7 +415,7 @@ def test_a_row_that_the_ranges_do_not_name_is_loud(store: edgeshard.Store, pg: s
     fill(store, "a", 0, 10)
     store.push(pg)
     do(pg, "delete from edgeshard_ranges")
-    with pytest.raises(errors.PostgresError, match="a row is there that edgeshard_ranges does not name"):
+    with pytest.raises(errors.PostgresError, match="the server has a row that edgeshard_ranges does not name"):
         store.push(pg)
     assert list(range(10)) == numbers(pg)
 
@@ -524,7 +526,7 @@ def test_an_agent_whose_name_no_postgresql_holds_stays_behind_whatever_else_does
     store: edgeshard.Store, pg: str
 ) -> None:
     write(store, "a", {"n": 0, "text": "\0"}, {"n": 1})
-    pusher = Pusher(store.master_path, server.address(pg))
+    pusher = Pusher(store.master_path, parse_dsn(pg))
     pusher.run()
     fill(store, "b", 2, 1)
     sql(store.master_path, "update edgeshard_streams set agent_id = 'b' || char(0) where agent_id = 'b'")
@@ -704,6 +706,18 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(store: edgeshard.
     done = store.push(pg)
     assert set(done.statements) < set(report.statements)
     assert (0, ()) == (store.push(pg, dry_run=True).rows, store.push(pg, dry_run=True).statements)
+
+
+def test_a_dry_run_leaves_out_the_same_rows_as_the_push(store: edgeshard.Store, pg: str) -> None:
+    do(pg, "create table reading(id serial primary key)", "create table everything(id serial primary key)")
+    every = Everything(True, 1, 1.0, "", b"", NOON, NOON.date(), decimal.Decimal(1), uuid.UUID(int=1), {"a": 1})
+    write(store, "a", {"n": 0}, Reading("s", 1.5, NOON), every, {"n": 1})
+    write(store, "b", every, Reading("s", 1.5, NOON))
+    fill(store, "c", 10, 5)
+    would, done = store.push(pg, dry_run=True), store.push(pg)
+    assert [("a", 2), ("a", 3), ("b", 1)] == [(item.agent, item.first) for item in done.held_back]
+    assert would.held_back == done.held_back
+    assert (6, {"agent_data": 6}) == (would.rows, would.tables) == (done.rows, done.tables)
 
 
 # -- the network ------------------------------------------------------------------------------------------------------
@@ -1002,7 +1016,7 @@ def test_a_master_that_somebody_else_writes_is_pushed_and_the_receipt_comes_late
     other = database.open_master(store.master_path, writable=True)
     with sqlite.immediate(other):
         done = push(store, pg)
-        assert (0, True) == (done.returncode, "is noted after the next push" in done.stderr), done.stderr
+        assert (0, True) == (done.returncode, "the next push tries again" in done.stderr), done.stderr
     other.close()
     assert (list(range(10)), {}) == (numbers(pg), receipt(store))
     assert 0 == store.push(pg).rows
@@ -1063,7 +1077,7 @@ def test_a_watch_goes_on_once_the_server_is_back(store: edgeshard.Store, pg_serv
 
 
 def test_a_table_that_somebody_dropped_is_made_again_by_the_next_run(store: edgeshard.Store, pg: str) -> None:
-    pusher = Pusher(store.master_path, server.address(pg))
+    pusher = Pusher(store.master_path, parse_dsn(pg))
     fill(store, "a", 0, 10)
     pusher.run()
     do(pg, "drop table agent_data")
@@ -1078,7 +1092,7 @@ def test_a_server_that_is_away_does_not_make_the_master_forget_what_it_holds(
     store: edgeshard.Store, pg_server: PgServer, proxy: Proxy
 ) -> None:
     with pg_server.database() as name:
-        pusher = Pusher(store.master_path, server.address(pg_server.dsn(name, port=proxy.port)))
+        pusher = Pusher(store.master_path, parse_dsn(pg_server.dsn(name, port=proxy.port)))
         fill(store, "a", 0, 10)
         pusher.run()
         before = receipt(store)
@@ -1102,7 +1116,7 @@ def test_a_watch_without_news_gives_its_connection_back(
     fill(store, "a", 0, 10)
     pushed: queue.SimpleQueue[int] = queue.SimpleQueue()
 
-    class Heard(watcher.Listener):
+    class Heard(Listener):
         def pushed(self, report: PushReport) -> None:
             pushed.put(report.rows)
 

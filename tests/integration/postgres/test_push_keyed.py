@@ -10,8 +10,8 @@ import attrs
 import pytest
 
 import edgeshard
+from edgeshard.postgres.address import parse_dsn
 from edgeshard.postgres.pusher import Pusher
-from edgeshard.postgres.server import address
 from tests.support import keyed_model
 from tests.support.keyed_model import CLASSES, Cell, Highest, Lww
 from tests.support.keyed_pushes import state
@@ -104,7 +104,9 @@ def test_a_master_that_knows_no_key_does_not_push_beside_one_that_does(pg: str, 
     write(other, "b", Plain("p", 1, 2), {"n": 1})
     for dry_run in (True, False):
         (aside,) = other.push(pg, dry_run=dry_run).held_back
-        assert "has the key (row, col) for it, by another master, and this one knows none" in aside.reason
+        assert (
+            "another master gave it the key (row, col) in PostgreSQL, and this one knows no key for it" in aside.reason
+        )
     assert [(1,)] == fetch(pg, "SELECT value FROM cell")
     other.merge([one.master_path])
     assert () == other.push(pg).held_back
@@ -114,7 +116,7 @@ def test_a_master_that_knows_no_key_does_not_push_beside_one_that_does(pg: str, 
 
 def test_a_push_that_goes_on_beside_one_that_brings_a_key_is_held_back(pg: str, tmp_path: Path) -> None:
     one, other = keyed_model.world(tmp_path, 2)
-    pusher = Pusher(other.master_path, address(pg))
+    pusher = Pusher(other.master_path, parse_dsn(pg))
     write(other, "b", Plain("p", 1, 1))
     assert 1 == pusher.run().rows
     write(one, "a", Lww("p", 1, 2))

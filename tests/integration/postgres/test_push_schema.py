@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import edgeshard
-from edgeshard.postgres import conflicts
-from edgeshard.postgres.reader import Local
+from edgeshard.postgres import remote
+from edgeshard.postgres.reader import MasterReader
 from tests.support.keyed_pushes import plainly
 from tests.support.keyed_schema_versions import plain
 from tests.support.keyed_schema_versions import version as keyed
@@ -122,7 +122,7 @@ def test_a_column_that_is_wider_there_holds_back_the_narrower_master_and_stays(t
     merged(older)
     report = older.push(pg)
     assert (False, 0) == (report.complete, report.rows)
-    assert "It never gets narrower: merge what was pushed there from elsewhere" in str(report.held_back[0])
+    assert "Columns never become narrower: merge what was pushed there from elsewhere" in str(report.held_back[0])
     merged(older, newer)
     pushed(older, pg)
     assert [(0.5,), (1.0,)] == fetch(pg, "select v from sample order by v")
@@ -202,7 +202,7 @@ def test_a_column_that_a_table_gets_between_two_looks_goes_to_the_history_too(
     store: edgeshard.Store, pg: str, monkeypatch: pytest.MonkeyPatch, history: bool
 ) -> None:
     brought(store, pg, keyed(k=str, a=int)("p", 1))
-    lock, changes = conflicts.lock, ["alter table sample add late text", "update sample set late = 'late'"]
+    lock, changes = remote.lock_keyed_tables, ["alter table sample add late text", "update sample set late = 'late'"]
     if history:
         changes.append("alter table sample_history add late uuid")
     left = [changes]
@@ -212,7 +212,7 @@ def test_a_column_that_a_table_gets_between_two_looks_goes_to_the_history_too(
             do(pg, *left.pop())
         lock(server, keyed)
 
-    monkeypatch.setattr(conflicts, "lock", meanwhile)
+    monkeypatch.setattr(remote, "lock_keyed_tables", meanwhile)
     brought(store, pg, keyed(k=str, a=int)("p", 2))
     assert [(1, "late")] == fetch(pg, "select a, late from sample_history")
 
@@ -237,7 +237,7 @@ def test_what_decides_keeps_its_name_and_type_there_and_the_second_master_is_hel
     merged(other)
     report = other.push(pg)
     (aside,) = report.held_back
-    assert ("x", True) == (aside.agent, "there a column keeps its name and its type" in aside.reason)
+    assert ("x", True) == (aside.agent, "it must keep its name and type" in aside.reason)
     assert (before, 1, 1) == (there(pg), len(fetch(pg, "select 1 from sample")), report.rows)
 
 
@@ -251,7 +251,7 @@ def test_what_decides_keeps_its_name_though_a_master_that_renames_it_pushed_firs
     write(one, "x", renaming)
     merged(one)
     (aside,) = one.push(pg).held_back
-    assert " to w), and its key, or its conflict rule, has it" in aside.reason
+    assert " to w), but it belongs to the table's key or conflict rule" in aside.reason
     assert [(1, 1)] == fetch(pg, "select k, v from sample where v = 1")
 
 
@@ -280,14 +280,14 @@ def test_a_push_that_a_merge_changes_columns_beneath_begins_anew(
     write(store, "x", older)
     merged(store)
     write(store, "y", newer)
-    portion, left = Local._portion, [store.merge]
+    read_batch, left = MasterReader._read_batch, [store.merge]
 
     def meanwhile(*args: Any) -> Any:
         if left:
             left.pop()()
-        return portion(*args)
+        return read_batch(*args)
 
-    monkeypatch.setattr(Local, "_portion", meanwhile)
+    monkeypatch.setattr(MasterReader, "_read_batch", meanwhile)
     report = store.push(pg, inserts=inserts)
     assert () == report.held_back
     pushed(store, pg)
