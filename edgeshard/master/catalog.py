@@ -29,6 +29,25 @@ def record_tables(connection: Connection) -> list[str]:
     return [name for (name,) in connection.execute("SELECT DISTINCT table_name FROM edgeshard_columns ORDER BY 1")]
 
 
+def typed_columns(connection: Connection) -> list[tuple[str, str, str]]:
+    """Return (table, column, type) of each column of the record tables, sorted."""
+    sql = "SELECT table_name, column_name, type FROM main.edgeshard_columns ORDER BY 1, 2"
+    return sqlite.fetch(connection, sql)
+
+
+def insert_rename(connection: Connection, table: str, old: str, new: str) -> None:
+    """Note that a column has a new name."""
+    connection.execute(f"INSERT INTO main.{RENAMES} VALUES (?, ?, ?)", (table, old, new))
+
+
+def tables_changed_after(connection: Connection, timestamp: int) -> list[tuple[str, int]]:
+    """Return the keyed tables with a change after `timestamp`, each with the timestamp of its newest change."""
+    if not sqlite.has_table(connection, KEYS):
+        return []
+    sql = f"SELECT table_name, last_timestamp FROM main.{KEYS} WHERE last_timestamp > ?"
+    return sqlite.fetch(connection, sql, (timestamp,))
+
+
 _NOTE_PRIORITY = f"INSERT INTO main.{PRIORITIES} VALUES (?1, ?2) ON CONFLICT(table_name) DO UPDATE SET priority = ?2"
 
 

@@ -24,6 +24,11 @@ def load_states(connection: Connection) -> dict[str, tuple[State, str]]:
     return looks
 
 
+def load_notes(connection: Connection) -> list[tuple[str, str, str, str | None]]:
+    """Return (name, state as it is stored, problem, when rows last came) of each shard file that a merge noted."""
+    return sqlite.fetch(connection, "SELECT name, state, problem, merged_at FROM main.edgeshard_shards")
+
+
 def save_states(connection: Connection, looks: Iterable[tuple[str, State, str]], gone: Iterable[str]) -> None:
     """Remember (name, state, problem) of shard files; those with a state need no further look until they change."""
     connection.executemany(
