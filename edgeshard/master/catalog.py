@@ -35,6 +35,11 @@ def typed_columns(connection: Connection) -> list[tuple[str, str, str]]:
     return sqlite.fetch(connection, sql)
 
 
+def insert_key(connection: Connection, table: str, columns: str, conflict: str, has_history: int) -> None:
+    """Note a table's key as another database has it stored; `columns` is JSON, and is not checked."""
+    connection.execute(f"INSERT INTO main.{KEYS} VALUES (?, ?, ?, ?, 0)", (table, columns, conflict, has_history))
+
+
 def insert_rename(connection: Connection, table: str, old: str, new: str) -> None:
     """Note that a column has a new name."""
     connection.execute(f"INSERT INTO main.{RENAMES} VALUES (?, ?, ?)", (table, old, new))

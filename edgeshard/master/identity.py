@@ -7,7 +7,6 @@ from typing import Final
 from edgeshard import sqlite
 from edgeshard.sqlite import Connection
 
-
 #: Gives a new database its id; the parameter is its role.
 INSERT: Final = "INSERT INTO edgeshard_database(database_id, role) VALUES (randomblob(16), ?)"
 
