@@ -168,7 +168,7 @@ class Store:
 
         A shard that no agent has open is then removed; the agent gets a new one when it comes back. Then the rules of
         `Store(prune=...)` are followed, if there are any: what goes is `MergeReport.pruned`, and what goes wrong with
-        that is logged, and `MergeReport.prune_problem`; the merge is done by then.
+        that is logged, and `MergeReport.prune_error`; the merge is done by then.
 
         Args:
             sources: other databases of ours (masters, shards, bundles, copies) to merge as well; they are only read.

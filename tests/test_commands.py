@@ -477,7 +477,7 @@ def test_dot_shards_lists_the_shards_and_touches_none(merged: edgeshard.Store) -
     assert {"agent", "Käthe", "bad.db", "none.db", "late.db"} == set(rows)
     assert shard_path(merged, "agent").stat().st_size == rows["agent"]["bytes"]
     assert rows["late.db"]["bytes"] > 0
-    assert (None, "it is empty (zero length)") == (rows["agent"]["problem"], rows["none.db"]["problem"])
+    assert (None, "it is empty (zero length)") == (rows["agent"]["reason"], rows["none.db"]["reason"])
     after = {path.name: path.stat().st_mtime_ns for path in (merged.root / "shards").iterdir()}
     assert before == {name: time for name, time in after.items() if not name.startswith("late")}
     assert 1 == command("shell", merged.root, ".shards x").returncode

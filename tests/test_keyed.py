@@ -454,8 +454,8 @@ def test_status_says_why_a_shard_with_another_key_waits_and_how_many_rows_were_r
         store.merge()
         other.write(Highest("p", 1, 3))
         report = store.status()
-    assert ["b"] == [item.agent for item in report.shards if "has the key (row, col)" in item.problem]
-    assert (2, 1) == (report.master.rows, report.master.replaced_rows)
+    assert ["b"] == [item.agent for item in report.shards if "has the key (row, col)" in item.reason]
+    assert (2, 1) == (report.master.rows, report.master.superseded_rows)
     done = command("status", str(store.root))
     assert "of which 1 were replaced by newer ones" in done.stdout
 

@@ -16,8 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import edgeshard
 from edgeshard.cli.metrics import MetricsFile
 from edgeshard.errors import AccessError, ConfigurationError, DiskFullError, StorageIOError
-from edgeshard.inspect.status import MasterStatus, ShardStatus, StatusReport
-from edgeshard.reports import Gap, MergeReport, Quarantined
+from edgeshard.reports import Gap, MasterStatus, MergeReport, Quarantined, ShardStatus, StatusReport
 
 
 def samples(path: Path) -> dict[str, float]:
@@ -33,7 +32,7 @@ def samples(path: Path) -> dict[str, float]:
 def of_status(*ages: float | None) -> StatusReport:
     """A status of shards with two rows each, the oldest of these ages."""
     shards = tuple(
-        ShardStatus(f"{n}.db", str(n), True, 2, age, oldest_is_bound=False, size_bytes=1, merged_at=None, problem="")
+        ShardStatus(f"{n}.db", str(n), True, 2, age, oldest_is_bound=False, size_bytes=1, merged_at=None, reason="")
         for n, age in enumerate(ages)
     )
     return StatusReport(datetime.datetime.now(datetime.UTC), True, MasterStatus("master.db"), shards)
@@ -95,11 +94,11 @@ def test_what_waits_is_that_of_the_last_status(path: Path) -> None:
     metrics.waiting(of_status(3.0, 70.5, None))
     metrics.write()
     found = samples(path)
-    assert (6.0, 70.5) == (found["edgeshard_waiting_rows"], found["edgeshard_oldest_waiting_seconds"])
+    assert (6.0, 70.5) == (found["edgeshard_pending_rows"], found["edgeshard_oldest_pending_seconds"])
     metrics.waiting(of_status())
     metrics.write()
     found = samples(path)
-    assert (0.0, 0.0) == (found["edgeshard_waiting_rows"], found["edgeshard_oldest_waiting_seconds"])
+    assert (0.0, 0.0) == (found["edgeshard_pending_rows"], found["edgeshard_oldest_pending_seconds"])
 
 
 def test_a_real_merge_and_a_real_status_are_taken(store: edgeshard.Store, path: Path) -> None:
@@ -110,7 +109,7 @@ def test_a_real_merge_and_a_real_status_are_taken(store: edgeshard.Store, path: 
         metrics.cycle(store.merge())
         metrics.write()
     found = samples(path)
-    assert (3.0, 3.0) == (found["edgeshard_waiting_rows"], found["edgeshard_rows_merged_total"])
+    assert (3.0, 3.0) == (found["edgeshard_pending_rows"], found["edgeshard_rows_merged_total"])
 
 
 def test_metrics_follow_the_conventions_of_prometheus(path: Path) -> None:

@@ -29,7 +29,7 @@ import edgeshard
 from edgeshard import sqlite
 from edgeshard.errors import ConfigurationError, DamagedError, StorageBusyError
 from edgeshard.format.ranges import Range, subtract
-from edgeshard.inspect.verify import PEER, PRUNED, UNKNOWN
+from edgeshard.reports import PEER, PRUNED, UNKNOWN
 from edgeshard.master import arrivals, database, pruned_ranges, receipts
 from edgeshard.retention import plan, prune, rules, shrink, window
 

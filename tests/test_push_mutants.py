@@ -152,7 +152,7 @@ def refused_alone(origin: Any, refusals: Any, error: Any) -> Any:
         return REFUSAL_OF(origin, refusals, error)
 
 
-REFUSAL_OF = rejects.refusal_of
+REFUSAL_OF = rejects.from_row
 
 BOTH = {"inserts": False}
 AFTER_COMMIT, BEFORE_COMMIT = {**BOTH, "moment": "after"}, {**BOTH, "moment": "before"}
@@ -195,7 +195,7 @@ MUTANTS: dict[str, tuple[list[tuple[Any, str, Any]], Callable[..., None], dict[s
         BOTH,
     ),
     "a transaction divided where a row is refused": (
-        [(rejects, "refusal_of", refused_alone)],
+        [(rejects, "from_row", refused_alone)],
         tests.test_a_transaction_with_a_row_that_cannot_go_stays_behind_whole,
         BOTH,
     ),

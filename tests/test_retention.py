@@ -73,7 +73,7 @@ def test_a_merge_follows_the_rules_of_its_store(store: edgeshard.Store) -> None:
 def test_a_store_without_rules_prunes_nothing(store: edgeshard.Store) -> None:
     write(store, 0, 1, 2)
     for report in (store.merge(), with_rules(store, []).merge()):
-        assert (None, "") == (report.pruned, report.prune_problem)
+        assert (None, "") == (report.pruned, report.prune_error)
     assert [0, 1, 2] == numbers(store)
 
 
@@ -93,7 +93,7 @@ def test_a_rule_for_a_table_of_which_no_row_has_come_waits_for_it(store: edgesha
     kept = with_rules(store, {"keep_rows": 1, "table": "reading"})
     write(kept, 0)
     report = kept.merge()
-    assert (0, "", True) == (report.pruned and report.pruned.rows, report.prune_problem, report.complete)
+    assert (0, "", True) == (report.pruned and report.pruned.rows, report.prune_error, report.complete)
     with kept.shard("a") as shard:
         for n in range(3):
             shard.write(Reading("inlet", float(n), NOON))
@@ -144,7 +144,7 @@ def test_a_prune_that_fails_says_that_the_rows_are_merged(
         broken.setattr(prune, "prune", fails)
         report = kept.merge()
     assert (3, None, False) == (report.rows, report.pruned, report.complete)
-    assert report.prune_problem == "prune master.db: the disk is full"
+    assert report.prune_error == "prune master.db: the disk is full"
     assert "merged 3 rows" in str(report)
     assert "could not be pruned: prune master.db: the disk is full" in str(report)
     assert "what was merged stays so" in caplog.text
@@ -165,7 +165,7 @@ def test_a_rule_that_fails_keeps_no_other_from_being_followed(
     write(kept, 0, 1, 2)
     report = kept.merge()
     assert (2, False) == (report.pruned and report.pruned.rows, report.complete)
-    assert "the disk is full" in report.prune_problem
+    assert "the disk is full" in report.prune_error
 
 
 def test_a_master_that_stays_too_large_makes_the_report_incomplete() -> None:
@@ -331,10 +331,10 @@ def test_a_prune_that_fails_is_told_and_the_merger_goes_on(
     with service.in_thread(merger), store.shard("a") as shard:
         for n in range(1000):
             shard.write({"n": n})
-            if any(report.prune_problem for report in heard.reports):
+            if any(report.prune_error for report in heard.reports):
                 break
             time.sleep(0.01)
-    assert "the disk is full" in next(report.prune_problem for report in heard.reports if report.prune_problem)
+    assert "the disk is full" in next(report.prune_error for report in heard.reports if report.prune_error)
     store.merge()
     assert list(range(n + 1)) == numbers(store)
 
@@ -492,7 +492,7 @@ def test_the_command_prunes_after_its_merge(store: edgeshard.Store) -> None:
     write(store, 0, 1, 2)
     done = merge_command(store.root, "--prune-keep-rows", "1", "--json")
     report = json.loads(done.stdout)
-    assert (0, 3, 2, "") == (done.returncode, report["rows"], report["pruned"]["rows"], report["prune_problem"])
+    assert (0, 3, 2, "") == (done.returncode, report["rows"], report["pruned"]["rows"], report["prune_error"])
     assert [2] == numbers(store)
     assert json.loads(merge_command(store.root, "--json").stdout)["pruned"] is None
 

@@ -455,7 +455,7 @@ def test_metrics_are_kept_in_a_file(store: edgeshard.Store, tmp_path: Path) -> N
         await_that(lambda: path.exists() and figure("edgeshard_rows_merged_total") == 2)
         shard_path(store, "bad").write_bytes(b"garbage" * 1000)
         await_that(lambda: figure("edgeshard_quarantined_shards") == 1)
-        await_that(lambda: figure("edgeshard_waiting_rows") == 0)
+        await_that(lambda: figure("edgeshard_pending_rows") == 0)
         store.master_path.rename(store.root / "kept")
         store.master_path.touch()
         await_that(lambda: (figure("edgeshard_failed_cycles_total") or 0) > 0)

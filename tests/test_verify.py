@@ -15,7 +15,7 @@ from helpers import NOON, Reading, command, shard_path
 from hostile import edit
 
 import edgeshard
-from edgeshard.inspect.verify import OLDER_MASTER, OTHER_MASTER, UNKNOWN, VerifyReport
+from edgeshard.reports import OLDER_MASTER, OTHER_MASTER, UNKNOWN, VerifyReport
 
 
 @attrs.frozen

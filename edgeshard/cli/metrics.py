@@ -36,7 +36,7 @@ _GAUGES = {
     "quarantined_shards": "Databases that the last pass set aside.",
     "missing_rows": "Rows known to exist that the master does not hold.",
     "last_success_timestamp_seconds": "When the last merge pass came to its end.",
-    "waiting_rows": "Rows in the shards that the master does not hold.",
+    "pending_rows": "Rows in the shards that the master does not hold.",
     "written_bytes": "Written to shards and master since the first day, as far as it is counted.",
     "written_bytes_today": "The same, on this day (UTC).",
     "written_bytes_per_row": "The same since the first day, for each row that was merged.",
@@ -97,7 +97,7 @@ class MetricsFile:
     def waiting(self, status: StatusReport) -> None:
         """Note what waits to be merged."""
         oldest = status.oldest
-        self._gauges["waiting_rows"].set(status.waiting_rows)
+        self._gauges["pending_rows"].set(status.pending_rows)
         self._gauges["written_bytes"].set(status.wear.bytes)
         self._gauges["written_bytes_today"].set(status.wear.today_bytes)
         self._gauges["written_bytes_per_row"].set(status.wear.bytes_a_row or 0.0)

@@ -25,7 +25,7 @@ examples:
   %(prog)s data
   %(prog)s data --watch                  every 2 seconds, until Ctrl-C
   %(prog)s data --watch 60 --json        a JSON object on a line, every minute
-  %(prog)s data --json | jq '.shards[] | select(.waiting_rows > 1000) | .agent'
+  %(prog)s data --json | jq '.shards[] | select(.pending_rows > 1000) | .agent'
 
 exit codes:
   0 all well, also where rows wait; and --watch, ended by Ctrl-C
@@ -140,7 +140,7 @@ def _row(shard: ShardStatus, at: datetime.datetime, name_width: int) -> list[str
         "?" if shard.agent is None else _cut(shard.agent, name_width),
         _cut(shard.name, name_width),
         _WRITER[shard.alive],
-        "?" if shard.waiting_rows is None else shard.waiting_rows,
+        "?" if shard.pending_rows is None else shard.pending_rows,
         _age(shard),
         units.size(shard.size_bytes),
         _ago(shard.merged_at, at),
@@ -149,7 +149,7 @@ def _row(shard: ShardStatus, at: datetime.datetime, name_width: int) -> list[str
 
 def _age(shard: ShardStatus) -> str:
     if shard.oldest_age_s is None:
-        return "?" if shard.waiting_rows else ""
+        return "?" if shard.pending_rows else ""
     return ("up to " if shard.oldest_is_bound else "") + units.duration(shard.oldest_age_s)
 
 
@@ -193,7 +193,7 @@ def _missing(gap: Gap) -> str:
 
 def _waiting(report: StatusReport) -> str:
     oldest = report.oldest
-    return f"{report.waiting_rows} rows wait" + ("" if oldest is None else f", the oldest {_age(oldest)}")
+    return f"{report.pending_rows} rows wait" + ("" if oldest is None else f", the oldest {_age(oldest)}")
 
 
 def _written(wear: WriteStats) -> str:
@@ -212,8 +212,8 @@ def _master(report: StatusReport) -> str:
     held = f"{master.rows} rows of {master.agents} agents in {master.streams} streams"
     if master.pruned_rows:
         held += f", of which {master.pruned_rows} were pruned"
-    if master.replaced_rows:
-        held += f", {'and' if master.pruned_rows else 'of which'} {master.replaced_rows} were replaced by newer ones"
+    if master.superseded_rows:
+        held += f", {'and' if master.pruned_rows else 'of which'} {master.superseded_rows} were replaced by newer ones"
     changes = "merges and steps of prunes" if master.pruned_rows else "merges"
     return (
         f"{master.path}: {held}, {units.size(master.size_bytes)} and a log of {units.size(master.log_bytes)}, "

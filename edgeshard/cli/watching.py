@@ -97,7 +97,7 @@ class _Reporter(Listener):
         self._rows += report.rows
         self._pruned += 0 if report.pruned is None else report.pruned.rows
         self._passes += 1
-        if report.rows or report.removed or report.pruned is not None or report.prune_problem:
+        if report.rows or report.removed or report.pruned is not None or report.prune_error:
             logger.info("%s", report)
             systemd.notify(STATUS=self.summary())
             if self._as_json:

@@ -69,7 +69,7 @@ def _preview(server: Server, origin: Local, began: float) -> PushReport:
     streams = origin.streams()
     held = remote.held(server, [stream.stream_id for stream in streams]) if has_tables else {}
     parts = plan.missing(streams, held)
-    refusals = rejects.of_names(streams)
+    rejected = rejects.of_names(streams)
     statements = [] if has_tables else [f"CREATE TABLE {name} ({text})" for name, text in schema.TABLES.items()]
     tables = origin.tables()
     for table in tables:
@@ -80,10 +80,10 @@ def _preview(server: Server, origin: Local, began: float) -> PushReport:
                 ]
             except SchemaConflictError as error:
                 found = rejects.of_table(origin, parts, table, error)
-                refusals += [rejects.refusal_of(origin, refusals, refused) for refused in found]
+                rejected += [rejects.from_row(origin, rejected, refused) for refused in found]
             else:
                 statements += [statement for need in needs for statement in need.statements]
-    parts = plan.missing(streams, held, refusals)
+    parts = plan.missing(streams, held, rejected)
     counts = {table.there: origin.count(table, plan.runs(parts)) for table in tables}
     return PushReport(
         upstream=server.where.shown,
@@ -91,7 +91,7 @@ def _preview(server: Server, origin: Local, began: float) -> PushReport:
         streams=len(plan.streams_of(parts)),
         tables={name: rows for name, rows in counts.items() if rows},
         statements=tuple(dict.fromkeys(statements)),  # keyed tables need some of the same
-        held_back=rejects.report(streams, refusals),
+        rejected=rejects.in_order(rejected),
         remaining=plan.size(plan.missing(streams, held)),
         seconds=time.monotonic() - began,
         dry_run=True,

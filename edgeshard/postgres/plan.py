@@ -9,9 +9,10 @@ import attrs
 from edgeshard import format
 from edgeshard.format.blocks import Block, cut_chunk, pieces
 from edgeshard.format.ranges import Range, subtract, union
+from edgeshard.reports import Rejected
 
-#: Transactions of one stream that are held back each for itself; a stream with more is held back from there on.
-REFUSALS_MAX = 20
+#: Transactions of one stream that are rejected one by one; a stream with more is blocked from there on.
+REJECTED_MAX = 20
 
 
 class MovedError(Exception):
@@ -52,35 +53,14 @@ class Part:
         return Range(self.block.first, self.block.last)
 
 
-@attrs.frozen
-class Refusal:
-    """Rows that PostgreSQL cannot take, and that a push leaves out.
-
-    Attributes:
-        stream_id: whose.
-        range: what is left out: a writer's transaction is never divided.
-        seq: the row that is the reason.
-        table: its table.
-        column: the column, or "" where it is not one alone.
-        reason: why, and what to do.
-    """
-
-    stream_id: bytes
-    range: Range
-    seq: int
-    table: str
-    column: str
-    reason: str
-
-
 Held = Mapping[bytes, Sequence[Range]]
 
 
-def missing(streams: Iterable[Stream], held: Held, refusals: Iterable[Refusal] = ()) -> list[Part]:
-    """What the master has and PostgreSQL lacks, without what is held back, in the order in which it arrived here."""
+def missing(streams: Iterable[Stream], held: Held, rejected: Iterable[Rejected] = ()) -> list[Part]:
+    """List what the master has and PostgreSQL lacks, except rejected rows, in order of arrival in the master."""
     left_out: dict[bytes, list[Range]] = {}
-    for refusal in refusals:
-        left_out.setdefault(refusal.stream_id, []).append(refusal.range)
+    for item in rejected:
+        left_out.setdefault(bytes.fromhex(item.stream), []).append(Range(item.first, item.last))
     parts = []
     for stream in streams:
         here = [Range(block.first, block.last) for block in stream.blocks]
@@ -175,13 +155,13 @@ def change(before: Iterable[Range], now: Iterable[Range]) -> RangeChange:
     )
 
 
-def refuse(
-    refusals: Sequence[Refusal], part: Part, rows: Range, seq: int, table: str, column: str, reason: str
-) -> Refusal:
-    """What to leave out because of one row.
+def reject(
+    rejected: Sequence[Rejected], part: Part, rows: Range, seq: int, table: str, column: str, reason: str
+) -> Rejected:
+    """Reject the transaction of one row.
 
     Args:
-        refusals: what is left out already.
+        rejected: what is rejected already.
         part: where the row is.
         rows: the seqs of the writer's transaction that it belongs to.
         seq: the row's.
@@ -189,16 +169,17 @@ def refuse(
         column: the column that is the reason, or "".
         reason: why.
     """
-    stream_id = part.stream.stream_id
-    before = sum(refusal.stream_id == stream_id for refusal in refusals)
-    if before + 1 >= REFUSALS_MAX:
-        return refuse_rest(part, rows.first, seq, table, column, f"{reason}; one of many in this stream")
-    return Refusal(stream_id, rows, seq, table, column, reason)
+    stream = part.stream.stream_id.hex()
+    before = sum(item.stream == stream for item in rejected)
+    if before + 1 >= REJECTED_MAX:
+        return reject_rest(part, rows.first, seq, table, column, f"{reason}; one of many in this stream")
+    return Rejected(part.stream.agent_id, stream, rows.first, rows.last, seq, table, column, reason)
 
 
-def refuse_rest(part: Part, first: int, seq: int, table: str, column: str, reason: str) -> Refusal:
-    """Leave out a stream from a seq on."""
-    return Refusal(part.stream.stream_id, Range(first, format.SEQ_MAX), seq, table, column, reason)
+def reject_rest(part: Part, first: int, seq: int, table: str, column: str, reason: str) -> Rejected:
+    """Block a stream from `first` on."""
+    stream = part.stream
+    return Rejected(stream.agent_id, stream.stream_id.hex(), first, format.SEQ_MAX, seq, table, column, reason)
 
 
 def back_off_s(failures: int, chance: float) -> float:

@@ -22,12 +22,12 @@ from edgeshard.errors import (
 from edgeshard.format.ranges import Range
 from edgeshard.master import database, receipts
 from edgeshard.postgres import plan, reader, rejects, remote, schema, sqlstate
-from edgeshard.postgres.plan import MovedError, Part, Refusal, Stream
+from edgeshard.postgres.plan import MovedError, Part, Stream
 from edgeshard.postgres.reader import Local
 from edgeshard.postgres.schema import Table
 from edgeshard.postgres.sender import RefusedError, Sender, Sent, StaleError
 from edgeshard.postgres.server import Address, Server, ServerError
-from edgeshard.reports import PushReport
+from edgeshard.reports import PushReport, Rejected
 
 logger = logging.getLogger("edgeshard.push")
 
@@ -50,7 +50,7 @@ _NOTE_EVERY_S: Final = 5.0
 _NOTE_PATIENCE_S: Final = 1.0
 
 #: After how long what was held back is tried again, in seconds, by a push that lasts.
-_HELD_BACK_S: Final = 60.0
+_RETRY_REJECTED_S: Final = 60.0
 
 
 @attrs.define
@@ -106,16 +106,16 @@ class Pusher:
         self._database_id = b""
         self._held: dict[bytes, list[Range]] = {}
         self._fit: set[Table] = set()  # the tables that the server was seen to have
-        self._refusals: list[Refusal] = []
-        self._refused_at = 0.0
+        self._rejected: list[Rejected] = []
+        self._rejected_at = 0.0
         self._noted: dict[bytes, list[Range]] | None = None
         self._noted_at = 0.0
         self._failures = 0
 
     @property
-    def holds_back(self) -> bool:
-        """Whether something is held back, and it is time to try it again."""
-        return bool(self._refusals) and time.monotonic() > self._refused_at + _HELD_BACK_S
+    def retries_rejected(self) -> bool:
+        """Whether rows are rejected, and it is time to try them again."""
+        return bool(self._rejected) and time.monotonic() > self._rejected_at + _RETRY_REJECTED_S
 
     def close(self) -> None:
         """Close the connection; a later run makes a new one, and learns anew what PostgreSQL holds."""
@@ -131,8 +131,8 @@ class Pusher:
             StorageError: the master cannot be read.
         """
         began = time.monotonic()
-        if self.holds_back:
-            self._refusals.clear()
+        if self.retries_rejected:
+            self._rejected.clear()
         self._failures = 0
         tally = _Tally()
         with Local(self._path) as origin:
@@ -150,7 +150,7 @@ class Pusher:
             streams=len(tally.streams),
             tables=tally.tables,
             statements=tuple(tally.statements),
-            held_back=rejects.report(streams, self._refusals),
+            rejected=rejects.in_order(self._rejected),
             remaining=plan.size(plan.missing(streams, self._held)),
             seconds=time.monotonic() - began,
             stopped=self._stopping(),
@@ -203,8 +203,8 @@ class Pusher:
         server, streams, tables = self._connected(), origin.streams(), origin.tables()
         sender = Sender(server, origin, self._inserts or not server.is_postgresql)
         self._learn(server, streams)
-        refused = {refusal.stream_id for refusal in self._refusals}
-        self._refuse(rejects.of_names(stream for stream in streams if stream.stream_id not in refused))
+        rejected = {item.stream for item in self._rejected}
+        self._reject(rejects.of_names(stream for stream in streams if stream.stream_id.hex() not in rejected))
         room = max(1, min(self._batch, _CHUNK_BYTES // origin.row_bytes()))
         parts = self._missing(streams)
         total = tally.rows + plan.size(parts)
@@ -217,7 +217,7 @@ class Pusher:
                 parts = self._missing(streams)
                 total = tally.rows + plan.size(parts)
             except RefusedError as error:
-                self._refuse([rejects.refusal_of(origin, self._refusals, error)])
+                self._reject([rejects.from_row(origin, self._rejected, error)])
                 parts = self._missing(streams)
             else:
                 parts = rest
@@ -277,15 +277,15 @@ class Pusher:
         self._fit.clear()
 
     def _missing(self, streams: Sequence[Stream]) -> list[Part]:
-        return plan.missing(streams, self._held, self._refusals)
+        return plan.missing(streams, self._held, self._rejected)
 
-    # -- what is held back ---------------------------------------------------------------------------------------------
+    # -- what is rejected -----------------------------------------------------------------------------------------------
 
-    def _refuse(self, refusals: Sequence[Refusal]) -> None:
-        """Leave out from now on; the log says so once."""
-        if refusals and not self._refusals:
-            self._refused_at = time.monotonic()
-        self._refusals += refusals
+    def _reject(self, rejected: Sequence[Rejected]) -> None:
+        """Leave these rows out of every later run, until they are tried again."""
+        if rejected and not self._rejected:
+            self._rejected_at = time.monotonic()
+        self._rejected += rejected
 
     # -- the receipt ---------------------------------------------------------------------------------------------------
 

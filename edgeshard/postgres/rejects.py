@@ -1,4 +1,4 @@
-"""What a push leaves out: from a refusal to the seqs that stay behind, and to the words for it."""
+"""What a push leaves out: from an error to the seqs that stay behind, and to the words for it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Final
 from edgeshard.errors import SchemaConflictError
 from edgeshard.format.ranges import Range
 from edgeshard.postgres import plan
-from edgeshard.postgres.plan import Part, Refusal, Stream
+from edgeshard.postgres.plan import Part, Stream
 from edgeshard.postgres.reader import Local
 from edgeshard.postgres.schema import Table
 from edgeshard.postgres.sender import RefusedError
-from edgeshard.reports import HeldBack
+from edgeshard.reports import Rejected
 
 _WHAT_TO_DO: Final = (
     ". It stays in the master, and all others go on. What was written cannot be changed: let the agent write what "
@@ -20,17 +20,17 @@ _WHAT_TO_DO: Final = (
 )
 
 
-def refusal_of(origin: Local, refusals: Sequence[Refusal], error: RefusedError) -> Refusal:
-    """What to leave out because of a row: the writer's transaction that it belongs to."""
+def from_row(origin: Local, rejected: Sequence[Rejected], error: RefusedError) -> Rejected:
+    """Reject the writer's transaction that a row belongs to."""
     part = error.part
     if error.row_id is None:
-        return plan.refuse_rest(part, 1, part.block.first, error.table, error.column, error.reason)
+        return plan.reject_rest(part, 1, part.block.first, error.table, error.column, error.reason)
     whole = origin.transaction(error.row_id) or Range(error.row_id, error.row_id)
     shift = part.block.first - part.block.first_id
     rows, seq = Range(whole.first + shift, whole.last + shift), error.row_id + shift
     if error.is_of_table:
-        return plan.refuse_rest(part, rows.first, seq, error.table, error.column, error.reason)
-    return plan.refuse(refusals, part, rows, seq, error.table, error.column, error.reason + _WHAT_TO_DO)
+        return plan.reject_rest(part, rows.first, seq, error.table, error.column, error.reason)
+    return plan.reject(rejected, part, rows, seq, error.table, error.column, error.reason + _WHAT_TO_DO)
 
 
 def of_table(origin: Local, parts: Iterable[Part], table: Table, error: SchemaConflictError) -> list[RefusedError]:
@@ -44,32 +44,18 @@ def of_table(origin: Local, parts: Iterable[Part], table: Table, error: SchemaCo
     return list(found.values())
 
 
-def of_names(streams: Iterable[Stream]) -> list[Refusal]:
+def of_names(streams: Iterable[Stream]) -> list[Rejected]:
     """What to leave out because of what a stream is called."""
     reason = (
         "the agent's name, or the time at which the stream began, has the character U+0000, which no text there has"
     )
     return [
-        plan.refuse_rest(Part(stream, stream.blocks[0]), 1, 1, "", "agent_id", reason)
+        plan.reject_rest(Part(stream, stream.blocks[0]), 1, 1, "", "agent_id", reason)
         for stream in streams
         if stream.blocks and "\0" in stream.agent_id + stream.began_at
     ]
 
 
-def report(streams: Iterable[Stream], refusals: Iterable[Refusal]) -> tuple[HeldBack, ...]:
-    """What is held back, as users see it."""
-    agents = {stream.stream_id: stream.agent_id for stream in streams}
-    found = [
-        HeldBack(
-            agent=agents.get(refusal.stream_id, ""),
-            stream=refusal.stream_id.hex(),
-            first=refusal.range.first,
-            last=refusal.range.last,
-            seq=refusal.seq,
-            table=refusal.table,
-            column=refusal.column,
-            reason=refusal.reason,
-        )
-        for refusal in refusals
-    ]
-    return tuple(sorted(found, key=lambda item: (item.agent, item.stream, item.first)))
+def in_order(rejected: Iterable[Rejected]) -> tuple[Rejected, ...]:
+    """Sort what is rejected for a report: by agent, stream and seq."""
+    return tuple(sorted(rejected, key=lambda item: (item.agent, item.stream, item.first)))

@@ -36,7 +36,7 @@ class Listener:
         """The first look begins."""
 
     def pushed(self, report: PushReport) -> None:
-        """A push is done, that pushed or held back something."""
+        """A push is done, that pushed or rejected something."""
 
     def failed(self, error: EdgeshardError, delay_s: float) -> None:
         """A push failed, and is tried again after so many seconds."""
@@ -82,7 +82,7 @@ class Watch:
         where = server.address(dsn)
         self._pusher = Pusher(path, where, batch=batch, inserts=inserts, stopping=lambda: self._stopping)
         self._pushed_at = 0.0
-        self._seen = 0  # the next id of the master when all before it was pushed or held back
+        self._seen = 0  # the next id of the master when all before it was pushed or rejected
         self._failures = 0
         self._has_worked = False
 
@@ -125,7 +125,7 @@ class Watch:
             return  # no merge made it yet
         with Local(self._path) as origin:
             next_id = origin.next_id()
-        if next_id == self._seen and not self._pusher.holds_back:
+        if next_id == self._seen and not self._pusher.retries_rejected:
             if time.monotonic() - self._pushed_at > IDLE_S:
                 self._pusher.close()
             return
@@ -133,7 +133,7 @@ class Watch:
         self._pushed_at = time.monotonic()
         if not report.stopped:
             self._seen = next_id
-        if report.rows or report.held_back:
+        if report.rows or report.rejected:
             self._listener.pushed(report)
 
     def _fail(self, error: EdgeshardError) -> float:

@@ -46,8 +46,8 @@ class Kept:
     def told(self, report: MergeReport) -> MergeReport:
         """The report of a merge, with this."""
         reports = [each for each in (report.pruned, self.report) if each is not None]
-        problems = [each for each in (report.prune_problem, self.problem) if each]
-        return attrs.evolve(report, pruned=together(reports), prune_problem="; ".join(problems))
+        problems = [each for each in (report.prune_error, self.problem) if each]
+        return attrs.evolve(report, pruned=together(reports), prune_error="; ".join(problems))
 
 
 def keep(
