@@ -1,4 +1,4 @@
-"""What operations report: plain values that print as one line and turn into JSON. They import nothing of the package."""
+"""What operations report: plain values that print as one line and turn into JSON."""
 
 from __future__ import annotations
 
@@ -651,8 +651,14 @@ class StatusReport(Report):
     """
 
     _computed = (
-        "complete", "pending_rows", "oldest_age_s", "oldest_is_bound", "quarantined_shards", "bytes_a_day", "bytes_a_row"
-    )  # fmt: skip
+        "complete",
+        "pending_rows",
+        "oldest_age_s",
+        "oldest_is_bound",
+        "quarantined_shards",
+        "bytes_a_day",
+        "bytes_a_row",
+    )
 
     at: datetime.datetime
     watching: bool | None

@@ -31,7 +31,7 @@ from edgeshard import errors, sqlite
 from edgeshard.cli import exits
 from edgeshard.format.ranges import Range
 from edgeshard.master import database, receipts
-from edgeshard.postgres import plan, server, watcher
+from edgeshard.postgres import options, plan, server, watcher
 from edgeshard.postgres.pusher import Pusher
 from edgeshard.postgres.sender import Sender
 from edgeshard.reports import PushReport
@@ -1107,7 +1107,7 @@ def test_a_watch_without_news_gives_its_connection_back(
     fill(store, "a", 0, 10)
     pushed: queue.SimpleQueue[int] = queue.SimpleQueue()
 
-    class Heard(watcher.Listener):
+    class Heard(options.Listener):
         def pushed(self, report: PushReport) -> None:
             pushed.put(report.rows)
 

@@ -511,9 +511,9 @@ def test_the_command_takes_what_prune_takes(store: edgeshard.Store) -> None:
     ("options", "said"),
     [
         (["--prune-older-than", "30"], "an age is a number and a unit"),
-        (["--prune-keep-rows", "-1"], "a whole number of rows is wanted"),
+        (["--prune-keep-rows", "-1"], "number of rows must be a whole number"),
         (["--prune-max-bytes", "5"], "1M at the least"),
-        (["--prune-only-pushed"], "--prune-max-bytes and --prune-deletions-older-than is wanted"),
+        (["--prune-only-pushed"], "--prune-max-bytes or --prune-deletions-older-than"),
         (["--prune-keep-rows", "1", "--prune-only-pushed", "--prune-only-receipted"], "not allowed with"),
         (["--prune-keep-rows", "1", "--dry-run"], "edgeshard prune --dry-run"),
     ],
@@ -527,9 +527,9 @@ def test_the_command_refuses_rules_that_cannot_be(store: edgeshard.Store, option
 def test_a_watching_command_says_what_it_pruned(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from edgeshard.cli import watching
+    from edgeshard.cli import services
 
-    reporter = watching._Reporter(store, None, status_every_s=NEVER_S, as_json=False)
+    reporter = services._MergeReporter(store, None, status_every_s=NEVER_S, as_json=False)
     with caplog.at_level(logging.INFO, "edgeshard"):
         reporter.merged(MergeReport(rows=0, pruned=PruneReport(rows=12, by_reason={"older than": 12})))
     assert "pruned 12 rows" in caplog.text

@@ -23,7 +23,7 @@ from helpers import merge_command, numbers, python, shard_path
 from prometheus_client.parser import text_string_to_metric_families
 
 import edgeshard
-from edgeshard.cli import watching
+from edgeshard.cli import services
 from edgeshard.cli.metrics import MetricsFile
 from edgeshard.errors import ConfigurationError, MergeInProgressError, StorageError, StorageIOError
 from edgeshard.files import fingerprint, fs_events, paths, scan
@@ -485,7 +485,7 @@ def test_what_is_for_watching_is_wrong_usage_without_it(store: edgeshard.Store, 
     store.root.mkdir()
     done = merge_command(store.root, *options)
     assert (2, "") == (done.returncode, done.stdout)
-    assert f"argument {options[0]}: it is for --watch" in done.stderr
+    assert f"argument {options[0]}: requires --watch" in done.stderr
 
 
 def test_a_quiet_watcher_still_says_what_it_sets_aside(store: edgeshard.Store) -> None:
@@ -532,7 +532,7 @@ def test_a_full_disk_under_stdout_does_not_keep_rows_from_being_merged(
 
 def test_metrics_are_kept_also_where_the_store_cannot_be_looked_at(store: edgeshard.Store, tmp_path: Path) -> None:
     path = tmp_path / "edgeshard.prom"
-    reporter = watching._Reporter(store, MetricsFile(path), status_every_s=NEVER_S, as_json=False)
+    reporter = services._MergeReporter(store, MetricsFile(path), status_every_s=NEVER_S, as_json=False)
     store.root.touch()  # no folder
     reporter.merged(MergeReport(rows=7))
     assert "edgeshard_rows_merged_total 7.0" in path.read_text()

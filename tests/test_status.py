@@ -23,7 +23,7 @@ from helpers import NOON, Reading, command, numbers, python, shard_path, sql
 
 import edgeshard
 from edgeshard import format
-from edgeshard.cli import units
+from edgeshard.cli import output
 from edgeshard.errors import DamagedError
 from edgeshard.files import locks, scan
 from edgeshard.master import shard_states
@@ -125,7 +125,7 @@ def settle(store: edgeshard.Store) -> None:
 
 def test_an_empty_folder_has_nothing_and_gets_nothing(tmp_path: Path) -> None:
     done = command("status", tmp_path)
-    assert (0, "0 shards, 0 with a writer; 0 rows wait\nno master yet, no merger watches\n", "") == (
+    assert (0, "0 shards, 0 with a writer; 0 rows pending\nno master yet, no merger watches\n", "") == (
         done.returncode,
         done.stdout,
         done.stderr,
@@ -697,12 +697,12 @@ def test_the_table_has_units_and_the_totals_come_below(store: edgeshard.Store, a
     assert (0, "") == (done.returncode, done.stderr)
     head, row, *_, totals, master = done.stdout.splitlines()[1:]
     cells = [cell.strip() for cell in row.strip("│").split("│")]
-    assert ["agent", "shard", "writer", "waiting", "oldest", "size", "merged"] == [
+    assert ["agent", "shard", "writer", "pending", "oldest", "size", "merged"] == [
         cell.strip() for cell in head.strip("│").split("│")
     ]
     assert ["boiler", "boiler.db", "alive", "1"] == cells[:4]
     assert (True, True, "5 min ago") == (cells[4].endswith(" s"), cells[5].endswith(" kB"), *cells[6:])
-    assert totals.startswith("1 shards, 1 with a writer; 1 rows wait, the oldest ")
+    assert totals.startswith("1 shards, 1 with a writer; 1 rows pending, the oldest ")
     assert master.startswith(f"{store.master_path}: 2 rows of 1 agents in 1 streams, ")
 
 
@@ -731,7 +731,7 @@ def test_watch_draws_on_a_cleared_screen_until_interrupted(store: edgeshard.Stor
     process, ours = on_terminal(store.root, "--watch", "0.05", environment={"NO_COLOR": "1"})
     shown = read_until(ours, "no master yet", 2)
     agent.write()
-    shown += read_until(ours, "3 rows wait", 1)
+    shown += read_until(ours, "3 rows pending", 1)
     process.send_signal(signal.SIGINT)
     shown += read_all(ours)
     assert 0 == process.wait(60)
@@ -835,18 +835,18 @@ def test_watch_wants_a_time_above_0(store: edgeshard.Store) -> None:
 @pytest.mark.parametrize(
     ("expected", "actual"),
     [
-        ("0 B", units.size(0)),
-        ("999 B", units.size(999)),
-        ("1.0 kB", units.size(1000)),
-        ("1.2 MB", units.size(1_200_000)),
-        ("4.0 GB", units.size(4_000_000_000)),
-        ("7.5 TB", units.size(7_500_000_000_000)),
-        ("0 s", units.duration(0.9)),
-        ("119 s", units.duration(119.9)),
-        ("2 min", units.duration(120)),
-        ("119 min", units.duration(7199)),
-        ("26 h", units.duration(26 * 3600)),
-        ("9 d", units.duration(9.5 * 86400)),
+        ("0 B", output.size(0)),
+        ("999 B", output.size(999)),
+        ("1.0 kB", output.size(1000)),
+        ("1.2 MB", output.size(1_200_000)),
+        ("4.0 GB", output.size(4_000_000_000)),
+        ("7.5 TB", output.size(7_500_000_000_000)),
+        ("0 s", output.duration(0.9)),
+        ("119 s", output.duration(119.9)),
+        ("2 min", output.duration(120)),
+        ("119 min", output.duration(7199)),
+        ("26 h", output.duration(26 * 3600)),
+        ("9 d", output.duration(9.5 * 86400)),
     ],
 )
 def test_sizes_and_durations_as_people_read_them(expected: str, actual: str) -> None:
@@ -854,9 +854,9 @@ def test_sizes_and_durations_as_people_read_them(expected: str, actual: str) -> 
 
 
 def test_the_report_reads_as_one_line(store: edgeshard.Store, agent: Agent) -> None:
-    assert str(store.status()).startswith("2 rows wait in 1 shards, the oldest for ")
+    assert str(store.status()).startswith("2 rows pending in 1 shards, the oldest for ")
     store.merge()
-    assert "0 rows wait in 1 shards" == str(store.status())
+    assert "0 rows pending in 1 shards" == str(store.status())
 
 
 def test_a_look_imports_neither_the_shell_nor_the_watcher(tmp_path: Path) -> None:

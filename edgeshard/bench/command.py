@@ -24,7 +24,7 @@ from edgeshard.bench.scaling import Curve
 from edgeshard.bench.summary import Line
 from edgeshard.bench.systems import SYSTEMS
 from edgeshard.bench.workload import DURABILITIES, Workload
-from edgeshard.cli import exits, terminal
+from edgeshard.cli import exits, output
 
 _NAME = "edgeshard.bench"
 
@@ -280,7 +280,7 @@ class Progress:
             if before:
                 left_s = (time.monotonic() - self._began) / before * (self._steps - before)
                 left = f", about {left_s / 60:.0f} min left" if left_s > 90 else f", about {left_s:.0f} s left"
-            text = f"{before + 1} of {self._steps}{left}: {what}"[: terminal.width(self._stream) - 1]
+            text = f"{before + 1} of {self._steps}{left}: {what}"[: output.width(self._stream) - 1]
             print(f"\r\x1b[K{text}", end="", file=self._stream, flush=True)
 
     def end(self) -> None:

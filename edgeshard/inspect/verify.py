@@ -7,12 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import combinations
+from pathlib import Path
 
 import attrs
 
 from edgeshard import format, sqlite
 from edgeshard.format.ranges import Range, intersect, subtract
-from edgeshard.master import catalog, extents, identity, pruned_ranges, receipts, streams, superseded, versions
+from edgeshard.master import (
+    catalog,
+    database,
+    extents,
+    identity,
+    pruned_ranges,
+    receipts,
+    streams,
+    superseded,
+    versions,
+)
 from edgeshard.reports import OLDER_MASTER, OTHER_MASTER, PEER, PRUNED, UNKNOWN, Gap, Loss, VerifyReport
 from edgeshard.sqlite import Connection, quote
 
@@ -28,22 +39,30 @@ _IMPOSSIBLE_VALUE = {
 }
 
 
-def verify(connection: Connection, *, deep: bool = False) -> VerifyReport:
-    """Check an open master, in one snapshot.
+def verify(path: Path, *, deep: bool = False) -> VerifyReport:
+    """Check a master, in one snapshot; see `Store.verify`.
 
     Args:
-        connection: the master.
+        path: the master.
         deep: also read every value and each index. Without it, the address of every row and the form of every page.
     """
-    with sqlite.read_snapshot(connection):
-        tables = catalog.record_tables(connection)
-        errors = tuple(_errors(connection, tables, deep=deep))
-        rows = sum(sqlite.scalar(connection, f"SELECT count(*) FROM {quote(name)}") for name in tables)
-        stream_count, _ = streams.count(connection)
-        gaps = streams.gaps(connection)
-        own = identity.database_id(connection)
-        losses = tuple(_losses(connection, own, gaps))
-        return VerifyReport(rows, stream_count, errors, gaps, losses, own.hex(), pruned_ranges.by_reason(connection))
+    connection = database.open_master(path, writable=False)
+    try:
+        with database.translate_errors("verify", path), sqlite.read_snapshot(connection):
+            return _report(connection, deep=deep)
+    finally:
+        connection.close()
+
+
+def _report(connection: Connection, *, deep: bool) -> VerifyReport:
+    tables = catalog.record_tables(connection)
+    errors = tuple(_errors(connection, tables, deep=deep))
+    rows = sum(sqlite.scalar(connection, f"SELECT count(*) FROM {quote(name)}") for name in tables)
+    stream_count, _ = streams.count(connection)
+    gaps = streams.gaps(connection)
+    own = identity.database_id(connection)
+    losses = tuple(_losses(connection, own, gaps))
+    return VerifyReport(rows, stream_count, errors, gaps, losses, own.hex(), pruned_ranges.by_reason(connection))
 
 
 # -- where missing rows are -------------------------------------------------------------------------------------------
@@ -116,7 +135,7 @@ def _block_errors(connection: Connection) -> Iterator[str]:
 
 
 def _row_errors(connection: Connection, tables: list[str]) -> Iterator[str]:
-    """Check that every row lies in a block of its stream, every seq of a block has its row, and no two rows share an id."""
+    """Check that every row lies in a block of its stream, every seq of a block has its row, and ids are unique."""
     counted: dict[int, int] = {}
     for name in tables:
         for number, count in sqlite.fetch(connection, f"SELECT _stream, count(*) FROM {quote(name)} GROUP BY _stream"):

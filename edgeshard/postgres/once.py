@@ -12,7 +12,8 @@ from edgeshard.exchange.inventory import Inventory
 from edgeshard.files import scan
 from edgeshard.master import receipts
 from edgeshard.postgres import plan, rejects, remote, schema, server
-from edgeshard.postgres.pusher import BATCH, Progress, Pusher
+from edgeshard.postgres.options import BATCH
+from edgeshard.postgres.pusher import Progress, Pusher
 from edgeshard.postgres.reader import Local
 from edgeshard.postgres.server import Server, ServerError, address
 from edgeshard.reports import PushReport

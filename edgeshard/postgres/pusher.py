@@ -22,6 +22,7 @@ from edgeshard.errors import (
 from edgeshard.format.ranges import Range
 from edgeshard.master import database, receipts
 from edgeshard.postgres import plan, reader, rejects, remote, schema, sqlstate
+from edgeshard.postgres.options import BATCH, BATCH_MAX
 from edgeshard.postgres.plan import MovedError, Part, Stream
 from edgeshard.postgres.reader import Local
 from edgeshard.postgres.schema import Table
@@ -33,12 +34,7 @@ logger = logging.getLogger("edgeshard.push")
 
 Progress = Callable[[int, int], None]
 
-#: Rows of one transaction, by default and at most.
-BATCH: Final = 20_000
-
-BATCH_MAX: Final = 1_000_000
-
-#: ... and about how many bytes.
+#: About how many bytes one transaction brings, at most.
 _CHUNK_BYTES: Final = 16 << 20
 
 #: How often, in a row, a chunk is tried again, or the connection made anew, before that is a failure.
@@ -279,7 +275,7 @@ class Pusher:
     def _missing(self, streams: Sequence[Stream]) -> list[Part]:
         return plan.missing(streams, self._held, self._rejected)
 
-    # -- what is rejected -----------------------------------------------------------------------------------------------
+    # -- what is rejected ----------------------------------------------------------------------------------------------
 
     def _reject(self, rejected: Sequence[Rejected]) -> None:
         """Leave these rows out of every later run, until they are tried again."""

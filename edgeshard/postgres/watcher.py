@@ -17,32 +17,14 @@ from edgeshard.errors import ConfigurationError, EdgeshardError, PostgresError, 
 from edgeshard.files import scan
 from edgeshard.merge.service import LONGEST_S
 from edgeshard.postgres import plan, server
-from edgeshard.postgres.pusher import BATCH, Pusher
+from edgeshard.postgres.options import BATCH, INTERVAL_S, Listener
+from edgeshard.postgres.pusher import Pusher
 from edgeshard.postgres.reader import Local
-from edgeshard.reports import PushReport
 
 logger = logging.getLogger("edgeshard.push")
 
-INTERVAL_S: Final = 1.0
-
 #: After how long without news the connection is given back, in seconds.
 IDLE_S: Final = 30.0
-
-
-class Listener:
-    """Hears what the watch does. This one does nothing with it."""
-
-    def opened(self) -> None:
-        """The first look begins."""
-
-    def pushed(self, report: PushReport) -> None:
-        """A push is done, that pushed or rejected something."""
-
-    def failed(self, error: EdgeshardError, delay_s: float) -> None:
-        """A push failed, and is tried again after so many seconds."""
-
-    def recovered(self) -> None:
-        """What had failed works again."""
 
 
 class Watch:
