@@ -13,10 +13,9 @@ import attrs
 _NAMED_MAX = 5
 
 
+@attrs.frozen
 class Report:
     """Base of all reports."""
-
-    __slots__ = ()
 
     #: Properties that `as_dict` includes, besides the attributes.
     _computed: ClassVar[tuple[str, ...]] = ()

@@ -143,8 +143,8 @@ class Store:
             cause = "its path is not valid UTF-8, which SQLite needs; rename the folder"
             raise ConfigurationError("open store", repr(self.root), cause) from error
         self._retention = store_rules.parse_store_rules(prune, self.root)
-        self._thrift = write_profile.parse_profile(wear, self.root)
-        self._wanted = _budget_of(self.root, max_bytes, on_full)
+        self._profile = write_profile.parse_profile(wear, self.root)
+        self._budget = _budget_of(self.root, max_bytes, on_full)
 
     def __repr__(self) -> str:
         return f"Store({str(self.root)!r})"
@@ -200,10 +200,10 @@ class Store:
         """
         bound = self._bound()
         if reference is None:
-            return _open_shard(self.root / "shards", agent, durability, self._thrift, bound=bound)
+            return _open_shard(self.root / "shards", agent, durability, self._profile, bound=bound)
         lookups = Lookups(reference)  # first: if one cannot be opened, no shard is created
         try:
-            return _open_shard(self.root / "shards", agent, durability, self._thrift, lookups, bound)
+            return _open_shard(self.root / "shards", agent, durability, self._profile, lookups, bound)
         except BaseException:
             lookups.close()
             raise
@@ -215,17 +215,17 @@ class Store:
             ConfigurationError: the budget is not valid.
             StorageError: it cannot be saved.
         """
-        self._wanted = _budget_of(self.root, max_bytes, on_full)
+        self._budget = _budget_of(self.root, max_bytes, on_full)
         self._save_budget()
 
     def _save_budget(self) -> None:
-        if self._wanted is not None:
-            usage.save_budget(self.root, self._wanted)
+        if self._budget is not None:
+            usage.save_budget(self.root, self._budget)
 
     def _bound(self) -> Bound | None:
         """Return the store's budget, after saving the one that this object was given; None if it has none."""
         self._save_budget()
-        known = self._wanted or usage.load_budget(self.root)
+        known = self._budget or usage.load_budget(self.root)
         return None if known is None else Bound(self.root, known)
 
     # -- merging ------------------------------------------------------------------------------------------------------
@@ -308,13 +308,13 @@ class Store:
         """
         return Service(
             self.root,
-            interval_s=self._thrift.interval_s if interval is None else interval,
-            rescan_s=self._thrift.rescan_s if rescan is None else rescan,
+            interval_s=self._profile.interval_s if interval is None else interval,
+            rescan_s=self._profile.rescan_s if rescan is None else rescan,
             observer=observer,
             keep_empty=keep_empty,
             listener=listener,
             prune=self._retention,
-            thrift=self._thrift,
+            thrift=self._profile,
         )
 
     @contextlib.contextmanager
@@ -631,9 +631,7 @@ class Store:
 
         if dry_run:
             return preview(self.master_path, dsn)
-        return push_once(
-            self.master_path, dsn, batch=batch, inserts=inserts, stopping=should_stop, progress=progress
-        )
+        return push_once(self.master_path, dsn, batch=batch, inserts=inserts, stopping=should_stop, progress=progress)
 
     def push_watcher(
         self,

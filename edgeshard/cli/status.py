@@ -35,7 +35,7 @@ exit codes:
 
 _COLUMNS = ("agent", "shard", "writer", "pending", "oldest", "size", "merged")
 
-_WRITER = {True: "alive", False: "gone", None: "?"}
+_WRITER = {True: "alive", False: "ended", None: "?"}
 
 _WATCHING = {True: "a merger watches", False: "no merger watches", None: "whether a merger watches is unknown"}
 

@@ -1,7 +1,7 @@
 """Compare one shard file with the master: how many rows are pending, since when, and why a merge refuses it.
 
 The shard is attached for as long as the comparison takes, in one transaction with the master, so no row that the master
-holds is counted as pending. A shard whose file is as the last merge left it has no news, and is not opened.
+holds is counted as pending. A shard whose file is as the last merge left it has nothing new, and is not opened.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class MasterView:
         return cls(
             target=apply.Target.load(connection),
             agents=shard_files.agents_by_stem(connection),
-            notes={name: (state, problem) for name, state, problem, _ in noted},
+            notes={name: (state, reason) for name, state, reason, _ in noted},
             merged_at={name: _time(merged_at) for name, _, _, merged_at in noted},
         )
 

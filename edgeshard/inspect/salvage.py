@@ -39,7 +39,7 @@ from edgeshard.sources import attach
 
 _ACTION = "salvage"
 
-#: Pages that are looked at to find out how large pages are.
+#: Pages that are sampled to find out how large pages are.
 _SAMPLE_PAGES = 200
 
 

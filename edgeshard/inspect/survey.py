@@ -1,6 +1,6 @@
 """Find out what a damaged shard says of itself: its agent, streams, truncations and tables.
 
-Every page is looked at on its own (see `pages`), so nothing is known of where a row comes from. A row is recognised by
+Every page is read on its own (see `pages`), so nothing is known of where a row comes from. A row is recognised by
 its form: only the rows of one of edgeshard's own tables have it.
 """
 
