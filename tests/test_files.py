@@ -99,15 +99,15 @@ def test_no_half_made_file_is_left_behind(store: edgeshard.Store) -> None:
 _AS_A_STRANGER = """
 import os, sys
 import edgeshard
-from edgeshard import commands
-commands.parser_of_merge().format_help()  # imports all it needs, while the interpreter's own files can be read
+from edgeshard import cli
+cli.parser_of_merge().format_help()  # imports all it needs, while the interpreter's own files can be read
 if os.getuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
 try:
     edgeshard.Store(sys.argv[1]).shard("another")
 except edgeshard.EdgeshardError as error:
     print(type(error).__name__, error)
-sys.exit(commands.main_of_merge([sys.argv[1]]))
+sys.exit(cli.main_of_merge([sys.argv[1]]))
 """
 
 

@@ -122,7 +122,7 @@ def test_metrics_follow_the_conventions_of_prometheus(path: Path) -> None:
 
 def test_two_files_share_no_metrics_and_the_registry_of_the_process_has_none(tmp_path: Path) -> None:
     one, other = MetricsFile(tmp_path / "one.prom"), MetricsFile(tmp_path / "other.prom")
-    one.cycle(MergeReport(rows=5))
+    one.count_pass(MergeReport(rows=5))
     one.write()
     other.write()
     assert 5.0 == samples(tmp_path / "one.prom")["edgeshard_rows_merged_total"]
@@ -189,7 +189,7 @@ def test_without_the_extra_the_error_says_what_to_install(path: Path) -> None:
         "import sys\n"
         "sys.modules['prometheus_client'] = None\n"
         "from edgeshard.errors import ConfigurationError\n"
-        "from edgeshard.metrics import MetricsFile\n"
+        "from edgeshard.cli.metrics import MetricsFile\n"
         "try:\n"
         "    MetricsFile(sys.argv[1])\n"
         "except ConfigurationError as error:\n"
@@ -200,5 +200,5 @@ def test_without_the_extra_the_error_says_what_to_install(path: Path) -> None:
 
 
 def test_the_package_does_not_import_the_client() -> None:
-    code = "import sys, edgeshard, edgeshard.metrics, edgeshard.cli; print('prometheus_client' in sys.modules)"
+    code = "import sys, edgeshard, edgeshard.cli.metrics, edgeshard.cli; print('prometheus_client' in sys.modules)"
     assert "False\n" == python(code).stdout

@@ -311,10 +311,10 @@ def test_many_watches_leave_no_thread_and_no_file_behind(folder: Path) -> None:
 def test_a_merge_imports_no_watchdog(store: edgeshard.Store) -> None:
     code = """
 import sys
-import edgeshard, edgeshard.merge.notice
-from edgeshard import commands
+import edgeshard, edgeshard.files.fs_events
+from edgeshard import cli
 edgeshard.Store(sys.argv[1]).shard("agent").close()
-commands.main(["merge", sys.argv[1], "-q"])
+cli.main(["merge", sys.argv[1], "-q"])
 print([name for name in sys.modules if name.startswith("watchdog")])
 """
     done = python(code, store.root)
@@ -335,7 +335,7 @@ _STRANGER = """
 import os, sys
 from pathlib import Path
 import watchdog.observers
-from edgeshard.merge.notice import Watch
+from edgeshard.files.fs_events import Watch
 from edgeshard.errors import AccessError
 if os.getuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
@@ -410,7 +410,7 @@ def test_a_process_that_may_start_no_thread_is_told_so(folder: Path, monkeypatch
 _LIMITED = """
 import os, sys
 from pathlib import Path
-from edgeshard.merge.notice import Watch
+from edgeshard.files.fs_events import Watch
 from edgeshard.errors import StorageIOError
 Path("/proc/sys/user", sys.argv[2]).write_text("0")
 try:

@@ -918,20 +918,20 @@ def test_a_prune_that_is_interrupted_ends_after_a_step_and_says_so(store: edgesh
     add(store, "a", *range(50))
     code = (
         "import os, signal, sys\n"
-        "from edgeshard import commands\n"
-        "from edgeshard.prune import passes, plan\n"
+        "from edgeshard import cli\n"
+        "from edgeshard.retention import plan, prune\n"
         "plan.ROWS_FIRST = 10\n"
         "plan.next_rows = lambda *_: 10\n"
-        "real = passes.step.apply\n"
+        "real = prune.window.apply\n"
         "def apply(*given):\n"
         "    real(*given)\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
-        "passes.step.apply = apply\n"
-        "sys.exit(commands.main(sys.argv[1:]))\n"
+        "prune.window.apply = apply\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
     )
     arguments = [sys.executable, "-c", code, "prune", str(store.root), "--keep-rows", "0"]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    assert (130, True) == (done.returncode, "asked to stop, the next prune goes on" in done.stdout), done.stderr
+    assert (130, True) == (done.returncode, "stopped early, the next prune continues" in done.stdout), done.stderr
     rows, gone, held = account(store)
     assert (50, 50, True) == (rows + gone, held, 0 < gone < 50)
     assert rows == store.prune(keep_rows=0).rows

@@ -975,7 +975,7 @@ def test_without_psycopg_it_says_what_to_install(store: edgeshard.Store) -> None
 
 
 def test_nothing_else_imports_psycopg() -> None:
-    code = "import sys, edgeshard, edgeshard.cli, edgeshard.upstream.watch; print('psycopg' in sys.modules)"
+    code = "import sys, edgeshard, edgeshard.cli, edgeshard.postgres.watcher; print('psycopg' in sys.modules)"
     assert "False\n" == python(code).stdout
 
 

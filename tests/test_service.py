@@ -365,15 +365,15 @@ def test_a_hangup_looks_also_for_agents_that_died_without_a_trace(store: edgesha
 
 _SLOW = """
 import sys, time
-from edgeshard import commands
-from edgeshard.merge import copy
-real = copy.copy
+from edgeshard import cli
+from edgeshard.merge import apply
+real = apply.copy
 def slow(*arguments):
     print("copying", flush=True)
     time.sleep(1.0)
     return real(*arguments)
-copy.copy = slow
-sys.exit(commands.main_of_merge(sys.argv[1:]))
+apply.copy = slow
+sys.exit(cli.main_of_merge(sys.argv[1:]))
 """
 
 
@@ -403,7 +403,7 @@ def test_the_shard_at_hand_is_finished_and_the_rest_is_left_for_next_time(
     out, err = process.communicate()
     assert (code, "merged 1 rows") == (process.returncode, out.splitlines()[-1][:13]), err
     assert ("interrupted" in err) == (code == 130)
-    assert watch or "asked to stop" in out
+    assert watch or "stopped early" in out
     assert [0] == numbers(store)
     assert 2 == store.merge().rows
 

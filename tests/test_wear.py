@@ -27,7 +27,7 @@ from edgeshard.merge import locks, service, truncate
 from edgeshard.merge.merger import Merger
 from edgeshard.merge.service import Listener, Service
 from edgeshard.merge.shard_cache import CacheEntry
-from edgeshard.reports import MergeReport
+from edgeshard.reports import MergeReport, WriteStats
 from edgeshard.shard import write_profile
 
 NEVER_S = 10_000.0
@@ -250,7 +250,7 @@ def test_status_says_bytes_of_today_a_day_and_a_row(store: edgeshard.Store) -> N
 
 def test_a_store_of_which_nothing_is_known_says_nothing(store: edgeshard.Store) -> None:
     store.root.mkdir()
-    assert (write_stats.WriteStats(), None, None) == (
+    assert (WriteStats(), None, None) == (
         store.status().write_stats, store.status().write_stats.bytes_a_day, store.status().write_stats.bytes_a_row
     )  # fmt: skip
     assert "written" not in command("status", store.root).stdout
