@@ -259,7 +259,7 @@ def _first_few(names: Sequence[str]) -> str:
     return "; ".join(names[:_NAMED_MAX]) + more
 
 
-def together(reports: Sequence[PruneReport]) -> PruneReport | None:
+def combine_prunes(reports: Sequence[PruneReport]) -> PruneReport | None:
     """Combine the reports of successive prunes of one master, or return None if there are none."""
     if not reports:
         return None

@@ -25,7 +25,7 @@ import edgeshard
 from edgeshard.errors import ConfigurationError, DiskFullError
 from edgeshard.merge import service
 from edgeshard.merge.service import Listener, Service
-from edgeshard.reports import MergeReport, PruneReport, together
+from edgeshard.reports import MergeReport, PruneReport, combine_prunes
 from edgeshard.retention import due, prune, scheduler, store_rules
 from edgeshard.retention.due import Look, Past, is_due
 from edgeshard.retention.rules import Rules
@@ -180,8 +180,8 @@ def test_reports_of_several_rules_become_one() -> None:
     expected = PruneReport(
         5, {"older than": 3, "keep rows": 2}, 2, file_bytes=5, shrunk_bytes=5, fits=False, seconds=1.5
     )
-    assert expected == together([first, second])
-    assert together([]) is None
+    assert expected == combine_prunes([first, second])
+    assert combine_prunes([]) is None
 
 
 # -- what cannot be is refused when the store is made -----------------------------------------------------------------
