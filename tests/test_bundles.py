@@ -20,8 +20,8 @@ from edgeshard import sqlite
 from edgeshard.errors import ConfigurationError, DamagedError, FormatError, StorageBusyError
 from edgeshard.format import blocks
 from edgeshard.format.ranges import Range
-from edgeshard.reports import PEER, UNKNOWN
 from edgeshard.master import database, receipts
+from edgeshard.reports import PEER, UNKNOWN
 from edgeshard.sources import readonly_copy
 
 

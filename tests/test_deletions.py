@@ -29,9 +29,9 @@ from test_prune import killed_at
 import edgeshard
 from edgeshard import format
 from edgeshard.errors import ConfigurationError
-from edgeshard.reports import PRUNED
 from edgeshard.master import arrivals, identity, pruned_ranges, receipts
 from edgeshard.merge import late_changes, merger
+from edgeshard.reports import PRUNED
 from edgeshard.retention import plan, prune, tombstones, watermark, window
 from edgeshard.shard import shard
 from edgeshard.sources import source

@@ -29,8 +29,8 @@ import edgeshard
 from edgeshard import sqlite
 from edgeshard.errors import ConfigurationError, DamagedError, StorageBusyError
 from edgeshard.format.ranges import Range, subtract
-from edgeshard.reports import PEER, PRUNED, UNKNOWN
 from edgeshard.master import arrivals, database, pruned_ranges, receipts
+from edgeshard.reports import PEER, PRUNED, UNKNOWN
 from edgeshard.retention import plan, prune, rules, shrink, window
 
 FEW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])

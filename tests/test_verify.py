@@ -146,7 +146,7 @@ def test_rows_that_are_missing_since_an_older_master_was_put_back_are_told_from_
     assert [(1, 5, OLDER_MASTER), (6, 8, OTHER_MASTER)] == causes(report)
     assert [database_id(merged), database_id(other)] == [loss.database for loss in report.losses]
     *_, first, second, _ = command("verify", merged.root).stdout.splitlines()
-    assert "this master, before an older copy of it was put back" in first
+    assert "this master held them before an older copy of it was restored" in first
     assert f"master {database_id(other)}" in second
     merged.merge([other.master_path])
     assert [(1, 5, OLDER_MASTER)] == causes(merged.verify())
