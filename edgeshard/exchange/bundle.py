@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
@@ -25,6 +25,7 @@ from edgeshard.format.ranges import Range
 from edgeshard.master import database
 from edgeshard.master import identity as master_identity
 from edgeshard.merge import apply
+from edgeshard.reports import ExportReport
 from edgeshard.sources import checksum, diff, identity
 from edgeshard.sources.source import Source
 from edgeshard.sqlite import Connection
@@ -34,33 +35,6 @@ _ACTION: Final = "export to"
 _SCHEMA: Final = "master"
 
 Progress = Callable[[int, int], None]
-
-
-@attrs.frozen
-class ExportReport:
-    """What one export wrote.
-
-    Attributes:
-        path: the bundle.
-        rows: rows in it.
-        streams: streams that it has rows of.
-        left_out: rows that the master has and the bundle has not, because the other side has or had them.
-        size_bytes: the size of the file.
-    """
-
-    path: str
-    rows: int
-    streams: int
-    left_out: int
-    size_bytes: int
-
-    def __str__(self) -> str:
-        line = f"exported {self.rows} rows of {self.streams} streams in {self.size_bytes} bytes"
-        return f"{line}; {self.left_out} rows are there already" if self.left_out else line
-
-    def as_dict(self) -> dict[str, Any]:
-        """The report as JSON-able values."""
-        return attrs.asdict(self)
 
 
 def export(

@@ -19,9 +19,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping
-from typing import Any
-
-import attrs
 
 from edgeshard import sqlite
 from edgeshard.errors import ConfigurationError
@@ -29,45 +26,8 @@ from edgeshard.exchange.inventory import Inventory
 from edgeshard.format.ranges import Range, intersect, size, subtract
 from edgeshard.master import extents, identity, streams
 from edgeshard.master.receipts import Peer, ever_held_by, held_by, peers, record
+from edgeshard.reports import DOUBTFUL, NEXT, OLDER, PUT_BACK, ReceiptReport
 from edgeshard.sqlite import Connection
-
-#: What is done with a receipt.
-NEXT, PUT_BACK, OLDER, DOUBTFUL = "next", "put back", "older", "doubtful"
-
-
-@attrs.frozen
-class ReceiptReport:
-    """What was noted of a receipt.
-
-    Attributes:
-        database: which database gave it, in hexadecimal.
-        outcome: "next": it was noted in place of the last one; "put back": the same, and the peer was put back from an
-            older copy; "older": nothing was noted, because a later one had come before; "doubtful": it is not clear
-            which is the later, and only what both say counts now.
-        rows: rows that the peer now counts as holding, of streams that this master knows.
-        streams: streams that they are of.
-        unknown: streams of the receipt that this master does not know; nothing is noted of them.
-    """
-
-    database: str
-    outcome: str
-    rows: int
-    streams: int
-    unknown: int
-
-    def __str__(self) -> str:
-        line = f"{self.database} holds {self.rows} rows of {self.streams} streams that are known here"
-        said = {
-            PUT_BACK: "it was put back from an older copy, and holds less than it did",
-            OLDER: "this receipt is older than the one noted before, and was left out",
-            DOUBTFUL: "its clock was set back, or this receipt is older than the last; what both say counts",
-        }.get(self.outcome)
-        line += f"; {said}" if said else ""
-        return f"{line}; {self.unknown} streams are not known here, and were left out" if self.unknown else line
-
-    def as_dict(self) -> dict[str, Any]:
-        """The report as JSON-able values."""
-        return attrs.asdict(self)
 
 
 def take_inventory(connection: Connection) -> Inventory:

@@ -99,6 +99,7 @@ from edgeshard.format.tables import (
     SHARD_TABLES,
     SUPERSEDED,
     TOMBSTONE_GC,
+    TRANSACTIONS,
     WRITE_STATS,
 )
 
@@ -144,6 +145,7 @@ __all__ = [
     "TIMESTAMP",
     "TIMESTAMP_MAX",
     "TOMBSTONE_GC",
+    "TRANSACTIONS",
     "VERSION",
     "WRITE_STATS",
     "row_id",

@@ -44,6 +44,32 @@ def tables_with_column(connection: Connection, column: str) -> list[str]:
     return [name for (name,) in sqlite.fetch(connection, sql, (column,))]
 
 
+def typed_columns(connection: Connection) -> list[tuple[str, str, str]]:
+    """Return (table, column, type) of each column of the record tables, sorted."""
+    sql = "SELECT table_name, column_name, type FROM main.edgeshard_columns ORDER BY 1, 2"
+    return sqlite.fetch(connection, sql)
+
+
+def insert_key(connection: Connection, table: str, columns: str, conflict: str, has_history: int) -> None:
+    """Note a table's key as another database has it stored; `columns` is JSON, and is not checked."""
+    connection.execute(
+        f"INSERT INTO main.{format.KEYS} VALUES (?, ?, ?, ?, 0)", (table, columns, conflict, has_history)
+    )
+
+
+def insert_rename(connection: Connection, table: str, old: str, new: str) -> None:
+    """Note that a column has a new name."""
+    connection.execute(f"INSERT INTO main.{format.RENAMES} VALUES (?, ?, ?)", (table, old, new))
+
+
+def tables_changed_after(connection: Connection, timestamp: int) -> list[tuple[str, int]]:
+    """Return the keyed tables with a change after `timestamp`, each with the timestamp of its newest change."""
+    if not sqlite.has_table(connection, format.KEYS):
+        return []
+    sql = f"SELECT table_name, last_timestamp FROM main.{format.KEYS} WHERE last_timestamp > ?"
+    return sqlite.fetch(connection, sql, (timestamp,))
+
+
 def all_indexes(connection: Connection) -> dict[str, list[tuple[str, ...]]]:
     """Map each record table that has indexes to the columns of each of them."""
     found: dict[str, list[tuple[str, ...]]] = {}

@@ -25,6 +25,11 @@ def load_states(connection: Connection) -> dict[str, tuple[State, str]]:
     return states
 
 
+def load_notes(connection: Connection) -> list[tuple[str, str, str, str | None]]:
+    """Return (name, state as it is stored, reason, when rows last came) of each shard file that a merge noted."""
+    return sqlite.fetch(connection, "SELECT name, state, reason, merged_at FROM main.edgeshard_shards")
+
+
 def save_states(connection: Connection, states: Iterable[tuple[str, State, str]], removed: Iterable[str]) -> None:
     """Record (name, state, reason) of shard files, and forget removed ones; see `load_states`."""
     connection.executemany(

@@ -74,3 +74,13 @@ def tables_with_superseded(connection: Connection, tables: Iterable[str]) -> lis
             lost = sqlite.scalar(connection, f"SELECT count(*) FROM ({select_superseded(name, key)})")
             found += [(name, lost)] if lost else []
     return found
+
+
+def newest_by_agent(connection: Connection, table: str, after: int) -> list[tuple[str, int]]:
+    """Return the agents with rows in a keyed table after a timestamp, each with its newest timestamp, by agent."""
+    return sqlite.fetch(
+        connection,
+        f"SELECT agent_id, max({format.TIMESTAMP}) FROM main.{quote(table)} JOIN main.edgeshard_streams "
+        f"ON stream_no = _stream WHERE {format.TIMESTAMP} > ? GROUP BY agent_id ORDER BY agent_id",
+        (after,),
+    )

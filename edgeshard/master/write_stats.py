@@ -26,6 +26,7 @@ from typing import Final
 import attrs
 
 from edgeshard import sqlite
+from edgeshard.reports import WriteStats
 from edgeshard.sqlite import Connection
 
 logger = logging.getLogger("edgeshard.write_stats")
@@ -290,34 +291,7 @@ def _today() -> str:
     return datetime.datetime.fromtimestamp(time.time(), datetime.UTC).date().isoformat()
 
 
-# -- as it is told ----------------------------------------------------------------------------------------------------
-
-
-@attrs.frozen
-class WriteStats:
-    """What a store had written, as far as it is counted.
-
-    Attributes:
-        today_bytes: on this day (UTC).
-        bytes: since the first day.
-        days: from the first day to this one.
-        rows: rows that were merged in that time.
-    """
-
-    today_bytes: int = 0
-    bytes: int = 0
-    days: int = 0
-    rows: int = 0
-
-    @property
-    def bytes_a_day(self) -> float | None:
-        """On average; None where nothing was counted."""
-        return self.bytes / self.days if self.days else None
-
-    @property
-    def bytes_a_row(self) -> float | None:
-        """On average; None where no row was merged."""
-        return self.bytes / self.rows if self.rows else None
+# -- what a report says ----------------------------------------------------------------------------------------------
 
 
 def load(connection: Connection, locks: Iterable[Path]) -> WriteStats:

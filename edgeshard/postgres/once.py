@@ -92,7 +92,7 @@ def _preview(server: Server, master: MasterReader, began: float) -> PushReport:
         streams=len(plan.streams_in(missing)),
         tables={name: rows for name, rows in counts.items() if rows},
         statements=tuple(dict.fromkeys(statements)),  # several keyed tables need the same one
-        held_back=rejects.sort_for_report(rejected),
+        rejected=rejects.sort_for_report(rejected),
         remaining=plan.count_seqs(plan.missing(streams, held)),
         seconds=time.monotonic() - began,
         dry_run=True,

@@ -10,7 +10,7 @@ from edgeshard.format import blocks
 from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import Range, subtract, union
 from edgeshard.master.streams import Stream
-from edgeshard.reports import HeldBack as Rejected
+from edgeshard.reports import Rejected as Rejected
 
 RangesByStream = Mapping[bytes, Sequence[Range]]
 

@@ -24,8 +24,8 @@ from edgeshard.postgres.schema import Table
 from edgeshard.postgres.sender import OutdatedRangesError, RowRejectedError, Sender, Sent, StreamRejectedError
 from edgeshard.postgres.sqlstate import ServerError
 from edgeshard.postgres.target import Target
-from edgeshard.reports import HeldBack as Rejected
 from edgeshard.reports import PushReport
+from edgeshard.reports import Rejected as Rejected
 
 logger = logging.getLogger("edgeshard.push")
 
@@ -132,7 +132,7 @@ class Pusher:
             streams=len(counts.streams),
             tables=counts.tables,
             statements=tuple(counts.statements),
-            held_back=rejects.sort_for_report(self._rejected),
+            rejected=rejects.sort_for_report(self._rejected),
             remaining=plan.count_seqs(plan.missing(streams, self._target.held)),
             seconds=time.monotonic() - began,
             stopped=self._should_stop(),

@@ -12,7 +12,7 @@ from edgeshard.postgres.plan import Piece
 from edgeshard.postgres.reader import MasterReader
 from edgeshard.postgres.schema import Table
 from edgeshard.postgres.sender import RowRejectedError
-from edgeshard.reports import HeldBack as Rejected
+from edgeshard.reports import Rejected as Rejected
 
 #: How many transactions of one stream are rejected one by one. The last of them blocks the stream from there on.
 REJECTED_MAX: Final = 20

@@ -112,7 +112,7 @@ class Watch:
         self._pushed_at = time.monotonic()
         if not report.stopped:
             self._pushed_id = next_id
-        if report.rows or report.held_back:
+        if report.rows or report.rejected:
             self._listener.pushed(report)
 
     def _fail(self, error: EdgeshardError) -> float:

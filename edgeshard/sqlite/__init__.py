@@ -85,6 +85,7 @@ from edgeshard.sqlite.rows import (
 from edgeshard.sqlite.shell import (
     Statement,
     describe,
+    draw_rows,
     draw_table,
     shell_class,
 )
@@ -117,6 +118,7 @@ __all__ = [
     "describe",
     "detach",
     "disable_checkpoint_on_close",
+    "draw_rows",
     "draw_table",
     "ensure_wal",
     "explain",

@@ -5,12 +5,16 @@ Both are slow to import, so each is imported when it is first needed.
 
 from __future__ import annotations
 
+import contextlib
+import json
+from collections.abc import Sequence
 from typing import Any
 
 import apsw
 import attrs
 
-from edgeshard.sqlite.rows import Bindings
+from edgeshard.sqlite.connection import open_in_memory
+from edgeshard.sqlite.rows import Bindings, quote
 
 
 @attrs.frozen
@@ -56,6 +60,24 @@ def draw_table(
         connection, sql, bindings, colour=colour, text_width=width, use_unicode=unicode, binary=bytes.hex
     )
     return table
+
+
+def draw_rows(
+    names: Sequence[str], rows: Sequence[Sequence[str | int]], *, colour: bool, width: int, unicode: bool
+) -> str:
+    """Draw rows as a table in lines of text, of at most `width` characters.
+
+    Args:
+        names: the names of the columns.
+        rows: a text or a whole number for each column.
+        colour: whether to add the colours of a terminal.
+        width: how many characters a line may have.
+        unicode: whether to draw with Unicode's box characters, or with ASCII.
+    """
+    columns = ", ".join(f"value ->> {n} AS {quote(name)}" for n, name in enumerate(names))
+    with contextlib.closing(open_in_memory("")) as connection:
+        sql, bindings = f"SELECT {columns} FROM json_each(?)", (json.dumps(rows),)
+        return draw_table(connection, sql, bindings, colour=colour, width=width, unicode=unicode)
 
 
 def shell_class() -> Any:

@@ -119,9 +119,9 @@ class Year:
         times = sorted(self._took_s)
         self._took_s = []
         print(
-            f"{day:4} {status.master.size_bytes / 1e6:9.1f} {status.master.log_bytes / 1e6:7.1f} {shards / 1e6:9.1f} "
-            f"{status.master.rows:9} {status.master.pruned_rows:9} {(hub.size_bytes + hub.log_bytes) / 1e6:7.1f} "
-            f"{statistics.median(times) * 1e3:8.1f} {times[-1] * 1e3:6.0f} {status.wear.bytes / 1e6:10.0f}",
+            f"{day:4} {status.master.size_bytes / 1e6:9.1f} {status.master.wal_bytes / 1e6:7.1f} {shards / 1e6:9.1f} "
+            f"{status.master.rows:9} {status.master.pruned_rows:9} {(hub.size_bytes + hub.wal_bytes) / 1e6:7.1f} "
+            f"{statistics.median(times) * 1e3:8.1f} {times[-1] * 1e3:6.0f} {status.write_stats.bytes / 1e6:10.0f}",
             flush=True,
         )
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import edgeshard
 from edgeshard.format.ranges import Range
-from edgeshard.inspect.verify import PRUNED
+from edgeshard.reports import PRUNED
 from edgeshard.retention import plan
 from tests.support.pruning import (
     account,

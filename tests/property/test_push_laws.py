@@ -59,7 +59,7 @@ def check_law(cls: type[Cell], inserts: bool, pg: str, monkeypatch: pytest.Monke
             for number in order:
                 world.stores[number].merge()
                 report = world.stores[number].push(dsn, batch=batch, inserts=inserts)
-                assert (0, ()) == (report.remaining, report.held_back)
+                assert (0, ()) == (report.remaining, report.rejected)
         if world.log:
             assert keyed_model.kept(cls, world.log) == state(dsn)
             ranges = fetch(dsn, "SELECT sum(last - first + 1) FROM edgeshard_ranges")

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import edgeshard
-from edgeshard.inspect.verify import PRUNED
 from edgeshard.merge import merger
+from edgeshard.reports import PRUNED
 from tests.support import keyed_model
 from tests.support.forms import short_and_full
 from tests.support.keyed_model import Cell, KeepAll, Lww, Remembered

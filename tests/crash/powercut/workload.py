@@ -333,7 +333,7 @@ def prune(stage: Stage) -> None:
         report = stage.store.prune(keep_rows=keep_rows, shrink=shrink, deletions_older_than=grace_s)
         stage.counts["prunes"] += 1
         stage.counts["deletions pruned"] += report.by_reason.get(rules.DELETIONS, 0)
-        stage.counts["deletions kept from pruning"] += report.deletions_behind
+        stage.counts["deletions kept from pruning"] += report.tombstones_behind
 
 
 def watching_prunes(stage: Stage) -> list[Patch]:

@@ -377,9 +377,7 @@ def read(account: Account) -> Generator[None]:
 def _waiting(store: edgeshard.Store) -> int | None:
     """The rows that wait; None where a shard could not be looked at, and that is said."""
     report = store.status()
-    return (
-        None if any(item.problem for item in report.shards) else sum(item.waiting_rows or 0 for item in report.shards)
-    )
+    return None if any(item.reason for item in report.shards) else sum(item.pending_rows or 0 for item in report.shards)
 
 
 def _would_merge(store: edgeshard.Store) -> int | None:

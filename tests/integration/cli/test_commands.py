@@ -278,7 +278,7 @@ def test_verify_names_the_missing_rows_and_exits_3(merged: edgeshard.Store, tmp_
     first, *table = done.stdout.splitlines()
     assert "0 rows of 1 streams: 0 errors, 4 rows missing in 1 gaps" == first
     columns, row = ([cell.strip() for cell in line.strip("│").split("│")] for line in table if line.startswith("│"))
-    assert ["agent", "stream", "first missing", "last missing", "rows", "where they went"] == columns
+    assert ["agent", "stream", "first missing", "last missing", "rows", "where they are"] == columns
     ids = [sql(path, f"select lower(hex({name})) from {of}")[0][0] for path, name, of in (
         (hub.master_path, "stream_id", "edgeshard_streams"), (merged.master_path, "database_id", "edgeshard_database")
     )]  # fmt: skip
@@ -482,7 +482,7 @@ def test_dot_shards_lists_the_shards_and_touches_none(merged: edgeshard.Store) -
     assert {"agent", "Käthe", "bad.db", "none.db", "late.db"} == set(rows)
     assert shard_path(merged, "agent").stat().st_size == rows["agent"]["bytes"]
     assert rows["late.db"]["bytes"] > 0
-    assert (None, "it is empty (zero length)") == (rows["agent"]["problem"], rows["none.db"]["problem"])
+    assert (None, "it is empty (zero length)") == (rows["agent"]["reason"], rows["none.db"]["reason"])
     after = {path.name: path.stat().st_mtime_ns for path in (merged.root / "shards").iterdir()}
     assert before == {name: time for name, time in after.items() if not name.startswith("late")}
     assert 1 == command("shell", merged.root, ".shards x").returncode
@@ -740,11 +740,11 @@ def test_the_progress_of_a_snapshot_is_shown_on_a_terminal_where_it_is_long(
     grow(merged)
     slow = (
         "import sys\n"
-        "from edgeshard.cli import main, terminal\n"
+        "from edgeshard.cli import main, output\n"
         "calls = iter(range(0, 10**6, 2))\n"
         "class Clock:\n"
         "    monotonic = staticmethod(lambda: next(calls))\n"
-        "terminal.time = Clock\n"
+        "output.time = Clock\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
     ours, theirs = pty.openpty()

@@ -20,7 +20,7 @@ from tests.support.stores import shard_path
 _PROLOGUE = """
 import logging, sys
 from edgeshard.cli import logs
-logs.configure(logging.%s, %r, lasting=%r)
+logs.configure(logging.%s, %r, long_running=%r)
 logger = logging.getLogger("edgeshard.tests")
 """
 
@@ -83,7 +83,7 @@ def test_a_journal_that_stderr_does_not_lead_to_is_none() -> None:
 
 
 def test_a_stderr_that_is_no_file_is_no_journal() -> None:
-    code = "import io\nsys.stderr = io.StringIO()\nlogs.configure(logging.INFO, 'text', lasting=True)"
+    code = "import io\nsys.stderr = io.StringIO()\nlogs.configure(logging.INFO, 'text', long_running=True)"
     assert "" == logged(code, "text", env={**os.environ, "JOURNAL_STREAM": "1:1"})
 
 

@@ -77,7 +77,7 @@ def test_what_is_set_aside_is_named_and_exits_3(filled: edgeshard.Store) -> None
     done = merge_command(filled.root, "-q")
     assert 3 == done.returncode
     assert "merged 3 rows" in done.stdout
-    assert "1 set aside" in done.stdout
+    assert "1 quarantined" in done.stdout
     done = merge_command(filled.root)
     assert 3 == done.returncode
     assert "bad.db" in done.stderr
@@ -150,11 +150,11 @@ def test_progress_is_shown_on_a_terminal_where_the_work_is_long(filled: edgeshar
     slow = (
         "import sys\n"
         "import edgeshard.merge.__main__ as command\n"
-        "from edgeshard.cli import terminal\n"
+        "from edgeshard.cli import output\n"
         "calls = iter(range(0, 10**6, 2))\n"
         "class Clock:\n"
         "    monotonic = staticmethod(lambda: next(calls))\n"
-        "terminal.time = Clock\n"
+        "output.time = Clock\n"
         "sys.exit(command.main(sys.argv[1:]))\n"
     )
     done = subprocess.run(

@@ -15,8 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import edgeshard
 from edgeshard.cli.metrics import MetricsFile
 from edgeshard.errors import AccessError, ConfigurationError, DiskFullError, StorageIOError
-from edgeshard.inspect.status import MasterStatus, ShardStatus, StatusReport
-from edgeshard.reports import Gap, MergeReport, Quarantined
+from edgeshard.reports import Gap, MasterStatus, MergeReport, Quarantined, ShardStatus, StatusReport
 from tests.support.processes import python
 
 
@@ -33,7 +32,7 @@ def samples(path: Path) -> dict[str, float]:
 def of_status(*ages: float | None) -> StatusReport:
     """A status of shards with two rows each, the oldest of these ages."""
     shards = tuple(
-        ShardStatus(f"{n}.db", str(n), True, 2, age, oldest_is_bound=False, size_bytes=1, merged_at=None, problem="")
+        ShardStatus(f"{n}.db", str(n), True, 2, age, oldest_is_bound=False, size_bytes=1, merged_at=None, reason="")
         for n, age in enumerate(ages)
     )
     return StatusReport(datetime.datetime.now(datetime.UTC), True, MasterStatus("master.db"), shards)
@@ -49,9 +48,9 @@ def test_cycles_add_up_and_gauges_are_those_of_the_last(path: Path) -> None:
     metrics = MetricsFile(path)
     before = time.time()
     aside = (Quarantined("a", "bad"), Quarantined("b", "bad"))
-    metrics.cycle(MergeReport(10, 7, 2, seconds=0.02, quarantined=aside, gaps=(Gap("a", "00", 1, 4),)))
+    metrics.count_pass(MergeReport(10, 7, 2, seconds=0.02, quarantined=aside, gaps=(Gap("a", "00", 1, 4),)))
     gaps = (Gap("a", "00", 1, 3), Gap("a", "00", 7, 7))
-    metrics.cycle(MergeReport(5, 3, 1, seconds=4.0, quarantined=aside[:1], gaps=gaps))
+    metrics.count_pass(MergeReport(5, 3, 1, seconds=4.0, quarantined=aside[:1], gaps=gaps))
     metrics.write()
     found = samples(path)
     expected = {
@@ -80,8 +79,8 @@ def test_all_that_never_happened_is_there_as_0(path: Path) -> None:
 def test_a_failure_is_counted_and_named_and_is_no_success(path: Path) -> None:
     metrics = MetricsFile(path)
     before = time.time()
-    metrics.failed(DiskFullError("merge into", "master.db", "the disk is full"))
-    metrics.failed(DiskFullError("merge into", "master.db", "the disk is full"))
+    metrics.count_failure(DiskFullError("merge into", "master.db", "the disk is full"))
+    metrics.count_failure(DiskFullError("merge into", "master.db", "the disk is full"))
     metrics.write()
     found = samples(path)
     assert (2.0, 0.0, 0.0) == tuple(
@@ -92,25 +91,25 @@ def test_a_failure_is_counted_and_named_and_is_no_success(path: Path) -> None:
 
 def test_what_waits_is_that_of_the_last_status(path: Path) -> None:
     metrics = MetricsFile(path)
-    metrics.waiting(of_status(3.0, 70.5, None))
+    metrics.measure(of_status(3.0, 70.5, None))
     metrics.write()
     found = samples(path)
-    assert (6.0, 70.5) == (found["edgeshard_waiting_rows"], found["edgeshard_oldest_waiting_seconds"])
-    metrics.waiting(of_status())
+    assert (6.0, 70.5) == (found["edgeshard_pending_rows"], found["edgeshard_oldest_pending_seconds"])
+    metrics.measure(of_status())
     metrics.write()
     found = samples(path)
-    assert (0.0, 0.0) == (found["edgeshard_waiting_rows"], found["edgeshard_oldest_waiting_seconds"])
+    assert (0.0, 0.0) == (found["edgeshard_pending_rows"], found["edgeshard_oldest_pending_seconds"])
 
 
 def test_a_real_merge_and_a_real_status_are_taken(store: edgeshard.Store, path: Path) -> None:
     with store.shard("agent") as shard:
         shard.write_many([{"n": n} for n in range(3)])
         metrics = MetricsFile(path)
-        metrics.waiting(store.status())
-        metrics.cycle(store.merge())
+        metrics.measure(store.status())
+        metrics.count_pass(store.merge())
         metrics.write()
     found = samples(path)
-    assert (3.0, 3.0) == (found["edgeshard_waiting_rows"], found["edgeshard_rows_merged_total"])
+    assert (3.0, 3.0) == (found["edgeshard_pending_rows"], found["edgeshard_rows_merged_total"])
 
 
 def test_metrics_follow_the_conventions_of_prometheus(path: Path) -> None:
@@ -123,7 +122,7 @@ def test_metrics_follow_the_conventions_of_prometheus(path: Path) -> None:
 
 def test_two_files_share_no_metrics_and_the_registry_of_the_process_has_none(tmp_path: Path) -> None:
     one, other = MetricsFile(tmp_path / "one.prom"), MetricsFile(tmp_path / "other.prom")
-    one.cycle(MergeReport(rows=5))
+    one.count_pass(MergeReport(rows=5))
     one.write()
     other.write()
     assert 5.0 == samples(tmp_path / "one.prom")["edgeshard_rows_merged_total"]
@@ -142,7 +141,7 @@ def test_a_reader_that_has_the_old_file_open_reads_all_of_it(path: Path) -> None
     metrics = MetricsFile(path)
     metrics.write()
     with path.open() as reader:
-        metrics.cycle(MergeReport(rows=1))
+        metrics.count_pass(MergeReport(rows=1))
         metrics.write()
         assert "edgeshard_rows_merged_total 0.0\n" in reader.read()
     assert "edgeshard_rows_merged_total 1.0\n" in path.read_text()

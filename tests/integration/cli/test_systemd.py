@@ -75,7 +75,7 @@ def test_a_manager_that_is_not_there_is_logged_at_debug(
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", path)
     systemd.notify(READY=1)
-    assert [("edgeshard.systemd", logging.DEBUG)] == [(each.name, each.levelno) for each in debug.records]
+    assert [("edgeshard.cli.systemd", logging.DEBUG)] == [(each.name, each.levelno) for each in debug.records]
 
 
 @pytest.mark.parametrize("path", [None, ""])

@@ -18,8 +18,8 @@ from edgeshard import sqlite
 from edgeshard.errors import ConfigurationError, DamagedError, FormatError, StorageBusyError
 from edgeshard.format import blocks
 from edgeshard.format.ranges import Range
-from edgeshard.inspect.verify import PEER, UNKNOWN
 from edgeshard.master import database, receipts
+from edgeshard.reports import PEER, UNKNOWN
 from edgeshard.sources import readonly_copy
 from tests.support.hostile_shards import edit
 from tests.support.processes import command, sql
@@ -125,7 +125,7 @@ def test_a_bundle_lies_as_well_in_the_folder_of_the_shards(hub: edgeshard.Store,
     (hub.root / "shards").mkdir(parents=True)
     bundle.rename(hub.root / "shards" / "bundle.db")
     assert (13, 0, 0) == (hub.merge().rows, hub.merge().rows, len(hub.merge().quarantined))
-    assert [("bundle.db", 0, "")] == [(s.name, s.waiting_rows, s.problem) for s in hub.status().shards]
+    assert [("bundle.db", 0, "")] == [(s.name, s.pending_rows, s.reason) for s in hub.status().shards]
     assert (hub.root / "shards" / "bundle.db").exists()
 
 

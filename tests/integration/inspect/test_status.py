@@ -24,8 +24,8 @@ import edgeshard
 from edgeshard import format
 from edgeshard.errors import DamagedError
 from edgeshard.files import locks, scan
-from edgeshard.inspect.status import ShardStatus, StatusReport
 from edgeshard.master import shard_states
+from edgeshard.reports import ShardStatus, StatusReport
 from tests.support.processes import command, python, sql
 from tests.support.records import NOON, Reading
 from tests.support.stores import numbers, shard_path
@@ -85,7 +85,7 @@ def by_name(report: StatusReport) -> dict[str, ShardStatus]:
 
 def waiting(report: StatusReport) -> dict[str, int | None]:
     """How many rows wait in each shard."""
-    return {shard.name: shard.waiting_rows for shard in report.shards}
+    return {shard.name: shard.pending_rows for shard in report.shards}
 
 
 def listing(store: edgeshard.Store) -> dict[str, tuple[int, int]]:
@@ -126,7 +126,7 @@ def settle(store: edgeshard.Store) -> None:
 
 def test_an_empty_folder_has_nothing_and_gets_nothing(tmp_path: Path) -> None:
     done = command("status", tmp_path)
-    assert (0, "0 shards, 0 with a writer; 0 rows wait\nno master yet, no merger watches\n", "") == (
+    assert (0, "0 shards, 0 with a writer; 0 rows pending\nno master yet, no merger watches\n", "") == (
         done.returncode,
         done.stdout,
         done.stderr,
@@ -143,11 +143,11 @@ def test_without_a_master_all_rows_wait_and_none_is_made(store: edgeshard.Store,
     before = listing(store)
     report = store.status()
     assert {"boiler.db": 2, "pump.db": 1} == waiting(report)
-    assert (3, False, True) == (report.waiting_rows, report.master.exists, report.complete)
+    assert (3, False, True) == (report.pending_rows, report.master.exists, report.complete)
     assert {None} == {shard.merged_at for shard in report.shards}
     assert before == listing(store)
     agent.write()
-    assert 3 == by_name(store.status())["boiler.db"].waiting_rows
+    assert 3 == by_name(store.status())["boiler.db"].pending_rows
 
 
 # -- shards -----------------------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ def test_a_live_agent_in_another_process_is_alive_and_its_new_rows_wait(store: e
     assert {"boiler.db": 0} == waiting(store.status())
     agent.write()
     (shard,) = store.status().shards
-    assert ("boiler", True, 1) == (shard.agent, shard.alive, shard.waiting_rows)
+    assert ("boiler", True, 1) == (shard.agent, shard.alive, shard.pending_rows)
     path = shard_path(store, "boiler")
     assert path.stat().st_size + Path(f"{path}-wal").stat().st_size == shard.size_bytes
     assert 1 == store.merge().rows
@@ -169,7 +169,7 @@ def test_a_dead_agent_is_gone_and_its_rows_still_wait(store: edgeshard.Store, ag
     agent.write()
     agent.die()
     (shard,) = store.status().shards
-    assert (False, 1, "") == (shard.alive, shard.waiting_rows, shard.problem)
+    assert (False, 1, "") == (shard.alive, shard.pending_rows, shard.reason)
     assert 1 == store.merge().rows
     assert [0, 1, 2] == numbers(store)
 
@@ -215,7 +215,7 @@ def test_each_shard_gets_its_agents_name_also_where_it_is_not_opened(store: edge
     assert (before, True, {0}) == (
         {shard.agent for shard in report.shards},
         report.complete,
-        {shard.waiting_rows for shard in report.shards},
+        {shard.pending_rows for shard in report.shards},
     )
 
 
@@ -280,7 +280,7 @@ def test_the_oldest_row_is_of_the_first_stream_that_has_any(store: edgeshard.Sto
         with store.shard("agent") as shard:
             shard.write(edgeshard.AgentData("agent", now - age, {}))
     assert 500 == rounded(age_s(store.status()))
-    assert 3 == store.status().waiting_rows
+    assert 3 == store.status().pending_rows
 
 
 def test_a_record_without_a_time_is_as_old_as_its_stream_at_the_most(store: edgeshard.Store) -> None:
@@ -317,7 +317,7 @@ def test_a_time_that_is_none_is_not_believed(store: edgeshard.Store, began_at: s
         shard.write(Reading("inlet", 71.5, NOON))
     sql(shard_path(store, "agent"), f"update edgeshard_streams set began_at = '{began_at}'")
     (shard_status,) = store.status().shards
-    assert (1, None, False) == (shard_status.waiting_rows, shard_status.oldest_age_s, shard_status.oldest_is_bound)
+    assert (1, None, False) == (shard_status.pending_rows, shard_status.oldest_age_s, shard_status.oldest_is_bound)
     assert 0 == command("status", store.root).returncode
 
 
@@ -328,7 +328,7 @@ def test_a_timestamp_that_is_none_is_not_believed_and_one_to_come_is_now(
     with store.shard("agent") as shard:
         shard.write(edgeshard.AgentData("agent", timestamp, {}))
     (found,) = store.status().shards
-    assert (1, age_s is None) == (found.waiting_rows, found.oldest_is_bound)
+    assert (1, age_s is None) == (found.pending_rows, found.oldest_is_bound)
     assert age_s is None or age_s == found.oldest_age_s
 
 
@@ -353,10 +353,10 @@ def test_damaged_and_foreign_shards_are_reported_and_the_others_counted(store: e
         "folder.db": "not a regular file", "link.db": "symbolic link", "pipe.db": "not a regular file",
         "foreign.db": "not an edgeshard database",
     }  # fmt: skip
-    assert set(said) == {name for name, shard in shards.items() if shard["problem"]}
-    assert all(text in shards[name]["problem"] for name, text in said.items())
-    assert {None} == {shards[name]["waiting_rows"] for name in said}
-    assert (2, "") == (shards["boiler.db"]["waiting_rows"], shards["boiler.db"]["problem"])
+    assert set(said) == {name for name, shard in shards.items() if shard["reason"]}
+    assert all(text in shards[name]["reason"] for name, text in said.items())
+    assert {None} == {shards[name]["pending_rows"] for name in said}
+    assert (2, "") == (shards["boiler.db"]["pending_rows"], shards["boiler.db"]["reason"])
     assert [*sorted(said), "boiler.db"] == [*sorted(list(shards)[:-1]), list(shards)[-1]]
 
 
@@ -367,7 +367,7 @@ def test_a_shard_that_the_master_remembers_as_bad_is_reported_without_a_look(sto
     settle(store)
     sql(store.master_path, "update edgeshard_shards set reason = 'as remembered' where name = 'bad.db'")
     (shard,) = store.status().shards
-    assert ("as remembered", None) == (shard.problem, shard.waiting_rows)
+    assert ("as remembered", None) == (shard.reason, shard.pending_rows)
     assert 3 == command("status", store.root).returncode
     shard_path(store, "bad").unlink()
     assert (0, ()) == (command("status", store.root).returncode, store.status().shards)
@@ -385,8 +385,8 @@ def test_a_column_that_contradicts_the_master_is_a_problem_before_any_merge_says
     with store.shard("other") as shard:
         shard.write(Other("warm"))
     found = by_name(store.status())["other.db"]
-    assert (1, True) == (found.waiting_rows, "reading.celsius is text in this shard and real" in found.problem)
-    assert [found.problem] == [item.reason for item in store.merge().quarantined]
+    assert (1, True) == (found.pending_rows, "reading.celsius is text in this shard and real" in found.reason)
+    assert [found.reason] == [item.reason for item in store.merge().quarantined]
 
 
 def test_gaps_are_counted_and_exit_3(store: edgeshard.Store, tmp_path: Path) -> None:
@@ -438,7 +438,7 @@ def test_a_master_that_is_no_database_is_an_error(store: edgeshard.Store, agent:
         with pytest.raises(DamagedError, match=r"master\.db"):
             store.status()
     store.master_path.unlink()
-    assert 2 == store.status().waiting_rows
+    assert 2 == store.status().pending_rows
 
 
 def test_damage_in_the_masters_pages_is_not_blamed_on_the_shards(store: edgeshard.Store) -> None:
@@ -482,7 +482,7 @@ def test_a_watching_merger_is_seen_by_its_lock_and_a_merge_by_none(store: edgesh
     merging = locks.lock(store.root / "merge.lock")
     assert merging is not None
     report = store.status()
-    assert (False, 2) == (report.watching, report.waiting_rows)
+    assert (False, 2) == (report.watching, report.pending_rows)
     merging.release()
     watching = locks.lock(store.root / "watch.lock")
     assert watching is not None
@@ -559,9 +559,9 @@ def test_beside_two_writers_and_a_merger_all_goes_on_and_every_row_comes_once(st
             merger.stdin.flush()
             for _ in range(3):
                 report = store.status()
-                assert [""] * len(report.shards) == [shard.problem for shard in report.shards]
-                assert report.master.rows + report.waiting_rows <= 2 * rows
-                looks, seen = looks + 1, max(seen, report.waiting_rows)
+                assert [""] * len(report.shards) == [shard.reason for shard in report.shards]
+                assert report.master.rows + report.pending_rows <= 2 * rows
+                looks, seen = looks + 1, max(seen, report.pending_rows)
             assert merger.stdout.readline()
         merger.communicate()
     finally:
@@ -572,7 +572,7 @@ def test_beside_two_writers_and_a_merger_all_goes_on_and_every_row_comes_once(st
     assert (True, True) == (looks > 3, seen > 0)
     store.merge()
     assert list(range(2 * rows)) == numbers(store)
-    assert 0 == store.status().waiting_rows
+    assert 0 == store.status().pending_rows
 
 
 def test_a_shard_that_goes_while_we_look_is_not_there(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -595,7 +595,7 @@ def test_agents_open_and_close_their_shards_beside_a_look(store: edgeshard.Store
     )
     agent = subprocess.Popen([sys.executable, "-c", code, store.root])
     while agent.poll() is None:
-        assert [] == [shard.problem for shard in store.status().shards if shard.problem]
+        assert [] == [shard.reason for shard in store.status().shards if shard.reason]
     assert 0 == agent.returncode
     store.merge()
     assert list(range(150)) == numbers(store)
@@ -651,20 +651,20 @@ def test_the_json_has_units_in_its_names_and_raw_numbers(store: edgeshard.Store,
     report: dict[str, Any] = json.loads(done.stdout)
     kinds = {key: type(value).__name__ for key, value in report.items()}
     assert {
-        "complete": "bool", "waiting_rows": "int", "oldest_age_s": "float", "oldest_is_bound": "bool",
-        "problems": "int", "at": "str", "watching": "bool", "master": "dict", "shards": "list", "gaps": "list",
+        "complete": "bool", "pending_rows": "int", "oldest_age_s": "float", "oldest_is_bound": "bool",
+        "quarantined_shards": "int", "at": "str", "watching": "bool", "master": "dict", "shards": "list", "gaps": "list",
         "budget": "NoneType",
-        "bytes_a_day": "float", "bytes_a_row": "float", "wear": "dict",
+        "bytes_a_day": "float", "bytes_a_row": "float", "write_stats": "dict",
     } == kinds  # fmt: skip
     assert {
-        "path": "str", "exists": "bool", "size_bytes": "int", "log_bytes": "int", "rows": "int", "agents": "int",
+        "path": "str", "exists": "bool", "size_bytes": "int", "wal_bytes": "int", "rows": "int", "agents": "int",
         "streams": "int", "gaps": "int", "missing_rows": "int", "generation": "int",
-        "database": "str", "pruned_rows": "int", "replaced_rows": "int", "clocks_ahead": "list",
+        "database": "str", "pruned_rows": "int", "superseded_rows": "int", "clocks_ahead": "list",
     } == {key: type(value).__name__ for key, value in report["master"].items()}  # fmt: skip
     (shard,) = report["shards"]
     assert {
-        "name": "boiler.db", "agent": "boiler", "alive": True, "waiting_rows": 1, "oldest_is_bound": False,
-        "merged_at": NOON.isoformat(), "problem": "",
+        "name": "boiler.db", "agent": "boiler", "alive": True, "pending_rows": 1, "oldest_is_bound": False,
+        "merged_at": NOON.isoformat(), "reason": "",
     } == {key: value for key, value in shard.items() if key not in ("size_bytes", "oldest_age_s")}  # fmt: skip
     assert 0 <= shard["oldest_age_s"] == report["oldest_age_s"] < 60
     assert datetime.datetime.fromisoformat(report["at"]).tzinfo is not None
@@ -686,7 +686,7 @@ def test_what_needs_attention_comes_first(store: edgeshard.Store) -> None:
     shard_path(store, "z-bad").write_bytes(b"garbage" * 1000)
     report = store.status()
     assert ["z-bad", "many", "old", "a-young", "few", "b", "c"] == [shard.agent for shard in report.shards]
-    assert (8, 9000, 1) == (report.waiting_rows, rounded(age_s(report)), report.problems)
+    assert (8, 9000, 1) == (report.pending_rows, rounded(age_s(report)), report.quarantined_shards)
 
 
 def test_the_table_has_units_and_the_totals_come_below(store: edgeshard.Store, agent: Agent) -> None:
@@ -698,12 +698,12 @@ def test_the_table_has_units_and_the_totals_come_below(store: edgeshard.Store, a
     assert (0, "") == (done.returncode, done.stderr)
     head, row, *_, totals, master = done.stdout.splitlines()[1:]
     cells = [cell.strip() for cell in row.strip("│").split("│")]
-    assert ["agent", "shard", "writer", "waiting", "oldest", "size", "merged"] == [
+    assert ["agent", "shard", "writer", "pending", "oldest", "size", "merged"] == [
         cell.strip() for cell in head.strip("│").split("│")
     ]
     assert ["boiler", "boiler.db", "alive", "1"] == cells[:4]
     assert (True, True, "5 min ago") == (cells[4].endswith(" s"), cells[5].endswith(" kB"), *cells[6:])
-    assert totals.startswith("1 shards, 1 with a writer; 1 rows wait, the oldest ")
+    assert totals.startswith("1 shards, 1 with a writer; 1 rows pending, the oldest ")
     assert master.startswith(f"{store.master_path}: 2 rows of 1 agents in 1 streams, ")
 
 
@@ -732,7 +732,7 @@ def test_watch_draws_on_a_cleared_screen_until_interrupted(store: edgeshard.Stor
     process, ours = on_terminal(store.root, "--watch", "0.05", environment={"NO_COLOR": "1"})
     shown = read_until(ours, "no master yet", 2)
     agent.write()
-    shown += read_until(ours, "3 rows wait", 1)
+    shown += read_until(ours, "3 rows pending", 1)
     process.send_signal(signal.SIGINT)
     shown += read_all(ours)
     assert 0 == process.wait(60)
@@ -746,7 +746,7 @@ def test_problems_stand_on_lines_of_their_own_and_do_nothing_to_the_terminal(sto
     (store.root / "shards" / "bad\x1b[2J\n.db").write_bytes(b"")
     done = command("status", store.root)
     assert (3, "", False) == (done.returncode, done.stderr, "\x1b" in done.stdout)
-    assert "problem: bad?[2J?.db: it is empty (zero length)" in done.stdout.splitlines()
+    assert "quarantined: bad?[2J?.db: it is empty (zero length)" in done.stdout.splitlines()
     for number in range(30):
         (store.root / "shards" / f"bad-{number}.db").write_bytes(b"")
     process, ours = on_terminal(store.root, "--watch", "0.05", lines=20)
@@ -754,7 +754,11 @@ def test_problems_stand_on_lines_of_their_own_and_do_nothing_to_the_terminal(sto
     process.send_signal(signal.SIGINT)
     read_all(ours)
     assert 0 == process.wait(60)
-    assert (True, True, True) == (first.count("\n") < 20, "more shards" in first, "and 26 more problems" in first)
+    assert (True, True, True) == (
+        first.count("\n") < 20,
+        "more shards" in first,
+        "and 26 more quarantined shards" in first,
+    )
 
 
 def test_a_narrow_terminal_gets_short_names_and_a_line_a_shard(store: edgeshard.Store) -> None:
@@ -806,12 +810,12 @@ def test_watch_with_json_prints_an_object_a_line(store: edgeshard.Store, agent: 
     assert process.stdout is not None
     lines = [process.stdout.readline()]
     agent.write()
-    while json.loads(lines[-1])["waiting_rows"] < 3:
+    while json.loads(lines[-1])["pending_rows"] < 3:
         lines.append(process.stdout.readline())
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate()
     assert (0, "", True) == (process.returncode, errors, len(lines) >= 2)
-    assert [2, 3] == [json.loads(line)["waiting_rows"] for line in (lines[0], lines[-1])]
+    assert [2, 3] == [json.loads(line)["pending_rows"] for line in (lines[0], lines[-1])]
 
 
 def test_what_watch_prints_arrives_at_once(
@@ -821,7 +825,7 @@ def test_what_watch_prints_arrives_at_once(
     arguments = [sys.executable, "-m", "edgeshard", "status", str(store.root), "--json", "--watch=1000"]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    assert 2 == json.loads(process.stdout.readline())["waiting_rows"]
+    assert 2 == json.loads(process.stdout.readline())["pending_rows"]
     process.send_signal(signal.SIGINT)
     assert ("", "") == process.communicate()
     assert 0 == process.returncode
@@ -834,9 +838,9 @@ def test_watch_wants_a_time_above_0(store: edgeshard.Store) -> None:
 
 
 def test_the_report_reads_as_one_line(store: edgeshard.Store, agent: Agent) -> None:
-    assert str(store.status()).startswith("2 rows wait in 1 shards, the oldest for ")
+    assert str(store.status()).startswith("2 rows pending in 1 shards, the oldest for ")
     store.merge()
-    assert "0 rows wait in 1 shards" == str(store.status())
+    assert "0 rows pending in 1 shards" == str(store.status())
 
 
 def test_a_look_imports_neither_the_shell_nor_the_watcher(tmp_path: Path) -> None:

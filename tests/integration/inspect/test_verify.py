@@ -13,7 +13,7 @@ import attrs
 import pytest
 
 import edgeshard
-from edgeshard.inspect.verify import OLDER_MASTER, OTHER_MASTER, UNKNOWN, VerifyReport
+from edgeshard.reports import OLDER_MASTER, OTHER_MASTER, UNKNOWN, VerifyReport
 from tests.support.hostile_shards import edit
 from tests.support.processes import command
 from tests.support.records import NOON, Reading
@@ -62,10 +62,10 @@ def test_a_sound_master_is_sound_by_either_check(merged: edgeshard.Store, deep: 
 @pytest.mark.parametrize(
     ("statement", "said"),
     [
-        ("update edgeshard_streams set last_seq = 9", "seqs 1 to 10 are no part of it"),
-        ("update edgeshard_ranges set stream_no = 7", "seqs 1 to 10 are no part of it"),
+        ("update edgeshard_streams set last_seq = 9", "seqs 1 to 10 are outside the stream"),
+        ("update edgeshard_ranges set stream_no = 7", "seqs 1 to 10 are outside the stream"),
         ("insert into edgeshard_ranges values (1, 5, 6)", "two ranges hold seq 5"),
-        ("update edgeshard_database set next_id = 10", "the next row would get the id 10"),
+        ("update edgeshard_database set next_id = 10", "the next row would get id 10"),
         ("update agent_data set _seq = 3 where _seq = 2", "1 rows are not where their address says"),
         ("delete from reading where _seq = 9", "9 rows where its blocks hold 10"),
     ],
@@ -80,8 +80,8 @@ def test_each_contradiction_is_found_without_reading_the_values(
 @pytest.mark.parametrize(
     ("statement", "said"),
     [
-        ("update agent_data set data = substr(data, 2) where _seq = 1", "1 values of column data are no json"),
-        ("update reading set at = replace(at, ':', ';')", "2 values of column at are no datetime"),
+        ("update agent_data set data = substr(data, 2) where _seq = 1", "1 values of column data are not of type json"),
+        ("update reading set at = replace(at, ':', ';')", "2 values of column at are not of type datetime"),
         ("update reading set sensor = cast(x'ff' as text)", "2 texts of column sensor are not valid UTF-8"),
     ],
 )
@@ -148,7 +148,7 @@ def test_rows_that_are_missing_since_an_older_master_was_put_back_are_told_from_
     assert [(1, 5, OLDER_MASTER), (6, 8, OTHER_MASTER)] == causes(report)
     assert [database_id(merged), database_id(other)] == [loss.database for loss in report.losses]
     *_, first, second, _ = command("verify", merged.root).stdout.splitlines()
-    assert "this master, before an older copy of it was put back" in first
+    assert "this master held them before an older copy of it was restored" in first
     assert f"master {database_id(other)}" in second
     merged.merge([other.master_path])
     assert [(1, 5, OLDER_MASTER)] == causes(merged.verify())
@@ -169,4 +169,4 @@ def test_the_command_says_where_missing_rows_are_and_checks_deeply_where_told(me
     edit(merged.master_path, "update agent_data set data = 'x'")
     assert 3 == command("verify", merged.root).returncode
     done = command("verify", merged.root, "--deep")
-    assert (65, True) == (done.returncode, "are no json" in done.stdout)
+    assert (65, True) == (done.returncode, "are not of type json" in done.stdout)

@@ -364,10 +364,10 @@ def test_status_says_why_a_shard_with_another_key_waits_and_how_many_rows_were_r
         store.merge()
         other.write(Highest("p", 1, 3))
         report = store.status()
-    assert ["b"] == [item.agent for item in report.shards if "has the key (row, col)" in item.problem]
-    assert (2, 1) == (report.master.rows, report.master.replaced_rows)
+    assert ["b"] == [item.agent for item in report.shards if "has the key (row, col)" in item.reason]
+    assert (2, 1) == (report.master.rows, report.master.superseded_rows)
     done = command("status", str(store.root))
-    assert "of which 1 were replaced by newer ones" in done.stdout
+    assert "of which 1 were superseded" in done.stdout
 
 
 # -- what else knows of rows ------------------------------------------------------------------------------------------
@@ -438,9 +438,7 @@ def test_verify_tells_a_row_that_was_replaced_from_one_that_is_lost(store: edges
     store.merge()
     assert store.verify().ok
     sql(store.master_path, "DELETE FROM last_known WHERE sensor = 's0'")
-    assert ("stream number 1: 1 rows where its blocks hold 4, of which 2 were replaced by newer ones",) == (
-        store.verify().errors
-    )
+    assert ("stream number 1: 1 rows where its blocks hold 4, of which 2 were superseded",) == (store.verify().errors)
 
 
 def test_read_gives_the_newest_as_instances(store: edgeshard.Store) -> None:

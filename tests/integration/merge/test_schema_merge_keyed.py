@@ -30,7 +30,7 @@ def held_back(store: edgeshard.Store, agent: str) -> str:
     """Merge; why the shard of this agent, and of no other, is held back. Status says the same."""
     report = store.merge()
     assert [str(shard_path(store, agent))] == [aside.path for aside in report.quarantined]
-    (problem,) = (shard.problem for shard in store.status().shards if shard.problem)
+    (problem,) = (shard.reason for shard in store.status().shards if shard.reason)
     assert problem in report.quarantined[0].reason
     assert KEPT_SHARD in problem
     return report.quarantined[0].reason

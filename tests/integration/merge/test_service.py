@@ -22,7 +22,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import edgeshard
-from edgeshard.cli import watching
+from edgeshard.cli import services
 from edgeshard.cli.metrics import MetricsFile
 from edgeshard.errors import ConfigurationError, MergeInProgressError, StorageError, StorageIOError
 from edgeshard.files import fingerprint, fs_events, paths, scan
@@ -405,7 +405,7 @@ def test_the_shard_at_hand_is_finished_and_the_rest_is_left_for_next_time(
     out, err = process.communicate()
     assert (code, "merged 1 rows") == (process.returncode, out.splitlines()[-1][:13]), err
     assert ("interrupted" in err) == (code == 130)
-    assert watch or "asked to stop" in out
+    assert watch or "stopped early" in out
     assert [0] == numbers(store)
     assert 2 == store.merge().rows
 
@@ -457,7 +457,7 @@ def test_metrics_are_kept_in_a_file(store: edgeshard.Store, tmp_path: Path) -> N
         await_that(lambda: path.exists() and figure("edgeshard_rows_merged_total") == 2)
         shard_path(store, "bad").write_bytes(b"garbage" * 1000)
         await_that(lambda: figure("edgeshard_quarantined_shards") == 1)
-        await_that(lambda: figure("edgeshard_waiting_rows") == 0)
+        await_that(lambda: figure("edgeshard_pending_rows") == 0)
         store.master_path.rename(store.root / "kept")
         store.master_path.touch()
         await_that(lambda: (figure("edgeshard_failed_cycles_total") or 0) > 0)
@@ -487,7 +487,7 @@ def test_what_is_for_watching_is_wrong_usage_without_it(store: edgeshard.Store, 
     store.root.mkdir()
     done = merge_command(store.root, *options)
     assert (2, "") == (done.returncode, done.stdout)
-    assert f"argument {options[0]}: it is for --watch" in done.stderr
+    assert f"argument {options[0]}: requires --watch" in done.stderr
 
 
 def test_a_quiet_watcher_still_says_what_it_sets_aside(store: edgeshard.Store) -> None:
@@ -534,7 +534,7 @@ def test_a_full_disk_under_stdout_does_not_keep_rows_from_being_merged(
 
 def test_metrics_are_kept_also_where_the_store_cannot_be_looked_at(store: edgeshard.Store, tmp_path: Path) -> None:
     path = tmp_path / "edgeshard.prom"
-    reporter = watching._Reporter(store, MetricsFile(path), status_every_s=NEVER_S, as_json=False)
+    reporter = services._MergeReporter(store, MetricsFile(path), status_every_s=NEVER_S, as_json=False)
     store.root.touch()  # no folder
     reporter.merged(MergeReport(rows=7))
     assert "edgeshard_rows_merged_total 7.0" in path.read_text()

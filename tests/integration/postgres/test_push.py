@@ -505,9 +505,9 @@ def test_a_value_that_postgresql_cannot_hold_stays_behind_and_all_others_go(
     write(store, "b", {"n": 3}, Reading("x\0y", 1.5, NOON), {"n": 4})
     report = store.push(pg, inserts=inserts)
     assert (5, 2, False, [0, 2, 3, 4]) == (report.rows + 1, report.remaining, report.complete, numbers(pg))
-    held = [(item.agent, item.first, item.last, item.seq, item.table, item.column) for item in report.held_back]
+    held = [(item.agent, item.first, item.last, item.seq, item.table, item.column) for item in report.rejected]
     assert [("a", 2, 2, 2, "agent_data", "data"), ("b", 2, 2, 2, "reading", "sensor")] == held
-    assert all("U+0000" in item.reason for item in report.held_back)
+    assert all("U+0000" in item.reason for item in report.rejected)
     assert receipt(store) == ranges_there(pg)
     fill(store, "a", 5, 3)
     assert 3 == store.push(pg, inserts=inserts).rows
@@ -533,7 +533,7 @@ def test_an_agent_whose_name_no_postgresql_holds_stays_behind_whatever_else_does
     report = pusher.run()
     pusher.close()
     assert [("a", 1, 1, "data"), ("b\0", 1, 4294967295, "agent_id")] == [
-        (item.agent, item.first, item.last, item.column) for item in report.held_back
+        (item.agent, item.first, item.last, item.column) for item in report.rejected
     ]
     assert [1] == numbers(pg)
 
@@ -564,7 +564,7 @@ def test_a_row_that_only_the_server_refuses_is_found(store: edgeshard.Store, pg:
     write(store, "a", *({"n": n} for n in range(300, 500)))
     report = store.push(pg, inserts=inserts)
     assert [*range(351), *range(352, 437), *range(438, 500)] == numbers(pg)
-    reasons = {(held.table, held.seq): held.reason for held in report.held_back}
+    reasons = {(held.table, held.seq): held.reason for held in report.rejected}
     assert [("agent_data", 351 - 300 + 1), ("agent_data", 437 - 300 + 1)] == list(reasons)
     assert all(said in reason for said, reason in zip(("not this one", "check"), reasons.values(), strict=True))
 
@@ -590,7 +590,7 @@ def test_json_and_text_that_no_postgresql_holds_stay_behind(
     sql(store.master_path, f"update agent_data set {column} = {value} where _seq = 3")
     report = store.push(pg, inserts=inserts)
     assert [0, 1, 3, 4] == numbers(pg)
-    assert [(3, "agent_data")] == [(item.seq, item.table) for item in report.held_back]
+    assert [(3, "agent_data")] == [(item.seq, item.table) for item in report.rejected]
 
 
 @WAYS
@@ -620,15 +620,15 @@ def test_a_value_that_would_be_changed_stays_behind(
     sql(store.master_path, f'update everything set "{column}" = {value!r} where _seq = 2')
     report = store.push(pg, inserts=inserts)
     assert [(1,), (3,)] == fetch(pg, "select _seq from everything order by 1")
-    assert [(2, "everything", column)] == [(item.seq, item.table, item.column) for item in report.held_back]
+    assert [(2, "everything", column)] == [(item.seq, item.table, item.column) for item in report.rejected]
 
 
 def test_a_stream_with_many_such_rows_is_held_back_from_there_on(store: edgeshard.Store, pg: str) -> None:
     write(store, "bad", *({"n": n, "text": "\0"} for n in range(50)))
     fill(store, "good", 50, 50)
     report = store.push(pg)
-    assert (list(range(50, 100)), 20, 50) == (numbers(pg), len(report.held_back), report.remaining)
-    assert 4294967295 == report.held_back[-1].last
+    assert (list(range(50, 100)), 20, 50) == (numbers(pg), len(report.rejected), report.remaining)
+    assert 4294967295 == report.rejected[-1].last
 
 
 @pytest.mark.parametrize(
@@ -655,7 +655,7 @@ def test_a_table_that_does_not_fit_holds_back_the_streams_that_need_it(
     would, done = store.push(pg, dry_run=True), store.push(pg)
     assert list(range(11)) == numbers(pg)
     for report in (would, done):
-        (held,) = report.held_back
+        (held,) = report.rejected
         assert ("b", 2, "reading", True, 11) == (held.agent, held.seq, held.table, said in held.reason, report.rows)
     printed = push(store, pg)
     assert (3, True) == (printed.returncode, said in printed.stderr)
@@ -670,7 +670,7 @@ def test_devices_whose_records_contradict_each_other_get_what_fits(tmp_path: Pat
     fill(second, "c", 0, 5)
     assert first.push(pg).complete
     report = second.push(pg)
-    (held,) = report.held_back
+    (held,) = report.rejected
     assert ("b", "reading", 5, 1) == (held.agent, held.table, report.rows, report.remaining)
     assert "column celsius is double precision in PostgreSQL, and text here" in held.reason
 
@@ -682,7 +682,7 @@ def test_names_that_postgresql_cannot_have_hold_back_their_streams(store: edgesh
     write(store, "b", system(1))
     write(store, "c", {"n": 0})
     report = store.push(pg)
-    assert ([("a", "t" * 64), ("b", "odd")], [0]) == ([(h.agent, h.table) for h in report.held_back], numbers(pg))
+    assert ([("a", "t" * 64), ("b", "odd")], [0]) == ([(h.agent, h.table) for h in report.rejected], numbers(pg))
 
 
 def test_names_that_differ_in_case_alone_are_one_table(tmp_path: Path, pg: str) -> None:
@@ -715,8 +715,8 @@ def test_a_dry_run_leaves_out_the_same_rows_as_the_push(store: edgeshard.Store, 
     write(store, "b", every, Reading("s", 1.5, NOON))
     fill(store, "c", 10, 5)
     would, done = store.push(pg, dry_run=True), store.push(pg)
-    assert [("a", 2), ("a", 3), ("b", 1)] == [(item.agent, item.first) for item in done.held_back]
-    assert would.held_back == done.held_back
+    assert [("a", 2), ("a", 3), ("b", 1)] == [(item.agent, item.first) for item in done.rejected]
+    assert would.rejected == done.rejected
     assert (6, {"agent_data": 6}) == (would.rows, would.tables) == (done.rows, done.tables)
 
 

@@ -56,7 +56,7 @@ def test_a_table_that_has_another_key_there_is_held_back(pg: str, tmp_path: Path
         shard.write({"n": 1})
     other.merge()
     report = other.push(pg)
-    (aside,) = report.held_back
+    (aside,) = report.rejected
     assert (
         "has the key (row, col) with conflict 'max:value' here, and in PostgreSQL (row, col) with 'lww'" in aside.reason
     )
@@ -89,7 +89,7 @@ def test_a_table_that_gets_a_key_after_a_push_is_settled_there_as_a_whole(
     store.push(pg)
     write(store, "b", cls("q", 1, 7))
     done = store.push(pg)
-    assert (1, ()) == (done.rows, done.held_back)
+    assert (1, ()) == (done.rows, done.rejected)
     here = store.query("SELECT row, col, value FROM cell ORDER BY 1, 2, 3")
     assert [tuple(row) for row in here] == fetch(pg, "SELECT row, col, value FROM cell ORDER BY 1, 2, 3")
     write(store, "c", cls("q", 1, 8))
@@ -103,13 +103,13 @@ def test_a_master_that_knows_no_key_does_not_push_beside_one_that_does(pg: str, 
     one.push(pg)
     write(other, "b", Plain("p", 1, 2), {"n": 1})
     for dry_run in (True, False):
-        (aside,) = other.push(pg, dry_run=dry_run).held_back
+        (aside,) = other.push(pg, dry_run=dry_run).rejected
         assert (
             "another master gave it the key (row, col) in PostgreSQL, and this one knows no key for it" in aside.reason
         )
     assert [(1,)] == fetch(pg, "SELECT value FROM cell")
     other.merge([one.master_path])
-    assert () == other.push(pg).held_back
+    assert () == other.push(pg).rejected
     assert [(1,)] == fetch(pg, "SELECT value FROM cell")  # a row of before is older than all that have a timestamp
     assert one.merge([other.master_path]).complete
 
@@ -124,7 +124,7 @@ def test_a_push_that_goes_on_beside_one_that_brings_a_key_is_held_back(pg: str, 
     write(other, "b", Plain("p", 1, 3))
     report = pusher.run()
     pusher.close()
-    assert (0, 1) == (report.rows, len(report.held_back))
+    assert (0, 1) == (report.rows, len(report.rejected))
     assert [(2,)] == fetch(pg, "SELECT value FROM cell")
 
 
@@ -185,7 +185,7 @@ def test_deletions_that_a_master_collected_are_pushed_as_the_holes_that_they_are
         store.merge()
         wall.advance(11)
         pruned = store.prune(deletions_older_than="10d")
-        assert (0, 1) == (pruned.rows, pruned.deletions_unheard)
+        assert (0, 1) == (pruned.rows, pruned.tombstones_unheard)
         assert 1 == store.push(pg).rows
         assert 1 == store.prune(deletions_older_than="10d").rows
     assert (0, 0) == ((report := store.push(pg)).rows, report.remaining)

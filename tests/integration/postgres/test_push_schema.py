@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def pushed(store: edgeshard.Store, dsn: str) -> tuple[str, ...]:
     report = store.push(dsn)
-    assert report.complete, report.held_back
+    assert report.complete, report.rejected
     return report.statements
 
 
@@ -122,7 +122,7 @@ def test_a_column_that_is_wider_there_holds_back_the_narrower_master_and_stays(t
     merged(older)
     report = older.push(pg)
     assert (False, 0) == (report.complete, report.rows)
-    assert "Columns never become narrower: merge what was pushed there from elsewhere" in str(report.held_back[0])
+    assert "Columns never become narrower: merge what was pushed there from elsewhere" in str(report.rejected[0])
     merged(older, newer)
     pushed(older, pg)
     assert [(0.5,), (1.0,)] == fetch(pg, "select v from sample order by v")
@@ -137,7 +137,7 @@ def test_integers_there_that_a_real_would_round_hold_the_column_back(tmp_path: P
     merged(newer)
     report = newer.push(pg)
     assert not report.complete
-    assert "integers beyond 2^53 in PostgreSQL" in str(report.held_back[0])
+    assert "integers beyond 2^53 in PostgreSQL" in str(report.rejected[0])
     assert [(BIG,)] == fetch(pg, "select v from sample")
 
 
@@ -154,7 +154,7 @@ def test_a_view_of_the_user_follows_a_rename_and_holds_back_a_widening(store: ed
     merged(store)
     report = store.push(pg)
     assert not report.complete
-    assert "view" in str(report.held_back[0])
+    assert "view" in str(report.rejected[0])
     do(pg, "drop view seen")
     pushed(store, pg)
     assert [(0.5,), (1.0,), (2.0,)] == fetch(pg, "select b from sample order by b")
@@ -236,7 +236,7 @@ def test_what_decides_keeps_its_name_and_type_there_and_the_second_master_is_hel
     write(other, "y", {"n": 1})
     merged(other)
     report = other.push(pg)
-    (aside,) = report.held_back
+    (aside,) = report.rejected
     assert ("x", True) == (aside.agent, "it must keep its name and type" in aside.reason)
     assert (before, 1, 1) == (there(pg), len(fetch(pg, "select 1 from sample")), report.rows)
 
@@ -250,7 +250,7 @@ def test_what_decides_keeps_its_name_though_a_master_that_renames_it_pushed_firs
     brought(other, pg, RULED)
     write(one, "x", renaming)
     merged(one)
-    (aside,) = one.push(pg).held_back
+    (aside,) = one.push(pg).rejected
     assert " to w), but it belongs to the table's key or conflict rule" in aside.reason
     assert [(1, 1)] == fetch(pg, "select k, v from sample where v = 1")
 
@@ -289,7 +289,7 @@ def test_a_push_that_a_merge_changes_columns_beneath_begins_anew(
 
     monkeypatch.setattr(MasterReader, "_read_batch", meanwhile)
     report = store.push(pg, inserts=inserts)
-    assert () == report.held_back
+    assert () == report.rejected
     pushed(store, pg)
     assert [tuple(map(plainly, row)) for row in store.query("SELECT b FROM sample ORDER BY n")] == [
         tuple(map(plainly, row)) for row in fetch(pg, "SELECT b FROM sample ORDER BY n")

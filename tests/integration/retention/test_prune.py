@@ -20,8 +20,8 @@ import edgeshard
 from edgeshard import sqlite
 from edgeshard.errors import ConfigurationError, DamagedError, StorageBusyError
 from edgeshard.format.ranges import Range
-from edgeshard.inspect.verify import PEER, PRUNED, UNKNOWN
 from edgeshard.master import arrivals, database
+from edgeshard.reports import PEER, PRUNED, UNKNOWN
 from edgeshard.retention import plan, shrink
 from tests.support.clocks import DAY_S, Clock
 from tests.support.hostile_shards import edit
@@ -466,7 +466,7 @@ def test_what_cannot_be_asked_is_refused_and_nothing_goes(store: edgeshard.Store
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        ([], 2, "one of --older-than, --keep-rows, --max-bytes, --deletions-older-than and --shrink is wanted"),
+        ([], 2, "nothing to do; add --older-than, --keep-rows, --max-bytes, --deletions-older-than or --shrink"),
         (["--only-pushed"], 2, "one of --older-than"),
         (["--older-than", "30"], 2, "a number and a unit"),
         (["--keep-rows", "-1"], 2, "a whole number of rows"),
@@ -680,7 +680,7 @@ def test_a_prune_that_is_interrupted_ends_after_a_step_and_says_so(store: edgesh
     )
     arguments = [sys.executable, "-c", code, "prune", str(store.root), "--keep-rows", "0"]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
-    assert (130, True) == (done.returncode, "asked to stop, the next prune goes on" in done.stdout), done.stderr
+    assert (130, True) == (done.returncode, "stopped early, the next prune continues" in done.stdout), done.stderr
     rows, gone, held = account(store)
     assert (50, 50, True) == (rows + gone, held, 0 < gone < 50)
     assert rows == store.prune(keep_rows=0).rows

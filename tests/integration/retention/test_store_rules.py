@@ -22,7 +22,7 @@ import edgeshard
 from edgeshard.errors import ConfigurationError, DiskFullError
 from edgeshard.merge import service
 from edgeshard.merge.service import Listener, Service
-from edgeshard.reports import MergeReport, PruneReport, together
+from edgeshard.reports import MergeReport, PruneReport, combine_prunes
 from edgeshard.retention import due, prune, scheduler, store_rules
 from edgeshard.retention.rules import Rules
 from tests.support.clocks import DAY_S, Clock
@@ -74,7 +74,7 @@ def test_a_merge_follows_the_rules_of_its_store(store: edgeshard.Store) -> None:
 def test_a_store_without_rules_prunes_nothing(store: edgeshard.Store) -> None:
     write(store, 0, 1, 2)
     for report in (store.merge(), with_rules(store, []).merge()):
-        assert (None, "") == (report.pruned, report.prune_problem)
+        assert (None, "") == (report.pruned, report.prune_error)
     assert [0, 1, 2] == numbers(store)
 
 
@@ -94,7 +94,7 @@ def test_a_rule_for_a_table_of_which_no_row_has_come_waits_for_it(store: edgesha
     kept = with_rules(store, {"keep_rows": 1, "table": "reading"})
     write(kept, 0)
     report = kept.merge()
-    assert (0, "", True) == (report.pruned and report.pruned.rows, report.prune_problem, report.complete)
+    assert (0, "", True) == (report.pruned and report.pruned.rows, report.prune_error, report.complete)
     with kept.shard("a") as shard:
         for n in range(3):
             shard.write(Reading("inlet", float(n), NOON))
@@ -145,7 +145,7 @@ def test_a_prune_that_fails_says_that_the_rows_are_merged(
         broken.setattr(prune, "prune", fails)
         report = kept.merge()
     assert (3, None, False) == (report.rows, report.pruned, report.complete)
-    assert report.prune_problem == "prune master.db: the disk is full"
+    assert report.prune_error == "prune master.db: the disk is full"
     assert "merged 3 rows" in str(report)
     assert "could not be pruned: prune master.db: the disk is full" in str(report)
     assert "what was merged stays so" in caplog.text
@@ -166,7 +166,7 @@ def test_a_rule_that_fails_keeps_no_other_from_being_followed(
     write(kept, 0, 1, 2)
     report = kept.merge()
     assert (2, False) == (report.pruned and report.pruned.rows, report.complete)
-    assert "the disk is full" in report.prune_problem
+    assert "the disk is full" in report.prune_error
 
 
 def test_a_master_that_stays_too_large_makes_the_report_incomplete() -> None:
@@ -181,8 +181,8 @@ def test_reports_of_several_rules_become_one() -> None:
     expected = PruneReport(
         5, {"older than": 3, "keep rows": 2}, 2, file_bytes=5, shrunk_bytes=5, fits=False, seconds=1.5
     )
-    assert expected == together([first, second])
-    assert together([]) is None
+    assert expected == combine_prunes([first, second])
+    assert combine_prunes([]) is None
 
 
 # -- what cannot be is refused when the store is made -----------------------------------------------------------------
@@ -332,10 +332,10 @@ def test_a_prune_that_fails_is_told_and_the_merger_goes_on(
     with service.in_thread(merger), store.shard("a") as shard:
         for n in range(1000):
             shard.write({"n": n})
-            if any(report.prune_problem for report in heard.reports):
+            if any(report.prune_error for report in heard.reports):
                 break
             time.sleep(0.01)
-    assert "the disk is full" in next(report.prune_problem for report in heard.reports if report.prune_problem)
+    assert "the disk is full" in next(report.prune_error for report in heard.reports if report.prune_error)
     store.merge()
     assert list(range(n + 1)) == numbers(store)
 
@@ -403,7 +403,7 @@ def test_the_command_prunes_after_its_merge(store: edgeshard.Store) -> None:
     write(store, 0, 1, 2)
     done = merge_command(store.root, "--prune-keep-rows", "1", "--json")
     report = json.loads(done.stdout)
-    assert (0, 3, 2, "") == (done.returncode, report["rows"], report["pruned"]["rows"], report["prune_problem"])
+    assert (0, 3, 2, "") == (done.returncode, report["rows"], report["pruned"]["rows"], report["prune_error"])
     assert [2] == numbers(store)
     assert json.loads(merge_command(store.root, "--json").stdout)["pruned"] is None
 
@@ -422,9 +422,9 @@ def test_the_command_takes_what_prune_takes(store: edgeshard.Store) -> None:
     ("options", "said"),
     [
         (["--prune-older-than", "30"], "an age is a number and a unit"),
-        (["--prune-keep-rows", "-1"], "a whole number of rows is wanted"),
+        (["--prune-keep-rows", "-1"], "number of rows must be a whole number"),
         (["--prune-max-bytes", "5"], "1M at the least"),
-        (["--prune-only-pushed"], "--prune-max-bytes and --prune-deletions-older-than is wanted"),
+        (["--prune-only-pushed"], "--prune-max-bytes or --prune-deletions-older-than"),
         (["--prune-keep-rows", "1", "--prune-only-pushed", "--prune-only-receipted"], "not allowed with"),
         (["--prune-keep-rows", "1", "--dry-run"], "edgeshard prune --dry-run"),
     ],
@@ -438,9 +438,9 @@ def test_the_command_refuses_rules_that_cannot_be(store: edgeshard.Store, option
 def test_a_watching_command_says_what_it_pruned(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from edgeshard.cli import watching
+    from edgeshard.cli import services
 
-    reporter = watching._Reporter(store, None, status_every_s=NEVER_S, as_json=False)
+    reporter = services._MergeReporter(store, None, status_every_s=NEVER_S, as_json=False)
     with caplog.at_level(logging.INFO, "edgeshard"):
         reporter.merged(MergeReport(rows=0, pruned=PruneReport(rows=12, by_reason={"older than": 12})))
     assert "pruned 12 rows" in caplog.text

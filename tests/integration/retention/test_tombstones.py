@@ -12,7 +12,7 @@ import pytest
 
 import edgeshard
 from edgeshard.errors import ConfigurationError
-from edgeshard.inspect.verify import PRUNED
+from edgeshard.reports import PRUNED
 from edgeshard.retention import plan, prune
 from tests.support import keyed_model
 from tests.support.clocks import DAY_S
@@ -83,7 +83,7 @@ def test_a_deletion_goes_once_the_grace_period_has_passed(store: edgeshard.Store
     assert ["inlet"] == there(store)
     report = collect(store)
     assert (1, {"deletion": 1}) == (report.rows, report.by_reason)
-    assert (0, 0, (), ()) == (report.deletions_behind, report.deletions_unheard, report.behind, report.unheard)
+    assert (0, 0, (), ()) == (report.tombstones_behind, report.tombstones_unheard, report.behind, report.unheard)
     assert ([], 1, {}) == (there(store), gone(store), values(store))
     assert 0 == collect(store).rows
 
@@ -130,7 +130,7 @@ def test_a_deletion_waits_for_an_older_change_that_waits_in_a_shard(
         carry(other, store)
     wall.advance(11)
     report = collect(store)
-    assert (0, 1, ("b.db has changes that wait; merge",)) == (report.rows, report.deletions_behind, report.behind)
+    assert (0, 1, ("b.db has changes that wait; merge",)) == (report.rows, report.tombstones_behind, report.behind)
     assert "kept 1 deletions since older changes may yet come (b.db has changes that wait; merge)" in str(report)
     store.merge()
     collect(store)
@@ -163,7 +163,7 @@ def test_rows_from_before_a_class_had_a_key_count_as_the_oldest_of_all(store: ed
     wall.advance(11)
     with store.shard("b") as shard:
         shard.write(Before("inlet", 2.0))
-        assert 1 == collect(store).deletions_behind
+        assert 1 == collect(store).tombstones_behind
     store.merge()
     assert {} == values(store)
 
@@ -173,7 +173,7 @@ def test_a_shard_that_cannot_be_read_holds_deletions_up(store: edgeshard.Store, 
     wall.advance(11)
     (store.root / "shards" / "b.db").write_bytes(b"not a database" * 100)
     report = collect(store)
-    assert (0, 1) == (report.rows, report.deletions_behind)
+    assert (0, 1) == (report.rows, report.tombstones_behind)
     assert "b.db cannot be read" in report.behind[0]
     shard_path(store, "b").unlink()
     assert 1 == collect(store).rows
@@ -222,7 +222,7 @@ def test_an_agent_elsewhere_holds_deletions_up_until_a_later_change_of_it_comes(
         shard.write(Reading("inlet", 2.0))
         carry(other, store)
         report = collect(store)
-        assert (0, 1) == (report.rows, report.deletions_behind)
+        assert (0, 1) == (report.rows, report.tombstones_behind)
         assert ("agent 'b' may still bring older changes; merge what has them, or wait",) == report.behind
         shard.write(LastKnown("outlet", 2.0))
         carry(other, store)
@@ -238,7 +238,7 @@ def test_an_agent_elsewhere_of_which_nothing_came_for_the_grace_period_holds_not
         wall.advance(5)
         carry(other, store)
         wall.advance(6)
-        assert (0, 1) == ((report := collect(store)).rows, report.deletions_behind)
+        assert (0, 1) == ((report := collect(store)).rows, report.tombstones_behind)
         wall.advance(5)
         assert 1 == collect(store).rows
 
@@ -250,7 +250,7 @@ def test_what_was_pruned_lately_came_lately(store: edgeshard.Store, other: edges
         wall.advance(11)
         carry(other, store)
     store.prune(keep_rows=0)
-    assert 1 == collect(store).deletions_behind
+    assert 1 == collect(store).tombstones_behind
     wall.advance(11)
     assert 1 == collect(store).rows
 
@@ -292,7 +292,7 @@ def test_a_gap_holds_deletions_up(store: edgeshard.Store, other: edgeshard.Store
     store.merge([third])
     wall.advance(20)
     report = collect(store)
-    assert (0, 1) == (report.rows, report.deletions_behind)
+    assert (0, 1) == (report.rows, report.tombstones_behind)
     assert "rows of agent 'c' are missing here; merge what has them (see status)" in report.behind
     store.merge([second])
     wall.advance(20)
@@ -308,7 +308,7 @@ def test_rows_that_another_database_says_it_has_hold_deletions_up(
         hub.merge([path])
     store.receipt(hub.ranges())
     report = collect(store)
-    assert (0, 1, 0) == (report.rows, report.deletions_behind, report.deletions_unheard)
+    assert (0, 1, 0) == (report.rows, report.tombstones_behind, report.tombstones_unheard)
     store.merge([second, third])
     assert {} == values(store)
     wall.advance(20)
@@ -348,7 +348,7 @@ def test_a_deletion_waits_for_each_database_with_a_receipt_to_hear_of_it(
     report = collect(store)
     carry(store, hub)
     assert ({}, {}) == (values(hub), values(stale))
-    assert (0, 0, 1) == (report.rows, report.deletions_behind, report.deletions_unheard)
+    assert (0, 0, 1) == (report.rows, report.tombstones_behind, report.tombstones_unheard)
     assert (hub.ranges().database_id.hex(),) == report.unheard
     assert "push, or export to them, and note their next receipts" in str(report)
     store.receipt(hub.ranges())

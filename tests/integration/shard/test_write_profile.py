@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import edgeshard
 from edgeshard import format, sqlite
-from edgeshard.cli import units
+from edgeshard.cli import output
 from edgeshard.errors import ConfigurationError
 from edgeshard.files import scan
 from edgeshard.files.locks import is_locked
@@ -26,7 +26,7 @@ from edgeshard.merge import locks, service, truncate
 from edgeshard.merge.merger import Merger
 from edgeshard.merge.service import Listener, Service
 from edgeshard.merge.shard_cache import CacheEntry
-from edgeshard.reports import MergeReport
+from edgeshard.reports import MergeReport, WriteStats
 from edgeshard.shard import write_profile
 from tests.support.processes import command, merge_command, python, sql
 from tests.support.stores import numbers, shard_path
@@ -76,7 +76,7 @@ print(written() - before)
 def test_what_is_counted_is_what_the_system_counts(store: edgeshard.Store, level: str, after: str) -> None:
     done = python(_COUNTED, store.root, level, after)
     assert "" == done.stderr
-    counted, actual = store.status().wear, int(done.stdout)
+    counted, actual = store.status().write_stats, int(done.stdout)
     assert 2_400 == counted.rows
     assert 0.95 * actual <= counted.bytes <= 1.03 * actual  # a prune adds what it expects of its last copying
 
@@ -95,7 +95,7 @@ def test_a_writer_notes_what_it_wrote_as_it_closes_and_a_merge_takes_it_once(sto
     assert merged.bytes > second
     assert 20 == merged.rows
     store.merge(keep_empty=True)
-    assert 20 == store.status().wear.rows
+    assert 20 == store.status().write_stats.rows
 
 
 def test_making_a_shard_counts(store: edgeshard.Store) -> None:
@@ -166,7 +166,7 @@ def test_what_a_merger_writes_is_noted_a_megabyte_at_a_time(
     store.merge()
     ((day, bytes_, rows),) = sql(store.master_path, "select * from edgeshard_write_stats")
     assert (write_stats._today(), 1) == (day, rows)  # of the merge before
-    worn = store.status().wear
+    worn = store.status().write_stats
     assert (2, 1) == (worn.rows, worn.days)
     assert worn.bytes > bytes_ > 0
 
@@ -227,7 +227,7 @@ def test_a_system_that_does_not_say_what_a_thread_wrote_is_no_obstacle(
     monkeypatch.setattr(write_stats, "_THREAD", "/nowhere")
     write(store, 1, 2)
     store.merge()
-    worn = store.status().wear
+    worn = store.status().write_stats
     assert (2, True) == (worn.rows, worn.bytes > 0)  # what the writer knows of itself
 
 
@@ -239,22 +239,22 @@ def test_status_says_bytes_of_today_a_day_and_a_row(store: edgeshard.Store) -> N
     store.merge()
     sql(store.master_path, f"insert into edgeshard_write_stats values ('{write_stats._today()}', 3000000, 999)")
     sql(store.master_path, "insert into edgeshard_write_stats values (date('now', '-9 days'), 7000000, 1000)")
-    worn = store.status().wear
+    worn = store.status().write_stats
     assert (10, 2_000) == (worn.days, worn.rows)
     assert 3_000_000 < worn.today_bytes < 3_500_000 < worn.bytes < 10_500_000
     assert 1_000_000 <= (worn.bytes_a_day or 0) < 1_050_000
     told = command("status", store.root).stdout
-    sizes = [units.size(int(value or 0)) for value in (worn.today_bytes, worn.bytes_a_day, worn.bytes_a_row)]
+    sizes = [output.size(int(value or 0)) for value in (worn.today_bytes, worn.bytes_a_day, worn.bytes_a_row)]
     assert "{} written today, {} a day, {} a row, ".format(*sizes) in told
     report = json.loads(command("status", store.root, "--json").stdout)
-    assert {"today_bytes": worn.today_bytes, "bytes": worn.bytes, "days": 10, "rows": 2_000} == report["wear"]
+    assert {"today_bytes": worn.today_bytes, "bytes": worn.bytes, "days": 10, "rows": 2_000} == report["write_stats"]
     assert (worn.bytes_a_day, worn.bytes_a_row) == (report["bytes_a_day"], report["bytes_a_row"])
 
 
 def test_a_store_of_which_nothing_is_known_says_nothing(store: edgeshard.Store) -> None:
     store.root.mkdir()
-    assert (write_stats.WriteStats(), None, None) == (
-        store.status().wear, store.status().wear.bytes_a_day, store.status().wear.bytes_a_row
+    assert (WriteStats(), None, None) == (
+        store.status().write_stats, store.status().write_stats.bytes_a_day, store.status().write_stats.bytes_a_row
     )  # fmt: skip
     assert "written" not in command("status", store.root).stdout
 
@@ -388,7 +388,7 @@ def test_a_merger_that_is_not_sparing_looks_again_as_it_always_did(
 def test_the_command_takes_the_level_for_watching_alone(store: edgeshard.Store) -> None:
     store.root.mkdir()
     done = merge_command(store.root, "--wear", "low")
-    assert (2, True) == (done.returncode, "it is for --watch" in done.stderr)
+    assert (2, True) == (done.returncode, "requires --watch" in done.stderr)
     write(low(store), 1)
     process = subprocess.Popen(
         [sys.executable, "-m", "edgeshard.merge", str(store.root), "--watch", "--wear", "low"],

@@ -87,7 +87,7 @@ def test_a_status_of_a_hostile_shard_is_bounded_as_well(store: edgeshard.Store) 
     write(store, "tables", 2)
     hostile_shards.pages_in_circles(shard_path(store, "circles"))
     hostile_shards.tables_without_number(shard_path(store, "tables"))
-    assert [True, True] == [bool(shard.problem) for shard in store.status().shards]
+    assert [True, True] == [bool(shard.reason) for shard in store.status().shards]
     assert 2 == len(store.merge(dry_run=True).quarantined)
 
 

@@ -15,8 +15,8 @@ import pytest
 
 import edgeshard
 from edgeshard import sqlite
-from edgeshard import store as store_module
 from edgeshard.errors import DamagedError, EdgeshardError, FormatError, QueryError, StorageBusyError
+from edgeshard.inspect import query
 from tests.support.processes import python
 from tests.support.records import NOON, Reading
 from tests.support.stores import numbers
@@ -76,7 +76,7 @@ def test_a_query_that_cannot_be_answered_says_why(store: edgeshard.Store, sql: s
 def test_reading_comes_in_portions_and_holds_no_snapshot(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "_READ_ROWS", 10)
+    monkeypatch.setattr(query, "PORTION_ROWS", 10)
     with store.shard("agent") as shard:
         shard.write_many([{"n": n} for n in range(25)])
         store.merge()
