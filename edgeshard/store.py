@@ -25,7 +25,7 @@ from edgeshard.inspect.verify import VerifyReport
 from edgeshard.master import catalog, database, projection, write_stats
 from edgeshard.master.receipts import ever_held_by, find
 from edgeshard.merge import once
-from edgeshard.merge.service import Service, in_thread
+from edgeshard.merge.watcher import Watcher, in_thread
 from edgeshard.records import codecs, columns, declare
 from edgeshard.reports import MergeReport
 from edgeshard.retention import rules, store_rules
@@ -229,18 +229,18 @@ class Store:
             BaseException: what the thread ended with, where it was something that nobody foresaw.
         """
         self._bound()
-        service = Service(
+        watcher = Watcher(
             self.root,
             interval_s=self._thrift.interval_s if interval is None else interval,
             rescan_s=self._thrift.rescan_s if rescan is None else rescan,
             observer=observer,
             keep_empty=keep_empty,
             prune=self._retention,
-            thrift=self._thrift,
+            profile=self._thrift,
         )
-        service.open()
+        watcher.open()
         try:
-            with in_thread(service):
+            with in_thread(watcher):
                 yield
         finally:
             once.merge(self.root, keep_empty=keep_empty, beside_watcher=True, lock_wait_s=-1, prune=self._retention)

@@ -25,7 +25,8 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 import edgeshard
 from edgeshard.errors import RecordError
-from edgeshard.merge import apply, truncate
+from edgeshard.master import extents
+from edgeshard.merge import truncate
 
 AGENTS = ("a", "b")
 STORES = ("left", "right")
@@ -189,7 +190,7 @@ class StoreMachine(RuleBasedStateMachine):
         def kill(*_: Any) -> Any:
             raise Killed
 
-        with mock.patch.object(apply, "_add_ranges", kill):
+        with mock.patch.object(extents, "add_ranges", kill):
             self.try_merge(name)
 
     @rule(name=stores, shards=st.integers(0, 1))

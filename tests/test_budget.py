@@ -804,13 +804,13 @@ def test_a_shard_gives_back_in_pieces_what_was_merged_in_pieces(
 ) -> None:
     store = edgeshard.Store(tmp_path, max_bytes="20M")
     given_back = []
-    give_back = truncate._give_back
+    give_back = truncate._release_pages
 
     def noted(connection: sqlite.Connection, left_bytes: int) -> None:
         given_back.append(connection.filename)
         give_back(connection, left_bytes)
 
-    monkeypatch.setattr(truncate, "_give_back", noted)
+    monkeypatch.setattr(truncate, "_release_pages", noted)
     with store.shard("agent") as shard:
         written = fill(lambda n: shard.write({"n": n, "x": "x" * 300}))
         with sampled(store) as largest:

@@ -557,7 +557,7 @@ def test_no_table_is_rewritten_for_a_shard_that_is_held_back_for_another_table(s
     write(store, "y", version(v=float)(0.5))
     other = edgeshard.table(name="zz")(attrs.frozen(type("Z", (), {"__annotations__": {"v": str}})))
     write(store, "y", other("one"))
-    with mock.patch.object(schema_merge, "apply", side_effect=AssertionError):
+    with mock.patch.object(schema_merge, "change_table", side_effect=AssertionError):
         assert not store.merge().complete
     assert {"v": "integer"} == kinds_of(store)
 

@@ -364,7 +364,7 @@ def test_rows_that_a_killed_merger_copied_are_found_equal_and_deleted(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("edgeshard.merge.merger.Merger._clear", killed)
+        patch.setattr("edgeshard.merge.merger.Merger._truncate_or_remove", killed)
         with pytest.raises(KeyboardInterrupt):
             store.merge()
     report = store.merge(keep_empty=True)
@@ -384,7 +384,7 @@ def test_rows_that_a_watching_merger_copied_itself_are_not_compared_again_at_eac
     monkeypatch.setattr(apply, "_count_equal", count_equal)
     store.merge()
     with store.shard("agent") as shard:
-        merger = Merger(store.root, service=True)
+        merger = Merger(store.root, watching=True)
         for n in range(3):
             shard.write({"n": n})
             report = merger.run(thorough=False)

@@ -176,7 +176,7 @@ def test_a_shard_in_which_somebody_keeps_a_table_of_his_own_stays(store: edgesha
 _REMOVES_AND_COMES_BACK = """
 import sys
 import edgeshard
-from edgeshard.merge.cycle import Merger
+from edgeshard.merge.merger import Merger
 store = edgeshard.Store(sys.argv[1])
 merger = Merger(store.root)
 merger.run()

@@ -49,7 +49,7 @@ def _live(store: Store, shards: Sequence[Shard], level: write_profile.WriteProfi
     held = locks.merge_lock(store.root, 0.0, lambda: False)
     if held is None:
         raise RuntimeError("another merger has the store")
-    merger = Merger(store.root, service=True, thrift=level)
+    merger = Merger(store.root, watching=True, profile=level)
     try:
         for second in range(1, SECONDS + 1):
             for number in range(ROWS_A_SECOND):

@@ -10,7 +10,7 @@ from edgeshard.errors import ConfigurationError
 from edgeshard.exchange import inventory
 from edgeshard.exchange.inventory import Inventory
 from edgeshard.files import scan
-from edgeshard.merge.service import LONGEST_S
+from edgeshard.merge.watcher import MAX_INTERVAL_S
 from edgeshard.store import Store
 
 
@@ -70,8 +70,8 @@ def seconds(text: str) -> float:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value <= LONGEST_S:  # nor NaN
-        raise argparse.ArgumentTypeError(f"a number of seconds from 0 to {LONGEST_S:.0f} is wanted, not {text!r}")
+    if not 0 <= value <= MAX_INTERVAL_S:  # nor NaN
+        raise argparse.ArgumentTypeError(f"a number of seconds from 0 to {MAX_INTERVAL_S:.0f} is wanted, not {text!r}")
     return value
 
 

@@ -10,7 +10,7 @@ from edgeshard import sqlite
 from edgeshard.budget.policy import ON_FULL
 from edgeshard.cli import arguments, exits, pruning, signals, terminal
 from edgeshard.merge import once
-from edgeshard.merge.service import OBSERVERS
+from edgeshard.merge.watcher import OBSERVERS
 from edgeshard.reports import MergeReport
 from edgeshard.shard import write_profile
 

@@ -10,7 +10,7 @@ import time
 from edgeshard.cli import exits, pruning, signals, systemd
 from edgeshard.cli.metrics import MetricsFile
 from edgeshard.errors import EdgeshardError
-from edgeshard.merge.service import OBSERVERS, Listener, Service
+from edgeshard.merge.watcher import OBSERVERS, Listener, Watcher
 from edgeshard.reports import MergeReport
 from edgeshard.shard import write_profile
 from edgeshard.store import Store
@@ -28,7 +28,7 @@ def watch(store: Store, options: argparse.Namespace) -> int:
     level = write_profile.LEVELS[options.wear or "normal"]
     rescan_s = level.rescan_s if options.rescan is None else options.rescan
     listener = _Reporter(store, metrics, status_every_s=rescan_s, as_json=options.json)
-    service = Service(
+    watcher = Watcher(
         store.root,
         interval_s=level.interval_s if options.interval is None else options.interval,
         rescan_s=rescan_s,
@@ -36,16 +36,16 @@ def watch(store: Store, options: argparse.Namespace) -> int:
         keep_empty=options.keep_empty,
         listener=listener,
         prune=pruning.retention_of(options),
-        thrift=level,
+        profile=level,
     )
 
     def stop() -> None:
-        service.stop()
+        watcher.stop()
         systemd.notify(STOPPING=1)
 
-    with signals.stop_on_signals(stop, service.rescan):
-        if service.open(options.lock_wait):
-            service.run()
+    with signals.stop_on_signals(stop, watcher.rescan):
+        if watcher.open(options.lock_wait):
+            watcher.run()
     if not options.quiet and not options.json:
         print(listener.summary())
     return exits.DONE

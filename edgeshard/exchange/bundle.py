@@ -24,6 +24,7 @@ from edgeshard.format import blocks
 from edgeshard.format.ranges import Range
 from edgeshard.master import database
 from edgeshard.merge import apply
+from edgeshard.merge.target import Target
 from edgeshard.sources import checksum, diff, source
 from edgeshard.sqlite import Connection
 
@@ -117,7 +118,7 @@ def _copy(
         present += sum(map(len, stream.blocks))
         streams += bool(pieces)
     rows, finished = 0, False
-    target = attrs.evolve(apply.Target.load(connection), is_indexed=False)
+    target = attrs.evolve(Target.load(connection), is_indexed=False)
     while not finished:
         copied = apply.copy(target, origin, blocks.CHUNK_BYTES, unwanted=unwanted)
         rows, finished = rows + copied.rows, copied.finished

@@ -28,7 +28,8 @@ from edgeshard.files.scan import ShardFile
 from edgeshard.format.blocks import Block
 from edgeshard.master import database, identity, pruned_ranges, shard_states, streams, superseded, write_stats
 from edgeshard.master.write_stats import WriteStats
-from edgeshard.merge import apply
+from edgeshard.merge import blame, schema_merge
+from edgeshard.merge.target import Target
 from edgeshard.records import declare, hlc
 from edgeshard.reports import Gap
 from edgeshard.retention import rules
@@ -233,7 +234,7 @@ class _Known:
         merged_at: when rows of each shard last came, by name.
     """
 
-    target: apply.Target
+    target: Target
     agents: dict[str, str]
     looks: dict[str, tuple[str, str]]
     merged_at: dict[str, datetime.datetime | None]
@@ -284,7 +285,7 @@ def _look_at_master(path: Path) -> ShardFile | None:
 def _known(connection: Connection) -> _Known:
     rows = sqlite.fetch(connection, _SHARDS)
     return _Known(
-        target=apply.Target.load(connection),
+        target=Target.load(connection),
         agents=agents_by_stem(connection),
         looks={name: (state, problem) for name, state, problem, _ in rows},
         merged_at={name: _time(merged_at) for name, _, _, merged_at in rows},
@@ -408,7 +409,7 @@ def _compare(connection: Connection, known: _Known, file: ShardFile) -> _Waiting
             origin = source.open_source(connection, _SCHEMA, file.path)
             waiting = _count(connection, origin, known.merged_at.get(file.name))
     except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
-        if _is_the_masters(connection, error):
+        if blame.is_masters_fault(connection, _SCHEMA, error):
             raise
         return _Waiting(problem=_cause(error, file.path))
     return attrs.evolve(waiting, problem=_conflict(known, origin))
@@ -458,23 +459,13 @@ def _conflict(known: _Known, origin: Source) -> str:
     """Why the rows of a shard that can be read cannot be merged, or ""."""
     try:
         for table in origin.tables:
-            apply.check(known.target, origin, table)
+            schema_merge.check(known.target, origin, table)
     except SchemaConflictError as error:
         return error.cause
     return ""
 
 
 # -- what is asked of files, and of errors ----------------------------------------------------------------------------
-
-
-def _is_the_masters(connection: Connection, error: Exception) -> bool:
-    """Whether a failure to read is not the shard's: that is found sound."""
-    return (
-        isinstance(error, sqlite.DatabaseFailure)
-        and not isinstance(error, sqlite.BUSY)
-        and not sqlite.is_bad_data(error)
-        and sqlite.is_sound(connection, _SCHEMA)
-    )
 
 
 def _cause(error: Exception, path: str) -> str:

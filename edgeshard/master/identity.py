@@ -8,7 +8,8 @@ from edgeshard.sqlite import Connection
 
 def next_id(connection: Connection) -> int:
     """The id that the next row gets: ids are given in the order in which rows come."""
-    return int(sqlite.scalar(connection, "SELECT next_id FROM main.edgeshard_database"))
+    # without a row: a database in memory, in place of a master that does not exist yet
+    return int(sqlite.scalar(connection, "SELECT coalesce(max(next_id), 1) FROM main.edgeshard_database"))
 
 
 def generation(connection: Connection) -> int:

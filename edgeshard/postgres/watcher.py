@@ -15,7 +15,7 @@ from typing import Final
 
 from edgeshard.errors import ConfigurationError, EdgeshardError, PostgresError, PostgresUnavailableError, StorageError
 from edgeshard.files import scan
-from edgeshard.merge.service import LONGEST_S
+from edgeshard.merge.watcher import MAX_INTERVAL_S
 from edgeshard.postgres import plan, server
 from edgeshard.postgres.pusher import BATCH, Pusher
 from edgeshard.postgres.reader import Local
@@ -70,8 +70,8 @@ class Watch:
         inserts: bool = False,
         listener: Listener | None = None,
     ) -> None:
-        if not isinstance(interval_s, (int, float)) or not 0 < interval_s <= LONGEST_S:
-            cause = f"interval is a number of seconds above 0 and up to {LONGEST_S:.0f}, not {interval_s!r}"
+        if not isinstance(interval_s, (int, float)) or not 0 < interval_s <= MAX_INTERVAL_S:
+            cause = f"interval is a number of seconds above 0 and up to {MAX_INTERVAL_S:.0f}, not {interval_s!r}"
             raise ConfigurationError("push", path, cause)
         self._path = path
         self._interval_s = interval_s
