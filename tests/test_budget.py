@@ -348,7 +348,7 @@ def test_a_merge_without_room_is_refused_with_figures_and_loses_nothing(tmp_path
     with store.shard("agent") as shard:
         shard.write_many({"n": n, "x": "x" * 1_000} for n in range(3_000))
         store.note_budget("3M")
-        with pytest.raises(DiskBudgetError, match="rows wait") as caught:
+        with pytest.raises(DiskBudgetError, match="pending rows") as caught:
             store.merge()
         assert caught.value.used_bytes > 3 * MB
     done = command("merge", store.root)

@@ -239,7 +239,7 @@ def test_what_decides_keeps_its_name_and_type_there_and_the_second_master_is_hel
     merged(other)
     report = other.push(pg)
     (aside,) = report.held_back
-    assert ("x", True) == (aside.agent, "there a column keeps its name and its type" in aside.reason)
+    assert ("x", True) == (aside.agent, "such a column keeps its name and its type" in aside.reason)
     assert (before, 1, 1) == (there(pg), len(fetch(pg, "select 1 from sample")), report.rows)
 
 
