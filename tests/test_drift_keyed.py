@@ -27,7 +27,7 @@ from edgeshard.errors import SchemaConflictError, TableError
 from edgeshard.master import database
 from edgeshard.records import keys
 
-KEPT_SHARD = "Nothing of it is lost: it can be merged into a store of its own"
+KEPT_SHARD = "No row of the shard is lost: it can be merged into a store of its own"
 
 
 def version(renamed: dict[str, str] | None = None, **fields: Any) -> Any:
