@@ -544,7 +544,7 @@ def test_who_waits_long_for_another_merger_says_so(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.root.mkdir()
-    monkeypatch.setattr(locks, "_SAY_S", 0.3)
+    monkeypatch.setattr(locks, "_LOG_AFTER_S", 0.3)
     held = lock(store.root / "merge.lock")
     assert held is not None
     with pytest.raises(MergeInProgressError):
