@@ -23,8 +23,8 @@ from edgeshard.inspect import query, status, verify
 from edgeshard.master import database
 from edgeshard.master.receipts import ever_held_by, find
 from edgeshard.merge import once
-from edgeshard.merge.service import LONGEST_S, OBSERVERS, Service, in_thread
-from edgeshard.merge.service import Listener as MergeListener
+from edgeshard.merge.watcher import MAX_INTERVAL_S, OBSERVERS, Watcher, in_thread
+from edgeshard.merge.watcher import Listener as MergeListener
 from edgeshard.postgres.options import BATCH, BATCH_MAX
 from edgeshard.postgres.options import INTERVAL_S as PUSH_INTERVAL_S
 from edgeshard.postgres.options import Listener as PushListener
@@ -58,7 +58,7 @@ __all__ = [
     "BATCH",
     "BATCH_MAX",
     "BUSY_TIMEOUT_S",
-    "LONGEST_S",
+    "MAX_INTERVAL_S",
     "OBSERVERS",
     "ON_FULL",
     "PROFILES",
@@ -279,7 +279,7 @@ class Store:
         observer: str = "auto",
         keep_empty: bool = False,
         listener: MergeListener | None = None,
-    ) -> Service:
+    ) -> Watcher:
         """Return a service that merges new rows until it is told to stop. Call its `open`, then its `run`.
 
         `watching` runs one in a thread; the command line runs one in the foreground.
@@ -294,7 +294,7 @@ class Store:
         Raises:
             ConfigurationError: an argument is not valid.
         """
-        return Service(
+        return Watcher(
             self.root,
             interval_s=self._profile.interval_s if interval is None else interval,
             rescan_s=self._profile.rescan_s if rescan is None else rescan,
@@ -302,7 +302,7 @@ class Store:
             keep_empty=keep_empty,
             listener=listener,
             prune=self._retention,
-            thrift=self._profile,
+            profile=self._profile,
         )
 
     @contextlib.contextmanager
@@ -337,10 +337,10 @@ class Store:
             BaseException: what ended the thread, if it was something unforeseen.
         """
         self._save_budget()
-        service = self.watcher(interval=interval, rescan=rescan, observer=observer, keep_empty=keep_empty)
-        service.open()
+        watcher = self.watcher(interval=interval, rescan=rescan, observer=observer, keep_empty=keep_empty)
+        watcher.open()
         try:
-            with in_thread(service):
+            with in_thread(watcher):
                 yield
         finally:
             once.merge(self.root, keep_empty=keep_empty, beside_watcher=True, lock_wait_s=-1, prune=self._retention)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO, TypeVar, cast
 
 from edgeshard.errors import ConfigurationError
-from edgeshard.store import LONGEST_S, PruneRule, Store, age_s, row_count, size_bytes
+from edgeshard.store import MAX_INTERVAL_S, PruneRule, Store, age_s, row_count, size_bytes
 
 _T = TypeVar("_T")
 
@@ -184,8 +184,8 @@ def seconds(text: str) -> float:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value <= LONGEST_S:  # nor NaN
-        raise argparse.ArgumentTypeError(f"must be a number of seconds from 0 to {LONGEST_S:.0f}, got {text!r}")
+    if not 0 <= value <= MAX_INTERVAL_S:  # nor NaN
+        raise argparse.ArgumentTypeError(f"must be a number of seconds from 0 to {MAX_INTERVAL_S:.0f}, got {text!r}")
     return value
 
 

@@ -25,6 +25,7 @@ from edgeshard.format.ranges import Range
 from edgeshard.master import database
 from edgeshard.master import identity as master_identity
 from edgeshard.merge import apply
+from edgeshard.merge.target import Target
 from edgeshard.reports import ExportReport
 from edgeshard.sources import checksum, diff, identity
 from edgeshard.sources.source import Source
@@ -75,7 +76,7 @@ def _copy_missing(
         with sqlite.immediate(connection):
             source = identity.open_source(connection, _SCHEMA, str(master_path))
             to_do, streams, present = _count(connection, source, unwanted)
-            target = attrs.evolve(apply.Target.load(connection), is_indexed=False)
+            target = attrs.evolve(Target.load(connection), is_indexed=False)
             rows, finished = 0, False
             while not finished:
                 copied = apply.copy(target, source, blocks.CHUNK_BYTES, unwanted=unwanted)

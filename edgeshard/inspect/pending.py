@@ -19,7 +19,8 @@ from edgeshard.files.scan import ShardFile
 from edgeshard.format.blocks import Block
 from edgeshard.inspect import shard_files
 from edgeshard.master import shard_states
-from edgeshard.merge import apply
+from edgeshard.merge import blame, schema_merge
+from edgeshard.merge.target import Target
 from edgeshard.records import declare
 from edgeshard.sources import diff, identity
 from edgeshard.sources.source import Source, SourceStream
@@ -41,7 +42,7 @@ class MasterView:
         merged_at: when rows of each shard file last came.
     """
 
-    target: apply.Target
+    target: Target
     agents: dict[str, str]
     notes: dict[str, tuple[str, str]]
     merged_at: dict[str, datetime.datetime | None]
@@ -51,7 +52,7 @@ class MasterView:
         """Read it from an open master."""
         noted = shard_states.load_notes(connection)
         return cls(
-            target=apply.Target.load(connection),
+            target=Target.load(connection),
             agents=shard_files.agents_by_stem(connection),
             notes={name: (state, reason) for name, state, reason, _ in noted},
             merged_at={name: _time(merged_at) for name, _, _, merged_at in noted},
@@ -123,7 +124,7 @@ def _compare(connection: Connection, view: MasterView, file: ShardFile) -> Pendi
             origin = identity.open_source(connection, _SCHEMA, file.path)
             pending = _count(connection, origin, view.merged_at.get(file.name))
     except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
-        if _is_the_masters(connection, error):
+        if blame.is_masters_fault(connection, _SCHEMA, error):
             raise
         return Pending(reason=_cause(error, file.path))
     return attrs.evolve(pending, reason=_conflict(view, origin))
@@ -173,20 +174,10 @@ def _conflict(view: MasterView, origin: Source) -> str:
     """Return why the rows of a readable shard cannot be merged, or ""."""
     try:
         for table in origin.tables:
-            apply.check(view.target, origin, table)
+            schema_merge.check(view.target, origin, table)
     except SchemaConflictError as error:
         return error.cause
     return ""
-
-
-def _is_the_masters(connection: Connection, error: Exception) -> bool:
-    """Return whether a failure to read is not the shard's: SQLite finds the shard sound."""
-    return (
-        isinstance(error, sqlite.DatabaseFailure)
-        and not isinstance(error, sqlite.BUSY)
-        and not sqlite.is_bad_data(error)
-        and sqlite.is_sound(connection, _SCHEMA)
-    )
 
 
 def _cause(error: Exception, path: str) -> str:

@@ -35,7 +35,8 @@ def insert(connection: Connection, role: str) -> None:
 
 def next_id(connection: Connection) -> int:
     """Return the id that the next row gets: ids are assigned in order of arrival."""
-    return int(sqlite.scalar(connection, "SELECT next_id FROM main.edgeshard_database"))
+    # without a row: a database in memory, in place of a master that does not exist yet
+    return int(sqlite.scalar(connection, "SELECT coalesce(max(next_id), 1) FROM main.edgeshard_database"))
 
 
 def generation(connection: Connection) -> int:

@@ -1,29 +1,63 @@
-"""The one operator: merge(source -> target). Idempotent, commutative and associative over databases.
+"""Merge sources into a master, and truncate the shards that it then holds.
 
-Read in this order: plan (pure), source (what a database holds), copy (into the target), truncate (the shard), orphans
-(shards whose agent is gone), carried (media that cannot be written), job (one source), memory (of the shards, between
-passes), cycle (a pass: all of it, in the order that keeps every promise), locks, once (one merge), notice (of changed
-files), service (a merger that watches).
+Merging is idempotent, commutative and associative over databases: sources may be merged repeatedly, in any order, and
+by any route.
 
-Crash safety, step by step
-    1. Lock ``merge.lock``. For efficiency only: each step below holds beside another merger.
-    2. Attach up to 100 shards that changed since they were last found without news, read-only.
-    3. BEGIN IMMEDIATE on the master, whose first statement counts the generation up. From here on nobody else
+The modules, in reading order:
+
+    once              one merge, under the locks that keep mergers out of each other's way; or a preview of it
+    watcher           a merger that watches a store, with folder_watch, which tells it of changed files
+    locks             merge.lock and watch.lock
+    merger            one pass: scan, attach, copy, commit, truncate or remove, remember
+      merge_pass      what a pass was asked to do, and what it has done
+      shard_cache     what was found in each shard's file, so that only changed ones are opened
+      master_handle   the master between passes, and whether it is still in its place
+      quota           the merger's share of a disk budget
+    chunk             one transaction of the master, in order
+      blame           whose fault a failed read is
+    apply             copy what the master lacks of one source
+      target          what a transaction knows of the master
+      schema_plan     decide how a source's table and the master's become one
+      schema_merge    give the master the source's tables, columns and indexes
+      keyed_tables    make tables keyed, with their tombstones and history
+      conflicts       which versions of a key are kept
+      late_changes    changes that arrive after newer tombstones were collected
+    truncate          delete from a shard what the master holds durably
+    reap              remove the shards of agents that have ended
+    dry_run           what a merge would do
+
+The sources themselves are read by `edgeshard.sources`.
+
+Crash safety, step by step:
+
+    1. Lock ``merge.lock``. This is for efficiency only: each step below is safe next to another merger.
+    2. Scan ``shards/``, and attach up to 100 shards that have changed since they were last found without new rows,
+       read-only.
+    3. BEGIN IMMEDIATE on the master. The first statement increments its generation. From here on no other process
        changes what the master holds, and each shard is read in one snapshot.
-    4. For each shard, in a savepoint: check its format, copy what the master's ranges lack, table by table, add blocks
-       and ranges. A shard that fails any check leaves nothing behind.
+    4. For each shard, in a savepoint: check its format, then copy what the master's ranges lack, table by table, and
+       add blocks and ranges. If a shard fails any check, its part is rolled back, and the shard is quarantined.
     5. COMMIT at synchronous=FULL. *This is the commit point*: the rows are in the master, durably.
-    6. For each shard, over a connection of its own, as long as the master is still the file that has its name: write
-       down which seqs this master holds (that is the truncation), and delete those rows. A merger that watches leaves
-       this for later where the agent is busy. Or, where nobody has the agent's lock: take it, connect alone, see that
-       still no row is in it that the master lacks, empty the log, and remove the files, the log durably first.
+    6. For each shard, as long as the master is still the file that has its name, do one of these, over a connection of
+       its own:
 
-    Killed before 5: the master is as it was, the shard has everything; the next merge copies it.
-    Killed after 5, before 6: the rows are in both; the next merge sees by the ranges that nothing is missing, commits
-    a generation of its own, and truncates. That commit is needed: the killed merger's may be visible, but not durable.
-    Killed in 6: a shard's own transaction, whole or not at all; or a whole shard that is removed next time.
-    A power cut at any point: the master's commit (FULL) is never lost once step 6 has begun; a shard may fall back to
-    an earlier commit of its own, and so show rows again that it had truncated: the ranges know them.
+       - Truncate it: record which seqs this master holds (from that commit on these rows do not count), and delete
+         the rows. A merger that watches leaves this for later if the agent is busy.
+       - Remove it, if no process has the agent's lock: take that lock, open the shard exclusively, check once more
+         that it has no row that the master lacks, empty the WAL, and remove the files, the WAL durably first.
+
+What happens on a crash:
+
+    Killed before 5: the master is unchanged, and the shard has everything. The next merge copies it.
+    Killed after 5, before 6: the rows are in both. The next merge sees in the ranges that nothing is missing, commits
+        a generation of its own, and truncates. That commit is needed: the killed merger's commit may be visible, but
+        not durable.
+    Killed in 6: a truncation is a transaction of the shard, which is there whole or not at all; deletions after it are
+        finished by the next one. A shard whose removal is cut short is still a whole database, and is removed next
+        time.
+    Power cut at any point: once step 6 has begun, the master's commit (at FULL) is never lost. A shard may fall back to
+        an earlier commit of its own, and show rows again that it had truncated. The ranges know them, so they are not
+        copied again.
 """
 
 from __future__ import annotations

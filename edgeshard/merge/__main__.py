@@ -1,4 +1,4 @@
-"""``python -m edgeshard.merge``: the same as ``edgeshard merge``, for those who have only the interpreter."""
+"""Run ``python -m edgeshard.merge``, which is the same as ``edgeshard merge``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Copy what is missing from an attached source into the target: rows, blocks, ranges, in the caller's transaction."""
+"""Copy what the target lacks of one attached source, in the caller's transaction: rows, blocks and ranges."""
 
 from __future__ import annotations
 
@@ -6,59 +6,19 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from edgeshard import format, sqlite
+from edgeshard import sqlite
 from edgeshard.errors import DamagedError, SchemaConflictError
 from edgeshard.format import blocks
 from edgeshard.format.blocks import Block, pieces
-from edgeshard.format.ranges import Range, intersect, prefix, size, subtract, union
-from edgeshard.master import catalog, pruned_ranges
+from edgeshard.format.ranges import Range, intersect, prefix, subtract
+from edgeshard.master import catalog, extents, identity, pruned_ranges, streams, superseded, truncations
 from edgeshard.merge import conflicts, schema_merge
-from edgeshard.records import keys, renames
+from edgeshard.merge.target import Target
 from edgeshard.records.keys import Key
-from edgeshard.records.renames import Arrow
 from edgeshard.sources import diff
 from edgeshard.sources import streams as source_streams
 from edgeshard.sources.source import Source, SourceStream, SourceTable
 from edgeshard.sqlite import Connection, quote
-
-
-@attrs.define
-class Target:
-    """The database that a merge writes, inside one of its transactions.
-
-    Attributes:
-        connection: a connection whose main database it is.
-        columns: the kind of each column of each table, names in lower case: SQL folds case.
-        spelling: the tables' names as they are spelt, by the same in lower case.
-        next_id: the id that the next row gets.
-        renames: the renames of each table's columns, by its name in lower case.
-        is_indexed: whether it has the indexes that it notes; a bundle leaves them to whoever merges it, and of a keyed
-            table which versions are kept.
-        keys: the keyed tables.
-    """
-
-    connection: Connection
-    columns: dict[str, dict[str, str]]
-    spelling: dict[str, str]
-    next_id: int
-    renames: dict[str, list[Arrow]] = attrs.Factory(dict)
-    is_indexed: bool = True
-    keys: dict[str, Key] = attrs.Factory(dict)
-
-    @classmethod
-    def load(cls, connection: Connection) -> Target:
-        """Read what the transaction builds on."""
-        next_id = sqlite.scalar(connection, "SELECT next_id FROM main.edgeshard_database")
-        columns: dict[str, dict[str, str]] = {}
-        spelling: dict[str, str] = {}
-        for table, column, kind in sqlite.fetch(
-            connection, "SELECT table_name, column_name, type FROM main.edgeshard_columns"
-        ):
-            columns.setdefault(table.lower(), {})[column.lower()] = kind
-            spelling[table.lower()] = table
-        return cls(
-            connection, columns, spelling, next_id, catalog.load_renames(connection), keys=catalog.load_keys(connection)
-        )
 
 
 @attrs.frozen
@@ -66,14 +26,14 @@ class Copied:
     """What `copy` did.
 
     Attributes:
-        rows: how many it copied.
+        rows: how many rows it copied.
         copied_bytes: about how large they were.
         present: how many rows the source has, copied or not.
-        used_bytes: what its pages in use take.
+        used_bytes: what the source's pages in use take.
         finished: whether the target now holds all that the source has.
-        durable: of which streams rows are in a shard's file, and the seq up to which the target, once the transaction
-            is committed, holds whatever the shard has not given up before.
-        checked: which of the rows of each stream that the source has now were copied from it, or found equal.
+        durable: for each stream with rows in a shard's file, the seq up to which the target holds every row of the
+            shard that is not truncated, once the transaction is committed.
+        checked: for each stream, which of the source's rows were copied from it or found equal.
     """
 
     rows: int
@@ -88,257 +48,270 @@ class Copied:
 def copy(
     target: Target,
     origin: Source,
-    room_bytes: int,
+    max_bytes: int,
     checked: Mapping[bytes, list[Range]] | None = None,
     unwanted: Mapping[bytes, Sequence[Range]] | None = None,
 ) -> Copied:
-    """Copy missing rows, about `room_bytes` of them, whole transactions only.
+    """Copy about `max_bytes` of missing rows, in whole transactions of the writer.
 
     Args:
-        target: where to.
-        origin: where from.
-        room_bytes: about how much.
-        checked: of a source whose rows will be deleted: those of each stream, by its id, that were copied from it or
-            found in the target as they are in it. All others that the target holds are compared before they count as
-            durable: two databases may have different rows by the same addresses, because a machine was cloned while
-            it wrote, or because one of them lies.
-        unwanted: rows of each stream, by its id, that are not copied, though the target does not hold them.
+        target: the database that is merged into.
+        origin: the source.
+        max_bytes: about how much to copy.
+        checked: given if the source's rows will be deleted: for each stream id, the rows that were copied from it or
+            found equal in the target. All others that the target holds are compared before they count as durable. Two
+            databases may have different rows under the same addresses, because a machine was cloned while it wrote, or
+            because one of them is forged.
+        unwanted: for each stream id, rows that are not copied although the target does not hold them.
 
     Raises:
         DamagedError, FormatError: the source contradicts itself, or the target.
-        SchemaConflictError: a column's kind contradicts the target's.
+        SchemaConflictError: the source's tables contradict the target's.
     """
     connection = target.connection
-    streams = source_streams.streams_with_news(connection, origin)
+    listed = source_streams.streams_with_news(connection, origin)
     used_bytes = sqlite.used_bytes(connection, origin.schema)
-    row_bytes = max(1, used_bytes // max(1, source_streams.row_count(connection, origin, streams)))
-    room = max(1, room_bytes // row_bytes)
-    origin = _ensure_tables(target, origin)
+    row_bytes = max(1, used_bytes // max(1, source_streams.row_count(connection, origin, listed)))
+    max_rows = max(1, max_bytes // row_bytes)
+    origin = schema_merge.ensure_tables(target, origin)
     catalog.raise_priorities(connection, origin.priorities)
-    rows, finished, durable, known = 0, True, {}, {}
-    for stream in streams:
-        number = _ensure_stream(target, origin, stream)
-        held = diff.held_ranges(connection, number)
-        if checked is not None:
-            _ensure_equal(connection, origin, number, stream, held, checked.get(stream.stream_id, []))
-        copied: list[Range] = []
-        replaced = source_streams.superseded_count(connection, origin, stream.stream_no)
-        is_whole = True
-        open_ids = range(0)  # what is left, after the piece before, of the transaction in which that ended
-        for piece in diff.missing_blocks(stream, held, unwanted):
-            goes_on = piece.first_id in open_ids  # some of its rows were pruned
-            rest = open_ids.stop - piece.first_id if goes_on else 0
-            part = _take(connection, origin, piece, max(room - rows, rest))
-            if part is not None:
-                _copy_piece(target, origin, number, part, replaced, goes_on=goes_on)
-                open_ids = range(0) if origin.is_shard else _open_ids(connection, origin, part.last_id)
-                copied.append(Range(part.first, part.last))
-                rows += len(part)
-            if part != piece:
-                finished = is_whole = False
-                break
-        held = _add_ranges(connection, number, held, copied)
-        _note_last(connection, number, _known_last(stream, held, is_whole=is_whole))
-        known[stream.stream_id] = intersect(stream.ranges, held)
-        _note_gone(target, number, stream, held)
+    rows, finished, durable, now_checked = 0, True, {}, {}
+    for stream in listed:
+        known = None if checked is None else checked.get(stream.stream_id, [])
+        copied_rows, is_whole, held = _copy_stream(target, origin, stream, max_rows - rows, known, unwanted)
+        rows += copied_rows
+        finished = finished and is_whole
+        now_checked[stream.stream_id] = intersect(stream.ranges, held)
         if stream.in_file:
-            durable[stream.stream_id] = _durable(stream, held)
-    present = sum(len(block) for stream in streams for block in stream.blocks)
-    return Copied(rows, rows * row_bytes, present, used_bytes, finished, durable, known)
+            durable[stream.stream_id] = _durable_seq(stream, held)
+    present = sum(len(block) for stream in listed for block in stream.blocks)
+    return Copied(rows, rows * row_bytes, present, used_bytes, finished, durable, now_checked)
 
 
-def _durable(stream: SourceStream, held: list[Range]) -> int:
-    """Up to which seq the rows that a shard has are held, and no further than it has some.
+def _durable_seq(stream: SourceStream, held: list[Range]) -> int:
+    """Return the highest seq up to which every row in the shard is also in the target.
 
-    The target may hold more of the stream: from the shard of which this one is an older copy. What its agent goes on to
-    write here, if it was cloned with the machine, are other rows by the same addresses.
+    The target may hold later rows of the stream, from a shard of which this one is an older copy. They do not count: if
+    the agent was cloned with the machine, what it writes next to this copy are other rows with the same addresses.
     """
     held_to = prefix(held, stream.blocks[0].first) if stream.blocks else stream.last_seq
     return min(held_to, stream.last_seq)
 
 
-def _open_ids(connection: Connection, origin: Source, last_id: int) -> range:
-    """The ids after one of the writer's transaction that it belongs to.
+# -- one stream -------------------------------------------------------------------------------------------------------
 
-    The next piece in the order of seqs may be anywhere: rows that came here later have lower seqs where they came from
-    another database.
+
+def _copy_stream(
+    target: Target,
+    origin: Source,
+    stream: SourceStream,
+    max_rows: int,
+    checked: list[Range] | None,
+    unwanted: Mapping[bytes, Sequence[Range]] | None,
+) -> tuple[int, bool, list[Range]]:
+    """Copy at most about `max_rows` of what the target lacks of a stream, and record all that is known of it.
+
+    Returns:
+        How many rows were copied, whether that is all, and which seqs the target now holds.
+    """
+    connection = target.connection
+    stream_no = _ensure_stream(target, origin, stream)
+    held = diff.held_ranges(connection, stream_no)
+    if checked is not None:
+        _ensure_equal(connection, origin, stream_no, stream, held, checked)
+    superseded_rows = source_streams.superseded_count(connection, origin, stream.stream_no)
+    copied: list[Range] = []
+    rows, is_whole = 0, True
+    open_ids = range(0)  # the rest of the writer's transaction in which the piece before ended
+    for piece in diff.missing_blocks(stream, held, unwanted):
+        continues = piece.first_id in open_ids  # rows between the two pieces were pruned
+        rest = open_ids.stop - piece.first_id if continues else 0
+        part = _cut(connection, origin, piece, max(max_rows - rows, rest))
+        if part is not None:
+            _copy_block(target, origin, stream_no, part, superseded_rows, continues=continues)
+            open_ids = range(0) if origin.is_shard else _rest_of_transaction(connection, origin, part.last_id)
+            copied.append(Range(part.first, part.last))
+            rows += len(part)
+        if part != piece:
+            is_whole = False
+            break
+    held = extents.add_ranges(connection, stream_no, held, copied)
+    streams.raise_last_seq(connection, stream_no, _known_last_seq(stream, held, is_whole=is_whole))
+    _record_absent(target, stream_no, stream, held)
+    return rows, is_whole, held
+
+
+def _ensure_stream(target: Target, origin: Source, stream: SourceStream) -> int:
+    """Return the target's number for the stream, which is added if it is new."""
+    known = streams.find(target.connection, stream.stream_id)
+    if known is None:
+        return streams.add(target.connection, stream.stream_id, stream.agent_id, stream.began_at)
+    stream_no, agent_id = known
+    if agent_id != stream.agent_id:
+        cause = (
+            f"it says that stream {stream.stream_id.hex()} is of agent {stream.agent_id!r}, and the master that it is "
+            f"of {agent_id!r}"
+        )
+        raise DamagedError("merge", origin.path, cause)
+    return stream_no
+
+
+def _known_last_seq(stream: SourceStream, held: Sequence[Range], *, is_whole: bool) -> int:
+    """Return the last seq that the target should record as existing.
+
+    Rows that are still in the source, because this transaction has no more quota, are pending and not missing: the next
+    transaction brings them.
+    """
+    if is_whole:
+        return stream.last_seq
+    absent = [*(part for part, _ in stream.truncations), *(item.seqs for item in stream.pruned)]
+    return max((part.last for part in [*held, *absent]), default=0)
+
+
+def _record_absent(target: Target, stream_no: int, stream: SourceStream, held: list[Range]) -> None:
+    """Record why the source lacks rows that the target does not hold either: truncated for another, or pruned."""
+    for seqs, database_id in source_streams.truncated_but_not_held(stream, held):
+        truncations.record(target.connection, stream_no, seqs, database_id)
+    pruned_ranges.record_from_source(target.connection, stream_no, stream.pruned, held)
+
+
+def _rest_of_transaction(connection: Connection, origin: Source, last_id: int) -> range:
+    """Return the ids after `last_id` that belong to the same transaction of the writer.
+
+    In the order of seqs, the next piece may be anywhere: if the source got its rows from another database, rows that
+    came later may have lower seqs.
     """
     return range(last_id + 1, (source_streams.transaction_end(connection, origin, last_id) or 0) + 1)
 
 
-def _take(connection: Connection, origin: Source, piece: Block, room: int) -> Block | None:
-    if room <= 0:
+def _cut(connection: Connection, origin: Source, piece: Block, max_rows: int) -> Block | None:
+    """Return the part of a piece that is copied now, or None if there is no more quota."""
+    if max_rows <= 0:
         return None
-    if len(piece) <= room:
+    if len(piece) <= max_rows:
         return piece
-    return blocks.cut_chunk(piece, room, source_streams.transaction_end(connection, origin, piece.first_id + room - 1))
-
-
-# -- streams ----------------------------------------------------------------------------------------------------------
-
-
-def _ensure_stream(target: Target, origin: Source, stream: SourceStream) -> int:
-    """The target's number for the stream, which now is known there."""
-    connection = target.connection
-    known = sqlite.fetch(
-        connection, "SELECT stream_no, agent_id FROM main.edgeshard_streams WHERE stream_id = ?", (stream.stream_id,)
+    return blocks.cut_chunk(
+        piece, max_rows, source_streams.transaction_end(connection, origin, piece.first_id + max_rows - 1)
     )
-    if not known:
-        connection.execute(
-            "INSERT INTO main.edgeshard_streams(agent_id, stream_id, began_at) VALUES (?, ?, ?)",
-            (stream.agent_id, stream.stream_id, stream.began_at),
-        )
-        return connection.last_insert_rowid()
-    ((number, agent_id),) = known
-    if agent_id != stream.agent_id:
-        cause = f"it gives stream {stream.stream_id.hex()} to agent {stream.agent_id!r}, the master to {agent_id!r}"
-        raise DamagedError("merge", origin.path, cause)
-    return int(number)
 
 
-def _known_last(stream: SourceStream, held: Sequence[Range], *, is_whole: bool) -> int:
-    """The last seq of which the target should say that it exists.
-
-    What waits in the source, since this transaction has no room for it, is no gap: the next one brings it.
-    """
-    if is_whole:
-        return stream.last_seq
-    gone = [*(part for part, _ in stream.truncations), *(item.seqs for item in stream.pruned)]
-    return max((part.last for part in [*held, *gone]), default=0)
-
-
-def _note_last(connection: Connection, number: int, last: int) -> None:
-    sql = "UPDATE main.edgeshard_streams SET last_seq = ?2 WHERE stream_no = ?1 AND last_seq < ?2"
-    connection.execute(sql, (number, last))
-
-
-def _note_gone(target: Target, number: int, stream: SourceStream, held: list[Range]) -> None:
-    """Remember where those rows went, or why they are gone, that neither the source nor the target has."""
-    for part, where in source_streams.truncated_but_not_held(stream, held):
-        target.connection.execute(
-            # an older copy of the source knows of fewer
-            "INSERT INTO main.edgeshard_truncations VALUES (?, ?, ?, ?) ON CONFLICT(stream_no, first) "
-            "DO UPDATE SET last = excluded.last, database_id = excluded.database_id WHERE excluded.last > last",
-            (number, part.first, part.last, where),
-        )
-    pruned_ranges.record_from_source(target.connection, number, stream.pruned, held)
+# -- rows that are held already ---------------------------------------------------------------------------------------
 
 
 def _ensure_equal(
-    connection: Connection, origin: Source, number: int, stream: SourceStream, held: list[Range], known: list[Range]
+    connection: Connection,
+    origin: Source,
+    stream_no: int,
+    stream: SourceStream,
+    held: list[Range],
+    checked: list[Range],
 ) -> None:
-    """Refuse a source that has other rows than the target by the same addresses.
+    """Refuse a source that has other rows than the target under the same addresses.
 
     Raises:
         DamagedError: it has.
     """
-    doubtful = subtract(intersect(stream.ranges, held), known)
-    if not doubtful:
+    unchecked = subtract(intersect(stream.ranges, held), checked)
+    if not unchecked:
         return
-    blocks = [
-        Block(*row)
-        for row in sqlite.fetch(
-            connection, "SELECT first, last, first_id FROM main.edgeshard_blocks WHERE stream_no = ?", (number,)
-        )
-    ]
-    # rows that the target held once, and no longer has, are in no block of it
-    for part in pieces(doubtful, blocks):
+    # rows that the target held once and no longer has are in no block of it
+    for part in pieces(unchecked, extents.blocks(connection, stream_no)):
         (here,) = pieces([Range(part.first, part.last)], stream.blocks)
+        bindings = (here.first_id, here.last_id, part.first_id, stream_no)
         with sqlite.limit_steps_in_block(connection, sqlite.reading_steps(connection, origin.schema)):
-            same = sum(
-                sqlite.scalar(connection, _count_equal(origin.schema, table), (*_bounds(here), part.first_id, number))
-                for table in origin.tables
+            equal = sum(
+                sqlite.scalar(connection, _count_equal(origin.schema, table), bindings) for table in origin.tables
             )
-        if same != len(part):
+        if equal != len(part):
             cause = (
-                f"of seqs {part.first} to {part.last} of stream {stream.stream_id.hex()} {len(part) - same} rows are "
-                "not as the master holds them. It is damaged, or a machine was cloned while it wrote, or one of two "
-                "databases has false rows; nothing of it is deleted. It can be merged into a store of its own"
+                f"of seqs {part.first} to {part.last} of stream {stream.stream_id.hex()} {len(part) - equal} rows "
+                "differ from those that the master holds under the same addresses. The shard is damaged, or the "
+                "machine was cloned while it wrote, or one of the two databases is forged. No row of it is deleted; it "
+                "can be merged into a store of its own"
             )
             raise DamagedError("merge", origin.path, cause)
 
 
-# -- rows -------------------------------------------------------------------------------------------------------------
+def _count_equal(schema: str, table: SourceTable) -> str:
+    # the target's column comes first, so that no collation of the source's compares
+    equal = "".join(f" AND m.{quote(column)} IS {value}" for column, value in table.into)
+    # superseded rows are not there to be compared
+    join, or_superseded = ("LEFT", "m._id IS NULL OR ") if table.is_timestamped else ("CROSS", "")
+    here, there = quote(table.name), f"{quote(schema)}.{quote(table.name)}"
+    return (
+        f"SELECT count(*) FROM {there} s NOT INDEXED {join} JOIN main.{here} m "
+        f"ON m._id = s._id - ?1 + ?3 WHERE s._id BETWEEN ?1 AND ?2 AND ({or_superseded}m._stream = ?4{equal})"
+    )
 
 
-def _copy_piece(
-    target: Target, origin: Source, number: int, piece: Block, replaced: int, *, goes_on: bool = False
+# -- rows that are missing --------------------------------------------------------------------------------------------
+
+
+def _copy_block(
+    target: Target, origin: Source, stream_no: int, block: Block, superseded_rows: int, *, continues: bool = False
 ) -> None:
-    """Append a piece's rows and its block. The seqs must all be there: a block has no holes but what was replaced.
+    """Append a block's rows, and record where they are. A block has no holes except for superseded rows.
 
     Args:
-        target: where to.
-        origin: where from.
-        number: the target's for the stream.
-        piece: which rows.
-        replaced: how many of the stream's rows the source may lack, since newer ones replaced them.
-        goes_on: whether the transaction goes on in which the piece ended that was appended before.
+        target: the database that is merged into.
+        origin: the source.
+        stream_no: the target's number for the stream.
+        block: which rows of the source.
+        superseded_rows: how many of the stream's rows the source may lack because newer versions superseded them.
+        continues: whether the writer's transaction in which the block before ended continues in this one.
+
+    Raises:
+        DamagedError: the source does not have the rows that its tables say it has.
+        SchemaConflictError: a row does not fit the target's columns.
     """
     connection = target.connection
-    shift = target.next_id - piece.first_id
-    found, copied = _copy_rows(target, origin, number, piece)
-    if not len(piece) - replaced <= found <= len(piece):
-        raise DamagedError(
-            "merge",
-            origin.path,
-            f"of seqs {piece.first} to {piece.last} of a stream it has {found} rows, not {len(piece)}; salvage what "
-            "can be read from a copy of it",
-        )
-    conflicts.note_replaced(connection, number, len(piece) - copied)
-    connection.execute(
-        "INSERT INTO main.edgeshard_transactions SELECT first_id + ?1, min(last_id, ?3) + ?1 "
-        f"FROM {quote(origin.schema)}.edgeshard_transactions NOT INDEXED "
-        "WHERE first_id BETWEEN ?2 AND ?3 AND +first_id >= ?2 ORDER BY first_id",
-        (shift, piece.first_id, piece.last_id),
-    )
-    if goes_on:
-        end_id = min(source_streams.transaction_end(connection, origin, piece.first_id) or 0, piece.last_id) + shift
-        sql = "UPDATE main.edgeshard_transactions SET last_id = ? WHERE last_id = ?"
-        connection.execute(sql, (end_id, target.next_id - 1))
-    _add_block(connection, number, Block(piece.first, piece.last, target.next_id))
-    target.next_id += len(piece)
-    connection.execute("UPDATE main.edgeshard_database SET next_id = ?", (target.next_id,))
-
-
-def _copy_rows(target: Target, origin: Source, number: int, piece: Block) -> tuple[int, int]:
-    """Append a piece's rows; how many seqs of it have one in the source, and how many rows were copied.
-
-    It is fewer where a shard has several versions of a key: the others need not be copied.
-    """
-    connection = target.connection
-    bindings = (
-        target.next_id - piece.first_id,
-        number,
-        piece.first - piece.first_id,
-        piece.first_id,
-        piece.last_id,
-    )
+    shift = target.next_id - block.first_id
+    bindings = (shift, stream_no, block.first - block.first_id, block.first_id, block.last_id)
     found = copied = 0
     filled: list[SourceTable] = []
     for table in origin.tables:
-        there = conflicts.count(target, origin, table, piece) if table.is_timestamped else None
-        if there != 0:
-            schema_merge.ensure_fit(connection, origin, table, piece)
-            thinning = conflicts.thinning_key(target, origin, table)
-            connection.execute(_copy_statement(origin.schema, table, thinning), bindings)
-            changed = connection.changes()
-            copied += changed
-            found += changed if there is None else there
-            filled += [table] if changed else []
-    if found == len(piece) and len(filled) > 1:
-        found = _count_ids(connection, origin.schema, filled, piece.first_id, piece.last_id)
-    return found, copied
+        present = conflicts.count_changes(target, origin, table, block) if table.is_timestamped else None
+        if present == 0:
+            continue
+        _ensure_fit(connection, origin, table, block)
+        thinning = conflicts.thinning_key(target, origin, table)  # then fewer rows than are present need be copied
+        connection.execute(_copy_statement(origin.schema, table, thinning), bindings)
+        inserted = connection.changes()
+        copied += inserted
+        found += inserted if present is None else present
+        filled += [table] if inserted else []
+    if found == len(block) and len(filled) > 1:
+        found = _count_ids(connection, origin.schema, filled, block)
+    if not len(block) - superseded_rows <= found <= len(block):
+        raise DamagedError(
+            "merge",
+            origin.path,
+            f"seqs {block.first} to {block.last} of a stream should be {len(block)} rows, but it has {found}; run "
+            "`edgeshard salvage` on a copy of it to get the rows that can be read",
+        )
+    superseded.add(connection, stream_no, len(block) - copied)
+    extents.copy_transactions(connection, origin.schema, block.first_id, block.last_id, shift)
+    if continues:
+        end_id = min(source_streams.transaction_end(connection, origin, block.first_id) or 0, block.last_id) + shift
+        extents.extend_transaction(connection, target.next_id - 1, end_id)
+    extents.add_block(connection, stream_no, Block(block.first, block.last, target.next_id))
+    target.next_id += len(block)
+    identity.set_next_id(connection, target.next_id)
 
 
-def _count_ids(connection: Connection, schema: str, filled: list[SourceTable], first_id: int, last_id: int) -> int:
-    """How many different ids rows of these tables have: in a damaged source two may have the same, and one none."""
-    ids = [
-        f"SELECT _id FROM {quote(schema)}.{quote(table.name)} NOT INDEXED WHERE _id BETWEEN ?1 AND ?2 AND +_id >= ?1"
-        for table in filled
-    ]
-    # in order, so that SQLite goes through all tables at the same time, and collects nothing
-    sql = f"SELECT count(*) FROM ({' UNION '.join(ids)} ORDER BY 1)"
-    return int(sqlite.scalar(connection, sql, (first_id, last_id)))
+def _ensure_fit(connection: Connection, origin: Source, table: SourceTable, block: Block) -> None:
+    """Refuse rows that the target could not hold without loss.
+
+    Raises:
+        SchemaConflictError: there is one.
+    """
+    for condition, cause in table.checks:
+        sql = (
+            f"SELECT 1 FROM {quote(origin.schema)}.{quote(table.name)} s NOT INDEXED "
+            f"WHERE _id BETWEEN ? AND ? AND ({condition}) LIMIT 1"
+        )
+        if sqlite.scalar(connection, sql, (block.first_id, block.last_id)) is not None:
+            raise SchemaConflictError("merge", origin.path, cause)
 
 
 def _copy_statement(schema: str, table: SourceTable, thinning: Key | None = None) -> str:
@@ -346,167 +319,22 @@ def _copy_statement(schema: str, table: SourceTable, thinning: Key | None = None
     values = "".join(f", {value}" for _, value in table.into)
     there = f"{quote(schema)}.{quote(table.name)}"
     return (
-        # plainly, never OR IGNORE: the ranges say what is missing, and a mistake in them must be loud
+        # never OR IGNORE: the ranges say what is missing, and a mistake in them must be loud
         f"INSERT INTO main.{quote(table.name)}(_id, _stream, _seq{names}) "
         f"SELECT _id + ?1, ?2, _id + ?3{values} FROM {there} s NOT INDEXED "
-        # said twice: SQLite looks for the first row, and then believes that ids grow; in a damaged tree they do not
+        # the lower bound is said twice: SQLite looks for the first row, and then relies on the order of ids, which a
+        # damaged tree does not keep
         "WHERE _id BETWEEN ?4 AND ?5 AND +_id >= ?4"
         f"{f' AND _id IN ({conflicts.kept_ids(there, thinning)})' if thinning else ''} ORDER BY _id"
     )
 
 
-def _bounds(block: Block) -> tuple[int, int]:
-    return block.first_id, block.last_id
-
-
-def _count_equal(schema: str, table: SourceTable) -> str:
-    # the target's column comes first, so that no collation of the source's compares
-    equal = "".join(f" AND m.{quote(column)} IS {value}" for column, value in table.into)
-    # what newer ones replaced is not there to be compared
-    join, or_gone = ("LEFT", "m._id IS NULL OR ") if table.is_timestamped else ("CROSS", "")
-    here, there = quote(table.name), f"{quote(schema)}.{quote(table.name)}"
-    return (
-        f"SELECT count(*) FROM {there} s NOT INDEXED {join} JOIN main.{here} m "
-        f"ON m._id = s._id - ?1 + ?3 WHERE s._id BETWEEN ?1 AND ?2 AND ({or_gone}m._stream = ?4{equal})"
-    )
-
-
-def _add_block(connection: Connection, number: int, block: Block) -> None:
-    """Note where the rows are, in the block before where they follow it in seq and in id."""
-    before = [
-        Block(*row)
-        for row in sqlite.fetch(
-            connection,
-            "SELECT first, last, first_id FROM main.edgeshard_blocks "
-            "WHERE stream_no = ? AND first < ? ORDER BY first DESC LIMIT 1",
-            (number, block.first),
-        )
+def _count_ids(connection: Connection, schema: str, tables: Sequence[SourceTable], block: Block) -> int:
+    """Count the different ids of rows in these tables: in a damaged source two may have the same, and one none."""
+    ids = [
+        f"SELECT _id FROM {quote(schema)}.{quote(table.name)} NOT INDEXED WHERE _id BETWEEN ?1 AND ?2 AND +_id >= ?1"
+        for table in tables
     ]
-    if before and (before[0].last + 1, before[0].last_id + 1) == (block.first, block.first_id):
-        connection.execute(
-            "UPDATE main.edgeshard_blocks SET last = ? WHERE stream_no = ? AND first = ?",
-            (block.last, number, before[0].first),
-        )
-    else:
-        connection.execute(
-            "INSERT INTO main.edgeshard_blocks VALUES (?, ?, ?, ?)", (number, block.first, block.last, block.first_id)
-        )
-
-
-def _add_ranges(connection: Connection, number: int, held: list[Range], copied: list[Range]) -> list[Range]:
-    """Note what a stream's copied rows are; all that is held now."""
-    now = union([*held, *copied])
-    if size(held) + size(copied) != size(now):
-        raise AssertionError(f"stream {number}: of {copied} some are held already")  # a bug of ours must be loud
-    before = set(held)
-    for gone in before.difference(now):
-        connection.execute("DELETE FROM main.edgeshard_ranges WHERE stream_no = ? AND first = ?", (number, gone.first))
-    for new in set(now) - before:
-        connection.execute("INSERT INTO main.edgeshard_ranges VALUES (?, ?, ?)", (number, new.first, new.last))
-    return now
-
-
-# -- tables -----------------------------------------------------------------------------------------------------------
-
-
-def check(target: Target, origin: Source, table: SourceTable) -> None:
-    """Refuse a source's table that cannot become one with the target's; nothing is written.
-
-    Raises:
-        SchemaConflictError: the two contradict one another.
-    """
-    conflicts.check(target, origin, table)
-    if not _is_plain(target, table):
-        _planned(target, origin, table)
-
-
-def _planned(target: Target, origin: Source, table: SourceTable) -> schema_merge.Plan:
-    folded = table.name.lower()
-    fixed = keys.fixed(table.key, target.keys.get(target.spelling.get(folded, "")))
-    return schema_merge.planned(target.columns.get(folded), target.renames.get(folded, ()), table, origin.path, fixed)
-
-
-def _ensure_tables(target: Target, origin: Source) -> Source:
-    """Give the target the source's tables and columns; the source, with how its columns go into the target's."""
-    for table in origin.tables:
-        check(target, origin, table)  # what cannot be is said before a large table is rewritten for it
-    return attrs.evolve(origin, tables=tuple(_ensure_table(target, origin, table) for table in origin.tables))
-
-
-def _ensure_table(target: Target, origin: Source, table: SourceTable) -> SourceTable:
-    """Give the target the source's table and columns; a master is what its sources are together.
-
-    Returns:
-        The source's table, with how its columns go into the target's.
-    """
-    name = _name(target, table)
-    table = _ensure_columns(target, origin, table)
-    ends = renames.ends(target.renames.get(name.lower(), ()))
-    for index in table.indexes:
-        _ensure_index(target, name, tuple(dict.fromkeys(ends.get(each.lower(), each.lower()) for each in index)))
-    _ensure_key(target, origin, name, table)
-    return table
-
-
-def _ensure_key(target: Target, origin: Source, name: str, table: SourceTable) -> None:
-    """Make the target's table a keyed one, where the source's is, with all that belongs to it."""
-    is_new = conflicts.ensure_key(target, origin, name, table)
-    for companion in conflicts.companions(target, name):
-        _ensure_columns(target, origin, companion)
-    if table.key is not None:
-        key = tuple(column.lower() for column in table.key.columns)
-        for each, _ in keys.changed_tables(name, table.key):
-            _ensure_index(target, target.spelling[each.lower()], key)
-    if is_new:
-        conflicts.settle_table(target, name)
-
-
-def _name(target: Target, table: SourceTable) -> str:
-    """How the target spells, or will spell, a table's name."""
-    return target.spelling.setdefault(table.name.lower(), table.name)
-
-
-def _is_plain(target: Target, table: SourceTable) -> bool:
-    """Whether a source's columns are the target's, and nothing was renamed: almost always."""
-    known = target.columns.get(table.name.lower())
-    if table.renames or known is None or table.name.lower() in target.renames:
-        return False
-    return all(known.get(column.lower()) == kind for column, kind in table.columns)
-
-
-def _ensure_columns(target: Target, origin: Source, table: SourceTable) -> SourceTable:
-    """Give the target a table's columns; the table, with how its columns go into the target's."""
-    if _is_plain(target, table):
-        return table
-    folded, name = table.name.lower(), _name(target, table)
-    plan = _planned(target, origin, table)
-    _ensure_room(target, origin, name, plan.new)
-    is_new, known = folded not in target.columns, target.columns.setdefault(folded, {})
-    schema_merge.apply(target.connection, name, known, plan, origin.path, indexed=target.is_indexed)
-    if plan.new or is_new:
-        for statement in catalog.define_columns(name, format.MASTER_COLUMNS, plan.new, is_new=is_new):
-            target.connection.execute(*statement)
-        known.update({column.lower(): kind for column, kind in plan.new})
-    if plan.arrows:
-        target.renames.setdefault(folded, []).extend(plan.arrows)
-    return schema_merge.fitted(target.connection, table, plan)
-
-
-def _ensure_room(target: Target, origin: Source, name: str, missing: Sequence[tuple[str, str]]) -> None:
-    """Keep the master one that can be opened quickly, and be merged elsewhere.
-
-    Raises:
-        SchemaConflictError: it would have too many tables, or columns.
-    """
-    tables = len(target.columns.keys() | {name.lower()} | {table.name.lower() for table in origin.tables})
-    columns = sum(map(len, target.columns.values())) + len(missing)
-    if tables > format.TABLES_MAX or columns > format.COLUMNS_IN_ALL_MAX:
-        cause = (
-            f"with its tables the master would have {tables}, and {columns} columns in all; "
-            f"at most {format.TABLES_MAX} and {format.COLUMNS_IN_ALL_MAX} are possible"
-        )
-        raise SchemaConflictError("merge", origin.path, cause)
-
-
-def _ensure_index(target: Target, table: str, columns: tuple[str, ...]) -> None:
-    schema_merge.ensure_index(target.connection, table, columns, indexed=target.is_indexed)
+    # in order, so that SQLite reads all tables at the same time, and collects nothing
+    sql = f"SELECT count(*) FROM ({' UNION '.join(ids)} ORDER BY 1)"
+    return int(sqlite.scalar(connection, sql, (block.first_id, block.last_id)))

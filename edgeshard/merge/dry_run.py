@@ -1,9 +1,9 @@
-"""What a merge would do, found by reading alone."""
+"""Find out what a merge would do, by reading alone."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import attrs
@@ -19,11 +19,22 @@ from edgeshard.sources.attach import Quarantine, SourceRun
 from edgeshard.sqlite import Connection
 
 
-def dry_run(master_path: Path, folder: Path, sources: Iterable[SourceRun]) -> MergeReport:
-    """Say what a merge of the shards in `folder`, and of `sources`, would do.
+def dry_run(
+    master_path: Path,
+    folder: Path,
+    sources: Iterable[SourceRun],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> MergeReport:
+    """Report what a merge of the shards in `folder`, and of `sources`, would do.
+
+    Args:
+        master_path: the master; it may not exist yet.
+        folder: the folder of the shards.
+        sources: other databases to merge.
+        should_stop: asked after each shard; the report then covers those before it.
 
     Raises:
-        StorageError: the master, or the folder, cannot be read.
+        StorageError: the master or the folder cannot be read.
     """
     began = time.monotonic()
     exists = scan.find_database(str(master_path)) is not None
@@ -32,49 +43,57 @@ def dry_run(master_path: Path, folder: Path, sources: Iterable[SourceRun]) -> Me
     )
     try:
         with sqlite.translate_errors("read master", str(master_path)):
-            report = _report(connection, folder, list(sources))
+            report = _report(connection, folder, list(sources), should_stop)
     finally:
         connection.close()
     return attrs.evolve(report, seconds=time.monotonic() - began)
 
 
-def _report(connection: Connection, folder: Path, sources: list[SourceRun]) -> MergeReport:
-    before = shard_states.load_states(connection)
+def _report(
+    connection: Connection, folder: Path, named: list[SourceRun], should_stop: Callable[[], bool]
+) -> MergeReport:
+    known_states = shard_states.load_states(connection)
     shards = [SourceRun(file, own=True) for file in scan.shard_files(folder)]
-    due = [job for job in shards + sources if _is_due(job, before)]
+    due = [run for run in shards + named if _is_due(run, known_states)]
     rows = truncated = 0
+    stopped = False
     for group in attach.groups(due):
         with attach.attached(connection, group) as attached, sqlite.read_snapshot(connection):
-            for job in attached:
+            for run in attached:
+                stopped = stopped or should_stop()
+                if stopped:
+                    break
                 try:
-                    missing, present = job.count_rows(connection)
+                    missing, present = run.count_rows(connection)
                 except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
-                    job.quarantine_for(error)
+                    run.quarantine_for(error)
                 else:
                     rows += missing
-                    truncated += present if job.own else 0
+                    truncated += present if run.own else 0
         attach.remove_empty_wals(group)
-    aside = tuple(
-        Quarantined(job.file.path, job.quarantine.reason)
-        for job in shards + sources
-        if job.quarantine and not _is_gone(job)
+    quarantined = tuple(
+        Quarantined(run.file.path, run.quarantine.reason)
+        for run in shards + named
+        if run.quarantine and not _was_removed(run)
     )
     gaps = streams.gaps(connection)
-    return MergeReport(rows, truncated, shards=len(due), quarantined=aside, gaps=gaps, dry_run=True)
+    return MergeReport(
+        rows, truncated, shards=len(due), quarantined=quarantined, gaps=gaps, stopped=stopped, dry_run=True
+    )
 
 
-def _is_gone(job: SourceRun) -> bool:
-    """Whether it is a shard that a merger removed meanwhile: nothing keeps mergers out of a dry run's way."""
-    return job.own and not job.file.defect and scan.find_database(job.file.path) is None
+def _was_removed(run: SourceRun) -> bool:
+    """Whether it is a shard that a merger removed meanwhile: a dry run takes no lock."""
+    return run.own and not run.file.defect and scan.find_database(run.file.path) is None
 
 
-def _is_due(job: SourceRun, before: dict[str, tuple[State, str]]) -> bool:
-    """Whether to look into the file: not where it cannot be a shard, nor where it is as it was without news."""
-    if job.quarantine:
+def _is_due(run: SourceRun, known_states: dict[str, tuple[State, str]]) -> bool:
+    """Whether to open the file: not if it cannot be a shard, nor if it has not changed since it had nothing new."""
+    if run.quarantine:
         return False
-    state, problem = before.get(job.file.name, ((), ""))
-    if job.own and state and state == job.file.state:
+    state, problem = known_states.get(run.file.name, ((), ""))
+    if run.own and state and state == run.file.state:
         if problem:
-            job.quarantine = Quarantine(problem, is_lasting=True)
+            run.quarantine = Quarantine(problem, is_lasting=True)
         return False
     return True

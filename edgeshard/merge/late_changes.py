@@ -1,32 +1,30 @@
-"""Changes that come although a deletion that was pruned may have been later: they are kept, and reported.
+"""Find changes that arrive after a tombstone that may have been newer was collected: they are kept and reported.
 
-A lost row is worse than one that comes back, and nothing says any more whether it was this row's key. So a row counts
-as late that is timestamped before the newest deletion that was pruned of its table, where nothing else is known of its key.
+A lost row is worse than one that comes back, and nothing says any more whether the tombstone was for this row's key. So
+a row counts as late if its timestamp is not after the newest tombstone that was collected from its table, and nothing
+else is known of its key.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from edgeshard import format, sqlite
 from edgeshard.master import tombstone_gc
+from edgeshard.merge.target import Target
 from edgeshard.records import keys
 from edgeshard.records.keys import Key
 from edgeshard.sqlite import quote
 
-if TYPE_CHECKING:
-    from edgeshard.merge.apply import Target
-
-
-_LATE = "temp.edgeshard_late"
+#: A table of the connection's own; no record table has a name that begins with "_".
+_LATE = "temp._late_rows"
 
 
 def find(target: Target, first_id: int) -> list[str]:
-    """The keyed tables of which such rows came by ids from one on; called before it is settled which are kept."""
+    """Return the keyed tables that got late rows with ids from `first_id` on. Call it before `conflicts.settle`."""
     found = []
-    known = tombstone_gc.newest_pruned(target.connection) if target.keys else {}
-    for name, timestamp in known.items():
+    collected = tombstone_gc.newest_pruned(target.connection) if target.keys else {}
+    for name, timestamp in collected.items():
         key = target.keys.get(name)
         if key is not None:
             target.connection.execute(f"CREATE TABLE IF NOT EXISTS {_LATE}(name, row_id INTEGER)")
@@ -48,7 +46,7 @@ def _select(name: str, key: Key) -> str:
 
 
 def kept(target: Target, found: Sequence[str]) -> set[str]:
-    """Those tables of which such rows were kept once that was settled."""
+    """Return those of these tables whose late rows are still there after `conflicts.settle`."""
     still = set()
     for name in found:
         sql = f"SELECT 1 FROM {_LATE} JOIN main.{quote(name)} ON _id = row_id WHERE name = ? LIMIT 1"

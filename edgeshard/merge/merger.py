@@ -1,4 +1,4 @@
-"""A whole merge, in the order that keeps every promise: look, attach, copy, commit, truncate or remove, remember."""
+"""One pass of a merge, in the order that keeps every promise: scan, attach, copy, commit, truncate, remember."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from functools import partial
 from pathlib import Path
 
 import attrs
 
 from edgeshard import sqlite
-from edgeshard.errors import EdgeshardError, StorageIOError
-from edgeshard.files import fingerprint, paths, scan
+from edgeshard.errors import EdgeshardError
+from edgeshard.files import paths, scan
 from edgeshard.files.scan import ScanResult, ShardFile
-from edgeshard.format import blocks
-from edgeshard.master import arrivals, database, identity, shard_states, streams, write_stats
-from edgeshard.merge import apply, conflicts, late_changes, reap, truncate
-from edgeshard.merge.quota import MergeQuota
+from edgeshard.master import identity, streams, write_stats
+from edgeshard.merge import chunk, reap, truncate
+from edgeshard.merge.master_handle import MasterHandle
+from edgeshard.merge.merge_pass import MergePass, Progress
+from edgeshard.merge.quota import MergeQuota, QuotaExhaustedError
 from edgeshard.merge.shard_cache import CacheEntry, ShardCache
 from edgeshard.reports import Gap, MergeReport, Quarantined
 from edgeshard.retention import store_rules
@@ -27,57 +29,31 @@ from edgeshard.retention.store_rules import Retention
 from edgeshard.shard import write_profile
 from edgeshard.shard.write_profile import WriteProfile
 from edgeshard.sources import attach
-from edgeshard.sources import streams as source_streams
-from edgeshard.sources.attach import CopyProgress, Quarantine, ShardOutcome, SourceRun
+from edgeshard.sources.attach import CopyProgress, Quarantine, SourceRun
 from edgeshard.sqlite import Connection
 
 logger = logging.getLogger("edgeshard.merge")
 
-#: Called with (rows done, rows to do) as a merge goes on.
-Progress = Callable[[int, int], None]
+#: Unchanged shards for which a thorough pass asks whether their agent has ended: one that is killed changes no file.
+_AGENTS_ASKED = 100
 
-#: Quiet shards that a thorough pass asks whether their agent is gone: one that is killed changes no file.
-_ASKED_AT_A_TIME = 100
-
-#: Agents after whom a thorough pass sweeps.
-_SWEPT_AT_A_TIME = 500
-
-
-@attrs.define
-class _Pass:
-    """What one pass is to do, and what it has done."""
-
-    keep_empty: bool
-    should_stop: Callable[[], bool]
-    progress: Progress | None
-    meter: write_stats.Meter
-    rows: int = 0
-    to_do: int = 0
-    truncated: int = 0
-    removed: int = 0
-    stopped: bool = False
-    room_bytes: int = blocks.CHUNK_BYTES
-    copied_bytes: int = 0
-    late: set[str] = attrs.Factory(set)
-
-    def is_stopping(self) -> bool:
-        self.stopped = self.stopped or self.should_stop()
-        return self.stopped
+#: Agents whose leftovers a thorough pass removes.
+_LEFTOVERS_REMOVED = 500
 
 
 class Merger:
-    """Merges into the master of one store, once or again and again.
+    """Merges into the master of one store, once or repeatedly.
 
-    Between passes it keeps the master open, and remembers what it learnt of the shards, so that a pass costs little
-    more than a stat of each shard.
+    Between passes it keeps the master open, and remembers what it found in the shards, so that a pass costs little more
+    than a stat of each shard.
 
     Args:
         root: the store's folder.
-        keep_empty: leave the shards of agents that are gone.
-        service: whether passes follow one another closely: then a busy shard is not truncated in each.
-        should_stop: asked after each shard; once it says yes the pass ends, with what it has committed.
-        thrift: how sparing to be with what is written, as a service.
-        prune: what is to go anyway, before a budget has rows dropped.
+        keep_empty: keep the shards of agents that have ended.
+        watching: whether passes follow one another closely: then a busy shard is not truncated in each.
+        should_stop: asked after each shard; once it returns True the pass ends, with what it has committed.
+        profile: the write profile of a merger that watches.
+        prune: the store's own rules: what they delete goes before a budget has rows dropped.
     """
 
     def __init__(
@@ -85,519 +61,363 @@ class Merger:
         root: Path,
         *,
         keep_empty: bool = False,
-        service: bool = False,
+        watching: bool = False,
         should_stop: Callable[[], bool] = lambda: False,
-        thrift: WriteProfile = write_profile.NORMAL,
+        profile: WriteProfile = write_profile.NORMAL,
         prune: Retention = store_rules.NONE,
     ) -> None:
         self._root = root
         self._path = paths.master(root)
         self._keep_empty = keep_empty
-        self._service = service
-        self._stopping = should_stop
-        self._thrift = thrift
+        self._watching = watching
+        self._should_stop = should_stop
+        self._profile = profile
         self._meter = write_stats.Meter()
         self._folder = scan.Folder(Path(os.path.realpath(paths.shards(root))))
-        self._room = MergeQuota(root, self._path, prune, self._meter, should_stop)
-        self._connection: Connection | None = None
+        self._quota = MergeQuota(root, self._path, prune, self._meter, should_stop)
+        self._master = MasterHandle(self._path)
         self._forget()
 
     def _forget(self) -> None:
-        self._files: tuple[object, object] = (None, None)
+        self._cache = ShardCache(self._profile.held_s)
         self._generation = 0
-        self._memory = ShardCache(self._thrift.held_s)
         self._gaps: tuple[Gap, ...] | None = None
-        self._told: set[Quarantined | Gap] = set()
+        self._logged: set[Quarantined | Gap] = set()
 
     @property
     def is_open(self) -> bool:
         """Whether it has the master open."""
-        return self._connection is not None
+        return self._master.is_open
 
     # -- a pass -------------------------------------------------------------------------------------------------------
 
     def run(
-        self, sources: Iterable[SourceRun] = (), *, thorough: bool = True, progress: Progress | None = None
+        self, sources: Sequence[SourceRun] = (), *, thorough: bool = True, progress: Progress | None = None
     ) -> MergeReport:
-        """One pass over what changed. The caller holds ``merge.lock``.
+        """Make one pass over what changed. The caller holds ``merge.lock``.
 
         Args:
             sources: other databases to merge as well.
-            thorough: look again, too, where a change might not have shown, where something failed, and for agents
-                that died without a trace.
-            progress: called as the work goes on.
+            thorough: open also the shards where a change might not have shown, or where something failed, and look for
+                agents that died without a trace.
+            progress: called after each commit.
 
         Raises:
             StorageError: the master or the folder cannot be read or written. What was committed stays.
         """
         began = time.monotonic()
+        merge_pass = MergePass(time.time_ns(), self._keep_empty, self._should_stop, progress, self._meter)
+        unreadable = [run for run in sources if run.quarantine]
         try:
             with sqlite.translate_errors("merge into", str(self._path)), self._meter.running():
-                report = self._run(self._open(), list(sources), thorough, progress)
+                connection = self._open_master()
+                self._quota.begin(connection)
+                scanned = self._scan()
+                due = [*self._due(scanned, thorough), *(run for run in sources if not run.quarantine)]
+                self._meter.collect(self._root / "merge.lock", map(self._lock_path, scanned.names))
+                for group in attach.groups(due):
+                    if merge_pass.is_stopping() or self._quota.is_exhausted:
+                        break
+                    self._merge_group(connection, group, merge_pass)
+                self._finish(connection, merge_pass, scanned, due, thorough)
+                report = self._report([*due, *unreadable], merge_pass)
         except BaseException:
-            self.abandon()  # what it knew may not be so
+            self.abandon()  # what is in the cache may be wrong now
             raise
         return attrs.evolve(report, seconds=time.monotonic() - began)
 
-    def _run(
-        self, connection: Connection, sources: list[SourceRun], thorough: bool, progress: Progress | None
-    ) -> MergeReport:
-        now_ns = time.time_ns()
-        self._room.begin(connection)
-        look = self._look()
-        due = [*self._due(look, thorough), *(job for job in sources if not job.quarantine)]
-        hopeless = [job for job in sources if job.quarantine]
-        done = _Pass(self._keep_empty, self._stopping, progress, self._meter)
-        self._meter.collect(paths.merge_lock(self._root), map(self._lock_path, look.names))
-        for group in attach.groups(due):
-            if done.is_stopping() or self._room.is_wanting:
-                break
-            self._merge_group(connection, group, done, now_ns)
-        self._meter.add_rows(done.rows)
-        for name in sorted(done.late):
-            text = "rows of table %s came that are older than deletions that were pruned: they may have been deleted"
-            logger.warning(text, name)
-        names = look.names - {job.file.name for job in due if job.outcome.is_removed}
-        self._memory.forget_all_but(names)
-        if thorough and not done.is_stopping():
-            self._sweep(look)
-            self._memory.persist(connection, names)
-        self._look_at_gaps(connection)
-        if not self._service or not (done.rows or self._thrift.keeps_wal):
-            self._shrink_log(connection)
-        if self._room.is_wanting:
-            raise self._room.error(done.rows)
-        return self._report([*due, *hopeless], done)
-
-    def _lock_path(self, name: str) -> Path:
-        return paths.lock_path(str(self._folder.path / name))
-
-    def _look(self) -> ScanResult:
-        path = Path(os.path.realpath(paths.shards(self._root)))
-        if path != self._folder.path:  # a link that leads elsewhere now
-            self._folder = scan.Folder(path)
-        return self._folder.scan(self._memory.states)
-
-    def news(self) -> bool:
-        """Whether a pass would find something new, as far as the files show from without.
+    def _finish(
+        self,
+        connection: Connection,
+        merge_pass: MergePass,
+        scanned: ScanResult,
+        due: Sequence[SourceRun],
+        thorough: bool,
+    ) -> None:
+        """Do what follows the last commit of a pass: count, log, clean up and remember.
 
         Raises:
-            AccessError, StorageIOError: the folder cannot be looked at.
+            DiskBudgetError: rows are pending for which the budget has no room.
         """
-        return any(self._memory.is_news(file) for file in self._look().changed)
-
-    def _due(self, look: ScanResult, thorough: bool) -> list[SourceRun]:
-        """The shards to look into."""
-        self._memory.forget_all_but(look.names)
-        files_due = {}
-        for file in look.changed:
-            known = self._memory.get(file.name)
-            if file.defect:
-                self._memory.remember(file.name, CacheEntry((), file.defect))
-            elif known is None or known.state != file.state or known.is_due_again(thorough=thorough):
-                files_due[file.name] = file
-        for name in self._memory.due_again(thorough=thorough):
-            files_due.setdefault(name, self._unchanged(name))
-        if thorough and not self._keep_empty:
-            files_due.update(self._of_agents_gone(files_due.keys()))
-        return [
-            SourceRun(file, own=True, copied=CopyProgress(checked=self._memory.checked(name)))
-            for name, file in sorted(files_due.items())
-        ]
-
-    def _unchanged(self, name: str) -> ShardFile:
-        return ShardFile(str(self._folder.path / name), self._memory.states[name])
-
-    def _of_agents_gone(self, due: Set[str]) -> dict[str, ShardFile]:
-        """Some of the quiet shards whose agent is gone."""
-        quiet = list(self._memory.states.keys() - due)
-        asked = random.sample(quiet, min(_ASKED_AT_A_TIME, len(quiet)))
-        found = map(self._unchanged, asked)
-        return {file.name: file for file in found if reap.is_agent_gone(file.path)}
-
-    def _report(self, due: list[SourceRun], done: _Pass) -> MergeReport:
-        aside = [Quarantined(job.file.path, job.quarantine.reason) for job in due if job.quarantine and not job.own]
-        for name, problem in self._memory.problems.items():
-            aside.append(Quarantined(str(self._folder.path / name), problem))
-        aside.sort(key=lambda item: item.path)
-        self._tell(aside, self._gaps or ())
-        report = MergeReport(
-            rows=done.rows,
-            truncated=done.truncated,
-            removed=done.removed,
-            shards=sum(1 for job in due if job.schema),
-            quarantined=tuple(aside),
-            gaps=self._gaps or (),
-            stopped=done.stopped,
-            dropped=self._room.dropped,
-        )
-        for kept in self._room.kept:
-            report = kept.told(report)
-        return report
-
-    def _tell(self, aside: Iterable[Quarantined], gaps: Iterable[Gap]) -> None:
-        """Log what is wrong, once."""
-        told, self._told = self._told, {*aside, *gaps}
-        for item in aside:
-            if item not in told:
-                logger.warning("set aside %s: %s", item.path, item.reason)
-        for gap in gaps:
-            if gap not in told:
-                text = "%s lacks rows %d to %d of stream %s of agent %r"
-                logger.warning(text, self._path, gap.first, gap.last, gap.stream, gap.agent)
-
-    # -- the master ---------------------------------------------------------------------------------------------------
-
-    def _open(self) -> Connection:
-        """The master, opened anew where another one has its name, with what it says of the shards."""
-        if self._connection is not None and self._files_now() != self._files:
-            logger.warning("%s was replaced; all shards are looked into again", self._path)
-            self.abandon()
-        if self._connection is None:
-            database.ensure_master(self._path)
-            before = fingerprint.identity(self._path)
-            self._connection = database.open_master(self._path, writable=True)
-            self._memory.recall(self._connection)
-            self._files = (before, fingerprint.identity(paths.wal(self._path)))
-        return self._connection
-
-    def _files_now(self) -> tuple[object, object]:
-        """Which files we commit to: the master's, and its log's."""
-        return fingerprint.identity(self._path), fingerprint.identity(paths.wal(self._path))
-
-    def _ensure_in_place(self) -> None:
-        """What was committed to a file that nobody finds any more must not be deleted from the shards."""
-        if self._files_now() != self._files:
-            cause = (
-                "it was moved, deleted or replaced during the merge; nothing was deleted from the shards. Merge again"
-            )
-            raise StorageIOError("merge into", self._path, cause)
-
-    def _look_at_gaps(self, connection: Connection) -> None:
-        generation = identity.generation(connection)
-        if self._gaps is None or generation != self._generation:
-            self._gaps = streams.gaps(connection)
-        self._generation = generation
-
-    def _shrink_log(self, connection: Connection) -> None:
-        if fingerprint.size(paths.wal(self._path)):
-            sqlite.shrink_wal(connection)
+        self._meter.add_rows(merge_pass.rows)
+        for name in sorted(merge_pass.late_tables):
+            text = "rows of table %s arrived after newer tombstones were collected: they may have been deleted before"
+            logger.warning(text, name)
+        names = scanned.names - {run.file.name for run in due if run.outcome.is_removed}
+        self._cache.forget_all_but(names)
+        if thorough and not merge_pass.is_stopping():
+            self._remove_leftovers(scanned)
+            self._cache.persist(connection, names)
+        self._find_gaps(connection)
+        if not self._watching or not (merge_pass.rows or self._profile.keeps_wal):
+            self._master.shrink_wal()
+        if self._quota.is_exhausted:
+            raise self._quota.error(merge_pass.rows)
 
     def close(self) -> None:
-        """Remember in the master what was learnt of the shards, and close it.
+        """Record in the master what was found in the shards, and close it.
 
         Raises:
             StorageError: the master cannot be written.
         """
-        if self._connection is None:
+        if not self._master.is_open:
             return
         try:
             with sqlite.translate_errors("merge into", str(self._path)), self._meter.running():
-                self._memory.persist(self._connection)
-                self._shrink_log(self._connection)
+                self._cache.persist(self._master.connection)
+                self._master.shrink_wal()
         finally:
             self.abandon()
             self._meter.leave(paths.merge_lock(self._root))
 
     def abandon(self) -> None:
         """Close the master, and remember nothing."""
-        connection, self._connection = self._connection, None
         self._forget()
-        if connection is not None:
-            connection.close()
+        self._master.close()
+
+    def _open_master(self) -> Connection:
+        """Return the open master; open it again if another file has its name now."""
+        if self._master.is_open and not self._master.is_in_place():
+            logger.warning("%s was replaced; opening all shards again", self._path)
+            self.abandon()
+        if not self._master.is_open:
+            self._cache.recall(self._master.open())
+        return self._master.connection
+
+    # -- which shards -------------------------------------------------------------------------------------------------
+
+    def has_news(self) -> bool:
+        """Return whether a pass would find something new, as far as the files show without being opened.
+
+        Raises:
+            AccessError, StorageIOError: the folder cannot be read.
+        """
+        return any(self._cache.is_changed(file) for file in self._scan().changed)
+
+    def _scan(self) -> ScanResult:
+        path = Path(os.path.realpath(self._root / "shards"))
+        if path != self._folder.path:  # a link that leads elsewhere now
+            self._folder = scan.Folder(path)
+        return self._folder.scan(self._cache.states)
+
+    def _due(self, scanned: ScanResult, thorough: bool) -> list[SourceRun]:
+        """Return the shards to open in this pass."""
+        self._cache.forget_all_but(scanned.names)
+        due = {}
+        for file in scanned.changed:
+            entry = self._cache.get(file.name)
+            if file.defect:
+                self._cache.remember(file.name, CacheEntry((), file.defect))
+            elif entry is None or entry.state != file.state or entry.is_due_again(thorough=thorough):
+                due[file.name] = file
+        for name in self._cache.due_again(thorough=thorough):
+            due.setdefault(name, self._unchanged(name))
+        if thorough and not self._keep_empty:
+            due.update(self._of_ended_agents(due.keys()))
+        return [
+            SourceRun(file, own=True, copied=CopyProgress(checked=self._cache.checked(name)))
+            for name, file in sorted(due.items())
+        ]
+
+    def _unchanged(self, name: str) -> ShardFile:
+        return ShardFile(str(self._folder.path / name), self._cache.states[name])
+
+    def _of_ended_agents(self, due: Set[str]) -> dict[str, ShardFile]:
+        """Return unchanged shards whose agent has ended, out of a sample."""
+        unchanged = list(self._cache.states.keys() - due)
+        asked = random.sample(unchanged, min(_AGENTS_ASKED, len(unchanged)))
+        return {file.name: file for file in map(self._unchanged, asked) if reap.has_agent_ended(file.path)}
+
+    def _lock_path(self, name: str) -> Path:
+        return paths.lock_path(str(self._folder.path / name))
 
     # -- one group of sources -----------------------------------------------------------------------------------------
 
-    def _merge_group(self, connection: Connection, group: list[SourceRun], done: _Pass, now_ns: int) -> None:
-        self._merge_together(connection, group, done)
-        # one that failed in company may have suffered for another: it gets a group of its own
-        for job in group:
-            if job.quarantine and len(group) > 1 and not done.is_stopping():
-                job.quarantine = None
-                job.copied.is_finished, job.copied.durable = False, {}
-                self._merge_together(connection, [job], done)
-        self._merge_rest(connection, group, done)
-        for job in group:
-            if job.own and job.quarantine and scan.find_database(job.file.path) is None:
-                job.quarantine = None  # another merger removed it
-                self._memory.forget(job.file.name)
-            elif job.own:
-                self._note(job, now_ns)
+    def _merge_group(self, connection: Connection, group: list[SourceRun], merge_pass: MergePass) -> None:
+        """Merge sources that are attached together, and remember how each of the store's shards was left."""
+        for runs in self._attempts(connection, group, merge_pass):
+            self._copy_and_truncate(connection, runs, merge_pass)
+        for run in group:
+            if run.own and run.quarantine and scan.find_database(run.file.path) is None:
+                run.quarantine = None  # another merger removed it
+                self._cache.forget(run.file.name)
+            elif run.own:
+                self._remember(run, merge_pass.began_ns)
 
-    def _merge_rest(self, connection: Connection, group: list[SourceRun], done: _Pass) -> None:
-        """Within a budget: go on with what the sources still have, now that the shards gave back what was copied."""
-        rows = -1
-        while self._room.known is not None and not done.is_stopping():
-            rest = [job for job in group if not job.copied.is_finished and not job.quarantine]
-            if not rest:
+    def _attempts(
+        self, connection: Connection, group: list[SourceRun], merge_pass: MergePass
+    ) -> Iterator[list[SourceRun]]:
+        """Yield the sources to copy together: first all, then by itself each that failed, then what is left of them."""
+        yield group
+        for run in group:
+            # one that failed together with others may have suffered because of another
+            if run.quarantine and len(group) > 1 and not merge_pass.is_stopping():
+                run.quarantine = None
+                run.copied.is_finished, run.copied.durable = False, {}
+                yield [run]
+        # within a budget: copy more, now that the truncated shards gave back the room of what was copied
+        rows_before = -1
+        while self._quota.budget is not None and not merge_pass.is_stopping():
+            left = [run for run in group if not run.copied.is_finished and not run.quarantine]
+            if not left:
                 return
-            if self._room.is_wanting:
-                if rows == done.rows or not self._room.make_room(connection):
+            if self._quota.is_exhausted:
+                if rows_before == merge_pass.rows or not self._quota.drop_rows(connection):
                     return
-                rows = done.rows
-            self._merge_together(connection, rest, done)
+                rows_before = merge_pass.rows
+            yield left
 
-    def _merge_together(self, connection: Connection, group: list[SourceRun], done: _Pass) -> None:
-        """Copy what the sources have, in transactions of bounded size, and then truncate or remove the shards."""
-        with attach.attached(connection, group) as remaining:
-            if done.progress is not None:
-                done.to_do += _rows_to_do(connection, remaining)
-            while remaining and self._copy(connection, remaining, done):
-                if done.progress is not None:
-                    done.progress(done.rows, done.to_do)
-                remaining = [job for job in remaining if not job.copied.is_finished and not job.quarantine]
-                if done.is_stopping() or self._room.is_tight:
+    def _copy_and_truncate(self, connection: Connection, runs: list[SourceRun], merge_pass: MergePass) -> None:
+        """Copy what the sources have, in transactions of limited size; then truncate or remove the shards."""
+        with attach.attached(connection, runs) as left:
+            if merge_pass.progress is not None:
+                merge_pass.rows_to_do += _count_pending(connection, left)
+            while left:
+                try:
+                    with self._quota.chunk(connection, merge_pass, partial(_has_pending, connection, left)):
+                        chunk.commit_chunk(connection, left, merge_pass)
+                except QuotaExhaustedError:
                     break
-        # detached first: the last connection to leave a shard tidies its log away
-        master_id = sqlite.scalar(connection, "SELECT database_id FROM main.edgeshard_database")
-        for job in group:
-            may_clear = job.copied.is_finished or (self._room.is_tight and job.copied.durable)
-            if job.own and may_clear and not job.quarantine and not done.is_stopping():
-                self._ensure_in_place()
-                self._clear(job, master_id, done)
-        attach.remove_empty_wals(group)
+                if merge_pass.progress is not None:
+                    merge_pass.progress(merge_pass.rows, merge_pass.rows_to_do)
+                left = [run for run in left if not run.copied.is_finished and not run.quarantine]
+                if merge_pass.is_stopping() or self._quota.is_near_limit:
+                    break
+        # only after they are detached: the last connection to leave a shard removes its WAL
+        master_id = identity.database_id(connection)
+        for run in runs:
+            is_deletable = run.copied.is_finished or (self._quota.is_near_limit and run.copied.durable)
+            if run.own and is_deletable and not run.quarantine and not merge_pass.is_stopping():
+                self._master.ensure_in_place()
+                self._truncate_or_remove(run, master_id, merge_pass)
+        attach.remove_empty_wals(runs)
 
-    def _copy(self, connection: Connection, remaining: list[SourceRun], done: _Pass) -> bool:
-        """Copy and commit a chunk; False where rows wait, and there is no room for any."""
-        room_bytes, before = self._room.chunk_bytes(connection), done.copied_bytes
+    def _truncate_or_remove(self, run: SourceRun, master_id: bytes, merge_pass: MergePass) -> None:
+        """Remove the shard if its agent has ended, or truncate it, or leave that for later."""
+        run.outcome.state = run.file.state
         try:
-            if not room_bytes and _rows_to_do(connection, remaining):
-                self._room.is_wanting = True
-                return False
-            done.room_bytes = room_bytes or blocks.CHUNK_BYTES
-            _commit_chunk(connection, remaining, done)
-        except sqlite.DatabaseFailure as error:
-            if self._room.known is None or not sqlite.is_full(error):
-                raise
-            self._room.is_wanting = True  # a writer's transaction, which is not divided, needs more than there is
-            return False
-        finally:
-            self._room.copied(connection, done.copied_bytes - before)
-        return True
-
-    def _clear(self, job: SourceRun, master_id: bytes, done: _Pass) -> None:
-        """Remove the shard, or truncate it, or leave it for later."""
-        job.outcome.state = job.file.state
-        try:
-            if job.outcome.is_removable and self._remove(job):
-                job.outcome.is_removed = True
-                done.removed += 1
-                done.truncated += job.copied.rows_in_source
-            elif job.copied.durable:
-                self._truncate(job, master_id, done)
+            if run.outcome.is_removable and self._remove(run):
+                run.outcome.is_removed = True
+                merge_pass.removed += 1
+                merge_pass.truncated += run.copied.rows_in_source
+            elif run.copied.durable:
+                self._truncate(run, master_id, merge_pass)
         except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
             cause = error.cause if isinstance(error, EdgeshardError) else error
-            job.quarantine = Quarantine(f"its rows are merged, but cannot be deleted from it: {cause}")
+            run.quarantine = Quarantine(f"its rows are merged, but cannot be deleted from it: {cause}")
 
-    def _remove(self, job: SourceRun) -> bool:
-        self._meter.collect_from(paths.lock_path(job.file.path))  # which goes, too
-        return reap.remove(job.source, job.copied.durable)
+    def _remove(self, run: SourceRun) -> bool:
+        self._meter.collect_from(paths.lock_path(run.file.path))  # the lock file is removed as well
+        return reap.remove(run.source, run.copied.durable)
 
-    def _truncate(self, job: SourceRun, master_id: bytes, done: _Pass) -> None:
-        job.outcome.has_merged_rows = True
-        is_patient = self._service and not self._room.is_tight
-        held_s = self._held_s(job)
+    def _truncate(self, run: SourceRun, master_id: bytes, merge_pass: MergePass) -> None:
+        run.outcome.has_merged_rows = True
+        is_patient = self._watching and not self._quota.is_near_limit
+        held_s = self._held_s(run)
         if is_patient and not truncate.is_truncation_due(
-            job.copied.rows, job.copied.used_bytes, job.file.wal_bytes, held_s, self._thrift.held_s
+            run.copied.rows, run.copied.used_bytes, run.file.wal_bytes, held_s, self._profile.held_s
         ):
             return
-        truncated = truncate.truncate(job.source, job.copied.durable, master_id, is_patient, self._room.left_bytes())
+        truncated = truncate.truncate(
+            run.source, run.copied.durable, master_id, is_patient, self._quota.truncation_bytes()
+        )
         if truncated is None:
-            logger.info("%s is busy; it is truncated at the next merge", job.file.path)
+            logger.info("%s is busy; it is truncated at the next merge", run.file.path)
         else:
-            job.had_no_wal, job.outcome = False, ShardOutcome(state=truncated.state)
-            done.truncated += truncated.rows
+            run.had_no_wal, run.outcome.has_merged_rows, run.outcome.state = False, False, truncated.state
+            merge_pass.truncated += truncated.rows
 
-    def _held_s(self, job: SourceRun) -> float:
-        known = self._memory.get(job.file.name)
-        return 0.0 if known is None or known.holds_since is None else time.monotonic() - known.holds_since
+    def _held_s(self, run: SourceRun) -> float:
+        """Return for how long a shard has kept rows that the master holds."""
+        entry = self._cache.get(run.file.name)
+        return 0.0 if entry is None or entry.held_since is None else time.monotonic() - entry.held_since
 
-    # -- remembering --------------------------------------------------------------------------------------------------
+    # -- afterwards ---------------------------------------------------------------------------------------------------
 
-    def _note(self, job: SourceRun, now_ns: int) -> None:
+    def _remember(self, run: SourceRun, began_ns: int) -> None:
         """Remember how a shard was left."""
-        name = job.file.name
-        if job.copied.rows:
-            self._memory.note_rows(name)
-        if job.outcome.is_removed:
-            self._memory.forget(name)
-            logger.info("removed %s: its agent is gone, and the master holds its rows", job.file.path)
-        elif job.quarantine:
-            settled = scan.is_settled(job.file.state, now_ns)
+        name = run.file.name
+        if run.copied.rows:
+            self._cache.note_rows(name)
+        if run.outcome.is_removed:
+            self._cache.forget(name)
+            logger.info("removed %s: its agent has ended, and the master holds its rows", run.file.path)
+        elif run.quarantine:
+            settled = scan.is_settled(run.file.state, began_ns)
             # one failure to read may look like damage: that is believed once it is found again
-            reason = job.quarantine.reason
-            lasting = job.quarantine.is_lasting and self._memory.problem_of(name) == reason
-            self._memory.remember(name, CacheEntry(job.file.state, reason, lasting, settled))
-        elif not job.copied.is_finished:
-            self._memory.remember(name, CacheEntry((), checked=job.copied.checked))
+            lasting = run.quarantine.is_lasting and self._cache.reason_of(name) == run.quarantine.reason
+            self._cache.remember(name, CacheEntry(run.file.state, run.quarantine.reason, lasting, settled))
+        elif not run.copied.is_finished:
+            self._cache.remember(name, CacheEntry((), checked=run.copied.checked))
         else:
-            since = time.monotonic() - self._held_s(job) if job.outcome.has_merged_rows else None
-            settled = scan.is_settled(job.outcome.state, now_ns)
-            checked = job.copied.checked if job.outcome.has_merged_rows else {}
-            self._memory.remember(
-                name, CacheEntry(job.outcome.state, settled=settled, holds_since=since, checked=checked)
+            held_since = time.monotonic() - self._held_s(run) if run.outcome.has_merged_rows else None
+            settled = scan.is_settled(run.outcome.state, began_ns)
+            checked = run.copied.checked if run.outcome.has_merged_rows else {}
+            self._cache.remember(
+                name, CacheEntry(run.outcome.state, settled=settled, held_since=held_since, checked=checked)
             )
 
-    def _sweep(self, look: ScanResult) -> None:
-        """Remove what openings that were killed left."""
-        unfinished: dict[str, list[str]] = {stem: [] for stem in look.locks if not self._keep_empty}
-        for name in look.unfinished:
+    def _remove_leftovers(self, scanned: ScanResult) -> None:
+        """Remove what killed openings of shards left."""
+        unfinished: dict[str, list[str]] = {stem: [] for stem in scanned.locks if not self._keep_empty}
+        for name in scanned.unfinished:
             if match := paths.UNFINISHED_SHARD.fullmatch(name):
                 unfinished.setdefault(match[1], []).append(name)
-        for stem in sorted(unfinished)[:_SWEPT_AT_A_TIME]:
+        for stem in sorted(unfinished)[:_LEFTOVERS_REMOVED]:
             try:
-                reap.sweep(paths.shard_lock(self._folder.path, stem), unfinished[stem])
-            except EdgeshardError as error:  # what somebody put there is in nobody's way
+                reap.remove_leftovers(paths.shard_lock(self._folder.path, stem), unfinished[stem])
+            except EdgeshardError as error:  # what somebody put there does no harm
                 logger.debug("%s", error)
 
+    def _find_gaps(self, connection: Connection) -> None:
+        generation = identity.generation(connection)
+        if self._gaps is None or generation != self._generation:
+            self._gaps = streams.gaps(connection)
+        self._generation = generation
 
-def _rows_to_do(connection: Connection, remaining: list[SourceRun]) -> int:
+    def _report(self, runs: Sequence[SourceRun], merge_pass: MergePass) -> MergeReport:
+        quarantined = [
+            Quarantined(run.file.path, run.quarantine.reason) for run in runs if run.quarantine and not run.own
+        ]
+        for name, reason in self._cache.quarantined.items():
+            quarantined.append(Quarantined(str(self._folder.path / name), reason))
+        quarantined.sort(key=lambda item: item.path)
+        self._log_news(quarantined, self._gaps or ())
+        report = MergeReport(
+            rows=merge_pass.rows,
+            truncated=merge_pass.truncated,
+            removed=merge_pass.removed,
+            shards=sum(1 for run in runs if run.schema),
+            quarantined=tuple(quarantined),
+            gaps=self._gaps or (),
+            stopped=merge_pass.stopped,
+            dropped=self._quota.dropped,
+        )
+        for kept in self._quota.kept:
+            report = kept.told(report)
+        return report
+
+    def _log_news(self, quarantined: Iterable[Quarantined], gaps: Iterable[Gap]) -> None:
+        """Log each shard that is quarantined and each gap, once."""
+        logged, self._logged = self._logged, {*quarantined, *gaps}
+        for item in quarantined:
+            if item not in logged:
+                logger.warning("quarantined %s: %s", item.path, item.reason)
+        for gap in gaps:
+            if gap not in logged:
+                text = "%s is missing rows %d to %d of stream %s of agent %r"
+                logger.warning(text, self._path, gap.first, gap.last, gap.stream, gap.agent)
+
+
+def _has_pending(connection: Connection, runs: Iterable[SourceRun]) -> bool:
+    return _count_pending(connection, runs) > 0
+
+
+def _count_pending(connection: Connection, runs: Iterable[SourceRun]) -> int:
     rows = 0
     with sqlite.read_snapshot(connection):
-        for job in remaining:
+        for run in runs:
             # what is wrong with a source is found, and reported, when it is copied
             with contextlib.suppress(EdgeshardError, *sqlite.DATA_ERRORS):
-                rows += job.count_rows(connection)[0]
+                rows += run.count_rows(connection)[0]
     return rows
-
-
-class _SpoiltTransactionError(Exception):
-    """SQLite found a source damaged, and writes nothing more before the transaction ends, not to the master either."""
-
-
-def _commit_chunk(connection: Connection, remaining: list[SourceRun], done: _Pass) -> None:
-    """One transaction of the master; it is begun anew without a source that spoils it."""
-    copied = None
-    while copied is None:
-        copied = _copy_chunk(connection, [job for job in remaining if not job.quarantine], done)
-    done.meter.committed()
-    for job, part in copied:
-        job.copied = CopyProgress(
-            job.copied.rows + part.rows,
-            max(job.copied.rows_in_source, part.present),
-            part.used_bytes,
-            part.durable,
-            part.checked,
-            part.finished,
-        )
-        done.rows += part.rows
-        done.copied_bytes += part.copied_bytes
-
-
-def _copy_chunk(
-    connection: Connection, remaining: list[SourceRun], done: _Pass
-) -> list[tuple[SourceRun, apply.Copied]] | None:
-    """Copy, and commit, unless there was nothing to do.
-
-    Returns:
-        What was copied of which source; None where one of them spoilt the transaction.
-    """
-    copied: list[tuple[SourceRun, apply.Copied]] = []
-    sqlite.set_busy_timeout(connection, sqlite.BUSY_TIMEOUT_S)
-    try:
-        with contextlib.ExitStack() as transaction:
-            try:
-                transaction.enter_context(sqlite.immediate(connection))
-            except sqlite.DATA_ERRORS as error:
-                _blame_sources(connection, remaining, error)
-                return []
-            _copy_each(connection, remaining, done, copied)
-    except _SpoiltTransactionError:
-        return None
-    return copied
-
-
-def _blame_sources(connection: Connection, remaining: list[SourceRun], error: Exception) -> None:
-    """Set all sources aside, of which one keeps a transaction from beginning; each is then tried by itself.
-
-    BEGIN looks into each attached database, and does not say which of them it cannot read. One that is replaced while
-    it is attached may be read beside the log of the other.
-
-    Raises:
-        Exception: what is wrong, where the master cannot be read either, or is locked.
-    """
-    if isinstance(error, sqlite.BUSY):
-        raise error
-    sqlite.scalar(connection, "SELECT generation FROM main.edgeshard_database")
-    for job in remaining:
-        job.quarantine_for(error)
-
-
-def _copy_each(
-    connection: Connection, remaining: list[SourceRun], done: _Pass, copied: list[tuple[SourceRun, apply.Copied]]
-) -> None:
-    sqlite.set_busy_timeout(connection, attach.SOURCE_BUSY_TIMEOUT_S)
-    # a first statement that writes: no other merger changes the ranges from here on, and our own commit at FULL
-    # makes durable what a killed merger committed before
-    connection.execute("UPDATE main.edgeshard_database SET generation = generation + 1")
-    before = connection.total_changes()
-    room_bytes = done.room_bytes
-    target = apply.Target.load(connection)
-    first_id = target.next_id
-    for job in remaining:
-        if room_bytes <= 0 or done.is_stopping():
-            break
-        part = _copy_or_set_aside(connection, target, job, room_bytes, done)
-        if part is None:
-            target = apply.Target.load(connection)  # as it was before the savepoint
-            continue
-        room_bytes -= part.copied_bytes
-        copied.append((job, part))
-    if target.next_id > first_id:
-        doubtful = late_changes.find(target, first_id)
-        conflicts.settle(target, first_id)
-        done.late |= late_changes.kept(target, doubtful)
-        arrivals.record(connection, first_id)
-        if done.meter.is_due:
-            done.meter.record(connection)
-    held = [job.copied.durable for job in remaining] + [part.durable for _, part in copied]
-    if connection.total_changes() == before and not any(held):
-        connection.execute("ROLLBACK")
-
-
-def _copy_or_set_aside(
-    connection: Connection, target: apply.Target, job: SourceRun, room_bytes: int, done: _Pass
-) -> apply.Copied | None:
-    connection.execute("SAVEPOINT source")
-    try:
-        # in the snapshot that the rows are read from: an agent may have added a column a moment ago
-        origin = job.open(connection)
-        job.ensure_in_place()
-        copied = apply.copy(target, origin, room_bytes, job.copied.checked if job.own else None)
-        if job.own and copied.rows:
-            shard_states.record_merge(connection, job.file.name)
-        job.outcome.is_removable = copied.finished and not done.keep_empty and _is_spent(connection, job)
-        connection.execute("RELEASE source")
-    except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
-        if not connection.in_transaction:
-            raise
-        connection.execute("ROLLBACK TO source")
-        connection.execute("RELEASE source")
-        if _is_the_masters(connection, job, error):
-            raise
-        job.quarantine_for(error)
-        if sqlite.spoils_transaction(error):
-            raise _SpoiltTransactionError from error
-        return None
-    return copied
-
-
-def _is_spent(connection: Connection, job: SourceRun) -> bool:
-    """Whether a shard's agent is gone, and this master holds all that the shard ever gave up."""
-    return (
-        job.own
-        and job.source.is_shard
-        and reap.is_agent_gone(job.file.path)
-        and source_streams.are_truncated_rows_held(connection, job.source)
-    )
-
-
-def _is_the_masters(connection: Connection, job: SourceRun, error: Exception) -> bool:
-    """Whether a failure to read or write is not the source's: that is found sound."""
-    return (
-        isinstance(error, sqlite.DatabaseFailure)
-        and not isinstance(error, sqlite.BUSY)
-        and not sqlite.is_bad_data(error)
-        and not sqlite.is_exhaustion(error)
-        and sqlite.is_sound(connection, job.schema)
-    )

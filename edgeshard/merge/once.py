@@ -12,7 +12,8 @@ import attrs
 from edgeshard.files import folders, paths
 from edgeshard.merge import locks
 from edgeshard.merge.dry_run import dry_run
-from edgeshard.merge.merger import Merger, Progress
+from edgeshard.merge.merge_pass import Progress
+from edgeshard.merge.merger import Merger
 from edgeshard.reports import MergeReport
 from edgeshard.retention import store_rules
 from edgeshard.retention.store_rules import Retention
@@ -30,18 +31,19 @@ def merge(
     should_stop: Callable[[], bool] = lambda: False,
     progress: Progress | None = None,
 ) -> MergeReport:
-    """Merge a store's shards, and any other databases of ours, into the store's master.
+    """Merge a store's shards, and any other edgeshard databases, into the store's master.
 
     Args:
         root: the store's folder.
         sources: masters, shards or copies to merge as well; they are only read.
-        keep_empty: leave the shards of agents that are gone.
+        keep_empty: keep the shards of agents that have ended.
         beside_watcher: merge between the passes of a merger that watches the store. Without this, and without
-            sources, such a merger is one at work.
-        lock_wait_s: how long to wait for another merger, in seconds; -1 for ever.
-        prune: what goes from the master once that is done; what goes wrong with it is in the report, and not raised.
-        should_stop: asked after each shard, and while waiting; once it says yes the merge ends, with what it committed.
-        progress: called as the work goes on.
+            sources, such a merger counts as a merge in progress.
+        lock_wait_s: how long to wait for another merger, in seconds; -1 waits forever.
+        prune: the rules by which to prune the master after the merge; if that fails, the report says so.
+        should_stop: asked after each shard, and while waiting; once it returns True the merge ends, with what it has
+            committed.
+        progress: called after each commit.
 
     Raises:
         MergeInProgressError: another merger works on this master, or watches it.
@@ -63,20 +65,28 @@ def merge(
     finally:
         held.release()
     report = attrs.evolve(report, seconds=time.monotonic() - began)
-    return _pruned(report, root, prune, should_stop) if prune and not report.stopped else report
+    if prune and not report.stopped:
+        from edgeshard.retention import scheduler  # slow to import, and needed only if there are rules
+
+        report = scheduler.keep(root / "master.db", prune, should_stop=should_stop).told(report)
+    return report
 
 
-def _pruned(report: MergeReport, root: Path, prune: Retention, should_stop: Callable[[], bool]) -> MergeReport:
-    from edgeshard.retention import scheduler  # whoever never prunes need not wait for it
+def preview(
+    root: Path,
+    sources: Iterable[str | os.PathLike[str]] = (),
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> MergeReport:
+    """Report what a merge would do, and do nothing.
 
-    return scheduler.keep(paths.master(root), prune, should_stop=should_stop).told(report)
-
-
-def preview(root: Path, sources: Iterable[str | os.PathLike[str]] = ()) -> MergeReport:
-    """Say what a merge would do, and do nothing.
+    Args:
+        root: the store's folder.
+        sources: other databases to merge as well.
+        should_stop: asked after each shard; once it returns True the report covers those before it.
 
     Raises:
         StorageError: the master or the folder cannot be read.
     """
     shards = Path(os.path.realpath(paths.shards(root)))
-    return dry_run(paths.master(root), shards, map(attach.named_source, sources))
+    return dry_run(paths.master(root), shards, map(attach.named_source, sources), should_stop)

@@ -1,19 +1,23 @@
-"""What a merge may take of a store's budget, and how it makes room where rows may be dropped.
+"""The merger's share of a store's disk budget: what it may copy, and how it drops rows if the budget allows that.
 
-With a budget a merge goes in turns, once the store is no longer rather empty: it copies a chunk for which there is
-room, commits, empties the master's log, and has the shards give back what was copied, before it copies more. Rows that
-are dropped are the oldest of the master's, of the tables with the lowest priority, by the very steps of a prune: they
-are noted by address, with the reason "budget". Before that the store's own rules are followed, if it has any: what is
-to go anyway goes first. Rows of shards that the master does not hold are nobody's to drop, nor are those of tables with
-a key: they are not the past but how things stand, and there is no older one that could go instead. And whoever fills
-the store makes the room: agents that have few rows lose none, as long as others have some that can go.
+Without a budget none of this limits anything. With one, once the store has used a good part of it, a merge takes turns:
+it copies a chunk that fits, commits, empties the master's WAL, and truncates the shards, before it copies more.
+
+If rows may be dropped ("drop-oldest"), these are the oldest of the master, from the tables with the lowest priority,
+and they are deleted by the very steps of a prune, which record them by address, with the reason "budget". Before that,
+the store's own prune rules are followed, if it has any: what they delete would go anyway.
+
+* Never drop pending rows, or current rows of keyed tables: they are state, not history, and there is no older state
+  that could go instead.
+* The agents that fill the store lose rows first: agents with few rows lose none as long as others have some to lose.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +28,7 @@ from edgeshard.errors import DiskBudgetError
 from edgeshard.files import fingerprint, paths
 from edgeshard.format import blocks
 from edgeshard.master import catalog, database, streams, write_stats
+from edgeshard.merge.merge_pass import MergePass
 from edgeshard.records import keys
 from edgeshard.retention.store_rules import Retention
 from edgeshard.sqlite import Connection
@@ -31,25 +36,35 @@ from edgeshard.sqlite import Connection
 if TYPE_CHECKING:
     from edgeshard.retention.scheduler import Kept
 
-
 logger = logging.getLogger("edgeshard.merge")
 
-#: Of a chunk of at least so many bytes it is learnt how much it takes in the master; and none is smaller than that,
-#: where there is room for a chunk at all: of rows that take many times their size there, in indexes.
-_LEAST_MEASURED = _LEAST_WANTED = policy.CHUNK_LEAST // 4
+#: The growth of rows is measured over chunks of at least this many bytes. Nor is a chunk smaller than this if there is
+#: quota for a chunk at all: rows may take many times their size in the master, in indexes.
+_MEASURED_BYTES_MIN = _CHUNK_BYTES_MIN = policy.CHUNK_LEAST // 4
 
-#: No limit of SQLite's lies above this.
-_PAGES_MOST: Final = 0xFFFFFFFE
+#: No limit of SQLite's is above this.
+_PAGES_MAX: Final = 0xFFFFFFFE
+
+
+class QuotaExhaustedError(Exception):
+    """There is no quota for the next chunk, although rows are pending."""
 
 
 class MergeQuota:
-    """The room of one merger's passes.
+    """The quota of one merger's passes.
+
+    Args:
+        root: the store's folder.
+        path: the master.
+        prune: the store's own rules.
+        meter: counts the bytes that the merger writes.
+        should_stop: asked while rows are dropped.
 
     Attributes:
-        known: the budget; None: there is none, and all of this allows everything.
-        dropped: rows that this pass dropped.
-        kept: what this pass did for the store's own rules.
-        is_wanting: whether the last chunk found no room, although rows wait.
+        budget: the store's budget, read at the beginning of each pass; None if it has none.
+        dropped: how many rows this pass dropped.
+        kept: what this pass pruned by the store's own rules.
+        is_exhausted: whether there was no quota for the last chunk, although rows are pending.
     """
 
     def __init__(
@@ -58,179 +73,227 @@ class MergeQuota:
         self._root = root
         self._path = path
         self._prune = prune
-        self._prune_at = 0.0
+        self._prune_again_at = 0.0
         self._meter = meter
-        self._stopping = should_stop
-        self.known: Budget | None = None
+        self._should_stop = should_stop
+        self.budget: Budget | None = None
         self.dropped = 0
         self.kept: list[Kept] = []
-        self.is_wanting = False
+        self.is_exhausted = False
         self._usage = Usage()
         self._limit = 0
-        self._growth = self._logged = policy.GROWTH_FIRST
-        self._in_use = self._pages_logged = 0
+        self._growth = _Growth()
 
     # -- a pass -------------------------------------------------------------------------------------------------------
 
     def begin(self, connection: Connection) -> None:
-        """Read the budget anew, and drop rows where that is due."""
-        before, self.known = self.known, usage.load_budget(self._root)
-        self.dropped, self.kept, self.is_wanting = 0, [], False
-        if self.known is None:
+        """Read the budget, and drop rows if that is due."""
+        before, self.budget = self.budget, usage.load_budget(self._root)
+        self.dropped, self.kept, self.is_exhausted = 0, [], False
+        if self.budget is None:
             if before is not None:
                 database.set_wal_limits(connection)
             return
         self._measure()
-        database.set_wal_limits(connection, self._log_bytes())
+        database.set_wal_limits(connection, self._wal_bytes())
         if policy.is_drop_due(self._limit, self._usage):
-            self.make_room(connection)
+            self.drop_rows(connection)
 
     @property
-    def is_tight(self) -> bool:
-        """Whether shards give back at once what was copied."""
-        return self.known is not None and policy.is_tight(self._limit, self._usage)
+    def is_near_limit(self) -> bool:
+        """Whether so much of the budget is used that shards are truncated after each chunk."""
+        return self.budget is not None and policy.is_tight(self._limit, self._usage)
 
-    def left_bytes(self) -> int | None:
-        """What the truncation of a shard may add now; None: there is no limit. No drop is at work beside it."""
+    def truncation_bytes(self) -> int | None:
+        """Return what the truncation of a shard may write now, or None if there is no limit.
+
+        It may use the quota that is reserved for dropping rows, because none are dropped at the same time.
+        """
         self._measure()
-        if self.known is None:
+        if self.budget is None:
             return None
         return max(0, policy.merge_room(self._limit, self._usage) + policy.drop_bytes(self._limit))
 
     def _measure(self) -> None:
-        if self.known is not None:
+        if self.budget is not None:
             self._usage = usage.measure(self._root)
-            self._limit = policy.limit(self.known, self._usage)
+            self._limit = policy.limit(self.budget, self._usage)
 
-    def _log_bytes(self) -> int:
+    def _wal_bytes(self) -> int:
         return policy.master_log_bytes(self._limit)
 
     # -- a chunk ------------------------------------------------------------------------------------------------------
 
-    def chunk_bytes(self, connection: Connection) -> int:
-        """How much the next transaction may copy; 0 where there is no room for anything."""
-        if self.known is None:
+    @contextlib.contextmanager
+    def chunk(self, connection: Connection, merge_pass: MergePass, has_pending: Callable[[], bool]) -> Iterator[None]:
+        """Limit the transaction in the block to the quota, and measure afterwards what it took.
+
+        Args:
+            connection: the master.
+            merge_pass: is told how much to copy.
+            has_pending: asked whether any row is pending if there is no quota at all.
+
+        Raises:
+            QuotaExhaustedError: rows are pending, and there is no quota for any, or not for a writer's transaction,
+                which is never divided.
+        """
+        copied_before = merge_pass.copied_bytes
+        chunk_bytes = self._chunk_bytes(connection)
+        try:
+            if not chunk_bytes and has_pending():
+                self.is_exhausted = True
+                raise QuotaExhaustedError
+            merge_pass.chunk_bytes = chunk_bytes or blocks.CHUNK_BYTES
+            yield
+        except sqlite.DatabaseFailure as error:
+            if self.budget is None or not sqlite.is_full(error):
+                raise
+            self.is_exhausted = True
+            raise QuotaExhaustedError from error
+        finally:
+            self._finish_chunk(connection, merge_pass.copied_bytes - copied_before)
+
+    def _chunk_bytes(self, connection: Connection) -> int:
+        """Return how much the next transaction may copy, or 0 if there is no quota for anything."""
+        if self.budget is None:
             return blocks.CHUNK_BYTES
         self._measure()
+        self._growth.begin(connection)
         page_bytes, free = int(connection.pragma("page_size")), int(connection.pragma("freelist_count"))
-        pages = int(connection.pragma("page_count"))
-        self._in_use, self._pages_logged = sqlite.used_bytes(connection), sqlite.wal_pages_written(connection)
-        # what a log that somebody reads keeps from its file is yet to come there
-        log = fingerprint.size(paths.wal(self._path))
-        room = policy.merge_room(self._limit, self._usage) - log
-        if room < policy.LEAST_TIMES * policy.CHUNK_LEAST:
+        # what is in the WAL, because somebody reads it, is yet to come into the file
+        wal_bytes = fingerprint.size(f"{self._path}-wal")
+        quota_bytes = policy.merge_room(self._limit, self._usage) - wal_bytes
+        if quota_bytes < policy.LEAST_TIMES * policy.CHUNK_LEAST:
             return 0
-        most = policy.merge_most(self._limit, self._usage) - log
-        connection.pragma("max_page_count", pages + most // 2 // page_bytes)
-        wanted = policy.chunk_bytes(room, free * page_bytes, self._logged, self._growth)
-        return max(_LEAST_WANTED, min(blocks.CHUNK_BYTES, wanted))
+        most = policy.merge_most(self._limit, self._usage) - wal_bytes
+        connection.pragma("max_page_count", int(connection.pragma("page_count")) + most // 2 // page_bytes)
+        fitting = policy.chunk_bytes(quota_bytes, free * page_bytes, self._growth.in_wal, self._growth.in_file)
+        return max(_CHUNK_BYTES_MIN, min(blocks.CHUNK_BYTES, fitting))
 
-    def copied(self, connection: Connection, count: int) -> None:
-        """A chunk of so many bytes is committed, or not, where that is 0: the log gives its room back."""
-        if self.known is None:
+    def _finish_chunk(self, connection: Connection, copied_bytes: int) -> None:
+        """Shrink the WAL and measure the growth, after a chunk was committed, or failed (then it has 0 bytes)."""
+        if self.budget is None:
             return
-        connection.pragma("max_page_count", _PAGES_MOST)
-        if self.is_tight or fingerprint.size(paths.wal(self._path)) > self._log_bytes():
+        connection.pragma("max_page_count", _PAGES_MAX)
+        if self.is_near_limit or fingerprint.size(paths.wal(self._path)) > self._wal_bytes():
             sqlite.shrink_wal(connection)
-        if count >= _LEAST_MEASURED:
-            page_bytes = int(connection.pragma("page_size"))
-            self._growth = _slowly(self._growth, (sqlite.used_bytes(connection) - self._in_use) / count)
-            pages = sqlite.wal_pages_written(connection) - self._pages_logged
-            self._logged = _slowly(self._logged, pages * page_bytes / count)
+        if copied_bytes >= _MEASURED_BYTES_MIN:
+            self._growth.measure(connection, copied_bytes)
 
-    # -- where there is none ------------------------------------------------------------------------------------------
+    # -- dropping rows ------------------------------------------------------------------------------------------------
 
-    def make_room(self, connection: Connection) -> bool:
-        """Drop the oldest rows of the least important tables, where that is allowed; whether there is room now."""
-        if self.known is None or self.known.on_full != "drop-oldest":
+    def drop_rows(self, connection: Connection) -> bool:
+        """Drop the oldest rows of the least important tables if the budget allows that.
+
+        Returns:
+            Whether the store is smaller now.
+        """
+        if self.budget is None or self.budget.on_full != "drop-oldest":
             return False
         self._measure()
         before = self._usage.used
         with self._meter.elsewhere():
             self._follow_own_rules()
             self._drop_oldest(connection)
-        has_made_some = self._usage.used < before
-        self.is_wanting = self.is_wanting and not has_made_some
-        return has_made_some
+        has_dropped_some = self._usage.used < before
+        self.is_exhausted = self.is_exhausted and not has_dropped_some
+        return has_dropped_some
 
     def _follow_own_rules(self) -> None:
-        """Where that was in vain the next time is long after, as beside a merger that watches."""
-        if not self._prune or time.monotonic() < self._prune_at:
+        """Prune by the store's own rules. After a prune that deleted nothing, wait long before the next one."""
+        if not self._prune or time.monotonic() < self._prune_again_at:
             return
-        from edgeshard.retention import (
-            due,
-            scheduler,  # a store without a budget need not wait for it
-        )
+        from edgeshard.retention import due, scheduler  # slow to import, and needed only within a budget
 
         began = time.monotonic()
-        kept = scheduler.keep(self._path, self._prune, should_stop=self._stopping)
+        kept = scheduler.keep(self._path, self._prune, should_stop=self._should_stop)
         self.kept.append(kept)
         if kept.report is None or not kept.report.rows:
             now = time.monotonic()
-            self._prune_at = now + (now - began) / due.IN_VAIN_PART
+            self._prune_again_at = now + (now - began) / due.IN_VAIN_PART
         self._measure()
 
     def _drop_oldest(self, connection: Connection) -> None:
-        """Of agents that have much, and of the others only where that is not enough."""
-        quiet = policy.spared(streams.rows_by_agent(connection))
-        for spared in dict.fromkeys([quiet, ()]):
-            for tables in _levels(connection):
+        """Drop rows of agents that have many, and those of the others only if that is not enough."""
+        few_rows = policy.spared(streams.rows_by_agent(connection))
+        for spared in dict.fromkeys([few_rows, ()]):
+            for tables in _tables_by_priority(connection):
                 wanted = policy.bytes_to_drop(self._limit, self._usage)
                 if not wanted:
                     return
                 self._drop(tables, spared, wanted)
                 self._measure()
 
-    def _drop(self, tables: tuple[str, ...] | None, spared: tuple[str, ...], count: int) -> None:
-        from edgeshard.retention import (
-            prune,
-            rules,  # a store without a budget need not wait for it
-        )
+    def _drop(self, tables: tuple[str, ...] | None, spared: tuple[str, ...], count_bytes: int) -> None:
+        from edgeshard.retention import prune, rules  # slow to import, and needed only within a budget
 
-        target = max(1, self._usage.master - count)
-        asked = rules.Rules(max_bytes=target, tables=tables, size_reason=rules.BUDGET, spared=spared)
-        report = prune.prune(self._path, asked, should_stop=self._stopping)
+        target = max(1, self._usage.master - count_bytes)
+        wanted = rules.Rules(max_bytes=target, tables=tables, size_reason=rules.BUDGET, spared=spared)
+        report = prune.prune(self._path, wanted, should_stop=self._should_stop)
         if report.rows:
             which = "all tables" if tables is None else f"tables {', '.join(tables)}"
-            text = "dropped the %d oldest rows of %s from %s, which its budget has no room for"
+            text = "dropped the %d oldest rows of %s from %s, to stay within the disk budget"
             logger.warning(text, report.rows, which, self._path)
         self.dropped += report.rows
 
-    def error(self, rows: int) -> DiskBudgetError:
-        """The error of rows that wait without room for them.
+    def error(self, merged_rows: int) -> DiskBudgetError:
+        """Return the error to raise if rows are pending and there is no quota to merge them.
 
         Args:
-            rows: how many were merged before.
+            merged_rows: how many rows were merged before.
         """
-        if self.known is None:
+        if self.budget is None:
             raise AssertionError("there is no budget")
         self._measure()
         usage = self._usage
         text = (
-            f"rows wait in the shards, where they stay, and there is no room to merge them ({rows} were merged): "
-            f"{policy.figures(self._limit, self.known, usage)}. Prune, push and prune, or raise the budget"
+            f"no room for pending rows, which stay in their shards ({merged_rows} were merged): "
+            f"{policy.figures(self._limit, self.budget, usage)}. Prune, push and prune, or raise the budget"
         )
-        if self.known.on_full == "drop-oldest":
-            text += "; what could be dropped was dropped, and rows of tables with a key never are"
+        if self.budget.on_full == "drop-oldest":
+            text += "; all rows that may be dropped were dropped, and current rows of keyed tables never are"
         shards = usage.shards + usage.logs
         return DiskBudgetError("merge into", self._path, text, usage.used, self._limit, shards, usage.master)
 
 
-def _levels(connection: Connection) -> list[tuple[str, ...] | None]:
-    """The tables that rows are dropped from together, the least important first; None where all are alike."""
+class _Growth:
+    """How much larger rows become when they are merged.
+
+    Attributes:
+        in_file: how much larger rows are in the master's file than in a shard.
+        in_wal: the same in the master's WAL.
+    """
+
+    def __init__(self) -> None:
+        self.in_file = self.in_wal = policy.GROWTH_FIRST
+        self._used_bytes = self._wal_pages = 0
+
+    def begin(self, connection: Connection) -> None:
+        """Measure the master before a chunk."""
+        self._used_bytes, self._wal_pages = sqlite.used_bytes(connection), sqlite.wal_pages_written(connection)
+
+    def measure(self, connection: Connection, copied_bytes: int) -> None:
+        """Measure the master after a chunk of so many bytes."""
+        wal_bytes = (sqlite.wal_pages_written(connection) - self._wal_pages) * int(connection.pragma("page_size"))
+        self.in_file = _smoothed(self.in_file, (sqlite.used_bytes(connection) - self._used_bytes) / copied_bytes)
+        self.in_wal = _smoothed(self.in_wal, wal_bytes / copied_bytes)
+
+
+def _smoothed(known: float, found: float) -> float:
+    """Smooth the estimate of row growth: raise it immediately, lower it gradually."""
+    found *= policy.GROWTH_MARGIN
+    return max(1.0, found, (known + found) / 2)
+
+
+def _tables_by_priority(connection: Connection) -> list[tuple[str, ...] | None]:
+    """Return the tables from which rows are dropped together, least important first; [None] for all tables alike."""
     known = catalog.load_priorities(connection)
     keyed = catalog.load_keys(connection)
     kept = {table.lower() for name, key in keyed.items() for table, _ in keys.changed_tables(name, key)}
     owners = {keys.history_name(name).lower(): name.lower() for name in keyed}
-    found: dict[int, list[str]] = {}
+    by_priority: dict[int, list[str]] = {}
     for name in catalog.record_tables(connection):
         folded = name.lower()
         if folded not in kept:
-            found.setdefault(known.get(owners.get(folded, folded), 0), []).append(name)
-    return [None] if len(found) == 1 and not kept else [tuple(names) for _, names in sorted(found.items())]
-
-
-def _slowly(known: float, found: float) -> float:
-    """How much larger rows become, as it was found last: more is believed at once, and less by and by."""
-    found *= policy.GROWTH_MARGIN
-    return max(1.0, found, (known + found) / 2)
+            by_priority.setdefault(known.get(owners.get(folded, folded), 0), []).append(name)
+    return [None] if len(by_priority) == 1 and not kept else [tuple(names) for _, names in sorted(by_priority.items())]

@@ -1,6 +1,6 @@
-"""What a merger remembers of the shards' files, so that it looks only into those that changed.
+"""Remember what a merger found in each shard's file, so that it opens only those that changed.
 
-It could forget all of it, and would only look again. Between processes the master keeps it (``edgeshard_shards``).
+This is a cache; losing it costs one rescan. Between processes the master keeps it (``edgeshard_shards``).
 """
 
 from __future__ import annotations
@@ -20,39 +20,42 @@ from edgeshard.sqlite import Connection
 
 @attrs.frozen
 class CacheEntry:
-    """What is known of a shard's file since it was last looked into.
+    """What was found in a shard's file when it was last opened.
 
     Attributes:
-        state: the file's, then; () where it must be looked into again in any case.
-        problem: why it was set aside, or "".
-        lasting: whether that stays so until the file changes.
+        state: the file's state then; () if it must be opened again in any case.
+        reason: why it was quarantined, or "".
+        lasting: whether that remains so until the file changes.
         settled: whether any later change is sure to show in the state.
-        checked: which of those were copied from it, or found equal: see `copy.copy`.
-        holds_since: since when (monotonic, seconds) it keeps rows that the master holds; None where it keeps none.
+        held_since: since when (monotonic, seconds) it has kept rows that the master holds; None if it keeps none.
+        checked: which of those were copied from it or found equal: see `apply.copy`.
     """
 
     state: State
-    problem: str = ""
+    reason: str = ""
     lasting: bool = False
     settled: bool = False
-    holds_since: float | None = None
+    held_since: float | None = None
     checked: Mapping[bytes, list[Range]] = attrs.Factory(dict)
 
     @property
     def is_at_rest(self) -> bool:
         """Whether nothing is to be done until the file changes."""
-        return self.settled and self.holds_since is None and (self.lasting or not self.problem)
+        return self._is_certain and self.held_since is None
 
     def is_due_again(self, *, thorough: bool, held_s: float = 0.0) -> bool:
-        """Whether to look into it although it seems unchanged: to truncate it, and now and then to make sure.
+        """Return whether to open the file although it seems unchanged: to truncate it, or now and then to make sure.
 
         Args:
             thorough: whether it is time to make sure.
-            held_s: for how long it should keep rows that the master holds, in seconds.
+            held_s: for how long a shard should keep rows that the master holds, in seconds.
         """
-        is_certain = self.settled and (self.lasting or not self.problem)
-        is_due = self.holds_since is not None and time.monotonic() >= self.holds_since + held_s
-        return is_due or (thorough and not is_certain)
+        is_truncation_due = self.held_since is not None and time.monotonic() >= self.held_since + held_s
+        return is_truncation_due or (thorough and not self._is_certain)
+
+    @property
+    def _is_certain(self) -> bool:
+        return self.settled and (self.lasting or not self.reason)
 
 
 class ShardCache:
@@ -62,10 +65,10 @@ class ShardCache:
         held_s: for how long a shard should keep rows that the master holds, in seconds.
 
     Attributes:
-        states: the states of those that have no problem. Of the others every file counts, and not the log alone: a
-            database may be mended beside its log.
-        problems: those that were set aside.
-        restless: those that are not at rest.
+        states: the states of the files that are not quarantined. Quarantined files are not in it, because for them a
+            change of any file counts, not of the WAL alone: a database may be repaired next to its WAL.
+        quarantined: why each quarantined file is, by name.
+        restless: the files that are not at rest.
     """
 
     def __init__(self, held_s: float = 0.0) -> None:
@@ -73,95 +76,95 @@ class ShardCache:
         self._clear()
 
     def _clear(self) -> None:
-        self._known: dict[str, CacheEntry] = {}
+        self._entries: dict[str, CacheEntry] = {}
         self._changed: set[str] = set()
         self._persisted: dict[str, tuple[State, str]] = {}
         self.states: dict[str, State] = {}
-        self.problems: dict[str, str] = {}
+        self.quarantined: dict[str, str] = {}
         self.restless: set[str] = set()
 
     def get(self, name: str) -> CacheEntry | None:
-        """What is known of a file; None where nothing is."""
-        return self._known.get(name)
+        """Return what is known of a file, or None."""
+        return self._entries.get(name)
 
     def checked(self, name: str) -> Mapping[bytes, list[Range]]:
-        """Which rows of a file were copied from it, or found equal."""
-        known = self._known.get(name)
-        return {} if known is None else known.checked
+        """Return which rows of a file were copied from it or found equal."""
+        entry = self._entries.get(name)
+        return {} if entry is None else entry.checked
 
-    def problem_of(self, name: str) -> str:
-        """Why a file was set aside when it was last looked into, by this process or another; or ""."""
-        known = self._known.get(name)
-        return self._persisted.get(name, ((), ""))[1] if known is None else known.problem
+    def reason_of(self, name: str) -> str:
+        """Return why a file was quarantined when this process or another last opened it, or ""."""
+        entry = self._entries.get(name)
+        return self._persisted.get(name, ((), ""))[1] if entry is None else entry.reason
 
-    def is_news(self, file: ShardFile) -> bool:
-        """Whether a file is not as it was known to be."""
-        known = self._known.get(file.name)
-        return known is None or file.state != known.state or (file.defect or known.problem) != known.problem
+    def is_changed(self, file: ShardFile) -> bool:
+        """Return whether a file differs from what is known of it."""
+        entry = self._entries.get(file.name)
+        return entry is None or file.state != entry.state or (file.defect or entry.reason) != entry.reason
 
-    def remember(self, name: str, known: CacheEntry) -> None:
-        """Know this of a file from now on."""
+    def remember(self, name: str, entry: CacheEntry) -> None:
+        """Replace what is known of a file."""
         self.forget(name)
-        self._known[name] = known
+        self._entries[name] = entry
         self._changed.add(name)
-        if known.problem:
-            self.problems[name] = known.problem
+        if entry.reason:
+            self.quarantined[name] = entry.reason
         else:
-            self.states[name] = known.state
-        if not known.is_at_rest:
+            self.states[name] = entry.state
+        if not entry.is_at_rest:
             self.restless.add(name)
 
     def forget(self, name: str) -> None:
-        """Know nothing of a file."""
-        self._known.pop(name, None)
+        """Forget a file."""
+        self._entries.pop(name, None)
         self.states.pop(name, None)
-        self.problems.pop(name, None)
+        self.quarantined.pop(name, None)
         self.restless.discard(name)
 
     def forget_all_but(self, names: Set[str]) -> None:
         """Forget the files that are no longer there."""
-        for name in self._known.keys() - names:
+        for name in self._entries.keys() - names:
             self.forget(name)
 
     def due_again(self, *, thorough: bool) -> Iterator[str]:
-        """The files without a problem that are to be looked into although they seem unchanged."""
-        for name in self.restless - self.problems.keys():
-            if self._known[name].is_due_again(thorough=thorough, held_s=self._held_s):
+        """Yield the files, if not quarantined, that are to be opened although they seem unchanged."""
+        for name in self.restless - self.quarantined.keys():
+            if self._entries[name].is_due_again(thorough=thorough, held_s=self._held_s):
                 yield name
 
     # -- between processes --------------------------------------------------------------------------------------------
 
     def recall(self, connection: Connection) -> None:
-        """Know what the master says, and nothing else."""
+        """Forget everything, and load what the master keeps."""
         self._clear()
         self._persisted = shard_states.load_states(connection)
-        for name, (state, problem) in self._persisted.items():
+        for name, (state, reason) in self._persisted.items():
             if state:
-                self.remember(name, CacheEntry(state, problem, lasting=True, settled=True))
+                self.remember(name, CacheEntry(state, reason, lasting=True, settled=True))
         self._changed.clear()
 
     def note_rows(self, name: str) -> None:
-        """The master has a line for the file, since rows of it came."""
+        """Record that the master has a line for the file, because rows of it came."""
         self._persisted.setdefault(name, ((), ""))
 
     def persist(self, connection: Connection, names: Set[str] | None = None) -> None:
-        """Note in the master which shards need no look until they change, and what is wrong with which.
+        """Record in the master which shards need not be opened until they change, and which are quarantined.
 
         Args:
             connection: the master.
-            names: the files that are there; the lines of others go. None: that is not known.
+            names: the files that are there; the lines of others are deleted. None if that is not known.
         """
-        looks = {name: _to_persist(self._known[name]) for name in self._changed & self._known.keys()}
-        changed = {name: look for name, look in looks.items() if self._persisted.get(name, ((), "")) != look}
+        new = {name: _to_persist(self._entries[name]) for name in self._changed & self._entries.keys()}
+        changed = {name: line for name, line in new.items() if self._persisted.get(name, ((), "")) != line}
         gone = set() if names is None else self._persisted.keys() - names
         if changed or gone:
             with sqlite.immediate(connection):
-                shard_states.save_states(connection, [(name, *look) for name, look in changed.items()], gone)
+                shard_states.save_states(connection, [(name, *line) for name, line in changed.items()], gone)
             self._persisted.update(changed)
             for name in gone:
                 del self._persisted[name]
         self._changed.clear()
 
 
-def _to_persist(known: CacheEntry) -> tuple[State, str]:
-    return (known.state if known.is_at_rest else (), known.problem)
+def _to_persist(entry: CacheEntry) -> tuple[State, str]:
+    return (entry.state if entry.is_at_rest else (), entry.reason)

@@ -14,7 +14,7 @@ from typing import Final
 
 from edgeshard.errors import ConfigurationError, EdgeshardError, PostgresError, PostgresUnavailableError, StorageError
 from edgeshard.files import scan
-from edgeshard.merge.service import LONGEST_S
+from edgeshard.merge.watcher import MAX_INTERVAL_S
 from edgeshard.postgres import plan
 from edgeshard.postgres.address import parse_dsn
 from edgeshard.postgres.options import BATCH, INTERVAL_S, Listener
@@ -50,8 +50,8 @@ class Watch:
         inserts: bool = False,
         listener: Listener | None = None,
     ) -> None:
-        if not isinstance(interval_s, (int, float)) or not 0 < interval_s <= LONGEST_S:
-            cause = f"interval must be above 0 and at most {LONGEST_S:.0f} seconds, got {interval_s!r}"
+        if not isinstance(interval_s, (int, float)) or not 0 < interval_s <= MAX_INTERVAL_S:
+            cause = f"interval must be above 0 and at most {MAX_INTERVAL_S:.0f} seconds, got {interval_s!r}"
             raise ConfigurationError("push", path, cause)
         self._path = path
         self._interval_s = interval_s

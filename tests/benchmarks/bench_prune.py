@@ -100,7 +100,7 @@ def _merge_until(store: edgeshard.Store, is_over: Callable[[], bool]) -> list[fl
     took = []
     held = locks.merge_lock(store.root, 0.0, lambda: False)
     assert held is not None
-    merger = Merger(store.root, keep_empty=True, service=True)
+    merger = Merger(store.root, keep_empty=True, watching=True)
     while not is_over():
         began = time.monotonic()
         merger.run(thorough=False)

@@ -13,18 +13,20 @@ import edgeshard
 from edgeshard import sqlite
 from edgeshard.format import blocks
 from edgeshard.format.ranges import Range, subtract, union
-from edgeshard.merge import apply
+from edgeshard.master import extents
+from edgeshard.merge import apply, schema_merge
+from edgeshard.merge.target import Target
 from edgeshard.sources import attach, diff, streams
 
-ADD_RANGES, ENSURE_STREAM, NOTE_GONE, COPY_PIECE = (
-    apply._add_ranges,
+ADD_RANGES, ENSURE_STREAM, RECORD_ABSENT, COPY_BLOCK = (
+    extents.add_ranges,
     apply._ensure_stream,
-    apply._note_gone,
-    apply._copy_piece,
+    apply._record_absent,
+    apply._copy_block,
 )
 STREAMS_WITH_NEWS, OF_SOURCE, COPY_STATEMENT = streams.streams_with_news, attach.named_source, apply._copy_statement
-COPY, LOAD = apply.copy, apply.Target.load
-ENSURE_INDEX, MISSING = apply._ensure_index, diff.missing_blocks
+COPY, LOAD = apply.copy, Target.load
+ENSURE_INDEX, MISSING = schema_merge.ensure_index, diff.missing_blocks
 
 
 def held_is_forgotten(connection: Any, number: int, held: list[Range], copied: list[Range]) -> list[Range]:
@@ -45,7 +47,7 @@ def a_source_counts_as_our_own(path: Any) -> attach.SourceRun:
     return attrs.evolve(OF_SOURCE(path), own=True)
 
 
-def ids_from_one(connection: Any) -> apply.Target:
+def ids_from_one(connection: Any) -> Target:
     """Ids are given out again."""
     return attrs.evolve(LOAD(connection), next_id=1)
 
@@ -62,7 +64,7 @@ def not_cut(block: blocks.Block | None, gone: int) -> tuple[blocks.Block, ...]:
 
 def gone_counts_as_held(target: Any, number: int, stream: Any, held: list[Range]) -> None:
     """What a shard gave up to another master counts as held by this one."""
-    NOTE_GONE(target, number, stream, held)
+    RECORD_ABSENT(target, number, stream, held)
     gone = [part for part, _ in streams.truncated_but_not_held(stream, held)]
     ADD_RANGES(target.connection, number, held, union(gone))
 
@@ -83,7 +85,7 @@ def transactions_are_not_carried(
     target: Any, origin: Any, number: int, piece: blocks.Block, *more: Any, **say: Any
 ) -> None:
     """Where transactions begin and end is not copied."""
-    COPY_PIECE(target, origin, number, piece, *more, **say)
+    COPY_BLOCK(target, origin, number, piece, *more, **say)
     first_id = target.next_id - len(piece)
     target.connection.execute("DELETE FROM main.edgeshard_transactions WHERE first_id >= ?", (first_id,))
 
@@ -129,10 +131,10 @@ def the_last_source_knows_best(target: Any, origin: Any, stream: Any) -> int:
     return number
 
 
-def indexes_are_those_of_the_first(target: Any, table: str, columns: Any) -> None:
+def indexes_are_those_of_the_first(connection: Any, table: str, columns: Any, *, indexed: bool) -> None:
     """A table that is there gets no more indexes."""
-    if not sqlite.scalar(target.connection, f"SELECT 1 FROM main.{sqlite.quote(table)} LIMIT 1"):
-        ENSURE_INDEX(target, table, columns)
+    if not sqlite.scalar(connection, f"SELECT 1 FROM main.{sqlite.quote(table)} LIMIT 1"):
+        ENSURE_INDEX(connection, table, columns, indexed=indexed)
 
 
 def a_master_gives_all_away(stream: Any, held: list[Range], unwanted: Any = None) -> list[blocks.Block]:
@@ -141,27 +143,27 @@ def a_master_gives_all_away(stream: Any, held: list[Range], unwanted: Any = None
 
 
 MUTANTS: dict[str, list[tuple[Any, str, Callable[..., Any]]]] = {
-    "ranges are not joined": [(apply, "union", sorted)],
-    "ranges forget what was held": [(apply, "_add_ranges", held_is_forgotten)],
-    "the last seq is not carried": [(apply, "_known_last", last_seq_is_that_of_the_rows)],
+    "ranges are not joined": [(extents, "union", sorted)],
+    "ranges forget what was held": [(extents, "add_ranges", held_is_forgotten)],
+    "the last seq is not carried": [(apply, "_known_last_seq", last_seq_is_that_of_the_rows)],
     "a source is truncated": [(attach, "named_source", a_source_counts_as_our_own)],
-    "ids are given out twice": [(apply.Target, "load", ids_from_one)],
+    "ids are given out twice": [(Target, "load", ids_from_one)],
     "ids are given out twice, and OR IGNORE": [
-        (apply.Target, "load", ids_from_one),
+        (Target, "load", ids_from_one),
         (apply, "_copy_statement", or_ignore),
     ],
     "what was given up is offered": [(streams, "_not_truncated", not_cut)],
-    "what was given up counts as held": [(apply, "_note_gone", gone_counts_as_held)],
+    "what was given up counts as held": [(apply, "_record_absent", gone_counts_as_held)],
     "a gap does not travel": [(streams, "streams_with_news", only_streams_with_rows)],
     "a filled gap does not travel": [(streams, "streams_with_news", only_streams_that_grew)],
     "transactions are cut": [(streams, "transaction_end", lambda *_: None)],
-    "transactions are not carried": [(apply, "_copy_piece", transactions_are_not_carried)],
-    "blocks go on where ids do not": [(apply, "_add_block", blocks_grow_where_seqs_follow)],
+    "transactions are not carried": [(apply, "_copy_block", transactions_are_not_carried)],
+    "blocks go on where ids do not": [(extents, "add_block", blocks_grow_where_seqs_follow)],
     "a bundle has what was left out of it": [(apply, "copy", left_out_counts_as_held)],
     "a bundle takes all": [(edgeshard.Store, "_held_by_receiver", nobody_has_anything)],
-    "indexes are not carried": [(apply, "_ensure_index", lambda *_: None)],
+    "indexes are not carried": [(schema_merge, "ensure_index", lambda *_, **__: None)],
     "the last source knows best": [(apply, "_ensure_stream", the_last_source_knows_best)],
-    "indexes are those of the first": [(apply, "_ensure_index", indexes_are_those_of_the_first)],
+    "indexes are those of the first": [(schema_merge, "ensure_index", indexes_are_those_of_the_first)],
     "a master gives all away": [(diff, "missing_blocks", a_master_gives_all_away)],
 }
 

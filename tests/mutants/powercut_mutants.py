@@ -15,12 +15,15 @@ from edgeshard import format, sqlite
 from edgeshard.files import folders
 from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import Range, subtract, union
-from edgeshard.master import extents, pruned_ranges
-from edgeshard.merge import apply, conflicts, merger, reap, truncate
+from edgeshard.master import extents, pruned_ranges, superseded
+from edgeshard.merge import apply, chunk, conflicts, reap, truncate
+from edgeshard.merge.target import Target
 from edgeshard.records import hlc
 from edgeshard.retention import plan, prune, watermark, window
+from edgeshard.shard import truncations
 from edgeshard.shard.shard import Shard
 from edgeshard.sources import attach, diff
+from edgeshard.sources.source import Source
 from edgeshard.sqlite import Connection, quote
 from tests.crash.powercut.machine import Patch
 
@@ -31,9 +34,9 @@ _init = Shard.__init__
 _sync = Shard.sync
 _set_synchronous = sqlite.set_synchronous
 _immediate = sqlite.immediate
-_commit_chunk = merger._commit_chunk
-_copy_each = merger._copy_each
-_add_ranges = apply._add_ranges
+_commit_chunk = chunk.commit_chunk
+_copy = apply.copy
+_add_ranges = extents.add_ranges
 _copy_statement = apply._copy_statement
 _begin_prune = prune._begin
 _prune_step = prune._step
@@ -85,23 +88,23 @@ def master_at_normal(connection: Connection, level: str) -> None:
 def truncate_before_the_commit() -> list[Patch]:
     """The shards are truncated as soon as their rows are copied, and then comes the master's commit."""
 
-    def copy_each(connection: Connection, remaining: list[attach.SourceRun], done: Any, copied: Any) -> None:
-        master_id = sqlite.scalar(connection, "SELECT database_id FROM main.edgeshard_database")
-        _copy_each(connection, remaining, done, copied)
-        for job, part in copied:
-            if job.own and part.durable and not job.quarantine:
-                truncate.truncate(job.source, part.durable, master_id)
+    def copy(target: Target, origin: Source, max_bytes: int, checked: Any = None, unwanted: Any = None) -> apply.Copied:
+        master_id = sqlite.scalar(target.connection, "SELECT database_id FROM main.edgeshard_database")
+        copied = _copy(target, origin, max_bytes, checked, unwanted)
+        if checked is not None and copied.durable:  # one of the store's own
+            truncate.truncate(origin, copied.durable, master_id)
+        return copied
 
-    return [(merger, "_copy_each", copy_each)]
+    return [(apply, "copy", copy)]
 
 
 def truncate_everything(
-    connection: Connection, shard: Any, durable: Any, master_id: Any, _: bool
+    connection: Connection, shard: Any, durable: Any, master_id: Any, *_: Any
 ) -> tuple[int, dict[int, int]]:
     """The whole shard is emptied, whatever the master holds."""
     with sqlite.immediate(connection):
-        gone = truncate._note(connection, durable, master_id)
-        deleted = truncate._delete_all(connection, shard)
+        gone = truncations.record(connection, durable, master_id)
+        deleted = truncations.delete_all(connection, [table.name for table in shard.tables])
     sqlite.checkpoint(connection)
     return deleted, gone
 
@@ -121,7 +124,7 @@ def ranges_apart() -> list[Patch]:
         later[id(connection)].append((connection, number, held, copied))
         return union([*held, *copied])
 
-    return [(merger, "_commit_chunk", commit_chunk), (apply, "_add_ranges", add_ranges)]
+    return [(chunk, "commit_chunk", commit_chunk), (extents, "add_ranges", add_ranges)]
 
 
 def no_commit_of_its_own() -> list[Patch]:
@@ -138,13 +141,13 @@ def no_commit_of_its_own() -> list[Patch]:
         with _hooked(hooks, connection, roll_back):
             _commit_chunk(connection, remaining, done)
 
-    return [(merger, "_commit_chunk", commit_chunk), (sqlite, "immediate", _immediate_with(hooks))]
+    return [(chunk, "commit_chunk", commit_chunk), (sqlite, "immediate", _immediate_with(hooks))]
 
 
 _NEXT_ID = "SELECT next_id FROM main.edgeshard_database"
 
 
-def ignore_with_a_wrong_range(target: apply.Target, origin: Any, number: int, piece: Block, *_: Any, **__: Any) -> None:
+def ignore_with_a_wrong_range(target: Target, origin: Any, number: int, piece: Block, *_: Any, **__: Any) -> None:
     """Rows whose ids are taken are passed over in silence; and ids are taken, for a block ends one too early."""
     connection = target.connection
     shift = target.next_id - piece.first_id
@@ -153,7 +156,7 @@ def ignore_with_a_wrong_range(target: apply.Target, origin: Any, number: int, pi
             _copy_statement(origin.schema, table).replace("INSERT INTO", "INSERT OR IGNORE INTO", 1),
             (shift, number, piece.first - piece.first_id, piece.first_id, piece.last_id),
         )
-    apply._add_block(connection, number, Block(piece.first, piece.last, target.next_id))
+    extents.add_block(connection, number, Block(piece.first, piece.last, target.next_id))
     target.next_id += max(1, len(piece) - 1)
     connection.execute("UPDATE main.edgeshard_database SET next_id = ?", (target.next_id,))
 
@@ -232,16 +235,16 @@ def settled_apart() -> list[Patch]:
     """What was replaced is deleted in a transaction of its own, after that which brought the newer rows."""
     later: dict[int, list[int]] = {}
 
-    def settle(target: apply.Target, first_id: int) -> None:
+    def settle(target: Target, first_id: int) -> None:
         later.setdefault(id(target.connection), []).append(first_id)
 
     def commit_chunk(connection: Connection, remaining: list[attach.SourceRun], done: Any) -> None:
         _commit_chunk(connection, remaining, done)
         for first_id in later.pop(id(connection), []):
             with sqlite.immediate(connection):
-                _settle(apply.Target.load(connection), first_id)
+                _settle(Target.load(connection), first_id)
 
-    return [(conflicts, "settle", settle), (merger, "_commit_chunk", commit_chunk)]
+    return [(conflicts, "settle", settle), (chunk, "commit_chunk", commit_chunk)]
 
 
 def replaced_is_not_counted(*_: Any) -> None:
@@ -282,8 +285,8 @@ MUTANTS: dict[str, Callable[[], list[Patch]]] = {
     "truncate everything": lambda: [(truncate, "_truncate", truncate_everything)],
     "ranges in a transaction of their own": ranges_apart,
     "no durable commit of its own before truncation": no_commit_of_its_own,
-    "OR IGNORE with a wrong range": lambda: [(apply, "_copy_piece", ignore_with_a_wrong_range)],
-    "truncation is not noted": lambda: [(truncate, "_note", truncation_is_not_noted)],
+    "OR IGNORE with a wrong range": lambda: [(apply, "_copy_block", ignore_with_a_wrong_range)],
+    "truncation is not noted": lambda: [(truncations, "record", truncation_is_not_noted)],
     "a removal that syncs no folder": lambda: [(reap, "folders", _FoldersWithoutSync())],
     "a folder's own name is not synced": lambda: [(folders, "sync_path", sync_path_of_one)],
     "sync at power does nothing": lambda: [(Shard, "sync", sync_at_power_does_nothing)],
@@ -293,7 +296,7 @@ MUTANTS: dict[str, Callable[[], list[Patch]]] = {
     "prunings are not noted": lambda: [(pruned_ranges, "record", prunings_are_not_noted)],
     "rows are pruned and their block is not cut": lambda: [(window, "_cut_blocks", block_is_not_cut)],
     "what was replaced goes in a transaction of its own": settled_apart,
-    "what was replaced is not counted": lambda: [(conflicts, "note_replaced", replaced_is_not_counted)],
+    "what was replaced is not counted": lambda: [(superseded, "add", replaced_is_not_counted)],
     "a clock that runs back": lambda: [(hlc, "clock", a_clock_that_runs_back)],
     "a deletion is collected too early": lambda: [(watermark, "bounds", collected_too_early)],
     "a prune divides transactions": lambda: [(extents, "transaction_at", transactions_are_divided)],

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from edgeshard.master import versions
+from edgeshard.master import superseded, versions
 from edgeshard.merge import conflicts
 from edgeshard.records import keys
 from tests.integration.merge import test_keyed_tables as keyed_tables
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.slow
     ("module", "name", "wrong"),
     [
         (conflicts, "settle", lambda target, first_id: None),
-        (conflicts, "note_replaced", lambda connection, number, rows: None),
-        (conflicts, "count", lambda target, origin, table, piece: len(piece)),
+        (superseded, "add", lambda connection, number, rows: None),
+        (conflicts, "count_changes", lambda target, origin, table, piece: len(piece)),
         (keys, "order", lambda key, ranked, timestamp, address: ", ".join(f"{term} DESC" for term in address)),
         (versions, "select_changed_keys", lambda name, key, first_id: "SELECT row, col FROM cell WHERE 0"),
     ],

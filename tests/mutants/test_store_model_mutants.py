@@ -12,7 +12,9 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from edgeshard import format, sqlite
 from edgeshard.format.ranges import union
-from edgeshard.merge import apply, merger, truncate
+from edgeshard.master import extents
+from edgeshard.merge import chunk, truncate
+from edgeshard.shard import truncations
 from edgeshard.shard.shard import Shard
 from edgeshard.shard.transaction import Transaction
 from edgeshard.sources import diff
@@ -38,16 +40,16 @@ def no_new_stream(shard: Shard) -> None:
 BEGIN_STREAM = Shard._begin_stream
 
 
-def truncate_everything(connection: Any, shard: Any, durable: Any, master_id: Any, _: bool) -> Any:
+def truncate_everything(connection: Any, shard: Any, durable: Any, master_id: Any, *_: Any) -> Any:
     """The whole shard is emptied, whatever the master holds."""
     with sqlite.immediate(connection):
-        gone = truncate._note(connection, durable, master_id)
-        return truncate._delete_all(connection, shard), gone
+        gone = truncations.record(connection, durable, master_id)
+        return truncations.delete_all(connection, [table.name for table in shard.tables]), gone
 
 
-def nothing_is_put_back(connection: Any, shard: Any, kept: Any = ()) -> int:
+def nothing_is_put_back(connection: Any, tables: Any, kept: Any = ()) -> int:
     """A shard is cleared with the rows that came after those that the master holds."""
-    return DELETE_ALL(connection, shard) if kept else DELETE_ALL(connection, shard, kept)
+    return DELETE_ALL(connection, tables)
 
 
 def copied_is_not_noted(connection: Any, number: int, held: Any, copied: Any) -> Any:
@@ -69,10 +71,10 @@ def copy_commits_nothing(connection: Any, jobs: Any, totals: Any) -> None:
     connection.execute("DELETE FROM agent_data")  # what the commit would have brought
 
 
-COMMIT_CHUNK = merger._commit_chunk
+COMMIT_CHUNK = chunk.commit_chunk
 
 
-DELETE_ALL = truncate._delete_all
+DELETE_ALL = truncations.delete_all
 
 
 def last_row_is_not_forgotten(block: Any, error: Any = None) -> None:
@@ -89,11 +91,11 @@ UNDO_BLOCK = Transaction._undo
 MUTANTS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
     "no new stream an opening": (Shard, "_begin_stream", no_new_stream),
     "truncate everything": (truncate, "_truncate", truncate_everything),
-    "what came meanwhile is not put back": (truncate, "_delete_all", nothing_is_put_back),
-    "ranges are not written": (apply, "_add_ranges", copied_is_not_noted),
+    "what came meanwhile is not put back": (truncations, "delete_all", nothing_is_put_back),
+    "ranges are not written": (extents, "add_ranges", copied_is_not_noted),
     "ranges are not asked": (diff, "missing_blocks", ranges_are_not_asked),
     "the row that was undone is not forgotten": (Transaction, "_undo", last_row_is_not_forgotten),
-    "truncate before the commit": (merger, "_commit_chunk", copy_commits_nothing),
+    "truncate before the commit": (chunk, "commit_chunk", copy_commits_nothing),
 }
 
 

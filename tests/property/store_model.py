@@ -24,7 +24,8 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 import edgeshard
 from edgeshard.errors import RecordError
-from edgeshard.merge import apply, truncate
+from edgeshard.master import extents
+from edgeshard.merge import truncate
 from tests.support.records import NOON, Reading
 from tests.support.stores import shard_path
 
@@ -190,7 +191,7 @@ class StoreMachine(RuleBasedStateMachine):
         def kill(*_: Any) -> Any:
             raise Killed
 
-        with mock.patch.object(apply, "_add_ranges", kill):
+        with mock.patch.object(extents, "add_ranges", kill):
             self.try_merge(name)
 
     @rule(name=stores, shards=st.integers(0, 1))

@@ -199,7 +199,7 @@ def merge_at_intervals(root: str, interval_s: float) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: over.set())
     signal.signal(signal.SIGHUP, lambda *_: None)
-    merger = merger_module.Merger(Path(root), service=True)
+    merger = merger_module.Merger(Path(root), watching=True)
     _tell_ready()
     while not over.wait(interval_s):
         _pass(merger, Path(root), 0.0)

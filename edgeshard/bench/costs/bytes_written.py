@@ -71,7 +71,7 @@ def _simulate_minute(store: Store, shards: Sequence[Shard], profile: write_profi
     lock = locks.merge_lock(store.root, 0.0, lambda: False)
     if lock is None:
         raise RuntimeError(f"another merger is running on {store.root}")
-    merger = Merger(store.root, service=True, thrift=profile)
+    merger = Merger(store.root, watching=True, profile=profile)
     try:
         for second in range(1, SECONDS + 1):
             for number in range(ROWS_PER_SECOND):

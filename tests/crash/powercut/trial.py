@@ -17,7 +17,7 @@ import attrs
 import edgeshard
 from edgeshard.format import blocks
 from edgeshard.master import arrivals, database
-from edgeshard.merge import locks, merger, truncate
+from edgeshard.merge import chunk, locks, truncate
 from edgeshard.retention import plan, shrink
 from edgeshard.shard import open as shard_open
 from edgeshard.sources import attach
@@ -65,7 +65,7 @@ class Settings:
             (attach, "GROUP_SIZE", rng.choice((1, 2, attach.GROUP_SIZE))),
             (truncate, "_DELETE_ROWS", rng.choice((1, 2, truncate._DELETE_ROWS))),
             (truncate, "_PUT_BACK_ROWS", rng.choice((0, 2, truncate._PUT_BACK_ROWS))),
-            (truncate, "_LONG_LOG_BYTES", rng.choice((0, 8_000, truncate._LONG_LOG_BYTES))),
+            (truncate, "_LONG_WAL_BYTES", rng.choice((0, 8_000, truncate._LONG_WAL_BYTES))),
             (truncate, "_DEAD_BYTES", rng.choice((0, truncate._DEAD_BYTES))),
             (shard_open, "CHECKPOINT_PAGES_AT_POWER", rng.choice((3, 20, shard_open.CHECKPOINT_PAGES_AT_POWER))),
             (truncate, "_SHRINK_BYTES", rng.choice((1, 4_000, truncate._SHRINK_BYTES))),
@@ -187,7 +187,7 @@ class Trial:
         )
         patches: list[Patch] = [
             *self.settings.limits,
-            (merger, "_commit_chunk", workload.collecting(stage, merger._commit_chunk)),
+            (chunk, "commit_chunk", workload.collecting(stage, chunk.commit_chunk)),
             *workload.watching_prunes(stage),
         ]
         if self._is_keyed and self.settings.prunes:

@@ -16,12 +16,13 @@ from edgeshard import format, sqlite
 from edgeshard.errors import DiskFullError, MergeInProgressError, ShardInUseError, StorageBusyError
 from edgeshard.files import locks
 from edgeshard.master import database
-from edgeshard.merge import apply, conflicts, merger, once, reap, truncate
+from edgeshard.merge import apply, chunk, conflicts, merger, once, reap, truncate
 from edgeshard.merge.locks import merge_lock
 from edgeshard.merge.merger import Merger
 from edgeshard.retention import prune as prune_module
 from edgeshard.retention import rules, shrink, window
 from edgeshard.retention.prune import _step
+from edgeshard.shard import truncations
 from edgeshard.shard.handle import Durability
 from edgeshard.shard.shard import Shard
 from edgeshard.sqlite import maintenance
@@ -228,7 +229,7 @@ def merge_again_and_again(stage: Stage) -> None:
     held = merge_lock(stage.store.root, 0.0, lambda: False)
     assert held is not None
     try:
-        merger = Merger(stage.store.root, keep_empty=stage.keep_empty, service=True)
+        merger = Merger(stage.store.root, keep_empty=stage.keep_empty, watching=True)
         for _ in range(stage.rng.randint(2, 4)):
             _forget_commits(stage)
             _report(stage, merger.run(thorough=stage.may(0.5)))
@@ -251,12 +252,12 @@ def _report(stage: Stage, report: edgeshard.MergeReport) -> None:
 #: Before and after these, others may go on for long: (owner, name).
 FAILPOINTS: tuple[tuple[Any, str], ...] = (
     (apply, "copy"),
-    (merger, "_commit_chunk"),
-    (merger.Merger, "_clear"),
+    (chunk, "commit_chunk"),
+    (merger.Merger, "_truncate_or_remove"),
     (truncate, "truncate"),
-    (truncate, "_note"),
+    (truncations, "record"),
     (reap, "remove"),
-    (reap, "_is_spent"),
+    (reap, "_is_removable"),
     (sqlite, "connect_in_place"),
     (sqlite, "checkpoint"),
     (sqlite, "truncate_wal"),

@@ -408,8 +408,8 @@ def make_small(patch: Callable[[object, str, object], object]) -> None:
     patch(sqlite_connection, "_busy_handler", lambda timeout_s: real(min(timeout_s, _PATIENCE_S)))
     patch(shard_open, "CHECKPOINT_PAGES", 12)
     patch(shard_open, "CHECKPOINT_PAGES_AT_POWER", 12)
-    patch(truncate, "_LONG_LOG_BYTES", 0)
+    patch(truncate, "_LONG_WAL_BYTES", 0)
     patch(database, "_CHECKPOINT_PAGES", 20)
     patch(blocks, "CHUNK_BYTES", 12_000)
-    patch(merger, "_ASKED_AT_A_TIME", 2)
+    patch(merger, "_AGENTS_ASKED", 2)
     patch(scan, "FRESH_S", -1.0)  # what a failing merge believes of a shard, the next one does not ask again

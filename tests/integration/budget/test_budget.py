@@ -265,7 +265,7 @@ def test_a_merge_without_room_is_refused_with_figures_and_loses_nothing(tmp_path
     with store.shard("agent") as shard:
         shard.write_many({"n": n, "x": "x" * 1_000} for n in range(3_000))
         store.note_budget("3M")
-        with pytest.raises(DiskBudgetError, match="rows wait") as caught:
+        with pytest.raises(DiskBudgetError, match="pending rows") as caught:
             store.merge()
         assert caught.value.used_bytes > 3 * MB
     done = command("merge", store.root)
@@ -727,13 +727,13 @@ def test_a_shard_gives_back_in_pieces_what_was_merged_in_pieces(
 ) -> None:
     store = edgeshard.Store(tmp_path, max_bytes="20M")
     given_back = []
-    give_back = truncate._give_back
+    give_back = truncate._release_pages
 
     def noted(connection: sqlite.Connection, left_bytes: int) -> None:
         given_back.append(connection.filename)
         give_back(connection, left_bytes)
 
-    monkeypatch.setattr(truncate, "_give_back", noted)
+    monkeypatch.setattr(truncate, "_release_pages", noted)
     with store.shard("agent") as shard:
         written = fill(lambda n: shard.write({"n": n, "x": "x" * 300}))
         with sampled(store) as largest:

@@ -196,4 +196,4 @@ def test_the_commands_log_as_before(store: edgeshard.Store) -> None:
     shard_path(store, "other").write_bytes(b"no database" * 100)
     done = command("merge", store.root)
     assert (3, 1) == (done.returncode, len(done.stderr.splitlines()))
-    assert done.stderr.startswith(f"WARNING edgeshard.merge: set aside {shard_path(store, 'other')}: ")
+    assert done.stderr.startswith(f"WARNING edgeshard.merge: quarantined {shard_path(store, 'other')}: ")

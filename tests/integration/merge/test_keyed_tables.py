@@ -199,7 +199,7 @@ def test_two_classes_of_one_table_must_agree_on_its_key(store: edgeshard.Store) 
         report = store.merge()
     (aside,) = report.quarantined
     assert (
-        "has the key (row, col) with conflict 'max:value' in it, and in the master (row, col) with 'lww'"
+        "has the key (row, col) with conflict 'max:value' in this shard, and (row, col) with 'lww' in the master"
         in aside.reason
     )
     assert 1 == store.verify().rows
@@ -217,7 +217,7 @@ def test_no_plain_table_is_taken_for_deletions(store: edgeshard.Store) -> None:
         store.merge()
         other.write(LastKnownDeleted("inlet"))
         report = store.merge()
-    assert "where the master keeps deletions or the history of last_known" in report.quarantined[0].reason
+    assert "where the master keeps tombstones or the history of last_known" in report.quarantined[0].reason
     assert {"inlet": 1.0} == values(store)
 
 
@@ -253,7 +253,7 @@ def test_a_keyed_table_does_not_take_a_plain_one_for_its_deletions(store: edgesh
         store.merge()
         shard.write(LastKnown("inlet", 1.0))
         report = store.merge()
-    assert "the master has a table last_known_deleted of another kind" in report.quarantined[0].reason
+    assert "the master has an unrelated table last_known_deleted" in report.quarantined[0].reason
     assert 1 == store.verify().rows
 
 
@@ -350,7 +350,7 @@ def test_a_device_whose_clock_is_ahead_is_named(
         shard.write(LastKnown("inlet", 1.0))
     wall.now_us = NOON_US
     store.merge()
-    assert "changes of table last_known that are timestamped 30.0 days ahead" in caplog.text
+    assert "changes of table last_known with timestamps 30.0 days ahead" in caplog.text
     (found,) = store.status().master.clocks_ahead
     assert ("fast", "last_known", 30 * 86_400.0) == (found.agent, found.table, found.ahead_s)
     wall.now_us += 30 * hlc.DAY_US

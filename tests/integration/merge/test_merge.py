@@ -18,9 +18,10 @@ from edgeshard import sqlite
 from edgeshard.errors import DamagedError, DiskFullError, MergeInProgressError
 from edgeshard.files import locks, scan
 from edgeshard.format import blocks
-from edgeshard.master import database
-from edgeshard.merge import apply, merger, truncate
+from edgeshard.master import database, extents
+from edgeshard.merge import chunk, truncate
 from edgeshard.merge.merger import Merger
+from edgeshard.shard import truncations
 from edgeshard.sources import attach, diff
 from tests.support.processes import sql
 from tests.support.records import NOON, Reading
@@ -112,10 +113,10 @@ def test_a_merge_killed_anywhere_is_finished_by_the_next(
 
     write(store, "a", 1, 2, 3)
     owner, name = {
-        "in the copy": (apply, "_add_ranges"),
-        "before the commit": (merger, "_copy_or_set_aside"),
+        "in the copy": (extents, "add_ranges"),
+        "before the commit": (chunk, "_settle"),
         "before the truncation": (truncate, "truncate"),
-        "in the truncation": (truncate, "_delete_all"),
+        "in the truncation": (truncations, "delete_all"),
     }[point]
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, kill)
@@ -190,7 +191,7 @@ def test_a_large_backlog_is_merged_in_pieces_that_keep_transactions_whole(
 ) -> None:
     monkeypatch.setattr(blocks, "CHUNK_BYTES", 5_000)
     commits: list[int] = []
-    real = merger._commit_chunk
+    real = chunk.commit_chunk
 
     def spy(connection: Any, jobs: Any, totals: Any) -> None:
         real(connection, jobs, totals)
@@ -200,7 +201,7 @@ def test_a_large_backlog_is_merged_in_pieces_that_keep_transactions_whole(
         readings = dict(store.query("select sensor, count(*) from reading group by 1")) if readings_exist(store) else {}
         assert {str(t): 1 for t, _ in groups} == readings
 
-    monkeypatch.setattr(merger, "_commit_chunk", spy)
+    monkeypatch.setattr(chunk, "commit_chunk", spy)
     with store.shard("agent") as shard:
         for t in range(1, 40):
             with shard.transaction():
@@ -230,7 +231,7 @@ def test_pieces_merged_from_a_master_keep_transactions_whole_too(
     store.merge()
     hub = edgeshard.Store(tmp_path / "hub")
     monkeypatch.setattr(blocks, "CHUNK_BYTES", 2_000)
-    real = merger._commit_chunk
+    real = chunk.commit_chunk
     commits = []
 
     def spy(connection: Any, jobs: Any, totals: Any) -> None:
@@ -238,7 +239,7 @@ def test_pieces_merged_from_a_master_keep_transactions_whole_too(
         commits.append(totals.rows)
         assert {6} == {count for (count,) in hub.query("select count(*) from agent_data group by data ->> 't'")}
 
-    monkeypatch.setattr(merger, "_commit_chunk", spy)
+    monkeypatch.setattr(chunk, "commit_chunk", spy)
     assert 180 == hub.merge([store.master_path]).rows
     assert len(commits) > 5
     assert hub.verify().ok
@@ -250,13 +251,13 @@ def test_a_transaction_larger_than_a_chunk_is_merged_in_one(
     monkeypatch.setattr(blocks, "CHUNK_BYTES", 1_000)
     with store.shard("agent") as shard:
         shard.write_many([{"n": n} for n in range(500)])
-    real, commits = merger._commit_chunk, []
+    real, commits = chunk.commit_chunk, []
 
     def spy(connection: Any, jobs: Any, totals: Any) -> None:
         real(connection, jobs, totals)
         commits.append(totals.rows)
 
-    monkeypatch.setattr(merger, "_commit_chunk", spy)
+    monkeypatch.setattr(chunk, "commit_chunk", spy)
     store.merge()
     assert [500] == commits
 
@@ -344,7 +345,7 @@ def test_a_busy_shard_is_cleared_and_what_came_meanwhile_is_put_back_as_it_was(
 
         with monkeypatch.context() as patch:
             patch.setattr(truncate, "truncate", late)
-            patch.setattr(truncate, "_delete_piecewise", None)  # it would be an error to get there
+            patch.setattr(truncations, "delete_piecewise", None)  # it would be an error to get there
             assert 51 == store.merge(keep_empty=True).truncated
         assert [[3, 1]] == sql(
             shard.path, "select (select count(*) from agent_data), (select count(*) from edgeshard_transactions)"
@@ -363,7 +364,7 @@ def test_a_shard_whose_agent_is_far_ahead_is_left_as_it_is_by_a_merger_that_come
     monkeypatch.setattr(truncate, "_PUT_BACK_ROWS", 2)
     monkeypatch.setattr(truncate, "HELD_BYTES", 1)
     real = truncate.truncate
-    merger = Merger(store.root, service=True)
+    merger = Merger(store.root, watching=True)
     with store.shard("agent") as shard:
         shard.write_many([{"n": n} for n in range(20)])
 
@@ -401,7 +402,7 @@ def test_a_truncation_killed_half_way_is_finished_and_its_rows_do_not_come_back(
         with monkeypatch.context() as patch:
             patch.setattr(truncate, "truncate", late)
             patch.setattr(truncate, "_PUT_BACK_ROWS", 0)
-            patch.setattr(truncate, "_delete_piecewise", kill)
+            patch.setattr(truncations, "delete_piecewise", kill)
             with pytest.raises(Killed):
                 store.merge()
         # truncated means given up: another master sees a gap, not a half of a transaction
@@ -695,7 +696,7 @@ def test_connections_and_descriptors_are_given_back(store: edgeshard.Store) -> N
 def test_what_an_agent_adds_after_its_shard_was_attached_is_copied(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = merger._commit_chunk
+    real = chunk.commit_chunk
     with store.shard("agent") as shard:
         shard.write(job(name=str)("a"))
 
@@ -706,7 +707,7 @@ def test_what_an_agent_adds_after_its_shard_was_attached_is_copied(
             real(connection, jobs, totals)
 
         with monkeypatch.context() as patch:
-            patch.setattr(merger, "_commit_chunk", late)
+            patch.setattr(chunk, "commit_chunk", late)
             report = store.merge()
     assert (3, ()) == (report.rows, report.quarantined)
     assert [("a", None), ("b", "value")] == store.query("select name, precious from job order by _id")

@@ -23,7 +23,7 @@ from tests.support.schema_versions import (
 )
 from tests.support.stores import shard_path
 
-KEPT_SHARD = "Nothing of it is lost: it can be merged into a store of its own"
+KEPT_SHARD = "No row of the shard is lost: it can be merged into a store of its own"
 
 
 def held_back(store: edgeshard.Store, agent: str) -> str:
@@ -131,7 +131,7 @@ def test_values_of_the_history_by_both_names_that_differ_hold_back_the_shard_tha
     merged(store)
     before = columns(store, "sample")
     write(store, "y", version(k=str, b=int, renamed={"a": "b"})("p", 4))
-    assert "has rows with both a and b, which are different" in held_back(store, "y")
+    assert "has rows with different values in a and b" in held_back(store, "y")
     assert before == columns(store, "sample")
     assert [(1, 2)] == store.query("SELECT a, b FROM sample_history")
 
@@ -232,7 +232,7 @@ def test_a_rename_of_what_decides_holds_back_the_shard_that_comes_second_and_no_
     write(store, second, other)
     write(store, "third", {"n": 1})
     reason = held_back(store, second)
-    assert "has it: there a column keeps its name and its type" in reason
+    assert "uses it: such a column keeps its name and its type" in reason
     assert 2 == store.verify().rows
     own = edgeshard.Store(store.root / "own")
     assert own.merge([shard_path(store, second)]).complete

@@ -28,9 +28,9 @@ from edgeshard.errors import ConfigurationError, MergeInProgressError, StorageEr
 from edgeshard.files import fingerprint, fs_events, paths, scan
 from edgeshard.files.locks import is_locked, lock
 from edgeshard.master import database, shard_states
-from edgeshard.merge import locks, merger, service, truncate
+from edgeshard.merge import chunk, folder_watch, locks, truncate
 from edgeshard.merge.merger import Merger
-from edgeshard.merge.service import Listener, Service
+from edgeshard.merge.watcher import Listener, Watcher, in_thread
 from edgeshard.reports import MergeReport
 from tests.support.processes import merge_command, python
 from tests.support.project import EXAMPLES
@@ -82,9 +82,9 @@ class Passes(Listener):
 def serving(store: edgeshard.Store, **settings: Any) -> Iterator[Passes]:
     """A service in a thread."""
     passes = Passes()
-    merger = Service(store.root, **{"interval_s": 0.05, "rescan_s": NEVER_S, "listener": passes, **settings})
+    merger = Watcher(store.root, **{"interval_s": 0.05, "rescan_s": NEVER_S, "listener": passes, **settings})
     assert merger.open()
-    with service.in_thread(merger):
+    with in_thread(merger):
         yield passes
 
 
@@ -546,7 +546,7 @@ def test_who_waits_long_for_another_merger_says_so(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.root.mkdir()
-    monkeypatch.setattr(locks, "_SAY_S", 0.3)
+    monkeypatch.setattr(locks, "_LOG_AFTER_S", 0.3)
     held = lock(store.root / "merge.lock")
     assert held is not None
     with pytest.raises(MergeInProgressError):
@@ -567,7 +567,7 @@ def only_watch(monkeypatch: pytest.MonkeyPatch) -> list[fs_events.Watch]:
             super().__init__(*arguments)
             made.append(self)
 
-    monkeypatch.setattr(service, "Watch", Kept)
+    monkeypatch.setattr(folder_watch, "Watch", Kept)
     return made
 
 
@@ -619,7 +619,7 @@ def test_where_no_events_come_the_rescan_finds_all_and_the_service_looks_each_in
             del notify
             super().__init__(folder, lambda: None)
 
-    monkeypatch.setattr(service, "Watch", Deaf)
+    monkeypatch.setattr(folder_watch, "Watch", Deaf)
     with serving(store, rescan_s=0.5, interval_s=0.05) as passes, store.shard("agent") as shard:
         for n in range(2):
             time.sleep(0.2)
@@ -638,7 +638,7 @@ def test_where_nothing_can_be_watched_the_service_looks_each_interval(
     def refuse(*_: Any) -> Any:
         raise StorageIOError("watch folder", store.root, "too many inotify instances")
 
-    monkeypatch.setattr(service, "Watch", refuse)
+    monkeypatch.setattr(folder_watch, "Watch", refuse)
     with serving(store, rescan_s=0.5) as passes:
         for n in range(3):
             write(store, "agent", n)
@@ -662,7 +662,7 @@ def test_where_nothing_can_be_watched_a_native_service_tries_ever_more_rarely_an
             raise StorageIOError("watch folder", store.root, "too many inotify instances")
         return real(*arguments)
 
-    monkeypatch.setattr(service, "Watch", refuse)
+    monkeypatch.setattr(folder_watch, "Watch", refuse)
     with serving(store, observer="native", interval_s=0.05) as passes:
         await_that(lambda: "works again, after 5 failures" in caplog.text)
         waits = [after - before for before, after in itertools.pairwise(attempts)]
@@ -697,7 +697,7 @@ def test_a_commit_between_the_last_look_and_the_watch_is_found(
                 super().__init__(*arguments)
 
         late: list[int] = []
-        monkeypatch.setattr(service, "Watch", Late)
+        monkeypatch.setattr(folder_watch, "Watch", Late)
         with serving(store) as passes:
             await_that(lambda: passes.found() == 1)
 
@@ -785,7 +785,7 @@ def test_a_master_that_is_replaced_by_an_older_copy_gets_what_the_shards_still_h
 def test_no_shard_is_truncated_once_the_master_has_lost_its_name(
     store: edgeshard.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = merger._commit_chunk
+    real = chunk.commit_chunk
 
     def late(*arguments: Any) -> None:
         real(*arguments)
@@ -794,7 +794,7 @@ def test_no_shard_is_truncated_once_the_master_has_lost_its_name(
     for agent in ("a", "b"):
         write(store, agent, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(merger, "_commit_chunk", late)
+        patch.setattr(chunk, "commit_chunk", late)
         with pytest.raises(StorageIOError, match="replaced"):
             store.merge()
     (store.root / "master.db-wal").unlink()
@@ -805,7 +805,7 @@ def test_no_shard_is_truncated_once_the_master_has_lost_its_name(
 def test_no_shard_is_truncated_once_the_master_has_lost_its_log(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = merger._commit_chunk
+    real = chunk.commit_chunk
 
     def late(*arguments: Any) -> None:
         real(*arguments)
@@ -813,7 +813,7 @@ def test_no_shard_is_truncated_once_the_master_has_lost_its_log(
 
     write(store, "a", 1)
     with monkeypatch.context() as patch:
-        patch.setattr(merger, "_commit_chunk", late)
+        patch.setattr(chunk, "commit_chunk", late)
         with pytest.raises(StorageIOError, match="replaced"):
             store.merge()
     (store.root / "master.db-shm").unlink(missing_ok=True)
@@ -848,7 +848,7 @@ def test_a_failure_is_said_and_tried_again(store: edgeshard.Store, caplog: pytes
         store.master_path.touch()
         shard.write({"n": 1})
         await_that(lambda: len(passes.failures) >= 2)
-        assert "tried again in" in caplog.text
+        assert "trying again in" in caplog.text
         (store.root / "kept").rename(store.master_path)
         await_that(lambda: passes.found() == 1)
     assert [1] == numbers(store)
@@ -872,7 +872,7 @@ def test_a_bad_shard_is_told_once_and_wakes_nobody(store: edgeshard.Store, caplo
     with serving(store, rescan_s=0.2) as passes:
         await_that(lambda: len(passes.reports) > 4)
         assert {3} == {len(report.quarantined) for report in passes.reports}
-    assert 3 == caplog.text.count("set aside")
+    assert 3 == caplog.text.count("quarantined")
     with serving(store) as passes:
         await_that(lambda: is_idle(passes))
         shard_path(store, "bad").unlink()
@@ -905,10 +905,10 @@ def test_a_truncation_is_no_news_and_rows_that_come_during_it_are(
     with store.shard("agent") as shard:
         shard.write({"n": 1})
         merger.run()
-        assert not merger.news()
+        assert not merger.has_news()
         shard.write({"n": 2})
-        assert merger.news()
-        real = truncate._is_emptied
+        assert merger.has_news()
+        real = truncate._is_fully_truncated
         asked: list[bool] = []
 
         def late(*arguments: Any) -> bool:
@@ -918,11 +918,11 @@ def test_a_truncation_is_no_news_and_rows_that_come_during_it_are(
             return asked[-1]
 
         with monkeypatch.context() as patch:
-            patch.setattr(truncate, "_is_emptied", late)
+            patch.setattr(truncate, "_is_fully_truncated", late)
             merger.run()
         assert [True] == asked
-        assert merger.news()
-        assert (1, False) == (merger.run(thorough=False).rows, merger.news())
+        assert merger.has_news()
+        assert (1, False) == (merger.run(thorough=False).rows, merger.has_news())
     merger.close()
 
 

@@ -20,8 +20,8 @@ import pytest
 
 import edgeshard
 from edgeshard.errors import ConfigurationError, DiskFullError
-from edgeshard.merge import service
-from edgeshard.merge.service import Listener, Service
+from edgeshard.merge import watcher
+from edgeshard.merge.watcher import Listener, Watcher
 from edgeshard.reports import MergeReport, PruneReport, combine_prunes
 from edgeshard.retention import due, prune, scheduler, store_rules
 from edgeshard.retention.rules import Rules
@@ -250,9 +250,9 @@ class Heard(Listener):
         return sum(report.pruned.rows for report in self.reports if report.pruned is not None)
 
 
-def serving(store: edgeshard.Store, prune: Any, heard: Listener) -> Service:
+def serving(store: edgeshard.Store, prune: Any, heard: Listener) -> Watcher:
     rules = store_rules.parse_store_rules(prune, store.root)
-    return Service(store.root, interval_s=0.02, rescan_s=NEVER_S, listener=heard, prune=rules)
+    return Watcher(store.root, interval_s=0.02, rescan_s=NEVER_S, listener=heard, prune=rules)
 
 
 def test_watching_prunes_what_comes(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,7 +260,7 @@ def test_watching_prunes_what_comes(store: edgeshard.Store, monkeypatch: pytest.
     heard = Heard()
     merger = serving(store, {"keep_rows": 2}, heard)
     assert merger.open()
-    with service.in_thread(merger), store.shard("a") as shard:
+    with watcher.in_thread(merger), store.shard("a") as shard:
         numbers_ = itertools.count()
 
         def comes() -> bool:
@@ -284,7 +284,7 @@ def test_rows_are_merged_while_a_prune_goes_on(store: edgeshard.Store, monkeypat
     heard = Heard()
     merger = serving(store, {"keep_rows": 2}, heard)
     assert merger.open()
-    with service.in_thread(merger):
+    with watcher.in_thread(merger):
         assert begun.wait(PATIENCE_S)
         for n in range(3):
             write(store, n)
@@ -316,7 +316,7 @@ def test_the_end_of_watching_ends_a_prune_after_its_step(
     monkeypatch.setattr(prune, "prune", long)
     merger = serving(store, {"keep_rows": 2}, Heard())
     assert merger.open()
-    with service.in_thread(merger):
+    with watcher.in_thread(merger):
         assert begun.wait(PATIENCE_S)
     assert not any(thread.name == "edgeshard prune" for thread in threading.enumerate())
 
@@ -329,7 +329,7 @@ def test_a_prune_that_fails_is_told_and_the_merger_goes_on(
     heard = Heard()
     merger = serving(store, {"keep_rows": 2}, heard)
     assert merger.open()
-    with service.in_thread(merger), store.shard("a") as shard:
+    with watcher.in_thread(merger), store.shard("a") as shard:
         for n in range(1000):
             shard.write({"n": n})
             if any(report.prune_error for report in heard.reports):
@@ -360,7 +360,7 @@ def test_what_nobody_foresaw_in_a_prune_ends_the_merger_and_is_raised(
 def serving_in_thread(store: edgeshard.Store, prune: Any) -> contextlib.AbstractContextManager[None]:
     merger = serving(store, prune, Heard())
     assert merger.open()
-    return service.in_thread(merger)
+    return watcher.in_thread(merger)
 
 
 def test_nothing_is_looked_for_in_a_store_in_which_nothing_happens(

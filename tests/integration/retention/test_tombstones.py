@@ -425,7 +425,7 @@ def test_an_older_change_that_comes_after_all_is_kept_and_said_so_once(
         deleted(store, agent="c")
         wall.advance(11)
         assert 1 == collect(store).rows
-        text = "rows of table last_known came that are older than deletions that were pruned"
+        text = "rows of table last_known arrived after newer tombstones were collected"
         shard.write(LastKnown("outlet", 2.0))
         store.merge()
         assert text not in caplog.text

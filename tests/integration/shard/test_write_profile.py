@@ -22,10 +22,10 @@ from edgeshard.files import scan
 from edgeshard.files.locks import is_locked
 from edgeshard.master import database, write_stats
 from edgeshard.master.write_stats import LockFileCounter, Meter, WriteCount, WriterMeter
-from edgeshard.merge import locks, service, truncate
+from edgeshard.merge import locks, truncate, watcher
 from edgeshard.merge.merger import Merger
-from edgeshard.merge.service import Listener, Service
 from edgeshard.merge.shard_cache import CacheEntry
+from edgeshard.merge.watcher import Listener, Watcher
 from edgeshard.reports import MergeReport, WriteStats
 from edgeshard.shard import write_profile
 from tests.support.processes import command, merge_command, python, sql
@@ -109,7 +109,7 @@ def test_what_a_shard_noted_is_taken_before_it_is_removed(store: edgeshard.Store
     before = LockFileCounter(store.root / "merge.lock").total.bytes
     held = locks.merge_lock(store.root, 0.0, lambda: False)
     assert held is not None
-    merger = Merger(store.root, service=True)
+    merger = Merger(store.root, watching=True)
     merger.run()
     write(store, *range(1000))  # one by one: the merger writes less than a tenth of that
     noted = LockFileCounter(lock_of(store, "a")).total.bytes
@@ -301,9 +301,9 @@ class Heard(Listener):
 
 def test_the_first_row_after_a_quiet_time_waits_and_is_merged_with_others(store: edgeshard.Store) -> None:
     heard = Heard()
-    merger = Service(store.root, interval_s=3.0, rescan_s=NEVER_S, listener=heard, thrift=write_profile.LOW)
+    merger = Watcher(store.root, interval_s=3.0, rescan_s=NEVER_S, listener=heard, profile=write_profile.LOW)
     assert merger.open()
-    with service.in_thread(merger), low(store).shard("a") as shard:
+    with watcher.in_thread(merger), low(store).shard("a") as shard:
         upto = time.monotonic() + 60
         for n in range(5):
             shard.write({"n": n})
@@ -325,7 +325,7 @@ def test_passes_that_find_nothing_write_nothing_while_shards_keep_rows(
     store.merge()
     held = locks.merge_lock(store.root, 0.0, lambda: False)
     assert held is not None
-    merger = Merger(store.root, service=True, thrift=write_profile.LOW)
+    merger = Merger(store.root, watching=True, profile=write_profile.LOW)
     with low(store).shard("a") as shard:
         for n in range(10):
             shard.write({"n": n})
@@ -351,7 +351,7 @@ def test_what_a_shard_keeps_goes_after_its_time(store: edgeshard.Store, monkeypa
     store.merge()
     held = locks.merge_lock(store.root, 0.0, lambda: False)
     assert held is not None
-    merger = Merger(store.root, service=True, thrift=write_profile.LOW)
+    merger = Merger(store.root, watching=True, profile=write_profile.LOW)
     with low(store).shard("a") as shard:
         shard.write({"n": 1})
         merger.run()
@@ -365,13 +365,13 @@ def test_what_a_shard_keeps_goes_after_its_time(store: edgeshard.Store, monkeypa
 @given(
     st.integers(0, 3),
     st.integers(0, 2 * truncate.HELD_BYTES),
-    st.integers(0, 2 * truncate.HELD_LOG_BYTES),
+    st.integers(0, 2 * truncate.HELD_WAL_BYTES),
     st.floats(0, 60),
 )
 def test_a_large_shard_is_truncated_however_sparing_the_merger_is(
     rows: int, used: int, log: int, held_s: float
 ) -> None:
-    is_large = used >= truncate.HELD_BYTES or log >= truncate.HELD_LOG_BYTES
+    is_large = used >= truncate.HELD_BYTES or log >= truncate.HELD_WAL_BYTES
     assert is_large == truncate.is_truncation_due(rows, used, log, held_s, write_profile.LOW.held_s)
     is_due = is_large or rows == 0 or held_s >= truncate.HELD_MAX_S
     assert is_due == truncate.is_truncation_due(rows, used, log, held_s, write_profile.NORMAL.held_s)
@@ -381,7 +381,7 @@ def test_a_large_shard_is_truncated_however_sparing_the_merger_is(
 def test_a_merger_that_is_not_sparing_looks_again_as_it_always_did(
     settled: bool, problem: str, lasting: bool, holds: bool, thorough: bool
 ) -> None:
-    known = CacheEntry((1,), problem, lasting, settled, holds_since=0.0 if holds else None)
+    known = CacheEntry((1,), problem, lasting, settled, held_since=0.0 if holds else None)
     assert (holds or (thorough and not known.is_at_rest)) == known.is_due_again(thorough=thorough)
 
 

@@ -310,7 +310,7 @@ def test_rows_that_another_shard_has_by_the_same_addresses_are_never_deleted(sto
         for _ in range(2):
             ((path, reason),) = [(item.path, item.reason) for item in store.merge().quarantined]
             assert str(shard_path(store, "victim")) == path
-            assert "not as the master holds them" in reason
+            assert "differ from those that the master holds" in reason
     store.merge()
     assert 60 == sql(shard_path(store, "victim"), "select count(*) from agent_data")[0][0]
     # and the rows are merged elsewhere
@@ -368,7 +368,7 @@ def test_rows_that_a_killed_merger_copied_are_found_equal_and_deleted(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("edgeshard.merge.merger.Merger._clear", killed)
+        patch.setattr("edgeshard.merge.merger.Merger._truncate_or_remove", killed)
         with pytest.raises(KeyboardInterrupt):
             store.merge()
     report = store.merge(keep_empty=True)
@@ -388,7 +388,7 @@ def test_rows_that_a_watching_merger_copied_itself_are_not_compared_again_at_eac
     monkeypatch.setattr(apply, "_count_equal", count_equal)
     store.merge()
     with store.shard("agent") as shard:
-        merger = Merger(store.root, service=True)
+        merger = Merger(store.root, watching=True)
         for n in range(3):
             shard.write({"n": n})
             report = merger.run(thorough=False)

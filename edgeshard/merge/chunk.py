@@ -1,0 +1,148 @@
+"""One transaction of a merge: copy a chunk of what the attached sources have, and commit it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+from edgeshard import sqlite
+from edgeshard.errors import EdgeshardError
+from edgeshard.master import arrivals, identity, shard_states
+from edgeshard.merge import apply, blame, conflicts, late_changes, reap
+from edgeshard.merge.apply import Copied
+from edgeshard.merge.merge_pass import MergePass
+from edgeshard.merge.target import Target
+from edgeshard.sources import attach, streams
+from edgeshard.sources.attach import SourceRun
+from edgeshard.sqlite import Connection
+
+
+def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: MergePass) -> None:
+    """Copy the next chunk from the sources, and commit it in one transaction of the master.
+
+    A source that fails is quarantined: its part is rolled back to a savepoint, and the others continue. If it spoils
+    the whole transaction, all of it is rolled back, and the next call continues without that source.
+
+    Args:
+        connection: the master, to which the sources are attached.
+        runs: the sources that are not finished.
+        merge_pass: says how much to copy, and counts what was.
+
+    Raises:
+        apsw.Error: the master cannot be read or written. Nothing was committed.
+    """
+    runs = [run for run in runs if not run.quarantine]
+    copied: list[tuple[SourceRun, Copied]] = []
+    sqlite.set_busy_timeout(connection, sqlite.BUSY_TIMEOUT_S)
+    with contextlib.ExitStack() as transaction:
+        # 1. Lock the master for writing.
+        try:
+            transaction.enter_context(sqlite.immediate(connection))
+        except sqlite.DATA_ERRORS as error:
+            _quarantine_all(connection, runs, error)
+            return
+        # 2. Write first: no other merger changes the ranges from here on, and our own commit at FULL makes durable
+        #    what a killed merger committed before.
+        sqlite.set_busy_timeout(connection, attach.SOURCE_BUSY_TIMEOUT_S)
+        identity.increment_generation(connection)
+        changes_before = connection.total_changes()
+        target = Target.load(connection)
+        first_id, bytes_left = target.next_id, merge_pass.chunk_bytes
+        # 3. Copy what the master lacks of each source.
+        for run in runs:
+            if bytes_left <= 0 or merge_pass.is_stopping():
+                break
+            connection.execute("SAVEPOINT source")
+            try:
+                # in the snapshot that the rows are read from: an agent may have added a column a moment ago
+                source = run.open(connection)
+                run.ensure_in_place()
+                part = apply.copy(target, source, bytes_left, run.copied.checked if run.own else None)
+                if run.own and part.rows:
+                    shard_states.record_merge(connection, run.file.name)
+                run.outcome.is_removable = (
+                    part.finished and not merge_pass.keep_empty and _is_removable(connection, run)
+                )
+                connection.execute("RELEASE source")
+            except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
+                _quarantine(connection, run, error)
+                if sqlite.spoils_transaction(error):
+                    connection.execute("ROLLBACK")
+                    return
+                target = Target.load(connection)  # as it was before the savepoint
+            else:
+                bytes_left -= part.copied_bytes
+                copied.append((run, part))
+        # 4. Keep, of each key that came, the versions that its table's rule says.
+        if target.next_id > first_id:
+            _settle(target, first_id, merge_pass)
+        # 5. Commit, at the end of the block. That is needed also if nothing is missing, before a shard is truncated.
+        is_durable_needed = any([*(run.copied.durable for run in runs), *(part.durable for _, part in copied)])
+        if connection.total_changes() == changes_before and not is_durable_needed:
+            connection.execute("ROLLBACK")
+    _count(copied, merge_pass)
+
+
+def _quarantine_all(connection: Connection, runs: Sequence[SourceRun], error: Exception) -> None:
+    """Quarantine all sources after a transaction could not begin because of one; each is then tried by itself.
+
+    BEGIN looks into each attached database, and does not say which of them it cannot read. One that is replaced while
+    it is attached may be read beside the WAL of the other.
+
+    Raises:
+        Exception: the error, if the master is locked, or cannot be read either.
+    """
+    if isinstance(error, sqlite.BUSY):
+        raise error
+    identity.generation(connection)
+    for run in runs:
+        run.quarantine_for(error)
+
+
+def _quarantine(connection: Connection, run: SourceRun, error: Exception) -> None:
+    """Undo what was copied of a source, and quarantine it.
+
+    Raises:
+        Exception: the error, if it ended the transaction, or is the master's fault.
+    """
+    if not connection.in_transaction:
+        raise error
+    connection.execute("ROLLBACK TO source")
+    connection.execute("RELEASE source")
+    if blame.is_masters_fault(connection, run.schema, error):
+        raise error
+    run.quarantine_for(error)
+
+
+def _is_removable(connection: Connection, run: SourceRun) -> bool:
+    """Whether a shard's agent has ended, and this master holds all that the shard ever truncated."""
+    return (
+        run.own
+        and run.source.is_shard
+        and reap.has_agent_ended(run.file.path)
+        and streams.are_truncated_rows_held(connection, run.source)
+    )
+
+
+def _settle(target: Target, first_id: int, merge_pass: MergePass) -> None:
+    late = late_changes.find(target, first_id)
+    conflicts.settle(target, first_id)
+    merge_pass.late_tables |= late_changes.kept(target, late)
+    arrivals.record(target.connection, first_id)
+    if merge_pass.meter.is_due:
+        merge_pass.meter.record(target.connection)
+
+
+def _count(copied: Sequence[tuple[SourceRun, Copied]], merge_pass: MergePass) -> None:
+    """Record what was copied, once that is committed."""
+    merge_pass.meter.committed()
+    for run, part in copied:
+        run.copied.rows += part.rows
+        run.copied.is_finished, run.copied.durable, run.copied.rows_in_source = (
+            part.finished,
+            part.durable,
+            max(run.copied.rows_in_source, part.present),
+        )
+        run.copied.checked, run.copied.used_bytes = part.checked, part.used_bytes
+        merge_pass.rows += part.rows
+        merge_pass.copied_bytes += part.copied_bytes

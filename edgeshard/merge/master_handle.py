@@ -1,0 +1,76 @@
+"""The master that a merger keeps open between passes, and whether it is still the file that has its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeshard import sqlite
+from edgeshard.errors import StorageIOError
+from edgeshard.files import fingerprint
+from edgeshard.master import database, identity
+from edgeshard.sqlite import Connection
+
+
+class MasterHandle:
+    """The master of one store, opened for merging.
+
+    Args:
+        path: the master's file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: Connection | None = None
+        self._files: tuple[object, object] = (None, None)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the master is open."""
+        return self._connection is not None
+
+    @property
+    def connection(self) -> Connection:
+        """The connection of an open master."""
+        if self._connection is None:
+            raise AssertionError(f"{self._path} is not open")
+        return self._connection
+
+    def open(self) -> Connection:
+        """Open the master, and make it if it does not exist.
+
+        Raises:
+            StorageError: it cannot be made or opened.
+        """
+        database.ensure_master(self._path)
+        file = fingerprint.identity(self._path)
+        self._connection = database.open_master(self._path, writable=True)
+        identity.generation(self._connection)  # a read makes the WAL
+        self._files = (file, fingerprint.identity(f"{self._path}-wal"))
+        return self._connection
+
+    def is_in_place(self) -> bool:
+        """Return whether the files that are open, the database and its WAL, still have their names."""
+        return self._files == (fingerprint.identity(self._path), fingerprint.identity(f"{self._path}-wal"))
+
+    def ensure_in_place(self) -> None:
+        """Refuse to delete rows from shards after they were committed to a file that no longer has its name.
+
+        Raises:
+            StorageIOError: the master was moved, deleted or replaced.
+        """
+        if not self.is_in_place():
+            cause = (
+                "it was moved, deleted or replaced during the merge; no row was deleted from the shards. Merge again"
+            )
+            raise StorageIOError("merge into", self._path, cause)
+
+    def shrink_wal(self) -> None:
+        """Copy the WAL into the database and empty it, if nobody reads it at this moment."""
+        if fingerprint.size(f"{self._path}-wal"):
+            sqlite.shrink_wal(self.connection)
+
+    def close(self) -> None:
+        """Close the master if it is open."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()

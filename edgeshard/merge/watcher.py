@@ -1,0 +1,472 @@
+"""A merger that watches a store: it merges new rows promptly, and costs nothing while there are none.
+
+    pass -- rows found --> wait until the interval is over --> pass ...
+      |                                                         |
+      no rows: watch, scan once more, sleep  <------------------+
+      ^                                |
+      +---- pass <-- first event, or a rescan is due, or a signal
+
+While rows come nothing is watched: events for each commit would cost the writers a fifth of their throughput. The scan
+after the watch began closes the gap between the last pass and the watch. An event only ever means "scan again"; the
+rescan is what guarantees that everything is found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import attrs
+from filelock import FileLock
+
+from edgeshard import sqlite
+from edgeshard.errors import ConfigurationError, EdgeshardError, StorageIOError
+from edgeshard.files import fingerprint, folders
+from edgeshard.merge import locks
+from edgeshard.merge.folder_watch import OBSERVERS, FolderWatch
+from edgeshard.merge.merger import Merger
+from edgeshard.reports import MergeReport
+from edgeshard.retention import store_rules
+from edgeshard.retention.store_rules import Retention
+from edgeshard.shard import write_profile
+from edgeshard.shard.write_profile import WriteProfile
+
+if TYPE_CHECKING:
+    from edgeshard.retention.scheduler import Keeper
+
+__all__ = ["MAX_INTERVAL_S", "OBSERVERS", "Listener", "Watcher", "in_thread"]
+
+logger = logging.getLogger("edgeshard.merge")
+
+#: The longest interval, in seconds: about ten years, and well within what waiting for a lock can count.
+MAX_INTERVAL_S: Final = 3e8
+
+
+class Listener:
+    """Is told what a watcher does. This one does nothing with it.
+
+    Attributes:
+        beat_s: how often `beat` wants to be called, in seconds.
+    """
+
+    beat_s: float = 3600.0
+
+    def beat(self) -> None:
+        """The watcher is alive."""
+
+    def opened(self) -> None:
+        """The store is watched from now on; the first pass, which may take long, begins."""
+
+    def merged(self, report: MergeReport) -> None:
+        """A pass is done."""
+
+    def failed(self, error: EdgeshardError) -> None:
+        """A pass failed, and will be tried again."""
+
+    def recovered(self) -> None:
+        """What had failed works again."""
+
+
+@attrs.frozen
+class _Settings:
+    """How a watcher works.
+
+    Attributes:
+        root: the store's folder.
+        interval_s: the least time between the beginnings of two passes under load, in seconds.
+        rescan_s: how often all shards are scanned thoroughly, event or no event, in seconds.
+        observer: one of `OBSERVERS`.
+        gathers: whether the first row after a quiet time waits for the interval, so that it is merged with others.
+    """
+
+    root: Path
+    interval_s: float
+    rescan_s: float
+    observer: str
+    gathers: bool
+
+    @property
+    def shards(self) -> Path:
+        """The folder of the shards."""
+        return self.root / "shards"
+
+    def check(self) -> None:
+        """Refuse settings that cannot work.
+
+        Raises:
+            ConfigurationError: one of them is none.
+        """
+        for name, value in (("interval", self.interval_s), ("rescan", self.rescan_s)):
+            if not isinstance(value, (int, float)) or not 0 < value <= MAX_INTERVAL_S:
+                cause = f"{name} must be a number of seconds above 0 and up to {MAX_INTERVAL_S:.0f}, got {value!r}"
+                raise ConfigurationError("watch store", self.root, cause)
+        if self.observer not in OBSERVERS:
+            cause = f"observer must be one of {', '.join(OBSERVERS)}, got {self.observer!r}"
+            raise ConfigurationError("watch store", self.root, cause)
+
+
+class _Requests:
+    """What signal handlers and other threads ask of a watcher.
+
+    Attributes:
+        queue: wakes the watcher. An item is the number of the watch that noticed something, or 0. Not an Event: its
+            set() in a signal handler can meet its own lock.
+        is_stopping: whether to end.
+        is_rescan_wanted: whether to scan all shards thoroughly now.
+    """
+
+    def __init__(self) -> None:
+        self.queue: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self.is_stopping = False
+        self.is_rescan_wanted = False
+
+    def stop(self) -> None:
+        self.is_stopping = True
+        self.queue.put(0)
+
+    def rescan(self) -> None:
+        self.is_rescan_wanted = True
+        self.queue.put(0)
+
+
+@attrs.define
+class _Progress:
+    """Where a watcher is.
+
+    Attributes:
+        began: when the last pass began (monotonic, seconds).
+        found_rows: how many rows it found.
+        rescan_at: when all shards are to be scanned thoroughly again (monotonic, seconds).
+        is_unprompted: whether the next pass is made for no other reason than that a rescan is due.
+        failures: how many attempts failed since all worked.
+        is_retrying: whether the last attempt failed.
+    """
+
+    began: float = 0.0
+    found_rows: int = 0
+    rescan_at: float = 0.0
+    is_unprompted: bool = False
+    failures: int = 0
+    is_retrying: bool = False
+
+
+class Watcher:
+    """Merges the new rows of one store until it is told to stop.
+
+    Args:
+        root: the store's folder; it is made if it does not exist.
+        interval_s: the least time between the beginnings of two passes under load, in seconds.
+        rescan_s: how often all shards are scanned thoroughly, event or no event, in seconds.
+        observer: one of `OBSERVERS`.
+        keep_empty: keep the empty shards of agents that have ended.
+        listener: is told what the watcher does.
+        prune: the rules by which the master is pruned now and then, between passes.
+        profile: the write profile.
+
+    Raises:
+        ConfigurationError: an argument that cannot work.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        interval_s: float = 1.0,
+        rescan_s: float = 30.0,
+        observer: str = "auto",
+        keep_empty: bool = False,
+        listener: Listener | None = None,
+        prune: Retention = store_rules.NONE,
+        profile: WriteProfile = write_profile.NORMAL,
+    ) -> None:
+        self._settings = _Settings(root, interval_s, rescan_s, observer, profile.waits)
+        self._settings.check()
+        self._listener = listener or Listener()
+        self._requests = _Requests()
+        self._progress = _Progress()
+        self._lock = _WatchLock(root, self._should_stop)
+        self._watch = FolderWatch(self._settings.shards, observer, interval_s, self._requests.queue.put)
+        self._merger = Merger(
+            root, keep_empty=keep_empty, watching=True, should_stop=self._should_stop, profile=profile, prune=prune
+        )
+        self._keeper = _keeper(root, prune, profile)
+
+    # -- from signal handlers and other threads ------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Finish the current shard, and return from `run`."""
+        self._requests.stop()
+
+    def rescan(self) -> None:
+        """Scan all shards thoroughly now."""
+        self._requests.rescan()
+
+    # -- the loop -----------------------------------------------------------------------------------------------------
+
+    def open(self, lock_wait_s: float = 0.0) -> bool:
+        """Start to watch the store, and merge once; return False if told to stop meanwhile.
+
+        Args:
+            lock_wait_s: how long to wait for another merger that watches it, in seconds; -1 waits forever.
+
+        Raises:
+            MergeInProgressError: another merger watches it.
+            StorageError: the folder or the master cannot be made, read or written.
+        """
+        folders.make_folder(self._settings.shards)
+        try:
+            if self._lock.take(lock_wait_s):
+                self._listener.opened()
+                self._pass()
+        except BaseException:
+            self.close()
+            raise
+        return self._lock.is_held
+
+    def run(self) -> None:
+        """Merge new rows until `stop` is called. Call `open` first. Failures are logged, and tried again."""
+        try:
+            while not self._requests.is_stopping:
+                try:
+                    self._await_work()
+                    self._pass()
+                except EdgeshardError as error:
+                    self._fail(error)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Stop watching the store; `run` does so when it ends."""
+        self._watch.end()
+        try:
+            if self._keeper is not None:
+                self._keeper.close()
+            if self._merger.is_open and self._settings.root.is_dir():  # the lock would make a folder that is gone
+                self._close_merger()
+        except (EdgeshardError, OSError) as error:  # only what the merger remembers is lost
+            logger.debug("%s", error)
+        finally:
+            self._merger.abandon()
+            self._lock.release()
+
+    def _close_merger(self) -> None:
+        held = locks.merge_lock(self._settings.root, 0.0, lambda: False)
+        if held is not None:
+            try:
+                self._merger.close()
+            finally:
+                held.release()
+
+    def _pass(self) -> None:
+        progress, thorough = self._progress, time.monotonic() >= self._progress.rescan_at
+        # cleared before the scan, so that no request is lost: a signal may set it at any moment
+        if self._requests.is_rescan_wanted:
+            self._requests.is_rescan_wanted, thorough = False, True
+        self._lock.ensure_in_place()
+        held = locks.merge_lock(self._settings.root, -1, self._should_stop)
+        if held is None:
+            return
+        try:
+            before, progress.began = progress.began, time.monotonic()
+            if progress.began > before + 2 * self._settings.interval_s:
+                self._watch.forget_fruitless()
+            report = self._merger.run(thorough=thorough)
+        finally:
+            held.release()
+        if thorough:
+            progress.rescan_at = time.monotonic() + self._settings.rescan_s
+            self._watch.forget_failure()
+        progress.found_rows = report.rows
+        while not self._requests.queue.empty():
+            self._watch.accept(self._requests.queue.get())
+        self._watch.judge(report.rows, unprompted=progress.is_unprompted)
+        self._listener.merged(report if self._keeper is None else self._keeper.told(report))
+
+    def _should_stop(self) -> bool:
+        self._listener.beat()
+        return self._requests.is_stopping
+
+    # -- failures -----------------------------------------------------------------------------------------------------
+
+    def _fail(self, error: EdgeshardError) -> None:
+        """Log and report a failure. The next attempt, after a while, scans everything."""
+        self._progress.failures += 1
+        self._progress.is_retrying = True
+        logger.error("%s; trying again in %.3g s", error, self._retry_s())
+        self._listener.failed(error)
+        self._watch.end()
+        self._progress.rescan_at = 0.0
+
+    def _recover(self) -> None:
+        """Log and report that what had failed works: rows were found, or the store is watched again."""
+        if self._progress.failures:
+            text = "merging into %s works again, after %d failures"
+            logger.warning(text, self._settings.root, self._progress.failures)
+            self._progress.failures = 0
+            self._listener.recovered()
+
+    def _retry_s(self) -> float:
+        """Return how long to wait after a failure, in seconds: longer each time, up to the time of a rescan."""
+        return min(self._settings.interval_s * 2.0 ** min(self._progress.failures - 1, 10), self._settings.rescan_s)
+
+    # -- waiting ------------------------------------------------------------------------------------------------------
+
+    def _await_work(self) -> None:
+        """Sleep until there may be something to merge, or to try again."""
+        self._progress.is_unprompted = False
+        if self._progress.is_retrying:
+            self._progress.is_retrying = False
+            self._sleep(time.monotonic() + self._retry_s())
+        elif self._progress.found_rows:
+            self._recover()
+            self._sleep(self._progress.began + self._settings.interval_s)
+        else:
+            self._await_news()
+
+    def _await_news(self) -> None:
+        """Watch the folder, or scan it in each interval, until there may be new rows or a rescan is due."""
+        is_new = not self._watch.is_active
+        if is_new:
+            if self._watch.is_fruitless:
+                self._sleep(self._progress.began + self._settings.interval_s)
+            self._begin_watch()
+            self._recover()
+        while not self._requests.is_stopping:
+            # a watch that began before the last pass saw whatever came after that pass
+            if (is_new or not self._watch.is_active) and self._merger.has_news():
+                self._gather()
+                return
+            is_new = False
+            until = self._progress.rescan_at
+            if not self._watch.is_active:
+                until = min(until, time.monotonic() + self._settings.interval_s)
+            self._sleep(until)
+            if self._watch.has_noticed or self._is_rescan_due():
+                self._progress.is_unprompted = not self._watch.has_noticed and not self._requests.is_rescan_wanted
+                self._gather()
+                return
+
+    def _begin_watch(self) -> None:
+        self._watch.end()
+        if self._watch.is_usable:
+            self._lock.ensure_in_place()  # else a folder that is gone would be made again
+            self._watch.begin()
+
+    def _gather(self) -> None:
+        """Let more rows join the first one, if the write profile asks for few writes."""
+        if self._settings.gathers and not self._is_rescan_due():
+            noticed, until = False, time.monotonic() + self._settings.interval_s
+            while not self._is_woken() and time.monotonic() < until:
+                noticed, self._watch.has_noticed = noticed or self._watch.has_noticed, False
+                self._sleep(until)
+            self._watch.has_noticed = noticed or self._watch.has_noticed
+
+    def _is_rescan_due(self) -> bool:
+        return self._requests.is_rescan_wanted or time.monotonic() >= self._progress.rescan_at
+
+    def _is_woken(self) -> bool:
+        return self._requests.is_stopping or self._requests.is_rescan_wanted
+
+    def _sleep(self, until: float) -> None:
+        """Wait until a time (monotonic), or until a request or an event comes."""
+        while not self._is_woken() and not self._watch.has_noticed:
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                return
+            try:
+                self._watch.accept(self._requests.queue.get(timeout=min(left_s, self._listener.beat_s)))
+            except queue.Empty:
+                self._listener.beat()
+
+
+class _WatchLock:
+    """``watch.lock`` of one store, even after its whole folder was replaced.
+
+    Args:
+        root: the store's folder.
+        should_stop: asked while waiting for the lock.
+    """
+
+    def __init__(self, root: Path, should_stop: Callable[[], bool]) -> None:
+        self._root = root
+        self._should_stop = should_stop
+        self._held: FileLock | None = None
+        self._file: tuple[int, int] | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the lock is held."""
+        return self._held is not None
+
+    def take(self, wait_s: float) -> bool:
+        """Take the lock; return False if asked to stop meanwhile."""
+        self._held = locks.watch_lock(self._root, wait_s, self._should_stop)
+        with sqlite.translate_errors("watch store", str(self._root)):
+            self._file = fingerprint.identity(self._root / "watch.lock")
+        return self.is_held
+
+    def ensure_in_place(self) -> None:
+        """Hold the lock that other processes see.
+
+        Raises:
+            StorageIOError: the folder is gone. It is not made again, because its disk may come back.
+            MergeInProgressError: another merger watches the folder that is there now.
+        """
+        with sqlite.translate_errors("watch store", str(self._root)):
+            if self._held is not None and fingerprint.identity(self._root / "watch.lock") == self._file:
+                return
+            if not self._root.is_dir():
+                raise StorageIOError("watch store", self._root, "its folder is gone; bring it back")
+        self.release()
+        self.take(0.0)
+        logger.warning("the folder %s was replaced; opening all shards again", self._root)
+
+    def release(self) -> None:
+        """Release the lock if it is held."""
+        held, self._held = self._held, None
+        if held is not None:
+            held.release()
+
+
+def _keeper(root: Path, prune: Retention, profile: WriteProfile) -> Keeper | None:
+    if not prune:
+        return None
+    from edgeshard.retention.scheduler import Keeper  # slow to import, and needed only if there are rules
+
+    return Keeper(root / "master.db", prune, profile.slowness)
+
+
+@contextlib.contextmanager
+def in_thread(watcher: Watcher) -> Iterator[None]:
+    """Run an opened watcher in a thread while the block lasts.
+
+    Raises:
+        BaseException: what the thread ended with, unless it ended because it was told to.
+    """
+    ended_by: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            watcher.run()
+        except BaseException as error:
+            logger.error("the merger in this process ended: %s", error)
+            ended_by.append(error)
+
+    thread = threading.Thread(target=run, name="edgeshard merger", daemon=True)
+    try:
+        thread.start()
+        yield
+    finally:
+        watcher.stop()
+        if thread.ident is None:  # it could not be started
+            watcher.close()
+        else:
+            thread.join()
+    if ended_by:
+        raise ended_by[0]
