@@ -100,7 +100,7 @@ def look_again(shard: edgeshard.Shard) -> None:
 
 def lift(store: edgeshard.Store) -> edgeshard.Store:
     """The store without its budget."""
-    (store.root / usage.NAME).unlink()
+    (store.root / usage.BUDGET_FILE).unlink()
     return edgeshard.Store(store.root)
 
 
@@ -109,7 +109,7 @@ def lift(store: edgeshard.Store) -> edgeshard.Store:
 
 @given(BUDGETS, USAGES)
 def test_the_limit_is_within_the_budget_and_within_what_the_file_system_has(known: Budget, usage: Usage) -> None:
-    limit = policy.limit(known, usage)
+    limit = policy.current_limit(known, usage)
     assert 0 <= limit <= known.max_bytes
     assert limit <= usage.used + usage.free
 
@@ -118,28 +118,28 @@ def test_the_limit_is_within_the_budget_and_within_what_the_file_system_has(know
 def test_nothing_is_granted_where_the_room_for_writers_is_used_up(
     known: Budget, usage: Usage, spent: int, log: int
 ) -> None:
-    limit = policy.limit(known, usage)
-    share = policy.share(limit, usage, spent, log)
-    if usage.used >= limit - policy.merge_bytes(limit):
-        assert (0, 0, 0) == (share.room, share.grant, share.wide)
-    assert 0 <= share.grant <= share.wide <= share.room
-    assert usage.used + share.room <= limit or not share.room
-    assert policy.LOG_LEAST <= share.log <= policy.LOG_MOST
-    assert policy.LOOK_SHORTEST_S <= share.look_s <= policy.LOOK_MOST_S
+    limit = policy.current_limit(known, usage)
+    share = policy.writer_quota(limit, usage, spent, log)
+    if usage.used >= limit - policy.merge_reserve(limit):
+        assert (0, 0, 0) == (share.left_for_writers, share.row_bytes, share.transaction_bytes)
+    assert 0 <= share.row_bytes <= share.transaction_bytes <= share.left_for_writers
+    assert usage.used + share.left_for_writers <= limit or not share.left_for_writers
+    assert policy.MIN_WAL_BYTES <= share.wal_bytes <= policy.MAX_WAL_BYTES
+    assert policy.QUOTA_MIN_S <= share.renew_after_s <= policy.QUOTA_MAX_S
 
 
 @given(BUDGETS, USAGES)
 def test_what_the_logs_hold_is_counted_once_more_for_the_files_that_it_comes_into(known: Budget, usage: Usage) -> None:
-    limit = policy.limit(known, usage)
-    assert policy.writers_room(limit, usage) <= limit - policy.merge_bytes(limit) - usage.used - usage.logs
-    assert policy.merge_room(limit, usage) <= limit - usage.used - usage.logs
+    limit = policy.current_limit(known, usage)
+    assert policy.left_for_writers(limit, usage) <= limit - policy.merge_reserve(limit) - usage.used - usage.wals
+    assert policy.merge_quota(limit, usage) <= limit - usage.used - usage.wals
 
 
 @given(BUDGETS, USAGES)
 def test_no_row_is_dropped_for_a_log_that_somebody_reads_for_long(known: Budget, usage: Usage) -> None:
-    limit = policy.limit(known, usage)
-    longer = attrs.evolve(usage, logs=usage.logs + 100 * MB)
-    if usage.logs >= policy.log_bytes(limit, usage.open) * usage.open:
+    limit = policy.current_limit(known, usage)
+    longer = attrs.evolve(usage, wals=usage.wals + 100 * MB)
+    if usage.wals >= policy.shard_wal_bytes(limit, usage.open) * usage.open:
         assert policy.is_drop_due(limit, usage) == policy.is_drop_due(limit, longer)
         assert policy.bytes_to_drop(limit, usage) == policy.bytes_to_drop(limit, longer)
 
@@ -148,17 +148,17 @@ def test_no_row_is_dropped_for_a_log_that_somebody_reads_for_long(known: Budget,
 def test_a_grant_is_no_older_than_the_time_in_which_the_store_grows_by_a_small_part(
     known: Budget, usage: Usage, rate: float
 ) -> None:
-    limit = policy.limit(known, usage)
-    look_s = policy.share(limit, usage, 0, 0, rate).look_s
-    assert look_s * rate <= 0.021 * limit or look_s == policy.LOOK_SHORTEST_S
+    limit = policy.current_limit(known, usage)
+    look_s = policy.writer_quota(limit, usage, 0, 0, rate).renew_after_s
+    assert look_s * rate <= 0.021 * limit or look_s == policy.QUOTA_MIN_S
 
 
 @given(st.integers(10 * MB, 1_000 * MB), st.integers(1, 200))
 def test_even_shares_of_all_who_write_do_not_exceed_the_room(limit: int, writers: int) -> None:
     usage = Usage(open=writers, active=writers)
-    share = policy.share(limit, usage, limit, limit)
-    assert writers * max(share.grant, share.wide) <= max(share.room, writers * policy.LEAST_GRANT)
-    assert writers * share.log <= max(limit * policy.LOG_SHARE, writers * policy.LOG_LEAST)
+    share = policy.writer_quota(limit, usage, limit, limit)
+    assert writers * max(share.row_bytes, share.transaction_bytes) <= max(share.left_for_writers, writers * policy.MIN_QUOTA_BYTES)
+    assert writers * share.wal_bytes <= max(limit * policy.WALS_SHARE, writers * policy.MIN_WAL_BYTES)
 
 
 @given(st.integers(0, 100 * MB), SIZES, st.floats(1.0, 10.0), st.floats(1.0, 10.0))
@@ -169,22 +169,22 @@ def test_a_chunk_fits_into_the_log_and_into_the_file(room: int, free: int, logge
 
 @given(BUDGETS, USAGES)
 def test_a_chunk_leaves_room_for_a_drop_and_for_all_that_writers_were_granted(known: Budget, usage: Usage) -> None:
-    limit = policy.limit(known, usage)
-    share, room = policy.share(limit, usage, 0, 0), policy.merge_room(limit, usage)
-    granted = usage.active * share.wide if share.wide > policy.LEAST_GRANT else 0
-    assert usage.used + usage.logs + granted + room + policy.drop_bytes(limit) <= limit
+    limit = policy.current_limit(known, usage)
+    share, room = policy.writer_quota(limit, usage, 0, 0), policy.merge_quota(limit, usage)
+    granted = usage.active * share.transaction_bytes if share.transaction_bytes > policy.MIN_QUOTA_BYTES else 0
+    assert usage.used + usage.wals + granted + room + policy.drop_reserve(limit) <= limit
 
 
 @given(BUDGETS, USAGES)
 def test_where_writers_have_used_all_their_room_the_smallest_chunk_fits(known: Budget, usage: Usage) -> None:
-    limit = policy.limit(known, usage)
-    if policy.writers_room(limit, usage) >= -policy.LOOK_GROWTH_SHARE * limit:
-        assert policy.merge_room(limit, usage) >= policy.LEAST_TIMES * policy.CHUNK_LEAST - 2
+    limit = policy.current_limit(known, usage)
+    if policy.left_for_writers(limit, usage) >= -policy.OVERSHOOT_SHARE * limit:
+        assert policy.merge_quota(limit, usage) >= policy.MIN_CHUNK_GROWTH * policy.MIN_CHUNK_BYTES - 2
 
 
 @given(BUDGETS)
 def test_a_budget_is_noted_as_it_is(known: Budget) -> None:
-    assert known == policy.of_json(json.loads(json.dumps(attrs.asdict(known))))
+    assert known == policy.parse_json(json.loads(json.dumps(attrs.asdict(known))))
 
 
 @pytest.mark.parametrize("given", ["10", "many", "500X", 5, -1, float("inf"), float("nan"), [5], {}])
@@ -234,8 +234,8 @@ def test_the_command_notes_a_budget(store: edgeshard.Store) -> None:
 
 
 def test_a_note_that_is_no_budget_is_named(tmp_path: Path) -> None:
-    (tmp_path / usage.NAME).write_text('{"max_bytes": "all"}')
-    with pytest.raises(ConfigurationError, match=usage.NAME):
+    (tmp_path / usage.BUDGET_FILE).write_text('{"max_bytes": "all"}')
+    with pytest.raises(ConfigurationError, match=usage.BUDGET_FILE):
         edgeshard.Store(tmp_path).shard("agent")
     edgeshard.Store(tmp_path, max_bytes="2M").shard("agent").close()
 
@@ -299,7 +299,7 @@ def test_a_row_larger_than_a_grant_is_written_where_there_is_room(tmp_path: Path
     store = edgeshard.Store(tmp_path, max_bytes="5M")
     with store.shard("agent") as shard:
         shard.write({"n": 0})
-        assert 2 == shard.write({"n": 1, "x": "x" * 10 * policy.FIRST_GRANT})
+        assert 2 == shard.write({"n": 1, "x": "x" * 10 * policy.FIRST_QUOTA_BYTES})
 
 
 def test_nearing_the_limit_is_logged_once_before_a_write_is_refused(
@@ -390,7 +390,7 @@ def test_dropping_begins_with_the_oldest_rows_of_the_least_important_table_and_i
 
 @given(st.dictionaries(st.text(max_size=3), st.integers(1, 10**9)))
 def test_agents_that_are_spared_have_less_than_half_of_the_rows(rows: dict[str, int]) -> None:
-    quiet = policy.spared(rows)
+    quiet = policy.agents_with_few_rows(rows)
     assert 2 * sum(rows[agent] for agent in quiet) < sum(rows.values()) or not rows
     assert not quiet or max(rows[agent] for agent in quiet) < max(rows.values())
 
@@ -491,7 +491,7 @@ def longest_log(store: edgeshard.Store, asked: rules.Rules) -> tuple[int, int]:
 def test_a_drop_has_room_for_its_log_however_much_each_row_writes(indexed: edgeshard.Store) -> None:
     longest, rows = longest_log(indexed, rules.Rules(max_bytes=1 * MB, size_reason=rules.BUDGET))
     assert rows > 10_000
-    assert longest <= policy.drop_bytes(20 * MB)
+    assert longest <= policy.drop_reserve(20 * MB)
 
 
 def test_a_drop_ends_where_somebody_reads_for_long_and_its_log_would_become_longer(indexed: edgeshard.Store) -> None:
@@ -501,7 +501,7 @@ def test_a_drop_ends_where_somebody_reads_for_long_and_its_log_would_become_long
         reader.execute("SELECT count(*) FROM indexed").fetchall()
         longest, rows = longest_log(indexed, asked)
     reader.close()
-    assert longest <= policy.drop_bytes(20 * MB)
+    assert longest <= policy.drop_reserve(20 * MB)
     assert rows < 10_000
     assert longest_log(indexed, asked)[1] > 10_000
 

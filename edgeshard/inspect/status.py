@@ -270,7 +270,7 @@ def _budget_status(root: Path, connection: Connection) -> BudgetStatus | None:
         return None
     usage = measure(root)
     dropped = pruned_ranges.by_reason(connection).get(rules.BUDGET, 0)
-    return BudgetStatus(known.max_bytes, known.on_full, policy.limit(known, usage), usage.used, dropped)
+    return BudgetStatus(known.max_bytes, known.on_full, policy.current_limit(known, usage), usage.used, dropped)
 
 
 def _look_at_master(path: Path) -> ShardFile | None:

@@ -36,7 +36,7 @@ logger = logging.getLogger("edgeshard.merge")
 
 #: Of a chunk of at least so many bytes it is learnt how much it takes in the master; and none is smaller than that,
 #: where there is room for a chunk at all: of rows that take many times their size there, in indexes.
-_LEAST_MEASURED = _LEAST_WANTED = policy.CHUNK_LEAST // 4
+_LEAST_MEASURED = _LEAST_WANTED = policy.MIN_CHUNK_BYTES // 4
 
 #: No limit of SQLite's lies above this.
 _PAGES_MOST: Final = 0xFFFFFFFE
@@ -67,7 +67,7 @@ class MergeQuota:
         self.is_wanting = False
         self._usage = Usage()
         self._limit = 0
-        self._growth = self._logged = policy.GROWTH_FIRST
+        self._growth = self._logged = policy.FIRST_GROWTH
         self._in_use = self._pages_logged = 0
 
     # -- a pass -------------------------------------------------------------------------------------------------------
@@ -88,22 +88,22 @@ class MergeQuota:
     @property
     def is_tight(self) -> bool:
         """Whether shards give back at once what was copied."""
-        return self.known is not None and policy.is_tight(self._limit, self._usage)
+        return self.known is not None and policy.is_truncation_urgent(self._limit, self._usage)
 
     def left_bytes(self) -> int | None:
         """What the truncation of a shard may add now; None: there is no limit. No drop is at work beside it."""
         self._measure()
         if self.known is None:
             return None
-        return max(0, policy.merge_room(self._limit, self._usage) + policy.drop_bytes(self._limit))
+        return max(0, policy.merge_quota(self._limit, self._usage) + policy.drop_reserve(self._limit))
 
     def _measure(self) -> None:
         if self.known is not None:
             self._usage = usage.measure(self._root)
-            self._limit = policy.limit(self.known, self._usage)
+            self._limit = policy.current_limit(self.known, self._usage)
 
     def _log_bytes(self) -> int:
-        return policy.master_log_bytes(self._limit)
+        return policy.master_wal_bytes(self._limit)
 
     # -- a chunk ------------------------------------------------------------------------------------------------------
 
@@ -117,10 +117,10 @@ class MergeQuota:
         self._in_use, self._pages_logged = (pages - free) * page_bytes, sqlite.wal_pages_written(connection)
         # what a log that somebody reads keeps from its file is yet to come there
         log = fingerprint.size(f"{self._path}-wal")
-        room = policy.merge_room(self._limit, self._usage) - log
-        if room < policy.LEAST_TIMES * policy.CHUNK_LEAST:
+        room = policy.merge_quota(self._limit, self._usage) - log
+        if room < policy.MIN_CHUNK_GROWTH * policy.MIN_CHUNK_BYTES:
             return 0
-        most = policy.merge_most(self._limit, self._usage) - log
+        most = policy.max_merge_quota(self._limit, self._usage) - log
         connection.pragma("max_page_count", pages + most // 2 // page_bytes)
         wanted = policy.chunk_bytes(room, free * page_bytes, self._logged, self._growth)
         return max(_LEAST_WANTED, min(blocks.CHUNK_BYTES, wanted))
@@ -173,7 +173,7 @@ class MergeQuota:
 
     def _drop_oldest(self, connection: Connection) -> None:
         """Of agents that have much, and of the others only where that is not enough."""
-        quiet = policy.spared(_rows_by_agent(connection))
+        quiet = policy.agents_with_few_rows(_rows_by_agent(connection))
         for spared in dict.fromkeys([quiet, ()]):
             for tables in _levels(connection):
                 wanted = policy.bytes_to_drop(self._limit, self._usage)
@@ -209,11 +209,11 @@ class MergeQuota:
         usage = self._usage
         text = (
             f"rows wait in the shards, where they stay, and there is no room to merge them ({rows} were merged): "
-            f"{policy.figures(self._limit, self.known, usage)}. Prune, push and prune, or raise the budget"
+            f"{policy.describe_usage(self._limit, self.known, usage)}. Prune, push and prune, or raise the budget"
         )
         if self.known.on_full == "drop-oldest":
             text += "; what could be dropped was dropped, and rows of tables with a key never are"
-        shards = usage.shards + usage.logs
+        shards = usage.shards + usage.wals
         return DiskBudgetError("merge into", self._path, text, usage.used, self._limit, shards, usage.master)
 
 

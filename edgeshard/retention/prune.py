@@ -109,7 +109,7 @@ class _Pass:
         """Whether the log may grow: one that somebody reads cannot be begun anew, and is no reason to take more."""
         if self.log_pages is None or self.rules.size_reason != rules.BUDGET:
             return True
-        most = self.log_pages * shrink.page_bytes(self.connection) * (policy.PRUNE_LOGS - 1)
+        most = self.log_pages * shrink.page_bytes(self.connection) * (policy.PRUNE_WALS - 1)
         if shrink.log_bytes(self.path) > most:
             sqlite.shrink_wal(self.connection)
         return shrink.log_bytes(self.path) <= most
@@ -171,10 +171,10 @@ def prune(
 
 def _limit_log(connection: Connection, path: Path) -> int | None:
     """Keep the log short where the store has a budget; how long it may become, in pages."""
-    limit = usage.limit(path.parent)
+    limit = usage.current_limit(path.parent)
     if limit is None:
         return None
-    log_bytes = policy.prune_log_bytes(limit)
+    log_bytes = policy.prune_wal_bytes(limit)
     database.set_log_limits(connection, log_bytes)
     return max(1, log_bytes // shrink.page_bytes(connection))
 

@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from edgeshard import sqlite
 from edgeshard.budget import policy
-from edgeshard.budget.policy import Budget, Share, Usage
+from edgeshard.budget.policy import Budget, Usage, WriterQuota
 from edgeshard.budget.usage import load_budget, measure
 from edgeshard.errors import DiskBudgetError, DiskFullError
 from edgeshard.master import write_stats
@@ -56,7 +56,7 @@ class Look:
     noted: Budget
     usage: Usage
     limit: int
-    share: Share
+    share: WriterQuota
 
     @classmethod
     def first(cls, root: Path, known: Budget) -> Look:
@@ -70,7 +70,7 @@ class Look:
             AccessError, StorageIOError: it cannot be looked at.
             ConfigurationError: what is noted is no budget.
         """
-        return cls._of(root, known, lambda most, usage: policy.share(most, usage, 0, 0))
+        return cls._of(root, known, lambda most, usage: policy.writer_quota(most, usage, 0, 0))
 
     def again(self, root: Path, spent: int, ago_s: float) -> Look:
         """Measure it once more.
@@ -84,24 +84,24 @@ class Look:
             As `first`.
         """
 
-        def share(most: int, usage: Usage) -> Share:
+        def share(most: int, usage: Usage) -> WriterQuota:
             rate = max(0, usage.used - self.usage.used) / max(ago_s, _LEAST_LOOK_S)
-            return policy.share(most, usage, spent, self.share.log, rate)
+            return policy.writer_quota(most, usage, spent, self.share.wal_bytes, rate)
 
         return self._of(root, self.noted, share)
 
     @classmethod
-    def _of(cls, root: Path, known: Budget, share: Callable[[int, Usage], Share]) -> Look:
+    def _of(cls, root: Path, known: Budget, share: Callable[[int, Usage], WriterQuota]) -> Look:
         noted, usage = load_budget(root) or known, measure(root)
-        most = policy.limit(noted, usage)
+        most = policy.current_limit(noted, usage)
         return cls(noted, usage, most, share(most, usage))
 
 
 def refusal(action: str, path: str | os.PathLike[str], found: Look, cause: str) -> DiskBudgetError:
     """The error of something for which there is no room."""
     usage = found.usage
-    text = f"{policy.figures(found.limit, found.noted, usage)}; one write may add {found.share.wide} bytes. {cause}"
-    return DiskBudgetError(action, path, text, usage.used, found.limit, usage.shards + usage.logs, usage.master)
+    text = f"{policy.describe_usage(found.limit, found.noted, usage)}; one write may add {found.share.transaction_bytes} bytes. {cause}"
+    return DiskBudgetError(action, path, text, usage.used, found.limit, usage.shards + usage.wals, usage.master)
 
 
 _CAUSE: Final = {
@@ -130,7 +130,7 @@ class Bound:
             DiskBudgetError: there is none.
         """
         found = Look.first(self.root, self.known)
-        if found.share.room < _NEW_SHARD:
+        if found.share.left_for_writers < _NEW_SHARD:
             raise refusal("make shard", path, found, _CAUSE[found.noted.on_full])
 
 
@@ -211,20 +211,20 @@ class BoundedShard(Shard):
         """Look, and take another grant; whether there is one. In a transaction it is wide."""
         now = monotonic()
         # a program that tries again and again must not keep the merger from making room
-        if self._found.share.grant > 0 or now >= self._looked_at + _LEAST_LOOK_S:
+        if self._found.share.row_bytes > 0 or now >= self._looked_at + _LEAST_LOOK_S:
             ago_s, self._looked_at = now - self._looked_at, now
             pages = int(self._connection.pragma("page_count"))
             spent, self._pages = max(0, pages - self._pages), pages
             before, self._found = self._found, self._found.again(self._root, spent * self._page_bytes, ago_s)
-            if self._found.share.log != before.share.log:
+            if self._found.share.wal_bytes != before.share.wal_bytes:
                 self._limit_log()
             self._warn()
         share = self._found.share
-        self._grant(share.wide if self._depth else share.grant)
-        self._look_at = min(self._look_at, self._looked_at + share.look_s)
+        self._grant(share.transaction_bytes if self._depth else share.row_bytes)
+        self._look_at = min(self._look_at, self._looked_at + share.renew_after_s)
         if not self._depth:
             self._check_at = self._look_at
-        return share.grant > 0
+        return share.row_bytes > 0
 
     def _grant(self, count: int) -> None:
         """From now on the file may grow by so many bytes from what it had at the last look."""
@@ -232,16 +232,18 @@ class BoundedShard(Shard):
 
     def _limit_log(self) -> None:
         log = self._log
-        log.quota = self._found.share.log // self._page_bytes
+        log.quota = self._found.share.wal_bytes // self._page_bytes
         log.tolerated = max(log.quota, log.pages) + log.quota // 4
-        self._connection.pragma("journal_size_limit", self._found.share.log)
+        self._connection.pragma("journal_size_limit", self._found.share.wal_bytes)
 
     def _warn(self) -> None:
         """Say once that the end is near."""
         found, was_near = self._found, self._is_near
         self._is_near = policy.is_nearly_full(found.limit, found.usage, was_warned=was_near)
         if self._is_near and not was_near:
-            logger.warning("%s is nearly full: %s", self._root, policy.figures(found.limit, found.noted, found.usage))
+            logger.warning(
+                "%s is nearly full: %s", self._root, policy.describe_usage(found.limit, found.noted, found.usage)
+            )
 
     def _ensure_log_may_grow(self) -> None:
         """Refuse to write into a log that cannot be begun anew, and for which there is no more room.
@@ -252,7 +254,7 @@ class BoundedShard(Shard):
         log = self._log
         if log.pages < log.tolerated:
             return
-        if self._found.share.room > 2 * self._found.share.log:
+        if self._found.share.left_for_writers > 2 * self._found.share.wal_bytes:
             log.tolerated = log.pages + log.quota // 4
             return
         if not self._depth and self._begin_log_anew():
@@ -284,7 +286,7 @@ class BoundedShard(Shard):
         """What is begun is not cut for want of a grant that there is: it would be undone whole."""
         try:
             pages = int(self._connection.pragma("page_count"))
-            share = self._found.share.wide // self._page_bytes
+            share = self._found.share.transaction_bytes // self._page_bytes
             self._connection.pragma("max_page_count", max(1, pages + share))
         except BaseException as error:
             self._leave_block(block, error)
@@ -297,10 +299,10 @@ class BoundedShard(Shard):
             super()._row_failed(error, row_id, writer, record)
             return
         try:
-            self._grant(self._found.share.wide)  # one row may be larger than what is granted for many
+            self._grant(self._found.share.transaction_bytes)  # one row may be larger than what is granted for many
             writer.insert(self._execute, row_id, record)
             self._next_id = row_id + 1
-            self._grant(self._found.share.grant)
+            self._grant(self._found.share.row_bytes)
         except BaseException as again:
             super()._row_failed(again, row_id, writer, record)
 
@@ -314,7 +316,7 @@ class BoundedShard(Shard):
                 self._next_id = row_id
             self._renew()
             self._look_at = 0.0
-            if self._found.usage.free < policy.LEAST_GRANT:  # others than the store fill the disk
+            if self._found.usage.free < policy.MIN_QUOTA_BYTES:  # others than the store fill the disk
                 raise
             raise self._refusal() from full
 
