@@ -29,6 +29,12 @@ def record_tables(connection: Connection) -> list[str]:
     return [name for (name,) in connection.execute("SELECT DISTINCT table_name FROM edgeshard_columns ORDER BY 1")]
 
 
+def tables_with_column(connection: Connection, column: str) -> list[str]:
+    """Return the names of the record tables that have a column of exactly this name."""
+    sql = "SELECT table_name FROM main.edgeshard_columns WHERE column_name = ?"
+    return [name for (name,) in sqlite.fetch(connection, sql, (column,))]
+
+
 _NOTE_PRIORITY = f"INSERT INTO main.{PRIORITIES} VALUES (?1, ?2) ON CONFLICT(table_name) DO UPDATE SET priority = ?2"
 
 

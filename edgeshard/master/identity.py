@@ -20,3 +20,8 @@ def database_id(connection: Connection) -> bytes:
     """Which database the master is."""
     found: bytes = sqlite.scalar(connection, "SELECT database_id FROM main.edgeshard_database")
     return found
+
+
+def increment_generation(connection: Connection) -> None:
+    """Count one more change of the database, in the caller's transaction."""
+    connection.execute("UPDATE main.edgeshard_database SET generation = generation + 1")

@@ -12,3 +12,8 @@ def superseded_counts(connection: Connection) -> dict[int, int]:
     if not sqlite.has_table(connection, SUPERSEDED):
         return {}
     return dict(sqlite.fetch(connection, f"SELECT stream_no, rows FROM main.{SUPERSEDED}"))
+
+
+def subtract(connection: Connection, stream_no: int, rows: int) -> None:
+    """Record that `rows` of the stream's superseded seqs are in no block any more, because they were pruned."""
+    connection.execute(f"UPDATE main.{SUPERSEDED} SET rows = rows - ? WHERE stream_no = ?", (rows, stream_no))

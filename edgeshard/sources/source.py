@@ -407,6 +407,13 @@ def _index(text: str, columns: set[str]) -> tuple[str, ...] | None:
     return tuple(index) if fits and len(set(index)) == len(index) else None
 
 
+def stream_ids(connection: Connection, origin: Source) -> set[bytes]:
+    """Return the ids of the source's streams."""
+    sql = f"SELECT stream_id FROM {quote(origin.schema)}.edgeshard_streams"
+    with sqlite.limit_steps_in_block(connection, sqlite.reading_steps(connection, origin.schema)):
+        return {stream_id for (stream_id,) in sqlite.fetch_typed(connection, origin.path, (bytes,), sql)}
+
+
 def streams_with_news(connection: Connection, source: Source) -> list[SourceStream]:
     """The streams of which the source may know more than the connection's own database does."""
     with sqlite.limit_steps_in_block(connection, sqlite.reading_steps(connection, source.schema)):
