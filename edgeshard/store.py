@@ -420,7 +420,7 @@ class Store:
             )
         except ValueError as error:
             raise ConfigurationError("prune", self.master_path, str(error)) from error
-        if asked.asks_nothing and not shrink:
+        if asked.is_empty and not shrink:
             cause = "give older_than, keep_rows, max_bytes, deletions_older_than, or shrink"
             raise ConfigurationError("prune", self.master_path, cause)
         if dry_run and scan.find_database(str(self.master_path)) is None:

@@ -32,7 +32,8 @@ from edgeshard.errors import ConfigurationError
 from edgeshard.inspect.verify import PRUNED
 from edgeshard.master import arrivals, identity, pruned_ranges, receipts
 from edgeshard.merge import late_changes, merger
-from edgeshard.retention import plan, prune, tombstones, watermark, window
+from edgeshard.retention import own_shards, peer_cache, plan, run, tombstones, watermark, window
+from edgeshard.retention.holds import Hold
 from edgeshard.shard import shard
 from edgeshard.sources import source
 
@@ -69,7 +70,7 @@ def gone(store: edgeshard.Store) -> int:
     """How many deletions it says that it pruned; and it contradicts itself nowhere."""
     report = store.verify(deep=True)
     assert () == report.errors
-    return report.pruned.get("deletion", 0)
+    return report.pruned.get("tombstone", 0)
 
 
 def there(store: edgeshard.Store) -> list[str]:
@@ -124,7 +125,7 @@ def test_a_deletion_goes_once_the_grace_period_has_passed(store: edgeshard.Store
     assert 1 == collect(store, dry_run=True).rows
     assert ["inlet"] == there(store)
     report = collect(store)
-    assert (1, {"deletion": 1}) == (report.rows, report.by_reason)
+    assert (1, {"tombstone": 1}) == (report.rows, report.by_reason)
     assert (0, 0, (), ()) == (report.deletions_behind, report.deletions_unheard, report.behind, report.unheard)
     assert ([], 1, {}) == (there(store), gone(store), values(store))
     assert 0 == collect(store).rows
@@ -172,8 +173,8 @@ def test_a_deletion_waits_for_an_older_change_that_waits_in_a_shard(
         carry(other, store)
     wall.advance(11)
     report = collect(store)
-    assert (0, 1, ("b.db has changes that wait; merge",)) == (report.rows, report.deletions_behind, report.behind)
-    assert "kept 1 deletions since older changes may yet come (b.db has changes that wait; merge)" in str(report)
+    assert (0, 1, ("b.db has pending changes; merge",)) == (report.rows, report.deletions_behind, report.behind)
+    assert "kept 1 deletions since older changes may yet come (b.db has pending changes; merge)" in str(report)
     store.merge()
     collect(store)
     assert ({}, []) == (values(store), sorted(set(there(store)) - {"inlet"}))
@@ -236,7 +237,9 @@ def test_a_shard_that_another_master_drained_holds_deletions_up(
     other.merge(keep_empty=True)
     elsewhere.rename(here)
     report = collect(store)
-    assert ("b.db gave up rows that are missing here; merge the database that has them",) == report.behind
+    assert report.behind == (
+        "b.db was truncated by a merge into another database, and rows of it are missing here; merge that database",
+    )
     carry(other, store)
     assert (1, {}) == (collect(store).rows, values(store))
 
@@ -265,7 +268,7 @@ def test_an_agent_elsewhere_holds_deletions_up_until_a_later_change_of_it_comes(
         carry(other, store)
         report = collect(store)
         assert (0, 1) == (report.rows, report.deletions_behind)
-        assert ("agent 'b' may still bring older changes; merge what has them, or wait",) == report.behind
+        assert ("agent 'b' may still deliver older changes; merge its shard or its database, or wait",) == report.behind
         shard.write(LastKnown("outlet", 2.0))
         carry(other, store)
         assert 1 == collect(store).rows
@@ -335,7 +338,7 @@ def test_a_gap_holds_deletions_up(store: edgeshard.Store, other: edgeshard.Store
     wall.advance(20)
     report = collect(store)
     assert (0, 1) == (report.rows, report.deletions_behind)
-    assert "rows of agent 'c' are missing here; merge what has them (see status)" in report.behind
+    assert "rows of agent 'c' are missing; merge the database that has them (see status)" in report.behind
     store.merge([second])
     wall.advance(20)
     assert (1, {}) == (collect(store).rows, values(store))
@@ -514,8 +517,8 @@ def test_of_a_table_that_keeps_all_the_last_deletion_goes_and_what_was_written_a
 def test_many_go_step_by_step_out_of_transactions_and_leave_the_rest(
     store: edgeshard.Store, wall: Wall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "ROWS_FIRST", 10)
-    monkeypatch.setattr(plan, "next_rows", lambda *_: 10)
+    monkeypatch.setattr(plan, "FIRST_ROWS", 10)
+    monkeypatch.setattr(plan, "next_size", lambda *_: 10)
     with store.shard("a") as shard:
         for n in range(0, 60, 3):
             with shard.transaction():
@@ -533,9 +536,9 @@ def test_many_go_step_by_step_out_of_transactions_and_leave_the_rest(
 def test_a_prune_of_this_rule_that_is_killed_left_steps_whole(
     store: edgeshard.Store, wall: Wall, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name in ("ROWS_FIRST", "ROWS_LEAST", "ROWS_MOST"):
+    for name in ("FIRST_ROWS", "MIN_ROWS", "MAX_ROWS"):
         monkeypatch.setattr(plan, name, 8)
-    monkeypatch.setattr(prune, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(run, "PAUSE_S", 0.0)
     with store.shard("a") as shard:
         for n in range(40):
             shard.write(LastKnown(f"s{n}", float(n)))
@@ -573,7 +576,7 @@ def test_it_can_be_asked_of_a_single_table(store: edgeshard.Store, wall: Wall) -
     wall.advance(11)
     assert 1 == collect(store, table=LastKnown).rows
     assert ([], 1) == (there(store), store.query("SELECT count(*) FROM cell_deleted")[0][0])
-    with pytest.raises(ConfigurationError, match="table reading has no deletions"):
+    with pytest.raises(ConfigurationError, match="table reading has no tombstones"):
         collect(store, table="reading")
     with pytest.raises(ConfigurationError, match="has a key"):
         collect(store, table="cell", keep_rows=0)
@@ -592,7 +595,7 @@ def test_no_other_rule_takes_a_deletion_and_this_one_takes_nothing_else(store: e
     store.merge()
     wall.advance(11)  # what was pruned may have come lately
     report = store.prune(keep_rows=1, deletions_older_than=GRACE)
-    assert ({"deletion": 1}, 1) == (report.by_reason, store.query("SELECT count(*) FROM reading")[0][0])
+    assert ({"tombstone": 1}, 1) == (report.by_reason, store.query("SELECT count(*) FROM reading")[0][0])
 
 
 def test_a_store_collects_by_itself_after_its_merges(store: edgeshard.Store, wall: Wall) -> None:
@@ -724,60 +727,60 @@ def test_the_law_finds(name: str, wall: Wall, monkeypatch: pytest.MonkeyPatch) -
 
 # -- mutants ----------------------------------------------------------------------------------------------------------
 
-_find = tombstones.find
+_find = tombstones.find_expired
 
 
 def _block_is_not_cut(_: Any, number: int, blocks: Any, ids: Any) -> Any:
     return [part for block in blocks for part in plan.cut(block, ids)[1]]
 
 
-def _find_by_arrival_alone(connection: Any, path: Path, tables: Any, _: float) -> tombstones.Old:
-    seen = watermark.look(path, format.TIMESTAMP_MAX, format.TIMESTAMP_MAX)
-    return tombstones.Old(tuple(tables), identity.next_id(connection), seen)
+def _find_by_arrival_alone(connection: Any, path: Path, tables: Any, _: float) -> tombstones.ExpiredTombstones:
+    inputs = watermark.load_inputs(path, format.TIMESTAMP_MAX, format.TIMESTAMP_MAX)
+    return tombstones.ExpiredTombstones(tuple(tables), identity.next_id(connection), inputs)
 
 
 #: What is done wrong, and the test that must find it, with the arguments that it takes.
 MUTANTS: dict[str, tuple[Any, str, Any, Any]] = {
     "the grace period is ignored": (
-        tombstones, "find", lambda connection, path, tables, _: _find(connection, path, tables, 0.0),
+        tombstones, "find_expired", lambda connection, path, tables, _: _find(connection, path, tables, 0.0),
         test_a_deletion_goes_once_the_grace_period_has_passed,
     ),
     "when it came is ignored": (
         arrivals, "first_since", lambda *_: None, test_a_deletion_that_came_late_stays_for_the_grace_period_from_then_on,
     ),
     "when it was timestamped is ignored": (
-        tombstones, "find", _find_by_arrival_alone,
+        tombstones, "find_expired", _find_by_arrival_alone,
         test_a_deletion_that_was_timestamped_by_a_clock_ahead_stays_until_that_time_is_over,
     ),
     "a deletion is collected too early": (
-        watermark, "bounds", lambda _, seen: iter([watermark.Bound(seen.since_us, "")]),
+        watermark, "holds", lambda _, inputs: iter([Hold(inputs.since_us, "")]),
         test_a_deletion_waits_for_an_older_change_that_waits_in_a_shard,
     ),
     "no stream is looked at": (
-        watermark, "bounds", lambda _, seen: iter([watermark.Bound(seen.since_us, ""), *seen.shards.bounds]),
+        watermark, "holds", lambda _, inputs: iter([Hold(inputs.since_us, ""), *inputs.own_shards.holds]),
         test_an_agent_elsewhere_holds_deletions_up_until_a_later_change_of_it_comes,
     ),
     "no shard is looked at": (
-        watermark, "_look_at_shards", lambda *_: watermark.Shards(),
+        own_shards, "scan_own_shards", lambda *_: own_shards.OwnShards(),
         test_a_deletion_waits_for_an_older_change_that_waits_in_a_shard,
     ),
     "rows without a timestamp count as new": (
-        watermark, "_timestamps", lambda *_: iter(()), test_rows_from_before_a_class_had_a_key_count_as_the_oldest_of_all,
+        own_shards, "_timestamps", lambda *_: iter(()), test_rows_from_before_a_class_had_a_key_count_as_the_oldest_of_all,
     ),
     "streams of the store's shards are taken for others": (
-        watermark, "_streams", lambda *_: set(),
+        source, "stream_ids", lambda *_: set(),
         test_an_agent_of_the_store_that_lives_on_without_a_change_holds_nothing_up,
     ),
     "what a shard gave up to another is ignored": (
         source, "has_given_up_only_what_is_held", lambda *_: True,
         test_a_shard_that_another_master_drained_holds_deletions_up,
     ),
-    "a gap is ignored": (watermark, "_missing", lambda _: set(), test_a_gap_holds_deletions_up),
+    "a gap is ignored": (watermark, "_streams_with_missing_rows", lambda _: set(), test_a_gap_holds_deletions_up),
     "what others have is ignored": (
         receipts, "beyond", lambda _: [], test_rows_that_another_database_says_it_has_hold_deletions_up,
     ),
     "others need not have heard of it": (
-        tombstones.Peers, "read", lambda *_: {}, test_a_deletion_waits_for_each_database_with_a_receipt_to_hear_of_it,
+        peer_cache.PeerCache, "read", lambda *_: {}, test_a_deletion_waits_for_each_database_with_a_receipt_to_hear_of_it,
     ),
     "what was pruned counts as never come": (
         pruned_ranges, "streams_since", lambda *_: set(), test_what_was_pruned_lately_came_lately,

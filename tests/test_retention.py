@@ -27,7 +27,7 @@ from edgeshard.merge import service
 from edgeshard.merge.service import Listener, Service
 from edgeshard.reports import MergeReport, PruneReport, together
 from edgeshard.retention import due, prune, scheduler, store_rules
-from edgeshard.retention.due import Look, Past, is_due
+from edgeshard.retention.due import LastRun, MasterState, is_due
 from edgeshard.retention.rules import Rules
 
 PATIENCE_S = 60.0
@@ -147,7 +147,7 @@ def test_a_prune_that_fails_says_that_the_rows_are_merged(
     assert report.prune_problem == "prune master.db: the disk is full"
     assert "merged 3 rows" in str(report)
     assert "could not be pruned: prune master.db: the disk is full" in str(report)
-    assert "what was merged stays so" in caplog.text
+    assert "rows were merged, but old rows could not be pruned" in caplog.text
     assert [0, 1, 2] == numbers(kept)
     assert 2 == kept.merge().pruned.rows  # type: ignore[union-attr]
 
@@ -190,24 +190,24 @@ def test_reports_of_several_rules_become_one() -> None:
 @pytest.mark.parametrize(
     ("prune", "said"),
     [
-        ("30d", "prune is a mapping of rules"),
-        (30, "prune is a mapping of rules"),
-        (["30d"], "prune[0]: a rule is a mapping"),
-        ({"older": "30d"}, "prune: there is no rule 'older'; there are older_than, keep_rows"),
+        ("30d", "prune must be a dict of rules, or a list of dicts"),
+        (30, "prune must be a dict of rules, or a list of dicts"),
+        (["30d"], "prune[0]: a rule must be a dict"),
+        ({"older": "30d"}, "prune: unknown key 'older'; a rule has the keys older_than, keep_rows"),
         (
             {},
-            "prune: it says of no row that it is to go; give older_than, keep_rows, max_bytes or deletions_older_than",
+            "prune: rule selects nothing; set at least one of older_than, keep_rows, max_bytes and deletions_older_than",
         ),
-        ({"only_pushed": True}, "prune: it says of no row"),
-        ({"older_than": "30"}, "prune: older_than='30': an age is a number and a unit"),
-        ({"older_than": -1}, "prune: older_than=-1: an age lies between"),
+        ({"only_pushed": True}, "prune: rule selects nothing"),
+        ({"older_than": "30"}, "prune: older_than='30': age must be a number and a unit"),
+        ({"older_than": -1}, "prune: older_than=-1: age must be between 0 and 1000 years"),
         ({"older_than": [1]}, "prune: older_than=[1]:"),
-        ([{"keep_rows": 1}, {"keep_rows": -1}], "prune[1]: keep_rows=-1: a number of rows is a whole number"),
-        ({"max_bytes": 500}, "prune: max_bytes=500: a size is 1M at the least"),
-        ({"max_bytes": "lots"}, "prune: max_bytes='lots': a size is a number and a unit"),
-        ({"keep_rows": 1, "only_pushed": "yes"}, "prune: only_pushed='yes': True or False is wanted"),
-        ({"keep_rows": 1, "only_pushed": True, "only_receipted": True}, "give only_pushed or only_receipted, not both"),
-        ({"keep_rows": 1, "table": ""}, "prune: table='': a table's name, or its class, is wanted"),
+        ([{"keep_rows": 1}, {"keep_rows": -1}], "prune[1]: keep_rows=-1: number of rows must be a whole number, at least 0"),
+        ({"max_bytes": 500}, "prune: max_bytes=500: size must be at least 1M"),
+        ({"max_bytes": "lots"}, "prune: max_bytes='lots': size must be a number and a unit"),
+        ({"keep_rows": 1, "only_pushed": "yes"}, "prune: only_pushed='yes': must be True or False"),
+        ({"keep_rows": 1, "only_pushed": True, "only_receipted": True}, "set only_pushed or only_receipted, not both"),
+        ({"keep_rows": 1, "table": ""}, "prune: table='': must be the name of a table, or its class"),
         ({"keep_rows": 1, "table": int}, "prune: table=<class 'int'>:"),
     ],
 )
@@ -227,8 +227,8 @@ def test_what_is_given_becomes_rules() -> None:
         {"keep_rows": 5, "max_bytes": "2M", "table": Reading, "only_receipted": True},
     ]
     expected = (
-        Rules(older_than_s=30.0 * DAY_S, kinds=("postgresql",)),
-        Rules(keep_rows=5, max_bytes=2_000_000, table="reading", kinds=("edgeshard", "postgresql")),
+        Rules(older_than_s=30.0 * DAY_S, peer_kinds=("postgresql",)),
+        Rules(keep_rows=5, max_bytes=2_000_000, table="reading", peer_kinds=("edgeshard", "postgresql")),
     )
     assert expected == store_rules.parse_store_rules(given_, "data").rules
 
@@ -255,7 +255,7 @@ def serving(store: edgeshard.Store, prune: Any, heard: Listener) -> Service:
 
 
 def test_watching_prunes_what_comes(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(due, "LEAST_S", 0.0)
+    monkeypatch.setattr(due, "MIN_INTERVAL_S", 0.0)
     heard = Heard()
     merger = serving(store, {"keep_rows": 2}, heard)
     assert merger.open()
@@ -307,9 +307,9 @@ def test_the_end_of_watching_ends_a_prune_after_its_step(
 ) -> None:
     begun = threading.Event()
 
-    def long(path: Path, asked: Rules, *, stopping: Callable[[], bool], **_: Any) -> PruneReport:
+    def long(path: Path, asked: Rules, *, should_stop: Callable[[], bool], **_: Any) -> PruneReport:
         begun.set()
-        await_that(stopping)
+        await_that(should_stop)
         return PruneReport(stopped=True)
 
     monkeypatch.setattr(prune, "prune", long)
@@ -323,7 +323,7 @@ def test_the_end_of_watching_ends_a_prune_after_its_step(
 def test_a_prune_that_fails_is_told_and_the_merger_goes_on(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(due, "LEAST_S", 0.0)
+    monkeypatch.setattr(due, "MIN_INTERVAL_S", 0.0)
     monkeypatch.setattr(prune, "prune", fails)
     heard = Heard()
     merger = serving(store, {"keep_rows": 2}, heard)
@@ -346,12 +346,12 @@ def test_what_nobody_foresaw_in_a_prune_ends_the_merger_and_is_raised(
         raise ZeroDivisionError
 
     monkeypatch.setattr(prune, "prune", mistaken)
-    watched = scheduler.Keeper(store.master_path, store_rules.parse_store_rules({"keep_rows": 1}, store.root))
+    watched = scheduler.PruneScheduler(store.master_path, store_rules.parse_store_rules({"keep_rows": 1}, store.root))
     store.merge()
-    assert MergeReport(rows=1) == watched.told(MergeReport(rows=1))
+    assert MergeReport(rows=1) == watched.add_to_report(MergeReport(rows=1))
     watched.wait()
     with pytest.raises(ZeroDivisionError):
-        watched.told(MergeReport())
+        watched.add_to_report(MergeReport())
     with pytest.raises(ZeroDivisionError), serving_in_thread(store, {"keep_rows": 1}):
         pass
 
@@ -367,13 +367,13 @@ def test_nothing_is_looked_for_in_a_store_in_which_nothing_happens(
 ) -> None:
     write(store, 0, 1)
     store.merge()
-    for name in ("LEAST_S", "LEAST_OVER_SIZE_S", "AGE_PART"):
+    for name in ("MIN_INTERVAL_S", "MIN_INTERVAL_OVER_SIZE_S", "AGE_FRACTION"):
         monkeypatch.setattr(due, name, 0.0)
-    monkeypatch.setattr(due, "IN_VAIN_PART", math.inf)
-    watched = scheduler.Keeper(
+    monkeypatch.setattr(due, "FRUITLESS_FRACTION", math.inf)
+    watched = scheduler.PruneScheduler(
         store.master_path, store_rules.parse_store_rules([{"keep_rows": 2}, {"older_than": "1d"}], store.root)
     )
-    watched.told(MergeReport())
+    watched.add_to_report(MergeReport())
     watched.wait()
     calls: list[Rules] = []
     whole = prune.prune
@@ -385,11 +385,11 @@ def test_nothing_is_looked_for_in_a_store_in_which_nothing_happens(
     monkeypatch.setattr(prune, "prune", noted)
     for _ in range(10):
         clock.now_s += 3_600
-        watched.told(MergeReport())
+        watched.add_to_report(MergeReport())
         watched.wait()
     assert [] == calls
     clock.now_s += DAY_S
-    watched.told(MergeReport())
+    watched.add_to_report(MergeReport())
     watched.wait()
     assert [Rules(older_than_s=DAY_S)] == calls
     assert [] == numbers(store)
@@ -397,14 +397,14 @@ def test_nothing_is_looked_for_in_a_store_in_which_nothing_happens(
 
 # -- when it is time --------------------------------------------------------------------------------------------------
 
-LOOK = Look(at=1_000.0, clock_s=0.0, state=(1,), file_bytes=0)
-AFTER = Past(at=0.0, report=PruneReport(rows=1), state=(1,), next_age_s=1.0)
+LOOK = MasterState(at=1_000.0, clock_s=0.0, state=(1,), file_bytes=0)
+AFTER = LastRun(at=0.0, report=PruneReport(rows=1), state=(1,), next_age_s=1.0)
 RULES = st.builds(
     Rules,
     older_than_s=st.none() | st.floats(0, 1e9),
     keep_rows=st.none() | st.integers(0, 100),
     max_bytes=st.none() | st.integers(1_000_000, 2_000_000),
-    kinds=st.none() | st.just(("postgresql",)),
+    peer_kinds=st.none() | st.just(("postgresql",)),
 )
 
 
@@ -415,7 +415,7 @@ def test_an_idle_store_is_never_due_again_before_its_rows_become_too_old(rules: 
 
 @given(RULES, st.floats(0, 59), st.floats(0, 1e9))
 def test_nothing_but_size_makes_it_due_within_a_minute(rules: Rules, waited_s: float, clock_s: float) -> None:
-    look = Look(waited_s, clock_s, (2,), file_bytes=1_000_000)
+    look = MasterState(waited_s, clock_s, (2,), file_bytes=1_000_000)
     assert not due.is_due(rules, AFTER, look)
 
 
@@ -425,7 +425,7 @@ def test_nothing_but_size_makes_it_due_within_a_minute(rules: Rules, waited_s: f
         (Rules(keep_rows=1), {"state": (2,)}, True),
         (Rules(max_bytes=1_000_000), {"state": (2,)}, True),
         (Rules(older_than_s=60.0), {"state": (2,)}, False),
-        (Rules(older_than_s=60.0, kinds=("postgresql",)), {"state": (2,)}, True),
+        (Rules(older_than_s=60.0, peer_kinds=("postgresql",)), {"state": (2,)}, True),
         (Rules(older_than_s=60.0), {"clock_s": 1.0}, True),
         (Rules(older_than_s=86_400.0 * 30), {"clock_s": 1.0}, False),
         (Rules(older_than_s=86_400.0 * 30), {"clock_s": 1.0, "at": 3_600.0}, True),
@@ -440,20 +440,20 @@ def test_a_prune_is_due_for_a_reason(rules: Rules, change: dict[str, Any], due: 
 def test_the_first_is_due_at_once_and_one_that_failed_after_a_minute() -> None:
     rules = Rules(keep_rows=1)
     assert due.is_due(rules, None, LOOK)
-    assert [False, True] == [due.is_due(rules, Past(0.0), attrs.evolve(LOOK, at=at)) for at in (59.0, 60.0)]
+    assert [False, True] == [due.is_due(rules, LastRun(0.0), attrs.evolve(LOOK, at=at)) for at in (59.0, 60.0)]
 
 
 @given(RULES, st.integers(0, 10**6), st.integers(0, 10**7), st.booleans())
 def test_one_that_is_to_write_less_waits_ten_times_as_long(
     rules: Rules, waited_s: int, size: int, changed: bool
 ) -> None:
-    look = Look(waited_s, clock_s=2.0, state=(1 + changed,), file_bytes=size)
+    look = MasterState(waited_s, clock_s=2.0, state=(1 + changed,), file_bytes=size)
     slow = attrs.evolve(look, at=10 * waited_s)
     assert due.is_due(rules, AFTER, look) == due.is_due(rules, AFTER, slow, slowness=10.0)
 
 
 def test_looking_in_vain_takes_a_hundredth_of_the_time_at_the_most() -> None:
-    in_vain = Past(at=0.0, report=PruneReport(kept_back=9, seconds=6.0), state=(1,))
+    in_vain = LastRun(at=0.0, report=PruneReport(kept_back=9, seconds=6.0), state=(1,))
     looks = [attrs.evolve(LOOK, at=at, state=(2,)) for at in (599.0, 600.0)]
     assert [False, True] == [due.is_due(Rules(keep_rows=1), in_vain, look) for look in looks]
 
@@ -510,9 +510,9 @@ def test_the_command_takes_what_prune_takes(store: edgeshard.Store) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--prune-older-than", "30"], "an age is a number and a unit"),
+        (["--prune-older-than", "30"], "age must be a number and a unit"),
         (["--prune-keep-rows", "-1"], "a whole number of rows is wanted"),
-        (["--prune-max-bytes", "5"], "1M at the least"),
+        (["--prune-max-bytes", "5"], "size must be at least 1M"),
         (["--prune-only-pushed"], "--prune-max-bytes and --prune-deletions-older-than is wanted"),
         (["--prune-keep-rows", "1", "--prune-only-pushed", "--prune-only-receipted"], "not allowed with"),
         (["--prune-keep-rows", "1", "--dry-run"], "edgeshard prune --dry-run"),

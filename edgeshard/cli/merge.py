@@ -140,10 +140,10 @@ def run(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     """Refuse what would be without effect; argparse cannot say that one option needs another."""
     prune = pruning.asked_of(options, "prune_")
-    if prune.asks_nothing and pruning.is_narrowed(prune):
+    if prune.is_empty and pruning.is_narrowed(prune):
         rules = "--prune-older-than, --prune-keep-rows, --prune-max-bytes and --prune-deletions-older-than"
         options.usage_error(f"one of {rules} is wanted")
-    if options.dry_run and not prune.asks_nothing:
+    if options.dry_run and not prune.is_empty:
         options.usage_error("argument --dry-run: what a prune would do says `edgeshard prune --dry-run`")
     if options.max_bytes is None and options.on_full is not None:
         options.usage_error("argument --on-full: it is for --max-bytes")

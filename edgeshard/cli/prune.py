@@ -64,7 +64,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prune, and say what was done."""
     asked = pruning.asked_of(options)
-    if asked.asks_nothing and not options.shrink:
+    if asked.is_empty and not options.shrink:
         wanted = "one of --older-than, --keep-rows, --max-bytes, --deletions-older-than and --shrink is wanted"
         options.usage_error(wanted)
     with signals.stop_on_signals() as stop:
@@ -89,6 +89,6 @@ def _prune(options: argparse.Namespace, asked: rules.Rules, stop: signals.Stop) 
             shrink=options.shrink,
             dry_run=options.dry_run,
             lock_wait_s=options.lock_wait,
-            stopping=stop.is_asked,
+            should_stop=stop.is_asked,
             progress=progress,
         )

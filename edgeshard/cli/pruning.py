@@ -68,13 +68,13 @@ def asked_of(options: argparse.Namespace, prefix: str = "") -> rules.Rules:
 
 def is_narrowed(asked: rules.Rules) -> bool:
     """Whether it is said of which rows the rules are meant."""
-    return asked.kinds is not None or asked.table is not None
+    return asked.peer_kinds is not None or asked.table is not None
 
 
 def retention_of(options: argparse.Namespace) -> Retention:
     """What a merge is to prune by the way."""
     asked = asked_of(options, "prune_")
-    return store_rules.NONE if asked.asks_nothing else Retention((asked,))
+    return store_rules.NONE if asked.is_empty else Retention((asked,))
 
 
 def _wanted(parse: Callable[[str], _T]) -> Callable[[str], _T]:

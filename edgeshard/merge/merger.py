@@ -230,7 +230,7 @@ class Merger:
             dropped=self._room.dropped,
         )
         for kept in self._room.kept:
-            report = kept.told(report)
+            report = kept.add_to_report(report)
         return report
 
     def _tell(self, aside: Iterable[Quarantined], gaps: Iterable[Gap]) -> None:

@@ -69,7 +69,7 @@ def merge(
 def _pruned(report: MergeReport, root: Path, prune: Retention, stopping: Callable[[], bool]) -> MergeReport:
     from edgeshard.retention import scheduler  # whoever never prunes need not wait for it
 
-    return scheduler.keep(root / "master.db", prune, stopping=stopping).told(report)
+    return scheduler.prune_once(root / "master.db", prune, should_stop=stopping).add_to_report(report)
 
 
 def preview(root: Path, sources: Iterable[str | os.PathLike[str]] = ()) -> MergeReport:

@@ -29,7 +29,7 @@ from edgeshard.retention.store_rules import Retention
 from edgeshard.sqlite import Connection
 
 if TYPE_CHECKING:
-    from edgeshard.retention.scheduler import Kept
+    from edgeshard.retention.scheduler import RetentionResult
 
 
 logger = logging.getLogger("edgeshard.merge")
@@ -63,7 +63,7 @@ class MergeQuota:
         self._stopping = stopping
         self.known: Budget | None = None
         self.dropped = 0
-        self.kept: list[Kept] = []
+        self.kept: list[RetentionResult] = []
         self.is_wanting = False
         self._usage = Usage()
         self._limit = 0
@@ -164,11 +164,11 @@ class MergeQuota:
         )
 
         began = time.monotonic()
-        kept = scheduler.keep(self._path, self._prune, stopping=self._stopping)
+        kept = scheduler.prune_once(self._path, self._prune, should_stop=self._stopping)
         self.kept.append(kept)
         if kept.report is None or not kept.report.rows:
             now = time.monotonic()
-            self._prune_at = now + (now - began) / due.IN_VAIN_PART
+            self._prune_at = now + (now - began) / due.FRUITLESS_FRACTION
         self._measure()
 
     def _drop_oldest(self, connection: Connection) -> None:
@@ -189,8 +189,8 @@ class MergeQuota:
         )
 
         target = max(1, self._usage.master - count)
-        asked = rules.Rules(max_bytes=target, tables=tables, size_reason=rules.BUDGET, spared=spared)
-        report = prune.prune(self._path, asked, stopping=self._stopping)
+        asked = rules.Rules(max_bytes=target, tables=tables, size_reason=rules.BUDGET, protected_agents=spared)
+        report = prune.prune(self._path, asked, should_stop=self._stopping)
         if report.rows:
             which = "all tables" if tables is None else f"tables {', '.join(tables)}"
             text = "dropped the %d oldest rows of %s from %s, which its budget has no room for"

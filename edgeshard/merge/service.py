@@ -39,7 +39,7 @@ from edgeshard.shard import write_profile
 from edgeshard.shard.write_profile import WriteProfile
 
 if TYPE_CHECKING:
-    from edgeshard.retention.scheduler import Keeper
+    from edgeshard.retention.scheduler import PruneScheduler
 
 
 logger = logging.getLogger("edgeshard.merge")
@@ -217,7 +217,7 @@ class Service:
             self._is_unwatchable = False
         self._found = report.rows
         self._judge_watch(report.rows)
-        self._listener.merged(report if self._keeper is None else self._keeper.told(report))
+        self._listener.merged(report if self._keeper is None else self._keeper.add_to_report(report))
 
     def _fail(self, error: EdgeshardError) -> None:
         """Say it. The next attempt, after a while, looks at everything."""
@@ -405,12 +405,12 @@ class Service:
                 held.release()
 
 
-def _keeper(root: Path, prune: Retention, thrift: WriteProfile) -> Keeper | None:
+def _keeper(root: Path, prune: Retention, thrift: WriteProfile) -> PruneScheduler | None:
     if not prune:
         return None
-    from edgeshard.retention.scheduler import Keeper  # whoever never prunes need not wait for it
+    from edgeshard.retention.scheduler import PruneScheduler  # whoever never prunes need not wait for it
 
-    return Keeper(root / "master.db", prune, thrift.slowness)
+    return PruneScheduler(root / "master.db", prune, thrift.slowness)
 
 
 @contextlib.contextmanager

@@ -1,52 +1,47 @@
-"""What a master takes, and how its free pages go back to the disk.
+"""Give free pages of a master back to the disk, some at a time.
 
 Deleted rows leave free pages in the file, and later merges fill these first: under a steady load with a prune now and
-then the file stays as large as it is. VACUUM would give them back at once, and keep merges waiting for as long as
-copying the whole database takes. A master that was made with auto_vacuum=INCREMENTAL knows where each page is pointed
-to from, so that the last pages can be moved into the gaps, some at a time.
+then, the file keeps its size. VACUUM would give them all back at once, but merges would have to wait for as long as it
+takes to copy the whole database. In a master that was made with auto_vacuum=INCREMENTAL, SQLite knows what points to
+each page, so the last pages can be moved into the gaps, and the file cut, in short transactions.
 """
 
 from __future__ import annotations
 
 from edgeshard import sqlite
 from edgeshard.files import fingerprint
-from edgeshard.retention.plan import STEP_S
 from edgeshard.sqlite import Connection
 
-#: Pages moved in the first transaction, and the fewest and the most in one.
-PAGES_FIRST, PAGES_LEAST, PAGES_MOST = 100, 10, 5_000
+#: How many pages the first transaction moves, and the fewest and the most that one does.
+FIRST_PAGES, MIN_PAGES, MAX_PAGES = 100, 10, 5_000
 
 
 def page_bytes(connection: Connection) -> int:
-    """The size of a page."""
+    """Return the size of a page."""
     return int(connection.pragma("page_size"))
 
 
 def free_bytes(connection: Connection) -> int:
-    """What lies free in the file."""
+    """Return the free space inside the file."""
     return int(connection.pragma("freelist_count")) * page_bytes(connection)
 
 
 def used_bytes(connection: Connection) -> int:
-    """What the pages in use take."""
+    """Return the size of the pages in use."""
     return int(connection.pragma("page_count")) * page_bytes(connection) - free_bytes(connection)
 
 
-def log_bytes(path: str) -> int:
-    """The size of the log."""
+def wal_bytes(path: str) -> int:
+    """Return the size of a database's WAL."""
     return fingerprint.size(f"{path}-wal")
 
 
-def can_shrink(connection: Connection) -> bool:
-    """Whether free pages can be given back some at a time: masters that are older than that cannot."""
-    return sqlite.is_incremental(connection)
+def release(connection: Connection, pages: int) -> int:
+    """Give this many free pages back, in the caller's transaction. The next checkpoint cuts the file.
 
-
-def next_pages(pages: int, took_s: float) -> int:
-    """How many pages the next transaction moves, after one of `pages` took `took_s`."""
-    return min(PAGES_MOST, max(PAGES_LEAST, int(pages * min(2.0, max(0.5, STEP_S / max(took_s, 1e-6))))))
-
-
-def shrink_by(connection: Connection, pages: int) -> None:
-    """Give so many pages back, in one transaction. The file is cut when the log is next copied into it."""
+    Returns:
+        By how many pages the database became smaller.
+    """
+    before = int(connection.pragma("page_count"))
     sqlite.release_pages(connection, pages)
+    return before - int(connection.pragma("page_count"))
