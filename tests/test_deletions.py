@@ -32,7 +32,7 @@ from edgeshard.errors import ConfigurationError
 from edgeshard.inspect.verify import PRUNED
 from edgeshard.master import arrivals, identity, pruned_ranges, receipts
 from edgeshard.merge import late_changes, merger
-from edgeshard.retention import own_shards, peer_cache, plan, run, tombstones, watermark, window
+from edgeshard.retention import own_shards, pace, peer_cache, plan, tombstones, watermark, window
 from edgeshard.retention.holds import Hold
 from edgeshard.shard import shard
 from edgeshard.sources import source
@@ -538,7 +538,7 @@ def test_a_prune_of_this_rule_that_is_killed_left_steps_whole(
 ) -> None:
     for name in ("FIRST_ROWS", "MIN_ROWS", "MAX_ROWS"):
         monkeypatch.setattr(plan, name, 8)
-    monkeypatch.setattr(run, "PAUSE_S", 0.0)
+    monkeypatch.setattr(pace, "PAUSE_S", 0.0)
     with store.shard("a") as shard:
         for n in range(40):
             shard.write(LastKnown(f"s{n}", float(n)))

@@ -31,7 +31,7 @@ from edgeshard.errors import ConfigurationError, DamagedError, StorageBusyError
 from edgeshard.format.ranges import Range, subtract
 from edgeshard.inspect.verify import PEER, PRUNED, UNKNOWN
 from edgeshard.master import arrivals, database, pruned_ranges, receipts
-from edgeshard.retention import plan, rules, run, shrink, window
+from edgeshard.retention import pace, plan, rules, shrink, window
 
 FEW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -905,14 +905,14 @@ def test_a_prune_that_is_killed_left_steps_whole_and_the_next_goes_on(
 ) -> None:
     monkeypatch.setattr(plan, "FIRST_ROWS", 60)
     monkeypatch.setattr(plan, "next_size", lambda *_: 60)
-    monkeypatch.setattr(run, "PAUSE_S", 0.0)
+    monkeypatch.setattr(pace, "PAUSE_S", 0.0)
     assert 60 < check_kills(tmp_path, 5, keep_rows=99)
 
 
 def test_a_disk_that_is_given_back_survives_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "next_size", lambda *_: 5)
     monkeypatch.setattr(shrink, "FIRST_PAGES", 5)
-    monkeypatch.setattr(run, "PAUSE_S", 0.0)
+    monkeypatch.setattr(pace, "PAUSE_S", 0.0)
     assert 60 < check_kills(tmp_path, 4, keep_rows=99, shrink=True)
     done = edgeshard.Store(tmp_path / "data").prune(shrink=True)
     assert (0, True) == (done.free_bytes, edgeshard.Store(tmp_path / "data").verify(deep=True).ok)

@@ -9,8 +9,9 @@ row_rules           the rules by age, count and size; id_bounds turns them into 
 tombstones          the rule for tombstones; watermark, own_shards and holds find out whether older changes may arrive
 window              one transaction; plan decides what it deletes (pure)
 run, scope          what the rules share; which tables they apply to
+pace, progress      how much each transaction does; what was done so far
 deletable           which rows are protected by their agent, or not yet held by a peer (peer_cache)
-shrink              give free pages back to the disk
+shrink, sizes       give free pages back to the disk; measure the master
 scheduler, due      follow a store's rules after its merges; when to do so
 ==================  ==================================================================================================
 

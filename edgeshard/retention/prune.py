@@ -16,12 +16,13 @@ from edgeshard.budget import policy, usage
 from edgeshard.master import arrivals, catalog, database, extents, identity
 from edgeshard.master.write_stats import Meter
 from edgeshard.reports import PruneReport
-from edgeshard.retention import plan, row_rules, tombstones
+from edgeshard.retention import row_rules, sizes, tombstones
 from edgeshard.retention import shrink as shrinking
 from edgeshard.retention.deletable import DeletableSeqs
+from edgeshard.retention.pace import Pace
 from edgeshard.retention.progress import ProgressCallback, PruneProgress
-from edgeshard.retention.rules import Rules
-from edgeshard.retention.run import PruneRun, pause
+from edgeshard.retention.rules import BUDGET, Rules
+from edgeshard.retention.run import PruneRun
 from edgeshard.retention.scope import find_scope
 from edgeshard.sqlite import Connection, quote
 
@@ -78,7 +79,7 @@ def _limit_wal(connection: Connection, path: Path) -> int | None:
         return None
     wal_bytes = policy.prune_wal_bytes(limit)
     database.set_log_limits(connection, wal_bytes)
-    return max(1, wal_bytes // shrinking.page_bytes(connection))
+    return max(1, wal_bytes // sizes.page_bytes(connection))
 
 
 def _begin(
@@ -93,18 +94,10 @@ def _begin(
     """Return the prune, and the keyed tables whose tombstones it may delete."""
     with sqlite.read_snapshot(connection):
         scope, tombstone_tables = find_scope(connection, path, rules)
-        row_bytes = shrinking.used_bytes(connection) / max(1, extents.row_count(connection))
+        row_bytes = sizes.used_bytes(connection) / max(1, extents.row_count(connection))
+    pace = Pace(connection, str(path), wal_pages, is_for_budget=rules.size_reason == BUDGET)
     run = PruneRun(
-        connection,
-        str(path),
-        rules,
-        scope,
-        DeletableSeqs(rules),
-        progress,
-        should_stop,
-        dry_run,
-        row_bytes,
-        wal_pages,
+        connection, str(path), rules, scope, DeletableSeqs(rules), pace, progress, row_bytes, dry_run, should_stop
     )
     return run, tombstone_tables
 
@@ -125,38 +118,15 @@ def _give_space_back(run: PruneRun, meter: Meter, *, everything: bool) -> int:
         By how many bytes the file shrank.
     """
     connection = run.connection
-    before = int(connection.pragma("page_count"))
+    before = sizes.file_bytes(connection)
     if sqlite.is_incremental(connection):
-        _release_pages(run, 0 if everything else _wanted_pages(run))
+        shrinking.give_pages_back(run, everything=everything)
     if run.progress.rows:
         with sqlite.immediate(connection):
             arrivals.forget_before(connection, _oldest_id(connection))
-            meter.note(connection, shrinking.wal_bytes(run.path))  # only the checkpoint of the WAL follows
+            meter.note(connection, sizes.wal_bytes(run.path))  # only the checkpoint of the WAL follows
     sqlite.shrink_wal(connection)
-    return max(0, before - int(connection.pragma("page_count"))) * shrinking.page_bytes(connection)
-
-
-def _wanted_pages(run: PruneRun) -> int:
-    """Return how many pages the file may have."""
-    if run.rules.max_bytes is None:
-        return int(run.connection.pragma("page_count"))
-    return max(0, run.rules.max_bytes - shrinking.wal_bytes(run.path)) // shrinking.page_bytes(run.connection)
-
-
-def _release_pages(run: PruneRun, wanted: int) -> None:
-    """Give pages back, some in each transaction, until the file has no more than `wanted`, or none is free."""
-    connection, size, released = run.connection, shrinking.FIRST_PAGES, 1
-    most = shrinking.MAX_PAGES if run.wal_pages is None else max(1, run.wal_pages // 2)
-    while released and not run.is_stopping() and run.may_grow_wal():
-        with sqlite.immediate(connection):
-            began = time.monotonic()
-            free = int(connection.pragma("freelist_count"))
-            pages = min(size, most, free, int(connection.pragma("page_count")) - wanted)
-            released = shrinking.release(connection, pages) if pages > 0 else 0
-        took_s = time.monotonic() - began
-        if released:
-            size = plan.next_size(size, took_s, shrinking.MIN_PAGES, shrinking.MAX_PAGES)
-        pause(took_s)
+    return max(0, before - sizes.file_bytes(connection))
 
 
 def _oldest_id(connection: Connection) -> int:
@@ -167,7 +137,7 @@ def _oldest_id(connection: Connection) -> int:
 
 def _report(run: PruneRun, shrunk_bytes: int, *, fits: bool) -> PruneReport:
     connection, progress = run.connection, run.progress
-    wal_bytes = shrinking.wal_bytes(run.path)
+    wal_bytes = sizes.wal_bytes(run.path)
     return PruneReport(
         rows=progress.rows,
         by_reason=dict(progress.by_reason),
@@ -176,10 +146,10 @@ def _report(run: PruneRun, shrunk_bytes: int, *, fits: bool) -> PruneReport:
         behind=tuple(sorted(progress.hold_reasons.behind)),
         deletions_unheard=progress.unheard,
         unheard=tuple(sorted(progress.hold_reasons.unheard)),
-        used_bytes=shrinking.used_bytes(connection) + wal_bytes,
-        file_bytes=int(connection.pragma("page_count")) * shrinking.page_bytes(connection),
+        used_bytes=sizes.used_bytes(connection) + wal_bytes,
+        file_bytes=sizes.file_bytes(connection),
         log_bytes=wal_bytes,
-        free_bytes=shrinking.free_bytes(connection),
+        free_bytes=sizes.free_bytes(connection),
         shrunk_bytes=shrunk_bytes,
         can_shrink=sqlite.is_incremental(connection),
         fits=fits,

@@ -7,7 +7,7 @@ from typing import Final
 
 from edgeshard import sqlite
 from edgeshard.master import extents, identity
-from edgeshard.retention import id_bounds, rules, shrink, window
+from edgeshard.retention import id_bounds, rules, sizes, window
 from edgeshard.retention.run import PruneRun
 
 #: The fewest rows of a transaction when a size has nearly been reached: no more than necessary are deleted.
@@ -39,15 +39,16 @@ def shrink_to(run: PruneRun, position: int, max_bytes: int) -> bool:
         Whether they are.
     """
     # a WAL that a long read keeps from being emptied must not be a reason to delete everything
-    target = max(max_bytes - shrink.wal_bytes(run.path), max_bytes // 2)
+    target = max(max_bytes - sizes.wal_bytes(run.path), max_bytes // 2)
 
     def excess_bytes() -> int:
         freed = run.progress.rows * run.row_bytes if run.dry_run else 0
-        return int(shrink.used_bytes(run.connection) - freed) - target
+        return int(sizes.used_bytes(run.connection) - freed) - target
 
     def is_enough() -> bool:
         excess = excess_bytes()
-        run.window_rows = min(run.window_rows, max(_MIN_ROWS_NEAR_SIZE, int(excess / max(1.0, run.row_bytes))))
+        excess_rows = int(excess / max(1.0, run.row_bytes))
+        run.pace.window_rows = min(run.pace.window_rows, max(_MIN_ROWS_NEAR_SIZE, excess_rows))
         return excess <= 0
 
     if run.progress.callback is not None and excess_bytes() > 0:
@@ -66,7 +67,7 @@ def _delete_below(run: PruneRun, reason: str, position: int, bound: int) -> int:
 
 def _delete_until(run: PruneRun, reason: str, position: int, bound: int, is_enough: Callable[[], bool]) -> int:
     """Delete window by window, from `position` on and below `bound`; return the id at which the next rule continues."""
-    while not run.is_stopping() and not is_enough() and run.may_grow_wal():
+    while not run.is_stopping() and not is_enough() and run.pace.may_grow_wal():
         batch = window.prune_window(run, run.scope, reason, position, bound, window.select)
         if batch is None:
             break

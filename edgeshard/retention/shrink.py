@@ -8,32 +8,45 @@ each page, so the last pages can be moved into the gaps, and the file cut, in sh
 
 from __future__ import annotations
 
+import time
+
 from edgeshard import sqlite
-from edgeshard.files import fingerprint
+from edgeshard.retention import plan, sizes
+from edgeshard.retention.pace import pause
+from edgeshard.retention.run import PruneRun
 from edgeshard.sqlite import Connection
 
 #: How many pages the first transaction moves, and the fewest and the most that one does.
 FIRST_PAGES, MIN_PAGES, MAX_PAGES = 100, 10, 5_000
 
 
-def page_bytes(connection: Connection) -> int:
-    """Return the size of a page."""
-    return int(connection.pragma("page_size"))
+def give_pages_back(run: PruneRun, *, everything: bool) -> None:
+    """Give pages back until none is free, or the file is as small as the rules ask for.
+
+    Args:
+        run: the prune, of a master whose file can become smaller.
+        everything: give all free pages back; without this, only as many as `Rules.max_bytes` requires.
+    """
+    connection, size, released = run.connection, FIRST_PAGES, 1
+    wanted = 0 if everything else _wanted_pages(run)
+    most = MAX_PAGES if run.pace.wal_pages is None else max(1, run.pace.wal_pages // 2)
+    while released and not run.is_stopping() and run.pace.may_grow_wal():
+        with sqlite.immediate(connection):
+            began = time.monotonic()
+            free = int(connection.pragma("freelist_count"))
+            pages = min(size, most, free, int(connection.pragma("page_count")) - wanted)
+            released = release(connection, pages) if pages > 0 else 0
+        took_s = time.monotonic() - began
+        if released:
+            size = plan.next_size(size, took_s, MIN_PAGES, MAX_PAGES)
+        pause(took_s)
 
 
-def free_bytes(connection: Connection) -> int:
-    """Return the free space inside the file."""
-    return int(connection.pragma("freelist_count")) * page_bytes(connection)
-
-
-def used_bytes(connection: Connection) -> int:
-    """Return the size of the pages in use."""
-    return int(connection.pragma("page_count")) * page_bytes(connection) - free_bytes(connection)
-
-
-def wal_bytes(path: str) -> int:
-    """Return the size of a database's WAL."""
-    return fingerprint.size(f"{path}-wal")
+def _wanted_pages(run: PruneRun) -> int:
+    """Return how many pages the file may have."""
+    if run.rules.max_bytes is None:
+        return int(run.connection.pragma("page_count"))
+    return max(0, run.rules.max_bytes - sizes.wal_bytes(run.path)) // sizes.page_bytes(run.connection)
 
 
 def release(connection: Connection, pages: int) -> int:

@@ -13,8 +13,9 @@ from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import Range, subtract, union
 from edgeshard.master import catalog, extents, identity, pruned_ranges, superseded, tombstone_gc
 from edgeshard.retention import plan
+from edgeshard.retention.pace import pause
 from edgeshard.retention.plan import PruneBatch, Window
-from edgeshard.retention.run import PruneRun, pause
+from edgeshard.retention.run import PruneRun
 from edgeshard.retention.scope import Scope
 from edgeshard.sqlite import Connection, quote
 
@@ -48,14 +49,14 @@ def prune_window(
         scope = attrs.evolve(scope, deletable=run.deletable.read(connection))
         if run.rules.protected_agents:
             position = _skip_agents(connection, run.rules.protected_agents, position)
-        ids = next_window(connection, scope, position, bound, run.window_rows)
+        ids = next_window(connection, scope, position, bound, run.pace.window_rows)
         batch = None if ids is None else select_batch(connection, scope, ids)
         if batch is not None and batch.rows and not run.dry_run:
             delete(connection, scope, batch, reason)
         else:
             connection.execute("ROLLBACK")
     took_s = time.monotonic() - began
-    run.adapt_window(batch, took_s, sqlite.wal_pages_written(connection) - logged_before)
+    run.pace.adapt(batch, took_s, sqlite.wal_pages_written(connection) - logged_before)
     if batch is not None:
         run.progress.add(reason, batch)
         if not run.dry_run:
