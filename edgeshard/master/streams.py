@@ -111,6 +111,36 @@ def insert_truncation(connection: Connection, stream_no: int, seqs: Range, datab
     )
 
 
+def origins(connection: Connection) -> list[tuple[int, bytes, str, str]]:
+    """Return (number, id, agent, when it began) of each stream."""
+    return sqlite.fetch(connection, "SELECT stream_no, stream_id, agent_id, began_at FROM main.edgeshard_streams")
+
+
+def last_seqs(connection: Connection) -> list[tuple[int, str, int]]:
+    """Return (number, agent, highest seq known to exist) of each stream that is known to have rows."""
+    sql = "SELECT stream_no, agent_id, last_seq FROM main.edgeshard_streams WHERE last_seq > 0"
+    return sqlite.fetch(connection, sql)
+
+
+def highest_number(connection: Connection) -> int:
+    """Return the highest number of a stream, or 0 if there are none."""
+    return int(sqlite.scalar(connection, "SELECT max(stream_no) FROM main.edgeshard_streams") or 0)
+
+
+def numbers_after(connection: Connection, stream_no: int) -> list[int]:
+    """Return the numbers of the streams that were added after this one."""
+    sql = "SELECT stream_no FROM main.edgeshard_streams WHERE stream_no > ?"
+    return [number for (number,) in sqlite.fetch(connection, sql, (stream_no,))]
+
+
+def numbers_without_rows(connection: Connection) -> list[int]:
+    """Return the numbers of the streams of which no row ever arrived, and none is known to have been pruned."""
+    sql = "SELECT stream_no FROM main.edgeshard_streams EXCEPT SELECT stream_no FROM main.edgeshard_ranges"
+    if sqlite.has_table(connection, "edgeshard_pruned_ranges"):
+        sql += " EXCEPT SELECT stream_no FROM main.edgeshard_pruned_ranges"
+    return [number for (number,) in sqlite.fetch(connection, sql)]
+
+
 def gaps(connection: Connection) -> tuple[Gap, ...]:
     """Return the seqs that are known to exist and that this master never held, by agent, stream and seq."""
     last_seqs = dict(sqlite.fetch(connection, "SELECT stream_no, last_seq FROM main.edgeshard_streams"))
