@@ -143,7 +143,7 @@ def test_the_command_notes_a_budget(store: edgeshard.Store) -> None:
     store.merge()
     assert 0 == command("merge", store.root, "--max-bytes", "2M", "--on-full", "drop-oldest").returncode
     assert Budget(2 * MB, "drop-oldest") == usage.load_budget(store.root)
-    assert "of at most 2.0 MB; on full: drop-oldest" in command("status", store.root).stdout
+    assert "of 2.0 MB used; on full: drop-oldest" in command("status", store.root).stdout
     for wrong in (["--on-full", "error"], ["--max-bytes", "2M", "--dry-run"]):
         assert 2 == command("merge", store.root, *wrong).returncode
     assert 78 == command("merge", store.root, "--max-bytes", "2").returncode
