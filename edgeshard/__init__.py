@@ -1,29 +1,58 @@
-"""Sharded, offline-first edge storage: a SQLite file for each writer, one master for all readers.
+"""Sharded, offline-first edge storage: one SQLite file per writer, one master database for all readers.
 
-Read the package in this order: format (what is on disk), tables (records), database (the door to SQLite), definitions
-(making tables), shard (the writer), budget, disk and bounded (a writer with a budget), merge (the operator), master,
-holdings and receipts (what others have), arrivals and prune (what goes), wear and thrift (what is written), verify,
-publishing, snapshot, checksum, bundle, status, store (all of it in one folder), commands (the console script).
+    >>> import edgeshard
+    >>> store = edgeshard.Store("data")
+    >>> with store.shard("door-3") as shard:  # in each worker, under its own name
+    ...     seq = shard.write({"action": "opened"})
+    >>> store.merge().rows  # anywhere, at any time
+    1
+    >>> store.query("SELECT agent_id, data ->> 'action' AS action FROM agent_data")
+    [Row(agent_id='door-3', action='opened')]
+
+Workers never wait for each other: each has its own file, a *shard*. A merge copies the rows of all shards into the
+master, exactly once, and truncates the shards. Start with `Store`; ``edgeshard help`` lists the guides.
+
+Every error is an `EdgeshardError` and says what to do.
 """
+
+# ruff: noqa: I001  -- the aliases re-export the errors that are not in __all__; sorted, each would be a statement
 
 import logging
 
 from edgeshard.errors import (
+    AccessError as AccessError,
+    ConfigurationError as ConfigurationError,
+    DamagedError as DamagedError,
+    DiskBudgetError as DiskBudgetError,
     DiskFullError,
     EdgeshardError,
+    FormatError as FormatError,
     MergeInProgressError,
+    PostgresDeniedError as PostgresDeniedError,
+    PostgresError as PostgresError,
+    PostgresUnavailableError as PostgresUnavailableError,
+    PostgresUnsuitableError as PostgresUnsuitableError,
     QueryError,
     RecordError,
+    ReferenceChangedError as ReferenceChangedError,
     SchemaConflictError,
+    ShardClosedError as ShardClosedError,
+    ShardError as ShardError,
+    ShardForkedError as ShardForkedError,
     ShardInUseError,
     ShardPoisonedError,
+    StorageBusyError as StorageBusyError,
+    StorageError as StorageError,
+    StorageIOError as StorageIOError,
+    TableError as TableError,
+    TransactionError as TransactionError,
 )
-from edgeshard.inspect.verify import VerifyReport
 from edgeshard.records.declare import AgentData, table
-from edgeshard.reports import Gap, MergeReport
+from edgeshard.reports import Gap, MergeReport, VerifyReport
 from edgeshard.shard.shard import Shard
 from edgeshard.store import Store
 
+# what most programs need; the other errors can be imported from here as well
 __all__ = [
     "AgentData",
     "DiskFullError",

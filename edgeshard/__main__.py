@@ -1,4 +1,4 @@
-"""``python -m edgeshard``: the same as ``edgeshard``."""
+"""Run ``python -m edgeshard``, which is the same as ``edgeshard``."""
 
 from __future__ import annotations
 

@@ -1,33 +1,33 @@
 """Everything edgeshard raises.
 
     EdgeshardError
-    ├── RecordError              a record that cannot be stored as it is
-    ├── TableError               a class that cannot be a table
-    ├── SchemaConflictError      one column, two declared types
+    ├── RecordError                  a record cannot be stored
+    ├── TableError                   a class cannot be a table
+    ├── SchemaConflictError          two declarations of one column or key contradict each other
     ├── ShardError
-    │   ├── ShardInUseError      another handle has this agent's shard open
-    │   ├── ShardClosedError     the handle was closed
-    │   ├── ShardForkedError     the handle crossed a fork
-    │   ├── ShardPoisonedError   the handle met a failure whose outcome is unknown
-    │   └── TransactionError     a transaction used in a way that would break it
+    │   ├── ShardInUseError          another handle has this agent's shard open
+    │   ├── ShardClosedError         the handle is closed
+    │   ├── ShardForkedError         the handle was opened before a fork
+    │   ├── ShardPoisonedError       a write failed with an unknown outcome
+    │   └── TransactionError         a transaction was used in a way that would break it
     ├── StorageError
-    │   ├── StorageBusyError     somebody holds a database locked
-    │   ├── DiskFullError        no room
-    │   │   └── DiskBudgetError  no room within the store's budget
-    │   ├── AccessError          not permitted, or a read-only medium
-    │   ├── StorageIOError       the file system failed
-    │   ├── DamagedError         a file that SQLite cannot read as a database
-    │   ├── ReferenceChangedError  a reference is not what it was when the shard was opened
-    │   └── FormatError          a database, but none this version of edgeshard reads
-    ├── MergeInProgressError     another merger holds the master
-    ├── UpstreamError            PostgreSQL cannot take what is pushed, or not tell what it has
-    │   ├── UpstreamUnavailableError  it cannot be reached, or cannot work now; try again later
-    │   ├── UpstreamDeniedError  it does not let us in, or not do what a push must do
-    │   └── UpstreamUnfitError   it is no database that one can push to
-    ├── ConfigurationError       a setting or path that cannot work
-    └── QueryError               SQL that the master, or a reference, refused
+    │   ├── StorageBusyError         somebody else has the database locked
+    │   ├── DiskFullError            there is no space on the disk
+    │   │   └── DiskBudgetError      there is no space within the store's disk budget
+    │   ├── AccessError              permission denied, or a read-only medium
+    │   ├── StorageIOError           the file system failed
+    │   ├── DamagedError             SQLite cannot read the file as a database
+    │   ├── ReferenceChangedError    a reference file was changed or replaced
+    │   └── FormatError              a database, but not one that this version of edgeshard reads
+    ├── MergeInProgressError         another merger works on the master
+    ├── PostgresError
+    │   ├── PostgresUnavailableError PostgreSQL cannot be reached, or cannot work now
+    │   ├── PostgresDeniedError      PostgreSQL refuses the login or a permission
+    │   └── PostgresUnsuitableError  the database does not exist, or a push cannot use it
+    ├── ConfigurationError           an argument, a setting or a path is not valid
+    └── QueryError                   SQLite refused an SQL statement
 
-Every error says what was being done, to which path, and why it failed: ``action path: cause``.
+Every message says what was being done, to what, why it failed, and what to do: ``action path: cause``.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ import os
 
 
 class EdgeshardError(Exception):
-    """The base of all errors of this package.
+    """Base of all errors of this package: catch it to handle any of them.
 
     Attributes:
-        action: what was being done, and to which kind of object ("open shard").
-        path: the file or folder concerned, or "" where there is none.
-        cause: why it failed, and what to do where that is known.
+        action: what was being done ("open shard").
+        path: the file, folder or database concerned, or "" if there is none.
+        cause: why it failed, and what to do.
     """
 
     def __init__(self, action: str, path: str | os.PathLike[str], cause: str) -> None:
@@ -55,61 +55,90 @@ class EdgeshardError(Exception):
 
 
 class RecordError(EdgeshardError):
-    """A record that cannot be stored as it is; nothing of it was written."""
+    """A record cannot be stored as it is.
+
+    Nothing of it was written, and the shard stays usable. The message names the field: correct its value.
+    """
 
 
 class TableError(EdgeshardError):
-    """A class that cannot be a table."""
+    """A class cannot be a table.
+
+    Nothing was written. The message names the field or the setting: correct the class.
+    """
 
 
 class SchemaConflictError(EdgeshardError):
-    """A column whose declared type contradicts the one already there."""
+    """Two declarations of one table contradict each other, such as two types of one column, or two keys.
+
+    Nothing was written. Give the field or the table another name, or use the type that is already there.
+    """
 
 
 class ShardError(EdgeshardError):
-    """A shard handle that cannot do what was asked."""
+    """Base of errors in how a shard handle was used."""
 
 
 class ShardInUseError(ShardError):
-    """Another handle, here or in another process, has this agent's shard open."""
+    """Another handle, in this process or another, has this agent's shard open.
+
+    Give each worker an agent name of its own, or close the other handle first.
+    """
 
 
 class ShardClosedError(ShardError):
-    """The shard handle was closed."""
+    """The shard handle was closed before it was used. Open the shard again with `Store.shard`."""
 
 
 class ShardForkedError(ShardError):
-    """The shard handle was opened before a fork and used after it, in the child."""
+    """The shard handle was opened before a fork and used after it, in the child.
+
+    Open the shard in the child, after the fork.
+    """
 
 
 class ShardPoisonedError(ShardError):
-    """The handle met a failure whose outcome is unknown; open the shard anew."""
+    """A write failed, and whether its rows were stored is unknown. The handle refuses further writes.
+
+    Close it and open the shard again. `Shard.write` returns the seqs of the rows that certainly were stored.
+    """
 
 
 class TransactionError(ShardError):
-    """A transaction used in a way that would break its all-or-nothing."""
+    """A transaction was used in a way that would break "all or nothing".
+
+    Use one ``with shard.transaction():`` at a time, in one thread.
+    """
 
 
 class StorageError(EdgeshardError):
-    """A database or its file system failed."""
+    """Base of failures of a database or its file system. The message says what to do."""
 
 
 class StorageBusyError(StorageError):
-    """Somebody held the database locked for longer than we wait."""
+    """Somebody else kept a database or a file locked for longer than we wait.
+
+    Nothing was changed. Try again, or find out which process keeps it open.
+    """
 
 
 class DiskFullError(StorageError):
-    """There is no room for the write; nothing of it is kept."""
+    """There is no space on the disk. Nothing of the write was kept.
+
+    Free some space, then write it again.
+    """
 
 
 class DiskBudgetError(DiskFullError):
-    """The store may take no more of the disk; nothing of the write, or of the merge, is kept.
+    """There is no space within the store's disk budget. Nothing of the write, or of the merge, was kept.
+
+    Merge, prune, or raise the budget (`Store.note_budget`), then try again.
 
     Attributes:
-        used_bytes: what the store takes: shards, master, and their logs.
-        limit_bytes: what it may take.
-        shards_bytes: what the shards take, with their logs.
-        master_bytes: what the master takes, with its log.
+        used_bytes: what the store uses: shards, master, and their WALs.
+        limit_bytes: what it may use.
+        shards_bytes: what the shards use, with their WALs.
+        master_bytes: what the master uses, with its WAL.
     """
 
     def __init__(
@@ -131,48 +160,61 @@ class DiskBudgetError(DiskFullError):
 
 
 class AccessError(StorageError):
-    """The file or folder may not be read or written by this process."""
+    """This process may not read or write a file or folder, or the medium is read-only.
+
+    Check the permissions of the file and its folder, and which user runs the process.
+    """
 
 
 class StorageIOError(StorageError):
-    """The file system reported an error."""
+    """The file system reported an error. Check the disk, its file system and its cable."""
 
 
 class DamagedError(StorageError):
-    """A file that SQLite cannot read as a database."""
+    """SQLite cannot read a file as a database, or the file contradicts itself.
+
+    For a shard, run `Store.salvage`, then move it away. For the master, restore a snapshot, or move it away and merge
+    its sources again.
+    """
 
 
 class ReferenceChangedError(StorageError):
-    """A reference is not the file that it was when the shard was opened."""
+    """A reference database was changed or replaced after the shard was opened. Open the shard again."""
 
 
 class FormatError(StorageError):
-    """A database, but not one that this version of edgeshard reads."""
+    """The file is a database, but not one that this version of edgeshard reads.
+
+    It belongs to another program, has another role than expected, or has a newer format: the message says which.
+    """
 
 
 class MergeInProgressError(EdgeshardError):
-    """Another merger holds the master's lock."""
+    """Another merger works on the master, or watches the store.
+
+    Nothing needs to be done: that merger merges the rows. Or wait for it (`Store.merge(lock_wait=...)`).
+    """
 
 
 class PostgresError(EdgeshardError):
-    """PostgreSQL refused what is pushed; what was committed there before stays, and nothing is lost here."""
+    """PostgreSQL refused a push. What was committed there before stays, and nothing is lost here."""
 
 
 class PostgresUnavailableError(PostgresError):
-    """PostgreSQL cannot be reached, or cannot work now; a later push goes on where this one ended."""
+    """PostgreSQL cannot be reached, or cannot work at the moment. Push again later: it continues where it ended."""
 
 
 class PostgresDeniedError(PostgresError):
-    """PostgreSQL does not let us in, or not do what a push must do."""
+    """PostgreSQL refuses the login, or lacks a permission that a push needs. Check the password and the grants."""
 
 
 class PostgresUnsuitableError(PostgresError):
-    """PostgreSQL has no such database, or one that a push cannot use."""
+    """The database does not exist, or a push cannot use it. Check the DSN; the message says what the database lacks."""
 
 
 class ConfigurationError(EdgeshardError):
-    """A setting or a path that cannot work."""
+    """An argument, a setting or a path is not valid. The message names it, and says what is."""
 
 
 class QueryError(EdgeshardError):
-    """SQL that the master, or a reference, refused."""
+    """SQLite refused an SQL statement on the master, or on a reference. The message has SQLite's reason."""

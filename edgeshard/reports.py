@@ -1,20 +1,52 @@
-"""What a merge says it did. Values only."""
+"""What operations report: plain values that print as one line and turn into JSON."""
 
 from __future__ import annotations
 
+import datetime
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 
+#: Names of agents or databases in one line of a report, before the rest is only counted.
+_NAMED_MAX = 5
+
 
 @attrs.frozen
-class Gap:
-    """Rows that are known to exist, or to have existed, and are not in the master.
+class Report:
+    """Base of all reports."""
+
+    #: Properties that `as_dict` includes, besides the attributes.
+    _computed: ClassVar[tuple[str, ...]] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as values that `json.dumps` takes: times become ISO 8601 text, reports become dicts."""
+        names = [field.name for field in attrs.fields(type(self))]
+        return {name: _plain(getattr(self, name)) for name in (*names, *self._computed)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Report):
+        return value.as_dict()
+    if isinstance(value, datetime.datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return value
+
+
+# -- rows that are missing, or refused --------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Gap(Report):
+    """Rows that are known to exist, or to have existed, and that the master never held.
 
     Attributes:
-        agent: whose rows.
+        agent: the agent that wrote them.
         stream: the stream's id, in hexadecimal.
         first: the first missing seq.
         last: the last missing seq.
@@ -28,10 +60,13 @@ class Gap:
     def __len__(self) -> int:
         return self.last - self.first + 1
 
+    def __str__(self) -> str:
+        return f"rows {self.first} to {self.last} of stream {self.stream} of agent {self.agent!r}"
+
 
 @attrs.frozen
-class Quarantined:
-    """A database that was not merged; it stays where it is, as it is.
+class Quarantined(Report):
+    """A database that a merge refused. The file stays as it is, and is tried again once it changes.
 
     Attributes:
         path: the file.
@@ -43,80 +78,17 @@ class Quarantined:
 
 
 @attrs.frozen
-class MergeReport:
-    """What one merge did, or, for a dry run, would do.
+class Rejected(Report):
+    """Rows that PostgreSQL cannot store. They stay in the master; all other rows are pushed.
 
     Attributes:
-        rows: rows copied into the master.
-        truncated: rows deleted from shards, because the master holds them.
-        removed: shards removed, because their agent is gone and the master holds all of theirs.
-        shards: shards and other sources that were looked into, because they had changed.
-        quarantined: databases that were not merged, with the reason. They are tried again once they change.
-        gaps: rows known to exist that the master does not hold.
-        seconds: how long it took.
-        dry_run: whether nothing was done.
-        stopped: whether it was asked to stop before it was through; the rest is merged next time.
-        dropped: rows deleted from the master, since the store's budget had no room for them.
-        pruned: what went by the store's own rules after it, of a merger that watches: since the last report; None
-            where there are no rules, or it was not time for them.
-        prune_problem: why that failed, or ""; what was merged stays so.
-    """
-
-    rows: int = 0
-    truncated: int = 0
-    removed: int = 0
-    shards: int = 0
-    quarantined: tuple[Quarantined, ...] = ()
-    gaps: tuple[Gap, ...] = ()
-    seconds: float = 0.0
-    dry_run: bool = False
-    stopped: bool = False
-    dropped: int = 0
-    pruned: PruneReport | None = None
-    prune_problem: str = ""
-
-    @property
-    def complete(self) -> bool:
-        """Whether nothing was set aside, nothing is missing, and the store's own rules hold."""
-        rules_hold = not self.prune_problem and (self.pruned is None or self.pruned.fits)
-        return not self.quarantined and not self.gaps and rules_hold
-
-    def as_dict(self) -> dict[str, Any]:
-        """The report as JSON-able values."""
-        return {**attrs.asdict(self), "complete": self.complete}
-
-    def __str__(self) -> str:
-        done = "would merge" if self.dry_run else "merged"
-        line = f"{done} {self.rows} rows from {self.shards} shards, truncated {self.truncated}, in {self.seconds:.3f} s"
-        if self.removed:
-            line += f"; removed {self.removed} shards of agents that are gone"
-        if self.dropped:
-            line += f"; dropped {self.dropped} of the oldest rows, which the budget had no room for"
-        if self.stopped:
-            line += "; asked to stop, the rest is merged next time"
-        if self.quarantined:
-            line += f"; {len(self.quarantined)} set aside"
-        if self.gaps:
-            line += f"; {sum(map(len, self.gaps))} rows missing in {len(self.gaps)} gaps"
-        if self.pruned is not None:
-            line += f"; {self.pruned}"
-        if self.prune_problem:
-            line += f"; old rows could not be pruned: {self.prune_problem}"
-        return line
-
-
-@attrs.frozen
-class HeldBack:
-    """Rows that PostgreSQL cannot take. They stay in the master; all others go on.
-
-    Attributes:
-        agent: whose rows.
+        agent: the agent that wrote them.
         stream: the stream's id, in hexadecimal.
-        first: the first seq that is held back: a writer's transaction is never divided.
-        last: the last one; 4294967295 where the stream is held back from `first` on.
-        seq: the row that is the reason.
+        first: the first seq that is not pushed; a writer's transaction is never divided.
+        last: the last one; 4294967295 if the whole stream is blocked from `first` on.
+        seq: the row that caused it.
         table: its table.
-        column: the column, or "" where it is not one alone.
+        column: the column that caused it, or "" if it is not a single column.
         reason: why, and what to do.
     """
 
@@ -132,101 +104,110 @@ class HeldBack:
     def __str__(self) -> str:
         place = f"{self.table}.{self.column}" if self.column else self.table
         return (
-            f"agent {self.agent!r}, stream {self.stream}, seqs {self.first} to {self.last} are held back: "
+            f"agent {self.agent!r}, stream {self.stream}, seqs {self.first} to {self.last} are rejected: "
             f"row {self.seq}, {place or 'the stream itself'}: {self.reason}"
         )
 
 
+# -- merge, prune, push -----------------------------------------------------------------------------------------------
+
+
 @attrs.frozen
-class PushReport:
-    """What one push did, or, for a dry run, would do.
+class MergeReport(Report):
+    """What one merge did, or what a dry run would do.
 
     Attributes:
-        upstream: where to, as user@host:port/database, without any secret.
-        rows: rows that were committed there. Those of a commit whose answer was lost count only where they had to be
-            pushed again.
-        streams: streams that these are of.
-        tables: how many of them went into each table.
-        statements: what was made there for them: tables, columns, indexes.
-        held_back: rows that PostgreSQL cannot take, with the reason.
-        remaining: rows in the master that PostgreSQL still lacks, those held back included.
+        rows: rows copied into the master.
+        truncated: rows deleted from shards, because the master holds them.
+        removed: shards removed, because their agent has ended and the master holds all their rows.
+        shards: shards and other sources that were opened, because they had changed.
+        quarantined: databases that were refused, with the reason.
+        gaps: rows known to exist that the master never held.
         seconds: how long it took.
-        dry_run: whether nothing was done.
-        stopped: whether it was asked to stop before it was through; the rest is pushed next time.
+        dry_run: whether nothing was changed.
+        stopped: whether the merge was asked to stop before it had finished; the next one continues.
+        dropped: rows deleted from the master because the disk budget had no space for them.
+        pruned: what the store's own prune rules deleted afterwards (a watching merger: since the last report), or None
+            if there are no rules or no prune was due.
+        prune_error: why that prune failed, or "". The merge itself is done.
     """
 
-    upstream: str = ""
+    _computed = ("complete",)
+
     rows: int = 0
-    streams: int = 0
-    tables: dict[str, int] = attrs.Factory(dict)
-    statements: tuple[str, ...] = ()
-    held_back: tuple[HeldBack, ...] = ()
-    remaining: int = 0
+    truncated: int = 0
+    removed: int = 0
+    shards: int = 0
+    quarantined: tuple[Quarantined, ...] = ()
+    gaps: tuple[Gap, ...] = ()
     seconds: float = 0.0
     dry_run: bool = False
     stopped: bool = False
+    dropped: int = 0
+    pruned: PruneReport | None = None
+    prune_error: str = ""
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is held back."""
-        return not self.held_back
-
-    def as_dict(self) -> dict[str, Any]:
-        """The report as JSON-able values."""
-        return {**attrs.asdict(self), "complete": self.complete}
+        """Whether nothing is quarantined or missing, and the store's own prune rules were met."""
+        rules_met = not self.prune_error and (self.pruned is None or self.pruned.fits)
+        return not self.quarantined and not self.gaps and rules_met
 
     def __str__(self) -> str:
-        done = "would push" if self.dry_run else "pushed"
-        line = f"{done} {self.rows} rows of {self.streams} streams to {self.upstream}, in {self.seconds:.3f} s"
-        if self.tables:
-            line += " (" + ", ".join(f"{name}: {rows}" for name, rows in sorted(self.tables.items())) + ")"
+        done = "would merge" if self.dry_run else "merged"
+        line = f"{done} {self.rows} rows from {self.shards} shards, truncated {self.truncated}, in {self.seconds:.3f} s"
+        if self.removed:
+            line += f"; removed {self.removed} shards of agents that have ended"
+        if self.dropped:
+            line += f"; dropped the {self.dropped} oldest rows to stay within the disk budget"
         if self.stopped:
-            line += "; asked to stop, the rest is pushed next time"
-        if self.held_back:
-            line += f"; {self.remaining} rows remain, held back for {len(self.held_back)} reasons"
-        elif self.remaining and not self.dry_run:
-            line += f"; {self.remaining} rows remain"
+            line += "; stopped early, the next merge continues"
+        if self.quarantined:
+            line += f"; {len(self.quarantined)} quarantined"
+        if self.gaps:
+            line += f"; {sum(map(len, self.gaps))} rows missing in {len(self.gaps)} gaps"
+        if self.pruned is not None:
+            line += f"; {self.pruned}"
+        if self.prune_error:
+            line += f"; old rows could not be pruned: {self.prune_error}"
         return line
 
 
-#: What is named of what keeps deletions here.
-_NAMED_MAX = 5
-
-
 @attrs.frozen
-class PruneReport:
-    """What one prune did, or, for a dry run, would do.
+class PruneReport(Report):
+    """What one prune did, or what a dry run would do.
 
     Attributes:
         rows: rows deleted from the master.
-        by_reason: the same, by the rule that asked for it.
-        kept_back: rows that a rule asked for and that stay, since no peer holds them, or not their whole transaction.
-        deletions_behind: deletions of keyed tables that are old enough and stay, since older changes may yet come.
-        behind: what may bring them, and what to do, each in a sentence.
-        deletions_unheard: deletions that stay, since a database of which there is a receipt does not know of them.
+        by_reason: the same rows, by the rule that asked for it.
+        kept_back: rows that a rule asked for but that stayed, because no peer holds them, or because the rest of their
+            transaction stays.
+        tombstones_behind: tombstones that are old enough but stayed, because older changes may still arrive.
+        behind: where these changes may come from, and what to do, one sentence each.
+        tombstones_unheard: tombstones that stayed, because a database that has given a receipt does not know of them.
         unheard: the ids of these databases, in hexadecimal.
-        used_bytes: what the pages in use take, and the log.
-        file_bytes: the size of the master's file.
-        log_bytes: the size of its log.
-        free_bytes: what lies free in the file, for rows to come.
+        used_bytes: size of the master's pages in use and of its WAL.
+        file_bytes: size of the master's file.
+        wal_bytes: size of its WAL.
+        free_bytes: free space inside the file, which later rows fill.
         shrunk_bytes: by how much the file became smaller.
-        can_shrink: whether the file can become smaller; one that an earlier version made cannot, and is filled again.
-        fits: whether the master takes no more than what it was to take; True where nothing was said of that.
+        can_shrink: whether the file can become smaller. If not, its free space is only filled again.
+        fits: whether the master is within the size that the rules allow; True if no rule limits the size.
         seconds: how long it took.
-        dry_run: whether nothing was done. The sizes are then those of now, and `fits` is what is expected.
-        stopped: whether it was asked to stop before it was through; the next prune goes on.
+        dry_run: whether nothing was changed. Then the sizes are those before the prune, and `fits` is a forecast.
+        stopped: whether the prune was asked to stop before it had finished; the next one continues.
     """
 
     rows: int = 0
     by_reason: Mapping[str, int] = attrs.Factory(dict)
     kept_back: int = 0
-    deletions_behind: int = 0
+    tombstones_behind: int = 0
     behind: tuple[str, ...] = ()
-    deletions_unheard: int = 0
+    tombstones_unheard: int = 0
     unheard: tuple[str, ...] = ()
     used_bytes: int = 0
     file_bytes: int = 0
-    log_bytes: int = 0
+    wal_bytes: int = 0
     free_bytes: int = 0
     shrunk_bytes: int = 0
     can_shrink: bool = True
@@ -235,48 +216,51 @@ class PruneReport:
     dry_run: bool = False
     stopped: bool = False
 
-    def as_dict(self) -> dict[str, Any]:
-        """The report as JSON-able values."""
-        return attrs.asdict(self)
+    @property
+    def complete(self) -> bool:
+        """Whether the rules were met: the same as `fits`, under the name that all reports have."""
+        return self.fits
 
     def __str__(self) -> str:
         line = f"{'would prune' if self.dry_run else 'pruned'} {self.rows} rows"
         if len(self.by_reason) > 1:
             line += f" ({', '.join(f'{reason}: {rows}' for reason, rows in self.by_reason.items())})"
         if self.kept_back:
-            line += f", kept {self.kept_back} back that nobody else holds"
-        line += self._deletions_kept()
+            line += f", kept {self.kept_back} that no other database holds"
+        line += self._tombstones_kept()
         line += f", in {self.seconds:.3f} s; {self.used_bytes} bytes in use, {self.free_bytes} free in the file"
         if self.shrunk_bytes:
             line += f", {self.shrunk_bytes} given back to the disk"
         if not self.can_shrink:
-            line += ", which is for rows to come: an earlier version made the file, and it cannot become smaller"
+            line += " (this file cannot become smaller; later rows fill the free space)"
         if self.stopped:
-            line += "; asked to stop, the next prune goes on"
+            line += "; stopped early, the next prune continues"
         if not self.fits:
-            line += "; it does not fit into what it was to take"
+            line += "; the master is still larger than the rules allow"
         return line
 
-    def _deletions_kept(self) -> str:
+    def _tombstones_kept(self) -> str:
         line = ""
-        if self.deletions_behind:
-            line += f", kept {self.deletions_behind} deletions since older changes may yet come ({_some(self.behind)})"
-        if self.deletions_unheard:
+        if self.tombstones_behind:
             line += (
-                f", kept {self.deletions_unheard} deletions that not all databases with a receipt know of "
-                f"({_some(self.unheard)}: push, or export to them, and note their next receipts)"
+                f", kept {self.tombstones_behind} tombstones because older changes may still arrive "
+                f"({_first_few(self.behind)})"
+            )
+        if self.tombstones_unheard:
+            line += (
+                f", kept {self.tombstones_unheard} tombstones that not all databases with a receipt know of "
+                f"({_first_few(self.unheard)}: push or export to them, then record their next receipts)"
             )
         return line
 
 
-def _some(named: Sequence[str]) -> str:
-    """As many as can be read."""
-    more = f"; and {len(named) - _NAMED_MAX} more" if len(named) > _NAMED_MAX else ""
-    return "; ".join(named[:_NAMED_MAX]) + more
+def _first_few(names: Sequence[str]) -> str:
+    more = f"; and {len(names) - _NAMED_MAX} more" if len(names) > _NAMED_MAX else ""
+    return "; ".join(names[:_NAMED_MAX]) + more
 
 
-def together(reports: Sequence[PruneReport]) -> PruneReport | None:
-    """One report of several prunes of a master, one after the other; None where there was none."""
+def combine_prunes(reports: Sequence[PruneReport]) -> PruneReport | None:
+    """Combine the reports of successive prunes of one master, or return None if there are none."""
     if not reports:
         return None
     by_reason: Counter[str] = Counter()
@@ -287,12 +271,449 @@ def together(reports: Sequence[PruneReport]) -> PruneReport | None:
         rows=sum(report.rows for report in reports),
         by_reason=dict(by_reason),
         kept_back=sum(report.kept_back for report in reports),
-        deletions_behind=sum(report.deletions_behind for report in reports),
-        behind=tuple(sorted({why for report in reports for why in report.behind})),
-        deletions_unheard=sum(report.deletions_unheard for report in reports),
+        tombstones_behind=sum(report.tombstones_behind for report in reports),
+        behind=tuple(sorted({cause for report in reports for cause in report.behind})),
+        tombstones_unheard=sum(report.tombstones_unheard for report in reports),
         unheard=tuple(sorted({peer for report in reports for peer in report.unheard})),
         shrunk_bytes=sum(report.shrunk_bytes for report in reports),
         fits=all(report.fits for report in reports),
         seconds=sum(report.seconds for report in reports),
         stopped=any(report.stopped for report in reports),
     )
+
+
+@attrs.frozen
+class PushReport(Report):
+    """What one push did, or what a dry run would do.
+
+    Attributes:
+        upstream: the PostgreSQL database, as user@host:port/database, without any secret.
+        rows: rows committed there. If the answer to a commit was lost, its rows count only if they had to be sent
+            again.
+        streams: streams that these rows belong to.
+        tables: rows per table.
+        statements: SQL that was run to create tables, columns and indexes for them.
+        rejected: rows that PostgreSQL cannot store, with the reason.
+        remaining: rows in the master that PostgreSQL still lacks, including the rejected ones.
+        seconds: how long it took.
+        dry_run: whether nothing was changed.
+        stopped: whether the push was asked to stop before it had finished; the next one continues.
+    """
+
+    _computed = ("complete",)
+
+    upstream: str = ""
+    rows: int = 0
+    streams: int = 0
+    tables: dict[str, int] = attrs.Factory(dict)
+    statements: tuple[str, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
+    remaining: int = 0
+    seconds: float = 0.0
+    dry_run: bool = False
+    stopped: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether no row was rejected."""
+        return not self.rejected
+
+    def __str__(self) -> str:
+        done = "would push" if self.dry_run else "pushed"
+        line = f"{done} {self.rows} rows of {self.streams} streams to {self.upstream}, in {self.seconds:.3f} s"
+        if self.tables:
+            line += " (" + ", ".join(f"{name}: {rows}" for name, rows in sorted(self.tables.items())) + ")"
+        if self.stopped:
+            line += "; stopped early, the next push continues"
+        if self.rejected:
+            line += f"; {self.remaining} rows remain, rejected for {len(self.rejected)} reasons"
+        elif self.remaining and not self.dry_run:
+            line += f"; {self.remaining} rows remain"
+        return line
+
+
+# -- exchange between stores ------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class ExportReport(Report):
+    """What one export wrote.
+
+    Attributes:
+        path: the bundle.
+        rows: rows in it.
+        streams: streams that it has rows of.
+        left_out: rows of the master that are not in it, because the receiver has them or had them.
+        size_bytes: size of the file.
+    """
+
+    path: str
+    rows: int
+    streams: int
+    left_out: int
+    size_bytes: int
+
+    def __str__(self) -> str:
+        line = f"exported {self.rows} rows of {self.streams} streams in {self.size_bytes} bytes"
+        return f"{line}; left out {self.left_out} rows that the receiver has already" if self.left_out else line
+
+
+#: What became of a receipt: see `ReceiptReport.outcome`.
+NEXT, PUT_BACK, OLDER, DOUBTFUL = "next", "put back", "older", "doubtful"
+
+_RECEIPT_OUTCOMES = {
+    PUT_BACK: "it was restored from an older copy, and holds less than it did",
+    OLDER: "this receipt is older than the one recorded before, and was ignored",
+    DOUBTFUL: "its clock was set back, or this receipt is older than the last one; only what both say counts",
+}
+
+
+@attrs.frozen
+class ReceiptReport(Report):
+    """What was recorded of a receipt.
+
+    Attributes:
+        database: the database that gave it, in hexadecimal.
+        outcome: "next": recorded in place of the last one; "put back": the same, and the peer was restored from an
+            older copy; "older": nothing was recorded, because a later receipt had come before; "doubtful": it is
+            unclear which receipt is the later one, so only what both say counts now.
+        rows: rows that the peer now counts as holding, of streams that this master knows.
+        streams: streams that they belong to.
+        unknown: streams in the receipt that this master does not know; nothing is recorded for them.
+    """
+
+    database: str
+    outcome: str
+    rows: int
+    streams: int
+    unknown: int
+
+    def __str__(self) -> str:
+        line = f"{self.database} holds {self.rows} rows of {self.streams} streams that are known here"
+        if self.outcome in _RECEIPT_OUTCOMES:
+            line += f"; {_RECEIPT_OUTCOMES[self.outcome]}"
+        return f"{line}; ignored {self.unknown} streams that are not known here" if self.unknown else line
+
+
+# -- salvage, verify, status ------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class SalvageReport(Report):
+    """What `Store.salvage` recovered.
+
+    Attributes:
+        path: the damaged shard.
+        agent: its agent, or "" if that cannot be read.
+        rows: rows that could be read.
+        merged: how many of them the master did not have.
+        streams: streams of the shard that are known.
+        gaps: rows of these streams that are known to have existed and that the master does not have.
+        unassigned: rows that could be read, but whose stream or table is lost or ambiguous.
+    """
+
+    _computed = ("complete",)
+
+    path: str
+    agent: str = ""
+    rows: int = 0
+    merged: int = 0
+    streams: int = 0
+    gaps: tuple[Gap, ...] = ()
+    unassigned: int = 0
+
+    @property
+    def readable(self) -> bool:
+        """Whether anything in the shard could be read."""
+        return bool(self.rows or self.streams)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing, as far as is known."""
+        return self.readable and not self.gaps and not self.unassigned
+
+    def __str__(self) -> str:
+        if not self.readable:
+            return f"nothing in {self.path} can be read"
+        line = f"salvaged {self.rows} rows of {self.streams} streams of agent {self.agent!r}, {self.merged} of them new"
+        if self.gaps:
+            line += f"; {sum(map(len, self.gaps))} rows missing in {len(self.gaps)} gaps"
+        if self.unassigned:
+            line += f"; {self.unassigned} rows of unknown origin left"
+        return line
+
+
+#: Why rows are missing: see `Loss.cause`.
+PEER, PRUNED, OLDER_MASTER, OTHER_MASTER, UNKNOWN = "peer", "pruned", "older master", "another master", "unknown"
+
+
+@attrs.frozen
+class Loss(Report):
+    """A part of a gap, and where its rows are, as far as that is known.
+
+    Attributes:
+        gap: the rows.
+        cause: "peer": another database holds them, as its receipt says; "pruned": another master, from which this one
+            was merged, deleted them by rule; "older master": this master held them before an older copy of it was
+            restored; "another master": a shard was truncated after that master had merged it; "unknown": they are in a
+            shard that is quarantined or was not merged here, or they are lost.
+        database: the id of the database that holds, pruned or merged them, in hexadecimal, or "".
+        kind: the kind of database that holds them, "edgeshard" or "postgresql", as its receipt says, or "".
+    """
+
+    gap: Gap
+    cause: str
+    database: str
+    kind: str = ""
+
+
+@attrs.frozen
+class VerifyReport(Report):
+    """What `Store.verify` found.
+
+    Attributes:
+        rows: rows in the master's record tables.
+        streams: streams it knows.
+        errors: contradictions found in the master; each is damage or a bug in edgeshard.
+        gaps: rows known to exist that the master never held. A gap closes once the database with its rows is merged.
+        losses: the same rows, with where they are.
+        database: the master's id, in hexadecimal, by which other databases know it.
+        pruned: rows that this master deleted by rule, per rule; they are not gaps.
+    """
+
+    _computed = ("ok",)
+
+    rows: int
+    streams: int
+    errors: tuple[str, ...]
+    gaps: tuple[Gap, ...]
+    losses: tuple[Loss, ...] = ()
+    database: str = ""
+    pruned: Mapping[str, int] = attrs.Factory(dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the master is free of contradictions and lacks no row that it knows of."""
+        return not self.errors and not self.gaps
+
+    def __str__(self) -> str:
+        line = f"{self.rows} rows of {self.streams} streams{self._pruned()}: "
+        if self.ok:
+            return line + "all well"
+        missing = sum(map(len, self.gaps))
+        return line + f"{len(self.errors)} errors, {missing} rows missing in {len(self.gaps)} gaps"
+
+    def _pruned(self) -> str:
+        reasons = ", ".join(f"{reason}: {rows}" for reason, rows in self.pruned.items())
+        return f", {sum(self.pruned.values())} pruned ({reasons})" if self.pruned else ""
+
+
+@attrs.frozen
+class ShardStatus(Report):
+    """One file in ``shards/``.
+
+    Attributes:
+        name: the file's name.
+        agent: its agent, or None if unknown.
+        alive: whether its agent has it open, or None if that cannot be determined.
+        pending_rows: rows in it that the master does not hold, or None if it cannot be read.
+        oldest_age_s: how long the oldest of them has been pending, in seconds, or None if there are none or their age
+            is unknown.
+        oldest_is_bound: whether `oldest_age_s` is an upper bound. The row carries no time of its own, but was written
+            after its agent opened the shard and, unless the last merge was killed, after that merge.
+        size_bytes: size of the file and its WAL.
+        merged_at: when rows of it were last merged, or None if never.
+        reason: why a merge refuses it, or why it cannot be read at the moment; "" if all is well.
+    """
+
+    name: str
+    agent: str | None
+    alive: bool | None
+    pending_rows: int | None
+    oldest_age_s: float | None
+    oldest_is_bound: bool
+    size_bytes: int
+    merged_at: datetime.datetime | None
+    reason: str
+
+
+@attrs.frozen
+class ClockAhead(Report):
+    """An agent whose changes of a keyed table carry timestamps ahead of this machine's clock, and win until then.
+
+    Attributes:
+        agent: the agent, or "" if newer changes have superseded its own.
+        table: the table.
+        ahead_s: how far ahead its newest change is, in seconds.
+    """
+
+    agent: str
+    table: str
+    ahead_s: float
+
+
+@attrs.frozen
+class MasterStatus(Report):
+    """The master.
+
+    Attributes:
+        path: its file.
+        exists: whether there is one; if not, everything below is 0.
+        size_bytes: size of the file.
+        wal_bytes: size of its WAL.
+        rows: rows that were ever merged into it, including those pruned since.
+        pruned_rows: rows that were pruned since.
+        superseded_rows: rows of keyed tables that newer rows have superseded since.
+        clocks_ahead: agents whose changes of keyed tables are more than a day ahead of this machine's clock.
+        agents: agents whose rows it knows of.
+        streams: streams that it knows of.
+        gaps: runs of rows that are known to exist and that it never held; `StatusReport.gaps` lists them.
+        missing_rows: rows in these gaps.
+        generation: how many merges and steps of prunes it has seen.
+        database: its id, in hexadecimal, by which other databases know it, or "" if there is no master.
+    """
+
+    path: str
+    exists: bool = False
+    size_bytes: int = 0
+    wal_bytes: int = 0
+    rows: int = 0
+    agents: int = 0
+    streams: int = 0
+    gaps: int = 0
+    missing_rows: int = 0
+    generation: int = 0
+    database: str = ""
+    pruned_rows: int = 0
+    superseded_rows: int = 0
+    clocks_ahead: tuple[ClockAhead, ...] = ()
+
+
+@attrs.frozen
+class BudgetStatus(Report):
+    """The disk budget, in bytes.
+
+    Attributes:
+        max_bytes: the budget.
+        on_full: what happens once it is used up.
+        limit_bytes: what the store may use now: less than the budget if the file system has less space.
+        used_bytes: what the store uses.
+        dropped_rows: rows ever deleted from the master to stay within the budget.
+    """
+
+    max_bytes: int
+    on_full: str
+    limit_bytes: int
+    used_bytes: int
+    dropped_rows: int
+
+
+@attrs.frozen
+class WriteStats(Report):
+    """Bytes that a store has written to its files, as far as they are counted.
+
+    Attributes:
+        today_bytes: written today (UTC).
+        bytes: written since the first day.
+        days: days from the first one to today.
+        rows: rows merged in that time.
+    """
+
+    today_bytes: int = 0
+    bytes: int = 0
+    days: int = 0
+    rows: int = 0
+
+    @property
+    def bytes_a_day(self) -> float | None:
+        """Average per day, or None if nothing was counted."""
+        return self.bytes / self.days if self.days else None
+
+    @property
+    def bytes_a_row(self) -> float | None:
+        """Average per merged row, or None if no row was merged."""
+        return self.bytes / self.rows if self.rows else None
+
+
+@attrs.frozen
+class StatusReport(Report):
+    """What `Store.status` found.
+
+    Attributes:
+        at: when it looked.
+        watching: whether a merger watches the store, or None if that cannot be determined.
+        master: the master.
+        shards: the shards: quarantined ones first, then by pending rows (most first), then by agent.
+        gaps: rows known to exist that the master never held, by agent, stream and seq.
+        write_stats: bytes written to the files, as far as they are counted.
+        budget: the disk budget, or None if the store has none.
+    """
+
+    _computed = (
+        "complete",
+        "pending_rows",
+        "oldest_age_s",
+        "oldest_is_bound",
+        "quarantined_shards",
+        "bytes_a_day",
+        "bytes_a_row",
+    )
+
+    at: datetime.datetime
+    watching: bool | None
+    master: MasterStatus
+    shards: tuple[ShardStatus, ...]
+    gaps: tuple[Gap, ...] = ()
+    write_stats: WriteStats = attrs.Factory(WriteStats)
+    budget: BudgetStatus | None = None
+
+    @property
+    def pending_rows(self) -> int:
+        """Rows that the master does not hold, in all shards that could be read."""
+        return sum(shard.pending_rows or 0 for shard in self.shards)
+
+    @property
+    def oldest(self) -> ShardStatus | None:
+        """The shard whose oldest row has been pending longest, or None if nothing is pending."""
+        pending = [shard for shard in self.shards if shard.oldest_age_s is not None]
+        return max(pending, key=lambda shard: shard.oldest_age_s or 0.0, default=None)
+
+    @property
+    def oldest_age_s(self) -> float | None:
+        """How long the oldest row has been pending, in seconds, or None."""
+        return None if self.oldest is None else self.oldest.oldest_age_s
+
+    @property
+    def oldest_is_bound(self) -> bool:
+        """Whether `oldest_age_s` is an upper bound."""
+        return self.oldest is not None and self.oldest.oldest_is_bound
+
+    @property
+    def quarantined_shards(self) -> int:
+        """Shards that a merge refuses, or that cannot be read."""
+        return sum(bool(shard.reason) for shard in self.shards)
+
+    @property
+    def bytes_a_day(self) -> float | None:
+        """Bytes written per day on average, or None if nothing was counted."""
+        return self.write_stats.bytes_a_day
+
+    @property
+    def bytes_a_row(self) -> float | None:
+        """Bytes written per merged row on average, or None if no row was merged."""
+        return self.write_stats.bytes_a_row
+
+    @property
+    def complete(self) -> bool:
+        """Whether no shard is quarantined and no row is missing."""
+        return not self.quarantined_shards and not self.master.gaps
+
+    def __str__(self) -> str:
+        line = f"{self.pending_rows} rows pending in {len(self.shards)} shards"
+        if self.oldest_age_s is not None:
+            line += f", the oldest for {'at most ' if self.oldest_is_bound else ''}{self.oldest_age_s:.0f} s"
+        if self.quarantined_shards:
+            line += f"; {self.quarantined_shards} shards quarantined"
+        if self.master.gaps:
+            line += f"; {self.master.missing_rows} rows missing in {self.master.gaps} gaps"
+        return line

@@ -1,87 +1,127 @@
-"""A store: the folder of one device's shards and master."""
+"""The facade: everything that a user or the command line does with a store goes through this module."""
 
 from __future__ import annotations
 
 import contextlib
 import datetime
-import glob
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-from edgeshard import format, sqlite
+from edgeshard import sqlite
 from edgeshard.budget import policy, usage
-from edgeshard.budget.policy import Budget, OnFull
-from edgeshard.errors import ConfigurationError, DamagedError, QueryError, ShardInUseError
+from edgeshard.budget.policy import ON_FULL, Budget, OnFull
+from edgeshard.errors import ConfigurationError
 from edgeshard.exchange import inventory, receipts, snapshot
 from edgeshard.exchange.inventory import Inventory
-from edgeshard.exchange.receipts import ReceiptReport
-from edgeshard.files import folders, locks, paths, scan
+from edgeshard.files import folders, paths, scan
+from edgeshard.files.os_errors import explain_os_error
+from edgeshard.format import VERSION
 from edgeshard.format.ranges import Range
-from edgeshard.inspect import status, verify
-from edgeshard.inspect.status import StatusReport
-from edgeshard.inspect.verify import VerifyReport
-from edgeshard.master import catalog, database, projection, write_stats
+from edgeshard.inspect import query, status, verify
+from edgeshard.master import database
 from edgeshard.master.receipts import ever_held_by, find
 from edgeshard.merge import once
-from edgeshard.merge.watcher import Watcher, in_thread
-from edgeshard.records import codecs, columns, declare
-from edgeshard.reports import MergeReport
+from edgeshard.merge.watcher import MAX_INTERVAL_S, OBSERVERS, Watcher, in_thread
+from edgeshard.merge.watcher import Listener as MergeListener
+from edgeshard.postgres.options import BATCH, BATCH_MAX
+from edgeshard.postgres.options import INTERVAL_S as PUSH_INTERVAL_S
+from edgeshard.postgres.options import Listener as PushListener
+from edgeshard.records import declare
+from edgeshard.reports import (
+    ExportReport,
+    MergeReport,
+    PruneReport,
+    PushReport,
+    ReceiptReport,
+    SalvageReport,
+    StatusReport,
+    VerifyReport,
+)
 from edgeshard.retention import rules, store_rules
+from edgeshard.retention.rules import age_s, row_count, size_bytes
 from edgeshard.retention.store_rules import PruneRule
 from edgeshard.shard import write_profile
-from edgeshard.shard.lookup import Lookups, References, attached_references
-from edgeshard.shard.quota import Bound, BoundedShard
-from edgeshard.shard.shard import DURABILITIES, Durability, Shard
-from edgeshard.shard.write_profile import Wear, WriteProfile
-from edgeshard.sqlite import quote
-from edgeshard.sqlite.rows import row_class
+from edgeshard.shard.handle import Durability
+from edgeshard.shard.lookup import References
+from edgeshard.shard.open import open_shard
+from edgeshard.shard.shard import Shard
+from edgeshard.shard.write_profile import PROFILES, Wear
+from edgeshard.sqlite import BUSY_TIMEOUT_S, Bindings, Statement, draw_rows
 
 if TYPE_CHECKING:
-    from edgeshard.exchange.bundle import ExportReport
-    from edgeshard.inspect.salvage import SalvageReport
-    from edgeshard.reports import PruneReport, PushReport
+    from edgeshard.postgres.watcher import Watch
 
+# what the command line needs besides `Store`: it imports nothing below this module
+__all__ = [
+    "BATCH",
+    "BATCH_MAX",
+    "BUSY_TIMEOUT_S",
+    "MAX_INTERVAL_S",
+    "OBSERVERS",
+    "ON_FULL",
+    "PROFILES",
+    "PUSH_INTERVAL_S",
+    "VERSION",
+    "Inventory",
+    "MergeListener",
+    "PruneRule",
+    "PushListener",
+    "Statement",
+    "Store",
+    "age_s",
+    "draw_rows",
+    "explain_os_error",
+    "row_count",
+    "size_bytes",
+]
 
 _R = TypeVar("_R")
 
-#: Rows that `Store.read` takes from the master at a time, each time in a snapshot of its own.
-_READ_ROWS = 1_000
+#: Called with (done, to do) as an operation continues.
+Progress = Callable[[int, int], None]
 
-#: How long an agent waits for its own shard's lock before it says that another handle has it, in seconds.
-_REMOVAL_WAIT_S = 0.5
 
-_NOT_TEXT = (
-    "a text in it is not valid UTF-8; its writer did not go through edgeshard. Read it with CAST(column AS BLOB)"
-)
+def _never() -> bool:
+    return False
 
 
 class Store:
-    """The databases below one folder: ``shards/*.db``, one an agent, and ``master.db``.
+    """A folder with the shards of one machine's agents, and the master that their rows are merged into.
 
-    Making a Store touches nothing; folders and files are made when first needed (folders 0700, files 0600).
+        >>> store = Store("data")
+        >>> with store.shard("door-3") as shard:
+        ...     seq = shard.write({"action": "opened"})
+        >>> store.merge().rows
+        1
+        >>> store.query("SELECT agent_id, data ->> 'action' AS action FROM agent_data")
+        [Row(agent_id='door-3', action='opened')]
+
+    The shards are ``shards/*.db``, one per agent; the master is ``master.db``. Creating a Store touches nothing:
+    folders and files are created when they are first needed (folders with mode 0700, files with 0600).
 
     Args:
         root: the folder.
-        prune: which rows go from the master by themselves, after merges that are made through this Store: the rules
-            of `prune`, as in ``{"older_than": "30d", "only_pushed": True}``, or several such, one for each table. See
-            `merge` and `watching`. Rules are this Store's, and not kept in the folder.
-        wear: "low" writes less, for flash, and merges less often: shards that are made have smaller pages, `watching`
-            merges once a minute, also the first row after a quiet time, and leaves longer in the shards and in the
-            master's log what would be written twice. Nothing is less durable. Give it wherever the store is opened.
-        max_bytes: the most that all files of the store together may take: "500M", "2GiB", or a number of bytes. It is
-            noted in the folder (``budget.json``) as a shard is opened or a merge made, and holds for every process that
-            does so from then on, with this argument or without it; None: what is noted there, if anything.
-        on_full: "error" (the default) refuses writes, and merges, for which there is no room, with a
-            `edgeshard.errors.DiskBudgetError`; "drop-oldest" has merges delete the oldest rows of the master, of tables
-            with the lowest priority first, and of agents with few rows last, and refuses writes until they did.
+        prune: which rows are pruned automatically after merges made through this Store: the rules of `prune`, as in
+            ``{"older_than": "30d", "only_pushed": True}``, or a list of such rules, for example one per table. See
+            `merge` and `watching`. The rules belong to this object; they are not saved in the folder.
+        wear: "low" writes less, for flash, and merges less often. New shards get smaller pages; `watching` merges once
+            a minute, even the first row after a quiet time; and rows stay longer in the shards and in the master's WAL
+            if copying them earlier would write them twice. Nothing becomes less durable. Pass it wherever the store is
+            opened.
+        max_bytes: the disk budget: how much space all files of the store may use together, as "500M", "2GiB" or a
+            number of bytes. It is saved in the folder (``budget.json``) when a shard is opened or a merge is made, and
+            from then on holds for every process, with or without this argument. None: the budget that is saved, if any.
+        on_full: "error" (the default) refuses writes and merges that do not fit, with a `DiskBudgetError`.
+            "drop-oldest" makes merges delete the oldest rows of the master, starting with the tables of lowest
+            priority and sparing agents with few rows, and refuses writes until there is space again.
 
     Attributes:
-        root: the folder, absolute, with symbolic links followed once, now.
+        root: the folder as an absolute path, with symbolic links resolved once, when the Store is created.
 
     Raises:
-        ConfigurationError: the path is not valid UTF-8, or a rule or a budget cannot be, or there is no such `wear`.
+        ConfigurationError: the path is not valid UTF-8, or a rule, a budget or `wear` is not valid.
     """
 
     def __init__(
@@ -97,12 +137,11 @@ class Store:
         try:
             str(self.root).encode()
         except UnicodeEncodeError as error:
-            raise ConfigurationError(
-                "open store", repr(self.root), "SQLite needs a path that is valid UTF-8"
-            ) from error
+            cause = "its path is not valid UTF-8, which SQLite needs; rename the folder"
+            raise ConfigurationError("open store", repr(self.root), cause) from error
         self._retention = store_rules.parse_store_rules(prune, self.root)
-        self._thrift = write_profile.parse_profile(wear, self.root)
-        self._wanted = _budget_of(self.root, max_bytes, on_full)
+        self._profile = write_profile.parse_profile(wear, self.root)
+        self._budget = _budget_of(self.root, max_bytes, on_full)
 
     def __repr__(self) -> str:
         return f"Store({str(self.root)!r})"
@@ -110,50 +149,74 @@ class Store:
     @property
     def master_path(self) -> Path:
         """The master's file. Any SQLite tool may read it, at any time."""
-        return self.root / "master.db"
+        return paths.master(self.root)
+
+    def exists(self) -> bool:
+        """Return whether the store's folder exists.
+
+        Raises:
+            AccessError, StorageIOError: the file system does not tell.
+        """
+        with sqlite.translate_errors("look at store", str(self.root)):
+            return self.root.is_dir()
+
+    def has_shards(self) -> bool:
+        """Return whether an agent has ever written to the store: the folder of the shards exists.
+
+        Raises:
+            AccessError, StorageIOError: the file system does not tell.
+        """
+        with sqlite.translate_errors("look at store", str(self.root)):
+            return (self.root / "shards").exists()
+
+    def has_master(self) -> bool:
+        """Return whether there is a master.
+
+        Raises:
+            AccessError, StorageIOError: the file system does not tell.
+        """
+        return scan.find_database(str(self.master_path)) is not None
+
+    # -- writing ------------------------------------------------------------------------------------------------------
 
     def shard(self, agent: str, *, durability: Durability = "process", reference: References | None = None) -> Shard:
-        """Open an agent's shard for writing; use it with ``with``, or ``close()`` it.
+        """Open an agent's shard for writing. Use it with ``with``, or call ``close()``.
 
         Args:
             agent: the agent's name, 1 to 200 characters of any text.
-            durability: what a committed row survives: "process" a kill at once, and a power cut after the last
-                moments; "power" a power cut as well, at the price of an fsync a commit.
-            reference: SQLite databases to look things up in with `Shard.lookup`, the path of each by its name in
-                SQL: ``{"patterns": "patterns.db"}``. They are only read, and nobody should write them meanwhile.
+            durability: what a committed row survives. "process": a kill at any moment, and a power cut except for the
+                last moments before it. "power": a power cut as well, at the price of an fsync per commit.
+            reference: SQLite databases for `Shard.lookup`, by the name they have in SQL:
+                ``{"patterns": "patterns.db"}``. They are only read, and nobody should write to them meanwhile.
 
         Raises:
-            ShardInUseError: another handle, here or in another process, has it open.
-            ConfigurationError: no such durability, no such name, or no such reference.
-            DiskBudgetError: the store has a budget, and no room for a new shard.
-            StorageError: the file, or a reference, cannot be made or opened.
+            ShardInUseError: another handle, in this process or another, has it open.
+            ConfigurationError: the durability, a name or a reference is not valid.
+            DiskBudgetError: the disk budget has no space for a new shard.
+            StorageError: the file, or a reference, cannot be created or opened.
         """
-        bound = self._bound()
-        if reference is None:
-            return _open_shard(self.root / "shards", agent, durability, self._thrift, bound=bound)
-        lookups = Lookups(reference)  # first: where one cannot be opened, no shard is made
-        try:
-            return _open_shard(self.root / "shards", agent, durability, self._thrift, lookups, bound)
-        except BaseException:
-            lookups.close()
-            raise
+        return open_shard(self.root, agent, durability, self._profile, reference, self._bound())
 
     def note_budget(self, max_bytes: str | int, on_full: OnFull | None = None) -> None:
-        """Give the store a budget now, in the place of another; see `Store`. ``budget.json`` deleted, it has none.
+        """Save a disk budget in the store now, replacing any other; see `Store`. Delete ``budget.json`` to remove it.
 
         Raises:
-            ConfigurationError: it cannot be.
-            StorageError: it cannot be noted.
+            ConfigurationError: the budget is not valid.
+            StorageError: it cannot be saved.
         """
-        self._wanted = _budget_of(self.root, max_bytes, on_full)
-        self._bound()
+        self._budget = _budget_of(self.root, max_bytes, on_full)
+        self._save_budget()
 
-    def _bound(self) -> Bound | None:
-        """The budget that the store has, noted where this handle brings one; None where it has none."""
-        if self._wanted is not None:
-            usage.save_budget(self.root, self._wanted)
-        known = self._wanted or usage.load_budget(self.root)
-        return None if known is None else Bound(self.root, known)
+    def _save_budget(self) -> None:
+        if self._budget is not None:
+            usage.save_budget(self.root, self._budget)
+
+    def _bound(self) -> Budget | None:
+        """Return the store's budget, after saving the one that this object was given; None if it has none."""
+        self._save_budget()
+        return self._budget or usage.load_budget(self.root)
+
+    # -- merging ------------------------------------------------------------------------------------------------------
 
     def merge(
         self,
@@ -162,39 +225,84 @@ class Store:
         dry_run: bool = False,
         keep_empty: bool = False,
         lock_wait: float = 0.0,
-        progress: Callable[[int, int], None] | None = None,
+        should_stop: Callable[[], bool] = _never,
+        progress: Progress | None = None,
     ) -> MergeReport:
         """Copy the rows of all shards into the master, exactly once, and truncate the shards.
 
-        A shard that no agent has open is then removed; the agent gets a new one when it comes back. Then the rules of
-        `Store(prune=...)` are followed, if there are any: what goes is `MergeReport.pruned`, and what goes wrong with
-        that is logged, and `MergeReport.prune_problem`; the merge is done by then.
+        A shard that no agent has open is then removed; the agent gets a new one when it comes back. Afterwards the
+        rules of `Store(prune=...)` are applied, if there are any. `MergeReport.pruned` says what they deleted. If that
+        fails, the error is logged and is in `MergeReport.prune_error`; the merge itself is done.
 
         Args:
-            sources: other databases of ours (masters, shards, bundles, copies) to merge as well; they are only read.
-            dry_run: say what would be done, and do nothing. What would be pruned after it is not said.
-            keep_empty: leave the empty shards of agents that are gone.
+            sources: other edgeshard databases (masters, shards, bundles, copies) to merge as well; they are only read.
+            dry_run: report what would be done, and change nothing. What would be pruned is not reported.
+            keep_empty: keep the empty shards of agents that have ended.
             lock_wait: how long to wait for another merger, in seconds; -1 for ever.
+            should_stop: asked after each shard; once it returns True the merge ends early, with what it committed.
             progress: called with (rows done, rows to do) after each commit.
 
         Raises:
-            MergeInProgressError: another merger is at work on this master, or watches the store (that does not keep
-                `sources` out).
-            DiskBudgetError: the store has a budget, and no room for rows that wait; they stay in the shards.
+            MergeInProgressError: another merger is at work on this master, or watches the store (a watching merger
+                does not prevent merging `sources`).
+            DiskBudgetError: the disk budget has no space for pending rows; they stay in the shards.
             StorageError: the master or the folder cannot be read or written; no row is lost.
         """
         if isinstance(sources, (str, os.PathLike)):
             sources = [sources]
         if dry_run:
             return once.preview(self.root, sources)
-        self._bound()
+        self._save_budget()
         return once.merge(
             self.root,
             sources,
             keep_empty=keep_empty,
             lock_wait_s=lock_wait,
             prune=self._retention,
+            should_stop=should_stop,
             progress=progress,
+        )
+
+    def merge_now(self) -> None:
+        """Merge now, also between the passes of a merger that watches the store; wait for another merger.
+
+        Raises:
+            StorageError: the master or the folder cannot be read or written.
+        """
+        once.merge(self.root, beside_watcher=True, lock_wait_s=-1)
+
+    def watcher(
+        self,
+        *,
+        interval: float | None = None,
+        rescan: float | None = None,
+        observer: str = "auto",
+        keep_empty: bool = False,
+        listener: MergeListener | None = None,
+    ) -> Watcher:
+        """Return a watcher, which merges new rows until it is told to stop. Call its `open`, then its `run`.
+
+        `watching` runs one in a thread; the command line runs one in the foreground.
+
+        Args:
+            interval: see `watching`.
+            rescan: see `watching`.
+            observer: see `watching`.
+            keep_empty: see `watching`.
+            listener: is told what the watcher does.
+
+        Raises:
+            ConfigurationError: an argument is not valid.
+        """
+        return Watcher(
+            self.root,
+            interval_s=self._profile.interval_s if interval is None else interval,
+            rescan_s=self._profile.rescan_s if rescan is None else rescan,
+            observer=observer,
+            keep_empty=keep_empty,
+            listener=listener,
+            prune=self._retention,
+            profile=self._profile,
         )
 
     @contextlib.contextmanager
@@ -206,44 +314,38 @@ class Store:
         observer: str = "auto",
         keep_empty: bool = False,
     ) -> Iterator[None]:
-        """Merge in a thread of this process, as rows come, for as long as the ``with`` block lasts.
+        """Merge new rows in a thread of this process, as long as the ``with`` block lasts.
 
-        After the block everything that was written before its end is in the master. The rules of `Store(prune=...)`
-        are followed at its beginning, once it ends, and between these in another thread, as rows come or become too
-        old: at most once a minute, and by age alone once in a hundredth of that, or an hour, where that is longer.
+        After the block, everything written before its end is in the master. The rules of `Store(prune=...)` are
+        applied when the block begins and ends, and in between in another thread, as rows arrive or become too old: at
+        most once a minute, and for age alone once per hundredth of that age or once an hour, whichever is longer.
 
         Args:
-            interval: under load a pass begins this often, in seconds (default: 1; where ``wear="low"``: 60); after a
-                quiet time the first row is merged at once, at ``wear="low"`` after that time.
-            rescan: how often all shards are looked at, whether the file system reported a change or not, in seconds
-                (default: 30; where ``wear="low"``: 600).
-            observer: "native" relies on the file system's events, "polling" looks at each shard's files each
-                interval; "auto" turns from the one to the other where events do not arrive.
-            keep_empty: leave the empty shards of agents that are gone.
+            interval: how often a pass begins while rows keep arriving, in seconds (default: 1; with ``wear="low"``:
+                60). After a quiet time the first row is merged at once; with ``wear="low"`` after that interval.
+            rescan: how often all shards are checked even if the file system reports no change, in seconds (default:
+                30; with ``wear="low"``: 600).
+            observer: "native" relies on the file system's events, "polling" checks each shard's files every interval,
+                "auto" switches from the first to the second if events do not arrive.
+            keep_empty: keep the empty shards of agents that have ended.
 
         Raises:
-            ConfigurationError: an argument that cannot work.
+            ConfigurationError: an argument is not valid.
             MergeInProgressError: another merger watches the store already.
-            StorageError: the first merge, before the block, or the last one, after it, could not be made. Failures
-                between them are logged, and tried again.
-            BaseException: what the thread ended with, where it was something that nobody foresaw.
+            StorageError: the first merge, before the block, or the last one, after it, failed. Failures in between are
+                logged and tried again.
+            BaseException: what ended the thread, if it was something unforeseen.
         """
-        self._bound()
-        watcher = Watcher(
-            self.root,
-            interval_s=self._thrift.interval_s if interval is None else interval,
-            rescan_s=self._thrift.rescan_s if rescan is None else rescan,
-            observer=observer,
-            keep_empty=keep_empty,
-            prune=self._retention,
-            profile=self._thrift,
-        )
+        self._save_budget()
+        watcher = self.watcher(interval=interval, rescan=rescan, observer=observer, keep_empty=keep_empty)
         watcher.open()
         try:
             with in_thread(watcher):
                 yield
         finally:
             once.merge(self.root, keep_empty=keep_empty, beside_watcher=True, lock_wait_s=-1, prune=self._retention)
+
+    # -- reading ------------------------------------------------------------------------------------------------------
 
     def query(
         self,
@@ -253,120 +355,138 @@ class Store:
         fresh: bool = False,
         reference: References | None = None,
     ) -> list[Any]:
-        """Run one SELECT on the master, read-only.
+        """Run one SELECT on the master, which it only reads.
 
         Args:
             sql: the statement; ``?`` or ``:name`` stand for parameters. Give expressions a name with AS.
-            params: their values; a datetime, date, Decimal, UUID or Enum is turned into what a column of it holds.
+            params: their values. A datetime, date, Decimal, UUID or Enum is converted to what a column of it holds.
             fresh: merge first, so that all rows written so far are seen; waits for a merger at work.
-            reference: SQLite databases to join with, the path of each by its name in SQL, as those of `shard`.
+            reference: SQLite databases to join with, by the name they have in SQL, as for `shard`.
 
         Returns:
             The rows, as tuples whose values are attributes as well: ``row.agent_id``.
 
         Raises:
             QueryError: SQLite refused the statement.
-            ConfigurationError: no such reference.
+            ConfigurationError: a reference is not valid.
             StorageError: the master, or a reference, cannot be read.
         """
         if fresh:
-            once.merge(self.root, beside_watcher=True, lock_wait_s=-1)
+            self.merge_now()
         database.ensure_master(self.master_path)
-        with querying(self.master_path) as connection, attached_references(connection, reference):
-            names, rows = sqlite.select(connection, sql, codecs.bindable(params))
-        return list(map(row_class(names), rows))
+        return query.select(self.master_path, sql, params, reference)
+
+    def describe_query(self, sql: str) -> Statement:
+        """Return the columns and parameters of one SQL statement on the master, without running it.
+
+        Raises:
+            QueryError: SQLite refused it, or it is not exactly one statement.
+            StorageError: the master cannot be read.
+        """
+        return query.describe(self.master_path, sql)
+
+    def query_rows(self, sql: str, params: Bindings = ()) -> Iterator[tuple[Any, ...]]:
+        """Yield the names of a statement's columns, and then its rows one by one, without loading all of them.
+
+        One snapshot of the master stays open meanwhile, so the master's WAL grows until the iterator is exhausted.
+
+        Raises:
+            QueryError: SQLite refused the statement.
+            StorageError: the master cannot be read.
+        """
+        return query.rows(self.master_path, sql, params)
+
+    def query_table(self, sql: str, params: Bindings = (), *, colour: bool, width: int, unicode: bool) -> str:
+        """Return the rows of a statement drawn as a text table.
+
+        Args:
+            sql: the statement.
+            params: the values of its parameters.
+            colour: whether to add the colours of a terminal.
+            width: how many characters a line may have.
+            unicode: whether to draw with Unicode's box characters, or with ASCII.
+
+        Raises:
+            QueryError: SQLite refused the statement.
+            StorageError: the master cannot be read.
+        """
+        return query.table(self.master_path, sql, params, colour=colour, width=width, unicode=unicode)
 
     def read(self, cls: type[_R]) -> Iterator[_R]:
-        """All rows of a class's table in the master, as instances, in the order in which they arrived there.
+        """Yield all rows of a class's table in the master, as instances, in the order in which they arrived there.
 
-        The rows come in portions, each from a snapshot of its own, so that a slow reader holds nobody up: rows that
-        are merged meanwhile come last.
+        The rows are read in portions, each from a snapshot of its own, so a slow reader blocks nobody. Rows that are
+        merged meanwhile come last.
 
-        An older class reads a master that newer agents write: by `renamed` columns its fields' older names lead to, and
-        of a wider column what fits the field.
+        An older class can read a master that newer agents write: `renamed` columns are found under the fields' older
+        names, and a wider column is read as far as its values fit the field.
 
         Raises:
             TableError: the class cannot be a table.
-            SchemaConflictError: a column has another type, or a value in it does not fit the field.
+            SchemaConflictError: a column has another type, or one of its values does not fit the field.
             StorageError: the master cannot be read.
         """
-        table = declare.table_of(cls)
-        decode = codecs.decoder(cls, table)
-        last = 0
-        while True:
-            found, rows = self._rows_after(table, last)
-            if found is None or not rows:
-                return
-            for row in rows:
-                yield decode(found.narrowed(row))
-            last = rows[-1][0]
+        return query.read(self.master_path, cls)
 
-    def _rows_after(
-        self, table: columns.Table, last: int
-    ) -> tuple[projection.Projection | None, list[tuple[Any, ...]]]:
-        database.ensure_master(self.master_path)
-        connection = database.open_master(self.master_path, writable=False)
-        try:
-            with sqlite.translate_errors("read", str(self.master_path)), sqlite.read_snapshot(connection):
-                found = projection.project(connection, table, str(self.master_path))
-                if found is None:
-                    return None, []
-                sql = f"SELECT _id, {found.columns} FROM {quote(table.name)} WHERE _id > ? ORDER BY _id LIMIT ?"
-                try:
-                    return found, sqlite.fetch(connection, sql, (last, _READ_ROWS))
-                except UnicodeDecodeError as error:
-                    raise DamagedError("read", self.master_path, _NOT_TEXT) from error
-        finally:
-            connection.close()
-
-    def verify(self, *, deep: bool = False) -> VerifyReport:
-        """Check the master: SQLite's integrity, every row against its address, and which rows are missing, and why.
-
-        Args:
-            deep: read every value and each index as well, which takes about three times as long.
+    @contextlib.contextmanager
+    def shell(self) -> Iterator[Any]:
+        """Open apsw's SQL shell on the master, which it only reads; ``.shards`` lists the store's shards.
 
         Raises:
-            DamagedError: the master is damaged so much that it cannot be read.
-            StorageError: it cannot be read for another reason.
+            StorageError: the master cannot be read.
         """
-        database.ensure_master(self.master_path)
-        connection = database.open_master(self.master_path, writable=False)
-        try:
-            with database.translate_errors("verify", self.master_path):
-                return verify.verify(connection, deep=deep)
-        finally:
-            connection.close()
+        from edgeshard.inspect import shell  # with apsw's shell it takes 100 ms
 
-    def salvage(self, path: str | os.PathLike[str]) -> SalvageReport:
-        """Bring what can still be read of a damaged shard into the master, each row once.
+        with shell.shell(self.master_path, self.root / "shards") as opened:
+            yield opened
 
-        The shard stays as it is, and is reported by each merge until it is moved away. What the master lacks of what
-        is known to have existed is a gap. A bit that changed within a value cannot be noticed.
-
-        Args:
-            path: the shard, with its log beside it, if it has one.
-
-        Raises:
-            ConfigurationError: there is no such file.
-            FormatError: it is a master.
-            StorageBusyError: its agent has it open.
-            StorageError: it cannot be read, or what it holds not be merged.
-        """
-        from edgeshard.inspect import salvage  # 10 ms, which only a shard that is damaged costs
-
-        return salvage.salvage(self.root, path)
+    # -- inspecting ---------------------------------------------------------------------------------------------------
 
     def status(self) -> StatusReport:
-        """Look at the master and at each shard: who writes, what waits to be merged, and what is wrong.
+        """Report on the master and on each shard: who writes, what is pending, and what is wrong.
 
-        Nothing is made or changed, and neither writers nor a merger wait for it. A shard that cannot be read is no
-        error, but a line of the report that says why.
+        Nothing is created or changed, and neither writers nor a merger wait. A shard that cannot be read is not an
+        error: the report says why.
 
         Raises:
             DamagedError: the master is damaged.
             StorageError: the master or the folder cannot be read.
         """
         return status.status(self.root)
+
+    def verify(self, *, deep: bool = False) -> VerifyReport:
+        """Check the master: SQLite's integrity, every row against its address, and which rows are missing and why.
+
+        Args:
+            deep: also read every value and each index, which takes about three times as long.
+
+        Raises:
+            DamagedError: the master is too damaged to be read.
+            StorageError: it cannot be read for another reason.
+        """
+        database.ensure_master(self.master_path)
+        return verify.verify(self.master_path, deep=deep)
+
+    def salvage(self, path: str | os.PathLike[str]) -> SalvageReport:
+        """Bring what can still be read of a damaged shard into the master, each row once.
+
+        The shard stays as it is, and every merge reports it until you move it away. Rows that are known to have
+        existed, and that the master lacks, are gaps. A flipped bit inside a value cannot be detected.
+
+        Args:
+            path: the shard, with its WAL beside it, if it has one.
+
+        Raises:
+            ConfigurationError: there is no such file.
+            FormatError: it is a master or a bundle.
+            StorageBusyError: its agent has it open.
+            StorageError: it cannot be read, or what was read cannot be merged.
+        """
+        from edgeshard.inspect import salvage  # 10 ms, which only a damaged shard costs
+
+        return salvage.salvage(self.root, path)
+
+    # -- pruning ------------------------------------------------------------------------------------------------------
 
     def prune(
         self,
@@ -380,38 +500,41 @@ class Store:
         table: str | type | None = None,
         shrink: bool = False,
         dry_run: bool = False,
-        lock_wait: float = sqlite.BUSY_TIMEOUT_S,
-        progress: Callable[[int, int], None] | None = None,
+        lock_wait: float = BUSY_TIMEOUT_S,
+        should_stop: Callable[[], bool] = _never,
+        progress: Progress | None = None,
     ) -> PruneReport:
         """Delete old rows from the master, for good: no copy of a shard or of a master brings them back.
 
-        Each rule that is given holds afterwards, as far as rows may go. Rows of one transaction go together, or stay.
+        Afterwards each rule holds, as far as rows may be deleted. The rows of one transaction are deleted together, or
+        stay.
 
         Args:
-            older_than: rows that came into this master longer ago: "30d", "12h", "90m", a timedelta, or seconds. To
-                the minute, by the clock of this machine.
-            keep_rows: all but so many of the newest, of all tables together.
-            max_bytes: the oldest, until the master and its log take no more: "500M", "2GiB", or a number of bytes.
-            deletions_older_than: deletions of keyed tables that were made, and came into this master, longer ago, once
-                nothing older can come any more of any stream that is known, and every database of which there is a
+            older_than: prune rows that came into this master longer ago: "30d", "12h", "90m", a timedelta, or seconds.
+                Precise to the minute, by the clock of this machine.
+            keep_rows: prune all but this many of the newest rows, counting all tables together.
+            max_bytes: prune the oldest rows until the master and its WAL are no larger: "500M", "2GiB", or a number of
+                bytes.
+            deletions_older_than: prune tombstones of keyed tables that were made, and came into this master, longer
+                ago, once no known stream can still deliver an older change, and every database that has given a
                 receipt knows of them.
-            only_pushed: only rows that a PostgreSQL database holds, as its receipt says.
-            only_receipted: only rows that some other database holds, as its receipt says.
-            table: a table, or its class: all rules are meant of its rows alone, also of those that were written in one
+            only_pushed: only prune rows that a PostgreSQL database holds, as its receipt says.
+            only_receipted: only prune rows that some other database holds, as its receipt says.
+            table: a table, or its class: apply all rules to its rows only, even if they were written in one
                 transaction with rows of other tables.
-            shrink: give all free pages back to the disk. Without this the file gets smaller only where `max_bytes`
-                asks for it; otherwise later merges fill it first.
-            dry_run: say what would be done, and do nothing.
-            lock_wait: how long to wait, in each step, for whoever holds the master locked, in seconds.
+            shrink: give all free pages back to the disk. Without this the file becomes smaller only for `max_bytes`;
+                otherwise later merges fill the free pages first.
+            dry_run: report what would be done, and change nothing.
+            lock_wait: how long to wait, in each step, for whoever has the master locked, in seconds.
+            should_stop: asked after each step; once it returns True the prune ends early, with what it committed.
             progress: called with (rows done, rows to do) after each step.
 
         Raises:
-            ConfigurationError: no rule, a rule that cannot be, or no such table.
+            ConfigurationError: there is no rule, a rule is not valid, or there is no such table.
             TableError: the class cannot be a table.
-            StorageError: the master cannot be read or written. What was pruned by then stays so.
+            StorageError: the master cannot be read or written. What was pruned by then stays pruned.
         """
-        from edgeshard.reports import PruneReport
-        from edgeshard.retention import prune  # whoever never prunes need not wait for it
+        from edgeshard.retention import prune  # only those who prune wait for it
 
         try:
             name = _table_name(table)
@@ -421,36 +544,44 @@ class Store:
         except ValueError as error:
             raise ConfigurationError("prune", self.master_path, str(error)) from error
         if asked.asks_nothing and not shrink:
-            cause = "give older_than, keep_rows, max_bytes, deletions_older_than, or shrink"
+            cause = "no rule was given; set older_than, keep_rows, max_bytes, deletions_older_than or shrink"
             raise ConfigurationError("prune", self.master_path, cause)
-        if dry_run and scan.find_database(str(self.master_path)) is None:
+        if dry_run and not self.has_master():
             return PruneReport(dry_run=True)
         database.ensure_master(self.master_path)
         return prune.prune(
-            self.master_path, asked, shrink=shrink, dry_run=dry_run, lock_wait_s=lock_wait, progress=progress
+            self.master_path,
+            asked,
+            shrink=shrink,
+            dry_run=dry_run,
+            lock_wait_s=lock_wait,
+            should_stop=should_stop,
+            progress=progress,
         )
+
+    # -- exchange with other databases --------------------------------------------------------------------------------
 
     def snapshot(
         self,
         target: str | os.PathLike[str],
         *,
         force: bool = False,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> None:
-        """Copy the master as it is at this moment, durably, while writers and mergers go on.
+        """Copy the master as it is at this moment, durably, while writers and mergers continue.
 
-        The copy is one file that needs none beside it, so that it can be read from a read-only medium, merged
-        elsewhere with ``sources``, or put back as a master. It appears under its name whole, or not at all.
+        The copy is one file that needs no other beside it. It can be read from a read-only medium, merged elsewhere
+        as one of the ``sources``, or restored as a master. It appears under its name complete, or not at all.
 
         Args:
-            target: the file to make, in a folder that exists.
-            force: replace a file that has this name.
-            progress: called with (pages copied, pages to copy) as it goes on.
+            target: the file to create, in an existing folder.
+            force: replace an existing file.
+            progress: called with (pages copied, pages to copy).
 
         Raises:
-            ConfigurationError: there is such a file already, or no such folder.
-            StorageBusyError: another snapshot is making this very file.
-            StorageError: the master cannot be read, or the copy not be written.
+            ConfigurationError: the file exists already, or the folder does not.
+            StorageBusyError: another snapshot is writing this very file.
+            StorageError: the master cannot be read, or the copy cannot be written.
         """
         database.ensure_master(self.master_path)
         snapshot.snapshot(self.master_path, target, force=force, progress=progress)
@@ -459,43 +590,85 @@ class Store:
         self,
         dsn: str,
         *,
-        batch: int = 20_000,
+        batch: int = BATCH,
         inserts: bool = False,
         dry_run: bool = False,
-        progress: Callable[[int, int], None] | None = None,
+        should_stop: Callable[[], bool] = _never,
+        progress: Progress | None = None,
     ) -> PushReport:
-        """Push what the master has, and a PostgreSQL database lacks, into it, exactly once. Merge first.
+        """Push the rows that a PostgreSQL database lacks from the master into it, exactly once. Merge first.
 
-        Neither writers nor mergers wait for it. Several devices may push into one database, and one stream may come
+        Neither writers nor mergers wait for it. Several devices may push into one database, and one stream may arrive
         there by several routes. Needs ``pip install 'edgeshard[postgres]'``.
 
         Args:
-            dsn: the database, as libpq takes it; what it leaves out comes from the PG* variables, a service file and
-                the password file. "postgresql://" takes all from there.
-            batch: rows of a transaction; fewer where rows are large.
-            inserts: use INSERT, not COPY; so it is in any case where the server is not PostgreSQL itself.
-            dry_run: say what would be done, and do nothing.
+            dsn: the database, as libpq takes it. What it leaves out comes from the PG* variables, a service file and
+                the password file; "postgresql://" takes everything from there.
+            batch: rows per transaction; fewer if rows are large.
+            inserts: use INSERT instead of COPY. Servers that only speak PostgreSQL's protocol always get INSERT.
+            dry_run: report what would be done, and change nothing.
+            should_stop: asked after each commit; once it returns True the push ends early, with what it committed.
             progress: called with (rows done, rows to do) after each commit.
 
         Raises:
-            ConfigurationError: the DSN is none, or psycopg is not installed.
-            UpstreamError: PostgreSQL cannot be reached, or refuses; what was committed stays.
+            ConfigurationError: the DSN or the batch is not valid, or psycopg is not installed.
+            PostgresError: PostgreSQL cannot be reached, or refuses; what was committed stays.
             StorageError: the master cannot be read.
         """
-        from edgeshard.postgres.once import (
-            preview,
-            push_once,  # what only some devices do costs no other
-        )
+        from edgeshard.postgres.once import preview, push_once  # 20 ms, which only those who push should pay
 
         if dry_run:
             return preview(self.master_path, dsn)
-        return push_once(self.master_path, dsn, batch=batch, inserts=inserts, progress=progress)
+        return push_once(
+            self.master_path, dsn, batch=batch, inserts=inserts, should_stop=should_stop, progress=progress
+        )
+
+    def push_watcher(
+        self,
+        dsn: str,
+        *,
+        interval: float = PUSH_INTERVAL_S,
+        batch: int = BATCH,
+        inserts: bool = False,
+        listener: PushListener | None = None,
+    ) -> Watch:
+        """Return a service that pushes what merges bring until it is told to stop. Call its `run`.
+
+        Args:
+            dsn: see `push`.
+            interval: how often to check whether a merge brought rows, in seconds.
+            batch: see `push`.
+            inserts: see `push`.
+            listener: is told what the watcher does.
+
+        Raises:
+            ConfigurationError: an argument is not valid, or psycopg is not installed.
+        """
+        from edgeshard.postgres.watcher import Watch  # 20 ms, which only those who push should pay
+
+        return Watch(self.master_path, dsn, interval_s=interval, batch=batch, inserts=inserts, listener=listener)
+
+    @staticmethod
+    def pushed_ranges(dsn: str) -> Inventory:
+        """Return what a PostgreSQL database holds of all pushes, like `ranges` of a store.
+
+        Args:
+            dsn: the database; see `push`.
+
+        Raises:
+            ConfigurationError: the DSN is not valid, psycopg is not installed, or nobody has pushed there yet.
+            PostgresError: PostgreSQL cannot be reached, or refuses.
+        """
+        from edgeshard.postgres.once import ranges  # 20 ms, which only those who push should pay
+
+        return ranges(dsn)
 
     def ranges(self) -> Inventory:
-        """What the master holds and has held, durably: `Holdings.to_json` is a small document of it, to be carried.
+        """Return what the master holds and has ever held, durably: `Inventory.to_json` is a small document of it.
 
-        Whoever has rows for this store leaves out what is here (``export(ranges=...)``), and may delete what it has
-        once it has this receipt (`receipt`). Rows that are still in the shards are not in it: merge first.
+        Whoever has rows for this store leaves out what is listed (``export(ranges=...)``), and may delete its own copy
+        of those rows once it has recorded this as a receipt (`receipt`). Rows that are still in the shards are not
+        listed: merge first.
 
         Raises:
             StorageError: the master cannot be read.
@@ -504,35 +677,36 @@ class Store:
         connection = database.open_master(self.master_path, writable=False)
         try:
             with database.translate_errors("read ranges of", self.master_path), sqlite.read_snapshot(connection):
-                found = receipts.inventory_of(connection)
-                # what a merger that was killed committed can be read, and may yet be gone after a power cut
+                found = receipts.take_inventory(connection)
+                # a commit of a merger that was killed can be read, but may still be lost in a power cut
                 sqlite.sync_file(str(self.master_path))
                 folders.sync_path(self.root)
                 return found
         finally:
             connection.close()
 
-    def receipt(self, said: str | os.PathLike[str] | Inventory, *, force: bool = False) -> ReceiptReport:
-        """Note in the master what another database holds durably, as its `ranges` said.
+    def receipt(self, said: str | os.PathLike[str] | BinaryIO | Inventory, *, force: bool = False) -> ReceiptReport:
+        """Record in the master what another database holds durably, as its `ranges` said.
 
-        From then on `export` leaves that out for it, and `verify` says so of what is missing here. A later receipt of
-        the same database takes the place of an earlier one, in whatever order they come.
+        From then on `export` leaves that out for it, and `verify` says so of rows that are missing here. A later
+        receipt of the same database replaces an earlier one, in whatever order they arrive.
 
         Args:
-            said: a file that ``edgeshard ranges`` wrote there, or what `ranges` returned.
-            force: note it although a later one was noted, or may have been.
+            said: a file that ``edgeshard ranges`` wrote there, an open binary file with that, or what `ranges`
+                returned.
+            force: record it even if a later one was recorded, or may have been.
 
         Raises:
             ConfigurationError: there is no such file, it is no such document, or it is of this very database.
-            FormatError, DamagedError: it is of a later format, or not whole.
-            StorageError: it cannot be read, or the master not be written.
+            FormatError, DamagedError: it has a later format, or is incomplete.
+            StorageError: it cannot be read, or the master cannot be written.
         """
-        said = said if isinstance(said, Inventory) else inventory.load(said)
+        stated = _inventory(said)
         database.ensure_master(self.master_path)
         connection = database.open_master(self.master_path, writable=True)
         try:
             with database.translate_errors("note receipt in", self.master_path):
-                return receipts.note_inventory(connection, said, force=force)
+                return receipts.record_receipt(connection, stated, force=force)
         finally:
             connection.close()
 
@@ -541,43 +715,43 @@ class Store:
         target: str | os.PathLike[str],
         *,
         since_hub: str | None = None,
-        ranges: str | os.PathLike[str] | Inventory | None = None,
+        ranges: str | os.PathLike[str] | BinaryIO | Inventory | None = None,
         force: bool = False,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> ExportReport:
         """Write the rows that another database lacks into one file, a bundle, to be carried there and merged.
 
-        The bundle needs no file beside it, has a checksum, and appears under its name whole, or not at all. Like a
-        snapshot it holds what has been merged, as it is at this moment, while writers and mergers go on.
+        The bundle needs no file beside it, has a checksum, and appears under its name complete, or not at all. Like a
+        snapshot it holds what has been merged by this moment, while writers and mergers continue.
 
         Args:
-            target: the file to make, in a folder that exists.
-            since_hub: the id of the database that it is for, in hexadecimal, or its first digits (6 or more): what the
-                last `receipt` of that says it has, or had, is left out.
-            ranges: the same by what a file that ``edgeshard ranges`` wrote there says, or what `ranges` returned.
-                With neither, all is written.
-            force: replace a file that has this name.
-            progress: called with (rows written, rows to write) as it goes on.
+            target: the file to create, in an existing folder.
+            since_hub: the id of the receiving database, in hexadecimal, or its first digits (6 or more). What its last
+                `receipt` says it has, or had, is left out.
+            ranges: the same, from a file that ``edgeshard ranges`` wrote there, an open binary file with that, or what
+                `ranges` returned. With neither, all rows are written.
+            force: replace an existing file.
+            progress: called with (rows written, rows to write).
 
         Raises:
-            ConfigurationError: there is such a file already, no such folder, no receipt of such a database, or both
-                `since_hub` and `ranges` are given.
-            StorageBusyError: somebody else is making this very file.
-            StorageError: the master cannot be read, or the bundle not be written.
+            ConfigurationError: the file exists already, the folder does not, there is no receipt of such a database,
+                or both `since_hub` and `ranges` are given.
+            StorageBusyError: somebody else is writing this very file.
+            StorageError: the master cannot be read, or the bundle cannot be written.
         """
-        from edgeshard.exchange import bundle  # what only carries rows away costs nobody else
+        from edgeshard.exchange import bundle  # only those who carry rows away wait for it
 
         database.ensure_master(self.master_path)
         unwanted = self._held_by_receiver(since_hub, ranges)
         return bundle.export(self.master_path, target, unwanted, force=force, progress=progress)
 
     def _held_by_receiver(
-        self, hub: str | None, ranges: str | os.PathLike[str] | Inventory | None
+        self, hub: str | None, ranges: str | os.PathLike[str] | BinaryIO | Inventory | None
     ) -> Mapping[bytes, Sequence[Range]]:
         if hub is not None and ranges is not None:
-            raise ConfigurationError("export", self.master_path, "give one of since_hub and ranges, not both")
+            raise ConfigurationError("export", self.master_path, "since_hub and ranges exclude each other; give one")
         if ranges is not None:
-            return (ranges if isinstance(ranges, Inventory) else inventory.load(ranges)).streams
+            return _inventory(ranges).streams
         if hub is None:
             return {}
         connection = database.open_master(self.master_path, writable=False)
@@ -589,27 +763,14 @@ class Store:
             connection.close()
 
 
-@contextlib.contextmanager
-def querying(path: Path) -> Iterator[sqlite.Connection]:
-    """The master at `path`, read-only, for SQL of the user's; what is wrong with that becomes a QueryError.
-
-    Nothing but SQL belongs into the block: an OSError of something else would be taken for the master's.
-
-    Raises:
-        QueryError: SQLite refused the statement.
-        StorageError: the master cannot be read.
-    """
-    connection = database.open_master(path, writable=False)
-    try:
-        with sqlite.translate_errors("query", str(path)):
-            try:
-                yield connection
-            except UnicodeDecodeError as error:
-                raise QueryError("query", path, _NOT_TEXT) from error
-            except sqlite.QUERY_MISTAKES as error:
-                raise QueryError("query", path, _explain_query(connection, error)) from error
-    finally:
-        connection.close()
+def _inventory(said: str | os.PathLike[str] | BinaryIO | Inventory) -> Inventory:
+    if isinstance(said, Inventory):
+        return said
+    if isinstance(said, (str, os.PathLike)):
+        return inventory.load(said)
+    name = str(getattr(said, "name", "stream")).replace("<stdin>", "standard input")
+    with sqlite.translate_errors("read ranges", name):
+        return inventory.parse(said.read(inventory.BYTES_MAX + 1), name)
 
 
 def _table_name(table: str | type | None) -> str | None:
@@ -619,76 +780,8 @@ def _table_name(table: str | type | None) -> str | None:
 def _budget_of(root: Path, max_bytes: str | int | None, on_full: str | None) -> Budget | None:
     try:
         if max_bytes is None and on_full is not None:
-            raise ValueError("on_full is of a budget: give max_bytes as well")
+            raise ValueError("on_full requires max_bytes")
         return None if max_bytes is None else policy.parse_budget(rules.size_bytes(max_bytes), on_full or "error")
     except (ValueError, TypeError, OverflowError) as error:
         cause = f"max_bytes={max_bytes!r}, on_full={on_full!r}: {error}"
         raise ConfigurationError("open store", root, cause) from error
-
-
-def _open_shard(
-    folder: Path,
-    agent: str,
-    durability: Durability,
-    thrift_: WriteProfile,
-    lookups: Lookups | None = None,
-    bound: Bound | None = None,
-) -> Shard:
-    """Open an agent's shard for writing, and make it where there is none.
-
-    Raises:
-        ConfigurationError: the name or the durability is none.
-        ShardInUseError: another handle has it open.
-        AccessError, StorageIOError, DamagedError, FormatError: the file cannot be opened as this agent's shard.
-    """
-    if durability not in DURABILITIES:
-        raise ConfigurationError("open shard", "", f"durability is 'process' or 'power', not {durability!r}")
-    stem = paths.shard_stem(agent)
-    folders.make_folder(folder)
-    folder = Path(os.path.realpath(folder))  # SQLite is told to follow no link
-    # a merger that removes the empty shard of an agent that is gone has it for some milliseconds
-    held = locks.lock(folder / f"{stem}.lock", _REMOVAL_WAIT_S)
-    path = folder / f"{stem}.db"
-    if held is None:
-        raise ShardInUseError("open shard", path, f"agent {agent!r} has it open already, in this process or another")
-    try:
-        made_bytes = _make_shard(path, agent, thrift_.page_bytes, bound)
-        if bound is not None:
-            return BoundedShard(path, agent, durability, held, lookups, made_bytes, bound=bound)
-        return Shard(path, agent, durability, held, lookups, made_bytes)
-    except BaseException:
-        held.release()
-        raise
-
-
-def _make_shard(path: Path, agent: str, page_bytes: int, bound: Bound | None) -> int:
-    """Make the shard's file, unless it is there; how many bytes were written for that."""
-    found = scan.find_database(str(path))
-    if found is None:
-        if bound is not None:
-            bound.ensure_room_for_shard(path)
-        script = (
-            format.TABLES
-            + "INSERT INTO edgeshard_database(database_id, role, agent_id) VALUES (randomblob(16), 'shard', ?)"
-        )
-        with sqlite.translate_errors("make shard", str(path)):
-            for half_made in path.parent.glob(f"{glob.escape(path.name)}.*.new*"):
-                half_made.unlink()  # of an opening that was killed; we hold the lock
-            # where room is short a merge must be able to take it back in pieces: 4 % of a writer's rate (measured)
-            shrinkable = bound is not None
-            with write_stats.counted() as count:
-                sqlite.create(str(path), page_bytes, script, (agent,), format.IDENTITY, shrinkable=shrinkable)
-            return count.bytes
-    elif found.problem:
-        cause = f"{found.problem}. Move it away (its rows may be recovered from it), then open it again"
-        raise DamagedError("open shard", found.path, cause)
-    return 0
-
-
-def _explain_query(connection: sqlite.Connection, error: Exception) -> str:
-    if sqlite.is_write(error):
-        return f"{error}. A query only reads; rows come into the master through shards and a merge"
-    if isinstance(error, KeyError):
-        return f"no value was given for the parameter {error}"
-    listed = ", ".join(catalog.record_tables(connection))
-    return f"{error}. The master has the tables {listed}; a table comes with the first merge of its rows"

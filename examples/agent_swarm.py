@@ -1,10 +1,10 @@
-"""A hundred agents write at the same time, each into a shard of its own; a merge every second brings the rows together.
+"""A hundred agents write at the same time, each into its own shard; a merge every second brings the rows together.
 
     python examples/agent_swarm.py [FOLDER] [--agents N] [--seconds N] [--rate ROWS] [--merge-every S]
 
-Every agent is a process that calls ``shard.write({...})`` at a steady pace: one call, one durable row. At the end the
-master holds exactly the rows that the agents saw acknowledged, each once, or this exits with an error. Ctrl-C ends the
-agents early; what was written counts.
+Every agent is a process that calls ``shard.write({...})`` at a steady pace: one call, one committed row. At the end the
+master must hold exactly the rows that were acknowledged to the agents, each once; otherwise this exits with an error.
+Ctrl-C ends the agents early.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import edgeshard
 
 @attrs.define
 class Tally:
-    """What an agent saw: the rows acknowledged to it, and how many writes took how many microseconds."""
+    """What was acknowledged to an agent, and how many writes took how many microseconds."""
 
     rows: int = 0
     latencies_us: Counter[int] = attrs.Factory(Counter)
@@ -45,9 +45,9 @@ def agent_data(chance: random.Random) -> dict[str, Any]:
 
 
 def run_agent(agent: str, folder: str, rate: float, stop: Connection, result: Connection) -> None:
-    """Write to the agent's own shard until told to stop; then hand over the tally."""
+    """Write to the agent's own shard until told to stop, then send the tally."""
     tally = Tally()
-    chance = random.Random(agent)  # a fork copies the state of the module's own generator
+    chance = random.Random(agent)  # a fork copies the state of the module's global generator
     try:
         with edgeshard.Store(folder).shard(agent) as shard:
             for _ in ticks(1 / rate, stop):
@@ -55,23 +55,25 @@ def run_agent(agent: str, folder: str, rate: float, stop: Connection, result: Co
     except (edgeshard.EdgeshardError, OSError) as error:
         sys.exit(f"{agent}: {error}")
     finally:
-        with contextlib.suppress(BrokenPipeError):  # nobody is left to be told
+        with contextlib.suppress(BrokenPipeError):  # nobody is left to tell
             result.send(tally)
 
 
 def agent_write(shard: edgeshard.Shard, data: dict[str, Any], tally: Tally) -> None:
     began = time.perf_counter()
     shard.write(data)
-    # acknowledged: it returned
+    # it returned, so the row is acknowledged
     tally.latencies_us[round((time.perf_counter() - began) * 1e6)] += 1
     tally.rows += 1
 
 
 def ticks(interval_s: float, stop: Connection) -> Iterator[int]:
-    """Count up at an interval, until the other end of `stop` is closed, be it by its owner's death."""
+    """Count up at an interval, until the other end of `stop` is closed, also if its owner dies."""
     began = time.monotonic()
     for number in itertools.count():
-        if stop.poll(max(0.0, began + number * interval_s - time.monotonic())) and number:  # a late one writes once
+        if (
+            stop.poll(max(0.0, began + number * interval_s - time.monotonic())) and number
+        ):  # even a late agent writes once
             return
         yield number
 
@@ -88,7 +90,7 @@ class Swarm:
     stop: Connection
 
     def finish(self) -> list[Tally]:
-        """End the agents; the tallies of those that were not killed."""
+        """End the agents and return the tallies of those that were not killed."""
         self.stop.close()
         tallies = [received(result) for result in self.results]
         for process in self.processes:
@@ -97,12 +99,12 @@ class Swarm:
 
 
 def start_swarm(folder: str, agents: int, rate: float) -> Swarm:
-    # a fork takes 2 ms, a fresh interpreter 100 ms (measured). It is safe only because nothing of edgeshard is open
-    # here: a Store opens its files for the length of a call. Never open a shard before a fork.
+    # a fork takes 2 ms, a fresh interpreter 100 ms (measured). Forking is safe here because nothing of edgeshard is
+    # open: a Store opens its files only during a call. Never open a shard before a fork.
     context = multiprocessing.get_context("fork")
     stopped, stop = context.Pipe(duplex=False)
     swarm = Swarm([], [], stop)
-    # a Ctrl-C reaches every process of the terminal; the agents leave it to the parent
+    # Ctrl-C reaches every process of the terminal; only the parent reacts to it
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in range(agents):
         ours, theirs = context.Pipe(duplex=False)
@@ -110,7 +112,7 @@ def start_swarm(folder: str, agents: int, rate: float) -> Swarm:
         arguments = (stop, agent, folder, rate, stopped, theirs)
         process = context.Process(target=in_child, args=arguments, name=agent, daemon=True)
         process.start()
-        theirs.close()  # else the pipe would not end with the agent
+        theirs.close()  # so that the pipe ends with the agent
         swarm.processes.append(process)
         swarm.results.append(ours)
     signal.signal(signal.SIGINT, handler)
@@ -118,7 +120,7 @@ def start_swarm(folder: str, agents: int, rate: float) -> Swarm:
 
 
 def in_child(stop: Connection, *arguments: Any) -> None:
-    stop.close()  # the parent's end came along with the fork; while any copy is open, no agent would see it closed
+    stop.close()  # the fork copied the parent's end; no agent would see it closed while a copy is open
     run_agent(*arguments)
 
 
@@ -130,7 +132,7 @@ def received(result: Connection) -> Tally | None:
     return tally if isinstance(tally, Tally) else None
 
 
-def merge_beside(store: edgeshard.Store, deadline: float, interval_s: float) -> None:
+def merge_repeatedly(store: edgeshard.Store, deadline: float, interval_s: float) -> None:
     """Merge at an interval, until the deadline or Ctrl-C."""
     try:
         while (left := deadline - time.monotonic()) > 0:
@@ -141,12 +143,12 @@ def merge_beside(store: edgeshard.Store, deadline: float, interval_s: float) -> 
 
 
 def run(store: edgeshard.Store, options: argparse.Namespace) -> int:
-    store.merge(lock_wait=-1)  # what an earlier run may have left in its shards is not ours to count
+    store.merge(lock_wait=-1)  # do not count what an earlier run left in its shards
     before = store.verify().rows
-    print(f"the master is {store.master_path}; open it with any SQLite tool, also now", flush=True)
+    print(f"the master is {store.master_path}; open it with any SQLite tool, even now", flush=True)
     deadline = time.monotonic() + options.seconds
     swarm = start_swarm(str(store.root), options.agents, options.rate)
-    merge_beside(store, deadline, options.merge_every)
+    merge_repeatedly(store, deadline, options.merge_every)
     tallies = swarm.finish()
     print(store.merge(lock_wait=-1))
     right = check(store, before, tallies)
@@ -154,7 +156,7 @@ def run(store: edgeshard.Store, options: argparse.Namespace) -> int:
 
 
 def unharmed(swarm: Swarm) -> bool:
-    """Whether no agent failed or was killed; one that was killed could not say what was acknowledged to it."""
+    """Return whether no agent failed or was killed: one that was killed could not report its tally."""
     failed = [process for process in swarm.processes if process.exitcode != 0]
     for process in failed:
         print(f"{process.name} ended with exit code {process.exitcode}", file=sys.stderr)
@@ -162,26 +164,26 @@ def unharmed(swarm: Swarm) -> bool:
 
 
 def check(store: edgeshard.Store, before: int, tallies: Sequence[Tally]) -> bool:
-    """Print what came of it; whether the master holds every acknowledged row, once."""
+    """Print the figures, and return whether the master holds every acknowledged row exactly once."""
     verified = store.verify()
     acknowledged, arrived = sum(tally.rows for tally in tallies), verified.rows - before
-    ((doubled,),) = store.query(DOUBLED)
-    show_figures(acknowledged, arrived, doubled, tallies)
+    ((duplicated,),) = store.query(DUPLICATED)
+    show_figures(acknowledged, arrived, duplicated, tallies)
     show(("busiest agents", "rows", "tokens"), store.query(BUSIEST))
     for problem in (*verified.errors, *verified.gaps):
         print(problem, file=sys.stderr)
-    return verified.ok and acknowledged == arrived and not doubled
+    return verified.ok and acknowledged == arrived and not duplicated
 
 
 # a row's address is its stream and its seq
-DOUBLED = "SELECT count(*) - count(DISTINCT _stream << 32 | _seq) FROM agent_data"
+DUPLICATED = "SELECT count(*) - count(DISTINCT _stream << 32 | _seq) FROM agent_data"
 BUSIEST = """
 SELECT agent_id, count(*) AS written, sum(data ->> 'tokens') AS tokens
 FROM agent_data GROUP BY agent_id ORDER BY written DESC, tokens DESC LIMIT 5
 """
 
 
-def show_figures(acknowledged: int, arrived: int, doubled: int, tallies: Sequence[Tally]) -> None:
+def show_figures(acknowledged: int, arrived: int, duplicated: int, tallies: Sequence[Tally]) -> None:
     latencies_us: Counter[int] = Counter()
     for tally in tallies:
         latencies_us.update(tally.latencies_us)
@@ -189,7 +191,7 @@ def show_figures(acknowledged: int, arrived: int, doubled: int, tallies: Sequenc
     print()
     print(f"rows acknowledged    {acknowledged}")
     print(f"rows in the master   {arrived}")
-    print(f"rows doubled         {doubled}")
+    print(f"rows duplicated      {duplicated}")
     print(f"write, median        {median_us / 1000:.3f} ms")
     print(f"write, worst         {max(latencies_us, default=0) / 1000:.3f} ms")
 
@@ -210,7 +212,7 @@ def positive(text: str) -> float:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Many agents write into shards of their own, beside merges.")
+    parser = argparse.ArgumentParser(description="Many agents write into their own shards while merges run.")
     parser.add_argument("folder", metavar="FOLDER", nargs="?", help="the store (default: a fresh temporary folder)")
     parser.add_argument("--agents", type=int, default=100, metavar="N", help="how many processes (default: 100)")
     parser.add_argument("--seconds", type=positive, default=5.0, metavar="N", help="for how long (default: 5)")

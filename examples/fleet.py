@@ -2,14 +2,14 @@
 
     python examples/fleet.py [FOLDER] [--rows N] [--postgres DSN]
 
-On each of two trips the agents of all devices write at the same time, each a process with a shard of its own, and every
+On each of two trips the agents of all devices write at the same time, each a process with its own shard, and every
 device merges them into its master. The boat has a network: the hub merges its master. The buoy and the van have none: a
-stick, here a folder, carries bundles of what the hub lacks to it, and what the hub says that it holds back home. The
-van's first bundle is lost on the way. The hub pushes all of it into PostgreSQL: yours with --postgres, or a server that
-is started for it, where `pip install 'edgeshard[bench]'` brought one; else that is left out.
+stick (here a folder) carries bundles of what the hub lacks, and the hub's ranges back. The van's first bundle is lost
+on the way. The hub pushes everything into PostgreSQL: yours with --postgres, or a server that is started for this, if
+`pip install 'edgeshard[bench]'` brought one; otherwise that part is left out.
 
-Then everything is merged and pushed once more, for it must change nothing. This exits with an error unless every row
-that an agent saw acknowledged is in the hub, and in PostgreSQL, exactly once.
+Then everything is merged and pushed once more, which must change nothing. This exits with an error unless every
+acknowledged row is in the hub, and in PostgreSQL, exactly once.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import attrs
 import edgeshard
 
 AGENTS = ("depth", "engine", "weather")
-#: How each device's rows come to the hub.
+#: How each device's rows reach the hub.
 DEVICES = {"boat": "network", "buoy": "stick", "van": "stick"}
 TRIPS = (1, 2)
 LOST = ("van", 1)
@@ -42,7 +42,7 @@ LOST = ("van", 1)
 @edgeshard.table(index=["device"])
 @attrs.frozen
 class Sounding:
-    """What an agent measured. Its first four fields name the row, wherever it goes."""
+    """What an agent measured. The first four fields identify the row, wherever it goes."""
 
     run: str
     device: str
@@ -57,7 +57,7 @@ Row = tuple[str, str, int]
 
 
 class Fleet:
-    """Where everything is, in one folder, and which rows were acknowledged."""
+    """All stores in one folder, and which rows were acknowledged."""
 
     def __init__(self, folder: Path) -> None:
         self.run = uuid.uuid4().hex
@@ -67,12 +67,12 @@ class Fleet:
         self.stick.mkdir(parents=True, exist_ok=True)
         self.written: Counter[Row] = Counter()
 
-    def of(self, way: str) -> dict[str, edgeshard.Store]:
-        """The devices whose rows come to the hub by this way."""
+    def reached_by(self, way: str) -> dict[str, edgeshard.Store]:
+        """Return the devices whose rows reach the hub this way."""
         return {device: store for device, store in self.devices.items() if DEVICES[device] == way}
 
     def bundles(self) -> list[Path]:
-        """What lies on the stick."""
+        """Return the bundles on the stick."""
         return sorted(self.stick.glob("*.db"))
 
 
@@ -80,7 +80,7 @@ class Fleet:
 
 
 def run_agent(folder: Path, run: str, device: str, agent: str, numbers: range) -> list[Row]:
-    """Write into the agent's own shard; the rows that were acknowledged. It knows its device, and nothing else."""
+    """Write into the agent's own shard; return the acknowledged rows. It knows its device, and nothing else."""
     acknowledged = []
     with edgeshard.Store(folder).shard(agent) as shard:
         for number in numbers:
@@ -91,7 +91,7 @@ def run_agent(folder: Path, run: str, device: str, agent: str, numbers: range) -
 
 
 def go_to_sea(fleet: Fleet, numbers: range) -> None:
-    """All agents of all devices write at the same time; then each device merges."""
+    """Let all agents of all devices write at the same time, then merge on each device."""
     crew = [(device, agent) for device in DEVICES for agent in AGENTS]
     with ProcessPoolExecutor(len(crew), multiprocessing.get_context("spawn")) as pool:
         done = [
@@ -105,27 +105,30 @@ def go_to_sea(fleet: Fleet, numbers: range) -> None:
 
 
 def carry(fleet: Fleet, trip: int) -> None:
-    """The stick goes round: it brings each device word of what the hub holds, and takes along what the hub lacks."""
-    word = fleet.stick / "hub.json"
-    word.write_text(fleet.hub.ranges().to_json())
-    for device, store in fleet.of("stick").items():
-        say(device, store.receipt(word))
+    """Carry the stick round: it brings each device the hub's ranges, and takes along what the hub lacks."""
+    receipt = fleet.stick / "hub.json"
+    receipt.write_text(fleet.hub.ranges().to_json())
+    for device, store in fleet.reached_by("stick").items():
+        say(device, store.receipt(receipt))
         bundle = fleet.stick / f"{fleet.run}-{device}-{trip}.db"
-        say(device, store.export(bundle, ranges=word))
+        say(device, store.export(bundle, ranges=receipt))
         if (device, trip) == LOST:
             bundle.unlink()
-            say(device, "this bundle is lost; until the hub has said that it has the rows, each next one brings them")
+            say(device, "this bundle is lost; each next one brings its rows again, until the hub has them")
 
 
 def gather(fleet: Fleet, dsn: str | None) -> None:
-    """The hub merges what it can reach, also bundles that it knows, and pushes what PostgreSQL lacks."""
-    say("hub", fleet.hub.merge([*(store.master_path for store in fleet.of("network").values()), *fleet.bundles()]))
+    """Merge at the hub what it can reach, including bundles that it knows, and push what PostgreSQL lacks."""
+    say(
+        "hub",
+        fleet.hub.merge([*(store.master_path for store in fleet.reached_by("network").values()), *fleet.bundles()]),
+    )
     if dsn is not None:
         say("hub", fleet.hub.push(dsn))
 
 
 def do_it_again(fleet: Fleet, dsn: str | None) -> int:
-    """Merge and push what is there already, by other ways; how many rows came of it."""
+    """Merge and push everything again, by other routes; return how many rows that added."""
     sources = [*fleet.bundles(), *(store.master_path for store in fleet.devices.values())]
     again = fleet.hub.merge(random.sample(sources, len(sources))).rows
     if dsn is not None:
@@ -144,7 +147,7 @@ OF_RUN = "SELECT device, agent, number FROM sounding WHERE run = "
 
 
 def rows_by_place(fleet: Fleet, dsn: str | None) -> dict[str, Counter[Row]]:
-    """The rows of this run in each place, as often as they are there."""
+    """Count the rows of this run in each place."""
     places = {
         "written": fleet.written,
         "devices": Counter(row for store in fleet.devices.values() for row in in_master(store, fleet.run)),
@@ -174,27 +177,27 @@ def in_postgres(dsn: str, run: str) -> list[Row]:
 
 
 def account(places: dict[str, Counter[Row]]) -> bool:
-    """Print how many rows of each device are where; whether each row is wherever it should be, once."""
+    """Print how many rows of each device are where; return whether each row is exactly once wherever it belongs."""
     due = {place: rows_due(place, places["written"]) for place in places}
     missing = [(due[place] - rows).total() for place, rows in places.items()]
-    doubled = [(rows - due[place]).total() for place, rows in places.items()]
+    duplicated = [(rows - due[place]).total() for place, rows in places.items()]
     print()
     show("rows of", places)
     for device in DEVICES:
         show(device, (sum(times for row, times in rows.items() if row[0] == device) for rows in places.values()))
     show("all", (rows.total() for rows in places.values()))
     show("missing", missing)
-    show("doubled", doubled)
-    return not any((*missing, *doubled))
+    show("duplicated", duplicated)
+    return not any((*missing, *duplicated))
 
 
 def rows_due(place: str, written: Counter[Row]) -> Counter[Row]:
-    """The rows that should be there, once: on the stick only those that went that way."""
+    """Return the rows that should be there: on the stick, only those that went that way."""
     return Counter({row: 1 for row in written if place != "stick" or DEVICES[row[0]] == "stick"})
 
 
 def show(head: str, values: Iterable[object]) -> None:
-    print(head.ljust(8), *(str(value).rjust(11) for value in values))
+    print(head.ljust(10), *(str(value).rjust(11) for value in values))
 
 
 # -- PostgreSQL -------------------------------------------------------------------------------------------------------
@@ -202,11 +205,11 @@ def show(head: str, values: Iterable[object]) -> None:
 
 @contextlib.contextmanager
 def postgres(dsn: str | None) -> Iterator[str | None]:
-    """The database that was given, or one on a server that lives as long as the block; None where there is neither."""
+    """Yield the given database, or one on a server that lives as long as the block, or None if there is neither."""
     if dsn is not None:
         yield dsn
         return
-    # the benchmark can start a server that pip installed; with one of your own you need none of this
+    # the benchmark can start a server that pip installed; with your own server you need none of this
     from edgeshard.bench.system import NotRunError, Setting
     from edgeshard.bench.systems.postgres import Postgres
 
@@ -214,7 +217,7 @@ def postgres(dsn: str | None) -> Iterator[str | None]:
         folder = Path(name)
         for part in (folder, folder / "server", folder / "cache"):
             part.mkdir(exist_ok=True)
-            part.chmod(0o711)  # where we are root, PostgreSQL runs as somebody else
+            part.chmod(0o711)  # if we are root, PostgreSQL runs as another user
         server = Postgres(Setting(folder / "server", "power", agents=1, cache=folder / "cache"))
         try:
             server.start()
@@ -251,10 +254,10 @@ def positive(text: str) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Rows of three devices come to a hub, and to PostgreSQL.")
+    parser = argparse.ArgumentParser(description="Bring the rows of three devices to a hub, and to PostgreSQL.")
     parser.add_argument("folder", metavar="FOLDER", nargs="?", help="for all stores (default: a fresh temporary one)")
     parser.add_argument("--rows", type=positive, default=200, metavar="N", help="rows an agent a trip (default: 200)")
-    parser.add_argument("--postgres", metavar="DSN", help="a database to push into (default: a server of our own)")
+    parser.add_argument("--postgres", metavar="DSN", help="a database to push into (default: a temporary server)")
     options = parser.parse_args()
     folder = Path(options.folder or tempfile.mkdtemp(prefix="edgeshard-fleet-")).absolute()
     try:

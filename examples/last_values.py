@@ -1,14 +1,14 @@
-"""The last known value of each sensor, from several receivers that hear the same sensors, beside the log of all.
+"""The last known value of each sensor, heard by several receivers, next to the log of all values.
 
     python examples/last_values.py [STORE] [--receivers N] [--sensors N] [--readings N]
 
-Each receiver is a process with a shard of its own. What it hears it writes twice, in one transaction: as a row of the
-log, which only grows, and as the sensor's last value, which takes the place of the one before. No receiver knows of the
-others, and none reads anything before it writes. At the end the first sensor is taken out of service: its last value is
+Each receiver is a process with its own shard. It writes everything it hears twice, in one transaction: as a row of the
+log, which only grows, and as the sensor's last value, which replaces the one before. Receivers do not know of each
+other, and read nothing before they write. At the end the first sensor is taken out of service: its last value is
 deleted, and its log stays.
 
-This exits with an error unless the log has each acknowledged reading once, and the table of last values one row for
-each sensor in service: the last that some receiver heard of it.
+This exits with an error unless the log has each acknowledged reading exactly once, and the table of last values has one
+row for each sensor in service: the last value that some receiver heard of it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import edgeshard
 @edgeshard.table(index=["run"])
 @attrs.frozen
 class Reading:
-    """A line of the log."""
+    """A row of the log."""
 
     run: str
     sensor: str
@@ -44,7 +44,7 @@ class Reading:
 @edgeshard.table(key="sensor")
 @attrs.frozen
 class LastValue:
-    """What was heard of a sensor last: one row a sensor, whoever heard it."""
+    """The last value of a sensor: one row per sensor, whoever heard it."""
 
     sensor: str
     run: str
@@ -54,12 +54,12 @@ class LastValue:
     at: datetime.datetime
 
 
-#: Of a sensor, by a receiver, the reading with this number.
+#: A reading: sensor, receiver and the receiver's number for it.
 Heard = tuple[str, str, int]
 
 
 def listen(folder: Path, run: str, receiver: str, sensors: list[str], readings: int) -> dict[str, int]:
-    """Write what a receiver hears; of each sensor the number of its last reading, once that was acknowledged."""
+    """Write what a receiver hears; return the number of the last acknowledged reading of each sensor."""
     heard = {}
     with edgeshard.Store(folder).shard(receiver) as shard:
         for number in range(readings):
@@ -73,7 +73,7 @@ def listen(folder: Path, run: str, receiver: str, sensors: list[str], readings: 
 
 
 def listen_all(folder: Path, run: str, receivers: list[str], sensors: list[str], readings: int) -> set[Heard]:
-    """All receivers at once; what each of them heard last of each sensor."""
+    """Run all receivers at once; return what each of them heard last of each sensor."""
     with ProcessPoolExecutor(len(receivers), multiprocessing.get_context("spawn")) as pool:
         heard = {name: pool.submit(listen, folder, run, name, sensors, readings) for name in receivers}
     return {(sensor, name, number) for name, done in heard.items() for sensor, number in done.result().items()}
@@ -91,19 +91,19 @@ def show(store: edgeshard.Store) -> None:
 
 
 def account(store: edgeshard.Store, run: str, readings: int, heard: set[Heard]) -> bool:
-    """Print what is there; whether it is what should be.
+    """Print what is there, and return whether it is right.
 
     Args:
         store: the store.
-        run: this run.
-        readings: how many were acknowledged.
-        heard: the last readings of sensors that are in service, by each receiver.
+        run: the id of this run.
+        readings: how many readings were acknowledged.
+        heard: each receiver's last reading of each sensor in service.
     """
     count = "SELECT count(*), count(DISTINCT receiver || ' ' || number) FROM reading WHERE run = ?"
     ((logged, different),) = store.query(count, [run])
     kept = [tuple(row) for row in store.query("SELECT sensor, receiver, number FROM last_value WHERE run = ?", [run])]
     sensors = {sensor for sensor, _, _ in heard}
-    print(f"\nreadings acknowledged {readings}, in the log {logged}, of these different {different}")
+    print(f"\nreadings acknowledged {readings}, in the log {logged}, distinct {different}")
     print(f"sensors heard and in service {len(sensors)}, with a last value {len(kept)}")
     is_last = set(kept) <= heard and sorted(row[0] for row in kept) == sorted(sensors)
     return is_last and logged == different == readings

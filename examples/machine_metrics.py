@@ -1,10 +1,10 @@
-"""Four agents sample this machine's counters, each into a shard of its own; merges run beside them.
+"""Four agents sample this machine's counters, each into its own shard; merges run meanwhile.
 
     python examples/machine_metrics.py [FOLDER] [--seconds N] [--interval S]
 
-Every agent is a process. It reads one file of /proc at an interval and writes a row for each sample: cpu, memory, disk
-and network need not wait for one another, nor for the merger. At the end the master holds exactly the rows that the
-agents saw acknowledged, or this exits with an error. Ctrl-C ends the sampling early; what was written counts.
+Every agent is a process that reads one file of /proc at an interval and writes a row for each sample. The agents cpu,
+memory, disk and network wait neither for each other nor for the merger. At the end the master must hold exactly the
+rows that were acknowledged to the agents; otherwise this exits with an error. Ctrl-C ends the sampling early.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ import attrs
 import edgeshard
 
 MERGE_INTERVAL_S = 1.0
-# whole disks: partitions would count every byte twice, as would what lies upon disks (loop, dm, md)
+# whole disks only: partitions, and devices on top of disks (loop, dm, md), would count every byte twice
 DISK = re.compile(r"(sd|hd|vd|xvd)[a-z]+|(nvme\d+n|mmcblk)\d+")
-SECTOR_BYTES = 512  # in /proc/diskstats, whatever the disk's own are
+SECTOR_BYTES = 512  # the unit of /proc/diskstats, whatever the disk's own sectors are
 
 
 # -- records: one class, one table ------------------------------------------------------------------------------------
@@ -39,7 +39,7 @@ SECTOR_BYTES = 512  # in /proc/diskstats, whatever the disk's own are
 
 @attrs.frozen
 class CpuSample:
-    """Time since boot, over all processors, in ticks."""
+    """Processor time since boot, of all processors together, in ticks."""
 
     at: datetime.datetime
     busy_ticks: int
@@ -48,7 +48,7 @@ class CpuSample:
 
 @attrs.frozen
 class MemorySample:
-    """Memory now."""
+    """Memory at this moment."""
 
     at: datetime.datetime
     available_bytes: int
@@ -57,7 +57,7 @@ class MemorySample:
 
 @attrs.frozen
 class DiskSample:
-    """Traffic since boot of all whole disks; a container may see none."""
+    """Traffic of all whole disks since boot; a container may see none."""
 
     at: datetime.datetime
     disks: int
@@ -67,7 +67,7 @@ class DiskSample:
 
 @attrs.frozen
 class NetworkSample:
-    """Traffic since boot of all interfaces but the loopback; there may be none."""
+    """Traffic of all interfaces except the loopback since boot; there may be none."""
 
     at: datetime.datetime
     interfaces: int
@@ -80,7 +80,7 @@ class NetworkSample:
 
 def sample_cpu() -> CpuSample:
     first_line = Path("/proc/stat").read_text().partition("\n")[0]
-    # user nice system idle iowait irq softirq steal; what follows is contained in user and nice
+    # user nice system idle iowait irq softirq steal; the fields after these are included in user and nice
     ticks = [int(field) for field in first_line.split()[1:9]]
     return CpuSample(now(), sum(ticks) - sum(ticks[3:5]), sum(ticks))
 
@@ -119,7 +119,7 @@ def now() -> datetime.datetime:
 
 
 def run_agent(agent: str, folder: str, interval_s: float, stop: Connection, count: Connection) -> None:
-    """Sample into the agent's own shard until told to stop; then say how many rows were acknowledged."""
+    """Sample into the agent's own shard until told to stop, then send the number of acknowledged rows."""
     written = 0
     try:
         with edgeshard.Store(folder).shard(agent) as shard:
@@ -129,15 +129,17 @@ def run_agent(agent: str, folder: str, interval_s: float, stop: Connection, coun
     except (edgeshard.EdgeshardError, OSError) as error:
         sys.exit(f"agent {agent}: {error}")
     finally:
-        with contextlib.suppress(BrokenPipeError):  # nobody is left to be told
+        with contextlib.suppress(BrokenPipeError):  # nobody is left to tell
             count.send(written)
 
 
 def ticks(interval_s: float, stop: Connection) -> Iterator[int]:
-    """Count up at an interval, until the other end of `stop` is closed, be it by its owner's death."""
+    """Count up at an interval, until the other end of `stop` is closed, also if its owner dies."""
     began = time.monotonic()
     for number in itertools.count():
-        if stop.poll(max(0.0, began + number * interval_s - time.monotonic())) and number:  # a late one writes once
+        if (
+            stop.poll(max(0.0, began + number * interval_s - time.monotonic())) and number
+        ):  # even a late agent writes once
             return
         yield number
 
@@ -154,7 +156,7 @@ class Agents:
     stop: Connection
 
     def finish(self) -> list[int | None]:
-        """End the agents; the rows that each saw acknowledged, None for one that was killed."""
+        """End the agents and return how many rows were acknowledged to each, None for one that was killed."""
         self.stop.close()
         written = [received(count) for count in self.counts]
         for process in self.processes:
@@ -166,7 +168,7 @@ def start_agents(folder: Path, interval_s: float) -> Agents:
     context = multiprocessing.get_context("spawn")
     stopped, stop = context.Pipe(duplex=False)
     agents = Agents([], [], stop)
-    # a Ctrl-C reaches every process of the terminal; the agents leave it to the parent
+    # Ctrl-C reaches every process of the terminal; only the parent reacts to it
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     for agent in SAMPLERS:
         ours, theirs = context.Pipe(duplex=False)
@@ -174,7 +176,7 @@ def start_agents(folder: Path, interval_s: float) -> Agents:
             target=run_agent, args=(agent, str(folder), interval_s, stopped, theirs), name=agent, daemon=True
         )
         process.start()
-        theirs.close()  # else the pipe would not end with the agent
+        theirs.close()  # so that the pipe ends with the agent
         agents.processes.append(process)
         agents.counts.append(ours)
     signal.signal(signal.SIGINT, handler)
@@ -188,7 +190,7 @@ def received(count: Connection) -> int | None:
         return None
 
 
-def merge_beside(store: edgeshard.Store, seconds: float) -> None:
+def merge_repeatedly(store: edgeshard.Store, seconds: float) -> None:
     """Merge about once a second, for a while or until Ctrl-C."""
     deadline = time.monotonic() + seconds
     try:
@@ -200,22 +202,22 @@ def merge_beside(store: edgeshard.Store, seconds: float) -> None:
 
 
 def run(store: edgeshard.Store, seconds: float, interval_s: float) -> int:
-    store.merge(lock_wait=-1)  # what an earlier run may have left in its shards is not ours to count
+    store.merge(lock_wait=-1)  # do not count what an earlier run left in its shards
     before = store.verify().rows
     began = now()
-    print(f"the master is {store.master_path}; open it with any SQLite tool, also now", flush=True)
+    print(f"the master is {store.master_path}; open it with any SQLite tool, even now", flush=True)
     agents = start_agents(store.root, interval_s)
-    merge_beside(store, seconds)
+    merge_repeatedly(store, seconds)
     written = agents.finish()
     print(store.merge(lock_wait=-1))
-    if all(written):  # else an agent has no row, and so no table
+    if all(written):  # an agent without rows has no table
         show(("agent", "rows", "figure", "value"), store.query(FIGURES, {"began": began.isoformat()}))
     right = check(store, before, sum(filter(None, written)))
     return 0 if unharmed(agents) and right else 1
 
 
 def unharmed(agents: Agents) -> bool:
-    """Whether no agent failed or was killed; one that was killed could not say what was acknowledged to it."""
+    """Return whether no agent failed or was killed: one that was killed could not report its count."""
     failed = [process for process in agents.processes if process.exitcode != 0]
     for process in failed:
         print(f"{process.name} ended with exit code {process.exitcode}", file=sys.stderr)
@@ -223,7 +225,7 @@ def unharmed(agents: Agents) -> bool:
 
 
 def check(store: edgeshard.Store, before: int, acknowledged: int) -> bool:
-    """Whether the master holds every acknowledged row, once; and say so."""
+    """Print and return whether the master holds every acknowledged row exactly once."""
     verified = store.verify()
     arrived = verified.rows - before
     print(f"rows acknowledged: {acknowledged}, in the master: {arrived}")
@@ -232,7 +234,7 @@ def check(store: edgeshard.Store, before: int, acknowledged: int) -> bool:
     return verified.ok and acknowledged == arrived
 
 
-# counters only grow, so that the largest less the smallest is what happened meanwhile
+# counters only grow, so the difference between largest and smallest is what happened meanwhile
 FIGURES = """
 SELECT 'cpu', count(*), 'busy, percent',
        100.0 * (max(busy_ticks) - min(busy_ticks)) / (max(total_ticks) - min(total_ticks))
@@ -280,7 +282,7 @@ def main() -> int:
     parser.add_argument("--interval", type=positive, default=0.2, metavar="S", help="between samples (default: 0.2)")
     options = parser.parse_args()
     if not Path("/proc/stat").exists():
-        parser.error("the counters are read from /proc, which this system does not have")
+        parser.error("this example needs /proc, which this system does not have")
     store = edgeshard.Store(options.folder or tempfile.mkdtemp(prefix="edgeshard-metrics-"))
     try:
         return run(store, options.seconds, options.interval)

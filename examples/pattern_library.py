@@ -1,13 +1,13 @@
-"""Agents look patterns up in a read-only library, and write what came of them into shards; a merge brings it together.
+"""Agents look up patterns in a read-only library and write their results into shards; a merge brings these together.
 
     python examples/pattern_library.py [FOLDER] [--library DB] [--agents N] [--results N] [--postgres DSN]
 
 The library is a SQLite file of 25 patterns for code (RECURSIVE_004: memoised recursion), made from patterns.json unless
-one is given. Every agent is a process: it looks a pattern up by its id, does its work (here: it draws a score), and
-writes a row that says where the score comes from: pattern, version and digest of the library, agent, time. Nothing of
-that needs a network, and no agent waits for another. At the end the master holds exactly the rows that the agents saw
-acknowledged, each from a pattern of that library, or this exits with an error. With --postgres they are pushed into a
-PostgreSQL database as well, and counted there: results of many devices, whose libraries stay where the agents are.
+one is given. Every agent is a process: it looks up a pattern by its id, does its work (here: it draws a score), and
+writes a row that says where the score comes from: pattern, version and digest of the library, agent, time. This needs
+no network, and no agent waits for another. At the end the master must hold exactly the rows that were acknowledged to
+the agents, each from a pattern of that library; otherwise this exits with an error. With --postgres, the rows are also
+pushed into a PostgreSQL database and counted there: results of many devices, whose libraries stay where the agents are.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ import attrs
 
 import edgeshard
 
-# -- the library: any SQLite file, made by whom you like --------------------------------------------------------------
+# -- the library: any SQLite file, however it was made ----------------------------------------------------------------
 
 VERSION = "1.0"
 PATTERNS = Path(__file__).with_name("patterns.json")
@@ -56,10 +56,10 @@ CREATE TABLE pattern(
 
 
 def make_library(path: Path) -> None:
-    """Make the library under another name, then give it its own: nobody ever opens half of it."""
+    """Create the library under another name, then rename it: nobody ever opens half of it."""
     patterns = [tuple(pattern[column] for column in COLUMNS) for pattern in json.loads(PATTERNS.read_text())]
     made = path.with_name(f"{path.name}.{os.getpid()}.new")
-    # the standard library's sqlite3 is fine here, because nothing in this process has this file open with edgeshard
+    # the standard library's sqlite3 is safe here: nothing in this process has this file open through edgeshard
     with contextlib.closing(sqlite3.connect(made)) as library:
         library.executescript(LIBRARY)
         library.executemany("INSERT INTO pattern VALUES (?, ?, ?, ?, ?)", patterns)
@@ -70,7 +70,7 @@ def make_library(path: Path) -> None:
 
 
 def digest_of(patterns: Iterable[Sequence[str]]) -> str:
-    """What the patterns say, in 64 characters; a version is a promise, a digest is a fact."""
+    """Return the digest of the patterns: a version is a promise, a digest is a fact."""
     return hashlib.sha256(json.dumps([list(pattern) for pattern in patterns]).encode()).hexdigest()
 
 
@@ -80,7 +80,7 @@ def digest_of(patterns: Iterable[Sequence[str]]) -> str:
 @edgeshard.table(index=["pattern_id"])
 @attrs.frozen
 class PatternResult:
-    """What came of a pattern, and where that is known from."""
+    """The result of a pattern, and where it comes from."""
 
     pattern_id: str
     library_version: str
@@ -92,7 +92,7 @@ class PatternResult:
 
 @attrs.frozen
 class Job:
-    """What an agent is told."""
+    """What an agent has to do."""
 
     agent: str
     folder: str
@@ -106,7 +106,7 @@ ONE = "SELECT id, name, when_to_use, version, digest FROM patterns.pattern, patt
 
 
 def run_agent(job: Job) -> list[int]:
-    """Look up and write, so many times; how long each look-up took, in nanoseconds, once for each acknowledged row."""
+    """Look up and write; return how long each look-up took, in nanoseconds, one per acknowledged row."""
     chance = random.Random(job.agent)
     with edgeshard.Store(job.folder).shard(job.agent, reference={"patterns": job.library}) as shard:
         ids = checked_ids(shard, job.library)
@@ -114,10 +114,10 @@ def run_agent(job: Job) -> list[int]:
 
 
 def checked_ids(shard: edgeshard.Shard, path: str) -> list[str]:
-    """The ids of all patterns, once the digest that every result will name was found to be theirs."""
+    """Return the ids of all patterns, after checking the digest that every result will name."""
     patterns = shard.lookup(ALL)
     if [(digest_of(patterns),)] != shard.lookup("SELECT digest FROM patterns.library") or not patterns:
-        raise LookupError(f"{path}: its patterns are not those that its digest was made of; make it anew")
+        raise LookupError(f"{path}: its patterns do not match its digest; create the library again")
     return [pattern.id for pattern in patterns]
 
 
@@ -131,7 +131,7 @@ def look_up_and_write(shard: edgeshard.Shard, pattern_id: str, chance: random.Ra
 
 
 def work(pattern: Any, chance: random.Random) -> float:
-    """In place of an agent that writes code by the pattern, and tests that judge it."""
+    """Stand in for an agent that writes code by the pattern, and for tests that judge it."""
     return round(min(1.0, chance.gauss(0.8 - len(pattern.when_to_use) / 1000, 0.1)), 3)
 
 
@@ -143,14 +143,14 @@ def now() -> datetime.datetime:
 
 
 def run(store: edgeshard.Store, library: Path, agents: int, results: int, dsn: str | None) -> int:
-    store.merge(lock_wait=-1)  # what an earlier run may have left in its shards is not ours to count
+    store.merge(lock_wait=-1)  # do not count what an earlier run left in its shards
     before = store.verify().rows
     print(f"the library is {library}", flush=True)
     jobs = [Job(f"agent-{number:03}", str(store.root), str(library), results) for number in range(agents)]
-    # a fresh interpreter each: a handle never crosses a fork
+    # a fresh interpreter each: a shard must not cross a fork
     began = now()
     with ProcessPoolExecutor(agents, multiprocessing.get_context("spawn")) as pool:
-        # a Ctrl-C reaches every process of the terminal; the agents leave it to the parent
+        # Ctrl-C reaches every process of the terminal; only the parent reacts to it
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         tallies = pool.map(run_agent, jobs)
         signal.signal(signal.SIGINT, handler)
@@ -163,7 +163,7 @@ def run(store: edgeshard.Store, library: Path, agents: int, results: int, dsn: s
 
 @attrs.frozen
 class Run:
-    """When it began, the rows in the master before, and how long each look-up took, one for each row acknowledged."""
+    """When it began, the rows in the master before, and how long each look-up took, one per acknowledged row."""
 
     began: datetime.datetime
     rows_before: int
@@ -171,14 +171,14 @@ class Run:
 
 
 def hand_on(store: edgeshard.Store, dsn: str | None) -> None:
-    """Bring the results together, on this device, and then to where those of all devices are."""
+    """Merge the results on this device, then push them to where those of all devices are."""
     print(store.merge(lock_wait=-1))
     if dsn is not None:
         print(store.push(dsn))
 
 
 def check(store: edgeshard.Store, library: Path, run: Run) -> bool:
-    """Print what came of it; whether the master holds every acknowledged row, each from a pattern of the library."""
+    """Print the results; return whether the master holds every acknowledged row, each from a pattern of the library."""
     verified = store.verify()
     acknowledged, arrived = len(run.latencies_ns), verified.rows - run.rows_before
     reference = {"patterns": library}
@@ -195,7 +195,7 @@ def check(store: edgeshard.Store, library: Path, run: Run) -> bool:
 
 
 def check_postgres(store: edgeshard.Store, dsn: str, run: Run) -> bool:
-    """Whether PostgreSQL has each result of this run once, by the address that it has in the master as well."""
+    """Return whether PostgreSQL has each result of this run exactly once, by its address."""
     import psycopg
 
     here = {(UUID(bytes=stream), seq) for stream, seq in store.query(ADDRESSES, {"began": run.began})}
@@ -209,11 +209,11 @@ def check_postgres(store: edgeshard.Store, dsn: str, run: Run) -> bool:
 
 
 def percentiles(values: Sequence[int]) -> list[float]:
-    """From the 50th to the 99th."""
+    """Return the 50th to the 99th percentile."""
     return statistics.quantiles(values, n=100, method="inclusive")[49:]
 
 
-# the master beside the library: results are joined with what they were made from, where it is the same library
+# join the results with the patterns they came from, if they are from the same library
 TABLE = """
 SELECT pattern_id, coalesce(name, '(not in this library)'), count(*), count(DISTINCT agent), round(avg(score), 2),
        library_version, substr(library_digest, 1, 12)
@@ -250,7 +250,7 @@ def positive(text: str) -> int:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Look patterns up in a library, and write what came of them.")
+    parser = argparse.ArgumentParser(description="Look up patterns in a library, and write the results.")
     parser.add_argument("folder", metavar="FOLDER", nargs="?", help="the store (default: a fresh temporary folder)")
     parser.add_argument("--library", type=Path, metavar="DB", help="the library (default: made in FOLDER)")
     parser.add_argument("--agents", type=positive, default=8, metavar="N", help="how many processes (default: 8)")

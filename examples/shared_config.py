@@ -1,14 +1,14 @@
-"""A configuration that is edited on two devices with no network between them, and is the same on both in the end.
+"""A configuration that is edited on two devices without a network, and ends up the same on both.
 
     python examples/shared_config.py [FOLDER] [--edits N]
 
-The bridge of a ship and its engine room each have a store. Both start from the same settings; then people change them
-in both places at the same time, and take some out. A stick goes there and back: it carries, as bundles, what the other
-side lacks. Of each setting the last change counts, and a setting that was taken out stays out unless somebody set it
-later. What was overruled is not forgotten: `setting_history` has it, with whose it was.
+The bridge of a ship and its engine room each have a store. Both start from the same settings. Then people change and
+delete settings in both places at the same time. A stick goes there and back and carries bundles of what the other side
+lacks. The last change of each setting wins, and a deleted setting stays deleted unless somebody set it later. Values
+that were overruled are kept in `setting_history`, with who had set them.
 
-This exits with an error unless both devices show the same settings, and each value whose change was acknowledged is on
-both exactly once: in use, or in the history.
+This exits with an error unless both devices show the same settings, and each acknowledged value is on both exactly
+once: in use, or in the history.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NAMES = ("alarm.celsius", "alarm.sound", "beacon.seconds", "log.level", "pump.au
 @edgeshard.table(key="name", history=True)
 @attrs.frozen
 class Setting:
-    """One setting: the last that was written counts, wherever that was. Each change has an id of its own."""
+    """One setting: the last write wins, wherever it was made. Each change has its own id."""
 
     name: str
     value: str
@@ -44,7 +44,7 @@ class Setting:
 
 
 def change(folder: Path, place: str, edits: int) -> list[str]:
-    """Somebody at a place changes settings, and takes out one in eight; the ids of those that were acknowledged."""
+    """Change settings at one place, delete one in eight; return the ids of the acknowledged values."""
     acknowledged = []
     with edgeshard.Store(folder).shard(place) as shard:
         for number in range(edits):
@@ -59,7 +59,7 @@ def change(folder: Path, place: str, edits: int) -> list[str]:
 
 
 def change_all(stores: list[edgeshard.Store], edits: int) -> list[str]:
-    """In all places at the same time; then each merges what it has."""
+    """Change settings in all places at the same time, then merge in each."""
     with ProcessPoolExecutor(len(stores), multiprocessing.get_context("spawn")) as pool:
         done = [pool.submit(change, store.root, store.root.name, edits) for store in stores]
         acknowledged = [each for future in done for each in future.result()]
@@ -69,7 +69,7 @@ def change_all(stores: list[edgeshard.Store], edits: int) -> list[str]:
 
 
 def deliver(store: edgeshard.Store) -> list[str]:
-    """The settings as the ship was delivered."""
+    """Write the settings with which the ship was delivered."""
     delivered = [Setting(name, "as delivered", "shipyard", uuid.uuid4().hex) for name in NAMES]
     with store.shard("shipyard") as shard, shard.transaction():
         for setting in delivered:
@@ -79,7 +79,7 @@ def deliver(store: edgeshard.Store) -> list[str]:
 
 
 def carry(stick: Path, source: edgeshard.Store, target: edgeshard.Store) -> None:
-    """Take along what the other side lacks, by what it says that it holds, and merge it there."""
+    """Export what the other side lacks, by its own ranges, and merge it there."""
     bundle = stick / f"{source.root.name}-{uuid.uuid4().hex}.db"
     say(source, source.export(bundle, ranges=target.ranges()))
     say(target, target.merge([bundle]))
@@ -94,8 +94,8 @@ def in_use(store: edgeshard.Store) -> list[tuple[str, ...]]:
 
 
 def overruled(store: edgeshard.Store) -> list[tuple[str, ...]]:
-    """What was replaced or taken out, and why it went."""
-    sql = "SELECT name, value, set_by, change, _reason FROM setting_history ORDER BY _timestamp, _stream, _seq"
+    """Return what was replaced or deleted, and why."""
+    sql = "SELECT name, value, set_by, change, _reason FROM setting_history ORDER BY _id"
     return [tuple(row) for row in store.query(sql)]
 
 
@@ -106,7 +106,7 @@ def show(store: edgeshard.Store) -> None:
 
 
 def account(store: edgeshard.Store, acknowledged: list[str]) -> bool:
-    """Print where the values are; whether each that was acknowledged is there once."""
+    """Print where the values are, and return whether each acknowledged one is there exactly once."""
     used, lost = in_use(store), overruled(store)
     there = Counter(row[3] for row in (*used, *lost))
     say(store, f"{len(acknowledged)} values acknowledged; in use {len(used)}, overruled {len(lost)}")

@@ -1,22 +1,22 @@
 #!/bin/sh
-# A row from a shell script: the sqlite3 program is the agent, and writes a dict, as `shard.write({...})` would.
+# Write a row from a shell script: the sqlite3 program is the agent, and writes a dict, as `shard.write({...})` would.
 #
-#     python3 -c 'import edgeshard; edgeshard.Store("data").shard("door").close()'      once: it makes data/shards/door.db
+#     python3 -c 'import edgeshard; edgeshard.Store("data").shard("door").close()'      once: creates data/shards/door.db
 #     sh sqlite_shell.sh data door '{"open": true}'
 #
-# Run the mergers of such a store with --keep-empty: without it the shard is removed whenever it is empty, because
+# Run the mergers of such a store with --keep-empty. Otherwise the shard is removed whenever it is empty, because
 # nobody has it open. The sqlite3 program should be 3.51.3 or later (https://sqlite.org/wal.html#walresetbug).
 set -eu
 shard=$1/shards/$2
 json=$(printf %s "$3" | sed "s/'/''/g")
 
-# the lock is the one that an agent of edgeshard takes to open the shard; mode=rw: a missing shard is an error
+# an agent of edgeshard takes the same lock to open the shard; mode=rw: a missing shard is an error
 flock -w 10 "$shard.lock" sqlite3 -bail -cmd ".timeout 10000" "file:$shard.db?mode=rw" <<SQL
 begin immediate;
 create table if not exists agent_data(_id integer primary key, agent_id text, timestamp real, data text) strict;
 insert or ignore into edgeshard_columns values
     ('agent_data', 'agent_id', 'text'), ('agent_data', 'timestamp', 'real'), ('agent_data', 'data', 'json');
--- each run is a stream of its own; the row's address is (stream, 1)
+-- each run is its own stream; the row's address is (stream, 1)
 insert into edgeshard_streams(agent_id, stream_id, began_at)
     select agent_id, randomblob(16), strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now') from edgeshard_database;
 insert into agent_data

@@ -1,4 +1,4 @@
-"""What the tests share: a store on a fresh folder, and a disk that fills up."""
+"""Fixtures that every test may use: a store on a fresh folder, a clock, a PostgreSQL server, a disk that fills up."""
 
 from __future__ import annotations
 
@@ -6,79 +6,109 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import edgeshard
+from tests.support.clocks import Clock
+from tests.support.wall_clock import Wall
 
 if TYPE_CHECKING:
-    from helpers import Clock
-    from postgres import PgServer
-
-sys.path.insert(0, str(Path(__file__).parent))  # tests import helpers.py, and run it in subprocesses
+    from tests.support.postgres_server import PgServer
 
 # a shell that runs the tests in the background has them ignore Ctrl-C, which the processes of tests would inherit
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# an environment that forbids compiled modules has each of the many processes that tests start compile edgeshard anew,
+# which takes ten times as long as starting
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Start one worker more than there are processors: tests wait for processes and timers much of their time."""
+    return (os.cpu_count() or 1) + 1
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """Escape lone surrogates in what a worker of pytest-xdist sends to the main process.
+
+    A captured log record, or the text of a failure, may hold a file name that is not UTF-8, which Python gives as a text
+    with lone surrogates. execnet sends texts as UTF-8, cannot encode these, and the worker would die.
+    """
+    return _escaped((yield))
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_escaped(key): _escaped(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_escaped, value))
+    return value
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> edgeshard.Store:
-    """A store that does not exist yet."""
+    """Return a store that does not exist yet."""
     return edgeshard.Store(tmp_path / "data")
 
 
 @pytest.fixture
 def shard(store: edgeshard.Store) -> Iterator[edgeshard.Shard]:
-    """An open shard of that store."""
+    """Yield an open shard of that store."""
     with store.shard("agent") as opened:
         yield opened
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """What tells mergers and prunes the time."""
-    from helpers import Clock
-
+    """Let mergers and prunes take the time from a clock that the test sets."""
     made = Clock()
     monkeypatch.setattr(time, "time", made)
     return made
 
 
+@pytest.fixture
+def wall(monkeypatch: pytest.MonkeyPatch) -> Wall:
+    """Return the wall clock of all devices, which the test sets."""
+    return Wall(monkeypatch)
+
+
 @pytest.fixture(scope="session")
 def pg_server() -> Iterator[PgServer]:
-    """A PostgreSQL server of our own, which the tests share."""
-    postgres = pytest.importorskip("postgres")
+    """Yield a PostgreSQL server of our own. Tests share it; each worker of pytest-xdist has one."""
+    postgres_server = pytest.importorskip("tests.support.postgres_server")
     from edgeshard.bench.system import NotRunError
 
     folder = Path(tempfile.mkdtemp(prefix="edgeshard-pg-"))
     folder.chmod(0o711)
     try:
-        server = postgres.PgServer(folder)
+        server = postgres_server.PgServer(folder)
     except NotRunError as error:
         pytest.skip(str(error))
     try:
         yield server
     finally:
-        server.kill()  # nothing of it is wanted, and ending in good order writes all of it to the disk
+        server.kill()  # a clean shutdown would write all of it to the disk, and nobody wants it
         shutil.rmtree(folder)
 
 
 @pytest.fixture
 def pg(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The DSN of a fresh database: of the server that EDGESHARD_TEST_PG_DSN names, or else of our own."""
+    """Yield the DSN of a fresh database on the server that EDGESHARD_TEST_PG_DSN names, or else on our own."""
     foreign = os.environ.get("EDGESHARD_TEST_PG_DSN")
     if foreign is None:
         server = request.getfixturevalue("pg_server")
         with server.database() as name:
             yield server.dsn(name)
         return
-    from postgres import foreign_database
+    from tests.support.postgres_server import foreign_database
 
     with foreign_database(foreign) as dsn:
         yield dsn
@@ -86,7 +116,7 @@ def pg(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """An empty file system of one megabyte."""
+    """Yield an empty file system of one megabyte."""
     disk = tmp_path / "disk"
     disk.mkdir()
     done = subprocess.run(

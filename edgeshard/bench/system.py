@@ -1,11 +1,11 @@
-"""What each of the compared systems must do, in the order in which it is asked to.
+"""The interface of a compared system, in the order in which the benchmark calls it.
 
-start                     make its files, start its servers
-place.open_writer         in each agent's process; then write, again and again
-place.open_reader         in a reader's process, where staleness is measured
-finish                    return when every acknowledged row is where any reader finds it
-read_back                 all rows
-stop                      end its servers
+start                     create its files, start its servers
+place.open_writer         in each agent's process; the agent then writes repeatedly
+place.open_reader         in the reader's process, if staleness is measured
+finish                    return when any reader can find every acknowledged row
+read_back                 return all rows
+stop                      stop its servers
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from edgeshard.bench.workload import Durability, Result
 
 
 class NotRunError(Exception):
-    """A system that cannot be measured here; the text says why."""
+    """The system cannot be measured on this machine; the text says why."""
 
 
 class BusyError(Exception):
-    """A write that was refused because others write: nothing of it was kept."""
+    """The system refused a write because of other writers, and stored nothing of it."""
 
 
 class Writer(Protocol):
-    """One agent's way into a system. Both methods return when what they wrote is committed.
+    """One agent's connection to a system.
 
-    Both raise BusyError where the system refused; the agent then tries again.
+    Both write methods return once their rows are committed. They raise BusyError if the system refuses the write; the
+    agent then tries again.
     """
 
     def write(self, row: Result, /) -> object:
@@ -41,25 +42,25 @@ class Writer(Protocol):
         """Write rows in one commit."""
 
     def close(self) -> None:
-        """Write no more."""
+        """Close the connection."""
 
 
 class Reader(Protocol):
-    """A reader of the final database."""
+    """A connection that reads the final database."""
 
     def fresh(self) -> list[int]:
-        """`Result.at_ns` of the rows that have become visible since the last call."""
+        """Return `Result.at_ns` of the rows that became visible since the last call."""
 
     def close(self) -> None:
-        """Read no more."""
+        """Close the connection."""
 
 
 class Place(Protocol):
-    """Where agents and readers find a system. It is sent to their processes, and holds nothing open."""
+    """The address of a started system. It is pickled to the agents' processes, so it holds nothing open."""
 
     @property
     def modules(self) -> Sequence[str]:
-        """What their parent imports, so that not each of them has to."""
+        """Modules that the agents' parent imports before it forks, so that not every agent has to."""
 
     def open_writer(self, agent: int) -> Writer:
         """Open the system for one agent, in its own process."""
@@ -70,15 +71,15 @@ class Place(Protocol):
 
 @attrs.frozen
 class Setting:
-    """What a system is made with.
+    """The parameters that a system is created with.
 
     Attributes:
-        folder: its own, empty.
+        folder: an empty folder for this system alone.
         durability: what an acknowledged row has to survive.
-        agents: how many will write.
-        cache: a folder for what the measurements of one run can share.
-        postgres: the connection string of a PostgreSQL server to use; None: start one.
-        redis: the URL of a server that speaks Redis' protocol; None: start one.
+        agents: how many agents will write.
+        cache: a folder for what the trials of one run can share.
+        postgres: connection string of a PostgreSQL server to use; None starts one.
+        redis: URL of a server that speaks the Redis protocol; None starts one.
     """
 
     folder: Path
@@ -90,37 +91,37 @@ class Setting:
 
 
 class System(Protocol):
-    """One way to store what many agents write."""
+    """One way to store the rows of many agents."""
 
     @property
     def place(self) -> Place:
-        """Where agents find it, once it is started."""
+        """The address for agents, valid once the system is started."""
 
     def start(self) -> None:
-        """Make its files and start its servers.
+        """Create the files and start the servers.
 
         Raises:
-            NotRunError: it cannot run here.
+            NotRunError: the system cannot run here.
         """
 
     def servers(self) -> list[int] | None:
-        """The ids of its processes besides the agents', without their children; None: they are not ours to look at."""
+        """Return the process ids of its servers, without their children, or None if it uses the user's servers."""
 
     def finish(self) -> None:
-        """Return when every acknowledged row can be read. The agents have written all, and still are connected."""
+        """Wait until every acknowledged row can be read. The agents have written everything but are still connected."""
 
     def read_back(self) -> Iterator[tuple[int, int, str]]:
-        """All rows of the final database, as (agent, number, payload)."""
+        """Return all rows of the final database as (agent, number, payload)."""
 
     def stop(self) -> None:
-        """End its servers, also after a failure. What was written stays in the folder; stopping twice is fine."""
+        """Stop the servers, also after a failure. The rows stay in the folder. Stopping twice is harmless."""
 
 
-def need(modules: Iterable[str]) -> None:
-    """See that modules are installed.
+def require_modules(modules: Iterable[str]) -> None:
+    """Check that modules are installed.
 
     Raises:
-        NotRunError: one is not.
+        NotRunError: at least one is missing.
     """
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:

@@ -1,7 +1,6 @@
-"""What the agents write: how many they are, how fast, how much at once, and each row's contents.
+"""Define what agents write: how many agents, how fast, how many rows in a commit, and the content of each row.
 
-A row's payload follows from its agent and its number, so that whoever reads it back can tell whether it is the one
-that was written.
+A row's payload is computed from its agent and its number, so a reader can tell whether it is the row that was written.
 """
 
 from __future__ import annotations
@@ -12,7 +11,9 @@ from typing import Final, Literal
 
 import attrs
 
-#: What an acknowledged row survives: a kill of the process that wrote it, or a power cut as well.
+from edgeshard.bench.units import size
+
+#: What an acknowledged row survives: "process", a kill of the process that wrote it; "power", a power cut as well.
 Durability = Literal["process", "power"]
 DURABILITIES: Final = ("process", "power")
 
@@ -20,14 +21,14 @@ _FILLER_BYTES: Final = 1 << 16
 _FILLER: Final = base64.b64encode(random.Random(1).randbytes(_FILLER_BYTES)).decode()  # noqa: S311  # nothing is secret
 
 
-@attrs.define(eq=False)  # not frozen, which takes three times as long to make: it is the systems that are measured
+@attrs.define(eq=False)  # frozen would triple the time to create one, and the systems are what we measure
 class Result:
-    """A row: what an agent found out.
+    """A row: one result of an agent.
 
     Attributes:
         agent: the number of the agent that wrote it, from 0.
         number: its number among that agent's rows, from 0.
-        at_ns: when it was about to be written, in ns of the clock that all processes share.
+        at_ns: time just before it was written, in ns of the monotonic clock that all processes share.
         payload: ASCII text.
     """
 
@@ -39,15 +40,15 @@ class Result:
 
 @attrs.frozen
 class Workload:
-    """What is asked of a system.
+    """The load that a trial puts on a system.
 
     Attributes:
         durability: what an acknowledged row has to survive.
-        agents: how many processes write.
-        rate: rows a second that each of them offers; None: as many as it can.
+        agents: number of writing processes.
+        rate: rows per second that each agent offers; None means as fast as it can.
         commit_rows: rows in a commit.
-        payload_bytes: the size of a row's payload.
-        length_s: for how long they write, in seconds.
+        payload_bytes: size of a row's payload.
+        length_s: how long the agents write, in seconds.
     """
 
     durability: Durability
@@ -59,27 +60,20 @@ class Workload:
 
     def __str__(self) -> str:
         agents = "1 agent" if self.agents == 1 else f"{self.agents} agents"
-        pace = "as fast as they can" if self.rate is None else f"{self.rate:g} rows/s each"
-        if self.agents == 1:
-            pace = pace.replace("they", "it").replace(" each", "")
-        commit = "a row a commit" if self.commit_rows == 1 else f"{self.commit_rows} rows a commit"
-        return f"{agents}, {pace}, {commit}, {size(self.payload_bytes)} a row"
+        rate = "unlimited rate" if self.rate is None else f"{self.rate:g} rows/s per agent"
+        return f"{agents}, {rate}, {rows_per_commit(self.commit_rows)}, {size(self.payload_bytes)} per row"
 
 
-def size(count: float) -> str:
-    """A number of bytes, as people say it."""
-    for unit in ("B", "KB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"
+def rows_per_commit(rows: int) -> str:
+    """Format the number of rows in a commit."""
+    return "1 row per commit" if rows == 1 else f"{rows} rows per commit"
 
 
 def payload(agent: int, number: int, length: int) -> str:
-    """The payload of a row, `length` characters; of text that does not compress, as results are."""
+    """Return the payload of a row: `length` characters of text that, like real results, hardly compresses."""
     start = f"{agent}.{number}."
-    room = length - len(start)
-    if room <= 0:
+    filler_length = length - len(start)
+    if filler_length <= 0:
         return start[-length:]
-    offset = (agent * 7_919 + number * 104_729) % (len(_FILLER) - room)
-    return start + _FILLER[offset : offset + room]
+    offset = (agent * 7_919 + number * 104_729) % (len(_FILLER) - filler_length)
+    return start + _FILLER[offset : offset + filler_length]

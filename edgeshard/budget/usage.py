@@ -14,16 +14,14 @@ import attrs
 from edgeshard.budget import policy
 from edgeshard.budget.policy import Budget, Usage
 from edgeshard.errors import ConfigurationError
-from edgeshard.files import atomic_file, fingerprint, folders
+from edgeshard.files import atomic_file, fingerprint, folders, paths
 from edgeshard.files.os_errors import explain_os_error
-
-NAME = "budget.json"
 
 #: A log that was written so lately says that its agent is at work, in seconds.
 _ACTIVE_S = 2.5
 
 #: What counts of a folder of shards, beside the logs.
-_COUNTED = (".db", "-shm", "-journal", ".new")
+_COUNTED = (paths.SHARD, paths.SHM, paths.JOURNAL, paths.UNFINISHED)
 
 
 def measure(root: Path) -> Usage:
@@ -32,10 +30,10 @@ def measure(root: Path) -> Usage:
     Raises:
         AccessError, StorageIOError: the folder cannot be looked at.
     """
-    shards = root / "shards"
+    shards = paths.shards(root)
     try:
         usage = _of_shards(shards, time.time() - _ACTIVE_S)
-        master = sum(fingerprint.size(f"{root}/master.db{suffix}") for suffix in ("", "-wal", "-shm", "-journal"))
+        master = sum(map(fingerprint.size, [str(paths.master(root)), *paths.side_files(paths.master(root))]))
         free = min(_free(path) for path in (root, shards))
     except OSError as error:
         raise explain_os_error(error, "measure store", root) from error
@@ -57,7 +55,7 @@ def _of_shards(folder: Path, since_s: float) -> Usage:
     shards = logs = open_ = active = 0
     with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
-            is_log = entry.name.endswith("-wal")
+            is_log = entry.name.endswith(paths.WAL)
             if not is_log and not entry.name.endswith(_COUNTED):
                 continue
             try:
@@ -91,7 +89,7 @@ def load_budget(root: Path) -> Budget | None:
         ConfigurationError: what is noted is no budget.
         AccessError, StorageIOError: it cannot be read.
     """
-    path = root / NAME
+    path = paths.budget(root)
     try:
         text = path.read_text()
     except (FileNotFoundError, NotADirectoryError):
@@ -113,12 +111,12 @@ def save_budget(root: Path, wanted: Budget) -> None:
     Raises:
         AccessError, DiskFullError, StorageIOError: it cannot be written.
     """
-    path = root / NAME
+    path = paths.budget(root)
     with contextlib.suppress(ConfigurationError):  # what is no budget is replaced
         if load_budget(root) == wanted:
             return
     folders.make_folder(root)
-    made = f"{path}.{secrets.token_hex(4)}.new"
+    made = paths.unfinished(str(path), secrets.token_hex(4))
     try:
         with open(made, "x") as file:
             file.write(json.dumps(attrs.asdict(wanted)) + "\n")

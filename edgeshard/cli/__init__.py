@@ -1,7 +1,8 @@
-"""The console script ``edgeshard``: one file a verb, and here the one place where exceptions become exit codes.
+"""The console script ``edgeshard``: one module per verb, and here the place where exceptions become exit codes.
 
-A verb is a module with ``configure(parser)``, which describes its arguments, and ``run(options)``, which does it and
-returns the exit code. What is heavy a verb imports as it runs: a merge from cron pays for no other.
+A verb is a module with ``SUMMARY``, ``configure(parser)``, which describes its arguments, and ``run(options)``, which
+does the work and returns the exit code. Verbs call `edgeshard.store.Store` and nothing below it. What is slow to import
+is imported when a verb runs, so a merge started by cron does not pay for the others.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from edgeshard import format
 from edgeshard.cli import (
     exits,
     export,
+    help,
     logs,
     merge,
     prune,
@@ -30,8 +31,9 @@ from edgeshard.cli import (
     verify,
 )
 from edgeshard.errors import EdgeshardError
+from edgeshard.store import VERSION
 
-#: In the order of the help. A new verb is a module beside these, and a line here.
+#: In the order of the help. To add a verb, add a module beside these, and a line here.
 _VERBS = {
     "merge": merge,
     "status": status,
@@ -45,54 +47,56 @@ _VERBS = {
     "prune": prune,
     "push": push,
     "salvage": salvage,
+    "help": help,
 }
 
 _EPILOG = """\
 examples:
   edgeshard merge data                                          the shards in data/shards into data/master.db
-  edgeshard status data                                         what waits to be merged, and is anything wrong?
+  edgeshard status data                                         what is pending, and is anything wrong?
   edgeshard verify data                                         is anything missing or damaged?
   edgeshard query data "select count(*) from agent_data"        as a table; also --json and --csv
   edgeshard shell data                                          an SQL shell on the master, read-only
-  edgeshard snapshot data /media/usb/monday.db                  a copy to carry away, while all work
+  edgeshard snapshot data /media/usb/monday.db                  a copy to carry away, while everything runs
   edgeshard ranges hub > /media/usb/hub.json                    what a hub holds, for those who have rows for it
   edgeshard export data /media/usb/news.db --ranges /media/usb/hub.json     what it lacks, to carry there
-  edgeshard receipt data /media/usb/hub.json                    note that those rows are safe there
-  edgeshard prune data --older-than 30d                         old rows go, and do not come back
+  edgeshard receipt data /media/usb/hub.json                    record that those rows are safe there
+  edgeshard prune data --older-than 30d                         delete old rows, which do not come back
   edgeshard push data postgresql://edge@db.example.com/fleet    what PostgreSQL lacks, exactly once
   edgeshard salvage data data/shards/door.db                    what can be read of a damaged shard
+  edgeshard help                                                the guides, without a network
 
-  edgeshard VERB --help says more of each.
+  edgeshard VERB --help describes a verb.
 
 exit codes:
   0 done, also with nothing to do     1 failed                    2 wrong usage
-  3 done, but something was set aside or is missing              65 the master, or shard, is damaged
-  69 PostgreSQL is unavailable       74 input/output error, or no room       75 another is at work
+  3 done, but something is quarantined, rejected or missing      65 the master, or shard, is damaged
+  69 PostgreSQL is unavailable       74 input/output error, or no space      75 somebody else is at work
   77 not permitted                   78 wrong configuration, such as a folder that does not exist
   130 interrupted
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``edgeshard VERB ...``; the exit code."""
+    """Run ``edgeshard VERB ...`` and return the exit code."""
     options = parser().parse_args(arguments)
     return _run(options, f"edgeshard {options.verb}")
 
 
 def main_of_merge(arguments: Sequence[str] | None = None) -> int:
-    """Run ``python -m edgeshard.merge ...``, which is ``edgeshard merge ...``; the exit code."""
+    """Run ``python -m edgeshard.merge ...``, which is ``edgeshard merge ...``, and return the exit code."""
     return _run(parser_of_merge().parse_args(arguments), "edgeshard.merge")
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of ``edgeshard``, with one for each verb."""
+    """Return the parser of ``edgeshard``, with one for each verb."""
     made = argparse.ArgumentParser(
         prog="edgeshard",
-        description="Many writers, each with a SQLite file of its own; one master database with the rows of all.",
+        description="Many writers, each with its own SQLite file; one master database with all their rows.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--version", action="version", version=f"edgeshard {format.VERSION}")
+    made.add_argument("--version", action="version", version=f"edgeshard {VERSION}")
     verbs = made.add_subparsers(dest="verb", metavar="VERB", required=True)
     for name, verb in _VERBS.items():
         verb.configure(verbs.add_parser(name, formatter_class=argparse.RawDescriptionHelpFormatter, help=verb.SUMMARY))
@@ -100,7 +104,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def parser_of_merge() -> argparse.ArgumentParser:
-    """The parser of ``python -m edgeshard.merge``."""
+    """Return the parser of ``python -m edgeshard.merge``."""
     made = argparse.ArgumentParser(
         prog="python -m edgeshard.merge", formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -109,9 +113,10 @@ def parser_of_merge() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace, name: str) -> int:
-    """Do what a verb's `options` say; `name` begins each error."""
+    """Run a verb; `name` begins each error message."""
     _ensure_output()
-    logs.configure(_level(options), options.log_format, lasting=options.watch)
+    level = logging.DEBUG if options.verbose else logging.WARNING
+    logs.configure(level, options.log_format, long_running=options.watch)
     try:
         code: int = options.run(options)
         sys.stdout.flush()
@@ -122,21 +127,17 @@ def _run(options: argparse.Namespace, name: str) -> int:
     except KeyboardInterrupt:
         print(f"{name}: {options.interrupted}", file=sys.stderr)
         return exits.INTERRUPTED
-    except BrokenPipeError:  # whoever read our output, such as head, has seen enough
+    except BrokenPipeError:  # the reader of our output, such as head, has seen enough
         _drop_output()
         return exits.BROKEN_PIPE
-    except OSError as error:  # those of the store are EdgeshardErrors
+    except OSError as error:  # of stdout; those of the store are EdgeshardErrors
         _drop_output()
         print(f"{name}: {error.filename or 'the output'}: {error.strerror or error}", file=sys.stderr)
         return exits.IO_ERROR
 
 
-def _level(options: argparse.Namespace) -> int:
-    return logging.DEBUG if options.verbose else logging.WARNING
-
-
 def _ensure_output() -> None:
-    """Have something to write to that takes any text, whatever the caller closed or set."""
+    """Have streams that take any text, whatever the caller closed or set."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -146,7 +147,7 @@ def _ensure_output() -> None:
 
 
 def _drop_output() -> None:
-    """What is still buffered goes nowhere: Python would try to write it once more as it exits, and complain."""
+    """Discard what is still buffered: Python would try to write it again as it exits, and complain."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

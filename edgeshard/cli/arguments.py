@@ -1,90 +1,204 @@
-"""What the verbs' arguments have in common, and the store that they name."""
+"""Arguments that several verbs have in common, and the store that they name."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from typing import Any, BinaryIO, TypeVar, cast
 
-from edgeshard import sqlite
 from edgeshard.errors import ConfigurationError
-from edgeshard.exchange import inventory
-from edgeshard.exchange.inventory import Inventory
-from edgeshard.files import scan
-from edgeshard.merge.watcher import MAX_INTERVAL_S
-from edgeshard.store import Store
+from edgeshard.store import MAX_INTERVAL_S, PruneRule, Store, age_s, row_count, size_bytes
+
+_T = TypeVar("_T")
 
 
 def describe(parser: argparse.ArgumentParser, summary: str, epilog: str) -> None:
-    """Give a verb's parser what each has: its help, the store's folder, and defaults of what `main` looks at."""
+    """Give a verb's parser its help, and defaults for what `main` needs to know of every verb."""
     parser.description, parser.epilog = summary, epilog
-    parser.add_argument("root", metavar="ROOT", type=name, help="the store's folder")
     parser.set_defaults(quiet=False, verbose=False, watch=False, log_format="text", interrupted="interrupted")
 
 
-def store_of(options: argparse.Namespace) -> Store:
-    """The store in a folder that exists: a typing error must not make a store of its own.
+def add_root(parser: argparse.ArgumentParser) -> None:
+    """Add the store's folder."""
+    parser.add_argument("root", metavar="ROOT", type=name, help="the store's folder")
+
+
+def add_json(parser: argparse.ArgumentParser, more: str = "") -> None:
+    """Add ``--json``; `more` follows its usual help."""
+    parser.add_argument("--json", action="store_true", help=f"print the report as one JSON object{more}")
+
+
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    """Add ``--quiet`` alone, for verbs that log nothing."""
+    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing if all is well")
+
+
+def add_verbosity(parser: argparse.ArgumentParser) -> None:
+    """Add ``--quiet`` and ``--verbose``, which exclude each other."""
+    verbosity = parser.add_mutually_exclusive_group()
+    verbosity.add_argument("-q", "--quiet", action="store_true", help="print nothing if all is well, only errors")
+    verbosity.add_argument("-v", "--verbose", action="store_true", help="log what is done")
+
+
+def add_log_format(parser: argparse.ArgumentParser) -> None:
+    """Add ``--log-format``."""
+    parser.add_argument(
+        "--log-format", choices=("text", "json"), default="text", help="log lines for people, or one object per line"
+    )
+
+
+def add_dry_run(parser: argparse.ArgumentParser) -> None:
+    """Add ``--dry-run``."""
+    parser.add_argument("--dry-run", action="store_true", help="report what would be done, and change nothing")
+
+
+# -- stores -----------------------------------------------------------------------------------------------------------
+
+
+def store_of(options: argparse.Namespace, **settings: Any) -> Store:
+    """Return the store in an existing folder: a mistyped path must not create a store of its own.
+
+    Args:
+        options: the verb's.
+        settings: passed to `Store`.
 
     Raises:
         ConfigurationError: there is no such folder.
-        AccessError: nobody may tell us.
+        AccessError: it cannot be determined.
     """
-    store = Store(options.root)
-    with sqlite.translate_errors(options.verb, str(store.root)):
-        if not store.root.is_dir():
-            cause = (
-                "there is no such folder; agents make it when they first write. For a hub without agents make it first"
-            )
-            raise ConfigurationError(options.verb, store.root, cause)
+    store = Store(options.root, **settings)
+    if not store.exists():
+        cause = (
+            "there is no such folder; agents create it with their first write. For a hub without agents, create it "
+            f"with `mkdir {options.root}`"
+        )
+        raise ConfigurationError(options.verb, store.root, cause)
     return store
 
 
 def store_with_master(options: argparse.Namespace) -> Store:
-    """The store in a folder that exists and has a master.
+    """Return the store in an existing folder that has a master.
 
     Raises:
         ConfigurationError: there is no folder, or no master in it.
-        AccessError: nobody may tell us.
+        AccessError: it cannot be determined.
     """
     store = store_of(options)
-    if scan.find_database(str(store.master_path)) is None:
-        cause = f"there is no master yet; `edgeshard merge {options.root}` makes it"
+    if not store.has_master():
+        cause = f"there is no master yet; `edgeshard merge {options.root}` creates it"
         raise ConfigurationError(options.verb, store.master_path, cause)
     return store
 
 
-def ranges_of(file: str) -> Inventory:
-    """What `edgeshard ranges` wrote to a file, or to our standard input, where the file is "-".
+def file_or_stdin(file: str) -> str | BinaryIO:
+    """Return the file's name, or standard input if that is "-"."""
+    return sys.stdin.buffer if file == "-" else file
 
-    Raises:
-        EdgeshardError: it cannot be read, or is no such document.
+
+# -- prune rules ------------------------------------------------------------------------------------------------------
+
+
+def add_prune_rules(parser: argparse._ActionsContainer, prefix: str, does: str = "") -> None:
+    """Add the rules of a prune.
+
+    Args:
+        parser: a verb's parser, or a group of it.
+        prefix: what the names of the options begin with, such as "--".
+        does: what the help of each begins with.
     """
-    if file != "-":
-        return inventory.load(file)
-    with sqlite.translate_errors("read ranges", "standard input"):
-        return inventory.parse(sys.stdin.buffer.read(inventory.BYTES_MAX + 1), "standard input")
+    parser.add_argument(
+        f"{prefix}older-than",
+        type=_parsed_by(age_s),
+        metavar="AGE",
+        help=f"{does}rows that came into this master longer ago: 30d, 12h, 90m (minutes), 45s",
+    )
+    parser.add_argument(
+        f"{prefix}keep-rows",
+        type=_parsed_by(_rows),
+        metavar="N",
+        help=f"{does}all but the newest N rows, counting all tables together",
+    )
+    parser.add_argument(
+        f"{prefix}max-bytes",
+        type=_parsed_by(size_bytes),
+        metavar="SIZE",
+        help=f"{does}the oldest rows, until the master and its WAL are no larger: 500M, 2G, 512MiB",
+    )
+    parser.add_argument(
+        f"{prefix}deletions-older-than",
+        type=_parsed_by(age_s),
+        metavar="AGE",
+        help=f"{does}tombstones of keyed tables that are older, once every stream and database is past them",
+    )
+    whose = parser.add_mutually_exclusive_group()
+    whose.add_argument(
+        f"{prefix}only-pushed", action="store_true", help=f"{does}only rows that a PostgreSQL database holds"
+    )
+    whose.add_argument(
+        f"{prefix}only-receipted", action="store_true", help=f"{does}only rows that some other database holds"
+    )
+    parser.add_argument(
+        f"{prefix}table",
+        metavar="T",
+        type=name,
+        help=f"{does}only rows of this table, even those written in transactions with rows of other tables",
+    )
+
+
+def prune_rule_of(options: argparse.Namespace, prefix: str = "") -> PruneRule:
+    """Return the rules that were given, by options whose names begin with `prefix`."""
+    given = {key: getattr(options, prefix + key) for key in PruneRule.__annotations__}
+    return cast(PruneRule, {key: value for key, value in given.items() if value is not None and value is not False})
+
+
+def selects_rows(rule: PruneRule) -> bool:
+    """Return whether a rule says which rows to delete, and not only which rows it applies to."""
+    return any(key in rule for key in ("older_than", "keep_rows", "max_bytes", "deletions_older_than"))
+
+
+# -- types of arguments -----------------------------------------------------------------------------------------------
+
+
+def _parsed_by(parse: Callable[[str], _T]) -> Callable[[str], _T]:
+    """Return a parser whose ValueError argparse shows with its text."""
+
+    def parsed(text: str) -> _T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return parsed
+
+
+def _rows(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(f"number of rows must be a whole number, got {text!r}")
+    return row_count(int(text))
 
 
 def seconds(text: str) -> float:
-    """A time in seconds, which may be 0."""
+    """Parse a time in seconds, which may be 0."""
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not 0 <= value <= MAX_INTERVAL_S:  # nor NaN
-        raise argparse.ArgumentTypeError(f"a number of seconds from 0 to {MAX_INTERVAL_S:.0f} is wanted, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a number of seconds from 0 to {MAX_INTERVAL_S:.0f}, got {text!r}")
     return value
 
 
-def some_seconds(text: str) -> float:
-    """A time in seconds, which is not 0."""
+def positive_seconds(text: str) -> float:
+    """Parse a time in seconds above 0."""
     value = seconds(text)
     if value == 0:
-        raise argparse.ArgumentTypeError("a number of seconds above 0 is wanted")
+        raise argparse.ArgumentTypeError("must be a number of seconds above 0")
     return value
 
 
 def name(text: str) -> str:
-    """A path, which is not empty."""
-    if not text:  # a shell's variable that is not set: the store would be the current folder
+    """Accept any text but "": a shell variable that is not set must not make the current folder a store."""
+    if not text:
         raise argparse.ArgumentTypeError("it is empty")
     return text

@@ -1,4 +1,4 @@
-"""Exit codes, and which error is which. The one place where exceptions become exit codes."""
+"""Exit codes: the one place where exceptions and reports become exit codes."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ FAILED: Final = 1
 
 USAGE: Final = 2
 
-INCOMPLETE: Final = 3  # done, but something was set aside or is missing
+INCOMPLETE: Final = 3  # done, but something is quarantined, rejected or missing
 
-# the names and numbers of BSD's sysexits.h
+# names and numbers of BSD's sysexits.h
 DATA_ERROR: Final = 65
 
 UNAVAILABLE: Final = 69
@@ -38,7 +38,7 @@ NO_PERMISSION: Final = 77
 
 CONFIGURATION: Final = 78
 
-# what a shell reports of a process that SIGINT or SIGPIPE ended
+# what a shell reports for a process that SIGINT or SIGPIPE ended
 INTERRUPTED: Final = 130
 
 BROKEN_PIPE: Final = 141
@@ -57,5 +57,10 @@ _CODES: list[tuple[type[EdgeshardError], int]] = [
 
 
 def exit_code(error: EdgeshardError) -> int:
-    """The exit code of a command that ended with `error`."""
-    return next((code for kind, code in _CODES if isinstance(error, kind)), FAILED)
+    """Return the exit code of a command that ended with `error`."""
+    return next((code for error_class, code in _CODES if isinstance(error, error_class)), FAILED)
+
+
+def report_code(*, complete: bool) -> int:
+    """Return the exit code of a command that ended with a report."""
+    return DONE if complete else INCOMPLETE

@@ -1,14 +1,14 @@
-"""``edgeshard push``: what the master has and PostgreSQL lacks, exactly once; once, or as merges bring it."""
+"""``edgeshard push``: push what PostgreSQL lacks from the master, exactly once; one time, or as merges bring it."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import signal
+from collections.abc import Callable
 
-from edgeshard.cli import arguments, exits, signals, terminal
+from edgeshard.cli import arguments, once, output
 from edgeshard.reports import PushReport
+from edgeshard.store import BATCH, BATCH_MAX
 
 logger = logging.getLogger("edgeshard.push")
 
@@ -16,95 +16,84 @@ SUMMARY = "Push what a store's master has, and PostgreSQL lacks, into PostgreSQL
 
 _EPILOG = """\
 DSN is what libpq takes: postgresql://user@host/database, or "host=... dbname=...". What it leaves out comes from the
-PG* variables, a service file (service=NAME) and ~/.pgpass; postgresql:// alone takes all from there. A password in the
-DSN can be seen by others of this machine (ps): better leave it to one of these. No password is ever printed or logged.
+PG* variables, a service file (service=NAME) and ~/.pgpass; postgresql:// alone takes everything from there. Others on
+this machine can see a password in the DSN (ps), so better keep it in one of these. Passwords are never printed or
+logged.
 
 examples:
   %(prog)s data postgresql://edge@db.example.com/fleet
-  %(prog)s data postgresql:// --watch    push what merges bring, until SIGTERM; PGHOST, PGUSER ... say where to
-  %(prog)s data postgresql:// --dry-run  which rows, and which tables and columns would be made
+  %(prog)s data postgresql:// --watch    push what merges bring, until SIGTERM; PGHOST, PGUSER ... name the server
+  %(prog)s data postgresql:// --dry-run  which rows, and which tables and columns would be created
 
 exit codes:
   0 done, also with nothing to do     1 failed                     2 wrong usage
-  3 done, but rows are held back, because PostgreSQL cannot take them; each reason is named
-  69 PostgreSQL is unavailable, or its disk is full: try again     74 input/output error, or no room
+  3 done, but PostgreSQL cannot store some rows; the log says which, and why
+  69 PostgreSQL is unavailable, or its disk is full: try again     74 input/output error, or no space
   77 not permitted, or a wrong password                           78 wrong configuration, such as no such database
-  130 interrupted by Ctrl-C (watching: by a second one; the first ends it with 0)
+  130 interrupted by Ctrl-C (with --watch: by a second one; the first ends it with 0)
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
     arguments.describe(parser, SUMMARY, _EPILOG)
+    arguments.add_root(parser)
     parser.add_argument("dsn", metavar="DSN", type=arguments.name, help="the database; see below")
     parser.add_argument("--watch", action="store_true", help="push what merges bring, until SIGTERM or Ctrl-C")
     parser.add_argument(
-        "--interval", type=arguments.some_seconds, metavar="S", help="watching: look every S seconds (default: 1)"
+        "--interval",
+        type=arguments.positive_seconds,
+        metavar="S",
+        help="with --watch: check for new rows every S seconds (default: 1)",
     )
     parser.add_argument(
-        "--batch", type=int, metavar="N", help="rows of a transaction (default: 20000); fewer where rows are large"
+        "--batch",
+        type=int,
+        default=BATCH,
+        metavar="N",
+        help="rows per transaction (default: %(default)s); fewer if rows are large",
     )
     parser.add_argument(
         "--inserts",
         action="store_true",
-        help="use INSERT, not COPY; so it is in any case where the server is not PostgreSQL itself",
+        help="use INSERT instead of COPY; servers that only speak PostgreSQL's protocol always get INSERT",
     )
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-    parser.add_argument(
-        "--json", action="store_true", help="print the report as one JSON object; watching: a line for each push"
-    )
-    parser.add_argument(
-        "--log-format", choices=("text", "json"), default="text", help="lines for people, or an object a line"
-    )
-    loudness = parser.add_mutually_exclusive_group()
-    loudness.add_argument("-q", "--quiet", action="store_true", help="print nothing where all is well; errors still")
-    loudness.add_argument("-v", "--verbose", action="store_true", help="log what is done")
-    interrupted = "interrupted; what was committed stays, the rest is pushed next time"
+    arguments.add_dry_run(parser)
+    arguments.add_json(parser, "; with --watch, one line for each push")
+    arguments.add_log_format(parser)
+    arguments.add_verbosity(parser)
+    interrupted = "interrupted; what was committed stays, the next push continues"
     parser.set_defaults(run=run, interrupted=interrupted, usage_error=parser.error)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Push, once or as rows come, and say what was done."""
-    from edgeshard.postgres import pusher  # 20 ms, which no other command should wait for
-
-    options.batch = pusher.BATCH if options.batch is None else options.batch
-    if not 1 <= options.batch <= pusher.BATCH_MAX:
-        options.usage_error(f"argument --batch: a number from 1 to {pusher.BATCH_MAX} is wanted, not {options.batch}")
+    """Push, once or as rows come, and report what was done."""
+    if not 1 <= options.batch <= BATCH_MAX:
+        options.usage_error(f"argument --batch: must be a number from 1 to {BATCH_MAX}, got {options.batch}")
     if options.watch:
         if options.dry_run:
-            options.usage_error("argument --dry-run: it is for a single push, without --watch")
-        from edgeshard.cli.pushing import watch
+            options.usage_error("argument --dry-run: cannot be combined with --watch")
+        from edgeshard.cli import services  # a single push needs none of it
 
-        return watch(arguments.store_of(options), options)
+        return services.push(arguments.store_of(options), options)
     if options.interval is not None:
-        options.usage_error("argument --interval: it is for --watch")
-    with signals.stop_on_signals() as stop:
-        report = _push(options, stop)
-    for item in report.held_back:
-        logger.warning("%s", item)
-    if options.json:
-        print(json.dumps(report.as_dict()))
-    elif not (options.quiet and report.complete):
-        print(report)
-        if options.dry_run:
-            print("\n".join(report.statements))
-    if stop.by == signal.SIGINT:
-        raise KeyboardInterrupt
-    return exits.DONE if report.complete else exits.INCOMPLETE
+        options.usage_error("argument --interval: requires --watch")
 
-
-def _push(options: argparse.Namespace, stop: signals.Stop) -> PushReport:
-    from edgeshard.postgres import once
-
-    path = arguments.store_with_master(options).master_path
-    if options.dry_run:
-        return once.preview(path, options.dsn)
-    with terminal.progress("rows pushed", quiet=options.quiet) as progress:
-        return once.push_once(
-            path,
+    def push(should_stop: Callable[[], bool], progress: output.Progress | None) -> PushReport:
+        report = arguments.store_with_master(options).push(
             options.dsn,
             batch=options.batch,
             inserts=options.inserts,
-            should_stop=stop.is_asked,
+            dry_run=options.dry_run,
+            should_stop=should_stop,
             progress=progress,
         )
+        for rejected in report.rejected:
+            logger.warning("%s", rejected)
+        return report
+
+    return once.run(options, push, counted="rows pushed", text=_text)
+
+
+def _text(report: PushReport) -> str:
+    return "\n".join([str(report), *report.statements]) if report.dry_run else str(report)

@@ -1,4 +1,4 @@
-"""``edgeshard query``: one SELECT on the master, as a table, as JSON or as CSV."""
+"""``edgeshard query``: run one SELECT on the master, and write its rows as a table, as JSON or as CSV."""
 
 from __future__ import annotations
 
@@ -7,25 +7,21 @@ import json
 import math
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from edgeshard import sqlite
-from edgeshard.cli import arguments, exits, terminal
+from edgeshard.cli import arguments, exits, output
 from edgeshard.errors import QueryError
-from edgeshard.merge import once
-from edgeshard.sqlite import Bindings, Connection, Statement
-from edgeshard.store import querying
+from edgeshard.store import Statement, Store
 
 SUMMARY = "Run one SQL statement on a store's master, which it only reads."
 
 _EPILOG = """\
-Without --json or --csv the rows are drawn as a table, as wide as the terminal; a pipe gets lines as long as they are,
-and no colours. A table is drawn from all rows at once, and cells are cut after 4096 characters: use --csv or --json,
-which write row by row, for millions of rows. Blobs are written in hexadecimal. In JSON an infinite number is the text
+Without --json or --csv the rows are drawn as a table, as wide as the terminal; in a pipe, lines are as long as needed,
+without colours. A table needs all rows in memory, and cells are cut after 4096 characters: for millions of rows use
+--csv or --json, which write row by row. Blobs are written in hexadecimal. In JSON an infinite number is the text
 "Infinity"; in CSV (RFC 4180) NULL is an empty field.
 
-A parameter is a number where it is written as one (7, -0.5; not 007 or 1e3), otherwise text.
+A parameter is a number if it is written as one (7, -0.5; not 007 or 1e3), otherwise text.
 
 examples:
   %(prog)s data "select agent_id, count(*) as rows from agent_data group by agent_id"
@@ -34,8 +30,8 @@ examples:
   %(prog)s data --fresh --csv "select * from agent_data" > rows.csv
 
 exit codes:
-  0 done               1 the SQL was refused, or the master is damaged      2 wrong usage
-  74 input/output error     75 somebody holds the master locked     77 not permitted
+  0 done               1 SQLite refused the SQL, or the master is damaged   2 wrong usage
+  74 input/output error     75 the master is locked     77 not permitted
   78 there is no such folder, or no master in it
 """
 
@@ -43,6 +39,7 @@ exit codes:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
     arguments.describe(parser, SUMMARY, _EPILOG)
+    arguments.add_root(parser)
     parser.add_argument("sql", metavar="SQL", help="one statement, in quotes")
     written = parser.add_mutually_exclusive_group()
     written.add_argument("--json", action="store_true", help="print an array of objects")
@@ -55,87 +52,77 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="VALUE",
         action="append",
         default=[],
-        help="the value of the next ?, or NAME=VALUE for :NAME; may be given again",
+        help="the value of the next ?, or NAME=VALUE for :NAME; can be repeated",
     )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the statement and write its rows."""
-    path = _master(options)
+    store = _store(options)
+    params = _bindings(store, options.sql, options.params)
     if options.json:
-        _write_json(path, _rows(path, options.sql, options.params))
+        _write_json(store, store.query_rows(options.sql, params))
     elif options.csv:
-        _write_csv(_rows(path, options.sql, options.params))
+        _write_csv(store.query_rows(options.sql, params))
     else:
-        print(_table(path, options.sql, options.params), end="")
+        print(_table(store, options.sql, params), end="")
     return exits.DONE
 
 
-def _master(options: argparse.Namespace) -> Path:
-    """The master's file, after a merge where that is asked for."""
-    if not options.fresh or not (arguments.store_of(options).root / "shards").exists():
-        return arguments.store_with_master(options).master_path
-    store = arguments.store_of(options)
-    once.merge(store.root, beside_watcher=True, lock_wait_s=-1)
-    return store.master_path
+def _store(options: argparse.Namespace) -> Store:
+    """Return the store, after a merge if one is asked for."""
+    if options.fresh:
+        store = arguments.store_of(options)
+        if store.has_shards():
+            store.merge_now()
+            return store
+    return arguments.store_with_master(options)
 
 
-# -- running it -------------------------------------------------------------------------------------------------------
-
-
-def _rows(path: Path, sql: str, params: list[str]) -> Iterator[tuple[Any, ...]]:
-    """The names of the columns, and then the rows, as SQLite finds them."""
-    with querying(path) as connection, sqlite.read_snapshot(connection):
-        statement = _describe(connection, path, sql)
-        yield statement.columns
-        yield from connection.execute(sql, _bindings(statement, path, params))
-
-
-def _table(path: Path, sql: str, params: list[str]) -> str:
+def _table(store: Store, sql: str, params: list[Any] | dict[str, Any]) -> str:
     out = sys.stdout
-    with querying(path) as connection, sqlite.read_snapshot(connection):
-        statement = _describe(connection, path, sql)
-        return sqlite.draw_table(
-            connection,
-            sql,
-            _bindings(statement, path, params),
-            colour=terminal.is_coloured(out),
-            width=terminal.width(out),
-            unicode=terminal.has_lines(out),
-        )
+    return store.query_table(
+        sql,
+        params,
+        colour=output.is_coloured(out),
+        width=output.width(out),
+        unicode=output.has_box_characters(out),
+    )
 
 
-def _describe(connection: Connection, path: Path, sql: str) -> Statement:
-    statement = sqlite.describe(connection, sql)
-    if not statement.is_one:
-        raise QueryError("query", path, "give one SQL statement, not none and not several")
-    return statement
+# -- parameters -------------------------------------------------------------------------------------------------------
 
 
-def _bindings(statement: Statement, path: Path, params: list[str]) -> Bindings:
-    """The values of the statement's parameters.
+def _bindings(store: Store, sql: str, params: list[str]) -> list[Any] | dict[str, Any]:
+    """Return the values of the statement's parameters.
 
     Raises:
-        QueryError: one is missing, or one too many.
+        QueryError: a value is missing, or there is one too many, or the statement is not valid.
     """
+    statement = store.describe_query(sql)
     if not statement.has_names:
         if len(params) != len(statement.parameters):
             cause = f"the statement has {len(statement.parameters)} parameters, and {len(params)} values were given"
-            raise QueryError("query", path, cause)
+            raise QueryError("query", store.master_path, f"{cause}; add one -p VALUE for each")
         return [_value(text) for text in params]
     given = {name: _value(text) for name, _, text in (param.partition("=") for param in params)}
-    if set(given) != set(statement.parameters):
-        wanted = ", ".join(f"-p {name}=VALUE" for name in statement.parameters)
-        raise QueryError("query", path, f"the statement needs {wanted}; given were: {', '.join(given) or 'none'}")
+    if set(given) != set(_names(statement)):
+        needed = ", ".join(f"-p {name}=VALUE" for name in _names(statement))
+        cause = f"the statement needs {needed}; given were: {', '.join(given) or 'none'}"
+        raise QueryError("query", store.master_path, cause)
     return given
 
 
+def _names(statement: Statement) -> list[str]:
+    return [name for name in statement.parameters if name is not None]
+
+
 def _value(text: str) -> int | float | str:
-    """A number where the text is how one is written; so a column of texts finds it as well."""
-    for kind in (int, float):
+    """Return a number if the text is exactly how one is written, so that "7" and a column of texts still match."""
+    for number_type in (int, float):
         try:
-            value = kind(text)
+            value = number_type(text)
         except ValueError:
             continue
         if math.isfinite(value) and str(value) == text:
@@ -143,15 +130,15 @@ def _value(text: str) -> int | float | str:
     return text
 
 
-# -- writing it -------------------------------------------------------------------------------------------------------
+# -- rows -------------------------------------------------------------------------------------------------------------
 
 
-def _write_json(path: Path, rows: Iterator[tuple[Any, ...]]) -> None:
+def _write_json(store: Store, rows: Iterator[tuple[Any, ...]]) -> None:
     names = next(rows)
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
-        cause = f"several columns have the name {', '.join(doubled)}, of which JSON keeps one; name them with AS"
-        raise QueryError("query", path, cause)
+        cause = f"several columns are called {', '.join(doubled)}, of which JSON would keep one; name them with AS"
+        raise QueryError("query", store.master_path, cause)
     before = "["
     for row in rows:
         record = dict(zip(names, map(_json_value, row), strict=True))

@@ -1,27 +1,27 @@
-"""``edgeshard ranges``: what a store holds, as a small document to be carried to whoever has rows for it."""
+"""``edgeshard ranges``: print what a store holds, as a small document for whoever has rows for it."""
 
 from __future__ import annotations
 
 import argparse
 
 from edgeshard.cli import arguments, exits
-from edgeshard.exchange.inventory import Inventory
+from edgeshard.store import Inventory, Store
 
-SUMMARY = "Print which rows a store's master holds, and has held, as one JSON object that can be carried elsewhere."
+SUMMARY = "Print which rows a store's master holds, and has ever held, as one JSON object to carry elsewhere."
 
 _EPILOG = """\
-Where it is brought to, `edgeshard export --ranges FILE` writes only what this store lacks, and `edgeshard receipt`
-notes that its rows are safe here. It is small: a stream takes about 50 bytes. It holds what has been merged, durably;
-rows that are still in the shards are not in it: merge first.
+At another store, `edgeshard export --ranges FILE` writes only what this store lacks, and `edgeshard receipt` records
+that its rows are safe here. The document is small: about 50 bytes per stream. It lists what has been merged, durably.
+Rows that are still in the shards are not listed: merge first.
 
 examples:
   %(prog)s data > /media/usb/hub.json
-  ssh hub edgeshard ranges /srv/hub | edgeshard receipt data -      over a network, where there is one
+  ssh hub edgeshard ranges /srv/hub | edgeshard receipt data -      over a network, if there is one
   %(prog)s postgresql://edge@db.example.com/fleet | edgeshard receipt data -       what PostgreSQL has of pushes
 
 exit codes:
-  0 done                            1 failed; also where the master is damaged              2 wrong usage
-  74 input/output error             75 somebody holds the master locked
+  0 done                            1 failed; also if the master is damaged                 2 wrong usage
+  74 input/output error             75 the master is locked
   69 PostgreSQL is unavailable      77 not permitted
   78 there is no such folder, or no master in it
 """
@@ -30,19 +30,18 @@ exit codes:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
     arguments.describe(parser, SUMMARY, _EPILOG)
-    parser.add_argument("--json", action="store_true", help="as it is printed in any case")
+    arguments.add_root(parser)
+    parser.add_argument("--json", action="store_true", help="has no effect: the document is always JSON")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the document."""
-    print(_holdings(options).to_json())
+    print(_inventory(options).to_json())
     return exits.DONE
 
 
-def _holdings(options: argparse.Namespace) -> Inventory:
-    if not options.root.startswith(("postgresql://", "postgres://")):
-        return arguments.store_with_master(options).ranges()
-    from edgeshard.postgres import once
-
-    return once.ranges(options.root)
+def _inventory(options: argparse.Namespace) -> Inventory:
+    if options.root.startswith(("postgresql://", "postgres://")):
+        return Store.pushed_ranges(options.root)
+    return arguments.store_with_master(options).ranges()

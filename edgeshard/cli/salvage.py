@@ -1,34 +1,30 @@
-"""``edgeshard salvage``: what can still be read of a damaged shard."""
+"""``edgeshard salvage``: rescue what can still be read of a damaged shard."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from typing import TYPE_CHECKING
 
 from edgeshard.cli import arguments, exits
-
-if TYPE_CHECKING:
-    from edgeshard.inspect.salvage import SalvageReport
-
+from edgeshard.reports import SalvageReport
 
 SUMMARY = "Bring what can still be read of a damaged shard into a store's master, each row once."
 
 _EPILOG = """\
 The shard is only read, and stays as it is: move it away afterwards, so that merges no longer report it. Stop its agent
-first. Rows that the master has already are not doubled, and it does no harm to do it again, or on a copy of the shard.
+first. Rows that the master has already are not duplicated, so you can repeat it, or run it on a copy of the shard.
 
-It looks at every page for itself, and takes the rows that are whole. What is known to have existed and is in no master
-is named as a gap. What a bit that changed within a value was before, nobody can know.
+It reads every page on its own, and takes the rows that are whole. Rows that are known to have existed and are in no
+master are listed as gaps. If a bit flipped inside a value, the original value is lost, and nobody can notice.
 
 examples:
   %(prog)s data data/shards/boiler-room.db
   %(prog)s data /media/usb/boiler-room.db --json | jq .gaps
 
 exit codes:
-  0 all that is known of it is in the master     1 failed     2 wrong usage
-  3 rows are missing; each gap is named          65 nothing of it can be read
-  74 input/output error, or no room              75 its agent has it open
+  0 all rows that are known of are in the master     1 failed     2 wrong usage
+  3 rows are missing; each gap is listed         65 nothing in it can be read
+  74 input/output error, or no space             75 its agent has it open
   77 not permitted                               78 there is no such folder, or no such file
 """
 
@@ -36,22 +32,20 @@ exit codes:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
     arguments.describe(parser, SUMMARY, _EPILOG)
+    arguments.add_root(parser)
     parser.add_argument("shard", metavar="SHARD", type=arguments.name, help="the damaged file, with its -wal beside it")
-    parser.add_argument("--json", action="store_true", help="print the report as one JSON object")
-    parser.set_defaults(run=run, interrupted="interrupted; the shard is as it was, and what was merged stays")
+    arguments.add_json(parser)
+    parser.set_defaults(run=run, interrupted="interrupted; the shard is unchanged, and what was merged stays")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Salvage, and say what was found."""
+    """Salvage, and report what was found."""
     report = arguments.store_of(options).salvage(options.shard)
-    print(json.dumps(report.as_dict()) if options.json else _lines(report))
+    print(json.dumps(report.as_dict()) if options.json else _text(report))
     if not report.readable:
         return exits.DATA_ERROR
-    return exits.DONE if report.complete else exits.INCOMPLETE
+    return exits.report_code(complete=report.complete)
 
 
-def _lines(report: SalvageReport) -> str:
-    gaps = [
-        f"missing: rows {gap.first} to {gap.last} of stream {gap.stream} of agent {gap.agent!r}" for gap in report.gaps
-    ]
-    return "\n".join([str(report), *gaps])
+def _text(report: SalvageReport) -> str:
+    return "\n".join([str(report), *(f"missing: {gap}" for gap in report.gaps)])

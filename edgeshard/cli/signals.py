@@ -1,4 +1,4 @@
-"""Signals: the first request to stop is heard when the shard at hand is done, a second one interrupts at once."""
+"""Signals: the first request to stop takes effect after the current shard or step, a second one interrupts at once."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from types import FrameType
 from typing import Any
 
 #: What a terminal, a service manager, and `kill` send to end a process.
-_STOPS = (signal.SIGINT, signal.SIGTERM)
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stop:
     """Whether this process was asked to stop.
 
     Attributes:
-        by: the number of the signal; 0: it was not.
+        by: the number of the signal, or 0 if there was none.
     """
 
     def __init__(self) -> None:
         self.by = 0
 
-    def is_asked(self) -> bool:
-        """Whether it was."""
+    def is_requested(self) -> bool:
+        """Return whether a signal asked to stop."""
         return self.by != 0
 
 
@@ -31,22 +31,22 @@ class Stop:
 def stop_on_signals(
     on_stop: Callable[[], None] | None = None, on_hangup: Callable[[], None] | None = None
 ) -> Iterator[Stop]:
-    """Within the block SIGINT and SIGTERM ask to stop; whichever comes second raises KeyboardInterrupt.
+    """Let SIGINT and SIGTERM request a stop within the block; the second of them raises KeyboardInterrupt.
 
     Args:
-        on_stop: called, between any two instructions of the main thread, when the first comes.
-        on_hangup: called likewise for each SIGHUP.
+        on_stop: called for the first one, between any two instructions of the main thread.
+        on_hangup: called in the same way for each SIGHUP.
     """
     stop = Stop()
 
-    def ask_to_stop(number: int, _: FrameType | None) -> None:
-        if stop.is_asked():
+    def request_stop(number: int, _: FrameType | None) -> None:
+        if stop.is_requested():
             raise KeyboardInterrupt
         stop.by = number
         if on_stop is not None:
             on_stop()
 
-    handlers: dict[int, Any] = dict.fromkeys(_STOPS, ask_to_stop)
+    handlers: dict[int, Any] = dict.fromkeys(_STOP_SIGNALS, request_stop)
     if on_hangup is not None:
         handlers[signal.SIGHUP] = lambda *_: on_hangup()
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}

@@ -1,4 +1,4 @@
-"""``edgeshard snapshot``: a copy of the live master, to carry away."""
+"""``edgeshard snapshot``: copy the live master into one file to carry away."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import argparse
 import os
 import time
 
-from edgeshard.cli import arguments, exits, terminal
+from edgeshard.cli import arguments, exits, output
 
-SUMMARY = "Copy a store's master as it is at this moment into one file, while writers and mergers go on."
+SUMMARY = "Copy a store's master as it is at this moment into one file, while writers and mergers continue."
 
 _EPILOG = """\
 The copy is a SQLite file that needs no file beside it: carry it on a stick, read it from a read-only medium, merge it
-elsewhere. It appears under its name whole, or not at all, also where the disk fills up or this command is killed.
+elsewhere. It appears under its name complete, or not at all, even if the disk fills up or this command is killed.
 It holds what has been merged: rows that are still in the shards come with the next merge, and the next snapshot.
 
 examples:
@@ -22,25 +22,28 @@ examples:
 
 exit codes:
   0 done                            1 failed         2 wrong usage
-  74 input/output error, or no room                  75 another snapshot is making this file
-  77 not permitted                  78 there is such a file already, no such folder, or no master
+  74 input/output error, or no space                 75 another snapshot is writing this file
+  77 not permitted                  78 the file exists already, or there is no such folder or no master
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
     arguments.describe(parser, SUMMARY, _EPILOG)
-    parser.add_argument("target", metavar="TARGET", type=arguments.name, help="the file to make, in an existing folder")
-    parser.add_argument("--force", action="store_true", help="replace a file that has this name")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing where all is well")
-    parser.set_defaults(run=run, interrupted="interrupted; nothing was made")
+    arguments.add_root(parser)
+    parser.add_argument(
+        "target", metavar="TARGET", type=arguments.name, help="the file to create, in an existing folder"
+    )
+    parser.add_argument("--force", action="store_true", help="replace an existing file")
+    arguments.add_quiet(parser)
+    parser.set_defaults(run=run, interrupted="interrupted; nothing was created")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Make the copy, and say how large it is."""
+    """Make the copy, and report its size."""
     began = time.monotonic()
     store = arguments.store_with_master(options)
-    with terminal.progress("pages copied", quiet=options.quiet) as progress:
+    with output.progress("pages copied", quiet=options.quiet) as progress:
         store.snapshot(options.target, force=options.force, progress=progress)
     if not options.quiet:
         size = os.path.getsize(options.target)

@@ -1,1 +1,1 @@
-"""Data that travels between stores: bundles, snapshots, inventories, receipts."""
+"""Data that travels between stores: bundles, snapshots, inventories and receipts."""

@@ -1,12 +1,12 @@
-"""A bundle: what the other side lacks of a master, in one file to be carried there, whole or not at all.
+"""Export a bundle: the rows of a master that another store lacks, in one file that is complete or does not exist.
 
-    1  TARGET.new is made and locked (publishing), and made a database of ours, of role bundle
-    2  the operator copies into it, in one snapshot of the master, what the other side never held
-    3  it is closed, and sealed with a checksum
-    4  it is made durable, and gets its name    <- the commit point
+    1  create and lock TARGET.new (files/atomic_file), and make it a database with the role of a bundle
+    2  copy into it, in one snapshot of the master, the rows that the receiver has never held
+    3  close it, and seal it with a checksum
+    4  make it durable, and give it its name    <- the commit point
 
-Its streams are all that the master knows, each with the highest seq known to exist: whoever merges a bundle and missed
-the one before names what is missing. Its ranges are what is in it, and nothing else.
+A bundle lists all streams that the master knows, each with the highest seq known to exist. So if a bundle gets lost on
+its way, the receiver of the next one knows exactly which rows are missing. Its ranges are exactly the rows in it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 import attrs
 
@@ -23,43 +23,19 @@ from edgeshard.files import atomic_file
 from edgeshard.format import blocks
 from edgeshard.format.ranges import Range
 from edgeshard.master import database
+from edgeshard.master import identity as master_identity
 from edgeshard.merge import apply
 from edgeshard.merge.target import Target
-from edgeshard.sources import checksum, diff, source
+from edgeshard.reports import ExportReport
+from edgeshard.sources import checksum, diff, identity
+from edgeshard.sources.source import Source
 from edgeshard.sqlite import Connection
 
-_ACTION = "export to"
+_ACTION: Final = "export to"
 
-_SCHEMA = "master"
+_SCHEMA: Final = "master"
 
 Progress = Callable[[int, int], None]
-
-
-@attrs.frozen
-class ExportReport:
-    """What one export wrote.
-
-    Attributes:
-        path: the bundle.
-        rows: rows in it.
-        streams: streams that it has rows of.
-        left_out: rows that the master has and the bundle has not, because the other side has or had them.
-        size_bytes: the size of the file.
-    """
-
-    path: str
-    rows: int
-    streams: int
-    left_out: int
-    size_bytes: int
-
-    def __str__(self) -> str:
-        line = f"exported {self.rows} rows of {self.streams} streams in {self.size_bytes} bytes"
-        return f"{line}; {self.left_out} rows are there already" if self.left_out else line
-
-    def as_dict(self) -> dict[str, Any]:
-        """The report as JSON-able values."""
-        return attrs.asdict(self)
 
 
 def export(
@@ -70,60 +46,57 @@ def export(
     force: bool = False,
     progress: Progress | None = None,
 ) -> ExportReport:
-    """Write what a master has, without the rows of each stream that are unwanted; see `Store.export`."""
-    path = atomic_file.resolved(target)
-    database.open_master(master_path, writable=False).close()  # what is wrong with it is said before anything is made
+    """Write the rows of a master, except the unwanted ones of each stream, into a bundle; see `Store.export`."""
+    path = atomic_file.resolve_target(target)
+    database.open_master(master_path, writable=False).close()  # report what is wrong with it before making anything
     with (
         sqlite.translate_errors(_ACTION, path),
-        atomic_file.made(path, master_path, _ACTION, force=force) as unfinished,
+        atomic_file.staged(path, master_path, _ACTION, force=force) as unfinished,
     ):
-        mark = checksum.new_mark()
-        connection = _begin(unfinished, mark)
+        connection = sqlite.create_without_wal(
+            unfinished, format.BUNDLE_PAGE_SIZE, format.BUNDLE_TABLES, (), format.IDENTITY
+        )
         try:
-            report = _fill(connection, master_path, unwanted, progress)
+            with sqlite.immediate(connection):
+                master_identity.insert(connection, format.BUNDLE)
+                mark = checksum.write_mark(connection)
+            report = _copy_missing(connection, master_path, unwanted, progress)
         finally:
             connection.close()
         checksum.seal(unfinished, mark)
         return attrs.evolve(report, path=path, size_bytes=os.path.getsize(unfinished))
 
 
-def _begin(path: str, mark: bytes) -> Connection:
-    script = (
-        f"{format.BUNDLE_TABLES}"
-        "INSERT INTO edgeshard_database(database_id, role) VALUES (randomblob(16), ?);"
-        f"INSERT INTO {format.CHECKSUM_TABLE} VALUES (?)"
-    )
-    return sqlite.begin_file(path, format.BUNDLE_PAGE_SIZE, script, (format.BUNDLE, mark), format.IDENTITY)
-
-
-def _fill(
+def _copy_missing(
     connection: Connection, master_path: Path, unwanted: Mapping[bytes, Sequence[Range]], progress: Progress | None
 ) -> ExportReport:
+    """Copy the rows in one transaction, and so from one snapshot of the master, however long it takes."""
     try:
         sqlite.attach(connection, str(master_path), _SCHEMA)
-        with sqlite.immediate(connection):  # one snapshot of the master, for as long as it takes
-            return _copy(connection, source.open_source(connection, _SCHEMA, str(master_path)), unwanted, progress)
+        with sqlite.immediate(connection):
+            source = identity.open_source(connection, _SCHEMA, str(master_path))
+            to_do, streams, present = _count(connection, source, unwanted)
+            target = attrs.evolve(Target.load(connection), is_indexed=False)
+            rows, finished = 0, False
+            while not finished:
+                copied = apply.copy(target, source, blocks.CHUNK_BYTES, unwanted=unwanted)
+                rows, finished = rows + copied.rows, copied.finished
+                if progress is not None:
+                    progress(rows, to_do)
+            if rows != to_do:
+                raise AssertionError(f"{rows} rows were copied, not {to_do}")  # the snapshot has not changed
+            return ExportReport("", rows, streams, present - rows, 0)
     except sqlite.DATA_ERRORS as error:
         if not sqlite.is_damage(error):
-            raise  # of the target's
+            raise  # it is about the bundle
         raise sqlite.explain(error, "export", str(master_path)) from error
 
 
-def _copy(
-    connection: Connection, origin: source.Source, unwanted: Mapping[bytes, Sequence[Range]], progress: Progress | None
-) -> ExportReport:
+def _count(connection: Connection, source: Source, unwanted: Mapping[bytes, Sequence[Range]]) -> tuple[int, int, int]:
+    """Return how many rows to copy, of how many streams, and how many rows those that have news have."""
     to_do = streams = present = 0
-    for stream, pieces in diff.missing_pieces(connection, origin, unwanted):
-        to_do += sum(map(len, pieces))
+    for stream, missing in diff.missing_by_stream(connection, source, unwanted):
+        to_do += sum(map(len, missing))
+        streams += bool(missing)
         present += sum(map(len, stream.blocks))
-        streams += bool(pieces)
-    rows, finished = 0, False
-    target = attrs.evolve(Target.load(connection), is_indexed=False)
-    while not finished:
-        copied = apply.copy(target, origin, blocks.CHUNK_BYTES, unwanted=unwanted)
-        rows, finished = rows + copied.rows, copied.finished
-        if progress is not None:
-            progress(rows, to_do)
-    if rows != to_do:
-        raise AssertionError(f"{rows} rows were copied, not {to_do}")  # it was one snapshot
-    return ExportReport("", rows, streams, present - rows, 0)
+    return to_do, streams, present

@@ -1,15 +1,15 @@
-"""What a database holds, as a small JSON document that travels to whoever wants to know what it lacks.
+"""An inventory: what a database holds, as a small JSON document to be carried to other stores.
 
     {"edgeshard": "ranges", "format": 1, "database": "<32 hex digits>", "kind": "edgeshard", "generation": 17,
      "at": "2026-01-02T12:00:00+00:00", "streams": {"<32 hex digits>": [[1, 900], [1001, 1100]]},
-     "gone": {"<32 hex digits>": [[1, 300]]}}
+     "pruned": {"<32 hex digits>": [[1, 300]]}}
 
-``streams`` is what the database has *ever* held: whoever exports to it leaves that out, so that a row that was pruned
-there does not come back. ``gone`` is what of it is no longer there, and is left out where nothing is. Only the
-difference, what is there *now*, is safe there, and may be deleted elsewhere. Where the ``kind`` is "postgresql", it is
-what pushes brought there.
+``streams`` is what the database has *ever* held. An export to it leaves these rows out, so that a row that was pruned
+there does not come back. ``pruned`` is the part that it no longer has; the key is missing if there is none. Only the
+difference, what it has *now*, is safe there, and may be deleted elsewhere. The ``kind`` "postgresql" means that the
+rows were pushed there.
 
-A document may come from a stranger: it is read up to a size, and whatever is not as above is refused.
+A document may come from a stranger. It is read up to a certain size, and anything that is not as above is refused.
 """
 
 from __future__ import annotations
@@ -29,12 +29,14 @@ from edgeshard.files.os_errors import explain_os_error
 from edgeshard.format.ranges import Range, subtract
 from edgeshard.master.receipts import KINDS
 
-#: A document of 300,000 streams is this long.
+#: The longest document that is read, and so that is written. It has room for 300,000 streams.
 BYTES_MAX: Final = 16 << 20
 
 _ACTION = "read ranges"
 
 _TAG, _FORMAT = "ranges", 1
+
+_AGAIN: Final = "run `edgeshard ranges` again"
 
 _KEYS = {"edgeshard", "format", "database", "kind", "generation", "at", "streams"}
 
@@ -47,14 +49,14 @@ Ranges = Mapping[bytes, tuple[Range, ...]]
 
 @attrs.frozen
 class Inventory:
-    """What a database holds, and has held.
+    """What a database holds, and has ever held.
 
     Attributes:
-        database_id: which database, 16 bytes.
-        at: when it said so, by its own clock.
-        generation: how often it had been merged into by then.
-        streams: the seqs of each stream that it has ever held, by the stream's id.
-        gone: those of them that it no longer has.
+        database_id: the id of the database, 16 bytes.
+        at: when the inventory was taken, by the clock of the database's machine.
+        generation: the database's generation at that time, which grows with each merge and prune.
+        streams: the seqs of each stream, by its id, that the database has ever held.
+        pruned: the seqs of each stream that it no longer has.
         kind: one of `KINDS`.
     """
 
@@ -62,18 +64,18 @@ class Inventory:
     at: datetime.datetime
     generation: int
     streams: Ranges
-    gone: Ranges = attrs.Factory(dict)
+    pruned: Ranges = attrs.Factory(dict)
     kind: str = KINDS[0]
 
     @property
     def held(self) -> Ranges:
-        """What it has now, of each stream."""
-        now = {stream: subtract(items, self.gone.get(stream, ())) for stream, items in self.streams.items()}
-        return {stream: tuple(items) for stream, items in now.items() if items}
+        """The seqs of each stream that it has now."""
+        now = {stream_id: subtract(seqs, self.pruned.get(stream_id, ())) for stream_id, seqs in self.streams.items()}
+        return {stream_id: tuple(seqs) for stream_id, seqs in now.items() if seqs}
 
     def as_dict(self) -> dict[str, Any]:
-        """The document as JSON-able values."""
-        gone = {"gone": _as_lists(self.gone)} if self.gone else {}
+        """Return the document as values that `json.dumps` takes."""
+        pruned = {"pruned": _as_lists(self.pruned)} if self.pruned else {}
         return {
             "edgeshard": _TAG,
             "format": _FORMAT,
@@ -82,40 +84,42 @@ class Inventory:
             "generation": self.generation,
             "at": self.at.isoformat(),
             "streams": _as_lists(self.streams),
-            **gone,
+            **pruned,
         }
 
     def to_json(self) -> str:
-        """The document, on one line.
+        """Return the document, on one line.
 
         Raises:
-            ConfigurationError: it would be longer than anybody reads.
+            ConfigurationError: it would be longer than `parse` accepts.
         """
         text = json.dumps(self.as_dict(), separators=(",", ":"))
         if len(text) > BYTES_MAX:
-            cause = f"they would take more than {BYTES_MAX:,} bytes, and nobody reads that; export without them"
+            cause = f"they take more than {BYTES_MAX:,} bytes, which no edgeshard reads; export without them"
             raise ConfigurationError("write ranges", "", cause)
         return text
 
 
 def _as_lists(ranges: Ranges) -> dict[str, list[list[int]]]:
-    return {stream.hex(): [[item.first, item.last] for item in items] for stream, items in ranges.items()}
+    return {stream_id.hex(): [[item.first, item.last] for item in seqs] for stream_id, seqs in ranges.items()}
 
 
 def load(path: str | os.PathLike[str]) -> Inventory:
     """Read a document from a file.
 
     Raises:
-        ConfigurationError: there is no such file, or it is none of ours.
-        FormatError: it is of a later format.
-        DamagedError: it is not whole, or contradicts itself.
+        ConfigurationError: there is no such file, or it is not an inventory.
+        FormatError: it has a later format.
+        DamagedError: it is incomplete, or contradicts itself.
         AccessError, StorageIOError: it cannot be read.
     """
     try:
         with open(path, "rb") as file:
             text = file.read(BYTES_MAX + 1)
     except FileNotFoundError as error:
-        raise ConfigurationError(_ACTION, path, "there is no such file") from error
+        raise ConfigurationError(
+            _ACTION, path, "there is no such file; `edgeshard ranges` prints what belongs in it"
+        ) from error
     except IsADirectoryError as error:
         raise ConfigurationError(
             _ACTION, path, "it is a folder; name the file that `edgeshard ranges` wrote"
@@ -126,81 +130,83 @@ def load(path: str | os.PathLike[str]) -> Inventory:
 
 
 def parse(text: bytes, path: str) -> Inventory:
-    """Read a document.
+    """Parse a document.
 
     Args:
         text: the document.
-        path: where it comes from, for errors.
+        path: where it was read, for errors.
 
     Raises:
         ConfigurationError, FormatError, DamagedError: see `load`.
     """
     if len(text) > BYTES_MAX:
-        raise ConfigurationError(_ACTION, path, f"it is longer than {BYTES_MAX:,} bytes; this is no such document")
+        cause = f"it has more than {BYTES_MAX:,} bytes; name a file that `edgeshard ranges` wrote"
+        raise ConfigurationError(_ACTION, path, cause)
     try:
-        read = json.loads(text.decode(), object_pairs_hook=_unique)
+        read = json.loads(text.decode(), object_pairs_hook=_dict_of_unique_keys)
     except (ValueError, RecursionError) as error:
-        cause = f"it is not whole, or not the JSON that `edgeshard ranges` writes ({str(error) or 'too deep':.120})"
+        detail = str(error) or "nested too deeply"
+        cause = f"it is incomplete, or not the JSON that `edgeshard ranges` writes ({detail:.120}); {_AGAIN}"
         raise DamagedError(_ACTION, path, cause) from error
-    return _Reader(path).holdings(read)
+    return _Parser(path).inventory(read)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _dict_of_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key comes twice")
+        raise ValueError("a key occurs twice")
     return found
 
 
 @attrs.frozen
-class _Reader:
-    """Takes a document apart, and believes nothing.
+class _Parser:
+    """Checks each value of a document before it is used.
 
     Attributes:
-        path: where it comes from.
+        path: where the document was read.
     """
 
     path: str
 
-    def holdings(self, read: Any) -> Inventory:
+    def inventory(self, read: Any) -> Inventory:
         if not isinstance(read, dict) or read.get("edgeshard") != _TAG:
-            cause = "it is JSON, but not what `edgeshard ranges` writes"
+            cause = "it is JSON, but not what `edgeshard ranges` writes; name a file that it wrote"
             raise ConfigurationError(_ACTION, self.path, cause)
         if read.get("format") != _FORMAT or type(read["format"]) is not int:
-            cause = f"it has format {read.get('format')!r:.40}, this edgeshard reads format {_FORMAT}"
-            raise FormatError(_ACTION, self.path, f"{cause}; use that version")
-        if read.keys() - {"gone"} != _KEYS or read["kind"] not in KINDS:
-            raise self.refuse("its keys are not those of such a document")
+            cause = f"it has format {read.get('format')!r:.40}, and this edgeshard reads format {_FORMAT}"
+            raise FormatError(_ACTION, self.path, f"{cause}; use the version that wrote it")
+        if read.keys() - {"pruned"} != _KEYS or read["kind"] not in KINDS:
+            raise self.refusal("it lacks a key, has an unknown one, or is of an unknown kind")
         streams = self.ranges(read["streams"], "streams")
-        gone = self.ranges(read.get("gone", {}), "gone")
-        if any(subtract(items, streams.get(stream, ())) for stream, items in gone.items()):
-            raise self.refuse("what is gone from it was never there")
+        pruned = self.ranges(read.get("pruned", {}), "pruned")
+        if any(subtract(seqs, streams.get(stream_id, ())) for stream_id, seqs in pruned.items()):
+            raise self.refusal("it pruned rows that it never held")
         database_id = self.id(read["database"], "database")
         at, generation = self.time(read["at"]), self.count(read["generation"])
-        return Inventory(database_id, at, generation, streams, gone, read["kind"])
+        return Inventory(database_id, at, generation, streams, pruned, read["kind"])
 
     def ranges(self, read: Any, key: str) -> Ranges:
         if not isinstance(read, dict):
-            raise self.refuse(f"{key!r} is no object")
-        return {self.id(stream, key): tuple(self.of_stream(items, stream)) for stream, items in read.items()}
+            raise self.refusal(f"{key!r} is not an object")
+        return {self.id(stream, key): tuple(self.seqs(items, stream)) for stream, items in read.items()}
 
-    def of_stream(self, read: Any, stream: str) -> list[Range]:
+    def seqs(self, read: Any, stream: str) -> list[Range]:
         found: list[Range] = []
         if not isinstance(read, list):
-            raise self.refuse(f"the seqs of stream {stream} are no list")
+            raise self.refusal(f"the seqs of stream {stream} are not a list")
         for item in read:
             if not isinstance(item, list) or len(item) != 2 or not all(type(seq) is int for seq in item):
-                raise self.refuse(f"the seqs of stream {stream} are not pairs of numbers")
+                raise self.refusal(f"the seqs of stream {stream} are not pairs of integers")
             first, last = item
             before = found[-1].last if found else 0
             if not before < first <= last <= format.SEQ_MAX:
-                raise self.refuse(f"stream {stream} has seqs that cannot be, or not in order: {first} to {last}")
+                raise self.refusal(f"seqs {first} to {last} of stream {stream} are out of range, or not in order")
             found.append(Range(first, last))
         return found
 
     def id(self, read: Any, key: str) -> bytes:
         if not isinstance(read, str) or not _ID.fullmatch(read):
-            raise self.refuse(f"{read!r:.50} in {key!r} is not 32 hexadecimal digits")
+            raise self.refusal(f"{read!r:.50} in {key!r} is not 32 hexadecimal digits")
         return bytes.fromhex(read)
 
     def time(self, read: Any) -> datetime.datetime:
@@ -210,12 +216,12 @@ class _Reader:
                 return time.astimezone(datetime.UTC)
         except (TypeError, ValueError, OverflowError):
             pass
-        raise self.refuse(f"{read!r:.50} is not a time with its zone")
+        raise self.refusal(f"{read!r:.50} is not a time with a time zone")
 
     def count(self, read: Any) -> int:
         if type(read) is not int or not 0 <= read <= _COUNT_MAX:
-            raise self.refuse(f"{read!r:.50} is no generation")
+            raise self.refusal(f"{read!r:.50} is not a generation")
         return read
 
-    def refuse(self, what: str) -> DamagedError:
-        return DamagedError(_ACTION, self.path, f"{what}; have `edgeshard ranges` write it again")
+    def refusal(self, what: str) -> DamagedError:
+        return DamagedError(_ACTION, self.path, f"{what}; {_AGAIN}")

@@ -1,134 +1,118 @@
-"""Give and record receipts: what another database says that it holds."""
+"""Give and record receipts: a *receipt* is the inventory of another database (a *peer*), recorded in this master.
+
+The next receipt of a peer replaces the last one; it is not added to it. A peer that was restored from an older copy
+holds less than it once said, and the rows that it lost must neither count as safe nor be left out of an export.
+
+Receipts are carried, and may arrive in any order. Which of two is the later one is decided by the peer's own clock, and
+by its generation, which grows with each merge and prune:
+
+    clock not earlier, generation not lower     the next receipt: it replaces the last one
+    clock later, generation lower               the peer was restored from an older copy: the same
+    clock earlier, generation higher            its clock was set back, or this is an older receipt of a peer that has
+                                                been restored since: only the rows that are in both count
+    otherwise                                   an older receipt: it is ignored
+
+Counting too little is always safe: more is kept here, and more is exported, than necessary.
+"""
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping
-from typing import Any
-
-import attrs
 
 from edgeshard import sqlite
 from edgeshard.errors import ConfigurationError
 from edgeshard.exchange.inventory import Inventory
 from edgeshard.format.ranges import Range, intersect, size, subtract
-from edgeshard.master import identity
-from edgeshard.master.receipts import Peer, ever_held_by, held_by, note, peers
+from edgeshard.master import extents, identity, streams
+from edgeshard.master.receipts import Peer, ever_held_by, held_by, peers, record
+from edgeshard.reports import DOUBTFUL, NEXT, OLDER, PUT_BACK, ReceiptReport
 from edgeshard.sqlite import Connection
 
-#: What is done with a receipt.
-NEXT, PUT_BACK, OLDER, DOUBTFUL = "next", "put back", "older", "doubtful"
 
-
-@attrs.frozen
-class ReceiptReport:
-    """What was noted of a receipt.
-
-    Attributes:
-        database: which database gave it, in hexadecimal.
-        outcome: "next": it was noted in place of the last one; "put back": the same, and the peer was put back from an
-            older copy; "older": nothing was noted, because a later one had come before; "doubtful": it is not clear
-            which is the later, and only what both say counts now.
-        rows: rows that the peer now counts as holding, of streams that this master knows.
-        streams: streams that they are of.
-        unknown: streams of the receipt that this master does not know; nothing is noted of them.
-    """
-
-    database: str
-    outcome: str
-    rows: int
-    streams: int
-    unknown: int
-
-    def __str__(self) -> str:
-        line = f"{self.database} holds {self.rows} rows of {self.streams} streams that are known here"
-        said = {
-            PUT_BACK: "it was put back from an older copy, and holds less than it did",
-            OLDER: "this receipt is older than the one noted before, and was left out",
-            DOUBTFUL: "its clock was set back, or this receipt is older than the last; what both say counts",
-        }.get(self.outcome)
-        line += f"; {said}" if said else ""
-        return f"{line}; {self.unknown} streams are not known here, and were left out" if self.unknown else line
-
-    def as_dict(self) -> dict[str, Any]:
-        """The report as JSON-able values."""
-        return attrs.asdict(self)
-
-
-def inventory_of(connection: Connection) -> Inventory:
-    """What the master holds, and has held, as one snapshot has it."""
-    ids = dict(sqlite.fetch(connection, "SELECT stream_no, stream_id FROM main.edgeshard_streams"))
-    held: dict[int, list[Range]] = {}
-    for number, first, last in connection.execute("SELECT stream_no, first, last FROM main.edgeshard_ranges"):
-        held.setdefault(number, []).append(Range(first, last))
-    gone = {number: subtract(held[number], _blocks(connection, number)) for number in _thinned(connection)}
+def take_inventory(connection: Connection) -> Inventory:
+    """Return what the master holds and has ever held, in one snapshot of it."""
+    ids = streams.ids_by_number(connection)
+    held = extents.ranges_by_stream(connection)
+    pruned = {}
+    for stream_no in extents.pruned_streams(connection):
+        present = [Range(block.first, block.last) for block in extents.blocks(connection, stream_no)]
+        pruned[ids[stream_no]] = tuple(subtract(held[stream_no], present))
     return Inventory(
         identity.database_id(connection),
         datetime.datetime.now(datetime.UTC),
         identity.generation(connection),
-        {ids[number]: tuple(items) for number, items in held.items()},
-        {ids[number]: tuple(items) for number, items in gone.items()},
+        {ids[stream_no]: tuple(ranges) for stream_no, ranges in held.items()},
+        pruned,
     )
 
 
-def _thinned(connection: Connection) -> list[int]:
-    """The streams of which the master held rows that it no longer has."""
-    found = sqlite.fetch(
-        connection,
-        "SELECT r.stream_no FROM (SELECT stream_no, sum(last - first + 1) AS rows FROM main.edgeshard_ranges "
-        "GROUP BY stream_no) r LEFT JOIN (SELECT stream_no, sum(last - first + 1) AS rows FROM main.edgeshard_blocks "
-        "GROUP BY stream_no) b ON b.stream_no = r.stream_no WHERE r.rows > coalesce(b.rows, 0)",
-    )
-    return [number for (number,) in found]
-
-
-def _blocks(connection: Connection, number: int) -> list[Range]:
-    rows = sqlite.fetch(connection, "SELECT first, last FROM main.edgeshard_blocks WHERE stream_no = ?", (number,))
-    return [Range(first, last) for first, last in rows]
-
-
-def note_inventory(connection: Connection, said: Inventory, *, force: bool = False) -> ReceiptReport:
-    """Note what a peer said of itself, unless it had said something later already.
+def record_receipt(connection: Connection, inventory: Inventory, *, force: bool = False) -> ReceiptReport:
+    """Record the inventory of a peer in the master, unless a later one of the same peer is recorded.
 
     Args:
         connection: the master, open for writing.
-        said: what it said.
-        force: note it whatever was noted before.
+        inventory: what the peer says that it holds.
+        force: record it, whatever is recorded already.
 
     Raises:
-        ConfigurationError: it is this very database that said so.
+        ConfigurationError: it is the inventory of this very database.
     """
+    database_id = inventory.database_id
     with sqlite.immediate(connection):
-        if identity.database_id(connection) == said.database_id:
-            cause = "these are the ranges of this very database; a receipt is what another one holds"
-            raise ConfigurationError("note receipt of", said.database_id.hex(), cause)
-        known = next((peer for peer in peers(connection) if peer.database_id == said.database_id), None)
-        outcome = NEXT if known is None or force else judge(known, said)
+        if identity.database_id(connection) == database_id:
+            cause = "these are the ranges of this very database; a receipt is of another one"
+            raise ConfigurationError("record receipt of", database_id.hex(), cause)
+        last = next((peer for peer in peers(connection) if peer.database_id == database_id), None)
+        outcome = NEXT if last is None or force else judge(last, inventory)
         unknown = 0
-        if outcome != OLDER:
-            unknown = _note_as_judged(connection, said, known if outcome == DOUBTFUL else None)
-        held = held_by(connection, said.database_id)
-    return ReceiptReport(said.database_id.hex(), outcome, sum(map(size, held.values())), len(held), unknown)
+        if outcome == DOUBTFUL and last is not None:
+            unknown = _record_what_both_say(connection, inventory, last)
+        elif outcome != OLDER:
+            unknown = record(
+                connection,
+                database_id,
+                inventory.kind,
+                inventory.held,
+                pruned=inventory.pruned,
+                issued_at=inventory.at,
+                generation=inventory.generation,
+            )
+        held = held_by(connection, database_id)
+    return ReceiptReport(database_id.hex(), outcome, sum(map(size, held.values())), len(held), unknown)
 
 
-def judge(known: Peer, said: Inventory) -> str:
-    """Which of two receipts of a peer is the later: see this module's docstring."""
-    if said.generation >= known.generation:
-        return NEXT if said.at >= known.said_at else DOUBTFUL if said.generation > known.generation else OLDER
-    return PUT_BACK if said.at > known.said_at else OLDER
+def judge(last: Peer, inventory: Inventory) -> str:
+    """Decide which of two receipts of a peer is the later one; see the docstring of this module.
+
+    Args:
+        last: what is recorded of the peer.
+        inventory: what it says now.
+
+    Returns:
+        What to do with the new one: `NEXT`, `PUT_BACK`, `OLDER` or `DOUBTFUL`.
+    """
+    if inventory.generation >= last.generation:
+        if inventory.at >= last.issued_at:
+            return NEXT
+        return DOUBTFUL if inventory.generation > last.generation else OLDER
+    return PUT_BACK if inventory.at > last.issued_at else OLDER
 
 
-def _note_as_judged(connection: Connection, said: Inventory, doubted: Peer | None) -> int:
-    if doubted is None:
-        held, gone, at = said.held, said.gone, said.at
-        return note(connection, said.database_id, said.kind, held, gone=gone, said_at=at, generation=said.generation)
-    held = _in_both(said.held, held_by(connection, said.database_id))
-    ever = _in_both(said.streams, ever_held_by(connection, said.database_id))
-    at = doubted.said_at
-    return note(connection, said.database_id, said.kind, held, gone=ever, said_at=at, generation=said.generation)
+def _record_what_both_say(connection: Connection, inventory: Inventory, last: Peer) -> int:
+    """Record only the rows that are in the last receipt as well, and return how many streams are unknown here."""
+    return record(
+        connection,
+        inventory.database_id,
+        inventory.kind,
+        _in_both(inventory.held, held_by(connection, inventory.database_id)),
+        pruned=_in_both(inventory.streams, ever_held_by(connection, inventory.database_id)),
+        issued_at=last.issued_at,
+        generation=inventory.generation,
+    )
 
 
 def _in_both(
     one: Mapping[bytes, Iterable[Range]], other: Mapping[bytes, Iterable[Range]]
 ) -> dict[bytes, tuple[Range, ...]]:
-    return {stream: tuple(intersect(one[stream], other.get(stream, ()))) for stream in one}
+    return {stream_id: tuple(intersect(one[stream_id], other.get(stream_id, ()))) for stream_id in one}

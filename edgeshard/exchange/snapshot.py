@@ -1,6 +1,6 @@
-"""A copy of the live master, whole or not at all (see publishing).
+"""Copy the live master into one file, which appears complete or not at all (see files/atomic_file).
 
-Mergers write while the copy is made. Their commits stay in the master's log until the copy is done.
+Mergers may write while the copy is made. Their commits stay in the master's WAL until it is done.
 """
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from edgeshard import sqlite
 from edgeshard.files import atomic_file
 from edgeshard.master import database
 
-_ACTION = "snapshot to"
+_ACTION: Final = "snapshot to"
 
 
 def snapshot(
@@ -24,12 +25,12 @@ def snapshot(
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Copy the master into a file of its own; see `Store.snapshot`."""
-    path = atomic_file.resolved(target)
+    path = atomic_file.resolve_target(target)
     connection = database.open_master(master_path, writable=False)
     try:
         with (
             sqlite.translate_errors(_ACTION, path),
-            atomic_file.made(path, master_path, _ACTION, force=force) as unfinished,
+            atomic_file.staged(path, master_path, _ACTION, force=force) as unfinished,
         ):
             sqlite.back_up(connection, unfinished, progress)
     finally:

@@ -1,1 +1,1 @@
-"""A store on the file system: paths, locks, folders, atomic publishing, directory scans, change events."""
+"""A store on the file system: paths, modes, locks, folders, atomic publishing, directory scans, change events."""

@@ -1,12 +1,13 @@
-"""A file that appears under its name whole, or not at all: what snapshots and bundles are made by.
+"""Make a file appear under its name complete, or not at all. Snapshots and bundles are made this way.
 
-    1  TARGET.new is made and locked; one that a killed command left is removed first
-    2  it is written
-    3  it is made durable
-    4  it is linked to TARGET, or renamed where that is to be replaced    <- the commit point
-    5  the folder is made durable, and TARGET.new removed
+    1  create and lock TARGET.new; a leftover of a killed command is removed first
+    2  write it
+    3  make it durable
+    4  link it to TARGET, or rename it if TARGET is to be replaced    <- the commit point
+    5  make the folder durable, and remove TARGET.new
 
-Killed before 4, there is no TARGET, or the old one; TARGET.new is nobody's, for its lock died with its owner.
+If the process is killed before 4, TARGET does not exist, or is the old file. The lock of TARGET.new ends with the
+process, so the next command may remove it.
 """
 
 from __future__ import annotations
@@ -19,74 +20,76 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgeshard.errors import ConfigurationError, StorageBusyError
+from edgeshard.files import modes, paths
 from edgeshard.files.folders import sync_folder
 
-_SIDE_FILES = ("-wal", "-shm", "-journal")
 
-
-def resolved(target: str | os.PathLike[str]) -> str:
-    """The absolute path of a file to make, with the links of its folder followed."""
+def resolve_target(target: str | os.PathLike[str]) -> str:
+    """Return the absolute path of a file to be made, with symbolic links resolved in its folder but not in its name."""
     return os.path.join(os.path.realpath(os.path.dirname(os.path.abspath(target))), os.path.basename(target))
 
 
 @contextlib.contextmanager
-def made(path: str, master_path: Path, action: str, *, force: bool) -> Iterator[str]:
-    """An empty file, to be filled and closed in the block; at its end it gets its name.
+def staged(path: str, master_path: Path, action: str, *, force: bool) -> Iterator[str]:
+    """Yield the path of an empty file that the block fills and closes; then publish it as `path`.
 
     Args:
-        path: its name then, as `resolved` gives it.
-        master_path: what it must not replace.
+        path: its final path, from `resolve_target`.
+        master_path: the store's master, which it must not replace.
         action: what is being done, for errors.
-        force: replace a file that has this name.
+        force: replace an existing file.
 
     Raises:
-        ConfigurationError: there is such a file already, or no such folder.
-        StorageBusyError: somebody else is making this very file.
+        ConfigurationError: the file exists already, or its folder does not.
+        StorageBusyError: another command is making this file.
     """
     _check_target(path, master_path, action, force=force)
-    with _claimed(path + ".new", action) as unfinished:
+    with _claimed(path + paths.UNFINISHED, action) as unfinished:
         yield unfinished
         if not publish(unfinished, path, replace=force):
-            raise _taken(path, action)
+            raise _exists(path, action)
 
 
 def _check_target(path: str, master_path: Path, action: str, *, force: bool) -> None:
-    """Before anything is copied: that may take minutes."""
+    """Check the target before anything is copied, which may take minutes."""
     folder = os.path.dirname(path)
-    if not os.path.isdir(folder):  # it may be a medium that is not mounted
+    if not os.path.isdir(folder):  # it may be on a medium that is not mounted
         raise ConfigurationError(action, path, f"there is no folder {folder}; make it, or mount its medium")
     if os.path.isdir(path):
         raise ConfigurationError(action, path, "it is a folder; name the file to make in it")
     if os.path.lexists(path):
         if os.path.exists(path) and os.path.samefile(path, master_path):
-            raise ConfigurationError(action, path, "it is the master itself")
+            raise ConfigurationError(action, path, "it is the master itself; choose another name")
         if not force:
-            raise _taken(path, action)
+            raise _exists(path, action)
         if not stat.S_ISREG(os.lstat(path).st_mode):
-            raise ConfigurationError(action, path, "it is not a regular file, and not replaced")
-    for suffix in ("-wal", "-journal"):
-        # SQLite would take it for the copy's, and put another database's pages into it
+            raise ConfigurationError(action, path, "it is not a regular file, and is not replaced; choose another name")
+    for suffix in (paths.WAL, paths.JOURNAL):
+        # SQLite would take it for the new file's, and write pages of another database into that
         if os.path.lexists(path + suffix):
-            cause = f"there is a {os.path.basename(path)}{suffix} beside it: something has a database of this name open"
-            raise ConfigurationError(action, path, f"{cause}, or died with it; choose another name, or remove both")
+            cause = (
+                f"there is a {os.path.basename(path)}{suffix} beside it: something has a database of this name open, "
+                "or died with it; choose another name, or remove both"
+            )
+            raise ConfigurationError(action, path, cause)
 
 
-def _taken(path: str, action: str) -> ConfigurationError:
-    return ConfigurationError(action, path, "there is such a file already; choose another name, or use --force")
+def _exists(path: str, action: str) -> ConfigurationError:
+    return ConfigurationError(action, path, "this file exists already; choose another name, or use --force")
 
 
 @contextlib.contextmanager
 def _claimed(unfinished: str, action: str) -> Iterator[str]:
-    """An empty file that is locked while the block runs, and gone after it.
+    """Create an empty file that is locked while the block runs, and removed after it.
 
-    The lock is flock's, on a descriptor of its own: SQLite's locks are others, and do not meet it.
+    The lock is flock's, on a descriptor of its own. SQLite's POSIX locks are independent of it.
 
     Raises:
-        StorageBusyError: somebody else has it.
+        StorageBusyError: another process holds it.
     """
     _remove_leftover(unfinished, action)
     try:
-        handle = os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        handle = os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_RDWR, modes.FILE)
     except FileExistsError as error:
         raise _busy(unfinished, action) from error
     try:
@@ -113,7 +116,7 @@ def _remove_leftover(unfinished: str, action: str) -> None:
 
 
 def _lock(handle: int, unfinished: str, action: str) -> None:
-    """Lock the file, unless somebody else has locked it, or has renamed or removed it since it was opened."""
+    """Lock the file; refuse if another process locked, renamed or removed it since it was opened."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -123,7 +126,7 @@ def _lock(handle: int, unfinished: str, action: str) -> None:
 
 
 def _is_at(handle: int, path: str) -> bool:
-    """Whether the open file is the one of this name."""
+    """Return whether the open file is the one that has this name."""
     return os.path.lexists(path) and os.path.samestat(os.fstat(handle), os.lstat(path))
 
 
@@ -134,34 +137,34 @@ def _busy(unfinished: str, action: str) -> StorageBusyError:
 
 
 def _remove(unfinished: str) -> None:
-    for name in (unfinished, *(unfinished + suffix for suffix in _SIDE_FILES)):
+    for name in (unfinished, *paths.side_files(unfinished)):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
 
 
-def publish(made: str, path: str, *, replace: bool = False) -> bool:
-    """Give a finished file its name, both durably, so that nobody ever sees half of it under that name.
+def publish(unfinished: str, path: str, *, replace: bool = False) -> bool:
+    """Give a complete file its final name, durably, so that no one ever sees half of it under that name.
 
     Args:
-        made: the file, which nobody has open any more. It may keep this name as well: the caller removes that.
-        path: its name from now on, in the same folder.
-        replace: whether it takes the place of what has that name.
+        unfinished: the file, which no process has open any more. It may keep this name too; the caller removes it.
+        path: its final path, in the same folder.
+        replace: whether to replace an existing file.
 
     Returns:
-        False where something has that name and is not to be replaced.
+        False if the path exists already and is not to be replaced.
     """
-    with open(made, "rb+") as file:
+    with open(unfinished, "rb+") as file:
         os.fsync(file.fileno())
     if replace:
-        os.rename(made, path)
+        os.rename(unfinished, path)
     else:
         try:
-            os.link(made, path)
+            os.link(unfinished, path)
         except FileExistsError:
             return False
         except PermissionError:  # a file system without links, such as FAT
             if os.path.lexists(path):
                 return False
-            os.rename(made, path)
+            os.rename(unfinished, path)
     sync_folder(os.path.dirname(path))
     return True

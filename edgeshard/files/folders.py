@@ -1,4 +1,4 @@
-"""Make folders, and make their entries survive a power cut."""
+"""Make folders, and make the names in them survive a power cut."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import os
 from pathlib import Path
 
 from edgeshard.errors import StorageIOError
+from edgeshard.files import modes
 from edgeshard.files.os_errors import explain_os_error
 
 logger = logging.getLogger("edgeshard.files")
 
-#: File systems whose locks and shared memory are not those of one machine; and all that a program of its own serves.
+#: File systems that several machines may share, so that locks and shared memory do not reach all users of a file.
 _REMOTE = frozenset(
     ("9p", "afs", "ceph", "cifs", "gfs2", "lustre", "nfs", "nfs4", "ocfs2", "smb3", "smbfs", "virtiofs")
 )
 
+#: How the type of a file system begins that a program in user space serves; it may be remote as well.
 _SERVED = "fuse."
 
 _MOUNTS = Path("/proc/self/mountinfo")
@@ -26,39 +28,39 @@ _MOUNTS = Path("/proc/self/mountinfo")
 def make_folder(path: Path) -> None:
     """Make a folder that only its owner may enter, unless it exists, and make its name durable.
 
-    Warns, once for each, of a file system that may be on a network.
+    Logs a warning, once for each file system, if the file system may be on a network.
 
     Raises:
-        AccessError: not permitted.
-        StorageIOError: something other than a folder has that name, or the file system failed.
+        AccessError: permission denied.
+        StorageIOError: the path is not a folder, or the file system failed.
     """
     try:
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         if missing:
             sync_path(missing[-1].parent, None)
         for folder in reversed(missing):
-            folder.mkdir(mode=0o700, exist_ok=True)
+            folder.mkdir(mode=modes.FOLDER, exist_ok=True)
             sync_folder(folder.parent)
         if not path.is_dir():
-            raise StorageIOError("make folder", path, "something that is not a folder has this name")
-        _warn_where_remote(path.stat().st_dev)
+            raise StorageIOError("make folder", path, "there is something else of this name; choose another path")
+        _warn_if_remote(path.stat().st_dev)
     except OSError as error:
         raise explain_os_error(error, "make folder", path) from error
 
 
 @functools.cache
-def _warn_where_remote(device: int) -> None:
-    kind, mount = _file_system(device)
-    if kind in _REMOTE or kind.startswith(_SERVED):
+def _warn_if_remote(device: int) -> None:
+    type_, mount = _file_system(device)
+    if type_ in _REMOTE or type_.startswith(_SERVED):
         text = (
-            "%s is a file system of type %s: where other machines have it, too, its locks and shared memory do not "
-            "keep them apart, and SQLite's databases may be damaged. Keep a store on a disk of this machine"
+            "%s is a file system of type %s: if other machines use it too, its locks and shared memory do not keep "
+            "them apart, and SQLite databases on it may get damaged. Keep a store on a local disk"
         )
-        logger.warning(text, mount, kind)
+        logger.warning(text, mount, type_)
 
 
 def _file_system(device: int) -> tuple[str, str]:
-    """The type and the mount point of the file system with this device number; "" and "" where nobody says."""
+    """Return the type and mount point of the file system with this device number, or two empty strings if unknown."""
     number = f"{os.major(device)}:{os.minor(device)}"
     try:
         lines = _MOUNTS.read_text(errors="replace").splitlines()
@@ -82,10 +84,10 @@ def sync_folder(path: str | os.PathLike[str]) -> None:
 
 
 def sync_path(folder: str | os.PathLike[str], levels: int | None = 2) -> None:
-    """Make the names in a folder, and its own, survive a power cut.
+    """Make the names in a folder, and its own name, survive a power cut.
 
-    Whoever makes a folder makes its name durable, but may be about to do that, or have died before: then it is up to
-    whoever relies on it.
+    A process that makes a folder makes its name durable. But it may not have done so yet, or have died before. So a
+    process that relies on the folder does it again.
 
     Args:
         folder: the folder.
@@ -93,9 +95,9 @@ def sync_path(folder: str | os.PathLike[str], levels: int | None = 2) -> None:
     """
     device = os.stat(folder).st_dev
     for each in itertools.islice((Path(folder), *Path(folder).parents), levels):
-        if os.stat(each).st_dev != device:  # a mount point was there before us
+        if os.stat(each).st_dev != device:  # the mount point existed before
             return
         try:
             sync_folder(each)
-        except PermissionError:  # we make no folder in one that we cannot read
+        except PermissionError:  # edgeshard makes no folder in one that it cannot read
             return

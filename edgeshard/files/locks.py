@@ -8,17 +8,18 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from edgeshard.files import modes
 from edgeshard.files.os_errors import explain_os_error
 
 
 def lock(path: Path, wait_s: float = 0.0) -> FileLock | None:
-    """Take the lock file at `path`; None where somebody else holds it for `wait_s` seconds (-1: for ever).
+    """Take the lock file at `path`; return None if another process holds it for `wait_s` seconds (-1: wait for ever).
 
     Raises:
         AccessError, StorageIOError: the lock file cannot be made or locked.
     """
-    # the soft fallback would be a lock that outlives its holder's death; an object for each thread would be none
-    held = FileLock(path, timeout=wait_s, fallback_to_soft=False, thread_local=False, mode=0o600)
+    # no soft fallback: such a lock would outlive its holder. Not thread-local: each thread would have a lock of its own
+    held = FileLock(path, timeout=wait_s, fallback_to_soft=False, thread_local=False, mode=modes.FILE)
     try:
         held.acquire(poll_interval=0.01)
     except Timeout:
@@ -29,25 +30,27 @@ def lock(path: Path, wait_s: float = 0.0) -> FileLock | None:
 
 
 def is_locked(path: str | os.PathLike[str]) -> bool:
-    """Whether somebody holds the lock file at `path`. Asks for a shared lock for an instant, and makes no file.
+    """Return whether a process holds the lock file at `path`.
+
+    This takes a shared lock for an instant, and creates no file.
 
     Raises:
-        AccessError, StorageIOError: nobody may tell us.
+        AccessError, StorageIOError: it cannot be determined.
     """
     try:
-        # not blocking: whoever opens a FIFO of this name would wait for its writer
+        # O_NONBLOCK: opening a FIFO of this name would wait for a writer
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise explain_os_error(error, "look at lock", path) from error
+        raise explain_os_error(error, "check lock", path) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        fcntl.flock(handle, fcntl.LOCK_UN)  # closing it is not enough where a fork has copied it meanwhile
+        fcntl.flock(handle, fcntl.LOCK_UN)  # closing is not enough if a fork has copied the descriptor meanwhile
     except BlockingIOError:
         return True
     except OSError as error:
-        raise explain_os_error(error, "look at lock", path) from error
+        raise explain_os_error(error, "check lock", path) from error
     finally:
         os.close(handle)
     return False

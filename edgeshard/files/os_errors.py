@@ -9,7 +9,7 @@ from edgeshard.errors import AccessError, DiskFullError, StorageError, StorageIO
 
 
 def explain_os_error(error: OSError, action: str, path: str | os.PathLike[str]) -> StorageError:
-    """Our error for one of the file system's."""
+    """Return our error for one of the operating system's."""
     cause = error.strerror or str(error)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return AccessError(action, path, f"permission denied, or a read-only medium ({cause})")

@@ -1,43 +1,89 @@
-"""The files of a store: what they are called, who may have them open, and what their errors mean.
+"""The names of a store's files and folders.
 
-    ROOT/shards/NAME.db       one agent's shard (with SQLite's -wal and -shm beside it)
-    ROOT/shards/NAME.lock     held while a handle has that shard open
+    ROOT/shards/NAME.db       one agent's shard, with SQLite's -wal and -shm files beside it
+    ROOT/shards/NAME.lock     locked while the agent has its shard open
     ROOT/master.db            the merged rows
-    ROOT/merge.lock           held while a merger works
-    ROOT/watch.lock           held as long as a merger watches the store
+    ROOT/merge.lock           locked while a merger works
+    ROOT/watch.lock           locked while a merger watches the store
+    ROOT/budget.json          the disk budget, if the store has one
 
-Nothing here opens a database. A file that SQLite has open in this process must never be opened and closed by other
-means: that drops the process's POSIX locks on it (https://sqlite.org/howtocorrupt.html, 2.2). So: stat only.
+Nothing in this package opens a database: if a process opens and closes a file by other means than SQLite while SQLite
+has it open, the process loses its POSIX locks on the file (https://sqlite.org/howtocorrupt.html, 2.2). So `stat` only.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
+from typing import Final
 
 from edgeshard.errors import ConfigurationError
 
 AGENT_NAME_MAX = 200
 
-#: What is left of a shard whose making was killed (see database.create), with the stem of the shard.
-HALF_MADE = re.compile(r"(.+)\.db\.[0-9a-f]{8}\.new(?:-journal|-wal|-shm)?")
+#: The endings of a shard's file and of its lock file.
+SHARD: Final = ".db"
+LOCK: Final = ".lock"
+
+#: The endings of the files that SQLite has beside a database: its WAL, the shared index of the WAL, and its journal.
+WAL: Final = "-wal"
+SHM: Final = "-shm"
+JOURNAL: Final = "-journal"
+SIDE_FILES: Final = (WAL, SHM, JOURNAL)
+
+#: The ending of a file that is not complete yet.
+UNFINISHED: Final = ".new"
+
+#: What a killed `sqlite.create` of a shard leaves behind; the group is the stem of the shard.
+UNFINISHED_SHARD: Final = re.compile(r"(.+)\.db\.[0-9a-f]{8}\.new(?:-journal|-wal|-shm)?")
 
 _PLAIN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
-# names that Windows gives to devices: a store may be carried there on a stick
+# names of devices on Windows, to which somebody may carry a store on a stick
 _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])")
 
 
-def shard_stem(agent: str) -> str:
-    """The file name, without its ending, of an agent's shard.
+def master(root: Path) -> Path:
+    """Return the path of a store's master."""
+    return root / "master.db"
 
-    Short names of lower-case letters, digits, - and _ are used as they are. All others become a readable part, a ~
-    that no plain name has, and a digest of the exact name, so that no two agents share a file even on a file system
+
+def shards(root: Path) -> Path:
+    """Return the folder of a store's shards."""
+    return root / "shards"
+
+
+def merge_lock(root: Path) -> Path:
+    """Return the lock file that a merger holds while it works."""
+    return root / "merge.lock"
+
+
+def watch_lock(root: Path) -> Path:
+    """Return the lock file that a merger holds while it watches the store."""
+    return root / "watch.lock"
+
+
+def budget(root: Path) -> Path:
+    """Return the file that records a store's disk budget."""
+    return root / "budget.json"
+
+
+def root_of_shard(shard_path: str) -> Path:
+    """Return the folder of the store that a shard belongs to."""
+    return Path(shard_path).parent.parent
+
+
+def shard_stem(agent: str) -> str:
+    """Return the file name of an agent's shard, without its ending.
+
+    Short names of lower-case letters, digits, - and _ are used as they are. Any other name becomes a readable part, a ~
+    (which no plain name contains) and a digest of the exact name. So no two agents share a file, even on a file system
     that folds case or normalises Unicode.
 
     Raises:
-        ConfigurationError: the name is empty, longer than 200 characters, or not text that UTF-8 can hold.
+        ConfigurationError: the name is empty, longer than 200 characters, or cannot be encoded in UTF-8.
     """
     if not isinstance(agent, str):
         raise ConfigurationError("open shard", "", f"an agent's name is a str, not {type(agent).__name__}")
@@ -55,6 +101,41 @@ def shard_stem(agent: str) -> str:
     return f"{readable}~{digest}"
 
 
+def shard(folder: Path, stem: str) -> Path:
+    """Return the path of a shard in a folder of shards."""
+    return folder / f"{stem}{SHARD}"
+
+
+def shard_lock(folder: Path, stem: str) -> Path:
+    """Return the path of a shard's lock file in a folder of shards."""
+    return folder / f"{stem}{LOCK}"
+
+
+def stem_of(shard_name: str) -> str:
+    """Return the name or path of a shard's file without its ending."""
+    return shard_name.removesuffix(SHARD)
+
+
 def lock_path(shard_path: str) -> Path:
-    """The lock file of a shard."""
-    return Path(shard_path.removesuffix(".db") + ".lock")
+    """Return the lock file of a shard."""
+    return Path(stem_of(shard_path) + LOCK)
+
+
+def wal(path: str | os.PathLike[str]) -> str:
+    """Return the path of a database's WAL."""
+    return f"{os.fspath(path)}{WAL}"
+
+
+def side_files(path: str | os.PathLike[str]) -> list[str]:
+    """Return the paths of the files that SQLite may have beside a database."""
+    return [f"{os.fspath(path)}{suffix}" for suffix in SIDE_FILES]
+
+
+def unfinished(path: str, token: str) -> str:
+    """Return the name under which a file is built before it is published as `path`.
+
+    Args:
+        path: the file.
+        token: eight random hexadecimal digits, so that two processes may build the same file.
+    """
+    return f"{path}.{token}{UNFINISHED}"

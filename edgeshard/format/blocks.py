@@ -1,4 +1,4 @@
-"""Blocks: runs of seqs whose rows have consecutive ids, and how a merge cuts them. Pure values."""
+"""Blocks: runs of seqs whose rows have consecutive ids, and how a merge cuts them. Pure functions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import attrs
 
 from edgeshard.format.ranges import Range, union
 
-#: A transaction of the master brings about this much, so that its log and our memory stay small.
+#: About how much one transaction of a merge copies, so that the master's WAL and our memory stay small.
 CHUNK_BYTES = 32 << 20
 
 
@@ -25,16 +25,16 @@ class Block:
 
     @property
     def last_id(self) -> int:
-        """The id of the last row."""
+        """The id of its last row."""
         return self.first_id + len(self) - 1
 
     def cut(self, first: int, last: int) -> Block:
-        """The part of it from seq `first` to seq `last`."""
+        """Return the part from seq `first` to seq `last`."""
         return Block(first, last, self.first_id + first - self.first)
 
 
 def pieces(missing: Iterable[Range], blocks: Iterable[Block]) -> list[Block]:
-    """The parts of `blocks` whose seqs are in `missing`, in order of seq."""
+    """Return the parts of `blocks` whose seqs are in `missing`, in order of seq."""
     parts: list[Block] = []
     missing = union(missing)
     at = 0
@@ -44,21 +44,22 @@ def pieces(missing: Iterable[Range], blocks: Iterable[Block]) -> list[Block]:
         while at < len(missing) and missing[at].first <= block.last:
             parts.append(block.cut(max(block.first, missing[at].first), min(block.last, missing[at].last)))
             if missing[at].last > block.last:
-                break  # it reaches into the next block, too
+                break  # the range may reach into the next block
             at += 1
     return parts
 
 
-def cut_chunk(piece: Block, room: int, transaction_end_id: int | None) -> Block:
-    """The head of `piece` that goes into a transaction with room for `room` rows.
+def cut_chunk(piece: Block, max_rows: int, transaction_end_id: int | None) -> Block:
+    """Return the head of `piece` that the current transaction of a merge copies.
 
     Args:
-        piece: what is to be copied.
-        room: how many rows more the transaction should take.
-        transaction_end_id: the last id of the writer's transaction that the row at `room` belongs to, if of any: it
-            is never divided, even where it is larger than a chunk.
+        piece: the rows to copy.
+        max_rows: how many more rows the transaction should copy.
+        transaction_end_id: the last id of the writer's transaction that row number `max_rows` of the piece belongs to;
+            None if it is a transaction by itself. The writer's transaction is never divided, even if it is larger than
+            a chunk.
     """
-    if len(piece) <= room:
+    if len(piece) <= max_rows:
         return piece
-    end_id = max(piece.first_id + max(room, 1) - 1, transaction_end_id or 0)
+    end_id = max(piece.first_id + max(max_rows, 1) - 1, transaction_end_id or 0)
     return piece.cut(piece.first, min(piece.last, piece.first + end_id - piece.first_id))

@@ -1,4 +1,4 @@
-"""Sets of seqs as sorted, disjoint, non-adjacent intervals. Pure values; both ends are included."""
+"""Sets of seqs as sorted, disjoint, non-adjacent intervals that include both ends. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import attrs
 
 @attrs.frozen
 class PrunedRange:
-    """Rows of a stream that a database deleted.
+    """Rows of a stream that a database pruned.
 
     Attributes:
-        seqs: which.
-        database_id: which database.
-        reason: which rule asked for it.
-        pruned_at: when it last did, ISO 8601.
+        seqs: the rows.
+        database_id: the database.
+        reason: the rule that selected them.
+        pruned_at: when the last of them was pruned, ISO 8601.
     """
 
     seqs: Range
@@ -27,7 +27,7 @@ class PrunedRange:
 
 @attrs.frozen(order=True)
 class Range:
-    """The seqs ``first`` to ``last`` of a stream, both included."""
+    """The seqs ``first`` to ``last`` of a stream, including both."""
 
     first: int
     last: int
@@ -37,7 +37,7 @@ class Range:
 
 
 def union(ranges: Iterable[Range]) -> list[Range]:
-    """The same seqs as few intervals as possible, in order."""
+    """Return the same seqs in as few intervals as possible, in order."""
     result: list[Range] = []
     for item in sorted(ranges):
         if result and item.first <= result[-1].last + 1:
@@ -48,10 +48,10 @@ def union(ranges: Iterable[Range]) -> list[Range]:
 
 
 def subtract(ranges: Iterable[Range], holes: Iterable[Range]) -> list[Range]:
-    """The seqs of `ranges` that are in none of `holes`, in order."""
+    """Return the seqs of `ranges` that are in none of `holes`, in order."""
     result: list[Range] = []
     holes = union(holes)
-    at = 0  # both are in order: a hole that lies before one range lies before all that follow
+    at = 0  # both are sorted: a hole before one range is before all later ones
     for item in union(ranges):
         first = item.first
         while at < len(holes) and holes[at].last < first:
@@ -61,7 +61,7 @@ def subtract(ranges: Iterable[Range], holes: Iterable[Range]) -> list[Range]:
                 result.append(Range(first, holes[at].first - 1))
             first = holes[at].last + 1
             if holes[at].last > item.last:
-                break  # it may reach into the next range, too
+                break  # the hole may reach into the next range
             at += 1
         if first <= item.last:
             result.append(Range(first, item.last))
@@ -69,13 +69,13 @@ def subtract(ranges: Iterable[Range], holes: Iterable[Range]) -> list[Range]:
 
 
 def intersect(ranges: Iterable[Range], others: Iterable[Range]) -> list[Range]:
-    """The seqs that are in both, in order."""
+    """Return the seqs that are in both, in order."""
     ranges = union(ranges)
     return subtract(ranges, subtract(ranges, others))
 
 
 def clip(ranges: Sequence[Range], to: Range) -> list[Range]:
-    """The parts of sorted, disjoint ranges that lie in another: `intersect`, in the time that it takes to find them."""
+    """Return the parts of sorted, disjoint ranges that lie in `to`; like `intersect`, but by binary search."""
     clipped = []
     for at in range(bisect.bisect_left(ranges, to.first, key=lambda item: item.last), len(ranges)):
         if ranges[at].first > to.last:
@@ -85,12 +85,12 @@ def clip(ranges: Sequence[Range], to: Range) -> list[Range]:
 
 
 def size(ranges: Iterable[Range]) -> int:
-    """How many seqs these disjoint intervals hold."""
+    """Return the number of seqs in these disjoint intervals."""
     return sum(len(item) for item in ranges)
 
 
 def prefix(ranges: Iterable[Range], first: int) -> int:
-    """The last seq of the unbroken run that starts at `first`; ``first - 1`` where `first` is missing."""
+    """Return the last seq of the unbroken run that starts at `first`, or ``first - 1`` if `first` is missing."""
     for item in union(ranges):
         if item.first <= first <= item.last:
             return item.last

@@ -1,10 +1,10 @@
-"""The rows that the pages of a SQLite file hold, read page by page, as far as each is whole.
+"""Read the rows on the pages of a SQLite file page by page, as far as each row is whole.
 
-For salvage alone: SQLite reads a tree from its root, so one damaged page hides all that lie below it. Here every page
-is looked at for itself (https://sqlite.org/fileformat2.html). A row counts only where every byte of it is there, and
-its lengths agree. (SQLite's own ``.recover`` is not in apsw's wheels, and fills what is missing of a row with zeros.)
+Only salvage uses this. SQLite reads a tree from its root, so one damaged page hides all pages below it. Here every page
+is read on its own (https://sqlite.org/fileformat2.html). A row counts only if every byte of it is there and its lengths
+agree. (SQLite's own ``.recover`` is not in apsw's wheels, and fills missing parts of a row with zeros.)
 
-A log counts up to its last whole transaction, as for SQLite. Nothing here opens a database.
+A WAL counts up to its last complete transaction, as it does for SQLite. Nothing here opens a database.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import attrs
 
-#: What a column of a row holds.
+#: A value in a column of a row.
 Value = int | float | str | bytes | None
 
 _TABLE_LEAF, _INDEX_LEAF, _TABLE_INTERIOR = 0x0D, 0x0A, 0x05
@@ -24,7 +24,7 @@ _MAGIC = b"SQLite format 3\0"
 
 _HEADER_BYTES = 100
 
-_LOG_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
+_WAL_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
 
 _PAGE_BYTES = [512 << n for n in range(8)]
 
@@ -34,8 +34,8 @@ class Cell:
     """A row as a page holds it.
 
     Attributes:
-        row_id: its id; None in a table WITHOUT ROWID.
-        values: its columns, as far as it has them.
+        row_id: its id, or None in a table WITHOUT ROWID.
+        values: the values of its columns; a row may have fewer than its table.
     """
 
     row_id: int | None
@@ -43,35 +43,35 @@ class Cell:
 
 
 class Pages:
-    """The pages of a database, and of its log.
+    """The pages of a database and its WAL.
 
     Args:
-        file: the database's file. Nobody may write it meanwhile.
-        log: its log's, or None.
-        default_page_bytes: how large pages are, where the header does not say so.
+        file: the database's file. Nobody may write to it meanwhile.
+        wal: its WAL's file, or None.
+        default_page_bytes: how large pages are, if the header does not say so.
     """
 
-    def __init__(self, file: BinaryIO, log: BinaryIO | None, default_page_bytes: int) -> None:
+    def __init__(self, file: BinaryIO, wal: BinaryIO | None, default_page_bytes: int) -> None:
         self._file = file
         header = _read(file, 0, _HEADER_BYTES)
-        is_whole = len(header) == _HEADER_BYTES and header.startswith(_MAGIC)  # else nothing in it is believed
+        is_whole = len(header) == _HEADER_BYTES and header.startswith(_MAGIC)  # otherwise nothing in it is trusted
         stated = struct.unpack(">H", header[16:18])[0] if is_whole else 0
         stated = 65536 if stated == 1 else stated
         self.page_bytes: int = stated if stated in _PAGE_BYTES else default_page_bytes
         self._usable = self.page_bytes - (header[20] if is_whole and header[20] < 32 else 0)
-        self._log = log
-        self._frames = {} if log is None else _frames(log, self.page_bytes)
+        self._wal = wal
+        self._frames = {} if wal is None else _frames(wal, self.page_bytes)
         self.count = max(file.seek(0, 2) // self.page_bytes, max(self._frames, default=0))
 
     def page(self, number: int) -> bytes:
-        """A page's bytes; fewer of them, or none, where the file ends."""
+        """Return a page's bytes, or fewer if the file ends before."""
         offset = self._frames.get(number)
-        if offset is not None and self._log is not None:
-            return _read(self._log, offset, self.page_bytes)
+        if offset is not None and self._wal is not None:
+            return _read(self._wal, offset, self.page_bytes)
         return _read(self._file, (number - 1) * self.page_bytes, self.page_bytes)
 
     def cells(self, number: int) -> list[Cell]:
-        """The whole rows on a page, in its order; [] where it is no leaf."""
+        """Return the whole rows on a page, in its order, or [] if it is not a leaf."""
         page = self.page(number)
         start = _HEADER_BYTES if number == 1 else 0
         if len(page) < self.page_bytes or page[start] not in (_TABLE_LEAF, _INDEX_LEAF):
@@ -81,7 +81,7 @@ class Pages:
         return [cell for cell in cells if cell is not None]
 
     def children(self, number: int) -> list[int]:
-        """The pages that an interior page of a table leads to; [] where it is none."""
+        """Return the pages that an interior page of a table leads to, or [] if it is not one."""
         page = self.page(number)
         start = _HEADER_BYTES if number == 1 else 0
         if len(page) < self.page_bytes or page[start] != _TABLE_INTERIOR:
@@ -98,7 +98,7 @@ class Pages:
                 row_id, at = _varint(page, at)
             payload = self._payload(page, at, length, is_table)
             return None if payload is None else Cell(row_id, _values(payload))
-        except (IndexError, ValueError, struct.error):  # what is not whole is no row
+        except (IndexError, ValueError, struct.error):  # it is not whole
             return None
 
     def _payload(self, page: bytes, at: int, length: int, is_table: bool) -> bytes | None:
@@ -140,7 +140,7 @@ def _pointers(page: bytes, start: int, header_bytes: int) -> Iterator[int]:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A variable-length integer, and where it ends."""
+    """Return a variable-length integer, and the offset of its end."""
     value = 0
     for n in range(8):
         byte = data[at + n]
@@ -152,45 +152,45 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _values(record: bytes) -> tuple[Value, ...]:
-    """The columns of a record, of exactly its length.
+    """Return the columns of a record, which must have exactly its stated length.
 
     Raises:
-        IndexError, ValueError, struct.error: it is none.
+        IndexError, ValueError, struct.error: it is not a record.
     """
     header_bytes, at = _varint(record, 0)
-    kinds = []
+    serial_types = []
     while at < header_bytes:
-        kind, at = _varint(record, at)
-        kinds.append(kind)
+        serial_type, at = _varint(record, at)
+        serial_types.append(serial_type)
     if at != header_bytes:
-        raise ValueError("a header of another length than it says")
+        raise ValueError("the header has another length than it says")
     values = []
-    for kind in kinds:
-        value, at = _value(record, at, kind)
+    for serial_type in serial_types:
+        value, at = _value(record, at, serial_type)
         values.append(value)
     if at != len(record):
-        raise ValueError("a record of another length than it says")
+        raise ValueError("the record has another length than it says")
     return tuple(values)
 
 
-def _value(record: bytes, at: int, kind: int) -> tuple[Value, int]:
-    if kind in (0, 8, 9):
-        return {0: None, 8: 0, 9: 1}[kind], at
-    length = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8, 7: 8}.get(kind, (kind - 12) // 2)
+def _value(record: bytes, at: int, serial_type: int) -> tuple[Value, int]:
+    if serial_type in (0, 8, 9):
+        return {0: None, 8: 0, 9: 1}[serial_type], at
+    length = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8, 7: 8}.get(serial_type, (serial_type - 12) // 2)
     content = record[at : at + length]
-    if kind in (10, 11) or kind < 0 or len(content) < length:
-        raise ValueError("a column that is not whole")
-    if kind == 7:
+    if serial_type in (10, 11) or serial_type < 0 or len(content) < length:
+        raise ValueError("a column is not whole")
+    if serial_type == 7:
         return struct.unpack(">d", content)[0], at + length
-    if kind < 7:
+    if serial_type < 7:
         return int.from_bytes(content, "big", signed=True), at + length
-    return content.decode() if kind % 2 else content, at + length
+    return content.decode() if serial_type % 2 else content, at + length
 
 
-def _frames(log: BinaryIO, page_bytes: int) -> dict[int, int]:
-    """Where in a log the newest committed content of each page is."""
-    header = _read(log, 0, _LOG_HEADER_BYTES)
-    if len(header) < _LOG_HEADER_BYTES or header[:3] != b"\x37\x7f\x06" or _uint32(header, 8) != page_bytes:
+def _frames(wal: BinaryIO, page_bytes: int) -> dict[int, int]:
+    """Map each page to the offset of its newest committed content in a WAL."""
+    header = _read(wal, 0, _WAL_HEADER_BYTES)
+    if len(header) < _WAL_HEADER_BYTES or header[:3] != b"\x37\x7f\x06" or _uint32(header, 8) != page_bytes:
         return {}
     order = ">" if header[3] & 1 else "<"
     sums = _checksum(header[:24], (0, 0), order)
@@ -198,8 +198,8 @@ def _frames(log: BinaryIO, page_bytes: int) -> dict[int, int]:
         return {}
     committed: dict[int, int] = {}
     pending: dict[int, int] = {}
-    offset = _LOG_HEADER_BYTES
-    while len(frame := _read(log, offset, _FRAME_HEADER_BYTES + page_bytes)) == _FRAME_HEADER_BYTES + page_bytes:
+    offset = _WAL_HEADER_BYTES
+    while len(frame := _read(wal, offset, _FRAME_HEADER_BYTES + page_bytes)) == _FRAME_HEADER_BYTES + page_bytes:
         number, pages_after = struct.unpack(">II", frame[:8])
         sums = _checksum(frame[24:], _checksum(frame[:8], sums, order), order)
         if frame[8:16] != header[16:24] or sums != struct.unpack(">II", frame[16:24]):

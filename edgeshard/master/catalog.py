@@ -1,268 +1,133 @@
-"""Which tables are kept longest where a budget has rows dropped: a number for each, higher is kept longer.
+"""Own edgeshard_columns, _indexes, _keys, _renames and _priorities: what a database knows about its record tables.
 
-Agents say it with their classes, and may contradict one another: the highest wins, in whatever order they are merged. A
-table of which nothing is noted has 0.
+A shard has the last three only once a class of its agent needs them (`format.OPTIONAL_SHARD_TABLES`); without the table
+nothing is recorded. What changes a shard is returned as statements, because its writer executes them.
+
+Agents may contradict one another about the priority of a table. The highest wins, in whatever order they are merged; a
+table without a recorded priority has 0.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
-from typing import Any, Final
-
-import attrs
+from typing import Final
 
 from edgeshard import format, sqlite
-from edgeshard.errors import SchemaConflictError
-from edgeshard.format import KEYS, PRIORITIES, RENAMES
-from edgeshard.records import keys, promote, renames, types
+from edgeshard.records import ddl, promote
 from edgeshard.records.codecs import to_json
-from edgeshard.records.columns import Column, Table
 from edgeshard.records.keys import Key
 from edgeshard.records.renames import Arrow
 from edgeshard.sqlite import Connection, quote
 
+#: A statement and its bindings.
+Statement = tuple[str, tuple[str | int, ...]]
+
+
+def _optional_table(connection: Connection, name: str) -> Iterator[Statement]:
+    """Yield the statement that makes one of `format.OPTIONAL_SHARD_TABLES`, if the shard lacks it."""
+    if not sqlite.has_table(connection, name):
+        yield format.DDL[name], ()
+
+
+# -- columns ----------------------------------------------------------------------------------------------------------
+
 
 def record_tables(connection: Connection) -> list[str]:
-    """The names of the record tables."""
+    """Return the names of the record tables, sorted."""
     return [name for (name,) in connection.execute("SELECT DISTINCT table_name FROM edgeshard_columns ORDER BY 1")]
 
 
-_NOTE_PRIORITY = f"INSERT INTO main.{PRIORITIES} VALUES (?1, ?2) ON CONFLICT(table_name) DO UPDATE SET priority = ?2"
+def tables_with_column(connection: Connection, column: str) -> list[str]:
+    """Return the names of the record tables that have a column of exactly this name."""
+    sql = "SELECT table_name FROM main.edgeshard_columns WHERE column_name = ?"
+    return [name for (name,) in sqlite.fetch(connection, sql, (column,))]
 
 
-def priority_statements(
-    connection: Connection, table: str, priority: int
-) -> Iterator[tuple[str, tuple[str | int, ...]]]:
-    """The statements that note a table's priority in a shard, unless that knows of it."""
-    if not priority:
-        return
-    exists = sqlite.has_table(connection, PRIORITIES)
-    if not exists:
-        yield format.ADDED_TEXTS[PRIORITIES], ()
-    if priority > (priorities_of(connection, "main").get(table.lower(), 0) if exists else 0):
-        yield _NOTE_PRIORITY, (table.lower(), priority)
+def typed_columns(connection: Connection) -> list[tuple[str, str, str]]:
+    """Return (table, column, type) of each column of the record tables, sorted."""
+    sql = "SELECT table_name, column_name, type FROM main.edgeshard_columns ORDER BY 1, 2"
+    return sqlite.fetch(connection, sql)
 
 
-def priorities_of(connection: Connection, schema: str) -> dict[str, int]:
-    """The priority of each table that has one, by its name in lower case, as a database of ours says."""
-    rows = sqlite.fetch(connection, f"SELECT table_name, priority FROM {quote(schema)}.{PRIORITIES}")
-    return {str(name): int(priority) for name, priority in rows}
-
-
-def raise_priorities(connection: Connection, found: Mapping[str, int]) -> None:
-    """Note in the main database what a source says, where that is more."""
-    known = priorities_of(connection, "main") if found else {}
-    for name, priority in found.items():
-        if priority > known.get(name, 0):
-            connection.execute(_NOTE_PRIORITY, (name, priority))
-
-
-Statement = tuple[str, tuple[str | int, ...]]
-
-_ADVICE: Final = "Give the field, or the table, another name"
-
-_KEEPS_ITS_TYPE: Final = (
-    "The table's key, or its conflict rule, has it: there it keeps its type. Give the table another name"
-)
-
-
-def missing(connection: Connection, table: Table, path: str) -> Iterator[Statement]:
-    """The statements that make the table, or add or widen the columns of an older version of the agent.
-
-    Raises:
-        SchemaConflictError: a column is there with another type, or was renamed.
-    """
-    if table.deletes_from is not None:
-        yield from missing(connection, table.deletes_from, path)
-    name, known = _known(connection, table.name)
-    fixed = _fixed(connection, name, table)
-    yield from _renames(connection, name, table, fixed, path)
-    for column in table.columns:
-        kind = known.get(column.name.lower(), column.type)
-        wider = types.widest(kind, column.type)
-        if wider is None or (kind != column.type and column.name.lower() in fixed):
-            cause = f"column {table.name}.{column.name} is {kind} there and {column.type} in this class"
-            advice = _ADVICE if wider is None else _KEEPS_ITS_TYPE
-            raise SchemaConflictError("write to shard", path, f"{cause}. {advice}")
-        if wider != kind:
-            yield from _widened(connection, name, column.name, kind, wider, path)
-    if table.deletes_from is None:
-        _ensure_nobodys(connection, name, table.key, path)
-    if table.key is not None:
-        yield from _keyed(connection, name, table.key, path)
-    own = (
-        [(format.TIMESTAMP, format.OWN_COLUMNS[format.TIMESTAMP])]
-        if table.is_timestamped and format.TIMESTAMP not in known
-        else []
+def insert_key(connection: Connection, table: str, columns: str, conflict: str, has_history: int) -> None:
+    """Note a table's key as another database has it stored; `columns` is JSON, and is not checked."""
+    connection.execute(
+        f"INSERT INTO main.{format.KEYS} VALUES (?, ?, ?, ?, 0)", (table, columns, conflict, has_history)
     )
-    new = own + [(column.name, column.type) for column in table.columns if column.name.lower() not in known]
-    yield from columns_of(name, format.SHARD_COLUMNS, new, new=not known)
-    for index in table.indexes:
-        text = to_json([column.lower() for column in index])
-        yield "INSERT OR IGNORE INTO edgeshard_indexes VALUES (?, ?)", (name, text)
-    yield from priority_statements(connection, name, table.priority)
 
 
-def fitting(connection: Connection, table: Table) -> Table:
-    """The table with the kinds that its columns have in the shard, where newer agents made them wider."""
-    _, known = _known(connection, table.name)
-    columns = tuple(_fitting(column, known.get(column.name.lower(), column.type)) for column in table.columns)
-    return table if columns == table.columns else attrs.evolve(table, columns=columns)
+def insert_rename(connection: Connection, table: str, old: str, new: str) -> None:
+    """Note that a column has a new name."""
+    connection.execute(f"INSERT INTO main.{format.RENAMES} VALUES (?, ?, ?)", (table, old, new))
 
 
-def _fitting(column: Column, kind: str) -> Column:
-    if kind == column.type:
-        return column
-    encode = column.encode if types.is_same_value(column.type, kind) else partial(_wider, column, kind)
-    return attrs.evolve(column, type=kind, encode=encode)
-
-
-def _wider(column: Column, kind: str, value: Any) -> Any:
-    if value is None:
-        raise ValueError("it is None, and not Optional")
-    return types.widened(value if column.encode is None else column.encode(value), column.type, kind)
-
-
-def _known(connection: Connection, table: str) -> tuple[str, dict[str, str]]:
-    """A table's name as it is spelt, and the kinds of its columns by their names in lower case."""
-    rows = sqlite.fetch(
-        connection,
-        "SELECT table_name, column_name, type FROM edgeshard_columns WHERE table_name = ? COLLATE NOCASE",
-        (table,),
-    )
-    name = rows[0][0] if rows else table  # SQL folds case; the first spelling stays
-    return name, {column.lower(): kind for _, column, kind in rows}
-
-
-def _widened(connection: Connection, table: str, column: str, kind: str, wider: str, path: str) -> Iterator[Statement]:
-    if promote.has_unfit(connection, table, column, kind, wider):
-        cause = (
-            f"column {table}.{column} has integers beyond 2^53 there, which a float would round. Merge first: then the "
-            "shard is empty. Or make the field Decimal, which holds both"
-        )
-        raise SchemaConflictError("write to shard", path, cause)
-    yield from promote.statements(connection, table, column, kind, wider)
-
-
-def _fixed(connection: Connection, name: str, table: Table) -> frozenset[str]:
-    """The columns of a table that no class may rename or widen, in lower case."""
-    owner = table if table.deletes_from is None else table.deletes_from
-    known = {each.lower(): key for each, key in load_keys(connection).items()}
-    return keys.fixed(owner.key, known.get(name.lower()))
-
-
-def _renames(connection: Connection, name: str, table: Table, fixed: frozenset[str], path: str) -> Iterator[Statement]:
-    """What notes the renames of a class, where they are new."""
-    known = renames_of(connection).get(name.lower(), [])
-    new = [(old.lower(), to) for old, to in table.renames if (old.lower(), to) not in known]
-    try:
-        ends = renames.ends([*known, *new])
-    except renames.UnclearError as error:
-        raise SchemaConflictError("write to shard", path, f"table {table.name}: {error}") from error
-    fields = {column.name.lower() for column in table.columns}
-    for old, end in ends.items():
-        if old in fixed or end in fixed:
-            cause = (
-                f"{table.name}.{end} was called {old}, and the table's key, or its conflict rule, has one of them, "
-                "which must keep its name. Give the table another name"
-            )
-            raise SchemaConflictError("write to shard", path, cause)
-        if old in fields and end in fields:
-            cause = f"{table.name}.{old} is what {end} was called before. {_ADVICE}"
-            raise SchemaConflictError("write to shard", path, cause)
-    if new and not sqlite.has_table(connection, RENAMES):
-        yield format.ADDED_TEXTS[RENAMES], ()
-    for old, to in new:
-        yield f"INSERT INTO main.{RENAMES} VALUES (?, ?, ?)", (name, old, to)
-
-
-def renames_of(connection: Connection) -> dict[str, list[Arrow]]:
-    """The renames that the main database knows, by the name of the table in lower case; of older ones it knows none."""
-    found: dict[str, list[Arrow]] = {}
-    if sqlite.has_table(connection, RENAMES):
-        for table, old, new in sqlite.fetch(connection, f"SELECT table_name, old_name, new_name FROM main.{RENAMES}"):
-            found.setdefault(table.lower(), []).append((old, new))
-    return found
-
-
-def _keyed(connection: Connection, name: str, key: keys.Key, path: str) -> Iterator[Statement]:
-    """The statements that note a table's key in a shard.
-
-    Raises:
-        SchemaConflictError: the table has another one there.
-    """
+def tables_changed_after(connection: Connection, timestamp: int) -> list[tuple[str, int]]:
+    """Return the keyed tables with a change after `timestamp`, each with the timestamp of its newest change."""
     if not sqlite.has_table(connection, format.KEYS):
-        yield format.ADDED_TEXTS[format.KEYS], ()
-    known = {table.lower(): each for table, each in load_keys(connection).items()}
-    before = known.get(name.lower())
-    if before is None:
-        yield from note_key(name, key)
-    elif before.folded != key.folded:
-        cause = (
-            f"table {name} has the key ({', '.join(before.columns)}) with conflict {before.conflict!r} there, and in "
-            f"this class ({', '.join(key.columns)}) with {key.conflict!r}; give the class another table name"
-        )
-        raise SchemaConflictError("write to shard", path, cause)
-    elif key.history and not before.history:
-        yield f"UPDATE {format.KEYS} SET has_history = 1 WHERE table_name = ? COLLATE NOCASE", (name,)
+        return []
+    sql = f"SELECT table_name, last_timestamp FROM main.{format.KEYS} WHERE last_timestamp > ?"
+    return sqlite.fetch(connection, sql, (timestamp,))
 
 
-def note_key(name: str, key: keys.Key) -> Iterator[Statement]:
-    """The statement that notes a table's key."""
-    sql = f"INSERT INTO main.{format.KEYS}(table_name, columns, conflict, has_history) VALUES (?, ?, ?, ?)"
-    yield sql, (name, to_json(list(key.columns)), key.conflict, int(key.history))
-
-
-def _ensure_nobodys(connection: Connection, name: str, key: keys.Key | None, path: str) -> None:
-    """Refuse a table by the name of one that belongs to a keyed table, and a key to which a keyed table would belong.
-
-    Raises:
-        SchemaConflictError: it is one of these.
-    """
-    keyed = load_keys(connection)
-    if key is not None:
-        keyed[name] = key
-    owners = keys.companions(keyed)
-    for each in (name, *keyed):
-        if (owner := owners.get(each.lower())) is not None:
-            cause = f"table {each} is where deletions or earlier versions of table {owner} go"
-            raise SchemaConflictError("write to shard", path, f"{cause}; give the class another name")
-
-
-def columns_of(name: str, key: str, columns: Iterable[tuple[str, str]], *, new: bool) -> Iterator[Statement]:
-    """The statements that make a record table, or add columns to it, in a shard or a master.
-
-    Args:
-        name: the table.
-        key: the columns that it begins with there.
-        columns: the name and the kind of each column to be made.
-        new: whether the table itself is to be made.
-    """
-    columns = list(columns)
-    declared = [f"{quote(column)} {format.STORED_AS[kind]}" for column, kind in columns]
-    if new:
-        yield f"CREATE TABLE main.{quote(name)}({', '.join([key, *declared])}) STRICT", ()
-    else:
-        for item in declared:
-            yield f"ALTER TABLE main.{quote(name)} ADD COLUMN {item}", ()
-    for column, kind in columns:
-        yield "INSERT INTO main.edgeshard_columns VALUES (?, ?, ?)", (name, column, kind)
-
-
-def load_keys(connection: Connection) -> dict[str, Key]:
-    """The keyed tables of a database, by name; one that an earlier version made, or that has none, may know none."""
-    if not sqlite.has_table(connection, KEYS):
-        return {}
-    rows = sqlite.fetch(connection, f"SELECT table_name, columns, conflict, has_history FROM main.{KEYS}")
-    return {name: Key(tuple(json.loads(columns)), conflict, bool(kept)) for name, columns, conflict, kept in rows}
+def all_indexes(connection: Connection) -> dict[str, list[tuple[str, ...]]]:
+    """Map each record table that has indexes to the columns of each of them."""
+    found: dict[str, list[tuple[str, ...]]] = {}
+    for table, text in sqlite.fetch(connection, "SELECT table_name, columns FROM main.edgeshard_indexes ORDER BY 1, 2"):
+        found.setdefault(table, []).append(tuple(json.loads(text)))
+    return found
 
 
 def all_columns(connection: Connection) -> list[tuple[str, str, str]]:
     """Return (table, column, type) of each column of each record table of the main database."""
     rows = sqlite.fetch(connection, "SELECT table_name, column_name, type FROM main.edgeshard_columns")
     return [(table, column, type_) for table, column, type_ in rows]
+
+
+def columns_of_table(connection: Connection, table: str) -> tuple[str, dict[str, str]]:
+    """Return the spelling of a table's name, and the type of each of its columns by name in lower case.
+
+    SQL folds case, and the first spelling of a table's name stays. A table that does not exist has no columns.
+    """
+    rows = sqlite.fetch(
+        connection,
+        "SELECT table_name, column_name, type FROM main.edgeshard_columns WHERE table_name = ? COLLATE NOCASE",
+        (table,),
+    )
+    return rows[0][0] if rows else table, {column.lower(): type_ for _, column, type_ in rows}
+
+
+def define_columns(
+    name: str, leading_columns: str, columns: Iterable[tuple[str, str]], *, is_new: bool
+) -> Iterator[Statement]:
+    """Yield the statements that make a record table, or add columns to it, and record the columns.
+
+    Args:
+        name: the table.
+        leading_columns: what it begins with: `format.SHARD_COLUMNS` or `format.MASTER_COLUMNS`.
+        columns: name and type of each column to be made.
+        is_new: whether to make the table itself.
+    """
+    columns = list(columns)
+    for sql in [ddl.create_table(name, leading_columns, columns)] if is_new else ddl.add_columns(name, columns):
+        yield sql, ()
+    for column, type_ in columns:
+        yield "INSERT INTO main.edgeshard_columns VALUES (?, ?, ?)", (name, column, type_)
+
+
+def widen_column(connection: Connection, table: str, column: str, type_: str, wider: str) -> Iterator[Statement]:
+    """Yield the statements that give a column a wider type, and record it; run all of them in one transaction."""
+    if format.STORED_AS[type_] != format.STORED_AS[wider]:
+        value = promote.converted(connection, quote(column), type_, wider)
+        for sql in ddl.change_type(table, column, wider, value):
+            yield sql, ()
+    yield set_column_type(table, column, wider)
+
+
+def set_column_type(table: str, column: str, column_type: str) -> Statement:
+    """Return the statement that records another type of a column."""
+    sql = "UPDATE main.edgeshard_columns SET type = ? WHERE table_name = ? AND column_name = ? COLLATE NOCASE"
+    return sql, (column_type, table, column)
 
 
 def rename_column(connection: Connection, table: str, column: str, new_name: str) -> None:
@@ -277,9 +142,7 @@ def forget_column(connection: Connection, table: str, column: str) -> None:
     connection.execute(sql, (table, column))
 
 
-def add_rename(connection: Connection, table: str, old_name: str, new_name: str) -> None:
-    """Record that a column of a table was renamed, in a database that has the table of renames."""
-    connection.execute(f"INSERT INTO main.{RENAMES} VALUES (?, ?, ?)", (table, old_name.lower(), new_name))
+# -- indexes ----------------------------------------------------------------------------------------------------------
 
 
 def indexes_of(connection: Connection, table: str) -> list[list[str]]:
@@ -298,15 +161,48 @@ def add_index(connection: Connection, table: str, columns: list[str]) -> bool:
     return True
 
 
+def insert_index(table: str, columns: Iterable[str]) -> Statement:
+    """Return the statement that records an index of a table, unless it is recorded already."""
+    text = to_json([column.lower() for column in columns])
+    return "INSERT OR IGNORE INTO main.edgeshard_indexes VALUES (?, ?)", (table, text)
+
+
 def forget_index(connection: Connection, table: str, columns: list[str]) -> None:
     """Delete the record of an index."""
     sql = "DELETE FROM main.edgeshard_indexes WHERE table_name = ? AND columns = ?"
     connection.execute(sql, (table, to_json(columns)))
 
 
+# -- keys -------------------------------------------------------------------------------------------------------------
+
+
+def load_keys(connection: Connection) -> dict[str, Key]:
+    """Return the key of each keyed table of a shard or a master, by the table's name."""
+    if not sqlite.has_table(connection, "edgeshard_keys"):
+        return {}
+    rows = sqlite.fetch(connection, "SELECT table_name, columns, conflict, has_history FROM main.edgeshard_keys")
+    return {
+        name: Key(tuple(json.loads(columns)), conflict, bool(has_history))
+        for name, columns, conflict, has_history in rows
+    }
+
+
+def add_key(connection: Connection, table: str, key: Key) -> Iterator[Statement]:
+    """Yield the statements that record the key of a table."""
+    yield from _optional_table(connection, "edgeshard_keys")
+    sql = "INSERT INTO main.edgeshard_keys(table_name, columns, conflict, has_history) VALUES (?, ?, ?, ?)"
+    yield sql, (table, to_json(list(key.columns)), key.conflict, int(key.history))
+
+
+def enable_history(table: str) -> Statement:
+    """Return the statement that records that a keyed table keeps superseded versions in its history."""
+    return "UPDATE main.edgeshard_keys SET has_history = 1 WHERE table_name = ? COLLATE NOCASE", (table,)
+
+
 def set_history(connection: Connection, table: str, has_history: bool) -> None:
     """Record whether a keyed table keeps superseded versions in its history."""
-    connection.execute(f"UPDATE main.{KEYS} SET has_history = ? WHERE table_name = ?", (int(has_history), table))
+    sql = "UPDATE main.edgeshard_keys SET has_history = ? WHERE table_name = ?"
+    connection.execute(sql, (int(has_history), table))
 
 
 def raise_last_timestamp(connection: Connection, table: str, timestamp: int) -> int | None:
@@ -317,8 +213,72 @@ def raise_last_timestamp(connection: Connection, table: str, timestamp: int) -> 
     """
     where = "table_name = ? AND last_timestamp < ?"
     before: int | None = sqlite.scalar(
-        connection, f"SELECT last_timestamp FROM main.{KEYS} WHERE {where}", (table, timestamp)
+        connection, f"SELECT last_timestamp FROM main.edgeshard_keys WHERE {where}", (table, timestamp)
     )
     if before is not None:
-        connection.execute(f"UPDATE main.{KEYS} SET last_timestamp = ? WHERE {where}", (timestamp, table, timestamp))
+        sql = f"UPDATE main.edgeshard_keys SET last_timestamp = ? WHERE {where}"
+        connection.execute(sql, (timestamp, table, timestamp))
     return before
+
+
+def newest_timestamp(connection: Connection) -> int:
+    """Return the highest timestamp that a master knows of any keyed table, or 0 if it knows none."""
+    return int(sqlite.scalar(connection, "SELECT max(last_timestamp) FROM main.edgeshard_keys") or 0)
+
+
+# -- renames ----------------------------------------------------------------------------------------------------------
+
+
+def load_renames(connection: Connection) -> dict[str, list[Arrow]]:
+    """Return the renames of columns that a shard or a master knows, by the table's name in lower case."""
+    found: dict[str, list[Arrow]] = {}
+    if sqlite.has_table(connection, "edgeshard_renames"):
+        sql = "SELECT table_name, old_name, new_name FROM main.edgeshard_renames"
+        for table, old, new in sqlite.fetch(connection, sql):
+            found.setdefault(table.lower(), []).append((old, new))
+    return found
+
+
+_INSERT_RENAME: Final = "INSERT INTO main.edgeshard_renames VALUES (?, ?, ?)"
+
+
+def add_renames(connection: Connection, table: str, arrows: Iterable[Arrow]) -> Iterator[Statement]:
+    """Yield the statements that record renames of columns."""
+    for old_name, new_name in arrows:
+        yield from _optional_table(connection, "edgeshard_renames")
+        yield _INSERT_RENAME, (table, old_name.lower(), new_name)
+
+
+def add_rename(connection: Connection, table: str, old_name: str, new_name: str) -> None:
+    """Record that a column of a table was renamed, in a database that has the table of renames."""
+    connection.execute(_INSERT_RENAME, (table, old_name.lower(), new_name))
+
+
+# -- priorities -------------------------------------------------------------------------------------------------------
+
+_UPSERT_PRIORITY: Final = (
+    "INSERT INTO main.edgeshard_priorities VALUES (?1, ?2) ON CONFLICT(table_name) DO UPDATE SET priority = ?2"
+)
+
+
+def load_priorities(connection: Connection) -> dict[str, int]:
+    """Return the priority of each table of a shard or a master that has one, by the table's name in lower case."""
+    if not sqlite.has_table(connection, "edgeshard_priorities"):
+        return {}
+    rows = sqlite.fetch(connection, "SELECT table_name, priority FROM main.edgeshard_priorities")
+    return {str(name): int(priority) for name, priority in rows}
+
+
+def raise_priority(connection: Connection, table: str, priority: int) -> Iterator[Statement]:
+    """Yield the statements that record the priority of a table, unless it has that or a higher one."""
+    if priority > load_priorities(connection).get(table.lower(), 0):
+        yield from _optional_table(connection, "edgeshard_priorities")
+        yield _UPSERT_PRIORITY, (table.lower(), priority)
+
+
+def raise_priorities(connection: Connection, found: Mapping[str, int]) -> None:
+    """Record the priorities that a source has for its tables, where they are higher than ours."""
+    known = load_priorities(connection) if found else {}
+    for name, priority in found.items():
+        if priority > known.get(name, 0):
+            connection.execute(_UPSERT_PRIORITY, (name, priority))

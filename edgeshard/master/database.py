@@ -1,4 +1,4 @@
-"""The master database: made when first needed, opened for merging or for reading, and its own account of gaps."""
+"""Make the master database, and open it for merging or for reading."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from pathlib import Path
 from edgeshard import format, sqlite
 from edgeshard.errors import DamagedError, FormatError
 from edgeshard.files import folders, scan
-from edgeshard.master import catalog
+from edgeshard.master import catalog, identity
 from edgeshard.records import declare
-from edgeshard.sqlite import Connection, quote
+from edgeshard.sqlite import Connection
 
-#: A merger's cache of the master, in KiB; more wins nothing (measured).
+#: A merger's cache of the master, in KiB. A larger one gains nothing (measured).
 _CACHE_KIB = 1_000
 
-#: Pages of the master's log before a commit copies them into the database (32 MB).
+#: Pages in the master's WAL at which a commit copies them into the database (32 MB).
 _CHECKPOINT_PAGES = 8_000
 
-#: The log's size after a checkpoint that could reset it, in bytes.
-_LOG_BYTES = 64 << 20
+#: The size to which a checkpoint truncates the WAL once it can be reset, in bytes.
+_WAL_BYTES = 64 << 20
 
 
 def ensure_master(path: Path) -> None:
-    """Make the master where there is none, with the table that dicts go to.
+    """Make the master unless it exists, with the table for dicts.
 
     Raises:
         AccessError, StorageIOError, DiskFullError: it cannot be made.
-        DamagedError: the file is there and empty, or its log is there without it.
+        DamagedError: the file exists but is empty, or its WAL exists without it.
     """
     found = scan.find_database(str(path))
     if found is not None:
-        if found.problem:
-            raise DamagedError("open master", path, f"{found.problem}. Move it away, or restore it from a snapshot")
+        if found.defect:
+            raise DamagedError("open master", path, f"{found.defect}. Move it away, or restore it from a snapshot")
         return
     folders.make_folder(path.parent)
     agent_data = declare.table_of(declare.AgentData)
     columns = [(column.name, column.type) for column in agent_data.columns]
-    statements = list(catalog.columns_of(agent_data.name, format.MASTER_COLUMNS, columns, new=True))
-    statements.append(
-        ("INSERT INTO edgeshard_database(database_id, role) VALUES (randomblob(16), ?)", (format.MASTER,))
-    )
+    statements = [
+        *catalog.define_columns(agent_data.name, format.MASTER_COLUMNS, columns, is_new=True),
+        (identity.INSERT, (format.MASTER,)),
+    ]
     script = format.MASTER_TABLES + ";".join(sql for sql, _ in statements)
     bindings = tuple(value for _, values in statements for value in values)
     with sqlite.translate_errors("make master", str(path)):
@@ -50,7 +50,7 @@ def ensure_master(path: Path) -> None:
 
 
 def open_master(path: Path, *, writable: bool) -> Connection:
-    """Open the master; for writing at synchronous=FULL, always.
+    """Open the master. A connection that can write always commits at synchronous=FULL.
 
     Raises:
         StorageError: it cannot be opened as a master of this format.
@@ -61,14 +61,13 @@ def open_master(path: Path, *, writable: bool) -> Connection:
             sqlite.check_identity(connection, "main", format.IDENTITY, str(path))
             _check_role(connection, path)
             if writable:
-                # a snapshot that was put back is none yet, and FULL is durable only in a WAL database
+                # a restored snapshot is not a WAL database yet, and FULL is durable only in a WAL database
                 sqlite.ensure_wal(connection, str(path))
                 sqlite.set_synchronous(connection, "FULL")
                 sqlite.disable_checkpoint_on_close(connection)
                 connection.pragma("cache_size", -_CACHE_KIB)
-                set_log_limits(connection)
-                _add_tables(connection)
-                # whoever made the log may have died before its name was durable
+                set_wal_limits(connection)
+                # the process that made the WAL may have died before its name was durable
                 folders.sync_path(os.path.dirname(path))
             else:
                 sqlite.allow_interrupt(connection)
@@ -78,14 +77,15 @@ def open_master(path: Path, *, writable: bool) -> Connection:
     return connection
 
 
-def set_log_limits(connection: Connection, most: int | None = None) -> None:
-    """How large the log becomes before a commit copies it into the database, in bytes; None: as large as is good."""
-    connection.pragma("journal_size_limit", _LOG_BYTES if most is None else most)
-    connection.wal_autocheckpoint(_CHECKPOINT_PAGES if most is None else max(1, most // format.MASTER_PAGE_SIZE))
+def set_wal_limits(connection: Connection, max_bytes: int | None = None) -> None:
+    """Set the size of the WAL at which a commit copies it into the database, in bytes; None: the usual size."""
+    connection.pragma("journal_size_limit", _WAL_BYTES if max_bytes is None else max_bytes)
+    pages = _CHECKPOINT_PAGES if max_bytes is None else max(1, max_bytes // format.MASTER_PAGE_SIZE)
+    connection.wal_autocheckpoint(pages)
 
 
 def _check_role(connection: Connection, path: Path) -> None:
-    role = sqlite.scalar(connection, "SELECT role FROM edgeshard_database")
+    role, _ = identity.role_and_agent(connection)
     if role == format.BUNDLE:
         cause = (
             "it is a bundle, which lacks what its receiver had. Move it away, and bring its rows into a store with "
@@ -96,37 +96,12 @@ def _check_role(connection: Connection, path: Path) -> None:
         raise FormatError("open master", path, "it is an edgeshard database, but not a master")
 
 
-def has(connection: Connection, table: str) -> bool:
-    """Whether the master has one of `format.ADDED_TABLES`, with the columns that it has now."""
-    columns = {row[1] for row in sqlite.fetch(connection, f"PRAGMA main.table_info({quote(table)})")}
-    return columns >= format.added_columns(table)
-
-
-def _add_tables(connection: Connection) -> None:
-    """Make what a master of an earlier version lacks."""
-    if all(has(connection, name) for name in format.ADDED_TEXTS):
-        return
-    with sqlite.immediate(connection):
-        for name, text in format.ADDED_TEXTS.items():
-            if has(connection, name):  # another merger was faster
-                continue
-            if _is_empty(connection, name):  # with other columns, by a version that wrote nothing to it yet
-                connection.execute(f"DROP TABLE main.{name}")
-            connection.execute(text)
-
-
-def _is_empty(connection: Connection, name: str) -> bool:
-    return (
-        sqlite.has_table(connection, name) and sqlite.scalar(connection, f"SELECT 1 FROM main.{name} LIMIT 1") is None
-    )
-
-
 @contextlib.contextmanager
 def translate_errors(action: str, path: Path) -> Iterator[None]:
-    """Raise our errors in place of those that reading a master's own tables raises.
+    """Raise edgeshard's errors in place of those that reading a master's own tables raises.
 
     Raises:
-        DamagedError: they are not what they were.
+        DamagedError: the tables are not as edgeshard makes them.
         StorageError: they cannot be read for another reason.
     """
     with sqlite.translate_errors(action, str(path)):

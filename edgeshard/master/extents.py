@@ -1,18 +1,78 @@
-"""Own edgeshard_ranges, edgeshard_blocks and edgeshard_transactions."""
+"""Own edgeshard_ranges, edgeshard_blocks and edgeshard_transactions: which seqs are held, where, and with which.
+
+A range says which seqs of a stream a master has ever held, a block which ids those have that are here now, and a
+transaction which ids belong together.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
 
 from edgeshard import sqlite
 from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import Range, size, union
 from edgeshard.sqlite import Connection, quote
 
+#: The table of transactions, and its primary key: row ids, as in record tables.
+TRANSACTIONS: Final = ("edgeshard_transactions", "first_id")
+
+#: Records a transaction of several rows; binds its first and last row id.
+INSERT_TRANSACTION: Final = "INSERT INTO main.edgeshard_transactions VALUES (?, ?)"
+
 
 def transaction_at(connection: Connection, row_id: int) -> Range | None:
-    """The ids of the transaction that a row belongs to, where it is one of several rows."""
+    """Return the ids of the transaction that a row belongs to, or None if the row is a transaction by itself."""
     sql = "SELECT first_id, last_id FROM edgeshard_transactions WHERE first_id <= ? ORDER BY first_id DESC LIMIT 1"
     found = sqlite.fetch(connection, sql, (row_id,))
     return Range(*found[0]) if found and found[0][1] >= row_id else None
+
+
+def ranges(connection: Connection, stream_no: int) -> list[Range]:
+    """Return the seqs of a stream that the database has ever held."""
+    sql = "SELECT first, last FROM main.edgeshard_ranges WHERE stream_no = ?"
+    return [Range(*row) for row in sqlite.fetch(connection, sql, (stream_no,))]
+
+
+def range_rows(connection: Connection) -> dict[int, int]:
+    """Map each stream number to the number of seqs in its ranges."""
+    sql = "SELECT stream_no, sum(last - first + 1) FROM main.edgeshard_ranges GROUP BY stream_no"
+    return dict(sqlite.fetch(connection, sql))
+
+
+def covered_by_range(alias: str) -> str:
+    """Return the SQL condition that one range covers the seqs first to last of the row `alias` of another table."""
+    return (
+        f"EXISTS (SELECT 1 FROM main.edgeshard_ranges r WHERE r.stream_no = {alias}.stream_no "
+        f"AND r.first <= {alias}.first AND r.last >= {alias}.last)"
+    )
+
+
+def range_end(alias: str) -> str:
+    """Return SQL for the end of the last range that begins at or before the first seq of `alias`, or 0."""
+    return (
+        f"coalesce((SELECT r.last FROM main.edgeshard_ranges r WHERE r.stream_no = {alias}.stream_no "
+        f"AND r.first <= {alias}.first ORDER BY r.first DESC LIMIT 1), 0)"
+    )
+
+
+def ranges_by_stream(connection: Connection) -> dict[int, list[Range]]:
+    """Map the number of each stream to the seqs of it that the database has ever held."""
+    found: dict[int, list[Range]] = {}
+    for stream_no, first, last in connection.execute("SELECT stream_no, first, last FROM main.edgeshard_ranges"):
+        found.setdefault(stream_no, []).append(Range(first, last))
+    return found
+
+
+def pruned_streams(connection: Connection) -> list[int]:
+    """Return the numbers of the streams of which the database has held rows that are no longer in its blocks."""
+    rows = sqlite.fetch(
+        connection,
+        "SELECT r.stream_no FROM (SELECT stream_no, sum(last - first + 1) AS rows FROM main.edgeshard_ranges "
+        "GROUP BY stream_no) r LEFT JOIN (SELECT stream_no, sum(last - first + 1) AS rows FROM main.edgeshard_blocks "
+        "GROUP BY stream_no) b ON b.stream_no = r.stream_no WHERE r.rows > coalesce(b.rows, 0)",
+    )
+    return [stream_no for (stream_no,) in rows]
 
 
 def add_ranges(connection: Connection, stream_no: int, held: list[Range], copied: list[Range]) -> list[Range]:
@@ -48,6 +108,20 @@ def blocks(connection: Connection, stream_no: int) -> list[Block]:
         (stream_no,),
     )
     return [Block(*row) for row in rows]
+
+
+def block_rows(connection: Connection) -> dict[int, int]:
+    """Map each stream number to the number of seqs in its blocks."""
+    sql = "SELECT stream_no, sum(last - first + 1) FROM main.edgeshard_blocks GROUP BY stream_no"
+    return dict(sqlite.fetch(connection, sql))
+
+
+def block_end(alias: str) -> str:
+    """Return SQL for the end of the last block that begins at or before the last seq of `alias`, or 0."""
+    return (
+        f"coalesce((SELECT b.last FROM main.edgeshard_blocks b WHERE b.stream_no = {alias}.stream_no "
+        f"AND b.first <= {alias}.last ORDER BY b.first DESC LIMIT 1), 0)"
+    )
 
 
 def add_block(connection: Connection, stream_no: int, block: Block) -> None:
@@ -95,10 +169,80 @@ def extend_transaction(connection: Connection, last_id: int, new_last_id: int) -
     connection.execute(sql, (new_last_id, last_id))
 
 
-def rows_by_agent(connection: Connection) -> dict[str, int]:
-    """Return how many seqs of each agent the database's blocks contain."""
-    sql = (
-        "SELECT agent_id, sum(last - first + 1) FROM edgeshard_blocks JOIN edgeshard_streams USING (stream_no) "
-        "GROUP BY agent_id"
+def held_rows(connection: Connection) -> int:
+    """Return how many rows the database has ever held."""
+    return int(sqlite.scalar(connection, "SELECT coalesce(sum(last - first + 1), 0) FROM main.edgeshard_ranges"))
+
+
+def highest_id(connection: Connection) -> int:
+    """Return the highest row id in a block, or 0 if there are no blocks."""
+    return int(sqlite.scalar(connection, "SELECT coalesce(max(first_id + last - first), 0) FROM main.edgeshard_blocks"))
+
+
+def insert_run(connection: Connection, stream_no: int, seqs: Range, first_id: int) -> None:
+    """Add a range, and the block in which its rows lie."""
+    run = (stream_no, seqs.first, seqs.last)
+    connection.execute("INSERT INTO main.edgeshard_ranges VALUES (?, ?, ?)", run)
+    connection.execute("INSERT INTO main.edgeshard_blocks VALUES (?, ?, ?, ?)", (*run, first_id))
+
+
+def insert_transaction(connection: Connection, ids: Range) -> None:
+    """Note the ids of a transaction, unless they are noted."""
+    sql = "INSERT OR IGNORE INTO main.edgeshard_transactions VALUES (?, ?)"
+    connection.execute(sql, (ids.first, ids.last))
+
+
+# -- what must hold of them -------------------------------------------------------------------------------------------
+
+
+def stray_ranges(connection: Connection) -> Iterator[tuple[int, int, int]]:
+    """Find ranges outside their stream, as (stream number, first, last)."""
+    yield from connection.execute(
+        "SELECT stream_no, r.first, r.last FROM edgeshard_ranges r LEFT JOIN edgeshard_streams s USING(stream_no) "
+        "WHERE s.last_seq IS NULL OR r.first < 1 OR r.last < r.first OR r.last > s.last_seq"
     )
-    return dict(sqlite.fetch(connection, sql))
+
+
+def overlapping_ranges(connection: Connection) -> Iterator[tuple[int, int]]:
+    """Find seqs that two ranges hold, as (stream number, seq)."""
+    yield from connection.execute(
+        "SELECT stream_no, first FROM (SELECT stream_no, first, "
+        "lag(last) OVER (PARTITION BY stream_no ORDER BY first) AS before FROM edgeshard_ranges) WHERE before >= first"
+    )
+
+
+def blocks_outside_ranges(connection: Connection) -> Iterator[tuple[int, int, int]]:
+    """Find blocks that no range covers, as (stream number, first, last)."""
+    yield from connection.execute(
+        "SELECT stream_no, first, last FROM edgeshard_blocks b WHERE NOT EXISTS (SELECT 1 FROM edgeshard_ranges r "
+        "WHERE r.stream_no = b.stream_no AND r.first <= b.first AND r.last >= b.last)"
+    )
+
+
+def overlapping_blocks(connection: Connection) -> Iterator[tuple[int, int]]:
+    """Find seqs that two blocks hold, as (stream number, seq)."""
+    yield from connection.execute(
+        "SELECT stream_no, first FROM (SELECT stream_no, first, "
+        "lag(last) OVER (PARTITION BY stream_no ORDER BY first) AS before FROM edgeshard_blocks) WHERE before >= first"
+    )
+
+
+def doubled_ids(connection: Connection) -> Iterator[int]:
+    """Find row ids that two blocks hold."""
+    for (first_id,) in connection.execute(
+        "SELECT first_id FROM (SELECT first_id, lag(first_id + last - first) OVER (ORDER BY first_id) AS before "
+        "FROM edgeshard_blocks) WHERE before >= first_id"
+    ):
+        yield first_id
+
+
+def stray_rows(connection: Connection, table: str) -> int:
+    """Count the rows of a record table that no block holds, or that have another id than their block gives them."""
+    return int(
+        sqlite.scalar(
+            connection,
+            f"SELECT count(*) FROM {quote(table)} t WHERE coalesce(("
+            "SELECT t._seq <= b.last AND t._id = b.first_id + t._seq - b.first FROM edgeshard_blocks b "
+            "WHERE b.stream_no = t._stream AND b.first <= t._seq ORDER BY b.first DESC LIMIT 1), 0) = 0",
+        )
+    )

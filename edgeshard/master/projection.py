@@ -1,4 +1,4 @@
-"""How a class of one version reads a master's table that agents of other versions write, too."""
+"""Read a master's table with a record class of one version, although agents of other versions write it too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from edgeshard import format, sqlite
+from edgeshard import format
 from edgeshard.errors import SchemaConflictError
 from edgeshard.master import catalog
 from edgeshard.records import renames, types
@@ -19,11 +19,12 @@ _ADVICE = "Read it with a class whose field has that type, or with `query`"
 
 @attrs.frozen
 class Projection:
-    """What to select, and what to make of it.
+    """What to select from a table, and how to convert it for a class.
 
     Attributes:
         columns: SQL of the columns, in the order of the class's.
-        narrowing: by the place of a column, its name, its kind and what makes values of it those of the class's kind.
+        narrowing: the columns whose type is wider in the master: position in the row, column, type there, and the
+            function that converts a value to the class's type.
         path: the master, for errors.
         table: the table, for errors.
     """
@@ -34,41 +35,38 @@ class Projection:
     table: str
 
     def narrowed(self, row: tuple[Any, ...]) -> Sequence[Any]:
-        """A row, after its id, with values as the class's kinds are stored.
+        """Return the values of a row after its id, converted to the types of the class.
 
         Raises:
-            SchemaConflictError: one does not fit.
+            SchemaConflictError: a value does not fit.
         """
         if not self.narrowing:
             return row[1:]
         values = list(row)
-        for at, column, kind, narrow in self.narrowing:
+        for at, column, type_, narrow in self.narrowing:
             if values[at] is None:
                 continue
             try:
                 values[at] = narrow(values[at])
             except (ValueError, ArithmeticError) as error:
                 cause = (
-                    f"row {row[0]} of {self.table}: column {column.name} is {kind} there, {column.type} in this class, "
-                    f"and {error}. {_ADVICE}"
+                    f"row {row[0]} of {self.table}: column {column.name} is {type_} there, {column.type} in this "
+                    f"class, and {error}. {_ADVICE}"
                 )
                 raise SchemaConflictError("read", self.path, cause) from error
         return values[1:]
 
 
 def project(connection: Connection, table: Table, path: str) -> Projection | None:
-    """How to read a table; None where the master has none.
+    """Return how to read a table, or None if the master has no such table.
 
     Raises:
-        SchemaConflictError: a column has a kind that the class cannot read.
+        SchemaConflictError: a column has a type that the class cannot read.
     """
-    rows = sqlite.fetch(
-        connection, "SELECT column_name, type FROM edgeshard_columns WHERE table_name = ? COLLATE NOCASE", (table.name,)
-    )
-    known = {name.lower(): kind for name, kind in rows}
+    _, known = catalog.columns_of_table(connection, table.name)
     if not known:
         return None
-    ends = renames.ends(catalog.renames_of(connection).get(table.name.lower(), ()))
+    ends = renames.ends(catalog.load_renames(connection).get(table.name.lower(), ()))
     names, narrowing = [], []
     for at, column in enumerate(table.columns, 1):
         end = ends.get(column.name.lower(), column.name.lower())
@@ -80,8 +78,8 @@ def project(connection: Connection, table: Table, path: str) -> Projection | Non
     return Projection(", ".join(names), tuple(narrowing), path, table.name)
 
 
-def _narrowing(table: Table, column: Column, kind: str, path: str) -> Callable[[Any], Any] | None:
-    if types.widest(kind, column.type) is None and format.STORED_AS[kind] != format.STORED_AS[column.type]:
-        cause = f"column {table.name}.{column.name} is {kind} there and {column.type} in this class. {_ADVICE}"
+def _narrowing(table: Table, column: Column, stored: str, path: str) -> Callable[[Any], Any] | None:
+    if types.widest(stored, column.type) is None and format.STORED_AS[stored] != format.STORED_AS[column.type]:
+        cause = f"column {table.name}.{column.name} is {stored} there and {column.type} in this class. {_ADVICE}"
         raise SchemaConflictError("read", path, cause)
-    return types.narrowing(kind, column.type)
+    return types.narrowing(stored, column.type)

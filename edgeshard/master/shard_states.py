@@ -1,4 +1,4 @@
-"""Own edgeshard_shards: what the last merges found in each shard's file. This is a cache; losing it costs one rescan."""
+"""Own edgeshard_shards: what the last merges found in each shard file. A cache: losing it costs one rescan."""
 
 from __future__ import annotations
 
@@ -6,45 +6,52 @@ import datetime
 from collections.abc import Iterable
 
 from edgeshard import format, sqlite
-from edgeshard.files import fingerprint, scan
-from edgeshard.files.scan import State
+from edgeshard.files import fingerprint
+from edgeshard.files.fingerprint import State
 from edgeshard.sqlite import Connection
 
 
 def load_states(connection: Connection) -> dict[str, tuple[State, str]]:
-    """What the last merges found of the shard files, by name: (state, problem); a state only where there is no news.
+    """Return (state, reason) of each shard file by name, as the last merges found it.
 
-    What one version cannot read, a later one may. And a power cut may take the change of a file's time, and leave that
-    of what is in it. So a state that another version noted, or that was noted before the last start, is none.
+    The state is () if the file may have something new. So are states from another version of edgeshard, or from before
+    the last boot: a later version may read what an earlier one could not, and a power cut may undo the change of a
+    file's times but not that of its content. The reason says why the file is quarantined, or is "".
     """
-    looks = {}
-    for name, text, problem in sqlite.fetch(connection, "SELECT name, state, problem FROM edgeshard_shards"):
-        noted_by, _, state = text.partition(" ")
-        looks[name] = (scan.state_of(state) if noted_by == _noting() else (), problem)
-    return looks
+    states = {}
+    for name, text, reason in sqlite.fetch(connection, "SELECT name, state, reason FROM main.edgeshard_shards"):
+        writer, _, state = text.partition(" ")
+        states[name] = (fingerprint.parse_state(state) if writer == _writer() else (), reason)
+    return states
 
 
-def save_states(connection: Connection, looks: Iterable[tuple[str, State, str]], gone: Iterable[str]) -> None:
-    """Remember (name, state, problem) of shard files; those with a state need no further look until they change."""
+def load_notes(connection: Connection) -> list[tuple[str, str, str, str | None]]:
+    """Return (name, state as it is stored, reason, when rows last came) of each shard file that a merge noted."""
+    return sqlite.fetch(connection, "SELECT name, state, reason, merged_at FROM main.edgeshard_shards")
+
+
+def save_states(connection: Connection, states: Iterable[tuple[str, State, str]], removed: Iterable[str]) -> None:
+    """Record (name, state, reason) of shard files, and forget removed ones; see `load_states`."""
     connection.executemany(
-        "INSERT INTO edgeshard_shards(name, state, problem) VALUES (?, ?, ?) "
-        "ON CONFLICT(name) DO UPDATE SET state = excluded.state, problem = excluded.problem",
-        [(name, state_note(state), problem) for name, state, problem in looks],
+        "INSERT INTO main.edgeshard_shards(name, state, reason) VALUES (?, ?, ?) "
+        "ON CONFLICT(name) DO UPDATE SET state = excluded.state, reason = excluded.reason",
+        [(name, format_state(state), reason) for name, state, reason in states],
     )
-    connection.executemany("DELETE FROM edgeshard_shards WHERE name = ?", [(name,) for name in gone])
+    connection.executemany("DELETE FROM main.edgeshard_shards WHERE name = ?", [(name,) for name in removed])
 
 
-def state_note(state: State) -> str:
-    """A state as it is noted."""
-    return f"{_noting()} {scan.state_text(state)}" if state else ""
+def format_state(state: State) -> str:
+    """Return a state as it is stored."""
+    return f"{_writer()} {fingerprint.format_state(state)}" if state else ""
 
 
-def _noting() -> str:
+def _writer() -> str:
+    """Return what a state is only valid for: this version, since this boot."""
     return f"{format.VERSION}/{fingerprint.boot_id()}"
 
 
-def note_merge(connection: Connection, name: str) -> None:
-    """Note that rows of the shard file came just now, in the transaction that brings them."""
+def record_merge(connection: Connection, name: str) -> None:
+    """Record that rows of a shard file were merged just now, in the same transaction."""
     connection.execute(
         "INSERT INTO main.edgeshard_shards(name, merged_at) VALUES (?1, ?2) "
         "ON CONFLICT(name) DO UPDATE SET merged_at = ?2",

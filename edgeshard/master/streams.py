@@ -1,27 +1,127 @@
-"""Own edgeshard_streams, and list the rows that a master is missing."""
+"""Own edgeshard_streams: the streams that a database knows, and the rows of them that a master is missing."""
 
 from __future__ import annotations
 
+from typing import Final
+
+import attrs
+
 from edgeshard import sqlite
+from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import Range, subtract
+from edgeshard.master import extents
 from edgeshard.reports import Gap
 from edgeshard.sqlite import Connection
 
+#: Registers a new stream of a shard; binds its number, the agent's name, its id and when it began.
+INSERT_NEW: Final = "INSERT INTO main.edgeshard_streams(stream_no, agent_id, stream_id, began_at) VALUES (?, ?, ?, ?)"
+
+
+#: Adds the columns of a stream to those of a table that has its number as stream_no, or, a record table, as _stream.
+JOIN: Final = "JOIN main.edgeshard_streams USING (stream_no)"
+JOIN_RECORDS: Final = "JOIN main.edgeshard_streams ON stream_no = _stream"
+
+
+def next_stream_no(connection: Connection) -> int:
+    """Return the number that the next new stream of a shard gets."""
+    return int(sqlite.scalar(connection, "SELECT max(stream_no) FROM main.edgeshard_streams") or 0) + 1
+
+
+def numbers(connection: Connection) -> set[int]:
+    """Return the numbers of all streams."""
+    return {number for (number,) in sqlite.fetch(connection, "SELECT stream_no FROM main.edgeshard_streams")}
+
+
+@attrs.frozen
+class Stream:
+    """A stream that a master knows.
+
+    Attributes:
+        stream_no: the master's own number for it.
+        stream_id: its 16 random bytes.
+        agent_id: the agent that wrote it.
+        began_at: ISO 8601, by the writer's clock.
+        last_seq: the highest seq known to exist.
+        blocks: where the master has its rows, in order of seq.
+    """
+
+    stream_no: int
+    stream_id: bytes
+    agent_id: str
+    began_at: str
+    last_seq: int
+    blocks: tuple[Block, ...]
+
+
+def load(connection: Connection) -> list[Stream]:
+    """Return all streams, each with its blocks, in order of their numbers."""
+    rows = sqlite.fetch(
+        connection,
+        "SELECT s.stream_no, stream_id, agent_id, began_at, last_seq, b.first, b.last, b.first_id "
+        "FROM main.edgeshard_streams s LEFT JOIN main.edgeshard_blocks b USING(stream_no) "
+        "ORDER BY s.stream_no, b.first",
+    )
+    described: dict[int, tuple[bytes, str, str, int]] = {}
+    blocks: dict[int, list[Block]] = {}
+    for stream_no, stream_id, agent_id, began_at, last_seq, first, last, first_id in rows:
+        described[stream_no] = (stream_id, agent_id, began_at, last_seq)
+        if first is not None:
+            blocks.setdefault(stream_no, []).append(Block(first, last, first_id))
+    return [Stream(stream_no, *rest, tuple(blocks.get(stream_no, ()))) for stream_no, rest in described.items()]
+
+
+def count(connection: Connection) -> tuple[int, int]:
+    """Return how many streams the database knows, and how many agents wrote them."""
+    ((streams, agents),) = sqlite.fetch(
+        connection, "SELECT count(*), count(DISTINCT agent_id) FROM main.edgeshard_streams"
+    )
+    return streams, agents
+
+
+def agents(connection: Connection) -> list[str]:
+    """Return the names of all agents that the database knows."""
+    return [name for (name,) in sqlite.fetch(connection, "SELECT DISTINCT agent_id FROM main.edgeshard_streams")]
+
+
+def insert(connection: Connection, stream_no: int, agent: str, stream_id: bytes, began_at: str, last_seq: int) -> None:
+    """Add a stream under a given number, unless it is there."""
+    connection.execute(
+        "INSERT OR IGNORE INTO main.edgeshard_streams(stream_no, agent_id, stream_id, began_at, last_seq) "
+        "VALUES (?, ?, ?, ?, ?)",
+        (stream_no, agent, stream_id, began_at, last_seq),
+    )
+
+
+def truncations(connection: Connection, stream_id: bytes) -> list[tuple[Range, bytes]]:
+    """Return which seqs of a stream were truncated from shards, each with the id of the database that holds them."""
+    rows = sqlite.fetch(
+        connection,
+        "SELECT first, last, t.database_id FROM main.edgeshard_truncations t "
+        "JOIN main.edgeshard_streams USING(stream_no) WHERE stream_id = ? ORDER BY first",
+        (stream_id,),
+    )
+    return [(Range(first, last), database_id) for first, last, database_id in rows]
+
+
+def insert_truncation(connection: Connection, stream_no: int, seqs: Range, database_id: bytes) -> None:
+    """Note that these seqs were truncated because the database with this id holds them, unless that is noted."""
+    connection.execute(
+        "INSERT OR IGNORE INTO main.edgeshard_truncations VALUES (?, ?, ?, ?)",
+        (stream_no, seqs.first, seqs.last, database_id),
+    )
+
 
 def gaps(connection: Connection) -> tuple[Gap, ...]:
-    """The seqs of each stream that are known to exist and that this master never held."""
+    """Return the seqs that are known to exist and that this master never held, by agent, stream and seq."""
+    last_seqs = dict(sqlite.fetch(connection, "SELECT stream_no, last_seq FROM main.edgeshard_streams"))
+    held = extents.range_rows(connection)
     found = []
-    incomplete = sqlite.fetch(
-        connection,
-        "SELECT s.stream_no, agent_id, stream_id, last_seq FROM edgeshard_streams s LEFT JOIN edgeshard_ranges r "
-        "ON r.stream_no = s.stream_no GROUP BY s.stream_no HAVING coalesce(sum(r.last - r.first + 1), 0) < last_seq",
-    )
-    for number, agent_id, stream_id, last_seq in incomplete:
-        rows = sqlite.fetch(connection, "SELECT first, last FROM edgeshard_ranges WHERE stream_no = ?", (number,))
-        held = [Range(first, last) for first, last in rows]
-        found += [
-            Gap(agent_id, stream_id.hex(), part.first, part.last) for part in subtract([Range(1, last_seq)], held)
-        ]
+    for number, last_seq in last_seqs.items():
+        if held.get(number, 0) < last_seq:
+            sql = "SELECT agent_id, stream_id FROM main.edgeshard_streams WHERE stream_no = ?"
+            ((agent_id, stream_id),) = sqlite.fetch(connection, sql, (number,))
+            missing = subtract([Range(1, last_seq)], extents.ranges(connection, number))
+            found += [Gap(agent_id, stream_id.hex(), part.first, part.last) for part in missing]
     return tuple(sorted(found, key=lambda gap: (gap.agent, gap.stream, gap.first)))
 
 
@@ -51,3 +151,18 @@ def raise_last_seq(connection: Connection, stream_no: int, last_seq: int) -> Non
 def ids_by_number(connection: Connection) -> dict[int, bytes]:
     """Map the number of each stream in the main database to the stream's id."""
     return dict(sqlite.fetch(connection, "SELECT stream_no, stream_id FROM main.edgeshard_streams"))
+
+
+def numbers_by_id(connection: Connection) -> dict[bytes, int]:
+    """Map the id of each stream to its number in the main database."""
+    return dict(sqlite.fetch(connection, "SELECT stream_id, stream_no FROM main.edgeshard_streams"))
+
+
+def rows_by_agent(connection: Connection) -> dict[str, int]:
+    """Return how many seqs of each agent the database's blocks contain."""
+    rows = extents.block_rows(connection)
+    found: dict[str, int] = {}
+    for number, agent_id in sqlite.fetch(connection, "SELECT stream_no, agent_id FROM main.edgeshard_streams"):
+        if number in rows:
+            found[agent_id] = found.get(agent_id, 0) + rows[number]
+    return found

@@ -1,23 +1,21 @@
-"""Own edgeshard_superseded: how many rows of each stream newer versions of their key replaced."""
+"""Own edgeshard_superseded: how many rows of each stream were superseded by newer versions of their key."""
 
 from __future__ import annotations
 
 from edgeshard import sqlite
-from edgeshard.format import SUPERSEDED
 from edgeshard.sqlite import Connection
 
 
 def superseded_counts(connection: Connection) -> dict[int, int]:
-    """Of each stream number, how many seqs in its blocks have no row any more, for a newer one replaced it."""
-    if not sqlite.has_table(connection, SUPERSEDED):
-        return {}
-    return dict(sqlite.fetch(connection, f"SELECT stream_no, rows FROM main.{SUPERSEDED}"))
+    """Map each stream number to the number of seqs in its blocks whose row was superseded and is no longer here."""
+    return dict(sqlite.fetch(connection, "SELECT stream_no, rows FROM main.edgeshard_superseded"))
 
 
 def add(connection: Connection, stream_no: int, rows: int) -> None:
     """Record that `rows` more seqs of the stream's blocks have no row, because newer versions superseded them."""
     if rows:
         connection.execute(
-            f"INSERT INTO main.{SUPERSEDED} VALUES (?1, ?2) ON CONFLICT(stream_no) DO UPDATE SET rows = rows + ?2",
+            "INSERT INTO main.edgeshard_superseded VALUES (?1, ?2) "
+            "ON CONFLICT(stream_no) DO UPDATE SET rows = rows + ?2",
             (stream_no, rows),
         )

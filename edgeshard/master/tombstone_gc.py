@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from edgeshard import sqlite
-from edgeshard.format import TOMBSTONE_GC
 from edgeshard.sqlite import Connection
 
 
-def collected(connection: Connection) -> dict[str, int]:
-    """Of each keyed table of which deletions were pruned, the newest timestamp that one of them had."""
-    if not sqlite.has_table(connection, TOMBSTONE_GC):
-        return {}
-    return dict(sqlite.fetch(connection, f"SELECT table_name, last_timestamp FROM main.{TOMBSTONE_GC}"))
+def newest_pruned(connection: Connection) -> dict[str, int]:
+    """Map each keyed table of which tombstones were pruned to the newest timestamp among these."""
+    return dict(sqlite.fetch(connection, "SELECT table_name, last_timestamp FROM main.edgeshard_tombstone_gc"))
 
 
-def note_collected(connection: Connection, name: str, timestamp: int) -> None:
-    """Note that a deletion of a keyed table, timestamped so, is pruned, in the transaction that does it."""
+def record(connection: Connection, table: str, timestamp: int) -> None:
+    """Record the timestamp of a tombstone of a keyed table, in the transaction that prunes it."""
     connection.execute(
-        f"INSERT INTO main.{TOMBSTONE_GC} VALUES (?, ?) ON CONFLICT(table_name) "
+        "INSERT INTO main.edgeshard_tombstone_gc VALUES (?, ?) ON CONFLICT(table_name) "
         "DO UPDATE SET last_timestamp = excluded.last_timestamp WHERE excluded.last_timestamp > last_timestamp",
-        (name, timestamp),
+        (table, timestamp),
     )

@@ -5,71 +5,82 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from edgeshard import format, sqlite
+from edgeshard.master import streams
 from edgeshard.master.catalog import load_keys
-from edgeshard.records.keys import Key, changed_tables, judgement, order, ranked_by
+from edgeshard.records import keys
+from edgeshard.records.keys import Key
 from edgeshard.sqlite import Connection, quote
 
 
-def losers(name: str, key: Key, among: str = "") -> str:
-    """A SELECT of the rows that are not kept, of a master.
+def select_superseded(name: str, key: Key, among: str = "") -> str:
+    """Return a SELECT of the rows of a keyed table, tombstones included, that the master does not keep.
 
     Args:
         name: the keyed table.
         key: its key.
-        among: a SELECT of keys, in the order of its columns: only those are looked at; "": all.
+        among: a SELECT of keys, with columns in the order of the key's; only these are examined. "": all.
 
     Returns:
-        SQL that gives each row's id, whether it is a deletion, its stream's number, and whether a deletion comes before
+        SQL that yields each row's id, whether it is a tombstone, its stream's number, and whether a tombstone precedes
         all versions of its key.
     """
     names = ", ".join(f"k{number}" for number in range(len(key.columns)))
     parts = [
         _versions(table, key, is_deletion=is_deletion, among=bool(among))
-        for table, is_deletion in changed_tables(name, key)
+        for table, is_deletion in keys.changed_tables(name, key)
     ]
-    begin = f"fresh({names}) AS MATERIALIZED ({among}), " if among else ""
-    terms = order(key, ranked="ranked", timestamp="timestamp", address=("stream_id", "_seq"))
+    begin = f"changed({names}) AS MATERIALIZED ({among}), " if among else ""
+    terms = keys.order(key, ranked="ranked", timestamp="timestamp", address=("stream_id", "_seq"))
     place = f"row_number() OVER (PARTITION BY {names} ORDER BY {terms})"
     has_key = " AND ".join(f"k{number} IS NOT NULL" for number in range(len(key.columns)))
-    deletion, lost = judgement(key)
+    deletion, lost = keys.judgement(key)
     last_deletion = f"min({deletion}) OVER (PARTITION BY {names})"
     return (
         f"WITH {begin}versions AS ({' UNION ALL '.join(parts)}), "
-        f"placed AS (SELECT versions.*, {place} AS place FROM versions "
-        f"JOIN main.edgeshard_streams s ON s.stream_no = versions._stream WHERE {has_key}), "
+        f"placed AS (SELECT versions.*, {place} AS place FROM versions {streams.JOIN_RECORDS} WHERE {has_key}), "
         f"judged AS (SELECT _id, is_deletion, _stream, place, {last_deletion} AS last_deletion FROM placed) "
         f"SELECT _id, is_deletion, _stream, last_deletion IS NOT NULL FROM judged WHERE {lost}"
     )
 
 
 def _versions(table: str, key: Key, *, is_deletion: bool, among: bool) -> str:
-    ranked = f"t.{quote(ranked_by(key.conflict))}" if ranked_by(key.conflict) else "NULL"
+    ranked = f"t.{quote(keys.ranked_by(key.conflict))}" if keys.ranked_by(key.conflict) else "NULL"
     values = [f"t.{quote(column)} AS k{number}" for number, column in enumerate(key.columns)]
     picked = [
         f"t._id, {is_deletion:d} AS is_deletion, t._stream, t._seq, t.{quote(format.TIMESTAMP)} AS timestamp",
         f"{ranked} AS ranked",
         *values,
     ]
-    equal = " AND ".join(f"t.{quote(column)} = f.k{number}" for number, column in enumerate(key.columns))
-    where = f"fresh f CROSS JOIN main.{quote(table)} t ON {equal}" if among else f"main.{quote(table)} t"
+    equal = " AND ".join(f"t.{quote(column)} = c.k{number}" for number, column in enumerate(key.columns))
+    where = f"changed c CROSS JOIN main.{quote(table)} t ON {equal}" if among else f"main.{quote(table)} t"
     return f"SELECT {', '.join(picked)} FROM {where}"
 
 
-def fresh(name: str, key: Key, first_id: int) -> str:
-    """A SELECT of the keys that rows from an id on have."""
+def select_changed_keys(name: str, key: Key, first_id: int) -> str:
+    """Return a SELECT of the keys of the rows with ids from `first_id` on."""
     columns = ", ".join(map(quote, key.columns))
     return " UNION ".join(
         f"SELECT DISTINCT {columns} FROM main.{quote(table)} WHERE _id >= {first_id:d}"
-        for table, _ in changed_tables(name, key)
+        for table, _ in keys.changed_tables(name, key)
     )
 
 
-def several(connection: Connection, tables: Iterable[str]) -> list[tuple[str, int]]:
-    """Which of these tables of a master have rows that should have been replaced, and how many."""
+def tables_with_superseded(connection: Connection, tables: Iterable[str]) -> list[tuple[str, int]]:
+    """Return which of these tables of a master have rows that should have been superseded, and how many."""
     found = []
     there = {name.lower() for name in tables}
     for name, key in load_keys(connection).items():
         if name.lower() in there:
-            lost = sqlite.scalar(connection, f"SELECT count(*) FROM ({losers(name, key)})")
+            lost = sqlite.scalar(connection, f"SELECT count(*) FROM ({select_superseded(name, key)})")
             found += [(name, lost)] if lost else []
     return found
+
+
+def newest_by_agent(connection: Connection, table: str, after: int) -> list[tuple[str, int]]:
+    """Return the agents with rows in a keyed table after a timestamp, each with its newest timestamp, by agent."""
+    return sqlite.fetch(
+        connection,
+        f"SELECT agent_id, max({format.TIMESTAMP}) FROM main.{quote(table)} JOIN main.edgeshard_streams "
+        f"ON stream_no = _stream WHERE {format.TIMESTAMP} > ? GROUP BY agent_id ORDER BY agent_id",
+        (after,),
+    )

@@ -1,13 +1,14 @@
-"""How many bytes edgeshard had written to its files, a day at a time: for flash, which wears with each.
+"""Own edgeshard_write_stats: how many bytes edgeshard writes to its files each day, because flash wears out.
 
-Counted is what SQLite hands to the file system. A writer asks its connection how many pages it wrote to its log (which
-takes 0.1 µs), and notes the sum in its lock file: at most once a minute, and at its close. A merger and a prune ask the
-system what their thread wrote, which is exact (Linux), and a merger takes over what the writers noted. It adds it up in
-the master, in a transaction that is made anyway, a megabyte at a time, and leaves the rest in ``merge.lock``.
+We count the bytes that SQLite hands to the file system. A writer asks its connection how many pages it has written to
+its WAL (which takes 0.1 µs), and records the sum in its lock file, at most once a minute and when it closes. A merger
+and a prune ask the system what their thread has written, which is exact (Linux). A merger also collects what the
+writers recorded. It adds everything up in the master, a megabyte at a time, in a transaction that it makes anyway, and
+leaves the rest in ``merge.lock``.
 
-Not counted: a log that a writer copies into its own database because no merger did; -shm files; what snapshots,
-bundles, pushes and receipts write; up to a megabyte of a merger that is killed, and a minute of an agent that is. Nor
-what the file system adds for its journal, and the flash for its own blocks: see the README for the ratio.
+Not counted: the checkpoints that a writer makes because no merger did; -shm files; what snapshots, bundles, pushes and
+receipts write; up to a megabyte of a merger that is killed, and a minute of an agent that is killed. Nor what the file
+system adds for its journal, and the flash for its own blocks; the user guide on flash has measured ratios.
 """
 
 from __future__ import annotations
@@ -25,40 +26,39 @@ from typing import Final
 import attrs
 
 from edgeshard import sqlite
-from edgeshard.format import WRITE_STATS
-from edgeshard.master import database
+from edgeshard.reports import WriteStats
 from edgeshard.sqlite import Connection
 
-logger = logging.getLogger("edgeshard.wear")
+logger = logging.getLogger("edgeshard.write_stats")
 
-#: Between two notes of a writer, and two looks of a merger at them, in seconds.
+#: How often a writer records its count, and how often a merger collects the counts, in seconds.
 WRITER_S: Final = 60.0
 
 COLLECT_S: Final = 600.0
 
-#: A merger notes so much at a time in the master, for a page more in a commit.
+#: How much a merger adds to the master at a time; it costs a page more in a commit.
 NOTE_BYTES: Final = 1_000_000
 
-# What a lock file holds, twice: what was noted, and what of that was taken.
+# A lock file contains this twice: all that was ever counted, and how much of it was collected.
 _RECORD = "{:020d} bytes {:020d} rows\n"
 
 _RECORD_BYTES: Final = 53
 
-_FORMED = re.compile(rb"(\d{20}) bytes (\d{20}) rows\n")
+_RECORD_PATTERN = re.compile(rb"(\d{20}) bytes (\d{20}) rows\n")
 
-#: What a lock file says beyond this, since it was last asked, is not believed: anyone may write there.
-_BELIEVED: Final = 10**12
+#: The most that is believed of a lock file since it was last collected: anyone may write there.
+_BELIEVED_MAX: Final = 10**12
 
 _THREAD = "/proc/thread-self/io"
 
 _UPSERT = (
-    f"INSERT INTO main.{WRITE_STATS}(day, bytes, rows) VALUES (?, ?, ?) "
+    "INSERT INTO main.edgeshard_write_stats(day, bytes, rows) VALUES (?, ?, ?) "
     "ON CONFLICT(day) DO UPDATE SET bytes = bytes + excluded.bytes, rows = rows + excluded.rows"
 )
 
 
 def thread_bytes() -> int | None:
-    """What this thread has written to files since it began, in bytes; None where the system does not say (9 µs)."""
+    """Return how many bytes this thread has written to files, or None if the system does not say (takes 9 µs)."""
     try:
         with open(_THREAD, "rb") as file:
             fields = dict(line.split(b": ") for line in file.read().splitlines())
@@ -74,7 +74,7 @@ def _since(before: int | None) -> int:
 
 @attrs.define
 class WriteCount:
-    """Bytes that were written, and the rows that a merge brought by that."""
+    """Bytes that were written, and rows that were merged."""
 
     bytes: int = 0
     rows: int = 0
@@ -85,51 +85,51 @@ class WriteCount:
 
 @contextlib.contextmanager
 def counted() -> Iterator[WriteCount]:
-    """What the thread writes in the block, once it is over."""
+    """Count the bytes that the thread writes in the block; the result is valid after it."""
     found, before = WriteCount(), thread_bytes()
     yield found
     found.bytes = _since(before)
 
 
-# -- a count in a lock file -------------------------------------------------------------------------------------------
+# -- counts in lock files ---------------------------------------------------------------------------------------------
 
 
 class LockFileCounter:
-    """Bytes and rows that are noted in a lock file, in fields of a fixed width: sums, and how much of each was taken.
+    """Bytes and rows counted in a lock file, in fields of a fixed width: totals, and how much of each was collected.
 
-    The lock's holder adds, and a merger takes: each field is written by one side alone. Closing the file drops no lock,
-    since flock's belong to the opening that took them.
+    The holder of the lock writes the totals, and a merger the other fields, so each has only one writer. Closing the
+    file drops no lock, because flock's locks belong to the descriptor that took them.
     """
 
     def __init__(self, lock: Path) -> None:
         self._lock = lock
 
     @property
-    def sum(self) -> WriteCount:
-        """All that was ever noted; nothing where there is no such file, or it says nothing of the kind."""
-        noted, _ = self._read()
-        return noted
+    def total(self) -> WriteCount:
+        """All that was ever counted; nothing if there is no such file, or it contains something else."""
+        total, _ = self._read()
+        return total
 
     @property
-    def left(self) -> WriteCount:
-        """What was noted and not taken."""
-        return _left(*self._read())
+    def uncollected(self) -> WriteCount:
+        """What was counted and not collected yet."""
+        return _difference(*self._read())
 
-    def note(self, noted: WriteCount) -> None:
-        """Note a sum in the place of the one before."""
-        self._write(0, noted)
+    def record(self, total: WriteCount) -> None:
+        """Replace the total."""
+        self._write(0, total)
 
-    def take(self) -> WriteCount:
-        """What was noted and not taken; from now on it is taken."""
-        noted, taken = self._read()
-        if noted != taken:
-            self._write(_RECORD_BYTES, noted)
-        return _left(noted, taken)
+    def collect(self) -> WriteCount:
+        """Return what was counted and not collected yet, and mark it as collected."""
+        total, collected = self._read()
+        if total != collected:
+            self._write(_RECORD_BYTES, total)
+        return _difference(total, collected)
 
     def _read(self) -> tuple[WriteCount, WriteCount]:
         try:
             handle = os.open(self._lock, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:  # there is none, or it is not ours
+        except OSError:  # there is no such file, or it is not ours
             return WriteCount(), WriteCount()
         try:
             text = os.pread(handle, 2 * _RECORD_BYTES, 0)
@@ -139,89 +139,89 @@ class LockFileCounter:
             os.close(handle)
         return _parse(text[:_RECORD_BYTES]), _parse(text[_RECORD_BYTES:])
 
-    def _write(self, offset: int, noted: WriteCount) -> None:
+    def _write(self, offset: int, count: WriteCount) -> None:
         try:
             handle = os.open(self._lock, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
-                os.pwrite(handle, _RECORD.format(noted.bytes, noted.rows).encode(), offset)
+                os.pwrite(handle, _RECORD.format(count.bytes, count.rows).encode(), offset)
             finally:
                 os.close(handle)
-        except OSError as error:  # a count is no reason to refuse a row
-            logger.debug("what was written is not noted in %s: %s", self._lock, error)
+        except OSError as error:  # no reason to refuse a row
+            logger.debug("count written bytes in %s: %s", self._lock, error)
 
 
 def _parse(record: bytes) -> WriteCount:
-    found = _FORMED.fullmatch(record)
+    found = _RECORD_PATTERN.fullmatch(record)
     return WriteCount() if found is None else WriteCount(int(found[1]), int(found[2]))
 
 
-def _left(noted: WriteCount, taken: WriteCount) -> WriteCount:
-    return WriteCount(_believed(noted.bytes - taken.bytes), _believed(noted.rows - taken.rows))
+def _difference(total: WriteCount, collected: WriteCount) -> WriteCount:
+    return WriteCount(_believable(total.bytes - collected.bytes), _believable(total.rows - collected.rows))
 
 
-def _believed(value: int) -> int:
-    return min(max(0, value), _BELIEVED)
+def _believable(value: int) -> int:
+    return min(max(0, value), _BELIEVED_MAX)
 
 
-# -- of one writer ----------------------------------------------------------------------------------------------------
+# -- a writer ---------------------------------------------------------------------------------------------------------
 
 
 class WriterMeter:
-    """What a writer, and those before it, had written to a shard.
+    """Counts what a writer, and the writers before it, have written to a shard.
 
     Args:
         lock: the lock file, which the writer holds.
-        made_bytes: what making the shard took.
+        made_bytes: what making the shard has written.
     """
 
     def __init__(self, lock: Path, made_bytes: int = 0) -> None:
         self._count = LockFileCounter(lock)
-        before = self._count.sum.bytes
+        before = self._count.total.bytes
         self._before = before + made_bytes
-        self._noted = before
-        self._at = 0.0
+        self._recorded = before
+        self._due_at = 0.0
 
-    def look(self, connection: Connection, now: float) -> None:
-        """Note it, unless that was done within the last minute. Where no row is being written."""
-        if now >= self._at:
-            self._at = now + WRITER_S
-            self._note(sqlite.wal_bytes_written(connection))
+    def record_if_due(self, connection: Connection, now: float) -> None:
+        """Record the count, unless that was done within the last minute. Call this while no row is being written."""
+        if now >= self._due_at:
+            self._due_at = now + WRITER_S
+            self._record(sqlite.wal_bytes_written(connection))
 
     def add(self, count: int) -> None:
-        """Count so many bytes more, which are written to the database and not to its log."""
+        """Count bytes that are written to the database, and not to its WAL."""
         self._before += count
 
     @contextlib.contextmanager
     def closing(self, connection: Connection) -> Iterator[None]:
-        """Note what there is, the last copying of the log included, which the block does."""
+        """Record the final count, including the last checkpoint, which the block makes."""
         logged = sqlite.wal_bytes_written(connection)
         with counted() as count:
             yield
-        self._note(logged + count.bytes)
+        self._record(logged + count.bytes)
 
-    def _note(self, logged: int) -> None:
+    def _record(self, logged: int) -> None:
         written = self._before + logged
-        if written != self._noted:
-            self._noted = written
-            self._count.note(WriteCount(written))
+        if written != self._recorded:
+            self._recorded = written
+            self._count.record(WriteCount(written))
 
 
-# -- of a merger ------------------------------------------------------------------------------------------------------
+# -- a merger ---------------------------------------------------------------------------------------------------------
 
 
 class Meter:
-    """What a merger, or a prune, writes in one thread, and what it takes over from writers."""
+    """Counts what a merger, or a prune, writes in one thread, and what it collects from writers."""
 
     def __init__(self) -> None:
         self._pending = WriteCount()
-        self._unsure = WriteCount()  # noted in a transaction that is not committed yet
+        self._uncommitted = WriteCount()  # recorded in a transaction that is not committed yet
         self._mark: int | None = None
         self._collect_at = 0.0
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """All that the thread writes in the block counts."""
-        self._pending, self._unsure = self._pending + self._unsure, WriteCount()  # of a commit that failed
+        """Count all that the thread writes in the block."""
+        self._pending, self._uncommitted = self._pending + self._uncommitted, WriteCount()  # a commit failed
         self._mark = thread_bytes()
         try:
             yield
@@ -231,7 +231,7 @@ class Meter:
 
     @contextlib.contextmanager
     def elsewhere(self) -> Iterator[None]:
-        """What the thread writes in the block is counted by somebody else: a prune has a meter of its own."""
+        """Do not count what the thread writes in the block: a prune counts that with a meter of its own."""
         self._gather()
         try:
             yield
@@ -245,85 +245,58 @@ class Meter:
             self._mark = now
 
     def collect(self, merge_lock: Path, locks: Iterable[Path]) -> None:
-        """Now and then, take over what writers noted, and what mergers before this one left; under ``merge.lock``."""
+        """Now and then, collect what writers counted and earlier mergers left. The caller holds ``merge.lock``."""
         if time.monotonic() >= self._collect_at:
             self._collect_at = time.monotonic() + COLLECT_S
             for lock in (merge_lock, *locks):
-                self.take(lock)
+                self.collect_from(lock)
 
-    def take(self, lock: Path) -> None:
-        """Take over what is noted in a lock file."""
-        self._pending = self._pending + LockFileCounter(lock).take()
+    def collect_from(self, lock: Path) -> None:
+        """Collect what is counted in a lock file."""
+        self._pending = self._pending + LockFileCounter(lock).collect()
 
     def add_rows(self, rows: int) -> None:
-        """Count rows that were merged."""
+        """Count merged rows."""
         self._pending.rows += rows
 
     @property
     def is_due(self) -> bool:
-        """Whether there is so much that it should be noted with the next commit."""
-        return self._pending.bytes + self._unsure.bytes >= NOTE_BYTES
+        """Whether there is enough to be recorded with the next commit."""
+        return self._pending.bytes + self._uncommitted.bytes >= NOTE_BYTES
 
-    def note(self, connection: Connection, ahead_bytes: int = 0) -> None:
-        """Add it to the master's sum of this day, in the caller's transaction; call `settled` once that is committed.
+    def record(self, connection: Connection, ahead_bytes: int = 0) -> None:
+        """Add the count to the master's total of today, in the caller's transaction; after it, call `committed`.
 
         Args:
             connection: the master.
-            ahead_bytes: what is written after this, and not noted any more.
+            ahead_bytes: what will be written after this, and not be recorded any more.
         """
         self._gather()
-        self._unsure, self._pending = self._pending + self._unsure, WriteCount()
-        connection.execute(_UPSERT, (_today(), self._unsure.bytes + ahead_bytes, self._unsure.rows))
+        self._uncommitted, self._pending = self._pending + self._uncommitted, WriteCount()
+        connection.execute(_UPSERT, (_today(), self._uncommitted.bytes + ahead_bytes, self._uncommitted.rows))
 
-    def settled(self) -> None:
-        """What was noted last is committed."""
-        self._unsure = WriteCount()
+    def committed(self) -> None:
+        """Forget what was recorded last: it is committed."""
+        self._uncommitted = WriteCount()
 
     def leave(self, merge_lock: Path) -> None:
-        """Leave what is not noted to the next merger; under ``merge.lock``."""
-        left, self._pending, self._unsure = self._pending + self._unsure, WriteCount(), WriteCount()
+        """Leave what is not recorded to the next merger. The caller holds ``merge.lock``."""
+        left, self._pending, self._uncommitted = self._pending + self._uncommitted, WriteCount(), WriteCount()
         if left.bytes or left.rows:
             count = LockFileCounter(merge_lock)
-            count.note(count.sum + left)
+            count.record(count.total + left)
 
 
 def _today() -> str:
     return datetime.datetime.fromtimestamp(time.time(), datetime.UTC).date().isoformat()
 
 
-# -- as it is told ----------------------------------------------------------------------------------------------------
-
-
-@attrs.frozen
-class WriteStats:
-    """What a store had written, as far as it is counted.
-
-    Attributes:
-        today_bytes: on this day (UTC).
-        bytes: since the first day.
-        days: from the first day to this one.
-        rows: rows that were merged in that time.
-    """
-
-    today_bytes: int = 0
-    bytes: int = 0
-    days: int = 0
-    rows: int = 0
-
-    @property
-    def bytes_a_day(self) -> float | None:
-        """On average; None where nothing was counted."""
-        return self.bytes / self.days if self.days else None
-
-    @property
-    def bytes_a_row(self) -> float | None:
-        """On average; None where no row was merged."""
-        return self.bytes / self.rows if self.rows else None
+# -- what a report says ----------------------------------------------------------------------------------------------
 
 
 def load(connection: Connection, locks: Iterable[Path]) -> WriteStats:
-    """What a master says, and what these lock files say that it does not know yet."""
-    left = sum((LockFileCounter(lock).left for lock in locks), WriteCount())
+    """Return what a master has recorded, and what these lock files contain that it has not collected yet."""
+    left = sum((LockFileCounter(lock).uncollected for lock in locks), WriteCount())
     days = dict(_days(connection))
     if not days and not left.bytes:
         return WriteStats()
@@ -339,6 +312,5 @@ def load(connection: Connection, locks: Iterable[Path]) -> WriteStats:
 
 
 def _days(connection: Connection) -> Iterator[tuple[str, WriteCount]]:
-    if database.has(connection, WRITE_STATS):
-        for day, count_bytes, rows in sqlite.fetch(connection, f"SELECT day, bytes, rows FROM main.{WRITE_STATS}"):
-            yield day, WriteCount(count_bytes, rows)
+    for day, count_bytes, rows in sqlite.fetch(connection, "SELECT day, bytes, rows FROM main.edgeshard_write_stats"):
+        yield day, WriteCount(count_bytes, rows)

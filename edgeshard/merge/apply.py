@@ -15,7 +15,8 @@ from edgeshard.master import catalog, extents, identity, pruned_ranges, streams,
 from edgeshard.merge import conflicts, schema_merge
 from edgeshard.merge.target import Target
 from edgeshard.records.keys import Key
-from edgeshard.sources import diff, source
+from edgeshard.sources import diff
+from edgeshard.sources import streams as source_streams
 from edgeshard.sources.source import Source, SourceStream, SourceTable
 from edgeshard.sqlite import Connection, quote
 
@@ -68,9 +69,9 @@ def copy(
         SchemaConflictError: the source's tables contradict the target's.
     """
     connection = target.connection
-    listed = source.streams_with_news(connection, origin)
-    used_bytes = source.used_bytes(connection, origin)
-    row_bytes = max(1, used_bytes // max(1, source.row_count(connection, origin, listed)))
+    listed = source_streams.streams_with_news(connection, origin)
+    used_bytes = sqlite.used_bytes(connection, origin.schema)
+    row_bytes = max(1, used_bytes // max(1, source_streams.row_count(connection, origin, listed)))
     max_rows = max(1, max_bytes // row_bytes)
     origin = schema_merge.ensure_tables(target, origin)
     catalog.raise_priorities(connection, origin.priorities)
@@ -80,7 +81,7 @@ def copy(
         copied_rows, is_whole, held = _copy_stream(target, origin, stream, max_rows - rows, known, unwanted)
         rows += copied_rows
         finished = finished and is_whole
-        now_checked[stream.stream_id] = intersect(diff.offered(stream), held)
+        now_checked[stream.stream_id] = intersect(stream.ranges, held)
         if stream.in_file:
             durable[stream.stream_id] = _durable_seq(stream, held)
     present = sum(len(block) for stream in listed for block in stream.blocks)
@@ -115,10 +116,10 @@ def _copy_stream(
     """
     connection = target.connection
     stream_no = _ensure_stream(target, origin, stream)
-    held = diff.held_ranges(connection, stream_no)
+    held = extents.ranges(connection, stream_no)
     if checked is not None:
         _ensure_equal(connection, origin, stream_no, stream, held, checked)
-    superseded_rows = source.replaced(connection, origin, stream.stream_no)
+    superseded_rows = source_streams.superseded_count(connection, origin, stream.stream_no)
     copied: list[Range] = []
     rows, is_whole = 0, True
     open_ids = range(0)  # the rest of the writer's transaction in which the piece before ended
@@ -169,9 +170,9 @@ def _known_last_seq(stream: SourceStream, held: Sequence[Range], *, is_whole: bo
 
 def _record_absent(target: Target, stream_no: int, stream: SourceStream, held: list[Range]) -> None:
     """Record why the source lacks rows that the target does not hold either: truncated for another, or pruned."""
-    for seqs, database_id in source.gone_ranges(stream, held):
+    for seqs, database_id in source_streams.truncated_but_not_held(stream, held):
         truncations.record(target.connection, stream_no, seqs, database_id)
-    pruned_ranges.note_of_others(target.connection, stream_no, stream.pruned, held)
+    pruned_ranges.record_from_source(target.connection, stream_no, stream.pruned, held)
 
 
 def _rest_of_transaction(connection: Connection, origin: Source, last_id: int) -> range:
@@ -180,7 +181,7 @@ def _rest_of_transaction(connection: Connection, origin: Source, last_id: int) -
     In the order of seqs, the next piece may be anywhere: if the source got its rows from another database, rows that
     came later may have lower seqs.
     """
-    return range(last_id + 1, (source.transaction_end(connection, origin, last_id) or 0) + 1)
+    return range(last_id + 1, (source_streams.transaction_end(connection, origin, last_id) or 0) + 1)
 
 
 def _cut(connection: Connection, origin: Source, piece: Block, max_rows: int) -> Block | None:
@@ -189,7 +190,9 @@ def _cut(connection: Connection, origin: Source, piece: Block, max_rows: int) ->
         return None
     if len(piece) <= max_rows:
         return piece
-    return blocks.cut_chunk(piece, max_rows, source.transaction_end(connection, origin, piece.first_id + max_rows - 1))
+    return blocks.cut_chunk(
+        piece, max_rows, source_streams.transaction_end(connection, origin, piece.first_id + max_rows - 1)
+    )
 
 
 # -- rows that are held already ---------------------------------------------------------------------------------------
@@ -208,7 +211,7 @@ def _ensure_equal(
     Raises:
         DamagedError: it has.
     """
-    unchecked = subtract(intersect(diff.offered(stream), held), checked)
+    unchecked = subtract(intersect(stream.ranges, held), checked)
     if not unchecked:
         return
     # rows that the target held once and no longer has are in no block of it
@@ -289,7 +292,7 @@ def _copy_block(
     superseded.add(connection, stream_no, len(block) - copied)
     extents.copy_transactions(connection, origin.schema, block.first_id, block.last_id, shift)
     if continues:
-        end_id = min(source.transaction_end(connection, origin, block.first_id) or 0, block.last_id) + shift
+        end_id = min(source_streams.transaction_end(connection, origin, block.first_id) or 0, block.last_id) + shift
         extents.extend_transaction(connection, target.next_id - 1, end_id)
     extents.add_block(connection, stream_no, Block(block.first, block.last, target.next_id))
     target.next_id += len(block)

@@ -12,8 +12,9 @@ from edgeshard.merge import apply, blame, conflicts, late_changes, reap
 from edgeshard.merge.apply import Copied
 from edgeshard.merge.merge_pass import MergePass
 from edgeshard.merge.target import Target
-from edgeshard.sources import attach, source
-from edgeshard.sources.attach import SourceRun
+from edgeshard.sources import attach
+from edgeshard.sources import streams as source_streams
+from edgeshard.sources.attach import CopyProgress, SourceRun
 from edgeshard.sqlite import Connection
 
 
@@ -31,7 +32,7 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
     Raises:
         apsw.Error: the master cannot be read or written. Nothing was committed.
     """
-    runs = [run for run in runs if not run.problem]
+    runs = [run for run in runs if not run.quarantine]
     copied: list[tuple[SourceRun, Copied]] = []
     sqlite.set_busy_timeout(connection, sqlite.BUSY_TIMEOUT_S)
     with contextlib.ExitStack() as transaction:
@@ -55,12 +56,13 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
             connection.execute("SAVEPOINT source")
             try:
                 # in the snapshot that the rows are read from: an agent may have added a column a moment ago
-                run.origin = run.open(connection)
+                origin = run.open(connection)
                 run.ensure_in_place()
-                part = apply.copy(target, run.origin, bytes_left, run.checked if run.own else None)
+                part = apply.copy(target, origin, bytes_left, run.copied.checked if run.own else None)
                 if run.own and part.rows:
-                    shard_states.note_merge(connection, run.file.name)
-                run.spent = part.finished and not merge_pass.keep_empty and _is_removable(connection, run)
+                    shard_states.record_merge(connection, run.file.name)
+                is_removable = part.finished and not merge_pass.keep_empty and _is_removable(connection, run)
+                run.outcome.is_removable = is_removable
                 connection.execute("RELEASE source")
             except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
                 _quarantine(connection, run, error)
@@ -75,7 +77,7 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
         if target.next_id > first_id:
             _settle(target, first_id, merge_pass)
         # 5. Commit, at the end of the block. That is needed also if nothing is missing, before a shard is truncated.
-        is_durable_needed = any([*(run.durable for run in runs), *(part.durable for _, part in copied)])
+        is_durable_needed = any([*(run.copied.durable for run in runs), *(part.durable for _, part in copied)])
         if connection.total_changes() == changes_before and not is_durable_needed:
             connection.execute("ROLLBACK")
     _count(copied, merge_pass)
@@ -94,7 +96,7 @@ def _quarantine_all(connection: Connection, runs: Sequence[SourceRun], error: Ex
         raise error
     identity.generation(connection)
     for run in runs:
-        run.blame(error)
+        run.quarantine_for(error)
 
 
 def _quarantine(connection: Connection, run: SourceRun, error: Exception) -> None:
@@ -109,16 +111,16 @@ def _quarantine(connection: Connection, run: SourceRun, error: Exception) -> Non
     connection.execute("RELEASE source")
     if blame.is_masters_fault(connection, run.schema, error):
         raise error
-    run.blame(error)
+    run.quarantine_for(error)
 
 
 def _is_removable(connection: Connection, run: SourceRun) -> bool:
     """Whether a shard's agent has ended, and this master holds all that the shard ever truncated."""
     return (
         run.own
-        and run.opened.is_shard
+        and run.source.is_shard
         and reap.has_agent_ended(run.file.path)
-        and source.has_given_up_only_what_is_held(connection, run.opened)
+        and source_streams.are_truncated_rows_held(connection, run.source)
     )
 
 
@@ -126,17 +128,22 @@ def _settle(target: Target, first_id: int, merge_pass: MergePass) -> None:
     late = late_changes.find(target, first_id)
     conflicts.settle(target, first_id)
     merge_pass.late_tables |= late_changes.kept(target, late)
-    arrivals.note(target.connection, first_id)
+    arrivals.record(target.connection, first_id)
     if merge_pass.meter.is_due:
-        merge_pass.meter.note(target.connection)
+        merge_pass.meter.record(target.connection)
 
 
 def _count(copied: Sequence[tuple[SourceRun, Copied]], merge_pass: MergePass) -> None:
     """Record what was copied, once that is committed."""
-    merge_pass.meter.settled()
+    merge_pass.meter.committed()
     for run, part in copied:
-        run.rows += part.rows
-        run.finished, run.durable, run.present = part.finished, part.durable, max(run.present, part.present)
-        run.checked, run.used_bytes = part.checked, part.used_bytes
+        run.copied = CopyProgress(
+            run.copied.rows + part.rows,
+            max(run.copied.rows_in_source, part.present),
+            part.used_bytes,
+            part.durable,
+            part.checked,
+            part.finished,
+        )
         merge_pass.rows += part.rows
         merge_pass.copied_bytes += part.copied_bytes

@@ -11,11 +11,11 @@ import attrs
 from edgeshard import format, sqlite
 from edgeshard.errors import EdgeshardError
 from edgeshard.files import scan
-from edgeshard.files.scan import State
+from edgeshard.files.fingerprint import State
 from edgeshard.master import database, shard_states, streams
 from edgeshard.reports import MergeReport, Quarantined
 from edgeshard.sources import attach
-from edgeshard.sources.attach import SourceRun
+from edgeshard.sources.attach import Quarantine, SourceRun
 from edgeshard.sqlite import Connection
 
 
@@ -64,15 +64,17 @@ def _report(
                 if stopped:
                     break
                 try:
-                    missing, present = run.count(connection)
+                    missing, present = run.count_rows(connection)
                 except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
-                    run.blame(error)
+                    run.quarantine_for(error)
                 else:
                     rows += missing
                     truncated += present if run.own else 0
-        attach.tidy(group)
+        attach.remove_empty_wals(group)
     quarantined = tuple(
-        Quarantined(run.file.path, run.problem) for run in shards + named if run.problem and not _was_removed(run)
+        Quarantined(run.file.path, run.quarantine.reason)
+        for run in shards + named
+        if run.quarantine and not _was_removed(run)
     )
     gaps = streams.gaps(connection)
     return MergeReport(
@@ -82,17 +84,16 @@ def _report(
 
 def _was_removed(run: SourceRun) -> bool:
     """Whether it is a shard that a merger removed meanwhile: a dry run takes no lock."""
-    return run.own and not run.file.problem and scan.find_database(run.file.path) is None
+    return run.own and not run.file.defect and scan.find_database(run.file.path) is None
 
 
 def _is_due(run: SourceRun, known_states: dict[str, tuple[State, str]]) -> bool:
     """Whether to open the file: not if it cannot be a shard, nor if it has not changed since it had nothing new."""
-    if run.file.problem:
-        run.set_aside(run.file.problem, lasting=False)
+    if run.quarantine:
         return False
-    state, problem = known_states.get(run.file.name, ((), ""))
+    state, reason = known_states.get(run.file.name, ((), ""))
     if run.own and state and state == run.file.state:
-        if problem:
-            run.set_aside(problem, lasting=True)
+        if reason:
+            run.quarantine = Quarantine(reason, is_lasting=True)
         return False
     return True

@@ -90,7 +90,7 @@ def _record_key(target: Target, origin: Source, name: str, key: Key) -> None:
     if name in target.keys:
         catalog.set_history(target.connection, name, key.history)
     else:
-        for statement in catalog.note_key(name, key):
+        for statement in catalog.add_key(target.connection, name, key):
             target.connection.execute(*statement)
     target.keys[name] = key
 

@@ -23,7 +23,7 @@ _LATE = "temp._late_rows"
 def find(target: Target, first_id: int) -> list[str]:
     """Return the keyed tables that got late rows with ids from `first_id` on. Call it before `conflicts.settle`."""
     found = []
-    collected = tombstone_gc.collected(target.connection) if target.keys else {}
+    collected = tombstone_gc.newest_pruned(target.connection) if target.keys else {}
     for name, timestamp in collected.items():
         key = target.keys.get(name)
         if key is not None:

@@ -29,7 +29,7 @@ from edgeshard.retention.store_rules import Retention
 from edgeshard.shard import write_profile
 from edgeshard.shard.write_profile import WriteProfile
 from edgeshard.sources import attach
-from edgeshard.sources.attach import SourceRun
+from edgeshard.sources.attach import CopyProgress, Quarantine, ShardOutcome, SourceRun
 from edgeshard.sqlite import Connection
 
 logger = logging.getLogger("edgeshard.merge")
@@ -67,13 +67,13 @@ class Merger:
         prune: Retention = store_rules.NONE,
     ) -> None:
         self._root = root
-        self._path = root / "master.db"
+        self._path = paths.master(root)
         self._keep_empty = keep_empty
         self._watching = watching
         self._should_stop = should_stop
         self._profile = profile
         self._meter = write_stats.Meter()
-        self._folder = scan.Folder(Path(os.path.realpath(root / "shards")))
+        self._folder = scan.Folder(Path(os.path.realpath(paths.shards(root))))
         self._quota = MergeQuota(root, self._path, prune, self._meter, should_stop)
         self._master = MasterHandle(self._path)
         self._forget()
@@ -107,14 +107,14 @@ class Merger:
         """
         began = time.monotonic()
         merge_pass = MergePass(time.time_ns(), self._keep_empty, self._should_stop, progress, self._meter)
-        unreadable = [run for run in sources if run.problem]
+        unreadable = [run for run in sources if run.quarantine]
         try:
             with sqlite.translate_errors("merge into", str(self._path)), self._meter.running():
                 connection = self._open_master()
                 self._quota.begin(connection)
                 scanned = self._scan()
-                due = [*self._due(scanned, thorough), *(run for run in sources if not run.problem)]
-                self._meter.collect(self._root / "merge.lock", map(self._lock_path, scanned.names))
+                due = [*self._due(scanned, thorough), *(run for run in sources if not run.quarantine)]
+                self._meter.collect(paths.merge_lock(self._root), map(self._lock_path, scanned.names))
                 for group in attach.groups(due):
                     if merge_pass.is_stopping() or self._quota.is_exhausted:
                         break
@@ -143,13 +143,13 @@ class Merger:
         for name in sorted(merge_pass.late_tables):
             text = "rows of table %s arrived after newer tombstones were collected: they may have been deleted before"
             logger.warning(text, name)
-        names = scanned.names - {run.file.name for run in due if run.removed}
+        names = scanned.names - {run.file.name for run in due if run.outcome.is_removed}
         self._cache.forget_all_but(names)
         if thorough and not merge_pass.is_stopping():
             self._remove_leftovers(scanned)
             self._cache.persist(connection, names)
         self._find_gaps(connection)
-        if not self._watching or not (merge_pass.rows or self._profile.keeps_log):
+        if not self._watching or not (merge_pass.rows or self._profile.keeps_wal):
             self._master.shrink_wal()
         if self._quota.is_exhausted:
             raise self._quota.error(merge_pass.rows)
@@ -168,7 +168,7 @@ class Merger:
                 self._master.shrink_wal()
         finally:
             self.abandon()
-            self._meter.leave(self._root / "merge.lock")
+            self._meter.leave(paths.merge_lock(self._root))
 
     def abandon(self) -> None:
         """Close the master, and remember nothing."""
@@ -195,10 +195,10 @@ class Merger:
         return any(self._cache.is_changed(file) for file in self._scan().changed)
 
     def _scan(self) -> ScanResult:
-        path = Path(os.path.realpath(self._root / "shards"))
+        path = Path(os.path.realpath(paths.shards(self._root)))
         if path != self._folder.path:  # a link that leads elsewhere now
             self._folder = scan.Folder(path)
-        return self._folder.look(self._cache.states)
+        return self._folder.scan(self._cache.states)
 
     def _due(self, scanned: ScanResult, thorough: bool) -> list[SourceRun]:
         """Return the shards to open in this pass."""
@@ -206,15 +206,18 @@ class Merger:
         due = {}
         for file in scanned.changed:
             entry = self._cache.get(file.name)
-            if file.problem:
-                self._cache.remember(file.name, CacheEntry((), file.problem))
+            if file.defect:
+                self._cache.remember(file.name, CacheEntry((), file.defect))
             elif entry is None or entry.state != file.state or entry.is_due_again(thorough=thorough):
                 due[file.name] = file
         for name in self._cache.due_again(thorough=thorough):
             due.setdefault(name, self._unchanged(name))
         if thorough and not self._keep_empty:
             due.update(self._of_ended_agents(due.keys()))
-        return [SourceRun(file, own=True, checked=self._cache.checked(name)) for name, file in sorted(due.items())]
+        return [
+            SourceRun(file, own=True, copied=CopyProgress(checked=self._cache.checked(name)))
+            for name, file in sorted(due.items())
+        ]
 
     def _unchanged(self, name: str) -> ShardFile:
         return ShardFile(str(self._folder.path / name), self._cache.states[name])
@@ -235,8 +238,8 @@ class Merger:
         for runs in self._attempts(connection, group, merge_pass):
             self._copy_and_truncate(connection, runs, merge_pass)
         for run in group:
-            if run.own and run.problem and scan.find_database(run.file.path) is None:
-                run.problem = ""  # another merger removed it
+            if run.own and run.quarantine and scan.find_database(run.file.path) is None:
+                run.quarantine = None  # another merger removed it
                 self._cache.forget(run.file.name)
             elif run.own:
                 self._remember(run, merge_pass.began_ns)
@@ -248,14 +251,14 @@ class Merger:
         yield group
         for run in group:
             # one that failed together with others may have suffered because of another
-            if run.problem and len(group) > 1 and not merge_pass.is_stopping():
-                run.problem, run.lasting = "", False
-                run.finished, run.durable = False, {}
+            if run.quarantine and len(group) > 1 and not merge_pass.is_stopping():
+                run.quarantine = None
+                run.copied.is_finished, run.copied.durable = False, {}
                 yield [run]
         # within a budget: copy more, now that the truncated shards gave back the room of what was copied
         rows_before = -1
         while self._quota.budget is not None and not merge_pass.is_stopping():
-            left = [run for run in group if not run.finished and not run.problem]
+            left = [run for run in group if not run.copied.is_finished and not run.quarantine]
             if not left:
                 return
             if self._quota.is_exhausted:
@@ -277,49 +280,51 @@ class Merger:
                     break
                 if merge_pass.progress is not None:
                     merge_pass.progress(merge_pass.rows, merge_pass.rows_to_do)
-                left = [run for run in left if not run.finished and not run.problem]
+                left = [run for run in left if not run.copied.is_finished and not run.quarantine]
                 if merge_pass.is_stopping() or self._quota.is_near_limit:
                     break
         # only after they are detached: the last connection to leave a shard removes its WAL
         master_id = identity.database_id(connection)
         for run in runs:
-            is_deletable = run.finished or (self._quota.is_near_limit and run.durable)
-            if run.own and is_deletable and not run.problem and not merge_pass.is_stopping():
+            is_deletable = run.copied.is_finished or (self._quota.is_near_limit and run.copied.durable)
+            if run.own and is_deletable and not run.quarantine and not merge_pass.is_stopping():
                 self._master.ensure_in_place()
                 self._truncate_or_remove(run, master_id, merge_pass)
-        attach.tidy(runs)
+        attach.remove_empty_wals(runs)
 
     def _truncate_or_remove(self, run: SourceRun, master_id: bytes, merge_pass: MergePass) -> None:
         """Remove the shard if its agent has ended, or truncate it, or leave that for later."""
-        run.left = run.file.state
+        run.outcome.state = run.file.state
         try:
-            if run.spent and self._remove(run):
-                run.removed = True
+            if run.outcome.is_removable and self._remove(run):
+                run.outcome.is_removed = True
                 merge_pass.removed += 1
-                merge_pass.truncated += run.present
-            elif run.durable:
+                merge_pass.truncated += run.copied.rows_in_source
+            elif run.copied.durable:
                 self._truncate(run, master_id, merge_pass)
         except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
             cause = error.cause if isinstance(error, EdgeshardError) else error
-            run.set_aside(f"its rows are merged, but cannot be deleted from it: {cause}", lasting=False)
+            run.quarantine = Quarantine(f"its rows are merged, but cannot be deleted from it: {cause}")
 
     def _remove(self, run: SourceRun) -> bool:
-        self._meter.take(paths.lock_path(run.file.path))  # the lock file is removed as well
-        return reap.remove(run.opened, run.durable)
+        self._meter.collect_from(paths.lock_path(run.file.path))  # the lock file is removed as well
+        return reap.remove(run.source, run.copied.durable)
 
     def _truncate(self, run: SourceRun, master_id: bytes, merge_pass: MergePass) -> None:
-        run.holds = True
+        run.outcome.has_merged_rows = True
         is_patient = self._watching and not self._quota.is_near_limit
         held_s = self._held_s(run)
         if is_patient and not truncate.is_truncation_due(
-            run.rows, run.used_bytes, run.file.log_bytes, held_s, self._profile.held_s
+            run.copied.rows, run.copied.used_bytes, run.file.wal_bytes, held_s, self._profile.held_s
         ):
             return
-        truncated = truncate.truncate(run.opened, run.durable, master_id, is_patient, self._quota.truncation_bytes())
+        truncated = truncate.truncate(
+            run.source, run.copied.durable, master_id, is_patient, self._quota.truncation_bytes()
+        )
         if truncated is None:
             logger.info("%s is busy; it is truncated at the next merge", run.file.path)
         else:
-            run.bare, run.holds, run.left = False, False, truncated.state
+            run.had_no_wal, run.outcome = False, ShardOutcome(state=truncated.state)
             merge_pass.truncated += truncated.rows
 
     def _held_s(self, run: SourceRun) -> float:
@@ -332,33 +337,35 @@ class Merger:
     def _remember(self, run: SourceRun, began_ns: int) -> None:
         """Remember how a shard was left."""
         name = run.file.name
-        if run.rows:
+        if run.copied.rows:
             self._cache.note_rows(name)
-        if run.removed:
+        if run.outcome.is_removed:
             self._cache.forget(name)
             logger.info("removed %s: its agent has ended, and the master holds its rows", run.file.path)
-        elif run.problem:
+        elif run.quarantine:
+            reason = run.quarantine.reason
             settled = scan.is_settled(run.file.state, began_ns)
             # one failure to read may look like damage: that is believed once it is found again
-            lasting = run.lasting and self._cache.reason_of(name) == run.problem
-            self._cache.remember(name, CacheEntry(run.file.state, run.problem, lasting, settled))
-        elif not run.finished:
-            self._cache.remember(name, CacheEntry((), checked=run.checked))
+            lasting = run.quarantine.is_lasting and self._cache.reason_of(name) == reason
+            self._cache.remember(name, CacheEntry(run.file.state, reason, lasting, settled))
+        elif not run.copied.is_finished:
+            self._cache.remember(name, CacheEntry((), checked=run.copied.checked))
         else:
-            held_since = time.monotonic() - self._held_s(run) if run.holds else None
-            settled = scan.is_settled(run.left, began_ns)
-            checked = run.checked if run.holds else {}
-            self._cache.remember(name, CacheEntry(run.left, settled=settled, held_since=held_since, checked=checked))
+            held_since = time.monotonic() - self._held_s(run) if run.outcome.has_merged_rows else None
+            settled = scan.is_settled(run.outcome.state, began_ns)
+            checked = run.copied.checked if run.outcome.has_merged_rows else {}
+            entry = CacheEntry(run.outcome.state, settled=settled, held_since=held_since, checked=checked)
+            self._cache.remember(name, entry)
 
     def _remove_leftovers(self, scanned: ScanResult) -> None:
         """Remove what killed openings of shards left."""
         unfinished: dict[str, list[str]] = {stem: [] for stem in scanned.locks if not self._keep_empty}
-        for name in scanned.half_made:
-            if match := paths.HALF_MADE.fullmatch(name):
+        for name in scanned.unfinished:
+            if match := paths.UNFINISHED_SHARD.fullmatch(name):
                 unfinished.setdefault(match[1], []).append(name)
         for stem in sorted(unfinished)[:_LEFTOVERS_REMOVED]:
             try:
-                reap.remove_leftovers(self._folder.path / f"{stem}.lock", unfinished[stem])
+                reap.remove_leftovers(paths.shard_lock(self._folder.path, stem), unfinished[stem])
             except EdgeshardError as error:  # what somebody put there does no harm
                 logger.debug("%s", error)
 
@@ -369,7 +376,9 @@ class Merger:
         self._generation = generation
 
     def _report(self, runs: Sequence[SourceRun], merge_pass: MergePass) -> MergeReport:
-        quarantined = [Quarantined(run.file.path, run.problem) for run in runs if run.problem and not run.own]
+        quarantined = [
+            Quarantined(run.file.path, run.quarantine.reason) for run in runs if run.quarantine and not run.own
+        ]
         for name, reason in self._cache.quarantined.items():
             quarantined.append(Quarantined(str(self._folder.path / name), reason))
         quarantined.sort(key=lambda item: item.path)
@@ -410,5 +419,5 @@ def _count_pending(connection: Connection, runs: Iterable[SourceRun]) -> int:
         for run in runs:
             # what is wrong with a source is found, and reported, when it is copied
             with contextlib.suppress(EdgeshardError, *sqlite.DATA_ERRORS):
-                rows += run.count(connection)[0]
+                rows += run.count_rows(connection)[0]
     return rows

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import attrs
 
-from edgeshard.files import folders
+from edgeshard.files import folders, paths
 from edgeshard.merge import locks
 from edgeshard.merge.dry_run import dry_run
 from edgeshard.merge.merge_pass import Progress
@@ -50,7 +50,7 @@ def merge(
         StorageError: the master itself cannot be read or written. What was committed stays.
     """
     began = time.monotonic()
-    named = [attach.run_for_path(path) for path in sources]
+    named = [attach.named_source(path) for path in sources]
     folders.make_folder(root)
     if not named and not beside_watcher:
         locks.await_no_watcher(root, lock_wait_s, should_stop)
@@ -68,7 +68,7 @@ def merge(
     if prune and not report.stopped:
         from edgeshard.retention import scheduler  # slow to import, and needed only if there are rules
 
-        report = scheduler.keep(root / "master.db", prune, should_stop=should_stop).told(report)
+        report = scheduler.keep(paths.master(root), prune, should_stop=should_stop).told(report)
     return report
 
 
@@ -88,5 +88,5 @@ def preview(
     Raises:
         StorageError: the master or the folder cannot be read.
     """
-    shards = Path(os.path.realpath(root / "shards"))
-    return dry_run(root / "master.db", shards, map(attach.run_for_path, sources), should_stop)
+    shards = Path(os.path.realpath(paths.shards(root)))
+    return dry_run(paths.master(root), shards, map(attach.named_source, sources), should_stop)

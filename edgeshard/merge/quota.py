@@ -21,13 +21,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from edgeshard import format, sqlite
+from edgeshard import sqlite
 from edgeshard.budget import policy, usage
 from edgeshard.budget.policy import Budget, Usage
 from edgeshard.errors import DiskBudgetError
-from edgeshard.files import fingerprint
+from edgeshard.files import fingerprint, paths
 from edgeshard.format import blocks
-from edgeshard.master import catalog, database, extents, write_stats
+from edgeshard.master import catalog, database, streams, write_stats
 from edgeshard.merge.merge_pass import MergePass
 from edgeshard.records import keys
 from edgeshard.retention.store_rules import Retention
@@ -92,10 +92,10 @@ class MergeQuota:
         self.dropped, self.kept, self.is_exhausted = 0, [], False
         if self.budget is None:
             if before is not None:
-                database.set_log_limits(connection)
+                database.set_wal_limits(connection)
             return
         self._measure()
-        database.set_log_limits(connection, self._wal_bytes())
+        database.set_wal_limits(connection, self._wal_bytes())
         if policy.is_drop_due(self._limit, self._usage):
             self.drop_rows(connection)
 
@@ -161,7 +161,7 @@ class MergeQuota:
         self._growth.begin(connection)
         page_bytes, free = int(connection.pragma("page_size")), int(connection.pragma("freelist_count"))
         # what is in the WAL, because somebody reads it, is yet to come into the file
-        wal_bytes = fingerprint.size(f"{self._path}-wal")
+        wal_bytes = fingerprint.size(paths.wal(self._path))
         quota_bytes = policy.merge_room(self._limit, self._usage) - wal_bytes
         if quota_bytes < policy.LEAST_TIMES * policy.CHUNK_LEAST:
             return 0
@@ -175,7 +175,7 @@ class MergeQuota:
         if self.budget is None:
             return
         connection.pragma("max_page_count", _PAGES_MAX)
-        if self.is_near_limit or fingerprint.size(f"{self._path}-wal") > self._wal_bytes():
+        if self.is_near_limit or fingerprint.size(paths.wal(self._path)) > self._wal_bytes():
             sqlite.shrink_wal(connection)
         if copied_bytes >= _MEASURED_BYTES_MIN:
             self._growth.measure(connection, copied_bytes)
@@ -215,7 +215,7 @@ class MergeQuota:
 
     def _drop_oldest(self, connection: Connection) -> None:
         """Drop rows of agents that have many, and those of the others only if that is not enough."""
-        few_rows = policy.spared(extents.rows_by_agent(connection))
+        few_rows = policy.spared(streams.rows_by_agent(connection))
         for spared in dict.fromkeys([few_rows, ()]):
             for tables in _tables_by_priority(connection):
                 wanted = policy.bytes_to_drop(self._limit, self._usage)
@@ -270,18 +270,13 @@ class _Growth:
 
     def begin(self, connection: Connection) -> None:
         """Measure the master before a chunk."""
-        self._used_bytes, self._wal_pages = _used_bytes(connection), sqlite.wal_pages_written(connection)
+        self._used_bytes, self._wal_pages = sqlite.used_bytes(connection), sqlite.wal_pages_written(connection)
 
     def measure(self, connection: Connection, copied_bytes: int) -> None:
         """Measure the master after a chunk of so many bytes."""
         wal_bytes = (sqlite.wal_pages_written(connection) - self._wal_pages) * int(connection.pragma("page_size"))
-        self.in_file = _smoothed(self.in_file, (_used_bytes(connection) - self._used_bytes) / copied_bytes)
+        self.in_file = _smoothed(self.in_file, (sqlite.used_bytes(connection) - self._used_bytes) / copied_bytes)
         self.in_wal = _smoothed(self.in_wal, wal_bytes / copied_bytes)
-
-
-def _used_bytes(connection: Connection) -> int:
-    pages = int(connection.pragma("page_count")) - int(connection.pragma("freelist_count"))
-    return pages * int(connection.pragma("page_size"))
 
 
 def _smoothed(known: float, found: float) -> float:
@@ -292,7 +287,7 @@ def _smoothed(known: float, found: float) -> float:
 
 def _tables_by_priority(connection: Connection) -> list[tuple[str, ...] | None]:
     """Return the tables from which rows are dropped together, least important first; [None] for all tables alike."""
-    known = catalog.priorities_of(connection, "main") if database.has(connection, format.PRIORITIES) else {}
+    known = catalog.load_priorities(connection)
     keyed = catalog.load_keys(connection)
     kept = {table.lower() for name, key in keyed.items() for table, _ in keys.changed_tables(name, key)}
     owners = {keys.history_name(name).lower(): name.lower() for name in keyed}

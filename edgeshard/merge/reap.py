@@ -21,10 +21,10 @@ import attrs
 
 from edgeshard import format, sqlite
 from edgeshard.errors import StorageError
-from edgeshard.files import fingerprint, folders, locks
-from edgeshard.files.paths import lock_path
+from edgeshard.files import fingerprint, folders, locks, paths
 from edgeshard.master import catalog, identity, streams
-from edgeshard.sources.source import Source, shard_blocks
+from edgeshard.sources.source import Source
+from edgeshard.sources.streams import shard_blocks
 from edgeshard.sqlite import Connection
 
 logger = logging.getLogger("edgeshard.merge")
@@ -46,7 +46,7 @@ def remove(shard: Source, durable: Mapping[bytes, int]) -> bool:
     Raises:
         EdgeshardError: it cannot be removed.
     """
-    lock = lock_path(shard.path)
+    lock = paths.lock_path(shard.path)
     with sqlite.translate_errors("remove shard", shard.path):
         _shorten_wal(shard.path)
         held = locks.lock(lock)
@@ -64,7 +64,7 @@ def remove(shard: Source, durable: Mapping[bytes, int]) -> bool:
 def _shorten_wal(path: str) -> None:
     """Do what takes long before the lock is taken: an agent that comes back waits for the lock."""
     with contextlib.suppress(FileNotFoundError):
-        if os.stat(path + "-wal").st_size > _SHORT_WAL_BYTES:
+        if os.stat(paths.wal(path)).st_size > _SHORT_WAL_BYTES:
             sqlite.remove_empty_wal(path)
 
 
@@ -79,7 +79,7 @@ def _remove_database(shard: Source, durable: Mapping[bytes, int]) -> bool:
         sqlite.truncate_wal(connection)
         # closing must not delete the WAL of a database that is made meanwhile
         sqlite.disable_checkpoint_on_close(connection)
-        for suffix in ("-shm", "-wal", "-journal"):
+        for suffix in (paths.SHM, paths.WAL, paths.JOURNAL):
             _unlink(Path(shard.path + suffix))
         # a power cut might take the database's name and leave the WAL's: its agent would be refused from then on
         folders.sync_folder(os.path.dirname(shard.path))
@@ -99,7 +99,7 @@ def _is_removable(connection: Connection, shard: Source, durable: Mapping[bytes,
     if names != {table.name for table in shard.tables}:
         return False
     listed = sqlite.fetch(connection, "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view')")
-    known = {*format.NEEDED, *format.OF_SHARDS, *names}
+    known = {*format.COMMON_TABLES, *format.OPTIONAL_SHARD_TABLES, *names}
     if not {name for (name,) in listed if not name.startswith("sqlite_")} <= known:
         return False  # somebody keeps a table of their own in it
     ids = streams.ids_by_number(connection)
@@ -124,7 +124,9 @@ def remove_leftovers(lock: Path, unfinished: Iterable[str]) -> None:
         with sqlite.translate_errors("remove leftovers beside", str(lock)):
             for name in unfinished:
                 _unlink(lock.with_name(name))
-            if not any(os.path.lexists(f"{lock.with_suffix('')}{suffix}") for suffix in (".db", ".db-wal")):
+            if not any(
+                os.path.lexists(f"{lock.with_suffix('')}{suffix}") for suffix in (paths.SHARD, paths.wal(paths.SHARD))
+            ):
                 _unlink(lock)
     finally:
         held.release()
@@ -133,7 +135,7 @@ def remove_leftovers(lock: Path, unfinished: Iterable[str]) -> None:
 def has_agent_ended(shard_path: str) -> bool:
     """Return whether no process has the shard open; False if that cannot be determined."""
     try:
-        return not locks.is_locked(lock_path(shard_path))
+        return not locks.is_locked(paths.lock_path(shard_path))
     except StorageError as error:
         logger.debug("%s", error)
         return False

@@ -100,7 +100,7 @@ def _ensure_columns(target: Target, origin: Source, table: SourceTable) -> Sourc
     is_new, known = folded not in target.columns, target.columns.setdefault(folded, {})
     change_table(target, name, known, plan, origin.path)
     if plan.new_columns or is_new:
-        for statement in catalog.columns_of(name, format.MASTER_COLUMNS, plan.new_columns, new=is_new):
+        for statement in catalog.define_columns(name, format.MASTER_COLUMNS, plan.new_columns, is_new=is_new):
             target.connection.execute(*statement)
         known.update({column.lower(): type_ for column, type_ in plan.new_columns})
     if plan.new_renames:
@@ -173,7 +173,7 @@ def _widen(connection: Connection, table: str, column: str, type_: str, wider: s
             f"would round. {schema_plan.ADVICE}"
         )
         raise SchemaConflictError("merge", path, cause)
-    for statement in promote.statements(connection, table, column, type_, wider):
+    for statement in catalog.widen_column(connection, table, column, type_, wider):
         connection.execute(*statement)
 
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Set
 import attrs
 
 from edgeshard import sqlite
-from edgeshard.files.scan import ShardFile, State
+from edgeshard.files.fingerprint import State
+from edgeshard.files.scan import ShardFile
 from edgeshard.format.ranges import Range
 from edgeshard.master import shard_states
 from edgeshard.sqlite import Connection
@@ -99,7 +100,7 @@ class ShardCache:
     def is_changed(self, file: ShardFile) -> bool:
         """Return whether a file differs from what is known of it."""
         entry = self._entries.get(file.name)
-        return entry is None or file.state != entry.state or (file.problem or entry.reason) != entry.reason
+        return entry is None or file.state != entry.state or (file.defect or entry.reason) != entry.reason
 
     def remember(self, name: str, entry: CacheEntry) -> None:
         """Replace what is known of a file."""

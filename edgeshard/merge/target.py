@@ -48,7 +48,7 @@ class Target:
             columns,
             spelling,
             identity.next_id(connection),
-            catalog.renames_of(connection),
+            catalog.load_renames(connection),
             keys=catalog.load_keys(connection),
         )
 

@@ -13,10 +13,11 @@ import attrs
 
 from edgeshard import format, sqlite
 from edgeshard.files import scan
-from edgeshard.files.scan import State
+from edgeshard.files.fingerprint import State
 from edgeshard.master import catalog
 from edgeshard.shard import truncations
-from edgeshard.sources.source import Source, shard_blocks
+from edgeshard.sources.source import Source
+from edgeshard.sources.streams import shard_blocks
 from edgeshard.sqlite import Connection
 
 #: Rows deleted in one transaction while a writer may wait for it; about 1 ms.
@@ -161,7 +162,7 @@ def _truncate(
         deleted = None
         if _has_no_new_table(connection, shard):
             deleted = _rewrite_tables(connection, shard, truncated, _rewritable_bytes(quota_bytes))
-        if deleted is None and patient and _used_bytes(connection) < _AHEAD_BYTES:
+        if deleted is None and patient and sqlite.used_bytes(connection) < _AHEAD_BYTES:
             connection.execute("ROLLBACK")
             return None
     if deleted is None:
@@ -194,7 +195,7 @@ def _rewrite_tables(connection: Connection, shard: Source, truncated: dict[int, 
     if not kept:
         return truncations.delete_all(connection, tables)
     put_back = sum(last - first + 1 for first, last in kept)
-    if put_back > _PUT_BACK_ROWS or _used_bytes(connection) > max_bytes:
+    if put_back > _PUT_BACK_ROWS or sqlite.used_bytes(connection) > max_bytes:
         return None
     return truncations.delete_all(connection, tables, kept) - put_back
 
@@ -229,9 +230,9 @@ def _shrink(connection: Connection, shard: Source, quota_bytes: int | None) -> N
     free_bytes = connection.pragma("freelist_count") * connection.pragma("page_size")
     file = scan.find_database(shard.path)
     long_bytes = _LONG_WAL_BYTES if quota_bytes is None else min(_LONG_WAL_BYTES, quota_bytes // _REWRITTEN_PART)
-    is_long = file is not None and file.log_bytes > long_bytes
+    is_long = file is not None and file.wal_bytes > long_bytes
     if free_bytes > (_DEAD_BYTES if is_long or quota_bytes is not None else _SHRINK_BYTES):
-        if quota_bytes is None or _used_bytes(connection) < _rewritable_bytes(quota_bytes):
+        if quota_bytes is None or sqlite.used_bytes(connection) < _rewritable_bytes(quota_bytes):
             connection.execute("VACUUM")
         elif sqlite.is_incremental(connection):
             _release_pages(connection, quota_bytes)
@@ -260,8 +261,3 @@ def _release_pages(connection: Connection, quota_bytes: int) -> None:
             sqlite.restart_wal(connection)
         except sqlite.BUSY:
             return
-
-
-def _used_bytes(connection: Connection) -> int:
-    pages: int = connection.pragma("page_count") - connection.pragma("freelist_count")
-    return pages * int(connection.pragma("page_size"))

@@ -1,25 +1,39 @@
-"""PostgreSQL as one more target: what a master has and the server lacks goes there, exactly once.
+"""Push to PostgreSQL: what a master has and the server lacks goes there, exactly once.
 
-    plan      which rows are missing there, which go into the next transaction, and which are held back (pure)
-    values    what a value is in PostgreSQL, and which it cannot hold (pure)
-    schema    which statements a table there still needs (pure)
-    errors    which SQLSTATE is which error of ours (pure)
-    local     reads the master, in snapshots that last for milliseconds
-    postgres  the one door to psycopg
-    remote    our tables there: identity, streams, ranges, record tables
-    push      the operator: plan -> lock and compare ranges -> rows and ranges -> COMMIT -> a receipt in the master
-    watch     pushes what merges bring, and goes on through failures
+    options            defaults, limits and events, for callers that do not load psycopg yet
+    once               a single push, a dry run, and what a database holds
+    watcher            the push service: pushes what merges bring
+    pusher             the operator: chunk by chunk, with retries
+    reader             reads the master, in snapshots of milliseconds
+    plan               which rows are missing, and how many go into one transaction (pure)
+    prepare            which tables a chunk needs, and which streams are blocked if a table cannot be made fit
+    sender             one chunk in one transaction
+    conflicts          which versions of a key stay, in that transaction
+    rejects            what is left out: transactions with a rejected row, blocked streams
+    row_search         which row of a chunk the server rejected
+    receipt_writer     notes in the master what PostgreSQL holds
+    target             the database: its connection, and what it holds
+    remote             our own tables there: all SQL on them
+    server_tables      record tables there: inspect, create and alter them
+    schema             what tables look like here and there (pure)
+    schema_changes     which statements a table there needs (pure)
+    values             column types and values in PostgreSQL (pure)
+    encoding           rows in COPY's binary format, or as parameters (pure)
+    sqlstate           what a server's answer means (pure)
+    address            DSNs, and how an address is shown without secrets
+    server             a connection: the only user of psycopg, besides address
+    refused_connection why a server refuses a connection
 
-One transaction of the server brings a chunk of rows, and the ranges that say so:
+One transaction of the server brings a chunk of rows and the ranges that name them:
 
-    BEGIN; lock the streams' rows there, in the order of their ids, and read their ranges
-    the ranges are not those that the chunk was planned with: somebody else pushed; ROLLBACK, and plan anew
-    copy the rows in, plainly; write the ranges
-    COMMIT                                  <- the commit point
-    note in the master what the server holds (a receipt; it is only written after the commit)
+    1. BEGIN. Lock the rows of the chunk's streams there, in the order of their ids, and read their ranges.
+    2. If the ranges are not those that the chunk was planned with, somebody else pushed: ROLLBACK, and plan again.
+    3. Lock the keyed tables. Insert the rows. Delete the versions that lost to others. Write the ranges.
+    4. COMMIT: this is the commit point.
+    5. Note in the master what the server holds: a receipt, which is only ever written after the commit.
 
-A crash before the commit leaves nothing there; one after it leaves rows that the ranges name. An answer to COMMIT that
-never comes leaves it open which of both it is; whoever connects next reads the ranges, and knows.
+A crash before the commit leaves nothing there. A crash after it leaves rows that the ranges name. If the answer to
+COMMIT never arrives, either may be true; the next connection reads the ranges, and knows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A single push of a store, or a look at what one would do; and what a database has, as a store says it."""
+"""Push a store once, show what a push would do, or read what a database holds of all pushes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from edgeshard.errors import ConfigurationError, SchemaConflictError
+from edgeshard.errors import ConfigurationError
 from edgeshard.exchange.inventory import Inventory
 from edgeshard.files import scan
 from edgeshard.master import receipts
-from edgeshard.postgres import plan, rejects, remote, schema, server
-from edgeshard.postgres.pusher import BATCH, Progress, Pusher
-from edgeshard.postgres.reader import Local
-from edgeshard.postgres.server import Server, ServerError, address
+from edgeshard.postgres import plan, prepare, rejects, remote, server_tables
+from edgeshard.postgres.address import parse_dsn
+from edgeshard.postgres.options import BATCH
+from edgeshard.postgres.pusher import Progress, Pusher
+from edgeshard.postgres.reader import MasterReader
+from edgeshard.postgres.schema import Table
+from edgeshard.postgres.server import Server
+from edgeshard.postgres.sqlstate import ServerError
 from edgeshard.reports import PushReport
 
 
@@ -27,17 +31,17 @@ def push_once(
     should_stop: Callable[[], bool] = lambda: False,
     progress: Progress | None = None,
 ) -> PushReport:
-    """Push a master; see `Pusher`. Where there is none yet, nothing is to be pushed.
+    """Push a master; see `Pusher`. If there is no master yet, there is nothing to push.
 
     Raises:
-        ConfigurationError: the DSN is none, or psycopg is not installed.
-        UpstreamError: PostgreSQL cannot be reached, or refuses; what was committed stays.
+        ConfigurationError: the DSN or the batch is not valid, or psycopg is not installed.
+        PostgresError: PostgreSQL cannot be reached, or refuses; what was committed stays.
         StorageError: the master cannot be read.
     """
-    where = server.address(dsn)
-    pusher = Pusher(path, where, batch=batch, inserts=inserts, should_stop=should_stop, progress=progress)
+    address = parse_dsn(dsn)
+    pusher = Pusher(path, address, batch=batch, inserts=inserts, should_stop=should_stop, progress=progress)
     if scan.find_database(str(path)) is None:
-        return PushReport(upstream=where.shown)
+        return PushReport(upstream=address.display)
     try:
         return pusher.run()
     finally:
@@ -45,77 +49,75 @@ def push_once(
 
 
 def preview(path: Path, dsn: str) -> PushReport:
-    """Say what a push would do, and change nothing on either side. Values are not looked at.
+    """Report what a push would do, and change nothing on either side. Values are not checked.
 
     Raises:
-        ConfigurationError, UpstreamError, StorageError: as a push.
+        ConfigurationError, PostgresError, StorageError: like `push_once`.
     """
     began = time.monotonic()
-    where = address(dsn)
-    server = Server(where)
+    address = parse_dsn(dsn)
+    server = Server(address)
     try:
         if scan.find_database(str(path)) is None:
-            return PushReport(upstream=where.shown, dry_run=True)
-        with Local(path) as origin:
-            return _preview(server, origin, began)
+            return PushReport(upstream=address.display, dry_run=True)
+        with MasterReader(path) as master:
+            return _preview(server, master, began)
     except ServerError as error:
-        raise where.explain("push", error) from error
+        raise address.explain("push", error) from error
     finally:
         server.close()
 
 
-def _preview(server: Server, origin: Local, began: float) -> PushReport:
-    has_tables = remote.identity(server) is not None
-    streams = origin.streams()
-    held = remote.held(server, [stream.stream_id for stream in streams]) if has_tables else {}
-    parts = plan.missing(streams, held)
-    refusals = rejects.of_names(streams)
-    statements = [] if has_tables else [f"CREATE TABLE {name} ({text})" for name, text in schema.TABLES.items()]
-    tables = origin.tables()
-    for table in tables:
-        if origin.count(table, plan.runs(parts)):
-            try:
-                needs = [
-                    remote.need_of(server, each, has_tables=has_tables) for each in schema.relatives(table, tables)
-                ]
-            except SchemaConflictError as error:
-                found = rejects.of_table(origin, parts, table, error)
-                refusals += [rejects.refusal_of(origin, refusals, refused) for refused in found]
-            else:
-                statements += [statement for need in needs for statement in need.statements]
-    parts = plan.missing(streams, held, refusals)
-    counts = {table.there: origin.count(table, plan.runs(parts)) for table in tables}
+def _preview(server: Server, master: MasterReader, began: float) -> PushReport:
+    has_own_tables = remote.identity(server) is not None
+    streams, tables = master.streams(), master.tables()
+    held = remote.held(server, [stream.stream_id for stream in streams]) if has_own_tables else {}
+    rejected = rejects.block_unstorable_names(streams)
+    statements = [] if has_own_tables else remote.create_statements()
+
+    def record_changes(table: Table) -> None:
+        statements.extend(server_tables.changes_for(server, table, has_own_tables=has_own_tables).statements)
+
+    while True:
+        missing = plan.missing(streams, held, rejected)
+        prepared = prepare.prepare_tables(master, missing, tables, record_changes)
+        if not prepared.has_conflict:
+            break
+        rejected += prepared.blocked
+    id_ranges = plan.id_ranges(missing)
+    counts = {table.pg_name: master.count_rows(table, id_ranges) for table in prepared.filled}
     return PushReport(
-        upstream=server.where.shown,
-        rows=sum(counts.values()),  # fewer than seqs, where newer ones replaced some
-        streams=len(plan.streams_of(parts)),
+        upstream=server.address.display,
+        rows=sum(counts.values()),  # fewer than seqs if newer rows superseded some
+        streams=len(plan.streams_in(missing)),
         tables={name: rows for name, rows in counts.items() if rows},
-        statements=tuple(dict.fromkeys(statements)),  # keyed tables need some of the same
-        held_back=rejects.report(streams, refusals),
-        remaining=plan.size(plan.missing(streams, held)),
+        statements=tuple(dict.fromkeys(statements)),  # several keyed tables need the same one
+        rejected=rejects.sort_for_report(rejected),
+        remaining=plan.count_seqs(plan.missing(streams, held)),
         seconds=time.monotonic() - began,
         dry_run=True,
     )
 
 
 def ranges(dsn: str) -> Inventory:
-    """What a database has of all pushes, as a store says what it holds (`Store.ranges`).
+    """Return what a database holds of all pushes, like `Store.ranges` of a store.
 
     Raises:
-        ConfigurationError: the DSN is none, psycopg is not installed, or nobody pushed there yet.
-        UpstreamError: PostgreSQL cannot be reached, or refuses.
+        ConfigurationError: the DSN is not valid, psycopg is not installed, or nobody pushed there yet.
+        PostgresError: PostgreSQL cannot be reached, or refuses.
     """
-    where = address(dsn)
-    server = Server(where)
+    address = parse_dsn(dsn)
+    server = Server(address)
     try:
-        at = datetime.datetime.now(datetime.UTC)  # before it is read: what is committed meanwhile is in the next one
+        at = datetime.datetime.now(datetime.UTC)  # before reading: what is committed meanwhile is in the next one
         database_id = remote.identity(server)
         if database_id is None:
-            raise ConfigurationError("read ranges of", where.shown, "nobody pushed into this database yet")
-        with server.transaction(reading=True):
-            held = {stream: tuple(items) for stream, _, _, items in remote.all_streams(server) if items}
+            cause = "nobody pushed into this database yet; push into it first"
+            raise ConfigurationError("read ranges of", address.display, cause)
+        with server.transaction(read_only=True):
+            held = {stream_id: tuple(items) for stream_id, items in remote.all_held(server).items() if items}
         return Inventory(database_id, at, 0, held, kind=receipts.POSTGRESQL)
     except ServerError as error:
-        raise where.explain("read ranges of", error) from error
+        raise address.explain("read ranges of", error) from error
     finally:
         server.close()

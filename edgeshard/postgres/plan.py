@@ -1,4 +1,4 @@
-"""Decisions of a push, as pure functions over small values: which rows are missing there, and how many at a time."""
+"""Decide which rows a push sends, and how many in one transaction. Pure functions over small values."""
 
 from __future__ import annotations
 
@@ -6,206 +6,159 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import attrs
 
-from edgeshard import format
-from edgeshard.format.blocks import Block, cut_chunk, pieces
+from edgeshard.format import blocks
+from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import Range, subtract, union
+from edgeshard.master.streams import Stream
+from edgeshard.reports import Rejected as Rejected
 
-#: Transactions of one stream that are held back each for itself; a stream with more is held back from there on.
-REFUSALS_MAX = 20
-
-
-class MovedError(Exception):
-    """The master's rows, or a table there, are no longer as they were when the push was planned. Nothing was done."""
+RangesByStream = Mapping[bytes, Sequence[Range]]
 
 
-@attrs.frozen
-class Stream:
-    """A stream of the master.
-
-    Attributes:
-        stream_no: the master's own number for it.
-        stream_id: its 16 random bytes.
-        agent_id: whose it is.
-        began_at: ISO 8601, by the writer's clock.
-        last_seq: the highest seq known to exist.
-        blocks: the rows that the master has of it.
-    """
-
-    stream_no: int
-    stream_id: bytes
-    agent_id: str
-    began_at: str
-    last_seq: int
-    blocks: tuple[Block, ...]
+class OutdatedPlanError(Exception):
+    """The master's rows, or a table in PostgreSQL, changed since the push was planned. Nothing was done."""
 
 
 @attrs.frozen
-class Part:
-    """A run of a stream's rows that lie together in the master."""
+class Piece:
+    """Rows of one stream with consecutive seqs, and consecutive ids in the master."""
 
     stream: Stream
     block: Block
 
     @property
-    def range(self) -> Range:
-        """Its seqs."""
+    def seqs(self) -> Range:
+        """Return the seqs of the rows."""
         return Range(self.block.first, self.block.last)
 
 
-@attrs.frozen
-class Refusal:
-    """Rows that PostgreSQL cannot take, and that a push leaves out.
-
-    Attributes:
-        stream_id: whose.
-        range: what is left out: a writer's transaction is never divided.
-        seq: the row that is the reason.
-        table: its table.
-        column: the column, or "" where it is not one alone.
-        reason: why, and what to do.
-    """
-
-    stream_id: bytes
-    range: Range
-    seq: int
-    table: str
-    column: str
-    reason: str
-
-
-Held = Mapping[bytes, Sequence[Range]]
-
-
-def missing(streams: Iterable[Stream], held: Held, refusals: Iterable[Refusal] = ()) -> list[Part]:
-    """What the master has and PostgreSQL lacks, without what is held back, in the order in which it arrived here."""
+def missing(streams: Iterable[Stream], held: RangesByStream, rejected: Iterable[Rejected] = ()) -> list[Piece]:
+    """Return what the master has and PostgreSQL lacks, except rejected rows, in order of arrival in the master."""
     left_out: dict[bytes, list[Range]] = {}
-    for refusal in refusals:
-        left_out.setdefault(refusal.stream_id, []).append(refusal.range)
-    parts = []
+    for item in rejected:
+        left_out.setdefault(bytes.fromhex(item.stream), []).append(Range(item.first, item.last))
+    found = []
     for stream in streams:
         here = [Range(block.first, block.last) for block in stream.blocks]
-        gone = [*held.get(stream.stream_id, ()), *left_out.get(stream.stream_id, ())]
-        parts += [Part(stream, block) for block in pieces(subtract(here, gone), stream.blocks)]
-    return sorted(parts, key=lambda part: part.block.first_id)
+        not_sent = [*held.get(stream.stream_id, ()), *left_out.get(stream.stream_id, ())]
+        found += [Piece(stream, block) for block in blocks.pieces(subtract(here, not_sent), stream.blocks)]
+    return sorted(found, key=lambda piece: piece.block.first_id)
 
 
-def cut(
-    parts: Sequence[Part], room: int, transaction_end: Callable[[int], int | None] | None
-) -> tuple[list[Part], list[Part]]:
-    """The head of `parts` that goes into one transaction, and the rest.
+def take_chunk(
+    pieces: Sequence[Piece], max_rows: int, transaction_at: Callable[[int], Range | None] | None
+) -> tuple[list[Piece], list[Piece]]:
+    """Split `pieces` into those that go into the next transaction, and the rest.
 
     Args:
-        parts: what is to be pushed.
-        room: how many rows it should take; it is more where a writer's transaction is larger.
-        transaction_end: the last id of the writer's transaction that the row with an id belongs to, if of any; None:
-            divide them.
+        pieces: what is to be pushed.
+        max_rows: how many rows to take. It takes more to complete a writer's transaction.
+        transaction_at: returns the ids of the writer's transaction that a row belongs to, or None if that row is the
+            only one in it. None divides transactions.
     """
-    chunk: list[Part] = []
-    within = 0  # the last id of the transaction that the part before ended in: some of its rows were pruned
-    for index, part in enumerate(parts):
-        whole = within - part.block.first_id + 1  # so many more rows belong to it
-        if room <= 0 and whole <= 0:
-            return chunk, list(parts[index:])
-        wanted = max(room, whole)
-        end_id = None
-        if len(part.block) > wanted and transaction_end is not None:
-            end_id = transaction_end(part.block.first_id + wanted - 1)
-        head = cut_chunk(part.block, wanted, end_id)
-        chunk.append(attrs.evolve(part, block=head))
-        room -= len(head)
-        if head != part.block:
-            rest = part.block.cut(head.last + 1, part.block.last)
-            return chunk, [attrs.evolve(part, block=rest), *parts[index + 1 :]]
-        # asked only where the chunk might end here
-        within = (transaction_end(head.last_id) or 0) if room <= 0 and transaction_end is not None else 0
+    chunk: list[Piece] = []
+    # The last id of the transaction in which the previous piece ended. A transaction can extend over several pieces if
+    # some of its rows were pruned.
+    transaction_end = 0
+    for index, piece in enumerate(pieces):
+        same_transaction = transaction_end - piece.block.first_id + 1
+        if max_rows <= 0 and same_transaction <= 0:
+            return chunk, list(pieces[index:])
+        wanted = max(max_rows, same_transaction)
+        transaction = None
+        if len(piece.block) > wanted and transaction_at is not None:
+            transaction = transaction_at(piece.block.first_id + wanted - 1)
+        head = blocks.cut_chunk(piece.block, wanted, None if transaction is None else transaction.last)
+        chunk.append(attrs.evolve(piece, block=head))
+        max_rows -= len(head)
+        if head != piece.block:
+            rest = piece.block.cut(head.last + 1, piece.block.last)
+            return chunk, [attrs.evolve(piece, block=rest), *pieces[index + 1 :]]
+        transaction_end = 0
+        if max_rows <= 0 and transaction_at is not None:  # this is a query, so ask only where the chunk might end
+            transaction = transaction_at(head.last_id)
+            transaction_end = 0 if transaction is None else transaction.last
     return chunk, []
 
 
-def size(parts: Iterable[Part]) -> int:
-    """How many rows they are."""
-    return sum(len(part.block) for part in parts)
+def count_seqs(pieces: Iterable[Piece]) -> int:
+    """Return how many seqs the pieces have. That is how many rows they have, unless newer ones superseded some."""
+    return sum(len(piece.block) for piece in pieces)
 
 
-def runs(parts: Iterable[Part]) -> list[Range]:
-    """The ids of their rows, as few intervals as possible."""
-    return union(Range(part.block.first_id, part.block.last_id) for part in parts)
+def id_ranges(pieces: Iterable[Piece]) -> list[Range]:
+    """Return the ids of the rows, as few intervals as possible."""
+    return union(Range(piece.block.first_id, piece.block.last_id) for piece in pieces)
 
 
-def streams_of(parts: Iterable[Part]) -> list[Stream]:
-    """Their streams, each once, in the order in which all pushers lock them."""
-    found = {part.stream.stream_id: part.stream for part in parts}
+def streams_in(pieces: Iterable[Piece]) -> list[Stream]:
+    """Return each stream once, in the order in which all pushers lock streams."""
+    found = {piece.stream.stream_id: piece.stream for piece in pieces}
     return [found[stream_id] for stream_id in sorted(found)]
 
 
-def part_of(parts: Iterable[Part], row_id: int) -> Part:
-    """The part that the row with this id is in."""
-    return next(part for part in parts if part.block.first_id <= row_id <= part.block.last_id)
+def piece_with_id(pieces: Iterable[Piece], row_id: int) -> Piece:
+    """Return the piece that contains the row with this id."""
+    return next(piece for piece in pieces if piece.block.first_id <= row_id <= piece.block.last_id)
 
 
-def after(held: Held, parts: Iterable[Part]) -> dict[bytes, list[Range]]:
-    """What PostgreSQL holds of the streams of `parts` once these are committed."""
-    brought: dict[bytes, list[Range]] = {}
-    for part in parts:
-        brought.setdefault(part.stream.stream_id, []).append(part.range)
+def piece_with_seq(pieces: Iterable[Piece], stream_no: int, seq: int) -> Piece:
+    """Return the piece that contains a row, by the master's number of its stream and its seq."""
+    return next(
+        piece
+        for piece in pieces
+        if piece.stream.stream_no == stream_no and piece.block.first <= seq <= piece.block.last
+    )
+
+
+def held_after(held: RangesByStream, chunk: Iterable[Piece]) -> dict[bytes, list[Range]]:
+    """Return what PostgreSQL will hold of the streams in `chunk` once it is committed.
+
+    Raises:
+        AssertionError: it holds some of it already. That is a bug of ours, which must be loud.
+    """
+    sent: dict[bytes, list[Range]] = {}
+    for piece in chunk:
+        sent.setdefault(piece.stream.stream_id, []).append(piece.seqs)
     now = {}
-    for stream_id, ranges in brought.items():
+    for stream_id, ranges in sent.items():
         before = held.get(stream_id, ())
         now[stream_id] = union([*before, *ranges])
         if sum(map(len, before)) + sum(map(len, ranges)) != sum(map(len, now[stream_id])):
-            raise AssertionError(f"stream {stream_id.hex()}: of {ranges} some are held already")  # a bug must be loud
+            raise AssertionError(f"stream {stream_id.hex()}: of {ranges} some are held already")
     return now
 
 
 @attrs.frozen
-class RangeChange:
-    """How the ranges of a stream change: intervals that end, by their first seq, that get longer, and that are new."""
+class RangeChanges:
+    """What turns one set of a stream's ranges into another.
 
-    gone: tuple[int, ...]
-    longer: tuple[Range, ...]
-    new: tuple[Range, ...]
+    Attributes:
+        deleted: the first seq of each range that disappears.
+        extended: ranges that keep their first seq and get another last one.
+        added: new ranges.
+    """
+
+    deleted: tuple[int, ...]
+    extended: tuple[Range, ...]
+    added: tuple[Range, ...]
 
 
-def change(before: Iterable[Range], now: Iterable[Range]) -> RangeChange:
-    """What turns one set of intervals into the other."""
+def compare_ranges(before: Iterable[Range], now: Iterable[Range]) -> RangeChanges:
+    """Return what turns one set of ranges into the other."""
     old, new = {item.first: item for item in before}, {item.first: item for item in now}
-    return RangeChange(
+    return RangeChanges(
         tuple(first for first in old if first not in new),
         tuple(item for first, item in new.items() if first in old and old[first] != item),
         tuple(item for first, item in new.items() if first not in old),
     )
 
 
-def refuse(
-    refusals: Sequence[Refusal], part: Part, rows: Range, seq: int, table: str, column: str, reason: str
-) -> Refusal:
-    """What to leave out because of one row.
-
-    Args:
-        refusals: what is left out already.
-        part: where the row is.
-        rows: the seqs of the writer's transaction that it belongs to.
-        seq: the row's.
-        table: its table.
-        column: the column that is the reason, or "".
-        reason: why.
-    """
-    stream_id = part.stream.stream_id
-    before = sum(refusal.stream_id == stream_id for refusal in refusals)
-    if before + 1 >= REFUSALS_MAX:
-        return refuse_rest(part, rows.first, seq, table, column, f"{reason}; one of many in this stream")
-    return Refusal(stream_id, rows, seq, table, column, reason)
-
-
-def refuse_rest(part: Part, first: int, seq: int, table: str, column: str, reason: str) -> Refusal:
-    """Leave out a stream from a seq on."""
-    return Refusal(part.stream.stream_id, Range(first, format.SEQ_MAX), seq, table, column, reason)
-
-
 def back_off_s(failures: int, chance: float) -> float:
-    """How long to wait after so many failures in a row, in seconds: twice as long each time, and not all at once.
+    """Return how many seconds to wait after a number of failures in a row: twice as long each time, up to a minute.
 
     Args:
         failures: how many, from 1.
-        chance: a random number from 0 to 1: devices that lost the same server should not come back in step.
+        chance: a random number from 0 to 1, so that devices which lost the same server do not all return at once.
     """
     return min(1.0 * 2.0 ** min(failures - 1, 10), 60.0) * (0.5 + chance / 2)

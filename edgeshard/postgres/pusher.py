@@ -1,4 +1,4 @@
-"""The operator: push what a master has and PostgreSQL lacks, chunk by chunk, and note what PostgreSQL holds."""
+"""Push what a master has and PostgreSQL lacks, chunk by chunk, and try again what may succeed the next time."""
 
 from __future__ import annotations
 
@@ -11,75 +11,66 @@ from typing import Final
 
 import attrs
 
-from edgeshard import sqlite
-from edgeshard.errors import (
-    ConfigurationError,
-    PostgresError,
-    PostgresUnavailableError,
-    SchemaConflictError,
-    StorageError,
-)
-from edgeshard.format.ranges import Range
-from edgeshard.master import database, receipts
-from edgeshard.postgres import plan, reader, rejects, remote, schema, sqlstate
-from edgeshard.postgres.plan import MovedError, Part, Refusal, Stream
-from edgeshard.postgres.reader import Local
+from edgeshard.errors import ConfigurationError, PostgresError, PostgresUnavailableError
+from edgeshard.master.streams import Stream
+from edgeshard.postgres import plan, prepare, reader, rejects, row_search
+from edgeshard.postgres.address import Address
+from edgeshard.postgres.options import BATCH, BATCH_MAX
+from edgeshard.postgres.plan import OutdatedPlanError, Piece
+from edgeshard.postgres.prepare import Prepared
+from edgeshard.postgres.reader import MasterReader
+from edgeshard.postgres.receipt_writer import ReceiptWriter
 from edgeshard.postgres.schema import Table
-from edgeshard.postgres.sender import RefusedError, Sender, Sent, StaleError
-from edgeshard.postgres.server import Address, Server, ServerError
+from edgeshard.postgres.sender import OutdatedRangesError, RowRejectedError, Sender, Sent, StreamRejectedError
+from edgeshard.postgres.sqlstate import ServerError
+from edgeshard.postgres.target import Target
 from edgeshard.reports import PushReport
+from edgeshard.reports import Rejected as Rejected
 
 logger = logging.getLogger("edgeshard.push")
 
 Progress = Callable[[int, int], None]
 
-#: Rows of one transaction, by default and at most.
-BATCH: Final = 20_000
-
-BATCH_MAX: Final = 1_000_000
-
-#: ... and about how many bytes.
+#: About how many bytes one transaction brings, at most.
 _CHUNK_BYTES: Final = 16 << 20
 
-#: How often, in a row, a chunk is tried again, or the connection made anew, before that is a failure.
+#: How often in a row to try a chunk, or to connect, before giving up.
 _ATTEMPTS: Final = 6
 
-#: How often what PostgreSQL holds is noted in the master, in seconds, and how long a merger may keep us from that.
-_NOTE_EVERY_S: Final = 5.0
-
-_NOTE_PATIENCE_S: Final = 1.0
-
-#: After how long what was held back is tried again, in seconds, by a push that lasts.
-_HELD_BACK_S: Final = 60.0
+#: After how many seconds a push that lasts tries rejected rows again.
+_RETRY_REJECTED_S: Final = 60.0
 
 
 @attrs.define
-class _Tally:
-    """What a push did so far."""
+class _Counts:
+    """What a run did so far."""
 
     rows: int = 0
     streams: set[bytes] = attrs.Factory(set)
     tables: dict[str, int] = attrs.Factory(dict)
     statements: list[str] = attrs.Factory(list)
 
-    def add(self, chunk: Sequence[Part], sent: Sent) -> None:
+    def add(self, chunk: Sequence[Piece], sent: Sent) -> None:
         self.rows += sum(sent.tables.values())
-        self.streams |= {part.stream.stream_id for part in chunk}
+        self.streams |= {piece.stream.stream_id for piece in chunk}
         for name, rows in sent.tables.items():
-            if rows:  # a keyed table comes with others, that may stay empty
+            if rows:  # tables that exist only because a keyed one does may stay empty
                 self.tables[name] = self.tables.get(name, 0) + rows
 
 
 class Pusher:
-    """Pushes a store's master into one PostgreSQL database, as often as `run` is called.
+    """Pushes a store's master into one PostgreSQL database, each time `run` is called.
 
     Args:
         path: the master.
         where: the database.
-        batch: rows of a transaction; a writer's transaction is never divided.
-        inserts: use INSERT statements alone.
-        should_stop: asked after each chunk; once it says yes the push ends, with what it committed.
+        batch: rows per transaction; a writer's transaction is never divided.
+        inserts: use only INSERT.
+        should_stop: asked after each chunk; once it returns True the push ends, with what it committed.
         progress: called with (rows done, rows to do) after each commit.
+
+    Raises:
+        ConfigurationError: the batch is not valid.
     """
 
     def __init__(
@@ -93,230 +84,161 @@ class Pusher:
         progress: Progress | None = None,
     ) -> None:
         if not isinstance(batch, int) or not 1 <= batch <= BATCH_MAX:
-            cause = f"batch is a number of rows from 1 to {BATCH_MAX}, not {batch!r}"
-            raise ConfigurationError("push", path, cause)
+            raise ConfigurationError("push", path, f"batch must be from 1 to {BATCH_MAX} rows, got {batch!r}")
         self._path = path
-        self._where = where
         self._batch = batch
         self._inserts = inserts
         self._should_stop = should_stop
         self._progress = progress
-        self._server: Server | None = None
-        self._is_learnt = False  # whether what follows is what this connection said
-        self._database_id = b""
-        self._held: dict[bytes, list[Range]] = {}
-        self._fit: set[Table] = set()  # the tables that the server was seen to have
-        self._refusals: list[Refusal] = []
-        self._refused_at = 0.0
-        self._noted: dict[bytes, list[Range]] | None = None
-        self._noted_at = 0.0
-        self._failures = 0
+        self._target = Target(where)
+        self._receipt = ReceiptWriter(path, self._target)
+        self._rejected: list[Rejected] = []
+        self._rejected_at = 0.0
+        self._failures = 0  # in a row
 
     @property
-    def holds_back(self) -> bool:
-        """Whether something is held back, and it is time to try it again."""
-        return bool(self._refusals) and time.monotonic() > self._refused_at + _HELD_BACK_S
+    def retries_rejected(self) -> bool:
+        """Return whether rows are rejected, and it is time to try them again."""
+        return bool(self._rejected) and time.monotonic() > self._rejected_at + _RETRY_REJECTED_S
 
     def close(self) -> None:
-        """Close the connection; a later run makes a new one, and learns anew what PostgreSQL holds."""
-        server, self._server = self._server, None
-        if server is not None:
-            server.close()
+        """Close the connection. A later run opens a new one, and reads again what PostgreSQL holds."""
+        self._target.close()
 
     def run(self) -> PushReport:
-        """Push all that is missing.
+        """Push everything that is missing.
 
         Raises:
-            UpstreamError: the server cannot be reached, or refuses; what was committed stays.
+            PostgresError: the server cannot be reached, or refuses; what was committed stays.
             StorageError: the master cannot be read.
         """
         began = time.monotonic()
-        if self.holds_back:
-            self._refusals.clear()
+        if self.retries_rejected:
+            self._rejected.clear()
         self._failures = 0
-        tally = _Tally()
-        with Local(self._path) as origin:
+        counts = _Counts()
+        with MasterReader(self._path) as master:
             try:
-                self._push(origin, tally)
+                self._push_with_retries(master, counts)
             except BaseException:
-                self.close()  # whatever changed there, the next run sees it
+                self.close()  # whatever changed there, the next run reads it
                 raise
             finally:
-                self._note()
-            streams = origin.streams()
+                self._receipt.write()
+            streams = master.streams()
         return PushReport(
-            upstream=self._where.shown,
-            rows=tally.rows,
-            streams=len(tally.streams),
-            tables=tally.tables,
-            statements=tuple(tally.statements),
-            held_back=rejects.report(streams, self._refusals),
-            remaining=plan.size(plan.missing(streams, self._held)),
+            upstream=self._target.address.display,
+            rows=counts.rows,
+            streams=len(counts.streams),
+            tables=counts.tables,
+            statements=tuple(counts.statements),
+            rejected=rejects.sort_for_report(self._rejected),
+            remaining=plan.count_seqs(plan.missing(streams, self._target.held)),
             seconds=time.monotonic() - began,
             stopped=self._should_stop(),
         )
 
-    def _push(self, origin: Local, tally: _Tally) -> None:
-        is_first = self._server is None
+    # -- retries -------------------------------------------------------------------------------------------------------
+
+    def _push_with_retries(self, master: MasterReader, counts: _Counts) -> None:
+        is_first_connection = not self._target.is_connected
         while True:
             try:
-                self._push_all(origin, tally)
+                self._push_chunks(master, counts)
             except ServerError as error:
-                self._judge(error)
+                self._back_off_or_raise(error)
             except PostgresUnavailableError as error:
-                if is_first:
-                    raise  # it was never there
-                self._try_again(error)
-            except MovedError:
-                self._fit.clear()
+                if is_first_connection:
+                    raise  # the server was never reached
+                self._back_off(error)
+            except OutdatedPlanError:
+                self._target.forget_tables()
                 self._failures += 1
                 if self._failures > _ATTEMPTS:
-                    raise reader.damaged(self._path, "its blocks name rows that it has not") from None
+                    raise reader.damaged(self._path, "its blocks name rows that it does not have") from None
             else:
                 return
-            is_first = False
+            is_first_connection = False
 
-    def _judge(self, error: ServerError) -> None:
-        """Try it again, where that may help; else raise what it is."""
-        explained = self._where.explain("push", error)
-        if sqlstate.is_doubled(error.state):
+    def _back_off_or_raise(self, error: ServerError) -> None:
+        """Wait a moment if another attempt may succeed; else raise our error for the server's."""
+        explained = self._target.address.explain("push", error)
+        if error.is_duplicate_row:
             cause = (
-                "a row is there that edgeshard_ranges does not name, or a unique index of yours refuses it: "
-                f"{error.said}. Nothing of it was pushed twice; find out who changed these tables"
+                "the server has a row that edgeshard_ranges does not name, or a unique index of yours rejects it: "
+                f"{error.message}. Nothing was pushed twice; find out who changed these tables"
             )
-            raise PostgresError("push", self._where.shown, cause) from error
-        if not (sqlstate.is_again(error.state) or sqlstate.is_lost(error.state)):
+            raise PostgresError("push", self._target.address.display, cause) from error
+        if not (error.is_retryable or error.is_connection_lost):
             raise explained from error
-        if sqlstate.is_lost(error.state):
+        if error.is_connection_lost:
             self.close()
-        self._try_again(explained)
+        self._back_off(explained)
 
-    def _try_again(self, error: PostgresError) -> None:
-        """Wait a moment, longer each time; raise the error where it came too often in a row."""
+    def _back_off(self, error: PostgresError) -> None:
+        """Wait a moment, longer each time; raise the error if there were too many in a row."""
         self._failures += 1
         if self._failures >= _ATTEMPTS or self._should_stop():
             raise error
-        logger.info("%s; tried again", error)
+        logger.info("%s; trying again", error)
         time.sleep(plan.back_off_s(self._failures, secrets.randbelow(1000) / 1000) / 8)
 
-    def _push_all(self, origin: Local, tally: _Tally) -> None:
-        server, streams, tables = self._connected(), origin.streams(), origin.tables()
-        sender = Sender(server, origin, self._inserts or not server.is_postgresql)
-        self._learn(server, streams)
-        refused = {refusal.stream_id for refusal in self._refusals}
-        self._refuse(rejects.of_names(stream for stream in streams if stream.stream_id not in refused))
-        room = max(1, min(self._batch, _CHUNK_BYTES // origin.row_bytes()))
-        parts = self._missing(streams)
-        total = tally.rows + plan.size(parts)
-        while parts and not self._should_stop():
-            chunk, rest = plan.cut(parts, room, origin.transaction_end)
+    # -- chunks --------------------------------------------------------------------------------------------------------
+
+    def _push_chunks(self, master: MasterReader, counts: _Counts) -> None:
+        server, streams, tables = self._target.connect(), master.streams(), master.tables()
+        sender = Sender(server, master, self._inserts or not server.is_postgresql)
+        self._target.update(streams)
+        rejected = {item.stream for item in self._rejected}
+        self._reject(rejects.block_unstorable_names(each for each in streams if each.stream_id.hex() not in rejected))
+        max_rows = max(1, min(self._batch, _CHUNK_BYTES // master.row_bytes(streams)))
+        missing = self._missing(streams)
+        total = counts.rows + plan.count_seqs(missing)
+
+        def make_fit(table: Table) -> None:
+            counts.statements += self._target.ensure_table(table)
+
+        while missing and not self._should_stop():
+            chunk, rest = plan.take_chunk(missing, max_rows, master.transaction_at)
+            prepared = prepare.prepare_tables(master, chunk, tables, make_fit)
+            if prepared.has_conflict:
+                self._reject(prepared.blocked)
+                missing = self._missing(streams)
+                continue
             try:
-                sent = self._send(sender, chunk, tables, tally)
-            except StaleError as error:
-                self._held.update(error.held)
-                parts = self._missing(streams)
-                total = tally.rows + plan.size(parts)
-            except RefusedError as error:
-                self._refuse([rejects.refusal_of(origin, self._refusals, error)])
-                parts = self._missing(streams)
+                sent = self._send(sender, chunk, prepared)
+            except OutdatedRangesError as error:
+                self._target.held.update(error.held)
+                missing = self._missing(streams)
+                total = counts.rows + plan.count_seqs(missing)
+            except RowRejectedError as error:
+                self._reject([rejects.reject_row(master, self._rejected, error)])
+                missing = self._missing(streams)
+            except StreamRejectedError as error:
+                self._reject([rejects.block_stream(error.piece.stream, 1, error.piece.block.first, error.reason)])
+                missing = self._missing(streams)
             else:
-                parts = rest
+                missing = rest
                 self._failures = 0
-                self._held.update(sent.held)
-                tally.add(chunk, sent)
-                self._note_now_and_then()
+                self._target.held.update(sent.held)
+                counts.add(chunk, sent)
+                self._receipt.write_if_due()
                 if self._progress is not None:
-                    self._progress(tally.rows, total)
+                    self._progress(counts.rows, total)
 
-    def _send(self, sender: Sender, chunk: Sequence[Part], tables: Sequence[Table], tally: _Tally) -> Sent:
-        filled = sender.tables_of(tables, chunk)
-        sent = list(filled)
-        for table in filled:
-            for each in schema.relatives(table, tables):
-                self._ensure_table(sender, chunk, each, table, tally)
-                sent += [each] if each not in sent else []
+    def _missing(self, streams: Sequence[Stream]) -> list[Piece]:
+        return plan.missing(streams, self._target.held, self._rejected)
+
+    def _send(self, sender: Sender, chunk: Sequence[Piece], prepared: Prepared) -> Sent:
         try:
-            return sender.send(chunk, sent, self._held)
+            return sender.send(chunk, prepared.tables, self._target.held)
         except ServerError as error:
-            if not sqlstate.is_of_a_row(error.state):
+            if not error.is_row_rejected:
                 raise
-            raise sender.blame(chunk, filled, error) from error
+            raise row_search.find_rejected_row(sender, chunk, prepared.filled, error) from error
 
-    def _ensure_table(self, sender: Sender, chunk: Sequence[Part], table: Table, filled: Table, tally: _Tally) -> None:
-        """Make a table fit there, which rows of the chunk need that are in `filled`."""
-        if table in self._fit and not table.history_of:  # others may give its table columns at any time
-            return
-        try:
-            tally.statements += remote.ensure_table(sender.server, table)
-        except SchemaConflictError as error:
-            # of each stream that needs it
-            raise rejects.of_table(sender.local, chunk, filled, error)[0] from error
-        self._fit.add(table)
-
-    # -- what PostgreSQL holds -----------------------------------------------------------------------------------------
-
-    def _connected(self) -> Server:
-        if self._server is not None and not self._server.is_usable:
-            self.close()
-        if self._server is None:
-            self._server = Server(self._where)
-            self._is_learnt = False
-        return self._server
-
-    def _learn(self, server: Server, streams: Sequence[Stream]) -> None:
-        stream_ids = [stream.stream_id for stream in streams]
-        if self._is_learnt:
-            self._held.update(remote.held(server, (each for each in stream_ids if each not in self._held)))
-            return
-        database_id = remote.ensure_identity(server)
-        held = remote.held(server, stream_ids)
-        # both at once: a receipt must not say of one database what another one holds, nor that it holds nothing
-        if database_id != self._database_id:
-            self._noted = None
-        self._database_id, self._held, self._is_learnt = database_id, held, True
-        self._fit.clear()
-
-    def _missing(self, streams: Sequence[Stream]) -> list[Part]:
-        return plan.missing(streams, self._held, self._refusals)
-
-    # -- what is held back ---------------------------------------------------------------------------------------------
-
-    def _refuse(self, refusals: Sequence[Refusal]) -> None:
-        """Leave out from now on; the log says so once."""
-        if refusals and not self._refusals:
-            self._refused_at = time.monotonic()
-        self._refusals += refusals
-
-    # -- the receipt ---------------------------------------------------------------------------------------------------
-
-    def _note_now_and_then(self) -> None:
-        if time.monotonic() > self._noted_at + _NOTE_EVERY_S:
-            self._note()
-
-    def _note(self) -> None:
-        """Note in the master what PostgreSQL holds. That this fails keeps no row from being pushed: it is said."""
-        held = {stream_id: list(ranges) for stream_id, ranges in self._held.items() if ranges}
-        if not self._database_id or held == self._noted:
-            return
-        self._noted_at = time.monotonic()
-        try:
-            note(self._path, self._database_id, held)
-        except StorageError as error:
-            logger.warning("%s; what PostgreSQL holds is noted after the next push", error)
-        else:
-            self._noted = held
-
-
-def note(path: Path, database_id: bytes, held: dict[bytes, list[Range]]) -> None:
-    """Write a receipt into a master, unless somebody else writes it for too long.
-
-    Raises:
-        StorageError: it cannot be written now.
-    """
-    connection = database.open_master(path, writable=True)
-    try:
-        with sqlite.translate_errors("note what PostgreSQL holds in", str(path)):
-            sqlite.set_busy_timeout(connection, _NOTE_PATIENCE_S)
-            receipts.note(connection, database_id, receipts.POSTGRESQL, held)
-    finally:
-        connection.close()
+    def _reject(self, rejected: Sequence[Rejected]) -> None:
+        """Leave these rows out from now on, until it is time to try them again."""
+        if rejected and not self._rejected:
+            self._rejected_at = time.monotonic()
+        self._rejected += rejected

@@ -1,20 +1,19 @@
-"""Reads the master that is pushed, in snapshots that last for milliseconds: none is open while the network is waited
-for, so that none keeps a merger from emptying the log.
+"""Read the master that is pushed, in snapshots of milliseconds.
+
+None is open while the push waits for the network, because an open snapshot keeps mergers from resetting the WAL.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from edgeshard import sqlite
 from edgeshard.errors import DamagedError
-from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import Range
-from edgeshard.master import catalog, database, extents, superseded
-from edgeshard.postgres.plan import Stream
+from edgeshard.master import catalog, database, extents, identity, streams, superseded
+from edgeshard.master.streams import Stream
 from edgeshard.postgres.schema import Table
 from edgeshard.postgres.values import Row
 from edgeshard.records import keys, renames
@@ -22,24 +21,29 @@ from edgeshard.sqlite import Connection, quote
 
 _T = TypeVar("_T")
 
-#: Rows of a first look into a table, and at most, and about how many bytes are wanted at a time.
-_FIRST_ROWS = 256
+#: Rows in the first batch of a table, and at most.
+_FIRST_ROWS: Final = 256
 
-_ROWS_MAX = 4_096
+_ROWS_MAX: Final = 4_096
 
-_PORTION_BYTES = 512 << 10
+#: About how many encoded bytes a batch should have.
+_BATCH_BYTES: Final = 512 << 10
 
 
 class NotTextError(Exception):
-    """A text of the row with this id is not UTF-8; its writer did not go through edgeshard."""
+    """A row contains a text that is not UTF-8.
+
+    Attributes:
+        row_id: the row's id.
+    """
 
     def __init__(self, row_id: int) -> None:
         super().__init__(row_id)
         self.row_id = row_id
 
 
-class Local:
-    """An open master, read-only. Use it with ``with``, or ``close()`` it.
+class MasterReader:
+    """An open master, read-only. Use it with ``with``, or call ``close()``.
 
     Raises:
         StorageError: it cannot be opened.
@@ -49,53 +53,46 @@ class Local:
         self.path = path
         self._connection: Connection = database.open_master(path, writable=False)
 
-    def __enter__(self) -> Local:
+    def __enter__(self) -> MasterReader:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """Close it."""
+        """Close the master."""
         self._connection.close()
 
-    def next_id(self) -> int:
-        """The id that the next row gets: it grows with each merge that brings rows."""
-        return int(self._fetch("SELECT next_id FROM edgeshard_database")[0][0])
+    # -- what the master says of itself --------------------------------------------------------------------------------
 
-    def row_bytes(self) -> int:
-        """About what a row takes."""
+    def next_id(self) -> int:
+        """Return the id that the next row gets; each merge that brings rows raises it."""
         with database.translate_errors("push", self.path):
-            pages = self._connection.pragma("page_count") - self._connection.pragma("freelist_count")
-            used = pages * self._connection.pragma("page_size")
-        ((rows,),) = self._fetch("SELECT coalesce(sum(last - first + 1), 0) FROM edgeshard_blocks")
-        return int(max(1, used // max(1, rows)))
+            return identity.next_id(self._connection)
 
     def streams(self) -> list[Stream]:
-        """All streams, each with the rows that are here."""
-        rows = self._fetch(
-            "SELECT s.stream_no, stream_id, agent_id, began_at, last_seq, b.first, b.last, b.first_id "
-            "FROM edgeshard_streams s LEFT JOIN edgeshard_blocks b USING(stream_no) ORDER BY s.stream_no, b.first"
-        )
-        found: dict[int, tuple[bytes, str, str, int]] = {}
-        blocks: dict[int, list[Block]] = {}
-        for number, stream_id, agent_id, began_at, last_seq, first, last, first_id in rows:
-            found[number] = (stream_id, agent_id, began_at, last_seq)
-            if first is not None:
-                blocks.setdefault(number, []).append(Block(first, last, first_id))
-        return [Stream(number, *described, tuple(blocks.get(number, ()))) for number, described in found.items()]
+        """Return all streams, each with the blocks of its rows."""
+        with database.translate_errors("push", self.path):
+            return streams.load(self._connection)
+
+    def row_bytes(self, all_streams: Iterable[Stream]) -> int:
+        """Return about how many bytes a row takes on average."""
+        with database.translate_errors("push", self.path):
+            used = sqlite.used_bytes(self._connection)
+        rows = sum(len(block) for stream in all_streams for block in stream.blocks)
+        return max(1, used // max(1, rows))
 
     def tables(self) -> list[Table]:
-        """The record tables."""
-        columns: dict[str, list[tuple[str, str]]] = {}
-        for table, column, kind in self._fetch("SELECT table_name, column_name, type FROM edgeshard_columns"):
-            columns.setdefault(table, []).append((column, kind))
-        indexes: dict[str, list[tuple[str, ...]]] = {}
-        for table, text in self._fetch("SELECT table_name, columns FROM edgeshard_indexes ORDER BY 1, 2"):
-            indexes.setdefault(table, []).append(tuple(json.loads(text)))
+        """Return the record tables."""
         with database.translate_errors("push", self.path):
-            keyed, arrows = catalog.load_keys(self._connection), catalog.renames_of(self._connection)
-        older = {name: tuple(renames.ends(found).items()) for name, found in arrows.items()}
+            all_columns = catalog.all_columns(self._connection)
+            indexes = catalog.all_indexes(self._connection)
+            keyed = catalog.load_keys(self._connection)
+            arrows = catalog.load_renames(self._connection)
+        columns: dict[str, list[tuple[str, str]]] = {}
+        for table, column, column_type in all_columns:
+            columns.setdefault(table, []).append((column, column_type))
+        older_names = {name: tuple(renames.ends(found).items()) for name, found in arrows.items()}
         owners = {keys.history_name(name).lower(): name.lower() for name, key in keyed.items() if key.history}
         return [
             Table(
@@ -103,73 +100,73 @@ class Local:
                 tuple(found),
                 tuple(indexes.get(name, ())),
                 keyed.get(name),
-                older.get(name.lower(), ()),
+                older_names.get(name.lower(), ()),
                 owners.get(name.lower(), ""),
             )
             for name, found in columns.items()
         ]
 
     def has_columns(self, tables: Iterable[Table]) -> bool:
-        """Whether these tables still have the columns that they had, by the same names and of the same kinds."""
-        there = set(self._fetch("SELECT table_name, column_name, type FROM edgeshard_columns"))
-        return there.issuperset((table.name, *column) for table in tables for column in table.columns)
-
-    def replaced(self, numbers: Iterable[int]) -> int:
-        """How many seqs in the blocks of some streams, by their numbers, have no row any more: newer ones are there."""
+        """Return whether these tables still have the columns that they had, with the same names and types."""
         with database.translate_errors("push", self.path):
-            known = superseded.superseded_counts(self._connection)
-        return sum(known.get(number, 0) for number in numbers)
+            now = set(catalog.all_columns(self._connection))
+        return now.issuperset((table.name, *column) for table in tables for column in table.columns)
 
-    def transaction(self, row_id: int) -> Range | None:
-        """The ids of the writer's transaction that a row belongs to, where it is of more than one row."""
+    def superseded_rows(self, stream_nos: Iterable[int]) -> int:
+        """Return how many seqs in the blocks of these streams have no row any more: newer rows superseded them."""
+        with database.translate_errors("push", self.path):
+            counts = superseded.superseded_counts(self._connection)
+        return sum(counts.get(number, 0) for number in stream_nos)
+
+    def transaction_at(self, row_id: int) -> Range | None:
+        """Return the ids of the writer's transaction that a row belongs to, or None if the row is the only one."""
         with database.translate_errors("push", self.path):
             return extents.transaction_at(self._connection, row_id)
 
-    def transaction_end(self, row_id: int) -> int | None:
-        """The last id of that transaction."""
-        found = self.transaction(row_id)
-        return None if found is None else found.last
+    # -- rows ----------------------------------------------------------------------------------------------------------
 
-    def count(self, table: Table, runs: Iterable[Range]) -> int:
-        """How many rows of a table have one of these ids."""
+    def count_rows(self, table: Table, id_ranges: Iterable[Range]) -> int:
+        """Return how many rows of a table have one of these ids."""
         sql = f"SELECT count(*) FROM {quote(table.name)} WHERE _id BETWEEN ? AND ?"
-        return sum(self._fetch(sql, (run.first, run.last))[0][0] for run in runs)
+        return sum(self._fetch(sql, (ids.first, ids.last))[0][0] for ids in id_ranges)
 
-    def first(self, table: Table, run: Range) -> int | None:
-        """The first of these ids that a row of a table has."""
+    def first_id(self, table: Table, ids: Range) -> int | None:
+        """Return the lowest of these ids that a row of the table has, or None if no row has one."""
         sql = f"SELECT min(_id) FROM {quote(table.name)} WHERE _id BETWEEN ? AND ?"
-        ((first,),) = self._fetch(sql, (run.first, run.last))
+        ((first,),) = self._fetch(sql, (ids.first, ids.last))
         return None if first is None else int(first)
 
-    def rows(self, table: Table, run: Range, pack: Callable[[list[Row]], _T]) -> Iterator[tuple[list[Row], _T]]:
-        """The rows of a table that have one of these ids, a portion at a time, and what `pack` makes of each.
+    def batches(
+        self, table: Table, ids: Range, encode: Callable[[Sequence[Row]], _T]
+    ) -> Iterator[tuple[Sequence[Row], _T]]:
+        """Yield the rows of a table that have one of these ids in batches, each with what `encode` makes of it.
 
-        Each row is its stream's number, its seq, and its columns.
+        A row is its stream's number, its seq and its columns. The size of a batch follows that of the encoded rows.
 
         Raises:
-            NotTextError: a text is none.
+            NotTextError: a row contains a text that is not UTF-8.
         """
-        after, limit = run.first - 1, _FIRST_ROWS
+        after, limit = ids.first - 1, _FIRST_ROWS
         while True:
-            found = self._portion(table, after, run.last, limit)
+            found = self._read_batch(table, after, ids.last, limit)
             if found is None:
                 if limit == 1:
-                    raise NotTextError(self._next(table, after))
-                limit //= 2
+                    raise NotTextError(self._next_id(table, after))
+                limit //= 2  # to find the row
                 continue
             if not found:
                 return
-            portion: list[Row] = [row[1:] for row in found]
-            packed = pack(portion)
-            yield portion, packed
+            batch: list[Row] = [row[1:] for row in found]
+            encoded = encode(batch)
+            yield batch, encoded
             if len(found) < limit:
                 return
             after = found[-1][0]
-            taken = len(packed) if isinstance(packed, bytes) else _PORTION_BYTES // 4
-            limit = max(1, min(_ROWS_MAX, 4 * limit, limit * _PORTION_BYTES // max(1, taken)))
+            size = len(encoded) if isinstance(encoded, bytes) else _BATCH_BYTES // 4
+            limit = max(1, min(_ROWS_MAX, 4 * limit, limit * _BATCH_BYTES // max(1, size)))
 
-    def _portion(self, table: Table, after: int, last: int, limit: int) -> list[tuple[Any, ...]] | None:
-        """So many rows; None: a text among them is none."""
+    def _read_batch(self, table: Table, after: int, last: int, limit: int) -> list[tuple[Any, ...]] | None:
+        """Read up to `limit` rows; return None if a text among them is not UTF-8."""
         names = "".join(f", {quote(column)}" for column, _ in table.columns)
         sql = (
             f"SELECT _id, _stream, _seq{names} FROM {quote(table.name)} WHERE _id > ? AND _id <= ? ORDER BY _id LIMIT ?"
@@ -180,7 +177,7 @@ class Local:
             except UnicodeDecodeError:
                 return None
 
-    def _next(self, table: Table, after: int) -> int:
+    def _next_id(self, table: Table, after: int) -> int:
         ((found,),) = self._fetch(f"SELECT min(_id) FROM {quote(table.name)} WHERE _id > ?", (after,))
         return int(found)
 
@@ -190,5 +187,5 @@ class Local:
 
 
 def damaged(path: Path, cause: str) -> DamagedError:
-    """What to raise of a master whose own account of its rows is wrong."""
-    return DamagedError("push", path, f"{cause}; `edgeshard verify` says more")
+    """Return the error for a master whose own account of its rows is wrong."""
+    return DamagedError("push", path, f"{cause}; run `edgeshard verify`")

@@ -1,75 +1,93 @@
-"""What a push leaves out: from a refusal to the seqs that stay behind, and to the words for it."""
+"""Decide what a push leaves out: transactions with a row that PostgreSQL rejects, and streams that are blocked."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from edgeshard.errors import SchemaConflictError
+from edgeshard import format
 from edgeshard.format.ranges import Range
-from edgeshard.postgres import plan
-from edgeshard.postgres.plan import Part, Refusal, Stream
-from edgeshard.postgres.reader import Local
+from edgeshard.master.streams import Stream
+from edgeshard.postgres.plan import Piece
+from edgeshard.postgres.reader import MasterReader
 from edgeshard.postgres.schema import Table
-from edgeshard.postgres.sender import RefusedError
-from edgeshard.reports import HeldBack
+from edgeshard.postgres.sender import RowRejectedError
+from edgeshard.reports import Rejected as Rejected
 
-_WHAT_TO_DO: Final = (
-    ". It stays in the master, and all others go on. What was written cannot be changed: let the agent write what "
-    "PostgreSQL can hold from now on"
+#: How many transactions of one stream are rejected one by one. The last of them blocks the stream from there on.
+REJECTED_MAX: Final = 20
+
+_NEXT_STEP: Final = (
+    ". It stays in the master, and all others are pushed. What was written cannot be changed: let the agent write what "
+    "PostgreSQL can store from now on"
+)
+
+_NAME_HAS_NUL: Final = (
+    "the agent's name, or the time at which the stream began, contains the character U+0000, which PostgreSQL's text "
+    "cannot store"
 )
 
 
-def refusal_of(origin: Local, refusals: Sequence[Refusal], error: RefusedError) -> Refusal:
-    """What to leave out because of a row: the writer's transaction that it belongs to."""
-    part = error.part
-    if error.row_id is None:
-        return plan.refuse_rest(part, 1, part.block.first, error.table, error.column, error.reason)
-    whole = origin.transaction(error.row_id) or Range(error.row_id, error.row_id)
-    shift = part.block.first - part.block.first_id
-    rows, seq = Range(whole.first + shift, whole.last + shift), error.row_id + shift
-    if error.is_of_table:
-        return plan.refuse_rest(part, rows.first, seq, error.table, error.column, error.reason)
-    return plan.refuse(refusals, part, rows, seq, error.table, error.column, error.reason + _WHAT_TO_DO)
+def reject_row(master: MasterReader, rejected: Sequence[Rejected], error: RowRejectedError) -> Rejected:
+    """Return what to leave out because PostgreSQL rejects a row: the writer's transaction that it belongs to.
+
+    Args:
+        master: the master.
+        rejected: what is left out already. If that is much of the stream, block the rest of it.
+        error: the row, and why it was rejected.
+    """
+    stream = error.piece.stream
+    seqs, seq = _transaction_seqs(master, error.piece, error.row_id)
+    before = sum(item.stream == stream.stream_id.hex() for item in rejected)
+    if before + 1 >= REJECTED_MAX:
+        reason = f"{error.reason}{_NEXT_STEP}; one of many in this stream"
+        return block_stream(stream, seqs.first, seq, reason, table=error.table, column=error.column)
+    return Rejected(
+        stream.agent_id,
+        stream.stream_id.hex(),
+        seqs.first,
+        seqs.last,
+        seq,
+        error.table,
+        error.column,
+        error.reason + _NEXT_STEP,
+    )
 
 
-def of_table(origin: Local, parts: Iterable[Part], table: Table, error: SchemaConflictError) -> list[RefusedError]:
-    """What to leave out because PostgreSQL cannot have a table: the streams that have rows in it, from there on."""
-    found: dict[bytes, RefusedError] = {}
-    for part in parts:
-        first = origin.first(table, Range(part.block.first_id, part.block.last_id))
-        if first is not None and part.stream.stream_id not in found:
-            refused = RefusedError(first, part, table.name, "", error.cause, is_of_table=True)
-            found[part.stream.stream_id] = refused
+def block_table(master: MasterReader, pieces: Iterable[Piece], table: Table, reason: str) -> list[Rejected]:
+    """Return what to leave out because PostgreSQL cannot have a table: streams, from their first row in it on."""
+    found: dict[bytes, Rejected] = {}
+    for piece in pieces:
+        if piece.stream.stream_id in found:
+            continue
+        first_id = master.first_id(table, Range(piece.block.first_id, piece.block.last_id))
+        if first_id is not None:
+            seqs, seq = _transaction_seqs(master, piece, first_id)
+            found[piece.stream.stream_id] = block_stream(piece.stream, seqs.first, seq, reason, table=table.name)
     return list(found.values())
 
 
-def of_names(streams: Iterable[Stream]) -> list[Refusal]:
-    """What to leave out because of what a stream is called."""
-    reason = (
-        "the agent's name, or the time at which the stream began, has the character U+0000, which no text there has"
-    )
+def block_stream(stream: Stream, first: int, seq: int, reason: str, *, table: str = "", column: str = "") -> Rejected:
+    """Return that a stream is left out from the seq `first` on, because of the row `seq`."""
+    return Rejected(stream.agent_id, stream.stream_id.hex(), first, format.SEQ_MAX, seq, table, column, reason)
+
+
+def block_unstorable_names(streams: Iterable[Stream]) -> list[Rejected]:
+    """Return what to leave out because PostgreSQL cannot store what a stream or its agent is called."""
     return [
-        plan.refuse_rest(Part(stream, stream.blocks[0]), 1, 1, "", "agent_id", reason)
+        block_stream(stream, 1, 1, _NAME_HAS_NUL, column="agent_id")
         for stream in streams
         if stream.blocks and "\0" in stream.agent_id + stream.began_at
     ]
 
 
-def report(streams: Iterable[Stream], refusals: Iterable[Refusal]) -> tuple[HeldBack, ...]:
-    """What is held back, as users see it."""
-    agents = {stream.stream_id: stream.agent_id for stream in streams}
-    found = [
-        HeldBack(
-            agent=agents.get(refusal.stream_id, ""),
-            stream=refusal.stream_id.hex(),
-            first=refusal.range.first,
-            last=refusal.range.last,
-            seq=refusal.seq,
-            table=refusal.table,
-            column=refusal.column,
-            reason=refusal.reason,
-        )
-        for refusal in refusals
-    ]
-    return tuple(sorted(found, key=lambda item: (item.agent, item.stream, item.first)))
+def sort_for_report(rejected: Iterable[Rejected]) -> tuple[Rejected, ...]:
+    """Return what is left out in the order of agents, streams and seqs."""
+    return tuple(sorted(rejected, key=lambda item: (item.agent, item.stream, item.first)))
+
+
+def _transaction_seqs(master: MasterReader, piece: Piece, row_id: int) -> tuple[Range, int]:
+    """Return the seqs of the writer's transaction that a row belongs to, and the row's own."""
+    ids = master.transaction_at(row_id) or Range(row_id, row_id)
+    shift = piece.block.first - piece.block.first_id
+    return Range(ids.first + shift, ids.last + shift), row_id + shift

@@ -1,12 +1,11 @@
-"""Pushes what merges bring, again and again, and goes on through failures of the server and of the network.
+"""Push what merges bring, again and again, and keep going when the server or the network fails.
 
-A look each interval costs one row of the master where it is idle: the server is asked nothing, and after a while it is
-left alone, since it has connections for some devices, and there may be many.
+While nothing is new, a check reads one row of the master. The server is asked nothing, and after a while its connection
+is returned, because it has connections for a limited number of devices.
 """
 
 from __future__ import annotations
 
-import logging
 import queue
 import secrets
 import time
@@ -16,48 +15,29 @@ from typing import Final
 from edgeshard.errors import ConfigurationError, EdgeshardError, PostgresError, PostgresUnavailableError, StorageError
 from edgeshard.files import scan
 from edgeshard.merge.watcher import MAX_INTERVAL_S
-from edgeshard.postgres import plan, server
-from edgeshard.postgres.pusher import BATCH, Pusher
-from edgeshard.postgres.reader import Local
-from edgeshard.reports import PushReport
+from edgeshard.postgres import plan
+from edgeshard.postgres.address import parse_dsn
+from edgeshard.postgres.options import BATCH, INTERVAL_S, Listener
+from edgeshard.postgres.pusher import Pusher
+from edgeshard.postgres.reader import MasterReader
 
-logger = logging.getLogger("edgeshard.push")
-
-INTERVAL_S: Final = 1.0
-
-#: After how long without news the connection is given back, in seconds.
+#: After how many seconds without new rows the connection is closed.
 IDLE_S: Final = 30.0
-
-
-class Listener:
-    """Hears what the watch does. This one does nothing with it."""
-
-    def opened(self) -> None:
-        """The first look begins."""
-
-    def pushed(self, report: PushReport) -> None:
-        """A push is done, that pushed or held back something."""
-
-    def failed(self, error: EdgeshardError, delay_s: float) -> None:
-        """A push failed, and is tried again after so many seconds."""
-
-    def recovered(self) -> None:
-        """What had failed works again."""
 
 
 class Watch:
     """Pushes one store's master until it is told to stop.
 
     Args:
-        path: the master; where there is none yet, it is waited for.
-        dsn: where to.
-        interval_s: how often to look whether a merge brought rows, in seconds.
-        batch: rows of a transaction.
-        inserts: use INSERT statements alone.
-        listener: hears what is done.
+        path: the master; if it does not exist yet, wait for it.
+        dsn: the database.
+        interval_s: how often to check whether a merge brought rows, in seconds.
+        batch: rows per transaction.
+        inserts: use only INSERT.
+        listener: receives what happens.
 
     Raises:
-        ConfigurationError: an argument that cannot work.
+        ConfigurationError: an argument is not valid, or psycopg is not installed.
     """
 
     def __init__(
@@ -71,43 +51,42 @@ class Watch:
         listener: Listener | None = None,
     ) -> None:
         if not isinstance(interval_s, (int, float)) or not 0 < interval_s <= MAX_INTERVAL_S:
-            cause = f"interval is a number of seconds above 0 and up to {MAX_INTERVAL_S:.0f}, not {interval_s!r}"
+            cause = f"interval must be above 0 and at most {MAX_INTERVAL_S:.0f} seconds, got {interval_s!r}"
             raise ConfigurationError("push", path, cause)
         self._path = path
         self._interval_s = interval_s
         self._listener = listener or Listener()
-        self._stopping = False
-        # not an Event: its set() in a signal handler can meet its own lock
-        self._calls: queue.SimpleQueue[None] = queue.SimpleQueue()
-        where = server.address(dsn)
-        self._pusher = Pusher(path, where, batch=batch, inserts=inserts, should_stop=lambda: self._stopping)
+        self._should_stop = False
+        # not an Event, whose set() in a signal handler can block on a lock that the interrupted thread holds
+        self._wake_ups: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._pusher = Pusher(path, parse_dsn(dsn), batch=batch, inserts=inserts, should_stop=lambda: self._should_stop)
         self._pushed_at = 0.0
-        self._seen = 0  # the next id of the master when all before it was pushed or held back
+        self._pushed_id = 0  # the master's next id when all rows before it had been pushed or rejected
         self._failures = 0
         self._has_worked = False
 
     def stop(self) -> None:
-        """Finish the chunk at hand, and return from `run`. For signal handlers and other threads."""
-        self._stopping = True
-        self._calls.put(None)
+        """Finish the current chunk and return from `run`. Signal handlers and other threads may call it."""
+        self._should_stop = True
+        self._wake_ups.put(None)
 
     def run(self) -> None:
-        """Push what comes.
+        """Push until `stop` is called.
 
         Raises:
-            UpstreamError, StorageError: before anything worked, and waiting will not help.
+            PostgresError, StorageError: nothing has worked yet, and waiting will not help.
         """
         self._listener.opened()
         try:
-            while not self._stopping:
-                self._sleep(self._look())
+            while not self._should_stop:
+                self._sleep(self._check())
         finally:
             self._pusher.close()
 
-    def _look(self) -> float:
-        """Push, if there is news; after how many seconds to look again."""
+    def _check(self) -> float:
+        """Push if there are new rows, and return after how many seconds to check again."""
         try:
-            self._push()
+            self._push_new_rows()
         except PostgresUnavailableError as error:
             return self._fail(error)
         except (PostgresError, StorageError) as error:
@@ -120,20 +99,20 @@ class Watch:
             self._listener.recovered()
         return self._interval_s
 
-    def _push(self) -> None:
+    def _push_new_rows(self) -> None:
         if scan.find_database(str(self._path)) is None:
-            return  # no merge made it yet
-        with Local(self._path) as origin:
-            next_id = origin.next_id()
-        if next_id == self._seen and not self._pusher.holds_back:
+            return  # nothing was merged yet
+        with MasterReader(self._path) as master:
+            next_id = master.next_id()
+        if next_id == self._pushed_id and not self._pusher.retries_rejected:
             if time.monotonic() - self._pushed_at > IDLE_S:
                 self._pusher.close()
             return
         report = self._pusher.run()
         self._pushed_at = time.monotonic()
         if not report.stopped:
-            self._seen = next_id
-        if report.rows or report.held_back:
+            self._pushed_id = next_id
+        if report.rows or report.rejected:
             self._listener.pushed(report)
 
     def _fail(self, error: EdgeshardError) -> float:
@@ -144,8 +123,8 @@ class Watch:
 
     def _sleep(self, seconds: float) -> None:
         until = time.monotonic() + seconds
-        while not self._stopping and (left_s := until - time.monotonic()) > 0:
+        while not self._should_stop and (left_s := until - time.monotonic()) > 0:
             try:
-                self._calls.get(timeout=left_s)
+                self._wake_ups.get(timeout=left_s)
             except queue.Empty:
                 return

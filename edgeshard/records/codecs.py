@@ -1,4 +1,8 @@
-"""Convert values to and from storage."""
+"""Convert values to and from storage.
+
+A record's values are converted here and nowhere else. SQLite's STRICT tables check plain types for us. What SQLite
+would change silently (NaN becomes NULL, a number in a text column becomes text) is refused before it gets there.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +26,12 @@ from edgeshard.records.columns import Column, Table
 def _text(value: str) -> str:
     if isinstance(value, str):
         return value
-    raise TypeError(f"a {type(value).__name__} where a str belongs")  # STRICT would turn a number into text
+    raise TypeError(f"expected a str, got a {type(value).__name__}")  # STRICT would turn a number into text
 
 
 def _real(value: float) -> float:
     if value is None:
-        _none()
+        _refuse_none()
     if value != value:
         raise ValueError("NaN cannot be stored (SQLite would make it NULL); use an Optional field and None")
     return value
@@ -35,7 +39,7 @@ def _real(value: float) -> float:
 
 def _datetime(value: datetime.datetime) -> str:
     if not isinstance(value, datetime.datetime):
-        raise TypeError(f"a {type(value).__name__} where a datetime belongs")
+        raise TypeError(f"expected a datetime, got a {type(value).__name__}")
     if value.tzinfo is not datetime.UTC:
         if value.utcoffset() is None:
             raise ValueError("it has no time zone; use datetime.now(timezone.utc) or .astimezone()")
@@ -45,19 +49,19 @@ def _datetime(value: datetime.datetime) -> str:
 
 def _date(value: datetime.date) -> str:
     if isinstance(value, datetime.datetime) or not isinstance(value, datetime.date):
-        raise TypeError(f"a {type(value).__name__} where a date belongs")
+        raise TypeError(f"expected a date, got a {type(value).__name__}")
     return value.isoformat()
 
 
 def _decimal(value: decimal.Decimal) -> str:
     if not isinstance(value, decimal.Decimal):
-        raise TypeError(f"a {type(value).__name__} where a Decimal belongs")
+        raise TypeError(f"expected a Decimal, got a {type(value).__name__}")
     return str(value)
 
 
 def _uuid(value: uuid.UUID) -> str:
     if not isinstance(value, uuid.UUID):
-        raise TypeError(f"a {type(value).__name__} where a UUID belongs")
+        raise TypeError(f"expected a UUID, got a {type(value).__name__}")
     return str(value)
 
 
@@ -65,22 +69,23 @@ _dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=Fa
 
 
 def to_json(value: Any) -> str:
-    """JSON text: strict (no NaN), and valid UTF-8 even where a str in it is not.
+    """Return JSON text: strict (no NaN), and valid UTF-8 even if a str in it is not.
 
     Raises:
-        TypeError, ValueError: it is not JSON-able.
+        TypeError, ValueError: the value is not JSON-able.
     """
     text = _dump(value)
     if not text.isascii():
         try:
             text.encode()
-        except UnicodeEncodeError:  # a lone surrogate, as cut-off text has: JSON can spell it, UTF-8 cannot
+        except UnicodeEncodeError:  # a lone surrogate, as truncated text has: JSON can escape it, UTF-8 cannot hold it
             return json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text
 
 
-# -- kinds ------------------------------------------------------------------------------------------------------------
+# -- column types -----------------------------------------------------------------------------------------------------
 
+#: By Python type: the column type, and the conversions to and from storage (None: the value stays as it is).
 CONVERSIONS: dict[Any, tuple[str, Callable[[Any], Any] | None, Callable[[Any], Any] | None]] = {
     bool: ("boolean", None, bool),
     int: ("integer", None, None),
@@ -96,79 +101,79 @@ CONVERSIONS: dict[Any, tuple[str, Callable[[Any], Any] | None, Callable[[Any], A
 }
 
 
-def functions(
-    table: Table, sql: str, timestamp: Callable[[], int] | None = None
+def compile_functions(
+    table: Table, sql: str, next_timestamp: Callable[[], int] | None = None
 ) -> tuple[Callable[..., tuple[Any, ...]], Callable[..., Any]]:
-    """The write path of a table's records, compiled for their class as attrs compiles an ``__init__``.
+    """Compile the write path of a table's records for their class, as attrs compiles an ``__init__``.
 
     A loop over columns would cost a fifth of a commit, and a second call a sixtieth (measured).
 
     Args:
         table: the table.
         sql: the statement that inserts a row.
-        timestamp: gives the next timestamp, where rows of the table have one.
+        next_timestamp: the clock, if rows of the table have a timestamp.
 
     Returns:
-        ``encode(row_id, record)``, which makes the bindings of the statement: the id, the timestamp where there is one, and
-        the table's columns; and
-        ``insert(execute, row_id, record)``, which executes it. Both raise whatever the conversions do; `why_refused`
-        finds the words for that.
+        ``encode(row_id, record)``, which returns the bindings of the statement: the id, the timestamp if there is one,
+        and the table's columns.
+        ``insert(execute, row_id, record)``, which executes the statement.
+        Both raise whatever the conversions raise; `why_unstorable` puts it into words.
     """
-    names: dict[str, Any] = {"none": _none, "sql": sql, "timestamp": timestamp}
+    names: dict[str, Any] = {"refuse_none": _refuse_none, "sql": sql, "timestamp": next_timestamp}
     body = []
     for index, column in enumerate(table.columns):
         names[f"convert{index}"] = column.encode
         body += [f"v{index} = record.{column.name}", *_encoding(column, f"v{index}", f"convert{index}")]
-    own = "row_id" if timestamp is None else "row_id, timestamp()"
+    own = "row_id" if next_timestamp is None else "row_id, timestamp()"
     row = f"({own}, {', '.join(f'v{index}' for index in range(len(table.columns)))})"
     encode = ["def encode(row_id, record):", *body, f"return {row}"]
     insert = ["def insert(execute, row_id, record):", *body, f"execute(sql, {row})"]
-    # no user text gets here but column names, which are identifiers (_check_name)
+    # the only text of the user's in it are column names, which are identifiers (records.names)
     exec("\n".join(["\n    ".join(encode), "\n    ".join(insert)]), names)  # noqa: S102
     return names["encode"], names["insert"]
 
 
 def _encoding(column: Column, value: str, convert: str) -> list[str]:
-    """Source that turns a value into the stored one, where the common case needs no call."""
+    """Return source code that converts a value to the stored one; the common case needs no call."""
     plain = {"text": f"{value}.__class__ is str", "real": f"{value} == {value} is not None"}.get(column.type)
     if column.encode in (_text, _real):
         line = f"if not ({plain}): {value} = {convert}({value})"
     elif column.encode is not None:
         line = f"{value} = {convert}({value})"
     else:
-        return [] if column.optional else [f"if {value} is None: none()"]
+        return [] if column.optional else [f"if {value} is None: refuse_none()"]
     return [f"if {value} is not None:", f"    {line}"] if column.optional else [line]
 
 
-def _none() -> None:
-    raise ValueError("it is None, and not Optional")
+def _refuse_none() -> None:
+    raise ValueError("it is None, but not Optional")
 
 
-def why_refused(table: Table, record: Any) -> str:
-    """Which field of a record cannot be stored, and why; "" where every field can."""
+def why_unstorable(table: Table, record: Any) -> str:
+    """Return which field of a record cannot be stored, and why; "" if every field can."""
     if isinstance(record, dict):
-        return _refusal(to_json, record)
+        return _error_of(to_json, record)
     for column in table.columns:
         value = getattr(record, column.name)
         shown = f"{column.name} = {value!r:.80}"
         if value is None:
             if not column.optional:
-                return f"{shown}: it is None, and the field is not Optional"
+                return f"{shown}: it is None, but the field is not Optional"
             continue
-        if column.encode is not None and (refusal := _refusal(column.encode, value)):
-            return f"{shown}: {refusal}"
+        if column.encode is not None and (cause := _error_of(column.encode, value)):
+            return f"{shown}: {cause}"
         stored = value if column.encode is None else column.encode(value)
         if isinstance(stored, str) and not _is_unicode(stored):
             return f"{shown}: it is not valid Unicode text (a lone surrogate)"
         if not _fits(format.STORED_AS[column.type], stored):
-            return f"{shown}: a {type(value).__name__} does not fit a column of kind {column.type}"
+            return f"{shown}: a {type(value).__name__} does not fit a column of type {column.type}"
     return ""
 
 
-def _refusal(encode: Callable[[Any], Any], value: Any) -> str:
+def _error_of(encode: Callable[[Any], Any], value: Any) -> str:
     try:
         encode(value)
-    except Exception as error:  # whatever a conversion raises is the answer
+    except Exception as error:  # whatever a conversion raises is the reason
         return str(error) or type(error).__name__
     return ""
 
@@ -193,10 +198,10 @@ def _is_unicode(text: str) -> bool:
 
 
 def bindable(params: Any) -> Any:
-    """Parameters of a query as columns of their types hold them.
+    """Convert the parameters of a query to what columns of their types store.
 
     Raises:
-        TypeError, ValueError: one cannot be held by a column.
+        TypeError, ValueError: no column could store one of them.
     """
     if isinstance(params, Mapping):
         return {name: _stored(value) for name, value in params.items()}
@@ -206,9 +211,9 @@ def bindable(params: Any) -> Any:
 def _stored(value: Any) -> Any:
     if isinstance(value, enum.Enum):
         return value.value
-    for kind in type(value).__mro__:
-        if kind in CONVERSIONS:
-            encode = CONVERSIONS[kind][1]
+    for base in type(value).__mro__:
+        if base in CONVERSIONS:
+            encode = CONVERSIONS[base][1]
             return value if encode is None else encode(value)
     return value
 
@@ -217,9 +222,9 @@ def _stored(value: Any) -> Any:
 
 
 def decoder(cls: type, table: Table) -> Callable[[Sequence[Any]], Any]:
-    """A function that takes a row, in the order of the table's columns, and returns an instance of the class.
+    """Return a function that converts a row, in the order of the table's columns, to an instance of the class.
 
-    A field without a value (written by an agent that did not know it yet) takes the class's default, or None.
+    A field without a value (its agent did not have the field yet) takes the class's default, or None.
     """
     names = [field.alias or field.name for field in attrs.fields(cls)]
     fields = attrs.fields(cls)

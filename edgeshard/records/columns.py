@@ -1,4 +1,4 @@
-"""Columns and tables: what a record class declares."""
+"""Columns and tables: what a record class declares, as values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from edgeshard.records.keys import Key
 
 @attrs.frozen
 class Column:
-    """A column of a record table: its kind (a key of ``format.STORED_AS``) and the conversions to and from storage."""
+    """A column of a record table.
+
+    Attributes:
+        name: its name.
+        type: its type, a key of ``format.STORED_AS``.
+        optional: whether it may hold NULL.
+        encode: converts a value to the stored one; None if it is stored as it is.
+        decode: converts a stored value back; None if it stays as it is.
+    """
 
     name: str
     type: str
@@ -23,15 +31,16 @@ class Column:
 
 @attrs.frozen
 class Table:
-    """What an attrs class says about its table.
+    """The table that an attrs class declares.
 
     Attributes:
         name: its name in SQL.
         columns: what the class's fields become.
         indexes: the columns of each index that a master should have.
-        key: what makes it a keyed table; None: all its rows are kept.
-        deletes_from: the keyed table whose rows its own rows delete, by their key; None: it is no such table.
-        priority: how long its rows are kept where a budget has rows dropped.
+        key: the key of a keyed table; None if all rows are kept.
+        deletes_from: the keyed table whose tombstones its rows are; None for every other table.
+        priority: how long its rows are kept if a disk budget has rows dropped; higher is longer.
+        renames: the (old, new) names of columns that were renamed.
     """
 
     name: str
@@ -44,5 +53,5 @@ class Table:
 
     @property
     def is_timestamped(self) -> bool:
-        """Whether each row of it says when it was written."""
+        """Whether each row has a timestamp: it is a version or a tombstone of a key."""
         return self.key is not None or self.deletes_from is not None

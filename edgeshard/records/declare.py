@@ -1,13 +1,12 @@
-"""attrs classes <-> tables: names, kinds of columns, and the values between them.
+"""Read what an attrs class declares about its table, and refuse what cannot be stored.
 
-A record's values are converted here and nowhere else. SQLite's STRICT tables check the plain kinds for us; what SQLite
-would change silently (NaN becomes NULL, a number in a text column becomes text) is refused before it gets there.
+`table` keeps the options of a class. `table_of` turns the class into a `Table`, step by step: its name, its columns
+(from the annotations), its indexes, its key and its renames. `deletion` makes the record that deletes a row by its key.
 """
 
 from __future__ import annotations
 
 import enum
-import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -17,21 +16,23 @@ import attrs
 
 from edgeshard import format
 from edgeshard.errors import TableError
-from edgeshard.records import keys
+from edgeshard.records import keys, names
 from edgeshard.records.codecs import CONVERSIONS
 from edgeshard.records.columns import Column, Table
 from edgeshard.records.keys import Key
 
+#: Class attributes: the options of a class, its class of deletions, and the class that a class of deletions is of.
 _OPTIONS = "__edgeshard_table__"
 
 _DELETION = "__edgeshard_deletion__"
 
 _DELETION_OF = "__edgeshard_deletion_of__"
 
-#: Kinds whose text has another order than their values, or none: no conflict rule can compare them.
+#: Types whose text sorts differently from their values, or not at all: no conflict rule can compare them.
 _UNORDERED = ("decimal", "json", "uuid", "blob")
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
+#: The column type, and the conversions to and from storage.
+_Conversion = tuple[str, Callable[[Any], Any] | None, Callable[[Any], Any] | None]
 
 
 @attrs.frozen
@@ -45,11 +46,11 @@ class _Options:
     renamed: tuple[tuple[str, str], ...] = ()
 
 
-_T = typing.TypeVar("_T", bound=type)
+_Class = typing.TypeVar("_Class", bound=type)
 
 
 @typing.overload
-def table(cls: _T, /) -> _T: ...
+def table(cls: _Class, /) -> _Class: ...
 
 
 @typing.overload
@@ -62,11 +63,11 @@ def table(
     history: bool = False,
     priority: int = 0,
     renamed: Mapping[str, str] | None = None,
-) -> Callable[[_T], _T]: ...
+) -> Callable[[_Class], _Class]: ...
 
 
 def table(
-    cls: _T | None = None,
+    cls: _Class | None = None,
     /,
     *,
     name: str | None = None,
@@ -76,114 +77,213 @@ def table(
     history: bool = False,
     priority: int = 0,
     renamed: Mapping[str, str] | None = None,
-) -> _T | Callable[[_T], _T]:
-    """Say how an attrs class is stored. Optional: a plain attrs class is a table too, named in snake_case.
+) -> _Class | Callable[[_Class], _Class]:
+    """Declare how an attrs class is stored. Optional: a plain attrs class is a table too, named in snake_case.
 
     Args:
         name: the table's name in SQL; by default the class's, in snake_case.
-        index: columns to index in the master, each a name or several names. Shards have none: they only append.
-        key: a column, or several, of which the master keeps one row each: a write takes the place of an earlier one
-            with the same key, and `Shard.delete` deletes by it. Without it all rows are kept.
+        index: columns to index in the master, each a name or several names. Shards have no indexes: they only append.
+        key: a column, or several, of which the master keeps one row each: a write replaces an earlier one with the
+            same key, and `Shard.delete` deletes by it. Without a key all rows are kept.
         conflict: which of several rows with one key is kept, whoever wrote them and in whatever order they are merged:
             "lww" the last written; "first" the first; "max:column" or "min:column" the one with the highest or lowest
             value there; "keep-all" each that was written after the last deletion.
-        history: keep those that are replaced, in ``<table>_history``.
-        priority: how long rows are kept where the store has a budget and drops the oldest (0 to 1000): those of tables
-            with a lower one go first. Where agents disagree the highest wins. Of a table with a key it is its history
-            that this concerns: the rows that count are never dropped.
-        renamed: the older names of fields, ``{"old": "new"}``, for as long as agents or shards may have them; several
-            old names may lead to one field. The master has one column, by the new name. Columns of a key, and the one
+        history: keep replaced rows in ``<table>_history``.
+        priority: how long rows are kept if the store has a disk budget and drops the oldest (0 to 1000): rows of tables
+            with a lower priority are dropped first. If agents disagree, the highest wins. For a table with a key it
+            applies to its history: current rows are never dropped.
+        renamed: the older names of fields, ``{"old": "new"}``, for as long as agents or shards may have them. Several
+            old names may lead to one field. The master has one column, with the new name. Columns of a key, and the one
             that a conflict rule compares, keep their names.
 
     Raises:
-        TableError: an index given as one bare str (a list of names is meant), no such priority, or `renamed` is no
+        TableError: an index is one bare str (a list of names is meant), the priority is invalid, or `renamed` is not a
             mapping of names.
     """
     if isinstance(index, str):
-        raise TableError("declare table", "", f"index takes a list of column names: index=[{index!r}]")
+        raise _error(f"index must be a list of column names: index=[{index!r}]")
     if not isinstance(renamed, (Mapping, types.NoneType)):
-        raise TableError("declare table", "", 'renamed takes the older names of fields: renamed={"old": "new"}')
+        raise _error('renamed must map older names of fields to newer ones: renamed={"old": "new"}')
     options = _Options(
         name,
         tuple((item,) if isinstance(item, str) else tuple(item) for item in index),
         (key,) if isinstance(key, str) else tuple(key),
         conflict,
         history,
-        _priority(priority),
+        _checked_priority(priority),
         tuple((renamed or {}).items()),
     )
 
-    def mark(cls: _T) -> _T:
+    def mark(cls: _Class) -> _Class:
         setattr(cls, _OPTIONS, options)
         return cls
 
     return mark if cls is None else mark(cls)
 
 
+def _checked_priority(priority: int) -> int:
+    if isinstance(priority, bool) or not isinstance(priority, int) or not 0 <= priority <= format.PRIORITY_MAX:
+        raise _error(f"priority must be a whole number from 0 to {format.PRIORITY_MAX}, got {priority!r}")
+    return priority
+
+
 def table_of(cls: type) -> Table:
-    """The table that an attrs class declares.
+    """Return the table that an attrs class declares.
 
     Raises:
-        TableError: it is no attrs class, or a name or type of it cannot be stored; says which, and what can.
+        TableError: the class is not an attrs class, or one of its names or types cannot be stored; the error says
+            which, and what can.
     """
     if not attrs.has(cls):
-        raise TableError(
-            "declare table", "", f"{cls.__name__} is not an attrs class; records are attrs instances or dicts"
-        )
-    if (kept := vars(cls).get(_DELETION_OF)) is not None:
-        return _deletions(table_of(kept))
+        raise _error(f"{cls.__name__} is not an attrs class; records are attrs instances or dicts")
+    if (keyed := vars(cls).get(_DELETION_OF)) is not None:
+        return _tombstone_table(table_of(keyed))
     options = vars(cls).get(_OPTIONS, _Options())
-    name = options.name or _snake_case(cls.__name__)
+    name = options.name or names.snake_case(cls.__name__)
     _check_name(name, f"table {name!r}")
-    try:
-        hints = typing.get_type_hints(cls)
-    except NameError as error:
-        raise TableError(
-            "declare table", "", f"{cls.__name__} has an annotation that cannot be resolved: {error}"
-        ) from error
-    columns = tuple(_column(cls, field.name, hints.get(field.name)) for field in attrs.fields(cls))
-    if not columns:
-        raise TableError("declare table", "", f"{cls.__name__} has no fields")
-    folded = {column.name.lower() for column in columns}
-    if len(columns) > format.COLUMNS_MAX:
-        raise TableError("declare table", "", f"{cls.__name__} has more than {format.COLUMNS_MAX} fields")
-    if len(folded) < len(columns):
-        raise TableError("declare table", "", f"{cls.__name__} has two fields that differ only in case; SQL folds case")
-    _check_indexes(cls, options.index, {column.name for column in columns})
-    key = _key(cls, options, {column.name: column for column in columns})
-    if options.priority and key is not None and not key.history:
-        cause = (
-            f"{cls.__name__}: rows of a table with a key are never dropped: priority is of its history, and it has none"
-        )
-        raise TableError("declare table", "", cause)
-    _check_renamed(cls, options.renamed, {column.name for column in columns})
+    columns = _columns(cls)
+    by_name = {column.name: column for column in columns}
+    _check_indexes(cls, options.index, by_name)
+    key = _key(cls, options, by_name)
+    _check_renames(cls, options.renamed, by_name)
     _check_fixed(name, key, options.renamed)
     return Table(name, columns, options.index, key, priority=options.priority, renames=options.renamed)
 
 
-def _priority(given: int) -> int:
-    if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given <= format.PRIORITY_MAX:
-        cause = f"a priority is a whole number from 0 to {format.PRIORITY_MAX}, not {given!r}"
-        raise TableError("declare table", "", cause)
-    return given
+def _error(cause: str) -> TableError:
+    return TableError("declare table", "", cause)
 
 
-def _check_renamed(cls: type, renamed: tuple[tuple[str, str], ...], columns: set[str]) -> None:
-    def refuse(what: str) -> TableError:
-        return TableError("declare table", "", f"renamed of {cls.__name__}: {what}")
+def _check_name(name: str, subject: str) -> None:
+    if not names.is_column_name(name) or names.is_reserved(name):
+        raise _error(
+            f"{subject}: a name has up to 100 letters, digits and _, begins with a letter, and not with edgeshard_ or "
+            "sqlite_; choose another"
+        )
 
-    folded = {column.lower() for column in columns}
+
+# -- columns ----------------------------------------------------------------------------------------------------------
+
+
+def _columns(cls: type) -> tuple[Column, ...]:
+    try:
+        hints = typing.get_type_hints(cls)
+    except NameError as error:
+        raise _error(f"{cls.__name__} has an annotation that cannot be resolved: {error}") from error
+    columns = tuple(_column(cls, field.name, hints.get(field.name)) for field in attrs.fields(cls))
+    if not columns:
+        raise _error(f"{cls.__name__} has no fields")
+    if len(columns) > format.COLUMNS_MAX:
+        raise _error(f"{cls.__name__} has more than {format.COLUMNS_MAX} fields")
+    if len({column.name.lower() for column in columns}) < len(columns):
+        raise _error(f"{cls.__name__} has two fields that differ only in case, which SQL ignores; rename one")
+    return columns
+
+
+def _column(cls: type, name: str, hint: Any) -> Column:
+    where = f"{cls.__name__}.{name}"
+    _check_name(name, where)
+    if hint is None:
+        raise _error(f"{where} has no type annotation")
+    optional = False
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        inner = [item for item in typing.get_args(hint) if item is not types.NoneType]
+        optional = len(inner) < len(typing.get_args(hint))
+        hint = inner[0] if len(inner) == 1 else hint
+    column_type, encode, decode = _conversion(where, hint)
+    return Column(name, column_type, optional, encode, decode)
+
+
+def _conversion(where: str, hint: Any) -> _Conversion:
+    origin = typing.get_origin(hint) or hint
+    if origin in CONVERSIONS:
+        return CONVERSIONS[origin]
+    if isinstance(origin, type) and issubclass(origin, enum.Enum):
+        return _enum_conversion(where, origin)
+    raise _error(
+        f"{where} has type {hint!r}; columns are bool, int, float, str, bytes, datetime, date, Decimal, UUID, "
+        "an Enum, a dict or list (stored as JSON), or Optional of one of these"
+    )
+
+
+def _enum_conversion(where: str, cls: type[enum.Enum]) -> _Conversion:
+    value_types = {type(member.value) for member in cls}
+    if len(value_types) != 1 or not value_types <= {str, int, float}:
+        raise _error(f"{where}: the values of Enum {cls.__name__} must all be str, all int or all float")
+    column_type = CONVERSIONS[value_types.pop()][0]
+
+    def encode(value: Any) -> Any:
+        return cls(value).value  # a member, or the value of one
+
+    return column_type, encode, cls
+
+
+# -- options ----------------------------------------------------------------------------------------------------------
+
+
+def _check_indexes(cls: type, indexes: tuple[tuple[str, ...], ...], columns: Mapping[str, Column]) -> None:
+    if len(indexes) > format.INDEXES_MAX:
+        raise _error(f"{cls.__name__} has more than {format.INDEXES_MAX} indexes")
+    for item in indexes:
+        if not item or len(set(item)) < len(item):
+            raise _error(f"index {item!r} of {cls.__name__} names no column, or one twice")
+        for column in item:
+            if column not in columns:
+                raise _error(f"index of {cls.__name__} names {column!r}, which is not one of its fields")
+
+
+def _key(cls: type, options: _Options, columns: Mapping[str, Column]) -> Key | None:
+    def error(cause: str) -> TableError:
+        return _error(f"{cls.__name__}: {cause}")
+
+    if not options.key:
+        if options.conflict != keys.LWW or options.history:
+            raise error("conflict and history are for tables with a key: add key=... with the names of its columns")
+        return None
+    if len(set(options.key)) < len(options.key):
+        raise error("its key names a column twice")
+    for name in options.key:
+        if cause := _why_no_key_column(columns.get(name)):
+            raise error(f"its key has {name!r}, {cause}")
+    ranked = keys.ranked_by(options.conflict)
+    if not keys.is_rule(options.conflict):
+        rules = "'lww', 'first', 'keep-all', 'max:column' or 'min:column'"
+        raise error(f"conflict must be {rules}, got {options.conflict!r}")
+    if ranked and (ranked not in columns or columns[ranked].type in _UNORDERED):
+        raise error(f"conflict {options.conflict!r} needs a field of numbers, texts or times, which {ranked!r} is not")
+    if options.priority and not options.history:
+        raise error("priority needs history=True on a table with a key: its current rows are never dropped")
+    return Key(options.key, options.conflict, options.history)
+
+
+def _why_no_key_column(column: Column | None) -> str:
+    """Return why a field cannot be part of a key, as a clause that follows its name; "" if it can."""
+    if column is None:
+        return "which is not one of its fields"
+    if column.optional or column.type == "json":
+        return "which must not be Optional, a dict or a list: each row needs a key"
+    if column.type == "decimal":
+        # PostgreSQL would take them for one number, SQLite for two texts
+        return "a Decimal, of which 1.0 and 1.00 would be two keys: make it an int, or a str that you write in one way"
+    return ""
+
+
+def _check_renames(cls: type, renamed: tuple[tuple[str, str], ...], columns: Mapping[str, Column]) -> None:
+    def error(cause: str) -> TableError:
+        return _error(f"renamed of {cls.__name__}: {cause}")
+
+    fields = {name.lower() for name in columns}
     seen: set[str] = set()
     for old, new in renamed:
         if not isinstance(old, str):
-            raise refuse(f"{old!r} is not a name")
+            raise error(f"{old!r} is not a name")
         _check_name(old, f"renamed of {cls.__name__}, {old!r}")
         if new not in columns:
-            raise refuse(f"{old!r} leads to {new!r}, which is no field of it")
-        if old.lower() in folded:
-            raise refuse(f"{old!r} is a field of it still (SQL folds case); an old name cannot have another meaning")
+            raise error(f"{old!r} leads to {new!r}, which is not one of its fields")
+        if old.lower() in fields:
+            raise error(f"{old!r} is still one of its fields (SQL ignores case); an old name cannot be used again")
         if old.lower() in seen:
-            raise refuse(f"{old!r} is there twice (SQL folds case)")
+            raise error(f"{old!r} is there twice (SQL ignores case)")
         seen.add(old.lower())
 
 
@@ -191,65 +291,31 @@ def _check_fixed(name: str, key: Key | None, renamed: tuple[tuple[str, str], ...
     fixed = keys.fixed(key)
     for old, new in renamed:
         if new.lower() in fixed:
-            cause = (
-                f"table {name}: renamed says that {new} was called {old}, and a column of its key, or of its conflict "
-                f"rule, must keep its name. Call it {old}, or give the table another name"
+            raise _error(
+                f"table {name}: renamed says that {new} was called {old}, but a column of its key or of its conflict "
+                f"rule must keep its name. Call it {old}, or give the table another name"
             )
-            raise TableError("declare table", "", cause)
-
-
-def _key(cls: type, options: _Options, columns: Mapping[str, Column]) -> Key | None:
-    def refuse(cause: str) -> TableError:
-        return TableError("declare table", "", f"{cls.__name__}: {cause}")
-
-    if not options.key:
-        if options.conflict != keys.LWW or options.history:
-            raise refuse("conflict and history are for tables with a key: add key=... with the names of its columns")
-        return None
-    if len(set(options.key)) < len(options.key):
-        raise refuse("its key names a column twice")
-    for name in options.key:
-        if cause := _key_refusal(columns.get(name)):
-            raise refuse(f"its key has {name!r}, {cause}")
-    ranked = keys.ranked_by(options.conflict)
-    if not keys.is_rule(options.conflict):
-        rules = "'lww', 'first', 'keep-all', 'max:column' or 'min:column'"
-        raise refuse(f"conflict is {rules}, not {options.conflict!r}")
-    if ranked and (ranked not in columns or columns[ranked].type in _UNORDERED):
-        raise refuse(f"conflict {options.conflict!r} needs a field of numbers, texts or times, and {ranked!r} is none")
-    return Key(options.key, options.conflict, options.history)
-
-
-def _key_refusal(column: Column | None) -> str:
-    """Why a field cannot be of a key, to follow its name; "" where it can."""
-    if column is None:
-        return "which is no field of it"
-    if column.optional or column.type == "json":
-        return "which must not be Optional, a dict or a list: each row needs a key"
-    if column.type == "decimal":
-        # they are one number in PostgreSQL, and two texts here
-        return "a Decimal, of which 1.0 and 1.00 would be two keys: make it an int, or a str that you write in one way"
-    return ""
 
 
 # -- deletions --------------------------------------------------------------------------------------------------------
 
 
 def deletion(cls: type, values: tuple[Any, ...]) -> Any:
-    """The record that deletes a row of a class's table by its key.
+    """Return the record that deletes a row of a class's table by its key: a tombstone.
 
     Raises:
-        TableError: the class has no key, or its rule knows no deletion, or these are not as many values as it has.
+        TableError: the class has no key, its conflict rule does not support deletions, or the number of values is not
+            that of the key's columns.
     """
-    if (made := vars(cls).get(_DELETION)) is None:
-        made = _deletion_class(cls)
-        setattr(cls, _DELETION, made)
-    fields = attrs.fields(made)
+    if (deletion_class := vars(cls).get(_DELETION)) is None:
+        deletion_class = _deletion_class(cls)
+        setattr(cls, _DELETION, deletion_class)
+    fields = attrs.fields(deletion_class)
     if len(values) != len(fields):
-        names = ", ".join(field.name for field in fields)
-        cause = f"the key of {cls.__name__} is ({names}), and {len(values)} values were given"
+        columns = ", ".join(field.name for field in fields)
+        cause = f"the key of {cls.__name__} is ({columns}), but {len(values)} values were given"
         raise TableError("delete", "", cause)
-    return made(*values)
+    return deletion_class(*values)
 
 
 def _deletion_class(cls: type) -> type:
@@ -258,87 +324,20 @@ def _deletion_class(cls: type) -> type:
         cause = f"{cls.__name__} has no key; declare it with @edgeshard.table(key=...), or prune old rows"
         raise TableError("delete", "", cause)
     if not table.key.deletes:
-        cause = f"{cls.__name__} has conflict={table.key.conflict!r}, which does not ask what was written last"
-        raise TableError("delete", "", f"{cause}; only 'lww' and 'keep-all' tables know deletions")
+        cause = f"{cls.__name__} has conflict={table.key.conflict!r}, which ignores what was written last"
+        raise TableError("delete", "", f"{cause}; only 'lww' and 'keep-all' tables support deletions")
     fields = {name: attrs.field(alias=name) for name in table.key.columns}
     made: type = attrs.make_class(f"{cls.__name__}Deleted", fields, frozen=True, slots=True)
     setattr(made, _DELETION_OF, cls)
     return made
 
 
-def _deletions(kept: Table) -> Table:
-    if kept.key is None:
-        raise AssertionError(f"table {kept.name} has no key")
-    columns = {column.name: column for column in kept.columns}
-    return Table(keys.deleted_name(kept.name), tuple(columns[name] for name in kept.key.columns), deletes_from=kept)
-
-
-def _check_indexes(cls: type, indexes: tuple[tuple[str, ...], ...], columns: set[str]) -> None:
-    if len(indexes) > format.INDEXES_MAX:
-        raise TableError("declare table", "", f"{cls.__name__} has more than {format.INDEXES_MAX} indexes")
-    for item in indexes:
-        if not item or len(set(item)) < len(item):
-            raise TableError("declare table", "", f"index {item!r} of {cls.__name__} names no column, or one twice")
-        for column in item:
-            if column not in columns:
-                raise TableError(
-                    "declare table", "", f"index of {cls.__name__} names {column!r}, which is no field of it"
-                )
-
-
-def _snake_case(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
-
-
-def _check_name(name: str, what: str) -> None:
-    if not _NAME.fullmatch(name) or name.lower().startswith((format.PREFIX, "sqlite_")):
-        raise TableError(
-            "declare table",
-            "",
-            f"{what}: names are letters, digits and _, begin with a letter, and not with edgeshard_ or sqlite_",
-        )
-
-
-def _column(cls: type, name: str, hint: Any) -> Column:
-    where = f"{cls.__name__}.{name}"
-    _check_name(name, where)
-    if hint is None:
-        raise TableError("declare table", "", f"{where} has no type annotation")
-    optional = False
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        inner = [item for item in typing.get_args(hint) if item is not types.NoneType]
-        optional = len(inner) < len(typing.get_args(hint))
-        hint = inner[0] if len(inner) == 1 else hint
-    kind, encode, decode = _conversion(where, hint)
-    return Column(name, kind, optional, encode, decode)
-
-
-def _conversion(where: str, hint: Any) -> tuple[str, Callable[[Any], Any] | None, Callable[[Any], Any] | None]:
-    origin = typing.get_origin(hint) or hint
-    if origin in CONVERSIONS:
-        return CONVERSIONS[origin]
-    if isinstance(origin, type) and issubclass(origin, enum.Enum):
-        return _enum_conversion(where, origin)
-    raise TableError(
-        "declare table",
-        "",
-        f"{where} has type {hint!r}; columns are bool, int, float, str, bytes, datetime, date, Decimal, UUID, "
-        "an Enum, a dict or list (stored as JSON), or Optional of one of these",
-    )
-
-
-def _enum_conversion(where: str, cls: type[enum.Enum]) -> tuple[str, Callable[[Any], Any], Callable[[Any], Any]]:
-    kinds = {type(member.value) for member in cls}
-    if len(kinds) != 1 or not kinds <= {str, int, float}:
-        raise TableError(
-            "declare table", "", f"{where}: the values of Enum {cls.__name__} must all be str, all int or all float"
-        )
-    kind: str = CONVERSIONS[kinds.pop()][0]
-
-    def encode(value: Any) -> Any:
-        return cls(value).value  # a member, or the value of one
-
-    return kind, encode, cls
+def _tombstone_table(keyed: Table) -> Table:
+    if keyed.key is None:
+        raise AssertionError(f"table {keyed.name} has no key")
+    columns = {column.name: column for column in keyed.columns}
+    key_columns = tuple(columns[name] for name in keyed.key.columns)
+    return Table(keys.deleted_name(keyed.name), key_columns, deletes_from=keyed)
 
 
 @table

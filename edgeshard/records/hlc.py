@@ -1,11 +1,11 @@
-"""Stamps of changes: a hybrid logical clock in one number, microseconds since 1970.
+"""The hybrid logical clock that timestamps changes of keyed tables: one number, microseconds since 1970.
 
-A timestamp is what the wall clock says, or one more than the last, whichever is higher: so it never runs back, and says
-about when. A handle begins above whatever its store knew as it opened, so that a later change of the same store counts
-as later, whatever was done to the clock between.
+A timestamp is what the wall clock reads, or one more than the last timestamp, whichever is higher. So it never runs
+backwards, and still tells roughly when. A handle starts above everything that its store knew when it was opened, so a
+later change of the same store counts as later, whatever was done to the wall clock in between.
 
-A clock that jumps ahead is bounded: a handle's timestamps run at most a year ahead of the newest that its store knew as it
-opened (where it knew any). Beyond that each timestamp is one more than the last.
+If the wall clock jumps ahead, the damage is bounded: a handle's timestamps run at most a year ahead of the newest that
+its store knew when it was opened (if it knew any). Beyond that, each timestamp is one more than the last.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from edgeshard import format
 #: Microseconds of a day.
 DAY_US: Final = 24 * 3600 * 1_000_000
 
-#: How far a handle's timestamps may run ahead of the newest that its store knew as it opened: 366 days, in microseconds.
+#: How far a handle's timestamps may run ahead of the newest that its store knew when it was opened: 366 days.
 AHEAD_MAX_US: Final = 366 * DAY_US
 
-#: A change that is timestamped so far ahead of a merger's clock is reported: a day, in microseconds.
+#: A change whose timestamp is this far ahead of a merger's clock is reported: a day.
 REPORTED_AHEAD_US: Final = DAY_US
 
 
 def now_us() -> int:
-    """The wall clock, in microseconds since 1970."""
+    """Return the wall clock in microseconds since 1970."""
     return time.time_ns() // 1_000
 
 
 def clock(floor: int) -> Callable[[], int]:
-    """A function that gives the next timestamp. Whoever calls it from several threads holds a lock.
+    """Return a function that gives the next timestamp. Threads that share it must hold a lock.
 
     Args:
-        floor: the newest timestamp that the store knows; 0: none.
+        floor: the newest timestamp that the store knows; 0 if it knows none.
     """
     last = floor
     ceiling = min(floor + AHEAD_MAX_US if floor else format.TIMESTAMP_MAX, format.TIMESTAMP_MAX)

@@ -1,24 +1,24 @@
-"""Keyed tables: which columns are the key, and which of several versions of a row a master keeps.
+"""Keyed tables: which columns are the key, and which of several versions of a row a master keeps. Pure.
 
-A *version* is a row of the table, a *deletion* one of ``<table>_deleted``. Of all that was ever written with one key a
-master keeps what its conflict rule says, which depends on the set alone, and never on the order in which it came:
+A *version* is a row of the table, a *tombstone* a row of ``<table>_deleted``. Of everything that was ever written with
+one key, a master keeps what the table's conflict rule says. That depends on the set alone, never on the order in which
+it arrives:
 
 ``lww``
-    the last written, whether version or deletion: the one with the highest (timestamp, stream id, seq)
+    the last written, version or tombstone: the one with the highest (timestamp, stream id, seq)
 ``first``
-    the version with the lowest of these; nothing is deleted
+    the version with the lowest of these; deletions are not supported
 ``max:column``, ``min:column``
-    the version with the highest or the lowest value there, a NULL last; of equal ones the last written; nothing is
-    deleted
+    the version with the highest or the lowest value there, NULL last; among equal ones the last written; deletions are
+    not supported
 ``keep-all``
-    the last deletion, and each version that was written after it
+    the last tombstone, and each version that was written after it
 
-Whatever is kept of a part of the versions and whatever is kept of another part decide together what is kept of both:
-so merges may come in any order. That is why the rules that do not look for the newest know no deletion: what it would
-uncover is no longer there.
+What is kept of two parts of the versions decides what is kept of both together, so merges may come in any order. That
+is why rules that do not look for the newest support no deletion: what it would uncover is no longer there.
 
-Rows that were written before their class had a key have no timestamp, and are older than all that have one. A row without a
-value in a column of its key has no key, and is kept.
+Rows that were written before their class had a key have no timestamp, and count as older than all that have one. A row
+with NULL in a column of its key has no key, and is kept.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ WAS_DELETED: Final = "deleted"
 
 @attrs.frozen
 class Key:
-    """What makes a table a keyed one.
+    """The key of a keyed table.
 
     Attributes:
         columns: the names of the key's columns.
         conflict: which version of a key is kept.
-        history: whether those that are not kept go to the table's history.
+        history: whether replaced versions go to the table's history.
     """
 
     columns: tuple[str, ...]
@@ -56,59 +56,59 @@ class Key:
 
     @property
     def deletes(self) -> bool:
-        """Whether rows of the table can be deleted."""
+        """Whether rows of the table can be deleted by their key."""
         return self.conflict in (LWW, KEEP_ALL)
 
     @property
     def fixed(self) -> frozenset[str]:
-        """The columns, in lower case, that decide what is a version of what, and which is kept.
+        """The columns, in lower case, that decide what is a version of what, and which version is kept.
 
-        No agent may rename or widen one: a master that learns of it late has by then kept other versions than one that
-        knew before, and what they did not keep is gone.
+        No agent may rename or promote one: a master that learned of it late would have kept other versions by then than
+        one that knew earlier, and what they did not keep cannot be brought back.
         """
         return frozenset(column.lower() for column in (*self.columns, ranked_by(self.conflict)) if column)
 
     @property
     def folded(self) -> tuple[tuple[str, ...], str]:
-        """What two declarations of the same table must agree in; SQL folds case."""
+        """The key and its conflict rule in lower case: two declarations of one table must agree on them."""
         return tuple(column.lower() for column in self.columns), self.conflict.lower()
 
 
 def ranked_by(conflict: str) -> str:
-    """The column that a conflict rule compares; "" where it compares none."""
+    """Return the column that a conflict rule compares, or "" if it compares none."""
     rule, _, column = conflict.partition(":")
     return column if rule in ("max", "min") else ""
 
 
-def fixed(*found: Key | None) -> frozenset[str]:
-    """The columns that no agent may rename or widen, by any of these keys of a table."""
-    return frozenset[str]().union(*(key.fixed for key in found if key is not None))
+def fixed(*table_keys: Key | None) -> frozenset[str]:
+    """Return the columns that no agent may rename or promote, according to any of these keys of a table."""
+    return frozenset[str]().union(*(key.fixed for key in table_keys if key is not None))
 
 
 def is_rule(conflict: str) -> bool:
-    """Whether it is one of the rules, as far as that can be told without the table's columns."""
+    """Return whether it is a conflict rule, as far as can be said without the table's columns."""
     return conflict in (LWW, FIRST, KEEP_ALL) or bool(ranked_by(conflict))
 
 
 def deleted_name(table: str) -> str:
-    """The table that has the deletions of a keyed one."""
+    """Return the name of the table that holds a keyed table's tombstones."""
     return f"{table}_deleted"
 
 
 def history_name(table: str) -> str:
-    """The table that has the versions of a keyed one that are not kept."""
+    """Return the name of the table that holds a keyed table's replaced versions."""
     return f"{table}_history"
 
 
 def changed_tables(table: str, key: Key) -> list[tuple[str, bool]]:
-    """The tables that have changes of a keyed one, itself first, each with whether its rows are deletions."""
+    """Return the tables with changes of a keyed table, itself first, each with whether its rows are tombstones."""
     return [(table, False), (deleted_name(table), True)] if key.deletes else [(table, False)]
 
 
-def companions(names: Mapping[str, Key]) -> dict[str, str]:
-    """The names of tables that belong to keyed ones, in lower case, each with the name of that one."""
+def companions(keyed: Mapping[str, Key]) -> dict[str, str]:
+    """Return the tables that belong to keyed ones: the keyed table's name by the companion's in lower case."""
     found = {}
-    for name, key in names.items():
+    for name, key in keyed.items():
         if key.deletes:
             found[deleted_name(name).lower()] = name
         if key.history:
@@ -116,17 +116,17 @@ def companions(names: Mapping[str, Key]) -> dict[str, str]:
     return found
 
 
-# -- which are kept ---------------------------------------------------------------------------------------------------
+# -- which version is kept --------------------------------------------------------------------------------------------
 
 
 def order(key: Key, *, ranked: str, timestamp: str, address: tuple[str, ...]) -> str:
-    """The terms that put versions in order, the one that is kept first, for SQLite and for PostgreSQL.
+    """Return ORDER BY terms that put the version to keep first, for SQLite and PostgreSQL.
 
     Args:
-        key: the table's.
+        key: the table's key.
         ranked: SQL for the value that the rule compares.
         timestamp: SQL for the timestamp.
-        address: SQL for what tells versions of equal timestamps apart: the stream's id, and the seq.
+        address: SQL terms that tell versions with equal timestamps apart: the stream's id, and the seq.
     """
     terms = (f"coalesce({timestamp}, 0)", *address)
     newest = ", ".join(f"{term} DESC" for term in terms)
@@ -139,11 +139,11 @@ def order(key: Key, *, ranked: str, timestamp: str, address: tuple[str, ...]) ->
 
 
 def judgement(key: Key) -> tuple[str, str]:
-    """How a version's place in that order decides: the deletion that counts for its key, and whether it is not kept.
+    """Return SQL that decides by a version's ``place`` in the `order` whether it is kept.
 
     Returns:
-        SQL for the place of a version that is such a deletion, of which the lowest of a key is its ``last_deletion``;
-        and SQL, over ``place`` and that, which holds for what is not kept.
+        An expression for the place of a tombstone that counts, NULL for everything else; its minimum over a key is the
+        key's ``last_deletion``. And a condition over ``place`` and ``last_deletion`` that is true for what is not kept.
     """
     if key.conflict == KEEP_ALL:
         return "CASE WHEN is_deletion THEN place END", "place > last_deletion"

@@ -1,7 +1,7 @@
-"""Renamed columns: which name a column has in the end. Pure, and the same in whatever order renames become known.
+"""Find a column's current name. Pure, and the same in whatever order renames become known.
 
-A rename is an arrow from an old name to a new one. A database knows a set of them for each table, and only ever gains
-some. A column's name is where its arrows end: they may branch (a class of a later version leads all older names to the
+A rename is an arrow from an old name to a new one. A database knows a set of them per table, and only ever gains some.
+A column's name is where its arrows end. They may branch (a class of a later version points all older names to the
 newest), as long as all of them end at one name.
 """
 
@@ -9,36 +9,39 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+#: (old name, new name)
 Arrow = tuple[str, str]
 
 
 class UnclearError(Exception):
-    """Renames that lead in a circle, or a column to two names; its text says which."""
+    """Renames that form a circle, or lead a column to two names; the text says which."""
 
 
 def ends(arrows: Iterable[Arrow]) -> dict[str, str]:
-    """Where each old name ends; all names in lower case.
+    """Return the current name of each old name; all names in lower case.
 
     Raises:
-        UnclearError: it ends nowhere, or at two names.
+        UnclearError: the arrows of a name end nowhere, or at two names.
     """
-    leads: dict[str, set[str]] = {}
+    targets: dict[str, set[str]] = {}
     for old, new in arrows:
-        leads.setdefault(old.lower(), set()).add(new.lower())
-    return {old: _end(leads, old) for old in sorted(leads)}
+        targets.setdefault(old.lower(), set()).add(new.lower())
+    return {old: _end(targets, old) for old in sorted(targets)}
 
 
-def _end(leads: dict[str, set[str]], old: str) -> str:
-    reached, waiting = set(), [old]
-    while waiting:
-        for name in leads.get(waiting.pop(), ()):
+def _end(targets: dict[str, set[str]], old: str) -> str:
+    reached, to_visit = set(), [old]
+    while to_visit:
+        for name in targets.get(to_visit.pop(), ()):
             if name == old:
-                raise UnclearError(f"the renames of {old} lead back to it: one of them must choose a third name")
+                raise UnclearError(f"the renames of {old} form a circle: choose a third name for one of them")
             if name not in reached:
                 reached.add(name)
-                waiting.append(name)
-    found = sorted(reached - leads.keys())
+                to_visit.append(name)
+    found = sorted(reached - targets.keys())
     if len(found) != 1:
         names = " and to ".join(found) or "no name"
-        raise UnclearError(f"{old} was renamed to {names}: name all but one of these as renamed to the one that stays")
+        raise UnclearError(
+            f"{old} was renamed to {names}: declare all but one of them as renamed to the one that stays"
+        )
     return found[0]

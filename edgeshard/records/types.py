@@ -1,14 +1,15 @@
-"""How kinds of columns widen: which of two kinds holds the values of both, and how a value is converted. Pure.
+"""Decide how column types are promoted: which of two types holds the values of both, and how to convert. Pure.
 
-Two chains, in which each kind holds every value of those before it, without loss:
+There are two chains, in which each type holds every value of those before it, without loss:
 
     boolean < integer < real < decimal
     uuid < text
 
-with one exception: an integer beyond 2^53 in either direction is none of a real, whose 53 bits would round it. It is
-refused, never rounded; a decimal holds it. All other kinds (blob, datetime, date, json) are only what they are.
+with one exception: a real cannot hold an integer beyond 2^53 in either direction, because its 53 bits would round it.
+Such an integer is refused, never rounded; a decimal holds it. All other types (blob, datetime, date, json) promote to
+nothing else.
 
-The widest kind of several does not depend on the order in which they are met, and neither does a converted value: a
+The widest of several types does not depend on the order in which they are met, and neither does a converted value: a
 number becomes the same decimal whether it was a real in between or not.
 """
 
@@ -21,14 +22,14 @@ from typing import Any, Final
 
 _CHAINS: Final = (("boolean", "integer", "real", "decimal"), ("uuid", "text"))
 
-#: Integers up to here, in either direction, are reals without loss.
+#: A real holds integers up to here, in either direction, without loss.
 EXACT_MAX: Final = 1 << 53
 
 _WHOLE: Final = ("boolean", "integer")
 
 
 def widest(one: str, other: str) -> str | None:
-    """The kind that holds the values of both, or None where there is none."""
+    """Return the type that holds the values of both, or None if there is none."""
     if one == other:
         return one
     for chain in _CHAINS:
@@ -37,68 +38,67 @@ def widest(one: str, other: str) -> str | None:
     return None
 
 
-def may_not_fit(kind: str, wider: str) -> bool:
-    """Whether a value of a kind may be none of a wider one."""
-    return kind == "integer" and wider == "real"
+def may_not_fit(column_type: str, wider: str) -> bool:
+    """Return whether the wider type may be unable to hold some value of the other."""
+    return column_type == "integer" and wider == "real"
 
 
-def is_same_value(kind: str, wider: str) -> bool:
-    """Whether the stored values of a kind are values of the wider one as they are."""
-    return kind == wider or (kind == "boolean" and wider == "integer") or kind == "uuid"
+def is_same_value(column_type: str, wider: str) -> bool:
+    """Return whether stored values of a type are valid values of the wider one as they are."""
+    return column_type == wider or (column_type == "boolean" and wider == "integer") or column_type == "uuid"
 
 
-def widened(value: Any, kind: str, wider: str) -> Any:
-    """A stored value of a kind as one of a wider kind.
+def widened(value: Any, column_type: str, wider: str) -> Any:
+    """Convert a stored value to a wider type.
 
     Raises:
-        TypeError, ValueError: it is none of the kind, or does not fit.
+        TypeError, ValueError: it is not a value of its type, or does not fit.
     """
-    if value is None or is_same_value(kind, wider):
+    if value is None or is_same_value(column_type, wider):
         return value
-    if kind in _WHOLE:
+    if column_type in _WHOLE:
         whole = _whole(value)
         return str(whole) if wider == "decimal" else _real(whole)
     return decimal_text(value)
 
 
 def _whole(value: Any) -> int:
-    # as SQLite's INTEGER columns do, which take 2.0 for 2
+    # as SQLite's INTEGER columns do, which store 2.0 as 2
     if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
         return int(value)
-    raise TypeError(f"a {type(value).__name__} where an int belongs")
+    raise TypeError(f"expected an int, got a {type(value).__name__}")
 
 
 def _real(whole: int) -> float:
     if abs(whole) > EXACT_MAX:
-        raise ValueError("newer agents made this column one of floats, and it has more digits than a float holds")
+        raise ValueError("newer agents made this a float column, and it has more digits than a float holds")
     return float(whole)
 
 
 def decimal_text(value: float) -> str:
-    """A real as a decimal: the shortest digits that give it again, and an integer where it is one without loss."""
+    """Return a real as a decimal: the fewest digits that convert back to it, and an integer if it is exactly one."""
     value = float(value)
     if value.is_integer() and abs(value) <= EXACT_MAX:
-        return str(int(value))  # -0.0 as well, which SQLite's columns hold as 0.0
+        return str(int(value))  # also -0.0, which SQLite stores as 0.0
     return str(decimal.Decimal(repr(value)))
 
 
-def narrowing(kind: str, asked: str) -> Callable[[Any], Any] | None:
-    """What makes a stored value of one kind a stored one of another that a class asks for, or refuses it.
+def narrowing(column_type: str, asked: str) -> Callable[[Any], Any] | None:
+    """Return a function that converts stored values to the type that a class asks for, or None if none is needed.
 
-    Returns:
-        None where the value stays as it is. What it returns raises a ValueError of a value that does not fit.
+    The function raises a ValueError if a value does not fit.
     """
-    if kind == asked or widest(kind, asked) is None:
+    if column_type == asked or widest(column_type, asked) is None:
         return None
-    if widest(kind, asked) == asked:
-        return lambda value: widened(value, kind, asked)
+    if widest(column_type, asked) == asked:
+        return lambda value: widened(value, column_type, asked)
     return _NARROWING[asked]
 
 
 def _narrowed_whole(value: Any) -> int:
     number = decimal.Decimal(value)
     if not number.is_finite() or number != (whole := int(number)):
-        raise ValueError(f"{value} is no integer")
+        raise ValueError(f"{value} is not an integer")
     return whole
 
 

@@ -10,7 +10,7 @@ import math
 
 import attrs
 
-from edgeshard.files.scan import State
+from edgeshard.files.fingerprint import State
 from edgeshard.reports import PruneReport
 from edgeshard.retention.rules import Rules
 

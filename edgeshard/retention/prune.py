@@ -175,7 +175,7 @@ def _limit_log(connection: Connection, path: Path) -> int | None:
     if limit is None:
         return None
     log_bytes = policy.prune_log_bytes(limit)
-    database.set_log_limits(connection, log_bytes)
+    database.set_wal_limits(connection, log_bytes)
     return max(1, log_bytes // shrink.page_bytes(connection))
 
 
@@ -196,7 +196,7 @@ def _begin(
             _ensure_not_kept(path, table, kept)
         collected = _collected(path, asked, table, keyed)
         scope = Scope(str(path), tables=asked.tables if table is None else (table,), kept=kept)
-        used = shrink.used_bytes(connection)
+        used = sqlite.used_bytes(connection)
         rows = sqlite.scalar(connection, "SELECT sum(last - first + 1) FROM edgeshard_blocks") or 0
     done = _Pass(connection, str(path), asked, scope, should_stop, progress, dry_run)
     done.row_bytes = used / max(1, rows)
@@ -298,7 +298,7 @@ def _make_room(done: _Pass, position: int, max_bytes: int) -> bool:
 
     def excess() -> int:
         freed = done.rows * done.row_bytes if done.dry_run else 0
-        return int(shrink.used_bytes(done.connection) - freed) - room
+        return int(sqlite.used_bytes(done.connection) - freed) - room
 
     if done.progress is not None and excess() > 0:
         done.to_do = done.rows + int(excess() / max(1.0, done.row_bytes))
@@ -414,7 +414,7 @@ def _tidy(done: _Pass, *, shrink: bool) -> int:
     if done.rows:
         with sqlite.immediate(connection):
             arrivals.forget_before(connection, _oldest(connection))
-            done.meter.note(connection, log_bytes(done.path))  # all that comes after this is the log's end
+            done.meter.record(connection, log_bytes(done.path))  # all that comes after this is the log's end
     sqlite.shrink_wal(connection)
     return max(0, before - int(connection.pragma("page_count"))) * page_bytes(connection)
 
@@ -456,13 +456,13 @@ def _report(done: _Pass, shrunk: int, *, fits: bool) -> PruneReport:
         rows=done.rows,
         by_reason=dict(done.by_reason),
         kept_back=done.kept_back,
-        deletions_behind=done.behind,
+        tombstones_behind=done.behind,
         behind=tuple(sorted(done.why.behind)),
-        deletions_unheard=done.unheard,
+        tombstones_unheard=done.unheard,
         unheard=tuple(sorted(done.why.unheard)),
-        used_bytes=shrink.used_bytes(connection) + log,
+        used_bytes=sqlite.used_bytes(connection) + log,
         file_bytes=int(connection.pragma("page_count")) * shrink.page_bytes(connection),
-        log_bytes=log,
+        wal_bytes=log,
         free_bytes=shrink.free_bytes(connection),
         shrunk_bytes=shrunk,
         can_shrink=shrink.can_shrink(connection),

@@ -19,7 +19,7 @@ from edgeshard import sqlite
 from edgeshard.errors import EdgeshardError
 from edgeshard.files import scan
 from edgeshard.master import arrivals, catalog, database
-from edgeshard.reports import MergeReport, PruneReport, together
+from edgeshard.reports import MergeReport, PruneReport, combine_prunes
 from edgeshard.retention import prune
 from edgeshard.retention.due import Look, Past, is_due
 from edgeshard.retention.rules import Rules
@@ -46,8 +46,8 @@ class Kept:
     def told(self, report: MergeReport) -> MergeReport:
         """The report of a merge, with this."""
         reports = [each for each in (report.pruned, self.report) if each is not None]
-        problems = [each for each in (report.prune_problem, self.problem) if each]
-        return attrs.evolve(report, pruned=together(reports), prune_problem="; ".join(problems))
+        problems = [each for each in (report.prune_error, self.problem) if each]
+        return attrs.evolve(report, pruned=combine_prunes(reports), prune_error="; ".join(problems))
 
 
 def keep(
@@ -77,7 +77,7 @@ def _follow(path: Path, rules: Rules, lock_wait_s: float, should_stop: Callable[
 
 def _summed(done: list[Kept]) -> Kept:
     reports = [kept.report for kept in done if kept.report is not None]
-    return Kept(together(reports), "; ".join(kept.problem for kept in done if kept.problem))
+    return Kept(combine_prunes(reports), "; ".join(kept.problem for kept in done if kept.problem))
 
 
 def _has_table(path: Path, table: str) -> bool:

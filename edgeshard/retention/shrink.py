@@ -9,7 +9,7 @@ to from, so that the last pages can be moved into the gaps, some at a time.
 from __future__ import annotations
 
 from edgeshard import sqlite
-from edgeshard.files import fingerprint
+from edgeshard.files import fingerprint, paths
 from edgeshard.retention.plan import STEP_S
 from edgeshard.sqlite import Connection
 
@@ -27,14 +27,9 @@ def free_bytes(connection: Connection) -> int:
     return int(connection.pragma("freelist_count")) * page_bytes(connection)
 
 
-def used_bytes(connection: Connection) -> int:
-    """What the pages in use take."""
-    return int(connection.pragma("page_count")) * page_bytes(connection) - free_bytes(connection)
-
-
 def log_bytes(path: str) -> int:
     """The size of the log."""
-    return fingerprint.size(f"{path}-wal")
+    return fingerprint.size(paths.wal(path))
 
 
 def can_shrink(connection: Connection) -> bool:

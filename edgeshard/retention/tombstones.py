@@ -146,5 +146,5 @@ def apply(connection: Connection, scope: Scope, name: str, goes: Going) -> None:
     """
     for ids in goes.ids:
         sql = f"SELECT max({format.TIMESTAMP}) FROM {quote(keys.deleted_name(name))} WHERE _id BETWEEN ? AND ?"
-        tombstone_gc.note_collected(connection, name, sqlite.scalar(connection, sql, (ids.first, ids.last)))
+        tombstone_gc.record(connection, name, sqlite.scalar(connection, sql, (ids.first, ids.last)))
     window.apply(connection, scope, goes, rules.DELETIONS)

@@ -27,12 +27,13 @@ import attrs
 
 from edgeshard import format, sqlite
 from edgeshard.errors import EdgeshardError
-from edgeshard.files import scan
+from edgeshard.files import paths, scan
 from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import Range, subtract
-from edgeshard.master import arrivals, catalog, database, identity, pruned_ranges, receipts, streams
+from edgeshard.master import arrivals, catalog, database, extents, identity, pruned_ranges, receipts, streams
 from edgeshard.retention import rules
-from edgeshard.sources import attach, diff, source
+from edgeshard.sources import attach, diff
+from edgeshard.sources import streams as source_streams
 from edgeshard.sources.attach import SourceRun
 from edgeshard.sources.source import Source
 from edgeshard.sqlite import Connection, quote
@@ -107,7 +108,7 @@ def look(path: Path, now_us: int, since_us: int) -> Seen:
     connection = database.open_master(path, writable=False)
     try:
         with database.translate_errors("prune", path):
-            shards = _look_at_shards(connection, Path(os.path.realpath(path.parent / "shards")))
+            shards = _look_at_shards(connection, Path(os.path.realpath(paths.shards(path.parent))))
             with sqlite.read_snapshot(connection):
                 return Seen(
                     shards,
@@ -138,44 +139,39 @@ def _newest_timestamps(connection: Connection) -> dict[int, int]:
 
 def _look_at_shards(connection: Connection, folder: Path) -> Shards:
     keyed = {name.lower() for name in catalog.load_keys(connection)}
-    every = [SourceRun(file, own=True, problem=file.problem) for file in scan.shard_files(folder)]
+    every = [SourceRun(file, own=True) for file in scan.shard_files(folder)]
     streams: set[bytes] = set()
     bounds: list[Bound] = []
-    for group in attach.groups([job for job in every if not job.problem]):
+    for group in attach.groups([job for job in every if not job.quarantine]):
         with attach.attached(connection, group) as attached, sqlite.read_snapshot(connection):
             for job in attached:
                 try:
                     origin = job.open(connection)
                     oldest = _oldest_waiting(connection, origin, keyed)
-                    is_whole = source.has_given_up_only_what_is_held(connection, origin)
-                    streams |= _streams(connection, origin)
+                    is_whole = source_streams.are_truncated_rows_held(connection, origin)
+                    streams |= source_streams.stream_ids(connection, origin)
                 except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
-                    job.blame(error)
+                    job.quarantine_for(error)
                 else:
                     if oldest is not None:
                         bounds.append(Bound(oldest - 1, f"{job.file.name} has changes that wait; merge"))
                     if not is_whole:  # what the next merge will call a gap
                         why = f"{job.file.name} gave up rows that are missing here; merge the database that has them"
                         bounds.append(Bound(NOTHING, why))
-        attach.tidy(group)
+        attach.remove_empty_wals(group)
     # one that a merger removed meanwhile was merged
-    unread = [
-        job for job in every if job.problem and (job.file.problem or scan.find_database(job.file.path) is not None)
+    bounds += [
+        Bound(NOTHING, f"{job.file.name} cannot be read: {job.quarantine.reason}")
+        for job in every
+        if job.quarantine and (job.file.defect or scan.find_database(job.file.path) is not None)
     ]
-    bounds += [Bound(NOTHING, f"{job.file.name} cannot be read: {job.problem}") for job in unread]
     return Shards(frozenset(streams), tuple(bounds))
-
-
-def _streams(connection: Connection, origin: Source) -> set[bytes]:
-    sql = f"SELECT stream_id FROM {quote(origin.schema)}.edgeshard_streams"
-    with sqlite.limit_steps_in_block(connection, sqlite.reading_steps(connection, origin.schema)):
-        return {stream_id for (stream_id,) in sqlite.fetch_typed(connection, origin.path, (bytes,), sql)}
 
 
 def _oldest_waiting(connection: Connection, origin: Source, keyed: set[str]) -> int | None:
     """The oldest timestamp of changes of keyed tables that wait in a shard; None where none waits."""
     found: list[int] = []
-    for _, pieces in diff.missing_pieces(connection, origin):
+    for _, pieces in diff.missing_by_stream(connection, origin):
         for piece in pieces:
             found += _timestamps(connection, origin, keyed, piece)
     return min(found, default=None)
@@ -238,7 +234,7 @@ def _missing(connection: Connection) -> set[int]:
         gone = [pruning.seqs for pruning in pruned_ranges.elsewhere(connection, stream_id)]
         if subtract([Range(gap.first, gap.last)], gone):
             found.add(numbers[stream_id])
-    return found | set(receipts.beyond(connection))
+    return found | set(receipts.streams_with_unknown_rows(connection))
 
 
 def _recent(connection: Connection, since_us: int) -> frozenset[int]:
@@ -246,10 +242,8 @@ def _recent(connection: Connection, since_us: int) -> frozenset[int]:
     first = arrivals.first_since(connection, since_us / 1e6)
     found = set(_arrived(connection, identity.next_id(connection) if first is None else first))
     found |= pruned_ranges.streams_since(connection, since_us / 1e6, rules.DELETIONS)
-    unheard = "SELECT stream_no FROM edgeshard_streams EXCEPT SELECT stream_no FROM edgeshard_ranges"
-    if database.has(connection, format.PRUNED_RANGES):
-        unheard += f" EXCEPT SELECT stream_no FROM {format.PRUNED_RANGES}"
-    return frozenset(found | {number for (number,) in sqlite.fetch(connection, unheard)})
+    heard_of = extents.range_rows(connection).keys() | pruned_ranges.stream_numbers(connection)
+    return frozenset(found | (streams.numbers(connection) - heard_of))
 
 
 def _arrived(connection: Connection, first_id: int) -> Iterator[int]:

@@ -151,7 +151,7 @@ def apply(connection: Connection, scope: Scope, goes: Going, reason: str) -> Non
         raise DamagedError("prune", scope.path, cause)
     for number, seqs in lost.items():
         for part in union(seqs):
-            pruned_ranges.note(connection, number, part, reason)
+            pruned_ranges.record(connection, number, part, reason)
     for whole, left in plan.transactions_left(goes.window, goes.ids):
         connection.execute("DELETE FROM edgeshard_transactions WHERE first_id = ?", (whole.first,))
         if left is not None:

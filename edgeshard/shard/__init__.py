@@ -1,1 +1,27 @@
-"""The writer: open a shard, write, run transactions, look things up."""
+"""The writer: open a shard, write rows and transactions, and look things up in read-only references.
+
+open
+    find or make the shard's file, and open it
+shard
+    the public handle, and the hot path of a write
+transaction
+    one ``with shard.transaction()`` block
+writers
+    how records of a class become INSERTs
+handle
+    the state of an open shard, and what becomes of it after a failure
+health
+    whether its files are still in place, and whether the process forked
+quota
+    the writer's share of the store's disk budget
+schema
+    adapt the shard's tables to a record class
+truncations
+    which rows a master holds already
+hlc_floor
+    the newest timestamp that the store knows
+lookup
+    references
+write_profile
+    the settings behind ``Store(wear=...)``
+"""

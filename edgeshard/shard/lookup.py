@@ -1,17 +1,17 @@
 """References: SQLite databases that an agent only reads, to look things up while it writes its shard.
 
-They are attached to a connection of their own, beside the shard's, whose main database is empty. So a look-up takes
-part in no transaction of the shard, waits for none, and cannot spoil one where a reference is damaged: SQLite, once it
-has met a damaged page in any attached database, refuses every further write of the open transaction. (To attach them
-to the writing connection is no faster.)
+They are attached to a connection of their own, next to the shard's, whose main database is empty. So a look-up takes
+no part in a transaction of the shard, waits for none, and cannot spoil one if a reference is damaged: once SQLite has
+met a damaged page in any attached database, it refuses every further write of the open transaction. (Attaching them to
+the writing connection would be no faster.)
 
-A reference is whatever SQLite can read, not only databases of ours, and is read with care: nothing in its schema is
-trusted, SQL that changes anything or reaches another file is refused as it is prepared, and no look-up goes on for
-ever. Its views, and virtual tables such as FTS5, can be used.
+A reference is anything that SQLite can read, not only a database of edgeshard's, and is read with care: nothing in its
+schema is trusted, SQL that changes anything or reaches another file is refused when it is prepared, and no look-up runs
+for ever. Its views, and virtual tables such as FTS5, can be used.
 
-What a handle looks up comes from the files as they were when it was opened. Each look-up asks, after it has read,
-whether they still are. SQLite itself would not notice a library that is made anew by the same script and copied over
-the old one: the counter by which it knows its cache to be stale would be the same, and it would mix the two.
+A handle reads the files as they were when it was opened. Each look-up checks, after it has read, that they still are.
+SQLite itself would not notice if a library is rebuilt by the same script and copied over the old one: the counter that
+tells it that its cache is stale would be the same, and it would mix the two.
 """
 
 from __future__ import annotations
@@ -37,73 +37,73 @@ from edgeshard.errors import (
     StorageBusyError,
     TransactionError,
 )
-from edgeshard.files import scan
+from edgeshard.files import fingerprint, paths, scan
 from edgeshard.files.os_errors import explain_os_error
 from edgeshard.records import codecs
 from edgeshard.sqlite import Connection
 from edgeshard.sqlite.rows import row_class
 
-#: References of one shard: as many databases as SQLite attaches unless it is built otherwise; each takes descriptors.
+#: References of one shard: as many databases as SQLite attaches by default. Each takes file descriptors.
 REFERENCES_MAX: Final = 10
 
-#: Steps of SQLite's virtual machine in one look-up, half a minute of a processor: a view of a stranger, or a damaged
-#: page that leads back to itself, would keep it busy for ever.
+#: Steps of SQLite's virtual machine in one look-up, half a minute of a processor: somebody else's view, or a damaged
+#: page that points back to itself, could keep it busy for ever.
 LOOKUP_STEPS: Final = 2_000_000_000
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
-_OWN_NAMES: Final = ("main", "temp")
+_RESERVED_NAMES: Final = ("main", "temp")
 
-_OWN_PREFIXES: Final = ("sqlite_", format.PREFIX)
+_RESERVED_PREFIXES: Final = ("sqlite_", format.PREFIX)
 
-#: How long a look-up waits for somebody who writes the file (which nobody should), in seconds.
-_PATIENCE_S: Final = 5.0
+#: How long a look-up waits for a writer of the file (which should have none), in seconds.
+_BUSY_TIMEOUT_S: Final = 5.0
 
-#: SQLite's own default for a database; what is looked up again and again stays in memory.
+#: SQLite's own default for a database: what is looked up again and again stays in memory.
 _CACHE_KIB: Final = 2_000
 
 _NEEDS_FILES: Final = (
     "it cannot be opened where it is: most likely it is a WAL database in a folder that cannot be written, and SQLite "
-    "needs files beside it. Make it one that needs none (PRAGMA journal_mode = DELETE) before it is put there"
+    "needs other files next to it. Convert it (PRAGMA journal_mode = DELETE) before you put it there"
 )
 
 _HALF_WRITTEN: Final = (
-    "its last writer was interrupted, and left a journal beside it that only a writer can undo; open it once with a "
+    "its last writer was interrupted, and left a journal next to it that only a writer can undo; open it once with a "
     "program that may write it"
 )
 
 _CHANGED: Final = (
-    "it was changed, replaced or removed since it was opened, and no rows of two versions are ever mixed; open it anew "
-    "(a shard with its references)"
+    "it was changed, replaced or removed since it was opened, and rows of two versions are never mixed; open the shard "
+    "again, with its references"
 )
 
-#: A file by inode, size in bytes, and time of its last change in nanoseconds; None: there is none.
-_FileState = tuple[int, int, int] | None
+#: A file's inode, size in bytes and time of last change in nanoseconds; None if there is no file.
+_FileState = fingerprint.State | None
 
 References = Mapping[str, str | os.PathLike[str]]
 
 
 @attrs.frozen
 class Reference:
-    """A database that is attached, and the state in which it was found.
+    """A database to attach, and the state in which it was found.
 
     Attributes:
         name: its schema name in SQL.
         path: the file, with symbolic links followed.
-        state: of the file.
-        log_state: of its log, where it has one.
-        has_log: whether it is a WAL database.
+        state: the state of the file.
+        wal_state: the state of its WAL, if it has one.
+        is_wal: whether it is a WAL database.
     """
 
     name: str
     path: str
     state: _FileState
-    log_state: _FileState
-    has_log: bool = False
+    wal_state: _FileState
+    is_wal: bool = False
 
     def is_unchanged(self) -> bool:
-        """Whether it is as it was when it was opened."""
-        return self.state == _look(self.path) and not (self.has_log and self.log_state != _look_at_log(self.path))
+        """Return whether the files are as they were when it was opened."""
+        return self.state == _state(self.path) and not (self.is_wal and self.wal_state != _wal_state(self.path))
 
 
 class Lookups:
@@ -112,7 +112,7 @@ class Lookups:
     def __init__(self, references: References) -> None:
         connection = sqlite.open_in_memory("")
         try:
-            sqlite.set_busy_timeout(connection, _PATIENCE_S)
+            sqlite.set_busy_timeout(connection, _BUSY_TIMEOUT_S)
             self._references = _attach_all(connection, references)
             self._budget = sqlite.limit_steps(connection)
             sqlite.allow_only_reading(connection, [reference.name for reference in self._references])
@@ -125,7 +125,7 @@ class Lookups:
         self._paths = ", ".join(reference.path for reference in self._references)
 
     def lookup(self, sql: str, params: Sequence[Any] | Mapping[str, Any]) -> list[Any]:
-        """The rows of a SELECT over the references; see `Shard.lookup`."""
+        """Return the rows of a SELECT over the references; see `Shard.lookup`."""
         with self._lock:
             if self._connection is None:
                 raise ShardClosedError("look up", self._paths, "the shard was closed; open it again")
@@ -152,7 +152,10 @@ class Lookups:
 
     def _explain(self, connection: Connection, error: Exception) -> EdgeshardError:
         if isinstance(error, sqlite.EXHAUSTED):
-            cause = f"it took more than {LOOKUP_STEPS:,} steps, or the memory there is, and was ended ({error})"
+            cause = (
+                f"it needed more than {LOOKUP_STEPS:,} steps, or more memory than there is, and was stopped ({error}). "
+                "Select less, or add an index to the reference"
+            )
             return QueryError("look up", self._paths, cause)
         if sqlite.is_mistake(error):
             return QueryError("look up", self._paths, self._explain_mistake(connection, error))
@@ -163,9 +166,9 @@ class Lookups:
         if sqlite.is_forbidden(error):
             return f"{error}. A look-up only reads references; results are written with shard.write()"
         if isinstance(error, UnicodeDecodeError):
-            return "a text in it is not valid UTF-8. Read it with CAST(column AS BLOB)"
+            return "a text in the result is not valid UTF-8; read it with CAST(column AS BLOB)"
         if isinstance(error, KeyError):
-            return f"no value was given for the parameter {error}"
+            return f"no value was given for the parameter {error}; add it to params"
         return f"{error}. The references have the tables {self._tables(connection)}"
 
     def _tables(self, connection: Connection) -> str:
@@ -180,14 +183,14 @@ class Lookups:
         return ", ".join(found) or "(none)"
 
     def close(self) -> None:
-        """Close them; waits for a look-up that another thread makes."""
+        """Close all references; wait for a look-up in another thread to end."""
         with self._lock:
             connection, self._connection = self._connection, None
             if connection is not None:
                 connection.close()
 
     def leave_to_parent(self) -> Connection | None:
-        """After a fork, in the child: the connection, which must be kept, and never be used or closed here."""
+        """Return the connection to a child after a fork, which must keep it and never use or close it."""
         self._lock = threading.RLock()  # a thread of the parent may have held the other
         return self._connection
 
@@ -197,12 +200,12 @@ class Lookups:
 
 @contextlib.contextmanager
 def attached_references(connection: Connection, references: References | None) -> Iterator[None]:
-    """For the block, which reads the connection's own database, attach references to it.
+    """Attach references to a connection for the block, which may also read the connection's own database.
 
     Raises:
-        ConfigurationError: a name or a path that cannot be one, or too many.
-        ReferenceChangedError: one was changed meanwhile.
-        StorageError: one cannot be read.
+        ConfigurationError: a name or a path is invalid, or there are too many.
+        ReferenceChangedError: a reference was changed meanwhile.
+        StorageError: a reference cannot be read.
     """
     if references is None:
         yield
@@ -212,7 +215,7 @@ def attached_references(connection: Connection, references: References | None) -
         yield
     except sqlite.DatabaseFailure as error:
         _refuse_changed(attached)
-        # an error says not of which of them it is
+        # the error does not say in which database it happened
         culprit = None if sqlite.is_mistake(error) else _damaged(attached, connection)
         if culprit is not None:
             raise sqlite.explain(error, "query reference", culprit.path) from error
@@ -227,84 +230,84 @@ def _refuse_changed(references: Iterable[Reference]) -> None:
 
 
 def _damaged(references: Iterable[Reference], connection: Connection) -> Reference | None:
-    """The first that SQLite finds something wrong with."""
+    """Return the first reference that SQLite finds damaged."""
     return next((each for each in references if not sqlite.is_sound(connection, each.name)), None)
 
 
 def _attach_all(connection: Connection, references: References) -> list[Reference]:
-    found = [_find(name, path) for name, path in _checked(references).items()]
+    _check_all(references)
+    found = [_find(name, path) for name, path in references.items()]
     return [_attach(connection, reference) for reference in found]
 
 
-def _checked(references: References) -> References:
+def _check_all(references: References) -> None:
     if not isinstance(references, Mapping):
-        raise ConfigurationError("open reference", "", 'reference= takes a mapping, such as {"patterns": path}')
+        raise ConfigurationError("open reference", "", 'reference= must be a mapping, such as {"patterns": path}')
     if not 1 <= len(references) <= REFERENCES_MAX:
-        cause = f"a shard has 1 to {REFERENCES_MAX} references, not {len(references)}"
+        cause = f"give 1 to {REFERENCES_MAX} references, not {len(references)}"
         raise ConfigurationError("open reference", "", cause)
     seen: set[str] = set()
     for name, path in references.items():
         _check(name, path)
         if name.lower() in seen:
-            raise ConfigurationError("open reference", path, f"two references have the name {name!r} for SQLite")
+            cause = f"two references have the name {name!r} (SQL ignores case); rename one"
+            raise ConfigurationError("open reference", path, cause)
         seen.add(name.lower())
-    return references
 
 
 def _check(name: str, path: str | os.PathLike[str]) -> None:
     if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
-        cause = f"the path of reference {name!r} is a str or a Path, not {type(path).__name__}"
+        cause = f"the path of reference {name!r} must be a str or a Path, not {type(path).__name__}"
         raise ConfigurationError("open reference", "", cause)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        cause = f"the name {name!r} is none; it has up to 64 letters, digits and _, and begins with no digit"
+        cause = f"invalid reference name {name!r}: use 1-64 letters, digits or _, and no digit first"
         raise ConfigurationError("open reference", path, cause)
-    if name.lower() in _OWN_NAMES or name.lower().startswith(_OWN_PREFIXES):
-        raise ConfigurationError("open reference", path, f"the name {name!r} is taken; choose another")
+    if name.lower() in _RESERVED_NAMES or name.lower().startswith(_RESERVED_PREFIXES):
+        raise ConfigurationError("open reference", path, f"the name {name!r} is reserved; choose another")
 
 
 def _find(name: str, path: str | os.PathLike[str]) -> Reference:
-    """The file, not yet opened, and its state before that."""
+    """Find the file of a reference, and its state before it is opened."""
     real = os.path.realpath(path)  # SQLite is told to follow no link
     found = scan.find_database(real)
     if found is None:
-        raise ConfigurationError("open reference", real, "there is no such file")
-    if found.problem:
-        raise ConfigurationError("open reference", found.path, found.problem)
-    return Reference(name, real, _look(real), _look_at_log(real))
+        raise ConfigurationError("open reference", real, "there is no such file; check the path")
+    if found.defect:
+        raise ConfigurationError("open reference", found.path, found.defect)
+    return Reference(name, real, _state(real), _wal_state(real))
 
 
 def _attach(connection: Connection, reference: Reference) -> Reference:
     try:
         sqlite.attach(connection, reference.path, reference.name, cache_kib=_CACHE_KIB)
-        has_log = sqlite.is_wal(connection, reference.name)
+        is_wal = sqlite.is_wal(connection, reference.name)
     except sqlite.DATA_ERRORS as error:
         raise _explain_opening(error, reference.path) from error
-    return attrs.evolve(reference, has_log=has_log)
+    return attrs.evolve(reference, is_wal=is_wal)
 
 
 def _explain_opening(error: Exception, path: str) -> EdgeshardError:
     if sqlite.has_hot_journal(error):
         return StorageBusyError("open reference", path, _HALF_WRITTEN)
     if not os.access(path, os.R_OK):
-        return AccessError("open reference", path, "permission denied")
+        return AccessError("open reference", path, "permission denied; make it readable for this user")
     if sqlite.needs_files_beside(error):
         return AccessError("open reference", path, f"{_NEEDS_FILES} ({error})")
     if sqlite.is_bad_schema(error):
-        return DamagedError("open reference", path, f"SQLite does not attach it: {error}")
+        return DamagedError(
+            "open reference", path, f"SQLite cannot attach it ({error}); build it again, or restore a copy"
+        )
     return sqlite.explain(error, "open reference", path)
 
 
-def _look_at_log(path: str) -> _FileState:
-    """The state of the log; None where there is none, or an empty one: each reader of a WAL database leaves that."""
-    state = _look(path + "-wal")
+def _wal_state(path: str) -> _FileState:
+    """Return the state of the WAL; None if there is none or an empty one, which readers leave behind."""
+    state = _state(paths.wal(path))
     return state if state is not None and state[1] else None
 
 
-def _look(path: str) -> _FileState:
+def _state(path: str) -> _FileState:
     try:
-        found = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+        return fingerprint.state(path)
     except OSError as error:
-        raise explain_os_error(error, "look at reference", path) from error
-    return found.st_ino, found.st_size, found.st_mtime_ns
+        raise explain_os_error(error, "check reference", path) from error

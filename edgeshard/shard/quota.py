@@ -1,9 +1,18 @@
-"""A shard of a store that has a budget: it adds no more to the disk than was granted when it last looked.
+"""One writer's share of its store's disk budget.
 
-A write costs nothing more: SQLite itself refuses a page beyond the grant (max_page_count), and its hook for commits
-says how long the log is. Now and then, and where something was refused, the handle looks at what the whole store
-takes, and gives itself another grant (budget.share). What is refused for want of a grant is tried once more after that;
-nothing of it had reached the disk, and it is the same row by the same address.
+A write costs nothing extra. SQLite itself refuses a page beyond the writer's grant (``max_page_count``), and its commit
+hook reports how long the WAL is. About once a second, and whenever something was refused, the writer measures the whole
+store and takes a new grant (`edgeshard.budget.policy.share`). A row that was refused for lack of a grant is then tried
+once more: nothing of it had reached the disk, so it is the same row at the same address.
+
+A `Handle` calls its quota here:
+
+* when the shard is opened (`start`)
+* at each upkeep (`renew`, `ensure_wal_may_grow`)
+* when a transaction has begun (`allow_transaction`)
+* when SQLite refused a write (`renew`, `has_grant`, `allow_one_row`, `is_wal_untouched`, `refusal`)
+
+No method keeps the connection: its hook refers to the quota, and a cycle would keep a handle open that was dropped.
 """
 
 from __future__ import annotations
@@ -15,321 +24,266 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final, NoReturn
+from typing import Final
 
 import attrs
-from filelock import FileLock
 
 from edgeshard import sqlite
 from edgeshard.budget import policy
 from edgeshard.budget.policy import Budget, Share, Usage
 from edgeshard.budget.usage import load_budget, measure
-from edgeshard.errors import DiskBudgetError, DiskFullError
+from edgeshard.errors import DiskBudgetError
 from edgeshard.master import write_stats
-from edgeshard.shard.lookup import Lookups
-from edgeshard.shard.shard import Durability, Shard, _Block, _Writer
+from edgeshard.master.write_stats import WriterMeter
 from edgeshard.sqlite import Connection
 
 logger = logging.getLogger("edgeshard")
 
-#: Two looks are at least so far apart, in seconds, however often a write is refused.
-_LEAST_LOOK_S: Final = 0.01
+#: The least time between two measurements, however often a write is refused, in seconds.
+_LEAST_INTERVAL_S: Final = 0.01
 
-#: How long a writer waits for a merger to let go of its log, where there is no room for a longer one, in seconds.
-_LOG_WAIT_S: Final = 0.25
+#: How long a writer waits for a reader of its WAL to end, if there is no room for a longer WAL, in seconds.
+_WAL_WAIT_S: Final = 0.25
 
-#: What a new shard takes at once, with its files beside it, in bytes.
-_NEW_SHARD: Final = 128 << 10
+#: What a new shard takes at once, with the files beside it, in bytes.
+_NEW_SHARD_BYTES: Final = 128 << 10
 
-
-@attrs.frozen
-class Look:
-    """What a look at the store found, and what may be done.
-
-    Attributes:
-        noted: its budget.
-        usage: what it takes.
-        limit: what it may take, in bytes.
-        share: what the writer that looked may do.
-    """
-
-    noted: Budget
-    usage: Usage
-    limit: int
-    share: Share
-
-    @classmethod
-    def first(cls, root: Path, known: Budget) -> Look:
-        """Measure a store.
-
-        Args:
-            root: its folder.
-            known: its budget, where none is noted any more.
-
-        Raises:
-            AccessError, StorageIOError: it cannot be looked at.
-            ConfigurationError: what is noted is no budget.
-        """
-        return cls._of(root, known, lambda most, usage: policy.share(most, usage, 0, 0))
-
-    def again(self, root: Path, spent: int, ago_s: float) -> Look:
-        """Measure it once more.
-
-        Args:
-            root: its folder.
-            spent: what the writer that looks added since it last did, in bytes.
-            ago_s: how long that is ago, in seconds.
-
-        Raises:
-            As `first`.
-        """
-
-        def share(most: int, usage: Usage) -> Share:
-            rate = max(0, usage.used - self.usage.used) / max(ago_s, _LEAST_LOOK_S)
-            return policy.share(most, usage, spent, self.share.log, rate)
-
-        return self._of(root, self.noted, share)
-
-    @classmethod
-    def _of(cls, root: Path, known: Budget, share: Callable[[int, Usage], Share]) -> Look:
-        noted, usage = load_budget(root) or known, measure(root)
-        most = policy.limit(noted, usage)
-        return cls(noted, usage, most, share(most, usage))
-
-
-def refusal(action: str, path: str | os.PathLike[str], found: Look, cause: str) -> DiskBudgetError:
-    """The error of something for which there is no room."""
-    usage = found.usage
-    text = f"{policy.figures(found.limit, found.noted, usage)}; one write may add {found.share.wide} bytes. {cause}"
-    return DiskBudgetError(action, path, text, usage.used, found.limit, usage.shards + usage.logs, usage.master)
-
-
-_CAUSE: Final = {
+_NEXT_STEPS: Final = {
     "error": "Nothing of this was written; merge, prune or push and prune, or raise the budget, and write it again",
-    "drop-oldest": "Nothing of this was written; a merge drops the oldest rows of the master for it, but none of a "
-    "table with a key: write it again",
+    "drop-oldest": "Nothing of this was written; a merge drops the oldest rows of the master to make room, but never "
+    "rows of a table with a key: write it again",
 }
 
 
 @attrs.frozen
-class Bound:
-    """The budget that a shard is opened within.
+class Measurement:
+    """What a store takes at one moment, and what a writer may therefore add.
 
     Attributes:
+        budget: the store's budget.
+        usage: what the store takes.
+        limit: what it may take, in bytes.
+        share: what the writer that measured may add.
+    """
+
+    budget: Budget
+    usage: Usage
+    limit: int
+    share: Share
+
+
+def _measure(root: Path, fallback: Budget, share_of: Callable[[int, Usage], Share]) -> Measurement:
+    """Measure a store.
+
+    Args:
+        root: its folder.
+        fallback: its budget, if none is recorded in the folder any more.
+        share_of: the writer's share, given the limit and the usage.
+
+    Raises:
+        AccessError, StorageIOError: the folder cannot be read.
+        ConfigurationError: what is recorded is not a budget.
+    """
+    budget, usage = load_budget(root) or fallback, measure(root)
+    limit = policy.limit(budget, usage)
+    return Measurement(budget, usage, limit, share_of(limit, usage))
+
+
+def _first_share(limit: int, usage: Usage) -> Share:
+    return policy.share(limit, usage, 0, 0)
+
+
+def _refusal(action: str, path: str | os.PathLike[str], found: Measurement) -> DiskBudgetError:
+    usage = found.usage
+    text = (
+        f"{policy.figures(found.limit, found.budget, usage)}; one write may add {found.share.wide} bytes. "
+        f"{_NEXT_STEPS[found.budget.on_full]}"
+    )
+    return DiskBudgetError(action, path, text, usage.used, found.limit, usage.shards + usage.logs, usage.master)
+
+
+def ensure_room_for_shard(root: Path, budget: Budget, path: Path) -> None:
+    """Refuse to make a new shard if there is no room for one.
+
+    Args:
         root: the store's folder.
-        known: the budget, where none is noted there any more.
+        budget: its budget, if none is recorded there any more.
+        path: the new shard, for the error.
+
+    Raises:
+        DiskBudgetError: there is no room.
+        As `Quota`.
     """
-
-    root: Path
-    known: Budget
-
-    def ensure_room_for_shard(self, path: Path) -> None:
-        """Refuse to make a new shard where there is no room for one.
-
-        Raises:
-            DiskBudgetError: there is none.
-        """
-        found = Look.first(self.root, self.known)
-        if found.share.room < _NEW_SHARD:
-            raise refusal("make shard", path, found, _CAUSE[found.noted.on_full])
+    found = _measure(root, budget, _first_share)
+    if found.share.room < _NEW_SHARD_BYTES:
+        raise _refusal("make shard", path, found)
 
 
-class _Log:
-    """Copies the log into the database once it has its size, and has the shard look where that does not make it short.
+class Quota:
+    """How much one open shard may add to its store; measures the store at once.
 
-    Called by SQLite after each commit. It knows the shard weakly: the connection knows it.
+    Args:
+        root: the store's folder.
+        budget: its budget, if none is recorded there any more.
+        path: the shard, for errors.
 
     Attributes:
-        shard: whose log it is.
-        quota: the size that the log should have, in pages.
-        tolerated: the size from which on the shard looks before it writes more.
-        pages: the size that it has.
-        logged: how many pages the connection had given it by the last commit.
+        renew_at: when to call `renew` next, by the monotonic clock.
+
+    Raises:
+        AccessError, StorageIOError: the store cannot be measured.
+        ConfigurationError: what is recorded is not a budget.
     """
 
-    __slots__ = ("logged", "pages", "quota", "shard", "tolerated")
+    def __init__(self, root: Path, budget: Budget, path: str | os.PathLike[str]) -> None:
+        self._root = root
+        self._path = path
+        self._measured = _measure(root, budget, _first_share)
+        self._measured_at = monotonic()
+        self.renew_at = 0.0
+        self._is_nearly_full = False  # and was warned about
+        self._pages = 0  # of the file, at the last measurement
+        self._page_bytes = 1
+        self._wal_pages = 0  # in the WAL now
+        self._wal_target = 0  # how many the WAL should have
+        self._wal_tolerated = 0  # from how many on the writer does its upkeep before it writes more
+        self._pages_logged = 0  # how many the connection had written to the WAL by the last commit
+        self._meter: WriterMeter | None = None
+        self._check_soon: Callable[[], Callable[[], None] | None] = lambda: None
 
-    def __init__(self, shard: BoundedShard) -> None:
-        self.shard = weakref.ref(shard)
-        self.quota = self.tolerated = self.pages = self.logged = 0
-
-    def __call__(self, connection: Connection, _: str, pages: int) -> int:
-        self.pages, self.logged = pages, sqlite.wal_pages_written(connection)
-        if pages >= self.quota:
-            shard = self.shard()
-            # by a merger it would be counted there
-            with write_stats.counted() as count, contextlib.suppress(*sqlite.BUSY):  # a merger does this very work
-                sqlite.checkpoint_in_hook(connection)
-            if shard is not None:
-                shard._noted.add(count.bytes)
-            if shard is not None and pages >= self.tolerated:
-                shard._look_at = shard._check_at = 0.0
-        return 0
-
-
-class BoundedShard(Shard):
-    """As `Shard`, in a store with a budget. Made by ``Store.shard``.
-
-    Writing raises a DiskBudgetError, which is a DiskFullError, where the store has no room: nothing of that write is
-    kept, and the handle goes on.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        agent: str,
-        durability: Durability,
-        held: FileLock,
-        lookups: Lookups | None = None,
-        made_bytes: int = 0,
-        *,
-        bound: Bound,
+    def start(
+        self, connection: Connection, meter: WriterMeter, check_soon: weakref.WeakMethod[Callable[[], None]]
     ) -> None:
-        self._root = bound.root
-        self._pages = 0  # of the file, at the last look
-        self._is_near = False  # whether the end was warned of
-        self._found = Look.first(bound.root, bound.known)
-        self._looked_at = monotonic()
-        self._log = _Log(self)
-        super().__init__(path, agent, durability, held, lookups, made_bytes)
-        self._page_bytes = int(self._connection.pragma("page_size"))
-        self._pages = int(self._connection.pragma("page_count"))
-        self._grant(0)
-        self._limit_log()
-        self._connection.set_wal_hook(self._log)  # in the place of wal_autocheckpoint
+        """Take over the shard's connection: until the first upkeep the file may not grow.
 
-    # -- looking ------------------------------------------------------------------------------------------------------
+        Args:
+            connection: the shard's.
+            meter: counts the bytes that a checkpoint of the WAL writes.
+            check_soon: has the handle do its upkeep before the next write; a weak reference, see above.
+        """
+        self._meter, self._check_soon = meter, check_soon
+        self._page_bytes = int(connection.pragma("page_size"))
+        self._pages = int(connection.pragma("page_count"))
+        self._allow(connection, self._pages, 0)
+        self._limit_wal(connection)
+        connection.set_wal_hook(self._after_commit)  # replaces wal_autocheckpoint
 
-    def _check(self) -> None:
-        is_due = monotonic() >= self._look_at
-        super()._check()
-        if is_due:
-            self._renew()
-            self._ensure_log_may_grow()
+    # -- grants -------------------------------------------------------------------------------------------------------
 
-    def _renew(self) -> bool:
-        """Look, and take another grant; whether there is one. In a transaction it is wide."""
+    @property
+    def has_grant(self) -> bool:
+        """Whether the writer may add anything."""
+        return self._measured.share.grant > 0
+
+    def renew(self, connection: Connection, *, in_transaction: bool) -> None:
+        """Measure the store, and take a new grant; a wide one in a transaction, which would be undone as a whole."""
         now = monotonic()
         # a program that tries again and again must not keep the merger from making room
-        if self._found.share.grant > 0 or now >= self._looked_at + _LEAST_LOOK_S:
-            ago_s, self._looked_at = now - self._looked_at, now
-            pages = int(self._connection.pragma("page_count"))
-            spent, self._pages = max(0, pages - self._pages), pages
-            before, self._found = self._found, self._found.again(self._root, spent * self._page_bytes, ago_s)
-            if self._found.share.log != before.share.log:
-                self._limit_log()
-            self._warn()
-        share = self._found.share
-        self._grant(share.wide if self._depth else share.grant)
-        self._look_at = min(self._look_at, self._looked_at + share.look_s)
-        if not self._depth:
-            self._check_at = self._look_at
-        return share.grant > 0
+        if self.has_grant or now >= self._measured_at + _LEAST_INTERVAL_S:
+            self._measure_again(connection, now)
+        share = self._measured.share
+        self._allow(connection, self._pages, share.wide if in_transaction else share.grant)
+        self.renew_at = self._measured_at + share.look_s
 
-    def _grant(self, count: int) -> None:
-        """From now on the file may grow by so many bytes from what it had at the last look."""
-        self._connection.pragma("max_page_count", max(1, self._pages + count // self._page_bytes))
+    def _measure_again(self, connection: Connection, now: float) -> None:
+        before, elapsed_s, self._measured_at = self._measured, now - self._measured_at, now
+        pages = int(connection.pragma("page_count"))
+        added_bytes, self._pages = max(0, pages - self._pages) * self._page_bytes, pages
 
-    def _limit_log(self) -> None:
-        log = self._log
-        log.quota = self._found.share.log // self._page_bytes
-        log.tolerated = max(log.quota, log.pages) + log.quota // 4
-        self._connection.pragma("journal_size_limit", self._found.share.log)
+        def share_of(limit: int, usage: Usage) -> Share:
+            rate = max(0, usage.used - before.usage.used) / max(elapsed_s, _LEAST_INTERVAL_S)
+            return policy.share(limit, usage, added_bytes, before.share.log, rate)
 
-    def _warn(self) -> None:
-        """Say once that the end is near."""
-        found, was_near = self._found, self._is_near
-        self._is_near = policy.is_nearly_full(found.limit, found.usage, was_warned=was_near)
-        if self._is_near and not was_near:
-            logger.warning("%s is nearly full: %s", self._root, policy.figures(found.limit, found.noted, found.usage))
+        self._measured = _measure(self._root, before.budget, share_of)
+        if self._measured.share.log != before.share.log:
+            self._limit_wal(connection)
+        self._warn_once()
 
-    def _ensure_log_may_grow(self) -> None:
-        """Refuse to write into a log that cannot be begun anew, and for which there is no more room.
+    def _warn_once(self) -> None:
+        found, was_warned = self._measured, self._is_nearly_full
+        self._is_nearly_full = policy.is_nearly_full(found.limit, found.usage, was_warned=was_warned)
+        if self._is_nearly_full and not was_warned:
+            logger.warning("%s is nearly full: %s", self._root, policy.figures(found.limit, found.budget, found.usage))
+
+    def allow_transaction(self, connection: Connection) -> None:
+        """Widen the grant for a transaction that has just begun: if it ran out, the whole block would be undone."""
+        self._allow(connection, int(connection.pragma("page_count")), self._measured.share.wide)
+
+    def allow_one_row(self, connection: Connection) -> None:
+        """Widen the grant for one row, which may be larger than what is granted for many."""
+        self._allow(connection, self._pages, self._measured.share.wide)
+
+    def allow_rows(self, connection: Connection) -> None:
+        """Go back to the normal grant."""
+        self._allow(connection, self._pages, self._measured.share.grant)
+
+    def _allow(self, connection: Connection, pages: int, added_bytes: int) -> None:
+        connection.pragma("max_page_count", max(1, pages + added_bytes // self._page_bytes))
+
+    # -- the WAL ------------------------------------------------------------------------------------------------------
+
+    def _after_commit(self, connection: Connection, _: str, pages: int) -> int:
+        """Checkpoint the WAL once it has its target size; SQLite calls this after each commit."""
+        self._wal_pages, self._pages_logged = pages, sqlite.wal_pages_written(connection)
+        if pages >= self._wal_target:
+            # if a merger does it, the merger counts the bytes
+            with write_stats.counted() as count, contextlib.suppress(*sqlite.BUSY):  # a merger is doing it already
+                sqlite.checkpoint_in_hook(connection)
+            if self._meter is not None:
+                self._meter.add(count.bytes)
+            if pages >= self._wal_tolerated:
+                self._request_upkeep()
+        return 0
+
+    def _request_upkeep(self) -> None:
+        check_soon = self._check_soon()
+        if check_soon is not None:
+            check_soon()
+
+    def _limit_wal(self, connection: Connection) -> None:
+        self._wal_target = self._measured.share.log // self._page_bytes
+        self._wal_tolerated = max(self._wal_target, self._wal_pages) + self._wal_target // 4
+        connection.pragma("journal_size_limit", self._measured.share.log)
+
+    def ensure_wal_may_grow(self, connection: Connection, *, in_transaction: bool) -> None:
+        """Refuse to write to a WAL that cannot be restarted, and for which there is no more room.
 
         Raises:
-            DiskBudgetError: it is so.
+            DiskBudgetError: that is the case.
         """
-        log = self._log
-        if log.pages < log.tolerated:
+        if self._wal_pages < self._wal_tolerated:
             return
-        if self._found.share.room > 2 * self._found.share.log:
-            log.tolerated = log.pages + log.quota // 4
+        if self._measured.share.room > 2 * self._measured.share.log:
+            self._wal_tolerated = self._wal_pages + self._wal_target // 4
             return
-        if not self._depth and self._begin_log_anew():
-            log.tolerated, log.pages = log.quota + log.quota // 4, 0
+        if not in_transaction and self._restart_wal(connection):
+            self._wal_tolerated, self._wal_pages = self._wal_target + self._wal_target // 4, 0
             return
-        self._look_at = self._check_at = 0.0
-        raise self._refusal()
+        self._request_upkeep()
+        raise self.refusal()
 
-    def _begin_log_anew(self) -> bool:
-        """Have the next commit begin the log from its start; False where somebody reads it for long."""
-        sqlite.set_busy_timeout(self._connection, _LOG_WAIT_S)
+    def _restart_wal(self, connection: Connection) -> bool:
+        """Have the next commit begin the WAL from its start; return False if a reader needs it for long."""
+        sqlite.set_busy_timeout(connection, _WAL_WAIT_S)
         try:
-            sqlite.restart_wal(self._connection)
+            sqlite.restart_wal(connection)
         except sqlite.BUSY:
             return False
         finally:
-            sqlite.set_busy_timeout(self._connection, sqlite.BUSY_TIMEOUT_S)
+            sqlite.set_busy_timeout(connection, sqlite.BUSY_TIMEOUT_S)
         return True
 
-    # -- transactions -------------------------------------------------------------------------------------------------
+    def is_wal_untouched(self, connection: Connection) -> bool:
+        """Return whether nothing was written to the WAL since the last commit."""
+        return sqlite.wal_pages_written(connection) == self._pages_logged
 
-    def _enter_block(self, block: _Block) -> None:
-        with self._lock:
-            super()._enter_block(block)
-            if not block.depth:
-                self._widen(block)
+    # -- refusals -----------------------------------------------------------------------------------------------------
 
-    def _widen(self, block: _Block) -> None:
-        """What is begun is not cut for want of a grant that there is: it would be undone whole."""
-        try:
-            pages = int(self._connection.pragma("page_count"))
-            share = self._found.share.wide // self._page_bytes
-            self._connection.pragma("max_page_count", max(1, pages + share))
-        except BaseException as error:
-            self._leave_block(block, error)
-            raise
+    @property
+    def is_disk_full(self) -> bool:
+        """Whether the file system itself has no room: others than this store fill it."""
+        return self._measured.usage.free < policy.LEAST_GRANT
 
-    # -- failures -----------------------------------------------------------------------------------------------------
-
-    def _row_failed(self, error: BaseException, row_id: int, writer: _Writer, record: Any) -> None:
-        if not sqlite.is_full(error) or self._depth or not self._renew():
-            super()._row_failed(error, row_id, writer, record)
-            return
-        try:
-            self._grant(self._found.share.wide)  # one row may be larger than what is granted for many
-            writer.insert(self._execute, row_id, record)
-            self._next_id = row_id + 1
-            self._grant(self._found.share.grant)
-        except BaseException as again:
-            super()._row_failed(again, row_id, writer, record)
-
-    def _failed(
-        self, error: BaseException, row_id: int = 0, writer: _Writer | None = None, record: Any = None
-    ) -> NoReturn:
-        try:
-            super()._failed(error, row_id, writer, record)
-        except DiskFullError as full:
-            if not self._depth and self._has_logged_nothing():
-                self._next_id = row_id
-            self._renew()
-            self._look_at = 0.0
-            if self._found.usage.free < policy.LEAST_GRANT:  # others than the store fill the disk
-                raise
-            raise self._refusal() from full
-
-    def _undo_block(self, block: _Block, error: BaseException | None = None) -> None:
-        is_sure = isinstance(error, DiskFullError) and not block.depth and self._has_logged_nothing()
-        super()._undo_block(block, error)
-        if is_sure:
-            self._next_id, self._stream_id = block.next_id, block.stream_id
-
-    def _has_logged_nothing(self) -> bool:
-        """Whether nothing was given to the log since the last commit: then no part of what failed can come back.
-
-        Its seqs are used again. Otherwise each refusal would end a stream, of which the master remembers each for ever.
-        """
-        return self._unusable is None and sqlite.wal_pages_written(self._connection) == self._log.logged
-
-    def _refusal(self) -> DiskBudgetError:
-        return refusal("write to shard", self.path, self._found, _CAUSE[self._found.noted.on_full])
+    def refusal(self) -> DiskBudgetError:
+        """Return the error of a write for which there is no room."""
+        return _refusal("write to shard", self._path, self._measured)

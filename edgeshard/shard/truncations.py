@@ -7,13 +7,16 @@ can be deleted afterwards, in small transactions, without ever showing a part of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 from edgeshard import format, sqlite
+from edgeshard.master import extents, streams
 from edgeshard.sqlite import Connection, quote
 
-#: The table of the format that has one row for each transaction of several rows, and its primary key.
-_TRANSACTIONS: Final = ("edgeshard_transactions", "first_id")
+
+def last_truncated(connection: Connection, stream_no: int) -> int:
+    """Return the highest truncated seq of a stream, or 0 if none is truncated."""
+    sql = "SELECT max(last) FROM main.edgeshard_truncations WHERE stream_no = ?"
+    return int(sqlite.scalar(connection, sql, (stream_no,)) or 0)
 
 
 def record(connection: Connection, durable: Mapping[bytes, int], master_id: bytes) -> dict[int, int]:
@@ -29,15 +32,12 @@ def record(connection: Connection, durable: Mapping[bytes, int], master_id: byte
     """
     truncated: dict[int, int] = {}
     for stream_id, last in durable.items():
-        rows = sqlite.fetch(
-            connection,
-            "SELECT s.stream_no, max(t.last), t.first, t.database_id FROM edgeshard_streams s "
-            "LEFT JOIN edgeshard_truncations t ON t.stream_no = s.stream_no WHERE s.stream_id = ?",
-            (stream_id,),
-        )
-        ((number, before, first, database_id),) = rows
-        if number is None:
+        found = streams.find(connection, stream_id)
+        if found is None:
             continue  # the shard was replaced by another since it was read
+        number, _ = found
+        sql = "SELECT max(last), first, database_id FROM edgeshard_truncations WHERE stream_no = ?"
+        ((before, first, database_id),) = sqlite.fetch(connection, sql, (number,))
         before = before or 0
         if last > before and database_id == master_id:
             sql = "UPDATE edgeshard_truncations SET last = ?3 WHERE stream_no = ?1 AND first = ?2"
@@ -100,4 +100,4 @@ def delete_piecewise(connection: Connection, tables: Sequence[str], stream_no: i
 
 def _with_keys(tables: Sequence[str]) -> list[tuple[str, str]]:
     """The tables whose rows a truncation deletes, each with its primary key."""
-    return [*((name, "_id") for name in tables), _TRANSACTIONS]
+    return [*((name, "_id") for name in tables), extents.TRANSACTIONS]

@@ -1,9 +1,10 @@
-"""How sparing a store is with what it writes: the settings behind ``Store(wear=...)``. Pure values, all measured.
+"""Write profiles of a store: the settings behind ``Store(wear=...)``. Pure values, all measured.
 
-Where the bytes go, of rows of 110 B at 10 rows/s an agent (README, "Flash"): with one agent two thirds of them are the
-master's log, since each commit of a merge writes the same seven pages again, whether it brings ten rows or a thousand;
-with a hundred agents three quarters are the shards' logs, a page for each row. So merges are to be rare, and the pages
-of shards small. What is left, the databases themselves, is written once for each row, and cannot be less.
+Where the bytes go, with rows of 110 B at 10 rows/s per agent (see the guide "flash"): with one agent, two thirds of
+them are the master's WAL, because each commit of a merge writes the same seven pages again, whether it brings ten rows
+or a thousand. With a hundred agents, three quarters are the shards' WALs: a page for each row. So to write less, merge
+rarely and make the pages of shards small. The rest, the databases themselves, is written once per row and cannot
+shrink.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ Wear = Literal["normal", "low"]
 
 @attrs.frozen
 class WriteProfile:
-    """How sparing to be.
+    """How much a store writes, and how often.
 
     Attributes:
-        page_bytes: pages of shards that are made. A commit writes whole pages: of 512 bytes a third less than of 1024.
-        interval_s: between two merges of a merger that watches, in seconds.
-        rescan_s: between two looks at all shards, in seconds.
-        waits: whether the first row after a quiet time waits for the interval, so that it is merged with others.
-        held_s: for how long a shard keeps rows that the master holds although its agent pauses, in seconds.
-        keeps_log: whether a merger that watches leaves the master's log as it is while nothing comes: pages that many
-            merges change are then copied into the database once.
-        slowness: by how much longer than usual it waits between two prunes by the store's own rules, each of which
-            empties the log.
+        page_bytes: page size of new shards. A commit writes whole pages: with 512 bytes, a third less than with 1024.
+        interval_s: time between two merges of a watching merger, in seconds.
+        rescan_s: time between two scans of all shards, in seconds.
+        waits: whether the first row after a quiet time waits for the interval, to be merged together with others.
+        held_s: how long a shard keeps rows that the master holds although its agent pauses, in seconds.
+        keeps_wal: whether a watching merger leaves the master's WAL alone while nothing arrives: pages that many merges
+            change are then copied into the database once.
+        slowness: by which factor to lengthen the pause between two prunes by the store's own rules, each of which
+            truncates the WAL.
     """
 
     page_bytes: int
@@ -40,30 +41,30 @@ class WriteProfile:
     rescan_s: float
     waits: bool
     held_s: float
-    keeps_log: bool
+    keeps_wal: bool
     slowness: float
 
 
-NORMAL: Final = WriteProfile(format.SHARD_PAGE_SIZE, 1.0, 30.0, waits=False, held_s=0.0, keeps_log=False, slowness=1.0)
+NORMAL: Final = WriteProfile(format.SHARD_PAGE_SIZE, 1.0, 30.0, waits=False, held_s=0.0, keeps_wal=False, slowness=1.0)
 
 LOW: Final = WriteProfile(
-    min(format.SHARD_PAGE_SIZES), 60.0, 600.0, waits=True, held_s=3_600.0, keeps_log=True, slowness=10.0
+    min(format.SHARD_PAGE_SIZES), 60.0, 600.0, waits=True, held_s=3_600.0, keeps_wal=True, slowness=10.0
 )
 
-#: By the name that users give it.
-LEVELS: Final[dict[str, WriteProfile]] = {"normal": NORMAL, "low": LOW}
+#: The profiles by the values of ``wear=``.
+PROFILES: Final[dict[str, WriteProfile]] = {"normal": NORMAL, "low": LOW}
 
 
 def parse_profile(wear: str, root: str | os.PathLike[str]) -> WriteProfile:
-    """What a store was given.
+    """Parse the `wear=` argument of a store.
 
     Args:
-        wear: one of `LEVELS`.
+        wear: one of `PROFILES`.
         root: the store's folder, for the error.
 
     Raises:
-        ConfigurationError: there is no such level.
+        ConfigurationError: there is no such profile.
     """
-    if not isinstance(wear, str) or wear not in LEVELS:
-        raise ConfigurationError("open store", root, f"wear is 'normal' or 'low', not {wear!r}")
-    return LEVELS[wear]
+    if not isinstance(wear, str) or wear not in PROFILES:
+        raise ConfigurationError("open store", root, f"wear must be 'normal' or 'low', got {wear!r}")
+    return PROFILES[wear]

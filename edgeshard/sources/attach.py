@@ -1,27 +1,80 @@
-"""One source of a merge: attached read-only, copied from, and blamed alone for what is wrong with it."""
+"""Attach the sources of a merge, read-only, and record for each of them how far it is and what is wrong with it."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import attrs
 
 from edgeshard import format, sqlite
 from edgeshard.errors import DamagedError, EdgeshardError, FormatError, StorageBusyError
-from edgeshard.files import fingerprint, scan
-from edgeshard.files.scan import ShardFile, State
+from edgeshard.files import fingerprint, paths, scan
+from edgeshard.files.fingerprint import State
+from edgeshard.files.scan import ShardFile
 from edgeshard.format.ranges import Range
-from edgeshard.sources import checksum, diff, readonly_copy, source
+from edgeshard.sources import checksum, diff, identity, readonly_copy
 from edgeshard.sources.source import Source
 from edgeshard.sqlite import Connection
 
-#: Shards attached at once; SQLite's limit is 125 here.
+#: How many sources are attached at once. SQLite's limit is 125 here.
 GROUP_SIZE = 100
 
-#: How long a merge waits for a source that somebody holds locked, in seconds; then it goes on without it.
+#: How long a merge waits for a source that another process holds locked, in seconds. Then it goes on without it.
 SOURCE_BUSY_TIMEOUT_S = 0.25
+
+
+@attrs.frozen
+class Quarantine:
+    """Why a merge refuses a source.
+
+    Attributes:
+        reason: the reason, and what to do.
+        is_lasting: whether the reason holds until the file changes, so that it need not be read again before.
+    """
+
+    reason: str
+    is_lasting: bool = False
+
+
+@attrs.define
+class CopyProgress:
+    """How much of a source the master has.
+
+    Attributes:
+        rows: how many of its rows were copied.
+        rows_in_source: how many rows were in it.
+        used_bytes: the size of its pages that are not free.
+        durable: for each stream, by its id, the seq up to which a shard may be truncated after the next commit.
+        checked: for each stream, by its id, the seqs that were copied from it or found equal; see `merge.apply.copy`.
+        is_finished: whether the master has all of it.
+    """
+
+    rows: int = 0
+    rows_in_source: int = 0
+    used_bytes: int = 0
+    durable: dict[bytes, int] = attrs.Factory(dict)
+    checked: Mapping[bytes, list[Range]] = attrs.Factory(dict)
+    is_finished: bool = False
+
+
+@attrs.define
+class ShardOutcome:
+    """What a merge did with a shard after it had copied its rows.
+
+    Attributes:
+        is_removable: whether the shard may be removed once the transaction in which it was read is committed.
+        is_removed: whether it was removed.
+        has_merged_rows: whether rows that the master holds are still in it.
+        state: the state of its file in which it has no news; () if the next merge must read it again.
+    """
+
+    is_removable: bool = False
+    is_removed: bool = False
+    has_merged_rows: bool = False
+    state: State = ()
 
 
 @attrs.define
@@ -29,149 +82,128 @@ class SourceRun:
     """One source of a merge, and how far it is.
 
     Attributes:
-        file: the file, as it was found before it was opened.
-        own: whether it is one of the store's own shards: its rows are deleted once the master holds them.
-        schema: the name it is attached by.
-        origin: what it is, as last read.
-        rows: how many rows of it were copied.
-        present: how many rows were in it.
-        used_bytes: what its pages in use took.
-        durable: what may be deleted after the next commit.
-        checked: which rows of each stream were copied from it, or found equal: see `copy.copy`.
-        finished: whether the master holds all of it.
-        spent: whether it may be removed, once the transaction in which it was read is committed.
-        left: the state in which it now is and has no news; () where it must be looked into again.
-        holds: whether it still has rows that the master holds.
-        removed: whether it was removed.
-        problem: why it is set aside, or "".
-        lasting: whether the problem stays until the file changes.
-        bare: whether it had no log, so that one is of our making.
-        whole: whether it is a bundle whose checksum was found to be right.
+        file: the file, as it was before it was opened.
+        own: whether it is one of the store's own shards, which is truncated once the master holds its rows.
+        copied: how much of it the master has.
+        outcome: what was done with a shard after that.
+        quarantine: why it is refused; None if it is not.
+        schema: the name by which it is attached; "" before that.
+        had_no_wal: whether it had no WAL before it was attached, so that an empty one is left by our reading it.
+        is_checksum_verified: whether it is a bundle whose checksum was found to be right.
     """
 
     file: ShardFile
     own: bool
+    copied: CopyProgress = attrs.Factory(CopyProgress)
+    outcome: ShardOutcome = attrs.Factory(ShardOutcome)
+    quarantine: Quarantine | None = attrs.field()
     schema: str = ""
-    origin: Source | None = None
-    rows: int = 0
-    present: int = 0
-    used_bytes: int = 0
-    durable: dict[bytes, int] = attrs.Factory(dict)
-    checked: Mapping[bytes, list[Range]] = attrs.Factory(dict)
-    finished: bool = False
-    spent: bool = False
-    left: State = ()
-    holds: bool = False
-    removed: bool = False
-    problem: str = ""
-    lasting: bool = False
-    bare: bool = False
-    whole: bool = False
+    had_no_wal: bool = False
+    is_checksum_verified: bool = False
+    _source: Source | None = attrs.field(default=None, init=False)
+
+    @quarantine.default
+    def _from_file(self) -> Quarantine | None:
+        return Quarantine(self.file.defect) if self.file.defect else None
 
     @property
-    def opened(self) -> Source:
-        """The source, of a job whose rows were copied."""
-        if self.origin is None:
+    def source(self) -> Source:
+        """What it is, as last read by `open`."""
+        if self._source is None:
             raise AssertionError(f"{self.file.path} was not read")
-        return self.origin
+        return self._source
 
-    def set_aside(self, reason: str, *, lasting: bool) -> None:
-        """Leave the source as it is, for a reason."""
-        self.problem, self.lasting = reason, lasting
-
-    def blame(self, error: Exception) -> None:
-        """Set it aside. What is wrong with its file alone is not looked at again until the file changes."""
-        ours = error if isinstance(error, EdgeshardError) else sqlite.explain(error, "read database", self.file.path)
-        lasting = isinstance(error, (DamagedError, FormatError)) or sqlite.is_damage(error)
-        self.set_aside(ours.cause, lasting=lasting)
-
-    def ensure_in_place(self) -> None:
-        """Refuse a shard that was replaced after it was looked at: it might be read beside the log of the other.
+    def open(self, connection: Connection) -> Source:
+        """Read what it is, and refuse a bundle whose checksum is wrong.
 
         Raises:
-            StorageBusyError: it was.
+            DamagedError, FormatError: it is not one of ours, or its bytes changed.
+        """
+        source = identity.open_source(connection, self.schema, self.file.path)
+        if source.role == format.BUNDLE and not self.is_checksum_verified:
+            checksum.verify(connection, self.schema, self.file.path)
+            self.is_checksum_verified = True
+        self._source = source
+        return source
+
+    def count_rows(self, connection: Connection) -> tuple[int, int]:
+        """Return how many rows a merge would copy from the source, and how many rows it has."""
+        return diff.count_rows(connection, self.open(connection))
+
+    def quarantine_for(self, error: Exception) -> None:
+        """Quarantine the source for an error. Damage is believed until the file changes."""
+        ours = error if isinstance(error, EdgeshardError) else sqlite.explain(error, "read database", self.file.path)
+        is_lasting = isinstance(error, (DamagedError, FormatError)) or sqlite.is_damage(error)
+        self.quarantine = Quarantine(ours.cause, is_lasting)
+
+    def ensure_in_place(self) -> None:
+        """Refuse a shard that was replaced after its file was found: it might be read with the other one's WAL.
+
+        Raises:
+            StorageBusyError: it was replaced.
         """
         found = fingerprint.identity(self.file.path)
         if self.own and self.file.state and (found is None or found[1] != self.file.state[0]):
-            raise StorageBusyError("read database", self.file.path, "it was replaced just now; it is merged next time")
-
-    def count(self, connection: Connection) -> tuple[int, int]:
-        """How many rows a merge would copy from the source, and how many it has."""
-        return diff.missing_rows(connection, self.open(connection))
-
-    def open(self, connection: Connection) -> Source:
-        """Learn what it is, and refuse a bundle that is not as it was written.
-
-        Raises:
-            DamagedError, FormatError: it is none of ours, or its bytes changed.
-        """
-        origin = source.open_source(connection, self.schema, self.file.path)
-        if origin.role == format.BUNDLE and not self.whole:
-            checksum.ensure_whole(connection, self.schema, self.file.path)
-            self.whole = True
-        return origin
+            cause = "it was replaced a moment ago; the next merge reads it"
+            raise StorageBusyError("read database", self.file.path, cause)
 
 
-def run_for_path(path: str | os.PathLike[str]) -> SourceRun:
-    """A job for a database that the caller names."""
-    real = os.path.realpath(path)  # it may well be a link
+def named_source(path: str | os.PathLike[str]) -> SourceRun:
+    """Return the run of a source that the caller names, such as a master, a bundle, or a copy of a shard."""
+    real = os.path.realpath(path)  # the name may well be a link
     if os.path.isdir(real):
-        cause = f"it is a folder; name the databases in it, such as {os.path.join(real, 'master.db')}"
-        return SourceRun(ShardFile(real, ()), own=False, problem=cause)
-    file = scan.find_database(real) or ShardFile(real, (), "there is no such file")
-    return SourceRun(file, own=False, problem=file.problem)
+        cause = f"it is a folder; name the databases in it, such as {paths.master(Path(real))}"
+        return SourceRun(ShardFile(real, (), cause), own=False)
+    return SourceRun(scan.find_database(real) or ShardFile(real, (), "there is no such file"), own=False)
 
 
-def groups(jobs: list[SourceRun]) -> Iterator[list[SourceRun]]:
-    """The jobs whose sources are attached together."""
-    for start in range(0, len(jobs), GROUP_SIZE):
-        yield jobs[start : start + GROUP_SIZE]
+def groups(runs: list[SourceRun]) -> Iterator[list[SourceRun]]:
+    """Yield the runs in groups whose sources are attached together."""
+    for start in range(0, len(runs), GROUP_SIZE):
+        yield runs[start : start + GROUP_SIZE]
 
 
 @contextlib.contextmanager
-def attached(connection: Connection, jobs: list[SourceRun]) -> Iterator[list[SourceRun]]:
-    """Attach the sources read-only, and yield those that can be; the others are set aside."""
+def attached(connection: Connection, runs: list[SourceRun]) -> Iterator[list[SourceRun]]:
+    """Attach the sources read-only for the block, and yield those that can be attached; quarantine the others."""
     schemas: list[str] = []
     with contextlib.ExitStack() as copies:
         sqlite.set_busy_timeout(connection, SOURCE_BUSY_TIMEOUT_S)
         try:
-            for job in jobs:
-                job.schema = f"source{len(schemas)}"
-                job.bare = not os.path.exists(job.file.path + "-wal")
+            for run in runs:
+                run.schema = f"source{len(schemas)}"
+                run.had_no_wal = not os.path.exists(paths.wal(run.file.path))
                 try:
-                    _attach(connection, job, copies)
-                    schemas.append(job.schema)
-                    if not job.own:
-                        _ensure_whole(connection, job)
+                    _attach(connection, run, copies)
+                    schemas.append(run.schema)
+                    if not run.own:
+                        # a bundle's checksum is verified before the master is locked: on a slow medium, reading all of
+                        # its bytes takes long
+                        with sqlite.read_snapshot(connection):
+                            run.open(connection)
                 except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
-                    job.blame(error)
-            yield [job for job in jobs if not job.problem]
+                    run.quarantine_for(error)
+            yield [run for run in runs if not run.quarantine]
         finally:
             for schema in schemas:
                 sqlite.detach(connection, schema)
             sqlite.set_busy_timeout(connection, sqlite.BUSY_TIMEOUT_S)
 
 
-def _attach(connection: Connection, job: SourceRun, copies: contextlib.ExitStack) -> None:
-    """Attach a source, or a copy of it where it can only be read so."""
-    path = job.file.path
+def _attach(connection: Connection, run: SourceRun, copies: contextlib.ExitStack) -> None:
+    """Attach a source, or a copy of it if it can only be read so."""
+    path = run.file.path
     try:
-        sqlite.attach(connection, path, job.schema)
+        sqlite.attach(connection, path, run.schema)
     except sqlite.DATA_ERRORS as error:
-        if job.own or not readonly_copy.is_needed(error, path):
+        if run.own or not readonly_copy.is_needed(error, path):
             raise
-        room = os.path.dirname(connection.filename)  # the master's folder; a dry run may have no master
-        sqlite.attach(connection, copies.enter_context(readonly_copy.copied(path, room)), job.schema)
+        folder = os.path.dirname(connection.filename)  # the master's; "" if a dry run has no master
+        sqlite.attach(connection, copies.enter_context(readonly_copy.copied(path, folder)), run.schema)
 
 
-def _ensure_whole(connection: Connection, job: SourceRun) -> None:
-    """Sum a bundle up before the master is locked for it: that takes as long as to read it from a slow stick."""
-    with sqlite.read_snapshot(connection):
-        job.open(connection)
-
-
-def tidy(jobs: list[SourceRun]) -> None:
-    """Remove the empty logs that reading made; not beside what was set aside, which is left as it is."""
-    for job in jobs:
-        if job.bare and not job.problem and not job.removed:
-            sqlite.remove_empty_wal(job.file.path)
+def remove_empty_wals(runs: list[SourceRun]) -> None:
+    """Remove the empty WALs that our reading left, except beside quarantined sources, which stay as they are."""
+    for run in runs:
+        if run.had_no_wal and not run.quarantine and not run.outcome.is_removed:
+            sqlite.remove_empty_wal(run.file.path)

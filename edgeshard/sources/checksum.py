@@ -1,10 +1,10 @@
-"""The checksum of a bundle: a SHA-256 over the whole file, which the file itself carries.
+"""The checksum of a bundle: a SHA-256 over the whole file, stored in the file itself.
 
-The 32 bytes of the checksum count as zeros in it. Whoever writes a bundle puts a random mark in their place, finds the
-mark in the finished file, and writes the checksum over it; whoever reads one takes the checksum out of its table, and
-sums the file up with these bytes zeroed wherever they are. So any bit that changed is noticed, in the checksum as well.
+The 32 bytes of the checksum count as zeros in it. The writer of a bundle puts a random mark in their place, finds the
+mark in the finished file, and overwrites it with the checksum. A reader takes the checksum from its table, and computes
+it anew with these bytes zeroed wherever they occur. So every changed bit is noticed, in the checksum as well.
 
-It is against accidents. Whoever changes a bundle on purpose can write its checksum anew.
+It protects against accidents. Somebody who changes a bundle on purpose can write a new checksum.
 """
 
 from __future__ import annotations
@@ -16,30 +16,59 @@ from typing import Final
 
 from edgeshard import format, sqlite
 from edgeshard.errors import DamagedError, FormatError
+from edgeshard.files import paths
 from edgeshard.files.fingerprint import identity
 from edgeshard.sqlite import Connection, quote
 
 SUM_BYTES: Final = 32
 
-_ACTION = "read bundle"
+_ACTION: Final = "read bundle"
 
-_NOT_ITS_BYTES = (
-    "its bytes are not those that were written (its checksum differs): it was damaged on its way, or something wrote "
-    "to it. Nothing of it was merged; carry it here again, or export it again"
+_CHANGED: Final = (
+    "its checksum differs: it was damaged on its way, or something wrote to it. Nothing of it was merged; bring it "
+    "here again, or export it again"
 )
 
 
-def new_mark() -> bytes:
-    """What stands in the checksum's place until the file is finished."""
-    return secrets.token_bytes(SUM_BYTES)
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+def write_mark(connection: Connection) -> bytes:
+    """Put a random mark in the checksum's place in a new bundle, and return it; see `seal`."""
+    mark = secrets.token_bytes(SUM_BYTES)
+    connection.execute(f"INSERT INTO main.{format.CHECKSUM_TABLE} VALUES (?)", (mark,))
+    return mark
+
+
+def seal(path: str, mark: bytes) -> None:
+    """Overwrite the mark in a finished bundle, which nobody has open, with the checksum."""
+    places = list(_find(path, mark))
+    if len(places) != 1:
+        raise AssertionError(f"{path}: the mark is in it {len(places)} times")  # it has 256 random bits
+    with open(path, "rb+") as file:
+        checksum = digest(iter(lambda: file.read(1 << 20), b""), mark)
+        file.seek(places[0])
+        file.write(checksum)
+
+
+def _find(path: str, mark: bytes) -> Iterable[int]:
+    with open(path, "rb") as file:
+        rest, offset = b"", 0
+        while chunk := file.read(1 << 20):
+            part = rest + chunk
+            place = part.find(mark)
+            if place >= 0:
+                yield offset + place
+            rest = part[1 - SUM_BYTES :]
+            offset += len(part) - len(rest)
 
 
 def digest(chunks: Iterable[bytes], hidden: bytes) -> bytes:
-    """The SHA-256 of a file in which the bytes `hidden`, wherever they are, count as zeros."""
+    """Return the SHA-256 of a file in which the bytes `hidden`, wherever they are, count as zeros."""
     total = hashlib.sha256()
     rest = b""
     for chunk in chunks:
-        # what is hidden may begin in one chunk and end in the next
+        # the hidden bytes may begin in one chunk and end in the next
         part = (rest + chunk).replace(hidden, bytes(SUM_BYTES))
         total.update(part[: 1 - SUM_BYTES])
         rest = part[1 - SUM_BYTES :]
@@ -47,59 +76,38 @@ def digest(chunks: Iterable[bytes], hidden: bytes) -> bytes:
     return total.digest()
 
 
-def seal(path: str, mark: bytes) -> None:
-    """Write the checksum over the mark in a finished bundle that nobody has open."""
-    found = list(_places(path, mark))
-    if len(found) != 1:
-        raise AssertionError(f"{path}: the mark is in it {len(found)} times")  # 256 random bits
-    with open(path, "rb+") as file:
-        total = digest(iter(lambda: file.read(1 << 20), b""), mark)
-        file.seek(found[0])
-        file.write(total)
+# -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _places(path: str, mark: bytes) -> Iterable[int]:
-    with open(path, "rb") as file:
-        rest, at = b"", 0
-        while chunk := file.read(1 << 20):
-            part = rest + chunk
-            place = part.find(mark)
-            if place >= 0:
-                yield at + place
-            rest = part[1 - SUM_BYTES :]
-            at += len(part) - len(rest)
-
-
-def ensure_whole(connection: Connection, schema: str, path: str) -> None:
-    """Refuse an attached bundle whose bytes are not those that were written, or that does not stand alone.
+def verify(connection: Connection, schema: str, path: str) -> None:
+    """Refuse an attached bundle whose bytes have changed, or that has a WAL or a journal beside it.
 
     Raises:
-        DamagedError: its bytes changed, or there is a log or a journal beside it.
+        DamagedError: its bytes changed, or there is a WAL or a journal beside it.
         FormatError: it has no checksum.
     """
     with sqlite.translate_errors(_ACTION, path):
-        if sqlite.header_says_wal(path):  # and has a log by now, which we made ourselves in opening it
-            raise DamagedError(_ACTION, path, _NOT_ITS_BYTES)
-    for suffix in ("-wal", "-journal"):
+        if sqlite.header_says_wal(path):  # so by now it has a WAL, which we made ourselves by opening it
+            raise DamagedError(_ACTION, path, _CHANGED)
+    for suffix in (paths.WAL, paths.JOURNAL):
         if identity(path + suffix) is not None:
             # SQLite would read it as a part of the bundle
-            cause = f"there is a file beside it with {suffix} to its name, and a bundle stands alone; move that away"
+            cause = f"there is a {suffix} file beside it, but a bundle stands alone; move the {suffix} file away"
             raise DamagedError(_ACTION, path, cause)
-    stored = _stored(connection, schema, path)
+    stored = _read_stored(connection, schema, path)
     with sqlite.translate_errors(_ACTION, path):
         if digest(sqlite.read_raw(path), stored) != stored:
-            raise DamagedError(_ACTION, path, _NOT_ITS_BYTES)
+            raise DamagedError(_ACTION, path, _CHANGED)
 
 
-def _stored(connection: Connection, schema: str, path: str) -> bytes:
+def _read_stored(connection: Connection, schema: str, path: str) -> bytes:
     with sqlite.limit_steps_in_block(connection, sqlite.reading_steps(connection, schema)):
-        listed = f"SELECT sql FROM {quote(schema)}.sqlite_schema WHERE type = 'table' AND name = ? AND rootpage > 0"
-        text = sqlite.scalar(connection, listed, (format.CHECKSUM_TABLE,))
-        if text != format.CHECKSUM_TEXT:
+        sql = f"SELECT sql FROM {quote(schema)}.sqlite_schema WHERE type = 'table' AND name = ? AND rootpage > 0"
+        if sqlite.scalar(connection, sql, (format.CHECKSUM_TABLE,)) != format.DDL[format.CHECKSUM_TABLE]:
             raise FormatError(_ACTION, path, "it is a bundle without a checksum; export it again")
-        listed = f"SELECT sha256 FROM {quote(schema)}.{format.CHECKSUM_TABLE} LIMIT 2"
-        rows = sqlite.fetch_typed(connection, path, (bytes,), listed)
+        sql = f"SELECT sha256 FROM {quote(schema)}.{format.CHECKSUM_TABLE} LIMIT 2"
+        rows = sqlite.fetch_typed(connection, path, (bytes,), sql)
     if len(rows) != 1 or len(rows[0][0]) != SUM_BYTES:
-        raise DamagedError(_ACTION, path, _NOT_ITS_BYTES)
+        raise DamagedError(_ACTION, path, _CHANGED)
     stored: bytes = rows[0][0]
     return stored

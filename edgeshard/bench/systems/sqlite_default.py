@@ -1,7 +1,7 @@
-"""One SQLite database for all agents, opened as most programs do: ``sqlite3.connect(path)``, and nothing more.
+"""One SQLite database for all agents, opened as most programs do: just ``sqlite3.connect(path)``.
 
-A rollback journal, synchronous=FULL, a timeout of 5 seconds, transactions that the library begins by itself. An agent
-that gets "database is locked" tries again, as a program that must not lose the row has to.
+This gives a rollback journal, synchronous=FULL, a busy timeout of 5 seconds, and implicit transactions. An agent that
+gets "database is locked" tries again, as any program must that cannot afford to lose the row.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import ClassVar, Final
 import attrs
 
 from edgeshard.bench.system import BusyError, Reader, Setting, Writer
-from edgeshard.bench.systems.sqlite_tuned import INSERT, TABLE, FileReader, rows_of
+from edgeshard.bench.systems.sqlite_tuned import INSERT, TABLE, FileReader, read_rows
 from edgeshard.bench.workload import Result
 from edgeshard.sqlite import Connection
 
 GUARANTEE: Final = dict.fromkeys(
-    ("process", "power"), "rollback journal, synchronous=FULL: survives a power cut, whatever was asked"
+    ("process", "power"), "rollback journal, synchronous=FULL: survives a power cut in both classes"
 )
 
 
@@ -51,29 +51,29 @@ class DefaultWriter:
 
 @attrs.frozen
 class DefaultPlace:
-    """A SQLite file."""
+    """The path of the database."""
 
     path: Path
 
     modules: ClassVar[Sequence[str]] = ()
 
-    def open_writer(self, agent: int) -> Writer:  # noqa: ARG002  # all of them write into one file
-        """Open it for an agent."""
+    def open_writer(self, agent: int) -> Writer:  # noqa: ARG002  # all agents write to one file
+        """Open the database for one agent."""
         return DefaultWriter(self.path)
 
     def open_reader(self) -> Reader:
-        """Open it for a reader."""
+        """Open the database for a reader."""
         return FileReader(self.path)
 
 
 class Default:
-    """One SQLite database for all agents, by default."""
+    """One SQLite database for all agents, with default settings."""
 
     def __init__(self, setting: Setting) -> None:
         self.place = DefaultPlace(setting.folder / "results.db")
 
     def start(self) -> None:
-        """Make the database."""
+        """Create the database."""
         connection = Connection(str(self.place.path))
         try:
             connection.execute(TABLE)
@@ -81,15 +81,15 @@ class Default:
             connection.close()
 
     def servers(self) -> list[int]:
-        """There are none."""
+        """Return no servers."""
         return []
 
     def finish(self) -> None:
-        """Do nothing: what is committed can be read."""
+        """Do nothing: every committed row can be read."""
 
     def read_back(self) -> Iterator[tuple[int, int, str]]:
-        """All rows."""
-        return rows_of(self.place.path)
+        """Return all rows."""
+        return read_rows(self.place.path)
 
     def stop(self) -> None:
         """Do nothing."""

@@ -1,10 +1,10 @@
-"""One SQLite database for all agents, opened as SQLite's experts advise.
+"""One SQLite database for all agents, opened as SQLite experts recommend.
 
-Write-ahead log, rare checkpoints, a busy timeout that outlasts any wait, statements that are compiled once, and
-transactions that take the write lock at once. Readers and writers do not wait for each other; writers wait for writers.
+WAL mode, rare checkpoints, a busy timeout longer than any wait, statements compiled once, and transactions that take
+the write lock at their start. Readers and writers do not wait for each other, but writers wait for other writers.
 
-What SQLite's files are read by here, for this system and others, is apsw, edgeshard's own library of SQLite; the
-default system's agents use the standard library's, and no process uses both on one file.
+This module reads the SQLite files of other systems too. It uses apsw, like edgeshard. The agents of the default system
+use the standard library's sqlite3; no process opens one file with both.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ TABLE: Final = "CREATE TABLE result(id INTEGER PRIMARY KEY, agent INTEGER, numbe
 INSERT: Final = "INSERT INTO result(agent, number, at_ns, payload) VALUES (?, ?, ?, ?)"
 SYNCHRONOUS: Final = {"process": "NORMAL", "power": "FULL"}
 _BUSY_TIMEOUT_MS: Final = 60_000
-#: A writer copies the log into the database when it has so many pages: 40 MB. At the default, 1,000, one agent wrote a
-#: fifth less, and ten a tenth less (measured); larger wins no more.
+#: A writer checkpoints when the WAL has this many pages (40 MB). At SQLite's default, 1,000, one agent wrote a fifth
+#: less and ten wrote a tenth less (measured); larger values gain nothing.
 _CHECKPOINT_PAGES: Final = 10_000
 
 
@@ -57,13 +57,13 @@ class TunedWriter:
 
 
 class FileReader:
-    """A reader of a SQLite file, which sees rows in the order in which they came.
+    """A reader of a SQLite file whose rows appear in the order of their keys.
 
     Args:
         path: the file.
-        table: the table's name.
-        key: its key, which counts up.
-        value: what is read of each row.
+        table: name of the table.
+        key: name of its ascending integer key.
+        value: name of the column to read.
     """
 
     def __init__(self, path: Path, table: str = "result", key: str = "id", value: str = "at_ns") -> None:
@@ -73,11 +73,11 @@ class FileReader:
         self._sql = f"SELECT {key}, {value} FROM {table} WHERE {key} > ? ORDER BY {key}"
 
     def fresh(self) -> list[int]:
-        """When the rows were written that came since the last call."""
+        """Return `value` of the rows that became visible since the last call."""
         rows: list[Any] = self._connection.execute(self._sql, (self._last,)).fetchall()
         if rows:
             self._last = rows[-1][0]
-        return [at_ns for _, at_ns in rows]
+        return [value for _, value in rows]
 
     def close(self) -> None:
         """Close the connection."""
@@ -86,49 +86,49 @@ class FileReader:
 
 @attrs.frozen
 class TunedPlace:
-    """A SQLite file."""
+    """The path of the database."""
 
     path: Path
     durability: Durability
 
     modules: ClassVar[Sequence[str]] = ()
 
-    def open_writer(self, agent: int) -> Writer:  # noqa: ARG002  # all of them write into one file
-        """Open it for an agent."""
+    def open_writer(self, agent: int) -> Writer:  # noqa: ARG002  # all agents write to one file
+        """Open the database for one agent."""
         return TunedWriter(self.path, self.durability)
 
     def open_reader(self) -> Reader:
-        """Open it for a reader."""
+        """Open the database for a reader."""
         return FileReader(self.path)
 
 
 class Tuned:
-    """One SQLite database for all agents, tuned."""
+    """One SQLite database for all agents, with tuned settings."""
 
     def __init__(self, setting: Setting) -> None:
         self.place = TunedPlace(setting.folder / "results.db", setting.durability)
 
     def start(self) -> None:
-        """Make the database."""
-        make(self.place.path)
+        """Create the database."""
+        create_database(self.place.path)
 
     def servers(self) -> list[int]:
-        """There are none."""
+        """Return no servers."""
         return []
 
     def finish(self) -> None:
-        """Do nothing: what is committed can be read."""
+        """Do nothing: every committed row can be read."""
 
     def read_back(self) -> Iterator[tuple[int, int, str]]:
-        """All rows."""
-        return rows_of(self.place.path)
+        """Return all rows."""
+        return read_rows(self.place.path)
 
     def stop(self) -> None:
         """Do nothing."""
 
 
-def make(path: Path) -> None:
-    """Make a database in WAL mode, with the table."""
+def create_database(path: Path) -> None:
+    """Create a database in WAL mode, with the table."""
     connection = Connection(str(path))
     try:
         connection.pragma("journal_mode", "WAL")
@@ -138,7 +138,7 @@ def make(path: Path) -> None:
 
 
 def open_tuned(path: Path, durability: Durability) -> Connection:
-    """Open such a database for writing."""
+    """Open the database for writing, with the tuned settings."""
     connection = Connection(str(path))
     connection.set_busy_timeout(_BUSY_TIMEOUT_MS)
     connection.pragma("synchronous", SYNCHRONOUS[durability])
@@ -158,8 +158,8 @@ def insert_many(connection: Connection, rows: Sequence[tuple[int, int, int, str]
         raise
 
 
-def rows_of(path: Path, table: str = "result") -> Iterator[tuple[int, int, str]]:
-    """All rows of a SQLite file."""
+def read_rows(path: Path, table: str = "result") -> Iterator[tuple[int, int, str]]:
+    """Yield all rows of a SQLite file."""
     connection = Connection(str(path))
     try:
         connection.set_busy_timeout(_BUSY_TIMEOUT_MS)

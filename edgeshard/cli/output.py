@@ -1,0 +1,142 @@
+"""What the verbs write: reports, tables, sizes, durations and progress, and what a terminal can show."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol, TextIO
+
+from edgeshard.store import draw_rows
+
+#: Wide enough for any line. Whatever reads a pipe wraps lines itself, or does not want them wrapped.
+_UNLIMITED = 1 << 20
+
+_SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+
+_DURATIONS = ((86_400, "d"), (3_600, "h"), (60, "min"))
+
+
+# -- reports ----------------------------------------------------------------------------------------------------------
+
+
+class Reportable(Protocol):
+    """A report, of which `complete` says whether all is well."""
+
+    @property
+    def complete(self) -> bool: ...  # noqa: D102
+
+    def as_dict(self) -> dict[str, Any]: ...  # noqa: D102
+
+
+def print_report(report: Reportable, text: str, *, as_json: bool, quiet: bool) -> None:
+    """Print a report as one JSON object, or as `text`; if quiet, print no text unless something is wrong."""
+    if as_json:
+        print(json.dumps(report.as_dict()))
+    elif not (quiet and report.complete):
+        print(text)
+
+
+# -- terminals --------------------------------------------------------------------------------------------------------
+
+
+def is_coloured(stream: TextIO) -> bool:
+    """Return whether to write colours: on a terminal that has them, unless NO_COLOR is set (https://no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def width(stream: TextIO) -> int:
+    """Return how many characters a line may have."""
+    import shutil  # 4 ms, which a merge need not wait for
+
+    return shutil.get_terminal_size().columns if stream.isatty() else _UNLIMITED
+
+
+def height() -> int:
+    """Return how many lines the terminal has."""
+    import shutil
+
+    return shutil.get_terminal_size().lines
+
+
+def can_be_cleared(stream: TextIO) -> bool:
+    """Return whether the stream is a terminal whose screen can be cleared."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def has_box_characters(stream: TextIO) -> bool:
+    """Return whether Unicode's box drawing characters can be written."""
+    try:
+        "╭".encode(stream.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+# -- tables and text --------------------------------------------------------------------------------------------------
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str | int]]) -> str:
+    """Draw rows as a table for stdout, as wide as that is."""
+    out = sys.stdout
+    return draw_rows(columns, rows, colour=is_coloured(out), width=width(out), unicode=has_box_characters(out))
+
+
+def printable(text: str) -> str:
+    """Replace characters of a stranger's text that would control the terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def size(count_bytes: int) -> str:
+    """Format a number of bytes: "1.2 MB"."""
+    for unit_bytes, unit in _SIZES:
+        if count_bytes >= unit_bytes:
+            return f"{count_bytes / unit_bytes:.1f} {unit}"
+    return f"{count_bytes} B"
+
+
+def duration(time_s: float) -> str:
+    """Format a time in whole units, rounded down: "3 min", "26 h", "9 d"."""
+    for unit_s, unit in _DURATIONS:
+        if time_s >= 2 * unit_s:  # "2 h" says less than "100 min"
+            return f"{int(time_s // unit_s)} {unit}"
+    return f"{int(time_s)} s"
+
+
+# -- progress ---------------------------------------------------------------------------------------------------------
+
+
+class Progress:
+    """A line on the terminal that counts; it appears only after one second.
+
+    Args:
+        what: what is counted, as the line says it: "rows merged".
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._began = time.monotonic()
+        self._shown = False
+
+    def __call__(self, done: int, to_do: int) -> None:
+        """Show how far it is."""
+        if time.monotonic() - self._began > 1.0:
+            self._shown = True
+            print(f"\r{done} of {to_do} {self._what}", end="", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """End the line."""
+        if self._shown:
+            print(file=sys.stderr)
+
+
+@contextlib.contextmanager
+def progress(what: str, *, quiet: bool) -> Iterator[Progress | None]:
+    """Yield the progress of a verb, or None if stderr is not a terminal; end its line after the block."""
+    shown = Progress(what) if sys.stderr.isatty() and not quiet else None
+    yield shown
+    if shown is not None:
+        shown.end()

@@ -1,0 +1,98 @@
+"""Identity, limits, roles and column types of the format, and the numbering of rows in a shard."""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: The version of this package.
+VERSION = "0.1.0"
+
+#: "edge" in ASCII, as SQLite's application_id.
+APPLICATION_ID: Final = 0x65646765
+
+FORMAT_VERSION: Final = 1
+
+#: What the header of every database of ours carries: application_id and user_version.
+IDENTITY: Final = (APPLICATION_ID, FORMAT_VERSION)
+
+SHARD: Final = "shard"
+
+MASTER: Final = "master"
+
+#: Rows in the form of a master's, in a single file with a checksum, to be carried to another store.
+BUNDLE: Final = "bundle"
+
+#: A writer's commit dirties few pages, so small pages mean fewer bytes written (measured: 1.5 KB for a 110-byte row,
+#: against 4.5 KB with pages of 4,096 bytes).
+SHARD_PAGE_SIZE: Final = 1024
+
+#: The page sizes of shards. Stores with the write profile "low" use the smaller one (measured: 0.85 KB a row, in the
+#: same time).
+SHARD_PAGE_SIZES: Final = (SHARD_PAGE_SIZE, 512)
+
+MASTER_PAGE_SIZE: Final = 4096
+
+#: Most bundles are small: one of ten rows takes 15 KB, against 49 KB with a master's pages. A large one grows by 1 %.
+BUNDLE_PAGE_SIZE: Final = 1024
+
+SEQ_BITS: Final = 32
+
+SEQ_MAX: Final = (1 << SEQ_BITS) - 1
+
+STREAM_NO_MAX: Final = (1 << 31) - 1
+
+#: The largest row of a shard, and the largest text or blob in it. A merge holds a few of them in memory at a time.
+ROW_BYTES_MAX: Final = 100_000_000
+
+#: Columns of one table.
+COLUMNS_MAX: Final = 400
+
+#: Tables of one database, and columns of all of them together: opening a database reads the names of all.
+TABLES_MAX: Final = 500
+
+COLUMNS_IN_ALL_MAX: Final = 20_000
+
+INDEXES_MAX: Final = 32
+
+PRIORITY_MAX: Final = 1_000
+
+#: The SQL type that each type of column is stored as.
+STORED_AS: Final = {
+    "boolean": "INTEGER",
+    "integer": "INTEGER",
+    "real": "REAL",
+    "text": "TEXT",
+    "blob": "BLOB",
+    "datetime": "TEXT",
+    "date": "TEXT",
+    "decimal": "TEXT",
+    "uuid": "TEXT",
+    "json": "TEXT",
+    "timestamp": "INTEGER",
+    "reason": "TEXT",
+}
+
+#: Columns of keyed tables that no class declares. Each has a type of its own, which no declared column has.
+TIMESTAMP: Final = "_timestamp"
+
+REASON: Final = "_reason"
+
+OWN_COLUMNS: Final = {TIMESTAMP: "timestamp", REASON: "reason"}
+
+#: Microseconds since 1970 in the year 2200. No clock is later, so a higher timestamp is damage.
+TIMESTAMP_MAX: Final = 7_258_118_400_000_000
+
+
+def row_id(stream_no: int, seq: int) -> int:
+    """Return the id of a row in a shard."""
+    return stream_no << SEQ_BITS | seq
+
+
+def stream_no_of(shard_id: int) -> int:
+    """Return the stream number in the id of a shard's row."""
+    return shard_id >> SEQ_BITS
+
+
+def seq_of(shard_id: int) -> int:
+    """Return the seq in the id of a shard's row."""
+    return shard_id & SEQ_MAX

@@ -1,0 +1,182 @@
+"""The format's own tables: the DDL of each, and which of them a shard, a master and a bundle have."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from edgeshard.format.constants import BUNDLE, MASTER, SHARD
+
+#: Tables whose names begin so belong to the format. A record table cannot have such a name.
+PREFIX: Final = "edgeshard_"
+
+#: The columns that each record table begins with: in a shard, and in a master or a bundle.
+SHARD_COLUMNS: Final = "_id INTEGER PRIMARY KEY"
+
+MASTER_COLUMNS: Final = (
+    "_id INTEGER PRIMARY KEY, _stream INTEGER NOT NULL REFERENCES edgeshard_streams(stream_no), _seq INTEGER NOT NULL"
+)
+
+_SCRIPT = """
+CREATE TABLE edgeshard_database(
+    database_id BLOB NOT NULL,              -- 16 random bytes that identify this database, e.g. in truncations
+    role TEXT NOT NULL,                     -- shard | master | bundle
+    agent_id TEXT,                          -- the agent of a shard; otherwise NULL
+    generation INTEGER NOT NULL DEFAULT 0,  -- + 1 with each merge and each prune; masters only
+    next_id INTEGER NOT NULL DEFAULT 1      -- the id of the next row; masters only
+) STRICT;
+CREATE TABLE edgeshard_streams(
+    stream_no INTEGER PRIMARY KEY,          -- this database's own number for the stream
+    agent_id TEXT NOT NULL,
+    stream_id BLOB NOT NULL UNIQUE,         -- 16 random bytes
+    began_at TEXT NOT NULL,                 -- ISO 8601, UTC, by the writer's clock
+    last_seq INTEGER NOT NULL DEFAULT 0     -- the highest seq known to exist; masters only
+) STRICT;
+CREATE TABLE edgeshard_ranges(
+    stream_no INTEGER NOT NULL REFERENCES edgeshard_streams,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    PRIMARY KEY(stream_no, first)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_blocks(
+    stream_no INTEGER NOT NULL REFERENCES edgeshard_streams,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    first_id INTEGER NOT NULL,              -- seq first + k has the id first_id + k
+    PRIMARY KEY(stream_no, first)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_truncations(
+    stream_no INTEGER NOT NULL REFERENCES edgeshard_streams,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    database_id BLOB NOT NULL,              -- of the master that holds these rows
+    PRIMARY KEY(stream_no, first)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_transactions(
+    first_id INTEGER PRIMARY KEY,
+    last_id INTEGER NOT NULL
+) STRICT;
+CREATE TABLE edgeshard_columns(
+    table_name TEXT NOT NULL,
+    column_name TEXT NOT NULL,
+    type TEXT NOT NULL,                     -- text | integer | datetime | ...
+    PRIMARY KEY(table_name, column_name)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_indexes(
+    table_name TEXT NOT NULL,
+    columns TEXT NOT NULL,                  -- JSON list of column names; the index is built in masters only
+    PRIMARY KEY(table_name, columns)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_keys(
+    table_name TEXT PRIMARY KEY,            -- a keyed table: a master keeps the newest version of each key
+    columns TEXT NOT NULL,                  -- JSON list of the names of the key's columns
+    conflict TEXT NOT NULL,                 -- lww | first | max:column | min:column | keep-all
+    has_history INTEGER NOT NULL DEFAULT 0, -- 1: superseded versions move to <table>_history
+    last_timestamp INTEGER NOT NULL DEFAULT 0   -- the highest timestamp of its changes; masters only
+) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_renames(
+    table_name TEXT NOT NULL,
+    old_name TEXT NOT NULL,                 -- the column's name in older agents; lower case
+    new_name TEXT NOT NULL,                 -- its name in newer ones
+    UNIQUE(table_name, old_name, new_name)
+) STRICT;
+CREATE TABLE edgeshard_priorities(
+    table_name TEXT PRIMARY KEY,            -- in lower case
+    priority INTEGER NOT NULL               -- a disk budget drops rows of the lowest priority first
+) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_pruned_ranges(
+    database_id BLOB NOT NULL,              -- of the database that pruned them: this one, or one merged into it
+    stream_no INTEGER NOT NULL REFERENCES edgeshard_streams,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    reason TEXT NOT NULL,                   -- the rule that selected them
+    pruned_at TEXT NOT NULL,                -- when the last of them was pruned, ISO 8601, UTC
+    PRIMARY KEY(database_id, stream_no, first)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_superseded(
+    stream_no INTEGER PRIMARY KEY REFERENCES edgeshard_streams,
+    rows INTEGER NOT NULL                   -- seqs in blocks whose row was superseded by a newer version
+) STRICT;
+CREATE TABLE edgeshard_tombstone_gc(
+    table_name TEXT PRIMARY KEY,            -- a keyed table of which tombstones were pruned
+    last_timestamp INTEGER NOT NULL         -- the newest timestamp among them
+) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_arrivals(
+    first_id INTEGER PRIMARY KEY,           -- the rows from this id up to the next entry's ...
+    at INTEGER NOT NULL                     -- ... arrived at or after this time: seconds since 1970, UTC
+) STRICT;
+CREATE TABLE edgeshard_receipts(
+    database_id BLOB NOT NULL,              -- of the peer, which said that it holds these rows durably
+    stream_no INTEGER NOT NULL REFERENCES edgeshard_streams,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    is_pruned INTEGER NOT NULL DEFAULT 0,   -- 1: it held them once, and pruned them
+    PRIMARY KEY(database_id, stream_no, first)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_peers(
+    database_id BLOB PRIMARY KEY,           -- a database that gave a receipt
+    kind TEXT NOT NULL,                     -- edgeshard | postgresql
+    received_at TEXT NOT NULL,              -- when its last receipt arrived, by our clock, ISO 8601, UTC
+    issued_at TEXT NOT NULL,                -- when it issued that receipt, by its own clock
+    generation INTEGER NOT NULL DEFAULT 0   -- its generation at that time
+) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_write_stats(
+    day TEXT PRIMARY KEY,                   -- ISO 8601, UTC
+    bytes INTEGER NOT NULL,                 -- written to shards and master, as far as it is counted
+    rows INTEGER NOT NULL                   -- merged
+) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_shards(
+    name TEXT PRIMARY KEY,                  -- of the file in the folder of shards
+    state TEXT NOT NULL DEFAULT '',         -- its fingerprint when it was last found to have nothing new
+    reason TEXT NOT NULL DEFAULT '',        -- why the last merge quarantined it, or ''
+    merged_at TEXT                          -- when rows of it were last merged, ISO 8601, UTC
+) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_checksum(
+    sha256 BLOB NOT NULL                    -- of the whole file, with these 32 bytes taken as zeros
+) STRICT
+"""
+
+#: The CREATE TABLE statement of each table, exactly as SQLite keeps it in sqlite_schema.
+DDL: Final = {text.partition("(")[0].split()[-1]: text for text in _SCRIPT.strip().split(";\n")}
+
+#: Names of tables, for code that must name them outside SQL.
+TRANSACTIONS: Final = "edgeshard_transactions"
+KEYS: Final = "edgeshard_keys"
+RENAMES: Final = "edgeshard_renames"
+PRIORITIES: Final = "edgeshard_priorities"
+PRUNED_RANGES: Final = "edgeshard_pruned_ranges"
+SUPERSEDED: Final = "edgeshard_superseded"
+TOMBSTONE_GC: Final = "edgeshard_tombstone_gc"
+WRITE_STATS: Final = "edgeshard_write_stats"
+CHECKSUM_TABLE: Final = "edgeshard_checksum"
+
+#: The tables that every database has, whatever its role.
+COMMON_TABLES: Final = (
+    "edgeshard_database",
+    "edgeshard_streams",
+    "edgeshard_ranges",
+    "edgeshard_blocks",
+    "edgeshard_truncations",
+    "edgeshard_transactions",
+    "edgeshard_columns",
+    "edgeshard_indexes",
+)
+
+#: The tables that a shard may lack: it gets each once a class of its agent declares a key, a rename or a priority.
+OPTIONAL_SHARD_TABLES: Final = (KEYS, RENAMES, PRIORITIES)
+
+#: The tables that a database of each role always has.
+REQUIRED_TABLES: Final = {
+    SHARD: COMMON_TABLES,
+    MASTER: tuple(name for name in DDL if name != CHECKSUM_TABLE),
+    BUNDLE: (*COMMON_TABLES, KEYS, RENAMES, PRIORITIES, PRUNED_RANGES, SUPERSEDED, CHECKSUM_TABLE),
+}
+
+
+def _script(role: str) -> str:
+    return "".join(f"{DDL[name]};\n" for name in REQUIRED_TABLES[role])
+
+
+#: Scripts that make these tables in an empty database.
+SHARD_TABLES: Final = _script(SHARD)
+MASTER_TABLES: Final = _script(MASTER)
+BUNDLE_TABLES: Final = _script(BUNDLE)

@@ -1,0 +1,185 @@
+"""Compare one shard file with the master: how many rows are pending, since when, and why a merge refuses it.
+
+The shard is attached for as long as the comparison takes, in one transaction with the master, so no row that the master
+holds is counted as pending. A shard whose file is as the last merge left it has nothing new, and is not opened.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from typing import Any
+
+import attrs
+
+from edgeshard import sqlite
+from edgeshard.errors import EdgeshardError, SchemaConflictError
+from edgeshard.files import scan
+from edgeshard.files.scan import ShardFile
+from edgeshard.format.blocks import Block
+from edgeshard.inspect import shard_files
+from edgeshard.master import shard_states
+from edgeshard.merge import blame, schema_merge
+from edgeshard.merge.target import Target
+from edgeshard.records import declare
+from edgeshard.sources import diff, identity
+from edgeshard.sources.source import Source, SourceStream
+from edgeshard.sqlite import Connection, quote
+
+_SCHEMA = "shard"
+
+_AGENT_DATA = declare.table_of(declare.AgentData).name
+
+
+@attrs.frozen
+class MasterView:
+    """What the master knows of agents and shard files, read once.
+
+    Attributes:
+        target: its tables.
+        agents: the agents' names, by the names of their shards without ".db".
+        notes: the state as it is stored, and the reason for a quarantine or "", per shard file, from the last merges.
+        merged_at: when rows of each shard file last came.
+    """
+
+    target: Target
+    agents: dict[str, str]
+    notes: dict[str, tuple[str, str]]
+    merged_at: dict[str, datetime.datetime | None]
+
+    @classmethod
+    def load(cls, connection: Connection) -> MasterView:
+        """Read it from an open master."""
+        noted = shard_states.load_notes(connection)
+        return cls(
+            target=Target.load(connection),
+            agents=shard_files.agents_by_stem(connection),
+            notes={name: (state, reason) for name, state, reason, _ in noted},
+            merged_at={name: _time(merged_at) for name, _, _, merged_at in noted},
+        )
+
+
+@attrs.frozen
+class Pending:
+    """What is pending in a shard.
+
+    Attributes:
+        rows: how many rows, or None if they cannot be counted.
+        since: since when the oldest is pending, or None if unknown.
+        is_bound: whether `since` is only a bound: the row may have been written later.
+        agent: the shard's agent, or None if the shard was not read.
+        reason: why a merge refuses the shard, or why it cannot be read; "" if all is well.
+    """
+
+    rows: int | None = None
+    since: datetime.datetime | None = None
+    is_bound: bool = False
+    agent: str | None = None
+    reason: str = ""
+
+
+def find_pending(connection: Connection, view: MasterView, file: ShardFile) -> Pending | None:
+    """Return what is pending in a shard file, or None if the file is gone by now.
+
+    Args:
+        connection: the master, open for reading.
+        view: what the master knew when the inspection began.
+        file: the shard file, as it was listed.
+
+    Raises:
+        apsw.Error: the master itself cannot be read.
+    """
+    if file.defect:
+        return Pending(reason=file.defect)
+    noted, reason = view.notes.get(file.name, ("", ""))
+    if noted and noted == shard_states.format_state(file.state):
+        return Pending(None if reason else 0, reason=reason)
+    pending = _attach_and_compare(connection, view, file)
+    if pending.rows is None and scan.find_database(file.path) is None:
+        return None
+    # a reason that was noted without a state may no longer hold, but only the next merge can tell
+    return attrs.evolve(pending, reason=pending.reason or (reason if not noted else ""))
+
+
+def _attach_and_compare(connection: Connection, view: MasterView, file: ShardFile) -> Pending:
+    had_no_wal = not os.path.exists(file.path + "-wal")
+    try:
+        sqlite.attach(connection, file.path, _SCHEMA)
+    except sqlite.DATA_ERRORS as error:
+        return Pending(reason=_cause(error, file.path))
+    is_readable = True
+    try:
+        pending = _compare(connection, view, file)
+        is_readable = pending.rows is not None
+    finally:
+        sqlite.detach(connection, _SCHEMA)
+        if had_no_wal and is_readable:
+            sqlite.remove_empty_wal(file.path)  # reading made it
+    return pending
+
+
+def _compare(connection: Connection, view: MasterView, file: ShardFile) -> Pending:
+    try:
+        with sqlite.read_snapshot(connection):
+            origin = identity.open_source(connection, _SCHEMA, file.path)
+            pending = _count(connection, origin, view.merged_at.get(file.name))
+    except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
+        if blame.is_masters_fault(connection, _SCHEMA, error):
+            raise
+        return Pending(reason=_cause(error, file.path))
+    return attrs.evolve(pending, reason=_conflict(view, origin))
+
+
+def _count(connection: Connection, origin: Source, merged_at: datetime.datetime | None) -> Pending:
+    pending = Pending(0, agent=origin.agent_id if isinstance(origin.agent_id, str) else None)
+    for stream, pieces in diff.missing_by_stream(connection, origin):  # a shard's streams come in order of their age
+        if pieces and not pending.rows:
+            since, is_bound = _oldest(connection, origin, stream, pieces[0], merged_at)
+            pending = attrs.evolve(pending, since=since, is_bound=is_bound)
+        pending = attrs.evolve(pending, rows=(pending.rows or 0) + sum(map(len, pieces)))
+    return pending
+
+
+def _oldest(
+    connection: Connection, origin: Source, stream: SourceStream, piece: Block, merged_at: datetime.datetime | None
+) -> tuple[datetime.datetime | None, bool]:
+    """Return since when the first row of the piece is pending, and whether that is only a bound."""
+    written_at = _written_at(connection, origin, piece.first_id)
+    if written_at is not None:
+        return written_at, False
+    bounds = [time for time in (_time(stream.began_at), merged_at) if time is not None]
+    return max(bounds, default=None), bool(bounds)
+
+
+def _written_at(connection: Connection, origin: Source, row_id: int) -> datetime.datetime | None:
+    """Return the time that a row carries, or None unless it is a row of the table that dicts go to."""
+    if not any(table.name == _AGENT_DATA and ("timestamp", "real") in table.columns for table in origin.tables):
+        return None
+    sql = f"SELECT timestamp FROM {quote(_SCHEMA)}.{quote(_AGENT_DATA)} NOT INDEXED WHERE _id = ?"
+    return _time(sqlite.scalar(connection, sql, (row_id,)))
+
+
+def _time(value: Any) -> datetime.datetime | None:
+    """Parse a time that a stranger may have written, or return None if it is not one."""
+    try:
+        if isinstance(value, str):
+            time = datetime.datetime.fromisoformat(value)
+            return None if time.tzinfo is None else time
+        return None if value is None else datetime.datetime.fromtimestamp(value, datetime.UTC)
+    except (TypeError, ValueError, OverflowError, OSError):
+        return None
+
+
+def _conflict(view: MasterView, origin: Source) -> str:
+    """Return why the rows of a readable shard cannot be merged, or ""."""
+    try:
+        for table in origin.tables:
+            schema_merge.check(view.target, origin, table)
+    except SchemaConflictError as error:
+        return error.cause
+    return ""
+
+
+def _cause(error: Exception, path: str) -> str:
+    ours = error if isinstance(error, EdgeshardError) else sqlite.explain(error, "read database", path)
+    return ours.cause

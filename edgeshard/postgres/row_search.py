@@ -1,0 +1,66 @@
+"""Find the row of a chunk that the server rejected, because the server's error does not name it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+from edgeshard.format.ranges import Range
+from edgeshard.postgres import encoding, plan, prepare, server_tables
+from edgeshard.postgres.plan import Piece
+from edgeshard.postgres.schema import Table
+from edgeshard.postgres.sender import RowRejectedError, Sender
+from edgeshard.postgres.sqlstate import ServerError
+from edgeshard.postgres.values import Row
+
+
+def find_rejected_row(
+    sender: Sender, chunk: Sequence[Piece], tables: Sequence[Table], error: ServerError
+) -> RowRejectedError:
+    """Send fewer and fewer rows of a chunk, each time in a transaction that is rolled back, until one row is left.
+
+    Args:
+        sender: sends them.
+        chunk: rows that the server rejected.
+        tables: the tables that have rows of it.
+        error: what the server said.
+
+    Raises:
+        ServerError: the server failed in another way.
+    """
+    accepted, rejected = 0, plan.count_seqs(chunk)  # the first `accepted` rows pass, the first `rejected` do not
+    while rejected - accepted > 1:
+        middle = (accepted + rejected) // 2
+        found = _try(sender, plan.take_chunk(chunk, middle, None)[0], tables)
+        if found is None:
+            accepted = middle
+        else:
+            rejected, error = middle, found
+    piece = plan.take_chunk(chunk, rejected, None)[0][-1]
+    row_id = piece.block.last_id
+    row = attrs.evolve(piece, block=piece.block.cut(piece.block.last, piece.block.last))
+    (table,) = prepare.filled_tables(sender.master, [row], tables)
+    column, message = _find_column(sender, table, piece, row_id) or ("", error.message)
+    return RowRejectedError(row_id, piece, table.name, column, f"PostgreSQL rejects it: {message}")
+
+
+def _try(sender: Sender, chunk: Sequence[Piece], tables: Sequence[Table]) -> ServerError | None:
+    try:
+        with sender.server.transaction(commit=False):
+            sender.send_rows(chunk, prepare.filled_tables(sender.master, chunk, tables))
+    except ServerError as error:
+        if not error.is_row_rejected:
+            raise
+        return error
+    return None
+
+
+def _find_column(sender: Sender, table: Table, piece: Piece, row_id: int) -> tuple[str, str] | None:
+    ids = {piece.stream.stream_no: piece.stream.stream_id}
+
+    def encode(rows: Sequence[Row]) -> list[object]:
+        return encoding.to_parameters(table.column_types, rows, ids)
+
+    ((_, parameters),) = sender.master.batches(table, Range(row_id, row_id), encode)
+    return server_tables.find_rejecting_column(sender.server, table, parameters[2:])

@@ -1,0 +1,89 @@
+"""The database that is pushed into: the connection to it, and what it was found to hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgeshard.format.ranges import Range
+from edgeshard.master.streams import Stream
+from edgeshard.postgres import remote, server_tables
+from edgeshard.postgres.address import Address
+from edgeshard.postgres.schema import Table
+from edgeshard.postgres.server import Server
+
+
+class Target:
+    """A database, connected when needed.
+
+    Attributes:
+        address: where it is.
+        database_id: its id, 16 bytes; b"" until the first `update`.
+        held: what it holds of each stream, by the stream's id. It stays known while the server is away.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.database_id = b""
+        self.held: dict[bytes, list[Range]] = {}
+        self._server: Server | None = None
+        self._is_current = False  # whether `held` was read through this connection
+        self._fit: set[Table] = set()  # the tables that the server was found to have
+
+    @property
+    def is_connected(self) -> bool:
+        """Return whether there is a connection, which may have failed meanwhile."""
+        return self._server is not None
+
+    def connect(self) -> Server:
+        """Return the connection, or a new one if there is none that can be used.
+
+        Raises:
+            PostgresError: the database cannot be reached, or a push cannot use it.
+        """
+        if self._server is not None and not self._server.is_usable:
+            self.close()
+        if self._server is None:
+            self._server = Server(self.address)
+            self._is_current = False
+        return self._server
+
+    def close(self) -> None:
+        """Close the connection. After the next `connect`, `update` reads everything again."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+
+    def update(self, streams: Sequence[Stream]) -> None:
+        """Read what the database holds: once for each connection, and of streams that are new since.
+
+        Raises:
+            ServerError: the server failed.
+            PostgresUnsuitableError: a later edgeshard created its tables.
+        """
+        server, stream_ids = self.connect(), [stream.stream_id for stream in streams]
+        if self._is_current:
+            self.held.update(remote.held(server, (each for each in stream_ids if each not in self.held)))
+            return
+        database_id = remote.ensure_identity(server)
+        held = remote.held(server, stream_ids)
+        # Set both at once: a receipt must never say that one database holds what another one does, or that it holds
+        # nothing.
+        self.database_id, self.held, self._is_current = database_id, held, True
+        self._fit.clear()
+
+    def ensure_table(self, table: Table) -> Sequence[str]:
+        """Make a table fit unless it was found to be, and return the statements that did so.
+
+        Raises:
+            SchemaConflictError: it cannot be made fit.
+            ServerError: the server failed.
+        """
+        if table in self._fit and not table.history_of:  # others may add columns to a history's table at any time
+            return ()
+        statements = server_tables.ensure_table(self.connect(), table)
+        self._fit.add(table)
+        return statements
+
+    def forget_tables(self) -> None:
+        """Check each table again before rows of it are sent."""
+        self._fit.clear()

@@ -1,0 +1,29 @@
+"""Decide which names a table or a column may have, and derive a table's name from its class's."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from edgeshard import format
+
+#: Names of columns and record tables, as a regular expression that can be part of a longer one. They begin with a
+#: letter, so they never collide with edgeshard's own columns, which begin with an underscore.
+NAME_PATTERN: Final = "[A-Za-z][A-Za-z0-9_]{0,99}"
+
+_NAME: Final = re.compile(NAME_PATTERN)
+
+
+def is_column_name(name: str) -> bool:
+    """Return whether a column may have this name: up to 100 ASCII letters, digits and _, beginning with a letter."""
+    return _NAME.fullmatch(name) is not None
+
+
+def is_reserved(name: str) -> bool:
+    """Return whether a name begins like those of the format's own tables or of SQLite's."""
+    return name.lower().startswith((format.PREFIX, "sqlite_"))
+
+
+def snake_case(name: str) -> str:
+    """Convert a class name to the name of its table: ``DoorOpened`` becomes ``door_opened``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

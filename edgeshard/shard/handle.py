@@ -1,0 +1,264 @@
+"""The state of an open shard: its connection and lock, the next row id, and whether it can still be used.
+
+When a write fails, the class of the error says whether its row can be in the file:
+
+* refused: it is not; its seq is used again
+* disk full: it is not, but the tail of the WAL is unknown; the stream ends (together with an open transaction, which is
+  undone), and the next write begins another
+* anything else: it is ambiguous, and the row may come back after a crash; the handle is poisoned, and the caller opens
+  the shard again
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final, Literal, NoReturn
+
+from filelock import FileLock
+
+from edgeshard import format, sqlite
+from edgeshard.errors import (
+    DiskBudgetError,
+    EdgeshardError,
+    RecordError,
+    ShardClosedError,
+    ShardForkedError,
+    ShardPoisonedError,
+    TransactionError,
+)
+from edgeshard.master.write_stats import WriterMeter
+from edgeshard.records import codecs
+from edgeshard.shard import health
+from edgeshard.shard.lookup import Lookups
+from edgeshard.shard.quota import Quota
+from edgeshard.shard.writers import RecordWriter
+from edgeshard.sqlite import Connection
+
+Durability = Literal["process", "power"]
+
+#: What SQLite calls each durability.
+DURABILITIES: Final = {"process": "NORMAL", "power": "FULL"}
+
+#: How often a writer checks its files, records its write statistics and renews its quota, at least, in seconds.
+UPKEEP_INTERVAL_S: Final = 1.0
+
+#: Stands for the next id while a row is being written: a signal handler that writes meanwhile would take the same one.
+WRITING: Final = 1 << 70
+
+
+class Handle:
+    """An open shard without the methods that write to it; see `edgeshard.shard.shard.Shard`."""
+
+    def __init__(
+        self,
+        path: Path,
+        agent: str,
+        durability: Durability,
+        connection: Connection,
+        lock_file: FileLock,
+        meter: WriterMeter,
+        lookups: Lookups | None = None,
+        quota: Quota | None = None,
+    ) -> None:
+        self.agent = agent
+        self.path = str(path)
+        self.durability = durability
+        self._lock_file: FileLock | None = lock_file  # None: the handle was closed
+        self._set_lock(threading.RLock())
+        self._unusable: EdgeshardError | None = None
+        self._next_id = 0  # 0: the next write begins a stream
+        self._stream_id = b""
+        self._writers: dict[type, RecordWriter] = {}
+        self._timestamp: Callable[[], int] | None = None  # the clock of keyed tables; None: no change was written yet
+        self._depth = 0  # of nested transactions
+        self._task: object = None  # the coroutine that has the transaction open
+        self._aborted: BaseException | None = None  # what rolled the open transaction back
+        self._files = health.ShardFiles(self.path)
+        self._upkeep_at = 0.0  # when the next upkeep is due
+        self._check_at = 0.0  # when a write must call _check: at the next upkeep, or at once if it may be refused
+        self._connection = connection
+        self._execute = connection.cursor().execute
+        self._lookups = lookups
+        self._meter = meter
+        self._quota = quota
+        if quota is not None:
+            quota.start(connection, meter, weakref.WeakMethod(self._check_soon))
+        health.watch_forks(self)
+
+    def _set_lock(self, lock: Any) -> None:
+        self._lock, self._acquire, self._release = lock, lock.acquire, lock.release
+
+    # -- whether it can be used ---------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        """Refuse a handle that must not be used, or not now, and do the upkeep that is due."""
+        if self._unusable is not None:
+            # a new one each time: a traceback grows with each raise, and keeps what it went through alive
+            raise type(self._unusable)(*self._unusable.args)
+        if self._depth and self._task is not health.running_task():
+            cause = "another coroutine has a transaction open; do not await inside one"
+            raise TransactionError("use shard", self.path, cause)
+        if self._depth and self._aborted is not None:
+            cause = "an error undid this transaction; leave its block"
+            raise TransactionError("use shard", self.path, cause) from self._aborted
+        now = monotonic()
+        is_due = now >= self._upkeep_at
+        if is_due:
+            self._upkeep_at = now + UPKEEP_INTERVAL_S
+            with sqlite.translate_errors("check shard", self.path):
+                cause = self._find_outside_change()
+            if cause:
+                self._become_unusable(ShardPoisonedError("use shard", self.path, cause))
+                raise ShardPoisonedError("use shard", self.path, cause)
+            self._meter.record_if_due(self._connection, now)
+        if not self._depth:
+            self._check_at = self._upkeep_at
+        if is_due and self._quota is not None:
+            self._renew_quota(self._quota)
+            self._quota.ensure_wal_may_grow(self._connection, in_transaction=self._depth > 0)
+
+    def _check_soon(self) -> None:
+        """Have the next write do the upkeep."""
+        self._upkeep_at = self._check_at = 0.0
+
+    def _renew_quota(self, quota: Quota) -> None:
+        quota.renew(self._connection, in_transaction=self._depth > 0)
+        self._upkeep_at = min(self._upkeep_at, quota.renew_at)
+        if not self._depth:
+            self._check_at = self._upkeep_at
+
+    def _find_outside_change(self) -> str:
+        """Return what somebody did to the files behind our back, or "". Call it while no row is being written."""
+        if self._files.are_replaced(has_written=self._next_id != 0):
+            return health.MOVED
+        last_id = self._next_id - 1
+        has_own_row = self._next_id not in (0, WRITING) and format.seq_of(last_id) != 0
+        if not self._depth and has_own_row and health.has_lost_row(self._connection, last_id):
+            return health.OVERWRITTEN
+        return ""
+
+    def _become_unusable(self, error: EdgeshardError) -> None:
+        self._unusable = error
+        self._check_at = 0.0
+
+    def _refuse_in_child(self) -> None:
+        """Refuse all use after a fork, in the child; see `health`."""
+        self._set_lock(threading.RLock())  # a thread of the parent may have held the other
+        self._depth = 0
+        health.leave_to_parent(self._connection)
+        if self._lookups is not None:
+            health.leave_to_parent(self._lookups.leave_to_parent())
+        if self._lock_file is not None:
+            cause = "it was opened before a fork; open the shard in the child, after the fork"
+            self._become_unusable(ShardForkedError("use shard", self.path, cause))
+
+    # -- closing ------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the shard, and let another handle open it. What was written stays; closing twice is harmless.
+
+        Raises:
+            TransactionError: a transaction of this thread was open; its rows were undone, and the shard is closed.
+            ShardPoisonedError: its files, or rows in them, are no longer there; it is closed.
+        """
+        with self._lock:
+            if self._lock_file is None:
+                return
+            depth, self._depth = self._depth, 0
+            lock_file, self._lock_file = self._lock_file, None
+            is_usable = self._unusable is None
+            closed = ShardClosedError("use shard", self.path, "it was closed; open it again")
+            self._become_unusable(self._unusable or closed)
+            if isinstance(self._unusable, ShardForkedError):
+                return  # the files and the lock are the parent's
+            cause = ""
+            try:
+                with sqlite.translate_errors("close shard", self.path):
+                    try:
+                        cause = self._find_outside_change() if is_usable and not depth else ""
+                    finally:
+                        with self._meter.closing(self._connection):
+                            self._connection.close()
+                        if self._lookups is not None:
+                            self._lookups.close()
+            finally:
+                lock_file.release()
+                for _ in range(depth):  # for each block that can no longer be left
+                    self._release()
+            if cause:  # no write has reported it, so this is the last chance
+                raise ShardPoisonedError("close shard", self.path, cause)
+            if depth:
+                cause = "its transaction was open and is undone: none of its rows is written; write them again"
+                raise TransactionError("close shard", self.path, cause)
+
+    # -- failures -----------------------------------------------------------------------------------------------------
+
+    def _retry_or_fail(self, error: BaseException, row_id: int, writer: RecordWriter, record: Any) -> None:
+        """Handle a failed write of a single row; return normally if a retry stored it."""
+        quota = self._quota
+        if quota is None or self._depth or not sqlite.is_full(error):
+            self._fail(error, row_id, writer, record)
+        self._renew_quota(quota)
+        if not quota.has_grant:
+            self._fail(error, row_id, writer, record)
+        try:
+            quota.allow_one_row(self._connection)
+            writer.insert(self._execute, row_id, record)
+            self._next_id = row_id + 1
+            quota.allow_rows(self._connection)
+        except BaseException as again:
+            self._fail(again, row_id, writer, record)
+
+    def _fail(
+        self, error: BaseException, row_id: int = 0, writer: RecordWriter | None = None, record: Any = None
+    ) -> NoReturn:
+        """Put the handle into the state that `error` leaves it in, and raise what the caller should see."""
+        if self._depth and not self._connection.in_transaction:
+            self._aborted = error  # SQLite rolled the whole transaction back
+        if isinstance(error, sqlite.ROW_REFUSED) or not isinstance(error, sqlite.DatabaseFailure):
+            self._raise_record_error(error, row_id, writer, record)
+        ours = sqlite.explain(error, "write to shard", self.path)
+        if sqlite.is_full(error):
+            self._next_id = 0
+            self._aborted = error  # of the open transaction, if any: it would be in two streams
+            if self._quota is not None:
+                raise self._budget_error(self._quota, row_id) or ours from error
+        elif sqlite.is_refused(error):
+            self._next_id = row_id or self._next_id
+        else:
+            cause = f"a write failed, and its outcome is unknown ({ours.cause}); open it again"
+            self._become_unusable(ShardPoisonedError("use shard", self.path, cause))
+        raise ours from error
+
+    def _budget_error(self, quota: Quota, row_id: int) -> DiskBudgetError | None:
+        """Return the error of a write that SQLite refused for lack of room; None if the budget is not the reason."""
+        if not self._depth and self._is_surely_unwritten(quota):
+            self._next_id = row_id
+        self._renew_quota(quota)
+        self._upkeep_at = 0.0
+        return None if quota.is_disk_full else quota.refusal()
+
+    def _is_surely_unwritten(self, quota: Quota) -> bool:
+        """Return whether no part of what failed can come back, so that its seqs can be used again.
+
+        Otherwise each refusal would end a stream, and the master remembers every stream for ever.
+        """
+        return self._unusable is None and quota.is_wal_untouched(self._connection)
+
+    def _raise_record_error(
+        self, error: BaseException, row_id: int, writer: RecordWriter | None, record: Any
+    ) -> NoReturn:
+        """Tell a record that cannot be stored from an interrupt, which may come before the commit or after it."""
+        inserted = bool(row_id) and self._connection.last_insert_rowid() == row_id
+        if row_id:
+            self._next_id = row_id + inserted
+        if not inserted and writer is not None and isinstance(error, Exception):
+            cause = codecs.why_unstorable(writer.table, record)
+            if cause or isinstance(error, sqlite.ROW_REFUSED):
+                cause = f"table {writer.table.name}: {cause or error}"
+                raise RecordError("write to shard", self.path, cause) from error
+        raise error

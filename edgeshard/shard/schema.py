@@ -1,0 +1,157 @@
+"""Adapt the tables of a shard to a record class: make a table, add or widen columns, record keys and renames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, Final
+
+import attrs
+
+from edgeshard import format
+from edgeshard.errors import SchemaConflictError
+from edgeshard.master import catalog
+from edgeshard.master.catalog import Statement
+from edgeshard.records import keys, promote, renames, types
+from edgeshard.records.columns import Column, Table
+from edgeshard.records.keys import Key
+from edgeshard.sqlite import Connection
+
+_ADVICE: Final = "Give the field, or the table, another name"
+
+_KEY_KEEPS_TYPE: Final = (
+    "The column belongs to the table's key or its conflict rule, so it keeps its type. Give the table another name"
+)
+
+
+def changes(connection: Connection, table: Table, path: str) -> Iterator[Statement]:
+    """Yield the statements that the shard lacks for a class; execute each before asking for the next.
+
+    Raises:
+        SchemaConflictError: the class contradicts the table in the shard.
+    """
+    if table.deletes_from is not None:
+        yield from changes(connection, table.deletes_from, path)
+    name, known = catalog.columns_of_table(connection, table.name)
+    fixed = _fixed_columns(connection, name, table)
+    yield from _new_renames(connection, name, table, fixed, path)
+    for column in table.columns:
+        stored = known.get(column.name.lower(), column.type)
+        wider = types.widest(stored, column.type)
+        if wider is None or (stored != column.type and column.name.lower() in fixed):
+            cause = f"column {table.name}.{column.name} is {stored} there and {column.type} in this class"
+            advice = _ADVICE if wider is None else _KEY_KEEPS_TYPE
+            raise SchemaConflictError("write to shard", path, f"{cause}. {advice}")
+        if wider != stored:
+            yield from _widen(connection, name, column.name, stored, wider, path)
+    if table.deletes_from is None:
+        _ensure_no_companion(connection, name, table.key, path)
+    if table.key is not None:
+        yield from _new_key(connection, name, table.key, path)
+    own = (
+        [(format.TIMESTAMP, format.OWN_COLUMNS[format.TIMESTAMP])]
+        if table.is_timestamped and format.TIMESTAMP not in known
+        else []
+    )
+    new = own + [(column.name, column.type) for column in table.columns if column.name.lower() not in known]
+    yield from catalog.define_columns(name, format.SHARD_COLUMNS, new, is_new=not known)
+    for index in table.indexes:
+        yield catalog.insert_index(name, index)
+    yield from catalog.raise_priority(connection, name, table.priority)
+
+
+def as_stored(connection: Connection, table: Table) -> Table:
+    """Return the table with the types that its columns have in the shard, where newer agents widened them."""
+    _, known = catalog.columns_of_table(connection, table.name)
+    columns = tuple(_as_stored(column, known.get(column.name.lower(), column.type)) for column in table.columns)
+    return table if columns == table.columns else attrs.evolve(table, columns=columns)
+
+
+def _as_stored(column: Column, stored: str) -> Column:
+    if stored == column.type:
+        return column
+    encode = column.encode if types.is_same_value(column.type, stored) else partial(_encode_wider, column, stored)
+    return attrs.evolve(column, type=stored, encode=encode)
+
+
+def _encode_wider(column: Column, stored: str, value: Any) -> Any:
+    if value is None:
+        raise ValueError("it is None, but not Optional")
+    return types.widened(value if column.encode is None else column.encode(value), column.type, stored)
+
+
+def _widen(connection: Connection, table: str, column: str, stored: str, wider: str, path: str) -> Iterator[Statement]:
+    if promote.has_unfit(connection, table, column, stored, wider):
+        cause = (
+            f"column {table}.{column} has integers beyond 2^53 there, which a float would round. Merge first: then the "
+            "shard is empty. Or make the field Decimal, which holds both"
+        )
+        raise SchemaConflictError("write to shard", path, cause)
+    yield from catalog.widen_column(connection, table, column, stored, wider)
+
+
+def _fixed_columns(connection: Connection, name: str, table: Table) -> frozenset[str]:
+    """Return the columns of a table that no class may rename or widen, in lower case."""
+    owner = table if table.deletes_from is None else table.deletes_from
+    known = {each.lower(): key for each, key in catalog.load_keys(connection).items()}
+    return keys.fixed(owner.key, known.get(name.lower()))
+
+
+def _new_renames(
+    connection: Connection, name: str, table: Table, fixed: frozenset[str], path: str
+) -> Iterator[Statement]:
+    """Yield what records the renames of a class that the shard does not know yet."""
+    known = catalog.load_renames(connection).get(name.lower(), [])
+    new = [(old.lower(), to) for old, to in table.renames if (old.lower(), to) not in known]
+    try:
+        ends = renames.ends([*known, *new])
+    except renames.UnclearError as error:
+        raise SchemaConflictError("write to shard", path, f"table {table.name}: {error}") from error
+    fields = {column.name.lower() for column in table.columns}
+    for old, end in ends.items():
+        if old in fixed or end in fixed:
+            cause = (
+                f"{table.name}.{end} was called {old}, and one of them belongs to the table's key or its conflict "
+                "rule, so it must keep its name. Give the table another name"
+            )
+            raise SchemaConflictError("write to shard", path, cause)
+        if old in fields and end in fields:
+            cause = f"{table.name}.{old} is what {end} was called before. {_ADVICE}"
+            raise SchemaConflictError("write to shard", path, cause)
+    yield from catalog.add_renames(connection, name, new)
+
+
+def _new_key(connection: Connection, name: str, key: Key, path: str) -> Iterator[Statement]:
+    """Yield what records a table's key.
+
+    Raises:
+        SchemaConflictError: the table has another key in the shard.
+    """
+    known = {table.lower(): each for table, each in catalog.load_keys(connection).items()}
+    before = known.get(name.lower())
+    if before is None:
+        yield from catalog.add_key(connection, name, key)
+    elif before.folded != key.folded:
+        cause = (
+            f"table {name} has the key ({', '.join(before.columns)}) with conflict {before.conflict!r} there, and in "
+            f"this class ({', '.join(key.columns)}) with {key.conflict!r}; give the class another table name"
+        )
+        raise SchemaConflictError("write to shard", path, cause)
+    elif key.history and not before.history:
+        yield catalog.enable_history(name)
+
+
+def _ensure_no_companion(connection: Connection, name: str, key: Key | None, path: str) -> None:
+    """Check that neither the table, nor a keyed table, has the name of another keyed table's companion.
+
+    Raises:
+        SchemaConflictError: one of them has.
+    """
+    keyed = catalog.load_keys(connection)
+    if key is not None:
+        keyed[name] = key
+    owners = keys.companions(keyed)
+    for each in (name, *keyed):
+        if (owner := owners.get(each.lower())) is not None:
+            cause = f"table {each} is where deletions or earlier versions of table {owner} go"
+            raise SchemaConflictError("write to shard", path, f"{cause}; give the class another name")

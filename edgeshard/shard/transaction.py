@@ -1,0 +1,177 @@
+"""One ``with shard.transaction()`` block: begin, commit, undo, at any depth."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Final
+
+from edgeshard import format, sqlite
+from edgeshard.errors import (
+    DiskFullError,
+    ShardForkedError,
+    ShardPoisonedError,
+    StorageError,
+    TransactionError,
+)
+from edgeshard.master import extents
+from edgeshard.shard import health
+from edgeshard.shard.handle import WRITING, Handle
+
+#: A stream with fewer seqs left than this is succeeded by another before a transaction begins.
+_LEAST_SEQS: Final = 1 << 30
+
+
+class Transaction:
+    """A block whose rows are committed together, and what to go back to if it fails.
+
+    The outermost block is a SQLite transaction, a block inside another is a savepoint.
+
+    A class and not a generator: an interrupt between the two halves of a generator would leave it half-entered.
+    """
+
+    __slots__ = ("_handle", "depth", "next_id", "stream_id")
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+        self.depth = 0
+        self.next_id = 0
+        self.stream_id = b""
+
+    def __enter__(self) -> None:
+        handle = self._handle
+        try:
+            handle._acquire()
+            handle._check()
+            if handle._next_id == WRITING:
+                cause = (
+                    "a row is being written; do not write from a signal handler or finalizer that interrupts a write"
+                )
+                raise TransactionError("use shard", handle.path, cause)
+            self.depth, self.next_id, self.stream_id = handle._depth, handle._next_id, handle._stream_id
+            handle._depth += 1
+            handle._check_at = 0.0
+            try:
+                self._begin()
+            except BaseException:
+                # an interrupt may have come when the transaction had just begun
+                try:
+                    self._undo()
+                finally:
+                    handle._depth -= 1
+                    self._resume()
+                raise
+        except BaseException:
+            # not suppress(), which runs Python, and so may be interrupted, before the release
+            try:  # noqa: SIM105
+                handle._release()
+            except RuntimeError:  # interrupted while waiting: the lock is not ours
+                pass
+            raise
+
+    def _begin(self) -> None:
+        handle = self._handle
+        with sqlite.translate_errors("begin transaction in shard", handle.path):
+            handle._execute(f"SAVEPOINT nested_{self.depth}" if self.depth else "BEGIN IMMEDIATE")
+            if self.depth:
+                return
+            handle._task, handle._aborted = health.running_task(), None
+            if format.seq_of(self.next_id) > format.SEQ_MAX - _LEAST_SEQS:
+                handle._next_id = 0
+            if handle._quota is not None:
+                handle._quota.allow_transaction(handle._connection)
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        handle = self._handle
+        if isinstance(handle._unusable, ShardForkedError):
+            if error is None:
+                handle._check()
+            return  # the transaction, and the lock, are the parent's
+        if handle._lock_file is None:
+            handle._check()  # closed inside the block: the transaction is undone, and the lock released
+        try:
+            if error is not None:
+                self._undo(error)
+                return
+            try:
+                self._end()
+            except BaseException as failure:
+                self._undo(failure)
+                raise
+        finally:
+            handle._depth -= 1
+            try:
+                self._resume()
+            finally:
+                handle._release()
+
+    def _end(self) -> None:
+        """Commit the outermost block, or release the savepoint of one inside it."""
+        handle = self._handle
+        if handle._aborted is not None:
+            cause = "an error in it undid it; write its rows again"
+            raise TransactionError("commit to shard", handle.path, cause) from handle._aborted
+        if self.depth:
+            handle._execute(f"RELEASE nested_{self.depth}")
+            return
+        last_id = handle._next_id - 1
+        # the block may have begun the stream itself
+        first_id = max(self.next_id, format.row_id(format.stream_no_of(last_id), 1))
+        try:
+            if last_id > first_id:
+                handle._execute(extents.INSERT_TRANSACTION, (first_id, last_id))
+            handle._execute("COMMIT")
+        except BaseException as error:
+            handle._fail(error)
+        if handle._files.identities is None:
+            handle._files.remember()
+
+    def _undo(self, error: BaseException | None = None) -> None:
+        """Undo what the block wrote. Its seqs are used again if nothing of it can come back, or else its stream ends.
+
+        Args:
+            error: what failed in the block; None if the block was not entered.
+        """
+        handle = self._handle
+        quota = handle._quota
+        can_reuse_seqs = self.depth > 0 or not isinstance(error, StorageError)
+        is_unwritten = (
+            isinstance(error, DiskFullError)
+            and not self.depth
+            and quota is not None
+            and handle._is_surely_unwritten(quota)
+        )
+        handle._next_id = 0
+        handle._writers.clear()  # the statements that made tables may be undone with it
+        if handle._connection.in_transaction:
+            with sqlite.translate_errors("undo transaction in shard", handle.path):
+                if not self.depth:
+                    handle._execute("ROLLBACK")
+                elif handle._aborted is None:
+                    self._undo_nested()
+            handle._connection.set_last_insert_rowid(0)  # what _raise_record_error asks: that row is gone
+        else:
+            # the transaction never began, or ended without us, perhaps by a commit
+            can_reuse_seqs = error is None
+        if can_reuse_seqs or is_unwritten:
+            handle._next_id, handle._stream_id = self.next_id, self.stream_id
+
+    def _undo_nested(self) -> None:
+        handle = self._handle
+        try:
+            with contextlib.suppress(sqlite.NO_SUCH_SAVEPOINT):  # interrupted before it was made
+                handle._execute(f"ROLLBACK TO nested_{self.depth}")
+                handle._execute(f"RELEASE nested_{self.depth}")
+        except BaseException as failure:
+            handle._aborted = failure  # its rows may still be there, and must not be committed with the others
+            raise
+
+    def _resume(self) -> None:
+        """Go back to the quick path after the outermost block; poison the handle if an interrupt kept it open."""
+        handle = self._handle
+        if handle._depth or handle._unusable is not None:
+            return
+        if handle._connection.in_transaction:
+            cause = "an interrupt kept its transaction from being undone; open it again"
+            handle._become_unusable(ShardPoisonedError("use shard", handle.path, cause))
+        else:
+            handle._check_at = handle._upkeep_at

@@ -1,0 +1,127 @@
+"""Find out whether an attached database is one of ours, and what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, Final
+
+from edgeshard import format, sqlite
+from edgeshard.errors import FormatError
+from edgeshard.files import paths
+from edgeshard.sources import tables
+from edgeshard.sources.source import Source
+from edgeshard.sqlite import Connection, quote
+
+_ACTION: Final = "read database"
+
+_ID_BYTES: Final = 16
+
+#: What PRAGMA index_xinfo gives in place of a column's number if the index has an expression there.
+_EXPRESSION: Final = -2
+
+
+def open_source(connection: Connection, schema: str, path: str) -> Source:
+    """Check that the attached database is one of ours, and read what it is and which tables it has.
+
+    Raises:
+        FormatError: it is not one of ours, or has tables that we do not read.
+    """
+    with sqlite.limit_steps_in_block(connection, sqlite.reading_steps(connection, schema)):
+        sqlite.check_identity(connection, schema, format.IDENTITY, path)
+        ordinary = _ordinary_tables(connection, schema)
+        _check_own_tables(connection, schema, path, ordinary, format.COMMON_TABLES)
+        _check_indexes(connection, schema, path)
+        role, database_id, agent_id = _read_role(connection, schema, path)
+        # the checksum of a bundle is looked for by checksum.verify
+        required = set(format.REQUIRED_TABLES[role]) - {format.CHECKSUM_TABLE}
+        _check_own_tables(connection, schema, path, ordinary, sorted(required))
+        # a shard has a table of these only if a class of its agent needs it
+        present = {
+            name
+            for name in format.OPTIONAL_SHARD_TABLES
+            if name in ordinary and _is_as_declared(connection, schema, name, ordinary[name])
+        }
+        record_tables = tables.read_tables(connection, schema, path, ordinary.keys(), present)
+        return Source(
+            schema,
+            path,
+            role,
+            database_id,
+            agent_id,
+            record_tables,
+            tables.read_priorities(connection, schema, path, record_tables, present),
+        )
+
+
+def _ordinary_tables(connection: Connection, schema: str) -> dict[str, str]:
+    """Map the name of each ordinary table to its SQL. Views and virtual tables have no root page, and are left out.
+
+    This avoids PRAGMA table_list, which prepares each view, and lets each virtual table run its own code.
+    """
+    sql = f"SELECT name, sql FROM {quote(schema)}.sqlite_schema WHERE type = 'table' AND rootpage > 0"
+    return dict(sqlite.fetch(connection, sql))
+
+
+def _check_own_tables(
+    connection: Connection, schema: str, path: str, ordinary: Mapping[str, str], names: Iterable[str]
+) -> None:
+    for name in names:
+        if name not in ordinary or not _is_as_declared(connection, schema, name, ordinary[name]):
+            cause = f"its table {name} is missing, or not the ordinary table that edgeshard makes"
+            raise FormatError(_ACTION, path, cause)
+
+
+def _is_as_declared(connection: Connection, schema: str, name: str, text: str) -> bool:
+    """Return whether one of the format's own tables has exactly the columns that we give it, none of them computed."""
+    if text == format.DDL[name]:
+        return True
+    # the same columns may be declared in other words, for example with other comments
+    described = sqlite.fetch(connection, f"PRAGMA {quote(schema)}.table_xinfo({quote(name)})")
+    columns = [(row[1], row[2], row[5], row[6]) for row in described]
+    return columns == list(_declared_columns()[name])
+
+
+@lru_cache(maxsize=1)
+def _declared_columns() -> dict[str, tuple[tuple[Any, ...], ...]]:
+    """Map each of the format's own tables to its columns, as (name, type, place in the primary key, hiddenness)."""
+    connection = sqlite.open_in_memory(";".join(format.DDL.values()))
+    try:
+        described = {name: sqlite.fetch(connection, f"PRAGMA table_xinfo({quote(name)})") for name in format.DDL}
+        return {name: tuple((row[1], row[2], row[5], row[6]) for row in rows) for name, rows in described.items()}
+    finally:
+        connection.close()
+
+
+def _check_indexes(connection: Connection, schema: str, path: str) -> None:
+    """Refuse indexes over an expression or with a WHERE: SQLite evaluates these when it deletes rows."""
+    sql = f"SELECT name, tbl_name FROM {quote(schema)}.sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
+    for name, table in sqlite.fetch(connection, sql):
+        if _has_expression(connection, schema, name) or _is_partial(connection, schema, name, table):
+            raise FormatError(_ACTION, path, "it has an index over an expression, or over a part of the rows")
+
+
+def _has_expression(connection: Connection, schema: str, index: str) -> bool:
+    columns = sqlite.fetch(connection, f"PRAGMA {quote(schema)}.index_xinfo({quote(index)})")
+    return any(row[1] == _EXPRESSION for row in columns)
+
+
+def _is_partial(connection: Connection, schema: str, index: str, table: str) -> bool:
+    indexes = sqlite.fetch(connection, f"PRAGMA {quote(schema)}.index_list({quote(table)})")
+    return any(row[1] == index and row[4] for row in indexes)
+
+
+def _read_role(connection: Connection, schema: str, path: str) -> tuple[str, bytes, str | None]:
+    """Return the role, the database id, and a shard's agent."""
+    rows = sqlite.fetch_typed(
+        connection,
+        path,
+        (str, bytes, None),
+        f"SELECT role, database_id, agent_id FROM {quote(schema)}.edgeshard_database LIMIT 2",
+    )
+    if len(rows) == 1:
+        role, database_id, agent_id = rows[0]
+        is_role = role in (format.SHARD, format.MASTER, format.BUNDLE)
+        if is_role and len(database_id) == _ID_BYTES and len(agent_id or "") <= paths.AGENT_NAME_MAX:
+            return role, database_id, agent_id
+    raise FormatError(_ACTION, path, "edgeshard_database does not say what it is")

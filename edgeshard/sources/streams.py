@@ -1,0 +1,293 @@
+"""Read the streams of a source: which rows it has, which it truncated, and which were pruned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from edgeshard import format, sqlite
+from edgeshard.errors import DamagedError
+from edgeshard.files import paths
+from edgeshard.format.blocks import Block
+from edgeshard.format.ranges import PrunedRange, Range, subtract, union
+from edgeshard.sources.source import Source, SourceStream
+from edgeshard.sqlite import Connection, quote
+
+_ACTION: Final = "read database"
+
+_ID_BYTES: Final = 16
+
+#: Truncations of one stream. Adjacent ones for the same database are one entry, so there are only few.
+_TRUNCATIONS_MAX: Final = 10_000
+
+#: Pruned ranges of one stream that are read. Adjacent ones with the same reason are one entry.
+_PRUNED_RANGES_MAX: Final = 10_000
+
+#: Characters of the time at which a stream began. It is copied into the master, whatever it is.
+_TIME_CHARS_MAX: Final = 10_000
+
+#: Characters of the reason for which rows were pruned, and of the time.
+_REASON_CHARS_MAX: Final = 100
+
+#: The highest id that a block can begin with. This leaves room for the seqs of a stream after it.
+_FIRST_ID_MAX: Final = (1 << 63) - (1 << 33)
+
+#: SQL: whether the main database lacks any seq of the source's range ``r`` of its stream ``m``.
+_NOT_HELD: Final = (
+    "coalesce((SELECT h.last FROM main.edgeshard_ranges h WHERE h.stream_no = m.stream_no AND h.first <= r.first "
+    "ORDER BY h.first DESC LIMIT 1), 0) < r.last"
+)
+
+
+# -- which streams ----------------------------------------------------------------------------------------------------
+
+
+def streams_with_news(connection: Connection, source: Source) -> list[SourceStream]:
+    """Return the streams of which the source may know more than the main database, by number.
+
+    Raises:
+        DamagedError: the source contradicts itself, or holds values that cannot be right.
+    """
+    with sqlite.limit_steps_in_block(connection, sqlite.reading_steps(connection, source.schema)):
+        blocks = shard_blocks(connection, source) if source.is_shard else {}
+        sql = _shard_news(source) if source.is_shard else _master_news(source)
+        numbers = {number for (number,) in sqlite.fetch_typed(connection, source.path, (int,), sql)} | set(blocks)
+        return [_read_stream(connection, source, number, blocks.get(number)) for number in sorted(numbers)]
+
+
+def _known_streams(source: Source) -> str:
+    return (
+        f"SELECT s.stream_no FROM {quote(source.schema)}.edgeshard_streams s "
+        "LEFT JOIN main.edgeshard_streams m ON m.stream_id = s.stream_id "
+    )
+
+
+def _shard_news(source: Source) -> str:
+    """Select the streams of which a shard truncated rows that the main database has not heard of."""
+    return _known_streams(source) + (
+        f"JOIN {quote(source.schema)}.edgeshard_truncations t ON t.stream_no = s.stream_no "
+        "GROUP BY s.stream_no HAVING m.last_seq IS NULL OR max(t.last) > m.last_seq"
+    )
+
+
+def _master_news(source: Source) -> str:
+    """Select the streams of which a master or bundle has, truncated or pruned rows that the main database lacks.
+
+    The main database is searched for each range of the source, so this takes time in proportion to the size of the
+    source, not of the target.
+    """
+    schema, known = quote(source.schema), _known_streams(source)
+    return (
+        f"{known} WHERE m.last_seq IS NULL OR m.last_seq < s.last_seq "
+        f"UNION {known} JOIN {schema}.edgeshard_ranges r ON r.stream_no = s.stream_no WHERE {_NOT_HELD} "
+        f"UNION {known} JOIN {schema}.edgeshard_truncations r ON r.stream_no = s.stream_no WHERE {_NOT_HELD} "
+        "AND NOT EXISTS (SELECT 1 FROM main.edgeshard_truncations t "
+        "WHERE t.stream_no = m.stream_no AND t.last >= r.last) "
+        # the ranges of a bundle do not include what was pruned
+        f"UNION {known} JOIN {schema}.edgeshard_pruned_ranges r ON r.stream_no = s.stream_no WHERE {_NOT_HELD}"
+    )
+
+
+def stream_ids(connection: Connection, source: Source) -> set[bytes]:
+    """Return the ids of all streams that the source lists."""
+    sql = f"SELECT stream_id FROM {quote(source.schema)}.edgeshard_streams"
+    with sqlite.limit_steps_in_block(connection, sqlite.reading_steps(connection, source.schema)):
+        return {stream_id for (stream_id,) in sqlite.fetch_typed(connection, source.path, (bytes,), sql)}
+
+
+# -- one stream -------------------------------------------------------------------------------------------------------
+
+
+def _read_stream(connection: Connection, source: Source, stream_no: int, shard_block: Block | None) -> SourceStream:
+    stream_id, agent_id, began_at, last_seq = _read_identity(connection, source, stream_no)
+    truncations = _read_truncations(connection, source, stream_no)
+    if source.is_shard:
+        truncated_to = max((item.last for item, _ in truncations), default=0)
+        blocks = _not_truncated(shard_block, truncated_to)
+        last_seq = max(truncated_to, *(item.last for item in blocks), 0)
+    else:
+        blocks = _read_blocks(connection, source, stream_no)
+    _check_seqs(source, stream_no, blocks, last_seq)
+    pruned = () if source.is_shard else _read_pruned(connection, source, stream_no)
+    return SourceStream(
+        stream_no, stream_id, agent_id, began_at, blocks, truncations, last_seq, shard_block is not None, pruned
+    )
+
+
+def _read_identity(connection: Connection, source: Source, stream_no: int) -> tuple[bytes, str, str, int]:
+    """Return the stream's id, its agent, when it began, and its highest known seq."""
+    rows = sqlite.fetch_typed(
+        connection,
+        source.path,
+        (bytes, str, str, int),
+        f"SELECT stream_id, agent_id, began_at, last_seq FROM {quote(source.schema)}.edgeshard_streams "
+        "WHERE stream_no = ?",
+        (stream_no,),
+    )
+    if not rows:
+        cause = f"it has rows of stream number {stream_no}, which it does not list"
+        raise DamagedError(_ACTION, source.path, cause)
+    stream_id, agent_id, began_at, last_seq = rows[0]
+    if (
+        len(stream_id) != _ID_BYTES
+        or len(agent_id) > paths.AGENT_NAME_MAX
+        or len(began_at) > _TIME_CHARS_MAX
+        or (source.is_shard and agent_id != source.agent_id)
+    ):
+        cause = f"stream number {stream_no} has an invalid id, agent or time, or belongs to another agent"
+        raise DamagedError(_ACTION, source.path, cause)
+    return stream_id, agent_id, began_at, last_seq
+
+
+def _read_truncations(connection: Connection, source: Source, stream_no: int) -> tuple[tuple[Range, bytes], ...]:
+    """Return the truncated seqs, each with the id of the database that holds them."""
+    rows = sqlite.fetch_typed(
+        connection,
+        source.path,
+        (int, int, bytes),
+        f"SELECT first, last, database_id FROM {quote(source.schema)}.edgeshard_truncations "
+        "WHERE stream_no = ? LIMIT ?",
+        (stream_no, _TRUNCATIONS_MAX + 1),
+    )
+    if len(rows) > _TRUNCATIONS_MAX:
+        raise DamagedError(_ACTION, source.path, f"stream number {stream_no} has too many truncations")
+    return tuple((Range(first, last), database_id) for first, last, database_id in rows)
+
+
+def _not_truncated(block: Block | None, truncated_to: int) -> tuple[Block, ...]:
+    """Return what is left of a shard's block, as no or one block."""
+    if block is None or block.last <= truncated_to:
+        return ()
+    return (block.cut(truncated_to + 1, block.last),)
+
+
+def _read_blocks(connection: Connection, source: Source, stream_no: int) -> tuple[Block, ...]:
+    rows = sqlite.fetch_typed(
+        connection,
+        source.path,
+        (int, int, int),
+        f"SELECT first, last, first_id FROM {quote(source.schema)}.edgeshard_blocks WHERE stream_no = ?",
+        (stream_no,),
+    )
+    return tuple(Block(*row) for row in rows)
+
+
+def _check_seqs(source: Source, stream_no: int, blocks: Iterable[Block], last_seq: int) -> None:
+    """Refuse a stream whose seqs or ids are out of range, or whose blocks overlap.
+
+    Raises:
+        DamagedError: they are or do.
+    """
+    ranges = [Range(item.first, item.last) for item in blocks]
+    if (
+        not all(1 <= item.first <= item.last <= format.SEQ_MAX for item in ranges)
+        or sum(map(len, ranges)) != sum(map(len, union(ranges)))
+        or not all(1 <= item.first_id <= _FIRST_ID_MAX for item in blocks)
+        or not 0 <= last_seq <= format.SEQ_MAX
+    ):
+        cause = f"stream number {stream_no} has blocks that overlap, or seqs out of range"
+        raise DamagedError(_ACTION, source.path, cause)
+
+
+def _read_pruned(connection: Connection, source: Source, stream_no: int) -> tuple[PrunedRange, ...]:
+    """Return what was pruned of a stream. If there are more entries than we read, the rest stays unexplained."""
+    rows = sqlite.fetch_typed(
+        connection,
+        source.path,
+        (int, int, bytes, str, str),
+        f"SELECT first, last, database_id, reason, pruned_at FROM {quote(source.schema)}.edgeshard_pruned_ranges "
+        "WHERE stream_no = ? ORDER BY database_id, first LIMIT ?",
+        (stream_no, _PRUNED_RANGES_MAX),
+    )
+    found = []
+    previous = (b"", 0)
+    for first, last, database_id, reason, pruned_at in rows:
+        is_in_order = 1 <= first <= last <= format.SEQ_MAX and (database_id, first) > previous
+        is_short = len(reason) <= _REASON_CHARS_MAX and len(pruned_at) <= _REASON_CHARS_MAX
+        if not is_in_order or not is_short or len(database_id) != _ID_BYTES:
+            raise DamagedError(_ACTION, source.path, f"stream number {stream_no} has invalid pruned ranges")
+        previous = (database_id, last)
+        found.append(PrunedRange(Range(first, last), database_id, reason, pruned_at))
+    return tuple(found)
+
+
+# -- rows -------------------------------------------------------------------------------------------------------------
+
+
+def shard_blocks(connection: Connection, source: Source) -> dict[int, Block]:
+    """Map each stream number in a shard to its block, seq 1 to the highest, including rows that were truncated.
+
+    Raises:
+        DamagedError: a row has an id that no writer gives.
+    """
+    highest: dict[int, int] = {}
+    for table in source.tables:
+        upto = format.row_id(format.STREAM_NO_MAX, format.SEQ_MAX)
+        sql = (
+            f"SELECT _id FROM {quote(source.schema)}.{quote(table.name)} NOT INDEXED "
+            "WHERE _id <= ? ORDER BY _id DESC LIMIT 1"
+        )
+        while (last := sqlite.scalar(connection, sql, (upto,))) is not None:
+            if not isinstance(last, int):
+                raise DamagedError(_ACTION, source.path, f"table {table.name} has an _id that is not an integer")
+            stream_no, seq = format.stream_no_of(last), format.seq_of(last)
+            if stream_no < 1 or seq < 1 or last > upto:
+                raise DamagedError(_ACTION, source.path, f"table {table.name} has a row with the invalid _id {last}")
+            highest[stream_no] = max(seq, highest.get(stream_no, 0))
+            upto = format.row_id(stream_no, 0) - 1
+    return {stream_no: Block(1, seq, format.row_id(stream_no, 1)) for stream_no, seq in highest.items()}
+
+
+def row_count(connection: Connection, source: Source, streams: Iterable[SourceStream]) -> int:
+    """Return how many rows the source has; of a shard, only those of `streams`, since no others count."""
+    if source.is_shard:
+        return sum(len(block) for stream in streams for block in stream.blocks)
+    sql = f"SELECT sum(last - first + 1) FROM {quote(source.schema)}.edgeshard_blocks"
+    return int(sqlite.scalar(connection, sql) or 0)
+
+
+def superseded_count(connection: Connection, source: Source, stream_no: int) -> int:
+    """Return how many seqs in the blocks of a stream have no row, because a newer version of its key replaced it."""
+    if source.is_shard:  # its blocks have a row for each seq
+        return 0
+    rows = sqlite.fetch_typed(
+        connection,
+        source.path,
+        (int,),
+        f"SELECT rows FROM {quote(source.schema)}.{format.SUPERSEDED} WHERE stream_no = ?",
+        (stream_no,),
+    )
+    return rows[0][0] if rows else 0
+
+
+def transaction_end(connection: Connection, source: Source, row_id: int) -> int | None:
+    """Return the id of the last row in the writer's transaction that wrote a row, or None if it wrote only that row."""
+    rows = sqlite.fetch_typed(
+        connection,
+        source.path,
+        (int,),
+        f"SELECT last_id FROM {quote(source.schema)}.edgeshard_transactions "
+        "WHERE first_id <= ? ORDER BY first_id DESC LIMIT 1",
+        (row_id,),
+    )
+    return rows[0][0] if rows and rows[0][0] >= row_id else None
+
+
+# -- truncated rows ---------------------------------------------------------------------------------------------------
+
+
+def are_truncated_rows_held(connection: Connection, shard: Source) -> bool:
+    """Return whether the main database holds, or has held, every row that a shard truncated for any database."""
+    schema = quote(shard.schema)
+    lacking = sqlite.scalar(
+        connection,
+        f"SELECT 1 FROM {schema}.edgeshard_truncations t JOIN {schema}.edgeshard_streams s USING(stream_no) "
+        "LEFT JOIN main.edgeshard_streams m ON m.stream_id = s.stream_id LEFT JOIN main.edgeshard_ranges r "
+        "ON r.stream_no = m.stream_no AND r.first <= t.first AND r.last >= t.last WHERE r.first IS NULL LIMIT 1",
+    )
+    return lacking is None
+
+
+def truncated_but_not_held(stream: SourceStream, held: Sequence[Range]) -> list[tuple[Range, bytes]]:
+    """Return the seqs that the source truncated and the target does not hold, with the database that does."""
+    return [(part, database_id) for item, database_id in stream.truncations for part in subtract([item], held)]

@@ -1,0 +1,270 @@
+"""Read the record tables of a source: their columns, indexes, keys, companions, renames and priorities.
+
+The *companions* of a keyed table are the tables of its tombstones (``<table>_deleted``) and of its earlier versions
+(``<table>_history``).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence, Set
+from typing import Any, Final
+
+import attrs
+
+from edgeshard import format, sqlite
+from edgeshard.errors import FormatError
+from edgeshard.records import keys
+from edgeshard.records.keys import Key
+from edgeshard.records.names import is_column_name, is_reserved
+from edgeshard.records.renames import Arrow
+from edgeshard.sources.source import SourceTable
+from edgeshard.sqlite import Connection, quote
+
+_ACTION: Final = "read database"
+
+#: The most columns that a record table can have: those that its class declares, and the format's own.
+_COLUMNS_MAX: Final = format.COLUMNS_MAX + len(format.OWN_COLUMNS)
+
+#: The table that dicts go to. Its columns are always the same.
+_AGENT_DATA: Final = "agent_data"
+
+
+def read_tables(
+    connection: Connection, schema: str, path: str, ordinary: Set[str], present: Set[str]
+) -> tuple[SourceTable, ...]:
+    """Return the record tables of an attached database.
+
+    Args:
+        connection: the connection to which it is attached.
+        schema: the name by which it is attached.
+        path: its file, for errors.
+        ordinary: the names of its ordinary tables.
+        present: the names of those optional tables of the format that it has.
+
+    Raises:
+        FormatError: it has a table that we do not read.
+        DamagedError: its own tables hold values of the wrong type.
+    """
+    names = sqlite.fetch_typed(
+        connection,
+        path,
+        (str,),
+        f"SELECT DISTINCT table_name FROM {quote(schema)}.edgeshard_columns LIMIT ?",
+        (format.TABLES_MAX + 1,),
+    )
+    if len(names) > format.TABLES_MAX:
+        raise FormatError(_ACTION, path, f"it has more than {format.TABLES_MAX} tables")
+    found = []
+    for (name,) in names:
+        _check_table_name(path, name, is_ordinary=name in ordinary)
+        columns = _read_columns(connection, schema, path, name)
+        found.append(SourceTable(name, columns, _read_indexes(connection, schema, path, name, columns)))
+    if format.RENAMES in present:
+        found = [_with_renames(connection, schema, path, table) for table in found]
+    if format.KEYS in present:
+        found = _with_keys(connection, schema, path, found)
+        _check_companions(path, found)
+    return tuple(found)
+
+
+def read_priorities(
+    connection: Connection, schema: str, path: str, tables: Sequence[SourceTable], present: Set[str]
+) -> dict[str, int]:
+    """Map the names of tables, in lower case, to their priorities.
+
+    Entries for other tables, and priorities that are out of range, are ignored.
+    """
+    if format.PRIORITIES not in present:
+        return {}
+    rows = sqlite.fetch_typed(
+        connection,
+        path,
+        (str, int),
+        f"SELECT table_name, priority FROM {quote(schema)}.{format.PRIORITIES} LIMIT ?",
+        (format.TABLES_MAX,),
+    )
+    names = {table.name.lower() for table in tables}
+    return {name: priority for name, priority in rows if name in names and 0 < priority <= format.PRIORITY_MAX}
+
+
+def _refusal(path: str, table: str, what: str) -> FormatError:
+    return FormatError(_ACTION, path, f"table {table!r:.120}: {what}")
+
+
+# -- names, columns and indexes ---------------------------------------------------------------------------------------
+
+
+def _check_table_name(path: str, name: str, *, is_ordinary: bool) -> None:
+    if not is_column_name(name) or is_reserved(name):
+        raise _refusal(path, name, "a record table cannot have this name")
+    if not is_ordinary:
+        raise _refusal(path, name, "it is not an ordinary table")
+
+
+def _read_columns(connection: Connection, schema: str, path: str, table: str) -> tuple[tuple[str, str], ...]:
+    """Return the name and type of each column, all of them stored as their types are."""
+    columns = sqlite.fetch_typed(
+        connection,
+        path,
+        (str, str),
+        f"SELECT column_name, type FROM {quote(schema)}.edgeshard_columns WHERE table_name = ? LIMIT ?",
+        (table, _COLUMNS_MAX + 1),
+    )
+    described = _describe_columns(connection, schema, path, table)
+    if len(columns) > _COLUMNS_MAX:
+        raise _refusal(path, table, f"it has more than {format.COLUMNS_MAX} columns")
+    for name, type_ in columns:
+        if not _is_known_column(name, type_):
+            raise _refusal(path, table, f"column {name!r:.120} has an unknown name or type, {type_!r:.40}")
+        if described.get(name) != (format.STORED_AS[type_], 0, 0):
+            raise _refusal(path, table, f"column {name!r} is not stored as {format.STORED_AS[type_]}")
+    return tuple((name, type_) for name, type_ in columns)
+
+
+def _is_known_column(name: str, type_: str) -> bool:
+    if name in format.OWN_COLUMNS or type_ in format.OWN_COLUMNS.values():
+        return format.OWN_COLUMNS.get(name) == type_
+    return is_column_name(name) and type_ in format.STORED_AS
+
+
+def _describe_columns(connection: Connection, schema: str, path: str, table: str) -> dict[str, tuple[str, int, int]]:
+    """Map each column to its declared type, place in the primary key, and hiddenness. The key must be the rowid."""
+    rows = sqlite.fetch(connection, f"PRAGMA {quote(schema)}.table_xinfo({quote(table)})")
+    columns = {row[1]: (row[2], row[5], row[6]) for row in rows}
+    if any(row[6] for row in rows):
+        raise _refusal(path, table, "it has a column that SQLite computes")
+    if columns.get("_id") != ("INTEGER", 1, 0) or any(row[5] for row in rows if row[1] != "_id"):
+        raise _refusal(path, table, "_id is not its INTEGER PRIMARY KEY")
+    indexes = sqlite.fetch(connection, f"PRAGMA {quote(schema)}.index_list({quote(table)})")
+    if any(row[3] == "pk" for row in indexes):
+        # neither INTEGER PRIMARY KEY DESC nor the key of a table WITHOUT ROWID is the rowid
+        raise _refusal(path, table, "_id is not its rowid")
+    return columns
+
+
+def _read_indexes(
+    connection: Connection, schema: str, path: str, table: str, columns: Sequence[tuple[str, str]]
+) -> tuple[tuple[str, ...], ...]:
+    """Return the columns of each index that a master should have."""
+    rows = sqlite.fetch_typed(
+        connection,
+        path,
+        (str,),
+        f"SELECT columns FROM {quote(schema)}.edgeshard_indexes WHERE table_name = ? LIMIT ?",
+        (table, format.INDEXES_MAX + 1),
+    )
+    if len(rows) > format.INDEXES_MAX:
+        raise _refusal(path, table, f"it has more than {format.INDEXES_MAX} indexes")
+    names = {name.lower() for name, _ in columns}
+    indexes = []
+    for (text,) in rows:
+        index = _parse_column_list(text, names)
+        if index is None:
+            raise _refusal(path, table, "an index of it is not a JSON list of its columns")
+        indexes.append(index)
+    return tuple(indexes)
+
+
+def _parse_column_list(text: str, columns: Set[str]) -> tuple[str, ...] | None:
+    """Return the names in a JSON list of different columns, or None if it is anything else.
+
+    Args:
+        text: the JSON.
+        columns: the names of the columns, in lower case.
+    """
+    try:
+        names: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(names, list) or not names:
+        return None
+    if not all(isinstance(name, str) and name.lower() in columns for name in names):
+        return None
+    return tuple(names) if len(set(names)) == len(names) else None
+
+
+# -- renames ----------------------------------------------------------------------------------------------------------
+
+
+def _with_renames(connection: Connection, schema: str, path: str, table: SourceTable) -> SourceTable:
+    rows = sqlite.fetch_typed(
+        connection,
+        path,
+        (str, str),
+        f"SELECT old_name, new_name FROM {quote(schema)}.{format.RENAMES} NOT INDEXED "
+        "WHERE table_name = ? COLLATE NOCASE LIMIT ?",
+        (table.name, format.COLUMNS_MAX + 1),
+    )
+    if rows and table.name.lower() == _AGENT_DATA:
+        raise FormatError(_ACTION, path, f"it renames columns of {_AGENT_DATA}, which always has the same")
+    if len(rows) > format.COLUMNS_MAX or not all(is_column_name(name) for row in rows for name in row):
+        raise _refusal(path, table.name, "it has too many renames, or renames to or from an invalid name")
+    return attrs.evolve(table, renames=tuple(sorted(rows)))
+
+
+# -- keys and companions ----------------------------------------------------------------------------------------------
+
+
+def _with_keys(connection: Connection, schema: str, path: str, tables: Sequence[SourceTable]) -> list[SourceTable]:
+    rows = sqlite.fetch_typed(
+        connection,
+        path,
+        (str, str, str, int),
+        f"SELECT table_name, columns, conflict, has_history FROM {quote(schema)}.{format.KEYS} LIMIT ?",
+        (format.TABLES_MAX + 1,),
+    )
+    declared = {name.lower(): (columns, conflict, bool(history)) for name, columns, conflict, history in rows}
+    found = []
+    for table in tables:
+        entry = declared.pop(table.name.lower(), None)
+        found.append(table if entry is None else attrs.evolve(table, key=_parse_key(path, table, *entry)))
+    if len(rows) > format.TABLES_MAX or declared:
+        raise FormatError(_ACTION, path, "edgeshard_keys names a table that is not in it")
+    return found
+
+
+def _parse_key(path: str, table: SourceTable, text: str, conflict: str, history: bool) -> Key:
+    columns = {column.lower() for column, _ in table.columns}
+    names = _parse_column_list(text, columns)
+    compared = keys.ranked_by(conflict)
+    if names is None or not keys.is_rule(conflict) or (compared and compared.lower() not in columns):
+        raise FormatError(_ACTION, path, f"table {table.name!r} has an invalid key or conflict rule")
+    if not table.is_timestamped:
+        raise FormatError(_ACTION, path, f"table {table.name!r} has a key and no timestamps")
+    return Key(names, conflict, history)
+
+
+def _check_companions(path: str, tables: Sequence[SourceTable]) -> None:
+    """Refuse a source in which a companion of a keyed table has other columns or renames than that table.
+
+    A table that has the name of a companion, but no timestamps, or a key of its own, is not one. Whether the target can
+    have it is not checked here.
+    """
+    by_name = {table.name.lower(): table for table in tables}
+    for owner in tables:
+        for name, columns, renames in _expected_companions(owner):
+            companion = by_name.get(name.lower())
+            if companion is None or not companion.is_timestamped or companion.key is not None:
+                continue
+            if (_declared_columns(companion), _folded(companion.renames)) != (columns, renames):
+                cause = f"table {companion.name!r} has other columns than table {owner.name!r}, to which it belongs"
+                raise FormatError(_ACTION, path, cause)
+
+
+def _expected_companions(owner: SourceTable) -> Iterator[tuple[str, set[tuple[str, str]], set[Arrow]]]:
+    """Yield the names of a table's companions, with the columns and renames that they must have."""
+    columns = _declared_columns(owner)
+    if owner.key is not None and owner.key.deletes:
+        yield keys.deleted_name(owner.name), {item for item in columns if item[0] in owner.key.folded[0]}, set()
+    if owner.key is not None and owner.key.history:
+        yield keys.history_name(owner.name), columns, _folded(owner.renames)
+
+
+def _declared_columns(table: SourceTable) -> set[tuple[str, str]]:
+    """Return the columns that a class declares, each as its name in lower case and its type."""
+    return {(column.lower(), type_) for column, type_ in table.columns if column not in format.OWN_COLUMNS}
+
+
+def _folded(arrows: Iterable[Arrow]) -> set[Arrow]:
+    return {(old.lower(), new.lower()) for old, new in arrows}

@@ -1,0 +1,221 @@
+"""Open databases, attach others to them, and run transactions."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from edgeshard.errors import FormatError, StorageIOError
+from edgeshard.files import fingerprint
+from edgeshard.sqlite import guards
+from edgeshard.sqlite.rows import quote
+
+Connection = apsw.Connection
+
+# https://sqlite.org/wal.html#walresetbug: before 3.51.3, several connections that write and checkpoint one WAL database
+# can corrupt it, and that is what we do all day. 3.52 was withdrawn.
+if apsw.SQLITE_VERSION_NUMBER < 3051003 or 3052000 <= apsw.SQLITE_VERSION_NUMBER < 3053000:
+    raise ImportError(f"edgeshard needs SQLite 3.51.3 or later and not 3.52, apsw brings {apsw.sqlite_lib_version()}")
+
+#: How long a statement waits for another connection's lock, in seconds.
+BUSY_TIMEOUT_S = 60.0
+
+#: What a copy reads is read once, in order. A hundred caches of SQLite's default size would take 200 MB.
+_ATTACHED_CACHE_KIB = 200
+
+
+def connect(path: str, *, writable: bool, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Connection:
+    """Open an existing database, hardened against whatever it may contain.
+
+    Raises:
+        apsw.Error: it cannot be opened. Callers wrap this in `translate_errors`.
+    """
+    mode = apsw.SQLITE_OPEN_READWRITE if writable else apsw.SQLITE_OPEN_READONLY
+    # URI lets ATTACH take "?mode=ro"; an absolute path is never mistaken for a URI
+    connection = Connection(path, flags=mode | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOFOLLOW)
+    try:
+        set_busy_timeout(connection, busy_timeout_s)
+        guards.harden(connection)
+        if writable:
+            guards.restrict(connection)
+    except BaseException:
+        connection.close()  # otherwise the traceback keeps it open
+        raise
+    return connection
+
+
+def connect_in_place(path: str, *, busy_timeout_s: float) -> Connection | None:
+    """Open for writing the file that has this name, which then cannot be removed; return None if it was just removed.
+
+    If a file is removed after it was opened and before its first lock, we would read and write it beside the WAL of the
+    next file of this name, and closing it would delete that WAL.
+
+    Raises:
+        apsw.Error, OSError: it cannot be opened. Callers wrap this in `translate_errors`.
+    """
+    before = fingerprint.identity(path)
+    connection = connect(path, writable=True, busy_timeout_s=busy_timeout_s)
+    try:
+        disable_checkpoint_on_close(connection)
+        try:
+            connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()  # takes the shared lock
+        finally:
+            is_in_place = before is not None and fingerprint.identity(path) == before
+        if is_in_place:
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
+            return connection
+    except BaseException:
+        connection.close()
+        raise
+    connection.close()
+    return None
+
+
+def open_in_memory(script: str) -> Connection:
+    """Make a database without a file, to which others can be attached."""
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI | apsw.SQLITE_OPEN_NOFOLLOW
+    connection = Connection(":memory:", flags=flags)
+    connection.execute(script)
+    guards.harden(connection)
+    guards.restrict(connection)
+    return connection
+
+
+# -- settings ---------------------------------------------------------------------------------------------------------
+
+
+def set_busy_timeout(connection: Connection, timeout_s: float) -> None:
+    """Set how long its statements wait for other connections' locks, in seconds."""
+    connection.set_busy_handler(_busy_handler(timeout_s))
+
+
+def _busy_handler(timeout_s: float) -> Any:
+    """Return a busy handler that sleeps briefly: SQLite's own sleeps for up to 100 ms at a time."""
+    deadline = 0.0
+
+    def wait(calls: int) -> bool:
+        nonlocal deadline
+        now = time.monotonic()
+        if calls == 0:
+            deadline = now + timeout_s
+        time.sleep(0.0002 if calls < 50 else 0.002)
+        return now < deadline
+
+    return wait
+
+
+def set_synchronous(connection: Connection, level: str) -> None:
+    """Set the durability of commits: at NORMAL they survive a kill, at FULL each also survives a power cut."""
+    connection.pragma("synchronous", level)
+
+
+def disable_checkpoint_on_close(connection: Connection) -> None:
+    """Let the connection close without SQLite's exclusive lock, which makes readers without a busy timeout fail.
+
+    The WAL then stays beside the database; `maintenance.shrink_wal` empties it.
+    """
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+
+
+def ensure_wal(connection: Connection, path: str) -> None:
+    """Turn the database into a WAL database, unless it is one.
+
+    Raises:
+        StorageIOError: its file system does not support WAL.
+    """
+    mode = connection.pragma("journal_mode", "WAL")
+    if mode != "wal":
+        cause = f"it has journal_mode {mode} and cannot be changed to WAL; the file system lacks shared memory"
+        raise StorageIOError("open database", path, cause)
+
+
+def is_wal(connection: Connection, schema: str) -> bool:
+    """Return whether an attached database is a WAL database."""
+    return bool(connection.pragma("journal_mode", schema=schema) == "wal")
+
+
+# -- attached databases -----------------------------------------------------------------------------------------------
+
+
+def attach(connection: Connection, path: str, schema: str, cache_kib: int = _ATTACHED_CACHE_KIB) -> None:
+    """Attach `path` read-only. (BEGIN IMMEDIATE would lock an attached database that is writable.)"""
+    with guards.limit_steps_in_block(connection, guards.SCHEMA_STEPS):  # attaching reads the schema
+        connection.execute("ATTACH ? AS " + quote(schema), (Path(path).as_uri() + "?mode=ro",))
+    try:
+        connection.pragma("cache_size", -cache_kib, schema=schema)
+    except apsw.Error:
+        detach(connection, schema)
+        raise
+
+
+def detach(connection: Connection, schema: str) -> None:
+    """Detach what `attach` attached."""
+    connection.execute("DETACH " + quote(schema))
+
+
+def identity_of(connection: Connection, schema: str) -> tuple[int, int]:
+    """Return the application id and format version in the file's header."""
+    return connection.pragma("application_id", schema=schema), connection.pragma("user_version", schema=schema)
+
+
+def check_identity(connection: Connection, schema: str, expected: tuple[int, int], path: str) -> None:
+    """Check that a database is ours, and of this format.
+
+    Raises:
+        FormatError: it belongs to another program, or has another version of the format.
+    """
+    application_id, version = identity_of(connection, schema)
+    if application_id != expected[0]:
+        raise FormatError("open database", path, "it is not an edgeshard database (application_id differs)")
+    if version != expected[1]:
+        raise FormatError(
+            "open database",
+            path,
+            f"it has format {version}, this edgeshard reads format {expected[1]}; use that version",
+        )
+
+
+# -- transactions -----------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def immediate(connection: Connection) -> Iterator[None]:
+    """Run the block as one write transaction: commit at its end, or roll back if it raises.
+
+    A block that finds nothing to do may roll back by itself.
+    """
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        if connection.in_transaction:
+            connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextlib.contextmanager
+def read_snapshot(connection: Connection) -> Iterator[None]:
+    """Run the block as one read transaction: all its statements see the same snapshot."""
+    connection.execute("BEGIN DEFERRED")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def begin_exclusive(connection: Connection) -> None:
+    """Begin a transaction during which no other process can connect.
+
+    Raises:
+        apsw.BusyError: another process is connected.
+    """
+    connection.pragma("locking_mode", "EXCLUSIVE")
+    connection.execute("BEGIN EXCLUSIVE")

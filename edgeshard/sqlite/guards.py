@@ -1,0 +1,145 @@
+"""Protect a connection from what it opens: hardened settings, limits on steps, read-only SQL.
+
+Databases may be damaged or hostile; see https://sqlite.org/security.html, "Defense Against The Dark Arts".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator
+
+import apsw
+import attrs
+
+from edgeshard import format
+
+_LIMITS = {
+    apsw.SQLITE_LIMIT_LENGTH: format.ROW_BYTES_MAX,
+    apsw.SQLITE_LIMIT_SQL_LENGTH: 1_000_000,
+    apsw.SQLITE_LIMIT_COLUMN: 500,
+    apsw.SQLITE_LIMIT_EXPR_DEPTH: 50,
+    apsw.SQLITE_LIMIT_TRIGGER_DEPTH: 10,
+}
+
+# A step is an instruction of SQLite's virtual machine.
+
+#: Steps between two chances for Python to handle a signal: about a millisecond.
+_STEPS_BETWEEN_SIGNALS = 100_000
+
+#: Steps that are enough to read a schema: one of 10,000 tables takes 70,000 (measured). A hostile one of 300,000
+#: tables would take two minutes.
+SCHEMA_STEPS = 200_000
+
+#: Steps that are enough to read whatever an empty database holds, and how many more for each byte of a larger one. A
+#: row takes about ten, and three for each column that is compared; a column has at least a byte. Without a limit,
+#: pages that point to one another in circles would keep a query busy for ever.
+_READING_STEPS = 20_000_000
+
+_READING_STEPS_A_BYTE = 8
+
+#: Steps between two checks of how many were taken.
+_STEPS_BETWEEN_CHECKS = 10_000
+
+# What SQL that only reads asks the authorizer for (https://sqlite.org/c3ref/c_alter_table.html).
+_READING = frozenset((apsw.SQLITE_SELECT, apsw.SQLITE_READ, apsw.SQLITE_FUNCTION, apsw.SQLITE_RECURSIVE))
+
+_WRITING = frozenset((apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE))
+
+#: Pragmas that change nothing. FTS needs the first two; the others describe a database.
+_READING_PRAGMAS = frozenset(
+    ("data_version", "page_size", "table_list", "table_info", "table_xinfo", "index_list", "index_info", "quick_check")
+)
+
+
+def harden(connection: apsw.Connection) -> None:
+    """Protect a connection from damaged and hostile files."""
+    connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+    connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+    connection.pragma("cell_size_check", True)
+    connection.pragma("mmap_size", 0)
+
+
+def restrict(connection: apsw.Connection) -> None:
+    """Restrict a connection that writes to what we do ourselves.
+
+    A connection that only reads the master is not restricted: its users may have views and SQL of their own.
+    """
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_VIEW, 0)
+    connection.pragma("ignore_check_constraints", True)  # we make none, and those of others are arbitrary expressions
+    for limit, value in _LIMITS.items():
+        connection.limit(limit, value)
+
+
+@contextlib.contextmanager
+def limit_steps_in_block(connection: apsw.Connection, steps: int) -> Iterator[None]:
+    """Interrupt what the connection reads in the block once it has taken `steps` steps of SQLite's virtual machine.
+
+    Steps rather than seconds: a slow device gets as far as a fast one. Do not write in the block: interrupting a write
+    rolls back the whole transaction.
+    """
+    checks = itertools.count(1)
+    handler = object()
+    last = max(1, steps // _STEPS_BETWEEN_CHECKS)
+    connection.set_progress_handler(lambda: next(checks) > last, _STEPS_BETWEEN_CHECKS, id=handler)
+    try:
+        yield
+    finally:
+        connection.set_progress_handler(None, id=handler)
+
+
+def reading_steps(connection: apsw.Connection, schema: str) -> int:
+    """Return how many steps are enough for anything that we ask of a sound database of this size."""
+    pages: int = connection.pragma("page_count", schema=schema)
+    page_bytes: int = connection.pragma("page_size", schema=schema)
+    return _READING_STEPS + _READING_STEPS_A_BYTE * pages * page_bytes
+
+
+@attrs.define
+class StepBudget:
+    """How many more times SQLite may call this progress handler before it interrupts the statement."""
+
+    checks: int = 0
+
+    def allow(self, steps: int) -> None:
+        """Allow that many steps of SQLite's virtual machine from now on."""
+        self.checks = steps // _STEPS_BETWEEN_SIGNALS
+
+    def __call__(self) -> bool:
+        """Return whether all steps are used up; SQLite then interrupts the statement."""
+        self.checks -= 1
+        return self.checks < 0
+
+
+def limit_steps(connection: apsw.Connection) -> StepBudget:
+    """Interrupt statements that take more steps than the returned budget allows; Ctrl-C also ends them."""
+    budget = StepBudget()
+    connection.set_progress_handler(budget, _STEPS_BETWEEN_SIGNALS)
+    return budget
+
+
+def allow_interrupt(connection: apsw.Connection) -> None:
+    """Let Ctrl-C end a long statement. Without this, Python handles signals only once SQLite returns."""
+    connection.set_progress_handler(lambda: False, _STEPS_BETWEEN_SIGNALS)
+
+
+def allow_only_reading(connection: apsw.Connection, schemas: Iterable[str]) -> None:
+    """Refuse, when it is prepared, SQL that could change anything, or open a file that is not attached already.
+
+    Args:
+        connection: the connection.
+        schemas: the attached databases, each read-only. Their virtual tables may prepare writes (R-tree does). The
+            authorizer permits these, and the files refuse them.
+    """
+    read_only = frozenset(name.lower() for name in schemas)
+
+    def authorize(action: int, first: str | None, _: str | None, schema: str | None, __: str | None) -> int:
+        if action in _READING or (action == apsw.SQLITE_PRAGMA and first in _READING_PRAGMAS):
+            return apsw.SQLITE_OK
+        if action in _WRITING and (schema or "").lower() in read_only:
+            return apsw.SQLITE_OK
+        return apsw.SQLITE_DENY
+
+    connection.authorizer = authorize
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_VIEW, 1)  # a view can do no more than the SQL that reads it

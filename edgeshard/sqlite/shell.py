@@ -1,0 +1,93 @@
+"""What the command line needs of apsw.ext and apsw.shell: describe SQL, draw tables, the SQL shell.
+
+Both are slow to import, so each is imported when it is first needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import apsw
+import attrs
+
+from edgeshard.sqlite.connection import open_in_memory
+from edgeshard.sqlite.rows import Bindings, quote
+
+
+@attrs.frozen
+class Statement:
+    """What SQLite says of SQL without running it.
+
+    Attributes:
+        columns: the names of its columns; none if it returns no rows.
+        parameters: the name of each parameter, or None for a plain ``?``.
+        is_one: whether it is exactly one statement.
+    """
+
+    columns: tuple[str, ...]
+    parameters: tuple[str | None, ...]
+    is_one: bool
+
+    @property
+    def has_names(self) -> bool:
+        """Whether its parameters are bound by name (``:name``), not by position (``?``, ``?1``, or a mixture)."""
+        return bool(self.parameters) and all(name and not name.isdigit() for name in self.parameters)
+
+
+def describe(connection: apsw.Connection, sql: str) -> Statement:
+    """Prepare SQL without running any of it."""
+    info = _ext().query_info(connection, sql)
+    rest = info.query_remaining
+    is_one = info.has_vdbe and not (rest and _has_statement(connection, rest))
+    return Statement(tuple(name for name, _ in info.description), tuple(info.bindings_names), is_one)
+
+
+def _has_statement(connection: apsw.Connection, sql: str) -> bool:
+    try:
+        return bool(_ext().query_info(connection, sql).has_vdbe)
+    except apsw.SQLError:
+        return True  # a statement with a mistake
+
+
+def draw_table(
+    connection: apsw.Connection, sql: str, bindings: Bindings, *, colour: bool, width: int, unicode: bool
+) -> str:
+    """Return the rows of a query as a text table at most `width` characters wide."""
+    table: str = _ext().format_query_table(
+        connection, sql, bindings, colour=colour, text_width=width, use_unicode=unicode, binary=bytes.hex
+    )
+    return table
+
+
+def draw_rows(
+    names: Sequence[str], rows: Sequence[Sequence[str | int]], *, colour: bool, width: int, unicode: bool
+) -> str:
+    """Draw rows as a table in lines of text, of at most `width` characters.
+
+    Args:
+        names: the names of the columns.
+        rows: a text or a whole number for each column.
+        colour: whether to add the colours of a terminal.
+        width: how many characters a line may have.
+        unicode: whether to draw with Unicode's box characters, or with ASCII.
+    """
+    columns = ", ".join(f"value ->> {n} AS {quote(name)}" for n, name in enumerate(names))
+    with contextlib.closing(open_in_memory("")) as connection:
+        sql, bindings = f"SELECT {columns} FROM json_each(?)", (json.dumps(rows),)
+        return draw_table(connection, sql, bindings, colour=colour, width=width, unicode=unicode)
+
+
+def shell_class() -> Any:
+    """Return apsw's SQL shell, to be subclassed."""
+    import apsw.shell  # takes 100 ms, which no other command should wait for
+
+    return apsw.shell.Shell
+
+
+def _ext() -> Any:
+    import apsw.ext  # takes 65 ms; opening a shard or merging needs nothing of it
+
+    return apsw.ext

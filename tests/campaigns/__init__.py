@@ -1,0 +1,1 @@
+"""Long runs, each started by ``python -m tests.campaigns.NAME``."""

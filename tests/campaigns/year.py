@@ -1,0 +1,161 @@
+"""A year of a device in minutes: do its files stay as large as they are, and is each row accounted for at the end?
+
+    python -m tests.campaigns.year [--days 365] [--rows 20000] [--merges 24] [--wear low] [--dir FOLDER]
+
+Three agents write, one of which starts anew each day and one each month. A merge each hour follows the store's own rules:
+rows older than 30 days go, once the hub has them. Each week a bundle is carried to the hub, and its receipt back; for
+five weeks in summer nobody comes. The hub keeps to a size. Only the clock is not real: what tells mergers and prunes the
+time (`time.time`) is set forward by an hour before each merge. All rows are really written, merged and pruned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+import attrs
+
+import edgeshard
+from edgeshard.shard.write_profile import Wear
+
+_BEGIN_S = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC).timestamp()
+_DAY_S = 86_400.0
+_DAYS_A_MONTH = 30
+#: The days on which nobody carries a bundle.
+_NOBODY_COMES = range(180, 215)
+_HUB_BYTES = "150M"
+
+
+class Clock:
+    """What tells the time."""
+
+    def __init__(self) -> None:
+        self.now_s = _BEGIN_S
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@attrs.frozen
+class Reading:
+    """What agents write: some 110 bytes of a row."""
+
+    sensor: str
+    celsius: float
+    note: str
+
+
+class Year:
+    """A device and its hub.
+
+    Attributes:
+        written: rows that were acknowledged.
+        device: the device's store.
+        hub: where its rows go.
+    """
+
+    def __init__(self, folder: Path, clock: Clock, rows_a_day: int, merges_a_day: int, wear: Wear) -> None:
+        self.device = edgeshard.Store(folder / "device", prune={"older_than": "30d", "only_receipted": True}, wear=wear)
+        self.hub = edgeshard.Store(folder / "hub", prune={"max_bytes": _HUB_BYTES})
+        self.written = 0
+        self._folder = folder
+        self._clock = clock
+        self._rows, self._merges = rows_a_day // merges_a_day, merges_a_day
+        self._took_s: list[float] = []
+
+    def run(self, days: int) -> None:
+        """All of it, with a line for each month."""
+        print(f"{'day':>4} {'master MB':>9} {'log MB':>7} {'shards MB':>9} {'rows':>9} {'pruned':>9} {'hub MB':>7} "
+              f"{'merge ms':>8} {'worst':>6} {'written MB':>10}")  # fmt: skip
+        with contextlib.ExitStack() as for_good:
+            lasting = for_good.enter_context(self.device.shard("boiler"))
+            for month in range(0, days, _DAYS_A_MONTH):
+                with self.device.shard("pump") as monthly:
+                    for day in range(month, min(month + _DAYS_A_MONTH, days)):
+                        with self.device.shard("door") as daily:
+                            self._day([lasting, monthly, daily])
+                        if day % 7 == 6 and day not in _NOBODY_COMES:
+                            self._carry()
+                self._tell(min(month + _DAYS_A_MONTH, days))
+        self.device.merge()
+        self._carry()
+        self._judge()
+
+    def _day(self, shards: list[edgeshard.Shard]) -> None:
+        for _ in range(self._merges):
+            for number, shard in enumerate(shards):
+                rows = self._rows // len(shards) + (self._rows % len(shards) if not number else 0)
+                records = [Reading("inlet", n / 7, "x" * 60) for n in range(rows)]
+                for record in records[: rows // 2]:
+                    shard.write(record)
+                shard.write_many(records[rows // 2 :])
+                self.written += rows
+            self._clock.now_s += _DAY_S / self._merges
+            began = time.monotonic()
+            report = self.device.merge()
+            self._took_s.append(time.monotonic() - began)
+            assert report.complete, report
+
+    def _carry(self) -> None:
+        """A bundle to the hub, and its receipt back."""
+        bundle = self._folder / "carried.bundle"
+        self.device.export(bundle, ranges=self.hub.ranges(), force=True)
+        report = self.hub.merge(sources=[bundle])
+        assert report.complete, report
+        self.device.receipt(self.hub.ranges())
+
+    def _tell(self, day: int) -> None:
+        status = self.device.status()
+        shards = sum(shard.size_bytes for shard in status.shards)
+        hub = self.hub.status().master
+        times = sorted(self._took_s)
+        self._took_s = []
+        print(
+            f"{day:4} {status.master.size_bytes / 1e6:9.1f} {status.master.wal_bytes / 1e6:7.1f} {shards / 1e6:9.1f} "
+            f"{status.master.rows:9} {status.master.pruned_rows:9} {(hub.size_bytes + hub.wal_bytes) / 1e6:7.1f} "
+            f"{statistics.median(times) * 1e3:8.1f} {times[-1] * 1e3:6.0f} {status.write_stats.bytes / 1e6:10.0f}",
+            flush=True,
+        )
+
+    def _judge(self) -> None:
+        """Each row that was acknowledged is here, or was pruned; the hub has, or had, all of them."""
+        for name, store in (("device", self.device), ("hub", self.hub)):
+            report = store.verify(deep=True)
+            pruned = sum(report.pruned.values())
+            assert not report.errors, report
+            assert report.rows + pruned == self.written, (name, report.rows, pruned, self.written)
+            print(f"{name}: {report.rows} rows and {pruned} pruned are the {self.written} that were written; no errors")
+
+
+@contextlib.contextmanager
+def _clock() -> Iterator[Clock]:
+    clock = Clock()
+    with mock.patch.object(time, "time", clock):
+        yield clock
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--days", type=int, default=365)
+    parser.add_argument("--rows", type=int, default=20_000, help="rows a day (20000)")
+    parser.add_argument("--merges", type=int, default=24, help="merges a day (24)")
+    parser.add_argument("--wear", choices=("normal", "low"), default="normal")
+    parser.add_argument("--dir", help="on the disk of this folder (default: the one for temporary files)")
+    given = parser.parse_args()
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="edgeshard-year-", dir=given.dir) as folder, _clock() as clock:
+        Year(Path(folder), clock, given.rows, given.merges, given.wear).run(given.days)
+    print(f"{given.days} days in {time.monotonic() - began:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

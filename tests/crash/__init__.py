@@ -1,0 +1,1 @@
+"""Power cuts, failing system calls, kills."""

@@ -1,0 +1,1 @@
+"""Kill real processes at random moments and account for every row."""

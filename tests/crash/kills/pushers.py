@@ -1,0 +1,128 @@
+"""Kill real pushers and a real PostgreSQL server in the middle of their work, and account for every row.
+
+A writer's rows are merged between the kills. Two pushers push the same master at the same time, by COPY or by INSERT;
+one of them gets SIGKILL at a random moment, or, each fourth time, the server with all of its processes. After each kill
+the master's receipt names no row that is not there. At the end each row of the master is in PostgreSQL once, and the
+ranges there name exactly these rows.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import tempfile
+import time
+
+import attrs
+
+import edgeshard
+from edgeshard.format.ranges import Range, subtract
+from edgeshard.master import database, receipts
+from tests.support.postgres_server import PgServer, fetch
+from tests.support.processes import sql
+
+
+@attrs.frozen
+class Sample:
+    """A row of the second table."""
+
+    n: int
+
+
+@attrs.define
+class Tally:
+    """What was done."""
+
+    rows: int = 0
+    pushers_killed: int = 0
+    servers_killed: int = 0
+    mid_push: int = 0
+    by_insert: int = 0
+
+
+def start(store: edgeshard.Store, dsn: str, batch: int, *, inserts: bool) -> subprocess.Popen[bytes]:
+    options = ["--batch", str(batch), "-q", *(["--inserts"] if inserts else [])]
+    command = [sys.executable, "-m", "edgeshard", "push", str(store.root), dsn, *options]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def write(store: edgeshard.Store, rng: random.Random, first: int, count: int) -> None:
+    """Rows in transactions of several sizes, and merge them."""
+    n, last = first, first + count
+    with store.shard(f"agent-{rng.randrange(3)}") as shard:
+        while n < last:
+            size = min(last - n, rng.choice([1, 1, 2, 50, 400]))
+            with shard.transaction():
+                for k in range(n, n + size):
+                    shard.write({"n": k} if k % 3 else Sample(k))
+            n += size
+    assert store.merge().complete
+
+
+def check(store: edgeshard.Store, dsn: str) -> int:
+    """Each row of the master is there once, and the ranges say so; how many there are."""
+    rows = 0
+    for table, number in (("agent_data", "data ->> 'n'"), ("sample", "n")):
+        here = sql(
+            store.master_path,
+            f"select lower(hex(stream_id)), _seq, cast({number} as text) from {table} "
+            "join edgeshard_streams on stream_no = _stream order by 1, 2",
+        )
+        there = fetch(dsn, f"select replace(_stream::text, '-', ''), _seq, ({number})::text from {table} order by 1, 2")
+        assert [tuple(row) for row in here] == there, f"{table}: rows are missing, doubled or changed"
+        rows += len(there)
+    ((counted,),) = fetch(dsn, "select sum(last - first + 1)::bigint from edgeshard_ranges")
+    assert rows == counted, f"{rows} rows, and ranges of {counted}"
+    return rows
+
+
+def check_receipt(store: edgeshard.Store, dsn: str) -> None:
+    """Whatever the master notes is there, also in the midst of it all."""
+    connection = database.open_master(store.master_path, writable=False)
+    noted = receipts.held_elsewhere(connection, [receipts.POSTGRESQL])
+    connection.close()
+    there: dict[bytes, list[Range]] = {}
+    for stream, first, last in fetch(dsn, "select stream, first, last from edgeshard_ranges") if noted else ():
+        there.setdefault(stream.bytes, []).append(Range(first, last))
+    for stream_id, ranges in noted.items():
+        assert not subtract(ranges, there.get(stream_id, [])), "a receipt of rows that are not there"
+
+
+def play(server: PgServer, kills: int, seed: int, *, inserts: bool | None = None) -> Tally:
+    """Kill so often, and account for every row.
+
+    Args:
+        server: the server.
+        kills: how often.
+        seed: of what is random.
+        inserts: whether to push by INSERT alone; None: now and then.
+    """
+    rng, tally = random.Random(seed), Tally()
+    dsn = server.dsn(server.make_database())
+    with tempfile.TemporaryDirectory(prefix="edgeshard-push-kills-") as folder:
+        store = edgeshard.Store(folder)
+        written = 0
+        for kill in range(kills):
+            count = rng.randrange(500, 3_000)
+            write(store, rng, written, count)
+            written += count
+            way = rng.choice([True, False]) if inserts is None else inserts
+            tally.by_insert += way
+            pushers = [start(store, dsn, rng.choice([100, 500]), inserts=way) for _ in range(2)]
+            time.sleep(rng.uniform(0.15, 0.7))
+            tally.mid_push += any(pusher.poll() is None for pusher in pushers)
+            if kill % 4 == 3:
+                server.kill()
+                server.start()
+                tally.servers_killed += 1
+            else:
+                pushers[0].kill()
+                tally.pushers_killed += 1
+            for pusher in pushers:
+                pusher.wait()
+            check_receipt(store, dsn)
+        assert store.push(dsn).complete
+        tally.rows = check(store, dsn)
+        assert written == tally.rows
+    return tally

@@ -1,0 +1,299 @@
+"""What was promised of each row, against what is there after each crash."""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import NoReturn
+
+import attrs
+
+import edgeshard
+from tests.crash.powercut.contents import Found, ViolationError
+from tests.crash.powercut.disk import Crash
+
+
+class Fate(enum.Enum):
+    """What is known of a unit of rows."""
+
+    BEGUN = "begun"  # it may be there or not, whole
+    HELD = "held"  # it must be there
+    GONE = "gone"  # it was refused, or a power cut took it: it must never be there
+    BEHIND = "behind"  # it was in a master that was replaced by an older copy
+
+
+@attrs.define(eq=False)
+class Unit:
+    """Rows of one transaction.
+
+    Attributes:
+        agent: whose.
+        numbers: the rows, in order.
+        fate: what is known of it.
+        durable: whether it survives power cuts, wherever it is.
+        in_shard: whether its shard had it, or a note that it gave it up, after the last crash.
+        synced: whether the shard had that durably.
+        noted: whether its shard notes that it gave it up.
+        reported: whether a merge reported that the master has it.
+        pruned: whether a prune that reported it is done: the master says so from then on, and it is not there again.
+        address: the stream's id, and the seq of the first row; ("", 0) where the writer was never told.
+        last: whether its transaction also wrote (True) or deleted (False) the last row of a key; None: neither.
+        key: of which key.
+        timestamp: how that change was timestamped; 0 where it was not even begun.
+    """
+
+    agent: str
+    numbers: range
+    fate: Fate = Fate.BEGUN
+    durable: bool = False
+    in_shard: bool = True
+    synced: bool = False
+    noted: bool = False
+    reported: bool = False
+    pruned: bool = False
+    address: tuple[str, int] = ("", 0)
+    last: bool | None = None
+    key: str = ""
+    timestamp: int = 0
+
+    def all_seqs(self) -> set[tuple[str, int]]:
+        """The addresses of all that it wrote."""
+        return self.seqs() | (
+            {(self.address[0], self.address[1] + len(self.numbers))} if self.last is not None else set()
+        )
+
+    def seqs(self) -> set[tuple[str, int]]:
+        """The addresses of its rows."""
+        return {(self.address[0], self.address[1] + k) for k in range(len(self.numbers))}
+
+    def refuse(self) -> None:
+        """It was not written, say edgeshard, or will be undone."""
+        self.fate = Fate.GONE
+
+
+class Oracle:
+    """Accounts for every row of a trial.
+
+    Attributes:
+        units: all that was begun.
+        counts: of rows, by what was acknowledged.
+    """
+
+    def __init__(self) -> None:
+        self.units: list[Unit] = []
+        self.counts: Counter[str] = Counter()
+        self._by_number: dict[int, Unit] = {}
+
+    # -- told by the actors -------------------------------------------------------------------------------------------
+
+    def begin(self, agent: str, rows: int) -> Unit:
+        """Somebody is about to write so many rows."""
+        first = len(self._by_number) + 1
+        unit = Unit(agent, range(first, first + rows))
+        self.units.append(unit)
+        self._by_number.update(dict.fromkeys(unit.numbers, unit))
+        return unit
+
+    def acknowledge(self, unit: Unit, stream: str, first: int, *, durable: bool) -> None:
+        """The rows are committed, say edgeshard."""
+        unit.fate, unit.address = Fate.HELD, (stream, first)
+        self.counts["rows acknowledged at power" if durable else "rows acknowledged at process"] += len(unit.numbers)
+        if durable:
+            self.sync(unit.agent)
+
+    def sync(self, agent: str) -> None:
+        """All that the agent wrote so far survives power cuts."""
+        for unit in self.units:
+            if unit.agent == agent and unit.fate is Fate.HELD:
+                unit.durable = True
+                unit.synced = unit.synced or unit.in_shard
+
+    def report(self, numbers: Iterable[int]) -> None:
+        """A merge returned, and these rows were in the master at a commit of its own."""
+        for unit in {self._by_number[number] for number in numbers}:
+            if not unit.reported:
+                unit.reported = unit.durable = True
+                self.counts["rows reported as merged"] += len(unit.numbers)
+            if unit.fate is Fate.BEGUN:  # its writer was killed, or is about to be told
+                unit.fate = Fate.HELD
+
+    def learn(self, rows: Mapping[int, tuple[str, int]]) -> None:
+        """These rows are in the master, by these addresses, and may be pruned: their writers may never tell."""
+        for number, (stream, seq) in rows.items():
+            unit = self._by_number[number]
+            if not unit.address[1]:
+                unit.address = (stream, seq - unit.numbers.index(number))
+
+    def prune(self, addresses: Set[tuple[str, int]]) -> None:
+        """A prune committed that these are gone."""
+        for unit in self.units:
+            if unit.address[1] and unit.seqs() & addresses and not unit.pruned:
+                unit.pruned = unit.durable = True
+                unit.fate = Fate.HELD if unit.fate is Fate.BEGUN else unit.fate
+                self.counts["rows pruned"] += len(unit.numbers)
+
+    def held(self, found: Found) -> dict[int, tuple[str, int]]:
+        """What the master has, or pruned, by number: it accounts for all of these."""
+        gone = {
+            number: (unit.address[0], unit.address[1] + k)
+            for unit in self.units
+            if unit.address[1]
+            for k, number in enumerate(unit.numbers)
+            if (unit.address[0], unit.address[1] + k) in found.pruned
+        }
+        return {**gone, **(found.master or {})}
+
+    def _check_prunings(self, found: Found) -> None:
+        """What was pruned is gone, and whole transactions are."""
+        for unit in self.units:
+            there = [number for number in unit.numbers if number in (found.master or {})]
+            gone = unit.seqs() & found.pruned if unit.address[1] else set()
+            if there and gone:
+                _fail(unit, f"was pruned, and {there} are there")
+            if unit.pruned and not gone:
+                _fail(unit, "was pruned, and the master does not say so")
+
+    # -- after a crash ------------------------------------------------------------------------------------------------
+
+    def judge(self, found: Found, crash: Crash) -> None:
+        """Compare what a crash left with what was promised.
+
+        Raises:
+            ViolationError: a promise was broken.
+        """
+        self._judge_units(found, had_power_cut=crash is not Crash.KILL)
+
+    def _judge_units(self, found: Found, *, had_power_cut: bool) -> None:
+        self._check_addresses(found)
+        self._check_prunings(found)
+        self._check_last(found)
+        master = self.held(found)
+        for unit in self.units:
+            in_master = self._whole(unit, master, "the master")
+            in_shard = self._whole(unit, found.shards, "the shard")
+            is_there = in_shard or in_master
+            if unit.fate is Fate.HELD:
+                promised = unit.durable or not had_power_cut
+                if promised and not is_there:
+                    _fail(unit, "is lost")
+                if unit.reported and not in_master:
+                    _fail(unit, "was reported as merged, and is not in the master")
+            elif unit.fate is Fate.GONE and is_there:
+                _fail(unit, "is there again")
+            if unit.fate in (Fate.BEGUN, Fate.HELD):
+                unit.fate = Fate.HELD if is_there else Fate.GONE
+                unit.durable = unit.durable or had_power_cut
+                unit.in_shard = in_shard or unit.seqs() <= found.given_up
+                unit.synced = unit.synced or (had_power_cut and unit.in_shard)
+            elif unit.fate is Fate.BEHIND and had_power_cut:
+                # a shard's note is as durable as the shard: what it says after a power cut, it says for good
+                unit.noted = unit.noted and (unit.synced or unit.seqs() <= found.given_up)
+                unit.synced = unit.synced or unit.noted
+        for number in {*master, *found.shards} - self._by_number.keys():
+            raise ViolationError(f"row {number} was never written")
+
+    def _check_last(self, found: Found) -> None:
+        """The master has of each key what the last transaction wrote that it has, or had."""
+        master = self.held(found)
+        newest: dict[str, Unit] = {}
+        timestamps: dict[str, int] = {}
+        for unit in self.units:
+            if unit.last is not None and unit.numbers[0] in master:
+                if unit.timestamp <= timestamps.get(unit.agent, 0):
+                    _fail(unit, "was timestamped before an earlier one of its agent")
+                timestamps[unit.agent] = unit.timestamp
+                newest[unit.key] = max(
+                    unit, newest.get(unit.key, unit), key=lambda each: (each.timestamp, each.address)
+                )
+        expected = {key: unit.numbers[-1] for key, unit in newest.items() if unit.last}
+        if expected != (found.last or {}):
+            raise ViolationError(f"of each key the last is {expected}, and the master has {found.last}")
+
+    def _whole(self, unit: Unit, rows: dict[int, tuple[str, int]], where: str) -> bool:
+        there = [number for number in unit.numbers if number in rows]
+        if there and len(there) < len(unit.numbers):
+            _fail(unit, f"is in {where} in part only ({there})")
+        return bool(there)
+
+    def _check_addresses(self, found: Found) -> None:
+        for rows in (found.master or {}, found.shards):
+            for number, address in rows.items():
+                unit = self._by_number.get(number)
+                if unit is None:
+                    continue
+                if not unit.address[1]:
+                    unit.address = (address[0], address[1] - unit.numbers.index(number))
+                expected = (unit.address[0], unit.address[1] + unit.numbers.index(number))
+                if expected != address:
+                    _fail(unit, f"has another address: {address} instead of {expected}")
+
+    # -- an older master ----------------------------------------------------------------------------------------------
+
+    def restored(self, found: Found, *, keep_empty: bool) -> None:
+        """An older copy of the master was put back: what is in it, or in shards, is all there is.
+
+        Args:
+            found: what is on the disk.
+            keep_empty: whether shards whose agent is gone were kept, with the note of what they gave up.
+
+        Raises:
+            ViolationError: a shard does not say that it gave up what it had.
+        """
+        master = self.held(found)
+        for unit in self.units:
+            unit.pruned = bool(unit.address[1]) and unit.seqs() <= found.pruned
+            if unit.fate is Fate.HELD and unit.numbers[0] not in {*master, *found.shards}:
+                unit.fate = Fate.BEHIND
+                unit.noted = unit.seqs() <= found.given_up
+                # a power cut may have taken from the shard what was not synced, and only the lost master had it
+                if unit.synced and keep_empty and not unit.noted:
+                    _fail(unit, "was given up by its shard, which does not say so")
+            if unit.numbers[0] not in master:  # its shard alone has it now, durably or not
+                unit.reported, unit.durable = False, unit.synced
+
+    # -- at the end ---------------------------------------------------------------------------------------------------
+
+    def conclude(self, found: Found, gaps: Sequence[edgeshard.Gap]) -> None:
+        """After the last crash everything that survived was merged: it is in the master once, and nothing else.
+
+        Args:
+            found: what is on the disk.
+            gaps: what the master says it lacks.
+
+        Raises:
+            ViolationError: a promise was broken.
+        """
+        self._check_addresses(found)
+        self._check_prunings(found)
+        self._check_last(found)
+        master = self.held(found)
+        if found.shards:
+            raise ViolationError(f"rows {sorted(found.shards)} are still in shards")
+        missing = {(gap.stream, seq) for gap in gaps for seq in range(gap.first, gap.last + 1)}
+        self._check_gaps(gaps)
+        for unit in self.units:
+            is_there = self._whole(unit, master, "the master")
+            if unit.fate is Fate.HELD and not is_there:
+                _fail(unit, "is not in the master")
+            if unit.fate is Fate.GONE and is_there:
+                _fail(unit, "is in the master, and should not be")
+            if unit.noted and not is_there and not unit.seqs() <= missing:
+                _fail(unit, "was left behind in a lost master, and is no gap")
+            if is_there and unit.seqs() & missing:
+                _fail(unit, "is in the master, and named as a gap")
+
+    def _check_gaps(self, gaps: Iterable[edgeshard.Gap]) -> None:
+        """A gap is rows that were there: a merger saw them, and a power cut took them, or they are in a lost master."""
+        lost = [unit for unit in self.units if unit.fate in (Fate.GONE, Fate.BEHIND)]
+        untold = {unit.agent for unit in lost if not unit.address[1]}  # their writer was killed
+        known = {address for unit in lost for address in unit.all_seqs()}
+        for gap in gaps:
+            unknown = [seq for seq in range(gap.first, gap.last + 1) if (gap.stream, seq) not in known]
+            if unknown and gap.agent not in untold:
+                raise ViolationError(f"{gap} is named as a gap, and seqs {unknown} were never lost")
+
+
+def _fail(unit: Unit, what: str) -> NoReturn:
+    numbers = f"{unit.numbers.start} to {unit.numbers.stop - 1}"
+    raise ViolationError(f"rows {numbers} of agent {unit.agent}, at {unit.address}, {unit}: {what}")

@@ -1,0 +1,1 @@
+"""Run the whole system for a long time, with kills, and account for every row."""

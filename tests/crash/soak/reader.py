@@ -1,0 +1,25 @@
+"""A reader beside the soak, as a process of its own: ``python -m tests.crash.soak.reader ROOT``."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import edgeshard
+
+
+def read_for_ever(root: str) -> None:
+    """A reader in a process of its own: what it has seen once it sees again."""
+    store = edgeshard.Store(root)
+    before = 0
+    while True:
+        ((rows,),) = store.query("select coalesce(sum(last - first + 1), 0) from edgeshard_ranges")
+        ((streams,),) = store.query("select count(*) from edgeshard_streams")
+        assert rows >= before, f"{rows} rows, after {before}"
+        assert (rows > 0) <= (streams > 0), "rows without a stream"
+        before = rows
+        time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    read_for_ever(sys.argv[1])

@@ -1,0 +1,188 @@
+"""Sweep over faults: every system call of a write, a merge, a close or a snapshot fails once, or from there on.
+
+A *point* is a call (SQLite's, or edgeshard's own), a kind of failure, and whether it is this call alone or all that
+follow. For kind "memory" it is a limit of SQLite's heap in steps of `_HEAP_STEP` bytes: what goes beyond it fails. After each
+point all is healed, and the rows in the master are compared with what the writers were told: with the handles going on,
+and with the files as a kill would have left them at that moment.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import os
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import attrs
+
+import edgeshard
+from tests.crash.syscall_faults.injector import KINDS, ONCE_ONLY, Fault, Injector
+from tests.crash.syscall_faults.scenarios import SCENARIOS, Account, Sample
+
+MEMORY = "memory"
+_HEAP_STEP = 512
+
+
+@attrs.frozen
+class Point:
+    """One run of a scenario."""
+
+    scenario: str
+    fault: Fault
+
+    def __str__(self) -> str:
+        sticky = " --sticky" if self.fault.sticky else ""
+        return f"--scenario {self.scenario} --kind {self.fault.kind} --at {self.fault.at}{sticky}"
+
+
+@attrs.define
+class Tally:
+    """What the sweep did.
+
+    Attributes:
+        points: how many runs met their fault.
+        passed_over: how many of them no caller was told of, because the work was done all the same.
+        missed: how many runs did not come to their fault.
+        errors: the classes of the errors that came.
+        violations: what went wrong, each with its point.
+    """
+
+    points: int = 0
+    passed_over: int = 0
+    missed: int = 0
+    errors: collections.Counter[str] = attrs.Factory(collections.Counter)
+    violations: list[str] = attrs.Factory(list)
+
+    def add(self, other: Tally) -> None:
+        """Count another one's in."""
+        self.points += other.points
+        self.passed_over += other.passed_over
+        self.missed += other.missed
+        self.errors += other.errors
+        self.violations += other.violations
+
+    def __str__(self) -> str:
+        errors = ", ".join(f"{count} {name}" for name, count in sorted(self.errors.items()))
+        return (
+            f"{self.points} points, {self.passed_over} passed over, {self.missed} missed, "
+            f"{len(self.violations)} violations; {errors or 'no errors'}"
+        )
+
+
+# -- one point --------------------------------------------------------------------------------------------------------
+
+
+class Sweep:
+    """Runs points, in a folder of its own for each."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._injector = Injector()
+        self._runs = 0
+
+    @contextlib.contextmanager
+    def _armed(self, fault: Fault | None) -> Iterator[None]:
+        random.seed(0)
+        memory = fault is not None and fault.kind == MEMORY
+        self._injector.arm(None if memory else fault)
+        if fault is not None and memory:
+            apsw.hard_heap_limit(apsw.memory_used() + fault.at * _HEAP_STEP)
+        try:
+            yield
+        finally:
+            apsw.hard_heap_limit(0)
+            self._injector.heal()
+
+    def run(self, point: Point, fault: Fault | None) -> tuple[Account, bool]:
+        """One run, and all checks.
+
+        Returns:
+            What the writers were told, and whether the fault came.
+
+        Raises:
+            AssertionError, Exception: a promise was broken.
+        """
+        self._runs += 1
+        root = self._folder / f"run{self._runs}" / "store"
+        root.mkdir(parents=True)
+        account = Account(root)
+        before = _descriptors()
+        scenario = SCENARIOS[point.scenario](account)
+        try:
+            next(scenario)
+            with self._armed(fault):
+                next(scenario)
+            hit = self._injector.hits > 0 or bool(account.errors)
+            # nobody else has these files open, whose locks a copy in this process would take away
+            image = root.parent / "image" / "store"
+            shutil.copytree(root, image, ignore=shutil.ignore_patterns("*-shm"))
+            told = account.copy(image)
+            next(scenario, None)
+            check(account)
+            check(told)
+        finally:
+            scenario.close()
+        assert not _descriptors() - before, f"descriptors are left open: {_descriptors() - before}"
+        shutil.rmtree(root.parent)
+        return account, hit
+
+    def points(self, scenario: str, kinds: list[str]) -> list[Point]:
+        """All points of a scenario."""
+        high = apsw.memory_high_water(True)
+        self.run(Point(scenario, Fault("error", 0, False)), None)
+        high = apsw.memory_high_water(True) - min(high, apsw.memory_used())
+        calls = [call for call, _ in self._injector.trace]
+        found = []
+        for kind in kinds:
+            if kind == MEMORY:
+                found += [Point(scenario, Fault(kind, at, True)) for at in range(high // _HEAP_STEP)]
+                continue
+            sticky = [False] if kind in ONCE_ONLY else [False, True]
+            numbers = [number for number, call in enumerate(calls) if call in KINDS[kind]]
+            found += [Point(scenario, Fault(kind, at, stays)) for stays in sticky for at in numbers]
+        return found
+
+    def try_point(self, point: Point) -> Tally:
+        """One run, as a tally of its own."""
+        tally = Tally()
+        try:
+            account, hit = self.run(point, point.fault)
+        except Exception as error:
+            tally.points = 1
+            where = self._injector.trace[point.fault.at] if point.fault.at < len(self._injector.trace) else ""
+            tally.violations.append(f"{point}  {where}\n    {type(error).__name__}: {error}")
+            return tally
+        tally.points, tally.missed = int(hit), int(not hit)
+        tally.passed_over = int(hit and not account.errors)
+        tally.errors.update(account.errors)
+        return tally
+
+    @property
+    def trace(self) -> list[tuple[str, str]]:
+        """The calls of the last run, in order."""
+        return self._injector.trace
+
+
+def check(account: Account) -> None:
+    """Whatever happened, a merge brings every row that was acknowledged, once, and no row that was refused."""
+    store = edgeshard.Store(account.root)
+    sources = [account.root / name for name in account.sources]
+    report = store.merge(sources)
+    if report.quarantined:  # what a merge failed to delete, it says; the next one does it
+        report = store.merge(sources)
+    assert report.complete, report
+    account.check([row.data["n"] for row in store.read(edgeshard.AgentData)] + [row.n for row in store.read(Sample)])
+    verified = store.verify()
+    assert verified.ok, verified
+
+
+def _descriptors() -> collections.Counter[str]:
+    names: collections.Counter[str] = collections.Counter()
+    for entry in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            names[os.readlink(f"/proc/self/fd/{entry}").removesuffix(" (deleted)")] += 1
+    return collections.Counter({name: count for name, count in names.items() if not name.startswith("/proc")})

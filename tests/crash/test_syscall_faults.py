@@ -1,0 +1,166 @@
+"""Let a part of all system calls fail, and keep what the full sweep once found."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import apsw
+import pytest
+
+import edgeshard
+from edgeshard.errors import (
+    DamagedError,
+    DiskFullError,
+    ShardPoisonedError,
+    StorageBusyError,
+    StorageError,
+    StorageIOError,
+)
+from edgeshard.files import scan
+from edgeshard.sources import identity
+from edgeshard.sqlite import maintenance
+from tests.crash.syscall_faults.command import sweep
+from tests.support.forms import short_and_full
+from tests.support.stores import numbers, shard_path
+
+
+# the full sweep of the campaign has about 40,000 points
+@pytest.mark.parametrize("every", short_and_full("797", "97"))
+def test_whichever_call_fails_nothing_is_lost_or_doubled_and_each_error_is_one_of_ours(every: str) -> None:
+    done = sweep("--every", every)
+    assert 0 == done.returncode, done.stdout + done.stderr
+    assert " 0 violations" in done.stdout.splitlines()[-1]
+
+
+# -- what the sweep found ---------------------------------------------------------------------------------------------
+
+
+class Failing:
+    """Executes like a handle, but what begins with some SQL raises."""
+
+    def __init__(self, handle: edgeshard.Shard, begins_with: str, error: type[Exception]) -> None:
+        self._real: Any = handle._execute
+        self._begins_with = begins_with
+        self._error = error
+
+    def __call__(self, sql: str, *arguments: Any) -> Any:
+        if sql.startswith(self._begins_with):
+            raise self._error
+        return self._real(sql, *arguments)
+
+
+def test_a_block_that_could_not_be_undone_is_not_committed_with_the_outer_one(store: edgeshard.Store) -> None:
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+        real = shard._execute
+        with pytest.raises(edgeshard.EdgeshardError), shard.transaction():
+            shard.write({"n": 2})
+            shard._execute = Failing(shard, "ROLLBACK TO", apsw.NoMemError)  # type: ignore[assignment]
+            with pytest.raises(StorageError), shard.transaction():
+                shard.write({"n": 3})
+                raise KeyError
+            shard._execute = real
+        shard.write({"n": 4})
+    store.merge()
+    assert [1, 4] == numbers(store)
+
+
+def test_a_transaction_that_could_not_be_undone_says_so_by_an_error_of_ours(store: edgeshard.Store) -> None:
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+        shard._execute = Failing(shard, "ROLLBACK", apsw.IOError)  # type: ignore[assignment]
+        with pytest.raises(StorageIOError, match="undo transaction"), shard.transaction():
+            shard.write({"n": 2})
+            raise KeyError
+        with pytest.raises(ShardPoisonedError):
+            shard.write({"n": 3})
+    store.merge()
+    assert [1] == numbers(store)
+
+
+def test_a_row_that_found_the_log_locked_is_refused_and_the_handle_goes_on(store: edgeshard.Store) -> None:
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+        real = shard._execute
+        shard._execute = Failing(shard, "INSERT", apsw.ProtocolError)  # type: ignore[assignment]
+        with pytest.raises(StorageBusyError):
+            shard.write({"n": 2})
+        shard._execute = real
+        assert 2 == shard.write({"n": 3})
+    store.merge()
+    assert [1, 3] == numbers(store)
+
+
+def test_a_commit_after_which_the_files_cannot_be_looked_at_is_a_commit(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Any, **options: Any) -> os.stat_result:
+        raise OSError(5, "Input/output error")
+
+    with store.shard("agent") as shard:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "stat", refuse)
+            assert 1 == shard.write({"n": 1})
+            shard._upkeep_at = shard._check_at = 0.0
+            assert 2 == shard.write({"n": 2})
+            shard._upkeep_at = shard._check_at = 0.0
+        assert 3 == shard.write({"n": 3})
+        shard._upkeep_at = shard._check_at = 0.0
+        shard_path(store, "agent").with_name("agent.db-wal").rename(store.root / "elsewhere")
+        with pytest.raises(ShardPoisonedError, match="moved"):
+            shard.write({"n": 4})
+    store.merge()
+
+
+def test_a_database_whose_making_met_a_full_disk_is_not_there(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(connection: apsw.Connection) -> None:
+        raise apsw.FullError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(maintenance, "truncate_wal", fail)
+        with pytest.raises(DiskFullError):
+            store.shard("agent")
+    assert ["agent.lock"] == os.listdir(store.root / "shards")
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+    store.merge()
+    assert [1] == numbers(store)
+
+
+def test_a_dry_run_that_may_not_look_at_the_master_says_so(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Any, **options: Any) -> os.stat_result:
+        raise OSError(5, "Input/output error")
+
+    store.merge()
+    monkeypatch.setattr(os, "lstat", refuse)
+    monkeypatch.setattr(os, "stat", refuse)
+    with pytest.raises(StorageIOError, match=r"master\.db"):
+        store.merge(dry_run=True)
+
+
+def test_one_failure_to_read_a_shard_does_not_set_it_aside_for_good_and_damage_is_read_twice_only(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        looks.append(1)
+        raise DamagedError("read database", "agent.db", "the database is damaged")
+
+    looks: list[int] = []
+    monkeypatch.setattr(scan, "FRESH_S", -1.0)  # what was seen is relied on at once
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+    for lasting, expected in ((False, 1), (True, 3)):
+        with monkeypatch.context() as patch:
+            patch.setattr(identity, "open_source", fail)
+            for _ in range(3 if lasting else 1):
+                assert 1 == len(store.merge().quarantined)
+        assert expected == len(looks)
+        if not lasting:
+            assert (1, ()) == (store.merge(keep_empty=True).rows, store.merge(keep_empty=True).quarantined)
+            with store.shard("agent") as shard:
+                shard.write({"n": 2})

@@ -1,0 +1,196 @@
+"""Names, permissions and the look at a folder."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import edgeshard
+from edgeshard.errors import ConfigurationError
+from edgeshard.files import folders, paths, scan
+from edgeshard.files import folders as folders_module
+from tests.support.processes import merge_command, python
+
+agent_names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=200)
+
+
+@given(agent_names)
+def test_any_name_becomes_a_plain_file_name(agent: str) -> None:
+    stem = paths.shard_stem(agent)
+
+    assert stem == os.path.basename(stem)
+    assert len(stem) <= 100
+    assert set(stem) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_~")
+    assert stem[0] not in "-_"
+
+
+@given(agent_names, agent_names)
+def test_two_names_share_no_file_even_where_case_and_unicode_fold(one: str, other: str) -> None:
+    def folded(stem: str) -> str:
+        return unicodedata.normalize("NFKC", stem).casefold()
+
+    assert (one == other) == (folded(paths.shard_stem(one)) == folded(paths.shard_stem(other)))
+
+
+@pytest.mark.parametrize(
+    "agent",
+    ["boiler-room", "A", "a", "..", ".", "../../etc/passwd", "a/b", "a\\b", "file:x?mode=ro", "con", "x.db-wal", "é",
+     "e\u0301", "名前", " ", "\0", "a\0b", "x" * 200, "🤖" * 200, "-rf", "'; drop table x; --"],
+)  # fmt: skip
+def test_an_agents_name_comes_back_exactly_as_given(store: edgeshard.Store, agent: str) -> None:
+    with store.shard(agent) as shard:
+        shard.write({"n": 1})
+        assert os.path.dirname(shard.path) == str(store.root / "shards")
+    store.merge()
+
+    assert [(agent,)] == store.query("select agent_id from agent_data")
+    assert [(agent,)] == store.query("select agent_id from edgeshard_streams")
+
+
+@pytest.mark.parametrize("agent", ["", "x" * 201, "\ud800", None, 5])
+def test_what_cannot_be_a_name_is_refused(store: edgeshard.Store, agent: str) -> None:
+    with pytest.raises(ConfigurationError, match="name"):
+        store.shard(agent)
+    assert not store.root.exists()
+
+
+def test_files_and_folders_are_their_owners_alone(store: edgeshard.Store) -> None:
+    before = os.umask(0)
+    try:
+        with store.shard("agent") as shard:
+            shard.write({"n": 1})
+            store.merge()
+            modes = {path: stat.S_IMODE(path.stat().st_mode) for path in store.root.rglob("*")}
+    finally:
+        os.umask(before)
+    assert {0o600} == {mode for path, mode in modes.items() if path.is_file()}
+    assert {0o700} == {mode for path, mode in modes.items() if path.is_dir()} | {
+        stat.S_IMODE(store.root.stat().st_mode)
+    }
+
+
+def test_a_folder_that_exists_keeps_its_mode(store: edgeshard.Store) -> None:
+    store.root.mkdir(mode=0o755)
+    store.root.chmod(0o755)
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+
+    assert 0o755 == stat.S_IMODE(store.root.stat().st_mode)
+
+
+def test_no_half_made_file_is_left_behind(store: edgeshard.Store) -> None:
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+    store.merge(keep_empty=True)
+
+    names = {path.name for path in store.root.rglob("*") if path.is_file()}
+    side = {"master.db-wal", "master.db-shm"}  # the master keeps them: see database.leave_quietly
+    assert {"agent.db", "agent.lock", "master.db", "merge.lock"} == names - side
+
+
+_AS_A_STRANGER = """
+import os, sys
+import edgeshard
+from edgeshard import cli
+cli.parser_of_merge().format_help()  # imports all it needs, while the interpreter's own files can be read
+if os.getuid() == 0:
+    os.setgroups([]); os.setgid(65534); os.setuid(65534)
+try:
+    edgeshard.Store(sys.argv[1]).shard("another")
+except edgeshard.EdgeshardError as error:
+    print(type(error).__name__, error)
+sys.exit(cli.main_of_merge([sys.argv[1]]))
+"""
+
+
+def test_a_read_only_folder_is_a_matter_of_permission() -> None:
+    # not below tmp_path: pytest's folders are closed to the user that root has to become for this
+    with tempfile.TemporaryDirectory() as folder:
+        store = edgeshard.Store(folder)
+        with store.shard("agent") as shard:
+            shard.write({"n": 1})
+        everything = [store.root, *store.root.rglob("*")]
+        for path in everything:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        done = python(_AS_A_STRANGER, store.root)
+        for path in everything:
+            path.chmod(0o700)
+
+        assert "AccessError" in done.stdout, done.stderr
+        assert "another" in done.stdout
+        assert 77 == done.returncode
+        assert "permission" in done.stderr
+        assert 0 == merge_command(store.root).returncode
+        assert 1 == len(store.query("select * from agent_data"))
+
+
+def test_a_change_in_the_moment_of_the_look_does_not_go_unseen() -> None:
+    changed_ns = 6_000_000_000
+    state = (1, 4096, 5_000_000_000, 5_000_000_000, 2, 100, changed_ns)
+
+    assert not scan.is_settled(state, changed_ns + 100)
+    assert not scan.is_settled(state, changed_ns - 1_000_000_000)
+    assert scan.is_settled(state, changed_ns + int(scan.FRESH_S * 1e9) + 100)
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Which folders were synced."""
+    folders: list[Path] = []
+
+    def sync_folder(path: Any, real: Any = folders_module.sync_folder) -> None:
+        folders.append(Path(path))
+        real(path)
+
+    monkeypatch.setattr(folders_module, "sync_folder", sync_folder)
+    return folders
+
+
+def test_who_relies_on_a_folder_makes_its_name_durable_as_its_maker_may_have_died(
+    store: edgeshard.Store, synced: list[Path]
+) -> None:
+    shards = store.root / "shards"
+    shards.mkdir(parents=True)  # by somebody who was killed before he synced what is above
+    with store.shard("agent", durability="power"):
+        assert {shards, store.root} <= set(synced)
+    with store.shard("agent") as shard:
+        synced.clear()
+        shard.sync()
+        assert [shards, store.root] == synced
+    synced.clear()
+    store.merge()
+    assert {store.root, store.root.parent} <= set(synced)
+
+
+def test_a_folder_is_made_in_folders_whose_names_are_durable(tmp_path: Path, synced: list[Path]) -> None:
+    made = tmp_path / "made"
+    made.mkdir()
+    folders.make_folder(made / "one" / "two")
+    # all there was, upwards; and then each that a name was put into
+    above = [folder for folder in (made, *made.parents) if folder.stat().st_dev == made.stat().st_dev]
+    assert [*above, made, made / "one"] == synced
+    synced.clear()
+    folders.make_folder(made / "one" / "two")
+    assert [] == synced
+
+
+def test_a_folder_above_that_cannot_be_read_is_none_that_we_made(
+    tmp_path: Path, synced: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sync_folder(path: Any) -> None:
+        if Path(path) == tmp_path:
+            raise PermissionError
+        synced.append(Path(path))
+
+    monkeypatch.setattr(folders, "sync_folder", sync_folder)
+    (tmp_path / "one").mkdir()
+    folders.sync_path(tmp_path / "one", None)
+    assert [tmp_path / "one"] == synced

@@ -1,0 +1,84 @@
+"""Whose fault it is when a database that a merge or `status` reads cannot be read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import apsw
+import pytest
+
+import edgeshard
+from edgeshard import sqlite
+from edgeshard.merge import blame
+from edgeshard.sqlite import guards
+from tests.support.stores import numbers, shard_path
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> edgeshard.Store:
+    return edgeshard.Store(tmp_path / "data")
+
+
+def write(store: edgeshard.Store, agent: str, n: int) -> None:
+    with store.shard(agent) as shard:
+        shard.write({"n": n})
+
+
+@pytest.mark.parametrize("has_master", [True, False])
+def test_a_shard_that_takes_too_many_steps_to_read_is_blamed_by_status_and_merge(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, has_master: bool
+) -> None:
+    if has_master:
+        store.merge()
+    write(store, "bad", 1)
+    write(store, "good", 2)
+
+    def steps(connection: sqlite.Connection, schema: str) -> int:
+        attached = {name: path for _, name, path in sqlite.fetch(connection, "PRAGMA database_list")}
+        return 1 if Path(attached[schema]).name == "bad.db" else real(connection, schema)
+
+    real = sqlite.reading_steps
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite, "reading_steps", steps)
+        patch.setattr(guards, "_STEPS_BETWEEN_CHECKS", 5)
+        problems = {item.agent: item.reason for item in store.status().shards if item.reason}
+        (item,) = store.merge().quarantined
+    assert {"bad": item.reason} == problems
+    assert str(shard_path(store, "bad")) == item.path
+    assert "takes longer than reading any sound database of its size" in item.reason
+    assert [2] == numbers(store)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (apsw.InterruptError(), False),  # too many steps
+        (apsw.NoMemError(), False),
+        (MemoryError(), False),
+        (apsw.BusyError(), False),
+        (apsw.ConstraintError(), False),
+        (ValueError(), False),
+        (apsw.CorruptError(), True),
+        (apsw.IOError(), True),
+        (apsw.FullError(), True),
+    ],
+)
+def test_the_master_is_blamed_only_where_an_attached_database_is_sound(
+    store: edgeshard.Store, error: Exception, expected: bool
+) -> None:
+    store.merge()
+    for agent in ("sound", "damaged"):
+        with store.shard(agent) as shard:
+            shard.write_many({"n": n, "text": "x" * 100} for n in range(200))
+    with open(shard_path(store, "damaged"), "r+b") as file:
+        file.seek(-8192, os.SEEK_END)
+        file.write(b"\xff" * 4096)
+    connection = sqlite.connect(str(store.master_path), writable=False)
+    try:
+        sqlite.attach(connection, str(shard_path(store, "sound")), "sound")
+        sqlite.attach(connection, str(shard_path(store, "damaged")), "damaged")
+        assert expected == blame.is_masters_fault(connection, "sound", error)
+        assert not blame.is_masters_fault(connection, "damaged", error)
+    finally:
+        connection.close()

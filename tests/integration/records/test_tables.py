@@ -1,0 +1,258 @@
+"""attrs classes become tables, and their values come back as they were."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import enum
+import uuid
+from typing import Any
+
+import attrs
+import pytest
+
+import edgeshard
+from edgeshard.errors import RecordError, TableError
+from edgeshard.records.declare import table_of
+from tests.support.records import NOON
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+    HIGH = 2
+
+
+@attrs.frozen
+class Everything:
+    flag: bool
+    whole: int
+    real: float
+    text: str
+    raw: bytes
+    moment: datetime.datetime
+    day: datetime.date
+    money: decimal.Decimal
+    key: uuid.UUID
+    colour: Colour
+    level: Level
+    mapping: dict[str, Any]
+    items: list[int]
+    maybe: int | None = None
+    maybe_colour: Colour | None = None
+
+
+EVERYTHING = Everything(
+    True, -(2**63), 0.1, "äö\0ü", b"\0\xff", NOON, NOON.date(), decimal.Decimal("71.50"), uuid.UUID(int=7),
+    Colour.RED, Level.HIGH, {"a": [1, None, "😀"]}, [3, 2, 1], 5, Colour.BLUE,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("record", [EVERYTHING, attrs.evolve(EVERYTHING, maybe=None, maybe_colour=None, flag=False)])
+def test_values_of_every_type_come_back_as_they_were(store: edgeshard.Store, record: Everything) -> None:
+    with store.shard("agent") as shard:
+        shard.write(record)
+    store.merge()
+
+    assert [record] == list(store.read(Everything))
+
+
+def test_a_time_of_another_zone_comes_back_as_the_same_moment_in_utc(store: edgeshard.Store) -> None:
+    @attrs.frozen
+    class Event:
+        at: datetime.datetime
+
+    elsewhere = NOON.astimezone(datetime.timezone(datetime.timedelta(hours=5, minutes=30)))
+    with store.shard("agent") as shard:
+        shard.write(Event(elsewhere))
+
+    assert [("2026-01-02T12:00:00+00:00",)] == store.query("select at from event", fresh=True)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("flag", None, "not Optional"),
+        ("whole", 2**63, "does not fit"),
+        ("whole", 1.5, "does not fit"),
+        ("whole", "seven", "does not fit"),
+        ("real", float("nan"), "NaN"),
+        ("real", "hot", "does not fit"),
+        ("text", 5, "expected a str, got a int"),
+        ("text", "\ud800", "lone surrogate"),
+        ("raw", "text", "does not fit"),
+        ("moment", datetime.datetime(2026, 1, 1), "time zone"),
+        ("moment", "yesterday", "expected a datetime, got a str"),
+        ("day", NOON, "expected a date, got a datetime"),
+        ("money", 1.5, "expected a Decimal, got a float"),
+        ("key", "x", "expected a UUID, got a str"),
+        ("colour", "green", "not a valid Colour"),
+        ("mapping", {"a": {1}}, "not JSON serializable"),
+        ("mapping", {"a": float("inf")}, "not JSON compliant"),
+        ("maybe", "x", "does not fit"),
+    ],
+)
+def test_a_value_that_cannot_be_stored_is_refused_by_name_and_the_shard_goes_on(
+    store: edgeshard.Store, field: str, value: object, words: str
+) -> None:
+    changed: Any = {field: value}
+    with store.shard("agent") as shard:
+        shard.write(EVERYTHING)
+        with pytest.raises(RecordError, match=words) as caught:
+            shard.write(attrs.evolve(EVERYTHING, **changed))
+        assert f"{field} =" in str(caught.value)
+        assert shard.path in str(caught.value)
+        assert 2 == shard.write(EVERYTHING)
+    assert 2 == store.merge().rows
+
+
+def test_a_lone_surrogate_inside_a_dict_is_kept(store: edgeshard.Store) -> None:
+    with store.shard("agent") as shard:
+        shard.write({"cut": "half \ud83d"})
+    store.merge()
+
+    assert ["half \ud83d"] == [record.data["cut"] for record in store.read(edgeshard.AgentData)]
+
+
+def test_a_class_is_a_table_named_in_snake_case() -> None:
+    @attrs.define
+    class HTTPRequestLog2:
+        x: int
+
+    assert "http_request_log2" == table_of(HTTPRequestLog2).name
+
+
+def test_the_decorator_names_table_and_indexes() -> None:
+    @edgeshard.table(name="named", index=["x", ("x", "y")])
+    @attrs.frozen
+    class Any_:
+        x: int
+        y: str
+
+    assert ("named", (("x",), ("x", "y"))) == (table_of(Any_).name, table_of(Any_).indexes)
+
+
+@attrs.frozen
+class Complex:
+    x: complex
+
+
+@attrs.frozen
+class Union2:
+    x: int | str
+
+
+@attrs.frozen
+class NoType:
+    x = attrs.field()  # type: ignore[var-annotated]
+
+
+@attrs.frozen
+class Private:
+    _x: int
+
+
+@attrs.frozen
+class Folded:
+    x: int
+    X: int
+
+
+@attrs.frozen
+class Empty:
+    pass
+
+
+class Plain:
+    x: int = 1
+
+
+class Mixed(enum.Enum):
+    A = 1
+    B = "b"
+
+
+@attrs.frozen
+class MixedEnum:
+    x: Mixed
+
+
+@edgeshard.table(name="edgeshard_mine")
+@attrs.frozen
+class Reserved:
+    x: int
+
+
+@edgeshard.table(name='x"; drop table y')
+@attrs.frozen
+class Injected:
+    x: int
+
+
+@edgeshard.table(index=["y"])
+@attrs.frozen
+class StrangeIndex:
+    x: int
+
+
+@pytest.mark.parametrize(
+    "cls",
+    [Complex, Union2, NoType, Private, Folded, Empty, Plain, MixedEnum, Reserved, Injected, StrangeIndex, int, str],
+    ids=lambda cls: cls.__name__,
+)
+def test_a_class_that_cannot_be_a_table_is_refused_by_name(cls: type) -> None:
+    with pytest.raises(TableError):
+        table_of(cls)
+
+
+@pytest.mark.parametrize("index", [[()], [("x", "x")], [("x",)] * 33])
+def test_an_index_that_no_merge_would_take_is_refused(index: Any) -> None:
+    @edgeshard.table(index=index)
+    @attrs.frozen
+    class Indexed:
+        x: int
+
+    with pytest.raises(TableError, match="index"):
+        table_of(Indexed)
+
+
+def test_a_class_with_more_fields_than_a_merge_takes_is_refused() -> None:
+    cls = attrs.make_class("Wide", {f"x{n}": attrs.field(type=int) for n in range(401)})
+    with pytest.raises(TableError, match="more than 400"):
+        table_of(cls)
+
+
+def test_one_bare_name_is_not_a_list_of_indexes() -> None:
+    with pytest.raises(TableError, match="list"):
+        edgeshard.table(index="sensor")
+
+
+def test_a_field_that_older_rows_lack_takes_the_default_of_the_class(store: edgeshard.Store) -> None:
+    def old() -> Any:
+        @attrs.frozen
+        class Job:
+            name: str
+
+        return Job
+
+    def new() -> Any:
+        @attrs.frozen
+        class Job:
+            name: str
+            note: str | None = None
+            tries: int = 1
+
+        return Job
+
+    with store.shard("old") as shard:
+        shard.write(old()("a"))
+    with store.shard("new") as shard:
+        shard.write(new()("b", "n", 3))
+    store.merge()
+
+    assert [("a", None, 1), ("b", "n", 3)] == sorted((job.name, job.note, job.tries) for job in store.read(new()))
+    assert ["a", "b"] == sorted(job.name for job in store.read(old()))

@@ -1,0 +1,1 @@
+"""Faults injected on purpose, each of which a named test must catch."""

@@ -1,0 +1,48 @@
+"""Each law of merging, and random fleets, find a merge that is broken on purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+import edgeshard
+from tests.mutants.merge_mutants import MUTANTS, broken
+from tests.property import test_merge_laws as laws
+from tests.support.few_examples import FEW
+from tests.support.fleet_trials import play_trials
+
+pytestmark = pytest.mark.slow
+
+LAWS: dict[str, tuple[Callable[[], None], tuple[str, ...]]] = {
+    "idempotent": (laws.test_merging_again_changes_nothing, ("ranges forget what was held",)),
+    "commutative": (
+        laws.test_the_order_of_merging_makes_no_difference,
+        ("the last source knows best", "indexes are those of the first"),
+    ),
+    "associative": (
+        laws.test_hubs_between_make_no_difference,
+        ("a gap does not travel", "transactions are not carried", "indexes are not carried"),
+    ),
+    "absorbing": (
+        laws.test_a_part_merged_before_makes_no_difference_to_the_whole,
+        ("a filled gap does not travel", "a master gives all away"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("law", "mutant"), [(law, mutant) for law, (_, mutants) in LAWS.items() for mutant in mutants])
+def test_each_law_finds_the_mutants_that_break_it(law: str, mutant: str) -> None:
+    held: Any = LAWS[law][0]
+    many = settings(FEW, max_examples=200, phases=[Phase.generate], derandomize=True, report_multiple_bugs=False)
+    with broken(mutant), pytest.raises((AssertionError, edgeshard.EdgeshardError)):
+        many(given(st.data())(held.hypothesis.inner_test))()
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_random_fleets_find_every_mutant(mutant: str) -> None:
+    with broken(mutant), pytest.raises((AssertionError, edgeshard.EdgeshardError)):
+        play_trials(200, seed=3)

@@ -1,0 +1,1 @@
+"""Hypothesis models and laws."""

@@ -1,0 +1,24 @@
+"""Long tests have two forms: a short one that always runs, and the full one, marked slow."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import pytest
+
+
+def short_and_full(short: Any, full: Any) -> list[Any]:
+    """Return the values of a parameter: of the short form, and of the full one that ``pytest -m slow`` runs.
+
+    Args:
+        short: a value, or a tuple of the values of several parameters.
+        full: the same for the full form.
+    """
+    given = [value if isinstance(value, tuple) else (value,) for value in (short, full)]
+    return [pytest.param(*given[0], id="short"), pytest.param(*given[1], id="full", marks=pytest.mark.slow)]
+
+
+def others_slow(values: Iterable[Any], always: Collection[Any]) -> list[Any]:
+    """Return the values of a parameter, of which only some always run; ``pytest -m slow`` runs the others."""
+    return [value if value in always else pytest.param(value, marks=pytest.mark.slow) for value in values]

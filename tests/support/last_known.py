@@ -1,0 +1,25 @@
+"""A keyed table of last known values, and a plain one of the same rows."""
+
+from __future__ import annotations
+
+import attrs
+
+import edgeshard
+
+
+@edgeshard.table(key="sensor")
+@attrs.frozen
+class LastKnown:
+    sensor: str
+    value: float
+
+
+@attrs.frozen
+class Reading:
+    sensor: str
+    value: float
+
+
+def values(store: edgeshard.Store) -> dict[str, float]:
+    """The last known value of each sensor."""
+    return {row.sensor: row.value for row in store.query("SELECT sensor, value FROM last_known")}

@@ -1,0 +1,50 @@
+"""Run SQL, Python and the commands in processes of their own.
+
+A database that edgeshard has open must not be opened by another SQLite library in the same process: when that one closes
+the file, edgeshard's locks on it are gone. So `sql` looks from outside.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+_STDLIB = """
+import json, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+rows = [connection.execute(sql).fetchall() for sql in sys.argv[2:]][-1]
+connection.close()
+print(json.dumps(rows))
+"""
+
+
+def sql(path: Path | str, *statements: str) -> list[list[Any]]:
+    """Return the rows of the last statement, run by the standard library's sqlite3 in another process."""
+    done = subprocess.run(
+        [sys.executable, "-c", _STDLIB, str(path), *statements], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    rows: list[list[Any]] = json.loads(done.stdout)
+    return rows
+
+
+def python(code: str, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run code in another interpreter, to its end."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
+
+
+def merge_command(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m edgeshard.merge``."""
+    command = [sys.executable, "-m", "edgeshard.merge", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
+
+
+def command(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m edgeshard``, which is ``edgeshard``."""
+    started = [sys.executable, "-m", "edgeshard", *map(str, arguments)]
+    settings = {"capture_output": True, "text": True, "check": False, "timeout": 120, **options}
+    return subprocess.run(started, **settings)

@@ -1,0 +1,116 @@
+"""Stores that are pruned: what they note of it, and checks that tests and mutants share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import edgeshard
+from edgeshard import sqlite
+from edgeshard.format.ranges import Range
+from edgeshard.master import database, receipts
+from tests.support.forks import Count, begin
+from tests.support.stores import numbers, shard_path
+
+
+def add(store: edgeshard.Store, agent: str, *given: int | Sequence[int], merge: bool = True) -> None:
+    """Write dicts, a transaction for each number or list of numbers, and merge them."""
+    with store.shard(agent) as shard:
+        for item in given:
+            shard.write_many({"n": n} for n in ([item] if isinstance(item, int) else item))
+    if merge:
+        store.merge()
+
+
+def account(store: edgeshard.Store) -> tuple[int, int, int]:
+    """Rows here, rows pruned, rows ever held."""
+    report = store.verify()
+    assert report.errors == ()
+    ((held,),) = store.query("select coalesce(sum(last - first + 1), 0) from edgeshard_ranges")
+    return report.rows, sum(report.pruned.values()), held
+
+
+def stream_of(store: edgeshard.Store) -> bytes:
+    """The id of the stream that has the store's first row."""
+    ((found,),) = store.query("select stream_id from edgeshard_streams where stream_no = 1")
+    return bytes(found)
+
+
+def note(store: edgeshard.Store, held: dict[bytes, list[Range]], kind: str = receipts.POSTGRESQL) -> None:
+    """Note what a database other than the hub holds."""
+    connection = database.open_master(store.master_path, writable=True)
+    receipts.record(connection, b"p" * 16, kind, held)
+    connection.close()
+
+
+def copies_of(store: edgeshard.Store, folder: Path) -> dict[str, Path]:
+    """The store's rows in each form in which they may come again, made before a prune."""
+    folder.mkdir()
+    store.snapshot(folder / "snapshot.db")
+    store.export(folder / "bundle.db")
+    hub = edgeshard.Store(folder / "hub")
+    hub.merge([store.master_path])
+    return {"snapshot": folder / "snapshot.db", "bundle": folder / "bundle.db", "hub": hub.master_path}
+
+
+def check_nothing_comes_back(folder: Path) -> None:
+    """Rows that were pruned stay away, in whichever form they come."""
+    store = edgeshard.Store(folder / "data")
+    add(store, "a", *range(8), merge=False)
+    shard = shard_path(store, "a")
+    shutil.copyfile(shard, folder / "shard.db")
+    store.merge(keep_empty=True)
+    copies = copies_of(store, folder / "copies")
+    assert 5 == store.prune(keep_rows=3).rows
+    for path in [*copies.values(), folder / "shard.db"]:
+        assert 0 == store.merge([path]).rows
+    shutil.copyfile(folder / "shard.db", shard)  # an older copy of it is put back
+    Path(f"{shard}-wal").unlink(missing_ok=True)
+    report = store.merge()
+    assert (0, (), ()) == (report.rows, report.quarantined, report.gaps)
+    assert ([5, 6, 7], (3, 5, 8)) == (numbers(store), account(store))
+
+
+def check_disk_is_given_back(folder: Path) -> None:
+    """The file is as large as its pages in use, after a prune that is to shrink it."""
+    store = edgeshard.Store(folder / "data")
+    with store.shard("a") as shard:
+        for n in range(3_000):
+            shard.write({"n": n, "text": "x" * 800})
+    store.merge()
+    before = store.master_path.stat().st_size
+    report = store.prune(keep_rows=100, shrink=True)
+    after = store.master_path.stat().st_size
+    assert (0, before - after, after) == (report.free_bytes, report.shrunk_bytes, report.file_bytes)
+    assert (True, list(range(2_900, 3_000)), True) == (after < before / 10, numbers(store), store.verify(deep=True).ok)
+
+
+def killed_at(store: edgeshard.Store, number: int, **asked: Any) -> bool:
+    """Prune in another process that is killed before its statement of this number; whether it was."""
+
+    def work(_: Count) -> None:
+        real, count = sqlite.connect, [0]
+
+        def traced(*given: Any, **options: Any) -> Any:
+            connection = real(*given, **options)
+            connection.set_exec_trace(strike)
+            return connection
+
+        def strike(*_: Any) -> bool:
+            count[0] += 1
+            if count[0] == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return True
+
+        with mock.patch.object(sqlite, "connect", traced):
+            store.prune(**asked)
+
+    life = begin(work)
+    life.killed = True  # it kills itself
+    life.wait()
+    return life.status == signal.SIGKILL

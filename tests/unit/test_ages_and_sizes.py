@@ -1,0 +1,37 @@
+"""Ages and sizes as users write them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from edgeshard.retention import rules
+from tests.support.clocks import DAY_S
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("30d", 30 * DAY_S), (" 12 H ", 43_200), ("90m", 5_400), ("1.5h", 5_400), ("2w", 14 * DAY_S), ("0s", 0), (7, 7)],
+)
+def test_ages(text: str | int, seconds: float) -> None:
+    assert seconds == rules.age_s(text)
+
+
+@pytest.mark.parametrize("text", ["", "30", "d", "-1d", "30 years", "nan", "1e3d", "٣d", float("nan"), -1, "9999999d"])
+def test_what_is_no_age_is_refused(text: Any) -> None:
+    with pytest.raises(ValueError, match="an age"):
+        rules.age_s(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("500M", 500_000_000), ("2GB", 2 * 10**9), ("1.5 MiB", 3 << 19), (1_000_000, 1_000_000)]
+)
+def test_sizes(text: str | int, size: int) -> None:
+    assert size == rules.size_bytes(text)
+
+
+@pytest.mark.parametrize("text", ["", "M", "500", "999K", "-2G", "2X", "2iB", 0, -1, "0.9M"])
+def test_what_is_no_size_is_refused(text: Any) -> None:
+    with pytest.raises(ValueError, match=r"a size|1M at the least"):
+        rules.size_bytes(text)
