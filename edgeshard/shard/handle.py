@@ -33,6 +33,7 @@ from edgeshard.errors import (
 from edgeshard.master.write_stats import WriterMeter
 from edgeshard.records import codecs
 from edgeshard.shard import health
+from edgeshard.shard.health import running_task
 from edgeshard.shard.lookup import Lookups
 from edgeshard.shard.quota import Quota
 from edgeshard.shard.writers import RecordWriter
@@ -99,25 +100,30 @@ class Handle:
         if self._unusable is not None:
             # a new one each time: a traceback grows with each raise, and keeps what it went through alive
             raise type(self._unusable)(*self._unusable.args)
-        if self._depth and self._task is not health.running_task():
+        if self._depth and self._task is not running_task():
             cause = "another coroutine has a transaction open; do not await inside one"
             raise TransactionError("use shard", self.path, cause)
         if self._depth and self._aborted is not None:
             cause = "an error undid this transaction; leave its block"
             raise TransactionError("use shard", self.path, cause) from self._aborted
         now = monotonic()
-        is_due = now >= self._upkeep_at
-        if is_due:
-            self._upkeep_at = now + UPKEEP_INTERVAL_S
-            with sqlite.translate_errors("check shard", self.path):
-                cause = self._find_outside_change()
-            if cause:
-                self._become_unusable(ShardPoisonedError("use shard", self.path, cause))
-                raise ShardPoisonedError("use shard", self.path, cause)
-            self._meter.record_if_due(self._connection, now)
+        if now >= self._upkeep_at:
+            self._do_upkeep(now)
+        elif not self._depth:
+            self._check_at = self._upkeep_at
+
+    def _do_upkeep(self, now: float) -> None:
+        """Check the files, record the write statistics and renew the quota."""
+        self._upkeep_at = now + UPKEEP_INTERVAL_S
+        with sqlite.translate_errors("check shard", self.path):
+            cause = self._find_outside_change()
+        if cause:
+            self._become_unusable(ShardPoisonedError("use shard", self.path, cause))
+            raise ShardPoisonedError("use shard", self.path, cause)
+        self._meter.record_if_due(self._connection, now)
         if not self._depth:
             self._check_at = self._upkeep_at
-        if is_due and self._quota is not None:
+        if self._quota is not None:
             self._renew_quota(self._quota)
             self._quota.ensure_wal_may_grow(self._connection, in_transaction=self._depth > 0)
 

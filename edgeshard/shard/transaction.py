@@ -14,8 +14,8 @@ from edgeshard.errors import (
     TransactionError,
 )
 from edgeshard.master import extents
-from edgeshard.shard import health
 from edgeshard.shard.handle import WRITING, Handle
+from edgeshard.shard.health import running_task
 
 #: A stream with fewer seqs left than this is succeeded by another before a transaction begins.
 _LEAST_SEQS: Final = 1 << 30
@@ -74,7 +74,7 @@ class Transaction:
             handle._execute(f"SAVEPOINT nested_{self.depth}" if self.depth else "BEGIN IMMEDIATE")
             if self.depth:
                 return
-            handle._task, handle._aborted = health.running_task(), None
+            handle._task, handle._aborted = running_task(), None
             if format.seq_of(self.next_id) > format.SEQ_MAX - _LEAST_SEQS:
                 handle._next_id = 0
             if handle._quota is not None:

@@ -41,6 +41,7 @@ class Options:
 
     Attributes:
         tempo: by how much more often than in a long campaign things happen.
+        awaited: what must happen at least once; on a busy machine the soak lasts up to a minute longer for it.
     """
 
     seconds: float
@@ -50,6 +51,7 @@ class Options:
     kind: Kind = "watch"
     sabotage: str = ""
     dir: str | None = None
+    awaited: tuple[str, ...] = ()
 
 
 @attrs.define

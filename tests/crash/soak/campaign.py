@@ -26,7 +26,7 @@ from tests.crash.soak.actors import (
 )
 from tests.crash.soak.growth import WAL_MAX_BYTES, Sampler, folder_size, growth_faults, slope_kib_per_minute
 from tests.crash.soak.judge import Verdict, judge, sabotage
-from tests.support.merging_processes import run
+from tests.support.merging_processes import PATIENCE_S, run
 from tests.support.project import PROJECT
 
 #: What may be in the store's folder in the end.
@@ -55,7 +55,7 @@ class Campaign:
         end = time.monotonic() + self.scene.options.seconds
         actors: tuple[Actor, ...] = (self.writers, self.merger, *self.errands, self.folder, self.sampler)
         said_at = time.monotonic()
-        while (now := time.monotonic()) < end:
+        while (now := time.monotonic()) < end or (now < end + PATIENCE_S and not self._all_happened()):
             for actor in actors:
                 actor.step(now)
             if now > said_at + 60:
@@ -67,6 +67,9 @@ class Campaign:
         reader.kill()
         reader.wait()
         self._end()
+
+    def _all_happened(self) -> bool:
+        return all(self.scene.counts[what] for what in self.scene.options.awaited)
 
     def _end(self) -> None:
         life = self.merger.ensure()

@@ -597,8 +597,8 @@ def marked(mark: str) -> list[int]:
 @pytest.mark.parametrize(
     ("name", "number"),
     [
-        pytest.param("queue", signal.SIGINT, marks=pytest.mark.slow),
-        ("postgres", signal.SIGINT),
+        ("queue", signal.SIGINT),
+        pytest.param("postgres", signal.SIGINT, marks=pytest.mark.slow),
         pytest.param("edgeshard", signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param("postgres", signal.SIGKILL, marks=pytest.mark.slow),
         ("edgeshard", signal.SIGKILL),

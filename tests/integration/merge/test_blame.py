@@ -44,7 +44,7 @@ def test_a_shard_that_takes_too_many_steps_to_read_is_blamed_by_status_and_merge
         patch.setattr(guards, "_STEPS_BETWEEN_CHECKS", 5)
         problems = {item.agent: item.reason for item in store.status().shards if item.reason}
         (item,) = store.merge().quarantined
-    assert {"bad": item.reason} == problems
+    assert {"bad": item.reason} == reasons
     assert str(shard_path(store, "bad")) == item.path
     assert "takes longer than reading any sound database of its size" in item.reason
     assert [2] == numbers(store)
