@@ -42,7 +42,7 @@ def test_a_shard_that_takes_too_many_steps_to_read_is_blamed_by_status_and_merge
     with monkeypatch.context() as patch:
         patch.setattr(sqlite, "reading_steps", steps)
         patch.setattr(guards, "_STEPS_BETWEEN_CHECKS", 5)
-        problems = {item.agent: item.reason for item in store.status().shards if item.reason}
+        reasons = {item.agent: item.reason for item in store.status().shards if item.reason}
         (item,) = store.merge().quarantined
     assert {"bad": item.reason} == reasons
     assert str(shard_path(store, "bad")) == item.path
