@@ -280,7 +280,7 @@ class Store:
         keep_empty: bool = False,
         listener: MergeListener | None = None,
     ) -> Watcher:
-        """Return a service that merges new rows until it is told to stop. Call its `open`, then its `run`.
+        """Return a watcher, which merges new rows until it is told to stop. Call its `open`, then its `run`.
 
         `watching` runs one in a thread; the command line runs one in the foreground.
 
@@ -289,7 +289,7 @@ class Store:
             rescan: see `watching`.
             observer: see `watching`.
             keep_empty: see `watching`.
-            listener: receives what the service does.
+            listener: is told what the watcher does.
 
         Raises:
             ConfigurationError: an argument is not valid.
@@ -639,7 +639,7 @@ class Store:
             interval: how often to check whether a merge brought rows, in seconds.
             batch: see `push`.
             inserts: see `push`.
-            listener: receives what the service does.
+            listener: is told what the watcher does.
 
         Raises:
             ConfigurationError: an argument is not valid, or psycopg is not installed.

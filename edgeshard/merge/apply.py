@@ -116,7 +116,7 @@ def _copy_stream(
     """
     connection = target.connection
     stream_no = _ensure_stream(target, origin, stream)
-    held = diff.held_ranges(connection, stream_no)
+    held = extents.ranges(connection, stream_no)
     if checked is not None:
         _ensure_equal(connection, origin, stream_no, stream, held, checked)
     superseded_rows = source_streams.superseded_count(connection, origin, stream.stream_no)

@@ -12,8 +12,9 @@ from edgeshard.merge import apply, blame, conflicts, late_changes, reap
 from edgeshard.merge.apply import Copied
 from edgeshard.merge.merge_pass import MergePass
 from edgeshard.merge.target import Target
-from edgeshard.sources import attach, streams
-from edgeshard.sources.attach import SourceRun
+from edgeshard.sources import attach
+from edgeshard.sources import streams as source_streams
+from edgeshard.sources.attach import CopyProgress, SourceRun
 from edgeshard.sqlite import Connection
 
 
@@ -55,14 +56,13 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
             connection.execute("SAVEPOINT source")
             try:
                 # in the snapshot that the rows are read from: an agent may have added a column a moment ago
-                source = run.open(connection)
+                origin = run.open(connection)
                 run.ensure_in_place()
-                part = apply.copy(target, source, bytes_left, run.copied.checked if run.own else None)
+                part = apply.copy(target, origin, bytes_left, run.copied.checked if run.own else None)
                 if run.own and part.rows:
                     shard_states.record_merge(connection, run.file.name)
-                run.outcome.is_removable = (
-                    part.finished and not merge_pass.keep_empty and _is_removable(connection, run)
-                )
+                is_removable = part.finished and not merge_pass.keep_empty and _is_removable(connection, run)
+                run.outcome.is_removable = is_removable
                 connection.execute("RELEASE source")
             except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
                 _quarantine(connection, run, error)
@@ -120,7 +120,7 @@ def _is_removable(connection: Connection, run: SourceRun) -> bool:
         run.own
         and run.source.is_shard
         and reap.has_agent_ended(run.file.path)
-        and streams.are_truncated_rows_held(connection, run.source)
+        and source_streams.are_truncated_rows_held(connection, run.source)
     )
 
 
@@ -137,12 +137,13 @@ def _count(copied: Sequence[tuple[SourceRun, Copied]], merge_pass: MergePass) ->
     """Record what was copied, once that is committed."""
     merge_pass.meter.committed()
     for run, part in copied:
-        run.copied.rows += part.rows
-        run.copied.is_finished, run.copied.durable, run.copied.rows_in_source = (
-            part.finished,
-            part.durable,
+        run.copied = CopyProgress(
+            run.copied.rows + part.rows,
             max(run.copied.rows_in_source, part.present),
+            part.used_bytes,
+            part.durable,
+            part.checked,
+            part.finished,
         )
-        run.copied.checked, run.copied.used_bytes = part.checked, part.used_bytes
         merge_pass.rows += part.rows
         merge_pass.copied_bytes += part.copied_bytes

@@ -108,9 +108,8 @@ def _settle(connection: Connection, name: str, key: Key, first_id: int) -> None:
     connection.execute(
         f"CREATE TABLE IF NOT EXISTS {_LOSERS}(row_id INTEGER PRIMARY KEY, is_deletion, stream_no, was_deleted)"
     )
-    connection.execute(
-        f"INSERT INTO {_LOSERS} {versions.select_superseded(name, key, versions.select_changed_keys(name, key, first_id))}"
-    )
+    changed_keys = versions.select_changed_keys(name, key, first_id)
+    connection.execute(f"INSERT INTO {_LOSERS} {versions.select_superseded(name, key, changed_keys)}")
     if not connection.changes():
         return
     if key.history:

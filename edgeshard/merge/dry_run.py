@@ -91,9 +91,9 @@ def _is_due(run: SourceRun, known_states: dict[str, tuple[State, str]]) -> bool:
     """Whether to open the file: not if it cannot be a shard, nor if it has not changed since it had nothing new."""
     if run.quarantine:
         return False
-    state, problem = known_states.get(run.file.name, ((), ""))
+    state, reason = known_states.get(run.file.name, ((), ""))
     if run.own and state and state == run.file.state:
-        if problem:
-            run.quarantine = Quarantine(problem, is_lasting=True)
+        if reason:
+            run.quarantine = Quarantine(reason, is_lasting=True)
         return False
     return True

@@ -43,13 +43,13 @@ def merge_lock(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> Fi
         MergeInProgressError: another merger held it for all that time.
         AccessError, StorageIOError: the lock file cannot be made or locked.
     """
-    path = root / "merge.lock"
+    path = paths.merge_lock(root)
     return _wait_for(root, wait_s, should_stop, lambda left_s: locks.lock(path, left_s), "is working on it")
 
 
 def watch_lock(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> FileLock | None:
     """Take ``watch.lock``; see `merge_lock`."""
-    path = root / "watch.lock"
+    path = paths.watch_lock(root)
     wait_s = max(wait_s, _PROBE_S) if wait_s >= 0 else wait_s
     return _wait_for(root, wait_s, should_stop, lambda left_s: locks.lock(path, left_s), "watches it")
 
@@ -94,4 +94,4 @@ def _wait_for(
             logger.warning("waiting for another merger, which %s: %s", doing, root)
         if left_s <= 0:
             cause = f"another merger {doing}; try again later, or wait for it with lock_wait (--lock-wait)"
-            raise MergeInProgressError("merge into", root / "master.db", cause)
+            raise MergeInProgressError("merge into", paths.master(root), cause)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgeshard import sqlite
 from edgeshard.errors import StorageIOError
-from edgeshard.files import fingerprint
+from edgeshard.files import fingerprint, paths
 from edgeshard.master import database, identity
 from edgeshard.sqlite import Connection
 
@@ -45,12 +45,12 @@ class MasterHandle:
         file = fingerprint.identity(self._path)
         self._connection = database.open_master(self._path, writable=True)
         identity.generation(self._connection)  # a read makes the WAL
-        self._files = (file, fingerprint.identity(f"{self._path}-wal"))
+        self._files = (file, fingerprint.identity(paths.wal(self._path)))
         return self._connection
 
     def is_in_place(self) -> bool:
         """Return whether the files that are open, the database and its WAL, still have their names."""
-        return self._files == (fingerprint.identity(self._path), fingerprint.identity(f"{self._path}-wal"))
+        return self._files == (fingerprint.identity(self._path), fingerprint.identity(paths.wal(self._path)))
 
     def ensure_in_place(self) -> None:
         """Refuse to delete rows from shards after they were committed to a file that no longer has its name.
@@ -66,7 +66,7 @@ class MasterHandle:
 
     def shrink_wal(self) -> None:
         """Copy the WAL into the database and empty it, if nobody reads it at this moment."""
-        if fingerprint.size(f"{self._path}-wal"):
+        if fingerprint.size(paths.wal(self._path)):
             sqlite.shrink_wal(self.connection)
 
     def close(self) -> None:

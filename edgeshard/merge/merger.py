@@ -29,7 +29,7 @@ from edgeshard.retention.store_rules import Retention
 from edgeshard.shard import write_profile
 from edgeshard.shard.write_profile import WriteProfile
 from edgeshard.sources import attach
-from edgeshard.sources.attach import CopyProgress, Quarantine, SourceRun
+from edgeshard.sources.attach import CopyProgress, Quarantine, ShardOutcome, SourceRun
 from edgeshard.sqlite import Connection
 
 logger = logging.getLogger("edgeshard.merge")
@@ -114,7 +114,7 @@ class Merger:
                 self._quota.begin(connection)
                 scanned = self._scan()
                 due = [*self._due(scanned, thorough), *(run for run in sources if not run.quarantine)]
-                self._meter.collect(self._root / "merge.lock", map(self._lock_path, scanned.names))
+                self._meter.collect(paths.merge_lock(self._root), map(self._lock_path, scanned.names))
                 for group in attach.groups(due):
                     if merge_pass.is_stopping() or self._quota.is_exhausted:
                         break
@@ -195,7 +195,7 @@ class Merger:
         return any(self._cache.is_changed(file) for file in self._scan().changed)
 
     def _scan(self) -> ScanResult:
-        path = Path(os.path.realpath(self._root / "shards"))
+        path = Path(os.path.realpath(paths.shards(self._root)))
         if path != self._folder.path:  # a link that leads elsewhere now
             self._folder = scan.Folder(path)
         return self._folder.scan(self._cache.states)
@@ -324,7 +324,7 @@ class Merger:
         if truncated is None:
             logger.info("%s is busy; it is truncated at the next merge", run.file.path)
         else:
-            run.had_no_wal, run.outcome.has_merged_rows, run.outcome.state = False, False, truncated.state
+            run.had_no_wal, run.outcome = False, ShardOutcome(state=truncated.state)
             merge_pass.truncated += truncated.rows
 
     def _held_s(self, run: SourceRun) -> float:
@@ -343,19 +343,19 @@ class Merger:
             self._cache.forget(name)
             logger.info("removed %s: its agent has ended, and the master holds its rows", run.file.path)
         elif run.quarantine:
+            reason = run.quarantine.reason
             settled = scan.is_settled(run.file.state, began_ns)
             # one failure to read may look like damage: that is believed once it is found again
-            lasting = run.quarantine.is_lasting and self._cache.reason_of(name) == run.quarantine.reason
-            self._cache.remember(name, CacheEntry(run.file.state, run.quarantine.reason, lasting, settled))
+            lasting = run.quarantine.is_lasting and self._cache.reason_of(name) == reason
+            self._cache.remember(name, CacheEntry(run.file.state, reason, lasting, settled))
         elif not run.copied.is_finished:
             self._cache.remember(name, CacheEntry((), checked=run.copied.checked))
         else:
             held_since = time.monotonic() - self._held_s(run) if run.outcome.has_merged_rows else None
             settled = scan.is_settled(run.outcome.state, began_ns)
             checked = run.copied.checked if run.outcome.has_merged_rows else {}
-            self._cache.remember(
-                name, CacheEntry(run.outcome.state, settled=settled, held_since=held_since, checked=checked)
-            )
+            entry = CacheEntry(run.outcome.state, settled=settled, held_since=held_since, checked=checked)
+            self._cache.remember(name, entry)
 
     def _remove_leftovers(self, scanned: ScanResult) -> None:
         """Remove what killed openings of shards left."""

@@ -161,7 +161,7 @@ class MergeQuota:
         self._growth.begin(connection)
         page_bytes, free = int(connection.pragma("page_size")), int(connection.pragma("freelist_count"))
         # what is in the WAL, because somebody reads it, is yet to come into the file
-        wal_bytes = fingerprint.size(f"{self._path}-wal")
+        wal_bytes = fingerprint.size(paths.wal(self._path))
         quota_bytes = policy.merge_quota(self._limit, self._usage) - wal_bytes
         if quota_bytes < policy.MIN_CHUNK_GROWTH * policy.MIN_CHUNK_BYTES:
             return 0

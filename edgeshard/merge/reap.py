@@ -22,7 +22,6 @@ import attrs
 from edgeshard import format, sqlite
 from edgeshard.errors import StorageError
 from edgeshard.files import fingerprint, folders, locks, paths
-from edgeshard.files.paths import lock_path
 from edgeshard.master import catalog, identity, streams
 from edgeshard.sources.source import Source
 from edgeshard.sources.streams import shard_blocks
@@ -47,7 +46,7 @@ def remove(shard: Source, durable: Mapping[bytes, int]) -> bool:
     Raises:
         EdgeshardError: it cannot be removed.
     """
-    lock = lock_path(shard.path)
+    lock = paths.lock_path(shard.path)
     with sqlite.translate_errors("remove shard", shard.path):
         _shorten_wal(shard.path)
         held = locks.lock(lock)
@@ -136,7 +135,7 @@ def remove_leftovers(lock: Path, unfinished: Iterable[str]) -> None:
 def has_agent_ended(shard_path: str) -> bool:
     """Return whether no process has the shard open; False if that cannot be determined."""
     try:
-        return not locks.is_locked(lock_path(shard_path))
+        return not locks.is_locked(paths.lock_path(shard_path))
     except StorageError as error:
         logger.debug("%s", error)
         return False

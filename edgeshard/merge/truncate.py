@@ -261,8 +261,3 @@ def _release_pages(connection: Connection, quota_bytes: int) -> None:
             sqlite.restart_wal(connection)
         except sqlite.BUSY:
             return
-
-
-def _used_bytes(connection: Connection) -> int:
-    pages: int = connection.pragma("page_count") - connection.pragma("freelist_count")
-    return pages * int(connection.pragma("page_size"))

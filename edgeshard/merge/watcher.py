@@ -94,7 +94,7 @@ class _Settings:
     @property
     def shards(self) -> Path:
         """The folder of the shards."""
-        return self.root / "shards"
+        return paths.shards(self.root)
 
     def check(self) -> None:
         """Refuse settings that cannot work.
@@ -408,7 +408,7 @@ class _WatchLock:
         """Take the lock; return False if asked to stop meanwhile."""
         self._held = locks.watch_lock(self._root, wait_s, self._should_stop)
         with sqlite.translate_errors("watch store", str(self._root)):
-            self._file = fingerprint.identity(self._root / "watch.lock")
+            self._file = fingerprint.identity(paths.watch_lock(self._root))
         return self.is_held
 
     def ensure_in_place(self) -> None:
@@ -419,7 +419,7 @@ class _WatchLock:
             MergeInProgressError: another merger watches the folder that is there now.
         """
         with sqlite.translate_errors("watch store", str(self._root)):
-            if self._held is not None and fingerprint.identity(self._root / "watch.lock") == self._file:
+            if self._held is not None and fingerprint.identity(paths.watch_lock(self._root)) == self._file:
                 return
             if not self._root.is_dir():
                 raise StorageIOError("watch store", self._root, "its folder is gone; bring it back")
