@@ -96,7 +96,8 @@ def _first_share(limit: int, usage: Usage) -> WriterQuota:
 def _refusal(action: str, path: str | os.PathLike[str], found: Measurement) -> DiskBudgetError:
     usage = found.usage
     text = (
-        f"{policy.describe_usage(found.limit, found.budget, usage)}; one write may add {found.share.transaction_bytes} bytes. "
+        f"{policy.describe_usage(found.limit, found.budget, usage)}; "
+        f"one write may add {found.share.transaction_bytes} bytes. "
         f"{_NEXT_STEPS[found.budget.on_full]}"
     )
     return DiskBudgetError(action, path, text, usage.used, found.limit, usage.shards + usage.wals, usage.master)
