@@ -269,7 +269,7 @@ def test_a_merge_without_room_is_refused_with_figures_and_loses_nothing(tmp_path
             store.merge()
         assert caught.value.used_bytes > 3 * MB
     done = command("merge", store.root)
-    assert (74, True) == (done.returncode, "rows wait" in done.stderr)
+    assert (74, True) == (done.returncode, "pending rows" in done.stderr)
     lift(store).merge()
     assert [*range(3_000)] == numbers(store)
     assert store.verify().ok
