@@ -543,7 +543,7 @@ class Store:
             )
         except ValueError as error:
             raise ConfigurationError("prune", self.master_path, str(error)) from error
-        if asked.asks_nothing and not shrink:
+        if asked.is_empty and not shrink:
             cause = "no rule was given; set older_than, keep_rows, max_bytes, deletions_older_than or shrink"
             raise ConfigurationError("prune", self.master_path, cause)
         if dry_run and not self.has_master():

@@ -1,1 +1,1 @@
-"""The disk budget: the policy (pure) and the measurement."""
+"""The disk budget: how it is divided (`policy`, pure), and how much of it a store uses (`usage`)."""

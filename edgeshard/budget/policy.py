@@ -1,25 +1,30 @@
-"""How much of a disk a store may take, as pure values and decisions: what writers may add, and what a merge may copy.
+"""How a store's disk budget is divided between writers and merger, as pure values and functions over them.
 
-    +--------------------- limit: the budget, or less where the file system has no more ----------------------+
-    | what is used: shards, their logs, the master and its log | writers' room, shared out | the merger's share |
-    +----------------------------------------------------------------------------------------------------------+
+The *limit* is the disk budget (``max_bytes``), or less if the file system has less free space than that. A merged row
+is on the disk up to four times for a moment: in its shard, in the shard's WAL, in the master's WAL, and in the master.
+So the limit is divided::
 
-A row is for a moment in its shard and in the master, twice there: in the log and in the file. So writers leave a share
-for the merger, or it could never drain what they wrote, and the size of all logs once more, since what is in a log is
-yet to come into its file. A writer asks nobody before it writes: it has a *grant*, a part of the room that was there
-when it last looked, and among as many as write. Grants are small after a quiet time, at the most half of an even share,
-and no older than the time in which the store grows by a small part: so all of them together do not exceed the room by
-much.
+    |<--------------------------------------- limit --------------------------------------->|
+    +----------------------------+------------------+------------------+-----------------------+
+    | used: shards, master, WALs | growth from WALs | left for writers | merge reserve         |
+    +----------------------------+------------------+------------------+-----------------------+
+                                                                       | overshoot|drops|chunk |
 
-The merger's share is taken in this order, and each part has its bound, so that none relies on another's being small:
+* *growth from WALs*: what is in the shards' WALs is also going to be added to their files.
+* *left for writers*: shared among all writers. Nobody can be asked before a write, so each writer takes a *quota*: it
+  may add so many bytes until it measures the store again. Quotas are small after a quiet time, are at most half of an
+  even share, and expire before the store can grow by `OVERSHOOT_SHARE`. So all quotas together exceed what is left for
+  writers only by little.
+* *merge reserve*: never given to writers, or a merge could not drain what they wrote. Its three parts have fixed sizes,
+  so that none relies on another being unused:
 
-    what writers may add beyond their room, between two looks (LOOK_GROWTH_SHARE)         never given to anybody
-    a drop's log: it is at work where there is no room (drop_bytes)                       not given to a chunk
-    a chunk: in the log and then in the file as well (chunk_bytes, of what is left)       at least one of the least size
+  1. *overshoot*: what writers may add beyond what was left for them, between two measurements. Never given to anybody.
+  2. *drops*: the WAL of a prune that drops rows because the store is full (`drop_reserve`). Not given to a merge.
+  3. *chunk*: one chunk of a merge, in the master's WAL and then in its file; enough for the smallest chunk.
 
-A chunk is copied only where it fits with both others still free (merge_room). It takes of the writers' room at the most
-the half that is not granted to them. What a shard's truncation writes is a part of the same room: it begins once the
-chunk is in the master's file, and the master's log is empty.
+A merge copies a chunk only if it leaves the first two parts free (`merge_quota`). It also uses what is left for
+writers, but at most the half that is in nobody's quota. The truncation of a shard writes within the same quota: it
+begins once the chunk is in the master's file and the master's WAL is empty.
 """
 
 from __future__ import annotations
@@ -34,62 +39,64 @@ OnFull = Literal["error", "drop-oldest"]
 ON_FULL: Final[tuple[OnFull, ...]] = get_args(OnFull)
 
 #: The smallest budget, in bytes.
-LEAST_BYTES: Final = 1_000_000
+MIN_BUDGET_BYTES: Final = 1_000_000
 
-#: The part of the limit that is kept for merging: more of a small one, up to so many bytes, ...
-MERGE_SHARE, MERGE_SHARE_MOST, MERGE_LEAST = 0.12, 0.25, 1_000_000
+#: The merge reserve as a fraction of the limit. If the limit is small, the reserve is up to this many bytes, but no
+#: more than the second fraction.
+MERGE_RESERVE_SHARE, MERGE_RESERVE_SHARE_MAX, MERGE_RESERVE_BYTES = 0.12, 0.25, 1_000_000
 
-#: ... and that the logs of all shards may have together, and one of them; each at least and at most so much, in bytes.
-LOG_SHARE, ONE_LOG_SHARE, LOG_LEAST, LOG_MOST = 0.10, 0.05, 48 << 10, 4 << 20
+#: The WALs of all shards together, and of one shard, as fractions of the limit; and the bounds of one WAL, in bytes.
+WALS_SHARE, ONE_WAL_SHARE, MIN_WAL_BYTES, MAX_WAL_BYTES = 0.10, 0.05, 48 << 10, 4 << 20
 
-#: How large the log of a shard becomes at first: as a part of the limit.
-FIRST_LOG_SHARE: Final = 0.001
+#: The size that a shard's WAL may have at first, as a fraction of the limit.
+FIRST_WAL_SHARE: Final = 0.001
 
-#: A warning is logged where writers have less room than this part of the limit, and again once they had more.
-WARN_SHARE, CALM_SHARE = 0.08, 0.18
+#: Warn once less than this fraction of the limit is left for writers, and again after more than the second was left.
+WARN_SHARE, WARN_AGAIN_SHARE = 0.08, 0.18
 
-#: The part in use above which shards are truncated at once, and merged in turns.
-TIGHT_SHARE: Final = 0.4
+#: Above this used fraction of the limit, shards are truncated after each chunk of a merge.
+URGENT_SHARE: Final = 0.4
 
-#: With "drop-oldest": rows are dropped where writers have less room than this part of the limit, until they have that.
-DROP_SHARE, DROP_TO_SHARE = 0.10, 0.18
+#: With "drop-oldest": drop rows once less than this fraction of the limit is left for writers, until the second is.
+DROP_SHARE, DROP_UNTIL_SHARE = 0.10, 0.18
 
-#: The first grant after a quiet time, and the smallest, in bytes.
-FIRST_GRANT, LEAST_GRANT = 64 << 10, 4 << 10
+#: A writer's first quota after a quiet time, and its smallest one, in bytes.
+FIRST_QUOTA_BYTES, MIN_QUOTA_BYTES = 64 << 10, 4 << 10
 
-#: How often a writer looks, in seconds: rarely, and often where the room comes to an end ...
-LOOK_MOST_S, LOOK_LEAST_S = 1.0, 0.1
+#: How long a quota lasts, in seconds: the longest time, the shortest if little is left for writers ...
+QUOTA_MAX_S, QUOTA_NEAR_LIMIT_S = 1.0, 0.1
 
-#: ... or where the store grows by this part of its limit in less time; at least so far apart.
-LOOK_GROWTH_SHARE, LOOK_SHORTEST_S = 0.02, 0.02
+#: ... and as long as the store takes to grow by this fraction of its limit; but never shorter than this.
+OVERSHOOT_SHARE, QUOTA_MIN_S = 0.02, 0.02
 
-#: A chunk of a merge is no smaller than this, in bytes; and it is taken to need so many times its size in the master.
-CHUNK_LEAST, GROWTH_FIRST, GROWTH_MARGIN = 64 << 10, 1.6, 1.2
+#: The smallest chunk of a merge, in bytes; the assumed growth of rows from shard to master before it is measured, and
+#: the factor by which more is assumed than was measured.
+MIN_CHUNK_BYTES, FIRST_GROWTH, GROWTH_MARGIN = 64 << 10, 1.6, 1.2
 
-#: A chunk of the least size needs so many times its size, in the log and in the file, where rows are as at first.
-LEAST_TIMES: Final = 2 * GROWTH_FIRST
+#: How many times its size the smallest chunk needs, in WAL and file together, at the first growth.
+MIN_CHUNK_GROWTH: Final = 2 * FIRST_GROWTH
 
-#: The part of the limit that the master's log may take before it is copied into the master, and its bounds in bytes ...
-MASTER_LOG_SHARE, MASTER_LOG_LEAST, MASTER_LOG_MOST = 0.04, 256 << 10, 32 << 20
+#: How large the master's WAL may become in a merge, as a fraction of the limit and in bytes ...
+MASTER_WAL_SHARE, MASTER_WAL_MIN_BYTES, MASTER_WAL_MAX_BYTES = 0.04, 256 << 10, 32 << 20
 
-#: ... and that of a prune, which has a log of that size, one transaction more of the same, and rests.
-PRUNE_LOG_SHARE, PRUNE_LOG_LEAST, PRUNE_LOGS = 0.02, 64 << 10, 3
+#: ... and in a prune. The drop reserve is that many of these: the WAL, one more transaction of that size, and remains.
+PRUNE_WAL_SHARE, PRUNE_WAL_MIN_BYTES, PRUNE_WALS = 0.02, 64 << 10, 3
 
-#: Where rows are dropped: agents that have less than this part of an even share of the rows lose none to the others.
-SPARED_SHARE: Final = 0.5
+#: An agent has few rows if it has less than this fraction of an even share of all rows.
+FEW_ROWS_SHARE: Final = 0.5
 
-#: What is left of a file system for others: a part of the budget, up to so much, in bytes.
-_FREE_SHARE, _FREE_MOST = 0.05, 64 << 20
+#: What the limit leaves free on the file system for others: a fraction of the budget, at most this many bytes.
+_FREE_SHARE, _FREE_MAX_BYTES = 0.05, 64 << 20
 
 
 @attrs.frozen
 class Budget:
-    """What a store may take, and what happens where that is not enough.
+    """A store's disk budget.
 
     Attributes:
-        max_bytes: all files together, in bytes.
-        on_full: "error" refuses writes, and merges for which there is no room; "drop-oldest" deletes the oldest rows of
-            the master for them.
+        max_bytes: the size of all files of the store together, in bytes.
+        on_full: "error" refuses writes, and merges for which no space is left; "drop-oldest" deletes the oldest rows of
+            the master to make space.
     """
 
     max_bytes: int
@@ -98,19 +105,19 @@ class Budget:
 
 @attrs.frozen
 class Usage:
-    """What a store takes, in bytes.
+    """The size of a store's files, in bytes.
 
     Attributes:
-        shards: the shards, without their logs.
-        logs: the logs of the shards.
-        master: the master and its log.
-        free: what the file system has left.
-        open: how many shards have a log: agents have them open, or died.
-        active: how many of these were written just now.
+        shards: the shards without their WALs.
+        wals: the WALs of the shards.
+        master: the master and its WAL.
+        free: free space of the file system.
+        open: the number of shards that have a WAL: an agent has them open, or died.
+        active: the number of these that were written to just now.
     """
 
     shards: int = 0
-    logs: int = 0
+    wals: int = 0
     master: int = 0
     free: int = 1 << 62
     open: int = 0
@@ -118,203 +125,226 @@ class Usage:
 
     @property
     def used(self) -> int:
-        """All of it."""
-        return self.shards + self.logs + self.master
+        """The size of all files of the store."""
+        return self.shards + self.wals + self.master
 
 
 @attrs.frozen
-class Share:
-    """What one writer may do until it looks again.
+class WriterQuota:
+    """What one writer may add until it measures the store again.
 
     Attributes:
-        room: what all writers together may add, in bytes.
-        grant: by how much this one's file may grow, one row after the other.
-        wide: the same within a transaction, which would be undone whole.
-        log: how large its log should become.
-        look_s: when to look again, in seconds.
+        left_for_writers: how many bytes all writers together may add.
+        row_bytes: how many bytes this writer may add outside a transaction.
+        transaction_bytes: how many it may add inside a transaction, which would be rolled back whole.
+        wal_bytes: the size its WAL should have.
+        renew_after_s: when to measure again, in seconds.
     """
 
-    room: int
-    grant: int
-    wide: int
-    log: int
-    look_s: float
+    left_for_writers: int
+    row_bytes: int
+    transaction_bytes: int
+    wal_bytes: int
+    renew_after_s: float
 
 
-def limit(budget: Budget, usage: Usage) -> int:
-    """What the store may take now: its budget, or less where the file system is smaller than that."""
-    kept = min(int(budget.max_bytes * _FREE_SHARE), _FREE_MOST)
-    return max(0, min(budget.max_bytes, usage.used + usage.free - kept))
+# -- the parts of the limit -------------------------------------------------------------------------------------------
 
 
-def log_bytes(most: int, count: int) -> int:
-    """How large the log of one of `count` open shards should become under a limit."""
-    wanted = min(most * LOG_SHARE / max(1, count), most * ONE_LOG_SHARE)
-    return max(LOG_LEAST, min(LOG_MOST, int(wanted)))
+def current_limit(budget: Budget, usage: Usage) -> int:
+    """Return what the store may use now: its budget, or less if the file system has too little free space."""
+    kept_free = min(int(budget.max_bytes * _FREE_SHARE), _FREE_MAX_BYTES)
+    return max(0, min(budget.max_bytes, usage.used + usage.free - kept_free))
 
 
-def merge_bytes(most: int) -> int:
-    """What is kept for merging, under a limit: a transaction of a merge, its log, and what a shard gives back by.
+def left_for_writers(limit: int, usage: Usage) -> int:
+    """Return how many bytes all writers may add to their files; negative if they have exceeded that already."""
+    return limit - merge_reserve(limit) - usage.used - _growth_from_wals(limit, usage)
 
-    It is enough for the smallest chunk also where writers have added a little more than there was room for.
+
+def merge_reserve(limit: int) -> int:
+    """Return how many bytes are kept for merging.
+
+    They suffice for the smallest chunk even if writers added a little more than was left for them.
     """
-    least = drop_bytes(most) + 2 * _unseen(most) + LEAST_TIMES * CHUNK_LEAST
-    return int(max(most * MERGE_SHARE, min(most * MERGE_SHARE_MOST, MERGE_LEAST), least))
+    needed = drop_reserve(limit) + 2 * _overshoot(limit) + MIN_CHUNK_GROWTH * MIN_CHUNK_BYTES
+    return int(max(limit * MERGE_RESERVE_SHARE, min(limit * MERGE_RESERVE_SHARE_MAX, MERGE_RESERVE_BYTES), needed))
 
 
-def drop_bytes(most: int) -> int:
-    """How large the master's log becomes while rows are dropped."""
-    return PRUNE_LOGS * prune_log_bytes(most)
+def drop_reserve(limit: int) -> int:
+    """Return how large the master's WAL may become while rows are dropped."""
+    return PRUNE_WALS * prune_wal_bytes(limit)
 
 
-def _unseen(most: int) -> int:
-    """What writers may have added since they looked, beyond the room that there was."""
-    return int(LOOK_GROWTH_SHARE * most)
+def _overshoot(limit: int) -> int:
+    return int(OVERSHOOT_SHARE * limit)
 
 
-def _to_come(most: int, usage: Usage) -> int:
-    """What the logs hold, or will, that is yet to come into the files; one that somebody reads for long is longer."""
-    return max(usage.logs, _logs_wanted(most, usage))
+def _growth_from_wals(limit: int, usage: Usage) -> int:
+    """Return what the shards' WALs hold, or soon will. They are longer than wanted if somebody reads them for long."""
+    return max(usage.wals, _wanted_wals(limit, usage))
 
 
-def _logs_wanted(most: int, usage: Usage) -> int:
-    return log_bytes(most, usage.open) * usage.open
+def _wanted_wals(limit: int, usage: Usage) -> int:
+    return shard_wal_bytes(limit, usage.open) * usage.open
 
 
-def _settled(most: int, usage: Usage) -> Usage:
-    """What is used once no log is longer than it should be: no row is dropped for one that somebody reads for long."""
-    return attrs.evolve(usage, logs=min(usage.logs, _logs_wanted(most, usage)))
+# -- writers ----------------------------------------------------------------------------------------------------------
 
 
-def writers_room(most: int, usage: Usage) -> int:
-    """What all writers may add to their files; below 0 where they have more than that already."""
-    return most - merge_bytes(most) - usage.used - _to_come(most, usage)
+def shard_wal_bytes(limit: int, open_shards: int) -> int:
+    """Return how large the WAL of one of so many open shards should become."""
+    wanted = min(limit * WALS_SHARE / max(1, open_shards), limit * ONE_WAL_SHARE)
+    return max(MIN_WAL_BYTES, min(MAX_WAL_BYTES, int(wanted)))
 
 
-def is_nearly_full(most: int, usage: Usage, *, was_warned: bool) -> bool:
-    """Whether writers will soon be refused; once that was said it holds until there is clearly more room."""
-    return writers_room(most, usage) < most * (CALM_SHARE if was_warned else WARN_SHARE)
-
-
-def share(most: int, usage: Usage, spent: int, log: int, rate: float = 0.0) -> Share:
-    """What a writer may do.
+def writer_quota(limit: int, usage: Usage, added_bytes: int, wal_bytes: int, growth_rate: float = 0.0) -> WriterQuota:
+    """Return what a writer may add.
 
     Args:
-        most: the limit.
-        usage: what is used.
-        spent: what this writer added since it last looked, in bytes.
-        log: how large its log could become until now; it may become twice that: the first of many does not know how
-            many there will be.
-        rate: how fast the store grew since then, in bytes a second.
+        limit: what the store may use.
+        usage: what it uses.
+        added_bytes: what this writer added since it last measured.
+        wal_bytes: how large its WAL could become until now. It may become twice as large: the first of many writers
+            does not know how many there will be.
+        growth_rate: how fast the store grew since then, in bytes per second.
     """
-    room = max(0, writers_room(most, usage))
-    wide = room // 2 // max(1, usage.active)
-    least = LEAST_GRANT if room >= LEAST_GRANT else 0
-    grant = max(least, min(wide, max(FIRST_GRANT, 2 * spent)))
-    look_s = max(LOOK_LEAST_S, min(LOOK_MOST_S, 2 * room / max(1, most)))
-    look_s = max(LOOK_SHORTEST_S, min(look_s, LOOK_GROWTH_SHARE * most / max(1.0, rate)))
-    log = min(log_bytes(most, usage.open), max(LOG_LEAST, int(most * FIRST_LOG_SHARE), 2 * log))
-    return Share(room, grant, max(grant, wide), log, look_s)
+    left = max(0, left_for_writers(limit, usage))
+    even_share = left // 2 // max(1, usage.active)
+    least = MIN_QUOTA_BYTES if left >= MIN_QUOTA_BYTES else 0
+    row_bytes = max(least, min(even_share, max(FIRST_QUOTA_BYTES, 2 * added_bytes)))
+    renew_after_s = max(QUOTA_NEAR_LIMIT_S, min(QUOTA_MAX_S, 2 * left / max(1, limit)))
+    renew_after_s = max(QUOTA_MIN_S, min(renew_after_s, OVERSHOOT_SHARE * limit / max(1.0, growth_rate)))
+    wal_most = max(MIN_WAL_BYTES, int(limit * FIRST_WAL_SHARE), 2 * wal_bytes)
+    return WriterQuota(
+        left_for_writers=left,
+        row_bytes=row_bytes,
+        transaction_bytes=max(row_bytes, even_share),
+        wal_bytes=min(shard_wal_bytes(limit, usage.open), wal_most),
+        renew_after_s=renew_after_s,
+    )
 
 
-def merge_room(most: int, usage: Usage) -> int:
-    """By how much a merge may make the store larger, while writers use all that they were granted; or below 0.
+def is_nearly_full(limit: int, usage: Usage, *, was_warned: bool) -> bool:
+    """Return whether writers will soon be refused; after a warning, until clearly more is left for them."""
+    return left_for_writers(limit, usage) < limit * (WARN_AGAIN_SHARE if was_warned else WARN_SHARE)
 
-    Rows can be dropped after that, whatever it took.
+
+# -- the merger -------------------------------------------------------------------------------------------------------
+
+
+def merge_quota(limit: int, usage: Usage) -> int:
+    """Return by how many bytes a merge may enlarge the store while writers use up their quotas; may be negative.
+
+    The drop reserve stays free: rows can still be dropped after a merge that used all of this.
     """
-    return merge_most(most, usage) - max(0, writers_room(most, usage)) // 2
+    return max_merge_quota(limit, usage) - max(0, left_for_writers(limit, usage)) // 2
 
 
-def merge_most(most: int, usage: Usage) -> int:
-    """The same for a writer's transaction, which is not divided: nobody is to wait for ever; or below 0.
+def max_merge_quota(limit: int, usage: Usage) -> int:
+    """Return by how many bytes a writer's transaction may enlarge the store in a merge; may be negative.
 
-    It may take what writers were granted a moment ago.
+    This is more than `merge_quota`, because a transaction is not divided and must not wait forever. It may include what
+    writers have in their quotas.
     """
-    return writers_room(most, usage) + merge_bytes(most) - drop_bytes(most) - _unseen(most)
+    return left_for_writers(limit, usage) + merge_reserve(limit) - drop_reserve(limit) - _overshoot(limit)
 
 
-def chunk_bytes(room: int, free: int, logged: float, growth: float) -> int:
-    """How much one transaction of a merge may copy: it takes room in the log, and in the file what is not free there.
+def chunk_bytes(quota: int, free: int, wal_growth: float, file_growth: float) -> int:
+    """Return how many bytes one transaction of a merge may copy: it needs space in the WAL, and then in the file.
 
     Args:
-        room: `merge_room`.
-        free: what lies free in the master's file.
-        logged: how much larger rows are in the master's log than in a shard.
-        growth: the same of the master's file.
+        quota: `merge_quota`.
+        free: free space inside the master's file.
+        wal_growth: how many times their size in a shard rows take in the master's WAL.
+        file_growth: how many times they take in the master's file.
     """
-    return max(0, int(min(room / logged, (room + free) / (logged + growth))))
+    return max(0, int(min(quota / wal_growth, (quota + free) / (wal_growth + file_growth))))
 
 
-def master_log_bytes(most: int) -> int:
-    """How large the master's log becomes before a merge copies it into the master."""
-    return max(MASTER_LOG_LEAST, min(MASTER_LOG_MOST, int(most * MASTER_LOG_SHARE)))
+def master_wal_bytes(limit: int) -> int:
+    """Return how large the master's WAL becomes before a merge checkpoints it."""
+    return max(MASTER_WAL_MIN_BYTES, min(MASTER_WAL_MAX_BYTES, int(limit * MASTER_WAL_SHARE)))
 
 
-def prune_log_bytes(most: int) -> int:
-    """The same of a prune: it is made where there is no room."""
-    return max(PRUNE_LOG_LEAST, int(most * PRUNE_LOG_SHARE))
+def prune_wal_bytes(limit: int) -> int:
+    """Return how large it becomes before a prune does; that is less, because a prune may run on a full store."""
+    return max(PRUNE_WAL_MIN_BYTES, int(limit * PRUNE_WAL_SHARE))
 
 
-def is_tight(most: int, usage: Usage) -> bool:
-    """Whether shards should give back at once what the master holds."""
-    return usage.used > TIGHT_SHARE * most
+def is_truncation_urgent(limit: int, usage: Usage) -> bool:
+    """Return whether a merge should truncate the shards after each chunk."""
+    return usage.used > URGENT_SHARE * limit
 
 
-def bytes_to_drop(most: int, usage: Usage) -> int:
-    """How much the master should give back, where rows may be dropped, in bytes."""
-    return max(0, int(DROP_TO_SHARE * most) - writers_room(most, _settled(most, usage)))
+# -- dropping rows ----------------------------------------------------------------------------------------------------
 
 
-def is_drop_due(most: int, usage: Usage) -> bool:
-    """Whether to drop rows before there is no room at all."""
-    return writers_room(most, _settled(most, usage)) < DROP_SHARE * most
+def is_drop_due(limit: int, usage: Usage) -> bool:
+    """Return whether to drop rows now, before nothing at all is left for writers."""
+    return left_for_writers(limit, _with_wanted_wals(limit, usage)) < DROP_SHARE * limit
 
 
-def spared(rows: Mapping[str, int]) -> tuple[str, ...]:
-    """The agents of which no rows are dropped, as long as others have some: whoever fills the store makes the room.
+def bytes_to_drop(limit: int, usage: Usage) -> int:
+    """Return by how many bytes the master should shrink, if rows may be dropped."""
+    return max(0, int(DROP_UNTIL_SHARE * limit) - left_for_writers(limit, _with_wanted_wals(limit, usage)))
+
+
+def _with_wanted_wals(limit: int, usage: Usage) -> Usage:
+    """Assume that no WAL is longer than it should be: no row is dropped because somebody reads one for long."""
+    return attrs.evolve(usage, wals=min(usage.wals, _wanted_wals(limit, usage)))
+
+
+def agents_with_few_rows(rows: Mapping[str, int]) -> tuple[str, ...]:
+    """Return the agents that lose no rows as long as others have some to lose: those that fill the store lose first.
 
     Args:
-        rows: how many each agent has in the master.
+        rows: how many rows each agent has in the master.
     """
-    even = sum(rows.values()) / max(1, len(rows))
-    return tuple(sorted(agent for agent, count in rows.items() if count < SPARED_SHARE * even))
+    even_share = sum(rows.values()) / max(1, len(rows))
+    return tuple(sorted(agent for agent, count in rows.items() if count < FEW_ROWS_SHARE * even_share))
 
 
-def of_json(found: Any) -> Budget:
-    """A budget as it is noted.
+# -- parsing and printing ---------------------------------------------------------------------------------------------
+
+
+def parse_json(value: Any) -> Budget:
+    """Return the budget that ``budget.json`` records.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a budget.
     """
-    if not isinstance(found, dict) or found.keys() != {"max_bytes", "on_full"}:
-        raise ValueError("max_bytes and on_full are wanted, and nothing else")
-    return parse_budget(found["max_bytes"], found["on_full"])
+    if not isinstance(value, dict) or value.keys() != {"max_bytes", "on_full"}:
+        raise ValueError("expected an object with max_bytes and on_full, and nothing else")
+    return parse_budget(value["max_bytes"], value["on_full"])
 
 
 def parse_budget(max_bytes: int, on_full: str) -> Budget:
-    """A budget of these figures.
+    """Return the budget with these values.
 
     Raises:
-        ValueError: they cannot be.
+        ValueError: one of them is invalid.
     """
-    if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < LEAST_BYTES:
-        raise ValueError(f"max_bytes is a number of bytes from {LEAST_BYTES} on, not {max_bytes!r}")
+    if isinstance(max_bytes, bool) or not isinstance(max_bytes, int) or max_bytes < MIN_BUDGET_BYTES:
+        raise ValueError(f"max_bytes must be at least {MIN_BUDGET_BYTES} bytes, got {max_bytes!r}")
     for known in ON_FULL:
         if known == on_full:
             return Budget(max_bytes, known)
-    raise ValueError(f"on_full is one of {ON_FULL}, not {on_full!r}")
+    raise ValueError(f"on_full must be one of {', '.join(map(repr, ON_FULL))}, got {on_full!r}")
 
 
-def figures(most: int, budget: Budget, usage: Usage) -> str:
-    """What a person needs to know: the limit, and who takes how much."""
+def describe_usage(limit: int, budget: Budget, usage: Usage) -> str:
+    """Return a sentence for a person: the limit, and what uses how much."""
     text = (
-        f"the store takes {_size(usage.used)} (shards {_size(usage.shards)} and their logs {_size(usage.logs)}, master "
-        f"{_size(usage.master)}), and may take {_size(most)}, of which {_size(merge_bytes(most))} are kept for merging"
+        f"the store uses {_megabytes(usage.used)} (shards {_megabytes(usage.shards)}, their WALs "
+        f"{_megabytes(usage.wals)}, master {_megabytes(usage.master)}) of {_megabytes(limit)}, of which "
+        f"{_megabytes(merge_reserve(limit))} are reserved for merging"
     )
-    if most < budget.max_bytes:
-        text += f", since its file system has {_size(usage.free)} left (the budget is {_size(budget.max_bytes)})"
+    if limit < budget.max_bytes:
+        free, max_bytes = _megabytes(usage.free), _megabytes(budget.max_bytes)
+        text += f"; the budget is {max_bytes}, but the file system has only {free} free"
     return text
 
 
-def _size(count: int) -> str:
+def _megabytes(count: int) -> str:
     return f"{count / 1e6:.1f} MB"

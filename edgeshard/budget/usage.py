@@ -1,4 +1,4 @@
-"""What a store takes of the disk, measured; and its budget, noted in its folder for each process that opens it."""
+"""Measure how much of the disk a store uses, and keep its budget in ``budget.json`` for every process that opens it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import secrets
 import time
 from pathlib import Path
+from typing import Final
 
 import attrs
 
@@ -17,61 +18,63 @@ from edgeshard.errors import ConfigurationError
 from edgeshard.files import atomic_file, fingerprint, folders, paths
 from edgeshard.files.os_errors import explain_os_error
 
-#: A log that was written so lately says that its agent is at work, in seconds.
-_ACTIVE_S = 2.5
+BUDGET_FILE: Final = "budget.json"
 
-#: What counts of a folder of shards, beside the logs.
-_COUNTED = (paths.SHARD, paths.SHM, paths.JOURNAL, paths.UNFINISHED)
+#: If a WAL was written to within this time, its agent is at work, in seconds.
+_ACTIVE_S: Final = 2.5
+
+#: The endings of files in the folder of shards that count as shards; a WAL counts on its own.
+_COUNTED: Final = (paths.SHARD, paths.SHM, paths.JOURNAL, paths.UNFINISHED)
 
 
 def measure(root: Path) -> Usage:
-    """What the store takes, by the sizes of its files; a file that comes or goes meanwhile counts or not.
+    """Measure what the store uses, by the sizes of its files. A file that comes or goes meanwhile may count or not.
 
     Raises:
-        AccessError, StorageIOError: the folder cannot be looked at.
+        AccessError, StorageIOError: the folder cannot be read.
     """
     shards = paths.shards(root)
     try:
-        usage = _of_shards(shards, time.time() - _ACTIVE_S)
+        usage = _measure_shards(shards, time.time() - _ACTIVE_S)
         master = sum(map(fingerprint.size, [str(paths.master(root)), *paths.side_files(paths.master(root))]))
-        free = min(_free(path) for path in (root, shards))
+        free = min(_free_bytes(path) for path in (root, shards))
     except OSError as error:
         raise explain_os_error(error, "measure store", root) from error
     return attrs.evolve(usage, master=master, free=free)
 
 
-def limit(root: Path) -> int | None:
-    """What the store may take now, in bytes; None: it has no budget.
+def current_limit(root: Path) -> int | None:
+    """Return what the store may use now, in bytes, or None if it has no budget.
 
     Raises:
-        ConfigurationError: what is noted is no budget.
-        AccessError, StorageIOError: the folder cannot be looked at.
+        ConfigurationError: the recorded budget is invalid.
+        AccessError, StorageIOError: the folder cannot be read.
     """
-    known = load_budget(root)
-    return None if known is None else policy.limit(known, measure(root))
+    budget = load_budget(root)
+    return None if budget is None else policy.current_limit(budget, measure(root))
 
 
-def _of_shards(folder: Path, since_s: float) -> Usage:
-    shards = logs = open_ = active = 0
+def _measure_shards(folder: Path, active_since_s: float) -> Usage:
+    shards = wals = open_ = active = 0
     with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
-            is_log = entry.name.endswith(paths.WAL)
-            if not is_log and not entry.name.endswith(_COUNTED):
+            is_wal = entry.name.endswith(paths.WAL)
+            if not is_wal and not entry.name.endswith(_COUNTED):
                 continue
             try:
                 found = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue
-            if is_log:
-                logs += found.st_size
+            if is_wal:
+                wals += found.st_size
                 open_ += 1
-                active += found.st_mtime > since_s
+                active += found.st_mtime > active_since_s
             else:
                 shards += found.st_size
-    return Usage(shards, logs, open=open_, active=active)
+    return Usage(shards, wals, open=open_, active=active)
 
 
-def _free(path: Path) -> int:
+def _free_bytes(path: Path) -> int:
     try:
         found = os.statvfs(path)
     except FileNotFoundError:
@@ -79,17 +82,17 @@ def _free(path: Path) -> int:
     return found.f_bavail * found.f_frsize
 
 
-# -- the note ---------------------------------------------------------------------------------------------------------
+# -- budget.json ------------------------------------------------------------------------------------------------------
 
 
 def load_budget(root: Path) -> Budget | None:
-    """The budget that the store has; None where it has none.
+    """Return the store's budget, or None if it has none.
 
     Raises:
-        ConfigurationError: what is noted is no budget.
+        ConfigurationError: the recorded budget is invalid.
         AccessError, StorageIOError: it cannot be read.
     """
-    path = paths.budget(root)
+    path = root / BUDGET_FILE
     try:
         text = path.read_text()
     except (FileNotFoundError, NotADirectoryError):
@@ -97,31 +100,33 @@ def load_budget(root: Path) -> Budget | None:
     except OSError as error:
         raise explain_os_error(error, "read budget", path) from error
     except ValueError as error:
-        raise ConfigurationError("read budget", path, f"it is no text: {error}") from error
+        raise ConfigurationError("read budget", path, f"it is not text: {error}. {_REPAIR}") from error
     try:
-        return policy.of_json(json.loads(text))
+        return policy.parse_json(json.loads(text))
     except ValueError as error:
-        cause = f"{error}. Give the budget anew, or delete the file: the store then has none"
-        raise ConfigurationError("read budget", path, cause) from error
+        raise ConfigurationError("read budget", path, f"{error}. {_REPAIR}") from error
 
 
-def save_budget(root: Path, wanted: Budget) -> None:
-    """Give the store this budget from now on, in the place of another.
+_REPAIR: Final = "Set the budget again, or delete the file: then the store has no budget"
+
+
+def save_budget(root: Path, budget: Budget) -> None:
+    """Record the store's budget, in place of the one before.
 
     Raises:
         AccessError, DiskFullError, StorageIOError: it cannot be written.
     """
-    path = paths.budget(root)
-    with contextlib.suppress(ConfigurationError):  # what is no budget is replaced
-        if load_budget(root) == wanted:
+    path = root / BUDGET_FILE
+    with contextlib.suppress(ConfigurationError):  # an invalid file is replaced
+        if load_budget(root) == budget:
             return
     folders.make_folder(root)
-    made = paths.unfinished(str(path), secrets.token_hex(4))
+    unfinished = paths.unfinished(str(path), secrets.token_hex(4))
     try:
-        with open(made, "x") as file:
-            file.write(json.dumps(attrs.asdict(wanted)) + "\n")
-        atomic_file.publish(made, str(path), replace=True)
+        with open(unfinished, "x") as file:
+            file.write(json.dumps(attrs.asdict(budget)) + "\n")
+        atomic_file.publish(unfinished, str(path), replace=True)
     except OSError as error:
         with contextlib.suppress(OSError):
-            os.unlink(made)
-        raise explain_os_error(error, "note budget", path) from error
+            os.unlink(unfinished)
+        raise explain_os_error(error, "save budget", path) from error

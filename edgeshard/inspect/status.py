@@ -110,7 +110,7 @@ def _budget_status(root: Path, connection: Connection) -> BudgetStatus | None:
         return None
     usage = measure(root)
     dropped = pruned_ranges.by_reason(connection).get(rules.BUDGET, 0)
-    return BudgetStatus(budget.max_bytes, budget.on_full, policy.limit(budget, usage), usage.used, dropped)
+    return BudgetStatus(budget.max_bytes, budget.on_full, policy.current_limit(budget, usage), usage.used, dropped)
 
 
 def _shard_status(

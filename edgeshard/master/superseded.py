@@ -19,3 +19,8 @@ def add(connection: Connection, stream_no: int, rows: int) -> None:
             "ON CONFLICT(stream_no) DO UPDATE SET rows = rows + ?2",
             (stream_no, rows),
         )
+
+
+def subtract(connection: Connection, stream_no: int, rows: int) -> None:
+    """Record that `rows` of the stream's superseded seqs are in no block any more, because they were pruned."""
+    connection.execute("UPDATE main.edgeshard_superseded SET rows = rows - ? WHERE stream_no = ?", (rows, stream_no))

@@ -394,7 +394,7 @@ class Merger:
             dropped=self._quota.dropped,
         )
         for kept in self._quota.kept:
-            report = kept.told(report)
+            report = kept.add_to_report(report)
         return report
 
     def _log_news(self, quarantined: Iterable[Quarantined], gaps: Iterable[Gap]) -> None:

@@ -68,7 +68,7 @@ def merge(
     if prune and not report.stopped:
         from edgeshard.retention import scheduler  # slow to import, and needed only if there are rules
 
-        report = scheduler.keep(paths.master(root), prune, should_stop=should_stop).told(report)
+        report = scheduler.prune_once(paths.master(root), prune, should_stop=should_stop).add_to_report(report)
     return report
 
 

@@ -34,13 +34,13 @@ from edgeshard.retention.store_rules import Retention
 from edgeshard.sqlite import Connection
 
 if TYPE_CHECKING:
-    from edgeshard.retention.scheduler import Kept
+    from edgeshard.retention.scheduler import RetentionResult
 
 logger = logging.getLogger("edgeshard.merge")
 
 #: The growth of rows is measured over chunks of at least this many bytes. Nor is a chunk smaller than this if there is
 #: quota for a chunk at all: rows may take many times their size in the master, in indexes.
-_MEASURED_BYTES_MIN = _CHUNK_BYTES_MIN = policy.CHUNK_LEAST // 4
+_MEASURED_BYTES_MIN = _CHUNK_BYTES_MIN = policy.MIN_CHUNK_BYTES // 4
 
 #: No limit of SQLite's is above this.
 _PAGES_MAX: Final = 0xFFFFFFFE
@@ -78,7 +78,7 @@ class MergeQuota:
         self._should_stop = should_stop
         self.budget: Budget | None = None
         self.dropped = 0
-        self.kept: list[Kept] = []
+        self.kept: list[RetentionResult] = []
         self.is_exhausted = False
         self._usage = Usage()
         self._limit = 0
@@ -102,7 +102,7 @@ class MergeQuota:
     @property
     def is_near_limit(self) -> bool:
         """Whether so much of the budget is used that shards are truncated after each chunk."""
-        return self.budget is not None and policy.is_tight(self._limit, self._usage)
+        return self.budget is not None and policy.is_truncation_urgent(self._limit, self._usage)
 
     def truncation_bytes(self) -> int | None:
         """Return what the truncation of a shard may write now, or None if there is no limit.
@@ -112,15 +112,15 @@ class MergeQuota:
         self._measure()
         if self.budget is None:
             return None
-        return max(0, policy.merge_room(self._limit, self._usage) + policy.drop_bytes(self._limit))
+        return max(0, policy.merge_quota(self._limit, self._usage) + policy.drop_reserve(self._limit))
 
     def _measure(self) -> None:
         if self.budget is not None:
             self._usage = usage.measure(self._root)
-            self._limit = policy.limit(self.budget, self._usage)
+            self._limit = policy.current_limit(self.budget, self._usage)
 
     def _wal_bytes(self) -> int:
-        return policy.master_log_bytes(self._limit)
+        return policy.master_wal_bytes(self._limit)
 
     # -- a chunk ------------------------------------------------------------------------------------------------------
 
@@ -162,10 +162,10 @@ class MergeQuota:
         page_bytes, free = int(connection.pragma("page_size")), int(connection.pragma("freelist_count"))
         # what is in the WAL, because somebody reads it, is yet to come into the file
         wal_bytes = fingerprint.size(paths.wal(self._path))
-        quota_bytes = policy.merge_room(self._limit, self._usage) - wal_bytes
-        if quota_bytes < policy.LEAST_TIMES * policy.CHUNK_LEAST:
+        quota_bytes = policy.merge_quota(self._limit, self._usage) - wal_bytes
+        if quota_bytes < policy.MIN_CHUNK_GROWTH * policy.MIN_CHUNK_BYTES:
             return 0
-        most = policy.merge_most(self._limit, self._usage) - wal_bytes
+        most = policy.max_merge_quota(self._limit, self._usage) - wal_bytes
         connection.pragma("max_page_count", int(connection.pragma("page_count")) + most // 2 // page_bytes)
         fitting = policy.chunk_bytes(quota_bytes, free * page_bytes, self._growth.in_wal, self._growth.in_file)
         return max(_CHUNK_BYTES_MIN, min(blocks.CHUNK_BYTES, fitting))
@@ -206,16 +206,16 @@ class MergeQuota:
         from edgeshard.retention import due, scheduler  # slow to import, and needed only within a budget
 
         began = time.monotonic()
-        kept = scheduler.keep(self._path, self._prune, should_stop=self._should_stop)
+        kept = scheduler.prune_once(self._path, self._prune, should_stop=self._should_stop)
         self.kept.append(kept)
         if kept.report is None or not kept.report.rows:
             now = time.monotonic()
-            self._prune_again_at = now + (now - began) / due.IN_VAIN_PART
+            self._prune_again_at = now + (now - began) / due.FRUITLESS_FRACTION
         self._measure()
 
     def _drop_oldest(self, connection: Connection) -> None:
         """Drop rows of agents that have many, and those of the others only if that is not enough."""
-        few_rows = policy.spared(streams.rows_by_agent(connection))
+        few_rows = policy.agents_with_few_rows(streams.rows_by_agent(connection))
         for spared in dict.fromkeys([few_rows, ()]):
             for tables in _tables_by_priority(connection):
                 wanted = policy.bytes_to_drop(self._limit, self._usage)
@@ -228,7 +228,7 @@ class MergeQuota:
         from edgeshard.retention import prune, rules  # slow to import, and needed only within a budget
 
         target = max(1, self._usage.master - count_bytes)
-        wanted = rules.Rules(max_bytes=target, tables=tables, size_reason=rules.BUDGET, spared=spared)
+        wanted = rules.Rules(max_bytes=target, tables=tables, size_reason=rules.BUDGET, protected_agents=spared)
         report = prune.prune(self._path, wanted, should_stop=self._should_stop)
         if report.rows:
             which = "all tables" if tables is None else f"tables {', '.join(tables)}"
@@ -248,11 +248,11 @@ class MergeQuota:
         usage = self._usage
         text = (
             f"no space for pending rows, which stay in their shards ({merged_rows} were merged): "
-            f"{policy.figures(self._limit, self.budget, usage)}. Prune, push and prune, or raise the budget"
+            f"{policy.describe_usage(self._limit, self.budget, usage)}. Prune, push and prune, or raise the budget"
         )
         if self.budget.on_full == "drop-oldest":
             text += "; all rows that may be dropped were dropped, and current rows of keyed tables never are"
-        shards = usage.shards + usage.logs
+        shards = usage.shards + usage.wals
         return DiskBudgetError("merge into", self._path, text, usage.used, self._limit, shards, usage.master)
 
 
@@ -265,7 +265,7 @@ class _Growth:
     """
 
     def __init__(self) -> None:
-        self.in_file = self.in_wal = policy.GROWTH_FIRST
+        self.in_file = self.in_wal = policy.FIRST_GROWTH
         self._used_bytes = self._wal_pages = 0
 
     def begin(self, connection: Connection) -> None:

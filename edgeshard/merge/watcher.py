@@ -38,7 +38,7 @@ from edgeshard.shard import write_profile
 from edgeshard.shard.write_profile import WriteProfile
 
 if TYPE_CHECKING:
-    from edgeshard.retention.scheduler import Keeper
+    from edgeshard.retention.scheduler import PruneScheduler
 
 __all__ = ["MAX_INTERVAL_S", "OBSERVERS", "Listener", "Watcher", "in_thread"]
 
@@ -195,7 +195,7 @@ class Watcher:
         self._merger = Merger(
             root, keep_empty=keep_empty, watching=True, should_stop=self._should_stop, profile=profile, prune=prune
         )
-        self._keeper = _keeper(root, prune, profile)
+        self._scheduler = _scheduler(root, prune, profile)
 
     # -- from signal handlers and other threads ------------------------------------------------------------------------
 
@@ -245,8 +245,8 @@ class Watcher:
         """Stop watching the store; `run` does so when it ends."""
         self._watch.end()
         try:
-            if self._keeper is not None:
-                self._keeper.close()
+            if self._scheduler is not None:
+                self._scheduler.close()
             if self._merger.is_open and self._settings.root.is_dir():  # the lock would make a folder that is gone
                 self._close_merger()
         except (EdgeshardError, OSError) as error:  # only what the merger remembers is lost
@@ -286,7 +286,7 @@ class Watcher:
         while not self._requests.queue.empty():
             self._watch.accept(self._requests.queue.get())
         self._watch.judge(report.rows, unprompted=progress.is_unprompted)
-        self._listener.merged(report if self._keeper is None else self._keeper.told(report))
+        self._listener.merged(report if self._scheduler is None else self._scheduler.add_to_report(report))
 
     def _should_stop(self) -> bool:
         self._listener.beat()
@@ -434,12 +434,12 @@ class _WatchLock:
             held.release()
 
 
-def _keeper(root: Path, prune: Retention, profile: WriteProfile) -> Keeper | None:
+def _scheduler(root: Path, prune: Retention, profile: WriteProfile) -> PruneScheduler | None:
     if not prune:
         return None
-    from edgeshard.retention.scheduler import Keeper  # slow to import, and needed only if there are rules
+    from edgeshard.retention.scheduler import PruneScheduler  # slow to import, and needed only if there are rules
 
-    return Keeper(paths.master(root), prune, profile.slowness)
+    return PruneScheduler(paths.master(root), prune, profile.slowness)
 
 
 @contextlib.contextmanager

@@ -1,28 +1,42 @@
-"""Retention: rows of a master are deleted by rule, and what was there is remembered.
+"""Retention: delete rows of a master by rule, and remember which.
 
-Read in this order: rules (what is asked, pure), plan (which ids go, pure), step (one transaction), passed and deletions
-(which deletions of keyed tables go), space (free pages), passes (all of it), report.
+Where to read:
 
-A row that is pruned leaves its table and its block, and stays in the ranges: whichever copy of a shard, bundle or
-master comes later, a merge does not bring it again. ``edgeshard_pruned_ranges`` gains its address and the rule's name.
+==================  ==================================================================================================
+rules, store_rules  what is asked of one prune; the `prune=` argument of a store
+prune               a whole prune: each rule in order, then the disk, then the report
+row_rules           the rules by age, count and size; id_bounds turns them into ids
+tombstones          the rule for tombstones; watermark, own_shards and holds find out whether older changes may arrive
+window              one transaction; plan decides what it deletes (pure)
+run, scope          what the rules share; which tables they apply to
+pace, progress      how much each transaction does; what was done so far
+deletable           which rows are protected by their agent, or not yet held by a peer (peer_cache)
+shrink, sizes       give free pages back to the disk; measure the master
+scheduler, due      follow a store's rules after its merges; when to do so
+==================  ==================================================================================================
+
+A pruned row is deleted from its table and cut out of its block, but stays in the ranges: whichever copy of a shard,
+bundle or master is merged later, the row does not come back. Its address and the rule's name are added to
+``edgeshard_pruned_ranges``.
 
 Crash safety, step by step
-    1. Each rule is turned into an id below which rows go: ids are in order of arrival, and a transaction that lies
-       across is kept. Only read.
-    2. The ids below it are gone through in windows, oldest first; a window ends where no transaction does.
-    3. BEGIN IMMEDIATE on the master. What the window holds is looked up anew, since another prune may have been here.
-       Rows that nobody else holds are kept back where that is asked, and with one row of a transaction all of it; what
-       others hold is looked up anew, too.
-    4. Count the generation up. Delete the rows, in all tables; cut the blocks; add the prunings; delete transactions of
-       which no row is left.
-    5. COMMIT at synchronous=FULL. *This is the commit point* of the window: rows, blocks and prunings are one change.
-    6. Pause for longer than a merger sleeps that waits for the lock, so that it gets in. Then the next window.
-    7. Where the disk is to get its pages back: move some of the last pages into free places, and cut the file, a few
-       at a time, each a transaction.
+    1. Turn each rule into an id below which rows are deleted: ids are in order of arrival. A transaction that would be
+       divided is kept. This step only reads.
+    2. Go through the ids below it in windows, oldest first. A window divides no transaction.
+    3. BEGIN IMMEDIATE on the master. Read what the window holds, because another prune may have been here, and what
+       other databases hold. Keep rows that no other database holds, if that is asked for, and with one row of a
+       transaction the whole transaction.
+    4. Increment the generation. Delete the rows from all tables, cut the blocks, record the pruned ranges, and delete
+       transactions of which no row is left.
+    5. COMMIT at synchronous=FULL. *This is the commit point* of the window: rows, blocks and pruned ranges change
+       together.
+    6. Rest for longer than a waiting merger sleeps, so that it gets the lock. Then take the next window.
+    7. If pages are to be given back to the disk: move some of the last pages into free places and cut the file, a few
+       pages per transaction.
 
-    Killed before 5: the window is as it was. Killed after it: the window is gone, and the next prune goes on behind it.
-    A power cut: the same, for FULL. No lock is taken: a merger reads what the master holds in each transaction of its
-    own, and two prunes at once find each other's windows empty.
+    After a kill before step 5, the window is unchanged. After a kill later, the window is pruned, and the next prune
+    continues behind it. A power cut has the same effect, because of FULL. There is no lock besides SQLite's: each
+    transaction of a merger reads what the master holds, and two prunes at once find each other's windows empty.
 """
 
 from __future__ import annotations

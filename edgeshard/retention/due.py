@@ -1,7 +1,7 @@
-"""When a merger that watches a store should prune it again. Pure functions over small values.
+"""Decide when a merger that watches a store should prune it again. Pure functions over small values.
 
-A prune that finds nothing to do costs some milliseconds and two fsyncs: it is not made after each pass, and never for
-a store in which nothing happens and nothing becomes too old.
+A prune that finds nothing to do costs some milliseconds and two fsyncs. So it does not follow each pass of a merge, and
+never runs in a store in which nothing happens and no row becomes too old.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from edgeshard.files.fingerprint import State
 from edgeshard.reports import PruneReport
 from edgeshard.retention.rules import Rules
 
-#: Between the end of a prune and the next, in seconds, at the least, ...
-LEAST_S = 60.0
+#: The least time between the end of a prune and the next one, in seconds ...
+MIN_INTERVAL_S = 60.0
 
-#: ... and where the file has grown past its size by more than a part of it meanwhile, ...
-LEAST_OVER_SIZE_S, OVER_SIZE = 10.0, 1.02
+#: ... if the file has grown beyond the size rule by more than this factor ...
+MIN_INTERVAL_OVER_SIZE_S, OVER_SIZE = 10.0, 1.02
 
-#: ... and by age: a hundredth of that, and an hour at the most.
-AGE_PART, AGE_MOST_S = 0.01, 3_600.0
+#: ... and for rules by age: this fraction of the age, at most an hour.
+AGE_FRACTION, MAX_INTERVAL_BY_AGE_S = 0.01, 3_600.0
 
-#: Where a prune finds only rows that it must keep back, looking for others takes no more than this part of the time.
-IN_VAIN_PART = 0.01
+#: After a prune that found only rows to keep, prunes take at most this fraction of the time.
+FRUITLESS_FRACTION = 0.01
 
 
 @attrs.frozen
-class Look:
-    """How things stand.
+class MasterState:
+    """The master at one moment.
 
     Attributes:
-        at: the time, in seconds that only grow (monotonic).
-        clock_s: the time, in seconds since 1970, which may be set back.
-        state: which state the master's files are in.
+        at: the time by the monotonic clock, in seconds.
+        clock_s: the time in seconds since 1970; that clock may be set back.
+        state: the fingerprint of the master's files.
         file_bytes: the size of the master's file.
     """
 
@@ -45,13 +45,13 @@ class Look:
 
 
 @attrs.frozen
-class Past:
-    """How the last prune by a rule left things.
+class LastRun:
+    """How the last prune by a rule ended.
 
     Attributes:
-        at: when it ended (monotonic).
-        report: what it did; None where it failed.
-        state: in which state it left the master's files.
+        at: when it ended, by the monotonic clock.
+        report: what it did; None if it failed.
+        state: the fingerprint of the master's files after it.
         next_age_s: when the next rows become too old, in seconds since 1970.
     """
 
@@ -61,47 +61,47 @@ class Past:
     next_age_s: float = -math.inf
 
 
-def is_due(rules: Rules, past: Past | None, look: Look, slowness: float = 1.0) -> bool:
-    """Whether a prune by `rules` may find something to do, and it is time for it.
+def is_due(rules: Rules, last: LastRun | None, now: MasterState, slowness: float = 1.0) -> bool:
+    """Return whether a prune by these rules may find something to do, and enough time has passed since the last one.
 
     Args:
         rules: what it would follow.
-        past: how the last one left things.
-        look: how they stand.
-        slowness: by how much longer than usual to wait.
+        last: how the last prune by them ended; None if there was none.
+        now: the state of the master.
+        slowness: by how many times the usual intervals are prolonged.
     """
-    if past is None:
+    if last is None:
         return True
-    waited_s = (look.at - past.at) / slowness
-    if past.report is None:
-        return waited_s >= LEAST_S
-    if waited_s < _rest_s(past.report):
+    elapsed_s = (now.at - last.at) / slowness
+    if last.report is None:
+        return elapsed_s >= MIN_INTERVAL_S
+    if elapsed_s < _rest_s(last.report):
         return False
     return (
-        _is_too_old(rules, past, look, waited_s)
-        or _is_too_large(rules, past.report, look, waited_s)
-        or (waited_s >= LEAST_S and _heeds_changes(rules) and look.state != past.state)
+        _has_old_rows(rules, last, now, elapsed_s)
+        or _is_too_large(rules, last.report, now, elapsed_s)
+        or (elapsed_s >= MIN_INTERVAL_S and _depends_on_changes(rules) and now.state != last.state)
     )
 
 
 def _rest_s(report: PruneReport) -> float:
-    return 0.0 if report.rows else report.seconds / IN_VAIN_PART
+    return 0.0 if report.rows else report.seconds / FRUITLESS_FRACTION
 
 
-def _is_too_old(rules: Rules, past: Past, look: Look, waited_s: float) -> bool:
+def _has_old_rows(rules: Rules, last: LastRun, now: MasterState, elapsed_s: float) -> bool:
     if not rules.ages_s:
         return False
-    wait_s = max(LEAST_S, min(AGE_MOST_S, min(rules.ages_s) * AGE_PART))
-    return waited_s >= wait_s and look.clock_s >= past.next_age_s
+    interval_s = max(MIN_INTERVAL_S, min(MAX_INTERVAL_BY_AGE_S, min(rules.ages_s) * AGE_FRACTION))
+    return elapsed_s >= interval_s and now.clock_s >= last.next_age_s
 
 
-def _is_too_large(rules: Rules, report: PruneReport, look: Look, waited_s: float) -> bool:
-    """Whether it cannot wait; not where the last prune was of no help."""
+def _is_too_large(rules: Rules, report: PruneReport, now: MasterState, elapsed_s: float) -> bool:
+    """Return whether the size rule is urgent; never if the last prune could not make the file fit."""
     if rules.max_bytes is None or not report.fits or not report.can_shrink:
         return False
-    return waited_s >= LEAST_OVER_SIZE_S and look.file_bytes > rules.max_bytes * OVER_SIZE
+    return elapsed_s >= MIN_INTERVAL_OVER_SIZE_S and now.file_bytes > rules.max_bytes * OVER_SIZE
 
 
-def _heeds_changes(rules: Rules) -> bool:
-    """Whether new rows, or a new receipt, can be a reason; by age alone only time is one."""
-    return rules.keep_rows is not None or rules.max_bytes is not None or rules.kinds is not None
+def _depends_on_changes(rules: Rules) -> bool:
+    """Return whether new rows or a new receipt can make a prune due; for rules by age alone, only time can."""
+    return rules.keep_rows is not None or rules.max_bytes is not None or rules.peer_kinds is not None

@@ -1,4 +1,7 @@
-"""Which ids of a window go, as pure functions over small values. Ids and seqs alike are kept as sorted ranges."""
+"""Decide which ids of a window to delete, and how large the next window is. Pure functions over small values.
+
+Sets of ids and of seqs alike are sorted, disjoint ranges.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ import attrs
 from edgeshard.format.blocks import Block, pieces
 from edgeshard.format.ranges import Range, clip, intersect, size, subtract, union
 
-#: For how long one transaction of a prune should keep a merger waiting, in seconds.
-STEP_S = 0.02
+#: How long one transaction of a prune should keep a merger waiting, in seconds.
+TRANSACTION_S = 0.02
 
-#: How many rows a transaction begins with, and the fewest and the most that it takes.
-ROWS_FIRST, ROWS_LEAST, ROWS_MOST = 1_000, 100, 50_000
+#: How many rows the first transaction looks at, and the fewest and the most that one does.
+FIRST_ROWS, MIN_ROWS, MAX_ROWS = 1_000, 100, 50_000
 
-#: As few rows are deleted at a time where each writes as much as the log may have.
-ROWS_FEWEST = 10
+#: The fewest rows of a transaction if each row writes as much as the WAL may have.
+MIN_ROWS_SHORT_WAL = 10
 
 
 @attrs.frozen
@@ -24,9 +27,9 @@ class Window:
     """What a master has by some consecutive ids.
 
     Attributes:
-        ids: these.
-        blocks: of each stream number, the blocks that reach into the window, whole.
-        transactions: the ids of each transaction of several rows that begins in it; it ends in it, too.
+        ids: these ids.
+        blocks: the blocks that reach into the window, uncut, by stream number.
+        transactions: the ids of each transaction of several rows that begins in the window; it ends in it, too.
     """
 
     ids: Range
@@ -35,37 +38,62 @@ class Window:
 
     @property
     def present(self) -> list[Range]:
-        """The ids in it by which there is a row."""
+        """The ids in the window that a block has."""
         return intersect((_ids(block) for blocks in self.blocks.values() for block in blocks), [self.ids])
 
 
-def kept_back(window: Window, may_go: Mapping[int, Iterable[Range]]) -> list[Range]:
-    """The ids of rows that may not go, and of those that were written in one transaction with such a row.
+@attrs.frozen
+class PruneBatch:
+    """What one transaction of a prune deletes, and how many selected rows it keeps.
+
+    Attributes:
+        window: what is there.
+        ids: the ids to delete.
+        kept_back: rows that the rule selects and that stay, because no other database holds them or their agent is
+            protected.
+        behind: tombstones that stay because an older change may still arrive.
+        unheard: tombstones that stay because another database does not know of them.
+    """
+
+    window: Window
+    ids: Sequence[Range]
+    kept_back: int = 0
+    behind: int = 0
+    unheard: int = 0
+
+    @property
+    def rows(self) -> int:
+        """How many rows to delete."""
+        return count(self.ids)
+
+
+def not_deletable(window: Window, deletable: Mapping[int, Iterable[Range]]) -> list[Range]:
+    """Return the ids of rows that must stay, and of all rows that were written in one transaction with such a row.
 
     Args:
         window: the rows.
-        may_go: of each stream number, the seqs that may.
+        deletable: the seqs that may be deleted, by stream number.
     """
-    stay = lacking(window, may_go)
-    return union([*stay, *_sharing(window.transactions, stay)])
+    must_stay = missing_from(window, deletable)
+    return union([*must_stay, *_overlapping(window.transactions, must_stay)])
 
 
-def lacking(window: Window, elsewhere: Mapping[int, Iterable[Range]]) -> list[Range]:
-    """The ids of rows whose seqs are not among those of each stream number."""
+def missing_from(window: Window, seqs: Mapping[int, Iterable[Range]]) -> list[Range]:
+    """Return the ids of rows whose seqs are not among these seqs of their stream number."""
     found = []
     for number, blocks in window.blocks.items():
         parts = [_part(block, ids) for block in blocks for ids in clip([_ids(block)], window.ids)]
-        held = [_ids(piece) for piece in pieces(elsewhere.get(number, ()), parts)]
-        found += subtract(map(_ids, parts), held)
+        included = [_ids(piece) for piece in pieces(seqs.get(number, ()), parts)]
+        found += subtract(map(_ids, parts), included)
     return union(found)
 
 
-def transactions_left(window: Window, gone: Iterable[Range]) -> list[tuple[Range, Range | None]]:
-    """The transactions that change once these ids are gone, and what is left of each: None where it is one row or less.
+def changed_transactions(window: Window, deleted: Iterable[Range]) -> list[tuple[Range, Range | None]]:
+    """Return each transaction that loses rows, with what remains of it: None if that is one row or less.
 
     Only a prune of a single table leaves a part of one.
     """
-    left = subtract(window.present, gone)
+    left = subtract(window.present, deleted)
     changed: list[tuple[Range, Range | None]] = []
     for whole in window.transactions:
         parts = clip(left, whole)
@@ -75,30 +103,30 @@ def transactions_left(window: Window, gone: Iterable[Range]) -> list[tuple[Range
     return changed
 
 
-def cut(block: Block, gone: Sequence[Range]) -> tuple[list[Block], list[Range]]:
-    """What is left of a block without these ids, which are sorted and disjoint, and the seqs that it loses."""
-    here = clip(gone, _ids(block))
+def cut(block: Block, deleted: Sequence[Range]) -> tuple[list[Block], list[Range]]:
+    """Return what remains of a block without these ids, which are sorted and disjoint, and the seqs that it loses."""
+    here = clip(deleted, _ids(block))
     left = [_part(block, ids) for ids in subtract([_ids(block)], here)]
     lost = [_part(block, ids) for ids in here]
     return left, [Range(part.first, part.last) for part in lost]
 
 
-def next_rows(rows: int, took_s: float) -> int:
-    """How many rows the next transaction takes, after one of `rows` took `took_s`."""
-    wanted = int(rows * min(2.0, max(0.5, STEP_S / max(took_s, 1e-6))))
-    return min(ROWS_MOST, max(ROWS_LEAST, wanted))
+def next_size(size: int, took_s: float, least: int, most: int) -> int:
+    """Return how many rows or pages the next transaction handles, after one that handled `size` took `took_s`."""
+    wanted = int(size * min(2.0, max(0.5, TRANSACTION_S / max(took_s, 1e-6))))
+    return min(most, max(least, wanted))
 
 
-def fitting_rows(rows: int, logged: int, most: int) -> int:
-    """How many rows a transaction may take for a log of `most` pages, where one of `rows` gave it `logged`.
+def rows_for_wal(rows: int, logged_pages: int, wal_pages: int) -> int:
+    """Return how many rows a transaction may delete for a WAL of `wal_pages`, after `rows` gave it `logged_pages`.
 
-    What it gives once, however many rows go, counts for each of them here: so it is rather less.
+    Pages that are written once, however many rows are deleted, count for each row here. So it is rather too few.
     """
-    return max(ROWS_FEWEST, rows * most // max(1, logged))
+    return max(MIN_ROWS_SHORT_WAL, rows * wal_pages // max(1, logged_pages))
 
 
 def count(ids: Iterable[Range]) -> int:
-    """How many ids there are."""
+    """Return how many ids there are."""
     return size(union(ids))
 
 
@@ -111,6 +139,6 @@ def _part(block: Block, ids: Range) -> Block:
     return Block(first, first + len(ids) - 1, ids.first)
 
 
-def _sharing(spans: Sequence[Range], others: Sequence[Range]) -> list[Range]:
-    """Those of the spans that have an id in common with one of the others; these are sorted and disjoint."""
+def _overlapping(spans: Sequence[Range], others: Sequence[Range]) -> list[Range]:
+    """Return the spans that have an id in common with one of the others, which are sorted and disjoint."""
     return [span for span in spans if clip(others, span)]

@@ -1,47 +1,60 @@
-"""What a master takes, and how its free pages go back to the disk.
+"""Give free pages of a master back to the disk, some at a time.
 
 Deleted rows leave free pages in the file, and later merges fill these first: under a steady load with a prune now and
-then the file stays as large as it is. VACUUM would give them back at once, and keep merges waiting for as long as
-copying the whole database takes. A master that was made with auto_vacuum=INCREMENTAL knows where each page is pointed
-to from, so that the last pages can be moved into the gaps, some at a time.
+then, the file keeps its size. VACUUM would give them all back at once, but merges would have to wait for as long as it
+takes to copy the whole database. In a master that was made with auto_vacuum=INCREMENTAL, SQLite knows what points to
+each page, so the last pages can be moved into the gaps, and the file cut, in short transactions.
 """
 
 from __future__ import annotations
 
+import time
+
 from edgeshard import sqlite
-from edgeshard.files import fingerprint, paths
-from edgeshard.retention.plan import STEP_S
+from edgeshard.retention import plan, sizes
+from edgeshard.retention.pace import pause
+from edgeshard.retention.run import PruneRun
 from edgeshard.sqlite import Connection
 
-#: Pages moved in the first transaction, and the fewest and the most in one.
-PAGES_FIRST, PAGES_LEAST, PAGES_MOST = 100, 10, 5_000
+#: How many pages the first transaction moves, and the fewest and the most that one does.
+FIRST_PAGES, MIN_PAGES, MAX_PAGES = 100, 10, 5_000
 
 
-def page_bytes(connection: Connection) -> int:
-    """The size of a page."""
-    return int(connection.pragma("page_size"))
+def give_pages_back(run: PruneRun, *, everything: bool) -> None:
+    """Give pages back until none is free, or the file is as small as the rules ask for.
+
+    Args:
+        run: the prune, of a master whose file can become smaller.
+        everything: give all free pages back; without this, only as many as `Rules.max_bytes` requires.
+    """
+    connection, size, released = run.connection, FIRST_PAGES, 1
+    wanted = 0 if everything else _wanted_pages(run)
+    most = MAX_PAGES if run.pace.wal_pages is None else max(1, run.pace.wal_pages // 2)
+    while released and not run.is_stopping() and run.pace.may_grow_wal():
+        with sqlite.immediate(connection):
+            began = time.monotonic()
+            free = int(connection.pragma("freelist_count"))
+            pages = min(size, most, free, int(connection.pragma("page_count")) - wanted)
+            released = release(connection, pages) if pages > 0 else 0
+        took_s = time.monotonic() - began
+        if released:
+            size = plan.next_size(size, took_s, MIN_PAGES, MAX_PAGES)
+        pause(took_s)
 
 
-def free_bytes(connection: Connection) -> int:
-    """What lies free in the file."""
-    return int(connection.pragma("freelist_count")) * page_bytes(connection)
+def _wanted_pages(run: PruneRun) -> int:
+    """Return how many pages the file may have."""
+    if run.rules.max_bytes is None:
+        return int(run.connection.pragma("page_count"))
+    return max(0, run.rules.max_bytes - sizes.wal_bytes(run.path)) // sizes.page_bytes(run.connection)
 
 
-def log_bytes(path: str) -> int:
-    """The size of the log."""
-    return fingerprint.size(paths.wal(path))
+def release(connection: Connection, pages: int) -> int:
+    """Give this many free pages back, in the caller's transaction. The next checkpoint cuts the file.
 
-
-def can_shrink(connection: Connection) -> bool:
-    """Whether free pages can be given back some at a time: masters that are older than that cannot."""
-    return sqlite.is_incremental(connection)
-
-
-def next_pages(pages: int, took_s: float) -> int:
-    """How many pages the next transaction moves, after one of `pages` took `took_s`."""
-    return min(PAGES_MOST, max(PAGES_LEAST, int(pages * min(2.0, max(0.5, STEP_S / max(took_s, 1e-6))))))
-
-
-def shrink_by(connection: Connection, pages: int) -> None:
-    """Give so many pages back, in one transaction. The file is cut when the log is next copied into it."""
+    Returns:
+        By how many pages the database became smaller.
+    """
+    before = int(connection.pragma("page_count"))
     sqlite.release_pages(connection, pages)
+    return before - int(connection.pragma("page_count"))

@@ -1,6 +1,7 @@
-"""Rules that a store follows by itself, after its merges: what is given, checked before anything is done. Pure values.
+"""Parse the `prune=` argument of a store: rules that are followed after each merge. Pure values.
 
-A rule names what is to go, as the arguments of `Store.prune` do; several are followed one after the other.
+Each rule has the keys that `Store.prune` has as arguments; several rules are followed one after the other. All are
+checked before anything is done.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from edgeshard.retention.rules import Rules
 
 
 class PruneRule(TypedDict, total=False):
-    """What `Store(prune=...)` takes, once or in a list: the rules of `Store.prune`, which says what each means."""
+    """One rule of `Store(prune=...)`; `Store.prune` explains each key."""
 
     older_than: str | float | datetime.timedelta
     keep_rows: int
@@ -32,17 +33,19 @@ class PruneRule(TypedDict, total=False):
 
 _KEYS = tuple(PruneRule.__annotations__)
 
-_WHAT = _KEYS[:4]
+#: The keys that select rows; a rule has at least one of them.
+_SELECTING = _KEYS[:4]
 
-_WHOSE = ("only_pushed", "only_receipted")
+#: The keys that require a peer; a rule has at most one of them.
+_REQUIRING_PEER = ("only_pushed", "only_receipted")
 
 
 @attrs.frozen
 class Retention:
-    """What a store prunes after merges.
+    """What a store prunes after its merges.
 
     Attributes:
-        rules: each in its turn; none: nothing is pruned.
+        rules: followed in this order; if empty, nothing is pruned.
     """
 
     rules: tuple[Rules, ...] = ()
@@ -55,64 +58,66 @@ class Retention:
 NONE = Retention()
 
 
-def parse_store_rules(given: PruneRule | Sequence[PruneRule] | None, root: str | os.PathLike[str]) -> Retention:
-    """What a store was given.
+def parse_store_rules(prune: PruneRule | Sequence[PruneRule] | None, root: str | os.PathLike[str]) -> Retention:
+    """Parse the `prune=` argument.
 
     Args:
-        given: a rule, several, or None.
+        prune: a rule, several rules, or None.
         root: the store's folder, for errors.
 
     Raises:
-        ConfigurationError: one of them cannot be.
+        ConfigurationError: one of them is invalid.
     """
-    if given is None:
+    if prune is None:
         return NONE
-    if isinstance(given, Mapping):
-        return Retention((_rule(given, root, "prune"),))
-    if isinstance(given, str) or not isinstance(given, Sequence):
-        raise ConfigurationError("open store", root, f"prune is a mapping of rules, or a list of these, not {given!r}")
-    return Retention(tuple(_rule(rule, root, f"prune[{index}]") for index, rule in enumerate(given)))
+    if isinstance(prune, Mapping):
+        return Retention((_parse_rule(prune, root, "prune"),))
+    if isinstance(prune, str) or not isinstance(prune, Sequence):
+        raise ConfigurationError(
+            "open store", root, f"prune must be a dict of rules, or a list of dicts, got {prune!r}"
+        )
+    return Retention(tuple(_parse_rule(rule, root, f"prune[{index}]") for index, rule in enumerate(prune)))
 
 
-def _rule(given: Any, root: str | os.PathLike[str], name: str) -> Rules:
-    cause = _refusal(given)
-    if cause:
-        raise ConfigurationError("open store", root, f"{name}: {cause}")
-    for key, value in given.items():
+def _parse_rule(rule: Any, root: str | os.PathLike[str], name: str) -> Rules:
+    mistake = _mistake(rule)
+    if mistake:
+        raise ConfigurationError("open store", root, f"{name}: {mistake}")
+    for key, value in rule.items():
         try:
             _check(key, value)
         except (ValueError, TypeError, OverflowError, TableError) as error:
             raise ConfigurationError("open store", root, f"{name}: {key}={value!r}: {error}") from error
     return rules.parse_rules(
-        given.get("older_than"),
-        given.get("keep_rows"),
-        given.get("max_bytes"),
-        bool(given.get("only_pushed")),
-        bool(given.get("only_receipted")),
-        _table(given),
-        given.get("deletions_older_than"),
+        rule.get("older_than"),
+        rule.get("keep_rows"),
+        rule.get("max_bytes"),
+        bool(rule.get("only_pushed")),
+        bool(rule.get("only_receipted")),
+        _parse_table(rule.get("table")),
+        rule.get("deletions_older_than"),
     )
 
 
-def _refusal(given: Any) -> str:
-    """What is wrong with a rule as a whole, or ""."""
-    if not isinstance(given, Mapping):
-        return f"a rule is a mapping, such as {{'older_than': '30d'}}, not {given!r}"
-    unknown = [key for key in given if key not in _KEYS]
+def _mistake(rule: Any) -> str:
+    """Return what is wrong with a rule as a whole, or ""."""
+    if not isinstance(rule, Mapping):
+        return f"a rule must be a dict such as {{'older_than': '30d'}}, got {rule!r}"
+    unknown = [key for key in rule if key not in _KEYS]
     if unknown:
-        return f"there is no rule {unknown[0]!r}; there are {', '.join(_KEYS)}"
-    if all(given.get(key) is None for key in _WHAT):
-        return f"it says of no row that it is to go; give {', '.join(_WHAT[:-1])} or {_WHAT[-1]}"
-    if all(given.get(key) for key in _WHOSE):
-        return f"give {' or '.join(_WHOSE)}, not both: what is pushed has a receipt, too"
+        return f"unknown key {unknown[0]!r}; a rule has the keys {', '.join(_KEYS)}"
+    if all(rule.get(key) is None for key in _SELECTING):
+        return f"rule selects nothing; set at least one of {', '.join(_SELECTING[:-1])} and {_SELECTING[-1]}"
+    if all(rule.get(key) for key in _REQUIRING_PEER):
+        return f"set {' or '.join(_REQUIRING_PEER)}, not both: pushed rows have a receipt as well"
     return ""
 
 
 def _check(key: str, value: Any) -> None:
-    """Refuse a value that cannot be.
+    """Refuse an invalid value.
 
     Raises:
-        ValueError, TypeError, OverflowError, TableError: it cannot be; the text says what is wanted.
+        ValueError, TypeError, OverflowError, TableError: it is invalid; the text says what is expected.
     """
     if value is None:
         return
@@ -123,15 +128,14 @@ def _check(key: str, value: Any) -> None:
     elif key == "max_bytes":
         rules.size_bytes(value)
     elif key == "table":
-        _table({key: value})
+        _parse_table(value)
     elif not isinstance(value, bool):
-        raise ValueError("True or False is wanted")
+        raise ValueError("must be True or False")
 
 
-def _table(given: Mapping[str, Any]) -> str | None:
-    table = given.get("table")
+def _parse_table(table: Any) -> str | None:
     if isinstance(table, type):
         return declare.table_of(table).name
     if table is not None and (not isinstance(table, str) or not table):
-        raise ValueError("a table's name, or its class, is wanted")
+        raise ValueError("must be the name of a table, or its class")
     return table

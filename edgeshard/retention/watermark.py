@@ -1,18 +1,19 @@
-"""Up to which timestamp no change can come any more: what all streams that are known have passed.
+"""Compute the low watermark: no known stream can still deliver an older change.
 
-A deletion may go once nothing can come that is older. The timestamps of a stream grow with its seqs; so of a stream of
-which nothing is missing here all that is still to come is timestamped later than
+A tombstone may be deleted once no older change can arrive. The timestamps of a stream grow with its seqs. So if nothing
+of a stream is missing here, all that it may still deliver is newer than
 
-    what it brought last, where that was a change of a keyed table;
-    its beginning, where it brought none: so one that began after a deletion is in nobody's way;
-    any deletion at all, where nothing has come of it for the whole grace period: it has ended;
-    any as well, where the shard it is written to lies in this store, and but for the rows that wait there: it is
-    timestamped by the clock by which the grace period has passed.
+* its last change here, if it has delivered changes of keyed tables
+* its beginning, if it has not; so a stream that began after a tombstone does not hold it
+* every expired tombstone, if it delivered nothing during the whole grace period: it has ended
+* every expired tombstone, too, if its shard is in this store, except for the changes pending there: what is written to
+  it next is timestamped by the same clock by which the grace period is over
 
-What is known to be missing may be anything: a gap, or rows that another database says it has. What other databases say
-they pruned is not missing. A shard that cannot be read holds everything up. An agent whose clock is set back by more
-than the grace period, or one whose class knows of no key, can still bring an older change: that is kept, and shown (see
-merge/late.py).
+Rows that are known to be missing may hold any change: a gap, or rows that a peer says it has. Rows that another
+database says it pruned are not missing. A shard that cannot be read holds all tombstones.
+
+Two kinds of agents can still deliver an older change: one whose clock is set back by more than the grace period, and
+one whose class has no key. Such a change is kept, and reported (see `edgeshard.merge.late_changes`).
 """
 
 from __future__ import annotations
@@ -26,76 +27,43 @@ from typing import Final
 import attrs
 
 from edgeshard import format, sqlite
-from edgeshard.errors import EdgeshardError
-from edgeshard.files import paths, scan
-from edgeshard.format.blocks import Block
+from edgeshard.files import paths
 from edgeshard.format.ranges import Range, subtract
-from edgeshard.master import arrivals, catalog, database, extents, identity, pruned_ranges, receipts, streams
-from edgeshard.retention import rules
-from edgeshard.sources import attach, diff
-from edgeshard.sources import streams as source_streams
-from edgeshard.sources.attach import SourceRun
-from edgeshard.sources.source import Source
+from edgeshard.master import catalog, database, extents, identity, pruned_ranges, receipts, streams
+from edgeshard.retention import id_bounds, own_shards, rules
+from edgeshard.retention.holds import NO_TIMESTAMP, Hold
+from edgeshard.retention.own_shards import OwnShards
 from edgeshard.sqlite import Connection, quote
 
-#: Nothing was passed: timestamps are counted from 0.
-NOTHING: Final = -1
-
-#: A stream is begun some microseconds before, or after, its first change is timestamped.
-_BEGIN_US: Final = 1_000_000
+#: A stream begins up to this many microseconds before or after the timestamp of its first change.
+_BEGIN_TOLERANCE_US: Final = 1_000_000
 
 
 @attrs.frozen
-class Bound:
-    """Something that holds deletions up.
+class WatermarkInputs:
+    """What takes long to find out, and is read before the master is locked. It stays true whatever is merged since.
 
     Attributes:
-        upto: deletions that are timestamped later than this.
-        why: what it is, and what to do.
-    """
-
-    upto: int
-    why: str
-
-
-@attrs.frozen
-class Shards:
-    """What the shards of a store have that its master lacks.
-
-    Attributes:
-        streams: the ids of the streams that they are of.
-        bounds: those of which changes wait, or that cannot be read.
-    """
-
-    streams: frozenset[bytes] = frozenset()
-    bounds: tuple[Bound, ...] = ()
-
-
-@attrs.frozen
-class Seen:
-    """What was learnt before the master was locked, and takes long: it stays true whatever is merged since.
-
-    Attributes:
-        shards: the store's own shards. What is written to them later is timestamped later.
-        timestamps: of each stream number the newest timestamp that the master has.
-        recent: the numbers of streams of which something may have come within the grace period.
-        next_id: the id that the next row was to get, ...
-        last_no: ... and the highest number of a stream.
+        own_shards: the store's own shards. What is written to them later has a newer timestamp.
+        newest: the newest timestamp that the master has of each stream, by stream number.
+        recent: the numbers of the streams that may have delivered rows within the grace period.
+        next_id: the id that the next row was to get.
+        last_stream_no: the highest number of a stream.
         now_us: the time, in microseconds since 1970.
         since_us: when the grace period began.
     """
 
-    shards: Shards
-    timestamps: Mapping[int, int]
+    own_shards: OwnShards
+    newest: Mapping[int, int]
     recent: frozenset[int]
     next_id: int
-    last_no: int
+    last_stream_no: int
     now_us: int
     since_us: int
 
 
-def look(path: Path, now_us: int, since_us: int) -> Seen:
-    """Look at a master, and at the shards beside it.
+def load_inputs(path: Path, now_us: int, since_us: int) -> WatermarkInputs:
+    """Read a master and the shards next to it.
 
     Args:
         path: the master.
@@ -108,14 +76,14 @@ def look(path: Path, now_us: int, since_us: int) -> Seen:
     connection = database.open_master(path, writable=False)
     try:
         with database.translate_errors("prune", path):
-            shards = _look_at_shards(connection, Path(os.path.realpath(paths.shards(path.parent))))
+            found = own_shards.scan_own_shards(connection, Path(os.path.realpath(paths.shards(path.parent))))
             with sqlite.read_snapshot(connection):
-                return Seen(
-                    shards,
+                return WatermarkInputs(
+                    found,
                     _newest_timestamps(connection),
-                    _recent(connection, since_us),
+                    _recent_streams(connection, since_us),
                     identity.next_id(connection),
-                    sqlite.scalar(connection, "SELECT max(stream_no) FROM edgeshard_streams") or 0,
+                    streams.highest_number(connection),
                     now_us,
                     since_us,
                 )
@@ -125,8 +93,7 @@ def look(path: Path, now_us: int, since_us: int) -> Seen:
 
 def _newest_timestamps(connection: Connection) -> dict[int, int]:
     found: dict[int, int] = {}
-    timestamped = "SELECT DISTINCT table_name FROM edgeshard_columns WHERE column_name = ?"
-    for (name,) in sqlite.fetch(connection, timestamped, (format.TIMESTAMP,)):
+    for name in catalog.tables_with_column(connection, format.TIMESTAMP):
         sql = f"SELECT _stream, max({format.TIMESTAMP}) FROM {quote(name)} GROUP BY _stream"
         for number, timestamp in sqlite.fetch(connection, sql):
             if timestamp is not None:
@@ -134,128 +101,61 @@ def _newest_timestamps(connection: Connection) -> dict[int, int]:
     return found
 
 
-# -- the store's own shards -------------------------------------------------------------------------------------------
+def _recent_streams(connection: Connection, since_us: int) -> frozenset[int]:
+    """Return the streams that may have delivered rows since then, and those that never delivered any."""
+    arrived = extents.streams_since(connection, id_bounds.first_id_since(connection, since_us / 1e6))
+    pruned = pruned_ranges.streams_since(connection, since_us / 1e6, rules.TOMBSTONES)
+    without_rows = streams.numbers(connection) - extents.range_rows(connection).keys()
+    return frozenset(arrived | pruned | (without_rows - pruned_ranges.stream_numbers(connection)))
 
 
-def _look_at_shards(connection: Connection, folder: Path) -> Shards:
-    keyed = {name.lower() for name in catalog.load_keys(connection)}
-    every = [SourceRun(file, own=True) for file in scan.shard_files(folder)]
-    streams: set[bytes] = set()
-    bounds: list[Bound] = []
-    for group in attach.groups([job for job in every if not job.quarantine]):
-        with attach.attached(connection, group) as attached, sqlite.read_snapshot(connection):
-            for job in attached:
-                try:
-                    origin = job.open(connection)
-                    oldest = _oldest_waiting(connection, origin, keyed)
-                    is_whole = source_streams.are_truncated_rows_held(connection, origin)
-                    streams |= source_streams.stream_ids(connection, origin)
-                except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
-                    job.quarantine_for(error)
-                else:
-                    if oldest is not None:
-                        bounds.append(Bound(oldest - 1, f"{job.file.name} has changes that wait; merge"))
-                    if not is_whole:  # what the next merge will call a gap
-                        why = f"{job.file.name} gave up rows that are missing here; merge the database that has them"
-                        bounds.append(Bound(NOTHING, why))
-        attach.remove_empty_wals(group)
-    # one that a merger removed meanwhile was merged
-    bounds += [
-        Bound(NOTHING, f"{job.file.name} cannot be read: {job.quarantine.reason}")
-        for job in every
-        if job.quarantine and (job.file.defect or scan.find_database(job.file.path) is not None)
-    ]
-    return Shards(frozenset(streams), tuple(bounds))
+# -- what holds tombstones --------------------------------------------------------------------------------------------
 
 
-def _oldest_waiting(connection: Connection, origin: Source, keyed: set[str]) -> int | None:
-    """The oldest timestamp of changes of keyed tables that wait in a shard; None where none waits."""
-    found: list[int] = []
-    for _, pieces in diff.missing_by_stream(connection, origin):
-        for piece in pieces:
-            found += _timestamps(connection, origin, keyed, piece)
-    return min(found, default=None)
-
-
-def _timestamps(connection: Connection, origin: Source, keyed: set[str], piece: Block) -> Iterator[int]:
-    for table in origin.tables:
-        if not table.is_timestamped and table.name.lower() not in keyed:
-            continue
-        timestamp = (
-            format.TIMESTAMP if table.is_timestamped else "0"
-        )  # written before its class had a key: older than all
-        sql = (
-            f"SELECT min(coalesce({timestamp}, 0)), 0 FROM {quote(origin.schema)}.{quote(table.name)} NOT INDEXED "
-            "WHERE _id BETWEEN ? AND ?"
-        )
-        with sqlite.limit_steps_in_block(connection, sqlite.reading_steps(connection, origin.schema)):
-            ((oldest, _),) = sqlite.fetch(connection, sql, (piece.first_id, piece.last_id))
-        if oldest is not None:
-            # a stranger may have written anything
-            yield oldest if isinstance(oldest, int) else NOTHING
-
-
-# -- the streams ------------------------------------------------------------------------------------------------------
-
-
-def bounds(connection: Connection, seen: Seen) -> Iterator[Bound]:
-    """All that holds deletions up, as of the caller's transaction; those timestamped up to the lowest may go."""
-    yield Bound(seen.since_us, "")  # the grace period itself, which needs no word
-    yield from seen.shards.bounds
-    missing = _missing(connection)
-    recent = _recent_now(connection, seen)
-    sql = "SELECT stream_no, stream_id, agent_id, began_at FROM edgeshard_streams"
-    for number, stream_id, agent, began_at in sqlite.fetch(connection, sql):
+def holds(connection: Connection, inputs: WatermarkInputs) -> Iterator[Hold]:
+    """Yield all that holds tombstones, as of the caller's transaction; the lowest timestamp is the low watermark."""
+    yield Hold(inputs.since_us, "")  # the grace period itself, which nobody needs to be told
+    yield from inputs.own_shards.holds
+    missing = _streams_with_missing_rows(connection)
+    recent = _recent_streams_now(connection, inputs)
+    for number, stream_id, agent, began_at in streams.origins(connection):
         if number in missing:
-            yield Bound(NOTHING, f"rows of agent {agent!r:.80} are missing here; merge what has them (see status)")
-        elif number in recent and stream_id not in seen.shards.streams:
-            upto = _reached(seen, seen.timestamps.get(number), began_at)
-            yield Bound(upto, f"agent {agent!r:.80} may still bring older changes; merge what has them, or wait")
+            reason = f"rows of agent {agent!r:.80} are missing; merge the database that has them (see status)"
+            yield Hold(NO_TIMESTAMP, reason)
+        elif number in recent and stream_id not in inputs.own_shards.streams:
+            reason = f"agent {agent!r:.80} may still deliver older changes; merge its shard or its database, or wait"
+            yield Hold(_passed_by(inputs, inputs.newest.get(number), began_at), reason)
 
 
-def _reached(seen: Seen, timestamp: int | None, began_at: str) -> int:
-    """The timestamp that all that a stream has yet to bring lies behind."""
-    if timestamp is not None:
-        return timestamp
+def _passed_by(inputs: WatermarkInputs, newest: int | None, began_at: str) -> int:
+    """Return a lower bound on the timestamps a stream may still deliver."""
+    if newest is not None:
+        return newest
     try:
         began = datetime.datetime.fromisoformat(began_at)
-        began_us = NOTHING if began.tzinfo is None else int(began.timestamp() * 1_000_000) - _BEGIN_US
-    except (ValueError, OverflowError):  # a stranger may have written anything
-        return NOTHING
-    return began_us if began_us <= seen.now_us else NOTHING  # a clock that is ahead may be set right
+        if began.tzinfo is None:
+            return NO_TIMESTAMP
+        began_us = int(began.timestamp() * 1_000_000) - _BEGIN_TOLERANCE_US
+    except (ValueError, OverflowError):  # a hostile database may hold any text
+        return NO_TIMESTAMP
+    return began_us if began_us <= inputs.now_us else NO_TIMESTAMP  # a clock that is ahead may be set right
 
 
-def _missing(connection: Connection) -> set[int]:
-    """The streams of which rows are known to exist somewhere that never came here."""
-    numbers = dict(sqlite.fetch(connection, "SELECT stream_id, stream_no FROM edgeshard_streams"))
+def _streams_with_missing_rows(connection: Connection) -> set[int]:
+    """Return the streams of which rows are known to exist somewhere that never arrived here."""
+    numbers = streams.numbers_by_id(connection)
     found = set()
     for gap in streams.gaps(connection):
         stream_id = bytes.fromhex(gap.stream)
-        gone = [pruning.seqs for pruning in pruned_ranges.elsewhere(connection, stream_id)]
-        if subtract([Range(gap.first, gap.last)], gone):
+        pruned = [each.seqs for each in pruned_ranges.elsewhere(connection, stream_id)]
+        if subtract([Range(gap.first, gap.last)], pruned):
             found.add(numbers[stream_id])
     return found | set(receipts.streams_with_unknown_rows(connection))
 
 
-def _recent(connection: Connection, since_us: int) -> frozenset[int]:
-    """The streams of which something may have come within the grace period."""
-    first = arrivals.first_since(connection, since_us / 1e6)
-    found = set(_arrived(connection, identity.next_id(connection) if first is None else first))
-    found |= pruned_ranges.streams_since(connection, since_us / 1e6, rules.DELETIONS)
-    heard_of = extents.range_rows(connection).keys() | pruned_ranges.stream_numbers(connection)
-    return frozenset(found | (streams.numbers(connection) - heard_of))
-
-
-def _arrived(connection: Connection, first_id: int) -> Iterator[int]:
-    """The streams of which rows came by ids from this one on."""
-    sql = "SELECT DISTINCT stream_no FROM edgeshard_blocks WHERE first_id + last - first >= ?"
-    yield from (number for (number,) in sqlite.fetch(connection, sql, (first_id,)))
-
-
-def _recent_now(connection: Connection, seen: Seen) -> frozenset[int]:
-    """The same, with what came since it was looked."""
-    if identity.next_id(connection) == seen.next_id:
-        return seen.recent
-    sql = "SELECT stream_no FROM edgeshard_streams WHERE stream_no > ?"
-    new = sqlite.fetch(connection, sql, (seen.last_no,))
-    return seen.recent.union(_arrived(connection, seen.next_id), (number for (number,) in new))
+def _recent_streams_now(connection: Connection, inputs: WatermarkInputs) -> frozenset[int]:
+    """Return the recent streams, including those that delivered rows since the inputs were read."""
+    if identity.next_id(connection) == inputs.next_id:
+        return inputs.recent
+    arrived = extents.streams_since(connection, inputs.next_id)
+    return inputs.recent.union(arrived, streams.numbers_after(connection, inputs.last_stream_no))

@@ -1,8 +1,9 @@
-"""One transaction of a prune: rows, blocks, prunings and transactions together."""
+"""One transaction of a prune: delete what a rule selects among some consecutive ids, and record it by address."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import attrs
 
@@ -10,57 +11,69 @@ from edgeshard import format, sqlite
 from edgeshard.errors import DamagedError
 from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import Range, subtract, union
-from edgeshard.master import catalog, extents, pruned_ranges, superseded
+from edgeshard.master import catalog, extents, identity, pruned_ranges, streams, superseded, tombstone_gc
 from edgeshard.retention import plan
-from edgeshard.retention.plan import Window
+from edgeshard.retention.pace import pause
+from edgeshard.retention.plan import PruneBatch, Window
+from edgeshard.retention.run import PruneRun
+from edgeshard.retention.scope import Scope
 from edgeshard.sqlite import Connection, quote
 
 
-@attrs.frozen
-class Scope:
-    """What a prune may touch.
+def prune_window(
+    run: PruneRun,
+    scope: Scope,
+    reason: str,
+    position: int,
+    bound: int,
+    select_batch: Callable[[Connection, Scope, Range], PruneBatch],
+) -> PruneBatch | None:
+    """Delete what a rule selects in the next window, in one transaction; then rest, so that mergers get the lock.
 
-    Attributes:
-        path: the master, for errors.
-        may_go: of each stream number, the seqs that may go, as far as it is asked whose they are; None: that is not.
-        tables: the only tables whose rows go; None: all but those of `kept`.
-        kept: tables whose rows stay: the newest of each key, and deletions, which `deletions` alone takes.
+    Args:
+        run: the prune.
+        scope: what the rule may delete.
+        reason: the name of the rule.
+        position: the id from which on to look.
+        bound: the id below which to look; it divides no transaction.
+        select_batch: says which of the ids to delete.
+
+    Returns:
+        What was deleted, or None if there is no row from `position` on and below `bound`.
     """
-
-    path: str
-    may_go: Mapping[int, Sequence[Range]] | None = None
-    tables: tuple[str, ...] | None = None
-    kept: tuple[str, ...] = ()
-
-
-@attrs.frozen
-class Going:
-    """What goes of a window.
-
-    Attributes:
-        window: what is there.
-        ids: the ids that go.
-        kept_back: how many rows were asked for and stay, for whose they are: nobody else holds them, or it is spared.
-        behind: how many deletions were, since an older change may yet come.
-        unheard: how many, since another database does not know of them.
-    """
-
-    window: Window
-    ids: Sequence[Range]
-    kept_back: int
-    behind: int = 0
-    unheard: int = 0
-
-    @property
-    def rows(self) -> int:
-        """How many rows go."""
-        return plan.count(self.ids)
+    connection = run.connection
+    logged_before = sqlite.wal_pages_written(connection)
+    with sqlite.read_snapshot(connection) if run.dry_run else sqlite.immediate(connection):
+        began = time.monotonic()  # until here we waited for others; from here on they wait for us
+        # another prune may have been here, and another receipt may have arrived: read everything anew
+        scope = attrs.evolve(scope, deletable=run.deletable.read(connection))
+        if run.rules.protected_agents:
+            position = _skip_agents(connection, run.rules.protected_agents, position)
+        ids = next_window(connection, scope, position, bound, run.pace.window_rows)
+        batch = None if ids is None else select_batch(connection, scope, ids)
+        if batch is not None and batch.rows and not run.dry_run:
+            delete(connection, scope, batch, reason)
+        else:
+            connection.execute("ROLLBACK")
+    took_s = time.monotonic() - began
+    run.pace.adapt(batch, took_s, sqlite.wal_pages_written(connection) - logged_before)
+    if batch is not None:
+        run.progress.add(reason, batch)
+        if not run.dry_run:
+            pause(took_s)
+    return batch
 
 
-def window_from(connection: Connection, scope: Scope, position: int, bound: int, rows: int) -> Range | None:
-    """The next ids to look at, about `rows` of them, from `position` and below `bound`; None where no row is there.
+def _skip_agents(connection: Connection, agents: Sequence[str], position: int) -> int:
+    """Return the first id that is not of these agents, so that all rows before it are skipped at once."""
+    first = extents.first_id_of_others(connection, streams.numbers_of_agents(connection, agents), position)
+    return identity.next_id(connection) if first is None else first
 
-    No transaction lies across its end, as long as none lies across `bound`.
+
+def next_window(connection: Connection, scope: Scope, position: int, bound: int, rows: int) -> Range | None:
+    """Return the next ids to look at, about `rows` of them from `position` on, or None if no row is there.
+
+    The window divides no transaction, as long as `bound` divides none.
     """
     firsts = [
         sqlite.scalar(connection, f"SELECT _id FROM {quote(name)} WHERE _id >= ? ORDER BY _id LIMIT 1", (position,))
@@ -70,58 +83,46 @@ def window_from(connection: Connection, scope: Scope, position: int, bound: int,
     if first >= bound:
         return None
     last = min(first + rows, bound) - 1
-    begun = extents.transaction_at(connection, first)
-    ended = extents.transaction_at(connection, last)
-    return Range(begun.first if begun else first, ended.last if ended else last)
+    at_first = extents.transaction_at(connection, first)
+    at_last = extents.transaction_at(connection, last)
+    return Range(at_first.first if at_first else first, at_last.last if at_last else last)
 
 
-# -- looking ----------------------------------------------------------------------------------------------------------
+# -- selecting: only read ---------------------------------------------------------------------------------------------
 
 
-def going(connection: Connection, scope: Scope, ids: Range) -> Going:
-    """What goes of the rows by these ids; only read."""
-    window = look(connection, ids)
-    kept = [] if scope.may_go is None else plan.kept_back(window, scope.may_go)
+def select(connection: Connection, scope: Scope, ids: Range) -> PruneBatch:
+    """Select all rows by these ids that the scope allows to delete."""
+    window = load_window(connection, ids)
+    must_stay = [] if scope.deletable is None else plan.not_deletable(window, scope.deletable)
     if scope.tables is None:
-        asked = subtract(window.present, _islands(connection, scope.kept, ids))
+        wanted = subtract(window.present, _ids_of_tables(connection, scope.current_tables, ids))
     else:
-        asked = _islands(connection, scope.tables, ids)
-    goes = subtract(asked, kept)
-    return Going(window, goes, plan.count(asked) - plan.count(goes))
+        wanted = _ids_of_tables(connection, scope.tables, ids)
+    selected = subtract(wanted, must_stay)
+    return PruneBatch(window, selected, kept_back=plan.count(wanted) - plan.count(selected))
 
 
-def look(connection: Connection, ids: Range) -> Window:
-    """What the master has by these ids."""
-    spans: dict[int, Range] = {}
+def load_window(connection: Connection, ids: Range) -> Window:
+    """Read what the master has by these ids."""
+    seqs: dict[int, Range] = {}
     for name in catalog.record_tables(connection):
         sql = f"SELECT _stream, min(_seq), max(_seq) FROM {quote(name)} WHERE _id BETWEEN ? AND ? GROUP BY _stream"
         for number, first, last in sqlite.fetch(connection, sql, (ids.first, ids.last)):
-            before = spans.get(number, Range(first, last))
-            spans[number] = Range(min(first, before.first), max(last, before.last))
-    sql = "SELECT first_id, last_id FROM edgeshard_transactions WHERE first_id BETWEEN ? AND ? ORDER BY first_id"
-    transactions = [Range(*row) for row in sqlite.fetch(connection, sql, (ids.first, ids.last))]
-    blocks = {number: _blocks(connection, number, span, ids) for number, span in spans.items()}
+            before = seqs.get(number, Range(first, last))
+            seqs[number] = Range(min(first, before.first), max(last, before.last))
+    transactions = extents.transactions_from(connection, ids)
+    blocks = {number: extents.blocks_with(connection, number, span, ids) for number, span in seqs.items()}
     return Window(ids, blocks, transactions)
 
 
-def _blocks(connection: Connection, number: int, seqs: Range, ids: Range) -> list[Block]:
-    """The blocks of a stream that have some of these seqs, and some of these ids."""
-    sql = (
-        "SELECT first, last, first_id FROM edgeshard_blocks WHERE stream_no = ?1 AND first <= ?3 AND first >= "
-        "coalesce((SELECT max(first) FROM edgeshard_blocks WHERE stream_no = ?1 AND first <= ?2), 0) ORDER BY first"
-    )
-    found = [Block(*row) for row in sqlite.fetch(connection, sql, (number, seqs.first, seqs.last))]
-    return [block for block in found if block.first_id <= ids.last and block.last_id >= ids.first]
+def _ids_of_tables(connection: Connection, tables: Sequence[str], ids: Range) -> list[Range]:
+    return union(run for table in tables for run in ids_of_rows(connection, table, ids))
 
 
-def _islands(connection: Connection, tables: Sequence[str], ids: Range) -> list[Range]:
-    """The ids of some tables' rows, as ranges."""
-    return union(island for table in tables for island in islands(connection, table, ids))
-
-
-def islands(connection: Connection, table: str, ids: Range, upto: int | None = None) -> list[Range]:
-    """The ids of a table's rows, as ranges; where a timestamp is given, of those that are timestamped so, or before."""
-    which = "" if upto is None else f"AND {format.TIMESTAMP} <= {upto:d}"
+def ids_of_rows(connection: Connection, table: str, ids: Range, up_to: int | None = None) -> list[Range]:
+    """Return which of these ids a table's rows have; with a timestamp, only of rows with that timestamp or an older."""
+    which = "" if up_to is None else f"AND {format.TIMESTAMP} <= {up_to:d}"
     sql = (
         "SELECT min(_id), max(_id) FROM (SELECT _id, _id - row_number() OVER (ORDER BY _id) AS island "
         f"FROM {quote(table)} WHERE _id BETWEEN ? AND ? {which}) GROUP BY island ORDER BY 1"
@@ -132,70 +133,79 @@ def islands(connection: Connection, table: str, ids: Range, upto: int | None = N
 # -- deleting ---------------------------------------------------------------------------------------------------------
 
 
-def apply(connection: Connection, scope: Scope, goes: Going, reason: str) -> None:
-    """Delete what goes, in the caller's transaction, in which it was looked up.
+def delete(connection: Connection, scope: Scope, batch: PruneBatch, reason: str) -> None:
+    """Delete a batch, in the caller's transaction, in which it was selected.
 
     Raises:
-        DamagedError: there are other rows than the blocks say.
+        DamagedError: there are more or fewer rows than the blocks say.
     """
-    # of two receipts the one with more merges, or more of these, is the later, whatever the clock says
-    connection.execute("UPDATE edgeshard_database SET generation = generation + 1")
-    deleted, replaced = 0, _replaced(connection, scope, goes)
+    # of two receipts of this master the later is the one with more changes, whatever the clock says
+    identity.increment_generation(connection)
+    if scope.tombstones_of:
+        _record_newest_tombstone(connection, scope, batch)
+    without_row = _forget_superseded(connection, scope, batch)
+    deleted = 0
     for name in scope.tables or catalog.record_tables(connection):
-        for ids in goes.ids:
+        for ids in batch.ids:
             connection.execute(f"DELETE FROM {quote(name)} WHERE _id BETWEEN ? AND ?", (ids.first, ids.last))
             deleted += connection.changes()
-    lost = {number: _cut_blocks(connection, number, blocks, goes.ids) for number, blocks in goes.window.blocks.items()}
-    if deleted + replaced != goes.rows or sum(sum(map(len, seqs)) for seqs in lost.values()) != goes.rows:
-        cause = f"{deleted} rows are where its blocks say {goes.rows}; `edgeshard verify` says more"
+    lost = {
+        number: _cut_blocks(connection, number, blocks, batch.ids) for number, blocks in batch.window.blocks.items()
+    }
+    if deleted + without_row != batch.rows or sum(sum(map(len, seqs)) for seqs in lost.values()) != batch.rows:
+        cause = f"{deleted} rows are where its blocks say {batch.rows}; run `edgeshard verify` to find out more"
         raise DamagedError("prune", scope.path, cause)
     for number, seqs in lost.items():
         for part in union(seqs):
             pruned_ranges.record(connection, number, part, reason)
-    for whole, left in plan.transactions_left(goes.window, goes.ids):
-        connection.execute("DELETE FROM edgeshard_transactions WHERE first_id = ?", (whole.first,))
-        if left is not None:
-            connection.execute("INSERT INTO edgeshard_transactions VALUES (?, ?)", (left.first, left.last))
+    for whole, remaining in plan.changed_transactions(batch.window, batch.ids):
+        extents.replace_transaction(connection, whole, remaining)
 
 
-def _replaced(connection: Connection, scope: Scope, goes: Going) -> int:
-    """How many of the seqs that go have no row any more, since newer ones replaced it; they no longer count as such."""
+def _record_newest_tombstone(connection: Connection, scope: Scope, batch: PruneBatch) -> None:
+    for table in scope.tables or ():
+        for ids in batch.ids:
+            sql = f"SELECT max({format.TIMESTAMP}) FROM {quote(table)} WHERE _id BETWEEN ? AND ?"
+            newest = sqlite.scalar(connection, sql, (ids.first, ids.last))
+            tombstone_gc.record(connection, scope.tombstones_of, newest)
+
+
+def _forget_superseded(connection: Connection, scope: Scope, batch: PruneBatch) -> int:
+    """Count the batch's seqs without a row, because newer versions superseded it, and no longer record them as such."""
     total = 0
     known = superseded.superseded_counts(connection) if scope.tables is None else {}
-    concerned = goes.window.blocks.keys() & known.keys()
-    rows = _rows_by_stream(connection, goes) if concerned else {}
+    concerned = batch.window.blocks.keys() & known.keys()
+    rows = _rows_by_stream(connection, batch) if concerned else {}
     for number in concerned:
-        seqs = [part for block in goes.window.blocks[number] for part in plan.cut(block, goes.ids)[1]]
-        gone = sum(map(len, seqs)) - rows.get(number, 0)
-        if not 0 <= gone <= known[number]:
-            cause = f"{gone} rows of stream number {number} are not where its blocks say; `edgeshard verify` says more"
+        seqs = [part for block in batch.window.blocks[number] for part in plan.cut(block, batch.ids)[1]]
+        without_row = sum(map(len, seqs)) - rows.get(number, 0)
+        if not 0 <= without_row <= known[number]:
+            cause = (
+                f"{without_row} rows of stream number {number} are not where its blocks say; run `edgeshard verify` "
+                "to find out more"
+            )
             raise DamagedError("prune", scope.path, cause)
-        connection.execute(f"UPDATE {format.SUPERSEDED} SET rows = rows - ? WHERE stream_no = ?", (gone, number))
-        total += gone
+        superseded.subtract(connection, number, without_row)
+        total += without_row
     return total
 
 
-def _rows_by_stream(connection: Connection, goes: Going) -> dict[int, int]:
-    """How many rows go of each stream number."""
+def _rows_by_stream(connection: Connection, batch: PruneBatch) -> dict[int, int]:
     found: dict[int, int] = {}
     for name in catalog.record_tables(connection):
-        for ids in goes.ids:
+        for ids in batch.ids:
             sql = f"SELECT _stream, count(*) FROM {quote(name)} WHERE _id BETWEEN ? AND ? GROUP BY _stream"
             for number, rows in sqlite.fetch(connection, sql, (ids.first, ids.last)):
                 found[number] = found.get(number, 0) + rows
     return found
 
 
-def _cut_blocks(connection: Connection, number: int, blocks: Sequence[Block], gone: Sequence[Range]) -> list[Range]:
-    """Take these ids out of a stream's blocks; the seqs that are lost."""
+def _cut_blocks(connection: Connection, number: int, blocks: Sequence[Block], deleted: Sequence[Range]) -> list[Range]:
+    """Cut these ids out of a stream's blocks; return the seqs that are lost."""
     lost = []
     for block in blocks:
-        left, seqs = plan.cut(block, gone)
+        left, seqs = plan.cut(block, deleted)
         if seqs:
-            connection.execute("DELETE FROM edgeshard_blocks WHERE stream_no = ? AND first = ?", (number, block.first))
-            connection.executemany(
-                "INSERT INTO edgeshard_blocks VALUES (?, ?, ?, ?)",
-                [(number, part.first, part.last, part.first_id) for part in left],
-            )
+            extents.replace_block(connection, number, block, left)
         lost += seqs
     return lost

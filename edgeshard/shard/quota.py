@@ -30,7 +30,7 @@ import attrs
 
 from edgeshard import sqlite
 from edgeshard.budget import policy
-from edgeshard.budget.policy import Budget, Share, Usage
+from edgeshard.budget.policy import Budget, Usage, WriterQuota
 from edgeshard.budget.usage import load_budget, measure
 from edgeshard.errors import DiskBudgetError
 from edgeshard.master import write_stats
@@ -69,10 +69,10 @@ class Measurement:
     budget: Budget
     usage: Usage
     limit: int
-    share: Share
+    share: WriterQuota
 
 
-def _measure(root: Path, fallback: Budget, share_of: Callable[[int, Usage], Share]) -> Measurement:
+def _measure(root: Path, fallback: Budget, share_of: Callable[[int, Usage], WriterQuota]) -> Measurement:
     """Measure a store.
 
     Args:
@@ -85,21 +85,22 @@ def _measure(root: Path, fallback: Budget, share_of: Callable[[int, Usage], Shar
         ConfigurationError: what is recorded is not a budget.
     """
     budget, usage = load_budget(root) or fallback, measure(root)
-    limit = policy.limit(budget, usage)
+    limit = policy.current_limit(budget, usage)
     return Measurement(budget, usage, limit, share_of(limit, usage))
 
 
-def _first_share(limit: int, usage: Usage) -> Share:
-    return policy.share(limit, usage, 0, 0)
+def _first_share(limit: int, usage: Usage) -> WriterQuota:
+    return policy.writer_quota(limit, usage, 0, 0)
 
 
 def _refusal(action: str, path: str | os.PathLike[str], found: Measurement) -> DiskBudgetError:
     usage = found.usage
     text = (
-        f"{policy.figures(found.limit, found.budget, usage)}; one write may add {found.share.wide} bytes. "
+        f"{policy.describe_usage(found.limit, found.budget, usage)}; "
+        f"one write may add {found.share.transaction_bytes} bytes. "
         f"{_NEXT_STEPS[found.budget.on_full]}"
     )
-    return DiskBudgetError(action, path, text, usage.used, found.limit, usage.shards + usage.logs, usage.master)
+    return DiskBudgetError(action, path, text, usage.used, found.limit, usage.shards + usage.wals, usage.master)
 
 
 def ensure_room_for_shard(root: Path, budget: Budget, path: Path) -> None:
@@ -115,7 +116,7 @@ def ensure_room_for_shard(root: Path, budget: Budget, path: Path) -> None:
         As `Quota`.
     """
     found = _measure(root, budget, _first_share)
-    if found.share.room < _NEW_SHARD_BYTES:
+    if found.share.left_for_writers < _NEW_SHARD_BYTES:
         raise _refusal("make shard", path, found)
 
 
@@ -173,7 +174,7 @@ class Quota:
     @property
     def has_grant(self) -> bool:
         """Whether the writer may add anything."""
-        return self._measured.share.grant > 0
+        return self._measured.share.row_bytes > 0
 
     def renew(self, connection: Connection, *, in_transaction: bool) -> None:
         """Measure the store, and take a new grant; a wide one in a transaction, which would be undone as a whole."""
@@ -182,20 +183,20 @@ class Quota:
         if self.has_grant or now >= self._measured_at + _LEAST_INTERVAL_S:
             self._measure_again(connection, now)
         share = self._measured.share
-        self._allow(connection, self._pages, share.wide if in_transaction else share.grant)
-        self.renew_at = self._measured_at + share.look_s
+        self._allow(connection, self._pages, share.transaction_bytes if in_transaction else share.row_bytes)
+        self.renew_at = self._measured_at + share.renew_after_s
 
     def _measure_again(self, connection: Connection, now: float) -> None:
         before, elapsed_s, self._measured_at = self._measured, now - self._measured_at, now
         pages = int(connection.pragma("page_count"))
         added_bytes, self._pages = max(0, pages - self._pages) * self._page_bytes, pages
 
-        def share_of(limit: int, usage: Usage) -> Share:
+        def share_of(limit: int, usage: Usage) -> WriterQuota:
             rate = max(0, usage.used - before.usage.used) / max(elapsed_s, _LEAST_INTERVAL_S)
-            return policy.share(limit, usage, added_bytes, before.share.log, rate)
+            return policy.writer_quota(limit, usage, added_bytes, before.share.wal_bytes, rate)
 
         self._measured = _measure(self._root, before.budget, share_of)
-        if self._measured.share.log != before.share.log:
+        if self._measured.share.wal_bytes != before.share.wal_bytes:
             self._limit_wal(connection)
         self._warn_once()
 
@@ -203,19 +204,21 @@ class Quota:
         found, was_warned = self._measured, self._is_nearly_full
         self._is_nearly_full = policy.is_nearly_full(found.limit, found.usage, was_warned=was_warned)
         if self._is_nearly_full and not was_warned:
-            logger.warning("%s is nearly full: %s", self._root, policy.figures(found.limit, found.budget, found.usage))
+            logger.warning(
+                "%s is nearly full: %s", self._root, policy.describe_usage(found.limit, found.budget, found.usage)
+            )
 
     def allow_transaction(self, connection: Connection) -> None:
         """Widen the grant for a transaction that has just begun: if it ran out, the whole block would be undone."""
-        self._allow(connection, int(connection.pragma("page_count")), self._measured.share.wide)
+        self._allow(connection, int(connection.pragma("page_count")), self._measured.share.transaction_bytes)
 
     def allow_one_row(self, connection: Connection) -> None:
         """Widen the grant for one row, which may be larger than what is granted for many."""
-        self._allow(connection, self._pages, self._measured.share.wide)
+        self._allow(connection, self._pages, self._measured.share.transaction_bytes)
 
     def allow_rows(self, connection: Connection) -> None:
         """Go back to the normal grant."""
-        self._allow(connection, self._pages, self._measured.share.grant)
+        self._allow(connection, self._pages, self._measured.share.row_bytes)
 
     def _allow(self, connection: Connection, pages: int, added_bytes: int) -> None:
         connection.pragma("max_page_count", max(1, pages + added_bytes // self._page_bytes))
@@ -241,9 +244,9 @@ class Quota:
             check_soon()
 
     def _limit_wal(self, connection: Connection) -> None:
-        self._wal_target = self._measured.share.log // self._page_bytes
+        self._wal_target = self._measured.share.wal_bytes // self._page_bytes
         self._wal_tolerated = max(self._wal_target, self._wal_pages) + self._wal_target // 4
-        connection.pragma("journal_size_limit", self._measured.share.log)
+        connection.pragma("journal_size_limit", self._measured.share.wal_bytes)
 
     def ensure_wal_may_grow(self, connection: Connection, *, in_transaction: bool) -> None:
         """Refuse to write to a WAL that cannot be restarted, and for which there is no more room.
@@ -253,7 +256,7 @@ class Quota:
         """
         if self._wal_pages < self._wal_tolerated:
             return
-        if self._measured.share.room > 2 * self._measured.share.log:
+        if self._measured.share.left_for_writers > 2 * self._measured.share.wal_bytes:
             self._wal_tolerated = self._wal_pages + self._wal_target // 4
             return
         if not in_transaction and self._restart_wal(connection):
@@ -282,7 +285,7 @@ class Quota:
     @property
     def is_disk_full(self) -> bool:
         """Whether the file system itself has no room: others than this store fill it."""
-        return self._measured.usage.free < policy.LEAST_GRANT
+        return self._measured.usage.free < policy.MIN_QUOTA_BYTES
 
     def refusal(self) -> DiskBudgetError:
         """Return the error of a write for which there is no room."""

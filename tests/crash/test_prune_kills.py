@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import edgeshard
-from edgeshard.retention import plan, prune, shrink
+from edgeshard.retention import pace, plan, shrink
 from tests.support.forms import short_and_full
 from tests.support.pruning import (
     account,
@@ -51,9 +51,9 @@ def check_kills(folder: Path, every: int, **asked: Any) -> int:
 def test_a_prune_that_is_killed_left_steps_whole_and_the_next_goes_on(
     every: int, kills: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "ROWS_FIRST", 60)
-    monkeypatch.setattr(plan, "next_rows", lambda *_: 60)
-    monkeypatch.setattr(prune, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(plan, "FIRST_ROWS", 60)
+    monkeypatch.setattr(plan, "next_size", lambda *_: 60)
+    monkeypatch.setattr(pace, "PAUSE_S", 0.0)
     assert kills < check_kills(tmp_path, every, keep_rows=99)
 
 
@@ -61,9 +61,9 @@ def test_a_prune_that_is_killed_left_steps_whole_and_the_next_goes_on(
 def test_a_disk_that_is_given_back_survives_kills(
     every: int, kills: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shrink, "next_pages", lambda *_: 5)
-    monkeypatch.setattr(shrink, "PAGES_FIRST", 5)
-    monkeypatch.setattr(prune, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(plan, "next_size", lambda *_: 5)
+    monkeypatch.setattr(shrink, "FIRST_PAGES", 5)
+    monkeypatch.setattr(pace, "PAUSE_S", 0.0)
     assert kills < check_kills(tmp_path, every, keep_rows=99, shrink=True)
     done = edgeshard.Store(tmp_path / "data").prune(shrink=True)
     assert (0, True) == (done.free_bytes, edgeshard.Store(tmp_path / "data").verify(deep=True).ok)

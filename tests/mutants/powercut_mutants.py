@@ -20,6 +20,7 @@ from edgeshard.merge import apply, chunk, conflicts, reap, truncate
 from edgeshard.merge.target import Target
 from edgeshard.records import hlc
 from edgeshard.retention import plan, prune, watermark, window
+from edgeshard.retention.holds import Hold
 from edgeshard.shard import truncations
 from edgeshard.shard.shard import Shard
 from edgeshard.sources import attach, diff
@@ -39,8 +40,8 @@ _copy = apply.copy
 _add_ranges = extents.add_ranges
 _copy_statement = apply._copy_statement
 _begin_prune = prune._begin
-_prune_step = prune._step
-_apply = window.apply
+_prune_window = window.prune_window
+_apply = window.delete
 _note_pruning = pruned_ranges.record
 _settle = conflicts.settle
 
@@ -208,14 +209,14 @@ def prunings_apart() -> list[Patch]:
     def note(connection: Connection, *arguments: Any) -> None:
         later.setdefault(id(connection), []).append((connection, *arguments))
 
-    def step_apart(done: Any, *arguments: Any) -> Any:
-        result = _prune_step(done, *arguments)
-        with sqlite.immediate(done.connection):
-            for asked in later.pop(id(done.connection), []):
+    def step_apart(run: Any, *arguments: Any) -> Any:
+        result = _prune_window(run, *arguments)
+        with sqlite.immediate(run.connection):
+            for asked in later.pop(id(run.connection), []):
                 _note_pruning(*asked)
         return result
 
-    return [(pruned_ranges, "record", note), (prune, "_step", step_apart)]
+    return [(pruned_ranges, "record", note), (window, "prune_window", step_apart)]
 
 
 def block_is_not_cut(_: Connection, number: int, blocks: Any, gone: Any) -> list[Range]:
@@ -262,9 +263,9 @@ def a_clock_that_runs_back(floor: int) -> Callable[[], int]:
 _handles = itertools.count(1)
 
 
-def collected_too_early(_: Connection, seen: watermark.Seen) -> Iterator[watermark.Bound]:
+def collected_too_early(_: Connection, inputs: watermark.WatermarkInputs) -> Iterator[Hold]:
     """A deletion goes once the grace period is over, whatever may still come."""
-    yield watermark.Bound(seen.since_us, "")
+    yield Hold(inputs.since_us, "")
 
 
 class _FoldersWithoutSync:
@@ -291,13 +292,13 @@ MUTANTS: dict[str, Callable[[], list[Patch]]] = {
     "a folder's own name is not synced": lambda: [(folders, "sync_path", sync_path_of_one)],
     "sync at power does nothing": lambda: [(Shard, "sync", sync_at_power_does_nothing)],
     "prune at NORMAL": lambda: [(prune, "_begin", prune_at_normal)],
-    "a range goes with its pruned rows": lambda: [(window, "apply", range_goes_with_its_rows)],
+    "a range goes with its pruned rows": lambda: [(window, "delete", range_goes_with_its_rows)],
     "prunings in a transaction of their own": prunings_apart,
     "prunings are not noted": lambda: [(pruned_ranges, "record", prunings_are_not_noted)],
     "rows are pruned and their block is not cut": lambda: [(window, "_cut_blocks", block_is_not_cut)],
     "what was replaced goes in a transaction of its own": settled_apart,
     "what was replaced is not counted": lambda: [(superseded, "add", replaced_is_not_counted)],
     "a clock that runs back": lambda: [(hlc, "clock", a_clock_that_runs_back)],
-    "a deletion is collected too early": lambda: [(watermark, "bounds", collected_too_early)],
+    "a deletion is collected too early": lambda: [(watermark, "holds", collected_too_early)],
     "a prune divides transactions": lambda: [(extents, "transaction_at", transactions_are_divided)],
 }

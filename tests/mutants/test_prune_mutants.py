@@ -25,7 +25,7 @@ from tests.support.stores import numbers
 
 pytestmark = pytest.mark.slow
 
-APPLY, NOTE = window.apply, pruned_ranges.record
+APPLY, NOTE = window.delete, pruned_ranges.record
 
 
 def range_goes_with_its_rows(connection: Any, scope: Any, goes: Any, reason: str) -> None:
@@ -65,11 +65,11 @@ def check_account(folder: Path) -> None:
 
 
 MUTANTS: dict[str, tuple[Any, str, Any, Callable[[Path], None]]] = {
-    "the range goes with its rows": (window, "apply", range_goes_with_its_rows, check_nothing_comes_back),
-    "rows go before the receipt": (plan, "kept_back", receipts_are_not_asked, check_only_what_is_safe_goes),
+    "the range goes with its rows": (window, "delete", range_goes_with_its_rows, check_nothing_comes_back),
+    "rows go before the receipt": (plan, "not_deletable", receipts_are_not_asked, check_only_what_is_safe_goes),
     "prunings are not noted": (pruned_ranges, "record", lambda *_: None, check_account),
     "the block is not cut": (window, "_cut_blocks", block_is_not_cut, check_account),
-    "the disk is not given back": (shrink, "shrink_by", lambda *_: None, check_disk_is_given_back),
+    "the disk is not given back": (shrink, "release", lambda *_: None, check_disk_is_given_back),
 }
 
 

@@ -1,4 +1,4 @@
-"""Tests of the collection of deletions find one that is broken on purpose."""
+"""Tests of the collection of deletions find_expired one that is broken on purpose."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from hypothesis import settings
 from edgeshard import format
 from edgeshard.master import arrivals, identity, pruned_ranges, receipts
 from edgeshard.merge import late_changes
-from edgeshard.retention import plan, watermark, window
+from edgeshard.retention import own_shards, plan, watermark, window
 from edgeshard.retention import tombstones as tombstones_module
-from edgeshard.retention.tombstones import Old, Peers, find
+from edgeshard.retention.holds import Hold
+from edgeshard.retention.peer_cache import PeerCache
+from edgeshard.retention.tombstones import ExpiredTombstones, find_expired
 from edgeshard.sources import streams
 from tests.integration.retention import test_tombstones as tombstones
 from tests.property.test_tombstone_law import check_law
@@ -36,45 +38,45 @@ def test_the_law_finds(name: str, wall: Wall, monkeypatch: pytest.MonkeyPatch) -
 # the fixture of the tests that are run here
 other = tombstones.other
 
-_find = find
+_find = find_expired
 
 
 def _block_is_not_cut(_: Any, number: int, blocks: Any, ids: Any) -> Any:
     return [part for block in blocks for part in plan.cut(block, ids)[1]]
 
 
-def _find_by_arrival_alone(connection: Any, path: Path, tables: Any, _: float) -> Old:
-    seen = watermark.look(path, format.TIMESTAMP_MAX, format.TIMESTAMP_MAX)
-    return Old(tuple(tables), identity.next_id(connection), seen)
+def _find_by_arrival_alone(connection: Any, path: Path, tables: Any, _: float) -> ExpiredTombstones:
+    seen = watermark.load_inputs(path, format.TIMESTAMP_MAX, format.TIMESTAMP_MAX)
+    return ExpiredTombstones(tuple(tables), identity.next_id(connection), seen)
 
 
 #: What is done wrong, and the test that must find it, with the arguments that it takes.
 MUTANTS: dict[str, tuple[Any, str, Any, Any]] = {
     "the grace period is ignored": (
-        tombstones_module, "find", lambda connection, path, tables, _: _find(connection, path, tables, 0.0),
+        tombstones_module, "find_expired", lambda connection, path, tables, _: _find(connection, path, tables, 0.0),
         tombstones.test_a_deletion_goes_once_the_grace_period_has_passed,
     ),
     "when it came is ignored": (
         arrivals, "first_since", lambda *_: None, tombstones.test_a_deletion_that_came_late_stays_for_the_grace_period_from_then_on,
     ),
     "when it was timestamped is ignored": (
-        tombstones_module, "find", _find_by_arrival_alone,
+        tombstones_module, "find_expired", _find_by_arrival_alone,
         tombstones.test_a_deletion_that_was_timestamped_by_a_clock_ahead_stays_until_that_time_is_over,
     ),
     "a deletion is collected too early": (
-        watermark, "bounds", lambda _, seen: iter([watermark.Bound(seen.since_us, "")]),
+        watermark, "holds", lambda _, inputs: iter([Hold(inputs.since_us, "")]),
         tombstones.test_a_deletion_waits_for_an_older_change_that_waits_in_a_shard,
     ),
     "no stream is looked at": (
-        watermark, "bounds", lambda _, seen: iter([watermark.Bound(seen.since_us, ""), *seen.shards.bounds]),
+        watermark, "holds", lambda _, inputs: iter([Hold(inputs.since_us, ""), *inputs.own_shards.holds]),
         tombstones.test_an_agent_elsewhere_holds_deletions_up_until_a_later_change_of_it_comes,
     ),
     "no shard is looked at": (
-        watermark, "_look_at_shards", lambda *_: watermark.Shards(),
+        own_shards, "scan_own_shards", lambda *_: own_shards.OwnShards(),
         tombstones.test_a_deletion_waits_for_an_older_change_that_waits_in_a_shard,
     ),
     "rows without a timestamp count as new": (
-        watermark, "_timestamps", lambda *_: iter(()), tombstones.test_rows_from_before_a_class_had_a_key_count_as_the_oldest_of_all,
+        own_shards, "_timestamps", lambda *_: iter(()), tombstones.test_rows_from_before_a_class_had_a_key_count_as_the_oldest_of_all,
     ),
     "streams of the store's shards are taken for others": (
         streams, "stream_ids", lambda *_: set(),
@@ -84,12 +86,12 @@ MUTANTS: dict[str, tuple[Any, str, Any, Any]] = {
         streams, "are_truncated_rows_held", lambda *_: True,
         tombstones.test_a_shard_that_another_master_drained_holds_deletions_up,
     ),
-    "a gap is ignored": (watermark, "_missing", lambda _: set(), tombstones.test_a_gap_holds_deletions_up),
+    "a gap is ignored": (watermark, "_streams_with_missing_rows", lambda _: set(), tombstones.test_a_gap_holds_deletions_up),
     "what others have is ignored": (
         receipts, "streams_with_unknown_rows", lambda _: [], tombstones.test_rows_that_another_database_says_it_has_hold_deletions_up,
     ),
     "others need not have heard of it": (
-        Peers, "read", lambda *_: {}, tombstones.test_a_deletion_waits_for_each_database_with_a_receipt_to_hear_of_it,
+        PeerCache, "read", lambda *_: {}, tombstones.test_a_deletion_waits_for_each_database_with_a_receipt_to_hear_of_it,
     ),
     "what was pruned counts as never come": (
         pruned_ranges, "streams_since", lambda *_: set(), tombstones.test_what_was_pruned_lately_came_lately,

@@ -24,7 +24,7 @@ BUDGETS = st.builds(Budget, st.integers(MB, 1_000 * MB), st.sampled_from(policy.
 
 @given(BUDGETS, USAGES)
 def test_the_limit_is_within_the_budget_and_within_what_the_file_system_has(known: Budget, usage: Usage) -> None:
-    limit = policy.limit(known, usage)
+    limit = policy.current_limit(known, usage)
     assert 0 <= limit <= known.max_bytes
     assert limit <= usage.used + usage.free
 
@@ -33,28 +33,28 @@ def test_the_limit_is_within_the_budget_and_within_what_the_file_system_has(know
 def test_nothing_is_granted_where_the_room_for_writers_is_used_up(
     known: Budget, usage: Usage, spent: int, log: int
 ) -> None:
-    limit = policy.limit(known, usage)
-    share = policy.share(limit, usage, spent, log)
-    if usage.used >= limit - policy.merge_bytes(limit):
-        assert (0, 0, 0) == (share.room, share.grant, share.wide)
-    assert 0 <= share.grant <= share.wide <= share.room
-    assert usage.used + share.room <= limit or not share.room
-    assert policy.LOG_LEAST <= share.log <= policy.LOG_MOST
-    assert policy.LOOK_SHORTEST_S <= share.look_s <= policy.LOOK_MOST_S
+    limit = policy.current_limit(known, usage)
+    share = policy.writer_quota(limit, usage, spent, log)
+    if usage.used >= limit - policy.merge_reserve(limit):
+        assert (0, 0, 0) == (share.left_for_writers, share.row_bytes, share.transaction_bytes)
+    assert 0 <= share.row_bytes <= share.transaction_bytes <= share.left_for_writers
+    assert usage.used + share.left_for_writers <= limit or not share.left_for_writers
+    assert policy.MIN_WAL_BYTES <= share.wal_bytes <= policy.MAX_WAL_BYTES
+    assert policy.QUOTA_MIN_S <= share.renew_after_s <= policy.QUOTA_MAX_S
 
 
 @given(BUDGETS, USAGES)
 def test_what_the_logs_hold_is_counted_once_more_for_the_files_that_it_comes_into(known: Budget, usage: Usage) -> None:
-    limit = policy.limit(known, usage)
-    assert policy.writers_room(limit, usage) <= limit - policy.merge_bytes(limit) - usage.used - usage.logs
-    assert policy.merge_room(limit, usage) <= limit - usage.used - usage.logs
+    limit = policy.current_limit(known, usage)
+    assert policy.left_for_writers(limit, usage) <= limit - policy.merge_reserve(limit) - usage.used - usage.wals
+    assert policy.merge_quota(limit, usage) <= limit - usage.used - usage.wals
 
 
 @given(BUDGETS, USAGES)
 def test_no_row_is_dropped_for_a_log_that_somebody_reads_for_long(known: Budget, usage: Usage) -> None:
-    limit = policy.limit(known, usage)
-    longer = attrs.evolve(usage, logs=usage.logs + 100 * MB)
-    if usage.logs >= policy.log_bytes(limit, usage.open) * usage.open:
+    limit = policy.current_limit(known, usage)
+    longer = attrs.evolve(usage, wals=usage.wals + 100 * MB)
+    if usage.wals >= policy.shard_wal_bytes(limit, usage.open) * usage.open:
         assert policy.is_drop_due(limit, usage) == policy.is_drop_due(limit, longer)
         assert policy.bytes_to_drop(limit, usage) == policy.bytes_to_drop(limit, longer)
 
@@ -63,17 +63,19 @@ def test_no_row_is_dropped_for_a_log_that_somebody_reads_for_long(known: Budget,
 def test_a_grant_is_no_older_than_the_time_in_which_the_store_grows_by_a_small_part(
     known: Budget, usage: Usage, rate: float
 ) -> None:
-    limit = policy.limit(known, usage)
-    look_s = policy.share(limit, usage, 0, 0, rate).look_s
-    assert look_s * rate <= 0.021 * limit or look_s == policy.LOOK_SHORTEST_S
+    limit = policy.current_limit(known, usage)
+    look_s = policy.writer_quota(limit, usage, 0, 0, rate).renew_after_s
+    assert look_s * rate <= 0.021 * limit or look_s == policy.QUOTA_MIN_S
 
 
 @given(st.integers(10 * MB, 1_000 * MB), st.integers(1, 200))
 def test_even_shares_of_all_who_write_do_not_exceed_the_room(limit: int, writers: int) -> None:
     usage = Usage(open=writers, active=writers)
-    share = policy.share(limit, usage, limit, limit)
-    assert writers * max(share.grant, share.wide) <= max(share.room, writers * policy.LEAST_GRANT)
-    assert writers * share.log <= max(limit * policy.LOG_SHARE, writers * policy.LOG_LEAST)
+    share = policy.writer_quota(limit, usage, limit, limit)
+    assert writers * max(share.row_bytes, share.transaction_bytes) <= max(
+        share.left_for_writers, writers * policy.MIN_QUOTA_BYTES
+    )
+    assert writers * share.wal_bytes <= max(limit * policy.WALS_SHARE, writers * policy.MIN_WAL_BYTES)
 
 
 @given(st.integers(0, 100 * MB), SIZES, st.floats(1.0, 10.0), st.floats(1.0, 10.0))
@@ -84,26 +86,26 @@ def test_a_chunk_fits_into_the_log_and_into_the_file(room: int, free: int, logge
 
 @given(BUDGETS, USAGES)
 def test_a_chunk_leaves_room_for_a_drop_and_for_all_that_writers_were_granted(known: Budget, usage: Usage) -> None:
-    limit = policy.limit(known, usage)
-    share, room = policy.share(limit, usage, 0, 0), policy.merge_room(limit, usage)
-    granted = usage.active * share.wide if share.wide > policy.LEAST_GRANT else 0
-    assert usage.used + usage.logs + granted + room + policy.drop_bytes(limit) <= limit
+    limit = policy.current_limit(known, usage)
+    share, room = policy.writer_quota(limit, usage, 0, 0), policy.merge_quota(limit, usage)
+    granted = usage.active * share.transaction_bytes if share.transaction_bytes > policy.MIN_QUOTA_BYTES else 0
+    assert usage.used + usage.wals + granted + room + policy.drop_reserve(limit) <= limit
 
 
 @given(BUDGETS, USAGES)
 def test_where_writers_have_used_all_their_room_the_smallest_chunk_fits(known: Budget, usage: Usage) -> None:
-    limit = policy.limit(known, usage)
-    if policy.writers_room(limit, usage) >= -policy.LOOK_GROWTH_SHARE * limit:
-        assert policy.merge_room(limit, usage) >= policy.LEAST_TIMES * policy.CHUNK_LEAST - 2
+    limit = policy.current_limit(known, usage)
+    if policy.left_for_writers(limit, usage) >= -policy.OVERSHOOT_SHARE * limit:
+        assert policy.merge_quota(limit, usage) >= policy.MIN_CHUNK_GROWTH * policy.MIN_CHUNK_BYTES - 2
 
 
 @given(BUDGETS)
 def test_a_budget_is_noted_as_it_is(known: Budget) -> None:
-    assert known == policy.of_json(json.loads(json.dumps(attrs.asdict(known))))
+    assert known == policy.parse_json(json.loads(json.dumps(attrs.asdict(known))))
 
 
 @given(st.dictionaries(st.text(max_size=3), st.integers(1, 10**9)))
 def test_agents_that_are_spared_have_less_than_half_of_the_rows(rows: dict[str, int]) -> None:
-    quiet = policy.spared(rows)
+    quiet = policy.agents_with_few_rows(rows)
     assert 2 * sum(rows[agent] for agent in quiet) < sum(rows.values()) or not rows
     assert not quiet or max(rows[agent] for agent in quiet) < max(rows.values())

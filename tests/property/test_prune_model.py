@@ -70,8 +70,8 @@ def test_what_is_left_is_what_a_simple_model_says(rows: list[Row], data: st.Data
                 shard.write_many(Reading(str(row.n), 0.0, NOON) if row.is_reading else {"n": row.n} for row in part)
         store.merge()
         note(store, {stream_of(store): [Range(row.n + 1, row.n + 1) for row in rows if row.is_elsewhere]})
-        stack.enter_context(mock.patch.object(plan, "next_rows", return_value=data.draw(st.integers(1, 9), "window")))
-        stack.enter_context(mock.patch.object(plan, "ROWS_FIRST", 3))
+        stack.enter_context(mock.patch.object(plan, "next_size", return_value=data.draw(st.integers(1, 9), "window")))
+        stack.enter_context(mock.patch.object(plan, "FIRST_ROWS", 3))
         left = list(rows)
         for _ in range(2):
             keep = data.draw(st.integers(0, len(rows)), "keep")

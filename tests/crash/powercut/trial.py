@@ -73,12 +73,12 @@ class Settings:
             (shard_open, "WAL_BYTES", rng.choice((0, 4_000, shard_open.WAL_BYTES))),
             (database, "_CHECKPOINT_PAGES", rng.choice((3, 30, database._CHECKPOINT_PAGES))),
             (database, "_WAL_BYTES", rng.choice((0, 20_000, database._WAL_BYTES))),
-            (plan, "ROWS_FIRST", prunes.choice((1, 3, plan.ROWS_FIRST))),
-            (plan, "ROWS_LEAST", 1),
-            (plan, "ROWS_MOST", prunes.choice((1, 4, plan.ROWS_MOST))),
-            (shrink, "PAGES_FIRST", 1),
-            (shrink, "PAGES_LEAST", 1),
-            (shrink, "PAGES_MOST", prunes.choice((1, 3, shrink.PAGES_MOST))),
+            (plan, "FIRST_ROWS", prunes.choice((1, 3, plan.FIRST_ROWS))),
+            (plan, "MIN_ROWS", 1),
+            (plan, "MAX_ROWS", prunes.choice((1, 4, plan.MAX_ROWS))),
+            (shrink, "FIRST_PAGES", 1),
+            (shrink, "MIN_PAGES", 1),
+            (shrink, "MAX_PAGES", prunes.choice((1, 3, shrink.MAX_PAGES))),
         )
         return cls(
             keep_empty=rng.random() < 0.5,

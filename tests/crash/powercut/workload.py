@@ -19,9 +19,7 @@ from edgeshard.master import database
 from edgeshard.merge import apply, chunk, conflicts, merger, once, reap, truncate
 from edgeshard.merge.locks import merge_lock
 from edgeshard.merge.merger import Merger
-from edgeshard.retention import prune as prune_module
 from edgeshard.retention import rules, shrink, window
-from edgeshard.retention.prune import _step
 from edgeshard.shard import truncations
 from edgeshard.shard.handle import Durability
 from edgeshard.shard.shard import Shard
@@ -266,8 +264,8 @@ FAILPOINTS: tuple[tuple[Any, str], ...] = (
     (maintenance, "truncate_wal"),
     (locks, "lock"),
     (database, "open_master"),
-    (window, "going"),
-    (shrink, "shrink_by"),
+    (window, "select"),
+    (shrink, "release"),
     (conflicts, "_settle"),
 )
 
@@ -333,13 +331,13 @@ def prune(stage: Stage) -> None:
         keep_rows, shrink = rng.choice((0, 2, 6)), rng.random() < 0.5
         report = stage.store.prune(keep_rows=keep_rows, shrink=shrink, deletions_older_than=grace_s)
         stage.counts["prunes"] += 1
-        stage.counts["deletions pruned"] += report.by_reason.get(rules.DELETIONS, 0)
+        stage.counts["deletions pruned"] += report.by_reason.get(rules.TOMBSTONES, 0)
         stage.counts["deletions kept from pruning"] += report.tombstones_behind
 
 
 def watching_prunes(stage: Stage) -> list[Patch]:
     """Before a step deletes rows it is noted where they are; once it is committed, that they are gone."""
-    apply, go_one_step = window.apply, _step
+    apply, go_one_step = window.delete, window.prune_window
 
     def applied(connection: Any, *arguments: Any) -> None:
         stage.oracle.learn(addresses_in(connection))
@@ -353,7 +351,7 @@ def watching_prunes(stage: Stage) -> list[Patch]:
         stage.oracle.prune(stage.prunings.pop(mine, frozenset()))
         return done
 
-    return [(window, "apply", applied), (prune_module, "_step", stepped)]
+    return [(window, "delete", applied), (window, "prune_window", stepped)]
 
 
 def read(stage: Stage) -> None:

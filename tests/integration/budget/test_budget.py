@@ -143,7 +143,7 @@ def test_the_command_notes_a_budget(store: edgeshard.Store) -> None:
     store.merge()
     assert 0 == command("merge", store.root, "--max-bytes", "2M", "--on-full", "drop-oldest").returncode
     assert Budget(2 * MB, "drop-oldest") == usage.load_budget(store.root)
-    assert "of at most 2.0 MB; on full: drop-oldest" in command("status", store.root).stdout
+    assert "of 2.0 MB used; on full: drop-oldest" in command("status", store.root).stdout
     for wrong in (["--on-full", "error"], ["--max-bytes", "2M", "--dry-run"]):
         assert 2 == command("merge", store.root, *wrong).returncode
     assert 78 == command("merge", store.root, "--max-bytes", "2").returncode
@@ -216,7 +216,7 @@ def test_a_row_larger_than_a_grant_is_written_where_there_is_room(tmp_path: Path
     store = edgeshard.Store(tmp_path, max_bytes="5M")
     with store.shard("agent") as shard:
         shard.write({"n": 0})
-        assert 2 == shard.write({"n": 1, "x": "x" * 10 * policy.FIRST_GRANT})
+        assert 2 == shard.write({"n": 1, "x": "x" * 10 * policy.FIRST_QUOTA_BYTES})
 
 
 def test_nearing_the_limit_is_logged_once_before_a_write_is_refused(
@@ -404,7 +404,7 @@ def longest_log(store: edgeshard.Store, asked: rules.Rules) -> tuple[int, int]:
 def test_a_drop_has_room_for_its_log_however_much_each_row_writes(indexed: edgeshard.Store) -> None:
     longest, rows = longest_log(indexed, rules.Rules(max_bytes=1 * MB, size_reason=rules.BUDGET))
     assert rows > 10_000
-    assert longest <= policy.drop_bytes(20 * MB)
+    assert longest <= policy.drop_reserve(20 * MB)
 
 
 @pytest.mark.slow
@@ -415,7 +415,7 @@ def test_a_drop_ends_where_somebody_reads_for_long_and_its_log_would_become_long
         reader.execute("SELECT count(*) FROM indexed").fetchall()
         longest, rows = longest_log(indexed, asked)
     reader.close()
-    assert longest <= policy.drop_bytes(20 * MB)
+    assert longest <= policy.drop_reserve(20 * MB)
     assert rows < 10_000
     assert longest_log(indexed, asked)[1] > 10_000
 

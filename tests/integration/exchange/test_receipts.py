@@ -294,6 +294,6 @@ def test_a_receipt_from_the_command_line_is_reported_and_noted(store: edgeshard.
     report = {"database": HUB.hex(), "outcome": "next", "rows": 6, "streams": 1, "unknown": 0}
     assert (0, report) == (done.returncode, json.loads(done.stdout))
     older = said(a, 5, hours=0, generation=1).to_json()
-    assert "is older than the one noted before" in command("receipt", store.root, "-", input=older).stdout
+    assert "is older than the one recorded before" in command("receipt", store.root, "-", input=older).stdout
     done = command("receipt", store.root, "-", "--force", "-q", input=older)
     assert (0, "", [(1, 5)]) == (done.returncode, done.stdout, held(opened))

@@ -151,11 +151,11 @@ def test_changes_of_the_same_moment_are_told_apart_alike_everywhere(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"key": "colour"}, "its key has 'colour', which is no field of it"),
+        ({"key": "colour"}, "its key has 'colour', which is not one of its fields"),
         ({"key": ["row", "row"]}, "its key names a column twice"),
         ({"key": "note"}, "its key has 'note', which must not be Optional"),
         ({"key": "price"}, "its key has 'price', a Decimal, of which 1.0 and 1.00 would be two keys"),
-        ({"key": "row", "conflict": "newest"}, "conflict is 'lww', 'first', 'keep-all'"),
+        ({"key": "row", "conflict": "newest"}, "conflict must be 'lww', 'first', 'keep-all'"),
         ({"key": "row", "conflict": "max:colour"}, "conflict 'max:colour' needs a field of numbers, texts or times"),
         ({"key": "row", "conflict": "min:price"}, "conflict 'min:price' needs a field of numbers, texts or times"),
         ({"conflict": "first"}, "conflict and history are for tables with a key"),
@@ -179,7 +179,7 @@ def test_a_key_that_cannot_be_is_refused_as_it_is_first_used(
 def test_a_deletion_needs_a_key_and_a_rule_that_knows_deletions(shard: edgeshard.Shard) -> None:
     with pytest.raises(TableError, match="Reading has no key"):
         shard.delete(Reading, "inlet")
-    with pytest.raises(TableError, match=r"the key of Lww is \(row, col\), and 1 values were given"):
+    with pytest.raises(TableError, match=r"the key of Lww is \(row, col\), but 1 values were given"):
         shard.delete(Lww, "p")
     with pytest.raises(TableError, match="First has conflict='first'"):
         shard.delete(First, "p", 1)
@@ -338,7 +338,7 @@ def test_a_write_needs_no_master(store: edgeshard.Store, caplog: pytest.LogCaptu
     store.master_path.write_bytes(b"not a database" * 100)
     with store.shard("a") as shard:
         shard.write(LastKnown("inlet", 1.0))
-    assert "changes of this handle may be timestamped before changes that it has" in caplog.text
+    assert "changes written now may get timestamps before changes that the master has" in caplog.text
 
 
 def test_a_device_whose_clock_is_ahead_is_named(

@@ -223,7 +223,7 @@ def half_pushed(store: edgeshard.Store, hub: edgeshard.Store) -> edgeshard.Store
 def test_rows_that_nobody_else_holds_are_kept_back(half_pushed: edgeshard.Store) -> None:
     report = half_pushed.prune(keep_rows=0, only_receipted=True)
     assert (6, 4, [6, 7, 8, 9]) == (report.rows, report.kept_back, numbers(half_pushed))
-    assert "pruned 6 rows, kept 4 back that nobody else holds" in str(report)
+    assert "pruned 6 rows, kept 4 that no other database holds" in str(report)
 
 
 def test_only_what_postgresql_holds_counts_as_pushed(half_pushed: edgeshard.Store) -> None:
@@ -273,8 +273,8 @@ def test_a_receipt_that_comes_in_the_midst_of_a_prune_counts(
 ) -> None:
     add(store, "a", *range(30))
     note(store, {stream_of(store): [Range(1, 30)]})
-    monkeypatch.setattr(plan, "ROWS_FIRST", 10)
-    monkeypatch.setattr(plan, "next_rows", lambda *_: 10)
+    monkeypatch.setattr(plan, "FIRST_ROWS", 10)
+    monkeypatch.setattr(plan, "next_size", lambda *_: 10)
     first: list[int] = []
 
     def lose(done: int, _: int) -> None:
@@ -410,7 +410,7 @@ def test_verify_and_status_tell_what_was_pruned(store: edgeshard.Store) -> None:
 
 
 def test_runs_that_went_for_one_reason_share_a_line(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "next_rows", lambda *_: 3)
+    monkeypatch.setattr(plan, "next_size", lambda *_: 3)
     add(store, "a", *range(20))
     store.prune(keep_rows=8)
     store.prune(keep_rows=3)
@@ -467,14 +467,14 @@ def test_what_cannot_be_asked_is_refused_and_nothing_goes(store: edgeshard.Store
     ("arguments", "code", "said"),
     [
         ([], 2, "nothing to do; add --older-than, --keep-rows, --max-bytes, --deletions-older-than or --shrink"),
-        (["--only-pushed"], 2, "one of --older-than"),
+        (["--only-pushed"], 2, "nothing to do; add --older-than"),
         (["--older-than", "30"], 2, "a number and a unit"),
-        (["--keep-rows", "-1"], 2, "a whole number of rows"),
-        (["--keep-rows", "1e3"], 2, "a whole number of rows"),
-        (["--max-bytes", "500"], 2, "1M at the least"),
+        (["--keep-rows", "-1"], 2, "must be a whole number"),
+        (["--keep-rows", "1e3"], 2, "must be a whole number"),
+        (["--max-bytes", "500"], 2, "size must be at least 1M"),
         (["--keep-rows", "1", "--only-pushed", "--only-receipted"], 2, "not allowed with"),
         (["--keep-rows", "1", "--table", ""], 2, "it is empty"),
-        (["--keep-rows", "1", "--table", "nosuch"], 78, "there is no table 'nosuch' in it; it has agent_data"),
+        (["--keep-rows", "1", "--table", "nosuch"], 78, "there is no table 'nosuch'; the master has agent_data"),
     ],
 )
 def test_wrong_usage_is_told(store: edgeshard.Store, arguments: list[str], code: int, said: str) -> None:
@@ -605,7 +605,7 @@ def test_a_master_made_without_auto_vacuum_is_pruned_and_cannot_become_smaller(s
     size, report = store.master_path.stat().st_size, store.prune(keep_rows=10, shrink=True)
     assert (2_990, 2_990, 0, False) == (told.rows, report.rows, report.shrunk_bytes, report.can_shrink)
     assert (size, (10, 2_990, 3_000)) == (store.master_path.stat().st_size, account(store))
-    assert "it cannot become smaller" in str(report)
+    assert "this file cannot become smaller" in str(report)
 
 
 CREATE = sqlite.create
@@ -628,12 +628,16 @@ def test_without_being_asked_the_file_keeps_its_room_for_rows_to_come(store: edg
 
 
 def test_each_step_of_giving_back_is_bounded() -> None:
-    assert [10, 50, 200, 5_000] == [shrink.next_pages(*at) for at in ((10, 9.0), (100, 9.0), (100, 0.0), (5_000, 0.0))]
+    assert [10, 50, 200, 5_000] == [
+        plan.next_size(*at, shrink.MIN_PAGES, shrink.MAX_PAGES)
+        for at in ((10, 9.0), (100, 9.0), (100, 0.0), (5_000, 0.0))
+    ]
 
 
 def test_a_step_takes_as_many_rows_as_take_its_time() -> None:
     assert [100, 500, 2_000, 50_000, 1_000] == [
-        plan.next_rows(*at) for at in ((150, 9.0), (1_000, 9.0), (1_000, 0.0), (40_000, 0.001), (1_000, plan.STEP_S))
+        plan.next_size(*at, plan.MIN_ROWS, plan.MAX_ROWS)
+        for at in ((150, 9.0), (1_000, 9.0), (1_000, 0.0), (40_000, 0.001), (1_000, plan.TRANSACTION_S))
     ]
 
 
@@ -641,11 +645,11 @@ def test_waiting_for_a_merger_makes_no_step_smaller(store: edgeshard.Store, monk
     add(store, "a", *range(3_000))
     taken: list[float] = []
 
-    def noted(rows: int, took_s: float) -> int:
+    def noted(rows: int, took_s: float, *_: int) -> int:
         taken.append(took_s)
         return rows
 
-    monkeypatch.setattr(plan, "next_rows", noted)
+    monkeypatch.setattr(plan, "next_size", noted)
     real, now_s = sqlite.immediate, [0.0]
 
     @contextlib.contextmanager
@@ -668,14 +672,14 @@ def test_a_prune_that_is_interrupted_ends_after_a_step_and_says_so(store: edgesh
     code = (
         "import os, signal, sys\n"
         "from edgeshard import cli\n"
-        "from edgeshard.retention import plan, prune\n"
-        "plan.ROWS_FIRST = 10\n"
-        "plan.next_rows = lambda *_: 10\n"
-        "real = prune.window.apply\n"
+        "from edgeshard.retention import plan, window\n"
+        "plan.FIRST_ROWS = 10\n"
+        "plan.next_size = lambda *_: 10\n"
+        "real = window.delete\n"
         "def apply(*given):\n"
         "    real(*given)\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
-        "prune.window.apply = apply\n"
+        "window.delete = apply\n"
         "sys.exit(cli.main(sys.argv[1:]))\n"
     )
     arguments = [sys.executable, "-c", code, "prune", str(store.root), "--keep-rows", "0"]

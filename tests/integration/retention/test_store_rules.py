@@ -148,7 +148,7 @@ def test_a_prune_that_fails_says_that_the_rows_are_merged(
     assert report.prune_error == "prune master.db: the disk is full"
     assert "merged 3 rows" in str(report)
     assert "could not be pruned: prune master.db: the disk is full" in str(report)
-    assert "what was merged stays so" in caplog.text
+    assert "rows were merged, but old rows could not be pruned" in caplog.text
     assert [0, 1, 2] == numbers(kept)
     assert 2 == kept.merge().pruned.rows  # type: ignore[union-attr]
 
@@ -191,24 +191,27 @@ def test_reports_of_several_rules_become_one() -> None:
 @pytest.mark.parametrize(
     ("prune", "said"),
     [
-        ("30d", "prune is a mapping of rules"),
-        (30, "prune is a mapping of rules"),
-        (["30d"], "prune[0]: a rule is a mapping"),
-        ({"older": "30d"}, "prune: there is no rule 'older'; there are older_than, keep_rows"),
+        ("30d", "prune must be a dict of rules, or a list of dicts"),
+        (30, "prune must be a dict of rules, or a list of dicts"),
+        (["30d"], "prune[0]: a rule must be a dict"),
+        ({"older": "30d"}, "prune: unknown key 'older'; a rule has the keys older_than, keep_rows"),
         (
             {},
-            "prune: it says of no row that it is to go; give older_than, keep_rows, max_bytes or deletions_older_than",
+            "prune: rule selects nothing; set at least one of older_than, keep_rows, max_bytes and deletions_older_than",
         ),
-        ({"only_pushed": True}, "prune: it says of no row"),
-        ({"older_than": "30"}, "prune: older_than='30': an age is a number and a unit"),
-        ({"older_than": -1}, "prune: older_than=-1: an age lies between"),
+        ({"only_pushed": True}, "prune: rule selects nothing"),
+        ({"older_than": "30"}, "prune: older_than='30': age must be a number and a unit"),
+        ({"older_than": -1}, "prune: older_than=-1: age must be between 0 and 1000 years"),
         ({"older_than": [1]}, "prune: older_than=[1]:"),
-        ([{"keep_rows": 1}, {"keep_rows": -1}], "prune[1]: keep_rows=-1: a number of rows is a whole number"),
-        ({"max_bytes": 500}, "prune: max_bytes=500: a size is 1M at the least"),
-        ({"max_bytes": "lots"}, "prune: max_bytes='lots': a size is a number and a unit"),
-        ({"keep_rows": 1, "only_pushed": "yes"}, "prune: only_pushed='yes': True or False is wanted"),
-        ({"keep_rows": 1, "only_pushed": True, "only_receipted": True}, "give only_pushed or only_receipted, not both"),
-        ({"keep_rows": 1, "table": ""}, "prune: table='': a table's name, or its class, is wanted"),
+        (
+            [{"keep_rows": 1}, {"keep_rows": -1}],
+            "prune[1]: keep_rows=-1: number of rows must be a whole number, at least 0",
+        ),
+        ({"max_bytes": 500}, "prune: max_bytes=500: size must be at least 1M"),
+        ({"max_bytes": "lots"}, "prune: max_bytes='lots': size must be a number and a unit"),
+        ({"keep_rows": 1, "only_pushed": "yes"}, "prune: only_pushed='yes': must be True or False"),
+        ({"keep_rows": 1, "only_pushed": True, "only_receipted": True}, "set only_pushed or only_receipted, not both"),
+        ({"keep_rows": 1, "table": ""}, "prune: table='': must be the name of a table, or its class"),
         ({"keep_rows": 1, "table": int}, "prune: table=<class 'int'>:"),
     ],
 )
@@ -228,8 +231,8 @@ def test_what_is_given_becomes_rules() -> None:
         {"keep_rows": 5, "max_bytes": "2M", "table": Reading, "only_receipted": True},
     ]
     expected = (
-        Rules(older_than_s=30.0 * DAY_S, kinds=("postgresql",)),
-        Rules(keep_rows=5, max_bytes=2_000_000, table="reading", kinds=("edgeshard", "postgresql")),
+        Rules(older_than_s=30.0 * DAY_S, peer_kinds=("postgresql",)),
+        Rules(keep_rows=5, max_bytes=2_000_000, table="reading", peer_kinds=("edgeshard", "postgresql")),
     )
     assert expected == store_rules.parse_store_rules(given_, "data").rules
 
@@ -256,7 +259,7 @@ def serving(store: edgeshard.Store, prune: Any, heard: Listener) -> Watcher:
 
 
 def test_watching_prunes_what_comes(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(due, "LEAST_S", 0.0)
+    monkeypatch.setattr(due, "MIN_INTERVAL_S", 0.0)
     heard = Heard()
     merger = serving(store, {"keep_rows": 2}, heard)
     assert merger.open()
@@ -324,7 +327,7 @@ def test_the_end_of_watching_ends_a_prune_after_its_step(
 def test_a_prune_that_fails_is_told_and_the_merger_goes_on(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(due, "LEAST_S", 0.0)
+    monkeypatch.setattr(due, "MIN_INTERVAL_S", 0.0)
     monkeypatch.setattr(prune, "prune", fails)
     heard = Heard()
     merger = serving(store, {"keep_rows": 2}, heard)
@@ -347,12 +350,12 @@ def test_what_nobody_foresaw_in_a_prune_ends_the_merger_and_is_raised(
         raise ZeroDivisionError
 
     monkeypatch.setattr(prune, "prune", mistaken)
-    watched = scheduler.Keeper(store.master_path, store_rules.parse_store_rules({"keep_rows": 1}, store.root))
+    watched = scheduler.PruneScheduler(store.master_path, store_rules.parse_store_rules({"keep_rows": 1}, store.root))
     store.merge()
-    assert MergeReport(rows=1) == watched.told(MergeReport(rows=1))
+    assert MergeReport(rows=1) == watched.add_to_report(MergeReport(rows=1))
     watched.wait()
     with pytest.raises(ZeroDivisionError):
-        watched.told(MergeReport())
+        watched.add_to_report(MergeReport())
     with pytest.raises(ZeroDivisionError), serving_in_thread(store, {"keep_rows": 1}):
         pass
 
@@ -368,13 +371,13 @@ def test_nothing_is_looked_for_in_a_store_in_which_nothing_happens(
 ) -> None:
     write(store, 0, 1)
     store.merge()
-    for name in ("LEAST_S", "LEAST_OVER_SIZE_S", "AGE_PART"):
+    for name in ("MIN_INTERVAL_S", "MIN_INTERVAL_OVER_SIZE_S", "AGE_FRACTION"):
         monkeypatch.setattr(due, name, 0.0)
-    monkeypatch.setattr(due, "IN_VAIN_PART", math.inf)
-    watched = scheduler.Keeper(
+    monkeypatch.setattr(due, "FRUITLESS_FRACTION", math.inf)
+    watched = scheduler.PruneScheduler(
         store.master_path, store_rules.parse_store_rules([{"keep_rows": 2}, {"older_than": "1d"}], store.root)
     )
-    watched.told(MergeReport())
+    watched.add_to_report(MergeReport())
     watched.wait()
     calls: list[Rules] = []
     whole = prune.prune
@@ -386,11 +389,11 @@ def test_nothing_is_looked_for_in_a_store_in_which_nothing_happens(
     monkeypatch.setattr(prune, "prune", noted)
     for _ in range(10):
         clock.now_s += 3_600
-        watched.told(MergeReport())
+        watched.add_to_report(MergeReport())
         watched.wait()
     assert [] == calls
     clock.now_s += DAY_S
-    watched.told(MergeReport())
+    watched.add_to_report(MergeReport())
     watched.wait()
     assert [Rules(older_than_s=DAY_S)] == calls
     assert [] == numbers(store)
@@ -421,9 +424,9 @@ def test_the_command_takes_what_prune_takes(store: edgeshard.Store) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--prune-older-than", "30"], "an age is a number and a unit"),
+        (["--prune-older-than", "30"], "age must be a number and a unit"),
         (["--prune-keep-rows", "-1"], "number of rows must be a whole number"),
-        (["--prune-max-bytes", "5"], "1M at the least"),
+        (["--prune-max-bytes", "5"], "size must be at least 1M"),
         (["--prune-only-pushed"], "--prune-max-bytes or --prune-deletions-older-than"),
         (["--prune-keep-rows", "1", "--prune-only-pushed", "--prune-only-receipted"], "not allowed with"),
         (["--prune-keep-rows", "1", "--dry-run"], "edgeshard prune --dry-run"),

@@ -13,10 +13,9 @@ import pytest
 import edgeshard
 from edgeshard.errors import ConfigurationError
 from edgeshard.reports import PRUNED
-from edgeshard.retention import plan, prune
+from edgeshard.retention import pace, plan
 from tests.support import keyed_model
 from tests.support.clocks import DAY_S
-from tests.support.hostile_shards import edit
 from tests.support.keyed_model import KeepAll, Lww
 from tests.support.last_known import LastKnown, Reading, values
 from tests.support.processes import command, sql
@@ -32,7 +31,7 @@ def gone(store: edgeshard.Store) -> int:
     """How many deletions it says that it pruned; and it contradicts itself nowhere."""
     report = store.verify(deep=True)
     assert () == report.errors
-    return report.pruned.get("deletion", 0)
+    return report.pruned.get("tombstone", 0)
 
 
 def there(store: edgeshard.Store) -> list[str]:
@@ -82,7 +81,7 @@ def test_a_deletion_goes_once_the_grace_period_has_passed(store: edgeshard.Store
     assert 1 == collect(store, dry_run=True).rows
     assert ["inlet"] == there(store)
     report = collect(store)
-    assert (1, {"deletion": 1}) == (report.rows, report.by_reason)
+    assert (1, {"tombstone": 1}) == (report.rows, report.by_reason)
     assert (0, 0, (), ()) == (report.tombstones_behind, report.tombstones_unheard, report.behind, report.unheard)
     assert ([], 1, {}) == (there(store), gone(store), values(store))
     assert 0 == collect(store).rows
@@ -130,8 +129,8 @@ def test_a_deletion_waits_for_an_older_change_that_waits_in_a_shard(
         carry(other, store)
     wall.advance(11)
     report = collect(store)
-    assert (0, 1, ("b.db has changes that wait; merge",)) == (report.rows, report.tombstones_behind, report.behind)
-    assert "kept 1 deletions since older changes may yet come (b.db has changes that wait; merge)" in str(report)
+    assert (0, 1, ("b.db has pending changes; merge",)) == (report.rows, report.tombstones_behind, report.behind)
+    assert "kept 1 tombstones because older changes may still arrive (b.db has pending changes; merge)" in str(report)
     store.merge()
     collect(store)
     assert ({}, []) == (values(store), sorted(set(there(store)) - {"inlet"}))
@@ -194,7 +193,9 @@ def test_a_shard_that_another_master_drained_holds_deletions_up(
     other.merge(keep_empty=True)
     elsewhere.rename(here)
     report = collect(store)
-    assert ("b.db gave up rows that are missing here; merge the database that has them",) == report.behind
+    assert report.behind == (
+        "b.db was truncated by a merge into another database, and rows of it are missing here; merge that database",
+    )
     carry(other, store)
     assert (1, {}) == (collect(store).rows, values(store))
 
@@ -223,7 +224,7 @@ def test_an_agent_elsewhere_holds_deletions_up_until_a_later_change_of_it_comes(
         carry(other, store)
         report = collect(store)
         assert (0, 1) == (report.rows, report.tombstones_behind)
-        assert ("agent 'b' may still bring older changes; merge what has them, or wait",) == report.behind
+        assert ("agent 'b' may still deliver older changes; merge its shard or its database, or wait",) == report.behind
         shard.write(LastKnown("outlet", 2.0))
         carry(other, store)
         assert 1 == collect(store).rows
@@ -293,7 +294,7 @@ def test_a_gap_holds_deletions_up(store: edgeshard.Store, other: edgeshard.Store
     wall.advance(20)
     report = collect(store)
     assert (0, 1) == (report.rows, report.tombstones_behind)
-    assert "rows of agent 'c' are missing here; merge what has them (see status)" in report.behind
+    assert "rows of agent 'c' are missing; merge the database that has them (see status)" in report.behind
     store.merge([second])
     wall.advance(20)
     assert (1, {}) == (collect(store).rows, values(store))
@@ -350,7 +351,7 @@ def test_a_deletion_waits_for_each_database_with_a_receipt_to_hear_of_it(
     assert ({}, {}) == (values(hub), values(stale))
     assert (0, 0, 1) == (report.rows, report.tombstones_behind, report.tombstones_unheard)
     assert (hub.ranges().database_id.hex(),) == report.unheard
-    assert "push, or export to them, and note their next receipts" in str(report)
+    assert "push or export to them, then record their next receipts" in str(report)
     store.receipt(hub.ranges())
     assert 1 == collect(store).rows
 
@@ -472,8 +473,8 @@ def test_of_a_table_that_keeps_all_the_last_deletion_goes_and_what_was_written_a
 def test_many_go_step_by_step_out_of_transactions_and_leave_the_rest(
     store: edgeshard.Store, wall: Wall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "ROWS_FIRST", 10)
-    monkeypatch.setattr(plan, "next_rows", lambda *_: 10)
+    monkeypatch.setattr(plan, "FIRST_ROWS", 10)
+    monkeypatch.setattr(plan, "next_size", lambda *_: 10)
     with store.shard("a") as shard:
         for n in range(0, 60, 3):
             with shard.transaction():
@@ -491,9 +492,9 @@ def test_many_go_step_by_step_out_of_transactions_and_leave_the_rest(
 def test_a_prune_of_this_rule_that_is_killed_left_steps_whole(
     store: edgeshard.Store, wall: Wall, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name in ("ROWS_FIRST", "ROWS_LEAST", "ROWS_MOST"):
+    for name in ("FIRST_ROWS", "MIN_ROWS", "MAX_ROWS"):
         monkeypatch.setattr(plan, name, 8)
-    monkeypatch.setattr(prune, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(pace, "PAUSE_S", 0.0)
     with store.shard("a") as shard:
         for n in range(40):
             shard.write(LastKnown(f"s{n}", float(n)))
@@ -531,7 +532,7 @@ def test_it_can_be_asked_of_a_single_table(store: edgeshard.Store, wall: Wall) -
     wall.advance(11)
     assert 1 == collect(store, table=LastKnown).rows
     assert ([], 1) == (there(store), store.query("SELECT count(*) FROM cell_deleted")[0][0])
-    with pytest.raises(ConfigurationError, match="table reading has no deletions"):
+    with pytest.raises(ConfigurationError, match="table reading has no tombstones"):
         collect(store, table="reading")
     with pytest.raises(ConfigurationError, match="has a key"):
         collect(store, table="cell", keep_rows=0)
@@ -550,7 +551,7 @@ def test_no_other_rule_takes_a_deletion_and_this_one_takes_nothing_else(store: e
     store.merge()
     wall.advance(11)  # what was pruned may have come lately
     report = store.prune(keep_rows=1, deletions_older_than=GRACE)
-    assert ({"deletion": 1}, 1) == (report.by_reason, store.query("SELECT count(*) FROM reading")[0][0])
+    assert ({"tombstone": 1}, 1) == (report.by_reason, store.query("SELECT count(*) FROM reading")[0][0])
 
 
 def test_a_store_collects_by_itself_after_its_merges(store: edgeshard.Store, wall: Wall) -> None:
@@ -568,12 +569,3 @@ def test_the_command_collects(verb: tuple[str, str], store: edgeshard.Store) -> 
     assert (0, "") == (done.returncode, done.stderr)
     assert "pruned 1 rows" in done.stdout
     assert [] == there(store)
-
-
-def test_a_master_of_an_earlier_version_collects(store: edgeshard.Store, wall: Wall) -> None:
-    deleted(store)
-    edit(store.master_path, "drop table edgeshard_tombstone_gc")
-    wall.advance(11)
-    assert 1 == collect(store, dry_run=True).rows
-    assert store.verify().ok
-    assert 1 == collect(store).rows

@@ -52,8 +52,8 @@ def lock_of(store: edgeshard.Store, agent: str) -> Path:
 
 _COUNTED = """
 import sys, edgeshard
-from edgeshard.prune import plan
-plan.next_rows = lambda rows, took_s: rows  # as many rows a step on a busy machine, where the estimate would differ
+from edgeshard.retention import plan
+plan.next_size = lambda size, took_s, *_: size  # as many rows a step on a busy machine, where the estimate would differ
 def written():
     return int(dict(line.split(": ") for line in open("/proc/self/io").read().splitlines())["wchar"])
 store, before = edgeshard.Store(sys.argv[1], wear=sys.argv[2]), written()

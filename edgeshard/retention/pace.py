@@ -1,0 +1,67 @@
+"""Pace the transactions of a prune: mergers get in between, and within a disk budget the WAL stays short."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import attrs
+
+from edgeshard import sqlite
+from edgeshard.budget import policy
+from edgeshard.retention import plan, sizes
+from edgeshard.retention.plan import PruneBatch
+from edgeshard.sqlite import Connection
+
+#: How long a prune rests between two transactions at least, in seconds: whoever waits for the lock asks for it every
+#: 2 ms (see `sqlite.set_busy_timeout`).
+PAUSE_S = 0.005
+
+#: How many pages a row adds to a short WAL, before that is measured: its own, and one of each of some indexes.
+_PAGES_PER_ROW: Final = 4
+
+
+@attrs.define
+class Pace:
+    """How much the next transaction does.
+
+    Attributes:
+        connection: the master.
+        path: its path.
+        wal_pages: how long the WAL should become, in pages; None: no limit but the usual one.
+        is_for_budget: whether the disk budget asked for this prune, so that the WAL must stay within the drop reserve.
+        window_rows: how many rows the next transaction looks at.
+    """
+
+    connection: Connection
+    path: str
+    wal_pages: int | None
+    is_for_budget: bool
+    window_rows: int = attrs.Factory(lambda: plan.FIRST_ROWS)
+
+    def __attrs_post_init__(self) -> None:
+        if self.wal_pages is not None:
+            self.window_rows = max(plan.MIN_ROWS_SHORT_WAL, self.wal_pages // _PAGES_PER_ROW)
+
+    def adapt(self, batch: PruneBatch | None, took_s: float, logged_pages: int) -> None:
+        """Choose how many rows the next transaction looks at, by the time and the WAL that the last one took."""
+        self.window_rows = plan.next_size(self.window_rows, took_s, plan.MIN_ROWS, plan.MAX_ROWS)
+        if self.wal_pages is not None and batch is not None and batch.rows:
+            self.window_rows = min(self.window_rows, plan.rows_for_wal(batch.rows, logged_pages, self.wal_pages))
+
+    def may_grow_wal(self) -> bool:
+        """Return whether the WAL may become longer.
+
+        A WAL that somebody reads for long cannot restart; if it has used up the drop reserve, the prune ends.
+        """
+        if self.wal_pages is None or not self.is_for_budget:
+            return True
+        most = self.wal_pages * sizes.page_bytes(self.connection) * (policy.PRUNE_WALS - 1)
+        if sizes.wal_bytes(self.path) > most:
+            sqlite.shrink_wal(self.connection)
+        return sizes.wal_bytes(self.path) <= most
+
+
+def pause(took_s: float) -> None:
+    """Rest after a transaction that took so long, so that a merger gets the lock."""
+    time.sleep(max(PAUSE_S, took_s / 2))

@@ -1,0 +1,38 @@
+"""Keep what peers hold while a prune works, and read it again once another receipt arrived.
+
+A receipt that arrives in the middle of a prune may say that a peer holds less than before. Reading all receipts in each
+transaction would take longer than the transaction, so only the list of peers is compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+import attrs
+
+from edgeshard.master import receipts
+from edgeshard.master.receipts import Peer
+from edgeshard.sqlite import Connection
+
+_T = TypeVar("_T")
+
+
+@attrs.define
+class PeerCache(Generic[_T]):
+    """Something that is read from the receipts of all peers.
+
+    Attributes:
+        load: reads it, from the master and for these peers.
+    """
+
+    load: Callable[[Connection, Sequence[Peer]], _T]
+    _peers: list[Peer] | None = None
+    _value: _T | None = None
+
+    def read(self, connection: Connection) -> _T:
+        """Return it as of the caller's transaction."""
+        peers = receipts.peers(connection)
+        if self._value is None or peers != self._peers:
+            self._peers, self._value = peers, self.load(connection, peers)
+        return self._value

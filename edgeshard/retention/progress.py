@@ -1,0 +1,63 @@
+"""Count what a prune has done so far, and tell the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from edgeshard.retention.plan import PruneBatch
+
+#: Called with (rows done, rows to do) as a prune proceeds; the second is an estimate.
+ProgressCallback = Callable[[int, int], None]
+
+
+@attrs.define
+class HoldReasons:
+    """Why tombstones stay that are old enough.
+
+    Attributes:
+        behind: where older changes may still come from, and what to do, one sentence each.
+        unheard: the ids of the databases that do not know of the tombstones yet, in hexadecimal.
+    """
+
+    behind: set[str] = attrs.Factory(set)
+    unheard: set[str] = attrs.Factory(set)
+
+
+@attrs.define
+class PruneProgress:
+    """What a prune has done so far.
+
+    Attributes:
+        callback: told after each transaction.
+        by_reason: rows deleted, by the name of the rule.
+        kept_back: see `PruneBatch`; and so are the next two.
+        behind: sum over all transactions.
+        unheard: the same.
+        hold_reasons: why tombstones stay.
+        expected_rows: an estimate of how many rows will be deleted in all; kept only for the callback.
+    """
+
+    callback: ProgressCallback | None = None
+    by_reason: dict[str, int] = attrs.Factory(dict)
+    kept_back: int = 0
+    behind: int = 0
+    unheard: int = 0
+    hold_reasons: HoldReasons = attrs.Factory(HoldReasons)
+    expected_rows: int = 0
+
+    @property
+    def rows(self) -> int:
+        """How many rows were deleted."""
+        return sum(self.by_reason.values())
+
+    def add(self, reason: str, batch: PruneBatch) -> None:
+        """Count what one transaction did for a rule."""
+        if batch.rows:
+            self.by_reason[reason] = self.by_reason.get(reason, 0) + batch.rows
+        self.kept_back += batch.kept_back
+        self.behind += batch.behind
+        self.unheard += batch.unheard
+        if self.callback is not None:
+            self.callback(self.rows, max(self.expected_rows, self.rows))

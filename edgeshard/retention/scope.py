@@ -1,0 +1,85 @@
+"""Find out which tables of a master the rules of a prune apply to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import attrs
+
+from edgeshard.errors import ConfigurationError
+from edgeshard.format.ranges import Range
+from edgeshard.master import catalog
+from edgeshard.records import keys
+from edgeshard.records.keys import Key
+from edgeshard.retention.rules import Rules
+from edgeshard.sqlite import Connection
+
+
+@attrs.frozen
+class Scope:
+    """Which rows a rule may delete.
+
+    Attributes:
+        path: the master, for errors.
+        tables: delete only rows of these tables; None: of all but the current ones.
+        current_tables: the tables with the current rows of keyed tables, and with their tombstones. Only the rule for
+            tombstones deletes any of these.
+        tombstones_of: the keyed table whose tombstones `tables` holds; "" if no tombstones are meant.
+        deletable: the seqs that may be deleted, by stream number; None: all.
+    """
+
+    path: str
+    tables: tuple[str, ...] | None = None
+    current_tables: tuple[str, ...] = ()
+    tombstones_of: str = ""
+    deletable: Mapping[int, Sequence[Range]] | None = None
+
+
+def find_scope(connection: Connection, path: Path, rules: Rules) -> tuple[Scope, tuple[str, ...]]:
+    """Look up the tables that the rules name.
+
+    Returns:
+        The scope of the rules for rows, and the names of the keyed tables whose tombstones may be deleted.
+
+    Raises:
+        ConfigurationError: there is no such table, or the rules do not apply to it.
+    """
+    keyed = catalog.load_keys(connection)
+    current_tables = tuple(table for name, key in keyed.items() for table, _ in keys.changed_tables(name, key))
+    table = None if rules.table is None else _find_table(connection, path, rules.table)
+    if table is not None and not rules.selects_no_rows:
+        _refuse_current(path, table, current_tables)
+    tables = rules.tables if table is None else (table,)
+    return Scope(str(path), tables, current_tables), _tables_with_tombstones(path, rules, table, keyed)
+
+
+def _find_table(connection: Connection, path: Path, table: str) -> str:
+    """Return the table's name as it is spelled in the master."""
+    names = {name.lower(): name for name in catalog.record_tables(connection)}
+    if table.lower() not in names:
+        cause = f"there is no table {table!r:.120}; the master has {', '.join(sorted(names.values()))}"
+        raise ConfigurationError("prune", path, cause)
+    return names[table.lower()]
+
+
+def _refuse_current(path: Path, table: str, current_tables: Sequence[str]) -> None:
+    if table.lower() in {name.lower() for name in current_tables}:
+        cause = (
+            f"table {table} has a key: its rows are current, and without them older versions would come back with "
+            "another copy. Delete rows by their key (Shard.delete), and their tombstones with deletions_older_than"
+        )
+        raise ConfigurationError("prune", path, cause)
+
+
+def _tables_with_tombstones(path: Path, rules: Rules, table: str | None, keyed: Mapping[str, Key]) -> tuple[str, ...]:
+    if rules.tombstones_older_than_s is None:
+        return ()
+    names = [name for name, key in keyed.items() if key.deletes]
+    if table is None:
+        return tuple(names)
+    found = tuple(name for name in names if table.lower() in (name.lower(), keys.deleted_name(name).lower()))
+    if not found and rules.selects_no_rows:
+        cause = f"table {table} has no tombstones: it has no key, or a conflict rule without deletions"
+        raise ConfigurationError("prune", path, cause)
+    return found
