@@ -86,7 +86,7 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
 def _quarantine_all(connection: Connection, runs: Sequence[SourceRun], error: Exception) -> None:
     """Quarantine all sources after a transaction could not begin because of one; each is then tried by itself.
 
-    BEGIN looks into each attached database, and does not say which of them it cannot read. One that is replaced while
+    BEGIN reads each attached database, and does not say which of them it cannot read. One that is replaced while
     it is attached may be read beside the WAL of the other.
 
     Raises:

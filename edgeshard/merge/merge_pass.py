@@ -21,7 +21,7 @@ class MergePass:
         began_ns: when it began, by the system's clock (`time.time_ns`).
         keep_empty: whether to keep the shards of agents that have ended.
         should_stop: asked after each shard whether to stop.
-        progress: called after each commit; None if nobody wants to know.
+        progress: called after each commit, if it is given.
         meter: counts the bytes that the merger writes.
         chunk_bytes: about how much the next transaction may copy.
         rows: how many rows were copied and committed.
