@@ -17,7 +17,7 @@ from edgeshard.errors import EdgeshardError, SchemaConflictError
 from edgeshard.files import scan
 from edgeshard.files.scan import ShardFile
 from edgeshard.format.blocks import Block
-from edgeshard.inspect import shard_files
+from edgeshard.inspect import shard_names
 from edgeshard.master import shard_states
 from edgeshard.merge import blame, schema_merge
 from edgeshard.merge.target import Target
@@ -53,7 +53,7 @@ class MasterView:
         noted = shard_states.load_notes(connection)
         return cls(
             target=Target.load(connection),
-            agents=shard_files.agents_by_stem(connection),
+            agents=shard_names.agents_by_stem(connection),
             notes={name: (state, reason) for name, state, reason, _ in noted},
             merged_at={name: _time(merged_at) for name, _, _, merged_at in noted},
         )

@@ -18,7 +18,7 @@ from edgeshard.budget.usage import load_budget, measure
 from edgeshard.errors import DamagedError, StorageError
 from edgeshard.files import locks, paths, scan
 from edgeshard.files.scan import ShardFile
-from edgeshard.inspect import shard_files
+from edgeshard.inspect import shard_names
 from edgeshard.inspect.pending import MasterView, find_pending
 from edgeshard.master import (
     catalog,
@@ -122,12 +122,12 @@ def _shard_status(
         return None
     return ShardStatus(
         name=file.name,
-        agent=pending.agent or shard_files.agent_of(file.name.removesuffix(".db"), view.agents),
+        agent=pending.agent or shard_names.agent_of(file.name.removesuffix(".db"), view.agents),
         alive=_is_locked(paths.lock_path(file.path)),
         pending_rows=pending.rows,
         oldest_age_s=None if pending.since is None else max(0.0, (at - pending.since).total_seconds()),
         oldest_is_bound=pending.is_bound,
-        size_bytes=file.file_bytes + file.wal_bytes if file.state else shard_files.size_bytes(file.path),
+        size_bytes=file.file_bytes + file.wal_bytes if file.state else shard_names.size_bytes(file.path),
         merged_at=view.merged_at.get(file.name),
         reason=pending.reason,
     )

@@ -13,7 +13,7 @@
     row_search         which row of a chunk the server rejected
     receipt_writer     notes in the master what PostgreSQL holds
     target             the database: its connection, and what it holds
-    remote             our own tables there: all SQL on them
+    own_tables             our own tables there: all SQL on them
     server_tables      record tables there: inspect, create and alter them
     schema             what tables look like here and there (pure)
     schema_changes     which statements a table there needs (pure)

@@ -2,7 +2,7 @@
 
 A merge does the same in a master (edgeshard/merge/conflicts.py). Two devices may bring versions of one key at the same
 time, and neither sees the other's before it is committed. So a transaction locks each keyed table that it brings rows
-of (`remote.lock_keyed_tables`).
+of (`own_tables.lock_keyed_tables`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 
 from edgeshard import format
-from edgeshard.postgres import remote, schema, server_tables, values
+from edgeshard.postgres import own_tables, schema, server_tables, values
 from edgeshard.postgres.plan import OutdatedPlanError, Piece
 from edgeshard.postgres.schema import Table
 from edgeshard.postgres.server import Server
@@ -28,7 +28,7 @@ def check_unkeyed(server: Server, unkeyed: Sequence[Table]) -> None:
     Raises:
         OutdatedPlanError: one did.
     """
-    if unkeyed and server_tables.has_keys_table(server) and remote.is_any_keyed(server, unkeyed):
+    if unkeyed and server_tables.has_keys_table(server) and own_tables.is_any_keyed(server, unkeyed):
         raise OutdatedPlanError
 
 
@@ -43,11 +43,11 @@ def settle(server: Server, keyed: Iterable[Table], chunk: Sequence[Piece]) -> No
     for table in keyed:
         if table.key is not None:
             columns = _history_columns(server, table) if table.key.history else ()
-            if remote.is_settled(server, table):
+            if own_tables.is_settled(server, table):
                 server.execute(_statement(table, table.key, columns, _IN_CHUNK), bindings)
             else:
                 server.execute(_statement(table, table.key, columns, _ALL))
-                remote.mark_settled(server, table)
+                own_tables.mark_settled(server, table)
 
 
 def _history_columns(server: Server, table: Table) -> list[str]:

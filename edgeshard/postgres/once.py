@@ -11,7 +11,7 @@ from edgeshard.errors import ConfigurationError
 from edgeshard.exchange.inventory import Inventory
 from edgeshard.files import scan
 from edgeshard.master import receipts
-from edgeshard.postgres import plan, prepare, rejects, remote, server_tables
+from edgeshard.postgres import own_tables, plan, prepare, rejects, server_tables
 from edgeshard.postgres.address import parse_dsn
 from edgeshard.postgres.options import BATCH
 from edgeshard.postgres.pusher import Progress, Pusher
@@ -69,11 +69,11 @@ def preview(path: Path, dsn: str) -> PushReport:
 
 
 def _preview(server: Server, master: MasterReader, began: float) -> PushReport:
-    has_own_tables = remote.identity(server) is not None
+    has_own_tables = own_tables.identity(server) is not None
     streams, tables = master.streams(), master.tables()
-    held = remote.held(server, [stream.stream_id for stream in streams]) if has_own_tables else {}
+    held = own_tables.held(server, [stream.stream_id for stream in streams]) if has_own_tables else {}
     rejected = rejects.block_unstorable_names(streams)
-    statements = [] if has_own_tables else remote.create_statements()
+    statements = [] if has_own_tables else own_tables.create_statements()
 
     def record_changes(table: Table) -> None:
         statements.extend(server_tables.changes_for(server, table, has_own_tables=has_own_tables).statements)
@@ -110,12 +110,12 @@ def ranges(dsn: str) -> Inventory:
     server = Server(address)
     try:
         at = datetime.datetime.now(datetime.UTC)  # before reading: what is committed meanwhile is in the next one
-        database_id = remote.identity(server)
+        database_id = own_tables.identity(server)
         if database_id is None:
             cause = "nobody pushed into this database yet; push into it first"
             raise ConfigurationError("read ranges of", address.display, cause)
         with server.transaction(read_only=True):
-            held = {stream_id: tuple(items) for stream_id, items in remote.all_held(server).items() if items}
+            held = {stream_id: tuple(items) for stream_id, items in own_tables.all_held(server).items() if items}
         return Inventory(database_id, at, 0, held, kind=receipts.POSTGRESQL)
     except ServerError as error:
         raise address.explain("read ranges of", error) from error

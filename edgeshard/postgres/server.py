@@ -18,7 +18,7 @@ from edgeshard.postgres.sqlstate import ServerError
 if TYPE_CHECKING:
     import psycopg
 
-#: A server may use a stricter isolation instead: see `remote.lock_streams`.
+#: A server may use a stricter isolation instead: see `own_tables.lock_streams`.
 _BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
 _BEGIN_READ_ONLY: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"

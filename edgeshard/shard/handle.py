@@ -34,9 +34,9 @@ from edgeshard.master.write_stats import WriterMeter
 from edgeshard.records import codecs
 from edgeshard.shard import health
 from edgeshard.shard.health import running_task
+from edgeshard.shard.inserts import RecordWriter
 from edgeshard.shard.lookup import Lookups
 from edgeshard.shard.quota import Quota
-from edgeshard.shard.writers import RecordWriter
 from edgeshard.sqlite import Connection
 
 Durability = Literal["process", "power"]
