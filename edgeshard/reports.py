@@ -1,4 +1,7 @@
-"""What operations report: plain values that print as one line and turn into JSON."""
+"""What operations report: plain values that print as one line and turn into JSON.
+
+The longer text of `edgeshard status` is in cli/status.py.
+"""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ class Store:
             AccessError, StorageIOError: the file system does not tell.
         """
         with sqlite.translate_errors("look at store", str(self.root)):
-            return (self.root / "shards").exists()
+            return paths.shards(self.root).exists()
 
     def has_master(self) -> bool:
         """Return whether there is a master.
@@ -239,7 +239,7 @@ class Store:
             dry_run: report what would be done, and change nothing. What would be pruned is not reported.
             keep_empty: keep the empty shards of agents that have ended.
             lock_wait: how long to wait for another merger, in seconds; -1 for ever.
-            should_stop: asked after each shard; once it returns True the merge ends early, with what it committed.
+            should_stop: called after each shard; once it returns True the merge ends early, with what it committed.
             progress: called with (rows done, rows to do) after each commit.
 
         Raises:
@@ -437,7 +437,7 @@ class Store:
         """
         from edgeshard.inspect import shell  # with apsw's shell it takes 100 ms
 
-        with shell.shell(self.master_path, self.root / "shards") as opened:
+        with shell.shell(self.master_path, paths.shards(self.root)) as opened:
             yield opened
 
     # -- inspecting ---------------------------------------------------------------------------------------------------
@@ -526,7 +526,7 @@ class Store:
                 otherwise later merges fill the free pages first.
             dry_run: report what would be done, and change nothing.
             lock_wait: how long to wait, in each step, for whoever has the master locked, in seconds.
-            should_stop: asked after each step; once it returns True the prune ends early, with what it committed.
+            should_stop: called after each step; once it returns True the prune ends early, with what it committed.
             progress: called with (rows done, rows to do) after each step.
 
         Raises:
@@ -607,7 +607,7 @@ class Store:
             batch: rows per transaction; fewer if rows are large.
             inserts: use INSERT instead of COPY. Servers that only speak PostgreSQL's protocol always get INSERT.
             dry_run: report what would be done, and change nothing.
-            should_stop: asked after each commit; once it returns True the push ends early, with what it committed.
+            should_stop: called after each commit; once it returns True the push ends early, with what it committed.
             progress: called with (rows done, rows to do) after each commit.
 
         Raises:
@@ -656,10 +656,10 @@ class Store:
             dsn: the database; see `push`.
 
         Raises:
-            ConfigurationError: the DSN is not valid, psycopg is not installed, or nobody has pushed there yet.
+            ConfigurationError: the DSN is not valid, psycopg is not installed, or there was no push to it yet.
             PostgresError: PostgreSQL cannot be reached, or refuses.
         """
-        from edgeshard.postgres.once import ranges  # 20 ms, which only those who push should pay
+        from edgeshard.postgres.inventory import ranges  # 20 ms, which only those who push should pay
 
         return ranges(dsn)
 

@@ -1,4 +1,4 @@
-"""Find the files in the folder of shards that could be shards, and those that changed since they were last known.
+"""Find the files that could be shards, say which changed since they were last known, and why one cannot be a database.
 
 Nothing here opens a file (see paths). A file that did not change costs one `stat`.
 """

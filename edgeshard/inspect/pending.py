@@ -14,7 +14,7 @@ import attrs
 
 from edgeshard import sqlite
 from edgeshard.errors import EdgeshardError, SchemaConflictError
-from edgeshard.files import scan
+from edgeshard.files import paths, scan
 from edgeshard.files.scan import ShardFile
 from edgeshard.format.blocks import Block
 from edgeshard.inspect import shard_names
@@ -79,7 +79,7 @@ class Pending:
 
 
 def find_pending(connection: Connection, view: MasterView, file: ShardFile) -> Pending | None:
-    """Return what is pending in a shard file, or None if the file is gone by now.
+    """Return what is pending in a shard file, or None if it was removed meanwhile.
 
     Args:
         connection: the master, open for reading.
@@ -102,7 +102,7 @@ def find_pending(connection: Connection, view: MasterView, file: ShardFile) -> P
 
 
 def _attach_and_compare(connection: Connection, view: MasterView, file: ShardFile) -> Pending:
-    had_no_wal = not os.path.exists(file.path + "-wal")
+    had_no_wal = not os.path.exists(paths.wal(file.path))
     try:
         sqlite.attach(connection, file.path, _SCHEMA)
     except sqlite.DATA_ERRORS as error:

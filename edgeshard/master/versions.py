@@ -1,4 +1,4 @@
-"""Select which versions of a keyed row a master keeps."""
+"""SQL that applies a key's rule (records/keys) to a master's rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keep, of each key of a keyed table, the versions that its conflict rule says (see records/keys.py).
+"""Settle keyed tables after new rows arrived: keep the versions that the rule (records/keys) keeps.
 
 All of it happens in the transaction that brings the rows, so that a kill leaves all of it or nothing:
 

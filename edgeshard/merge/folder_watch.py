@@ -1,4 +1,4 @@
-"""Watch the folder of the shards for changes, for as long as the file system's events can be relied on."""
+"""Use files/fs_events for the shards, and fall back to scans when its events cannot be relied on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger("edgeshard.merge")
 #: in each interval, and "auto" relies on events for as long as these are seen to arrive.
 OBSERVERS: Final = ("auto", "native", "polling")
 
-#: Rescans in a row that find rows of which no event told, before events are no longer relied on.
+#: Rescans in a row that find rows without an event, before events are no longer relied on.
 _MISSED_MAX = 2
 
 #: Passes in a row after events that brought no rows, before such events have to wait for the interval. More than one:
@@ -48,7 +48,7 @@ class FolderWatch:
         self._watch: Watch | None = None
         self._number = 0
         self.has_noticed = False
-        self._missed = 0  # rescans in a row that found rows of which no event told
+        self._missed = 0  # rescans in a row that found rows without an event
         self._fruitless = 0  # passes in a row after events that brought no rows
         self._has_failed = False  # since the last rescan
         self._is_failure_logged = False  # since the last watch that began
@@ -96,7 +96,7 @@ class FolderWatch:
             watch.close()
 
     def accept(self, number: int) -> None:
-        """Take note of a notice, unless it is a late one of an earlier watch."""
+        """Record that something changed, unless the event is a late one of an earlier watch."""
         self.has_noticed = self.has_noticed or (self._watch is not None and number == self._number)
 
     def forget_failure(self) -> None:

@@ -1,4 +1,4 @@
-"""One merge, under the locks that keep mergers out of each other's way."""
+"""One merge, or a preview of it, under the locks that keep mergers out of each other's way."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def merge(
             sources, such a merger counts as a merge in progress.
         lock_wait_s: how long to wait for another merger, in seconds; -1 waits forever.
         prune: the rules by which to prune the master after the merge; if that fails, the report says so.
-        should_stop: asked after each shard, and while waiting; once it returns True the merge ends, with what it has
+        should_stop: called after each shard, and while waiting; once it returns True the merge ends, with what it has
             committed.
         progress: called after each commit.
 
@@ -83,7 +83,7 @@ def preview(
     Args:
         root: the store's folder.
         sources: other databases to merge as well.
-        should_stop: asked after each shard; once it returns True the report covers those before it.
+        should_stop: called after each shard; once it returns True the report covers those before it.
 
     Raises:
         StorageError: the master or the folder cannot be read.

@@ -1,4 +1,6 @@
-"""Truncate a shard: delete the rows that the master holds durably. Only after a commit of the master at FULL.
+"""Truncate a shard: when a busy one is due, and how the rows that the master holds durably are deleted.
+
+Truncate only after a commit of the master at FULL.
 
 A truncation is recorded first (shard/truncations.py): from that commit on the rows do not count, whether they are still
 in the file or not. So they can be deleted in small transactions, without ever showing a part of one. Each step is

@@ -1,7 +1,8 @@
 """Push to PostgreSQL: what a master has and the server lacks goes there, exactly once.
 
-    options            defaults, limits and events, for callers that do not load psycopg yet
-    once               a single push, a dry run, and what a database holds
+    options            defaults, limits and the listener, for callers that do not load psycopg yet
+    once               one push, or a preview of it
+    inventory          which rows a database holds of all pushes
     watcher            the push service: pushes what merges bring
     pusher             the operator: chunk by chunk, with retries
     reader             reads the master, in snapshots of milliseconds

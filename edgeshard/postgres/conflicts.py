@@ -1,8 +1,8 @@
-"""Keep in PostgreSQL only the versions of a key that its table's rule keeps, in the transaction that brings the rows.
+"""Settle keyed tables in PostgreSQL: keep the versions that the rule (records/keys) keeps.
 
-A merge does the same in a master (edgeshard/merge/conflicts.py). Two devices may bring versions of one key at the same
-time, and neither sees the other's before it is committed. So a transaction locks each keyed table that it brings rows
-of (`own_tables.lock_keyed_tables`).
+This happens in the transaction that brings the rows. A merge does the same in a master (merge/conflicts). Two devices
+may bring versions of one key at the same time, and neither sees the other's before it is committed. So a transaction
+first locks each keyed table for which it has rows (`own_tables.lock_keyed_tables`).
 """
 
 from __future__ import annotations

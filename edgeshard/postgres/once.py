@@ -1,16 +1,12 @@
-"""Push a store once, show what a push would do, or read what a database holds of all pushes."""
+"""One push, or a preview of it."""
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from edgeshard.errors import ConfigurationError
-from edgeshard.exchange.inventory import Inventory
 from edgeshard.files import scan
-from edgeshard.master import receipts
 from edgeshard.postgres import own_tables, plan, prepare, rejects, server_tables
 from edgeshard.postgres.address import parse_dsn
 from edgeshard.postgres.options import BATCH
@@ -97,27 +93,3 @@ def _preview(server: Server, master: MasterReader, began: float) -> PushReport:
         seconds=time.monotonic() - began,
         dry_run=True,
     )
-
-
-def ranges(dsn: str) -> Inventory:
-    """Return what a database holds of all pushes, like `Store.ranges` of a store.
-
-    Raises:
-        ConfigurationError: the DSN is not valid, psycopg is not installed, or nobody pushed there yet.
-        PostgresError: PostgreSQL cannot be reached, or refuses.
-    """
-    address = parse_dsn(dsn)
-    server = Server(address)
-    try:
-        at = datetime.datetime.now(datetime.UTC)  # before reading: what is committed meanwhile is in the next one
-        database_id = own_tables.identity(server)
-        if database_id is None:
-            cause = "nobody pushed into this database yet; push into it first"
-            raise ConfigurationError("read ranges of", address.display, cause)
-        with server.transaction(read_only=True):
-            held = {stream_id: tuple(items) for stream_id, items in own_tables.all_held(server).items() if items}
-        return Inventory(database_id, at, 0, held, kind=receipts.POSTGRESQL)
-    except ServerError as error:
-        raise address.explain("read ranges of", error) from error
-    finally:
-        server.close()

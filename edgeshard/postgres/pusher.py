@@ -66,7 +66,7 @@ class Pusher:
         where: the database.
         batch: rows per transaction; a writer's transaction is never divided.
         inserts: use only INSERT.
-        should_stop: asked after each chunk; once it returns True the push ends, with what it committed.
+        should_stop: called after each chunk; once it returns True the push ends, with what it committed.
         progress: called with (rows done, rows to do) after each commit.
 
     Raises:

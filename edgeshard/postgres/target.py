@@ -1,4 +1,4 @@
-"""The database that is pushed into: the connection to it, and what it was found to hold."""
+"""The connection of a push: opened again when lost, with what the server was found to hold."""
 
 from __future__ import annotations
 

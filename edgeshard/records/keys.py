@@ -1,8 +1,8 @@
 """Keyed tables: which columns are the key, and which of several versions of a row a master keeps. Pure.
 
 A *version* is a row of the table, a *tombstone* a row of ``<table>_deleted``. Of everything that was ever written with
-one key, a master keeps what the table's conflict rule says. That depends on the set alone, never on the order in which
-it arrives:
+one key, a master keeps what the table's conflict rule ("the rule") says. That depends on the set alone, never on the
+order in which it arrives:
 
 ``lww``
     the last written, version or tombstone: the one with the highest (timestamp, stream id, seq)

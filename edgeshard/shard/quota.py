@@ -1,4 +1,4 @@
-"""One writer's share of its store's disk budget.
+"""One writer's share of its store's disk budget: `Quota` measures the store, and asks budget/policy what it may add.
 
 A write costs nothing extra. SQLite itself refuses a page beyond the writer's grant (``max_page_count``), and its commit
 hook reports how long the WAL is. About once a second, and whenever something was refused, the writer measures the whole
@@ -96,7 +96,8 @@ def _first_share(limit: int, usage: Usage) -> WriterQuota:
 def _refusal(action: str, path: str | os.PathLike[str], found: Measurement) -> DiskBudgetError:
     usage = found.usage
     text = (
-        f"{policy.describe_usage(found.limit, found.budget, usage)}; one write may add {found.share.transaction_bytes} bytes. "
+        f"{policy.describe_usage(found.limit, found.budget, usage)}; one write may add "
+        f"{found.share.transaction_bytes} bytes. "
         f"{_NEXT_STEPS[found.budget.on_full]}"
     )
     return DiskBudgetError(action, path, text, usage.used, found.limit, usage.shards + usage.wals, usage.master)

@@ -1,4 +1,4 @@
-"""Attach the sources of a merge, read-only, and record for each of them how far it is and what is wrong with it."""
+"""The sources of one merge: attach them read-only, and keep what became of each."""
 
 from __future__ import annotations
 

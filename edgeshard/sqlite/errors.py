@@ -1,4 +1,7 @@
-"""Classify SQLite's errors, and translate them into edgeshard's. All decisions go by exception class or result code."""
+"""Classify SQLite's errors, and translate them into edgeshard's: the messages that users see are here.
+
+All decisions go by exception class or result code, never by the text of a message.
+"""
 
 from __future__ import annotations
 
