@@ -268,7 +268,7 @@ def _check(name: str, path: str | os.PathLike[str]) -> None:
 
 def _find(name: str, path: str | os.PathLike[str]) -> Reference:
     """Find the file of a reference, and its state before it is opened."""
-    real = os.path.realpath(path)  # SQLite is told to follow no link
+    real = os.path.realpath(path)  # SQLite follows no link in it
     found = scan.find_database(real)
     if found is None:
         raise ConfigurationError("open reference", real, "there is no such file; check the path")
