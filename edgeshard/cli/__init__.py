@@ -137,7 +137,7 @@ def _run(options: argparse.Namespace, name: str) -> int:
 
 
 def _ensure_output() -> None:
-    """Have streams that take any text, whatever the caller closed or set."""
+    """Make stdout and stderr take any text, even if the caller closed them or set another encoding."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

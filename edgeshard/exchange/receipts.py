@@ -53,7 +53,7 @@ def record_receipt(connection: Connection, inventory: Inventory, *, force: bool 
     Args:
         connection: the master, open for writing.
         inventory: what the peer says that it holds.
-        force: record it, whatever is recorded already.
+        force: record it even if a later one is recorded already.
 
     Raises:
         ConfigurationError: it is the inventory of this very database.

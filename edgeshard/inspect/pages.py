@@ -46,7 +46,7 @@ class Pages:
     """The pages of a database and its WAL.
 
     Args:
-        file: the database's file. Nobody may write to it meanwhile.
+        file: the database's file. Nothing may write to it meanwhile.
         wal: its WAL's file, or None.
         default_page_bytes: how large pages are, if the header does not say so.
     """

@@ -152,7 +152,7 @@ def _oldest(
 
 
 def _written_at(connection: Connection, origin: Source, row_id: int) -> datetime.datetime | None:
-    """Return the time that a row carries, or None unless it is a row of the table that dicts go to."""
+    """Return the time in a row, or None unless it is a row of the table that dicts go to."""
     if not any(table.name == _AGENT_DATA and ("timestamp", "real") in table.columns for table in origin.tables):
         return None
     sql = f"SELECT timestamp FROM {quote(_SCHEMA)}.{quote(_AGENT_DATA)} NOT INDEXED WHERE _id = ?"

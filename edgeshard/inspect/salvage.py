@@ -118,12 +118,12 @@ def _open_file(stack: contextlib.ExitStack, path: str) -> BinaryIO | None:
 def _merge(root: Path, rescued: str, found: Survey, report: SalvageReport) -> SalvageReport:
     """Merge what was read, and report what the master still lacks of the shard's streams."""
     merged = _count_new(paths.master(root), rescued)
-    done = once.merge(root, [rescued], lock_wait_s=-1)
-    for refused in done.quarantined:
+    report_of_merge = once.merge(root, [rescued], lock_wait_s=-1)
+    for refused in report_of_merge.quarantined:
         if refused.path == rescued:
             raise StorageError("merge what was salvaged from", report.path, refused.reason)
     ours = {stream.stream_id.hex() for stream in found.streams.values()}
-    gaps = tuple(gap for gap in done.gaps if gap.stream in ours)
+    gaps = tuple(gap for gap in report_of_merge.gaps if gap.stream in ours)
     return attrs.evolve(report, merged=merged, gaps=gaps)
 
 

@@ -1,8 +1,8 @@
 """Report what a store holds and what is pending, while writers and a merger keep working.
 
-Nobody is disturbed. The only lock taken is the shared one that asks for an instant whether an agent's lock is held. The
-master and the shards are only read, one shard at a time, in transactions of milliseconds. Nothing is created: as long
-as there is no master, all rows are pending. What is reported may be some milliseconds old.
+No writer or merger is disturbed. The only lock taken is a shared one, for an instant, to find out whether an agent holds
+its lock. The master and the shards are only read, one shard at a time, in transactions of milliseconds. Nothing is
+created: as long as there is no master, all rows are pending. What is reported may be some milliseconds old.
 """
 
 from __future__ import annotations

@@ -249,7 +249,7 @@ class MergeQuota:
         self._measure()
         usage = self._usage
         text = (
-            f"no room for pending rows, which stay in their shards ({merged_rows} were merged): "
+            f"no space for pending rows, which stay in their shards ({merged_rows} were merged): "
             f"{policy.describe_usage(self._limit, self.budget, usage)}. Prune, push and prune, or raise the budget"
         )
         if self.budget.on_full == "drop-oldest":

@@ -136,10 +136,10 @@ def truncate(
         try:
             sqlite.set_synchronous(connection, "NORMAL")
             shard = attrs.evolve(shard, schema="main")
-            done = _truncate(connection, shard, durable, master_id, patient, quota_bytes)
-            if done is None:
+            result = _truncate(connection, shard, durable, master_id, patient, quota_bytes)
+            if result is None:
                 return None
-            deleted, truncated = done
+            deleted, truncated = result
             return Truncated(deleted, _state_without_news(connection, shard, truncated))
         except sqlite.BUSY:
             return None
@@ -183,10 +183,10 @@ def _rewrite_tables(connection: Connection, shard: Source, truncated: dict[int, 
         connection: the shard.
         shard: what it is.
         truncated: the last truncated seq, by stream number.
-        max_bytes: how large a shard may be of which rows are put back.
+        max_bytes: how large a shard may be if its remaining rows are put back.
 
     Returns:
-        How many rows are gone, or None if nothing was done because it would take long.
+        How many rows were deleted, or None if nothing was done because it would take long.
     """
     tables = [table.name for table in shard.tables]
     kept = [

@@ -1,4 +1,4 @@
-"""Push to PostgreSQL: what a master has and the server lacks goes there, exactly once.
+"""Push to PostgreSQL: each row that a master has and the server lacks, exactly once.
 
     options            defaults, limits and the listener, for callers that do not load psycopg yet
     once               one push, or a preview of it

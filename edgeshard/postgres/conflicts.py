@@ -51,7 +51,7 @@ def settle(server: Server, keyed: Iterable[Table], chunk: Sequence[Piece]) -> No
 
 
 def _history_columns(server: Server, table: Table) -> list[str]:
-    """Return the columns that a version takes to the history: all that it has there, whoever brought it.
+    """Return the columns that a version takes to the history: all that it has there, from all devices.
 
     Raises:
         OutdatedPlanError: somebody added or widened a column of the table since the history was made fit.
@@ -81,8 +81,8 @@ def _statement(table: Table, key: Key, history_columns: Sequence[str], rows: str
     fresh = " UNION ".join(f"SELECT DISTINCT {_key_columns(key)} {rows.format(quote(name))}" for name, _ in sources)
     ranked = _ranked(table, key)
     versions = " UNION ALL ".join(
-        _versions(name, key, "NULL" if is_deletion else ranked, is_deletion=is_deletion)
-        for name, is_deletion in sources
+        _versions(name, key, "NULL" if is_tombstone else ranked, is_tombstone=is_tombstone)
+        for name, is_tombstone in sources
     )
     by_key = f"PARTITION BY {', '.join(names)}"
     deletion, lost = keys.judgement(key)
@@ -91,15 +91,15 @@ def _statement(table: Table, key: Key, history_columns: Sequence[str], rows: str
         f"fresh({', '.join(names)}) AS ({fresh})",
         f"versions AS ({versions})",
         f"placed AS (SELECT versions.*, row_number() OVER ({by_key} ORDER BY {order}) AS place FROM versions)",
-        f"judged AS (SELECT placed.*, min({deletion}) OVER ({by_key}) AS last_deletion FROM placed)",
-        f"lost AS (SELECT _stream, _seq, is_deletion, last_deletion FROM judged WHERE {lost})",
+        f"judged AS (SELECT placed.*, min({deletion}) OVER ({by_key}) AS last_tombstone FROM placed)",
+        f"lost AS (SELECT _stream, _seq, is_tombstone, last_tombstone FROM judged WHERE {lost})",
     ]
     if key.history:
         steps.append(f"kept AS ({_to_history(table, history_columns)})")
     steps += [
         f"deleted{number} AS (DELETE FROM {quote(name)} t USING lost WHERE t._stream = lost._stream "
-        f"AND t._seq = lost._seq AND lost.is_deletion = {is_deletion})"
-        for number, (name, is_deletion) in enumerate(sources)
+        f"AND t._seq = lost._seq AND lost.is_tombstone = {is_tombstone})"
+        for number, (name, is_tombstone) in enumerate(sources)
     ]
     return f"WITH {', '.join(steps)} SELECT count(*) FROM lost"
 
@@ -115,22 +115,22 @@ def _ranked(table: Table, key: Key) -> str:
     return f"t.{quote(column)}{_BY_BYTES if types[column] == 'text' else ''}" if column else "NULL"
 
 
-def _versions(name: str, key: Key, ranked: str, *, is_deletion: bool) -> str:
+def _versions(name: str, key: Key, ranked: str, *, is_tombstone: bool) -> str:
     columns = ", ".join(f"t.{quote(column.lower())} AS k{number}" for number, column in enumerate(key.columns))
     equal = " AND ".join(f"t.{quote(column.lower())} = fresh.k{number}" for number, column in enumerate(key.columns))
     return (
-        f"SELECT t._stream, t._seq, {is_deletion} AS is_deletion, t.{format.TIMESTAMP} AS timestamp, "
+        f"SELECT t._stream, t._seq, {is_tombstone} AS is_tombstone, t.{format.TIMESTAMP} AS timestamp, "
         f"{ranked} AS ranked, {columns} FROM fresh JOIN {quote(name)} t ON {equal}"
     )
 
 
 def _to_history(table: Table, columns: Sequence[str]) -> str:
-    reason = f"CASE WHEN lost.last_deletion IS NULL THEN '{keys.WAS_REPLACED}' ELSE '{keys.WAS_DELETED}' END"
+    reason = f"CASE WHEN lost.last_tombstone IS NULL THEN '{keys.WAS_REPLACED}' ELSE '{keys.WAS_DELETED}' END"
     return (
         f"INSERT INTO {quote(keys.history_name(table.pg_name))} "
         f"(_stream, _seq, {', '.join(quote(column) for column in columns)}, {format.REASON}) "
         f"SELECT t._stream, t._seq, {', '.join(f't.{quote(column)}' for column in columns)}, {reason} "
         f"FROM {quote(table.pg_name)} t JOIN lost ON t._stream = lost._stream AND t._seq = lost._seq "
         # a merge may have moved a version to the history while the chunk was read, so that the chunk brings it there
-        "WHERE NOT lost.is_deletion ON CONFLICT DO NOTHING"
+        "WHERE NOT lost.is_tombstone ON CONFLICT DO NOTHING"
     )

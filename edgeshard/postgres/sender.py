@@ -132,7 +132,7 @@ class Sender:
             OutdatedPlanError: the master's rows or columns changed.
             ServerError: the server failed, or refused a row.
         """
-        # Rows are read in many snapshots. If a merge renames or widens columns meanwhile, whatever was read is wrong:
+        # Rows are read in many snapshots. If a merge renames or widens columns meanwhile, all that was read is wrong:
         # an error, values of other types, or the column's name itself, which SQLite returns for an unknown "name".
         try:
             counts = {table.pg_name: self._send_table(chunk, table) for table in tables}

@@ -44,7 +44,7 @@ def prune(
         rules: which rows to delete.
         shrink: give all free pages back to the disk; without this, only as many as `Rules.max_bytes` requires.
         dry_run: report what would be done, and change nothing.
-        lock_wait_s: how long each transaction waits for whoever holds the master locked, in seconds.
+        lock_wait_s: how long each transaction waits for another process that has the master locked, in seconds.
         should_stop: called after each transaction; once it returns True, the prune ends, and what it committed stays.
         progress: called after each transaction.
 

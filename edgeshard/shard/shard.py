@@ -242,7 +242,7 @@ class Shard(Handle):
             As `write`.
         """
         with self._lock:
-            self._upkeep_at = 0.0  # rows in files that nobody finds survive nothing
+            self._upkeep_at = 0.0  # rows in files without a name survive nothing
             self._check()
             if self._depth:
                 raise TransactionError("sync shard", self.path, "its transaction is still open; leave its block first")

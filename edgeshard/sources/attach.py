@@ -203,7 +203,7 @@ def _attach(connection: Connection, run: SourceRun, copies: contextlib.ExitStack
 
 
 def remove_empty_wals(runs: list[SourceRun]) -> None:
-    """Remove the empty WALs that our reading left, except beside quarantined sources, which stay as they are."""
+    """Remove the empty WALs that our reading left, except those of quarantined sources, which stay as they are."""
     for run in runs:
         if run.had_no_wal and not run.quarantine and not run.outcome.is_removed:
             sqlite.remove_empty_wal(run.file.path)

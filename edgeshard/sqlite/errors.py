@@ -165,8 +165,8 @@ def has_hot_journal(error: Exception) -> bool:
     return getattr(error, "extendedresult", 0) == apsw.SQLITE_READONLY_ROLLBACK
 
 
-def needs_files_beside(error: Exception) -> bool:
-    """Return whether `error`, of a readable file, means that SQLite cannot create its -wal and -shm files beside it."""
+def cannot_make_side_files(error: Exception) -> bool:
+    """Return whether `error`, of a readable file, means that SQLite cannot create its -wal and -shm files."""
     return isinstance(error, (apsw.CantOpenError, apsw.ReadOnlyError))
 
 
