@@ -1,7 +1,7 @@
 """Report what a store holds and what is pending, while writers and a merger keep working.
 
-No writer or merger is disturbed. The only lock taken is a shared one, for an instant, to find out whether an agent holds
-its lock. The master and the shards are only read, one shard at a time, in transactions of milliseconds. Nothing is
+No writer or merger is disturbed. The only lock taken is a shared one, for an instant, to find out if an agent holds its
+lock. The master and the shards are only read, one shard at a time, in transactions of milliseconds. Nothing is
 created: as long as there is no master, all rows are pending. What is reported may be some milliseconds old.
 """
 
