@@ -1,4 +1,7 @@
-"""What operations report: plain values that print as one line and turn into JSON."""
+"""What operations report: plain values that print as one line and turn into JSON.
+
+The longer text of `edgeshard status` is in cli/status.py.
+"""
 
 from __future__ import annotations
 
@@ -125,7 +128,7 @@ class MergeReport(Report):
         gaps: rows known to exist that the master never held.
         seconds: how long it took.
         dry_run: whether nothing was changed.
-        stopped: whether the merge was asked to stop before it had finished; the next one continues.
+        stopped: whether the merge stopped on request before it had finished; the next one continues.
         dropped: rows deleted from the master because the disk budget had no space for them.
         pruned: what the store's own prune rules deleted afterwards (a watching merger: since the last report), or None
             if there are no rules or no prune was due.
@@ -179,8 +182,8 @@ class PruneReport(Report):
 
     Attributes:
         rows: rows deleted from the master.
-        by_reason: the same rows, by the rule that asked for it.
-        kept_back: rows that a rule asked for but that stayed, because no peer holds them, or because the rest of their
+        by_reason: the same rows, by rule.
+        kept_back: rows that a rule selected but that stayed, because no peer holds them, or because the rest of their
             transaction stays.
         tombstones_behind: tombstones that are old enough but stayed, because older changes may still arrive.
         behind: where these changes may come from, and what to do, one sentence each.
@@ -195,7 +198,7 @@ class PruneReport(Report):
         fits: whether the master is within the size that the rules allow; True if no rule limits the size.
         seconds: how long it took.
         dry_run: whether nothing was changed. Then the sizes are those before the prune, and `fits` is a forecast.
-        stopped: whether the prune was asked to stop before it had finished; the next one continues.
+        stopped: whether the prune stopped on request before it had finished; the next one continues.
     """
 
     rows: int = 0
@@ -297,7 +300,7 @@ class PushReport(Report):
         remaining: rows in the master that PostgreSQL still lacks, including the rejected ones.
         seconds: how long it took.
         dry_run: whether nothing was changed.
-        stopped: whether the push was asked to stop before it had finished; the next one continues.
+        stopped: whether the push stopped on request before it had finished; the next one continues.
     """
 
     _computed = ("complete",)
@@ -458,7 +461,7 @@ class Loss(Report):
             restored; "another master": a shard was truncated after that master had merged it; "unknown": they are in a
             shard that is quarantined or was not merged here, or they are lost.
         database: the id of the database that holds, pruned or merged them, in hexadecimal, or "".
-        kind: the kind of database that holds them, "edgeshard" or "postgresql", as its receipt says, or "".
+        kind: the type of database that holds them, "edgeshard" or "postgresql", as its receipt says, or "".
     """
 
     gap: Gap
@@ -519,7 +522,7 @@ class ShardStatus(Report):
         pending_rows: rows in it that the master does not hold, or None if it cannot be read.
         oldest_age_s: how long the oldest of them has been pending, in seconds, or None if there are none or their age
             is unknown.
-        oldest_is_bound: whether `oldest_age_s` is an upper bound. The row carries no time of its own, but was written
+        oldest_is_bound: whether `oldest_age_s` is an upper bound. The row has no time of its own, but was written
             after its agent opened the shard and, unless the last merge was killed, after that merge.
         size_bytes: size of the file and its WAL.
         merged_at: when rows of it were last merged, or None if never.
@@ -640,7 +643,7 @@ class StatusReport(Report):
     """What `Store.status` found.
 
     Attributes:
-        at: when it looked.
+        at: when the store was read.
         watching: whether a merger watches the store, or None if that cannot be determined.
         master: the master.
         shards: the shards: quarantined ones first, then by pending rows (most first), then by agent.

@@ -155,25 +155,25 @@ class Store:
         """Return whether the store's folder exists.
 
         Raises:
-            AccessError, StorageIOError: the file system does not tell.
+            AccessError, StorageIOError: it cannot be determined.
         """
-        with sqlite.translate_errors("look at store", str(self.root)):
+        with sqlite.translate_errors("examine store", str(self.root)):
             return self.root.is_dir()
 
     def has_shards(self) -> bool:
         """Return whether an agent has ever written to the store: the folder of the shards exists.
 
         Raises:
-            AccessError, StorageIOError: the file system does not tell.
+            AccessError, StorageIOError: it cannot be determined.
         """
-        with sqlite.translate_errors("look at store", str(self.root)):
-            return (self.root / "shards").exists()
+        with sqlite.translate_errors("examine store", str(self.root)):
+            return paths.shards(self.root).exists()
 
     def has_master(self) -> bool:
         """Return whether there is a master.
 
         Raises:
-            AccessError, StorageIOError: the file system does not tell.
+            AccessError, StorageIOError: it cannot be determined.
         """
         return scan.find_database(str(self.master_path)) is not None
 
@@ -187,7 +187,7 @@ class Store:
             durability: what a committed row survives. "process": a kill at any moment, and a power cut except for the
                 last moments before it. "power": a power cut as well, at the price of an fsync per commit.
             reference: SQLite databases for `Shard.lookup`, by the name they have in SQL:
-                ``{"patterns": "patterns.db"}``. They are only read, and nobody should write to them meanwhile.
+                ``{"patterns": "patterns.db"}``. They are only read; do not let anything write to them meanwhile.
 
         Raises:
             ShardInUseError: another handle, in this process or another, has it open.
@@ -195,7 +195,7 @@ class Store:
             DiskBudgetError: the disk budget has no space for a new shard.
             StorageError: the file, or a reference, cannot be created or opened.
         """
-        return open_shard(self.root, agent, durability, self._profile, reference, self._bound())
+        return open_shard(self.root, agent, durability, self._profile, reference, self._ensure_budget())
 
     def note_budget(self, max_bytes: str | int, on_full: OnFull | None = None) -> None:
         """Save a disk budget in the store now, replacing any other; see `Store`. Delete ``budget.json`` to remove it.
@@ -211,7 +211,7 @@ class Store:
         if self._budget is not None:
             usage.save_budget(self.root, self._budget)
 
-    def _bound(self) -> Budget | None:
+    def _ensure_budget(self) -> Budget | None:
         """Return the store's budget, after saving the one that this object was given; None if it has none."""
         self._save_budget()
         return self._budget or usage.load_budget(self.root)
@@ -239,7 +239,7 @@ class Store:
             dry_run: report what would be done, and change nothing. What would be pruned is not reported.
             keep_empty: keep the empty shards of agents that have ended.
             lock_wait: how long to wait for another merger, in seconds; -1 for ever.
-            should_stop: asked after each shard; once it returns True the merge ends early, with what it committed.
+            should_stop: called after each shard; once it returns True the merge ends early, with what it committed.
             progress: called with (rows done, rows to do) after each commit.
 
         Raises:
@@ -269,7 +269,7 @@ class Store:
         Raises:
             StorageError: the master or the folder cannot be read or written.
         """
-        once.merge(self.root, beside_watcher=True, lock_wait_s=-1)
+        once.merge(self.root, alongside_watcher=True, lock_wait_s=-1)
 
     def watcher(
         self,
@@ -280,7 +280,7 @@ class Store:
         keep_empty: bool = False,
         listener: MergeListener | None = None,
     ) -> Watcher:
-        """Return a watcher, which merges new rows until it is told to stop. Call its `open`, then its `run`.
+        """Return a watcher, which merges new rows until `stop` is called. Call its `open`, then its `run`.
 
         `watching` runs one in a thread; the command line runs one in the foreground.
 
@@ -289,7 +289,7 @@ class Store:
             rescan: see `watching`.
             observer: see `watching`.
             keep_empty: see `watching`.
-            listener: is told what the watcher does.
+            listener: is called for what the watcher does.
 
         Raises:
             ConfigurationError: an argument is not valid.
@@ -343,7 +343,7 @@ class Store:
             with in_thread(watcher):
                 yield
         finally:
-            once.merge(self.root, keep_empty=keep_empty, beside_watcher=True, lock_wait_s=-1, prune=self._retention)
+            once.merge(self.root, keep_empty=keep_empty, alongside_watcher=True, lock_wait_s=-1, prune=self._retention)
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -415,7 +415,7 @@ class Store:
     def read(self, cls: type[_R]) -> Iterator[_R]:
         """Yield all rows of a class's table in the master, as instances, in the order in which they arrived there.
 
-        The rows are read in portions, each from a snapshot of its own, so a slow reader blocks nobody. Rows that are
+        The rows are read in portions, each from a snapshot of its own, so a slow reader blocks no merge. Rows that are
         merged meanwhile come last.
 
         An older class can read a master that newer agents write: `renamed` columns are found under the fields' older
@@ -437,7 +437,7 @@ class Store:
         """
         from edgeshard.inspect import shell  # with apsw's shell it takes 100 ms
 
-        with shell.shell(self.master_path, self.root / "shards") as opened:
+        with shell.shell(self.master_path, paths.shards(self.root)) as opened:
             yield opened
 
     # -- inspecting ---------------------------------------------------------------------------------------------------
@@ -474,7 +474,7 @@ class Store:
         existed, and that the master lacks, are gaps. A flipped bit inside a value cannot be detected.
 
         Args:
-            path: the shard, with its WAL beside it, if it has one.
+            path: the shard, with its WAL next to it, if it has one.
 
         Raises:
             ConfigurationError: there is no such file.
@@ -525,8 +525,8 @@ class Store:
             shrink: give all free pages back to the disk. Without this the file becomes smaller only for `max_bytes`;
                 otherwise later merges fill the free pages first.
             dry_run: report what would be done, and change nothing.
-            lock_wait: how long to wait, in each step, for whoever has the master locked, in seconds.
-            should_stop: asked after each step; once it returns True the prune ends early, with what it committed.
+            lock_wait: how long to wait, in each step, for another process that has the master locked, in seconds.
+            should_stop: called after each step; once it returns True the prune ends early, with what it committed.
             progress: called with (rows done, rows to do) after each step.
 
         Raises:
@@ -534,16 +534,16 @@ class Store:
             TableError: the class cannot be a table.
             StorageError: the master cannot be read or written. What was pruned by then stays pruned.
         """
-        from edgeshard.retention import prune  # only those who prune wait for it
+        from edgeshard.retention import prune  # slow to import
 
         try:
             name = _table_name(table)
-            asked = rules.parse_rules(
+            wanted = rules.parse_rules(
                 older_than, keep_rows, max_bytes, only_pushed, only_receipted, name, deletions_older_than
             )
         except ValueError as error:
             raise ConfigurationError("prune", self.master_path, str(error)) from error
-        if asked.is_empty and not shrink:
+        if wanted.is_empty and not shrink:
             cause = "no rule was given; set older_than, keep_rows, max_bytes, deletions_older_than or shrink"
             raise ConfigurationError("prune", self.master_path, cause)
         if dry_run and not self.has_master():
@@ -551,7 +551,7 @@ class Store:
         database.ensure_master(self.master_path)
         return prune.prune(
             self.master_path,
-            asked,
+            wanted,
             shrink=shrink,
             dry_run=dry_run,
             lock_wait_s=lock_wait,
@@ -570,7 +570,7 @@ class Store:
     ) -> None:
         """Copy the master as it is at this moment, durably, while writers and mergers continue.
 
-        The copy is one file that needs no other beside it. It can be read from a read-only medium, merged elsewhere
+        The copy is one file that needs no other. It can be read from a read-only medium, merged elsewhere
         as one of the ``sources``, or restored as a master. It appears under its name complete, or not at all.
 
         Args:
@@ -607,7 +607,7 @@ class Store:
             batch: rows per transaction; fewer if rows are large.
             inserts: use INSERT instead of COPY. Servers that only speak PostgreSQL's protocol always get INSERT.
             dry_run: report what would be done, and change nothing.
-            should_stop: asked after each commit; once it returns True the push ends early, with what it committed.
+            should_stop: called after each commit; once it returns True the push ends early, with what it committed.
             progress: called with (rows done, rows to do) after each commit.
 
         Raises:
@@ -632,14 +632,14 @@ class Store:
         inserts: bool = False,
         listener: PushListener | None = None,
     ) -> Watch:
-        """Return a service that pushes what merges bring until it is told to stop. Call its `run`.
+        """Return a service that pushes what merges bring until `stop` is called. Call its `run`.
 
         Args:
             dsn: see `push`.
             interval: how often to check whether a merge brought rows, in seconds.
             batch: see `push`.
             inserts: see `push`.
-            listener: is told what the watcher does.
+            listener: is called for what the watcher does.
 
         Raises:
             ConfigurationError: an argument is not valid, or psycopg is not installed.
@@ -656,17 +656,17 @@ class Store:
             dsn: the database; see `push`.
 
         Raises:
-            ConfigurationError: the DSN is not valid, psycopg is not installed, or nobody has pushed there yet.
+            ConfigurationError: the DSN is not valid, psycopg is not installed, or there was no push to it yet.
             PostgresError: PostgreSQL cannot be reached, or refuses.
         """
-        from edgeshard.postgres.once import ranges  # 20 ms, which only those who push should pay
+        from edgeshard.postgres.inventory import ranges  # 20 ms, which only those who push should pay
 
         return ranges(dsn)
 
     def ranges(self) -> Inventory:
         """Return what the master holds and has ever held, durably: `Inventory.to_json` is a small document of it.
 
-        Whoever has rows for this store leaves out what is listed (``export(ranges=...)``), and may delete its own copy
+        A store with rows for this one leaves out what is listed (``export(ranges=...)``), and may delete its own copy
         of those rows once it has recorded this as a receipt (`receipt`). Rows that are still in the shards are not
         listed: merge first.
 
@@ -719,9 +719,9 @@ class Store:
         force: bool = False,
         progress: Progress | None = None,
     ) -> ExportReport:
-        """Write the rows that another database lacks into one file, a bundle, to be carried there and merged.
+        """Write the rows that another database lacks into one file, a bundle, to take there and merge.
 
-        The bundle needs no file beside it, has a checksum, and appears under its name complete, or not at all. Like a
+        The bundle needs no other file, has a checksum, and appears under its name complete, or not at all. Like a
         snapshot it holds what has been merged by this moment, while writers and mergers continue.
 
         Args:
@@ -739,7 +739,7 @@ class Store:
             StorageBusyError: somebody else is writing this very file.
             StorageError: the master cannot be read, or the bundle cannot be written.
         """
-        from edgeshard.exchange import bundle  # only those who carry rows away wait for it
+        from edgeshard.exchange import bundle  # slow to import
 
         database.ensure_master(self.master_path)
         unwanted = self._held_by_receiver(since_hub, ranges)

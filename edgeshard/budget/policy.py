@@ -1,5 +1,7 @@
 """How a store's disk budget is divided between writers and merger, as pure values and functions over them.
 
+`edgeshard.shard.quota.Quota` (a writer) and `edgeshard.merge.quota.MergeQuota` (the merger) ask these functions.
+
 The *limit* is the disk budget (``max_bytes``), or less if the file system has less free space than that. A merged row
 is on the disk up to four times for a moment: in its shard, in the shard's WAL, in the master's WAL, and in the master.
 So the limit is divided::
@@ -11,19 +13,19 @@ So the limit is divided::
                                                                        | overshoot|drops|chunk |
 
 * *growth from WALs*: what is in the shards' WALs is also going to be added to their files.
-* *left for writers*: shared among all writers. Nobody can be asked before a write, so each writer takes a *quota*: it
-  may add so many bytes until it measures the store again. Quotas are small after a quiet time, are at most half of an
-  even share, and expire before the store can grow by `OVERSHOOT_SHARE`. So all quotas together exceed what is left for
-  writers only by little.
+* *left for writers*: shared among all writers. A writer cannot ask the others before each write, so it takes a *quota*:
+  it may add so many bytes until it measures the store again. Quotas are small after a quiet time, are at most half of
+  an even share, and expire before the store can grow by `OVERSHOOT_SHARE`. So all quotas together exceed what is left
+  for writers only by little.
 * *merge reserve*: never given to writers, or a merge could not drain what they wrote. Its three parts have fixed sizes,
   so that none relies on another being unused:
 
-  1. *overshoot*: what writers may add beyond what was left for them, between two measurements. Never given to anybody.
+  1. *overshoot*: what writers may add beyond what was left for them, between two measurements. Never part of a quota.
   2. *drops*: the WAL of a prune that drops rows because the store is full (`drop_reserve`). Not given to a merge.
   3. *chunk*: one chunk of a merge, in the master's WAL and then in its file; enough for the smallest chunk.
 
 A merge copies a chunk only if it leaves the first two parts free (`merge_quota`). It also uses what is left for
-writers, but at most the half that is in nobody's quota. The truncation of a shard writes within the same quota: it
+writers, but at most the half that is in no writer's quota. The truncation of a shard writes within the same quota: it
 begins once the chunk is in the master's file and the master's WAL is empty.
 """
 

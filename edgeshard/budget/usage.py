@@ -18,8 +18,6 @@ from edgeshard.errors import ConfigurationError
 from edgeshard.files import atomic_file, fingerprint, folders, paths
 from edgeshard.files.os_errors import explain_os_error
 
-BUDGET_FILE: Final = "budget.json"
-
 #: If a WAL was written to within this time, its agent is at work, in seconds.
 _ACTIVE_S: Final = 2.5
 
@@ -92,7 +90,7 @@ def load_budget(root: Path) -> Budget | None:
         ConfigurationError: the recorded budget is invalid.
         AccessError, StorageIOError: it cannot be read.
     """
-    path = root / BUDGET_FILE
+    path = paths.budget(root)
     try:
         text = path.read_text()
     except (FileNotFoundError, NotADirectoryError):
@@ -116,8 +114,8 @@ def save_budget(root: Path, budget: Budget) -> None:
     Raises:
         AccessError, DiskFullError, StorageIOError: it cannot be written.
     """
-    path = root / BUDGET_FILE
-    with contextlib.suppress(ConfigurationError):  # an invalid file is replaced
+    path = paths.budget(root)
+    with contextlib.suppress(ConfigurationError):  # an invalid file is overwritten
         if load_budget(root) == budget:
             return
     folders.make_folder(root)

@@ -1,4 +1,4 @@
-"""The console script ``edgeshard``: one module per verb, and here the place where exceptions become exit codes.
+"""The console script ``edgeshard``: one module per verb; errors are caught and printed here (exit codes: `exits`).
 
 A verb is a module with ``SUMMARY``, ``configure(parser)``, which describes its arguments, and ``run(options)``, which
 does the work and returns the exit code. Verbs call `edgeshard.store.Store` and nothing below it. What is slow to import
@@ -33,7 +33,7 @@ from edgeshard.cli import (
 from edgeshard.errors import EdgeshardError
 from edgeshard.store import VERSION
 
-#: In the order of the help. To add a verb, add a module beside these, and a line here.
+#: In the order of the help. To add a verb, add a module next to these, and a line here.
 _VERBS = {
     "merge": merge,
     "status": status,
@@ -137,7 +137,7 @@ def _run(options: argparse.Namespace, name: str) -> int:
 
 
 def _ensure_output() -> None:
-    """Have streams that take any text, whatever the caller closed or set."""
+    """Make stdout and stderr take any text, even if the caller closed them or set another encoding."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:

@@ -10,7 +10,7 @@ from edgeshard.cli import arguments, exits, output
 SUMMARY = "Write the rows of a store's master that another store lacks into one file, a bundle, to carry there."
 
 _EPILOG = """\
-A bundle is a SQLite file that needs no file beside it and has a checksum; the other store takes it with `edgeshard
+A bundle is a SQLite file that needs no other file and has a checksum; the other store takes it with `edgeshard
 merge --from`. It appears under its name complete, or not at all, even if the disk fills up or this command is killed.
 It holds what has been merged: rows that are still in the shards come with the next merge, and the next bundle.
 

@@ -93,7 +93,7 @@ def _add_watch_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--observer",
         choices=OBSERVERS,
-        help="how to notice new rows: file system events (native), checking every interval (polling), or events as "
+        help="how to detect new rows: file system events (native), checking every interval (polling), or events as "
         "long as they arrive (auto, the default)",
     )
     group.add_argument(

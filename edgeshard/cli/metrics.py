@@ -90,7 +90,7 @@ class MetricsFile:
     def count_failure(self, error: BaseException) -> None:
         """Count a merge pass that failed."""
         self._counters["failed_cycles"].inc()
-        # beside the counter, which must be there before the first failure: rate() does not see a first sample
+        # next to the counter, which must be there before the first failure: rate() does not see a first sample
         self._failed_at.labels(error=type(error).__name__).set(time.time())
 
     def measure(self, status: StatusReport) -> None:

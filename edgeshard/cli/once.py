@@ -29,7 +29,7 @@ def run(
         text: formats the report for people.
 
     Raises:
-        KeyboardInterrupt: SIGINT asked to stop. The report has been printed.
+        KeyboardInterrupt: SIGINT stopped it. The report has been printed.
     """
     with (
         signals.stop_on_signals() as stop,

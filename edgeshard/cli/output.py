@@ -12,7 +12,7 @@ from typing import Any, Protocol, TextIO
 
 from edgeshard.store import draw_rows
 
-#: Wide enough for any line. Whatever reads a pipe wraps lines itself, or does not want them wrapped.
+#: Wide enough for any line. A program that reads a pipe wraps lines itself, or does not want them wrapped.
 _UNLIMITED = 1 << 20
 
 _SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))

@@ -53,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=arguments.seconds,
         default=BUSY_TIMEOUT_S,
         metavar="S",
-        help="wait up to S seconds in each step for whoever has the master locked (default: 60)",
+        help="wait up to S seconds in each step for another process that has the master locked (default: 60)",
     )
     arguments.add_verbosity(parser)
     interrupted = "interrupted; what was pruned stays pruned, the next prune continues"

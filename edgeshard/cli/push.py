@@ -1,4 +1,4 @@
-"""``edgeshard push``: push what PostgreSQL lacks from the master, exactly once; one time, or as merges bring it."""
+"""``edgeshard push``: push the master's rows that PostgreSQL lacks, exactly once; one time, or as merges bring them."""
 
 from __future__ import annotations
 

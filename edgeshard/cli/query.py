@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _store(options: argparse.Namespace) -> Store:
-    """Return the store, after a merge if one is asked for."""
+    """Return the store, after a merge if one is wanted."""
     if options.fresh:
         store = arguments.store_of(options)
         if store.has_shards():

@@ -1,4 +1,4 @@
-"""``edgeshard ranges``: print what a store holds, as a small document for whoever has rows for it."""
+"""``edgeshard ranges``: print a store's inventory: which rows it holds, as JSON to carry to other stores."""
 
 from __future__ import annotations
 

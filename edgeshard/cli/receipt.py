@@ -1,4 +1,4 @@
-"""``edgeshard receipt``: record what another database says that it holds."""
+"""``edgeshard receipt``: record the inventory of another store, so that its rows count as safe there."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ The shard is only read, and stays as it is: move it away afterwards, so that mer
 first. Rows that the master has already are not duplicated, so you can repeat it, or run it on a copy of the shard.
 
 It reads every page on its own, and takes the rows that are whole. Rows that are known to have existed and are in no
-master are listed as gaps. If a bit flipped inside a value, the original value is lost, and nobody can notice.
+master are listed as gaps. If a bit flipped inside a value, the original value is lost, and nothing shows it.
 
 examples:
   %(prog)s data data/shards/boiler-room.db
@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Describe the arguments."""
     arguments.describe(parser, SUMMARY, _EPILOG)
     arguments.add_root(parser)
-    parser.add_argument("shard", metavar="SHARD", type=arguments.name, help="the damaged file, with its -wal beside it")
+    parser.add_argument("shard", metavar="SHARD", type=arguments.name, help="the damaged file; its -wal is next to it")
     arguments.add_json(parser)
     parser.set_defaults(run=run, interrupted="interrupted; the shard is unchanged, and what was merged stays")
 

@@ -117,7 +117,7 @@ class _Reporter:
             self._print(json.dumps(report.as_dict()))
 
     def _print(self, line: str) -> None:
-        """Print a line. A full disk behind stdout does not end the service; a reader that has gone does."""
+        """Print a line. A full disk behind stdout does not end the service; a reader that closed the pipe does."""
         try:
             print(line, flush=True)
         except BrokenPipeError:
@@ -145,7 +145,7 @@ class _MergeReporter(_Reporter, MergeListener):
 
     def beat(self) -> None:
         now = time.monotonic()
-        if now >= self._beat_at:  # it is called more often than it asked for
+        if now >= self._beat_at:  # it is called more often than necessary
             self._beat_at = now + self.beat_s / 2
             systemd.notify(WATCHDOG=1)
 

@@ -11,7 +11,7 @@ from edgeshard.cli import arguments, exits, output
 SUMMARY = "Copy a store's master as it is at this moment into one file, while writers and mergers continue."
 
 _EPILOG = """\
-The copy is a SQLite file that needs no file beside it: carry it on a stick, read it from a read-only medium, merge it
+The copy is a SQLite file that needs no other file: carry it on a stick, read it from a read-only medium, merge it
 elsewhere. It appears under its name complete, or not at all, even if the disk fills up or this command is killed.
 It holds what has been merged: rows that are still in the shards come with the next merge, and the next snapshot.
 

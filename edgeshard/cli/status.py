@@ -17,7 +17,7 @@ SUMMARY = "Report what a store holds: each shard, whether its agent is alive, an
 _EPILOG = """\
 It creates nothing, takes no lock, and disturbs neither writers nor a merger. Quarantined shards come first, then those
 with the most pending rows. On a terminal long names are cut; --json has them in full. "up to 3 min": the oldest pending
-row carries no time of its own, but cannot be older than that (unless the shard's last merge was killed).
+row has no time of its own, but cannot be older than that (unless the shard's last merge was killed).
 
 examples:
   %(prog)s data
@@ -28,7 +28,7 @@ examples:
 exit codes:
   0 all well, also if rows are pending; and --watch, ended by Ctrl-C
   1 failed; also if the master is damaged                 2 wrong usage
-  3 a shard is quarantined, or rows are missing: whatever makes a merge exit with 3
+  3 a shard is quarantined, or rows are missing: as for a merge that exits with 3
   74 input/output error                                   75 the master is locked
   77 not permitted                                        78 there is no such folder
 """

@@ -16,7 +16,7 @@ def notify(**fields: object) -> None:
     """Send fields to the service manager, such as ``READY=1``, ``STATUS="all is merged"``, ``WATCHDOG=1``.
 
     Without a service manager this does nothing. If it cannot be reached, that is only logged, at debug level: the
-    service should keep working, and systemd itself notices missing notifications.
+    service should keep working, and systemd itself detects missing notifications.
 
     Args:
         fields: the names and values that sd_notify(3) lists; a line break in a value becomes a space.
@@ -39,7 +39,7 @@ def watchdog_interval_s() -> float | None:
     """Return how often to send ``WATCHDOG=1``, in seconds: twice per WatchdogSec=.
 
     Returns:
-        None if nobody waits for it: there is no service manager, or it watches another process of this service.
+        None if no notification is expected: there is no service manager, or it watches another process of this service.
     """
     limit_us = _number("WATCHDOG_USEC")
     pid = _number("WATCHDOG_PID")

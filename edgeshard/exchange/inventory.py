@@ -1,4 +1,4 @@
-"""An inventory: what a database holds, as a small JSON document to be carried to other stores.
+"""An inventory: what a database holds, as a small JSON document to take to other stores.
 
     {"edgeshard": "ranges", "format": 1, "database": "<32 hex digits>", "kind": "edgeshard", "generation": 17,
      "at": "2026-01-02T12:00:00+00:00", "streams": {"<32 hex digits>": [[1, 900], [1001, 1100]]},
@@ -29,7 +29,7 @@ from edgeshard.files.os_errors import explain_os_error
 from edgeshard.format.ranges import Range, subtract
 from edgeshard.master.receipts import KINDS
 
-#: The longest document that is read, and so that is written. It has room for 300,000 streams.
+#: The longest document that is read, and so that is written. That is enough for 300,000 streams.
 BYTES_MAX: Final = 16 << 20
 
 _ACTION = "read ranges"
@@ -176,7 +176,7 @@ class _Parser:
             cause = f"it has format {read.get('format')!r:.40}, and this edgeshard reads format {_FORMAT}"
             raise FormatError(_ACTION, self.path, f"{cause}; use the version that wrote it")
         if read.keys() - {"pruned"} != _KEYS or read["kind"] not in KINDS:
-            raise self.refusal("it lacks a key, has an unknown one, or is of an unknown kind")
+            raise self.refusal("it lacks a key, has an unknown one, or is of an unknown type of database")
         streams = self.ranges(read["streams"], "streams")
         pruned = self.ranges(read.get("pruned", {}), "pruned")
         if any(subtract(seqs, streams.get(stream_id, ())) for stream_id, seqs in pruned.items()):

@@ -1,10 +1,10 @@
-"""Give and record receipts: a *receipt* is the inventory of another database (a *peer*), recorded in this master.
+"""Take this master's inventory, and record another database's (a *peer*'s) as a *receipt*.
 
 The next receipt of a peer replaces the last one; it is not added to it. A peer that was restored from an older copy
 holds less than it once said, and the rows that it lost must neither count as safe nor be left out of an export.
 
-Receipts are carried, and may arrive in any order. Which of two is the later one is decided by the peer's own clock, and
-by its generation, which grows with each merge and prune:
+Receipts may arrive in any order. Which of two is the later one is decided by the peer's own clock, and by its
+generation, which grows with each merge and prune:
 
     clock not earlier, generation not lower     the next receipt: it replaces the last one
     clock later, generation lower               the peer was restored from an older copy: the same
@@ -53,7 +53,7 @@ def record_receipt(connection: Connection, inventory: Inventory, *, force: bool 
     Args:
         connection: the master, open for writing.
         inventory: what the peer says that it holds.
-        force: record it, whatever is recorded already.
+        force: record it even if a later one is recorded already.
 
     Raises:
         ConfigurationError: it is the inventory of this very database.

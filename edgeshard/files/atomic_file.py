@@ -68,7 +68,7 @@ def _check_target(path: str, master_path: Path, action: str, *, force: bool) -> 
         # SQLite would take it for the new file's, and write pages of another database into that
         if os.path.lexists(path + suffix):
             cause = (
-                f"there is a {os.path.basename(path)}{suffix} beside it: something has a database of this name open, "
+                f"there is a {os.path.basename(path)}{suffix} next to it: something has a database of this name open, "
                 "or died with it; choose another name, or remove both"
             )
             raise ConfigurationError(action, path, cause)

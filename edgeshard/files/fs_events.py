@@ -49,7 +49,7 @@ class Watch:
     """Notify once that a file in a folder was written, made, renamed or deleted. Watching starts at once.
 
     Ignored are subfolders, lock files, SQLite's -shm files, and that a file was opened, read, closed or given other
-    permissions. Earlier changes are not noticed either: after making a watch, scan once more.
+    permissions. Earlier changes are not reported either: after making a watch, scan once more.
 
     Args:
         folder: the folder; a symbolic link is followed.

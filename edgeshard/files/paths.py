@@ -1,6 +1,6 @@
 """The names of a store's files and folders.
 
-    ROOT/shards/NAME.db       one agent's shard, with SQLite's -wal and -shm files beside it
+    ROOT/shards/NAME.db       one agent's shard, with SQLite's -wal and -shm files next to it
     ROOT/shards/NAME.lock     locked while the agent has its shard open
     ROOT/master.db            the merged rows
     ROOT/merge.lock           locked while a merger works
@@ -27,7 +27,7 @@ AGENT_NAME_MAX = 200
 SHARD: Final = ".db"
 LOCK: Final = ".lock"
 
-#: The endings of the files that SQLite has beside a database: its WAL, the shared index of the WAL, and its journal.
+#: The endings of the files that SQLite keeps next to a database: its WAL, the shared index of the WAL, and its journal.
 WAL: Final = "-wal"
 SHM: Final = "-shm"
 JOURNAL: Final = "-journal"
@@ -127,7 +127,7 @@ def wal(path: str | os.PathLike[str]) -> str:
 
 
 def side_files(path: str | os.PathLike[str]) -> list[str]:
-    """Return the paths of the files that SQLite may have beside a database."""
+    """Return the paths of the files that SQLite may have next to a database."""
     return [f"{os.fspath(path)}{suffix}" for suffix in SIDE_FILES]
 
 

@@ -1,4 +1,4 @@
-"""Find the files in the folder of shards that could be shards, and those that changed since they were last known.
+"""Find the files that could be shards, say which changed since they were last known, and why one cannot be a database.
 
 Nothing here opens a file (see paths). A file that did not change costs one `stat`.
 """
@@ -222,7 +222,7 @@ def _defect(path: str, found: os.stat_result, sides: dict[str, os.stat_result]) 
         return "it is not a regular file"
     for suffix, side in sides.items():
         if not stat.S_ISREG(side.st_mode):
-            return f"the file beside it with {suffix} to its name is not a regular file"  # a FIFO would block SQLite
+            return f"the file of its name with {suffix} added is not a regular file"  # a FIFO would block SQLite
     if found.st_size == 0:
         # SQLite deletes the WAL of an empty database when it opens it
         has_wal = paths.WAL in sides and sides[paths.WAL].st_size > 0

@@ -11,7 +11,7 @@ Where a row is stored
     only appends as well, whichever stream it copies (measured: 1.7 times the rate of keeping each stream together, at
     100 bytes a row), and the oldest rows lie together. A row of a master also holds the number of its stream and its
     seq, and ``edgeshard_blocks`` maps runs of seqs to ids: seq ``first + k`` has the id ``first_id + k``. A *bundle* is
-    laid out like a master. It holds what its receiver lacked, carries a checksum, and is never merged into.
+    laid out like a master. It holds what its receiver lacked, has a checksum, and is never merged into.
 
 What a database holds, and has held
     ``edgeshard_ranges`` is the set of seqs of each stream that a master has ever held, as few intervals as possible.
@@ -24,12 +24,12 @@ What a database holds, and has held
     ``edgeshard_pruned_ranges`` lists them, which tells them from lost ones.
 
 When rows arrived
-    A row carries no time of its own. ``edgeshard_arrivals`` says, to the minute, which ids a master assigned when. Rows
+    A row has no time of its own. ``edgeshard_arrivals`` says, to the minute, which ids a master assigned when. Rows
     older than the first entry count as having arrived at its time.
 
 Keyed tables
     In a shard and in a bundle, a table with a key is a list of changes like any other. A master keeps the newest
-    version of each key. Each change carries a timestamp, ``_timestamp``. A deletion is a row of ``<table>_deleted``, a
+    version of each key. Each change has a timestamp, ``_timestamp``. A deletion is a row of ``<table>_deleted``, a
     *tombstone*, which has only the key. ``edgeshard_keys`` says which tables have a key. When a newer version replaces
     a row, its seq stays in its block, which then has fewer rows than seqs. ``edgeshard_superseded`` counts these, which
     tells them from lost rows. A tombstone that no older change can follow may be pruned; ``edgeshard_tombstone_gc`` has

@@ -12,14 +12,14 @@ APPLICATION_ID: Final = 0x65646765
 
 FORMAT_VERSION: Final = 1
 
-#: What the header of every database of ours carries: application_id and user_version.
+#: What the header of every database of ours contains: application_id and user_version.
 IDENTITY: Final = (APPLICATION_ID, FORMAT_VERSION)
 
 SHARD: Final = "shard"
 
 MASTER: Final = "master"
 
-#: Rows in the form of a master's, in a single file with a checksum, to be carried to another store.
+#: Rows in the form of a master's, in a single file with a checksum, to take to another store.
 BUNDLE: Final = "bundle"
 
 #: A writer's commit dirties few pages, so small pages mean fewer bytes written (measured: 1.5 KB for a 110-byte row,
@@ -56,7 +56,8 @@ INDEXES_MAX: Final = 32
 
 PRIORITY_MAX: Final = 1_000
 
-#: The SQL type that each type of column is stored as.
+#: The SQL type that each type of column is stored as. To add a type: here, records/codecs, records/declare (error
+#: text), postgres/values, postgres/encoding, inspect/verify; records/types if it widens.
 STORED_AS: Final = {
     "boolean": "INTEGER",
     "integer": "INTEGER",

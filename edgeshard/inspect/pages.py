@@ -1,6 +1,6 @@
-"""Read the rows on the pages of a SQLite file page by page, as far as each row is whole.
+"""Parse a damaged SQLite file page by page, for salvage, and return each row that is whole.
 
-Only salvage uses this. SQLite reads a tree from its root, so one damaged page hides all pages below it. Here every page
+SQLite reads a tree from its root, so one damaged page hides all pages below it. Here every page
 is read on its own (https://sqlite.org/fileformat2.html). A row counts only if every byte of it is there and its lengths
 agree. (SQLite's own ``.recover`` is not in apsw's wheels, and fills missing parts of a row with zeros.)
 
@@ -46,7 +46,7 @@ class Pages:
     """The pages of a database and its WAL.
 
     Args:
-        file: the database's file. Nobody may write to it meanwhile.
+        file: the database's file. Nothing may write to it meanwhile.
         wal: its WAL's file, or None.
         default_page_bytes: how large pages are, if the header does not say so.
     """

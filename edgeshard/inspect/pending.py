@@ -14,10 +14,10 @@ import attrs
 
 from edgeshard import sqlite
 from edgeshard.errors import EdgeshardError, SchemaConflictError
-from edgeshard.files import scan
+from edgeshard.files import paths, scan
 from edgeshard.files.scan import ShardFile
 from edgeshard.format.blocks import Block
-from edgeshard.inspect import shard_files
+from edgeshard.inspect import shard_names
 from edgeshard.master import shard_states
 from edgeshard.merge import blame, schema_merge
 from edgeshard.merge.target import Target
@@ -53,7 +53,7 @@ class MasterView:
         noted = shard_states.load_notes(connection)
         return cls(
             target=Target.load(connection),
-            agents=shard_files.agents_by_stem(connection),
+            agents=shard_names.agents_by_stem(connection),
             notes={name: (state, reason) for name, state, reason, _ in noted},
             merged_at={name: _time(merged_at) for name, _, _, merged_at in noted},
         )
@@ -79,7 +79,7 @@ class Pending:
 
 
 def find_pending(connection: Connection, view: MasterView, file: ShardFile) -> Pending | None:
-    """Return what is pending in a shard file, or None if the file is gone by now.
+    """Return what is pending in a shard file, or None if it was removed meanwhile.
 
     Args:
         connection: the master, open for reading.
@@ -102,7 +102,7 @@ def find_pending(connection: Connection, view: MasterView, file: ShardFile) -> P
 
 
 def _attach_and_compare(connection: Connection, view: MasterView, file: ShardFile) -> Pending:
-    had_no_wal = not os.path.exists(file.path + "-wal")
+    had_no_wal = not os.path.exists(paths.wal(file.path))
     try:
         sqlite.attach(connection, file.path, _SCHEMA)
     except sqlite.DATA_ERRORS as error:
@@ -152,7 +152,7 @@ def _oldest(
 
 
 def _written_at(connection: Connection, origin: Source, row_id: int) -> datetime.datetime | None:
-    """Return the time that a row carries, or None unless it is a row of the table that dicts go to."""
+    """Return the time in a row, or None unless it is a row of the table that dicts go to."""
     if not any(table.name == _AGENT_DATA and ("timestamp", "real") in table.columns for table in origin.tables):
         return None
     sql = f"SELECT timestamp FROM {quote(_SCHEMA)}.{quote(_AGENT_DATA)} NOT INDEXED WHERE _id = ?"

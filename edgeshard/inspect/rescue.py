@@ -1,6 +1,7 @@
 """Copy the rows of a damaged shard that can still be read into a new database, under the addresses they always had.
 
-The new database has the form of a master, so it can be merged like any other source.
+This is a step of salvage, after `survey`. The new database has the form of a master, so it can be merged like any
+other source.
 """
 
 from __future__ import annotations

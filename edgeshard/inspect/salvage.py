@@ -1,6 +1,6 @@
 """Bring what can still be read of a damaged shard into the master.
 
-    1  the agent's lock is taken, so that nobody has the shard open; the file is only read
+    1  the agent's lock is taken, so that no writer has the shard open; the file is only read
     2  each page is read on its own (pages); what looks like a row of a stream and table that the shard knows (survey)
        is copied, with the address it always had, into a database of our format (rescue)
     3  that database is merged like any other source, so rows that the master already has are not duplicated
@@ -8,8 +8,8 @@
 
 If the process is killed at any step, nothing is lost or duplicated: run it again. The damaged file is never changed.
 
-Rows that are known to have existed, and that the master lacks afterwards, are gaps. Nobody can know of rows after the
-last one that can be read, or that was noted as truncated.
+Rows that are known to have existed, and that the master lacks afterwards, are gaps. Rows after the last one that
+can be read, or that was recorded as truncated, cannot be known.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ import attrs
 
 from edgeshard import format, sqlite
 from edgeshard.errors import ConfigurationError, StorageBusyError, StorageError
-from edgeshard.files import folders, locks, scan
-from edgeshard.files.paths import lock_path
+from edgeshard.files import folders, locks, paths, scan
 from edgeshard.inspect.pages import Pages
 from edgeshard.inspect.rescue import rescue
 from edgeshard.inspect.survey import Survey, survey
@@ -66,8 +65,8 @@ def _agent_locked_out(root: Path, path: str) -> Iterator[None]:
     Raises:
         StorageBusyError: the agent has the shard open.
     """
-    lock = lock_path(path)
-    if os.path.dirname(path) != os.path.realpath(root / "shards") and not lock.exists():
+    lock = paths.lock_path(path)
+    if os.path.dirname(path) != os.path.realpath(paths.shards(root)) and not lock.exists():
         yield  # a copy that no agent opens
         return
     held = locks.lock(lock)
@@ -100,7 +99,7 @@ def _read(root: Path, path: str, rescued: str) -> tuple[Survey, SalvageReport]:
 def _opened(path: str) -> Iterator[Pages]:
     with contextlib.ExitStack() as stack:
         database_file = _open_file(stack, path) or io.BytesIO()
-        wal = _open_file(stack, f"{path}-wal")
+        wal = _open_file(stack, paths.wal(path))
         # if the header says how large pages are, all of these are the same
         yield max((Pages(database_file, wal, size) for size in format.SHARD_PAGE_SIZES), key=_whole_rows)
 
@@ -118,13 +117,13 @@ def _open_file(stack: contextlib.ExitStack, path: str) -> BinaryIO | None:
 
 def _merge(root: Path, rescued: str, found: Survey, report: SalvageReport) -> SalvageReport:
     """Merge what was read, and report what the master still lacks of the shard's streams."""
-    merged = _count_new(root / "master.db", rescued)
-    done = once.merge(root, [rescued], lock_wait_s=-1)
-    for refused in done.quarantined:
+    merged = _count_new(paths.master(root), rescued)
+    report_of_merge = once.merge(root, [rescued], lock_wait_s=-1)
+    for refused in report_of_merge.quarantined:
         if refused.path == rescued:
             raise StorageError("merge what was salvaged from", report.path, refused.reason)
     ours = {stream.stream_id.hex() for stream in found.streams.values()}
-    gaps = tuple(gap for gap in done.gaps if gap.stream in ours)
+    gaps = tuple(gap for gap in report_of_merge.gaps if gap.stream in ours)
     return attrs.evolve(report, merged=merged, gaps=gaps)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeshard import sqlite
-from edgeshard.inspect import shard_files
+from edgeshard.inspect import shard_names
 from edgeshard.master import database
 from edgeshard.sqlite import Connection
 
@@ -60,7 +60,7 @@ def _make(connection: Connection, folder: Path) -> Any:
             """
             if cmd:
                 raise self.Error("Unexpected arguments")
-            rows = json.dumps(shard_files.listing(connection, folder))
+            rows = json.dumps(shard_names.listing(connection, folder))
             self.process_sql(_SHARDS, (rows,), internal=True)
 
     return StoreShell(db=connection)

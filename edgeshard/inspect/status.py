@@ -1,8 +1,8 @@
 """Report what a store holds and what is pending, while writers and a merger keep working.
 
-Nobody is disturbed. The only lock taken is the shared one that asks for an instant whether an agent's lock is held. The
-master and the shards are only read, one shard at a time, in transactions of milliseconds. Nothing is created: as long
-as there is no master, all rows are pending. What is reported may be some milliseconds old.
+No writer or merger is disturbed. The only lock taken is a shared one, for an instant, to find out if an agent holds its
+lock. The master and the shards are only read, one shard at a time, in transactions of milliseconds. Nothing is
+created: as long as there is no master, all rows are pending. What is reported may be some milliseconds old.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from pathlib import Path
 from edgeshard import format, sqlite
 from edgeshard.budget import policy
 from edgeshard.budget.usage import load_budget, measure
-from edgeshard.errors import DamagedError, StorageError
+from edgeshard.errors import StorageError
 from edgeshard.files import locks, paths, scan
 from edgeshard.files.scan import ShardFile
-from edgeshard.inspect import shard_files
+from edgeshard.inspect import shard_names
 from edgeshard.inspect.pending import MasterView, find_pending
 from edgeshard.master import (
     catalog,
@@ -42,9 +42,9 @@ _BUSY_TIMEOUT_S = 0.25
 
 def status(root: Path) -> StatusReport:
     """Inspect a store; see `Store.status`."""
-    path = root / "master.db"
+    path = paths.master(root)
     at = datetime.datetime.now(datetime.UTC)
-    found = _find_master(path)
+    found = database.find_master(path, "read master")
     connection = (
         sqlite.open_in_memory(format.MASTER_TABLES) if found is None else database.open_master(path, writable=False)
     )
@@ -56,22 +56,14 @@ def status(root: Path) -> StatusReport:
                 master = _master_status(connection, path, found, gaps)
                 budget = _budget_status(root, connection)
             sqlite.set_busy_timeout(connection, _BUSY_TIMEOUT_S)
-            listed = scan.shard_files(Path(os.path.realpath(root / "shards")))
+            listed = scan.shard_files(Path(os.path.realpath(paths.shards(root))))
             shards = [_shard_status(connection, view, file, at) for file in listed]
-            counters = [root / "merge.lock", *(paths.lock_path(file.path) for file in listed)]
+            counters = [paths.merge_lock(root), *(paths.lock_path(file.path) for file in listed)]
             written = write_stats.load(connection, counters)
     finally:
         connection.close()
     in_order = _in_order(shard for shard in shards if shard is not None)
-    return StatusReport(at, _is_locked(root / "watch.lock"), master, in_order, gaps, written, budget)
-
-
-def _find_master(path: Path) -> ShardFile | None:
-    """Look at the master's file without opening it; return None if there is none."""
-    found = scan.find_database(str(path))
-    if found is not None and found.defect:
-        raise DamagedError("read master", path, f"{found.defect}. Move it away, or restore it from a snapshot")
-    return found
+    return StatusReport(at, _is_locked(paths.watch_lock(root)), master, in_order, gaps, written, budget)
 
 
 def _master_status(connection: Connection, path: Path, found: ShardFile | None, gaps: tuple[Gap, ...]) -> MasterStatus:
@@ -116,18 +108,18 @@ def _budget_status(root: Path, connection: Connection) -> BudgetStatus | None:
 def _shard_status(
     connection: Connection, view: MasterView, file: ShardFile, at: datetime.datetime
 ) -> ShardStatus | None:
-    """Return the status of one file, or None if it is gone by now."""
+    """Return the status of one file, or None if it was removed meanwhile."""
     pending = find_pending(connection, view, file)
     if pending is None:
         return None
     return ShardStatus(
         name=file.name,
-        agent=pending.agent or shard_files.agent_of(file.name.removesuffix(".db"), view.agents),
+        agent=pending.agent or shard_names.agent_of(paths.stem_of(file.name), view.agents),
         alive=_is_locked(paths.lock_path(file.path)),
         pending_rows=pending.rows,
         oldest_age_s=None if pending.since is None else max(0.0, (at - pending.since).total_seconds()),
         oldest_is_bound=pending.is_bound,
-        size_bytes=file.file_bytes + file.wal_bytes if file.state else shard_files.size_bytes(file.path),
+        size_bytes=file.file_bytes + file.wal_bytes if file.state else shard_names.size_bytes(file.path),
         merged_at=view.merged_at.get(file.name),
         reason=pending.reason,
     )

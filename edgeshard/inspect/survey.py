@@ -1,6 +1,6 @@
-"""Find out what a damaged shard says of itself: its agent, streams, truncations and tables.
+"""Find the agent, streams, truncations and tables of a damaged shard, for salvage.
 
-Every page is read on its own (see `pages`), so nothing is known of where a row comes from. A row is recognised by
+Every page is read on its own (see `pages`), so it is unknown which table a row comes from. A row is recognised by
 its form: only the rows of one of edgeshard's own tables have it.
 """
 

@@ -154,13 +154,13 @@ def _count_errors(connection: Connection, counted: dict[int, int]) -> Iterator[s
     """Check that each stream has as many rows as seqs in its blocks, except for superseded ones."""
     superseded_rows = superseded.superseded_counts(connection)
     for number, expected in extents.block_rows(connection).items():
-        found, replaced = counted.pop(number, 0), superseded_rows.pop(number, 0)
-        if replaced < 0 or found + replaced != expected:
+        found, superseded_count = counted.pop(number, 0), superseded_rows.pop(number, 0)
+        if superseded_count < 0 or found + superseded_count != expected:
             text = f"stream number {number}: {found} rows where its blocks hold {expected}"
-            yield f"{text}, of which {replaced} were superseded" if replaced else text
-    for number, replaced in superseded_rows.items():
-        if replaced:
-            yield f"stream number {number}: {replaced} rows were superseded, but it has no block"
+            yield f"{text}, of which {superseded_count} were superseded" if superseded_count else text
+    for number, superseded_count in superseded_rows.items():
+        if superseded_count:
+            yield f"stream number {number}: {superseded_count} rows were superseded, but it has no block"
     for number, found in counted.items():
         yield f"stream number {number}: {found} rows and no block"
 

@@ -3,7 +3,7 @@
 A shard has the last three only once a class of its agent needs them (`format.OPTIONAL_SHARD_TABLES`); without the table
 nothing is recorded. What changes a shard is returned as statements, because its writer executes them.
 
-Agents may contradict one another about the priority of a table. The highest wins, in whatever order they are merged; a
+Agents may contradict one another about the priority of a table. The highest wins, in any order of merging; a
 table without a recorded priority has 0.
 """
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from edgeshard import format, sqlite
 from edgeshard.errors import DamagedError, FormatError
 from edgeshard.files import folders, scan
+from edgeshard.files.scan import ShardFile
 from edgeshard.master import catalog, identity
 from edgeshard.records import declare
 from edgeshard.sqlite import Connection
@@ -24,6 +25,18 @@ _CHECKPOINT_PAGES = 8_000
 _WAL_BYTES = 64 << 20
 
 
+def find_master(path: Path, action: str) -> ShardFile | None:
+    """Examine the master's file without opening it; return None if it does not exist.
+
+    Raises:
+        DamagedError: the file cannot be a database.
+    """
+    found = scan.find_database(str(path))
+    if found is not None and found.defect:
+        raise DamagedError(action, path, f"{found.defect}. Move it away, or restore it from a snapshot")
+    return found
+
+
 def ensure_master(path: Path) -> None:
     """Make the master unless it exists, with the table for dicts.
 
@@ -31,10 +44,7 @@ def ensure_master(path: Path) -> None:
         AccessError, StorageIOError, DiskFullError: it cannot be made.
         DamagedError: the file exists but is empty, or its WAL exists without it.
     """
-    found = scan.find_database(str(path))
-    if found is not None:
-        if found.defect:
-            raise DamagedError("open master", path, f"{found.defect}. Move it away, or restore it from a snapshot")
+    if find_master(path, "open master") is not None:
         return
     folders.make_folder(path.parent)
     agent_data = declare.table_of(declare.AgentData)
@@ -110,4 +120,4 @@ def translate_errors(action: str, path: Path) -> Iterator[None]:
         except sqlite.DATA_ERRORS as error:
             if not sqlite.is_bad_schema(error):
                 raise
-            raise DamagedError(action, path, f"its own tables are not what they were: {error}") from error
+            raise DamagedError(action, path, f"its own tables are not as edgeshard makes them: {error}") from error

@@ -1,4 +1,4 @@
-"""Own edgeshard_ranges, edgeshard_blocks and edgeshard_transactions: which seqs are held, where, and with which.
+"""Own edgeshard_ranges, _blocks and _transactions: which seqs are held, under which ids, and which form a transaction.
 
 A range says which seqs of a stream a master has ever held, a block which ids those have that are here now, and a
 transaction which ids belong together.

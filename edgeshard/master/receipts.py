@@ -22,7 +22,7 @@ from edgeshard.format.ranges import Range, subtract, union
 from edgeshard.master import extents, streams
 from edgeshard.sqlite import Connection
 
-#: The kinds of peers.
+#: The types of databases that peers are.
 KINDS: Final = ("edgeshard", "postgresql")
 EDGESHARD, POSTGRESQL = KINDS
 

@@ -1,4 +1,4 @@
-"""Own edgeshard_shards: what the last merges found in each shard file. A cache: losing it costs one rescan."""
+"""Own edgeshard_shards: the saved part of merge/shard_cache. Losing it costs one rescan."""
 
 from __future__ import annotations
 

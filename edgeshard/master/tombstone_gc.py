@@ -1,4 +1,4 @@
-"""Own edgeshard_tombstone_gc: the newest tombstone of each keyed table that was pruned."""
+"""Own edgeshard_tombstone_gc: for each keyed table, the timestamp of the newest tombstone that was ever deleted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from edgeshard.sqlite import Connection
 
 
 def newest_pruned(connection: Connection) -> dict[str, int]:
-    """Map each keyed table of which tombstones were pruned to the newest timestamp among these."""
+    """Map each keyed table that had tombstones pruned to the newest timestamp among them."""
     return dict(sqlite.fetch(connection, "SELECT table_name, last_timestamp FROM main.edgeshard_tombstone_gc"))
 
 

@@ -1,4 +1,4 @@
-"""Select which versions of a keyed row a master keeps."""
+"""SQL that applies a key's rule (records/keys) to a master's rows."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ def select_superseded(name: str, key: Key, among: str = "") -> str:
     """
     names = ", ".join(f"k{number}" for number in range(len(key.columns)))
     parts = [
-        _versions(table, key, is_deletion=is_deletion, among=bool(among))
-        for table, is_deletion in keys.changed_tables(name, key)
+        _versions(table, key, is_tombstone=is_tombstone, among=bool(among))
+        for table, is_tombstone in keys.changed_tables(name, key)
     ]
     begin = f"changed({names}) AS MATERIALIZED ({among}), " if among else ""
     terms = keys.order(key, ranked="ranked", timestamp="timestamp", address=("stream_id", "_seq"))
     place = f"row_number() OVER (PARTITION BY {names} ORDER BY {terms})"
     has_key = " AND ".join(f"k{number} IS NOT NULL" for number in range(len(key.columns)))
     deletion, lost = keys.judgement(key)
-    last_deletion = f"min({deletion}) OVER (PARTITION BY {names})"
+    last_tombstone = f"min({deletion}) OVER (PARTITION BY {names})"
     return (
         f"WITH {begin}versions AS ({' UNION ALL '.join(parts)}), "
         f"placed AS (SELECT versions.*, {place} AS place FROM versions {streams.JOIN_RECORDS} WHERE {has_key}), "
-        f"judged AS (SELECT _id, is_deletion, _stream, place, {last_deletion} AS last_deletion FROM placed) "
-        f"SELECT _id, is_deletion, _stream, last_deletion IS NOT NULL FROM judged WHERE {lost}"
+        f"judged AS (SELECT _id, is_tombstone, _stream, place, {last_tombstone} AS last_tombstone FROM placed) "
+        f"SELECT _id, is_tombstone, _stream, last_tombstone IS NOT NULL FROM judged WHERE {lost}"
     )
 
 
-def _versions(table: str, key: Key, *, is_deletion: bool, among: bool) -> str:
+def _versions(table: str, key: Key, *, is_tombstone: bool, among: bool) -> str:
     ranked = f"t.{quote(keys.ranked_by(key.conflict))}" if keys.ranked_by(key.conflict) else "NULL"
     values = [f"t.{quote(column)} AS k{number}" for number, column in enumerate(key.columns)]
     picked = [
-        f"t._id, {is_deletion:d} AS is_deletion, t._stream, t._seq, t.{quote(format.TIMESTAMP)} AS timestamp",
+        f"t._id, {is_tombstone:d} AS is_tombstone, t._stream, t._seq, t.{quote(format.TIMESTAMP)} AS timestamp",
         f"{ranked} AS ranked",
         *values,
     ]

@@ -9,7 +9,7 @@ The modules, in reading order:
     watcher           a merger that watches a store, with folder_watch, which tells it of changed files
     locks             merge.lock and watch.lock
     merger            one pass: scan, attach, copy, commit, truncate or remove, remember
-      merge_pass      what a pass was asked to do, and what it has done
+      merge_pass      the order and the counts of one pass
       shard_cache     what was found in each shard's file, so that only changed ones are opened
       master_handle   the master between passes, and whether it is still in its place
       quota           the merger's share of a disk budget

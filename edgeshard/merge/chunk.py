@@ -87,7 +87,7 @@ def _quarantine_all(connection: Connection, runs: Sequence[SourceRun], error: Ex
     """Quarantine all sources after a transaction could not begin because of one; each is then tried by itself.
 
     BEGIN reads each attached database, and does not say which of them it cannot read. One that is replaced while
-    it is attached may be read beside the WAL of the other.
+    it is attached may be read with the WAL of the other.
 
     Raises:
         Exception: the error, if the master is locked, or cannot be read either.
@@ -127,7 +127,7 @@ def _is_removable(connection: Connection, run: SourceRun) -> bool:
 def _settle(target: Target, first_id: int, merge_pass: MergePass) -> None:
     late = late_changes.find(target, first_id)
     conflicts.settle(target, first_id)
-    merge_pass.late_tables |= late_changes.kept(target, late)
+    merge_pass.late_tables |= late_changes.find_kept(target, late)
     arrivals.record(target.connection, first_id)
     if merge_pass.meter.is_due:
         merge_pass.meter.record(target.connection)

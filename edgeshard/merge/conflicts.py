@@ -1,4 +1,4 @@
-"""Keep, of each key of a keyed table, the versions that its conflict rule says (see records/keys.py).
+"""Settle keyed tables after new rows arrived: keep the versions that the rule (records/keys) keeps.
 
 All of it happens in the transaction that brings the rows, so that a kill leaves all of it or nothing:
 
@@ -106,7 +106,7 @@ def settle_table(target: Target, name: str) -> None:
 
 def _settle(connection: Connection, name: str, key: Key, first_id: int) -> None:
     connection.execute(
-        f"CREATE TABLE IF NOT EXISTS {_LOSERS}(row_id INTEGER PRIMARY KEY, is_deletion, stream_no, was_deleted)"
+        f"CREATE TABLE IF NOT EXISTS {_LOSERS}(row_id INTEGER PRIMARY KEY, is_tombstone, stream_no, was_deleted)"
     )
     changed_keys = versions.select_changed_keys(name, key, first_id)
     connection.execute(f"INSERT INTO {_LOSERS} {versions.select_superseded(name, key, changed_keys)}")
@@ -114,10 +114,10 @@ def _settle(connection: Connection, name: str, key: Key, first_id: int) -> None:
         return
     if key.history:
         _move_to_history(connection, name)
-    for table, is_deletion in keys.changed_tables(name, key):
-        lost = f"SELECT row_id FROM {_LOSERS} WHERE is_deletion = {is_deletion}"
+    for table, is_tombstone in keys.changed_tables(name, key):
+        lost = f"SELECT row_id FROM {_LOSERS} WHERE is_tombstone = {is_tombstone}"
         connection.execute(f"DELETE FROM main.{quote(table)} WHERE _id IN ({lost})")
-    rows = f"SELECT stream_no, count(*) FROM {_LOSERS} WHERE is_deletion OR NOT ? GROUP BY stream_no"
+    rows = f"SELECT stream_no, count(*) FROM {_LOSERS} WHERE is_tombstone OR NOT ? GROUP BY stream_no"
     for stream_no, lost_rows in sqlite.fetch(connection, rows, (int(key.history),)):
         superseded.add(connection, stream_no, lost_rows)
     connection.execute(f"DELETE FROM {_LOSERS}")
@@ -129,6 +129,6 @@ def _move_to_history(connection: Connection, name: str) -> None:
     connection.execute(
         f"INSERT INTO main.{quote(keys.history_name(name))}({columns}, {format.REASON}) "
         f"SELECT {columns}, iif(was_deleted, ?, ?) FROM main.{quote(name)} JOIN {_LOSERS} ON row_id = _id "
-        "WHERE NOT is_deletion ORDER BY _id",
+        "WHERE NOT is_tombstone ORDER BY _id",
         (keys.WAS_DELETED, keys.WAS_REPLACED),
     )

@@ -31,7 +31,7 @@ def dry_run(
         master_path: the master; it may not exist yet.
         folder: the folder of the shards.
         sources: other databases to merge.
-        should_stop: asked after each shard; the report then covers those before it.
+        should_stop: called after each shard; the report then covers those before it.
 
     Raises:
         StorageError: the master or the folder cannot be read.

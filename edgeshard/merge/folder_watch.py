@@ -1,4 +1,4 @@
-"""Watch the folder of the shards for changes, for as long as the file system's events can be relied on."""
+"""Use files/fs_events for the shards, and fall back to scans when its events cannot be relied on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger("edgeshard.merge")
 #: in each interval, and "auto" relies on events for as long as these are seen to arrive.
 OBSERVERS: Final = ("auto", "native", "polling")
 
-#: Rescans in a row that find rows of which no event told, before events are no longer relied on.
+#: Rescans in a row that find rows without an event, before events are no longer relied on.
 _MISSED_MAX = 2
 
 #: Passes in a row after events that brought no rows, before such events have to wait for the interval. More than one:
@@ -37,7 +37,7 @@ class FolderWatch:
         notify: called with the number of the watch, from another thread, when something changed.
 
     Attributes:
-        has_noticed: whether something changed since the watch began.
+        has_changed: whether something changed since the watch began.
     """
 
     def __init__(self, folder: Path, observer: str, interval_s: float, notify: Callable[[int], None]) -> None:
@@ -47,8 +47,8 @@ class FolderWatch:
         self._notify = notify
         self._watch: Watch | None = None
         self._number = 0
-        self.has_noticed = False
-        self._missed = 0  # rescans in a row that found rows of which no event told
+        self.has_changed = False
+        self._missed = 0  # rescans in a row that found rows without an event
         self._fruitless = 0  # passes in a row after events that brought no rows
         self._has_failed = False  # since the last rescan
         self._is_failure_logged = False  # since the last watch that began
@@ -91,13 +91,13 @@ class FolderWatch:
 
     def end(self) -> None:
         """End the watch, if there is one."""
-        watch, self._watch, self.has_noticed = self._watch, None, False
+        watch, self._watch, self.has_changed = self._watch, None, False
         if watch is not None:
             watch.close()
 
     def accept(self, number: int) -> None:
-        """Take note of a notice, unless it is a late one of an earlier watch."""
-        self.has_noticed = self.has_noticed or (self._watch is not None and number == self._number)
+        """Record that something changed, unless the event is a late one of an earlier watch."""
+        self.has_changed = self.has_changed or (self._watch is not None and number == self._number)
 
     def forget_failure(self) -> None:
         """Try to watch the folder again, after a rescan."""
@@ -117,13 +117,13 @@ class FolderWatch:
         is_dead = self._watch is not None and not self._watch.is_alive()
         if is_dead:
             logger.warning("the watch on %s had died, or its folder was replaced; watching it again", self._folder)
-        elif self.has_noticed:
+        elif self.has_changed:
             self._missed = 0
         elif self._watch is not None and rows and unprompted and self._observer == "auto":
             self._missed += 1
             if self._missed == _MISSED_MAX:
                 text = "no events come from %s, although rows do; scanning every %.3g s instead"
                 logger.warning(text, self._folder, self._interval_s)
-        self._fruitless = self._fruitless + 1 if self.has_noticed and not rows else 0
-        if rows or self.has_noticed or is_dead:
+        self._fruitless = self._fruitless + 1 if self.has_changed and not rows else 0
+        if rows or self.has_changed or is_dead:
             self.end()

@@ -62,7 +62,7 @@ def ensure_key(target: Target, origin: Source, name: str, table: SourceTable) ->
 
 
 def companions(target: Target, name: str) -> list[SourceTable]:
-    """Return the tables that must exist beside one of the target's, as if a source had them.
+    """Return the tables that must exist together with one of the target's, as if a source had them.
 
     The history has the columns of its table, and they are renamed and widened with them.
     """

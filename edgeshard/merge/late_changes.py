@@ -45,7 +45,7 @@ def _select(name: str, key: Key) -> str:
     return f"SELECT ?1, _id FROM main.{quote(name)} r WHERE _id >= ?2 AND {timestamp} <= ?3 AND {has_key} AND {others}"
 
 
-def kept(target: Target, found: Sequence[str]) -> set[str]:
+def find_kept(target: Target, found: Sequence[str]) -> set[str]:
     """Return those of these tables whose late rows are still there after `conflicts.settle`."""
     still = set()
     for name in found:

@@ -1,7 +1,7 @@
-"""The two locks of mergers, and waiting for them in a way that notices a request to stop.
+"""The two locks that keep mergers of one store apart, and waits for them that a request to stop ends.
 
 ``merge.lock`` is held for one pass. ``watch.lock`` is held for as long as a merger watches the store: a merge that cron
-starts beside it has nothing to do. Both are for efficiency only.
+starts meanwhile has nothing to do. Both are for efficiency only.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _LOG_AFTER_S = 10.0
 
 
 def merge_lock(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> FileLock | None:
-    """Take ``merge.lock``, or return None if it was asked to stop meanwhile.
+    """Take ``merge.lock``, or return None if `should_stop` returned True meanwhile.
 
     Args:
         root: the store's folder.
         wait_s: how long to wait for another merger, in seconds; -1 waits forever.
-        should_stop: asked now and then whether to stop waiting.
+        should_stop: called now and then; returns whether to stop waiting.
 
     Raises:
         MergeInProgressError: another merger held it for all that time.
@@ -69,12 +69,12 @@ def await_no_watcher(root: Path, wait_s: float, should_stop: Callable[[], bool])
 def _wait_for(
     root: Path, wait_s: float, should_stop: Callable[[], bool], attempt: Callable[[float], _T | None], doing: str
 ) -> _T | None:
-    """Attempt something until it succeeds; return None if asked to stop.
+    """Attempt something until it succeeds; return None if it should stop.
 
     Args:
         root: the store's folder, for messages.
         wait_s: for how long to try, in seconds; -1 tries forever.
-        should_stop: asked after each attempt.
+        should_stop: called after each attempt.
         attempt: tries for at most so many seconds, and returns None if that failed.
         doing: what another merger does, for messages.
 

@@ -65,7 +65,7 @@ class MasterHandle:
             raise StorageIOError("merge into", self._path, cause)
 
     def shrink_wal(self) -> None:
-        """Copy the WAL into the database and empty it, if nobody reads it at this moment."""
+        """Copy the WAL into the database and empty it, if no reader uses it at this moment."""
         if fingerprint.size(paths.wal(self._path)):
             sqlite.shrink_wal(self.connection)
 

@@ -1,4 +1,4 @@
-"""One pass of a merger: what it was asked to do, and what it has done so far."""
+"""The order and the counts of one pass."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Progress = Callable[[int, int], None]
 
 @attrs.define
 class MergePass:
-    """One pass of a merger.
+    """One pass of a merger: its order (what to do, whom to report to) and its counts so far.
 
     Attributes:
         began_ns: when it began, by the system's clock (`time.time_ns`).
         keep_empty: whether to keep the shards of agents that have ended.
-        should_stop: asked after each shard whether to stop.
-        progress: called after each commit, if it is given.
+        should_stop: called after each shard; returns whether to stop.
+        progress: called after each commit; None to report nothing.
         meter: counts the bytes that the merger writes.
         chunk_bytes: about how much the next transaction may copy.
         rows: how many rows were copied and committed.
@@ -29,7 +29,7 @@ class MergePass:
         copied_bytes: about how large the copied rows were.
         truncated: how many rows were deleted from shards.
         removed: how many shards were removed.
-        stopped: whether it was asked to stop.
+        stopped: whether `should_stop` ever returned True.
         late_tables: tables that got rows older than tombstones that were collected.
     """
 
@@ -48,6 +48,6 @@ class MergePass:
     late_tables: set[str] = attrs.Factory(set)
 
     def is_stopping(self) -> bool:
-        """Return whether it was asked to stop, now or before."""
+        """Return whether the pass should stop; once `should_stop` returned True, it should."""
         self.stopped = self.stopped or self.should_stop()
         return self.stopped

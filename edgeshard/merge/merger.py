@@ -34,8 +34,8 @@ from edgeshard.sqlite import Connection
 
 logger = logging.getLogger("edgeshard.merge")
 
-#: Unchanged shards for which a thorough pass asks whether their agent has ended: one that is killed changes no file.
-_AGENTS_ASKED = 100
+#: Unchanged shards for which a thorough pass checks whether their agent has ended: a killed agent changes no file.
+_AGENTS_CHECKED = 100
 
 #: Agents whose leftovers a thorough pass removes.
 _LEFTOVERS_REMOVED = 500
@@ -51,9 +51,9 @@ class Merger:
         root: the store's folder.
         keep_empty: keep the shards of agents that have ended.
         watching: whether passes follow one another closely: then a busy shard is not truncated in each.
-        should_stop: asked after each shard; once it returns True the pass ends, with what it has committed.
+        should_stop: called after each shard; once it returns True the pass ends, with what it has committed.
         profile: the write profile of a merger that watches.
-        prune: the store's own rules: what they delete goes before a budget has rows dropped.
+        prune: the store's own rules, which are followed before a budget has rows dropped.
     """
 
     def __init__(
@@ -225,8 +225,8 @@ class Merger:
     def _of_ended_agents(self, due: Set[str]) -> dict[str, ShardFile]:
         """Return unchanged shards whose agent has ended, out of a sample."""
         unchanged = list(self._cache.states.keys() - due)
-        asked = random.sample(unchanged, min(_AGENTS_ASKED, len(unchanged)))
-        return {file.name: file for file in map(self._unchanged, asked) if reap.has_agent_ended(file.path)}
+        sample = random.sample(unchanged, min(_AGENTS_CHECKED, len(unchanged)))
+        return {file.name: file for file in map(self._unchanged, sample) if reap.has_agent_ended(file.path)}
 
     def _lock_path(self, name: str) -> Path:
         return paths.lock_path(str(self._folder.path / name))
@@ -393,8 +393,8 @@ class Merger:
             stopped=merge_pass.stopped,
             dropped=self._quota.dropped,
         )
-        for kept in self._quota.kept:
-            report = kept.add_to_report(report)
+        for result in self._quota.retention_results:
+            report = result.add_to_report(report)
         return report
 
     def _log_news(self, quarantined: Iterable[Quarantined], gaps: Iterable[Gap]) -> None:

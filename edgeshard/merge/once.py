@@ -1,4 +1,4 @@
-"""One merge, under the locks that keep mergers out of each other's way."""
+"""One merge, or a preview of it, under the locks that keep mergers out of each other's way."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def merge(
     sources: Iterable[str | os.PathLike[str]] = (),
     *,
     keep_empty: bool = False,
-    beside_watcher: bool = False,
+    alongside_watcher: bool = False,
     lock_wait_s: float = 0.0,
     prune: Retention = store_rules.NONE,
     should_stop: Callable[[], bool] = lambda: False,
@@ -37,11 +37,11 @@ def merge(
         root: the store's folder.
         sources: masters, shards or copies to merge as well; they are only read.
         keep_empty: keep the shards of agents that have ended.
-        beside_watcher: merge between the passes of a merger that watches the store. Without this, and without
+        alongside_watcher: merge between the passes of a merger that watches the store. Without this, and without
             sources, such a merger counts as a merge in progress.
         lock_wait_s: how long to wait for another merger, in seconds; -1 waits forever.
         prune: the rules by which to prune the master after the merge; if that fails, the report says so.
-        should_stop: asked after each shard, and while waiting; once it returns True the merge ends, with what it has
+        should_stop: called after each shard, and while waiting; once it returns True the merge ends, with what it has
             committed.
         progress: called after each commit.
 
@@ -52,7 +52,7 @@ def merge(
     began = time.monotonic()
     named = [attach.named_source(path) for path in sources]
     folders.make_folder(root)
-    if not named and not beside_watcher:
+    if not named and not alongside_watcher:
         locks.await_no_watcher(root, lock_wait_s, should_stop)
         lock_wait_s = lock_wait_s if lock_wait_s < 0 else max(0.0, lock_wait_s - (time.monotonic() - began))
     held = locks.merge_lock(root, lock_wait_s, should_stop)
@@ -83,7 +83,7 @@ def preview(
     Args:
         root: the store's folder.
         sources: other databases to merge as well.
-        should_stop: asked after each shard; once it returns True the report covers those before it.
+        should_stop: called after each shard; once it returns True the report covers those before it.
 
     Raises:
         StorageError: the master or the folder cannot be read.

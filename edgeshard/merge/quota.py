@@ -1,14 +1,16 @@
 """The merger's share of a store's disk budget: what it may copy, and how it drops rows if the budget allows that.
 
+`MergeQuota` measures the store, asks budget/policy what that allows, and acts on it.
+
 Without a budget none of this limits anything. With one, once the store has used a good part of it, a merge takes turns:
 it copies a chunk that fits, commits, empties the master's WAL, and truncates the shards, before it copies more.
 
 If rows may be dropped ("drop-oldest"), these are the oldest of the master, from the tables with the lowest priority,
 and they are deleted by the very steps of a prune, which record them by address, with the reason "budget". Before that,
-the store's own prune rules are followed, if it has any: what they delete would go anyway.
+the store's own prune rules are followed, if it has any: what they delete would be pruned anyway.
 
 * Never drop pending rows, or current rows of keyed tables: they are state, not history, and there is no older state
-  that could go instead.
+  that could be dropped instead.
 * The agents that fill the store lose rows first: agents with few rows lose none as long as others have some to lose.
 """
 
@@ -58,12 +60,12 @@ class MergeQuota:
         path: the master.
         prune: the store's own rules.
         meter: counts the bytes that the merger writes.
-        should_stop: asked while rows are dropped.
+        should_stop: called while rows are dropped; returns whether to stop.
 
     Attributes:
         budget: the store's budget, read at the beginning of each pass; None if it has none.
         dropped: how many rows this pass dropped.
-        kept: what this pass pruned by the store's own rules.
+        retention_results: what this pass pruned by the store's own rules.
         is_exhausted: whether there was no quota for the last chunk, although rows are pending.
     """
 
@@ -78,7 +80,7 @@ class MergeQuota:
         self._should_stop = should_stop
         self.budget: Budget | None = None
         self.dropped = 0
-        self.kept: list[RetentionResult] = []
+        self.retention_results: list[RetentionResult] = []
         self.is_exhausted = False
         self._usage = Usage()
         self._limit = 0
@@ -89,7 +91,7 @@ class MergeQuota:
     def begin(self, connection: Connection) -> None:
         """Read the budget, and drop rows if that is due."""
         before, self.budget = self.budget, usage.load_budget(self._root)
-        self.dropped, self.kept, self.is_exhausted = 0, [], False
+        self.dropped, self.retention_results, self.is_exhausted = 0, [], False
         if self.budget is None:
             if before is not None:
                 database.set_wal_limits(connection)
@@ -130,8 +132,8 @@ class MergeQuota:
 
         Args:
             connection: the master.
-            merge_pass: is told how much to copy.
-            has_pending: asked whether any row is pending if there is no quota at all.
+            merge_pass: gets the size of its next chunk.
+            has_pending: returns whether any row is pending; called if there is no quota at all.
 
         Raises:
             QuotaExhaustedError: rows are pending, and there is no quota for any, or not for a writer's transaction,
@@ -160,7 +162,7 @@ class MergeQuota:
         self._measure()
         self._growth.begin(connection)
         page_bytes, free = int(connection.pragma("page_size")), int(connection.pragma("freelist_count"))
-        # what is in the WAL, because somebody reads it, is yet to come into the file
+        # what a reader keeps in the WAL is still going to be added to the file
         wal_bytes = fingerprint.size(paths.wal(self._path))
         quota_bytes = policy.merge_quota(self._limit, self._usage) - wal_bytes
         if quota_bytes < policy.MIN_CHUNK_GROWTH * policy.MIN_CHUNK_BYTES:
@@ -206,9 +208,9 @@ class MergeQuota:
         from edgeshard.retention import due, scheduler  # slow to import, and needed only within a budget
 
         began = time.monotonic()
-        kept = scheduler.prune_once(self._path, self._prune, should_stop=self._should_stop)
-        self.kept.append(kept)
-        if kept.report is None or not kept.report.rows:
+        result = scheduler.prune_once(self._path, self._prune, should_stop=self._should_stop)
+        self.retention_results.append(result)
+        if result.report is None or not result.report.rows:
             now = time.monotonic()
             self._prune_again_at = now + (now - began) / due.FRUITLESS_FRACTION
         self._measure()
@@ -289,11 +291,13 @@ def _tables_by_priority(connection: Connection) -> list[tuple[str, ...] | None]:
     """Return the tables from which rows are dropped together, least important first; [None] for all tables alike."""
     known = catalog.load_priorities(connection)
     keyed = catalog.load_keys(connection)
-    kept = {table.lower() for name, key in keyed.items() for table, _ in keys.changed_tables(name, key)}
+    current = {table.lower() for name, key in keyed.items() for table, _ in keys.changed_tables(name, key)}
     owners = {keys.history_name(name).lower(): name.lower() for name in keyed}
     by_priority: dict[int, list[str]] = {}
     for name in catalog.record_tables(connection):
         folded = name.lower()
-        if folded not in kept:
+        if folded not in current:
             by_priority.setdefault(known.get(owners.get(folded, folded), 0), []).append(name)
-    return [None] if len(by_priority) == 1 and not kept else [tuple(names) for _, names in sorted(by_priority.items())]
+    return (
+        [None] if len(by_priority) == 1 and not current else [tuple(names) for _, names in sorted(by_priority.items())]
+    )

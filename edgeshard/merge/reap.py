@@ -1,9 +1,9 @@
 """Reap: remove the shards of agents that have ended, once the master holds their rows durably, and their lock files.
 
-It is done under the lock that an agent takes to open its shard: an agent that starts at this moment waits for some
+This happens under the lock that an agent takes to open its shard: an agent that starts at this moment waits for some
 milliseconds, finds no file, and makes one. A program that does not take that lock, such as the sqlite3 shell, has the
-database open: then the shard stays. A lock file is removed by the process that holds it; one that waited for it notices
-that its file no longer has a name (filelock looks at the count of links), and takes the new one.
+database open: then the shard stays. A lock file is removed by the process that holds it; a process that waited for it
+finds that its file no longer has a name (filelock checks the count of links), and takes the new one.
 
 If it is killed on the way: the WAL is emptied and removed first, durably, so that what is left, even after a power cut,
 is a whole database. The next merge removes it.
@@ -111,7 +111,7 @@ def remove_leftovers(lock: Path, unfinished: Iterable[str]) -> None:
     """Remove what killed openings of a shard left, unless an agent holds the lock and may be about to open it.
 
     Args:
-        lock: the agent's lock file; it is removed as well if there is no shard beside it.
+        lock: the agent's lock file; it is removed as well if it has no shard.
         unfinished: the names of the files that were left when the making of the shard was killed.
 
     Raises:
@@ -121,7 +121,7 @@ def remove_leftovers(lock: Path, unfinished: Iterable[str]) -> None:
     if held is None:
         return
     try:
-        with sqlite.translate_errors("remove leftovers beside", str(lock)):
+        with sqlite.translate_errors("remove leftovers of", str(lock)):
             for name in unfinished:
                 _unlink(lock.with_name(name))
             if not any(

@@ -1,7 +1,7 @@
 """Decide how a source's table and the target's become one: renamed, widened and new columns. Nothing is written.
 
 What cannot be decided without loss is a SchemaConflictError, which quarantines that source alone. The columns that
-result are the same in whatever order the sources come.
+result are the same in any order of the sources.
 """
 
 from __future__ import annotations

@@ -156,12 +156,12 @@ class ShardCache:
         """
         new = {name: _to_persist(self._entries[name]) for name in self._changed & self._entries.keys()}
         changed = {name: line for name, line in new.items() if self._persisted.get(name, ((), "")) != line}
-        gone = set() if names is None else self._persisted.keys() - names
-        if changed or gone:
+        removed = set() if names is None else self._persisted.keys() - names
+        if changed or removed:
             with sqlite.immediate(connection):
-                shard_states.save_states(connection, [(name, *line) for name, line in changed.items()], gone)
+                shard_states.save_states(connection, [(name, *line) for name, line in changed.items()], removed)
             self._persisted.update(changed)
-            for name in gone:
+            for name in removed:
                 del self._persisted[name]
         self._changed.clear()
 

@@ -1,4 +1,6 @@
-"""Truncate a shard: delete the rows that the master holds durably. Only after a commit of the master at FULL.
+"""Truncate a shard: when a busy one is due, and how the rows that the master holds durably are deleted.
+
+Truncate only after a commit of the master at FULL.
 
 A truncation is recorded first (shard/truncations.py): from that commit on the rows do not count, whether they are still
 in the file or not. So they can be deleted in small transactions, without ever showing a part of one. Each step is
@@ -134,10 +136,10 @@ def truncate(
         try:
             sqlite.set_synchronous(connection, "NORMAL")
             shard = attrs.evolve(shard, schema="main")
-            done = _truncate(connection, shard, durable, master_id, patient, quota_bytes)
-            if done is None:
+            result = _truncate(connection, shard, durable, master_id, patient, quota_bytes)
+            if result is None:
                 return None
-            deleted, truncated = done
+            deleted, truncated = result
             return Truncated(deleted, _state_without_news(connection, shard, truncated))
         except sqlite.BUSY:
             return None
@@ -181,10 +183,10 @@ def _rewrite_tables(connection: Connection, shard: Source, truncated: dict[int, 
         connection: the shard.
         shard: what it is.
         truncated: the last truncated seq, by stream number.
-        max_bytes: how large a shard may be of which rows are put back.
+        max_bytes: how large a shard may be if its remaining rows are put back.
 
     Returns:
-        How many rows are gone, or None if nothing was done because it would take long.
+        How many rows were deleted, or None if nothing was done because it would take long.
     """
     tables = [table.name for table in shard.tables]
     kept = [

@@ -49,28 +49,28 @@ MAX_INTERVAL_S: Final = 3e8
 
 
 class Listener:
-    """Is told what a watcher does. This one does nothing with it.
+    """Receives the events of a watcher. Override what you need; these methods do nothing.
 
     Attributes:
-        beat_s: how often `beat` wants to be called, in seconds.
+        beat_s: how often to call `beat`, in seconds.
     """
 
     beat_s: float = 3600.0
 
     def beat(self) -> None:
-        """The watcher is alive."""
+        """Called now and then while the watcher works or sleeps."""
 
     def opened(self) -> None:
-        """The store is watched from now on; the first pass, which may take long, begins."""
+        """Called when the store is watched, before the first pass, which may take long."""
 
     def merged(self, report: MergeReport) -> None:
-        """A pass is done."""
+        """Called after each pass."""
 
     def failed(self, error: EdgeshardError) -> None:
-        """A pass failed, and will be tried again."""
+        """Called after a pass that failed and will be tried again."""
 
     def recovered(self) -> None:
-        """What had failed works again."""
+        """Called when what had failed works again."""
 
 
 @attrs.frozen
@@ -82,14 +82,14 @@ class _Settings:
         interval_s: the least time between the beginnings of two passes under load, in seconds.
         rescan_s: how often all shards are scanned thoroughly, event or no event, in seconds.
         observer: one of `OBSERVERS`.
-        gathers: whether the first row after a quiet time waits for the interval, so that it is merged with others.
+        waits: whether the first row after a quiet time waits for the interval, so that it is merged with others.
     """
 
     root: Path
     interval_s: float
     rescan_s: float
     observer: str
-    gathers: bool
+    waits: bool
 
     @property
     def shards(self) -> Path:
@@ -100,7 +100,7 @@ class _Settings:
         """Refuse settings that cannot work.
 
         Raises:
-            ConfigurationError: one of them is none.
+            ConfigurationError: one of them is not valid.
         """
         for name, value in (("interval", self.interval_s), ("rescan", self.rescan_s)):
             if not isinstance(value, (int, float)) or not 0 < value <= MAX_INTERVAL_S:
@@ -112,10 +112,10 @@ class _Settings:
 
 
 class _Requests:
-    """What signal handlers and other threads ask of a watcher.
+    """Requests to a watcher from signal handlers and other threads.
 
     Attributes:
-        queue: wakes the watcher. An item is the number of the watch that noticed something, or 0. Not an Event: its
+        queue: wakes the watcher. An item is the number of the watch that saw a change, or 0. Not an Event: its
             set() in a signal handler can meet its own lock.
         is_stopping: whether to end.
         is_rescan_wanted: whether to scan all shards thoroughly now.
@@ -157,7 +157,7 @@ class _Progress:
 
 
 class Watcher:
-    """Merges the new rows of one store until it is told to stop.
+    """Merges the new rows of one store until `stop` is called.
 
     Args:
         root: the store's folder; it is made if it does not exist.
@@ -165,7 +165,7 @@ class Watcher:
         rescan_s: how often all shards are scanned thoroughly, event or no event, in seconds.
         observer: one of `OBSERVERS`.
         keep_empty: keep the empty shards of agents that have ended.
-        listener: is told what the watcher does.
+        listener: is called for what the watcher does.
         prune: the rules by which the master is pruned now and then, between passes.
         profile: the write profile.
 
@@ -210,7 +210,7 @@ class Watcher:
     # -- the loop -----------------------------------------------------------------------------------------------------
 
     def open(self, lock_wait_s: float = 0.0) -> bool:
-        """Start to watch the store, and merge once; return False if told to stop meanwhile.
+        """Start to watch the store, and merge once; return False if `stop` was called meanwhile.
 
         Args:
             lock_wait_s: how long to wait for another merger that watches it, in seconds; -1 waits forever.
@@ -247,7 +247,7 @@ class Watcher:
         try:
             if self._scheduler is not None:
                 self._scheduler.close()
-            if self._merger.is_open and self._settings.root.is_dir():  # the lock would make a folder that is gone
+            if self._merger.is_open and self._settings.root.is_dir():  # the lock would create a removed folder again
                 self._close_merger()
         except (EdgeshardError, OSError) as error:  # only what the merger remembers is lost
             logger.debug("%s", error)
@@ -338,7 +338,7 @@ class Watcher:
             self._begin_watch()
             self._recover()
         while not self._requests.is_stopping:
-            # a watch that began before the last pass saw whatever came after that pass
+            # a watch that began before the last pass saw everything that came after that pass
             if (is_new or not self._watch.is_active) and self._merger.has_news():
                 self._gather()
                 return
@@ -347,25 +347,25 @@ class Watcher:
             if not self._watch.is_active:
                 until = min(until, time.monotonic() + self._settings.interval_s)
             self._sleep(until)
-            if self._watch.has_noticed or self._is_rescan_due():
-                self._progress.is_unprompted = not self._watch.has_noticed and not self._requests.is_rescan_wanted
+            if self._watch.has_changed or self._is_rescan_due():
+                self._progress.is_unprompted = not self._watch.has_changed and not self._requests.is_rescan_wanted
                 self._gather()
                 return
 
     def _begin_watch(self) -> None:
         self._watch.end()
         if self._watch.is_usable:
-            self._lock.ensure_in_place()  # else a folder that is gone would be made again
+            self._lock.ensure_in_place()  # else a removed folder would be created again
             self._watch.begin()
 
     def _gather(self) -> None:
         """Let more rows join the first one, if the write profile asks for few writes."""
-        if self._settings.gathers and not self._is_rescan_due():
-            noticed, until = False, time.monotonic() + self._settings.interval_s
+        if self._settings.waits and not self._is_rescan_due():
+            has_changed, until = False, time.monotonic() + self._settings.interval_s
             while not self._is_woken() and time.monotonic() < until:
-                noticed, self._watch.has_noticed = noticed or self._watch.has_noticed, False
+                has_changed, self._watch.has_changed = has_changed or self._watch.has_changed, False
                 self._sleep(until)
-            self._watch.has_noticed = noticed or self._watch.has_noticed
+            self._watch.has_changed = has_changed or self._watch.has_changed
 
     def _is_rescan_due(self) -> bool:
         return self._requests.is_rescan_wanted or time.monotonic() >= self._progress.rescan_at
@@ -375,7 +375,7 @@ class Watcher:
 
     def _sleep(self, until: float) -> None:
         """Wait until a time (monotonic), or until a request or an event comes."""
-        while not self._is_woken() and not self._watch.has_noticed:
+        while not self._is_woken() and not self._watch.has_changed:
             left_s = until - time.monotonic()
             if left_s <= 0:
                 return
@@ -390,7 +390,7 @@ class _WatchLock:
 
     Args:
         root: the store's folder.
-        should_stop: asked while waiting for the lock.
+        should_stop: called while waiting for the lock; returns whether to stop.
     """
 
     def __init__(self, root: Path, should_stop: Callable[[], bool]) -> None:
@@ -405,7 +405,7 @@ class _WatchLock:
         return self._held is not None
 
     def take(self, wait_s: float) -> bool:
-        """Take the lock; return False if asked to stop meanwhile."""
+        """Take the lock; return False if `should_stop` returned True meanwhile."""
         self._held = locks.watch_lock(self._root, wait_s, self._should_stop)
         with sqlite.translate_errors("watch store", str(self._root)):
             self._file = fingerprint.identity(paths.watch_lock(self._root))
@@ -415,14 +415,14 @@ class _WatchLock:
         """Hold the lock that other processes see.
 
         Raises:
-            StorageIOError: the folder is gone. It is not made again, because its disk may come back.
+            StorageIOError: the folder was removed. It is not created again, because its disk may come back.
             MergeInProgressError: another merger watches the folder that is there now.
         """
         with sqlite.translate_errors("watch store", str(self._root)):
             if self._held is not None and fingerprint.identity(paths.watch_lock(self._root)) == self._file:
                 return
             if not self._root.is_dir():
-                raise StorageIOError("watch store", self._root, "its folder is gone; bring it back")
+                raise StorageIOError("watch store", self._root, "its folder is missing; bring it back")
         self.release()
         self.take(0.0)
         logger.warning("the folder %s was replaced; opening all shards again", self._root)
@@ -447,7 +447,7 @@ def in_thread(watcher: Watcher) -> Iterator[None]:
     """Run an opened watcher in a thread while the block lasts.
 
     Raises:
-        BaseException: what the thread ended with, unless it ended because it was told to.
+        BaseException: the error that ended the thread, unless `stop` ended it.
     """
     ended_by: list[BaseException] = []
 

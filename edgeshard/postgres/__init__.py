@@ -1,7 +1,8 @@
-"""Push to PostgreSQL: what a master has and the server lacks goes there, exactly once.
+"""Push to PostgreSQL: each row that a master has and the server lacks, exactly once.
 
-    options            defaults, limits and events, for callers that do not load psycopg yet
-    once               a single push, a dry run, and what a database holds
+    options            defaults, limits and the listener, for callers that do not load psycopg yet
+    once               one push, or a preview of it
+    inventory          which rows a database holds of all pushes
     watcher            the push service: pushes what merges bring
     pusher             the operator: chunk by chunk, with retries
     reader             reads the master, in snapshots of milliseconds
@@ -13,7 +14,7 @@
     row_search         which row of a chunk the server rejected
     receipt_writer     notes in the master what PostgreSQL holds
     target             the database: its connection, and what it holds
-    remote             our own tables there: all SQL on them
+    own_tables             our own tables there: all SQL on them
     server_tables      record tables there: inspect, create and alter them
     schema             what tables look like here and there (pure)
     schema_changes     which statements a table there needs (pure)

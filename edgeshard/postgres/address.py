@@ -17,8 +17,8 @@ from edgeshard.errors import ConfigurationError, PostgresError
 from edgeshard.postgres import sqlstate
 from edgeshard.postgres.sqlstate import ServerError
 
-#: Set unless the DSN or the environment says otherwise, so that a peer that disappears silently is noticed within about
-#: a minute.
+#: Set unless the DSN or the environment says otherwise, so that the silent loss of a peer is detected within about a
+#: minute.
 _DEFAULTS: Final = {
     "connect_timeout": "15",
     "keepalives_idle": "30",

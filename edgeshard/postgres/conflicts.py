@@ -1,8 +1,8 @@
-"""Keep in PostgreSQL only the versions of a key that its table's rule keeps, in the transaction that brings the rows.
+"""Settle keyed tables in PostgreSQL: keep the versions that the rule (records/keys) keeps.
 
-A merge does the same in a master (edgeshard/merge/conflicts.py). Two devices may bring versions of one key at the same
-time, and neither sees the other's before it is committed. So a transaction locks each keyed table that it brings rows
-of (`remote.lock_keyed_tables`).
+This happens in the transaction that brings the rows. A merge does the same in a master (merge/conflicts). Two devices
+may bring versions of one key at the same time, and neither sees the other's before it is committed. So a transaction
+first locks each keyed table for which it has rows (`own_tables.lock_keyed_tables`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 
 from edgeshard import format
-from edgeshard.postgres import remote, schema, server_tables, values
+from edgeshard.postgres import own_tables, schema, server_tables, values
 from edgeshard.postgres.plan import OutdatedPlanError, Piece
 from edgeshard.postgres.schema import Table
 from edgeshard.postgres.server import Server
@@ -28,7 +28,7 @@ def check_unkeyed(server: Server, unkeyed: Sequence[Table]) -> None:
     Raises:
         OutdatedPlanError: one did.
     """
-    if unkeyed and server_tables.has_keys_table(server) and remote.is_any_keyed(server, unkeyed):
+    if unkeyed and server_tables.has_keys_table(server) and own_tables.is_any_keyed(server, unkeyed):
         raise OutdatedPlanError
 
 
@@ -43,15 +43,15 @@ def settle(server: Server, keyed: Iterable[Table], chunk: Sequence[Piece]) -> No
     for table in keyed:
         if table.key is not None:
             columns = _history_columns(server, table) if table.key.history else ()
-            if remote.is_settled(server, table):
+            if own_tables.is_settled(server, table):
                 server.execute(_statement(table, table.key, columns, _IN_CHUNK), bindings)
             else:
                 server.execute(_statement(table, table.key, columns, _ALL))
-                remote.mark_settled(server, table)
+                own_tables.mark_settled(server, table)
 
 
 def _history_columns(server: Server, table: Table) -> list[str]:
-    """Return the columns that a version takes to the history: all that it has there, whoever brought it.
+    """Return the columns that a version takes to the history: all that it has there, from all devices.
 
     Raises:
         OutdatedPlanError: somebody added or widened a column of the table since the history was made fit.
@@ -81,8 +81,8 @@ def _statement(table: Table, key: Key, history_columns: Sequence[str], rows: str
     fresh = " UNION ".join(f"SELECT DISTINCT {_key_columns(key)} {rows.format(quote(name))}" for name, _ in sources)
     ranked = _ranked(table, key)
     versions = " UNION ALL ".join(
-        _versions(name, key, "NULL" if is_deletion else ranked, is_deletion=is_deletion)
-        for name, is_deletion in sources
+        _versions(name, key, "NULL" if is_tombstone else ranked, is_tombstone=is_tombstone)
+        for name, is_tombstone in sources
     )
     by_key = f"PARTITION BY {', '.join(names)}"
     deletion, lost = keys.judgement(key)
@@ -91,15 +91,15 @@ def _statement(table: Table, key: Key, history_columns: Sequence[str], rows: str
         f"fresh({', '.join(names)}) AS ({fresh})",
         f"versions AS ({versions})",
         f"placed AS (SELECT versions.*, row_number() OVER ({by_key} ORDER BY {order}) AS place FROM versions)",
-        f"judged AS (SELECT placed.*, min({deletion}) OVER ({by_key}) AS last_deletion FROM placed)",
-        f"lost AS (SELECT _stream, _seq, is_deletion, last_deletion FROM judged WHERE {lost})",
+        f"judged AS (SELECT placed.*, min({deletion}) OVER ({by_key}) AS last_tombstone FROM placed)",
+        f"lost AS (SELECT _stream, _seq, is_tombstone, last_tombstone FROM judged WHERE {lost})",
     ]
     if key.history:
         steps.append(f"kept AS ({_to_history(table, history_columns)})")
     steps += [
         f"deleted{number} AS (DELETE FROM {quote(name)} t USING lost WHERE t._stream = lost._stream "
-        f"AND t._seq = lost._seq AND lost.is_deletion = {is_deletion})"
-        for number, (name, is_deletion) in enumerate(sources)
+        f"AND t._seq = lost._seq AND lost.is_tombstone = {is_tombstone})"
+        for number, (name, is_tombstone) in enumerate(sources)
     ]
     return f"WITH {', '.join(steps)} SELECT count(*) FROM lost"
 
@@ -115,22 +115,22 @@ def _ranked(table: Table, key: Key) -> str:
     return f"t.{quote(column)}{_BY_BYTES if types[column] == 'text' else ''}" if column else "NULL"
 
 
-def _versions(name: str, key: Key, ranked: str, *, is_deletion: bool) -> str:
+def _versions(name: str, key: Key, ranked: str, *, is_tombstone: bool) -> str:
     columns = ", ".join(f"t.{quote(column.lower())} AS k{number}" for number, column in enumerate(key.columns))
     equal = " AND ".join(f"t.{quote(column.lower())} = fresh.k{number}" for number, column in enumerate(key.columns))
     return (
-        f"SELECT t._stream, t._seq, {is_deletion} AS is_deletion, t.{format.TIMESTAMP} AS timestamp, "
+        f"SELECT t._stream, t._seq, {is_tombstone} AS is_tombstone, t.{format.TIMESTAMP} AS timestamp, "
         f"{ranked} AS ranked, {columns} FROM fresh JOIN {quote(name)} t ON {equal}"
     )
 
 
 def _to_history(table: Table, columns: Sequence[str]) -> str:
-    reason = f"CASE WHEN lost.last_deletion IS NULL THEN '{keys.WAS_REPLACED}' ELSE '{keys.WAS_DELETED}' END"
+    reason = f"CASE WHEN lost.last_tombstone IS NULL THEN '{keys.WAS_REPLACED}' ELSE '{keys.WAS_DELETED}' END"
     return (
         f"INSERT INTO {quote(keys.history_name(table.pg_name))} "
         f"(_stream, _seq, {', '.join(quote(column) for column in columns)}, {format.REASON}) "
         f"SELECT t._stream, t._seq, {', '.join(f't.{quote(column)}' for column in columns)}, {reason} "
         f"FROM {quote(table.pg_name)} t JOIN lost ON t._stream = lost._stream AND t._seq = lost._seq "
         # a merge may have moved a version to the history while the chunk was read, so that the chunk brings it there
-        "WHERE NOT lost.is_deletion ON CONFLICT DO NOTHING"
+        "WHERE NOT lost.is_tombstone ON CONFLICT DO NOTHING"
     )

@@ -1,17 +1,13 @@
-"""Push a store once, show what a push would do, or read what a database holds of all pushes."""
+"""One push, or a preview of it."""
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from edgeshard.errors import ConfigurationError
-from edgeshard.exchange.inventory import Inventory
 from edgeshard.files import scan
-from edgeshard.master import receipts
-from edgeshard.postgres import plan, prepare, rejects, remote, server_tables
+from edgeshard.postgres import own_tables, plan, prepare, rejects, server_tables
 from edgeshard.postgres.address import parse_dsn
 from edgeshard.postgres.options import BATCH
 from edgeshard.postgres.pusher import Progress, Pusher
@@ -69,11 +65,11 @@ def preview(path: Path, dsn: str) -> PushReport:
 
 
 def _preview(server: Server, master: MasterReader, began: float) -> PushReport:
-    has_own_tables = remote.identity(server) is not None
+    has_own_tables = own_tables.identity(server) is not None
     streams, tables = master.streams(), master.tables()
-    held = remote.held(server, [stream.stream_id for stream in streams]) if has_own_tables else {}
+    held = own_tables.held(server, [stream.stream_id for stream in streams]) if has_own_tables else {}
     rejected = rejects.block_unstorable_names(streams)
-    statements = [] if has_own_tables else remote.create_statements()
+    statements = [] if has_own_tables else own_tables.create_statements()
 
     def record_changes(table: Table) -> None:
         statements.extend(server_tables.changes_for(server, table, has_own_tables=has_own_tables).statements)
@@ -97,27 +93,3 @@ def _preview(server: Server, master: MasterReader, began: float) -> PushReport:
         seconds=time.monotonic() - began,
         dry_run=True,
     )
-
-
-def ranges(dsn: str) -> Inventory:
-    """Return what a database holds of all pushes, like `Store.ranges` of a store.
-
-    Raises:
-        ConfigurationError: the DSN is not valid, psycopg is not installed, or nobody pushed there yet.
-        PostgresError: PostgreSQL cannot be reached, or refuses.
-    """
-    address = parse_dsn(dsn)
-    server = Server(address)
-    try:
-        at = datetime.datetime.now(datetime.UTC)  # before reading: what is committed meanwhile is in the next one
-        database_id = remote.identity(server)
-        if database_id is None:
-            cause = "nobody pushed into this database yet; push into it first"
-            raise ConfigurationError("read ranges of", address.display, cause)
-        with server.transaction(read_only=True):
-            held = {stream_id: tuple(items) for stream_id, items in remote.all_held(server).items() if items}
-        return Inventory(database_id, at, 0, held, kind=receipts.POSTGRESQL)
-    except ServerError as error:
-        raise address.explain("read ranges of", error) from error
-    finally:
-        server.close()

@@ -1,4 +1,4 @@
-"""Defaults, limits and events of a push: what a caller needs before psycopg is loaded."""
+"""Defaults and limits of a push, and its `Listener`: what a caller needs before psycopg is loaded."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Decide which tables rows need in PostgreSQL, and which streams cannot go because a table there cannot be made fit.
+"""Make the tables of a chunk's rows fit, or block their streams.
 
-A push asks this for each chunk, and a dry run for all rows at once.
+A push does this for each chunk, a dry run for all rows at once (and changes nothing).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Prepared:
         filled: the tables that have some of the rows.
         tables: these, and those that must exist with them.
         has_conflict: whether one of them cannot be made fit. Then plan again without what is blocked.
-        blocked: the streams that cannot go because of that.
+        blocked: the streams that cannot be pushed because of that.
     """
 
     filled: Sequence[Table]

@@ -34,7 +34,7 @@ Progress = Callable[[int, int], None]
 #: About how many bytes one transaction brings, at most.
 _CHUNK_BYTES: Final = 16 << 20
 
-#: How often in a row to try a chunk, or to connect, before giving up.
+#: How often in a row to try a chunk, or to connect, before the push fails.
 _ATTEMPTS: Final = 6
 
 #: After how many seconds a push that lasts tries rejected rows again.
@@ -66,7 +66,7 @@ class Pusher:
         where: the database.
         batch: rows per transaction; a writer's transaction is never divided.
         inserts: use only INSERT.
-        should_stop: asked after each chunk; once it returns True the push ends, with what it committed.
+        should_stop: called after each chunk; once it returns True the push ends, with what it committed.
         progress: called with (rows done, rows to do) after each commit.
 
     Raises:
@@ -121,7 +121,7 @@ class Pusher:
             try:
                 self._push_with_retries(master, counts)
             except BaseException:
-                self.close()  # whatever changed there, the next run reads it
+                self.close()  # the next run reads everything there again
                 raise
             finally:
                 self._receipt.write()

@@ -1,4 +1,4 @@
-"""Note in the master what PostgreSQL holds: a receipt, which is only written after the commit there."""
+"""Record in the master what PostgreSQL holds: a receipt, which is only written after the commit there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger("edgeshard.push")
 #: How often to write a receipt during a push, in seconds.
 _INTERVAL_S: Final = 5.0
 
-#: How long to wait for a merger before giving up until the next time, in seconds.
+#: How long to wait for a merger, in seconds; then the next push writes the receipt.
 _BUSY_TIMEOUT_S: Final = 1.0
 
 
@@ -42,7 +42,7 @@ class ReceiptWriter:
             self.write()
 
     def write(self) -> None:
-        """Write the receipt if it changed. If that fails, log it: no row may stay behind because of that."""
+        """Write the receipt if it changed. If that fails, log it: a push does not fail because of it."""
         held = {stream_id: list(ranges) for stream_id, ranges in self._target.held.items() if ranges}
         receipt = (self._target.database_id, held)
         if not self._target.database_id or receipt == self._written:

@@ -21,7 +21,7 @@ _REFUSED: Final = re.compile(rb'\tErrorResponse\t S "[A-Z]+" V "[A-Z]+" C "([0-9
 def find_sqlstate(psycopg: Any, dsn: str) -> str | None:
     """Return the SQLSTATE, or None if the server does not get as far as sending one.
 
-    If libpq cannot trace, all that can be told is whether a password was asked for.
+    If libpq cannot trace, it is only known whether the server wanted a password.
     """
     connection = psycopg.pq.PGconn.connect_start(dsn.encode())
     try:

@@ -9,7 +9,7 @@ import attrs
 
 from edgeshard.format.ranges import Range
 from edgeshard.master.streams import Stream
-from edgeshard.postgres import conflicts, encoding, plan, reader, remote, server_tables, values
+from edgeshard.postgres import conflicts, encoding, own_tables, plan, reader, server_tables, values
 from edgeshard.postgres.plan import OutdatedPlanError, Piece, RangesByStream
 from edgeshard.postgres.reader import MasterReader, NotTextError
 from edgeshard.postgres.schema import Table
@@ -111,17 +111,17 @@ class Sender:
         keyed = [table for table in tables if table.key is not None]
         unkeyed = [table for table in tables if table.key is None]
         with self.server.transaction():
-            agents = remote.lock_streams(self.server, streams)
-            before = remote.held(self.server, agents)
+            agents = own_tables.lock_streams(self.server, streams)
+            before = own_tables.held(self.server, agents)
             if before != {stream.stream_id: list(held.get(stream.stream_id, ())) for stream in streams}:
                 raise OutdatedRangesError(before)
             _check_agents(chunk, agents)
             conflicts.check_unkeyed(self.server, unkeyed)
-            remote.lock_keyed_tables(self.server, keyed)
+            own_tables.lock_keyed_tables(self.server, keyed)
             counts = self.send_rows(chunk, tables)
             conflicts.settle(self.server, keyed, chunk)
             now = plan.held_after(before, chunk)
-            remote.write_ranges(self.server, before, now)
+            own_tables.write_ranges(self.server, before, now)
         return Sent(counts, now)
 
     def send_rows(self, chunk: Sequence[Piece], tables: Sequence[Table]) -> dict[str, int]:
@@ -132,7 +132,7 @@ class Sender:
             OutdatedPlanError: the master's rows or columns changed.
             ServerError: the server failed, or refused a row.
         """
-        # Rows are read in many snapshots. If a merge renames or widens columns meanwhile, whatever was read is wrong:
+        # Rows are read in many snapshots. If a merge renames or widens columns meanwhile, all that was read is wrong:
         # an error, values of other types, or the column's name itself, which SQLite returns for an unknown "name".
         try:
             counts = {table.pg_name: self._send_table(chunk, table) for table in tables}

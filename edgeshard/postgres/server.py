@@ -18,13 +18,13 @@ from edgeshard.postgres.sqlstate import ServerError
 if TYPE_CHECKING:
     import psycopg
 
-#: A server may use a stricter isolation instead: see `remote.lock_streams`.
+#: A server may use a stricter isolation instead: see `own_tables.lock_streams`.
 _BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
 _BEGIN_READ_ONLY: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 #: PostgreSQL's own settings, for one transaction only, because a pool gives the connection to others afterwards.
-#: Whatever the server's default is, a commit is durable when it is acknowledged, and nobody sees it earlier. The
+#: With any default of the server, a commit is durable when it is acknowledged, and invisible before. The
 #: server's end of the connection waits no longer than ours, because it would keep our locks for as long.
 _SETTINGS: Final = (
     "; SET LOCAL synchronous_commit = on; SET LOCAL idle_in_transaction_session_timeout = '60s'"

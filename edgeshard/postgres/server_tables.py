@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from edgeshard.postgres import remote, schema, schema_changes
+from edgeshard.postgres import own_tables, schema, schema_changes
 from edgeshard.postgres.schema import ServerTable, Table
 from edgeshard.postgres.schema_changes import TableChanges
 from edgeshard.postgres.server import Server
@@ -42,11 +42,11 @@ def ensure_table(server: Server, table: Table) -> tuple[str, ...]:
             return ()
         try:
             with server.transaction():
-                remote.lock_schema(server)
+                own_tables.lock_schema(server)
                 changes = changes_for(server, table, has_own_tables=True)  # somebody may have been faster
                 for statement in changes.statements:
                     server.execute(statement)
-                remote.record_changes(server, table, changes)
+                own_tables.record_changes(server, table, changes)
             return changes.statements
         except ServerError as error:
             if error.is_created_meanwhile:
@@ -102,12 +102,12 @@ def _inspect(server: Server, table: Table, *, has_own_tables: bool) -> ServerTab
     columns = pg_types(server, table.pg_name)
     primary_key = tuple(name for (name,) in server.execute(_PRIMARY_KEY, (table.pg_name,)))
     names = [schema.index_name(table.pg_name, index) for index in table.indexes]
-    indexes = remote.created_indexes(server, names) if names and has_own_tables else frozenset()
+    indexes = own_tables.created_indexes(server, names) if names and has_own_tables else frozenset()
     unmoved = frozenset(old for old, new in table.renames if _is_unmoved(server, table, columns, old, new))
     inexact = frozenset(
         name.lower() for name, type_ in table.columns if _is_inexact(server, table, columns, name, type_)
     )
-    key = remote.key_of(server, table) if has_keys_table(server) else None
+    key = own_tables.key_of(server, table) if has_keys_table(server) else None
     return ServerTable(columns, primary_key, indexes, unmoved, inexact, key)
 
 

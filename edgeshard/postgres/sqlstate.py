@@ -33,8 +33,8 @@ _ERRORS: Final[dict[str, tuple[type[PostgresError], str]]] = {
     "53200": (PostgresUnavailableError, "it is out of memory"),
     "53300": (PostgresUnavailableError, "it has no connection left"),
     "55P03": (PostgresUnavailableError, "another push keeps a stream locked for too long"),
-    "57": (PostgresUnavailableError, "it was told to stop"),
-    "57014": (PostgresUnavailableError, "it cancelled a statement: somebody asked for it, or it took too long"),
+    "57": (PostgresUnavailableError, "it is being shut down"),
+    "57014": (PostgresUnavailableError, "it cancelled a statement: a user cancelled it, or it took too long"),
     "57P01": (PostgresUnavailableError, "it is shutting down"),
     "57P02": (PostgresUnavailableError, "it crashed, and is starting again"),
     "57P03": (PostgresUnavailableError, "it is starting, or shutting down"),
@@ -44,10 +44,10 @@ _ERRORS: Final[dict[str, tuple[type[PostgresError], str]]] = {
 #: Serialization failures, deadlocks, a lock that was not granted: the same transaction can be tried again.
 _RETRYABLE: Final = ("40", "55P03")
 
-#: After these the connection is gone, or of no use.
+#: After these the connection is closed, or of no use.
 _CONNECTION_LOST: Final = ("08", "57P", "25P03")
 
-#: A row that cannot be stored, whoever sends it: data exceptions, the user's constraints and triggers, limits.
+#: A row that cannot be stored, with any client: data exceptions, the user's constraints and triggers, limits.
 _ROW_REJECTED: Final = ("22", "23", "54", "42804", "09", "P0001")
 
 #: ... but not this one, because the ranges say that the row is not there.
@@ -102,7 +102,7 @@ class ServerError(Exception):
 
     @property
     def is_definition_rejected(self) -> bool:
-        """Whether the server cannot define the table as asked."""
+        """Whether the server cannot define the table in this way."""
         return (self.state or "")[:2] in ("42", "54", "0A") and self.state != "42501"
 
 

@@ -1,4 +1,4 @@
-"""The database that is pushed into: the connection to it, and what it was found to hold."""
+"""The connection of a push: opened again when lost, with what the server was found to hold."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edgeshard.format.ranges import Range
 from edgeshard.master.streams import Stream
-from edgeshard.postgres import remote, server_tables
+from edgeshard.postgres import own_tables, server_tables
 from edgeshard.postgres.address import Address
 from edgeshard.postgres.schema import Table
 from edgeshard.postgres.server import Server
@@ -62,10 +62,10 @@ class Target:
         """
         server, stream_ids = self.connect(), [stream.stream_id for stream in streams]
         if self._is_current:
-            self.held.update(remote.held(server, (each for each in stream_ids if each not in self.held)))
+            self.held.update(own_tables.held(server, (each for each in stream_ids if each not in self.held)))
             return
-        database_id = remote.ensure_identity(server)
-        held = remote.held(server, stream_ids)
+        database_id = own_tables.ensure_identity(server)
+        held = own_tables.held(server, stream_ids)
         # Set both at once: a receipt must never say that one database holds what another one does, or that it holds
         # nothing.
         self.database_id, self.held, self._is_current = database_id, held, True

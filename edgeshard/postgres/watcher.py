@@ -26,7 +26,7 @@ IDLE_S: Final = 30.0
 
 
 class Watch:
-    """Pushes one store's master until it is told to stop.
+    """Pushes one store's master until `stop` is called.
 
     Args:
         path: the master; if it does not exist yet, wait for it.

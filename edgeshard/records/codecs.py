@@ -117,7 +117,7 @@ def compile_functions(
         ``encode(row_id, record)``, which returns the bindings of the statement: the id, the timestamp if there is one,
         and the table's columns.
         ``insert(execute, row_id, record)``, which executes the statement.
-        Both raise whatever the conversions raise; `why_unstorable` puts it into words.
+        Both raise what the conversions raise; `why_unstorable` puts it into words.
     """
     names: dict[str, Any] = {"refuse_none": _refuse_none, "sql": sql, "timestamp": next_timestamp}
     body = []
@@ -173,7 +173,7 @@ def why_unstorable(table: Table, record: Any) -> str:
 def _error_of(encode: Callable[[Any], Any], value: Any) -> str:
     try:
         encode(value)
-    except Exception as error:  # whatever a conversion raises is the reason
+    except Exception as error:  # any error of a conversion is the reason
         return str(error) or type(error).__name__
     return ""
 

@@ -21,7 +21,7 @@ from edgeshard.records.codecs import CONVERSIONS
 from edgeshard.records.columns import Column, Table
 from edgeshard.records.keys import Key
 
-#: Class attributes: the options of a class, its class of deletions, and the class that a class of deletions is of.
+#: Class attributes: the options of a class, its class of tombstones, and the class that a class of tombstones is of.
 _OPTIONS = "__edgeshard_table__"
 
 _DELETION = "__edgeshard_deletion__"
@@ -85,10 +85,10 @@ def table(
         index: columns to index in the master, each a name or several names. Shards have no indexes: they only append.
         key: a column, or several, of which the master keeps one row each: a write replaces an earlier one with the
             same key, and `Shard.delete` deletes by it. Without a key all rows are kept.
-        conflict: which of several rows with one key is kept, whoever wrote them and in whatever order they are merged:
+        conflict: which of several rows with one key is kept, whichever agents wrote them and in any order of merging:
             "lww" the last written; "first" the first; "max:column" or "min:column" the one with the highest or lowest
             value there; "keep-all" each that was written after the last deletion.
-        history: keep replaced rows in ``<table>_history``.
+        history: keep superseded rows in ``<table>_history``.
         priority: how long rows are kept if the store has a disk budget and drops the oldest (0 to 1000): rows of tables
             with a lower priority are dropped first. If agents disagree, the highest wins. For a table with a key it
             applies to its history: current rows are never dropped.
@@ -297,7 +297,7 @@ def _check_fixed(name: str, key: Key | None, renamed: tuple[tuple[str, str], ...
             )
 
 
-# -- deletions --------------------------------------------------------------------------------------------------------
+# -- tombstones -------------------------------------------------------------------------------------------------------
 
 
 def deletion(cls: type, values: tuple[Any, ...]) -> Any:

@@ -2,7 +2,7 @@
 
 A timestamp is what the wall clock reads, or one more than the last timestamp, whichever is higher. So it never runs
 backwards, and still tells roughly when. A handle starts above everything that its store knew when it was opened, so a
-later change of the same store counts as later, whatever was done to the wall clock in between.
+later change of the same store counts as later, even if the wall clock was changed in between.
 
 If the wall clock jumps ahead, the damage is bounded: a handle's timestamps run at most a year ahead of the newest that
 its store knew when it was opened (if it knew any). Beyond that, each timestamp is one more than the last.

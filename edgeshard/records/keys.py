@@ -1,8 +1,8 @@
 """Keyed tables: which columns are the key, and which of several versions of a row a master keeps. Pure.
 
 A *version* is a row of the table, a *tombstone* a row of ``<table>_deleted``. Of everything that was ever written with
-one key, a master keeps what the table's conflict rule says. That depends on the set alone, never on the order in which
-it arrives:
+one key, a master keeps what the table's conflict rule ("the rule") says. That depends on the set alone, never on the
+order in which it arrives:
 
 ``lww``
     the last written, version or tombstone: the one with the highest (timestamp, stream id, seq)
@@ -15,7 +15,7 @@ it arrives:
     the last tombstone, and each version that was written after it
 
 What is kept of two parts of the versions decides what is kept of both together, so merges may come in any order. That
-is why rules that do not look for the newest support no deletion: what it would uncover is no longer there.
+is why rules that do not keep the newest support no deletion: the older version that it would uncover was not kept.
 
 Rows that were written before their class had a key have no timestamp, and count as older than all that have one. A row
 with NULL in a column of its key has no key, and is kept.
@@ -47,7 +47,7 @@ class Key:
     Attributes:
         columns: the names of the key's columns.
         conflict: which version of a key is kept.
-        history: whether replaced versions go to the table's history.
+        history: whether superseded versions go to the table's history.
     """
 
     columns: tuple[str, ...]
@@ -96,7 +96,7 @@ def deleted_name(table: str) -> str:
 
 
 def history_name(table: str) -> str:
-    """Return the name of the table that holds a keyed table's replaced versions."""
+    """Return the name of the table that holds a keyed table's superseded versions."""
     return f"{table}_history"
 
 
@@ -143,8 +143,8 @@ def judgement(key: Key) -> tuple[str, str]:
 
     Returns:
         An expression for the place of a tombstone that counts, NULL for everything else; its minimum over a key is the
-        key's ``last_deletion``. And a condition over ``place`` and ``last_deletion`` that is true for what is not kept.
+        key's ``last_tombstone``. And a condition over ``place`` and ``last_tombstone``, true for what is not kept.
     """
     if key.conflict == KEEP_ALL:
-        return "CASE WHEN is_deletion THEN place END", "place > last_deletion"
-    return "CASE WHEN is_deletion AND place = 1 THEN place END", "place > 1"
+        return "CASE WHEN is_tombstone THEN place END", "place > last_tombstone"
+    return "CASE WHEN is_tombstone AND place = 1 THEN place END", "place > 1"

@@ -1,4 +1,4 @@
-"""Find a column's current name. Pure, and the same in whatever order renames become known.
+"""Find a column's current name. Pure, and the same in any order in which renames become known.
 
 A rename is an arrow from an old name to a new one. A database knows a set of them per table, and only ever gains some.
 A column's name is where its arrows end. They may branch (a class of a later version points all older names to the

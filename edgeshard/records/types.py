@@ -1,4 +1,4 @@
-"""Decide how column types are promoted: which of two types holds the values of both, and how to convert. Pure.
+"""The column types and how they widen: which of two types holds the values of both, and how to convert. Pure.
 
 There are two chains, in which each type holds every value of those before it, without loss:
 
@@ -6,8 +6,8 @@ There are two chains, in which each type holds every value of those before it, w
     uuid < text
 
 with one exception: a real cannot hold an integer beyond 2^53 in either direction, because its 53 bits would round it.
-Such an integer is refused, never rounded; a decimal holds it. All other types (blob, datetime, date, json) promote to
-nothing else.
+Such an integer is refused, never rounded; a decimal holds it. All other types (blob, datetime, date, json) do not
+widen.
 
 The widest of several types does not depend on the order in which they are met, and neither does a converted value: a
 number becomes the same decimal whether it was a real in between or not.
@@ -83,16 +83,16 @@ def decimal_text(value: float) -> str:
     return str(decimal.Decimal(repr(value)))
 
 
-def narrowing(column_type: str, asked: str) -> Callable[[Any], Any] | None:
+def narrowing(column_type: str, wanted: str) -> Callable[[Any], Any] | None:
     """Return a function that converts stored values to the type that a class asks for, or None if none is needed.
 
     The function raises a ValueError if a value does not fit.
     """
-    if column_type == asked or widest(column_type, asked) is None:
+    if column_type == wanted or widest(column_type, wanted) is None:
         return None
-    if widest(column_type, asked) == asked:
-        return lambda value: widened(value, column_type, asked)
-    return _NARROWING[asked]
+    if widest(column_type, wanted) == wanted:
+        return lambda value: widened(value, column_type, wanted)
+    return _NARROWING[wanted]
 
 
 def _narrowed_whole(value: Any) -> int:

@@ -3,7 +3,7 @@
 Where to read:
 
 ==================  ==================================================================================================
-rules, store_rules  what is asked of one prune; the `prune=` argument of a store
+rules, store_rules  the rules of one prune; the `prune=` argument of a store
 prune               a whole prune: each rule in order, then the disk, then the report
 row_rules           the rules by age, count and size; id_bounds turns them into ids
 tombstones          the rule for tombstones; watermark, own_shards and holds find out whether older changes may arrive
@@ -24,10 +24,10 @@ Crash safety, step by step
        divided is kept. This step only reads.
     2. Go through the ids below it in windows, oldest first. A window divides no transaction.
     3. BEGIN IMMEDIATE on the master. Read what the window holds, because another prune may have been here, and what
-       other databases hold. Keep rows that no other database holds, if that is asked for, and with one row of a
+       other databases hold. Keep rows that no other database holds, if the rules say so, and with one row of a
        transaction the whole transaction.
     4. Increment the generation. Delete the rows from all tables, cut the blocks, record the pruned ranges, and delete
-       transactions of which no row is left.
+       transactions that have no row left.
     5. COMMIT at synchronous=FULL. *This is the commit point* of the window: rows, blocks and pruned ranges change
        together.
     6. Rest for longer than a waiting merger sleeps, so that it gets the lock. Then take the next window.

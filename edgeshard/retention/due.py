@@ -1,4 +1,4 @@
-"""Decide when a merger that watches a store should prune it again. Pure functions over small values.
+"""Decide when to prune again a store that a merger watches. Pure functions over small values.
 
 A prune that finds nothing to do costs some milliseconds and two fsyncs. So it does not follow each pass of a merge, and
 never runs in a store in which nothing happens and no row becomes too old.

@@ -1,4 +1,4 @@
-"""Something that keeps tombstones from being deleted, and up to which timestamp it allows it."""
+"""A hold: a stream or shard that may still deliver older changes, so that newer tombstones stay."""
 
 from __future__ import annotations
 

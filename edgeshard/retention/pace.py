@@ -13,8 +13,8 @@ from edgeshard.retention import plan, sizes
 from edgeshard.retention.plan import PruneBatch
 from edgeshard.sqlite import Connection
 
-#: How long a prune rests between two transactions at least, in seconds: whoever waits for the lock asks for it every
-#: 2 ms (see `sqlite.set_busy_timeout`).
+#: How long a prune rests between two transactions at least, in seconds: a process that waits for the lock tries it
+#: every 2 ms (see `sqlite.set_busy_timeout`).
 PAUSE_S = 0.005
 
 #: How many pages a row adds to a short WAL, before that is measured: its own, and one of each of some indexes.
@@ -29,8 +29,8 @@ class Pace:
         connection: the master.
         path: its path.
         wal_pages: how long the WAL should become, in pages; None: no limit but the usual one.
-        is_for_budget: whether the disk budget asked for this prune, so that the WAL must stay within the drop reserve.
-        window_rows: how many rows the next transaction looks at.
+        is_for_budget: whether the prune is for the disk budget, so that the WAL must stay within the drop reserve.
+        window_rows: how many rows the next transaction examines.
     """
 
     connection: Connection

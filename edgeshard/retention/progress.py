@@ -30,7 +30,7 @@ class PruneProgress:
     """What a prune has done so far.
 
     Attributes:
-        callback: told after each transaction.
+        callback: called after each transaction.
         by_reason: rows deleted, by the name of the rule.
         kept_back: see `PruneBatch`; and so are the next two.
         behind: sum over all transactions.

@@ -44,8 +44,8 @@ def prune(
         rules: which rows to delete.
         shrink: give all free pages back to the disk; without this, only as many as `Rules.max_bytes` requires.
         dry_run: report what would be done, and change nothing.
-        lock_wait_s: how long each transaction waits for whoever holds the master locked, in seconds.
-        should_stop: asked after each transaction; once it returns True, the prune ends, and what it committed stays.
+        lock_wait_s: how long each transaction waits for another process that has the master locked, in seconds.
+        should_stop: called after each transaction; once it returns True, the prune ends, and what it committed stays.
         progress: called after each transaction.
 
     Raises:
@@ -94,7 +94,7 @@ def _begin(
     """Return the prune, and the keyed tables whose tombstones it may delete."""
     with sqlite.read_snapshot(connection):
         scope, tombstone_tables = find_scope(connection, path, rules)
-        row_bytes = sizes.used_bytes(connection) / max(1, extents.row_count(connection))
+        row_bytes = sqlite.used_bytes(connection) / max(1, extents.row_count(connection))
     pace = Pace(connection, str(path), wal_pages, is_for_budget=rules.size_reason == BUDGET)
     run = PruneRun(
         connection, str(path), rules, scope, DeletableSeqs(rules), pace, progress, row_bytes, dry_run, should_stop
@@ -146,7 +146,7 @@ def _report(run: PruneRun, shrunk_bytes: int, *, fits: bool) -> PruneReport:
         behind=tuple(sorted(progress.hold_reasons.behind)),
         tombstones_unheard=progress.unheard,
         unheard=tuple(sorted(progress.hold_reasons.unheard)),
-        used_bytes=sizes.used_bytes(connection) + wal_bytes,
+        used_bytes=sqlite.used_bytes(connection) + wal_bytes,
         file_bytes=sizes.file_bytes(connection),
         wal_bytes=wal_bytes,
         free_bytes=sizes.free_bytes(connection),

@@ -43,7 +43,7 @@ def shrink_to(run: PruneRun, position: int, max_bytes: int) -> bool:
 
     def excess_bytes() -> int:
         freed = run.progress.rows * run.row_bytes if run.dry_run else 0
-        return int(sizes.used_bytes(run.connection) - freed) - target
+        return int(sqlite.used_bytes(run.connection) - freed) - target
 
     def is_enough() -> bool:
         excess = excess_bytes()

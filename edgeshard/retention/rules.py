@@ -1,4 +1,4 @@
-"""Parse what a prune is asked for: ages, row counts and sizes, as people write them. Pure values."""
+"""Parse the rules of a prune: ages, row counts and sizes, as people write them. Pure values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OLDER_THAN, KEEP_ROWS, TOMBSTONES, MAX_BYTES = "older than", "keep rows", "tombs
 #: The name of the size rule if the store's disk budget asks for it, not a user.
 BUDGET: Final = "budget"
 
-#: The smallest size that can be asked for, in bytes: a number without its unit would delete everything.
+#: The smallest size that a rule may have, in bytes: a number without its unit would delete everything.
 MIN_MAX_BYTES: Final = 1_000_000
 
 _AGE_UNITS_S = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400, "w": 604_800}

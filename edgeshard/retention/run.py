@@ -1,4 +1,4 @@
-"""What the rules of one prune share."""
+"""The state of one prune: `PruneRun`."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class PruneRun:
     Attributes:
         connection: the master.
         path: its path.
-        rules: what is asked for.
+        rules: what to delete.
         scope: which tables that concerns.
         deletable: which seqs may be deleted.
         pace: how much each transaction does.
         progress: what was done so far.
         row_bytes: the average size of a row in the master, in bytes.
         dry_run: whether nothing is changed.
-        should_stop: asked after each transaction.
+        should_stop: called after each transaction; returns whether to stop.
         stopped: whether it ever returned True.
     """
 
@@ -45,6 +45,6 @@ class PruneRun:
     stopped: bool = False
 
     def is_stopping(self) -> bool:
-        """Return whether the prune was asked to stop; once it was, it stops."""
+        """Return whether the prune should stop; once `should_stop` returned True, it should."""
         self.stopped = self.stopped or self.should_stop()
         return self.stopped

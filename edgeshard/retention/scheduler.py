@@ -1,7 +1,7 @@
 """Follow a store's own rules after its merges: once, or in a thread next to a merger that watches the store.
 
 A prune works in transactions of some milliseconds, and mergers get in between. In the merger's own thread it would keep
-rows waiting for as long as it takes, which for the first prune of a large master is minutes. If a prune fails, that is
+rows pending for as long as it takes, which for the first prune of a large master is minutes. If a prune fails, that is
 logged and reported, and does not affect the merge: its rows are in the master.
 """
 
@@ -27,7 +27,7 @@ from edgeshard.retention.store_rules import Retention
 
 logger = logging.getLogger("edgeshard.prune")
 
-#: How long a transaction waits for whoever holds the master locked before the prune is put off, in seconds.
+#: How long a transaction waits while another process has the master locked, in seconds; then the prune is postponed.
 _LOCK_WAIT_S = 5.0
 
 

@@ -1,8 +1,8 @@
-"""Measure a master: its pages in use, its free pages, and its WAL."""
+"""Measure a master: its file, its free pages, and its WAL."""
 
 from __future__ import annotations
 
-from edgeshard.files import fingerprint
+from edgeshard.files import fingerprint, paths
 from edgeshard.sqlite import Connection
 
 
@@ -21,11 +21,6 @@ def free_bytes(connection: Connection) -> int:
     return int(connection.pragma("freelist_count")) * page_bytes(connection)
 
 
-def used_bytes(connection: Connection) -> int:
-    """Return the size of the pages in use."""
-    return file_bytes(connection) - free_bytes(connection)
-
-
 def wal_bytes(path: str) -> int:
     """Return the size of a database's WAL."""
-    return fingerprint.size(f"{path}-wal")
+    return fingerprint.size(paths.wal(path))

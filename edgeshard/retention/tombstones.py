@@ -76,7 +76,7 @@ def find_expired(connection: Connection, path: Path, tables: Iterable[str], grac
     Args:
         connection: the master.
         path: its path; the shards of its store are next to it.
-        tables: the keyed tables to look at.
+        tables: the keyed tables to search.
         grace_s: the grace period, in seconds.
 
     Returns:

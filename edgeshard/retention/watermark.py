@@ -7,7 +7,7 @@ of a stream is missing here, all that it may still deliver is newer than
 * its beginning, if it has not; so a stream that began after a tombstone does not hold it
 * every expired tombstone, if it delivered nothing during the whole grace period: it has ended
 * every expired tombstone, too, if its shard is in this store, except for the changes pending there: what is written to
-  it next is timestamped by the same clock by which the grace period is over
+  it next gets its timestamp from the same clock by which the grace period is over
 
 Rows that are known to be missing may hold any change: a gap, or rows that a peer says it has. Rows that another
 database says it pruned are not missing. A shard that cannot be read holds all tombstones.
@@ -41,7 +41,7 @@ _BEGIN_TOLERANCE_US: Final = 1_000_000
 
 @attrs.frozen
 class WatermarkInputs:
-    """What takes long to find out, and is read before the master is locked. It stays true whatever is merged since.
+    """What takes long to find out, and is read before the master is locked. Later merges do not make it wrong.
 
     Attributes:
         own_shards: the store's own shards. What is written to them later has a newer timestamp.
@@ -114,7 +114,7 @@ def _recent_streams(connection: Connection, since_us: int) -> frozenset[int]:
 
 def holds(connection: Connection, inputs: WatermarkInputs) -> Iterator[Hold]:
     """Yield all that holds tombstones, as of the caller's transaction; the lowest timestamp is the low watermark."""
-    yield Hold(inputs.since_us, "")  # the grace period itself, which nobody needs to be told
+    yield Hold(inputs.since_us, "")  # the grace period itself, which is not reported
     yield from inputs.own_shards.holds
     missing = _streams_with_missing_rows(connection)
     recent = _recent_streams_now(connection, inputs)
@@ -142,7 +142,7 @@ def _passed_by(inputs: WatermarkInputs, newest: int | None, began_at: str) -> in
 
 
 def _streams_with_missing_rows(connection: Connection) -> set[int]:
-    """Return the streams of which rows are known to exist somewhere that never arrived here."""
+    """Return the streams that have rows somewhere, as far as is known, that never arrived here."""
     numbers = streams.numbers_by_id(connection)
     found = set()
     for gap in streams.gaps(connection):

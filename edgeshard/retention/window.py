@@ -25,7 +25,7 @@ def prune_window(
     scope: Scope,
     reason: str,
     position: int,
-    bound: int,
+    end_id: int,
     select_batch: Callable[[Connection, Scope, Range], PruneBatch],
 ) -> PruneBatch | None:
     """Delete what a rule selects in the next window, in one transaction; then rest, so that mergers get the lock.
@@ -34,12 +34,12 @@ def prune_window(
         run: the prune.
         scope: what the rule may delete.
         reason: the name of the rule.
-        position: the id from which on to look.
-        bound: the id below which to look; it divides no transaction.
+        position: the id to begin at.
+        end_id: the id at which to stop; it divides no transaction.
         select_batch: says which of the ids to delete.
 
     Returns:
-        What was deleted, or None if there is no row from `position` on and below `bound`.
+        What was deleted, or None if there is no row from `position` on and below `end_id`.
     """
     connection = run.connection
     logged_before = sqlite.wal_pages_written(connection)
@@ -49,7 +49,7 @@ def prune_window(
         scope = attrs.evolve(scope, deletable=run.deletable.read(connection))
         if run.rules.protected_agents:
             position = _skip_agents(connection, run.rules.protected_agents, position)
-        ids = next_window(connection, scope, position, bound, run.pace.window_rows)
+        ids = next_window(connection, scope, position, end_id, run.pace.window_rows)
         batch = None if ids is None else select_batch(connection, scope, ids)
         if batch is not None and batch.rows and not run.dry_run:
             delete(connection, scope, batch, reason)
@@ -70,19 +70,19 @@ def _skip_agents(connection: Connection, agents: Sequence[str], position: int) -
     return identity.next_id(connection) if first is None else first
 
 
-def next_window(connection: Connection, scope: Scope, position: int, bound: int, rows: int) -> Range | None:
-    """Return the next ids to look at, about `rows` of them from `position` on, or None if no row is there.
+def next_window(connection: Connection, scope: Scope, position: int, end_id: int, rows: int) -> Range | None:
+    """Return the next ids to examine, about `rows` of them from `position` on, or None if no row is there.
 
-    The window divides no transaction, as long as `bound` divides none.
+    The window divides no transaction, as long as `end_id` divides none.
     """
     firsts = [
         sqlite.scalar(connection, f"SELECT _id FROM {quote(name)} WHERE _id >= ? ORDER BY _id LIMIT 1", (position,))
         for name in scope.tables or catalog.record_tables(connection)
     ]
-    first = min((first for first in firsts if first is not None), default=bound)
-    if first >= bound:
+    first = min((first for first in firsts if first is not None), default=end_id)
+    if first >= end_id:
         return None
-    last = min(first + rows, bound) - 1
+    last = min(first + rows, end_id) - 1
     at_first = extents.transaction_at(connection, first)
     at_last = extents.transaction_at(connection, last)
     return Range(at_first.first if at_first else first, at_last.last if at_last else last)
@@ -139,7 +139,7 @@ def delete(connection: Connection, scope: Scope, batch: PruneBatch, reason: str)
     Raises:
         DamagedError: there are more or fewer rows than the blocks say.
     """
-    # of two receipts of this master the later is the one with more changes, whatever the clock says
+    # of two receipts of this master the later is the one with more changes, even if the clock says otherwise
     identity.increment_generation(connection)
     if scope.tombstones_of:
         _record_newest_tombstone(connection, scope, batch)

@@ -6,7 +6,7 @@ shard
     the public handle, and the hot path of a write
 transaction
     one ``with shard.transaction()`` block
-writers
+inserts
     how records of a class become INSERTs
 handle
     the state of an open shard, and what becomes of it after a failure

@@ -34,9 +34,9 @@ from edgeshard.master.write_stats import WriterMeter
 from edgeshard.records import codecs
 from edgeshard.shard import health
 from edgeshard.shard.health import running_task
+from edgeshard.shard.inserts import RecordWriter
 from edgeshard.shard.lookup import Lookups
 from edgeshard.shard.quota import Quota
-from edgeshard.shard.writers import RecordWriter
 from edgeshard.sqlite import Connection
 
 Durability = Literal["process", "power"]
@@ -241,7 +241,7 @@ class Handle:
         raise ours from error
 
     def _budget_error(self, quota: Quota, row_id: int) -> DiskBudgetError | None:
-        """Return the error of a write that SQLite refused for lack of room; None if the budget is not the reason."""
+        """Return the error of a write that SQLite refused for lack of space; None if the budget is not the reason."""
         if not self._depth and self._is_surely_unwritten(quota):
             self._next_id = row_id
         self._renew_quota(quota)

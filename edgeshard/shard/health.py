@@ -1,8 +1,8 @@
 """Find out what happened to an open shard behind its writer's back: moved files, lost rows, a fork.
 
 Two accidents would otherwise lose rows silently. If a shard's files are moved, deleted or replaced, its writer goes on
-writing to files that nobody reads. If another SQLite library in this process opens and closes the file, the process's
-POSIX locks are gone, and another connection may overwrite what was committed.
+writing to files that no merge reads. If another SQLite library in this process opens and closes the file, the process's
+POSIX locks are lost, and another connection may overwrite what was committed.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ MOVED: Final = (
 )
 
 OVERWRITTEN: Final = (
-    "rows that were committed are gone from it: something wrote to it without its locks, which another SQLite library "
-    "in this process drops when it closes the file. Open it again, and write again what is in no master"
+    "rows that were committed are missing from it: something wrote to it without its locks, which another SQLite "
+    "library in this process drops when it closes the file. Open it again, and write again what is in no master"
 )
 
 

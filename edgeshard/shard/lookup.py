@@ -10,8 +10,8 @@ schema is trusted, SQL that changes anything or reaches another file is refused 
 for ever. Its views, and virtual tables such as FTS5, can be used.
 
 A handle reads the files as they were when it was opened. Each look-up checks, after it has read, that they still are.
-SQLite itself would not notice if a library is rebuilt by the same script and copied over the old one: the counter that
-tells it that its cache is stale would be the same, and it would mix the two.
+SQLite itself would not detect that a library was rebuilt by the same script and copied over the old one: the counter by
+which it detects a stale cache would be the same, and it would mix the two.
 """
 
 from __future__ import annotations
@@ -268,7 +268,7 @@ def _check(name: str, path: str | os.PathLike[str]) -> None:
 
 def _find(name: str, path: str | os.PathLike[str]) -> Reference:
     """Find the file of a reference, and its state before it is opened."""
-    real = os.path.realpath(path)  # SQLite is told to follow no link
+    real = os.path.realpath(path)  # SQLite follows no link in it
     found = scan.find_database(real)
     if found is None:
         raise ConfigurationError("open reference", real, "there is no such file; check the path")
@@ -291,7 +291,7 @@ def _explain_opening(error: Exception, path: str) -> EdgeshardError:
         return StorageBusyError("open reference", path, _HALF_WRITTEN)
     if not os.access(path, os.R_OK):
         return AccessError("open reference", path, "permission denied; make it readable for this user")
-    if sqlite.needs_files_beside(error):
+    if sqlite.cannot_make_side_files(error):
         return AccessError("open reference", path, f"{_NEEDS_FILES} ({error})")
     if sqlite.is_bad_schema(error):
         return DamagedError(

@@ -7,8 +7,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -39,6 +41,11 @@ CHECKPOINT_PAGES_AT_POWER: Final = 2_800
 #: fsync that makes the file longer (measured).
 WAL_BYTES: Final = 3_000_000
 
+_RESCUE: Final = (
+    "Move it and its WAL (-wal) away, run `edgeshard salvage` on it there (in Python: Store.salvage), then open the "
+    "shard again"
+)
+
 
 def open_shard(
     root: Path,
@@ -61,7 +68,7 @@ def open_shard(
     Raises:
         ConfigurationError: no such agent name, durability or reference is possible.
         ShardInUseError: another handle has it open.
-        DiskBudgetError: the budget leaves no room for a new shard.
+        DiskBudgetError: the budget leaves no space for a new shard.
         AccessError, StorageIOError, DamagedError, FormatError: the file cannot be opened as this agent's shard, or a
             reference cannot be opened.
     """
@@ -72,7 +79,7 @@ def open_shard(
             raise ConfigurationError("open shard", "", cause)
         stem = paths.shard_stem(agent)
         folders.make_folder(paths.shards(root))
-        folder = Path(os.path.realpath(paths.shards(root)))  # SQLite is told to follow no link
+        folder = Path(os.path.realpath(paths.shards(root)))  # SQLite follows no link in it
         path = paths.shard(folder, stem)
         lock_file = locks.lock(paths.shard_lock(folder, stem), _LOCK_WAIT_S)
         if lock_file is None:
@@ -86,16 +93,17 @@ def open_shard(
             if not _exists(path):
                 if budget is not None:
                     ensure_room_for_shard(root, budget, path)
-                # if room is short, a merge must be able to shrink the file in steps: 4 % of a writer's rate (measured)
+                # if space is short, a merge must be able to shrink the file in steps: 4 % of a writer's rate (measured)
                 made_bytes = _make_file(path, agent, profile.page_bytes, shrinkable=budget is not None)
             quota = None if budget is None else Quota(root, budget, path)
-            connection = _connect(str(path), agent, durability)
-            try:
-                meter = write_stats.WriterMeter(paths.lock_path(str(path)), made_bytes)
-                return Shard(path, agent, durability, connection, lock_file, meter, lookups, quota)
-            except BaseException:
-                connection.close()
-                raise
+            with _rescue_named(str(path)):
+                connection = _connect(str(path), agent, durability)
+                try:
+                    meter = write_stats.WriterMeter(paths.lock_path(str(path)), made_bytes)
+                    return Shard(path, agent, durability, connection, lock_file, meter, lookups, quota)
+                except BaseException:
+                    connection.close()
+                    raise
         except BaseException:
             lock_file.release()
             raise
@@ -108,9 +116,19 @@ def open_shard(
 def _exists(path: Path) -> bool:
     found = scan.find_database(str(path))
     if found is not None and found.defect:
-        cause = f"{found.defect}. Move it away (its rows may be recovered from it), then open it again"
-        raise DamagedError("open shard", found.path, cause)
+        raise DamagedError("open shard", found.path, f"{found.defect}. {_RESCUE}")
     return found is not None
+
+
+@contextlib.contextmanager
+def _rescue_named(path: str) -> Iterator[None]:
+    """Add the next step to the error of a shard that is damaged."""
+    try:
+        yield
+    except DamagedError as error:
+        if error.path != path:
+            raise
+        raise DamagedError(error.action, path, f"{error.cause}. {_RESCUE}") from error.__cause__
 
 
 def _make_file(path: Path, agent: str, page_bytes: int, *, shrinkable: bool) -> int:

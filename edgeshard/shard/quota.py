@@ -1,4 +1,4 @@
-"""One writer's share of its store's disk budget.
+"""One writer's share of its store's disk budget: `Quota` measures the store, and asks budget/policy what it may add.
 
 A write costs nothing extra. SQLite itself refuses a page beyond the writer's grant (``max_page_count``), and its commit
 hook reports how long the WAL is. About once a second, and whenever something was refused, the writer measures the whole
@@ -42,15 +42,15 @@ logger = logging.getLogger("edgeshard")
 #: The least time between two measurements, however often a write is refused, in seconds.
 _LEAST_INTERVAL_S: Final = 0.01
 
-#: How long a writer waits for a reader of its WAL to end, if there is no room for a longer WAL, in seconds.
+#: How long a writer waits for a reader of its WAL to end, if there is no space for a longer WAL, in seconds.
 _WAL_WAIT_S: Final = 0.25
 
-#: What a new shard takes at once, with the files beside it, in bytes.
+#: What a new shard takes at once, with its side files, in bytes.
 _NEW_SHARD_BYTES: Final = 128 << 10
 
 _NEXT_STEPS: Final = {
     "error": "Nothing of this was written; merge, prune or push and prune, or raise the budget, and write it again",
-    "drop-oldest": "Nothing of this was written; a merge drops the oldest rows of the master to make room, but never "
+    "drop-oldest": "Nothing of this was written; a merge drops the oldest rows of the master to make space, but never "
     "rows of a table with a key: write it again",
 }
 
@@ -97,14 +97,15 @@ def _refusal(action: str, path: str | os.PathLike[str], found: Measurement) -> D
     usage = found.usage
     text = (
         f"{policy.describe_usage(found.limit, found.budget, usage)}; "
-        f"one write may add {found.share.transaction_bytes} bytes. "
+        f"one write may add "
+        f"{found.share.transaction_bytes} bytes. "
         f"{_NEXT_STEPS[found.budget.on_full]}"
     )
     return DiskBudgetError(action, path, text, usage.used, found.limit, usage.shards + usage.wals, usage.master)
 
 
 def ensure_room_for_shard(root: Path, budget: Budget, path: Path) -> None:
-    """Refuse to make a new shard if there is no room for one.
+    """Refuse to make a new shard if there is no space for one.
 
     Args:
         root: the store's folder.
@@ -112,7 +113,7 @@ def ensure_room_for_shard(root: Path, budget: Budget, path: Path) -> None:
         path: the new shard, for the error.
 
     Raises:
-        DiskBudgetError: there is no room.
+        DiskBudgetError: there is no space.
         As `Quota`.
     """
     found = _measure(root, budget, _first_share)
@@ -179,7 +180,7 @@ class Quota:
     def renew(self, connection: Connection, *, in_transaction: bool) -> None:
         """Measure the store, and take a new grant; a wide one in a transaction, which would be undone as a whole."""
         now = monotonic()
-        # a program that tries again and again must not keep the merger from making room
+        # a program that tries again and again must not keep the merger from making space
         if self.has_grant or now >= self._measured_at + _LEAST_INTERVAL_S:
             self._measure_again(connection, now)
         share = self._measured.share
@@ -249,7 +250,7 @@ class Quota:
         connection.pragma("journal_size_limit", self._measured.share.wal_bytes)
 
     def ensure_wal_may_grow(self, connection: Connection, *, in_transaction: bool) -> None:
-        """Refuse to write to a WAL that cannot be restarted, and for which there is no more room.
+        """Refuse to write to a WAL that cannot be restarted, and for which there is no more space.
 
         Raises:
             DiskBudgetError: that is the case.
@@ -284,9 +285,9 @@ class Quota:
 
     @property
     def is_disk_full(self) -> bool:
-        """Whether the file system itself has no room: others than this store fill it."""
+        """Whether the file system itself has no space: others than this store fill it."""
         return self._measured.usage.free < policy.MIN_QUOTA_BYTES
 
     def refusal(self) -> DiskBudgetError:
-        """Return the error of a write for which there is no room."""
+        """Return the error of a write for which there is no space."""
         return _refusal("write to shard", self._path, self._measured)

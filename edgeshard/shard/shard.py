@@ -30,10 +30,10 @@ from edgeshard.errors import ConfigurationError, EdgeshardError, TransactionErro
 from edgeshard.files import folders
 from edgeshard.master import identity, streams
 from edgeshard.records import codecs, columns, declare, hlc
-from edgeshard.shard import hlc_floor, schema, writers
+from edgeshard.shard import hlc_floor, inserts, schema
 from edgeshard.shard.handle import DURABILITIES, WRITING, Handle
+from edgeshard.shard.inserts import RecordWriter
 from edgeshard.shard.transaction import Transaction
-from edgeshard.shard.writers import RecordWriter
 
 _SEQ_MASK: Final = format.SEQ_MAX
 
@@ -242,7 +242,7 @@ class Shard(Handle):
             As `write`.
         """
         with self._lock:
-            self._upkeep_at = 0.0  # rows in files that nobody finds survive nothing
+            self._upkeep_at = 0.0  # rows in files without a name survive nothing
             self._check()
             if self._depth:
                 raise TransactionError("sync shard", self.path, "its transaction is still open; leave its block first")
@@ -316,9 +316,9 @@ class Shard(Handle):
             is_dict = isinstance(record, dict)
             table = self._ensure_table(declare.table_of(declare.AgentData if is_dict else cls))
             if is_dict:
-                writer = writers.for_dicts(table, self.agent)
+                writer = inserts.for_dicts(table, self.agent)
             else:
-                writer = writers.for_class(table, self._clock() if table.is_timestamped else None)
+                writer = inserts.for_class(table, self._clock() if table.is_timestamped else None)
             self._writers[cls] = writer
         return writer
 

@@ -148,7 +148,7 @@ class Transaction:
                     handle._execute("ROLLBACK")
                 elif handle._aborted is None:
                     self._undo_nested()
-            handle._connection.set_last_insert_rowid(0)  # what _raise_record_error asks: that row is gone
+            handle._connection.set_last_insert_rowid(0)  # _raise_record_error reads it, and that row was undone
         else:
             # the transaction never began, or ended without us, perhaps by a commit
             can_reuse_seqs = error is None

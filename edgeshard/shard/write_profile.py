@@ -1,4 +1,4 @@
-"""Write profiles of a store: the settings behind ``Store(wear=...)``. Pure values, all measured.
+"""What ``Store(wear=...)`` sets: the page size of shards, and how often a merger works. Pure values, all measured.
 
 Where the bytes go, with rows of 110 B at 10 rows/s per agent (see the guide "flash"): with one agent, two thirds of
 them are the master's WAL, because each commit of a merge writes the same seven pages again, whether it brings ten rows

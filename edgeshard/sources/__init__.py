@@ -6,6 +6,6 @@ A source may be hostile: a shard that belongs to another user, or a database on 
   (``NOT INDEXED``).
 - No expression of the source is evaluated, whether in a view, a trigger, a generated column, an index or a CHECK.
 - Every value is checked before it is used: its type when it is fetched, its range when it is read.
-- Whatever is read before rows are copied takes a bounded number of SQLite steps, and an amount of memory that is
+- Everything that is read before rows are copied takes a bounded number of SQLite steps, and an amount of memory that is
   bounded by the size of the file.
 """

@@ -1,4 +1,4 @@
-"""Attach the sources of a merge, read-only, and record for each of them how far it is and what is wrong with it."""
+"""The sources of one merge: attach them read-only, and keep what became of each."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def _attach(connection: Connection, run: SourceRun, copies: contextlib.ExitStack
 
 
 def remove_empty_wals(runs: list[SourceRun]) -> None:
-    """Remove the empty WALs that our reading left, except beside quarantined sources, which stay as they are."""
+    """Remove the empty WALs that our reading left, except those of quarantined sources, which stay as they are."""
     for run in runs:
         if run.had_no_wal and not run.quarantine and not run.outcome.is_removed:
             sqlite.remove_empty_wal(run.file.path)

@@ -2,7 +2,7 @@
 
 The 32 bytes of the checksum count as zeros in it. The writer of a bundle puts a random mark in their place, finds the
 mark in the finished file, and overwrites it with the checksum. A reader takes the checksum from its table, and computes
-it anew with these bytes zeroed wherever they occur. So every changed bit is noticed, in the checksum as well.
+it anew with these bytes zeroed wherever they occur. So every changed bit is detected, in the checksum as well.
 
 It protects against accidents. Somebody who changes a bundle on purpose can write a new checksum.
 """
@@ -41,7 +41,7 @@ def write_mark(connection: Connection) -> bytes:
 
 
 def seal(path: str, mark: bytes) -> None:
-    """Overwrite the mark in a finished bundle, which nobody has open, with the checksum."""
+    """Overwrite the mark in a finished bundle, which no connection has open, with the checksum."""
     places = list(_find(path, mark))
     if len(places) != 1:
         raise AssertionError(f"{path}: the mark is in it {len(places)} times")  # it has 256 random bits
@@ -80,10 +80,10 @@ def digest(chunks: Iterable[bytes], hidden: bytes) -> bytes:
 
 
 def verify(connection: Connection, schema: str, path: str) -> None:
-    """Refuse an attached bundle whose bytes have changed, or that has a WAL or a journal beside it.
+    """Refuse an attached bundle whose bytes have changed, or that has a WAL or a journal next to it.
 
     Raises:
-        DamagedError: its bytes changed, or there is a WAL or a journal beside it.
+        DamagedError: its bytes changed, or there is a WAL or a journal next to it.
         FormatError: it has no checksum.
     """
     with sqlite.translate_errors(_ACTION, path):
@@ -92,7 +92,7 @@ def verify(connection: Connection, schema: str, path: str) -> None:
     for suffix in (paths.WAL, paths.JOURNAL):
         if identity(path + suffix) is not None:
             # SQLite would read it as a part of the bundle
-            cause = f"there is a {suffix} file beside it, but a bundle stands alone; move the {suffix} file away"
+            cause = f"there is a {suffix} file next to it, but a bundle stands alone; move the {suffix} file away"
             raise DamagedError(_ACTION, path, cause)
     stored = _read_stored(connection, schema, path)
     with sqlite.translate_errors(_ACTION, path):

@@ -1,6 +1,6 @@
 """Read a WAL database on a read-only medium, from a private copy of the database and its WAL.
 
-SQLite needs to make files beside a WAL database, and cannot open one where it may not. ``immutable=1`` would open it,
+SQLite needs to make files next to a WAL database, and cannot open one where it may not. ``immutable=1`` would open it,
 but miss the rows in the WAL. So if the WAL is there, both files are copied into a folder of ours and read there. If
 there is none, it is refused: it cannot be determined whether the database is complete, because its last user closed it,
 or a copy that was made without its WAL.
@@ -30,15 +30,15 @@ _FOLDER_PREFIX: Final = "readonly-copy-"
 _SPARE_BYTES = 16 << 20
 
 _NO_WAL: Final = (
-    "it is a WAL database on a read-only medium, and its WAL (-wal) is not beside it, so rows may be missing. Copy the "
-    "-wal file there as well, or bring a snapshot or a bundle (`edgeshard snapshot`, `edgeshard export`). If you know "
-    "that the process that had it open has closed it, copy it to a writable folder, and merge it from there"
+    "it is a WAL database on a read-only medium, and its WAL (-wal) is not next to it, so rows may be missing. Copy "
+    "the -wal file there as well, or bring a snapshot or a bundle (`edgeshard snapshot`, `edgeshard export`). If you "
+    "know that the process that had it open has closed it, copy it to a writable folder, and merge it from there"
 )
 
 
 def is_needed(error: Exception, path: str) -> bool:
-    """Return whether a database could not be attached because SQLite can make no files beside it."""
-    if not sqlite.needs_files_beside(error) or os.access(os.path.dirname(path), os.W_OK):
+    """Return whether a database could not be attached because SQLite can make no files next to it."""
+    if not sqlite.cannot_make_side_files(error) or os.access(os.path.dirname(path), os.W_OK):
         return False
     with sqlite.translate_errors(_ACTION, path):
         return os.access(path, os.R_OK) and sqlite.header_says_wal(path)
@@ -53,7 +53,7 @@ def copied(path: str, folder: str) -> Iterator[str]:
         folder: where to make the copy; "" for the system's folder for temporary files.
 
     Raises:
-        AccessError: its WAL is not beside it.
+        AccessError: its WAL is not next to it.
         DiskFullError: there is not enough free space for the copy.
         StorageBusyError: it changed while it was copied.
         StorageIOError: it cannot be read, or the copy cannot be written.

@@ -23,13 +23,13 @@ _TRUNCATIONS_MAX: Final = 10_000
 #: Pruned ranges of one stream that are read. Adjacent ones with the same reason are one entry.
 _PRUNED_RANGES_MAX: Final = 10_000
 
-#: Characters of the time at which a stream began. It is copied into the master, whatever it is.
+#: Characters of the time at which a stream began. It is copied into the master as it is.
 _TIME_CHARS_MAX: Final = 10_000
 
 #: Characters of the reason for which rows were pruned, and of the time.
 _REASON_CHARS_MAX: Final = 100
 
-#: The highest id that a block can begin with. This leaves room for the seqs of a stream after it.
+#: The highest id that a block can begin with. This leaves ids for the seqs of a stream after it.
 _FIRST_ID_MAX: Final = (1 << 63) - (1 << 33)
 
 #: SQL: whether the main database lacks any seq of the source's range ``r`` of its stream ``m``.
@@ -247,7 +247,7 @@ def row_count(connection: Connection, source: Source, streams: Iterable[SourceSt
 
 
 def superseded_count(connection: Connection, source: Source, stream_no: int) -> int:
-    """Return how many seqs in the blocks of a stream have no row, because a newer version of its key replaced it."""
+    """Return how many seqs in the blocks of a stream have no row, because a newer version of its key superseded it."""
     if source.is_shard:  # its blocks have a row for each seq
         return 0
     rows = sqlite.fetch_typed(

@@ -30,7 +30,7 @@ _ATTACHED_CACHE_KIB = 200
 
 
 def connect(path: str, *, writable: bool, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Connection:
-    """Open an existing database, hardened against whatever it may contain.
+    """Open an existing database, hardened against anything it may contain.
 
     Raises:
         apsw.Error: it cannot be opened. Callers wrap this in `translate_errors`.
@@ -52,7 +52,7 @@ def connect(path: str, *, writable: bool, busy_timeout_s: float = BUSY_TIMEOUT_S
 def connect_in_place(path: str, *, busy_timeout_s: float) -> Connection | None:
     """Open for writing the file that has this name, which then cannot be removed; return None if it was just removed.
 
-    If a file is removed after it was opened and before its first lock, we would read and write it beside the WAL of the
+    If a file is removed after it was opened and before its first lock, we would read and write it with the WAL of the
     next file of this name, and closing it would delete that WAL.
 
     Raises:
@@ -117,7 +117,7 @@ def set_synchronous(connection: Connection, level: str) -> None:
 def disable_checkpoint_on_close(connection: Connection) -> None:
     """Let the connection close without SQLite's exclusive lock, which makes readers without a busy timeout fail.
 
-    The WAL then stays beside the database; `maintenance.shrink_wal` empties it.
+    The WAL then stays next to the database; `maintenance.shrink_wal` empties it.
     """
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
 

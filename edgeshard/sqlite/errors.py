@@ -1,4 +1,7 @@
-"""Classify SQLite's errors, and translate them into edgeshard's. All decisions go by exception class or result code."""
+"""Classify SQLite's errors, and translate them into edgeshard's: the messages that users see are here.
+
+All decisions go by exception class or result code, never by the text of a message.
+"""
 
 from __future__ import annotations
 
@@ -162,8 +165,8 @@ def has_hot_journal(error: Exception) -> bool:
     return getattr(error, "extendedresult", 0) == apsw.SQLITE_READONLY_ROLLBACK
 
 
-def needs_files_beside(error: Exception) -> bool:
-    """Return whether `error`, of a readable file, means that SQLite cannot create its -wal and -shm files beside it."""
+def cannot_make_side_files(error: Exception) -> bool:
+    """Return whether `error`, of a readable file, means that SQLite cannot create its -wal and -shm files."""
     return isinstance(error, (apsw.CantOpenError, apsw.ReadOnlyError))
 
 

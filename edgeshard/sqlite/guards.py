@@ -31,7 +31,7 @@ _STEPS_BETWEEN_SIGNALS = 100_000
 #: tables would take two minutes.
 SCHEMA_STEPS = 200_000
 
-#: Steps that are enough to read whatever an empty database holds, and how many more for each byte of a larger one. A
+#: Steps that are enough to read all that an empty database holds, and how many more for each byte of a larger one. A
 #: row takes about ten, and three for each column that is compared; a column has at least a byte. Without a limit,
 #: pages that point to one another in circles would keep a query busy for ever.
 _READING_STEPS = 20_000_000

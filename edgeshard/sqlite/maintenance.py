@@ -86,7 +86,7 @@ def create(
 def create_without_wal(
     path: str, page_size: int, script: str, bindings: tuple[Any, ...], identity: tuple[int, int]
 ) -> Connection:
-    """Make a database that needs no file beside it (no WAL) of an empty file, and leave it open.
+    """Make a database that needs no other file (no WAL) of an empty file, and leave it open.
 
     Nothing of it is durable before the file is synced; after an interruption, begin again.
     """
@@ -110,7 +110,7 @@ def _fill(connection: Connection, script: str, bindings: tuple[Any, ...], identi
 
 
 def back_up(connection: Connection, path: str, progress: Callable[[int, int], None] | None = None) -> None:
-    """Copy one snapshot of a database into an empty file, as a database that needs no file beside it (no WAL).
+    """Copy one snapshot of a database into an empty file, as a database that needs no other file (no WAL).
 
     Args:
         connection: the database; others may keep writing to it.
@@ -123,8 +123,8 @@ def back_up(connection: Connection, path: str, progress: Callable[[int, int], No
         copy.pragma("journal_mode", "OFF")
         copy.pragma("synchronous", "OFF")
         with read_snapshot(connection):
-            # without an open snapshot each commit of another connection restarts the backup, and beside a merger it
-            # never ends
+            # without an open snapshot each commit of another connection restarts the backup, and while a merger
+            # works it never ends
             connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
             with copy.backup("main", connection, "main") as backup:
                 while not backup.step(_BACKUP_PAGES):
@@ -154,7 +154,7 @@ def wal_bytes_written(connection: Connection) -> int:
 
 
 def checkpoint(connection: Connection, schema: str = "main") -> None:
-    """Copy the WAL into the database as far as no reader is in the way (PASSIVE never makes anyone wait)."""
+    """Copy the WAL into the database as far as no reader is in the way (PASSIVE makes no connection wait)."""
     # a checkpoint of a database that the connection has not read yet does nothing
     connection.execute(f"SELECT 1 FROM {quote(schema)}.sqlite_schema LIMIT 1").fetchall()
     with contextlib.suppress(*BUSY):  # another connection is checkpointing

@@ -1,6 +1,6 @@
-"""What the command line needs of apsw.ext and apsw.shell: describe SQL, draw tables, the SQL shell.
+"""apsw's extras for the command line: describe SQL, draw tables, the SQL shell.
 
-Both are slow to import, so each is imported when it is first needed.
+apsw.ext and apsw.shell are slow to import, so each is imported when it is first needed.
 """
 
 from __future__ import annotations

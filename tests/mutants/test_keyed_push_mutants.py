@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from edgeshard.postgres import conflicts, remote
+from edgeshard.postgres import conflicts, own_tables
 from tests.property.test_push_laws import check_law
 from tests.support import keyed_model
 from tests.support.keyed_model import Lww
@@ -50,7 +50,7 @@ def test_that_finds_pushers_that_do_not_lock_the_table(
         settle(server, keyed, chunk)
         barrier.wait(30)
 
-    monkeypatch.setattr(remote, "lock_keyed_tables", lambda server, keyed: None)
+    monkeypatch.setattr(own_tables, "lock_keyed_tables", lambda server, keyed: None)
     monkeypatch.setattr(conflicts, "settle", together)
     threads = [threading.Thread(target=store.push, args=(pg,)) for store in (one, other)]
     for thread in threads:

@@ -11,7 +11,7 @@ import pytest
 from edgeshard import sqlite
 from edgeshard.errors import EdgeshardError
 from edgeshard.format.ranges import Range
-from edgeshard.postgres import address, plan, rejects, remote
+from edgeshard.postgres import address, own_tables, plan, rejects
 from edgeshard.postgres.sender import OutdatedRangesError, Sender, Sent
 from edgeshard.postgres.target import Target
 
@@ -36,7 +36,7 @@ def ranges_after_the_rows(self: Sender, parts: Sequence[Any], tables: Sequence[A
         counts = self.send_rows(parts, tables)
     with self.server.transaction():
         now = plan.held_after(there, parts)
-        remote.write_ranges(self.server, there, now)
+        own_tables.write_ranges(self.server, there, now)
     return Sent(counts, now)
 
 
@@ -45,7 +45,7 @@ def ranges_before_the_rows(self: Sender, parts: Sequence[Any], tables: Sequence[
     with self.server.transaction():
         there = lock_and_compare(self, parts, held)
         now = plan.held_after(there, parts)
-        remote.write_ranges(self.server, there, now)
+        own_tables.write_ranges(self.server, there, now)
     with self.server.transaction():
         counts = self.send_rows(parts, tables)
     return Sent(counts, now)
@@ -55,18 +55,18 @@ def ranges_not_compared(self: Sender, parts: Sequence[Any], tables: Sequence[Any
     """What is there is believed to be what was planned with."""
     with self.server.transaction():
         streams = plan.streams_in(parts)
-        remote.lock_streams(self.server, streams)
+        own_tables.lock_streams(self.server, streams)
         there = {stream.stream_id: list(held.get(stream.stream_id, ())) for stream in streams}
         counts = self.send_rows(parts, tables)
         now = plan.held_after(there, parts)
-        remote.write_ranges(self.server, there, now)
+        own_tables.write_ranges(self.server, there, now)
     return Sent(counts, now)
 
 
 def lock_and_compare(sender: Sender, parts: Sequence[Any], held: Any) -> dict[bytes, list[Range]]:
     """As the real one does."""
     streams = plan.streams_in(parts)
-    there = remote.held(sender.server, remote.lock_streams(sender.server, streams))
+    there = own_tables.held(sender.server, own_tables.lock_streams(sender.server, streams))
     if there != {stream.stream_id: list(held.get(stream.stream_id, ())) for stream in streams}:
         raise OutdatedRangesError(there)
     return there
@@ -93,14 +93,14 @@ def streams_not_locked(server: Any, streams: Sequence[Any]) -> dict[bytes, str]:
     """Who knows a stream already locks it not."""
     for stream in streams:
         known = server.execute(
-            "SELECT 1 FROM edgeshard_streams WHERE stream = $1", (remote._uuids([stream.stream_id])[0],)
+            "SELECT 1 FROM edgeshard_streams WHERE stream = $1", (own_tables._uuids([stream.stream_id])[0],)
         )
         if not known:
             LOCK(server, [stream])
     return {stream.stream_id: stream.agent_id for stream in streams}
 
 
-LOCK = remote.lock_streams
+LOCK = own_tables.lock_streams
 
 
 def streams_locked_and_not_written(server: Any, streams: Sequence[Any]) -> dict[bytes, str]:
@@ -184,12 +184,12 @@ MUTANTS: dict[str, tuple[list[tuple[Any, str, Any]], Callable[..., None], dict[s
         BOTH,
     ),
     "streams not locked": (
-        [(remote, "lock_streams", streams_not_locked)],
+        [(own_tables, "lock_streams", streams_not_locked)],
         tests.test_a_stream_that_comes_by_two_routes_at_once_arrives_once,
         BOTH,
     ),
     "streams locked and not written": (
-        [(remote, "lock_streams", streams_locked_and_not_written)],
+        [(own_tables, "lock_streams", streams_locked_and_not_written)],
         tests.test_a_server_that_reads_from_one_snapshot_a_transaction_gets_each_row_once,
         BOTH,
     ),

@@ -411,5 +411,5 @@ def make_small(patch: Callable[[object, str, object], object]) -> None:
     patch(truncate, "_LONG_WAL_BYTES", 0)
     patch(database, "_CHECKPOINT_PAGES", 20)
     patch(blocks, "CHUNK_BYTES", 12_000)
-    patch(merger, "_AGENTS_ASKED", 2)
+    patch(merger, "_AGENTS_CHECKED", 2)
     patch(scan, "FRESH_S", -1.0)  # what a failing merge believes of a shard, the next one does not ask again

@@ -516,7 +516,7 @@ def test_a_database_without_its_log_on_a_read_only_medium_is_refused(
     store: edgeshard.Store, hub: edgeshard.Store, small_disk: Path, suffixes: list[str]
 ) -> None:
     path = carry(store, small_disk, *suffixes)
-    assert "its WAL (-wal) is not beside it" in set_aside(hub, path)
+    assert "its WAL (-wal) is not next to it" in set_aside(hub, path)
     done = command("merge", hub.root, "--from", path)
     assert (3, True) == (done.returncode, "edgeshard export" in done.stderr)
 

@@ -755,7 +755,7 @@ def test_a_store_that_is_replaced_as_a_whole_is_watched_further(
         write(store, "agent", 1)
         await_that(lambda: passes.found() == 1)
         store.root.rename(tmp_path / "old")
-        await_that(lambda: "its folder is gone" in caplog.text)
+        await_that(lambda: "its folder is missing" in caplog.text)
         assert not store.root.exists()
         write(store, "agent", 2)
         await_that(lambda: passes.found() == 2)

@@ -486,7 +486,7 @@ def test_rows_that_are_pruned_while_a_push_goes_on_are_left_out_and_the_others_a
 
 def test_the_ranges_of_a_database_are_what_a_store_says_of_itself(store: edgeshard.Store, pg: str) -> None:
     before = command("ranges", pg)
-    assert (78, True) == (before.returncode, "nobody pushed into this database yet" in before.stderr)
+    assert (78, True) == (before.returncode, "nothing was pushed to this database yet" in before.stderr)
     fill(store, "a", 0, 30)
     store.push(pg)
     said = json.loads(command("ranges", pg).stdout)

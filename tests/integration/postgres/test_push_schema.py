@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import edgeshard
-from edgeshard.postgres import remote
+from edgeshard.postgres import own_tables
 from edgeshard.postgres.reader import MasterReader
 from tests.support.keyed_pushes import plainly
 from tests.support.keyed_schema_versions import plain
@@ -202,7 +202,10 @@ def test_a_column_that_a_table_gets_between_two_looks_goes_to_the_history_too(
     store: edgeshard.Store, pg: str, monkeypatch: pytest.MonkeyPatch, history: bool
 ) -> None:
     brought(store, pg, keyed(k=str, a=int)("p", 1))
-    lock, changes = remote.lock_keyed_tables, ["alter table sample add late text", "update sample set late = 'late'"]
+    lock, changes = (
+        own_tables.lock_keyed_tables,
+        ["alter table sample add late text", "update sample set late = 'late'"],
+    )
     if history:
         changes.append("alter table sample_history add late uuid")
     left = [changes]
@@ -212,7 +215,7 @@ def test_a_column_that_a_table_gets_between_two_looks_goes_to_the_history_too(
             do(pg, *left.pop())
         lock(server, keyed)
 
-    monkeypatch.setattr(remote, "lock_keyed_tables", meanwhile)
+    monkeypatch.setattr(own_tables, "lock_keyed_tables", meanwhile)
     brought(store, pg, keyed(k=str, a=int)("p", 2))
     assert [(1, "late")] == fetch(pg, "select a, late from sample_history")
 

@@ -31,7 +31,7 @@ _ATTEMPTS: Final = 10
 
 
 def identity(server: Server) -> bytes | None:
-    """Return the database's id of 16 bytes, or None if nobody pushed into it yet.
+    """Return the database's id of 16 bytes, or None if there was no push to it yet.
 
     Raises:
         PostgresUnsuitableError: a later edgeshard created our tables there.
@@ -62,7 +62,7 @@ def ensure_identity(server: Server) -> bytes:
             return found
         for name, columns in schema.OWN_TABLES.items():
             _create(server, f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
-        # last, so that whoever finds it finds all tables
+        # last: where this row exists, all tables exist
         _create(server, "INSERT INTO edgeshard_database VALUES (1, $1, $2)", (uuid.uuid4(), schema.FORMAT))
     cause = "edgeshard_database was created, but cannot be found; check search_path"
     raise PostgresUnsuitableError("push", server.address.display, cause)
@@ -201,7 +201,8 @@ def is_any_keyed(server: Server, tables: Iterable[Table]) -> bool:
 def lock_keyed_tables(server: Server, keyed: Iterable[Table]) -> None:
     """Lock out other pushers of keyed tables until the transaction ends. Call it once the streams are locked.
 
-    It locks by a write, like `lock_streams`: then the server refuses whoever waited and would read an older snapshot.
+    It locks by a write, like `lock_streams`: then the server refuses a transaction that waited and would read an older
+    snapshot.
     """
     for table in sorted(keyed, key=lambda table: table.pg_name):
         server.execute(f"UPDATE {KEYS} SET conflict = conflict WHERE table_name = $1", (table.pg_name,))

@@ -1,4 +1,4 @@
-"""List the files in ``shards/`` from outside: nothing is opened, and no agent is disturbed."""
+"""Tell from a shard file's name which agent it belongs to, and list all files with their sizes: nothing is opened."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def agents_by_stem(connection: Connection) -> dict[str, str]:
 
 
 def agent_of(stem: str, agents: Mapping[str, str]) -> str | None:
-    """Return the agent of a shard by its file's name alone, or None if that does not tell.
+    """Return the agent of a shard by its file's name alone, or None if the name does not say.
 
     Args:
         stem: the file's name, without ".db".
@@ -36,8 +36,8 @@ def agent_of(stem: str, agents: Mapping[str, str]) -> str | None:
 
 
 def size_bytes(path: str) -> int:
-    """Return the size of a shard and its WAL; a file that is not there has no size."""
-    return _size(path) + _size(path + "-wal")
+    """Return the size of a shard and its WAL; a missing file counts as 0."""
+    return _size(path) + _size(paths.wal(path))
 
 
 def _size(path: str) -> int:
@@ -59,7 +59,7 @@ def listing(connection: Connection, folder: Path) -> list[tuple[str, str | None,
     return [
         (
             file.name,
-            agents.get(file.name.removesuffix(".db")),
+            agents.get(paths.stem_of(file.name)),
             size_bytes(file.path),
             file.defect or noted.get(file.name) or None,
         )
