@@ -170,8 +170,8 @@ def check(store: edgeshard.Store, before: int, tallies: Sequence[Tally]) -> bool
     ((duplicated,),) = store.query(DUPLICATED)
     show_figures(acknowledged, arrived, duplicated, tallies)
     show(("busiest agents", "rows", "tokens"), store.query(BUSIEST))
-    for problem in (*verified.errors, *verified.gaps):
-        print(problem, file=sys.stderr)
+    for finding in (*verified.errors, *verified.gaps):
+        print(finding, file=sys.stderr)
     return verified.ok and acknowledged == arrived and not duplicated
 
 

@@ -189,8 +189,8 @@ def check(store: edgeshard.Store, library: Path, run: Run) -> bool:
     p50_ns, *_, p99_ns = percentiles(run.latencies_ns)
     print(f"look-up, p50 and p99: {p50_ns / 1000:.1f} and {p99_ns / 1000:.1f} microseconds")
     print(f"rows acknowledged: {acknowledged}, in the master: {arrived}, not from this library: {strays}")
-    for problem in (*verified.errors, *verified.gaps):
-        print(problem, file=sys.stderr)
+    for finding in (*verified.errors, *verified.gaps):
+        print(finding, file=sys.stderr)
     return verified.ok and acknowledged == arrived and not strays
 
 
