@@ -217,7 +217,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--agents", type=int, default=100, metavar="N", help="how many processes (default: 100)")
     parser.add_argument("--seconds", type=positive, default=5.0, metavar="N", help="for how long (default: 5)")
     parser.add_argument(
-        "--rate", type=positive, default=50.0, metavar="ROWS", help="rows a second an agent (default: 50)"
+        "--rate", type=positive, default=50.0, metavar="ROWS", help="rows per second and agent (default: 50)"
     )
     parser.add_argument("--merge-every", type=positive, default=1.0, metavar="S", help="in seconds (default: 1)")
     return parser.parse_args()

@@ -254,7 +254,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("folder", metavar="FOLDER", nargs="?", help="the store (default: a fresh temporary folder)")
     parser.add_argument("--library", type=Path, metavar="DB", help="the library (default: made in FOLDER)")
     parser.add_argument("--agents", type=positive, default=8, metavar="N", help="how many processes (default: 8)")
-    parser.add_argument("--results", type=positive, default=500, metavar="N", help="rows an agent (default: 500)")
+    parser.add_argument("--results", type=positive, default=500, metavar="N", help="rows per agent (default: 500)")
     parser.add_argument("--postgres", metavar="DSN", help="a database to push the results into as well")
     return parser.parse_args()
 
