@@ -170,8 +170,8 @@ def check(store: edgeshard.Store, before: int, tallies: Sequence[Tally]) -> bool
     ((duplicated,),) = store.query(DUPLICATED)
     show_figures(acknowledged, arrived, duplicated, tallies)
     show(("busiest agents", "rows", "tokens"), store.query(BUSIEST))
-    for problem in (*verified.errors, *verified.gaps):
-        print(problem, file=sys.stderr)
+    for finding in (*verified.errors, *verified.gaps):
+        print(finding, file=sys.stderr)
     return verified.ok and acknowledged == arrived and not duplicated
 
 
@@ -217,7 +217,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--agents", type=int, default=100, metavar="N", help="how many processes (default: 100)")
     parser.add_argument("--seconds", type=positive, default=5.0, metavar="N", help="for how long (default: 5)")
     parser.add_argument(
-        "--rate", type=positive, default=50.0, metavar="ROWS", help="rows a second an agent (default: 50)"
+        "--rate", type=positive, default=50.0, metavar="ROWS", help="rows per second and agent (default: 50)"
     )
     parser.add_argument("--merge-every", type=positive, default=1.0, metavar="S", help="in seconds (default: 1)")
     return parser.parse_args()

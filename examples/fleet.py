@@ -256,7 +256,7 @@ def positive(text: str) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Bring the rows of three devices to a hub, and to PostgreSQL.")
     parser.add_argument("folder", metavar="FOLDER", nargs="?", help="for all stores (default: a fresh temporary one)")
-    parser.add_argument("--rows", type=positive, default=200, metavar="N", help="rows an agent a trip (default: 200)")
+    parser.add_argument("--rows", type=positive, default=200, metavar="N", help="per agent and trip (default: 200)")
     parser.add_argument("--postgres", metavar="DSN", help="a database to push into (default: a temporary server)")
     options = parser.parse_args()
     folder = Path(options.folder or tempfile.mkdtemp(prefix="edgeshard-fleet-")).absolute()

@@ -229,8 +229,8 @@ def check(store: edgeshard.Store, before: int, acknowledged: int) -> bool:
     verified = store.verify()
     arrived = verified.rows - before
     print(f"rows acknowledged: {acknowledged}, in the master: {arrived}")
-    for problem in (*verified.errors, *verified.gaps):
-        print(problem, file=sys.stderr)
+    for finding in (*verified.errors, *verified.gaps):
+        print(finding, file=sys.stderr)
     return verified.ok and acknowledged == arrived
 
 

@@ -189,8 +189,8 @@ def check(store: edgeshard.Store, library: Path, run: Run) -> bool:
     p50_ns, *_, p99_ns = percentiles(run.latencies_ns)
     print(f"look-up, p50 and p99: {p50_ns / 1000:.1f} and {p99_ns / 1000:.1f} microseconds")
     print(f"rows acknowledged: {acknowledged}, in the master: {arrived}, not from this library: {strays}")
-    for problem in (*verified.errors, *verified.gaps):
-        print(problem, file=sys.stderr)
+    for finding in (*verified.errors, *verified.gaps):
+        print(finding, file=sys.stderr)
     return verified.ok and acknowledged == arrived and not strays
 
 
@@ -254,7 +254,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("folder", metavar="FOLDER", nargs="?", help="the store (default: a fresh temporary folder)")
     parser.add_argument("--library", type=Path, metavar="DB", help="the library (default: made in FOLDER)")
     parser.add_argument("--agents", type=positive, default=8, metavar="N", help="how many processes (default: 8)")
-    parser.add_argument("--results", type=positive, default=500, metavar="N", help="rows an agent (default: 500)")
+    parser.add_argument("--results", type=positive, default=500, metavar="N", help="rows per agent (default: 500)")
     parser.add_argument("--postgres", metavar="DSN", help="a database to push the results into as well")
     return parser.parse_args()
 

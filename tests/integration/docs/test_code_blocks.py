@@ -23,6 +23,7 @@ import pytest
 
 from edgeshard import errors
 from edgeshard.cli import exits
+from edgeshard.format import constants, tables
 
 PROJECT = Path(__file__).parents[3]
 README = PROJECT / "README.md"
@@ -276,12 +277,12 @@ SIGNALS = {exits.INTERRUPTED, exits.BROKEN_PIPE}  # as of every command
 
 
 def test_the_guides_explain_the_exit_codes_of_the_code() -> None:
-    tables = {
+    listed = {
         path.stem: {int(code) for code in re.findall(r"^\| (\d+) \|", path.read_text(), re.MULTILINE)}
         for path in GUIDES
     }
-    assert tables["operating"] == CODES - SIGNALS
-    assert tables["troubleshooting"] == CODES
+    assert listed["operating"] == CODES - SIGNALS
+    assert listed["troubleshooting"] == CODES
 
 
 def test_the_readme_names_the_exit_codes_of_the_code_in_five_lines() -> None:
@@ -292,10 +293,20 @@ def test_the_readme_names_the_exit_codes_of_the_code_in_five_lines() -> None:
 
 def test_the_guide_to_troubleshooting_explains_every_error_class() -> None:
     classes = [value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, Exception)]
-    # the guide has the names that these classes are about to get
-    named = [cls.__name__ for cls in classes]
     text = (PROJECT / "edgeshard" / "docs" / "troubleshooting.md").read_text()
-    assert sorted(re.findall(r"^### (\w+Error)$", text, re.MULTILINE)) == sorted(named)
+    assert sorted(re.findall(r"^### (\w+Error)$", text, re.MULTILINE)) == sorted(cls.__name__ for cls in classes)
+
+
+def test_the_guide_to_the_format_lists_every_table_and_where_it_is() -> None:
+    text = (PROJECT / "edgeshard" / "docs" / "format.md").read_text()
+    rows = re.findall(r"^\| ((?:`edgeshard_\w+`(?:, )?)+) \| ([SMB ]+) \|", text, re.MULTILINE)
+    listed = {name: set(roles.split()) for names, roles in rows for name in re.findall(r"\w+", names)}
+    assert set(listed) == set(tables.DDL)
+    letters = {constants.SHARD: "S", constants.MASTER: "M", constants.BUNDLE: "B"}
+    for role, names in tables.REQUIRED_TABLES.items():
+        optional = tables.OPTIONAL_SHARD_TABLES if role == constants.SHARD else ()
+        used = {name for name, roles in listed.items() if letters[role] in roles}
+        assert used <= {*names, *optional}, role
 
 
 def test_the_figures_of_the_readme_are_those_of_the_plot_and_of_the_measurements() -> None:
