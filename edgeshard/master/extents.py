@@ -66,7 +66,7 @@ def ranges_by_stream(connection: Connection) -> dict[int, list[Range]]:
 
 
 def pruned_streams(connection: Connection) -> list[int]:
-    """Return the numbers of the streams of which the database has held rows that are no longer in its blocks."""
+    """Return the numbers of the streams that have rows in the database's ranges, but no longer in its blocks."""
     rows = sqlite.fetch(
         connection,
         "SELECT r.stream_no FROM (SELECT stream_no, sum(last - first + 1) AS rows FROM main.edgeshard_ranges "
@@ -188,7 +188,7 @@ def insert_run(connection: Connection, stream_no: int, seqs: Range, first_id: in
 
 
 def insert_transaction(connection: Connection, ids: Range) -> None:
-    """Note the ids of a transaction, unless they are noted."""
+    """Record the ids of a transaction, unless they are recorded."""
     sql = "INSERT OR IGNORE INTO main.edgeshard_transactions VALUES (?, ?)"
     connection.execute(sql, (ids.first, ids.last))
 

@@ -104,7 +104,7 @@ def truncations(connection: Connection, stream_id: bytes) -> list[tuple[Range, b
 
 
 def insert_truncation(connection: Connection, stream_no: int, seqs: Range, database_id: bytes) -> None:
-    """Note that these seqs were truncated because the database with this id holds them, unless that is noted."""
+    """Record that these seqs were truncated because the database with this id holds them, unless that is recorded."""
     connection.execute(
         "INSERT OR IGNORE INTO main.edgeshard_truncations VALUES (?, ?, ?, ?)",
         (stream_no, seqs.first, seqs.last, database_id),
@@ -134,7 +134,7 @@ def numbers_after(connection: Connection, stream_no: int) -> list[int]:
 
 
 def numbers_without_rows(connection: Connection) -> list[int]:
-    """Return the numbers of the streams of which no row ever arrived, and none is known to have been pruned."""
+    """Return the numbers of the streams that never delivered a row, and have none that is known to be pruned."""
     sql = "SELECT stream_no FROM main.edgeshard_streams EXCEPT SELECT stream_no FROM main.edgeshard_ranges"
     if sqlite.has_table(connection, "edgeshard_pruned_ranges"):
         sql += " EXCEPT SELECT stream_no FROM main.edgeshard_pruned_ranges"

@@ -366,7 +366,7 @@ class Merger:
         for stem in sorted(unfinished)[:_LEFTOVERS_REMOVED]:
             try:
                 reap.remove_leftovers(paths.shard_lock(self._folder.path, stem), unfinished[stem])
-            except EdgeshardError as error:  # what somebody put there does no harm
+            except EdgeshardError as error:  # other files there do no harm
                 logger.debug("%s", error)
 
     def _find_gaps(self, connection: Connection) -> None:

@@ -275,7 +275,7 @@ class _Growth:
         self._used_bytes, self._wal_pages = sqlite.used_bytes(connection), sqlite.wal_pages_written(connection)
 
     def measure(self, connection: Connection, copied_bytes: int) -> None:
-        """Measure the master after a chunk of so many bytes."""
+        """Measure the master after a chunk of this many bytes."""
         wal_bytes = (sqlite.wal_pages_written(connection) - self._wal_pages) * int(connection.pragma("page_size"))
         self.in_file = _smoothed(self.in_file, (sqlite.used_bytes(connection) - self._used_bytes) / copied_bytes)
         self.in_wal = _smoothed(self.in_wal, wal_bytes / copied_bytes)

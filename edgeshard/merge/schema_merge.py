@@ -134,8 +134,8 @@ def change_table(target: Target, name: str, types: dict[str, str], plan: TablePl
         target: the database that is merged into, in a transaction.
         name: the table.
         types: the types of its columns; updated to what they are afterwards.
-        plan: what the table is to be.
-        path: the source that asks for it, for errors.
+        plan: what the table will be.
+        path: the source that needs it, for errors.
 
     Raises:
         SchemaConflictError: values do not fit, or contradict one another.

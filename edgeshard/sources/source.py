@@ -1,4 +1,4 @@
-"""What is known of an attached database: its tables and streams. Values only; every one of them has been checked."""
+"""The tables and streams of an attached database, as values. Every one of them has been checked."""
 
 from __future__ import annotations
 
