@@ -580,7 +580,7 @@ class Store:
 
         Raises:
             ConfigurationError: the file exists already, or the folder does not.
-            StorageBusyError: another snapshot is writing this very file.
+            StorageBusyError: another snapshot is writing the same file.
             StorageError: the master cannot be read, or the copy cannot be written.
         """
         database.ensure_master(self.master_path)
@@ -697,7 +697,7 @@ class Store:
             force: record it even if a later one was recorded, or may have been.
 
         Raises:
-            ConfigurationError: there is no such file, it is no such document, or it is of this very database.
+            ConfigurationError: there is no such file, it is not an inventory, or it is this database's own.
             FormatError, DamagedError: it has a later format, or is incomplete.
             StorageError: it cannot be read, or the master cannot be written.
         """
@@ -736,7 +736,7 @@ class Store:
         Raises:
             ConfigurationError: the file exists already, the folder does not, there is no receipt of such a database,
                 or both `since_hub` and `ranges` are given.
-            StorageBusyError: another process is writing this very file.
+            StorageBusyError: another process is writing the same file.
             StorageError: the master cannot be read, or the bundle cannot be written.
         """
         from edgeshard.exchange import bundle  # slow to import

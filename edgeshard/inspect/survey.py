@@ -96,7 +96,7 @@ class Survey:
 
 @attrs.define
 class _Notes:
-    """What rows of the shard's own tables say, before any of it is checked against the rest."""
+    """The content of the shard's own tables, before its parts are checked against one another."""
 
     texts: dict[str, tuple[int, str]] = attrs.Factory(dict)
     types: dict[tuple[str, str], str] = attrs.Factory(dict)

@@ -206,10 +206,7 @@ def stray_ranges(connection: Connection) -> Iterator[tuple[int, int, int]]:
 
 def overlapping_ranges(connection: Connection) -> Iterator[tuple[int, int]]:
     """Find seqs that two ranges hold, as (stream number, seq)."""
-    yield from connection.execute(
-        "SELECT stream_no, first FROM (SELECT stream_no, first, "
-        "lag(last) OVER (PARTITION BY stream_no ORDER BY first) AS before FROM edgeshard_ranges) WHERE before >= first"
-    )
+    return _overlaps(connection, "edgeshard_ranges")
 
 
 def blocks_outside_ranges(connection: Connection) -> Iterator[tuple[int, int, int]]:
@@ -222,9 +219,13 @@ def blocks_outside_ranges(connection: Connection) -> Iterator[tuple[int, int, in
 
 def overlapping_blocks(connection: Connection) -> Iterator[tuple[int, int]]:
     """Find seqs that two blocks hold, as (stream number, seq)."""
+    return _overlaps(connection, "edgeshard_blocks")
+
+
+def _overlaps(connection: Connection, table: str) -> Iterator[tuple[int, int]]:
     yield from connection.execute(
         "SELECT stream_no, first FROM (SELECT stream_no, first, "
-        "lag(last) OVER (PARTITION BY stream_no ORDER BY first) AS before FROM edgeshard_blocks) WHERE before >= first"
+        f"lag(last) OVER (PARTITION BY stream_no ORDER BY first) AS before FROM {table}) WHERE before >= first"
     )
 
 

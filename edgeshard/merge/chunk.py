@@ -115,7 +115,7 @@ def _quarantine(connection: Connection, run: SourceRun, error: Exception) -> Non
 
 
 def _is_removable(connection: Connection, run: SourceRun) -> bool:
-    """Whether a shard's agent has ended, and this master holds all that the shard ever truncated."""
+    """Return whether a shard's agent has ended, and this master holds all that the shard ever truncated."""
     return (
         run.own
         and run.source.is_shard

@@ -83,7 +83,7 @@ def _report(
 
 
 def _was_removed(run: SourceRun) -> bool:
-    """Whether it is a shard that a merger removed meanwhile: a dry run takes no lock."""
+    """Return whether a merger removed the shard meanwhile: a dry run takes no lock."""
     return run.own and not run.file.defect and scan.find_database(run.file.path) is None
 
 

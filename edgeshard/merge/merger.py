@@ -338,7 +338,7 @@ class Merger:
         """Remember how a shard was left."""
         name = run.file.name
         if run.copied.rows:
-            self._cache.note_rows(name)
+            self._cache.record_rows(name)
         if run.outcome.is_removed:
             self._cache.forget(name)
             logger.info("removed %s: its agent has ended, and the master holds its rows", run.file.path)

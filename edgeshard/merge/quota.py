@@ -5,9 +5,9 @@
 Without a budget none of this limits anything. With one, once the store has used a good part of it, a merge takes turns:
 it copies a chunk that fits, commits, empties the master's WAL, and truncates the shards, before it copies more.
 
-If rows may be dropped ("drop-oldest"), these are the oldest of the master, from the tables with the lowest priority,
-and they are deleted by the very steps of a prune, which record them by address, with the reason "budget". Before that,
-the store's own prune rules are followed, if it has any: what they delete would be pruned anyway.
+If rows may be dropped ("drop-oldest"), these are the oldest of the master, from the tables with the lowest priority.
+They are deleted by the same steps as in a prune, and recorded by address with the reason "budget". Before that, the
+store's own prune rules are followed, if it has any: what they delete would be pruned anyway.
 
 * Never drop pending rows, or current rows of keyed tables: they are state, not history, and there is no older state
   that could be dropped instead.

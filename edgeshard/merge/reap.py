@@ -92,7 +92,7 @@ def _remove_database(shard: Source, durable: Mapping[bytes, int]) -> bool:
 
 
 def _is_removable(connection: Connection, shard: Source, durable: Mapping[bytes, int]) -> bool:
-    """Whether it is the shard that was read, and has nothing that the master may lack."""
+    """Return whether it is the shard that was read, and has nothing that the master may lack."""
     if identity.database_id(connection) != shard.database_id:
         return False
     names = set(catalog.record_tables(connection))

@@ -83,7 +83,7 @@ def _plan(target: Target, origin: Source, table: SourceTable) -> TablePlan:
 
 
 def _is_unchanged(target: Target, table: SourceTable) -> bool:
-    """Whether the target has the source's columns as they are, and nothing was renamed: almost always."""
+    """Return whether the target has the source's columns, and nothing was renamed: almost always."""
     known = target.columns.get(table.name.lower())
     if table.renames or known is None or table.name.lower() in target.renames:
         return False

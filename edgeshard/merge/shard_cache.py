@@ -143,7 +143,7 @@ class ShardCache:
                 self.remember(name, CacheEntry(state, reason, lasting=True, settled=True))
         self._changed.clear()
 
-    def note_rows(self, name: str) -> None:
+    def record_rows(self, name: str) -> None:
         """Record that the master has a line for the file, because rows of it came."""
         self._persisted.setdefault(name, ((), ""))
 

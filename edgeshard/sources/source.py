@@ -43,7 +43,7 @@ class SourceTable:
 
     @property
     def is_timestamped(self) -> bool:
-        """Whether its rows carry the timestamp at which they were written."""
+        """Whether its rows have the timestamp at which they were written."""
         return (format.TIMESTAMP, format.OWN_COLUMNS[format.TIMESTAMP]) in self.columns
 
 
