@@ -11,7 +11,7 @@
     │   ├── ShardPoisonedError       a write failed with an unknown outcome
     │   └── TransactionError         a transaction was used in a way that would break it
     ├── StorageError
-    │   ├── StorageBusyError         somebody else has the database locked
+    │   ├── StorageBusyError         another process has the database locked
     │   ├── DiskFullError            there is no space on the disk
     │   │   └── DiskBudgetError      there is no space within the store's disk budget
     │   ├── AccessError              permission denied, or a read-only medium
@@ -116,7 +116,7 @@ class StorageError(EdgeshardError):
 
 
 class StorageBusyError(StorageError):
-    """Somebody else kept a database or a file locked for longer than we wait.
+    """Another process kept a database or a file locked for longer than we wait.
 
     Nothing was changed. Try again, or find out which process keeps it open.
     """

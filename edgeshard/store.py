@@ -238,7 +238,7 @@ class Store:
             sources: other edgeshard databases (masters, shards, bundles, copies) to merge as well; they are only read.
             dry_run: report what would be done, and change nothing. What would be pruned is not reported.
             keep_empty: keep the empty shards of agents that have ended.
-            lock_wait: how long to wait for another merger, in seconds; -1 for ever.
+            lock_wait: how long to wait for another merger, in seconds; -1 forever.
             should_stop: called after each shard; once it returns True the merge ends early, with what it committed.
             progress: called with (rows done, rows to do) after each commit.
 
@@ -580,7 +580,7 @@ class Store:
 
         Raises:
             ConfigurationError: the file exists already, or the folder does not.
-            StorageBusyError: another snapshot is writing this very file.
+            StorageBusyError: another snapshot is writing the same file.
             StorageError: the master cannot be read, or the copy cannot be written.
         """
         database.ensure_master(self.master_path)
@@ -697,7 +697,7 @@ class Store:
             force: record it even if a later one was recorded, or may have been.
 
         Raises:
-            ConfigurationError: there is no such file, it is no such document, or it is of this very database.
+            ConfigurationError: there is no such file, it is not an inventory, or it is this database's own.
             FormatError, DamagedError: it has a later format, or is incomplete.
             StorageError: it cannot be read, or the master cannot be written.
         """
@@ -705,7 +705,7 @@ class Store:
         database.ensure_master(self.master_path)
         connection = database.open_master(self.master_path, writable=True)
         try:
-            with database.translate_errors("note receipt in", self.master_path):
+            with database.translate_errors("record receipt in", self.master_path):
                 return receipts.record_receipt(connection, stated, force=force)
         finally:
             connection.close()
@@ -736,7 +736,7 @@ class Store:
         Raises:
             ConfigurationError: the file exists already, the folder does not, there is no receipt of such a database,
                 or both `since_hub` and `ranges` are given.
-            StorageBusyError: somebody else is writing this very file.
+            StorageBusyError: another process is writing the same file.
             StorageError: the master cannot be read, or the bundle cannot be written.
         """
         from edgeshard.exchange import bundle  # slow to import

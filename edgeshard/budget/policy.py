@@ -183,7 +183,7 @@ def _overshoot(limit: int) -> int:
 
 
 def _growth_from_wals(limit: int, usage: Usage) -> int:
-    """Return what the shards' WALs hold, or soon will. They are longer than wanted if somebody reads them for long."""
+    """Return what the shards' WALs hold, or soon will. A long read keeps them longer than wanted."""
     return max(usage.wals, _wanted_wals(limit, usage))
 
 
@@ -195,7 +195,7 @@ def _wanted_wals(limit: int, usage: Usage) -> int:
 
 
 def shard_wal_bytes(limit: int, open_shards: int) -> int:
-    """Return how large the WAL of one of so many open shards should become."""
+    """Return how large the WAL of one of this many open shards should become."""
     wanted = min(limit * WALS_SHARE / max(1, open_shards), limit * ONE_WAL_SHARE)
     return max(MIN_WAL_BYTES, min(MAX_WAL_BYTES, int(wanted)))
 
@@ -293,7 +293,7 @@ def bytes_to_drop(limit: int, usage: Usage) -> int:
 
 
 def _with_wanted_wals(limit: int, usage: Usage) -> Usage:
-    """Assume that no WAL is longer than it should be: no row is dropped because somebody reads one for long."""
+    """Assume that no WAL is longer than it should be: no row is dropped because of a long read."""
     return attrs.evolve(usage, wals=min(usage.wals, _wanted_wals(limit, usage)))
 
 

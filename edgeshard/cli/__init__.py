@@ -59,7 +59,7 @@ examples:
   edgeshard shell data                                          an SQL shell on the master, read-only
   edgeshard snapshot data /media/usb/monday.db                  a copy to carry away, while everything runs
   edgeshard ranges hub > /media/usb/hub.json                    what a hub holds, for those who have rows for it
-  edgeshard export data /media/usb/news.db --ranges /media/usb/hub.json     what it lacks, to carry there
+  edgeshard export data /media/usb/news.db --ranges /media/usb/hub.json     what it lacks, to take there
   edgeshard receipt data /media/usb/hub.json                    record that those rows are safe there
   edgeshard prune data --older-than 30d                         delete old rows, which do not come back
   edgeshard push data postgresql://edge@db.example.com/fleet    what PostgreSQL lacks, exactly once
@@ -71,7 +71,7 @@ examples:
 exit codes:
   0 done, also with nothing to do     1 failed                    2 wrong usage
   3 done, but something is quarantined, rejected or missing      65 the master, or shard, is damaged
-  69 PostgreSQL is unavailable       74 input/output error, or no space      75 somebody else is at work
+  69 PostgreSQL is unavailable       74 input/output error, or no space      75 another process is at work
   77 not permitted                   78 wrong configuration, such as a folder that does not exist
   130 interrupted
 """

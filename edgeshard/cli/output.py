@@ -24,7 +24,7 @@ _DURATIONS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
 class Reportable(Protocol):
-    """A report, of which `complete` says whether all is well."""
+    """A report whose `complete` says whether all is well."""
 
     @property
     def complete(self) -> bool: ...  # noqa: D102

@@ -13,7 +13,7 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stop:
-    """Whether a signal requested this process to stop.
+    """The request of a signal to stop this process.
 
     Attributes:
         by: the number of the signal, or 0 if there was none.
@@ -23,7 +23,7 @@ class Stop:
         self.by = 0
 
     def is_requested(self) -> bool:
-        """Return whether a signal requested to stop."""
+        """Return whether there was such a signal."""
         return self.by != 0
 
 

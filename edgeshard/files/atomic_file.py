@@ -3,7 +3,7 @@
     1  create and lock TARGET.new; a leftover of a killed command is removed first
     2  write it
     3  make it durable
-    4  link it to TARGET, or rename it if TARGET is to be replaced    <- the commit point
+    4  link it to TARGET, or rename it to replace an existing TARGET    <- the commit point
     5  make the folder durable, and remove TARGET.new
 
 If the process is killed before 4, TARGET does not exist, or is the old file. The lock of TARGET.new ends with the

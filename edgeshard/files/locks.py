@@ -13,7 +13,7 @@ from edgeshard.files.os_errors import explain_os_error
 
 
 def lock(path: Path, wait_s: float = 0.0) -> FileLock | None:
-    """Take the lock file at `path`; return None if another process holds it for `wait_s` seconds (-1: wait for ever).
+    """Take the lock file at `path`; return None if another process holds it for `wait_s` seconds (-1: wait forever).
 
     Raises:
         AccessError, StorageIOError: the lock file cannot be made or locked.

@@ -41,7 +41,7 @@ UNFINISHED_SHARD: Final = re.compile(r"(.+)\.db\.[0-9a-f]{8}\.new(?:-journal|-wa
 
 _PLAIN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
-# names of devices on Windows, to which somebody may carry a store on a stick
+# names of devices on Windows, where a store may be copied on a stick
 _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])")
 
 

@@ -97,7 +97,7 @@ CREATE TABLE edgeshard_superseded(
     rows INTEGER NOT NULL                   -- seqs in blocks whose row was superseded by a newer version
 ) STRICT;
 CREATE TABLE edgeshard_tombstone_gc(
-    table_name TEXT PRIMARY KEY,            -- a keyed table of which tombstones were pruned
+    table_name TEXT PRIMARY KEY,            -- a keyed table that had tombstones pruned
     last_timestamp INTEGER NOT NULL         -- the newest timestamp among them
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE edgeshard_arrivals(

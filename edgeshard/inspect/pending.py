@@ -97,7 +97,7 @@ def find_pending(connection: Connection, view: MasterView, file: ShardFile) -> P
     pending = _attach_and_compare(connection, view, file)
     if pending.rows is None and scan.find_database(file.path) is None:
         return None
-    # a reason that was noted without a state may no longer hold, but only the next merge can tell
+    # a reason that was recorded without a state may be outdated, but only the next merge finds out
     return attrs.evolve(pending, reason=pending.reason or (reason if not noted else ""))
 
 

@@ -33,7 +33,7 @@ def select(path: Path, sql: str, params: Any, reference: References | None = Non
 
 
 def describe(path: Path, sql: str) -> Statement:
-    """Return what SQLite says of one statement without running it; see `Store.describe_query`."""
+    """Describe one statement without running it; see `Store.describe_query`."""
     with _connection(path) as connection:
         statement = sqlite.describe(connection, sql)
     if not statement.is_one:

@@ -23,7 +23,7 @@ def rescue(pages: Pages, found: Survey, path: str) -> tuple[int, int]:
 
     Args:
         pages: the pages of the damaged shard.
-        found: what the shard says of itself.
+        found: the shard's agent, streams and tables.
         path: the database to create.
 
     Returns:
@@ -37,7 +37,7 @@ def rescue(pages: Pages, found: Survey, path: str) -> tuple[int, int]:
         with sqlite.immediate(connection):
             _create_tables(connection, found)
             kept, unassigned = _copy_rows(connection, pages, found)
-            _note_streams(connection, found, kept)
+            _record_streams(connection, found, kept)
             return len(kept), unassigned
     finally:
         connection.close()
@@ -158,7 +158,7 @@ def _insert(connection: Connection, table: Table, row_id: int, cell: Cell) -> No
     connection.execute(f"INSERT INTO {quote(table.name)}({names}) VALUES ({marks})", bindings)
 
 
-def _note_streams(connection: Connection, found: Survey, kept: Iterable[int]) -> None:
+def _record_streams(connection: Connection, found: Survey, kept: Iterable[int]) -> None:
     """Note the streams, which of their seqs are here, and which the shard had truncated."""
     seqs: dict[int, list[int]] = {number: [] for number in found.streams}
     for row_id in kept:

@@ -72,7 +72,7 @@ class Table:
 
 @attrs.define
 class Survey:
-    """What the shard says of itself, as far as it can be read.
+    """The agent, streams, truncations and tables of a shard, as far as they can be read.
 
     Attributes:
         agent: its agent, or "".
@@ -97,7 +97,7 @@ class Survey:
 
 @attrs.define
 class _Notes:
-    """What rows of the shard's own tables say, before any of it is checked against the rest."""
+    """The content of the shard's own tables, before its parts are checked against one another."""
 
     texts: dict[str, tuple[int, str]] = attrs.Factory(dict)
     types: dict[tuple[str, str], str] = attrs.Factory(dict)
@@ -105,7 +105,7 @@ class _Notes:
 
 
 def survey(pages: Pages, path: str) -> Survey:
-    """Read what the shard says of itself.
+    """Read the agent, streams, truncations and tables of the shard.
 
     Args:
         pages: its pages.
@@ -162,7 +162,7 @@ def _read_entry(found: Survey, notes: _Notes, values: tuple[Value, ...]) -> None
 
 
 def _learn_tables(pages: Pages, found: Survey, notes: _Notes) -> None:
-    """Take the record tables from their CREATE statements, as far as the types that were noted agree."""
+    """Take the record tables from their CREATE statements, as far as the recorded types agree."""
     dicts = declare.table_of(declare.AgentData)
     found.tables[dicts.name] = Table(dicts.name, tuple((column.name, column.type) for column in dicts.columns))
     for name, (root, text) in notes.texts.items():

@@ -70,7 +70,7 @@ def _report(connection: Connection, *, deep: bool) -> VerifyReport:
 
 
 def _losses(connection: Connection, own: bytes, gaps: Iterable[Gap]) -> Iterator[Loss]:
-    """Divide the gaps by who has their rows, or by what was noted of where they went."""
+    """Divide the gaps by which database has their rows, or by the record of where they went."""
     for gap in gaps:
         left = [Range(gap.first, gap.last)]
         found: list[Loss] = []

@@ -66,7 +66,7 @@ def ranges_by_stream(connection: Connection) -> dict[int, list[Range]]:
 
 
 def pruned_streams(connection: Connection) -> list[int]:
-    """Return the numbers of the streams of which the database has held rows that are no longer in its blocks."""
+    """Return the numbers of the streams that have rows in the database's ranges, but no longer in its blocks."""
     rows = sqlite.fetch(
         connection,
         "SELECT r.stream_no FROM (SELECT stream_no, sum(last - first + 1) AS rows FROM main.edgeshard_ranges "
@@ -197,7 +197,7 @@ def insert_run(connection: Connection, stream_no: int, seqs: Range, first_id: in
 
 
 def insert_transaction(connection: Connection, ids: Range) -> None:
-    """Note the ids of a transaction, unless they are noted."""
+    """Record the ids of a transaction, unless they are recorded."""
     sql = "INSERT OR IGNORE INTO main.edgeshard_transactions VALUES (?, ?)"
     connection.execute(sql, (ids.first, ids.last))
 
@@ -219,10 +219,7 @@ def stray_ranges(connection: Connection, last_seqs: Mapping[int, int]) -> Iterat
 
 def overlapping_ranges(connection: Connection) -> Iterator[tuple[int, int]]:
     """Find seqs that two ranges hold, as (stream number, seq)."""
-    yield from connection.execute(
-        "SELECT stream_no, first FROM (SELECT stream_no, first, "
-        "lag(last) OVER (PARTITION BY stream_no ORDER BY first) AS before FROM edgeshard_ranges) WHERE before >= first"
-    )
+    return _overlaps(connection, "edgeshard_ranges")
 
 
 def blocks_outside_ranges(connection: Connection) -> Iterator[tuple[int, int, int]]:
@@ -235,9 +232,13 @@ def blocks_outside_ranges(connection: Connection) -> Iterator[tuple[int, int, in
 
 def overlapping_blocks(connection: Connection) -> Iterator[tuple[int, int]]:
     """Find seqs that two blocks hold, as (stream number, seq)."""
+    return _overlaps(connection, "edgeshard_blocks")
+
+
+def _overlaps(connection: Connection, table: str) -> Iterator[tuple[int, int]]:
     yield from connection.execute(
         "SELECT stream_no, first FROM (SELECT stream_no, first, "
-        "lag(last) OVER (PARTITION BY stream_no ORDER BY first) AS before FROM edgeshard_blocks) WHERE before >= first"
+        f"lag(last) OVER (PARTITION BY stream_no ORDER BY first) AS before FROM {table}) WHERE before >= first"
     )
 
 

@@ -93,13 +93,13 @@ def elsewhere(connection: Connection, stream_id: bytes) -> list[PrunedRange]:
 
 
 def stream_numbers(connection: Connection) -> set[int]:
-    """Return the numbers of the streams of which this master, or another database, pruned rows."""
+    """Return the numbers of the streams that this master, or another database, pruned rows of."""
     sql = "SELECT DISTINCT stream_no FROM main.edgeshard_pruned_ranges"
     return {number for (number,) in sqlite.fetch(connection, sql)}
 
 
 def streams_since(connection: Connection, since_s: float, besides: str) -> set[int]:
-    """Return the numbers of the streams of which this master, or another database, pruned rows since a time.
+    """Return the numbers of the streams that this master, or another database, pruned rows of since a time.
 
     Args:
         connection: the master.

@@ -189,7 +189,7 @@ def holders(connection: Connection, stream_id: bytes) -> list[tuple[Peer, list[R
 
 
 def streams_with_unknown_rows(connection: Connection) -> list[int]:
-    """Return the numbers of the streams of which a peer holds rows now that this master never had."""
+    """Return the numbers of the streams with rows that a peer holds now and this master never had."""
     rows = sqlite.fetch(
         connection,
         "SELECT DISTINCT p.stream_no FROM main.edgeshard_receipts p "

@@ -26,7 +26,7 @@ def load_states(connection: Connection) -> dict[str, tuple[State, str]]:
 
 
 def load_notes(connection: Connection) -> list[tuple[str, str, str, str | None]]:
-    """Return (name, state as it is stored, reason, when rows last came) of each shard file that a merge noted."""
+    """Return (name, state as it is stored, reason, when rows last came) of each recorded shard file."""
     return sqlite.fetch(connection, "SELECT name, state, reason, merged_at FROM main.edgeshard_shards")
 
 

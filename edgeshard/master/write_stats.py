@@ -46,7 +46,7 @@ _RECORD_BYTES: Final = 53
 
 _RECORD_PATTERN = re.compile(rb"(\d{20}) bytes (\d{20}) rows\n")
 
-#: The most that is believed of a lock file since it was last collected: anyone may write there.
+#: The largest plausible count in a lock file since it was last collected: anyone may write there.
 _BELIEVED_MAX: Final = 10**12
 
 _THREAD = "/proc/thread-self/io"
@@ -301,13 +301,13 @@ def load(connection: Connection, locks: Iterable[Path]) -> WriteStats:
     if not days and not left.bytes:
         return WriteStats()
     today = _today()
-    noted = sum(days.values(), WriteCount())
+    recorded = sum(days.values(), WriteCount())
     ages = datetime.date.fromisoformat(today) - datetime.date.fromisoformat(min(days, default=today))
     return WriteStats(
         today_bytes=days.get(today, WriteCount()).bytes + left.bytes,
-        bytes=noted.bytes + left.bytes,
+        bytes=recorded.bytes + left.bytes,
         days=max(1, ages.days + 1),
-        rows=noted.rows + left.rows,
+        rows=recorded.rows + left.rows,
     )
 
 

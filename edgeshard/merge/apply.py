@@ -58,7 +58,7 @@ def copy(
         target: the database that is merged into.
         origin: the source.
         max_bytes: about how much to copy.
-        checked: given if the source's rows will be deleted: for each stream id, the rows that were copied from it or
+        checked: only if the source's rows will be deleted: for each stream id, the rows that were copied from it or
             found equal in the target. All others that the target holds are compared before they count as durable. Two
             databases may have different rows under the same addresses, because a machine was cloned while it wrote, or
             because one of them is forged.
@@ -91,8 +91,8 @@ def copy(
 def _durable_seq(stream: SourceStream, held: list[Range]) -> int:
     """Return the highest seq up to which every row in the shard is also in the target.
 
-    The target may hold later rows of the stream, from a shard of which this one is an older copy. They do not count: if
-    the agent was cloned with the machine, what it writes next to this copy are other rows with the same addresses.
+    The target may hold later rows of the stream, from a newer copy of this shard. They do not count: if
+    the agent was cloned with the machine, what it writes to this copy next are other rows with the same addresses.
     """
     held_to = prefix(held, stream.blocks[0].first) if stream.blocks else stream.last_seq
     return min(held_to, stream.last_seq)
@@ -109,7 +109,7 @@ def _copy_stream(
     checked: list[Range] | None,
     unwanted: Mapping[bytes, Sequence[Range]] | None,
 ) -> tuple[int, bool, list[Range]]:
-    """Copy at most about `max_rows` of what the target lacks of a stream, and record all that is known of it.
+    """Copy at most about `max_rows` of what the target lacks of a stream, and record all that is known about it.
 
     Returns:
         How many rows were copied, whether that is all, and which seqs the target now holds.
@@ -322,7 +322,7 @@ def _copy_statement(schema: str, table: SourceTable, thinning: Key | None = None
         # never OR IGNORE: the ranges say what is missing, and a mistake in them must be loud
         f"INSERT INTO main.{quote(table.name)}(_id, _stream, _seq{names}) "
         f"SELECT _id + ?1, ?2, _id + ?3{values} FROM {there} s NOT INDEXED "
-        # the lower bound is said twice: SQLite looks for the first row, and then relies on the order of ids, which a
+        # the lower bound is given twice: SQLite looks for the first row, and then relies on the order of ids, which a
         # damaged tree does not keep
         "WHERE _id BETWEEN ?4 AND ?5 AND +_id >= ?4"
         f"{f' AND _id IN ({conflicts.kept_ids(there, thinning)})' if thinning else ''} ORDER BY _id"

@@ -27,7 +27,7 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
     Args:
         connection: the master, to which the sources are attached.
         runs: the sources that are not finished.
-        merge_pass: says how much to copy, and counts what was.
+        merge_pass: says how much to copy, and counts what was copied.
 
     Raises:
         apsw.Error: the master cannot be read or written. Nothing was committed.
@@ -73,7 +73,7 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
             else:
                 bytes_left -= part.copied_bytes
                 copied.append((run, part))
-        # 4. Keep, of each key that came, the versions that its table's rule says.
+        # 4. Keep, for each key that came, the versions that the rule keeps.
         if target.next_id > first_id:
             _settle(target, first_id, merge_pass)
         # 5. Commit, at the end of the block. That is needed also if nothing is missing, before a shard is truncated.
@@ -115,7 +115,7 @@ def _quarantine(connection: Connection, run: SourceRun, error: Exception) -> Non
 
 
 def _is_removable(connection: Connection, run: SourceRun) -> bool:
-    """Whether a shard's agent has ended, and this master holds all that the shard ever truncated."""
+    """Return whether a shard's agent has ended, and this master holds all that the shard ever truncated."""
     return (
         run.own
         and run.source.is_shard

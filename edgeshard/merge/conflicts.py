@@ -32,7 +32,7 @@ _LOSERS = "temp._losers"
 
 
 def thinning_key(target: Target, origin: Source, table: SourceTable) -> Key | None:
-    """Return the key of which one version for each piece is enough to copy, or None if all rows are to be copied."""
+    """Return the key for which one version per piece is enough, or None if all rows must be copied."""
     if not origin.is_shard or not table.is_timestamped or not target.is_indexed:
         return None
     key = target.keys.get(_owner(target, table))
@@ -92,14 +92,14 @@ def _record_timestamp(target: Target, origin: Source, owner: str, timestamp: int
 
 
 def settle(target: Target, first_id: int) -> None:
-    """Keep what its rule says of each key that rows from `first_id` on have."""
+    """Apply the rule to each key that rows from `first_id` on have."""
     if target.next_id > first_id:
         for name, key in target.keys.items():
             _settle(target.connection, name, key, first_id)
 
 
 def settle_table(target: Target, name: str) -> None:
-    """Keep what its rule says of all keys of a table that has just become keyed."""
+    """Apply the rule to all keys of a table that has just become keyed."""
     if target.is_indexed:
         _settle(target.connection, name, target.keys[name], 1)
 

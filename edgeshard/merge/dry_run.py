@@ -1,4 +1,4 @@
-"""Find out what a merge would do, by reading alone."""
+"""Find out what a merge would do, by only reading."""
 
 from __future__ import annotations
 
@@ -83,12 +83,12 @@ def _report(
 
 
 def _was_removed(run: SourceRun) -> bool:
-    """Whether it is a shard that a merger removed meanwhile: a dry run takes no lock."""
+    """Return whether a merger removed the shard meanwhile: a dry run takes no lock."""
     return run.own and not run.file.defect and scan.find_database(run.file.path) is None
 
 
 def _is_due(run: SourceRun, known_states: dict[str, tuple[State, str]]) -> bool:
-    """Whether to open the file: not if it cannot be a shard, nor if it has not changed since it had nothing new."""
+    """Return whether to open the file: not if it cannot be a shard, or has not changed since it had nothing new."""
     if run.quarantine:
         return False
     state, reason = known_states.get(run.file.name, ((), ""))

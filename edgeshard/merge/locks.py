@@ -75,7 +75,7 @@ def _wait_for(
         root: the store's folder, for messages.
         wait_s: for how long to try, in seconds; -1 tries forever.
         should_stop: called after each attempt.
-        attempt: tries for at most so many seconds, and returns None if that failed.
+        attempt: tries for at most this many seconds, and returns None if it failed.
         doing: what another merger does, for messages.
 
     Raises:

@@ -338,7 +338,7 @@ class Merger:
         """Remember how a shard was left."""
         name = run.file.name
         if run.copied.rows:
-            self._cache.note_rows(name)
+            self._cache.record_rows(name)
         if run.outcome.is_removed:
             self._cache.forget(name)
             logger.info("removed %s: its agent has ended, and the master holds its rows", run.file.path)
@@ -366,7 +366,7 @@ class Merger:
         for stem in sorted(unfinished)[:_LEFTOVERS_REMOVED]:
             try:
                 reap.remove_leftovers(paths.shard_lock(self._folder.path, stem), unfinished[stem])
-            except EdgeshardError as error:  # what somebody put there does no harm
+            except EdgeshardError as error:  # other files there do no harm
                 logger.debug("%s", error)
 
     def _find_gaps(self, connection: Connection) -> None:

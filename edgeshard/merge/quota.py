@@ -5,9 +5,9 @@
 Without a budget none of this limits anything. With one, once the store has used a good part of it, a merge takes turns:
 it copies a chunk that fits, commits, empties the master's WAL, and truncates the shards, before it copies more.
 
-If rows may be dropped ("drop-oldest"), these are the oldest of the master, from the tables with the lowest priority,
-and they are deleted by the very steps of a prune, which record them by address, with the reason "budget". Before that,
-the store's own prune rules are followed, if it has any: what they delete would be pruned anyway.
+If rows may be dropped ("drop-oldest"), these are the oldest of the master, from the tables with the lowest priority.
+They are deleted by the same steps as in a prune, and recorded by address with the reason "budget". Before that, the
+store's own prune rules are followed, if it has any: what they delete would be pruned anyway.
 
 * Never drop pending rows, or current rows of keyed tables: they are state, not history, and there is no older state
   that could be dropped instead.
@@ -275,7 +275,7 @@ class _Growth:
         self._used_bytes, self._wal_pages = sqlite.used_bytes(connection), sqlite.wal_pages_written(connection)
 
     def measure(self, connection: Connection, copied_bytes: int) -> None:
-        """Measure the master after a chunk of so many bytes."""
+        """Measure the master after a chunk of this many bytes."""
         wal_bytes = (sqlite.wal_pages_written(connection) - self._wal_pages) * int(connection.pragma("page_size"))
         self.in_file = _smoothed(self.in_file, (sqlite.used_bytes(connection) - self._used_bytes) / copied_bytes)
         self.in_wal = _smoothed(self.in_wal, wal_bytes / copied_bytes)

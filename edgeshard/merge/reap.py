@@ -34,7 +34,7 @@ _SHORT_WAL_BYTES = 256 << 10
 
 
 def remove(shard: Source, durable: Mapping[bytes, int]) -> bool:
-    """Remove a shard, unless somebody has it open or it holds a row that is not durable elsewhere.
+    """Remove a shard, unless a process has it open or it holds a row that is not durable elsewhere.
 
     Args:
         shard: the shard, as it was read before the master's last commit.
@@ -92,7 +92,7 @@ def _remove_database(shard: Source, durable: Mapping[bytes, int]) -> bool:
 
 
 def _is_removable(connection: Connection, shard: Source, durable: Mapping[bytes, int]) -> bool:
-    """Whether it is the shard that was read, and has nothing that the master may lack."""
+    """Return whether it is the shard that was read, and has nothing that the master may lack."""
     if identity.database_id(connection) != shard.database_id:
         return False
     names = set(catalog.record_tables(connection))
@@ -101,7 +101,7 @@ def _is_removable(connection: Connection, shard: Source, durable: Mapping[bytes,
     listed = sqlite.fetch(connection, "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view')")
     known = {*format.COMMON_TABLES, *format.OPTIONAL_SHARD_TABLES, *names}
     if not {name for (name,) in listed if not name.startswith("sqlite_")} <= known:
-        return False  # somebody keeps a table of their own in it
+        return False  # a user keeps a table in it
     ids = streams.ids_by_number(connection)
     blocks = shard_blocks(connection, shard)
     return all(block.last <= durable.get(ids.get(stream_no, b""), 0) for stream_no, block in blocks.items())

@@ -83,7 +83,7 @@ def _plan(target: Target, origin: Source, table: SourceTable) -> TablePlan:
 
 
 def _is_unchanged(target: Target, table: SourceTable) -> bool:
-    """Whether the target has the source's columns as they are, and nothing was renamed: almost always."""
+    """Return whether the target has the source's columns, and nothing was renamed: almost always."""
     known = target.columns.get(table.name.lower())
     if table.renames or known is None or table.name.lower() in target.renames:
         return False
@@ -134,8 +134,8 @@ def change_table(target: Target, name: str, types: dict[str, str], plan: TablePl
         target: the database that is merged into, in a transaction.
         name: the table.
         types: the types of its columns; updated to what they are afterwards.
-        plan: what the table is to be.
-        path: the source that asks for it, for errors.
+        plan: what the table will be.
+        path: the source that needs it, for errors.
 
     Raises:
         SchemaConflictError: values do not fit, or contradict one another.

@@ -40,7 +40,7 @@ class CacheEntry:
 
     @property
     def is_at_rest(self) -> bool:
-        """Whether nothing is to be done until the file changes."""
+        """Whether there is nothing to do until the file changes."""
         return self._is_certain and self.held_since is None
 
     def is_due_again(self, *, thorough: bool, held_s: float = 0.0) -> bool:
@@ -59,7 +59,7 @@ class CacheEntry:
 
 
 class ShardCache:
-    """What is known of each shard, by the name of its file.
+    """An entry for each shard, by the name of its file.
 
     Args:
         held_s: for how long a shard should keep rows that the master holds, in seconds.
@@ -84,7 +84,7 @@ class ShardCache:
         self.restless: set[str] = set()
 
     def get(self, name: str) -> CacheEntry | None:
-        """Return what is known of a file, or None."""
+        """Return the entry of a file, or None."""
         return self._entries.get(name)
 
     def checked(self, name: str) -> Mapping[bytes, list[Range]]:
@@ -98,12 +98,12 @@ class ShardCache:
         return self._persisted.get(name, ((), ""))[1] if entry is None else entry.reason
 
     def is_changed(self, file: ShardFile) -> bool:
-        """Return whether a file differs from what is known of it."""
+        """Return whether a file differs from its entry."""
         entry = self._entries.get(file.name)
         return entry is None or file.state != entry.state or (file.defect or entry.reason) != entry.reason
 
     def remember(self, name: str, entry: CacheEntry) -> None:
-        """Replace what is known of a file."""
+        """Set the entry of a file."""
         self.forget(name)
         self._entries[name] = entry
         self._changed.add(name)
@@ -127,7 +127,7 @@ class ShardCache:
             self.forget(name)
 
     def due_again(self, *, thorough: bool) -> Iterator[str]:
-        """Yield the files, if not quarantined, that are to be opened although they seem unchanged."""
+        """Yield the files to open although they seem unchanged, except quarantined ones."""
         for name in self.restless - self.quarantined.keys():
             if self._entries[name].is_due_again(thorough=thorough, held_s=self._held_s):
                 yield name
@@ -143,7 +143,7 @@ class ShardCache:
                 self.remember(name, CacheEntry(state, reason, lasting=True, settled=True))
         self._changed.clear()
 
-    def note_rows(self, name: str) -> None:
+    def record_rows(self, name: str) -> None:
         """Record that the master has a line for the file, because rows of it came."""
         self._persisted.setdefault(name, ((), ""))
 

@@ -208,7 +208,7 @@ def _rewritable_bytes(quota_bytes: int | None) -> int:
 
 
 def _has_no_new_table(connection: Connection, shard: Source) -> bool:
-    """Whether the shard has the tables it had when it was read: its agent may have made one since."""
+    """Return whether the shard has the tables it had when it was read: its agent may have made one since."""
     return set(catalog.record_tables(connection)) == {table.name for table in shard.tables}
 
 
@@ -219,7 +219,7 @@ def _state_without_news(connection: Connection, shard: Source, truncated: dict[i
 
 
 def _is_fully_truncated(connection: Connection, shard: Source, truncated: dict[int, int]) -> bool:
-    """Whether the shard has no row that counts."""
+    """Return whether the shard has no row that counts."""
     blocks = shard_blocks(connection, shard)
     return all(block.last <= truncated.get(stream_no, 0) for stream_no, block in blocks.items())
 

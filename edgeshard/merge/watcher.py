@@ -142,7 +142,7 @@ class _Progress:
     Attributes:
         began: when the last pass began (monotonic, seconds).
         found_rows: how many rows it found.
-        rescan_at: when all shards are to be scanned thoroughly again (monotonic, seconds).
+        rescan_at: when to scan all shards thoroughly again (monotonic, seconds).
         is_unprompted: whether the next pass is made for no other reason than that a rescan is due.
         failures: how many attempts failed since all worked.
         is_retrying: whether the last attempt failed.

@@ -28,7 +28,7 @@
 One transaction of the server brings a chunk of rows and the ranges that name them:
 
     1. BEGIN. Lock the rows of the chunk's streams there, in the order of their ids, and read their ranges.
-    2. If the ranges are not those that the chunk was planned with, somebody else pushed: ROLLBACK, and plan again.
+    2. If the ranges are not those that the chunk was planned with, another device pushed: ROLLBACK, and plan again.
     3. Lock the keyed tables. Insert the rows. Delete the versions that lost to others. Write the ranges.
     4. COMMIT: this is the commit point.
     5. Note in the master what the server holds: a receipt, which is only ever written after the commit.

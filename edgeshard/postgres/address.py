@@ -1,7 +1,7 @@
 """Parse a DSN into the address of a database, which can be shown without any secret.
 
 Nothing that is shown or raised contains a password: an address is shown as user@host:port/database, and what libpq says
-is searched for every secret that we know of.
+is searched for every secret that we know.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def _history_columns(server: Server, table: Table) -> list[str]:
     """Return the columns that a version takes to the history: all that it has there, from all devices.
 
     Raises:
-        OutdatedPlanError: somebody added or widened a column of the table since the history was made fit.
+        OutdatedPlanError: another device added or widened a column of the table since the history was made fit.
     """
     history = server_tables.pg_types(server, keys.history_name(table.pg_name))
     columns = server_tables.pg_types(server, table.pg_name)

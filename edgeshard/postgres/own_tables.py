@@ -1,7 +1,7 @@
 """Read and write our own tables in PostgreSQL: its identity, streams, ranges, and what was recorded of record tables.
 
 Several devices may create the same tables at once. Each of them checks, creates what is missing, and checks again if
-somebody else was faster.
+another device was faster.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from edgeshard.records.keys import Key
 #: Streams in one query.
 _STREAMS: Final = 1_000
 
-#: How often to create our tables while somebody else creates them, too.
+#: How often to create our tables while another device creates them, too.
 _ATTEMPTS: Final = 10
 
 # -- identity ---------------------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def take_chunk(
     """Split `pieces` into those that go into the next transaction, and the rest.
 
     Args:
-        pieces: what is to be pushed.
+        pieces: what to push.
         max_rows: how many rows to take. It takes more to complete a writer's transaction.
         transaction_at: returns the ids of the writer's transaction that a row belongs to, or None if that row is the
             only one in it. None divides transactions.

@@ -63,7 +63,7 @@ class MasterReader:
         """Close the master."""
         self._connection.close()
 
-    # -- what the master says of itself --------------------------------------------------------------------------------
+    # -- identity, streams and tables ----------------------------------------------------------------------------------
 
     def next_id(self) -> int:
         """Return the id that the next row gets; each merge that brings rows raises it."""

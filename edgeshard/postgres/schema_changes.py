@@ -1,7 +1,7 @@
 """Plan the statements that make a table of PostgreSQL fit for the master's rows. Pure.
 
 Columns follow what agents renamed or widened, and never become narrower. A user's view follows a renamed column; but if
-it uses a column that is to be widened, PostgreSQL refuses.
+it uses a column that must be widened, PostgreSQL refuses.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ _NOT_TEXT = "a text in it is not valid UTF-8; its writer did not go through edge
 
 
 class OutdatedRangesError(Exception):
-    """PostgreSQL holds something else than the chunk was planned with: somebody else pushed. Nothing was done.
+    """PostgreSQL holds something else than the chunk was planned with: another device pushed. Nothing was done.
 
     Attributes:
         held: what it holds of the chunk's streams.

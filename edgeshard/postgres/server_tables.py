@@ -14,7 +14,7 @@ from edgeshard.postgres.values import PG_TYPES
 from edgeshard.records.types import EXACT_MAX
 from edgeshard.sqlite import quote
 
-#: How often to create or alter a table while somebody else does so, too.
+#: How often to create or alter a table while another device does so, too.
 _ATTEMPTS: Final = 10
 
 _COLUMNS: Final = """
@@ -43,7 +43,7 @@ def ensure_table(server: Server, table: Table) -> tuple[str, ...]:
         try:
             with server.transaction():
                 own_tables.lock_schema(server)
-                changes = changes_for(server, table, has_own_tables=True)  # somebody may have been faster
+                changes = changes_for(server, table, has_own_tables=True)  # another device may have been faster
                 for statement in changes.statements:
                     server.execute(statement)
                 own_tables.record_changes(server, table, changes)

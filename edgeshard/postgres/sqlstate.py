@@ -53,7 +53,7 @@ _ROW_REJECTED: Final = ("22", "23", "54", "42804", "09", "P0001")
 #: ... but not this one, because the ranges say that the row is not there.
 _UNIQUE_VIOLATION: Final = "23505"
 
-#: Somebody else created the same table, column or index at the same moment.
+#: Another device created the same table, column or index at the same moment.
 _CREATED_MEANWHILE: Final = ("42P07", "42701", "42710", "42P06", "23505", "40", "XX000")
 
 
@@ -92,7 +92,7 @@ class ServerError(Exception):
 
     @property
     def is_created_meanwhile(self) -> bool:
-        """Whether somebody else may just have created the same thing."""
+        """Whether another device may just have created the same thing."""
         return (self.state or "").startswith(_CREATED_MEANWHILE)
 
     @property

@@ -31,7 +31,7 @@ Crash safety, step by step
     5. COMMIT at synchronous=FULL. *This is the commit point* of the window: rows, blocks and pruned ranges change
        together.
     6. Rest for longer than a waiting merger sleeps, so that it gets the lock. Then take the next window.
-    7. If pages are to be given back to the disk: move some of the last pages into free places and cut the file, a few
+    7. To give pages back to the disk: move some of the last pages into free places and cut the file, a few
        pages per transaction.
 
     After a kill before step 5, the window is unchanged. After a kill later, the window is pruned, and the next prune

@@ -20,7 +20,7 @@ def bound_by_age(connection: Connection, since_s: float) -> int:
 
 
 def bound_by_count(connection: Connection, scope: Scope, rows: int) -> int:
-    """Return the id below which all but so many of the newest rows are; it divides no transaction."""
+    """Return the id below which all but this many of the newest rows are; it divides no transaction."""
     if rows == 0:
         return extents.transaction_boundary(connection, identity.next_id(connection))
     current = {name.lower() for name in scope.current_tables}

@@ -63,7 +63,7 @@ class PruneBatch:
 
     @property
     def rows(self) -> int:
-        """How many rows to delete."""
+        """The number of rows to delete."""
         return count(self.ids)
 
 

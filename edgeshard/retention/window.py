@@ -45,7 +45,7 @@ def prune_window(
     logged_before = sqlite.wal_pages_written(connection)
     with sqlite.read_snapshot(connection) if run.dry_run else sqlite.immediate(connection):
         began = time.monotonic()  # until here we waited for others; from here on they wait for us
-        # another prune may have been here, and another receipt may have arrived: read everything anew
+        # another prune may have been here, and another receipt may have arrived: read everything again
         scope = attrs.evolve(scope, deletable=run.deletable.read(connection))
         if run.rules.protected_agents:
             position = _skip_agents(connection, run.rules.protected_agents, position)

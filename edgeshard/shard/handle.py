@@ -138,7 +138,7 @@ class Handle:
             self._check_at = self._upkeep_at
 
     def _find_outside_change(self) -> str:
-        """Return what somebody did to the files behind our back, or "". Call it while no row is being written."""
+        """Return what happened to the files behind our back, or "". Call it while no row is being written."""
         if self._files.are_replaced(has_written=self._next_id != 0):
             return health.MOVED
         last_id = self._next_id - 1
@@ -251,7 +251,7 @@ class Handle:
     def _is_surely_unwritten(self, quota: Quota) -> bool:
         """Return whether no part of what failed can come back, so that its seqs can be used again.
 
-        Otherwise each refusal would end a stream, and the master remembers every stream for ever.
+        Otherwise each refusal would end a stream, and the master remembers every stream forever.
         """
         return self._unusable is None and quota.is_wal_untouched(self._connection)
 

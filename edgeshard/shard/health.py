@@ -96,7 +96,7 @@ def watch_forks(handle: _RefusesInChild) -> None:
 
 
 def leave_to_parent(connection: Connection | None) -> None:
-    """Keep a connection of the parent open in this child for ever.
+    """Keep a connection of the parent open in this child forever.
 
     Closing it here, even by garbage collection, would touch the parent's files
     (https://sqlite.org/howtocorrupt.html, 2.6).

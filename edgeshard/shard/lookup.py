@@ -7,7 +7,7 @@ the writing connection would be no faster.)
 
 A reference is anything that SQLite can read, not only a database of edgeshard's, and is read with care: nothing in its
 schema is trusted, SQL that changes anything or reaches another file is refused when it is prepared, and no look-up runs
-for ever. Its views, and virtual tables such as FTS5, can be used.
+forever. Its views, and virtual tables such as FTS5, can be used.
 
 A handle reads the files as they were when it was opened. Each look-up checks, after it has read, that they still are.
 SQLite itself would not detect that a library was rebuilt by the same script and copied over the old one: the counter by
@@ -46,8 +46,8 @@ from edgeshard.sqlite.rows import row_class
 #: References of one shard: as many databases as SQLite attaches by default. Each takes file descriptors.
 REFERENCES_MAX: Final = 10
 
-#: Steps of SQLite's virtual machine in one look-up, half a minute of a processor: somebody else's view, or a damaged
-#: page that points back to itself, could keep it busy for ever.
+#: Steps of SQLite's virtual machine in one look-up, half a minute of a processor: a foreign view, or a damaged
+#: page that points back to itself, could keep it busy forever.
 LOOKUP_STEPS: Final = 2_000_000_000
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")

@@ -85,8 +85,8 @@ class Shard(Handle):
 
         Raises:
             RecordError: a value cannot be stored; nothing was written, and the handle stays usable.
-            TableError, SchemaConflictError: the class cannot be a table of this shard; likewise.
-            DiskFullError, StorageBusyError: nothing was written; likewise.
+            TableError, SchemaConflictError: the class cannot be a table of this shard; the same holds.
+            DiskFullError, StorageBusyError: nothing was written; the same holds.
             ShardPoisonedError, StorageError: whether it was written is unknown; open the shard again.
             ShardClosedError, ShardForkedError, TransactionError: the handle cannot be used like this.
         """

@@ -68,7 +68,7 @@ class ShardOutcome:
         is_removable: whether the shard may be removed once the transaction in which it was read is committed.
         is_removed: whether it was removed.
         has_merged_rows: whether rows that the master holds are still in it.
-        state: the state of its file in which it has no news; () if the next merge must read it again.
+        state: the state of its file in which it has nothing new; () if the next merge must read it again.
     """
 
     is_removable: bool = False
@@ -85,7 +85,7 @@ class SourceRun:
         file: the file, as it was before it was opened.
         own: whether it is one of the store's own shards, which is truncated once the master holds its rows.
         copied: how much of it the master has.
-        outcome: what was done with a shard after that.
+        outcome: what the merge did with the shard after that.
         quarantine: why it is refused; None if it is not.
         schema: the name by which it is attached; "" before that.
         had_no_wal: whether it had no WAL before it was attached, so that an empty one is left by our reading it.
@@ -108,7 +108,7 @@ class SourceRun:
 
     @property
     def source(self) -> Source:
-        """What it is, as last read by `open`."""
+        """Its tables and streams, as last read by `open`."""
         if self._source is None:
             raise AssertionError(f"{self.file.path} was not read")
         return self._source

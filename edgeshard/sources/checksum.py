@@ -4,7 +4,7 @@ The 32 bytes of the checksum count as zeros in it. The writer of a bundle puts a
 mark in the finished file, and overwrites it with the checksum. A reader takes the checksum from its table, and computes
 it anew with these bytes zeroed wherever they occur. So every changed bit is detected, in the checksum as well.
 
-It protects against accidents. Somebody who changes a bundle on purpose can write a new checksum.
+It protects against accidents. An attacker who changes a bundle can write a new checksum.
 """
 
 from __future__ import annotations

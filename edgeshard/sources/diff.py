@@ -25,7 +25,7 @@ def count_rows(connection: Connection, source: Source) -> tuple[int, int]:
 def missing_by_stream(
     connection: Connection, source: Source, unwanted: Mapping[bytes, Sequence[Range]] | None = None
 ) -> Iterator[tuple[SourceStream, list[Block]]]:
-    """Yield each stream of which the source may have news, with the blocks that a merge would copy, in order.
+    """Yield each stream that may have something new in the source, with the blocks that a merge would copy, in order.
 
     Args:
         connection: the connection whose main database is the target.

@@ -104,7 +104,7 @@ def _remove_leftovers(folder: str) -> None:
     import shutil
 
     for private in glob.glob(os.path.join(glob.escape(folder), f"{_FOLDER_PREFIX}*")):
-        with contextlib.suppress(EdgeshardError):  # it has been removed meanwhile, or belongs to somebody else
+        with contextlib.suppress(EdgeshardError):  # it has been removed meanwhile, or belongs to another user
             held = locks.lock(Path(private) / "lock")
             if held is not None:
                 shutil.rmtree(private, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What is known of an attached database: its tables and streams. Values only; every one of them has been checked."""
+"""The tables and streams of an attached database, as values. Every one of them has been checked."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class SourceTable:
 
     @property
     def is_timestamped(self) -> bool:
-        """Whether its rows carry the timestamp at which they were written."""
+        """Whether its rows have the timestamp at which they were written."""
         return (format.TIMESTAMP, format.OWN_COLUMNS[format.TIMESTAMP]) in self.columns
 
 

@@ -43,7 +43,7 @@ _NOT_HELD: Final = (
 
 
 def streams_with_news(connection: Connection, source: Source) -> list[SourceStream]:
-    """Return the streams of which the source may know more than the main database, by number.
+    """Return the streams about which the source may know more than the main database, by number.
 
     Raises:
         DamagedError: the source contradicts itself, or holds values that cannot be right.
@@ -63,7 +63,7 @@ def _known_streams(source: Source) -> str:
 
 
 def _shard_news(source: Source) -> str:
-    """Select the streams of which a shard truncated rows that the main database has not heard of."""
+    """Select the streams with rows that a shard truncated and the main database does not know."""
     return _known_streams(source) + (
         f"JOIN {quote(source.schema)}.edgeshard_truncations t ON t.stream_no = s.stream_no "
         "GROUP BY s.stream_no HAVING m.last_seq IS NULL OR max(t.last) > m.last_seq"
@@ -71,7 +71,7 @@ def _shard_news(source: Source) -> str:
 
 
 def _master_news(source: Source) -> str:
-    """Select the streams of which a master or bundle has, truncated or pruned rows that the main database lacks.
+    """Select the streams with rows that a master or bundle has, truncated or pruned and the main database lacks.
 
     The main database is searched for each range of the source, so this takes time in proportion to the size of the
     source, not of the target.

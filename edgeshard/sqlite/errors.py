@@ -35,7 +35,7 @@ BUSY = (apsw.BusyError, apsw.LockedError, apsw.ProtocolError)
 #: Reading took more memory, or more steps (see `guards.limit_steps_in_block`), than it is allowed.
 EXHAUSTED = (apsw.NoMemError, apsw.InterruptError, MemoryError)
 
-#: What reading a database that is damaged, or that somebody else wrote, may raise. A full disk is not among these.
+#: What reading a database that is damaged, or that another program wrote, may raise. A full disk is not among these.
 DATA_ERRORS = (
     apsw.CorruptError,
     apsw.NotADBError,

@@ -33,7 +33,7 @@ SCHEMA_STEPS = 200_000
 
 #: Steps that are enough to read all that an empty database holds, and how many more for each byte of a larger one. A
 #: row takes about ten, and three for each column that is compared; a column has at least a byte. Without a limit,
-#: pages that point to one another in circles would keep a query busy for ever.
+#: pages that point to one another in circles would keep a query busy forever.
 _READING_STEPS = 20_000_000
 
 _READING_STEPS_A_BYTE = 8

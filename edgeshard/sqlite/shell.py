@@ -19,7 +19,7 @@ from edgeshard.sqlite.rows import Bindings, quote
 
 @attrs.frozen
 class Statement:
-    """What SQLite says of SQL without running it.
+    """The description of SQL that was not run.
 
     Attributes:
         columns: the names of its columns; none if it returns no rows.

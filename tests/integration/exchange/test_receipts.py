@@ -144,7 +144,7 @@ def test_an_older_receipt_of_one_that_was_put_back_brings_nothing_that_it_lost(o
 
 
 def test_a_database_gives_itself_no_receipt(store: edgeshard.Store) -> None:
-    with pytest.raises(ConfigurationError, match="of this very database"):
+    with pytest.raises(ConfigurationError, match="of this database itself"):
         store.receipt(store.ranges())
 
 
