@@ -47,7 +47,7 @@ from edgeshard.shard.handle import Durability
 from edgeshard.shard.lookup import References
 from edgeshard.shard.open import open_shard
 from edgeshard.shard.shard import Shard
-from edgeshard.shard.write_profile import PROFILES, Wear
+from edgeshard.shard.write_profile import PROFILES, WriteProfileName
 from edgeshard.sqlite import BUSY_TIMEOUT_S, Bindings, Statement, draw_rows
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class Store:
         root: str | os.PathLike[str],
         *,
         prune: PruneRule | Sequence[PruneRule] | None = None,
-        wear: Wear = "normal",
+        wear: WriteProfileName = "normal",
         max_bytes: str | int | None = None,
         on_full: OnFull | None = None,
     ) -> None:

@@ -17,7 +17,7 @@ import attrs
 from edgeshard import format
 from edgeshard.errors import ConfigurationError
 
-Wear = Literal["normal", "low"]
+WriteProfileName = Literal["normal", "low"]
 
 
 @attrs.frozen

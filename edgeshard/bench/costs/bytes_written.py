@@ -33,7 +33,7 @@ _ROUNDS: Final = 1
 def wear_curve(folder: Path, scale: Scale) -> Curve:
     """Count the bytes written per row until it is in the master and its agent has ended; the sparing profile first."""
     payload_bytes = scale.payloads[0]
-    profiles: tuple[write_profile.Wear, write_profile.Wear] = ("low", "normal")
+    profiles: tuple[write_profile.WriteProfileName, write_profile.WriteProfileName] = ("low", "normal")
     lines = empty_lines(f"wear={profile!r}" for profile in profiles)
     for agents in scale.processes:
         for profile in profiles:
@@ -46,7 +46,7 @@ def wear_curve(folder: Path, scale: Scale) -> Curve:
     return Curve("wear", title, "agents", "B", lines)
 
 
-def bytes_per_row(root: Path, profile: write_profile.Wear, agents: int, payload_bytes: int) -> float:
+def bytes_per_row(root: Path, profile: write_profile.WriteProfileName, agents: int, payload_bytes: int) -> float:
     """Return the bytes written per row, from the first write until all rows are merged and the agents have ended.
 
     Raises:

@@ -434,7 +434,7 @@ def keyed(play: Round) -> None:
             others[which] = play.other(works[which])
 
 
-def orphans(play: Round) -> None:
+def reap(play: Round) -> None:
     """Many agents that live for some rows, some of them killed, beside mergers that remove what they leave."""
     mergers = [play.other(merge(play.root, locked=play.rng.random() < 0.5)) for _ in range(2)]
     agents: list[Life | None] = [None] * 6
@@ -479,7 +479,7 @@ PARTS: dict[str, Callable[[Round], None]] = {
     "snapshot": snapshot,
     "schema": schema,
     "keyed": keyed,
-    "orphans": orphans,
+    "reap": orphans,
     "prune": prune,
 }
 
