@@ -24,7 +24,7 @@ from unittest import mock
 import attrs
 
 import edgeshard
-from edgeshard.shard.write_profile import Wear
+from edgeshard.shard.write_profile import WriteProfileName
 
 _BEGIN_S = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC).timestamp()
 _DAY_S = 86_400.0
@@ -62,7 +62,7 @@ class Year:
         hub: where its rows go.
     """
 
-    def __init__(self, folder: Path, clock: Clock, rows_a_day: int, merges_a_day: int, wear: Wear) -> None:
+    def __init__(self, folder: Path, clock: Clock, rows_a_day: int, merges_a_day: int, wear: WriteProfileName) -> None:
         self.device = edgeshard.Store(folder / "device", prune={"older_than": "30d", "only_receipted": True}, wear=wear)
         self.hub = edgeshard.Store(folder / "hub", prune={"max_bytes": _HUB_BYTES})
         self.written = 0

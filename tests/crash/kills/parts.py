@@ -479,7 +479,7 @@ PARTS: dict[str, Callable[[Round], None]] = {
     "snapshot": snapshot,
     "schema": schema,
     "keyed": keyed,
-    "reap": orphans,
+    "reap": reap,
     "prune": prune,
 }
 
