@@ -99,7 +99,6 @@ from edgeshard.format.tables import (
     SHARD_TABLES,
     SUPERSEDED,
     TOMBSTONE_GC,
-    TRANSACTIONS,
     WRITE_STATS,
 )
 
@@ -145,7 +144,6 @@ __all__ = [
     "TIMESTAMP",
     "TIMESTAMP_MAX",
     "TOMBSTONE_GC",
-    "TRANSACTIONS",
     "VERSION",
     "WRITE_STATS",
     "row_id",

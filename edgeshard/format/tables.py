@@ -139,7 +139,6 @@ CREATE TABLE edgeshard_checksum(
 DDL: Final = {text.partition("(")[0].split()[-1]: text for text in _SCRIPT.strip().split(";\n")}
 
 #: Names of tables, for code that must name them outside SQL.
-TRANSACTIONS: Final = "edgeshard_transactions"
 KEYS: Final = "edgeshard_keys"
 RENAMES: Final = "edgeshard_renames"
 PRIORITIES: Final = "edgeshard_priorities"

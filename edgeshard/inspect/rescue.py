@@ -14,7 +14,7 @@ from edgeshard import format, sqlite
 from edgeshard.format.ranges import Range, union
 from edgeshard.inspect.pages import Cell, Pages, Value
 from edgeshard.inspect.survey import Survey, Table
-from edgeshard.master import catalog, extents, identity, streams
+from edgeshard.master import catalog, extents, identity, streams, truncations
 from edgeshard.sqlite import Connection, quote
 
 
@@ -66,7 +66,7 @@ def _copy_rows(connection: Connection, pages: Pages, found: Survey) -> tuple[set
     unassigned = 0
     for number in range(1, pages.count + 1):
         rows = [cell for cell in _in_order(pages.cells(number)) if _is_of_a_stream(cell, found)]
-        if found.table_of_page.get(number) == format.TRANSACTIONS:
+        if found.table_of_page.get(number) == extents.TRANSACTIONS[0]:
             _copy_transactions(connection, rows)
             continue
         name = _table_of(number, rows, found)
@@ -170,4 +170,4 @@ def _record_streams(connection: Connection, found: Survey, kept: Iterable[int]) 
         for run in runs:
             extents.insert_run(connection, number, run, format.row_id(number, run.first))
         for (first, last_truncated), database_id in stream.truncated.items():
-            streams.insert_truncation(connection, number, Range(first, last_truncated), database_id)
+            truncations.record(connection, number, Range(first, last_truncated), database_id)

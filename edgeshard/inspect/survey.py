@@ -13,6 +13,7 @@ import attrs
 from edgeshard import format
 from edgeshard.errors import FormatError
 from edgeshard.inspect.pages import Cell, Pages, Value
+from edgeshard.master import extents
 from edgeshard.records import declare, keys
 
 _ACTION = "salvage"
@@ -165,7 +166,7 @@ def _learn_tables(pages: Pages, found: Survey, notes: _Notes) -> None:
     dicts = declare.table_of(declare.AgentData)
     found.tables[dicts.name] = Table(dicts.name, tuple((column.name, column.type) for column in dicts.columns))
     for name, (root, text) in notes.texts.items():
-        if name == format.TRANSACTIONS:
+        if name == extents.TRANSACTIONS[0]:
             _learn_pages(pages, found, name, root)
         match = _TABLE.fullmatch(text)
         if match is None or name.lower().startswith((format.PREFIX, "sqlite_")):

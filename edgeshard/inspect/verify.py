@@ -22,6 +22,7 @@ from edgeshard.master import (
     receipts,
     streams,
     superseded,
+    truncations,
     versions,
 )
 from edgeshard.reports import OLDER_MASTER, OTHER_MASTER, PEER, PRUNED, UNKNOWN, Gap, Loss, VerifyReport
@@ -91,7 +92,7 @@ def _traces(connection: Connection, own: bytes, gap: Gap) -> Iterator[tuple[list
         yield held, Loss(gap, PEER, peer.database_id.hex(), peer.kind)
     for pruned in pruned_ranges.elsewhere(connection, stream_id):
         yield [pruned.seqs], Loss(gap, PRUNED, pruned.database_id.hex())
-    for seqs, database_id in streams.truncations(connection, stream_id):
+    for seqs, database_id in truncations.of_stream(connection, stream_id):
         yield [seqs], Loss(gap, OLDER_MASTER if database_id == own else OTHER_MASTER, database_id.hex())
 
 
@@ -115,7 +116,7 @@ def _errors(connection: Connection, tables: list[str], *, deep: bool) -> Iterato
 
 def _range_errors(connection: Connection) -> Iterator[str]:
     """Check that ranges belong to known streams, do not overlap, and end where their stream does."""
-    for number, first, last in extents.stray_ranges(connection):
+    for number, first, last in extents.stray_ranges(connection, streams.last_seq_by_number(connection)):
         yield f"stream number {number}: seqs {first} to {last} are outside the stream"
     for number, seq in extents.overlapping_ranges(connection):
         yield f"stream number {number}: two ranges hold seq {seq}"

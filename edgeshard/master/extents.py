@@ -6,7 +6,7 @@ transaction which ids belong together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from edgeshard import sqlite
@@ -111,6 +111,15 @@ def blocks(connection: Connection, stream_no: int) -> list[Block]:
     return [Block(*row) for row in rows]
 
 
+def blocks_by_stream(connection: Connection) -> dict[int, tuple[Block, ...]]:
+    """Map the number of each stream to its blocks, in order of seq."""
+    found: dict[int, list[Block]] = {}
+    sql = "SELECT stream_no, first, last, first_id FROM main.edgeshard_blocks ORDER BY stream_no, first"
+    for stream_no, first, last, first_id in sqlite.fetch(connection, sql):
+        found.setdefault(stream_no, []).append(Block(first, last, first_id))
+    return {stream_no: tuple(blocks) for stream_no, blocks in found.items()}
+
+
 def block_rows(connection: Connection) -> dict[int, int]:
     """Map each stream number to the number of seqs in its blocks."""
     sql = "SELECT stream_no, sum(last - first + 1) FROM main.edgeshard_blocks GROUP BY stream_no"
@@ -196,12 +205,16 @@ def insert_transaction(connection: Connection, ids: Range) -> None:
 # -- what must hold of them -------------------------------------------------------------------------------------------
 
 
-def stray_ranges(connection: Connection) -> Iterator[tuple[int, int, int]]:
-    """Find ranges outside their stream, as (stream number, first, last)."""
-    yield from connection.execute(
-        "SELECT stream_no, r.first, r.last FROM edgeshard_ranges r LEFT JOIN edgeshard_streams s USING(stream_no) "
-        "WHERE s.last_seq IS NULL OR r.first < 1 OR r.last < r.first OR r.last > s.last_seq"
-    )
+def stray_ranges(connection: Connection, last_seqs: Mapping[int, int]) -> Iterator[tuple[int, int, int]]:
+    """Find ranges outside their stream, as (stream number, first, last).
+
+    Args:
+        connection: the master.
+        last_seqs: the highest seq known to exist, by the number of each stream.
+    """
+    for number, first, last in connection.execute("SELECT stream_no, first, last FROM main.edgeshard_ranges"):
+        if not 1 <= first <= last <= last_seqs.get(number, 0):
+            yield number, first, last
 
 
 def overlapping_ranges(connection: Connection) -> Iterator[tuple[int, int]]:
@@ -306,11 +319,11 @@ def streams_since(connection: Connection, row_id: int) -> set[int]:
     return {number for (number,) in sqlite.fetch(connection, sql, (row_id,))}
 
 
-def first_id_of_others(connection: Connection, agents: Sequence[str], row_id: int) -> int | None:
-    """Return the lowest id from `row_id` on that is not of one of these agents, or None if there is none."""
+def first_id_of_others(connection: Connection, streams: Iterable[int], row_id: int) -> int | None:
+    """Return the lowest id from `row_id` on that is not of one of these streams (numbers), or None if there is none."""
     sql = (
-        "SELECT min(max(first_id, ?1)) FROM main.edgeshard_blocks JOIN main.edgeshard_streams USING (stream_no) "
-        "WHERE first_id + last - first >= ?1 AND agent_id NOT IN (SELECT value FROM json_each(?2))"
+        "SELECT min(max(first_id, ?1)) FROM main.edgeshard_blocks "
+        "WHERE first_id + last - first >= ?1 AND stream_no NOT IN (SELECT value FROM json_each(?2))"
     )
-    found: int | None = sqlite.scalar(connection, sql, (row_id, to_json(list(agents))))
+    found: int | None = sqlite.scalar(connection, sql, (row_id, to_json(sorted(streams))))
     return found

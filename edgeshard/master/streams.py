@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import attrs
@@ -10,6 +11,7 @@ from edgeshard import sqlite
 from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import Range, subtract
 from edgeshard.master import extents
+from edgeshard.records.codecs import to_json
 from edgeshard.reports import Gap
 from edgeshard.sqlite import Connection
 
@@ -55,19 +57,12 @@ class Stream:
 
 def load(connection: Connection) -> list[Stream]:
     """Return all streams, each with its blocks, in order of their numbers."""
-    rows = sqlite.fetch(
-        connection,
-        "SELECT s.stream_no, stream_id, agent_id, began_at, last_seq, b.first, b.last, b.first_id "
-        "FROM main.edgeshard_streams s LEFT JOIN main.edgeshard_blocks b USING(stream_no) "
-        "ORDER BY s.stream_no, b.first",
-    )
-    described: dict[int, tuple[bytes, str, str, int]] = {}
-    blocks: dict[int, list[Block]] = {}
-    for stream_no, stream_id, agent_id, began_at, last_seq, first, last, first_id in rows:
-        described[stream_no] = (stream_id, agent_id, began_at, last_seq)
-        if first is not None:
-            blocks.setdefault(stream_no, []).append(Block(first, last, first_id))
-    return [Stream(stream_no, *rest, tuple(blocks.get(stream_no, ()))) for stream_no, rest in described.items()]
+    blocks = extents.blocks_by_stream(connection)
+    sql = "SELECT stream_no, stream_id, agent_id, began_at, last_seq FROM main.edgeshard_streams ORDER BY stream_no"
+    return [
+        Stream(stream_no, stream_id, agent_id, began_at, last_seq, blocks.get(stream_no, ()))
+        for stream_no, stream_id, agent_id, began_at, last_seq in sqlite.fetch(connection, sql)
+    ]
 
 
 def count(connection: Connection) -> tuple[int, int]:
@@ -89,25 +84,6 @@ def insert(connection: Connection, stream_no: int, agent: str, stream_id: bytes,
         "INSERT OR IGNORE INTO main.edgeshard_streams(stream_no, agent_id, stream_id, began_at, last_seq) "
         "VALUES (?, ?, ?, ?, ?)",
         (stream_no, agent, stream_id, began_at, last_seq),
-    )
-
-
-def truncations(connection: Connection, stream_id: bytes) -> list[tuple[Range, bytes]]:
-    """Return which seqs of a stream were truncated from shards, each with the id of the database that holds them."""
-    rows = sqlite.fetch(
-        connection,
-        "SELECT first, last, t.database_id FROM main.edgeshard_truncations t "
-        "JOIN main.edgeshard_streams USING(stream_no) WHERE stream_id = ? ORDER BY first",
-        (stream_id,),
-    )
-    return [(Range(first, last), database_id) for first, last, database_id in rows]
-
-
-def insert_truncation(connection: Connection, stream_no: int, seqs: Range, database_id: bytes) -> None:
-    """Record that these seqs were truncated because the database with this id holds them, unless that is recorded."""
-    connection.execute(
-        "INSERT OR IGNORE INTO main.edgeshard_truncations VALUES (?, ?, ?, ?)",
-        (stream_no, seqs.first, seqs.last, database_id),
     )
 
 
@@ -133,17 +109,20 @@ def numbers_after(connection: Connection, stream_no: int) -> list[int]:
     return [number for (number,) in sqlite.fetch(connection, sql, (stream_no,))]
 
 
-def numbers_without_rows(connection: Connection) -> list[int]:
-    """Return the numbers of the streams that never delivered a row, and have none that is known to be pruned."""
-    sql = "SELECT stream_no FROM main.edgeshard_streams EXCEPT SELECT stream_no FROM main.edgeshard_ranges"
-    if sqlite.has_table(connection, "edgeshard_pruned_ranges"):
-        sql += " EXCEPT SELECT stream_no FROM main.edgeshard_pruned_ranges"
-    return [number for (number,) in sqlite.fetch(connection, sql)]
+def numbers_of_agents(connection: Connection, agents: Iterable[str]) -> set[int]:
+    """Return the numbers of the streams that these agents wrote."""
+    sql = "SELECT stream_no FROM main.edgeshard_streams WHERE agent_id IN (SELECT value FROM json_each(?))"
+    return {number for (number,) in sqlite.fetch(connection, sql, (to_json(list(agents)),))}
+
+
+def last_seq_by_number(connection: Connection) -> dict[int, int]:
+    """Map the number of each stream to the highest seq known to exist."""
+    return dict(sqlite.fetch(connection, "SELECT stream_no, last_seq FROM main.edgeshard_streams"))
 
 
 def gaps(connection: Connection) -> tuple[Gap, ...]:
     """Return the seqs that are known to exist and that this master never held, by agent, stream and seq."""
-    last_seqs = dict(sqlite.fetch(connection, "SELECT stream_no, last_seq FROM main.edgeshard_streams"))
+    last_seqs = last_seq_by_number(connection)
     held = extents.range_rows(connection)
     found = []
     for number, last_seq in last_seqs.items():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from edgeshard import sqlite
 from edgeshard.format.ranges import Range
+from edgeshard.master import streams
 from edgeshard.sqlite import Connection
 
 
@@ -21,3 +23,14 @@ def record(connection: Connection, stream_no: int, seqs: Range, database_id: byt
         "DO UPDATE SET last = excluded.last, database_id = excluded.database_id WHERE excluded.last > last",
         (stream_no, seqs.first, seqs.last, database_id),
     )
+
+
+def of_stream(connection: Connection, stream_id: bytes) -> list[tuple[Range, bytes]]:
+    """Return which seqs of a stream were truncated from shards, each with the id of the database that holds them."""
+    rows = sqlite.fetch(
+        connection,
+        f"SELECT first, last, t.database_id FROM main.edgeshard_truncations t {streams.JOIN} "
+        "WHERE stream_id = ? ORDER BY first",
+        (stream_id,),
+    )
+    return [(Range(first, last), database_id) for first, last, database_id in rows]

@@ -80,7 +80,7 @@ def newest_by_agent(connection: Connection, table: str, after: int) -> list[tupl
     """Return the agents with rows in a keyed table after a timestamp, each with its newest timestamp, by agent."""
     return sqlite.fetch(
         connection,
-        f"SELECT agent_id, max({format.TIMESTAMP}) FROM main.{quote(table)} JOIN main.edgeshard_streams "
-        f"ON stream_no = _stream WHERE {format.TIMESTAMP} > ? GROUP BY agent_id ORDER BY agent_id",
+        f"SELECT agent_id, max({format.TIMESTAMP}) FROM main.{quote(table)} {streams.JOIN_RECORDS} "
+        f"WHERE {format.TIMESTAMP} > ? GROUP BY agent_id ORDER BY agent_id",
         (after,),
     )

@@ -137,7 +137,7 @@ class Merger:
         """Do what follows the last commit of a pass: count, log, clean up and remember.
 
         Raises:
-            DiskBudgetError: rows are pending for which the budget has no space.
+            DiskBudgetError: the budget has no space for pending rows.
         """
         self._meter.add_rows(merge_pass.rows)
         for name in sorted(merge_pass.late_tables):
@@ -255,7 +255,7 @@ class Merger:
                 run.quarantine = None
                 run.copied.is_finished, run.copied.durable = False, {}
                 yield [run]
-        # within a budget: copy more, now that the truncated shards gave back the space of what was copied
+        # within a budget: copy more, now that truncating the shards freed the space of what was copied
         rows_before = -1
         while self._quota.budget is not None and not merge_pass.is_stopping():
             left = [run for run in group if not run.copied.is_finished and not run.quarantine]

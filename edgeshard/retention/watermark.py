@@ -105,7 +105,8 @@ def _recent_streams(connection: Connection, since_us: int) -> frozenset[int]:
     """Return the streams that may have delivered rows since then, and those that never delivered any."""
     arrived = extents.streams_since(connection, id_bounds.first_id_since(connection, since_us / 1e6))
     pruned = pruned_ranges.streams_since(connection, since_us / 1e6, rules.TOMBSTONES)
-    return frozenset(arrived | pruned).union(streams.numbers_without_rows(connection))
+    without_rows = streams.numbers(connection) - extents.range_rows(connection).keys()
+    return frozenset(arrived | pruned | (without_rows - pruned_ranges.stream_numbers(connection)))
 
 
 # -- what holds tombstones --------------------------------------------------------------------------------------------

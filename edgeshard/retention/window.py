@@ -11,7 +11,7 @@ from edgeshard import format, sqlite
 from edgeshard.errors import DamagedError
 from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import Range, subtract, union
-from edgeshard.master import catalog, extents, identity, pruned_ranges, superseded, tombstone_gc
+from edgeshard.master import catalog, extents, identity, pruned_ranges, streams, superseded, tombstone_gc
 from edgeshard.retention import plan
 from edgeshard.retention.pace import pause
 from edgeshard.retention.plan import PruneBatch, Window
@@ -66,7 +66,7 @@ def prune_window(
 
 def _skip_agents(connection: Connection, agents: Sequence[str], position: int) -> int:
     """Return the first id that is not of these agents, so that all rows before it are skipped at once."""
-    first = extents.first_id_of_others(connection, agents, position)
+    first = extents.first_id_of_others(connection, streams.numbers_of_agents(connection, agents), position)
     return identity.next_id(connection) if first is None else first
 
 

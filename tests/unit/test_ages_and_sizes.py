@@ -20,7 +20,7 @@ def test_ages(text: str | int, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "30", "d", "-1d", "30 years", "nan", "1e3d", "٣d", float("nan"), -1, "9999999d"])
 def test_what_is_no_age_is_refused(text: Any) -> None:
-    with pytest.raises(ValueError, match="an age"):
+    with pytest.raises(ValueError, match="age must be"):
         rules.age_s(text)
 
 
@@ -33,5 +33,5 @@ def test_sizes(text: str | int, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "M", "500", "999K", "-2G", "2X", "2iB", 0, -1, "0.9M"])
 def test_what_is_no_size_is_refused(text: Any) -> None:
-    with pytest.raises(ValueError, match=r"a size|1M at the least"):
+    with pytest.raises(ValueError, match="size must be"):
         rules.size_bytes(text)

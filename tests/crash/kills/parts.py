@@ -156,7 +156,7 @@ def merge(root: Path, *, locked: bool) -> Callable[[Count], None]:
                     report = store.merge(lock_wait=5)
                 except (MergeInProgressError, StorageBusyError):  # a master is busy where nobody takes turns
                     continue
-                bad = [item for item in report.quarantined if "replaced just now" not in item.reason]
+                bad = [item for item in report.quarantined if "replaced a moment ago" not in item.reason]
                 assert not bad or not locked, bad
                 removed += report.removed
                 count(removed)

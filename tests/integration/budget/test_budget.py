@@ -707,7 +707,7 @@ def test_the_budget_holds_under_many_writers_and_each_acknowledged_row_is_presen
         merger.terminate()
         told = merger.communicate()[1]
     assert largest[0] <= 1.05 * most
-    assert "lacks rows" not in told
+    assert "is missing rows" not in told
     lift(store).merge()
     assert 0 == command("verify", store.root).returncode
     rows = {stream: earlier, **json.loads(done.stdout)}

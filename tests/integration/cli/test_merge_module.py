@@ -92,7 +92,7 @@ def test_missing_rows_exit_3(filled: edgeshard.Store, tmp_path: Path) -> None:
     done = merge_command(hub.root, "--from", shard_path(filled, "agent"))
     assert 3 == done.returncode
     assert "3 rows missing in 1 gaps" in done.stdout
-    assert "lacks rows 1 to 3" in done.stderr
+    assert "is missing rows 1 to 3" in done.stderr
 
 
 def test_a_held_lock_exits_75_at_once_or_waits(filled: edgeshard.Store) -> None:

@@ -726,7 +726,7 @@ def test_after_a_quiet_time_an_event_in_vain_does_not_make_a_row_wait_for_the_in
 def test_a_folder_that_cannot_be_looked_at_for_a_while_does_not_end_the_service(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_: object) -> Any:
+    def refuse(*_: object, **__: object) -> Any:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with serving(store) as passes:
