@@ -209,7 +209,7 @@ class Handle:
         if quota is None or self._depth or not sqlite.is_full(error):
             self._fail(error, row_id, writer, record)
         self._renew_quota(quota)
-        if not quota.has_grant:
+        if not quota.allows_rows:
             self._fail(error, row_id, writer, record)
         try:
             quota.allow_one_row(self._connection)

@@ -1,16 +1,16 @@
 """One writer's share of its store's disk budget: `Quota` measures the store, and asks budget/policy what it may add.
 
-A write costs nothing extra. SQLite itself refuses a page beyond the writer's grant (``max_page_count``), and its commit
+A write costs nothing extra. SQLite itself refuses a page beyond the writer's quota (``max_page_count``), and its commit
 hook reports how long the WAL is. About once a second, and whenever something was refused, the writer measures the whole
-store and takes a new grant (`edgeshard.budget.policy.share`). A row that was refused for lack of a grant is then tried
-once more: nothing of it had reached the disk, so it is the same row at the same address.
+store and takes a new quota (`edgeshard.budget.policy.writer_quota`). A row that was refused for lack of quota is tried
+once more then: nothing of it had reached the disk, so it is the same row at the same address.
 
 A `Handle` calls its quota here:
 
 * when the shard is opened (`start`)
 * at each upkeep (`renew`, `ensure_wal_may_grow`)
 * when a transaction has begun (`allow_transaction`)
-* when SQLite refused a write (`renew`, `has_grant`, `allow_one_row`, `is_wal_untouched`, `refusal`)
+* when SQLite refused a write (`renew`, `allows_rows`, `allow_one_row`, `is_wal_untouched`, `refusal`)
 
 No method keeps the connection: its hook refers to the quota, and a cycle would keep a handle open that was dropped.
 """
@@ -96,8 +96,7 @@ def _first_share(limit: int, usage: Usage) -> WriterQuota:
 def _refusal(action: str, path: str | os.PathLike[str], found: Measurement) -> DiskBudgetError:
     usage = found.usage
     text = (
-        f"{policy.describe_usage(found.limit, found.budget, usage)}; "
-        f"one write may add "
+        f"{policy.describe_usage(found.limit, found.budget, usage)}; one write may add "
         f"{found.share.transaction_bytes} bytes. "
         f"{_NEXT_STEPS[found.budget.on_full]}"
     )
@@ -170,18 +169,18 @@ class Quota:
         self._limit_wal(connection)
         connection.set_wal_hook(self._after_commit)  # replaces wal_autocheckpoint
 
-    # -- grants -------------------------------------------------------------------------------------------------------
+    # -- what SQLite allows -------------------------------------------------------------------------------------------
 
     @property
-    def has_grant(self) -> bool:
+    def allows_rows(self) -> bool:
         """Whether the writer may add anything."""
         return self._measured.share.row_bytes > 0
 
     def renew(self, connection: Connection, *, in_transaction: bool) -> None:
-        """Measure the store, and take a new grant; a wide one in a transaction, which would be undone as a whole."""
+        """Measure the store, and take a new quota; a larger one in a transaction, which would be undone as a whole."""
         now = monotonic()
         # a program that tries again and again must not keep the merger from making space
-        if self.has_grant or now >= self._measured_at + _LEAST_INTERVAL_S:
+        if self.allows_rows or now >= self._measured_at + _LEAST_INTERVAL_S:
             self._measure_again(connection, now)
         share = self._measured.share
         self._allow(connection, self._pages, share.transaction_bytes if in_transaction else share.row_bytes)
@@ -210,15 +209,15 @@ class Quota:
             )
 
     def allow_transaction(self, connection: Connection) -> None:
-        """Widen the grant for a transaction that has just begun: if it ran out, the whole block would be undone."""
+        """Raise the quota for a transaction that has just begun: if it ran out, the whole block would be undone."""
         self._allow(connection, int(connection.pragma("page_count")), self._measured.share.transaction_bytes)
 
     def allow_one_row(self, connection: Connection) -> None:
-        """Widen the grant for one row, which may be larger than what is granted for many."""
+        """Raise the quota for one row, which may be larger than the quota for many."""
         self._allow(connection, self._pages, self._measured.share.transaction_bytes)
 
     def allow_rows(self, connection: Connection) -> None:
-        """Go back to the normal grant."""
+        """Go back to the normal quota."""
         self._allow(connection, self._pages, self._measured.share.row_bytes)
 
     def _allow(self, connection: Connection, pages: int, added_bytes: int) -> None:

@@ -65,7 +65,7 @@ for use in (shard.sync, lambda: shard.write({"n": 1}), shard.close):
     try:
         use()
     except edgeshard.errors.ShardPoisonedError as error:
-        print("gone from it" in str(error))
+        print("missing from it" in str(error))
 reader.communicate()
 """
 
