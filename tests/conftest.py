@@ -29,8 +29,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Start one worker more than there are processors: tests wait for processes and timers much of their time."""
-    return (os.cpu_count() or 1) + 1
+    """Start two workers per processor: tests spend much of their time waiting for processes and timers."""
+    return 2 * (os.cpu_count() or 1)
 
 
 @pytest.hookimpl(wrapper=True)
