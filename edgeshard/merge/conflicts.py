@@ -44,12 +44,13 @@ def thinning_key(target: Target, origin: Source, table: SourceTable) -> Key | No
 def kept_ids(source_table: str, key: Key) -> str:
     """Return a SELECT of the ids from ?4 to ?5 whose rows are kept, in a piece of one stream."""
     columns = [quote(column) for column in key.columns]
+    has_key = sqlite.all_of([f"{column} IS NOT NULL" for column in columns])
     ranked = quote(keys.ranked_by(key.conflict))
     terms = keys.order(key, ranked=ranked, timestamp=quote(format.TIMESTAMP), address=("_id",))
     return (
-        f"SELECT _id FROM (SELECT _id, {' + '.join(f'({column} IS NULL)' for column in columns)} AS keyless, "
+        f"SELECT _id FROM (SELECT _id, {has_key} AS has_key, "
         f"row_number() OVER (PARTITION BY {', '.join(columns)} ORDER BY {terms}) AS place "
-        f"FROM {source_table} NOT INDEXED WHERE _id BETWEEN ?4 AND ?5 AND +_id >= ?4) WHERE place = 1 OR keyless"
+        f"FROM {source_table} NOT INDEXED WHERE _id BETWEEN ?4 AND ?5 AND +_id >= ?4) WHERE place = 1 OR NOT has_key"
     )
 
 
