@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +11,24 @@ import pytest
 
 import edgeshard
 from edgeshard import format
+from edgeshard.master import versions
 from edgeshard.merge import truncate
 from edgeshard.shard import truncations
+from tests.support.last_known import LastKnown
 from tests.support.processes import sql
 from tests.support.stores import numbers, shard_path
 from tests.support.tombstones import collect
 from tests.support.wall_clock import Wall
 
-Make = Callable[..., Any]
+OPTIONAL: Any = int | None
 
 # -- rows that are compared -------------------------------------------------------------------------------------------
 
 
-def wide(columns: int, **options: Any) -> Make:
+def wide(columns: int, **options: Any) -> Any:
     """Return a class with this many fields, the last of which may be None."""
     fields = {f"c{n}": attrs.field(type=int) for n in range(columns - 1)}
-    fields[f"c{columns - 1}"] = attrs.field(type=int | None)
+    fields[f"c{columns - 1}"] = attrs.field(type=OPTIONAL)
     return edgeshard.table(name="wide", **options)(attrs.make_class("Wide", fields, frozen=True))
 
 
@@ -84,7 +85,7 @@ KEY_COLUMNS = [1, 20, 21, 37, 38, format.COLUMNS_MAX - 1]
 RULES = ["lww", "first", "keep-all", "max:value", "min:value"]
 
 
-def keyed(columns: int, conflict: str, *, history: bool = False) -> Make:
+def keyed(columns: int, conflict: str, *, history: bool = False) -> Any:
     """Return a class with a key of this many columns, and a value."""
     fields = {f"k{n}": attrs.field(type=int) for n in range(columns)} | {"value": attrs.field(type=int)}
     declare = edgeshard.table(name="wide", key=[f"k{n}" for n in range(columns)], conflict=conflict, history=history)
@@ -132,7 +133,7 @@ def test_a_key_of_many_columns_keeps_what_its_rule_says_here_and_in_a_hub(
 def test_a_key_of_all_columns_that_a_class_may_have(store: edgeshard.Store, tmp_path: Path) -> None:
     names = [f"k{n}" for n in range(format.COLUMNS_MAX)]
     fields = {name: attrs.field(type=int) for name in names}
-    cls: Make = edgeshard.table(name="wide", key=names)(attrs.make_class("Wide", fields, frozen=True))
+    cls: Any = edgeshard.table(name="wide", key=names)(attrs.make_class("Wide", fields, frozen=True))
     values = range(len(names))
     with store.shard("a") as shard:
         shard.write_many([cls(*values), cls(*values)])
@@ -171,6 +172,28 @@ def test_changes_after_a_tombstone_was_collected_are_merged_whatever_the_key(
     for each in (store, hub):
         assert [(2, 20), (3, 30)] == last_values(each)
         assert () == each.verify(deep=True).errors
+
+
+def test_only_keyed_tables_that_got_rows_are_settled(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    cls, settled = keyed(20, "lww"), []
+
+    def select(name: str, *arguments: Any) -> str:
+        settled.append(name)
+        return select_superseded(name, *arguments)
+
+    select_superseded = versions.select_superseded
+    with store.shard("a") as shard:
+        shard.write(cls(*range(21)))
+        store.merge()
+        monkeypatch.setattr(versions, "select_superseded", select)
+        shard.write(LastKnown("inlet", 1.0))
+        store.merge()
+        assert {"last_known"} == set(settled)
+        settled.clear()
+        shard.delete(cls, *range(20))
+        store.merge()
+        assert {"wide"} == set(settled)
+    assert [] == last_values(store)
 
 
 # -- streams ----------------------------------------------------------------------------------------------------------
