@@ -18,7 +18,11 @@ import attrs
 #: A value in a column of a row.
 Value = int | float | str | bytes | None
 
-_TABLE_LEAF, _INDEX_LEAF, _TABLE_INTERIOR = 0x0D, 0x0A, 0x05
+_TABLE_LEAF, _INDEX_LEAF, _TABLE_INTERIOR, _INDEX_INTERIOR = 0x0D, 0x0A, 0x05, 0x02
+
+#: Bytes of the header of each type of page that holds rows, and of the child's number before each of its rows. Of a
+#: table's tree only the leaves hold rows, of an index and a table WITHOUT ROWID all pages.
+_ROW_PAGES = {_TABLE_LEAF: (8, 0), _INDEX_LEAF: (8, 0), _INDEX_INTERIOR: (12, 4)}
 
 _MAGIC = b"SQLite format 3\0"
 
@@ -71,13 +75,15 @@ class Pages:
         return _read(self._file, (number - 1) * self.page_bytes, self.page_bytes)
 
     def cells(self, number: int) -> list[Cell]:
-        """Return the whole rows on a page, in its order, or [] if it is not a leaf."""
+        """Return the whole rows on a page, in its order, or [] if it holds none."""
         page = self.page(number)
         start = _HEADER_BYTES if number == 1 else 0
-        if len(page) < self.page_bytes or page[start] not in (_TABLE_LEAF, _INDEX_LEAF):
+        if len(page) < self.page_bytes or page[start] not in _ROW_PAGES:
             return []
         is_table = page[start] == _TABLE_LEAF
-        cells = (self._cell(page, pointer, is_table) for pointer in _pointers(page, start, 8))
+        header_bytes, child_bytes = _ROW_PAGES[page[start]]
+        pointers = _pointers(page, start, header_bytes)
+        cells = (self._cell(page, pointer + child_bytes, is_table) for pointer in pointers)
         return [cell for cell in cells if cell is not None]
 
     def children(self, number: int) -> list[int]:

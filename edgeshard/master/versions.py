@@ -32,7 +32,7 @@ def select_superseded(name: str, key: Key, among: str = "") -> str:
     begin = f"changed({names}) AS MATERIALIZED ({among}), " if among else ""
     terms = keys.order(key, ranked="ranked", timestamp="timestamp", address=("stream_id", "_seq"))
     place = f"row_number() OVER (PARTITION BY {names} ORDER BY {terms})"
-    has_key = " AND ".join(f"k{number} IS NOT NULL" for number in range(len(key.columns)))
+    has_key = sqlite.all_of([f"k{number} IS NOT NULL" for number in range(len(key.columns))])
     deletion, lost = keys.judgement(key)
     last_tombstone = f"min({deletion}) OVER (PARTITION BY {names})"
     return (
@@ -51,7 +51,7 @@ def _versions(table: str, key: Key, *, is_tombstone: bool, among: bool) -> str:
         f"{ranked} AS ranked",
         *values,
     ]
-    equal = " AND ".join(f"t.{quote(column)} = c.k{number}" for number, column in enumerate(key.columns))
+    equal = sqlite.all_of([f"t.{quote(column)} = c.k{number}" for number, column in enumerate(key.columns)])
     where = f"changed c CROSS JOIN main.{quote(table)} t ON {equal}" if among else f"main.{quote(table)} t"
     return f"SELECT {', '.join(picked)} FROM {where}"
 

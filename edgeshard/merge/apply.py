@@ -234,13 +234,13 @@ def _ensure_equal(
 
 def _count_equal(schema: str, table: SourceTable) -> str:
     # the target's column comes first, so that no collation of the source's compares
-    equal = "".join(f" AND m.{quote(column)} IS {value}" for column, value in table.into)
+    equal = sqlite.all_of(["m._stream = ?4", *(f"m.{quote(column)} IS {value}" for column, value in table.into)])
     # superseded rows are not there to be compared
     join, or_superseded = ("LEFT", "m._id IS NULL OR ") if table.is_timestamped else ("CROSS", "")
     here, there = quote(table.name), f"{quote(schema)}.{quote(table.name)}"
     return (
         f"SELECT count(*) FROM {there} s NOT INDEXED {join} JOIN main.{here} m "
-        f"ON m._id = s._id - ?1 + ?3 WHERE s._id BETWEEN ?1 AND ?2 AND ({or_superseded}m._stream = ?4{equal})"
+        f"ON m._id = s._id - ?1 + ?3 WHERE s._id BETWEEN ?1 AND ?2 AND ({or_superseded}{equal})"
     )
 
 

@@ -35,8 +35,8 @@ def find(target: Target, first_id: int) -> list[str]:
 
 
 def _select(name: str, key: Key) -> str:
-    has_key = " AND ".join(f"r.{quote(column)} IS NOT NULL" for column in key.columns)
-    equal = " AND ".join(f"o.{quote(column)} = r.{quote(column)}" for column in key.columns)
+    has_key = sqlite.all_of([f"r.{quote(column)} IS NOT NULL" for column in key.columns])
+    equal = sqlite.all_of([f"o.{quote(column)} = r.{quote(column)}" for column in key.columns])
     others = " AND ".join(
         f"NOT EXISTS (SELECT 1 FROM main.{quote(table)} o WHERE {equal} AND o._id < ?2)"
         for table, _ in keys.changed_tables(name, key)

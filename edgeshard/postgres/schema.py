@@ -20,6 +20,9 @@ FORMAT: Final = 1
 #: The longest name in bytes. PostgreSQL cuts off a longer one without an error.
 NAME_MAX: Final = 63
 
+#: The most columns of an index there (INDEX_MAX_KEYS).
+INDEX_COLUMNS_MAX: Final = 32
+
 PRIMARY_KEY: Final = ("_stream", "_seq")
 
 #: Our own tables there. They use nothing that a distributed database lacks: no sequences, triggers or foreign keys.

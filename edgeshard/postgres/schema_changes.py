@@ -11,7 +11,17 @@ from collections.abc import Iterable, Mapping
 import attrs
 
 from edgeshard.errors import SchemaConflictError
-from edgeshard.postgres.schema import CREATE_KEYS, KEYS, NAME_MAX, PRIMARY_KEY, ServerTable, Table, conflict, index_name
+from edgeshard.postgres.schema import (
+    CREATE_KEYS,
+    INDEX_COLUMNS_MAX,
+    KEYS,
+    NAME_MAX,
+    PRIMARY_KEY,
+    ServerTable,
+    Table,
+    conflict,
+    index_name,
+)
 from edgeshard.postgres.values import COLUMN_TYPES, PG_TYPES, long_pg_type
 from edgeshard.records import keys, types
 from edgeshard.records.keys import Key
@@ -60,7 +70,8 @@ def plan_changes(table: Table, there: ServerTable) -> TableChanges:
     indexes = {index_name(table.pg_name, index): index for index in table.indexes}
     created = tuple(name for name in indexes if name not in there.indexes)
     for name in created:
-        columns = ", ".join(quote(column.lower()) for column in indexes[name])
+        # the first columns of a longer index find nearly the same rows
+        columns = ", ".join(quote(column.lower()) for column in indexes[name][:INDEX_COLUMNS_MAX])
         statements.append(f"CREATE INDEX IF NOT EXISTS {quote(name)} ON {quote(table.pg_name)} ({columns})")
     if table.key is not None:
         statements += _key_statements(table, table.key, there)

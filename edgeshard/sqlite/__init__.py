@@ -75,6 +75,7 @@ from edgeshard.sqlite.maintenance import (
 )
 from edgeshard.sqlite.rows import (
     Bindings,
+    all_of,
     fetch,
     fetch_typed,
     has_table,
@@ -103,6 +104,7 @@ __all__ = [
     "DatabaseFailure",
     "Statement",
     "StepBudget",
+    "all_of",
     "allow_interrupt",
     "allow_only_reading",
     "attach",

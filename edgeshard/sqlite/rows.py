@@ -19,6 +19,19 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def all_of(conditions: Sequence[str]) -> str:
+    """Return an SQL condition that is true if all of these are.
+
+    `a AND b AND c …` is an expression as deep as it has conditions, and a connection that writes refuses SQL that is
+    deeper than 50 (see guards). So they are joined in pairs, and the pairs in pairs: 400 conditions are nine levels
+    deep. SQLite splits both forms into the same conditions, so they use the same indexes.
+    """
+    if len(conditions) == 1:
+        return conditions[0]
+    middle = len(conditions) // 2
+    return f"({all_of(conditions[:middle])} AND {all_of(conditions[middle:])})"
+
+
 def scalar(connection: apsw.Connection, sql: str, bindings: tuple[Any, ...] = ()) -> Any:
     """Return the first column of the first row, or None if there is no row."""
     row = connection.execute(sql, bindings).fetchone()

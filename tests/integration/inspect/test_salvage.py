@@ -13,6 +13,7 @@ import attrs
 import pytest
 
 import edgeshard
+from edgeshard import format
 from edgeshard.errors import ConfigurationError, FormatError, StorageBusyError
 from edgeshard.inspect.pages import Pages
 from tests.support import damaged_shards
@@ -170,6 +171,16 @@ def test_rows_of_tables_that_look_alike_are_told_apart_by_the_tree_they_hang_in(
     overwrite(path, roots(path)["note"])
     report = edgeshard.Store(store.root.parent / "other").salvage(path)
     assert (120, True, 60) == (report.rows, bool(report.gaps), report.unassigned)
+
+
+@pytest.mark.parametrize("columns", [1, 40, 100, format.COLUMNS_MAX])
+def test_rows_of_a_class_of_many_fields_are_salvaged(columns: int, store: edgeshard.Store, tmp_path: Path) -> None:
+    fields = {f"c{n}": attrs.field(type=int) for n in range(columns)}
+    cls: Callable[..., object] = edgeshard.table(name="wide")(attrs.make_class("Wide", fields, frozen=True))
+    with store.shard("a") as shard:
+        shard.write_many(cls(*range(n, n + columns)) for n in range(5))
+    report = edgeshard.Store(tmp_path / "other").salvage(shard_path(store, "a"))
+    assert (5, 5, 0, ()) == (report.rows, report.merged, report.unassigned, report.gaps)
 
 
 def test_how_long_rows_are_to_be_kept_is_salvaged_with_them(store: edgeshard.Store) -> None:

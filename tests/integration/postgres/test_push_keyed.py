@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
@@ -194,3 +194,23 @@ def test_deletions_that_a_master_collected_are_pushed_as_the_holes_that_they_are
     # seq 1 was replaced, and in its block; seq 4 is the deletion that went before the first push
     assert [(1, 3), (5, 5)] == fetch(pg, "SELECT first, last FROM edgeshard_ranges ORDER BY 1")
     assert store.verify().ok
+
+
+@pytest.mark.parametrize("columns", [32, 33, 399])
+def test_an_index_takes_as_many_columns_of_a_key_as_postgresql_allows(
+    columns: int, pg: str, store: edgeshard.Store
+) -> None:
+    names = [f"k{n}" for n in range(columns)]
+    fields = {name: attrs.field(type=int) for name in [*names, "value"]}
+    cls: Any = edgeshard.table(name="wide", key=names)(attrs.make_class("Wide", fields, frozen=True))
+    with store.shard("a") as shard:
+        for value in (1, 2):  # the second push supersedes what the first one brought
+            shard.write_many(cls(*range(n, n + columns), value) for n in range(3))
+            shard.delete(cls, *range(2, 2 + columns))
+            assert () == store.merge().quarantined
+            report = store.push(pg)
+            assert ((), 0) == (report.rejected, report.remaining)
+    assert [(0, 2), (1, 2)] == fetch(pg, "SELECT k0, value FROM wide ORDER BY k0")
+    ((definition,),) = fetch(pg, "SELECT indexdef FROM pg_indexes WHERE tablename = 'wide' AND indexdef LIKE '%k31%'")
+    assert f"({', '.join(names[:32])})" in definition
+    assert () == store.push(pg).statements
