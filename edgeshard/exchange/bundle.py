@@ -1,6 +1,6 @@
 """Export a bundle: the rows of a master that another store lacks, in one file that is complete or does not exist.
 
-    1  create and lock TARGET.new (files/atomic_file), and make it a database with the role of a bundle
+    1  create and lock an unfinished file (files/atomic_file), and make it a database with the role of a bundle
     2  copy into it, in one snapshot of the master, the rows that the receiver has never held
     3  close it, and seal it with a checksum
     4  make it durable, and give it its name    <- the commit point

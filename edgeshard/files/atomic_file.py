@@ -1,27 +1,46 @@
 """Make a file appear under its name complete, or not at all. Snapshots and bundles are made this way.
 
-    1  create and lock TARGET.new; a leftover of a killed command is removed first
+    1  create and lock TARGET.edgeshard-XXXXXXXX.new, where the X are random; remove what killed commands left
     2  write it
     3  make it durable
     4  link it to TARGET, or rename it to replace an existing TARGET    <- the commit point
-    5  make the folder durable, and remove TARGET.new
+    5  make the folder durable, and remove the other name
 
-If the process is killed before 4, TARGET does not exist, or is the old file. The lock of TARGET.new ends with the
-process, so the next command may remove it.
+If the process is killed before 4, TARGET does not exist, or is the old file. The lock ends with the process, so the
+next command for TARGET removes the unfinished file. It does so only if the file's name is one that we make, no process
+holds its lock, and its content is what we write: a file that a user gave such a name stays.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import os
+import secrets
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
+from edgeshard import format
 from edgeshard.errors import ConfigurationError, StorageBusyError
-from edgeshard.files import modes, paths
+from edgeshard.files import locks, modes, paths
 from edgeshard.files.folders import sync_folder
+
+#: What link() says where there are no hard links: EPERM on FAT, ENOSYS, EOPNOTSUPP or EXDEV on file systems in user
+#: space and network folders, EMLINK where a file may have one name, EACCES where a security policy forbids them.
+_NO_LINKS: Final = frozenset(
+    (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EXDEV, errno.EMLINK)
+)
+
+#: How long to wait for the lock of a folder, in seconds. Other processes of edgeshard hold it for microseconds.
+_LOCK_WAIT_S: Final = 5.0
+
+#: How a database begins, and where its header has the application_id (https://sqlite.org/fileformat2.html, 1.3).
+_MAGIC: Final = b"SQLite format 3\0"
+_HEADER_BYTES: Final = 100
+_APPLICATION_ID: Final = slice(68, 72)
 
 
 def resolve_target(target: str | os.PathLike[str]) -> str:
@@ -44,7 +63,7 @@ def staged(path: str, master_path: Path, action: str, *, force: bool) -> Iterato
         StorageBusyError: another command is making this file.
     """
     _check_target(path, master_path, action, force=force)
-    with _claimed(path + paths.UNFINISHED, action) as unfinished:
+    with _claimed(path, action) as unfinished:
         yield unfinished
         if not publish(unfinished, path, replace=force):
             raise _exists(path, action)
@@ -79,22 +98,22 @@ def _exists(path: str, action: str) -> ConfigurationError:
 
 
 @contextlib.contextmanager
-def _claimed(unfinished: str, action: str) -> Iterator[str]:
-    """Create an empty file that is locked while the block runs, and removed after it.
-
-    The lock is flock's, on a descriptor of its own. SQLite's POSIX locks are independent of it.
+def _claimed(path: str, action: str) -> Iterator[str]:
+    """Create an empty file next to `path` that is locked while the block runs, and removed after it.
 
     Raises:
-        StorageBusyError: another process holds it.
+        StorageBusyError: another command is making the same file.
     """
-    _remove_leftover(unfinished, action)
+    _remove_leftovers(path, "", action)  # first: they may fill the disk
+    unfinished = paths.unfinished(path, secrets.token_hex(4))
+    handle = os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, modes.FILE)
     try:
-        handle = os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_RDWR, modes.FILE)
-    except FileExistsError as error:
-        raise _busy(unfinished, action) from error
-    try:
-        _lock(handle, unfinished, action)
         try:
+            # another command takes the lock first if it takes this file for a leftover, and removes it
+            if not locks.lock_open_file(handle, unfinished) or not _is_at(handle, unfinished):
+                raise _busy(path, action)
+            # again, so that of two commands that begin at the same time at least one sees the other's lock
+            _remove_leftovers(path, unfinished, action)
             yield unfinished
         finally:
             if _is_at(handle, unfinished):
@@ -103,26 +122,49 @@ def _claimed(unfinished: str, action: str) -> Iterator[str]:
         os.close(handle)
 
 
-def _remove_leftover(unfinished: str, action: str) -> None:
-    try:
-        handle = os.open(unfinished, os.O_RDWR | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return
-    try:
-        _lock(handle, unfinished, action)
-        _remove(unfinished)
-    finally:
-        os.close(handle)
+def _remove_leftovers(path: str, own: str, action: str) -> None:
+    """Remove what killed commands left of the same file.
+
+    Raises:
+        StorageBusyError: a command is making it.
+    """
+    folder, target = os.path.split(path)
+    for name in sorted(os.listdir(folder)):
+        left = os.path.join(folder, name)
+        if left == own or not paths.is_unfinished(name, target):
+            continue
+        try:
+            # O_NONBLOCK: opening a FIFO of this name would wait for its reader
+            handle = os.open(left, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno not in _NOT_OURS:
+                raise
+            continue
+        try:
+            if not _is_ours(handle):
+                continue
+            if not locks.lock_open_file(handle, left):
+                raise _busy(path, action)
+            if _is_at(handle, left):
+                _remove(left)
+        finally:
+            os.close(handle)
 
 
-def _lock(handle: int, unfinished: str, action: str) -> None:
-    """Lock the file; refuse if another process locked, renamed or removed it since it was opened."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise _busy(unfinished, action) from error
-    if not _is_at(handle, unfinished):
-        raise _busy(unfinished, action)
+#: Why a file is not opened that has been removed meanwhile, is another user's, a link, a folder, a socket or a device.
+_NOT_OURS: Final = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENXIO)
+
+
+def _is_ours(handle: int) -> bool:
+    """Return whether the content of a file is that of an unfinished one: a database of ours, or not begun.
+
+    SQLite may write the first page last. Until then, the file is empty, or begins with zeros.
+    """
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        return False
+    header = os.pread(handle, _HEADER_BYTES, 0)
+    is_database = header.startswith(_MAGIC) and header[_APPLICATION_ID] == format.APPLICATION_ID.to_bytes(4)
+    return is_database or not any(header)
 
 
 def _is_at(handle: int, path: str) -> bool:
@@ -130,10 +172,8 @@ def _is_at(handle: int, path: str) -> bool:
     return os.path.lexists(path) and os.path.samestat(os.fstat(handle), os.lstat(path))
 
 
-def _busy(unfinished: str, action: str) -> StorageBusyError:
-    return StorageBusyError(
-        action, unfinished, "another command is making this file; wait for it, or choose another name"
-    )
+def _busy(path: str, action: str) -> StorageBusyError:
+    return StorageBusyError(action, path, "another command is making this file; wait for it, or choose another name")
 
 
 def _remove(unfinished: str) -> None:
@@ -162,9 +202,43 @@ def publish(unfinished: str, path: str, *, replace: bool = False) -> bool:
             os.link(unfinished, path)
         except FileExistsError:
             return False
-        except PermissionError:  # a file system without links, such as FAT
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if not _rename_if_free(unfinished, path):
+                return False
+    sync_folder(os.path.dirname(path))
+    return True
+
+
+def _rename_if_free(unfinished: str, path: str) -> bool:
+    """Rename a file where there are no hard links; return False if the new name is taken.
+
+    rename() would replace a file that another process publishes between our look and the rename. Not all callers hold a
+    lock: of two processes that make the master, one could replace the other's, which may have rows already. On such a
+    file system all of them come here, so a lock of the folder keeps them apart. Other programs do not take it; they
+    would have to make a file of this very name within these microseconds.
+
+    Raises:
+        StorageBusyError: another program keeps the folder locked.
+    """
+    parent = os.path.dirname(path)
+    folder = os.open(parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        deadline = time.monotonic() + _LOCK_WAIT_S
+        while not locks.lock_open_file(folder, parent):
+            if time.monotonic() > deadline:  # such as cron, by the command `flock FOLDER`
+                cause = (
+                    f"another program keeps the folder {parent} locked (flock); let it lock a file of its own instead"
+                )
+                raise StorageBusyError("make file", path, cause)
+            time.sleep(0.001)
+        try:
             if os.path.lexists(path):
                 return False
             os.rename(unfinished, path)
-    sync_folder(os.path.dirname(path))
-    return True
+            return True
+        finally:
+            locks.unlock_open_file(folder)
+    finally:
+        os.close(folder)

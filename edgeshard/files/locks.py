@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from edgeshard.files import modes
-from edgeshard.files.os_errors import explain_os_error
+from edgeshard.files.os_errors import explain_lock_error, explain_os_error
 
 
 def lock(path: Path, wait_s: float = 0.0) -> FileLock | None:
@@ -25,8 +25,34 @@ def lock(path: Path, wait_s: float = 0.0) -> FileLock | None:
     except Timeout:
         return None
     except OSError as error:
-        raise explain_os_error(error, "lock", path) from error
+        raise explain_lock_error(error, "lock", path) from error
     return held
+
+
+def lock_open_file(handle: int, path: str | os.PathLike[str]) -> bool:
+    """Lock an open file until it is closed; return False if another process, or another descriptor, holds its lock.
+
+    This is flock's lock, which SQLite's POSIX locks are independent of.
+
+    Args:
+        handle: the file's descriptor.
+        path: what to name in errors.
+
+    Raises:
+        AccessError, StorageIOError: it cannot be locked.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise explain_lock_error(error, "lock", path) from error
+    return True
+
+
+def unlock_open_file(handle: int) -> None:
+    """Release the lock of an open file. Closing it is not enough if a fork has copied the descriptor meanwhile."""
+    fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 def is_locked(path: str | os.PathLike[str]) -> bool:
@@ -46,11 +72,11 @@ def is_locked(path: str | os.PathLike[str]) -> bool:
         raise explain_os_error(error, "check lock", path) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        fcntl.flock(handle, fcntl.LOCK_UN)  # closing is not enough if a fork has copied the descriptor meanwhile
+        unlock_open_file(handle)
     except BlockingIOError:
         return True
     except OSError as error:
-        raise explain_os_error(error, "check lock", path) from error
+        raise explain_lock_error(error, "check lock", path) from error
     finally:
         os.close(handle)
     return False

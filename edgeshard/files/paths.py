@@ -36,8 +36,10 @@ SIDE_FILES: Final = (WAL, SHM, JOURNAL)
 #: The ending of a file that is not complete yet.
 UNFINISHED: Final = ".new"
 
+_UNFINISHED_NAME: Final = r"\.edgeshard-[0-9a-f]{8}\.new"
+
 #: What a killed `sqlite.create` of a shard leaves behind; the group is the stem of the shard.
-UNFINISHED_SHARD: Final = re.compile(r"(.+)\.db\.[0-9a-f]{8}\.new(?:-journal|-wal|-shm)?")
+UNFINISHED_SHARD: Final = re.compile(rf"(.+)\.db{_UNFINISHED_NAME}(?:-journal|-wal|-shm)?")
 
 _PLAIN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
@@ -134,8 +136,15 @@ def side_files(path: str | os.PathLike[str]) -> list[str]:
 def unfinished(path: str, token: str) -> str:
     """Return the name under which a file is built before it is published as `path`.
 
+    A killed process leaves the file, and another removes it by its name. So nobody else may use such a name.
+
     Args:
         path: the file.
         token: eight random hexadecimal digits, so that two processes may build the same file.
     """
-    return f"{path}.{token}{UNFINISHED}"
+    return f"{path}.edgeshard-{token}{UNFINISHED}"
+
+
+def is_unfinished(name: str, of: str) -> bool:
+    """Return whether the file name `name` is one that `unfinished` returns for the file name `of`."""
+    return re.fullmatch(re.escape(of) + _UNFINISHED_NAME, name) is not None

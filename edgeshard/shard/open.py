@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,8 +133,10 @@ def _rescue_named(path: str) -> Iterator[None]:
 def _make_file(path: Path, agent: str, page_bytes: int, *, shrinkable: bool) -> int:
     """Make the shard's file; return how many bytes that wrote."""
     with sqlite.translate_errors("make shard", str(path)):
-        for half_made in path.parent.glob(f"{glob.escape(path.name)}.*{paths.UNFINISHED}*"):
-            half_made.unlink()  # an opening was killed before it renamed the file; we hold the lock
+        for name in os.listdir(path.parent):
+            unfinished = paths.UNFINISHED_SHARD.fullmatch(name)
+            if unfinished and unfinished[1] == path.stem:
+                os.unlink(path.parent / name)  # an opening was killed before it renamed the file; we hold the lock
         script = format.SHARD_TABLES + identity.INSERT_SHARD
         with write_stats.counted() as count:
             sqlite.create(str(path), page_bytes, script, (agent,), format.IDENTITY, shrinkable=shrinkable)

@@ -5,6 +5,10 @@ but miss the rows in the WAL. So if the WAL is there, both files are copied into
 there is none, it is refused: it cannot be determined whether the database is complete, because its last user closed it,
 or a copy that was made without its WAL.
 
+The folder's name has our prefix and a random part. A marker in it holds that name, and is locked while the copy is
+used. A killed process leaves its folder, and the next process that makes a copy in the same place removes it: only a
+folder of such a name, whose marker has that content and is not locked, and in it only the files that we make.
+
 The copy is made only if no other process has the database open (its ``-shm`` would be there, and SQLite could read it
 without a copy). It counts only if neither file changed while it was made.
 """
@@ -12,19 +16,31 @@ without a copy). It counts only if neither file changed while it was made.
 from __future__ import annotations
 
 import contextlib
-import glob
+import errno
+import logging
 import os
+import re
+import secrets
+import stat
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 from edgeshard import sqlite
-from edgeshard.errors import AccessError, DiskFullError, EdgeshardError, StorageBusyError
-from edgeshard.files import locks, paths, scan
+from edgeshard.errors import AccessError, DiskFullError, StorageBusyError, StorageError
+from edgeshard.files import folders, locks, modes, paths, scan
+
+logger = logging.getLogger("edgeshard.sources")
 
 _ACTION: Final = "read database"
 
-_FOLDER_PREFIX: Final = "readonly-copy-"
+_FOLDER_PREFIX: Final = "edgeshard-readonly-copy-"
+
+_FOLDER_NAME: Final = re.compile(_FOLDER_PREFIX + "[0-9a-f]{16}")
+
+#: The files in such a folder. The marker holds the folder's name; it is the last to be removed.
+_COPY: Final = "database.db"
+_MARKER: Final = "edgeshard-readonly-copy.lock"
+_FILES: Final = (_COPY, *paths.side_files(_COPY), _MARKER)
 
 #: Bytes that stay free on the disk with the copy.
 _SPARE_BYTES = 16 << 20
@@ -66,15 +82,10 @@ def copied(path: str, folder: str) -> Iterator[str]:
     with sqlite.translate_errors(_ACTION, path):
         _remove_leftovers(folder)
         _check_free_space(path, folder)
-        with tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX, dir=folder) as private:
-            held = locks.lock(Path(private) / "lock")
-            try:
-                copy = os.path.join(os.path.realpath(private), "database.db")
-                _copy(path, copy)
-                yield copy
-            finally:
-                if held is not None:
-                    held.release()
+        with _private_folder(folder) as private:
+            copy = os.path.join(private, _COPY)
+            _copy(path, copy)
+            yield copy
 
 
 def _check_free_space(path: str, folder: str) -> None:
@@ -99,13 +110,62 @@ def _copy(path: str, copy: str) -> None:
         raise StorageBusyError(_ACTION, path, "another process changed or opened it while it was copied; merge again")
 
 
-def _remove_leftovers(folder: str) -> None:
-    """Remove the copies of processes that were killed. Each process holds the lock in its copy's folder."""
-    import shutil
+@contextlib.contextmanager
+def _private_folder(parent: str) -> Iterator[str]:
+    """Make a folder that is marked as ours while the block runs, and remove it after it."""
+    private = os.path.join(os.path.realpath(parent), f"{_FOLDER_PREFIX}{secrets.token_hex(8)}")
+    os.mkdir(private, modes.FOLDER)
+    with contextlib.ExitStack() as cleanup:
+        folder = os.open(private, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        cleanup.callback(os.close, folder)
+        cleanup.callback(_remove, private, folder)
+        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
+        marker = os.open(os.path.join(private, _MARKER), flags, modes.FILE)
+        cleanup.callback(os.close, marker)
+        locks.lock_open_file(marker, os.path.join(private, _MARKER))  # nobody else locks it before it has its content
+        os.write(marker, _marker_of(private))
+        # a power cut must not leave a large copy that is not marked
+        os.fsync(marker)
+        folders.sync_folder(private)
+        yield private
 
-    for private in glob.glob(os.path.join(glob.escape(folder), f"{_FOLDER_PREFIX}*")):
-        with contextlib.suppress(EdgeshardError):  # it has been removed meanwhile, or belongs to another user
-            held = locks.lock(Path(private) / "lock")
-            if held is not None:
-                shutil.rmtree(private, ignore_errors=True)
-                held.release()
+
+def _remove_leftovers(parent: str) -> None:
+    """Remove the copies of processes that were killed, where we may."""
+    try:
+        for name in sorted(filter(_FOLDER_NAME.fullmatch, os.listdir(parent))):
+            _remove_leftover(os.path.join(parent, name))
+    except OSError as error:  # this folder cannot be listed, but a copy may still be made in it
+        logger.debug("cannot look for leftovers in %s: %s", parent, error)
+
+
+def _remove_leftover(private: str) -> None:
+    with contextlib.ExitStack() as cleanup:
+        try:
+            # by descriptors, so that nobody can put a link to another folder in its place meanwhile
+            folder = os.open(private, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            cleanup.callback(os.close, folder)
+            # O_NONBLOCK: opening a FIFO of this name would wait for its reader
+            marker = os.open(_MARKER, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+            cleanup.callback(os.close, marker)
+            is_marked = stat.S_ISREG(os.fstat(marker).st_mode) and os.pread(marker, 1_000, 0) == _marker_of(private)
+            if is_marked and locks.lock_open_file(marker, os.path.join(private, _MARKER)):
+                _remove(private, folder)
+        except (OSError, StorageError) as error:  # it has no marker, or belongs to another user
+            logger.debug("left %s: %s", private, error)
+
+
+def _marker_of(private: str) -> bytes:
+    return os.fsencode(os.path.basename(private))
+
+
+def _remove(private: str, folder: int) -> None:
+    """Remove a folder of ours, which is open as `folder`; if somebody put another file into it, that file stays."""
+    for name in _FILES:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
+    try:
+        os.rmdir(private)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+            raise

@@ -172,7 +172,7 @@ class Injector:
 
 def _ending(path: str) -> str:
     """What kind of file it is: its name without what is particular."""
-    return re.sub(r"\.[0-9a-f]{8}\.new", ".new", os.path.basename(path))
+    return re.sub(r"\.edgeshard-[0-9a-f]{8}\.new", ".new", os.path.basename(path))
 
 
 def _replace_import(name: str, make: Callable[[int], int]) -> None:

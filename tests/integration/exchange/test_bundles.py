@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -337,13 +339,32 @@ def test_a_kill_leaves_no_half_bundle_and_the_next_export_removes_what_it_left(
     assert old == (tmp_path / "b.db").exists()
     assert not old or "the old one" == (tmp_path / "b.db").read_text()
     left = tmp_path / "left.db"
-    os.link(tmp_path / "b.db.new", left)
+    (unfinished,) = tmp_path.glob("b.db.edgeshard-*.new")
+    os.link(unfinished, left)
     report = hub.merge([left])
     assert (0, 1) == (report.rows, len(report.quarantined))
     left.unlink()
     assert 0 == command("export", store.root, tmp_path / "b.db", "--force").returncode
     assert ["b.db", "data", "hub"] == sorted(os.listdir(tmp_path))
     assert 200 == hub.merge([tmp_path / "b.db"]).rows
+
+
+def test_an_export_leaves_the_users_files_whatever_their_names(store: edgeshard.Store, tmp_path: Path) -> None:
+    add(store, "a", 1)
+    target = tmp_path / "b.db"
+    store.export(tmp_path / "b.db.new")
+    names = ("b.db.edgeshard-0123456.new", "b.db.edgeshard-01234567.new", "b.db.edgeshard-01234567.new.db")
+    for name in names:
+        (tmp_path / name).write_text("a letter to my mother")
+    (tmp_path / "b.db.edgeshard-11111111.new").mkdir()
+    (tmp_path / "b.db.edgeshard-22222222.new").symlink_to("b.db.new")
+    os.mkfifo(tmp_path / "b.db.edgeshard-33333333.new")
+    (tmp_path / "other.db.edgeshard-44444444.new").touch()  # of another target
+    before = set(os.listdir(tmp_path))
+    store.export(target)
+    store.snapshot(target, force=True)
+    assert before | {"b.db"} == set(os.listdir(tmp_path))
+    assert {"a letter to my mother"} == {(tmp_path / name).read_text() for name in names}
 
 
 def test_an_interrupt_leaves_nothing(tmp_path: Path, stopped: subprocess.Popen[bytes]) -> None:
@@ -506,7 +527,7 @@ def test_rows_that_are_in_the_log_alone_are_read_from_a_read_only_medium(
     assert (3, ()) == (report.rows, report.quarantined)
     assert [1, 2, 3] == numbers(hub)
     assert before == snapshot_of(small_disk)
-    assert [] == [path.name for path in hub.root.iterdir() if path.name.startswith("readonly-copy-")]
+    assert [] == [path.name for path in hub.root.iterdir() if path.name.startswith("edgeshard-readonly-copy-")]
     hub.merge([store.master_path])
     assert (True, [0, 1, 2, 3]) == (hub.verify().ok, numbers(hub))
 
@@ -561,11 +582,7 @@ def test_what_changes_while_it_is_copied_is_not_believed(
     assert 3 == hub.merge([path]).rows
 
 
-def test_a_copy_that_a_killed_merge_left_is_removed_by_the_next(
-    store: edgeshard.Store, hub: edgeshard.Store, small_disk: Path
-) -> None:
-    path = carry(store, small_disk, "-wal")
-    code = """
+KILLED_WITH_A_COPY = """
 import os, signal, sys, edgeshard
 from edgeshard.sources import readonly_copy
 copy = readonly_copy._copy
@@ -573,9 +590,74 @@ def killed(*arguments):
     copy(*arguments)
     os.kill(os.getpid(), signal.SIGKILL)
 readonly_copy._copy = killed
-edgeshard.Store(sys.argv[1]).merge([sys.argv[2]])
+edgeshard.Store(sys.argv[1]).merge([sys.argv[2]], dry_run=sys.argv[3] == "dry")
 """
-    killed = subprocess.run([sys.executable, "-c", code, hub.root, path], check=False)
-    assert -signal.SIGKILL == killed.returncode
-    assert 1 == len(list(hub.root.glob("readonly-copy-*")))
-    assert (3, []) == (hub.merge([path]).rows, list(hub.root.glob("readonly-copy-*")))
+
+
+def leave_a_copy(hub: edgeshard.Store, path: Path, folder: Path, kind: str = "") -> Path:
+    """Kill a merge that reads a database from a copy; return the copy's folder in `folder`."""
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    arguments = [sys.executable, "-c", KILLED_WITH_A_COPY, str(hub.root), str(path), kind]
+    assert -signal.SIGKILL == subprocess.run(arguments, check=False, env=environment).returncode
+    (left,) = folder.glob("edgeshard-readonly-copy-*")
+    return left
+
+
+def test_a_copy_that_a_killed_merge_left_is_removed_by_the_next(
+    store: edgeshard.Store, hub: edgeshard.Store, small_disk: Path
+) -> None:
+    path = carry(store, small_disk, "-wal")
+    left = leave_a_copy(hub, path, hub.root)
+    assert (True, 3) == (left.exists(), hub.merge([path]).rows)
+    assert [] == list(hub.root.glob("*readonly-copy-*"))
+
+
+def test_a_copy_that_a_killed_dry_run_left_in_the_folder_for_temporary_files_is_removed_by_the_next(
+    store: edgeshard.Store, tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = carry(store, small_disk, "-wal")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    (temporary / "readonly-copy-of-my-thesis").mkdir()
+    new = edgeshard.Store(tmp_path / "new")
+    leave_a_copy(new, path, temporary, "dry")
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    assert 3 == new.merge([path], dry_run=True).rows
+    assert ["readonly-copy-of-my-thesis"] == os.listdir(temporary)
+
+
+def test_a_users_folder_stays_whatever_its_name(store: edgeshard.Store, hub: edgeshard.Store, small_disk: Path) -> None:
+    path = carry(store, small_disk, "-wal")
+    left = leave_a_copy(hub, path, hub.root)
+    (left / "notes.txt").write_text("put there by a user")
+    kept = [left / "notes.txt"]
+    renamed = hub.root / f"edgeshard-readonly-copy-{'0' * 16}"
+    shutil.copytree(left, renamed)  # its marker names another folder
+    kept += renamed.iterdir()
+    for name, marker in (
+        ("carried-2026", "lock"),
+        ("readonly-copy-2026", "lock"),
+        ("edgeshard-readonly-copy-2026", "edgeshard-readonly-copy.lock"),
+        (f"edgeshard-readonly-copy-{'1' * 16}", "edgeshard-readonly-copy.lock"),
+        (f"edgeshard-readonly-copy-{'2' * 16}", "lock"),
+    ):
+        (hub.root / name).mkdir()
+        for file in ("database.db", marker):
+            (hub.root / name / file).touch()
+            kept.append(hub.root / name / file)
+    link = hub.root / f"edgeshard-readonly-copy-{'3' * 16}"
+    link.symlink_to("carried-2026")
+    assert 3 == hub.merge([path]).rows
+    assert [] == [file for file in (*kept, link) if not file.exists()]
+    assert ["notes.txt"] == os.listdir(left)
+
+
+def test_a_copy_that_another_merge_reads_stays(
+    store: edgeshard.Store, hub: edgeshard.Store, tmp_path: Path, small_disk: Path
+) -> None:
+    path = carry(store, small_disk, "-wal")
+    with readonly_copy.copied(str(path), str(tmp_path)) as copy:
+        with readonly_copy.copied(str(path), str(tmp_path)) as other:
+            assert (True, True, False) == (os.path.exists(copy), os.path.exists(other), copy == other)
+        assert (True, False) == (os.path.exists(copy), os.path.exists(other))
+    assert [] == list(tmp_path.glob("*readonly-copy-*"))

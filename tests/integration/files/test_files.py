@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import stat
 import tempfile
+import threading
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -14,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edgeshard
-from edgeshard.errors import ConfigurationError
-from edgeshard.files import folders, paths, scan
+from edgeshard.errors import ConfigurationError, StorageBusyError, StorageIOError
+from edgeshard.files import atomic_file, folders, locks, paths, scan
 from edgeshard.files import folders as folders_module
 from tests.support.processes import merge_command, python
 
@@ -194,3 +197,131 @@ def test_a_folder_above_that_cannot_be_read_is_none_that_we_made(
     (tmp_path / "one").mkdir()
     folders.sync_path(tmp_path / "one", None)
     assert [tmp_path / "one"] == synced
+
+
+# -- file systems without hard links ----------------------------------------------------------------------------------
+
+
+def fails_with(number: int) -> Any:
+    """Return a system call that always fails with this error."""
+
+    def call(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return call
+
+
+@pytest.mark.parametrize("number", ["EPERM", "EACCES", "ENOSYS", "EOPNOTSUPP", "EXDEV", "EMLINK"])
+def test_a_store_needs_no_hard_links(
+    store: edgeshard.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: str
+) -> None:
+    monkeypatch.setattr(os, "link", fails_with(getattr(errno, number)))
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+        assert 1 == store.merge(keep_empty=True).rows
+    store.export(tmp_path / "bundle.db")
+    store.snapshot(tmp_path / "copy.db")
+    for operation in (store.export, store.snapshot):
+        (tmp_path / "mine.db").write_text("precious")
+        with pytest.raises(ConfigurationError, match="exists already"):
+            operation(tmp_path / "mine.db", progress=None)
+        (tmp_path / "mine.db").unlink()
+
+        def appear(_done: int, _to_do: int) -> None:
+            (tmp_path / "mine.db").write_text("precious")
+
+        with pytest.raises(ConfigurationError, match="exists already"):
+            operation(tmp_path / "mine.db", progress=appear)
+        assert "precious" == (tmp_path / "mine.db").read_text()
+    assert {"data", "bundle.db", "copy.db", "mine.db"} == set(os.listdir(tmp_path))
+    hub = edgeshard.Store(tmp_path / "hub")
+    assert 1 == hub.merge([tmp_path / "bundle.db", tmp_path / "copy.db"]).rows
+
+
+def test_without_hard_links_only_one_of_many_publishes_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", fails_with(errno.EPERM))
+    lexists = os.path.lexists
+
+    def slow_lexists(path: Any) -> bool:
+        found = lexists(path)
+        threading.Event().wait(0.005)  # the others come meanwhile
+        return found
+
+    monkeypatch.setattr(os.path, "lexists", slow_lexists)
+    published = []
+
+    def publish(number: int) -> None:
+        unfinished = tmp_path / f"{number}.new"
+        unfinished.write_text(str(number))
+        if atomic_file.publish(str(unfinished), str(tmp_path / "name")):
+            published.append(str(number))
+
+    threads = [threading.Thread(target=publish, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [(tmp_path / "name").read_text()] == published
+
+
+def test_a_folder_that_another_program_keeps_locked_is_named(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", fails_with(errno.EPERM))
+    monkeypatch.setattr(atomic_file, "_LOCK_WAIT_S", 0.05)
+    shards = store.root / "shards"
+    shards.mkdir(parents=True)
+    handle = os.open(shards, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(StorageBusyError, match=f"keeps the folder {shards} locked"):
+            store.shard("agent")
+    finally:
+        os.close(handle)
+    store.shard("agent").close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_flock_is_blamed_for_its_own_errors_alone(
+    store: edgeshard.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+    store.merge()
+    handle = os.open(tmp_path, os.O_RDONLY)
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", fails_with(number))
+        for call in (
+            lambda: locks.lock(tmp_path / "lock"),
+            lambda: locks.is_locked(tmp_path / "lock"),
+            lambda: locks.lock_open_file(handle, tmp_path),
+            lambda: store.snapshot(tmp_path / "copy.db"),
+        ):
+            with pytest.raises(StorageIOError, match="needs a file system with flock"):
+                call()
+    os.close(handle)
+    monkeypatch.setattr(os, "rename", fails_with(number))
+    with pytest.raises(StorageIOError) as caught:
+        store.snapshot(tmp_path / "copy.db", force=True)
+    assert "flock" not in caught.value.cause
+
+
+def test_an_error_of_link_that_says_something_else_is_reported(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", fails_with(errno.EIO))
+    with pytest.raises(StorageIOError, match=os.strerror(errno.EIO)):
+        store.shard("agent")
+
+
+def test_a_users_file_in_the_folder_of_shards_stays(store: edgeshard.Store) -> None:
+    shards = store.root / "shards"
+    shards.mkdir(parents=True)
+    names = {"agent.db.old.new", "agent.db.new", "agent.db.01234567.new"}
+    left = {"agent.db.edgeshard-01234567.new", "agent.db.edgeshard-01234567.new-wal"}
+    for name in names | left:
+        (shards / name).touch()
+    with store.shard("agent") as shard:
+        shard.write({"n": 1})
+        assert names <= set(os.listdir(shards))
+        assert not left & set(os.listdir(shards))
