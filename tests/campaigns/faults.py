@@ -47,7 +47,9 @@ def _sweep(sweep: Sweep, options: argparse.Namespace) -> Tally:
 
 def main() -> int:
     """Run the points that were asked for; return 1 if a promise was broken."""
-    parser = argparse.ArgumentParser(description="Let every system call fail, and account for every row.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.campaigns.faults", description="Let every system call fail, and account for every row."
+    )
     parser.add_argument("--scenario", action="append", choices=SCENARIOS)
     parser.add_argument("--kind", action="append", choices=[*KINDS, MEMORY])
     parser.add_argument("--every", type=int, default=1, help="try every n-th point only")

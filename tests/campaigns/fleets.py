@@ -14,7 +14,9 @@ from tests.support.fleet_trials import Tally, play_trial, play_trials
 
 def main() -> None:
     """Play random fleets and print what they did."""
-    parser = argparse.ArgumentParser(description="Play random fleets against their model.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.campaigns.fleets", description="Play random fleets against their model."
+    )
     parser.add_argument("--trials", type=int, default=1_000)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no trial after this time")
     parser.add_argument("--seed", type=int, default=0)

@@ -14,7 +14,9 @@ from tests.crash.kills.parts import KILLS_A_ROUND, PARTS, play
 
 def main() -> None:
     """Play rounds of each part until there were enough kills, and print what was done."""
-    parser = argparse.ArgumentParser(description="Kill and stop processes in a part of their work.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.campaigns.kill_parts", description="Kill and stop processes in a part of their work."
+    )
     parser.add_argument("--part", action="append", choices=PARTS)
     parser.add_argument("--kills", type=int, default=KILLS_A_ROUND, help="of each part")
     parser.add_argument("--seed", type=int, default=0)

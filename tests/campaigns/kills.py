@@ -12,7 +12,9 @@ from tests.crash.kills.writers_and_mergers import play
 
 def main() -> None:
     """Play rounds, each with a seed of its own, and print what was done."""
-    parser = argparse.ArgumentParser(description="Kill writers and mergers, and account for every row.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.campaigns.kills", description="Kill writers and mergers, and account for every row."
+    )
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--rows", type=int, default=20_000, help="a writer")
     parser.add_argument("--seed", type=int, default=0)

@@ -15,7 +15,10 @@ from tests.support.postgres_server import PgServer
 
 def main() -> None:
     """Kill as often as asked, account for every row, and print what was done."""
-    parser = argparse.ArgumentParser(description="Kill pushers and the server, and account for every row.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.campaigns.push_kills",
+        description="Kill pushers and the server, and account for every row.",
+    )
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()

@@ -24,7 +24,9 @@ from tests.crash.soak.campaign import play
 
 def main() -> int:
     """Play for the time that was asked for, and print the outcome."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.campaigns.soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--agents", type=int, default=12, help="writer processes at a time")

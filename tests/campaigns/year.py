@@ -143,7 +143,9 @@ def _clock() -> Iterator[Clock]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.campaigns.year", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--days", type=int, default=365)
     parser.add_argument("--rows", type=int, default=20_000, help="rows a day (20000)")
     parser.add_argument("--merges", type=int, default=24, help="merges a day (24)")
