@@ -201,5 +201,5 @@ def positive_seconds(text: str) -> float:
 def name(text: str) -> str:
     """Accept any text but "": a shell variable that is not set must not make the current folder a store."""
     if not text:
-        raise argparse.ArgumentTypeError("it is empty")
+        raise argparse.ArgumentTypeError("must not be empty")
     return text

@@ -66,14 +66,14 @@ class Found:
     Attributes:
         master: the address of each row of the master, by number; None if there is no master.
         shards: the same for all shards, without truncated rows.
-        given_up: the addresses that the shards record as truncated.
+        truncated: the addresses that the shards record as truncated.
         pruned: the addresses that the master records as pruned.
         last: for each agent, what the master's keyed table has; None if there is no such table.
     """
 
     master: dict[int, tuple[str, int]] | None
     shards: dict[int, tuple[str, int]]
-    given_up: frozenset[tuple[str, int]]
+    truncated: frozenset[tuple[str, int]]
     pruned: frozenset[tuple[str, int]] = frozenset()
     last: dict[str, int] | None = None
 
@@ -86,17 +86,17 @@ def look(root: Path) -> Found:
     """
     has_master = (root / "master.db").exists()
     master = read_master(root / "master.db") if has_master else None
-    pruned = read_prunings(root / "master.db") if has_master else frozenset()
+    pruned = read_pruned(root / "master.db") if has_master else frozenset()
     shards: dict[int, tuple[str, int]] = {}
-    given_up: set[tuple[str, int]] = set()
+    truncated: set[tuple[str, int]] = set()
     for path in sorted((root / "shards").glob("*.db")):
         rows, gone = read_shard(path)
         for number in rows.keys() & shards.keys():
             raise ViolationError(f"row {number} is in two shards")
         shards.update(rows)
-        given_up |= gone
+        truncated |= gone
     last = read_last(root / "master.db") if has_master else None
-    return Found(master, shards, frozenset(given_up), pruned, last)
+    return Found(master, shards, frozenset(truncated), pruned, last)
 
 
 def read_master(path: Path) -> dict[int, tuple[str, int]]:
@@ -112,11 +112,11 @@ def read_master(path: Path) -> dict[int, tuple[str, int]]:
         connection.close()
 
 
-def read_prunings(path: Path) -> frozenset[tuple[str, int]]:
+def read_pruned(path: Path) -> frozenset[tuple[str, int]]:
     """Return the addresses that a master records as pruned."""
     connection = _open(path)
     try:
-        return prunings_in(connection)
+        return pruned_in(connection)
     except apsw.Error as error:
         raise ViolationError(f"{path.name} cannot be read: {error!r}") from error
     finally:
@@ -150,8 +150,8 @@ def read_shard(path: Path) -> tuple[dict[int, tuple[str, int]], set[tuple[str, i
             for number, row_id, _ in _rows(connection, "_id, 0")
         ]
         counting = [(number, streams[stream].lower(), seq) for number, stream, seq in rows if seq > gone.get(stream, 0)]
-        given_up = {(streams[stream].lower(), seq) for stream, last in gone.items() for seq in range(1, last + 1)}
-        return _unique(path, counting), given_up
+        truncated = {(streams[stream].lower(), seq) for stream, last in gone.items() for seq in range(1, last + 1)}
+        return _unique(path, counting), truncated
     except apsw.Error as error:
         raise ViolationError(f"{path.name} cannot be read: {error!r}") from error
     finally:
@@ -178,7 +178,7 @@ def addresses_in(connection: apsw.Connection) -> dict[int, tuple[str, int]]:
     return {number: (streams[stream].lower(), seq) for number, stream, seq in rows}
 
 
-def prunings_in(connection: apsw.Connection) -> frozenset[tuple[str, int]]:
+def pruned_in(connection: apsw.Connection) -> frozenset[tuple[str, int]]:
     """Return the addresses that a master records as pruned by itself."""
     noted = _fetch(
         connection,

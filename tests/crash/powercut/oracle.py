@@ -144,7 +144,7 @@ class Oracle:
         }
         return {**gone, **(found.master or {})}
 
-    def _check_prunings(self, found: Found) -> None:
+    def _check_pruned(self, found: Found) -> None:
         """Check that pruned rows are gone, and only whole transactions were pruned."""
         for unit in self.units:
             there = [number for number in unit.numbers if number in (found.master or {})]
@@ -166,7 +166,7 @@ class Oracle:
 
     def _judge_units(self, found: Found, *, had_power_cut: bool) -> None:
         self._check_addresses(found)
-        self._check_prunings(found)
+        self._check_pruned(found)
         self._check_last(found)
         master = self.held(found)
         for unit in self.units:
@@ -184,11 +184,11 @@ class Oracle:
             if unit.fate in (Fate.BEGUN, Fate.HELD):
                 unit.fate = Fate.HELD if is_there else Fate.GONE
                 unit.durable = unit.durable or had_power_cut
-                unit.in_shard = in_shard or unit.seqs() <= found.given_up
+                unit.in_shard = in_shard or unit.seqs() <= found.truncated
                 unit.synced = unit.synced or (had_power_cut and unit.in_shard)
             elif unit.fate is Fate.BEHIND and had_power_cut:
                 # a shard's record is as durable as the shard: what it says after a power cut, it says for good
-                unit.noted = unit.noted and (unit.synced or unit.seqs() <= found.given_up)
+                unit.noted = unit.noted and (unit.synced or unit.seqs() <= found.truncated)
                 unit.synced = unit.synced or unit.noted
         for number in {*master, *found.shards} - self._by_number.keys():
             raise ViolationError(f"row {number} was never written")
@@ -245,10 +245,10 @@ class Oracle:
             unit.pruned = bool(unit.address[1]) and unit.seqs() <= found.pruned
             if unit.fate is Fate.HELD and unit.numbers[0] not in {*master, *found.shards}:
                 unit.fate = Fate.BEHIND
-                unit.noted = unit.seqs() <= found.given_up
+                unit.noted = unit.seqs() <= found.truncated
                 # a power cut may have taken from the shard what was not synced, and only the lost master had it
                 if unit.synced and keep_empty and not unit.noted:
-                    _fail(unit, "was given up by its shard, which does not say so")
+                    _fail(unit, "was truncated, and its shard does not say so")
             if unit.numbers[0] not in master:  # its shard alone has it now, durably or not
                 unit.reported, unit.durable = False, unit.synced
 
@@ -265,7 +265,7 @@ class Oracle:
             ViolationError: a promise was broken.
         """
         self._check_addresses(found)
-        self._check_prunings(found)
+        self._check_pruned(found)
         self._check_last(found)
         master = self.held(found)
         if found.shards:

@@ -57,7 +57,7 @@ class _File(apsw.VFSFile):
         except apsw.IOError as error:
             if not self._is_read_only:
                 raise
-            # nobody can lock what he may only read; SQLite tries as it closes, and goes on, but apsw would raise
+            # a read-only handle cannot lock; SQLite tries as it closes, and continues, but apsw would raise
             raise apsw.BusyError from error
 
     def xWrite(self, data: Any, offset: int) -> None:

@@ -24,7 +24,7 @@ from edgeshard.shard import truncations
 from edgeshard.shard.handle import Durability
 from edgeshard.shard.shard import Shard
 from edgeshard.sqlite import maintenance
-from tests.crash.powercut.contents import Last, ViolationError, addresses_in, numbers_in, prunings_in, record_of
+from tests.crash.powercut.contents import Last, ViolationError, addresses_in, numbers_in, pruned_in, record_of
 from tests.crash.powercut.machine import Patch
 from tests.crash.powercut.oracle import Oracle, Unit
 from tests.crash.powercut.scheduler import Actor, Scheduler
@@ -54,7 +54,7 @@ class Stage:
         left_open: handles that agents leave open, until the end.
         commits: what mergers saw in the master at their own commits, by actor.
         snapshots: the master's rows that a finished snapshot must hold, by its name.
-        prunings: the addresses that a prune is about to commit as pruned, by actor.
+        pruning: the addresses that a prune is about to commit as pruned, by actor.
     """
 
     store: edgeshard.Store
@@ -68,7 +68,7 @@ class Stage:
     left_open: list[Any] = attrs.Factory(list)
     commits: dict[str, set[int]] = attrs.Factory(dict)
     snapshots: dict[str, frozenset[int]] = attrs.Factory(dict)
-    prunings: dict[str, frozenset[tuple[str, int]]] = attrs.Factory(dict)
+    pruning: dict[str, frozenset[tuple[str, int]]] = attrs.Factory(dict)
 
     def may(self, chance: float) -> bool:
         """Decide at random whether something happens."""
@@ -342,13 +342,13 @@ def watching_prunes(stage: Stage) -> list[Patch]:
     def applied(connection: Any, *arguments: Any) -> None:
         stage.oracle.learn(addresses_in(connection))
         apply(connection, *arguments)
-        stage.prunings[stage.scheduler.running.name] = prunings_in(connection)
+        stage.pruning[stage.scheduler.running.name] = pruned_in(connection)
 
     def stepped(*arguments: Any) -> Any:
         mine = stage.scheduler.running.name
-        stage.prunings.pop(mine, None)
+        stage.pruning.pop(mine, None)
         done = go_one_step(*arguments)
-        stage.oracle.prune(stage.prunings.pop(mine, frozenset()))
+        stage.oracle.prune(stage.pruning.pop(mine, frozenset()))
         return done
 
     return [(window, "delete", applied), (window, "prune_window", stepped)]

@@ -333,7 +333,7 @@ class MergerActor:
     def go_on(self) -> None:
         if self.life is not None and self.life.stopped_until:
             self.life.merger.process.send_signal(signal.SIGCONT)
-            self._scene.halted[-1] = (self.life.stopped_at, time.monotonic() + 1.0)  # it goes on from there
+            self._scene.halted[-1] = (self.life.stopped_at, time.monotonic() + 1.0)  # it continues from there
             self.life.stopped_until = 0.0
 
     def _end(self) -> None:
@@ -359,7 +359,7 @@ class MergerActor:
         if how == "twice":
             life.merger.process.send_signal(number)
             time.sleep(self._rng.uniform(0.0, 0.3))
-        # the second may come when the first was obeyed, and nobody heeds signals any more
+        # the second may arrive after the first took effect, when signals are no longer handled
         expected = (0, 130, -number) if how == "twice" else (0,)
         try:
             code = life.merger.end(number, END_S)

@@ -117,7 +117,7 @@ class Sweep:
             with self._armed(fault):
                 next(scenario)
             hit = self._injector.hits > 0 or bool(account.errors)
-            # nobody else has these files open, whose locks a copy in this process would take away
+            # nobody else has these files open, so copying them in this process drops no locks
             image = root.parent / "image" / "store"
             shutil.copytree(root, image, ignore=shutil.ignore_patterns("*-shm"))
             told = account.copy(image)

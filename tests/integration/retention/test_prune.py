@@ -473,7 +473,7 @@ def test_what_cannot_be_asked_is_refused_and_nothing_goes(store: edgeshard.Store
         (["--keep-rows", "1e3"], 2, "must be a whole number"),
         (["--max-bytes", "500"], 2, "size must be at least 1M"),
         (["--keep-rows", "1", "--only-pushed", "--only-receipted"], 2, "not allowed with"),
-        (["--keep-rows", "1", "--table", ""], 2, "it is empty"),
+        (["--keep-rows", "1", "--table", ""], 2, "must not be empty"),
         (["--keep-rows", "1", "--table", "nosuch"], 78, "there is no table 'nosuch'; the master has agent_data"),
     ],
 )
