@@ -189,10 +189,10 @@ def prune_at_normal(connection: Connection, *arguments: Any, **options: Any) -> 
     return _begin_prune(connection, *arguments, **options)
 
 
-def delete_ranges_of_pruned_rows(connection: Connection, scope: Any, goes: Any, reason: str) -> None:
+def delete_ranges_of_pruned_rows(connection: Connection, scope: Any, batch: Any, reason: str) -> None:
     """Also delete pruned rows from the ranges."""
-    _delete(connection, scope, goes, reason)
-    for number in goes.window.blocks:
+    _delete(connection, scope, batch, reason)
+    for number in batch.window.blocks:
         sql = "SELECT first, last FROM edgeshard_pruned_ranges WHERE stream_no = ?"
         gone = [Range(*row) for row in sqlite.fetch(connection, sql, (number,))]
         left = subtract(diff.held_ranges(connection, number), gone)
@@ -219,9 +219,9 @@ def record_pruned_rows_separately() -> list[Patch]:
     return [(pruned_ranges, "record", note), (window, "prune_window", prune_window)]
 
 
-def block_is_not_cut(_: Connection, number: int, blocks: Any, gone: Any) -> list[Range]:
+def block_is_not_cut(_: Connection, number: int, blocks: Any, deleted: Any) -> list[Range]:
     """Delete rows, and leave their blocks as they are."""
-    return [part for block in blocks for part in plan.cut(block, gone)[1]]
+    return [part for block in blocks for part in plan.cut(block, deleted)[1]]
 
 
 def pruned_rows_are_not_recorded(*_: Any) -> None:

@@ -28,19 +28,19 @@ pytestmark = pytest.mark.slow
 DELETE = window.delete
 
 
-def delete_ranges_of_pruned_rows(connection: Any, scope: Any, goes: Any, reason: str) -> None:
+def delete_ranges_of_pruned_rows(connection: Any, scope: Any, batch: Any, reason: str) -> None:
     """Also delete pruned rows from the ranges."""
-    DELETE(connection, scope, goes, reason)
-    for number in goes.window.blocks:
+    DELETE(connection, scope, batch, reason)
+    for number in batch.window.blocks:
         own = f"FROM edgeshard_pruned_ranges WHERE stream_no = {number}"
         connection.execute(
             f"UPDATE edgeshard_ranges SET first = (SELECT max(last) {own}) + 1 WHERE stream_no = {number}"
         )
 
 
-def block_is_not_cut(_: Any, number: int, blocks: Any, gone: Any) -> list[Range]:
+def block_is_not_cut(_: Any, number: int, blocks: Any, deleted: Any) -> list[Range]:
     """Delete rows, and leave their blocks as they are."""
-    return [part for block in blocks for part in plan.cut(block, gone)[1]]
+    return [part for block in blocks for part in plan.cut(block, deleted)[1]]
 
 
 def ignore_receipts(window: Any, _: Any) -> list[Range]:
