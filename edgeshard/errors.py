@@ -201,7 +201,7 @@ class PostgresError(EdgeshardError):
 
 
 class PostgresUnavailableError(PostgresError):
-    """PostgreSQL cannot be reached, or cannot work at the moment. Push again later: it continues where it ended."""
+    """PostgreSQL cannot be reached, or cannot work at the moment. Push again later; it continues where it stopped."""
 
 
 class PostgresDeniedError(PostgresError):
@@ -213,7 +213,7 @@ class PostgresUnsuitableError(PostgresError):
 
 
 class ConfigurationError(EdgeshardError):
-    """An argument, a setting or a path is not valid. The message names it, and says what is."""
+    """An argument, a setting or a path is not valid. The message names it and says what would be valid."""
 
 
 class QueryError(EdgeshardError):

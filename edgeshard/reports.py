@@ -157,8 +157,9 @@ class MergeReport(Report):
         return not self.quarantined and not self.gaps and rules_met
 
     def __str__(self) -> str:
-        done = "would merge" if self.dry_run else "merged"
-        line = f"{done} {self.rows} rows from {self.shards} shards, truncated {self.truncated}, in {self.seconds:.3f} s"
+        merged, truncated = ("would merge", "would truncate") if self.dry_run else ("merged", "truncated")
+        line = f"{merged} {self.rows} rows from {self.shards} shards, {truncated} {self.truncated}"
+        line += f", in {self.seconds:.3f} s"
         if self.removed:
             line += f"; removed {self.removed} shards of agents that have ended"
         if self.dropped:
@@ -200,6 +201,8 @@ class PruneReport(Report):
         dry_run: whether nothing was changed. Then the sizes are those before the prune, and `fits` is a forecast.
         stopped: whether the prune stopped on request before it had finished; the next one continues.
     """
+
+    _computed = ("complete",)
 
     rows: int = 0
     by_reason: Mapping[str, int] = attrs.Factory(dict)
@@ -442,7 +445,7 @@ class SalvageReport(Report):
         if self.gaps:
             line += f"; {sum(map(len, self.gaps))} rows missing in {len(self.gaps)} gaps"
         if self.unassigned:
-            line += f"; {self.unassigned} rows of unknown origin left"
+            line += f"; {self.unassigned} rows of unknown origin left out"
         return line
 
 
@@ -572,7 +575,7 @@ class MasterStatus(Report):
         streams: streams that it knows of.
         gaps: runs of rows that are known to exist and that it never held; `StatusReport.gaps` lists them.
         missing_rows: rows in these gaps.
-        generation: how many merges and steps of prunes it has seen.
+        generation: how many transactions of merges and prunes it has seen.
         database: its id, in hexadecimal, by which other databases know it, or "" if there is no master.
     """
 

@@ -21,7 +21,7 @@ from edgeshard.format import VERSION
 from edgeshard.format.ranges import Range
 from edgeshard.inspect import query, status, verify
 from edgeshard.master import database
-from edgeshard.master.receipts import ever_held_by, find
+from edgeshard.master import receipts as master_receipts
 from edgeshard.merge import once
 from edgeshard.merge.watcher import MAX_INTERVAL_S, OBSERVERS, Watcher, in_thread
 from edgeshard.merge.watcher import Listener as MergeListener
@@ -51,9 +51,9 @@ from edgeshard.shard.write_profile import PROFILES, WriteProfileName
 from edgeshard.sqlite import BUSY_TIMEOUT_S, Bindings, Statement, draw_rows
 
 if TYPE_CHECKING:
-    from edgeshard.postgres.watcher import Watch
+    from edgeshard.postgres.watcher import PushWatcher
 
-# what the command line needs besides `Store`: it imports nothing below this module
+# The command line imports nothing below this module, so what else it needs is exported here.
 __all__ = [
     "BATCH",
     "BATCH_MAX",
@@ -239,7 +239,7 @@ class Store:
             dry_run: report what would be done, and change nothing. What would be pruned is not reported.
             keep_empty: keep the empty shards of agents that have ended.
             lock_wait: how long to wait for another merger, in seconds; -1 forever.
-            should_stop: called after each shard; once it returns True the merge ends early, with what it committed.
+            should_stop: called after each shard; once it returns True the merge ends early and keeps what it committed.
             progress: called with (rows done, rows to do) after each commit.
 
         Raises:
@@ -264,7 +264,7 @@ class Store:
         )
 
     def merge_now(self) -> None:
-        """Merge now, also between the passes of a merger that watches the store; wait for another merger.
+        """Merge now, even if a merger watches the store; wait while another merger is at work.
 
         Raises:
             StorageError: the master or the folder cannot be read or written.
@@ -289,7 +289,7 @@ class Store:
             rescan: see `watching`.
             observer: see `watching`.
             keep_empty: see `watching`.
-            listener: is called for what the watcher does.
+            listener: its methods are called as the watcher works.
 
         Raises:
             ConfigurationError: an argument is not valid.
@@ -334,7 +334,7 @@ class Store:
             MergeInProgressError: another merger watches the store already.
             StorageError: the first merge, before the block, or the last one, after it, failed. Failures in between are
                 logged and tried again.
-            BaseException: what ended the thread, if it was something unforeseen.
+            BaseException: an unexpected error that ended the thread.
         """
         self._save_budget()
         watcher = self.watcher(interval=interval, rescan=rescan, observer=observer, keep_empty=keep_empty)
@@ -359,7 +359,7 @@ class Store:
 
         Args:
             sql: the statement; ``?`` or ``:name`` stand for parameters. Give expressions a name with AS.
-            params: their values. A datetime, date, Decimal, UUID or Enum is converted to what a column of it holds.
+            params: their values. A datetime, date, Decimal, UUID or Enum is converted to what its column stores.
             fresh: merge first, so that all rows written so far are seen; waits for a merger at work.
             reference: SQLite databases to join with, by the name they have in SQL, as for `shard`.
 
@@ -510,14 +510,14 @@ class Store:
         stay.
 
         Args:
-            older_than: prune rows that came into this master longer ago: "30d", "12h", "90m", a timedelta, or seconds.
-                Precise to the minute, by the clock of this machine.
+            older_than: prune rows that arrived in this master longer ago than this: "30d", "12h", "90m", a timedelta,
+                or seconds. Precise to the minute, by the clock of this machine.
             keep_rows: prune all but this many of the newest rows, counting all tables together.
             max_bytes: prune the oldest rows until the master and its WAL are no larger: "500M", "2GiB", or a number of
                 bytes.
-            deletions_older_than: prune tombstones of keyed tables that were made, and came into this master, longer
-                ago, once no known stream can still deliver an older change, and every database that has given a
-                receipt knows of them.
+            deletions_older_than: prune tombstones of keyed tables that were made, and arrived in this master, longer
+                ago than this, once no known stream can still deliver an older change, and every database that has
+                given a receipt knows of them.
             only_pushed: only prune rows that a PostgreSQL database holds, as its receipt says.
             only_receipted: only prune rows that some other database holds, as its receipt says.
             table: a table, or its class: apply all rules to its rows only, even if they were written in one
@@ -526,7 +526,7 @@ class Store:
                 otherwise later merges fill the free pages first.
             dry_run: report what would be done, and change nothing.
             lock_wait: how long to wait, in each step, for another process that has the master locked, in seconds.
-            should_stop: called after each step; once it returns True the prune ends early, with what it committed.
+            should_stop: called after each step; once it returns True the prune ends early and keeps what it committed.
             progress: called with (rows done, rows to do) after each step.
 
         Raises:
@@ -607,7 +607,7 @@ class Store:
             batch: rows per transaction; fewer if rows are large.
             inserts: use INSERT instead of COPY. Servers that only speak PostgreSQL's protocol always get INSERT.
             dry_run: report what would be done, and change nothing.
-            should_stop: called after each commit; once it returns True the push ends early, with what it committed.
+            should_stop: called after each commit; once it returns True the push ends early and keeps what it committed.
             progress: called with (rows done, rows to do) after each commit.
 
         Raises:
@@ -631,7 +631,7 @@ class Store:
         batch: int = BATCH,
         inserts: bool = False,
         listener: PushListener | None = None,
-    ) -> Watch:
+    ) -> PushWatcher:
         """Return a service that pushes what merges bring until `stop` is called. Call its `run`.
 
         Args:
@@ -639,18 +639,18 @@ class Store:
             interval: how often to check whether a merge brought rows, in seconds.
             batch: see `push`.
             inserts: see `push`.
-            listener: is called for what the watcher does.
+            listener: its methods are called as the watcher works.
 
         Raises:
             ConfigurationError: an argument is not valid, or psycopg is not installed.
         """
-        from edgeshard.postgres.watcher import Watch  # 20 ms, which only those who push should pay
+        from edgeshard.postgres.watcher import PushWatcher  # 20 ms, which only those who push should pay
 
-        return Watch(self.master_path, dsn, interval_s=interval, batch=batch, inserts=inserts, listener=listener)
+        return PushWatcher(self.master_path, dsn, interval_s=interval, batch=batch, inserts=inserts, listener=listener)
 
     @staticmethod
     def pushed_ranges(dsn: str) -> Inventory:
-        """Return what a PostgreSQL database holds of all pushes, like `ranges` of a store.
+        """Return the inventory of a PostgreSQL database: which rows of all pushes it holds.
 
         Args:
             dsn: the database; see `push`.
@@ -664,11 +664,11 @@ class Store:
         return ranges(dsn)
 
     def ranges(self) -> Inventory:
-        """Return what the master holds and has ever held, durably: `Inventory.to_json` is a small document of it.
+        """Return the master's inventory: what it holds, and has ever held, durably.
 
-        A store with rows for this one leaves out what is listed (``export(ranges=...)``), and may delete its own copy
-        of those rows once it has recorded this as a receipt (`receipt`). Rows that are still in the shards are not
-        listed: merge first.
+        `Inventory.to_json` turns it into a small document for other stores. An export to this store leaves the listed
+        rows out (``export(ranges=...)``), and a store that records the document as a receipt (`receipt`) may delete
+        its own copy of them. Rows that are still in the shards are not listed: merge first.
 
         Raises:
             StorageError: the master cannot be read.
@@ -688,8 +688,9 @@ class Store:
     def receipt(self, said: str | os.PathLike[str] | BinaryIO | Inventory, *, force: bool = False) -> ReceiptReport:
         """Record in the master what another database holds durably, as its `ranges` said.
 
-        From then on `export` leaves that out for it, and `verify` says so of rows that are missing here. A later
-        receipt of the same database replaces an earlier one, in whatever order they arrive.
+        From then on an `export` for that database leaves these rows out, and `verify` says which of the rows that are
+        missing here it holds. A later receipt of the same database replaces an earlier one, in whatever order they
+        arrive.
 
         Args:
             said: a file that ``edgeshard ranges`` wrote there, an open binary file with that, or what `ranges`
@@ -757,8 +758,8 @@ class Store:
         connection = database.open_master(self.master_path, writable=False)
         try:
             with database.translate_errors("read receipts of", self.master_path), sqlite.read_snapshot(connection):
-                peer = find(connection, hub, str(self.master_path))
-                return ever_held_by(connection, peer.database_id)
+                peer = master_receipts.find(connection, hub, str(self.master_path))
+                return master_receipts.ever_held_by(connection, peer.database_id)
         finally:
             connection.close()
 

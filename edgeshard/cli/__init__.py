@@ -52,16 +52,16 @@ _VERBS = {
 
 _EPILOG = """\
 examples:
-  edgeshard merge data                                          the shards in data/shards into data/master.db
+  edgeshard merge data                                          merge the shards in data/shards into data/master.db
   edgeshard status data                                         what is pending, and is anything wrong?
   edgeshard verify data                                         is anything missing or damaged?
   edgeshard query data "select count(*) from agent_data"        as a table; also --json and --csv
   edgeshard shell data                                          an SQL shell on the master, read-only
   edgeshard snapshot data /media/usb/monday.db                  a copy to carry away, while everything runs
-  edgeshard ranges hub > /media/usb/hub.json                    what a hub holds, for those who have rows for it
+  edgeshard ranges hub > /media/usb/hub.json                    what a hub holds, for stores with rows for it
   edgeshard export data /media/usb/news.db --ranges /media/usb/hub.json     what it lacks, to take there
   edgeshard receipt data /media/usb/hub.json                    record that those rows are safe there
-  edgeshard prune data --older-than 30d                         delete old rows, which do not come back
+  edgeshard prune data --older-than 30d                         delete old rows for good
   edgeshard push data postgresql://edge@db.example.com/fleet    what PostgreSQL lacks, exactly once
   edgeshard salvage data data/shards/door.db                    what can be read of a damaged shard
   edgeshard help                                                the guides, without a network

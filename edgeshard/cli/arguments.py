@@ -65,7 +65,7 @@ def store_of(options: argparse.Namespace, **settings: Any) -> Store:
 
     Raises:
         ConfigurationError: there is no such folder.
-        AccessError: it cannot be determined.
+        AccessError: it cannot be determined whether there is one.
     """
     store = Store(options.root, **settings)
     if not store.exists():
@@ -82,7 +82,7 @@ def store_with_master(options: argparse.Namespace) -> Store:
 
     Raises:
         ConfigurationError: there is no folder, or no master in it.
-        AccessError: it cannot be determined.
+        AccessError: it cannot be determined whether there is one.
     """
     store = store_of(options)
     if not store.has_master():
@@ -105,13 +105,13 @@ def add_prune_rules(parser: argparse._ActionsContainer, prefix: str, does: str =
     Args:
         parser: a verb's parser, or a group of it.
         prefix: what the names of the options begin with, such as "--".
-        does: what the help of each begins with.
+        does: what the help of each option begins with.
     """
     parser.add_argument(
         f"{prefix}older-than",
         type=_parsed_by(age_s),
         metavar="AGE",
-        help=f"{does}rows that came into this master longer ago: 30d, 12h, 90m (minutes), 45s",
+        help=f"{does}rows that arrived in this master longer ago than AGE: 30d, 12h, 90m (minutes), 45s",
     )
     parser.add_argument(
         f"{prefix}keep-rows",
@@ -129,7 +129,8 @@ def add_prune_rules(parser: argparse._ActionsContainer, prefix: str, does: str =
         f"{prefix}deletions-older-than",
         type=_parsed_by(age_s),
         metavar="AGE",
-        help=f"{does}tombstones of keyed tables that are older, once every stream and database is past them",
+        help=f"{does}tombstones of keyed tables that are older than AGE, once no older change can arrive and every "
+        "database with a receipt knows of them",
     )
     whose = parser.add_mutually_exclusive_group()
     whose.add_argument(
@@ -147,7 +148,7 @@ def add_prune_rules(parser: argparse._ActionsContainer, prefix: str, does: str =
 
 
 def prune_rule_of(options: argparse.Namespace, prefix: str = "") -> PruneRule:
-    """Return the rules that were given, by options whose names begin with `prefix`."""
+    """Return the rules given as options; `prefix` is what their names begin with."""
     given = {key: getattr(options, prefix + key) for key in PruneRule.__annotations__}
     return cast(PruneRule, {key: value for key, value in given.items() if value is not None and value is not False})
 
@@ -161,7 +162,7 @@ def selects_rows(rule: PruneRule) -> bool:
 
 
 def _parsed_by(parse: Callable[[str], _T]) -> Callable[[str], _T]:
-    """Return a parser whose ValueError argparse shows with its text."""
+    """Wrap a parser so that argparse shows the text of its ValueError."""
 
     def parsed(text: str) -> _T:
         try:
@@ -200,5 +201,5 @@ def positive_seconds(text: str) -> float:
 def name(text: str) -> str:
     """Accept any text but "": a shell variable that is not set must not make the current folder a store."""
     if not text:
-        raise argparse.ArgumentTypeError("it is empty")
+        raise argparse.ArgumentTypeError("must not be empty")
     return text

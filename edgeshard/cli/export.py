@@ -44,10 +44,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--since-hub",
         metavar="HUB-ID",
         type=arguments.name,
-        help="leave out what the last receipt of this store says: its id, or the first digits of it (6 or more)",
+        help="leave out the rows in this store's last receipt; HUB-ID is its id, or the first digits of it (6 or more)",
     )
     lacking.add_argument(
-        "--ranges", metavar="FILE", type=arguments.name, help="leave out what this file of ranges says; -: stdin"
+        "--ranges", metavar="FILE", type=arguments.name, help="leave out the rows that this file lists; -: stdin"
     )
     parser.add_argument("--force", action="store_true", help="replace an existing file")
     arguments.add_json(parser)

@@ -77,7 +77,8 @@ def _add_watch_options(group: argparse._ArgumentGroup) -> None:
         "--interval",
         type=arguments.positive_seconds,
         metavar="S",
-        help="merge at most every S seconds, but a first row after a quiet time at once (default: 1; --wear low: 60)",
+        help="merge at most every S seconds; a first row after a quiet time is merged at once (default: 1, with --wear "
+        "low: 60)",
     )
     group.add_argument(
         "--rescan",

@@ -22,7 +22,7 @@ _BUCKETS_S = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 300.0)
 _COUNTERS = {
     "rows_merged": "Rows copied into the master.",
     "rows_truncated": "Rows deleted from shards, because the master holds them.",
-    "rows_pruned": "Rows deleted from the master by the rules that the merger was given.",
+    "rows_pruned": "Rows deleted from the master by the merger's prune rules.",
     "shards_removed": "Shards removed, because their agent has ended and the master holds their rows.",
     "cycles": "Merge passes that completed.",
     "failed_cycles": "Merge passes that failed.",

@@ -122,7 +122,7 @@ class Progress:
         self._shown = False
 
     def __call__(self, done: int, to_do: int) -> None:
-        """Show how far it is."""
+        """Show the progress."""
         if time.monotonic() - self._began > 1.0:
             self._shown = True
             print(f"\r{done} of {to_do} {self._what}", end="", file=sys.stderr, flush=True)

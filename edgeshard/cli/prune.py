@@ -20,7 +20,7 @@ Tombstones of keyed tables are only deleted by --deletions-older-than: after thi
 still deliver an older change, and every database with a receipt knows of them. The report counts those that stay, and
 says why.
 
-Each run of deleted rows leaves a record of about 120 bytes, which is a lot if --table takes every second small row.
+Each run of deleted rows leaves a record of about 120 bytes. That is much if --table deletes every second small row.
 Later merges fill the space that becomes free in the file; --max-bytes and --shrink give it back to the disk.
 
 examples:

@@ -1,4 +1,4 @@
-"""``edgeshard push``: push the master's rows that PostgreSQL lacks, exactly once; one time, or as merges bring them."""
+"""``edgeshard push``: push the rows that PostgreSQL lacks, exactly once; one push, or a service that keeps pushing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgeshard.store import BATCH, BATCH_MAX
 
 logger = logging.getLogger("edgeshard.push")
 
-SUMMARY = "Push what a store's master has, and PostgreSQL lacks, into PostgreSQL, exactly once."
+SUMMARY = "Push the rows that PostgreSQL lacks from a store's master into it, exactly once."
 
 _EPILOG = """\
 DSN is what libpq takes: postgresql://user@host/database, or "host=... dbname=...". What it leaves out comes from the

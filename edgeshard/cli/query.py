@@ -137,7 +137,7 @@ def _write_json(store: Store, rows: Iterator[tuple[Any, ...]]) -> None:
     names = next(rows)
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
-        cause = f"several columns are called {', '.join(doubled)}, of which JSON would keep one; name them with AS"
+        cause = f"several columns are called {', '.join(doubled)}; JSON would keep only one; name them with AS"
         raise QueryError("query", store.master_path, cause)
     before = "["
     for row in rows:

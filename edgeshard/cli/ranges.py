@@ -17,7 +17,7 @@ Rows that are still in the shards are not listed: merge first.
 examples:
   %(prog)s data > /media/usb/hub.json
   ssh hub edgeshard ranges /srv/hub | edgeshard receipt data -      over a network, if there is one
-  %(prog)s postgresql://edge@db.example.com/fleet | edgeshard receipt data -       what PostgreSQL has of pushes
+  %(prog)s postgresql://edge@db.example.com/fleet | edgeshard receipt data -       the rows that PostgreSQL has
 
 exit codes:
   0 done                            1 failed; also if the master is damaged                 2 wrong usage

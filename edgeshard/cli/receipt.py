@@ -10,10 +10,10 @@ from edgeshard.cli import arguments, exits
 SUMMARY = "Record in a store's master what another store holds durably, as `edgeshard ranges` printed it there."
 
 _EPILOG = """\
-From then on `edgeshard export --since-hub` leaves out what that store has, and `edgeshard verify` says so of rows that
-are missing here. Each receipt replaces the last one of the same store. An older one that arrives later changes nothing.
-If it is unclear which is the later one, because a clock was set back, only what both say counts (--force records it as
-it is). Streams that are not known here are ignored.
+From then on `edgeshard export --since-hub` leaves out what that store has, and `edgeshard verify` says which of the
+rows that are missing here it holds. Each receipt replaces the last one of the same store. An older one that arrives
+later changes nothing. If it is unclear which is the later one, because a clock was set back, only what both say
+counts (--force records it as it is). Streams that are not known here are ignored.
 
 examples:
   %(prog)s data /media/usb/hub.json

@@ -126,7 +126,7 @@ class _Reporter:
             self._log.error("cannot write to stdout: %s", error)
 
     def _report_failure(self, error: EdgeshardError) -> None:
-        systemd.notify(STATUS=f"failed, and tries again: {error}")
+        systemd.notify(STATUS=f"failed, will try again: {error}")
 
 
 class _MergeReporter(_Reporter, MergeListener):
@@ -198,7 +198,7 @@ class _PushReporter(_Reporter, PushListener):
         self._report(report)
 
     def failed(self, error: EdgeshardError, delay_s: float) -> None:
-        self._log.error("%s; tried again in %.3g s", error, delay_s)
+        self._log.error("%s; trying again in %.3g s", error, delay_s)
         self._report_failure(error)
 
     def recovered(self) -> None:

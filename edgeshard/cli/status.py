@@ -178,11 +178,10 @@ def _master(report: StatusReport) -> str:
     if not master.exists:
         return f"no master yet, {_WATCHING[report.watching]}"
     held = f"{master.rows} rows of {master.agents} agents in {master.streams} streams"
-    if master.pruned_rows:
-        held += f", of which {master.pruned_rows} were pruned"
-    if master.superseded_rows:
-        held += f", {'and' if master.pruned_rows else 'of which'} {master.superseded_rows} were superseded"
-    changes = "merges and steps of prunes" if master.pruned_rows else "merges"
+    deleted = [(master.pruned_rows, "pruned"), (master.superseded_rows, "superseded")]
+    if any(rows for rows, _ in deleted):
+        held += f" ({', '.join(f'{rows} {how}' for rows, how in deleted if rows)} since)"
+    changes = "merges and prune steps" if master.pruned_rows else "merges"
     sizes = f"{output.size(master.size_bytes)} and a WAL of {output.size(master.wal_bytes)}"
     return (
         f"{master.path}: {held}, {sizes}, {master.generation} {changes}, {_written(report.write_stats)}"
@@ -209,5 +208,5 @@ def _clock(item: ClockAhead) -> str:
     whose = f"agent {item.agent!r} has" if item.agent else "there are"
     return (
         f"clock: {whose} changes of table {item.table} with timestamps {output.duration(item.ahead_s)} ahead. They win "
-        "over others until then: set that device's clock. Agents of a store that has merged them write later timestamps"
+        "over others until then: set that device's clock. Agents of stores that merged them continue from that time"
     )

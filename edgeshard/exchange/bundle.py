@@ -88,12 +88,12 @@ def _copy_missing(
             return ExportReport("", rows, streams, present - rows, 0)
     except sqlite.DATA_ERRORS as error:
         if not sqlite.is_damage(error):
-            raise  # it is about the bundle
+            raise  # the error is about the bundle
         raise sqlite.explain(error, "export", str(master_path)) from error
 
 
 def _count(connection: Connection, source: Source, unwanted: Mapping[bytes, Sequence[Range]]) -> tuple[int, int, int]:
-    """Return how many rows to copy, of how many streams, and how many rows those that have news have."""
+    """Return how many rows to copy, from how many streams, and how many rows the examined streams have."""
     to_do = streams = present = 0
     for stream, missing in diff.missing_by_stream(connection, source, unwanted):
         to_do += sum(map(len, missing))

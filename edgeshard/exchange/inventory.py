@@ -29,7 +29,7 @@ from edgeshard.files.os_errors import explain_os_error
 from edgeshard.format.ranges import Range, subtract
 from edgeshard.master.receipts import KINDS
 
-#: The longest document that is read, and so that is written. That is enough for 300,000 streams.
+#: The longest document that is read or written: enough for 300,000 streams.
 BYTES_MAX: Final = 16 << 20
 
 _ACTION = "read ranges"
@@ -95,7 +95,7 @@ class Inventory:
         """
         text = json.dumps(self.as_dict(), separators=(",", ":"))
         if len(text) > BYTES_MAX:
-            cause = f"they take more than {BYTES_MAX:,} bytes, which no edgeshard reads; export without them"
+            cause = f"the document would exceed {BYTES_MAX:,} bytes, which no edgeshard reads; export without ranges"
             raise ConfigurationError("write ranges", "", cause)
         return text
 

@@ -61,7 +61,7 @@ def record_receipt(connection: Connection, inventory: Inventory, *, force: bool 
     database_id = inventory.database_id
     with sqlite.immediate(connection):
         if identity.database_id(connection) == database_id:
-            cause = "these are the ranges of this database itself; a receipt is of another one"
+            cause = "these are the ranges of this database itself; record those of another one"
             raise ConfigurationError("record receipt of", database_id.hex(), cause)
         last = next((peer for peer in peers(connection) if peer.database_id == database_id), None)
         outcome = NEXT if last is None or force else judge(last, inventory)

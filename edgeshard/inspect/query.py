@@ -1,4 +1,4 @@
-"""Run SQL of the user's on the master, which it only reads, and read a class's rows from it."""
+"""Run a user's SQL on the master, read-only, and read the rows of a class from it."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def table(path: Path, sql: str, params: Bindings, *, colour: bool, width: int, u
 
 @contextlib.contextmanager
 def _connection(path: Path) -> Iterator[Connection]:
-    """Open the master for SQL of the user's, whose mistakes become a QueryError.
+    """Open the master for a user's SQL, and turn mistakes in it into a QueryError.
 
-    Only SQL belongs into the block: an OSError of anything else would be taken for the master's.
+    Run only SQL in the block: an OSError from anything else would be reported as the master's.
 
     Raises:
         QueryError: SQLite refused the statement.

@@ -1,4 +1,4 @@
-"""Tell from a shard file's name which agent it belongs to, and list all files with their sizes: nothing is opened."""
+"""Find a shard's agent by its file's name, and list all shard files with their sizes, without opening any."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgeshard.sqlite import Connection
 
 
 def agents_by_stem(connection: Connection) -> dict[str, str]:
-    """Map the file names, without ".db", of the shards of all agents that a master knows to these agents."""
+    """Map the names of shard files, without ".db", to their agents, for all agents that a master knows."""
     found = {}
     for agent in streams.agents(connection):
         with contextlib.suppress(ConfigurationError):  # a foreign database may know names that no shard can have

@@ -31,7 +31,7 @@ from edgeshard.sqlite import Connection, quote
 #: SQLite's own findings that are listed before the list becomes too long to read.
 _FINDINGS_MAX = 20
 
-# Conditions, in SQL, that no value of a type meets: `write` lets none of them pass. {0} is the column.
+# SQL conditions that no valid value of a type meets: `write` refuses such values. {0} is the column.
 _IMPOSSIBLE_VALUE = {
     "json": "NOT json_valid({0})",
     "datetime": "julianday({0}) IS NULL",
@@ -70,7 +70,7 @@ def _report(connection: Connection, *, deep: bool) -> VerifyReport:
 
 
 def _losses(connection: Connection, own: bytes, gaps: Iterable[Gap]) -> Iterator[Loss]:
-    """Divide the gaps by which database has their rows, or by the record of where they went."""
+    """Divide the gaps by what is known of their rows: which database holds, pruned or merged them."""
     for gap in gaps:
         left = [Range(gap.first, gap.last)]
         found: list[Loss] = []
@@ -86,7 +86,7 @@ def _part(gap: Gap, part: Range) -> Gap:
 
 
 def _traces(connection: Connection, own: bytes, gap: Gap) -> Iterator[tuple[list[Range], Loss]]:
-    """Yield what is known of a stream's rows, best first: who holds them, who pruned them, who had them merged."""
+    """Yield what is known of a stream's rows, best first: which databases hold, pruned or had merged them."""
     stream_id = bytes.fromhex(gap.stream)
     for peer, held in receipts.holders(connection, stream_id):
         yield held, Loss(gap, PEER, peer.database_id.hex(), peer.kind)
@@ -157,7 +157,7 @@ def _count_errors(connection: Connection, counted: dict[int, int]) -> Iterator[s
         found, superseded_count = counted.pop(number, 0), superseded_rows.pop(number, 0)
         if superseded_count < 0 or found + superseded_count != expected:
             text = f"stream number {number}: {found} rows where its blocks hold {expected}"
-            yield f"{text}, of which {superseded_count} were superseded" if superseded_count else text
+            yield f"{text} ({superseded_count} superseded since)" if superseded_count else text
     for number, superseded_count in superseded_rows.items():
         if superseded_count:
             yield f"stream number {number}: {superseded_count} rows were superseded, but it has no block"

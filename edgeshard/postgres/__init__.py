@@ -12,9 +12,9 @@
     conflicts          which versions of a key stay, in that transaction
     rejects            what is left out: transactions with a rejected row, blocked streams
     row_search         which row of a chunk the server rejected
-    receipt_writer     notes in the master what PostgreSQL holds
+    receipt_writer     records in the master what PostgreSQL holds
     target             the database: its connection, and what it holds
-    own_tables             our own tables there: all SQL on them
+    own_tables         our own tables there: all SQL on them
     server_tables      record tables there: inspect, create and alter them
     schema             what tables look like here and there (pure)
     schema_changes     which statements a table there needs (pure)
@@ -31,7 +31,7 @@ One transaction of the server brings a chunk of rows and the ranges that name th
     2. If the ranges are not those that the chunk was planned with, another device pushed: ROLLBACK, and plan again.
     3. Lock the keyed tables. Insert the rows. Delete the versions that lost to others. Write the ranges.
     4. COMMIT: this is the commit point.
-    5. Note in the master what the server holds: a receipt, which is only ever written after the commit.
+    5. Record in the master what the server holds: a receipt, which is only ever written after the commit.
 
 A crash before the commit leaves nothing there. A crash after it leaves rows that the ranges name. If the answer to
 COMMIT never arrives, either may be true; the next connection reads the ranges, and knows.

@@ -90,11 +90,11 @@ def parse_dsn(dsn: str) -> Address:
         default = _options(parser.get_defaults())
     except (load_psycopg().Error, UnicodeEncodeError):
         # libpq's message would quote a part of it, which may be a part of the password
-        cause = "this is no DSN that libpq can read; in a URL write special characters as %XX (@ is %40, / is %2F)"
+        cause = "libpq cannot read this DSN; in a URL write special characters as %XX (@ is %40, / is %2F)"
         raise ConfigurationError("connect to PostgreSQL", "", cause) from None
     options = {**default, **given}
     if "@" in options.get("host", "") or _AT_IN_PATH.match(dsn) or not _PORTS.fullmatch(options.get("port", "")):
-        # a part of the password was taken for something else, which would be shown
+        # libpq took a part of the password for something else, which would be shown
         cause = (
             "its port is not a number, or its host or database contains an @; in a URL write special characters of a "
             "password as %XX (@ is %40, / is %2F)"

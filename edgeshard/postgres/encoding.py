@@ -153,7 +153,7 @@ def compile_packer(column_types: Sequence[str]) -> Callable[[Sequence[Row], Mapp
 
 
 def to_parameters(column_types: Sequence[str], rows: Sequence[Row], ids: Mapping[int, bytes]) -> list[Any]:
-    """Return the values of rows, one after the other, as parameters of an INSERT; raises like `compile_packer`'s."""
+    """Return the values of rows, one after the other, as parameters of an INSERT; see `compile_packer` for errors."""
     parsers = [values.PARSERS[column_type] for column_type in column_types]
     parameters: list[Any] = []
     for stream, seq, *columns in rows:

@@ -14,7 +14,7 @@ from edgeshard.postgres.sqlstate import ServerError
 
 
 def ranges(dsn: str) -> Inventory:
-    """Return what a database holds of all pushes, like `Store.ranges` of a store.
+    """Return which rows of all pushes a database holds; see `Store.pushed_ranges`.
 
     Raises:
         ConfigurationError: the DSN is not valid, psycopg is not installed, or there was no push to it yet.

@@ -62,7 +62,7 @@ def ensure_identity(server: Server) -> bytes:
             return found
         for name, columns in schema.OWN_TABLES.items():
             _create(server, f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
-        # last: where this row exists, all tables exist
+        # last: if this row exists, all tables exist
         _create(server, "INSERT INTO edgeshard_database VALUES (1, $1, $2)", (uuid.uuid4(), schema.FORMAT))
     cause = "edgeshard_database was created, but cannot be found; check search_path"
     raise PostgresUnsuitableError("push", server.address.display, cause)

@@ -10,7 +10,7 @@ from edgeshard.format import blocks
 from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import Range, subtract, union
 from edgeshard.master.streams import Stream
-from edgeshard.reports import Rejected as Rejected
+from edgeshard.reports import Rejected
 
 RangesByStream = Mapping[bytes, Sequence[Range]]
 
@@ -125,7 +125,7 @@ def held_after(held: RangesByStream, chunk: Iterable[Piece]) -> dict[bytes, list
         before = held.get(stream_id, ())
         now[stream_id] = union([*before, *ranges])
         if sum(map(len, before)) + sum(map(len, ranges)) != sum(map(len, now[stream_id])):
-            raise AssertionError(f"stream {stream_id.hex()}: of {ranges} some are held already")
+            raise AssertionError(f"stream {stream_id.hex()}: some of {ranges} are held already")
     return now
 
 

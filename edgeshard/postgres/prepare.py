@@ -14,7 +14,7 @@ from edgeshard.postgres import plan, rejects, schema
 from edgeshard.postgres.plan import Piece
 from edgeshard.postgres.reader import MasterReader
 from edgeshard.postgres.schema import Table
-from edgeshard.reports import Rejected as Rejected
+from edgeshard.reports import Rejected
 
 
 @attrs.frozen

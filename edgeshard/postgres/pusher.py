@@ -1,4 +1,4 @@
-"""Push what a master has and PostgreSQL lacks, chunk by chunk, and try again what may succeed the next time."""
+"""Push the rows that PostgreSQL lacks, chunk by chunk, and try again what may succeed the next time."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ from edgeshard.postgres.schema import Table
 from edgeshard.postgres.sender import OutdatedRangesError, RowRejectedError, Sender, Sent, StreamRejectedError
 from edgeshard.postgres.sqlstate import ServerError
 from edgeshard.postgres.target import Target
-from edgeshard.reports import PushReport
-from edgeshard.reports import Rejected as Rejected
+from edgeshard.reports import PushReport, Rejected
 
 logger = logging.getLogger("edgeshard.push")
 
@@ -37,7 +36,7 @@ _CHUNK_BYTES: Final = 16 << 20
 #: How often in a row to try a chunk, or to connect, before the push fails.
 _ATTEMPTS: Final = 6
 
-#: After how many seconds a push that lasts tries rejected rows again.
+#: After how many seconds a long-running push tries rejected rows again.
 _RETRY_REJECTED_S: Final = 60.0
 
 
@@ -66,7 +65,7 @@ class Pusher:
         where: the database.
         batch: rows per transaction; a writer's transaction is never divided.
         inserts: use only INSERT.
-        should_stop: called after each chunk; once it returns True the push ends, with what it committed.
+        should_stop: called after each chunk; once it returns True the push ends and keeps what it committed.
         progress: called with (rows done, rows to do) after each commit.
 
     Raises:

@@ -1,6 +1,6 @@
 """Read the master that is pushed, in snapshots of milliseconds.
 
-None is open while the push waits for the network, because an open snapshot keeps mergers from resetting the WAL.
+No snapshot is open while the push waits for the network, because it would keep mergers from resetting the WAL.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Find the SQLSTATE with which a server refuses a connection, because libpq does not pass it on.
 
-So we connect once more, and find it in libpq's trace of what the server says, which goes to memory only.
+So we connect once more, let libpq trace to memory what the server says, and find it there.
 """
 
 from __future__ import annotations

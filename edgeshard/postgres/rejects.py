@@ -12,7 +12,7 @@ from edgeshard.postgres.plan import Piece
 from edgeshard.postgres.reader import MasterReader
 from edgeshard.postgres.schema import Table
 from edgeshard.postgres.sender import RowRejectedError
-from edgeshard.reports import Rejected as Rejected
+from edgeshard.reports import Rejected
 
 #: How many transactions of one stream are rejected one by one. The last of them blocks the stream from there on.
 REJECTED_MAX: Final = 20
@@ -68,12 +68,12 @@ def block_table(master: MasterReader, pieces: Iterable[Piece], table: Table, rea
 
 
 def block_stream(stream: Stream, first: int, seq: int, reason: str, *, table: str = "", column: str = "") -> Rejected:
-    """Return that a stream is left out from the seq `first` on, because of the row `seq`."""
+    """Leave a stream out from the seq `first` on, because of the row `seq`."""
     return Rejected(stream.agent_id, stream.stream_id.hex(), first, format.SEQ_MAX, seq, table, column, reason)
 
 
 def block_unstorable_names(streams: Iterable[Stream]) -> list[Rejected]:
-    """Return what to leave out because PostgreSQL cannot store what a stream or its agent is called."""
+    """Return the streams to leave out because PostgreSQL cannot store their agent's name or the time they began."""
     return [
         block_stream(stream, 1, 1, _NAME_HAS_NUL, column="agent_id")
         for stream in streams

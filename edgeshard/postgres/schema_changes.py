@@ -81,7 +81,7 @@ def plan_changes(table: Table, there: ServerTable) -> TableChanges:
 
 
 def with_all_columns(history: Table, owner: Mapping[str, str], there: Mapping[str, str]) -> Table:
-    """Return a history with those columns, too, that other masters gave its table: its versions come with all of them.
+    """Return a history extended by the columns that other masters gave its table: versions move with all columns.
 
     Args:
         history: the history, as the master has it.

@@ -24,7 +24,7 @@ _BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 _BEGIN_READ_ONLY: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 #: PostgreSQL's own settings, for one transaction only, because a pool gives the connection to others afterwards.
-#: With any default of the server, a commit is durable when it is acknowledged, and invisible before. The
+#: Whatever the server's defaults are, a commit is durable when it is acknowledged, and invisible before. The
 #: server's end of the connection waits no longer than ours, because it would keep our locks for as long.
 _SETTINGS: Final = (
     "; SET LOCAL synchronous_commit = on; SET LOCAL idle_in_transaction_session_timeout = '60s'"
@@ -68,7 +68,9 @@ class Server:
             connection: psycopg.Connection[Any] = self._psycopg.connect(self.address.dsn, **options)
         except self._psycopg.Error as error:
             state = error.sqlstate or refused_connection.find_sqlstate(self._psycopg, self.address.dsn)
-            failure = ServerError(state, self.address.redact(str(error)))
+            # our own words come first, and say the same
+            message = str(error).removeprefix("connection failed: ").removeprefix("connection is bad: ")
+            failure = ServerError(state, self.address.redact(message))
             raise self.address.explain("connect to PostgreSQL", failure) from None
         return connection
 

@@ -16,29 +16,31 @@ _READ_ONLY: Final = (
     "(target_session_attrs=read-write)"
 )
 
+_CANCELLED: Final = "it cancelled a statement: a user cancelled it, or it took too long; try again later"
+
 #: https://www.postgresql.org/docs/current/errcodes-appendix.html; a whole code takes precedence over its class.
 _ERRORS: Final[dict[str, tuple[type[PostgresError], str]]] = {
-    "08": (PostgresUnavailableError, "the connection failed"),
+    "08": (PostgresUnavailableError, "the connection failed; try again later"),
     "0A": (PostgresUnsuitableError, "it lacks a feature that a push needs"),
     "25006": (PostgresUnavailableError, _READ_ONLY),
-    "25P03": (PostgresUnavailableError, "it ended a transaction that took too long"),
+    "25P03": (PostgresUnavailableError, "it ended a transaction that took too long; try again later"),
     "28": (PostgresDeniedError, "it does not let this user in; check pg_hba.conf and the user's name"),
-    "28P01": (PostgresDeniedError, "the password is wrong, or none was given"),
-    "3D000": (PostgresUnsuitableError, "there is no such database"),
+    "28P01": (PostgresDeniedError, "the password is wrong, or none was given; check it"),
+    "3D000": (PostgresUnsuitableError, "there is no such database; create it, or correct the name"),
     "3F000": (PostgresUnsuitableError, "there is no schema to create tables in; check search_path"),
-    "40": (PostgresUnavailableError, "it is too busy: transactions conflict again and again"),
+    "40": (PostgresUnavailableError, "it is too busy: transactions conflict again and again; try again later"),
     "42501": (PostgresDeniedError, _DENIED),
-    "53": (PostgresUnavailableError, "it lacks resources"),
-    "53100": (PostgresUnavailableError, "its disk is full"),
-    "53200": (PostgresUnavailableError, "it is out of memory"),
-    "53300": (PostgresUnavailableError, "it has no connection left"),
-    "55P03": (PostgresUnavailableError, "another push keeps a stream locked for too long"),
-    "57": (PostgresUnavailableError, "it is being shut down"),
-    "57014": (PostgresUnavailableError, "it cancelled a statement: a user cancelled it, or it took too long"),
-    "57P01": (PostgresUnavailableError, "it is shutting down"),
-    "57P02": (PostgresUnavailableError, "it crashed, and is starting again"),
-    "57P03": (PostgresUnavailableError, "it is starting, or shutting down"),
-    "58": (PostgresUnavailableError, "its file system failed"),
+    "53": (PostgresUnavailableError, "it lacks resources; try again later"),
+    "53100": (PostgresUnavailableError, "its disk is full; free some space there, then try again"),
+    "53200": (PostgresUnavailableError, "it is out of memory; try again later"),
+    "53300": (PostgresUnavailableError, "it has no connection left; try again later"),
+    "55P03": (PostgresUnavailableError, "another push keeps a stream locked for too long; try again later"),
+    "57": (PostgresUnavailableError, "it is being shut down; try again later"),
+    "57014": (PostgresUnavailableError, _CANCELLED),
+    "57P01": (PostgresUnavailableError, "it is shutting down; try again later"),
+    "57P02": (PostgresUnavailableError, "it crashed, and is starting again; try again later"),
+    "57P03": (PostgresUnavailableError, "it is starting, or shutting down; try again later"),
+    "58": (PostgresUnavailableError, "its file system failed; check its disk"),
 }
 
 #: Serialization failures, deadlocks, a lock that was not granted: the same transaction can be tried again.

@@ -132,7 +132,7 @@ def check_json(value: str) -> str:
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
-        raise ValueError("it contains a name twice, of which jsonb would keep one")
+        raise ValueError("it contains a name twice, and jsonb would keep only one of the two")
     return members
 
 

@@ -1,7 +1,7 @@
 """Push what merges bring, again and again, and keep going when the server or the network fails.
 
-While nothing is new, a check reads one row of the master. The server is asked nothing, and after a while its connection
-is returned, because it has connections for a limited number of devices.
+While nothing is new, a check reads one row of the master and asks the server nothing. After a while the connection is
+closed, because a server has connections for a limited number of devices.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from edgeshard.postgres.reader import MasterReader
 IDLE_S: Final = 30.0
 
 
-class Watch:
+class PushWatcher:
     """Pushes one store's master until `stop` is called.
 
     Args:

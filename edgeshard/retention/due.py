@@ -65,10 +65,10 @@ def is_due(rules: Rules, last: LastRun | None, now: MasterState, slowness: float
     """Return whether a prune by these rules may find something to do, and enough time has passed since the last one.
 
     Args:
-        rules: what it would follow.
+        rules: the rules of the prune.
         last: how the last prune by them ended; None if there was none.
         now: the state of the master.
-        slowness: by how many times the usual intervals are prolonged.
+        slowness: the factor by which the usual intervals are lengthened.
     """
     if last is None:
         return True

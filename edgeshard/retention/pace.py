@@ -13,8 +13,8 @@ from edgeshard.retention import plan, sizes
 from edgeshard.retention.plan import PruneBatch
 from edgeshard.sqlite import Connection
 
-#: How long a prune rests between two transactions at least, in seconds: a process that waits for the lock tries it
-#: every 2 ms (see `sqlite.set_busy_timeout`).
+#: The shortest rest between two transactions of a prune, in seconds: a process that waits for the lock tries it every
+#: 2 ms (see `sqlite.set_busy_timeout`).
 PAUSE_S = 0.005
 
 #: How many pages a row adds to a short WAL, before that is measured: its own, and one of each of some indexes.
@@ -28,7 +28,7 @@ class Pace:
     Attributes:
         connection: the master.
         path: its path.
-        wal_pages: how long the WAL should become, in pages; None: no limit but the usual one.
+        wal_pages: how long the WAL may become, in pages; None: only the usual limit.
         is_for_budget: whether the prune is for the disk budget, so that the WAL must stay within the drop reserve.
         window_rows: how many rows the next transaction examines.
     """
@@ -44,7 +44,7 @@ class Pace:
             self.window_rows = max(plan.MIN_ROWS_SHORT_WAL, self.wal_pages // _PAGES_PER_ROW)
 
     def adapt(self, batch: PruneBatch | None, took_s: float, logged_pages: int) -> None:
-        """Choose how many rows the next transaction looks at, by the time and the WAL that the last one took."""
+        """Choose how many rows the next transaction examines, by the time and the WAL that the last one took."""
         self.window_rows = plan.next_size(self.window_rows, took_s, plan.MIN_ROWS, plan.MAX_ROWS)
         if self.wal_pages is not None and batch is not None and batch.rows:
             self.window_rows = min(self.window_rows, plan.rows_for_wal(batch.rows, logged_pages, self.wal_pages))
@@ -63,5 +63,5 @@ class Pace:
 
 
 def pause(took_s: float) -> None:
-    """Rest after a transaction that took so long, so that a merger gets the lock."""
+    """Rest after a transaction that took this long, so that a merger gets the lock."""
     time.sleep(max(PAUSE_S, took_s / 2))

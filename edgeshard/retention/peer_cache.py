@@ -20,10 +20,10 @@ _T = TypeVar("_T")
 
 @attrs.define
 class PeerCache(Generic[_T]):
-    """Something that is read from the receipts of all peers.
+    """A value computed from the receipts of all peers.
 
     Attributes:
-        load: reads it, from the master and for these peers.
+        load: computes it from the master and its peers.
     """
 
     load: Callable[[Connection, Sequence[Peer]], _T]
@@ -31,7 +31,7 @@ class PeerCache(Generic[_T]):
     _value: _T | None = None
 
     def read(self, connection: Connection) -> _T:
-        """Return it as of the caller's transaction."""
+        """Return the value as of the caller's transaction."""
         peers = receipts.peers(connection)
         if self._value is None or peers != self._peers:
             self._peers, self._value = peers, self.load(connection, peers)

@@ -15,7 +15,7 @@ from edgeshard.format.ranges import Range, clip, intersect, size, subtract, unio
 #: How long one transaction of a prune should keep a merger waiting, in seconds.
 TRANSACTION_S = 0.02
 
-#: How many rows the first transaction looks at, and the fewest and the most that one does.
+#: How many rows the first transaction examines, and the fewest and the most that any does.
 FIRST_ROWS, MIN_ROWS, MAX_ROWS = 1_000, 100, 50_000
 
 #: The fewest rows of a transaction if each row writes as much as the WAL may have.
@@ -120,7 +120,8 @@ def next_size(size: int, took_s: float, least: int, most: int) -> int:
 def rows_for_wal(rows: int, logged_pages: int, wal_pages: int) -> int:
     """Return how many rows a transaction may delete for a WAL of `wal_pages`, after `rows` gave it `logged_pages`.
 
-    Pages that are written once, however many rows are deleted, count for each row here. So it is rather too few.
+    Some pages are written only once, however many rows are deleted. Here they count for each row, so the result is
+    rather too low than too high.
     """
     return max(MIN_ROWS_SHORT_WAL, rows * wal_pages // max(1, logged_pages))
 

@@ -14,7 +14,7 @@ ProgressCallback = Callable[[int, int], None]
 
 @attrs.define
 class HoldReasons:
-    """Why tombstones stay that are old enough.
+    """Why tombstones that are old enough stay.
 
     Attributes:
         behind: where older changes may still come from, and what to do, one sentence each.
@@ -32,9 +32,9 @@ class PruneProgress:
     Attributes:
         callback: called after each transaction.
         by_reason: rows deleted, by the name of the rule.
-        kept_back: see `PruneBatch`; and so are the next two.
-        behind: sum over all transactions.
-        unheard: the same.
+        kept_back: sum of `PruneBatch.kept_back` over all transactions.
+        behind: sum of `PruneBatch.behind`.
+        unheard: sum of `PruneBatch.unheard`.
         hold_reasons: why tombstones stay.
         expected_rows: an estimate of how many rows will be deleted in all; kept only for the callback.
     """

@@ -22,7 +22,7 @@ class PruneRun:
         connection: the master.
         path: its path.
         rules: what to delete.
-        scope: which tables that concerns.
+        scope: which tables the rules apply to.
         deletable: which seqs may be deleted.
         pace: how much each transaction does.
         progress: what was done so far.

@@ -94,7 +94,7 @@ class PruneScheduler:
     Args:
         path: the master.
         retention: the rules.
-        slowness: by how many times the usual interval between two prunes is prolonged.
+        slowness: the factor by which the usual interval between two prunes is lengthened.
     """
 
     def __init__(self, path: Path, retention: Retention, slowness: float = 1.0) -> None:
@@ -185,7 +185,7 @@ def _next_age_s(path: Path, older_than_s: float) -> float:
     connection = database.open_master(path, writable=False)
     try:
         with database.translate_errors("prune", path):
-            came_s = arrivals.oldest_since(connection, now_s - older_than_s)
+            arrived_s = arrivals.oldest_since(connection, now_s - older_than_s)
     finally:
         connection.close()
-    return (now_s if came_s is None else came_s) + older_than_s + arrivals.RESOLUTION_S
+    return (now_s if arrived_s is None else arrived_s) + older_than_s + arrivals.RESOLUTION_S

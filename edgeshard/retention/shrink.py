@@ -16,7 +16,7 @@ from edgeshard.retention.pace import pause
 from edgeshard.retention.run import PruneRun
 from edgeshard.sqlite import Connection
 
-#: How many pages the first transaction moves, and the fewest and the most that one does.
+#: How many pages the first transaction moves, and the fewest and the most that any does.
 FIRST_PAGES, MIN_PAGES, MAX_PAGES = 100, 10, 5_000
 
 

@@ -31,7 +31,7 @@ from edgeshard.retention.scope import Scope
 from edgeshard.retention.watermark import WatermarkInputs
 from edgeshard.sqlite import Connection, quote
 
-#: What each peer holds or has held, by stream number; by the peer's id in hexadecimal.
+#: Maps each peer's id, in hexadecimal, to what it holds or has held, by stream number.
 KnownByPeers = Mapping[str, Mapping[int, Sequence[Range]]]
 
 
@@ -124,7 +124,7 @@ def select(
         ids: where to look.
         expired: which are older than the grace period.
         peers: what the peers know of.
-        reasons: gains why tombstones stay.
+        reasons: where to add why tombstones stay.
     """
     (table,) = scope.tables or ()
     contents = window.load_window(connection, ids)

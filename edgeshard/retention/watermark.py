@@ -41,7 +41,7 @@ _BEGIN_TOLERANCE_US: Final = 1_000_000
 
 @attrs.frozen
 class WatermarkInputs:
-    """What takes long to find out, and is read before the master is locked. Later merges do not make it wrong.
+    """Inputs that take long to read, so before the master is locked. Later merges do not make them wrong.
 
     Attributes:
         own_shards: the store's own shards. What is written to them later has a newer timestamp.
@@ -124,10 +124,10 @@ def holds(connection: Connection, inputs: WatermarkInputs) -> Iterator[Hold]:
             yield Hold(NO_TIMESTAMP, reason)
         elif number in recent and stream_id not in inputs.own_shards.streams:
             reason = f"agent {agent!r:.80} may still deliver older changes; merge its shard or its database, or wait"
-            yield Hold(_passed_by(inputs, inputs.newest.get(number), began_at), reason)
+            yield Hold(_lower_bound(inputs, inputs.newest.get(number), began_at), reason)
 
 
-def _passed_by(inputs: WatermarkInputs, newest: int | None, began_at: str) -> int:
+def _lower_bound(inputs: WatermarkInputs, newest: int | None, began_at: str) -> int:
     """Return a lower bound on the timestamps a stream may still deliver."""
     if newest is not None:
         return newest

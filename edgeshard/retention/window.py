@@ -121,7 +121,7 @@ def _ids_of_tables(connection: Connection, tables: Sequence[str], ids: Range) ->
 
 
 def ids_of_rows(connection: Connection, table: str, ids: Range, up_to: int | None = None) -> list[Range]:
-    """Return which of these ids a table's rows have; with a timestamp, only of rows with that timestamp or an older."""
+    """Return which of these ids a table's rows have; with `up_to`, only of rows with that timestamp or an older one."""
     which = "" if up_to is None else f"AND {format.TIMESTAMP} <= {up_to:d}"
     sql = (
         "SELECT min(_id), max(_id) FROM (SELECT _id, _id - row_number() OVER (ORDER BY _id) AS island "
@@ -139,7 +139,7 @@ def delete(connection: Connection, scope: Scope, batch: PruneBatch, reason: str)
     Raises:
         DamagedError: there are more or fewer rows than the blocks say.
     """
-    # of two receipts of this master the later is the one with more changes, even if the clock says otherwise
+    # by the generation, others tell which of two receipts of this master is the later one, even if its clock jumped
     identity.increment_generation(connection)
     if scope.tombstones_of:
         _record_newest_tombstone(connection, scope, batch)
@@ -153,7 +153,7 @@ def delete(connection: Connection, scope: Scope, batch: PruneBatch, reason: str)
         number: _cut_blocks(connection, number, blocks, batch.ids) for number, blocks in batch.window.blocks.items()
     }
     if deleted + without_row != batch.rows or sum(sum(map(len, seqs)) for seqs in lost.values()) != batch.rows:
-        cause = f"{deleted} rows are where its blocks say {batch.rows}; run `edgeshard verify` to find out more"
+        cause = f"its blocks say {batch.rows} rows where it has {deleted}; run `edgeshard verify` to find out more"
         raise DamagedError("prune", scope.path, cause)
     for number, seqs in lost.items():
         for part in union(seqs):
@@ -171,7 +171,7 @@ def _record_newest_tombstone(connection: Connection, scope: Scope, batch: PruneB
 
 
 def _forget_superseded(connection: Connection, scope: Scope, batch: PruneBatch) -> int:
-    """Count the batch's seqs without a row, because newer versions superseded it, and no longer record them as such."""
+    """Count the batch's seqs whose rows were superseded, and subtract them from the recorded count of such rows."""
     total = 0
     known = superseded.superseded_counts(connection) if scope.tables is None else {}
     concerned = batch.window.blocks.keys() & known.keys()

@@ -2,17 +2,17 @@
 
     python -m tests.benchmarks.bench_core [--quick] [--only NAME ...] [--dir FOLDER]
 
-A benchmark and never a test: it asserts no time. Ours and the peer take turns, and who goes first changes with each
-round; a ratio is taken round by round, and printed as the median and the quartiles. The peer is plain apsw on the
-settings that edgeshard uses, which are read from it. A round begins with a warm interpreter, fresh files (but where a
-section says otherwise), and nothing left for the disk to do (sync).
+A benchmark, not a test: it asserts no times. edgeshard and the peer take turns, and each round swaps who goes first. The
+ratio is computed per round, and printed as the median and the quartiles. The peer is plain apsw with the settings that
+edgeshard uses, which are read from it. A round begins with a warm interpreter, fresh files (unless a section says
+otherwise), and an idle disk (after sync).
 
     write     Shard.write and write_many, against Cursor.execute and executemany
     merge     Store.merge, against INSERT ... SELECT from an attached database
     size      Store.merge into a large master, against the same into a small one
     news      Store.merge of many idle shards, against stat calls, and against a store of one shard
     layout    how a master keeps its rows: four layouts on plain apsw
-    memory    Store.merge of a large backlog in a process of its own, against INSERT ... SELECT in one transaction
+    memory    Store.merge of a large backlog in a separate process, against INSERT ... SELECT in one transaction
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _T = TypeVar("_T")
 
 @attrs.frozen
 class Options:
-    """What the command line asked for."""
+    """Options of the command line."""
 
     folder: Path
     quick: bool
@@ -63,7 +63,7 @@ class Options:
         return quick if self.quick else full
 
     def scratch(self) -> contextlib.AbstractContextManager[Path]:
-        """A folder that is gone afterwards."""
+        """Yield a folder, and delete it afterwards."""
         return scratch(self.folder)
 
 
@@ -72,7 +72,7 @@ class Options:
 
 @attrs.frozen
 class Goal:
-    """What a ratio should be."""
+    """The goal of a ratio."""
 
     bound: float
     at_most: bool = True
@@ -86,7 +86,7 @@ class Goal:
 
 @attrs.frozen
 class Comparison:
-    """Ours against a peer: seconds, round by round."""
+    """The times of edgeshard and of a peer, in seconds, per round."""
 
     case: str
     peer_name: str
@@ -100,17 +100,17 @@ Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 
 
 def cost_table(title: str, comparisons: Iterable[Comparison]) -> Table:
-    """Microseconds a row; the ratio is ours to the peer's, so less is better."""
+    """Return a table in microseconds per row; the ratio is edgeshard to peer, so less is better."""
     return _comparison_table(title, "cost ratio", comparisons, lambda took_s, rows: f"{took_s / rows * 1e6:.2f} µs/row")
 
 
 def rate_table(title: str, comparisons: Iterable[Comparison]) -> Table:
-    """Rows a second; the ratio is ours to the peer's, so more is better."""
+    """Return a table in rows per second; the ratio is edgeshard to peer, so more is better."""
     return _comparison_table(title, "rate ratio", comparisons, lambda took_s, rows: f"{rows / took_s:,.0f} rows/s")
 
 
 def wait_table(title: str, comparisons: Iterable[Comparison]) -> Table:
-    """Milliseconds in all; the ratio is ours to the peer's, so less is better."""
+    """Return a table in milliseconds in all; the ratio is edgeshard to peer, so less is better."""
     return _comparison_table(title, "time ratio", comparisons, lambda took_s, _: f"{took_s * 1e3:.2f} ms")
 
 
@@ -128,7 +128,7 @@ def _comparison_table(
 
 
 def spread(ratios: Sequence[float]) -> str:
-    """Between which the middle half of them lies."""
+    """The quartiles: the middle half lies between them."""
     if len(ratios) < 2:
         return ""
     low, _, high = quantiles(ratios, method="inclusive")
@@ -167,7 +167,7 @@ Execute = Callable[[str, tuple[Any, ...]], object]
 
 @attrs.frozen
 class Kind:
-    """Records of one kind, as ours takes them, and as the peer does.
+    """Records of one kind, as edgeshard takes them, and as the peer does.
 
     Attributes:
         table: the name of their table.
@@ -192,7 +192,7 @@ class Kind:
 
 
 def write_section(options: Options) -> Iterator[Table]:
-    """Both files stay open and grow. Short rounds: a checkpoint, which ours and the peer owe alike, falls into few."""
+    """Measure writes. Both files stay open and grow. Rounds are short, so that few contain a checkpoint, which both need."""
     rounds, rows, many_rows = options.pick(40, 200), 2_000, 10_000
     single, many, waits = [], [], []
     for kind in KINDS:
@@ -258,7 +258,7 @@ def _latencies_us(options: Options, kind: Kind) -> tuple[str, ...]:
     records = [kind.record(n) for n in range(options.pick(30_000, 200_000))]
     with options.scratch() as root, edgeshard.Store(root).shard(AGENT) as opened:
         write = opened.write
-        write(records[0])  # begins the stream and makes the table
+        write(records[0])  # begins the stream and creates the table
         os.sync()
         for record in records:
             began = clock()
@@ -371,7 +371,7 @@ def _compare_merges(
 
 
 def size_section(options: Options) -> Iterator[Table]:
-    """The large store grows by a batch a round, which it hardly feels; the small one is a fresh copy each time."""
+    """Measure merges by size. The large store grows by a batch per round, which hardly matters; the small one is copied anew."""
     rounds, batch, sizes = options.pick(9, 25), 10_000, (10_000, options.pick(1_000_000, 10_000_000))
     with options.scratch() as root:
         small, large = (edgeshard.Store(root / str(rows)) for rows in sizes)
@@ -406,7 +406,7 @@ def _batch_merge_copy(options: Options, store: edgeshard.Store, batch: int) -> f
 
 
 def news_section(options: Options) -> Iterator[Table]:
-    """The stores stay."""
+    """Measure merges of idle shards. The stores stay the same over all rounds."""
     rounds = options.pick(9, 25)
     found: list[Comparison] = []
     with options.scratch() as root:
@@ -426,7 +426,7 @@ def _compare_news(store: edgeshard.Store, lone: edgeshard.Store, shards: int, ro
 
 
 def _settled_store(root: Path, shards: int) -> edgeshard.Store:
-    """A store of shards that were merged, and that merges no longer look into."""
+    """Return a store of merged shards that merges no longer open."""
     store = edgeshard.Store(root)
     for number in range(shards):
         fill(store, f"agent-{number}", 1, 100)
@@ -457,11 +457,11 @@ STREAMS = 100
 
 @attrs.frozen
 class Layout:
-    """How a master keeps its rows.
+    """A way in which a master can store rows.
 
     Attributes:
         script: its tables.
-        inserts: what brings the rows of one stream; :seq and :id are those before the first of them.
+        inserts: statements that insert the rows of one stream; :seq and :id are those before its first row.
     """
 
     name: str
@@ -501,7 +501,7 @@ LAYOUTS = (
 
 @attrs.frozen
 class Kept:
-    """What a layout cost: seconds, the file's size, and the bytes handed to the system to write."""
+    """The cost of a layout: seconds, size of the file, and bytes passed to write calls."""
 
     took_s: float
     disk_bytes: int
@@ -548,7 +548,7 @@ def _keep(options: Options, layout: Layout, payload_bytes: int, merges: int, row
 
 
 def _merge_all(path: Path, layout: Layout, payload: str, merges: int, rows: int) -> None:
-    """Merge as many rows of each stream, in turn. They come from a table in memory, so that only the target counts."""
+    """Merge equally many rows of each stream, in turn, from a table in memory, so that only the target counts."""
     with bare_master(path) as connection:
         connection.execute("ATTACH ':memory:' AS source")
         connection.execute("CREATE TABLE source.rows(n INTEGER PRIMARY KEY, payload TEXT) STRICT")
@@ -565,7 +565,7 @@ def _merge_all(path: Path, layout: Layout, payload: str, merges: int, rows: int)
 
 
 def _written_bytes() -> int:
-    """Bytes that this process has handed to write calls; 0 where the system does not say."""
+    """Return how many bytes this process has passed to write calls, or 0 if the system does not say."""
     with contextlib.suppress(OSError), open("/proc/self/io") as file:
         return int(dict(line.split(": ") for line in file)["wchar"])
     return 0
@@ -584,7 +584,7 @@ def memory_section(options: Options) -> Iterator[Table]:
             connection.execute(
                 "CREATE TABLE sample(_id INTEGER PRIMARY KEY, source TEXT, value REAL, text TEXT) STRICT"
             )
-        # the peer first: ours empties the shard
+        # the peer first: edgeshard truncates the shard
         peer = _in_child(target, _bare_child, target, path)
         ours = _in_child(store.master_path, _merge_child, root, rows)
     goal = f"<= 200 MiB: {'met' if ours[1] <= 200 else 'MISSED'}"
@@ -599,7 +599,7 @@ def memory_section(options: Options) -> Iterator[Table]:
 
 
 def _in_child(target: Path, work: Callable[..., tuple[float, float]], *arguments: Any) -> tuple[float, float, float]:
-    """Seconds, peak resident memory and the largest log of the target, both in MiB, of `work` in a new process."""
+    """Run `work` in a new process; return its seconds, peak resident memory, and the target's largest WAL, in MiB."""
     os.sync()
     with (
         LargestSize(Path(f"{target}-wal")) as log,
@@ -618,13 +618,13 @@ def _bare_child(target: Path, source: Path) -> tuple[float, float]:
 
 
 def _peak_mib() -> float:
-    """The peak resident memory of this process. (getrusage would count the parent's, from before the exec.)"""
+    """Return this process's peak resident memory. (getrusage would include the parent's, from before the exec.)"""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
 
 
 class LargestSize:
-    """Watches how large a file gets, by stat alone: it is open in another process."""
+    """Measures the largest size of a file, only by stat: another process has it open."""
 
     def __init__(self, path: Path) -> None:
         self.found_bytes = 0
@@ -664,7 +664,11 @@ def main(
     sections: dict[str, Callable[[Options], Iterator[Table]]] = SECTIONS,
     description: str | None = __doc__,
 ) -> int:
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m tests.benchmarks.{Path(sys.argv[0]).stem}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--quick", action="store_true", help="fewer rows and rounds: does it work, and roughly what")
     parser.add_argument("--only", nargs="+", choices=sections, default=list(sections), metavar="NAME", help="sections")
     parser.add_argument("--dir", help="measure on the disk of this folder (default: the one for temporary files)")

@@ -1,12 +1,12 @@
-"""What a hub costs: merges of many devices' masters, with news and without, and bundles to carry. Asserts no time.
+"""What a hub costs: merges of many devices' masters, with and without new rows, and bundles. Asserts no times.
 
     python -m tests.benchmarks.bench_hub [--quick] [--only NAME ...] [--dir FOLDER]
 
     gather    a hub merges the masters of 10 and of 100 devices, against INSERT ... SELECT from the attached files
-    idle      the same hub merges them again, with no news and with a row of one device
-    carry     a bundle is written and merged: all rows of a master, and the last of them; against a snapshot
+    idle      the same hub merges them again, with no new rows and with one row of one device
+    carry     a bundle is written and merged: all rows of a master, and only the newest; against a snapshot
 
-See bench_core.py for how rounds are taken; it runs this one's sections the same way.
+bench_core.py runs these sections, and explains how rounds are measured.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.benchmarks.bench_core import Comparison, Options, Table, rate_table, 
 
 
 def devices(root: Path, count: int, rows: int, streams: int = 1) -> list[edgeshard.Store]:
-    """Devices whose agent opened its shard so often, and wrote so many rows in all, which are in their masters."""
+    """Return devices, each with one agent that opened its shard `streams` times; its `rows` rows are in the master."""
     stores = [edgeshard.Store(root / f"device-{number}") for number in range(count)]
     for store in stores:
         for _ in range(streams):
@@ -37,7 +37,7 @@ def devices(root: Path, count: int, rows: int, streams: int = 1) -> list[edgesha
 
 
 def masters(stores: list[edgeshard.Store]) -> list[Path]:
-    """Their masters."""
+    """Return the paths of the masters."""
     return [store.master_path for store in stores]
 
 
@@ -67,7 +67,7 @@ def gather_section(options: Options) -> Iterator[Table]:
 
 
 def idle_section(options: Options) -> Iterator[Table]:
-    """The hub stays."""
+    """Measure merges without news. The hub stays the same over all rounds."""
     rounds = options.pick(5, 15)
     found = []
     for count, streams in ((1, 1), (100, 1), (100, 100)):
@@ -97,7 +97,7 @@ def _news_of_one(hub: edgeshard.Store, stores: list[edgeshard.Store]) -> float:
 
 
 def carry_section(options: Options) -> Iterator[Table]:
-    """The master stays; each round writes its files anew."""
+    """Measure bundles. The master stays the same; each round writes the files again."""
     rounds, rows, news = options.pick(3, 7), options.pick(100_000, 1_000_000), 10_000
     with options.scratch() as root:
         store, hub = edgeshard.Store(root / "device"), edgeshard.Store(root / "hub")
@@ -123,7 +123,7 @@ def carry_section(options: Options) -> Iterator[Table]:
         Comparison("merge that bundle", "snapshot of all", took["merge"], took["snapshot"], rows + news),
     ]
     yield rate_table(f"carry: bundles, {rounds} rounds", found)
-    yield "carry: what there is to carry", ("file", "size"), sizes
+    yield "carry: sizes of the files", ("file", "size"), sizes
 
 
 def _merge_into_new(options: Options, bundle: Path, rows: int) -> float:

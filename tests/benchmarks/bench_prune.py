@@ -1,10 +1,10 @@
-"""For how long does a prune keep others waiting, and does the disk stay flat?
+"""How long does a prune keep others waiting, and does the disk usage stay flat?
 
     python -m tests.benchmarks.bench_prune [--quick] [--dir FOLDER]
 
-stall   A master of many rows is pruned to a tenth, and its disk given back, while an agent writes and a merger that
-        merges all the time takes its rows away. What a write takes and what a merge takes, with and without the prune.
-flat    Days of a steady load, with a prune after each: how large the master's file is, day by day.
+stall   How long a write and a merge take, with and without a prune: a large master is pruned to a tenth and shrunk
+        while an agent writes and a merger merges all the time.
+flat    How large the master's file is, day by day, under a steady load with a prune after each day.
 """
 
 from __future__ import annotations
@@ -43,7 +43,11 @@ print(len(took), *(took[int(len(took) * part)] * 1e3 for part in (0.5, 0.99, 0.9
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.bench_prune",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--quick", action="store_true", help="a tenth of the rows")
     parser.add_argument("--dir", help="measure on the disk of this folder (default: the one for temporary files)")
     given = parser.parse_args()

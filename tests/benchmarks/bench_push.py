@@ -1,9 +1,9 @@
-"""How fast rows get from a master into PostgreSQL, by COPY and by INSERT; asserts no times, but that every row is there.
+"""How fast rows get from a master into PostgreSQL, by COPY and by INSERT. Asserts no times, but that every row arrives.
 
     python -m tests.benchmarks.bench_push [--rows 1000000] [--rounds 3] [--dsn DSN]
 
 Each round pushes the same master into an empty database: dicts (`agent_data`: agent, time, JSON) and records of a str, a
-float and a time. The server is one of our own on this machine with fsync on, unless a DSN names another one.
+float and a time. It starts a server with fsync on this machine, unless a DSN names another one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.support.postgres_server import PgServer, foreign_database
 
 @contextlib.contextmanager
 def database(server: PgServer | None, dsn: str | None) -> Iterator[str]:
-    """An empty database, for a moment."""
+    """Yield an empty database, and drop it afterwards."""
     if server is None:
         assert dsn is not None
         with foreign_database(dsn) as made:
@@ -32,13 +32,13 @@ def database(server: PgServer | None, dsn: str | None) -> Iterator[str]:
 
 
 def measure(server: PgServer | None, dsn: str | None, rows: int, rounds: int) -> None:
-    """Print a line for each kind of rows and each way."""
+    """Print a line for each kind of rows and each way to send them."""
     for kind in KINDS:
         with tempfile.TemporaryDirectory(prefix="edgeshard-bench-push-") as folder:
             store = prepare(Path(folder), kind, rows)
             ways: dict[bool, list[float]] = {False: [], True: []}
             for _ in range(rounds):
-                for inserts, rates in ways.items():  # in turn: whatever else the machine does meets both
+                for inserts, rates in ways.items():  # in turn, so that other load on the machine affects both
                     with database(server, dsn) as empty:
                         rates.append(push(store, empty, kind, rows, inserts=inserts))
             for inserts, rates in ways.items():
@@ -51,8 +51,10 @@ def measure(server: PgServer | None, dsn: str | None, rows: int, rounds: int) ->
 
 
 def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description="Measure pushes; every row must arrive once.")
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.bench_push", description="Measure pushes; every row must arrive once."
+    )
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dsn", help="a server of yours, whose user may make databases")

@@ -1,17 +1,17 @@
-"""What the watching merger costs, and how soon it sees: figures against goals.
+"""What the watching merger costs, and how soon it notices rows: figures against goals.
 
     python -m tests.benchmarks.bench_service [--quick] [--only NAME ...] [--dir FOLDER] [--merges N --rows N]
 
-A benchmark and never a test: it asserts no time. All of them are real processes, looked at from outside: processor time
-and memory from /proc, rows by a reader of the master. Run it on a machine that does nothing else.
+A benchmark, not a test: it asserts no times. It measures real processes from outside: processor time and memory from
+/proc, rows with a reader of the master. Run it on an otherwise idle machine.
 
     wake      from a write after a quiet time until the row is visible in the master
-    idle      processor time of a watcher of shards that nobody writes
-    rescan    processor time of a look at many idle shards, on SIGHUP
-    busy      rows that busy writers lose to the watching, against a merger that makes the same passes and does not watch
-    memory    resident memory, descriptors and log of a watcher over very many merges
+    idle      processor time of a watcher of shards that no agent writes
+    rescan    processor time of a rescan of many idle shards, on SIGHUP
+    busy      how much watching slows busy writers down, against a merger that makes the same passes without watching
+    memory    resident memory, descriptors and WAL of a watcher over very many merges
     pace      under load: from a write until the row is visible, and the writers' longest waits
-    dead      merges that find thousands of shards of processes that are gone, and those after
+    dead      merges that find thousands of shards of ended processes, and the merges after that
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _NS = 1e-9
 
 @attrs.frozen
 class Options:
-    """What the command line asked for."""
+    """Options of the command line."""
 
     folder: Path
     quick: bool
@@ -73,19 +73,19 @@ class Options:
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A folder that is gone afterwards, with nothing left for the disk to do."""
+        """Yield a folder, delete it afterwards, and wait until the disk is idle."""
         os.sync()
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
             yield Path(folder)
 
     def merger(self, scratch: Path, *given: object, kind: Kind | None = None) -> Merger:
-        """A merger at work on the store in a scratch folder, ready."""
+        """Yield a merger that is ready, on the store in a scratch folder."""
         return Merger(scratch / "data", scratch, *given, kind=kind or self.kind).wait_ready()
 
 
 @attrs.frozen
 class Line:
-    """A figure, and what it should be."""
+    """A figure and its goal."""
 
     figure: str
     measured: str
@@ -113,7 +113,7 @@ def quantile(values: Sequence[float], part: float) -> float:
 
 @contextlib.contextmanager
 def child(work: Callable[..., None], *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """A process that runs one of the functions below, with pipes to and from it."""
+    """Start a process that runs one of the functions below, with pipes to and from it."""
     command = [sys.executable, "-m", "tests.benchmarks.bench_service", "--child", work.__name__]
     command.append(json.dumps([_plain(one) for one in arguments]))
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -135,13 +135,13 @@ def pipe_of(stream: IO[str] | None) -> IO[str]:
 
 
 def tell(process: subprocess.Popen[str]) -> None:
-    """Let a child go on that waits for that."""
+    """Let a waiting child continue."""
     pipe_of(process.stdin).write("\n")
     pipe_of(process.stdin).flush()
 
 
 def heard(process: subprocess.Popen[str]) -> Any:
-    """What a child says next."""
+    """Return the next line of a child."""
     line = pipe_of(process.stdout).readline()
     if not line:
         raise RuntimeError("a child ended before it said what it was to say")
@@ -160,7 +160,7 @@ def await_word() -> None:
 
 
 class Reader:
-    """A read-only connection to the master, by which one sees at once that it changed."""
+    """A read-only connection to the master that notices changes at once."""
 
     def __init__(self, path: Path) -> None:
         self._connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
@@ -176,7 +176,7 @@ class Reader:
         return list(self._connection.execute(sql, bindings))
 
     def changes(self) -> Iterator[int]:
-        """The moment of each change, in ns of the clock that all processes share; 0 after some time without one."""
+        """Yield the time of each change, in ns of the clock that all processes share, or 0 after some time without one."""
         before, said = -1, time.monotonic()
         while True:
             version = self.scalar("PRAGMA data_version")
@@ -191,7 +191,7 @@ class Reader:
 
 
 def made_store(scratch: Path) -> edgeshard.Store:
-    """A store with a master, and nothing in it."""
+    """Create a store with an empty master."""
     store = edgeshard.Store(scratch / "data")
     (store.root / "shards").mkdir(parents=True, mode=0o700)
     store.merge()
@@ -275,14 +275,14 @@ def _seen(merger: Merger) -> str:
 
 
 def _kept() -> list[str]:
-    """The option by which idle shards stay that no agent has open."""
+    """Return the option that keeps idle shards which no agent has open."""
     return ["--keep-empty"] if has_option("--keep-empty") else []
 
 
 def _settled_store(scratch: Path, shards: int) -> edgeshard.Store:
-    """A store of many shards with nothing new in any, and that a merge knows to have nothing new.
+    """Create a store of many shards that a merge knows to have nothing new.
 
-    They are copies of one: what they hold the master has, and a look at them costs what it costs at others.
+    They are copies of one shard whose rows the master has; checking them costs the same as checking others.
     """
     store = made_store(scratch)
     path = fill(store, "agent", 1, 100)
@@ -293,7 +293,7 @@ def _settled_store(scratch: Path, shards: int) -> edgeshard.Store:
 
 
 def _merged(root: Path) -> dict[str, Any]:
-    """The report of a one-shot merge, in a process of its own."""
+    """Merge once in a separate process, and return the report."""
     done = run("-m", "edgeshard.merge", root, "--json", *_kept())
     if done.returncode:
         raise RuntimeError(f"a merge ended with {done.returncode}: {done.stdout}{done.stderr}")
@@ -302,7 +302,7 @@ def _merged(root: Path) -> dict[str, Any]:
 
 
 def _wait_idle(merger: Merger) -> None:
-    """Until it has not run for a second: its first passes are over."""
+    """Wait until the merger has not run for a second, so its first passes are over."""
 
     def is_idle() -> bool:
         before = cpu_s(merger.pid)
@@ -352,7 +352,7 @@ def _rescan_s(merger: Merger) -> float:
 
 
 def busy_section(options: Options) -> Iterator[Table]:
-    """The peer is a merger that makes a pass at the same interval, and does nothing between them."""
+    """Measure busy writers. The peer is a merger that makes passes at the same interval, and nothing in between."""
     rounds, length_s, writers = options.pick(3, 9), options.pick(2.0, 4.0), 2
     measure = partial(_busy_rows, options, length_s, writers)
     contestants: dict[str, Callable[[], float]] = {
@@ -406,7 +406,7 @@ MEMORY_POINTS = 10
 
 
 def memory_section(options: Options) -> Iterator[Table]:
-    """A writer and the merger in lockstep: so many rows, one merge, so many rows ..."""
+    """Run a writer and the merger in lockstep: some rows, one merge, some rows ..."""
     rows = options.rows
     # about 45 bytes a row in the master, and the log and the shard beside it
     needed_mib = options.merges * rows * 45 / 2**20 + 200
@@ -498,7 +498,7 @@ def feed(root: str, merges: int, rows: int) -> None:
 
 @attrs.frozen
 class Stamp:
-    """A row that knows when its write returned; or nearly: the clock is read just before."""
+    """A row that holds roughly when its write returned: the clock is read just before."""
 
     writer: int
     at_ns: int
@@ -532,7 +532,7 @@ def _parts(waits_s: Sequence[float]) -> str:
 
 
 def _pace(options: Options, length_s: float, interval_s: float | None) -> tuple[list[float], list[float]]:
-    """Seconds until each row was visible, and of each write; without an interval there is no merger."""
+    """Return how long each row took to become visible, and each write to return; no interval means no merger."""
     with options.scratch() as scratch, contextlib.ExitStack() as stack:
         store = made_store(scratch)
         if interval_s is not None:
@@ -613,7 +613,7 @@ def _timed_merge(store: edgeshard.Store) -> str:
 
 
 def hold(root: str, shards: int) -> None:
-    """Have shards open, with a row in each, until told to close them."""
+    """Keep shards open, with a row in each, until told to close them."""
     with contextlib.ExitStack() as stack:
         for number in range(shards):
             stack.enter_context(edgeshard.Store(root).shard(f"agent-{number}")).write({"n": number})
@@ -661,7 +661,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.bench_service",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--quick", action="store_true", help="fewer rows and rounds: does it work, and roughly what")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="NAME", help="sections")
     parser.add_argument("--dir", help="measure on the disk of this folder (default: the one for temporary files)")

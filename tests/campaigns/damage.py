@@ -1,8 +1,8 @@
-"""Ten thousand damaged shards: see `tests.support.damaged_shards`.
+"""Merge thousands of damaged shards; see `tests.support.damaged_shards`.
 
     python -m tests.campaigns.damage --trials 10000 --seed 1 --out damage.jsonl
 
-A trial is a line of the output; a campaign that was stopped goes on where it was. ``--only N`` plays one trial again.
+The output has one line per trial; a campaign that was stopped continues from there. ``--only N`` replays one trial.
 """
 
 from __future__ import annotations
@@ -18,12 +18,16 @@ from tests.support.damaged_shards import FAULTS, Trial, play, table, work
 
 
 def main() -> None:
-    """Play the trials that are missing, and print a table of what came of them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Play the missing trials, and print a table of their outcomes."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.campaigns.damage",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--trials", type=int, default=1_000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="a file of results, to which missing ones are added")
-    parser.add_argument("--only", type=int, help="play this trial alone, and print what came of it")
+    parser.add_argument("--out", type=Path, help="a file of results; only trials that it lacks are played")
+    parser.add_argument("--only", type=int, help="play only this trial, and print its outcome")
     options = parser.parse_args()
     if options.only is not None:
         work(options.seed, [options.only])

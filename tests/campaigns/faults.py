@@ -1,10 +1,10 @@
-"""The sweep over failing system calls: see `tests.crash.syscall_faults`.
+"""Run the sweep over failing system calls; see `tests.crash.syscall_faults`.
 
     python -m tests.campaigns.faults                         the full sweep
     python -m tests.campaigns.faults --every 20              every 20th point
     python -m tests.campaigns.faults --scenario write --kind full --at 17 --sticky     one point, with its traceback
 
-The calls that it replaces stay replaced, so it is a process of its own also in tests.
+The calls that it replaces stay replaced, so tests run it in a separate process, too.
 """
 
 from __future__ import annotations
@@ -46,21 +46,25 @@ def _sweep(sweep: Sweep, options: argparse.Namespace) -> Tally:
 
 
 def main() -> int:
-    """Run the points that were asked for; return 1 if a promise was broken."""
-    parser = argparse.ArgumentParser(description="Let every system call fail, and account for every row.")
+    """Run the requested points; return 1 if a promise was broken."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.campaigns.faults", description="Let every system call fail, and account for every row."
+    )
     parser.add_argument("--scenario", action="append", choices=SCENARIOS)
     parser.add_argument("--kind", action="append", choices=[*KINDS, MEMORY])
-    parser.add_argument("--every", type=int, default=1, help="try every n-th point only")
-    parser.add_argument("--offset", type=int, default=0, help="and begin with this one")
+    parser.add_argument("--every", type=int, default=1, help="try only every n-th point")
+    parser.add_argument("--offset", type=int, default=0, help="begin with this point")
     parser.add_argument("--at", type=int, help="one point, with its traceback")
     parser.add_argument("--sticky", action="store_true")
     parser.add_argument("--once", action="store_true", help="no sticky faults")
-    parser.add_argument("--mutant", choices=MUTANTS, help="break the package on purpose, and see it found")
+    parser.add_argument(
+        "--mutant", choices=MUTANTS, help="break the package on purpose, and check that the sweep finds it"
+    )
     options = parser.parse_args()
     apsw.shutdown()
-    apsw.config(apsw.SQLITE_CONFIG_MEMSTATUS, True)  # without it there is no limit to the heap
+    apsw.config(apsw.SQLITE_CONFIG_MEMSTATUS, True)  # without it the heap cannot be limited
     apsw.initialize()
-    # faults are of calls, not of a disk: one in memory is as good
+    # calls fail, not a disk, so a folder in memory is as good
     fast = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="edgeshard-faults-", dir=fast) as folder, contextlib.ExitStack() as patches:
         scenarios.make_small(lambda *what: patches.enter_context(mock.patch.object(*what)))

@@ -1,12 +1,12 @@
-"""The campaign: power cuts, torn writes and kills, four in a chain, under the real package.
+"""Simulate power cuts, torn writes and kills, four in a row, below the real package.
 
     python -m tests.campaigns.powercut --trials 20000 --seed 1 [--resume FILE]
     python -m tests.campaigns.powercut --seed 1 --only 153
     python -m tests.campaigns.powercut --seed 1 --mutant "master at NORMAL"
 
-It prints how often what happened, and each trial that broke a promise; then it exits with 1. ``--resume`` notes in FILE
-where it is, and goes on from there. ``--only`` plays one trial, and prints all that happened to its disk. ``--mutant``
-puts a fault into edgeshard, and ends with the first trial that finds it.
+It prints how often each event happened, and each trial that broke a promise; if there was one, it exits with 1.
+``--resume`` saves its progress in FILE, and continues from there. ``--only`` plays one trial, and prints everything that
+happened to its disk. ``--mutant`` puts a fault into edgeshard, and ends with the first trial that finds it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.mutants.powercut_mutants import MUTANTS
 
 
 def main() -> int:
-    """The command."""
+    """Run the campaign, or replay one trial."""
     options = _options()
     _fix_hashes()
     with patched(MUTANTS[options.mutant]() if options.mutant else []):
@@ -50,19 +50,19 @@ def _campaign(options: argparse.Namespace) -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.campaigns.powercut", description="Cut the power, and account for all."
+        prog="python -m tests.campaigns.powercut", description="Cut the power, and account for every row."
     )
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, metavar="NUMBER", help="begin with this trial")
-    parser.add_argument("--resume", type=Path, metavar="FILE", help="note there how far it is, and go on from there")
-    parser.add_argument("--only", type=int, metavar="NUMBER", help="play this trial alone, and print its log")
-    parser.add_argument("--mutant", choices=MUTANTS, help="put this fault into edgeshard, and find it")
+    parser.add_argument("--resume", type=Path, metavar="FILE", help="save the progress there, and continue from it")
+    parser.add_argument("--only", type=int, metavar="NUMBER", help="play only this trial, and print its log")
+    parser.add_argument("--mutant", choices=MUTANTS, help="put this fault into edgeshard, and stop once it is found")
     return parser.parse_args()
 
 
 def _fix_hashes() -> None:
-    """Begin anew with hashes of texts that are the same each time: the order of a set follows them."""
+    """Restart with a fixed hash seed: the order of sets depends on it."""
     if os.environ.get("PYTHONHASHSEED") != "0":
         command = [sys.executable, "-m", "tests.campaigns.powercut", *sys.argv[1:]]
         os.execve(sys.executable, command, {**os.environ, "PYTHONHASHSEED": "0"})

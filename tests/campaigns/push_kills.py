@@ -1,4 +1,4 @@
-"""The long campaign of kills of pushers and of the PostgreSQL server: see `tests.crash.kills.pushers`.
+"""Kill pushers and the PostgreSQL server for a long time; see `tests.crash.kills.pushers`.
 
 python -m tests.campaigns.push_kills --kills 300 --seed 1
 """
@@ -14,8 +14,11 @@ from tests.support.postgres_server import PgServer
 
 
 def main() -> None:
-    """Kill as often as asked, account for every row, and print what was done."""
-    parser = argparse.ArgumentParser(description="Kill pushers and the server, and account for every row.")
+    """Kill processes, account for every row, and print what was done."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.campaigns.push_kills",
+        description="Kill pushers and the server, and account for every row.",
+    )
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()

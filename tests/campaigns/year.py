@@ -1,11 +1,11 @@
-"""A year of a device in minutes: do its files stay as large as they are, and is each row accounted for at the end?
+"""Simulate a year of a device in minutes: do its files keep their size, and is every row accounted for at the end?
 
     python -m tests.campaigns.year [--days 365] [--rows 20000] [--merges 24] [--wear low] [--dir FOLDER]
 
-Three agents write, one of which starts anew each day and one each month. A merge each hour follows the store's own rules:
-rows older than 30 days go, once the hub has them. Each week a bundle is carried to the hub, and its receipt back; for
-five weeks in summer nobody comes. The hub keeps to a size. Only the clock is not real: what tells mergers and prunes the
-time (`time.time`) is set forward by an hour before each merge. All rows are really written, merged and pruned.
+Three agents write; one is restarted each day and one each month. An hourly merge follows the store's own rules: rows
+older than 30 days are pruned once the hub has them. Each week a bundle is carried to the hub, and its receipt back; for
+five weeks in summer nobody comes. The hub limits its size. Only the clock is simulated: `time.time`, by which mergers and
+prunes tell the time, is set forward by an hour before each merge. All rows are really written, merged and pruned.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _HUB_BYTES = "150M"
 
 
 class Clock:
-    """What tells the time."""
+    """Stands in for `time.time`."""
 
     def __init__(self) -> None:
         self.now_s = _BEGIN_S
@@ -46,7 +46,7 @@ class Clock:
 
 @attrs.frozen
 class Reading:
-    """What agents write: some 110 bytes of a row."""
+    """A record that agents write: a row of about 110 bytes."""
 
     sensor: str
     celsius: float
@@ -57,9 +57,9 @@ class Year:
     """A device and its hub.
 
     Attributes:
-        written: rows that were acknowledged.
+        written: number of acknowledged rows.
         device: the device's store.
-        hub: where its rows go.
+        hub: the store that its rows are carried to.
     """
 
     def __init__(self, folder: Path, clock: Clock, rows_a_day: int, merges_a_day: int, wear: WriteProfileName) -> None:
@@ -72,8 +72,8 @@ class Year:
         self._took_s: list[float] = []
 
     def run(self, days: int) -> None:
-        """All of it, with a line for each month."""
-        print(f"{'day':>4} {'master MB':>9} {'log MB':>7} {'shards MB':>9} {'rows':>9} {'pruned':>9} {'hub MB':>7} "
+        """Run all days, and print a line per month."""
+        print(f"{'day':>4} {'master MB':>9} {'WAL MB':>7} {'shards MB':>9} {'rows':>9} {'pruned':>9} {'hub MB':>7} "
               f"{'merge ms':>8} {'worst':>6} {'written MB':>10}")  # fmt: skip
         with contextlib.ExitStack() as for_good:
             lasting = for_good.enter_context(self.device.shard("boiler"))
@@ -105,7 +105,7 @@ class Year:
             assert report.complete, report
 
     def _carry(self) -> None:
-        """A bundle to the hub, and its receipt back."""
+        """Carry a bundle to the hub, and its receipt back."""
         bundle = self._folder / "carried.bundle"
         self.device.export(bundle, ranges=self.hub.ranges(), force=True)
         report = self.hub.merge(sources=[bundle])
@@ -126,7 +126,7 @@ class Year:
         )
 
     def _judge(self) -> None:
-        """Each row that was acknowledged is here, or was pruned; the hub has, or had, all of them."""
+        """Check that each acknowledged row is in both stores, or was pruned there."""
         for name, store in (("device", self.device), ("hub", self.hub)):
             report = store.verify(deep=True)
             pruned = sum(report.pruned.values())
@@ -143,12 +143,14 @@ def _clock() -> Iterator[Clock]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.campaigns.year", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--days", type=int, default=365)
-    parser.add_argument("--rows", type=int, default=20_000, help="rows a day (20000)")
-    parser.add_argument("--merges", type=int, default=24, help="merges a day (24)")
+    parser.add_argument("--rows", type=int, default=20_000, help="rows per day (default: 20000)")
+    parser.add_argument("--merges", type=int, default=24, help="merges per day (default: 24)")
     parser.add_argument("--wear", choices=("normal", "low"), default="normal")
-    parser.add_argument("--dir", help="on the disk of this folder (default: the one for temporary files)")
+    parser.add_argument("--dir", help="where to put the stores (default: the folder for temporary files)")
     given = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="edgeshard-year-", dir=given.dir) as folder, _clock() as clock:

@@ -1,4 +1,4 @@
-"""A merge that is killed as it changes a keyed table and its history changes neither."""
+"""Kill a merge while it changes a keyed table and its history, and check that it changed neither."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The short form of the campaign in powercut: chains of power cuts and kills break no promise, and mutants do."""
+"""Play a short form of the campaign `powercut`, and test its disk and its oracle."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_campaign_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
 
 
 def file_of(disk: Disk, name: str, *, durable: bytes) -> Inode:
-    """A file whose name, and these bytes, are durable."""
+    """Create a file whose name and bytes are durable."""
     inode = disk.new_file()
     inode.durable[:] = durable
     disk.root.change(((name, inode),))
@@ -70,7 +70,7 @@ def file_of(disk: Disk, name: str, *, durable: bytes) -> Inode:
 
 
 def left(disk: Disk, crash: Crash, seed: int) -> dict[str, bytes]:
-    """What a crash leaves."""
+    """Return what a crash leaves."""
     disk.crash(crash, random.Random(seed))
     return {path: inode.content() for path, inode in disk.files()}
 
@@ -158,7 +158,7 @@ def test_a_folder_that_is_lost_takes_what_is_in_it() -> None:
     disk.root.change((("data", folder),))
     folder.change((("a", disk.new_file()),))
     folder.sync()
-    disk.root.unsynced.clear()  # as if the disk never came to it
+    disk.root.unsynced.clear()  # as if the disk never wrote it
     assert {} == left(disk, Crash.POWER, 0)
     assert isinstance(folder, Folder)
 

@@ -1,4 +1,4 @@
-"""A prune that is killed or interrupted leaves whole steps, and the next one goes on."""
+"""Kill and interrupt prunes: whole steps stay, and the next prune continues."""
 
 from __future__ import annotations
 

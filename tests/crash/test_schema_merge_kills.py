@@ -1,4 +1,4 @@
-"""A merge or a writer that is killed as it changes tables loses and doubles nothing."""
+"""Kill merges and writers while they change tables: no row is lost or duplicated."""
 
 from __future__ import annotations
 

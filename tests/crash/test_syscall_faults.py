@@ -1,4 +1,4 @@
-"""Let a part of all system calls fail, and keep what the full sweep once found."""
+"""Let some of all system calls fail, and repeat what the full sweep once found."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_whichever_call_fails_nothing_is_lost_or_doubled_and_each_error_is_one_o
 
 
 class Failing:
-    """Executes like a handle, but what begins with some SQL raises."""
+    """Executes like a handle, but raises for statements that begin with some SQL."""
 
     def __init__(self, handle: edgeshard.Shard, begins_with: str, error: type[Exception]) -> None:
         self._real: Any = handle._execute
@@ -151,7 +151,7 @@ def test_one_failure_to_read_a_shard_does_not_set_it_aside_for_good_and_damage_i
         raise DamagedError("read database", "agent.db", "the database is damaged")
 
     looks: list[int] = []
-    monkeypatch.setattr(scan, "FRESH_S", -1.0)  # what was seen is relied on at once
+    monkeypatch.setattr(scan, "FRESH_S", -1.0)  # trust what was seen at once
     with store.shard("agent") as shard:
         shard.write({"n": 1})
     for lasting, expected in ((False, 1), (True, 3)):

@@ -1,6 +1,6 @@
-"""Faults that the simulator must find: each is patched into edgeshard from outside.
+"""Faults that the simulator must find; each is patched into edgeshard from outside.
 
-Nothing is patched while actors run: they run in turns, and would take back one another's patches.
+Patch nothing while actors run: they take turns, and would undo one another's patches.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from edgeshard.sources.source import Source
 from edgeshard.sqlite import Connection, quote
 from tests.crash.powercut.machine import Patch
 
-#: What is to be called before a connection commits, by its id.
+#: Functions to call before a connection commits, by the connection's `id()`.
 Hooks = dict[int, Callable[[], None]]
 
 _init = Shard.__init__
@@ -41,14 +41,14 @@ _add_ranges = extents.add_ranges
 _copy_statement = apply._copy_statement
 _begin_prune = prune._begin
 _prune_window = window.prune_window
-_apply = window.delete
-_note_pruning = pruned_ranges.record
+_delete = window.delete
+_record_pruned = pruned_ranges.record
 _settle = conflicts.settle
 
 
 @contextlib.contextmanager
 def _hooked(hooks: Hooks, connection: Connection, hook: Callable[[], None]) -> Iterator[None]:
-    """Before the connection commits in the block, the hook is called."""
+    """Call the hook before the connection commits in the block."""
     hooks[id(connection)] = hook
     try:
         yield
@@ -67,8 +67,8 @@ def _immediate_with(hooks: Hooks) -> Callable[[Connection], contextlib.AbstractC
     return immediate
 
 
-def no_new_stream(shard: Shard, *arguments: Any, **options: Any) -> None:
-    """A handle goes on in the shard's last stream, where the rows in the file end."""
+def continue_last_stream(shard: Shard, *arguments: Any, **options: Any) -> None:
+    """Continue the shard's last stream after the last row in the file, instead of beginning a new stream."""
     _init(shard, *arguments, **options)
     last = sqlite.scalar(shard._connection, "SELECT max(stream_no) FROM edgeshard_streams")
     if last is not None:
@@ -82,17 +82,17 @@ def no_new_stream(shard: Shard, *arguments: Any, **options: Any) -> None:
 
 
 def master_at_normal(connection: Connection, level: str) -> None:
-    """The master's commits are not synced."""
+    """Do not sync the master's commits."""
     _set_synchronous(connection, "NORMAL" if connection.filename.endswith("master.db") else level)
 
 
-def truncate_before_the_commit() -> list[Patch]:
-    """The shards are truncated as soon as their rows are copied, and then comes the master's commit."""
+def truncate_before_commit() -> list[Patch]:
+    """Truncate the shards as soon as their rows are copied, before the master commits."""
 
     def copy(target: Target, origin: Source, max_bytes: int, checked: Any = None, unwanted: Any = None) -> apply.Copied:
         master_id = sqlite.scalar(target.connection, "SELECT database_id FROM main.edgeshard_database")
         copied = _copy(target, origin, max_bytes, checked, unwanted)
-        if checked is not None and copied.durable:  # one of the store's own
+        if checked is not None and copied.durable:  # it is one of the store's own shards
             truncate.truncate(origin, copied.durable, master_id)
         return copied
 
@@ -102,7 +102,7 @@ def truncate_before_the_commit() -> list[Patch]:
 def truncate_everything(
     connection: Connection, shard: Any, durable: Any, master_id: Any, *_: Any
 ) -> tuple[int, dict[int, int]]:
-    """The whole shard is emptied, whatever the master holds."""
+    """Delete all rows of the shard, whatever the master holds."""
     with sqlite.immediate(connection):
         gone = truncations.record(connection, durable, master_id)
         deleted = truncations.delete_all(connection, [table.name for table in shard.tables])
@@ -110,8 +110,8 @@ def truncate_everything(
     return deleted, gone
 
 
-def ranges_apart() -> list[Patch]:
-    """The ranges are written in a transaction of their own, after that of the rows."""
+def write_ranges_separately() -> list[Patch]:
+    """Write the ranges in a separate transaction after that of the rows."""
     later: dict[int, list[tuple[Any, ...]]] = {}
 
     def commit_chunk(connection: Connection, remaining: list[attach.SourceRun], done: Any) -> None:
@@ -128,8 +128,8 @@ def ranges_apart() -> list[Patch]:
     return [(chunk, "commit_chunk", commit_chunk), (extents, "add_ranges", add_ranges)]
 
 
-def no_commit_of_its_own() -> list[Patch]:
-    """A merge that finds nothing to copy commits nothing, and truncates."""
+def truncate_without_a_commit() -> list[Patch]:
+    """Truncate without a commit if a merge finds nothing to copy."""
     hooks: Hooks = {}
 
     def commit_chunk(connection: Connection, remaining: list[attach.SourceRun], done: Any) -> None:
@@ -148,8 +148,8 @@ def no_commit_of_its_own() -> list[Patch]:
 _NEXT_ID = "SELECT next_id FROM main.edgeshard_database"
 
 
-def ignore_with_a_wrong_range(target: Target, origin: Any, number: int, piece: Block, *_: Any, **__: Any) -> None:
-    """Rows whose ids are taken are passed over in silence; and ids are taken, for a block ends one too early."""
+def ignore_with_wrong_range(target: Target, origin: Any, number: int, piece: Block, *_: Any, **__: Any) -> None:
+    """Ignore rows whose ids are taken, and make blocks end one id too early, so that ids are taken."""
     connection = target.connection
     shift = target.next_id - piece.first_id
     for table in origin.tables:
@@ -162,20 +162,20 @@ def ignore_with_a_wrong_range(target: Target, origin: Any, number: int, piece: B
     connection.execute("UPDATE main.edgeshard_database SET next_id = ?", (target.next_id,))
 
 
-def sync_path_of_one(folder: str | os.PathLike[str], levels: int | None = 2) -> None:
-    """Whoever made a folder may never have made its name durable; nobody else does."""
+def sync_folder_without_parent(folder: str | os.PathLike[str], levels: int | None = 2) -> None:
+    """Sync only the folder itself, so its name may never become durable."""
     if levels is not None:
         folders.sync_folder(folder)
 
 
 def sync_at_power_does_nothing(shard: Shard) -> None:
-    """What an earlier handle wrote at "process" stays as it is."""
+    """Do not sync what an earlier handle wrote at durability "process"."""
     if shard.durability != "power":
         _sync(shard)
 
 
-def truncation_is_not_noted(connection: Connection, durable: dict[bytes, int], master_id: bytes) -> dict[int, int]:
-    """Rows are deleted without a word of it."""
+def truncation_is_not_recorded(connection: Connection, durable: dict[bytes, int], master_id: bytes) -> dict[int, int]:
+    """Delete rows without recording it."""
     numbers = {stream: sqlite.scalar(connection, _NUMBER, (stream,)) for stream in durable}
     return {number: durable[stream] for stream, number in numbers.items() if number is not None}
 
@@ -184,15 +184,15 @@ _NUMBER = "SELECT stream_no FROM edgeshard_streams WHERE stream_id = ?"
 
 
 def prune_at_normal(connection: Connection, *arguments: Any, **options: Any) -> Any:
-    """The commits of a prune are not synced."""
+    """Do not sync the commits of a prune."""
     _set_synchronous(connection, "NORMAL")
     return _begin_prune(connection, *arguments, **options)
 
 
-def range_goes_with_its_rows(connection: Connection, scope: Any, goes: Any, reason: str) -> None:
-    """What is pruned leaves the ranges, too."""
-    _apply(connection, scope, goes, reason)
-    for number in goes.window.blocks:
+def delete_ranges_of_pruned_rows(connection: Connection, scope: Any, batch: Any, reason: str) -> None:
+    """Also delete pruned rows from the ranges."""
+    _delete(connection, scope, batch, reason)
+    for number in batch.window.blocks:
         sql = "SELECT first, last FROM edgeshard_pruned_ranges WHERE stream_no = ?"
         gone = [Range(*row) for row in sqlite.fetch(connection, sql, (number,))]
         left = subtract(diff.held_ranges(connection, number), gone)
@@ -202,38 +202,38 @@ def range_goes_with_its_rows(connection: Connection, scope: Any, goes: Any, reas
         )
 
 
-def prunings_apart() -> list[Patch]:
-    """What was pruned is noted in a transaction of its own, after that in which the rows go."""
+def record_pruned_rows_separately() -> list[Patch]:
+    """Record pruned rows in a separate transaction after that which deletes them."""
     later: dict[int, list[tuple[Any, ...]]] = {}
 
     def note(connection: Connection, *arguments: Any) -> None:
         later.setdefault(id(connection), []).append((connection, *arguments))
 
-    def step_apart(run: Any, *arguments: Any) -> Any:
+    def prune_window(run: Any, *arguments: Any) -> Any:
         result = _prune_window(run, *arguments)
         with sqlite.immediate(run.connection):
             for asked in later.pop(id(run.connection), []):
-                _note_pruning(*asked)
+                _record_pruned(*asked)
         return result
 
-    return [(pruned_ranges, "record", note), (window, "prune_window", step_apart)]
+    return [(pruned_ranges, "record", note), (window, "prune_window", prune_window)]
 
 
-def block_is_not_cut(_: Connection, number: int, blocks: Any, gone: Any) -> list[Range]:
-    """Rows go, and their block stays."""
-    return [part for block in blocks for part in plan.cut(block, gone)[1]]
+def block_is_not_cut(_: Connection, number: int, blocks: Any, deleted: Any) -> list[Range]:
+    """Delete rows, and leave their blocks as they are."""
+    return [part for block in blocks for part in plan.cut(block, deleted)[1]]
 
 
-def prunings_are_not_noted(*_: Any) -> None:
-    """Rows go without a word of it."""
+def pruned_rows_are_not_recorded(*_: Any) -> None:
+    """Prune rows without recording it."""
 
 
 def transactions_are_divided(connection: Connection, row_id: int) -> None:
-    """A step ends where it likes, also in the middle of a transaction."""
+    """Let a prune step end in the middle of a transaction."""
 
 
-def settled_apart() -> list[Patch]:
-    """What was replaced is deleted in a transaction of its own, after that which brought the newer rows."""
+def delete_superseded_rows_separately() -> list[Patch]:
+    """Delete superseded rows in a separate transaction after that which brought the newer rows."""
     later: dict[int, list[int]] = {}
 
     def settle(target: Target, first_id: int) -> None:
@@ -248,12 +248,12 @@ def settled_apart() -> list[Patch]:
     return [(conflicts, "settle", settle), (chunk, "commit_chunk", commit_chunk)]
 
 
-def replaced_is_not_counted(*_: Any) -> None:
-    """Rows are replaced, and nothing says how many."""
+def superseded_rows_are_not_counted(*_: Any) -> None:
+    """Do not count superseded rows."""
 
 
-def a_clock_that_runs_back(floor: int) -> Callable[[], int]:
-    """Each handle begins with an older time than the one before."""
+def clock_that_goes_backwards(floor: int) -> Callable[[], int]:
+    """Let each handle begin at an earlier time than the one before."""
     del floor
     made = next(_handles)
     seqs = itertools.count(1)
@@ -263,42 +263,42 @@ def a_clock_that_runs_back(floor: int) -> Callable[[], int]:
 _handles = itertools.count(1)
 
 
-def collected_too_early(_: Connection, inputs: watermark.WatermarkInputs) -> Iterator[Hold]:
-    """A deletion goes once the grace period is over, whatever may still come."""
+def tombstones_are_collected_too_early(_: Connection, inputs: watermark.WatermarkInputs) -> Iterator[Hold]:
+    """Delete tombstones once the grace period is over, whatever may still arrive."""
     yield Hold(inputs.since_us, "")
 
 
 class _FoldersWithoutSync:
-    """The module folders, but that no folder is synced."""
+    """Stands in for the module `folders`, but syncs no folder."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(folders, name)
 
     def sync_folder(self, path: Any) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
-#: What to patch for each.
+#: What to patch for each mutant.
 MUTANTS: dict[str, Callable[[], list[Patch]]] = {
-    "no new stream an opening": lambda: [(Shard, "__init__", no_new_stream)],
+    "continue the last stream": lambda: [(Shard, "__init__", continue_last_stream)],
     "master at NORMAL": lambda: [(sqlite, "set_synchronous", master_at_normal)],
-    "truncate before the commit": truncate_before_the_commit,
+    "truncate before the commit": truncate_before_commit,
     "truncate everything": lambda: [(truncate, "_truncate", truncate_everything)],
-    "ranges in a transaction of their own": ranges_apart,
-    "no durable commit of its own before truncation": no_commit_of_its_own,
-    "OR IGNORE with a wrong range": lambda: [(apply, "_copy_block", ignore_with_a_wrong_range)],
-    "truncation is not noted": lambda: [(truncations, "record", truncation_is_not_noted)],
-    "a removal that syncs no folder": lambda: [(reap, "folders", _FoldersWithoutSync())],
-    "a folder's own name is not synced": lambda: [(folders, "sync_path", sync_path_of_one)],
-    "sync at power does nothing": lambda: [(Shard, "sync", sync_at_power_does_nothing)],
+    "write ranges in a separate transaction": write_ranges_separately,
+    "truncate without a durable commit": truncate_without_a_commit,
+    "OR IGNORE with a wrong range": lambda: [(apply, "_copy_block", ignore_with_wrong_range)],
+    "do not record truncations": lambda: [(truncations, "record", truncation_is_not_recorded)],
+    "remove a shard without syncing its folder": lambda: [(reap, "folders", _FoldersWithoutSync())],
+    "do not sync the name of a new folder": lambda: [(folders, "sync_path", sync_folder_without_parent)],
+    "do not sync at durability power": lambda: [(Shard, "sync", sync_at_power_does_nothing)],
     "prune at NORMAL": lambda: [(prune, "_begin", prune_at_normal)],
-    "a range goes with its pruned rows": lambda: [(window, "delete", range_goes_with_its_rows)],
-    "prunings in a transaction of their own": prunings_apart,
-    "prunings are not noted": lambda: [(pruned_ranges, "record", prunings_are_not_noted)],
-    "rows are pruned and their block is not cut": lambda: [(window, "_cut_blocks", block_is_not_cut)],
-    "what was replaced goes in a transaction of its own": settled_apart,
-    "what was replaced is not counted": lambda: [(superseded, "add", replaced_is_not_counted)],
-    "a clock that runs back": lambda: [(hlc, "clock", a_clock_that_runs_back)],
-    "a deletion is collected too early": lambda: [(watermark, "holds", collected_too_early)],
-    "a prune divides transactions": lambda: [(extents, "transaction_at", transactions_are_divided)],
+    "delete the ranges of pruned rows": lambda: [(window, "delete", delete_ranges_of_pruned_rows)],
+    "record pruned rows in a separate transaction": record_pruned_rows_separately,
+    "do not record pruned rows": lambda: [(pruned_ranges, "record", pruned_rows_are_not_recorded)],
+    "prune rows without cutting their blocks": lambda: [(window, "_cut_blocks", block_is_not_cut)],
+    "delete superseded rows in a separate transaction": delete_superseded_rows_separately,
+    "do not count superseded rows": lambda: [(superseded, "add", superseded_rows_are_not_counted)],
+    "a clock that goes backwards": lambda: [(hlc, "clock", clock_that_goes_backwards)],
+    "collect tombstones too early": lambda: [(watermark, "holds", tombstones_are_collected_too_early)],
+    "divide transactions in a prune": lambda: [(extents, "transaction_at", transactions_are_divided)],
 }

@@ -12,7 +12,7 @@ from edgeshard.sqlite import maintenance
 
 
 @contextlib.contextmanager
-def _passing_over_failed_commits(connection: apsw.Connection) -> Iterator[None]:
+def _ignore_failed_commits(connection: apsw.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -23,10 +23,10 @@ def _passing_over_failed_commits(connection: apsw.Connection) -> Iterator[None]:
             connection.execute("ROLLBACK")
 
 
-#: The package broken on purpose: what is replaced, and by what.
+#: Ways to break the package on purpose: (owner, attribute, replacement).
 MUTANTS: dict[str, tuple[object, str, object]] = {
-    "every failure refuses": (sqlite, "is_refused", lambda error: True),
-    "a failed commit is passed over": (sqlite, "immediate", _passing_over_failed_commits),
-    "half a database is published": (maintenance, "truncate_wal", lambda connection: None),
-    "a full disk is none": (sqlite, "is_full", lambda error: False),
+    "treat every failure as a refusal": (sqlite, "is_refused", lambda error: True),
+    "ignore a failed commit": (sqlite, "immediate", _ignore_failed_commits),
+    "publish an incomplete database": (maintenance, "truncate_wal", lambda connection: None),
+    "do not recognise a full disk": (sqlite, "is_full", lambda error: False),
 }

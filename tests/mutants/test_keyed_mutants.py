@@ -1,4 +1,4 @@
-"""The laws of keyed tables find a merge that is broken on purpose."""
+"""Break a merge of keyed tables on purpose, and expect the laws of keyed tables to find it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 def test_the_law_finds_a_merge_that_does_not_do_its_part(
     module: object, name: str, wrong: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Mutants: nothing is settled, or counted; timestamps do not count."""
+    """Settle nothing, count nothing, or ignore timestamps."""
     monkeypatch.setattr(module, name, wrong)
     with pytest.raises((AssertionError, ExceptionGroup)):  # streams have random ids: an example may fail now and then
         check_law(Lww, monkeypatch, settings(max_examples=200, phases=keyed_model.UNSHRUNK))

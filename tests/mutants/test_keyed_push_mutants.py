@@ -1,4 +1,4 @@
-"""Tests of pushes of keyed tables find a push that is broken on purpose."""
+"""Break a push of keyed tables on purpose, and expect a test of such pushes to fail."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_law_finds_a_push_that_settles_nothing(pg: str, monkeypatch: pytest.
 def test_that_finds_pushers_that_do_not_lock_the_table(
     pg: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A mutant: each settles before it sees what the other is about to commit."""
+    """Let each pusher settle before it sees what the other is about to commit."""
     one, other = rivals(tmp_path, 2)
     with one.shard("b") as shard:
         shard.write(Lww("q", 1, 1))  # the table is there before the two meet

@@ -1,4 +1,4 @@
-"""Tests of pruning find a prune that is broken on purpose."""
+"""Break a prune on purpose, and expect a check of pruning to fail."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ from tests.support.stores import numbers
 
 pytestmark = pytest.mark.slow
 
-APPLY, NOTE = window.delete, pruned_ranges.record
+DELETE = window.delete
 
 
-def range_goes_with_its_rows(connection: Any, scope: Any, goes: Any, reason: str) -> None:
-    """What is pruned leaves the ranges, too."""
-    APPLY(connection, scope, goes, reason)
-    for number in goes.window.blocks:
+def delete_ranges_of_pruned_rows(connection: Any, scope: Any, batch: Any, reason: str) -> None:
+    """Also delete pruned rows from the ranges."""
+    DELETE(connection, scope, batch, reason)
+    for number in batch.window.blocks:
         own = f"FROM edgeshard_pruned_ranges WHERE stream_no = {number}"
         connection.execute(
             f"UPDATE edgeshard_ranges SET first = (SELECT max(last) {own}) + 1 WHERE stream_no = {number}"
         )
 
 
-def block_is_not_cut(_: Any, number: int, blocks: Any, gone: Any) -> list[Range]:
-    """Rows go, and their block stays."""
-    return [part for block in blocks for part in plan.cut(block, gone)[1]]
+def block_is_not_cut(_: Any, number: int, blocks: Any, deleted: Any) -> list[Range]:
+    """Delete rows, and leave their blocks as they are."""
+    return [part for block in blocks for part in plan.cut(block, deleted)[1]]
 
 
-def receipts_are_not_asked(window: Any, _: Any) -> list[Range]:
-    """Rows go before a receipt says that they may."""
+def ignore_receipts(window: Any, _: Any) -> list[Range]:
+    """Prune rows that no receipt allows to prune."""
     return subtract([window.ids], [window.ids])
 
 
-def check_only_what_is_safe_goes(folder: Path) -> None:
-    """Of rows that nobody else holds none goes."""
+def check_only_held_rows_are_pruned(folder: Path) -> None:
+    """Check that rows which no other database holds stay."""
     store = edgeshard.Store(folder / "data")
     add(store, "a", *range(4))
     note(store, {stream_of(store): [Range(1, 2)]})
@@ -57,7 +57,7 @@ def check_only_what_is_safe_goes(folder: Path) -> None:
 
 
 def check_account(folder: Path) -> None:
-    """What is here, and what was pruned, is what was ever held."""
+    """Check that present and pruned rows add up to the rows ever held."""
     store = edgeshard.Store(folder / "data")
     add(store, "a", *range(9))
     store.prune(keep_rows=4)
@@ -65,11 +65,11 @@ def check_account(folder: Path) -> None:
 
 
 MUTANTS: dict[str, tuple[Any, str, Any, Callable[[Path], None]]] = {
-    "the range goes with its rows": (window, "delete", range_goes_with_its_rows, check_nothing_comes_back),
-    "rows go before the receipt": (plan, "not_deletable", receipts_are_not_asked, check_only_what_is_safe_goes),
-    "prunings are not noted": (pruned_ranges, "record", lambda *_: None, check_account),
-    "the block is not cut": (window, "_cut_blocks", block_is_not_cut, check_account),
-    "the disk is not given back": (shrink, "release", lambda *_: None, check_disk_is_given_back),
+    "delete the ranges of pruned rows": (window, "delete", delete_ranges_of_pruned_rows, check_nothing_comes_back),
+    "prune rows without a receipt": (plan, "not_deletable", ignore_receipts, check_only_held_rows_are_pruned),
+    "do not record pruned rows": (pruned_ranges, "record", lambda *_: None, check_account),
+    "prune rows without cutting their blocks": (window, "_cut_blocks", block_is_not_cut, check_account),
+    "do not give the disk back": (shrink, "release", lambda *_: None, check_disk_is_given_back),
 }
 
 

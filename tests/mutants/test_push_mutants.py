@@ -29,8 +29,8 @@ proxy = tests.proxy
 # -- mutants of a transaction -----------------------------------------------------------------------------------------
 
 
-def ranges_after_the_rows(self: Sender, parts: Sequence[Any], tables: Sequence[Any], held: Any) -> Sent:
-    """The ranges are written in a transaction of their own, after the rows'."""
+def write_ranges_after_rows(self: Sender, parts: Sequence[Any], tables: Sequence[Any], held: Any) -> Sent:
+    """Write the ranges in a separate transaction after the rows."""
     with self.server.transaction():
         there = lock_and_compare(self, parts, held)
         counts = self.send_rows(parts, tables)
@@ -40,8 +40,8 @@ def ranges_after_the_rows(self: Sender, parts: Sequence[Any], tables: Sequence[A
     return Sent(counts, now)
 
 
-def ranges_before_the_rows(self: Sender, parts: Sequence[Any], tables: Sequence[Any], held: Any) -> Sent:
-    """The ranges are written in a transaction of their own, before the rows'."""
+def write_ranges_before_rows(self: Sender, parts: Sequence[Any], tables: Sequence[Any], held: Any) -> Sent:
+    """Write the ranges in a separate transaction before the rows."""
     with self.server.transaction():
         there = lock_and_compare(self, parts, held)
         now = plan.held_after(there, parts)
@@ -51,8 +51,8 @@ def ranges_before_the_rows(self: Sender, parts: Sequence[Any], tables: Sequence[
     return Sent(counts, now)
 
 
-def ranges_not_compared(self: Sender, parts: Sequence[Any], tables: Sequence[Any], held: Any) -> Sent:
-    """What is there is believed to be what was planned with."""
+def do_not_compare_ranges(self: Sender, parts: Sequence[Any], tables: Sequence[Any], held: Any) -> Sent:
+    """Assume that the server holds what the chunk was planned with."""
     with self.server.transaction():
         streams = plan.streams_in(parts)
         own_tables.lock_streams(self.server, streams)
@@ -64,7 +64,7 @@ def ranges_not_compared(self: Sender, parts: Sequence[Any], tables: Sequence[Any
 
 
 def lock_and_compare(sender: Sender, parts: Sequence[Any], held: Any) -> dict[bytes, list[Range]]:
-    """As the real one does."""
+    """Lock the streams and compare their ranges, as the real code does."""
     streams = plan.streams_in(parts)
     there = own_tables.held(sender.server, own_tables.lock_streams(sender.server, streams))
     if there != {stream.stream_id: list(held.get(stream.stream_id, ())) for stream in streams}:
@@ -72,8 +72,8 @@ def lock_and_compare(sender: Sender, parts: Sequence[Any], held: Any) -> dict[by
     return there
 
 
-def the_master_is_held(self: Sender, parts: Sequence[Any], tables: Sequence[Any], held: Any) -> Sent:
-    """One snapshot of the master lasts for the whole transaction."""
+def keep_snapshot_open(self: Sender, parts: Sequence[Any], tables: Sequence[Any], held: Any) -> Sent:
+    """Keep one snapshot of the master open for the whole transaction."""
     connection = self.master._connection
     connection.execute("BEGIN")
     sqlite.fetch(connection, "SELECT generation FROM edgeshard_database")
@@ -89,8 +89,8 @@ SEND = Sender.send
 # -- mutants of what is there -----------------------------------------------------------------------------------------
 
 
-def streams_not_locked(server: Any, streams: Sequence[Any]) -> dict[bytes, str]:
-    """Who knows a stream already locks it not."""
+def do_not_lock_streams(server: Any, streams: Sequence[Any]) -> dict[bytes, str]:
+    """Lock only streams that the server does not know yet."""
     for stream in streams:
         known = server.execute(
             "SELECT 1 FROM edgeshard_streams WHERE stream = $1", (own_tables._uuids([stream.stream_id])[0],)
@@ -103,14 +103,14 @@ def streams_not_locked(server: Any, streams: Sequence[Any]) -> dict[bytes, str]:
 LOCK = own_tables.lock_streams
 
 
-def streams_locked_and_not_written(server: Any, streams: Sequence[Any]) -> dict[bytes, str]:
-    """A stream's row is locked, and not written where it does not change."""
+def lock_streams_without_writing(server: Any, streams: Sequence[Any]) -> dict[bytes, str]:
+    """Lock a stream's row without writing it."""
     with mock.patch.object(server, "execute_many"):
         return LOCK(server, streams)
 
 
-def nothing_learnt_anew(self: Target, streams: Sequence[Any]) -> None:
-    """After a connection is lost, what is there is believed to be what it was."""
+def keep_what_was_known(self: Target, streams: Sequence[Any]) -> None:
+    """After a lost connection, assume that the server holds what it held before."""
     held = dict(self.held)
     LEARN(self, streams)
     self.held.update(held)
@@ -119,16 +119,16 @@ def nothing_learnt_anew(self: Target, streams: Sequence[Any]) -> None:
 LEARN = Target.update
 
 
-def holes_are_held(held: Any, parts: Sequence[Any]) -> dict[bytes, list[Range]]:
-    """All up to the last row that was pushed counts as pushed, also what was held back."""
+def count_gaps_as_held(held: Any, parts: Sequence[Any]) -> dict[bytes, list[Range]]:
+    """Count all rows up to the last pushed one as pushed, including rejected ones."""
     return {stream_id: [Range(1, ranges[-1].last)] for stream_id, ranges in AFTER(held, parts).items()}
 
 
 AFTER = plan.held_after
 
 
-def forgotten_while_away(self: Target) -> Any:
-    """What PostgreSQL holds is forgotten before it can be asked again."""
+def forget_while_unreachable(self: Target) -> Any:
+    """Forget what PostgreSQL holds before it can be read again."""
     if self._server is None:
         self.held.clear()
     return CONNECTED(self)
@@ -137,21 +137,21 @@ def forgotten_while_away(self: Target) -> Any:
 CONNECTED = Target.connect
 
 
-def divided(parts: Sequence[Any], room: int, transaction_at: Any) -> Any:
-    """A writer's transaction is divided where the chunk is full."""
+def divide_transactions(parts: Sequence[Any], room: int, transaction_at: Any) -> Any:
+    """Divide a writer's transaction where the chunk is full."""
     return CUT(parts, room, None)
 
 
 CUT = plan.take_chunk
 
 
-def all_of_it_shown(said: Mapping[str, str]) -> str:
-    """The whole DSN is shown."""
+def show_everything(said: Mapping[str, str]) -> str:
+    """Show the whole DSN."""
     return " ".join(said.values())
 
 
-def refused_alone(origin: Any, refusals: Any, error: Any) -> Any:
-    """The row alone stays behind, and not the writer's transaction."""
+def reject_only_the_row(origin: Any, refusals: Any, error: Any) -> Any:
+    """Leave out only the row, and not the writer's transaction."""
     with mock.patch.object(type(origin), "transaction_at", return_value=None):
         return REFUSAL_OF(origin, refusals, error)
 
@@ -161,65 +161,65 @@ REFUSAL_OF = rejects.reject_row
 BOTH = {"inserts": False}
 AFTER_COMMIT, BEFORE_COMMIT = {**BOTH, "moment": "after"}, {**BOTH, "moment": "before"}
 
-#: What is broken -> what replaces what, the test that finds it, and its arguments.
+#: For each mutant: what to replace with what, the test that must find it, and its arguments.
 MUTANTS: dict[str, tuple[list[tuple[Any, str, Any]], Callable[..., None], dict[str, Any]]] = {
-    "ranges after the rows": (
-        [(Sender, "send", ranges_after_the_rows)],
+    "write ranges after the rows": (
+        [(Sender, "send", write_ranges_after_rows)],
         tests.test_an_answer_to_commit_that_never_comes_loses_and_doubles_nothing,
         AFTER_COMMIT,
     ),
-    "ranges before the rows": (
-        [(Sender, "send", ranges_before_the_rows)],
+    "write ranges before the rows": (
+        [(Sender, "send", write_ranges_before_rows)],
         tests.test_an_answer_to_commit_that_never_comes_loses_and_doubles_nothing,
         BEFORE_COMMIT,
     ),
-    "ranges neither read anew nor compared": (
-        [(Target, "update", nothing_learnt_anew), (Sender, "send", ranges_not_compared)],
+    "neither read ranges again nor compare them": (
+        [(Target, "update", keep_what_was_known), (Sender, "send", do_not_compare_ranges)],
         tests.test_an_answer_to_commit_that_never_comes_loses_and_doubles_nothing,
         AFTER_COMMIT,
     ),
-    "ranges not compared": (
-        [(Sender, "send", ranges_not_compared)],
+    "do not compare ranges": (
+        [(Sender, "send", do_not_compare_ranges)],
         tests.test_a_stream_that_comes_by_two_routes_at_once_arrives_once,
         BOTH,
     ),
-    "streams not locked": (
-        [(own_tables, "lock_streams", streams_not_locked)],
+    "do not lock streams": (
+        [(own_tables, "lock_streams", do_not_lock_streams)],
         tests.test_a_stream_that_comes_by_two_routes_at_once_arrives_once,
         BOTH,
     ),
-    "streams locked and not written": (
-        [(own_tables, "lock_streams", streams_locked_and_not_written)],
+    "lock streams without writing them": (
+        [(own_tables, "lock_streams", lock_streams_without_writing)],
         tests.test_a_server_that_reads_from_one_snapshot_a_transaction_gets_each_row_once,
         BOTH,
     ),
-    "held-back rows counted as pushed": (
-        [(plan, "held_after", holes_are_held)],
+    "count rejected rows as pushed": (
+        [(plan, "held_after", count_gaps_as_held)],
         tests.test_a_value_that_postgresql_cannot_hold_stays_behind_and_all_others_go,
         BOTH,
     ),
-    "a transaction divided where a row is refused": (
-        [(rejects, "reject_row", refused_alone)],
+    "reject a row without its transaction": (
+        [(rejects, "reject_row", reject_only_the_row)],
         tests.test_a_transaction_with_a_row_that_cannot_go_stays_behind_whole,
         BOTH,
     ),
-    "a transaction divided": (
-        [(plan, "take_chunk", divided)],
+    "divide a transaction": (
+        [(plan, "take_chunk", divide_transactions)],
         tests.test_transactions_stay_whole_in_chunks_that_are_smaller,
         BOTH,
     ),
-    "the master held while the network is waited for": (
-        [(Sender, "send", the_master_is_held)],
+    "keep a snapshot of the master open while sending": (
+        [(Sender, "send", keep_snapshot_open)],
         tests.test_a_push_waits_for_another_that_has_locked_the_stream,
         {},
     ),
-    "a receipt of nothing while the server is away": (
-        [(Target, "connect", forgotten_while_away)],
+    "forget what an unreachable server holds": (
+        [(Target, "connect", forget_while_unreachable)],
         tests.test_a_server_that_is_away_does_not_make_the_master_forget_what_it_holds,
         {},
     ),
-    "all of a DSN shown": (
-        [(address, "_display", all_of_it_shown)],
+    "show the whole DSN": (
+        [(address, "_display", show_everything)],
         tests.test_each_failure_has_its_exit_code_and_shows_no_password,
         {},
     ),

@@ -1,4 +1,4 @@
-"""The model of a store finds a package that is broken on purpose."""
+"""Break the package on purpose, and expect the model of a store to find it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from tests.support.few_examples import QUIET
 pytestmark = pytest.mark.slow
 
 
-def no_new_stream(shard: Shard) -> None:
-    """A handle goes on in the shard's last stream, where the rows in the file end."""
+def continue_last_stream(shard: Shard) -> None:
+    """Continue the shard's last stream after the last row in the file, instead of beginning a new stream."""
     last = sqlite.scalar(shard._connection, "SELECT max(stream_no) FROM edgeshard_streams")
     if last is None:
         return BEGIN_STREAM(shard)
@@ -41,29 +41,29 @@ BEGIN_STREAM = Shard._begin_stream
 
 
 def truncate_everything(connection: Any, shard: Any, durable: Any, master_id: Any, *_: Any) -> Any:
-    """The whole shard is emptied, whatever the master holds."""
+    """Delete all rows of the shard, whatever the master holds."""
     with sqlite.immediate(connection):
         gone = truncations.record(connection, durable, master_id)
         return truncations.delete_all(connection, [table.name for table in shard.tables]), gone
 
 
-def nothing_is_put_back(connection: Any, tables: Any, kept: Any = ()) -> int:
-    """A shard is cleared with the rows that came after those that the master holds."""
+def put_nothing_back(connection: Any, tables: Any, kept: Any = ()) -> int:
+    """Truncate a shard together with rows that were written after those that the master holds."""
     return DELETE_ALL(connection, tables)
 
 
-def copied_is_not_noted(connection: Any, number: int, held: Any, copied: Any) -> Any:
-    """The ranges are not written with the rows."""
+def do_not_write_ranges(connection: Any, number: int, held: Any, copied: Any) -> Any:
+    """Do not write the ranges with the rows."""
     return union([*held, *copied])
 
 
-def ranges_are_not_asked(stream: Any, *_: Any) -> Any:
-    """Whatever a source has is copied."""
+def ignore_ranges(stream: Any, *_: Any) -> Any:
+    """Copy all rows of a source, even those that the master holds."""
     return list(stream.blocks)
 
 
-def copy_commits_nothing(connection: Any, jobs: Any, totals: Any) -> None:
-    """Shards are truncated before the master's commit, which then fails."""
+def truncate_before_commit(connection: Any, jobs: Any, totals: Any) -> None:
+    """Truncate the shards before the master commits, and let that commit fail."""
     COMMIT_CHUNK(connection, jobs, totals)
     for job in jobs:
         if job.own and job.copied.durable:
@@ -77,8 +77,8 @@ COMMIT_CHUNK = chunk.commit_chunk
 DELETE_ALL = truncations.delete_all
 
 
-def last_row_is_not_forgotten(block: Any, error: Any = None) -> None:
-    """After a rollback, the account of seqs believes that the row that was undone is there."""
+def remember_undone_row(block: Any, error: Any = None) -> None:
+    """After a rollback, count the undone row as written."""
     connection = block._handle._connection
     last = connection.last_insert_rowid()
     UNDO_BLOCK(block, error)
@@ -89,13 +89,13 @@ UNDO_BLOCK = Transaction._undo
 
 
 MUTANTS: dict[str, tuple[Any, str, Callable[..., Any]]] = {
-    "no new stream an opening": (Shard, "_begin_stream", no_new_stream),
+    "continue the last stream": (Shard, "_begin_stream", continue_last_stream),
     "truncate everything": (truncate, "_truncate", truncate_everything),
-    "what came meanwhile is not put back": (truncations, "delete_all", nothing_is_put_back),
-    "ranges are not written": (extents, "add_ranges", copied_is_not_noted),
-    "ranges are not asked": (diff, "missing_blocks", ranges_are_not_asked),
-    "the row that was undone is not forgotten": (Transaction, "_undo", last_row_is_not_forgotten),
-    "truncate before the commit": (chunk, "commit_chunk", copy_commits_nothing),
+    "delete rows written during a truncation": (truncations, "delete_all", put_nothing_back),
+    "do not write ranges": (extents, "add_ranges", do_not_write_ranges),
+    "copy rows whatever the ranges say": (diff, "missing_blocks", ignore_ranges),
+    "remember a row that was rolled back": (Transaction, "_undo", remember_undone_row),
+    "truncate before the commit": (chunk, "commit_chunk", truncate_before_commit),
 }
 
 

@@ -1,4 +1,4 @@
-"""The sweep over failing system calls finds what was broken on purpose."""
+"""Break the handling of failing system calls on purpose, and expect the sweep to find it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize(
     ("mutant", "scenario", "options"),
     [
-        ("every failure refuses", "write_durably", "--kind full --every 2"),
-        ("a failed commit is passed over", "first_merge", "--kind full --once --every 2"),
-        ("half a database is published", "first_merge", "--kind full --once --every 2"),
-        ("a full disk is none", "write", "--kind full --every 9"),
+        ("treat every failure as a refusal", "write_durably", "--kind full --every 2"),
+        ("ignore a failed commit", "first_merge", "--kind full --once --every 2"),
+        ("publish an incomplete database", "first_merge", "--kind full --once --every 2"),
+        ("do not recognise a full disk", "write", "--kind full --every 9"),
     ],
 )
 def test_the_sweep_finds_what_was_broken_on_purpose(mutant: str, scenario: str, options: str) -> None:

@@ -1,4 +1,4 @@
-"""Tests of the collection of deletions find_expired one that is broken on purpose."""
+"""Break the collection of tombstones on purpose, and expect a test of tombstones to fail."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.wall_clock import Wall
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("name", ["a deletion is collected too early", "its block is not cut"])
+@pytest.mark.parametrize("name", ["collect tombstones too early", "do not cut the blocks of tombstones"])
 def test_the_law_finds(name: str, wall: Wall, monkeypatch: pytest.MonkeyPatch) -> None:
     module, attribute, wrong, _ = MUTANTS[name]
     monkeypatch.setattr(module, attribute, wrong)
@@ -50,62 +50,62 @@ def _find_by_arrival_alone(connection: Any, path: Path, tables: Any, _: float) -
     return ExpiredTombstones(tuple(tables), identity.next_id(connection), seen)
 
 
-#: What is done wrong, and the test that must find it, with the arguments that it takes.
+#: (owner, attribute, replacement, the test that must find it).
 MUTANTS: dict[str, tuple[Any, str, Any, Any]] = {
-    "the grace period is ignored": (
+    "ignore the grace period": (
         tombstones_module, "find_expired", lambda connection, path, tables, _: _find(connection, path, tables, 0.0),
         tombstones.test_a_deletion_goes_once_the_grace_period_has_passed,
     ),
-    "when it came is ignored": (
+    "ignore when a tombstone arrived": (
         arrivals, "first_since", lambda *_: None, tombstones.test_a_deletion_that_came_late_stays_for_the_grace_period_from_then_on,
     ),
-    "when it was timestamped is ignored": (
+    "ignore the timestamp of a tombstone": (
         tombstones_module, "find_expired", _find_by_arrival_alone,
         tombstones.test_a_deletion_that_was_timestamped_by_a_clock_ahead_stays_until_that_time_is_over,
     ),
-    "a deletion is collected too early": (
+    "collect tombstones too early": (
         watermark, "holds", lambda _, inputs: iter([Hold(inputs.since_us, "")]),
         tombstones.test_a_deletion_waits_for_an_older_change_that_waits_in_a_shard,
     ),
-    "no stream is looked at": (
+    "ignore streams of other stores": (
         watermark, "holds", lambda _, inputs: iter([Hold(inputs.since_us, ""), *inputs.own_shards.holds]),
         tombstones.test_an_agent_elsewhere_holds_deletions_up_until_a_later_change_of_it_comes,
     ),
-    "no shard is looked at": (
+    "ignore the shards of the store": (
         own_shards, "scan_own_shards", lambda *_: own_shards.OwnShards(),
         tombstones.test_a_deletion_waits_for_an_older_change_that_waits_in_a_shard,
     ),
-    "rows without a timestamp count as new": (
+    "treat rows without a timestamp as new": (
         own_shards, "_timestamps", lambda *_: iter(()), tombstones.test_rows_from_before_a_class_had_a_key_count_as_the_oldest_of_all,
     ),
-    "streams of the store's shards are taken for others": (
+    "treat streams of the store as those of others": (
         streams, "stream_ids", lambda *_: set(),
         tombstones.test_an_agent_of_the_store_that_lives_on_without_a_change_holds_nothing_up,
     ),
-    "what a shard gave up to another is ignored": (
+    "ignore rows truncated by another master": (
         streams, "are_truncated_rows_held", lambda *_: True,
         tombstones.test_a_shard_that_another_master_drained_holds_deletions_up,
     ),
-    "a gap is ignored": (watermark, "_streams_with_missing_rows", lambda _: set(), tombstones.test_a_gap_holds_deletions_up),
-    "what others have is ignored": (
+    "ignore gaps": (watermark, "_streams_with_missing_rows", lambda _: set(), tombstones.test_a_gap_holds_deletions_up),
+    "ignore rows that only peers hold": (
         receipts, "streams_with_unknown_rows", lambda _: [], tombstones.test_rows_that_another_database_says_it_has_hold_deletions_up,
     ),
-    "others need not have heard of it": (
+    "ignore what peers know": (
         PeerCache, "read", lambda *_: {}, tombstones.test_a_deletion_waits_for_each_database_with_a_receipt_to_hear_of_it,
     ),
-    "what was pruned counts as never come": (
+    "treat pruned rows as never arrived": (
         pruned_ranges, "streams_since", lambda *_: set(), tombstones.test_what_was_pruned_lately_came_lately,
     ),
-    "it is not recorded": (
+    "do not record deleted tombstones": (
         pruned_ranges, "record", lambda *_: None, tombstones.test_a_deletion_goes_once_the_grace_period_has_passed,
     ),
-    "its block is not cut": (
+    "do not cut the blocks of tombstones": (
         window, "_cut_blocks", _block_is_not_cut, tombstones.test_a_deletion_goes_once_the_grace_period_has_passed,
     ),
-    "nobody says that a change came late": (
+    "do not report late changes": (
         late_changes, "find", lambda *_: [], tombstones.test_an_older_change_that_comes_after_all_is_kept_and_said_so_once,
     ),
-    "each change is taken for a late one": (
+    "report every change as late": (
         late_changes, "_select", lambda name, _: f"SELECT ?1, _id FROM main.{name} WHERE _id >= ?2 AND ?3 > 0",
         tombstones.test_a_change_of_a_key_that_is_known_is_not_taken_for_a_late_one,
     ),

@@ -1,10 +1,10 @@
-"""Shards damaged at random: what a merge makes of each, and whether it ever takes what was not written.
+"""Damage shards at random, merge them, and check that a merge never takes rows that were not written.
 
-Real shards of several kinds are damaged in many ways, and each is merged beside a sound one. The worker is a process of
-its own (``python -m tests.support.damaged_shards SEED FIRST END``), and a trial that takes longer than a minute ends it:
-that is a hang, and its death is a crash.
+Real shards of several kinds are damaged in many ways, and each is merged together with a sound one. The worker is a
+separate process (``python -m tests.support.damaged_shards SEED FIRST END``). A trial that takes longer than a minute is
+a hang, and ends it; if it dies by itself, that is a crash.
 
-A seed damages the same places in the same way each time. (Only the salts of SQLite's logs differ from run to run.)
+A seed damages the same places in the same way each time. (Only the salts of SQLite's WALs differ from run to run.)
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from tests.support.project import PROJECT
 
 TRIAL_TIMEOUT_S = 60.0
 
-#: What must never come of a damaged file.
+#: Outcomes that a damaged file must never have.
 FAULTS = ("crash", "hang", "error", "sound one not merged", "master unsound", "invented rows", "doubled rows")
 
 Rows = dict[tuple[str, int], tuple[Any, ...]]
@@ -54,7 +54,7 @@ class Sample:
 
 @attrs.frozen
 class Image:
-    """A shard as it was found: its file, its log, and the rows that were ever written to it, by address."""
+    """A shard before it is damaged: its file, its WAL, and the rows ever written to it, by address."""
 
     kind: str
     database: bytes
@@ -66,7 +66,7 @@ class Image:
 
 
 def images(seed: int) -> list[Image]:
-    """Shards of all kinds."""
+    """Create shards of all kinds."""
     rng = random.Random(seed)
     now = datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC)
     clock = SimpleNamespace(datetime=SimpleNamespace(now=lambda zone: now), UTC=datetime.UTC)
@@ -96,7 +96,7 @@ def _dicts(rng: random.Random, count: int, payload_bytes: int) -> Iterator[dict[
 
 
 def live_log(store: edgeshard.Store, rng: random.Random) -> edgeshard.Shard:
-    """All rows are in the log."""
+    """Create a shard with all rows in the WAL."""
     shard = store.shard("bad")
     for record in _dicts(rng, 120, 80):
         shard.write(record)
@@ -104,14 +104,14 @@ def live_log(store: edgeshard.Store, rng: random.Random) -> edgeshard.Shard:
 
 
 def closed(store: edgeshard.Store, rng: random.Random) -> edgeshard.Shard:
-    """All rows are in the file, and there is no log."""
+    """Create a shard with all rows in the file, and no WAL."""
     with store.shard("bad") as shard:
         shard.write_many(_dicts(rng, 200, 80))
     return shard
 
 
 def both(store: edgeshard.Store, rng: random.Random) -> edgeshard.Shard:
-    """Some rows are in the file, of one stream, and some in the log, of another."""
+    """Create a shard with the rows of one stream in the file, and those of another in the WAL."""
     closed(store, rng)
     shard = store.shard("bad")
     for record in _dicts(rng, 60, 80):
@@ -120,7 +120,7 @@ def both(store: edgeshard.Store, rng: random.Random) -> edgeshard.Shard:
 
 
 def truncated(store: edgeshard.Store, rng: random.Random) -> edgeshard.Shard:
-    """A merge emptied it, and its agent went on."""
+    """Create a shard that was truncated by a merge, and written to afterwards."""
     closed(store, rng)
     store.merge(keep_empty=True)
     shard = store.shard("bad")
@@ -131,7 +131,7 @@ def truncated(store: edgeshard.Store, rng: random.Random) -> edgeshard.Shard:
 
 
 def several_tables(store: edgeshard.Store, rng: random.Random) -> edgeshard.Shard:
-    """Rows of two tables with columns of all types, in transactions."""
+    """Create a shard with rows of two tables with columns of all types, in transactions."""
     with store.shard("bad") as shard:
         for n, record in enumerate(_dicts(rng, 40, 40)):
             with shard.transaction():
@@ -142,7 +142,7 @@ def several_tables(store: edgeshard.Store, rng: random.Random) -> edgeshard.Shar
 
 
 def overflow(store: edgeshard.Store, rng: random.Random) -> edgeshard.Shard:
-    """Rows that are larger than a page."""
+    """Create a shard with rows larger than a page."""
     with store.shard("bad") as shard:
         shard.write_many(_dicts(rng, 12, 9_000))
     return shard
@@ -152,7 +152,7 @@ KINDS = (live_log, closed, both, truncated, several_tables, overflow)
 
 
 def rows_of(store: edgeshard.Store) -> Rows:
-    """What a master holds: the table and the values of each row, by its address, as its stream's agent gave them.
+    """Return the table and values of each row of a master, by address, as the stream's agent wrote them.
 
     Raises:
         AssertionError: two rows have one address.
@@ -164,13 +164,13 @@ def rows_of(store: edgeshard.Store) -> Rows:
         listed = connection.execute("select table_name, column_name from edgeshard_columns order by 1, 2").fetchall()
         for table in sorted({str(name) for name, _ in listed}):
             columns = [str(column) for name, column in listed if name == table]
-            # as bytes: a text may be no UTF-8 any more
+            # as bytes: a text may no longer be UTF-8
             values = ", ".join(f"typeof({quote(column)}), cast({quote(column)} as blob)" for column in columns)
             for number, seq, *row in connection.execute(f"select _stream, _seq, {values} from {quote(table)}"):
                 address = (str(streams[number]), int(seq))
                 if address in found:
                     raise AssertionError(f"{address} is doubled")
-                # a column that another version added says nothing of this row
+                # a column that another version added says nothing about this row
                 given = [(c, *row[2 * i : 2 * i + 2]) for i, c in enumerate(columns) if row[2 * i] != "null"]
                 found[address] = (table, *given)
         return found
@@ -206,53 +206,53 @@ Damage = Callable[[Image, list[Image], random.Random], Files]
 
 
 def flipped_bits(image: Image, others: list[Image], rng: random.Random) -> Files:
-    """Bits anywhere in the file."""
+    """Flip bits anywhere in the file."""
     return _flip(image.database, rng), image.log
 
 
 def flipped_bits_of_the_log(image: Image, others: list[Image], rng: random.Random) -> Files:
-    """Bits anywhere in the log."""
+    """Flip bits anywhere in the WAL."""
     return (image.database, _flip(image.log, rng)) if image.log else flipped_bits(image, others, rng)
 
 
 def flipped_bits_of_the_header(image: Image, others: list[Image], rng: random.Random) -> Files:
-    """Bits of the first hundred bytes."""
+    """Flip bits in the first hundred bytes."""
     return _flip(image.database, rng, high=100), image.log
 
 
 def flipped_bits_of_the_schema(image: Image, others: list[Image], rng: random.Random) -> Files:
-    """Bits of the rest of the first page."""
+    """Flip bits in the rest of the first page."""
     return _flip(image.database, rng, 100, 1024), image.log
 
 
 def overwritten(image: Image, others: list[Image], rng: random.Random) -> Files:
-    """A run of bytes, or a sector, of zeros, ones or noise."""
+    """Overwrite some bytes, or a sector, with zeros, ones or noise."""
     return _overwrite(image.database, rng), image.log
 
 
 def overwritten_log(image: Image, others: list[Image], rng: random.Random) -> Files:
-    """The same in the log."""
+    """Do the same in the WAL."""
     return (image.database, _overwrite(image.log, rng)) if image.log else overwritten(image, others, rng)
 
 
 def cut(image: Image, others: list[Image], rng: random.Random) -> Files:
-    """The file ends early."""
+    """Cut the end of the file off."""
     length = rng.randrange(1, len(image.database))
     return image.database[: length // 1024 * 1024 if rng.random() < 0.5 else length] or b"S", image.log
 
 
 def cut_log(image: Image, others: list[Image], rng: random.Random) -> Files:
-    """The log ends early, or is missing."""
+    """Cut the end of the WAL off, or remove it."""
     return (image.database, image.log[: rng.randrange(len(image.log))]) if image.log else cut(image, others, rng)
 
 
 def grown(image: Image, others: list[Image], rng: random.Random) -> Files:
-    """The file goes on after its end."""
+    """Append bytes to the file."""
     return image.database + rng.choice((bytes, rng.randbytes))(rng.choice((1, 512, 1024, 65536))), image.log
 
 
 def swapped_pages(image: Image, others: list[Image], rng: random.Random) -> Files:
-    """Two pages have changed places."""
+    """Swap two pages."""
     pages = _pages(image.database)
     one, other = rng.sample(range(len(pages)), 2)
     pages[one], pages[other] = pages[other], pages[one]
@@ -260,7 +260,7 @@ def swapped_pages(image: Image, others: list[Image], rng: random.Random) -> File
 
 
 def doubled_page(image: Image, others: list[Image], rng: random.Random) -> Files:
-    """A page was written to another's place as well."""
+    """Write a page to the place of another as well."""
     pages = _pages(image.database)
     one, other = rng.sample(range(len(pages)), 2)
     pages[one] = pages[other]
@@ -268,29 +268,29 @@ def doubled_page(image: Image, others: list[Image], rng: random.Random) -> Files
 
 
 def page_of_another_shard(image: Image, others: list[Image], rng: random.Random) -> Files:
-    """A page is another file's."""
+    """Replace a page by one of another file."""
     pages = _pages(image.database)
     pages[rng.randrange(len(pages))] = rng.choice(_pages(rng.choice(others).database))
     return b"".join(pages), image.log
 
 
 def log_of_another_shard(image: Image, others: list[Image], rng: random.Random) -> Files:
-    """The log is another file's."""
+    """Replace the WAL by that of another file."""
     return image.database, rng.choice([other.log for other in others if other.log])
 
 
 def file_of_another_shard(image: Image, others: list[Image], rng: random.Random) -> Files:
-    """The file is another's, and the log its own."""
+    """Replace the file by another, and keep the WAL."""
     return rng.choice(others).database, image.log
 
 
 def zero_length(image: Image, others: list[Image], rng: random.Random) -> Files:
-    """The file is empty."""
+    """Empty the file."""
     return b"", image.log if rng.random() < 0.5 else b""
 
 
 def foreign(image: Image, others: list[Image], rng: random.Random) -> Files:
-    """Another program's database, or no database; with the log, or without."""
+    """Replace the file by another program's database, or by none; with the WAL, or without."""
     connection = apsw.Connection(":memory:")
     connection.execute("create table t(x, y); insert into t values (1, 'x'), (2, zeroblob(9000))")
     if rng.random() < 0.5:
@@ -302,7 +302,7 @@ def foreign(image: Image, others: list[Image], rng: random.Random) -> Files:
 
 
 def utf16(image: Image, others: list[Image], rng: random.Random) -> Files:
-    """The same database in another encoding."""
+    """Change the encoding of the database."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "copy"
         path.write_bytes(image.database)
@@ -325,7 +325,7 @@ WAYS: dict[Damage, int] = {
 
 @attrs.frozen
 class Trial:
-    """What came of one damaged shard."""
+    """The outcome of one damaged shard."""
 
     number: int
     kind: str
@@ -336,7 +336,7 @@ class Trial:
 
 
 class Campaign:
-    """Everything that the trials of a seed have in common."""
+    """What all trials of a seed share."""
 
     def __init__(self, seed: int, folder: Path) -> None:
         self._seed = seed
@@ -348,7 +348,7 @@ class Campaign:
             shard.write_many({"n": n} for n in range(5))
 
     def play(self, number: int) -> Trial:
-        """Damage a shard, and merge it beside a sound one."""
+        """Damage a shard, and merge it together with a sound one."""
         rng = random.Random(f"{self._seed} {number}")
         image = rng.choice(self._images)
         others = [other for other in self._images if other is not image]
@@ -369,7 +369,7 @@ class Campaign:
 
 
 def _merged(store: edgeshard.Store, image: Image, written: Rows) -> tuple[str, bool, str]:
-    """What a merge made of it, whether it said that something is wrong, and with which words."""
+    """Merge; return the outcome, whether the merge reported a fault, and with which words."""
     report = store.merge()
     again = store.merge()
     told = bool(report.quarantined or report.gaps)
@@ -401,7 +401,7 @@ def _merged(store: edgeshard.Store, image: Image, written: Rows) -> tuple[str, b
 
 
 def work(seed: int, numbers: Iterable[int]) -> None:
-    """The worker: a line on stdout for each trial that begins, and one for its end."""
+    """Work as the worker: print a line when a trial begins, and one when it ends."""
     with tempfile.TemporaryDirectory() as folder:
         campaign = Campaign(seed, Path(folder))
         for number in numbers:
@@ -409,7 +409,7 @@ def work(seed: int, numbers: Iterable[int]) -> None:
 
 
 def play(seed: int, numbers: list[int]) -> Iterator[Trial]:
-    """Play trials in a worker that is watched, and replaced where it dies."""
+    """Play trials in a worker process, and replace the worker if it dies or hangs."""
     while numbers:
         command = [
             sys.executable,
@@ -441,7 +441,7 @@ def play(seed: int, numbers: list[int]) -> Iterator[Trial]:
 
 
 def table(trials: Iterable[Trial]) -> str:
-    """Counts by kind of damage and outcome; "told" is what was set aside, or shows as a gap."""
+    """Format counts by kind of damage and outcome; "told" means quarantined, or reported as a gap."""
     counts: Counter[tuple[str, str]] = Counter()
     ways: Counter[str] = Counter()
     for trial in trials:

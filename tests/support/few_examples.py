@@ -1,4 +1,4 @@
-"""Settings of hypothesis for tests whose examples are dear."""
+"""Settings of hypothesis for tests whose examples are expensive."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""A fleet and its model: devices with agents, hubs, bundles, copies of their files, merged into one another in any way.
+"""A fleet and its model: devices with agents, hubs, bundles and copies of files, merged into one another in any way.
 
-`Fleet` does each step with real files, and predicts it with sets: which rows a database holds, and up to which seq of
-each stream it knows that rows exist. After each merge the target must hold exactly what is predicted, value by value,
-and name exactly the gaps that follow; its sources must be what they were, byte by byte.
+`Fleet` does each step with real files, and predicts the result with sets: which rows a database holds, and up to which
+seq of each stream it knows that rows exist. After each merge the target must hold exactly the predicted values and
+report exactly the predicted gaps, and its sources must be unchanged, byte by byte.
 
-Each step chooses what it needs with a function `pick`, which chooses one of a sequence: hypothesis's, or `random`'s.
+Each step makes its choices with a function `pick`, which picks one item of a sequence with hypothesis or `random`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Address = tuple[str, int]
 #: A row's table, and its values that are not NULL, by column.
 Row = tuple[str, dict[str, Any]]
 
-#: Where fsyncs cost nothing, if there is such a place: what a power cut does is not what this is about.
+#: A folder in memory, if there is one: fsyncs cost nothing there, and power cuts are tested elsewhere.
 IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 STORES = ("boat", "van", "hub", "root")
@@ -62,14 +62,14 @@ NewSample = edgeshard.table(index=["n"])(_sample(extra=float, n=int))
 
 @attrs.frozen
 class Photo:
-    """A record of a table of its own."""
+    """A record with its own table."""
 
     n: int
     pixels: bytes
 
 
 def record(number: int, kind: int) -> tuple[Any, Row]:
-    """A record of one of the shapes, and what must be found of it wherever it is kept."""
+    """Return a record of one of the shapes, and the row that every database must have of it."""
     if kind == 0:
         padding = "x" * (3_000 if number % 7 == 0 else 3)
         data = {"n": number, "padding": padding}
@@ -85,7 +85,7 @@ SHAPES = {"agent_data": edgeshard.AgentData, "photo": Photo}
 
 
 def columns_of(kind: int) -> dict[tuple[str, str], str]:
-    """The kinds of the columns that a record of this shape brings, by table and column."""
+    """Return the types of the columns that a record of this shape needs, by table and column."""
     cls = (edgeshard.AgentData, OldSample, NewSample, Photo)[kind]
     table = declare.table_of(cls)
     return {(table.name, column.name): column.type for column in table.columns}
@@ -96,7 +96,7 @@ def columns_of(kind: int) -> dict[tuple[str, str], str]:
 
 @attrs.frozen
 class Content:
-    """All that a master says, without the numbers that it gives out itself: equal for masters that hold the same."""
+    """The content of a master without the numbers that it assigns itself: equal for masters that hold the same rows."""
 
     rows: dict[Address, Row]
     streams: dict[str, tuple[str, str, int]]
@@ -108,7 +108,7 @@ class Content:
 
 
 def content(path: Path) -> Content:
-    """Read a master."""
+    """Read the content of a master."""
     connection = sqlite.connect(str(path), writable=False)
     try:
         with sqlite.read_snapshot(connection):
@@ -153,12 +153,12 @@ def _content(connection: sqlite.Connection) -> Content:
 
 @attrs.define
 class Held:
-    """What a database must hold, by the model.
+    """What a database must hold according to the model.
 
     Attributes:
-        rows: the seqs of each stream; in a master also those that it ever held, since nothing is taken from one here.
+        rows: the seqs of each stream; for a master this is also all that it ever held, because nothing is pruned here.
         last: the highest seq of each stream that it knows to exist.
-        columns: the kinds of its columns, by table and column.
+        columns: the types of its columns, by table and column.
         indexes: the indexes that its tables should have.
     """
 
@@ -168,7 +168,7 @@ class Held:
     indexes: set[tuple[str, str]] = attrs.Factory(set)
 
     def add(self, other: Held) -> None:
-        """What a merge of the other into this one must do."""
+        """Add what a merge of the other into this one must bring."""
         for stream, last in other.last.items():
             self.last[stream] = max(last, self.last.get(stream, 0))
             self.rows.setdefault(stream, set()).update(other.rows.get(stream, set()))
@@ -176,23 +176,23 @@ class Held:
         self.indexes |= other.indexes
 
     def copy(self) -> Held:
-        """The same, changed by itself."""
+        """Return a copy."""
         rows = {stream: set(seqs) for stream, seqs in self.rows.items()}
         return Held(rows, dict(self.last), dict(self.columns), set(self.indexes))
 
     def count(self) -> int:
-        """How many rows it holds."""
+        """Return how many rows it holds."""
         return sum(map(len, self.rows.values()))
 
     def ranges(self) -> dict[str, list[Range]]:
-        """The same rows as few intervals as possible."""
+        """Return the rows as as few ranges as possible."""
         return {stream: union(Range(seq, seq) for seq in seqs) for stream, seqs in self.rows.items() if seqs}
 
 
 def held_by_file(path: Path) -> Held:
-    """What a shard's or master's file holds by itself, without its log, as SQLite reads it.
+    """Return what the file of a shard or master holds without its WAL, as SQLite reads it.
 
-    Of a copy of it: a database must not be read here beside the log of another.
+    It reads a copy: a database must not be read here next to the WAL of another.
     """
     with tempfile.TemporaryDirectory() as folder:
         alone = Path(shutil.copy(path, folder))
@@ -244,14 +244,14 @@ class Image:
 
 
 class Fleet:
-    """Four stores, their agents, and copies of their files.
+    """Four stores, their agents, and copies of their files, each step checked against the model.
 
     Attributes:
-        written: what was acknowledged, by address.
+        written: the acknowledged rows, by address.
         held: what each database must hold.
-        images: the copies that were made.
-        documents: what stores said that they hold, in the order in which they said it.
-        is_lossy: whether something was thrown away that nobody else had for certain.
+        images: copies of database files.
+        documents: inventories of stores, in the order in which they were taken.
+        is_lossy: whether rows were thrown away that may have been the only copy.
     """
 
     def __init__(self) -> None:
@@ -273,27 +273,27 @@ class Fleet:
         self._names = itertools.count(1)
 
     def remove(self) -> None:
-        """End it, and delete its files."""
+        """Close all handles, and delete the files."""
         for shard in self.open.values():
             shard.close()
         shutil.rmtree(self.folder)
 
     def databases(self) -> list[Path]:
-        """All that could be merged now."""
+        """Return all databases that could be merged now."""
         return sorted(self.held)
 
     def shards(self) -> list[Path]:
-        """The shards of all stores."""
+        """Return the shards of all stores."""
         return [path for path in self.databases() if path.parent.name == "shards"]
 
     def masters(self) -> list[Path]:
-        """The masters that there are."""
+        """Return the masters that exist."""
         return [store.master_path for store in self.stores.values() if store.master_path in self.held]
 
     # -- agents -------------------------------------------------------------------------------------------------------
 
     def write(self, pick: Pick[Any]) -> None:
-        """An agent writes a row, or several in one transaction, of any tables."""
+        """Let an agent write a row, or several in one transaction, of any tables."""
         store, agent = self.stores[pick(STORES[:3])], pick(AGENTS)
         path = shard_path(store, agent)
         kinds = [pick(range(4)) for _ in range(pick((1, 1, 2, 3, 5)))]
@@ -324,14 +324,14 @@ class Fleet:
             self.transactions.add(((stream, first), (stream, last)))
 
     def close(self, pick: Pick[Any]) -> None:
-        """An agent closes its shard."""
+        """Let an agent close its shard."""
         if self.open:
             self.open.pop(pick(sorted(self.open))).close()
 
     # -- files --------------------------------------------------------------------------------------------------------
 
     def copy(self, pick: Pick[Any]) -> None:
-        """Somebody copies a database, live or not, with its log or without."""
+        """Copy the files of a database, live or not, with its WAL or without."""
         if self.held:
             self._copy(pick(self.databases()), with_log=pick((True, True, False)))
 
@@ -346,7 +346,7 @@ class Fleet:
         return image
 
     def snapshot(self, pick: Pick[Any]) -> None:
-        """A master is copied by its own means."""
+        """Take a snapshot of a master."""
         if self.masters():
             path = pick(self.masters())
             made = self.folder / f"snapshot{next(self._names)}.db"
@@ -355,7 +355,7 @@ class Fleet:
             self.images.append(Image(made, path))
 
     def put_back(self, pick: Pick[Any]) -> None:
-        """An older copy of a shard or a master takes its place; what was there is kept aside, or not."""
+        """Replace a shard or a master by an older copy; keep what was there, or not."""
         if not self.images:
             return
         image = pick(self.images)
@@ -371,7 +371,7 @@ class Fleet:
             self._place(image, path)
 
     def plant(self, pick: Pick[Any]) -> None:
-        """A copy of a shard is carried to another store, which drains it as one of its own."""
+        """Carry a copy of a shard to another store, which merges and truncates it as its own."""
         copies = [image for image in self.images if image.original.parent.name == "shards"]
         if copies:
             folder = self.stores[pick(STORES[:3])].root / "shards"
@@ -389,7 +389,7 @@ class Fleet:
     # -- bundles, and what they are made by ---------------------------------------------------------------------------
 
     def say_ranges(self, pick: Pick[Any]) -> None:
-        """A store says what it holds; the document lies about, and grows old."""
+        """Take a store's inventory, to be used later."""
         if self.masters():
             self.documents.append(self._ranges(pick(self.masters())))
 
@@ -399,14 +399,14 @@ class Fleet:
         return said
 
     def receipt(self, pick: Pick[Any]) -> None:
-        """A store notes what another one said once."""
+        """Record an inventory in another store as a receipt."""
         if self.documents:
             said, path = pick(self.documents), pick(self.masters())
             if said.database_id != edgeshard.Store(path.parent).ranges().database_id:
                 edgeshard.Store(path.parent).receipt(said)
 
     def export(self, pick: Pick[Any]) -> None:
-        """A store writes a bundle: of all, or of what somebody lacks by his own account, which may be old by now."""
+        """Export a bundle of all rows, or of those that another store lacks by an inventory, which may be old by now."""
         if not self.masters():
             return
         path = pick(self.masters())
@@ -423,7 +423,7 @@ class Fleet:
         self._export(path, unwanted, options)
 
     def _receipts(self, path: Path) -> dict[bytes, dict[bytes, list[Range]]]:
-        """What each peer has, or had, by what a master noted; which is never more than the peer said in all."""
+        """Return what each peer has, or had, by a master's receipts: never more than the peer's inventories said in all."""
         connection = sqlite.connect(str(path), writable=False)
         try:
             noted = {
@@ -455,11 +455,11 @@ class Fleet:
     # -- merges -------------------------------------------------------------------------------------------------------
 
     def drain(self, pick: Pick[Any]) -> None:
-        """A store merges its own shards."""
+        """Merge the own shards of a store."""
         self.merge_into(pick(STORES[:3]), [], keep_empty=pick((False, True)))
 
     def merge(self, pick: Pick[Any]) -> None:
-        """Any databases are merged into any store: its own master, and one twice, among them."""
+        """Merge any databases into any store, even its own master, or one database twice."""
         if self.held:
             sources = [pick(self.databases()) for _ in range(pick((1, 1, 2, 4)))]
             self.merge_into(pick(STORES), sources, chunk_bytes=pick((1, 500, blocks.CHUNK_BYTES)))
@@ -467,7 +467,7 @@ class Fleet:
     def merge_into(
         self, name: str, sources: Sequence[Path], *, keep_empty: bool = False, chunk_bytes: int = blocks.CHUNK_BYTES
     ) -> None:
-        """Merge, and hold all of it against the model."""
+        """Merge, and compare everything with the model."""
         store = self.stores[name]
         target = store.master_path
         own = [path for path in self.shards() if path.parent.parent == store.root]
@@ -495,7 +495,7 @@ class Fleet:
         self.check(target)
 
     def _drained(self, own: Sequence[Path]) -> None:
-        """The store's own shards have given up all that they held, or are gone."""
+        """Check that the store's own shards are truncated or removed."""
         for path in own:
             if path.exists():
                 self.held[path].rows = {stream: set() for stream in self.held[path].rows}
@@ -503,7 +503,7 @@ class Fleet:
                 del self.held[path]
 
     def settle(self) -> None:
-        """Everything is merged into every store. The end of each story: whole, and each row once."""
+        """Merge everything into every store, and check that all rows are there once."""
         for path in list(self.open):
             self.open.pop(path).close()
         somewhere = {(stream, seq) for held in self.held.values() for stream, seqs in held.rows.items() for seq in seqs}
@@ -522,7 +522,7 @@ class Fleet:
         self._check_that_nothing_is_left_to_carry()
 
     def _check_that_nothing_is_left_to_carry(self) -> None:
-        """Once all is everywhere and the root said so, nobody has anything for it."""
+        """Check that nobody has rows for the root once everything is everywhere and the root has said so."""
         said = self._ranges(self.stores["root"].master_path)
         self.documents.append(said)
         for name in STORES[:3]:
@@ -532,7 +532,7 @@ class Fleet:
     # -- what must hold -----------------------------------------------------------------------------------------------
 
     def gaps(self, held: Held) -> tuple[Gap, ...]:
-        """What a database knows to exist, and never held."""
+        """Return the rows that a database knows to exist but never held."""
         found = [
             Gap(self.agents[stream], stream, part.first, part.last)
             for stream, last in held.last.items()
@@ -541,7 +541,7 @@ class Fleet:
         return tuple(sorted(found, key=lambda gap: (gap.agent, gap.stream, gap.first)))
 
     def check(self, path: Path) -> None:
-        """A master holds what the model says, as it was written."""
+        """Check that a master holds what the model says, as it was written."""
         found, held = content(path), self.held[path]
         assert found.ranges == held.ranges()
         assert {stream: (agent, last) for stream, (agent, _, last) in found.streams.items()} == {
@@ -558,14 +558,14 @@ class Fleet:
             assert noted[1] == self.seen.setdefault(stream, noted[1])
 
     def check_row(self, address: Address, row: Row) -> None:
-        """A row is the one that was written."""
+        """Check that a row is the one that was written."""
         table, values = row
         if table == "agent_data":
             values = {"data": json.loads(values["data"])}
         assert (table, values) == self.written[address]
 
     def check_transactions(self, path: Path) -> None:
-        """What a reader sees at this moment holds each transaction whole, or nothing of it."""
+        """Check that a reader sees each transaction whole or not at all."""
         rows = content(path).rows.keys()
         for (stream, first), (_, last) in self.transactions:
             held = sum((stream, seq) in rows for seq in range(first, last + 1))
@@ -573,7 +573,7 @@ class Fleet:
 
     @contextlib.contextmanager
     def unchanged(self, paths: set[Path]) -> Iterator[None]:
-        """Nothing in the block changes these databases, their logs, or the times of either."""
+        """Check that the block changes neither these databases, nor their WALs, nor the times of either."""
         before = {path: timestamp(path) for path in paths}
         yield
         for path in paths:
@@ -581,7 +581,7 @@ class Fleet:
 
 
 def timestamp(path: Path) -> dict[str, tuple[bytes, int]]:
-    """All that makes up a database, and when that was written. (What lies in -shm is each reader's to write.)"""
+    """Return the files of a database, and when they were changed, without -shm, which each reader writes."""
     files = (path, Path(f"{path}-wal"), Path(f"{path}-journal"))
     return {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in files if file.exists()}
 
@@ -602,7 +602,7 @@ STEPS: tuple[tuple[int, Callable[[Fleet, Pick[Any]], None]], ...] = (
 
 
 def play(fleet: Fleet, pick: Pick[Any], steps: int) -> None:
-    """Take steps, each of which is picked."""
+    """Take steps chosen by `pick`."""
     deck = [step for weight, step in STEPS for _ in range(weight)]
     for _ in range(steps):
         pick(deck)(fleet, pick)

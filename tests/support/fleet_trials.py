@@ -1,6 +1,6 @@
-"""Random fleets against their model: writes, drains, copies, restores, bundles, merges of anything into anything.
+"""Play random fleets against their model: writes, copies, restores, bundles, merges of anything into anything.
 
-A trial is a fleet of its own, with a seed of its own.
+Each trial has its own fleet and its own seed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LONGEST = 80
 
 @attrs.define
 class Tally:
-    """What the trials did."""
+    """Counts of what the trials did."""
 
     trials: int = 0
     rows: int = 0
@@ -30,7 +30,7 @@ class Tally:
 
 
 def play_trial(seed: int, number: int, tally: Tally) -> None:
-    """One fleet, from its first row to the end where all of it is everywhere."""
+    """Play one fleet, from its first row until everything is everywhere."""
     chance = random.Random(f"{seed}-{number}")
     fleet = Fleet()
     try:
@@ -51,7 +51,7 @@ def play_trial(seed: int, number: int, tally: Tally) -> None:
 
 
 def play_trials(trials: int, seed: int, seconds: float = float("inf")) -> Tally:
-    """So many trials, or as many as begin within so many seconds."""
+    """Play a number of trials, or as many as begin within a number of seconds."""
     tally = Tally()
     deadline = time.monotonic() + seconds
     for number in range(trials):

@@ -1,4 +1,4 @@
-"""Fork processes that a test may kill, and that count what they have done in memory shared with it."""
+"""Fork processes that a test may kill, and that count their work in memory shared with the test."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Life:
 
     Attributes:
         pid: the process.
-        shared: what it counts for us: a number that is never taken back.
-        run: the number of the rows it writes; -1: it writes none.
-        rows: how many it is to write.
-        killed: whether it was.
-        status: how it ended; None: it lives.
+        shared: its counter, which only grows.
+        run: the number of its run of rows; -1 if it writes none.
+        rows: how many rows it shall write.
+        killed: whether it was killed.
+        status: its exit status; None while it is alive.
     """
 
     pid: int
@@ -34,12 +34,12 @@ class Life:
 
     @property
     def count(self) -> int:
-        """What it counted."""
+        """Return its count."""
         number: int = struct.unpack("q", self.shared[:])[0]
         return number
 
     def is_alive(self) -> bool:
-        """Whether it lives; a process that ended by itself must have ended well."""
+        """Return whether it is alive; a process that ended by itself must have succeeded."""
         if self.status is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
@@ -47,7 +47,7 @@ class Life:
         return self.status is None
 
     def kill(self) -> bool:
-        """SIGKILL; False where it had ended before."""
+        """Send SIGKILL; return False if the process had ended before."""
         if not self.is_alive():
             return False
         os.kill(self.pid, signal.SIGKILL)
@@ -57,7 +57,7 @@ class Life:
         return self.killed
 
     def wait(self) -> None:
-        """Until it ends by itself."""
+        """Wait until it ends by itself."""
         if self.status is None:
             self._ended(os.waitpid(self.pid, 0)[1])
 
@@ -70,7 +70,7 @@ Count = Callable[[int], None]
 
 
 def begin(work: Callable[[Count], None], run: int = -1) -> Life:
-    """Fork a process that does this work. Nothing of ours may be open."""
+    """Fork a process that does this work. No database may be open here."""
     shared = mmap.mmap(-1, 8)
 
     def count(number: int) -> None:

@@ -1,4 +1,4 @@
-"""Long tests have two forms: a short one that always runs, and the full one, marked slow."""
+"""Give long tests two forms: a short one that always runs, and the full one, marked slow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 def short_and_full(short: Any, full: Any) -> list[Any]:
-    """Return the values of a parameter: of the short form, and of the full one that ``pytest -m slow`` runs.
+    """Return the values of a parameter for the short form, and for the full one, which ``pytest -m slow`` runs.
 
     Args:
         short: a value, or a tuple of the values of several parameters.
@@ -20,5 +20,5 @@ def short_and_full(short: Any, full: Any) -> list[Any]:
 
 
 def others_slow(values: Iterable[Any], always: Collection[Any]) -> list[Any]:
-    """Return the values of a parameter, of which only some always run; ``pytest -m slow`` runs the others."""
+    """Return the values of a parameter; some always run, and ``pytest -m slow`` runs the others."""
     return [value if value in always else pytest.param(value, marks=pytest.mark.slow) for value in values]

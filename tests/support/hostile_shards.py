@@ -11,7 +11,7 @@ import apsw
 
 
 def edit(path: Path, *statements: str) -> None:
-    """Change a database as a stranger could, and leave no log."""
+    """Change a database as a stranger could, and leave no WAL."""
     connection = apsw.Connection(str(path))
     connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 0)
     connection.pragma("writable_schema", True)
@@ -21,7 +21,7 @@ def edit(path: Path, *statements: str) -> None:
 
 
 def remade(path: Path, *, page_bytes: int = 1024, encoding: str = "UTF-8") -> None:
-    """The same database with other pages, or in another encoding."""
+    """Rebuild a database with another page size, or in another encoding."""
     old = path.with_name("old")
     path.rename(old)
     source, target = apsw.Connection(str(old)), apsw.Connection(str(path))
@@ -42,7 +42,7 @@ def remade(path: Path, *, page_bytes: int = 1024, encoding: str = "UTF-8") -> No
 
 
 def replace_table(path: Path, name: str, columns: str, options: str = "") -> None:
-    """Give a table other columns, or options, and the rows it had as far as it still has their columns."""
+    """Give a table other columns or options, and keep the values of the columns that it still has."""
     edit(
         path,
         f'alter table "{name}" rename to was',
@@ -133,7 +133,7 @@ def huge_text_of_a_table(path: Path) -> None:
 
 
 def tables_without_number(path: Path) -> None:
-    """Each costs 50 bytes, and SQLite reads the texts of all of them in quadratic time."""
+    """Create very many tables: each takes 50 bytes, and SQLite reads all their definitions in quadratic time."""
     edit(
         path,
         "with recursive counted(n) as (select 1 union all select n + 1 from counted where n < 100000) "
@@ -169,7 +169,7 @@ def truncations_without_number(path: Path) -> None:
 
 
 def pages_in_circles(path: Path) -> None:
-    """A tree of twelve levels, in which each page leads to the same next page sixteen times: 10^14 leaves in 13 KB."""
+    """Make a tree of twelve levels in which each page points to the same next page sixteen times: 10^14 leaves in 13 KB."""
     edit(path, "pragma wal_checkpoint(truncate)", "pragma journal_mode = delete")
     connection = apsw.Connection(str(path))
     sql = "select rootpage from sqlite_schema where name = 'edgeshard_columns'"
@@ -187,7 +187,7 @@ def pages_in_circles(path: Path) -> None:
 
 
 def _page(page_bytes: int, child: int | None) -> bytes:
-    """A page of a table WITHOUT ROWID: a leaf of one row, or one that leads to the same child again and again."""
+    """Return a page of a table WITHOUT ROWID: a leaf with one row, or one that points to the same child again and again."""
     values = (b"agent_data", b"agent_id", b"text")
     types = bytes(13 + 2 * len(value) for value in values)
     record = bytes([1 + len(types)]) + types + b"".join(values)
@@ -208,7 +208,7 @@ def utf16(path: Path) -> None:
 
 
 def journal_to_be_played_back(path: Path, victim: Path) -> None:
-    """A hot journal that names another file as the one that its transaction is part of: old SQLites delete that."""
+    """Add a hot journal that names another file as its super-journal: old SQLite versions delete that file."""
     connection = apsw.Connection(str(path))
     connection.execute("pragma wal_checkpoint(truncate)").fetchall()
     page_bytes = connection.pragma("page_size")
@@ -221,6 +221,6 @@ def journal_to_be_played_back(path: Path, victim: Path) -> None:
 
 
 def strange_names() -> Iterator[str]:
-    """File names that mean something to somebody."""
+    """Yield file names that have a special meaning somewhere."""
     yield from ("file:x?mode=memory.db", "a?mode=rwc.db", "b#c.db", "%2e%2e%2fmaster.db", ":memory:.db", "a\nb.db")
     yield from ("'; drop table agent_data; --.db", '".db', " .db", "-rf.db", "..db", "\x01.db", "é\u202e.db")

@@ -1,4 +1,4 @@
-"""Keyed tables as sets of changes: what any merge of them in any order must leave, by each rule."""
+"""A model of keyed tables: what merges in any order must leave of a set of changes, by each conflict rule."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ CLASSES: tuple[type[Cell], ...] = (Lww, First, Highest, Lowest, KeepAll, Remembe
 
 @attrs.frozen(order=True)
 class Change:
-    """One write, or one deletion, in the order in which changes count."""
+    """One write or deletion; changes sort in the order in which they count."""
 
     timestamp: int
     stream: str
@@ -83,7 +83,7 @@ class Change:
 
 
 class Recorder:
-    """Writes changes of one shard, and notes each with its timestamp."""
+    """Writes changes to one shard, and records each with its timestamp."""
 
     def __init__(self, shard: edgeshard.Shard, cls: type[Cell], log: list[Change]) -> None:
         self.shard, self.cls, self.log = shard, cls, log
@@ -103,7 +103,7 @@ class Recorder:
 
 
 class Wall:
-    """A wall clock that somebody sets."""
+    """A wall clock set by hand."""
 
     def __init__(self, now_us: int) -> None:
         self.now_us = now_us
@@ -113,7 +113,7 @@ class Wall:
 
 
 def kept(cls: type[Cell], changes: Iterable[Change]) -> list[tuple[tuple[str, int], int | None, int]]:
-    """What a master shows of these changes: key, value and timestamp."""
+    """Return what a master must show of these changes: key, value and timestamp."""
     by_key: dict[tuple[str, int], list[Change]] = {}
     for change in changes:
         by_key.setdefault(change.key, []).append(change)
@@ -141,7 +141,7 @@ def _kept(cls: type[Cell], changes: list[Change]) -> list[Change]:
 
 
 def state(store: edgeshard.Store) -> list[tuple[tuple[str, int], int | None, int]]:
-    """The same, as a master has it."""
+    """Return key, value and timestamp of the rows that a master has."""
     if not store.query("SELECT 1 FROM edgeshard_columns WHERE table_name = 'cell' LIMIT 1"):
         return []
     rows = store.query("SELECT row, col, value, _timestamp FROM cell")
@@ -149,7 +149,7 @@ def state(store: edgeshard.Store) -> list[tuple[tuple[str, int], int | None, int
 
 
 def addresses(store: edgeshard.Store, *tables: str) -> list[tuple[str, int]]:
-    """Of all rows of some tables of a master; of all, deletions and history with them, where none is named."""
+    """Return the addresses of all rows of some tables of a master, by default of all tables."""
     names = [name for (name,) in store.query("SELECT DISTINCT table_name FROM edgeshard_columns")]
     found: list[tuple[str, int]] = []
     for name in [name for name in names if not tables or name in tables]:
@@ -159,12 +159,12 @@ def addresses(store: edgeshard.Store, *tables: str) -> list[tuple[str, int]]:
 
 
 def world(folder: Path, count: int) -> list[edgeshard.Store]:
-    """So many devices."""
+    """Create a world of devices."""
     return [edgeshard.Store(folder / f"device{number}") for number in range(count)]
 
 
 def set_clock(monkeypatch: Any, now_us: int) -> Wall:
-    """Let all timestamps come from a clock that the test sets."""
+    """Take all timestamps from a clock that the test sets."""
     wall = Wall(now_us)
     monkeypatch.setattr(hlc, "now_us", wall)
     return wall
@@ -174,7 +174,7 @@ def set_clock(monkeypatch: Any, now_us: int) -> Wall:
 
 KEYS = st.sampled_from([("p", 1), ("p", 2), ("q", 1)])
 WRITE = st.tuples(
-    # device, agent, key, value, whether it deletes, how far the clock moves first, which may be back
+    # device, agent, key, value, whether it deletes, how far the clock moves first (also back)
     st.just("write"),
     st.integers(0, 2),
     st.sampled_from("ab"),
@@ -193,12 +193,12 @@ STEP = st.one_of(
 STEPS = st.lists(STEP, min_size=4, max_size=30)
 
 
-#: For mutants: the first failure is enough, and need not be made small.
+#: For mutants: the first failure is enough, and need not be shrunk.
 UNSHRUNK = (Phase.generate,)
 
 
 class World:
-    """Three devices, each with two agents, and whatever is carried between them."""
+    """Three devices, each with two agents, and what is carried between them."""
 
     def __init__(self, folder: Path, cls: type[Cell], wall: Wall) -> None:
         self.folder, self.cls, self.wall = folder, cls, wall

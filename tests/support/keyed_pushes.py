@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def rivals(tmp_path: Path, count: int) -> list[edgeshard.Store]:
-    """Devices, each with its own versions of the same keys, merged."""
+    """Create devices, each with its own versions of the same keys, merged."""
     stores = keyed_model.world(tmp_path, count)
     for number, store in enumerate(stores):
         with store.shard("a") as shard:
@@ -44,19 +44,19 @@ def rivals(tmp_path: Path, count: int) -> list[edgeshard.Store]:
 
 
 def versions(dsn: str) -> tuple[int, int]:
-    """How many rows, and how many keys."""
+    """Return how many rows and how many keys PostgreSQL has."""
     ((rows, keys),) = fetch(dsn, "SELECT count(*), count(DISTINCT (row, col)) FROM cell")
     return rows, keys
 
 
 def state(dsn: str) -> list[tuple[tuple[str, int], int | None, int]]:
-    """What PostgreSQL shows: key, value and timestamp."""
+    """Return what PostgreSQL shows: key, value and timestamp."""
     rows = fetch(dsn, "SELECT row, col, value, _timestamp FROM cell")
     return sorted((((row, col), value, timestamp) for row, col, value, timestamp in rows), key=repr)
 
 
 def plainly(value: Any) -> Any:
-    """A value, alike in SQLite and in PostgreSQL."""
+    """Convert a value to a form that SQLite and PostgreSQL share."""
     try:
         return decimal.Decimal(str(value) if isinstance(value, (float, str)) else value)
     except (decimal.InvalidOperation, TypeError, ValueError):

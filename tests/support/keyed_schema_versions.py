@@ -17,12 +17,12 @@ from tests.support.schema_versions import (
 
 
 def version(renamed: dict[str, str] | None = None, **fields: Any) -> Any:
-    """A class of one version of an agent, with the key k and a history."""
+    """Return the class of one version of an agent, with the key k and a history."""
     return plain(renamed, {"key": "k", "history": True}, **fields)
 
 
 def plain(renamed: dict[str, str] | None = None, options: dict[str, Any] | None = None, **fields: Any) -> Any:
-    """A class of the same table, by default without a key: each field is its type, or (type, default)."""
+    """Return a class of the same table, by default without a key: each field is its type, or (type, default)."""
     types = {name: field[0] if isinstance(field, tuple) else field for name, field in fields.items()}
     defaults = {name: field[1] for name, field in fields.items() if isinstance(field, tuple)}
     cls = type("Sample", (), {"__annotations__": types, **defaults})
@@ -30,7 +30,7 @@ def plain(renamed: dict[str, str] | None = None, options: dict[str, Any] | None 
 
 
 def columns(store: edgeshard.Store, table: str) -> dict[str, str]:
-    """What a master notes of a table's columns; raises where the table has others."""
+    """Return the recorded columns of a table; raise if the table itself has others."""
     noted = dict(
         store.query("SELECT column_name, type FROM edgeshard_columns WHERE table_name = ? ORDER BY 1", (table,))
     )
@@ -40,7 +40,7 @@ def columns(store: edgeshard.Store, table: str) -> dict[str, str]:
 
 
 def agree(store: edgeshard.Store) -> None:
-    """Raise where the history does not have the columns, and the renames, of its table."""
+    """Raise if a history lacks columns or renames of its table."""
     assert {**columns(store, "sample"), "_reason": "reason"} == columns(store, "sample_history")
     sql_ = "SELECT old_name, new_name FROM edgeshard_renames WHERE table_name = ? ORDER BY 1, 2"
     assert store.query(sql_, ("sample",)) == store.query(sql_, ("sample_history",))
@@ -48,7 +48,7 @@ def agree(store: edgeshard.Store) -> None:
 
 
 OLD, NEW = version(k=str, a=int), version(k=str, b=float, renamed={"a": "b"})
-#: Versions of one keyed class over the months, as of the plain one.
+#: Versions of one keyed class over the months, like those of the plain one.
 CLASSES = [version(renamed, n=int, k=str, **{name: kind}, **more) for name, kind, renamed, more in VERSIONS]
 
 
@@ -71,7 +71,7 @@ STEPS = st.lists(
 
 
 class Log:
-    """What was written, and of each key the number of the last record; None: it was deleted since."""
+    """What was written, and the number of the last record of each key, or None if it was deleted since."""
 
     def __init__(self) -> None:
         self.written: list[Any] = []
@@ -100,7 +100,7 @@ class Log:
 
 
 def dump(store: edgeshard.Store, expected: dict[str, str]) -> tuple[list[dict[str, Any]], list[int]]:
-    """All versions, kept or not, and the numbers of those that are kept."""
+    """Return all versions, kept or not, and the numbers of those that are kept."""
     names = ", ".join(sorted(expected))
     rows = store.query(f"SELECT {names} FROM sample UNION ALL SELECT {names} FROM sample_history ORDER BY n")
     versions = [dict(zip(sorted(expected), map(repr, row), strict=True)) for row in rows]

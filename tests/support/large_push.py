@@ -1,4 +1,4 @@
-"""A large push of rows of one kind, after which every row is there once."""
+"""Push many rows of one kind, and check that every row arrives once."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import edgeshard
 from tests.support.postgres_server import fetch
 from tests.support.records import NOON, Reading
 
-#: Rows of one transaction of a writer: what an agent that hurries writes.
+#: Rows per transaction of a writer: as a busy agent writes them.
 _TOGETHER = 100
 
 
 def a_dict(n: int) -> Any:
-    """About 100 bytes in SQLite."""
+    """Return a dict that takes about 100 bytes in SQLite."""
     return {"n": n, "action": "generated_code", "pattern": "RECURSIVE_004", "tokens": n % 4096}
 
 
 def a_reading(n: int) -> Any:
-    """A record of three columns."""
+    """Return a record of three columns."""
     return Reading(f"sensor-{n % 1000:04}", n / 8, NOON)
 
 
@@ -28,7 +28,7 @@ KINDS = {"dicts": (a_dict, "agent_data"), "records": (a_reading, "reading")}
 
 
 def prepare(root: Path, kind: str, rows: int) -> edgeshard.Store:
-    """A store with so many rows of a kind in its master."""
+    """Create a store with a number of rows of one kind in its master."""
     make, store = KINDS[kind][0], edgeshard.Store(root)
     with store.shard("agent") as shard:
         for first in range(0, rows, _TOGETHER):
@@ -38,7 +38,7 @@ def prepare(root: Path, kind: str, rows: int) -> edgeshard.Store:
 
 
 def push(store: edgeshard.Store, dsn: str, kind: str, rows: int, *, inserts: bool) -> float:
-    """Rows a second of one push into an empty database, in which each row is then found once."""
+    """Push into an empty database, check that each row is there once, and return the rows per second."""
     began = time.perf_counter()
     report = store.push(dsn, inserts=inserts)
     seconds = time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""A keyed table of last known values, and a plain one of the same rows."""
+"""A keyed table of last known values, and a plain one for the same rows."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ class Reading:
 
 
 def values(store: edgeshard.Store) -> dict[str, float]:
-    """The last known value of each sensor."""
+    """Return the last known value of each sensor."""
     return {row.sensor: row.value for row in store.query("SELECT sensor, value FROM last_known")}

@@ -1,7 +1,7 @@
-"""Merging processes as a service manager has them: started, told of when they are ready, looked at, and stopped.
+"""Run merging processes as a service manager does: start them, wait until they are ready, inspect and stop them.
 
-Two kinds. "watch" is ``python -m edgeshard.merge ROOT --watch``. "loop" makes the same passes, one at every interval, and
-watches nothing between them: it is what the watching is measured against.
+There are two kinds. "watch" is ``python -m edgeshard.merge ROOT --watch``. "loop" makes the same passes, one per
+interval, and does not watch in between: the cost of watching is measured against it.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from tests.support.project import PROJECT
 
 Kind = Literal["watch", "loop"]
 
-#: How long anything that should happen at once is waited for, in seconds: the machine may be busy.
+#: How long to wait for what should happen at once, in seconds: the machine may be busy.
 PATIENCE_S = 60.0
 
 
 def has_option(name: str) -> bool:
-    """Whether this version's merge command knows an option: the campaign also runs on versions before and after."""
+    """Return whether this version's merge command has an option: campaigns also run on older and newer versions."""
     return name in parser_of_merge().format_help()
 
 
@@ -41,7 +41,7 @@ def has_option(name: str) -> bool:
 
 @attrs.frozen
 class Figures:
-    """What the system says of a process at one moment."""
+    """What the system reports about a process at one moment."""
 
     rss_kib: int
     descriptors: int
@@ -49,7 +49,7 @@ class Figures:
 
 
 def figures(pid: int) -> Figures | None:
-    """Figures of a process; None where it has ended."""
+    """Return the figures of a process, or None if it has ended."""
     try:
         with open(f"/proc/{pid}/status") as file:
             fields = dict(line.split(":", 1) for line in file)
@@ -60,7 +60,7 @@ def figures(pid: int) -> Figures | None:
 
 
 def cpu_s(pid: int) -> float:
-    """The processor time of a process in seconds, threads that have ended included, to the nanosecond.
+    """Return the processor time of a process, including ended threads, in seconds, precise to the nanosecond.
 
     By clock_getcpuclockid(3), whose arithmetic Python does not offer for other processes.
     """
@@ -68,17 +68,17 @@ def cpu_s(pid: int) -> float:
 
 
 def ticks_s(pid: int) -> float:
-    """The same as everybody reads it: utime and stime of /proc/PID/stat, in steps of 10 ms."""
+    """Return the processor time as utime and stime in /proc/PID/stat, in steps of 10 ms."""
     with open(f"/proc/{pid}/stat") as file:
         fields = file.read().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S, every_s: float = 0.01) -> float:
-    """Wait for something to become true, and say how long it took, in seconds.
+    """Wait until a condition becomes true, and return how long that took, in seconds.
 
     Raises:
-        TimeoutError: it did not in time.
+        TimeoutError: it did not become true in time.
     """
     began = time.monotonic()
     while not condition():
@@ -92,7 +92,7 @@ def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = PATI
 
 
 class Notices:
-    """A service manager's end of NOTIFY_SOCKET (sd_notify(3)). It always reads on, so that no sender waits for us."""
+    """A service manager's end of NOTIFY_SOCKET (sd_notify(3)). It keeps reading, so that no sender has to wait."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -110,7 +110,7 @@ class Notices:
         self._socket.close()
 
     def close(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.sendto(b"END", str(self.path))
         self.path.unlink()
@@ -142,7 +142,7 @@ class Merger:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it has said that it watches."""
+        """Return whether it has reported that it watches."""
         return self._notices.ready.is_set()
 
     def wait_ready(self) -> Merger:
@@ -157,7 +157,7 @@ class Merger:
         return self
 
     def end(self, how: signal.Signals = signal.SIGTERM, timeout_s: float = PATIENCE_S) -> int:
-        """Send it a signal that ends it, and wait for that; the exit code.
+        """Send a signal that ends it, wait for the end, and return the exit code.
 
         Raises:
             subprocess.TimeoutExpired: it did not end in time; it is killed.
@@ -169,7 +169,7 @@ class Merger:
             self.close()
 
     def close(self) -> None:
-        """Leave nothing behind, not even the process."""
+        """Kill the process if it still runs, and close everything."""
         self.process.kill()
         self.process.wait()
         if self._notices.path.exists():
@@ -194,7 +194,7 @@ def _command(kind: Kind, root: Path, options: Sequence[object]) -> list[str]:
 
 
 def merge_at_intervals(root: str, interval_s: float) -> None:
-    """Make the passes that the watching merger makes under load, and one when told to end."""
+    """Make the passes that a watching merger makes under load, and a last one when told to end."""
     over = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: over.set())
@@ -222,7 +222,7 @@ def _tell_ready() -> None:
 
 
 def run(*command: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run one of our commands (``-m edgeshard ...``) to its end."""
+    """Run a command (``-m edgeshard ...``) to its end."""
     started = [sys.executable, *map(str, command)]
     return subprocess.run(started, capture_output=True, text=True, check=False, **options)
 

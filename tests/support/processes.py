@@ -1,7 +1,7 @@
-"""Run SQL, Python and the commands in processes of their own.
+"""Run SQL, Python and the commands in separate processes.
 
-A database that edgeshard has open must not be opened by another SQLite library in the same process: when that one closes
-the file, edgeshard's locks on it are gone. So `sql` looks from outside.
+A database that edgeshard has open must not be opened by another SQLite library in the same process: when that library
+closes the file, edgeshard's locks on it are dropped. So `sql` uses another process.
 """
 
 from __future__ import annotations

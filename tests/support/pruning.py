@@ -1,4 +1,4 @@
-"""Stores that are pruned: what they note of it, and checks that tests and mutants share."""
+"""Create stores to prune, read what they record of it, and run checks that tests and mutants share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.stores import numbers, shard_path
 
 
 def add(store: edgeshard.Store, agent: str, *given: int | Sequence[int], merge: bool = True) -> None:
-    """Write dicts, a transaction for each number or list of numbers, and merge them."""
+    """Write dicts, one transaction per number or list of numbers, and merge them."""
     with store.shard(agent) as shard:
         for item in given:
             shard.write_many({"n": n} for n in ([item] if isinstance(item, int) else item))
@@ -28,7 +28,7 @@ def add(store: edgeshard.Store, agent: str, *given: int | Sequence[int], merge: 
 
 
 def account(store: edgeshard.Store) -> tuple[int, int, int]:
-    """Rows here, rows pruned, rows ever held."""
+    """Return the numbers of present rows, pruned rows, and rows ever held."""
     report = store.verify()
     assert report.errors == ()
     ((held,),) = store.query("select coalesce(sum(last - first + 1), 0) from edgeshard_ranges")
@@ -36,20 +36,20 @@ def account(store: edgeshard.Store) -> tuple[int, int, int]:
 
 
 def stream_of(store: edgeshard.Store) -> bytes:
-    """The id of the stream that has the store's first row."""
+    """Return the id of the stream that has the store's first row."""
     ((found,),) = store.query("select stream_id from edgeshard_streams where stream_no = 1")
     return bytes(found)
 
 
 def note(store: edgeshard.Store, held: dict[bytes, list[Range]], kind: str = receipts.POSTGRESQL) -> None:
-    """Note what a database other than the hub holds."""
+    """Record a receipt of a database other than the hub."""
     connection = database.open_master(store.master_path, writable=True)
     receipts.record(connection, b"p" * 16, kind, held)
     connection.close()
 
 
 def copies_of(store: edgeshard.Store, folder: Path) -> dict[str, Path]:
-    """The store's rows in each form in which they may come again, made before a prune."""
+    """Copy the store's rows, before a prune, in each form in which they may come again."""
     folder.mkdir()
     store.snapshot(folder / "snapshot.db")
     store.export(folder / "bundle.db")
@@ -59,7 +59,7 @@ def copies_of(store: edgeshard.Store, folder: Path) -> dict[str, Path]:
 
 
 def check_nothing_comes_back(folder: Path) -> None:
-    """Rows that were pruned stay away, in whichever form they come."""
+    """Check that pruned rows do not come back, in whichever form they arrive."""
     store = edgeshard.Store(folder / "data")
     add(store, "a", *range(8), merge=False)
     shard = shard_path(store, "a")
@@ -77,7 +77,7 @@ def check_nothing_comes_back(folder: Path) -> None:
 
 
 def check_disk_is_given_back(folder: Path) -> None:
-    """The file is as large as its pages in use, after a prune that is to shrink it."""
+    """Check that a prune with `shrink` leaves a file with no free pages."""
     store = edgeshard.Store(folder / "data")
     with store.shard("a") as shard:
         for n in range(3_000):
@@ -91,7 +91,7 @@ def check_disk_is_given_back(folder: Path) -> None:
 
 
 def killed_at(store: edgeshard.Store, number: int, **asked: Any) -> bool:
-    """Prune in another process that is killed before its statement of this number; whether it was."""
+    """Prune in another process, and kill it before its nth statement; return whether it was killed."""
 
     def work(_: Count) -> None:
         real, count = sqlite.connect, [0]

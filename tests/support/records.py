@@ -1,4 +1,4 @@
-"""The record of the README, which many tests write."""
+"""The README's record, which many tests write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Versions of one class over the months, written and merged in any order, and what must come of them."""
+"""Versions of one class over the months, written and merged in any order, and the result that must follow."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BIG = (1 << 60) + 1
 
 
 def version(renamed: dict[str, str] | None = None, index: tuple[str, ...] = (), **fields: Any) -> Any:
-    """A class of records, as one version of an agent has it: each field is its type, or (type, default)."""
+    """Return a class of records as one version of an agent has it: each field is its type, or (type, default)."""
     types = {name: field[0] if isinstance(field, tuple) else field for name, field in fields.items()}
     defaults = {name: field[1] for name, field in fields.items() if isinstance(field, tuple)}
     cls = type("Sample", (), {"__annotations__": types, **defaults})
@@ -114,7 +114,7 @@ def dump(store: edgeshard.Store) -> tuple[dict[str, str], list[dict[str, Any]]]:
 
 
 def expected_of(written: list[Any], classes: Iterable[type] = ()) -> tuple[dict[str, str], list[dict[str, Any]]]:
-    """The columns and rows that must come of these records, and of the mere use of classes, found without any merge."""
+    """Compute, without any merge, the columns and rows that must follow from these records and the use of the classes."""
     tables = [edgeshard.records.declare.table_of(type(record)) for record in written]
     used = [*tables, *map(edgeshard.records.declare.table_of, classes)]
     ends = renames.ends({arrow for table in used for arrow in table.renames})
@@ -138,7 +138,7 @@ def expected_of(written: list[Any], classes: Iterable[type] = ()) -> tuple[dict[
 
 
 def strike_at(statement: int) -> Any:
-    """What opens a master that kills its process before so many statements that change its tables."""
+    """Return a function that opens a master, and kills its process before the nth statement that changes a table."""
     left = [statement]
 
     def strike(cursor: Any, text: str, bindings: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What a store's folder holds: the rows of its master, the files of its agents."""
+"""Find what a store's folder holds: the rows of its master, and the files of its agents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Collect the deletions of keyed tables by their own rule alone."""
+"""Collect the tombstones of keyed tables with their own rule only."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ GRACE = "10d"
 
 
 def collect(store: edgeshard.Store, **options: Any) -> Any:
-    """Prune by this rule alone."""
+    """Prune with only this rule."""
     return store.prune(deletions_older_than=GRACE, **options)

@@ -1,7 +1,7 @@
 """Kill and stop real processes in one part of their work: contending mergers, snapshots, schemas, keys, prunes.
 
-Processes are forked from one that has imported everything and has no database open, so that starting one costs
-milliseconds. What was acknowledged is counted in memory that parent and child share, and that outlives the child.
+Processes are forked from one that has imported everything and has no database open, so starting one takes milliseconds.
+Acknowledged rows are counted in memory that parent and child share, and that outlives the child.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from edgeshard.files import locks
 from tests.crash.kills.writers_and_mergers import LARGEST_BATCH, Sample, batches
 from tests.support.forks import Count, Life, begin
 
-#: SIGKILLs after which all is checked, and a new store begun.
+#: SIGKILLs after which everything is checked, and a new store begins.
 KILLS_A_ROUND = 25
 #: The columns that an agent's class has in the end.
 _COLUMNS = 12
@@ -37,20 +37,20 @@ _COLUMNS = 12
 @edgeshard.table(key="slot", history=True)
 @attrs.frozen
 class Latest:
-    """What was written into a slot last, by whichever agent; what was there before is in the history."""
+    """What any agent last wrote into a slot; earlier versions are in the history."""
 
     slot: int
     run: int
     n: int
 
 
-#: So many slots there are, and after every so many rows one is deleted.
+#: How many slots there are, and after how many rows one is deleted.
 _SLOTS, _DELETED_EVERY = 7, 11
 
 
 @attrs.define
 class Tally:
-    """What the rounds did."""
+    """Counts of what the rounds did."""
 
     rounds: int = 0
     kills: int = 0
@@ -67,7 +67,7 @@ class Tally:
 
 
 def write(root: Path, agent: str, run: int, rows: int) -> Callable[[Count], None]:
-    """A writer: row n of its run is written before row n + 1."""
+    """Work as a writer: write row n of its run before row n + 1."""
 
     def work(count: Count) -> None:
         n = 0
@@ -85,7 +85,7 @@ def write(root: Path, agent: str, run: int, rows: int) -> Callable[[Count], None
 
 
 def _opened(root: Path, agent: str) -> edgeshard.Shard:
-    """The shard, once whoever had it is gone."""
+    """Open the shard once its last user has ended."""
     for _ in range(40):
         with contextlib.suppress(ShardInUseError):
             return edgeshard.Store(root).shard(agent)
@@ -93,7 +93,7 @@ def _opened(root: Path, agent: str) -> edgeshard.Shard:
 
 
 def write_new_columns(root: Path, agent: str, run: int, rows: int) -> Callable[[Count], None]:
-    """A writer whose class has a column more after some rows."""
+    """Work as a writer whose class gets another column after some rows."""
     versions = [_version(count) for count in range(1, _COLUMNS)]
 
     def work(count: Count) -> None:
@@ -121,7 +121,7 @@ def _column_names(columns: int) -> list[str]:
 
 
 def write_keyed(root: Path, agent: str, run: int, rows: int) -> Callable[[Count], None]:
-    """A writer of a keyed table: each row takes the place of another one, some of them are deleted."""
+    """Work as a writer of a keyed table: each row supersedes another, and some are deleted."""
 
     def work(count: Count) -> None:
         with _opened(root, agent) as shard:
@@ -136,11 +136,11 @@ def write_keyed(root: Path, agent: str, run: int, rows: int) -> Callable[[Count]
 
 class _NoLock:
     def release(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is no lock."""
 
 
 def merge(root: Path, *, locked: bool) -> Callable[[Count], None]:
-    """A merger: again and again, with ``merge.lock`` or as if there were none."""
+    """Work as a merger: merge again and again, with ``merge.lock`` or as if there were none."""
 
     def work(count: Count) -> None:
         real = locks.lock
@@ -154,7 +154,7 @@ def merge(root: Path, *, locked: bool) -> Callable[[Count], None]:
             while True:
                 try:
                     report = store.merge(lock_wait=5)
-                except (MergeInProgressError, StorageBusyError):  # a master is busy where nobody takes turns
+                except (MergeInProgressError, StorageBusyError):  # without the lock, the master may be busy
                     continue
                 bad = [item for item in report.quarantined if "replaced a moment ago" not in item.reason]
                 assert not bad or not locked, bad
@@ -165,7 +165,7 @@ def merge(root: Path, *, locked: bool) -> Callable[[Count], None]:
 
 
 def take_snapshots(root: Path, target: Path) -> Callable[[Count], None]:
-    """Snapshots over one another."""
+    """Take snapshots again and again, each replacing the last one."""
 
     def work(count: Count) -> None:
         store = edgeshard.Store(root)
@@ -177,7 +177,7 @@ def take_snapshots(root: Path, target: Path) -> Callable[[Count], None]:
 
 
 def carry(root: Path, hub: Path) -> Callable[[Count], None]:
-    """Rows go to a hub, and its receipts come back."""
+    """Carry rows to a hub, and its receipts back."""
 
     def work(count: Count) -> None:
         store, there = edgeshard.Store(root), edgeshard.Store(hub)
@@ -191,7 +191,7 @@ def carry(root: Path, hub: Path) -> Callable[[Count], None]:
 
 
 def prune_again_and_again(root: Path) -> Callable[[Count], None]:
-    """All but the newest rows go, once a hub has them, and the disk gets its room back."""
+    """Prune all but the newest rows once a hub has them, and give the space back to the disk."""
 
     def work(count: Count) -> None:
         store = edgeshard.Store(root)
@@ -207,7 +207,7 @@ def prune_again_and_again(root: Path) -> Callable[[Count], None]:
 
 @attrs.define
 class Round:
-    """A store, and all who ever wrote to it."""
+    """A store, and all processes that ever wrote to it."""
 
     folder: Path
     rng: random.Random
@@ -219,11 +219,11 @@ class Round:
 
     @property
     def root(self) -> Path:
-        """The store's folder."""
+        """Return the store's folder."""
         return self.folder / "store"
 
     def writer(self, agent: str, rows: int, make: Any = write) -> Life:
-        """A new writer."""
+        """Start a new writer."""
         run = len(self.writers)
         life = begin(make(self.root, agent, run, rows), run)
         life.rows = rows
@@ -231,21 +231,21 @@ class Round:
         return life
 
     def other(self, work: Callable[[Count], None]) -> Life:
-        """A merger, or another that writes no rows of its own."""
+        """Start a merger, or another process that writes no rows."""
         life = begin(work)
         self.others.append(life)
         return life
 
     def kill(self, life: Life) -> None:
-        """Kill it, if it lives, and count that."""
+        """Kill a process if it is alive, and count that."""
         self.kills += life.kill()
 
     def pause(self, most_s: float = 0.03) -> None:
-        """Let them work for a moment."""
+        """Let the processes work for a moment."""
         time.sleep(self.rng.uniform(0.0, most_s))
 
     def is_over(self) -> bool:
-        """Whether there were enough kills."""
+        """Return whether there were enough kills."""
         return self.kills >= KILLS_A_ROUND
 
     def end(self) -> None:
@@ -260,13 +260,13 @@ class Round:
         self.tally.replaced += check_newest(edgeshard.Store(self.root))
 
     def abandon(self) -> None:
-        """Nobody stays behind where a check failed."""
+        """Kill all processes after a failed check."""
         for life in [*self.writers, *self.others]:
             with contextlib.suppress(AssertionError, ProcessLookupError, ChildProcessError):
                 life.kill()
 
     def _check(self) -> None:
-        """Every acknowledged row is in the master once, and nothing else but the write that was under way."""
+        """Check that the master has every acknowledged row once, and at most one unfinished write besides."""
         store = edgeshard.Store(self.root)
         report = store.merge()
         assert report.complete, report
@@ -289,7 +289,7 @@ class Round:
         self.tally.removed += report.removed + (0 if self.hub else sum(life.count for life in self.others))
 
     def _carried(self, store: edgeshard.Store, hub: edgeshard.Store) -> edgeshard.Store:
-        """The hub, with what the store still has: all that was pruned must be there, and nothing comes back from it."""
+        """Check that the hub has all pruned rows, and that none of them come back from it."""
         assert hub.merge([store.master_path]).complete
         assert hub.verify().ok, hub.verify()
         assert store.merge([hub.master_path]).rows == 0
@@ -312,7 +312,7 @@ def _has(store: edgeshard.Store, table: str) -> bool:
 
 
 def check_newest(store: edgeshard.Store) -> int:
-    """Of each slot the master has what was written last, unless that was a deletion; how many rows it replaced."""
+    """Check that each slot has what was written last, unless that was a deletion; return the number of superseded rows."""
     if not _has(store, "latest"):
         return 0
     changes = [
@@ -329,7 +329,7 @@ def check_newest(store: edgeshard.Store) -> int:
 
 
 def contend(play: Round, *, locked: bool) -> None:
-    """Two mergers, and three agents; all of them are killed again and again."""
+    """Kill two mergers and three agents again and again."""
     agents = [play.writer(f"agent-{number}", 600) for number in range(3)]
     mergers = [play.other(merge(play.root, locked=locked)) for _ in range(2)]
     while not play.is_over():
@@ -346,7 +346,7 @@ def contend(play: Round, *, locked: bool) -> None:
 
 
 def stop(play: Round) -> None:
-    """A merger stands still in the middle of its work while another one, without the lock, does it all."""
+    """Stop a merger in the middle of its work while another one, without the lock, does all of it."""
     agents = [play.writer(f"agent-{number}", 400) for number in range(3)]
     stopped, other = (play.other(merge(play.root, locked=False)) for _ in range(2))
     while not play.is_over():
@@ -369,7 +369,7 @@ def stop(play: Round) -> None:
 
 
 def snapshot(play: Round) -> None:
-    """A snapshot is killed while mergers work, and is whole or the old one, or not there."""
+    """Kill snapshots while mergers work: the file is complete, the old one, or missing."""
     target = play.folder / "snapshot.db"
     writer, merger = play.writer("agent", 2_000), play.other(merge(play.root, locked=True))
     while not play.is_over():
@@ -399,7 +399,7 @@ def _check_snapshot(target: Path) -> None:
 
 
 def schema(play: Round) -> None:
-    """Agents add columns, each in its own order of time, and are killed as they do."""
+    """Kill agents that add columns, each at its own time."""
     agents = [play.writer(f"agent-{number}", 60, write_new_columns) for number in range(3)]
     merger = play.other(merge(play.root, locked=True))
     while not play.is_over():
@@ -415,7 +415,7 @@ def schema(play: Round) -> None:
 
 
 def keyed(play: Round) -> None:
-    """Agents write one keyed table, two mergers take turns or do not, and a hub takes what they merge."""
+    """Kill agents of a keyed table and two mergers, which take turns or not, while a hub takes what they merge."""
     play.hub = play.folder / "hub"
     edgeshard.Store(play.root).merge()
     agents = [play.writer(f"agent-{number}", 150, write_keyed) for number in range(3)]
@@ -435,7 +435,7 @@ def keyed(play: Round) -> None:
 
 
 def reap(play: Round) -> None:
-    """Many agents that live for some rows, some of them killed, beside mergers that remove what they leave."""
+    """Run many short-lived agents, kill some, and let mergers remove their shards."""
     mergers = [play.other(merge(play.root, locked=play.rng.random() < 0.5)) for _ in range(2)]
     agents: list[Life | None] = [None] * 6
     while not play.is_over():
@@ -453,7 +453,7 @@ def reap(play: Round) -> None:
 
 
 def prune(play: Round) -> None:
-    """Old rows are pruned as writers write, a merger merges and a hub takes them; all of them are killed."""
+    """Kill prunes, writers, a merger, and the process that carries rows to a hub."""
     play.hub = play.folder / "hub"
     edgeshard.Store(play.root).merge()
     agents = [play.writer(f"agent-{number}", 400) for number in range(2)]
@@ -485,7 +485,7 @@ PARTS: dict[str, Callable[[Round], None]] = {
 
 
 def play(part: str, kills: int, seed: int) -> Tally:
-    """Play rounds of a part, each with a seed of its own, until there were as many kills."""
+    """Play rounds of a part, each with its own seed, until there were enough kills."""
     tally = Tally()
     while tally.kills < kills:
         with tempfile.TemporaryDirectory(prefix="edgeshard-kills-") as folder:

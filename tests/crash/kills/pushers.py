@@ -1,9 +1,9 @@
 """Kill real pushers and a real PostgreSQL server in the middle of their work, and account for every row.
 
-A writer's rows are merged between the kills. Two pushers push the same master at the same time, by COPY or by INSERT;
-one of them gets SIGKILL at a random moment, or, each fourth time, the server with all of its processes. After each kill
-the master's receipt names no row that is not there. At the end each row of the master is in PostgreSQL once, and the
-ranges there name exactly these rows.
+Rows are written and merged between the kills. Two pushers push the same master at the same time, by COPY or by INSERT. At
+a random moment one of them is killed, or, every fourth time, the server with all of its processes. After each kill the
+master's receipt must not name a row that PostgreSQL lacks. At the end PostgreSQL must have each row of the master once,
+and its ranges must name exactly these rows.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Sample:
 
 @attrs.define
 class Tally:
-    """What was done."""
+    """Counts of what was done."""
 
     rows: int = 0
     pushers_killed: int = 0
@@ -61,7 +61,7 @@ def write(store: edgeshard.Store, rng: random.Random, first: int, count: int) ->
 
 
 def check(store: edgeshard.Store, dsn: str) -> int:
-    """Each row of the master is there once, and the ranges say so; how many there are."""
+    """Check that PostgreSQL has each row of the master once, and that its ranges agree; return the number of rows."""
     rows = 0
     for table, number in (("agent_data", "data ->> 'n'"), ("sample", "n")):
         here = sql(
@@ -78,7 +78,7 @@ def check(store: edgeshard.Store, dsn: str) -> int:
 
 
 def check_receipt(store: edgeshard.Store, dsn: str) -> None:
-    """Whatever the master notes is there, also in the midst of it all."""
+    """Check that PostgreSQL has all rows in the master's receipt, even in the middle of a push."""
     connection = database.open_master(store.master_path, writable=False)
     noted = receipts.held_elsewhere(connection, [receipts.POSTGRESQL])
     connection.close()
@@ -90,13 +90,13 @@ def check_receipt(store: edgeshard.Store, dsn: str) -> None:
 
 
 def play(server: PgServer, kills: int, seed: int, *, inserts: bool | None = None) -> Tally:
-    """Kill so often, and account for every row.
+    """Kill processes, and account for every row.
 
     Args:
         server: the server.
-        kills: how often.
-        seed: of what is random.
-        inserts: whether to push by INSERT alone; None: now and then.
+        kills: how often to kill.
+        seed: seed of all random choices.
+        inserts: whether to push only by INSERT; None: choose at random.
     """
     rng, tally = random.Random(seed), Tally()
     dsn = server.dsn(server.make_database())

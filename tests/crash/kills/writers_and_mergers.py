@@ -1,7 +1,7 @@
 """Kill real writers and mergers with SIGKILL at random moments, and account for every row.
 
-Each writer counts what was acknowledged in a file that it maps, so that the count outlives it. A killed writer may have
-had one more write under way: that one is in the master whole, or not at all.
+Each writer counts acknowledged rows in a mapped file, so that the count outlives it. A killed writer may have had one
+unfinished write: the master must have all of that, or nothing.
 
 Run as ``python -m tests.crash.kills.writers_and_mergers --as-writer ...`` or ``--as-merger ROOT``, this is one of them.
 """
@@ -49,14 +49,14 @@ class Run:
 
     @property
     def acknowledged(self) -> int:
-        """How many rows it was told are committed."""
+        """Return how many of its rows were acknowledged."""
         count: int = struct.unpack("q", self.counter.read_bytes())[0]
         return count
 
 
 @attrs.define
 class Tally:
-    """What the rounds did."""
+    """Counts of what the rounds did."""
 
     rows: int = 0
     writers_killed: int = 0
@@ -68,7 +68,7 @@ class Tally:
 
 
 def batches(rng: random.Random, rows: int) -> Iterator[int]:
-    """Sizes of writes, most of them one row, that add up to `rows`."""
+    """Yield sizes of writes, most of them 1, that add up to `rows`."""
     while rows > 0:
         size = min(rows, rng.choice([1, 1, 1, 1, 1, 2, LARGEST_BATCH]))
         yield size
@@ -76,7 +76,7 @@ def batches(rng: random.Random, rows: int) -> Iterator[int]:
 
 
 def write_rows(root: str, agent: str, run: int, counter: str, rows: int) -> None:
-    """A writer: row n of its run is written before row n + 1."""
+    """Work as a writer: write row n of its run before row n + 1."""
     rng = random.Random(run)
     with (
         open(counter, "r+b") as file,
@@ -99,7 +99,7 @@ def write_rows(root: str, agent: str, run: int, counter: str, rows: int) -> None
 
 
 def merge_for_ever(root: str) -> None:
-    """A merger: again and again, until it is killed."""
+    """Work as a merger: merge again and again, until killed."""
     store = edgeshard.Store(root)
     while True:
         try:
@@ -124,7 +124,7 @@ def start_writer(folder: Path, number: int, agent: str, rows: int) -> Run:
 
 
 def play_round(folder: Path, rng: random.Random, rows: int, tally: Tally) -> None:
-    """Three writers, one of them killed and started again, and two mergers, both killed again and again."""
+    """Run three writers, one of them killed and restarted, and two mergers, both killed again and again."""
     runs = [start_writer(folder, number, f"agent-{number}", rows) for number in range(3)]
     mergers = [start("--as-merger", folder / "store") for _ in range(2)]
     victim = runs[rng.randrange(3)]
@@ -150,7 +150,7 @@ def play_round(folder: Path, rng: random.Random, rows: int, tally: Tally) -> Non
 
 
 def check(folder: Path, runs: list[Run], tally: Tally) -> None:
-    """Every acknowledged row is in the master once, and nothing else but the write that was under way."""
+    """Check that the master has every acknowledged row once, and at most one unfinished write besides."""
     store = edgeshard.Store(folder / "store")
     report = store.merge()
     assert report.complete, report
@@ -171,7 +171,7 @@ def check(folder: Path, runs: list[Run], tally: Tally) -> None:
 
 
 def play(rounds: int, rows: int, seed: int) -> Tally:
-    """Play rounds, each with a seed of its own."""
+    """Play rounds, each with its own seed."""
     tally = Tally()
     for number in range(rounds):
         rng = random.Random(f"{seed}-{number}")

@@ -1,4 +1,4 @@
-"""Run the campaign of power cuts as a process of its own."""
+"""Run the campaign of power cuts in a separate process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.project import PROJECT
 
 
 def campaign(*arguments: object) -> tuple[int, str]:
-    """The exit code and the output of the command, which replays whatever Python makes of the hashes of texts."""
+    """Return the exit code and the output of the command, which replays the same with any hash seed of Python."""
     command = [sys.executable, "-m", "tests.campaigns.powercut", *map(str, arguments)]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONHASHSEED"}
     done = subprocess.run(

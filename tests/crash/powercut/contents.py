@@ -1,6 +1,6 @@
-"""What rows hold, and what is on the disk: read with plain SQL, and through SQLite's own VFS.
+"""Define what rows hold, and read what is on the disk, with plain SQL through SQLite's own VFS.
 
-It believes nothing of edgeshard but the names of its tables.
+It trusts nothing of edgeshard but the names of its tables.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Sample:
 @edgeshard.table(name="sample", index=["n"])
 @attrs.frozen
 class LaterSample:
-    """The same, as a later version of the agent writes it."""
+    """The same row as a later version of the agent writes it."""
 
     n: int
     text: str
@@ -41,19 +41,19 @@ class LaterSample:
 @edgeshard.table(name="last", key="agent")
 @attrs.frozen
 class Last:
-    """The last of the transactions that wrote a key, by its last row; deleted now and then."""
+    """A keyed row: the last row of the last transaction that wrote the key; deleted now and then."""
 
     agent: str
     n: int
 
 
 def text_of(number: int) -> str:
-    """What a row holds besides its number; now and then more than a page of a shard."""
+    """Return what a row holds besides its number; sometimes more than a page of a shard."""
     return f"row {number} " * (1, 1, 3, 8, 1, 150, 1)[number % 7]
 
 
 def record_of(number: int) -> Any:
-    """The record with a number."""
+    """Return the record with a number."""
     if number % 3:
         return {"n": number, "text": text_of(number)}
     return LaterSample(number, text_of(number), 2 * number) if number % 2 else Sample(number, text_of(number))
@@ -61,46 +61,46 @@ def record_of(number: int) -> Any:
 
 @attrs.frozen
 class Found:
-    """What is on the disk.
+    """The content of the disk.
 
     Attributes:
-        master: the address of each row of the master, by number; None where there is no master.
-        shards: the same of all shards; rows that were given up do not count.
-        given_up: the addresses of which the shards say that they gave them up.
-        pruned: the addresses of which the master says that it pruned them.
-        last: of each agent what the master's keyed table has of it; None where that is not there.
+        master: the address of each row of the master, by number; None if there is no master.
+        shards: the same for all shards, without truncated rows.
+        truncated: the addresses that the shards record as truncated.
+        pruned: the addresses that the master records as pruned.
+        last: for each agent, what the master's keyed table has; None if there is no such table.
     """
 
     master: dict[int, tuple[str, int]] | None
     shards: dict[int, tuple[str, int]]
-    given_up: frozenset[tuple[str, int]]
+    truncated: frozenset[tuple[str, int]]
     pruned: frozenset[tuple[str, int]] = frozenset()
     last: dict[str, int] | None = None
 
 
 def look(root: Path) -> Found:
-    """Read the store in a folder that nobody uses, and that is not used any more: SQLite recovers what it opens.
+    """Read the store in a folder that nobody uses now or later: SQLite recovers what it opens.
 
     Raises:
         ViolationError: a database is damaged, a row is there twice, or is not what was written.
     """
     has_master = (root / "master.db").exists()
     master = read_master(root / "master.db") if has_master else None
-    pruned = read_prunings(root / "master.db") if has_master else frozenset()
+    pruned = read_pruned(root / "master.db") if has_master else frozenset()
     shards: dict[int, tuple[str, int]] = {}
-    given_up: set[tuple[str, int]] = set()
+    truncated: set[tuple[str, int]] = set()
     for path in sorted((root / "shards").glob("*.db")):
         rows, gone = read_shard(path)
         for number in rows.keys() & shards.keys():
             raise ViolationError(f"row {number} is in two shards")
         shards.update(rows)
-        given_up |= gone
+        truncated |= gone
     last = read_last(root / "master.db") if has_master else None
-    return Found(master, shards, frozenset(given_up), pruned, last)
+    return Found(master, shards, frozenset(truncated), pruned, last)
 
 
 def read_master(path: Path) -> dict[int, tuple[str, int]]:
-    """The address of each row of a master, by number."""
+    """Return the address of each row of a master, by number."""
     connection = _open(path)
     try:
         streams = dict(_fetch(connection, "SELECT stream_no, hex(stream_id) FROM edgeshard_streams"))
@@ -112,11 +112,11 @@ def read_master(path: Path) -> dict[int, tuple[str, int]]:
         connection.close()
 
 
-def read_prunings(path: Path) -> frozenset[tuple[str, int]]:
-    """The addresses that a master says it pruned."""
+def read_pruned(path: Path) -> frozenset[tuple[str, int]]:
+    """Return the addresses that a master records as pruned."""
     connection = _open(path)
     try:
-        return prunings_in(connection)
+        return pruned_in(connection)
     except apsw.Error as error:
         raise ViolationError(f"{path.name} cannot be read: {error!r}") from error
     finally:
@@ -124,7 +124,7 @@ def read_prunings(path: Path) -> frozenset[tuple[str, int]]:
 
 
 def read_last(path: Path) -> dict[str, int] | None:
-    """The last row of each agent, as a master has it; None where it has no table of that."""
+    """Return the last row of each agent in a master, or None if it has no such table."""
     connection = _open(path)
     try:
         if not _fetch(connection, "SELECT 1 FROM edgeshard_columns WHERE table_name = 'last' LIMIT 1"):
@@ -140,7 +140,7 @@ def read_last(path: Path) -> dict[str, int] | None:
 
 
 def read_shard(path: Path) -> tuple[dict[int, tuple[str, int]], set[tuple[str, int]]]:
-    """The address of each row of a shard that counts, by number; and the addresses that it gave up."""
+    """Return the address of each row of a shard that is not truncated, by number, and the truncated addresses."""
     connection = _open(path)
     try:
         streams = dict(_fetch(connection, "SELECT stream_no, hex(stream_id) FROM edgeshard_streams"))
@@ -150,8 +150,8 @@ def read_shard(path: Path) -> tuple[dict[int, tuple[str, int]], set[tuple[str, i
             for number, row_id, _ in _rows(connection, "_id, 0")
         ]
         counting = [(number, streams[stream].lower(), seq) for number, stream, seq in rows if seq > gone.get(stream, 0)]
-        given_up = {(streams[stream].lower(), seq) for stream, last in gone.items() for seq in range(1, last + 1)}
-        return _unique(path, counting), given_up
+        truncated = {(streams[stream].lower(), seq) for stream, last in gone.items() for seq in range(1, last + 1)}
+        return _unique(path, counting), truncated
     except apsw.Error as error:
         raise ViolationError(f"{path.name} cannot be read: {error!r}") from error
     finally:
@@ -167,19 +167,19 @@ def _fetch(connection: apsw.Connection, sql: str) -> list[tuple[Any, ...]]:
 
 
 def numbers_in(connection: apsw.Connection) -> list[int]:
-    """The numbers of all rows in a master."""
+    """Return the numbers of all rows in a master."""
     return [number for number, _, _ in _rows(connection, "0, 0", check=False)]
 
 
 def addresses_in(connection: apsw.Connection) -> dict[int, tuple[str, int]]:
-    """The address of each row in a master, by number."""
+    """Return the address of each row in a master, by number."""
     streams = dict(_fetch(connection, "SELECT stream_no, hex(stream_id) FROM main.edgeshard_streams"))
     rows = _rows(connection, "_stream, _seq", check=False)
     return {number: (streams[stream].lower(), seq) for number, stream, seq in rows}
 
 
-def prunings_in(connection: apsw.Connection) -> frozenset[tuple[str, int]]:
-    """The addresses that a master says it pruned itself."""
+def pruned_in(connection: apsw.Connection) -> frozenset[tuple[str, int]]:
+    """Return the addresses that a master records as pruned by itself."""
     noted = _fetch(
         connection,
         "SELECT hex(stream_id), first, last FROM main.edgeshard_pruned_ranges JOIN main.edgeshard_streams USING(stream_no) "

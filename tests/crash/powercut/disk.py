@@ -1,8 +1,8 @@
-"""A disk that forgets: files and folders, what of them is durable, and what a crash may leave of the rest.
+"""A simulated disk: files and folders, which of their changes are durable, and what a crash may leave of the rest.
 
-Files are inodes, not names: a file that lost its name is still written and synced by whoever has it open. An fsync of a
-file makes its data durable, whoever wrote them, and says nothing of its name; that is its folder's, and needs a sync of
-its own (POSIX promises no more).
+Files are inodes, not names: a file that lost its name can still be written and synced by processes that have it open. An
+fsync of a file makes its data durable, whoever wrote them, but not its name: the name belongs to its folder, which must
+be synced separately (POSIX promises no more).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pathlib import Path
 
 import attrs
 
-#: What a disk writes whole or not at all.
+#: A sector: the disk writes it whole or not at all.
 SECTOR_BYTES = 512
-#: The clock of many file systems ticks this slowly: changes within a tick do not show in a file's times.
+#: The tick of the clock of many file systems: changes within one tick do not show in the times of a file.
 TICK_NS = 4_000_000
 
 #: A write of bytes at an offset, or, with None, a cut to that size.
@@ -25,7 +25,7 @@ Change = tuple[int, bytes | None]
 
 
 class Crash(enum.Enum):
-    """How everything ends."""
+    """The ways in which everything can end."""
 
     KILL = "kill"  # each process dies; the kernel has all they wrote, and may write it to the disk some day
     POWER = "power"  # of what was not synced any part is missing
@@ -37,11 +37,11 @@ class Inode:
     """A file.
 
     Attributes:
-        number: which one; never used again.
+        number: its number, which is never used again.
         durable: its bytes that survive a power cut.
-        unsynced: what was done to it since, in order.
-        time_ns: when it was last changed.
-        durable_time_ns: the same, as the disk knows it.
+        unsynced: the changes since then, in order.
+        time_ns: when it was last changed, as processes see it.
+        durable_time_ns: the same, as it survives a power cut.
     """
 
     number: int
@@ -51,14 +51,14 @@ class Inode:
     durable_time_ns: int = 0
 
     def sync(self) -> None:
-        """Make durable what was done to it."""
+        """Make all changes durable."""
         for change in self.unsynced:
             apply(self.durable, change)
         self.unsynced.clear()
         self.durable_time_ns = self.time_ns
 
     def content(self) -> bytes:
-        """What a reader sees."""
+        """Return what a reader sees."""
         content = bytearray(self.durable)
         for change in self.unsynced:
             apply(content, change)
@@ -71,7 +71,7 @@ Entries = tuple[tuple[str, "Inode | Folder | None"], ...]
 
 @attrs.define(eq=False)
 class Folder:
-    """A folder, whose names are durable or not, each by itself."""
+    """A folder, in which each name is durable or not."""
 
     number: int
     names: dict[str, Inode | Folder] = attrs.Factory(dict)
@@ -80,7 +80,7 @@ class Folder:
     time_ns: int = 0
 
     def change(self, entries: Entries) -> None:
-        """Give and take names, in one step."""
+        """Add and remove names, in one step."""
         _enter(self.names, entries)
         self.unsynced.append(entries)
 
@@ -91,10 +91,10 @@ class Folder:
 
 
 class Disk:
-    """One disk over a chain of crashes.
+    """One disk through a series of crashes.
 
     Attributes:
-        root: its topmost folder, whose own name is durable.
+        root: its root folder, whose own name is durable.
     """
 
     def __init__(self) -> None:
@@ -102,45 +102,45 @@ class Disk:
         self.root = Folder(next(self._numbers))
 
     def new_file(self) -> Inode:
-        """A file without a name."""
+        """Create a file without a name."""
         return Inode(next(self._numbers))
 
     def new_folder(self) -> Folder:
-        """A folder without a name."""
+        """Create a folder without a name."""
         return Folder(next(self._numbers))
 
     def find(self, path: str) -> Inode | Folder | None:
-        """What has this path, relative to the root."""
+        """Return the file or folder at a path relative to the root."""
         node: Inode | Folder | None = self.root
         for name in filter(None, path.split("/")):
             node = node.names.get(name) if isinstance(node, Folder) else None
         return node
 
     def parent(self, path: str) -> tuple[Folder, str]:
-        """The folder of a path, and the name in it."""
+        """Return the folder of a path, and the name in it."""
         above, _, name = path.rpartition("/")
         folder = self.find(above)
         assert isinstance(folder, Folder), path
         return folder, name
 
     def files(self) -> Iterator[tuple[str, Inode]]:
-        """All files with a name, by path."""
+        """Return all files that have a name, by path."""
         for path, node in _walk(self.root, ""):
             if isinstance(node, Inode):
                 yield path, node
 
     def folders(self) -> Iterator[str]:
-        """The paths of all folders below the root, the upper ones first."""
+        """Return the paths of all folders below the root, the upper ones first."""
         for path, node in _walk(self.root, ""):
             if isinstance(node, Folder):
                 yield path
 
     def unsynced_bytes(self) -> int:
-        """How much a power cut could take."""
+        """Return how many bytes a power cut could take."""
         return sum(len(data or b"") for _, inode in self.files() for _, data in inode.unsynced)
 
     def materialise(self, place: Path) -> None:
-        """Write all of it, as readers see it, into a fresh folder."""
+        """Write everything, as readers see it, into a fresh folder."""
         place.mkdir()
         for path in self.folders():
             (place / path).mkdir()
@@ -153,7 +153,7 @@ class Disk:
             links[inode.number] = place / path
 
     def put_back(self, copy: str, path: str) -> None:
-        """Somebody copies a file to another's place, beside which neither log nor journal is left, durably."""
+        """Durably replace a file by a copy of another, and remove its WAL and journal."""
         source = self.find(copy)
         assert isinstance(source, Inode), copy
         made = self.new_file()
@@ -164,7 +164,7 @@ class Disk:
         folder.sync()
 
     def crash(self, how: Crash, rng: random.Random) -> None:
-        """End everything. After a kill nothing is more durable than before; after a power cut, all that is left is."""
+        """End everything. A kill makes nothing more durable; after a power cut, all that is left is durable."""
         if how is Crash.KILL:
             return
         self._lose_names(rng)
@@ -198,7 +198,7 @@ def _enter(names: dict[str, Inode | Folder], entries: Entries) -> None:
 
 
 def _lose_names(folder: Folder, rng: random.Random, *, in_order: bool) -> None:
-    """Keep the durable names and some of the changes; of one name always the earlier ones."""
+    """Keep the durable names and some of the changes; for each name, always the earlier ones."""
     chance = rng.choice((0.0, 0.5, 0.9, 1.0))
     stuck: set[str] = set()
     for entries in folder.unsynced:
@@ -214,7 +214,7 @@ def _lose_names(folder: Folder, rng: random.Random, *, in_order: bool) -> None:
 
 
 def apply(content: bytearray, change: Change) -> None:
-    """Do a change to a file's bytes."""
+    """Apply a change to a file's bytes."""
     offset, data = change
     if data is None:
         del content[offset:]
@@ -228,7 +228,7 @@ def apply(content: bytearray, change: Change) -> None:
 
 
 def _left_of(inode: Inode, how: Crash, rng: random.Random) -> bytearray:
-    """What a power cut leaves of a file: the durable bytes, and of the changes since then none, some, or all."""
+    """Return what a power cut leaves of a file: the durable bytes, and none, some or all of the changes since."""
     content = bytearray(inode.durable)
     way = rng.choice(("none", "first", "some", "all"))
     changes = inode.unsynced
@@ -249,7 +249,7 @@ def _left_of(inode: Inode, how: Crash, rng: random.Random) -> bytearray:
 
 
 def _torn(offset: int, data: bytes, rng: random.Random) -> Iterator[Change]:
-    """A write by the sector, each of them whole, missing, or garbage. The bytes around it stay (powersafe overwrite)."""
+    """Tear a write into sectors, each whole, missing or garbage. The bytes around it stay (powersafe overwrite)."""
     at = 0
     while at < len(data):
         end = min(len(data), at + SECTOR_BYTES - (offset + at) % SECTOR_BYTES)

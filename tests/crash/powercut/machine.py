@@ -1,7 +1,7 @@
-"""A machine that edgeshard runs on unknowingly: what it does to its disk, in order.
+"""A simulated machine that edgeshard runs on without knowing it; it records all changes of its disk, in order.
 
-vfs and system tell it of each write, truncation, sync, creation and deletion, by SQLite or by edgeshard itself. Before
-each of them its scheduler may let another actor go on, kill this one, or end everything.
+vfs and os_calls report each write, truncation, sync, creation and deletion by SQLite or by edgeshard itself. Before each
+of them the scheduler may let another actor continue, kill this one, or end everything.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Logged = tuple[str, str, str, int, int, int]
 
 @attrs.define(eq=False)
 class Machine:
-    """One stretch between two crashes.
+    """A machine from one crash to the next.
 
     Attributes:
-        root: the folder of real files that stands for the disk's root.
-        disk: what it does to the disk.
-        scheduler: whose actors use it.
-        rng: what edgeshard takes for chance.
+        root: the folder of real files that represents the disk's root.
+        disk: its disk.
+        scheduler: the scheduler of the actors that use it.
+        rng: the source of what edgeshard takes for random numbers.
         boot: which start of the system it is.
         log: every operation that changed the disk.
     """
@@ -43,7 +43,7 @@ class Machine:
     log: list[Logged] = attrs.Factory(list)
 
     def inside(self, path: Any) -> str | None:
-        """A path relative to the root; None where it is outside."""
+        """Return a path relative to the root, or None if it is outside."""
         text = os.fspath(path)
         if isinstance(text, str) and text.startswith(self.root + os.sep):
             return text[len(self.root) + 1 :]
@@ -54,20 +54,20 @@ class Machine:
         self.log.append((self.scheduler.running.name, what, path, at, length, checksum))
 
     def now_ns(self) -> int:
-        """The time of the file system's clock."""
+        """Return the time of the file system's clock."""
         return int(self.scheduler.now_s * 1e9) // TICK_NS * TICK_NS
 
     # -- what was done ------------------------------------------------------------------------------------------------
 
     def enter(self, what: str, path: str, *entries: tuple[str, Inode | Folder | None]) -> None:
-        """Names of one folder came or went."""
+        """Record that names of one folder were added or removed."""
         folder, _ = self.disk.parent(path)
         folder.change(tuple(entries))
         folder.time_ns = self.now_ns()
         self.note(what, path)
 
     def make_file(self, path: str) -> Inode:
-        """A file was made, if there was none."""
+        """Record that a file was created, unless it existed."""
         found = self.disk.find(path)
         if found is None:
             found = self.disk.new_file()
@@ -77,7 +77,7 @@ class Machine:
         return found
 
     def change(self, path: str, inode: Inode, offset: int, data: bytes | None) -> None:
-        """A file was written, or cut."""
+        """Record that a file was written or truncated."""
         inode.unsynced.append((offset, data))
         inode.time_ns = self.now_ns()
         if data is None:
@@ -86,21 +86,21 @@ class Machine:
             self.note("write", path, offset, len(data), zlib.crc32(data))
 
     def sync(self, path: str, node: Inode | Folder) -> None:
-        """A file or a folder was synced."""
+        """Record that a file or a folder was synced."""
         self.scheduler.operation(sync=True)
         node.sync()
         self.note("sync", path)
         self.scheduler.synced()
 
     def sync_folder_of(self, path: str) -> None:
-        """The folder of a file was synced."""
+        """Record that the folder of a file was synced."""
         folder = os.path.dirname(path)
         node = self.disk.find(folder)
         assert node is not None
         self.sync(folder + "/", node)
 
     def delete(self, path: str, remove: Callable[[], None]) -> None:
-        """Take a name away."""
+        """Record that a name was deleted."""
         self.scheduler.operation()
         remove()
         self.enter("delete", path, (os.path.basename(path), None))
@@ -110,12 +110,12 @@ _current: Machine | None = None
 
 
 def current() -> Machine | None:
-    """The machine that runs, if any."""
+    """Return the machine that runs, or None."""
     return _current
 
 
 def acting() -> Machine | None:
-    """The machine of which the caller is an actor, if it is one."""
+    """Return the machine on which the caller is an actor, or None if it is not one."""
     return _current if _current is not None and _current.scheduler.is_actor() else None
 
 
@@ -128,7 +128,7 @@ def located(path: Any) -> tuple[Machine, str] | None:
 
 @contextlib.contextmanager
 def made_current(machine: Machine) -> Iterator[None]:
-    """It is the one that runs, in the block."""
+    """Make this the machine that runs within the block."""
     global _current
     assert _current is None
     _current = machine

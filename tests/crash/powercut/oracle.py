@@ -1,4 +1,4 @@
-"""What was promised of each row, against what is there after each crash."""
+"""Compare what was promised about each row with what is there after each crash."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.crash.powercut.disk import Crash
 
 
 class Fate(enum.Enum):
-    """What is known of a unit of rows."""
+    """What is known about a unit of rows."""
 
     BEGUN = "begun"  # it may be there or not, whole
     HELD = "held"  # it must be there
-    GONE = "gone"  # it was refused, or a power cut took it: it must never be there
+    GONE = "gone"  # it was refused, or lost in a power cut: it must never be there
     BEHIND = "behind"  # it was in a master that was replaced by an older copy
 
 
@@ -28,19 +28,19 @@ class Unit:
     """Rows of one transaction.
 
     Attributes:
-        agent: whose.
+        agent: the agent that wrote them.
         numbers: the rows, in order.
-        fate: what is known of it.
+        fate: what is known about it.
         durable: whether it survives power cuts, wherever it is.
-        in_shard: whether its shard had it, or a note that it gave it up, after the last crash.
+        in_shard: whether its shard had it, or a record of its truncation, after the last crash.
         synced: whether the shard had that durably.
-        noted: whether its shard notes that it gave it up.
+        noted: whether its shard has a record of its truncation.
         reported: whether a merge reported that the master has it.
-        pruned: whether a prune that reported it is done: the master says so from then on, and it is not there again.
-        address: the stream's id, and the seq of the first row; ("", 0) where the writer was never told.
+        pruned: whether a prune that reported it is done. From then on the master records it as pruned, and never has it.
+        address: the stream's id, and the seq of the first row; ("", 0) if the write was never acknowledged.
         last: whether its transaction also wrote (True) or deleted (False) the last row of a key; None: neither.
-        key: of which key.
-        timestamp: how that change was timestamped; 0 where it was not even begun.
+        key: the key.
+        timestamp: the timestamp of that change; 0 if it was not even begun.
     """
 
     agent: str
@@ -58,17 +58,17 @@ class Unit:
     timestamp: int = 0
 
     def all_seqs(self) -> set[tuple[str, int]]:
-        """The addresses of all that it wrote."""
+        """Return the addresses of all that it wrote."""
         return self.seqs() | (
             {(self.address[0], self.address[1] + len(self.numbers))} if self.last is not None else set()
         )
 
     def seqs(self) -> set[tuple[str, int]]:
-        """The addresses of its rows."""
+        """Return the addresses of its rows."""
         return {(self.address[0], self.address[1] + k) for k in range(len(self.numbers))}
 
     def refuse(self) -> None:
-        """It was not written, say edgeshard, or will be undone."""
+        """Record that edgeshard refused it, or will undo it."""
         self.fate = Fate.GONE
 
 
@@ -76,8 +76,8 @@ class Oracle:
     """Accounts for every row of a trial.
 
     Attributes:
-        units: all that was begun.
-        counts: of rows, by what was acknowledged.
+        units: all units that were begun.
+        counts: numbers of rows, by what was acknowledged.
     """
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class Oracle:
     # -- told by the actors -------------------------------------------------------------------------------------------
 
     def begin(self, agent: str, rows: int) -> Unit:
-        """Somebody is about to write so many rows."""
+        """Record that an agent is about to write a number of rows."""
         first = len(self._by_number) + 1
         unit = Unit(agent, range(first, first + rows))
         self.units.append(unit)
@@ -96,21 +96,21 @@ class Oracle:
         return unit
 
     def acknowledge(self, unit: Unit, stream: str, first: int, *, durable: bool) -> None:
-        """The rows are committed, say edgeshard."""
+        """Record that edgeshard acknowledged the rows."""
         unit.fate, unit.address = Fate.HELD, (stream, first)
         self.counts["rows acknowledged at power" if durable else "rows acknowledged at process"] += len(unit.numbers)
         if durable:
             self.sync(unit.agent)
 
     def sync(self, agent: str) -> None:
-        """All that the agent wrote so far survives power cuts."""
+        """Record that all that the agent wrote so far survives power cuts."""
         for unit in self.units:
             if unit.agent == agent and unit.fate is Fate.HELD:
                 unit.durable = True
                 unit.synced = unit.synced or unit.in_shard
 
     def report(self, numbers: Iterable[int]) -> None:
-        """A merge returned, and these rows were in the master at a commit of its own."""
+        """Record that a merge returned, and that the master had these rows at one of its own commits."""
         for unit in {self._by_number[number] for number in numbers}:
             if not unit.reported:
                 unit.reported = unit.durable = True
@@ -119,14 +119,14 @@ class Oracle:
                 unit.fate = Fate.HELD
 
     def learn(self, rows: Mapping[int, tuple[str, int]]) -> None:
-        """These rows are in the master, by these addresses, and may be pruned: their writers may never tell."""
+        """Record the addresses of rows in the master, which may be pruned before their writers know their addresses."""
         for number, (stream, seq) in rows.items():
             unit = self._by_number[number]
             if not unit.address[1]:
                 unit.address = (stream, seq - unit.numbers.index(number))
 
     def prune(self, addresses: Set[tuple[str, int]]) -> None:
-        """A prune committed that these are gone."""
+        """Record that a prune committed the deletion of these."""
         for unit in self.units:
             if unit.address[1] and unit.seqs() & addresses and not unit.pruned:
                 unit.pruned = unit.durable = True
@@ -134,7 +134,7 @@ class Oracle:
                 self.counts["rows pruned"] += len(unit.numbers)
 
     def held(self, found: Found) -> dict[int, tuple[str, int]]:
-        """What the master has, or pruned, by number: it accounts for all of these."""
+        """Return what the master has or has pruned, by number."""
         gone = {
             number: (unit.address[0], unit.address[1] + k)
             for unit in self.units
@@ -144,8 +144,8 @@ class Oracle:
         }
         return {**gone, **(found.master or {})}
 
-    def _check_prunings(self, found: Found) -> None:
-        """What was pruned is gone, and whole transactions are."""
+    def _check_pruned(self, found: Found) -> None:
+        """Check that pruned rows are gone, and only whole transactions were pruned."""
         for unit in self.units:
             there = [number for number in unit.numbers if number in (found.master or {})]
             gone = unit.seqs() & found.pruned if unit.address[1] else set()
@@ -157,7 +157,7 @@ class Oracle:
     # -- after a crash ------------------------------------------------------------------------------------------------
 
     def judge(self, found: Found, crash: Crash) -> None:
-        """Compare what a crash left with what was promised.
+        """Compare what a crash left with what was promised, and update the fates.
 
         Raises:
             ViolationError: a promise was broken.
@@ -166,7 +166,7 @@ class Oracle:
 
     def _judge_units(self, found: Found, *, had_power_cut: bool) -> None:
         self._check_addresses(found)
-        self._check_prunings(found)
+        self._check_pruned(found)
         self._check_last(found)
         master = self.held(found)
         for unit in self.units:
@@ -184,17 +184,17 @@ class Oracle:
             if unit.fate in (Fate.BEGUN, Fate.HELD):
                 unit.fate = Fate.HELD if is_there else Fate.GONE
                 unit.durable = unit.durable or had_power_cut
-                unit.in_shard = in_shard or unit.seqs() <= found.given_up
+                unit.in_shard = in_shard or unit.seqs() <= found.truncated
                 unit.synced = unit.synced or (had_power_cut and unit.in_shard)
             elif unit.fate is Fate.BEHIND and had_power_cut:
-                # a shard's note is as durable as the shard: what it says after a power cut, it says for good
-                unit.noted = unit.noted and (unit.synced or unit.seqs() <= found.given_up)
+                # a shard's record is as durable as the shard: what it says after a power cut, it says for good
+                unit.noted = unit.noted and (unit.synced or unit.seqs() <= found.truncated)
                 unit.synced = unit.synced or unit.noted
         for number in {*master, *found.shards} - self._by_number.keys():
             raise ViolationError(f"row {number} was never written")
 
     def _check_last(self, found: Found) -> None:
-        """The master has of each key what the last transaction wrote that it has, or had."""
+        """Check that the master has, for each key, what the last transaction wrote that it has or had."""
         master = self.held(found)
         newest: dict[str, Unit] = {}
         timestamps: dict[str, int] = {}
@@ -231,41 +231,41 @@ class Oracle:
     # -- an older master ----------------------------------------------------------------------------------------------
 
     def restored(self, found: Found, *, keep_empty: bool) -> None:
-        """An older copy of the master was put back: what is in it, or in shards, is all there is.
+        """Record that an older copy of the master was put back: only its rows and those in shards still exist.
 
         Args:
             found: what is on the disk.
-            keep_empty: whether shards whose agent is gone were kept, with the note of what they gave up.
+            keep_empty: whether shards of ended agents were kept, with their records of truncations.
 
         Raises:
-            ViolationError: a shard does not say that it gave up what it had.
+            ViolationError: a shard lacks a record of its truncation.
         """
         master = self.held(found)
         for unit in self.units:
             unit.pruned = bool(unit.address[1]) and unit.seqs() <= found.pruned
             if unit.fate is Fate.HELD and unit.numbers[0] not in {*master, *found.shards}:
                 unit.fate = Fate.BEHIND
-                unit.noted = unit.seqs() <= found.given_up
+                unit.noted = unit.seqs() <= found.truncated
                 # a power cut may have taken from the shard what was not synced, and only the lost master had it
                 if unit.synced and keep_empty and not unit.noted:
-                    _fail(unit, "was given up by its shard, which does not say so")
+                    _fail(unit, "was truncated, and its shard does not say so")
             if unit.numbers[0] not in master:  # its shard alone has it now, durably or not
                 unit.reported, unit.durable = False, unit.synced
 
     # -- at the end ---------------------------------------------------------------------------------------------------
 
     def conclude(self, found: Found, gaps: Sequence[edgeshard.Gap]) -> None:
-        """After the last crash everything that survived was merged: it is in the master once, and nothing else.
+        """Check, after the last crash and a merge, that the master has everything that survived once, and nothing else.
 
         Args:
             found: what is on the disk.
-            gaps: what the master says it lacks.
+            gaps: the rows that the master reports as missing.
 
         Raises:
             ViolationError: a promise was broken.
         """
         self._check_addresses(found)
-        self._check_prunings(found)
+        self._check_pruned(found)
         self._check_last(found)
         master = self.held(found)
         if found.shards:
@@ -284,7 +284,7 @@ class Oracle:
                 _fail(unit, "is in the master, and named as a gap")
 
     def _check_gaps(self, gaps: Iterable[edgeshard.Gap]) -> None:
-        """A gap is rows that were there: a merger saw them, and a power cut took them, or they are in a lost master."""
+        """Check that each gap consists of rows that a merger saw and that a power cut or a replaced master took."""
         lost = [unit for unit in self.units if unit.fate in (Fate.GONE, Fate.BEHIND)]
         untold = {unit.agent for unit in lost if not unit.address[1]}  # their writer was killed
         known = {address for unit in lost for address in unit.all_seqs()}

@@ -1,7 +1,7 @@
-"""What edgeshard asks of the operating system, answered by the simulated machine.
+"""Answer edgeshard's calls of the operating system with the simulated machine.
 
-The names of new files, syncs of folders and locks go through ``os``; what it does with them changes the disk as SQLite's
-own doing does. The clock, the dice, and the times and numbers of files are the machine's, so that a seed replays.
+New files, syncs of folders and locks go through ``os``, and change the disk like SQLite's own writes. The clock, random
+numbers, and the times and numbers of files are the machine's, so that a seed replays exactly.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _DEVICE = 1
 
 
 class _Real:
-    """The operating system, as it is without us."""
+    """The real functions of the operating system."""
 
     open, fsync, link, rename, unlink, mkdir = os.open, os.fsync, os.link, os.rename, os.unlink, os.mkdir
     sleep, monotonic, time, time_ns, perf_counter = (
@@ -119,13 +119,13 @@ def _mkdir(path: Any, *arguments: Any, **options: Any) -> None:
 
 
 class _Os:
-    """The module os, but for the times and numbers of files: those are the disk's."""
+    """Stands in for the module os; the times and numbers of files are those of the simulated disk."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(os, name)
 
     def lstat(self, path: Any) -> Any:
-        """What is at a path. Somebody else may come first: between a look and what follows lie many races."""
+        """Return the status of a path. Another actor may run first, because many races lie between a check and its use."""
         found = located(path)
         if found is not None:
             found[0].scheduler.step()
@@ -143,7 +143,7 @@ class _Os:
         )
 
     def scandir(self, path: Any) -> Any:
-        """The names in a folder, in an order that is the same each time."""
+        """Return the names in a folder, always in the same order."""
         real = sorted(os.scandir(path), key=lambda entry: entry.name)
         return [SimpleNamespace(name=entry.name, inode=self._number(entry)) for entry in real]
 
@@ -214,7 +214,7 @@ _PATCHES: list[Patch] = [
 
 @contextlib.contextmanager
 def running(machine: Machine) -> Iterator[None]:
-    """Everything that edgeshard does in the block happens on this machine."""
+    """Let everything that edgeshard does in the block happen on this machine."""
     own: list[Patch] = [(merger, "random", machine.rng), (fingerprint, "boot_id", lambda: machine.boot)]
     with made_current(machine), patched([*_PATCHES, *own]):
         vfs.reseed()

@@ -1,6 +1,6 @@
-"""Actors in threads of which exactly one runs at a time; who is next is drawn from the seed, so a seed replays exactly.
+"""Run actors in threads, exactly one at a time; the seed decides which is next, so a seed replays exactly.
 
-Nothing here asks the wall clock. Time is a number that grows a little with each step, and by what an actor sleeps.
+Nothing here reads the wall clock. Time is a number that grows a little with each step, and when an actor sleeps.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import Any
 
 import attrs
 
-#: What a step takes, in seconds of simulated time.
+#: The duration of a step, in seconds of simulated time.
 STEP_S = 10e-6
-#: How probable it is that another actor goes on at a failpoint.
+#: The probability that another actor continues at a failpoint.
 FAILPOINT_CHANCE = 0.2
 
 
 class Killed(BaseException):
-    """The end of a process, in the middle of whatever it did."""
+    """Ends a process in the middle of its work."""
 
 
 def _taken_lock() -> Any:
-    """A lock that its next taker waits for: a semaphore, at a third of its price."""
+    """Return a lock that is held, so the next one to take it waits: a semaphore at a third of the cost."""
     lock = threading.Lock()
     lock.acquire()
     return lock
@@ -31,12 +31,12 @@ def _taken_lock() -> Any:
 
 @attrs.define(eq=False)
 class Actor:
-    """What stands for a process.
+    """Represents a process.
 
     Attributes:
-        name: for the log.
-        lives: what it does, one after the other; a kill ends one of them.
-        fatal_step: the step of its own at which it is killed, if any.
+        name: its name in the log.
+        lives: its tasks, one after the other; a kill ends one of them.
+        fatal_step: the number of its step at which it is killed; None: never.
     """
 
     name: str
@@ -49,17 +49,17 @@ class Actor:
     _turn: Any = attrs.Factory(_taken_lock)
 
     def resume(self) -> None:
-        """Let it run."""
+        """Let the actor run."""
         self._turn.release()
 
     def wait(self) -> None:
-        """Wait until it may run."""
+        """Wait until the actor may run."""
         self._turn.acquire()
 
 
 @attrs.frozen
 class Cut:
-    """When everything ends: at the n-th recorded operation, or at the n-th sync, before it or right after it."""
+    """The moment when everything ends: at the n-th recorded operation, or before or right after the n-th sync."""
 
     number: int
     at_sync: bool
@@ -67,18 +67,18 @@ class Cut:
 
 
 class Scheduler:
-    """Runs actors until all are done or the cut comes.
+    """Runs actors until all are done or everything ends.
 
     Args:
         rng: decides who runs.
-        switch_chance: how probable it is that another one runs after a step.
+        switch_chance: the probability that another actor runs after a step.
         cut: when everything ends; None: never.
         now_s: the simulated time.
 
     Attributes:
         now_s: the simulated time, in seconds.
-        has_crashed: whether the cut came.
-        killed: how many actors were killed alone.
+        has_crashed: whether everything has ended.
+        killed: how many actors were killed individually.
     """
 
     def __init__(self, rng: random.Random, switch_chance: float, cut: Cut | None, now_s: float) -> None:
@@ -96,12 +96,12 @@ class Scheduler:
         self._all_done = _taken_lock()
 
     def is_actor(self) -> bool:
-        """Whether the caller's thread is an actor."""
+        """Return whether the caller's thread is an actor."""
         return threading.get_ident() in self._threads
 
     @property
     def running(self) -> Actor:
-        """The actor whose turn it is."""
+        """Return the actor whose turn it is."""
         assert self._running is not None
         return self._running
 
@@ -119,7 +119,7 @@ class Scheduler:
     # -- called by actors ---------------------------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Somebody else may run now.
+        """Let another actor run, perhaps.
 
         Raises:
             Killed: the actor is at its end.
@@ -137,7 +137,7 @@ class Scheduler:
             self._switch(self._rng.choice(self._alive()))
 
     def failpoint(self) -> None:
-        """Somebody else may well run now, for as long as it takes.
+        """Let another actor run, probably, and for long.
 
         Raises:
             Killed: the actor is at its end.
@@ -147,7 +147,7 @@ class Scheduler:
             self._switch(self._rng.choice(self._alive()))
 
     def operation(self, *, sync: bool = False) -> None:
-        """The same, before an operation that changes the disk; the cut may come first.
+        """Let another actor run, perhaps, or end everything, before an operation that changes the disk.
 
         Raises:
             Killed: the actor is at its end.
@@ -160,7 +160,7 @@ class Scheduler:
             self.crash()
 
     def synced(self) -> None:
-        """After a sync.
+        """End everything, perhaps, right after a sync.
 
         Raises:
             Killed: the cut came.
@@ -170,7 +170,7 @@ class Scheduler:
             self.crash()
 
     def crash(self) -> None:
-        """End everybody.
+        """End all actors.
 
         Raises:
             Killed: always.
@@ -181,7 +181,7 @@ class Scheduler:
         raise Killed
 
     def sleep(self, seconds: float) -> None:
-        """Let somebody else run, if anybody is there.
+        """Let another actor run, if there is one.
 
         Raises:
             Killed: the actor is at its end.

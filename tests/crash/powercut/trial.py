@@ -1,4 +1,4 @@
-"""A trial: a store is used, and everything ends, four times in a row; then all that is left is merged and judged."""
+"""Play a trial: use a store and crash, four times in a row; then merge and judge what is left."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ _BEGAN_S = 1_800_000_000.0
 
 @attrs.frozen
 class Settings:
-    """What stays the same over a trial.
+    """Settings of a trial.
 
     Attributes:
-        keep_empty: whether mergers leave the shards of agents that are gone.
+        keep_empty: whether mergers keep the shards of ended agents.
         has_merge_lock: whether mergers lock each other out.
-        switch_chance: how often another actor goes on after a step.
-        kills: whether single actors are killed as well.
+        switch_chance: the probability that another actor continues after a step.
+        kills: whether individual actors are killed as well.
         restores: whether an older master is put back now and then.
-        prunes: whether the master is pruned, and its disk given back.
-        limits: sizes of edgeshard's own, made small.
+        prunes: whether the master is pruned and shrunk.
+        limits: edgeshard's own sizes, made small.
     """
 
     keep_empty: bool
@@ -59,7 +59,7 @@ class Settings:
 
     @classmethod
     def draw(cls, rng: random.Random, prunes: random.Random) -> Settings:
-        """Some settings; those of prunes by dice of their own, so that trials without one stay as they were."""
+        """Draw settings; those of prunes come from a separate generator, so that trials without prunes stay the same."""
         limits = (
             (blocks, "CHUNK_BYTES", rng.choice((200, 2_000, blocks.CHUNK_BYTES))),
             (attach, "GROUP_SIZE", rng.choice((1, 2, attach.GROUP_SIZE))),
@@ -103,14 +103,14 @@ class Trial:
 
     Args:
         seed: what replays it.
-        folder: where it has its files.
+        folder: the folder for its files.
 
     Attributes:
         seed: what replays it.
-        log: all that happened to the disk.
-        counts: how often what happened.
+        log: all changes of the disk.
+        counts: how often each event happened.
         violation: which promise was broken, or "".
-        details: where that was found.
+        details: where the violation was found.
     """
 
     def __init__(self, seed: str, folder: Path) -> None:
@@ -133,7 +133,7 @@ class Trial:
         self._copies: dict[str, frozenset[int]] = {}
 
     def play(self) -> None:
-        """Play it to its end, or to the first violation."""
+        """Play the trial to its end, or to the first violation."""
         try:
             for _ in range(CRASHES):
                 self._stretch()
@@ -172,7 +172,7 @@ class Trial:
 
     @contextlib.contextmanager
     def _machine(self, scheduler: Scheduler) -> Iterator[tuple[Stage, Path]]:
-        """The disk as a machine; after the block nobody uses it."""
+        """Yield a machine with the disk; after the block it is no longer used."""
         place = self._place()
         made = Machine(str(place), self._disk, scheduler, random.Random(self._rng.random()), f"boot {self._boot}")
         stage = Stage(

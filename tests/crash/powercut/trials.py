@@ -1,4 +1,4 @@
-"""Many trials, counted; and where an interrupted campaign goes on."""
+"""Play many trials, count them, and continue an interrupted campaign."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import attrs
 from tests.crash.powercut import vfs
 from tests.crash.powercut.trial import Trial
 
-#: Trials between two notes of where the campaign is.
+#: How many trials to play between two saves of the progress.
 NOTED_EVERY = 100
 
 
 @attrs.frozen
 class Violation:
-    """A trial in which a promise was broken: its seed, which promise, and where that was found."""
+    """A trial that broke a promise: its seed, the promise, and where it was found."""
 
     seed: str
     what: str
@@ -31,10 +31,10 @@ class Violation:
 
 @attrs.define
 class Tally:
-    """What the trials did.
+    """Counts of what the trials did.
 
     Attributes:
-        counts: how often what happened.
+        counts: how often each event happened.
         violations: the trials in which a promise was broken.
     """
 
@@ -48,14 +48,14 @@ class Tally:
             self.violations.append(Violation(trial.seed, trial.violation, trial.details))
 
     def lines(self) -> Iterator[str]:
-        """The counts, for people."""
+        """Return the counts as lines."""
         for name in sorted(self.counts):
             yield f"{self.counts[name]:>14,}  {name}"
         for violation in self.violations:
             yield f"VIOLATION in trial {violation.seed}: {violation.what}\n{violation.details}"
 
     def save(self, path: Path, seed: int) -> None:
-        """Note where the campaign is, whole or not at all."""
+        """Save the progress of the campaign, atomically."""
         text = json.dumps({"seed": seed, **attrs.asdict(self)}, indent=1)
         made = path.with_name(path.name + ".new")
         made.write_text(text)
@@ -63,10 +63,10 @@ class Tally:
 
     @classmethod
     def load(cls, path: Path, seed: int) -> Tally:
-        """What `save` noted; nothing where there is no such file.
+        """Load what `save` wrote, or an empty tally if there is no file.
 
         Raises:
-            ValueError: it is another campaign's.
+            ValueError: the file belongs to another campaign.
         """
         if not path.exists():
             return cls()
@@ -78,25 +78,25 @@ class Tally:
 
 @contextlib.contextmanager
 def playground() -> Iterator[Path]:
-    """A folder for trials, in memory where there is one, and the simulated machine ready to run."""
+    """Yield a folder for trials, in memory if possible, with the simulated machine ready to run."""
     with (
         tempfile.TemporaryDirectory(prefix="edgeshard-powercut-", dir=_shared_folder()) as folder,
         vfs.installed(),
     ):
         gc.disable()  # what it closes, and when, would differ from run to run
         try:
-            yield Path(folder).resolve()  # as the paths are that SQLite is given
+            yield Path(folder).resolve()  # like the paths that SQLite is given
         finally:
             gc.enable()
 
 
 def _shared_folder() -> str | None:
-    """Where files are in memory, if such a folder is known here."""
+    """Return a folder in memory, or None if there is none."""
     return "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 def play_one(folder: Path, seed: str) -> Trial:
-    """One trial."""
+    """Play one trial."""
     place = folder / "trial"
     place.mkdir()
     trial = Trial(seed, place)
@@ -113,14 +113,14 @@ def play(
     tally: Tally | None = None,
     after_each: Callable[[Tally], bool] = lambda _: True,
 ) -> Tally:
-    """Play trials, each with a seed of its own.
+    """Play trials, each with its own seed.
 
     Args:
-        trials: how many there are to be in the end.
-        seed: of all of them.
-        first: the number of the first.
-        tally: those that were played before; they are not played again.
-        after_each: asked after each trial whether to go on.
+        trials: how many there shall be in the end.
+        seed: the seed of the campaign.
+        first: the number of the first trial.
+        tally: the trials played before, which are not played again.
+        after_each: called after each trial; returns whether to continue.
     """
     tally = Tally() if tally is None else tally
     with playground() as folder:

@@ -1,10 +1,10 @@
-"""SQLite's files on the simulated disk: an apsw VFS that is the default one while trials are played.
+"""Put SQLite's files on the simulated disk: an apsw VFS that is the default while trials are played.
 
-It passes everything on to real files (so that locks and the shared memory are real), and tells the machine of what
-changes the disk. Syncs are not passed on: the real files need not survive anything.
+It passes everything on to real files (so that locks and the shared memory are real), and reports all changes of the disk
+to the machine. Syncs are not passed on: the real files need not survive anything.
 
-Which syncs of folders SQLite makes was seen with strace: a handle on a log or a journal syncs the folder with its own
-first sync; deleting one does only where xDelete is told to.
+We found out with strace which folders SQLite syncs: a handle on a WAL or a journal syncs the folder with its own first
+sync; deleting one syncs the folder only if xDelete is told to.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ class _File(apsw.VFSFile):
     def xLock(self, level: int) -> None:
         if self._is_live():
             if self._machine.scheduler.running.is_killed:
-                raise apsw.BusyError  # a dead process locks nothing as its handles go; a log is not copied then
+                raise apsw.BusyError  # a dead process takes no locks as its handles close, so its WAL is not checkpointed
             self._machine.scheduler.step()
         try:
             super().xLock(level)
         except apsw.IOError as error:
             if not self._is_read_only:
                 raise
-            # nobody can lock what he may only read; SQLite tries as it closes, and goes on, but apsw would raise
+            # a read-only handle cannot lock; SQLite tries as it closes, and continues, but apsw would raise
             raise apsw.BusyError from error
 
     def xWrite(self, data: Any, offset: int) -> None:
@@ -92,14 +92,14 @@ def _begin_open(machine: Machine, path: str) -> None:
 
 
 def _unless_killed(etype: Any, evalue: Any) -> bool:
-    """Where nobody can be told of an error: the end of a process is none."""
+    """Ignore the end of a process where no error can be reported."""
     if not issubclass(etype, Killed):
         raise evalue
     return True
 
 
 class _PowerVFS(apsw.VFS):
-    """The unix VFS, listened to."""
+    """The unix VFS, with each change of the disk reported."""
 
     def __init__(self) -> None:
         super().__init__("powercut", base="unix", makedefault=True)
@@ -135,7 +135,7 @@ class _PowerVFS(apsw.VFS):
 
 @contextlib.contextmanager
 def installed() -> Iterator[None]:
-    """All that SQLite opens in the block goes through here, unless another VFS is named."""
+    """Send everything that SQLite opens in the block through this VFS, unless another is named."""
     vfs = _PowerVFS()
     try:
         yield
@@ -144,5 +144,5 @@ def installed() -> Iterator[None]:
 
 
 def reseed() -> None:
-    """Let SQLite's dice begin anew, from the machine's."""
+    """Reseed SQLite's random generator from the machine's."""
     apsw.randomness(0)

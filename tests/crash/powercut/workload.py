@@ -1,4 +1,4 @@
-"""What the actors do: agents that write, mergers, snapshots, and readers that verify."""
+"""The work of the actors: agents that write, mergers, snapshots, prunes, and readers that verify."""
 
 from __future__ import annotations
 
@@ -24,37 +24,37 @@ from edgeshard.shard import truncations
 from edgeshard.shard.handle import Durability
 from edgeshard.shard.shard import Shard
 from edgeshard.sqlite import maintenance
-from tests.crash.powercut.contents import Last, ViolationError, addresses_in, numbers_in, prunings_in, record_of
+from tests.crash.powercut.contents import Last, ViolationError, addresses_in, numbers_in, pruned_in, record_of
 from tests.crash.powercut.machine import Patch
 from tests.crash.powercut.oracle import Oracle, Unit
 from tests.crash.powercut.scheduler import Actor, Scheduler
 
 AGENTS = ("ann", "bob", "Cy Lin")
-#: What may happen to anybody beside others: nothing was done, and trying again is all there is to do.
+#: Errors that can happen to any actor next to others: nothing was done, and trying again is enough.
 EXPECTED = (MergeInProgressError, ShardInUseError, StorageBusyError)
 #: Between two bursts of work; longer than what a merger takes for fresh.
 PAUSE_S = 5.0
-#: After how long deletions may be pruned: longer than any transaction is open.
+#: The grace period of tombstones: longer than any transaction is open.
 GRACE_S = 3.0
 
 
 class UndoneError(Exception):
-    """Raised in a transaction, so that it is undone."""
+    """Raised in a transaction to undo it."""
 
 
 @attrs.define(eq=False)
 class Stage:
-    """What the actors of one stretch share.
+    """What the actors share from one crash to the next.
 
     Attributes:
         store: the store, on the simulated machine.
-        keep_empty: whether mergers leave the shards of agents that are gone.
-        prune_rng: by which prunes are drawn; None: there are none.
-        key_rng: by which changes of a keyed table are drawn; None: there are none.
-        left_open: handles whose agents went on to do nothing, until the end of all.
-        commits: what mergers saw in the master at a commit of their own, by actor.
+        keep_empty: whether mergers keep the shards of ended agents.
+        prune_rng: draws prunes; None: there are none.
+        key_rng: draws changes of a keyed table; None: there are none.
+        left_open: handles that agents leave open, until the end.
+        commits: what mergers saw in the master at their own commits, by actor.
         snapshots: the master's rows that a finished snapshot must hold, by its name.
-        prunings: what a prune is about to commit, by actor: the addresses that the master then says it pruned.
+        pruning: the addresses that a prune is about to commit as pruned, by actor.
     """
 
     store: edgeshard.Store
@@ -68,14 +68,14 @@ class Stage:
     left_open: list[Any] = attrs.Factory(list)
     commits: dict[str, set[int]] = attrs.Factory(dict)
     snapshots: dict[str, frozenset[int]] = attrs.Factory(dict)
-    prunings: dict[str, frozenset[tuple[str, int]]] = attrs.Factory(dict)
+    pruning: dict[str, frozenset[tuple[str, int]]] = attrs.Factory(dict)
 
     def may(self, chance: float) -> bool:
-        """Whether something happens this time."""
+        """Decide at random whether something happens."""
         return self.rng.random() < chance
 
     def pause(self) -> None:
-        """Let others go on, for a short while or a long one."""
+        """Let others continue, for a short or a long while."""
         self.scheduler.sleep(PAUSE_S if self.may(0.2) else 0.01)
 
 
@@ -83,7 +83,7 @@ class Stage:
 
 
 def session(stage: Stage, agent: str) -> None:
-    """An agent opens its shard, writes, and closes it; or does not."""
+    """Let an agent open its shard, write, and close it or not."""
     durability: Durability = stage.rng.choice(("process", "power"))
     shard = stage.store.shard(agent, durability=durability)
     stage.counts["sessions"] += 1
@@ -136,7 +136,7 @@ def _transact(stage: Stage, shard: Shard) -> None:
 
 
 def _change_last(shard: Shard, unit: Unit) -> None:
-    """Write or delete the last row of a key, and note how that is timestamped, whatever becomes of the writer."""
+    """Write or delete the last row of a key, and record its timestamp even if the writer dies."""
     if not isinstance(shard._timestamp, _NotingClock):
         shard._timestamp = _NotingClock(shard._clock())
     shard._timestamp.unit = unit
@@ -147,7 +147,7 @@ def _change_last(shard: Shard, unit: Unit) -> None:
 
 
 class _NotingClock:
-    """A handle's clock that notes each timestamp in a unit, whatever becomes of the writer."""
+    """A handle's clock that records each timestamp in a unit, even if the writer dies."""
 
     def __init__(self, clock: Callable[[], int]) -> None:
         self._clock = clock
@@ -183,7 +183,7 @@ _WRITES: tuple[Callable[[Stage, Shard], None], ...] = (_write, _write, _write_ma
 
 
 class _refusable:
-    """What a write in the block raises decides what becomes of its unit."""
+    """Record the fate of a unit, depending on what the write in the block raises."""
 
     def __init__(self, unit: Unit) -> None:
         self._unit = unit
@@ -215,7 +215,7 @@ def merge(stage: Stage) -> None:
 
 
 def _soon(stage: Stage) -> Callable[[], bool]:
-    """What asks a merge to stop, now and then early: so that changes wait in shards while deletions get old."""
+    """Return a function that sometimes stops a merge early, so that changes stay in shards while tombstones get old."""
     if stage.key_rng is None or stage.prune_rng is None or stage.key_rng.random() < 0.4:
         return lambda: False
     asked, last = itertools.count(1), stage.key_rng.randint(1, 6)
@@ -223,7 +223,7 @@ def _soon(stage: Stage) -> Callable[[], bool]:
 
 
 def merge_again_and_again(stage: Stage) -> None:
-    """Merge in passes that follow one another, with what was learnt kept between them, as a service does."""
+    """Merge in successive passes that share a cache, like a service."""
     held = merge_lock(stage.store.root, 0.0, lambda: False)
     assert held is not None
     try:
@@ -247,7 +247,7 @@ def _report(stage: Stage, report: edgeshard.MergeReport) -> None:
     stage.oracle.report(stage.commits[stage.scheduler.running.name])
 
 
-#: Before and after these, others may go on for long: (owner, name).
+#: Before and after these, others may run for long: (owner, name).
 FAILPOINTS: tuple[tuple[Any, str], ...] = (
     (apply, "copy"),
     (chunk, "commit_chunk"),
@@ -271,7 +271,7 @@ FAILPOINTS: tuple[tuple[Any, str], ...] = (
 
 
 def failpoints(stage: Stage) -> list[Patch]:
-    """What makes them so."""
+    """Return the patches that make these functions failpoints."""
 
     def pausing(function: Callable[..., Any]) -> Callable[..., Any]:
         def paused(*arguments: Any, **options: Any) -> Any:
@@ -286,7 +286,7 @@ def failpoints(stage: Stage) -> list[Patch]:
 
 
 def collecting(stage: Stage, commit_chunk: Callable[..., None]) -> Callable[..., None]:
-    """A commit of the master after which is noted what is in it: that is what its merge reports."""
+    """Record what the master holds after each commit of a merge."""
 
     def commit(connection: Any, remaining: Any, done: Any) -> None:
         before = done.rows
@@ -298,14 +298,14 @@ def collecting(stage: Stage, commit_chunk: Callable[..., None]) -> Callable[...,
 
 
 class _NoLock:
-    """In place of merge.lock, which every promise must hold without."""
+    """Replaces merge.lock: every promise must hold without it."""
 
     def release(self) -> None:
-        """Nothing was locked."""
+        """Do nothing: there is no lock."""
 
 
 def no_merge_lock(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> _NoLock:
-    """In place of `edgeshard.merge.locks.merge_lock`."""
+    """Replaces `edgeshard.merge.locks.merge_lock`."""
     return _NoLock()
 
 
@@ -322,7 +322,7 @@ def snapshot(stage: Stage) -> None:
 
 
 def prune(stage: Stage) -> None:
-    """Delete old rows now and then, and give the disk its room back."""
+    """Prune old rows now and then, and shrink the master."""
     rng = stage.prune_rng
     assert rng is not None
     for _ in range(rng.randint(1, 3)):
@@ -336,26 +336,26 @@ def prune(stage: Stage) -> None:
 
 
 def watching_prunes(stage: Stage) -> list[Patch]:
-    """Before a step deletes rows it is noted where they are; once it is committed, that they are gone."""
+    """Record where rows are before a step prunes them, and that they are gone once it is committed."""
     apply, go_one_step = window.delete, window.prune_window
 
     def applied(connection: Any, *arguments: Any) -> None:
         stage.oracle.learn(addresses_in(connection))
         apply(connection, *arguments)
-        stage.prunings[stage.scheduler.running.name] = prunings_in(connection)
+        stage.pruning[stage.scheduler.running.name] = pruned_in(connection)
 
     def stepped(*arguments: Any) -> Any:
         mine = stage.scheduler.running.name
-        stage.prunings.pop(mine, None)
+        stage.pruning.pop(mine, None)
         done = go_one_step(*arguments)
-        stage.oracle.prune(stage.prunings.pop(mine, frozenset()))
+        stage.oracle.prune(stage.pruning.pop(mine, frozenset()))
         return done
 
     return [(window, "delete", applied), (window, "prune_window", stepped)]
 
 
 def read(stage: Stage) -> None:
-    """Verify the master, and look at the status, while others work."""
+    """Verify the master, and read the status, while others work."""
     stage.pause()
     errors = stage.store.verify().errors
     if errors:
@@ -367,7 +367,7 @@ def read(stage: Stage) -> None:
 
 
 def cast(stage: Stage, *, kills: bool) -> list[Actor]:
-    """The actors of a stretch."""
+    """Create the actors of a run."""
     actors = [
         Actor(agent, [_tolerant(session, stage, agent) for _ in range(stage.rng.randint(1, 3))])
         for agent in AGENTS[: stage.rng.randint(1, len(AGENTS))]

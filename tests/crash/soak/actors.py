@@ -1,6 +1,6 @@
-"""The actors of the soak: writers, one merger, commands beside them, and whoever replaces the folder of the shards.
+"""The actors of the soak: writers, one merger, other commands, and one that replaces the folder of the shards.
 
-Every actor draws what it does from the seed; when exactly that falls is up to the machine.
+Every actor draws its actions from the seed, but their timing depends on the machine.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from tests.support.project import PROJECT
 RESCAN_S = 5.0
 #: A pass may be under way, and the machine busy, when something is to be noticed or to end.
 SLACK_S = 10.0
-#: A merger told to end finishes the shard at hand and makes a final pass: all that a burst of all writers leaves.
+#: A merger told to end finishes the current shard and makes a final pass over what a burst of all writers left.
 END_S = 30.0
 
 
 @attrs.frozen
 class Options:
-    """What the command line asked for.
+    """Options of the command line.
 
     Attributes:
-        tempo: by how much more often than in a long campaign things happen.
-        awaited: what must happen at least once; on a busy machine the soak lasts up to a minute longer for it.
+        tempo: how many times more often things happen than in a long campaign.
+        awaited: events that must happen at least once; on a busy machine the soak waits for them up to a minute longer.
     """
 
     seconds: float
@@ -59,9 +59,9 @@ class Scene:
     """What the actors share.
 
     Attributes:
-        counts: how often what happened.
-        faults: what must not be, in words.
-        sessions: what the writers accounted for, by the number of the session.
+        counts: how often each event happened.
+        faults: descriptions of what went wrong.
+        sessions: what the writers recorded, by session number.
         disturbed: when the folder of the shards was not what a merger may expect, as (from, to).
         halted: when a merger was stopped by a signal, as (from, to).
     """
@@ -83,7 +83,7 @@ class Scene:
         return self.root / "shards"
 
     def rng(self, actor: object) -> random.Random:
-        """The choices of one actor, whatever the others do."""
+        """Return a generator for the choices of one actor, independent of the others."""
         return random.Random(f"{self.options.seed}-{actor}")
 
     def fault(self, text: str) -> None:
@@ -92,7 +92,7 @@ class Scene:
 
     @contextlib.contextmanager
     def disturbing(self) -> Iterator[None]:
-        """While files of the shards come and go by other hands than ours."""
+        """Mark the block as a time in which the shard files are moved by hand."""
         began = time.monotonic()
         try:
             yield
@@ -100,12 +100,12 @@ class Scene:
             self.disturbed.append((began, time.monotonic()))
 
     def is_disturbed(self, began: float) -> bool:
-        """Whether it was, at any moment since."""
+        """Return whether that was so at any moment since."""
         return any(to >= began for _, to in self.disturbed)
 
 
 class Actor(Protocol):
-    """Somebody who acts when it is time for it."""
+    """Acts whenever its time has come."""
 
     def step(self, now: float) -> None: ...
 
@@ -118,7 +118,7 @@ class Life:
     """A writer process, from its start to its end.
 
     Attributes:
-        codes: how it may end, after what was done to it.
+        codes: the exit codes that it may have after what was done to it.
     """
 
     job: Job
@@ -130,7 +130,7 @@ class Life:
 
 
 class Writers:
-    """So many writers at once; where one ends, another comes after a while."""
+    """Keeps a number of writers running; when one ends, another starts after a while."""
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
@@ -155,12 +155,12 @@ class Writers:
         return Life(job, process, log, time.monotonic(), killed_at)
 
     def collect(self, life: Life) -> None:
-        """Take down what an ended life accounted for."""
+        """Collect what an ended process recorded."""
         if life.process.returncode not in life.codes:
             self._scene.fault(f"writer {life.job.life} ended with {life.process.returncode}: {tail(life.log)}")
         refused = life.log.read_text(errors="replace").count(IN_USE)
         self._scene.counts["openings refused beside a stopped merger"] += refused
-        # a merger that is stopped while it removes a shard has its lock; one that runs has it for milliseconds
+        # a merger that is stopped while it removes a shard holds its lock; a running one does so for milliseconds
         if refused and not any(to >= life.began for _, to in self._scene.halted):
             self._scene.fault(f"writer {life.job.life} was refused its own shard: {tail(life.log)}")
         for place, entry in enumerate(Ledger.read(Path(life.job.ledger))):
@@ -171,7 +171,7 @@ class Writers:
             path.unlink()
 
     def halt(self) -> None:
-        """Have all writers close their shards and end, and start none."""
+        """Let all writers close their shards and end, and start no others."""
         for slot in self._slots:
             slot.tell_to_end()
         for slot in self._slots:
@@ -179,7 +179,7 @@ class Writers:
 
 
 class Slot:
-    """One writer after another: the first two of three under a lasting name, the third under names used once."""
+    """Runs one writer after another: two of three under a lasting name, the third under a name used once."""
 
     def __init__(self, writers: Writers, scene: Scene, number: int) -> None:
         self._writers, self._scene, self._number = writers, scene, number
@@ -225,7 +225,7 @@ class Slot:
 
     def tell_to_end(self) -> None:
         if self._life is not None:
-            self._life.codes.add(-signal.SIGTERM)  # it may not have come to the line where it heeds the signal
+            self._life.codes.add(-signal.SIGTERM)  # it may not have reached the line that handles the signal
             self._life.process.terminate()
 
     def wait(self) -> None:
@@ -245,7 +245,7 @@ class Slot:
 
 @attrs.define
 class MergerLife:
-    """A merger process, from its start to its end, and how it looked from time to time.
+    """A merger process, from its start to its end, with samples of its figures.
 
     Attributes:
         samples: its figures, and when they were taken, in seconds.
@@ -263,7 +263,7 @@ class MergerLife:
 
 
 class MergerActor:
-    """One merger at a time, and all that can happen to it."""
+    """Runs one merger at a time, and disturbs it in every way."""
 
     def __init__(self, scene: Scene) -> None:
         self._scene = scene
@@ -318,7 +318,7 @@ class MergerActor:
             self._buried("kill")
 
     def _disturb(self, life: MergerLife, now: float) -> None:
-        """Something that it survives."""
+        """Disturb the merger in a way that it must survive."""
         if self._rng.random() < 0.5:
             life.merger.process.send_signal(signal.SIGHUP)
             self._scene.counts["mergers told to rescan"] += 1
@@ -333,7 +333,7 @@ class MergerActor:
     def go_on(self) -> None:
         if self.life is not None and self.life.stopped_until:
             self.life.merger.process.send_signal(signal.SIGCONT)
-            self._scene.halted[-1] = (self.life.stopped_at, time.monotonic() + 1.0)  # it goes on from there
+            self._scene.halted[-1] = (self.life.stopped_at, time.monotonic() + 1.0)  # it continues from there
             self.life.stopped_until = 0.0
 
     def _end(self) -> None:
@@ -351,7 +351,7 @@ class MergerActor:
             self._buried("kill")
 
     def finish(self, how: str) -> None:
-        """End it by the means that leave it the time it needs."""
+        """End the merger, and leave it the time that it needs."""
         life = self.life
         if life is None:
             return
@@ -359,7 +359,7 @@ class MergerActor:
         if how == "twice":
             life.merger.process.send_signal(number)
             time.sleep(self._rng.uniform(0.0, 0.3))
-        # the second may come when the first was obeyed, and nobody heeds signals any more
+        # the second may arrive after the first took effect, when signals are no longer handled
         expected = (0, 130, -number) if how == "twice" else (0,)
         try:
             code = life.merger.end(number, END_S)
@@ -380,7 +380,7 @@ class MergerActor:
             self._scene.fault(f"merger {life.number}: {tail(life.merger.log)}")
 
     def ensure(self) -> MergerLife:
-        """A merger that runs and watches."""
+        """Make sure that a merger runs and watches."""
         self.go_on()
         if self.life is None or self.life.merger.process.poll() is not None:
             self.step(time.monotonic())
@@ -399,10 +399,10 @@ class MergerActor:
 
 
 class Errand:
-    """A command that is run every so often, one at a time.
+    """Runs a command every so often, one at a time.
 
     Attributes:
-        codes: how often which exit code came.
+        codes: how often each exit code occurred.
     """
 
     def __init__(
@@ -465,9 +465,9 @@ def errands(scene: Scene) -> list[Errand]:
 class FolderActor:
     """Moves the folder of the shards away, puts another in its place, and brings the shards back later.
 
-    All writers have closed theirs, and the merger is between two passes: a file that SQLite is about to open must not
-    change its name (https://sqlite.org/howtocorrupt.html). But the merger goes on running, and watches a folder that is
-    no longer there.
+    By then all writers have closed their shards, and the merger is between two passes: a file that SQLite is about to
+    open must not be renamed (https://sqlite.org/howtocorrupt.html). But the merger keeps running, and watches a folder
+    that is no longer there.
     """
 
     def __init__(self, scene: Scene, writers: Writers, merger: MergerActor, beside: Sequence[Errand]) -> None:
@@ -511,7 +511,7 @@ class FolderActor:
         self._probe(life)
 
     def _probe(self, life: MergerLife) -> None:
-        """The merger finds a row in the new folder, though nobody tells it."""
+        """Check that the merger finds a row in the new folder by itself."""
         agent = f"probe-{len(self.noticed_s)}"
         probe = self._writers.start([Session(agent, "flood", 5.0, 10, "process")])
         probe.process.wait(PATIENCE_S)
@@ -540,7 +540,7 @@ class FolderActor:
         shutil.rmtree(away)
 
     def _move_back(self, path: Path) -> None:
-        """Move a shard in under a name that is free, and its log before it: a database without its log has lost rows."""
+        """Move a shard in under a free name, its WAL first: without its WAL a database loses rows."""
         for stem in (path.stem, f"{path.stem}-{path.parent.suffix[1:]}"):
             target = self._scene.shards / f"{stem}.db"
             held = locks.lock(target.with_suffix(".lock"))
@@ -560,5 +560,5 @@ class FolderActor:
 
 
 def tail(log: Path) -> str:
-    """The end of what a process wrote."""
+    """Return the end of what a process wrote."""
     return " ".join(log.read_text(errors="replace")[-1500:].split())

@@ -1,4 +1,4 @@
-"""The soak from the first row to the verdict."""
+"""Play a soak, from the first row to the verdict."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.crash.soak.judge import Verdict, judge, sabotage
 from tests.support.merging_processes import PATIENCE_S, run
 from tests.support.project import PROJECT
 
-#: What may be in the store's folder in the end.
+#: Files that may be in the store's folder at the end.
 KNOWN_NAMES = {"master.db", "master.db-wal", "master.db-shm", "merge.lock", "watch.lock", "shards", "merger.prom"}
 
 
@@ -47,7 +47,7 @@ class Campaign:
         self.verdict = Verdict()
 
     def play(self) -> None:
-        """Let them act for the time that was asked for, then end everything and judge."""
+        """Let the actors act for the requested time, then end everything and judge."""
         checked(run("-m", "edgeshard.merge", self.scene.root, "--json"))
         # a folder of shards that holds none yet has no master, and readers need one
         edgeshard.Store(self.scene.root).query("select 1")
@@ -90,7 +90,7 @@ class Campaign:
             self.scene.fault(fault)
 
     def _merge_finally(self, life: MergerLife) -> None:
-        """The watching merger's final pass left nothing to do."""
+        """Check that the watching merger's final pass left nothing to do."""
         done = run("-m", "edgeshard.merge", self.scene.root, "--json")
         if done.returncode not in (0, 3):
             self.scene.fault(f"the last merge: exit code {done.returncode}: {done.stdout}{done.stderr}")
@@ -110,7 +110,7 @@ class Campaign:
             yield f"left in the store's folder: {unknown}"
 
     def table(self) -> Iterator[tuple[str, str]]:
-        """The outcome, line by line."""
+        """Return the outcome as lines."""
         for name, value in attrs.asdict(self.verdict).items():
             yield f"rows {name}", f"{value:,}"
         yield "sessions (streams)", f"{len(self.scene.sessions):,}"
@@ -126,7 +126,7 @@ class Campaign:
         yield "master.db", f"{os.stat(self.scene.root / 'master.db').st_size / 2**20:.1f} MiB"
 
     def lives_table(self) -> Iterator[str]:
-        """The lives of the merger that were long enough to be looked at."""
+        """Return the lives of the merger that were long enough to measure, as lines."""
         for life in self.merger.lives:
             if len(life.samples) > 1:
                 yield life_line(life)
@@ -151,7 +151,7 @@ def checked(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProce
 
 @attrs.frozen
 class Outcome:
-    """What a campaign came to."""
+    """The outcome of a campaign."""
 
     verdict: Verdict
     counts: Mapping[str, int]
@@ -160,7 +160,7 @@ class Outcome:
 
 
 def play(options: Options) -> Outcome:
-    """Play a campaign in a folder of its own."""
+    """Play a campaign in its own folder."""
     with tempfile.TemporaryDirectory(prefix="edgeshard-soak-", dir=options.dir) as folder:
         campaign = Campaign(Scene(options, Path(os.path.realpath(folder))))
         try:

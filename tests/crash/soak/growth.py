@@ -1,4 +1,4 @@
-"""What must not grow while the soak lasts: samples of the merger, and bounds for them."""
+"""Check that nothing grows during the soak that should not: samples of the merger, and their bounds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.crash.soak.actors import MergerActor, MergerLife, Scene
 from tests.support.merging_processes import Figures, figures
 
-#: Python and our modules take 25 MiB, the master's page cache up to 32, and the pages that SQLite reads from the log.
+#: Python and our modules take 25 MiB, the master's page cache up to 32, and the pages that SQLite reads from the WAL.
 RSS_MAX_KIB = 96 << 10
 #: The same within a life, once the caches are full: a leak of 100 bytes a merge would show as that in an hour.
 RSS_GROWTH_MAX_KIB = 8 << 10
@@ -18,15 +18,15 @@ RSS_GROWTH_MAX_KIB = 8 << 10
 DESCRIPTORS_GROWTH_MAX = 8
 #: The interpreter, the watch with its emitter and its dispatcher, and room.
 THREADS_MAX = 8
-#: The log is cut to 64 MiB by each merge; while a reader (verify) holds a snapshot it grows by what is merged meanwhile.
+#: Each merge cuts the WAL to 64 MiB; while a reader (verify) holds a snapshot, merges make it longer.
 WAL_MAX_BYTES = 256 << 20
-#: A life shorter than this says nothing of growth, in samples.
+#: A life with fewer samples says nothing about growth.
 SAMPLES_MIN = 8
 SAMPLE_EVERY_S = 10.0
 
 
 class Sampler:
-    """Looks, every few seconds, at what must not grow."""
+    """Samples every few seconds what must not grow."""
 
     def __init__(self, scene: Scene, merger: MergerActor) -> None:
         self._scene, self._merger = scene, merger
@@ -50,7 +50,7 @@ class Sampler:
 
 
 def folder_size(folder: Path) -> tuple[int, int]:
-    """How many files are in a folder, and how many bytes in them."""
+    """Return how many files a folder has, and how many bytes are in them."""
     count = size = 0
     for entry in os.scandir(folder):
         with contextlib.suppress(FileNotFoundError):
@@ -60,7 +60,7 @@ def folder_size(folder: Path) -> tuple[int, int]:
 
 
 def growth_faults(life: MergerLife) -> Iterator[str]:
-    """What grew in a life of the merger that must not."""
+    """Return what grew too much in a life of the merger."""
     found = [sample for _, sample in life.samples]
     if any(sample.rss_kib > RSS_MAX_KIB for sample in found):
         yield f"merger {life.number}: more than {RSS_MAX_KIB} KiB resident"
@@ -80,7 +80,7 @@ def growth_faults(life: MergerLife) -> Iterator[str]:
 
 
 def slope_kib_per_minute(samples: Sequence[tuple[float, Figures]]) -> float:
-    """Of a straight line through the resident memory, by least squares."""
+    """Return the slope of the resident memory, by least squares."""
     times = [at for at, _ in samples]
     sizes = [sample.rss_kib for _, sample in samples]
     mean_at, mean_size = sum(times) / len(times), sum(sizes) / len(sizes)

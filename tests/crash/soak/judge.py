@@ -1,7 +1,7 @@
-"""The judge of the soak: every row of the master against what the writers were told.
+"""Judge the soak: compare every row of the master with what the writers were told.
 
-It reads the master with plain SQL, and believes nothing of edgeshard but the names of its tables: neither the ranges nor
-verify, which are asked apart.
+It reads the master with plain SQL, and trusts nothing of edgeshard but the names of its tables: neither the ranges nor
+verify, which are checked separately.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.crash.soak.writer import Entry, table_of, text_of
 
 @attrs.frozen
 class Written:
-    """A session, as its writer accounted for it."""
+    """A session, as its writer recorded it."""
 
     agent: str
     entry: Entry
@@ -26,16 +26,16 @@ class Written:
 
 @attrs.define
 class Verdict:
-    """What the judge found.
+    """The findings of the judge.
 
     Attributes:
-        acknowledged: rows that writers were told are committed.
+        acknowledged: number of acknowledged rows.
         found: rows in the master.
         lost: acknowledged rows that are not there.
-        doubled: rows that are there once more.
-        wrong: rows that are not what was written, or not where.
+        doubled: rows that are there more than once.
+        wrong: rows with other values, or another address, than written.
         strange: rows that nobody wrote.
-        torn: writes, cut short by a kill, of which a part is there.
+        torn: writes that a kill interrupted, and that are there only in part.
     """
 
     acknowledged: int = 0
@@ -48,7 +48,7 @@ class Verdict:
 
     @property
     def faults(self) -> list[str]:
-        """What must not be."""
+        """Return the faults, in words."""
         counts = attrs.asdict(self)
         return [
             f"rows {name}: {counts[name]}" for name in ("lost", "doubled", "wrong", "strange", "torn") if counts[name]
@@ -64,7 +64,7 @@ _COLUMNS = {
 
 
 def judge(master: Path, sessions: Mapping[int, Written]) -> Verdict:
-    """Judge a master that nobody writes to."""
+    """Judge a master to which nobody writes."""
     verdict = Verdict()
     seen = {number: bytearray(written.entry.begun) for number, written in sessions.items()}
     streams: dict[int, bytes] = {}
@@ -105,7 +105,7 @@ def _text(value: str | bytes) -> str:
 
 
 def _account(verdict: Verdict, written: Written, seen: bytearray, stream: bytes) -> None:
-    """Account for a session: all that was acknowledged is there, and of what was under way all or nothing."""
+    """Account for a session: all acknowledged rows are there, and the unfinished write whole or not at all."""
     entry = written.entry
     verdict.acknowledged += entry.acknowledged
     verdict.lost += seen[: entry.acknowledged].count(0)
@@ -114,7 +114,7 @@ def _account(verdict: Verdict, written: Written, seen: bytearray, stream: bytes)
 
 
 def sabotage(master: Path, how: str) -> None:
-    """Do to a master what must never happen: the judge has to find it."""
+    """Harm a master in a way that the judge must find."""
     connection = apsw.Connection(str(master), flags=apsw.SQLITE_OPEN_READWRITE)
     try:
         connection.execute(_SABOTAGE[how])

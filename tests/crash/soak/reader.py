@@ -1,4 +1,4 @@
-"""A reader beside the soak, as a process of its own: ``python -m tests.crash.soak.reader ROOT``."""
+"""Read during the soak, as a separate process: ``python -m tests.crash.soak.reader ROOT``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import edgeshard
 
 
 def read_for_ever(root: str) -> None:
-    """A reader in a process of its own: what it has seen once it sees again."""
+    """Read again and again, and check that no row that was seen disappears."""
     store = edgeshard.Store(root)
     before = 0
     while True:

@@ -1,9 +1,8 @@
-"""The rows of the soak: what each holds, who writes them, and where the writers account for them.
+"""Write the rows of the soak, and record what was acknowledged.
 
-Row n of a session says whose it is, and carries a check that is derived from that: whoever knows agent, session and n
-knows the row. A session is one opening of one shard, and so one stream. Before a write its writer notes in the ledger
-how far the write will go, and after it that this was acknowledged. What lies between the two when it is killed is in
-the master whole, or not at all.
+The content of row n of a session follows from agent, session and n. A session is one opening of one shard, and so one
+stream. Before a write its writer records in the ledger how far the write will go, and after it that the write was
+acknowledged. If it is killed in between, the master must have the whole write, or nothing of it.
 
 Run as ``python -m tests.crash.soak.writer JOB``, with the job as JSON, this is a writer.
 """
@@ -33,14 +32,14 @@ NOON = datetime.datetime(2026, 1, 2, 12, 0, tzinfo=datetime.UTC)
 
 #: Sessions that a life may have; the number of a session is life * SESSIONS_MAX + its place.
 SESSIONS_MAX = 100
-#: Every so many rows one is large, by a factor: it takes several pages, in a shard as in a master.
+#: Every so many rows one is larger by a factor: it takes several pages in a shard and in a master.
 LARGE_EVERY = 50
 LARGE = 60
 
 
 @attrs.frozen
 class Sample:
-    """A row without anything special."""
+    """An ordinary row."""
 
     session: int
     n: int
@@ -50,7 +49,7 @@ class Sample:
 @edgeshard.table(index=["session"])
 @attrs.frozen
 class Measurement:
-    """A row of an indexed table, of other kinds of columns, one of them often empty."""
+    """A row of an indexed table with columns of other types, one of them often NULL."""
 
     session: int
     n: int
@@ -69,18 +68,18 @@ class Picture:
 
 
 def text_of(agent: str, session: int, n: int) -> str:
-    """What row n of a session must hold."""
+    """Return the text that row n of a session must hold."""
     digest = hashlib.blake2b(f"{agent}/{session}/{n}".encode(), digest_size=12).hexdigest()
     return digest * (1 if n % LARGE_EVERY else LARGE)
 
 
 def table_of(n: int) -> str:
-    """The table that row n of a session is in."""
+    """Return the table of row n of a session."""
     return ("agent_data", "agent_data", "sample", "measurement", "picture")[n % 5]
 
 
 def record_of(agent: str, session: int, n: int) -> Any:
-    """Row n of a session."""
+    """Return row n of a session."""
     text, table = text_of(agent, session, n), table_of(n)
     if table == "sample":
         return Sample(session, n, text)
@@ -91,9 +90,9 @@ def record_of(agent: str, session: int, n: int) -> Any:
     return {"session": session, "n": n, "text": text}
 
 
-#: What a writer says, on stderr, of each opening that was refused because somebody had the shard open.
+#: What a writer prints on stderr each time the shard is in use.
 IN_USE = "IN USE"
-#: How long it goes on trying, in seconds.
+#: How long it keeps trying, in seconds.
 OPENING_S = 10.0
 
 
@@ -104,12 +103,12 @@ _ENTRY = struct.Struct("<qq16s")
 
 @attrs.frozen
 class Entry:
-    """What is known of a session's rows.
+    """What is known about a session's rows.
 
     Attributes:
-        begun: all rows that it may have written.
-        acknowledged: how many of them it was told are committed.
-        stream: the stream's id, or zeros where the first write was not acknowledged.
+        begun: how many rows it may have written.
+        acknowledged: how many of them were acknowledged.
+        stream: the stream's id, or zeros if the first write was not acknowledged.
     """
 
     begun: int
@@ -122,9 +121,9 @@ class Entry:
 
 
 class Ledger:
-    """A mapped file: what is written to it outlives its writer, whatever kills that.
+    """A mapped file: its content outlives the writer, however that is killed.
 
-    Each number is stored by one assignment of eight bytes, so that none is ever read half-written.
+    Each number is stored by one assignment of eight bytes, so it is never read half-written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -154,7 +153,7 @@ class Ledger:
 
 @attrs.frozen
 class Session:
-    """One opening of a shard: by whom, how it writes, and for how long at the most."""
+    """One opening of a shard: which agent opens it, how it writes, and for how long at most."""
 
     agent: str
     pace: str
@@ -165,7 +164,7 @@ class Session:
 
 @attrs.frozen
 class Job:
-    """What a writer process has to do, from its start to its end."""
+    """What a writer process shall do, from its start to its end."""
 
     root: str
     ledger: str
@@ -184,7 +183,7 @@ class Job:
 # (rows of a write at the most, writes before a pause, seconds of the pause)
 _Beat = tuple[int, int, float]
 
-#: How writers go about it: a long stretch and a pause; a row every few milliseconds; a row after a long quiet; all out.
+#: How writers write: bursts and pauses; a row every few milliseconds; a row after a long quiet time; without pause.
 PACES: dict[str, Callable[[random.Random], _Beat]] = {
     "burst": lambda rng: (rng.choice([1, 1, 12, 300]), rng.randrange(1, 60), rng.uniform(0.1, 2.0)),
     "trickle": lambda rng: (1, 1, rng.uniform(0.002, 0.05)),
@@ -194,7 +193,7 @@ PACES: dict[str, Callable[[random.Random], _Beat]] = {
 
 
 class Writer:
-    """Plays the sessions of a job, one after the other, until it is told to stop."""
+    """Plays the sessions of a job one after the other, until told to stop."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -210,7 +209,7 @@ class Writer:
                 self._play(shard, place, session)
 
     def _open(self, session: Session) -> edgeshard.Shard:
-        """Open the shard; a merger that is stopped while it removes the empty one has its lock meanwhile."""
+        """Open the shard; retry while a merger that was stopped while removing the empty shard holds its lock."""
         store, durability = edgeshard.Store(self._job.root), cast(Durability, session.durability)
         end = time.monotonic() + OPENING_S
         while True:
@@ -233,7 +232,7 @@ class Writer:
             self._ledger.acknowledge(place, n, shard.stream)
 
     def _sizes(self, rng: random.Random, session: Session) -> Iterator[int]:
-        """The sizes of the writes, each yielded when it is time for it."""
+        """Yield the size of each write when it is time for it."""
         end = time.monotonic() + session.seconds
         rows = 0
         while time.monotonic() < end and not self._over.is_set():
@@ -248,7 +247,7 @@ class Writer:
 
 
 def write(shard: edgeshard.Shard, records: list[Any], rng: random.Random, before: int) -> None:
-    """Write records as one, in one of the ways there are."""
+    """Write records in one transaction, in one of several ways."""
     if len(records) == 1:
         seq = shard.write(records[0])
         assert seq == before + 1, f"seq {seq} after {before} rows"

@@ -1,4 +1,4 @@
-"""Run the sweep as a process of its own: the calls that it replaces stay replaced."""
+"""Run the sweep in a separate process, because the calls that it replaces stay replaced."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from tests.support.project import PROJECT
 
 
 def sweep(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the sweep in a process of its own: the calls that it replaces stay replaced."""
+    """Run the sweep with these arguments, to its end."""
     command = [sys.executable, "-m", "tests.campaigns.faults", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=280, cwd=PROJECT)

@@ -1,12 +1,12 @@
-"""System calls that fail on purpose: those that SQLite makes, and those that edgeshard and filelock make through ``os``.
+"""Let system calls fail on purpose: those of SQLite, and those that edgeshard and filelock make through ``os``.
 
-SQLite's own unix VFS stays in place, and the calls below it are replaced: by ``xSetSystemCall``, which SQLite offers
-for this, and fdatasync, which it offers for nothing, in apsw's table of imported functions. So each error takes the
-way that a real one takes, through the shared memory and its locks, too. (A VFS written in Python is no substitute: an
+SQLite's own unix VFS stays in place, and the calls below it are replaced: with ``xSetSystemCall``, which SQLite offers
+for this, and for fdatasync, which that does not cover, in apsw's table of imported functions. So each error takes the
+same path as a real one, including the shared memory and its locks. (A VFS written in Python is no substitute: an
 error that SQLite passes over, such as one of the checkpoint after a commit, leaves a Python exception behind, which
 apsw then raises from a statement that was successful.)
 
-One process, one thread, Linux. There is no way back to the real calls but the end of the process.
+It works for one process with one thread, on Linux. The real calls cannot be restored within the process.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SYSTEM_CALLS = {
     "unlink": (1, False),
     "mmap": (6, True),
 }
-#: The functions of Python's ``os`` that are replaced.
+#: The replaced functions of Python's ``os``.
 _OS_CALLS = ("open", "fsync", "link", "unlink", "rename", "mkdir", "stat", "lstat", "scandir")
 
 #: What a fault of each kind returns from each call, as errno; a short call does a part of its work instead.
@@ -56,18 +56,18 @@ KINDS: dict[str, dict[str, int]] = {
     "interrupted": dict.fromkeys(("open", "pread64", "pwrite64", "ftruncate", "fcntl"), errno.EINTR),
     "short": dict.fromkeys(("pread64", "pwrite64"), 0),
 }
-#: These come once: SQLite begins an interrupted call again, for ever.
+#: These happen only once: SQLite would restart an interrupted call for ever.
 ONCE_ONLY = frozenset({"interrupted"})
 
 
 @attrs.frozen
 class Fault:
-    """Which call fails.
+    """Selects the call that fails.
 
     Attributes:
         kind: one of `KINDS`.
-        at: the number of the call, from 0; where that call cannot fail so, the next one that can.
-        sticky: whether all such calls fail from then on.
+        at: the number of the call, from 0; if that call cannot fail in this way, the next one that can.
+        sticky: whether all such calls fail from there on.
     """
 
     kind: str
@@ -79,7 +79,7 @@ class Injector:
     """Counts the calls while it is armed, and makes one of them fail, or all from one on.
 
     Attributes:
-        trace: the calls since it was armed, each with the ending of the file's name where that is known.
+        trace: the calls since it was armed, each with the ending of the file's name if that is known.
         hits: how many of them failed.
     """
 
@@ -101,15 +101,15 @@ class Injector:
         self._replace(fcntl, "flock")
 
     def arm(self, fault: Fault | None) -> None:
-        """Begin to count, and to fail where there is a fault."""
+        """Start counting, and let the fault happen."""
         self.trace, self.hits, self._fault, self._armed = [], 0, fault, True
 
     def heal(self) -> None:
-        """All is well from here on."""
+        """Let no call fail from here on."""
         self._armed = False
 
     def _strike(self, call: str, name: str) -> int | None:
-        """The errno that this call is to fail with; 0: it does a part; None: all of it."""
+        """Return the errno with which this call fails; 0: it does a part of its work; None: all of it."""
         if not self._armed:
             return None
         number = len(self.trace)
@@ -159,7 +159,7 @@ class Injector:
         real = getattr(module, name)
 
         def replaced(*arguments: Any, **options: Any) -> Any:
-            if name == "flock" and arguments[1] & fcntl.LOCK_UN:  # which no kernel refuses
+            if name == "flock" and arguments[1] & fcntl.LOCK_UN:  # no kernel refuses this
                 return real(*arguments, **options)
             path = arguments[0] if arguments and isinstance(arguments[0], (str, os.PathLike)) else ""
             struck = self._strike(f"os.{name}", _ending(os.fspath(path)))
@@ -171,12 +171,12 @@ class Injector:
 
 
 def _ending(path: str) -> str:
-    """What kind of file it is: its name without what is particular."""
+    """Return the kind of a file: its name without what is specific to it."""
     return re.sub(r"\.edgeshard-[0-9a-f]{8}\.new", ".new", os.path.basename(path))
 
 
 def _replace_import(name: str, make: Callable[[int], int]) -> None:
-    """Replace a function of the C library where apsw's module refers to it.
+    """Replace a function of the C library in apsw's module.
 
     Raises:
         OSError: this system has no such module, or the module no such reference.
@@ -197,7 +197,7 @@ def _replace_import(name: str, make: Callable[[int], int]) -> None:
 
 
 def _data_of(library: str) -> list[tuple[int, int]]:
-    """The addresses of a loaded library's data that is no code."""
+    """Return the address ranges of a loaded library's data."""
     spans = []
     with open("/proc/self/maps") as maps:
         for line in maps:

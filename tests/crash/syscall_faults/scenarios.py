@@ -1,7 +1,7 @@
-"""What the fault sweep does to a store while calls fail: write, merge, remove, close, take a snapshot, read.
+"""The scenarios of the fault sweep: write, merge, remove, close, take a snapshot, read.
 
-Each scenario is a generator: it prepares, yields, acts (here calls may fail), yields, and cleans up. What it was told
-of each row goes into an `Account`.
+Each scenario is a generator: it prepares, yields, acts (now calls may fail), yields, and cleans up. What it was told
+about each row goes into an `Account`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from edgeshard.shard import open as shard_open
 from edgeshard.shard.handle import Durability
 from edgeshard.sqlite import connection as sqlite_connection
 
-#: How long the package waits for a lock here, in seconds: nobody else has one.
+#: How long the package waits for a lock here, in seconds: nobody else holds one.
 _PATIENCE_S = 0.002
 
 
@@ -40,15 +40,15 @@ class Sample:
 
 @attrs.define
 class Account:
-    """What the writers were told.
+    """What the writers were told about their rows.
 
     Attributes:
         root: the store's folder.
         acknowledged: rows that are committed.
         refused: rows that are certainly not there.
-        unknown: rows of which nothing is known, but that those of one transaction share their fate.
-        errors: the classes of the errors that came, and how often.
-        sources: databases to merge as well, below the folder.
+        unknown: rows whose fate is unknown, but the same for all rows of a transaction.
+        errors: how often errors of each class were raised.
+        sources: other databases to merge, below the folder.
     """
 
     root: Path
@@ -59,18 +59,18 @@ class Account:
     sources: tuple[str, ...] = ()
 
     def note(self, error: EdgeshardError) -> None:
-        """An error is one of ours, and names what it concerns."""
+        """Count an error; check that it is one of ours and names what it concerns."""
         assert str(self.root) in error.path, f"the error does not name its path: {error}"
         assert error.cause, "the error has no cause"
         name = type(error).__name__
         self.errors[name] = self.errors.get(name, 0) + 1
 
     def copy(self, root: Path) -> Account:
-        """The account as it is now, of a copy of the store."""
+        """Return the account as it is now, for a copy of the store."""
         return Account(root, set(self.acknowledged), set(self.refused), list(self.unknown), sources=self.sources)
 
     def check(self, found: list[int]) -> None:
-        """Compare with the numbers that are in the master in the end, doubled ones doubled."""
+        """Compare with the numbers that the master has in the end, including duplicates."""
         there = set(found)
         assert len(found) == len(there), f"doubled: {sorted(n for n in there if found.count(n) > 1)}"
         assert self.acknowledged <= there, f"lost: {sorted(self.acknowledged - there)}"
@@ -83,7 +83,7 @@ class Account:
 
 @attrs.define
 class Writer:
-    """An agent that opens its shard anew whenever its handle is of no more use."""
+    """An agent that reopens its shard whenever its handle is unusable."""
 
     store: edgeshard.Store
     agent: str
@@ -92,7 +92,7 @@ class Writer:
     durability: Durability = "process"
 
     def attempt(self, numbers: Iterable[int], action: Callable[[edgeshard.Shard], object]) -> None:
-        """Write rows, and note what became of them."""
+        """Write rows, and record their fate."""
         group = frozenset(numbers)
         if self.handle is None:
             try:
@@ -109,7 +109,7 @@ class Writer:
             self.account.acknowledged |= group
 
     def _judge(self, handle: edgeshard.Shard, error: EdgeshardError, group: frozenset[int]) -> None:
-        """A failure whose outcome is unknown must leave the handle of no use; after all others the row is not there."""
+        """Check that a failure with an unknown outcome makes the handle unusable, and that no row is there after others."""
         self.account.note(error)
         assert isinstance(error, StorageError), f"{type(error).__name__} is no error of the storage: {error}"
         poisoned = isinstance(handle._unusable, ShardPoisonedError)
@@ -131,7 +131,7 @@ class Writer:
                 raise AssertionError("a poisoned handle was used")
 
     def close(self) -> None:
-        """Close the handle, whether that succeeds or not."""
+        """Close the handle, even if that fails."""
         handle, self.handle = self.handle, None
         if handle is not None:
             try:
@@ -142,7 +142,7 @@ class Writer:
 
 
 def record(n: int, size: int = 0) -> Any:
-    """A row of either table."""
+    """Return a record of one of the two tables."""
     return {"n": n, "much": "x" * size} if n % 3 else Sample(n, b"x" * size)
 
 
@@ -162,7 +162,7 @@ def _nested(handle: edgeshard.Shard, outer: Iterable[int], inner: int) -> None:
 
 
 def _write_all(writer: Writer) -> None:
-    """Each way to write, small rows and rows of several pages, some of it more than once."""
+    """Write in each way, small rows and rows of several pages, some of them more than once."""
     writer.attempt([1], lambda handle: handle.write(record(1)))
     writer.attempt([2], lambda handle: handle.write(record(2, 3_000)))
     writer.attempt([3, 4, 5], lambda handle: _transaction(handle, [3, 4, 5]))
@@ -187,22 +187,22 @@ def _write_and_open(account: Account, durability: Durability, *, is_new: bool) -
 
 
 def write(account: Account) -> Generator[None]:
-    """A handle that is open writes; its log is copied into its file now and then."""
+    """Write through an open handle, with a checkpoint now and then."""
     yield from _write_and_open(account, "process", is_new=False)
 
 
 def write_durably(account: Account) -> Generator[None]:
-    """The same, with an fsync a commit."""
+    """Write with an fsync per commit."""
     yield from _write_and_open(account, "power", is_new=False)
 
 
 def open_and_write(account: Account) -> Generator[None]:
-    """The folder, the shard and its tables are made first."""
+    """Create the folder, the shard and its tables, then write."""
     yield from _write_and_open(account, "process", is_new=True)
 
 
 def close(account: Account) -> Generator[None]:
-    """A handle is closed, another opened, and closed inside a transaction."""
+    """Close a handle, open another, and close it inside a transaction."""
     writer = Writer(edgeshard.Store(account.root), "agent", account)
     writer.attempt(range(1, 9), lambda handle: handle.write_many(record(n, 700) for n in range(1, 9)))
     yield
@@ -218,7 +218,7 @@ def close(account: Account) -> Generator[None]:
 
 
 def _fill(account: Account) -> None:
-    """A master that has some rows; a closed shard, one of two tables, one that was killed with rows in its log."""
+    """Create a master with rows, a closed shard, one with two tables, and one that was killed with rows in its WAL."""
     filled = account.root.parent.parent / "filled"
     if not filled.exists():
         _make_filled(edgeshard.Store(filled))
@@ -244,7 +244,7 @@ def _write_closed(store: edgeshard.Store, agent: str, numbers: range) -> None:
 
 
 def _leave_log(store: edgeshard.Store, agent: str, numbers: range) -> None:
-    """As an agent leaves it that is killed."""
+    """Leave the shard as a killed agent does."""
     path = store.root / "shards" / f"{agent}.db"
     image = store.root / "image"
     image.mkdir()
@@ -269,7 +269,7 @@ def _merge(account: Account, **options: Any) -> None:
 
 
 def merge_and_truncate(account: Account) -> Generator[None]:
-    """Several chunks, several shards; one that an agent has open, and goes on writing."""
+    """Merge several chunks of several shards, one of which an agent has open and keeps writing to."""
     _fill(account)
     writer = Writer(edgeshard.Store(account.root), "e", account)
     writer.attempt(range(1500, 1530), lambda handle: handle.write_many(record(n) for n in range(1500, 1530)))
@@ -282,7 +282,7 @@ def merge_and_truncate(account: Account) -> Generator[None]:
 
 
 def merge_and_remove(account: Account) -> Generator[None]:
-    """No agent is there any more: the shards go."""
+    """Merge the shards of ended agents, which are then removed."""
     _fill(account)
     yield
     _merge(account)
@@ -290,7 +290,7 @@ def merge_and_remove(account: Account) -> Generator[None]:
 
 
 def first_merge(account: Account) -> Generator[None]:
-    """The master is made."""
+    """Merge for the first time, which creates the master."""
     store = edgeshard.Store(account.root)
     _write_closed(store, "a", range(1, 8))
     account.acknowledged.update(range(1, 8))
@@ -300,7 +300,7 @@ def first_merge(account: Account) -> Generator[None]:
 
 
 def merge_from(account: Account) -> Generator[None]:
-    """Another store's master is the source."""
+    """Merge from another store's master."""
     elsewhere = edgeshard.Store(account.root / "elsewhere")
     _write_closed(elsewhere, "x", range(2000, 2020))
     elsewhere.merge()
@@ -315,7 +315,7 @@ def merge_from(account: Account) -> Generator[None]:
 
 
 def snapshot(account: Account) -> Generator[None]:
-    """A snapshot appears whole under its name, or not at all, and none is lost where it replaces one."""
+    """Take a snapshot: it appears complete or not at all, and the one that it replaces is not lost before."""
     _fill(account)
     store = edgeshard.Store(account.root)
     store.merge()
@@ -348,7 +348,7 @@ def _rows_of(path: Path) -> int:
 
 
 def read(account: Account) -> Generator[None]:
-    """Queries, verify, status and a dry run answer truly, or say why they cannot."""
+    """Query, verify, status and dry run: each answers correctly, or says why it cannot."""
     _fill(account)
     store = edgeshard.Store(account.root)
     store.merge()
@@ -375,7 +375,7 @@ def read(account: Account) -> Generator[None]:
 
 
 def _waiting(store: edgeshard.Store) -> int | None:
-    """The rows that wait; None where a shard could not be looked at, and that is said."""
+    """Return the pending rows, or None if a shard could not be read and that was reported."""
     report = store.status()
     return None if any(item.reason for item in report.shards) else sum(item.pending_rows or 0 for item in report.shards)
 
@@ -403,7 +403,7 @@ SCENARIOS: dict[str, Callable[[Account], Generator[None]]] = {
 
 
 def make_small(patch: Callable[[object, str, object], object]) -> None:
-    """Let little data do what much data does: several chunks, checkpoints by writers; and wait for nobody."""
+    """Make limits small, so that little data needs several chunks and checkpoints by writers; and wait for no lock."""
     real = sqlite_connection._busy_handler
     patch(sqlite_connection, "_busy_handler", lambda timeout_s: real(min(timeout_s, _PATIENCE_S)))
     patch(shard_open, "CHECKPOINT_PAGES", 12)

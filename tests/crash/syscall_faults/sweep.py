@@ -1,9 +1,9 @@
-"""Sweep over faults: every system call of a write, a merge, a close or a snapshot fails once, or from there on.
+"""Sweep over faults: let every system call of a write, a merge, a close or a snapshot fail once, or from there on.
 
-A *point* is a call (SQLite's, or edgeshard's own), a kind of failure, and whether it is this call alone or all that
-follow. For kind "memory" it is a limit of SQLite's heap in steps of `_HEAP_STEP` bytes: what goes beyond it fails. After each
-point all is healed, and the rows in the master are compared with what the writers were told: with the handles going on,
-and with the files as a kill would have left them at that moment.
+A *point* is a call (SQLite's, or edgeshard's own), a kind of failure, and whether only this call fails or also all that
+follow. For kind "memory" it is a limit of SQLite's heap, in steps of `_HEAP_STEP` bytes: larger allocations fail. After
+each point nothing fails any more, and the rows in the master are compared with what the writers were told: once with the
+handles still in use, and once with the files as a kill would have left them at that moment.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ class Point:
 
 @attrs.define
 class Tally:
-    """What the sweep did.
+    """Counts of what the sweep did.
 
     Attributes:
-        points: how many runs met their fault.
-        passed_over: how many of them no caller was told of, because the work was done all the same.
-        missed: how many runs did not come to their fault.
-        errors: the classes of the errors that came.
+        points: how many runs reached their fault.
+        passed_over: how many of them raised no error, because the work was done all the same.
+        missed: how many runs did not reach their fault.
+        errors: the classes of the errors that were raised.
         violations: what went wrong, each with its point.
     """
 
@@ -58,7 +58,7 @@ class Tally:
     violations: list[str] = attrs.Factory(list)
 
     def add(self, other: Tally) -> None:
-        """Count another one's in."""
+        """Add the counts of another tally."""
         self.points += other.points
         self.passed_over += other.passed_over
         self.missed += other.missed
@@ -77,7 +77,7 @@ class Tally:
 
 
 class Sweep:
-    """Runs points, in a folder of its own for each."""
+    """Runs points, each in its own folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -98,10 +98,10 @@ class Sweep:
             self._injector.heal()
 
     def run(self, point: Point, fault: Fault | None) -> tuple[Account, bool]:
-        """One run, and all checks.
+        """Run a point, with all checks.
 
         Returns:
-            What the writers were told, and whether the fault came.
+            What the writers were told, and whether the fault happened.
 
         Raises:
             AssertionError, Exception: a promise was broken.
@@ -117,7 +117,7 @@ class Sweep:
             with self._armed(fault):
                 next(scenario)
             hit = self._injector.hits > 0 or bool(account.errors)
-            # nobody else has these files open, whose locks a copy in this process would take away
+            # nobody else has these files open, so copying them in this process drops no locks
             image = root.parent / "image" / "store"
             shutil.copytree(root, image, ignore=shutil.ignore_patterns("*-shm"))
             told = account.copy(image)
@@ -131,7 +131,7 @@ class Sweep:
         return account, hit
 
     def points(self, scenario: str, kinds: list[str]) -> list[Point]:
-        """All points of a scenario."""
+        """Return all points of a scenario."""
         high = apsw.memory_high_water(True)
         self.run(Point(scenario, Fault("error", 0, False)), None)
         high = apsw.memory_high_water(True) - min(high, apsw.memory_used())
@@ -147,7 +147,7 @@ class Sweep:
         return found
 
     def try_point(self, point: Point) -> Tally:
-        """One run, as a tally of its own."""
+        """Run a point, and return its own tally."""
         tally = Tally()
         try:
             account, hit = self.run(point, point.fault)
@@ -163,16 +163,16 @@ class Sweep:
 
     @property
     def trace(self) -> list[tuple[str, str]]:
-        """The calls of the last run, in order."""
+        """Return the calls of the last run, in order."""
         return self._injector.trace
 
 
 def check(account: Account) -> None:
-    """Whatever happened, a merge brings every row that was acknowledged, once, and no row that was refused."""
+    """Check that a merge brings every acknowledged row once, and no refused row, whatever happened."""
     store = edgeshard.Store(account.root)
     sources = [account.root / name for name in account.sources]
     report = store.merge(sources)
-    if report.quarantined:  # what a merge failed to delete, it says; the next one does it
+    if report.quarantined:  # a merge reports what it failed to delete; the next one deletes it
         report = store.merge(sources)
     assert report.complete, report
     account.check([row.data["n"] for row in store.read(edgeshard.AgentData)] + [row.n for row in store.read(Sample)])

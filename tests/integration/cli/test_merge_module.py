@@ -56,7 +56,10 @@ def test_nothing_to_do_is_done(filled: edgeshard.Store, tmp_path: Path) -> None:
 
 def test_a_dry_run_does_nothing(filled: edgeshard.Store) -> None:
     done = merge_command(filled.root, "--dry-run")
-    assert (0, True) == (done.returncode, done.stdout.startswith("would merge 3 rows"))
+    assert (0, True) == (
+        done.returncode,
+        done.stdout.startswith("would merge 3 rows from 1 shards, would truncate 3, in "),
+    )
     assert not filled.master_path.exists()
 
 

@@ -367,7 +367,7 @@ def test_status_says_why_a_shard_with_another_key_waits_and_how_many_rows_were_r
     assert ["b"] == [item.agent for item in report.shards if "has the key (row, col)" in item.reason]
     assert (2, 1) == (report.master.rows, report.master.superseded_rows)
     done = command("status", str(store.root))
-    assert "of which 1 were superseded" in done.stdout
+    assert "(1 superseded since)" in done.stdout
 
 
 # -- what else knows of rows ------------------------------------------------------------------------------------------
@@ -438,7 +438,7 @@ def test_verify_tells_a_row_that_was_replaced_from_one_that_is_lost(store: edges
     store.merge()
     assert store.verify().ok
     sql(store.master_path, "DELETE FROM last_known WHERE sensor = 's0'")
-    assert ("stream number 1: 1 rows where its blocks hold 4, of which 2 were superseded",) == (store.verify().errors)
+    assert ("stream number 1: 1 rows where its blocks hold 4 (2 superseded since)",) == (store.verify().errors)
 
 
 def test_read_gives_the_newest_as_instances(store: edgeshard.Store) -> None:

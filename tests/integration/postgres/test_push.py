@@ -832,11 +832,11 @@ def test_each_failure_has_its_exit_code_and_shows_no_password(store: edgeshard.S
         "no such user": (f"postgresql://nobody:{PASSWORD}@127.0.0.1:{pg_server.port}/postgres", 77, "28000"),
         "no such database": (locked(pg_server, database="nowhere"), 78, "3D000"),
         "no permission": (locked(pg_server, database=name), 77, "42501"),
-        "no DSN": (f"postgresql://u:{PASSWORD}@[h/d", 78, "no DSN that libpq can read"),
+        "no DSN": (f"postgresql://u:{PASSWORD}@[h/d", 78, "libpq cannot read this DSN"),
         "an @ in it": (f"postgresql://u:x@{PASSWORD}@h/d", 78, "%40"),
         "a / in it": (f"postgresql://u:{PASSWORD}/x@h:80", 78, "%2F"),
         "a / in it, after digits": (f"postgresql://u:12/{PASSWORD}@h/d", 78, "%2F"),
-        "no such option": (f"postgresql://u:{PASSWORD}@h/d?pasword={PASSWORD}", 78, "no DSN that libpq can read"),
+        "no such option": (f"postgresql://u:{PASSWORD}@h/d?pasword={PASSWORD}", 78, "libpq cannot read this DSN"),
         "a query's password": (f"postgresql://127.0.0.1:1/d?user=u&password={PASSWORD}", 69, "u@127.0.0.1:1/d"),
         "another schema": (locked(pg_server) + "?options=-csearch_path%3Dnowhere", 78, "3F000"),
     }
@@ -1067,7 +1067,7 @@ def test_a_watch_goes_on_once_the_server_is_back(store: edgeshard.Store, pg_serv
     pg_server.kill()
     try:
         fill(store, "a", 10, 10)
-        assert "tried again in" in line_of(process, "stderr")
+        assert "trying again in" in line_of(process, "stderr")
     finally:
         pg_server.start()
     assert 10 == json.loads(line_of(process))["rows"]
@@ -1120,7 +1120,7 @@ def test_a_watch_without_news_gives_its_connection_back(
         def pushed(self, report: PushReport) -> None:
             pushed.put(report.rows)
 
-    watching = watcher.Watch(store.master_path, pg, interval_s=0.01, listener=Heard())
+    watching = watcher.PushWatcher(store.master_path, pg, interval_s=0.01, listener=Heard())
     thread = threading.Thread(target=watching.run)
     thread.start()
     there = (

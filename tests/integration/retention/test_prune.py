@@ -403,7 +403,7 @@ def test_verify_and_status_tell_what_was_pruned(store: edgeshard.Store) -> None:
     assert (0, "2 rows of 1 streams, 4 pruned (keep rows: 4): all well\n") == (done.returncode, done.stdout)
     report = json.loads(command("verify", store.root, "--json").stdout)
     assert ({"keep rows": 4}, True, [], []) == tuple(report[key] for key in ("pruned", "ok", "gaps", "losses"))
-    assert "6 rows of 1 agents in 1 streams, of which 4 were pruned" in command("status", store.root).stdout
+    assert "6 rows of 1 agents in 1 streams (4 pruned since)" in command("status", store.root).stdout
     found = json.loads(command("status", store.root, "--json").stdout)["master"]
     assert (6, 4, 0) == (found["rows"], found["pruned_rows"], found["missing_rows"])
     assert [[1, 4, "keep rows"]] == pruned(store)
@@ -473,7 +473,7 @@ def test_what_cannot_be_asked_is_refused_and_nothing_goes(store: edgeshard.Store
         (["--keep-rows", "1e3"], 2, "must be a whole number"),
         (["--max-bytes", "500"], 2, "size must be at least 1M"),
         (["--keep-rows", "1", "--only-pushed", "--only-receipted"], 2, "not allowed with"),
-        (["--keep-rows", "1", "--table", ""], 2, "it is empty"),
+        (["--keep-rows", "1", "--table", ""], 2, "must not be empty"),
         (["--keep-rows", "1", "--table", "nosuch"], 78, "there is no table 'nosuch'; the master has agent_data"),
     ],
 )
@@ -491,6 +491,7 @@ def test_the_command_prunes_and_says_so(store: edgeshard.Store) -> None:
     assert (0, "", "") == ((done := command("prune", store.root, "--keep-rows", "2", "-q")).returncode, done.stdout, "")
     done = command("prune", store.root, "--keep-rows", "1", "--json")
     report = json.loads(done.stdout)
+    assert report["complete"]
     assert (1, {"keep rows": 1}, 0, True, False) == (
         report["rows"], report["by_reason"], report["kept_back"], report["fits"], report["dry_run"]
     )  # fmt: skip
