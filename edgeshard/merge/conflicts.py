@@ -96,8 +96,7 @@ def settle(target: Target, first_id: int) -> None:
     """Apply the rule to each key that rows from `first_id` on have."""
     if target.next_id > first_id:
         for name, key in target.keys.items():
-            if _has_changes(target.connection, name, key, first_id):
-                _settle(target.connection, name, key, first_id)
+            _settle(target.connection, name, key, first_id)
 
 
 def _has_changes(connection: Connection, name: str, key: Key, first_id: int) -> bool:
@@ -115,6 +114,8 @@ def settle_table(target: Target, name: str) -> None:
 
 
 def _settle(connection: Connection, name: str, key: Key, first_id: int) -> None:
+    if not _has_changes(connection, name, key, first_id):
+        return
     connection.execute(
         f"CREATE TABLE IF NOT EXISTS {_LOSERS}(row_id INTEGER PRIMARY KEY, is_tombstone, stream_no, was_deleted)"
     )
