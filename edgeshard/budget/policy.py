@@ -270,7 +270,7 @@ def master_wal_bytes(limit: int) -> int:
 
 
 def prune_wal_bytes(limit: int) -> int:
-    """Return how large it becomes before a prune does; that is less, because a prune may run on a full store."""
+    """Return how large it becomes before a prune checkpoints it: less, because a prune may run on a full store."""
     return max(PRUNE_WAL_MIN_BYTES, int(limit * PRUNE_WAL_SHARE))
 
 

@@ -84,7 +84,7 @@ def _check_target(path: str, master_path: Path, action: str, *, force: bool) -> 
         if not stat.S_ISREG(os.lstat(path).st_mode):
             raise ConfigurationError(action, path, "it is not a regular file, and is not replaced; choose another name")
     for suffix in (paths.WAL, paths.JOURNAL):
-        # SQLite would take it for the new file's, and write pages of another database into that
+        # SQLite would take it for the new file's, and write pages of another database into the new file
         if os.path.lexists(path + suffix):
             cause = (
                 f"there is a {os.path.basename(path)}{suffix} next to it: something has a database of this name open, "

@@ -14,12 +14,12 @@ from edgeshard.files.os_errors import explain_os_error
 
 logger = logging.getLogger("edgeshard.files")
 
-#: File systems that several machines may share, so that locks and shared memory do not reach all users of a file.
+#: File systems that several machines may share: locks and shared memory may not reach all users of a file.
 _REMOTE = frozenset(
     ("9p", "afs", "ceph", "cifs", "gfs2", "lustre", "nfs", "nfs4", "ocfs2", "smb3", "smbfs", "virtiofs")
 )
 
-#: How the type of a file system begins that a program in user space serves; it may be remote as well.
+#: The types of file systems that a user-space program serves begin with this. They may be remote as well.
 _SERVED = "fuse."
 
 _MOUNTS = Path("/proc/self/mountinfo")
@@ -42,7 +42,7 @@ def make_folder(path: Path) -> None:
             folder.mkdir(mode=modes.FOLDER, exist_ok=True)
             sync_folder(folder.parent)
         if not path.is_dir():
-            raise StorageIOError("make folder", path, "there is something else of this name; choose another path")
+            raise StorageIOError("make folder", path, "something else has this name; choose another path")
         _warn_if_remote(path.stat().st_dev)
     except OSError as error:
         raise explain_os_error(error, "make folder", path) from error

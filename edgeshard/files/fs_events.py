@@ -48,8 +48,8 @@ _LIMITS = {
 class Watch:
     """Notify once that a file in a folder was written, made, renamed or deleted. Watching starts at once.
 
-    Ignored are subfolders, lock files, SQLite's -shm files, and that a file was opened, read, closed or given other
-    permissions. Earlier changes are not reported either: after making a watch, scan once more.
+    It ignores subfolders, lock files and SQLite's -shm files, and that a file was opened, read, closed or given other
+    permissions. It does not report earlier changes either: after making a watch, scan once more.
 
     Args:
         folder: the folder; a symbolic link is followed.
@@ -82,7 +82,7 @@ class Watch:
         from watchdog import events, observers
 
         if observers.Observer.__name__ not in _NATIVE:  # type: ignore[attr-defined]  # it is a class
-            raise StorageIOError("watch folder", self._folder, "watchdog knows no native way on this system")
+            raise StorageIOError("watch folder", self._folder, "watchdog has no native way to watch a folder here")
         relevant = [events.FileModifiedEvent, events.FileCreatedEvent, events.FileMovedEvent, events.FileDeletedEvent]
         self._observer = observers.Observer()
         handler = cast("FileSystemEventHandler", self._handler)

@@ -18,7 +18,7 @@ def lock(path: Path, wait_s: float = 0.0) -> FileLock | None:
     Raises:
         AccessError, StorageIOError: the lock file cannot be made or locked.
     """
-    # no soft fallback: such a lock would outlive its holder. Not thread-local: each thread would have a lock of its own
+    # no soft fallback: such a lock would outlive its holder. Not thread-local, or each thread would have its own lock
     held = FileLock(path, timeout=wait_s, fallback_to_soft=False, thread_local=False, mode=modes.FILE)
     try:
         held.acquire(poll_interval=0.01)

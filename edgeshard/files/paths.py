@@ -7,8 +7,9 @@
     ROOT/watch.lock           locked while a merger watches the store
     ROOT/budget.json          the disk budget, if the store has one
 
-Nothing in this package opens a database: if a process opens and closes a file by other means than SQLite while SQLite
-has it open, the process loses its POSIX locks on the file (https://sqlite.org/howtocorrupt.html, 2.2). So `stat` only.
+Nothing in this package opens a database that may be in use: if a process opens and closes a file by other means than
+SQLite while SQLite has it open, the process loses its POSIX locks on the file
+(https://sqlite.org/howtocorrupt.html, 2.2). So `stat` only.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ UNFINISHED_SHARD: Final = re.compile(rf"(.+)\.db{_UNFINISHED_NAME}(?:-journal|-w
 
 _PLAIN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
-# names of devices on Windows, where a store may be copied on a stick
+# names of devices on Windows, to which a USB stick may take a store
 _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])")
 
 

@@ -1,4 +1,4 @@
-"""Find the files that could be shards, say which changed since they were last known, and why one cannot be a database.
+"""Find the files that could be shards; say which of them changed, and why one cannot be a database.
 
 Nothing here opens a file (see paths). A file that did not change costs one `stat`.
 """
@@ -176,7 +176,7 @@ class Folder:
 
 
 def _is_unchanged(entry: _Entry, state: State) -> bool:
-    """Return whether a shard still has this state, using one `stat`: each commit of a shard with a WAL changes that."""
+    """Return whether a shard still has this state, by one `stat`: of its WAL, if any, which each commit changes."""
     try:
         if entry.wal_inode is None:
             return fingerprint.database_state(os.lstat(entry.path), None) == state
@@ -222,7 +222,7 @@ def _defect(path: str, found: os.stat_result, sides: dict[str, os.stat_result]) 
         return "it is not a regular file"
     for suffix, side in sides.items():
         if not stat.S_ISREG(side.st_mode):
-            return f"the file of its name with {suffix} added is not a regular file"  # a FIFO would block SQLite
+            return f"its {suffix} file is not a regular file"  # a FIFO would block SQLite
     if found.st_size == 0:
         # SQLite deletes the WAL of an empty database when it opens it
         has_wal = paths.WAL in sides and sides[paths.WAL].st_size > 0

@@ -98,8 +98,6 @@ from edgeshard.format.tables import (
     SHARD_COLUMNS,
     SHARD_TABLES,
     SUPERSEDED,
-    TOMBSTONE_GC,
-    WRITE_STATS,
 )
 
 __all__ = [
@@ -143,9 +141,7 @@ __all__ = [
     "TABLES_MAX",
     "TIMESTAMP",
     "TIMESTAMP_MAX",
-    "TOMBSTONE_GC",
     "VERSION",
-    "WRITE_STATS",
     "row_id",
     "seq_of",
     "stream_no_of",

@@ -44,10 +44,10 @@ STREAM_NO_MAX: Final = (1 << 31) - 1
 #: The largest row of a shard, and the largest text or blob in it. A merge holds a few of them in memory at a time.
 ROW_BYTES_MAX: Final = 100_000_000
 
-#: Columns of one table.
+#: The most columns of one table.
 COLUMNS_MAX: Final = 400
 
-#: Tables of one database, and columns of all of them together: opening a database reads the names of all.
+#: The most tables of one database, and columns of all of them together: opening a database reads the names of all.
 TABLES_MAX: Final = 500
 
 COLUMNS_IN_ALL_MAX: Final = 20_000

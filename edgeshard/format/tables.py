@@ -6,7 +6,7 @@ from typing import Final
 
 from edgeshard.format.constants import BUNDLE, MASTER, SHARD
 
-#: Tables whose names begin so belong to the format. A record table cannot have such a name.
+#: The names of the format's own tables begin with this. No record table can have such a name.
 PREFIX: Final = "edgeshard_"
 
 #: The columns that each record table begins with: in a shard, and in a master or a bundle.
@@ -144,8 +144,6 @@ RENAMES: Final = "edgeshard_renames"
 PRIORITIES: Final = "edgeshard_priorities"
 PRUNED_RANGES: Final = "edgeshard_pruned_ranges"
 SUPERSEDED: Final = "edgeshard_superseded"
-TOMBSTONE_GC: Final = "edgeshard_tombstone_gc"
-WRITE_STATS: Final = "edgeshard_write_stats"
 CHECKSUM_TABLE: Final = "edgeshard_checksum"
 
 #: The tables that every database has, whatever its role.

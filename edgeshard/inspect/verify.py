@@ -167,7 +167,7 @@ def _count_errors(connection: Connection, counted: dict[int, int]) -> Iterator[s
 
 def _value_errors(connection: Connection) -> Iterator[str]:
     """Check that every value has its column's type."""
-    for table, column, column_type in catalog.typed_columns(connection):
+    for table, column, column_type in catalog.all_columns(connection):
         name = quote(column)
         if column_type in _IMPOSSIBLE_VALUE:
             condition = _IMPOSSIBLE_VALUE[column_type].format(name)

@@ -5,7 +5,7 @@ the transaction that brings rows, at most once a minute, by the clock of the mac
 with the clocks of small devices, and neither may make a row seem older than it is:
 
 * A clock that starts in 1970 at each boot says nothing. Before `SENSIBLE_S` no time is recorded, and the rows count as
-  having arrived at the next time that is.
+  having arrived at the next recorded time.
 * A clock may be set back. Recorded times never fall: until the clock has caught up, rows count as having arrived at the
   last recorded time.
 """
@@ -39,6 +39,8 @@ def record(connection: Connection, first_id: int) -> None:
 
 def first_since(connection: Connection, since_s: float) -> int | None:
     """Return the lowest id that may have arrived after `since_s`, or None if all rows arrived earlier.
+
+    That is 1 if no arrival is recorded.
 
     Args:
         connection: the master.

@@ -44,43 +44,9 @@ def tables_with_column(connection: Connection, column: str) -> list[str]:
     return [name for (name,) in sqlite.fetch(connection, sql, (column,))]
 
 
-def typed_columns(connection: Connection) -> list[tuple[str, str, str]]:
-    """Return (table, column, type) of each column of the record tables, sorted."""
-    sql = "SELECT table_name, column_name, type FROM main.edgeshard_columns ORDER BY 1, 2"
-    return sqlite.fetch(connection, sql)
-
-
-def insert_key(connection: Connection, table: str, columns: str, conflict: str, has_history: int) -> None:
-    """Note a table's key as another database has it stored; `columns` is JSON, and is not checked."""
-    connection.execute(
-        f"INSERT INTO main.{format.KEYS} VALUES (?, ?, ?, ?, 0)", (table, columns, conflict, has_history)
-    )
-
-
-def insert_rename(connection: Connection, table: str, old: str, new: str) -> None:
-    """Note that a column has a new name."""
-    connection.execute(f"INSERT INTO main.{format.RENAMES} VALUES (?, ?, ?)", (table, old, new))
-
-
-def tables_changed_after(connection: Connection, timestamp: int) -> list[tuple[str, int]]:
-    """Return the keyed tables with a change after `timestamp`, each with the timestamp of its newest change."""
-    if not sqlite.has_table(connection, format.KEYS):
-        return []
-    sql = f"SELECT table_name, last_timestamp FROM main.{format.KEYS} WHERE last_timestamp > ?"
-    return sqlite.fetch(connection, sql, (timestamp,))
-
-
-def all_indexes(connection: Connection) -> dict[str, list[tuple[str, ...]]]:
-    """Map each record table that has indexes to the columns of each of them."""
-    found: dict[str, list[tuple[str, ...]]] = {}
-    for table, text in sqlite.fetch(connection, "SELECT table_name, columns FROM main.edgeshard_indexes ORDER BY 1, 2"):
-        found.setdefault(table, []).append(tuple(json.loads(text)))
-    return found
-
-
 def all_columns(connection: Connection) -> list[tuple[str, str, str]]:
-    """Return (table, column, type) of each column of each record table of the main database."""
-    rows = sqlite.fetch(connection, "SELECT table_name, column_name, type FROM main.edgeshard_columns")
+    """Return (table, column, type) of each column of each record table of the main database, sorted."""
+    rows = sqlite.fetch(connection, "SELECT table_name, column_name, type FROM main.edgeshard_columns ORDER BY 1, 2")
     return [(table, column, type_) for table, column, type_ in rows]
 
 
@@ -121,13 +87,8 @@ def widen_column(connection: Connection, table: str, column: str, type_: str, wi
         value = promote.converted(connection, quote(column), type_, wider)
         for sql in ddl.change_type(table, column, wider, value):
             yield sql, ()
-    yield set_column_type(table, column, wider)
-
-
-def set_column_type(table: str, column: str, column_type: str) -> Statement:
-    """Return the statement that records another type of a column."""
     sql = "UPDATE main.edgeshard_columns SET type = ? WHERE table_name = ? AND column_name = ? COLLATE NOCASE"
-    return sql, (column_type, table, column)
+    yield sql, (wider, table, column)
 
 
 def rename_column(connection: Connection, table: str, column: str, new_name: str) -> None:
@@ -143,6 +104,14 @@ def forget_column(connection: Connection, table: str, column: str) -> None:
 
 
 # -- indexes ----------------------------------------------------------------------------------------------------------
+
+
+def all_indexes(connection: Connection) -> dict[str, list[tuple[str, ...]]]:
+    """Map each record table that has indexes to the columns of each of them."""
+    found: dict[str, list[tuple[str, ...]]] = {}
+    for table, text in sqlite.fetch(connection, "SELECT table_name, columns FROM main.edgeshard_indexes ORDER BY 1, 2"):
+        found.setdefault(table, []).append(tuple(json.loads(text)))
+    return found
 
 
 def indexes_of(connection: Connection, table: str) -> list[list[str]]:
@@ -187,6 +156,13 @@ def load_keys(connection: Connection) -> dict[str, Key]:
     }
 
 
+def insert_key(connection: Connection, table: str, columns: str, conflict: str, has_history: int) -> None:
+    """Record a table's key as another database stores it; `columns` is JSON, and is not checked."""
+    connection.execute(
+        f"INSERT INTO main.{format.KEYS} VALUES (?, ?, ?, ?, 0)", (table, columns, conflict, has_history)
+    )
+
+
 def add_key(connection: Connection, table: str, key: Key) -> Iterator[Statement]:
     """Yield the statements that record the key of a table."""
     yield from _optional_table(connection, "edgeshard_keys")
@@ -209,7 +185,7 @@ def raise_last_timestamp(connection: Connection, table: str, timestamp: int) -> 
     """Record the newest timestamp of a keyed table's changes.
 
     Returns:
-        The newest timestamp until now, or None if that was not older, or there is no such table.
+        The newest timestamp before this, or None if `timestamp` is not newer, or there is no such table.
     """
     where = "table_name = ? AND last_timestamp < ?"
     before: int | None = sqlite.scalar(
@@ -219,6 +195,14 @@ def raise_last_timestamp(connection: Connection, table: str, timestamp: int) -> 
         sql = f"UPDATE main.edgeshard_keys SET last_timestamp = ? WHERE {where}"
         connection.execute(sql, (timestamp, table, timestamp))
     return before
+
+
+def tables_changed_after(connection: Connection, timestamp: int) -> list[tuple[str, int]]:
+    """Return the keyed tables with a change after `timestamp`, each with the timestamp of its newest change."""
+    if not sqlite.has_table(connection, format.KEYS):
+        return []
+    sql = f"SELECT table_name, last_timestamp FROM main.{format.KEYS} WHERE last_timestamp > ?"
+    return sqlite.fetch(connection, sql, (timestamp,))
 
 
 def newest_timestamp(connection: Connection) -> int:
@@ -247,6 +231,11 @@ def add_renames(connection: Connection, table: str, arrows: Iterable[Arrow]) -> 
     for old_name, new_name in arrows:
         yield from _optional_table(connection, "edgeshard_renames")
         yield _INSERT_RENAME, (table, old_name.lower(), new_name)
+
+
+def insert_rename(connection: Connection, table: str, old: str, new: str) -> None:
+    """Record a rename as another database stores it."""
+    connection.execute(f"INSERT INTO main.{format.RENAMES} VALUES (?, ?, ?)", (table, old, new))
 
 
 def add_rename(connection: Connection, table: str, old_name: str, new_name: str) -> None:

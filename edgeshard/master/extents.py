@@ -1,7 +1,7 @@
 """Own edgeshard_ranges, _blocks and _transactions: which seqs are held, under which ids, and which form a transaction.
 
-A range says which seqs of a stream a master has ever held, a block which ids those have that are here now, and a
-transaction which ids belong together.
+A range says which seqs of a stream a master has ever held. A block says which ids their rows have, as long as they are
+here. A transaction says which ids belong together.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def add_ranges(connection: Connection, stream_no: int, held: list[Range], copied
     """
     now = union([*held, *copied])
     if size(held) + size(copied) != size(now):
-        raise AssertionError(f"stream {stream_no}: of {copied} some are held already")
+        raise AssertionError(f"stream {stream_no}: some of {copied} are held already")
     before = set(held)
     for part in before.difference(now):
         connection.execute(
@@ -202,7 +202,7 @@ def insert_transaction(connection: Connection, ids: Range) -> None:
     connection.execute(sql, (ids.first, ids.last))
 
 
-# -- what must hold of them -------------------------------------------------------------------------------------------
+# -- checks -----------------------------------------------------------------------------------------------------------
 
 
 def stray_ranges(connection: Connection, last_seqs: Mapping[int, int]) -> Iterator[tuple[int, int, int]]:
@@ -263,6 +263,9 @@ def stray_rows(connection: Connection, table: str) -> int:
     )
 
 
+# -- what a prune reads and changes -----------------------------------------------------------------------------------
+
+
 def transaction_boundary(connection: Connection, row_id: int) -> int:
     """Return `row_id` if a transaction begins there or none is divided by it; else the first id of that transaction."""
     across = transaction_at(connection, row_id - 1)
@@ -288,7 +291,7 @@ def row_count(connection: Connection) -> int:
 
 
 def row_count_below(connection: Connection, row_id: int) -> int:
-    """Return how many of them have an id below `row_id`."""
+    """Return how many seqs in the database's blocks have an id below `row_id`."""
     sql = "SELECT sum(min(last, first + ?1 - 1 - first_id) - first + 1) FROM main.edgeshard_blocks WHERE first_id < ?1"
     return int(sqlite.scalar(connection, sql, (row_id,)) or 0)
 
@@ -320,7 +323,7 @@ def streams_since(connection: Connection, row_id: int) -> set[int]:
 
 
 def first_id_of_others(connection: Connection, streams: Iterable[int], row_id: int) -> int | None:
-    """Return the lowest id from `row_id` on that is not of one of these streams (numbers), or None if there is none."""
+    """Return the lowest id from `row_id` on of a stream that is not one of these (numbers), or None."""
     sql = (
         "SELECT min(max(first_id, ?1)) FROM main.edgeshard_blocks "
         "WHERE first_id + last - first >= ?1 AND stream_no NOT IN (SELECT value FROM json_each(?2))"

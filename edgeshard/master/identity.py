@@ -30,7 +30,7 @@ def role_and_agent(connection: Connection) -> tuple[str, str | None]:
 
 def insert(connection: Connection, role: str) -> None:
     """Give a new database a random id, and its role: `format.MASTER` or `format.BUNDLE`."""
-    connection.execute("INSERT INTO main.edgeshard_database(database_id, role) VALUES (randomblob(16), ?)", (role,))
+    connection.execute(INSERT, (role,))
 
 
 def next_id(connection: Connection) -> int:

@@ -1,7 +1,7 @@
 """Own edgeshard_pruned_ranges: which rows were pruned, by address and reason. This tells them from lost ones.
 
-What this master pruned itself is in its ranges, and in none of its blocks. The entries of other databases say why their
-rows did not come along when these were merged: they explain gaps if this master never held the rows, and otherwise mean
+What this master pruned itself is in its ranges, and in none of its blocks. The entries of another database say why
+rows did not come along when it was merged: they explain gaps if this master never held the rows, and otherwise mean
 nothing.
 """
 

@@ -4,7 +4,7 @@ A receipt answers two different questions. To delete a row here, we ask whether 
 ask whether the peer *ever* had them, because a row that the peer pruned must not come back. So a receipt records both:
 what the peer holds, and what it held once and has pruned (``is_pruned``).
 
-Which of two receipts of a peer is the newer one is decided in exchange/receipts.
+`edgeshard.exchange.receipts` decides which of two receipts of a peer is newer.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from edgeshard.format.ranges import Range, subtract, union
 from edgeshard.master import extents, streams
 from edgeshard.sqlite import Connection
 
-#: The types of databases that peers are.
+#: The kinds of databases that a peer can be.
 KINDS: Final = ("edgeshard", "postgresql")
 EDGESHARD, POSTGRESQL = KINDS
 
@@ -157,10 +157,10 @@ def peers(connection: Connection) -> list[Peer]:
         "SELECT database_id, kind, received_at, issued_at, generation FROM main.edgeshard_peers "
         "ORDER BY received_at DESC, database_id",
     )
-    time = datetime.datetime.fromisoformat
+    parse = datetime.datetime.fromisoformat
     return [
-        Peer(where, kind, time(received_at), time(issued_at), count)
-        for where, kind, received_at, issued_at, count in rows
+        Peer(database_id, kind, parse(received_at), parse(issued_at), generation)
+        for database_id, kind, received_at, issued_at, generation in rows
     ]
 
 
@@ -183,8 +183,8 @@ def held_elsewhere(connection: Connection, kinds: Collection[str]) -> dict[bytes
 def holders(connection: Connection, stream_id: bytes) -> list[tuple[Peer, list[Range]]]:
     """Return the peers that hold rows of a stream now, each with these rows, the most recent receipt first."""
     found: dict[bytes, list[Range]] = {}
-    for where, _, first, last in _listed(connection, "stream_id = ? AND is_pruned = 0", (stream_id,)):
-        found.setdefault(where, []).append(Range(first, last))
+    for database_id, _, first, last in _listed(connection, "stream_id = ? AND is_pruned = 0", (stream_id,)):
+        found.setdefault(database_id, []).append(Range(first, last))
     return [(peer, found[peer.database_id]) for peer in peers(connection) if peer.database_id in found]
 
 

@@ -14,14 +14,15 @@ from edgeshard.sqlite import Connection
 def load_states(connection: Connection) -> dict[str, tuple[State, str]]:
     """Return (state, reason) of each shard file by name, as the last merges found it.
 
-    The state is () if the file may have something new. So are states from another version of edgeshard, or from before
-    the last boot: a later version may read what an earlier one could not, and a power cut may undo the change of a
-    file's times but not that of its content. The reason says why the file is quarantined, or is "".
+    The state is () if the file may have something new. It is also () if another version of edgeshard recorded it, or if
+    it was recorded before the last boot: a later version may read what an earlier one could not, and a power cut may
+    undo the change of a file's times but not that of its content. The reason says why the file is quarantined, or is
+    "".
     """
     states = {}
     for name, text, reason in sqlite.fetch(connection, "SELECT name, state, reason FROM main.edgeshard_shards"):
-        writer, _, state = text.partition(" ")
-        states[name] = (fingerprint.parse_state(state) if writer == _writer() else (), reason)
+        mark, _, state = text.partition(" ")
+        states[name] = (fingerprint.parse_state(state) if mark == _validity_mark() else (), reason)
     return states
 
 
@@ -42,11 +43,11 @@ def save_states(connection: Connection, states: Iterable[tuple[str, State, str]]
 
 def format_state(state: State) -> str:
     """Return a state as it is stored."""
-    return f"{_writer()} {fingerprint.format_state(state)}" if state else ""
+    return f"{_validity_mark()} {fingerprint.format_state(state)}" if state else ""
 
 
-def _writer() -> str:
-    """Return what a state is only valid for: this version, since this boot."""
+def _validity_mark() -> str:
+    """Return the mark of the states that are valid: those that this version recorded since the last boot."""
     return f"{format.VERSION}/{fingerprint.boot_id()}"
 
 

@@ -19,14 +19,14 @@ from edgeshard.sqlite import Connection
 INSERT_NEW: Final = "INSERT INTO main.edgeshard_streams(stream_no, agent_id, stream_id, began_at) VALUES (?, ?, ?, ?)"
 
 
-#: Adds the columns of a stream to those of a table that has its number as stream_no, or, a record table, as _stream.
+#: Joins the streams to a table that has their number as stream_no, and to a record table, which has it as _stream.
 JOIN: Final = "JOIN main.edgeshard_streams USING (stream_no)"
 JOIN_RECORDS: Final = "JOIN main.edgeshard_streams ON stream_no = _stream"
 
 
 def next_stream_no(connection: Connection) -> int:
-    """Return the number that the next new stream of a shard gets."""
-    return int(sqlite.scalar(connection, "SELECT max(stream_no) FROM main.edgeshard_streams") or 0) + 1
+    """Return the number for the next new stream of a shard."""
+    return highest_number(connection) + 1
 
 
 def numbers(connection: Connection) -> set[int]:

@@ -18,7 +18,7 @@ def record(connection: Connection, stream_no: int, seqs: Range, database_id: byt
         database_id: the database that held them.
     """
     connection.execute(
-        # an older copy of the source knows of fewer
+        # an older copy of the source knows of fewer truncated seqs
         "INSERT INTO main.edgeshard_truncations VALUES (?, ?, ?, ?) ON CONFLICT(stream_no, first) "
         "DO UPDATE SET last = excluded.last, database_id = excluded.database_id WHERE excluded.last > last",
         (stream_no, seqs.first, seqs.last, database_id),

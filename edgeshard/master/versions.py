@@ -21,8 +21,8 @@ def select_superseded(name: str, key: Key, among: str = "") -> str:
         among: a SELECT of keys, with columns in the order of the key's; only these are examined. "": all.
 
     Returns:
-        SQL that yields each row's id, whether it is a tombstone, its stream's number, and whether a tombstone precedes
-        all versions of its key.
+        SQL that yields each row's id, whether it is a tombstone, its stream's number, and whether a tombstone
+        supersedes it.
     """
     names = ", ".join(f"k{number}" for number in range(len(key.columns)))
     parts = [

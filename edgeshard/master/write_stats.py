@@ -6,9 +6,10 @@ and a prune ask the system what their thread has written, which is exact (Linux)
 writers recorded. It adds everything up in the master, a megabyte at a time, in a transaction that it makes anyway, and
 leaves the rest in ``merge.lock``.
 
-Not counted: the checkpoints that a writer makes because no merger did; -shm files; what snapshots, bundles, pushes and
-receipts write; up to a megabyte of a merger that is killed, and a minute of an agent that is killed. Nor what the file
-system adds for its journal, and the flash for its own blocks; the user guide on flash has measured ratios.
+Not counted: the checkpoints that a writer without a disk budget makes because no merger did; -shm files; what
+snapshots, bundles, pushes and receipts write; up to a megabyte of a merger that is killed, and a minute of an agent
+that is killed. Nor what the file system adds for its journal, and the flash for its own blocks; the user guide on flash
+has measured ratios.
 """
 
 from __future__ import annotations

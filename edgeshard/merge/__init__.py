@@ -9,7 +9,7 @@ The modules, in reading order:
     watcher           a merger that watches a store, with folder_watch, which tells it of changed files
     locks             merge.lock and watch.lock
     merger            one pass: scan, attach, copy, commit, truncate or remove, remember
-      merge_pass      the order and the counts of one pass
+      merge_pass      what one pass should do, and its counts so far
       shard_cache     what was found in each shard's file, so that only changed ones are opened
       master_handle   the master between passes, and whether it is still in its place
       quota           the merger's share of a disk budget
@@ -31,8 +31,8 @@ The sources themselves are read by `edgeshard.sources`.
 Crash safety, step by step:
 
     1. Lock ``merge.lock``. This is for efficiency only: each step below is safe next to another merger.
-    2. Scan ``shards/``, and attach up to 100 shards that have changed since they were last found without new rows,
-       read-only.
+    2. Scan ``shards/`` for shards that changed since a merge last found nothing new in them, and attach up to 100 of
+       these, read-only.
     3. BEGIN IMMEDIATE on the master. The first statement increments its generation. From here on no other process
        changes what the master holds, and each shard is read in one snapshot.
     4. For each shard, in a savepoint: check its format, then copy what the master's ranges lack, table by table, and
@@ -52,9 +52,9 @@ What happens on a crash:
     Killed after 5, before 6: the rows are in both. The next merge sees in the ranges that nothing is missing, commits
         a generation of its own, and truncates. That commit is needed: the killed merger's commit may be visible, but
         not durable.
-    Killed in 6: a truncation is a transaction of the shard, which is there whole or not at all; deletions after it are
-        finished by the next one. A shard whose removal is cut short is still a whole database, and is removed next
-        time.
+    Killed in 6: a truncation is recorded in one transaction of the shard, so it is there whole or not at all. The next
+        truncation finishes deletions that were left over. A shard whose removal is cut short is still a whole database,
+        and is removed next time.
     Power cut at any point: once step 6 has begun, the master's commit (at FULL) is never lost. A shard may fall back to
         an earlier commit of its own, and show rows again that it had truncated. The ranges know them, so they are not
         copied again.

@@ -27,9 +27,9 @@ class Copied:
 
     Attributes:
         rows: how many rows it copied.
-        copied_bytes: about how large they were.
+        copied_bytes: about how large these rows were.
         present: how many rows the source has, copied or not.
-        used_bytes: what the source's pages in use take.
+        used_bytes: the size of the source's pages in use.
         finished: whether the target now holds all that the source has.
         durable: for each stream with rows in a shard's file, the seq up to which the target holds every row of the
             shard that is not truncated, once the transaction is committed.
@@ -59,9 +59,9 @@ def copy(
         origin: the source.
         max_bytes: about how much to copy.
         checked: only if the source's rows will be deleted: for each stream id, the rows that were copied from it or
-            found equal in the target. All others that the target holds are compared before they count as durable. Two
-            databases may have different rows under the same addresses, because a machine was cloned while it wrote, or
-            because one of them is forged.
+            found equal in the target. All other rows that the target holds are compared before they count as durable.
+            Two databases may have different rows under the same addresses, because a machine was cloned while it
+            wrote, or because one of them is forged.
         unwanted: for each stream id, rows that are not copied although the target does not hold them.
 
     Raises:
@@ -92,7 +92,7 @@ def _durable_seq(stream: SourceStream, held: list[Range]) -> int:
     """Return the highest seq up to which every row in the shard is also in the target.
 
     The target may hold later rows of the stream, from a newer copy of this shard. They do not count: if
-    the agent was cloned with the machine, what it writes to this copy next are other rows with the same addresses.
+    the machine was cloned, the agent goes on to write different rows under the same addresses to this copy.
     """
     held_to = prefix(held, stream.blocks[0].first) if stream.blocks else stream.last_seq
     return min(held_to, stream.last_seq)
@@ -122,7 +122,7 @@ def _copy_stream(
     superseded_rows = source_streams.superseded_count(connection, origin, stream.stream_no)
     copied: list[Range] = []
     rows, is_whole = 0, True
-    open_ids = range(0)  # the rest of the writer's transaction in which the piece before ended
+    open_ids = range(0)  # ids still to come of the writer's transaction in which the previous piece ended
     for piece in diff.missing_blocks(stream, held, unwanted):
         continues = piece.first_id in open_ids  # rows between the two pieces were pruned
         rest = open_ids.stop - piece.first_id if continues else 0
@@ -149,8 +149,8 @@ def _ensure_stream(target: Target, origin: Source, stream: SourceStream) -> int:
     stream_no, agent_id = known
     if agent_id != stream.agent_id:
         cause = (
-            f"it says that stream {stream.stream_id.hex()} is of agent {stream.agent_id!r}, and the master that it is "
-            f"of {agent_id!r}"
+            f"it says that stream {stream.stream_id.hex()} belongs to agent {stream.agent_id!r}, but the master says "
+            f"that it belongs to {agent_id!r}"
         )
         raise DamagedError("merge", origin.path, cause)
     return stream_no
@@ -206,10 +206,10 @@ def _ensure_equal(
     held: list[Range],
     checked: list[Range],
 ) -> None:
-    """Refuse a source that has other rows than the target under the same addresses.
+    """Refuse a source whose rows differ from the target's under the same addresses.
 
     Raises:
-        DamagedError: it has.
+        DamagedError: some rows differ.
     """
     unchecked = subtract(intersect(stream.ranges, held), checked)
     if not unchecked:
@@ -224,7 +224,7 @@ def _ensure_equal(
             )
         if equal != len(part):
             cause = (
-                f"of seqs {part.first} to {part.last} of stream {stream.stream_id.hex()} {len(part) - equal} rows "
+                f"among seqs {part.first} to {part.last} of stream {stream.stream_id.hex()}, {len(part) - equal} rows "
                 "differ from those that the master holds under the same addresses. The shard is damaged, or the "
                 "machine was cloned while it wrote, or one of the two databases is forged. No row of it is deleted; it "
                 "can be merged into a store of its own"
@@ -233,9 +233,9 @@ def _ensure_equal(
 
 
 def _count_equal(schema: str, table: SourceTable) -> str:
-    # the target's column comes first, so that no collation of the source's compares
+    # the target's column comes first, so that its collation is used, and none of the source's
     equal = sqlite.all_of(["m._stream = ?4", *(f"m.{quote(column)} IS {value}" for column, value in table.into)])
-    # superseded rows are not there to be compared
+    # the target lacks superseded rows, so there is nothing to compare them with
     join, or_superseded = ("LEFT", "m._id IS NULL OR ") if table.is_timestamped else ("CROSS", "")
     here, there = quote(table.name), f"{quote(schema)}.{quote(table.name)}"
     return (
@@ -256,9 +256,9 @@ def _copy_block(
         target: the database that is merged into.
         origin: the source.
         stream_no: the target's number for the stream.
-        block: which rows of the source.
+        block: the rows to copy, as the source numbers them.
         superseded_rows: how many of the stream's rows the source may lack because newer versions superseded them.
-        continues: whether the writer's transaction in which the block before ended continues in this one.
+        continues: whether the writer's transaction in which the previous block ended continues in this one.
 
     Raises:
         DamagedError: the source does not have the rows that its tables say it has.
@@ -286,8 +286,8 @@ def _copy_block(
         raise DamagedError(
             "merge",
             origin.path,
-            f"seqs {block.first} to {block.last} of a stream should be {len(block)} rows, but it has {found}; run "
-            "`edgeshard salvage` on a copy of it to get the rows that can be read",
+            f"it should have {len(block)} rows for seqs {block.first} to {block.last} of a stream, but has {found}; "
+            "run `edgeshard salvage` on a copy of it to get the rows that can be read",
         )
     superseded.add(connection, stream_no, len(block) - copied)
     extents.copy_transactions(connection, origin.schema, block.first_id, block.last_id, shift)
@@ -303,7 +303,7 @@ def _ensure_fit(connection: Connection, origin: Source, table: SourceTable, bloc
     """Refuse rows that the target could not hold without loss.
 
     Raises:
-        SchemaConflictError: there is one.
+        SchemaConflictError: a row does not fit.
     """
     for condition, cause in table.checks:
         sql = (
@@ -330,7 +330,7 @@ def _copy_statement(schema: str, table: SourceTable, thinning: Key | None = None
 
 
 def _count_ids(connection: Connection, schema: str, tables: Sequence[SourceTable], block: Block) -> int:
-    """Count the different ids of rows in these tables: in a damaged source two may have the same, and one none."""
+    """Count the distinct ids in these tables: in a damaged source, two rows may share one, and another have no row."""
     ids = [
         # "+": in a damaged tree ids are not in order, and a UNION that relies on their order misses equal ones
         f"SELECT +_id FROM {quote(schema)}.{quote(table.name)} NOT INDEXED WHERE _id BETWEEN ?1 AND ?2 AND +_id >= ?1"

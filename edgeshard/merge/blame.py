@@ -9,7 +9,7 @@ from edgeshard.sqlite import Connection
 def is_masters_fault(connection: Connection, schema: str, error: Exception) -> bool:
     """Return whether an error is the master's fault, so that it must not quarantine the attached database.
 
-    An attached database is always to blame for data that cannot be, for a lock on it, and for a read that takes more
+    An attached database is always to blame for impossible data, for a lock on it, and for a read that takes more
     memory, or more steps of SQLite's virtual machine, than a sound database of its size needs. Any other error of
     SQLite's is the master's fault if SQLite finds the attached database sound.
 

@@ -76,7 +76,7 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
         # 4. Keep, for each key that came, the versions that the rule keeps.
         if target.next_id > first_id:
             _settle(target, first_id, merge_pass)
-        # 5. Commit, at the end of the block. That is needed also if nothing is missing, before a shard is truncated.
+        # 5. Commit, at the end of the block. This is needed even if nothing is missing, before a shard is truncated.
         is_durable_needed = any([*(run.copied.durable for run in runs), *(part.durable for _, part in copied)])
         if connection.total_changes() == changes_before and not is_durable_needed:
             connection.execute("ROLLBACK")
@@ -84,10 +84,10 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
 
 
 def _quarantine_all(connection: Connection, runs: Sequence[SourceRun], error: Exception) -> None:
-    """Quarantine all sources after a transaction could not begin because of one; each is then tried by itself.
+    """Quarantine all sources because one of them kept the transaction from beginning; then each is tried by itself.
 
     BEGIN reads each attached database, and does not say which of them it cannot read. One that is replaced while
-    it is attached may be read with the WAL of the other.
+    it is attached may be read with the WAL of its replacement.
 
     Raises:
         Exception: the error, if the master is locked, or cannot be read either.

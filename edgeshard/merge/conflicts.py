@@ -6,7 +6,7 @@ All of it happens in the transaction that brings the rows, so that a kill leaves
     2. Order all versions of the keys that came, including those that the target had before.
     3. Delete the versions that are not kept, or move them to the history, and count them for each stream.
 
-Versions of a shard that a later one in the same shard supersedes are not even copied.
+A version that a later one in the same shard supersedes is not even copied.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from edgeshard.sqlite import Connection, quote
 
 logger = logging.getLogger("edgeshard.merge")
 
-#: A table of the connection's own; no record table has a name that begins with "_".
+#: A temporary table of the connection. No record table has a name that begins with "_".
 _LOSERS = "temp._losers"
 
 # -- what is copied ---------------------------------------------------------------------------------------------------
@@ -58,7 +58,7 @@ def count_changes(target: Target, origin: Source, table: SourceTable, piece: Blo
     """Count the rows that a timestamped table has in a piece, and record the newest timestamp in the target.
 
     Raises:
-        DamagedError: a timestamp is one that no clock shows.
+        DamagedError: a timestamp is outside of what any clock shows.
     """
     sql = (
         f"SELECT count(*), max({format.TIMESTAMP}), min({format.TIMESTAMP}) "
@@ -75,7 +75,7 @@ def count_changes(target: Target, origin: Source, table: SourceTable, piece: Blo
 
 
 def _owner(target: Target, table: SourceTable) -> str:
-    """Return the target's keyed table that a timestamped one of a source is or belongs to, or "" if none is known."""
+    """Return the target's keyed table that a source's timestamped table is, or is a companion of; "" if unknown."""
     folded = table.name.lower()
     return target.spelling[folded] if table.key else keys.companions(target.keys).get(folded, "")
 
@@ -93,7 +93,7 @@ def _record_timestamp(target: Target, origin: Source, owner: str, timestamp: int
 
 
 def settle(target: Target, first_id: int) -> None:
-    """Apply the rule to each key that rows from `first_id` on have."""
+    """Apply each table's rule to the keys of the rows with ids from `first_id` on."""
     if target.next_id > first_id:
         for name, key in target.keys.items():
             _settle(target.connection, name, key, first_id)

@@ -1,4 +1,4 @@
-"""Find out what a merge would do, by only reading."""
+"""Report what a merge would do, without doing it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Use files/fs_events for the shards, and fall back to scans when its events cannot be relied on."""
+"""Watch the folder of shards by files/fs_events; fall back to scans when events cannot be relied on."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ logger = logging.getLogger("edgeshard.merge")
 #: in each interval, and "auto" relies on events for as long as these are seen to arrive.
 OBSERVERS: Final = ("auto", "native", "polling")
 
-#: Rescans in a row that find rows without an event, before events are no longer relied on.
+#: How many rescans in a row may find rows without an event, before events are no longer relied on.
 _MISSED_MAX = 2
 
-#: Passes in a row after events that brought no rows, before such events have to wait for the interval. More than one:
-#: an agent makes its files before it commits, and the first event of a commit comes before the commit is whole.
+#: How many passes in a row may follow an event and find no rows, before the next event must wait for the interval.
+#: More than one: an agent makes its files before it commits, and the first event of a commit comes before the commit
+#: is whole.
 _FRUITLESS_MAX = 5
 
 
@@ -108,7 +109,7 @@ class FolderWatch:
         self._fruitless = 0
 
     def judge(self, rows: int, *, unprompted: bool) -> None:
-        """Find out after a pass whether the watch can be relied on, and end it unless it may go on.
+        """Decide after a pass whether events can be relied on, and end the watch unless it should go on.
 
         Args:
             rows: how many rows the pass found.

@@ -21,7 +21,7 @@ def check_key(target: Target, origin: Source, table: SourceTable) -> None:
     """Refuse a source's table whose key differs, or whose name belongs to the tombstones or history of a keyed table.
 
     Raises:
-        SchemaConflictError: it is one of these.
+        SchemaConflictError: the key differs, or the name is taken.
     """
     known = target.keys.get(target.spelling.get(table.name.lower(), ""))
     if table.key is not None and known is not None and known.folded != table.key.folded:
@@ -48,7 +48,7 @@ def ensure_key(target: Target, origin: Source, name: str, table: SourceTable) ->
         Whether the table became keyed now.
 
     Raises:
-        SchemaConflictError: a plain table has the name of its tombstones or history.
+        SchemaConflictError: an unrelated table has the name of its tombstones or history.
     """
     known = target.keys.get(name)
     key = table.key or known
@@ -62,9 +62,9 @@ def ensure_key(target: Target, origin: Source, name: str, table: SourceTable) ->
 
 
 def companions(target: Target, name: str) -> list[SourceTable]:
-    """Return the tables that must exist together with one of the target's, as if a source had them.
+    """Return the companions that a table of the target must have, in the form of a source's tables.
 
-    The history has the columns of its table, and they are renamed and widened with them.
+    The history has the columns of its table. A rename or a wider type applies to both.
     """
     key, types, found = target.keys.get(name), target.columns[name.lower()], []
     if key is not None and key.deletes:

@@ -1,7 +1,7 @@
-"""Find changes that arrive after a tombstone that may have been newer was collected: they are kept and reported.
+"""Find late changes: they arrive after a possibly newer tombstone was collected. They are kept, and reported.
 
-A lost row is worse than one that comes back, and nothing says any more whether the tombstone was for this row's key. So
-a row counts as late if its timestamp is not after the newest tombstone that was collected from its table, and nothing
+A lost row is worse than one that comes back, and it is no longer known whether the tombstone was for this row's key. So
+a row counts as late if its timestamp is not after that of the newest tombstone collected from its table, and nothing
 else is known of its key.
 """
 
@@ -16,7 +16,7 @@ from edgeshard.records import keys
 from edgeshard.records.keys import Key
 from edgeshard.sqlite import quote
 
-#: A table of the connection's own; no record table has a name that begins with "_".
+#: A temporary table of the connection. No record table has a name that begins with "_".
 _LATE = "temp._late_rows"
 
 
@@ -46,7 +46,7 @@ def _select(name: str, key: Key) -> str:
 
 
 def find_kept(target: Target, found: Sequence[str]) -> set[str]:
-    """Return those of these tables whose late rows are still there after `conflicts.settle`."""
+    """Return which of these tables still have late rows after `conflicts.settle`."""
     still = set()
     for name in found:
         sql = f"SELECT 1 FROM {_LATE} JOIN main.{quote(name)} ON _id = row_id WHERE name = ? LIMIT 1"

@@ -1,4 +1,4 @@
-"""The two locks that keep mergers of one store apart, and waits for them that a request to stop ends.
+"""Take the two locks that keep mergers of one store apart; a request to stop ends the wait for them.
 
 ``merge.lock`` is held for one pass. ``watch.lock`` is held for as long as a merger watches the store: a merge that cron
 starts meanwhile has nothing to do. Both are for efficiency only.

@@ -1,4 +1,4 @@
-"""The order and the counts of one pass."""
+"""What one pass of a merger should do, and its counts so far."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Progress = Callable[[int, int], None]
 
 @attrs.define
 class MergePass:
-    """One pass of a merger: its order (what to do, whom to report to) and its counts so far.
+    """One pass of a merger: what it should do, and its counts so far.
 
     Attributes:
         began_ns: when it began, by the system's clock (`time.time_ns`).
@@ -48,6 +48,6 @@ class MergePass:
     late_tables: set[str] = attrs.Factory(set)
 
     def is_stopping(self) -> bool:
-        """Return whether the pass should stop; once `should_stop` returned True, it should."""
+        """Return whether the pass should stop: it should once `should_stop` has returned True, even if only once."""
         self.stopped = self.stopped or self.should_stop()
         return self.stopped

@@ -34,10 +34,10 @@ from edgeshard.sqlite import Connection
 
 logger = logging.getLogger("edgeshard.merge")
 
-#: Unchanged shards for which a thorough pass checks whether their agent has ended: a killed agent changes no file.
+#: For how many unchanged shards a thorough pass checks whether their agent has ended: a killed agent changes no file.
 _AGENTS_CHECKED = 100
 
-#: Agents whose leftovers a thorough pass removes.
+#: For how many agents a thorough pass removes leftovers.
 _LEFTOVERS_REMOVED = 500
 
 
@@ -50,10 +50,10 @@ class Merger:
     Args:
         root: the store's folder.
         keep_empty: keep the shards of agents that have ended.
-        watching: whether passes follow one another closely: then a busy shard is not truncated in each.
+        watching: whether passes follow one another closely: then not every pass truncates a busy shard.
         should_stop: called after each shard; once it returns True the pass ends, with what it has committed.
         profile: the write profile of a merger that watches.
-        prune: the store's own rules, which are followed before a budget has rows dropped.
+        prune: the store's own rules, which are followed before rows are dropped to stay within a disk budget.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Merger:
 
         Args:
             sources: other databases to merge as well.
-            thorough: open also the shards where a change might not have shown, or where something failed, and look for
+            thorough: also open shards whose last change may have been missed, or where something failed, and look for
                 agents that died without a trace.
             progress: called after each commit.
 
@@ -213,7 +213,7 @@ class Merger:
         for name in self._cache.due_again(thorough=thorough):
             due.setdefault(name, self._unchanged(name))
         if thorough and not self._keep_empty:
-            due.update(self._of_ended_agents(due.keys()))
+            due.update(self._shards_of_ended_agents(due.keys()))
         return [
             SourceRun(file, own=True, copied=CopyProgress(checked=self._cache.checked(name)))
             for name, file in sorted(due.items())
@@ -222,8 +222,8 @@ class Merger:
     def _unchanged(self, name: str) -> ShardFile:
         return ShardFile(str(self._folder.path / name), self._cache.states[name])
 
-    def _of_ended_agents(self, due: Set[str]) -> dict[str, ShardFile]:
-        """Return unchanged shards whose agent has ended, out of a sample."""
+    def _shards_of_ended_agents(self, due: Set[str]) -> dict[str, ShardFile]:
+        """Return the shards whose agent has ended, from a sample of the unchanged ones."""
         unchanged = list(self._cache.states.keys() - due)
         sample = random.sample(unchanged, min(_AGENTS_CHECKED, len(unchanged)))
         return {file.name: file for file in map(self._unchanged, sample) if reap.has_agent_ended(file.path)}
@@ -247,10 +247,10 @@ class Merger:
     def _attempts(
         self, connection: Connection, group: list[SourceRun], merge_pass: MergePass
     ) -> Iterator[list[SourceRun]]:
-        """Yield the sources to copy together: first all, then by itself each that failed, then what is left of them."""
+        """Yield the sources to copy together: first all, then each failed one by itself, then all unfinished ones."""
         yield group
         for run in group:
-            # one that failed together with others may have suffered because of another
+            # a source that failed together with others may not be the one at fault
             if run.quarantine and len(group) > 1 and not merge_pass.is_stopping():
                 run.quarantine = None
                 run.copied.is_finished, run.copied.durable = False, {}
@@ -335,7 +335,7 @@ class Merger:
     # -- afterwards ---------------------------------------------------------------------------------------------------
 
     def _remember(self, run: SourceRun, began_ns: int) -> None:
-        """Remember how a shard was left."""
+        """Remember in which state the pass left a shard."""
         name = run.file.name
         if run.copied.rows:
             self._cache.record_rows(name)
@@ -345,7 +345,7 @@ class Merger:
         elif run.quarantine:
             reason = run.quarantine.reason
             settled = scan.is_settled(run.file.state, began_ns)
-            # one failure to read may look like damage: that is believed once it is found again
+            # a read that fails may look like damage, so damage is believed only if it is found twice in a row
             lasting = run.quarantine.is_lasting and self._cache.reason_of(name) == reason
             self._cache.remember(name, CacheEntry(run.file.state, reason, lasting, settled))
         elif not run.copied.is_finished:

@@ -44,7 +44,7 @@ logger = logging.getLogger("edgeshard.merge")
 #: quota for a chunk at all: rows may take many times their size in the master, in indexes.
 _MEASURED_BYTES_MIN = _CHUNK_BYTES_MIN = policy.MIN_CHUNK_BYTES // 4
 
-#: No limit of SQLite's is above this.
+#: The largest max_page_count of SQLite, which is no limit in practice.
 _PAGES_MAX: Final = 0xFFFFFFFE
 
 
@@ -132,12 +132,12 @@ class MergeQuota:
 
         Args:
             connection: the master.
-            merge_pass: gets the size of its next chunk.
+            merge_pass: its `chunk_bytes` is set.
             has_pending: returns whether any row is pending; called if there is no quota at all.
 
         Raises:
-            QuotaExhaustedError: rows are pending, and there is no quota for any, or not for a writer's transaction,
-                which is never divided.
+            QuotaExhaustedError: rows are pending, and there is no quota for any of them, or not enough for a writer's
+                transaction, which is never divided.
         """
         copied_before = merge_pass.copied_bytes
         chunk_bytes = self._chunk_bytes(connection)
@@ -162,7 +162,7 @@ class MergeQuota:
         self._measure()
         self._growth.begin(connection)
         page_bytes, free = int(connection.pragma("page_size")), int(connection.pragma("freelist_count"))
-        # what a reader keeps in the WAL is still going to be added to the file
+        # pages that a reader keeps in the WAL will still be added to the file
         wal_bytes = fingerprint.size(paths.wal(self._path))
         quota_bytes = policy.merge_quota(self._limit, self._usage) - wal_bytes
         if quota_bytes < policy.MIN_CHUNK_GROWTH * policy.MIN_CHUNK_BYTES:

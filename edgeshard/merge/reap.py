@@ -5,8 +5,8 @@ milliseconds, finds no file, and makes one. A program that does not take that lo
 database open: then the shard stays. A lock file is removed by the process that holds it; a process that waited for it
 finds that its file no longer has a name (filelock checks the count of links), and takes the new one.
 
-If it is killed on the way: the WAL is emptied and removed first, durably, so that what is left, even after a power cut,
-is a whole database. The next merge removes it.
+The WAL is emptied and removed first, durably. So if the merger is killed on the way, a whole database is left, even
+after a power cut, and the next merge removes it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def remove(shard: Source, durable: Mapping[bytes, int]) -> bool:
 
 
 def _shorten_wal(path: str) -> None:
-    """Do what takes long before the lock is taken: an agent that comes back waits for the lock."""
+    """Empty a long WAL before the lock is taken: an agent that comes back waits for the lock."""
     with contextlib.suppress(FileNotFoundError):
         if os.stat(paths.wal(path)).st_size > _SHORT_WAL_BYTES:
             sqlite.remove_empty_wal(path)
@@ -112,7 +112,7 @@ def remove_leftovers(lock: Path, unfinished: Iterable[str]) -> None:
 
     Args:
         lock: the agent's lock file; it is removed as well if it has no shard.
-        unfinished: the names of the files that were left when the making of the shard was killed.
+        unfinished: the names of the files that were left when a process that made the shard was killed.
 
     Raises:
         AccessError, StorageIOError: something cannot be removed.

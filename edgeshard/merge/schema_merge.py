@@ -41,13 +41,13 @@ def ensure_tables(target: Target, origin: Source) -> Source:
     """Give the target the source's tables and columns.
 
     Returns:
-        The source, with how its columns go into the target's.
+        The source, whose tables now have the expressions that copy their rows into the target's columns.
 
     Raises:
         SchemaConflictError: a table contradicts the target's.
     """
     for table in origin.tables:
-        check(target, origin, table)  # first of all: no large table is rewritten for a source that is then refused
+        check(target, origin, table)  # check all first: no large table is rewritten for a source that is then refused
     return attrs.evolve(origin, tables=tuple(_ensure_table(target, origin, table) for table in origin.tables))
 
 
@@ -91,12 +91,12 @@ def _is_unchanged(target: Target, table: SourceTable) -> bool:
 
 
 def _ensure_columns(target: Target, origin: Source, table: SourceTable) -> SourceTable:
-    """Give the target a table's columns; return the table with how its columns go into the target's."""
+    """Give the target a table's columns; return the table with the expressions that copy its rows into these."""
     if _is_unchanged(target, table):
         return table
     folded, name = table.name.lower(), target.spelt(table.name)
     plan = _plan(target, origin, table)
-    _ensure_few_enough(target, origin, name, plan.new_columns)
+    _ensure_within_limits(target, origin, name, plan.new_columns)
     is_new, known = folded not in target.columns, target.columns.setdefault(folded, {})
     change_table(target, name, known, plan, origin.path)
     if plan.new_columns or is_new:
@@ -108,8 +108,8 @@ def _ensure_columns(target: Target, origin: Source, table: SourceTable) -> Sourc
     return schema_plan.map_columns(target.connection, table, plan)
 
 
-def _ensure_few_enough(target: Target, origin: Source, name: str, new_columns: Sequence[tuple[str, str]]) -> None:
-    """Keep the master one that can be opened quickly, and that another master can merge.
+def _ensure_within_limits(target: Target, origin: Source, name: str, new_columns: Sequence[tuple[str, str]]) -> None:
+    """Limit tables and columns, so that the master opens quickly, and another master can merge it.
 
     Raises:
         SchemaConflictError: it would have too many tables or columns.
@@ -124,11 +124,11 @@ def _ensure_few_enough(target: Target, origin: Source, name: str, new_columns: S
         raise SchemaConflictError("merge", origin.path, cause)
 
 
-# -- columns that are there -------------------------------------------------------------------------------------------
+# -- existing columns -------------------------------------------------------------------------------------------------
 
 
 def change_table(target: Target, name: str, types: dict[str, str], plan: TablePlan, path: str) -> None:
-    """Rename and widen columns of a table that is there, and record renames; the caller adds new columns.
+    """Rename and widen columns of an existing table, and record renames; the caller adds new columns.
 
     Args:
         target: the database that is merged into, in a transaction.
@@ -178,7 +178,7 @@ def _widen(connection: Connection, table: str, column: str, type_: str, wider: s
 
 
 def _rename(connection: Connection, table: str, column: str, plan: TablePlan, path: str, *, is_present: bool) -> None:
-    """Give a column the name where its renames end; if there is a column with that name, move the values into it."""
+    """Give a column its current name; if there is a column with that name, move the values into it."""
     name = plan.final_name(column)
     spelt = plan.spelling.get(name, name)
     old, new, qualified = quote(column), quote(name), f"main.{quote(table)}"
@@ -188,7 +188,7 @@ def _rename(connection: Connection, table: str, column: str, plan: TablePlan, pa
         return
     both = f"SELECT 1 FROM {qualified} WHERE {old} IS NOT NULL AND {new} IS NOT NULL AND {old} IS NOT {new} LIMIT 1"
     if sqlite.scalar(connection, both) is not None:
-        cause = f"in the master, {schema_plan.why_both(table, name, column, name)}"
+        cause = f"in the master, {schema_plan.explain_disagreement(table, name, column, name)}"
         raise SchemaConflictError("merge", path, cause)
     connection.execute(f"UPDATE {qualified} SET {new} = {old} WHERE {old} IS NOT NULL AND {new} IS NULL")
     connection.execute(f"ALTER TABLE {qualified} DROP COLUMN {old}")

@@ -1,7 +1,7 @@
 """Decide how a source's table and the target's become one: renamed, widened and new columns. Nothing is written.
 
-What cannot be decided without loss is a SchemaConflictError, which quarantines that source alone. The columns that
-result are the same in any order of the sources.
+If two tables cannot become one without loss, a SchemaConflictError is raised, which quarantines that source alone. The
+resulting columns do not depend on the order of the sources.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _KEPT = "No row of the shard is lost: it can be merged into a store of its own"
 
 ADVICE = (
     f"{_KEPT}. Let its agent write to a shard with another name, and give the class's table or column another name (a "
-    "field with another name says `renamed` only if it means the same)"
+    "field with another name is `renamed` only if it means the same)"
 )
 
 _RENAME_ADVICE = f"{_KEPT}. Make both classes use one name, with `renamed`, or use another table"
@@ -42,10 +42,10 @@ class TablePlan:
 
     Attributes:
         columns: the type of each column, by its name in lower case.
-        spelling: how each is spelt.
-        final_names: the name that each older name stands for, all in lower case.
+        spelling: how each column is spelt, by its name in lower case.
+        final_names: the current name for each older name, all in lower case.
         new_renames: the renames that the target does not know yet.
-        new_columns: the columns that the target has under no name, as they are spelt, with their types.
+        new_columns: the spelling and the type of each column that the target does not have under any name.
     """
 
     columns: Mapping[str, str]
@@ -55,7 +55,7 @@ class TablePlan:
     new_columns: tuple[tuple[str, str], ...]
 
     def final_name(self, column: str) -> str:
-        """Return the name where a column's renames end, in lower case."""
+        """Return a column's current name, in lower case."""
         return self.final_names.get(column.lower(), column.lower())
 
 
@@ -92,12 +92,12 @@ def plan_table(
     spelling = {new.lower(): new for _, new in [*known_renames, *new_renames]}
     columns: dict[str, str] = {}
     for column, type_ in (known_columns or {}).items():
-        _join(columns, final_names.get(column, column), type_, table.name, fixed, path)
+        _add_or_widen(columns, final_names.get(column, column), type_, table.name, fixed, path)
     present = set(columns)
     for column, type_ in table.columns:
         name = final_names.get(column.lower(), column.lower())
         spelling.setdefault(name, column)
-        _join(columns, name, type_, table.name, fixed, path)
+        _add_or_widen(columns, name, type_, table.name, fixed, path)
     new_columns = tuple((spelling[column], type_) for column, type_ in columns.items() if column not in present)
     return TablePlan(columns, spelling, final_names, new_renames, new_columns)
 
@@ -109,7 +109,9 @@ def _ensure_not_renamed(table: SourceTable, arrows: Iterable[Arrow], fixed: froz
             raise SchemaConflictError("merge", path, cause)
 
 
-def _join(columns: dict[str, str], column: str, type_: str, table: str, fixed: frozenset[str], path: str) -> None:
+def _add_or_widen(
+    columns: dict[str, str], column: str, type_: str, table: str, fixed: frozenset[str], path: str
+) -> None:
     """Add a column, or widen the one that is there so that it holds this type as well."""
     present = columns.setdefault(column, type_)
     wider = types.widest(present, type_)
@@ -124,7 +126,7 @@ def _join(columns: dict[str, str], column: str, type_: str, table: str, fixed: f
 
 
 def map_columns(connection: Connection, table: SourceTable, plan: TablePlan) -> SourceTable:
-    """Return the source's table with how its rows go into the target's, once that is as planned."""
+    """Return the source's table with the expressions that copy its rows into the target's, which is as planned."""
     values_by_name: dict[str, list[tuple[str, str]]] = {}
     checks: list[tuple[str, str]] = []
     for column, type_ in table.columns:
@@ -132,7 +134,7 @@ def map_columns(connection: Connection, table: SourceTable, plan: TablePlan) -> 
         value = promote.converted(connection, name, type_, wider)
         values_by_name.setdefault(plan.final_name(column), []).append((column, value))
         if types.may_not_fit(type_, wider):
-            checks.append((promote.does_not_fit(name), _why_too_large(table.name, column)))
+            checks.append((promote.does_not_fit(name), _explain_too_large(table.name, column)))
     into = []
     for name, parts in values_by_name.items():
         parts.sort(key=lambda part: part[0].lower() != name)  # the column that has this name already comes first
@@ -143,14 +145,14 @@ def map_columns(connection: Connection, table: SourceTable, plan: TablePlan) -> 
 
 
 def _disagreements(table: str, final_name: str, parts: list[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """The conditions under which a row has different values in columns that become one, each with why not."""
+    """Yield SQL conditions for different values in columns that become one, each with the reason to refuse the row."""
     for at, (column, value) in enumerate(parts):
         for other, other_value in parts[at + 1 :]:
             condition = f"{value} IS NOT NULL AND {other_value} IS NOT NULL AND {value} IS NOT {other_value}"
-            yield condition, why_both(table, final_name, column, other)
+            yield condition, explain_disagreement(table, final_name, column, other)
 
 
-def why_both(table: str, final_name: str, column: str, other: str) -> str:
+def explain_disagreement(table: str, final_name: str, column: str, other: str) -> str:
     """Explain that rows have different values in two columns that renames make one."""
     return (
         f"table {table} has rows with different values in {column} and {other}, and the renames make both "
@@ -158,7 +160,7 @@ def why_both(table: str, final_name: str, column: str, other: str) -> str:
     )
 
 
-def _why_too_large(table: str, column: str) -> str:
+def _explain_too_large(table: str, column: str) -> str:
     return (
         f"column {table}.{column} has integers beyond 2^53, and other agents declare it as real, which would round "
         f"them. {_KEPT}. Declare the field as Decimal, which holds both, or give it another name"

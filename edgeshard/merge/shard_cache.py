@@ -25,10 +25,10 @@ class CacheEntry:
     Attributes:
         state: the file's state then; () if it must be opened again in any case.
         reason: why it was quarantined, or "".
-        lasting: whether that remains so until the file changes.
+        lasting: whether the reason holds until the file changes.
         settled: whether any later change is sure to show in the state.
         held_since: since when (monotonic, seconds) it has kept rows that the master holds; None if it keeps none.
-        checked: which of those were copied from it or found equal: see `apply.copy`.
+        checked: which of its rows were copied from it or found equal: see `apply.copy`.
     """
 
     state: State
@@ -67,7 +67,7 @@ class ShardCache:
     Attributes:
         states: the states of the files that are not quarantined. Quarantined files are not in it, because for them a
             change of any file counts, not of the WAL alone: a database may be repaired next to its WAL.
-        quarantined: why each quarantined file is, by name.
+        quarantined: the reason for each quarantined file, by name.
         restless: the files that are not at rest.
     """
 
@@ -144,7 +144,7 @@ class ShardCache:
         self._changed.clear()
 
     def record_rows(self, name: str) -> None:
-        """Record that the master has a line for the file, because rows of it came."""
+        """Note that the master has a line for the file, because rows were copied from it."""
         self._persisted.setdefault(name, ((), ""))
 
     def persist(self, connection: Connection, names: Set[str] | None = None) -> None:

@@ -1,10 +1,10 @@
-"""Truncate a shard: when a busy one is due, and how the rows that the master holds durably are deleted.
+"""Truncate shards: decide when a busy one is due, and delete the rows that the master holds durably.
 
 Truncate only after a commit of the master at FULL.
 
 A truncation is recorded first (shard/truncations.py): from that commit on the rows do not count, whether they are still
-in the file or not. So they can be deleted in small transactions, without ever showing a part of one. Each step is
-idempotent: a truncation that is killed is finished by the next.
+in the file or not. So they can be deleted in small transactions, without ever showing a part of a writer's. Each
+step is idempotent: the next truncation finishes one that was killed.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from edgeshard.sqlite import Connection
 #: Rows deleted in one transaction while a writer may wait for it; about 1 ms.
 _DELETE_ROWS = 1_000
 
-#: The tables of a shard are cleared even while its agent goes on writing, and the few rows that the master lacks are
-#: put back, if there are no more of them than this, ...
+#: All rows of a shard are deleted even while its agent goes on writing, and the few that the master lacks are put back,
+#: if there are no more of them than this, ...
 _PUT_BACK_ROWS = 5_000
 
 #: ... and the shard's pages in use take no more than this, in bytes: its writer waits 10 ms, and deleting row by row
@@ -47,7 +47,7 @@ _SHRINK_BYTES = 1 << 20
 #: database by then are not copied.
 _DEAD_BYTES = 64 << 10
 
-#: Within a disk budget: the part of the quota that a shard may take if its remaining rows are written again.
+#: Within a disk budget, a shard's remaining rows are rewritten only if it takes at most one such part of the quota.
 _REWRITTEN_PART = 8
 
 #: Pages released in one transaction (a millisecond or two) if the quota does not allow VACUUM; and the fewest.
@@ -63,7 +63,7 @@ _LONG_WAL_BYTES = 256 << 10
 # -- when -------------------------------------------------------------------------------------------------------------
 
 #: A shard that its agent writes to all the time keeps rows that the master holds until its WAL is as large as this, in
-#: bytes: a little less than what the writer lets it grow to at "process" (shard.py), and more than at "power", ...
+#: bytes: a little less than what the writer lets it grow to at "process" (shard/open.py), and more than at "power", ...
 HELD_WAL_BYTES = 3_200_000
 
 #: ... or until its pages in use take this much, in bytes, ...
@@ -203,7 +203,7 @@ def _rewrite_tables(connection: Connection, shard: Source, truncated: dict[int, 
 
 
 def _rewritable_bytes(quota_bytes: int | None) -> int:
-    """Return how large a shard may be whose remaining rows are written again, into its WAL."""
+    """Return how large a shard may be if its remaining rows are to be rewritten, into its WAL."""
     return _PUT_BACK_BYTES if quota_bytes is None else min(_PUT_BACK_BYTES, quota_bytes // _REWRITTEN_PART)
 
 

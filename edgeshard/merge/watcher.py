@@ -116,7 +116,7 @@ class _Requests:
 
     Attributes:
         queue: wakes the watcher. An item is the number of the watch that saw a change, or 0. Not an Event: its
-            set() in a signal handler can meet its own lock.
+            set() in a signal handler could wait forever for a lock that the interrupted code holds.
         is_stopping: whether to end.
         is_rescan_wanted: whether to scan all shards thoroughly now.
     """

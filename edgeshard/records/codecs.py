@@ -78,7 +78,7 @@ def to_json(value: Any) -> str:
     if not text.isascii():
         try:
             text.encode()
-        except UnicodeEncodeError:  # a lone surrogate, as truncated text has: JSON can escape it, UTF-8 cannot hold it
+        except UnicodeEncodeError:  # a lone surrogate, as in cut-off text: JSON can escape it, UTF-8 cannot hold it
             return json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text
 
@@ -104,7 +104,7 @@ CONVERSIONS: dict[Any, tuple[str, Callable[[Any], Any] | None, Callable[[Any], A
 def compile_functions(
     table: Table, sql: str, next_timestamp: Callable[[], int] | None = None
 ) -> tuple[Callable[..., tuple[Any, ...]], Callable[..., Any]]:
-    """Compile the write path of a table's records for their class, as attrs compiles an ``__init__``.
+    """Compile the functions that encode and insert a class's records, as attrs compiles an ``__init__``.
 
     A loop over columns would cost a fifth of a commit, and a second call a sixtieth (measured).
 
@@ -128,7 +128,7 @@ def compile_functions(
     row = f"({own}, {', '.join(f'v{index}' for index in range(len(table.columns)))})"
     encode = ["def encode(row_id, record):", *body, f"return {row}"]
     insert = ["def insert(execute, row_id, record):", *body, f"execute(sql, {row})"]
-    # the only text of the user's in it are column names, which are identifiers (records.names)
+    # the only text of the user's in this code are column names, which are identifiers (records.names)
     exec("\n".join(["\n    ".join(encode), "\n    ".join(insert)]), names)  # noqa: S102
     return names["encode"], names["insert"]
 

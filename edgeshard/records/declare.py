@@ -21,7 +21,7 @@ from edgeshard.records.codecs import CONVERSIONS
 from edgeshard.records.columns import Column, Table
 from edgeshard.records.keys import Key
 
-#: Class attributes: the options of a class, its class of tombstones, and the class that a class of tombstones is of.
+#: Class attributes: the options of a class; the class of its tombstones; and in that class, the class it belongs to.
 _OPTIONS = "__edgeshard_table__"
 
 _DELETION = "__edgeshard_deletion__"
@@ -83,8 +83,8 @@ def table(
     Args:
         name: the table's name in SQL; by default the class's, in snake_case.
         index: columns to index in the master, each a name or several names. Shards have no indexes: they only append.
-        key: a column, or several, of which the master keeps one row each: a write replaces an earlier one with the
-            same key, and `Shard.delete` deletes by it. Without a key all rows are kept.
+        key: a column, or several. The master keeps one row for each key: a write replaces an earlier one with the same
+            key, and `Shard.delete` deletes by it. Without a key all rows are kept.
         conflict: which of several rows with one key is kept, whichever agents wrote them and in any order of merging:
             "lww" the last written; "first" the first; "max:column" or "min:column" the one with the highest or lowest
             value there; "keep-all" each that was written after the last deletion.
@@ -157,8 +157,8 @@ def _error(cause: str) -> TableError:
 def _check_name(name: str, subject: str) -> None:
     if not names.is_column_name(name) or names.is_reserved(name):
         raise _error(
-            f"{subject}: a name has up to 100 letters, digits and _, begins with a letter, and not with edgeshard_ or "
-            "sqlite_; choose another"
+            f"{subject}: a name must have 1 to 100 letters, digits or _, begin with a letter, and not begin with "
+            "edgeshard_ or sqlite_; choose another"
         )
 
 
@@ -264,7 +264,7 @@ def _why_no_key_column(column: Column | None) -> str:
         return "which must not be Optional, a dict or a list: each row needs a key"
     if column.type == "decimal":
         # PostgreSQL would take them for one number, SQLite for two texts
-        return "a Decimal, of which 1.0 and 1.00 would be two keys: make it an int, or a str that you write in one way"
+        return "a Decimal, of which 1.0 and 1.00 would be two keys: make it an int, or a str of fixed notation"
     return ""
 
 

@@ -9,13 +9,13 @@ order in which it arrives:
 ``first``
     the version with the lowest of these; deletions are not supported
 ``max:column``, ``min:column``
-    the version with the highest or the lowest value there, NULL last; among equal ones the last written; deletions are
-    not supported
+    the version with the highest or the lowest value in that column, NULL last; among equal ones the last written;
+    deletions are not supported
 ``keep-all``
     the last tombstone, and each version that was written after it
 
-What is kept of two parts of the versions decides what is kept of both together, so merges may come in any order. That
-is why rules that do not keep the newest support no deletion: the older version that it would uncover was not kept.
+What is kept of two sets of versions decides what is kept of both together, so merges may come in any order. That is why
+rules that do not keep the newest support no deletion: the older version that it would uncover was not kept.
 
 Rows that were written before their class had a key have no timestamp, and count as older than all that have one. A row
 with NULL in a column of its key has no key, and is kept.
@@ -63,7 +63,7 @@ class Key:
     def fixed(self) -> frozenset[str]:
         """The columns, in lower case, that decide what is a version of what, and which version is kept.
 
-        No agent may rename or promote one: a master that learned of it late would have kept other versions by then than
+        No agent may rename or widen one: a master that learned of it late would have kept other versions by then than
         one that knew earlier, and what they did not keep cannot be brought back.
         """
         return frozenset(column.lower() for column in (*self.columns, ranked_by(self.conflict)) if column)
@@ -81,7 +81,7 @@ def ranked_by(conflict: str) -> str:
 
 
 def fixed(*table_keys: Key | None) -> frozenset[str]:
-    """Return the columns that no agent may rename or promote, according to any of these keys of a table."""
+    """Return the columns that no agent may rename or widen, according to any of these keys of a table."""
     return frozenset[str]().union(*(key.fixed for key in table_keys if key is not None))
 
 
@@ -101,7 +101,7 @@ def history_name(table: str) -> str:
 
 
 def changed_tables(table: str, key: Key) -> list[tuple[str, bool]]:
-    """Return the tables with changes of a keyed table, itself first, each with whether its rows are tombstones."""
+    """Return the tables that hold a keyed table's changes, itself first, each with whether it holds tombstones."""
     return [(table, False), (deleted_name(table), True)] if key.deletes else [(table, False)]
 
 

@@ -98,7 +98,7 @@ class Handle:
     def _check(self) -> None:
         """Refuse a handle that must not be used, or not now, and do the upkeep that is due."""
         if self._unusable is not None:
-            # a new one each time: a traceback grows with each raise, and keeps what it went through alive
+            # a new one each time: a traceback grows with each raise, and keeps the frames it went through alive
             raise type(self._unusable)(*self._unusable.args)
         if self._depth and self._task is not running_task():
             cause = "another coroutine has a transaction open; do not await inside one"
@@ -209,7 +209,7 @@ class Handle:
         if quota is None or self._depth or not sqlite.is_full(error):
             self._fail(error, row_id, writer, record)
         self._renew_quota(quota)
-        if not quota.allows_rows:
+        if not quota.allows_writes:
             self._fail(error, row_id, writer, record)
         try:
             quota.allow_one_row(self._connection)

@@ -1,4 +1,4 @@
-"""Find the newest timestamp that a store knows: a writer timestamps no later change below it."""
+"""Find the newest timestamp that a store knows. A writer gives later changes only newer ones."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ schema is trusted, SQL that changes anything or reaches another file is refused 
 forever. Its views, and virtual tables such as FTS5, can be used.
 
 A handle reads the files as they were when it was opened. Each look-up checks, after it has read, that they still are.
-SQLite itself would not detect that a library was rebuilt by the same script and copied over the old one: the counter by
-which it detects a stale cache would be the same, and it would mix the two.
+SQLite itself would not detect that a reference was rebuilt by the same script and copied over the old one: the counter
+by which it detects a stale cache would be the same, and it would mix the two.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from edgeshard.records import codecs
 from edgeshard.sqlite import Connection
 from edgeshard.sqlite.rows import row_class
 
-#: References of one shard: as many databases as SQLite attaches by default. Each takes file descriptors.
+#: The most references of one shard: as many databases as SQLite attaches by default. Each takes file descriptors.
 REFERENCES_MAX: Final = 10
 
-#: Steps of SQLite's virtual machine in one look-up, half a minute of a processor: a foreign view, or a damaged
+#: The most steps of SQLite's virtual machine in one look-up, half a minute of a processor: a foreign view, or a damaged
 #: page that points back to itself, could keep it busy forever.
 LOOKUP_STEPS: Final = 2_000_000_000
 
@@ -190,7 +190,7 @@ class Lookups:
                 connection.close()
 
     def leave_to_parent(self) -> Connection | None:
-        """Return the connection to a child after a fork, which must keep it and never use or close it."""
+        """Return the connection, in a child after a fork; the child must keep it, and never use or close it."""
         self._lock = threading.RLock()  # a thread of the parent may have held the other
         return self._connection
 

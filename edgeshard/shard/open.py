@@ -1,8 +1,9 @@
 """Open an agent's shard for writing, and make it if there is none.
 
-1. Take the shard's lock file, so that no other handle and no merger that removes shards interferes.
-2. Make the file if it is missing: under another name, then renamed.
-3. Open references and the shard itself, and check that it belongs to this agent.
+1. Open the references, if any are given. If one cannot be opened, no shard is made.
+2. Take the shard's lock file, so that no other handle and no merger that removes shards interferes.
+3. Make the file if it is missing: under another name, then renamed.
+4. Open the shard, and check that it belongs to this agent.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from edgeshard.files import folders, locks, paths, scan
 from edgeshard.master import identity, write_stats
 from edgeshard.shard.handle import DURABILITIES, Durability
 from edgeshard.shard.lookup import Lookups, References
-from edgeshard.shard.quota import Quota, ensure_room_for_shard
+from edgeshard.shard.quota import Quota, ensure_space_for_shard
 from edgeshard.shard.shard import Shard
 from edgeshard.shard.write_profile import WriteProfile
 from edgeshard.sqlite import Connection
@@ -65,13 +66,13 @@ def open_shard(
         budget: the store's disk budget; None if it has none.
 
     Raises:
-        ConfigurationError: no such agent name, durability or reference is possible.
+        ConfigurationError: the agent's name, the durability or a reference is invalid.
         ShardInUseError: another handle has it open.
         DiskBudgetError: the budget leaves no space for a new shard.
         AccessError, StorageIOError, DamagedError, FormatError: the file cannot be opened as this agent's shard, or a
             reference cannot be opened.
     """
-    lookups = None if references is None else Lookups(references)  # first: if one cannot be opened, no shard is made
+    lookups = None if references is None else Lookups(references)  # see step 1
     try:
         if durability not in DURABILITIES:
             cause = f"durability must be 'process' or 'power', got {durability!r}"
@@ -91,11 +92,12 @@ def open_shard(
             made_bytes = 0
             if not _exists(path):
                 if budget is not None:
-                    ensure_room_for_shard(root, budget, path)
-                # if space is short, a merge must be able to shrink the file in steps: 4 % of a writer's rate (measured)
+                    ensure_space_for_shard(root, budget, path)
+                # if space is short, a merge must be able to shrink the file in steps; that costs a writer 4 % of its
+                # rate (measured)
                 made_bytes = _make_file(path, agent, profile.page_bytes, shrinkable=budget is not None)
             quota = None if budget is None else Quota(root, budget, path)
-            with _rescue_named(str(path)):
+            with _with_rescue_advice(str(path)):
                 connection = _connect(str(path), agent, durability)
                 try:
                     meter = write_stats.WriterMeter(paths.lock_path(str(path)), made_bytes)
@@ -120,7 +122,7 @@ def _exists(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _rescue_named(path: str) -> Iterator[None]:
+def _with_rescue_advice(path: str) -> Iterator[None]:
     """Add the next step to the error of a shard that is damaged."""
     try:
         yield

@@ -2,17 +2,17 @@
 
 A write costs nothing extra. SQLite itself refuses a page beyond the writer's quota (``max_page_count``), and its commit
 hook reports how long the WAL is. About once a second, and whenever something was refused, the writer measures the whole
-store and takes a new quota (`edgeshard.budget.policy.writer_quota`). A row that was refused for lack of quota is tried
-once more then: nothing of it had reached the disk, so it is the same row at the same address.
+store and renews its quota (`edgeshard.budget.policy.writer_quota`). A row that was refused because the quota was used
+up is then tried once more: nothing of it had reached the disk, so it is the same row at the same address.
 
-A `Handle` calls its quota here:
+A `Handle` calls its quota:
 
 * when the shard is opened (`start`)
 * at each upkeep (`renew`, `ensure_wal_may_grow`)
 * when a transaction has begun (`allow_transaction`)
-* when SQLite refused a write (`renew`, `allows_rows`, `allow_one_row`, `is_wal_untouched`, `refusal`)
+* when SQLite refused a write (`renew`, `allows_writes`, `allow_one_row`, `is_wal_untouched`, `refusal`)
 
-No method keeps the connection: its hook refers to the quota, and a cycle would keep a handle open that was dropped.
+No method keeps the connection: its hook refers to the quota, and a cycle would keep a dropped handle open.
 """
 
 from __future__ import annotations
@@ -97,13 +97,12 @@ def _refusal(action: str, path: str | os.PathLike[str], found: Measurement) -> D
     usage = found.usage
     text = (
         f"{policy.describe_usage(found.limit, found.budget, usage)}; one write may add "
-        f"{found.share.transaction_bytes} bytes. "
-        f"{_NEXT_STEPS[found.budget.on_full]}"
+        f"{found.share.transaction_bytes} bytes. {_NEXT_STEPS[found.budget.on_full]}"
     )
     return DiskBudgetError(action, path, text, usage.used, found.limit, usage.shards + usage.wals, usage.master)
 
 
-def ensure_room_for_shard(root: Path, budget: Budget, path: Path) -> None:
+def ensure_space_for_shard(root: Path, budget: Budget, path: Path) -> None:
     """Refuse to make a new shard if there is no space for one.
 
     Args:
@@ -169,18 +168,18 @@ class Quota:
         self._limit_wal(connection)
         connection.set_wal_hook(self._after_commit)  # replaces wal_autocheckpoint
 
-    # -- what SQLite allows -------------------------------------------------------------------------------------------
+    # -- what the file may take ---------------------------------------------------------------------------------------
 
     @property
-    def allows_rows(self) -> bool:
+    def allows_writes(self) -> bool:
         """Whether the writer may add anything."""
         return self._measured.share.row_bytes > 0
 
     def renew(self, connection: Connection, *, in_transaction: bool) -> None:
-        """Measure the store, and take a new quota; a larger one in a transaction, which would be undone as a whole."""
+        """Measure the store, and renew the quota; allow more in a transaction, which would be undone as a whole."""
         now = monotonic()
         # a program that tries again and again must not keep the merger from making space
-        if self.allows_rows or now >= self._measured_at + _LEAST_INTERVAL_S:
+        if self.allows_writes or now >= self._measured_at + _LEAST_INTERVAL_S:
             self._measure_again(connection, now)
         share = self._measured.share
         self._allow(connection, self._pages, share.transaction_bytes if in_transaction else share.row_bytes)
@@ -209,11 +208,11 @@ class Quota:
             )
 
     def allow_transaction(self, connection: Connection) -> None:
-        """Raise the quota for a transaction that has just begun: if it ran out, the whole block would be undone."""
+        """Allow more for a transaction that has just begun: if the quota ran out, the whole block would be undone."""
         self._allow(connection, int(connection.pragma("page_count")), self._measured.share.transaction_bytes)
 
     def allow_one_row(self, connection: Connection) -> None:
-        """Raise the quota for one row, which may be larger than the quota for many."""
+        """Allow more for one row, which may be larger than what many rows may add."""
         self._allow(connection, self._pages, self._measured.share.transaction_bytes)
 
     def allow_rows(self, connection: Connection) -> None:
@@ -284,7 +283,7 @@ class Quota:
 
     @property
     def is_disk_full(self) -> bool:
-        """Whether the file system itself has no space: others than this store fill it."""
+        """Whether the file system itself has no space, because of files outside the store."""
         return self._measured.usage.free < policy.MIN_QUOTA_BYTES
 
     def refusal(self) -> DiskBudgetError:

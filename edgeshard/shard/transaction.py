@@ -17,7 +17,7 @@ from edgeshard.master import extents
 from edgeshard.shard.handle import WRITING, Handle
 from edgeshard.shard.health import running_task
 
-#: A stream with fewer seqs left than this is succeeded by another before a transaction begins.
+#: If a stream has fewer seqs left than this, a transaction begins another stream.
 _LEAST_SEQS: Final = 1 << 30
 
 

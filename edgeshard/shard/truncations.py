@@ -1,6 +1,6 @@
 """Own edgeshard_truncations of a shard: which rows were truncated, and which database holds them.
 
-From the commit on that records a truncation its rows do not count, whether they are still in the file or not. So they
+From the commit that records a truncation on, its rows do not count, whether they are still in the file or not. So they
 can be deleted afterwards, in small transactions, without ever showing a part of a writer's transaction.
 """
 
@@ -104,5 +104,5 @@ def delete_piecewise(connection: Connection, tables: Sequence[str], stream_no: i
 
 
 def _with_keys(tables: Sequence[str]) -> list[tuple[str, str]]:
-    """The tables whose rows a truncation deletes, each with its primary key."""
+    """Return the tables whose rows a truncation deletes, each with its primary key."""
     return [*((name, "_id") for name in tables), extents.TRANSACTIONS]

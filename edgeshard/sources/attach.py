@@ -1,4 +1,4 @@
-"""The sources of one merge: attach them read-only, and keep what became of each."""
+"""Attach the sources of one merge read-only, and record what became of each."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class ShardOutcome:
 
 @attrs.define
 class SourceRun:
-    """One source of a merge, and how far it is.
+    """One source of a merge, and how far the merge has come with it.
 
     Attributes:
         file: the file, as it was before it was opened.
@@ -88,7 +88,7 @@ class SourceRun:
         outcome: what the merge did with the shard after that.
         quarantine: why it is refused; None if it is not.
         schema: the name by which it is attached; "" before that.
-        had_no_wal: whether it had no WAL before it was attached, so that an empty one is left by our reading it.
+        had_no_wal: whether it had no WAL before it was attached, so that reading it leaves an empty one.
         is_checksum_verified: whether it is a bundle whose checksum was found to be right.
     """
 
@@ -137,7 +137,7 @@ class SourceRun:
         self.quarantine = Quarantine(ours.cause, is_lasting)
 
     def ensure_in_place(self) -> None:
-        """Refuse a shard that was replaced after its file was found: it might be read with the other one's WAL.
+        """Refuse a shard that was replaced after its file was found: it might be read with its replacement's WAL.
 
         Raises:
             StorageBusyError: it was replaced.

@@ -25,8 +25,8 @@ SUM_BYTES: Final = 32
 _ACTION: Final = "read bundle"
 
 _CHANGED: Final = (
-    "its checksum differs: it was damaged on its way, or something wrote to it. Nothing of it was merged; bring it "
-    "here again, or export it again"
+    "its checksum differs: it was damaged on its way, or something wrote to it. Nothing of it was merged; copy it here "
+    "again, or export it again"
 )
 
 

@@ -33,10 +33,10 @@ def open_source(connection: Connection, schema: str, path: str) -> Source:
         _check_own_tables(connection, schema, path, ordinary, format.COMMON_TABLES)
         _check_indexes(connection, schema, path)
         role, database_id, agent_id = _read_role(connection, schema, path)
-        # the checksum of a bundle is looked for by checksum.verify
+        # checksum.verify looks for the checksum of a bundle
         required = set(format.REQUIRED_TABLES[role]) - {format.CHECKSUM_TABLE}
         _check_own_tables(connection, schema, path, ordinary, sorted(required))
-        # a shard has a table of these only if a class of its agent needs it
+        # a shard has one of these only if a class of its agent needs it
         present = {
             name
             for name in format.OPTIONAL_SHARD_TABLES
@@ -84,7 +84,7 @@ def _is_as_declared(connection: Connection, schema: str, name: str, text: str) -
 
 @lru_cache(maxsize=1)
 def _declared_columns() -> dict[str, tuple[tuple[Any, ...], ...]]:
-    """Map each of the format's own tables to its columns, as (name, type, place in the primary key, hiddenness)."""
+    """Map each of the format's own tables to its columns, as (name, type, place in the primary key, hidden flag)."""
     connection = sqlite.open_in_memory(";".join(format.DDL.values()))
     try:
         described = {name: sqlite.fetch(connection, f"PRAGMA table_xinfo({quote(name)})") for name in format.DDL}

@@ -2,8 +2,8 @@
 
 SQLite needs to make files next to a WAL database, and cannot open one where it may not. ``immutable=1`` would open it,
 but miss the rows in the WAL. So if the WAL is there, both files are copied into a folder of ours and read there. If
-there is none, it is refused: it cannot be determined whether the database is complete, because its last user closed it,
-or a copy that was made without its WAL.
+there is none, the database is refused: it may be complete, because its last user closed it, or it may be a copy that
+was made without its WAL.
 
 The folder's name has our prefix and a random part. A marker in it holds that name, and is locked while the copy is
 used. A killed process leaves its folder, and the next process that makes a copy in the same place removes it: only a

@@ -17,16 +17,16 @@ _ACTION: Final = "read database"
 
 _ID_BYTES: Final = 16
 
-#: Truncations of one stream. Adjacent ones for the same database are one entry, so there are only few.
+#: The most truncations of one stream. Adjacent ones for the same database are one entry, so there are only few.
 _TRUNCATIONS_MAX: Final = 10_000
 
-#: Pruned ranges of one stream that are read. Adjacent ones with the same reason are one entry.
+#: The most pruned ranges of one stream that are read. Adjacent ones with the same reason are one entry.
 _PRUNED_RANGES_MAX: Final = 10_000
 
-#: Characters of the time at which a stream began. It is copied into the master as it is.
+#: The most characters of the time at which a stream began. It is copied into the master as it is.
 _TIME_CHARS_MAX: Final = 10_000
 
-#: Characters of the reason for which rows were pruned, and of the time.
+#: The most characters of the reason for which rows were pruned, and of the time.
 _REASON_CHARS_MAX: Final = 100
 
 #: The highest id that a block can begin with. This leaves ids for the seqs of a stream after it.
@@ -71,7 +71,7 @@ def _shard_news(source: Source) -> str:
 
 
 def _master_news(source: Source) -> str:
-    """Select the streams with rows that a master or bundle has, truncated or pruned and the main database lacks.
+    """Select the streams of a master or bundle with rows (also truncated or pruned ones) that the main database lacks.
 
     The main database is searched for each range of the source, so this takes time in proportion to the size of the
     source, not of the target.
@@ -176,7 +176,7 @@ def _check_seqs(source: Source, stream_no: int, blocks: Iterable[Block], last_se
     """Refuse a stream whose seqs or ids are out of range, or whose blocks overlap.
 
     Raises:
-        DamagedError: they are or do.
+        DamagedError: that is the case.
     """
     ranges = [Range(item.first, item.last) for item in blocks]
     if (

@@ -40,7 +40,7 @@ def read_tables(
         schema: the name by which it is attached.
         path: its file, for errors.
         ordinary: the names of its ordinary tables.
-        present: the names of those optional tables of the format that it has.
+        present: the names of the format's optional tables that it has.
 
     Raises:
         FormatError: it has a table that we do not read.
@@ -103,7 +103,7 @@ def _check_table_name(path: str, name: str, *, is_ordinary: bool) -> None:
 
 
 def _read_columns(connection: Connection, schema: str, path: str, table: str) -> tuple[tuple[str, str], ...]:
-    """Return the name and type of each column, all of them stored as their types are."""
+    """Return the name and type of each column, after checking that each is stored as its type requires."""
     columns = sqlite.fetch_typed(
         connection,
         path,
@@ -129,7 +129,7 @@ def _is_known_column(name: str, type_: str) -> bool:
 
 
 def _describe_columns(connection: Connection, schema: str, path: str, table: str) -> dict[str, tuple[str, int, int]]:
-    """Map each column to its declared type, place in the primary key, and hiddenness. The key must be the rowid."""
+    """Map each column to its declared type, place in the primary key, and hidden flag. The key must be the rowid."""
     rows = sqlite.fetch(connection, f"PRAGMA {quote(schema)}.table_xinfo({quote(table)})")
     columns = {row[1]: (row[2], row[5], row[6]) for row in rows}
     if any(row[6] for row in rows):
@@ -197,7 +197,7 @@ def _with_renames(connection: Connection, schema: str, path: str, table: SourceT
         (table.name, format.COLUMNS_MAX + 1),
     )
     if rows and table.name.lower() == _AGENT_DATA:
-        raise FormatError(_ACTION, path, f"it renames columns of {_AGENT_DATA}, which always has the same")
+        raise FormatError(_ACTION, path, f"it renames columns of {_AGENT_DATA}, which always has the same columns")
     if len(rows) > format.COLUMNS_MAX or not all(is_column_name(name) for row in rows for name in row):
         raise _refusal(path, table.name, "it has too many renames, or renames to or from an invalid name")
     return attrs.evolve(table, renames=tuple(sorted(rows)))

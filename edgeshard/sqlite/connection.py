@@ -158,7 +158,7 @@ def detach(connection: Connection, schema: str) -> None:
     connection.execute("DETACH " + quote(schema))
 
 
-def identity_of(connection: Connection, schema: str) -> tuple[int, int]:
+def _identity_of(connection: Connection, schema: str) -> tuple[int, int]:
     """Return the application id and format version in the file's header."""
     return connection.pragma("application_id", schema=schema), connection.pragma("user_version", schema=schema)
 
@@ -169,14 +169,14 @@ def check_identity(connection: Connection, schema: str, expected: tuple[int, int
     Raises:
         FormatError: it belongs to another program, or has another version of the format.
     """
-    application_id, version = identity_of(connection, schema)
+    application_id, version = _identity_of(connection, schema)
     if application_id != expected[0]:
         raise FormatError("open database", path, "it is not an edgeshard database (application_id differs)")
     if version != expected[1]:
         raise FormatError(
             "open database",
             path,
-            f"it has format {version}, this edgeshard reads format {expected[1]}; use that version",
+            f"it has format {version}, but this edgeshard reads format {expected[1]}; use the version that made it",
         )
 
 

@@ -146,7 +146,7 @@ def is_write(error: Exception) -> bool:
 
 
 def is_bad_schema(error: Exception) -> bool:
-    """Return whether `error`, of SQL of ours, means that the tables or their texts are not as we made them."""
+    """Return whether `error`, raised by our own SQL, means that the tables or their texts are not as we made them."""
     return isinstance(error, (apsw.SQLError, apsw.SchemaChangeError, TypeError, ValueError, OverflowError))
 
 

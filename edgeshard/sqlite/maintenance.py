@@ -32,6 +32,9 @@ _VERSIONS_AT, _WAL_VERSIONS = 18, b"\2\2"
 #: What precedes each page in a WAL (https://sqlite.org/fileformat2.html, 4.1).
 _FRAME_HEADER_BYTES = 24
 
+#: How much of a file is read at a time, in bytes.
+_RAW_CHUNK_BYTES = 1 << 20
+
 #: auto_vacuum=INCREMENTAL.
 _INCREMENTAL = 2
 
@@ -86,7 +89,7 @@ def create(
 def create_without_wal(
     path: str, page_size: int, script: str, bindings: tuple[Any, ...], identity: tuple[int, int]
 ) -> Connection:
-    """Make a database that needs no other file (no WAL) of an empty file, and leave it open.
+    """Turn an empty file into a database that needs no other file (no WAL), and leave it open.
 
     Nothing of it is durable before the file is synced; after an interruption, begin again.
     """
@@ -153,12 +156,12 @@ def wal_bytes_written(connection: Connection) -> int:
     return pages * (int(connection.pragma("page_size")) + _FRAME_HEADER_BYTES) if pages else 0
 
 
-def checkpoint(connection: Connection, schema: str = "main") -> None:
+def checkpoint(connection: Connection) -> None:
     """Copy the WAL into the database as far as no reader is in the way (PASSIVE makes no connection wait)."""
     # a checkpoint of a database that the connection has not read yet does nothing
-    connection.execute(f"SELECT 1 FROM {quote(schema)}.sqlite_schema LIMIT 1").fetchall()
+    connection.execute("SELECT 1 FROM main.sqlite_schema LIMIT 1").fetchall()
     with contextlib.suppress(*BUSY):  # another connection is checkpointing
-        connection.wal_checkpoint(schema, apsw.SQLITE_CHECKPOINT_PASSIVE)
+        connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_PASSIVE)
 
 
 def checkpoint_in_hook(connection: Connection) -> None:
@@ -255,11 +258,11 @@ def _raw_file(path: str) -> Iterator[apsw.VFSFile]:
         file.xClose()
 
 
-def read_raw(path: str, chunk_bytes: int = 1 << 20) -> Iterator[bytes]:
+def read_raw(path: str) -> Iterator[bytes]:
     """Yield the bytes of a database file, in order."""
     with _raw_file(path) as file:
         offset = 0
-        while chunk := file.xRead(min(chunk_bytes, file.xFileSize() - offset), offset):
+        while chunk := file.xRead(min(_RAW_CHUNK_BYTES, file.xFileSize() - offset), offset):
             yield chunk
             offset += len(chunk)
 

@@ -175,7 +175,7 @@ def test_an_index_goes_on_under_the_new_name(store: edgeshard.Store) -> None:
         ({"b": "c"}, "'b' is still one of its fields"),
         ({"B": "c"}, "'B' is still one of its fields"),
         ({"a": "b", "A": "b"}, "'A' is there twice"),
-        ({"_a": "b"}, "letters, digits and _"),
+        ({"_a": "b"}, "letters, digits or _"),
         ({1: "b"}, "1 is not a name"),
     ],
 )
@@ -335,7 +335,7 @@ def test_a_shard_whose_integers_a_float_would_round_refuses_the_wider_class_unti
 ) -> None:
     with store.shard("x") as shard:
         shard.write(version(v=int)(BIG))
-        with pytest.raises(SchemaConflictError, match=r"beyond 2\^53 there, which a float would round"):
+        with pytest.raises(SchemaConflictError, match=r"beyond 2\^53 in the shard, which a float would round"):
             shard.write(version(v=float)(0.5))
         shard.write(version(v=decimal.Decimal)(decimal.Decimal("0.5")))
     merged(store)
