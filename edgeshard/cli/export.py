@@ -44,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--since-hub",
         metavar="HUB-ID",
         type=arguments.name,
-        help="leave out the rows in this store's last receipt; HUB-ID is its id, or the first digits of it (6 or more)",
+        help="leave out the rows in the last receipt of the store with this id (its first 6 or more digits are enough)",
     )
     lacking.add_argument(
         "--ranges", metavar="FILE", type=arguments.name, help="leave out the rows that this file lists; -: stdin"
