@@ -251,7 +251,7 @@ class Store:
         if isinstance(sources, (str, os.PathLike)):
             sources = [sources]
         if dry_run:
-            return once.preview(self.root, sources)
+            return once.preview(self.root, sources, should_stop=should_stop)
         self._save_budget()
         return once.merge(
             self.root,

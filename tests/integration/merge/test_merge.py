@@ -782,3 +782,12 @@ def test_what_waits_in_a_shard_when_a_merge_is_stopped_is_no_gap(
     store.merge()
     assert [*range(written)] == numbers(store)
     assert store.verify().ok
+
+
+def test_a_dry_run_stops_when_it_is_asked_to(store: edgeshard.Store) -> None:
+    for agent in ("a", "b"):
+        with store.shard(agent) as shard:
+            shard.write({"n": 1})
+    report = store.merge(dry_run=True, should_stop=lambda: True)
+    assert (0, True) == (report.rows, report.stopped)
+    assert 2 == store.merge(dry_run=True).rows
