@@ -14,6 +14,7 @@ from edgeshard import format
 from edgeshard.master import versions
 from edgeshard.merge import truncate
 from edgeshard.shard import truncations
+from tests.support.forms import others_slow
 from tests.support.last_known import LastKnown
 from tests.support.processes import sql
 from tests.support.stores import numbers, shard_path
@@ -99,7 +100,7 @@ def last_values(store: edgeshard.Store, table: str = "wide") -> list[tuple[int, 
 
 @pytest.mark.parametrize("history", [False, True], ids=["", "history"])
 @pytest.mark.parametrize("conflict", RULES)
-@pytest.mark.parametrize("columns", KEY_COLUMNS)
+@pytest.mark.parametrize("columns", others_slow(KEY_COLUMNS, always=(21, 38)))
 def test_a_key_of_many_columns_keeps_what_its_rule_says_here_and_in_a_hub(
     columns: int, conflict: str, history: bool, store: edgeshard.Store, tmp_path: Path
 ) -> None:
@@ -146,7 +147,7 @@ def test_a_key_of_all_columns_that_a_class_may_have(store: edgeshard.Store, tmp_
 
 
 @pytest.mark.parametrize("conflict", ["lww", "keep-all"])
-@pytest.mark.parametrize("columns", KEY_COLUMNS)
+@pytest.mark.parametrize("columns", others_slow(KEY_COLUMNS, always=(21, 38)))
 def test_changes_after_a_tombstone_was_collected_are_merged_whatever_the_key(
     columns: int, conflict: str, store: edgeshard.Store, tmp_path: Path, wall: Wall, caplog: pytest.LogCaptureFixture
 ) -> None:
