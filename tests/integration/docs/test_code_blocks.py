@@ -211,6 +211,7 @@ def test_there_is_one_command_to_run_and_one_to_test() -> None:
     assert second.count("\n") == 1  # the continuous integration finds it by its end of line
 
 
+@pytest.mark.slow
 def test_the_first_command_runs_in_a_fresh_copy_of_the_project(tmp_path: Path) -> None:
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],

@@ -17,6 +17,7 @@ from edgeshard.files import folders, locks, scan
 from edgeshard.merge import dry_run, reap, truncate
 from edgeshard.merge.merger import Merger
 from edgeshard.sqlite import connection as connection_module
+from tests.support.forms import short_and_full
 from tests.support.processes import python, sql
 from tests.support.stores import numbers, shard_path
 
@@ -351,13 +352,15 @@ def test_a_dry_run_does_not_complain_of_what_a_merger_removes_meanwhile(
     assert () == store.merge(dry_run=True).quarantined
 
 
-def test_many_dead_shards_are_gone_after_one_merge(store: edgeshard.Store) -> None:
-    for n in range(250):
+# more than can be attached at once
+@pytest.mark.parametrize("shards", short_and_full(101, 250))
+def test_many_dead_shards_are_gone_after_one_merge(store: edgeshard.Store, shards: int) -> None:
+    for n in range(shards):
         write(store, f"process-{n}", n)
     report = store.merge()
-    assert (250, 250, 250) == (report.rows, report.shards, report.removed)
+    assert (shards, shards, shards) == (report.rows, report.shards, report.removed)
     assert (0, []) == (store.merge().shards, names_in(store))
-    assert [*range(250)] == numbers(store)
+    assert [*range(shards)] == numbers(store)
     assert [] == store.query("select * from edgeshard_shards")
 
 

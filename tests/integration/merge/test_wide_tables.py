@@ -44,7 +44,7 @@ def rows_of(store: edgeshard.Store, columns: int) -> list[tuple[Any, ...]]:
     return [tuple(row) for row in store.query(f"SELECT {names} FROM wide ORDER BY _id")]
 
 
-@pytest.mark.parametrize("columns", [1, 45, 46, 100, format.COLUMNS_MAX])
+@pytest.mark.parametrize("columns", others_slow([1, 45, 46, 100, format.COLUMNS_MAX], always=(46, format.COLUMNS_MAX)))
 @pytest.mark.parametrize("is_keyed", [False, True], ids=["plain", "keyed"])
 def test_rows_that_were_merged_before_the_merger_was_killed_are_found_equal(
     columns: int, is_keyed: bool, store: edgeshard.Store, tmp_path: Path
@@ -62,7 +62,7 @@ def test_rows_that_were_merged_before_the_merger_was_killed_are_found_equal(
     assert store.verify(deep=True).ok
 
 
-@pytest.mark.parametrize("columns", [1, 45, 46, 100, format.COLUMNS_MAX])
+@pytest.mark.parametrize("columns", others_slow([1, 45, 46, 100, format.COLUMNS_MAX], always=(46, format.COLUMNS_MAX)))
 @pytest.mark.parametrize("value", ["-1", "NULL"])
 def test_a_row_that_differs_in_its_last_column_alone_is_not_truncated(
     columns: int, value: str, store: edgeshard.Store, tmp_path: Path
@@ -99,8 +99,8 @@ def last_values(store: edgeshard.Store, table: str = "wide") -> list[tuple[int, 
 
 
 @pytest.mark.parametrize("history", [False, True], ids=["", "history"])
-@pytest.mark.parametrize("conflict", RULES)
-@pytest.mark.parametrize("columns", others_slow(KEY_COLUMNS, always=(21, 38)))
+@pytest.mark.parametrize("conflict", others_slow(RULES, always=("lww",)))
+@pytest.mark.parametrize("columns", others_slow(KEY_COLUMNS, always=(38,)))
 def test_a_key_of_many_columns_keeps_what_its_rule_says_here_and_in_a_hub(
     columns: int, conflict: str, history: bool, store: edgeshard.Store, tmp_path: Path
 ) -> None:
@@ -131,6 +131,7 @@ def test_a_key_of_many_columns_keeps_what_its_rule_says_here_and_in_a_hub(
         assert sorted(last_values(store, "wide_history")) == sorted(last_values(hub, "wide_history"))
 
 
+@pytest.mark.slow
 def test_a_key_of_all_columns_that_a_class_may_have(store: edgeshard.Store, tmp_path: Path) -> None:
     names = [f"k{n}" for n in range(format.COLUMNS_MAX)]
     fields = {name: attrs.field(type=int) for name in names}
@@ -146,8 +147,8 @@ def test_a_key_of_all_columns_that_a_class_may_have(store: edgeshard.Store, tmp_
     assert [(), ()] == [each.verify(deep=True).errors for each in (store, hub)]
 
 
-@pytest.mark.parametrize("conflict", ["lww", "keep-all"])
-@pytest.mark.parametrize("columns", others_slow(KEY_COLUMNS, always=(21, 38)))
+@pytest.mark.parametrize("conflict", others_slow(["lww", "keep-all"], always=("lww",)))
+@pytest.mark.parametrize("columns", others_slow(KEY_COLUMNS, always=(38,)))
 def test_changes_after_a_tombstone_was_collected_are_merged_whatever_the_key(
     columns: int, conflict: str, store: edgeshard.Store, tmp_path: Path, wall: Wall, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -200,6 +201,7 @@ def test_only_keyed_tables_that_got_rows_are_settled(store: edgeshard.Store, mon
 # -- streams ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_truncation_puts_back_rows_of_many_streams(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with store.shard("a") as shard:
         shard.write({"n": 0})

@@ -453,6 +453,7 @@ def test_a_watching_command_says_what_it_pruned(
 # -- a long time ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_simulated_season_keeps_its_files_and_accounts_for_each_row(tmp_path: Path) -> None:
     options = ["--days", "65", "--rows", "60", "--merges", "2", "--wear", "low", "--dir", str(tmp_path)]
     done = subprocess.run(
