@@ -36,7 +36,7 @@ BLOCK = re.compile(
     r"^(?:<!-- (?P<note>[^\n]*) -->\n)?```(?P<language>\w+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
-LONGEST_README = 250
+LONGEST_README = 249
 
 #: What every store in these tests begins with, apart from that of README.md.
 SETUP = """
