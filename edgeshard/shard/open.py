@@ -72,8 +72,8 @@ def open_shard(
         AccessError, StorageIOError, DamagedError, FormatError: the file cannot be opened as this agent's shard, or a
             reference cannot be opened.
     """
-    lookups = None if references is None else Lookups(references)  # see step 1
-    try:
+    with contextlib.ExitStack() as opened:
+        lookups = None if references is None else opened.enter_context(contextlib.closing(Lookups(references)))
         if durability not in DURABILITIES:
             cause = f"durability must be 'process' or 'power', got {durability!r}"
             raise ConfigurationError("open shard", "", cause)
@@ -88,30 +88,21 @@ def open_shard(
                 "worker a name of its own"
             )
             raise ShardInUseError("open shard", path, cause)
-        try:
-            made_bytes = 0
-            if not _exists(path):
-                if budget is not None:
-                    ensure_space_for_shard(root, budget, path)
-                # if space is short, a merge must be able to shrink the file in steps; that costs a writer 4 % of its
-                # rate (measured)
-                made_bytes = _make_file(path, agent, profile.page_bytes, shrinkable=budget is not None)
-            quota = None if budget is None else Quota(root, budget, path)
-            with _with_rescue_advice(str(path)):
-                connection = _connect(str(path), agent, durability)
-                try:
-                    meter = write_stats.WriterMeter(paths.lock_path(str(path)), made_bytes)
-                    return Shard(path, agent, durability, connection, lock_file, meter, lookups, quota)
-                except BaseException:
-                    connection.close()
-                    raise
-        except BaseException:
-            lock_file.release()
-            raise
-    except BaseException:
-        if lookups is not None:
-            lookups.close()
-        raise
+        opened.callback(lock_file.release)
+        made_bytes = 0
+        if not _exists(path):
+            if budget is not None:
+                ensure_space_for_shard(root, budget, path)
+            # if space is short, a merge must be able to shrink the file in steps; that costs a writer 4 % of its rate
+            # (measured)
+            made_bytes = _make_file(path, agent, profile.page_bytes, shrinkable=budget is not None)
+        quota = None if budget is None else Quota(root, budget, path)
+        with _with_rescue_advice(str(path)):
+            connection = opened.enter_context(contextlib.closing(_connect(str(path), agent, durability)))
+            meter = write_stats.WriterMeter(paths.lock_path(str(path)), made_bytes)
+            shard = Shard(path, agent, durability, connection, lock_file, meter, lookups, quota)
+        opened.pop_all()  # the shard closes them
+        return shard
 
 
 def _exists(path: Path) -> bool:

@@ -6,9 +6,11 @@ closes the file, edgeshard's locks on it are dropped. So `sql` uses another proc
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,3 +50,38 @@ def command(*arguments: object, **options: Any) -> subprocess.CompletedProcess[s
     started = [sys.executable, "-m", "edgeshard", *map(str, arguments)]
     settings = {"capture_output": True, "text": True, "check": False, "timeout": 120, **options}
     return subprocess.run(started, **settings)
+
+
+_PAUSED = """
+import sys, edgeshard
+from edgeshard.format import blocks
+blocks.CHUNK_BYTES = 2_000
+def progress(done, to_do):
+    if (done == to_do) == (sys.argv[4] == "end"):
+        print(done, to_do, flush=True)
+        sys.stdin.readline()
+getattr(edgeshard.Store(sys.argv[1]), sys.argv[2])(sys.argv[3], force=True, progress=progress)
+"""
+
+
+@contextlib.contextmanager
+def paused(root: Path, method: str, target: Path, moment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Have another process copy a store to a file, and pause until it reads a line.
+
+    Args:
+        root: the store's folder.
+        method: "snapshot" or "export".
+        target: the file.
+        moment: when to pause: in the "middle", or at the "end", with all copied but the file not yet under its name.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", _PAUSED, root, method, target, moment],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()

@@ -24,7 +24,7 @@ import pytest
 
 import edgeshard
 from tests.support.forms import short_and_full
-from tests.support.processes import command, merge_command, python, sql
+from tests.support.processes import command, merge_command, paused, python, sql
 from tests.support.project import PROJECT
 from tests.support.records import NOON, Reading
 from tests.support.stores import shard_path
@@ -612,31 +612,14 @@ def test_a_full_disk_exits_74_and_leaves_nothing(merged: edgeshard.Store, small_
     assert 0 == command("snapshot", merged.root, small_disk / "copy.db").returncode
 
 
-STOPPING = """
-import sys, edgeshard
-def progress(done, to_do):
-    if (done == to_do) == (sys.argv[3] == "end"):
-        print(done, to_do, flush=True)
-        sys.stdin.readline()
-edgeshard.Store(sys.argv[1]).snapshot(sys.argv[2], force=True, progress=progress)
-"""
-
-
 @pytest.fixture(params=["middle", "end"])
 def stopped(
     merged: edgeshard.Store, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A snapshot to copy.db that stands still in the middle, or with all pages copied, until it reads a line."""
+    """A snapshot to copy.db that is paused in the middle, or with all pages copied."""
     grow(merged)
-    process = subprocess.Popen(
-        [sys.executable, "-c", STOPPING, merged.root, tmp_path / "copy.db", request.param],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.readline()
-    yield process
-    process.kill()
-    process.communicate()
+    with paused(merged.root, "snapshot", tmp_path / "copy.db", request.param) as process:
+        yield process
 
 
 @pytest.mark.parametrize("old", [False, True])

@@ -24,7 +24,7 @@ from edgeshard.master import database, receipts
 from edgeshard.reports import PEER, UNKNOWN
 from edgeshard.sources import readonly_copy
 from tests.support.hostile_shards import edit
-from tests.support.processes import command, sql
+from tests.support.processes import command, paused, sql
 from tests.support.records import NOON, Reading
 from tests.support.stores import numbers, shard_path
 
@@ -299,33 +299,14 @@ def test_merges_beside_an_export_come_with_the_next_one(
     assert (numbers(store), True) == (numbers(hub), hub.verify().ok)
 
 
-STOPPING = """
-import sys, edgeshard
-from edgeshard.format import blocks
-blocks.CHUNK_BYTES = 2_000
-def progress(done, to_do):
-    if (done == to_do) == (sys.argv[3] == "end"):
-        print(done, to_do, flush=True)
-        sys.stdin.readline()
-edgeshard.Store(sys.argv[1]).export(sys.argv[2], force=True, progress=progress)
-"""
-
-
 @pytest.fixture(params=["middle", "end"])
 def stopped(
     store: edgeshard.Store, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """An export to b.db that stands still in the middle, or with all rows copied, until it reads a line."""
+    """An export to b.db that is paused in the middle, or with all rows copied."""
     add(store, "a", *range(200))
-    process = subprocess.Popen(
-        [sys.executable, "-c", STOPPING, store.root, tmp_path / "b.db", request.param],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdout is not None
-    assert process.stdout.readline()
-    yield process
-    process.kill()
-    process.communicate()
+    with paused(store.root, "export", tmp_path / "b.db", request.param) as process:
+        yield process
 
 
 @pytest.mark.parametrize("old", [False, True])

@@ -15,6 +15,7 @@ import edgeshard
 from edgeshard import format, sqlite
 from edgeshard.errors import DamagedError, QueryError
 from edgeshard.files import scan
+from tests.support.hostile_shards import edit
 from tests.support.processes import sql
 from tests.support.records import NOON, Reading
 from tests.support.stores import numbers, shard_path
@@ -24,16 +25,6 @@ def write(store: edgeshard.Store, agent: str, *ns: int) -> None:
     with store.shard(agent) as shard:
         for n in ns:
             shard.write({"n": n})
-
-
-def edit(path: Path, *statements: str) -> None:
-    """Change a database as a stranger could."""
-    connection = apsw.Connection(str(path))
-    connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 0)
-    connection.pragma("writable_schema", True)
-    for statement in statements:
-        connection.execute(statement).fetchall()
-    connection.close()
 
 
 def zero_length(path: Path) -> None:
