@@ -46,15 +46,13 @@ class Agent:
         first = self._next_row
         del self._commits[:]
         sleep_until(begin_ns)
-        cpu_s = time.process_time()
         end_ns = begin_ns + int(workload.length_s * _NS)
         if workload.rate is None:
             self._write_continuously(end_ns)
         else:
             self._write_at_rate(begin_ns, end_ns, workload.rate)
         ended_ns = time.monotonic_ns()
-        cpu_s = time.process_time() - cpu_s
-        pipe.send(Finished(self._next_row, self._next_row - first, ended_ns, cpu_s, self._refused))
+        pipe.send(Finished(self._next_row, self._next_row - first, ended_ns, self._refused))
         pipe.recv()
         pipe.send(Timings(self._commits.tobytes(), self._behind.tobytes()))
         pipe.recv()

@@ -31,14 +31,12 @@ class Finished:
         rows: acknowledged rows, including the first commit.
         timed_rows: of these, rows written in the measured time.
         ended_ns: when the last of them was acknowledged.
-        cpu_s: processor time of the measured phase, in seconds.
         refused: how many times the system refused a write.
     """
 
     rows: int
     timed_rows: int
     ended_ns: int
-    cpu_s: float
     refused: int
 
 

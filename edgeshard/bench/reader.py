@@ -22,7 +22,7 @@ def run_reader(place: Place, pipe: Any) -> None:
     reader.fresh()
     pipe.send("ready")
     begin_ns: int = pipe.recv()
-    pipe.send(Finished(0, 0, begin_ns, 0.0, 0))
+    pipe.send(Finished(0, 0, begin_ns, 0))
     stale = array("Q")
     is_over = False
     while not is_over:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from edgeshard.cli import arguments, exits, output
 
@@ -63,8 +62,5 @@ def run(options: argparse.Namespace) -> int:
         report = store.export(
             options.target, since_hub=options.since_hub, ranges=ranges, force=options.force, progress=progress
         )
-    if options.json:
-        print(json.dumps(report.as_dict()))
-    elif not options.quiet:
-        print(report)
+    output.print_report(report, str(report), as_json=options.json, quiet=options.quiet)
     return exits.DONE

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from edgeshard.cli import arguments, once, output
 from edgeshard.reports import MergeReport
-from edgeshard.store import OBSERVERS, ON_FULL, PROFILES, Store
+from edgeshard.store import OBSERVERS, ON_FULL, PROFILES, PruneRule, Store
 
 SUMMARY = "Copy the rows of all shards of a store into its master, exactly once, and truncate the shards."
 
@@ -121,11 +121,9 @@ def _add_budget_options(group: argparse._ArgumentGroup) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Merge, once or as rows come, and report what was done."""
-    _check(options)
     rule = arguments.prune_rule_of(options, "prune_")
-    store = arguments.store_of(
-        options, prune=rule if arguments.selects_rows(rule) else None, wear=options.wear or "normal"
-    )
+    _check(options, rule)
+    store = arguments.store_of(options, prune=rule or None, wear=options.wear or "normal")
     if options.max_bytes is not None:
         store.note_budget(options.max_bytes, options.on_full)
     if options.watch:
@@ -139,13 +137,11 @@ def run(options: argparse.Namespace) -> int:
     return once.run(options, merge, counted="rows merged")
 
 
-def _check(options: argparse.Namespace) -> None:
+def _check(options: argparse.Namespace, rule: PruneRule) -> None:
     """Refuse options that would have no effect; argparse cannot express that one option requires another."""
-    rule = arguments.prune_rule_of(options, "prune_")
-    prunes = arguments.selects_rows(rule)
-    if rule and not prunes:
+    if rule and not arguments.selects_rows(rule):
         options.usage_error(f"the rules select no rows to prune; add {_RULES}")
-    if options.dry_run and prunes:
+    if options.dry_run and rule:
         options.usage_error("argument --dry-run: cannot be combined with --prune-*; use `edgeshard prune --dry-run`")
     if options.max_bytes is None and options.on_full is not None:
         options.usage_error("argument --on-full: requires --max-bytes")

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from edgeshard.cli import exits, output, signals
-from edgeshard.cli.output import Reportable
+from edgeshard.reports import MergeReport, PruneReport, PushReport
 
-_Report = TypeVar("_Report", bound=Reportable)
+_Report = TypeVar("_Report", MergeReport, PruneReport, PushReport)
 
 
 def run(
@@ -36,7 +36,7 @@ def run(
         output.progress(counted, quiet=options.quiet) as progress,
     ):
         report = operation(stop.is_requested, progress)
-    output.print_report(report, text(report), as_json=options.json, quiet=options.quiet)
+    output.print_report(report, text(report), as_json=options.json, quiet=options.quiet and report.complete)
     if stop.by == signal.SIGINT:
         raise KeyboardInterrupt
     return exits.report_code(complete=report.complete)

@@ -8,8 +8,9 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, TextIO
+from typing import TextIO
 
+from edgeshard.reports import Report
 from edgeshard.store import draw_rows
 
 #: Wide enough for any line. A program that reads a pipe wraps lines itself, or does not want them wrapped.
@@ -23,20 +24,11 @@ _DURATIONS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 # -- reports ----------------------------------------------------------------------------------------------------------
 
 
-class Reportable(Protocol):
-    """A report whose `complete` says whether all is well."""
-
-    @property
-    def complete(self) -> bool: ...  # noqa: D102
-
-    def as_dict(self) -> dict[str, Any]: ...  # noqa: D102
-
-
-def print_report(report: Reportable, text: str, *, as_json: bool, quiet: bool) -> None:
-    """Print a report as one JSON object, or as `text`; if quiet, print no text unless something is wrong."""
+def print_report(report: Report, text: str, *, as_json: bool, quiet: bool = False) -> None:
+    """Print a report as one JSON object, or as `text`; if quiet, print no text."""
     if as_json:
         print(json.dumps(report.as_dict()))
-    elif not (quiet and report.complete):
+    elif not quiet:
         print(text)
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 
-from edgeshard.cli import arguments, exits
+from edgeshard.cli import arguments, exits, output
 
 SUMMARY = "Record in a store's master what another store holds durably, as `edgeshard ranges` printed it there."
 
@@ -44,8 +43,5 @@ def run(options: argparse.Namespace) -> int:
     """Record the receipt, and report what it says."""
     store = arguments.store_with_master(options)
     report = store.receipt(arguments.file_or_stdin(options.file), force=options.force)
-    if options.json:
-        print(json.dumps(report.as_dict()))
-    elif not options.quiet:
-        print(report)
+    output.print_report(report, str(report), as_json=options.json, quiet=options.quiet)
     return exits.DONE

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 
-from edgeshard.cli import arguments, exits
+from edgeshard.cli import arguments, exits, output
 from edgeshard.reports import SalvageReport
 
 SUMMARY = "Bring what can still be read of a damaged shard into a store's master, each row once."
@@ -41,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Salvage, and report what was found."""
     report = arguments.store_of(options).salvage(options.shard)
-    print(json.dumps(report.as_dict()) if options.json else _text(report))
+    output.print_report(report, _text(report), as_json=options.json)
     if not report.readable:
         return exits.DATA_ERROR
     return exits.report_code(complete=report.complete)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from edgeshard.cli import arguments, exits, output
 from edgeshard.errors import DamagedError
@@ -45,7 +44,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Check the master, and report what was found."""
     report = _verify(arguments.store_with_master(options), deep=options.deep)
-    print(json.dumps(report.as_dict()) if options.json else _text(report))
+    output.print_report(report, _text(report), as_json=options.json)
     if report.errors:
         return exits.DATA_ERROR
     return exits.report_code(complete=report.ok)

@@ -53,8 +53,9 @@ def status(root: Path) -> StatusReport:
             with sqlite.read_snapshot(connection):
                 view = MasterView.load(connection)
                 gaps = () if found is None else streams.gaps(connection)
-                master = _master_status(connection, path, found, gaps)
-                budget = _budget_status(root, connection)
+                pruned = pruned_ranges.by_reason(connection)
+                master = _master_status(connection, path, found, gaps, sum(pruned.values()))
+                budget = _budget_status(root, pruned.get(rules.BUDGET, 0))
             sqlite.set_busy_timeout(connection, _BUSY_TIMEOUT_S)
             listed = scan.shard_files(Path(os.path.realpath(paths.shards(root))))
             shards = [_shard_status(connection, view, file, at) for file in listed]
@@ -66,7 +67,9 @@ def status(root: Path) -> StatusReport:
     return StatusReport(at, _is_locked(paths.watch_lock(root)), master, in_order, gaps, written, budget)
 
 
-def _master_status(connection: Connection, path: Path, found: ShardFile | None, gaps: tuple[Gap, ...]) -> MasterStatus:
+def _master_status(
+    connection: Connection, path: Path, found: ShardFile | None, gaps: tuple[Gap, ...], pruned_rows: int
+) -> MasterStatus:
     if found is None:
         return MasterStatus(str(path))
     stream_count, agent_count = streams.count(connection)
@@ -82,7 +85,7 @@ def _master_status(connection: Connection, path: Path, found: ShardFile | None, 
         missing_rows=sum(map(len, gaps)),
         generation=identity.generation(connection),
         database=identity.database_id(connection).hex(),
-        pruned_rows=sum(pruned_ranges.by_reason(connection).values()),
+        pruned_rows=pruned_rows,
         superseded_rows=sum(superseded.superseded_counts(connection).values()),
         clocks_ahead=tuple(_clocks_ahead(connection)),
     )
@@ -96,13 +99,12 @@ def _clocks_ahead(connection: Connection) -> Iterator[ClockAhead]:
             yield ClockAhead(agent, table, (timestamp - now) / 1e6)
 
 
-def _budget_status(root: Path, connection: Connection) -> BudgetStatus | None:
+def _budget_status(root: Path, dropped_rows: int) -> BudgetStatus | None:
     budget = load_budget(root)
     if budget is None:
         return None
     usage = measure(root)
-    dropped = pruned_ranges.by_reason(connection).get(rules.BUDGET, 0)
-    return BudgetStatus(budget.max_bytes, budget.on_full, policy.current_limit(budget, usage), usage.used, dropped)
+    return BudgetStatus(budget.max_bytes, budget.on_full, policy.current_limit(budget, usage), usage.used, dropped_rows)
 
 
 def _shard_status(

@@ -189,5 +189,5 @@ def find_invalid(column_types: Sequence[str], rows: Sequence[Row]) -> InvalidVal
                 if value is not None:
                     (_PACKERS.get(column_type) or values.PARSERS[column_type])(value)
             except values.INVALID_VALUE as error:
-                return InvalidValue(number, index, f"{str(error) or type(error).__name__}")
+                return InvalidValue(number, index, str(error) or type(error).__name__)
     return None

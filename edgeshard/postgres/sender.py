@@ -8,7 +8,6 @@ from typing import Any
 import attrs
 
 from edgeshard.format.ranges import Range
-from edgeshard.master.streams import Stream
 from edgeshard.postgres import conflicts, encoding, own_tables, plan, reader, server_tables, values
 from edgeshard.postgres.plan import OutdatedPlanError, Piece, RangesByStream
 from edgeshard.postgres.reader import MasterReader, NotTextError
@@ -163,7 +162,7 @@ class Sender:
 
     def _batches(self, chunk: Sequence[Piece], table: Table, sent: list[int]) -> Iterator[Any]:
         """Yield the rows of a table as the server takes them, and append to `sent` how many each batch has."""
-        ids = _stream_ids(plan.streams_in(chunk))
+        ids = {piece.stream.stream_no: piece.stream.stream_id for piece in chunk}
         pack = None if self.inserts else encoding.compile_packer(table.column_types)
 
         def encode(rows: Sequence[Row]) -> Any:
@@ -193,10 +192,6 @@ def _check_agents(chunk: Sequence[Piece], agents: Mapping[bytes, str]) -> None:
         if agent != piece.stream.agent_id:
             reason = f"in PostgreSQL this is a stream of agent {agent!r}; one of the two databases is corrupt or forged"
             raise StreamRejectedError(piece, reason)
-
-
-def _stream_ids(streams: Sequence[Stream]) -> dict[int, bytes]:
-    return {stream.stream_no: stream.stream_id for stream in streams}
 
 
 def _find_rejected(chunk: Sequence[Piece], table: Table, rows: Sequence[Row], error: Exception) -> Exception:

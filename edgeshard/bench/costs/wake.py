@@ -38,7 +38,6 @@ def _wakes(root: Path, interval_s: float, wakes: int) -> Iterator[float]:
         shard.write(Sample("first", 0.0, ""))
         store.merge()
         log = root / "merger.log"
-        log.touch()
         command = [sys.executable, "-m", "edgeshard.merge", str(store.root), "--watch", "--interval", str(interval_s)]
         merger = Server([*command, "-v"], log)
         try:

@@ -70,8 +70,6 @@ class Shards:
         with self._store.shard("first") as shard:
             shard.write(Result(_TABLE_CREATOR, 0, 0, ""))
         self._store.merge()
-        with open(self._log, "wb"):
-            pass
         command = [sys.executable, "-m", "edgeshard.merge", str(self.place.root), "--watch", "-v"]
         self._merger = Server(command, self._log)
         self._merger.wait_until(lambda: "watching the store" in self._log.read_text())
