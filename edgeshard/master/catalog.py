@@ -235,7 +235,7 @@ def add_renames(connection: Connection, table: str, arrows: Iterable[Arrow]) -> 
 
 def insert_rename(connection: Connection, table: str, old: str, new: str) -> None:
     """Record a rename as another database stores it."""
-    connection.execute(f"INSERT INTO main.{format.RENAMES} VALUES (?, ?, ?)", (table, old, new))
+    connection.execute(_INSERT_RENAME, (table, old, new))
 
 
 def add_rename(connection: Connection, table: str, old_name: str, new_name: str) -> None:

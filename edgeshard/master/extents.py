@@ -225,8 +225,7 @@ def overlapping_ranges(connection: Connection) -> Iterator[tuple[int, int]]:
 def blocks_outside_ranges(connection: Connection) -> Iterator[tuple[int, int, int]]:
     """Find blocks that no range covers, as (stream number, first, last)."""
     yield from connection.execute(
-        "SELECT stream_no, first, last FROM edgeshard_blocks b WHERE NOT EXISTS (SELECT 1 FROM edgeshard_ranges r "
-        "WHERE r.stream_no = b.stream_no AND r.first <= b.first AND r.last >= b.last)"
+        f"SELECT stream_no, first, last FROM main.edgeshard_blocks b WHERE NOT {covered_by_range('b')}"
     )
 
 
@@ -267,7 +266,7 @@ def stray_rows(connection: Connection, table: str) -> int:
 
 
 def transaction_boundary(connection: Connection, row_id: int) -> int:
-    """Return `row_id` if a transaction begins there or none is divided by it; else the first id of that transaction."""
+    """Return the first id of the transaction that a cut before `row_id` divides, or `row_id` if it divides none."""
     across = transaction_at(connection, row_id - 1)
     return across.first if across is not None and across.last >= row_id else row_id
 
@@ -282,7 +281,7 @@ def replace_transaction(connection: Connection, ids: Range, remaining: Range | N
     """Record which part of a transaction remains after rows of it were pruned; None if one row or less."""
     connection.execute("DELETE FROM main.edgeshard_transactions WHERE first_id = ?", (ids.first,))
     if remaining is not None:
-        connection.execute("INSERT INTO main.edgeshard_transactions VALUES (?, ?)", (remaining.first, remaining.last))
+        connection.execute(INSERT_TRANSACTION, (remaining.first, remaining.last))
 
 
 def row_count(connection: Connection) -> int:

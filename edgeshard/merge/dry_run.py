@@ -74,17 +74,12 @@ def _report(
     quarantined = tuple(
         Quarantined(run.file.path, run.quarantine.reason)
         for run in shards + named
-        if run.quarantine and not _was_removed(run)
+        if run.quarantine and not run.was_removed()
     )
     gaps = streams.gaps(connection)
     return MergeReport(
         rows, truncated, shards=len(due), quarantined=quarantined, gaps=gaps, stopped=stopped, dry_run=True
     )
-
-
-def _was_removed(run: SourceRun) -> bool:
-    """Return whether a merger removed the shard meanwhile: a dry run takes no lock."""
-    return run.own and not run.file.defect and scan.find_database(run.file.path) is None
 
 
 def _is_due(run: SourceRun, known_states: dict[str, tuple[State, str]]) -> bool:

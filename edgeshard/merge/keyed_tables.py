@@ -7,6 +7,7 @@ import attrs
 from edgeshard import format
 from edgeshard.errors import SchemaConflictError
 from edgeshard.master import catalog
+from edgeshard.merge import schema_plan
 from edgeshard.merge.target import Target
 from edgeshard.records import keys
 from edgeshard.records.keys import Key
@@ -96,8 +97,4 @@ def _record_key(target: Target, origin: Source, name: str, key: Key) -> None:
 
 
 def _conflict(origin: Source, what: str) -> SchemaConflictError:
-    cause = (
-        f"{what}. No row of the shard is lost: it can be merged into a store of its own. Let its agent write to a "
-        "shard with another name, and give the class's table another name"
-    )
-    return SchemaConflictError("merge", origin.path, cause)
+    return SchemaConflictError("merge", origin.path, f"{what}. {schema_plan.OTHER_TABLE_ADVICE}")

@@ -143,10 +143,9 @@ class Merger:
         for name in sorted(merge_pass.late_tables):
             text = "rows of table %s arrived after newer tombstones were collected: they may have been deleted before"
             logger.warning(text, name)
-        names = scanned.names - {run.file.name for run in due if run.outcome.is_removed}
-        self._cache.forget_all_but(names)
         if thorough and not merge_pass.is_stopping():
             self._remove_leftovers(scanned)
+            names = scanned.names - {run.file.name for run in due if run.outcome.is_removed}
             self._cache.persist(connection, names)
         self._find_gaps(connection)
         if not self._watching or not (merge_pass.rows or self._profile.keeps_wal):
@@ -238,8 +237,8 @@ class Merger:
         for runs in self._attempts(connection, group, merge_pass):
             self._copy_and_truncate(connection, runs, merge_pass)
         for run in group:
-            if run.own and run.quarantine and scan.find_database(run.file.path) is None:
-                run.quarantine = None  # another merger removed it
+            if run.quarantine and run.was_removed():
+                run.quarantine = None
                 self._cache.forget(run.file.name)
             elif run.own:
                 self._remember(run, merge_pass.began_ns)

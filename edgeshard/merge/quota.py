@@ -291,7 +291,7 @@ def _tables_by_priority(connection: Connection) -> list[tuple[str, ...] | None]:
     """Return the tables from which rows are dropped together, least important first; [None] for all tables alike."""
     known = catalog.load_priorities(connection)
     keyed = catalog.load_keys(connection)
-    current = {table.lower() for name, key in keyed.items() for table, _ in keys.changed_tables(name, key)}
+    current = {table.lower() for table in keys.current_tables(keyed)}
     owners = {keys.history_name(name).lower(): name.lower() for name in keyed}
     by_priority: dict[int, list[str]] = {}
     for name in catalog.record_tables(connection):

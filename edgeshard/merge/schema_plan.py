@@ -29,10 +29,13 @@ ADVICE = (
 
 _RENAME_ADVICE = f"{_KEPT}. Make both classes use one name, with `renamed`, or use another table"
 
+OTHER_TABLE_ADVICE = (
+    f"{_KEPT}. Let its agent write to a shard with another name, and give the class's table another name"
+)
+
 _PART_OF_KEY = (
     "the table's key or conflict rule uses it: such a column keeps its name and its type, because it decides which "
-    f"rows are versions of one another. {_KEPT}. Let its agent write to a shard with another name, and give the "
-    "class's table another name"
+    f"rows are versions of one another. {OTHER_TABLE_ADVICE}"
 )
 
 

@@ -65,17 +65,15 @@ class ShardCache:
         held_s: for how long a shard should keep rows that the master holds, in seconds.
 
     Attributes:
-        states: the states of the files that are not quarantined. Quarantined files are not in it, because for them a
-            change of any file counts, not of the WAL alone: a database may be repaired next to its WAL.
+        states: the states of the files that are not quarantined. A quarantined file is left out, so that each scan
+            examines it in full: a file with a state here is compared by its WAL alone, if it has one, and a database
+            may be repaired next to an unchanged WAL.
         quarantined: the reason for each quarantined file, by name.
         restless: the files that are not at rest.
     """
 
     def __init__(self, held_s: float = 0.0) -> None:
         self._held_s = held_s
-        self._clear()
-
-    def _clear(self) -> None:
         self._entries: dict[str, CacheEntry] = {}
         self._changed: set[str] = set()
         self._persisted: dict[str, tuple[State, str]] = {}
@@ -135,8 +133,7 @@ class ShardCache:
     # -- between processes --------------------------------------------------------------------------------------------
 
     def recall(self, connection: Connection) -> None:
-        """Forget everything, and load what the master keeps."""
-        self._clear()
+        """Load what the master keeps into an empty cache."""
         self._persisted = shard_states.load_states(connection)
         for name, (state, reason) in self._persisted.items():
             if state:

@@ -105,6 +105,11 @@ def changed_tables(table: str, key: Key) -> list[tuple[str, bool]]:
     return [(table, False), (deleted_name(table), True)] if key.deletes else [(table, False)]
 
 
+def current_tables(keyed: Mapping[str, Key]) -> tuple[str, ...]:
+    """Return the tables that hold the current rows of keyed tables, and their tombstones."""
+    return tuple(table for name, key in keyed.items() for table, _ in changed_tables(name, key))
+
+
 def companions(keyed: Mapping[str, Key]) -> dict[str, str]:
     """Return the tables that belong to keyed ones: the keyed table's name by the companion's in lower case."""
     found = {}

@@ -70,8 +70,7 @@ def scan_own_shards(connection: Connection, folder: Path) -> OwnShards:
     holds += [
         Hold(NO_TIMESTAMP, f"{run.file.name} cannot be read: {run.quarantine.reason}")
         for run in runs
-        # a shard that is no longer there was merged and removed meanwhile
-        if run.quarantine and (run.file.defect or scan.find_database(run.file.path) is not None)
+        if run.quarantine and not run.was_removed()
     ]
     return OwnShards(frozenset(streams), tuple(holds))
 

@@ -52,7 +52,7 @@ class Pace:
     def may_grow_wal(self) -> bool:
         """Return whether the WAL may become longer.
 
-        A WAL cannot restart while a long read uses it; if it has used up the drop reserve, the prune ends.
+        While a long read uses the WAL, it cannot restart. Once the WAL has used up the drop reserve, the prune ends.
         """
         if self.wal_pages is None or not self.is_for_budget:
             return True

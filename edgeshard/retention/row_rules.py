@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from edgeshard import sqlite
@@ -54,7 +53,7 @@ def shrink_to(run: PruneRun, position: int, max_bytes: int) -> bool:
     if run.progress.callback is not None and excess_bytes() > 0:
         run.progress.expected_rows = run.progress.rows + int(excess_bytes() / max(1.0, run.row_bytes))
     bound = identity.next_id(run.connection)
-    _delete_until(run, run.rules.size_reason, position, bound, is_enough)
+    window.prune_windows(run, run.scope, run.rules.size_reason, position, bound, window.select, is_enough)
     return excess_bytes() <= 0
 
 
@@ -62,14 +61,4 @@ def _delete_below(run: PruneRun, reason: str, position: int, bound: int) -> int:
     if run.progress.callback is not None:
         expected = extents.row_count_below(run.connection, bound)
         run.progress.expected_rows = max(run.progress.expected_rows, expected)
-    return _delete_until(run, reason, position, bound, lambda: False)
-
-
-def _delete_until(run: PruneRun, reason: str, position: int, bound: int, is_enough: Callable[[], bool]) -> int:
-    """Delete window by window, from `position` on and below `bound`; return the id at which the next rule continues."""
-    while not run.is_stopping() and not is_enough() and run.pace.may_grow_wal():
-        batch = window.prune_window(run, run.scope, reason, position, bound, window.select)
-        if batch is None:
-            break
-        position = batch.window.ids.last + 1
-    return position
+    return window.prune_windows(run, run.scope, reason, position, bound, window.select)

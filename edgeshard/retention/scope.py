@@ -46,7 +46,7 @@ def find_scope(connection: Connection, path: Path, rules: Rules) -> tuple[Scope,
         ConfigurationError: there is no such table, or the rules do not apply to it.
     """
     keyed = catalog.load_keys(connection)
-    current_tables = tuple(table for name, key in keyed.items() for table, _ in keys.changed_tables(name, key))
+    current_tables = keys.current_tables(keyed)
     table = None if rules.table is None else _find_table(connection, path, rules.table)
     if table is not None and not rules.selects_no_rows:
         _refuse_current(path, table, current_tables)

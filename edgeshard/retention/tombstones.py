@@ -62,12 +62,7 @@ def collect(run: PruneRun, tables: Iterable[str]) -> None:
     select_batch = functools.partial(select, expired=expired, peers=peers, reasons=run.progress.hold_reasons)
     for name in expired.tables:
         scope = attrs.evolve(run.scope, tables=(keys.deleted_name(name),), tombstones_of=name)
-        position = 1
-        while not run.is_stopping():
-            batch = window.prune_window(run, scope, rules.TOMBSTONES, position, expired.bound, select_batch)
-            if batch is None:
-                break
-            position = batch.window.ids.last + 1
+        window.prune_windows(run, scope, rules.TOMBSTONES, 1, expired.bound, select_batch)
 
 
 def find_expired(connection: Connection, path: Path, tables: Iterable[str], grace_s: float) -> ExpiredTombstones | None:

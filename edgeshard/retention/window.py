@@ -20,6 +20,27 @@ from edgeshard.retention.scope import Scope
 from edgeshard.sqlite import Connection, quote
 
 
+def prune_windows(
+    run: PruneRun,
+    scope: Scope,
+    reason: str,
+    position: int,
+    end_id: int,
+    select_batch: Callable[[Connection, Scope, Range], PruneBatch],
+    is_enough: Callable[[], bool] = lambda: False,
+) -> int:
+    """Delete window by window, from `position` on and below `end_id`; return the id at which the next rule continues.
+
+    The arguments are those of `prune_window`. Once `is_enough` returns True, no further window is begun.
+    """
+    while not run.is_stopping() and not is_enough() and run.pace.may_grow_wal():
+        batch = prune_window(run, scope, reason, position, end_id, select_batch)
+        if batch is None:
+            break
+        position = batch.window.ids.last + 1
+    return position
+
+
 def prune_window(
     run: PruneRun,
     scope: Scope,

@@ -136,6 +136,10 @@ class SourceRun:
         is_lasting = isinstance(error, (DamagedError, FormatError)) or sqlite.is_damage(error)
         self.quarantine = Quarantine(ours.cause, is_lasting)
 
+    def was_removed(self) -> bool:
+        """Return whether a merger has removed the shard since it was found."""
+        return self.own and not self.file.defect and scan.find_database(self.file.path) is None
+
     def ensure_in_place(self) -> None:
         """Refuse a shard that was replaced after its file was found: it might be read with its replacement's WAL.
 
