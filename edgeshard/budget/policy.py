@@ -53,7 +53,8 @@ WALS_SHARE, ONE_WAL_SHARE, MIN_WAL_BYTES, MAX_WAL_BYTES = 0.10, 0.05, 48 << 10, 
 #: The size that a shard's WAL may have at first, as a fraction of the limit.
 FIRST_WAL_SHARE: Final = 0.001
 
-#: Warn once less than this fraction of the limit is left for writers, and again after more than the second was left.
+#: Warn when less than the first fraction of the limit is left for writers; warn again only after more than the second
+#: was left.
 WARN_SHARE, WARN_AGAIN_SHARE = 0.08, 0.18
 
 #: Above this used fraction of the limit, shards are truncated after each chunk of a merge.
@@ -270,7 +271,10 @@ def master_wal_bytes(limit: int) -> int:
 
 
 def prune_wal_bytes(limit: int) -> int:
-    """Return how large it becomes before a prune checkpoints it: less, because a prune may run on a full store."""
+    """Return how large the master's WAL becomes before a prune checkpoints it.
+
+    It is less than for a merge, because a prune may run on a full store.
+    """
     return max(PRUNE_WAL_MIN_BYTES, int(limit * PRUNE_WAL_SHARE))
 
 

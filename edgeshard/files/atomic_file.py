@@ -117,7 +117,7 @@ def _claimed(path: str, action: str) -> Iterator[str]:
             yield unfinished
         finally:
             if _is_at(handle, unfinished):
-                _remove(unfinished)
+                remove_unfinished(unfinished)
     finally:
         os.close(handle)
 
@@ -146,12 +146,13 @@ def _remove_leftovers(path: str, own: str, action: str) -> None:
             if not locks.lock_open_file(handle, left):
                 raise _busy(path, action)
             if _is_at(handle, left):
-                _remove(left)
+                remove_unfinished(left)
         finally:
             os.close(handle)
 
 
-#: Why a file is not opened that has been removed meanwhile, is another user's, a link, a folder, a socket or a device.
+#: Errors of opening a file that is not ours: it was removed meanwhile, or is another user's, a link, a folder, a socket
+#: or a device.
 _NOT_OURS: Final = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENXIO)
 
 
@@ -176,7 +177,8 @@ def _busy(path: str, action: str) -> StorageBusyError:
     return StorageBusyError(action, path, "another command is making this file; wait for it, or choose another name")
 
 
-def _remove(unfinished: str) -> None:
+def remove_unfinished(unfinished: str) -> None:
+    """Remove an unfinished file, and what SQLite has next to it, as far as they are there."""
     for name in (unfinished, *paths.side_files(unfinished)):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)

@@ -10,7 +10,7 @@ import os
 import stat
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -140,7 +140,7 @@ class Folder:
         now = None if before is None else (before.st_dev, before.st_ino, before.st_mtime_ns, before.st_ctime_ns)
         if self._listing is None or now is None or self._listing.folder != now:
             # a name may still come or go in the same tick of the file system's clock
-            settled = now is not None and max(now[2:]) < time.time_ns() - int(FRESH_S * 1e9)
+            settled = now is not None and _are_past(now[2:], time.time_ns())
             self._listing = self._read(now if settled else None)
         return self._listing
 
@@ -246,11 +246,15 @@ def _stat(path: str) -> os.stat_result | None:
         raise explain_os_error(error, "examine file", path) from error
 
 
-def is_settled(state: State, now_ns: int | None = None) -> bool:
+def is_settled(state: State, now_ns: int) -> bool:
     """Return whether any further change would show in this state.
 
     The clock of a file system ticks every few milliseconds, or seconds. A change in the same tick as our `stat` leaves
     the times as they were. (Git has the same problem with its index.)
     """
-    changed = fingerprint.change_times(state)
-    return bool(changed) and max(changed) < (time.time_ns() if now_ns is None else now_ns) - int(FRESH_S * 1e9)
+    return _are_past(fingerprint.change_times(state), now_ns)
+
+
+def _are_past(times: Sequence[int], now_ns: int) -> bool:
+    """Return whether these times of changes are so far back that a change from now on would get another time."""
+    return bool(times) and max(times) < now_ns - int(FRESH_S * 1e9)

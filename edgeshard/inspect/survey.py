@@ -15,6 +15,7 @@ from edgeshard.errors import FormatError
 from edgeshard.inspect.pages import Cell, Pages, Value
 from edgeshard.master import extents
 from edgeshard.records import declare, keys
+from edgeshard.records.names import is_reserved
 
 _ACTION = "salvage"
 
@@ -169,7 +170,7 @@ def _learn_tables(pages: Pages, found: Survey, notes: _Notes) -> None:
         if name == extents.TRANSACTIONS[0]:
             _learn_pages(pages, found, name, root)
         match = _TABLE.fullmatch(text)
-        if match is None or name.lower().startswith((format.PREFIX, "sqlite_")):
+        if match is None or is_reserved(name):
             continue
         declared = _COLUMN.findall(match[1])
         columns = tuple((column, notes.types.get((name, column), "")) for column, _ in declared)

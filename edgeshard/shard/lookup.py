@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import attrs
 
-from edgeshard import format, sqlite
+from edgeshard import sqlite
 from edgeshard.errors import (
     AccessError,
     ConfigurationError,
@@ -40,6 +40,7 @@ from edgeshard.errors import (
 from edgeshard.files import fingerprint, paths, scan
 from edgeshard.files.os_errors import explain_os_error
 from edgeshard.records import codecs
+from edgeshard.records.names import is_reserved
 from edgeshard.sqlite import Connection
 from edgeshard.sqlite.rows import row_class
 
@@ -53,8 +54,6 @@ LOOKUP_STEPS: Final = 2_000_000_000
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 _RESERVED_NAMES: Final = ("main", "temp")
-
-_RESERVED_PREFIXES: Final = ("sqlite_", format.PREFIX)
 
 #: How long a look-up waits for a writer of the file (which should have none), in seconds.
 _BUSY_TIMEOUT_S: Final = 5.0
@@ -262,7 +261,7 @@ def _check(name: str, path: str | os.PathLike[str]) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         cause = f"invalid reference name {name!r}: use 1-64 letters, digits or _, and no digit first"
         raise ConfigurationError("open reference", path, cause)
-    if name.lower() in _RESERVED_NAMES or name.lower().startswith(_RESERVED_PREFIXES):
+    if name.lower() in _RESERVED_NAMES or is_reserved(name):
         raise ConfigurationError("open reference", path, f"the name {name!r} is reserved; choose another")
 
 

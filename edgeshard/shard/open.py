@@ -30,8 +30,8 @@ from edgeshard.sqlite import Connection
 #: the empty shard of an agent that has ended holds it for some milliseconds.
 _LOCK_WAIT_S: Final = 0.5
 
-#: The writer checkpoints its own WAL once it has grown to this, in pages of 1024 bytes, because no merger did. That
-#: takes as long as writing as much to the disk: 4 MB take 8 to 15 ms, 16 MB 20 to 38 ms (measured), and no more in sum.
+#: The writer checkpoints its own WAL once it has grown to this, in pages of 1024 bytes, because no merger did. A
+#: checkpoint takes as long as writing as many bytes to the disk: 8 to 15 ms for 4 MB, 20 to 38 ms for 16 MB (measured).
 CHECKPOINT_PAGES: Final = 4_000
 
 #: At "power" it is less, so that the WAL stays below the size at which a merger truncates the shard.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -33,7 +33,9 @@ def changes(connection: Connection, table: Table, path: str) -> Iterator[Stateme
     if table.deletes_from is not None:
         yield from changes(connection, table.deletes_from, path)
     name, known = catalog.columns_of_table(connection, table.name)
-    fixed = _fixed_columns(connection, name, table)
+    keyed = catalog.load_keys(connection)
+    recorded = {each.lower(): key for each, key in keyed.items()}.get(name.lower())
+    fixed = keys.fixed((table.deletes_from or table).key, recorded)  # no class may rename or widen these
     yield from _new_renames(connection, name, table, fixed, path)
     for column in table.columns:
         stored = known.get(column.name.lower(), column.type)
@@ -45,9 +47,9 @@ def changes(connection: Connection, table: Table, path: str) -> Iterator[Stateme
         if wider != stored:
             yield from _widen(connection, name, column.name, stored, wider, path)
     if table.deletes_from is None:
-        _ensure_no_companion(connection, name, table.key, path)
+        _ensure_no_companion(keyed, name, table.key, path)
     if table.key is not None:
-        yield from _new_key(connection, name, table.key, path)
+        yield from _new_key(connection, name, recorded, table.key, path)
     own = (
         [(format.TIMESTAMP, format.OWN_COLUMNS[format.TIMESTAMP])]
         if table.is_timestamped and format.TIMESTAMP not in known
@@ -90,17 +92,10 @@ def _widen(connection: Connection, table: str, column: str, stored: str, wider: 
     yield from catalog.widen_column(connection, table, column, stored, wider)
 
 
-def _fixed_columns(connection: Connection, name: str, table: Table) -> frozenset[str]:
-    """Return the columns of a table that no class may rename or widen, in lower case."""
-    owner = table if table.deletes_from is None else table.deletes_from
-    known = {each.lower(): key for each, key in catalog.load_keys(connection).items()}
-    return keys.fixed(owner.key, known.get(name.lower()))
-
-
 def _new_renames(
     connection: Connection, name: str, table: Table, fixed: frozenset[str], path: str
 ) -> Iterator[Statement]:
-    """Yield what records the renames of a class that the shard does not know yet."""
+    """Yield the statements that record those renames of a class that the shard does not know yet."""
     known = catalog.load_renames(connection).get(name.lower(), [])
     new = [(old.lower(), to) for old, to in table.renames if (old.lower(), to) not in known]
     try:
@@ -121,14 +116,12 @@ def _new_renames(
     yield from catalog.add_renames(connection, name, new)
 
 
-def _new_key(connection: Connection, name: str, key: Key, path: str) -> Iterator[Statement]:
-    """Yield what records a table's key.
+def _new_key(connection: Connection, name: str, before: Key | None, key: Key, path: str) -> Iterator[Statement]:
+    """Yield the statements that record a table's key.
 
     Raises:
         SchemaConflictError: the table has another key in the shard.
     """
-    known = {table.lower(): each for table, each in catalog.load_keys(connection).items()}
-    before = known.get(name.lower())
     if before is None:
         yield from catalog.add_key(connection, name, key)
     elif before.folded != key.folded:
@@ -141,15 +134,14 @@ def _new_key(connection: Connection, name: str, key: Key, path: str) -> Iterator
         yield catalog.enable_history(name)
 
 
-def _ensure_no_companion(connection: Connection, name: str, key: Key | None, path: str) -> None:
+def _ensure_no_companion(keyed: Mapping[str, Key], name: str, key: Key | None, path: str) -> None:
     """Check that neither the table, nor a keyed table, has the name of another keyed table's companion.
 
     Raises:
         SchemaConflictError: one of them has.
     """
-    keyed = catalog.load_keys(connection)
     if key is not None:
-        keyed[name] = key
+        keyed = {**keyed, name: key}
     owners = keys.companions(keyed)
     for each in (name, *keyed):
         if (owner := owners.get(each.lower())) is not None:

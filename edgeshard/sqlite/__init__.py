@@ -45,7 +45,6 @@ from edgeshard.sqlite.errors import (
     translate_errors,
 )
 from edgeshard.sqlite.guards import (
-    StepBudget,
     allow_interrupt,
     allow_only_reading,
     limit_steps,
@@ -102,7 +101,6 @@ __all__ = [
     "Connection",
     "DatabaseFailure",
     "Statement",
-    "StepBudget",
     "all_of",
     "allow_interrupt",
     "allow_only_reading",

@@ -11,7 +11,7 @@ from typing import Any
 import apsw
 
 from edgeshard.files import modes, paths
-from edgeshard.files.atomic_file import publish
+from edgeshard.files.atomic_file import publish, remove_unfinished
 from edgeshard.sqlite import guards
 from edgeshard.sqlite.connection import (
     Connection,
@@ -81,9 +81,7 @@ def create(
             connection.close()
         return publish(unfinished, path)
     finally:
-        for name in (unfinished, *paths.side_files(unfinished)):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
+        remove_unfinished(unfinished)
 
 
 def create_without_wal(
