@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 import edgeshard
 from edgeshard.format import blocks
 from tests.support import keyed_model
-from tests.support.forms import short_and_full
-from tests.support.keyed_model import CLASSES, NOON_US, Cell, Remembered, state
+from tests.support.forms import others_slow, short_and_full
+from tests.support.keyed_model import CLASSES, NOON_US, Cell, KeepAll, Lww, Remembered, state
 
 
 @pytest.mark.parametrize("examples", short_and_full(6, 25))
-@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("cls", others_slow(CLASSES, always=(Lww, KeepAll, Remembered)))
 def test_merges_in_any_order_leave_what_the_rule_says(
     cls: type[Cell], examples: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,6 +69,7 @@ def sent_on(hub: edgeshard.Store, kind: str) -> Path:
     return path
 
 
+@pytest.mark.slow  # a random topology, below, merges again as well
 @FEW
 @given(st.data())
 def test_merging_again_changes_nothing(data: st.DataObject) -> None:
@@ -89,6 +90,7 @@ def test_the_order_of_merging_makes_no_difference(data: st.DataObject) -> None:
         assert together == one_by_one
 
 
+@pytest.mark.slow  # a random topology, below, has hubs as well
 @FEW
 @given(st.data())
 def test_hubs_between_make_no_difference(data: st.DataObject) -> None:

@@ -5,32 +5,27 @@ from __future__ import annotations
 import itertools
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support import keyed_model
-from tests.support.keyed_model import CLASSES, NOON_US, Cell
+from tests.support.keyed_model import CLASSES, NOON_US, Cell, KeepAll, Lww, Remembered
 
 pytest.importorskip("psycopg")
 from psycopg.conninfo import make_conninfo
 
-from tests.support.postgres_server import do, fetch
-
-if TYPE_CHECKING:
-    pass
-
-from tests.support.forms import short_and_full
+from tests.support.forms import others_slow, short_and_full
 from tests.support.keyed_pushes import state
+from tests.support.postgres_server import do, fetch
 
 _STEPS = st.lists(st.one_of(keyed_model.STEP, st.tuples(st.just("push"), st.integers(0, 2))), min_size=6, max_size=30)
 
 
 @pytest.mark.parametrize("examples", short_and_full(4, 15))
-@pytest.mark.parametrize("cls", CLASSES)
-@pytest.mark.parametrize("inserts", [False, True], ids=["copy", "insert"])
+@pytest.mark.parametrize("cls", others_slow(CLASSES, always=(Lww, KeepAll, Remembered)))
+@pytest.mark.parametrize("inserts", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["copy", "insert"])
 def test_pushes_in_any_order_leave_what_the_rule_says(
     cls: type[Cell], inserts: bool, examples: int, pg: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

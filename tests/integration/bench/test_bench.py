@@ -68,7 +68,7 @@ def measured(name: str, cache: Path, workload: Workload) -> Measurement:
 # -- the systems ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", others_slow(SYSTEMS, ["sqlite-tuned", "postgres", "edgeshard"]))
 def test_a_system_holds_each_acknowledged_row_once_after_commits_of_one_row(name: str, cache: Path) -> None:
     found = measured(name, cache, Workload("process", 2, length_s=LENGTH_S))
     assert RowCheck(found.row_check.acknowledged) == found.row_check
@@ -78,7 +78,7 @@ def test_a_system_holds_each_acknowledged_row_once_after_commits_of_one_row(name
     assert found.total_s >= found.written_s > 0
 
 
-@pytest.mark.parametrize("name", ["queue", "postgres", "edgeshard"])
+@pytest.mark.parametrize("name", others_slow(["queue", "postgres", "edgeshard"], ["edgeshard"]))
 def test_a_measurement_leaves_no_process_behind_also_where_it_fails(
     name: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,7 +100,7 @@ def test_a_measurement_leaves_no_process_behind_also_where_it_fails(
 
 @pytest.mark.parametrize(
     "name",
-    others_slow([name for name in SYSTEMS if not name.startswith("hybrid")], ["sqlite-tuned", "postgres", "edgeshard"]),
+    others_slow([name for name in SYSTEMS if not name.startswith("hybrid")], ["edgeshard"]),
 )
 def test_a_system_holds_each_acknowledged_row_once_after_commits_of_ten_rows_on_disk(name: str, cache: Path) -> None:
     found = measured(name, cache, Workload("power", 2, commit_rows=10, payload_bytes=1000, length_s=LENGTH_S))
@@ -109,9 +109,7 @@ def test_a_system_holds_each_acknowledged_row_once_after_commits_of_ten_rows_on_
     assert found.rows > 0
 
 
-@pytest.mark.parametrize(
-    "name", others_slow(["sqlite-default", "queue", "postgres", "edgeshard"], ["queue", "edgeshard"])
-)
+@pytest.mark.parametrize("name", others_slow(["sqlite-default", "queue", "postgres", "edgeshard"], ["edgeshard"]))
 def test_a_reader_of_a_system_at_a_pace_sees_each_row_and_how_old_it_is(name: str, cache: Path) -> None:
     found = measured(name, cache, Workload("process", 2, rate=20, length_s=0.5))
     assert found.row_check.is_exact

@@ -683,7 +683,7 @@ def addresses(store: edgeshard.Store) -> tuple[list[tuple[str, int]], dict[str, 
     ("writers", "on_full", "most", "seconds"),
     [
         pytest.param(10, "error", 20 * MB, 2, id="short-error"),
-        pytest.param(10, "drop-oldest", 20 * MB, 5, id="short-drop-oldest"),
+        pytest.param(10, "drop-oldest", 20 * MB, 5, id="short-drop-oldest", marks=pytest.mark.slow),
         pytest.param(1, "error", 30 * MB, 8, id="1-error", marks=pytest.mark.slow),
         pytest.param(1, "drop-oldest", 30 * MB, 30, id="1-drop-oldest", marks=pytest.mark.slow),
         pytest.param(100, "error", 30 * MB, 8, id="100-error", marks=pytest.mark.slow),
