@@ -7,12 +7,19 @@ closes the file, edgeshard's locks on it are dropped. So `sql` uses another proc
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from tests.support.command_server import CommandServer
+
+#: How long a command may take, in seconds.
+_TIMEOUT_S = 120
 
 _STDLIB = """
 import json, sqlite3, sys
@@ -41,15 +48,25 @@ def python(code: str, *arguments: object, **options: Any) -> subprocess.Complete
 
 def merge_command(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run ``python -m edgeshard.merge``."""
-    command = [sys.executable, "-m", "edgeshard.merge", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
+    return _run("edgeshard.merge", arguments, options)
 
 
 def command(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run ``python -m edgeshard``, which is ``edgeshard``."""
-    started = [sys.executable, "-m", "edgeshard", *map(str, arguments)]
-    settings = {"capture_output": True, "text": True, "check": False, "timeout": 120, **options}
-    return subprocess.run(started, **settings)
+    return _run("edgeshard", arguments, options)
+
+
+@functools.cache
+def _command_server() -> CommandServer:
+    return CommandServer()
+
+
+def _run(module: str, arguments: tuple[object, ...], options: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    texts = [os.fspath(item) if isinstance(item, os.PathLike) else str(item) for item in arguments]
+    if options.keys() <= {"cwd"} and _command_server().serves():
+        return _command_server().run(module, texts, os.fspath(options.get("cwd", os.getcwd())), _TIMEOUT_S)
+    settings = {"capture_output": True, "text": True, "check": False, "timeout": _TIMEOUT_S, **options}
+    return subprocess.run([sys.executable, "-m", module, *texts], **settings)
 
 
 _PAUSED = """
