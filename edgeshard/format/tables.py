@@ -130,6 +130,13 @@ CREATE TABLE edgeshard_shards(
     reason TEXT NOT NULL DEFAULT '',        -- why the last merge quarantined it, or ''
     merged_at TEXT                          -- when rows of it were last merged, ISO 8601, UTC
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_proven(
+    shard TEXT NOT NULL,                    -- the name of a file in the folder of shards
+    stream_no INTEGER NOT NULL REFERENCES edgeshard_streams,
+    first INTEGER NOT NULL,                 -- these rows were copied from this very file, ...
+    last INTEGER NOT NULL,                  -- ... or compared with it, value by value
+    PRIMARY KEY(shard, stream_no, first)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE edgeshard_checksum(
     sha256 BLOB NOT NULL                    -- of the whole file, with these 32 bytes taken as zeros
 ) STRICT
