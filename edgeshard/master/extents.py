@@ -179,11 +179,6 @@ def extend_transaction(connection: Connection, last_id: int, new_last_id: int) -
     connection.execute(sql, (new_last_id, last_id))
 
 
-def held_rows(connection: Connection) -> int:
-    """Return how many rows the database has ever held."""
-    return int(sqlite.scalar(connection, "SELECT coalesce(sum(last - first + 1), 0) FROM main.edgeshard_ranges"))
-
-
 def highest_id(connection: Connection) -> int:
     """Return the highest row id in a block, or 0 if there are no blocks."""
     return int(sqlite.scalar(connection, "SELECT coalesce(max(first_id + last - first), 0) FROM main.edgeshard_blocks"))

@@ -140,7 +140,7 @@ def _count(copied: Sequence[tuple[SourceRun, Copied]], merge_pass: MergePass) ->
     for run, part in copied:
         run.copied = CopyProgress(
             run.copied.rows + part.rows,
-            max(run.copied.rows_in_source, part.present),
+            part.present,
             part.used_bytes,
             part.durable,
             part.checked,

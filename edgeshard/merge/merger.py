@@ -18,7 +18,7 @@ from edgeshard.errors import EdgeshardError
 from edgeshard.files import paths, scan
 from edgeshard.files.scan import ScanResult, ShardFile
 from edgeshard.format.ranges import size
-from edgeshard.master import identity, streams, write_stats
+from edgeshard.master import identity, row_states, write_stats
 from edgeshard.merge import chunk, reap, truncate
 from edgeshard.merge.master_handle import MasterHandle
 from edgeshard.merge.merge_pass import MergePass, Progress
@@ -374,7 +374,7 @@ class Merger:
     def _find_gaps(self, connection: Connection) -> None:
         generation = identity.generation(connection)
         if self._gaps is None or generation != self._generation:
-            self._gaps = streams.gaps(connection)
+            self._gaps = row_states.gaps(connection)
         self._generation = generation
 
     def _report(self, runs: Sequence[SourceRun], merge_pass: MergePass) -> MergeReport:
@@ -415,10 +415,10 @@ def _explain_unproven(run: SourceRun) -> str:
     stream_id, (first, *_) = next(iter(run.copied.unproven.items()))
     rows = sum(map(size, run.copied.unproven.values()))
     return (
-        f"{rows} rows stay in it, such as seqs {first.first} to {first.last} of stream {stream_id.hex()}: the master got "
-        "rows with these addresses from elsewhere, and has pruned or superseded them since, so they cannot be compared. "
-        "All else in it is merged. To keep them, stop its agent, merge once more, and merge the file into a store of its "
-        f"own (`edgeshard merge OTHER --from {run.file.path}`). Then move it and its -wal away"
+        f"{rows} rows stay in it, such as seqs {first.first} to {first.last} of stream {stream_id.hex()}: the master "
+        "got rows with these addresses from elsewhere, and has pruned or superseded them since, so they cannot be "
+        "compared. All else in it is merged. To keep them, stop its agent, merge once more, and merge the file into a "
+        f"store of its own (`edgeshard merge OTHER --from {run.file.path}`). Then move it and its -wal away"
     )
 
 

@@ -45,7 +45,7 @@ class CopyProgress:
 
     Attributes:
         rows: how many of its rows were copied.
-        rows_in_source: how many rows were in it.
+        rows_in_source: how many rows were in it when it was last read, truncated ones excepted.
         used_bytes: the size of its pages that are not free.
         durable: for each stream, by its id, the seq up to which a shard may be truncated after the next commit.
         checked: for each stream, by its id, the seqs that are proven; see `merge.apply.OwnShard`.
