@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import attrs
@@ -401,6 +401,44 @@ class ReceiptReport(Report):
         return f"{line}; ignored {self.unknown} streams that are not known here" if self.unknown else line
 
 
+# -- what became of rows ----------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class RowStates(Report):
+    """How many of the rows that are known to have been written are in which state. Each row is in exactly one.
+
+    Attributes:
+        present: rows in the master.
+        superseded: rows of keyed tables that newer versions took the place of.
+        collected: tombstones that were collected.
+        pruned: rows that a retention rule deleted.
+        pending: rows in shards that the master does not hold yet.
+        missing: all others. They went to another database, for example, or are lost.
+    """
+
+    _computed = ("total",)
+
+    present: int = 0
+    superseded: int = 0
+    collected: int = 0
+    pruned: int = 0
+    pending: int = 0
+    missing: int = 0
+
+    @property
+    def total(self) -> int:
+        """All rows that are known to have been written."""
+        return self.present + self.superseded + self.collected + self.pruned + self.pending + self.missing
+
+
+def add_states(states: Iterable[RowStates]) -> RowStates:
+    """Return the sums of the states of several streams."""
+    names = [field.name for field in attrs.fields(RowStates)]
+    listed = list(states)
+    return RowStates(**{name: sum(getattr(each, name) for each in listed) for name in names})
+
+
 # -- salvage, verify, status ------------------------------------------------------------------------------------------
 
 
@@ -484,7 +522,9 @@ class VerifyReport(Report):
         gaps: rows known to exist that the master never held. A gap closes once the database with its rows is merged.
         losses: the same rows, with where they are.
         database: the master's id, in hexadecimal, by which other databases know it.
-        pruned: rows that this master deleted by rule, per rule; they are not gaps.
+        pruned: rows that this master deleted by rule, per rule, collected tombstones included; they are not gaps.
+        states: all known rows, by what became of them. Shards are not examined: what is pending there is missing here,
+            if it is known at all.
     """
 
     _computed = ("ok",)
@@ -496,6 +536,7 @@ class VerifyReport(Report):
     losses: tuple[Loss, ...] = ()
     database: str = ""
     pruned: Mapping[str, int] = attrs.Factory(dict)
+    states: RowStates = attrs.Factory(RowStates)
 
     @property
     def ok(self) -> bool:
@@ -567,13 +608,14 @@ class MasterStatus(Report):
         exists: whether there is one; if not, everything below is 0.
         size_bytes: size of the file.
         wal_bytes: size of its WAL.
-        rows: rows that were ever merged into it, including those pruned since.
-        pruned_rows: rows that were pruned since.
-        superseded_rows: rows of keyed tables that newer rows have superseded since.
+        rows: rows in its record tables.
+        pruned_rows: rows that retention rules deleted from it.
+        collected_rows: tombstones that were collected.
+        superseded_rows: rows of keyed tables that newer rows have superseded.
         clocks_ahead: agents whose changes of keyed tables are more than a day ahead of this machine's clock.
         agents: agents whose rows it knows of.
         streams: streams that it knows of.
-        gaps: runs of rows that are known to exist and that it never held; `StatusReport.gaps` lists them.
+        gaps: runs of rows that are known to exist, and that neither it nor a shard has; `StatusReport.gaps` lists them.
         missing_rows: rows in these gaps.
         generation: how many transactions of merges and prunes it has seen.
         database: its id, in hexadecimal, by which other databases know it, or "" if there is no master.
@@ -591,6 +633,7 @@ class MasterStatus(Report):
     generation: int = 0
     database: str = ""
     pruned_rows: int = 0
+    collected_rows: int = 0
     superseded_rows: int = 0
     clocks_ahead: tuple[ClockAhead, ...] = ()
 
@@ -650,7 +693,8 @@ class StatusReport(Report):
         watching: whether a merger watches the store, or None if that cannot be determined.
         master: the master.
         shards: the shards: quarantined ones first, then by pending rows (most first), then by agent.
-        gaps: rows known to exist that the master never held, by agent, stream and seq.
+        gaps: rows known to exist that neither the master nor a shard has, by agent, stream and seq.
+        states: all known rows, by what became of them. A row that is pending in two copies of a shard is one row.
         write_stats: bytes written to the files, as far as they are counted.
         budget: the disk budget, or None if the store has none.
     """
@@ -672,11 +716,12 @@ class StatusReport(Report):
     gaps: tuple[Gap, ...] = ()
     write_stats: WriteStats = attrs.Factory(WriteStats)
     budget: BudgetStatus | None = None
+    states: RowStates = attrs.Factory(RowStates)
 
     @property
     def pending_rows(self) -> int:
-        """Rows that the master does not hold, in all shards that could be read."""
-        return sum(shard.pending_rows or 0 for shard in self.shards)
+        """Rows that the master does not hold, in all shards that could be read; a row in two copies counts once."""
+        return self.states.pending
 
     @property
     def oldest(self) -> ShardStatus | None:

@@ -178,10 +178,10 @@ def _master(report: StatusReport) -> str:
     if not master.exists:
         return f"no master yet, {_WATCHING[report.watching]}"
     held = f"{master.rows} rows of {master.agents} agents in {master.streams} streams"
-    deleted = [(master.pruned_rows, "pruned"), (master.superseded_rows, "superseded")]
-    if any(rows for rows, _ in deleted):
-        held += f" ({', '.join(f'{rows} {how}' for rows, how in deleted if rows)} since)"
-    changes = "merges and prune steps" if master.pruned_rows else "merges"
+    pruned, collected = (master.pruned_rows, "pruned"), (master.collected_rows, "tombstones collected")
+    gone = [f"{rows} {how}" for rows, how in (pruned, collected, (master.superseded_rows, "superseded")) if rows]
+    held += f" (besides {', '.join(gone)})" if gone else ""
+    changes = "merges and prune steps" if master.pruned_rows or master.collected_rows else "merges"
     sizes = f"{output.size(master.size_bytes)} and a WAL of {output.size(master.wal_bytes)}"
     return (
         f"{master.path}: {held}, {sizes}, {master.generation} {changes}, {_written(report.write_stats)}"

@@ -84,13 +84,14 @@ CREATE TABLE edgeshard_priorities(
     priority INTEGER NOT NULL               -- a disk budget drops rows of the lowest priority first
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE edgeshard_pruned_ranges(
-    database_id BLOB NOT NULL,              -- of the database that pruned them: this one, or one merged into it
+    is_own INTEGER NOT NULL,                -- 1: this very file's rows were pruned; 0: a merged database says so
+    database_id BLOB NOT NULL,              -- of the database that pruned them
     stream_no INTEGER NOT NULL REFERENCES edgeshard_streams,
     first INTEGER NOT NULL,
     last INTEGER NOT NULL,
     reason TEXT NOT NULL,                   -- the rule that selected them
     pruned_at TEXT NOT NULL,                -- when the last of them was pruned, ISO 8601, UTC
-    PRIMARY KEY(database_id, stream_no, first)
+    PRIMARY KEY(is_own, database_id, stream_no, first)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE edgeshard_superseded(
     stream_no INTEGER PRIMARY KEY REFERENCES edgeshard_streams,
@@ -129,6 +130,13 @@ CREATE TABLE edgeshard_shards(
     state TEXT NOT NULL DEFAULT '',         -- its fingerprint when it was last found to have nothing new
     reason TEXT NOT NULL DEFAULT '',        -- why the last merge quarantined it, or ''
     merged_at TEXT                          -- when rows of it were last merged, ISO 8601, UTC
+) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_proven(
+    shard TEXT NOT NULL,                    -- the name of a file in the folder of shards
+    stream_no INTEGER NOT NULL REFERENCES edgeshard_streams,
+    first INTEGER NOT NULL,                 -- these rows were copied from this very file, ...
+    last INTEGER NOT NULL,                  -- ... or compared with it, value by value
+    PRIMARY KEY(shard, stream_no, first)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE edgeshard_checksum(
     sha256 BLOB NOT NULL                    -- of the whole file, with these 32 bytes taken as zeros

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -17,6 +18,7 @@ from edgeshard.errors import EdgeshardError, SchemaConflictError
 from edgeshard.files import paths, scan
 from edgeshard.files.scan import ShardFile
 from edgeshard.format.blocks import Block
+from edgeshard.format.ranges import Range
 from edgeshard.inspect import shard_names
 from edgeshard.master import shard_states
 from edgeshard.merge import blame, schema_merge
@@ -65,6 +67,7 @@ class Pending:
 
     Attributes:
         rows: how many rows, or None if they cannot be counted.
+        seqs: these rows, by the id of their stream.
         since: since when the oldest is pending, or None if unknown.
         is_bound: whether `since` is only a bound: the row may have been written later.
         agent: the shard's agent, or None if the shard was not read.
@@ -76,6 +79,7 @@ class Pending:
     is_bound: bool = False
     agent: str | None = None
     reason: str = ""
+    seqs: Mapping[bytes, Sequence[Range]] = attrs.Factory(dict)
 
 
 def find_pending(connection: Connection, view: MasterView, file: ShardFile) -> Pending | None:
@@ -132,12 +136,15 @@ def _compare(connection: Connection, view: MasterView, file: ShardFile) -> Pendi
 
 def _count(connection: Connection, origin: Source, merged_at: datetime.datetime | None) -> Pending:
     pending = Pending(0, agent=origin.agent_id if isinstance(origin.agent_id, str) else None)
+    seqs = {}
     for stream, pieces in diff.missing_by_stream(connection, origin):  # a shard's streams come in order of their age
         if pieces and not pending.rows:
             since, is_bound = _oldest(connection, origin, stream, pieces[0], merged_at)
             pending = attrs.evolve(pending, since=since, is_bound=is_bound)
         pending = attrs.evolve(pending, rows=(pending.rows or 0) + sum(map(len, pieces)))
-    return pending
+        if pieces:
+            seqs[stream.stream_id] = [Range(piece.first, piece.last) for piece in pieces]
+    return attrs.evolve(pending, seqs=seqs)
 
 
 def _oldest(

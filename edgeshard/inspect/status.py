@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+
+import attrs
 
 from edgeshard import format, sqlite
 from edgeshard.budget import policy
@@ -18,21 +20,29 @@ from edgeshard.budget.usage import load_budget, measure
 from edgeshard.errors import StorageError
 from edgeshard.files import locks, paths, scan
 from edgeshard.files.scan import ShardFile
+from edgeshard.format.ranges import Range, union
 from edgeshard.inspect import shard_names
-from edgeshard.inspect.pending import MasterView, find_pending
+from edgeshard.inspect.pending import MasterView, Pending, find_pending
 from edgeshard.master import (
     catalog,
     database,
-    extents,
     identity,
     pruned_ranges,
+    row_states,
     streams,
-    superseded,
     versions,
     write_stats,
 )
 from edgeshard.records import hlc
-from edgeshard.reports import BudgetStatus, ClockAhead, Gap, MasterStatus, ShardStatus, StatusReport
+from edgeshard.reports import (
+    BudgetStatus,
+    ClockAhead,
+    Gap,
+    MasterStatus,
+    RowStates,
+    ShardStatus,
+    StatusReport,
+)
 from edgeshard.retention import rules
 from edgeshard.sqlite import Connection
 
@@ -52,24 +62,47 @@ def status(root: Path) -> StatusReport:
         with database.translate_errors("read master", path):
             with sqlite.read_snapshot(connection):
                 view = MasterView.load(connection)
-                gaps = () if found is None else streams.gaps(connection)
-                pruned = pruned_ranges.by_reason(connection)
-                master = _master_status(connection, path, found, gaps, sum(pruned.values()))
-                budget = _budget_status(root, pruned.get(rules.BUDGET, 0))
+                stream_rows = row_states.load(connection)
+                master = _master_status(connection, path, found)
+                budget = _budget_status(root, pruned_ranges.by_reason(connection).get(rules.BUDGET, 0))
             sqlite.set_busy_timeout(connection, _BUSY_TIMEOUT_S)
             listed = scan.shard_files(Path(os.path.realpath(paths.shards(root))))
-            shards = [_shard_status(connection, view, file, at) for file in listed]
+            examined = [(file, find_pending(connection, view, file)) for file in listed]
             counters = [paths.merge_lock(root), *(paths.lock_path(file.path) for file in listed)]
             written = write_stats.load(connection, counters)
     finally:
         connection.close()
-    in_order = _in_order(shard for shard in shards if shard is not None)
-    return StatusReport(at, _is_locked(paths.watch_lock(root)), master, in_order, gaps, written, budget)
+    there = [(file, pending) for file, pending in examined if pending is not None]
+    seqs = _united(pending.seqs for _, pending in there)
+    states, gaps = row_states.count_all(stream_rows, seqs), row_states.find_gaps(stream_rows, seqs)
+    shards = _in_order(_shard_status(view, file, pending, at) for file, pending in there)
+    master = _with_states(master, states, gaps)
+    return StatusReport(at, _is_locked(paths.watch_lock(root)), master, shards, gaps, written, budget, states)
 
 
-def _master_status(
-    connection: Connection, path: Path, found: ShardFile | None, gaps: tuple[Gap, ...], pruned_rows: int
-) -> MasterStatus:
+def _with_states(master: MasterStatus, states: RowStates, gaps: tuple[Gap, ...]) -> MasterStatus:
+    return attrs.evolve(
+        master,
+        rows=states.present,
+        pruned_rows=states.pruned,
+        collected_rows=states.collected,
+        superseded_rows=states.superseded,
+        gaps=len(gaps),
+        missing_rows=states.missing,
+    )
+
+
+def _united(found: Iterable[Mapping[bytes, Sequence[Range]]]) -> dict[bytes, list[Range]]:
+    """Return what is pending in all shards together: two may be copies of one."""
+    seqs: dict[bytes, list[Range]] = {}
+    for by_stream in found:
+        for stream_id, parts in by_stream.items():
+            seqs[stream_id] = union([*seqs.get(stream_id, ()), *parts])
+    return seqs
+
+
+def _master_status(connection: Connection, path: Path, found: ShardFile | None) -> MasterStatus:
+    """Return the status of the master, except for its rows."""
     if found is None:
         return MasterStatus(str(path))
     stream_count, agent_count = streams.count(connection)
@@ -78,15 +111,10 @@ def _master_status(
         exists=True,
         size_bytes=found.file_bytes,
         wal_bytes=found.wal_bytes,
-        rows=extents.held_rows(connection),
         agents=agent_count,
         streams=stream_count,
-        gaps=len(gaps),
-        missing_rows=sum(map(len, gaps)),
         generation=identity.generation(connection),
         database=identity.database_id(connection).hex(),
-        pruned_rows=pruned_rows,
-        superseded_rows=sum(superseded.superseded_counts(connection).values()),
         clocks_ahead=tuple(_clocks_ahead(connection)),
     )
 
@@ -107,13 +135,7 @@ def _budget_status(root: Path, dropped_rows: int) -> BudgetStatus | None:
     return BudgetStatus(budget.max_bytes, budget.on_full, policy.current_limit(budget, usage), usage.used, dropped_rows)
 
 
-def _shard_status(
-    connection: Connection, view: MasterView, file: ShardFile, at: datetime.datetime
-) -> ShardStatus | None:
-    """Return the status of one file, or None if it was removed meanwhile."""
-    pending = find_pending(connection, view, file)
-    if pending is None:
-        return None
+def _shard_status(view: MasterView, file: ShardFile, pending: Pending, at: datetime.datetime) -> ShardStatus:
     return ShardStatus(
         name=file.name,
         agent=pending.agent or shard_names.agent_of(paths.stem_of(file.name), view.agents),

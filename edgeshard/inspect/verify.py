@@ -20,6 +20,7 @@ from edgeshard.master import (
     identity,
     pruned_ranges,
     receipts,
+    row_states,
     streams,
     superseded,
     truncations,
@@ -60,10 +61,12 @@ def _report(connection: Connection, *, deep: bool) -> VerifyReport:
     errors = tuple(_errors(connection, tables, deep=deep))
     rows = sum(sqlite.scalar(connection, f"SELECT count(*) FROM {quote(name)}") for name in tables)
     stream_count, _ = streams.count(connection)
-    gaps = streams.gaps(connection)
+    stream_rows = row_states.load(connection)
+    gaps = row_states.find_gaps(stream_rows)
     own = identity.database_id(connection)
     losses = tuple(_losses(connection, own, gaps))
-    return VerifyReport(rows, stream_count, errors, gaps, losses, own.hex(), pruned_ranges.by_reason(connection))
+    pruned, states = pruned_ranges.by_reason(connection), row_states.count_all(stream_rows)
+    return VerifyReport(rows, stream_count, errors, gaps, losses, own.hex(), pruned, states)
 
 
 # -- where missing rows are -------------------------------------------------------------------------------------------

@@ -179,11 +179,6 @@ def extend_transaction(connection: Connection, last_id: int, new_last_id: int) -
     connection.execute(sql, (new_last_id, last_id))
 
 
-def held_rows(connection: Connection) -> int:
-    """Return how many rows the database has ever held."""
-    return int(sqlite.scalar(connection, "SELECT coalesce(sum(last - first + 1), 0) FROM main.edgeshard_ranges"))
-
-
 def highest_id(connection: Connection) -> int:
     """Return the highest row id in a block, or 0 if there are no blocks."""
     return int(sqlite.scalar(connection, "SELECT coalesce(max(first_id + last - first), 0) FROM main.edgeshard_blocks"))
@@ -200,6 +195,15 @@ def insert_transaction(connection: Connection, ids: Range) -> None:
     """Record the ids of a transaction, unless they are recorded."""
     sql = "INSERT OR IGNORE INTO main.edgeshard_transactions VALUES (?, ?)"
     connection.execute(sql, (ids.first, ids.last))
+
+
+def ids_with_row(connection: Connection, table: str, ids: Range) -> list[Range]:
+    """Return which of these ids a record table has rows of, in order."""
+    sql = (
+        "SELECT min(_id), max(_id) FROM (SELECT _id, _id - row_number() OVER (ORDER BY _id) AS island "
+        f"FROM main.{quote(table)} WHERE _id BETWEEN ? AND ?) GROUP BY island ORDER BY 1"
+    )
+    return [Range(*row) for row in sqlite.fetch(connection, sql, (ids.first, ids.last))]
 
 
 # -- checks -----------------------------------------------------------------------------------------------------------

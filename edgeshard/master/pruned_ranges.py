@@ -1,8 +1,11 @@
 """Own edgeshard_pruned_ranges: which rows were pruned, by address and reason. This tells them from lost ones.
 
-What this master pruned itself is in its ranges, and in none of its blocks. The entries of another database say why
-rows did not come along when it was merged: they explain gaps if this master never held the rows, and otherwise mean
-nothing.
+What this master pruned itself (``is_own``) is in its ranges, and in none of its blocks. What a merged database says
+explains why rows did not come along: it means nothing for rows that this master ever held, and decides nothing about
+what is copied or deleted.
+
+What a merged database says may be about this master itself: it pruned the rows, and then an older copy of it was put
+back, which still lacks them. They count as pruned in reports, not as missing.
 """
 
 from __future__ import annotations
@@ -10,16 +13,23 @@ from __future__ import annotations
 import datetime
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from edgeshard import sqlite
-from edgeshard.format.ranges import PrunedRange, Range, clip, subtract, union
+from edgeshard.format.ranges import PrunedRange, Range, clip, size, subtract, union
 from edgeshard.master import extents, identity, streams
 from edgeshard.sqlite import Connection
 
+#: The reason of tombstones that were collected.
+TOMBSTONES: Final = "tombstone"
+
 #: The condition that this master pruned the rows itself.
-_OWN: Final = f"database_id = {identity.OWN_ID}"
+_OWN: Final = f"is_own = 1 AND database_id = {identity.OWN_ID}"
+
+#: The condition that a newer copy of this master pruned them, before this one was put back in its place.
+_OF_NEWER_COPY: Final = f"is_own = 0 AND database_id = {identity.OWN_ID}"
 
 
 def record(connection: Connection, stream_no: int, seqs: Range, reason: str) -> None:
@@ -41,7 +51,7 @@ def record(connection: Connection, stream_no: int, seqs: Range, reason: str) -> 
         sql = f"DELETE FROM main.edgeshard_pruned_ranges WHERE {own} AND first = ?2"
         connection.execute(sql, (stream_no, first))
     connection.execute(
-        f"INSERT INTO main.edgeshard_pruned_ranges VALUES ({identity.OWN_ID}, ?, ?, ?, ?, ?)",
+        f"INSERT INTO main.edgeshard_pruned_ranges VALUES (1, {identity.OWN_ID}, ?, ?, ?, ?, ?)",
         (stream_no, whole.first, whole.last, reason, datetime.datetime.now(datetime.UTC).isoformat()),
     )
 
@@ -55,15 +65,12 @@ def record_from_source(connection: Connection, stream_no: int, found: Iterable[P
         found: what the source says, ordered by database and seq.
         held: the seqs of the stream that the main database has ever held.
     """
-    own = identity.database_id(connection)
     for database_id, pruned in itertools.groupby(found, key=lambda item: item.database_id):
-        if database_id == own:
-            continue  # our ranges say the same; an older copy of this database was put back
         items = list(pruned)
-        recorded = _ranges(connection, stream_no, "database_id = ?", (database_id,))
+        recorded = _ranges(connection, stream_no, "is_own = 0 AND database_id = ?", (database_id,))
         new = subtract([item.seqs for item in items], [*held, *recorded])
         connection.executemany(
-            "INSERT INTO main.edgeshard_pruned_ranges VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO main.edgeshard_pruned_ranges VALUES (0, ?, ?, ?, ?, ?, ?)",
             [
                 (database_id, stream_no, part.first, part.last, item.reason, item.pruned_at)
                 for item in items
@@ -73,12 +80,34 @@ def record_from_source(connection: Connection, stream_no: int, found: Iterable[P
 
 
 def by_reason(connection: Connection) -> dict[str, int]:
-    """Return how many rows this master pruned, by the rule that selected them."""
+    """Return how many rows this master pruned, by the rule that selected them; also those of a newer copy of it."""
+    sql = f"SELECT reason, sum(last - first + 1) FROM main.edgeshard_pruned_ranges WHERE {_OWN} GROUP BY reason"
+    found = Counter(dict(sqlite.fetch(connection, sql)))
+    for stream_no, pruned in of_newer_copy(connection).items():
+        held = extents.ranges(connection, stream_no)
+        for item in pruned:
+            found[item.reason] += size(subtract([item.seqs], held))
+    return {reason: rows for reason, rows in sorted(found.items()) if rows}
+
+
+def collected_rows(connection: Connection) -> dict[int, int]:
+    """Map each stream number to the number of tombstones that this master collected."""
     sql = (
-        f"SELECT reason, sum(last - first + 1) FROM main.edgeshard_pruned_ranges WHERE {_OWN} "
-        "GROUP BY reason ORDER BY reason"
+        f"SELECT stream_no, sum(last - first + 1) FROM main.edgeshard_pruned_ranges WHERE {_OWN} AND reason = ? "
+        "GROUP BY stream_no"
     )
-    return dict(sqlite.fetch(connection, sql))
+    return dict(sqlite.fetch(connection, sql, (TOMBSTONES,)))
+
+
+def of_newer_copy(connection: Connection) -> dict[int, list[PrunedRange]]:
+    """Map stream numbers to what this master had pruned before an older copy of it was put back."""
+    found: dict[int, list[PrunedRange]] = {}
+    for stream_no, first, last, *rest in connection.execute(
+        f"SELECT stream_no, first, last, database_id, reason, pruned_at FROM main.edgeshard_pruned_ranges "
+        f"WHERE {_OF_NEWER_COPY} ORDER BY stream_no, first"
+    ):
+        found.setdefault(stream_no, []).append(PrunedRange(Range(first, last), *rest))
+    return found
 
 
 def elsewhere(connection: Connection, stream_id: bytes) -> list[PrunedRange]:
@@ -86,7 +115,7 @@ def elsewhere(connection: Connection, stream_id: bytes) -> list[PrunedRange]:
     rows = sqlite.fetch(
         connection,
         f"SELECT first, last, p.database_id, reason, pruned_at FROM main.edgeshard_pruned_ranges p {streams.JOIN} "
-        f"WHERE stream_id = ? AND NOT p.{_OWN} ORDER BY first",
+        f"WHERE stream_id = ? AND is_own = 0 AND p.database_id <> {identity.OWN_ID} ORDER BY first",
         (stream_id,),
     )
     return [PrunedRange(Range(first, last), *rest) for first, last, *rest in rows]

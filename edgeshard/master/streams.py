@@ -1,4 +1,4 @@
-"""Own edgeshard_streams: the streams that a database knows, and the rows of them that a master is missing."""
+"""Own edgeshard_streams: the streams that a database knows."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import attrs
 
 from edgeshard import sqlite
 from edgeshard.format.blocks import Block
-from edgeshard.format.ranges import Range, subtract
 from edgeshard.master import extents
 from edgeshard.records.json_values import to_json
-from edgeshard.reports import Gap
 from edgeshard.sqlite import Connection
 
 #: Registers a new stream of a shard; binds its number, the agent's name, its id and when it began.
@@ -115,22 +113,14 @@ def numbers_of_agents(connection: Connection, agents: Iterable[str]) -> set[int]
     return {number for (number,) in sqlite.fetch(connection, sql, (to_json(list(agents)),))}
 
 
+def with_last_seqs(connection: Connection) -> list[tuple[int, bytes, str, int]]:
+    """Return (number, id, agent, highest seq known to exist) of each stream."""
+    return sqlite.fetch(connection, "SELECT stream_no, stream_id, agent_id, last_seq FROM main.edgeshard_streams")
+
+
 def last_seq_by_number(connection: Connection) -> dict[int, int]:
     """Map the number of each stream to the highest seq known to exist."""
     return dict(sqlite.fetch(connection, "SELECT stream_no, last_seq FROM main.edgeshard_streams"))
-
-
-def gaps(connection: Connection) -> tuple[Gap, ...]:
-    """Return the seqs that are known to exist and that this master never held, by agent, stream and seq."""
-    last_seqs = last_seq_by_number(connection)
-    held = extents.range_rows(connection)
-    found = []
-    for number, last_seq in last_seqs.items():
-        if held.get(number, 0) < last_seq:
-            agent_id, stream_id = origin(connection, number)
-            missing = subtract([Range(1, last_seq)], extents.ranges(connection, number))
-            found += [Gap(agent_id, stream_id.hex(), part.first, part.last) for part in missing]
-    return tuple(sorted(found, key=lambda gap: (gap.agent, gap.stream, gap.first)))
 
 
 def find(connection: Connection, stream_id: bytes) -> tuple[int, str] | None:

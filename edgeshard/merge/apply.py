@@ -10,15 +10,34 @@ from edgeshard import sqlite
 from edgeshard.errors import DamagedError, SchemaConflictError
 from edgeshard.format import blocks
 from edgeshard.format.blocks import Block, pieces
-from edgeshard.format.ranges import Range, intersect, prefix, subtract
-from edgeshard.master import catalog, extents, identity, pruned_ranges, streams, superseded, truncations
+from edgeshard.format.ranges import Range, intersect, prefix, subtract, union
+from edgeshard.master import catalog, extents, identity, proven, pruned_ranges, streams, superseded, truncations
 from edgeshard.merge import conflicts, schema_merge
 from edgeshard.merge.target import Target
+from edgeshard.records import keys
 from edgeshard.records.keys import Key
 from edgeshard.sources import diff
 from edgeshard.sources import streams as source_streams
 from edgeshard.sources.source import Source, SourceStream, SourceTable
 from edgeshard.sqlite import Connection, quote
+
+
+@attrs.frozen
+class OwnShard:
+    """One of the store's own shards, whose rows will be deleted once the target holds them.
+
+    A row is deleted from it only if it is proven: it was copied from this very file or compared with it, value by
+    value. Two databases may have different rows under the same addresses, because a machine was cloned while it wrote,
+    or because one of them is forged. So no other database's claim counts.
+
+    Attributes:
+        name: the name of its file, under which the target records what is proven.
+        checked: for each stream id, the rows that this merger has just copied from it, or compared with it. All others
+            that the target has are compared, even if they are proven: a copy may have been put in the file's place.
+    """
+
+    name: str
+    checked: Mapping[bytes, list[Range]] = attrs.Factory(dict)
 
 
 @attrs.frozen
@@ -31,9 +50,11 @@ class Copied:
         present: how many rows the source has, copied or not.
         used_bytes: the size of the source's pages in use.
         finished: whether the target now holds all that the source has.
-        durable: for each stream with rows in a shard's file, the seq up to which the target holds every row of the
-            shard that is not truncated, once the transaction is committed.
-        checked: for each stream, which of the source's rows were copied from it or found equal.
+        durable: for each stream of a shard that has rows to delete, the seq up to which they may be deleted once the
+            transaction is committed.
+        checked: for each stream of a shard, which of its rows are proven; see `OwnShard`.
+        unproven: for each stream of a shard that has some, the rows that the target held, pruned or superseded without
+            ever having compared them with the shard's.
     """
 
     rows: int
@@ -43,13 +64,14 @@ class Copied:
     finished: bool
     durable: dict[bytes, int]
     checked: dict[bytes, list[Range]]
+    unproven: dict[bytes, list[Range]]
 
 
 def copy(
     target: Target,
     origin: Source,
     max_bytes: int,
-    checked: Mapping[bytes, list[Range]] | None = None,
+    own: OwnShard | None = None,
     unwanted: Mapping[bytes, Sequence[Range]] | None = None,
 ) -> Copied:
     """Copy about `max_bytes` of missing rows, in whole transactions of the writer.
@@ -58,10 +80,7 @@ def copy(
         target: the database that is merged into.
         origin: the source.
         max_bytes: about how much to copy.
-        checked: only if the source's rows will be deleted: for each stream id, the rows that were copied from it or
-            found equal in the target. All other rows that the target holds are compared before they count as durable.
-            Two databases may have different rows under the same addresses, because a machine was cloned while it
-            wrote, or because one of them is forged.
+        own: only if the source is a shard whose rows will be deleted.
         unwanted: for each stream id, rows that are not copied although the target does not hold them.
 
     Raises:
@@ -75,27 +94,36 @@ def copy(
     max_rows = max(1, max_bytes // row_bytes)
     origin = schema_merge.ensure_tables(target, origin)
     catalog.raise_priorities(connection, origin.priorities)
-    rows, finished, durable, now_checked = 0, True, {}, {}
+    rows, finished = 0, True
+    durable: dict[bytes, int] = {}
+    checked: dict[bytes, list[Range]] = {}
+    unproven: dict[bytes, list[Range]] = {}
     for stream in listed:
-        known = None if checked is None else checked.get(stream.stream_id, [])
-        copied_rows, is_whole, held = _copy_stream(target, origin, stream, max_rows - rows, known, unwanted)
-        rows += copied_rows
+        copied, is_whole, held, without_proof = _copy_stream(target, origin, stream, max_rows - rows, own, unwanted)
+        rows += copied
         finished = finished and is_whole
-        now_checked[stream.stream_id] = intersect(stream.ranges, held)
-        if stream.in_file:
-            durable[stream.stream_id] = _durable_seq(stream, held)
+        if own is None:
+            continue
+        checked[stream.stream_id] = subtract(intersect(stream.ranges, held), without_proof)
+        if without_proof:
+            unproven[stream.stream_id] = without_proof
+        last = _durable_seq(stream, checked[stream.stream_id])
+        if stream.in_file and last is not None:
+            durable[stream.stream_id] = last
     present = sum(len(block) for stream in listed for block in stream.blocks)
-    return Copied(rows, rows * row_bytes, present, used_bytes, finished, durable, now_checked)
+    return Copied(rows, rows * row_bytes, present, used_bytes, finished, durable, checked, unproven)
 
 
-def _durable_seq(stream: SourceStream, held: list[Range]) -> int:
-    """Return the highest seq up to which every row in the shard is also in the target.
+def _durable_seq(stream: SourceStream, checked: list[Range]) -> int | None:
+    """Return the seq up to which every row in the shard may be deleted, or None if there is none to delete.
 
     The target may hold later rows of the stream, from a newer copy of this shard. They do not count: if
     the machine was cloned, the agent goes on to write different rows under the same addresses to this copy.
     """
-    held_to = prefix(held, stream.blocks[0].first) if stream.blocks else stream.last_seq
-    return min(held_to, stream.last_seq)
+    if not stream.blocks:
+        return stream.last_seq  # a truncation was killed before all of its rows were deleted
+    last = prefix(checked, stream.blocks[0].first)
+    return last if last >= stream.blocks[0].first else None
 
 
 # -- one stream -------------------------------------------------------------------------------------------------------
@@ -106,19 +134,19 @@ def _copy_stream(
     origin: Source,
     stream: SourceStream,
     max_rows: int,
-    checked: list[Range] | None,
+    own: OwnShard | None,
     unwanted: Mapping[bytes, Sequence[Range]] | None,
-) -> tuple[int, bool, list[Range]]:
+) -> tuple[int, bool, list[Range], list[Range]]:
     """Copy at most about `max_rows` of what the target lacks of a stream, and record all that is known about it.
 
     Returns:
-        How many rows were copied, whether that is all, and which seqs the target now holds.
+        How many rows were copied, whether that is all, which seqs the target now holds, and which of a shard's rows
+        among them are unproven.
     """
     connection = target.connection
     stream_no = _ensure_stream(target, origin, stream)
     held = extents.ranges(connection, stream_no)
-    if checked is not None:
-        _ensure_equal(connection, origin, stream_no, stream, held, checked)
+    unproven = [] if own is None else _compare(target, origin, own, stream_no, stream, held)
     superseded_rows = source_streams.superseded_count(connection, origin, stream.stream_no)
     copied: list[Range] = []
     rows, is_whole = 0, True
@@ -138,7 +166,9 @@ def _copy_stream(
     held = extents.add_ranges(connection, stream_no, held, copied)
     streams.raise_last_seq(connection, stream_no, _known_last_seq(stream, held, is_whole=is_whole))
     _record_absent(target, stream_no, stream, held)
-    return rows, is_whole, held
+    if own is not None:
+        proven.record(connection, own.name, stream_no, subtract(intersect(stream.ranges, held), unproven))
+    return rows, is_whole, held, unproven
 
 
 def _ensure_stream(target: Target, origin: Source, stream: SourceStream) -> int:
@@ -198,50 +228,104 @@ def _cut(connection: Connection, origin: Source, piece: Block, max_rows: int) ->
 # -- rows that are held already ---------------------------------------------------------------------------------------
 
 
-def _ensure_equal(
-    connection: Connection,
-    origin: Source,
-    stream_no: int,
-    stream: SourceStream,
-    held: list[Range],
-    checked: list[Range],
-) -> None:
-    """Refuse a source whose rows differ from the target's under the same addresses.
+def _compare(
+    target: Target, origin: Source, own: OwnShard, stream_no: int, stream: SourceStream, held: list[Range]
+) -> list[Range]:
+    """Compare the rows of a shard with those that the target has under the same addresses.
+
+    Returns:
+        The rows that cannot be compared, because the target pruned or superseded what it had, and that are not proven.
 
     Raises:
         DamagedError: some rows differ.
     """
-    unchecked = subtract(intersect(stream.ranges, held), checked)
+    connection = target.connection
+    unchecked = subtract(intersect(stream.ranges, held), own.checked.get(stream.stream_id, ()))
     if not unchecked:
-        return
-    # rows that the target held once and no longer has are in no block of it
-    for part in pieces(unchecked, extents.blocks(connection, stream_no)):
-        (here,) = pieces([Range(part.first, part.last)], stream.blocks)
-        bindings = (here.first_id, here.last_id, part.first_id, stream_no)
-        with sqlite.limit_steps_in_block(connection, sqlite.reading_steps(connection, origin.schema)):
-            equal = sum(
-                sqlite.scalar(connection, _count_equal(origin.schema, table), bindings) for table in origin.tables
-            )
-        if equal != len(part):
-            cause = (
-                f"among seqs {part.first} to {part.last} of stream {stream.stream_id.hex()}, {len(part) - equal} rows "
-                "differ from those that the master holds under the same addresses. The shard is damaged, or the "
-                "machine was cloned while it wrote, or one of the two databases is forged. No row of it is deleted; it "
-                "can be merged into a store of its own"
-            )
-            raise DamagedError("merge", origin.path, cause)
+        return []
+    known = proven.ranges(connection, own.name, stream_no)
+    blocks_here = extents.blocks(connection, stream_no)
+    unproven = subtract(unchecked, [*known, *(Range(block.first, block.last) for block in blocks_here)])
+    with sqlite.limit_steps_in_block(connection, sqlite.reading_steps(connection, origin.schema)):
+        for seqs, are_proven in ((intersect(unchecked, known), True), (subtract(unchecked, known), False)):
+            for part in pieces(seqs, blocks_here):
+                equal = _count_equal_rows(target, origin, stream_no, stream, part)
+                if equal == len(part):
+                    continue
+                if are_proven:
+                    superseded_rows = _count_superseded(target, origin, stream, part)
+                else:
+                    without_row = _without_row(target, part)
+                    superseded_rows = sum(map(len, without_row))
+                    unproven += without_row
+                if equal + superseded_rows != len(part):
+                    raise _difference(origin, stream, part, len(part) - superseded_rows - equal)
+    return union(unproven)
 
 
-def _count_equal(schema: str, table: SourceTable) -> str:
+def _difference(origin: Source, stream: SourceStream, part: Block, rows: int) -> DamagedError:
+    cause = (
+        f"among seqs {part.first} to {part.last} of stream {stream.stream_id.hex()}, {abs(rows)} rows "
+        "differ from those that the master holds under the same addresses. The shard is damaged, or the "
+        "machine was cloned while it wrote, or one of the two databases is forged. No row of it is deleted; it "
+        "can be merged into a store of its own"
+    )
+    return DamagedError("merge", origin.path, cause)
+
+
+def _count_equal_rows(target: Target, origin: Source, stream_no: int, stream: SourceStream, part: Block) -> int:
+    """Count the rows of a shard that are equal to the target's, among some in one of the target's blocks."""
+    bindings = (*_ids_in_source(stream, part), part.first_id, stream_no)
+    return sum(
+        sqlite.scalar(target.connection, _count_equal(origin.schema, table, name), bindings)
+        for table in origin.tables
+        for name in _tables_with_versions(target, table)
+    )
+
+
+def _ids_in_source(stream: SourceStream, part: Block) -> tuple[int, int]:
+    """Return the first and the last id that a shard gives to rows, which are in one of its blocks."""
+    (here,) = pieces([Range(part.first, part.last)], stream.blocks)
+    return here.first_id, here.last_id
+
+
+def _tables_with_versions(target: Target, table: SourceTable) -> list[str]:
+    """Return the target's tables that may hold the rows of a source's table: itself, and its history."""
+    name = target.spelt(table.name)
+    key = target.keys.get(name)
+    return [name, keys.history_name(name)] if key is not None and key.history else [name]
+
+
+def _count_equal(schema: str, table: SourceTable, name: str) -> str:
     # the target's column comes first, so that its collation is used, and none of the source's
     equal = sqlite.all_of(["m._stream = ?4", *(f"m.{quote(column)} IS {value}" for column, value in table.into)])
-    # the target lacks superseded rows, so there is nothing to compare them with
-    join, or_superseded = ("LEFT", "m._id IS NULL OR ") if table.is_timestamped else ("CROSS", "")
-    here, there = quote(table.name), f"{quote(schema)}.{quote(table.name)}"
     return (
-        f"SELECT count(*) FROM {there} s NOT INDEXED {join} JOIN main.{here} m "
-        f"ON m._id = s._id - ?1 + ?3 WHERE s._id BETWEEN ?1 AND ?2 AND ({or_superseded}{equal})"
+        f"SELECT count(*) FROM {quote(schema)}.{quote(table.name)} s NOT INDEXED CROSS JOIN main.{quote(name)} m "
+        f"ON m._id = s._id - ?1 + ?3 WHERE s._id BETWEEN ?1 AND ?2 AND {equal}"
     )
+
+
+def _count_superseded(target: Target, origin: Source, stream: SourceStream, part: Block) -> int:
+    """Count the rows of a shard's keyed tables that the target has no more, among those that it copied from there."""
+    found = 0
+    for table in origin.tables:
+        if table.is_timestamped:
+            absent = " AND ".join(
+                f"NOT EXISTS (SELECT 1 FROM main.{quote(name)} m WHERE m._id = s._id - ?1 + ?3)"
+                for name in _tables_with_versions(target, table)
+            )
+            there = f"{quote(origin.schema)}.{quote(table.name)}"
+            sql = f"SELECT count(*) FROM {there} s NOT INDEXED WHERE s._id BETWEEN ?1 AND ?2 AND {absent}"
+            found += sqlite.scalar(target.connection, sql, (*_ids_in_source(stream, part), part.first_id))
+    return found
+
+
+def _without_row(target: Target, part: Block) -> list[Range]:
+    """Return the seqs of a part of the target's blocks that have no row in any of its tables."""
+    ids = Range(part.first_id, part.last_id)
+    with_row = [run for name in target.spelling.values() for run in extents.ids_with_row(target.connection, name, ids)]
+    shift = part.first - part.first_id
+    return [Range(run.first + shift, run.last + shift) for run in subtract([ids], with_row)]
 
 
 # -- rows that are missing --------------------------------------------------------------------------------------------

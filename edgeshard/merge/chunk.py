@@ -9,7 +9,7 @@ from edgeshard import sqlite
 from edgeshard.errors import EdgeshardError
 from edgeshard.master import arrivals, identity, shard_states
 from edgeshard.merge import apply, blame, conflicts, late_changes, reap
-from edgeshard.merge.apply import Copied
+from edgeshard.merge.apply import Copied, OwnShard
 from edgeshard.merge.merge_pass import MergePass
 from edgeshard.merge.target import Target
 from edgeshard.sources import attach
@@ -58,7 +58,8 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
                 # in the snapshot that the rows are read from: an agent may have added a column a moment ago
                 origin = run.open(connection)
                 run.ensure_in_place()
-                part = apply.copy(target, origin, bytes_left, run.copied.checked if run.own else None)
+                own = OwnShard(run.file.name, run.copied.checked) if run.own else None
+                part = apply.copy(target, origin, bytes_left, own)
                 if run.own and part.rows:
                     shard_states.record_merge(connection, run.file.name)
                 is_removable = part.finished and not merge_pass.keep_empty and _is_removable(connection, run)
@@ -139,10 +140,11 @@ def _count(copied: Sequence[tuple[SourceRun, Copied]], merge_pass: MergePass) ->
     for run, part in copied:
         run.copied = CopyProgress(
             run.copied.rows + part.rows,
-            max(run.copied.rows_in_source, part.present),
+            part.present,
             part.used_bytes,
             part.durable,
             part.checked,
+            part.unproven,
             part.finished,
         )
         merge_pass.rows += part.rows

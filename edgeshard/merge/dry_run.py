@@ -12,7 +12,7 @@ from edgeshard import format, sqlite
 from edgeshard.errors import EdgeshardError
 from edgeshard.files import scan
 from edgeshard.files.fingerprint import State
-from edgeshard.master import database, shard_states, streams
+from edgeshard.master import database, row_states, shard_states
 from edgeshard.reports import MergeReport, Quarantined
 from edgeshard.sources import attach
 from edgeshard.sources.attach import Quarantine, SourceRun
@@ -76,7 +76,7 @@ def _report(
         for run in shards + named
         if run.quarantine and not run.was_removed()
     )
-    gaps = streams.gaps(connection)
+    gaps = row_states.gaps(connection)
     return MergeReport(
         rows, truncated, shards=len(due), quarantined=quarantined, gaps=gaps, stopped=stopped, dry_run=True
     )

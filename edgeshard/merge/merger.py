@@ -17,7 +17,8 @@ from edgeshard import sqlite
 from edgeshard.errors import EdgeshardError
 from edgeshard.files import paths, scan
 from edgeshard.files.scan import ScanResult, ShardFile
-from edgeshard.master import identity, streams, write_stats
+from edgeshard.format.ranges import size
+from edgeshard.master import identity, row_states, write_stats
 from edgeshard.merge import chunk, reap, truncate
 from edgeshard.merge.master_handle import MasterHandle
 from edgeshard.merge.merge_pass import MergePass, Progress
@@ -241,6 +242,8 @@ class Merger:
                 run.quarantine = None
                 self._cache.forget(run.file.name)
             elif run.own:
+                if run.copied.unproven and not run.quarantine:
+                    run.quarantine = Quarantine(_explain_unproven(run), is_lasting=True)
                 self._remember(run, merge_pass.began_ns)
 
     def _attempts(
@@ -252,7 +255,7 @@ class Merger:
             # a source that failed together with others may not be the one at fault
             if run.quarantine and len(group) > 1 and not merge_pass.is_stopping():
                 run.quarantine = None
-                run.copied.is_finished, run.copied.durable = False, {}
+                run.copied.is_finished, run.copied.durable, run.copied.unproven = False, {}, {}
                 yield [run]
         # within a budget: copy more, now that truncating the shards freed the space of what was copied
         rows_before = -1
@@ -371,7 +374,7 @@ class Merger:
     def _find_gaps(self, connection: Connection) -> None:
         generation = identity.generation(connection)
         if self._gaps is None or generation != self._generation:
-            self._gaps = streams.gaps(connection)
+            self._gaps = row_states.gaps(connection)
         self._generation = generation
 
     def _report(self, runs: Sequence[SourceRun], merge_pass: MergePass) -> MergeReport:
@@ -406,6 +409,17 @@ class Merger:
             if gap not in logged:
                 text = "%s is missing rows %d to %d of stream %s of agent %r"
                 logger.warning(text, self._path, gap.first, gap.last, gap.stream, gap.agent)
+
+
+def _explain_unproven(run: SourceRun) -> str:
+    stream_id, (first, *_) = next(iter(run.copied.unproven.items()))
+    rows = sum(map(size, run.copied.unproven.values()))
+    return (
+        f"{rows} rows stay in it, such as seqs {first.first} to {first.last} of stream {stream_id.hex()}: the master "
+        "got rows with these addresses from elsewhere, and has pruned or superseded them since, so they cannot be "
+        "compared. All else in it is merged. To keep them, stop its agent, merge once more, and merge the file into a "
+        f"store of its own (`edgeshard merge OTHER --from {run.file.path}`). Then move it and its -wal away"
+    )
 
 
 def _has_pending(connection: Connection, runs: Iterable[SourceRun]) -> bool:

@@ -8,10 +8,11 @@ from typing import Final
 
 import attrs
 
+from edgeshard.master import pruned_ranges
 from edgeshard.master.receipts import EDGESHARD, POSTGRESQL
 
 #: The rules by their names in edgeshard_pruned_ranges and in reports, in the order in which a prune follows them.
-OLDER_THAN, KEEP_ROWS, TOMBSTONES, MAX_BYTES = "older than", "keep rows", "tombstone", "max bytes"
+OLDER_THAN, KEEP_ROWS, TOMBSTONES, MAX_BYTES = "older than", "keep rows", pruned_ranges.TOMBSTONES, "max bytes"
 
 #: The name of the size rule if the store's disk budget asks for it, not a user.
 BUDGET: Final = "budget"

@@ -29,7 +29,7 @@ import attrs
 from edgeshard import format, sqlite
 from edgeshard.files import paths
 from edgeshard.format.ranges import Range, subtract
-from edgeshard.master import catalog, database, extents, identity, pruned_ranges, receipts, streams
+from edgeshard.master import catalog, database, extents, identity, pruned_ranges, receipts, row_states, streams
 from edgeshard.retention import id_bounds, own_shards, rules
 from edgeshard.retention.holds import NO_TIMESTAMP, Hold
 from edgeshard.retention.own_shards import OwnShards
@@ -145,7 +145,7 @@ def _streams_with_missing_rows(connection: Connection) -> set[int]:
     """Return the streams that have rows somewhere, as far as is known, that never arrived here."""
     numbers = streams.numbers_by_id(connection)
     found = set()
-    for gap in streams.gaps(connection):
+    for gap in row_states.gaps(connection):
         stream_id = bytes.fromhex(gap.stream)
         pruned = [each.seqs for each in pruned_ranges.elsewhere(connection, stream_id)]
         if subtract([Range(gap.first, gap.last)], pruned):

@@ -45,10 +45,11 @@ class CopyProgress:
 
     Attributes:
         rows: how many of its rows were copied.
-        rows_in_source: how many rows were in it.
+        rows_in_source: how many rows were in it when it was last read, truncated ones excepted.
         used_bytes: the size of its pages that are not free.
         durable: for each stream, by its id, the seq up to which a shard may be truncated after the next commit.
-        checked: for each stream, by its id, the seqs that were copied from it or found equal; see `merge.apply.copy`.
+        checked: for each stream, by its id, the seqs that are proven; see `merge.apply.OwnShard`.
+        unproven: for each stream that has some, by its id, the seqs that can neither be proven nor copied.
         is_finished: whether the master has all of it.
     """
 
@@ -57,6 +58,7 @@ class CopyProgress:
     used_bytes: int = 0
     durable: dict[bytes, int] = attrs.Factory(dict)
     checked: Mapping[bytes, list[Range]] = attrs.Factory(dict)
+    unproven: Mapping[bytes, list[Range]] = attrs.Factory(dict)
     is_finished: bool = False
 
 

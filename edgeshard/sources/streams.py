@@ -202,12 +202,14 @@ def _read_pruned(connection: Connection, source: Source, stream_no: int) -> tupl
     found = []
     previous = (b"", 0)
     for first, last, database_id, reason, pruned_at in rows:
-        is_in_order = 1 <= first <= last <= format.SEQ_MAX and (database_id, first) > previous
         is_short = len(reason) <= _REASON_CHARS_MAX and len(pruned_at) <= _REASON_CHARS_MAX
-        if not is_in_order or not is_short or len(database_id) != _ID_BYTES:
+        if not 1 <= first <= last <= format.SEQ_MAX or not is_short or len(database_id) != _ID_BYTES:
             raise DamagedError(_ACTION, source.path, f"stream number {stream_no} has invalid pruned ranges")
-        previous = (database_id, last)
-        found.append(PrunedRange(Range(first, last), database_id, reason, pruned_at))
+        if previous[0] == database_id:  # a database may have pruned rows again, after an older copy of it was put back
+            first = max(first, previous[1] + 1)
+        if first <= last:
+            found.append(PrunedRange(Range(first, last), database_id, reason, pruned_at))
+            previous = (database_id, last)
     return tuple(found)
 
 

@@ -107,9 +107,9 @@ def extend_blocks_by_seq(connection: Any, number: int, block: blocks.Block) -> N
     )
 
 
-def count_left_out_as_held(target: Any, origin: Any, room: int, checked: Any = None, unwanted: Any = None) -> Any:
+def count_left_out_as_held(target: Any, origin: Any, room: int, own: Any = None, unwanted: Any = None) -> Any:
     """Let a bundle claim the rows that were left out of it."""
-    copied = COPY(target, origin, room, checked, unwanted)
+    copied = COPY(target, origin, room, own, unwanted)
     numbers = sqlite.fetch(target.connection, "SELECT stream_id, stream_no FROM main.edgeshard_streams")
     for stream_id, number in numbers if unwanted else []:
         held = diff.held_ranges(target.connection, number)

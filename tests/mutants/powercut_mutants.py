@@ -89,10 +89,10 @@ def master_at_normal(connection: Connection, level: str) -> None:
 def truncate_before_commit() -> list[Patch]:
     """Truncate the shards as soon as their rows are copied, before the master commits."""
 
-    def copy(target: Target, origin: Source, max_bytes: int, checked: Any = None, unwanted: Any = None) -> apply.Copied:
+    def copy(target: Target, origin: Source, max_bytes: int, own: Any = None, unwanted: Any = None) -> apply.Copied:
         master_id = sqlite.scalar(target.connection, "SELECT database_id FROM main.edgeshard_database")
-        copied = _copy(target, origin, max_bytes, checked, unwanted)
-        if checked is not None and copied.durable:  # it is one of the store's own shards
+        copied = _copy(target, origin, max_bytes, own, unwanted)
+        if own is not None and copied.durable:  # it is one of the store's own shards
             truncate.truncate(origin, copied.durable, master_id)
         return copied
 

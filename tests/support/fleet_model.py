@@ -28,7 +28,7 @@ from edgeshard.exchange.inventory import Inventory
 from edgeshard.format import blocks
 from edgeshard.format.ranges import Range, subtract, union
 from edgeshard.master import receipts
-from edgeshard.master.streams import gaps
+from edgeshard.master.row_states import gaps
 from edgeshard.records import declare
 from edgeshard.reports import Gap
 from edgeshard.sqlite import quote

@@ -34,6 +34,7 @@ OWNERS = {
     "edgeshard_peers": {"master/receipts.py"},
     "edgeshard_write_stats": {"master/write_stats.py"},
     "edgeshard_shards": {"master/shard_states.py"},
+    "edgeshard_proven": {"master/proven.py"},
     "edgeshard_checksum": set[str](),
 }
 

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import edgeshard
 from edgeshard.cli.metrics import MetricsFile
 from edgeshard.errors import AccessError, ConfigurationError, DiskFullError, StorageIOError
-from edgeshard.reports import Gap, MasterStatus, MergeReport, Quarantined, ShardStatus, StatusReport
+from edgeshard.reports import Gap, MasterStatus, MergeReport, Quarantined, RowStates, ShardStatus, StatusReport
 from tests.support.processes import python
 
 
@@ -35,7 +35,8 @@ def of_status(*ages: float | None) -> StatusReport:
         ShardStatus(f"{n}.db", str(n), True, 2, age, oldest_is_bound=False, size_bytes=1, merged_at=None, reason="")
         for n, age in enumerate(ages)
     )
-    return StatusReport(datetime.datetime.now(datetime.UTC), True, MasterStatus("master.db"), shards)
+    states = RowStates(pending=2 * len(shards))
+    return StatusReport(datetime.datetime.now(datetime.UTC), True, MasterStatus("master.db"), shards, states=states)
 
 
 @pytest.fixture

@@ -653,13 +653,13 @@ def test_the_json_has_units_in_its_names_and_raw_numbers(store: edgeshard.Store,
     assert {
         "complete": "bool", "pending_rows": "int", "oldest_age_s": "float", "oldest_is_bound": "bool",
         "quarantined_shards": "int", "at": "str", "watching": "bool", "master": "dict", "shards": "list", "gaps": "list",
-        "budget": "NoneType",
+        "budget": "NoneType", "states": "dict",
         "bytes_a_day": "float", "bytes_a_row": "float", "write_stats": "dict",
     } == kinds  # fmt: skip
     assert {
         "path": "str", "exists": "bool", "size_bytes": "int", "wal_bytes": "int", "rows": "int", "agents": "int",
         "streams": "int", "gaps": "int", "missing_rows": "int", "generation": "int",
-        "database": "str", "pruned_rows": "int", "superseded_rows": "int", "clocks_ahead": "list",
+        "database": "str", "pruned_rows": "int", "collected_rows": "int", "superseded_rows": "int", "clocks_ahead": "list",
     } == {key: type(value).__name__ for key, value in report["master"].items()}  # fmt: skip
     (shard,) = report["shards"]
     assert {

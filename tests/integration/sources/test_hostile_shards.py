@@ -381,9 +381,9 @@ def test_rows_that_a_watching_merger_copied_itself_are_not_compared_again_at_eac
     compared: list[str] = []
     real = apply._count_equal
 
-    def count_equal(schema: str, table: SourceTable) -> str:
-        compared.append(table.name)
-        return real(schema, table)
+    def count_equal(schema: str, table: SourceTable, name: str) -> str:
+        compared.append(name)
+        return real(schema, table, name)
 
     monkeypatch.setattr(apply, "_count_equal", count_equal)
     store.merge()

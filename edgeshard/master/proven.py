@@ -1,0 +1,43 @@
+"""Own edgeshard_proven: which rows this master copied from a shard's own file, or compared with it.
+
+A row may be deleted from a shard only if it is proven. As long as the master has the row, it can be compared at any
+time; once the row was pruned or superseded, only this record can tell that the deleted row was the shard's own, and not
+one that another database claimed to have under the same address. So it is written in the transaction that copies or
+compares the rows, and kept for good: a copy of the shard may be put back at any time. A file's rows come in order, so
+there is one entry for each stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from edgeshard import sqlite
+from edgeshard.format.ranges import Range, union
+from edgeshard.sqlite import Connection
+
+
+def ranges(connection: Connection, shard: str, stream_no: int) -> list[Range]:
+    """Return which seqs of a stream were copied from a shard's file, or compared with it.
+
+    Args:
+        connection: the master.
+        shard: the name of the file in the folder of shards.
+        stream_no: the stream's number in the master.
+    """
+    sql = "SELECT first, last FROM main.edgeshard_proven WHERE shard = ? AND stream_no = ? ORDER BY first"
+    return [Range(*row) for row in sqlite.fetch(connection, sql, (shard, stream_no))]
+
+
+def record(connection: Connection, shard: str, stream_no: int, seqs: Iterable[Range]) -> None:
+    """Record that these seqs were copied from a shard's file, or compared with it, in the caller's transaction."""
+    before = ranges(connection, shard, stream_no)
+    now = union([*before, *seqs])
+    connection.executemany(
+        "DELETE FROM main.edgeshard_proven WHERE shard = ? AND stream_no = ? AND first = ?",
+        [(shard, stream_no, first) for first in {part.first for part in before} - {part.first for part in now}],
+    )
+    connection.executemany(
+        "INSERT INTO main.edgeshard_proven VALUES (?, ?, ?, ?) "
+        "ON CONFLICT(shard, stream_no, first) DO UPDATE SET last = excluded.last",
+        [(shard, stream_no, part.first, part.last) for part in now if part not in before],
+    )
