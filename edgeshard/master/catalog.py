@@ -175,12 +175,6 @@ def enable_history(table: str) -> Statement:
     return "UPDATE main.edgeshard_keys SET has_history = 1 WHERE table_name = ? COLLATE NOCASE", (table,)
 
 
-def set_history(connection: Connection, table: str, has_history: bool) -> None:
-    """Record whether a keyed table keeps superseded versions in its history."""
-    sql = "UPDATE main.edgeshard_keys SET has_history = ? WHERE table_name = ?"
-    connection.execute(sql, (int(has_history), table))
-
-
 def raise_last_timestamp(connection: Connection, table: str, timestamp: int) -> int | None:
     """Record the newest timestamp of a keyed table's changes.
 

@@ -56,11 +56,14 @@ def _versions(table: str, key: Key, *, is_tombstone: bool, among: bool) -> str:
     return f"SELECT {', '.join(picked)} FROM {where}"
 
 
-def select_changed_keys(name: str, key: Key, first_id: int) -> str:
-    """Return a SELECT of the keys of the rows with ids from `first_id` on."""
+def select_changed_keys(name: str, key: Key) -> str:
+    """Return a SELECT of the keys of the rows with ids from ?1 on.
+
+    The id is a binding, so that SQLite prepares the statement once and not for each source of a merge.
+    """
     columns = ", ".join(map(quote, key.columns))
     return " UNION ".join(
-        f"SELECT DISTINCT {columns} FROM main.{quote(table)} WHERE _id >= {first_id:d}"
+        f"SELECT DISTINCT {columns} FROM main.{quote(table)} WHERE _id >= ?1"
         for table, _ in keys.changed_tables(name, key)
     )
 

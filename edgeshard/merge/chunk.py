@@ -21,8 +21,9 @@ from edgeshard.sqlite import Connection
 def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: MergePass) -> None:
     """Copy the next chunk from the sources, and commit it in one transaction of the master.
 
-    A source that fails is quarantined: its part is rolled back to a savepoint, and the others continue. If it spoils
-    the whole transaction, all of it is rolled back, and the next call continues without that source.
+    All that depends on the rows of one source happens in the savepoint of that source. A source that fails is
+    quarantined: its part is rolled back to the savepoint, and the others continue. If it spoils the whole transaction,
+    all of it is rolled back, and the next call continues without that source.
 
     Args:
         connection: the master, to which the sources are attached.
@@ -34,6 +35,7 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
     """
     runs = [run for run in runs if not run.quarantine]
     copied: list[tuple[SourceRun, Copied]] = []
+    late_tables: set[str] = set()
     sqlite.set_busy_timeout(connection, sqlite.BUSY_TIMEOUT_S)
     with contextlib.ExitStack() as transaction:
         # 1. Lock the master for writing.
@@ -49,7 +51,7 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
         changes_before = connection.total_changes()
         target = Target.load(connection)
         first_id, bytes_left = target.next_id, merge_pass.chunk_bytes
-        # 3. Copy what the master lacks of each source.
+        # 3. Copy what the master lacks of each source; keep, for each key that came, the versions that its rule keeps.
         for run in runs:
             if bytes_left <= 0 or merge_pass.is_stopping():
                 break
@@ -59,9 +61,11 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
                 origin = run.open(connection)
                 run.ensure_in_place()
                 own = OwnShard(run.file.name, run.copied.checked) if run.own else None
+                first_new_id = target.next_id
                 part = apply.copy(target, origin, bytes_left, own)
                 if run.own and part.rows:
                     shard_states.record_merge(connection, run.file.name)
+                late = _settle(target, first_new_id)
                 is_removable = part.finished and not merge_pass.keep_empty and _is_removable(connection, run)
                 run.outcome.is_removable = is_removable
                 connection.execute("RELEASE source")
@@ -74,14 +78,16 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
             else:
                 bytes_left -= part.copied_bytes
                 copied.append((run, part))
-        # 4. Keep, for each key that came, the versions that the rule keeps.
+                late_tables |= late
+        # 4. Record when the rows arrived, and how much was written: neither depends on what a source says.
         if target.next_id > first_id:
-            _settle(target, first_id, merge_pass)
+            _record_arrival(connection, first_id, merge_pass)
         # 5. Commit, at the end of the block. This is needed even if nothing is missing, before a shard is truncated.
         is_durable_needed = any([*(run.copied.durable for run in runs), *(part.durable for _, part in copied)])
         if connection.total_changes() == changes_before and not is_durable_needed:
             connection.execute("ROLLBACK")
     _count(copied, merge_pass)
+    merge_pass.late_tables |= late_tables
 
 
 def _quarantine_all(connection: Connection, runs: Sequence[SourceRun], error: Exception) -> None:
@@ -125,13 +131,19 @@ def _is_removable(connection: Connection, run: SourceRun) -> bool:
     )
 
 
-def _settle(target: Target, first_id: int, merge_pass: MergePass) -> None:
+def _settle(target: Target, first_id: int) -> set[str]:
+    """Settle the rows with ids from `first_id` on, and return the keyed tables that got late ones of them."""
+    if target.next_id == first_id:
+        return set()
     late = late_changes.find(target, first_id)
     conflicts.settle(target, first_id)
-    merge_pass.late_tables |= late_changes.find_kept(target, late)
-    arrivals.record(target.connection, first_id)
+    return late_changes.find_kept(target, late)
+
+
+def _record_arrival(connection: Connection, first_id: int, merge_pass: MergePass) -> None:
+    arrivals.record(connection, first_id)
     if merge_pass.meter.is_due:
-        merge_pass.meter.record(target.connection)
+        merge_pass.meter.record(connection)
 
 
 def _count(copied: Sequence[tuple[SourceRun, Copied]], merge_pass: MergePass) -> None:

@@ -94,9 +94,8 @@ def _record_timestamp(target: Target, origin: Source, owner: str, timestamp: int
 
 def settle(target: Target, first_id: int) -> None:
     """Apply each table's rule to the keys of the rows with ids from `first_id` on."""
-    if target.next_id > first_id:
-        for name, key in target.keys.items():
-            _settle(target.connection, name, key, first_id)
+    for name, key in target.keys.items():
+        _settle(target.connection, name, key, first_id)
 
 
 def _has_changes(connection: Connection, name: str, key: Key, first_id: int) -> bool:
@@ -107,20 +106,14 @@ def _has_changes(connection: Connection, name: str, key: Key, first_id: int) -> 
     )
 
 
-def settle_table(target: Target, name: str) -> None:
-    """Apply the rule to all keys of a table that has just become keyed."""
-    if target.is_indexed:
-        _settle(target.connection, name, target.keys[name], 1)
-
-
 def _settle(connection: Connection, name: str, key: Key, first_id: int) -> None:
     if not _has_changes(connection, name, key, first_id):
         return
     connection.execute(
         f"CREATE TABLE IF NOT EXISTS {_LOSERS}(row_id INTEGER PRIMARY KEY, is_tombstone, stream_no, was_deleted)"
     )
-    changed_keys = versions.select_changed_keys(name, key, first_id)
-    connection.execute(f"INSERT INTO {_LOSERS} {versions.select_superseded(name, key, changed_keys)}")
+    changed_keys = versions.select_changed_keys(name, key)
+    connection.execute(f"INSERT INTO {_LOSERS} {versions.select_superseded(name, key, changed_keys)}", (first_id,))
     if not connection.changes():
         return
     if key.history:

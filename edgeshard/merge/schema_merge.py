@@ -13,7 +13,7 @@ import attrs
 from edgeshard import format, sqlite
 from edgeshard.errors import SchemaConflictError
 from edgeshard.master import catalog
-from edgeshard.merge import conflicts, keyed_tables, schema_plan
+from edgeshard.merge import keyed_tables, schema_plan
 from edgeshard.merge.schema_plan import TablePlan
 from edgeshard.merge.target import Target
 from edgeshard.records import keys, promote, renames
@@ -64,15 +64,14 @@ def _ensure_table(target: Target, origin: Source, table: SourceTable) -> SourceT
 
 def _ensure_key(target: Target, origin: Source, name: str, table: SourceTable) -> None:
     """Make the target's table keyed if the source's is, with the tables and indexes that it then needs."""
-    became_keyed = keyed_tables.ensure_key(target, origin, name, table)
+    if table.key is not None:
+        keyed_tables.ensure_key(target, name, table.key)
     for companion in keyed_tables.companions(target, name):
         _ensure_columns(target, origin, companion)
     if table.key is not None:
         columns = [column.lower() for column in table.key.columns]
         for each, _ in keys.changed_tables(name, table.key):
             ensure_index(target.connection, target.spelling[each.lower()], columns, indexed=target.is_indexed)
-    if became_keyed:
-        conflicts.settle_table(target, name)
 
 
 def _plan(target: Target, origin: Source, table: SourceTable) -> TablePlan:

@@ -33,21 +33,14 @@ def check_unkeyed(server: Server, unkeyed: Sequence[Table]) -> None:
 
 
 def settle(server: Server, keyed: Iterable[Table], chunk: Sequence[Piece]) -> None:
-    """Delete the versions that lose to others, for all keys of the chunk's rows.
-
-    The first time a table has a key although it had rows before, settle all of its keys.
-    """
+    """Delete the versions that lose to others, for all keys of the chunk's rows."""
     streams = [uuid.UUID(bytes=piece.stream.stream_id) for piece in chunk]
     seqs = [piece.seqs for piece in chunk]
     bindings = (streams, [item.first for item in seqs], [item.last for item in seqs])
     for table in keyed:
         if table.key is not None:
             columns = _history_columns(server, table) if table.key.history else ()
-            if own_tables.is_settled(server, table):
-                server.execute(_statement(table, table.key, columns, _IN_CHUNK), bindings)
-            else:
-                server.execute(_statement(table, table.key, columns, _ALL))
-                own_tables.mark_settled(server, table)
+            server.execute(_statement(table, table.key, columns), bindings)
 
 
 def _history_columns(server: Server, table: Table) -> list[str]:
@@ -67,18 +60,18 @@ def _history_columns(server: Server, table: Table) -> list[str]:
 
 
 #: The rows whose keys are settled, in a table whose name is filled in.
-_ALL = "FROM {} t"
-
 _IN_CHUNK = (
     "FROM unnest($1::uuid[], $2::bigint[], $3::bigint[]) AS r(stream, first, last) "
     "JOIN {} t ON t._stream = r.stream AND t._seq BETWEEN r.first AND r.last"
 )
 
 
-def _statement(table: Table, key: Key, history_columns: Sequence[str], rows: str) -> str:
+def _statement(table: Table, key: Key, history_columns: Sequence[str]) -> str:
     names = [f"k{number}" for number in range(len(key.columns))]
     sources = keys.changed_tables(table.pg_name, key)
-    fresh = " UNION ".join(f"SELECT DISTINCT {_key_columns(key)} {rows.format(quote(name))}" for name, _ in sources)
+    fresh = " UNION ".join(
+        f"SELECT DISTINCT {_key_columns(key)} {_IN_CHUNK.format(quote(name))}" for name, _ in sources
+    )
     ranked = _ranked(table, key)
     versions = " UNION ALL ".join(
         _versions(name, key, "NULL" if is_tombstone else ranked, is_tombstone=is_tombstone)

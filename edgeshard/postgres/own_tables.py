@@ -206,14 +206,3 @@ def lock_keyed_tables(server: Server, keyed: Iterable[Table]) -> None:
     """
     for table in sorted(keyed, key=lambda table: table.pg_name):
         server.execute(f"UPDATE {KEYS} SET conflict = conflict WHERE table_name = $1", (table.pg_name,))
-
-
-def is_settled(server: Server, table: Table) -> bool:
-    """Return whether a keyed table contains only the versions that its rule keeps."""
-    ((found,),) = server.execute(f"SELECT is_settled FROM {KEYS} WHERE table_name = $1", (table.pg_name,))
-    return bool(found)
-
-
-def mark_settled(server: Server, table: Table) -> None:
-    """Record that a keyed table contains only the versions that its rule keeps."""
-    server.execute(f"UPDATE {KEYS} SET is_settled = true WHERE table_name = $1", (table.pg_name,))

@@ -41,9 +41,7 @@ OWN_TABLES: Final[Mapping[str, str]] = {
 KEYS: Final = "edgeshard_keys"
 
 CREATE_KEYS: Final = (
-    f"CREATE TABLE IF NOT EXISTS {KEYS} (table_name text PRIMARY KEY, columns text NOT NULL, conflict text NOT NULL, "
-    # false: the table had rows before it had a key, and still has all versions of them
-    "is_settled boolean NOT NULL)"
+    f"CREATE TABLE IF NOT EXISTS {KEYS} (table_name text PRIMARY KEY, columns text NOT NULL, conflict text NOT NULL)"
 )
 
 

@@ -225,9 +225,15 @@ def _convert(value: str, pg_type: str, wider: str) -> str:
 
 def _key_statements(table: Table, key: Key, there: ServerTable) -> list[str]:
     columns, rule = ", ".join(column.lower() for column in key.columns), key.conflict.lower()
+    if there.key is None and there.exists:
+        cause = (
+            f"it has the key ({columns}) here, and in PostgreSQL it has none, so its rows there are not versions of "
+            "one another; give the class another table name"
+        )
+        raise conflict(table.name, cause)
     if there.key is None:
         # names are letters, digits and _, so that nothing needs to be escaped
-        values = f"'{table.pg_name}', '{columns}', '{rule}', {str(not there.exists).lower()}"
+        values = f"'{table.pg_name}', '{columns}', '{rule}'"
         return [CREATE_KEYS, f"INSERT INTO {KEYS} VALUES ({values}) ON CONFLICT DO NOTHING"]
     if there.key.folded != key.folded:
         cause = (
@@ -240,8 +246,7 @@ def _key_statements(table: Table, key: Key, there: ServerTable) -> list[str]:
 
 def _unknown_key(table: Table, key: Key) -> SchemaConflictError:
     cause = (
-        f"another master gave it the key ({', '.join(key.columns)}) in PostgreSQL, and this one knows no key for it: "
-        "its rows would be added to those that they should supersede. Merge what was pushed there from elsewhere into "
-        "this master as well, or give its agents' class that key"
+        f"another master gave it the key ({', '.join(key.columns)}) in PostgreSQL, and this one knows no key for it; "
+        "give the class another table name"
     )
     return conflict(table.name, cause)

@@ -89,7 +89,7 @@ def _timestamps(connection: Connection, origin: Source, keyed: set[str], piece: 
     for table in origin.tables:
         if not table.is_timestamped and table.name.lower() not in keyed:
             continue
-        # rows from before their class had a key have no timestamp, and are older than all others
+        # rows without a timestamp, which no class writes, are older than all others
         timestamp = format.TIMESTAMP if table.is_timestamped else "0"
         sql = (
             f"SELECT min(coalesce({timestamp}, 0)), 0 FROM {quote(origin.schema)}.{quote(table.name)} NOT INDEXED "

@@ -12,8 +12,8 @@ of a stream is missing here, all that it may still deliver is newer than
 Rows that are known to be missing may hold any change: a gap, or rows that a peer says it has. Rows that another
 database says it pruned are not missing. A shard that cannot be read holds all tombstones.
 
-Two kinds of agents can still deliver an older change: one whose clock is set back by more than the grace period, and
-one whose class has no key. Such a change is kept, and reported (see `edgeshard.merge.late_changes`).
+An agent whose clock is set back by more than the grace period can still deliver an older change. Such a change is
+kept, and reported (see `edgeshard.merge.late_changes`).
 """
 
 from __future__ import annotations

@@ -35,8 +35,9 @@ def changes(connection: Connection, table: Table, path: str) -> Iterator[Stateme
     name, known = catalog.columns_of_table(connection, table.name)
     keyed = catalog.load_keys(connection)
     recorded = {each.lower(): key for each, key in keyed.items()}.get(name.lower())
-    fixed = keys.fixed((table.deletes_from or table).key, recorded)  # no class may rename or widen these
-    yield from _new_renames(connection, name, table, fixed, path)
+    _ensure_same_key(name, table, recorded if known else table.key, path)
+    fixed = keys.fixed((table.deletes_from or table).key)  # no class may widen these
+    yield from _new_renames(connection, name, table, path)
     for column in table.columns:
         stored = known.get(column.name.lower(), column.type)
         wider = types.widest(stored, column.type)
@@ -47,9 +48,11 @@ def changes(connection: Connection, table: Table, path: str) -> Iterator[Stateme
         if wider != stored:
             yield from _widen(connection, name, column.name, stored, wider, path)
     if table.deletes_from is None:
-        _ensure_no_companion(keyed, name, table.key, path)
-    if table.key is not None:
-        yield from _new_key(connection, name, recorded, table.key, path)
+        _ensure_no_companion(connection, keyed, name, table.key, path)
+    if table.key is not None and recorded is None:
+        yield from catalog.add_key(connection, name, table.key)
+    elif table.key is not None and recorded is not None and table.key.history and not recorded.history:
+        yield catalog.enable_history(name)
     own = (
         [(format.TIMESTAMP, format.OWN_COLUMNS[format.TIMESTAMP])]
         if table.is_timestamped and format.TIMESTAMP not in known
@@ -90,9 +93,7 @@ def _widen(connection: Connection, table: str, column: str, stored: str, wider: 
     yield from catalog.widen_column(connection, table, column, stored, wider)
 
 
-def _new_renames(
-    connection: Connection, name: str, table: Table, fixed: frozenset[str], path: str
-) -> Iterator[Statement]:
+def _new_renames(connection: Connection, name: str, table: Table, path: str) -> Iterator[Statement]:
     """Yield the statements that record those renames of a class that the shard does not know yet."""
     known = catalog.load_renames(connection).get(name.lower(), [])
     new = [(old.lower(), to) for old, to in table.renames if (old.lower(), to) not in known]
@@ -102,38 +103,37 @@ def _new_renames(
         raise SchemaConflictError("write to shard", path, f"table {table.name}: {error}") from error
     fields = {column.name.lower() for column in table.columns}
     for old, end in ends.items():
-        if old in fixed or end in fixed:
-            cause = (
-                f"{table.name}.{end} was called {old}, and one of them belongs to the table's key or its conflict "
-                "rule, so it must keep its name. Give the table another name"
-            )
-            raise SchemaConflictError("write to shard", path, cause)
         if old in fields and end in fields:
             cause = f"{table.name}.{old} is what {end} was called before. {_ADVICE}"
             raise SchemaConflictError("write to shard", path, cause)
     yield from catalog.add_renames(connection, name, new)
 
 
-def _new_key(connection: Connection, name: str, before: Key | None, key: Key, path: str) -> Iterator[Statement]:
-    """Yield the statements that record a table's key.
+def _ensure_same_key(name: str, table: Table, there: Key | None, path: str) -> None:
+    """Check that a class declares the key that the table has in the shard, or none if it has none.
+
+    Args:
+        name: the table, as the shard spells it.
+        table: the table of the class.
+        there: the table's key in the shard.
+        path: the shard.
 
     Raises:
-        SchemaConflictError: the table has another key in the shard.
+        SchemaConflictError: the keys differ, or only one of the two has a key.
     """
-    if before is None:
-        yield from catalog.add_key(connection, name, key)
-    elif before.folded != key.folded:
-        cause = (
-            f"table {name} has the key ({', '.join(before.columns)}) with conflict {before.conflict!r} there, and in "
-            f"this class ({', '.join(key.columns)}) with {key.conflict!r}; give the class another table name"
-        )
-        raise SchemaConflictError("write to shard", path, cause)
-    elif key.history and not before.history:
-        yield catalog.enable_history(name)
+    if (table.key and table.key.folded) != (there and there.folded):
+        cause = f"table {name} has {_describe_key(there)} there, and {_describe_key(table.key)} in this class"
+        raise SchemaConflictError("write to shard", path, f"{cause}; give the class another table name")
 
 
-def _ensure_no_companion(keyed: Mapping[str, Key], name: str, key: Key | None, path: str) -> None:
-    """Check that neither the table, nor a keyed table, has the name of another keyed table's companion.
+def _describe_key(key: Key | None) -> str:
+    return "no key" if key is None else f"the key ({', '.join(key.columns)}) with conflict {key.conflict!r}"
+
+
+def _ensure_no_companion(
+    connection: Connection, keyed: Mapping[str, Key], name: str, key: Key | None, path: str
+) -> None:
+    """Check that neither the table, nor any other in the shard, has the name of another keyed table's companion.
 
     Raises:
         SchemaConflictError: one of them has.
@@ -141,7 +141,8 @@ def _ensure_no_companion(keyed: Mapping[str, Key], name: str, key: Key | None, p
     if key is not None:
         keyed = {**keyed, name: key}
     owners = keys.companions(keyed)
-    for each in (name, *keyed):
+    timestamped = {*catalog.tables_with_column(connection, format.TIMESTAMP)} - keyed.keys()  # these are companions
+    for each in {name, *catalog.record_tables(connection)} - timestamped:
         if (owner := owners.get(each.lower())) is not None:
             cause = f"table {each} is where deletions or earlier versions of table {owner} go"
             raise SchemaConflictError("write to shard", path, f"{cause}; give the class another name")

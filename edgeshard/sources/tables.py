@@ -64,7 +64,7 @@ def read_tables(
         found = [_with_renames(connection, schema, path, table) for table in found]
     if format.KEYS in present:
         found = _with_keys(connection, schema, path, found)
-        _check_companions(path, found)
+    _check_own_columns(path, found)
     return tuple(found)
 
 
@@ -228,37 +228,45 @@ def _parse_key(path: str, table: SourceTable, text: str, conflict: str, history:
     columns = {column.lower() for column, _ in table.columns}
     names = _parse_column_list(text, columns)
     compared = keys.ranked_by(conflict)
+    if table.name.lower() == _AGENT_DATA:
+        raise FormatError(_ACTION, path, f"it declares a key for {_AGENT_DATA}, which never has one")
     if names is None or not keys.is_rule(conflict) or (compared and compared.lower() not in columns):
         raise FormatError(_ACTION, path, f"table {table.name!r} has an invalid key or conflict rule")
-    if not table.is_timestamped:
-        raise FormatError(_ACTION, path, f"table {table.name!r} has a key and no timestamps")
     return Key(names, conflict, history)
 
 
-def _check_companions(path: str, tables: Sequence[SourceTable]) -> None:
-    """Refuse a source in which a companion of a keyed table has other columns or renames than that table.
+def _check_own_columns(path: str, tables: Sequence[SourceTable]) -> None:
+    """Refuse a source in which a table has columns of the format that it should not have, or lacks them.
 
-    A table that has the name of a companion, but no timestamps, or a key of its own, is not one. Whether the target can
-    have it is not checked here.
+    A keyed table has timestamps. Any other table that has them is a companion, so it belongs to a keyed table of this
+    source, and has the columns and the renames of that table. Otherwise the target could not tell what its rows are:
+    its own keyed table of that name may have other columns.
     """
-    by_name = {table.name.lower(): table for table in tables}
-    for owner in tables:
-        for name, columns, renames in _expected_companions(owner):
-            companion = by_name.get(name.lower())
-            if companion is None or not companion.is_timestamped or companion.key is not None:
-                continue
-            if (_declared_columns(companion), _folded(companion.renames)) != (columns, renames):
-                cause = f"table {companion.name!r} has other columns than table {owner.name!r}, to which it belongs"
+    companions = {name.lower(): companion for owner in tables for name, *companion in _expected_companions(owner)}
+    for table in tables:
+        own = {column for column, _ in table.columns} & format.OWN_COLUMNS.keys()
+        if table.key is not None:
+            if own != {format.TIMESTAMP}:
+                raise FormatError(_ACTION, path, f"table {table.name!r} has a key, and no timestamps or also reasons")
+        elif own:
+            if table.name.lower() not in companions:
+                cause = f"table {table.name!r} has timestamps or reasons, and belongs to no keyed table that is in it"
+                raise FormatError(_ACTION, path, cause)
+            owner, expected_own, columns, renames = companions[table.name.lower()]
+            if (own, _declared_columns(table), _folded(table.renames)) != (expected_own, columns, renames):
+                cause = f"table {table.name!r} has other columns than table {owner!r}, to which it belongs"
                 raise FormatError(_ACTION, path, cause)
 
 
-def _expected_companions(owner: SourceTable) -> Iterator[tuple[str, set[tuple[str, str]], set[Arrow]]]:
-    """Yield the names of a table's companions, with the columns and renames that they must have."""
+def _expected_companions(owner: SourceTable) -> Iterator[tuple[str, str, set[str], set[tuple[str, str]], set[Arrow]]]:
+    """Yield each companion's name, its owner's, and the columns (our own, the declared) and renames it must have."""
     columns = _declared_columns(owner)
     if owner.key is not None and owner.key.deletes:
-        yield keys.deleted_name(owner.name), {item for item in columns if item[0] in owner.key.folded[0]}, set()
+        keyed = {item for item in columns if item[0] in owner.key.folded[0]}
+        yield keys.deleted_name(owner.name), owner.name, {format.TIMESTAMP}, keyed, set()
     if owner.key is not None and owner.key.history:
-        yield keys.history_name(owner.name), columns, _folded(owner.renames)
+        own = {format.TIMESTAMP, format.REASON}
+        yield keys.history_name(owner.name), owner.name, own, columns, _folded(owner.renames)
 
 
 def _declared_columns(table: SourceTable) -> set[tuple[str, str]]:

@@ -20,5 +20,11 @@ def short_and_full(short: Any, full: Any) -> list[Any]:
 
 
 def others_slow(values: Iterable[Any], always: Collection[Any]) -> list[Any]:
-    """Return the values of a parameter; some always run, and ``pytest -m slow`` runs the others."""
-    return [value if value in always else pytest.param(value, marks=pytest.mark.slow) for value in values]
+    """Return the values of a parameter; some always run, and ``pytest -m slow`` runs the others.
+
+    Args:
+        values: all values, or tuples of the values of several parameters.
+        always: those that always run.
+    """
+    given = [(value if isinstance(value, tuple) else (value,), value in always) for value in values]
+    return [pytest.param(*value, marks=() if is_fast else pytest.mark.slow) for value, is_fast in given]

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import apsw
 
+from edgeshard import format
+
 
 def edit(path: Path, *statements: str) -> None:
     """Change a database as a stranger could, and leave no WAL."""
@@ -119,6 +121,26 @@ def format_table_that_is_virtual(path: Path) -> None:
 
 def format_table_without_its_key(path: Path) -> None:
     replace_table(path, "edgeshard_streams", "stream_no integer, agent_id, stream_id, began_at, last_seq")
+
+
+# -- tables of the format's own ---------------------------------------------------------------------------------------
+
+
+def companion_without_its_table(path: Path, name: str, renamed: str) -> None:
+    """Turn the dicts into rows of a table that would belong to a keyed table, and rename a column of it."""
+    history = name.endswith("_history")
+    columns = {"_timestamp": "timestamp", "k": "text", **({"_reason": "reason", "v": "integer"} if history else {})}
+    stored = ", ".join(f"{column} {format.STORED_AS[type_]}" for column, type_ in columns.items())
+    edit(
+        path,
+        format.DDL[format.RENAMES],
+        f"create table {name}(_id integer primary key, {stored}) strict",
+        f"insert into {name}(_id, _timestamp, k) select _id, 1, 'p' from agent_data",
+        "drop table agent_data",
+        "delete from edgeshard_columns",
+        *(f"insert into edgeshard_columns values ('{name}', '{column}', '{columns[column]}')" for column in columns),
+        f"insert into edgeshard_renames values ('{name}', '{renamed}', 'hijacked')",
+    )
 
 
 # -- too much ---------------------------------------------------------------------------------------------------------

@@ -257,26 +257,6 @@ def test_a_keyed_table_does_not_take_a_plain_one_for_its_deletions(store: edgesh
     assert 1 == store.verify().rows
 
 
-def test_rows_from_before_the_class_had_a_key_are_older_than_all_that_have_one(store: edgeshard.Store) -> None:
-    @edgeshard.table(name="last_known")
-    @attrs.frozen
-    class Before:
-        sensor: str | None
-        value: float
-
-    with store.shard("a") as shard, store.shard("b") as late:
-        shard.write(Before("inlet", 1.0))
-        shard.write(Before(None, 2.0))
-        store.merge()
-        shard.write(LastKnown("inlet", 3.0))
-        store.merge()
-        late.write(Before("inlet", 4.0))
-        late.write(Before("outlet", 5.0))
-        store.merge()
-    assert {"inlet": 3.0, None: 2.0, "outlet": 5.0} == values(store)
-    assert store.verify().ok
-
-
 def test_a_keyed_class_may_have_as_many_fields_as_any_and_a_history(store: edgeshard.Store, tmp_path: Path) -> None:
     fields = {f"c{number}": attrs.field(type=int) for number in range(format.COLUMNS_MAX)}
     wide = edgeshard.table(name="wide", key="c0", history=True)(attrs.make_class("Wide", fields, frozen=True))
