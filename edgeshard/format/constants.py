@@ -44,15 +44,21 @@ STREAM_NO_MAX: Final = (1 << 31) - 1
 #: The largest row of a shard, and the largest text or blob in it. A merge holds a few of them in memory at a time.
 ROW_BYTES_MAX: Final = 100_000_000
 
-#: The most columns of one table.
+# Limits on tables. `records.limits` checks them wherever a table enters.
+
+#: The most columns of one table, without the format's own.
 COLUMNS_MAX: Final = 400
+
+#: The most indexes of one table, without that of its key.
+INDEXES_MAX: Final = 32
+
+#: The most renames of one table's columns.
+RENAMES_MAX: Final = 400
 
 #: The most tables of one database, and columns of all of them together: opening a database reads the names of all.
 TABLES_MAX: Final = 500
 
 COLUMNS_IN_ALL_MAX: Final = 20_000
-
-INDEXES_MAX: Final = 32
 
 PRIORITY_MAX: Final = 1_000
 

@@ -6,7 +6,7 @@ merge's own transaction: if that is killed, the master is as it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import attrs
 
@@ -16,7 +16,7 @@ from edgeshard.master import catalog
 from edgeshard.merge import keyed_tables, schema_plan
 from edgeshard.merge.schema_plan import TablePlan
 from edgeshard.merge.target import Target
-from edgeshard.records import keys, promote, renames
+from edgeshard.records import keys, limits, promote, renames
 from edgeshard.sources.source import Source, SourceTable
 from edgeshard.sqlite import Connection, quote
 
@@ -33,8 +33,8 @@ def check(target: Target, origin: Source, table: SourceTable) -> None:
         SchemaConflictError: the two contradict one another.
     """
     keyed_tables.check_key(target, origin, table)
-    if not _is_unchanged(target, table):
-        _plan(target, origin, table)
+    plan = None if _is_unchanged(target, table) else _plan(target, origin, table)
+    _ensure_table_within_limits(target, origin, table, plan)
 
 
 def ensure_tables(target: Target, origin: Source) -> Source:
@@ -95,7 +95,7 @@ def _ensure_columns(target: Target, origin: Source, table: SourceTable) -> Sourc
         return table
     folded, name = table.name.lower(), target.spelt(table.name)
     plan = _plan(target, origin, table)
-    _ensure_within_limits(target, origin, name, plan.new_columns)
+    _ensure_all_within_limits(target, origin, name, plan)
     is_new, known = folded not in target.columns, target.columns.setdefault(folded, {})
     change_table(target, name, known, plan, origin.path)
     if plan.new_columns or is_new:
@@ -107,19 +107,42 @@ def _ensure_columns(target: Target, origin: Source, table: SourceTable) -> Sourc
     return schema_plan.map_columns(target.connection, table, plan)
 
 
-def _ensure_within_limits(target: Target, origin: Source, name: str, new_columns: Sequence[tuple[str, str]]) -> None:
+def _ensure_table_within_limits(target: Target, origin: Source, table: SourceTable, plan: TablePlan | None) -> None:
+    """Limit what the source's table and the target's have together, so that every other database can read it.
+
+    Raises:
+        SchemaConflictError: a table would exceed a limit.
+    """
+    if plan is None and not table.indexes:
+        return
+    name = target.spelling.get(table.name.lower(), table.name)
+    final_name = str.lower if plan is None else plan.final_name
+    indexes = {
+        tuple(dict.fromkeys(map(final_name, index)))
+        for index in [*catalog.indexes_of(target.connection, name), *table.indexes]
+    }
+    excess = limits.excess(
+        target.columns[name.lower()] if plan is None else plan.columns,
+        indexes,
+        target.keys.get(name, table.key),
+        () if plan is None else [*target.renames.get(name.lower(), ()), *plan.new_renames],
+    )
+    if excess:
+        cause = f"table {table.name} would have {excess}, with those that other agents declare"
+        raise SchemaConflictError("merge", origin.path, f"{cause}. {schema_plan.OTHER_TABLE_ADVICE}")
+
+
+def _ensure_all_within_limits(target: Target, origin: Source, name: str, plan: TablePlan) -> None:
     """Limit tables and columns, so that the master opens quickly, and another master can merge it.
 
     Raises:
         SchemaConflictError: it would have too many tables or columns.
     """
-    tables = len(target.columns.keys() | {name.lower()} | {table.name.lower() for table in origin.tables})
-    columns = sum(map(len, target.columns.values())) + len(new_columns)
-    if tables > format.TABLES_MAX or columns > format.COLUMNS_IN_ALL_MAX:
-        cause = (
-            f"with its tables the master would have {tables} tables and {columns} columns; at most "
-            f"{format.TABLES_MAX} and {format.COLUMNS_IN_ALL_MAX} are possible. Merge it into a store of its own"
-        )
+    columns = {table.name.lower(): [column for column, _ in table.columns] for table in origin.tables}
+    keyed = {table.name: table.key for table in origin.tables if table.key is not None}
+    excess = limits.excess_of_all(columns | target.columns | {name.lower(): plan.columns}, keyed | target.keys)
+    if excess:
+        cause = f"with its tables the master would have {excess}. Merge it into a store of its own"
         raise SchemaConflictError("merge", origin.path, cause)
 
 

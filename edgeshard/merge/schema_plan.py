@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
-from edgeshard import format
 from edgeshard.errors import SchemaConflictError
 from edgeshard.records import promote, renames, types
 from edgeshard.records.renames import Arrow
@@ -84,9 +83,6 @@ def plan_table(
     """
     known = {(old.lower(), new.lower()) for old, new in known_renames}
     new_renames = tuple((old, new) for old, new in table.renames if (old.lower(), new.lower()) not in known)
-    if new_renames and len(known) + len(new_renames) > format.COLUMNS_MAX:
-        cause = f"table {table.name} would have more than {format.COLUMNS_MAX} renames. {_KEPT}"
-        raise SchemaConflictError("merge", path, cause)
     _ensure_not_renamed(table, [*known, *new_renames], fixed, path)
     try:
         final_names = renames.ends([*known_renames, *new_renames])

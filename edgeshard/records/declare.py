@@ -16,7 +16,7 @@ import attrs
 
 from edgeshard import format
 from edgeshard.errors import TableError
-from edgeshard.records import keys, names, scalars
+from edgeshard.records import keys, limits, names, scalars
 from edgeshard.records.codecs import CONVERSIONS
 from edgeshard.records.columns import Column, Table
 from edgeshard.records.keys import Key
@@ -145,8 +145,11 @@ def table_of(cls: type) -> Table:
     by_name = {column.name: column for column in columns}
     _check_indexes(cls, options.index, by_name)
     key = _key(cls, options, by_name)
+    _check_companions(name, key)
     _check_renames(cls, options.renamed, by_name)
     _check_fixed(name, key, options.renamed)
+    if excess := limits.excess(by_name, options.index, key, options.renamed):
+        raise _error(f"{cls.__name__} has {excess}")
     return Table(name, columns, options.index, key, priority=options.priority, renames=options.renamed)
 
 
@@ -173,8 +176,6 @@ def _columns(cls: type) -> tuple[Column, ...]:
     columns = tuple(_column(cls, field.name, hints.get(field.name)) for field in attrs.fields(cls))
     if not columns:
         raise _error(f"{cls.__name__} has no fields")
-    if len(columns) > format.COLUMNS_MAX:
-        raise _error(f"{cls.__name__} has more than {format.COLUMNS_MAX} fields")
     if len({column.name.lower() for column in columns}) < len(columns):
         raise _error(f"{cls.__name__} has two fields that differ only in case, which SQL ignores; rename one")
     return columns
@@ -222,8 +223,6 @@ def _enum_conversion(where: str, cls: type[enum.Enum]) -> _Conversion:
 
 
 def _check_indexes(cls: type, indexes: tuple[tuple[str, ...], ...], columns: Mapping[str, Column]) -> None:
-    if len(indexes) > format.INDEXES_MAX:
-        raise _error(f"{cls.__name__} has more than {format.INDEXES_MAX} indexes")
     for item in indexes:
         if not item or len(set(item)) < len(item):
             raise _error(f"index {item!r} of {cls.__name__} names no column, or one twice")
@@ -266,6 +265,12 @@ def _why_no_key_column(column: Column | None) -> str:
         # PostgreSQL would take them for one number, SQLite for two texts
         return "a Decimal, of which 1.0 and 1.00 would be two keys: make it an int, or a str of fixed notation"
     return ""
+
+
+def _check_companions(name: str, key: Key | None) -> None:
+    """Refuse a key if the tables of its tombstones and its history could not have their names."""
+    for companion in keys.companions({} if key is None else {name: key}):
+        _check_name(companion, f"table {name!r}: its deletions or its history go to {companion!r}")
 
 
 def _check_renames(cls: type, renamed: tuple[tuple[str, str], ...], columns: Mapping[str, Column]) -> None:

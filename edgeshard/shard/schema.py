@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -12,12 +12,14 @@ from edgeshard import format
 from edgeshard.errors import SchemaConflictError
 from edgeshard.master import catalog
 from edgeshard.master.catalog import Statement
-from edgeshard.records import keys, promote, renames, types
+from edgeshard.records import declare, keys, limits, promote, renames, types
 from edgeshard.records.columns import Column, Table
 from edgeshard.records.keys import Key
 from edgeshard.sqlite import Connection
 
 _ADVICE: Final = "Give the field, or the table, another name"
+
+_AGENT_DATA: Final = declare.table_of(declare.AgentData)
 
 _KEY_KEEPS_TYPE: Final = (
     "The column belongs to the table's key or its conflict rule, so it keeps its type. Give the table another name"
@@ -59,6 +61,7 @@ def changes(connection: Connection, table: Table, path: str) -> Iterator[Stateme
         else []
     )
     new = own + [(column.name, column.type) for column in table.columns if column.name.lower() not in known]
+    _ensure_within_limits(connection, name, table, [*known, *(column for column, _ in new)], keyed, path)
     yield from catalog.define_columns(name, format.SHARD_COLUMNS, new, is_new=not known)
     for index in table.indexes:
         yield catalog.insert_index(name, index)
@@ -128,6 +131,34 @@ def _ensure_same_key(name: str, table: Table, there: Key | None, path: str) -> N
 
 def _describe_key(key: Key | None) -> str:
     return "no key" if key is None else f"the key ({', '.join(key.columns)}) with conflict {key.conflict!r}"
+
+
+def _ensure_within_limits(
+    connection: Connection,
+    name: str,
+    table: Table,
+    columns: Sequence[str],
+    keyed: Mapping[str, Key],
+    path: str,
+) -> None:
+    """Refuse a class with which the shard would have more than a master accepts.
+
+    Raises:
+        SchemaConflictError: a limit would be exceeded.
+    """
+    keyed = keyed if table.key is None else {**keyed, name: table.key}
+    recorded = catalog.load_renames(connection).get(name.lower(), [])
+    indexes = [*catalog.indexes_of(connection, name), *table.indexes]
+    if excess := limits.excess(columns, indexes, keyed.get(name), recorded):
+        cause = f"table {name} would have {excess} in the shard, with those of the agent's other classes. {_ADVICE}"
+        raise SchemaConflictError("write to shard", path, cause)
+    # a master has the table of dicts from its beginning
+    tables: dict[str, list[str]] = {_AGENT_DATA.name: [column.name for column in _AGENT_DATA.columns]}
+    for each, column, _ in catalog.all_columns(connection):
+        tables.setdefault(each.lower(), []).append(column)
+    if excess := limits.excess_of_all(tables | {name.lower(): columns}, keyed):
+        cause = f"a master of the shard would have {excess}. Use fewer classes, or several stores"
+        raise SchemaConflictError("write to shard", path, cause)
 
 
 def _ensure_no_companion(

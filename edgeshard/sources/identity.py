@@ -31,8 +31,9 @@ def open_source(connection: Connection, schema: str, path: str) -> Source:
         sqlite.check_identity(connection, schema, format.IDENTITY, path)
         ordinary = _ordinary_tables(connection, schema)
         _check_own_tables(connection, schema, path, ordinary, format.COMMON_TABLES)
-        _check_indexes(connection, schema, path)
         role, database_id, agent_id = _read_role(connection, schema, path)
+        if role == format.SHARD:
+            _check_indexes(connection, schema, path)
         # checksum.verify looks for the checksum of a bundle
         required = set(format.REQUIRED_TABLES[role]) - {format.CHECKSUM_TABLE}
         _check_own_tables(connection, schema, path, ordinary, sorted(required))
@@ -42,7 +43,7 @@ def open_source(connection: Connection, schema: str, path: str) -> Source:
             for name in format.OPTIONAL_SHARD_TABLES
             if name in ordinary and _is_as_declared(connection, schema, name, ordinary[name])
         }
-        record_tables = tables.read_tables(connection, schema, path, ordinary.keys(), present)
+        record_tables = tables.read_tables(connection, schema, path, role, ordinary.keys(), present)
         return Source(
             schema,
             path,
@@ -94,7 +95,10 @@ def _declared_columns() -> dict[str, tuple[tuple[Any, ...], ...]]:
 
 
 def _check_indexes(connection: Connection, schema: str, path: str) -> None:
-    """Refuse indexes over an expression or with a WHERE: SQLite evaluates these when it deletes rows."""
+    """Refuse a shard with an index over an expression or with a WHERE: SQLite evaluates these when it deletes rows.
+
+    No other database is written by those who read it, so the indexes of its users do not matter.
+    """
     sql = f"SELECT name, tbl_name FROM {quote(schema)}.sqlite_schema WHERE type = 'index' AND sql IS NOT NULL"
     for name, table in sqlite.fetch(connection, sql):
         if _has_expression(connection, schema, name) or _is_partial(connection, schema, name, table):

@@ -14,7 +14,7 @@ import attrs
 
 from edgeshard import format, sqlite
 from edgeshard.errors import FormatError
-from edgeshard.records import keys
+from edgeshard.records import keys, limits
 from edgeshard.records.keys import Key
 from edgeshard.records.names import is_column_name, is_reserved
 from edgeshard.records.renames import Arrow
@@ -23,15 +23,20 @@ from edgeshard.sqlite import Connection, quote
 
 _ACTION: Final = "read database"
 
-#: The most columns that a record table can have: those that its class declares, and the format's own.
-_COLUMNS_MAX: Final = format.COLUMNS_MAX + len(format.OWN_COLUMNS)
+# How much of each is read: one more than a table may have, which is then refused by `limits.excess`.
+
+_COLUMNS_READ: Final = format.COLUMNS_MAX + len(format.OWN_COLUMNS) + 1
+
+_INDEXES_READ: Final = format.INDEXES_MAX + 1 + 1  # a key has one of its own
+
+_RENAMES_READ: Final = format.RENAMES_MAX + 1
 
 #: The table that dicts go to. Its columns are always the same.
 _AGENT_DATA: Final = "agent_data"
 
 
 def read_tables(
-    connection: Connection, schema: str, path: str, ordinary: Set[str], present: Set[str]
+    connection: Connection, schema: str, path: str, role: str, ordinary: Set[str], present: Set[str]
 ) -> tuple[SourceTable, ...]:
     """Return the record tables of an attached database.
 
@@ -39,11 +44,12 @@ def read_tables(
         connection: the connection to which it is attached.
         schema: the name by which it is attached.
         path: its file, for errors.
+        role: what it is. A merger deletes rows of shards, so these may have no columns that SQLite computes.
         ordinary: the names of its ordinary tables.
         present: the names of the format's optional tables that it has.
 
     Raises:
-        FormatError: it has a table that we do not read.
+        FormatError: it has a table that we do not read, or that exceeds a limit.
         DamagedError: its own tables hold values of the wrong type.
     """
     names = sqlite.fetch_typed(
@@ -58,13 +64,16 @@ def read_tables(
     found = []
     for (name,) in names:
         _check_table_name(path, name, is_ordinary=name in ordinary)
-        columns = _read_columns(connection, schema, path, name)
+        columns = _read_columns(connection, schema, path, name, is_shard=role == format.SHARD)
         found.append(SourceTable(name, columns, _read_indexes(connection, schema, path, name, columns)))
     if format.RENAMES in present:
         found = [_with_renames(connection, schema, path, table) for table in found]
     if format.KEYS in present:
         found = _with_keys(connection, schema, path, found)
     _check_own_columns(path, found)
+    for table in found:
+        if excess := limits.excess((name for name, _ in table.columns), table.indexes, table.key, table.renames):
+            raise _refusal(path, table.name, f"it has {excess}")
     return tuple(found)
 
 
@@ -102,18 +111,18 @@ def _check_table_name(path: str, name: str, *, is_ordinary: bool) -> None:
         raise _refusal(path, name, "it is not an ordinary table")
 
 
-def _read_columns(connection: Connection, schema: str, path: str, table: str) -> tuple[tuple[str, str], ...]:
+def _read_columns(
+    connection: Connection, schema: str, path: str, table: str, *, is_shard: bool
+) -> tuple[tuple[str, str], ...]:
     """Return the name and type of each column, after checking that each is stored as its type requires."""
     columns = sqlite.fetch_typed(
         connection,
         path,
         (str, str),
         f"SELECT column_name, type FROM {quote(schema)}.edgeshard_columns WHERE table_name = ? LIMIT ?",
-        (table, _COLUMNS_MAX + 1),
+        (table, _COLUMNS_READ),
     )
-    described = _describe_columns(connection, schema, path, table)
-    if len(columns) > _COLUMNS_MAX:
-        raise _refusal(path, table, f"it has more than {format.COLUMNS_MAX} columns")
+    described = _describe_columns(connection, schema, path, table, is_shard=is_shard)
     for name, type_ in columns:
         if not _is_known_column(name, type_):
             raise _refusal(path, table, f"column {name!r:.120} has an unknown name or type, {type_!r:.40}")
@@ -128,11 +137,13 @@ def _is_known_column(name: str, type_: str) -> bool:
     return is_column_name(name) and type_ in format.STORED_AS
 
 
-def _describe_columns(connection: Connection, schema: str, path: str, table: str) -> dict[str, tuple[str, int, int]]:
+def _describe_columns(
+    connection: Connection, schema: str, path: str, table: str, *, is_shard: bool
+) -> dict[str, tuple[str, int, int]]:
     """Map each column to its declared type, place in the primary key, and hidden flag. The key must be the rowid."""
     rows = sqlite.fetch(connection, f"PRAGMA {quote(schema)}.table_xinfo({quote(table)})")
     columns = {row[1]: (row[2], row[5], row[6]) for row in rows}
-    if any(row[6] for row in rows):
+    if is_shard and any(row[6] for row in rows):
         raise _refusal(path, table, "it has a column that SQLite computes")
     if columns.get("_id") != ("INTEGER", 1, 0) or any(row[5] for row in rows if row[1] != "_id"):
         raise _refusal(path, table, "_id is not its INTEGER PRIMARY KEY")
@@ -152,10 +163,8 @@ def _read_indexes(
         path,
         (str,),
         f"SELECT columns FROM {quote(schema)}.edgeshard_indexes WHERE table_name = ? LIMIT ?",
-        (table, format.INDEXES_MAX + 1),
+        (table, _INDEXES_READ),
     )
-    if len(rows) > format.INDEXES_MAX:
-        raise _refusal(path, table, f"it has more than {format.INDEXES_MAX} indexes")
     names = {name.lower() for name, _ in columns}
     indexes = []
     for (text,) in rows:
@@ -194,12 +203,12 @@ def _with_renames(connection: Connection, schema: str, path: str, table: SourceT
         (str, str),
         f"SELECT old_name, new_name FROM {quote(schema)}.{format.RENAMES} NOT INDEXED "
         "WHERE table_name = ? COLLATE NOCASE LIMIT ?",
-        (table.name, format.COLUMNS_MAX + 1),
+        (table.name, _RENAMES_READ),
     )
     if rows and table.name.lower() == _AGENT_DATA:
         raise FormatError(_ACTION, path, f"it renames columns of {_AGENT_DATA}, which always has the same columns")
-    if len(rows) > format.COLUMNS_MAX or not all(is_column_name(name) for row in rows for name in row):
-        raise _refusal(path, table.name, "it has too many renames, or renames to or from an invalid name")
+    if not all(is_column_name(name) for row in rows for name in row):
+        raise _refusal(path, table.name, "it renames to or from an invalid name")
     return attrs.evolve(table, renames=tuple(sorted(rows)))
 
 
