@@ -1,0 +1,211 @@
+"""The end of a fleet: everything is merged into every store, and every promise is checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+import edgeshard
+from tests.support.fleets import contents
+from tests.support.fleets.carrying import export_bundle, inventory_of, record_receipt
+from tests.support.fleets.fleet import DEVICES, STORES, Fleet
+from tests.support.fleets.model import CURRENT, HISTORY, PRUNED, SUPERSEDED, Held, Row, kept
+from tests.support.fleets.shapes import DICT, SHAPES, Shape
+
+#: How many databases one merge names.
+_SOURCES = 50
+
+
+def settle(fleet: Fleet) -> None:
+    """Merge everything into every store, and check that everything is as it must be."""
+    fleet.close_all()
+    for name in sorted(fleet.budgets):
+        fleet.lift_budget(name)
+    somewhere = set().union(*(held.state.keys() for held in fleet.held.values()))
+    for name in STORES:
+        fleet.merge_into(name)
+    databases = fleet.databases()
+    for start in range(0, len(databases), _SOURCES):
+        fleet.merge_into("root", [path for path in databases[start : start + _SOURCES] if path in fleet.held])
+    root = fleet.stores["root"].master_path
+    for name in DEVICES:
+        fleet.merge_into(name, [root])
+    _check_nothing_is_lost(fleet, somewhere)
+    for store in fleet.stores.values():
+        _check_keys(fleet, store.master_path)
+        _check_reports(fleet, store)
+    _check_reading(fleet, fleet.stores["root"])
+    _check_that_merging_again_changes_nothing(fleet)
+    _check_export(fleet)
+    if "export" not in fleet.without:
+        _check_that_nothing_is_left_to_carry(fleet)
+
+
+def _check_nothing_is_lost(fleet: Fleet, somewhere: set[Any]) -> None:
+    """Check that each row is in each store, unless it was pruned, or thrown away with the only file that had it."""
+    wanted = (somewhere if fleet.is_lossy else fleet.written.keys()) - fleet.pruned
+    for name, store in fleet.stores.items():
+        lost = wanted - fleet.held[store.master_path].state.keys()
+        assert not lost, f"{name} lacks {sorted(lost)[:5]} and {max(0, len(lost) - 5)} more"
+
+
+def _check_keys(fleet: Fleet, path: Path) -> None:
+    """Check that a master shows the right version of each key, whatever way all of them came."""
+    if fleet.is_lossy:
+        return
+    shown: dict[Any, set[Any]] = {}
+    for address in fleet.held[path].those(CURRENT):
+        row = fleet.written[address]
+        if row.key is not None:
+            shown.setdefault(row.key, set()).add(address)
+    versions: dict[Any, list[Row]] = {}
+    for row in fleet.written.values():
+        if row.key is not None and row.address not in fleet.pruned:
+            versions.setdefault(row.key, []).append(row)
+    for key, rows in versions.items():
+        if key in fleet.collected:
+            continue  # a database that had not heard of the deletion may bring back what it had deleted
+        expected = {row.address for row in kept(rows)}
+        assert expected == shown.get(key, set()), f"key {key}: {expected} should be current, not {shown.get(key)}"
+
+
+def _check_reports(fleet: Fleet, store: edgeshard.Store) -> None:
+    """Check that `verify` finds nothing wrong, and that all counters mean what their names say."""
+    held = fleet.held[store.master_path]
+    report = store.verify(deep=True)
+    assert report.errors == ()
+    if held.is_tainted:
+        return
+    status = store.status().master
+    fleet._check_gaps(report.gaps, held)
+    found = {
+        "rows in verify": report.rows,
+        "pruned in verify": sum(report.pruned.values()),
+        "pruned in status": status.pruned_rows,
+        "superseded in status": status.superseded_rows,
+        "streams in status": status.streams,
+    }
+    pruned, superseded = len(held.those(PRUNED)), len(held.those(SUPERSEDED))
+    assert found == {
+        "rows in verify": len(held.visible),
+        "pruned in verify": pruned,
+        "pruned in status": pruned,
+        "superseded in status": superseded,
+        "streams in status": len(held.last),
+    }
+    known = sum(held.last.values())
+    assert known == len(held.those(CURRENT, HISTORY)) + superseded + pruned + len(held.missing)
+
+
+def _check_reading(fleet: Fleet, store: edgeshard.Store) -> None:
+    """Check that every class reads back what was written, as it was written."""
+    held = fleet.held[store.master_path]
+    current = [fleet.written[address] for address in held.those(CURRENT)]
+    for table in sorted({row.shape.table for row in current}):
+        newest = [shape for shape in SHAPES.values() if shape.table == table][-1]
+        rows = [row for row in current if row.shape.table == table and not row.is_tombstone]
+        if held.is_tainted and newest.key:
+            continue  # others' rows may be among them
+        expected = sorted((_said(newest, row, held) for row in rows), key=repr)
+        found = sorted((_read(newest, record) for record in store.read(newest.cls)), key=repr)
+        if held.is_tainted:
+            found = [item for item in found if item in expected]
+        assert len(expected) == len(found), f"{len(found)} of {len(expected)} records of {table} were read"
+        for one, other in zip(expected, found, strict=True):
+            assert _is_same(one, other), f"{one} was written to {table}, and {other} was read"
+
+
+def _said(newest: Shape, row: Row, held: Held) -> Mapping[str, Any]:
+    values = contents.expected_columns(row, held.schema)
+    if newest is DICT:
+        return {"agent_id": row.agent, "data": values["data"]}
+    return {field: values.get(field) for field in newest.fields}
+
+
+def _read(newest: Shape, record: Any) -> Mapping[str, Any]:
+    values = {field: getattr(record, field) for field in newest.fields}
+    return {"agent_id": values["agent_id"], "data": values["data"]} if newest is DICT else values
+
+
+def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    for field, value in one.items():
+        found = other[field]
+        if isinstance(value, (dict, list)):
+            if not contents.is_same_json(found, value):
+                return False
+        elif isinstance(value, float) and isinstance(found, float):
+            if found != value and not (math.isnan(found) and math.isnan(value)):
+                return False
+        elif value != found and str(value) != str(found):
+            return False
+    return True
+
+
+def _check_that_merging_again_changes_nothing(fleet: Fleet) -> None:
+    root = fleet.stores["root"]
+    before = contents.read(root.master_path)
+    report = root.merge([store.master_path for store in fleet.stores.values()])
+    assert (report.rows, before) == (0, contents.read(root.master_path))
+
+
+def _check_export(fleet: Fleet) -> None:
+    """Check that every store is exportable, and that a fresh hub gets the same rows from its bundle."""
+    for name, store in fleet.stores.items():
+        if "export" in fleet.without:
+            continue
+        bundle = export_bundle(fleet, store.master_path, set(), {})
+        fresh = edgeshard.Store(fleet.folder / f"fresh-{name}")
+        fleet.stores[f"fresh-{name}"] = fresh
+        fleet.merge_into(f"fresh-{name}", [bundle])
+        assert fleet.held[fresh.master_path].visible == fleet.held[store.master_path].visible
+        assert fresh.verify().errors == ()
+        del fleet.stores[f"fresh-{name}"]
+
+
+def _check_that_nothing_is_left_to_carry(fleet: Fleet) -> None:
+    """Check that nobody has rows for the root once everything is everywhere and the root has said so."""
+    root = fleet.stores["root"]
+    said = inventory_of(fleet, root.master_path)
+    fleet.documents.append(said)
+    for name in DEVICES:
+        record_receipt(fleet.stores[name], said, force=True)
+        unwanted = contents.receipts(fleet.stores[name].master_path)[said.database_id.hex()]
+        bundle = export_bundle(
+            fleet, fleet.stores[name].master_path, unwanted, {"since_hub": said.database_id.hex()}
+        )
+        assert fleet.pruned >= fleet.held[bundle].state.keys(), "rows are exported that the root has"
+
+
+# -- PostgreSQL -------------------------------------------------------------------------------------------------------
+
+
+def push(fleet: Fleet, dsn: str, first: str) -> None:
+    """Push two stores to a PostgreSQL database, and check that it then has the rows of the root, once each."""
+    from tests.support.postgres_server import fetch
+
+    fleet.stores[first].push(dsn)
+    root = fleet.stores["root"]
+    report = root.push(dsn)
+    assert report.complete, report.rejected
+    held = fleet.held[root.master_path]
+    for table in sorted({table for table, _ in held.schema.all_columns()}):
+        owner, is_history, is_tombstone = contents.owner_of(table)
+        expected = {
+            address
+            for address in held.those(HISTORY if is_history else CURRENT)
+            if (row := fleet.written[address]).shape.table == owner and row.is_tombstone == is_tombstone
+        }
+        sql = f"SELECT replace(stream_id::text, '-', ''), _seq FROM {table} JOIN edgeshard_streams ON stream = _stream"
+        found = fetch(dsn, sql) if expected else []
+        addresses = {(stream, seq) for stream, seq in found if stream in fleet.agents}
+        assert len(found) == len(set(found)), f"rows of {table} are doubled in PostgreSQL"
+        others = fleet.held[fleet.stores[first].master_path].state.keys()
+        assert expected <= addresses, f"PostgreSQL lacks rows of {table}: {sorted(expected - addresses)[:5]}"
+        assert addresses <= expected | (others & fleet.pruned), f"PostgreSQL has more rows of {table}"
+
+
+__all__ = ["attrs", "push", "settle"]

@@ -1,0 +1,439 @@
+"""A fleet on real files: four stores with agents, and everything that is carried between them; and what must hold."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import itertools
+import os
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import attrs
+
+import edgeshard
+from edgeshard.errors import DiskBudgetError
+from edgeshard.exchange import receipts as exchange_receipts
+from edgeshard.exchange.inventory import Inventory
+from edgeshard.format import blocks
+from edgeshard.master import pruned_ranges
+from edgeshard.master import receipts as master_receipts
+from edgeshard.records import hlc
+from edgeshard.shard import shard as shard_module
+from tests.support.fleets import contents
+from tests.support.fleets.contents import Content, Stored
+from tests.support.fleets.kills import killed_at
+from tests.support.fleets.model import CURRENT, HISTORY, PRUNED, SUPERSEDED, Address, Held, Row, Schema
+from tests.support.fleets.shapes import DICT, Shape
+from tests.support.stores import shard_path
+
+#: A folder in memory, if there is one: fsyncs cost nothing there, and power cuts are tested elsewhere.
+IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+STORES = ("boat", "van", "hub", "root")
+#: The stores that agents write to.
+DEVICES = STORES[:3]
+AGENTS = ("a", "b")
+
+NOON_US = 1_795_608_000_000_000
+
+
+@attrs.frozen
+class Image:
+    """A copy of a database's files, and what it was copied from."""
+
+    path: Path
+    original: Path
+
+
+@attrs.define
+class Wall:
+    """The wall clock of all devices, which steps move both ways."""
+
+    now_us: int = NOON_US
+
+    def install(self, patches: contextlib.ExitStack) -> None:
+        """Let edgeshard take the time from it, except where it compares times with those of the file system."""
+        wall = self
+
+        class Datetime(datetime.datetime):
+            @classmethod
+            def now(cls, tz: datetime.tzinfo | None = None) -> Any:
+                return datetime.datetime.fromtimestamp(wall.now_us / 1e6, tz)
+
+        patches.enter_context(mock.patch.object(hlc, "now_us", lambda: wall.now_us))
+        patches.enter_context(mock.patch.object(time, "time", lambda: wall.now_us / 1e6))
+        faked = SimpleNamespace(datetime=Datetime, UTC=datetime.UTC, timedelta=datetime.timedelta)
+        for module in (shard_module, pruned_ranges, master_receipts, exchange_receipts):
+            patches.enter_context(mock.patch.object(module, "datetime", faked))
+
+
+class Fleet:
+    """Four stores, their agents, and copies of their files, each step checked against the model.
+
+    Attributes:
+        written: the acknowledged rows, by address.
+        agents: who writes each stream. A stream that is not in it is none of an honest agent.
+        held: what each database must hold.
+        hostile: the databases that lie; of what they hold, only what is true is in `held`.
+        images: copies of database files.
+        documents: inventories of stores, in the order in which they were taken.
+        pruned: the addresses that any master pruned.
+        is_lossy: whether rows were thrown away that may have been the only copy.
+        log: what was done, for a failure.
+        counts: how often each kind of step was taken, and what else happened.
+    """
+
+    def __init__(self, form: str = "honest", without: Collection[str] = ()) -> None:
+        self.form, self.without = form, frozenset(without)
+        self.folder = Path(tempfile.mkdtemp(prefix="edgeshard-fleet-", dir=IN_MEMORY))
+        self.stores = {name: edgeshard.Store(self.folder / name) for name in STORES}
+        self.open: dict[Path, edgeshard.Shard] = {}
+        self.written: dict[Address, Row] = {}
+        self.agents: dict[str, str] = {}
+        self.transactions: set[tuple[Address, Address]] = set()
+        self.seen: dict[Any, Any] = {}
+        self.held: dict[Path, Held] = {}
+        self.hostile: set[Path] = set()
+        self.budgets: set[str] = set()
+        self.images: list[Image] = []
+        self.documents: list[Inventory] = []
+        self.pruned: set[Address] = set()
+        self.collected: set[Any] = set()
+        self.refused: set[str] = set()
+        self.is_lossy = False
+        self.log: list[str] = []
+        self.counts: Counter[str] = Counter()
+        self.numbers = itertools.count(1)
+        self.names = itertools.count(1)
+        self.wall = Wall()
+        self._patches = contextlib.ExitStack()
+        self.wall.install(self._patches)
+
+    def remove(self) -> None:
+        """Close all handles, delete the files, and give edgeshard its clock back."""
+        with self._patches:
+            for shard in self.open.values():
+                shard.close()
+            shutil.rmtree(self.folder)
+
+    def say(self, text: str) -> None:
+        """Add details to what is printed if this fleet fails."""
+        self.log.append(text)
+
+    # -- what there is ------------------------------------------------------------------------------------------------
+
+    def databases(self) -> list[Path]:
+        """Return all databases that could be merged now."""
+        return sorted(self.held)
+
+    def shards(self) -> list[Path]:
+        """Return the shards of all stores."""
+        return [path for path in self.databases() if path.parent.name == "shards"]
+
+    def masters(self) -> list[Path]:
+        """Return the masters that exist."""
+        return [store.master_path for store in self.stores.values() if store.master_path in self.held]
+
+    def name(self, path: Path) -> str:
+        """Return a database's path within the fleet."""
+        return str(path.relative_to(self.folder))
+
+    def new_path(self, kind: str) -> Path:
+        """Return a path for a file that does not exist yet."""
+        return self.folder / f"{kind}{next(self.names)}.db"
+
+    def close_all(self) -> None:
+        """Close all handles, as before a fork."""
+        for path in list(self.open):
+            self.open.pop(path).close()
+
+    # -- what agents acknowledge --------------------------------------------------------------------------------------
+
+    def shard(self, name: str, agent: str) -> edgeshard.Shard:
+        """Return an agent's open shard."""
+        path = shard_path(self.stores[name], agent)
+        if path not in self.open:
+            self.open[path] = self.stores[name].shard(agent)
+        return self.open[path]
+
+    def acknowledge(
+        self, path: Path, agent: str, stream: str, first: int, changes: Sequence[tuple[Shape, dict[str, Any], bool]]
+    ) -> None:
+        """Record rows that a writer has acknowledged, from the seq `first` on, in one transaction."""
+        self.agents[stream] = agent
+        held = self.held.setdefault(path, Held())
+        for seq, (shape, values, is_tombstone) in enumerate(changes, first):
+            timestamp = 0
+            if shape.key:
+                table = f"{shape.table}_deleted" if is_tombstone else shape.table
+                timestamp = contents.timestamp(path, table, stream, seq)
+                last = self.seen.get(("timestamp", stream), 0)
+                assert timestamp > last, f"timestamp {timestamp} of seq {seq} follows {last}"
+                self.seen["timestamp", stream] = timestamp
+            self.written[stream, seq] = Row((stream, seq), agent, shape, values, is_tombstone, timestamp)
+            held.state[stream, seq] = CURRENT
+            held.schema.declare(shape)
+        held.last[stream] = first + len(changes) - 1
+        if len(changes) > 1:
+            self.transactions.add(((stream, first), (stream, held.last[stream])))
+        self.counts["rows"] += len(changes)
+
+    # -- merges -------------------------------------------------------------------------------------------------------
+
+    def merge_into(
+        self,
+        name: str,
+        sources: Sequence[Path] = (),
+        *,
+        merge: Callable[[edgeshard.Store], Any] | None = None,
+        keep_empty: bool = False,
+        chunk_bytes: int = blocks.CHUNK_BYTES,
+        kill_at: int = 0,
+        is_watching: bool = False,
+    ) -> Any:
+        """Merge, and compare everything with the model.
+
+        Args:
+            name: the store.
+            sources: other databases.
+            merge: merges in another way than `Store.merge`; it is called with the store.
+            keep_empty: see `Store.merge`.
+            chunk_bytes: how much a transaction copies.
+            kill_at: first merge in a process that is killed before its nth SQL statement.
+            is_watching: whether shards may keep rows that the master holds.
+        """
+        store = self.stores[name]
+        target = store.master_path
+        own = [path for path in self.shards() if path.parent.parent == store.root]
+        before = self.held.get(target) or Held(schema=_master_schema())
+        expected = before.copy()
+        merged = [path for path in dict.fromkeys([*own, *sources]) if path != target]
+        for path in merged:
+            if path not in self.hostile:
+                expected.merge(self.held[path])
+        others = {path for path in merged if path not in own}
+        self.say(f"  into {name}: own {[path.name for path in own]}, and {[self.name(path) for path in sources]}")
+
+        def check_commit(*_: int) -> None:
+            self._check_whole_transactions(contents.ranges(target))
+
+        def merge_store(store: edgeshard.Store) -> Any:
+            return store.merge(sources, keep_empty=keep_empty, progress=check_commit)
+
+        if kill_at:
+            self.close_all()
+        with mock.patch.object(blocks, "CHUNK_BYTES", chunk_bytes), self.unchanged(others):
+            if kill_at:
+                life = killed_at(kill_at, lambda _: store.merge(sources, keep_empty=keep_empty) and None)
+                self.counts["mergers killed"] += life.killed
+                sources = [path for path in sources if path.exists()]  # own shards may be gone
+            report = self._merged(name, merge or merge_store)
+        self._check_quarantined(report, own)
+        self._add_what_came_of_hostile(target, expected, merged)
+        expected.settle(self.written)
+        self.held[target] = expected
+        self._check_drained(own, expected, is_watching=is_watching)
+        is_exact = not (kill_at or merge or expected.is_tainted or name in self.budgets)
+        if name in self.budgets or report.pruned is not None:
+            self.observe_pruned(target, None)
+        new = {address for address in expected.state.keys() - before.state.keys()}
+        if is_exact and not any(self.written[address].shape.key for address in new):
+            assert report.rows == len(new), f"{report.rows} rows reported, {len(new)} came"
+        self.check(target)
+        self._check_gaps(report.gaps, expected)
+        return report
+
+    def _merged(self, name: str, merge: Callable[[edgeshard.Store], Any]) -> Any:
+        try:
+            return merge(self.stores[name])
+        except DiskBudgetError:
+            # the master has no space for them: the rows stay where they are until there is no budget any more
+            self.counts["merges refused"] += 1
+            self.lift_budget(name)
+            return merge(self.stores[name])
+
+    def lift_budget(self, name: str) -> None:
+        """Remove a store's disk budget; its handles keep theirs until they are closed."""
+        root = self.stores[name].root
+        (root / "budget.json").unlink(missing_ok=True)
+        self.stores[name] = edgeshard.Store(root)
+        for path in [path for path in self.open if path.parent.parent == root]:
+            self.open.pop(path).close()
+
+    def _check_quarantined(self, report: Any, own: Sequence[Path]) -> None:
+        honest = [item for item in report.quarantined if Path(item.path) not in self.hostile]
+        assert not honest, f"honest databases are quarantined: {honest}"
+        self.counts["quarantined"] += len(report.quarantined)
+
+    def _add_what_came_of_hostile(self, target: Path, expected: Held, merged: Iterable[Path]) -> None:
+        """Add those rows of hostile databases that are true, and were merged."""
+        liars = [path for path in merged if path in self.hostile]
+        if liars:
+            there = contents.ranges(target)
+            for path in liars:
+                part = self.held[path].copy()
+                part.state = {address: state for address, state in part.state.items() if address in there}
+                part.schema = Schema()
+                expected.merge(part)
+            expected.is_tainted = True
+
+    def _check_drained(self, own: Sequence[Path], expected: Held, *, is_watching: bool) -> None:
+        """Check that the store's own shards lost no row that the master does not have, and all that it has."""
+        for path in own:
+            held = self.held[path]
+            if not path.exists():
+                lost = held.state.keys() - expected.state.keys()
+                assert path in self.hostile or not lost, f"{self.name(path)} was removed with rows {sorted(lost)}"
+                del self.held[path]
+                self.hostile.discard(path)
+                continue
+            if path in self.hostile:
+                continue
+            left = contents.read(path).held
+            assert left <= held.state.keys()
+            lost = held.state.keys() - left - expected.state.keys()
+            assert not lost, f"{self.name(path)} was truncated, and lost rows {sorted(lost)}"
+            stuck = left & expected.visible
+            assert is_watching or not stuck, f"{self.name(path)} keeps merged rows {sorted(stuck)}"
+            held.state = {address: CURRENT for address in left}
+
+    def observe_pruned(self, path: Path, count: int | None, *, tombstones: bool = False) -> set[Address]:
+        """Record what a prune has deleted, as far as it may.
+
+        Args:
+            path: the master.
+            count: how many rows it reports; None if it does not say.
+            tombstones: whether it may delete tombstones, and nothing else.
+
+        Returns:
+            The addresses.
+        """
+        found, held = contents.read(path), self.held[path]
+        gone = self._honest(found.pruned) - held.those(PRUNED)
+        _same("gone by a prune", gone & held.visible, held.visible - found.rows.keys())
+        if count is not None and not held.is_tainted:
+            assert count == len(gone), f"{count} rows reported, {len(gone)} are gone"
+        for address in gone:
+            row, state = self.written[address], held.state[address]
+            if tombstones:
+                assert row.is_tombstone
+                self.collected.add(row.key)
+            else:
+                # the seqs of superseded rows are pruned with those around them
+                assert state != CURRENT or not row.shape.key, f"the current row {address} was pruned"
+            held.state[address] = PRUNED
+        self.pruned |= gone
+        self.counts["rows pruned"] += len(gone)
+        return gone
+
+    # -- what must hold -----------------------------------------------------------------------------------------------
+
+    def _honest(self, addresses: Iterable[Address]) -> set[Address]:
+        return {address for address in addresses if address[0] in self.agents}
+
+    def check(self, path: Path) -> Content:
+        """Check that a master or a bundle holds what the model says, as it was written."""
+        found, held = contents.read(path), self.held[path]
+        assert not self._honest(found.doubled), f"rows are doubled: {found.doubled}"
+        _same("ever held", held.state.keys(), self._honest(found.held))
+        _same("in tables", held.visible, self._honest(found.rows))
+        _same("pruned", held.those(PRUNED), self._honest(found.pruned))
+        self._check_streams(found, held)
+        self._check_schema(found, held)
+        for address in held.visible:
+            self._check_row(address, found.rows[address], held, found)
+        self._check_whole_transactions(found.held)
+        return found
+
+    def _check_streams(self, found: Content, held: Held) -> None:
+        superseded = Counter(stream for stream, _ in held.those(SUPERSEDED))
+        for stream, last in held.last.items():
+            agent, began_at = found.streams[stream]
+            assert agent == self.agents[stream]
+            assert began_at == self.seen.setdefault(("began", stream), began_at)
+            assert superseded[stream] == found.superseded.get(stream, 0), f"superseded rows of {stream}"
+            if not held.is_tainted:
+                assert last == found.last[stream], f"last seq of {stream}"
+            assert last <= found.last[stream]
+        if not held.is_tainted:
+            assert found.streams.keys() == held.last.keys()
+
+    def _check_schema(self, found: Content, held: Held) -> None:
+        columns, indexes = held.schema.all_columns(), held.schema.all_indexes()
+        if held.is_tainted:
+            assert columns.keys() <= found.columns.keys()
+            assert indexes <= found.indexes
+        else:
+            assert columns == found.columns
+            assert indexes == found.indexes
+
+    def _check_row(self, address: Address, stored: Stored, held: Held, found: Content) -> None:
+        row = self.written[address]
+        assert (stored.table, stored.is_tombstone) == (row.shape.table, row.is_tombstone), f"row {address}"
+        assert stored.is_history == (held.state[address] == HISTORY), f"row {address}"
+        expected = contents.expected_columns(row, held.schema)
+        table = f"{stored.table}_deleted" if stored.is_tombstone else stored.table
+        for column, value in stored.values.items():
+            if column in expected:
+                is_right = contents.is_stored_as(value, expected[column], found.columns[table, column])
+                assert is_right, f"row {address}, {table}.{column}: {expected[column]!r} was written, {value!r} is there"
+            elif column == "_timestamp":
+                assert value == row.timestamp, f"row {address} has another timestamp"
+            elif column == "timestamp":
+                assert value == self.seen.setdefault(("timestamp", address), value)
+            elif column != "_reason":
+                assert value is None, f"row {address}, {table}.{column}: nothing was written, {value!r} is there"
+        assert expected.keys() <= stored.values.keys()
+
+    def _check_whole_transactions(self, held: set[Address]) -> None:
+        """Check that each transaction was merged as a whole or not at all, unless some of its rows were pruned."""
+        for (stream, first), (_, last) in self.transactions:
+            addresses = {(stream, seq) for seq in range(first, last + 1)} - self.pruned
+            there = len(addresses & held)
+            assert there in (0, len(addresses)), f"of {len(addresses)} rows of a transaction {there} are there"
+
+    def _check_gaps(self, gaps: Iterable[Any], held: Held) -> None:
+        """Check that exactly the missing rows are reported; those that were pruned elsewhere may be."""
+        if held.is_tainted:
+            return
+        reported = {(gap.stream, seq) for gap in gaps for seq in range(gap.first, gap.last + 1)}
+        _same("missing", held.missing - self.pruned, reported - self.pruned)
+        assert reported <= held.missing
+
+    @contextlib.contextmanager
+    def unchanged(self, paths: set[Path]) -> Iterator[None]:
+        """Check that the block changes neither these databases, nor their WALs, nor the times of either."""
+        before = {path: file_states(path) for path in paths}
+        yield
+        for path in paths:
+            after = file_states(path)
+            changed = [name for name in {**before[path], **after} if before[path].get(name) != after.get(name)]
+            assert not changed, f"{changed} of {path} was changed"
+
+
+def _master_schema() -> Schema:
+    schema = Schema()
+    schema.declare(DICT)
+    return schema
+
+
+def _same(what: str, expected: Iterable[Any], found: Iterable[Any]) -> None:
+    expected, found = set(expected), set(found)
+    lost, added = sorted(expected - found)[:5], sorted(found - expected)[:5]
+    assert expected == found, f"{what}: {lost} should be there, and {added} should not"
+
+
+def file_states(path: Path) -> dict[str, tuple[bytes, int]]:
+    """Return the files of a database, and when they were changed, without -shm, which each reader writes."""
+    files = (path, Path(f"{path}-wal"), Path(f"{path}-journal"))
+    states = {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in files if file.exists()}
+    return {name: state for name, state in states.items() if state[0]}  # a reader that was killed leaves an empty WAL
+

@@ -1,0 +1,147 @@
+"""Steps that delete: prunes by each rule, tombstones, store rules, disk budgets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import edgeshard
+from tests.support.clocks import DAY_S
+from tests.support.fleets import contents
+from tests.support.fleets.agents import write_changes
+from tests.support.fleets.fleet import AGENTS, DEVICES, STORES, Fleet
+from tests.support.fleets.kills import killed_at
+from tests.support.fleets.shapes import DICT, Pick
+from tests.support.fleets.steps import step
+
+GRACE = "10d"
+
+
+def _any_master(fleet: Fleet, pick: Pick) -> tuple[edgeshard.Store, Path] | None:
+    """Return a store to prune, rarely one with few rows: most rows should live on."""
+    paths = [path for path in fleet.masters() if len(fleet.held[path].state) > 4]
+    if not paths:
+        return None
+    path = pick(paths)
+    fleet.say(f"  {fleet.name(path)}")
+    return edgeshard.Store(path.parent), path
+
+
+@step(1)
+def prune_to_count(fleet: Fleet, pick: Pick) -> Any:
+    """Prune all but the newest rows, of one table or of all."""
+    if (chosen := _any_master(fleet, pick)) is None:
+        return False
+    store, path = chosen
+    held = fleet.held[path]
+    before = len(held.visible)
+    keep = max(0, before - pick((1, 2, 5)))
+    tables = sorted({table for table, _ in held.schema.columns if table not in held.schema.keys})
+    table = pick((None, None, pick(tables)))
+    report = store.prune(keep_rows=keep, table=table)
+    gone = fleet.observe_pruned(path, report.rows)
+    assert table or held.is_tainted or len(held.visible) >= min(keep, before)
+    assert table is None or all(fleet.written[address].shape.table == table for address in gone)
+    return fleet.check(path)
+
+
+@step(1)
+def prune_by_age(fleet: Fleet, pick: Pick) -> Any:
+    """Prune rows that arrived long ago, if a clock says so."""
+    if (chosen := _any_master(fleet, pick)) is None:
+        return False
+    store, path = chosen
+    report = store.prune(older_than=pick(("1h", "30d")))
+    fleet.observe_pruned(path, report.rows)
+    return fleet.check(path)
+
+
+@step(1)
+def prune_by_size(fleet: Fleet, pick: Pick) -> Any:
+    """Prune until the file is small; no file is as small as that."""
+    if pick(range(4)) or (chosen := _any_master(fleet, pick)) is None:
+        return False
+    store, path = chosen
+    report = store.prune(max_bytes=pick((1_000_000, 10_000_000)), shrink=pick((True, False)))
+    fleet.observe_pruned(path, report.rows)
+    return fleet.check(path)
+
+
+@step(1)
+def prune_receipted(fleet: Fleet, pick: Pick) -> Any:
+    """Prune only what another database has said it holds."""
+    if (chosen := _any_master(fleet, pick)) is None:
+        return False
+    store, path = chosen
+    said = set().union(*contents.receipts(path).values())
+    report = store.prune(keep_rows=0, only_receipted=True)
+    gone = fleet.observe_pruned(path, report.rows)
+    assert gone <= said, f"rows were pruned that no receipt mentions: {sorted(gone - said)}"
+    return fleet.check(path)
+
+
+@step(1)
+def prune_after_merge(fleet: Fleet, pick: Pick) -> Any:
+    """Merge with a store that has rules."""
+    name = pick(DEVICES)
+    rules = pick(([{"keep_rows": 20}], [{"older_than": "30d"}, {"keep_rows": 15, "table": "agent_data"}]))
+    return fleet.merge_into(name, merge=lambda store: edgeshard.Store(store.root, prune=rules).merge())
+
+
+@step(2)
+def collect(fleet: Fleet, pick: Pick) -> Any:
+    """Collect tombstones that are old enough, after a while in which all stores hear of each other, or not."""
+    if (chosen := _any_master(fleet, pick)) is None:
+        return False
+    store, path = chosen
+    if pick((True, True, False)):
+        fleet.wall.now_us += 11 * DAY_S * 1_000_000
+    report = store.prune(deletions_older_than=GRACE)
+    gone = fleet.observe_pruned(path, report.rows, tombstones=True)
+    fleet.counts["tombstones collected"] += len(gone)
+    return fleet.check(path)
+
+
+@step(1)
+def kill_pruner(fleet: Fleet, pick: Pick) -> Any:
+    """Kill a prune somewhere: what it did is whole, and recorded."""
+    if (chosen := _any_master(fleet, pick)) is None:
+        return False
+    store, path = chosen
+    fleet.close_all()
+    keep = max(0, len(fleet.held[path].visible) - 2)
+    life = killed_at(pick(range(3, 80)), lambda _: store.prune(keep_rows=keep, shrink=True) and None)
+    fleet.counts["prunes killed"] += life.killed
+    fleet.observe_pruned(path, None)
+    return fleet.check(path)
+
+
+@step(1)
+def budget(fleet: Fleet, pick: Pick) -> Any:
+    """Give a store a disk budget that is soon used up, and fill it."""
+    if pick(range(3)):
+        return False
+    name, agent = pick(DEVICES), pick(AGENTS)
+    on_full = pick(("error", "drop-oldest", "drop-oldest"))
+    fleet.say(f"  {name}: {on_full}")
+    fleet.budgets.add(name)
+    fleet.stores[name].note_budget(1_000_000, on_full)
+    path = fleet.stores[name].root / "shards" / f"{agent}.db"
+    if path in fleet.open:
+        fleet.open.pop(path).close()
+    for _ in range(pick((2, 6))):
+        row = {"n": next(fleet.numbers), "padding": "x" * 60_000}
+        if not write_changes(fleet, name, agent, [(DICT, {"data": row}, False)]):
+            break
+    return fleet.merge_into(name)
+
+
+@step(1)
+def lift_budget(fleet: Fleet, pick: Pick) -> Any:
+    """Remove a store's disk budget."""
+    if not fleet.budgets:
+        return False
+    return fleet.lift_budget(pick(sorted(fleet.budgets)))
+
+
+__all__ = ["STORES"]
