@@ -46,6 +46,7 @@ from edgeshard.errors import (
     StorageIOError as StorageIOError,
     TableError as TableError,
     TransactionError as TransactionError,
+    UnreadableRowError as UnreadableRowError,
 )
 from edgeshard.records.declare import AgentData, table
 from edgeshard.reports import Gap, MergeReport, VerifyReport

@@ -4,6 +4,7 @@
     ├── RecordError                  a record cannot be stored
     ├── TableError                   a class cannot be a table
     ├── SchemaConflictError          two declarations of one column or key contradict each other
+    ├── UnreadableRowError           a row of the master does not fit the class that reads it
     ├── ShardError
     │   ├── ShardInUseError          another handle has this agent's shard open
     │   ├── ShardClosedError         the handle is closed
@@ -57,7 +58,8 @@ class EdgeshardError(Exception):
 class RecordError(EdgeshardError):
     """A record cannot be stored as it is.
 
-    Nothing of it was written, and the shard stays usable. The message names the field: correct its value.
+    Nothing of it was written, and the shard stays usable. The message names the class and the field, for a value inside
+    a dict or list also its path, and says what to write instead.
     """
 
 
@@ -73,6 +75,39 @@ class SchemaConflictError(EdgeshardError):
 
     Nothing was written. Give the field or the table another name, or use the type that is already there.
     """
+
+
+class UnreadableRowError(EdgeshardError):
+    """A row of the master cannot be read as an instance of the class.
+
+    `Store.read` with ``on_error="skip"`` leaves such rows out, and `Store.query` shows what they hold.
+
+    Attributes:
+        table: the row's table.
+        row_id: its ``_id`` in the master.
+        agent: the agent that wrote it.
+        stream: the id of its stream, in hexadecimal.
+        seq: its seq in the stream.
+    """
+
+    def __init__(
+        self,
+        action: str,
+        path: str | os.PathLike[str],
+        cause: str,
+        table: str = "",
+        row_id: int = 0,
+        agent: str = "",
+        stream: str = "",
+        seq: int = 0,
+    ) -> None:
+        super().__init__(action, path, cause)
+        self.args = (*self.args, table, row_id, agent, stream, seq)
+        self.table = table
+        self.row_id = row_id
+        self.agent = agent
+        self.stream = stream
+        self.seq = seq
 
 
 class ShardError(EdgeshardError):

@@ -20,6 +20,7 @@ from edgeshard.files.os_errors import explain_os_error
 from edgeshard.format import VERSION
 from edgeshard.format.ranges import Range
 from edgeshard.inspect import query, status, verify
+from edgeshard.inspect.query import OnError
 from edgeshard.master import database
 from edgeshard.master import receipts as master_receipts
 from edgeshard.merge import once
@@ -412,7 +413,7 @@ class Store:
         """
         return query.table(self.master_path, sql, params, colour=colour, width=width, unicode=unicode)
 
-    def read(self, cls: type[_R]) -> Iterator[_R]:
+    def read(self, cls: type[_R], *, on_error: OnError = "raise") -> Iterator[_R]:
         """Yield all rows of a class's table in the master, as instances, in the order in which they arrived there.
 
         The rows are read in portions, each from a snapshot of its own, so a slow reader blocks no merge. Rows that are
@@ -421,12 +422,20 @@ class Store:
         An older class can read a master that newer agents write: `renamed` columns are found under the fields' older
         names, and a wider column is read as far as its values fit the field.
 
+        Args:
+            cls: the class.
+            on_error: what becomes of a row that the class cannot have, because another program or a class of another
+                version wrote it: "raise" an error that has its address, or "skip" it and log that error (logger
+                ``edgeshard.read``).
+
         Raises:
+            UnreadableRowError: a row is not one of the class.
+            ConfigurationError: `on_error` is not valid.
             TableError: the class cannot be a table.
-            SchemaConflictError: a column has another type, or one of its values does not fit the field.
+            SchemaConflictError: a column has another type.
             StorageError: the master cannot be read.
         """
-        return query.read(self.master_path, cls)
+        return query.read(self.master_path, cls, on_error)
 
     @contextlib.contextmanager
     def shell(self) -> Iterator[Any]:

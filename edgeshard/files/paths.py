@@ -86,7 +86,8 @@ def shard_stem(agent: str) -> str:
     that folds case or normalises Unicode.
 
     Raises:
-        ConfigurationError: the name is empty, longer than 200 characters, or cannot be encoded in UTF-8.
+        ConfigurationError: the name is empty, longer than 200 characters, contains U+0000, or cannot be encoded in
+            UTF-8.
     """
     if not isinstance(agent, str):
         raise ConfigurationError("open shard", "", f"an agent's name is a str, not {type(agent).__name__}")
@@ -94,6 +95,9 @@ def shard_stem(agent: str) -> str:
         raise ConfigurationError(
             "open shard", "", f"an agent's name has 1 to {AGENT_NAME_MAX} characters, not {len(agent)}"
         )
+    if "\0" in agent:
+        cause = f"the agent's name {agent!r} contains U+0000, and PostgreSQL could store none of its rows; leave it out"
+        raise ConfigurationError("open shard", "", cause)
     if _PLAIN.fullmatch(agent) and not _DEVICES.fullmatch(agent):
         return agent
     try:

@@ -15,7 +15,7 @@ from typing import Final
 
 from edgeshard import format, sqlite
 from edgeshard.records import ddl, promote
-from edgeshard.records.codecs import to_json
+from edgeshard.records.json_values import to_json
 from edgeshard.records.keys import Key
 from edgeshard.records.renames import Arrow
 from edgeshard.sqlite import Connection, quote

@@ -12,7 +12,7 @@ from typing import Final
 from edgeshard import sqlite
 from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import Range, size, union
-from edgeshard.records.codecs import to_json
+from edgeshard.records.json_values import to_json
 from edgeshard.sqlite import Connection, quote
 
 #: The table of transactions, and its primary key: row ids, as in record tables.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import attrs
@@ -23,38 +24,12 @@ class Projection:
 
     Attributes:
         columns: SQL of the columns, in the order of the class's.
-        narrowing: the columns whose type is wider in the master: position in the row, column, type there, and the
-            function that converts a value to the class's type.
-        path: the master, for errors.
-        table: the table, for errors.
+        narrowing: for each column, the function that converts a value to the class's type, which raises a ValueError
+            if it does not fit; None if the master has that type.
     """
 
     columns: str
-    narrowing: tuple[tuple[int, Column, str, Callable[[Any], Any]], ...]
-    path: str
-    table: str
-
-    def narrowed(self, row: tuple[Any, ...]) -> Sequence[Any]:
-        """Return the values of a row after its id, converted to the types of the class.
-
-        Raises:
-            SchemaConflictError: a value does not fit.
-        """
-        if not self.narrowing:
-            return row[1:]
-        values = list(row)
-        for at, column, type_, narrow in self.narrowing:
-            if values[at] is None:
-                continue
-            try:
-                values[at] = narrow(values[at])
-            except (ValueError, ArithmeticError) as error:
-                cause = (
-                    f"row {row[0]} of {self.table}: column {column.name} is {type_} there, {column.type} in this "
-                    f"class, and {error}. {_ADVICE}"
-                )
-                raise SchemaConflictError("read", self.path, cause) from error
-        return values[1:]
+    narrowing: tuple[Callable[[Any], Any] | None, ...]
 
 
 def project(connection: Connection, table: Table, path: str) -> Projection | None:
@@ -68,18 +43,24 @@ def project(connection: Connection, table: Table, path: str) -> Projection | Non
         return None
     ends = renames.ends(catalog.load_renames(connection).get(table.name.lower(), ()))
     names, narrowing = [], []
-    for at, column in enumerate(table.columns, 1):
+    for column in table.columns:
         end = ends.get(column.name.lower(), column.name.lower())
         # a column that no agent has written yet reads as NULL
         names.append(quote(column.name if end == column.name.lower() else end) if end in known else "NULL")
-        narrow = _narrowing(table, column, known.get(end, column.type), path)
-        if narrow is not None:
-            narrowing.append((at, column, known[end], narrow))
-    return Projection(", ".join(names), tuple(narrowing), path, table.name)
+        narrowing.append(_narrowing(table, column, known.get(end, column.type), path))
+    return Projection(", ".join(names), tuple(narrowing))
 
 
 def _narrowing(table: Table, column: Column, stored: str, path: str) -> Callable[[Any], Any] | None:
     if types.widest(stored, column.type) is None and format.STORED_AS[stored] != format.STORED_AS[column.type]:
         cause = f"column {table.name}.{column.name} is {stored} there and {column.type} in this class. {_ADVICE}"
         raise SchemaConflictError("read", path, cause)
-    return types.narrowing(stored, column.type)
+    narrow = types.narrowing(stored, column.type)
+    return None if narrow is None else partial(_narrowed, narrow, stored, column.type)
+
+
+def _narrowed(narrow: Callable[[Any], Any], stored: str, wanted: str, value: Any) -> Any:
+    try:
+        return narrow(value)
+    except (ValueError, ArithmeticError) as error:
+        raise ValueError(f"the column is {stored} there, {wanted} in this class, and {error}. {_ADVICE}") from error

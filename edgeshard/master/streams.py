@@ -11,7 +11,7 @@ from edgeshard import sqlite
 from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import Range, subtract
 from edgeshard.master import extents
-from edgeshard.records.codecs import to_json
+from edgeshard.records.json_values import to_json
 from edgeshard.reports import Gap
 from edgeshard.sqlite import Connection
 
@@ -127,8 +127,7 @@ def gaps(connection: Connection) -> tuple[Gap, ...]:
     found = []
     for number, last_seq in last_seqs.items():
         if held.get(number, 0) < last_seq:
-            sql = "SELECT agent_id, stream_id FROM main.edgeshard_streams WHERE stream_no = ?"
-            ((agent_id, stream_id),) = sqlite.fetch(connection, sql, (number,))
+            agent_id, stream_id = origin(connection, number)
             missing = subtract([Range(1, last_seq)], extents.ranges(connection, number))
             found += [Gap(agent_id, stream_id.hex(), part.first, part.last) for part in missing]
     return tuple(sorted(found, key=lambda gap: (gap.agent, gap.stream, gap.first)))
@@ -140,6 +139,13 @@ def find(connection: Connection, stream_id: bytes) -> tuple[int, str] | None:
         connection, "SELECT stream_no, agent_id FROM main.edgeshard_streams WHERE stream_id = ?", (stream_id,)
     )
     return (int(rows[0][0]), rows[0][1]) if rows else None
+
+
+def origin(connection: Connection, stream_no: int) -> tuple[str, bytes]:
+    """Return the agent and the id of a stream."""
+    sql = "SELECT agent_id, stream_id FROM main.edgeshard_streams WHERE stream_no = ?"
+    ((agent_id, stream_id),) = sqlite.fetch(connection, sql, (stream_no,))
+    return agent_id, stream_id
 
 
 def add(connection: Connection, stream_id: bytes, agent_id: str, began_at: str) -> int:

@@ -1,7 +1,8 @@
-"""Convert values to and from storage.
+"""Convert records to rows and back.
 
-A record's values are converted here and nowhere else. SQLite's STRICT tables check plain types for us. What SQLite
-would change silently (NaN becomes NULL, a number in a text column becomes text) is refused before it gets there.
+`CONVERSIONS` has the types of fields, each with the function that decides what is stored (`edgeshard.records.scalars`,
+`edgeshard.records.json_values`): the value exactly, or an error. The writer compiles these decisions into one function
+for each class. When it fails, `why_unstorable` takes them again, field by field, to say which value was refused.
 """
 
 from __future__ import annotations
@@ -10,94 +11,63 @@ import datetime
 import decimal
 import enum
 import json
-import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
-from edgeshard import format
+from edgeshard.records import json_values, scalars
 from edgeshard.records.columns import Column, Table
-
-# -- values -> storage ------------------------------------------------------------------------------------------------
-
-
-def _text(value: str) -> str:
-    if isinstance(value, str):
-        return value
-    raise TypeError(f"expected a str, got a {type(value).__name__}")  # STRICT would turn a number into text
-
-
-def _real(value: float) -> float:
-    if value is None:
-        _refuse_none()
-    if value != value:
-        raise ValueError("NaN cannot be stored (SQLite would make it NULL); use an Optional field and None")
-    return value
-
-
-def _datetime(value: datetime.datetime) -> str:
-    if not isinstance(value, datetime.datetime):
-        raise TypeError(f"expected a datetime, got a {type(value).__name__}")
-    if value.tzinfo is not datetime.UTC:
-        if value.utcoffset() is None:
-            raise ValueError("it has no time zone; use datetime.now(timezone.utc) or .astimezone()")
-        value = value.astimezone(datetime.UTC)
-    return value.isoformat()
-
-
-def _date(value: datetime.date) -> str:
-    if isinstance(value, datetime.datetime) or not isinstance(value, datetime.date):
-        raise TypeError(f"expected a date, got a {type(value).__name__}")
-    return value.isoformat()
-
-
-def _decimal(value: decimal.Decimal) -> str:
-    if not isinstance(value, decimal.Decimal):
-        raise TypeError(f"expected a Decimal, got a {type(value).__name__}")
-    return str(value)
-
-
-def _uuid(value: uuid.UUID) -> str:
-    if not isinstance(value, uuid.UUID):
-        raise TypeError(f"expected a UUID, got a {type(value).__name__}")
-    return str(value)
-
-
-_dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
-
-
-def to_json(value: Any) -> str:
-    """Return JSON text: strict (no NaN), and valid UTF-8 even if a str in it is not.
-
-    Raises:
-        TypeError, ValueError: the value is not JSON-able.
-    """
-    text = _dump(value)
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:  # a lone surrogate, as in cut-off text: JSON can escape it, UTF-8 cannot hold it
-            return json.dumps(value, separators=(",", ":"), allow_nan=False)
-    return text
-
+from edgeshard.records.json_values import JsonError
 
 # -- column types -----------------------------------------------------------------------------------------------------
 
+
+def encode_dict(value: Any) -> str:
+    """Return the JSON text of a dict, or raise a TypeError or ValueError."""
+    if type(value) is not dict:
+        raise scalars.wrong_type(dict, value)
+    return json_values.to_json(value)
+
+
+def encode_list(value: Any) -> str:
+    """Return the JSON text of a list, or raise a TypeError or ValueError."""
+    if type(value) is not list:
+        raise scalars.wrong_type(list, value)
+    return json_values.to_json(value)
+
+
 #: By Python type: the column type, and the conversions to and from storage (None: the value stays as it is).
-CONVERSIONS: dict[Any, tuple[str, Callable[[Any], Any] | None, Callable[[Any], Any] | None]] = {
-    bool: ("boolean", None, bool),
-    int: ("integer", None, None),
-    float: ("real", _real, None),
-    str: ("text", _text, None),
-    bytes: ("blob", None, None),
-    datetime.datetime: ("datetime", _datetime, datetime.datetime.fromisoformat),
-    datetime.date: ("date", _date, datetime.date.fromisoformat),
-    decimal.Decimal: ("decimal", _decimal, decimal.Decimal),
-    uuid.UUID: ("uuid", _uuid, uuid.UUID),
-    dict: ("json", to_json, json.loads),
-    list: ("json", to_json, json.loads),
+CONVERSIONS: dict[Any, tuple[str, Callable[[Any], Any], Callable[[Any], Any] | None]] = {
+    bool: ("boolean", scalars.boolean, scalars.parse_boolean),
+    int: ("integer", scalars.integer, None),
+    float: ("real", scalars.real, None),
+    str: ("text", scalars.text, None),
+    bytes: ("blob", scalars.blob, None),
+    datetime.datetime: ("datetime", scalars.moment, datetime.datetime.fromisoformat),
+    datetime.date: ("date", scalars.date, datetime.date.fromisoformat),
+    decimal.Decimal: ("decimal", scalars.number, decimal.Decimal),
+    uuid.UUID: ("uuid", scalars.unique_id, uuid.UUID),
+    dict: ("json", encode_dict, json.loads),
+    list: ("json", encode_list, json.loads),
+}
+
+# -- values -> storage ------------------------------------------------------------------------------------------------
+
+#: For values that are stored as they are: the condition under which the conversion need not be called. It leaves out
+#: what apsw refuses when it binds the value: integers beyond 64 bits, and lone surrogates.
+_PLAIN: Final[dict[Callable[[Any], Any] | None, str]] = {
+    scalars.boolean: "{0} is True or {0} is False",
+    scalars.integer: "type({0}) is int",
+    scalars.real: "type({0}) is float and {0} == {0}",
+    scalars.text: "type({0}) is str",
+    scalars.blob: "type({0}) is bytes",
+}
+
+#: For other values: an expression for what is stored that saves a call in the common case.
+_CONVERTED: Final[dict[Callable[[Any], Any] | None, str]] = {
+    scalars.moment: "{0}.isoformat() if type({0}) is datetime and {0}.tzinfo is utc else {1}({0})",
 }
 
 
@@ -119,11 +89,16 @@ def compile_functions(
         ``insert(execute, row_id, record)``, which executes the statement.
         Both raise what the conversions raise; `why_unstorable` puts it into words.
     """
-    names: dict[str, Any] = {"refuse_none": _refuse_none, "sql": sql, "timestamp": next_timestamp}
+    names: dict[str, Any] = {
+        "sql": sql,
+        "timestamp": next_timestamp,
+        "datetime": datetime.datetime,
+        "utc": datetime.UTC,
+    }
     body = []
     for index, column in enumerate(table.columns):
         names[f"convert{index}"] = column.encode
-        body += [f"v{index} = record.{column.name}", *_encoding(column, f"v{index}", f"convert{index}")]
+        body += [f"v{index} = record.{column.name}", _encoding(column, f"v{index}", f"convert{index}")]
     own = "row_id" if next_timestamp is None else "row_id, timestamp()"
     row = f"({own}, {', '.join(f'v{index}' for index in range(len(table.columns)))})"
     encode = ["def encode(row_id, record):", *body, f"return {row}"]
@@ -133,68 +108,56 @@ def compile_functions(
     return names["encode"], names["insert"]
 
 
-def _encoding(column: Column, value: str, convert: str) -> list[str]:
-    """Return source code that converts a value to the stored one; the common case needs no call."""
-    plain = {"text": f"{value}.__class__ is str", "real": f"{value} == {value} is not None"}.get(column.type)
-    if column.encode in (_text, _real):
-        line = f"if not ({plain}): {value} = {convert}({value})"
-    elif column.encode is not None:
-        line = f"{value} = {convert}({value})"
-    else:
-        return [] if column.optional else [f"if {value} is None: refuse_none()"]
-    return [f"if {value} is not None:", f"    {line}"] if column.optional else [line]
-
-
-def _refuse_none() -> None:
-    raise ValueError("it is None, but not Optional")
+def _encoding(column: Column, value: str, convert: str) -> str:
+    """Return a line of source code that converts a value to the stored one; the common case needs no call."""
+    if (plain := _PLAIN.get(column.encode)) is not None:
+        needs_call = f"not ({plain.format(value)})" + (f" and {value} is not None" if column.optional else "")
+        return f"if {needs_call}: {value} = {convert}({value})"
+    line = f"{value} = {_CONVERTED.get(column.encode, '{1}({0})').format(value, convert)}"
+    return f"if {value} is not None: {line}" if column.optional else line
 
 
 def why_unstorable(table: Table, record: Any) -> str:
-    """Return which field of a record cannot be stored, and why; "" if every field can."""
+    """Return which value of a record cannot be stored, and why; "" if each can.
+
+    A dict has the value's path, as in ``dict, $.steps[2].score = nan``, an instance of a class the field's name.
+    """
     if isinstance(record, dict):
-        return _error_of(to_json, record)
+        return _why_refused("dict", json_values.to_json, record)
     for column in table.columns:
-        value = getattr(record, column.name)
-        shown = f"{column.name} = {value!r:.80}"
-        if value is None:
-            if not column.optional:
-                return f"{shown}: it is None, but the field is not Optional"
+        field = f"{type(record).__name__}.{column.name}"
+        try:
+            value = getattr(record, column.name)
+        except AttributeError:
+            return f"{field} has no value; assign one"
+        if value is None and column.optional:
             continue
-        if column.encode is not None and (cause := _error_of(column.encode, value)):
-            return f"{shown}: {cause}"
-        stored = value if column.encode is None else column.encode(value)
-        if isinstance(stored, str) and not _is_unicode(stored):
-            return f"{shown}: it is not valid Unicode text (a lone surrogate)"
-        if not _fits(format.STORED_AS[column.type], stored):
-            return f"{shown}: a {type(value).__name__} does not fit a column of type {column.type}"
+        if cause := _why_refused(field, column.encode, value):
+            return cause
     return ""
 
 
-def _error_of(encode: Callable[[Any], Any], value: Any) -> str:
+def _why_refused(name: str, encode: Callable[[Any], Any], value: Any) -> str:
     try:
         encode(value)
+    except JsonError as error:
+        return f"{name}, {error}"
+    except RecursionError:
+        raise  # of the caller's own stack
     except Exception as error:  # any error of a conversion is the reason
-        return str(error) or type(error).__name__
+        return f"{name} = {scalars.shown(value)}: {str(error) or type(error).__name__}"
     return ""
 
 
-def _fits(storage: str, stored: Any) -> bool:
-    if storage == "INTEGER":
-        whole = isinstance(stored, int) or (isinstance(stored, float) and stored.is_integer())
-        return whole and -(2**63) <= stored < 2**63
-    if storage == "REAL":
-        return isinstance(stored, (int, float)) and not math.isnan(stored) and abs(stored) != 2**1024
-    if storage == "BLOB":
-        return isinstance(stored, (bytes, bytearray, memoryview))
-    return isinstance(stored, str)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+#: By type: how parameters of a query are converted, which may be instances of subclasses.
+_PARAMETERS: Final[dict[type, Callable[[Any], Any]]] = {
+    datetime.datetime: scalars.utc_text,
+    datetime.date: datetime.date.isoformat,
+    decimal.Decimal: str,
+    uuid.UUID: str,
+    dict: json_values.to_json,
+    list: json_values.to_json,
+}
 
 
 def bindable(params: Any) -> Any:
@@ -211,25 +174,38 @@ def bindable(params: Any) -> Any:
 def _stored(value: Any) -> Any:
     if isinstance(value, enum.Enum):
         return value.value
+    if type(value) in CONVERSIONS:
+        return CONVERSIONS[type(value)][1](value)
     for base in type(value).__mro__:
-        if base in CONVERSIONS:
-            encode = CONVERSIONS[base][1]
-            return value if encode is None else encode(value)
+        if base in _PARAMETERS:
+            return _PARAMETERS[base](value)
     return value
 
 
 # -- storage -> records -----------------------------------------------------------------------------------------------
 
 
-def decoder(cls: type, table: Table) -> Callable[[Sequence[Any]], Any]:
+class FieldError(ValueError):
+    """What is stored for a field is not a value of it. The text names the field and says why."""
+
+
+def decoder(
+    cls: type, table: Table, narrowing: Sequence[Callable[[Any], Any] | None]
+) -> Callable[[Sequence[Any]], Any]:
     """Return a function that converts a row, in the order of the table's columns, to an instance of the class.
 
-    A field without a value (its agent did not have the field yet) takes the class's default, or None.
+    A field without a value (its agent did not have the field yet) takes the class's default, or None. The function
+    raises a FieldError for a value that does not fit its field, and what the class itself raises.
+
+    Args:
+        cls: the class.
+        table: its table.
+        narrowing: for each column, what converts a stored value to the column's type, or None.
     """
-    names = [field.alias or field.name for field in attrs.fields(cls)]
     fields = attrs.fields(cls)
+    names = [field.alias or field.name for field in fields]
     settable = [field.init for field in fields]
-    decoders = [column.decode for column in table.columns]
+    decoders = [_chained(narrow, column.decode) for narrow, column in zip(narrowing, table.columns, strict=True)]
     defaulted = [
         field.default is not attrs.NOTHING and not column.optional
         for field, column in zip(fields, table.columns, strict=True)
@@ -239,7 +215,26 @@ def decoder(cls: type, table: Table) -> Callable[[Sequence[Any]], Any]:
         arguments = {}
         for name, value, convert, default, init in zip(names, row, decoders, defaulted, settable, strict=True):
             if init and not (value is None and default):
-                arguments[name] = value if value is None or convert is None else convert(value)
+                try:
+                    arguments[name] = value if value is None or convert is None else convert(value)
+                except Exception as error:
+                    _ensure_row_is_at_fault(error, value)
+                    cause = f"{cls.__name__}.{name} = {scalars.shown(value)}: {error}"
+                    raise FieldError(cause) from error
         return cls(**arguments)
 
     return decode
+
+
+def _chained(first: Callable[[Any], Any] | None, second: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
+    if first is None or second is None:
+        return first or second
+    return lambda value: second(first(value))
+
+
+def _ensure_row_is_at_fault(error: Exception, value: Any) -> None:
+    """Raise an error of decoding again unless the value caused it."""
+    if isinstance(error, MemoryError):
+        raise error
+    if isinstance(error, RecursionError) and json_values.depth_of(str(value)) <= json_values.DEPTH_MAX:
+        raise error  # the caller has used up the stack

@@ -18,14 +18,14 @@ class Column:
         name: its name.
         type: its type, a key of ``format.STORED_AS``.
         optional: whether it may hold NULL.
-        encode: converts a value to the stored one; None if it is stored as it is.
+        encode: returns what is stored of a value, or raises a TypeError or ValueError that says why it cannot be.
         decode: converts a stored value back; None if it stays as it is.
     """
 
     name: str
     type: str
-    optional: bool = False
-    encode: Callable[[Any], Any] | None = attrs.field(default=None, eq=False, repr=False)
+    optional: bool
+    encode: Callable[[Any], Any] = attrs.field(eq=False, repr=False)
     decode: Callable[[Any], Any] | None = attrs.field(default=None, eq=False, repr=False)
 
 

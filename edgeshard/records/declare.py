@@ -16,7 +16,7 @@ import attrs
 
 from edgeshard import format
 from edgeshard.errors import TableError
-from edgeshard.records import keys, names
+from edgeshard.records import keys, names, scalars
 from edgeshard.records.codecs import CONVERSIONS
 from edgeshard.records.columns import Column, Table
 from edgeshard.records.keys import Key
@@ -32,7 +32,7 @@ _DELETION_OF = "__edgeshard_deletion_of__"
 _UNORDERED = ("decimal", "json", "uuid", "blob")
 
 #: The column type, and the conversions to and from storage.
-_Conversion = tuple[str, Callable[[Any], Any] | None, Callable[[Any], Any] | None]
+_Conversion = tuple[str, Callable[[Any], Any], Callable[[Any], Any] | None]
 
 
 @attrs.frozen
@@ -210,10 +210,10 @@ def _enum_conversion(where: str, cls: type[enum.Enum]) -> _Conversion:
     value_types = {type(member.value) for member in cls}
     if len(value_types) != 1 or not value_types <= {str, int, float}:
         raise _error(f"{where}: the values of Enum {cls.__name__} must all be str, all int or all float")
-    column_type = CONVERSIONS[value_types.pop()][0]
+    column_type, check, _ = CONVERSIONS[value_types.pop()]
 
     def encode(value: Any) -> Any:
-        return cls(value).value  # a member, or the value of one
+        return check(scalars.member(cls, value))
 
     return column_type, encode, cls
 

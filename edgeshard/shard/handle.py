@@ -265,6 +265,6 @@ class Handle:
         if not inserted and writer is not None and isinstance(error, Exception):
             cause = codecs.why_unstorable(writer.table, record)
             if cause or isinstance(error, sqlite.ROW_REFUSED):
-                cause = f"table {writer.table.name}: {cause or error}"
+                cause = cause or f"table {writer.table.name}: {sqlite.explain(error, '', '').cause}"
                 raise RecordError("write to shard", self.path, cause) from error
         raise error

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from edgeshard import format
-from edgeshard.records import codecs
+from edgeshard.records import codecs, json_values
 from edgeshard.records.columns import Table
 from edgeshard.sqlite import quote
 
@@ -45,7 +45,7 @@ def for_class(table: Table, next_timestamp: Callable[[], int] | None) -> RecordW
 def for_dicts(table: Table, agent: str) -> RecordWriter:
     """Return the writer of dicts, which become rows of ``agent_data``."""
     sql = _insert_sql(table)
-    now, to_json = time.time, codecs.to_json
+    now, to_json = time.time, json_values.to_json
 
     def encode(row_id: int, record: dict[str, Any]) -> tuple[int, str, float, str]:
         return (row_id, agent, now(), to_json(record))

@@ -77,9 +77,7 @@ def _as_stored(column: Column, stored: str) -> Column:
 
 
 def _encode_wider(column: Column, stored: str, value: Any) -> Any:
-    if value is None:
-        raise ValueError("it is None, but not Optional")
-    return types.widened(value if column.encode is None else column.encode(value), column.type, stored)
+    return types.widened(column.encode(value), column.type, stored)
 
 
 def _widen(connection: Connection, table: str, column: str, stored: str, wider: str, path: str) -> Iterator[Statement]:

@@ -127,8 +127,8 @@ def expected_of(written: list[Any], classes: Iterable[type] = ()) -> tuple[dict[
     for record, table in zip(written, tables, strict=True):
         row = dict.fromkeys(columns, "None")
         for field in table.columns:
-            stored = getattr(record, field.name)
-            stored = stored if field.encode is None or stored is None else field.encode(stored)
+            value = getattr(record, field.name)
+            stored: Any = None if value is None else field.encode(value)
             stored = int(stored) if field.type == "boolean" else stored
             stored = stored + 0.0 if isinstance(stored, float) else stored  # SQLite makes -0.0 0.0
             end = ends.get(field.name, field.name)

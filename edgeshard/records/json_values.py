@@ -1,0 +1,208 @@
+"""JSON: what a dict or list may contain so that it comes back as it was, and its text.
+
+Every level is held to one rule: a value is exactly a dict, list, str, int, float, bool or None; a key is exactly a str.
+Everything else would come back as something else (a tuple as a list, an IntEnum as an int) or replace another (the keys
+1 and "1"). A number is finite; a text can be encoded in UTF-8; there are at most `DEPTH_MAX` levels.
+
+`find_fault` is the rule, and says which value breaks it. `to_json` decides faster, by a check of the types and by what
+the encoder itself refuses; a test holds it to the rule.
+"""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import json
+import json.encoder
+import math
+import re
+import sys
+from typing import Any, Final
+
+from edgeshard.records import scalars
+
+#: The most levels of dicts and lists. SQLite's JSON functions take 1,000, and Python's parser fails where its caller
+#: has used up most of the recursion limit of 1,000; MySQL and MongoDB take 100 as well.
+DEPTH_MAX: Final = 100
+
+#: The most digits of an int: what Python itself converts, unless told otherwise.
+DIGITS_MAX: Final = 4_300
+
+_PLAIN: Final = frozenset((str, int, float, bool, type(None)))
+
+_are_plain = _PLAIN.issuperset
+
+_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+_BRACKET: Final = re.compile(r"[][{}]")
+
+_PATH_MAX: Final = 80
+
+
+def _refuse_type(value: Any) -> Any:
+    raise TypeError(f"JSON has no {type(value).__name__}")
+
+
+def _compile_encoder() -> Any:
+    """Return the encoder that JSONEncoder.encode creates anew for each text, which takes longer than the encoding."""
+    encoder = json.JSONEncoder(
+        ensure_ascii=False,
+        separators=(",", ":"),
+        allow_nan=False,
+        check_circular=False,  # what contains itself has too many levels
+        default=_refuse_type,
+    )
+    make = getattr(json.encoder, "c_make_encoder", None)  # CPython's, which has no other name
+    if make is None:
+        return encoder.iterencode
+    return make(None, _refuse_type, json.encoder.encode_basestring, None, ":", ",", False, False, False)
+
+
+_encode: Final = _compile_encoder()
+
+_join: Final = "".join
+
+
+def to_json(value: Any) -> str:
+    """Return the JSON text of a dict or list.
+
+    Raises:
+        JsonError: a value in it cannot be stored exactly.
+    """
+    if is_plain(value):
+        try:
+            text = _join(_encode(value, 0))
+            if not text.isascii():
+                text.encode()
+            # a process may lift Python's limit on digits, but those that read the row may not
+            if len(text) <= DIGITS_MAX or 0 < sys.get_int_max_str_digits() <= DIGITS_MAX:
+                return text
+        except ValueError:
+            pass
+    if (fault := find_fault(value)) is not None:
+        raise fault
+    return _join(_encode(value, 0))
+
+
+def is_plain(value: Any, depth: int = DEPTH_MAX) -> bool:
+    """Return whether all types in a dict or list are exactly those of JSON, in at most that many levels."""
+    if type(value) is dict:
+        for key, item in value.items():  # one loop: two passes in C take longer, up to some hundred members (measured)
+            if type(key) is not str or (type(item) not in _PLAIN and (depth == 1 or not is_plain(item, depth - 1))):
+                return False
+        return True
+    if type(value) is list:
+        if _are_plain(map(type, value)):
+            return True
+        return all(type(item) in _PLAIN or (depth > 1 and is_plain(item, depth - 1)) for item in value)
+    return False
+
+
+def depth_of(text: str) -> int:
+    """Return how many levels of dicts and lists a JSON text has, however many."""
+    depth = deepest = 0
+    for bracket in _BRACKET.findall(_STRING.sub("", text)):
+        depth += 1 if bracket in "{[" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+# -- what is wrong ----------------------------------------------------------------------------------------------------
+
+
+class JsonError(ValueError):
+    """A value inside a dict or list cannot be stored exactly.
+
+    Attributes:
+        path: where it is, as SQLite's JSON functions write it: ``$.steps[2].score``.
+        value: the value, or the key that is wrong.
+        cause: why it cannot be stored, and what to write instead.
+    """
+
+    def __init__(self, path: str, value: Any, cause: str) -> None:
+        super().__init__(path, value, cause)
+        self.path = path
+        self.value = value
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"{self.path} = {scalars.shown(self.value)}: {self.cause}"
+
+
+def find_fault(value: Any, path: str = "$", depth: int = DEPTH_MAX) -> JsonError | None:
+    """Return the first fault in a value of JSON, or None if it can be stored exactly."""
+    if type(value) in (dict, list) and depth == 0:
+        cause = f"it has more than {DEPTH_MAX} levels of dicts and lists, or contains itself; write it in parts"
+        return JsonError(_shortened(path), value, cause)
+    if type(value) is dict:
+        for key in value:
+            if cause := _cause_in_key(key):
+                return JsonError(_shortened(path), key, cause)
+        members = [(f"{path}.{_label(key)}", item) for key, item in value.items()]
+    elif type(value) is list:
+        members = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
+    else:
+        cause = _cause_in_scalar(value)
+        return JsonError(_shortened(path), value, cause) if cause else None
+    return next((fault for at, item in members if (fault := find_fault(item, at, depth - 1)) is not None), None)
+
+
+def _label(key: str) -> str:
+    return key if key.isidentifier() and key.isascii() else json.dumps(key)
+
+
+def _shortened(path: str) -> str:
+    return path if len(path) <= _PATH_MAX else f"{path[:_PATH_MAX]}…"
+
+
+def _cause_in_key(key: Any) -> str:
+    if type(key) is not str:
+        return f"a key must be a str, not {type(key).__name__}; write str(key)"
+    return _cause_in_text(key)
+
+
+def _cause_in_text(text: str) -> str:
+    try:
+        scalars.check_unicode(text)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _cause_in_scalar(value: Any) -> str:
+    if type(value) is str:
+        return _cause_in_text(value)
+    if type(value) is float:
+        return "" if math.isfinite(value) else "JSON has no NaN and no infinity; write None, or a str"
+    if type(value) is int:
+        digits = min(sys.get_int_max_str_digits() or DIGITS_MAX, DIGITS_MAX)
+        return "" if abs(value) < 10**digits else f"it has more than {digits:,} digits; write a str, as by hex(value)"
+    if value is None or type(value) is bool:
+        return ""
+    return f"JSON has no {type(value).__name__}, and it would come back as something else; {_remedy(value)}"
+
+
+#: What to write instead of instances of types that JSON does not have; the first type that fits decides.
+_REMEDIES: Final = (
+    (enum.Enum, "value.value"),
+    *((base, f"{base.__name__}(value)") for base in (dict, list, str, int, float)),
+    ((tuple, set, frozenset), "list(value)"),
+    ((bytes, bytearray, memoryview), "value.hex(), or an instance of a class with a bytes field"),
+    ((datetime.date, datetime.time), "value.isoformat()"),
+)
+
+#: The same by an attribute of the type: attrs classes, dataclasses, numpy and pandas, pydantic.
+_REMEDIES_BY_ATTRIBUTE: Final = (
+    ("__attrs_attrs__", "attrs.asdict(value)"),
+    ("__dataclass_fields__", "dataclasses.asdict(value)"),
+    ("tolist", "value.tolist()"),
+    ("model_dump", 'value.model_dump(mode="json")'),
+)
+
+
+def _remedy(value: Any) -> str:
+    for types, remedy in _REMEDIES:
+        if isinstance(value, types):
+            return f"write {remedy}"
+    found = (remedy for attribute, remedy in _REMEDIES_BY_ATTRIBUTE if hasattr(type(value), attribute))
+    return f"write {next(found, 'str(value), or what else describes it')}"
