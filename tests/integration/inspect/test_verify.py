@@ -119,7 +119,7 @@ def test_every_kind_of_value_that_can_be_written_passes_a_deep_check(store: edge
     with store.shard("agent") as shard:
         for at in moments:
             shard.write(
-                Everything(True, at, at.date(), decimal.Decimal("NaN"), uuid.uuid4(), ["\ud800"], b"\xff", None)
+                Everything(True, at, at.date(), decimal.Decimal("NaN"), uuid.uuid4(), ["\\", "\0"], b"\xff", None)
             )
             shard.write(Everything(False, at, at.date(), decimal.Decimal("1e9"), uuid.uuid4(), [], b"", "a\0b é"))
     store.merge()

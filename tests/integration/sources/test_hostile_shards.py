@@ -186,7 +186,7 @@ def test_a_name_that_means_something_elsewhere_is_a_name_like_any_other(store: e
     assert {"shards", "master.db", "merge.lock"} == {path.name.split("-")[0] for path in store.root.iterdir()}
 
 
-@pytest.mark.parametrize("agent", ["../../evil", "a\0b", "a\nb", "file:x?mode=memory", "/etc/passwd", "..", "."])
+@pytest.mark.parametrize("agent", ["../../evil", "a\nb", "file:x?mode=memory", "/etc/passwd", "..", "."])
 def test_an_agents_name_is_a_value_and_never_a_path(store: edgeshard.Store, agent: str) -> None:
     write(store, agent, 1)
     assert [store.root / "shards"] == [*store.root.iterdir()]
