@@ -507,6 +507,7 @@ class Store:
         only_pushed: bool = False,
         only_receipted: bool = False,
         table: str | type | None = None,
+        drop_table: bool = False,
         shrink: bool = False,
         dry_run: bool = False,
         lock_wait: float = BUSY_TIMEOUT_S,
@@ -531,6 +532,9 @@ class Store:
             only_receipted: only prune rows that some other database holds, as its receipt says.
             table: a table, or its class: apply all rules to its rows only, even if they were written in one
                 transaction with rows of other tables.
+            drop_table: prune all rows of `table`, which may have a key, and of its tombstones and history. Then drop
+                it, so that the next merge makes it as the first shard declares it that has rows for it. No other rule
+                may be given.
             shrink: give all free pages back to the disk. Without this the file becomes smaller only for `max_bytes`;
                 otherwise later merges fill the free pages first.
             dry_run: report what would be done, and change nothing.
@@ -548,13 +552,13 @@ class Store:
         try:
             name = _table_name(table)
             wanted = rules.parse_rules(
-                older_than, keep_rows, max_bytes, only_pushed, only_receipted, name, deletions_older_than
+                older_than, keep_rows, max_bytes, only_pushed, only_receipted, name, deletions_older_than, drop_table
             )
         except ValueError as error:
             raise ConfigurationError("prune", self.master_path, str(error)) from error
         if wanted.is_empty and not shrink:
-            cause = "no rule was given; set older_than, keep_rows, max_bytes, deletions_older_than or shrink"
-            raise ConfigurationError("prune", self.master_path, cause)
+            wanted_rules = "older_than, keep_rows, max_bytes, deletions_older_than, drop_table or shrink"
+            raise ConfigurationError("prune", self.master_path, f"no rule was given; set {wanted_rules}")
         if dry_run and not self.has_master():
             return PruneReport(dry_run=True)
         database.ensure_master(self.master_path)

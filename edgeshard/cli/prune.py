@@ -28,6 +28,7 @@ examples:
   %(prog)s data --older-than 30d --dry-run        what would be deleted?
   %(prog)s data --keep-rows 1000000 --table reading
   15 3 * * *  %(prog)s /srv/data --older-than 30d --max-bytes 2G -q     in a crontab
+  %(prog)s data --table reading --drop-table      another agent declares it with other types, and is right
   %(prog)s data --max-bytes 500M --only-pushed    nothing that PostgreSQL does not hold
 
 exit codes:
@@ -45,6 +46,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     arguments.describe(parser, SUMMARY, _EPILOG)
     arguments.add_root(parser)
     arguments.add_prune_rules(parser, "--", "delete ")
+    parser.add_argument(
+        "--drop-table",
+        action="store_true",
+        help="delete all rows of --table, also of one with a key, and then the table: the next merge makes it anew, as "
+        "the first shard declares it that has rows for it",
+    )
     parser.add_argument("--shrink", action="store_true", help="give all free space in the file back to the disk")
     arguments.add_dry_run(parser)
     arguments.add_json(parser)
@@ -63,7 +70,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prune, and report what was done."""
     rule = arguments.prune_rule_of(options)
-    if not arguments.selects_rows(rule) and not options.shrink:
+    if options.drop_table and (rule.keys() != {"table"}):
+        options.usage_error("--drop-table needs --table, and no other rule")
+    if not arguments.selects_rows(rule) and not options.drop_table and not options.shrink:
         options.usage_error(
             "nothing to do; add --older-than, --keep-rows, --max-bytes, --deletions-older-than or --shrink"
         )
@@ -71,6 +80,7 @@ def run(options: argparse.Namespace) -> int:
     def prune(should_stop: Callable[[], bool], progress: output.Progress | None) -> PruneReport:
         return arguments.store_with_master(options).prune(
             **rule,
+            drop_table=options.drop_table,
             shrink=options.shrink,
             dry_run=options.dry_run,
             lock_wait=options.lock_wait,

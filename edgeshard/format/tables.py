@@ -28,7 +28,7 @@ CREATE TABLE edgeshard_streams(
     stream_no INTEGER PRIMARY KEY,          -- this database's own number for the stream
     agent_id TEXT NOT NULL,
     stream_id BLOB NOT NULL UNIQUE,         -- 16 random bytes
-    began_at TEXT NOT NULL,                 -- ISO 8601, UTC, by the writer's clock
+    began_at TEXT NOT NULL,                 -- ISO 8601, UTC, by the writer's clock; '' if unknown
     last_seq INTEGER NOT NULL DEFAULT 0     -- the highest seq known to exist; masters only
 ) STRICT;
 CREATE TABLE edgeshard_ranges(

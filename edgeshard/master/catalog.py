@@ -30,6 +30,14 @@ def _optional_table(connection: Connection, name: str) -> Iterator[Statement]:
         yield format.DDL[name], ()
 
 
+def drop_table(connection: Connection, table: str) -> None:
+    """Drop a record table of a master, with its indexes, and forget all that is recorded of it."""
+    connection.execute(f"DROP TABLE main.{quote(table)}")
+    for name in ("columns", "indexes", "keys", "renames", "priorities"):
+        sql = f"DELETE FROM main.edgeshard_{name} WHERE table_name = ? COLLATE NOCASE"
+        connection.execute(sql, (table,))
+
+
 # -- columns ----------------------------------------------------------------------------------------------------------
 
 

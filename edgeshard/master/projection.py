@@ -63,4 +63,6 @@ def _narrowed(narrow: Callable[[Any], Any], stored: str, wanted: str, value: Any
     try:
         return narrow(value)
     except (ValueError, ArithmeticError) as error:
-        raise ValueError(f"the column is {stored} in the master, {wanted} in this class, and {error}. {_ADVICE}") from error
+        raise ValueError(
+            f"the column is {stored} in the master, {wanted} in this class, and {error}. {_ADVICE}"
+        ) from error

@@ -11,7 +11,7 @@ from edgeshard import sqlite
 from edgeshard.format.blocks import Block
 from edgeshard.master import extents
 from edgeshard.records.json_values import to_json
-from edgeshard.sqlite import Connection
+from edgeshard.sqlite import Connection, quote
 
 #: Registers a new stream of a shard; binds its number, the agent's name, its id and when it began.
 INSERT_NEW: Final = "INSERT INTO main.edgeshard_streams(stream_no, agent_id, stream_id, began_at) VALUES (?, ?, ?, ?)"
@@ -61,6 +61,13 @@ def load(connection: Connection) -> list[Stream]:
         Stream(stream_no, stream_id, agent_id, began_at, last_seq, blocks.get(stream_no, ()))
         for stream_no, stream_id, agent_id, began_at, last_seq in sqlite.fetch(connection, sql)
     ]
+
+
+def first_agent(connection: Connection, table: str) -> str | None:
+    """Return the agent of the oldest row that a record table has, or None if it has no rows."""
+    sql = f"SELECT agent_id FROM main.{quote(table)} {JOIN_RECORDS} ORDER BY _id LIMIT 1"
+    found: str | None = sqlite.scalar(connection, sql)
+    return found
 
 
 def count(connection: Connection) -> tuple[int, int]:

@@ -11,6 +11,11 @@ def newest_pruned(connection: Connection) -> dict[str, int]:
     return dict(sqlite.fetch(connection, "SELECT table_name, last_timestamp FROM main.edgeshard_tombstone_gc"))
 
 
+def forget(connection: Connection, table: str) -> None:
+    """Forget a table that is dropped, in the same transaction."""
+    connection.execute("DELETE FROM main.edgeshard_tombstone_gc WHERE table_name = ?", (table,))
+
+
 def record(connection: Connection, table: str, timestamp: int) -> None:
     """Record the timestamp of a tombstone of a keyed table, in the transaction that prunes it."""
     connection.execute(

@@ -147,7 +147,7 @@ def _copy_stream(
     stream_no = _ensure_stream(target, origin, stream)
     held = extents.ranges(connection, stream_no)
     unproven = [] if own is None else _compare(target, origin, own, stream_no, stream, held)
-    superseded_rows = source_streams.superseded_count(connection, origin, stream.stream_no)
+    superseded_rows = source_streams.superseded_count(connection, origin, stream)
     copied: list[Range] = []
     rows, is_whole = 0, True
     open_ids = range(0)  # ids still to come of the writer's transaction in which the previous piece ended
@@ -374,6 +374,7 @@ def _copy_block(
             "run `edgeshard salvage` on a copy of it to get the rows that can be read",
         )
     superseded.add(connection, stream_no, len(block) - copied)
+    source_streams.ensure_transactions(connection, origin, block)
     extents.copy_transactions(connection, origin.schema, block.first_id, block.last_id, shift)
     if continues:
         end_id = min(source_streams.transaction_end(connection, origin, block.first_id) or 0, block.last_id) + shift

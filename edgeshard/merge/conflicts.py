@@ -14,12 +14,12 @@ from __future__ import annotations
 import logging
 
 from edgeshard import format, sqlite
-from edgeshard.errors import DamagedError
 from edgeshard.format.blocks import Block
 from edgeshard.master import catalog, superseded, versions
 from edgeshard.merge.target import Target
 from edgeshard.records import hlc, keys
 from edgeshard.records.keys import Key
+from edgeshard.sources import streams as source_streams
 from edgeshard.sources.source import Source, SourceTable
 from edgeshard.sqlite import Connection, quote
 
@@ -60,18 +60,10 @@ def count_changes(target: Target, origin: Source, table: SourceTable, piece: Blo
     Raises:
         DamagedError: a timestamp is outside of what any clock shows.
     """
-    sql = (
-        f"SELECT count(*), max({format.TIMESTAMP}), min({format.TIMESTAMP}) "
-        f"FROM {quote(origin.schema)}.{quote(table.name)} "
-        "NOT INDEXED WHERE _id BETWEEN ?1 AND ?2 AND +_id >= ?1"
-    )
-    ((rows, newest, oldest),) = sqlite.fetch(target.connection, sql, (piece.first_id, piece.last_id))
+    rows, _, newest = source_streams.timestamps(target.connection, origin, table, piece)
     if newest is not None:
-        if newest > format.TIMESTAMP_MAX or oldest < 0:
-            cause = f"table {table.name} has changes with timestamps from {oldest} to {newest}, which no clock shows"
-            raise DamagedError("merge", origin.path, cause)
         _record_timestamp(target, origin, _owner(target, table), newest)
-    return int(rows)
+    return rows
 
 
 def _owner(target: Target, table: SourceTable) -> str:

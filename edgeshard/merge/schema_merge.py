@@ -12,7 +12,7 @@ import attrs
 
 from edgeshard import format, sqlite
 from edgeshard.errors import SchemaConflictError
-from edgeshard.master import catalog
+from edgeshard.master import catalog, streams
 from edgeshard.merge import keyed_tables, schema_plan
 from edgeshard.merge.schema_plan import TablePlan
 from edgeshard.merge.target import Target
@@ -32,9 +32,25 @@ def check(target: Target, origin: Source, table: SourceTable) -> None:
     Raises:
         SchemaConflictError: the two contradict one another.
     """
-    keyed_tables.check_key(target, origin, table)
-    plan = None if _is_unchanged(target, table) else _plan(target, origin, table)
-    _ensure_table_within_limits(target, origin, table, plan)
+    try:
+        keyed_tables.check_key(target, origin, table)
+        plan = None if _is_unchanged(target, table) else _plan(target, origin, table)
+        _ensure_table_within_limits(target, origin, table, plan)
+    except SchemaConflictError as error:
+        raise SchemaConflictError(error.action, error.path, f"{error.cause}{_first_come(target, table)}") from error
+
+
+def _first_come(target: Target, table: SourceTable) -> str:
+    """Say whose declaration the master's table follows, and how to decide for the other."""
+    name = target.spelling.get(table.name.lower(), "")
+    if table.name.lower() not in target.columns or name == schema_plan.AGENT_DATA:
+        return ""
+    agent = streams.first_agent(target.connection, name)
+    first = "the master has no row of it now" if agent is None else f"its oldest row is of agent {agent!r:.200}"
+    return (
+        f". The table of the master is as the first agents declared it ({first}). To decide for this shard, stop the "
+        f"others and run `edgeshard prune STORE --table {name} --drop-table`, which deletes the table and its rows"
+    )
 
 
 def ensure_tables(target: Target, origin: Source) -> Source:

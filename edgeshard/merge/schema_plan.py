@@ -17,7 +17,7 @@ from edgeshard.sources.source import SourceTable
 from edgeshard.sqlite import Connection, quote
 
 #: The table that dicts go to.
-_AGENT_DATA = "agent_data"
+AGENT_DATA = "agent_data"
 
 _KEPT = "No row of the shard is lost: it can be merged into a store of its own"
 
@@ -115,7 +115,7 @@ def _add_or_widen(
     present = columns.setdefault(column, type_)
     wider = types.widest(present, type_)
     # every master has the table of dicts from its beginning, and relies on its columns
-    if wider is None or (table.lower() == _AGENT_DATA and wider != present):
+    if wider is None or (table.lower() == AGENT_DATA and wider != present):
         cause = f"column {table}.{column} is {type_} in this shard and {present} in the master. {ADVICE}"
         raise SchemaConflictError("merge", path, cause)
     if present != type_ and column in fixed:

@@ -6,6 +6,10 @@ later change of the same store counts as later, even if the wall clock was chang
 
 If the wall clock jumps ahead, the damage is bounded: a handle's timestamps run at most a year ahead of the newest that
 its store knew when it was opened (if it knew any). Beyond that, each timestamp is one more than the last.
+
+No timestamp is above `format.TIMESTAMP_MAX`. A store that has met that one, which only a forged or damaged database
+brings, gives all later changes the same; of equal timestamps the stream and the seq decide, so that in one shard the
+later change still counts.
 """
 
 from __future__ import annotations
@@ -43,7 +47,7 @@ def clock(floor: int) -> Callable[[], int]:
     def timestamp() -> int:
         nonlocal last
         wall = now_us()
-        last = wall if last < wall <= ceiling else last + 1
+        last = wall if last < wall <= ceiling else min(last + 1, format.TIMESTAMP_MAX)
         return last
 
     return timestamp

@@ -17,8 +17,8 @@ order in which it arrives:
 What is kept of two sets of versions decides what is kept of both together, so merges may come in any order. That is why
 rules that do not keep the newest support no deletion: the older version that it would uncover was not kept.
 
-Either every class that writes to a table declares its key, or none does. A row without a timestamp, which no class
-writes, counts as older than all that have one. A row with NULL in a column of its key has no key, and is kept.
+Either every class that writes to a table declares its key, or none does. A row with NULL in a column of its key, which
+no class writes, has no key, and is kept.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ Where to read:
 rules, store_rules  the rules of one prune; the `prune=` argument of a store
 prune               a whole prune: each rule in order, then the disk, then the report
 row_rules           the rules by age, count and size; id_bounds turns them into ids
+drop_table          the rule that deletes a whole table
 tombstones          the rule for tombstones; watermark, own_shards and holds find out whether older changes may arrive
 window              one transaction; plan decides what it deletes (pure)
 run, scope          what the rules share; which tables they apply to

@@ -7,17 +7,16 @@ from pathlib import Path
 
 import attrs
 
-from edgeshard import format, sqlite
+from edgeshard import sqlite
 from edgeshard.errors import EdgeshardError
 from edgeshard.files import scan
 from edgeshard.format.blocks import Block
-from edgeshard.master import catalog
 from edgeshard.retention.holds import NO_TIMESTAMP, Hold
 from edgeshard.sources import attach, diff
 from edgeshard.sources import streams as source_streams
 from edgeshard.sources.attach import SourceRun
 from edgeshard.sources.source import Source
-from edgeshard.sqlite import Connection, quote
+from edgeshard.sqlite import Connection
 
 
 @attrs.frozen
@@ -43,7 +42,6 @@ def scan_own_shards(connection: Connection, folder: Path) -> OwnShards:
     Raises:
         StorageError: the folder cannot be read.
     """
-    keyed = {name.lower() for name in catalog.load_keys(connection)}
     runs = [SourceRun(file, own=True) for file in scan.shard_files(folder)]
     streams: set[bytes] = set()
     holds: list[Hold] = []
@@ -52,7 +50,7 @@ def scan_own_shards(connection: Connection, folder: Path) -> OwnShards:
             for run in attached:
                 try:
                     origin = run.open(connection)
-                    oldest = _oldest_pending(connection, origin, keyed)
+                    oldest = _oldest_pending(connection, origin)
                     is_whole = source_streams.are_truncated_rows_held(connection, origin)
                     streams |= source_streams.stream_ids(connection, origin)
                 except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
@@ -75,28 +73,24 @@ def scan_own_shards(connection: Connection, folder: Path) -> OwnShards:
     return OwnShards(frozenset(streams), tuple(holds))
 
 
-def _oldest_pending(connection: Connection, origin: Source, keyed: set[str]) -> int | None:
+def _oldest_pending(connection: Connection, origin: Source) -> int | None:
     """Return the oldest timestamp of pending changes of keyed tables, or None if none are pending."""
     found: list[int] = []
     for _, pieces in diff.missing_by_stream(connection, origin):
         for piece in pieces:
-            found += _timestamps(connection, origin, keyed, piece)
+            found += _timestamps(connection, origin, piece)
     return min(found, default=None)
 
 
-def _timestamps(connection: Connection, origin: Source, keyed: set[str], piece: Block) -> Iterator[int]:
-    """Yield the oldest timestamp of each table's changes in one block of the shard."""
+def _timestamps(connection: Connection, origin: Source, piece: Block) -> Iterator[int]:
+    """Yield the oldest timestamp of each table's changes in one block of the shard.
+
+    Raises:
+        DamagedError: a timestamp is outside of what any clock shows.
+    """
     for table in origin.tables:
-        if not table.is_timestamped and table.name.lower() not in keyed:
-            continue
-        # rows without a timestamp, which no class writes, are older than all others
-        timestamp = format.TIMESTAMP if table.is_timestamped else "0"
-        sql = (
-            f"SELECT min(coalesce({timestamp}, 0)), 0 FROM {quote(origin.schema)}.{quote(table.name)} NOT INDEXED "
-            "WHERE _id BETWEEN ? AND ?"
-        )
-        with sqlite.limit_steps_in_block(connection, sqlite.reading_steps(connection, origin.schema)):
-            ((oldest, _),) = sqlite.fetch(connection, sql, (piece.first_id, piece.last_id))
-        if oldest is not None:
-            # a hostile shard may hold any value
-            yield oldest if isinstance(oldest, int) else NO_TIMESTAMP
+        if table.is_timestamped:
+            with sqlite.limit_steps_in_block(connection, sqlite.reading_steps(connection, origin.schema)):
+                _, oldest, _ = source_streams.timestamps(connection, origin, table, piece)
+            if oldest is not None:
+                yield oldest

@@ -16,7 +16,7 @@ from edgeshard.budget import policy, usage
 from edgeshard.master import arrivals, catalog, database, extents, identity
 from edgeshard.master.write_stats import Meter
 from edgeshard.reports import PruneReport
-from edgeshard.retention import row_rules, sizes, tombstones
+from edgeshard.retention import drop_table, row_rules, sizes, tombstones
 from edgeshard.retention import shrink as shrinking
 from edgeshard.retention.deletable import DeletableSeqs
 from edgeshard.retention.pace import Pace
@@ -104,6 +104,9 @@ def _begin(
 
 def _follow_rules(run: PruneRun, tombstone_tables: Sequence[str]) -> bool:
     """Follow each rule; return whether the master then has the size that the rules allow."""
+    if run.rules.drops_table:
+        drop_table.drop_table(run)
+        return True
     position = row_rules.delete_old_rows(run, time.time())
     tombstones.collect(run, tombstone_tables)
     if run.rules.max_bytes is None or run.is_stopping():

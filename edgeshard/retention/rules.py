@@ -14,6 +14,9 @@ from edgeshard.master.receipts import EDGESHARD, POSTGRESQL
 #: The rules by their names in edgeshard_pruned_ranges and in reports, in the order in which a prune follows them.
 OLDER_THAN, KEEP_ROWS, TOMBSTONES, MAX_BYTES = "older than", "keep rows", pruned_ranges.TOMBSTONES, "max bytes"
 
+#: The name of the rule that deletes all rows of a table, and the table.
+DROP_TABLE: Final = "drop table"
+
 #: The name of the size rule if the store's disk budget asks for it, not a user.
 BUDGET: Final = "budget"
 
@@ -45,6 +48,7 @@ class Rules:
         tables: delete only rows of these tables, spelled as in the master; None: of all tables.
         size_reason: the name of the rule that asks for `max_bytes`.
         protected_agents: keep all rows of these agents.
+        drops_table: delete all rows of `table`, and then the table itself; the rules above are not set then.
         tombstones_older_than_s: delete tombstones that were made, and arrived, longer ago than this, in seconds, once
             no older change can follow them.
     """
@@ -58,11 +62,12 @@ class Rules:
     size_reason: str = MAX_BYTES
     protected_agents: tuple[str, ...] = ()
     tombstones_older_than_s: float | None = None
+    drops_table: bool = False
 
     @property
     def is_empty(self) -> bool:
         """Whether no rule is set."""
-        return self.selects_no_rows and self.tombstones_older_than_s is None
+        return self.selects_no_rows and self.tombstones_older_than_s is None and not self.drops_table
 
     @property
     def selects_no_rows(self) -> bool:
@@ -83,12 +88,16 @@ def parse_rules(
     only_receipted: bool,
     table: str | None,
     deletions_older_than: str | float | datetime.timedelta | None = None,
+    drop_table: bool = False,
 ) -> Rules:
     """Return the rules that a user gives as arguments of `Store.prune`.
 
     Raises:
         ValueError: one of them is invalid.
     """
+    others = (older_than, keep_rows, max_bytes, deletions_older_than)
+    if drop_table and (table is None or only_pushed or only_receipted or any(rule is not None for rule in others)):
+        raise ValueError("drop_table needs a table, and no other rule; prune by the other rules first")
     peer_kinds = (POSTGRESQL,) if only_pushed else (EDGESHARD, POSTGRESQL) if only_receipted else None
     return Rules(
         older_than_s=None if older_than is None else age_s(older_than),
@@ -97,6 +106,7 @@ def parse_rules(
         peer_kinds=peer_kinds,
         table=table,
         tombstones_older_than_s=None if deletions_older_than is None else age_s(deletions_older_than),
+        drops_table=drop_table,
     )
 
 

@@ -10,10 +10,12 @@ import attrs
 from edgeshard.errors import ConfigurationError
 from edgeshard.format.ranges import Range
 from edgeshard.master import catalog
-from edgeshard.records import keys
+from edgeshard.records import declare, keys
 from edgeshard.records.keys import Key
 from edgeshard.retention.rules import Rules
 from edgeshard.sqlite import Connection
+
+_AGENT_DATA = declare.table_of(declare.AgentData).name
 
 
 @attrs.frozen
@@ -48,10 +50,23 @@ def find_scope(connection: Connection, path: Path, rules: Rules) -> tuple[Scope,
     keyed = catalog.load_keys(connection)
     current_tables = keys.current_tables(keyed)
     table = None if rules.table is None else _find_table(connection, path, rules.table)
+    if table is not None and rules.drops_table:
+        return _family(connection, path, table, keyed), ()
     if table is not None and not rules.selects_no_rows:
         _refuse_current(path, table, current_tables)
     tables = rules.tables if table is None else (table,)
     return Scope(str(path), tables, current_tables), _tables_with_tombstones(path, rules, table, keyed)
+
+
+def _family(connection: Connection, path: Path, table: str, keyed: Mapping[str, Key]) -> Scope:
+    """Return the scope of all rows of a table that is to be dropped, and of its companions."""
+    owner = keys.companions(keyed).get(table.lower())
+    if table == _AGENT_DATA or owner is not None:
+        cause = f"table {table} belongs to table {owner}: drop that one" if owner else f"every master has {table}"
+        raise ConfigurationError("drop table of", path, cause)
+    companions = keys.companions({table: keyed[table]}) if table in keyed else {}
+    family = [table, *(name for name in catalog.record_tables(connection) if name.lower() in companions)]
+    return Scope(str(path), tuple(family))
 
 
 def _find_table(connection: Connection, path: Path, table: str) -> str:

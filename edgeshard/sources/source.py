@@ -55,7 +55,7 @@ class SourceStream:
         stream_no: the source's own number for the stream.
         stream_id: its 16 random bytes.
         agent_id: the agent that wrote it.
-        began_at: when it began, in ISO 8601, by the writer's clock.
+        began_at: when it began, in ISO 8601, by the writer's clock; "" if the source does not say.
         blocks: the rows that the source has now.
         truncations: the seqs that the source truncated, each with the id of the database that holds them.
         last_seq: the highest seq that the source knows to exist.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -9,8 +10,8 @@ from edgeshard import format, sqlite
 from edgeshard.errors import DamagedError
 from edgeshard.files import paths
 from edgeshard.format.blocks import Block
-from edgeshard.format.ranges import PrunedRange, Range, subtract, union
-from edgeshard.sources.source import Source, SourceStream
+from edgeshard.format.ranges import PrunedRange, Range, size, subtract, union
+from edgeshard.sources.source import Source, SourceStream, SourceTable
 from edgeshard.sqlite import Connection, quote
 
 _ACTION: Final = "read database"
@@ -23,10 +24,7 @@ _TRUNCATIONS_MAX: Final = 10_000
 #: The most pruned ranges of one stream that are read. Adjacent ones with the same reason are one entry.
 _PRUNED_RANGES_MAX: Final = 10_000
 
-#: The most characters of the time at which a stream began. It is copied into the master as it is.
-_TIME_CHARS_MAX: Final = 10_000
-
-#: The most characters of the reason for which rows were pruned, and of the time.
+#: The most characters of the reason for which rows were pruned.
 _REASON_CHARS_MAX: Final = 100
 
 #: The highest id that a block can begin with. This leaves ids for the seqs of a stream after it.
@@ -115,7 +113,7 @@ def _read_stream(connection: Connection, source: Source, stream_no: int, shard_b
 
 
 def _read_identity(connection: Connection, source: Source, stream_no: int) -> tuple[bytes, str, str, int]:
-    """Return the stream's id, its agent, when it began, and its highest known seq."""
+    """Return the stream's id, its agent, when it began ("" if that is not a time), and its highest known seq."""
     rows = sqlite.fetch_typed(
         connection,
         source.path,
@@ -129,14 +127,14 @@ def _read_identity(connection: Connection, source: Source, stream_no: int) -> tu
         raise DamagedError(_ACTION, source.path, cause)
     stream_id, agent_id, began_at, last_seq = rows[0]
     if (
-        len(stream_id) != _ID_BYTES
+        not 1 <= stream_no <= format.STREAM_NO_MAX
+        or len(stream_id) != _ID_BYTES
         or len(agent_id) > paths.AGENT_NAME_MAX
-        or len(began_at) > _TIME_CHARS_MAX
         or (source.is_shard and agent_id != source.agent_id)
     ):
-        cause = f"stream number {stream_no} has an invalid id, agent or time, or belongs to another agent"
+        cause = f"stream number {stream_no} has an invalid number, id or agent, or belongs to another agent"
         raise DamagedError(_ACTION, source.path, cause)
-    return stream_id, agent_id, began_at, last_seq
+    return stream_id, agent_id, began_at if _is_time(began_at) else "", last_seq
 
 
 def _read_truncations(connection: Connection, source: Source, stream_no: int) -> tuple[tuple[Range, bytes], ...]:
@@ -151,7 +149,22 @@ def _read_truncations(connection: Connection, source: Source, stream_no: int) ->
     )
     if len(rows) > _TRUNCATIONS_MAX:
         raise DamagedError(_ACTION, source.path, f"stream number {stream_no} has too many truncations")
+    for first, last, database_id in rows:
+        if not _are_seqs(first, last) or len(database_id) != _ID_BYTES:
+            raise DamagedError(_ACTION, source.path, f"stream number {stream_no} has invalid truncations")
     return tuple((Range(first, last), database_id) for first, last, database_id in rows)
+
+
+def _are_seqs(first: int, last: int) -> bool:
+    return 1 <= first <= last <= format.SEQ_MAX
+
+
+def _is_time(text: str) -> bool:
+    """Return whether a text is a time in ISO 8601 with a time zone, as every writer notes it."""
+    try:
+        return datetime.datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def _not_truncated(block: Block | None, truncated_to: int) -> tuple[Block, ...]:
@@ -180,7 +193,7 @@ def _check_seqs(source: Source, stream_no: int, blocks: Iterable[Block], last_se
     """
     ranges = [Range(item.first, item.last) for item in blocks]
     if (
-        not all(1 <= item.first <= item.last <= format.SEQ_MAX for item in ranges)
+        not all(_are_seqs(item.first, item.last) for item in ranges)
         or sum(map(len, ranges)) != sum(map(len, union(ranges)))
         or not all(1 <= item.first_id <= _FIRST_ID_MAX for item in blocks)
         or not 0 <= last_seq <= format.SEQ_MAX
@@ -200,11 +213,13 @@ def _read_pruned(connection: Connection, source: Source, stream_no: int) -> tupl
         (stream_no, _PRUNED_RANGES_MAX),
     )
     found = []
-    previous = (b"", 0)
+    previous = start = (b"", 0)
     for first, last, database_id, reason, pruned_at in rows:
-        is_short = len(reason) <= _REASON_CHARS_MAX and len(pruned_at) <= _REASON_CHARS_MAX
-        if not 1 <= first <= last <= format.SEQ_MAX or not is_short or len(database_id) != _ID_BYTES:
+        is_in_order = _are_seqs(first, last) and (database_id, first) >= start
+        is_explained = len(reason) <= _REASON_CHARS_MAX and _is_time(pruned_at)
+        if not is_in_order or not is_explained or len(database_id) != _ID_BYTES:
             raise DamagedError(_ACTION, source.path, f"stream number {stream_no} has invalid pruned ranges")
+        start = (database_id, first)
         if previous[0] == database_id:  # a database may have pruned rows again, after an older copy of it was put back
             first = max(first, previous[1] + 1)
         if first <= last:
@@ -248,8 +263,12 @@ def row_count(connection: Connection, source: Source, streams: Iterable[SourceSt
     return int(sqlite.scalar(connection, sql) or 0)
 
 
-def superseded_count(connection: Connection, source: Source, stream_no: int) -> int:
-    """Return how many seqs in the blocks of a stream have no row, because a newer version of its key superseded it."""
+def superseded_count(connection: Connection, source: Source, stream: SourceStream) -> int:
+    """Return how many seqs in the blocks of a stream have no row, because a newer version of its key superseded it.
+
+    Raises:
+        DamagedError: the count is negative, or greater than that of the seqs.
+    """
     if source.is_shard:  # its blocks have a row for each seq
         return 0
     rows = sqlite.fetch_typed(
@@ -257,9 +276,56 @@ def superseded_count(connection: Connection, source: Source, stream_no: int) -> 
         source.path,
         (int,),
         f"SELECT rows FROM {quote(source.schema)}.{format.SUPERSEDED} WHERE stream_no = ?",
-        (stream_no,),
+        (stream.stream_no,),
     )
-    return rows[0][0] if rows else 0
+    count: int = rows[0][0] if rows else 0
+    if not 0 <= count <= size(stream.ranges):
+        cause = f"stream number {stream.stream_no} cannot have {count} superseded rows"
+        raise DamagedError(_ACTION, source.path, cause)
+    return count
+
+
+def timestamps(
+    connection: Connection, source: Source, table: SourceTable, block: Block
+) -> tuple[int, int | None, int | None]:
+    """Return how many rows of a block a timestamped table has, and the lowest and the highest of their timestamps.
+
+    Raises:
+        DamagedError: a timestamp is missing, or outside of what any clock shows.
+    """
+    ((rows, timestamped, lowest, highest),) = sqlite.fetch(
+        connection,
+        f"SELECT count(*), count({format.TIMESTAMP}), min({format.TIMESTAMP}), max({format.TIMESTAMP}) "
+        f"FROM {quote(source.schema)}.{quote(table.name)} NOT INDEXED WHERE _id BETWEEN ?1 AND ?2 AND +_id >= ?1",
+        (block.first_id, block.last_id),
+    )
+    if rows != timestamped:
+        raise DamagedError(_ACTION, source.path, f"table {table.name} has changes without a timestamp")
+    if rows and not (_is_timestamp(lowest) and _is_timestamp(highest)):
+        cause = f"table {table.name} has changes with timestamps from {lowest!r:.40} to {highest!r:.40}, which no clock"
+        raise DamagedError(_ACTION, source.path, f"{cause} shows")
+    return timestamped, lowest, highest
+
+
+def _is_timestamp(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value <= format.TIMESTAMP_MAX
+
+
+def ensure_transactions(connection: Connection, source: Source, block: Block) -> None:
+    """Refuse a source whose transactions among the rows of a block overlap, or end before they begin.
+
+    Raises:
+        DamagedError: that is the case.
+    """
+    wrong = sqlite.scalar(
+        connection,
+        "SELECT 1 FROM (SELECT first_id, last_id, lag(last_id, 1, 0) OVER (ORDER BY first_id) AS before "
+        f"FROM {quote(source.schema)}.edgeshard_transactions NOT INDEXED WHERE first_id BETWEEN ?1 AND ?2) "
+        "WHERE typeof(last_id) <> 'integer' OR last_id < first_id OR before >= first_id LIMIT 1",
+        (block.first_id, block.last_id),
+    )
+    if wrong is not None:
+        raise DamagedError(_ACTION, source.path, "its transactions overlap, or end before they begin")
 
 
 def transaction_end(connection: Connection, source: Source, row_id: int) -> int | None:

@@ -223,6 +223,8 @@ def _with_keys(connection: Connection, schema: str, path: str, tables: Sequence[
         f"SELECT table_name, columns, conflict, has_history FROM {quote(schema)}.{format.KEYS} LIMIT ?",
         (format.TABLES_MAX + 1,),
     )
+    if any(history not in (0, 1) for *_, history in rows):
+        raise FormatError(_ACTION, path, "edgeshard_keys has a has_history that is neither 0 nor 1")
     declared = {name.lower(): (columns, conflict, bool(history)) for name, columns, conflict, history in rows}
     found = []
     for table in tables:

@@ -27,15 +27,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.campaigns.fleets", description="Play random fleets against their model."
     )
-    parser.add_argument("--form", choices=(*steps.FORMS, "both"), default="both", help="with hostile participants, or not")
+    parser.add_argument(
+        "--form", choices=(*steps.FORMS, "both"), default="both", help="with hostile participants, or not"
+    )
     parser.add_argument("--trials", type=int, default=1_000, metavar="N", help="fleets of each form")
     parser.add_argument("--first", type=int, default=0, metavar="N", help="begin at this fleet")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no fleet after this time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="in so many processes")
     parser.add_argument("--longest", type=int, default=trials.LONGEST, metavar="N", help="the most steps of a fleet")
-    parser.add_argument("--without", action="append", default=[], metavar="STEP", help="leave out a kind of step, or push")
-    parser.add_argument("--resume", type=Path, metavar="FILE", help="continue the campaign whose results are in this file")
+    parser.add_argument(
+        "--without", action="append", default=[], metavar="STEP", help="leave out a kind of step, or push"
+    )
+    parser.add_argument(
+        "--resume", type=Path, metavar="FILE", help="continue the campaign whose results are in this file"
+    )
     parser.add_argument("--only", type=int, metavar="N", help="play only this fleet")
     options = parser.parse_args()
     unknown = set(options.without) - steps.STEPS.keys() - {"push"}

@@ -358,12 +358,19 @@ def test_a_false_claim_to_have_given_rows_up_shows_as_a_gap_only(store: edgeshar
     assert 0 == report.rows
 
 
-def test_false_notes_of_transactions_do_no_harm(store: edgeshard.Store) -> None:
+@pytest.mark.parametrize("wrong", ["(4294967300, 4294967298)", "(4294967300, 4294967310), (4294967305, 4294967306)"])
+def test_false_notes_of_transactions_harm_that_shard_alone(store: edgeshard.Store, wrong: str) -> None:
     write(store, "bad", *range(50))
-    edit(
-        shard_path(store, "bad"),
-        "insert into edgeshard_transactions values (1, 9223372036854775807), (-5, 3), (4294967300, 4294967298)",
-    )
+    write(store, "good", 99)
+    edit(shard_path(store, "bad"), f"insert into edgeshard_transactions values {wrong}")
+    (aside,) = store.merge().quarantined
+    assert "its transactions overlap, or end before they begin" in aside.reason
+    assert [99] == numbers(store)
+
+
+def test_notes_of_transactions_that_have_no_row_do_no_harm(store: edgeshard.Store) -> None:
+    write(store, "bad", *range(50))
+    edit(shard_path(store, "bad"), "insert into edgeshard_transactions values (1, 9223372036854775807), (-5, 3)")
     assert 50 == store.merge().rows
     assert [*range(50)] == numbers(store)
 

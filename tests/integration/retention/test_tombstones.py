@@ -7,14 +7,13 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import attrs
 import pytest
 
 import edgeshard
 from edgeshard.errors import ConfigurationError
 from edgeshard.reports import PRUNED
 from edgeshard.retention import pace, plan
-from tests.support import keyed_model
+from tests.support import hostile_shards, keyed_model
 from tests.support.clocks import DAY_S
 from tests.support.keyed_model import KeepAll, Lww
 from tests.support.last_known import LastKnown, Reading, values
@@ -151,20 +150,22 @@ def test_changes_that_wait_in_shards_and_are_newer_hold_nothing_up(store: edgesh
     assert {"inlet": 2.0} == values(store)
 
 
-def test_rows_from_before_a_class_had_a_key_count_as_the_oldest_of_all(store: edgeshard.Store, wall: Wall) -> None:
-    @edgeshard.table(name="last_known")
-    @attrs.frozen
-    class Before:
-        sensor: str
-        value: float
-
+@pytest.mark.parametrize("timestamp", ["-9223372036854775808", "NULL", "9223372036854775807", "'text'"])
+def test_a_shard_with_timestamps_that_no_clock_shows_holds_deletions_up(
+    store: edgeshard.Store, wall: Wall, timestamp: str
+) -> None:
     deleted(store)
     wall.advance(11)
     with store.shard("b") as shard:
-        shard.write(Before("inlet", 2.0))
-        assert 1 == collect(store).tombstones_behind
-    store.merge()
-    assert {} == values(store)
+        shard.write(LastKnown("inlet", 2.0))
+    hostile_shards.edit(
+        shard_path(store, "b"),
+        "UPDATE sqlite_schema SET sql = replace(sql, 'STRICT', '') WHERE name = 'last_known'",
+    )
+    hostile_shards.edit(shard_path(store, "b"), f"UPDATE last_known SET _timestamp = {timestamp}")
+    report = collect(store)
+    assert (0, 1) == (report.rows, report.tombstones_behind)
+    assert "b.db cannot be read" in report.behind[0]
 
 
 def test_a_shard_that_cannot_be_read_holds_deletions_up(store: edgeshard.Store, wall: Wall) -> None:

@@ -147,9 +147,7 @@ def own_pruned(connection: apsw.Connection, streams: Mapping[int, str]) -> set[A
         "SELECT stream_no, first, last FROM edgeshard_pruned_ranges "
         "WHERE database_id = (SELECT database_id FROM edgeshard_database)"
     )
-    return {
-        (streams[number], seq) for number, first, last in connection.execute(sql) for seq in range(first, last + 1)
-    }
+    return {(streams[number], seq) for number, first, last in connection.execute(sql) for seq in range(first, last + 1)}
 
 
 def ranges(path: Path) -> set[Address]:

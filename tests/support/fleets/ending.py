@@ -174,9 +174,7 @@ def _check_that_nothing_is_left_to_carry(fleet: Fleet) -> None:
     for name in DEVICES:
         record_receipt(fleet.stores[name], said, force=True)
         unwanted = contents.receipts(fleet.stores[name].master_path)[said.database_id.hex()]
-        bundle = export_bundle(
-            fleet, fleet.stores[name].master_path, unwanted, {"since_hub": said.database_id.hex()}
-        )
+        bundle = export_bundle(fleet, fleet.stores[name].master_path, unwanted, {"since_hub": said.database_id.hex()})
         assert fleet.pruned >= fleet.held[bundle].state.keys(), "rows are exported that the root has"
 
 

@@ -384,7 +384,9 @@ class Fleet:
         for column, value in stored.values.items():
             if column in expected:
                 is_right = contents.is_stored_as(value, expected[column], found.columns[table, column])
-                assert is_right, f"row {address}, {table}.{column}: {expected[column]!r} was written, {value!r} is there"
+                assert is_right, (
+                    f"row {address}, {table}.{column}: {expected[column]!r} was written, {value!r} is there"
+                )
             elif column == "_timestamp":
                 assert value == row.timestamp, f"row {address} has another timestamp"
             elif column == "timestamp":
@@ -436,4 +438,3 @@ def file_states(path: Path) -> dict[str, tuple[bytes, int]]:
     files = (path, Path(f"{path}-wal"), Path(f"{path}-journal"))
     states = {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in files if file.exists()}
     return {name: state for name, state in states.items() if state[0]}  # a reader that was killed leaves an empty WAL
-

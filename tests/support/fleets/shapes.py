@@ -128,7 +128,7 @@ DECK = [shape for shape, weight in WEIGHTS for _ in range(weight)]
 _EPOCH = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 _INTEGERS = (0, -1, 2**53 + 1, 2**63 - 1, -(2**63))
 _REALS = (0.1, -2.5e-300, 1.7976931348623157e308, 5e-324, float("inf"), float("-inf"), 2.0**60)
-_TEXTS = ("", "12", "ok", "\u00e9\u202e\U0001f600", "it's \"quoted\"", "x" * 3_000, "\x1b[31m\n\t")
+_TEXTS = ("", "12", "ok", "\u00e9\u202e\U0001f600", 'it\'s "quoted"', "x" * 3_000, "\x1b[31m\n\t")
 _DECIMALS = ("0.10", "-12345678901234567890.123456789", "1E+30", "0")
 _DATETIMES = (
     _EPOCH,
@@ -137,7 +137,12 @@ _DATETIMES = (
     datetime.datetime(2026, 3, 29, 2, 30, tzinfo=datetime.timezone(datetime.timedelta(hours=2, minutes=15))),
 )
 _DATES = (datetime.date(2026, 2, 28), datetime.date(1, 1, 1), datetime.date(9999, 12, 31))
-_JSONS: tuple[Any, ...] = ({}, {"a": [1, 2.5, None, True, "x"], "": {}}, {"deep": {"er": [[[]]]}}, {"\u00e9": "\U0001f600"})
+_JSONS: tuple[Any, ...] = (
+    {},
+    {"a": [1, 2.5, None, True, "x"], "": {}},
+    {"deep": {"er": [[[]]]}},
+    {"\u00e9": "\U0001f600"},
+)
 
 _VALUES: Mapping[type, Sequence[Any]] = {
     bool: (True, False),
