@@ -111,7 +111,7 @@ def _quarantine(connection: Connection, run: SourceRun, error: Exception) -> Non
     connection.execute("RELEASE source")
     if blame.is_masters_fault(connection, run.schema, error):
         raise error
-    run.quarantine_for(error)
+    run.quarantine_for(blame.explain_with_objects_made_by_hand(connection, run, error))
 
 
 def _is_removable(connection: Connection, run: SourceRun) -> bool:

@@ -14,11 +14,11 @@ import attrs
 
 from edgeshard import format
 
+# SQLite's own limits on the columns of a table and the depth of an expression stay as they are: a master that exceeds
+# lower ones, by a table or a view that its users made, could not be opened any more.
 _LIMITS = {
     apsw.SQLITE_LIMIT_LENGTH: format.ROW_BYTES_MAX,
     apsw.SQLITE_LIMIT_SQL_LENGTH: 1_000_000,
-    apsw.SQLITE_LIMIT_COLUMN: 500,
-    apsw.SQLITE_LIMIT_EXPR_DEPTH: 50,
     apsw.SQLITE_LIMIT_TRIGGER_DEPTH: 10,
 }
 

@@ -125,7 +125,12 @@ def format_table_without_its_key(path: Path) -> None:
 
 
 def thousands_of_columns(path: Path) -> None:
-    edit(path, f"create table wide({', '.join(f'c{n} text' for n in range(1_990))})")
+    columns = [f"c{n}" for n in range(1_990)]
+    edit(
+        path,
+        f"create table wide(_id integer primary key, {', '.join(f'{name} text' for name in columns)}) strict",
+        f"insert into edgeshard_columns values {', '.join(f'''('wide', '{name}', 'text')''' for name in columns)}",
+    )
 
 
 def huge_text_of_a_table(path: Path) -> None:
