@@ -15,7 +15,7 @@ from edgeshard.master import catalog, extents, identity, pruned_ranges, streams,
 from edgeshard.merge import conflicts, schema_merge
 from edgeshard.merge.target import Target
 from edgeshard.records.keys import Key
-from edgeshard.sources import diff
+from edgeshard.sources import bounds, diff
 from edgeshard.sources import streams as source_streams
 from edgeshard.sources.source import Source, SourceStream, SourceTable
 from edgeshard.sqlite import Connection, quote
@@ -54,6 +54,9 @@ def copy(
 ) -> Copied:
     """Copy about `max_bytes` of missing rows, in whole transactions of the writer.
 
+    A source that turns out to be damaged while rows are inserted rolls back the whole transaction; see
+    `bounds.bounded`.
+
     Args:
         target: the database that is merged into.
         origin: the source.
@@ -68,6 +71,17 @@ def copy(
         DamagedError, FormatError: the source contradicts itself, or the target.
         SchemaConflictError: the source's tables contradict the target's.
     """
+    with bounds.bounded(target.connection, origin.schema):
+        return _copy(target, origin, max_bytes, checked, unwanted)
+
+
+def _copy(
+    target: Target,
+    origin: Source,
+    max_bytes: int,
+    checked: Mapping[bytes, list[Range]] | None,
+    unwanted: Mapping[bytes, Sequence[Range]] | None,
+) -> Copied:
     connection = target.connection
     listed = source_streams.streams_with_news(connection, origin)
     used_bytes = sqlite.used_bytes(connection, origin.schema)
@@ -218,10 +232,7 @@ def _ensure_equal(
     for part in pieces(unchecked, extents.blocks(connection, stream_no)):
         (here,) = pieces([Range(part.first, part.last)], stream.blocks)
         bindings = (here.first_id, here.last_id, part.first_id, stream_no)
-        with sqlite.limit_steps_in_block(connection, sqlite.reading_steps(connection, origin.schema)):
-            equal = sum(
-                sqlite.scalar(connection, _count_equal(origin.schema, table), bindings) for table in origin.tables
-            )
+        equal = sum(sqlite.scalar(connection, _count_equal(origin.schema, table), bindings) for table in origin.tables)
         if equal != len(part):
             cause = (
                 f"among seqs {part.first} to {part.last} of stream {stream.stream_id.hex()}, {len(part) - equal} rows "

@@ -13,7 +13,7 @@ from edgeshard.files import scan
 from edgeshard.format.blocks import Block
 from edgeshard.master import catalog
 from edgeshard.retention.holds import NO_TIMESTAMP, Hold
-from edgeshard.sources import attach, diff
+from edgeshard.sources import attach, bounds, diff
 from edgeshard.sources import streams as source_streams
 from edgeshard.sources.attach import SourceRun
 from edgeshard.sources.source import Source
@@ -95,7 +95,7 @@ def _timestamps(connection: Connection, origin: Source, keyed: set[str], piece: 
             f"SELECT min(coalesce({timestamp}, 0)), 0 FROM {quote(origin.schema)}.{quote(table.name)} NOT INDEXED "
             "WHERE _id BETWEEN ? AND ?"
         )
-        with sqlite.limit_steps_in_block(connection, sqlite.reading_steps(connection, origin.schema)):
+        with bounds.bounded(connection, origin.schema):
             ((oldest, _),) = sqlite.fetch(connection, sql, (piece.first_id, piece.last_id))
         if oldest is not None:
             # a hostile shard may hold any value
