@@ -103,10 +103,8 @@ def _traces(connection: Connection, own: bytes, gap: Gap) -> Iterator[tuple[list
 
 
 def _errors(connection: Connection, tables: list[str], *, deep: bool) -> Iterator[str]:
-    check = "integrity_check" if deep else "quick_check"
-    for (finding,) in connection.execute(f"PRAGMA {check}({_FINDINGS_MAX})").fetchall():
-        if finding != "ok":
-            yield f"SQLite finds: {finding}"
+    for finding in _findings(connection, tables, "integrity_check" if deep else "quick_check"):
+        yield f"SQLite finds: {finding}"
     yield from _range_errors(connection)
     yield from _block_errors(connection)
     yield from pruned_ranges.errors(connection, _FINDINGS_MAX)
@@ -115,6 +113,19 @@ def _errors(connection: Connection, tables: list[str], *, deep: bool) -> Iterato
         yield f"table {name}: {rows} rows should have been superseded by others with their key"
     if deep:
         yield from _value_errors(connection)
+
+
+def _findings(connection: Connection, tables: list[str], check: str) -> Iterator[str]:
+    """Yield what SQLite's own check finds."""
+    try:
+        found = sqlite.fetch(connection, f"PRAGMA {check}({_FINDINGS_MAX})")
+    except sqlite.DATA_ERRORS as error:
+        if not sqlite.is_bad_schema(error):
+            raise
+        # a table that was made by hand has a collation that only its maker's program knows: check our own tables
+        names = [*format.REQUIRED_TABLES[format.MASTER], *tables]
+        found = [row for name in names for row in sqlite.fetch(connection, f"PRAGMA {check}({quote(name)})")]
+    yield from (finding for (finding,) in found if finding != "ok")
 
 
 def _range_errors(connection: Connection) -> Iterator[str]:

@@ -128,6 +128,11 @@ def indexes_of(connection: Connection, table: str) -> list[list[str]]:
     return [json.loads(text) for (text,) in rows]
 
 
+def index_name(table: str, columns: Iterable[str]) -> str:
+    """Return the name that an index of a record table has in a master."""
+    return f"{table} by {', '.join(columns)}"
+
+
 def add_index(connection: Connection, table: str, columns: list[str]) -> bool:
     """Record an index of a table; return False if it was recorded already."""
     text = to_json(columns)
@@ -148,6 +153,45 @@ def forget_index(connection: Connection, table: str, columns: list[str]) -> None
     """Delete the record of an index."""
     sql = "DELETE FROM main.edgeshard_indexes WHERE table_name = ? AND columns = ?"
     connection.execute(sql, (table, to_json(columns)))
+
+
+# -- what users made --------------------------------------------------------------------------------------------------
+
+
+def made_by_hand(connection: Connection, names: Iterable[str] = ()) -> list[str]:
+    """Name what users made in a master that may be in the way of our statements.
+
+    That is each index and each computed column of a table of ours, and each table, view or index with a name that we
+    need. Triggers do not fire while we write.
+
+    Args:
+        connection: the master.
+        names: the names of tables that it is about to get.
+    """
+    own_tables = {name.lower() for name in [*record_tables(connection), *format.DDL]}
+    own_indexes = {index_name(table, index) for table, found in all_indexes(connection).items() for index in found}
+    wanted = {name.lower() for name in names} - own_tables
+    sql = (
+        "SELECT type, name, tbl_name FROM main.sqlite_schema WHERE type IN ('table', 'view') "
+        "OR (type = 'index' AND sql IS NOT NULL)"
+    )
+    found = [
+        f"{type_} {quote(name)}"
+        for type_, name, table in sqlite.fetch(connection, sql)
+        if name.lower() in wanted or (type_ == "index" and table.lower() in own_tables and name not in own_indexes)
+    ]
+    for table in record_tables(connection):
+        described = sqlite.fetch(connection, f"PRAGMA main.table_xinfo({quote(table)})")
+        found += [f"column {quote(row[1])} of table {quote(table)}" for row in described if row[6]]
+    return found
+
+
+def explain_made_by_hand(error: Exception, found: Iterable[str]) -> str:
+    """Return the cause of an error to which what `made_by_hand` found may have led."""
+    return (
+        f"{error}. What was made by hand in the master may be in the way: {', '.join(found)}. Drop it, or give it "
+        "another name, and try again"
+    )
 
 
 # -- keys -------------------------------------------------------------------------------------------------------------

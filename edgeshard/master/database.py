@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgeshard import format, sqlite
-from edgeshard.errors import DamagedError, FormatError
+from edgeshard.errors import DamagedError, FormatError, StorageError
 from edgeshard.files import folders, scan
 from edgeshard.files.scan import ShardFile
 from edgeshard.master import catalog, identity
@@ -120,4 +120,15 @@ def translate_errors(action: str, path: Path) -> Iterator[None]:
         except sqlite.DATA_ERRORS as error:
             if not sqlite.is_bad_schema(error):
                 raise
-            raise DamagedError(action, path, f"its own tables are not as edgeshard makes them: {error}") from error
+            raise _explain_bad_schema(action, path, error) from error
+
+
+def _explain_bad_schema(action: str, path: Path, error: Exception) -> StorageError:
+    connection = sqlite.connect(str(path), writable=False)
+    try:
+        found = catalog.made_by_hand(connection)
+    finally:
+        connection.close()
+    if found:
+        return StorageError(action, path, catalog.explain_made_by_hand(error, found))
+    return DamagedError(action, path, f"its own tables are not as edgeshard makes them: {error}")

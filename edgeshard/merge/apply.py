@@ -16,7 +16,7 @@ from edgeshard.merge import conflicts, schema_merge
 from edgeshard.merge.target import Target
 from edgeshard.records import keys
 from edgeshard.records.keys import Key
-from edgeshard.sources import diff
+from edgeshard.sources import bounds, diff
 from edgeshard.sources import streams as source_streams
 from edgeshard.sources.source import Source, SourceStream, SourceTable
 from edgeshard.sqlite import Connection, quote
@@ -76,6 +76,9 @@ def copy(
 ) -> Copied:
     """Copy about `max_bytes` of missing rows, in whole transactions of the writer.
 
+    A source that turns out to be damaged while rows are inserted rolls back the whole transaction; see
+    `bounds.bounded`.
+
     Args:
         target: the database that is merged into.
         origin: the source.
@@ -87,6 +90,17 @@ def copy(
         DamagedError, FormatError: the source contradicts itself, or the target.
         SchemaConflictError: the source's tables contradict the target's.
     """
+    with bounds.bounded(target.connection, origin.schema):
+        return _copy(target, origin, max_bytes, own, unwanted)
+
+
+def _copy(
+    target: Target,
+    origin: Source,
+    max_bytes: int,
+    own: OwnShard | None,
+    unwanted: Mapping[bytes, Sequence[Range]] | None,
+) -> Copied:
     connection = target.connection
     listed = source_streams.streams_with_news(connection, origin)
     used_bytes = sqlite.used_bytes(connection, origin.schema)
@@ -246,20 +260,19 @@ def _compare(
     known = proven.ranges(connection, own.name, stream_no)
     blocks_here = extents.blocks(connection, stream_no)
     unproven = subtract(unchecked, [*known, *(Range(block.first, block.last) for block in blocks_here)])
-    with sqlite.limit_steps_in_block(connection, sqlite.reading_steps(connection, origin.schema)):
-        for seqs, are_proven in ((intersect(unchecked, known), True), (subtract(unchecked, known), False)):
-            for part in pieces(seqs, blocks_here):
-                equal = _count_equal_rows(target, origin, stream_no, stream, part)
-                if equal == len(part):
-                    continue
-                if are_proven:
-                    superseded_rows = _count_superseded(target, origin, stream, part)
-                else:
-                    without_row = _without_row(target, part)
-                    superseded_rows = sum(map(len, without_row))
-                    unproven += without_row
-                if equal + superseded_rows != len(part):
-                    raise _difference(origin, stream, part, len(part) - superseded_rows - equal)
+    for seqs, are_proven in ((intersect(unchecked, known), True), (subtract(unchecked, known), False)):
+        for part in pieces(seqs, blocks_here):
+            equal = _count_equal_rows(target, origin, stream_no, stream, part)
+            if equal == len(part):
+                continue
+            if are_proven:
+                superseded_rows = _count_superseded(target, origin, stream, part)
+            else:
+                without_row = _without_row(target, part)
+                superseded_rows = sum(map(len, without_row))
+                unproven += without_row
+            if equal + superseded_rows != len(part):
+                raise _difference(origin, stream, part, len(part) - superseded_rows - equal)
     return union(unproven)
 
 

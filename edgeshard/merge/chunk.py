@@ -70,9 +70,7 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
                 run.outcome.is_removable = is_removable
                 connection.execute("RELEASE source")
             except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
-                _quarantine(connection, run, error)
-                if sqlite.spoils_transaction(error):
-                    connection.execute("ROLLBACK")
+                if not _quarantine(connection, run, error):
                     return
                 target = Target.load(connection)  # as it was before the savepoint
             else:
@@ -106,19 +104,26 @@ def _quarantine_all(connection: Connection, runs: Sequence[SourceRun], error: Ex
         run.quarantine_for(error)
 
 
-def _quarantine(connection: Connection, run: SourceRun, error: Exception) -> None:
+def _quarantine(connection: Connection, run: SourceRun, error: Exception) -> bool:
     """Undo what was copied of a source, and quarantine it.
+
+    Returns:
+        Whether the transaction goes on; if not, it was rolled back.
 
     Raises:
         Exception: the error, if it ended the transaction, or is the master's fault.
     """
-    if not connection.in_transaction:
+    if connection.in_transaction:
+        connection.execute("ROLLBACK TO source")
+        connection.execute("RELEASE source")
+    elif not isinstance(error, EdgeshardError):  # reading a damaged source was ended while rows were inserted
         raise error
-    connection.execute("ROLLBACK TO source")
-    connection.execute("RELEASE source")
     if blame.is_masters_fault(connection, run.schema, error):
         raise error
-    run.quarantine_for(error)
+    run.quarantine_for(blame.explain_with_objects_made_by_hand(connection, run, error))
+    if sqlite.spoils_transaction(error) and connection.in_transaction:
+        connection.execute("ROLLBACK")
+    return connection.in_transaction
 
 
 def _is_removable(connection: Connection, run: SourceRun) -> bool:

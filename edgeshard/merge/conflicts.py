@@ -120,8 +120,9 @@ def _settle(connection: Connection, name: str, key: Key, first_id: int) -> None:
 
 
 def _move_to_history(connection: Connection, name: str) -> None:
-    described = sqlite.fetch(connection, f"PRAGMA main.table_info({quote(name)})")
-    columns = ", ".join(quote(row[1]) for row in described)
+    # those that we made: the table may have others that were added by hand
+    _, recorded = catalog.columns_of_table(connection, name)
+    columns = ", ".join(map(quote, ["_id", "_stream", "_seq", *recorded]))
     connection.execute(
         f"INSERT INTO main.{quote(keys.history_name(name))}({columns}, {format.REASON}) "
         f"SELECT {columns}, iif(was_deleted, ?, ?) FROM main.{quote(name)} JOIN {_LOSERS} ON row_id = _id "

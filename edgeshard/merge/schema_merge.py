@@ -240,7 +240,7 @@ def ensure_index(connection: Connection, table: str, columns: Iterable[str], *, 
     """Record an index and, if `indexed`, build it, unless it is recorded already."""
     index = list(columns)
     if catalog.add_index(connection, table, index) and indexed:
-        name = quote(_index_name(table, index))
+        name = quote(catalog.index_name(table, index))
         connection.execute(f"CREATE INDEX main.{name} ON {quote(table)}({', '.join(map(quote, index))})")
 
 
@@ -252,9 +252,5 @@ def _drop_indexes(connection: Connection, table: str, columns: set[str], *, inde
             dropped.append(index)
             catalog.forget_index(connection, table, index)
             if indexed:
-                connection.execute(f"DROP INDEX IF EXISTS main.{quote(_index_name(table, index))}")
+                connection.execute(f"DROP INDEX IF EXISTS main.{quote(catalog.index_name(table, index))}")
     return dropped
-
-
-def _index_name(table: str, columns: Iterable[str]) -> str:
-    return f"{table} by {', '.join(columns)}"

@@ -18,6 +18,7 @@ from edgeshard.files import scan
 from edgeshard.files.fingerprint import State
 from edgeshard.master import catalog
 from edgeshard.shard import truncations
+from edgeshard.sources import bounds
 from edgeshard.sources.source import Source
 from edgeshard.sources.streams import shard_blocks
 from edgeshard.sqlite import Connection
@@ -136,11 +137,12 @@ def truncate(
         try:
             sqlite.set_synchronous(connection, "NORMAL")
             shard = attrs.evolve(shard, schema="main")
-            result = _truncate(connection, shard, durable, master_id, patient, quota_bytes)
-            if result is None:
-                return None
-            deleted, truncated = result
-            return Truncated(deleted, _state_without_news(connection, shard, truncated))
+            with bounds.bounded(connection, "main", all_tables=True):
+                result = _truncate(connection, shard, durable, master_id, patient, quota_bytes)
+                if result is None:
+                    return None
+                deleted, truncated = result
+                return Truncated(deleted, _state_without_news(connection, shard, truncated))
         except sqlite.BUSY:
             return None
         finally:

@@ -12,7 +12,7 @@ from edgeshard.errors import EdgeshardError
 from edgeshard.files import scan
 from edgeshard.format.blocks import Block
 from edgeshard.retention.holds import NO_TIMESTAMP, Hold
-from edgeshard.sources import attach, diff
+from edgeshard.sources import attach, bounds, diff
 from edgeshard.sources import streams as source_streams
 from edgeshard.sources.attach import SourceRun
 from edgeshard.sources.source import Source
@@ -90,7 +90,7 @@ def _timestamps(connection: Connection, origin: Source, piece: Block) -> Iterato
     """
     for table in origin.tables:
         if table.is_timestamped:
-            with sqlite.limit_steps_in_block(connection, sqlite.reading_steps(connection, origin.schema)):
+            with bounds.bounded(connection, origin.schema):
                 _, oldest, _ = source_streams.timestamps(connection, origin, table, piece)
             if oldest is not None:
                 yield oldest

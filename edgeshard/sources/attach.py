@@ -16,7 +16,7 @@ from edgeshard.files.fingerprint import State
 from edgeshard.files.scan import ShardFile
 from edgeshard.format.ranges import Range
 from edgeshard.sources import checksum, diff, identity, readonly_copy
-from edgeshard.sources.source import Source
+from edgeshard.sources.source import Source, SourceTable
 from edgeshard.sqlite import Connection
 
 #: How many sources are attached at once. SQLite's limit is 125 here.
@@ -114,6 +114,11 @@ class SourceRun:
         if self._source is None:
             raise AssertionError(f"{self.file.path} was not read")
         return self._source
+
+    @property
+    def tables(self) -> tuple[SourceTable, ...]:
+        """Its tables, as last read by `open`; () if it was not read."""
+        return () if self._source is None else self._source.tables
 
     def open(self, connection: Connection) -> Source:
         """Read what it is, and refuse a bundle whose checksum is wrong.

@@ -18,6 +18,7 @@ from edgeshard import format, sqlite
 from edgeshard.errors import DamagedError, FormatError
 from edgeshard.files import paths
 from edgeshard.files.fingerprint import identity
+from edgeshard.sources import bounds
 from edgeshard.sqlite import Connection, quote
 
 SUM_BYTES: Final = 32
@@ -101,7 +102,7 @@ def verify(connection: Connection, schema: str, path: str) -> None:
 
 
 def _read_stored(connection: Connection, schema: str, path: str) -> bytes:
-    with sqlite.limit_steps_in_block(connection, sqlite.reading_steps(connection, schema)):
+    with bounds.bounded(connection, schema):
         sql = f"SELECT sql FROM {quote(schema)}.sqlite_schema WHERE type = 'table' AND name = ? AND rootpage > 0"
         if sqlite.scalar(connection, sql, (format.CHECKSUM_TABLE,)) != format.DDL[format.CHECKSUM_TABLE]:
             raise FormatError(_ACTION, path, "it is a bundle without a checksum; export it again")

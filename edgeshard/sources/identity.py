@@ -9,7 +9,7 @@ from typing import Any, Final
 from edgeshard import format, sqlite
 from edgeshard.errors import FormatError
 from edgeshard.files import paths
-from edgeshard.sources import tables
+from edgeshard.sources import bounds, tables
 from edgeshard.sources.source import Source
 from edgeshard.sqlite import Connection, quote
 
@@ -27,7 +27,7 @@ def open_source(connection: Connection, schema: str, path: str) -> Source:
     Raises:
         FormatError: it is not one of ours, or has tables that we do not read.
     """
-    with sqlite.limit_steps_in_block(connection, sqlite.reading_steps(connection, schema)):
+    with bounds.bounded(connection, schema):
         sqlite.check_identity(connection, schema, format.IDENTITY, path)
         ordinary = _ordinary_tables(connection, schema)
         _check_own_tables(connection, schema, path, ordinary, format.COMMON_TABLES)

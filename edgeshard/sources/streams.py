@@ -11,6 +11,7 @@ from edgeshard.errors import DamagedError
 from edgeshard.files import paths
 from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import PrunedRange, Range, size, subtract, union
+from edgeshard.sources import bounds
 from edgeshard.sources.source import Source, SourceStream, SourceTable
 from edgeshard.sqlite import Connection, quote
 
@@ -46,7 +47,7 @@ def streams_with_news(connection: Connection, source: Source) -> list[SourceStre
     Raises:
         DamagedError: the source contradicts itself, or holds values that cannot be right.
     """
-    with sqlite.limit_steps_in_block(connection, sqlite.reading_steps(connection, source.schema)):
+    with bounds.bounded(connection, source.schema):
         blocks = shard_blocks(connection, source) if source.is_shard else {}
         sql = _shard_news(source) if source.is_shard else _master_news(source)
         numbers = {number for (number,) in sqlite.fetch_typed(connection, source.path, (int,), sql)} | set(blocks)
@@ -89,7 +90,7 @@ def _master_news(source: Source) -> str:
 def stream_ids(connection: Connection, source: Source) -> set[bytes]:
     """Return the ids of all streams that the source lists."""
     sql = f"SELECT stream_id FROM {quote(source.schema)}.edgeshard_streams"
-    with sqlite.limit_steps_in_block(connection, sqlite.reading_steps(connection, source.schema)):
+    with bounds.bounded(connection, source.schema):
         return {stream_id for (stream_id,) in sqlite.fetch_typed(connection, source.path, (bytes,), sql)}
 
 
@@ -347,13 +348,13 @@ def transaction_end(connection: Connection, source: Source, row_id: int) -> int 
 def are_truncated_rows_held(connection: Connection, shard: Source) -> bool:
     """Return whether the main database holds, or has held, every row that a shard truncated for any database."""
     schema = quote(shard.schema)
-    lacking = sqlite.scalar(
-        connection,
+    sql = (
         f"SELECT 1 FROM {schema}.edgeshard_truncations t JOIN {schema}.edgeshard_streams s USING(stream_no) "
         "LEFT JOIN main.edgeshard_streams m ON m.stream_id = s.stream_id LEFT JOIN main.edgeshard_ranges r "
-        "ON r.stream_no = m.stream_no AND r.first <= t.first AND r.last >= t.last WHERE r.first IS NULL LIMIT 1",
+        "ON r.stream_no = m.stream_no AND r.first <= t.first AND r.last >= t.last WHERE r.first IS NULL LIMIT 1"
     )
-    return lacking is None
+    with bounds.bounded(connection, shard.schema):
+        return sqlite.scalar(connection, sql) is None
 
 
 def truncated_but_not_held(stream: SourceStream, held: Sequence[Range]) -> list[tuple[Range, bytes]]:

@@ -11,6 +11,7 @@ from edgeshard.sqlite.connection import (
     check_identity,
     connect,
     connect_in_place,
+    connect_to_check,
     detach,
     disable_checkpoint_on_close,
     ensure_wal,
@@ -49,7 +50,6 @@ from edgeshard.sqlite.guards import (
     allow_only_reading,
     limit_steps,
     limit_steps_in_block,
-    reading_steps,
 )
 from edgeshard.sqlite.maintenance import (
     back_up,
@@ -113,6 +113,7 @@ __all__ = [
     "checkpoint_in_hook",
     "connect",
     "connect_in_place",
+    "connect_to_check",
     "create",
     "create_without_wal",
     "describe",
@@ -146,7 +147,6 @@ __all__ = [
     "quote",
     "read_raw",
     "read_snapshot",
-    "reading_steps",
     "release_pages",
     "remove_empty_wal",
     "restart_wal",

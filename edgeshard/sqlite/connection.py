@@ -49,6 +49,24 @@ def connect(path: str, *, writable: bool, busy_timeout_s: float = BUSY_TIMEOUT_S
     return connection
 
 
+def connect_to_check(path: str, busy_timeout_s: float) -> Connection:
+    """Open a database that we do not trust to have SQLite check it, and read its schema; Ctrl-C ends the check.
+
+    Raises:
+        apsw.Error: it cannot be opened. Callers wrap this in `translate_errors`.
+    """
+    connection = connect(path, writable=False, busy_timeout_s=busy_timeout_s)
+    try:
+        guards.restrict(connection)
+        with guards.limit_steps_in_block(connection, guards.SCHEMA_STEPS):
+            connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()
+        guards.allow_interrupt(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 def connect_in_place(path: str, *, busy_timeout_s: float) -> Connection | None:
     """Open for writing the file that has this name, which then cannot be removed; return None if it was just removed.
 

@@ -32,7 +32,7 @@ ROW_REFUSED = (apsw.ConstraintError, apsw.TooBigError)
 #: Another connection holds a lock; nothing was done.
 BUSY = (apsw.BusyError, apsw.LockedError, apsw.ProtocolError)
 
-#: Reading took more memory, or more steps (see `guards.limit_steps_in_block`), than it is allowed.
+#: Reading took more memory, or reading a schema more steps (see `guards.SCHEMA_STEPS`), than it is allowed.
 EXHAUSTED = (apsw.NoMemError, apsw.InterruptError, MemoryError)
 
 #: What reading a database that is damaged, or that another program wrote, may raise. A full disk is not among these.
@@ -88,7 +88,7 @@ _TRANSLATIONS: list[tuple[type[apsw.Error], type[StorageError], str]] = [
     (apsw.NotADBError, DamagedError, "it is not a SQLite database"),
     (apsw.IOError, StorageIOError, "the file system reported an error"),
     (apsw.CantOpenError, StorageIOError, "it cannot be opened"),
-    (apsw.InterruptError, DamagedError, "reading it takes longer than reading any sound database of its size"),
+    (apsw.InterruptError, DamagedError, "it has more tables, indexes, views and triggers than any database of ours"),
     (apsw.NoMemError, StorageError, "there is not enough memory to read it"),
     (apsw.TooBigError, StorageError, f"it has a row of more than {format.ROW_BYTES_MAX:,} bytes"),
 ]

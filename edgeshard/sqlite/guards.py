@@ -6,19 +6,18 @@ Databases may be damaged or hostile; see https://sqlite.org/security.html, "Defe
 from __future__ import annotations
 
 import contextlib
-import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import apsw
 import attrs
 
 from edgeshard import format
 
+# SQLite's own limits on the columns of a table and the depth of an expression stay as they are: a master that exceeds
+# lower ones, by a table or a view that its users made, could not be opened any more.
 _LIMITS = {
     apsw.SQLITE_LIMIT_LENGTH: format.ROW_BYTES_MAX,
     apsw.SQLITE_LIMIT_SQL_LENGTH: 1_000_000,
-    apsw.SQLITE_LIMIT_COLUMN: 500,
-    apsw.SQLITE_LIMIT_EXPR_DEPTH: 50,
     apsw.SQLITE_LIMIT_TRIGGER_DEPTH: 10,
 }
 
@@ -30,13 +29,6 @@ _STEPS_BETWEEN_SIGNALS = 100_000
 #: Steps that are enough to read a schema: one of 10,000 tables takes 70,000 (measured). A hostile one of 300,000
 #: tables would take two minutes.
 SCHEMA_STEPS = 200_000
-
-#: Steps that are enough to read all that an empty database holds, and how many more for each byte of a larger one. A
-#: row takes about ten, and three for each column that is compared; a column has at least a byte. Without a limit,
-#: pages that point to one another in circles would keep a query busy forever.
-_READING_STEPS = 20_000_000
-
-_READING_STEPS_A_BYTE = 8
 
 #: Steps between two checks of how many were taken.
 _STEPS_BETWEEN_CHECKS = 10_000
@@ -73,27 +65,39 @@ def restrict(connection: apsw.Connection) -> None:
 
 
 @contextlib.contextmanager
-def limit_steps_in_block(connection: apsw.Connection, steps: int) -> Iterator[None]:
-    """Interrupt what the connection reads in the block once it has taken `steps` steps of SQLite's virtual machine.
+def limit_steps_in_block(
+    connection: apsw.Connection, steps: int, ensure_sound: Callable[[], None] | None = None
+) -> Iterator[None]:
+    """Interrupt what the connection does in the block once it has taken `steps` steps of SQLite's virtual machine.
 
-    Steps rather than seconds: a slow device gets as far as a fast one. Do not write in the block: interrupting a write
-    rolls back the whole transaction.
+    Steps rather than seconds: a slow device gets as far as a fast one. Interrupting a write rolls back the whole
+    transaction.
+
+    Args:
+        connection: the connection.
+        steps: how many steps it may take.
+        ensure_sound: called once it has taken them. It raises, and this is raised in place of `apsw.InterruptError`; or
+            it returns, and the connection may take as many again, and twice as many each further time. It must not use
+            the connection.
     """
-    checks = itertools.count(1)
-    handler = object()
-    last = max(1, steps // _STEPS_BETWEEN_CHECKS)
-    connection.set_progress_handler(lambda: next(checks) > last, _STEPS_BETWEEN_CHECKS, id=handler)
+    taken, allowed, handler = 0, steps, object()
+
+    def check() -> bool:
+        nonlocal taken, allowed
+        taken += _STEPS_BETWEEN_CHECKS
+        if taken <= allowed:
+            return False
+        if ensure_sound is None:
+            return True
+        ensure_sound()
+        allowed += taken
+        return False
+
+    connection.set_progress_handler(check, _STEPS_BETWEEN_CHECKS, id=handler)
     try:
         yield
     finally:
         connection.set_progress_handler(None, id=handler)
-
-
-def reading_steps(connection: apsw.Connection, schema: str) -> int:
-    """Return how many steps are enough for anything that we ask of a sound database of this size."""
-    pages: int = connection.pragma("page_count", schema=schema)
-    page_bytes: int = connection.pragma("page_size", schema=schema)
-    return _READING_STEPS + _READING_STEPS_A_BYTE * pages * page_bytes
 
 
 @attrs.define

@@ -22,9 +22,9 @@ def quote(name: str) -> str:
 def all_of(conditions: Sequence[str]) -> str:
     """Return an SQL condition that is true if all of these are.
 
-    `a AND b AND c …` is an expression as deep as it has conditions, and a connection that writes refuses SQL that is
-    deeper than 50 (see guards). So they are joined in pairs, and the pairs in pairs: 400 conditions are nine levels
-    deep. SQLite splits both forms into the same conditions, so they use the same indexes.
+    `a AND b AND c …` is an expression as deep as it has conditions, and SQLite refuses SQL that is deeper than 1,000.
+    So they are joined in pairs, and the pairs in pairs: 400 conditions are nine levels deep. SQLite splits both forms
+    into the same conditions, so they use the same indexes.
     """
     if len(conditions) == 1:
         return conditions[0]

@@ -6,6 +6,7 @@ import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import apsw
 
@@ -147,7 +148,12 @@ def companion_without_its_table(path: Path, name: str, renamed: str) -> None:
 
 
 def thousands_of_columns(path: Path) -> None:
-    edit(path, f"create table wide({', '.join(f'c{n} text' for n in range(1_990))})")
+    columns = [f"c{n}" for n in range(1_990)]
+    edit(
+        path,
+        f"create table wide(_id integer primary key, {', '.join(f'{name} text' for name in columns)}) strict",
+        f"insert into edgeshard_columns values {', '.join(f'''('wide', '{name}', 'text')''' for name in columns)}",
+    )
 
 
 def huge_text_of_a_table(path: Path) -> None:
@@ -190,12 +196,21 @@ def truncations_without_number(path: Path) -> None:
     )
 
 
-def pages_in_circles(path: Path) -> None:
-    """Make a tree of twelve levels in which each page points to the same next page sixteen times: 10^14 leaves in 13 KB."""
+def pages_in_circles(
+    path: Path, table: str = "edgeshard_columns", row_id: int | None = None, last_id: int | None = None
+) -> None:
+    """Make a tree of twelve levels in which each page points to the same next page sixteen times: 10^14 leaves in 13 KB.
+
+    Args:
+        path: the database.
+        table: the table.
+        row_id: the id of the row on the leaves, or 0 for none; None for a table without a rowid.
+        last_id: the id of the one row on the last leaf, if that is to be another.
+    """
     edit(path, "pragma wal_checkpoint(truncate)", "pragma journal_mode = delete")
     connection = apsw.Connection(str(path))
-    sql = "select rootpage from sqlite_schema where name = 'edgeshard_columns'"
-    root = connection.execute(sql).fetchall()[0][0]
+    sql = "select rootpage from sqlite_schema where name = ?"
+    root: Any = connection.execute(sql, (table,)).fetchall()[0][0]
     page_bytes = connection.pragma("page_size")
     connection.close()
     content = bytearray(path.read_bytes())
@@ -203,7 +218,12 @@ def pages_in_circles(path: Path) -> None:
     levels = 12
     numbers = [root, *range(pages + 1, pages + levels + 1)]
     for number, child in zip(numbers, [*numbers[1:], None], strict=True):
-        content[(number - 1) * page_bytes : number * page_bytes] = _page(page_bytes, child)
+        page = _page(page_bytes, child) if row_id is None else _rowid_page(page_bytes, child, row_id, last_id)
+        content[(number - 1) * page_bytes : number * page_bytes] = page
+    if row_id is not None and last_id is not None:
+        content += _rowid_page(page_bytes, None, last_id)
+        levels += 1
+        content[(root - 1) * page_bytes + 8 : (root - 1) * page_bytes + 12] = struct.pack(">I", pages + levels)
     content[28:32] = struct.pack(">I", pages + levels)
     path.write_bytes(content)
 
@@ -220,6 +240,32 @@ def _page(page_bytes: int, child: int | None) -> bytes:
     header += b"" if child is None else struct.pack(">I", child)
     pointers = b"".join(struct.pack(">H", start + n * len(cells[0])) for n in range(len(cells)))
     return (header + pointers).ljust(start, b"\0") + b"".join(cells)
+
+
+def _rowid_page(page_bytes: int, child: int | None, row_id: int, last_id: int | None = None) -> bytes:
+    """Return the same of a table with a rowid; the row on its leaf has no values, or there is none."""
+    if child is not None and last_id is not None:
+        row_id = last_id
+    id_bytes = b"".join(bytes([row_id >> shift & 127 | 128]) for shift in range(57, 7, -7)) + bytes([row_id & 255])
+    if child is None:
+        cells = [b"\x02" + id_bytes + b"\x02\x00"] if row_id else []
+    else:
+        cells = [struct.pack(">I", child) + id_bytes] * 16
+    start = page_bytes - sum(map(len, cells))
+    header = struct.pack(">BHHHB", 13 if child is None else 5, 0, len(cells), start, 0)
+    header += b"" if child is None else struct.pack(">I", child)
+    pointers = b"".join(struct.pack(">H", start + n * len(cells[0])) for n in range(len(cells)))
+    return (header + pointers).ljust(start, b"\0") + b"".join(cells)
+
+
+def sparse(path: Path, size_bytes: int = 1 << 30) -> None:
+    """Let a file that is on the disk whole claim a size that is almost all holes."""
+    edit(path, "pragma wal_checkpoint(truncate)", "pragma journal_mode = delete")
+    with open(path, "r+b") as file:
+        page_bytes = struct.unpack(">H", file.read(18)[16:])[0]
+        file.truncate(size_bytes)
+        file.seek(28)
+        file.write(struct.pack(">I", size_bytes // page_bytes))
 
 
 def utf16(path: Path) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 import edgeshard
-from edgeshard.sqlite import guards
 from tests.support.damaged_shards import FAULTS, Campaign, play
 from tests.support.stores import numbers, shard_path
 
@@ -47,17 +46,3 @@ def test_damage_that_shows_only_while_rows_are_copied_stops_no_other_shard(store
         assert "damaged" in reason
     assert [n for n in range(300) for _ in range(2)] == numbers(store)
     assert () == store.verify().errors
-
-
-def test_a_scan_of_a_tree_that_leads_back_ends(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `limit_steps_in_block` interrupts is the source's fault, and stays so until the file changes."""
-    with store.shard("bad") as shard:
-        shard.write({"n": 1})
-    monkeypatch.setattr(guards, "_STEPS_BETWEEN_CHECKS", 1)
-    monkeypatch.setattr(guards, "_READING_STEPS", 1)
-    monkeypatch.setattr(guards, "_READING_STEPS_A_BYTE", 0)
-    for _ in range(2):
-        ((_, reason),) = [(item.path, item.reason) for item in store.merge().quarantined]
-        assert "takes longer" in reason
-    monkeypatch.undo()
-    assert 1 == edgeshard.Store(store.root.parent / "other").merge([shard_path(store, "bad")]).rows

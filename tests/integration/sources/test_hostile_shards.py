@@ -99,6 +99,8 @@ def test_what_a_hostile_shard_has_beside_its_tables_is_never_looked_at(store: ed
         "create view itself as select * from itself",
         "create virtual table words using fts5(word)",
         "create virtual table pages using dbstat",
+        f"create table wide({', '.join(f'c{n} text' for n in range(1_990))})",
+        f"create view deep as select * from agent_data where {' and '.join(['_id > 0'] * 900)}",
         "create table defaults(x text default (hex(zeroblob(400000000))), y text as (hex(zeroblob(400000000))))",
         "create table checked(x integer check (length(hex(zeroblob(400000000))) = 1))",
     )

@@ -19,7 +19,7 @@ import pytest
 import edgeshard
 from edgeshard import sqlite
 from edgeshard.files import locks
-from edgeshard.sqlite import guards
+from edgeshard.sources import bounds
 from tests.support.fleet_model import Fleet, content, timestamp
 from tests.support.hostile_shards import edit
 from tests.support.processes import command
@@ -275,8 +275,9 @@ def test_a_small_source_is_read_in_as_few_steps_however_many_streams_the_hub_kno
         "agent_id, stream_id, began_at, last_seq) select 'x', randomblob(16), '2026-01-01T00:00:00+00:00', 5 from n",
         "insert into edgeshard_ranges select stream_no, 1, 5 from edgeshard_streams",
     )
-    monkeypatch.setattr(guards, "_READING_STEPS", 10_000)
-    monkeypatch.setattr(guards, "_READING_STEPS_A_BYTE", 0)
+    monkeypatch.setattr(bounds, "_STEPS", 10_000)
+    monkeypatch.setattr(bounds, "_STEPS_A_BYTE", 0)
+    monkeypatch.setattr(bounds, "ensure_sound", pytest.fail)
     assert [(3, ()), (0, ())] == [
         (report.rows, report.quarantined) for report in (hub.merge([device.master_path]) for _ in range(2))
     ]

@@ -1,0 +1,107 @@
+"""Bound the work that a database takes that we do not trust, and never call a sound one damaged.
+
+Steps of SQLite's virtual machine are counted. A few for each byte are enough for almost any database. One that takes
+more, because its rows are tiny and its columns many, or because the file system holds fewer bytes than there are (in
+holes, or compressed), is checked by SQLite: in a sound one each page belongs to one place, so reading it ends, and it
+goes on. In a hostile one pages lead in circles, which the check finds at the first page that it meets twice, and that
+is what ends it. So the size that a file claims to have does not matter: neither in the number of steps, which follows
+what the file system holds, nor in the check, which follows the pages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from functools import partial
+from typing import Final
+
+from edgeshard import format, sqlite
+from edgeshard.errors import DamagedError
+from edgeshard.files import paths
+from edgeshard.sqlite import Connection, quote
+
+_ACTION: Final = "read database"
+
+#: Steps until a database is checked, and how many more for each byte of it: 0.1 s, and 0.4 s for each MB (measured). A
+#: row takes about ten, and three for each column that is compared; a column has at least a byte.
+_STEPS: Final = 2_000_000
+
+_STEPS_A_BYTE: Final = 8
+
+#: The unit of `st_blocks`, in bytes.
+_BLOCK_BYTES: Final = 512
+
+#: How long the check waits for a lock, in seconds.
+_BUSY_TIMEOUT_S: Final = 0.25
+
+#: The check needs a bit for each page. More than this, in bytes, it gets only if the file has as many.
+_CHECK_BYTES_MAX: Final = 64 << 20
+
+
+@contextlib.contextmanager
+def bounded(connection: Connection, schema: str, *, all_tables: bool = False) -> Iterator[None]:
+    """Bound what the connection does with a database in the block.
+
+    If that ends a write, the whole transaction is rolled back.
+
+    Args:
+        connection: the connection.
+        schema: the name by which the database is attached.
+        all_tables: check tables that are not ours as well, because the block reads them (VACUUM does).
+
+    Raises:
+        DamagedError: it takes more steps than it should, because it is damaged.
+        StorageError: it takes many steps, and cannot be checked.
+    """
+    path = connection.db_filename(schema)
+    steps = _STEPS + _STEPS_A_BYTE * min(_claimed_bytes(connection, schema), _allocated_bytes(path))
+    with sqlite.limit_steps_in_block(connection, steps, partial(ensure_sound, path, all_tables=all_tables)):
+        yield
+
+
+def _claimed_bytes(connection: Connection, schema: str) -> int:
+    pages: int = connection.pragma("page_count", schema=schema)
+    page_bytes: int = connection.pragma("page_size", schema=schema)
+    return pages * page_bytes
+
+
+def _allocated_bytes(path: str) -> int:
+    """Return how much the file system holds of a database and its WAL; 0 if it does not say."""
+    found = 0
+    for name in (path, paths.wal(path)):
+        with contextlib.suppress(OSError):
+            found += os.stat(name).st_blocks * _BLOCK_BYTES
+    return found
+
+
+def ensure_sound(path: str, *, all_tables: bool = False) -> None:
+    """Check the form of each table that we read, over a connection of its own.
+
+    Raises:
+        DamagedError: it is damaged.
+        StorageError: it cannot be checked.
+    """
+    with sqlite.translate_errors(_ACTION, path):
+        connection = sqlite.connect_to_check(path, _BUSY_TIMEOUT_S)
+        try:
+            pages: int = connection.pragma("page_count")
+            if pages // 8 > max(_CHECK_BYTES_MAX, _allocated_bytes(path)):
+                raise DamagedError(_ACTION, path, f"it has {pages} pages, most of which are holes")
+            sql = "SELECT name FROM main.sqlite_schema WHERE type = 'table' AND rootpage > 0"
+            ordinary = {name for (name,) in sqlite.fetch(connection, sql)}
+            for name in sorted(ordinary if all_tables else ordinary & format.DDL.keys()):
+                _check(connection, path, name)
+            # by now it is known to be sound
+            sql = "SELECT DISTINCT table_name FROM main.edgeshard_columns"
+            for (name,) in sqlite.fetch_typed(connection, path, (str,), sql):
+                if name in ordinary:
+                    _check(connection, path, name)
+        finally:
+            connection.close()
+
+
+def _check(connection: Connection, path: str, table: str) -> None:
+    ((finding,), *_) = sqlite.fetch(connection, f"PRAGMA quick_check({quote(table)})")
+    if finding != "ok":
+        raise DamagedError(_ACTION, path, f"SQLite finds in table {table!r:.120}: {' '.join(finding.split()):.200}")
