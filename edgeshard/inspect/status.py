@@ -26,13 +26,14 @@ from edgeshard.master import (
     extents,
     identity,
     pruned_ranges,
+    receipts,
     streams,
     superseded,
     versions,
     write_stats,
 )
 from edgeshard.records import hlc
-from edgeshard.reports import BudgetStatus, ClockAhead, Gap, MasterStatus, ShardStatus, StatusReport
+from edgeshard.reports import BudgetStatus, ClockAhead, Gap, MasterStatus, PeerStatus, ShardStatus, StatusReport
 from edgeshard.retention import rules
 from edgeshard.sqlite import Connection
 
@@ -56,6 +57,7 @@ def status(root: Path) -> StatusReport:
                 pruned = pruned_ranges.by_reason(connection)
                 master = _master_status(connection, path, found, gaps, sum(pruned.values()))
                 budget = _budget_status(root, pruned.get(rules.BUDGET, 0))
+                peers = tuple(_peers(connection))
             sqlite.set_busy_timeout(connection, _BUSY_TIMEOUT_S)
             listed = scan.shard_files(Path(os.path.realpath(paths.shards(root))))
             shards = [_shard_status(connection, view, file, at) for file in listed]
@@ -64,7 +66,7 @@ def status(root: Path) -> StatusReport:
     finally:
         connection.close()
     in_order = _in_order(shard for shard in shards if shard is not None)
-    return StatusReport(at, _is_locked(paths.watch_lock(root)), master, in_order, gaps, written, budget)
+    return StatusReport(at, _is_locked(paths.watch_lock(root)), master, in_order, gaps, written, budget, peers)
 
 
 def _master_status(
@@ -89,6 +91,11 @@ def _master_status(
         superseded_rows=sum(superseded.superseded_counts(connection).values()),
         clocks_ahead=tuple(_clocks_ahead(connection)),
     )
+
+
+def _peers(connection: Connection) -> Iterator[PeerStatus]:
+    for peer in [*receipts.awaiting(connection), *receipts.peers(connection)]:
+        yield PeerStatus(peer.database_id.hex(), peer.kind, peer.received_at, peer.trusted_at)
 
 
 def _clocks_ahead(connection: Connection) -> Iterator[ClockAhead]:
