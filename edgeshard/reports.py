@@ -190,6 +190,7 @@ class PruneReport(Report):
         behind: where these changes may come from, and what to do, one sentence each.
         tombstones_unheard: tombstones that stayed, because a database that has given a receipt does not know of them.
         unheard: the ids of these databases, in hexadecimal.
+        awaiting: the ids of databases whose receipts await confirmation, so that rows in them were kept, too.
         used_bytes: size of the master's pages in use and of its WAL.
         file_bytes: size of the master's file.
         wal_bytes: size of its WAL.
@@ -211,6 +212,7 @@ class PruneReport(Report):
     behind: tuple[str, ...] = ()
     tombstones_unheard: int = 0
     unheard: tuple[str, ...] = ()
+    awaiting: tuple[str, ...] = ()
     used_bytes: int = 0
     file_bytes: int = 0
     wal_bytes: int = 0
@@ -233,6 +235,8 @@ class PruneReport(Report):
             line += f" ({', '.join(f'{reason}: {rows}' for reason, rows in self.by_reason.items())})"
         if self.kept_back:
             line += f", kept {self.kept_back} that no other database holds"
+            if self.awaiting:
+                line += f" (receipts that await confirmation, see status: {_first_few(self.awaiting)})"
         line += self._tombstones_kept()
         line += f", in {self.seconds:.3f} s; {self.used_bytes} bytes in use, {self.free_bytes} free in the file"
         if self.shrunk_bytes:
@@ -281,6 +285,7 @@ def combine_prunes(reports: Sequence[PruneReport]) -> PruneReport | None:
         behind=tuple(sorted({cause for report in reports for cause in report.behind})),
         tombstones_unheard=sum(report.tombstones_unheard for report in reports),
         unheard=tuple(sorted({peer for report in reports for peer in report.unheard})),
+        awaiting=tuple(sorted({peer for report in reports for peer in report.awaiting})),
         shrunk_bytes=sum(report.shrunk_bytes for report in reports),
         fits=all(report.fits for report in reports),
         seconds=sum(report.seconds for report in reports),
@@ -365,12 +370,11 @@ class ExportReport(Report):
 
 
 #: What became of a receipt: see `ReceiptReport.outcome`.
-NEXT, PUT_BACK, OLDER, DOUBTFUL = "next", "put back", "older", "doubtful"
+NEXT, PUT_BACK, DOUBTFUL, AWAITING = "next", "put back", "doubtful", "awaiting confirmation"
 
 _RECEIPT_OUTCOMES = {
     PUT_BACK: "it was restored from an older copy, and holds less than it did",
-    OLDER: "this receipt is older than the one recorded before, and was ignored",
-    DOUBTFUL: "its clock was set back, or this receipt is older than the last one; only what both say counts",
+    DOUBTFUL: "this receipt is older than the last one, or its clock was set back; only what both say counts",
 }
 
 
@@ -380,24 +384,40 @@ class ReceiptReport(Report):
 
     Attributes:
         database: the database that gave it, in hexadecimal.
+        kind: its type, "edgeshard" or "postgresql".
         outcome: "next": recorded in place of the last one; "put back": the same, and the peer was restored from an
-            older copy; "older": nothing was recorded, because a later receipt had come before; "doubtful": it is
-            unclear which receipt is the later one, so only what both say counts now.
-        rows: rows that the peer now counts as holding, of streams that this master knows.
+            older copy; "doubtful": it is unclear which receipt is the later one, so only what both say counts now;
+            "awaiting confirmation": nobody has confirmed this database, so nothing of its receipt counts.
+        rows: rows that the peer now counts as holding: those that this master had held, too, by now.
         streams: streams that they belong to.
         unknown: streams in the receipt that this master does not know; nothing is recorded for them.
+        claimed: rows of other streams that the peer says it holds and that this master never held. They do not count,
+            not even once such rows arrive here.
     """
 
+    _computed = ("complete",)
+
     database: str
+    kind: str
     outcome: str
     rows: int
     streams: int
     unknown: int
+    claimed: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether the receipt counts: its database is confirmed."""
+        return self.outcome != AWAITING
 
     def __str__(self) -> str:
+        if not self.complete:
+            return f"{self.kind} database {self.database} awaits confirmation: nothing of its receipt counts until then"
         line = f"{self.database} holds {self.rows} rows of {self.streams} streams that are known here"
         if self.outcome in _RECEIPT_OUTCOMES:
             line += f"; {_RECEIPT_OUTCOMES[self.outcome]}"
+        if self.claimed:
+            line += f"; ignored {self.claimed} rows that were never here"
         return f"{line}; ignored {self.unknown} streams that are not known here" if self.unknown else line
 
 
@@ -600,6 +620,23 @@ class ClockAhead(Report):
 
 
 @attrs.frozen
+class PeerStatus(Report):
+    """Another database that gave a receipt.
+
+    Attributes:
+        database: its id, in hexadecimal.
+        kind: its type, "edgeshard" or "postgresql".
+        received_at: when its last receipt arrived.
+        trusted_at: when it was confirmed, or None if its receipt awaits confirmation and does not count.
+    """
+
+    database: str
+    kind: str
+    received_at: datetime.datetime
+    trusted_at: datetime.datetime | None
+
+
+@attrs.frozen
 class MasterStatus(Report):
     """The master.
 
@@ -697,6 +734,7 @@ class StatusReport(Report):
         states: all known rows, by what became of them. A row that is pending in two copies of a shard is one row.
         write_stats: bytes written to the files, as far as they are counted.
         budget: the disk budget, or None if the store has none.
+        peers: the databases that gave receipts: those that await confirmation first, then the most recent first.
     """
 
     _computed = (
@@ -717,6 +755,7 @@ class StatusReport(Report):
     write_stats: WriteStats = attrs.Factory(WriteStats)
     budget: BudgetStatus | None = None
     states: RowStates = attrs.Factory(RowStates)
+    peers: tuple[PeerStatus, ...] = ()
 
     @property
     def pending_rows(self) -> int:

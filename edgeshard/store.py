@@ -526,10 +526,11 @@ class Store:
             max_bytes: prune the oldest rows until the master and its WAL are no larger: "500M", "2GiB", or a number of
                 bytes.
             deletions_older_than: prune tombstones of keyed tables that were made, and arrived in this master, longer
-                ago than this, once no known stream can still deliver an older change, and every database that has
-                given a receipt knows of them.
+                ago than this, once no known stream can still deliver an older change, and every confirmed database
+                that has given a receipt knows of them.
             only_pushed: only prune rows that a PostgreSQL database holds, as its receipt says.
-            only_receipted: only prune rows that some other database holds, as its receipt says.
+            only_receipted: only prune rows that some other database holds, as the receipt of a confirmed one says
+                (see `receipt`).
             table: a table, or its class: apply all rules to its rows only, even if they were written in one
                 transaction with rows of other tables.
             drop_table: prune all rows of `table`, which may have a key, and of its tombstones and history. Then drop
@@ -698,21 +699,31 @@ class Store:
         finally:
             connection.close()
 
-    def receipt(self, said: str | os.PathLike[str] | BinaryIO | Inventory, *, force: bool = False) -> ReceiptReport:
+    def receipt(
+        self, said: str | os.PathLike[str] | BinaryIO | Inventory, *, force: bool = False, trust: bool = False
+    ) -> ReceiptReport:
         """Record in the master what another database holds durably, as its `ranges` said.
 
-        From then on an `export` for that database leaves these rows out, and `verify` says which of the rows that are
-        missing here it holds. A later receipt of the same database replaces an earlier one, in whatever order they
-        arrive.
+        From then on an `export` for that database leaves these rows out, `verify` says which of the rows that are
+        missing here it holds, and prunes with ``only_receipted`` may delete the rows that it holds. A later receipt of
+        the same database replaces an earlier one, in whatever order they arrive.
+
+        Nothing of this happens until the database is confirmed: record one of its receipts with `trust`, after you
+        compared its id (`ReceiptReport.database`) with the one in `status` there. Databases that this store pushed to
+        are confirmed by that. Until then the receipt awaits confirmation, and `ReceiptReport.complete` is False. Only
+        rows that this master has held by now count.
 
         Args:
             said: a file that ``edgeshard ranges`` wrote there, an open binary file with that, or what `ranges`
                 returned.
             force: record it even if a later one was recorded, or may have been.
+            trust: confirm the database, if it is not confirmed yet. Do not pass it each time: that would confirm any
+                database, whoever made the file.
 
         Raises:
-            ConfigurationError: there is no such file, it is not an inventory, or it is this database's own.
-            FormatError, DamagedError: it has a later format, or is incomplete.
+            ConfigurationError: there is no such file, it is not an inventory, it is this database's own, or it says
+                another type of database than the one that was confirmed.
+            FormatError, DamagedError: it has a later format, is incomplete, or was changed.
             StorageError: it cannot be read, or the master cannot be written.
         """
         stated = _inventory(said)
@@ -720,7 +731,7 @@ class Store:
         connection = database.open_master(self.master_path, writable=True)
         try:
             with database.translate_errors("record receipt in", self.master_path):
-                return receipts.record_receipt(connection, stated, force=force)
+                return receipts.record_receipt(connection, stated, force=force, trust=trust)
         finally:
             connection.close()
 
@@ -741,7 +752,7 @@ class Store:
         Args:
             target: the file to create, in an existing folder.
             since_hub: the id of the receiving database, in hexadecimal, or its first digits (6 or more). What its last
-                `receipt` says it has, or had, is left out.
+                `receipt` says it has, or had, is left out; it must be confirmed.
             ranges: the same, from a file that ``edgeshard ranges`` wrote there, an open binary file with that, or what
                 `ranges` returned. With neither, all rows are written.
             force: replace an existing file.

@@ -130,14 +130,14 @@ def add_prune_rules(parser: argparse._ActionsContainer, prefix: str, does: str =
         type=_parsed_by(age_s),
         metavar="AGE",
         help=f"{does}tombstones of keyed tables that are older than AGE, once no older change can arrive and every "
-        "database with a receipt knows of them",
+        "confirmed database with a receipt knows of them",
     )
     whose = parser.add_mutually_exclusive_group()
     whose.add_argument(
         f"{prefix}only-pushed", action="store_true", help=f"{does}only rows that a PostgreSQL database holds"
     )
     whose.add_argument(
-        f"{prefix}only-receipted", action="store_true", help=f"{does}only rows that some other database holds"
+        f"{prefix}only-receipted", action="store_true", help=f"{does}only rows that a confirmed database holds"
     )
     parser.add_argument(
         f"{prefix}table",

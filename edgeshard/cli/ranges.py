@@ -11,8 +11,9 @@ SUMMARY = "Print which rows a store's master holds, and has ever held, as one JS
 
 _EPILOG = """\
 At another store, `edgeshard export --ranges FILE` writes only what this store lacks, and `edgeshard receipt` records
-that its rows are safe here. The document is small: about 50 bytes per stream. It lists what has been merged, durably.
-Rows that are still in the shards are not listed: merge first.
+that its rows are safe here. The document is compact: 23 bytes per stream, and 3 per
+gap. It has a checksum, and lists what has been merged, durably. Rows that are still in the shards are not listed: merge
+first.
 
 examples:
   %(prog)s data > /media/usb/hub.json
@@ -37,7 +38,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the document."""
-    print(_inventory(options).to_json())
+    for piece in _inventory(options).pieces():
+        print(piece, end="")
+    print()
     return exits.DONE
 
 

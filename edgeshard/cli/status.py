@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import shlex
 import sys
 import time
 
@@ -46,6 +47,9 @@ _OTHER_LINES = 10
 
 #: Gaps that are listed for people.
 _GAPS_MAX = 10
+
+#: Databases that await confirmation, listed for people.
+_PEERS_MAX = 5
 
 #: Characters of a table's line that are not for an agent's name or a file's.
 _OTHER_COLUMNS = 60
@@ -166,6 +170,7 @@ def _totals(store: Store, report: StatusReport) -> list[str]:
     lines.append(_master(report))
     if report.budget is not None:
         lines.append(_budget(report.budget))
+    lines += _peers(store, report)
     lines += [output.printable(_clock(item)) for item in report.master.clocks_ahead]
     if report.gaps:
         missing = f"{report.master.missing_rows} rows missing in {report.master.gaps} gaps"
@@ -202,6 +207,25 @@ def _budget(found: BudgetStatus) -> str:
     if found.limit_bytes < found.max_bytes:
         text += f", which is all that the disk has (the budget is {output.size(found.max_bytes)})"
     return f"{text}; on full: {found.on_full}" + (f", {found.dropped_rows} rows dropped" if found.dropped_rows else "")
+
+
+def _peers(store: Store, report: StatusReport) -> list[str]:
+    awaiting = [peer for peer in report.peers if peer.trusted_at is None]
+    command = f"edgeshard receipt {shlex.quote(str(store.root))} FILE --trust"
+    lines = [
+        output.printable(
+            f"receipt of {peer.kind} database {peer.database}, {_ago(peer.received_at, report.at)}: it does not count "
+            f"until you confirm that database. If its own status shows this id: {command}"
+        )
+        for peer in awaiting
+    ]
+    confirmed = len(report.peers) - len(awaiting)
+    counted = [f"receipts of {confirmed} confirmed databases, the last one {_last(report)}"] if confirmed else []
+    return [*counted, *_first(lines, _PEERS_MAX, "databases that await confirmation; --json has all")]
+
+
+def _last(report: StatusReport) -> str:
+    return _ago(max(peer.received_at for peer in report.peers if peer.trusted_at is not None), report.at)
 
 
 def _clock(item: ClockAhead) -> str:

@@ -1,36 +1,44 @@
-"""An inventory: what a database holds, as a small JSON document to take to other stores.
+"""An inventory: what a database holds, as a compact JSON document to take to other stores.
 
     {"edgeshard": "ranges", "format": 1, "database": "<32 hex digits>", "kind": "edgeshard", "generation": 17,
-     "at": "2026-01-02T12:00:00+00:00", "streams": {"<32 hex digits>": [[1, 900], [1001, 1100]]},
-     "pruned": {"<32 hex digits>": [[1, 300]]}}
+     "at": "2026-01-02T12:00:00+00:00", "sha256": "<64 hex digits>", "streams": "<base64>"}
 
-``streams`` is what the database has *ever* held. An export to it leaves these rows out, so that a row that was pruned
-there does not come back. ``pruned`` is the part that it no longer has; the key is missing if there is none. Only the
-difference, what it has *now*, is safe there, and may be deleted elsewhere. The ``kind`` "postgresql" means that the
-rows were pushed there.
+``streams`` says which seqs of each stream the database has *ever* held, and which of them it has pruned since: the
+bytes that `edgeshard.exchange.encoding` describes, compressed by zlib. An export to the database leaves out all that it
+ever held, so that a row that was pruned there does not come back. Only what it has *now* is safe there, and may be
+deleted elsewhere. The ``kind`` "postgresql" means that the rows were pushed there.
 
-A document may come from a stranger. It is read up to a certain size, and anything that is not as above is refused.
+``sha256`` is the checksum of everything else: of the keys before it, as JSON without spaces, and of the bytes before
+they were compressed. A single flipped bit would otherwise make a store believe that rows are safe elsewhere. It
+protects against accidents only: whoever changes a document on purpose can compute it again.
+
+A document may come from a stranger. What is read of it is bounded, and so is what it can expand to; anything that is
+not as above is refused.
 """
 
 from __future__ import annotations
 
+import base64
 import datetime
+import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import attrs
 
-from edgeshard import format
 from edgeshard.errors import ConfigurationError, DamagedError, FormatError
+from edgeshard.exchange import encoding
+from edgeshard.exchange.encoding import EncodedSeqs
 from edgeshard.files.os_errors import explain_os_error
-from edgeshard.format.ranges import Range, subtract
+from edgeshard.format.ranges import Range
 from edgeshard.master.receipts import KINDS
 
-#: The longest document that is read or written: enough for 300,000 streams.
-BYTES_MAX: Final = 16 << 20
+#: The longest document that is read: what `encoding.BYTES_MAX` becomes if nothing of it can be compressed.
+BYTES_MAX: Final = encoding.BYTES_MAX // 3 * 4 + (1 << 20)
 
 _ACTION = "read ranges"
 
@@ -38,13 +46,20 @@ _TAG, _FORMAT = "ranges", 1
 
 _AGAIN: Final = "run `edgeshard ranges` again"
 
-_KEYS = {"edgeshard", "format", "database", "kind", "generation", "at", "streams"}
+#: The keys that the checksum covers as they are, in their order in the document.
+_HEAD: Final = ("edgeshard", "format", "database", "kind", "generation", "at")
+
+_KEYS: Final = {*_HEAD, "sha256", "streams"}
+
+#: A document has eight keys. JSON with more than this many delimiters could grow a thousandfold in memory.
+_DELIMITERS_MAX: Final = 100
 
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 _COUNT_MAX = (1 << 63) - 1
 
-Ranges = Mapping[bytes, tuple[Range, ...]]
+#: How many bytes are compressed at a time.
+_PIECE_BYTES: Final = 3 << 16
 
 
 @attrs.frozen
@@ -55,53 +70,78 @@ class Inventory:
         database_id: the id of the database, 16 bytes.
         at: when the inventory was taken, by the clock of the database's machine.
         generation: the database's generation at that time, which grows with each merge and prune.
-        streams: the seqs of each stream, by its id, that the database has ever held.
-        pruned: the seqs of each stream that it no longer has.
+        seqs: the seqs of each stream that it has ever held, and which of them it has pruned.
         kind: one of `KINDS`.
     """
 
     database_id: bytes
     at: datetime.datetime
     generation: int
-    streams: Ranges
-    pruned: Ranges = attrs.Factory(dict)
+    seqs: EncodedSeqs
     kind: str = KINDS[0]
 
     @property
-    def held(self) -> Ranges:
-        """The seqs of each stream that it has now."""
-        now = {stream_id: subtract(seqs, self.pruned.get(stream_id, ())) for stream_id, seqs in self.streams.items()}
-        return {stream_id: tuple(seqs) for stream_id, seqs in now.items() if seqs}
+    def streams(self) -> Mapping[bytes, tuple[Range, ...]]:
+        """The seqs of each stream, by its id, that the database has ever held."""
+        return self.seqs.streams
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the document as values that `json.dumps` takes."""
-        pruned = {"pruned": _as_lists(self.pruned)} if self.pruned else {}
-        return {
+    @property
+    def pruned(self) -> Mapping[bytes, tuple[Range, ...]]:
+        """The seqs of each stream that it no longer has."""
+        return self.seqs.pruned
+
+    @property
+    def held(self) -> Mapping[bytes, tuple[Range, ...]]:
+        """The seqs of each stream that it has now."""
+        return self.seqs.held
+
+    def to_json(self) -> str:
+        """Return the document, on one line.
+
+        Raises:
+            ConfigurationError: it would be larger than `parse` accepts.
+        """
+        return "".join(self.pieces())
+
+    def pieces(self) -> Iterator[str]:
+        """Yield the document in pieces, so that a large one need not be in memory as a whole.
+
+        Raises:
+            ConfigurationError: it would be larger than `parse` accepts; nothing was yielded.
+        """
+        data = self.seqs.data
+        if len(data) > encoding.BYTES_MAX or self.seqs.run_count > encoding.RUNS_MAX:
+            cause = (
+                f"it holds {self.seqs.run_count:,} runs of rows of {len(self.seqs):,} streams, more than any edgeshard "
+                "reads; export without ranges"
+            )
+            raise ConfigurationError("write ranges", self.database_id.hex(), cause)
+        head = {
             "edgeshard": _TAG,
             "format": _FORMAT,
             "database": self.database_id.hex(),
             "kind": self.kind,
             "generation": self.generation,
             "at": self.at.isoformat(),
-            "streams": _as_lists(self.streams),
-            **pruned,
         }
-
-    def to_json(self) -> str:
-        """Return the document, on one line.
-
-        Raises:
-            ConfigurationError: it would be longer than `parse` accepts.
-        """
-        text = json.dumps(self.as_dict(), separators=(",", ":"))
-        if len(text) > BYTES_MAX:
-            cause = f"the document would exceed {BYTES_MAX:,} bytes, which no edgeshard reads; export without ranges"
-            raise ConfigurationError("write ranges", "", cause)
-        return text
+        yield f'{_compact({**head, "sha256": _checksum(head, data)})[:-1]},"streams":"'
+        compressor, waiting = zlib.compressobj(), b""
+        for start in range(0, len(data), _PIECE_BYTES):
+            waiting += compressor.compress(data[start : start + _PIECE_BYTES])
+            whole = len(waiting) // 3 * 3  # base64 turns three bytes into four characters
+            yield base64.b64encode(waiting[:whole]).decode()
+            waiting = waiting[whole:]
+        yield f'{base64.b64encode(waiting + compressor.flush()).decode()}"}}'
 
 
-def _as_lists(ranges: Ranges) -> dict[str, list[list[int]]]:
-    return {stream_id.hex(): [[item.first, item.last] for item in seqs] for stream_id, seqs in ranges.items()}
+def _compact(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, separators=(",", ":"))
+
+
+def _checksum(head: Mapping[str, Any], data: bytes) -> str:
+    digest = hashlib.sha256(_compact({key: head[key] for key in _HEAD}).encode())
+    digest.update(data)
+    return digest.hexdigest()
 
 
 def load(path: str | os.PathLike[str]) -> Inventory:
@@ -143,10 +183,11 @@ def parse(text: bytes, path: str) -> Inventory:
         cause = f"it has more than {BYTES_MAX:,} bytes; name a file that `edgeshard ranges` wrote"
         raise ConfigurationError(_ACTION, path, cause)
     try:
+        if sum(map(text.count, b"[{,:")) > _DELIMITERS_MAX:
+            raise ValueError("it has more parts than such a document")
         read = json.loads(text.decode(), object_pairs_hook=_dict_of_unique_keys)
     except (ValueError, RecursionError) as error:
-        detail = str(error) or "nested too deeply"
-        cause = f"it is incomplete, or not the JSON that `edgeshard ranges` writes ({detail:.120}); {_AGAIN}"
+        cause = f"it is incomplete, or not the JSON that `edgeshard ranges` writes ({error!s:.120}); {_AGAIN}"
         raise DamagedError(_ACTION, path, cause) from error
     return _Parser(path).inventory(read)
 
@@ -175,34 +216,30 @@ class _Parser:
         if read.get("format") != _FORMAT or type(read["format"]) is not int:
             cause = f"it has format {read.get('format')!r:.40}, and this edgeshard reads format {_FORMAT}"
             raise FormatError(_ACTION, self.path, f"{cause}; use the version that wrote it")
-        if read.keys() - {"pruned"} != _KEYS or read["kind"] not in KINDS:
+        if read.keys() != _KEYS or read["kind"] not in KINDS:
             raise self.refusal("it lacks a key, has an unknown one, or is of an unknown type of database")
-        streams = self.ranges(read["streams"], "streams")
-        pruned = self.ranges(read.get("pruned", {}), "pruned")
-        if any(subtract(seqs, streams.get(stream_id, ())) for stream_id, seqs in pruned.items()):
-            raise self.refusal("it pruned rows that it never held")
         database_id = self.id(read["database"], "database")
         at, generation = self.time(read["at"]), self.count(read["generation"])
-        return Inventory(database_id, at, generation, streams, pruned, read["kind"])
+        data = self.expanded(read["streams"])
+        if read["sha256"] != _checksum(read, data):
+            raise self.refusal("its checksum is wrong: it was changed on its way")
+        try:
+            return Inventory(database_id, at, generation, encoding.decode(data), read["kind"])
+        except ValueError as error:
+            raise self.refusal(str(error)) from error
 
-    def ranges(self, read: Any, key: str) -> Ranges:
-        if not isinstance(read, dict):
-            raise self.refusal(f"{key!r} is not an object")
-        return {self.id(stream, key): tuple(self.seqs(items, stream)) for stream, items in read.items()}
-
-    def seqs(self, read: Any, stream: str) -> list[Range]:
-        found: list[Range] = []
-        if not isinstance(read, list):
-            raise self.refusal(f"the seqs of stream {stream} are not a list")
-        for item in read:
-            if not isinstance(item, list) or len(item) != 2 or not all(type(seq) is int for seq in item):
-                raise self.refusal(f"the seqs of stream {stream} are not pairs of integers")
-            first, last = item
-            before = found[-1].last if found else 0
-            if not before < first <= last <= format.SEQ_MAX:
-                raise self.refusal(f"seqs {first} to {last} of stream {stream} are out of range, or not in order")
-            found.append(Range(first, last))
-        return found
+    def expanded(self, read: Any) -> bytes:
+        """Return what was compressed, but at most one byte more than `encoding.decode` accepts."""
+        try:
+            if not isinstance(read, str):
+                raise ValueError("they are not text")
+            decompressor = zlib.decompressobj()
+            data = decompressor.decompress(base64.b64decode(read, validate=True), encoding.BYTES_MAX + 1)
+            if len(data) <= encoding.BYTES_MAX and (not decompressor.eof or decompressor.unused_data):
+                raise ValueError("they are incomplete, or something follows them")
+            return data
+        except (ValueError, zlib.error) as error:
+            raise self.refusal(f"its streams cannot be read ({error!s:.120})") from error
 
     def id(self, read: Any, key: str) -> bytes:
         if not isinstance(read, str) or not _ID.fullmatch(read):

@@ -1,5 +1,11 @@
 """Take this master's inventory, and record another database's (a *peer*'s) as a *receipt*.
 
+A receipt only counts once its peer is confirmed: somebody compared the peer's id, and recorded a receipt of it with
+``trust``. A peer stays confirmed. This store also confirms the PostgreSQL databases that it pushes to. The first
+receipt of any other peer awaits confirmation, and nothing of it counts; whether it was merged from here does not
+matter, because rows that came from a database say nothing about who holds ours. Which rows count is decided in
+`edgeshard.master.receipts`.
+
 The next receipt of a peer replaces the last one; it is not added to it. A peer that was restored from an older copy
 holds less than it once said, and the rows that it lost must neither count as safe nor be left out of an export.
 
@@ -8,78 +14,101 @@ generation, which grows with each merge and prune:
 
     clock not earlier, generation not lower     the next receipt: it replaces the last one
     clock later, generation lower               the peer was restored from an older copy: the same
-    clock earlier, generation higher            its clock was set back, or this is an older receipt of a peer that has
-                                                been restored since: only the rows that are in both count
-    otherwise                                   an older receipt: it is ignored
+    otherwise                                   an older receipt, or the clock was set back and the peer may have been
+                                                restored from an older copy, as a disk image restores both: only the
+                                                rows that are in both receipts count
 
-Counting too little is always safe: more is kept here, and more is exported, than necessary.
+Counting too little is always safe: more is kept here, and more is exported, than necessary. The next receipt that is
+certainly later makes up for it.
+
+If a database and its copy are both in use, under one id, the receipts of both are judged as if one database had given
+them. Each replaces the last one if its clock is not earlier, and counts until the other's arrives. Rows are pruned here
+that only one of the two holds: only the owner of the copies can decide which one is kept.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator
 
 from edgeshard import sqlite
 from edgeshard.errors import ConfigurationError
+from edgeshard.exchange import encoding
+from edgeshard.exchange.encoding import Run
 from edgeshard.exchange.inventory import Inventory
-from edgeshard.format.ranges import Range, intersect, size, subtract
-from edgeshard.master import extents, identity, streams
-from edgeshard.master.receipts import Peer, ever_held_by, held_by, peers, record
-from edgeshard.reports import DOUBTFUL, NEXT, OLDER, PUT_BACK, ReceiptReport
+from edgeshard.format.ranges import Range, subtract
+from edgeshard.master import extents, identity, receipts, streams
+from edgeshard.master.receipts import Peer
+from edgeshard.reports import AWAITING, DOUBTFUL, NEXT, PUT_BACK, ReceiptReport
 from edgeshard.sqlite import Connection
 
 
 def take_inventory(connection: Connection) -> Inventory:
     """Return what the master holds and has ever held, in one snapshot of it."""
-    ids = streams.ids_by_number(connection)
-    held = extents.ranges_by_stream(connection)
-    pruned = {}
-    for stream_no in extents.pruned_streams(connection):
-        present = [Range(block.first, block.last) for block in extents.blocks(connection, stream_no)]
-        pruned[ids[stream_no]] = tuple(subtract(held[stream_no], present))
     return Inventory(
         identity.database_id(connection),
         datetime.datetime.now(datetime.UTC),
         identity.generation(connection),
-        {ids[stream_no]: tuple(ranges) for stream_no, ranges in held.items()},
-        pruned,
+        encoding.encode_runs(_runs_of_streams(connection)),
     )
 
 
-def record_receipt(connection: Connection, inventory: Inventory, *, force: bool = False) -> ReceiptReport:
-    """Record the inventory of a peer in the master, unless a later one of the same peer is recorded.
+def _runs_of_streams(connection: Connection) -> Iterator[tuple[bytes, list[Run]]]:
+    pruned = set(extents.pruned_streams(connection))
+    for number, stream_id, ranges in streams.ranges_in_order_of_id(connection):
+        if number not in pruned:
+            yield stream_id, [(first, last, 0) for first, last in ranges]
+        else:
+            present = [Range(block.first, block.last) for block in extents.blocks(connection, number)]
+            ever = [Range(first, last) for first, last in ranges]
+            yield stream_id, encoding.runs(ever, subtract(ever, present))
+
+
+def record_receipt(
+    connection: Connection, inventory: Inventory, *, force: bool = False, trust: bool = False
+) -> ReceiptReport:
+    """Record the inventory of a peer in the master.
 
     Args:
         connection: the master, open for writing.
         inventory: what the peer says that it holds.
-        force: record it even if a later one is recorded already.
+        force: record it as it is, even if a later one is recorded already.
+        trust: confirm the peer, if it is not confirmed yet.
 
     Raises:
-        ConfigurationError: it is the inventory of this database itself.
+        ConfigurationError: it is the inventory of this database itself, or of another type of database than the one
+            that was confirmed.
+        StorageBusyError: another process records a receipt of the same peer.
     """
-    database_id = inventory.database_id
-    with sqlite.immediate(connection):
-        if identity.database_id(connection) == database_id:
-            cause = "these are the ranges of this database itself; record those of another one"
-            raise ConfigurationError("record receipt of", database_id.hex(), cause)
-        last = next((peer for peer in peers(connection) if peer.database_id == database_id), None)
-        outcome = NEXT if last is None or force else judge(last, inventory)
-        unknown = 0
-        if outcome == DOUBTFUL and last is not None:
-            unknown = _record_what_both_say(connection, inventory, last)
-        elif outcome != OLDER:
-            unknown = record(
-                connection,
-                database_id,
-                inventory.kind,
-                inventory.held,
-                pruned=inventory.pruned,
-                issued_at=inventory.at,
-                generation=inventory.generation,
-            )
-        held = held_by(connection, database_id)
-    return ReceiptReport(database_id.hex(), outcome, sum(map(size, held.values())), len(held), unknown)
+    database_id, kind = inventory.database_id, inventory.kind
+    with sqlite.read_snapshot(connection):
+        own = identity.database_id(connection)
+        last = receipts.load(connection, database_id)
+    if own == database_id:
+        cause = "these are the ranges of this database itself; record those of another one"
+        raise ConfigurationError("record receipt of", database_id.hex(), cause)
+    if last is not None and last.trusted_at is None:
+        last = None
+    if last is not None and last.kind != kind:
+        cause = f"a database of type {last.kind} was confirmed under this id, and this receipt says that it is {kind}"
+        raise ConfigurationError("record receipt of", database_id.hex(), f"{cause}; find out who made it")
+    if last is None and not trust:
+        receipts.record_awaiting(connection, database_id, kind, issued_at=inventory.at, generation=inventory.generation)
+        return ReceiptReport(database_id.hex(), kind, AWAITING, 0, 0, 0, 0)
+    outcome = NEXT if last is None or force else judge(last, inventory)
+    is_doubtful = outcome == DOUBTFUL and last is not None
+    recorded = receipts.record(
+        connection,
+        database_id,
+        kind,
+        inventory.seqs.items(),
+        issued_at=max(last.issued_at, inventory.at) if last and is_doubtful else inventory.at,
+        generation=max(last.generation, inventory.generation) if last and is_doubtful else inventory.generation,
+        in_both=is_doubtful,
+    )
+    with sqlite.read_snapshot(connection):
+        rows, stream_count = receipts.held_totals(connection, database_id)
+    return ReceiptReport(database_id.hex(), kind, outcome, rows, stream_count, recorded.unknown, recorded.claimed)
 
 
 def judge(last: Peer, inventory: Inventory) -> str:
@@ -90,29 +119,8 @@ def judge(last: Peer, inventory: Inventory) -> str:
         inventory: what it says now.
 
     Returns:
-        What to do with the new one: `NEXT`, `PUT_BACK`, `OLDER` or `DOUBTFUL`.
+        What to do with the new one: `NEXT`, `PUT_BACK` or `DOUBTFUL`.
     """
     if inventory.generation >= last.generation:
-        if inventory.at >= last.issued_at:
-            return NEXT
-        return DOUBTFUL if inventory.generation > last.generation else OLDER
-    return PUT_BACK if inventory.at > last.issued_at else OLDER
-
-
-def _record_what_both_say(connection: Connection, inventory: Inventory, last: Peer) -> int:
-    """Record only the rows that are in the last receipt as well, and return how many streams are unknown here."""
-    return record(
-        connection,
-        inventory.database_id,
-        inventory.kind,
-        _in_both(inventory.held, held_by(connection, inventory.database_id)),
-        pruned=_in_both(inventory.streams, ever_held_by(connection, inventory.database_id)),
-        issued_at=last.issued_at,
-        generation=inventory.generation,
-    )
-
-
-def _in_both(
-    one: Mapping[bytes, Iterable[Range]], other: Mapping[bytes, Iterable[Range]]
-) -> dict[bytes, tuple[Range, ...]]:
-    return {stream_id: tuple(intersect(one[stream_id], other.get(stream_id, ()))) for stream_id in one}
+        return NEXT if inventory.at >= last.issued_at else DOUBTFUL
+    return PUT_BACK if inventory.at > last.issued_at else DOUBTFUL

@@ -110,7 +110,7 @@ CREATE TABLE edgeshard_receipts(
     stream_no INTEGER NOT NULL REFERENCES edgeshard_streams,
     first INTEGER NOT NULL,
     last INTEGER NOT NULL,
-    is_pruned INTEGER NOT NULL DEFAULT 0,   -- 1: it held them once, and pruned them
+    state INTEGER NOT NULL,                 -- 0: it holds them, 1: it pruned them, 2: it holds what was never here
     PRIMARY KEY(database_id, stream_no, first)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE edgeshard_peers(
@@ -118,7 +118,9 @@ CREATE TABLE edgeshard_peers(
     kind TEXT NOT NULL,                     -- edgeshard | postgresql
     received_at TEXT NOT NULL,              -- when its last receipt arrived, by our clock, ISO 8601, UTC
     issued_at TEXT NOT NULL,                -- when it issued that receipt, by its own clock
-    generation INTEGER NOT NULL DEFAULT 0   -- its generation at that time
+    generation INTEGER NOT NULL DEFAULT 0,  -- its generation at that time
+    trusted_at TEXT,                        -- when it was confirmed, by our clock; NULL: it awaits confirmation
+    revision INTEGER NOT NULL DEFAULT 0     -- + 1 with each transaction that changes its receipt
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE edgeshard_write_stats(
     day TEXT PRIMARY KEY,                   -- ISO 8601, UTC

@@ -28,6 +28,7 @@ from edgeshard.master import (
     database,
     identity,
     pruned_ranges,
+    receipts,
     row_states,
     streams,
     versions,
@@ -39,6 +40,7 @@ from edgeshard.reports import (
     ClockAhead,
     Gap,
     MasterStatus,
+    PeerStatus,
     RowStates,
     ShardStatus,
     StatusReport,
@@ -65,6 +67,7 @@ def status(root: Path) -> StatusReport:
                 stream_rows = row_states.load(connection)
                 master = _master_status(connection, path, found)
                 budget = _budget_status(root, pruned_ranges.by_reason(connection).get(rules.BUDGET, 0))
+                peers = tuple(_peers(connection))
             sqlite.set_busy_timeout(connection, _BUSY_TIMEOUT_S)
             listed = scan.shard_files(Path(os.path.realpath(paths.shards(root))))
             examined = [(file, find_pending(connection, view, file)) for file in listed]
@@ -77,7 +80,9 @@ def status(root: Path) -> StatusReport:
     states, gaps = row_states.count_all(stream_rows, seqs), row_states.find_gaps(stream_rows, seqs)
     shards = _in_order(_shard_status(view, file, pending, at) for file, pending in there)
     master = _with_states(master, states, gaps)
-    return StatusReport(at, _is_locked(paths.watch_lock(root)), master, shards, gaps, written, budget, states)
+    return StatusReport(
+        at, _is_locked(paths.watch_lock(root)), master, shards, gaps, written, budget, states=states, peers=peers
+    )
 
 
 def _with_states(master: MasterStatus, states: RowStates, gaps: tuple[Gap, ...]) -> MasterStatus:
@@ -117,6 +122,11 @@ def _master_status(connection: Connection, path: Path, found: ShardFile | None) 
         database=identity.database_id(connection).hex(),
         clocks_ahead=tuple(_clocks_ahead(connection)),
     )
+
+
+def _peers(connection: Connection) -> Iterator[PeerStatus]:
+    for peer in [*receipts.awaiting(connection), *receipts.peers(connection)]:
+        yield PeerStatus(peer.database_id.hex(), peer.kind, peer.received_at, peer.trusted_at)
 
 
 def _clocks_ahead(connection: Connection) -> Iterator[ClockAhead]:

@@ -18,6 +18,9 @@ from edgeshard.sqlite import Connection, quote
 #: The table of transactions, and its primary key: row ids, as in record tables.
 TRANSACTIONS: Final = ("edgeshard_transactions", "first_id")
 
+#: The table of ranges, to be joined with the streams.
+RANGES: Final = "main.edgeshard_ranges"
+
 #: Records a transaction of several rows; binds its first and last row id.
 INSERT_TRANSACTION: Final = "INSERT INTO main.edgeshard_transactions VALUES (?, ?)"
 

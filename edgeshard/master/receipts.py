@@ -2,29 +2,50 @@
 
 A receipt answers two different questions. To delete a row here, we ask whether a peer has it *now*. To export rows, we
 ask whether the peer *ever* had them, because a row that the peer pruned must not come back. So a receipt records both:
-what the peer holds, and what it held once and has pruned (``is_pruned``).
+what the peer holds (`HELD`), and what it held once and has pruned (`PRUNED`).
+
+A receipt is believed only as far as somebody vouches for it:
+
+* Only the receipts of *confirmed* peers are recorded: somebody confirmed the peer's id once, or this store pushed rows
+  to it. Of any other peer, only its id is recorded, and that it awaits confirmation.
+* Only rows that this master had held when the receipt was recorded count. What else a peer says that it holds is
+  `CLAIMED`: it explains gaps and holds tombstones, and never becomes a reason to delete rows, not even once rows of
+  these seqs arrive here.
 
 `edgeshard.exchange.receipts` decides which of two receipts of a peer is newer.
 """
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-from collections.abc import Collection, Iterable, Mapping
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 import attrs
 
 from edgeshard import sqlite
-from edgeshard.errors import ConfigurationError
-from edgeshard.format.ranges import Range, subtract, union
+from edgeshard.errors import ConfigurationError, StorageBusyError
+from edgeshard.format.ranges import Range, intersect, subtract, union
 from edgeshard.master import extents, streams
 from edgeshard.sqlite import Connection
 
 #: The kinds of databases that a peer can be.
 KINDS: Final = ("edgeshard", "postgresql")
 EDGESHARD, POSTGRESQL = KINDS
+
+#: What a receipt says of rows: the peer holds them; it held them once, and pruned them; it says that it holds them, but
+#: this master never had them.
+HELD, PRUNED, CLAIMED = range(3)
+
+#: Yields (stream id, seqs that the peer holds, seqs that it pruned) of each stream that it speaks of.
+Said = Iterable[tuple[bytes, Sequence[Range], Sequence[Range]]]
+
+#: How many entries one transaction changes, so that it keeps a merger waiting for less than 50 ms.
+STEP_ROWS: Final = 4_000
+
+#: The shortest rest between two transactions, in seconds: a process that waits for the lock tries it every 2 ms.
+_PAUSE_S: Final = 0.005
 
 #: How many digits of a peer's id may stand for it, if no other id begins with them.
 _DIGITS_MIN = 6
@@ -48,6 +69,8 @@ class Peer:
         received_at: when its last receipt arrived, by this machine's clock.
         issued_at: when it issued that receipt, by its own clock.
         generation: how often it had been changed by then; 0 if it does not count.
+        trusted_at: when it was confirmed, by this machine's clock; None: it awaits confirmation.
+        revision: how many transactions have changed what is recorded of it.
     """
 
     database_id: bytes
@@ -55,6 +78,21 @@ class Peer:
     received_at: datetime.datetime
     issued_at: datetime.datetime
     generation: int
+    trusted_at: datetime.datetime | None
+    revision: int
+
+
+@attrs.frozen
+class Recorded:
+    """What was not recorded of a receipt.
+
+    Attributes:
+        unknown: streams that this master does not know.
+        claimed: rows of known streams that this master never held, and that the peer says it holds.
+    """
+
+    unknown: int
+    claimed: int
 
 
 def find(connection: Connection, digits: str, path: str) -> Peer:
@@ -68,10 +106,13 @@ def find(connection: Connection, digits: str, path: str) -> Peer:
     Raises:
         ConfigurationError: there is no such peer, or more than one.
     """
-    known = peers(connection)
-    found = [peer for peer in known if peer.database_id.hex().startswith(digits.lower())]
+    known, others = peers(connection), awaiting(connection)
+    found, unconfirmed = ([peer for peer in some if _begins(peer, digits)] for some in (known, others))
     if len(found) == 1 and len(digits) >= _DIGITS_MIN:
         return found[0]
+    if unconfirmed and not found:
+        cause = f"its receipt in {path} awaits confirmation; record it once with `edgeshard receipt STORE FILE --trust`"
+        raise ConfigurationError("find receipt of", unconfirmed[0].database_id.hex(), cause)
     listed = ", ".join(f"{peer.database_id.hex()} ({peer.kind})" for peer in known[:_NAMED_MAX])
     more = f" and {len(known) - _NAMED_MAX} more" if len(known) > _NAMED_MAX else ""
     available = (
@@ -85,105 +126,241 @@ def find(connection: Connection, digits: str, path: str) -> Peer:
     raise ConfigurationError("find receipt of", digits, f"{what} in {path}: {available}")
 
 
-def record(
-    connection: Connection,
-    database_id: bytes,
-    kind: str,
-    held: Mapping[bytes, Iterable[Range]],
-    *,
-    pruned: Mapping[bytes, Iterable[Range]] | None = None,
-    issued_at: datetime.datetime | None = None,
-    generation: int = 0,
-) -> int:
-    """Replace a peer's receipt by a newer one; in the open transaction, or in one of its own.
+def _begins(peer: Peer, digits: str) -> bool:
+    return peer.database_id.hex().startswith(digits.lower())
+
+
+# -- recording --------------------------------------------------------------------------------------------------------
+
+
+def record_awaiting(
+    connection: Connection, database_id: bytes, kind: str, *, issued_at: datetime.datetime, generation: int
+) -> None:
+    """Record that a peer which nobody confirmed gave a receipt. Nothing of what it says counts.
 
     Args:
         connection: the master, open for writing.
         database_id: the peer's id, 16 bytes.
         kind: `EDGESHARD` or `POSTGRESQL`.
-        held: what it holds now, durably, by stream id.
-        pruned: what it held once and has pruned, by stream id.
-        issued_at: when it said so, by its own clock; None: now.
+        issued_at: when it issued the receipt, by its own clock.
         generation: how often it had been changed by then.
-
-    Returns:
-        The number of streams that were ignored because this master does not know them.
     """
     now = datetime.datetime.now(datetime.UTC)
-    issued_at = issued_at or now
-    with contextlib.nullcontext() if connection.in_transaction else sqlite.immediate(connection):
-        numbers = streams.numbers_by_id(connection)
-        _replace(connection, database_id, set(_rows(numbers, held, pruned or {})))
-        connection.execute(
-            "INSERT OR REPLACE INTO main.edgeshard_peers(database_id, kind, received_at, issued_at, generation) "
-            "VALUES (?, ?, ?, ?, ?)",
-            (database_id, kind, now.isoformat(), issued_at.isoformat(), generation),
+    with sqlite.immediate(connection):
+        last = load(connection, database_id)
+        if last is None or last.trusted_at is None:
+            revision = 1 if last is None else last.revision + 1
+            _write_peer(connection, Peer(database_id, kind, now, issued_at, generation, None, revision))
+
+
+def record(
+    connection: Connection,
+    database_id: bytes,
+    kind: str,
+    said: Said,
+    *,
+    issued_at: datetime.datetime | None = None,
+    generation: int = 0,
+    in_both: bool = False,
+) -> Recorded:
+    """Replace the receipt of a confirmed peer by a newer one, and so confirm the peer.
+
+    A large receipt is recorded in several transactions. First, what the peer no longer says is deleted, then what it
+    says is added. So a reader, or a kill, in between finds too little, never too much.
+
+    Args:
+        connection: the master, open for writing, without a transaction.
+        database_id: the peer's id, 16 bytes.
+        kind: `EDGESHARD` or `POSTGRESQL`.
+        said: what it says.
+        issued_at: when it said so, by its own clock; None: now.
+        generation: how often it had been changed by then.
+        in_both: record only what its last receipt says as well.
+
+    Raises:
+        StorageBusyError: another process records a receipt of the same peer.
+    """
+    now = datetime.datetime.now(datetime.UTC)
+    with sqlite.read_snapshot(connection):
+        last = load(connection, database_id)
+        unwanted, new, recorded = _differences(connection, database_id, said, in_both=in_both)
+    trusted_at = now if last is None or last.trusted_at is None else last.trusted_at
+    peer = Peer(database_id, kind, now, issued_at or now, generation, trusted_at, 0 if last is None else last.revision)
+    changes, took_s = len(unwanted) + len(new), 0.0
+    for start in range(0, max(1, changes), STEP_ROWS):
+        if start:
+            time.sleep(max(_PAUSE_S, took_s / 2))
+        end = start + STEP_ROWS
+        added = new[max(0, start - len(unwanted)) : max(0, end - len(unwanted))]
+        # until the first row is added, the last receipt is in force, or what is left of it
+        in_force = peer if last is None or added or end >= changes else last
+        peer = attrs.evolve(peer, revision=peer.revision + 1)
+        took_s = _change(connection, attrs.evolve(in_force, revision=peer.revision), unwanted[start:end], added)
+    return recorded
+
+
+def _change(connection: Connection, peer: Peer, unwanted: Sequence[_Row], new: Sequence[_Row]) -> float:
+    """Change a part of a receipt in one transaction; return how many seconds it kept others waiting."""
+    with sqlite.immediate(connection):
+        began = time.monotonic()
+        found = load(connection, peer.database_id)
+        if (0 if found is None else found.revision) != peer.revision - 1:
+            cause = "another process records a receipt of the same database; try again"
+            raise StorageBusyError("record receipt of", peer.database_id.hex(), cause)
+        connection.executemany(
+            "DELETE FROM main.edgeshard_receipts WHERE database_id = ? AND stream_no = ? AND first = ?",
+            [(peer.database_id, number, first) for number, first, _, _ in unwanted],
         )
-    return len((held.keys() | (pruned or {}).keys()) - numbers.keys())
+        connection.executemany(
+            "INSERT INTO main.edgeshard_receipts(database_id, stream_no, first, last, state) VALUES (?, ?, ?, ?, ?)",
+            [(peer.database_id, *row) for row in new],
+        )
+        _write_peer(connection, peer)
+    return time.monotonic() - began
 
 
+def _write_peer(connection: Connection, peer: Peer) -> None:
+    trusted_at = None if peer.trusted_at is None else peer.trusted_at.isoformat()
+    connection.execute(
+        "INSERT OR REPLACE INTO main.edgeshard_peers(database_id, kind, received_at, issued_at, generation, "
+        "trusted_at, revision) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            peer.database_id, peer.kind, peer.received_at.isoformat(), peer.issued_at.isoformat(), peer.generation,
+            trusted_at, peer.revision,
+        ),
+    )  # fmt: skip
+
+
+#: (stream number, first, last, state) of an entry.
 _Row = tuple[int, int, int, int]
 
 
+def _differences(
+    connection: Connection, database_id: bytes, said: Said, *, in_both: bool
+) -> tuple[list[_Row], list[_Row], Recorded]:
+    """Compare a new receipt with the last one; most of it repeats that.
+
+    Returns:
+        The entries to delete, those to add, and what is not recorded.
+    """
+    numbers = streams.numbers_by_id(connection)
+    ranges = extents.ranges_by_stream(connection)
+    before = _rows_by_stream(connection, database_id)
+    unwanted: list[_Row] = []
+    new: list[_Row] = []
+    unknown = claimed = 0
+    for stream_id, held, pruned in said:
+        number = numbers.get(stream_id)
+        if number is None:
+            unknown += 1
+            continue
+        last = before.pop(number, [])
+        rows = _rows(number, ranges.get(number, []), held, pruned, last if in_both else None)
+        claimed += sum(row[2] - row[1] + 1 for row in rows if row[3] == CLAIMED)
+        if rows != last:  # mostly they are the same
+            unwanted += sorted(set(last) - set(rows))
+            new += sorted(set(rows) - set(last))
+    unwanted += [row for rows in before.values() for row in rows]
+    return unwanted, new, Recorded(unknown, claimed)
+
+
+def _rows_by_stream(connection: Connection, database_id: bytes) -> dict[int, list[_Row]]:
+    found: dict[int, list[_Row]] = {}
+    sql = (
+        "SELECT stream_no, first, last, state FROM main.edgeshard_receipts WHERE database_id = ? "
+        "ORDER BY stream_no, first"
+    )
+    for row in connection.execute(sql, (database_id,)):
+        found.setdefault(row[0], []).append(row)
+    return found
+
+
 def _rows(
-    numbers: Mapping[bytes, int], held: Mapping[bytes, Iterable[Range]], pruned: Mapping[bytes, Iterable[Range]]
-) -> Iterable[_Row]:
-    for stream_id in (held.keys() | pruned.keys()) & numbers.keys():
-        now = union(held.get(stream_id, ()))
-        for item in now:
-            yield numbers[stream_id], item.first, item.last, 0
-        for item in subtract(pruned.get(stream_id, ()), now):
-            yield numbers[stream_id], item.first, item.last, 1
+    number: int, ours: list[Range], held: Sequence[Range], pruned: Sequence[Range], last: Sequence[_Row] | None
+) -> list[_Row]:
+    """Return the entries of one stream, in order of seq.
+
+    Args:
+        number: the stream's number.
+        ours: what this master has ever held.
+        held: what the peer says that it holds.
+        pruned: what it says that it pruned.
+        last: the entries of its last receipt if only what both say counts, or None.
+    """
+    here, claimed = (list(held), []) if list(held) == ours else (intersect(held, ours), subtract(held, ours))
+    gone = subtract(intersect(pruned, ours), here) if pruned else []
+    if last is not None:
+        held_before, gone_before, claimed_before = (
+            [Range(first, end) for _, first, end, item in last if item == state] for state in (HELD, PRUNED, CLAIMED)
+        )
+        ever = intersect([*here, *gone], [*held_before, *gone_before])
+        here = intersect(here, held_before)
+        gone = subtract(ever, here)
+        claimed = subtract([*claimed, *claimed_before], ours)  # any reason to keep tombstones is enough
+    parts = ((HELD, here), (PRUNED, gone), (CLAIMED, claimed))
+    return sorted((number, part.first, part.last, state) for state, seqs in parts for part in seqs)
 
 
-def _replace(connection: Connection, database_id: bytes, rows: set[_Row]) -> None:
-    """Replace the rows of a peer, writing only the differences: most of a receipt repeats the last one."""
-    sql = "SELECT stream_no, first, last, is_pruned FROM main.edgeshard_receipts WHERE database_id = ?"
-    before = set(sqlite.fetch(connection, sql, (database_id,)))
-    connection.executemany(
-        "DELETE FROM main.edgeshard_receipts WHERE database_id = ? AND stream_no = ? AND first = ?",
-        [(database_id, number, first) for number, first, _, _ in before - rows],
-    )
-    connection.executemany(
-        "INSERT INTO main.edgeshard_receipts(database_id, stream_no, first, last, is_pruned) VALUES (?, ?, ?, ?, ?)",
-        [(database_id, *row) for row in sorted(rows - before)],
-    )
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def load(connection: Connection, database_id: bytes) -> Peer | None:
+    """Return what is recorded of a peer, confirmed or not, or None."""
+    return next(_peers(connection, "database_id = ?", (database_id,)), None)
 
 
 def peers(connection: Connection) -> list[Peer]:
-    """Return all databases that gave a receipt, the most recent first."""
-    rows = sqlite.fetch(
-        connection,
-        "SELECT database_id, kind, received_at, issued_at, generation FROM main.edgeshard_peers "
-        "ORDER BY received_at DESC, database_id",
-    )
+    """Return all confirmed databases that gave a receipt, the most recent first."""
+    return list(_peers(connection, "trusted_at IS NOT NULL"))
+
+
+def awaiting(connection: Connection) -> list[Peer]:
+    """Return the databases whose receipt awaits confirmation, the most recent first."""
+    return list(_peers(connection, "trusted_at IS NULL"))
+
+
+def _peers(connection: Connection, where: str, bindings: tuple[bytes, ...] = ()) -> Iterator[Peer]:
     parse = datetime.datetime.fromisoformat
-    return [
-        Peer(database_id, kind, parse(received_at), parse(issued_at), generation)
-        for database_id, kind, received_at, issued_at, generation in rows
-    ]
+    for database_id, kind, received_at, issued_at, generation, trusted_at, revision in sqlite.fetch(
+        connection,
+        "SELECT database_id, kind, received_at, issued_at, generation, trusted_at, revision FROM main.edgeshard_peers "
+        f"WHERE {where} ORDER BY received_at DESC, database_id",
+        bindings,
+    ):
+        trusted = None if trusted_at is None else parse(trusted_at)
+        yield Peer(database_id, kind, parse(received_at), parse(issued_at), generation, trusted, revision)
+
+
+def held_totals(connection: Connection, database_id: bytes) -> tuple[int, int]:
+    """Return how many rows a peer counts as holding now, and of how many streams."""
+    sql = (
+        "SELECT coalesce(sum(last - first + 1), 0), count(DISTINCT stream_no) FROM main.edgeshard_receipts "
+        f"WHERE database_id = ? AND state = {HELD}"
+    )
+    ((rows, stream_count),) = sqlite.fetch(connection, sql, (database_id,))
+    return rows, stream_count
 
 
 def held_by(connection: Connection, database_id: bytes) -> dict[bytes, list[Range]]:
     """Return what a peer holds now according to its last receipt, by stream id."""
-    return _united(connection, "database_id = ? AND is_pruned = 0", (database_id,))
+    return _united(connection, f"database_id = ? AND state = {HELD}", (database_id,))
 
 
 def ever_held_by(connection: Connection, database_id: bytes) -> dict[bytes, list[Range]]:
     """Return what a peer holds, or held once, by stream id."""
-    return _united(connection, "database_id = ?", (database_id,))
+    return _united(connection, f"database_id = ? AND state IN ({HELD}, {PRUNED})", (database_id,))
 
 
 def held_elsewhere(connection: Connection, kinds: Collection[str]) -> dict[bytes, list[Range]]:
     """Return what at least one peer of these kinds holds now, by stream id."""
     listed = ", ".join("?" * len(kinds))
-    return _united(connection, f"kind IN ({listed}) AND is_pruned = 0", tuple(kinds))
+    return _united(connection, f"kind IN ({listed}) AND state = {HELD}", tuple(kinds))
 
 
 def holders(connection: Connection, stream_id: bytes) -> list[tuple[Peer, list[Range]]]:
-    """Return the peers that hold rows of a stream now, each with these rows, the most recent receipt first."""
+    """Return the peers that say they hold rows of a stream now, each with these rows, the most recent receipt first."""
     found: dict[bytes, list[Range]] = {}
-    for database_id, _, first, last in _listed(connection, "stream_id = ? AND is_pruned = 0", (stream_id,)):
+    for database_id, _, first, last in _listed(connection, f"stream_id = ? AND state <> {PRUNED}", (stream_id,)):
         found.setdefault(database_id, []).append(Range(first, last))
     return [(peer, found[peer.database_id]) for peer in peers(connection) if peer.database_id in found]
 
@@ -193,7 +370,7 @@ def streams_with_unknown_rows(connection: Connection) -> list[int]:
     rows = sqlite.fetch(
         connection,
         "SELECT DISTINCT p.stream_no FROM main.edgeshard_receipts p "
-        f"WHERE is_pruned = 0 AND {extents.range_end('p')} < p.last",
+        f"WHERE state = {CLAIMED} AND {extents.range_end('p')} < p.last",
     )
     return [number for (number,) in rows]
 

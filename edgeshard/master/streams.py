@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import attrs
@@ -168,6 +169,16 @@ def ids_by_number(connection: Connection) -> dict[int, bytes]:
 def numbers_by_id(connection: Connection) -> dict[bytes, int]:
     """Map the id of each stream to its number in the main database."""
     return dict(sqlite.fetch(connection, "SELECT stream_id, stream_no FROM main.edgeshard_streams"))
+
+
+def ranges_in_order_of_id(connection: Connection) -> Iterator[tuple[int, bytes, list[tuple[int, int]]]]:
+    """Yield (number, id, seqs ever held as (first, last)) of each stream with ranges, in the order of the ids."""
+    sql = (
+        f"SELECT stream_no, stream_id, first, last FROM main.edgeshard_streams CROSS JOIN {extents.RANGES} "
+        "USING (stream_no) ORDER BY stream_id, first"
+    )
+    for (number, stream_id), rows in itertools.groupby(connection.execute(sql), key=lambda row: row[:2]):
+        yield number, stream_id, [(first, last) for _, _, first, last in rows]
 
 
 def rows_by_agent(connection: Connection) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 
 from edgeshard.errors import ConfigurationError
+from edgeshard.exchange.encoding import encode
 from edgeshard.exchange.inventory import Inventory
 from edgeshard.master import receipts
 from edgeshard.postgres import own_tables
@@ -29,8 +30,8 @@ def ranges(dsn: str) -> Inventory:
             cause = "nothing was pushed to this database yet; push to it first"
             raise ConfigurationError("read ranges of", address.display, cause)
         with server.transaction(read_only=True):
-            held = {stream_id: tuple(items) for stream_id, items in own_tables.all_held(server).items() if items}
-        return Inventory(database_id, at, 0, held, kind=receipts.POSTGRESQL)
+            held = encode(own_tables.all_held(server))
+        return Inventory(database_id, at, 0, held, receipts.POSTGRESQL)
     except ServerError as error:
         raise address.explain("read ranges of", error) from error
     finally:

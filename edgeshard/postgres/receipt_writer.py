@@ -1,4 +1,7 @@
-"""Record in the master what PostgreSQL holds: a receipt, which is only written after the commit there."""
+"""Record in the master what PostgreSQL holds: a receipt, which is only written after the commit there.
+
+Nobody needs to confirm the database: who pushes rows to it by its DSN has chosen it.
+"""
 
 from __future__ import annotations
 
@@ -61,6 +64,7 @@ def _write(path: Path, database_id: bytes, held: dict[bytes, list[Range]]) -> No
     try:
         with sqlite.translate_errors("write receipt to", str(path)):
             sqlite.set_busy_timeout(connection, _BUSY_TIMEOUT_S)
-            receipts.record(connection, database_id, receipts.POSTGRESQL, held)
+            said = ((stream_id, ranges, ()) for stream_id, ranges in held.items())
+            receipts.record(connection, database_id, receipts.POSTGRESQL, said)
     finally:
         connection.close()

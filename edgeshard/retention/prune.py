@@ -13,7 +13,7 @@ import attrs
 
 from edgeshard import sqlite
 from edgeshard.budget import policy, usage
-from edgeshard.master import arrivals, catalog, database, extents, identity
+from edgeshard.master import arrivals, catalog, database, extents, identity, receipts
 from edgeshard.master.write_stats import Meter
 from edgeshard.reports import PruneReport
 from edgeshard.retention import drop_table, row_rules, sizes, tombstones
@@ -149,6 +149,7 @@ def _report(run: PruneRun, shrunk_bytes: int, *, fits: bool) -> PruneReport:
         behind=tuple(sorted(progress.hold_reasons.behind)),
         tombstones_unheard=progress.unheard,
         unheard=tuple(sorted(progress.hold_reasons.unheard)),
+        awaiting=_awaiting(run),
         used_bytes=sqlite.used_bytes(connection) + wal_bytes,
         file_bytes=sizes.file_bytes(connection),
         wal_bytes=wal_bytes,
@@ -159,3 +160,11 @@ def _report(run: PruneRun, shrunk_bytes: int, *, fits: bool) -> PruneReport:
         dry_run=run.dry_run,
         stopped=run.stopped,
     )
+
+
+def _awaiting(run: PruneRun) -> tuple[str, ...]:
+    """Return the ids of databases whose receipts would have counted if somebody had confirmed them."""
+    kinds = run.rules.peer_kinds
+    if kinds is None or not run.progress.kept_back:
+        return ()
+    return tuple(sorted(peer.database_id.hex() for peer in receipts.awaiting(run.connection) if peer.kind in kinds))

@@ -41,10 +41,16 @@ def stream_of(store: edgeshard.Store) -> bytes:
     return bytes(found)
 
 
+def said(held: dict[bytes, list[Range]], pruned: dict[bytes, list[Range]] | None = None) -> receipts.Said:
+    """Return what a database says that holds these rows, and pruned these, in the form that is recorded."""
+    pruned = pruned or {}
+    return [(stream, held.get(stream, []), pruned.get(stream, [])) for stream in sorted(held.keys() | pruned.keys())]
+
+
 def note(store: edgeshard.Store, held: dict[bytes, list[Range]], kind: str = receipts.POSTGRESQL) -> None:
     """Record a receipt of a database other than the hub."""
     connection = database.open_master(store.master_path, writable=True)
-    receipts.record(connection, b"p" * 16, kind, held)
+    receipts.record(connection, b"p" * 16, kind, said(held))
     connection.close()
 
 

@@ -214,7 +214,7 @@ def half_pushed(store: edgeshard.Store, hub: edgeshard.Store) -> edgeshard.Store
     """A store of ten rows, of which a hub holds six, and PostgreSQL, as its receipt says, the first three."""
     add(store, "a", *range(6))
     hub.merge([store.master_path])
-    store.receipt(hub.ranges())
+    store.receipt(hub.ranges(), trust=True)
     add(store, "a", 6, 7, 8, 9)
     note(store, {stream_of(store): [Range(1, 3)]})
     return store
@@ -245,7 +245,7 @@ def test_what_a_peer_pruned_or_lost_is_not_safe_there(store: edgeshard.Store, hu
     add(store, "a", 0, 1, 2, 3)
     hub.merge([store.master_path])
     hub.prune(keep_rows=2)
-    store.receipt(hub.ranges())
+    store.receipt(hub.ranges(), trust=True)
     assert (2, [0, 1]) == (store.prune(keep_rows=0, only_receipted=True).rows, numbers(store))
 
 
@@ -254,7 +254,7 @@ def test_a_peer_whose_clock_was_set_back_holds_no_more_than_it_says_after_its_pr
 ) -> None:
     add(store, "a", 0, 1, 2, 3)
     hub.merge([store.master_path])
-    store.receipt(hub.ranges())
+    store.receipt(hub.ranges(), trust=True)
     hub.prune(keep_rows=2)
     said = hub.ranges()
     assert "doubtful" == store.receipt(attrs.evolve(said, at=NOON.replace(year=2001))).outcome
