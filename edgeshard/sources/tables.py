@@ -243,7 +243,11 @@ def _parse_key(path: str, table: SourceTable, text: str, conflict: str, history:
         raise FormatError(_ACTION, path, f"it declares a key for {_AGENT_DATA}, which never has one")
     if names is None or not keys.is_rule(conflict) or (compared and compared.lower() not in columns):
         raise FormatError(_ACTION, path, f"table {table.name!r} has an invalid key or conflict rule")
-    return Key(names, conflict, history)
+    key = Key(names, conflict, history)
+    for companion in keys.companions({table.name: key}):
+        if not is_column_name(companion):  # a master that made it could not be merged anywhere
+            raise _refusal(path, table.name, f"it has a key, and {companion} is no name for a record table")
+    return key
 
 
 def _check_own_columns(path: str, tables: Sequence[SourceTable]) -> None:
