@@ -13,7 +13,7 @@ import pytest
 
 import edgeshard
 from edgeshard import format, sqlite
-from edgeshard.errors import DamagedError, QueryError
+from edgeshard.errors import QueryError, UnreadableRowError
 from edgeshard.files import scan
 from tests.support.hostile_shards import edit
 from tests.support.processes import sql
@@ -409,7 +409,7 @@ def test_a_text_that_is_no_utf8_is_named_when_it_is_read(store: edgeshard.Store)
     store.merge()
     with pytest.raises(QueryError, match="UTF-8"):
         store.query("select data from agent_data")
-    with pytest.raises(DamagedError, match="UTF-8"):
+    with pytest.raises(UnreadableRowError, match="UTF-8"):
         list(store.read(edgeshard.AgentData))
     assert [(b"\xff",)] == store.query("select cast(data as blob) from agent_data")
 
