@@ -63,6 +63,5 @@ def _narrowed(narrow: Callable[[Any], Any], stored: str, wanted: str, value: Any
     try:
         return narrow(value)
     except (ValueError, ArithmeticError) as error:
-        raise ValueError(
-            f"the column is {stored} in the master, {wanted} in this class, and {error}. {_ADVICE}"
-        ) from error
+        cause = f"the column is {stored} in the master, {wanted} in this class, and {error}. {_ADVICE}"
+        raise ValueError(cause) from error

@@ -56,18 +56,19 @@ CONVERSIONS: dict[Any, tuple[str, Callable[[Any], Any], Callable[[Any], Any] | N
 # -- values -> storage ------------------------------------------------------------------------------------------------
 
 #: For values that are stored as they are: the condition under which the conversion need not be called. It leaves out
-#: what apsw refuses when it binds the value: integers beyond 64 bits, and lone surrogates.
+#: what apsw refuses when it binds the value: integers beyond 64 bits, lone surrogates, and objects that only
+#: claim to be of the class.
 _PLAIN: Final[dict[Callable[[Any], Any] | None, str]] = {
     scalars.boolean: "{0} is True or {0} is False",
-    scalars.integer: "type({0}) is int",
-    scalars.real: "type({0}) is float and {0} == {0}",
-    scalars.text: "type({0}) is str",
-    scalars.blob: "type({0}) is bytes",
+    scalars.integer: "{0}.__class__ is int",
+    scalars.real: "{0}.__class__ is float and {0} == {0}",
+    scalars.text: "{0}.__class__ is str",
+    scalars.blob: "{0}.__class__ is bytes",
 }
 
 #: For other values: an expression for what is stored that saves a call in the common case.
 _CONVERTED: Final[dict[Callable[[Any], Any] | None, str]] = {
-    scalars.moment: "{0}.isoformat() if type({0}) is datetime and {0}.tzinfo is utc else {1}({0})",
+    scalars.moment: "{0}.isoformat() if {0}.__class__ is datetime and {0}.tzinfo is utc else {1}({0})",
 }
 
 

@@ -227,6 +227,21 @@ def test_each_accepted_value_of_a_field_comes_back_as_it_was(store: edgeshard.St
     assert store.verify(deep=True).ok
 
 
+@pytest.mark.parametrize("inserts", [False, True], ids=["copy", "inserts"])
+def test_each_accepted_value_is_pushed_but_for_those_that_the_guide_names(
+    store: edgeshard.Store, pg: str, inserts: bool
+) -> None:
+    classes = {kind: edgeshard.table(name=f"probe_{n}")(record_class(kind)) for n, (kind, *_) in enumerate(FIELDS)}
+    with store.shard("agent") as shard:
+        seqs = {shard.write(classes[kind](value)): value for kind, value in ACCEPTED}
+        seqs[shard.write({"nul": "\0"})] = "\0"
+    store.merge()
+    report = store.push(pg, inserts=inserts)
+    named = ["äö\0ü", decimal.Decimal("1E+200000"), decimal.Decimal("1E-999999"), "\0"]
+    assert named == [seqs[rejected.seq] for rejected in report.rejected]
+    assert len(seqs) - len(named) == report.rows
+
+
 def test_an_int_that_a_float_holds_is_stored_as_the_float(store: edgeshard.Store) -> None:
     cls = record_class(float)
     with store.shard("agent") as shard:
