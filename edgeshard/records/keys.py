@@ -74,6 +74,11 @@ class Key:
         return tuple(column.lower() for column in self.columns), self.conflict.lower()
 
 
+def describe(key: Key | None) -> str:
+    """Return what a message says of a table's key."""
+    return "no key" if key is None else f"the key ({', '.join(key.columns)}) with conflict {key.conflict!r}"
+
+
 def ranked_by(conflict: str) -> str:
     """Return the column that a conflict rule compares, or "" if it compares none."""
     rule, _, column = conflict.partition(":")

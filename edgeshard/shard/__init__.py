@@ -18,8 +18,8 @@ schema
     adapt the shard's tables to a record class
 truncations
     which rows a master holds already
-hlc_floor
-    the newest timestamp that the store knows
+store_master
+    what the store's master knows: the newest timestamp, and which classes do not fit
 lookup
     references
 write_profile

@@ -32,6 +32,7 @@ from edgeshard.errors import (
 )
 from edgeshard.master.write_stats import WriterMeter
 from edgeshard.records import codecs
+from edgeshard.records.columns import Table
 from edgeshard.shard import health
 from edgeshard.shard.health import running_task
 from edgeshard.shard.inserts import RecordWriter
@@ -74,6 +75,7 @@ class Handle:
         self._next_id = 0  # 0: the next write begins a stream
         self._stream_id = b""
         self._writers: dict[type, RecordWriter] = {}
+        self._fitting: set[Table] = set()  # found to fit the store's master
         self._timestamp: Callable[[], int] | None = None  # the clock of keyed tables; None: no change was written yet
         self._depth = 0  # of nested transactions
         self._task: object = None  # the coroutine that has the transaction open

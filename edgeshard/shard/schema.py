@@ -8,14 +8,14 @@ from typing import Any, Final
 
 import attrs
 
-from edgeshard import format
+from edgeshard import format, sqlite
 from edgeshard.errors import SchemaConflictError
 from edgeshard.master import catalog
 from edgeshard.master.catalog import Statement
 from edgeshard.records import declare, keys, limits, promote, renames, types
 from edgeshard.records.columns import Column, Table
 from edgeshard.records.keys import Key
-from edgeshard.sqlite import Connection
+from edgeshard.sqlite import Connection, quote
 
 _ADVICE: Final = "Give the field, or the table, another name"
 
@@ -66,6 +66,18 @@ def changes(connection: Connection, table: Table, path: str) -> Iterator[Stateme
     for index in table.indexes:
         yield catalog.insert_index(name, index)
     yield from catalog.raise_priority(connection, name, table.priority)
+
+
+def newest_timestamp(connection: Connection) -> int:
+    """Return the newest timestamp in an open shard, or 0 if there is none.
+
+    It is in the last row of each table: ids and timestamps of a shard grow together.
+    """
+    last = (
+        sqlite.scalar(connection, f"SELECT {format.TIMESTAMP} FROM {quote(name)} ORDER BY _id DESC LIMIT 1")
+        for name in catalog.tables_with_column(connection, format.TIMESTAMP)
+    )
+    return max((timestamp for timestamp in last if timestamp is not None), default=0)
 
 
 def as_stored(connection: Connection, table: Table) -> Table:
@@ -125,12 +137,8 @@ def _ensure_same_key(name: str, table: Table, there: Key | None, path: str) -> N
         SchemaConflictError: the keys differ, or only one of the two has a key.
     """
     if (table.key and table.key.folded) != (there and there.folded):
-        cause = f"table {name} has {_describe_key(there)} there, and {_describe_key(table.key)} in this class"
+        cause = f"table {name} has {keys.describe(there)} there, and {keys.describe(table.key)} in this class"
         raise SchemaConflictError("write to shard", path, f"{cause}; give the class another table name")
-
-
-def _describe_key(key: Key | None) -> str:
-    return "no key" if key is None else f"the key ({', '.join(key.columns)}) with conflict {key.conflict!r}"
 
 
 def _ensure_within_limits(

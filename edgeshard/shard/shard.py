@@ -30,7 +30,7 @@ from edgeshard.errors import ConfigurationError, EdgeshardError, TransactionErro
 from edgeshard.files import folders
 from edgeshard.master import identity, streams
 from edgeshard.records import codecs, columns, declare, hlc
-from edgeshard.shard import hlc_floor, inserts, schema
+from edgeshard.shard import inserts, schema, store_master
 from edgeshard.shard.handle import DURABILITIES, WRITING, Handle
 from edgeshard.shard.inserts import RecordWriter
 from edgeshard.shard.transaction import Transaction
@@ -39,6 +39,9 @@ _SEQ_MASK: Final = format.SEQ_MAX
 
 #: How many records of a list are encoded at a time.
 _BATCH_ROWS: Final = 1_000
+
+#: The table that dicts go to. It is the same everywhere.
+_AGENT_DATA: Final = declare.table_of(declare.AgentData).name
 
 _TOO_MANY: Final = "one transaction cannot hold so many rows; write them in several"
 
@@ -326,8 +329,8 @@ class Shard(Handle):
         """Return the clock for this handle's changes. It begins above the newest timestamp that its store knows."""
         if self._timestamp is None:
             with sqlite.translate_errors("read timestamps of", self.path):
-                floor = hlc_floor.newest(self._connection)
-            self._timestamp = hlc.clock(max(floor, hlc_floor.newest_in_store(self.path)))
+                floor = schema.newest_timestamp(self._connection)
+            self._timestamp = hlc.clock(max(floor, store_master.newest_timestamp(self.path)))
         return self._timestamp
 
     def _ensure_table(self, table: columns.Table) -> columns.Table:
@@ -340,6 +343,9 @@ class Shard(Handle):
             for statement in schema.changes(self._connection, table, self.path):
                 self._writers.clear()  # other classes of the table may have to convert from now on
                 self._execute(*statement)
+            if table.name != _AGENT_DATA and table not in self._fitting:
+                store_master.ensure_fits(self.path, table)
+                self._fitting.add(table)
             return schema.as_stored(self._connection, table)
         except EdgeshardError:
             raise

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import edgeshard
 
@@ -15,3 +18,13 @@ def numbers(store: edgeshard.Store) -> list[int]:
 def shard_path(store: edgeshard.Store, agent: str) -> Path:
     """Return where the shard of an agent with a plain name is."""
     return store.root / "shards" / f"{agent}.db"
+
+
+def write_apart(store: edgeshard.Store, agent: str, *records: Any) -> None:
+    """Give the store a shard whose agent has not seen the store's master: it refuses no class that does not fit it."""
+    store.root.joinpath("shards").mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=store.root.parent) as folder:
+        apart = edgeshard.Store(folder)
+        with apart.shard(agent) as shard:
+            shard.write_many(records)
+        shutil.move(shard_path(apart, agent), shard_path(store, agent))

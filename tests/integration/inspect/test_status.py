@@ -28,7 +28,7 @@ from edgeshard.master import shard_states
 from edgeshard.reports import ShardStatus, StatusReport
 from tests.support.processes import command, python, sql
 from tests.support.records import NOON, Reading
-from tests.support.stores import numbers, shard_path
+from tests.support.stores import numbers, shard_path, write_apart
 
 #: Another process's agent: a row for each line that it reads, and the last line ends it by a kill.
 AGENT = """
@@ -382,8 +382,7 @@ def test_a_column_that_contradicts_the_master_is_a_problem_before_any_merge_says
     with store.shard("agent") as shard:
         shard.write(Reading("inlet", 71.5, NOON))
     store.merge()
-    with store.shard("other") as shard:
-        shard.write(Other("warm"))
+    write_apart(store, "other", Other("warm"))
     found = by_name(store.status())["other.db"]
     assert (1, True) == (found.pending_rows, "reading.celsius is text in this shard and real" in found.reason)
     assert [found.reason] == [item.reason for item in store.merge().quarantined]

@@ -18,7 +18,7 @@ from tests.support.forms import others_slow
 from tests.support.keyed_schema_versions import plain
 from tests.support.processes import sql
 from tests.support.schema_versions import merged, write
-from tests.support.stores import numbers, shard_path
+from tests.support.stores import numbers, shard_path, write_apart
 
 DECLARATIONS: dict[str, dict[str, Any]] = {
     "no key": {},
@@ -42,7 +42,7 @@ def sources(route: str, tmp_path: Path, store: edgeshard.Store, declared: Iterab
     found: list[list[str]] = []
     for number, declaration in enumerate(declared):
         home = store if route == "shard" else edgeshard.Store(tmp_path / f"device{number}")
-        write(home, f"agent{number}", *records(declaration, 10 * number))
+        write_apart(home, f"agent{number}", *records(declaration, 10 * number))
         found.append([])
         if route != "shard":
             merged(home)
@@ -147,7 +147,7 @@ def test_no_table_becomes_the_tombstones_or_the_history_of_another_in_any_order(
     owner, other = named("sample", OWNER), named(companion, options)
     steps = [("a", owner), ("b", other)]
     for agent, cls in reversed(steps) if order == "companion first" else steps:
-        write(store, agent, cls("p", 1), cls("q", 2))
+        write_apart(store, agent, cls("p", 1), cls("q", 2))
         if order != "in one merge":
             store.merge()
     (aside,) = store.merge().quarantined

@@ -29,7 +29,7 @@ from tests.support.schema_versions import (
     version,
     write,
 )
-from tests.support.stores import shard_path
+from tests.support.stores import shard_path, write_apart
 
 # -- renamed columns --------------------------------------------------------------------------------------------------
 
@@ -125,7 +125,7 @@ def test_renames_in_a_circle_hold_back_the_shard_that_closes_it(store: edgeshard
     write(store, "x", NEW(1))
     write(store, "y", {"n": 1})
     merged(store)
-    write(store, "z", version(a=int, renamed={"b": "a"})(2))
+    write_apart(store, "z", version(a=int, renamed={"b": "a"})(2))
     write(store, "y", {"n": 2})
     report = store.merge()
     (aside,) = report.quarantined
@@ -137,7 +137,7 @@ def test_renames_in_a_circle_hold_back_the_shard_that_closes_it(store: edgeshard
 def test_a_column_that_was_renamed_to_two_names_holds_back_the_second_shard(store: edgeshard.Store) -> None:
     write(store, "x", NEW(1))
     merged(store)
-    write(store, "y", version(c=int, renamed={"a": "c"})(2))
+    write_apart(store, "y", version(c=int, renamed={"a": "c"})(2))
     (aside,) = store.merge().quarantined
     assert "a was renamed to b and to c" in aside.reason
     write(store, "z", version(c=int, renamed={"b": "c"})(3))  # which says how they belong together
@@ -501,7 +501,7 @@ def test_a_hostile_shard_of_renames_without_end_holds_back_itself(store: edgesha
 def test_text_against_integer_holds_back_that_shard_alone_and_status_says_what_to_do(store: edgeshard.Store) -> None:
     write(store, "x", version(v=int)(1))
     merged(store)
-    write(store, "y", version(v=str)("one"))
+    write_apart(store, "y", version(v=str)("one"))
     write(store, "z", version(v=int)(2))
     before = command("status", store.root)
     report = store.merge()
@@ -519,9 +519,8 @@ def test_no_table_is_rewritten_for_a_shard_that_is_held_back_for_another_table(s
     later = edgeshard.table(name="zz")(attrs.frozen(type("Z", (), {"__annotations__": {"v": int}})))
     write(store, "w", later(1))
     merged(store)
-    write(store, "y", version(v=float)(0.5))
     other = edgeshard.table(name="zz")(attrs.frozen(type("Z", (), {"__annotations__": {"v": str}})))
-    write(store, "y", other("one"))
+    write_apart(store, "y", version(v=float)(0.5), other("one"))
     with mock.patch.object(schema_merge, "change_table", side_effect=AssertionError):
         assert not store.merge().complete
     assert {"v": "integer"} == kinds_of(store)

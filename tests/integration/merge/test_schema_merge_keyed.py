@@ -22,7 +22,7 @@ from tests.support.schema_versions import (
     merged,
     write,
 )
-from tests.support.stores import shard_path
+from tests.support.stores import shard_path, write_apart
 
 KEPT_SHARD = "No row of the shard is lost: it can be merged into a store of its own"
 
@@ -239,7 +239,7 @@ def test_a_key_that_another_class_has_by_another_type_holds_back_that_shard(
     write(store, "first", pair[0])
     if way != "in one merge":
         merged(store)
-    write(store, "second", pair[1])
+    write_apart(store, "second", pair[1])
     write(store, "third", {"n": 1})
     assert "column sample.k is" in held_back(store, "second")
     assert [(pair[0].a,)] == store.query("SELECT a FROM sample")
@@ -252,7 +252,7 @@ def test_a_value_that_a_rule_compares_keeps_its_type(store: edgeshard.Store, con
     options = {"key": "k", "conflict": conflict}
     write(store, "first", plain(None, options, k=str, v=int)("p", 2**53 + 1))
     merged(store)
-    write(store, "second", plain(None, options, k=str, v=float)("p", 0.5))
+    write_apart(store, "second", plain(None, options, k=str, v=float)("p", 0.5))
     assert "column sample.v is real in this shard and integer in the master, and the table's key" in held_back(
         store, "second"
     )

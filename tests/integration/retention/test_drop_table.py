@@ -11,7 +11,7 @@ from edgeshard.errors import ConfigurationError
 from tests.support.keyed_schema_versions import plain
 from tests.support.processes import command
 from tests.support.schema_versions import merged, write
-from tests.support.stores import numbers
+from tests.support.stores import numbers, write_apart
 
 KEYED = {"key": "k"}
 
@@ -30,7 +30,7 @@ def test_the_report_says_who_came_first_and_the_operator_decides_for_the_other(
 ) -> None:
     write(store, "early-bird", evil, evil, {"n": 1})
     merged(store)
-    write(store, "honest", good, good)
+    write_apart(store, "honest", good, good)
     (aside,) = store.merge().quarantined
     assert "its oldest row is of agent 'early-bird'" in aside.reason
     assert "`edgeshard prune STORE --table sample --drop-table`" in aside.reason

@@ -1,0 +1,108 @@
+"""Read what the master of a shard's store knows: the newest timestamp of a change, and which classes do not fit it.
+
+A writer neither fails nor waits because the master cannot be read. That is logged, and the writer goes on without it;
+then the next merge finds what does not fit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from edgeshard import format, sqlite
+from edgeshard.errors import SchemaConflictError, StorageError
+from edgeshard.files import paths
+from edgeshard.master import catalog, database
+from edgeshard.records import keys, renames, types
+from edgeshard.records.columns import Table
+from edgeshard.records.keys import Key
+from edgeshard.sqlite import Connection
+
+logger = logging.getLogger("edgeshard.shard")
+
+
+def newest_timestamp(shard_path: str) -> int:
+    """Return the newest timestamp that the store's master knows, or 0 if it knows none or cannot be read."""
+    try:
+        with _opened(shard_path) as connection:
+            return 0 if connection is None else catalog.newest_timestamp(connection)
+    except StorageError as error:
+        logger.warning("%s; changes written now may get timestamps before changes that the master has", error)
+        return 0
+
+
+def ensure_fits(shard_path: str, table: Table) -> None:
+    """Refuse a class whose rows the store's master could not take, because it has that table with other types or keys.
+
+    Raises:
+        SchemaConflictError: that is the case.
+    """
+    try:
+        with _opened(shard_path) as connection:
+            conflict = None if connection is None else _find_conflict(connection, table.deletes_from or table)
+    except StorageError as error:
+        logger.warning("%s; whether table %s fits it shows at the next merge", error, table.name)
+        return
+    if conflict is not None:
+        advice = (
+            "Give the field, or the table, another name. If this class is right and the others are wrong, see "
+            "`edgeshard prune --drop-table`"
+        )
+        raise SchemaConflictError("write to shard", shard_path, f"{conflict} in the store's master. {advice}")
+
+
+@contextlib.contextmanager
+def _opened(shard_path: str) -> Iterator[Connection | None]:
+    path = str(paths.master(paths.root_of_shard(shard_path)))
+    if not os.path.exists(path):
+        yield None
+        return
+    with sqlite.translate_errors("read master", path):
+        connection = database.open_master(Path(path), writable=False)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+
+def _find_conflict(connection: Connection, table: Table) -> str | None:
+    """Return how a class and the master's table contradict each other, or None. (The merge decides: schema_plan.)"""
+    name, known = catalog.columns_of_table(connection, table.name)
+    conflict = _companion_conflict(connection, name, table.key)
+    return _table_conflict(connection, name, known, table) if conflict is None and known else conflict
+
+
+def _companion_conflict(connection: Connection, name: str, key: Key | None) -> str | None:
+    """Return which other table a class's table, or its companions, would be mixed with, or None."""
+    keyed = catalog.load_keys(connection)
+    owner = keys.companions(keyed).get(name.lower())
+    if owner is not None:
+        return f"table {name} is where deletions or earlier versions of table {owner} go"
+    folded = {each.lower() for each in keyed}
+    for companion in keys.companions({name: key}) if key is not None else ():
+        _, columns = catalog.columns_of_table(connection, companion)
+        if columns and (format.TIMESTAMP not in columns or companion in folded):
+            return f"deletions or earlier versions of table {name} would go to {companion}, which is another table"
+    return None
+
+
+def _table_conflict(connection: Connection, name: str, known: Mapping[str, str], table: Table) -> str | None:
+    there = {each.lower(): key for each, key in catalog.load_keys(connection).items()}.get(name.lower())
+    if (there and there.folded) != (table.key and table.key.folded):
+        return f"table {name} has {keys.describe(table.key)} in this class, and {keys.describe(there)}"
+    arrows = [*catalog.load_renames(connection).get(name.lower(), ()), *table.renames]
+    try:
+        final_names = renames.ends(arrows)
+    except renames.UnclearError as error:
+        return f"table {name}: {error}; this contradicts the renames"
+    types_there = {final_names.get(column, column): type_ for column, type_ in known.items()}
+    for column in table.columns:
+        final_name = final_names.get(column.name.lower(), column.name.lower())
+        type_ = types_there.get(final_name, column.type)
+        is_fixed = final_name in keys.fixed(table.key)
+        if types.widest(type_, column.type) is None or (is_fixed and type_ != column.type):
+            return f"column {name}.{column.name} is {column.type} in this class, and {type_}"
+    return None

@@ -1,0 +1,104 @@
+"""A writer learns at its first write what its store's master will not take."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import uuid
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import edgeshard
+from edgeshard.errors import SchemaConflictError
+from edgeshard.records import declare
+from edgeshard.shard import store_master
+from tests.support.keyed_schema_versions import plain
+from tests.support.schema_versions import VALUES, VERSIONS, merged, version, write
+from tests.support.stores import numbers, shard_path, write_apart
+
+NOON = datetime.datetime(2026, 1, 2, 12, 0, tzinfo=datetime.UTC)
+
+#: A value of each type, by the class of its field.
+TYPES: dict[Any, Any] = {
+    bool: True, int: 1, float: 1.5, Decimal: Decimal("0.1"), str: "x", uuid.UUID: uuid.UUID(int=7), bytes: b"x",
+    datetime.datetime: NOON, datetime.date: NOON.date(), dict: {"x": 1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("there", TYPES)
+def test_a_class_is_refused_exactly_if_the_merge_would_refuse_its_rows(store: edgeshard.Store, there: Any) -> None:
+    write(store, "first", version(v=there)(TYPES[there]))
+    merged(store)
+    classes = {here: version(v=here) for here in TYPES}
+    for here, cls in classes.items():
+        write_apart(store, here.__name__.lower(), cls(TYPES[here]))
+    reasons = {Path(shard.name).stem: shard.reason for shard in store.status().shards}
+    for here, cls in classes.items():
+        path = str(shard_path(store, here.__name__.lower()))
+        with pytest.raises(SchemaConflictError) if reasons[Path(path).stem] else contextlib.nullcontext():
+            store_master.ensure_fits(path, declare.table_of(cls))
+    assert any(reasons.values())
+    assert not all(reasons.values())
+
+
+KEYED = plain(None, {"key": "k", "history": True}, k=str, v=int)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (KEYED("p", 1), plain(k=str, v=int)("p", 1)),
+        (plain(k=str, v=int)("p", 1), KEYED("p", 1)),
+        (KEYED("p", 1), plain(None, {"key": "k", "conflict": "first"}, k=str, v=int)("p", 1)),
+        (KEYED("p", 1), plain(None, {"key": "k"}, k=int, v=int)(1, 1)),
+        (KEYED("p", 1), plain(None, {"name": "sample_history"}, k=str)("p")),
+        (plain(None, {"name": "sample_history"}, k=str)("p"), KEYED("p", 1)),
+        (version(b=int, renamed={"a": "b"})(1), version(c=int, renamed={"a": "c"})(1)),
+        (version(b=int, renamed={"a": "b"})(1), version(a=str)("x")),
+    ],
+)
+def test_a_key_a_companion_or_a_rename_that_the_master_contradicts_is_refused_as_well(
+    store: edgeshard.Store, first: Any, second: Any
+) -> None:
+    write(store, "first", first)
+    merged(store)
+    with store.shard("second") as shard:
+        for _ in range(2):
+            with pytest.raises(SchemaConflictError, match="in the store's master"):
+                shard.write(second)
+        with pytest.raises(SchemaConflictError), shard.transaction():
+            shard.write({"n": 0})
+            shard.write(second)
+        shard.write({"n": 1})
+        shard.write(first)
+    merged(store)
+    assert [1] == numbers(store)
+
+
+@pytest.mark.parametrize("there", range(len(VERSIONS)))
+def test_no_version_that_a_merge_takes_is_refused(store: edgeshard.Store, there: int) -> None:
+    name, kind, renamed, more = VERSIONS[there]
+    write(store, "first", version(renamed, **{name: kind}, **more)(VALUES[there][0]))
+    merged(store)
+    for number, (name, kind, renamed, more) in enumerate(VERSIONS):
+        write(store, f"agent{number}", version(renamed, **{name: kind}, **more)(VALUES[number][0]))
+    merged(store)
+
+
+def test_a_deletion_is_refused_as_a_write_is(store: edgeshard.Store) -> None:
+    write(store, "first", plain(k=str, v=int)("p", 1))
+    merged(store)
+    with store.shard("second") as shard, pytest.raises(SchemaConflictError, match="in the store's master"):
+        shard.delete(KEYED, "p")
+
+
+def test_a_master_that_cannot_be_read_keeps_nobody_from_writing(
+    store: edgeshard.Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.root.mkdir()
+    store.master_path.write_bytes(b"not a database" * 100)
+    write(store, "agent", version(v=int)(1))
+    assert "whether table sample fits it shows at the next merge" in caplog.text
