@@ -21,7 +21,10 @@ What a database holds, and has held
     truncated rows may still be in the file; they do not count.
     ``edgeshard_streams.last_seq`` is the highest seq known to exist. A seq below it that is in no range is a *gap*.
     Rows that a master held and pruned stay in its ranges and are in no block, so they do not come back.
-    ``edgeshard_pruned_ranges`` lists them, which tells them from lost ones.
+    ``edgeshard_pruned_ranges`` lists them, which tells them from lost ones. It also lists what merged databases say
+    that they pruned (``is_own`` is 0).
+    ``edgeshard_proven`` says which seqs a master copied from a shard's file, or compared with it. Only these may be
+    deleted from that file.
 
 When rows arrived
     A row has no time of its own. ``edgeshard_arrivals`` says, to the minute, which ids a master assigned when. Rows

@@ -32,12 +32,14 @@ def record(connection: Connection, shard: str, stream_no: int, seqs: Iterable[Ra
     """Record that these seqs were copied from a shard's file, or compared with it, in the caller's transaction."""
     before = ranges(connection, shard, stream_no)
     now = union([*before, *seqs])
-    connection.executemany(
-        "DELETE FROM main.edgeshard_proven WHERE shard = ? AND stream_no = ? AND first = ?",
-        [(shard, stream_no, first) for first in {part.first for part in before} - {part.first for part in now}],
-    )
-    connection.executemany(
-        "INSERT INTO main.edgeshard_proven VALUES (?, ?, ?, ?) "
-        "ON CONFLICT(shard, stream_no, first) DO UPDATE SET last = excluded.last",
-        [(shard, stream_no, part.first, part.last) for part in now if part not in before],
-    )
+    if now == before:
+        return
+    for first in {part.first for part in before}.difference(part.first for part in now):
+        sql = "DELETE FROM main.edgeshard_proven WHERE shard = ? AND stream_no = ? AND first = ?"
+        connection.execute(sql, (shard, stream_no, first))
+    for part in set(now).difference(before):
+        connection.execute(
+            "INSERT INTO main.edgeshard_proven VALUES (?, ?, ?, ?) "
+            "ON CONFLICT(shard, stream_no, first) DO UPDATE SET last = excluded.last",
+            (shard, stream_no, part.first, part.last),
+        )

@@ -35,29 +35,49 @@ Crash safety, step by step:
        these, read-only.
     3. BEGIN IMMEDIATE on the master. The first statement increments its generation. From here on no other process
        changes what the master holds, and each shard is read in one snapshot.
-    4. For each shard, in a savepoint: check its format, then copy what the master's ranges lack, table by table, and
-       add blocks and ranges. If a shard fails any check, its part is rolled back, and the shard is quarantined.
+    4. For each shard, in a savepoint: check its format. Compare the rows that the master has already under their
+       addresses, value by value. Then copy what the master's ranges lack, table by table, and add blocks and ranges.
+       Record which rows are now *proven*: copied from this very file, or compared with it. If a shard fails any check,
+       its part is rolled back, and the shard is quarantined.
     5. COMMIT at synchronous=FULL. *This is the commit point*: the rows are in the master, durably.
     6. For each shard, as long as the master is still the file that has its name, do one of these, over a connection of
        its own:
 
        - Truncate it: record which seqs this master holds (from that commit on these rows do not count), and delete
-         the rows. A merger that watches leaves this for later if the agent is busy.
+         the rows, as far as they are proven. A merger that watches leaves this for later if the agent is busy.
        - Remove it, if no process has the agent's lock: take that lock, open the shard exclusively, check once more
-         that it has no row that the master lacks, empty the WAL, and remove the files, the WAL durably first.
+         that all of its rows are proven, empty the WAL, and remove the files, the WAL durably first.
+
+The ranges decide what is copied, but not what may be deleted from a shard. They also list rows that came from other
+databases, which may be different rows under the same addresses: forged, or written by a clone of the machine. As long
+as the master has such a row, step 4 compares it. Once it was pruned or superseded, only the record of step 4 counts
+(``edgeshard_proven``). No other database can add to it: what a master, a bundle or another shard brings, says that it
+superseded, or says that it pruned, proves nothing. So a row is deleted from a shard only if
+
+    - this master copied it from that file, or
+    - this master compared it with a row that it had,
+
+whatever became of the master's row afterwards. All other rows that the ranges list, and that can no longer be
+compared, are *unproven*. They stay in the shard, with the later rows of their stream, are not copied, and the shard is
+reported as quarantined, with what to do. Everything else in it is merged and truncated as always.
 
 What happens on a crash:
 
     Killed before 5: the master is unchanged, and the shard has everything. The next merge copies it.
-    Killed after 5, before 6: the rows are in both. The next merge sees in the ranges that nothing is missing, commits
-        a generation of its own, and truncates. That commit is needed: the killed merger's commit may be visible, but
-        not durable.
+    Killed after 5, before 6: the rows are in both. The next merge sees in the ranges that nothing is missing, compares
+        the rows, commits a generation of its own, and truncates. That commit is needed: the killed merger's commit may
+        be visible, but not durable. Rows that were pruned or superseded meanwhile cannot be compared; that they are
+        proven was committed with them.
     Killed in 6: a truncation is recorded in one transaction of the shard, so it is there whole or not at all. The next
         truncation finishes deletions that were left over. A shard whose removal is cut short is still a whole database,
         and is removed next time.
     Power cut at any point: once step 6 has begun, the master's commit (at FULL) is never lost. A shard may fall back to
         an earlier commit of its own, and show rows again that it had truncated. The ranges know them, so they are not
-        copied again.
+        copied again. They are still proven, because that record is never deleted, so they are truncated again.
+    An older master is put back: what it lacks is copied, and what it has is compared. Its record of what is proven is
+        as old as its ranges.
+    An older copy of a shard is put back: under the name of its file, its rows are still proven. Under another name
+        they are compared, and those that were pruned or superseded are unproven.
 """
 
 from __future__ import annotations

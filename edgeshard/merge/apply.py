@@ -113,15 +113,17 @@ def _copy(
     checked: dict[bytes, list[Range]] = {}
     unproven: dict[bytes, list[Range]] = {}
     for stream in listed:
-        copied, is_whole, held, without_proof = _copy_stream(target, origin, stream, max_rows - rows, own, unwanted)
+        copied, is_whole, with_proof, without_proof = _copy_stream(
+            target, origin, stream, max_rows - rows, own, unwanted
+        )
         rows += copied
         finished = finished and is_whole
         if own is None:
             continue
-        checked[stream.stream_id] = subtract(intersect(stream.ranges, held), without_proof)
+        checked[stream.stream_id] = with_proof
         if without_proof:
             unproven[stream.stream_id] = without_proof
-        last = _durable_seq(stream, checked[stream.stream_id])
+        last = _durable_seq(stream, with_proof)
         if stream.in_file and last is not None:
             durable[stream.stream_id] = last
     present = sum(len(block) for stream in listed for block in stream.blocks)
@@ -154,8 +156,8 @@ def _copy_stream(
     """Copy at most about `max_rows` of what the target lacks of a stream, and record all that is known about it.
 
     Returns:
-        How many rows were copied, whether that is all, which seqs the target now holds, and which of a shard's rows
-        among them are unproven.
+        How many rows were copied, whether that is all, and which of the rows of an own shard that the target now holds
+        are proven, and which are not.
     """
     connection = target.connection
     stream_no = _ensure_stream(target, origin, stream)
@@ -180,9 +182,11 @@ def _copy_stream(
     held = extents.add_ranges(connection, stream_no, held, copied)
     streams.raise_last_seq(connection, stream_no, _known_last_seq(stream, held, is_whole=is_whole))
     _record_absent(target, stream_no, stream, held)
-    if own is not None:
-        proven.record(connection, own.name, stream_no, subtract(intersect(stream.ranges, held), unproven))
-    return rows, is_whole, held, unproven
+    if own is None:
+        return rows, is_whole, [], []
+    checked = subtract(intersect(stream.ranges, held), unproven)
+    proven.record(connection, own.name, stream_no, checked)
+    return rows, is_whole, checked, unproven
 
 
 def _ensure_stream(target: Target, origin: Source, stream: SourceStream) -> int:

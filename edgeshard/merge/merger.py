@@ -152,7 +152,7 @@ class Merger:
         if not self._watching or not (merge_pass.rows or self._profile.keeps_wal):
             self._master.shrink_wal()
         if self._quota.is_exhausted:
-            raise self._quota.error(merge_pass.rows)
+            raise self._quota.error(merge_pass.rows, len(self._cache.quarantined))
 
     def close(self) -> None:
         """Record in the master what was found in the shards, and close it.
@@ -351,7 +351,9 @@ class Merger:
             lasting = run.quarantine.is_lasting and self._cache.reason_of(name) == reason
             self._cache.remember(name, CacheEntry(run.file.state, reason, lasting, settled))
         elif not run.copied.is_finished:
-            self._cache.remember(name, CacheEntry((), checked=run.copied.checked))
+            # without quota it may not even have been read, so what was wrong with it may still be
+            reason = "" if run.copied.rows else self._cache.reason_of(name)
+            self._cache.remember(name, CacheEntry((), reason, checked=run.copied.checked))
         else:
             held_since = time.monotonic() - self._held_s(run) if run.outcome.has_merged_rows else None
             settled = scan.is_settled(run.outcome.state, began_ns)

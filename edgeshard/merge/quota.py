@@ -238,11 +238,12 @@ class MergeQuota:
             logger.warning(text, report.rows, which, self._path)
         self.dropped += report.rows
 
-    def error(self, merged_rows: int) -> DiskBudgetError:
+    def error(self, merged_rows: int, quarantined: int = 0) -> DiskBudgetError:
         """Return the error to raise if rows are pending and there is no quota to merge them.
 
         Args:
             merged_rows: how many rows were merged before.
+            quarantined: how many shards are quarantined, and keep what they have.
         """
         if self.budget is None:
             raise AssertionError("there is no budget")
@@ -254,6 +255,8 @@ class MergeQuota:
         )
         if self.budget.on_full == "drop-oldest":
             text += "; all rows that may be dropped were dropped, and current rows of keyed tables never are"
+        if quarantined:
+            text += f". {quarantined} quarantined shards keep all that they have: `edgeshard status` says why"
         shards = usage.shards + usage.wals
         return DiskBudgetError("merge into", self._path, text, usage.used, self._limit, shards, usage.master)
 

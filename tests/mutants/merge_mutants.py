@@ -12,8 +12,9 @@ import attrs
 import edgeshard
 from edgeshard import sqlite
 from edgeshard.format import blocks
+from edgeshard.format.constants import SEQ_MAX
 from edgeshard.format.ranges import Range, subtract, union
-from edgeshard.master import extents
+from edgeshard.master import extents, proven, pruned_ranges, superseded
 from edgeshard.merge import apply, schema_merge
 from edgeshard.merge.target import Target
 from edgeshard.sources import attach, diff, streams
@@ -142,6 +143,12 @@ def copy_whole_streams(stream: Any, held: list[Range], unwanted: Any = None) -> 
     return list(stream.blocks) if MISSING(stream, held, unwanted) else []
 
 
+def proven_for_any_file(connection: Any, shard: str, stream_no: int) -> list[Range]:
+    """Take what was copied from another file for copied from this one."""
+    sql = "SELECT first, last FROM main.edgeshard_proven WHERE stream_no = ?"
+    return union(Range(*row) for row in sqlite.fetch(connection, sql, (stream_no,)))
+
+
 MUTANTS: dict[str, list[tuple[Any, str, Callable[..., Any]]]] = {
     "do not join ranges": [(extents, "union", sorted)],
     "forget ranges held before": [(extents, "add_ranges", forget_held)],
@@ -167,11 +174,21 @@ MUTANTS: dict[str, list[tuple[Any, str, Callable[..., Any]]]] = {
     "copy a stream whole if a row of it is missing": [(diff, "missing_blocks", copy_whole_streams)],
 }
 
+#: Faults that only show where other databases claim rows, rows are pruned, or masters are put back.
+TRUST_MUTANTS: dict[str, list[tuple[Any, str, Callable[..., Any]]]] = {
+    "truncate rows that were never compared": [(apply, "_compare", lambda *_: [])],
+    "take all rows that are gone for proven": [(proven, "ranges", lambda *_: [Range(1, SEQ_MAX)])],
+    "take rows proven for another file for proven": [(proven, "ranges", proven_for_any_file)],
+    "ignore what a newer copy of the master pruned": [(pruned_ranges, "of_newer_copy", lambda *_: {})],
+    "count collected tombstones as pruned": [(pruned_ranges, "collected_rows", lambda *_: {})],
+    "count superseded rows as present": [(superseded, "superseded_counts", lambda *_: {})],
+}
+
 
 @contextmanager
 def broken(mutant: str) -> Iterator[None]:
     """Apply a mutant within the block."""
     with ExitStack() as patches:
-        for owner, name, replacement in MUTANTS[mutant]:
+        for owner, name, replacement in (MUTANTS | TRUST_MUTANTS)[mutant]:
             patches.enter_context(mock.patch.object(owner, name, replacement))
         yield

@@ -10,10 +10,12 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import edgeshard
-from tests.mutants.merge_mutants import MUTANTS, broken
+from tests.mutants.merge_mutants import MUTANTS, TRUST_MUTANTS, broken
 from tests.property import test_merge_laws as laws
+from tests.property import test_row_states as row_states
 from tests.support.few_examples import FEW
 from tests.support.fleet_trials import play_trials
+from tests.support.wall_clock import Wall
 
 pytestmark = pytest.mark.slow
 
@@ -46,3 +48,10 @@ def test_each_law_finds_the_mutants_that_break_it(law: str, mutant: str) -> None
 def test_random_fleets_find_every_mutant(mutant: str) -> None:
     with broken(mutant), pytest.raises((AssertionError, edgeshard.EdgeshardError)):
         play_trials(200, seed=3)
+
+
+@pytest.mark.parametrize("mutant", TRUST_MUTANTS)
+def test_the_law_of_row_states_finds_every_mutant_of_trust(mutant: str, wall: Wall) -> None:
+    many = settings(max_examples=300, phases=[Phase.generate], derandomize=True, database=None)
+    with broken(mutant), pytest.raises(AssertionError):
+        row_states.check_law(wall, many)

@@ -37,7 +37,14 @@ def forged_rows(folder: Path, agent: str, stream: str, rows: int) -> Path:
     with store.shard(agent) as shard:
         shard.write_many({"n": -n} for n in range(1, rows + 1))
     store.merge()
-    return _claiming(store, stream)
+    return _claiming(store.master_path, stream)
+
+
+def forged_shard(folder: Path, agent: str, stream: str, rows: int) -> Path:
+    """Return a shard with other rows under the first addresses of an agent's stream."""
+    with edgeshard.Store(folder).shard(agent) as shard:
+        shard.write_many({"n": -n} for n in range(1, rows + 1))
+    return _claiming(Path(shard.path), stream)
 
 
 def superseded_rows(folder: Path, agent: str, stream: str, rows: int) -> Path:
@@ -46,9 +53,9 @@ def superseded_rows(folder: Path, agent: str, stream: str, rows: int) -> Path:
     with store.shard(agent) as shard:
         shard.write_many(LastKnown("of the forger", float(n)) for n in range(rows + 1))
     store.merge()
-    return _claiming(store, stream)
+    return _claiming(store.master_path, stream)
 
 
-def _claiming(store: edgeshard.Store, stream: str) -> Path:
-    edit(store.master_path, f"UPDATE edgeshard_streams SET stream_id = x'{stream}'")
-    return store.master_path
+def _claiming(path: Path, stream: str) -> Path:
+    edit(path, f"UPDATE edgeshard_streams SET stream_id = x'{stream}'")
+    return path

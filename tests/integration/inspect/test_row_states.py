@@ -155,3 +155,12 @@ def test_a_row_in_a_gap_that_a_shard_has_is_pending_and_not_missing(
         found.master.missing_rows,
         found.complete,
     )
+
+
+def test_rows_that_are_truncated_in_turns_count_once(tmp_path: Path) -> None:
+    store = edgeshard.Store(tmp_path / "data", max_bytes="5MB")  # so little that the shard is truncated in turns
+    with store.shard("a") as shard:
+        for n in range(1_000):
+            shard.write({"n": n, "text": "x" * 2_000})
+    report = store.merge()
+    assert (1_000, 1_000, 1) == (report.rows, report.truncated, report.removed)

@@ -12,6 +12,7 @@ import attrs
 import pytest
 
 import edgeshard
+from edgeshard.errors import DiskBudgetError
 from edgeshard.files import scan
 from edgeshard.merge.merger import Merger
 from tests.support.claims import forged_rows, rows_in_shard, stream_of_shard, superseded_rows
@@ -139,6 +140,22 @@ def test_the_way_out_keeps_the_unproven_rows_and_frees_the_store_of_them(
         shard.write({"n": 5})
     report = store.merge()
     assert (True, [3, 4, 5], ()) == (report.complete, numbers(store), store.status().shards)
+
+
+def test_a_budget_that_unproven_rows_use_up_says_so(store: edgeshard.Store, tmp_path: Path) -> None:
+    with store.shard("victim") as shard:
+        for n in range(2_000):
+            shard.write({"n": n, "text": "x" * 1_000})
+        merge_without_shards(store, forged_rows(tmp_path / "forger", "victim", shard.stream, 2_000))
+        store.prune(keep_rows=0)
+    store.merge()
+    with edgeshard.Store(store.root).shard("other") as other:
+        for n in range(1_000):
+            other.write({"n": n, "text": "x" * 1_000})
+    with pytest.raises(DiskBudgetError, match="1 quarantined shards keep all that they have: `edgeshard status` says"):
+        edgeshard.Store(store.root, max_bytes="2.5MB").merge()
+    (found,) = [item for item in store.status().shards if item.name == "victim.db"]
+    assert "2000 rows stay in it" in found.reason
 
 
 # -- what is proven ---------------------------------------------------------------------------------------------------
