@@ -85,14 +85,10 @@ class EncodedSeqs:
             first, last = last + gap + 1, last + gap + 1 + (length >> 1)
             yield first, last, length & 1
 
-    def items(self) -> Iterator[tuple[bytes, list[Range], list[Range]]]:
-        """Yield (stream id, seqs that it has now, seqs that it pruned) of each stream."""
+    def items(self) -> Iterator[tuple[bytes, list[Run]]]:
+        """Yield the id and the runs of each stream, in the order of the ids."""
         for index in range(len(self)):
-            held: list[Range] = []
-            pruned: list[Range] = []
-            for first, last, state in self.runs_at(index):
-                (pruned if state else held).append(Range(first, last))
-            yield self.id_at(index), held, pruned
+            yield self.id_at(index), list(self.runs_at(index))
 
     def index_of(self, stream_id: bytes) -> int | None:
         """Return a stream's place in the order of the ids, or None if it is not there."""

@@ -37,7 +37,7 @@ from edgeshard.exchange import encoding
 from edgeshard.exchange.encoding import Run
 from edgeshard.exchange.inventory import Inventory
 from edgeshard.format.ranges import Range, subtract
-from edgeshard.master import extents, identity, receipts, streams
+from edgeshard.master import database, extents, identity, receipts, streams
 from edgeshard.master.receipts import Peer
 from edgeshard.reports import AWAITING, DOUBTFUL, NEXT, PUT_BACK, ReceiptReport
 from edgeshard.sqlite import Connection
@@ -45,6 +45,7 @@ from edgeshard.sqlite import Connection
 
 def take_inventory(connection: Connection) -> Inventory:
     """Return what the master holds and has ever held, in one snapshot of it."""
+    database.prepare_id_order(connection)
     return Inventory(
         identity.database_id(connection),
         datetime.datetime.now(datetime.UTC),

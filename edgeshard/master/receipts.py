@@ -18,6 +18,8 @@ A receipt is believed only as far as somebody vouches for it:
 from __future__ import annotations
 
 import datetime
+import itertools
+import operator
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Final
@@ -27,7 +29,7 @@ import attrs
 from edgeshard import sqlite
 from edgeshard.errors import ConfigurationError, StorageBusyError
 from edgeshard.format.ranges import Range, intersect, subtract, union
-from edgeshard.master import extents, streams
+from edgeshard.master import database, extents, streams
 from edgeshard.sqlite import Connection
 
 #: The kinds of databases that a peer can be.
@@ -38,11 +40,14 @@ EDGESHARD, POSTGRESQL = KINDS
 #: this master never had them.
 HELD, PRUNED, CLAIMED = range(3)
 
-#: Yields (stream id, seqs that the peer holds, seqs that it pruned) of each stream that it speaks of.
-Said = Iterable[tuple[bytes, Sequence[Range], Sequence[Range]]]
+#: (first seq, last seq, `HELD` or `PRUNED`) of consecutive rows.
+Run = tuple[int, int, int]
+
+#: Yields (stream id, what a peer says of the stream's rows, in order of seq), in the order of the ids.
+Said = Iterable[tuple[bytes, Sequence[Run]]]
 
 #: How many entries one transaction changes, so that it keeps a merger waiting for less than 50 ms.
-STEP_ROWS: Final = 4_000
+STEP_ROWS: Final = 2_000
 
 #: The shortest rest between two transactions, in seconds: a process that waits for the lock tries it every 2 ms.
 _PAUSE_S: Final = 0.005
@@ -181,6 +186,7 @@ def record(
         StorageBusyError: another process records a receipt of the same peer.
     """
     now = datetime.datetime.now(datetime.UTC)
+    database.prepare_id_order(connection)
     with sqlite.read_snapshot(connection):
         last = load(connection, database_id)
         unwanted, new, recorded = _differences(connection, database_id, said, in_both=in_both)
@@ -240,64 +246,69 @@ def _differences(
 ) -> tuple[list[_Row], list[_Row], Recorded]:
     """Compare a new receipt with the last one; most of it repeats that.
 
+    The streams, the receipt and the last receipt are read side by side, each in the order of the ids, so that only what
+    differs is kept in memory.
+
     Returns:
         The entries to delete, those to add, and what is not recorded.
     """
-    numbers = streams.numbers_by_id(connection)
-    ranges = extents.ranges_by_stream(connection)
-    before = _rows_by_stream(connection, database_id)
     unwanted: list[_Row] = []
     new: list[_Row] = []
     unknown = claimed = 0
-    for stream_id, held, pruned in said:
-        number = numbers.get(stream_id)
-        if number is None:
+    before = itertools.groupby(_rows_in_order_of_id(connection, database_id), key=operator.itemgetter(0))
+    earlier = next(before, None)
+    items = iter(said)
+    item = next(items, None)
+    for number, stream_id, ours in streams.ranges_in_order_of_id(connection):
+        while item is not None and item[0] < stream_id:
             unknown += 1
-            continue
-        last = before.pop(number, [])
-        rows = _rows(number, ranges.get(number, []), held, pruned, last if in_both else None)
-        claimed += sum(row[2] - row[1] + 1 for row in rows if row[3] == CLAIMED)
-        if rows != last:  # mostly they are the same
-            unwanted += sorted(set(last) - set(rows))
-            new += sorted(set(rows) - set(last))
-    unwanted += [row for rows in before.values() for row in rows]
-    return unwanted, new, Recorded(unknown, claimed)
+            item = next(items, None)
+        runs: Sequence[Run] = ()
+        if item is not None and item[0] == stream_id:
+            runs, item = item[1], next(items, None)
+        last: list[_Row] = []
+        if earlier is not None and earlier[0] == number:
+            last = list(earlier[1])
+            earlier = next(before, None)
+        if runs or last:
+            rows = _rows(number, ours, runs, last if in_both else None)
+            claimed += sum(end - first + 1 for _, first, end, state in rows if state == CLAIMED)
+            if rows != last:
+                unwanted += set(last).difference(rows)
+                new += set(rows).difference(last)
+    unknown += sum(1 for _ in items) + (item is not None)
+    return sorted(unwanted), sorted(new), Recorded(unknown, claimed)
 
 
-def _rows_by_stream(connection: Connection, database_id: bytes) -> dict[int, list[_Row]]:
-    found: dict[int, list[_Row]] = {}
-    sql = (
-        "SELECT stream_no, first, last, state FROM main.edgeshard_receipts WHERE database_id = ? "
-        "ORDER BY stream_no, first"
-    )
-    for row in connection.execute(sql, (database_id,)):
-        found.setdefault(row[0], []).append(row)
-    return found
+def _rows_in_order_of_id(connection: Connection, database_id: bytes) -> Iterator[_Row]:
+    table, columns = "main.edgeshard_receipts", "first, last, state"
+    yield from streams.rows_in_order_of_id(connection, table, columns, "database_id = ?", (database_id,))
 
 
-def _rows(
-    number: int, ours: list[Range], held: Sequence[Range], pruned: Sequence[Range], last: Sequence[_Row] | None
-) -> list[_Row]:
+def _rows(number: int, ours: Sequence[tuple[int, int]], runs: Sequence[Run], last: Sequence[_Row] | None) -> list[_Row]:
     """Return the entries of one stream, in order of seq.
 
     Args:
         number: the stream's number.
         ours: what this master has ever held.
-        held: what the peer says that it holds.
-        pruned: what it says that it pruned.
+        runs: what the peer says.
         last: the entries of its last receipt if only what both say counts, or None.
     """
-    here, claimed = (list(held), []) if list(held) == ours else (intersect(held, ours), subtract(held, ours))
-    gone = subtract(intersect(pruned, ours), here) if pruned else []
+    if last is None and list(runs) == [(*seqs, HELD) for seqs in ours]:
+        return [(number, *run) for run in runs]  # as nearly always: the peer holds what was here
+    here = [Range(*seqs) for seqs in ours]
+    held, pruned = ([Range(*seqs) for *seqs, state in runs if state == wanted] for wanted in (HELD, PRUNED))
+    held, claimed = intersect(held, here), subtract(held, here)
+    pruned = intersect(pruned, here)
     if last is not None:
-        held_before, gone_before, claimed_before = (
-            [Range(first, end) for _, first, end, item in last if item == state] for state in (HELD, PRUNED, CLAIMED)
+        held_before, pruned_before, claimed_before = (
+            [Range(*seqs) for _, *seqs, state in last if state == wanted] for wanted in (HELD, PRUNED, CLAIMED)
         )
-        ever = intersect([*here, *gone], [*held_before, *gone_before])
-        here = intersect(here, held_before)
-        gone = subtract(ever, here)
-        claimed = subtract([*claimed, *claimed_before], ours)  # any reason to keep tombstones is enough
-    parts = ((HELD, here), (PRUNED, gone), (CLAIMED, claimed))
+        ever = intersect([*held, *pruned], [*held_before, *pruned_before])
+        held = intersect(held, held_before)
+        pruned = subtract(ever, held)
+        claimed = subtract([*claimed, *claimed_before], here)  # any reason to keep tombstones is enough
+    parts = ((HELD, held), (PRUNED, pruned), (CLAIMED, claimed))
     return sorted((number, part.first, part.last, state) for state, seqs in parts for part in seqs)
 
 

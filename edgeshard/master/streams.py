@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -172,13 +173,25 @@ def numbers_by_id(connection: Connection) -> dict[bytes, int]:
 
 
 def ranges_in_order_of_id(connection: Connection) -> Iterator[tuple[int, bytes, list[tuple[int, int]]]]:
-    """Yield (number, id, seqs ever held as (first, last)) of each stream with ranges, in the order of the ids."""
+    """Yield (number, id, seqs ever held as (first, last)) of each stream, in the order of the ids."""
     sql = (
-        f"SELECT stream_no, stream_id, first, last FROM main.edgeshard_streams CROSS JOIN {extents.RANGES} "
+        f"SELECT stream_no, stream_id, first, last FROM main.edgeshard_streams LEFT JOIN {extents.RANGES} "
         "USING (stream_no) ORDER BY stream_id, first"
     )
-    for (number, stream_id), rows in itertools.groupby(connection.execute(sql), key=lambda row: row[:2]):
-        yield number, stream_id, [(first, last) for _, _, first, last in rows]
+    for number, grouped in itertools.groupby(connection.execute(sql), key=operator.itemgetter(0)):
+        rows = list(grouped)
+        yield number, rows[0][1], [(first, last) for _, _, first, last in rows if first is not None]
+
+
+def rows_in_order_of_id(
+    connection: Connection, table: str, columns: str, where: str, bindings: tuple[bytes, ...]
+) -> Iterator[tuple[Any, ...]]:
+    """Yield (number, *columns) of the rows of another module's table, in the order of the ids of their streams."""
+    yield from connection.execute(
+        f"SELECT stream_no, {columns} FROM main.edgeshard_streams CROSS JOIN {table} USING (stream_no) "
+        f"WHERE {where} ORDER BY stream_id, first",
+        bindings,
+    )
 
 
 def rows_by_agent(connection: Connection) -> dict[str, int]:

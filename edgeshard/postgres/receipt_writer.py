@@ -64,7 +64,10 @@ def _write(path: Path, database_id: bytes, held: dict[bytes, list[Range]]) -> No
     try:
         with sqlite.translate_errors("write receipt to", str(path)):
             sqlite.set_busy_timeout(connection, _BUSY_TIMEOUT_S)
-            said = ((stream_id, ranges, ()) for stream_id, ranges in held.items())
+            said = (
+                (stream_id, [(seqs.first, seqs.last, receipts.HELD) for seqs in held[stream_id]])
+                for stream_id in sorted(held)
+            )
             receipts.record(connection, database_id, receipts.POSTGRESQL, said)
     finally:
         connection.close()

@@ -11,7 +11,7 @@ import pytest
 
 import edgeshard
 from edgeshard.format.ranges import Range, subtract
-from edgeshard.master import pruned_ranges
+from edgeshard.master import database, pruned_ranges, receipts, streams
 from edgeshard.retention import plan, shrink, window
 from tests.support.pruning import (
     account,
@@ -56,6 +56,36 @@ def check_only_held_rows_are_pruned(folder: Path) -> None:
     assert (2, [2, 3]) == (store.prune(keep_rows=0, only_receipted=True).rows, numbers(store))
 
 
+def check_only_rows_that_were_here_count(folder: Path) -> None:
+    """Check that a receipt of a confirmed database does not count for rows that came after it."""
+    store = edgeshard.Store(folder / "data")
+    add(store, "a", 0, 1)
+    note(store, {stream_of(store): [Range(1, 4)]})
+    connection = database.open_master(store.master_path, writable=True)
+    assert {stream_of(store): [Range(1, 2)]} == receipts.held_elsewhere(connection, receipts.KINDS)
+    connection.close()
+
+
+def check_strangers_do_not_count(folder: Path) -> None:
+    """Check that a receipt of a database that nobody confirmed does not count."""
+    store, hub = edgeshard.Store(folder / "data"), edgeshard.Store(folder / "hub")
+    add(store, "a", 0, 1)
+    hub.merge([store.master_path])
+    store.receipt(hub.ranges())
+    assert 0 == store.prune(keep_rows=0, only_receipted=True).rows
+
+
+def record_without_confirmation(connection: Any, database_id: bytes, kind: str, **_: Any) -> None:
+    """Record all rows of a stranger's receipt, not only that it gave one."""
+    said = [(stream, [(1, 2, receipts.HELD)]) for stream in streams.numbers_by_id(connection)]
+    receipts.record(connection, database_id, kind, said)
+
+
+def believe_everything(number: int, _: Any, runs: Any, __: Any) -> Any:
+    """Count all rows that a peer says it holds."""
+    return [(number, *run) for run in runs]
+
+
 def check_account(folder: Path) -> None:
     """Check that present and pruned rows add up to the rows ever held."""
     store = edgeshard.Store(folder / "data")
@@ -67,6 +97,13 @@ def check_account(folder: Path) -> None:
 MUTANTS: dict[str, tuple[Any, str, Any, Callable[[Path], None]]] = {
     "delete the ranges of pruned rows": (window, "delete", delete_ranges_of_pruned_rows, check_nothing_comes_back),
     "prune rows without a receipt": (plan, "not_deletable", ignore_receipts, check_only_held_rows_are_pruned),
+    "count rows that were never here": (receipts, "_rows", believe_everything, check_only_rows_that_were_here_count),
+    "count receipts of strangers": (
+        receipts,
+        "record_awaiting",
+        record_without_confirmation,
+        check_strangers_do_not_count,
+    ),
     "do not record pruned rows": (pruned_ranges, "record", lambda *_: None, check_account),
     "prune rows without cutting their blocks": (window, "_cut_blocks", block_is_not_cut, check_account),
     "do not give the disk back": (shrink, "release", lambda *_: None, check_disk_is_given_back),

@@ -12,7 +12,8 @@ from unittest import mock
 
 import edgeshard
 from edgeshard import sqlite
-from edgeshard.format.ranges import Range
+from edgeshard.exchange.encoding import encode
+from edgeshard.format.ranges import Range, subtract
 from edgeshard.master import database, receipts
 from tests.support.forks import Count, begin
 from tests.support.stores import numbers, shard_path
@@ -44,7 +45,8 @@ def stream_of(store: edgeshard.Store) -> bytes:
 def said(held: dict[bytes, list[Range]], pruned: dict[bytes, list[Range]] | None = None) -> receipts.Said:
     """Return what a database says that holds these rows, and pruned these, in the form that is recorded."""
     pruned = pruned or {}
-    return [(stream, held.get(stream, []), pruned.get(stream, [])) for stream in sorted(held.keys() | pruned.keys())]
+    ever = {stream: [*held.get(stream, []), *pruned.get(stream, [])] for stream in held.keys() | pruned.keys()}
+    return encode(ever, {stream: subtract(seqs, held.get(stream, [])) for stream, seqs in pruned.items()}).items()
 
 
 def note(store: edgeshard.Store, held: dict[bytes, list[Range]], kind: str = receipts.POSTGRESQL) -> None:

@@ -19,7 +19,6 @@ import edgeshard
 from edgeshard import sqlite
 from edgeshard.errors import ConfigurationError, DamagedError, FormatError, StorageBusyError
 from edgeshard.format import blocks
-from edgeshard.format.ranges import Range
 from edgeshard.master import database, receipts
 from edgeshard.reports import PEER, UNKNOWN
 from edgeshard.sources import readonly_copy
@@ -259,7 +258,7 @@ def test_of_a_gap_each_part_says_who_has_it(store: edgeshard.Store, hub: edgesha
     hub.merge([tmp_path / "b.db"])
     (stream,) = (bytes.fromhex(gap.stream) for gap in hub.status().gaps)
     connection = database.open_master(hub.master_path, writable=True)
-    receipts.record(connection, b"p" * 16, receipts.POSTGRESQL, [(stream, [Range(3, 5)], [])])
+    receipts.record(connection, b"p" * 16, receipts.POSTGRESQL, [(stream, [(3, 5, receipts.HELD)])])
     connection.close()
     losses = [(loss.gap.first, loss.gap.last, loss.cause, loss.kind) for loss in hub.verify().losses]
     assert [(1, 2, UNKNOWN, ""), (3, 5, PEER, "postgresql"), (6, 10, UNKNOWN, "")] == losses

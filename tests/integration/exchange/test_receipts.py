@@ -299,8 +299,10 @@ def test_a_receipt_counts_for_rows_that_were_here_and_for_no_other(
 ) -> None:
     """Property: what counts as held was here and is said to be held; in doubt, in the last receipt as well."""
     gone = subtract(pruned, claims)
-    last = receipts._rows(1, ours, [Range(3, 9)], [Range(10, 12)], None)
-    rows = receipts._rows(1, ours, claims, gone, last if is_doubtful else None)
+    here = [(seqs.first, seqs.last) for seqs in ours]
+    last = receipts._rows(1, here, [(3, 9, receipts.HELD), (10, 12, receipts.PRUNED)], None)
+    runs = encoding.runs([*claims, *gone], gone)
+    rows = receipts._rows(1, here, runs, last if is_doubtful else None)
     found = {state: [Range(first, end) for _, first, end, of in rows if of == state] for state in range(3)}
     counted = intersect(ours, [Range(3, 9)]) if is_doubtful else ours
     assert intersect(claims, counted) == found[receipts.HELD]
