@@ -17,6 +17,7 @@
     │   │   └── DiskBudgetError      there is no space within the store's disk budget
     │   ├── AccessError              permission denied, or a read-only medium
     │   ├── StorageIOError           the file system failed
+    │   │   └── OutOfDescriptorsError    this process may open no further file
     │   ├── DamagedError             SQLite cannot read the file as a database
     │   ├── ReferenceChangedError    a reference file was changed or replaced
     │   └── FormatError              a database, but not one that this version of edgeshard reads
@@ -203,6 +204,13 @@ class AccessError(StorageError):
 
 class StorageIOError(StorageError):
     """The file system reported an error. Check the disk, its file system and its cable."""
+
+
+class OutOfDescriptorsError(StorageIOError):
+    """This process, or the machine, may open no further file. No file is at fault, and none was changed.
+
+    Raise the limit (`ulimit -n`, or ``LimitNOFILE=`` of a systemd unit), or close what is not needed, and try again.
+    """
 
 
 class DamagedError(StorageError):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, cast
 
 from edgeshard.errors import StorageError, StorageIOError
 from edgeshard.files import paths
-from edgeshard.files.os_errors import explain_os_error
+from edgeshard.files.os_errors import explain_os_error, is_out_of_descriptors
 
 if TYPE_CHECKING:
     from watchdog.events import FileSystemEvent, FileSystemEventHandler
@@ -153,7 +153,7 @@ def _threads(observer: BaseObserver) -> Iterator[threading.Thread]:
 def _explain(error: OSError | RuntimeError, folder: Path) -> StorageError:
     if isinstance(error, RuntimeError):
         return StorageIOError("watch folder", folder, str(error))
-    if error.errno in _LIMITS:
+    if error.errno in _LIMITS and not is_out_of_descriptors():
         return StorageIOError("watch folder", folder, _LIMITS[error.errno])
     return explain_os_error(error, "watch folder", folder)
 

@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from edgeshard import sqlite
-from edgeshard.errors import EdgeshardError, SchemaConflictError
+from edgeshard.errors import EdgeshardError, OutOfDescriptorsError, SchemaConflictError
 from edgeshard.files import paths, scan
 from edgeshard.files.scan import ShardFile
 from edgeshard.format.blocks import Block
@@ -189,4 +189,6 @@ def _conflict(view: MasterView, origin: Source) -> str:
 
 def _cause(error: Exception, path: str) -> str:
     ours = error if isinstance(error, EdgeshardError) else sqlite.explain(error, "read database", path)
+    if isinstance(ours, OutOfDescriptorsError):
+        raise ours  # it is not the shard's fault
     return ours.cause

@@ -14,7 +14,7 @@ from pathlib import Path
 import attrs
 
 from edgeshard import sqlite
-from edgeshard.errors import EdgeshardError
+from edgeshard.errors import EdgeshardError, OutOfDescriptorsError
 from edgeshard.files import paths, scan
 from edgeshard.files.scan import ScanResult, ShardFile
 from edgeshard.format.ranges import size
@@ -304,6 +304,8 @@ class Merger:
                 merge_pass.truncated += run.copied.rows_in_source
             elif run.copied.durable:
                 self._truncate(run, master_id, merge_pass)
+        except OutOfDescriptorsError:
+            raise
         except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
             cause = error.cause if isinstance(error, EdgeshardError) else error
             run.quarantine = Quarantine(f"its rows are merged, but cannot be deleted from it: {cause}")

@@ -10,8 +10,8 @@ from pathlib import Path
 import attrs
 
 from edgeshard import format, sqlite
-from edgeshard.errors import DamagedError, EdgeshardError, FormatError, StorageBusyError
-from edgeshard.files import fingerprint, paths, scan
+from edgeshard.errors import DamagedError, EdgeshardError, FormatError, OutOfDescriptorsError, StorageBusyError
+from edgeshard.files import fingerprint, os_errors, paths, scan
 from edgeshard.files.fingerprint import State
 from edgeshard.files.scan import ShardFile
 from edgeshard.format.ranges import Range
@@ -21,6 +21,12 @@ from edgeshard.sqlite import Connection
 
 #: How many sources are attached at once. SQLite's limit is 125 here.
 GROUP_SIZE = 100
+
+#: Descriptors that an attached source takes (its file, its WAL and its shared memory), ...
+_DESCRIPTORS = 3
+
+#: ... and that stay free: for a read-only copy, a truncation, a check, and temporary files of SQLite's.
+_SPARE_DESCRIPTORS = 10
 
 #: How long a merge waits for a source that another process holds locked, in seconds. Then it goes on without it.
 SOURCE_BUSY_TIMEOUT_S = 0.25
@@ -138,8 +144,14 @@ class SourceRun:
         return diff.count_rows(connection, self.open(connection))
 
     def quarantine_for(self, error: Exception) -> None:
-        """Quarantine the source for an error. Damage is believed until the file changes."""
+        """Quarantine the source for an error. Damage is believed until the file changes.
+
+        Raises:
+            OutOfDescriptorsError: this process may open no further file, which is not the source's fault.
+        """
         ours = error if isinstance(error, EdgeshardError) else sqlite.explain(error, "read database", self.file.path)
+        if isinstance(ours, OutOfDescriptorsError):
+            raise ours
         is_lasting = isinstance(error, (DamagedError, FormatError)) or sqlite.is_damage(error)
         self.quarantine = Quarantine(ours.cause, is_lasting)
 
@@ -169,9 +181,14 @@ def named_source(path: str | os.PathLike[str]) -> SourceRun:
 
 
 def groups(runs: list[SourceRun]) -> Iterator[list[SourceRun]]:
-    """Yield the runs in groups whose sources are attached together."""
-    for start in range(0, len(runs), GROUP_SIZE):
-        yield runs[start : start + GROUP_SIZE]
+    """Yield the runs in groups whose sources are attached together; when asked for one, none is to be attached."""
+    left = runs
+    while left:
+        free = os_errors.free_descriptors()
+        fitting = GROUP_SIZE if free is None else (free - _SPARE_DESCRIPTORS) // _DESCRIPTORS
+        size = max(1, min(GROUP_SIZE, fitting))
+        yield left[:size]
+        left = left[size:]
 
 
 @contextlib.contextmanager

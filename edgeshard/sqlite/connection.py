@@ -11,7 +11,7 @@ from typing import Any
 import apsw
 
 from edgeshard.errors import FormatError, StorageIOError
-from edgeshard.files import fingerprint
+from edgeshard.files import fingerprint, os_errors
 from edgeshard.sqlite import guards
 from edgeshard.sqlite.rows import quote
 
@@ -161,9 +161,19 @@ def is_wal(connection: Connection, schema: str) -> bool:
 
 
 def attach(connection: Connection, path: str, schema: str, cache_kib: int = _ATTACHED_CACHE_KIB) -> None:
-    """Attach `path` read-only. (BEGIN IMMEDIATE would lock an attached database that is writable.)"""
-    with guards.limit_steps_in_block(connection, guards.SCHEMA_STEPS):  # attaching reads the schema
-        connection.execute("ATTACH ? AS " + quote(schema), (Path(path).as_uri() + "?mode=ro",))
+    """Attach `path` read-only. (BEGIN IMMEDIATE would lock an attached database that is writable.)
+
+    Raises:
+        OutOfDescriptorsError: this process may open no further file.
+        apsw.Error: it cannot be attached for another reason.
+    """
+    try:
+        with guards.limit_steps_in_block(connection, guards.SCHEMA_STEPS):  # attaching reads the schema
+            connection.execute("ATTACH ? AS " + quote(schema), (Path(path).as_uri() + "?mode=ro",))
+    except (apsw.CantOpenError, apsw.IOError) as error:
+        if os_errors.is_out_of_descriptors():  # here, because those who handle the error may close files first
+            raise os_errors.out_of_descriptors("read database", path) from error
+        raise
     try:
         connection.pragma("cache_size", -cache_kib, schema=schema)
     except apsw.Error:

@@ -21,7 +21,7 @@ from edgeshard.errors import (
     StorageError,
     StorageIOError,
 )
-from edgeshard.files.os_errors import explain_os_error
+from edgeshard.files import os_errors
 
 #: Any error that SQLite reports.
 DatabaseFailure = apsw.Error
@@ -180,6 +180,8 @@ def explain(error: Exception, action: str, path: str) -> EdgeshardError:
         # a restored snapshot is not a WAL database before its first merge
         cause = "its last writer was interrupted, and left a journal that only a writer can roll back; merge first"
         return StorageBusyError(action, path, cause)
+    if isinstance(error, (apsw.CantOpenError, apsw.IOError)) and os_errors.is_out_of_descriptors():
+        return os_errors.out_of_descriptors(action, path)
     for class_, ours, cause in _TRANSLATIONS:
         if isinstance(error, class_):
             if class_ is apsw.CantOpenError and not _is_accessible(path):
@@ -201,4 +203,4 @@ def translate_errors(action: str, path: str) -> Iterator[None]:
     except apsw.Error as error:
         raise explain(error, action, path) from error
     except OSError as error:
-        raise explain_os_error(error, action, path) from error
+        raise os_errors.explain_os_error(error, action, path) from error
