@@ -6,6 +6,7 @@
     watcher            the push service: pushes what merges bring
     pusher             the operator: chunk by chunk, with retries
     reader             reads the master, in snapshots of milliseconds
+    names              what tables, columns and indexes are called there (pure)
     plan               which rows are missing, and how many go into one transaction (pure)
     prepare            which tables a chunk needs, and which streams are blocked if a table cannot be made fit
     sender             one chunk in one transaction

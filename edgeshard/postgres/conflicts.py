@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 
 from edgeshard import format
-from edgeshard.postgres import own_tables, schema, server_tables, values
+from edgeshard.postgres import names, own_tables, schema, server_tables, values
 from edgeshard.postgres.plan import OutdatedPlanError, Piece
 from edgeshard.postgres.schema import Table
 from edgeshard.postgres.server import Server
@@ -20,16 +20,6 @@ from edgeshard.records.keys import Key
 from edgeshard.sqlite import quote
 
 _BY_BYTES = ' COLLATE "C"'
-
-
-def check_unkeyed(server: Server, unkeyed: Sequence[Table]) -> None:
-    """Check that no other master made one of these a keyed table since it was made fit.
-
-    Raises:
-        OutdatedPlanError: one did.
-    """
-    if unkeyed and server_tables.has_keys_table(server) and own_tables.is_any_keyed(server, unkeyed):
-        raise OutdatedPlanError
 
 
 def settle(server: Server, keyed: Iterable[Table], chunk: Sequence[Piece]) -> None:
@@ -56,14 +46,14 @@ def _history_columns(server: Server, table: Table) -> list[str]:
     Raises:
         OutdatedPlanError: another device added or widened a column of the table since the history was made fit.
     """
-    history = server_tables.pg_types(server, keys.history_name(table.pg_name))
+    history = server_tables.pg_types(server, table.pg_history)
     columns = server_tables.pg_types(server, table.pg_name)
-    names = [name for name in columns if name not in schema.PRIMARY_KEY]
-    for name in names:
+    moved = [name for name in columns if name not in schema.PRIMARY_KEY]
+    for name in moved:
         pg_type = columns[name]
         if pg_type in values.COLUMN_TYPES and not values.can_hold(history.get(name, ""), pg_type):
             raise OutdatedPlanError
-    return [name for name in names if name in history]
+    return [name for name in moved if name in history]
 
 
 #: The rows whose keys are settled, in a table whose name is filled in.
@@ -76,19 +66,19 @@ _IN_CHUNK = (
 
 
 def _statement(table: Table, key: Key, history_columns: Sequence[str], rows: str) -> str:
-    names = [f"k{number}" for number in range(len(key.columns))]
-    sources = keys.changed_tables(table.pg_name, key)
+    columns = [f"k{number}" for number in range(len(key.columns))]
+    sources = [(names.table_name(name), is_tombstone) for name, is_tombstone in keys.changed_tables(table.name, key)]
     fresh = " UNION ".join(f"SELECT DISTINCT {_key_columns(key)} {rows.format(quote(name))}" for name, _ in sources)
     ranked = _ranked(table, key)
     versions = " UNION ALL ".join(
         _versions(name, key, "NULL" if is_tombstone else ranked, is_tombstone=is_tombstone)
         for name, is_tombstone in sources
     )
-    by_key = f"PARTITION BY {', '.join(names)}"
+    by_key = f"PARTITION BY {', '.join(columns)}"
     deletion, lost = keys.judgement(key)
     order = keys.order(key, ranked="ranked", timestamp="timestamp", address=("_stream", "_seq"))
     steps = [
-        f"fresh({', '.join(names)}) AS ({fresh})",
+        f"fresh({', '.join(columns)}) AS ({fresh})",
         f"versions AS ({versions})",
         f"placed AS (SELECT versions.*, row_number() OVER ({by_key} ORDER BY {order}) AS place FROM versions)",
         f"judged AS (SELECT placed.*, min({deletion}) OVER ({by_key}) AS last_tombstone FROM placed)",
@@ -105,19 +95,24 @@ def _statement(table: Table, key: Key, history_columns: Sequence[str], rows: str
 
 
 def _key_columns(key: Key) -> str:
-    return ", ".join(f"t.{quote(column.lower())}" for column in key.columns)
+    return ", ".join(f"t.{quote(names.column_name(column))}" for column in key.columns)
 
 
 def _ranked(table: Table, key: Key) -> str:
     """Return SQL for the value that the rule compares. Texts compare by their bytes, as in SQLite."""
     column = keys.ranked_by(key.conflict).lower()
     types = {name.lower(): column_type for name, column_type in table.columns}
-    return f"t.{quote(column)}{_BY_BYTES if types[column] == 'text' else ''}" if column else "NULL"
+    by_bytes = _BY_BYTES if column and types[column] == "text" else ""
+    return f"t.{quote(names.column_name(column))}{by_bytes}" if column else "NULL"
 
 
 def _versions(name: str, key: Key, ranked: str, *, is_tombstone: bool) -> str:
-    columns = ", ".join(f"t.{quote(column.lower())} AS k{number}" for number, column in enumerate(key.columns))
-    equal = " AND ".join(f"t.{quote(column.lower())} = fresh.k{number}" for number, column in enumerate(key.columns))
+    columns = ", ".join(
+        f"t.{quote(names.column_name(column))} AS k{number}" for number, column in enumerate(key.columns)
+    )
+    equal = " AND ".join(
+        f"t.{quote(names.column_name(column))} = fresh.k{number}" for number, column in enumerate(key.columns)
+    )
     return (
         f"SELECT t._stream, t._seq, {is_tombstone} AS is_tombstone, t.{format.TIMESTAMP} AS timestamp, "
         f"{ranked} AS ranked, {columns} FROM fresh JOIN {quote(name)} t ON {equal}"
@@ -127,7 +122,7 @@ def _versions(name: str, key: Key, ranked: str, *, is_tombstone: bool) -> str:
 def _to_history(table: Table, columns: Sequence[str]) -> str:
     reason = f"CASE WHEN lost.last_tombstone IS NULL THEN '{keys.WAS_REPLACED}' ELSE '{keys.WAS_DELETED}' END"
     return (
-        f"INSERT INTO {quote(keys.history_name(table.pg_name))} "
+        f"INSERT INTO {quote(table.pg_history)} "
         f"(_stream, _seq, {', '.join(quote(column) for column in columns)}, {format.REASON}) "
         f"SELECT t._stream, t._seq, {', '.join(f't.{quote(column)}' for column in columns)}, {reason} "
         f"FROM {quote(table.pg_name)} t JOIN lost ON t._stream = lost._stream AND t._seq = lost._seq "

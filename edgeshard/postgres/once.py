@@ -71,9 +71,13 @@ def _preview(server: Server, master: MasterReader, began: float) -> PushReport:
     rejected = rejects.block_unstorable_names(streams)
     statements = [] if has_own_tables else own_tables.create_statements()
 
-    def record_changes(table: Table) -> None:
-        statements.extend(server_tables.changes_for(server, table, has_own_tables=has_own_tables).statements)
+    def record_changes(table: Table) -> Table:
+        fit, changes = server_tables.changes_for(server, table, has_own_tables=has_own_tables)
+        statements.extend(changes.statements)
+        return fit
 
+    if has_own_tables:
+        prepare.update_tables(tables, own_tables.recorded_tables(server), record_changes)
     while True:
         missing = plan.missing(streams, held, rejected)
         prepared = prepare.prepare_tables(master, missing, tables, record_changes)

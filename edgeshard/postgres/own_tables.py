@@ -10,16 +10,19 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+import attrs
+
 from edgeshard.errors import PostgresUnsuitableError
 from edgeshard.format.ranges import Range, union
 from edgeshard.master.streams import Stream
 from edgeshard.postgres import plan, schema
 from edgeshard.postgres.plan import RangesByStream
 from edgeshard.postgres.schema import KEYS, Table
-from edgeshard.postgres.schema_changes import TableChanges
+from edgeshard.postgres.schema_changes import Recorded, TableChanges
 from edgeshard.postgres.server import Server
 from edgeshard.postgres.sqlstate import ServerError
 from edgeshard.records.keys import Key
+from edgeshard.records.renames import Arrow
 
 #: Streams in one query.
 _STREAMS: Final = 1_000
@@ -63,7 +66,7 @@ def ensure_identity(server: Server) -> bytes:
         for name, columns in schema.OWN_TABLES.items():
             _create(server, f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
         # last: if this row exists, all tables exist
-        _create(server, "INSERT INTO edgeshard_database VALUES (1, $1, $2)", (uuid.uuid4(), schema.FORMAT))
+        _create(server, "INSERT INTO edgeshard_database VALUES (1, $1, $2, 0)", (uuid.uuid4(), schema.FORMAT))
     cause = "edgeshard_database was created, but cannot be found; check search_path"
     raise PostgresUnsuitableError("push", server.address.display, cause)
 
@@ -159,8 +162,45 @@ def _uuids(stream_ids: Iterable[bytes]) -> list[uuid.UUID]:
 
 
 def lock_schema(server: Server) -> None:
-    """Lock out others who would create or alter record tables, until the transaction ends."""
+    """Lock out others who would create or alter record tables, or send rows, until the transaction ends."""
     server.execute("SELECT one FROM edgeshard_database WHERE one = 1 FOR UPDATE")
+
+
+def schema_version(server: Server) -> int:
+    """Return how often a push created or altered record tables."""
+    ((version,),) = server.execute("SELECT schema_version FROM edgeshard_database WHERE one = 1")
+    return int(version)
+
+
+def share_schema(server: Server) -> int:
+    """Lock out who would create or alter record tables, until the transaction ends; return the `schema_version`.
+
+    COPY sends what a column of the expected type would store: in a column of another type it would be another value.
+    """
+    ((version,),) = server.execute("SELECT schema_version FROM edgeshard_database WHERE one = 1 FOR SHARE")
+    return int(version)
+
+
+def recorded_tables(server: Server) -> dict[str, Recorded]:
+    """Return what earlier pushes recorded of each record table, by its name there."""
+    columns: dict[str, dict[str, str]] = {}
+    for table, column, column_type in server.execute("SELECT table_name, column_name, type FROM edgeshard_columns"):
+        columns.setdefault(table, {})[column] = column_type
+    arrows: dict[str, set[Arrow]] = {}
+    for table, old, new in server.execute("SELECT table_name, old_name, new_name FROM edgeshard_renames"):
+        arrows.setdefault(table, set()).add((old, new))
+    found = {name: Recorded(types, frozenset(arrows.get(name, ()))) for name, types in columns.items()}
+    if has_keys(server):
+        for table, text, conflict, settled in server.execute(f"SELECT * FROM {KEYS}"):
+            if table in found:
+                found[table] = attrs.evolve(found[table], key=_parse_key(text, conflict), is_settled=settled)
+    return found
+
+
+def renames_of(server: Server, table: str) -> frozenset[Arrow]:
+    """Return the renames that pushes recorded for a table, in the master's names."""
+    rows = server.execute("SELECT old_name, new_name FROM edgeshard_renames WHERE table_name = $1", (table,))
+    return frozenset((old, new) for old, new in rows)
 
 
 def created_indexes(server: Server, names: Sequence[str]) -> frozenset[str]:
@@ -169,8 +209,14 @@ def created_indexes(server: Server, names: Sequence[str]) -> frozenset[str]:
     return frozenset(name for (name,) in rows)
 
 
-def record_changes(server: Server, table: Table, changes: TableChanges) -> None:
-    """Record columns and indexes, in the transaction that changes them."""
+def record_changes(server: Server, table: Table, changes: TableChanges) -> int | None:
+    """Record columns, indexes and renames in the transaction that changes them.
+
+    Returns:
+        The version of the schema that it becomes by that, or None if nothing changes.
+    """
+    if changes == TableChanges():
+        return None
     where = "WHERE table_name = $1 AND column_name = $2"
     for old, new in changes.renamed:
         server.execute(f"UPDATE edgeshard_columns SET column_name = $3 {where}", (table.pg_name, old, new))
@@ -181,21 +227,31 @@ def record_changes(server: Server, table: Table, changes: TableChanges) -> None:
         server.execute(sql, (table.pg_name, column, column_type))
     for name in changes.indexes:
         server.execute("INSERT INTO edgeshard_indexes VALUES ($1) ON CONFLICT DO NOTHING", (name,))
+    for old, new in sorted(changes.learned):
+        sql = "INSERT INTO edgeshard_renames VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
+        server.execute(sql, (table.pg_name, old, new))
+    sql = "UPDATE edgeshard_database SET schema_version = schema_version + 1 WHERE one = 1 RETURNING schema_version"
+    ((version,),) = server.execute(sql)
+    return int(version)
 
 
 # -- keyed tables (edgeshard_keys exists once there is one) -----------------------------------------------------------
 
 
+def has_keys(server: Server) -> bool:
+    """Return whether edgeshard_keys exists."""
+    sql = "SELECT 1 FROM information_schema.tables WHERE table_schema = current_schema() AND table_name = $1"
+    return bool(server.execute(sql, (KEYS,)))
+
+
 def key_of(server: Server, table: Table) -> Key | None:
     """Return the key that an earlier push recorded for a table, or None."""
     rows = server.execute(f"SELECT columns, conflict FROM {KEYS} WHERE table_name = $1", (table.pg_name,))
-    return Key(tuple(rows[0][0].split(", ")), rows[0][1]) if rows else None
+    return _parse_key(*rows[0]) if rows else None
 
 
-def is_any_keyed(server: Server, tables: Iterable[Table]) -> bool:
-    """Return whether a push recorded a key for one of these tables."""
-    names = [table.pg_name for table in tables]
-    return bool(server.execute(f"SELECT 1 FROM {KEYS} WHERE table_name = ANY($1::text[]) LIMIT 1", (names,)))
+def _parse_key(columns: str, conflict: str) -> Key:
+    return Key(tuple(columns.split(", ")), conflict)
 
 
 def lock_keyed_tables(server: Server, keyed: Iterable[Table]) -> None:

@@ -16,7 +16,11 @@ RangesByStream = Mapping[bytes, Sequence[Range]]
 
 
 class OutdatedPlanError(Exception):
-    """The master's rows, or a table in PostgreSQL, changed since the push was planned. Nothing was done."""
+    """The master's rows, or columns in PostgreSQL, changed since the push was planned. Nothing was done."""
+
+
+class OutdatedSchemaError(Exception):
+    """Another device created or altered tables in PostgreSQL since the push found them fit. Nothing was done."""
 
 
 @attrs.frozen

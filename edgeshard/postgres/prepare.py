@@ -1,20 +1,28 @@
-"""Make the tables of a chunk's rows fit, or block their streams.
+"""Make the tables of a chunk's rows fit, or block their streams; and those that lack what the master knows.
 
 A push does this for each chunk, a dry run for all rows at once (and changes nothing).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
 from edgeshard.errors import SchemaConflictError
-from edgeshard.postgres import plan, rejects, schema
+from edgeshard.postgres import plan, rejects, schema, schema_changes
 from edgeshard.postgres.plan import Piece
 from edgeshard.postgres.reader import MasterReader
 from edgeshard.postgres.schema import Table
+from edgeshard.postgres.schema_changes import Recorded
 from edgeshard.reports import Rejected
+
+logger = logging.getLogger("edgeshard.push")
+
+#: Makes a table in PostgreSQL fit, or, for a dry run, records what that would take; returns the table with the columns
+#: that its rows fill, or raises SchemaConflictError.
+MakeFit = Callable[[Table], Table]
 
 
 @attrs.frozen
@@ -22,7 +30,7 @@ class Prepared:
     """What rows need in PostgreSQL.
 
     Attributes:
-        filled: the tables that have some of the rows.
+        filled: the tables that have some of the rows, made fit.
         tables: these, and those that must exist with them.
         has_conflict: whether one of them cannot be made fit. Then plan again without what is blocked.
         blocked: the streams that cannot be pushed because of that.
@@ -35,7 +43,7 @@ class Prepared:
 
 
 def prepare_tables(
-    master: MasterReader, pieces: Sequence[Piece], tables: Sequence[Table], make_fit: Callable[[Table], None]
+    master: MasterReader, pieces: Sequence[Piece], tables: Sequence[Table], make_fit: MakeFit
 ) -> Prepared:
     """Make each table fit that the rows of some pieces need.
 
@@ -43,21 +51,45 @@ def prepare_tables(
         master: the master.
         pieces: where the rows are.
         tables: all tables of the master.
-        make_fit: makes a table in PostgreSQL fit, or, for a dry run, records what that would take; it raises
-            SchemaConflictError if the table cannot be made fit.
+        make_fit: makes a table fit.
     """
     filled = filled_tables(master, pieces, tables)
-    needed = list(filled)
+    fit: dict[str, Table] = {}
     for table in filled:
         for relative in schema.relatives(table, tables):
             try:
-                make_fit(relative)
+                fit.setdefault(relative.name, make_fit(relative))
             except SchemaConflictError as error:
                 blocked = rejects.block_table(master, pieces, table, error.cause)
-                return Prepared(filled, needed, has_conflict=True, blocked=blocked)
-            if relative not in needed:
-                needed.append(relative)
-    return Prepared(filled, needed)
+                return Prepared(filled, filled, has_conflict=True, blocked=blocked)
+    return Prepared([fit[table.name] for table in filled], list(fit.values()))
+
+
+def update_tables(tables: Sequence[Table], recorded: Mapping[str, Recorded], make_fit: MakeFit) -> list[Table]:
+    """Make those tables fit that lack a rename, a wider type or a key that the master knows.
+
+    Without this they would lack it until the master has a new row of them, and what other masters push meanwhile would
+    go by an older name.
+
+    Args:
+        tables: all tables of the master.
+        recorded: what earlier pushes recorded of each table, by its name in PostgreSQL.
+        make_fit: makes a table fit.
+
+    Returns:
+        The keyed ones among them.
+    """
+    keyed = []
+    for table in tables:
+        if table.pg_name not in recorded or not schema_changes.is_behind(table, recorded[table.pg_name]):
+            continue
+        try:
+            fit = [make_fit(relative) for relative in schema.relatives(table, tables)]
+        except SchemaConflictError as error:
+            logger.warning("%s; rows of it that are still to push are blocked", error)
+        else:
+            keyed += [each for each in fit if each.key is not None]
+    return keyed
 
 
 def filled_tables(master: MasterReader, pieces: Sequence[Piece], tables: Sequence[Table]) -> list[Table]:

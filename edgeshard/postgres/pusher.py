@@ -13,10 +13,10 @@ import attrs
 
 from edgeshard.errors import ConfigurationError, PostgresError, PostgresUnavailableError
 from edgeshard.master.streams import Stream
-from edgeshard.postgres import plan, prepare, reader, rejects, row_search
+from edgeshard.postgres import own_tables, plan, prepare, reader, rejects, row_search
 from edgeshard.postgres.address import Address
 from edgeshard.postgres.options import BATCH, BATCH_MAX
-from edgeshard.postgres.plan import OutdatedPlanError, Piece
+from edgeshard.postgres.plan import OutdatedPlanError, OutdatedSchemaError, Piece
 from edgeshard.postgres.prepare import Prepared
 from edgeshard.postgres.reader import MasterReader
 from edgeshard.postgres.receipt_writer import ReceiptWriter
@@ -94,6 +94,7 @@ class Pusher:
         self._rejected: list[Rejected] = []
         self._rejected_at = 0.0
         self._failures = 0  # in a row
+        self._updated_tables: Sequence[Table] = ()  # tables whose renames, types and keys are known to be there
 
     @property
     def retries_rejected(self) -> bool:
@@ -103,6 +104,7 @@ class Pusher:
     def close(self) -> None:
         """Close the connection. A later run opens a new one, and reads again what PostgreSQL holds."""
         self._target.close()
+        self._updated_tables = ()
 
     def run(self) -> PushReport:
         """Push everything that is missing.
@@ -150,6 +152,8 @@ class Pusher:
                 if is_first_connection:
                     raise  # the server was never reached
                 self._back_off(error)
+            except OutdatedSchemaError:
+                self._target.forget_tables()
             except OutdatedPlanError:
                 self._target.forget_tables()
                 self._failures += 1
@@ -186,7 +190,7 @@ class Pusher:
 
     def _push_chunks(self, master: MasterReader, counts: _Counts) -> None:
         server, streams, tables = self._target.connect(), master.streams(), master.tables()
-        sender = Sender(server, master, self._inserts or not server.is_postgresql)
+        sender = Sender(self._target, server, master, self._inserts or not server.is_postgresql)
         self._target.update(streams)
         rejected = {item.stream for item in self._rejected}
         self._reject(rejects.block_unstorable_names(each for each in streams if each.stream_id.hex() not in rejected))
@@ -194,9 +198,12 @@ class Pusher:
         missing = self._missing(streams)
         total = counts.rows + plan.count_seqs(missing)
 
-        def make_fit(table: Table) -> None:
-            counts.statements += self._target.ensure_table(table)
+        def make_fit(table: Table) -> Table:
+            fit, statements = self._target.ensure_table(table)
+            counts.statements += statements
+            return fit
 
+        self._update_tables(sender, tables, make_fit)
         while missing and not self._should_stop():
             chunk, rest = plan.take_chunk(missing, max_rows, master.transaction_at)
             prepared = prepare.prepare_tables(master, chunk, tables, make_fit)
@@ -224,6 +231,13 @@ class Pusher:
                 self._receipt.write_if_due()
                 if self._progress is not None:
                     self._progress(counts.rows, total)
+
+    def _update_tables(self, sender: Sender, tables: Sequence[Table], make_fit: prepare.MakeFit) -> None:
+        """Give tables there what the master knows of them, once for each connection and each change of it."""
+        if self._updated_tables != tables:
+            for table in prepare.update_tables(tables, own_tables.recorded_tables(sender.server), make_fit):
+                sender.settle(table)
+            self._updated_tables = tables
 
     def _missing(self, streams: Sequence[Stream]) -> list[Piece]:
         return plan.missing(streams, self._target.held, self._rejected)

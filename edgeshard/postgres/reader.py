@@ -14,9 +14,10 @@ from edgeshard.errors import DamagedError
 from edgeshard.format.ranges import Range
 from edgeshard.master import catalog, database, extents, identity, streams, superseded
 from edgeshard.master.streams import Stream
+from edgeshard.postgres import names
 from edgeshard.postgres.schema import Table
 from edgeshard.postgres.values import Row
-from edgeshard.records import keys, renames
+from edgeshard.records import keys
 from edgeshard.sqlite import Connection, quote
 
 _T = TypeVar("_T")
@@ -65,10 +66,10 @@ class MasterReader:
 
     # -- identity, streams and tables ----------------------------------------------------------------------------------
 
-    def next_id(self) -> int:
-        """Return the id that the next row gets; each merge that brings rows raises it."""
+    def state(self) -> tuple[int, int]:
+        """Return what differs after each merge that brought rows, or renamed, widened or added columns."""
         with database.translate_errors("push", self.path):
-            return identity.next_id(self._connection)
+            return identity.next_id(self._connection), sqlite.scalar(self._connection, "PRAGMA schema_version")
 
     def streams(self) -> list[Stream]:
         """Return all streams, each with the blocks of its rows."""
@@ -92,15 +93,15 @@ class MasterReader:
         columns: dict[str, list[tuple[str, str]]] = {}
         for table, column, column_type in all_columns:
             columns.setdefault(table, []).append((column, column_type))
-        older_names = {name: tuple(renames.ends(found).items()) for name, found in arrows.items()}
-        owners = {keys.history_name(name).lower(): name.lower() for name, key in keyed.items() if key.history}
+        folded = {name: frozenset((old.lower(), new.lower()) for old, new in found) for name, found in arrows.items()}
+        owners = {keys.history_name(name).lower(): names.table_name(name) for name, key in keyed.items() if key.history}
         return [
             Table(
                 name,
                 tuple(found),
                 tuple(indexes.get(name, ())),
                 keyed.get(name),
-                older_names.get(name.lower(), ()),
+                folded.get(name.lower(), frozenset()),
                 owners.get(name.lower(), ""),
             )
             for name, found in columns.items()
@@ -141,7 +142,8 @@ class MasterReader:
     ) -> Iterator[tuple[Sequence[Row], _T]]:
         """Yield the rows of a table that have one of these ids in batches, each with what `encode` makes of it.
 
-        A row is its stream's number, its seq and its columns. The size of a batch follows that of the encoded rows.
+        A row is its stream's number, its seq and the sources of the columns that it fills. The size of a batch follows
+        that of the encoded rows.
 
         Raises:
             NotTextError: a row contains a text that is not UTF-8.
@@ -167,10 +169,9 @@ class MasterReader:
 
     def _read_batch(self, table: Table, after: int, last: int, limit: int) -> list[tuple[Any, ...]] | None:
         """Read up to `limit` rows; return None if a text among them is not UTF-8."""
-        names = "".join(f", {quote(column)}" for column, _ in table.columns)
-        sql = (
-            f"SELECT _id, _stream, _seq{names} FROM {quote(table.name)} WHERE _id > ? AND _id <= ? ORDER BY _id LIMIT ?"
-        )
+        columns = "".join(f", {quote(name)}" for column in table.sent for name, _ in column.sources)
+        where = "WHERE _id > ? AND _id <= ? ORDER BY _id LIMIT ?"
+        sql = f"SELECT _id, _stream, _seq{columns} FROM {quote(table.name)} {where}"
         with database.translate_errors("push", self.path):
             try:
                 return sqlite.fetch(self._connection, sql, (after, last, limit))

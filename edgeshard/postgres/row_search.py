@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import attrs
 
 from edgeshard.format.ranges import Range
-from edgeshard.postgres import encoding, plan, prepare, server_tables
+from edgeshard.postgres import encoding, plan, prepare, server_tables, values
 from edgeshard.postgres.plan import Piece
 from edgeshard.postgres.schema import Table
 from edgeshard.postgres.sender import RowRejectedError, Sender
@@ -48,6 +48,7 @@ def find_rejected_row(
 def _try(sender: Sender, chunk: Sequence[Piece], tables: Sequence[Table]) -> ServerError | None:
     try:
         with sender.server.transaction(commit=False):
+            sender.target.lock_tables()
             sender.send_rows(chunk, prepare.filled_tables(sender.master, chunk, tables))
     except ServerError as error:
         if not error.is_row_rejected:
@@ -60,7 +61,7 @@ def _find_column(sender: Sender, table: Table, piece: Piece, row_id: int) -> tup
     ids = {piece.stream.stream_no: piece.stream.stream_id}
 
     def encode(rows: Sequence[Row]) -> list[object]:
-        return encoding.to_parameters(table.column_types, rows, ids)
+        return encoding.to_parameters(table.sent_types, values.convert_rows(table.sent, rows), ids)
 
     ((_, parameters),) = sender.master.batches(table, Range(row_id, row_id), encode)
     return server_tables.find_rejecting_column(sender.server, table, parameters[2:])

@@ -1,24 +1,22 @@
 """Describe record tables as the master has them and as PostgreSQL has them, and our own tables there. Pure.
 
-Names are in lower case in PostgreSQL: SQLite folds case, and so does PostgreSQL for names that are not quoted.
+`names` has the rule for what tables and columns are called there.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 import attrs
 
 from edgeshard.errors import SchemaConflictError
-from edgeshard.records.keys import Key, companions
+from edgeshard.postgres import names
+from edgeshard.records.keys import Key, companions, history_name
+from edgeshard.records.renames import Arrow
 
 #: The format of our own tables there; a server with another one needs a later edgeshard.
 FORMAT: Final = 1
-
-#: The longest name in bytes. PostgreSQL cuts off a longer one without an error.
-NAME_MAX: Final = 63
 
 #: The most columns of an index there (INDEX_MAX_KEYS).
 INDEX_COLUMNS_MAX: Final = 32
@@ -27,7 +25,9 @@ PRIMARY_KEY: Final = ("_stream", "_seq")
 
 #: Our own tables there. They use nothing that a distributed database lacks: no sequences, triggers or foreign keys.
 OWN_TABLES: Final[Mapping[str, str]] = {
-    "edgeshard_database": "one integer PRIMARY KEY, id uuid NOT NULL, format integer NOT NULL",
+    # schema_version: how often a push created or altered record tables
+    "edgeshard_database": "one integer PRIMARY KEY, id uuid NOT NULL, format integer NOT NULL, "
+    "schema_version bigint NOT NULL",
     "edgeshard_streams": "stream uuid PRIMARY KEY, agent_id text NOT NULL, began_at text NOT NULL, "
     "last_seq bigint NOT NULL",
     "edgeshard_ranges": "stream uuid NOT NULL, first bigint NOT NULL, last bigint NOT NULL, "
@@ -35,6 +35,9 @@ OWN_TABLES: Final[Mapping[str, str]] = {
     "edgeshard_columns": "table_name text NOT NULL, column_name text NOT NULL, type text NOT NULL, "
     "PRIMARY KEY (table_name, column_name)",
     "edgeshard_indexes": "name text PRIMARY KEY",
+    # as masters know them: names of columns in the master, in lower case
+    "edgeshard_renames": "table_name text NOT NULL, old_name text NOT NULL, new_name text NOT NULL, "
+    "PRIMARY KEY (table_name, old_name, new_name)",
 }
 
 #: Lists the keyed tables. It is created with the first of them.
@@ -48,6 +51,27 @@ CREATE_KEYS: Final = (
 
 
 @attrs.frozen
+class PgColumn:
+    """A column of PostgreSQL, and what it is filled with.
+
+    Attributes:
+        name: its name there.
+        type: its column type there; it can store the values of all of its sources.
+        sources: the master's columns that fill it, each with its column type. There are several if another master knows
+            of a rename that makes them one; a row takes the first of them that is not NULL.
+    """
+
+    name: str
+    type: str
+    sources: tuple[tuple[str, str], ...]
+
+    @property
+    def is_same(self) -> bool:
+        """Return whether it takes one column's values as they are."""
+        return len(self.sources) == 1 and self.sources[0][1] == self.type
+
+
+@attrs.frozen
 class Table:
     """A record table of the master.
 
@@ -56,31 +80,38 @@ class Table:
         columns: its columns in order, each with its column type.
         indexes: the columns of each of its indexes.
         key: its key, or None if it is not a keyed table.
-        renames: older names of columns in lower case, each with the name that it has now.
+        renames: the renames of its columns that the master knows, in lower case.
         history_of: the PostgreSQL name of the keyed table whose history this is, or "".
+        sent: the columns of PostgreSQL that its rows fill, once a table there was found or made fit.
     """
 
     name: str
     columns: tuple[tuple[str, str], ...]
     indexes: tuple[tuple[str, ...], ...] = ()
     key: Key | None = None
-    renames: tuple[tuple[str, str], ...] = ()
+    renames: frozenset[Arrow] = frozenset()
     history_of: str = ""
+    sent: tuple[PgColumn, ...] = ()
 
     @property
     def pg_name(self) -> str:
         """Return its name in PostgreSQL."""
-        return self.name.lower()
+        return names.table_name(self.name)
+
+    @property
+    def pg_history(self) -> str:
+        """Return the PostgreSQL name of its history."""
+        return names.table_name(history_name(self.name))
 
     @property
     def pg_family(self) -> tuple[str, ...]:
         """Return the PostgreSQL names of the table and, if it is keyed, of its tombstones and history."""
-        return (self.pg_name,) if self.key is None else (self.pg_name, *companions({self.pg_name: self.key}))
+        return (self.pg_name, *map(names.table_name, companions({} if self.key is None else {self.name: self.key})))
 
     @property
-    def column_types(self) -> tuple[str, ...]:
-        """Return the types of its columns, in order."""
-        return tuple(column_type for _, column_type in self.columns)
+    def sent_types(self) -> tuple[str, ...]:
+        """Return the types of the columns that its rows fill, in order."""
+        return tuple(column.type for column in self.sent)
 
 
 @attrs.frozen
@@ -94,6 +125,7 @@ class ServerTable:
         unmoved: older names of columns that exist under both names, if some rows have a value only under the older one.
         inexact: integer columns with values that a double precision would round.
         key: the key that an earlier push recorded, or None.
+        renames: the renames of columns that earlier pushes recorded.
     """
 
     columns: Mapping[str, str]
@@ -102,6 +134,7 @@ class ServerTable:
     unmoved: frozenset[str] = frozenset()
     inexact: frozenset[str] = frozenset()
     key: Key | None = None
+    renames: frozenset[Arrow] = frozenset()
 
     @property
     def exists(self) -> bool:
@@ -115,14 +148,6 @@ def relatives(table: Table, tables: Sequence[Table]) -> list[Table]:
         if owner.key is not None and table.pg_name in owner.pg_family:
             return [each for each in tables if each.pg_name in owner.pg_family]
     return [table]
-
-
-def index_name(pg_table: str, columns: tuple[str, ...]) -> str:
-    """Return the name of an index in PostgreSQL. A digest distinguishes names that would be too long."""
-    name = "_".join([pg_table, *(column.lower() for column in columns), "idx"])
-    if len(name) <= NAME_MAX:
-        return name
-    return f"{name[:46]}_{hashlib.sha256(name.encode()).hexdigest()[:12]}_idx"
 
 
 def conflict(table: str, cause: str) -> SchemaConflictError:

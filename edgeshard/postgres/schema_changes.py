@@ -1,30 +1,33 @@
 """Plan the statements that make a table of PostgreSQL fit for the master's rows. Pure.
 
-Columns follow what agents renamed or widened, and never become narrower. A user's view follows a renamed column; but if
-it uses a column that must be widened, PostgreSQL refuses.
+Columns follow what agents renamed or widened, and never become narrower. Our own tables there record the renames that
+any master knew. A master that does not know one sends its values by the newest name all the same, and in the widest
+type, so the order in which masters push does not matter. A user's view follows a renamed column; but if it uses a
+column that must be widened, PostgreSQL refuses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
 import attrs
 
 from edgeshard.errors import SchemaConflictError
+from edgeshard.postgres import names
 from edgeshard.postgres.schema import (
     CREATE_KEYS,
     INDEX_COLUMNS_MAX,
     KEYS,
-    NAME_MAX,
     PRIMARY_KEY,
+    PgColumn,
     ServerTable,
     Table,
     conflict,
-    index_name,
 )
 from edgeshard.postgres.values import COLUMN_TYPES, PG_TYPES, long_pg_type
-from edgeshard.records import keys, types
+from edgeshard.records import keys, renames, types
 from edgeshard.records.keys import Key
+from edgeshard.records.renames import Arrow
 from edgeshard.sqlite import quote
 
 
@@ -38,6 +41,7 @@ class TableChanges:
         indexes: the names of the indexes that it creates.
         renamed: the columns that it renames, as (old, new).
         widened: the columns that it gives a wider type, each with its new column type.
+        learned: the renames that no push recorded before, in the master's names.
     """
 
     statements: tuple[str, ...] = ()
@@ -45,6 +49,80 @@ class TableChanges:
     indexes: tuple[str, ...] = ()
     renamed: tuple[tuple[str, str], ...] = ()
     widened: tuple[tuple[str, str], ...] = ()
+    learned: frozenset[Arrow] = frozenset()
+
+
+@attrs.frozen
+class Recorded:
+    """What earlier pushes recorded of a table.
+
+    Attributes:
+        columns: the column type of each column.
+        renames: the renames of its columns.
+        key: its key, or None.
+        is_settled: whether it contains only the versions that its key keeps.
+    """
+
+    columns: Mapping[str, str]
+    renames: frozenset[Arrow] = frozenset()
+    key: Key | None = None
+    is_settled: bool = True
+
+
+def is_behind(table: Table, recorded: Recorded) -> bool:
+    """Return whether PostgreSQL's table lacks a rename, a wider type or a key that the master knows."""
+    if not table.renames <= recorded.renames or not recorded.is_settled:
+        return True
+    if table.key is not None and (recorded.key is None or recorded.key.folded != table.key.folded):
+        return True
+    ends = renames.ends(recorded.renames)
+    for name, column_type in table.columns:
+        there = recorded.columns.get(names.column_name(ends.get(name.lower(), name)))
+        if there is not None and types.widest(there, column_type) != there:
+            return True
+    return False
+
+
+def fit(table: Table, recorded: Set[Arrow], there: Mapping[str, str]) -> Table:
+    """Return the master's table with the columns that its rows will fill in PostgreSQL, and with all renames.
+
+    Args:
+        table: the master's table.
+        recorded: the renames that earlier pushes recorded for the table there.
+        there: the PostgreSQL type of each column that the table has there; {} if there is no such table.
+
+    Raises:
+        SchemaConflictError: the renames contradict one another.
+    """
+    known = table.renames | recorded
+    try:
+        ends = renames.ends(known)
+    except renames.UnclearError as error:
+        cause = f"{error}. Masters pushed classes there that disagree; make them use one name"
+        raise conflict(table.name, cause) from error
+    sources: dict[str, list[tuple[str, str]]] = {}
+    for name, column_type in table.columns:
+        sources.setdefault(ends.get(name.lower(), name.lower()), []).append((name, column_type))
+    sent = []
+    for name, found in sources.items():
+        found.sort(key=lambda source: source[0].lower() != name)  # the column that has this name already comes first
+        older = [old for old, new in ends.items() if new == name]
+        before = [COLUMN_TYPES.get(there.get(names.column_name(each), "")) for each in (name, *older)]
+        column_type = _widest([*(type_ for _, type_ in found), *filter(None, before)])
+        sent.append(PgColumn(names.column_name(name), column_type, tuple(found)))
+    indexes = tuple(
+        tuple(dict.fromkeys(names.column_name(ends.get(column.lower(), column)) for column in index))
+        for index in table.indexes
+    )
+    return attrs.evolve(table, renames=frozenset(known), sent=tuple(sent), indexes=indexes)
+
+
+def _widest(found: Iterable[str]) -> str:
+    """Return the widest of the types that can become one with the first. `_check_table` refuses the others."""
+    first, *others = found
+    for column_type in others:
+        first = types.widest(first, column_type) or first
+    return first
 
 
 def plan_changes(table: Table, there: ServerTable) -> TableChanges:
@@ -53,71 +131,83 @@ def plan_changes(table: Table, there: ServerTable) -> TableChanges:
     Raises:
         SchemaConflictError: nothing can.
     """
-    _check_names(table)
     fixed = keys.fixed(table.key, there.key)
-    renamed = _renames(table, there, fixed)
+    _check_fixed(table, fixed, there)
+    renamed = _renames(table, there)
     if renamed:
         current = {dict(renamed).get(name, name): pg_type for name, pg_type in there.columns.items()}
         there = attrs.evolve(there, columns=current)
-    widened = _check_table(table, there, fixed) if there.exists else ()
-    added = tuple((name.lower(), type_) for name, type_ in table.columns if name.lower() not in there.columns)
+    widened = _check_table(table, there) if there.exists else ()
+    added = tuple((column.name, column.type) for column in table.sent if column.name not in there.columns)
     if there.exists:
         statements = _alterations(table, there, renamed, widened, added)
-        statements += _move_statements(table, there, fixed)
+        statements += _move_statements(table, there)
     else:
         columns = ", ".join(["_stream uuid NOT NULL", "_seq bigint NOT NULL", *_declarations(added)])
-        statements = [f"CREATE TABLE {quote(table.pg_name)} ({columns}, PRIMARY KEY (_stream, _seq))"]
-    indexes = {index_name(table.pg_name, index): index for index in table.indexes}
+        primary_key = f"CONSTRAINT {quote(names.index_name(table.pg_name, PRIMARY_KEY))} PRIMARY KEY (_stream, _seq)"
+        statements = [f"CREATE TABLE {quote(table.pg_name)} ({columns}, {primary_key})"]
+    indexes = {names.index_name(table.pg_name, index): index for index in table.indexes}
     created = tuple(name for name in indexes if name not in there.indexes)
     for name in created:
         # the first columns of a longer index find nearly the same rows
-        columns = ", ".join(quote(column.lower()) for column in indexes[name][:INDEX_COLUMNS_MAX])
+        columns = ", ".join(quote(column) for column in indexes[name][:INDEX_COLUMNS_MAX])
         statements.append(f"CREATE INDEX IF NOT EXISTS {quote(name)} ON {quote(table.pg_name)} ({columns})")
     if table.key is not None:
         statements += _key_statements(table, table.key, there)
     elif there.key is not None:
         raise _unknown_key(table, there.key)
-    return TableChanges(tuple(statements), added, created, renamed, widened)
+    return TableChanges(tuple(statements), added, created, renamed, widened, table.renames - there.renames)
 
 
 def with_all_columns(history: Table, owner: Mapping[str, str], there: Mapping[str, str]) -> Table:
     """Return a history extended by the columns that other masters gave its table: versions move with all columns.
 
     Args:
-        history: the history, as the master has it.
+        history: the history, as `fit` returns it.
         owner: the PostgreSQL type of each column of the keyed table.
         there: the PostgreSQL type of each column that PostgreSQL's history has.
     """
-    known = {name.lower() for name, _ in history.columns}
-    known.update(old for old, new in history.renames if new not in owner)  # it is about to be renamed
+    known = {column.name for column in history.sent}
+    known.update(old for old, new in pg_renames(history) if new not in owner)  # it is about to be renamed
     more = []
     for name, pg_type in owner.items():
         column_type = COLUMN_TYPES.get(pg_type)
         if column_type is not None and name not in known and name not in PRIMARY_KEY:
             before = COLUMN_TYPES.get(there.get(name, pg_type), column_type)
-            more.append((name, types.widest(before, column_type) or column_type))
-    return attrs.evolve(history, columns=(*history.columns, *more))
+            more.append(PgColumn(name, types.widest(before, column_type) or column_type, ()))
+    return attrs.evolve(history, sent=(*history.sent, *more))
+
+
+def pg_renames(table: Table) -> tuple[tuple[str, str], ...]:
+    """Return the older names of columns in PostgreSQL, each with the name that it has now."""
+    ends = renames.ends(table.renames).items()
+    return tuple((names.column_name(old), names.column_name(new)) for old, new in ends)
 
 
 # -- checks -----------------------------------------------------------------------------------------------------------
 
 
-def _check_names(table: Table) -> None:
-    for name in (table.name, *(column for column, _ in table.columns)):
-        if len(name) > NAME_MAX:
-            raise conflict(table.name, f"the name {name} is longer than PostgreSQL allows ({NAME_MAX} characters)")
+def _check_fixed(table: Table, fixed: frozenset[str], there: ServerTable) -> None:
+    """Refuse to rename or widen a column of the table's key or conflict rule."""
 
-
-def _check_not_fixed(table: Table, fixed: frozenset[str], columns: Iterable[str], what: str) -> None:
-    for column in fixed.intersection(columns):
+    def refuse(column: str, what: str) -> None:
         cause = (
             f"column {column} {what}, but it belongs to the table's key or conflict rule, so it must keep its name and "
             "type. Give the class another table name"
         )
         raise conflict(table.name, cause)
 
+    for old, new in sorted(table.renames):
+        for column in sorted(fixed.intersection((old, new))):
+            refuse(column, f"would be renamed in PostgreSQL ({old} to {new})")
+    for filled in table.sent:
+        pg_type = there.columns.get(filled.name)
+        for name, column_type in filled.sources:
+            if name.lower() in fixed and pg_type not in (None, long_pg_type(column_type)):
+                refuse(name, f"is {pg_type} in PostgreSQL, and {column_type} here")
 
-def _check_table(table: Table, there: ServerTable, fixed: frozenset[str]) -> tuple[tuple[str, str], ...]:
+
+def _check_table(table: Table, there: ServerTable) -> tuple[tuple[str, str], ...]:
     """Refuse a table that cannot take the master's rows; return the columns that need a wider type first."""
     key_types = tuple(there.columns.get(column) for column in PRIMARY_KEY)
     if there.primary_key != PRIMARY_KEY or key_types != ("uuid", "bigint"):
@@ -127,43 +217,40 @@ def _check_table(table: Table, there: ServerTable, fixed: frozenset[str]) -> tup
         )
         raise conflict(table.name, cause)
     widened = []
-    for name, column_type in table.columns:
-        pg_type = there.columns.get(name.lower())
-        if pg_type is None or pg_type == long_pg_type(column_type):
+    for column in table.sent:
+        name, column_type = next(iter(column.sources), (column.name, column.type))
+        if any(types.widest(each, column.type) != column.type for _, each in column.sources):
+            together = " and ".join(f"{source} ({each})" for source, each in column.sources)
+            cause = f"renames make {together} one column, but no type can store the values of both. Rename one of them"
+            raise conflict(table.name, cause)
+        pg_type = there.columns.get(column.name)
+        if pg_type is None or pg_type == long_pg_type(column.type):
             continue
-        _check_not_fixed(table, fixed, (name.lower(),), f"is {pg_type} in PostgreSQL, and {column_type} here")
         before = COLUMN_TYPES.get(pg_type, "")
-        if not before or types.widest(before, column_type) != column_type:
-            next_step = (
-                "Columns never become narrower: merge what was pushed there from elsewhere into this master as well, "
-                "or rename the column"
-                if before
-                else "Rename the column"
-            )
+        if not before or types.widest(before, column.type) != column.type:
             cause = (
                 f"column {name} is {pg_type} in PostgreSQL, and {column_type} here, which needs "
-                f"{long_pg_type(column_type)}"
+                f"{long_pg_type(column_type)}. Rename the column"
             )
-            raise conflict(table.name, f"{cause}. {next_step}")
-        if types.may_not_fit(before, column_type) and name.lower() in there.inexact:
+            raise conflict(table.name, cause)
+        if types.may_not_fit(before, column.type) and column.name in there.inexact:
             cause = (
                 f"column {name} is real here, but has integers beyond 2^53 in PostgreSQL, which a real would round. "
                 "Make the field Decimal, which stores both exactly, or rename it"
             )
             raise conflict(table.name, cause)
-        widened.append((name.lower(), column_type))
+        widened.append((column.name, column.type))
     return tuple(widened)
 
 
 # -- columns ----------------------------------------------------------------------------------------------------------
 
 
-def _renames(table: Table, there: ServerTable, fixed: frozenset[str]) -> tuple[tuple[str, str], ...]:
+def _renames(table: Table, there: ServerTable) -> tuple[tuple[str, str], ...]:
     """Return which columns to rename: those that exist only under an older name, the first one of several."""
     renamed: dict[str, str] = {}
-    for old, new in table.renames:
+    for old, new in pg_renames(table):
         if old in there.columns and new not in there.columns and new not in renamed.values():
-            _check_not_fixed(table, fixed, (old, new), f"would be renamed in PostgreSQL ({old} to {new})")
             renamed[old] = new
     return tuple(renamed.items())
 
@@ -187,14 +274,13 @@ def _alterations(
     return statements + [f"{alter} ADD COLUMN {declaration}" for declaration in _declarations(added)]
 
 
-def _move_statements(table: Table, there: ServerTable, fixed: frozenset[str]) -> list[str]:
+def _move_statements(table: Table, there: ServerTable) -> list[str]:
     """Return what moves values to the new name if a column exists under both; the older column stays, and is NULL."""
-    ours = {name.lower(): column_type for name, column_type in table.columns}
+    ours = {column.name: column.type for column in table.sent}
     statements = []
-    for old, new in table.renames:
+    for old, new in pg_renames(table):
         if old not in there.unmoved or new not in ours:
             continue
-        _check_not_fixed(table, fixed, (old, new), f"would be renamed in PostgreSQL ({old} to {new})")
         pg_type, column_type = there.columns[old], ours[new]
         before = COLUMN_TYPES.get(pg_type, "")
         is_narrower = types.widest(before, column_type) != column_type

@@ -13,6 +13,7 @@ from edgeshard.postgres.plan import OutdatedPlanError, Piece, RangesByStream
 from edgeshard.postgres.reader import MasterReader, NotTextError
 from edgeshard.postgres.schema import Table
 from edgeshard.postgres.server import Server
+from edgeshard.postgres.target import Target
 from edgeshard.postgres.values import Row
 from edgeshard.sqlite import quote
 
@@ -83,11 +84,13 @@ class Sender:
     """Sends chunks of a master to a server.
 
     Attributes:
-        server: the server.
+        target: the database.
+        server: its connection.
         master: the master.
         inserts: whether to use only INSERT, which every server that speaks the protocol knows.
     """
 
+    target: Target
     server: Server
     master: MasterReader
     inserts: bool
@@ -97,31 +100,42 @@ class Sender:
 
         Args:
             chunk: what to send.
-            tables: the tables that have rows of it, which PostgreSQL has, with all that belong to keyed ones.
+            tables: the tables that have rows of it, made fit in PostgreSQL, with all that belong to keyed ones.
             held: what PostgreSQL held of its streams when the chunk was planned.
 
         Raises:
             OutdatedRangesError: PostgreSQL holds something else.
             RowRejectedError, StreamRejectedError: it cannot store a row, or a stream.
-            OutdatedPlanError: the master's rows, or a table there, changed.
+            OutdatedPlanError, OutdatedSchemaError: the master's rows, or a table there, changed.
             ServerError: the server failed. If the connection was lost, it may still have committed.
         """
         streams = plan.streams_in(chunk)
         keyed = [table for table in tables if table.key is not None]
-        unkeyed = [table for table in tables if table.key is None]
         with self.server.transaction():
+            self.target.lock_tables()
             agents = own_tables.lock_streams(self.server, streams)
             before = own_tables.held(self.server, agents)
             if before != {stream.stream_id: list(held.get(stream.stream_id, ())) for stream in streams}:
                 raise OutdatedRangesError(before)
             _check_agents(chunk, agents)
-            conflicts.check_unkeyed(self.server, unkeyed)
             own_tables.lock_keyed_tables(self.server, keyed)
             counts = self.send_rows(chunk, tables)
             conflicts.settle(self.server, keyed, chunk)
             now = plan.held_after(before, chunk)
             own_tables.write_ranges(self.server, before, now)
         return Sent(counts, now)
+
+    def settle(self, table: Table) -> None:
+        """Settle a keyed table without sending rows.
+
+        Raises:
+            OutdatedPlanError, OutdatedSchemaError: a table there changed.
+            ServerError: the server failed.
+        """
+        with self.server.transaction():
+            self.target.lock_tables()
+            own_tables.lock_keyed_tables(self.server, [table])
+            conflicts.settle(self.server, [table], ())
 
     def send_rows(self, chunk: Sequence[Piece], tables: Sequence[Table]) -> dict[str, int]:
         """Send the rows of a chunk in the open transaction, and return how many went into each table.
@@ -155,7 +169,7 @@ class Sender:
             self._batches(chunk, table, sent),
         )
         if self.inserts:
-            self.server.insert(name, columns, len(table.columns) + 2, batches)
+            self.server.insert(name, columns, len(table.sent) + 2, batches)
         else:
             self.server.copy(name, columns, batches)
         return sum(sent)
@@ -163,13 +177,16 @@ class Sender:
     def _batches(self, chunk: Sequence[Piece], table: Table, sent: list[int]) -> Iterator[Any]:
         """Yield the rows of a table as the server takes them, and append to `sent` how many each batch has."""
         ids = {piece.stream.stream_no: piece.stream.stream_id for piece in chunk}
-        pack = None if self.inserts else encoding.compile_packer(table.column_types)
+        pack = None if self.inserts else encoding.compile_packer(table.sent_types)
 
         def encode(rows: Sequence[Row]) -> Any:
             try:
+                rows = values.convert_rows(table.sent, rows)
                 if pack is None:
-                    return encoding.to_parameters(table.column_types, rows, ids)
+                    return encoding.to_parameters(table.sent_types, rows, ids)
                 return pack(rows, ids)
+            except values.UnfitValueError as error:
+                raise _rejected(chunk, table, error.row, error.column, error.reason) from error
             except KeyError as error:
                 cause = f"table {table.name} has rows of other streams than their blocks say"
                 raise reader.damaged(self.master.path, cause) from error
@@ -196,10 +213,13 @@ def _check_agents(chunk: Sequence[Piece], agents: Mapping[bytes, str]) -> None:
 
 def _find_rejected(chunk: Sequence[Piece], table: Table, rows: Sequence[Row], error: Exception) -> Exception:
     """Return the error that names the row which cannot be encoded, or the given error if no row is the cause."""
-    found = encoding.find_invalid(table.column_types, rows)
+    found = encoding.find_invalid(table.sent_types, rows)
     if found is None:
         return error
-    stream_no, seq = rows[found.row][:2]
+    return _rejected(chunk, table, rows[found.row], table.sent[found.column].sources[0][0], found.reason)
+
+
+def _rejected(chunk: Sequence[Piece], table: Table, row: Row, column: str, reason: str) -> RowRejectedError:
+    stream_no, seq = row[:2]
     piece = plan.piece_with_seq(chunk, stream_no, seq)
-    row_id = piece.block.first_id + seq - piece.block.first
-    return RowRejectedError(row_id, piece, table.name, table.columns[found.column][0], found.reason)
+    return RowRejectedError(piece.block.first_id + seq - piece.block.first, piece, table.name, column, reason)

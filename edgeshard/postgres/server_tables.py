@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from edgeshard.postgres import own_tables, schema, schema_changes
-from edgeshard.postgres.schema import ServerTable, Table
+import attrs
+
+from edgeshard.postgres import names, own_tables, schema, schema_changes
+from edgeshard.postgres.schema import PgColumn, ServerTable, Table
 from edgeshard.postgres.schema_changes import TableChanges
 from edgeshard.postgres.server import Server
 from edgeshard.postgres.sqlstate import ServerError
 from edgeshard.postgres.values import PG_TYPES
+from edgeshard.records.renames import Arrow
 from edgeshard.records.types import EXACT_MAX
 from edgeshard.sqlite import quote
 
@@ -31,23 +34,39 @@ ORDER BY k.ordinal_position
 """
 
 
-def ensure_table(server: Server, table: Table) -> tuple[str, ...]:
-    """Make a table fit for the master's rows, and return the statements that did so.
+@attrs.frozen
+class Fitted:
+    """A table that can take the master's rows.
+
+    Attributes:
+        table: the master's table, with the columns that its rows fill.
+        statements: what was done for that.
+        schema_version: the version of the schema that this made, or None if nothing had to be done.
+    """
+
+    table: Table
+    statements: tuple[str, ...] = ()
+    schema_version: int | None = None
+
+
+def ensure_table(server: Server, table: Table) -> Fitted:
+    """Make a table fit for the master's rows.
 
     Raises:
         SchemaConflictError: it cannot be made fit.
     """
     for _ in range(_ATTEMPTS):
-        if changes_for(server, table, has_own_tables=True) == TableChanges():
-            return ()
+        fit, changes = changes_for(server, table, has_own_tables=True)
+        if changes == TableChanges():
+            return Fitted(fit)
         try:
             with server.transaction():
                 own_tables.lock_schema(server)
-                changes = changes_for(server, table, has_own_tables=True)  # another device may have been faster
+                fit, changes = changes_for(server, table, has_own_tables=True)  # another device may have been faster
                 for statement in changes.statements:
                     server.execute(statement)
-                own_tables.record_changes(server, table, changes)
-            return changes.statements
+                version = own_tables.record_changes(server, table, changes)
+            return Fitted(fit, changes.statements, version)
         except ServerError as error:
             if error.is_created_meanwhile:
                 message = error.message
@@ -62,8 +81,8 @@ def ensure_table(server: Server, table: Table) -> tuple[str, ...]:
     raise schema.conflict(table.name, f"PostgreSQL does not create it: {message}")
 
 
-def changes_for(server: Server, table: Table, *, has_own_tables: bool) -> TableChanges:
-    """Return what a table needs before it can take the master's rows.
+def changes_for(server: Server, table: Table, *, has_own_tables: bool) -> tuple[Table, TableChanges]:
+    """Return the master's table with the columns that its rows will fill, and what PostgreSQL's needs for that.
 
     Args:
         server: the server.
@@ -73,15 +92,15 @@ def changes_for(server: Server, table: Table, *, has_own_tables: bool) -> TableC
     Raises:
         SchemaConflictError: it cannot be made fit.
     """
-    if table.history_of:
-        owner, there = pg_types(server, table.history_of), pg_types(server, table.pg_name)
-        table = schema_changes.with_all_columns(table, owner, there)
-    return schema_changes.plan_changes(table, _inspect(server, table, has_own_tables=has_own_tables))
-
-
-def has_keys_table(server: Server) -> bool:
-    """Return whether edgeshard_keys exists."""
-    return bool(pg_types(server, schema.KEYS))
+    recorded = own_tables.renames_of(server, table.pg_name) if has_own_tables else frozenset()
+    columns = pg_types(server, table.pg_name)
+    if not table.history_of:
+        fit = schema_changes.fit(table, recorded, columns)
+        return fit, schema_changes.plan_changes(fit, _inspect(server, fit, columns, recorded, has_own_tables))
+    owners = own_tables.renames_of(server, table.history_of) if has_own_tables else frozenset()
+    fit = schema_changes.fit(table, recorded | owners, columns)
+    whole = schema_changes.with_all_columns(fit, pg_types(server, table.history_of), columns)
+    return fit, schema_changes.plan_changes(whole, _inspect(server, whole, columns, recorded, has_own_tables))
 
 
 def pg_types(server: Server, name: str) -> dict[str, str]:
@@ -98,34 +117,34 @@ def _pg_type(name: str, numeric_precision: int | None, datetime_precision: int |
     return name
 
 
-def _inspect(server: Server, table: Table, *, has_own_tables: bool) -> ServerTable:
-    columns = pg_types(server, table.pg_name)
+def _inspect(
+    server: Server, table: Table, columns: Mapping[str, str], recorded: frozenset[Arrow], has_own_tables: bool
+) -> ServerTable:
     primary_key = tuple(name for (name,) in server.execute(_PRIMARY_KEY, (table.pg_name,)))
-    names = [schema.index_name(table.pg_name, index) for index in table.indexes]
-    indexes = own_tables.created_indexes(server, names) if names and has_own_tables else frozenset()
-    unmoved = frozenset(old for old, new in table.renames if _is_unmoved(server, table, columns, old, new))
-    inexact = frozenset(
-        name.lower() for name, type_ in table.columns if _is_inexact(server, table, columns, name, type_)
-    )
-    key = own_tables.key_of(server, table) if has_keys_table(server) else None
-    return ServerTable(columns, primary_key, indexes, unmoved, inexact, key)
+    indexes = [names.index_name(table.pg_name, index) for index in table.indexes]
+    created = own_tables.created_indexes(server, indexes) if indexes and has_own_tables else frozenset()
+    older = schema_changes.pg_renames(table)
+    unmoved = frozenset(old for old, new in older if _is_unmoved(server, table, columns, old, new))
+    inexact = frozenset(column.name for column in table.sent if _is_inexact(server, table, columns, column))
+    key = own_tables.key_of(server, table) if own_tables.has_keys(server) else None
+    return ServerTable(columns, primary_key, created, unmoved, inexact, key, recorded)
 
 
 def _is_unmoved(server: Server, table: Table, columns: Mapping[str, str], old: str, new: str) -> bool:
     """Return whether a column exists under two names, and rows have a value only under the older one."""
     # if all that exist are older names, the first of these is about to become the new one
-    names = [new, *(name for name, end in table.renames if end == new)]
-    current = next((name for name in names if name in columns), old)
+    candidates = [new, *(name for name, end in schema_changes.pg_renames(table) if end == new)]
+    current = next((name for name in candidates if name in columns), old)
     if old not in columns or old == current:
         return False
     sql = f"SELECT 1 FROM {quote(table.pg_name)} WHERE {quote(old)} IS NOT NULL AND {quote(current)} IS NULL LIMIT 1"
     return bool(server.execute(sql))
 
 
-def _is_inexact(server: Server, table: Table, columns: Mapping[str, str], name: str, column_type: str) -> bool:
+def _is_inexact(server: Server, table: Table, columns: Mapping[str, str], column: PgColumn) -> bool:
     """Return whether a column that is to become a real has integers that a real would round."""
-    names = {name.lower(), *(old for old, new in table.renames if new == name.lower())}
-    integers = [each for each in names if column_type == "real" and columns.get(each) == "bigint"]
+    candidates = {column.name, *(old for old, new in schema_changes.pg_renames(table) if new == column.name)}
+    integers = [each for each in candidates if column.type == "real" and columns.get(each) == "bigint"]
     sql = "SELECT 1 FROM {0} WHERE {1} NOT BETWEEN -{2} AND {2} LIMIT 1"
     return any(server.execute(sql.format(quote(table.pg_name), quote(each), EXACT_MAX)) for each in integers)
 
@@ -135,7 +154,7 @@ def _is_inexact(server: Server, table: Table, columns: Mapping[str, str], name: 
 
 def column_list(table: Table) -> str:
     """Return the columns that rows are sent with, in their order, as SQL."""
-    return ", ".join(["_stream", "_seq", *(quote(name.lower()) for name, _ in table.columns)])
+    return ", ".join(["_stream", "_seq", *(quote(column.name) for column in table.sent)])
 
 
 def find_rejecting_column(server: Server, table: Table, values: Sequence[Any]) -> tuple[str, str] | None:
@@ -144,13 +163,13 @@ def find_rejecting_column(server: Server, table: Table, values: Sequence[Any]) -
     Args:
         server: the server, in no transaction.
         table: the master's table.
-        values: one for each column, as parameters.
+        values: one for each column that is sent, as parameters.
     """
-    for (column, column_type), value in zip(table.columns, values, strict=True):
+    for column, value in zip(table.sent, values, strict=True):
         try:
-            server.execute(f"SELECT CAST($1 AS {PG_TYPES[column_type]})", (value,))
+            server.execute(f"SELECT CAST($1 AS {PG_TYPES[column.type]})", (value,))
         except ServerError as error:
             if not error.is_row_rejected:
                 raise
-            return column, error.message
+            return column.sources[0][0], error.message
     return None

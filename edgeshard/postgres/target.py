@@ -8,6 +8,7 @@ from edgeshard.format.ranges import Range
 from edgeshard.master.streams import Stream
 from edgeshard.postgres import own_tables, server_tables
 from edgeshard.postgres.address import Address
+from edgeshard.postgres.plan import OutdatedSchemaError
 from edgeshard.postgres.schema import Table
 from edgeshard.postgres.server import Server
 
@@ -27,7 +28,8 @@ class Target:
         self.held: dict[bytes, list[Range]] = {}
         self._server: Server | None = None
         self._is_current = False  # whether `held` was read through this connection
-        self._fit: set[Table] = set()  # the tables that the server was found to have
+        self._fit: dict[Table, Table] = {}  # the master's tables, each as the server's table takes its rows
+        self._schema_version: int | None = None  # the version of the schema at which they were found fit
 
     @property
     def is_connected(self) -> bool:
@@ -69,21 +71,43 @@ class Target:
         # Set both at once: a receipt must never say that one database holds what another one does, or that it holds
         # nothing.
         self.database_id, self.held, self._is_current = database_id, held, True
-        self._fit.clear()
+        self.forget_tables()
 
-    def ensure_table(self, table: Table) -> Sequence[str]:
-        """Make a table fit unless it was found to be, and return the statements that did so.
+    def ensure_table(self, table: Table) -> tuple[Table, Sequence[str]]:
+        """Make a table fit unless it was found to be.
+
+        Returns:
+            The table with the columns that its rows fill, and the statements that were needed.
 
         Raises:
             SchemaConflictError: it cannot be made fit.
             ServerError: the server failed.
         """
-        if table in self._fit and not table.history_of:  # others may add columns to a history's table at any time
-            return ()
-        statements = server_tables.ensure_table(self.connect(), table)
-        self._fit.add(table)
-        return statements
+        found = self._fit.get(table)
+        if found is not None:
+            return found, ()
+        server = self.connect()
+        if self._schema_version is None:
+            self._schema_version = own_tables.schema_version(server)  # before the tables are looked at
+        fitted = server_tables.ensure_table(server, table)
+        if fitted.schema_version is not None:
+            if fitted.schema_version != self._schema_version + 1:
+                self._fit.clear()  # another device changed tables as well
+            self._schema_version = fitted.schema_version
+        self._fit[table] = fitted.table
+        return fitted.table, fitted.statements
+
+    def lock_tables(self) -> None:
+        """Keep the tables as they are until the transaction ends.
+
+        Raises:
+            OutdatedSchemaError: another device changed one since they were found fit.
+        """
+        version = own_tables.share_schema(self.connect())
+        if self._fit and version != self._schema_version:
+            raise OutdatedSchemaError
 
     def forget_tables(self) -> None:
         """Check each table again before rows of it are sent."""
         self._fit.clear()
+        self._schema_version = None

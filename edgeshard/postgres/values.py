@@ -13,10 +13,11 @@ import json
 import re
 import struct
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from edgeshard import format
+from edgeshard.postgres.schema import PgColumn
 from edgeshard.records import types
 
 Row = Sequence[Any]
@@ -75,6 +76,54 @@ def can_hold(pg_type: str, other: str) -> bool:
     """Return whether a column of one PostgreSQL type can store all values of another without loss."""
     ours, theirs = COLUMN_TYPES.get(pg_type), COLUMN_TYPES.get(other)
     return pg_type == other or (ours is not None and theirs is not None and types.widest(ours, theirs) == ours)
+
+
+# -- several columns of the master to one -----------------------------------------------------------------------------
+
+
+class UnfitValueError(Exception):
+    """A value cannot be converted to the type that its column has in PostgreSQL.
+
+    Attributes:
+        row: its row, as the master has it.
+        column: the master's column.
+        reason: why.
+    """
+
+    def __init__(self, row: Row, column: str, reason: str) -> None:
+        super().__init__(row, column, reason)
+        self.row = row
+        self.column = column
+        self.reason = reason
+
+
+def convert_rows(columns: Sequence[PgColumn], rows: Sequence[Row]) -> Sequence[Row]:
+    """Return rows with the values of the columns that they fill, for rows with the values of the columns' sources.
+
+    A row is its stream's number, its seq and these values.
+
+    Raises:
+        UnfitValueError: a value cannot be converted, or a row has two values for one column.
+    """
+    if all(column.is_same for column in columns):
+        return rows
+    return [(*row[:2], *_convert_row(columns, row)) for row in rows]
+
+
+def _convert_row(columns: Sequence[PgColumn], row: Row) -> Iterator[Any]:
+    values = iter(row[2:])
+    for column in columns:
+        found = None
+        for (name, column_type), value in zip(column.sources, values, strict=False):
+            try:
+                value = types.widened(value, column_type, column.type)
+            except INVALID_VALUE as error:
+                raise UnfitValueError(row, name, f"{error}, which {column.name} is in PostgreSQL") from error
+            if found is not None and value is not None and found != value:
+                others = " and ".join(other for other, _ in column.sources)
+                raise UnfitValueError(row, name, f"{others} have different values, and renames make them one column")
+            found = value if found is None else found
+        yield found
 
 
 # -- stored values to Python values -----------------------------------------------------------------------------------

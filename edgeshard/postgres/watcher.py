@@ -61,7 +61,7 @@ class PushWatcher:
         self._wake_ups: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._pusher = Pusher(path, parse_dsn(dsn), batch=batch, inserts=inserts, should_stop=lambda: self._should_stop)
         self._pushed_at = 0.0
-        self._pushed_id = 0  # the master's next id when all rows before it had been pushed or rejected
+        self._pushed_state = (0, 0)  # the master's, when all of its rows had been pushed or rejected
         self._failures = 0
         self._has_worked = False
 
@@ -103,15 +103,15 @@ class PushWatcher:
         if scan.find_database(str(self._path)) is None:
             return  # nothing was merged yet
         with MasterReader(self._path) as master:
-            next_id = master.next_id()
-        if next_id == self._pushed_id and not self._pusher.retries_rejected:
+            state = master.state()
+        if state == self._pushed_state and not self._pusher.retries_rejected:
             if time.monotonic() - self._pushed_at > IDLE_S:
                 self._pusher.close()
             return
         report = self._pusher.run()
         self._pushed_at = time.monotonic()
         if not report.stopped:
-            self._pushed_id = next_id
+            self._pushed_state = state
         if report.rows or report.rejected:
             self._listener.pushed(report)
 

@@ -145,6 +145,8 @@ def table_of(cls: type) -> Table:
     by_name = {column.name: column for column in columns}
     _check_indexes(cls, options.index, by_name)
     key = _key(cls, options, by_name)
+    for companion in keys.companions({} if key is None else {name: key}):
+        _check_name(companion, f"table {companion!r}, which belongs to {cls.__name__} because it has a key")
     _check_renames(cls, options.renamed, by_name)
     _check_fixed(name, key, options.renamed)
     return Table(name, columns, options.index, key, priority=options.priority, renames=options.renamed)

@@ -232,7 +232,11 @@ def _parse_key(path: str, table: SourceTable, text: str, conflict: str, history:
         raise FormatError(_ACTION, path, f"table {table.name!r} has an invalid key or conflict rule")
     if not table.is_timestamped:
         raise FormatError(_ACTION, path, f"table {table.name!r} has a key and no timestamps")
-    return Key(names, conflict, history)
+    key = Key(names, conflict, history)
+    for companion in keys.companions({table.name: key}):
+        if not is_column_name(companion):  # a master that made it could not be merged anywhere
+            raise _refusal(path, table.name, f"it has a key, and {companion} is no name for a record table")
+    return key
 
 
 def _check_companions(path: str, tables: Sequence[SourceTable]) -> None:

@@ -256,3 +256,47 @@ def test_a_field_that_older_rows_lack_takes_the_default_of_the_class(store: edge
 
     assert [("a", None, 1), ("b", "n", 3)] == sorted((job.name, job.note, job.tries) for job in store.read(new()))
     assert ["a", "b"] == sorted(job.name for job in store.read(old()))
+
+
+@pytest.mark.parametrize(
+    ("length", "options", "fits"),
+    [
+        (100, {}, True),
+        (101, {}, False),
+        (92, {"key": "k", "history": True}, True),
+        (93, {"key": "k"}, False),
+        (93, {"key": "k", "conflict": "first", "history": True}, False),
+        (100, {"key": "k", "conflict": "first"}, True),
+    ],
+)
+def test_a_name_is_accepted_if_all_tables_of_the_class_can_have_theirs(
+    store: edgeshard.Store, length: int, options: dict[str, Any], fits: bool
+) -> None:
+    """A shard with a longer name would be quarantined."""
+    cls = edgeshard.table(name="t" * length, **options)(attrs.make_class("Long", {"k": attrs.field(type=int)}))
+    if not fits:
+        with pytest.raises(TableError, match="a name must have 1 to 100"):
+            table_of(cls)
+        return
+    with store.shard("agent") as shard:
+        shard.write(cls(1))
+        shard.write(cls(1))
+        if options and "conflict" not in options:
+            shard.delete(cls, 2)
+    assert store.merge().complete
+    hub = edgeshard.Store(f"{store.root}-hub")
+    assert hub.merge([store.master_path]).complete
+
+
+def test_a_keyed_table_whose_tombstones_could_have_no_table_is_quarantined(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The master could not be merged into any other."""
+    monkeypatch.setattr(edgeshard.records.declare, "_check_name", lambda name, subject: None)
+    cls = edgeshard.table(name="t" * 93, key="k")(attrs.make_class("Long", {"k": attrs.field(type=int)}))
+    for agent, record in (("bad", cls(1)), ("good", {"n": 1})):
+        with store.shard(agent) as shard:
+            shard.write(record)
+    (quarantined,) = store.merge().quarantined
+    assert "_deleted is no name for a record table" in quarantined.reason
+    assert edgeshard.Store(f"{store.root}-hub").merge([store.master_path]).complete
