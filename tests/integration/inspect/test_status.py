@@ -725,7 +725,12 @@ def test_a_name_with_control_characters_does_not_reach_the_terminal(store: edges
     with store.shard("evil\x1b[2J\nname") as shard:
         shard.write({"n": 1})
     done = command("status", store.root)
-    assert (0, "", False, True) == (done.returncode, done.stderr, "\x1b" in done.stdout, "evil?[2J?name" in done.stdout)
+    assert (0, "", False, True) == (
+        done.returncode,
+        done.stderr,
+        "\x1b" in done.stdout,
+        r"evil\u001b[2J\nname" in done.stdout,
+    )
 
 
 def test_watch_draws_on_a_cleared_screen_until_interrupted(store: edgeshard.Store, agent: Agent) -> None:
