@@ -18,6 +18,7 @@ import pytest
 
 import edgeshard
 from tests.support.hostile_shards import edit
+from tests.support.processes import command
 from tests.support.stores import shard_path
 
 #: Clears the screen, sets its title, forges a line, reverses what follows, is no UTF-8, is a control character of C1.
@@ -87,11 +88,10 @@ def filled(word: str, store: edgeshard.Store) -> str:
 
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
 def test_no_line_of_any_verb_controls_the_terminal(store: edgeshard.Store, verb: list[str]) -> None:
-    arguments = [sys.executable, "-m", "edgeshard", *(filled(word, store) for word in verb)]
-    done = subprocess.run(arguments, capture_output=True, check=False, timeout=60, cwd=store.root)
-    assert b"Traceback" not in done.stderr
+    done = command(*(filled(word, store) for word in verb), cwd=store.root)
+    assert "Traceback" not in done.stderr
     for shown in (done.stdout, done.stderr):
-        for line in shown.decode().split("\n"):
+        for line in shown.split("\n"):
             assert line.isprintable(), line
             assert not line.startswith("ERROR forged")
     if "--json" in verb:
