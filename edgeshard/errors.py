@@ -29,12 +29,31 @@
     ├── ConfigurationError           an argument, a setting or a path is not valid
     └── QueryError                   SQLite refused an SQL statement
 
-Every message says what was being done, to what, why it failed, and what to do: ``action path: cause``.
+Every message says what was being done, to what, why it failed, and what to do: ``action path: cause``. It is one line,
+whatever the names in it are: see `printable`.
 """
 
 from __future__ import annotations
 
+import json
 import os
+
+
+def printable(text: object) -> str:
+    """Return a text as one line that controls no terminal and forges no line of a log.
+
+    All that people read goes through this: errors, reports, lines of the log, tables. A file or an agent can be called
+    anything. What is not printable (line breaks, escape sequences, marks that reverse the direction of writing, lone
+    surrogates) is escaped as in JSON, so that a JSON text stays one.
+    """
+    line = str(text)
+    return line if line.isprintable() else "".join(map(_printable_character, line))
+
+
+def _printable_character(character: str) -> str:
+    if character.isprintable():
+        return character
+    return "\\u007f" if character == "\x7f" else json.dumps(character)[1:-1]  # which JSON does not escape
 
 
 class EdgeshardError(Exception):
@@ -53,7 +72,8 @@ class EdgeshardError(Exception):
         self.cause = cause
 
     def __str__(self) -> str:
-        return f"{self.action} {self.path}: {self.cause}" if self.path else f"{self.action}: {self.cause}"
+        where = f"{self.action} {self.path}" if self.path else self.action
+        return printable(f"{where}: {self.cause}")
 
 
 class RecordError(EdgeshardError):

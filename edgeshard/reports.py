@@ -12,16 +12,24 @@ from typing import Any, ClassVar
 
 import attrs
 
+from edgeshard.errors import printable
+
 #: Names of agents or databases in one line of a report, before the rest is only counted.
 _NAMED_MAX = 5
 
 
 @attrs.frozen
 class Report:
-    """Base of all reports."""
+    """Base of all reports. Printed, it is one line, whatever the names in it are: see `errors.printable`."""
 
     #: Properties that `as_dict` includes, besides the attributes.
     _computed: ClassVar[tuple[str, ...]] = ()
+
+    def __str__(self) -> str:
+        return printable(self._line())
+
+    def _line(self) -> str:
+        return repr(self)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as values that `json.dumps` takes: times become ISO 8601 text, reports become dicts."""
@@ -63,7 +71,7 @@ class Gap(Report):
     def __len__(self) -> int:
         return self.last - self.first + 1
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
         return f"rows {self.first} to {self.last} of stream {self.stream} of agent {self.agent!r}"
 
 
@@ -104,7 +112,7 @@ class Rejected(Report):
     column: str
     reason: str
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
         place = f"{self.table}.{self.column}" if self.column else self.table
         return (
             f"agent {self.agent!r}, stream {self.stream}, seqs {self.first} to {self.last} are rejected: "
@@ -156,7 +164,7 @@ class MergeReport(Report):
         rules_met = not self.prune_error and (self.pruned is None or self.pruned.fits)
         return not self.quarantined and not self.gaps and rules_met
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
         merged, truncated = ("would merge", "would truncate") if self.dry_run else ("merged", "truncated")
         line = f"{merged} {self.rows} rows from {self.shards} shards, {truncated} {self.truncated}"
         line += f", in {self.seconds:.3f} s"
@@ -229,7 +237,7 @@ class PruneReport(Report):
         """Whether the rules were met: the same as `fits`, under the name that all reports have."""
         return self.fits
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
         line = f"{'would prune' if self.dry_run else 'pruned'} {self.rows} rows"
         if len(self.by_reason) > 1:
             line += f" ({', '.join(f'{reason}: {rows}' for reason, rows in self.by_reason.items())})"
@@ -329,7 +337,7 @@ class PushReport(Report):
         """Whether no row was rejected."""
         return not self.rejected
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
         done = "would push" if self.dry_run else "pushed"
         line = f"{done} {self.rows} rows of {self.streams} streams to {self.upstream}, in {self.seconds:.3f} s"
         if self.tables:
@@ -364,7 +372,7 @@ class ExportReport(Report):
     left_out: int
     size_bytes: int
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
         line = f"exported {self.rows} rows of {self.streams} streams in {self.size_bytes} bytes"
         return f"{line}; left out {self.left_out} rows that the receiver has already" if self.left_out else line
 
@@ -410,7 +418,7 @@ class ReceiptReport(Report):
         """Whether the receipt counts: its database is confirmed."""
         return self.outcome != AWAITING
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
         if not self.complete:
             return f"{self.kind} database {self.database} awaits confirmation: nothing of its receipt counts until then"
         line = f"{self.database} holds {self.rows} rows of {self.streams} streams that are known here"
@@ -496,7 +504,7 @@ class SalvageReport(Report):
         """Whether nothing is missing, as far as is known."""
         return self.readable and not self.gaps and not self.unassigned
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
         if not self.readable:
             return f"nothing in {self.path} can be read"
         line = f"salvaged {self.rows} rows of {self.streams} streams of agent {self.agent!r}, {self.merged} of them new"
@@ -563,7 +571,7 @@ class VerifyReport(Report):
         """Whether the master is free of contradictions and lacks no row that it knows of."""
         return not self.errors and not self.gaps
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
         line = f"{self.rows} rows of {self.streams} streams{self._pruned()}: "
         if self.ok:
             return line + "all well"
@@ -798,7 +806,7 @@ class StatusReport(Report):
         """Whether no shard is quarantined and no row is missing."""
         return not self.quarantined_shards and not self.master.gaps
 
-    def __str__(self) -> str:
+    def _line(self) -> str:
         line = f"{self.pending_rows} rows pending in {len(self.shards)} shards"
         if self.oldest_age_s is not None:
             line += f", the oldest for {'at most ' if self.oldest_is_bound else ''}{self.oldest_age_s:.0f} s"

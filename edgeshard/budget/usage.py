@@ -15,7 +15,7 @@ import attrs
 from edgeshard.budget import policy
 from edgeshard.budget.policy import Budget, Usage
 from edgeshard.errors import ConfigurationError
-from edgeshard.files import atomic_file, fingerprint, folders, paths
+from edgeshard.files import atomic_file, fingerprint, folders, modes, paths
 from edgeshard.files.os_errors import explain_os_error
 
 #: If a WAL was written to within this time, its agent is at work, in seconds.
@@ -121,7 +121,7 @@ def save_budget(root: Path, budget: Budget) -> None:
     folders.make_folder(root)
     unfinished = paths.unfinished(str(path), secrets.token_hex(4))
     try:
-        with open(unfinished, "x") as file:
+        with open(modes.create_file(unfinished), "w") as file:
             file.write(json.dumps(attrs.asdict(budget)) + "\n")
         atomic_file.publish(unfinished, str(path), replace=True)
     except OSError as error:

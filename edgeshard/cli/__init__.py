@@ -14,11 +14,13 @@ import sys
 from collections.abc import Sequence
 
 from edgeshard.cli import (
+    arguments,
     exits,
     export,
     help,
     logs,
     merge,
+    output,
     prune,
     push,
     query,
@@ -78,20 +80,22 @@ exit codes:
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run ``edgeshard VERB ...`` and return the exit code."""
-    options = parser().parse_args(arguments)
+    _ensure_output()
+    options = parser().parse_args(argv)
     return _run(options, f"edgeshard {options.verb}")
 
 
-def main_of_merge(arguments: Sequence[str] | None = None) -> int:
+def main_of_merge(argv: Sequence[str] | None = None) -> int:
     """Run ``python -m edgeshard.merge ...``, which is ``edgeshard merge ...``, and return the exit code."""
-    return _run(parser_of_merge().parse_args(arguments), "edgeshard.merge")
+    _ensure_output()
+    return _run(parser_of_merge().parse_args(argv), "edgeshard.merge")
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of ``edgeshard``, with one for each verb."""
-    made = argparse.ArgumentParser(
+    made = arguments.Parser(
         prog="edgeshard",
         description="Many writers, each with its own SQLite file; one master database with all their rows.",
         epilog=_EPILOG,
@@ -106,16 +110,13 @@ def parser() -> argparse.ArgumentParser:
 
 def parser_of_merge() -> argparse.ArgumentParser:
     """Return the parser of ``python -m edgeshard.merge``."""
-    made = argparse.ArgumentParser(
-        prog="python -m edgeshard.merge", formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    made = arguments.Parser(prog="python -m edgeshard.merge", formatter_class=argparse.RawDescriptionHelpFormatter)
     merge.configure(made)
     return made
 
 
 def _run(options: argparse.Namespace, name: str) -> int:
     """Run a verb; `name` begins each error message."""
-    _ensure_output()
     level = logging.DEBUG if options.verbose else logging.WARNING
     logs.configure(level, options.log_format, long_running=options.watch)
     try:
@@ -123,17 +124,17 @@ def _run(options: argparse.Namespace, name: str) -> int:
         sys.stdout.flush()
         return code
     except EdgeshardError as error:
-        print(f"{name}: {error}".replace("\n", " "), file=sys.stderr)
+        output.print_error(f"{name}: {error}")
         return exits.exit_code(error)
     except KeyboardInterrupt:
-        print(f"{name}: {options.interrupted}", file=sys.stderr)
+        output.print_error(f"{name}: {options.interrupted}")
         return exits.INTERRUPTED
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
         _drop_output()
         return exits.BROKEN_PIPE
     except OSError as error:  # of stdout; those of the store are EdgeshardErrors
         _drop_output()
-        print(f"{name}: {error.filename or 'the output'}: {error.strerror or error}", file=sys.stderr)
+        output.print_error(f"{name}: {error.filename or 'the output'}: {error.strerror or error}")
         return exits.IO_ERROR
 
 

@@ -5,12 +5,20 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, NoReturn, TypeVar, cast
 
-from edgeshard.errors import ConfigurationError
+from edgeshard.errors import ConfigurationError, printable
 from edgeshard.store import MAX_INTERVAL_S, PruneRule, Store, age_s, row_count, size_bytes
 
 _T = TypeVar("_T")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, whose errors are one printable line: an argument can be a file's name, which can be anything."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the message, and exit with 2."""
+        super().error(printable(message))
 
 
 def describe(parser: argparse.ArgumentParser, summary: str, epilog: str) -> None:

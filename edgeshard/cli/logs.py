@@ -11,6 +11,8 @@ import sys
 import time
 from typing import Any, Final, Literal, TextIO
 
+from edgeshard.errors import printable
+
 Form = Literal["text", "json"]
 
 _ONCE: Final = "%(levelname)s %(name)s: %(message)s"
@@ -27,7 +29,7 @@ _DEBUG_PRIORITY: Final = 7
 #: Attributes that every record has; the others come from its `extra`.
 _RECORD_ATTRIBUTES: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
-_NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]")
+_NOT_PRINTABLE_ASCII: Final = re.compile(r"[^\x20-\x7e]")
 
 
 def configure(level: int, form: Form = "text", *, long_running: bool = False) -> None:
@@ -52,7 +54,7 @@ def _formatter(form: Form, long_running: bool, stream: TextIO) -> logging.Format
     if form == "json":
         return _Json()
     if not long_running:
-        return logging.Formatter(_ONCE)
+        return _Text(_ONCE)
     return _Journal(_IN_JOURNAL) if _is_journal(stream) else _Utc(_LONG_RUNNING, "%Y-%m-%dT%H:%M:%S")
 
 
@@ -65,11 +67,22 @@ def _is_journal(stream: TextIO) -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
-class _Utc(logging.Formatter):
+class _Text(logging.Formatter):
+    """Formats a record as lines that control no terminal, the message as one: a name in it cannot forge a second."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return "\n".join(map(printable, super().formatException(ei).split("\n")))
+
+
+class _Utc(_Text):
     converter = staticmethod(time.gmtime)
 
 
-class _Journal(logging.Formatter):
+class _Journal(_Text):
     def format(self, record: logging.LogRecord) -> str:
         priority = next((number for level, number in _PRIORITIES if record.levelno >= level), _DEBUG_PRIORITY)
         # each line is an entry of its own in the journal
@@ -90,7 +103,7 @@ class _Json(logging.Formatter):
             if name not in _RECORD_ATTRIBUTES:
                 fields.setdefault(name, value)
         line = ", ".join(f"{_dumped(name)}: {_dumped(value)}" for name, value in fields.items())
-        return "{" + _NOT_ASCII.sub(_escaped, line) + "}"
+        return "{" + _NOT_PRINTABLE_ASCII.sub(_escaped, line) + "}"
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -118,4 +131,5 @@ def _text(value: object) -> str:
 def _escaped(match: re.Match[str]) -> str:
     """Return a character as JSON in ASCII; a lone surrogate, which UTF-8 cannot hold, as text that shows it."""
     code = ord(match[0])
-    return f"\\\\u{code:04x}" if 0xD800 <= code <= 0xDFFF else json.dumps(match[0])[1:-1]
+    escape = f"\\u{code:04x}" if code <= 0xFFFF else json.dumps(match[0])[1:-1]
+    return f"\\{escape}" if 0xD800 <= code <= 0xDFFF else escape

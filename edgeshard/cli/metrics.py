@@ -7,6 +7,7 @@ of its own. Counters begin at 0 with each process, as Prometheus expects.
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from typing import Any
 
@@ -15,6 +16,9 @@ from edgeshard.reports import MergeReport, StatusReport
 from edgeshard.store import explain_os_error
 
 _ACTION = "write metrics"
+
+#: node_exporter runs as another user, who may only read the file.
+_MODE = 0o644
 
 #: A pass that finds nothing new takes a millisecond, one with a large backlog minutes.
 _BUCKETS_S = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 300.0)
@@ -108,7 +112,7 @@ class MetricsFile:
             AccessError, DiskFullError, StorageIOError: it cannot be written; the old file stays.
         """
         try:
-            self._client.write_to_textfile(self.path, self._registry)
+            _replace(self.path, self._client.generate_latest(self._registry))
         except OSError as error:
             raise explain_os_error(error, _ACTION, self.path) from error
 
@@ -124,6 +128,20 @@ def _client() -> Any:
         cause = "prometheus-client is not installed; install it with: pip install 'edgeshard[metrics]'"
         raise ConfigurationError(_ACTION, "", cause) from error
     return prometheus_client
+
+
+def _replace(path: str, content: bytes) -> None:
+    """Write the file anew under another name, which no collector reads, and let it take the old one's place."""
+    unfinished = f"{path}.{secrets.token_hex(4)}.new"
+    handle = os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, _MODE)
+    try:
+        with open(handle, "wb") as file:
+            os.fchmod(handle, _MODE)  # whatever the umask is
+            file.write(content)
+        os.replace(unfinished, path)
+    except BaseException:
+        os.unlink(unfinished)
+        raise
 
 
 def _check(path: str) -> None:

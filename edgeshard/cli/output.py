@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
+from edgeshard.errors import printable
 from edgeshard.reports import Report
 from edgeshard.store import draw_rows
 
@@ -25,9 +26,9 @@ _DURATIONS = ((86_400, "d"), (3_600, "h"), (60, "min"))
 
 
 def print_report(report: Report, text: str, *, as_json: bool, quiet: bool = False) -> None:
-    """Print a report as one JSON object, or as `text`; if quiet, print no text."""
+    """Print a report as one JSON object, or as `text`, which is printable; if quiet, print no text."""
     if as_json:
-        print(json.dumps(report.as_dict()))
+        print(to_json(report.as_dict()))
     elif not quiet:
         print(text)
 
@@ -77,9 +78,14 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str | int]]) -> str:
     return draw_rows(columns, rows, colour=is_coloured(out), width=width(out), unicode=has_box_characters(out))
 
 
-def printable(text: str) -> str:
-    """Replace characters of a stranger's text that would control the terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)
+def to_json(value: object) -> str:
+    """Return a value as JSON in one line, with printable characters only."""
+    return json.dumps(value).replace("\x7f", "\\u007f")  # the only one that json.dumps leaves as it is
+
+
+def print_error(text: str) -> None:
+    """Print a line to stderr."""
+    print(printable(text), file=sys.stderr)
 
 
 def size(count_bytes: int) -> str:

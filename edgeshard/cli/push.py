@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 
 from edgeshard.cli import arguments, once, output
+from edgeshard.errors import printable
 from edgeshard.reports import PushReport
 from edgeshard.store import BATCH, BATCH_MAX
 
@@ -96,4 +97,4 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _text(report: PushReport) -> str:
-    return "\n".join([str(report), *report.statements]) if report.dry_run else str(report)
+    return "\n".join([str(report), *map(printable, report.statements)]) if report.dry_run else str(report)

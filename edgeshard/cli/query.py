@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 from edgeshard.cli import arguments, exits, output
-from edgeshard.errors import QueryError
+from edgeshard.errors import QueryError, printable
 from edgeshard.store import Statement, Store
 
 SUMMARY = "Run one SQL statement on a store's master, which it only reads."
@@ -142,7 +141,7 @@ def _write_json(store: Store, rows: Iterator[tuple[Any, ...]]) -> None:
     before = "["
     for row in rows:
         record = dict(zip(names, map(_json_value, row), strict=True))
-        sys.stdout.write(before + json.dumps(record))
+        sys.stdout.write(before + output.to_json(record))
         before = ",\n"
     sys.stdout.write("[]\n" if before == "[" else "]\n")
 
@@ -159,6 +158,13 @@ def _write_csv(rows: Iterator[tuple[Any, ...]]) -> None:
     import csv
 
     writer = csv.writer(sys.stdout)
+    is_shown = sys.stdout.isatty()  # a file or a program gets each value as it is
     for row in rows:
         if row:
-            writer.writerow([value.hex() if isinstance(value, bytes) else value for value in row])
+            writer.writerow([_csv_value(value, is_shown=is_shown) for value in row])
+
+
+def _csv_value(value: Any, *, is_shown: bool) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    return printable(value) if is_shown and isinstance(value, str) else value

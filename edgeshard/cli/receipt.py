@@ -6,6 +6,7 @@ import argparse
 import shlex
 
 from edgeshard.cli import arguments, exits, output
+from edgeshard.errors import printable
 
 SUMMARY = "Record in a store's master what another store holds durably, as `edgeshard ranges` printed it there."
 
@@ -59,6 +60,6 @@ def run(options: argparse.Namespace) -> int:
     text = str(report)
     if not report.complete:
         command = shlex.join(["edgeshard", "receipt", options.root, options.file, "--trust"])
-        text += output.printable(f". If `edgeshard status` shows this id there, confirm it once: {command}")
+        text += printable(f". If `edgeshard status` shows this id there, confirm it once: {command}")
     output.print_report(report, text, as_json=options.json, quiet=options.quiet and report.complete)
     return exits.report_code(complete=report.complete)

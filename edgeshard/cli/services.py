@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import time
 from collections.abc import Callable
 
-from edgeshard.cli import exits, signals, systemd
+from edgeshard.cli import exits, output, signals, systemd
 from edgeshard.cli.metrics import MetricsFile
 from edgeshard.errors import EdgeshardError
 from edgeshard.reports import MergeReport, PushReport
@@ -114,7 +113,7 @@ class _Reporter:
         self._log.info("%s", report)
         systemd.notify(STATUS=self.summary())
         if self._as_json:
-            self._print(json.dumps(report.as_dict()))
+            self._print(output.to_json(report.as_dict()))
 
     def _print(self, line: str) -> None:
         """Print a line. A full disk behind stdout does not end the service; a reader that closed the pipe does."""

@@ -7,6 +7,7 @@ import os
 import time
 
 from edgeshard.cli import arguments, exits, output
+from edgeshard.errors import printable
 
 SUMMARY = "Copy a store's master as it is at this moment into one file, while writers and mergers continue."
 
@@ -47,5 +48,5 @@ def run(options: argparse.Namespace) -> int:
         store.snapshot(options.target, force=options.force, progress=progress)
     if not options.quiet:
         size = os.path.getsize(options.target)
-        print(f"copied {size} bytes to {options.target} in {time.monotonic() - began:.3f} s")
+        print(printable(f"copied {size} bytes to {options.target} in {time.monotonic() - began:.3f} s"))
     return exits.DONE

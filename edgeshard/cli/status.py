@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import shlex
 import sys
 import time
 
 from edgeshard.cli import arguments, exits, output
+from edgeshard.errors import printable
 from edgeshard.reports import BudgetStatus, ClockAhead, ShardStatus, StatusReport, WriteStats
 from edgeshard.store import Store
 
@@ -100,17 +100,15 @@ def _watch(options: argparse.Namespace) -> int:
 def _text(store: Store, report: StatusReport, options: argparse.Namespace, *, fit: bool = False) -> str:
     """Format a report; if `fit`, so that it fits on the terminal."""
     if options.json:
-        return json.dumps(report.as_dict())
-    reasons = [
-        output.printable(f"quarantined: {shard.name}: {shard.reason}") for shard in report.shards if shard.reason
-    ]
+        return output.to_json(report.as_dict())
+    reasons = [printable(f"quarantined: {shard.name}: {shard.reason}") for shard in report.shards if shard.reason]
     shown, gaps = len(report.shards), _GAPS_MAX
     if fit:
         lines = max(3, output.height() - _OTHER_LINES)
         gaps = min(gaps, lines // 3)
         reasons = _fitting(_first(reasons, lines // (3 if report.gaps else 2), "quarantined shards"))
         shown = max(1, lines - len(reasons) - min(len(report.gaps), gaps + 1))
-    missing = _first([output.printable(f"missing: {gap}") for gap in report.gaps], gaps, "gaps; --json has all")
+    missing = _first([printable(f"missing: {gap}") for gap in report.gaps], gaps, "gaps; --json has all")
     table = _table(report, shown) if report.shards else ""
     more = [f"and {len(report.shards) - shown} more shards"] if shown < len(report.shards) else []
     return "\n".join(
@@ -144,7 +142,7 @@ def _row(shard: ShardStatus, at: datetime.datetime, name_width: int) -> list[str
 
 
 def _cut(text: str, width: int) -> str:
-    text = output.printable(text)
+    text = printable(text)
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
@@ -167,14 +165,14 @@ def _totals(store: Store, report: StatusReport) -> list[str]:
     lines = [f"{len(report.shards)} shards, {alive} with a writer; {report.pending_rows} rows pending{oldest}"]
     if report.quarantined_shards:
         lines.append(f"{report.quarantined_shards} shards quarantined")
-    lines.append(_master(report))
+    lines.append(printable(_master(report)))
     if report.budget is not None:
         lines.append(_budget(report.budget))
-    lines += _peers(store, report)
-    lines += [output.printable(_clock(item)) for item in report.master.clocks_ahead]
+    lines += [printable(line) for line in _peers(store, report)]
+    lines += [printable(_clock(item)) for item in report.master.clocks_ahead]
     if report.gaps:
         missing = f"{report.master.missing_rows} rows missing in {report.master.gaps} gaps"
-        lines.append(f"{missing}; `edgeshard verify {store.root}` says where they are")
+        lines.append(printable(f"{missing}; `edgeshard verify {store.root}` says where they are"))
     return lines
 
 
@@ -213,10 +211,8 @@ def _peers(store: Store, report: StatusReport) -> list[str]:
     awaiting = [peer for peer in report.peers if peer.trusted_at is None]
     command = f"edgeshard receipt {shlex.quote(str(store.root))} FILE --trust"
     lines = [
-        output.printable(
-            f"receipt of {peer.kind} database {peer.database}, {_ago(peer.received_at, report.at)}: it does not count "
-            f"until you confirm that database. If its own status shows this id: {command}"
-        )
+        f"receipt of {peer.kind} database {peer.database}, {_ago(peer.received_at, report.at)}: it does not count "
+        f"until you confirm that database. If its own status shows this id: {command}"
         for peer in awaiting
     ]
     confirmed = len(report.peers) - len(awaiting)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from edgeshard.cli import arguments, exits, output
-from edgeshard.errors import DamagedError
+from edgeshard.errors import DamagedError, printable
 from edgeshard.reports import OLDER_MASTER, OTHER_MASTER, PEER, PRUNED, UNKNOWN, Loss, VerifyReport
 from edgeshard.store import Store
 
@@ -58,19 +58,19 @@ def _verify(store: Store, *, deep: bool) -> VerifyReport:
 
 
 def _text(report: VerifyReport) -> str:
-    errors = [f"error: {error}" for error in report.errors]
+    errors = [printable(f"error: {error}") for error in report.errors]
     missing = output.table(_COLUMNS, [_row(loss) for loss in report.losses]) if report.losses else ""
     return "\n".join([str(report), *errors, *missing.splitlines()])
 
 
 def _row(loss: Loss) -> list[str | int]:
     gap = loss.gap
-    return [output.printable(gap.agent), gap.stream, gap.first, gap.last, len(gap), _where(loss)]
+    return [printable(gap.agent), gap.stream, gap.first, gap.last, len(gap), _where(loss)]
 
 
 def _where(loss: Loss) -> str:
     if loss.cause == PEER:
-        what = "database" if loss.kind == "edgeshard" else f"{output.printable(loss.kind)} database"
+        what = "database" if loss.kind == "edgeshard" else f"{printable(loss.kind)} database"
         return f"{what} {loss.database} holds them"
     if loss.cause == PRUNED:
         return f"master {loss.database} pruned them"

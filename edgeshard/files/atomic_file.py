@@ -71,6 +71,11 @@ def staged(path: str, master_path: Path, action: str, *, force: bool) -> Iterato
 
 def _check_target(path: str, master_path: Path, action: str, *, force: bool) -> None:
     """Check the target before anything is copied, which may take minutes."""
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        cause = "its path is not valid UTF-8, which SQLite needs; choose another name"
+        raise ConfigurationError(action, path, cause) from error
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):  # it may be on a medium that is not mounted
         raise ConfigurationError(action, path, f"there is no folder {folder}; make it, or mount its medium")
@@ -106,6 +111,7 @@ def _claimed(path: str, action: str) -> Iterator[str]:
     """
     _remove_leftovers(path, "", action)  # first: they may fill the disk
     unfinished = paths.unfinished(path, secrets.token_hex(4))
+    # it belongs to the user who asked for it, wherever it is
     handle = os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, modes.FILE)
     try:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import logging
@@ -39,7 +40,8 @@ def make_folder(path: Path) -> None:
         if missing:
             sync_path(missing[-1].parent, None)
         for folder in reversed(missing):
-            folder.mkdir(mode=modes.FOLDER, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                modes.create_folder(folder)
             sync_folder(folder.parent)
         if not path.is_dir():
             raise StorageIOError("make folder", path, "something else has this name; choose another path")

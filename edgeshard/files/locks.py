@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -21,6 +22,9 @@ def lock(path: Path, wait_s: float = 0.0) -> FileLock | None:
     # no soft fallback: such a lock would outlive its holder. Not thread-local, or each thread would have its own lock
     held = FileLock(path, timeout=wait_s, fallback_to_soft=False, thread_local=False, mode=modes.FILE)
     try:
+        with contextlib.suppress(FileExistsError):
+            if not os.path.lexists(path):
+                os.close(modes.create_file(path))
         held.acquire(poll_interval=0.01)
     except Timeout:
         return None

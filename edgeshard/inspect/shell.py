@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TextIO
 
 from edgeshard import sqlite
+from edgeshard.errors import printable
 from edgeshard.inspect import shard_names
 from edgeshard.master import database
 from edgeshard.sqlite import Connection
+
+#: What sets the colour of a terminal's text, and nothing else.
+_COLOUR: Final = re.compile("(\x1b\\[[0-9;]*m)")
+
+#: All but the ends of lines and tabs.
+_LINES: Final = re.compile("[^\n\t]+")
 
 _SHARDS = """
 select value ->> 0 as name, value ->> 1 as agent, value ->> 2 as bytes, value ->> 3 as reason from json_each(?)
@@ -60,7 +68,34 @@ def _make(connection: Connection, folder: Path) -> Any:
             """
             if cmd:
                 raise self.Error("Unexpected arguments")
-            rows = json.dumps(shard_names.listing(connection, folder))
-            self.process_sql(_SHARDS, (rows,), internal=True)
+            found = shard_names.listing(connection, folder)
+            rows = [[printable(value) if isinstance(value, str) else value for value in row] for row in found]
+            self.process_sql(_SHARDS, (json.dumps(rows),), internal=True)
 
-    return StoreShell(db=connection)
+    # what goes to a file or another program stays as it is
+    out = _Terminal(sys.stdout) if sys.stdout.isatty() else sys.stdout
+    return StoreShell(db=connection, stdout=out, stderr=_Terminal(sys.stderr))
+
+
+class _Terminal:
+    """A stream of lines with printable characters, tabs, and colours if it is a terminal.
+
+    Tables, their SQL and what SQLite says about them may come from anybody.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._is_coloured = stream.isatty()
+
+    def write(self, text: str) -> int:
+        parts = _COLOUR.split(text.replace("\r\n", "\n")) if self._is_coloured else [text]
+        for number, part in enumerate(parts):
+            self._stream.write(part if number % 2 else _LINES.sub(_escape, part))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return printable(match[0])

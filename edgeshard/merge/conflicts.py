@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 
 from edgeshard import format, sqlite
+from edgeshard.errors import printable
 from edgeshard.format.blocks import Block
 from edgeshard.master import catalog, superseded, versions
 from edgeshard.merge.target import Target
@@ -78,7 +79,7 @@ def _record_timestamp(target: Target, origin: Source, owner: str, timestamp: int
     if before is not None and before <= limit < timestamp:
         days = (timestamp - hlc.now_us()) / hlc.DAY_US
         text = "%s has changes of table %s with timestamps %.1f days ahead of this clock: they count as the newest"
-        logger.warning(text, origin.path, owner, days)
+        logger.warning(text, printable(origin.path), owner, days)
 
 
 # -- what is kept -----------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from pathlib import Path
 import attrs
 
 from edgeshard import sqlite
-from edgeshard.errors import EdgeshardError, OutOfDescriptorsError
+from edgeshard.errors import EdgeshardError, OutOfDescriptorsError, printable
 from edgeshard.files import paths, scan
 from edgeshard.files.scan import ScanResult, ShardFile
 from edgeshard.format.ranges import size
@@ -326,7 +326,7 @@ class Merger:
             run.source, run.copied.durable, master_id, is_patient, self._quota.truncation_bytes()
         )
         if truncated is None:
-            logger.info("%s is busy; it is truncated at the next merge", run.file.path)
+            logger.info("%s is busy; it is truncated at the next merge", printable(run.file.path))
         else:
             run.had_no_wal, run.outcome = False, ShardOutcome(state=truncated.state)
             merge_pass.truncated += truncated.rows
@@ -345,7 +345,7 @@ class Merger:
             self._cache.record_rows(name)
         if run.outcome.is_removed:
             self._cache.forget(name)
-            logger.info("removed %s: its agent has ended, and the master holds its rows", run.file.path)
+            logger.info("removed %s: its agent has ended, and the master holds its rows", printable(run.file.path))
         elif run.quarantine:
             reason = run.quarantine.reason
             settled = scan.is_settled(run.file.state, began_ns)
@@ -408,7 +408,7 @@ class Merger:
         logged, self._logged = self._logged, {*quarantined, *gaps}
         for item in quarantined:
             if item not in logged:
-                logger.warning("quarantined %s: %s", item.path, item.reason)
+                logger.warning("quarantined %s: %s", printable(item.path), printable(item.reason))
         for gap in gaps:
             if gap not in logged:
                 text = "%s is missing rows %d to %d of stream %s of agent %r"

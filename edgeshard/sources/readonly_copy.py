@@ -103,7 +103,7 @@ def _check_free_space(path: str, folder: str) -> None:
 def _copy(path: str, copy: str) -> None:
     before = scan.find_database(path)
     for suffix in ("", paths.WAL):
-        with open(copy + suffix, "xb") as file:
+        with open(modes.create_file(copy + suffix), "wb") as file:
             for chunk in sqlite.read_raw(path + suffix):
                 file.write(chunk)
     if before is None or before.defect or scan.find_database(path) != before or os.path.exists(path + paths.SHM):
@@ -114,13 +114,12 @@ def _copy(path: str, copy: str) -> None:
 def _private_folder(parent: str) -> Iterator[str]:
     """Make a folder that is marked as ours while the block runs, and remove it after it."""
     private = os.path.join(os.path.realpath(parent), f"{_FOLDER_PREFIX}{secrets.token_hex(8)}")
-    os.mkdir(private, modes.FOLDER)
+    modes.create_folder(private)
     with contextlib.ExitStack() as cleanup:
         folder = os.open(private, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         cleanup.callback(os.close, folder)
         cleanup.callback(_remove, private, folder)
-        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
-        marker = os.open(os.path.join(private, _MARKER), flags, modes.FILE)
+        marker = modes.create_file(os.path.join(private, _MARKER))
         cleanup.callback(os.close, marker)
         locks.lock_open_file(marker, os.path.join(private, _MARKER))  # nobody else locks it before it has its content
         os.write(marker, _marker_of(private))

@@ -66,7 +66,7 @@ def create(
         True if this call created it, False if another process was faster.
     """
     unfinished = paths.unfinished(path, secrets.token_hex(4))
-    os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_RDWR, modes.FILE))
+    os.close(modes.create_file(unfinished))
     try:
         connection = Connection(unfinished)
         try:

@@ -13,6 +13,7 @@ from typing import Any
 import apsw
 import attrs
 
+from edgeshard.errors import printable
 from edgeshard.sqlite.connection import open_in_memory
 from edgeshard.sqlite.rows import Bindings, quote
 
@@ -55,11 +56,23 @@ def _has_statement(connection: apsw.Connection, sql: str) -> bool:
 def draw_table(
     connection: apsw.Connection, sql: str, bindings: Bindings, *, colour: bool, width: int, unicode: bool
 ) -> str:
-    """Return the rows of a query as a text table at most `width` characters wide."""
+    """Return the rows of a query as a text table at most `width` characters wide, with printable characters only."""
     table: str = _ext().format_query_table(
-        connection, sql, bindings, colour=colour, text_width=width, use_unicode=unicode, binary=bytes.hex
+        connection,
+        sql,
+        bindings,
+        colour=colour,
+        text_width=width,
+        use_unicode=unicode,
+        binary=bytes.hex,
+        string_sanitize=printable_lines,
     )
     return table
+
+
+def printable_lines(text: str) -> str:
+    """Return a text that controls no terminal, in the lines that it has."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def draw_rows(

@@ -724,7 +724,12 @@ def test_a_name_with_control_characters_does_not_reach_the_terminal(store: edges
     with store.shard("evil\x1b[2J\nname") as shard:
         shard.write({"n": 1})
     done = command("status", store.root)
-    assert (0, "", False, True) == (done.returncode, done.stderr, "\x1b" in done.stdout, "evil?[2J?name" in done.stdout)
+    assert (0, "", False, True) == (
+        done.returncode,
+        done.stderr,
+        "\x1b" in done.stdout,
+        r"evil\u001b[2J\nname" in done.stdout,
+    )
 
 
 def test_watch_draws_on_a_cleared_screen_until_interrupted(store: edgeshard.Store, agent: Agent) -> None:
@@ -745,7 +750,7 @@ def test_problems_stand_on_lines_of_their_own_and_do_nothing_to_the_terminal(sto
     (store.root / "shards" / "bad\x1b[2J\n.db").write_bytes(b"")
     done = command("status", store.root)
     assert (3, "", False) == (done.returncode, done.stderr, "\x1b" in done.stdout)
-    assert "quarantined: bad?[2J?.db: it is empty (zero length)" in done.stdout.splitlines()
+    assert r"quarantined: bad\u001b[2J\n.db: it is empty (zero length)" in done.stdout.splitlines()
     for number in range(30):
         (store.root / "shards" / f"bad-{number}.db").write_bytes(b"")
     process, ours = on_terminal(store.root, "--watch", "0.05", lines=20)
