@@ -8,7 +8,6 @@ from typing import Any
 from edgeshard.errors import DiskBudgetError, RecordError, SchemaConflictError, TableError
 from tests.support.fleets import contents
 from tests.support.fleets.fleet import AGENTS, DEVICES, Fleet
-from tests.support.fleets.kills import killed_at
 from tests.support.fleets.shapes import DECK, DICT, SHAPES, Pick, Shape, record, strange_records, values_for
 from tests.support.fleets.steps import step
 from tests.support.forks import Count
@@ -103,7 +102,6 @@ def kill_writer(fleet: Fleet, pick: Pick) -> Any:
         return False
     transactions = [[make(fleet, pick) for _ in range(pick((1, 1, 3)))] for _ in range(pick((2, 4)))]
     store, path = fleet.stores[name], shard_path(fleet.stores[name], agent)
-    fleet.close_all()
 
     def work(count: Count) -> None:
         with store.shard(agent) as shard:
@@ -116,7 +114,7 @@ def kill_writer(fleet: Fleet, pick: Pick) -> Any:
     usable = all(shape.name not in ("Wide", "WideKeyed") for changes in transactions for shape, _, _ in changes)
     if not usable:
         return False
-    life = killed_at(pick(range(8, 60)), work)
+    life = fleet.killed_at(pick(range(8, 60)), work)
     fleet.counts["writers killed"] += life.killed
     fleet.say(f"  {agent} of {name}: {life.count} of {len(transactions)} transactions before the end")
     _acknowledge_what_is_there(fleet, path, agent, transactions, life.count)

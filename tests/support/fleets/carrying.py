@@ -33,7 +33,8 @@ def copy_files(fleet: Fleet, path: Path, *, with_log: bool) -> Image:
     image = Image(Path(shutil.copy(path, folder)), path)
     if with_log and Path(f"{path}-wal").exists():
         shutil.copy(f"{path}-wal", folder)
-    fleet.held[image.path] = fleet.held[path].copy() if with_log else _held_without_log(fleet, image.path, path)
+    is_known = with_log or path in fleet.hostile
+    fleet.held[image.path] = fleet.held[path].copy() if is_known else _held_without_log(fleet, image.path, path)
     if path in fleet.hostile:
         fleet.hostile.add(image.path)
     fleet.images.append(image)
