@@ -304,6 +304,7 @@ class Fleet:
                 part.schema = Schema()
                 expected.merge(part)
             expected.is_tainted = True
+            expected.schema.add(contents.as_held(contents.read(target)).schema)
 
     def _check_drained(self, own: Sequence[Path], expected: Held, *, is_watching: bool) -> None:
         """Check that the store's own shards lost no row that the master does not have, and all that it has."""

@@ -272,7 +272,7 @@ def make_sparse(fleet: Fleet, pick: Pick) -> Any:
         return False
     path = copy_files(fleet, pick(fleet.databases()), with_log=True).path
     fleet.hostile.add(path)
-    os.truncate(path, 1 << pick((20, 30, 36)))
+    os.truncate(path, 1 << pick((20, 28, 30)))
     return None
 
 
@@ -286,10 +286,10 @@ def damage(fleet: Fleet, pick: Pick) -> Any:
     content = bytearray(path.read_bytes())
     how = pick(("cut", "cut page", "empty", "header", "foreign"))
     if how == "cut":
-        content = content[: pick(range(1, len(content)))]
+        content = content[: pick(range(len(content) + 1))]
     elif how == "cut page":
         content = content[: len(content) // 2 // 1024 * 1024]
-    elif how == "header":
+    elif how == "header" and content:
         content[pick(range(100))] ^= 1 << pick(range(8))
     else:
         content = bytearray() if how == "empty" else bytearray(b"not a database\n" * 500)
