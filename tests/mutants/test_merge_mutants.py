@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 import edgeshard
 from tests.mutants.merge_mutants import MUTANTS, broken
 from tests.property import test_merge_laws as laws
+from tests.property.test_fleets import KNOWN
 from tests.support.few_examples import FEW
-from tests.support.fleet_trials import play_trials
+from tests.support.fleets.trials import Options, play_trial
 
 pytestmark = pytest.mark.slow
 
@@ -44,5 +45,7 @@ def test_each_law_finds_the_mutants_that_break_it(law: str, mutant: str) -> None
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_random_fleets_find_every_mutant(mutant: str) -> None:
+    options = Options(seed=3, without=KNOWN)
     with broken(mutant), pytest.raises((AssertionError, edgeshard.EdgeshardError)):
-        play_trials(200, seed=3)
+        for number in range(200):
+            play_trial(options, number)

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import attrs
-
 import edgeshard
 from tests.support.fleets import contents
 from tests.support.fleets.carrying import export_bundle, inventory_of, record_receipt
@@ -204,6 +202,3 @@ def push(fleet: Fleet, dsn: str, first: str) -> None:
         others = fleet.held[fleet.stores[first].master_path].state.keys()
         assert expected <= addresses, f"PostgreSQL lacks rows of {table}: {sorted(expected - addresses)[:5]}"
         assert addresses <= expected | (others & fleet.pruned), f"PostgreSQL has more rows of {table}"
-
-
-__all__ = ["attrs", "push", "settle"]

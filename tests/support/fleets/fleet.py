@@ -64,6 +64,12 @@ class Wall:
 
     now_us: int = NOON_US
 
+    def _now_us(self) -> int:
+        return self.now_us
+
+    def _now_s(self) -> float:
+        return self.now_us / 1e6
+
     def install(self, patches: contextlib.ExitStack) -> None:
         """Let edgeshard take the time from it, except where it compares times with those of the file system."""
         wall = self
@@ -73,8 +79,8 @@ class Wall:
             def now(cls, tz: datetime.tzinfo | None = None) -> Any:
                 return datetime.datetime.fromtimestamp(wall.now_us / 1e6, tz)
 
-        patches.enter_context(mock.patch.object(hlc, "now_us", lambda: wall.now_us))
-        patches.enter_context(mock.patch.object(time, "time", lambda: wall.now_us / 1e6))
+        patches.enter_context(mock.patch.object(hlc, "now_us", self._now_us))
+        patches.enter_context(mock.patch.object(time, "time", self._now_s))
         faked = SimpleNamespace(datetime=Datetime, UTC=datetime.UTC, timedelta=datetime.timedelta)
         for module in (shard_module, pruned_ranges, master_receipts, exchange_receipts):
             patches.enter_context(mock.patch.object(module, "datetime", faked))
@@ -255,7 +261,7 @@ class Fleet:
                 self.counts["mergers killed"] += life.killed
                 sources = [path for path in sources if path.exists()]  # own shards may be gone
             report = self._merged(name, merge or merge_store)
-        self._check_quarantined(report, own)
+        self.check_quarantined(report)
         self._add_what_came_of_hostile(target, expected, merged)
         expected.settle(self.written)
         self.held[target] = expected
@@ -263,7 +269,7 @@ class Fleet:
         is_exact = not (kill_at or merge or expected.is_tainted or name in self.budgets)
         if name in self.budgets or report.pruned is not None:
             self.observe_pruned(target, None)
-        new = {address for address in expected.state.keys() - before.state.keys()}
+        new = expected.state.keys() - before.state.keys()
         if is_exact and not any(self.written[address].shape.key for address in new):
             assert report.rows == len(new), f"{report.rows} rows reported, {len(new)} came"
         self.check(target)
@@ -287,7 +293,8 @@ class Fleet:
         for path in [path for path in self.open if path.parent.parent == root]:
             self.open.pop(path).close()
 
-    def _check_quarantined(self, report: Any, own: Sequence[Path]) -> None:
+    def check_quarantined(self, report: Any) -> None:
+        """Check that only hostile databases are quarantined."""
         honest = [item for item in report.quarantined if Path(item.path) not in self.hostile]
         assert not honest, f"honest databases are quarantined: {honest}"
         self.counts["quarantined"] += len(report.quarantined)
@@ -324,7 +331,7 @@ class Fleet:
             assert not lost, f"{self.name(path)} was truncated, and lost rows {sorted(lost)}"
             stuck = left & expected.visible
             assert is_watching or not stuck, f"{self.name(path)} keeps merged rows {sorted(stuck)}"
-            held.state = {address: CURRENT for address in left}
+            held.state = dict.fromkeys(left, CURRENT)
 
     def observe_pruned(self, path: Path, count: int | None, *, tombstones: bool = False) -> set[Address]:
         """Record what a prune has deleted, as far as it may.
@@ -376,6 +383,8 @@ class Fleet:
 
     def _check_streams(self, found: Content, held: Held) -> None:
         superseded = Counter(stream for stream, _ in held.those(SUPERSEDED))
+        unknown = held.last.keys() - found.streams.keys()
+        assert not unknown, f"streams {sorted(unknown)} are not known"
         for stream, last in held.last.items():
             agent, began_at = found.streams[stream]
             assert agent == self.agents[stream]
@@ -405,7 +414,9 @@ class Fleet:
         for column, value in stored.values.items():
             if column in expected:
                 is_right = contents.is_stored_as(value, expected[column], found.columns[table, column])
-                assert is_right, f"row {address}, {table}.{column}: {expected[column]!r} was written, {value!r} is there"
+                assert is_right, (
+                    f"row {address}, {table}.{column}: {expected[column]!r} was written, {value!r} is there"
+                )
             elif column == "_timestamp":
                 assert (value or 0) == row.timestamp, f"row {address} has another timestamp"
             elif column == "timestamp":

@@ -9,7 +9,7 @@ import edgeshard
 from tests.support.clocks import DAY_S
 from tests.support.fleets import contents
 from tests.support.fleets.agents import write_changes
-from tests.support.fleets.fleet import AGENTS, DEVICES, STORES, Fleet
+from tests.support.fleets.fleet import AGENTS, DEVICES, Fleet
 from tests.support.fleets.shapes import DICT, Pick
 from tests.support.fleets.steps import step
 
@@ -140,6 +140,3 @@ def lift_budget(fleet: Fleet, pick: Pick) -> Any:
     if not fleet.budgets:
         return False
     return fleet.lift_budget(pick(sorted(fleet.budgets)))
-
-
-__all__ = ["STORES"]
