@@ -8,8 +8,8 @@ from typing import Any
 from edgeshard.errors import DiskBudgetError, RecordError, SchemaConflictError, TableError
 from tests.support.fleets import contents
 from tests.support.fleets.fleet import AGENTS, DEVICES, Fleet
-from tests.support.fleets.kills import killed_at
-from tests.support.fleets.shapes import DECK, DICT, SHAPES, Pick, Shape, record, strange_records, values_for
+from tests.support.fleets.model import Address
+from tests.support.fleets.shapes import DECK, DICT, Pick, Shape, record, strange_records, values_for
 from tests.support.fleets.steps import step
 from tests.support.forks import Count
 from tests.support.stores import shard_path
@@ -60,7 +60,8 @@ def write_changes(fleet: Fleet, name: str, agent: str, changes: list[Change]) ->
     except (RecordError, TableError) as error:
         # a class at a limit: it is refused the first time, and for ever
         refused = [shape for shape, _, _ in changes if shape.name.startswith("Wide")]
-        assert refused and not any(row.shape in refused for row in fleet.written.values()), error
+        assert refused, error
+        assert not any(row.shape in refused for row in fleet.written.values()), error
         fleet.refused.update(shape.name for shape in refused)
         return False
     path = shard_path(fleet.stores[name], agent)
@@ -103,7 +104,6 @@ def kill_writer(fleet: Fleet, pick: Pick) -> Any:
         return False
     transactions = [[make(fleet, pick) for _ in range(pick((1, 1, 3)))] for _ in range(pick((2, 4)))]
     store, path = fleet.stores[name], shard_path(fleet.stores[name], agent)
-    fleet.close_all()
 
     def work(count: Count) -> None:
         with store.shard(agent) as shard:
@@ -116,7 +116,7 @@ def kill_writer(fleet: Fleet, pick: Pick) -> Any:
     usable = all(shape.name not in ("Wide", "WideKeyed") for changes in transactions for shape, _, _ in changes)
     if not usable:
         return False
-    life = killed_at(pick(range(8, 60)), work)
+    life = fleet.killed_at(pick(range(8, 60)), work)
     fleet.counts["writers killed"] += life.killed
     fleet.say(f"  {agent} of {name}: {life.count} of {len(transactions)} transactions before the end")
     _acknowledge_what_is_there(fleet, path, agent, transactions, life.count)
@@ -126,7 +126,7 @@ def kill_writer(fleet: Fleet, pick: Pick) -> Any:
 def _acknowledge_what_is_there(
     fleet: Fleet, path: Path, agent: str, transactions: list[list[Change]], acknowledged: int
 ) -> None:
-    new = {}
+    new: set[Address] = set()
     if path.exists():
         new = {address for address in contents.read(path).held if address[0] not in fleet.agents}
     first = 1
@@ -145,6 +145,3 @@ def _acknowledge_what_is_there(
         fleet.held[path] = contents.as_held(contents.read(path))
     elif path.exists():
         fleet.held[path].schema.add(contents.as_held(contents.read(path)).schema)
-
-
-__all__ = ["SHAPES", "Change", "make", "put", "write_changes"]

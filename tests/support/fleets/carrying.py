@@ -7,6 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import apsw
+
 import edgeshard
 from edgeshard.exchange.inventory import Inventory
 from tests.support.fleets import contents
@@ -33,7 +35,8 @@ def copy_files(fleet: Fleet, path: Path, *, with_log: bool) -> Image:
     image = Image(Path(shutil.copy(path, folder)), path)
     if with_log and Path(f"{path}-wal").exists():
         shutil.copy(f"{path}-wal", folder)
-    fleet.held[image.path] = fleet.held[path].copy() if with_log else _held_without_log(fleet, image.path, path)
+    is_known = with_log or path in fleet.hostile
+    fleet.held[image.path] = fleet.held[path].copy() if is_known else _held_without_log(fleet, image.path, path)
     if path in fleet.hostile:
         fleet.hostile.add(image.path)
     fleet.images.append(image)
@@ -108,6 +111,31 @@ def _place(fleet: Fleet, image: Image, path: Path) -> None:
         if Path(f"{image.path}{name}").exists():
             shutil.copy(f"{image.path}{name}", f"{path}{name}")
     fleet.held[path] = fleet.held[image.path].copy()
+
+
+@step(1)
+def decorate(fleet: Fleet, pick: Pick) -> Any:
+    """Make an index, a view, a trigger or a table in a master by hand, as its owner may."""
+    if not fleet.masters():
+        return False
+    path, number = pick(fleet.masters()), next(fleet.names)
+    sql = pick(_BY_HAND).format(number)
+    fleet.say(f"  {fleet.name(path)}: {sql}")
+    connection = apsw.Connection(str(path))
+    connection.set_busy_timeout(1_000)
+    connection.execute(sql)
+    connection.close()
+    return None
+
+
+_BY_HAND = (
+    "CREATE INDEX mine{0} ON agent_data(json_extract(data, '$.n'))",
+    "CREATE INDEX mine{0} ON agent_data(data) WHERE length(data) > 10",
+    "CREATE VIEW mine{0} AS SELECT agent_id, count(*) AS rows FROM agent_data GROUP BY 1",
+    "CREATE TABLE mine{0}(note TEXT, made AS (upper(note)))",
+    "CREATE VIRTUAL TABLE mine{0} USING fts5(note)",
+    "CREATE TRIGGER mine{0} AFTER INSERT ON agent_data BEGIN SELECT json_extract(new.data, '$.n'); END",
+)
 
 
 # -- bundles, and what they are made by -------------------------------------------------------------------------------

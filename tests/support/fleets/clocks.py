@@ -24,6 +24,3 @@ def move_clock(fleet: Fleet, pick: Pick) -> Any:
         fleet.wall.now_us = NOON_US
     else:
         fleet.wall.now_us = max(0, fleet.wall.now_us + move * 1_000_000)
-
-
-__all__ = ["move_clock"]

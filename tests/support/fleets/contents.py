@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import decimal
 import json
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,6 +57,11 @@ def opened(path: Path) -> Iterator[apsw.Connection]:
         connection.close()
 
 
+def fetch(connection: apsw.Connection, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the rows of a statement."""
+    return list(connection.execute(sql, values))
+
+
 def read(path: Path) -> Content:
     """Read a shard, a master or a bundle."""
     with opened(path) as connection:
@@ -66,15 +70,15 @@ def read(path: Path) -> Content:
 
 def _read(connection: apsw.Connection) -> Content:
     found = Content()
-    ((role,),) = connection.execute("SELECT role FROM edgeshard_database").fetchall()
-    found.columns = {(table, name): kind for table, name, kind in connection.execute("SELECT * FROM edgeshard_columns")}
+    ((role,),) = fetch(connection, "SELECT role FROM edgeshard_database")
+    found.columns = {(table, name): kind for table, name, kind in fetch(connection, "SELECT * FROM edgeshard_columns")}
     found.indexes = {
-        (table, tuple(json.loads(columns))) for table, columns in connection.execute("SELECT * FROM edgeshard_indexes")
+        (table, tuple(json.loads(columns))) for table, columns in fetch(connection, "SELECT * FROM edgeshard_indexes")
     }
     if _has(connection, "edgeshard_renames"):
-        found.renames = set(connection.execute("SELECT * FROM edgeshard_renames"))
+        found.renames = set(fetch(connection, "SELECT * FROM edgeshard_renames"))
     streams: dict[int, str] = {}
-    for number, agent, stream_id, began_at, last in connection.execute("SELECT * FROM edgeshard_streams"):
+    for number, agent, stream_id, began_at, last in fetch(connection, "SELECT * FROM edgeshard_streams"):
         streams[number] = stream_id.hex()
         found.streams[stream_id.hex()] = (agent, began_at)
         found.last[stream_id.hex()] = last
@@ -83,7 +87,7 @@ def _read(connection: apsw.Connection) -> Content:
 
 
 def _has(connection: apsw.Connection, table: str) -> bool:
-    return bool(connection.execute("SELECT 1 FROM sqlite_schema WHERE name = ?", (table,)).fetchall())
+    return bool(fetch(connection, "SELECT 1 FROM sqlite_schema WHERE name = ?", (table,)))
 
 
 def _tables(found: Content) -> Iterator[tuple[str, str, bool, bool, list[str]]]:
@@ -103,12 +107,12 @@ def owner_of(table: str) -> tuple[str, bool, bool]:
 
 def _read_shard(connection: apsw.Connection, found: Content, streams: Mapping[int, str]) -> None:
     truncated: dict[int, int] = dict(
-        connection.execute("SELECT stream_no, max(last) FROM edgeshard_truncations GROUP BY stream_no")
+        fetch(connection, "SELECT stream_no, max(last) FROM edgeshard_truncations GROUP BY stream_no")
     )
     found.last = {streams[number]: last for number, last in truncated.items()}
     for table, owner, is_history, is_tombstone, names in _tables(found):
         listed = "".join(f', "{name}"' for name in names)
-        for row_id, *values in connection.execute(f'SELECT _id{listed} FROM "{table}"'):
+        for row_id, *values in fetch(connection, f'SELECT _id{listed} FROM "{table}"'):
             number, seq = row_id >> 32, row_id & 0xFFFFFFFF
             if seq > truncated.get(number, 0):
                 address = (streams[number], seq)
@@ -120,24 +124,24 @@ def _read_shard(connection: apsw.Connection, found: Content, streams: Mapping[in
 def _read_master(connection: apsw.Connection, found: Content, streams: Mapping[int, str]) -> None:
     for table, owner, is_history, is_tombstone, names in _tables(found):
         listed = "".join(f', "{name}"' for name in names)
-        for number, seq, *values in connection.execute(f'SELECT _stream, _seq{listed} FROM "{table}"'):
+        for number, seq, *values in fetch(connection, f'SELECT _stream, _seq{listed} FROM "{table}"'):
             address = (streams[number], seq)
             if address in found.rows:
                 found.doubled.append(address)
             found.rows[address] = Stored(owner, is_history, is_tombstone, dict(zip(names, values, strict=True)))
-    for number, first, last in connection.execute("SELECT * FROM edgeshard_ranges"):
+    for number, first, last in fetch(connection, "SELECT * FROM edgeshard_ranges"):
         assert last - first < 1_000_000, f"a range of {last - first} seqs"
         found.held |= {(streams[number], seq) for seq in range(first, last + 1)}
     found.pruned = own_pruned(connection, streams)
-    for number, rows in connection.execute("SELECT * FROM edgeshard_superseded"):
+    for number, rows in fetch(connection, "SELECT * FROM edgeshard_superseded"):
         found.superseded[streams[number]] = rows
-    blocks = connection.execute("SELECT * FROM edgeshard_blocks").fetchall()
+    blocks = fetch(connection, "SELECT * FROM edgeshard_blocks")
     addresses = {
         first_id + seq - first: (streams[number], seq)
         for number, first, last, first_id in blocks
         for seq in range(first, last + 1)
     }
-    for first, last in connection.execute("SELECT * FROM edgeshard_transactions"):
+    for first, last in fetch(connection, "SELECT * FROM edgeshard_transactions"):
         found.transactions.add((addresses[first], addresses[last]))
 
 
@@ -147,14 +151,14 @@ def own_pruned(connection: apsw.Connection, streams: Mapping[int, str]) -> set[A
         "SELECT stream_no, first, last FROM edgeshard_pruned_ranges "
         "WHERE database_id = (SELECT database_id FROM edgeshard_database)"
     )
-    return {(streams[number], seq) for number, first, last in connection.execute(sql) for seq in range(first, last + 1)}
+    return {(streams[number], seq) for number, first, last in fetch(connection, sql) for seq in range(first, last + 1)}
 
 
 def ranges(path: Path) -> set[Address]:
     """Return what a master has ever held."""
     sql = "SELECT lower(hex(stream_id)), first, last FROM edgeshard_ranges JOIN edgeshard_streams USING (stream_no)"
     with opened(path) as connection:
-        return {(stream, seq) for stream, first, last in connection.execute(sql) for seq in range(first, last + 1)}
+        return {(stream, seq) for stream, first, last in fetch(connection, sql) for seq in range(first, last + 1)}
 
 
 def receipts(path: Path) -> dict[str, set[Address]]:
@@ -165,9 +169,9 @@ def receipts(path: Path) -> dict[str, set[Address]]:
     )
     found: dict[str, set[Address]] = {}
     with opened(path) as connection:
-        for (peer,) in connection.execute("SELECT lower(hex(database_id)) FROM edgeshard_peers"):
+        for (peer,) in fetch(connection, "SELECT lower(hex(database_id)) FROM edgeshard_peers"):
             found[peer] = set()
-        for peer, stream, first, last in connection.execute(sql):
+        for peer, stream, first, last in fetch(connection, sql):
             found.setdefault(peer, set()).update((stream, seq) for seq in range(first, last + 1))
     return found
 
@@ -179,7 +183,7 @@ def timestamp(path: Path, table: str, stream: str, seq: int) -> int:
             f'SELECT _timestamp FROM "{table}" WHERE _id = ('
             "SELECT stream_no << 32 | ? FROM edgeshard_streams WHERE stream_id = ?)"
         )
-        ((found,),) = connection.execute(sql, (seq, bytes.fromhex(stream))).fetchall()
+        ((found,),) = fetch(connection, sql, (seq, bytes.fromhex(stream)))
         return int(found)
 
 
@@ -228,11 +232,11 @@ def is_stored_as(stored: Any, value: Any, kind: str) -> bool:
             return bool(stored == str(value))
         return decimal.Decimal(stored) == decimal.Decimal(repr(value) if isinstance(value, float) else int(value))
     if kind == "real":
-        return isinstance(stored, float) and (stored == value or (math.isinf(stored) and stored == value))
+        return isinstance(stored, float) and bool(stored == value)
     if kind in ("integer", "boolean"):
-        return isinstance(stored, int) and stored == value
+        return isinstance(stored, int) and bool(stored == value)
     if kind == "datetime":
-        return datetime.datetime.fromisoformat(stored) == value
+        return bool(datetime.datetime.fromisoformat(stored) == value)
     if kind == "date":
         return bool(stored == value.isoformat())
     if kind == "json":

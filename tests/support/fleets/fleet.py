@@ -6,6 +6,8 @@ import contextlib
 import datetime
 import itertools
 import os
+import random
+import secrets
 import shutil
 import tempfile
 import time
@@ -32,6 +34,7 @@ from tests.support.fleets.contents import Content, Stored
 from tests.support.fleets.kills import killed_at
 from tests.support.fleets.model import CURRENT, HISTORY, PRUNED, SUPERSEDED, Address, Held, Row, Schema
 from tests.support.fleets.shapes import DICT, Shape
+from tests.support.forks import Count, Life
 from tests.support.stores import shard_path
 
 #: A folder in memory, if there is one: fsyncs cost nothing there, and power cuts are tested elsewhere.
@@ -41,6 +44,8 @@ STORES = ("boat", "van", "hub", "root")
 #: The stores that agents write to.
 DEVICES = STORES[:3]
 AGENTS = ("a", "b")
+
+_LARGE_BYTES = 16 << 20
 
 NOON_US = 1_795_608_000_000_000
 
@@ -59,6 +64,12 @@ class Wall:
 
     now_us: int = NOON_US
 
+    def _now_us(self) -> int:
+        return self.now_us
+
+    def _now_s(self) -> float:
+        return self.now_us / 1e6
+
     def install(self, patches: contextlib.ExitStack) -> None:
         """Let edgeshard take the time from it, except where it compares times with those of the file system."""
         wall = self
@@ -68,8 +79,8 @@ class Wall:
             def now(cls, tz: datetime.tzinfo | None = None) -> Any:
                 return datetime.datetime.fromtimestamp(wall.now_us / 1e6, tz)
 
-        patches.enter_context(mock.patch.object(hlc, "now_us", lambda: wall.now_us))
-        patches.enter_context(mock.patch.object(time, "time", lambda: wall.now_us / 1e6))
+        patches.enter_context(mock.patch.object(hlc, "now_us", self._now_us))
+        patches.enter_context(mock.patch.object(time, "time", self._now_s))
         faked = SimpleNamespace(datetime=Datetime, UTC=datetime.UTC, timedelta=datetime.timedelta)
         for module in (shard_module, pruned_ranges, master_receipts, exchange_receipts):
             patches.enter_context(mock.patch.object(module, "datetime", faked))
@@ -91,7 +102,7 @@ class Fleet:
         counts: how often each kind of step was taken, and what else happened.
     """
 
-    def __init__(self, form: str = "honest", without: Collection[str] = ()) -> None:
+    def __init__(self, form: str = "honest", without: Collection[str] = (), seed: str = "") -> None:
         self.form, self.without = form, frozenset(without)
         self.folder = Path(tempfile.mkdtemp(prefix="edgeshard-fleet-", dir=IN_MEMORY))
         self.stores = {name: edgeshard.Store(self.folder / name) for name in STORES}
@@ -116,6 +127,9 @@ class Fleet:
         self.wall = Wall()
         self._patches = contextlib.ExitStack()
         self.wall.install(self._patches)
+        # ids decide which of two equal changes counts, and in which order databases are listed
+        self._ids = random.Random(f"ids {seed}")
+        self._patches.enter_context(mock.patch.object(secrets, "token_bytes", self._ids.randbytes))
 
     def remove(self) -> None:
         """Close all handles, delete the files, and give edgeshard its clock back."""
@@ -154,6 +168,17 @@ class Fleet:
         """Close all handles, as before a fork."""
         for path in list(self.open):
             self.open.pop(path).close()
+
+    def killed_at(self, number: int, work: Callable[[Count], Any]) -> Life:
+        """Do work in a process that is killed before its nth SQL statement, with all handles closed."""
+        self.close_all()
+        seed = self._ids.random()
+
+        def work_with_other_ids(count: Count) -> None:
+            self._ids.seed(seed)
+            work(count)
+
+        return killed_at(number, work_with_other_ids)
 
     # -- what agents acknowledge --------------------------------------------------------------------------------------
 
@@ -232,11 +257,11 @@ class Fleet:
             self.close_all()
         with mock.patch.object(blocks, "CHUNK_BYTES", chunk_bytes), self.unchanged(others):
             if kill_at:
-                life = killed_at(kill_at, lambda _: store.merge(sources, keep_empty=keep_empty) and None)
+                life = self.killed_at(kill_at, lambda _: store.merge(sources, keep_empty=keep_empty))
                 self.counts["mergers killed"] += life.killed
                 sources = [path for path in sources if path.exists()]  # own shards may be gone
             report = self._merged(name, merge or merge_store)
-        self._check_quarantined(report, own)
+        self.check_quarantined(report)
         self._add_what_came_of_hostile(target, expected, merged)
         expected.settle(self.written)
         self.held[target] = expected
@@ -244,7 +269,7 @@ class Fleet:
         is_exact = not (kill_at or merge or expected.is_tainted or name in self.budgets)
         if name in self.budgets or report.pruned is not None:
             self.observe_pruned(target, None)
-        new = {address for address in expected.state.keys() - before.state.keys()}
+        new = expected.state.keys() - before.state.keys()
         if is_exact and not any(self.written[address].shape.key for address in new):
             assert report.rows == len(new), f"{report.rows} rows reported, {len(new)} came"
         self.check(target)
@@ -268,7 +293,8 @@ class Fleet:
         for path in [path for path in self.open if path.parent.parent == root]:
             self.open.pop(path).close()
 
-    def _check_quarantined(self, report: Any, own: Sequence[Path]) -> None:
+    def check_quarantined(self, report: Any) -> None:
+        """Check that only hostile databases are quarantined."""
         honest = [item for item in report.quarantined if Path(item.path) not in self.hostile]
         assert not honest, f"honest databases are quarantined: {honest}"
         self.counts["quarantined"] += len(report.quarantined)
@@ -281,9 +307,11 @@ class Fleet:
             for path in liars:
                 part = self.held[path].copy()
                 part.state = {address: state for address, state in part.state.items() if address in there}
+                part.last = {stream: max(seq for of, seq in part.state if of == stream) for stream, _ in part.state}
                 part.schema = Schema()
                 expected.merge(part)
             expected.is_tainted = True
+            expected.schema.add(contents.as_held(contents.read(target)).schema)
 
     def _check_drained(self, own: Sequence[Path], expected: Held, *, is_watching: bool) -> None:
         """Check that the store's own shards lost no row that the master does not have, and all that it has."""
@@ -303,7 +331,7 @@ class Fleet:
             assert not lost, f"{self.name(path)} was truncated, and lost rows {sorted(lost)}"
             stuck = left & expected.visible
             assert is_watching or not stuck, f"{self.name(path)} keeps merged rows {sorted(stuck)}"
-            held.state = {address: CURRENT for address in left}
+            held.state = dict.fromkeys(left, CURRENT)
 
     def observe_pruned(self, path: Path, count: int | None, *, tombstones: bool = False) -> set[Address]:
         """Record what a prune has deleted, as far as it may.
@@ -355,6 +383,8 @@ class Fleet:
 
     def _check_streams(self, found: Content, held: Held) -> None:
         superseded = Counter(stream for stream, _ in held.those(SUPERSEDED))
+        unknown = held.last.keys() - found.streams.keys()
+        assert not unknown, f"streams {sorted(unknown)} are not known"
         for stream, last in held.last.items():
             agent, began_at = found.streams[stream]
             assert agent == self.agents[stream]
@@ -388,7 +418,7 @@ class Fleet:
                     f"row {address}, {table}.{column}: {expected[column]!r} was written, {value!r} is there"
                 )
             elif column == "_timestamp":
-                assert value == row.timestamp, f"row {address} has another timestamp"
+                assert (value or 0) == row.timestamp, f"row {address} has another timestamp"
             elif column == "timestamp":
                 assert value == self.seen.setdefault(("timestamp", address), value)
             elif column != "_reason":
@@ -436,5 +466,11 @@ def _same(what: str, expected: Iterable[Any], found: Iterable[Any]) -> None:
 def file_states(path: Path) -> dict[str, tuple[bytes, int]]:
     """Return the files of a database, and when they were changed, without -shm, which each reader writes."""
     files = (path, Path(f"{path}-wal"), Path(f"{path}-journal"))
-    states = {file.name: (file.read_bytes(), file.stat().st_mtime_ns) for file in files if file.exists()}
+    states = {file.name: (_bytes(file), file.stat().st_mtime_ns) for file in files if file.exists()}
     return {name: state for name, state in states.items() if state[0]}  # a reader that was killed leaves an empty WAL
+
+
+def _bytes(file: Path) -> bytes:
+    """Return a file's content, or the size of a file that only seems to be large."""
+    size = file.stat().st_size
+    return file.read_bytes() if size < _LARGE_BYTES else b"%d" % size

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from typing import Any
 
 import edgeshard
 from edgeshard.files import locks
 from edgeshard.format import blocks
 from edgeshard.merge import merger
+from tests.support import merging_processes
 from tests.support.fleets.agents import write_changes
 from tests.support.fleets.fleet import AGENTS, DEVICES, STORES, Fleet
 from tests.support.fleets.shapes import DICT, Pick, values_for
@@ -72,3 +75,36 @@ def watch_in_thread(fleet: Fleet, pick: Pick) -> Any:
         for _ in range(3):
             write_changes(fleet, name, agent, [(DICT, values_for(DICT, next(fleet.numbers), pick), False)])
     return fleet.merge_into(name, merge=edgeshard.Store.merge)
+
+
+@step(1)
+def watch_in_process(fleet: Fleet, pick: Pick) -> Any:
+    """Let a real process watch a store while an agent writes, kill it, and start another one."""
+    if pick(range(60)):  # it takes longest of all
+        return False
+    name, agent = pick(DEVICES), pick(AGENTS)
+    root, scratch = fleet.stores[name].root, fleet.folder / f"watch{next(fleet.names)}"
+    scratch.mkdir()
+    for number in range(2):
+        with merging_processes.Merger(root, scratch, "--interval", 0.05, name=str(number)).wait_ready() as watcher:
+            for _ in range(3):
+                write_changes(fleet, name, agent, [(DICT, values_for(DICT, next(fleet.numbers), pick), False)])
+                time.sleep(0.03)
+            watcher.end(signal.SIGKILL)
+    fleet.counts["watching processes killed"] += 2
+    return fleet.merge_into(name, merge=edgeshard.Store.merge)
+
+
+@step(1)
+def preview(fleet: Fleet, pick: Pick) -> Any:
+    """Ask what a merge would do: it changes nothing, and refuses nothing honest."""
+    if not fleet.held:
+        return False
+    name, sources = pick(STORES), [pick(fleet.databases()) for _ in range(pick((0, 1, 2)))]
+    store = fleet.stores[name]
+    own = {path for path in fleet.shards() if path.parent.parent == store.root}
+    master = {store.master_path} & fleet.held.keys()
+    with fleet.unchanged({*own, *sources, *master}):
+        report = store.merge(sources, dry_run=True)
+    fleet.check_quarantined(report)
+    return None

@@ -9,8 +9,7 @@ import edgeshard
 from tests.support.clocks import DAY_S
 from tests.support.fleets import contents
 from tests.support.fleets.agents import write_changes
-from tests.support.fleets.fleet import AGENTS, DEVICES, STORES, Fleet
-from tests.support.fleets.kills import killed_at
+from tests.support.fleets.fleet import AGENTS, DEVICES, Fleet
 from tests.support.fleets.shapes import DICT, Pick
 from tests.support.fleets.steps import step
 
@@ -108,9 +107,8 @@ def kill_pruner(fleet: Fleet, pick: Pick) -> Any:
     if (chosen := _any_master(fleet, pick)) is None:
         return False
     store, path = chosen
-    fleet.close_all()
     keep = max(0, len(fleet.held[path].visible) - 2)
-    life = killed_at(pick(range(3, 80)), lambda _: store.prune(keep_rows=keep, shrink=True) and None)
+    life = fleet.killed_at(pick(range(3, 80)), lambda _: store.prune(keep_rows=keep, shrink=True))
     fleet.counts["prunes killed"] += life.killed
     fleet.observe_pruned(path, None)
     return fleet.check(path)
@@ -142,6 +140,3 @@ def lift_budget(fleet: Fleet, pick: Pick) -> Any:
     if not fleet.budgets:
         return False
     return fleet.lift_budget(pick(sorted(fleet.budgets)))
-
-
-__all__ = ["STORES"]

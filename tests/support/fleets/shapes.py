@@ -176,7 +176,7 @@ def values_for(shape: Shape, number: int, pick: Pick) -> dict[str, Any]:
     if shape is WIDE_KEYED:
         return {**dict.fromkeys(shape.key, pick((1, 2))), "value": number}
     if shape is WIDE:
-        return {**{field: number + 0.25 for field in shape.fields}, "n": number}
+        return {**dict.fromkeys(shape.fields, number + 0.25), "n": number}
     known = _VERSION_VALUES if shape in VERSIONS else _VALUES
     return {field: number if field == "n" else pick(known[kind]) for field, kind in shape.fields.items()}
 

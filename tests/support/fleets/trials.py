@@ -14,11 +14,11 @@ from typing import Any
 
 import attrs
 
-from tests.support.fleets import agents, carrying, clocks, ending, merging, pruning, steps
+from tests.support.fleets import agents, carrying, clocks, ending, hostile, merging, pruning, steps
 from tests.support.fleets.fleet import STORES, Fleet
 
 #: The modules whose steps are registered.
-FAMILIES = (agents, merging, carrying, pruning, clocks)
+FAMILIES = (agents, merging, carrying, pruning, clocks, hostile)
 
 LONGEST = 60
 
@@ -47,12 +47,13 @@ class Options:
 
 @attrs.define
 class Result:
-    """How one trial ended."""
+    """How one trial ended, and after how many seconds."""
 
     number: int
     counts: Counter[str]
     error: str = ""
     log: str = ""
+    seconds: float = 0.0
 
 
 def play_steps(fleet: Fleet, pick: Any, count: int) -> None:
@@ -73,8 +74,8 @@ def play_trial(options: Options, number: int, *, verbose: bool = False) -> Count
     Raises:
         AssertionError: a promise was broken; the steps were printed.
     """
-    chance = random.Random(f"{options.seed}-{number}-{options.form}")
-    fleet = Fleet(options.form, options.without)
+    seed = f"{options.seed}-{number}-{options.form}"
+    chance, fleet = random.Random(seed), Fleet(options.form, options.without, seed)
     try:
         play_steps(fleet, chance.choice, chance.randrange(5, options.longest))
         fleet.say("settle")
