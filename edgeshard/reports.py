@@ -123,6 +123,10 @@ class Rejected(Report):
 # -- merge, prune, push -----------------------------------------------------------------------------------------------
 
 
+#: The most gaps that the report of a merge lists. There may be any number, and a merger reports each second.
+GAPS_MAX = 100
+
+
 @attrs.frozen
 class MergeReport(Report):
     """What one merge did, or what a dry run would do.
@@ -133,7 +137,8 @@ class MergeReport(Report):
         removed: shards removed, because their agent has ended and the master holds all their rows.
         shards: shards and other sources that were opened, because they had changed.
         quarantined: databases that were refused, with the reason.
-        gaps: rows known to exist that the master never held.
+        gaps: rows known to exist that the master never held, the first `GAPS_MAX` gaps; `Store.verify` lists all.
+        missing_rows: how many rows are missing, in these and all other gaps.
         seconds: how long it took.
         dry_run: whether nothing was changed.
         stopped: whether the merge stopped on request before it had finished; the next one continues.
@@ -151,6 +156,7 @@ class MergeReport(Report):
     shards: int = 0
     quarantined: tuple[Quarantined, ...] = ()
     gaps: tuple[Gap, ...] = ()
+    missing_rows: int = 0
     seconds: float = 0.0
     dry_run: bool = False
     stopped: bool = False
@@ -177,7 +183,8 @@ class MergeReport(Report):
         if self.quarantined:
             line += f"; {len(self.quarantined)} quarantined"
         if self.gaps:
-            line += f"; {sum(map(len, self.gaps))} rows missing in {len(self.gaps)} gaps"
+            more = " and more" if len(self.gaps) == GAPS_MAX else ""
+            line += f"; {self.missing_rows} rows missing in {len(self.gaps)} gaps{more}"
         if self.pruned is not None:
             line += f"; {self.pruned}"
         if self.prune_error:

@@ -88,7 +88,7 @@ class MetricsFile:
         self._counters["shards_removed"].inc(report.removed)
         self._seconds.observe(report.seconds)
         self._gauges["quarantined_shards"].set(len(report.quarantined))
-        self._gauges["missing_rows"].set(sum(map(len, report.gaps)))
+        self._gauges["missing_rows"].set(report.missing_rows)
         self._gauges["last_success_timestamp_seconds"].set(time.time())
 
     def count_failure(self, error: BaseException) -> None:

@@ -22,12 +22,13 @@ from edgeshard import format, sqlite
 from edgeshard.files import atomic_file
 from edgeshard.format import blocks
 from edgeshard.format.ranges import Range
-from edgeshard.master import database
+from edgeshard.master import database, streams
 from edgeshard.master import identity as master_identity
 from edgeshard.merge import apply
 from edgeshard.merge.target import Target
 from edgeshard.reports import ExportReport
 from edgeshard.sources import checksum, diff, identity
+from edgeshard.sources import streams as source_streams
 from edgeshard.sources.source import Source
 from edgeshard.sqlite import Connection
 
@@ -75,7 +76,8 @@ def _copy_missing(
         sqlite.attach(connection, str(master_path), _SCHEMA)
         with sqlite.immediate(connection):
             source = identity.open_source(connection, _SCHEMA, str(master_path))
-            to_do, streams, present = _count(connection, source, unwanted)
+            streams.copy_all(connection, _SCHEMA)
+            to_do, stream_count = _count(connection, source, unwanted)
             target = attrs.evolve(Target.load(connection), is_indexed=False)
             rows, finished = 0, False
             while not finished:
@@ -85,18 +87,18 @@ def _copy_missing(
                     progress(rows, to_do)
             if rows != to_do:
                 raise AssertionError(f"{rows} rows were copied, not {to_do}")  # the snapshot has not changed
-            return ExportReport("", rows, streams, present - rows, 0)
+            left_out = source_streams.row_count(connection, source, ()) - rows
+            return ExportReport("", rows, stream_count, left_out, 0)
     except sqlite.DATA_ERRORS as error:
         if not sqlite.is_damage(error):
             raise  # the error is about the bundle
         raise sqlite.explain(error, "export", str(master_path)) from error
 
 
-def _count(connection: Connection, source: Source, unwanted: Mapping[bytes, Sequence[Range]]) -> tuple[int, int, int]:
-    """Return how many rows to copy, from how many streams, and how many rows the examined streams have."""
-    to_do = streams = present = 0
-    for stream, missing in diff.missing_by_stream(connection, source, unwanted):
+def _count(connection: Connection, source: Source, unwanted: Mapping[bytes, Sequence[Range]]) -> tuple[int, int]:
+    """Return how many rows to copy, and from how many streams."""
+    to_do = stream_count = 0
+    for _, missing in diff.missing_by_stream(connection, source, unwanted):
         to_do += sum(map(len, missing))
-        streams += bool(missing)
-        present += sum(map(len, stream.blocks))
-    return to_do, streams, present
+        stream_count += bool(missing)
+    return to_do, stream_count

@@ -10,7 +10,11 @@ Where a row is stored
     only appends, and needs nothing but its own counter. In a *master* ids are assigned in order of arrival. So a merge
     only appends as well, whichever stream it copies (measured: 1.7 times the rate of keeping each stream together, at
     100 bytes a row), and the oldest rows lie together. A row of a master also holds the number of its stream and its
-    seq, and ``edgeshard_blocks`` maps runs of seqs to ids: seq ``first + k`` has the id ``first_id + k``. A *bundle* is
+    seq, and ``edgeshard_blocks`` maps runs of seqs to ids: seq ``first + k`` has the id ``first_id + k``. So rows are
+    found by their address without an index over it, which would cost each merge more than the copy itself. Agents that
+    take turns leave a block for each turn. Longer blocks would need ids out of the order of arrival, on which readers
+    and the rules by age rely, or would have to be read row by row. So blocks stay as they are made, and nothing reads
+    all of them: see `edgeshard.sources.diff`. A *bundle* is
     laid out like a master. It holds what its receiver lacked, has a checksum, and is never merged into.
 
 What a database holds, and has held
@@ -20,6 +24,8 @@ What a database holds, and has held
     ``edgeshard_truncations`` says which seqs were truncated from a shard, and which database holds them. For a moment,
     truncated rows may still be in the file; they do not count.
     ``edgeshard_streams.last_seq`` is the highest seq known to exist. A seq below it that is in no range is a *gap*.
+    ``edgeshard_missing`` counts these seqs of each stream that has any, so that a merge need not look for them in all
+    streams and ranges.
     Rows that a master held and pruned stay in its ranges and are in no block, so they do not come back.
     ``edgeshard_pruned_ranges`` lists them, which tells them from lost ones. It also lists what merged databases say
     that they pruned (``is_own`` is 0).

@@ -97,6 +97,10 @@ CREATE TABLE edgeshard_superseded(
     stream_no INTEGER PRIMARY KEY REFERENCES edgeshard_streams,
     rows INTEGER NOT NULL                   -- seqs in blocks whose row was superseded by a newer version
 ) STRICT;
+CREATE TABLE edgeshard_missing(
+    stream_no INTEGER PRIMARY KEY REFERENCES edgeshard_streams,
+    rows INTEGER NOT NULL                   -- seqs known to exist and in no range; streams without any are not listed
+) STRICT;
 CREATE TABLE edgeshard_tombstone_gc(
     table_name TEXT PRIMARY KEY,            -- a keyed table that had tombstones pruned
     last_timestamp INTEGER NOT NULL         -- the newest timestamp among them

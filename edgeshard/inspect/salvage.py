@@ -30,10 +30,10 @@ from edgeshard.files import folders, locks, paths, scan
 from edgeshard.inspect.pages import Pages
 from edgeshard.inspect.rescue import rescue
 from edgeshard.inspect.survey import Survey, survey
-from edgeshard.master import database
+from edgeshard.master import database, row_states
 from edgeshard.merge import once
 from edgeshard.merge.locks import merge_lock
-from edgeshard.reports import SalvageReport
+from edgeshard.reports import Gap, SalvageReport
 from edgeshard.sources import attach
 
 _ACTION = "salvage"
@@ -122,9 +122,16 @@ def _merge(root: Path, rescued: str, found: Survey, report: SalvageReport) -> Sa
     for refused in report_of_merge.quarantined:
         if refused.path == rescued:
             raise StorageError("merge what was salvaged from", report.path, refused.reason)
-    ours = {stream.stream_id.hex() for stream in found.streams.values()}
-    gaps = tuple(gap for gap in report_of_merge.gaps if gap.stream in ours)
+    gaps = _find_gaps(paths.master(root), {stream.stream_id for stream in found.streams.values()})
     return attrs.evolve(report, merged=merged, gaps=gaps)
+
+
+def _find_gaps(master_path: Path, stream_ids: set[bytes]) -> tuple[Gap, ...]:
+    connection = database.open_master(master_path, writable=False)
+    try:
+        return tuple(row_states.gaps(connection, stream_ids))
+    finally:
+        connection.close()
 
 
 def _count_new(master_path: Path, rescued: str) -> int:

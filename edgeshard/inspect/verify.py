@@ -5,11 +5,10 @@ A deep check also reads every value, and compares each index with its table.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
-
-import attrs
 
 from edgeshard import format, sqlite
 from edgeshard.format.ranges import Range, intersect, subtract
@@ -73,30 +72,40 @@ def _report(connection: Connection, *, deep: bool) -> VerifyReport:
 
 
 def _losses(connection: Connection, own: bytes, gaps: Iterable[Gap]) -> Iterator[Loss]:
-    """Divide the gaps by what is known of their rows: which database holds, pruned or merged them."""
-    for gap in gaps:
-        left = [Range(gap.first, gap.last)]
+    """Divide the gaps by what is known of their rows: which database holds, pruned or merged them.
+
+    The gaps of a stream are divided together: what is known of them may be as long a list as they are.
+    """
+    for (agent, stream), of_stream in itertools.groupby(gaps, key=lambda gap: (gap.agent, gap.stream)):
+        left = [Range(gap.first, gap.last) for gap in of_stream]
         found: list[Loss] = []
-        for ranges, loss in _traces(connection, own, gap):
-            found += [attrs.evolve(loss, gap=_part(gap, part)) for part in intersect(left, ranges)]
-            left = subtract(left, ranges)
-        found += [Loss(_part(gap, part), UNKNOWN, "") for part in left]
+        for ranges, outcome in _traces(connection, own, bytes.fromhex(stream)):
+            known = intersect(left, ranges)
+            found += [Loss(Gap(agent, stream, part.first, part.last), *outcome) for part in known]
+            left = subtract(left, known)
+        found += [Loss(Gap(agent, stream, part.first, part.last), UNKNOWN, "") for part in left]
         yield from sorted(found, key=lambda loss: loss.gap.first)
 
 
-def _part(gap: Gap, part: Range) -> Gap:
-    return attrs.evolve(gap, first=part.first, last=part.last)
+def _traces(
+    connection: Connection, own: bytes, stream_id: bytes
+) -> Iterator[tuple[Sequence[Range], tuple[str, str, str]]]:
+    """Yield what is known of a stream's rows, best first: which databases hold, pruned or had merged them.
 
-
-def _traces(connection: Connection, own: bytes, gap: Gap) -> Iterator[tuple[list[Range], Loss]]:
-    """Yield what is known of a stream's rows, best first: which databases hold, pruned or had merged them."""
-    stream_id = bytes.fromhex(gap.stream)
+    Each is a set of seqs, and the fields of their `Loss` after the gap: the outcome, the database and its kind.
+    """
     for peer, held in receipts.holders(connection, stream_id):
-        yield held, Loss(gap, PEER, peer.database_id.hex(), peer.kind)
-    for pruned in pruned_ranges.elsewhere(connection, stream_id):
-        yield [pruned.seqs], Loss(gap, PRUNED, pruned.database_id.hex())
+        yield held, (PEER, peer.database_id.hex(), peer.kind)
+    pruned: dict[bytes, list[Range]] = {}
+    for item in pruned_ranges.elsewhere(connection, stream_id):
+        pruned.setdefault(item.database_id, []).append(item.seqs)
+    for database_id, ranges in pruned.items():
+        yield ranges, (PRUNED, database_id.hex(), "")
+    truncated: dict[bytes, list[Range]] = {}
     for seqs, database_id in truncations.of_stream(connection, stream_id):
-        yield [seqs], Loss(gap, OLDER_MASTER if database_id == own else OTHER_MASTER, database_id.hex())
+        truncated.setdefault(database_id, []).append(seqs)
+    for database_id, ranges in truncated.items():
+        yield ranges, (OLDER_MASTER if database_id == own else OTHER_MASTER, database_id.hex(), "")
 
 
 # -- contradictions ---------------------------------------------------------------------------------------------------
@@ -134,6 +143,8 @@ def _range_errors(connection: Connection) -> Iterator[str]:
         yield f"stream number {number}: seqs {first} to {last} are outside the stream"
     for number, seq in extents.overlapping_ranges(connection):
         yield f"stream number {number}: two ranges hold seq {seq}"
+    for number, recorded, actual in streams.miscounted(connection):
+        yield f"stream number {number}: {actual} rows are missing, and {recorded} are recorded as missing"
     highest, next_id = extents.highest_id(connection), identity.next_id(connection)
     if next_id <= highest:
         yield f"the next row would get id {next_id}, but ids up to {highest} are already used"

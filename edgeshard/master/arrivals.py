@@ -21,6 +21,9 @@ from edgeshard.sqlite import Connection
 #: How exact the times are, in seconds.
 RESOLUTION_S: Final = 60
 
+#: How many entries one transaction deletes: those of a week.
+FORGOTTEN_MAX: Final = 10_000
+
 #: 2026-01-01. No edgeshard with this table existed earlier, so a clock that shows an earlier time has not been set.
 SENSIBLE_S: Final = 1_767_225_600
 
@@ -65,10 +68,16 @@ def oldest_since(connection: Connection, since_s: float) -> int | None:
     return found
 
 
-def forget_before(connection: Connection, first_id: int) -> None:
-    """Delete the entries that concern no row from `first_id` on, in the caller's transaction."""
+def forget_before(connection: Connection, first_id: int) -> bool:
+    """Delete entries that concern no row from `first_id` on, in the caller's transaction.
+
+    Returns:
+        Whether there may be more of them: a transaction deletes `FORGOTTEN_MAX`, so that mergers wait for milliseconds.
+    """
     connection.execute(
-        "DELETE FROM main.edgeshard_arrivals WHERE first_id < "
-        "(SELECT max(first_id) FROM main.edgeshard_arrivals WHERE first_id <= ?)",
-        (first_id,),
+        "DELETE FROM main.edgeshard_arrivals WHERE first_id IN (SELECT first_id FROM main.edgeshard_arrivals "
+        "WHERE first_id < (SELECT max(first_id) FROM main.edgeshard_arrivals WHERE first_id <= ?) "
+        "ORDER BY first_id LIMIT ?)",
+        (first_id, FORGOTTEN_MAX),
     )
+    return connection.changes() == FORGOTTEN_MAX

@@ -12,7 +12,6 @@ from typing import Final
 from edgeshard import sqlite
 from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import Range, size, union
-from edgeshard.records.json_values import to_json
 from edgeshard.sqlite import Connection, quote
 
 #: The table of transactions, and its primary key: row ids, as in record tables.
@@ -23,6 +22,13 @@ RANGES: Final = "main.edgeshard_ranges"
 
 #: Records a transaction of several rows; binds its first and last row id.
 INSERT_TRANSACTION: Final = "INSERT INTO main.edgeshard_transactions VALUES (?, ?)"
+
+
+#: Selects the blocks of a stream from the one that begins at or before a seq to the last one that begins by another.
+_BLOCKS_BETWEEN: Final = (
+    "SELECT first, last, first_id FROM main.edgeshard_blocks WHERE stream_no = ?1 AND first <= ?3 AND first >= "
+    "coalesce((SELECT max(first) FROM main.edgeshard_blocks WHERE stream_no = ?1 AND first <= ?2), 0) ORDER BY first"
+)
 
 
 def transaction_at(connection: Connection, row_id: int) -> Range | None:
@@ -44,12 +50,24 @@ def range_rows(connection: Connection) -> dict[int, int]:
     return dict(sqlite.fetch(connection, sql))
 
 
+def holes(connection: Connection, stream_no: int, last_seq: int) -> Iterator[Range]:
+    """Yield the seqs of a stream from 1 to `last_seq` that the database never held, in order.
+
+    Take as many as you need: the ranges are read one by one.
+    """
+    held_to = 0
+    sql = "SELECT first, last FROM main.edgeshard_ranges WHERE stream_no = ? AND first <= ? ORDER BY first"
+    for first, last in connection.execute(sql, (stream_no, last_seq)):
+        if first > held_to + 1:
+            yield Range(held_to + 1, first - 1)
+        held_to = max(held_to, last)
+    if held_to < last_seq:
+        yield Range(held_to + 1, last_seq)
+
+
 def covered_by_range(alias: str) -> str:
     """Return the SQL condition that one range covers the seqs first to last of the row `alias` of another table."""
-    return (
-        f"EXISTS (SELECT 1 FROM main.edgeshard_ranges r WHERE r.stream_no = {alias}.stream_no "
-        f"AND r.first <= {alias}.first AND r.last >= {alias}.last)"
-    )
+    return f"{range_end(alias)} >= {alias}.last"
 
 
 def range_end(alias: str) -> str:
@@ -80,12 +98,12 @@ def pruned_streams(connection: Connection) -> list[int]:
 
 
 def add_ranges(connection: Connection, stream_no: int, held: list[Range], copied: list[Range]) -> list[Range]:
-    """Record that the database now holds the copied seqs of a stream, and return all that it holds of it.
+    """Record that the database now holds the copied seqs of a stream, and return them united with `held`.
 
     Args:
         connection: the database, in the transaction that brings the rows.
         stream_no: the stream's number there.
-        held: the ranges it holds already.
+        held: the ranges it holds already, at least those that overlap or touch the copied seqs.
         copied: the seqs whose rows were just copied.
 
     Raises:
@@ -112,6 +130,15 @@ def blocks(connection: Connection, stream_no: int) -> list[Block]:
         (stream_no,),
     )
     return [Block(*row) for row in rows]
+
+
+def blocks_around(connection: Connection, stream_no: int, parts: Iterable[Range]) -> list[Block]:
+    """Return the blocks of a stream that have some of these seqs, in order of seq; the others are not read."""
+    found: dict[int, Block] = {}
+    for part in parts:
+        rows = sqlite.fetch(connection, _BLOCKS_BETWEEN, (stream_no, part.first, part.last))
+        found.update((row[0], Block(*row)) for row in rows if row[1] >= part.first)
+    return [found[first] for first in sorted(found)]
 
 
 def blocks_by_stream(connection: Connection) -> dict[int, tuple[Block, ...]]:
@@ -304,12 +331,7 @@ def row_count_below(connection: Connection, row_id: int) -> int:
 
 def blocks_with(connection: Connection, stream_no: int, seqs: Range, ids: Range) -> list[Block]:
     """Return the blocks of a stream that have some of these seqs and some of these ids, in order of seq."""
-    sql = (
-        "SELECT first, last, first_id FROM main.edgeshard_blocks WHERE stream_no = ?1 AND first <= ?3 AND first >= "
-        "coalesce((SELECT max(first) FROM main.edgeshard_blocks WHERE stream_no = ?1 AND first <= ?2), 0) "
-        "ORDER BY first"
-    )
-    found = [Block(*row) for row in sqlite.fetch(connection, sql, (stream_no, seqs.first, seqs.last))]
+    found = blocks_around(connection, stream_no, [seqs])
     return [block for block in found if block.first_id <= ids.last and block.last_id >= ids.first]
 
 
@@ -326,13 +348,3 @@ def streams_since(connection: Connection, row_id: int) -> set[int]:
     """Return the numbers of the streams that have an id from `row_id` on in a block."""
     sql = "SELECT DISTINCT stream_no FROM main.edgeshard_blocks WHERE first_id + last - first >= ?"
     return {number for (number,) in sqlite.fetch(connection, sql, (row_id,))}
-
-
-def first_id_of_others(connection: Connection, streams: Iterable[int], row_id: int) -> int | None:
-    """Return the lowest id from `row_id` on of a stream that is not one of these (numbers), or None."""
-    sql = (
-        "SELECT min(max(first_id, ?1)) FROM main.edgeshard_blocks "
-        "WHERE first_id + last - first >= ?1 AND stream_no NOT IN (SELECT value FROM json_each(?2))"
-    )
-    found: int | None = sqlite.scalar(connection, sql, (row_id, to_json(sorted(streams))))
-    return found

@@ -14,7 +14,7 @@ import datetime
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from edgeshard import sqlite
@@ -56,27 +56,36 @@ def record(connection: Connection, stream_no: int, seqs: Range, reason: str) -> 
     )
 
 
-def record_from_source(connection: Connection, stream_no: int, found: Iterable[PrunedRange], held: list[Range]) -> None:
+def record_from_source(
+    connection: Connection, stream_no: int, found: Iterable[PrunedRange], held: Sequence[Range]
+) -> None:
     """Record why a source lacks rows that the main database does not hold either.
 
     Args:
         connection: the database that is merged into.
         stream_no: its number for the stream.
         found: what the source says, ordered by database and seq.
-        held: the seqs of the stream that the main database has ever held.
+        held: the seqs of the stream that the main database has ever held, at least among these, in order.
     """
     for database_id, pruned in itertools.groupby(found, key=lambda item: item.database_id):
-        items = list(pruned)
-        recorded = _ranges(connection, stream_no, "is_own = 0 AND database_id = ?", (database_id,))
-        new = subtract([item.seqs for item in items], [*held, *recorded])
-        connection.executemany(
-            "INSERT INTO main.edgeshard_pruned_ranges VALUES (0, ?, ?, ?, ?, ?, ?)",
-            [
-                (database_id, stream_no, part.first, part.last, item.reason, item.pruned_at)
-                for item in items
-                for part in clip(new, item.seqs)
-            ],
-        )
+        for item in pruned:
+            recorded = _ranges_around(connection, database_id, stream_no, item.seqs)
+            if not subtract([item.seqs], [*clip(held, item.seqs), *recorded]):
+                continue
+            # recorded whole, so that the next merge recognizes it by one look-up; a prune may have extended it since
+            inside = [part for part in recorded if clip([item.seqs], part) == [part]]
+            connection.executemany(
+                "DELETE FROM main.edgeshard_pruned_ranges "
+                "WHERE is_own = 0 AND database_id = ? AND stream_no = ? AND first = ?",
+                [(database_id, stream_no, part.first) for part in inside],
+            )
+            connection.executemany(
+                "INSERT INTO main.edgeshard_pruned_ranges VALUES (0, ?, ?, ?, ?, ?, ?)",
+                [
+                    (database_id, stream_no, part.first, part.last, item.reason, item.pruned_at)
+                    for part in subtract([item.seqs], [part for part in recorded if part not in inside])
+                ],
+            )
 
 
 def by_reason(connection: Connection) -> dict[str, int]:
@@ -99,14 +108,26 @@ def collected_rows(connection: Connection) -> dict[int, int]:
     return dict(sqlite.fetch(connection, sql, (TOMBSTONES,)))
 
 
-def of_newer_copy(connection: Connection) -> dict[int, list[PrunedRange]]:
-    """Map stream numbers to what this master had pruned before an older copy of it was put back."""
+def streams_of_newer_copy(connection: Connection) -> list[int]:
+    """Return the numbers of the streams that this master had pruned rows of before an older copy of it was put back."""
+    sql = f"SELECT DISTINCT stream_no FROM main.edgeshard_pruned_ranges WHERE {_OF_NEWER_COPY}"
+    return [number for (number,) in sqlite.fetch(connection, sql)]
+
+
+def of_newer_copy(connection: Connection, stream_no: int | None = None) -> dict[int, list[PrunedRange]]:
+    """Map stream numbers to what this master had pruned before an older copy of it was put back.
+
+    Args:
+        connection: the master.
+        stream_no: only of this stream; None: of all.
+    """
     found: dict[int, list[PrunedRange]] = {}
-    for stream_no, first, last, *rest in connection.execute(
+    only = "" if stream_no is None else f"AND stream_no = {stream_no:d}"
+    for number, first, last, *rest in connection.execute(
         f"SELECT stream_no, first, last, database_id, reason, pruned_at FROM main.edgeshard_pruned_ranges "
-        f"WHERE {_OF_NEWER_COPY} ORDER BY stream_no, first"
+        f"WHERE {_OF_NEWER_COPY} {only} ORDER BY stream_no, first"
     ):
-        found.setdefault(stream_no, []).append(PrunedRange(Range(first, last), *rest))
+        found.setdefault(number, []).append(PrunedRange(Range(first, last), *rest))
     return found
 
 
@@ -186,6 +207,17 @@ def _unaccounted(connection: Connection) -> Iterator[str]:
             for part in subtract(extents.ranges(connection, number), known):
                 text = "were here, and are neither here now nor pruned"
                 yield f"stream number {number}: seqs {part.first} to {part.last} {text}"
+
+
+def _ranges_around(connection: Connection, database_id: bytes, stream_no: int, seqs: Range) -> list[Range]:
+    """Return which of these seqs of a stream merged databases say that a database pruned, in the recorded intervals."""
+    sql = (
+        "SELECT first, last FROM main.edgeshard_pruned_ranges WHERE is_own = 0 AND database_id = ?1 AND stream_no = ?2 "
+        "AND first <= ?4 AND first >= coalesce((SELECT max(first) FROM main.edgeshard_pruned_ranges "
+        "WHERE is_own = 0 AND database_id = ?1 AND stream_no = ?2 AND first <= ?3), 0)"
+    )
+    bindings = (database_id, stream_no, seqs.first, seqs.last)
+    return [Range(*row) for row in sqlite.fetch(connection, sql, bindings)]
 
 
 def _ranges(connection: Connection, stream_no: int, where: str, bindings: tuple[Any, ...] = ()) -> list[Range]:

@@ -87,6 +87,8 @@ def divide_absent(stream: StreamRows, pending: Iterable[Range] = ()) -> Absent:
     pending = union(pending)
     known = union([*([Range(1, stream.last_seq)] if stream.last_seq else []), *pending])
     absent = subtract(known, stream.held)
+    if not pending and not stream.by_newer_copy:  # there may be any number of gaps
+        return Absent([], [], [], absent)
     waiting = intersect(absent, pending)
     left = subtract(absent, waiting)
     pruned = intersect(left, (item.seqs for item in stream.by_newer_copy))
@@ -143,18 +145,50 @@ def load(connection: Connection) -> list[StreamRows]:
     ]
 
 
-def gaps(connection: Connection) -> tuple[Gap, ...]:
-    """Return the known rows that the master never held, by agent, stream and seq; those pending in shards as well."""
-    return find_gaps(stream for _, stream in _load_held(connection, with_gaps_only=True))
+def gaps(connection: Connection, stream_ids: Iterable[bytes] | None = None) -> Iterator[Gap]:
+    """Yield the known rows that the master never held, by agent, stream and seq; those pending in shards as well.
+
+    Take as many as you need. The time it takes grows with what is taken, and with the number of streams that lack rows,
+    but not with what the master holds.
+
+    Args:
+        connection: the master.
+        stream_ids: only of these streams, whether or not it is recorded that they lack rows; None: of all that do.
+    """
+    newer = set(pruned_ranges.streams_of_newer_copy(connection))
+    for number, stream_id, agent_id, last_seq in streams.lacking(connection, stream_ids):
+        stream = stream_id.hex()
+        for part in _missing(connection, number, last_seq, pruned_by_newer_copy=number in newer):
+            yield Gap(agent_id, stream, part.first, part.last)
 
 
-def _load_held(connection: Connection, *, with_gaps_only: bool = False) -> Iterator[tuple[int, StreamRows]]:
-    """Yield each stream's number, and what its ranges say; leave out the streams without gaps if asked to."""
+def missing_rows(connection: Connection) -> int:
+    """Return how many rows are missing, in all gaps; those that are pending in shards as well."""
+    rows = streams.missing_rows(connection)
+    last_seqs = (
+        streams.last_seq_by_number(connection) if (numbers := pruned_ranges.streams_of_newer_copy(connection)) else {}
+    )
+    for number in numbers:
+        rows -= size(extents.holes(connection, number, last_seqs[number]))
+        rows += size(_missing(connection, number, last_seqs[number], pruned_by_newer_copy=True))
+    return rows
+
+
+def _missing(connection: Connection, number: int, last_seq: int, *, pruned_by_newer_copy: bool) -> Iterable[Range]:
+    holes = extents.holes(connection, number, last_seq)
+    if not pruned_by_newer_copy:
+        return holes
+    pruned = pruned_ranges.of_newer_copy(connection, number).get(number, ())
+    return subtract(holes, (item.seqs for item in pruned))
+
+
+def _load_held(connection: Connection) -> Iterator[tuple[int, StreamRows]]:
+    """Yield each stream's number, and what its ranges say."""
     held_rows, by_newer_copy = extents.range_rows(connection), pruned_ranges.of_newer_copy(connection)
     for number, stream_id, agent_id, last_seq in streams.with_last_seqs(connection):
         has_gaps = held_rows.get(number, 0) < last_seq
         if has_gaps:
             held = extents.ranges(connection, number)
             yield number, StreamRows(stream_id, agent_id, last_seq, held, by_newer_copy.get(number, ()))
-        elif not with_gaps_only:
+        else:
             yield number, StreamRows(stream_id, agent_id, last_seq, [Range(1, last_seq)] if last_seq else [])

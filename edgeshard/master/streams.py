@@ -132,6 +132,39 @@ def last_seq_by_number(connection: Connection) -> dict[int, int]:
     return dict(sqlite.fetch(connection, "SELECT stream_no, last_seq FROM main.edgeshard_streams"))
 
 
+def lacking(connection: Connection, stream_ids: Iterable[bytes] | None = None) -> list[tuple[int, bytes, str, int]]:
+    """Return (number, id, agent, highest seq known to exist) of streams of which rows were never held, by agent and
+    id.
+
+    Args:
+        connection: the master.
+        stream_ids: return these streams instead, whether or not it is recorded that they lack rows.
+    """
+    columns = "SELECT stream_no, stream_id, agent_id, last_seq FROM"
+    sql = f"{columns} main.edgeshard_missing CROSS JOIN main.edgeshard_streams USING (stream_no)"
+    bindings: tuple[str, ...] = ()
+    if stream_ids is not None:
+        sql = f"{columns} json_each(?) CROSS JOIN main.edgeshard_streams ON stream_id = unhex(value)"
+        bindings = (to_json([stream_id.hex() for stream_id in stream_ids]),)
+    return sqlite.fetch(connection, f"{sql} ORDER BY agent_id, stream_id", bindings)
+
+
+def missing_rows(connection: Connection) -> int:
+    """Return how many seqs are known to exist that this master never held."""
+    return int(sqlite.scalar(connection, "SELECT coalesce(sum(rows), 0) FROM main.edgeshard_missing"))
+
+
+def miscounted(connection: Connection) -> Iterator[tuple[int, int, int]]:
+    """Check the counts of missing seqs; yield (number, recorded, actual) of each stream for which they differ."""
+    recorded = dict(sqlite.fetch(connection, "SELECT stream_no, rows FROM main.edgeshard_missing"))
+    held = extents.range_rows(connection)
+    for number, last_seq in last_seq_by_number(connection).items():
+        actual, count = last_seq - held.get(number, 0), recorded.pop(number, 0)
+        if actual != count:
+            yield number, count, actual
+    yield from ((number, count, 0) for number, count in recorded.items())
+
+
 def find(connection: Connection, stream_id: bytes) -> tuple[int, str] | None:
     """Return the number and the agent of a stream, or None if the database does not know it."""
     rows = sqlite.fetch(
@@ -156,10 +189,31 @@ def add(connection: Connection, stream_id: bytes, agent_id: str, began_at: str) 
     return connection.last_insert_rowid()
 
 
-def raise_last_seq(connection: Connection, stream_no: int, last_seq: int) -> None:
-    """Record that the stream's rows up to `last_seq` exist, unless later ones are known already."""
-    sql = "UPDATE main.edgeshard_streams SET last_seq = ?2 WHERE stream_no = ?1 AND last_seq < ?2"
-    connection.execute(sql, (stream_no, last_seq))
+def copy_all(connection: Connection, schema: str) -> None:
+    """Add all streams of an attached database that is trusted, with the highest seqs that are known to exist."""
+    connection.execute(
+        "INSERT INTO main.edgeshard_streams(agent_id, stream_id, began_at, last_seq) "
+        f"SELECT agent_id, stream_id, began_at, last_seq FROM {quote(schema)}.edgeshard_streams ORDER BY stream_no"
+    )
+
+
+def raise_last_seq(connection: Connection, stream_no: int, last_seq: int) -> int:
+    """Record that the stream's rows up to `last_seq` exist; return how many of these were not known to exist."""
+    before = sqlite.scalar(connection, "SELECT last_seq FROM main.edgeshard_streams WHERE stream_no = ?", (stream_no,))
+    if last_seq > before:
+        sql = "UPDATE main.edgeshard_streams SET last_seq = ? WHERE stream_no = ?"
+        connection.execute(sql, (last_seq, stream_no))
+    return max(0, last_seq - int(before))
+
+
+def add_missing(connection: Connection, stream_no: int, rows: int) -> None:
+    """Record that `rows` more seqs of a stream are missing, or fewer if it is negative, in the caller's transaction."""
+    if rows:
+        connection.execute(
+            "INSERT INTO main.edgeshard_missing VALUES (?1, ?2) ON CONFLICT(stream_no) DO UPDATE SET rows = rows + ?2",
+            (stream_no, rows),
+        )
+        connection.execute("DELETE FROM main.edgeshard_missing WHERE stream_no = ? AND rows = 0", (stream_no,))
 
 
 def ids_by_number(connection: Connection) -> dict[int, bytes]:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from edgeshard import sqlite
+from edgeshard.records.json_values import to_json
 from edgeshard.sqlite import Connection
 
 
 def superseded_counts(connection: Connection) -> dict[int, int]:
     """Map each stream number to the number of seqs in its blocks whose row was superseded and is no longer here."""
     return dict(sqlite.fetch(connection, "SELECT stream_no, rows FROM main.edgeshard_superseded"))
+
+
+def counts_of(connection: Connection, stream_nos: Iterable[int]) -> dict[int, int]:
+    """Return the same, of these streams only."""
+    sql = "SELECT stream_no, rows FROM main.edgeshard_superseded WHERE stream_no IN (SELECT value FROM json_each(?))"
+    return dict(sqlite.fetch(connection, sql, (to_json(list(stream_nos)),)))
 
 
 def add(connection: Connection, stream_no: int, rows: int) -> None:

@@ -14,7 +14,7 @@ def record(connection: Connection, stream_no: int, seqs: Range, database_id: byt
     Args:
         connection: the master, in the transaction of a merge.
         stream_no: the stream's number there.
-        seqs: the truncated seqs, which the master does not hold.
+        seqs: the truncated seqs, some of which the master does not hold.
         database_id: the database that held them.
     """
     connection.execute(

@@ -10,7 +10,7 @@ from edgeshard import sqlite
 from edgeshard.errors import DamagedError, SchemaConflictError
 from edgeshard.format import blocks
 from edgeshard.format.blocks import Block, pieces
-from edgeshard.format.ranges import Range, intersect, prefix, subtract, union
+from edgeshard.format.ranges import Range, intersect, prefix, size, subtract, union
 from edgeshard.master import catalog, extents, identity, proven, pruned_ranges, streams, superseded, truncations
 from edgeshard.merge import conflicts, schema_merge
 from edgeshard.merge.target import Target
@@ -47,7 +47,7 @@ class Copied:
     Attributes:
         rows: how many rows it copied.
         copied_bytes: about how large these rows were.
-        present: how many rows the source has, copied or not.
+        present: how many rows a shard has, copied or not.
         used_bytes: the size of the source's pages in use.
         finished: whether the target now holds all that the source has.
         durable: for each stream of a shard that has rows to delete, the seq up to which they may be deleted once the
@@ -102,9 +102,10 @@ def _copy(
     unwanted: Mapping[bytes, Sequence[Range]] | None,
 ) -> Copied:
     connection = target.connection
-    listed = source_streams.streams_with_news(connection, origin)
+    listed = source_streams.streams_with_news(connection, origin, unwanted)
     used_bytes = sqlite.used_bytes(connection, origin.schema)
-    row_bytes = max(1, used_bytes // max(1, source_streams.row_count(connection, origin, listed)))
+    rows_there = source_streams.row_count(connection, origin, listed) if any(each.blocks for each in listed) else 0
+    row_bytes = max(1, used_bytes // max(1, rows_there))
     max_rows = max(1, max_bytes // row_bytes)
     origin = schema_merge.ensure_tables(target, origin)
     catalog.raise_priorities(connection, origin.priorities)
@@ -161,7 +162,7 @@ def _copy_stream(
     """
     connection = target.connection
     stream_no = _ensure_stream(target, origin, stream)
-    held = extents.ranges(connection, stream_no)
+    held = diff.held_around(connection, stream_no, stream.ranges)
     unproven = [] if own is None else _compare(target, origin, own, stream_no, stream, held)
     superseded_rows = source_streams.superseded_count(connection, origin, stream)
     copied: list[Range] = []
@@ -180,8 +181,10 @@ def _copy_stream(
             is_whole = False
             break
     held = extents.add_ranges(connection, stream_no, held, copied)
-    streams.raise_last_seq(connection, stream_no, _known_last_seq(stream, held, is_whole=is_whole))
-    _record_absent(target, stream_no, stream, held)
+    new_seqs = streams.raise_last_seq(connection, stream_no, _known_last_seq(stream, held, is_whole=is_whole))
+    if target.is_indexed:  # the receiver of a bundle finds out itself what it lacks
+        streams.add_missing(connection, stream_no, new_seqs - size(copied))
+    _record_absent(target, stream_no, stream)
     if own is None:
         return rows, is_whole, [], []
     checked = subtract(intersect(stream.ranges, held), unproven)
@@ -211,15 +214,17 @@ def _known_last_seq(stream: SourceStream, held: Sequence[Range], *, is_whole: bo
     transaction brings them.
     """
     if is_whole:
-        return stream.last_seq
+        return max(stream.last_seq, held[-1].last if held else 0)
     absent = [*(part for part, _ in stream.truncations), *(item.seqs for item in stream.pruned)]
     return max((part.last for part in [*held, *absent]), default=0)
 
 
-def _record_absent(target: Target, stream_no: int, stream: SourceStream, held: list[Range]) -> None:
+def _record_absent(target: Target, stream_no: int, stream: SourceStream) -> None:
     """Record why the source lacks rows that the target does not hold either: truncated for another, or pruned."""
-    for seqs, database_id in source_streams.truncated_but_not_held(stream, held):
-        truncations.record(target.connection, stream_no, seqs, database_id)
+    for seqs, database_id in stream.truncations:
+        if not diff.is_held(target.connection, stream_no, seqs):
+            truncations.record(target.connection, stream_no, seqs, database_id)
+    held = diff.held_around(target.connection, stream_no, [item.seqs for item in stream.pruned])
     pruned_ranges.record_from_source(target.connection, stream_no, stream.pruned, held)
 
 
@@ -262,7 +267,7 @@ def _compare(
     if not unchecked:
         return []
     known = proven.ranges(connection, own.name, stream_no)
-    blocks_here = extents.blocks(connection, stream_no)
+    blocks_here = extents.blocks_around(connection, stream_no, unchecked)
     unproven = subtract(unchecked, [*known, *(Range(block.first, block.last) for block in blocks_here)])
     for seqs, are_proven in ((intersect(unchecked, known), True), (subtract(unchecked, known), False)):
         for part in pieces(seqs, blocks_here):

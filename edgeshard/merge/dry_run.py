@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,7 +14,7 @@ from edgeshard.errors import EdgeshardError
 from edgeshard.files import scan
 from edgeshard.files.fingerprint import State
 from edgeshard.master import database, row_states, shard_states
-from edgeshard.reports import MergeReport, Quarantined
+from edgeshard.reports import GAPS_MAX, MergeReport, Quarantined
 from edgeshard.sources import attach
 from edgeshard.sources.attach import Quarantine, SourceRun
 from edgeshard.sqlite import Connection
@@ -76,9 +77,16 @@ def _report(
         for run in shards + named
         if run.quarantine and not run.was_removed()
     )
-    gaps = row_states.gaps(connection)
+    gaps = tuple(itertools.islice(row_states.gaps(connection), GAPS_MAX))
     return MergeReport(
-        rows, truncated, shards=len(due), quarantined=quarantined, gaps=gaps, stopped=stopped, dry_run=True
+        rows,
+        truncated,
+        shards=len(due),
+        quarantined=quarantined,
+        gaps=gaps,
+        missing_rows=row_states.missing_rows(connection),
+        stopped=stopped,
+        dry_run=True,
     )
 
 

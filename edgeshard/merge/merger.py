@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import random
@@ -24,7 +25,7 @@ from edgeshard.merge.master_handle import MasterHandle
 from edgeshard.merge.merge_pass import MergePass, Progress
 from edgeshard.merge.quota import MergeQuota, QuotaExhaustedError
 from edgeshard.merge.shard_cache import CacheEntry, ShardCache
-from edgeshard.reports import Gap, MergeReport, Quarantined
+from edgeshard.reports import GAPS_MAX, Gap, MergeReport, Quarantined
 from edgeshard.retention import store_rules
 from edgeshard.retention.store_rules import Retention
 from edgeshard.shard import write_profile
@@ -83,6 +84,7 @@ class Merger:
         self._cache = ShardCache(self._profile.held_s)
         self._generation = 0
         self._gaps: tuple[Gap, ...] | None = None
+        self._missing_rows = 0
         self._logged: set[Quarantined | Gap] = set()
 
     @property
@@ -378,7 +380,8 @@ class Merger:
     def _find_gaps(self, connection: Connection) -> None:
         generation = identity.generation(connection)
         if self._gaps is None or generation != self._generation:
-            self._gaps = row_states.gaps(connection)
+            self._gaps = tuple(itertools.islice(row_states.gaps(connection), GAPS_MAX))
+            self._missing_rows = row_states.missing_rows(connection)
         self._generation = generation
 
     def _report(self, runs: Sequence[SourceRun], merge_pass: MergePass) -> MergeReport:
@@ -396,6 +399,7 @@ class Merger:
             shards=sum(1 for run in runs if run.schema),
             quarantined=tuple(quarantined),
             gaps=self._gaps or (),
+            missing_rows=self._missing_rows,
             stopped=merge_pass.stopped,
             dropped=self._quota.dropped,
         )

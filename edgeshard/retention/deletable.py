@@ -24,7 +24,20 @@ class DeletableSeqs:
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._of_unprotected: Seqs | None = None
+        self._protected: set[int] | None = None
         self._held_by_peers = PeerCache(self._load_held_by_peers)
+
+    def protected_streams(self, connection: Connection) -> set[int]:
+        """Return the numbers of the streams of protected agents, as of the first call; see `read`."""
+        if self._protected is None:
+            self._protected = streams.numbers_of_agents(connection, self._rules.protected_agents)
+        return self._protected
+
+    def is_current(self, connection: Connection) -> bool:
+        """Return whether what `read` returned last is as of the caller's transaction."""
+        if self._rules.protected_agents or self._rules.peer_kinds is None:
+            return True
+        return self._held_by_peers.is_current(connection)
 
     def read(self, connection: Connection) -> Seqs | None:
         """Return the seqs by stream number, as of the caller's transaction, or None if all are deletable."""

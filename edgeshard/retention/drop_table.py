@@ -20,7 +20,7 @@ def drop_table(run: PruneRun) -> None:
     while run.progress.rows != rows_before:
         rows_before = run.progress.rows
         end_id = identity.next_id(run.connection)
-        window.prune_windows(run, run.scope, rules.DROP_TABLE, 1, end_id, window.select)
+        window.prune_windows(run, run.scope, rules.DROP_TABLE, 1, end_id, window.AllRows())
         if run.dry_run or run.is_stopping() or _drop_if_empty(run.connection, run.scope.tables or ()):
             return
 

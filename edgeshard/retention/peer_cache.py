@@ -1,7 +1,8 @@
 """Keep what peers hold while a prune works, and read it again once another receipt arrived.
 
 A receipt that arrives in the middle of a prune may say that a peer holds less than before. Reading all receipts in each
-transaction would take longer than the transaction, so only the list of peers is compared.
+transaction would take longer than the transaction, and longer with every gap. So they are read before the master is
+locked, and then only the list of peers is compared.
 """
 
 from __future__ import annotations
@@ -30,8 +31,12 @@ class PeerCache(Generic[_T]):
     _peers: list[Peer] | None = None
     _value: _T | None = None
 
+    def is_current(self, connection: Connection) -> bool:
+        """Return whether the value is as of the caller's transaction: no receipt has arrived since it was read."""
+        return self._value is not None and receipts.peers(connection) == self._peers
+
     def read(self, connection: Connection) -> _T:
-        """Return the value as of the caller's transaction."""
+        """Return the value as of the caller's transaction, which is best a short read."""
         peers = receipts.peers(connection)
         if self._value is None or peers != self._peers:
             self._peers, self._value = peers, self.load(connection, peers)

@@ -67,7 +67,7 @@ class PruneBatch:
         return count(self.ids)
 
 
-def not_deletable(window: Window, deletable: Mapping[int, Iterable[Range]]) -> list[Range]:
+def not_deletable(window: Window, deletable: Mapping[int, Sequence[Range]]) -> list[Range]:
     """Return the ids of rows that must stay, and of all rows that were written in one transaction with such a row.
 
     Args:
@@ -78,12 +78,14 @@ def not_deletable(window: Window, deletable: Mapping[int, Iterable[Range]]) -> l
     return union([*must_stay, *_overlapping(window.transactions, must_stay)])
 
 
-def missing_from(window: Window, seqs: Mapping[int, Iterable[Range]]) -> list[Range]:
+def missing_from(window: Window, seqs: Mapping[int, Sequence[Range]]) -> list[Range]:
     """Return the ids of rows whose seqs are not among these seqs of their stream number."""
     found = []
     for number, blocks in window.blocks.items():
         parts = [_part(block, ids) for block in blocks for ids in clip([_ids(block)], window.ids)]
-        included = [_ids(piece) for piece in pieces(seqs.get(number, ()), parts)]
+        # only what is near: a stream may have any number of ranges
+        near = [item for part in parts for item in clip(seqs.get(number, ()), Range(part.first, part.last))]
+        included = [_ids(piece) for piece in pieces(near, parts)]
         found += subtract(map(_ids, parts), included)
     return union(found)
 

@@ -125,9 +125,12 @@ def _give_space_back(run: PruneRun, meter: Meter, *, everything: bool) -> int:
     if sqlite.is_incremental(connection):
         shrinking.give_pages_back(run, everything=everything)
     if run.progress.rows:
-        with sqlite.immediate(connection):
-            arrivals.forget_before(connection, _oldest_id(connection))
-            meter.record(connection, sizes.wal_bytes(run.path))  # only the checkpoint of the WAL follows
+        has_more = True
+        while has_more:
+            with sqlite.immediate(connection):
+                has_more = arrivals.forget_before(connection, _oldest_id(connection))
+                if not has_more:
+                    meter.record(connection, sizes.wal_bytes(run.path))  # only the checkpoint of the WAL follows
     sqlite.shrink_wal(connection)
     return max(0, before - sizes.file_bytes(connection))
 

@@ -53,7 +53,7 @@ def shrink_to(run: PruneRun, position: int, max_bytes: int) -> bool:
     if run.progress.callback is not None and excess_bytes() > 0:
         run.progress.expected_rows = run.progress.rows + int(excess_bytes() / max(1.0, run.row_bytes))
     bound = identity.next_id(run.connection)
-    window.prune_windows(run, run.scope, run.rules.size_reason, position, bound, window.select, is_enough)
+    window.prune_windows(run, run.scope, run.rules.size_reason, position, bound, window.AllRows(), is_enough)
     return excess_bytes() <= 0
 
 
@@ -61,4 +61,4 @@ def _delete_below(run: PruneRun, reason: str, position: int, bound: int) -> int:
     if run.progress.callback is not None:
         expected = extents.row_count_below(run.connection, bound)
         run.progress.expected_rows = max(run.progress.expected_rows, expected)
-    return window.prune_windows(run, run.scope, reason, position, bound, window.select)
+    return window.prune_windows(run, run.scope, reason, position, bound, window.AllRows())

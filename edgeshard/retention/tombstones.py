@@ -11,7 +11,6 @@ No other rule deletes a tombstone, and this rule deletes nothing else.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -19,10 +18,11 @@ import attrs
 
 from edgeshard import format, sqlite
 from edgeshard.format.ranges import Range, intersect, subtract, union
-from edgeshard.master import receipts, streams
+from edgeshard.master import identity, receipts, streams
 from edgeshard.master.receipts import Peer
 from edgeshard.records import hlc, keys
 from edgeshard.retention import id_bounds, plan, rules, watermark, window
+from edgeshard.retention.holds import Hold
 from edgeshard.retention.peer_cache import PeerCache
 from edgeshard.retention.plan import PruneBatch
 from edgeshard.retention.progress import HoldReasons
@@ -58,11 +58,10 @@ def collect(run: PruneRun, tables: Iterable[str]) -> None:
     expired = find_expired(run.connection, Path(run.path), tables, grace_s)
     if expired is None:
         return
-    peers = PeerCache(_load_known_by_peers)
-    select_batch = functools.partial(select, expired=expired, peers=peers, reasons=run.progress.hold_reasons)
+    selector = TombstoneSelector(expired, run.progress.hold_reasons)
     for name in expired.tables:
         scope = attrs.evolve(run.scope, tables=(keys.deleted_name(name),), tombstones_of=name)
-        window.prune_windows(run, scope, rules.TOMBSTONES, 1, expired.bound, select_batch)
+        window.prune_windows(run, scope, rules.TOMBSTONES, 1, expired.bound, selector)
 
 
 def find_expired(connection: Connection, path: Path, tables: Iterable[str], grace_s: float) -> ExpiredTombstones | None:
@@ -102,43 +101,69 @@ def _load_known_by_peers(connection: Connection, peers: Sequence[Peer]) -> Known
     return known
 
 
-def select(
-    connection: Connection,
-    scope: Scope,
-    ids: Range,
-    *,
-    expired: ExpiredTombstones,
-    peers: PeerCache[KnownByPeers],
-    reasons: HoldReasons,
-) -> PruneBatch:
-    """Select the tombstones by these ids that may be deleted, as of the caller's transaction; only read.
+@attrs.define
+class TombstoneSelector:
+    """Selects the tombstones that may be deleted.
 
-    Args:
-        connection: the master.
-        scope: the one table of tombstones.
-        ids: where to look.
+    What holds tombstones, and what the peers know, is read before the master is locked. It is outdated once a merge, or
+    another prune, has changed the master, or a receipt has arrived.
+
+    Attributes:
         expired: which are older than the grace period.
-        peers: what the peers know of.
         reasons: where to add why tombstones stay.
     """
-    (table,) = scope.tables or ()
-    contents = window.load_window(connection, ids)
-    below = [Range(ids.first, min(ids.last, expired.bound - 1))]
-    old = intersect(window.ids_of_rows(connection, table, ids, expired.inputs.since_us), below)
-    holds = list(watermark.holds(connection, expired.inputs))
-    low_watermark = min(hold.timestamp for hold in holds)
-    settled = intersect(old, window.ids_of_rows(connection, table, ids, low_watermark))
-    behind = plan.count(old) - plan.count(settled)
-    if behind:
-        reasons.behind.update(hold.reason for hold in holds if hold.timestamp < expired.inputs.since_us)
-    unheard = []
-    for peer, held in peers.read(connection).items():
-        unknown = intersect(settled, plan.missing_from(contents, held))
-        if unknown:
-            reasons.unheard.add(peer)
-        unheard += unknown
-    heard = subtract(settled, unheard)
-    must_stay = [] if scope.deletable is None else plan.not_deletable(contents, scope.deletable)
-    selected = subtract(heard, must_stay)
-    kept_back = plan.count(heard) - plan.count(selected)
-    return PruneBatch(contents, selected, kept_back, behind, plan.count(union(unheard)))
+
+    expired: ExpiredTombstones
+    reasons: HoldReasons
+    _peers: PeerCache[KnownByPeers] = attrs.Factory(lambda: PeerCache(_load_known_by_peers))
+    _known: KnownByPeers = attrs.Factory(dict)
+    _holds: Sequence[Hold] = ()
+    _generations: frozenset[int] = frozenset()
+
+    def prepare(self, connection: Connection) -> None:
+        """Read what holds tombstones, and what the peers know, unless nothing has changed."""
+        if not self._is_current(connection):
+            self._known = self._peers.read(connection)
+            self._holds = tuple(watermark.holds(connection, self.expired.inputs))
+            self._generations = frozenset([identity.generation(connection)])
+
+    def _is_current(self, connection: Connection) -> bool:
+        return identity.generation(connection) in self._generations and self._peers.is_current(connection)
+
+    def select(self, connection: Connection, scope: Scope, ids: Range) -> PruneBatch:
+        """Select the tombstones by these ids that may be deleted, as of the caller's transaction; only read.
+
+        Args:
+            connection: the master.
+            scope: the one table of tombstones.
+            ids: where to look.
+
+        Raises:
+            window.OutdatedError: the master was changed since `prepare`.
+        """
+        if not self._is_current(connection):
+            raise window.OutdatedError
+        (table,) = scope.tables or ()
+        contents = window.load_window(connection, ids)
+        below = [Range(ids.first, min(ids.last, self.expired.bound - 1))]
+        since_us = self.expired.inputs.since_us
+        old = intersect(window.ids_of_rows(connection, table, ids, since_us), below)
+        low_watermark = min(hold.timestamp for hold in self._holds)
+        settled = intersect(old, window.ids_of_rows(connection, table, ids, low_watermark))
+        behind = plan.count(old) - plan.count(settled)
+        if behind:
+            self.reasons.behind.update(hold.reason for hold in self._holds if hold.timestamp < since_us)
+        unheard = []
+        for peer, held in self._known.items():
+            unknown = intersect(settled, plan.missing_from(contents, held))
+            if unknown:
+                self.reasons.unheard.add(peer)
+            unheard += unknown
+        heard = subtract(settled, unheard)
+        must_stay = [] if scope.deletable is None else plan.not_deletable(contents, scope.deletable)
+        selected = subtract(heard, must_stay)
+        # our own transaction counts as a change, and makes nothing of this outdated
+        generation = identity.generation(connection)
+        self._generations = frozenset((generation, generation + 1 if selected else generation))
+        kept_back = plan.count(heard) - plan.count(selected)
+        return PruneBatch(contents, selected, kept_back, behind, plan.count(union(unheard)))

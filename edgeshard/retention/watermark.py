@@ -19,6 +19,7 @@ kept, and reported (see `edgeshard.merge.late_changes`).
 from __future__ import annotations
 
 import datetime
+import itertools
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -143,14 +144,13 @@ def _lower_bound(inputs: WatermarkInputs, newest: int | None, began_at: str) -> 
 
 def _streams_with_missing_rows(connection: Connection) -> set[int]:
     """Return the streams that have rows somewhere, as far as is known, that never arrived here."""
-    numbers = streams.numbers_by_id(connection)
     found = set()
-    for gap in row_states.gaps(connection):
-        stream_id = bytes.fromhex(gap.stream)
+    for stream_id, gaps in itertools.groupby(row_states.gaps(connection), key=lambda gap: bytes.fromhex(gap.stream)):
         pruned = [each.seqs for each in pruned_ranges.elsewhere(connection, stream_id)]
-        if subtract([Range(gap.first, gap.last)], pruned):
-            found.add(numbers[stream_id])
-    return found | set(receipts.streams_with_unknown_rows(connection))
+        if not pruned or subtract([Range(gap.first, gap.last) for gap in gaps], pruned):
+            found.add(stream_id)
+    numbers = streams.numbers_by_id(connection) if found else {}
+    return {numbers[stream_id] for stream_id in found} | set(receipts.streams_with_unknown_rows(connection))
 
 
 def _recent_streams_now(connection: Connection, inputs: WatermarkInputs) -> frozenset[int]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Protocol
 
 import attrs
 
@@ -11,13 +13,39 @@ from edgeshard import format, sqlite
 from edgeshard.errors import DamagedError
 from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import Range, subtract, union
-from edgeshard.master import catalog, extents, identity, pruned_ranges, streams, superseded, tombstone_gc
+from edgeshard.master import catalog, extents, identity, pruned_ranges, superseded, tombstone_gc
+from edgeshard.records.json_values import to_json
 from edgeshard.retention import plan
 from edgeshard.retention.pace import pause
 from edgeshard.retention.plan import PruneBatch, Window
 from edgeshard.retention.run import PruneRun
 from edgeshard.retention.scope import Scope
 from edgeshard.sqlite import Connection, quote
+
+#: How often what a transaction depends on is read again because others changed it before the master was locked.
+_ATTEMPTS: Final = 5
+
+
+class OutdatedError(Exception):
+    """What a transaction of a prune depends on has changed since it was read. Nothing was deleted."""
+
+
+class Selector(Protocol):
+    """Says which rows of a window to delete.
+
+    What grows with the history of a master is read by `prepare`, before the master is locked: it would keep mergers
+    waiting.
+    """
+
+    def prepare(self, connection: Connection) -> None:
+        """Read what takes long, in the caller's snapshot; nothing if it is still current."""
+
+    def select(self, connection: Connection, scope: Scope, ids: Range) -> PruneBatch:
+        """Select rows by these ids, as of the caller's transaction; only read.
+
+        Raises:
+            OutdatedError: what was prepared is no longer current.
+        """
 
 
 def prune_windows(
@@ -26,7 +54,7 @@ def prune_windows(
     reason: str,
     position: int,
     end_id: int,
-    select_batch: Callable[[Connection, Scope, Range], PruneBatch],
+    selector: Selector,
     is_enough: Callable[[], bool] = lambda: False,
 ) -> int:
     """Delete window by window, from `position` on and below `end_id`; return the id at which the next rule continues.
@@ -34,7 +62,7 @@ def prune_windows(
     The arguments are those of `prune_window`. Once `is_enough` returns True, no further window is begun.
     """
     while not run.is_stopping() and not is_enough() and run.pace.may_grow_wal():
-        batch = prune_window(run, scope, reason, position, end_id, select_batch)
+        batch = prune_window(run, scope, reason, position, end_id, selector)
         if batch is None:
             break
         position = batch.window.ids.last + 1
@@ -47,7 +75,7 @@ def prune_window(
     reason: str,
     position: int,
     end_id: int,
-    select_batch: Callable[[Connection, Scope, Range], PruneBatch],
+    selector: Selector,
 ) -> PruneBatch | None:
     """Delete what a rule selects in the next window, in one transaction; then rest, so that mergers get the lock.
 
@@ -57,21 +85,38 @@ def prune_window(
         reason: the name of the rule.
         position: the id to begin at.
         end_id: the id at which to stop; it divides no transaction.
-        select_batch: says which of the ids to delete.
+        selector: says which of the ids to delete.
 
     Returns:
-        What was deleted, or None if there is no row from `position` on and below `end_id`.
+        What was deleted, or None if there is no row from `position` on and below `end_id`, or if others changed the
+        master again and again while we read it. Then the next prune continues.
     """
+    connection = run.connection
+    for _ in range(_ATTEMPTS):
+        # 1. Read what may take long, while others write.
+        with sqlite.read_snapshot(connection):
+            scope = attrs.evolve(scope, deletable=run.deletable.read(connection))
+            selector.prepare(connection)
+            if run.rules.protected_agents:
+                position = _skip_streams(connection, run.deletable.protected_streams(connection), position)
+        # 2. Lock the master; delete a window, and record it.
+        with contextlib.suppress(OutdatedError):
+            return _prune_window(run, scope, reason, position, end_id, selector)
+    return None
+
+
+def _prune_window(
+    run: PruneRun, scope: Scope, reason: str, position: int, end_id: int, selector: Selector
+) -> PruneBatch | None:
     connection = run.connection
     logged_before = sqlite.wal_pages_written(connection)
     with sqlite.read_snapshot(connection) if run.dry_run else sqlite.immediate(connection):
         began = time.monotonic()  # until here we waited for others; from here on they wait for us
-        # another prune may have been here, and another receipt may have arrived: read everything again
-        scope = attrs.evolve(scope, deletable=run.deletable.read(connection))
-        if run.rules.protected_agents:
-            position = _skip_agents(connection, run.rules.protected_agents, position)
+        # another prune may have been here, and another receipt may have arrived
+        if not run.deletable.is_current(connection):
+            raise OutdatedError
         ids = next_window(connection, scope, position, end_id, run.pace.window_rows)
-        batch = None if ids is None else select_batch(connection, scope, ids)
+        batch = None if ids is None else selector.select(connection, scope, ids)
         if batch is not None and batch.rows and not run.dry_run:
             delete(connection, scope, batch, reason)
         else:
@@ -85,10 +130,18 @@ def prune_window(
     return batch
 
 
-def _skip_agents(connection: Connection, agents: Sequence[str], position: int) -> int:
-    """Return the first id that is not of these agents, so that all rows before it are skipped at once."""
-    first = extents.first_id_of_others(connection, streams.numbers_of_agents(connection, agents), position)
-    return identity.next_id(connection) if first is None else first
+def _skip_streams(connection: Connection, stream_nos: Iterable[int], position: int) -> int:
+    """Return the first id of a row that is not of these streams, so that all rows before it are skipped at once."""
+    firsts = [
+        sqlite.scalar(
+            connection,
+            f"SELECT _id FROM {quote(name)} WHERE _id >= ? AND _stream NOT IN (SELECT value FROM json_each(?)) "
+            "ORDER BY _id LIMIT 1",
+            (position, to_json(sorted(stream_nos))),
+        )
+        for name in catalog.record_tables(connection)
+    ]
+    return min((first for first in firsts if first is not None), default=identity.next_id(connection))
 
 
 def next_window(connection: Connection, scope: Scope, position: int, end_id: int, rows: int) -> Range | None:
@@ -110,6 +163,17 @@ def next_window(connection: Connection, scope: Scope, position: int, end_id: int
 
 
 # -- selecting: only read ---------------------------------------------------------------------------------------------
+
+
+class AllRows:
+    """Selects all rows that the scope allows to delete."""
+
+    def prepare(self, connection: Connection) -> None:
+        """Nothing takes long."""
+
+    def select(self, connection: Connection, scope: Scope, ids: Range) -> PruneBatch:
+        """Select the rows by these ids; see `select`."""
+        return select(connection, scope, ids)
 
 
 def select(connection: Connection, scope: Scope, ids: Range) -> PruneBatch:
@@ -194,8 +258,8 @@ def _record_newest_tombstone(connection: Connection, scope: Scope, batch: PruneB
 def _forget_superseded(connection: Connection, scope: Scope, batch: PruneBatch) -> int:
     """Count the batch's seqs whose rows were superseded, and subtract them from the recorded count of such rows."""
     total = 0
-    known = superseded.superseded_counts(connection) if scope.tables is None else {}
-    concerned = batch.window.blocks.keys() & known.keys()
+    known = superseded.counts_of(connection, batch.window.blocks) if scope.tables is None else {}
+    concerned = known.keys()
     rows = _rows_by_stream(connection, batch) if concerned else {}
     for number in concerned:
         seqs = [part for block in batch.window.blocks[number] for part in plan.cut(block, batch.ids)[1]]

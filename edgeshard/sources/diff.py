@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from edgeshard import sqlite
 from edgeshard.format import blocks
@@ -14,7 +14,7 @@ from edgeshard.sqlite import Connection
 
 
 def count_rows(connection: Connection, source: Source) -> tuple[int, int]:
-    """Return how many rows a merge would copy, and how many rows the source has."""
+    """Return how many rows a merge would copy, and how many rows the source has, which is only known of a shard."""
     missing = present = 0
     for stream, blocks_missing in missing_by_stream(connection, source):
         missing += sum(map(len, blocks_missing))
@@ -32,18 +32,34 @@ def missing_by_stream(
         source: the attached database.
         unwanted: seqs of each stream, by its id, that are not copied although the target does not hold them.
     """
-    for stream in streams.streams_with_news(connection, source):
+    for stream in streams.streams_with_news(connection, source, unwanted):
         stream_no = sqlite.scalar(
             connection, "SELECT stream_no FROM main.edgeshard_streams WHERE stream_id = ?", (stream.stream_id,)
         )
-        held = [] if stream_no is None else held_ranges(connection, stream_no)
+        held = [] if stream_no is None else held_around(connection, stream_no, stream.ranges)
         yield stream, missing_blocks(stream, held, unwanted)
 
 
-def held_ranges(connection: Connection, stream_no: int) -> list[Range]:
-    """Return the seqs of a stream that the main database has ever held."""
-    rows = sqlite.fetch(connection, "SELECT first, last FROM main.edgeshard_ranges WHERE stream_no = ?", (stream_no,))
-    return [Range(first, last) for first, last in rows]
+def held_around(connection: Connection, stream_no: int, parts: Iterable[Range]) -> list[Range]:
+    """Return the ranges of the main database that overlap or touch these seqs of a stream, in order.
+
+    The ranges are looked up around what a merge concerns: a stream may have any number of them.
+    """
+    found: dict[int, Range] = {}
+    for part in parts:
+        rows = sqlite.fetch(
+            connection,
+            "SELECT first, last FROM main.edgeshard_ranges WHERE stream_no = ?1 AND first <= ?3 AND first >= "
+            "coalesce((SELECT max(first) FROM main.edgeshard_ranges WHERE stream_no = ?1 AND first <= ?2), 0)",
+            (stream_no, part.first, part.last + 1),
+        )
+        found.update((first, Range(first, last)) for first, last in rows)
+    return [found[first] for first in sorted(found)]
+
+
+def is_held(connection: Connection, stream_no: int, seqs: Range) -> bool:
+    """Return whether the main database has ever held all of these seqs of a stream."""
+    return any(item.first <= seqs.first for item in held_around(connection, stream_no, [Range(seqs.last, seqs.last)]))
 
 
 def missing_blocks(
@@ -53,7 +69,7 @@ def missing_blocks(
 
     Args:
         stream: the stream, as the source knows it.
-        held: the seqs of it that the target has ever held.
+        held: the seqs of it that the target has ever held, at least around its blocks.
         unwanted: seqs of each stream, by its id, that are not copied although the target does not hold them.
     """
     if unwanted is not None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Sequence
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from edgeshard import format, sqlite
@@ -22,7 +24,7 @@ _ID_BYTES: Final = 16
 #: The most truncations of one stream. Adjacent ones for the same database are one entry, so there are only few.
 _TRUNCATIONS_MAX: Final = 10_000
 
-#: The most pruned ranges of one stream that are read. Adjacent ones with the same reason are one entry.
+#: The most pruned ranges of one stream that are read at a time. Adjacent ones with the same reason are one entry.
 _PRUNED_RANGES_MAX: Final = 10_000
 
 #: The most characters of the reason for which rows were pruned.
@@ -31,18 +33,48 @@ _REASON_CHARS_MAX: Final = 100
 #: The highest id that a block can begin with. This leaves ids for the seqs of a stream after it.
 _FIRST_ID_MAX: Final = (1 << 63) - (1 << 33)
 
+#: SQL: up to where the main database holds its stream ``m`` without a break from the seq {0} on, or something below.
+_HELD_TO: Final = (
+    "coalesce((SELECT h.last FROM main.edgeshard_ranges h WHERE h.stream_no = m.stream_no AND h.first <= {0} "
+    "ORDER BY h.first DESC LIMIT 1), 0)"
+)
+
+#: SQL: up to where the main database knows, from the seq {0} on, that the database {1} pruned its stream ``m``.
+_NOTED_TO: Final = (
+    "coalesce((SELECT n.last FROM main.edgeshard_pruned_ranges n WHERE n.is_own = 0 AND n.database_id = {1} "
+    "AND n.stream_no = m.stream_no AND n.first <= {0} ORDER BY n.first DESC LIMIT 1), 0)"
+)
+
 #: SQL: whether the main database lacks any seq of the source's range ``r`` of its stream ``m``.
-_NOT_HELD: Final = (
-    "coalesce((SELECT h.last FROM main.edgeshard_ranges h WHERE h.stream_no = m.stream_no AND h.first <= r.first "
-    "ORDER BY h.first DESC LIMIT 1), 0) < r.last"
+_NOT_HELD: Final = f"{_HELD_TO.format('r.first')} < r.last"
+
+#: SQL: the part of ``r`` that the main database may lack ends here: all after it is held, up to the end of ``r``.
+_LACKED_TO: Final = (
+    f"iif({_HELD_TO.format('r.last')} >= r.last, (SELECT h.first - 1 FROM main.edgeshard_ranges h "
+    "WHERE h.stream_no = m.stream_no AND h.first <= r.last ORDER BY h.first DESC LIMIT 1), r.last)"
+)
+
+#: SQL: whether the pruned range ``r`` of the source tells the main database something, or cannot be right.
+_IS_UNKNOWN_NOTE: Final = (
+    f"(r.last < r.first OR {_NOT_HELD} AND {_NOTED_TO.format('r.first', 'r.database_id')} < r.last)"
 )
 
 
 # -- which streams ----------------------------------------------------------------------------------------------------
 
 
-def streams_with_news(connection: Connection, source: Source) -> list[SourceStream]:
+def streams_with_news(
+    connection: Connection, source: Source, unwanted: Mapping[bytes, Sequence[Range]] | None = None
+) -> list[SourceStream]:
     """Return the streams about which the source may know more than the main database, by number.
+
+    Of the blocks of a master or bundle, only those are read that have seqs which the main database lacks: a stream has
+    about as many blocks as the source had merges, and reading all of them would cost more with every merge.
+
+    Args:
+        connection: the connection whose main database is the target.
+        source: the attached database.
+        unwanted: seqs of each stream, by its id, whose blocks need not be read.
 
     Raises:
         DamagedError: the source contradicts itself, or holds values that cannot be right.
@@ -50,8 +82,31 @@ def streams_with_news(connection: Connection, source: Source) -> list[SourceStre
     with bounds.bounded(connection, source.schema):
         blocks = shard_blocks(connection, source) if source.is_shard else {}
         sql = _shard_news(source) if source.is_shard else _master_news(source)
-        numbers = {number for (number,) in sqlite.fetch_typed(connection, source.path, (int,), sql)} | set(blocks)
-        return [_read_stream(connection, source, number, blocks.get(number)) for number in sorted(numbers)]
+        found = sqlite.fetch_typed(connection, source.path, (int,), sql)
+        numbers = {number for (number,) in found} | set(blocks)
+        if unwanted is not None:
+            numbers &= _wanted_streams(connection, source, unwanted)
+        return [_read_stream(connection, source, number, blocks.get(number), unwanted) for number in sorted(numbers)]
+
+
+def _wanted_streams(connection: Connection, source: Source, unwanted: Mapping[bytes, Sequence[Range]]) -> set[int]:
+    """Return the streams of a master or bundle that have wanted rows, or of which rows were truncated or pruned."""
+    schema = quote(source.schema)
+    absent = "SELECT stream_no FROM {0}.edgeshard_truncations UNION SELECT stream_no FROM {0}.edgeshard_pruned_ranges"
+    found = sqlite.fetch_typed(connection, source.path, (int,), absent.format(schema))
+    wanted = {number for (number,) in found}
+    rows = sqlite.fetch_typed(
+        connection,
+        source.path,
+        (int, bytes, int, int),
+        f"SELECT stream_no, stream_id, first, last FROM {schema}.edgeshard_ranges "
+        f"JOIN {schema}.edgeshard_streams USING (stream_no) ORDER BY stream_no, first",
+    )
+    for (number, stream_id), items in itertools.groupby(rows, key=lambda row: row[:2]):
+        held = unwanted.get(stream_id, ())
+        if number not in wanted and (not held or subtract([Range(*item[2:]) for item in items], held)):
+            wanted.add(number)
+    return wanted
 
 
 def _known_streams(source: Source) -> str:
@@ -76,14 +131,20 @@ def _master_news(source: Source) -> str:
     source, not of the target.
     """
     schema, known = quote(source.schema), _known_streams(source)
+    # no block, nothing to copy: what the source pruned before its first merge would else be looked at in each merge
+    last_block_end = (
+        f"coalesce((SELECT b.last FROM {schema}.edgeshard_blocks b WHERE b.stream_no = r.stream_no "
+        f"AND b.first <= {_LACKED_TO} ORDER BY b.first DESC LIMIT 1), 0)"
+    )
     return (
         f"{known} WHERE m.last_seq IS NULL OR m.last_seq < s.last_seq "
         f"UNION {known} JOIN {schema}.edgeshard_ranges r ON r.stream_no = s.stream_no WHERE {_NOT_HELD} "
+        f"AND {last_block_end} >= r.first "
         f"UNION {known} JOIN {schema}.edgeshard_truncations r ON r.stream_no = s.stream_no WHERE {_NOT_HELD} "
         "AND NOT EXISTS (SELECT 1 FROM main.edgeshard_truncations t "
         "WHERE t.stream_no = m.stream_no AND t.last >= r.last) "
         # the ranges of a bundle do not include what was pruned
-        f"UNION {known} JOIN {schema}.edgeshard_pruned_ranges r ON r.stream_no = s.stream_no WHERE {_NOT_HELD}"
+        f"UNION {known} JOIN {schema}.edgeshard_pruned_ranges r ON r.stream_no = s.stream_no WHERE {_IS_UNKNOWN_NOTE}"
     )
 
 
@@ -97,7 +158,13 @@ def stream_ids(connection: Connection, source: Source) -> set[bytes]:
 # -- one stream -------------------------------------------------------------------------------------------------------
 
 
-def _read_stream(connection: Connection, source: Source, stream_no: int, shard_block: Block | None) -> SourceStream:
+def _read_stream(
+    connection: Connection,
+    source: Source,
+    stream_no: int,
+    shard_block: Block | None,
+    unwanted: Mapping[bytes, Sequence[Range]] | None,
+) -> SourceStream:
     stream_id, agent_id, began_at, last_seq = _read_identity(connection, source, stream_no)
     truncations = _read_truncations(connection, source, stream_no)
     if source.is_shard:
@@ -105,7 +172,7 @@ def _read_stream(connection: Connection, source: Source, stream_no: int, shard_b
         blocks = _not_truncated(shard_block, truncated_to)
         last_seq = max(truncated_to, *(item.last for item in blocks), 0)
     else:
-        blocks = _read_blocks(connection, source, stream_no)
+        blocks = _read_new_blocks(connection, source, stream_no, stream_id, (unwanted or {}).get(stream_id, ()))
     _check_seqs(source, stream_no, blocks, last_seq)
     pruned = () if source.is_shard else _read_pruned(connection, source, stream_no)
     return SourceStream(
@@ -175,15 +242,56 @@ def _not_truncated(block: Block | None, truncated_to: int) -> tuple[Block, ...]:
     return (block.cut(truncated_to + 1, block.last),)
 
 
-def _read_blocks(connection: Connection, source: Source, stream_no: int) -> tuple[Block, ...]:
+def _read_new_blocks(
+    connection: Connection, source: Source, stream_no: int, stream_id: bytes, unwanted: Sequence[Range]
+) -> tuple[Block, ...]:
+    """Return the blocks of a stream in a master or bundle that have seqs which the main database lacks."""
+    rows = sqlite.fetch_typed(connection, source.path, (int, int), _ranges_not_held(source), (stream_no,))
+    parts = [Range(first, last) for first, last in rows]
+    _check_ranges(source, stream_no, parts)
+    if unwanted:
+        parts = subtract(parts, unwanted)
+    known = sqlite.scalar(connection, "SELECT stream_no FROM main.edgeshard_streams WHERE stream_id = ?", (stream_id,))
+    wanted = json.dumps([(part.first, part.last) for part in parts])
     rows = sqlite.fetch_typed(
-        connection,
-        source.path,
-        (int, int, int),
-        f"SELECT first, last, first_id FROM {quote(source.schema)}.edgeshard_blocks WHERE stream_no = ?",
-        (stream_no,),
+        connection, source.path, (int, int, int), _blocks_in_holes(source), (stream_no, known, wanted)
     )
-    return tuple(Block(*row) for row in rows)
+    blocks = {first: Block(first, last, first_id) for first, last, first_id in rows}
+    return tuple(blocks[first] for first in sorted(blocks))
+
+
+def _ranges_not_held(source: Source) -> str:
+    return (
+        f"SELECT r.first, r.last FROM {quote(source.schema)}.edgeshard_streams s "
+        f"JOIN {quote(source.schema)}.edgeshard_ranges r ON r.stream_no = s.stream_no "
+        f"LEFT JOIN main.edgeshard_streams m ON m.stream_id = s.stream_id WHERE s.stream_no = ? AND {_NOT_HELD}"
+    )
+
+
+def _blocks_in_holes(source: Source) -> str:
+    """Select the blocks of the stream ?1 with a seq in one of the parts ?3 that the main database's stream ?2 lacks.
+
+    The source may have pruned most of these seqs. So we search for the holes between what the main database holds, and
+    for a block in each hole: reading all blocks would cost more with every merge.
+    """
+    parts = "SELECT key AS part, value ->> 0 AS first, value ->> 1 AS last FROM json_each(?3)"
+    at_or_before = (
+        "coalesce((SELECT max(first) FROM main.edgeshard_ranges WHERE stream_no = ?2 AND first <= p.first), 0)"
+    )
+    held = (
+        "SELECT part, p.first AS low, p.last AS high, 0 AS first, 0 AS last FROM parts p UNION ALL "
+        "SELECT part, p.first, p.last, h.first, h.last FROM parts p CROSS JOIN main.edgeshard_ranges h "
+        f"ON h.stream_no = ?2 AND h.first <= p.last AND h.first >= {at_or_before}"
+    )
+    next_held = "lead(first, 1, high + 1) OVER (PARTITION BY part ORDER BY first)"
+    blocks = f"{quote(source.schema)}.edgeshard_blocks"
+    block_at_or_before = f"coalesce((SELECT max(first) FROM {blocks} WHERE stream_no = ?1 AND first <= low), 0)"
+    return (
+        f"WITH parts AS ({parts}), held AS ({held}), "
+        f"holes AS (SELECT max(low, last + 1) AS low, min(high, {next_held} - 1) AS high FROM held) "
+        f"SELECT b.first, b.last, b.first_id FROM holes CROSS JOIN {blocks} b ON b.stream_no = ?1 "
+        f"AND b.first >= {block_at_or_before} AND b.first <= high AND b.last >= low WHERE low <= high"
+    )
 
 
 def _check_seqs(source: Source, stream_no: int, blocks: Iterable[Block], last_seq: int) -> None:
@@ -192,25 +300,27 @@ def _check_seqs(source: Source, stream_no: int, blocks: Iterable[Block], last_se
     Raises:
         DamagedError: that is the case.
     """
-    ranges = [Range(item.first, item.last) for item in blocks]
-    if (
-        not all(_are_seqs(item.first, item.last) for item in ranges)
-        or sum(map(len, ranges)) != sum(map(len, union(ranges)))
-        or not all(1 <= item.first_id <= _FIRST_ID_MAX for item in blocks)
-        or not 0 <= last_seq <= format.SEQ_MAX
-    ):
-        cause = f"stream number {stream_no} has blocks that overlap, or seqs out of range"
+    _check_ranges(source, stream_no, [Range(item.first, item.last) for item in blocks])
+    if not all(1 <= item.first_id <= _FIRST_ID_MAX for item in blocks) or not 0 <= last_seq <= format.SEQ_MAX:
+        raise DamagedError(_ACTION, source.path, f"stream number {stream_no} has ids or seqs out of range")
+
+
+def _check_ranges(source: Source, stream_no: int, ranges: Sequence[Range]) -> None:
+    if not all(_are_seqs(item.first, item.last) for item in ranges) or size(ranges) != size(union(ranges)):
+        cause = f"stream number {stream_no} has ranges or blocks that overlap, or seqs out of range"
         raise DamagedError(_ACTION, source.path, cause)
 
 
 def _read_pruned(connection: Connection, source: Source, stream_no: int) -> tuple[PrunedRange, ...]:
-    """Return what was pruned of a stream. If there are more entries than we read, the rest stays unexplained."""
+    """Return what was pruned of a stream, and is new to the main database. The next merge reads what is left."""
     rows = sqlite.fetch_typed(
         connection,
         source.path,
         (int, int, bytes, str, str),
-        f"SELECT first, last, database_id, reason, pruned_at FROM {quote(source.schema)}.edgeshard_pruned_ranges "
-        "WHERE stream_no = ? ORDER BY database_id, first LIMIT ?",
+        f"SELECT r.first, r.last, r.database_id, r.reason, r.pruned_at FROM {quote(source.schema)}.edgeshard_streams s "
+        f"JOIN {quote(source.schema)}.edgeshard_pruned_ranges r ON r.stream_no = s.stream_no "
+        "LEFT JOIN main.edgeshard_streams m ON m.stream_id = s.stream_id "
+        f"WHERE s.stream_no = ? AND {_IS_UNKNOWN_NOTE} ORDER BY r.database_id, r.first LIMIT ?",
         (stream_no, _PRUNED_RANGES_MAX),
     )
     found = []
@@ -257,18 +367,22 @@ def shard_blocks(connection: Connection, source: Source) -> dict[int, Block]:
 
 
 def row_count(connection: Connection, source: Source, streams: Iterable[SourceStream]) -> int:
-    """Return how many rows the source has; of a shard, only those of `streams`, since no others count."""
+    """Return how many rows the source has; of a shard, only those of `streams`, since no others count.
+
+    Of a master or bundle, superseded rows count as well. There are fewer ranges than blocks, so they are counted.
+    """
     if source.is_shard:
         return sum(len(block) for stream in streams for block in stream.blocks)
-    sql = f"SELECT sum(last - first + 1) FROM {quote(source.schema)}.edgeshard_blocks"
-    return int(sqlite.scalar(connection, sql) or 0)
+    schema, rows = quote(source.schema), "SELECT coalesce(sum(last - first + 1), 0) FROM"
+    sql = f"SELECT ({rows} {schema}.edgeshard_ranges) - ({rows} {schema}.edgeshard_pruned_ranges WHERE is_own = 1)"
+    return int(sqlite.scalar(connection, sql))
 
 
 def superseded_count(connection: Connection, source: Source, stream: SourceStream) -> int:
     """Return how many seqs in the blocks of a stream have no row, because a newer version of its key superseded it.
 
     Raises:
-        DamagedError: the count is negative, or greater than that of the seqs.
+        DamagedError: the count is negative, or greater than that of the stream's seqs.
     """
     if source.is_shard:  # its blocks have a row for each seq
         return 0
@@ -280,7 +394,7 @@ def superseded_count(connection: Connection, source: Source, stream: SourceStrea
         (stream.stream_no,),
     )
     count: int = rows[0][0] if rows else 0
-    if not 0 <= count <= size(stream.ranges):
+    if not 0 <= count <= stream.last_seq:
         cause = f"stream number {stream.stream_no} cannot have {count} superseded rows"
         raise DamagedError(_ACTION, source.path, cause)
     return count
@@ -350,13 +464,8 @@ def are_truncated_rows_held(connection: Connection, shard: Source) -> bool:
     schema = quote(shard.schema)
     sql = (
         f"SELECT 1 FROM {schema}.edgeshard_truncations t JOIN {schema}.edgeshard_streams s USING(stream_no) "
-        "LEFT JOIN main.edgeshard_streams m ON m.stream_id = s.stream_id LEFT JOIN main.edgeshard_ranges r "
-        "ON r.stream_no = m.stream_no AND r.first <= t.first AND r.last >= t.last WHERE r.first IS NULL LIMIT 1"
+        "LEFT JOIN main.edgeshard_streams m ON m.stream_id = s.stream_id "
+        f"WHERE {_HELD_TO.format('t.first')} < t.last LIMIT 1"
     )
     with bounds.bounded(connection, shard.schema):
         return sqlite.scalar(connection, sql) is None
-
-
-def truncated_but_not_held(stream: SourceStream, held: Sequence[Range]) -> list[tuple[Range, bytes]]:
-    """Return the seqs that the source truncated and the target does not hold, with the database that does."""
-    return [(part, database_id) for item, database_id in stream.truncations for part in subtract([item], held)]

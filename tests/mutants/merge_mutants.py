@@ -15,6 +15,7 @@ from edgeshard.format import blocks
 from edgeshard.format.constants import SEQ_MAX
 from edgeshard.format.ranges import Range, subtract, union
 from edgeshard.master import extents, proven, pruned_ranges, superseded
+from edgeshard.master import streams as master_streams
 from edgeshard.merge import apply, schema_merge
 from edgeshard.merge.target import Target
 from edgeshard.sources import attach, diff, streams
@@ -63,22 +64,23 @@ def keep_truncated(block: blocks.Block | None, gone: int) -> tuple[blocks.Block,
     return () if block is None else (block,)
 
 
-def count_truncated_as_held(target: Any, number: int, stream: Any, held: list[Range]) -> None:
+def count_truncated_as_held(target: Any, number: int, stream: Any) -> None:
     """Count rows that another master truncated as held by this one."""
-    RECORD_ABSENT(target, number, stream, held)
-    gone = [part for part, _ in streams.truncated_but_not_held(stream, held)]
-    ADD_RANGES(target.connection, number, held, union(gone))
+    RECORD_ABSENT(target, number, stream)
+    held = extents.ranges(target.connection, number)
+    gone = subtract([part for part, _ in stream.truncations], held)
+    ADD_RANGES(target.connection, number, held, gone)
 
 
-def only_streams_with_rows(connection: Any, origin: Any) -> list[Any]:
+def only_streams_with_rows(connection: Any, origin: Any, unwanted: Any = None) -> list[Any]:
     """Let a hub pass on only streams whose rows it has."""
-    return [stream for stream in STREAMS_WITH_NEWS(connection, origin) if stream.blocks or origin.is_shard]
+    return [stream for stream in STREAMS_WITH_NEWS(connection, origin, unwanted) if stream.blocks or origin.is_shard]
 
 
-def only_streams_that_grew(connection: Any, origin: Any) -> list[Any]:
+def only_streams_that_grew(connection: Any, origin: Any, unwanted: Any = None) -> list[Any]:
     """Ignore streams that have no later seqs, although a gap was filled."""
     known = dict(sqlite.fetch(connection, "SELECT stream_id, last_seq FROM main.edgeshard_streams"))
-    found = STREAMS_WITH_NEWS(connection, origin)
+    found = STREAMS_WITH_NEWS(connection, origin, unwanted)
     return [stream for stream in found if origin.is_shard or stream.last_seq > known.get(stream.stream_id, 0)]
 
 
@@ -113,7 +115,7 @@ def count_left_out_as_held(target: Any, origin: Any, room: int, own: Any = None,
     copied = COPY(target, origin, room, own, unwanted)
     numbers = sqlite.fetch(target.connection, "SELECT stream_id, stream_no FROM main.edgeshard_streams")
     for stream_id, number in numbers if unwanted else []:
-        held = diff.held_ranges(target.connection, number)
+        held = extents.ranges(target.connection, number)
         ADD_RANGES(target.connection, number, held, subtract(unwanted.get(stream_id, ()), held))
     return copied
 
@@ -151,6 +153,7 @@ def proven_for_any_file(connection: Any, shard: str, stream_no: int) -> list[Ran
 
 MUTANTS: dict[str, list[tuple[Any, str, Callable[..., Any]]]] = {
     "do not join ranges": [(extents, "union", sorted)],
+    "do not count missing rows": [(master_streams, "add_missing", lambda *_: None)],
     "forget ranges held before": [(extents, "add_ranges", forget_held)],
     "do not copy the last seq": [(apply, "_known_last_seq", last_seq_of_the_rows)],
     "truncate a named source": [(attach, "named_source", treat_source_as_own)],

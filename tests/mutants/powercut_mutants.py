@@ -23,7 +23,7 @@ from edgeshard.retention import plan, prune, watermark, window
 from edgeshard.retention.holds import Hold
 from edgeshard.shard import truncations
 from edgeshard.shard.shard import Shard
-from edgeshard.sources import attach, diff
+from edgeshard.sources import attach
 from edgeshard.sources.source import Source
 from edgeshard.sqlite import Connection, quote
 from tests.crash.powercut.machine import Patch
@@ -195,7 +195,7 @@ def delete_ranges_of_pruned_rows(connection: Connection, scope: Any, batch: Any,
     for number in batch.window.blocks:
         sql = "SELECT first, last FROM edgeshard_pruned_ranges WHERE stream_no = ?"
         gone = [Range(*row) for row in sqlite.fetch(connection, sql, (number,))]
-        left = subtract(diff.held_ranges(connection, number), gone)
+        left = subtract(extents.ranges(connection, number), gone)
         connection.execute("DELETE FROM edgeshard_ranges WHERE stream_no = ?", (number,))
         connection.executemany(
             "INSERT INTO edgeshard_ranges VALUES (?, ?, ?)", [(number, part.first, part.last) for part in left]

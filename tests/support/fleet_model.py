@@ -27,8 +27,7 @@ from edgeshard import format, sqlite
 from edgeshard.exchange.inventory import Inventory
 from edgeshard.format import blocks
 from edgeshard.format.ranges import Range, subtract, union
-from edgeshard.master import receipts
-from edgeshard.master.row_states import gaps
+from edgeshard.master import receipts, row_states
 from edgeshard.records import declare
 from edgeshard.reports import Gap
 from edgeshard.sqlite import quote
@@ -148,7 +147,8 @@ def _content(connection: sqlite.Connection) -> Content:
         for first, last in sqlite.fetch(connection, "select first_id, last_id from edgeshard_transactions")
     }
     indexes = set(sqlite.fetch(connection, "select table_name, columns from edgeshard_indexes"))
-    return Content(rows, streams, ranges, gaps(connection), transactions, columns, indexes)
+    gaps = tuple(row_states.gaps(connection, (bytes.fromhex(stream) for stream in streams)))
+    return Content(rows, streams, ranges, gaps, transactions, columns, indexes)
 
 
 @attrs.define

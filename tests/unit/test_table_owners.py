@@ -17,6 +17,7 @@ PACKAGE = Path(edgeshard.__file__).parent
 OWNERS = {
     "edgeshard_database": {"master/identity.py"},
     "edgeshard_streams": {"master/streams.py"},
+    "edgeshard_missing": {"master/streams.py"},
     "edgeshard_ranges": {"master/extents.py"},
     "edgeshard_blocks": {"master/extents.py"},
     "edgeshard_transactions": {"master/extents.py"},

@@ -270,6 +270,7 @@ def test_a_terminal_is_spared_thousands_of_gaps(store: edgeshard.Store, hub: edg
         add(store, f"agent-{n:02}", n)
     hub.merge([store.master_path])
     edit(hub.master_path, "update edgeshard_streams set last_seq = 3")
+    edit(hub.master_path, "insert into edgeshard_missing select stream_no, 2 from edgeshard_streams")
     lines = command("status", hub.root).stdout.splitlines()
     assert (10, "and 2 more gaps; --json has all") == (sum(line.startswith("missing: ") for line in lines), lines[-1])
     assert 12 == len(json.loads(command("status", hub.root, "--json").stdout)["gaps"])
