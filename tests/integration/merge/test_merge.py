@@ -616,12 +616,11 @@ def test_a_contradicting_type_holds_that_shard_back_and_no_other(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scan, "FRESH_S", -1.0)
-    with store.shard("a") as shard:
-        shard.write(job(x=int)(1))
-    store.merge()
-    with store.shard("b") as shard:
+    with store.shard("b") as shard:  # before there is a master that its agent could ask
         shard.write({"n": 1})
         shard.write(job(x=str)("text"))
+    with store.shard("a") as shard:
+        shard.write(job(x=int)(1))
     with store.shard("c") as shard:
         shard.write(job(x=int)(3))
     for _ in range(3):
