@@ -357,6 +357,17 @@ def test_a_deletion_waits_for_each_database_with_a_receipt_to_hear_of_it(
     assert 1 == collect(store).rows
 
 
+def test_a_database_that_nobody_confirmed_holds_no_deletion_up(
+    store: edgeshard.Store, tmp_path: Path, wall: Wall
+) -> None:
+    stranger = edgeshard.Store(tmp_path / "stranger")
+    stranger.merge()
+    deleted(store)
+    assert "awaiting confirmation" == store.receipt(stranger.ranges()).outcome
+    wall.advance(11)
+    assert 1 == collect(store).rows
+
+
 def test_a_database_that_collected_a_deletion_has_heard_of_it(
     store: edgeshard.Store, tmp_path: Path, wall: Wall
 ) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import apsw
 import attrs
 
+from edgeshard.master.receipts import CLAIMED
 from tests.support.fleets.model import CURRENT, HISTORY, PRUNED, SUPERSEDED, Address, Held, Row, Schema
 from tests.support.fleets.shapes import DICT, SHAPES, Shape
 
@@ -162,14 +163,15 @@ def ranges(path: Path) -> set[Address]:
 
 
 def receipts(path: Path) -> dict[str, set[Address]]:
-    """Return what each peer of a master has, or had, by its receipts."""
+    """Return what each confirmed peer of a master has, or had, by its receipts, as far as it counts."""
     sql = (
         "SELECT lower(hex(database_id)), lower(hex(stream_id)), first, last "
-        "FROM edgeshard_receipts JOIN edgeshard_streams USING (stream_no)"
+        f"FROM edgeshard_receipts JOIN edgeshard_streams USING (stream_no) WHERE state <> {CLAIMED}"
     )
     found: dict[str, set[Address]] = {}
     with opened(path) as connection:
-        for (peer,) in fetch(connection, "SELECT lower(hex(database_id)) FROM edgeshard_peers"):
+        confirmed = "SELECT lower(hex(database_id)) FROM edgeshard_peers WHERE trusted_at IS NOT NULL"
+        for (peer,) in fetch(connection, confirmed):
             found[peer] = set()
         for peer, stream, first, last in fetch(connection, sql):
             found.setdefault(peer, set()).update((stream, seq) for seq in range(first, last + 1))
