@@ -216,9 +216,11 @@ def parse_boolean(stored: Any) -> bool:
     Raises:
         ValueError: it is neither 0 nor 1.
     """
-    if stored not in (0, 1):
-        raise ValueError(f"it is {stored}, but a bool is stored as 0 or 1")
-    return bool(stored)
+    if stored == 1:
+        return True
+    if stored == 0:
+        return False
+    raise ValueError(f"it is {stored}, but a bool is stored as 0 or 1")
 
 
 def shown(value: Any) -> str:
