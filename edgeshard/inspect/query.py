@@ -131,12 +131,14 @@ def read(path: Path, cls: type[_R], on_error: OnError) -> Iterator[_R]:
 def _read(path: Path, cls: type[_R], declared: columns.Table, on_error: OnError) -> Iterator[_R]:
     last_id = 0
     while (portion := _portion(path, cls, declared, last_id)) is not None:
+        decode = portion.decode
         for row in portion.rows:
-            last_id = row.row_id if isinstance(row, _NotText) else row[0]
             try:
                 if isinstance(row, _NotText):
+                    last_id = row.row_id
                     raise codecs.FieldError(_NOT_TEXT)
-                record = portion.decode(row[3:])
+                last_id = row[0]
+                record = decode(row[3:])
             except (MemoryError, RecursionError):
                 raise
             except Exception as error:  # also what the class itself raises

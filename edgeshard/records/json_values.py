@@ -166,7 +166,7 @@ def _shortened(path: str) -> str:
 
 def _cause_in_key(key: Any) -> str:
     if type(key) is not str:
-        return f"a key must be a str, not {type(key).__name__}; write str(key)"
+        return f"a key must be a str, not {scalars.type_name(key)}; write str(key)"
     return _cause_in_text(key)
 
 
@@ -188,7 +188,7 @@ def _cause_in_scalar(value: Any) -> str:
         return "" if abs(value) < 10**digits else f"it has more than {digits:,} digits; write a str, as by hex(value)"
     if value is None or type(value) is bool:
         return ""
-    return f"JSON has no {type(value).__name__}, and it would come back as something else; {_remedy(value)}"
+    return f"JSON has no {scalars.type_name(value)}, and it would come back as something else; {_remedy(value)}"
 
 
 #: What to write instead of instances of types that JSON does not have; the first type that fits decides.

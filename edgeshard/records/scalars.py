@@ -12,6 +12,7 @@ surrogates. These functions then say what was wrong.
 
 from __future__ import annotations
 
+import builtins
 import datetime
 import decimal
 import enum
@@ -51,7 +52,7 @@ def wrong_type(expected: type, value: Any) -> Exception:
     """Return the error for a value that is not an instance of exactly the expected type."""
     if value is None:
         return ValueError("it is None, but the field is not Optional; give it a value, or declare it Optional")
-    given = type(value).__name__
+    given = type_name(value)
     if isinstance(value, float) and value != value:
         return TypeError(f"expected {expected.__name__}, got NaN; declare the field Optional, and write None")
     if isinstance(value, expected):
@@ -62,6 +63,13 @@ def wrong_type(expected: type, value: Any) -> Exception:
     else:
         remedy = _REMEDIES.get(expected, f"convert it{_or_declare(value)}")
     return TypeError(f"expected {expected.__name__}, got {given}; {remedy}")
+
+
+def type_name(value: Any) -> str:
+    """Return the name of a value's type, with its module if a builtin type has the same name, as numpy's bool has."""
+    kind = type(value)
+    is_ambiguous = kind.__module__ != "builtins" and hasattr(builtins, kind.__name__)
+    return f"{kind.__module__}.{kind.__name__}" if is_ambiguous else kind.__name__
 
 
 def _or_declare(value: Any) -> str:
@@ -208,9 +216,11 @@ def parse_boolean(stored: Any) -> bool:
     Raises:
         ValueError: it is neither 0 nor 1.
     """
-    if stored not in (0, 1):
-        raise ValueError(f"it is {stored}, but a bool is stored as 0 or 1")
-    return bool(stored)
+    if stored == 1:
+        return True
+    if stored == 0:
+        return False
+    raise ValueError(f"it is {stored}, but a bool is stored as 0 or 1")
 
 
 def shown(value: Any) -> str:

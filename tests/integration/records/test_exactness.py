@@ -189,6 +189,7 @@ INSIDE: list[tuple[Any, str, str]] = [
     ({"v": uuid.UUID(int=7)}, "$.v", "str(value)"),
     ({"v": attrs.make_class("Point", ["x"])(1)}, "$.v", "attrs.asdict(value)"),
     ({"v": Odd()}, "$.v", "no Odd"),
+    ({"v": type("bool", (), {"__module__": "numpy"})()}, "$.v", "no numpy.bool"),
     ({1: "a", "1": "b"}, "$", "a key must be a str, not int"),
     ({"m": {True: 1, "true": 2}}, "$.m", "not bool"),
     ({"m": {None: 1}}, "$.m", "not NoneType"),
