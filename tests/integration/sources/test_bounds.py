@@ -215,3 +215,19 @@ def test_a_table_of_a_shard_that_is_not_ours_is_checked_before_the_shard_is_rewr
     ((_, reason),) = [(item.path, item.reason) for item in store.merge().quarantined]
     assert "cannot be deleted from it: SQLite finds in table 'theirs'" in reason
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("is_held", [True, False], ids=["", "compressed"])
+def test_a_file_of_holes_is_copied_in_as_few_transactions_as_any(
+    is_held: bool, store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for agent in ("a", "bad"):
+        with store.shard(agent) as shard:
+            for n in range(100):
+                shard.write({"n": n})
+    if is_held:
+        hostile_shards.sparse(shard_path(store, "bad"), 1 << 40)
+    else:  # a file system that holds less than there is
+        monkeypatch.setattr(bounds, "_allocated_bytes", lambda _: 512)
+    assert ((), 200) == ((report := store.merge()).quarantined, report.rows)
+    assert store.ranges().generation <= 3  # not one for each row
