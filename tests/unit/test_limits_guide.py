@@ -6,6 +6,7 @@ import re
 
 from edgeshard import format
 from edgeshard.files import paths
+from edgeshard.records import json_values
 from edgeshard.shard import lookup
 from tests.support.project import PROJECT
 
@@ -14,15 +15,18 @@ def test_the_table_of_limits_states_what_is_enforced() -> None:
     text = (PROJECT / "edgeshard" / "docs" / "limits.md").read_text()
     section = text.partition("\n## Sizes\n")[2].partition("\n## ")[0]
     rows = dict(re.findall(r"^\| (.+) \| (.+) \|$", section, re.MULTILINE))
-    del rows["what"]
-    assert rows == {
+    expected = {
         "rows of a stream": f"2^{format.SEQ_MAX.bit_length()}, then another stream begins",
-        "an agent's name": f"1 to {paths.AGENT_NAME_MAX} characters",
+        "an agent's name": f"1 to {paths.AGENT_NAME_MAX} characters, without U+0000",
         "columns of a table": f"{format.COLUMNS_MAX}",
         "columns of a key": f"{format.COLUMNS_MAX}",
         "indexes of a table": f"{format.INDEXES_MAX}, and that of its key",
         "older names of a table's columns (`renamed`)": f"{format.RENAMES_MAX}",
         "tables of a master; columns of all of them": f"{format.TABLES_MAX}; {format.COLUMNS_IN_ALL_MAX:,}",
         "a row, and its largest value": f"{format.ROW_BYTES_MAX // 1_000_000} MB",
+        "an int in a field; in a dict or list": f"64 bits; {json_values.DIGITS_MAX:,} digits",
+        "an int in a `float` field": "those that a float holds exactly: all up to 2^53",
+        "levels of dicts and lists in a value": f"{json_values.DEPTH_MAX}",
         "references of a shard": f"{lookup.REFERENCES_MAX}",
     }
+    assert {"what": "limit", **expected} == rows
