@@ -105,7 +105,7 @@ def _copy(
     listed = source_streams.streams_with_news(connection, origin, unwanted)
     used_bytes = sqlite.used_bytes(connection, origin.schema)
     rows_there = source_streams.row_count(connection, origin, listed) if any(each.blocks for each in listed) else 0
-    row_bytes = max(1, used_bytes // max(1, rows_there))
+    row_bytes = bounds.row_bytes(connection, origin.schema, rows_there)
     max_rows = max(1, max_bytes // row_bytes)
     origin = schema_merge.ensure_tables(target, origin)
     catalog.raise_priorities(connection, origin.priorities)

@@ -32,6 +32,9 @@ _STEPS_A_BYTE: Final = 8
 #: The unit of `st_blocks`, in bytes.
 _BLOCK_BYTES: Final = 512
 
+#: Bytes that a row takes at least: its place on its page, its length, its id and its header.
+_ROW_BYTES_MIN: Final = 8
+
 #: How long the check waits for a lock, in seconds.
 _BUSY_TIMEOUT_S: Final = 0.25
 
@@ -58,6 +61,18 @@ def bounded(connection: Connection, schema: str, *, all_tables: bool = False) ->
     steps = _STEPS + _STEPS_A_BYTE * min(_claimed_bytes(connection, schema), _allocated_bytes(path))
     with sqlite.limit_steps_in_block(connection, steps, partial(ensure_sound, path, all_tables=all_tables)):
         yield
+
+
+def row_bytes(connection: Connection, schema: str, rows: int) -> int:
+    """Return about how many bytes a row of an attached database takes, at least 1.
+
+    A file of holes claims more than it has, and would be copied row by row. What the file system holds counts instead,
+    unless that cannot be all, because it holds the file compressed or has yet to write it.
+    """
+    used, held = sqlite.used_bytes(connection, schema), _allocated_bytes(connection.db_filename(schema))
+    if held >= _ROW_BYTES_MIN * rows:
+        used = min(used, held)
+    return max(1, used // max(1, rows))
 
 
 def _claimed_bytes(connection: Connection, schema: str) -> int:

@@ -175,3 +175,12 @@ def test_a_verb_that_needs_an_index_that_it_cannot_compute_names_it(verb: str, w
     make_by_hand(written, "create index ever on agent_data(theirs(data))")
     with pytest.raises(StorageError, match=r"unknown function.* may be in the way: index \"ever\""):
         _ = written.prune(keep_rows=1) if verb == "prune" else written.verify(deep=True)
+
+
+@pytest.mark.slow
+def test_what_users_made_in_a_master_stops_no_push(written: edgeshard.Store, pg: str) -> None:
+    make_by_hand(written, *(sql for made in HARMLESS.values() for sql in made))
+    for number in (2, 3):
+        assert (True, 3) == ((report := written.push(pg)).complete, report.rows)
+        write(written, "b", number)
+        assert () == written.merge().quarantined
