@@ -25,7 +25,7 @@ from edgeshard.shard import truncations
 from edgeshard.sources import attach, diff
 from tests.support.processes import sql
 from tests.support.records import NOON, Reading
-from tests.support.stores import numbers, shard_path
+from tests.support.stores import numbers, shard_path, write_apart
 
 
 def write(store: edgeshard.Store, agent: str, *ns: int) -> None:
@@ -619,9 +619,7 @@ def test_a_contradicting_type_holds_that_shard_back_and_no_other(
     with store.shard("a") as shard:
         shard.write(job(x=int)(1))
     store.merge()
-    with store.shard("b") as shard:
-        shard.write({"n": 1})
-        shard.write(job(x=str)("text"))
+    write_apart(store, "b", {"n": 1}, job(x=str)("text"))
     with store.shard("c") as shard:
         shard.write(job(x=int)(3))
     for _ in range(3):
