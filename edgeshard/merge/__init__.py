@@ -37,8 +37,9 @@ Crash safety, step by step:
        changes what the master holds, and each shard is read in one snapshot.
     4. For each shard, in a savepoint: check its format. Compare the rows that the master has already under their
        addresses, value by value. Then copy what the master's ranges lack, table by table, and add blocks and ranges.
-       Record which rows are now *proven*: copied from this very file, or compared with it. If a shard fails any check,
-       its part is rolled back, and the shard is quarantined.
+       Record which rows are now *proven*: copied from this very file, or compared with it. Settle the keyed tables that
+       got rows. Nothing that depends on a shard's rows happens outside its savepoint: if any step fails, its part is
+       rolled back, and the shard is quarantined.
     5. COMMIT at synchronous=FULL. *This is the commit point*: the rows are in the master, durably.
     6. For each shard, as long as the master is still the file that has its name, do one of these, over a connection of
        its own:

@@ -25,7 +25,7 @@ from edgeshard.shard import truncations
 from edgeshard.sources import attach, diff
 from tests.support.processes import sql
 from tests.support.records import NOON, Reading
-from tests.support.stores import numbers, shard_path
+from tests.support.stores import numbers, shard_path, write_apart
 
 
 def write(store: edgeshard.Store, agent: str, *ns: int) -> None:
@@ -616,11 +616,10 @@ def test_a_contradicting_type_holds_that_shard_back_and_no_other(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scan, "FRESH_S", -1.0)
-    with store.shard("b") as shard:  # before there is a master that its agent could ask
-        shard.write({"n": 1})
-        shard.write(job(x=str)("text"))
     with store.shard("a") as shard:
         shard.write(job(x=int)(1))
+    store.merge()
+    write_apart(store, "b", {"n": 1}, job(x=str)("text"))
     with store.shard("c") as shard:
         shard.write(job(x=int)(3))
     for _ in range(3):
