@@ -191,9 +191,9 @@ def recorded_tables(server: Server) -> dict[str, Recorded]:
         arrows.setdefault(table, set()).add((old, new))
     found = {name: Recorded(types, frozenset(arrows.get(name, ()))) for name, types in columns.items()}
     if has_keys(server):
-        for table, text, conflict, settled in server.execute(f"SELECT * FROM {KEYS}"):
+        for table, text, conflict in server.execute(f"SELECT table_name, columns, conflict FROM {KEYS}"):
             if table in found:
-                found[table] = attrs.evolve(found[table], key=_parse_key(text, conflict), is_settled=settled)
+                found[table] = attrs.evolve(found[table], key=_parse_key(text, conflict))
     return found
 
 

@@ -65,7 +65,7 @@ def prepare_tables(
     return Prepared([fit[table.name] for table in filled], list(fit.values()))
 
 
-def update_tables(tables: Sequence[Table], recorded: Mapping[str, Recorded], make_fit: MakeFit) -> list[Table]:
+def update_tables(tables: Sequence[Table], recorded: Mapping[str, Recorded], make_fit: MakeFit) -> None:
     """Make those tables fit that lack a rename, a wider type or a key that the master knows.
 
     Without this they would lack it until the master has a new row of them, and what other masters push meanwhile would
@@ -75,21 +75,15 @@ def update_tables(tables: Sequence[Table], recorded: Mapping[str, Recorded], mak
         tables: all tables of the master.
         recorded: what earlier pushes recorded of each table, by its name in PostgreSQL.
         make_fit: makes a table fit.
-
-    Returns:
-        The keyed ones among them.
     """
-    keyed = []
     for table in tables:
         if table.pg_name not in recorded or not schema_changes.is_behind(table, recorded[table.pg_name]):
             continue
         try:
-            fit = [make_fit(relative) for relative in schema.relatives(table, tables)]
+            for relative in schema.relatives(table, tables):
+                make_fit(relative)
         except SchemaConflictError as error:
             logger.warning("%s; rows of it that are still to push are blocked", error)
-        else:
-            keyed += [each for each in fit if each.key is not None]
-    return keyed
 
 
 def filled_tables(master: MasterReader, pieces: Sequence[Piece], tables: Sequence[Table]) -> list[Table]:

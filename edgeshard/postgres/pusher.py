@@ -94,7 +94,6 @@ class Pusher:
         self._rejected: list[Rejected] = []
         self._rejected_at = 0.0
         self._failures = 0  # in a row
-        self._updated_tables: Sequence[Table] = ()  # tables whose renames, types and keys are known to be there
 
     @property
     def retries_rejected(self) -> bool:
@@ -104,7 +103,6 @@ class Pusher:
     def close(self) -> None:
         """Close the connection. A later run opens a new one, and reads again what PostgreSQL holds."""
         self._target.close()
-        self._updated_tables = ()
 
     def run(self) -> PushReport:
         """Push everything that is missing.
@@ -203,7 +201,9 @@ class Pusher:
             counts.statements += statements
             return fit
 
-        self._update_tables(sender, tables, make_fit)
+        if self._target.updated_tables != tables:
+            prepare.update_tables(tables, own_tables.recorded_tables(server), make_fit)
+            self._target.updated_tables = tables
         while missing and not self._should_stop():
             chunk, rest = plan.take_chunk(missing, max_rows, master.transaction_at)
             prepared = prepare.prepare_tables(master, chunk, tables, make_fit)
@@ -231,13 +231,6 @@ class Pusher:
                 self._receipt.write_if_due()
                 if self._progress is not None:
                     self._progress(counts.rows, total)
-
-    def _update_tables(self, sender: Sender, tables: Sequence[Table], make_fit: prepare.MakeFit) -> None:
-        """Give tables there what the master knows of them, once for each connection and each change of it."""
-        if self._updated_tables != tables:
-            for table in prepare.update_tables(tables, own_tables.recorded_tables(sender.server), make_fit):
-                sender.settle(table)
-            self._updated_tables = tables
 
     def _missing(self, streams: Sequence[Stream]) -> list[Piece]:
         return plan.missing(streams, self._target.held, self._rejected)

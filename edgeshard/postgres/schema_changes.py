@@ -60,18 +60,16 @@ class Recorded:
         columns: the column type of each column.
         renames: the renames of its columns.
         key: its key, or None.
-        is_settled: whether it contains only the versions that its key keeps.
     """
 
     columns: Mapping[str, str]
     renames: frozenset[Arrow] = frozenset()
     key: Key | None = None
-    is_settled: bool = True
 
 
 def is_behind(table: Table, recorded: Recorded) -> bool:
     """Return whether PostgreSQL's table lacks a rename, a wider type or a key that the master knows."""
-    if not table.renames <= recorded.renames or not recorded.is_settled:
+    if not table.renames <= recorded.renames:
         return True
     if table.key is not None and (recorded.key is None or recorded.key.folded != table.key.folded):
         return True

@@ -125,18 +125,6 @@ class Sender:
             own_tables.write_ranges(self.server, before, now)
         return Sent(counts, now)
 
-    def settle(self, table: Table) -> None:
-        """Settle a keyed table without sending rows.
-
-        Raises:
-            OutdatedPlanError, OutdatedSchemaError: a table there changed.
-            ServerError: the server failed.
-        """
-        with self.server.transaction():
-            self.target.lock_tables()
-            own_tables.lock_keyed_tables(self.server, [table])
-            conflicts.settle(self.server, [table], ())
-
     def send_rows(self, chunk: Sequence[Piece], tables: Sequence[Table]) -> dict[str, int]:
         """Send the rows of a chunk in the open transaction, and return how many went into each table.
 

@@ -20,12 +20,15 @@ class Target:
         address: where it is.
         database_id: its id, 16 bytes; b"" until the first `update`.
         held: what it holds of each stream, by the stream's id. It stays known while the server is away.
+        updated_tables: the master's tables when their renames, types and keys were last brought here, through this
+            connection.
     """
 
     def __init__(self, address: Address) -> None:
         self.address = address
         self.database_id = b""
         self.held: dict[bytes, list[Range]] = {}
+        self.updated_tables: Sequence[Table] = ()
         self._server: Server | None = None
         self._is_current = False  # whether `held` was read through this connection
         self._fit: dict[Table, Table] = {}  # the master's tables, each as the server's table takes its rows
@@ -71,6 +74,7 @@ class Target:
         # Set both at once: a receipt must never say that one database holds what another one does, or that it holds
         # nothing.
         self.database_id, self.held, self._is_current = database_id, held, True
+        self.updated_tables = ()
         self.forget_tables()
 
     def ensure_table(self, table: Table) -> tuple[Table, Sequence[str]]:

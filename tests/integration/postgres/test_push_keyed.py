@@ -206,17 +206,3 @@ def test_an_index_takes_as_many_columns_of_a_key_as_postgresql_allows(
     ((definition,),) = fetch(pg, "SELECT indexdef FROM pg_indexes WHERE tablename = 'wide' AND indexdef LIKE '%k31%'")
     assert f"({', '.join(names[:32])})" in definition
     assert () == store.push(pg).statements
-
-
-def test_a_table_that_is_not_settled_there_is_settled_without_new_rows(pg: str, tmp_path: Path) -> None:
-    """As if the push that gave the table its key had been killed before it sent rows."""
-    (store,) = rivals(tmp_path, 1)
-    assert store.push(pg).complete
-    do(
-        pg,
-        "INSERT INTO cell (_stream, _seq, row, col, value, _timestamp) SELECT gen_random_uuid(), _seq, row, col, value, NULL::bigint FROM cell LIMIT 5",
-        "UPDATE edgeshard_keys SET is_settled = false",
-    )
-    assert store.push(pg).complete
-    rows, keys = versions(pg)
-    assert ((rows, keys), [(True,)]) == ((500, 500), fetch(pg, "SELECT is_settled FROM edgeshard_keys"))
