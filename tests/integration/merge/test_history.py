@@ -97,3 +97,11 @@ def test_rows_that_a_source_pruned_come_with_an_older_copy_of_it(store: edgeshar
     assert 0 == hub.merge([store.master_path]).rows  # what was pruned is noted now
     assert (7, ()) == ((report := hub.merge([tmp_path / "older.db"])).rows, report.gaps)
     assert ([*range(10)], ()) == (numbers(hub), hub.verify().errors)
+
+
+def test_a_report_lists_some_gaps_and_counts_all_missing_rows(store: edgeshard.Store) -> None:
+    history.grow(store, "gaps", 2 * GAPS_MAX)
+    for report in (store.merge(), store.merge(dry_run=True)):
+        assert (GAPS_MAX, 2 * GAPS_MAX, False) == (len(report.gaps), report.missing_rows, report.complete)
+        assert f"{2 * GAPS_MAX} rows missing in {GAPS_MAX} gaps and more" in str(report)
+    assert 2 * GAPS_MAX == len(store.verify().gaps) == len(store.status().gaps)
