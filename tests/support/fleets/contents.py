@@ -147,10 +147,7 @@ def _read_master(connection: apsw.Connection, found: Content, streams: Mapping[i
 
 def own_pruned(connection: apsw.Connection, streams: Mapping[int, str]) -> set[Address]:
     """Return what this master pruned itself."""
-    sql = (
-        "SELECT stream_no, first, last FROM edgeshard_pruned_ranges "
-        "WHERE database_id = (SELECT database_id FROM edgeshard_database)"
-    )
+    sql = "SELECT stream_no, first, last FROM edgeshard_pruned_ranges WHERE is_own"
     return {(streams[number], seq) for number, first, last in fetch(connection, sql) for seq in range(first, last + 1)}
 
 
@@ -162,17 +159,20 @@ def ranges(path: Path) -> set[Address]:
 
 
 def receipts(path: Path) -> dict[str, set[Address]]:
-    """Return what each peer of a master has, or had, by its receipts."""
+    """Return what each trusted peer of a master has, or had, by its receipts."""
     sql = (
         "SELECT lower(hex(database_id)), lower(hex(stream_id)), first, last "
         "FROM edgeshard_receipts JOIN edgeshard_streams USING (stream_no)"
     )
     found: dict[str, set[Address]] = {}
     with opened(path) as connection:
-        for (peer,) in fetch(connection, "SELECT lower(hex(database_id)) FROM edgeshard_peers"):
+        for (peer,) in fetch(
+            connection, "SELECT lower(hex(database_id)) FROM edgeshard_peers WHERE trusted_at IS NOT NULL"
+        ):
             found[peer] = set()
         for peer, stream, first, last in fetch(connection, sql):
-            found.setdefault(peer, set()).update((stream, seq) for seq in range(first, last + 1))
+            if peer in found:
+                found[peer].update((stream, seq) for seq in range(first, last + 1))
     return found
 
 

@@ -47,6 +47,9 @@ AGENTS = ("a", "b")
 
 _LARGE_BYTES = 16 << 20
 
+#: Changes after one that has it have it, too: then their seqs decide.
+TIMESTAMP_MAX = 7_258_118_400_000_000
+
 NOON_US = 1_795_608_000_000_000
 
 
@@ -201,7 +204,8 @@ class Fleet:
                 table = f"{shape.table}_deleted" if is_tombstone else shape.table
                 timestamp = contents.timestamp(path, table, stream, seq)
                 last = self.seen.get(("timestamp", stream), 0)
-                assert timestamp > last, f"timestamp {timestamp} of seq {seq} follows {last}"
+                is_later = timestamp > last or timestamp == last == TIMESTAMP_MAX
+                assert is_later, f"timestamp {timestamp} of seq {seq} follows {last}"
                 self.seen["timestamp", stream] = timestamp
             self.written[stream, seq] = Row((stream, seq), agent, shape, values, is_tombstone, timestamp)
             held.state[stream, seq] = CURRENT
@@ -384,7 +388,7 @@ class Fleet:
     def _check_streams(self, found: Content, held: Held) -> None:
         superseded = Counter(stream for stream, _ in held.those(SUPERSEDED))
         unknown = held.last.keys() - found.streams.keys()
-        assert not unknown, f"streams {sorted(unknown)} are not known"
+        assert not unknown, f"streams {[(stream, self.agents[stream], held.last[stream]) for stream in unknown]}"
         for stream, last in held.last.items():
             agent, began_at = found.streams[stream]
             assert agent == self.agents[stream]
