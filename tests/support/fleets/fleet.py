@@ -255,7 +255,9 @@ class Fleet:
             self._check_whole_transactions(contents.ranges(target))
 
         def merge_store(store: edgeshard.Store) -> Any:
-            return store.merge(sources, keep_empty=keep_empty, progress=check_commit)
+            # a merge that was refused or killed before may have removed own shards that are named here, too
+            there = [path for path in sources if path.exists()]
+            return store.merge(there, keep_empty=keep_empty, progress=check_commit)
 
         if kill_at:
             self.close_all()
@@ -263,7 +265,6 @@ class Fleet:
             if kill_at:
                 life = self.killed_at(kill_at, lambda _: store.merge(sources, keep_empty=keep_empty))
                 self.counts["mergers killed"] += life.killed
-                sources = [path for path in sources if path.exists()]  # own shards may be gone
             report = self._merged(name, merge or merge_store)
         self.check_quarantined(report)
         self._add_what_came_of_hostile(target, expected, merged)
