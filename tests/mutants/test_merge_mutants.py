@@ -13,7 +13,6 @@ import edgeshard
 from tests.mutants.merge_mutants import MUTANTS, TRUST_MUTANTS, broken
 from tests.property import test_merge_laws as laws
 from tests.property import test_row_states as row_states
-from tests.property.test_fleets import KNOWN
 from tests.support.few_examples import FEW
 from tests.support.fleets.trials import Options, play_trial
 from tests.support.wall_clock import Wall
@@ -47,7 +46,7 @@ def test_each_law_finds_the_mutants_that_break_it(law: str, mutant: str) -> None
 
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_random_fleets_find_every_mutant(mutant: str) -> None:
-    options = Options(seed=3, without=KNOWN)
+    options = Options(seed=3)
     with broken(mutant), pytest.raises((AssertionError, edgeshard.EdgeshardError)):
         for number in range(200):
             play_trial(options, number)

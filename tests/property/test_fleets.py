@@ -8,25 +8,22 @@ from tests.support.fleets import steps, trials
 from tests.support.fleets.trials import Options
 from tests.support.forms import short_and_full
 
-#: Steps that find faults of edgeshard which are known, and are still there.
-KNOWN = ("strange", "decorate", "forge_key", "forge_timestamps", "forge_receipt", "make_sparse")
-
 
 @pytest.mark.parametrize("form", steps.FORMS)
 @pytest.mark.parametrize(("fleets", "longest"), short_and_full((5, 30), (100, trials.LONGEST)))
 def test_random_fleets_keep_every_promise(form: str, fleets: int, longest: int) -> None:
-    options = Options(seed=1, form=form, without=KNOWN, longest=longest)
+    options = Options(seed=1, form=form, longest=longest)
     for number in range(fleets):
         trials.play_trial(options, number)
 
 
 def test_a_fleet_ends_in_postgresql_with_the_same_rows(pg: str) -> None:
-    trials.play_trial(Options(seed=1, without=KNOWN, longest=20, dsn=pg), 0)
+    trials.play_trial(Options(seed=1, longest=20, dsn=pg), 0)
 
 
 @pytest.mark.parametrize("form", steps.FORMS)
 def test_a_seed_plays_the_same_fleet_again(form: str) -> None:
-    options = Options(seed=2, form=form, without=KNOWN, longest=20)
+    options = Options(seed=2, form=form, longest=20)
     assert trials.play_trial(options, 0) == trials.play_trial(options, 0)
 
 

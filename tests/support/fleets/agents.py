@@ -74,7 +74,7 @@ def strange(fleet: Fleet, pick: Pick) -> Any:
     """Let an agent write what nobody should: it is refused, and the handle stays usable, or it is stored exactly."""
     name, agent = pick(DEVICES), pick(AGENTS)
     shape, values = pick(strange_records(next(fleet.numbers)))
-    fleet.say(f"  {agent} of {name}: {shape.name} {str(values)[:200]}")
+    fleet.say(f"  {agent} of {name}: {shape.name} {[*values.get('data', values)]}")
     try:
         shard = fleet.shard(name, agent)
         seq = shard.write(record(shape, values))

@@ -148,10 +148,7 @@ def _read_master(connection: apsw.Connection, found: Content, streams: Mapping[i
 
 def own_pruned(connection: apsw.Connection, streams: Mapping[int, str]) -> set[Address]:
     """Return what this master pruned itself."""
-    sql = (
-        "SELECT stream_no, first, last FROM edgeshard_pruned_ranges "
-        "WHERE database_id = (SELECT database_id FROM edgeshard_database)"
-    )
+    sql = "SELECT stream_no, first, last FROM edgeshard_pruned_ranges WHERE is_own"
     return {(streams[number], seq) for number, first, last in fetch(connection, sql) for seq in range(first, last + 1)}
 
 
@@ -174,7 +171,8 @@ def receipts(path: Path) -> dict[str, set[Address]]:
         for (peer,) in fetch(connection, confirmed):
             found[peer] = set()
         for peer, stream, first, last in fetch(connection, sql):
-            found.setdefault(peer, set()).update((stream, seq) for seq in range(first, last + 1))
+            if peer in found:
+                found[peer].update((stream, seq) for seq in range(first, last + 1))
     return found
 
 

@@ -83,18 +83,21 @@ def _check_reports(fleet: Fleet, store: edgeshard.Store) -> None:
     found = {
         "rows in verify": report.rows,
         "pruned in verify": sum(report.pruned.values()),
-        "pruned in status": status.pruned_rows,
+        "rows in status": status.rows,
+        "pruned and collected in status": status.pruned_rows + status.collected_rows,
         "superseded in status": status.superseded_rows,
         "streams in status": status.streams,
     }
     pruned, superseded = len(held.those(PRUNED)), len(held.those(SUPERSEDED))
-    assert found == {
+    expected = {
         "rows in verify": len(held.visible),
         "pruned in verify": pruned,
-        "pruned in status": pruned,
+        "rows in status": len(held.visible),
+        "pruned and collected in status": pruned,
         "superseded in status": superseded,
         "streams in status": len(held.last),
     }
+    assert expected == found, f"counters should be {expected}, and are {found}"
     known = sum(held.last.values())
     assert known == len(held.those(CURRENT, HISTORY)) + superseded + pruned + len(held.missing)
 

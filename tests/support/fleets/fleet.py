@@ -47,6 +47,9 @@ AGENTS = ("a", "b")
 
 _LARGE_BYTES = 16 << 20
 
+#: Changes after one that has it have it, too: then their seqs decide.
+TIMESTAMP_MAX = 7_258_118_400_000_000
+
 NOON_US = 1_795_608_000_000_000
 
 
@@ -201,7 +204,8 @@ class Fleet:
                 table = f"{shape.table}_deleted" if is_tombstone else shape.table
                 timestamp = contents.timestamp(path, table, stream, seq)
                 last = self.seen.get(("timestamp", stream), 0)
-                assert timestamp > last, f"timestamp {timestamp} of seq {seq} follows {last}"
+                is_later = timestamp > last or timestamp == last == TIMESTAMP_MAX
+                assert is_later, f"timestamp {timestamp} of seq {seq} follows {last}"
                 self.seen["timestamp", stream] = timestamp
             self.written[stream, seq] = Row((stream, seq), agent, shape, values, is_tombstone, timestamp)
             held.state[stream, seq] = CURRENT
@@ -251,7 +255,9 @@ class Fleet:
             self._check_whole_transactions(contents.ranges(target))
 
         def merge_store(store: edgeshard.Store) -> Any:
-            return store.merge(sources, keep_empty=keep_empty, progress=check_commit)
+            # a merge that was refused or killed before may have removed own shards that are named here, too
+            there = [path for path in sources if path.exists()]
+            return store.merge(there, keep_empty=keep_empty, progress=check_commit)
 
         if kill_at:
             self.close_all()
@@ -259,7 +265,6 @@ class Fleet:
             if kill_at:
                 life = self.killed_at(kill_at, lambda _: store.merge(sources, keep_empty=keep_empty))
                 self.counts["mergers killed"] += life.killed
-                sources = [path for path in sources if path.exists()]  # own shards may be gone
             report = self._merged(name, merge or merge_store)
         self.check_quarantined(report)
         self._add_what_came_of_hostile(target, expected, merged)
@@ -384,7 +389,7 @@ class Fleet:
     def _check_streams(self, found: Content, held: Held) -> None:
         superseded = Counter(stream for stream, _ in held.those(SUPERSEDED))
         unknown = held.last.keys() - found.streams.keys()
-        assert not unknown, f"streams {sorted(unknown)} are not known"
+        assert not unknown, f"streams {[(stream, self.agents[stream], held.last[stream]) for stream in unknown]}"
         for stream, last in held.last.items():
             agent, began_at = found.streams[stream]
             assert agent == self.agents[stream]

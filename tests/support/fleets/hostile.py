@@ -19,6 +19,7 @@ import attrs
 
 import edgeshard
 from edgeshard.errors import EdgeshardError
+from edgeshard.exchange import encoding
 from edgeshard.exchange.inventory import Inventory
 from edgeshard.format.ranges import Range
 from edgeshard.sources import checksum
@@ -154,14 +155,14 @@ def forge_counts(fleet: Fleet, pick: Pick) -> Any:
 def forge_prunes(fleet: Fleet, pick: Pick) -> Any:
     """Claim that honest rows were pruned, by whoever may merge this."""
     owner, last = pick([secrets.token_bytes(16), *_ids_of_masters(fleet)]), pick((3, 50, *_ABSURD))
-    at = pick(("2026-01-01T00:00:00+00:00", "9999-99-99", "\x1b[31m"))
+    at, is_own = pick(("2026-01-01T00:00:00+00:00", "9999-99-99", "\x1b[31m")), pick((0, 1))
 
     def change(connection: apsw.Connection) -> None:
         number = _any_stream(connection, pick)
         if pick((True, False)):
             connection.execute("DELETE FROM edgeshard_blocks WHERE stream_no = ?", (number,))
-        sql = "INSERT OR REPLACE INTO edgeshard_pruned_ranges VALUES (?, ?, 1, ?, 'keep_rows', ?)"
-        connection.execute(sql, (owner, number, last, at))
+        sql = "INSERT OR REPLACE INTO edgeshard_pruned_ranges VALUES (?, ?, ?, 1, ?, 'keep_rows', ?)"
+        connection.execute(sql, (is_own, owner, number, last, at))
 
     return _forged(fleet, pick, ("master", "bundle"), change)
 
@@ -175,7 +176,8 @@ def forge_receipt(fleet: Fleet, pick: Pick) -> Any:
     store = edgeshard.Store(path.parent)
     streams = {bytes.fromhex(stream): (Range(1, pick((5, 2**32 - 1))),) for stream in sorted(fleet.agents)}
     at = datetime.datetime(2027, 1, 1, tzinfo=datetime.UTC)
-    said = Inventory(secrets.token_bytes(16), at, 2**40, streams, {}, kind=pick(("edgeshard", "postgresql")))
+    kind = pick(("edgeshard", "postgresql"))
+    said = Inventory(secrets.token_bytes(16), at, 2**40, encoding.encode(streams), kind)
     before = _prunable(store)
     try:
         store.receipt(said)
@@ -199,7 +201,7 @@ def forge_key(fleet: Fleet, pick: Pick) -> Any:
     """Declare a key for a table in which other writers keep a log."""
     if pick((True, False)):
         photo = _class("photo", {"n": int, "pixels": bytes}, key="pixels")
-        return _stranger(fleet, photo(-1, b"same"), photo(-2, b"same"))
+        return _bring(fleet, pick, ("photo", "n"), photo(-1, b"same"), photo(-2, b"same"), {"n": -5})
     path = _stranger(fleet, {"n": -1}, {"n": -2})
     connection = apsw.Connection(str(path))
     connection.execute("ALTER TABLE agent_data ADD COLUMN _timestamp INTEGER")

@@ -65,12 +65,19 @@ def watch(fleet: Fleet, pick: Pick) -> Any:
     fleet.counts["watchers"] += 2
 
 
+def _open(fleet: Fleet, pick: Pick, name: str, agent: str) -> None:
+    """Let an agent open its shard, which a merger then does not remove; remove those of agents that have ended."""
+    write_changes(fleet, name, agent, [(DICT, values_for(DICT, next(fleet.numbers), pick), False)])
+    fleet.merge_into(name)
+
+
 @step(1)
 def watch_in_thread(fleet: Fleet, pick: Pick) -> Any:
     """Let a thread merge while an agent writes; afterwards all of it is in the master."""
     if pick(range(8)):  # it takes long
         return False
     name, agent = pick(DEVICES), pick(AGENTS)
+    _open(fleet, pick, name, agent)
     with fleet.stores[name].watching(interval=0.01):
         for _ in range(3):
             write_changes(fleet, name, agent, [(DICT, values_for(DICT, next(fleet.numbers), pick), False)])
@@ -85,6 +92,7 @@ def watch_in_process(fleet: Fleet, pick: Pick) -> Any:
     name, agent = pick(DEVICES), pick(AGENTS)
     root, scratch = fleet.stores[name].root, fleet.folder / f"watch{next(fleet.names)}"
     scratch.mkdir()
+    _open(fleet, pick, name, agent)
     for number in range(2):
         with merging_processes.Merger(root, scratch, "--interval", 0.05, name=str(number)).wait_ready() as watcher:
             for _ in range(3):
