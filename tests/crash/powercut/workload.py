@@ -14,7 +14,7 @@ import attrs
 import edgeshard
 from edgeshard import format, sqlite
 from edgeshard.errors import DiskFullError, MergeInProgressError, ShardInUseError, StorageBusyError
-from edgeshard.files import locks
+from edgeshard.files import folders, locks
 from edgeshard.master import database
 from edgeshard.merge import apply, chunk, conflicts, merger, once, reap, truncate
 from edgeshard.merge.locks import merge_lock
@@ -224,6 +224,7 @@ def _soon(stage: Stage) -> Callable[[], bool]:
 
 def merge_again_and_again(stage: Stage) -> None:
     """Merge in successive passes that share a cache, like a service."""
+    folders.make_folder(stage.store.root)
     held = merge_lock(stage.store.root, 0.0, lambda: False)
     assert held is not None
     try:
