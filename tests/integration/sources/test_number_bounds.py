@@ -77,7 +77,7 @@ NUMBERS = [
     # a shard's own last_seq is never read
     Number("edgeshard_streams", "last_seq", _seq, roles=_MASTERS),
     Number("edgeshard_ranges", "first", roles=_MASTERS),
-    Number("edgeshard_ranges", "last", roles=_MASTERS),
+    Number("edgeshard_ranges", "last", _seq, roles=_MASTERS),
     Number("edgeshard_blocks", "first", roles=_MASTERS),
     Number("edgeshard_blocks", "last", roles=_MASTERS),
     # rows may lie anywhere, but not these
