@@ -56,7 +56,7 @@ _LACKED_TO: Final = (
 
 #: SQL: whether the pruned range ``r`` of the source tells the main database something, or cannot be right.
 _IS_UNKNOWN_NOTE: Final = (
-    f"(r.last < r.first OR {_NOT_HELD} AND {_NOTED_TO.format('r.first', 'r.database_id')} < r.last)"
+    f"((r.last >= r.first) IS NOT TRUE OR {_NOT_HELD} AND {_NOTED_TO.format('r.first', 'r.database_id')} < r.last)"
 )
 
 
@@ -252,10 +252,18 @@ def _read_new_blocks(
     if unwanted:
         parts = subtract(parts, unwanted)
     known = sqlite.scalar(connection, "SELECT stream_no FROM main.edgeshard_streams WHERE stream_id = ?", (stream_id,))
+    blocks_there = f"{quote(source.schema)}.edgeshard_blocks WHERE stream_no = ?1"
     wanted = json.dumps([(part.first, part.last) for part in parts])
     rows = sqlite.fetch_typed(
         connection, source.path, (int, int, int), _blocks_in_holes(source), (stream_no, known, wanted)
     )
+    # a block that begins at no seq is in no hole; blocks are sorted, so such a one is the first or the last
+    ends = " UNION ALL ".join(
+        f"SELECT * FROM (SELECT first, last FROM {blocks_there} ORDER BY first {order} LIMIT 1)"
+        for order in ("ASC", "DESC")
+    )
+    for first, last in sqlite.fetch_typed(connection, source.path, (int, int), ends, (stream_no,)):
+        _check_ranges(source, stream_no, [Range(first, last)])
     blocks = {first: Block(first, last, first_id) for first, last, first_id in rows}
     return tuple(blocks[first] for first in sorted(blocks))
 
@@ -264,7 +272,8 @@ def _ranges_not_held(source: Source) -> str:
     return (
         f"SELECT r.first, r.last FROM {quote(source.schema)}.edgeshard_streams s "
         f"JOIN {quote(source.schema)}.edgeshard_ranges r ON r.stream_no = s.stream_no "
-        f"LEFT JOIN main.edgeshard_streams m ON m.stream_id = s.stream_id WHERE s.stream_no = ? AND {_NOT_HELD}"
+        f"LEFT JOIN main.edgeshard_streams m ON m.stream_id = s.stream_id WHERE s.stream_no = ? "
+        f"AND (r.first < 1 OR (r.last >= r.first) IS NOT TRUE OR {_NOT_HELD})"
     )
 
 

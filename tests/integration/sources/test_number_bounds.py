@@ -76,9 +76,8 @@ NUMBERS = [
     Number("edgeshard_streams", "began_at", lambda value: not isinstance(value, (bytes, type(None)))),
     # a shard's own last_seq is never read
     Number("edgeshard_streams", "last_seq", _seq, roles=_MASTERS),
-    # of the ranges of a master it is only read whether ours cover them
-    Number("edgeshard_ranges", "first", _never_read, roles=_MASTERS),
-    Number("edgeshard_ranges", "last", _never_read, roles=_MASTERS),
+    Number("edgeshard_ranges", "first", roles=_MASTERS),
+    Number("edgeshard_ranges", "last", _seq, roles=_MASTERS),
     Number("edgeshard_blocks", "first", roles=_MASTERS),
     Number("edgeshard_blocks", "last", roles=_MASTERS),
     # rows may lie anywhere, but not these
