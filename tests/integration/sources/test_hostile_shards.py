@@ -58,7 +58,7 @@ HOSTILE: list[Callable[[Path], None]] = [
     hostile_shards.table_without_rowid, hostile_shards.full_text_table, hostile_shards.table_of_the_files_own_pages,
     hostile_shards.format_table_that_is_virtual, hostile_shards.format_table_without_its_key, hostile_shards.thousands_of_columns,
     hostile_shards.huge_text_of_a_table, hostile_shards.tables_without_number, hostile_shards.giant_cell,
-    hostile_shards.giant_cell_in_a_format_table, hostile_shards.time_that_is_long, hostile_shards.agent_with_a_long_name,
+    hostile_shards.giant_cell_in_a_format_table, hostile_shards.agent_with_a_long_name,
     hostile_shards.truncations_without_number, hostile_shards.pages_in_circles, hostile_shards.utf16,
 ]  # fmt: skip
 
@@ -80,6 +80,15 @@ def test_a_hostile_shard_is_set_aside_within_bounds_and_the_others_merge(
     assert [1, 2] == numbers(store)
     assert before == bad.read_bytes()
     assert () == store.verify().errors
+
+
+def test_a_time_that_is_none_is_not_believed_and_its_rows_are_merged(store: edgeshard.Store) -> None:
+    write(store, "bad", 1)
+    hostile_shards.time_that_is_long(shard_path(store, "bad"))
+    write(store, "good", 2)
+    assert [] == merge_within_bounds(store)
+    assert [1, 2] == numbers(store)
+    assert [("",)] == store.query("select began_at from edgeshard_streams where agent_id = 'bad'")
 
 
 def test_a_status_of_a_hostile_shard_is_bounded_as_well(store: edgeshard.Store) -> None:
