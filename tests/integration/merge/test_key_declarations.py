@@ -72,7 +72,7 @@ def test_a_table_keeps_the_key_that_it_has_first_and_all_its_rows(
     ((named),) = sources(route, tmp_path, store, [first, second])[1:]
     write(store, "good", {"n": 1})
     report = store.merge(named)
-    (aside,) = report.quarantined
+    (aside,) = report.blocked
     expected = named[0] if named else str(shard_path(store, "agent1"))
     assert expected == aside.path
     assert "table sample has the key" in aside.reason
@@ -123,7 +123,7 @@ def test_no_source_can_give_the_table_of_dicts_a_key(store: edgeshard.Store, tmp
     sql(path, "ALTER TABLE agent_data ADD COLUMN _timestamp INTEGER")
     sql(path, "UPDATE agent_data SET _timestamp = 1")
     sql(path, "INSERT INTO edgeshard_columns VALUES ('agent_data', '_timestamp', 'timestamp')")
-    (aside,) = store.merge([path] if role == "master" else []).quarantined
+    (aside,) = store.merge([path] if role == "master" else []).blocked
     assert "declares a key for agent_data, which never has one" in aside.reason
     assert [*range(9)] == numbers(store)
 
@@ -150,7 +150,7 @@ def test_no_table_becomes_the_tombstones_or_the_history_of_another_in_any_order(
         write_apart(store, agent, cls("p", 1), cls("q", 2))
         if order != "in one merge":
             store.merge()
-    (aside,) = store.merge().quarantined
+    (aside,) = store.merge().blocked
     assert companion in aside.reason
     write(store, "good", {"n": 1})
     store.merge()
@@ -188,11 +188,11 @@ def test_tombstones_or_a_history_without_their_table_are_refused_and_harm_no_lat
         write(store, "a", owner("p", n), owner("p", n + 1))
         with store.shard("a") as shard:
             shard.delete(owner, "p")
-        (aside,) = store.merge().quarantined
+        (aside,) = store.merge().blocked
         assert f"table '{companion}' has timestamps or reasons, and belongs to no keyed table" in aside.reason
     shard_path(store, "evil").unlink()
     write(store, "a", owner("p", 7))
     report = store.merge()
-    assert (1, ()) == (report.rows, report.quarantined)
+    assert (1, ()) == (report.rows, report.blocked)
     assert [(7,)] == store.query("SELECT v FROM sample")
     assert store.verify(deep=True).ok

@@ -105,7 +105,7 @@ def test_a_shard_whose_rows_were_replaced_meanwhile_is_still_truncated(store: ed
         shutil.copy(shard.path, copy)
         other.write(LastKnown("inlet", 2.0))
         report = store.merge()
-    assert () == report.quarantined
+    assert () == report.blocked
     assert {"inlet": 2.0} == values(store)
 
 
@@ -121,7 +121,7 @@ def test_a_copy_of_a_shard_brings_nothing_back(store: edgeshard.Store, tmp_path:
     assert {"inlet": 2.0} == values(store)
     shutil.copy(tmp_path / "copy.db", shard_path)  # and put back as the shard: compared, found equal or replaced
     report = store.merge()
-    assert ((), {"inlet": 2.0}) == (report.quarantined, values(store))
+    assert ((), {"inlet": 2.0}) == (report.blocked, values(store))
     assert store.verify().ok
 
 
@@ -197,7 +197,7 @@ def test_two_classes_of_one_table_must_agree_on_its_key(store: edgeshard.Store) 
         other.write(Reading("inlet", 1.0))
         store.merge()
         report = store.merge()
-    (aside,) = report.quarantined
+    (aside,) = report.blocked
     assert (
         "has the key (row, col) with conflict 'max:value' in this shard, and (row, col) with 'lww' in the master"
         in aside.reason
@@ -217,7 +217,7 @@ def test_no_plain_table_is_taken_for_deletions(store: edgeshard.Store) -> None:
     store.merge()
     write_apart(store, "b", LastKnownDeleted("inlet"))
     report = store.merge()
-    assert "where the master keeps tombstones or the history of last_known" in report.quarantined[0].reason
+    assert "where the master keeps tombstones or the history of last_known" in report.blocked[0].reason
     assert {"inlet": 1.0} == values(store)
 
 
@@ -239,7 +239,7 @@ def test_a_keyed_table_does_not_take_another_keyed_one_for_its_history(
     store.merge()
     write_apart(store, "b", second)
     report = store.merge()
-    assert [True] == ["cell_history" in aside.reason for aside in report.quarantined]
+    assert [True] == ["cell_history" in aside.reason for aside in report.blocked]
     assert (1, ()) == (store.verify().rows, store.verify().errors)
 
 
@@ -253,7 +253,7 @@ def test_a_keyed_table_does_not_take_a_plain_one_for_its_deletions(store: edgesh
     store.merge()
     write_apart(store, "a", LastKnown("inlet", 1.0))
     report = store.merge()
-    assert "the master has an unrelated table last_known_deleted" in report.quarantined[0].reason
+    assert "the master has an unrelated table last_known_deleted" in report.blocked[0].reason
     assert 1 == store.verify().rows
 
 
@@ -274,7 +274,7 @@ def test_a_timestamp_that_no_clock_shows_is_damage_and_harms_no_other_shard(stor
         other.write(LastKnown("inlet", 2.0))
     sql(shard_path(store, "a"), f"UPDATE last_known SET _timestamp = {format.TIMESTAMP_MAX + 1}")
     report = store.merge()
-    assert "which no clock shows" in report.quarantined[0].reason
+    assert "which no clock shows" in report.blocked[0].reason
     assert {"inlet": 2.0} == values(store)
 
 
@@ -360,7 +360,7 @@ def test_what_is_salvaged_of_a_damaged_shard_keeps_its_key_and_its_timestamps(st
         shard.delete(LastKnown, "s0")
     path = shard_path(store, "a")
     sql(path, "PRAGMA user_version = 999")
-    assert 1 == len(store.merge().quarantined)
+    assert 1 == len(store.merge().blocked)
     report = store.salvage(path)
     assert (51, True) == (report.rows, report.complete)
     assert {f"s{n}": 45.0 + n for n in range(1, 5)} == values(store)
