@@ -180,7 +180,7 @@ def test_a_source_whose_history_or_deletions_do_not_belong_to_their_table_is_hel
     merged(device)
     for statement in changes:
         sql(device.master_path, statement)
-    (aside,) = hub.merge([device.master_path]).blocked
+    (aside,) = hub.merge([device.master_path]).quarantined
     assert "has other columns than table 'sample', to which it belongs" in aside.reason
 
 
