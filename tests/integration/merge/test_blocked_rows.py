@@ -318,9 +318,13 @@ def test_random_transactions_are_merged_or_blocked_as_the_model_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: int, chunk_bytes: int
 ) -> None:
     monkeypatch.setattr("edgeshard.format.blocks.CHUNK_BYTES", chunk_bytes)
+    check_random_transactions(tmp_path, trials)
+
+
+def check_random_transactions(folder: Path, trials: int) -> None:
     for seed in range(trials):
         rng, model = random.Random(seed), Model()
-        store = edgeshard.Store(tmp_path / f"{seed}-{chunk_bytes}")
+        store = edgeshard.Store(folder / str(seed))
         write(store, "first", REFERENCE(1))
         store.merge()
         for step in range(3):
