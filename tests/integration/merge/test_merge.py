@@ -22,7 +22,7 @@ from edgeshard.master import database, extents
 from edgeshard.merge import chunk, truncate
 from edgeshard.merge.merger import Merger
 from edgeshard.shard import truncations
-from edgeshard.sources import attach, diff
+from edgeshard.sources import attach
 from tests.support.processes import sql
 from tests.support.records import NOON, Reading
 from tests.support.stores import numbers, shard_path, write_apart
@@ -612,7 +612,7 @@ def test_two_versions_of_a_class_meet_in_the_master(store: edgeshard.Store) -> N
     )
 
 
-def test_a_contradicting_type_holds_that_shard_back_and_no_other(
+def test_a_contradicting_type_blocks_the_rows_of_that_shards_table_and_no_others(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scan, "FRESH_S", -1.0)
@@ -624,11 +624,11 @@ def test_a_contradicting_type_holds_that_shard_back_and_no_other(
         shard.write(job(x=int)(3))
     for _ in range(3):
         report = store.merge()
-        ((path, reason),) = [(item.path, item.reason) for item in report.quarantined]
+        ((path, reason),) = [(item.path, item.reason) for item in report.blocked]
         assert str(shard_path(store, "b")) == path
         assert "column job.x is text in this shard and integer in the master" in reason
     assert [(1,), (3,)] == store.query("select x from job order by 1")
-    assert [] == numbers(store)
+    assert [] == numbers(store)  # of the same transaction
     assert [[1, 1]] == sql(
         shard_path(store, "b"), "select (select count(*) from job), (select count(*) from agent_data)"
     )
@@ -747,7 +747,7 @@ def test_a_failure_while_counting_for_the_progress_is_no_problem_of_the_shard(
         raise apsw.BusyError
 
     write(store, "a", 1)
-    monkeypatch.setattr(diff, "count_rows", busy)
+    monkeypatch.setattr("edgeshard.merge.merger.survey", busy)
     report = store.merge(progress=lambda done, to_do: None)
     assert (1, 1, ()) == (report.rows, report.truncated, report.quarantined)
 
