@@ -89,10 +89,10 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
 def _copy(target: Target, run: SourceRun, origin: Source, max_bytes: int) -> Copied:
     """Copy from one source. Which of its rows are blocked is recorded of a shard; of others, this merge remembers."""
     if not run.own:
-        return apply.copy(target, origin, max_bytes, known_blocked=run.copied.blocked)
+        return apply.copy(target, origin, max_bytes, None, None, run.copied.blocked)
     connection, name = target.connection, run.file.name
     known = blocked_rows.load(connection, name)
-    part = apply.copy(target, origin, max_bytes, OwnShard(name, run.copied.checked), known_blocked=known)
+    part = apply.copy(target, origin, max_bytes, OwnShard(name, run.copied.checked), None, known)
     blocked_rows.record(connection, name, part.blocked)
     if part.rows:
         shard_states.record_merge(connection, name)

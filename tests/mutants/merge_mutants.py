@@ -112,10 +112,10 @@ def extend_blocks_by_seq(connection: Any, number: int, block: blocks.Block) -> N
 
 
 def count_left_out_as_held(
-    target: Any, origin: Any, room: int, own: Any = None, unwanted: Any = None, **more: Any
+    target: Any, origin: Any, room: int, own: Any = None, unwanted: Any = None, *more: Any
 ) -> Any:
     """Let a bundle claim the rows that were left out of it."""
-    copied = COPY(target, origin, room, own, unwanted, **more)
+    copied = COPY(target, origin, room, own, unwanted, *more)
     numbers = sqlite.fetch(target.connection, "SELECT stream_id, stream_no FROM main.edgeshard_streams")
     for stream_id, number in numbers if unwanted else []:
         held = extents.ranges(target.connection, number)

@@ -89,9 +89,9 @@ def master_at_normal(connection: Connection, level: str) -> None:
 def truncate_before_commit() -> list[Patch]:
     """Truncate the shards as soon as their rows are copied, before the master commits."""
 
-    def copy(target: Target, origin: Source, max_bytes: int, own: Any = None, unwanted: Any = None) -> apply.Copied:
+    def copy(target: Target, origin: Source, max_bytes: int, own: Any = None, *more: Any) -> apply.Copied:
         master_id = sqlite.scalar(target.connection, "SELECT database_id FROM main.edgeshard_database")
-        copied = _copy(target, origin, max_bytes, own, unwanted)
+        copied = _copy(target, origin, max_bytes, own, *more)
         if own is not None and copied.durable:  # it is one of the store's own shards
             truncate.truncate(origin, copied.durable, master_id)
         return copied
