@@ -135,6 +135,8 @@ def _explain_bad_schema(action: str, path: Path, error: Exception) -> StorageErr
     connection = sqlite.connect(str(path), writable=False)
     try:
         found = catalog.made_by_hand(connection)
+    except sqlite.DATA_ERRORS:  # our own tables cannot be read even for that
+        found = []
     finally:
         connection.close()
     if found:
