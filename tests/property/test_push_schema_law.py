@@ -6,7 +6,7 @@ import ast
 import tempfile
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,12 +21,8 @@ from tests.support.schema_versions import expected_of, merged, record_of, write
 pytest.importorskip("psycopg")
 from psycopg.conninfo import make_conninfo
 
-from tests.support.postgres_server import do, fetch
-
-if TYPE_CHECKING:
-    pass
-
 from tests.support.keyed_pushes import plainly
+from tests.support.postgres_server import do, fetch
 
 
 @pytest.mark.parametrize("examples", short_and_full(5, 15))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 import pytest
@@ -15,16 +15,12 @@ from edgeshard.postgres.pusher import Pusher
 from tests.support import keyed_model
 from tests.support.forms import others_slow
 from tests.support.keyed_model import CLASSES, Cell, Highest, Lww
-from tests.support.keyed_pushes import state
 from tests.support.records import Reading
-
-pytest.importorskip("psycopg")
-
-
-from tests.support.postgres_server import do, fetch
 from tests.support.wall_clock import Wall
 
-from tests.support.keyed_pushes import rivals, versions
+pytest.importorskip("psycopg")
+from tests.support.keyed_pushes import rivals, state, versions
+from tests.support.postgres_server import do, fetch
 
 
 def push_at_once(stores: list[edgeshard.Store], dsn: str) -> None:
