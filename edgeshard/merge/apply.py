@@ -256,8 +256,11 @@ def _compare(
 ) -> list[Range]:
     """Compare the rows of a shard with those that the target has under the same addresses.
 
+    Changes of keyed tables that the target lacks because another database superseded them are copied from this shard,
+    so that the target decides for itself.
+
     Returns:
-        The rows that cannot be compared, because the target pruned or superseded what it had, and that are not proven.
+        The rows that cannot be compared, because the target pruned what it had, and that are not proven.
 
     Raises:
         DamagedError: some rows differ.
@@ -282,7 +285,31 @@ def _compare(
                 unproven += without_row
             if equal + superseded_rows != len(part):
                 raise _difference(origin, stream, part, len(part) - superseded_rows - equal)
-    return union(unproven)
+    unproven = union(unproven)
+    changes = [
+        run
+        for part in pieces(unproven, blocks_here)
+        for run in _copy_superseded(target, origin, stream_no, stream, part)
+    ]
+    return subtract(unproven, changes)
+
+
+def _copy_superseded(target: Target, origin: Source, stream_no: int, stream: SourceStream, part: Block) -> list[Range]:
+    """Copy a shard's changes of keyed tables to ids that have no row in the target; return their seqs."""
+    connection, copied = target.connection, []
+    first_id, last_id = _ids_in_source(stream, part)
+    here = Block(part.first, part.last, first_id)
+    bindings = (part.first_id - first_id, stream_no, part.first - first_id, first_id, last_id)
+    for table in origin.tables:
+        if table.is_timestamped and conflicts.count_changes(target, origin, table, here):
+            _ensure_fit(connection, origin, table, here)
+            connection.execute(_copy_statement(origin.schema, table), bindings)
+            superseded.subtract(connection, stream_no, connection.changes())
+            runs = sqlite.id_runs(connection, origin.schema, table.name, first_id, last_id)
+            copied += [Range(first - first_id + part.first, last - first_id + part.first) for first, last in runs]
+    if copied:
+        target.judged_anew.append(Range(part.first_id, part.last_id))
+    return union(copied)
 
 
 def _difference(origin: Source, stream: SourceStream, part: Block, rows: int) -> DamagedError:
@@ -345,7 +372,11 @@ def _count_superseded(target: Target, origin: Source, stream: SourceStream, part
 def _without_row(target: Target, part: Block) -> list[Range]:
     """Return the seqs of a part of the target's blocks that have no row in any of its tables."""
     ids = Range(part.first_id, part.last_id)
-    with_row = [run for name in target.spelling.values() for run in extents.ids_with_row(target.connection, name, ids)]
+    with_row = [
+        Range(*run)
+        for name in target.spelling.values()
+        for run in sqlite.id_runs(target.connection, "main", name, ids.first, ids.last)
+    ]
     shift = part.first - part.first_id
     return [Range(run.first + shift, run.last + shift) for run in subtract([ids], with_row)]
 

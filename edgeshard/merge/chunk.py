@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from edgeshard import sqlite
 from edgeshard.errors import EdgeshardError
+from edgeshard.format.ranges import Range
 from edgeshard.master import arrivals, identity, shard_states
 from edgeshard.merge import apply, blame, conflicts, late_changes, reap
 from edgeshard.merge.apply import Copied, OwnShard
@@ -137,12 +138,15 @@ def _is_removable(connection: Connection, run: SourceRun) -> bool:
 
 
 def _settle(target: Target, first_id: int) -> set[str]:
-    """Settle the rows with ids from `first_id` on, and return the keyed tables that got late ones of them."""
-    if target.next_id == first_id:
-        return set()
-    late = late_changes.find(target, first_id)
-    conflicts.settle(target, first_id)
-    return late_changes.find_kept(target, late)
+    """Settle the rows of a source, with ids from `first_id` on; return the keyed tables that got late ones of them."""
+    late_tables: set[str] = set()
+    new = [Range(first_id, target.next_id - 1)] if target.next_id > first_id else []
+    for ids in (*target.judged_anew, *new):
+        late = late_changes.find(target, ids)
+        conflicts.settle(target, ids)
+        late_tables |= late_changes.find_kept(target, late)
+    target.judged_anew.clear()
+    return late_tables
 
 
 def _record_arrival(connection: Connection, first_id: int, merge_pass: MergePass) -> None:

@@ -424,8 +424,8 @@ def _explain_unproven(run: SourceRun) -> str:
     rows = sum(map(size, run.copied.unproven.values()))
     return (
         f"{rows} rows stay in it, such as seqs {first.first} to {first.last} of stream {stream_id.hex()}: the master "
-        "got rows with these addresses from elsewhere, and has pruned or superseded them since, so they cannot be "
-        "compared. All else in it is merged. To keep them, stop its agent, merge once more, and merge the file into a "
+        "got rows with these addresses from elsewhere, and has no row to compare them with: it has pruned these since. "
+        "All else in it is merged. To keep them, stop its agent, merge once more, and merge the file into a "
         f"store of its own (`edgeshard merge OTHER --from {run.file.path}`). Then move it and its -wal away"
     )
 

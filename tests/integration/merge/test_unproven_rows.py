@@ -235,3 +235,45 @@ def test_an_older_master_that_was_put_back_compares_what_it_has(store: edgeshard
         shutil.copy(tmp_path / "old.db", store.master_path)
         report = store.merge()
     assert (1, 2, (), [0, 1]) == (report.rows, report.truncated, report.quarantined, numbers(store))
+
+
+# -- what others superseded -------------------------------------------------------------------------------------------
+
+
+def rebuilt(store: edgeshard.Store, hub: edgeshard.Store, *records: Any) -> None:
+    """Lose the master of a store whose shard still has all that the hub got, and rebuild it from the hub."""
+    with store.shard("a") as shard:
+        shard.write_many(records)
+    interrupted(store)
+    hub.merge([store.master_path])
+    for path in store.root.glob("master.db*"):
+        path.unlink()
+    assert () == merge_without_shards(store, hub.master_path).quarantined
+
+
+@pytest.mark.parametrize("cls", [LastKnown, Remembered])
+def test_a_master_that_is_rebuilt_from_a_hub_truncates_what_the_hub_superseded(
+    cls: Any, store: edgeshard.Store, tmp_path: Path
+) -> None:
+    hub = edgeshard.Store(tmp_path / "hub")
+    rebuilt(store, hub, *(cls("inlet", float(n)) for n in range(4)), cls("outlet", 7.0), {"n": 1})
+    before = hub.verify()
+    report = store.merge()
+    assert ((), 6, 1) == (report.quarantined, report.truncated, report.removed)
+    assert {cls("inlet", 3.0), cls("outlet", 7.0)} == set(store.read(cls))
+    after = store.verify(deep=True)
+    assert ((), (), before.states) == (after.errors, after.gaps, after.states)
+    assert (0, before.rows) == (hub.merge([store.master_path]).rows, hub.verify().rows)
+
+
+def test_a_version_that_another_database_wrongly_says_it_superseded_is_kept(
+    store: edgeshard.Store, tmp_path: Path
+) -> None:
+    with store.shard("victim") as shard:
+        shard.write(LastKnown("inlet", 1.0))
+        shard.write(LastKnown("outlet", 2.0))
+    merge_without_shards(store, superseded_rows(tmp_path / "forger", "victim", shard.stream, 2))
+    report = store.merge()
+    assert ((), 2) == (report.quarantined, report.truncated)
+    assert {"inlet": 1.0, "outlet": 2.0}.items() <= last_values(store).items()
+    assert ((), (), 3) == ((found := store.verify(deep=True)).errors, found.gaps, found.states.present)
