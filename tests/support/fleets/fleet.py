@@ -251,8 +251,12 @@ class Fleet:
         others = {path for path in merged if path not in own}
         self.say(f"  into {name}: own {[path.name for path in own]}, and {[self.name(path) for path in sources]}")
 
+        # one that claims that an agent truncated the first rows of a transaction brings the others alone
+        is_honest = not (before.is_tainted or self.hostile.intersection(merged))
+
         def check_commit(*_: int) -> None:
-            self._check_whole_transactions(contents.ranges(target))
+            if is_honest:
+                self._check_whole_transactions(contents.ranges(target))
 
         def merge_store(store: edgeshard.Store) -> Any:
             # a merge that was refused or killed before may have removed own shards that are named here, too
