@@ -89,6 +89,23 @@ class Quarantined(Report):
 
 
 @attrs.frozen
+class Blocked(Report):
+    """Rows that a merge cannot copy, because their table contradicts the master's. They stay where they are.
+
+    Attributes:
+        path: the database that has them.
+        table: the table.
+        rows: how many rows; all of a transaction that has a row of this table. No row is counted for two reasons.
+        reason: why, and what to do.
+    """
+
+    path: str
+    table: str
+    rows: int
+    reason: str
+
+
+@attrs.frozen
 class Rejected(Report):
     """Rows that PostgreSQL cannot store. They stay in the master; all other rows are pushed.
 
@@ -137,6 +154,8 @@ class MergeReport(Report):
         removed: shards removed, because their agent has ended and the master holds all their rows.
         shards: shards and other sources that were opened, because they had changed.
         quarantined: databases that were refused, with the reason.
+        blocked: rows that were not copied, because their table contradicts the master's; all other rows of the same
+            databases were.
         gaps: rows known to exist that the master never held, the first `GAPS_MAX` gaps; `Store.verify` lists all.
         missing_rows: how many rows are missing, in these and all other gaps.
         seconds: how long it took.
@@ -155,6 +174,7 @@ class MergeReport(Report):
     removed: int = 0
     shards: int = 0
     quarantined: tuple[Quarantined, ...] = ()
+    blocked: tuple[Blocked, ...] = ()
     gaps: tuple[Gap, ...] = ()
     missing_rows: int = 0
     seconds: float = 0.0
@@ -166,9 +186,9 @@ class MergeReport(Report):
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is quarantined or missing, and the store's own prune rules were met."""
+        """Whether nothing is quarantined, blocked or missing, and the store's own prune rules were met."""
         rules_met = not self.prune_error and (self.pruned is None or self.pruned.fits)
-        return not self.quarantined and not self.gaps and rules_met
+        return not self.quarantined and not self.blocked and not self.gaps and rules_met
 
     def _line(self) -> str:
         merged, truncated = ("would merge", "would truncate") if self.dry_run else ("merged", "truncated")
@@ -182,6 +202,9 @@ class MergeReport(Report):
             line += "; stopped early, the next merge continues"
         if self.quarantined:
             line += f"; {len(self.quarantined)} quarantined"
+        if self.blocked:
+            tables = sorted({each.table for each in self.blocked})
+            line += f"; {sum(each.rows for each in self.blocked)} rows blocked of {_first_few(tables)}"
         if self.gaps:
             more = " and more" if len(self.gaps) == GAPS_MAX else ""
             line += f"; {self.missing_rows} rows missing in {len(self.gaps)} gaps{more}"
@@ -559,7 +582,7 @@ class VerifyReport(Report):
         database: the master's id, in hexadecimal, by which other databases know it.
         pruned: rows that this master deleted by rule, per rule, collected tombstones included; they are not gaps.
         states: all known rows, by what became of them. Shards are not examined: what is pending there is missing here,
-            if it is known at all.
+            if it is known at all, except for rows that are blocked in a shard.
     """
 
     _computed = ("ok",)
@@ -606,6 +629,7 @@ class ShardStatus(Report):
         size_bytes: size of the file and its WAL.
         merged_at: when rows of it were last merged, or None if never.
         reason: why a merge refuses it, or why it cannot be read at the moment; "" if all is well.
+        blocked: those of its pending rows that cannot be merged, because their table contradicts the master's.
     """
 
     name: str
@@ -617,6 +641,7 @@ class ShardStatus(Report):
     size_bytes: int
     merged_at: datetime.datetime | None
     reason: str
+    blocked: tuple[Blocked, ...] = ()
 
 
 @attrs.frozen
@@ -758,6 +783,7 @@ class StatusReport(Report):
         "oldest_age_s",
         "oldest_is_bound",
         "quarantined_shards",
+        "blocked_rows",
         "bytes_a_day",
         "bytes_a_row",
     )
@@ -799,6 +825,11 @@ class StatusReport(Report):
         return sum(bool(shard.reason) for shard in self.shards)
 
     @property
+    def blocked_rows(self) -> int:
+        """Rows that cannot be merged, because their table contradicts the master's, in all shards."""
+        return sum(each.rows for shard in self.shards for each in shard.blocked)
+
+    @property
     def bytes_a_day(self) -> float | None:
         """Bytes written per day on average, or None if nothing was counted."""
         return self.write_stats.bytes_a_day
@@ -810,8 +841,8 @@ class StatusReport(Report):
 
     @property
     def complete(self) -> bool:
-        """Whether no shard is quarantined and no row is missing."""
-        return not self.quarantined_shards and not self.master.gaps
+        """Whether no shard is quarantined, and no row is blocked or missing."""
+        return not self.quarantined_shards and not self.blocked_rows and not self.master.gaps
 
     def _line(self) -> str:
         line = f"{self.pending_rows} rows pending in {len(self.shards)} shards"
@@ -819,6 +850,8 @@ class StatusReport(Report):
             line += f", the oldest for {'at most ' if self.oldest_is_bound else ''}{self.oldest_age_s:.0f} s"
         if self.quarantined_shards:
             line += f"; {self.quarantined_shards} shards quarantined"
+        if self.blocked_rows:
+            line += f"; {self.blocked_rows} rows blocked"
         if self.master.gaps:
             line += f"; {self.master.missing_rows} rows missing in {self.master.gaps} gaps"
         return line

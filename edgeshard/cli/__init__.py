@@ -72,7 +72,7 @@ examples:
 
 exit codes:
   0 done, also with nothing to do     1 failed                    2 wrong usage
-  3 done, but something is quarantined, rejected or missing, or a receipt awaits confirmation
+  3 done, but something is quarantined, blocked, rejected or missing, or a receipt awaits confirmation
   65 the master, or shard, is damaged
   69 PostgreSQL is unavailable       74 input/output error, or no space      75 another process is at work
   77 not permitted                   78 wrong configuration, such as a folder that does not exist

@@ -23,7 +23,7 @@ FAILED: Final = 1
 
 USAGE: Final = 2
 
-INCOMPLETE: Final = 3  # done, but something is quarantined, rejected or missing
+INCOMPLETE: Final = 3  # done, but something is quarantined, blocked, rejected or missing
 
 # names and numbers of BSD's sysexits.h
 DATA_ERROR: Final = 65

@@ -25,7 +25,7 @@ examples:
 
 exit codes:
   0 done, also with nothing to do     1 failed            2 wrong usage
-  3 done, but a shard is quarantined, rows are missing, --prune-... failed, or the master is still too large
+  3 done, but a shard is quarantined, rows are blocked or missing, --prune-... failed, or the master is still too large
   74 input/output error, or no space (--max-bytes)
   75 another merger is at work        77 not permitted    78 wrong configuration
   130 interrupted by Ctrl-C (with --watch: by a second one; the first ends it with 0)

@@ -34,6 +34,7 @@ _COUNTERS = {
 
 _GAUGES = {
     "quarantined_shards": "Databases that the last pass quarantined.",
+    "blocked_rows": "Rows that the last pass did not copy, because their table contradicts the master's.",
     "missing_rows": "Rows known to exist that the master does not hold.",
     "last_success_timestamp_seconds": "When the last merge pass completed.",
     "pending_rows": "Rows in the shards that the master does not hold.",
@@ -88,6 +89,7 @@ class MetricsFile:
         self._counters["shards_removed"].inc(report.removed)
         self._seconds.observe(report.seconds)
         self._gauges["quarantined_shards"].set(len(report.quarantined))
+        self._gauges["blocked_rows"].set(sum(each.rows for each in report.blocked))
         self._gauges["missing_rows"].set(report.missing_rows)
         self._gauges["last_success_timestamp_seconds"].set(time.time())
 

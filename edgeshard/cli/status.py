@@ -29,7 +29,7 @@ examples:
 exit codes:
   0 all well, also if rows are pending; and --watch, ended by Ctrl-C
   1 failed; also if the master is damaged                 2 wrong usage
-  3 a shard is quarantined, or rows are missing: as for a merge that exits with 3
+  3 a shard is quarantined, or rows are blocked or missing: as for a merge that exits with 3
   74 input/output error                                   75 the master is locked
   77 not permitted                                        78 there is no such folder
 """
@@ -102,11 +102,16 @@ def _text(store: Store, report: StatusReport, options: argparse.Namespace, *, fi
     if options.json:
         return output.to_json(report.as_dict())
     reasons = [printable(f"quarantined: {shard.name}: {shard.reason}") for shard in report.shards if shard.reason]
+    reasons += [
+        printable(f"blocked: {shard.name}: {each.rows} rows of table {each.table}: {each.reason}")
+        for shard in report.shards
+        for each in shard.blocked
+    ]
     shown, gaps = len(report.shards), _GAPS_MAX
     if fit:
         lines = max(3, output.height() - _OTHER_LINES)
         gaps = min(gaps, lines // 3)
-        reasons = _fitting(_first(reasons, lines // (3 if report.gaps else 2), "quarantined shards"))
+        reasons = _fitting(_first(reasons, lines // (3 if report.gaps else 2), "reasons"))
         shown = max(1, lines - len(reasons) - min(len(report.gaps), gaps + 1))
     missing = _first([printable(f"missing: {gap}") for gap in report.gaps], gaps, "gaps; --json has all")
     table = _table(report, shown) if report.shards else ""
@@ -165,6 +170,8 @@ def _totals(store: Store, report: StatusReport) -> list[str]:
     lines = [f"{len(report.shards)} shards, {alive} with a writer; {report.pending_rows} rows pending{oldest}"]
     if report.quarantined_shards:
         lines.append(f"{report.quarantined_shards} shards quarantined")
+    if report.blocked_rows:
+        lines.append(f"{report.blocked_rows} rows blocked")
     lines.append(printable(_master(report)))
     if report.budget is not None:
         lines.append(_budget(report.budget))

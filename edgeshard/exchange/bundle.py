@@ -19,6 +19,7 @@ from typing import Final
 import attrs
 
 from edgeshard import format, sqlite
+from edgeshard.errors import SchemaConflictError
 from edgeshard.files import atomic_file
 from edgeshard.format import blocks
 from edgeshard.format.ranges import Range
@@ -82,6 +83,8 @@ def _copy_missing(
             rows, finished = 0, False
             while not finished:
                 copied = apply.copy(target, source, blocks.CHUNK_BYTES, unwanted=unwanted)
+                for conflict in copied.blocked:  # the tables of one master do not contradict one another
+                    raise SchemaConflictError("export", str(master_path), conflict.cause)
                 rows, finished = rows + copied.rows, copied.finished
                 if progress is not None:
                     progress(rows, to_do)

@@ -31,6 +31,8 @@ What a database holds, and has held
     that they pruned (``is_own`` is 0).
     ``edgeshard_proven`` says which seqs a master copied from a shard's file, or compared with it. Only these may be
     deleted from that file.
+    ``edgeshard_blocked`` says which rows of a shard's file a master cannot take, and ``edgeshard_conflicts`` why. As
+    long as the file is there, they are pending, not missing.
 
 When rows arrived
     A row has no time of its own. ``edgeshard_arrivals`` says, to the minute, which ids a master assigned when. Rows

@@ -144,6 +144,20 @@ CREATE TABLE edgeshard_proven(
     last INTEGER NOT NULL,                  -- ... or compared with it, value by value
     PRIMARY KEY(shard, stream_no, first)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_conflicts(
+    conflict_id INTEGER PRIMARY KEY,
+    shard TEXT NOT NULL,                    -- the name of a file in the folder of shards
+    table_name TEXT NOT NULL,               -- a table of it whose rows do not fit the master's table
+    cause TEXT NOT NULL,                    -- why, and what to do
+    UNIQUE(shard, table_name, cause)
+) STRICT;
+CREATE TABLE edgeshard_blocked(
+    conflict_id INTEGER NOT NULL REFERENCES edgeshard_conflicts,
+    stream_no INTEGER NOT NULL REFERENCES edgeshard_streams,
+    first INTEGER NOT NULL,                 -- these rows of the shard were not copied for that reason, ...
+    last INTEGER NOT NULL,                  -- ... or because their transaction has a row of that table
+    PRIMARY KEY(conflict_id, stream_no, first)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE edgeshard_checksum(
     sha256 BLOB NOT NULL                    -- of the whole file, with these 32 bytes taken as zeros
 ) STRICT

@@ -14,17 +14,19 @@ from typing import Any
 import attrs
 
 from edgeshard import sqlite
-from edgeshard.errors import EdgeshardError, OutOfDescriptorsError, SchemaConflictError
+from edgeshard.errors import EdgeshardError, OutOfDescriptorsError
 from edgeshard.files import paths, scan
 from edgeshard.files.scan import ShardFile
 from edgeshard.format.blocks import Block
-from edgeshard.format.ranges import Range
+from edgeshard.format.ranges import Range, size
 from edgeshard.inspect import shard_names
 from edgeshard.master import shard_states
-from edgeshard.merge import blame, schema_merge
+from edgeshard.merge import blame
+from edgeshard.merge.blocked import count, survey
 from edgeshard.merge.target import Target
 from edgeshard.records import declare
-from edgeshard.sources import diff, identity
+from edgeshard.reports import Blocked
+from edgeshard.sources import identity
 from edgeshard.sources.source import Source, SourceStream
 from edgeshard.sqlite import Connection, quote
 
@@ -72,6 +74,7 @@ class Pending:
         is_bound: whether `since` is only a bound: the row may have been written later.
         agent: the shard's agent, or None if the shard was not read.
         reason: why a merge refuses the shard, or why it cannot be read; "" if all is well.
+        blocked: those of the rows that cannot be merged.
     """
 
     rows: int | None = None
@@ -80,6 +83,7 @@ class Pending:
     agent: str | None = None
     reason: str = ""
     seqs: Mapping[bytes, Sequence[Range]] = attrs.Factory(dict)
+    blocked: tuple[Blocked, ...] = ()
 
 
 def find_pending(connection: Connection, view: MasterView, file: ShardFile) -> Pending | None:
@@ -126,25 +130,26 @@ def _compare(connection: Connection, view: MasterView, file: ShardFile) -> Pendi
     try:
         with sqlite.read_snapshot(connection):
             origin = identity.open_source(connection, _SCHEMA, file.path)
-            pending = _count(connection, origin, view.merged_at.get(file.name))
+            return _count(view, origin, view.merged_at.get(file.name))
     except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
         if blame.is_masters_fault(connection, _SCHEMA, error):
             raise
         return Pending(reason=_cause(error, file.path))
-    return attrs.evolve(pending, reason=_conflict(view, origin))
 
 
-def _count(connection: Connection, origin: Source, merged_at: datetime.datetime | None) -> Pending:
+def _count(view: MasterView, origin: Source, merged_at: datetime.datetime | None) -> Pending:
+    connection = view.target.connection
+    found = survey(view.target, origin)
     pending = Pending(0, agent=origin.agent_id if isinstance(origin.agent_id, str) else None)
-    seqs = {}
-    for stream, pieces in diff.missing_by_stream(connection, origin):  # a shard's streams come in order of their age
-        if pieces and not pending.rows:
-            since, is_bound = _oldest(connection, origin, stream, pieces[0], merged_at)
-            pending = attrs.evolve(pending, since=since, is_bound=is_bound)
-        pending = attrs.evolve(pending, rows=(pending.rows or 0) + sum(map(len, pieces)))
-        if pieces:
-            seqs[stream.stream_id] = [Range(piece.first, piece.last) for piece in pieces]
-    return attrs.evolve(pending, seqs=seqs)
+    if found.missing:  # a shard's streams come in order of their age
+        stream, pieces = found.missing[0]
+        since, is_bound = _oldest(connection, origin, stream, pieces[0], merged_at)
+        pending = attrs.evolve(pending, since=since, is_bound=is_bound)
+    seqs = {stream.stream_id: [Range(piece.first, piece.last) for piece in pieces] for stream, pieces in found.missing}
+    blocked = [
+        Blocked(origin.path, conflict.table, rows, conflict.cause) for conflict, rows in count(found.blocked).items()
+    ]
+    return attrs.evolve(pending, rows=sum(map(size, seqs.values())), seqs=seqs, blocked=tuple(blocked))
 
 
 def _oldest(
@@ -175,16 +180,6 @@ def _time(value: Any) -> datetime.datetime | None:
         return None if value is None else datetime.datetime.fromtimestamp(value, datetime.UTC)
     except (TypeError, ValueError, OverflowError, OSError):
         return None
-
-
-def _conflict(view: MasterView, origin: Source) -> str:
-    """Return why the rows of a readable shard cannot be merged, or ""."""
-    try:
-        for table in origin.tables:
-            schema_merge.check(view.target, origin, table)
-    except SchemaConflictError as error:
-        return error.cause
-    return ""
 
 
 def _cause(error: Exception, path: str) -> str:

@@ -34,7 +34,7 @@ from edgeshard.master import database, row_states
 from edgeshard.merge import once
 from edgeshard.merge.locks import merge_lock
 from edgeshard.reports import Gap, SalvageReport
-from edgeshard.sources import attach
+from edgeshard.sources import attach, diff
 
 _ACTION = "salvage"
 
@@ -119,9 +119,10 @@ def _merge(root: Path, rescued: str, found: Survey, report: SalvageReport) -> Sa
     """Merge what was read, and report what the master still lacks of the shard's streams."""
     merged = _count_new(paths.master(root), rescued)
     report_of_merge = once.merge(root, [rescued], lock_wait_s=-1)
-    for refused in report_of_merge.quarantined:
-        if refused.path == rescued:
-            raise StorageError("merge what was salvaged from", report.path, refused.reason)
+    reasons = [item.reason for item in report_of_merge.quarantined if item.path == rescued]
+    reasons += [item.reason for item in report_of_merge.blocked if item.path == rescued]
+    for reason in reasons:
+        raise StorageError("merge what was salvaged from", report.path, reason)
     gaps = _find_gaps(paths.master(root), {stream.stream_id for stream in found.streams.values()})
     return attrs.evolve(report, merged=merged, gaps=gaps)
 
@@ -141,6 +142,6 @@ def _count_new(master_path: Path, rescued: str) -> int:
     try:
         run = attach.named_source(rescued)
         with attach.attached(connection, [run]), sqlite.read_snapshot(connection):
-            return run.count_rows(connection)[0]
+            return diff.count_rows(connection, run.open(connection))[0]
     finally:
         connection.close()

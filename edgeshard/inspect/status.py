@@ -156,6 +156,7 @@ def _shard_status(view: MasterView, file: ShardFile, pending: Pending, at: datet
         size_bytes=file.file_bytes + file.wal_bytes if file.state else shard_names.size_bytes(file.path),
         merged_at=view.merged_at.get(file.name),
         reason=pending.reason,
+        blocked=pending.blocked,
     )
 
 
@@ -173,6 +174,7 @@ def _in_order(shards: Iterable[ShardStatus]) -> tuple[ShardStatus, ...]:
             shards,
             key=lambda shard: (
                 not shard.reason,
+                not shard.blocked,
                 -(shard.pending_rows or 0),
                 -(shard.oldest_age_s or 0.0),
                 shard.agent or shard.name,

@@ -11,8 +11,10 @@ from itertools import combinations
 from pathlib import Path
 
 from edgeshard import format, sqlite
+from edgeshard.files import paths, scan
 from edgeshard.format.ranges import Range, intersect, subtract
 from edgeshard.master import (
+    blocked_rows,
     catalog,
     database,
     extents,
@@ -50,21 +52,28 @@ def verify(path: Path, *, deep: bool = False) -> VerifyReport:
     connection = database.open_master(path, writable=False)
     try:
         with database.translate_errors("verify", path), sqlite.read_snapshot(connection):
-            return _report(connection, deep=deep)
+            return _report(connection, _pending(connection, path), deep=deep)
     finally:
         connection.close()
 
 
-def _report(connection: Connection, *, deep: bool) -> VerifyReport:
+def _pending(connection: Connection, path: Path) -> row_states.Pending:
+    """Return the rows that are recorded as blocked in shards whose files are there; the shards are not read."""
+    folder = paths.shards(path.parent)
+    there = {name for name in blocked_rows.shards(connection) if scan.find_database(str(folder / name)) is not None}
+    return blocked_rows.by_stream(connection, there)
+
+
+def _report(connection: Connection, pending: row_states.Pending, *, deep: bool) -> VerifyReport:
     tables = catalog.record_tables(connection)
     errors = tuple(_errors(connection, tables, deep=deep))
     rows = sum(sqlite.scalar(connection, f"SELECT count(*) FROM {quote(name)}") for name in tables)
     stream_count, _ = streams.count(connection)
     stream_rows = row_states.load(connection)
-    gaps = row_states.find_gaps(stream_rows)
+    gaps = row_states.find_gaps(stream_rows, pending)
     own = identity.database_id(connection)
     losses = tuple(_losses(connection, own, gaps))
-    pruned, states = pruned_ranges.by_reason(connection), row_states.count_all(stream_rows)
+    pruned, states = pruned_ranges.by_reason(connection), row_states.count_all(stream_rows, pending)
     return VerifyReport(rows, stream_count, errors, gaps, losses, own.hex(), pruned, states)
 
 

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import attrs
 
 from edgeshard.format.ranges import PrunedRange, Range, intersect, size, subtract, union
-from edgeshard.master import extents, pruned_ranges, streams, superseded
+from edgeshard.master import blocked_rows, extents, pruned_ranges, streams, superseded
 from edgeshard.reports import Gap, RowStates, add_states
 from edgeshard.sqlite import Connection
 
@@ -146,7 +146,9 @@ def load(connection: Connection) -> list[StreamRows]:
 
 
 def gaps(connection: Connection, stream_ids: Iterable[bytes] | None = None) -> Iterator[Gap]:
-    """Yield the known rows that the master never held, by agent, stream and seq; those pending in shards as well.
+    """Yield the known rows that the master never held, by agent, stream and seq.
+
+    Pending rows are among them, except those that are recorded as blocked in a shard.
 
     Take as many as you need. The time it takes grows with what is taken, and with the number of streams that lack rows,
     but not with what the master holds.
@@ -155,15 +157,19 @@ def gaps(connection: Connection, stream_ids: Iterable[bytes] | None = None) -> I
         connection: the master.
         stream_ids: only of these streams, whether or not it is recorded that they lack rows; None: of all that do.
     """
-    newer = set(pruned_ranges.streams_of_newer_copy(connection))
+    newer, blocked = set(pruned_ranges.streams_of_newer_copy(connection)), blocked_rows.by_stream(connection)
     for number, stream_id, agent_id, last_seq in streams.lacking(connection, stream_ids):
         stream = stream_id.hex()
-        for part in _missing(connection, number, last_seq, pruned_by_newer_copy=number in newer):
+        missing = _missing(connection, number, last_seq, pruned_by_newer_copy=number in newer)
+        for part in subtract(missing, blocked[stream_id]) if stream_id in blocked else missing:
             yield Gap(agent_id, stream, part.first, part.last)
 
 
 def missing_rows(connection: Connection) -> int:
-    """Return how many rows are missing, in all gaps; those that are pending in shards as well."""
+    """Return how many rows are missing, in all gaps: see `gaps`."""
+    blocked = blocked_rows.by_stream(connection)
+    if blocked:
+        return sum(map(len, gaps(connection)))
     rows = streams.missing_rows(connection)
     last_seqs = (
         streams.last_seq_by_number(connection) if (numbers := pruned_ranges.streams_of_newer_copy(connection)) else {}

@@ -7,19 +7,26 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from edgeshard import sqlite
-from edgeshard.errors import DamagedError, SchemaConflictError
+from edgeshard.errors import DamagedError
 from edgeshard.format import blocks
 from edgeshard.format.blocks import Block, pieces
 from edgeshard.format.ranges import Range, intersect, prefix, size, subtract, union
 from edgeshard.master import catalog, extents, identity, proven, pruned_ranges, streams, superseded, truncations
 from edgeshard.merge import conflicts, schema_merge
+from edgeshard.merge.blocked import BlockedRows
 from edgeshard.merge.target import Target
 from edgeshard.records import keys
 from edgeshard.records.keys import Key
 from edgeshard.sources import bounds, diff
 from edgeshard.sources import streams as source_streams
-from edgeshard.sources.source import Source, SourceStream, SourceTable
+from edgeshard.sources.source import Blocked, Source, SourceStream, SourceTable
 from edgeshard.sqlite import Connection, quote
+
+#: The most pieces between blocked rows that one transaction copies of a stream.
+_PIECES_MAX = 5_000
+
+#: No row is blocked.
+_NO_ROWS: Blocked = {}
 
 
 @attrs.frozen
@@ -49,12 +56,14 @@ class Copied:
         copied_bytes: about how large these rows were.
         present: how many rows a shard has, copied or not.
         used_bytes: the size of the source's pages in use.
-        finished: whether the target now holds all that the source has.
+        finished: whether the target now holds all that the source has, except for blocked rows.
         durable: for each stream of a shard that has rows to delete, the seq up to which they may be deleted once the
             transaction is committed.
         checked: for each stream of a shard, which of its rows are proven; see `OwnShard`.
         unproven: for each stream of a shard that has some, the rows that the target held, pruned or superseded without
             ever having compared them with the shard's.
+        blocked: the rows that do not fit the target's tables, and so were neither copied nor compared.
+        seen: for each stream of a shard that has rows, the last seq that it has.
     """
 
     rows: int
@@ -65,6 +74,8 @@ class Copied:
     durable: dict[bytes, int]
     checked: dict[bytes, list[Range]]
     unproven: dict[bytes, list[Range]]
+    blocked: Blocked
+    seen: dict[bytes, int]
 
 
 def copy(
@@ -73,6 +84,7 @@ def copy(
     max_bytes: int,
     own: OwnShard | None = None,
     unwanted: Mapping[bytes, Sequence[Range]] | None = None,
+    known_blocked: Blocked = _NO_ROWS,
 ) -> Copied:
     """Copy about `max_bytes` of missing rows, in whole transactions of the writer.
 
@@ -85,13 +97,13 @@ def copy(
         max_bytes: about how much to copy.
         own: only if the source is a shard whose rows will be deleted.
         unwanted: for each stream id, rows that are not copied although the target does not hold them.
+        known_blocked: the rows that were found to be blocked before: see `edgeshard.merge.blocked`.
 
     Raises:
         DamagedError, FormatError: the source contradicts itself, or the target.
-        SchemaConflictError: the source's tables contradict the target's.
     """
     with bounds.bounded(target.connection, origin.schema):
-        return _copy(target, origin, max_bytes, own, unwanted)
+        return _copy(target, origin, max_bytes, own, unwanted, known_blocked)
 
 
 def _copy(
@@ -100,6 +112,7 @@ def _copy(
     max_bytes: int,
     own: OwnShard | None,
     unwanted: Mapping[bytes, Sequence[Range]] | None,
+    known_blocked: Blocked,
 ) -> Copied:
     connection = target.connection
     listed = source_streams.streams_with_news(connection, origin, unwanted)
@@ -107,7 +120,9 @@ def _copy(
     rows_there = source_streams.row_count(connection, origin, listed) if any(each.blocks for each in listed) else 0
     row_bytes = bounds.row_bytes(connection, origin.schema, rows_there)
     max_rows = max(1, max_bytes // row_bytes)
-    origin = schema_merge.ensure_tables(target, origin)
+    blocked = BlockedRows(*schema_merge.ensure_tables(target, origin))
+    blocked.recall(known_blocked, listed)
+    origin = blocked.origin
     catalog.raise_priorities(connection, origin.priorities)
     rows, finished = 0, True
     durable: dict[bytes, int] = {}
@@ -115,7 +130,7 @@ def _copy(
     unproven: dict[bytes, list[Range]] = {}
     for stream in listed:
         copied, is_whole, with_proof, without_proof = _copy_stream(
-            target, origin, stream, max_rows - rows, own, unwanted
+            target, blocked, stream, max_rows - rows, own, unwanted
         )
         rows += copied
         finished = finished and is_whole
@@ -128,7 +143,10 @@ def _copy(
         if stream.in_file and last is not None:
             durable[stream.stream_id] = last
     present = sum(len(block) for stream in listed for block in stream.blocks)
-    return Copied(rows, rows * row_bytes, present, used_bytes, finished, durable, checked, unproven)
+    seen = {stream.stream_id: stream.blocks[-1].last for stream in listed if stream.blocks}
+    return Copied(
+        rows, rows * row_bytes, present, used_bytes, finished, durable, checked, unproven, blocked.found, seen
+    )
 
 
 def _durable_seq(stream: SourceStream, checked: list[Range]) -> int | None:
@@ -148,7 +166,7 @@ def _durable_seq(stream: SourceStream, checked: list[Range]) -> int | None:
 
 def _copy_stream(
     target: Target,
-    origin: Source,
+    blocked: BlockedRows,
     stream: SourceStream,
     max_rows: int,
     own: OwnShard | None,
@@ -156,27 +174,34 @@ def _copy_stream(
 ) -> tuple[int, bool, list[Range], list[Range]]:
     """Copy at most about `max_rows` of what the target lacks of a stream, and record all that is known about it.
 
+    Blocked rows are left out, and what follows them is copied.
+
     Returns:
         How many rows were copied, whether that is all, and which of the rows of an own shard that the target now holds
         are proven, and which are not.
     """
-    connection = target.connection
+    connection, origin = target.connection, blocked.origin
     stream_no = _ensure_stream(target, origin, stream)
     held = diff.held_around(connection, stream_no, stream.ranges)
-    unproven = [] if own is None else _compare(target, origin, own, stream_no, stream, held)
+    unproven = [] if own is None else _compare(target, blocked, own, stream_no, stream, held)
     superseded_rows = source_streams.superseded_count(connection, origin, stream)
     copied: list[Range] = []
     rows, is_whole = 0, True
     open_ids = range(0)  # ids still to come of the writer's transaction in which the previous piece ended
-    for piece in diff.missing_blocks(stream, held, unwanted):
-        continues = piece.first_id in open_ids  # rows between the two pieces were pruned
-        rest = open_ids.stop - piece.first_id if continues else 0
+    missing = diff.missing_blocks(stream, union([*held, *blocked.of_stream(stream.stream_id)]), unwanted)
+    for piece in missing:
+        rest = open_ids.stop - piece.first_id if piece.first_id in open_ids else 0
         part = _cut(connection, origin, piece, max(max_rows - rows, rest))
-        if part is not None:
-            _copy_block(target, origin, stream_no, part, superseded_rows, continues=continues)
-            open_ids = range(0) if origin.is_shard else _rest_of_transaction(connection, origin, part.last_id)
-            copied.append(Range(part.first, part.last))
-            rows += len(part)
+        for fitting in [] if part is None else blocked.examine(connection, stream.stream_id, part):
+            # rows between the two pieces were pruned
+            continues = fitting.first_id in open_ids
+            _copy_block(target, origin, stream_no, fitting, superseded_rows, continues=continues)
+            open_ids = range(0) if origin.is_shard else _rest_of_transaction(connection, origin, fitting.last_id)
+            copied.append(Range(fitting.first, fitting.last))
+            rows += len(fitting)
+            if blocked.found and len(copied) == _PIECES_MAX:
+                part = None  # the next transaction continues
+                break
         if part != piece:
             is_whole = False
             break
@@ -187,7 +212,7 @@ def _copy_stream(
     _record_absent(target, stream_no, stream)
     if own is None:
         return rows, is_whole, [], []
-    checked = subtract(intersect(stream.ranges, held), unproven)
+    checked = subtract(intersect(stream.ranges, held), [*unproven, *blocked.of_stream(stream.stream_id)])
     proven.record(connection, own.name, stream_no, checked)
     return rows, is_whole, checked, unproven
 
@@ -252,12 +277,13 @@ def _cut(connection: Connection, origin: Source, piece: Block, max_rows: int) ->
 
 
 def _compare(
-    target: Target, origin: Source, own: OwnShard, stream_no: int, stream: SourceStream, held: list[Range]
+    target: Target, blocked: BlockedRows, own: OwnShard, stream_no: int, stream: SourceStream, held: list[Range]
 ) -> list[Range]:
     """Compare the rows of a shard with those that the target has under the same addresses.
 
     Changes of keyed tables that the target lacks because another database superseded them are copied from this shard,
-    so that the target decides for itself.
+    so that the target decides for itself. Rows that the target got before their table contradicted its own cannot be
+    compared now, so they are blocked.
 
     Returns:
         The rows that cannot be compared, because the target pruned what it had, and that are not proven.
@@ -265,12 +291,18 @@ def _compare(
     Raises:
         DamagedError: some rows differ.
     """
-    connection = target.connection
-    unchecked = subtract(intersect(stream.ranges, held), own.checked.get(stream.stream_id, ()))
+    connection, origin = target.connection, blocked.origin
+    done = [*own.checked.get(stream.stream_id, ()), *blocked.of_stream(stream.stream_id)]
+    unchecked = subtract(intersect(stream.ranges, held), done)
     if not unchecked:
         return []
     known = proven.ranges(connection, own.name, stream_no)
     blocks_here = extents.blocks_around(connection, stream_no, unchecked)
+    if blocked.conflicts:
+        to_compare = intersect(unchecked, [Range(block.first, block.last) for block in blocks_here])
+        for piece in pieces(to_compare, stream.blocks):
+            blocked.examine(connection, stream.stream_id, piece)
+        unchecked = subtract(unchecked, blocked.of_stream(stream.stream_id))
     unproven = subtract(unchecked, [*known, *(Range(block.first, block.last) for block in blocks_here)])
     for seqs, are_proven in ((intersect(unchecked, known), True), (subtract(unchecked, known), False)):
         for part in pieces(seqs, blocks_here):
@@ -289,26 +321,27 @@ def _compare(
     changes = [
         run
         for part in pieces(unproven, blocks_here)
-        for run in _copy_superseded(target, origin, stream_no, stream, part)
+        for run in _copy_superseded(target, blocked, stream_no, stream, part)
     ]
-    return subtract(unproven, changes)
+    return subtract(unproven, [*changes, *blocked.of_stream(stream.stream_id)])
 
 
-def _copy_superseded(target: Target, origin: Source, stream_no: int, stream: SourceStream, part: Block) -> list[Range]:
+def _copy_superseded(
+    target: Target, blocked: BlockedRows, stream_no: int, stream: SourceStream, part: Block
+) -> list[Range]:
     """Copy a shard's changes of keyed tables to ids that have no row in the target; return their seqs."""
-    connection, copied = target.connection, []
-    first_id, last_id = _ids_in_source(stream, part)
-    here = Block(part.first, part.last, first_id)
-    bindings = (part.first_id - first_id, stream_no, part.first - first_id, first_id, last_id)
-    for table in origin.tables:
-        if table.is_timestamped and conflicts.count_changes(target, origin, table, here):
-            _ensure_fit(connection, origin, table, here)
-            connection.execute(_copy_statement(origin.schema, table), bindings)
-            superseded.subtract(connection, stream_no, connection.changes())
-            runs = sqlite.id_runs(connection, origin.schema, table.name, first_id, last_id)
-            copied += [Range(first - first_id + part.first, last - first_id + part.first) for first, last in runs]
-    if copied:
-        target.judged_anew.append(Range(part.first_id, part.last_id))
+    connection, origin, copied = target.connection, blocked.origin, []
+    first_id, _ = _ids_in_source(stream, part)
+    for here in blocked.examine(connection, stream.stream_id, Block(part.first, part.last, first_id)):
+        shift = part.first_id - first_id
+        bindings = (shift, stream_no, here.first - here.first_id, here.first_id, here.last_id)
+        for table in origin.tables:
+            if table.is_timestamped and conflicts.count_changes(target, origin, table, here):
+                connection.execute(_copy_statement(origin.schema, table), bindings)
+                superseded.subtract(connection, stream_no, connection.changes())
+                runs = sqlite.id_runs(connection, origin.schema, table.name, here.first_id, here.last_id)
+                copied += [Range(*(row_id - here.first_id + here.first for row_id in run)) for run in runs]
+        target.judged_anew.append(Range(here.first_id + shift, here.last_id + shift))
     return union(copied)
 
 
@@ -399,7 +432,6 @@ def _copy_block(
 
     Raises:
         DamagedError: the source does not have the rows that its tables say it has.
-        SchemaConflictError: a row does not fit the target's columns.
     """
     connection = target.connection
     shift = target.next_id - block.first_id
@@ -410,7 +442,6 @@ def _copy_block(
         present = conflicts.count_changes(target, origin, table, block) if table.is_timestamped else None
         if present == 0:
             continue
-        _ensure_fit(connection, origin, table, block)
         thinning = conflicts.thinning_key(target, origin, table)  # then fewer rows than are present need be copied
         connection.execute(_copy_statement(origin.schema, table, thinning), bindings)
         inserted = connection.changes()
@@ -435,21 +466,6 @@ def _copy_block(
     extents.add_block(connection, stream_no, Block(block.first, block.last, target.next_id))
     target.next_id += len(block)
     identity.set_next_id(connection, target.next_id)
-
-
-def _ensure_fit(connection: Connection, origin: Source, table: SourceTable, block: Block) -> None:
-    """Refuse rows that the target could not hold without loss.
-
-    Raises:
-        SchemaConflictError: a row does not fit.
-    """
-    for condition, cause in table.checks:
-        sql = (
-            f"SELECT 1 FROM {quote(origin.schema)}.{quote(table.name)} s NOT INDEXED "
-            f"WHERE _id BETWEEN ? AND ? AND ({condition}) LIMIT 1"
-        )
-        if sqlite.scalar(connection, sql, (block.first_id, block.last_id)) is not None:
-            raise SchemaConflictError("merge", origin.path, cause)
 
 
 def _copy_statement(schema: str, table: SourceTable, thinning: Key | None = None) -> str:

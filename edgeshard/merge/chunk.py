@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from edgeshard import sqlite
 from edgeshard.errors import EdgeshardError
 from edgeshard.format.ranges import Range
-from edgeshard.master import arrivals, identity, shard_states
+from edgeshard.master import arrivals, blocked_rows, identity, shard_states
 from edgeshard.merge import apply, blame, conflicts, late_changes, reap
 from edgeshard.merge.apply import Copied, OwnShard
 from edgeshard.merge.merge_pass import MergePass
@@ -16,6 +16,7 @@ from edgeshard.merge.target import Target
 from edgeshard.sources import attach
 from edgeshard.sources import streams as source_streams
 from edgeshard.sources.attach import CopyProgress, SourceRun
+from edgeshard.sources.source import Source
 from edgeshard.sqlite import Connection
 
 
@@ -61,13 +62,10 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
                 # in the snapshot that the rows are read from: an agent may have added a column a moment ago
                 origin = run.open(connection)
                 run.ensure_in_place()
-                own = OwnShard(run.file.name, run.copied.checked) if run.own else None
                 first_new_id = target.next_id
-                part = apply.copy(target, origin, bytes_left, own)
-                if run.own and part.rows:
-                    shard_states.record_merge(connection, run.file.name)
+                part = _copy(target, run, origin, bytes_left)
                 late = _settle(target, first_new_id)
-                is_removable = part.finished and not merge_pass.keep_empty and _is_removable(connection, run)
+                is_removable = part.finished and not merge_pass.keep_empty and _is_removable(connection, run, part)
                 run.outcome.is_removable = is_removable
                 connection.execute("RELEASE source")
             except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
@@ -87,6 +85,19 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
             connection.execute("ROLLBACK")
     _count(copied, merge_pass)
     merge_pass.late_tables |= late_tables
+
+
+def _copy(target: Target, run: SourceRun, origin: Source, max_bytes: int) -> Copied:
+    """Copy from one source. Which of its rows are blocked is recorded of a shard; of others, this merge remembers."""
+    if not run.own:
+        return apply.copy(target, origin, max_bytes, known_blocked=run.copied.blocked)
+    connection, name = target.connection, run.file.name
+    known = blocked_rows.load(connection, name)
+    part = apply.copy(target, origin, max_bytes, OwnShard(name, run.copied.checked), known_blocked=known)
+    blocked_rows.record(connection, name, part.blocked)
+    if part.rows:
+        shard_states.record_merge(connection, name)
+    return part
 
 
 def _quarantine_all(connection: Connection, runs: Sequence[SourceRun], error: Exception) -> None:
@@ -127,10 +138,11 @@ def _quarantine(connection: Connection, run: SourceRun, error: Exception) -> boo
     return connection.in_transaction
 
 
-def _is_removable(connection: Connection, run: SourceRun) -> bool:
-    """Return whether a shard's agent has ended, and this master holds all that the shard ever truncated."""
+def _is_removable(connection: Connection, run: SourceRun, part: Copied) -> bool:
+    """Return whether a shard's agent has ended, and this master holds all that is in it, or that it ever truncated."""
     return (
         run.own
+        and not part.blocked
         and run.source.is_shard
         and reap.has_agent_ended(run.file.path)
         and source_streams.are_truncated_rows_held(connection, run.source)
@@ -166,6 +178,8 @@ def _count(copied: Sequence[tuple[SourceRun, Copied]], merge_pass: MergePass) ->
             part.durable,
             part.checked,
             part.unproven,
+            part.blocked,
+            part.seen,
             part.finished,
         )
         merge_pass.rows += part.rows

@@ -14,7 +14,11 @@ from edgeshard.errors import EdgeshardError
 from edgeshard.files import scan
 from edgeshard.files.fingerprint import State
 from edgeshard.master import database, row_states, shard_states
-from edgeshard.reports import GAPS_MAX, MergeReport, Quarantined
+from edgeshard.merge import schema_merge
+from edgeshard.merge.blocked import count as blocked_counts
+from edgeshard.merge.blocked import survey
+from edgeshard.merge.target import Target
+from edgeshard.reports import GAPS_MAX, Blocked, MergeReport, Quarantined
 from edgeshard.sources import attach
 from edgeshard.sources.attach import Quarantine, SourceRun
 from edgeshard.sqlite import Connection
@@ -58,6 +62,8 @@ def _report(
     due = [run for run in shards + named if _is_due(run, known_states)]
     rows = truncated = 0
     stopped = False
+    blocked: list[Blocked] = []
+    target = Target.load(connection)
     for group in attach.groups(due):
         with attach.attached(connection, group) as attached, sqlite.read_snapshot(connection):
             for run in attached:
@@ -65,12 +71,17 @@ def _report(
                 if stopped:
                     break
                 try:
-                    missing, present = run.count_rows(connection)
+                    found = survey(target, run.open(connection))
                 except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
                     run.quarantine_for(error)
                 else:
-                    rows += missing
-                    truncated += present if run.own else 0
+                    rows += found.rows
+                    truncated += found.deletable if run.own else 0
+                    blocked += [
+                        Blocked(run.file.path, conflict.table, count, conflict.cause)
+                        for conflict, count in blocked_counts(found.blocked).items()
+                    ]
+                    schema_merge.plan_tables(target, found.fitting)  # the next source would find them
         attach.remove_empty_wals(group)
     quarantined = tuple(
         Quarantined(run.file.path, run.quarantine.reason)
@@ -83,6 +94,7 @@ def _report(
         truncated,
         shards=len(due),
         quarantined=quarantined,
+        blocked=tuple(sorted(blocked, key=lambda item: (item.path, item.table, item.reason))),
         gaps=gaps,
         missing_rows=row_states.missing_rows(connection),
         stopped=stopped,

@@ -19,13 +19,16 @@ from edgeshard.errors import EdgeshardError, OutOfDescriptorsError, printable
 from edgeshard.files import paths, scan
 from edgeshard.files.scan import ScanResult, ShardFile
 from edgeshard.format.ranges import size
-from edgeshard.master import identity, row_states, write_stats
+from edgeshard.master import blocked_rows, identity, row_states, write_stats
 from edgeshard.merge import chunk, reap, truncate
+from edgeshard.merge.blocked import count as blocked_counts
+from edgeshard.merge.blocked import survey
 from edgeshard.merge.master_handle import MasterHandle
 from edgeshard.merge.merge_pass import MergePass, Progress
 from edgeshard.merge.quota import MergeQuota, QuotaExhaustedError
 from edgeshard.merge.shard_cache import CacheEntry, ShardCache
-from edgeshard.reports import GAPS_MAX, Gap, MergeReport, Quarantined
+from edgeshard.merge.target import Target
+from edgeshard.reports import GAPS_MAX, Blocked, Gap, MergeReport, Quarantined
 from edgeshard.retention import store_rules
 from edgeshard.retention.store_rules import Retention
 from edgeshard.shard import write_profile
@@ -85,7 +88,9 @@ class Merger:
         self._generation = 0
         self._gaps: tuple[Gap, ...] | None = None
         self._missing_rows = 0
-        self._logged: set[Quarantined | Gap] = set()
+        self._blocked: tuple[Blocked, ...] = ()
+        self._schema_version = 0
+        self._logged: set[Quarantined | Blocked | Gap] = set()
 
     @property
     def is_open(self) -> bool:
@@ -116,6 +121,7 @@ class Merger:
                 connection = self._open_master()
                 self._quota.begin(connection)
                 scanned = self._scan()
+                self._schema_version = int(connection.pragma("schema_version"))
                 due = [*self._due(scanned, thorough), *(run for run in sources if not run.quarantine)]
                 self._meter.collect(paths.merge_lock(self._root), map(self._lock_path, scanned.names))
                 for group in attach.groups(due):
@@ -150,6 +156,7 @@ class Merger:
             self._remove_leftovers(scanned)
             names = scanned.names - {run.file.name for run in due if run.outcome.is_removed}
             self._cache.persist(connection, names)
+            self._forget_blocked_rows(connection, names)
         self._find_gaps(connection)
         if not self._watching or not (merge_pass.rows or self._profile.keeps_wal):
             self._master.shrink_wal()
@@ -210,9 +217,13 @@ class Merger:
             entry = self._cache.get(file.name)
             if file.defect:
                 self._cache.remember(file.name, CacheEntry((), file.defect))
-            elif entry is None or entry.state != file.state or entry.is_due_again(thorough=thorough):
+            elif (
+                entry is None
+                or entry.state != file.state
+                or entry.is_due_again(thorough=thorough, schema_version=self._schema_version)
+            ):
                 due[file.name] = file
-        for name in self._cache.due_again(thorough=thorough):
+        for name in self._cache.due_again(thorough=thorough, schema_version=self._schema_version):
             due.setdefault(name, self._unchanged(name))
         if thorough and not self._keep_empty:
             due.update(self._shards_of_ended_agents(due.keys()))
@@ -258,6 +269,7 @@ class Merger:
             if run.quarantine and len(group) > 1 and not merge_pass.is_stopping():
                 run.quarantine = None
                 run.copied.is_finished, run.copied.durable, run.copied.unproven = False, {}, {}
+                run.copied.blocked = {}
                 yield [run]
         # within a budget: copy more, now that truncating the shards freed the space of what was copied
         rows_before = -1
@@ -324,8 +336,9 @@ class Merger:
             run.copied.rows, run.copied.used_bytes, run.file.wal_bytes, held_s, self._profile.held_s
         ):
             return
+        seen = run.copied.seen if run.copied.is_finished else None
         truncated = truncate.truncate(
-            run.source, run.copied.durable, master_id, is_patient, self._quota.truncation_bytes()
+            run.source, run.copied.durable, master_id, is_patient, self._quota.truncation_bytes(), seen
         )
         if truncated is None:
             logger.info("%s is busy; it is truncated at the next merge", printable(run.file.path))
@@ -361,8 +374,12 @@ class Merger:
         else:
             held_since = time.monotonic() - self._held_s(run) if run.outcome.has_merged_rows else None
             settled = scan.is_settled(run.outcome.state, began_ns)
-            checked = run.copied.checked if run.outcome.has_merged_rows else {}
-            entry = CacheEntry(run.outcome.state, settled=settled, held_since=held_since, checked=checked)
+            # rows after a blocked one stay in the shard
+            checked = run.copied.checked if run.outcome.has_merged_rows or run.copied.blocked else {}
+            blocked_by = self._schema_version if run.copied.blocked else None
+            entry = CacheEntry(
+                run.outcome.state, settled=settled, held_since=held_since, checked=checked, blocked_by=blocked_by
+            )
             self._cache.remember(name, entry)
 
     def _remove_leftovers(self, scanned: ScanResult) -> None:
@@ -377,11 +394,25 @@ class Merger:
             except EdgeshardError as error:  # other files there do no harm
                 logger.debug("%s", error)
 
+    def _forget_blocked_rows(self, connection: Connection, names: Set[str]) -> None:
+        """Forget the blocked rows of shards that are no longer there: they are missing now."""
+        gone = {Path(each.path).name for each in self._blocked} - names
+        if self._gaps is None:
+            gone = blocked_rows.shards(connection) - names
+        if gone:
+            with sqlite.immediate(connection):
+                blocked_rows.forget(connection, gone)
+            self._gaps = None
+
     def _find_gaps(self, connection: Connection) -> None:
         generation = identity.generation(connection)
         if self._gaps is None or generation != self._generation:
             self._gaps = tuple(itertools.islice(row_states.gaps(connection), GAPS_MAX))
             self._missing_rows = row_states.missing_rows(connection)
+            self._blocked = tuple(
+                Blocked(str(self._folder.path / name), table, rows, cause)
+                for name, table, cause, rows in blocked_rows.count(connection)
+            )
         self._generation = generation
 
     def _report(self, runs: Sequence[SourceRun], merge_pass: MergePass) -> MergeReport:
@@ -391,13 +422,21 @@ class Merger:
         for name, reason in self._cache.quarantined.items():
             quarantined.append(Quarantined(str(self._folder.path / name), reason))
         quarantined.sort(key=lambda item: item.path)
-        self._log_news(quarantined, self._gaps or ())
+        blocked = [
+            Blocked(run.file.path, conflict.table, rows, conflict.cause)
+            for run in runs
+            if not run.own and not run.quarantine
+            for conflict, rows in blocked_counts(run.copied.blocked).items()
+        ]
+        blocked = sorted([*self._blocked, *blocked], key=lambda item: (item.path, item.table, item.reason))
+        self._log_news(quarantined, blocked, self._gaps or ())
         report = MergeReport(
             rows=merge_pass.rows,
             truncated=merge_pass.truncated,
             removed=merge_pass.removed,
             shards=sum(1 for run in runs if run.schema),
             quarantined=tuple(quarantined),
+            blocked=tuple(blocked),
             gaps=self._gaps or (),
             missing_rows=self._missing_rows,
             stopped=merge_pass.stopped,
@@ -407,12 +446,17 @@ class Merger:
             report = result.add_to_report(report)
         return report
 
-    def _log_news(self, quarantined: Iterable[Quarantined], gaps: Iterable[Gap]) -> None:
-        """Log each shard that is quarantined and each gap, once."""
-        logged, self._logged = self._logged, {*quarantined, *gaps}
-        for item in quarantined:
+    def _log_news(self, quarantined: Iterable[Quarantined], blocked: Iterable[Blocked], gaps: Iterable[Gap]) -> None:
+        """Log each shard that is quarantined, each table with blocked rows and each gap, once."""
+        conflicts = [attrs.evolve(item, rows=0) for item in blocked]  # whose rows may grow with each pass
+        logged, self._logged = self._logged, {*quarantined, *conflicts, *gaps}
+        for item in conflicts:
             if item not in logged:
-                logger.warning("quarantined %s: %s", printable(item.path), printable(item.reason))
+                text = "rows of table %s in %s are blocked: %s"
+                logger.warning(text, item.table, printable(item.path), printable(item.reason))
+        for refused in quarantined:
+            if refused not in logged:
+                logger.warning("quarantined %s: %s", printable(refused.path), printable(refused.reason))
         for gap in gaps:
             if gap not in logged:
                 text = "%s is missing rows %d to %d of stream %s of agent %r"
@@ -437,8 +481,9 @@ def _has_pending(connection: Connection, runs: Iterable[SourceRun]) -> bool:
 def _count_pending(connection: Connection, runs: Iterable[SourceRun]) -> int:
     rows = 0
     with sqlite.read_snapshot(connection):
+        target = Target.load(connection)
         for run in runs:
             # what is wrong with a source is found, and reported, when it is copied
             with contextlib.suppress(EdgeshardError, *sqlite.DATA_ERRORS):
-                rows += run.count_rows(connection)[0]
+                rows += survey(target, run.open(connection)).rows
     return rows

@@ -6,6 +6,7 @@ merge's own transaction: if that is killed, the master is as it was.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
 import attrs
@@ -36,6 +37,9 @@ def check(target: Target, origin: Source, table: SourceTable) -> None:
         keyed_tables.check_key(target, origin, table)
         plan = None if _is_unchanged(target, table) else _plan(target, origin, table)
         _ensure_table_within_limits(target, origin, table, plan)
+        if plan is not None:
+            _ensure_all_within_limits(target, origin, target.spelling.get(table.name.lower(), table.name), plan)
+            _ensure_values_fit(target, table, plan, origin.path)
     except SchemaConflictError as error:
         raise SchemaConflictError(error.action, error.path, f"{error.cause}{_first_come(target, table)}") from error
 
@@ -45,7 +49,7 @@ def _first_come(target: Target, table: SourceTable) -> str:
     name = target.spelling.get(table.name.lower(), "")
     if table.name.lower() not in target.columns or name == schema_plan.AGENT_DATA:
         return ""
-    agent = streams.first_agent(target.connection, name)
+    agent = None if table.name.lower() in target.planned else streams.first_agent(target.connection, name)
     first = "the master has no row of it now" if agent is None else f"its oldest row is of agent {agent!r:.200}"
     return (
         f". The table of the master is as the first agents declared it ({first}). To decide for this shard, stop the "
@@ -53,18 +57,75 @@ def _first_come(target: Target, table: SourceTable) -> str:
     )
 
 
-def ensure_tables(target: Target, origin: Source) -> Source:
-    """Give the target the source's tables and columns.
+def fit(target: Target, origin: Source) -> tuple[Source, dict[SourceTable, str]]:
+    """Find out which of a source's tables can become one with the target's; nothing is written.
 
     Returns:
-        The source, whose tables now have the expressions that copy their rows into the target's columns.
-
-    Raises:
-        SchemaConflictError: a table contradicts the target's.
+        The source with the tables that fit alone, which have the expressions that copy their rows into the target's
+        columns; and the others, each with the reason.
     """
+    conflicts = _find_conflicts(target, origin)
+    tables = [table for table in origin.tables if table not in conflicts]
+    return attrs.evolve(origin, tables=tuple(_map_columns(target, origin, table) for table in tables)), conflicts
+
+
+def ensure_tables(target: Target, origin: Source) -> tuple[Source, dict[SourceTable, str]]:
+    """Give the target the tables and columns of a source that fit; return what `fit` does."""
+    # check all first: no large table is rewritten for one that is then refused
+    conflicts = _find_conflicts(target, origin)
+    connection, tables = target.connection, list[SourceTable]()
+    for group in _groups(origin):
+        if not conflicts.keys().isdisjoint(group):
+            continue
+        connection.execute("SAVEPOINT tables")
+        try:
+            tables += [_ensure_table(target, origin, table) for table in group]
+        except SchemaConflictError as error:
+            connection.execute("ROLLBACK TO tables")
+            target.reload()
+            conflicts.update(dict.fromkeys(group, error.cause))
+        connection.execute("RELEASE tables")
+    return attrs.evolve(origin, tables=tuple(tables)), conflicts
+
+
+def plan_tables(target: Target, fitting: Source) -> None:
+    """Let the target know a source's tables, which `fit`, without changing the database: for a dry run."""
+    for table in fitting.tables:
+        folded, name = table.name.lower(), target.spelt(table.name)
+        if not _is_unchanged(target, table):
+            plan = _plan(target, fitting, table)
+            target.planned.add(folded)
+            target.columns[folded] = dict(plan.columns)
+            target.renames.setdefault(folded, []).extend(plan.new_renames)
+        if table.key is not None:
+            target.keys.setdefault(name, table.key)
+
+
+def _find_conflicts(target: Target, origin: Source) -> dict[SourceTable, str]:
+    conflicts: dict[SourceTable, str] = {}
+    for group in _groups(origin):
+        for table in group:
+            try:
+                check(target, origin, table)
+            except SchemaConflictError as error:
+                conflicts.update(dict.fromkeys(group, error.cause))
+                break
+    return conflicts
+
+
+def _groups(origin: Source) -> list[list[SourceTable]]:
+    """Return the source's tables, each keyed one with its companions: without them it would not be the same table."""
+    owners = keys.companions({table.name: table.key for table in origin.tables if table.key is not None})
+    groups: dict[str, list[SourceTable]] = {}
     for table in origin.tables:
-        check(target, origin, table)  # check all first: no large table is rewritten for a source that is then refused
-    return attrs.evolve(origin, tables=tuple(_ensure_table(target, origin, table) for table in origin.tables))
+        groups.setdefault(owners.get(table.name.lower(), table.name).lower(), []).append(table)
+    return list(groups.values())
+
+
+def _map_columns(target: Target, origin: Source, table: SourceTable) -> SourceTable:
+    if _is_unchanged(target, table):
+        return table
+    return schema_plan.map_columns(target.connection, table, _plan(target, origin, table))
 
 
 def _ensure_table(target: Target, origin: Source, table: SourceTable) -> SourceTable:
@@ -113,6 +174,7 @@ def _ensure_columns(target: Target, origin: Source, table: SourceTable) -> Sourc
     plan = _plan(target, origin, table)
     _ensure_all_within_limits(target, origin, name, plan)
     is_new, known = folded not in target.columns, target.columns.setdefault(folded, {})
+    _ensure_values_fit(target, table, plan, origin.path)  # those of a history were not checked before
     change_table(target, name, known, plan, origin.path)
     if plan.new_columns or is_new:
         for statement in catalog.define_columns(name, format.MASTER_COLUMNS, plan.new_columns, is_new=is_new):
@@ -176,7 +238,7 @@ def change_table(target: Target, name: str, types: dict[str, str], plan: TablePl
         path: the source that needs it, for errors.
 
     Raises:
-        SchemaConflictError: values do not fit, or contradict one another.
+        SchemaConflictError: what was made in the target by hand prevents it.
     """
     connection = target.connection
     for old, new in plan.new_renames:
@@ -189,10 +251,13 @@ def change_table(target: Target, name: str, types: dict[str, str], plan: TablePl
         changed = {*renamed, *widened, *map(plan.final_name, renamed)}
         dropped = _drop_indexes(connection, name, changed, indexed=target.is_indexed)
         for column in widened:
-            _widen(connection, name, column, types[column], plan.columns[plan.final_name(column)], path)
+            for statement in catalog.widen_column(
+                connection, name, column, types[column], plan.columns[plan.final_name(column)]
+            ):
+                connection.execute(*statement)
             types[column] = plan.columns[plan.final_name(column)]
         for column in renamed:
-            _rename(connection, name, column, plan, path, is_present=plan.final_name(column) in types)
+            _rename(connection, name, column, plan, is_present=plan.final_name(column) in types)
             types[plan.final_name(column)] = types.pop(column)
         for index in dropped:
             columns = dict.fromkeys(map(plan.final_name, index))
@@ -204,18 +269,37 @@ def change_table(target: Target, name: str, types: dict[str, str], plan: TablePl
         raise SchemaConflictError("merge", path, cause) from error
 
 
-def _widen(connection: Connection, table: str, column: str, type_: str, wider: str, path: str) -> None:
-    if promote.has_unfit(connection, table, column, type_, wider):
-        cause = (
-            f"column {table}.{column} is real in this shard, and has integers beyond 2^53 in the master, which a real "
-            f"would round. {schema_plan.ADVICE}"
+def _ensure_values_fit(target: Target, table: SourceTable, plan: TablePlan, path: str) -> None:
+    """Refuse to change columns of the target whose values would not survive it.
+
+    Raises:
+        SchemaConflictError: values do not fit, or contradict one another.
+    """
+    if table.name.lower() in target.planned:
+        return
+    connection, name = target.connection, target.spelling.get(table.name.lower(), "")
+    types = target.columns.get(table.name.lower(), {})
+    for column, type_ in types.items():
+        if promote.has_unfit(connection, name, column, type_, plan.columns[plan.final_name(column)]):
+            cause = (
+                f"column {name}.{column} is real in this shard, and has integers beyond 2^53 in the master, which a "
+                f"real would round. {schema_plan.ADVICE}"
+            )
+            raise SchemaConflictError("merge", path, cause)
+    for column, other in itertools.combinations(types, 2):
+        if (final_name := plan.final_name(column)) != plan.final_name(other):
+            continue
+        old, new = (
+            promote.converted(connection, quote(each), types[each], plan.columns[final_name])
+            for each in (column, other)
         )
-        raise SchemaConflictError("merge", path, cause)
-    for statement in catalog.widen_column(connection, table, column, type_, wider):
-        connection.execute(*statement)
+        sql = f"SELECT 1 FROM main.{quote(name)} WHERE {old} IS NOT NULL AND {new} IS NOT NULL AND {old} IS NOT {new}"
+        if sqlite.scalar(connection, f"{sql} LIMIT 1") is not None:
+            cause = f"in the master, {schema_plan.explain_disagreement(name, final_name, column, other)}"
+            raise SchemaConflictError("merge", path, cause)
 
 
-def _rename(connection: Connection, table: str, column: str, plan: TablePlan, path: str, *, is_present: bool) -> None:
+def _rename(connection: Connection, table: str, column: str, plan: TablePlan, *, is_present: bool) -> None:
     """Give a column its current name; if there is a column with that name, move the values into it."""
     name = plan.final_name(column)
     spelt = plan.spelling.get(name, name)
@@ -224,10 +308,6 @@ def _rename(connection: Connection, table: str, column: str, plan: TablePlan, pa
         connection.execute(f"ALTER TABLE {qualified} RENAME COLUMN {old} TO {quote(spelt)}")
         catalog.rename_column(connection, table, column, spelt)
         return
-    both = f"SELECT 1 FROM {qualified} WHERE {old} IS NOT NULL AND {new} IS NOT NULL AND {old} IS NOT {new} LIMIT 1"
-    if sqlite.scalar(connection, both) is not None:
-        cause = f"in the master, {schema_plan.explain_disagreement(table, name, column, name)}"
-        raise SchemaConflictError("merge", path, cause)
     connection.execute(f"UPDATE {qualified} SET {new} = {old} WHERE {old} IS NOT NULL AND {new} IS NULL")
     connection.execute(f"ALTER TABLE {qualified} DROP COLUMN {old}")
     catalog.forget_column(connection, table, column)

@@ -29,6 +29,7 @@ class CacheEntry:
         settled: whether any later change is sure to show in the state.
         held_since: since when (monotonic, seconds) it has kept rows that the master holds; None if it keeps none.
         checked: which of its rows were copied from it or found equal: see `apply.copy`.
+        blocked_by: the version of the master's schema that blocks rows of it; None if no rows are blocked.
     """
 
     state: State
@@ -37,21 +38,27 @@ class CacheEntry:
     settled: bool = False
     held_since: float | None = None
     checked: Mapping[bytes, list[Range]] = attrs.Factory(dict)
+    blocked_by: int | None = None
 
     @property
     def is_at_rest(self) -> bool:
         """Whether there is nothing to do until the file changes."""
-        return self._is_certain and self.held_since is None
+        return self._is_certain and self.held_since is None and self.blocked_by is None
 
-    def is_due_again(self, *, thorough: bool, held_s: float = 0.0) -> bool:
-        """Return whether to open the file although it seems unchanged: to truncate it, or now and then to make sure.
+    def is_due_again(self, *, thorough: bool, schema_version: int, held_s: float = 0.0) -> bool:
+        """Return whether to open the file although it seems unchanged.
+
+        That is so to truncate it, once the master's tables changed so that its blocked rows may fit, and now and then
+        to make sure.
 
         Args:
             thorough: whether it is time to make sure.
+            schema_version: the version of the master's schema.
             held_s: for how long a shard should keep rows that the master holds, in seconds.
         """
         is_truncation_due = self.held_since is not None and time.monotonic() >= self.held_since + held_s
-        return is_truncation_due or (thorough and not self._is_certain)
+        may_fit = self.blocked_by is not None and (thorough or self.blocked_by != schema_version)
+        return is_truncation_due or may_fit or (thorough and not self._is_certain)
 
     @property
     def _is_certain(self) -> bool:
@@ -124,10 +131,10 @@ class ShardCache:
         for name in self._entries.keys() - names:
             self.forget(name)
 
-    def due_again(self, *, thorough: bool) -> Iterator[str]:
+    def due_again(self, *, thorough: bool, schema_version: int) -> Iterator[str]:
         """Yield the files to open although they seem unchanged, except quarantined ones."""
         for name in self.restless - self.quarantined.keys():
-            if self._entries[name].is_due_again(thorough=thorough, held_s=self._held_s):
+            if self._entries[name].is_due_again(thorough=thorough, schema_version=schema_version, held_s=self._held_s):
                 yield name
 
     # -- between processes --------------------------------------------------------------------------------------------

@@ -27,6 +27,8 @@ class Target:
             leaves both to the database that merges it.
         keys: the keys of the keyed tables, by their names as they are spelt.
         judged_anew: ids below `next_id` that got changes of keyed tables, which were superseded before.
+        planned: the tables, in lower case, that it has as said above only if a merge was made that is not: see
+            `schema_merge.plan_tables`.
     """
 
     connection: Connection
@@ -37,23 +39,23 @@ class Target:
     is_indexed: bool = True
     keys: dict[str, Key] = attrs.Factory(dict)
     judged_anew: list[Range] = attrs.Factory(list)
+    planned: set[str] = attrs.Factory(set)
 
     @classmethod
     def load(cls, connection: Connection) -> Target:
         """Read what the transaction builds on."""
-        columns: dict[str, dict[str, str]] = {}
-        spelling: dict[str, str] = {}
-        for table, column, type_ in catalog.all_columns(connection):
-            columns.setdefault(table.lower(), {})[column.lower()] = type_
-            spelling[table.lower()] = table
-        return cls(
-            connection,
-            columns,
-            spelling,
-            identity.next_id(connection),
-            catalog.load_renames(connection),
-            keys=catalog.load_keys(connection),
-        )
+        target = cls(connection, {}, {}, identity.next_id(connection))
+        target.reload()
+        return target
+
+    def reload(self) -> None:
+        """Read the tables again, after changes to them were rolled back."""
+        self.columns, self.spelling = {}, {}
+        for table, column, type_ in catalog.all_columns(self.connection):
+            self.columns.setdefault(table.lower(), {})[column.lower()] = type_
+            self.spelling[table.lower()] = table
+        self.renames = catalog.load_renames(self.connection)
+        self.keys = catalog.load_keys(self.connection)
 
     def spelt(self, table: str) -> str:
         """Return the name of a table as the database spells it, or will spell it once it has the table."""

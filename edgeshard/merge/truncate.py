@@ -16,7 +16,7 @@ import attrs
 from edgeshard import format, sqlite
 from edgeshard.files import scan
 from edgeshard.files.fingerprint import State
-from edgeshard.master import catalog
+from edgeshard.master import catalog, streams
 from edgeshard.shard import truncations
 from edgeshard.sources import bounds
 from edgeshard.sources.source import Source
@@ -99,7 +99,7 @@ class Truncated:
 
     Attributes:
         rows: how many rows it deleted.
-        state: the state of the file in which it holds no row that counts; () if it may hold one. It is taken before
+        state: the state of the file in which it holds nothing new; () if it may hold a new row. It is taken before
             the rows are counted for the last time, so that a row that comes meanwhile shows as a change.
     """
 
@@ -113,6 +113,7 @@ def truncate(
     master_id: bytes,
     patient: bool = False,
     quota_bytes: int | None = None,
+    seen: Mapping[bytes, int] | None = None,
 ) -> Truncated | None:
     """Delete the rows of each stream up to the seq in `durable`.
 
@@ -123,6 +124,8 @@ def truncate(
         patient: whether the next merge follows soon: then what would take long is left to it, up to a limit.
         quota_bytes: what the truncation may add to the store's files, or None if there is no budget. Putting rows back,
             and VACUUM, write all that stays into the WAL.
+        seen: the last seq of each stream that the merge found in the shard, by stream id: what stays of these rows is
+            blocked, and not new.
 
     Returns:
         What was done, or None if the shard was busy and is left for the next merge, or was replaced.
@@ -142,7 +145,9 @@ def truncate(
                 if result is None:
                     return None
                 deleted, truncated = result
-                return Truncated(deleted, _state_without_news(connection, shard, truncated))
+                numbers = streams.numbers_by_id(connection)
+                known = truncated | {numbers[each]: last for each, last in (seen or {}).items() if each in numbers}
+                return Truncated(deleted, _state_without_news(connection, shard, known))
         except sqlite.BUSY:
             return None
         finally:
@@ -214,16 +219,16 @@ def _has_no_new_table(connection: Connection, shard: Source) -> bool:
     return set(catalog.record_tables(connection)) == {table.name for table in shard.tables}
 
 
-def _state_without_news(connection: Connection, shard: Source, truncated: dict[int, int]) -> State:
+def _state_without_news(connection: Connection, shard: Source, known: Mapping[int, int]) -> State:
     file = scan.find_database(shard.path)
-    is_quiet = _is_fully_truncated(connection, shard, truncated) and _has_no_new_table(connection, shard)
+    is_quiet = _has_no_new_row(connection, shard, known) and _has_no_new_table(connection, shard)
     return file.state if is_quiet and file is not None else ()
 
 
-def _is_fully_truncated(connection: Connection, shard: Source, truncated: dict[int, int]) -> bool:
-    """Return whether the shard has no row that counts."""
+def _has_no_new_row(connection: Connection, shard: Source, known: Mapping[int, int]) -> bool:
+    """Return whether the shard has no row after the last known seq of its stream."""
     blocks = shard_blocks(connection, shard)
-    return all(block.last <= truncated.get(stream_no, 0) for stream_no, block in blocks.items())
+    return all(block.last <= known.get(stream_no, 0) for stream_no, block in blocks.items())
 
 
 # -- space ------------------------------------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ from edgeshard.files import fingerprint, os_errors, paths, scan
 from edgeshard.files.fingerprint import State
 from edgeshard.files.scan import ShardFile
 from edgeshard.format.ranges import Range
-from edgeshard.sources import checksum, diff, identity, readonly_copy
-from edgeshard.sources.source import Source, SourceTable
+from edgeshard.sources import checksum, identity, readonly_copy
+from edgeshard.sources.source import Blocked, Source, SourceTable
 from edgeshard.sqlite import Connection
 
 #: How many sources are attached at once. SQLite's limit is 125 here.
@@ -56,7 +56,9 @@ class CopyProgress:
         durable: for each stream, by its id, the seq up to which a shard may be truncated after the next commit.
         checked: for each stream, by its id, the seqs that are proven; see `merge.apply.OwnShard`.
         unproven: for each stream that has some, by its id, the seqs that can neither be proven nor copied.
-        is_finished: whether the master has all of it.
+        blocked: the rows that do not fit the master's tables, and so are not copied.
+        seen: for each stream of a shard, by its id, the last seq that it had when it was read to its end.
+        is_finished: whether the master has all of it, except for blocked rows.
     """
 
     rows: int = 0
@@ -65,6 +67,8 @@ class CopyProgress:
     durable: dict[bytes, int] = attrs.Factory(dict)
     checked: Mapping[bytes, list[Range]] = attrs.Factory(dict)
     unproven: Mapping[bytes, list[Range]] = attrs.Factory(dict)
+    blocked: Blocked = attrs.Factory(dict)
+    seen: Mapping[bytes, int] = attrs.Factory(dict)
     is_finished: bool = False
 
 
@@ -138,10 +142,6 @@ class SourceRun:
             self.is_checksum_verified = True
         self._source = source
         return source
-
-    def count_rows(self, connection: Connection) -> tuple[int, int]:
-        """Return how many rows a merge would copy from the source, and how many rows it has."""
-        return diff.count_rows(connection, self.open(connection))
 
     def quarantine_for(self, error: Exception) -> None:
         """Quarantine the source for an error. Damage is believed until the file changes.

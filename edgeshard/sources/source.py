@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import attrs
 
@@ -45,6 +45,23 @@ class SourceTable:
     def is_timestamped(self) -> bool:
         """Whether its rows have the timestamp at which they were written."""
         return (format.TIMESTAMP, format.OWN_COLUMNS[format.TIMESTAMP]) in self.columns
+
+
+@attrs.frozen
+class Conflict:
+    """Why rows of a source are blocked.
+
+    Attributes:
+        table: the table that does not fit the target's.
+        cause: why, and what to do.
+    """
+
+    table: str
+    cause: str
+
+
+#: The blocked rows of a source: for each reason the seqs by stream id. No seq has two reasons.
+Blocked = Mapping[Conflict, Mapping[bytes, Sequence[Range]]]
 
 
 @attrs.frozen

@@ -454,15 +454,63 @@ def ensure_transactions(connection: Connection, source: Source, block: Block) ->
 
 def transaction_end(connection: Connection, source: Source, row_id: int) -> int | None:
     """Return the id of the last row in the writer's transaction that wrote a row, or None if it wrote only that row."""
+    found = transaction_at(connection, source, row_id)
+    return None if found is None else found.last
+
+
+def transaction_at(connection: Connection, source: Source, row_id: int) -> Range | None:
+    """Return the ids of the writer's transaction that wrote a row, or None if it wrote only that row."""
     rows = sqlite.fetch_typed(
         connection,
         source.path,
-        (int,),
-        f"SELECT last_id FROM {quote(source.schema)}.edgeshard_transactions "
+        (int, int),
+        f"SELECT first_id, last_id FROM {quote(source.schema)}.edgeshard_transactions "
         "WHERE first_id <= ? ORDER BY first_id DESC LIMIT 1",
         (row_id,),
     )
-    return rows[0][0] if rows and rows[0][0] >= row_id else None
+    return Range(*rows[0]) if rows and rows[0][1] >= row_id else None
+
+
+def transactions_between(connection: Connection, source: Source, ids: Range) -> list[Range]:
+    """Return the ids of each of the writers' transactions that begins among these ids, in order.
+
+    Raises:
+        DamagedError: they overlap, or end before they begin.
+    """
+    ensure_transactions(connection, source, Block(1, len(ids), ids.first))
+    rows = sqlite.fetch_typed(
+        connection,
+        source.path,
+        (int, int),
+        f"SELECT first_id, last_id FROM {quote(source.schema)}.edgeshard_transactions NOT INDEXED "
+        "WHERE first_id BETWEEN ? AND ? ORDER BY first_id",
+        (ids.first, ids.last),
+    )
+    return [Range(*row) for row in rows]
+
+
+def ids_of_rows(
+    connection: Connection, source: Source, table: SourceTable, ids: Range, condition: str = ""
+) -> list[Range]:
+    """Return which of these ids a table has rows of, in order.
+
+    Args:
+        connection: the connection to which the source is attached.
+        source: the source.
+        table: one of its tables.
+        ids: where to look.
+        condition: SQL over the table as ``s``: only of rows that meet it.
+    """
+    where = f"_id BETWEEN ?1 AND ?2 AND +_id >= ?1{f' AND ({condition})' if condition else ''}"
+    rows = sqlite.fetch_typed(
+        connection,
+        source.path,
+        (int, int),
+        "SELECT min(_id), max(_id) FROM (SELECT _id, _id - row_number() OVER (ORDER BY _id) AS island "
+        f"FROM {quote(source.schema)}.{quote(table.name)} s NOT INDEXED WHERE {where}) GROUP BY island",
+        (ids.first, ids.last),
+    )
+    return union(Range(*row) for row in rows)
 
 
 # -- truncated rows ---------------------------------------------------------------------------------------------------

@@ -36,6 +36,8 @@ OWNERS = {
     "edgeshard_write_stats": {"master/write_stats.py"},
     "edgeshard_shards": {"master/shard_states.py"},
     "edgeshard_proven": {"master/proven.py"},
+    "edgeshard_conflicts": {"master/blocked_rows.py"},
+    "edgeshard_blocked": {"master/blocked_rows.py"},
     "edgeshard_checksum": set[str](),
 }
 

@@ -911,7 +911,7 @@ def test_a_truncation_is_no_news_and_rows_that_come_during_it_are(
         assert not merger.has_news()
         shard.write({"n": 2})
         assert merger.has_news()
-        real = truncate._is_fully_truncated
+        real = truncate._has_no_new_row
         asked: list[bool] = []
 
         def late(*arguments: Any) -> bool:
@@ -921,7 +921,7 @@ def test_a_truncation_is_no_news_and_rows_that_come_during_it_are(
             return asked[-1]
 
         with monkeypatch.context() as patch:
-            patch.setattr(truncate, "_is_fully_truncated", late)
+            patch.setattr(truncate, "_has_no_new_row", late)
             merger.run()
         assert [True] == asked
         assert merger.has_news()

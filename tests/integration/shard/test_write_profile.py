@@ -382,7 +382,7 @@ def test_a_merger_that_is_not_sparing_looks_again_as_it_always_did(
     settled: bool, problem: str, lasting: bool, holds: bool, thorough: bool
 ) -> None:
     known = CacheEntry((1,), problem, lasting, settled, held_since=0.0 if holds else None)
-    assert (holds or (thorough and not known.is_at_rest)) == known.is_due_again(thorough=thorough)
+    assert (holds or (thorough and not known.is_at_rest)) == known.is_due_again(thorough=thorough, schema_version=1)
 
 
 def test_the_command_takes_the_level_for_watching_alone(store: edgeshard.Store) -> None:
