@@ -246,7 +246,11 @@ class Pusher:
                 found = row_search.find_rejected_row(sender, chunk, prepared.filled, error)
                 if isinstance(found, RowRejectedError):
                     raise found from error
-            counts.statements += server_tables.index_starts(sender.server, found.table, found.indexes)
+            statements = server_tables.index_starts(sender.server, found.table, found.indexes)
+            for statement in statements:
+                cause = "a row does not fit into an index; `edgeshard help postgres` says how to query the new one"
+                logger.warning("push table %s: %s: %s", found.table.name, cause, statement)
+            counts.statements += statements
 
     def _reject(self, rejected: Sequence[Rejected]) -> None:
         """Leave these rows out from now on, until it is time to try them again."""

@@ -33,7 +33,8 @@ WHERE c.constraint_type = 'PRIMARY KEY' AND c.table_schema = current_schema() AN
 ORDER BY k.ordinal_position
 """
 
-#: The indexes of a table that a push created and that are over whole columns: each column, in order.
+#: The indexes of a table that a push created, that are over whole columns, and that the user may replace: each column,
+#: in order.
 _WHOLE_INDEXES: Final = """
 SELECT index.relname, a.attname FROM pg_class t
 JOIN pg_namespace s ON s.oid = t.relnamespace
@@ -43,6 +44,7 @@ JOIN edgeshard_indexes created ON created.name = index.relname
 CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY k(number, place)
 JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = k.number
 WHERE s.nspname = current_schema() AND t.relname = $1 AND 0 <> ALL (i.indkey::int2[])
+AND pg_has_role(t.relowner, 'USAGE') AND has_schema_privilege(s.oid, 'CREATE')
 ORDER BY index.relname, k.place
 """
 
@@ -69,10 +71,11 @@ def ensure_table(server: Server, table: Table) -> Fitted:
         SchemaConflictError: it cannot be made fit.
     """
     starts: set[str] = set()
+    replaced: list[str] = []
     for _ in range(_ATTEMPTS + len(table.indexes)):
         fit, changes = changes_for(server, table, has_own_tables=True, starts=starts)
         if changes == TableChanges():
-            return Fitted(fit)
+            return Fitted(fit, tuple(replaced))
         statement = ""
         try:
             with server.transaction():
@@ -82,7 +85,7 @@ def ensure_table(server: Server, table: Table) -> Fitted:
                 for statement in changes.statements:
                     server.execute(statement)
                 version = own_tables.record_changes(server, table, changes)
-            return Fitted(fit, changes.statements, version)
+            return Fitted(fit, (*replaced, *changes.statements), version)
         except ServerError as error:
             too_small = {name for name, sql in changes.indexes.items() if sql == statement} - starts
             if error.is_created_meanwhile:
@@ -90,6 +93,9 @@ def ensure_table(server: Server, table: Table) -> Fitted:
             elif error.is_limit_exceeded and too_small:
                 message = error.message
                 starts |= too_small
+            elif error.is_limit_exceeded and (more := index_starts(server, table, whole_indexes(server, table))):
+                message = error.message  # values that move to another column do not fit into its indexes
+                replaced += more
             elif error.is_definition_rejected:
                 cause = (
                     f"PostgreSQL cannot have this table: {error.message} ({error.state}); rename what that message "
@@ -176,7 +182,12 @@ def _is_inexact(server: Server, table: Table, columns: Mapping[str, str], column
 
 
 def whole_indexes(server: Server, table: Table) -> dict[str, list[str]]:
-    """Return the columns of each index that a row might not fit into, of those that pushes created and that exist."""
+    """Return the columns of each index that a row might not fit into, and that the user may replace.
+
+    These are some of those that pushes created, and none if the server is not PostgreSQL: others have no such limit.
+    """
+    if not server.is_postgresql:
+        return {}
     found: dict[str, list[str]] = {}
     for index, column in server.execute(_WHOLE_INDEXES, (table.pg_name,)):
         found.setdefault(index, []).append(column)

@@ -93,11 +93,6 @@ class ServerError(Exception):
         return self.state == "54000"
 
     @property
-    def is_denied(self) -> bool:
-        """Whether the user lacks a permission, or does not own what only its owner may change."""
-        return self.state == "42501"
-
-    @property
     def is_duplicate_row(self) -> bool:
         """Whether the server has a row that the ranges do not name."""
         return self.state == _UNIQUE_VIOLATION
@@ -115,7 +110,7 @@ class ServerError(Exception):
     @property
     def is_definition_rejected(self) -> bool:
         """Whether the server cannot define the table in this way."""
-        return (self.state or "")[:2] in ("42", "54", "0A") and not self.is_denied
+        return (self.state or "")[:2] in ("42", "54", "0A") and self.state != "42501"
 
 
 def meaning(state: str | None) -> tuple[type[PostgresError], str]:

@@ -99,10 +99,16 @@ def test_a_row_with_a_long_value_arrives_and_only_indexes_with_its_column_are_re
     assert () == store.push(pg).statements
 
 
-def test_what_replaces_an_index_is_the_documented_one(store: edgeshard.Store, pg: str) -> None:
+def test_what_replaces_an_index_is_the_documented_one_and_the_log_says_so(
+    store: edgeshard.Store, pg: str, caplog: pytest.LogCaptureFixture
+) -> None:
     write(store, "x", Indexed(**LONG, n=1))
     merged(store)
-    assert store.push(pg).complete
+    report = store.push(pg)
+    assert report.complete
+    dropped = [text for text in report.statements if text.startswith("DROP INDEX")]
+    assert 6 == len(dropped)
+    assert all(text in caplog.text for text in dropped)
     assert {
         "indexed by words": '("left"(words, 512))',
         "indexed by raw": "(substr(raw, 1, 512))",
@@ -136,7 +142,7 @@ def test_an_index_that_is_declared_later_takes_the_long_values_that_are_there(
     store: edgeshard.Store, pg: str, inserts: bool
 ) -> None:
     values = {"a": long_text(700), "b": "few", "c": long_text(2_500)}
-    fields = dict.fromkeys(values, str)
+    fields: dict[str, Any] = dict.fromkeys(values, str)
     write(store, "x", version(**fields)(**values))
     merged(store)
     assert store.push(pg, inserts=inserts).complete
@@ -162,6 +168,23 @@ def test_indexes_of_other_names_and_of_other_masters_are_replaced_too(tmp_path: 
         merged(store)
         assert () == store.push(pg).rejected
     assert dict.fromkeys(["sample by a", "sample by b"], '("left"(b, 512))') == definitions(pg, "sample")
+
+
+@WAYS
+def test_long_values_that_move_to_an_indexed_column_fit(tmp_path: Path, pg: str, inserts: bool) -> None:
+    stores = [edgeshard.Store(tmp_path / name) for name in ("one", "other", "third")]
+    long = [long_text(2_500) for _ in range(2)]
+    versions = [
+        version(n=int, a=str)(1, long[0]),
+        version(index=("b",), n=int, b=str)(2, "few"),
+        version({"a": "b"}, index=("b",), n=int, b=str)(3, long[1]),
+    ]
+    for store, record in zip(stores, versions, strict=True):
+        write(store, "x", record)
+        merged(store)
+        assert () == store.push(pg, inserts=inserts).rejected
+    assert [(1, long[0]), (2, "few"), (3, long[1])] == fetch(pg, "select n, b from sample order by n")
+    assert {"sample by b": '("left"(b, 512))'} == definitions(pg, "sample")
 
 
 # -- keyed tables -----------------------------------------------------------------------------------------------------
@@ -286,7 +309,10 @@ def test_a_row_that_is_too_large_without_any_index_is_rejected_and_indexes_stay_
     assert {"wide by c0": "(c0)"} == definitions(pg, "wide")
 
 
-def test_a_user_who_does_not_own_the_table_gets_the_row_rejected(store: edgeshard.Store, pg_server: PgServer) -> None:
+@pytest.mark.parametrize("owns", [False, True])
+def test_a_user_who_may_not_replace_an_index_gets_the_row_rejected(
+    store: edgeshard.Store, pg_server: PgServer, owns: bool
+) -> None:
     cls = version(index=("a",), a=str)
     with pg_server.database() as name:
         dsn = pg_server.dsn(name)
@@ -294,6 +320,8 @@ def test_a_user_who_does_not_own_the_table_gets_the_row_rejected(store: edgeshar
         merged(store)
         assert store.push(dsn).complete
         do(dsn, f"grant select, insert, update, delete on all tables in schema public to {LOCKED}")
+        if owns:  # it lacks CREATE on the schema, which an index needs
+            do(dsn, f"alter table sample owner to {LOCKED}")
         write(store, "x", cls(long_text(2_500)))
         write(store, "y", cls("few"))
         merged(store)
