@@ -112,13 +112,12 @@ def _quarantine(connection: Connection, run: SourceRun, error: Exception) -> boo
         Whether the transaction goes on; if not, it was rolled back.
 
     Raises:
-        Exception: the error, if it ended the transaction, or is the master's fault.
+        Exception: the error, if it is the master's fault.
     """
+    # an insert that cannot read the source (I/O error, out of memory), or that is ended, rolls back the transaction
     if connection.in_transaction:
         connection.execute("ROLLBACK TO source")
         connection.execute("RELEASE source")
-    elif not isinstance(error, EdgeshardError):  # reading a damaged source was ended while rows were inserted
-        raise error
     if blame.is_masters_fault(connection, run.schema, error):
         raise error
     run.quarantine_for(blame.explain_with_objects_made_by_hand(connection, run, error))
