@@ -61,7 +61,9 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
                 # in the snapshot that the rows are read from: an agent may have added a column a moment ago
                 origin = run.open(connection)
                 run.ensure_in_place()
-                own = OwnShard(run.file.name, run.copied.checked) if run.own else None
+                # nothing is ever deleted from a database in the folder of shards that is no shard
+                is_own_shard = run.own and origin.is_shard
+                own = OwnShard(run.file.name, run.copied.checked) if is_own_shard else None
                 first_new_id = target.next_id
                 part = apply.copy(target, origin, bytes_left, own)
                 if run.own and part.rows:

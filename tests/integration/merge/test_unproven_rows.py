@@ -307,3 +307,17 @@ def test_a_merger_that_watches_compares_what_has_taken_the_place_of_a_shard(
         assert "1 rows differ" in refused.reason
     merger.close()
     assert ([0, 1], 3) == (numbers(store), rows_in_shard(path))
+
+
+def test_a_snapshot_in_the_folder_of_shards_is_merged_again_and_again(store: edgeshard.Store, tmp_path: Path) -> None:
+    other = edgeshard.Store(tmp_path / "other")
+    store.root.joinpath("shards").mkdir(parents=True)
+    with other.shard("agent") as shard:
+        for n in range(3):
+            shard.write(LastKnown("inlet", n))
+            shard.write({"n": n})
+            other.merge()
+            other.snapshot(shard_path(store, "other"), force=True)
+            report = store.merge()
+            assert (2, 0, ()) == (report.rows, report.truncated, report.quarantined)
+    assert ([0, 1, 2], {"inlet": 2.0}) == (numbers(store), last_values(store))
