@@ -61,7 +61,9 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
                 # in the snapshot that the rows are read from: an agent may have added a column a moment ago
                 origin = run.open(connection)
                 run.ensure_in_place()
-                own = OwnShard(run.file.name, run.copied.checked) if run.own else None
+                # nothing is ever deleted from a database in the folder of shards that is no shard
+                is_own_shard = run.own and origin.is_shard
+                own = OwnShard(run.file.name, run.copied.checked) if is_own_shard else None
                 first_new_id = target.next_id
                 part = apply.copy(target, origin, bytes_left, own)
                 if run.own and part.rows:
@@ -112,13 +114,12 @@ def _quarantine(connection: Connection, run: SourceRun, error: Exception) -> boo
         Whether the transaction goes on; if not, it was rolled back.
 
     Raises:
-        Exception: the error, if it ended the transaction, or is the master's fault.
+        Exception: the error, if it is the master's fault.
     """
+    # an insert that cannot read the source (I/O error, out of memory), or that is ended, rolls back the transaction
     if connection.in_transaction:
         connection.execute("ROLLBACK TO source")
         connection.execute("RELEASE source")
-    elif not isinstance(error, EdgeshardError):  # reading a damaged source was ended while rows were inserted
-        raise error
     if blame.is_masters_fault(connection, run.schema, error):
         raise error
     run.quarantine_for(blame.explain_with_objects_made_by_hand(connection, run, error))
