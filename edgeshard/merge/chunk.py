@@ -93,7 +93,9 @@ def _copy(target: Target, run: SourceRun, origin: Source, max_bytes: int) -> Cop
         return apply.copy(target, origin, max_bytes, known_blocked=run.copied.blocked)
     connection, name = target.connection, run.file.name
     known = blocked_rows.load(connection, name)
-    part = apply.copy(target, origin, max_bytes, OwnShard(name, run.copied.checked), known_blocked=known)
+    # nothing is ever deleted from a database in the folder of shards that is no shard
+    own = OwnShard(name, run.copied.checked) if origin.is_shard else None
+    part = apply.copy(target, origin, max_bytes, own, known_blocked=known)
     blocked_rows.record(connection, name, part.blocked)
     if part.rows:
         shard_states.record_merge(connection, name)
@@ -123,13 +125,12 @@ def _quarantine(connection: Connection, run: SourceRun, error: Exception) -> boo
         Whether the transaction goes on; if not, it was rolled back.
 
     Raises:
-        Exception: the error, if it ended the transaction, or is the master's fault.
+        Exception: the error, if it is the master's fault.
     """
+    # an insert that cannot read the source (I/O error, out of memory), or that is ended, rolls back the transaction
     if connection.in_transaction:
         connection.execute("ROLLBACK TO source")
         connection.execute("RELEASE source")
-    elif not isinstance(error, EdgeshardError):  # reading a damaged source was ended while rows were inserted
-        raise error
     if blame.is_masters_fault(connection, run.schema, error):
         raise error
     run.quarantine_for(blame.explain_with_objects_made_by_hand(connection, run, error))
