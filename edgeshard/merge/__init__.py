@@ -15,6 +15,7 @@ The modules, in reading order:
       quota           the merger's share of a disk budget
     chunk             one transaction of the master, in order
       blame           whose fault a failed read is
+    blocked           which rows the target cannot take
     apply             copy what the master lacks of one source
       target          what a transaction knows of the master
       schema_plan     decide how a source's table and the master's become one
@@ -62,6 +63,13 @@ whatever became of the master's row afterwards. A change of a keyed table that i
 superseded it is copied into its place, and step 4 judges it anew. All other rows that the ranges list, and that cannot
 be compared, are *unproven*. They stay in the shard, with the later rows of their stream, are not copied, and the shard
 is reported as quarantined, with what to do. Everything else in it is merged and truncated as always.
+
+Blocked rows: if a table of a source contradicts the target's, only its rows are left out, and the transactions that
+touch them; what follows is copied. So the ranges get holes. For a shard, step 4 records the rows in these holes
+(``edgeshard_blocked``): they are pending, not missing, as long as its file is there. The record is about reports, and
+about what need not be examined again; it permits nothing. A shard is truncated up to its first row that is not proven,
+and removed only if all are, so a blocked row stays there, with those after it. A later merge for which the reason no
+longer holds finds the rows by the ranges, as always.
 
 What happens on a crash:
 

@@ -262,11 +262,16 @@ class Merger:
     def _attempts(
         self, connection: Connection, group: list[SourceRun], merge_pass: MergePass
     ) -> Iterator[list[SourceRun]]:
-        """Yield the sources to copy together: first all, then each failed one by itself, then all unfinished ones."""
+        """Yield the sources to copy together: first all, then each that failed, or has blocked rows, by itself.
+
+        Finally, yield all unfinished ones.
+        """
         yield group
+        is_schema_new = connection.pragma("schema_version") != self._schema_version
         for run in group:
-            # a source that failed together with others may not be the one at fault
-            if run.quarantine and len(group) > 1 and not merge_pass.is_stopping():
+            # a source that failed together with others may not be the one at fault, and what was blocked may fit now
+            may_succeed = len(group) > 1 if run.quarantine else is_schema_new and bool(run.copied.blocked)
+            if may_succeed and not merge_pass.is_stopping():
                 run.quarantine = None
                 run.copied.is_finished, run.copied.durable, run.copied.unproven = False, {}, {}
                 run.copied.blocked = {}

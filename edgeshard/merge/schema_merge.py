@@ -40,8 +40,18 @@ def check(target: Target, origin: Source, table: SourceTable) -> None:
         if plan is not None:
             _ensure_all_within_limits(target, origin, target.spelling.get(table.name.lower(), table.name), plan)
             _ensure_values_fit(target, table, plan, origin.path)
+            _check_history(target, origin, table, plan)
     except SchemaConflictError as error:
         raise SchemaConflictError(error.action, error.path, f"{error.cause}{_first_come(target, table)}") from error
+
+
+def _check_history(target: Target, origin: Source, table: SourceTable, plan: TablePlan) -> None:
+    """Refuse to change a table whose history, which has the same columns, cannot follow it."""
+    key = target.keys.get(target.spelling.get(table.name.lower(), ""))
+    if key is not None and key.history:
+        arrows = (*target.renames.get(table.name.lower(), ()), *plan.new_renames)
+        history = SourceTable(keys.history_name(table.name), tuple(plan.columns.items()), (), renames=arrows)
+        _ensure_values_fit(target, history, _plan(target, origin, history), origin.path)
 
 
 def _first_come(target: Target, table: SourceTable) -> str:

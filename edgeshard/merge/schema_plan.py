@@ -1,6 +1,6 @@
 """Decide how a source's table and the target's become one: renamed, widened and new columns. Nothing is written.
 
-If two tables cannot become one without loss, a SchemaConflictError is raised, which quarantines that source alone. The
+If two tables cannot become one without loss, a SchemaConflictError is raised, which blocks that source's rows. The
 resulting columns do not depend on the order of the sources.
 """
 

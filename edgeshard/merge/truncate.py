@@ -206,7 +206,7 @@ def _rewrite_tables(connection: Connection, shard: Source, truncated: dict[int, 
     put_back = sum(last - first + 1 for first, last in kept)
     if put_back > _PUT_BACK_ROWS or sqlite.used_bytes(connection) > max_bytes:
         return None
-    return truncations.delete_all(connection, tables, kept) - put_back
+    return truncations.delete_all(connection, tables, kept)
 
 
 def _rewritable_bytes(quota_bytes: int | None) -> int:

@@ -61,7 +61,7 @@ def delete_all(connection: Connection, tables: Sequence[str], kept: Sequence[tup
         kept: the first and the last id of each run of rows that is put back.
 
     Returns:
-        How many rows were deleted, including those that were put back.
+        How many rows were deleted, except for those that were put back.
     """
     deleted = 0
     for name, key in _with_keys(tables):
@@ -75,7 +75,9 @@ def delete_all(connection: Connection, tables: Sequence[str], kept: Sequence[tup
         connection.execute(f"DELETE FROM main.{quote(name)}")
         deleted += connection.changes() if key == "_id" else 0
         if kept:
-            connection.execute(f"INSERT INTO main.{quote(name)} SELECT * FROM temp.kept; DROP TABLE temp.kept")
+            connection.execute(f"INSERT INTO main.{quote(name)} SELECT * FROM temp.kept")
+            deleted -= connection.changes() if key == "_id" else 0
+            connection.execute("DROP TABLE temp.kept")
     return deleted
 
 

@@ -14,9 +14,10 @@ from edgeshard import sqlite
 from edgeshard.format import blocks
 from edgeshard.format.constants import SEQ_MAX
 from edgeshard.format.ranges import Range, subtract, union
-from edgeshard.master import extents, proven, pruned_ranges, superseded
+from edgeshard.master import blocked_rows, extents, proven, pruned_ranges, superseded
 from edgeshard.master import streams as master_streams
 from edgeshard.merge import apply, schema_merge
+from edgeshard.merge.blocked import BlockedRows
 from edgeshard.merge.target import Target
 from edgeshard.sources import attach, diff, streams
 
@@ -110,9 +111,11 @@ def extend_blocks_by_seq(connection: Any, number: int, block: blocks.Block) -> N
     )
 
 
-def count_left_out_as_held(target: Any, origin: Any, room: int, own: Any = None, unwanted: Any = None) -> Any:
+def count_left_out_as_held(
+    target: Any, origin: Any, room: int, own: Any = None, unwanted: Any = None, **more: Any
+) -> Any:
     """Let a bundle claim the rows that were left out of it."""
-    copied = COPY(target, origin, room, own, unwanted)
+    copied = COPY(target, origin, room, own, unwanted, **more)
     numbers = sqlite.fetch(target.connection, "SELECT stream_id, stream_no FROM main.edgeshard_streams")
     for stream_id, number in numbers if unwanted else []:
         held = extents.ranges(target.connection, number)
@@ -143,6 +146,11 @@ def index_only_new_tables(connection: Any, table: str, columns: Any, *, indexed:
 def copy_whole_streams(stream: Any, held: list[Range], unwanted: Any = None) -> list[blocks.Block]:
     """Copy all rows that a master holds of a stream if any of them is missing."""
     return list(stream.blocks) if MISSING(stream, held, unwanted) else []
+
+
+def recall_all(self: BlockedRows, known: Any, streams: Any) -> None:
+    """Take rows for blocked although the reason no longer holds."""
+    self.found.update({conflict: dict(by_stream) for conflict, by_stream in known.items()})
 
 
 def proven_for_any_file(connection: Any, shard: str, stream_no: int) -> list[Range]:
@@ -188,10 +196,19 @@ TRUST_MUTANTS: dict[str, list[tuple[Any, str, Callable[..., Any]]]] = {
 }
 
 
+#: Faults in leaving out blocked rows.
+BLOCKED_MUTANTS: dict[str, list[tuple[Any, str, Callable[..., Any]]]] = {
+    "copy half of a blocked transaction": [(streams, "transactions_between", lambda *_: [])],
+    "count blocked rows as missing": [(blocked_rows, "by_stream", lambda *_: {})],
+    "forget which rows are blocked": [(blocked_rows, "record", lambda *_: None)],
+    "never look at blocked rows again": [(BlockedRows, "recall", recall_all)],
+}
+
+
 @contextmanager
 def broken(mutant: str) -> Iterator[None]:
     """Apply a mutant within the block."""
     with ExitStack() as patches:
-        for owner, name, replacement in (MUTANTS | TRUST_MUTANTS)[mutant]:
+        for owner, name, replacement in (MUTANTS | TRUST_MUTANTS | BLOCKED_MUTANTS)[mutant]:
             patches.enter_context(mock.patch.object(owner, name, replacement))
         yield

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import edgeshard
-from tests.mutants.merge_mutants import MUTANTS, TRUST_MUTANTS, broken
+from edgeshard.shard import store_master
+from tests.integration.merge.test_blocked_rows import check_random_transactions
+from tests.mutants.merge_mutants import BLOCKED_MUTANTS, MUTANTS, TRUST_MUTANTS, broken
 from tests.property import test_merge_laws as laws
 from tests.property import test_row_states as row_states
 from tests.support.few_examples import FEW
@@ -57,3 +61,9 @@ def test_the_law_of_row_states_finds_every_mutant_of_trust(mutant: str, wall: Wa
     many = settings(max_examples=300, phases=[Phase.generate], derandomize=True, database=None)
     with broken(mutant), pytest.raises(AssertionError):
         row_states.check_law(wall, many)
+
+
+@pytest.mark.parametrize("mutant", BLOCKED_MUTANTS)
+def test_random_transactions_find_every_mutant_of_blocked_rows(mutant: str, tmp_path: Path) -> None:
+    with mock.patch.object(store_master, "ensure_fits"), broken(mutant), pytest.raises(AssertionError):
+        check_random_transactions(tmp_path, trials=20)

@@ -384,8 +384,10 @@ def test_a_column_that_contradicts_the_master_is_a_problem_before_any_merge_says
     store.merge()
     write_apart(store, "other", Other("warm"))
     found = by_name(store.status())["other.db"]
-    assert (1, True) == (found.pending_rows, "reading.celsius is text in this shard and real" in found.reason)
-    assert [found.reason] == [item.reason for item in store.merge().quarantined]
+    (problem,) = found.blocked
+    assert (1, 1, "reading") == (found.pending_rows, problem.rows, problem.table)
+    assert "reading.celsius is text in this shard and real" in problem.reason
+    assert (problem,) == store.merge().blocked
 
 
 def test_gaps_are_counted_and_exit_3(store: edgeshard.Store, tmp_path: Path) -> None:
@@ -651,7 +653,7 @@ def test_the_json_has_units_in_its_names_and_raw_numbers(store: edgeshard.Store,
     kinds = {key: type(value).__name__ for key, value in report.items()}
     assert {
         "complete": "bool", "pending_rows": "int", "oldest_age_s": "float", "oldest_is_bound": "bool",
-        "quarantined_shards": "int", "at": "str", "watching": "bool", "master": "dict", "shards": "list", "gaps": "list",
+        "quarantined_shards": "int", "blocked_rows": "int", "at": "str", "watching": "bool", "master": "dict", "shards": "list", "gaps": "list",
         "budget": "NoneType", "states": "dict", "peers": "list",
         "bytes_a_day": "float", "bytes_a_row": "float", "write_stats": "dict",
     } == kinds  # fmt: skip
@@ -663,7 +665,7 @@ def test_the_json_has_units_in_its_names_and_raw_numbers(store: edgeshard.Store,
     (shard,) = report["shards"]
     assert {
         "name": "boiler.db", "agent": "boiler", "alive": True, "pending_rows": 1, "oldest_is_bound": False,
-        "merged_at": NOON.isoformat(), "reason": "",
+        "merged_at": NOON.isoformat(), "reason": "", "blocked": [],
     } == {key: value for key, value in shard.items() if key not in ("size_bytes", "oldest_age_s")}  # fmt: skip
     assert 0 <= shard["oldest_age_s"] == report["oldest_age_s"] < 60
     assert datetime.datetime.fromisoformat(report["at"]).tzinfo is not None
@@ -761,7 +763,7 @@ def test_problems_stand_on_lines_of_their_own_and_do_nothing_to_the_terminal(sto
     assert (True, True, True) == (
         first.count("\n") < 20,
         "more shards" in first,
-        "and 26 more quarantined shards" in first,
+        "and 26 more reasons" in first,
     )
 
 

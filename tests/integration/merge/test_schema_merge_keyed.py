@@ -30,11 +30,11 @@ KEPT_SHARD = "No row of the shard is lost: it can be merged into a store of its 
 def held_back(store: edgeshard.Store, agent: str) -> str:
     """Merge; why the shard of this agent, and of no other, is held back. Status says the same."""
     report = store.merge()
-    assert [str(shard_path(store, agent))] == [aside.path for aside in report.quarantined]
-    (problem,) = (shard.reason for shard in store.status().shards if shard.reason)
-    assert problem in report.quarantined[0].reason
+    assert [str(shard_path(store, agent))] == [aside.path for aside in report.blocked]
+    (problem,) = (each.reason for shard in store.status().shards for each in shard.blocked)
+    assert problem in report.blocked[0].reason
     assert KEPT_SHARD in problem
-    return report.quarantined[0].reason
+    return report.blocked[0].reason
 
 
 # -- columns that are no part of the key ------------------------------------------------------------------------------

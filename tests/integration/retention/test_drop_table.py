@@ -31,10 +31,10 @@ def test_the_report_says_who_came_first_and_the_operator_decides_for_the_other(
     write(store, "early-bird", evil, evil, {"n": 1})
     merged(store)
     write_apart(store, "honest", good, good)
-    (aside,) = store.merge().quarantined
+    (aside,) = store.merge().blocked
     assert "its oldest row is of agent 'early-bird'" in aside.reason
     assert "`edgeshard prune STORE --table sample --drop-table`" in aside.reason
-    (reason,) = (shard.reason for shard in store.status().shards if shard.reason)
+    (reason,) = (each.reason for shard in store.status().shards for each in shard.blocked)
     assert "'early-bird'" in reason
 
     dry = store.prune(table="sample", drop_table=True, dry_run=True)
