@@ -28,6 +28,7 @@ from edgeshard.errors import (
     EdgeshardError,
     FormatError as FormatError,
     MergeInProgressError,
+    OutOfDescriptorsError as OutOfDescriptorsError,
     PostgresDeniedError as PostgresDeniedError,
     PostgresError as PostgresError,
     PostgresUnavailableError as PostgresUnavailableError,

@@ -66,6 +66,15 @@ def database_state(found: os.stat_result, wal: os.stat_result | None) -> State:
     return state if wal is None else (*state, *content_state(wal))
 
 
+def files(state: State) -> State:
+    """Return the part of a database's state that stays the same while rows are appended to its WAL.
+
+    It changes if another file takes the place of the database or of its WAL (the time of the database's change tells
+    a file with the inode of a deleted one), and whenever a checkpoint copies the WAL.
+    """
+    return state[: _FILE_FIELDS + 1]
+
+
 def file_bytes(state: State) -> int:
     """Return the size of the database file without its WAL; 0 if its state is unknown."""
     return state[1] if state else 0

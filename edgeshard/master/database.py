@@ -21,6 +21,9 @@ _CACHE_KIB = 1_000
 #: A cache for reading streams in the order of their ids, which is random, in KiB: enough for 1,000,000 of them.
 _ID_ORDER_CACHE_KIB = 64_000
 
+#: How long to wait for a lock only to explain an error better, in seconds.
+_EXPLAIN_TIMEOUT_S = 0.1
+
 #: Pages in the master's WAL at which a commit copies them into the database (32 MB).
 _CHECKPOINT_PAGES = 8_000
 
@@ -62,14 +65,19 @@ def ensure_master(path: Path) -> None:
         sqlite.create(str(path), format.MASTER_PAGE_SIZE, script, bindings, format.IDENTITY, shrinkable=True)
 
 
-def open_master(path: Path, *, writable: bool) -> Connection:
+def open_master(path: Path, *, writable: bool, busy_timeout_s: float = sqlite.BUSY_TIMEOUT_S) -> Connection:
     """Open the master. A connection that can write always commits at synchronous=FULL.
+
+    Args:
+        path: the master.
+        writable: whether to open it for writing.
+        busy_timeout_s: how long each statement waits for another process that has it locked, in seconds.
 
     Raises:
         StorageError: it cannot be opened as a master of this format.
     """
     with sqlite.translate_errors("open master", str(path)):
-        connection = sqlite.connect(str(path), writable=writable)
+        connection = sqlite.connect(str(path), writable=writable, busy_timeout_s=busy_timeout_s)
         try:
             sqlite.check_identity(connection, "main", format.IDENTITY, str(path))
             _check_role(connection, path)
@@ -132,9 +140,11 @@ def translate_errors(action: str, path: Path) -> Iterator[None]:
 
 
 def _explain_bad_schema(action: str, path: Path, error: Exception) -> StorageError:
-    connection = sqlite.connect(str(path), writable=False)
+    connection = sqlite.connect(str(path), writable=False, busy_timeout_s=_EXPLAIN_TIMEOUT_S)
     try:
         found = catalog.made_by_hand(connection)
+    except sqlite.DATA_ERRORS:  # our own tables cannot be read even for that
+        found = []
     finally:
         connection.close()
     if found:

@@ -227,15 +227,6 @@ def insert_transaction(connection: Connection, ids: Range) -> None:
     connection.execute(sql, (ids.first, ids.last))
 
 
-def ids_with_row(connection: Connection, table: str, ids: Range) -> list[Range]:
-    """Return which of these ids a record table has rows of, in order."""
-    sql = (
-        "SELECT min(_id), max(_id) FROM (SELECT _id, _id - row_number() OVER (ORDER BY _id) AS island "
-        f"FROM main.{quote(table)} WHERE _id BETWEEN ? AND ?) GROUP BY island ORDER BY 1"
-    )
-    return [Range(*row) for row in sqlite.fetch(connection, sql, (ids.first, ids.last))]
-
-
 # -- checks -----------------------------------------------------------------------------------------------------------
 
 

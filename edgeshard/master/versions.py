@@ -57,13 +57,13 @@ def _versions(table: str, key: Key, *, is_tombstone: bool, among: bool) -> str:
 
 
 def select_changed_keys(name: str, key: Key) -> str:
-    """Return a SELECT of the keys of the rows with ids from ?1 on.
+    """Return a SELECT of the keys of the rows with ids from ?1 to ?2.
 
-    The id is a binding, so that SQLite prepares the statement once and not for each source of a merge.
+    The ids are bindings, so that SQLite prepares the statement once and not for each source of a merge.
     """
     columns = ", ".join(map(quote, key.columns))
     return " UNION ".join(
-        f"SELECT DISTINCT {columns} FROM main.{quote(table)} WHERE _id >= ?1"
+        f"SELECT DISTINCT {columns} FROM main.{quote(table)} WHERE _id BETWEEN ?1 AND ?2"
         for table, _ in keys.changed_tables(name, key)
     )
 

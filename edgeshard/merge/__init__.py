@@ -59,9 +59,10 @@ superseded, or says that it pruned, proves nothing. So a row is deleted from a s
     - this master copied it from that file, or
     - this master compared it with a row that it had,
 
-whatever became of the master's row afterwards. All other rows that the ranges list, and that can no longer be
-compared, are *unproven*. They stay in the shard, with the later rows of their stream, are not copied, and the shard is
-reported as quarantined, with what to do. Everything else in it is merged and truncated as always.
+whatever became of the master's row afterwards. A change of a keyed table that is listed because another database
+superseded it is copied into its place, and step 4 judges it anew. All other rows that the ranges list, and that cannot
+be compared, are *unproven*. They stay in the shard, with the later rows of their stream, are not copied, and the shard
+is reported as quarantined, with what to do. Everything else in it is merged and truncated as always.
 
 Blocked rows: if a table of a source contradicts the target's, only its rows are left out, and the transactions that
 touch them; what follows is copied. So the ranges get holes. For a shard, step 4 records the rows in these holes
@@ -75,8 +76,8 @@ What happens on a crash:
     Killed before 5: the master is unchanged, and the shard has everything. The next merge copies it.
     Killed after 5, before 6: the rows are in both. The next merge sees in the ranges that nothing is missing, compares
         the rows, commits a generation of its own, and truncates. That commit is needed: the killed merger's commit may
-        be visible, but not durable. Rows that were pruned or superseded meanwhile cannot be compared; that they are
-        proven was committed with them.
+        be visible, but not durable. Rows that were pruned meanwhile cannot be compared; that they are proven was
+        committed with them.
     Killed in 6: a truncation is recorded in one transaction of the shard, so it is there whole or not at all. The next
         truncation finishes deletions that were left over. A shard whose removal is cut short is still a whole database,
         and is removed next time.
@@ -86,7 +87,7 @@ What happens on a crash:
     An older master is put back: what it lacks is copied, and what it has is compared. Its record of what is proven is
         as old as its ranges.
     An older copy of a shard is put back: under the name of its file, its rows are still proven. Under another name
-        they are compared, and those that were pruned or superseded are unproven.
+        they are compared, those that were superseded are judged anew, and those that were pruned are unproven.
 """
 
 from __future__ import annotations

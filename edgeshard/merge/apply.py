@@ -281,10 +281,12 @@ def _compare(
 ) -> list[Range]:
     """Compare the rows of a shard with those that the target has under the same addresses.
 
-    Rows that it got before their table contradicted the target's cannot be compared now, so they are blocked.
+    Changes of keyed tables that the target lacks because another database superseded them are copied from this shard,
+    so that the target decides for itself. Rows that the target got before their table contradicted its own cannot be
+    compared now, so they are blocked.
 
     Returns:
-        The rows that cannot be compared, because the target pruned or superseded what it had, and that are not proven.
+        The rows that cannot be compared, because the target pruned what it had, and that are not proven.
 
     Raises:
         DamagedError: some rows differ.
@@ -315,7 +317,32 @@ def _compare(
                 unproven += without_row
             if equal + superseded_rows != len(part):
                 raise _difference(origin, stream, part, len(part) - superseded_rows - equal)
-    return union(unproven)
+    unproven = union(unproven)
+    changes = [
+        run
+        for part in pieces(unproven, blocks_here)
+        for run in _copy_superseded(target, blocked, stream_no, stream, part)
+    ]
+    return subtract(unproven, [*changes, *blocked.of_stream(stream.stream_id)])
+
+
+def _copy_superseded(
+    target: Target, blocked: BlockedRows, stream_no: int, stream: SourceStream, part: Block
+) -> list[Range]:
+    """Copy a shard's changes of keyed tables to ids that have no row in the target; return their seqs."""
+    connection, origin, copied = target.connection, blocked.origin, []
+    first_id, _ = _ids_in_source(stream, part)
+    for here in blocked.examine(connection, stream.stream_id, Block(part.first, part.last, first_id)):
+        shift = part.first_id - first_id
+        bindings = (shift, stream_no, here.first - here.first_id, here.first_id, here.last_id)
+        for table in origin.tables:
+            if table.is_timestamped and conflicts.count_changes(target, origin, table, here):
+                connection.execute(_copy_statement(origin.schema, table), bindings)
+                superseded.subtract(connection, stream_no, connection.changes())
+                runs = sqlite.id_runs(connection, origin.schema, table.name, here.first_id, here.last_id)
+                copied += [Range(*(row_id - here.first_id + here.first for row_id in run)) for run in runs]
+        target.judged_anew.append(Range(here.first_id + shift, here.last_id + shift))
+    return union(copied)
 
 
 def _difference(origin: Source, stream: SourceStream, part: Block, rows: int) -> DamagedError:
@@ -378,7 +405,11 @@ def _count_superseded(target: Target, origin: Source, stream: SourceStream, part
 def _without_row(target: Target, part: Block) -> list[Range]:
     """Return the seqs of a part of the target's blocks that have no row in any of its tables."""
     ids = Range(part.first_id, part.last_id)
-    with_row = [run for name in target.spelling.values() for run in extents.ids_with_row(target.connection, name, ids)]
+    with_row = [
+        Range(*run)
+        for name in target.spelling.values()
+        for run in sqlite.id_runs(target.connection, "main", name, ids.first, ids.last)
+    ]
     shift = part.first - part.first_id
     return [Range(run.first + shift, run.last + shift) for run in subtract([ids], with_row)]
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from edgeshard import sqlite
 from edgeshard.errors import EdgeshardError
+from edgeshard.format.ranges import Range
 from edgeshard.master import arrivals, blocked_rows, identity, shard_states
 from edgeshard.merge import apply, blame, conflicts, late_changes, reap
 from edgeshard.merge.apply import Copied, OwnShard
@@ -92,7 +93,9 @@ def _copy(target: Target, run: SourceRun, origin: Source, max_bytes: int) -> Cop
         return apply.copy(target, origin, max_bytes, None, None, run.copied.blocked)
     connection, name = target.connection, run.file.name
     known = blocked_rows.load(connection, name)
-    part = apply.copy(target, origin, max_bytes, OwnShard(name, run.copied.checked), None, known)
+    # nothing is ever deleted from a database in the folder of shards that is no shard
+    own = OwnShard(name, run.copied.checked) if origin.is_shard else None
+    part = apply.copy(target, origin, max_bytes, own, None, known)
     blocked_rows.record(connection, name, part.blocked)
     if part.rows:
         shard_states.record_merge(connection, name)
@@ -122,13 +125,12 @@ def _quarantine(connection: Connection, run: SourceRun, error: Exception) -> boo
         Whether the transaction goes on; if not, it was rolled back.
 
     Raises:
-        Exception: the error, if it ended the transaction, or is the master's fault.
+        Exception: the error, if it is the master's fault.
     """
+    # an insert that cannot read the source (I/O error, out of memory), or that is ended, rolls back the transaction
     if connection.in_transaction:
         connection.execute("ROLLBACK TO source")
         connection.execute("RELEASE source")
-    elif not isinstance(error, EdgeshardError):  # reading a damaged source was ended while rows were inserted
-        raise error
     if blame.is_masters_fault(connection, run.schema, error):
         raise error
     run.quarantine_for(blame.explain_with_objects_made_by_hand(connection, run, error))
@@ -149,12 +151,15 @@ def _is_removable(connection: Connection, run: SourceRun, part: Copied) -> bool:
 
 
 def _settle(target: Target, first_id: int) -> set[str]:
-    """Settle the rows with ids from `first_id` on, and return the keyed tables that got late ones of them."""
-    if target.next_id == first_id:
-        return set()
-    late = late_changes.find(target, first_id)
-    conflicts.settle(target, first_id)
-    return late_changes.find_kept(target, late)
+    """Settle the rows of a source, with ids from `first_id` on; return the keyed tables that got late ones of them."""
+    late_tables: set[str] = set()
+    new = [Range(first_id, target.next_id - 1)] if target.next_id > first_id else []
+    for ids in (*target.judged_anew, *new):
+        late = late_changes.find(target, ids)
+        conflicts.settle(target, ids)
+        late_tables |= late_changes.find_kept(target, late)
+    target.judged_anew.clear()
+    return late_tables
 
 
 def _record_arrival(connection: Connection, first_id: int, merge_pass: MergePass) -> None:

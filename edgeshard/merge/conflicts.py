@@ -16,6 +16,7 @@ import logging
 from edgeshard import format, sqlite
 from edgeshard.errors import printable
 from edgeshard.format.blocks import Block
+from edgeshard.format.ranges import Range
 from edgeshard.master import catalog, superseded, versions
 from edgeshard.merge.target import Target
 from edgeshard.records import hlc, keys
@@ -85,28 +86,30 @@ def _record_timestamp(target: Target, origin: Source, owner: str, timestamp: int
 # -- what is kept -----------------------------------------------------------------------------------------------------
 
 
-def settle(target: Target, first_id: int) -> None:
-    """Apply each table's rule to the keys of the rows with ids from `first_id` on."""
+def settle(target: Target, ids: Range) -> None:
+    """Apply each table's rule to the keys of the rows with these ids."""
     for name, key in target.keys.items():
-        _settle(target.connection, name, key, first_id)
+        _settle(target.connection, name, key, ids)
 
 
-def _has_changes(connection: Connection, name: str, key: Key, first_id: int) -> bool:
+def _has_changes(connection: Connection, name: str, key: Key, ids: Range) -> bool:
     """Return whether a keyed table got rows: if not, no SQL over its key need be prepared, which may take 150 ms."""
+    sql = "SELECT 1 FROM main.{} WHERE _id BETWEEN ? AND ? LIMIT 1"
     return any(
-        sqlite.scalar(connection, f"SELECT 1 FROM main.{quote(table)} WHERE _id >= ? LIMIT 1", (first_id,)) is not None
+        sqlite.scalar(connection, sql.format(quote(table)), (ids.first, ids.last)) is not None
         for table, _ in keys.changed_tables(name, key)
     )
 
 
-def _settle(connection: Connection, name: str, key: Key, first_id: int) -> None:
-    if not _has_changes(connection, name, key, first_id):
+def _settle(connection: Connection, name: str, key: Key, ids: Range) -> None:
+    if not _has_changes(connection, name, key, ids):
         return
     connection.execute(
         f"CREATE TABLE IF NOT EXISTS {_LOSERS}(row_id INTEGER PRIMARY KEY, is_tombstone, stream_no, was_deleted)"
     )
     changed_keys = versions.select_changed_keys(name, key)
-    connection.execute(f"INSERT INTO {_LOSERS} {versions.select_superseded(name, key, changed_keys)}", (first_id,))
+    losers = f"INSERT INTO {_LOSERS} {versions.select_superseded(name, key, changed_keys)}"
+    connection.execute(losers, (ids.first, ids.last))
     if not connection.changes():
         return
     if key.history:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgeshard import format, sqlite
+from edgeshard.format.ranges import Range
 from edgeshard.master import tombstone_gc
 from edgeshard.merge.target import Target
 from edgeshard.records import keys
@@ -20,8 +21,8 @@ from edgeshard.sqlite import quote
 _LATE = "temp._late_rows"
 
 
-def find(target: Target, first_id: int) -> list[str]:
-    """Return the keyed tables that got late rows with ids from `first_id` on. Call it before `conflicts.settle`."""
+def find(target: Target, ids: Range) -> list[str]:
+    """Return the keyed tables that got late rows with these ids. Call it before `conflicts.settle`."""
     found = []
     collected = tombstone_gc.newest_pruned(target.connection) if target.keys else {}
     for name, timestamp in collected.items():
@@ -29,7 +30,7 @@ def find(target: Target, first_id: int) -> list[str]:
         if key is not None:
             target.connection.execute(f"CREATE TABLE IF NOT EXISTS {_LATE}(name, row_id INTEGER)")
             sql = f"INSERT INTO {_LATE} {_select(name, key)}"
-            target.connection.execute(sql, (name, first_id, timestamp))
+            target.connection.execute(sql, (name, ids.first, ids.last, timestamp))
             found += [name] if target.connection.changes() else []
     return found
 
@@ -38,11 +39,14 @@ def _select(name: str, key: Key) -> str:
     has_key = sqlite.all_of([f"r.{quote(column)} IS NOT NULL" for column in key.columns])
     equal = sqlite.all_of([f"o.{quote(column)} = r.{quote(column)}" for column in key.columns])
     others = " AND ".join(
-        f"NOT EXISTS (SELECT 1 FROM main.{quote(table)} o WHERE {equal} AND o._id < ?2)"
+        f"NOT EXISTS (SELECT 1 FROM main.{quote(table)} o WHERE {equal} AND o._id NOT BETWEEN ?2 AND ?3)"
         for table, _ in keys.changed_tables(name, key)
     )
     timestamp = f"coalesce(r.{format.TIMESTAMP}, 0)"
-    return f"SELECT ?1, _id FROM main.{quote(name)} r WHERE _id >= ?2 AND {timestamp} <= ?3 AND {has_key} AND {others}"
+    return (
+        f"SELECT ?1, _id FROM main.{quote(name)} r WHERE _id BETWEEN ?2 AND ?3 AND {timestamp} <= ?4 AND {has_key} "
+        f"AND {others}"
+    )
 
 
 def find_kept(target: Target, found: Sequence[str]) -> set[str]:

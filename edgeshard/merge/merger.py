@@ -16,7 +16,7 @@ import attrs
 
 from edgeshard import sqlite
 from edgeshard.errors import EdgeshardError, OutOfDescriptorsError, printable
-from edgeshard.files import paths, scan
+from edgeshard.files import fingerprint, paths, scan
 from edgeshard.files.scan import ScanResult, ShardFile
 from edgeshard.format.ranges import size
 from edgeshard.master import blocked_rows, identity, row_states, write_stats
@@ -228,8 +228,8 @@ class Merger:
         if thorough and not self._keep_empty:
             due.update(self._shards_of_ended_agents(due.keys()))
         return [
-            SourceRun(file, own=True, copied=CopyProgress(checked=self._cache.checked(name)))
-            for name, file in sorted(due.items())
+            SourceRun(file, own=True, copied=CopyProgress(checked=self._cache.checked(file)))
+            for _, file in sorted(due.items())
         ]
 
     def _unchanged(self, name: str) -> ShardFile:
@@ -360,7 +360,7 @@ class Merger:
 
     def _remember(self, run: SourceRun, began_ns: int) -> None:
         """Remember in which state the pass left a shard."""
-        name = run.file.name
+        name, files = run.file.name, fingerprint.files(run.file.state)
         if run.copied.rows:
             self._cache.record_rows(name)
         if run.outcome.is_removed:
@@ -375,7 +375,7 @@ class Merger:
         elif not run.copied.is_finished:
             # without quota it may not even have been read, so what was wrong with it may still be
             reason = "" if run.copied.rows else self._cache.reason_of(name)
-            self._cache.remember(name, CacheEntry((), reason, checked=run.copied.checked))
+            self._cache.remember(name, CacheEntry((), reason, checked=run.copied.checked, files=files))
         else:
             held_since = time.monotonic() - self._held_s(run) if run.outcome.has_merged_rows else None
             settled = scan.is_settled(run.outcome.state, began_ns)
@@ -383,7 +383,12 @@ class Merger:
             checked = run.copied.checked if run.outcome.has_merged_rows or run.copied.blocked else {}
             blocked_by = self._schema_version if run.copied.blocked else None
             entry = CacheEntry(
-                run.outcome.state, settled=settled, held_since=held_since, checked=checked, blocked_by=blocked_by
+                run.outcome.state,
+                settled=settled,
+                held_since=held_since,
+                checked=checked,
+                blocked_by=blocked_by,
+                files=files,
             )
             self._cache.remember(name, entry)
 
@@ -473,8 +478,8 @@ def _explain_unproven(run: SourceRun) -> str:
     rows = sum(map(size, run.copied.unproven.values()))
     return (
         f"{rows} rows stay in it, such as seqs {first.first} to {first.last} of stream {stream_id.hex()}: the master "
-        "got rows with these addresses from elsewhere, and has pruned or superseded them since, so they cannot be "
-        "compared. All else in it is merged. To keep them, stop its agent, merge once more, and merge the file into a "
+        "got rows with these addresses from elsewhere, and has no row to compare them with: it has pruned these since. "
+        "All else in it is merged. To keep them, stop its agent, merge once more, and merge the file into a "
         f"store of its own (`edgeshard merge OTHER --from {run.file.path}`). Then move it and its -wal away"
     )
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Set
 import attrs
 
 from edgeshard import sqlite
+from edgeshard.files import fingerprint
 from edgeshard.files.fingerprint import State
 from edgeshard.files.scan import ShardFile
 from edgeshard.format.ranges import Range
@@ -30,6 +31,7 @@ class CacheEntry:
         held_since: since when (monotonic, seconds) it has kept rows that the master holds; None if it keeps none.
         checked: which of its rows were copied from it or found equal: see `apply.copy`.
         blocked_by: the version of the master's schema that blocks rows of it; None if no rows are blocked.
+        files: in which files they were found; see `fingerprint.files`.
     """
 
     state: State
@@ -39,6 +41,7 @@ class CacheEntry:
     held_since: float | None = None
     checked: Mapping[bytes, list[Range]] = attrs.Factory(dict)
     blocked_by: int | None = None
+    files: State = ()
 
     @property
     def is_at_rest(self) -> bool:
@@ -92,10 +95,10 @@ class ShardCache:
         """Return the entry of a file, or None."""
         return self._entries.get(name)
 
-    def checked(self, name: str) -> Mapping[bytes, list[Range]]:
-        """Return which rows of a file were copied from it or found equal."""
-        entry = self._entries.get(name)
-        return {} if entry is None else entry.checked
+    def checked(self, file: ShardFile) -> Mapping[bytes, list[Range]]:
+        """Return which rows of a file were copied from it or found equal; none if it may have replaced another."""
+        entry = self._entries.get(file.name)
+        return entry.checked if entry is not None and entry.files == fingerprint.files(file.state) else {}
 
     def reason_of(self, name: str) -> str:
         """Return why a file was quarantined when this process or another last opened it, or ""."""

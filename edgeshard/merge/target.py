@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 
+from edgeshard.format.ranges import Range
 from edgeshard.master import catalog, identity
 from edgeshard.records.keys import Key
 from edgeshard.records.renames import Arrow
@@ -25,6 +26,7 @@ class Target:
         is_indexed: whether it has the indexes that it records, and keeps only what a keyed table's rule says. A bundle
             leaves both to the database that merges it.
         keys: the keys of the keyed tables, by their names as they are spelt.
+        judged_anew: ids below `next_id` that got changes of keyed tables, which were superseded before.
         planned: the tables, in lower case, that it has as said above only if a merge was made that is not: see
             `schema_merge.plan_tables`.
     """
@@ -36,6 +38,7 @@ class Target:
     renames: dict[str, list[Arrow]] = attrs.Factory(dict)
     is_indexed: bool = True
     keys: dict[str, Key] = attrs.Factory(dict)
+    judged_anew: list[Range] = attrs.Factory(list)
     planned: set[str] = attrs.Factory(set)
 
     @classmethod

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 
 from edgeshard import format
-from edgeshard.postgres import names, schema, server_tables, values
+from edgeshard.postgres import indexes, names, schema, server_tables, values
 from edgeshard.postgres.plan import OutdatedPlanError, Piece
 from edgeshard.postgres.schema import Table
 from edgeshard.postgres.server import Server
@@ -64,7 +64,7 @@ def _statement(table: Table, key: Key, history_columns: Sequence[str]) -> str:
     )
     ranked = _ranked(table, key)
     versions = " UNION ALL ".join(
-        _versions(name, key, "NULL" if is_tombstone else ranked, is_tombstone=is_tombstone)
+        _versions(name, table, key, "NULL" if is_tombstone else ranked, is_tombstone=is_tombstone)
         for name, is_tombstone in sources
     )
     by_key = f"PARTITION BY {', '.join(columns)}"
@@ -99,16 +99,20 @@ def _ranked(table: Table, key: Key) -> str:
     return f"t.{quote(names.column_name(column))}{by_bytes}" if column else "NULL"
 
 
-def _versions(name: str, key: Key, ranked: str, *, is_tombstone: bool) -> str:
-    columns = ", ".join(
-        f"t.{quote(names.column_name(column))} AS k{number}" for number, column in enumerate(key.columns)
-    )
-    equal = " AND ".join(
-        f"t.{quote(names.column_name(column))} = fresh.k{number}" for number, column in enumerate(key.columns)
-    )
+def _versions(name: str, table: Table, key: Key, ranked: str, *, is_tombstone: bool) -> str:
+    types = {column.lower(): values.PG_TYPES[column_type] for column, column_type in table.columns}
+    columns, equal = [], []
+    for number, column in enumerate(key.columns):
+        ours, theirs, pg_type = f"t.{quote(names.column_name(column))}", f"fresh.k{number}", types[column.lower()]
+        columns.append(f"{ours} AS k{number}")
+        equal.append(f"{ours} = {theirs}")
+        if number < indexes.COLUMNS_MAX and not indexes.has_limit([pg_type]):
+            # it follows from the above, and lets an index over starts be used
+            starts = (indexes.start(value, pg_type, len(key.columns)) for value in (ours, theirs))
+            equal.append(" = ".join(starts))
     return (
         f"SELECT t._stream, t._seq, {is_tombstone} AS is_tombstone, t.{format.TIMESTAMP} AS timestamp, "
-        f"{ranked} AS ranked, {columns} FROM fresh JOIN {quote(name)} t ON {equal}"
+        f"{ranked} AS ranked, {', '.join(columns)} FROM fresh JOIN {quote(name)} t ON {' AND '.join(equal)}"
     )
 
 

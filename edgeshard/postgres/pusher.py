@@ -13,7 +13,7 @@ import attrs
 
 from edgeshard.errors import ConfigurationError, PostgresError, PostgresUnavailableError
 from edgeshard.master.streams import Stream
-from edgeshard.postgres import own_tables, plan, prepare, reader, rejects, row_search
+from edgeshard.postgres import own_tables, plan, prepare, reader, rejects, row_search, server_tables
 from edgeshard.postgres.address import Address
 from edgeshard.postgres.options import BATCH, BATCH_MAX
 from edgeshard.postgres.plan import OutdatedPlanError, OutdatedSchemaError, Piece
@@ -212,7 +212,7 @@ class Pusher:
                 missing = self._missing(streams)
                 continue
             try:
-                sent = self._send(sender, chunk, prepared)
+                sent = self._send(sender, chunk, prepared, counts)
             except OutdatedRangesError as error:
                 self._target.held.update(error.held)
                 missing = self._missing(streams)
@@ -235,13 +235,22 @@ class Pusher:
     def _missing(self, streams: Sequence[Stream]) -> list[Piece]:
         return plan.missing(streams, self._target.held, self._rejected)
 
-    def _send(self, sender: Sender, chunk: Sequence[Piece], prepared: Prepared) -> Sent:
-        try:
-            return sender.send(chunk, prepared.tables, self._target.held)
-        except ServerError as error:
-            if not error.is_row_rejected:
-                raise
-            raise row_search.find_rejected_row(sender, chunk, prepared.filled, error) from error
+    def _send(self, sender: Sender, chunk: Sequence[Piece], prepared: Prepared, counts: _Counts) -> Sent:
+        """Send a chunk. If a row does not fit into indexes that pushes created, replace these, and send it again."""
+        while True:
+            try:
+                return sender.send(chunk, prepared.tables, self._target.held)
+            except ServerError as error:
+                if not error.is_row_rejected:
+                    raise
+                found = row_search.find_rejected_row(sender, chunk, prepared.filled, error)
+                if isinstance(found, RowRejectedError):
+                    raise found from error
+            statements = server_tables.index_starts(sender.server, found.table, found.indexes)
+            for statement in statements:
+                cause = "a row does not fit into an index; `edgeshard help postgres` says how to query the new one"
+                logger.warning("push table %s: %s: %s", found.table.name, cause, statement)
+            counts.statements += statements
 
     def _reject(self, rejected: Sequence[Rejected]) -> None:
         """Leave these rows out from now on, until it is time to try them again."""

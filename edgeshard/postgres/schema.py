@@ -18,9 +18,6 @@ from edgeshard.records.renames import Arrow
 #: The format of our own tables there; a server with another one needs a later edgeshard.
 FORMAT: Final = 1
 
-#: The most columns of an index there (INDEX_MAX_KEYS).
-INDEX_COLUMNS_MAX: Final = 32
-
 PRIMARY_KEY: Final = ("_stream", "_seq")
 
 #: Our own tables there. They use nothing that a distributed database lacks: no sequences, triggers or foreign keys.

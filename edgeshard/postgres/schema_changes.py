@@ -13,10 +13,9 @@ from collections.abc import Iterable, Mapping, Set
 import attrs
 
 from edgeshard.errors import SchemaConflictError
-from edgeshard.postgres import names
+from edgeshard.postgres import indexes, names
 from edgeshard.postgres.schema import (
     CREATE_KEYS,
-    INDEX_COLUMNS_MAX,
     KEYS,
     PRIMARY_KEY,
     PgColumn,
@@ -38,7 +37,7 @@ class TableChanges:
     Attributes:
         statements: the SQL to run, in order.
         added: the columns that it adds, each with its column type.
-        indexes: the names of the indexes that it creates.
+        indexes: the statement for each index that it creates, by the index's name; `statements` has them, too.
         renamed: the columns that it renames, as (old, new).
         widened: the columns that it gives a wider type, each with its new column type.
         learned: the renames that no push recorded before, in the master's names.
@@ -46,7 +45,7 @@ class TableChanges:
 
     statements: tuple[str, ...] = ()
     added: tuple[tuple[str, str], ...] = ()
-    indexes: tuple[str, ...] = ()
+    indexes: Mapping[str, str] = attrs.Factory(dict)
     renamed: tuple[tuple[str, str], ...] = ()
     widened: tuple[tuple[str, str], ...] = ()
     learned: frozenset[Arrow] = frozenset()
@@ -123,8 +122,13 @@ def _widest(found: Iterable[str]) -> str:
     return first
 
 
-def plan_changes(table: Table, there: ServerTable) -> TableChanges:
+def plan_changes(table: Table, there: ServerTable, starts: Set[str] = frozenset()) -> TableChanges:
     """Return what makes PostgreSQL's table one that takes the rows of the master's.
+
+    Args:
+        table: the master's table, as `fit` returns it.
+        there: PostgreSQL's table.
+        starts: the names of new indexes that rows of the table do not fit into, unless they are over starts.
 
     Raises:
         SchemaConflictError: nothing can.
@@ -144,12 +148,13 @@ def plan_changes(table: Table, there: ServerTable) -> TableChanges:
         columns = ", ".join(["_stream uuid NOT NULL", "_seq bigint NOT NULL", *_declarations(added)])
         primary_key = f"CONSTRAINT {quote(names.index_name(table.pg_name, PRIMARY_KEY))} PRIMARY KEY (_stream, _seq)"
         statements = [f"CREATE TABLE {quote(table.pg_name)} ({columns}, {primary_key})"]
-    indexes = {names.index_name(table.pg_name, index): index for index in table.indexes}
-    created = tuple(name for name in indexes if name not in there.indexes)
-    for name in created:
-        # the first columns of a longer index find nearly the same rows
-        columns = ", ".join(quote(column) for column in indexes[name][:INDEX_COLUMNS_MAX])
-        statements.append(f"CREATE INDEX IF NOT EXISTS {quote(name)} ON {quote(table.pg_name)} ({columns})")
+    pg_types = {column.name: PG_TYPES[column.type] for column in table.sent}
+    created = {}
+    for index in table.indexes:
+        name = names.index_name(table.pg_name, index)
+        if name not in there.indexes:
+            created[name] = indexes.create_index(name, table.pg_name, index, pg_types, starts=name in starts)
+    statements += created.values()
     if table.key is not None:
         statements += _key_statements(table, table.key, there)
     elif there.key is not None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, Final
 
 import attrs
 
-from edgeshard.postgres import names, own_tables, schema, schema_changes
+from edgeshard.postgres import indexes, names, own_tables, schema, schema_changes
 from edgeshard.postgres.schema import PgColumn, ServerTable, Table
 from edgeshard.postgres.schema_changes import TableChanges
 from edgeshard.postgres.server import Server
@@ -33,6 +33,21 @@ WHERE c.constraint_type = 'PRIMARY KEY' AND c.table_schema = current_schema() AN
 ORDER BY k.ordinal_position
 """
 
+#: The indexes of a table that a push created, that are over whole columns, and that the user may replace: each column,
+#: in order.
+_WHOLE_INDEXES: Final = """
+SELECT index.relname, a.attname FROM pg_class t
+JOIN pg_namespace s ON s.oid = t.relnamespace
+JOIN pg_index i ON i.indrelid = t.oid
+JOIN pg_class index ON index.oid = i.indexrelid
+JOIN edgeshard_indexes created ON created.name = index.relname
+CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY k(number, place)
+JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = k.number
+WHERE s.nspname = current_schema() AND t.relname = $1 AND 0 <> ALL (i.indkey::int2[])
+AND pg_has_role(t.relowner, 'USAGE') AND has_schema_privilege(s.oid, 'CREATE')
+ORDER BY index.relname, k.place
+"""
+
 
 @attrs.frozen
 class Fitted:
@@ -55,21 +70,32 @@ def ensure_table(server: Server, table: Table) -> Fitted:
     Raises:
         SchemaConflictError: it cannot be made fit.
     """
-    for _ in range(_ATTEMPTS):
-        fit, changes = changes_for(server, table, has_own_tables=True)
+    starts: set[str] = set()
+    replaced: list[str] = []
+    for _ in range(_ATTEMPTS + len(table.indexes)):
+        fit, changes = changes_for(server, table, has_own_tables=True, starts=starts)
         if changes == TableChanges():
-            return Fitted(fit)
+            return Fitted(fit, tuple(replaced))
+        statement = ""
         try:
             with server.transaction():
                 own_tables.lock_schema(server)
-                fit, changes = changes_for(server, table, has_own_tables=True)  # another device may have been faster
+                # another device may have been faster
+                fit, changes = changes_for(server, table, has_own_tables=True, starts=starts)
                 for statement in changes.statements:
                     server.execute(statement)
                 version = own_tables.record_changes(server, table, changes)
-            return Fitted(fit, changes.statements, version)
+            return Fitted(fit, (*replaced, *changes.statements), version)
         except ServerError as error:
+            too_small = {name for name, sql in changes.indexes.items() if sql == statement} - starts
             if error.is_created_meanwhile:
                 message = error.message
+            elif error.is_limit_exceeded and too_small:
+                message = error.message
+                starts |= too_small
+            elif error.is_limit_exceeded and (more := index_starts(server, table, whole_indexes(server, table))):
+                message = error.message  # values that move to another column do not fit into its indexes
+                replaced += more
             elif error.is_definition_rejected:
                 cause = (
                     f"PostgreSQL cannot have this table: {error.message} ({error.state}); rename what that message "
@@ -81,13 +107,16 @@ def ensure_table(server: Server, table: Table) -> Fitted:
     raise schema.conflict(table.name, f"PostgreSQL does not create it: {message}")
 
 
-def changes_for(server: Server, table: Table, *, has_own_tables: bool) -> tuple[Table, TableChanges]:
+def changes_for(
+    server: Server, table: Table, *, has_own_tables: bool, starts: Set[str] = frozenset()
+) -> tuple[Table, TableChanges]:
     """Return the master's table with the columns that its rows will fill, and what PostgreSQL's needs for that.
 
     Args:
         server: the server.
         table: the master's table.
         has_own_tables: whether our own tables exist there.
+        starts: the names of new indexes to create over starts (see `indexes`).
 
     Raises:
         SchemaConflictError: it cannot be made fit.
@@ -96,11 +125,11 @@ def changes_for(server: Server, table: Table, *, has_own_tables: bool) -> tuple[
     columns = pg_types(server, table.pg_name)
     if not table.history_of:
         fit = schema_changes.fit(table, recorded, columns)
-        return fit, schema_changes.plan_changes(fit, _inspect(server, fit, columns, recorded, has_own_tables))
+        return fit, schema_changes.plan_changes(fit, _inspect(server, fit, columns, recorded, has_own_tables), starts)
     owners = own_tables.renames_of(server, table.history_of) if has_own_tables else frozenset()
     fit = schema_changes.fit(table, recorded | owners, columns)
     whole = schema_changes.with_all_columns(fit, pg_types(server, table.history_of), columns)
-    return fit, schema_changes.plan_changes(whole, _inspect(server, whole, columns, recorded, has_own_tables))
+    return fit, schema_changes.plan_changes(whole, _inspect(server, whole, columns, recorded, has_own_tables), starts)
 
 
 def pg_types(server: Server, name: str) -> dict[str, str]:
@@ -121,8 +150,8 @@ def _inspect(
     server: Server, table: Table, columns: Mapping[str, str], recorded: frozenset[Arrow], has_own_tables: bool
 ) -> ServerTable:
     primary_key = tuple(name for (name,) in server.execute(_PRIMARY_KEY, (table.pg_name,)))
-    indexes = [names.index_name(table.pg_name, index) for index in table.indexes]
-    created = own_tables.created_indexes(server, indexes) if indexes and has_own_tables else frozenset()
+    wanted = [names.index_name(table.pg_name, index) for index in table.indexes]
+    created = own_tables.created_indexes(server, wanted) if wanted and has_own_tables else frozenset()
     older = schema_changes.pg_renames(table)
     unmoved = frozenset(old for old, new in older if _is_unmoved(server, table, columns, old, new))
     inexact = frozenset(column.name for column in table.sent if _is_inexact(server, table, columns, column))
@@ -147,6 +176,49 @@ def _is_inexact(server: Server, table: Table, columns: Mapping[str, str], column
     integers = [each for each in candidates if column.type == "real" and columns.get(each) == "bigint"]
     sql = "SELECT 1 FROM {0} WHERE {1} NOT BETWEEN -{2} AND {2} LIMIT 1"
     return any(server.execute(sql.format(quote(table.pg_name), quote(each), EXACT_MAX)) for each in integers)
+
+
+# -- indexes that rows do not fit into --------------------------------------------------------------------------------
+
+
+def whole_indexes(server: Server, table: Table) -> dict[str, list[str]]:
+    """Return the columns of each index that a row might not fit into, and that the user may replace.
+
+    These are some of those that pushes created, and none if the server is not PostgreSQL: others have no such limit.
+    """
+    if not server.is_postgresql:
+        return {}
+    found: dict[str, list[str]] = {}
+    for index, column in server.execute(_WHOLE_INDEXES, (table.pg_name,)):
+        found.setdefault(index, []).append(column)
+    types = pg_types(server, table.pg_name)
+    return {
+        name: columns for name, columns in found.items() if not indexes.has_limit(types[column] for column in columns)
+    }
+
+
+def drop_index(name: str) -> str:
+    """Return the statement that drops an index."""
+    return f"DROP INDEX IF EXISTS {quote(name)}"
+
+
+def index_starts(server: Server, table: Table, wanted: Iterable[str]) -> list[str]:
+    """Replace indexes over whole columns by indexes over their starts, and return the statements that did it.
+
+    What another device has replaced meanwhile is left as it is.
+    """
+    statements = []
+    with server.transaction():
+        own_tables.lock_schema(server)
+        found, types = whole_indexes(server, table), pg_types(server, table.pg_name)
+        for name in found.keys() & wanted:
+            statements += [
+                drop_index(name),
+                indexes.create_index(name, table.pg_name, found[name], types, starts=True),
+            ]
+        for statement in statements:
+            server.execute(statement)
+    return statements
 
 
 # -- sending rows -----------------------------------------------------------------------------------------------------

@@ -88,6 +88,11 @@ class ServerError(Exception):
         return (self.state or "").startswith(_ROW_REJECTED) and self.state != _UNIQUE_VIOLATION
 
     @property
+    def is_limit_exceeded(self) -> bool:
+        """Whether a row was too large for the server, or for an index."""
+        return self.state == "54000"
+
+    @property
     def is_duplicate_row(self) -> bool:
         """Whether the server has a row that the ranges do not name."""
         return self.state == _UNIQUE_VIOLATION

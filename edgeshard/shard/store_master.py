@@ -1,7 +1,8 @@
 """Read what the master of a shard's store knows: the newest timestamp of a change, and which classes do not fit it.
 
-A writer neither fails nor waits because the master cannot be read. That is logged, and the writer goes on without it;
-then the next merge finds what does not fit.
+A writer does not fail because the master cannot be read, and does not wait for a master that another process holds
+locked (WAL readers never are, unless a program asks for an exclusive lock). That is logged, and the writer goes on
+without it; then the next merge finds what does not fit.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from typing import Final
 
-from edgeshard import format, sqlite
+from edgeshard import format
 from edgeshard.errors import SchemaConflictError, StorageError
 from edgeshard.files import paths
 from edgeshard.master import catalog, database
@@ -22,6 +23,9 @@ from edgeshard.records.keys import Key
 from edgeshard.sqlite import Connection
 
 logger = logging.getLogger("edgeshard.shard")
+
+#: How long a writer waits for a master that another process holds locked, in seconds: it is opening or closing it.
+_BUSY_TIMEOUT_S: Final = 0.1
 
 
 def newest_timestamp(shard_path: str) -> int:
@@ -56,12 +60,12 @@ def ensure_fits(shard_path: str, table: Table) -> None:
 
 @contextlib.contextmanager
 def _opened(shard_path: str) -> Iterator[Connection | None]:
-    path = str(paths.master(paths.root_of_shard(shard_path)))
+    path = paths.master(paths.root_of_shard(shard_path))
     if not os.path.exists(path):
         yield None
         return
-    with sqlite.translate_errors("read master", path):
-        connection = database.open_master(Path(path), writable=False)
+    with database.translate_errors("read master", path):
+        connection = database.open_master(path, writable=False, busy_timeout_s=_BUSY_TIMEOUT_S)
         try:
             yield connection
         finally:

@@ -43,7 +43,8 @@ def missing_by_stream(
 def held_around(connection: Connection, stream_no: int, parts: Iterable[Range]) -> list[Range]:
     """Return the ranges of the main database that overlap or touch these seqs of a stream, in order.
 
-    The ranges are looked up around what a merge concerns: a stream may have any number of them.
+    The last one before each part is among them as well. The ranges are looked up around what a merge concerns: a
+    stream may have any number of them.
     """
     found: dict[int, Range] = {}
     for part in parts:
@@ -59,7 +60,8 @@ def held_around(connection: Connection, stream_no: int, parts: Iterable[Range]) 
 
 def is_held(connection: Connection, stream_no: int, seqs: Range) -> bool:
     """Return whether the main database has ever held all of these seqs of a stream."""
-    return any(item.first <= seqs.first for item in held_around(connection, stream_no, [Range(seqs.last, seqs.last)]))
+    held = held_around(connection, stream_no, [Range(seqs.last, seqs.last)])
+    return any(item.first <= seqs.first and seqs.last <= item.last for item in held)
 
 
 def missing_blocks(

@@ -234,16 +234,16 @@ def transactions_are_divided(connection: Connection, row_id: int) -> None:
 
 def delete_superseded_rows_separately() -> list[Patch]:
     """Delete superseded rows in a separate transaction after that which brought the newer rows."""
-    later: dict[int, list[int]] = {}
+    later: dict[int, list[Range]] = {}
 
-    def settle(target: Target, first_id: int) -> None:
-        later.setdefault(id(target.connection), []).append(first_id)
+    def settle(target: Target, ids: Range) -> None:
+        later.setdefault(id(target.connection), []).append(ids)
 
     def commit_chunk(connection: Connection, remaining: list[attach.SourceRun], done: Any) -> None:
         _commit_chunk(connection, remaining, done)
-        for first_id in later.pop(id(connection), []):
+        for ids in later.pop(id(connection), []):
             with sqlite.immediate(connection):
-                _settle(Target.load(connection), first_id)
+                _settle(Target.load(connection), ids)
 
     return [(conflicts, "settle", settle), (chunk, "commit_chunk", commit_chunk)]
 

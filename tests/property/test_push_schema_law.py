@@ -6,14 +6,14 @@ import ast
 import tempfile
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import edgeshard
-from tests.support.forms import short_and_full
+from tests.support.forms import others_slow, short_and_full
 from tests.support.keyed_schema_versions import STEPS, Log
 from tests.support.schema_versions import STEPS as PLAIN_STEPS
 from tests.support.schema_versions import expected_of, merged, record_of, write
@@ -21,12 +21,8 @@ from tests.support.schema_versions import expected_of, merged, record_of, write
 pytest.importorskip("psycopg")
 from psycopg.conninfo import make_conninfo
 
-from tests.support.postgres_server import do, fetch
-
-if TYPE_CHECKING:
-    pass
-
 from tests.support.keyed_pushes import plainly
+from tests.support.postgres_server import do, fetch
 
 
 @pytest.mark.parametrize("examples", short_and_full(5, 15))
@@ -65,7 +61,7 @@ def test_all_versions_are_there_in_the_end_whoever_pushed_before(pg: str, exampl
     law()
 
 
-@pytest.mark.parametrize("inserts", [False, True])
+@pytest.mark.parametrize("inserts", others_slow([False, True], always=[False]))
 @pytest.mark.parametrize("examples", short_and_full(6, 60))
 def test_masters_that_know_different_classes_push_the_same_in_any_order(pg: str, examples: int, inserts: bool) -> None:
     """Steps that would merge one store into another push the first one; what a master does not know, it never learns."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pytest
 
@@ -13,24 +14,6 @@ from tests.support.keyed_model import Lww
 
 pytest.importorskip("psycopg")
 from tests.support.postgres_server import fetch
-
-if TYPE_CHECKING:
-    pass
-from typing import TYPE_CHECKING
-
-import pytest
-
-pytest.importorskip("psycopg")
-if TYPE_CHECKING:
-    pass
-import decimal
-from typing import TYPE_CHECKING, Any
-
-import pytest
-
-pytest.importorskip("psycopg")
-if TYPE_CHECKING:
-    pass
 
 
 def rivals(tmp_path: Path, count: int) -> list[edgeshard.Store]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -74,3 +75,43 @@ def test_the_master_is_blamed_only_where_an_attached_database_is_sound(
         assert not blame.is_masters_fault(connection, "damaged", error)
     finally:
         connection.close()
+
+
+class _BadSectors(apsw.VFS):
+    """Lets reading one file fail from some offset on."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__("bad-sectors", "", makedefault=True)
+
+    def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:
+        return _FileWithBadSectors(self, name, flags)
+
+
+class _FileWithBadSectors(apsw.VFSFile):
+    def __init__(self, vfs: _BadSectors, name: Any, flags: list[int]) -> None:
+        self._vfs, self._path = vfs, name.filename() if isinstance(name, apsw.URIFilename) else name
+        super().__init__("unix", name, flags)
+
+    def xRead(self, amount: int, offset: int) -> bytes:
+        if self._path == self._vfs.path and offset > 50_000:
+            raise apsw.IOError("bad sector")
+        return super().xRead(amount, offset)
+
+
+def test_a_shard_with_a_bad_sector_keeps_no_other_from_being_merged(store: edgeshard.Store) -> None:
+    for agent in ("early", "ill", "late"):
+        with store.shard(agent) as shard:
+            shard.write_many({"n": n, "text": "x" * 500} for n in range(200))
+    vfs = _BadSectors(str(shard_path(store, "ill")))
+    try:
+        # an insert that cannot read the shard rolls back the transaction, with the rows of "early" in it
+        report = store.merge()
+    finally:
+        vfs.unregister()
+    (item,) = report.quarantined
+    assert (400, "ill.db") == (report.rows, Path(item.path).name)
+    assert "bad sector" in item.reason
+    assert 200 == store.merge().rows
+    assert sorted([*range(200)] * 3) == numbers(store)
+    assert store.verify().ok

@@ -18,6 +18,7 @@ from edgeshard.merge.merger import Merger
 from tests.support.claims import forged_rows, rows_in_shard, stream_of_shard, superseded_rows
 from tests.support.last_known import LastKnown
 from tests.support.last_known import values as last_values
+from tests.support.processes import sql
 from tests.support.stores import numbers, shard_path
 
 
@@ -235,3 +236,88 @@ def test_an_older_master_that_was_put_back_compares_what_it_has(store: edgeshard
         shutil.copy(tmp_path / "old.db", store.master_path)
         report = store.merge()
     assert (1, 2, (), [0, 1]) == (report.rows, report.truncated, report.quarantined, numbers(store))
+
+
+# -- what others superseded -------------------------------------------------------------------------------------------
+
+
+def rebuilt(store: edgeshard.Store, hub: edgeshard.Store, *records: Any) -> None:
+    """Lose the master of a store whose shard still has all that the hub got, and rebuild it from the hub."""
+    with store.shard("a") as shard:
+        shard.write_many(records)
+    interrupted(store)
+    hub.merge([store.master_path])
+    for path in store.root.glob("master.db*"):
+        path.unlink()
+    assert () == merge_without_shards(store, hub.master_path).quarantined
+
+
+@pytest.mark.parametrize("cls", [LastKnown, Remembered])
+def test_a_master_that_is_rebuilt_from_a_hub_truncates_what_the_hub_superseded(
+    cls: Any, store: edgeshard.Store, tmp_path: Path
+) -> None:
+    hub = edgeshard.Store(tmp_path / "hub")
+    rebuilt(store, hub, *(cls("inlet", float(n)) for n in range(4)), cls("outlet", 7.0), {"n": 1})
+    before = hub.verify()
+    report = store.merge()
+    assert ((), 6, 1) == (report.quarantined, report.truncated, report.removed)
+    assert {cls("inlet", 3.0), cls("outlet", 7.0)} == set(store.read(cls))
+    after = store.verify(deep=True)
+    assert ((), (), before.states) == (after.errors, after.gaps, after.states)
+    assert (0, before.rows) == (hub.merge([store.master_path]).rows, hub.verify().rows)
+
+
+def test_a_version_that_another_database_wrongly_says_it_superseded_is_kept(
+    store: edgeshard.Store, tmp_path: Path
+) -> None:
+    with store.shard("victim") as shard:
+        shard.write(LastKnown("inlet", 1.0))
+        shard.write(LastKnown("outlet", 2.0))
+    merge_without_shards(store, superseded_rows(tmp_path / "forger", "victim", shard.stream, 2))
+    report = store.merge()
+    assert ((), 2) == (report.quarantined, report.truncated)
+    assert {"inlet": 1.0, "outlet": 2.0}.items() <= last_values(store).items()
+    assert ((), (), 3) == ((found := store.verify(deep=True)).errors, found.gaps, found.states.present)
+
+
+def test_a_merger_that_watches_compares_what_has_taken_the_place_of_a_shard(
+    store: edgeshard.Store, tmp_path: Path
+) -> None:
+    path, clone = shard_path(store, "agent"), tmp_path / "clone.db"
+    merger = Merger(store.root, watching=True)
+    with store.shard("agent") as shard:
+        shard.write({"n": 0})
+        sql(path, f"VACUUM INTO '{clone}'")
+        shard.write({"n": 1})
+        assert (1 + 1, 0) == ((report := merger.run()).rows, report.truncated)  # its agent is busy
+    # the machine was cloned, and the clone wrote other rows under the same addresses
+    columns = "agent_id, timestamp"
+    sql(
+        clone,
+        *(
+            f"INSERT INTO agent_data SELECT _id + {n}, {columns}, '{{\"n\": {n + 1}0}}' FROM agent_data WHERE _id & 255 = 1"
+            for n in (1, 2)
+        ),
+    )
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    shutil.move(clone, path)
+    for _ in range(2):
+        (refused,) = merger.run().quarantined
+        assert "1 rows differ" in refused.reason
+    merger.close()
+    assert ([0, 1], 3) == (numbers(store), rows_in_shard(path))
+
+
+def test_a_snapshot_in_the_folder_of_shards_is_merged_again_and_again(store: edgeshard.Store, tmp_path: Path) -> None:
+    other = edgeshard.Store(tmp_path / "other")
+    store.root.joinpath("shards").mkdir(parents=True)
+    with other.shard("agent") as shard:
+        for n in range(3):
+            shard.write(LastKnown("inlet", n))
+            shard.write({"n": n})
+            other.merge()
+            other.snapshot(shard_path(store, "other"), force=True)
+            report = store.merge()
+            assert (2, 0, ()) == (report.rows, report.truncated, report.quarantined)
+    assert ([0, 1, 2], {"inlet": 2.0}) == (numbers(store), last_values(store))

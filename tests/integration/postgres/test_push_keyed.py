@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 import pytest
@@ -13,19 +13,14 @@ import edgeshard
 from edgeshard.postgres.address import parse_dsn
 from edgeshard.postgres.pusher import Pusher
 from tests.support import keyed_model
+from tests.support.forms import others_slow
 from tests.support.keyed_model import CLASSES, Cell, Highest, Lww
-from tests.support.keyed_pushes import state
 from tests.support.records import Reading
-
-pytest.importorskip("psycopg")
-
-
-from tests.support.postgres_server import do, fetch
 from tests.support.wall_clock import Wall
 
-if TYPE_CHECKING:
-    pass
-from tests.support.keyed_pushes import rivals, versions
+pytest.importorskip("psycopg")
+from tests.support.keyed_pushes import rivals, state, versions
+from tests.support.postgres_server import do, fetch
 
 
 def push_at_once(stores: list[edgeshard.Store], dsn: str) -> None:
@@ -188,7 +183,7 @@ def test_deletions_that_a_master_collected_are_pushed_as_the_holes_that_they_are
     assert store.verify().ok
 
 
-@pytest.mark.parametrize("columns", [32, 33, 399])
+@pytest.mark.parametrize("columns", others_slow([32, 33, 399], always=[32, 33]))
 def test_an_index_takes_as_many_columns_of_a_key_as_postgresql_allows(
     columns: int, pg: str, store: edgeshard.Store
 ) -> None:

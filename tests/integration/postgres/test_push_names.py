@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import edgeshard
 from edgeshard.postgres import names
+from tests.support.forms import others_slow
 from tests.support.schema_versions import merged, write
 
 pytest.importorskip("psycopg")
@@ -57,7 +58,7 @@ def named(table: str, *fields: str, key: bool = False) -> Any:
 
 
 @pytest.mark.parametrize("key", [False, True])
-@pytest.mark.parametrize("inserts", [False, True])
+@pytest.mark.parametrize("inserts", others_slow([False, True], always=[False]))
 def test_any_name_of_a_table_is_pushed(store: edgeshard.Store, pg: str, inserts: bool, key: bool) -> None:
     classes = [named(name, "n", "value", key=key) for name in TABLES]
     for number, cls in enumerate(classes):
@@ -82,7 +83,7 @@ def test_any_name_of_a_table_is_pushed(store: edgeshard.Store, pg: str, inserts:
 
 
 @pytest.mark.parametrize("key", [False, True])
-@pytest.mark.parametrize("inserts", [False, True])
+@pytest.mark.parametrize("inserts", others_slow([False, True], always=[False]))
 def test_any_name_of_a_field_is_pushed(store: edgeshard.Store, pg: str, inserts: bool, key: bool) -> None:
     values = tuple(range(len(FIELDS)))
     cls = named("odd", *FIELDS, key=key)

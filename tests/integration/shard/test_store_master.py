@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import time
 import uuid
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 import edgeshard
@@ -16,6 +18,7 @@ from edgeshard.errors import SchemaConflictError
 from edgeshard.records import declare
 from edgeshard.shard import store_master
 from tests.support.keyed_schema_versions import plain
+from tests.support.processes import sql
 from tests.support.schema_versions import VALUES, VERSIONS, merged, version, write
 from tests.support.stores import numbers, shard_path, write_apart
 
@@ -102,3 +105,37 @@ def test_a_master_that_cannot_be_read_keeps_nobody_from_writing(
     store.master_path.write_bytes(b"not a database" * 100)
     write(store, "agent", version(v=int)(1))
     assert "whether table sample fits it shows at the next merge" in caplog.text
+
+
+def test_a_writer_does_not_wait_for_a_master_that_is_locked(
+    store: edgeshard.Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(store, "first", KEYED("p", 1))
+    merged(store)
+    program = apsw.Connection(str(store.master_path))
+    program.pragma("locking_mode", "EXCLUSIVE")
+    program.execute("BEGIN EXCLUSIVE")
+    began = time.monotonic()
+    write(store, "agent", KEYED("p", 2))
+    assert time.monotonic() - began < 5
+    assert "another process holds it locked" in caplog.text
+    program.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE edgeshard_keys SET columns = 'no JSON'",
+        "UPDATE edgeshard_keys SET columns = '5'",
+        "UPDATE edgeshard_columns SET column_name = CAST(x'ff' AS TEXT) WHERE column_name = 'v'",
+        "ALTER TABLE edgeshard_renames RENAME COLUMN new_name TO name",
+    ],
+)
+def test_a_master_whose_own_tables_are_damaged_keeps_nobody_from_writing(
+    store: edgeshard.Store, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(store, "first", KEYED("p", 1))
+    merged(store)
+    sql(store.master_path, damage)
+    write(store, "agent", KEYED("p", 2))
+    assert "its own tables are not as edgeshard makes them" in caplog.text

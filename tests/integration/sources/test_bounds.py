@@ -137,8 +137,9 @@ def test_no_sound_database_is_refused_for_the_work_that_it_takes(
 
 @pytest.mark.slow
 def test_a_shard_of_many_tiny_rows_and_44_later_columns_merges(store: edgeshard.Store, tmp_path: Path) -> None:
+    cls = row_of(1)
     with store.shard("a") as shard:
-        shard.write_many(row_of(1)(n & 1) for n in range(600_000))
+        shard.write_many(cls(n & 1) for n in range(600_000))
         shard.write(row_of(45)())
     shutil.copy(shard_path(store, "a"), tmp_path / "copy.db")
     assert () == store.merge().quarantined

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import shutil
@@ -17,9 +18,10 @@ import attrs
 import pytest
 
 import edgeshard
-from edgeshard import sqlite
+from edgeshard import format, sqlite
 from edgeshard.files import locks
-from edgeshard.sources import bounds
+from edgeshard.format.ranges import Range
+from edgeshard.sources import bounds, diff
 from tests.support.fleet_model import Fleet, content, timestamp
 from tests.support.hostile_shards import edit
 from tests.support.processes import command
@@ -110,6 +112,32 @@ def test_an_older_copy_does_not_make_a_hub_forget_where_rows_went(
     assert [(1, 2, "another master"), (4, 4, "another master")] == [
         (loss.gap.first, loss.gap.last, loss.cause) for loss in hub.verify().losses if loss.gap.stream == shard.stream
     ]
+
+
+def test_where_rows_went_is_known_although_a_hub_has_some_rows_before_them(
+    device: edgeshard.Store, hub: edgeshard.Store
+) -> None:
+    with device.shard("agent") as shard:
+        shard.write({"n": 6})
+        hub.merge([shard_path(device, "agent")])
+        shard.write_many([{"n": 7}, {"n": 8}])
+        device.merge()
+        shard.write({"n": 9})
+        hub.merge([shard_path(device, "agent")])
+    assert [(2, 3, "another master")] == [
+        (loss.gap.first, loss.gap.last, loss.cause) for loss in hub.verify().losses if loss.gap.stream == shard.stream
+    ]
+
+
+def test_rows_are_held_only_if_all_of_them_are() -> None:
+    connection = sqlite.open_in_memory(format.MASTER_TABLES)
+    held = {2, 3, 5, 8, 9}
+    for first, last in ((2, 3), (5, 5), (8, 9)):
+        connection.execute("INSERT INTO edgeshard_ranges VALUES (1, ?, ?)", (first, last))
+    for first, last in itertools.combinations_with_replacement(range(1, 11), 2):
+        is_held = diff.is_held(connection, 1, Range(first, last))
+        assert held.issuperset(range(first, last + 1)) == is_held, (first, last)
+    connection.close()
 
 
 def test_a_folder_as_a_source_is_set_aside_with_a_word_on_what_to_name(

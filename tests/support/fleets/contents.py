@@ -159,6 +159,17 @@ def ranges(path: Path) -> set[Address]:
         return {(stream, seq) for stream, first, last in fetch(connection, sql) for seq in range(first, last + 1)}
 
 
+def own_notes(path: Path) -> set[Address]:
+    """Return what other databases say that this master pruned, before an older copy of it was put back."""
+    sql = (
+        "SELECT lower(hex(stream_id)), first, last FROM edgeshard_pruned_ranges JOIN edgeshard_streams USING (stream_no) "
+        "WHERE is_own = 0 AND database_id = (SELECT database_id FROM edgeshard_database)"
+    )
+    with opened(path) as connection:
+        found = fetch(connection, sql)
+    return {(stream, seq) for stream, first, last in found for seq in range(first, last + 1)}
+
+
 def receipts(path: Path) -> dict[str, set[Address]]:
     """Return what each confirmed peer of a master has, or had, by its receipts, as far as it counts."""
     sql = (
