@@ -131,7 +131,7 @@ def _compare(connection: Connection, view: MasterView, file: ShardFile) -> Pendi
         if blame.is_masters_fault(connection, _SCHEMA, error):
             raise
         return Pending(reason=_cause(error, file.path))
-    return attrs.evolve(pending, reason=_conflict(view, origin))
+    return attrs.evolve(pending, reason=_conflict(view, origin) if pending.rows else "")
 
 
 def _count(connection: Connection, origin: Source, merged_at: datetime.datetime | None) -> Pending:
