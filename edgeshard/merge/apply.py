@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
@@ -120,10 +120,13 @@ def _copy(
     rows_there = source_streams.row_count(connection, origin, listed) if any(each.blocks for each in listed) else 0
     row_bytes = bounds.row_bytes(connection, origin.schema, rows_there)
     max_rows = max(1, max_bytes // row_bytes)
-    blocked = BlockedRows(*schema_merge.ensure_tables(target, origin))
-    blocked.recall(known_blocked, listed)
+    if own is not None and _is_done_with(target, origin, listed):
+        blocked = BlockedRows(origin, {})
+    else:
+        blocked = BlockedRows(*schema_merge.ensure_tables(target, origin))
+        blocked.recall(known_blocked, listed)
+        catalog.raise_priorities(connection, origin.priorities)
     origin = blocked.origin
-    catalog.raise_priorities(connection, origin.priorities)
     rows, finished = 0, True
     durable: dict[bytes, int] = {}
     checked: dict[bytes, list[Range]] = {}
@@ -147,6 +150,20 @@ def _copy(
     return Copied(
         rows, rows * row_bytes, present, used_bytes, finished, durable, checked, unproven, blocked.found, seen
     )
+
+
+def _is_done_with(target: Target, shard: Source, listed: Iterable[SourceStream]) -> bool:
+    """Return whether the target has held all rows that a shard ever had, and pruned those that are still in it.
+
+    Such a shard decides nothing: if a table of it was dropped, it would come back as it was.
+    """
+    connection = target.connection
+    for stream in listed:
+        known = streams.find(connection, stream.stream_id)
+        held = diff.held_around(connection, known[0], stream.ranges) if known is not None else []
+        if diff.missing_blocks(stream, held) or (known and extents.blocks_around(connection, known[0], stream.ranges)):
+            return False
+    return source_streams.are_truncated_rows_held(connection, shard)
 
 
 def _durable_seq(stream: SourceStream, checked: list[Range]) -> int | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -61,7 +60,7 @@ def ensure_fits(shard_path: str, table: Table) -> None:
 @contextlib.contextmanager
 def _opened(shard_path: str) -> Iterator[Connection | None]:
     path = paths.master(paths.root_of_shard(shard_path))
-    if not os.path.exists(path):
+    if database.find_master(path, "read master") is None:
         yield None
         return
     with database.translate_errors("read master", path):

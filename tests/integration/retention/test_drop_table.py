@@ -8,6 +8,7 @@ import pytest
 
 import edgeshard
 from edgeshard.errors import ConfigurationError
+from edgeshard.merge.merger import Merger
 from tests.support.keyed_schema_versions import plain
 from tests.support.processes import command
 from tests.support.schema_versions import merged, write
@@ -65,6 +66,52 @@ def test_a_dropped_table_of_a_keyed_class_leaves_nothing_behind_and_can_come_aga
     write(store, "a", cls("p", 9))
     merged(store)
     assert [(9,)] == store.query("SELECT v FROM sample")
+
+
+@pytest.mark.parametrize(("evil", "good"), PAIRS)
+def test_a_shard_whose_rows_are_all_merged_does_not_make_a_dropped_table_anew(
+    store: edgeshard.Store, evil: Any, good: Any
+) -> None:
+    with store.shard("early-bird") as shard:
+        shard.write(evil)
+        merged(store)
+        write_apart(store, "honest", good)
+        assert 1 == store.prune(table="sample", drop_table=True).rows
+        # its agent is stopped, and its shard is still there
+    report = store.merge()
+    assert (1, ()) == (report.rows, report.quarantined)
+    assert [1] == [row.v for row in store.query("SELECT v FROM sample")]
+
+
+def test_a_shard_whose_rows_were_all_pruned_does_not_make_a_dropped_table_anew(store: edgeshard.Store) -> None:
+    evil, good = PAIRS[0]
+    merger = Merger(store.root, watching=True)
+    with store.shard("early-bird") as shard:
+        shard.write(evil)
+        write_apart(store, "honest", good)
+        report = merger.run()
+        assert (1, 0, 1) == (report.rows, report.truncated, len(report.quarantined))  # its agent is busy
+    store.prune(table="sample", drop_table=True)
+    report = merger.run()
+    assert (1, 2, ()) == (report.rows, report.truncated, report.quarantined)
+    merger.close()
+    assert [1] == [row.v for row in store.query("SELECT v FROM sample")]
+
+
+def test_an_empty_shard_that_declares_another_table_is_no_problem(store: edgeshard.Store) -> None:
+    evil, good = PAIRS[0]
+    with store.shard("early-bird") as shard:
+        shard.write(evil)
+        merged(store)
+        store.prune(table="sample", drop_table=True)
+        write(store, "honest", good)
+        merged(store)
+        store.root.joinpath("shards", "early-bird.db").touch()
+        assert () == store.merge().quarantined
+        assert [""] == [shard.reason for shard in store.status().shards]
+        shard.write(evil)
+        (refused,) = store.merge().quarantined
+        assert [refused.reason] == [shard.reason for shard in store.status().shards]
 
 
 @pytest.mark.parametrize(
