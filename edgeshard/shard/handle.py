@@ -236,7 +236,7 @@ class Handle:
             if self._quota is not None:
                 raise self._budget_error(self._quota, row_id) or ours from error
         elif sqlite.is_refused(error):
-            self._next_id = row_id or self._next_id
+            self._reuse_id(row_id or self._next_id)
         else:
             cause = f"a write failed, and its outcome is unknown ({ours.cause}); open it again"
             self._become_unusable(ShardPoisonedError("use shard", self.path, cause))
@@ -245,10 +245,16 @@ class Handle:
     def _budget_error(self, quota: Quota, row_id: int) -> DiskBudgetError | None:
         """Return the error of a write that SQLite refused for lack of space; None if the budget is not the reason."""
         if not self._depth and self._is_surely_unwritten(quota):
-            self._next_id = row_id
+            self._reuse_id(row_id)
         self._renew_quota(quota)
         self._upkeep_at = 0.0
         return None if quota.is_disk_full else quota.refusal()
+
+    def _reuse_id(self, row_id: int) -> None:
+        """Let the next row have an id that one had of which nothing is left."""
+        self._next_id = row_id
+        # SQLite may have inserted that row before it was undone, and _raise_record_error must not take it for the next
+        self._connection.set_last_insert_rowid(0)
 
     def _is_surely_unwritten(self, quota: Quota) -> bool:
         """Return whether no part of what failed can come back, so that its seqs can be used again.

@@ -148,12 +148,12 @@ class Transaction:
                     handle._execute("ROLLBACK")
                 elif handle._aborted is None:
                     self._undo_nested()
-            handle._connection.set_last_insert_rowid(0)  # _raise_record_error reads it, and that row was undone
         else:
             # the transaction never began, or ended without us, perhaps by a commit
             can_reuse_seqs = error is None
         if can_reuse_seqs or is_unwritten:
-            handle._next_id, handle._stream_id = self.next_id, self.stream_id
+            handle._reuse_id(self.next_id)
+            handle._stream_id = self.stream_id
 
     def _undo_nested(self) -> None:
         handle = self._handle

@@ -21,7 +21,7 @@ import edgeshard
 from edgeshard import sqlite
 from edgeshard.budget import policy, usage
 from edgeshard.budget.policy import Budget
-from edgeshard.errors import ConfigurationError, DiskBudgetError, DiskFullError, TableError
+from edgeshard.errors import ConfigurationError, DiskBudgetError, DiskFullError, RecordError, TableError
 from edgeshard.files import paths
 from edgeshard.master import write_stats
 from edgeshard.merge import truncate
@@ -180,6 +180,27 @@ def test_a_refused_write_says_who_takes_how_much_and_every_acknowledged_row_is_t
     lift(store).merge()
     assert [*range(written)] == numbers(store)
     assert store.verify().ok
+
+
+def test_a_value_that_is_refused_after_a_write_without_space_takes_no_seq(tmp_path: Path) -> None:
+    store = edgeshard.Store(tmp_path, max_bytes="3M")
+    with store.shard("agent") as shard:
+        written = fill(lambda n: shard.write({"n": n}))
+        with pytest.raises(DiskBudgetError):
+            for n in range(written, written + 1_000):
+                shard.write({"n": n})
+                written += 1
+        for write in (shard.write, lambda record: shard.write_many([record])):
+            with pytest.raises(RecordError, match="n = nan"):
+                write({"n": float("nan")})
+        lift(store).merge()
+        look_again(shard)
+        for _ in range(2):
+            shard.write({"n": written})
+            written += 1
+    report = store.merge()
+    assert ((), [*range(written)]) == (report.quarantined, numbers(store))
+    assert (1, True) == (store.verify().streams, store.verify().ok)
 
 
 @pytest.mark.slow
