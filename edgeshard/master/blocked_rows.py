@@ -96,6 +96,8 @@ def by_stream(connection: Connection, shards: Set[str] | None = None) -> dict[by
         connection: the master.
         shards: only those in these files; None: in any.
     """
+    if not sqlite.has_table(connection, "edgeshard_blocked"):  # a bundle, which has no shards
+        return {}
     found: dict[bytes, list[Range]] = {}
     for shard, stream_id, first, last in sqlite.fetch(connection, f"SELECT shard, stream_id, first, last FROM {_JOIN}"):
         if shards is None or shard in shards:
