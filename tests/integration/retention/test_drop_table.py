@@ -90,10 +90,10 @@ def test_a_shard_whose_rows_were_all_pruned_does_not_make_a_dropped_table_anew(s
         shard.write(evil)
         write_apart(store, "honest", good)
         report = merger.run()
-        assert (1, 0, 1) == (report.rows, report.truncated, len(report.quarantined))  # its agent is busy
+        assert (1, 0, 1) == (report.rows, report.truncated, len(report.blocked))  # its agent is busy
     store.prune(table="sample", drop_table=True)
     report = merger.run()
-    assert (1, 2, ()) == (report.rows, report.truncated, report.quarantined)
+    assert (1, 2, ()) == (report.rows, report.truncated, report.blocked)
     merger.close()
     assert [1] == [row.v for row in store.query("SELECT v FROM sample")]
 
@@ -107,11 +107,11 @@ def test_an_empty_shard_that_declares_another_table_is_no_problem(store: edgesha
         write(store, "honest", good)
         merged(store)
         store.root.joinpath("shards", "early-bird.db").touch()
-        assert () == store.merge().quarantined
-        assert [""] == [shard.reason for shard in store.status().shards]
+        assert () == store.merge().blocked
+        assert [()] == [shard.blocked for shard in store.status().shards]
         shard.write(evil)
-        (refused,) = store.merge().quarantined
-        assert [refused.reason] == [shard.reason for shard in store.status().shards]
+        blocked = store.merge().blocked
+        assert ([1], [blocked]) == ([each.rows for each in blocked], [shard.blocked for shard in store.status().shards])
 
 
 @pytest.mark.parametrize(

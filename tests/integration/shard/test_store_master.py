@@ -39,7 +39,7 @@ def test_a_class_is_refused_exactly_if_the_merge_would_refuse_its_rows(store: ed
     classes = {here: version(v=here) for here in TYPES}
     for here, cls in classes.items():
         write_apart(store, here.__name__.lower(), cls(TYPES[here]))
-    reasons = {Path(shard.name).stem: shard.reason for shard in store.status().shards}
+    reasons = {Path(shard.name).stem: [each.reason for each in shard.blocked] for shard in store.status().shards}
     for here, cls in classes.items():
         path = str(shard_path(store, here.__name__.lower()))
         with pytest.raises(SchemaConflictError) if reasons[Path(path).stem] else contextlib.nullcontext():
