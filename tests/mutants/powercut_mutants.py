@@ -19,8 +19,7 @@ from edgeshard.master import extents, pruned_ranges, superseded
 from edgeshard.merge import apply, chunk, conflicts, reap, truncate
 from edgeshard.merge.target import Target
 from edgeshard.records import hlc
-from edgeshard.retention import plan, prune, watermark, window
-from edgeshard.retention.holds import Hold
+from edgeshard.retention import plan, prune, window
 from edgeshard.shard import truncations
 from edgeshard.shard.shard import Shard
 from edgeshard.sources import attach
@@ -263,11 +262,6 @@ def clock_that_goes_backwards(floor: int) -> Callable[[], int]:
 _handles = itertools.count(1)
 
 
-def tombstones_are_collected_too_early(_: Connection, inputs: watermark.WatermarkInputs) -> Iterator[Hold]:
-    """Delete tombstones once the grace period is over, whatever may still arrive."""
-    yield Hold(inputs.since_us, "")
-
-
 class _FoldersWithoutSync:
     """Stands in for the module `folders`, but syncs no folder."""
 
@@ -299,6 +293,5 @@ MUTANTS: dict[str, Callable[[], list[Patch]]] = {
     "delete superseded rows in a separate transaction": delete_superseded_rows_separately,
     "do not count superseded rows": lambda: [(superseded, "add", superseded_rows_are_not_counted)],
     "a clock that goes backwards": lambda: [(hlc, "clock", clock_that_goes_backwards)],
-    "collect tombstones too early": lambda: [(watermark, "holds", tombstones_are_collected_too_early)],
     "divide transactions in a prune": lambda: [(extents, "transaction_at", transactions_are_divided)],
 }

@@ -22,8 +22,8 @@ FOUND_WITHIN = {
     "OR IGNORE with a wrong range": (3, 0, 100),  # 1, 1, 1
     "do not record truncations": (3, 0, 500),  # 4, 40, 3
     "remove a shard without syncing its folder": (1, 0, 1_000),  # 3, 439, 178
-    "do not sync the name of a new folder": (3, 0, 1_000),  # 46, 111, 8
-    "do not sync at durability power": (4, 140, 600),  # seeds 3 and 4: 207, 157; 2: none from 90 to 390
+    "do not sync the name of a new folder": (2, 230, 400),  # none in 600, 253
+    "do not sync at durability power": (1, 360, 400),  # 378, ?, 486
     "prune at NORMAL": (2, 50, 600),  # 114, 56, 100
     "delete the ranges of pruned rows": (3, 0, 100),  # 2, 2, 2
     "record pruned rows in a separate transaction": (2, 8, 300),  # 21, 14, 16
@@ -32,7 +32,6 @@ FOUND_WITHIN = {
     "delete superseded rows in a separate transaction": (2, 0, 400),  # 25, 112, 106
     "do not count superseded rows": (2, 0, 100),  # 6, 3, 10
     "a clock that goes backwards": (2, 0, 100),  # 7, 3, 10
-    "collect tombstones too early": (2, 940, 800),  # more than 1,010, 962
     "divide transactions in a prune": (2, 0, 100),  # 2, 2, 9
 }
 
