@@ -165,10 +165,16 @@ class SourceRun:
         Raises:
             StorageBusyError: it was replaced.
         """
+        if (error := self.replacement()) is not None:
+            raise error
+
+    def replacement(self) -> StorageBusyError | None:
+        """Return the error for a shard that was replaced after its file was found; None if it was not."""
         found = fingerprint.identity(self.file.path)
         if self.own and self.file.state and (found is None or found[1] != self.file.state[0]):
             cause = "it was replaced a moment ago; the next merge reads it"
-            raise StorageBusyError("read database", self.file.path, cause)
+            return StorageBusyError("read database", self.file.path, cause)
+        return None
 
 
 def named_source(path: str | os.PathLike[str]) -> SourceRun:
@@ -210,7 +216,7 @@ def attached(connection: Connection, runs: list[SourceRun]) -> Iterator[list[Sou
                         with sqlite.read_snapshot(connection):
                             run.open(connection)
                 except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
-                    run.quarantine_for(error)
+                    run.quarantine_for(run.replacement() or error)
             yield [run for run in runs if not run.quarantine]
         finally:
             for schema in schemas:

@@ -634,6 +634,27 @@ def test_a_contradicting_type_blocks_the_rows_of_that_shards_table_and_no_others
     )
 
 
+def test_a_shard_that_is_replaced_as_it_is_attached_is_read_by_the_next_merge(
+    store: edgeshard.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.shard("a") as shard:
+        shard.write({"n": 1})
+    path, real_attach = shard_path(store, "a"), sqlite.attach
+    shutil.copy(path, tmp_path / "new.db")
+
+    def replaced(*arguments: Any) -> None:
+        path.unlink()
+        try:
+            real_attach(*arguments)
+        finally:
+            (tmp_path / "new.db").rename(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite, "attach", replaced)
+        assert ["it was replaced a moment ago"] == [item.reason[:28] for item in store.merge().quarantined]
+    assert (1, ()) == ((report := store.merge()).rows, report.quarantined)
+
+
 # -- the master fails -------------------------------------------------------------------------------------------------
 
 
