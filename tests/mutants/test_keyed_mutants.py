@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
         (superseded, "add", lambda connection, number, rows: None),
         (conflicts, "count_changes", lambda target, origin, table, piece: len(piece)),
         (keys, "order", lambda key, ranked, timestamp, address: ", ".join(f"{term} DESC" for term in address)),
-        (versions, "select_changed_keys", lambda name, key: "SELECT row, col FROM cell WHERE 0 AND ?1"),
+        (versions, "select_changed_keys", lambda name, key: "SELECT row, col FROM cell WHERE 0 AND ?1 AND ?2"),
     ],
 )
 def test_the_law_finds_a_merge_that_does_not_do_its_part(

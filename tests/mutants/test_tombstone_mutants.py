@@ -107,7 +107,7 @@ MUTANTS: dict[str, tuple[Any, str, Any, Any]] = {
         late_changes, "find", lambda *_: [], tombstones.test_an_older_change_that_comes_after_all_is_kept_and_said_so_once,
     ),
     "report every change as late": (
-        late_changes, "_select", lambda name, _: f"SELECT ?1, _id FROM main.{name} WHERE _id >= ?2 AND ?3 > 0",
+        late_changes, "_select", lambda name, _: f"SELECT ?1, _id FROM main.{name} WHERE _id BETWEEN ?2 AND ?3 AND ?4 > 0",
         tombstones.test_a_change_of_a_key_that_is_known_is_not_taken_for_a_late_one,
     ),
 }  # fmt: skip
