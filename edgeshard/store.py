@@ -721,8 +721,8 @@ class Store:
                 database, whoever made the file.
 
         Raises:
-            ConfigurationError: there is no such file, it is not an inventory, it is this database's own, or it says
-                another type of database than the one that was confirmed.
+            ConfigurationError: there is no such file, it is not an inventory, it is this database's own, it says
+                another type of database than the one that was confirmed, or a later one awaits confirmation.
             FormatError, DamagedError: it has a later format, is incomplete, or was changed.
             StorageError: it cannot be read, or the master cannot be written.
         """

@@ -3,8 +3,8 @@
 A receipt only counts once its peer is confirmed: somebody compared the peer's id, and recorded a receipt of it with
 ``trust``. A peer stays confirmed. This store also confirms the PostgreSQL databases that it pushes to. The first
 receipt of any other peer awaits confirmation, and nothing of it counts; whether it was merged from here does not
-matter, because rows that came from a database say nothing about who holds ours. Which rows count is decided in
-`edgeshard.master.receipts`.
+matter, because rows that came from a database say nothing about who holds ours. All that it does is to keep an earlier
+one from being confirmed by mistake. Which rows count is decided in `edgeshard.master.receipts`.
 
 The next receipt of a peer replaces the last one; it is not added to it. A peer that was restored from an older copy
 holds less than it once said, and the rows that it lost must neither count as safe nor be left out of an export.
@@ -78,7 +78,7 @@ def record_receipt(
 
     Raises:
         ConfigurationError: it is the inventory of this database itself, or of another type of database than the one
-            that was confirmed.
+            that was confirmed; or a later one awaits confirmation.
         StorageBusyError: another process records a receipt of the same peer.
     """
     database_id, kind = inventory.database_id, inventory.kind
@@ -89,6 +89,13 @@ def record_receipt(
         cause = "these are the ranges of this database itself; record those of another one"
         raise ConfigurationError("record receipt of", database_id.hex(), cause)
     if last is not None and last.trusted_at is None:
+        if trust and not force and judge(last, inventory) == DOUBTFUL:
+            cause = (
+                f"a receipt that it issued later, at {last.issued_at.isoformat(timespec='seconds')}, awaits "
+                "confirmation, and rows may have been lost there meanwhile: confirm that one. If somebody else made "
+                "it, record this one with force (--force)"
+            )
+            raise ConfigurationError("record receipt of", database_id.hex(), cause)
         last = None
     if last is not None and last.kind != kind:
         cause = f"a database of type {last.kind} was confirmed under this id, and this receipt says that it is {kind}"

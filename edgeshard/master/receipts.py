@@ -141,7 +141,7 @@ def _begins(peer: Peer, digits: str) -> bool:
 def record_awaiting(
     connection: Connection, database_id: bytes, kind: str, *, issued_at: datetime.datetime, generation: int
 ) -> None:
-    """Record that a peer which nobody confirmed gave a receipt. Nothing of what it says counts.
+    """Record that a peer which nobody confirmed gave a receipt, and when it issued the last one. Nothing else counts.
 
     Args:
         connection: the master, open for writing.
@@ -154,6 +154,8 @@ def record_awaiting(
     with sqlite.immediate(connection):
         last = load(connection, database_id)
         if last is None or last.trusted_at is None:
+            if last is not None and last.issued_at > issued_at:
+                issued_at, generation = last.issued_at, last.generation
             revision = 1 if last is None else last.revision + 1
             _write_peer(connection, Peer(database_id, kind, now, issued_at, generation, None, revision))
 

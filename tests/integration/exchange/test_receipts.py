@@ -262,12 +262,17 @@ def test_a_confirmed_database_does_not_become_one_of_another_type(store: edgesha
     assert (0, [(1, 4)]) == (store.prune(keep_rows=0, only_pushed=True).rows, held(opened))
 
 
-def test_what_an_unconfirmed_receipt_said_has_no_say_in_the_order_of_later_ones(opened: Connection) -> None:
+def test_a_receipt_is_not_confirmed_by_mistake_while_a_later_one_awaits_confirmation(opened: Connection) -> None:
     a = stream_of(opened, "a")
-    assert "awaiting confirmation" == record_receipt(opened, said(a, 9, hours=90, generation=1 << 62)).outcome
+    assert "awaiting confirmation" == record_receipt(opened, said(a, 4, hours=90, generation=2)).outcome
+    older = said(a, 9, hours=1, generation=1)  # the peer was put back since, and lacks 5 to 9
+    assert "awaiting confirmation" == record_receipt(opened, older).outcome
+    with pytest.raises(ConfigurationError, match=r"issued later, at .* awaits confirmation"):
+        record_receipt(opened, older, trust=True)
     assert ([], [HUB]) == (receipts.peers(opened), [peer.database_id for peer in receipts.awaiting(opened)])
-    assert "next" == recorded(opened, said(a, 4, hours=1, generation=1)).outcome
-    assert ([(1, 4)], []) == (held(opened), receipts.awaiting(opened))
+    # somebody else may have made the later one
+    assert "next" == record_receipt(opened, older, trust=True, force=True).outcome
+    assert ([(1, 9)], []) == (held(opened), receipts.awaiting(opened))
 
 
 def test_rows_that_were_never_here_do_not_count_even_once_they_arrive(store: edgeshard.Store) -> None:
