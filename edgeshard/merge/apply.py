@@ -142,7 +142,7 @@ def _copy(
         checked[stream.stream_id] = with_proof
         if without_proof:
             unproven[stream.stream_id] = without_proof
-        last = _durable_seq(stream, with_proof)
+        last = _durable_seq(connection, origin, stream, with_proof)
         if stream.in_file and last is not None:
             durable[stream.stream_id] = last
     present = sum(len(block) for stream in listed for block in stream.blocks)
@@ -166,16 +166,24 @@ def _is_done_with(target: Target, shard: Source, listed: Iterable[SourceStream])
     return source_streams.are_truncated_rows_held(connection, shard)
 
 
-def _durable_seq(stream: SourceStream, checked: list[Range]) -> int | None:
+def _durable_seq(connection: Connection, origin: Source, stream: SourceStream, checked: list[Range]) -> int | None:
     """Return the seq up to which every row in the shard may be deleted, or None if there is none to delete.
 
     The target may hold later rows of the stream, from a newer copy of this shard. They do not count: if
     the machine was cloned, the agent goes on to write different rows under the same addresses to this copy.
+
+    A transaction is deleted as a whole or not at all: a copy of the shard would bring the rest of it alone to others.
     """
     if not stream.blocks:
         return stream.last_seq  # a truncation was killed before all of its rows were deleted
-    last = prefix(checked, stream.blocks[0].first)
-    return last if last >= stream.blocks[0].first else None
+    block = stream.blocks[0]
+    last = prefix(checked, block.first)
+    if block.first <= last < block.last:
+        row_id = block.first_id + last - block.first
+        whole = source_streams.transaction_at(connection, origin, row_id)
+        if whole is not None and whole.last > row_id:
+            last -= row_id - whole.first + 1
+    return last if last >= block.first else None
 
 
 # -- one stream -------------------------------------------------------------------------------------------------------

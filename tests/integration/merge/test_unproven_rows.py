@@ -19,6 +19,7 @@ from tests.support.claims import forged_rows, rows_in_shard, stream_of_shard, su
 from tests.support.last_known import LastKnown
 from tests.support.last_known import values as last_values
 from tests.support.processes import sql
+from tests.support.records import NOON, Reading
 from tests.support.stores import numbers, shard_path
 
 
@@ -141,6 +142,29 @@ def test_the_way_out_keeps_the_unproven_rows_and_frees_the_store_of_them(
         shard.write({"n": 5})
     report = store.merge()
     assert (True, [3, 4, 5], ()) == (report.complete, numbers(store), store.status().shards)
+
+
+def test_no_part_of_a_transaction_is_deleted_from_a_shard(store: edgeshard.Store, tmp_path: Path) -> None:
+    with store.shard("a") as shard:
+        shard.write({"n": 0})
+        with shard.transaction():
+            shard.write({"n": 1})
+            shard.write(Reading("inlet", 1.0, NOON))
+            shard.write({"n": 2})
+    shutil.copy(shard.path, tmp_path / "copy.db")
+    merge_without_shards(store, tmp_path / "copy.db")
+    assert 1 == store.prune(table="reading", keep_rows=0).rows
+    report = store.merge()
+    assert (1, 1) == (report.truncated, len(report.quarantined))
+    assert 2 == rows_in_shard(shard_path(store, "a"))
+    assert [1, 2] == numbers(merged_alone(tmp_path / "other", shard_path(store, "a")))
+
+
+def merged_alone(root: Path, source: Path) -> edgeshard.Store:
+    """Return a new store that merged one database."""
+    other = edgeshard.Store(root)
+    other.merge([source])
+    return other
 
 
 def test_a_budget_that_unproven_rows_use_up_says_so(store: edgeshard.Store, tmp_path: Path) -> None:
