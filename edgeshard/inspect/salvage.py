@@ -142,6 +142,6 @@ def _count_new(master_path: Path, rescued: str) -> int:
     try:
         run = attach.named_source(rescued)
         with attach.attached(connection, [run]), sqlite.read_snapshot(connection):
-            return diff.count_rows(connection, run.open(connection))[0]
+            return diff.count_missing(connection, run.open(connection))
     finally:
         connection.close()

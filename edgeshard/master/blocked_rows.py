@@ -35,9 +35,15 @@ def load(connection: Connection, shard: str) -> dict[Conflict, dict[bytes, list[
     return found
 
 
-def record(connection: Connection, shard: str, blocked: Blocked) -> None:
-    """Record the blocked rows of a shard in the caller's transaction; rows that are not among them are no longer."""
-    before = load(connection, shard)
+def record(connection: Connection, shard: str, before: Blocked, blocked: Blocked) -> None:
+    """Record the blocked rows of a shard in the caller's transaction; rows that are not among them are no longer.
+
+    Args:
+        connection: the master.
+        shard: the name of the file in the folder of shards.
+        before: what `load` returned in this transaction.
+        blocked: the blocked rows, by reason and stream id.
+    """
     if not before and not blocked:
         return
     numbers = streams.numbers_by_id(connection)

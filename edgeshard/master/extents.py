@@ -78,12 +78,10 @@ def range_end(alias: str) -> str:
     )
 
 
-def ranges_by_stream(connection: Connection) -> dict[int, list[Range]]:
-    """Map the number of each stream to the seqs of it that the database has ever held."""
-    found: dict[int, list[Range]] = {}
-    for stream_no, first, last in connection.execute("SELECT stream_no, first, last FROM main.edgeshard_ranges"):
-        found.setdefault(stream_no, []).append(Range(first, last))
-    return found
+def ids_with_row(connection: Connection, table: str, ids: Range) -> list[Range]:
+    """Return which of these ids a record table has rows of, in order."""
+    sql = sqlite.select_id_runs(f"main.{quote(table)} NOT INDEXED WHERE _id BETWEEN ? AND ?")
+    return [Range(*run) for run in sqlite.fetch(connection, sql, (ids.first, ids.last))]
 
 
 def pruned_streams(connection: Connection) -> list[int]:

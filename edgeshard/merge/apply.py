@@ -60,8 +60,8 @@ class Copied:
         durable: for each stream of a shard that has rows to delete, the seq up to which they may be deleted once the
             transaction is committed.
         checked: for each stream of a shard, which of its rows are proven; see `OwnShard`.
-        unproven: for each stream of a shard that has some, the rows that the target held, pruned or superseded without
-            ever having compared them with the shard's.
+        unproven: for each stream of a shard that has some, the rows that the target held and pruned without ever
+            having compared them with the shard's.
         blocked: the rows that do not fit the target's tables, and so were neither copied nor compared.
         seen: for each stream of a shard that has rows, the last seq that it has.
     """
@@ -120,7 +120,7 @@ def _copy(
     rows_there = source_streams.row_count(connection, origin, listed) if any(each.blocks for each in listed) else 0
     row_bytes = bounds.row_bytes(connection, origin.schema, rows_there)
     max_rows = max(1, max_bytes // row_bytes)
-    if own is not None and _is_done_with(target, origin, listed):
+    if own is not None and not schema_merge.has_all(target, origin) and _is_done_with(target, origin, listed):
         blocked = BlockedRows(origin, {})
     else:
         blocked = BlockedRows(*schema_merge.ensure_tables(target, origin))
@@ -360,13 +360,17 @@ def _copy_superseded(
     for here in blocked.examine(connection, stream.stream_id, Block(part.first, part.last, first_id)):
         shift = part.first_id - first_id
         bindings = (shift, stream_no, here.first - here.first_id, here.first_id, here.last_id)
+        ids = Range(here.first_id, here.last_id)
+        changes = 0
         for table in origin.tables:
             if table.is_timestamped and conflicts.count_changes(target, origin, table, here):
                 connection.execute(_copy_statement(origin.schema, table), bindings)
-                superseded.subtract(connection, stream_no, connection.changes())
-                runs = sqlite.id_runs(connection, origin.schema, table.name, here.first_id, here.last_id)
-                copied += [Range(*(row_id - here.first_id + here.first for row_id in run)) for run in runs]
-        target.judged_anew.append(Range(here.first_id + shift, here.last_id + shift))
+                changes += connection.changes()
+                runs = source_streams.ids_of_rows(connection, origin, table, ids)
+                copied += [Range(run.first - ids.first + here.first, run.last - ids.first + here.first) for run in runs]
+        if changes:
+            superseded.subtract(connection, stream_no, changes)
+            target.judged_anew.append(Range(ids.first + shift, ids.last + shift))
     return union(copied)
 
 
@@ -430,11 +434,7 @@ def _count_superseded(target: Target, origin: Source, stream: SourceStream, part
 def _without_row(target: Target, part: Block) -> list[Range]:
     """Return the seqs of a part of the target's blocks that have no row in any of its tables."""
     ids = Range(part.first_id, part.last_id)
-    with_row = [
-        Range(*run)
-        for name in target.spelling.values()
-        for run in sqlite.id_runs(target.connection, "main", name, ids.first, ids.last)
-    ]
+    with_row = [run for name in target.spelling.values() for run in extents.ids_with_row(target.connection, name, ids)]
     shift = part.first - part.first_id
     return [Range(run.first + shift, run.last + shift) for run in subtract([ids], with_row)]
 

@@ -96,7 +96,7 @@ def _copy(target: Target, run: SourceRun, origin: Source, max_bytes: int) -> Cop
     # nothing is ever deleted from a database in the folder of shards that is no shard
     own = OwnShard(name, run.copied.checked) if origin.is_shard else None
     part = apply.copy(target, origin, max_bytes, own, None, known)
-    blocked_rows.record(connection, name, part.blocked)
+    blocked_rows.record(connection, name, known, part.blocked)
     if part.rows:
         shard_states.record_merge(connection, name)
     return part

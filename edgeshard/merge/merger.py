@@ -478,7 +478,7 @@ def _explain_unproven(run: SourceRun) -> str:
     rows = sum(map(size, run.copied.unproven.values()))
     return (
         f"{rows} rows stay in it, such as seqs {first.first} to {first.last} of stream {stream_id.hex()}: the master "
-        "got rows with these addresses from elsewhere, and has no row to compare them with: it has pruned these since. "
+        "got rows with these addresses from elsewhere and pruned them, so that it cannot compare them. "
         "All else in it is merged. To keep them, stop its agent, merge once more, and merge the file into a "
         f"store of its own (`edgeshard merge OTHER --from {run.file.path}`). Then move it and its -wal away"
     )

@@ -67,6 +67,11 @@ def _first_come(target: Target, table: SourceTable) -> str:
     )
 
 
+def has_all(target: Target, origin: Source) -> bool:
+    """Return whether a source would change no table of the target: almost always."""
+    return all(_is_unchanged(target, table) for table in origin.tables)
+
+
 def fit(target: Target, origin: Source) -> tuple[Source, dict[SourceTable, str]]:
     """Find out which of a source's tables can become one with the target's; nothing is written.
 

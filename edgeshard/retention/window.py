@@ -207,11 +207,8 @@ def _ids_of_tables(connection: Connection, tables: Sequence[str], ids: Range) ->
 
 def ids_of_rows(connection: Connection, table: str, ids: Range, up_to: int | None = None) -> list[Range]:
     """Return which of these ids a table's rows have; with `up_to`, only of rows with that timestamp or an older one."""
-    which = "" if up_to is None else f"AND {format.TIMESTAMP} <= {up_to:d}"
-    sql = (
-        "SELECT min(_id), max(_id) FROM (SELECT _id, _id - row_number() OVER (ORDER BY _id) AS island "
-        f"FROM {quote(table)} WHERE _id BETWEEN ? AND ? {which}) GROUP BY island ORDER BY 1"
-    )
+    which = "" if up_to is None else f" AND {format.TIMESTAMP} <= {up_to:d}"
+    sql = sqlite.select_id_runs(f"{quote(table)} WHERE _id BETWEEN ? AND ?{which}")
     return [Range(*row) for row in sqlite.fetch(connection, sql, (ids.first, ids.last))]
 
 

@@ -13,13 +13,9 @@ from edgeshard.sources.source import Source, SourceStream
 from edgeshard.sqlite import Connection
 
 
-def count_rows(connection: Connection, source: Source) -> tuple[int, int]:
-    """Return how many rows a merge would copy, and how many rows the source has, which is only known of a shard."""
-    missing = present = 0
-    for stream, blocks_missing in missing_by_stream(connection, source):
-        missing += sum(map(len, blocks_missing))
-        present += sum(map(len, stream.blocks))
-    return missing, present
+def count_missing(connection: Connection, source: Source) -> int:
+    """Return how many rows of a source the main database has never held."""
+    return sum(len(block) for _, missing in missing_by_stream(connection, source) for block in missing)
 
 
 def missing_by_stream(

@@ -506,8 +506,7 @@ def ids_of_rows(
         connection,
         source.path,
         (int, int),
-        "SELECT min(_id), max(_id) FROM (SELECT _id, _id - row_number() OVER (ORDER BY _id) AS island "
-        f"FROM {quote(source.schema)}.{quote(table.name)} s NOT INDEXED WHERE {where}) GROUP BY island",
+        sqlite.select_id_runs(f"{quote(source.schema)}.{quote(table.name)} s NOT INDEXED WHERE {where}"),
         (ids.first, ids.last),
     )
     return union(Range(*row) for row in rows)

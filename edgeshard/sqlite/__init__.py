@@ -77,10 +77,10 @@ from edgeshard.sqlite.rows import (
     fetch,
     fetch_typed,
     has_table,
-    id_runs,
     quote,
     scalar,
     select,
+    select_id_runs,
 )
 from edgeshard.sqlite.shell import (
     Statement,
@@ -129,7 +129,6 @@ __all__ = [
     "has_hot_journal",
     "has_table",
     "header_says_wal",
-    "id_runs",
     "immediate",
     "is_bad_data",
     "is_bad_schema",
@@ -154,6 +153,7 @@ __all__ = [
     "restart_wal",
     "scalar",
     "select",
+    "select_id_runs",
     "set_busy_timeout",
     "set_synchronous",
     "shell_class",

@@ -38,13 +38,16 @@ def scalar(connection: apsw.Connection, sql: str, bindings: tuple[Any, ...] = ()
     return None if row is None else row[0]
 
 
-def id_runs(connection: apsw.Connection, schema: str, table: str, first_id: int, last_id: int) -> list[tuple[int, int]]:
-    """Return the first and the last of each run of consecutive ids in a part of a record table."""
-    sql = (
+def select_id_runs(rows: str) -> str:
+    """Return SQL for the first and the last of each run of consecutive ids, in order.
+
+    Args:
+        rows: SQL from the name of a record table on: "reading WHERE _id > 7".
+    """
+    return (
         "SELECT min(_id), max(_id) FROM (SELECT _id, _id - row_number() OVER (ORDER BY _id) AS island "
-        f"FROM {quote(schema)}.{quote(table)} NOT INDEXED WHERE _id BETWEEN ? AND ?) GROUP BY island ORDER BY 1"
+        f"FROM {rows}) GROUP BY island ORDER BY 1"
     )
-    return fetch(connection, sql, (first_id, last_id))
 
 
 def has_table(connection: apsw.Connection, name: str) -> bool:
