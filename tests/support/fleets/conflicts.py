@@ -1,4 +1,4 @@
-"""Steps that release blocked rows: an agent corrects its class, or the operator drops a table."""
+"""Steps of agents that contradict one another, and steps that release what is blocked by that."""
 
 from __future__ import annotations
 
@@ -9,12 +9,28 @@ import edgeshard
 from tests.support.fleets import disputes
 from tests.support.fleets.agents import write_changes
 from tests.support.fleets.fleet import AGENTS, DEVICES, Fleet
-from tests.support.fleets.shapes import EXACT, Pick, values_for
+from tests.support.fleets.shapes import DECK_WITH_DISPUTES, DICT, DISPUTED, EXACT, LWW, Pick, values_for
 from tests.support.fleets.steps import step
 
 
 def _columns(fleet: Fleet, path: Path) -> disputes.Kinds:
     return disputes.kinds(fleet.held[path].schema.columns)
+
+
+@step(6)
+def contradict(fleet: Fleet, pick: Pick) -> Any:
+    """Let the agents of a store write classes that contradict one another, with rows of other tables that must be merged."""
+    if fleet.deck is not DECK_WITH_DISPUTES:
+        return False
+    name = pick(DEVICES)
+    for agent in AGENTS:
+        shapes = (*pick(((), (DICT,), (DICT, LWW))), pick(DISPUTED), *pick(((), (DICT,))))
+        for each in (shapes, *pick(((), ((DICT,),)))):
+            changes = [(shape, values_for(shape, next(fleet.numbers), pick), False) for shape in each]
+            write_changes(fleet, name, agent, changes)
+    if pick((True, False)):
+        fleet.merge_into(name)
+    return None
 
 
 @step(2)

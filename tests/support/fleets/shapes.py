@@ -80,8 +80,10 @@ def _cell(name: str, **options: Any) -> Shape:
     return _shape(name, name.lower(), _CELL, key=("row", "col"), **options)
 
 
+LWW = _cell("Lww")
+
 KEYED = (
-    _cell("Lww"),
+    LWW,
     _cell("First", conflict="first"),
     _cell("Highest", conflict="max:value"),
     _cell("Lowest", conflict="min:value"),
@@ -141,7 +143,7 @@ SHAPES: dict[str, Shape] = {shape.name: shape for shape in [*(shape for shape, _
 DECK = [shape for shape, weight in WEIGHTS for _ in range(weight)]
 
 #: What agents write in fleets in which they contradict one another.
-DECK_WITH_DISPUTES = [*DECK, *[NUMBER, TEXT, WHOLE, REAL] * 5, EXACT]
+DECK_WITH_DISPUTES = [*DECK, *[NUMBER, TEXT, WHOLE, REAL] * 3, EXACT]
 
 _EPOCH = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 _INTEGERS = (0, -1, 2**53 + 1, 2**63 - 1, -(2**63))
@@ -184,7 +186,7 @@ _VERSION_VALUES: Mapping[type, Sequence[Any]] = {
     str: ("", "key"),
 }
 
-_DISPUTED_VALUES: Mapping[type, Sequence[Any]] = {**_VERSION_VALUES, int: (0, 1, -3, EXACT_MAX, EXACT_MAX + 1)}
+_DISPUTED_VALUES: Mapping[type, Sequence[Any]] = {**_VERSION_VALUES, int: (1, -EXACT_MAX, EXACT_MAX + 1)}
 
 
 def values_for(shape: Shape, number: int, pick: Pick) -> dict[str, Any]:
