@@ -59,6 +59,8 @@ def _report(
 ) -> MergeReport:
     known_states = shard_states.load_states(connection)
     shards = [SourceRun(file, own=True) for file in scan.shard_files(folder)]
+    own = {run.file.path for run in shards}
+    named = [run for run in named if run.file.path not in own]
     due = [run for run in shards + named if _is_due(run, known_states)]
     rows = truncated = 0
     stopped = False

@@ -438,7 +438,9 @@ class Merger:
             if not run.own and not run.quarantine
             for conflict, rows in blocked_counts(run.copied.blocked).items()
         ]
-        blocked = sorted([*self._blocked, *blocked], key=lambda item: (item.path, item.table, item.reason))
+        own = {item.path for item in self._blocked}  # which may have been named as well
+        blocked = [*self._blocked, *(item for item in blocked if item.path not in own)]
+        blocked.sort(key=lambda item: (item.path, item.table, item.reason))
         self._log_news(quarantined, blocked, self._gaps or ())
         report = MergeReport(
             rows=merge_pass.rows,

@@ -50,7 +50,7 @@ def merge(
         StorageError: the master itself cannot be read or written. What was committed stays.
     """
     began = time.monotonic()
-    named = [attach.named_source(path) for path in sources]
+    named = attach.named_sources(sources)
     folders.make_folder(root)
     if not named and not alongside_watcher:
         locks.await_no_watcher(root, lock_wait_s, should_stop)
@@ -89,4 +89,4 @@ def preview(
         StorageError: the master or the folder cannot be read.
     """
     shards = Path(os.path.realpath(paths.shards(root)))
-    return dry_run(paths.master(root), shards, map(attach.named_source, sources), should_stop)
+    return dry_run(paths.master(root), shards, attach.named_sources(sources), should_stop)

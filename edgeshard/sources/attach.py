@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import attrs
@@ -184,6 +184,12 @@ def named_source(path: str | os.PathLike[str]) -> SourceRun:
         cause = f"it is a folder; name the databases in it, such as {paths.master(Path(real))}"
         return SourceRun(ShardFile(real, (), cause), own=False)
     return SourceRun(scan.find_database(real) or ShardFile(real, (), "there is no such file"), own=False)
+
+
+def named_sources(paths: Iterable[str | os.PathLike[str]]) -> list[SourceRun]:
+    """Return the runs of the sources that the caller names, each file once: what it has is counted once."""
+    runs = map(named_source, paths)
+    return list({run.file.path: run for run in runs}.values())
 
 
 def groups(runs: list[SourceRun]) -> Iterator[list[SourceRun]]:

@@ -178,6 +178,16 @@ def test_rows_of_other_databases_are_blocked_alike_and_are_gaps_until_they_fit(
     assert store.verify(deep=True).ok
 
 
+def test_a_database_that_is_named_twice_is_counted_once(store: edgeshard.Store, tmp_path: Path) -> None:
+    device = edgeshard.Store(tmp_path / "device")
+    write(device, "b", 1, OTHER("x"))
+    device.merge()
+    write(store, "a", 2, OTHER("y"))
+    mine, theirs = shard_path(store, "a"), device.master_path
+    report = merged_with(store, theirs, theirs, mine)
+    assert (2, [("a.db", "sample", 1), ("master.db", "sample", 1)]) == (report.rows, sorted(blocked(report)))
+
+
 # -- release ----------------------------------------------------------------------------------------------------------
 
 

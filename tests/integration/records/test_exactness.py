@@ -20,21 +20,10 @@ import edgeshard
 from edgeshard.errors import ConfigurationError, QueryError, RecordError
 from edgeshard.records import codecs, json_values
 from edgeshard.records.declare import table_of
+from tests.support.enums import Colour, Level, Word
 from tests.support.records import NOON
 
 UTC = datetime.UTC
-
-
-class Colour(enum.Enum):
-    RED = "red"
-
-
-class Level(enum.IntEnum):
-    LOW = 1
-
-
-class Word(enum.StrEnum):
-    YES = "yes"
 
 
 class Mode(enum.Flag):

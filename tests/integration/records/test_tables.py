@@ -14,17 +14,8 @@ import pytest
 import edgeshard
 from edgeshard.errors import TableError
 from edgeshard.records.declare import table_of
+from tests.support.enums import Colour, Level
 from tests.support.records import NOON
-
-
-class Colour(enum.Enum):
-    RED = "red"
-    BLUE = "blue"
-
-
-class Level(enum.IntEnum):
-    LOW = 1
-    HIGH = 2
 
 
 @attrs.frozen

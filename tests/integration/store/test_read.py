@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import decimal
-import enum
 import inspect
 import logging
 import pickle
@@ -20,15 +19,12 @@ import pytest
 import edgeshard
 from edgeshard.errors import ConfigurationError, UnreadableRowError
 from edgeshard.inspect import query
+from tests.support.enums import Colour
 from tests.support.records import NOON
 
 TODAY = NOON.date()
 
 KEY = uuid.UUID(int=7)
-
-
-class Colour(enum.Enum):
-    RED = "red"
 
 
 @attrs.frozen
