@@ -9,7 +9,8 @@ from pathlib import Path
 
 import attrs
 
-from edgeshard.files import folders, paths
+from edgeshard.files import folders, paths, store_folder
+from edgeshard.master import database
 from edgeshard.merge import locks
 from edgeshard.merge.dry_run import dry_run
 from edgeshard.merge.merge_pass import Progress
@@ -51,6 +52,7 @@ def merge(
     """
     began = time.monotonic()
     named = [attach.named_source(path) for path in sources]
+    _ensure_usable(root)
     folders.make_folder(root)
     if not named and not alongside_watcher:
         locks.await_no_watcher(root, lock_wait_s, should_stop)
@@ -72,6 +74,17 @@ def merge(
     return report
 
 
+def _ensure_usable(root: Path) -> None:
+    """Refuse a store whose parts are not where they should be, before anything is created in it.
+
+    Raises:
+        ConfigurationError: the folder of the shards is a link that leads nowhere, or the master is not a file.
+        DamagedError: the master's file cannot be a database.
+    """
+    store_folder.resolve_shards(root)
+    database.find_master(paths.master(root), "merge into")
+
+
 def preview(
     root: Path,
     sources: Iterable[str | os.PathLike[str]] = (),
@@ -88,5 +101,5 @@ def preview(
     Raises:
         StorageError: the master or the folder cannot be read.
     """
-    shards = Path(os.path.realpath(paths.shards(root)))
+    shards = store_folder.resolve_shards(root)
     return dry_run(paths.master(root), shards, map(attach.named_source, sources), should_stop)

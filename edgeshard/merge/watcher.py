@@ -27,7 +27,7 @@ from filelock import FileLock
 
 from edgeshard import sqlite
 from edgeshard.errors import ConfigurationError, EdgeshardError, StorageIOError
-from edgeshard.files import fingerprint, folders, paths
+from edgeshard.files import fingerprint, folders, paths, store_folder
 from edgeshard.merge import locks
 from edgeshard.merge.folder_watch import OBSERVERS, FolderWatch
 from edgeshard.merge.merger import Merger
@@ -219,7 +219,7 @@ class Watcher:
             MergeInProgressError: another merger watches it.
             StorageError: the folder or the master cannot be made, read or written.
         """
-        folders.make_folder(self._settings.shards)
+        folders.make_folder(store_folder.resolve_shards(self._settings.root))
         try:
             if self._lock.take(lock_wait_s):
                 self._listener.opened()
