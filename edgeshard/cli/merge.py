@@ -168,5 +168,5 @@ def _check(options: argparse.Namespace, rule: PruneRule) -> None:
                 options.usage_error(f"argument {option}: cannot be combined with --watch")
     else:
         for name in ("init", "interval", "rescan", "wear", "observer", "metrics_file"):
-            if getattr(options, name):
+            if getattr(options, name) not in (None, False):
                 options.usage_error(f"argument --{name.replace('_', '-')}: requires --watch")
