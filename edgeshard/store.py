@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
@@ -23,7 +24,7 @@ from edgeshard.inspect import query, status, verify
 from edgeshard.inspect.query import OnError
 from edgeshard.master import database
 from edgeshard.master import receipts as master_receipts
-from edgeshard.merge import init_store, once
+from edgeshard.merge import init_store, locks, once
 from edgeshard.merge.watcher import MAX_INTERVAL_S, OBSERVERS, Watcher, in_thread
 from edgeshard.merge.watcher import Listener as MergeListener
 from edgeshard.postgres.options import BATCH, BATCH_MAX
@@ -587,12 +588,15 @@ class Store:
             shrink: give all free pages back to the disk. Without this the file becomes smaller only for `max_bytes`;
                 otherwise later merges fill the free pages first.
             dry_run: report what would be done, and change nothing.
-            lock_wait: how long to wait, in each step, for another process that has the master locked, in seconds.
-            should_stop: called after each step; once it returns True the prune ends early and keeps what it committed.
+            lock_wait: how long to wait, in each step, for a merger at work or another process that has the master
+                locked, in seconds.
+            should_stop: called after each step, and while waiting for a merger; once it returns True the prune ends
+                early and keeps what it committed.
             progress: called with (rows done, rows to do) after each step.
 
         Raises:
-            ConfigurationError: there is no rule, a rule is not valid, or there is no such table.
+            ConfigurationError: there is no rule, a rule is not valid, or there is no such table, or no such store.
+            MergeInProgressError: a merger was at work for longer than `lock_wait`. What was pruned stays pruned.
             TableError: the class cannot be a table.
             StorageError: the master cannot be read or written. What was pruned by then stays pruned.
         """
@@ -617,6 +621,7 @@ class Store:
             shrink=shrink,
             dry_run=dry_run,
             lock_wait_s=lock_wait,
+            merge_lock=partial(locks.merge_lock_held, self.root, lock_wait),
             should_stop=should_stop,
             progress=progress,
         )

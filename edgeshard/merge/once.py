@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import attrs
 
+from edgeshard import sqlite
 from edgeshard.files import folders, paths, store_folder
 from edgeshard.master import database
 from edgeshard.merge import locks
@@ -70,7 +72,9 @@ def merge(
     if prune and not report.stopped:
         from edgeshard.retention import scheduler  # slow to import, and needed only if there are rules
 
-        report = scheduler.prune_once(paths.master(root), prune, should_stop=should_stop).add_to_report(report)
+        merge_lock = partial(locks.merge_lock_held, root, sqlite.BUSY_TIMEOUT_S)
+        result = scheduler.prune_once(paths.master(root), prune, merge_lock=merge_lock, should_stop=should_stop)
+        report = result.add_to_report(report)
     return report
 
 

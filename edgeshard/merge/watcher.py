@@ -19,6 +19,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -439,7 +440,8 @@ def _scheduler(root: Path, prune: Retention, profile: WriteProfile) -> PruneSche
         return None
     from edgeshard.retention.scheduler import PruneScheduler  # slow to import, and needed only if there are rules
 
-    return PruneScheduler(paths.master(root), prune, profile.slowness)
+    # between two passes, however long one takes; the prune ends if the watcher does
+    return PruneScheduler(paths.master(root), prune, partial(locks.merge_lock_held, root, -1), profile.slowness)
 
 
 @contextlib.contextmanager
