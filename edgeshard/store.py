@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
@@ -15,7 +16,7 @@ from edgeshard.budget.policy import ON_FULL, Budget, OnFull
 from edgeshard.errors import ConfigurationError
 from edgeshard.exchange import inventory, receipts, snapshot
 from edgeshard.exchange.inventory import Inventory
-from edgeshard.files import folders, paths, scan
+from edgeshard.files import folders, paths, scan, store_folder
 from edgeshard.files.os_errors import explain_os_error
 from edgeshard.format import VERSION
 from edgeshard.format.ranges import Range
@@ -23,7 +24,7 @@ from edgeshard.inspect import query, status, verify
 from edgeshard.inspect.query import OnError
 from edgeshard.master import database
 from edgeshard.master import receipts as master_receipts
-from edgeshard.merge import once
+from edgeshard.merge import init_store, locks, once
 from edgeshard.merge.watcher import MAX_INTERVAL_S, OBSERVERS, Watcher, in_thread
 from edgeshard.merge.watcher import Listener as MergeListener
 from edgeshard.postgres.options import BATCH, BATCH_MAX
@@ -32,6 +33,7 @@ from edgeshard.postgres.options import Listener as PushListener
 from edgeshard.records import declare
 from edgeshard.reports import (
     ExportReport,
+    InitReport,
     MergeReport,
     PruneReport,
     PushReport,
@@ -135,6 +137,7 @@ class Store:
         on_full: OnFull | None = None,
     ) -> None:
         self.root = Path(os.path.realpath(root))
+        self._given = Path(os.path.abspath(root))
         try:
             str(self.root).encode()
         except UnicodeEncodeError as error:
@@ -153,13 +156,39 @@ class Store:
         return paths.master(self.root)
 
     def exists(self) -> bool:
-        """Return whether the store's folder exists.
+        """Return whether the folder is a store: it has a folder of shards, or a master.
 
         Raises:
             AccessError, StorageIOError: it cannot be determined.
         """
-        with sqlite.translate_errors("examine store", str(self.root)):
-            return self.root.is_dir()
+        return store_folder.is_store(self.root)
+
+    def ensure_exists(self) -> None:
+        """Refuse a path that is not a store, as all methods do that neither write rows nor make a store.
+
+        Raises:
+            ConfigurationError: it is not a store. The message says what it is, and which store was probably meant.
+            AccessError, StorageIOError: it cannot be determined.
+        """
+        store_folder.ensure_is_store(self.root, self._given)
+
+    def init(self, *, dry_run: bool = False, lock_wait: float = BUSY_TIMEOUT_S) -> InitReport:
+        """Make the store, empty, unless it exists. Agents do so with their first write, and `watching` too.
+
+        A hub without agents needs it, and a merge or a reader that runs before the first agent does. The folder, those
+        above it, the folder of the shards and the master are made as far as they are missing; what else is in the
+        folder stays.
+
+        Args:
+            dry_run: report what would be done, and change nothing.
+            lock_wait: how long to wait for another process that makes or merges the same store, in seconds.
+
+        Raises:
+            ConfigurationError: the path is a file, leads nowhere, or is a part of another store.
+            MergeInProgressError: another process was at work on it for all that time.
+            StorageError: the folder or the master cannot be made.
+        """
+        return init_store.init_store(self.root, self._given, dry_run=dry_run, lock_wait_s=lock_wait)
 
     def has_shards(self) -> bool:
         """Return whether an agent has ever written to the store: the folder of the shards exists.
@@ -202,11 +231,17 @@ class Store:
         """Save a disk budget in the store now, replacing any other; see `Store`. Delete ``budget.json`` to remove it.
 
         Raises:
-            ConfigurationError: the budget is not valid.
+            ConfigurationError: the budget is not valid, or there is no such store.
             StorageError: it cannot be saved.
         """
-        self._budget = _budget_of(self.root, max_bytes, on_full)
+        budget = _budget_of(self.root, max_bytes, on_full)
+        self.ensure_exists()
+        self._budget = budget
         self._save_budget()
+
+    def _ensure_master_exists(self, action: str) -> None:
+        self.ensure_exists()
+        database.ensure_exists(self.master_path, action)
 
     def _save_budget(self) -> None:
         if self._budget is not None:
@@ -244,11 +279,13 @@ class Store:
             progress: called with (rows done, rows to do) after each commit.
 
         Raises:
+            ConfigurationError: there is no such store: make it with `init` if no agent has written to it yet.
             MergeInProgressError: another merger is at work on this master, or watches the store (a watching merger
                 does not prevent merging `sources`).
             DiskBudgetError: the disk budget has no space for pending rows; they stay in the shards.
             StorageError: the master or the folder cannot be read or written; no row is lost.
         """
+        self.ensure_exists()
         if isinstance(sources, (str, os.PathLike)):
             sources = [sources]
         if dry_run:
@@ -268,8 +305,10 @@ class Store:
         """Merge now, even if a merger watches the store; wait while another merger is at work.
 
         Raises:
+            ConfigurationError: there is no such store.
             StorageError: the master or the folder cannot be read or written.
         """
+        self.ensure_exists()
         once.merge(self.root, alongside_watcher=True, lock_wait_s=-1)
 
     def watcher(
@@ -293,8 +332,9 @@ class Store:
             listener: its methods are called as the watcher works.
 
         Raises:
-            ConfigurationError: an argument is not valid.
+            ConfigurationError: an argument is not valid, or there is no such store.
         """
+        self.ensure_exists()
         return Watcher(
             self.root,
             interval_s=self._profile.interval_s if interval is None else interval,
@@ -315,7 +355,7 @@ class Store:
         observer: str = "auto",
         keep_empty: bool = False,
     ) -> Iterator[None]:
-        """Merge new rows in a thread of this process, as long as the ``with`` block lasts.
+        """Merge new rows in a thread of this process, as long as the ``with`` block lasts; make the store if it is new.
 
         After the block, everything written before its end is in the master. The rules of `Store(prune=...)` are
         applied when the block begins and ends, and in between in another thread, as rows arrive or become too old: at
@@ -337,6 +377,8 @@ class Store:
                 logged and tried again.
             BaseException: an unexpected error that ended the thread.
         """
+        if not self.exists():
+            self.init()
         self._save_budget()
         watcher = self.watcher(interval=interval, rescan=rescan, observer=observer, keep_empty=keep_empty)
         watcher.open()
@@ -372,9 +414,9 @@ class Store:
             ConfigurationError: a reference is not valid.
             StorageError: the master, or a reference, cannot be read.
         """
+        self.ensure_exists()
         if fresh:
             self.merge_now()
-        database.ensure_master(self.master_path)
         return query.select(self.master_path, sql, params, reference)
 
     def describe_query(self, sql: str) -> Statement:
@@ -384,6 +426,7 @@ class Store:
             QueryError: SQLite refused it, or it is not exactly one statement.
             StorageError: the master cannot be read.
         """
+        self.ensure_exists()
         return query.describe(self.master_path, sql)
 
     def query_rows(self, sql: str, params: Bindings = ()) -> Iterator[tuple[Any, ...]]:
@@ -395,6 +438,7 @@ class Store:
             QueryError: SQLite refused the statement.
             StorageError: the master cannot be read.
         """
+        self.ensure_exists()
         return query.rows(self.master_path, sql, params)
 
     def query_table(self, sql: str, params: Bindings = (), *, colour: bool, width: int, unicode: bool) -> str:
@@ -411,6 +455,7 @@ class Store:
             QueryError: SQLite refused the statement.
             StorageError: the master cannot be read.
         """
+        self.ensure_exists()
         return query.table(self.master_path, sql, params, colour=colour, width=width, unicode=unicode)
 
     def read(self, cls: type[_R], *, on_error: OnError = "raise") -> Iterator[_R]:
@@ -435,6 +480,7 @@ class Store:
             SchemaConflictError: a column has another type.
             StorageError: the master cannot be read.
         """
+        self.ensure_exists()
         return query.read(self.master_path, cls, on_error)
 
     @contextlib.contextmanager
@@ -446,6 +492,7 @@ class Store:
         """
         from edgeshard.inspect import shell  # with apsw's shell it takes 100 ms
 
+        self.ensure_exists()
         with shell.shell(self.master_path, paths.shards(self.root)) as opened:
             yield opened
 
@@ -461,6 +508,7 @@ class Store:
             DamagedError: the master is damaged.
             StorageError: the master or the folder cannot be read.
         """
+        self.ensure_exists()
         return status.status(self.root)
 
     def verify(self, *, deep: bool = False) -> VerifyReport:
@@ -473,7 +521,7 @@ class Store:
             DamagedError: the master is too damaged to be read.
             StorageError: it cannot be read for another reason.
         """
-        database.ensure_master(self.master_path)
+        self._ensure_master_exists("verify")
         return verify.verify(self.master_path, deep=deep)
 
     def salvage(self, path: str | os.PathLike[str]) -> SalvageReport:
@@ -493,6 +541,7 @@ class Store:
         """
         from edgeshard.inspect import salvage  # 10 ms, which only a damaged shard costs
 
+        self.ensure_exists()
         return salvage.salvage(self.root, path)
 
     # -- pruning ------------------------------------------------------------------------------------------------------
@@ -539,12 +588,15 @@ class Store:
             shrink: give all free pages back to the disk. Without this the file becomes smaller only for `max_bytes`;
                 otherwise later merges fill the free pages first.
             dry_run: report what would be done, and change nothing.
-            lock_wait: how long to wait, in each step, for another process that has the master locked, in seconds.
-            should_stop: called after each step; once it returns True the prune ends early and keeps what it committed.
+            lock_wait: how long to wait, in each step, for a merger at work or another process that has the master
+                locked, in seconds.
+            should_stop: called after each step, and while waiting for a merger; once it returns True the prune ends
+                early and keeps what it committed.
             progress: called with (rows done, rows to do) after each step.
 
         Raises:
-            ConfigurationError: there is no rule, a rule is not valid, or there is no such table.
+            ConfigurationError: there is no rule, a rule is not valid, or there is no such table, or no such store.
+            MergeInProgressError: a merger was at work for longer than `lock_wait`. What was pruned stays pruned.
             TableError: the class cannot be a table.
             StorageError: the master cannot be read or written. What was pruned by then stays pruned.
         """
@@ -560,15 +612,16 @@ class Store:
         if wanted.is_empty and not shrink:
             wanted_rules = "older_than, keep_rows, max_bytes, deletions_older_than, drop_table or shrink"
             raise ConfigurationError("prune", self.master_path, f"no rule was given; set {wanted_rules}")
-        if dry_run and not self.has_master():
-            return PruneReport(dry_run=True)
-        database.ensure_master(self.master_path)
+        self.ensure_exists()
+        if not self.has_master():  # nothing was merged yet
+            return PruneReport(dry_run=dry_run)
         return prune.prune(
             self.master_path,
             wanted,
             shrink=shrink,
             dry_run=dry_run,
             lock_wait_s=lock_wait,
+            merge_lock=partial(locks.merge_lock_held, self.root, lock_wait),
             should_stop=should_stop,
             progress=progress,
         )
@@ -597,7 +650,7 @@ class Store:
             StorageBusyError: another snapshot is writing the same file.
             StorageError: the master cannot be read, or the copy cannot be written.
         """
-        database.ensure_master(self.master_path)
+        self._ensure_master_exists("snapshot")
         snapshot.snapshot(self.master_path, target, force=force, progress=progress)
 
     def push(
@@ -631,6 +684,7 @@ class Store:
         """
         from edgeshard.postgres.once import preview, push_once  # 20 ms, which only those who push should pay
 
+        self.ensure_exists()
         if dry_run:
             return preview(self.master_path, dsn)
         return push_once(
@@ -660,6 +714,7 @@ class Store:
         """
         from edgeshard.postgres.watcher import PushWatcher  # 20 ms, which only those who push should pay
 
+        self.ensure_exists()
         return PushWatcher(self.master_path, dsn, interval_s=interval, batch=batch, inserts=inserts, listener=listener)
 
     @staticmethod
@@ -687,7 +742,7 @@ class Store:
         Raises:
             StorageError: the master cannot be read.
         """
-        database.ensure_master(self.master_path)
+        self._ensure_master_exists("read ranges of")
         connection = database.open_master(self.master_path, writable=False)
         try:
             with database.translate_errors("read ranges of", self.master_path), sqlite.read_snapshot(connection):
@@ -726,6 +781,7 @@ class Store:
             FormatError, DamagedError: it has a later format, is incomplete, or was changed.
             StorageError: it cannot be read, or the master cannot be written.
         """
+        self.ensure_exists()
         stated = _inventory(said)
         database.ensure_master(self.master_path)
         connection = database.open_master(self.master_path, writable=True)
@@ -766,7 +822,7 @@ class Store:
         """
         from edgeshard.exchange import bundle  # slow to import
 
-        database.ensure_master(self.master_path)
+        self._ensure_master_exists("export")
         unwanted = self._held_by_receiver(since_hub, ranges)
         return bundle.export(self.master_path, target, unwanted, force=force, progress=progress)
 

@@ -18,6 +18,7 @@ from edgeshard.cli import (
     exits,
     export,
     help,
+    init,
     logs,
     merge,
     output,
@@ -37,6 +38,7 @@ from edgeshard.store import VERSION
 
 #: In the order of the help. To add a verb, add a module next to these, and a line here.
 _VERBS = {
+    "init": init,
     "merge": merge,
     "status": status,
     "verify": verify,
@@ -54,6 +56,7 @@ _VERBS = {
 
 _EPILOG = """\
 examples:
+  edgeshard init data                                           an empty store, before the first agent has written
   edgeshard merge data                                          merge the shards in data/shards into data/master.db
   edgeshard status data                                         what is pending, and is anything wrong?
   edgeshard verify data                                         is anything missing or damaged?
@@ -75,7 +78,7 @@ exit codes:
   3 done, but something is quarantined, blocked, rejected or missing, or a receipt awaits confirmation
   65 the master, or shard, is damaged
   69 PostgreSQL is unavailable       74 input/output error, or no space      75 another process is at work
-  77 not permitted                   78 wrong configuration, such as a folder that does not exist
+  77 not permitted                   78 wrong configuration, such as a path that is not a store
   130 interrupted
 """
 

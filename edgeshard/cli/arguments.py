@@ -65,36 +65,31 @@ def add_dry_run(parser: argparse.ArgumentParser) -> None:
 
 
 def store_of(options: argparse.Namespace, **settings: Any) -> Store:
-    """Return the store in an existing folder: a mistyped path must not create a store of its own.
+    """Return an existing store: a mistyped path must not create a store of its own.
 
     Args:
         options: the verb's.
         settings: passed to `Store`.
 
     Raises:
-        ConfigurationError: there is no such folder.
+        ConfigurationError: there is no such store.
         AccessError: it cannot be determined whether there is one.
     """
     store = Store(options.root, **settings)
-    if not store.exists():
-        cause = (
-            "there is no such folder; agents create it with their first write. For a hub without agents, create it "
-            f"with `mkdir {options.root}`"
-        )
-        raise ConfigurationError(options.verb, store.root, cause)
+    store.ensure_exists()
     return store
 
 
 def store_with_master(options: argparse.Namespace) -> Store:
-    """Return the store in an existing folder that has a master.
+    """Return an existing store that has a master.
 
     Raises:
-        ConfigurationError: there is no folder, or no master in it.
+        ConfigurationError: there is no such store, or no master in it.
         AccessError: it cannot be determined whether there is one.
     """
     store = store_of(options)
     if not store.has_master():
-        cause = f"there is no master yet; `edgeshard merge {options.root}` creates it"
+        cause = f"there is no master yet; `edgeshard merge {options.root}` makes it"
         raise ConfigurationError(options.verb, store.master_path, cause)
     return store
 

@@ -26,7 +26,7 @@ examples:
 exit codes:
   0 done, also if there is nothing new         1 failed         2 wrong usage
   74 input/output error, or no space           75 another command is writing this file
-  77 not permitted                             78 the file exists already, or there is no such folder, no master, no
+  77 not permitted                             78 the file exists already, or there is no such store, no master, no
                                                   receipt of such a store, or no such file of ranges
 """
 

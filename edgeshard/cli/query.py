@@ -31,7 +31,7 @@ examples:
 exit codes:
   0 done               1 SQLite refused the SQL, or the master is damaged   2 wrong usage
   74 input/output error     75 the master is locked     77 not permitted
-  78 there is no such folder, or no master in it
+  78 there is no such store, or no master in it
 """
 
 

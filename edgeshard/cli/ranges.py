@@ -24,7 +24,7 @@ exit codes:
   0 done                            1 failed; also if the master is damaged                 2 wrong usage
   74 input/output error             75 the master is locked
   69 PostgreSQL is unavailable      77 not permitted
-  78 there is no such folder, or no master in it
+  78 there is no such store, or no master in it
 """
 
 

@@ -31,7 +31,7 @@ exit codes:
   2 wrong usage                     3 the store awaits confirmation; nothing of the receipt counts
   74 input/output error, or no space
   75 the master is locked           77 not permitted
-  78 there is no such folder, no master in it, no such file, or it is not a receipt
+  78 there is no such store, no master in it, no such file, or it is not a receipt
 """
 
 

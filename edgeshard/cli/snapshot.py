@@ -24,7 +24,7 @@ examples:
 exit codes:
   0 done                            1 failed         2 wrong usage
   74 input/output error, or no space                 75 another snapshot is writing this file
-  77 not permitted                  78 the file exists already, or there is no such folder or no master
+  77 not permitted                  78 the file exists already, or there is no such store or no master
 """
 
 

@@ -31,7 +31,7 @@ exit codes:
   1 failed; also if the master is damaged                 2 wrong usage
   3 a shard is quarantined, or rows are blocked or missing: as for a merge that exits with 3
   74 input/output error                                   75 the master is locked
-  77 not permitted                                        78 there is no such folder
+  77 not permitted                                        78 there is no such store
 """
 
 _COLUMNS = ("agent", "shard", "writer", "pending", "oldest", "size", "merged")

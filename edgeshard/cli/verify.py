@@ -24,7 +24,7 @@ exit codes:
   0 all well                        1 failed            2 wrong usage
   3 rows are missing; each gap is listed, and closes once the database that has its rows is merged
   65 the master is damaged, or contradicts itself       74 input/output error
-  77 not permitted                  78 there is no such folder, or no master in it
+  77 not permitted                  78 there is no such store, or no master in it
 """
 
 _COLUMNS = ("agent", "stream", "first missing", "last missing", "rows", "where they are")

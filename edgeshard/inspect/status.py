@@ -8,7 +8,6 @@ created: as long as there is no master, all rows are pending. What is reported m
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from edgeshard import format, sqlite
 from edgeshard.budget import policy
 from edgeshard.budget.usage import load_budget, measure
 from edgeshard.errors import StorageError
-from edgeshard.files import locks, paths, scan
+from edgeshard.files import locks, paths, scan, store_folder
 from edgeshard.files.scan import ShardFile
 from edgeshard.format.ranges import Range, union
 from edgeshard.inspect import shard_names
@@ -69,7 +68,7 @@ def status(root: Path) -> StatusReport:
                 budget = _budget_status(root, pruned_ranges.by_reason(connection).get(rules.BUDGET, 0))
                 peers = tuple(_peers(connection))
             sqlite.set_busy_timeout(connection, _BUSY_TIMEOUT_S)
-            listed = scan.shard_files(Path(os.path.realpath(paths.shards(root))))
+            listed = scan.shard_files(store_folder.resolve_shards(root))
             examined = [(file, find_pending(connection, view, file)) for file in listed]
             counters = [paths.merge_lock(root), *(paths.lock_path(file.path) for file in listed)]
             written = write_stats.load(connection, counters)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from edgeshard import format, sqlite
-from edgeshard.errors import DamagedError, FormatError, StorageError
+from edgeshard.errors import ConfigurationError, DamagedError, FormatError, StorageError
 from edgeshard.files import folders, scan
 from edgeshard.files.scan import ShardFile
 from edgeshard.master import catalog, identity
@@ -35,12 +37,38 @@ def find_master(path: Path, action: str) -> ShardFile | None:
     """Examine the master's file without opening it; return None if it does not exist.
 
     Raises:
+        ConfigurationError: it is a symbolic link, a folder, or another thing that is not a file.
         DamagedError: the file cannot be a database.
     """
     found = scan.find_database(str(path))
     if found is not None and found.defect:
+        if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+            raise ConfigurationError(action, path, _explain_no_file(path))
         raise DamagedError(action, path, f"{found.defect}. Move it away, or restore it from a snapshot")
     return found
+
+
+def _explain_no_file(path: Path) -> str:
+    if path.is_symlink():
+        # the lock files, the WAL and the index of the WAL would be in two folders, and each has users who see only one
+        return (
+            f"it is a symbolic link to {os.path.realpath(path)}, and those are not followed. Move the database itself "
+            "here, with its -wal, while nothing runs; to keep a store on another disk, link its whole folder"
+        )
+    what = "a folder" if path.is_dir() else "not a regular file"
+    return f"it is {what}, and the master is a database. Move it away; the next merge makes a master"
+
+
+def ensure_exists(path: Path, action: str) -> None:
+    """Refuse what needs a master if there is none yet.
+
+    Raises:
+        ConfigurationError: there is no master, or it is not a file.
+        DamagedError: the file cannot be a database.
+    """
+    if find_master(path, action) is None:
+        cause = f"there is no master yet; `edgeshard merge {path.parent}` makes it (in Python: Store.merge)"
+        raise ConfigurationError(action, path, cause)
 
 
 def ensure_master(path: Path) -> None:
@@ -48,21 +76,41 @@ def ensure_master(path: Path) -> None:
 
     Raises:
         AccessError, StorageIOError, DiskFullError: it cannot be made.
+        ConfigurationError: it is not a file.
         DamagedError: the file exists but is empty, or its WAL exists without it.
     """
     if find_master(path, "open master") is not None:
         return
     folders.make_folder(path.parent)
-    agent_data = declare.table_of(declare.AgentData)
-    columns = [(column.name, column.type) for column in agent_data.columns]
-    statements = [
-        *catalog.define_columns(agent_data.name, format.MASTER_COLUMNS, columns, is_new=True),
-        (identity.INSERT, (format.MASTER,)),
-    ]
+    statements = [*_define_agent_data(), (identity.INSERT, (format.MASTER,))]
     script = format.MASTER_TABLES + ";".join(sql for sql, _ in statements)
     bindings = tuple(value for _, values in statements for value in values)
     with sqlite.translate_errors("make master", str(path)):
         sqlite.create(str(path), format.MASTER_PAGE_SIZE, script, bindings, format.IDENTITY, shrinkable=True)
+
+
+def _define_agent_data() -> Iterator[tuple[str, Sequence[Any]]]:
+    """Return the statements that make the table for dicts, with their bindings."""
+    agent_data = declare.table_of(declare.AgentData)
+    columns = [(column.name, column.type) for column in agent_data.columns]
+    return catalog.define_columns(agent_data.name, format.MASTER_COLUMNS, columns, is_new=True)
+
+
+def open_to_read(path: Path) -> Connection:
+    """Open the master to read it. If there is none yet, return an empty one in memory, which cannot be written either.
+
+    Raises:
+        StorageError: it cannot be opened as a master of this format.
+        ConfigurationError: it is not a file.
+    """
+    if find_master(path, "open master") is not None:
+        return open_master(path, writable=False)
+    connection = sqlite.open_in_memory(format.MASTER_TABLES)
+    for sql, values in _define_agent_data():
+        connection.execute(sql, values)
+    connection.pragma("query_only", True)
+    sqlite.allow_interrupt(connection)
+    return connection
 
 
 def open_master(path: Path, *, writable: bool, busy_timeout_s: float = sqlite.BUSY_TIMEOUT_S) -> Connection:
@@ -74,8 +122,10 @@ def open_master(path: Path, *, writable: bool, busy_timeout_s: float = sqlite.BU
         busy_timeout_s: how long each statement waits for another process that has it locked, in seconds.
 
     Raises:
+        ConfigurationError: it is not a file.
         StorageError: it cannot be opened as a master of this format.
     """
+    find_master(path, "open master")
     with sqlite.translate_errors("open master", str(path)):
         connection = sqlite.connect(str(path), writable=writable, busy_timeout_s=busy_timeout_s)
         try:

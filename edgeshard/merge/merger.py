@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
@@ -16,7 +15,7 @@ import attrs
 
 from edgeshard import sqlite
 from edgeshard.errors import EdgeshardError, OutOfDescriptorsError, printable
-from edgeshard.files import fingerprint, paths, scan
+from edgeshard.files import fingerprint, paths, scan, store_folder
 from edgeshard.files.scan import ScanResult, ShardFile
 from edgeshard.format.ranges import size
 from edgeshard.master import blocked_rows, identity, row_states, write_stats
@@ -78,7 +77,7 @@ class Merger:
         self._should_stop = should_stop
         self._profile = profile
         self._meter = write_stats.Meter()
-        self._folder = scan.Folder(Path(os.path.realpath(paths.shards(root))))
+        self._folder = scan.Folder(paths.shards(root))
         self._quota = MergeQuota(root, self._path, prune, self._meter, should_stop)
         self._master = MasterHandle(self._path)
         self._forget()
@@ -204,7 +203,7 @@ class Merger:
         return any(self._cache.is_changed(file) for file in self._scan().changed)
 
     def _scan(self) -> ScanResult:
-        path = Path(os.path.realpath(paths.shards(self._root)))
+        path = store_folder.resolve_shards(self._root)
         if path != self._folder.path:  # a link that leads elsewhere now
             self._folder = scan.Folder(path)
         return self._folder.scan(self._cache.states)

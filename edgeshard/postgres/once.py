@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from edgeshard.files import scan
+from edgeshard.master import database
 from edgeshard.postgres import own_tables, plan, prepare, rejects, server_tables
 from edgeshard.postgres.address import parse_dsn
 from edgeshard.postgres.options import BATCH
@@ -36,7 +36,7 @@ def push_once(
     """
     address = parse_dsn(dsn)
     pusher = Pusher(path, address, batch=batch, inserts=inserts, should_stop=should_stop, progress=progress)
-    if scan.find_database(str(path)) is None:
+    if database.find_master(path, "push") is None:
         return PushReport(upstream=address.display)
     try:
         return pusher.run()
@@ -52,9 +52,10 @@ def preview(path: Path, dsn: str) -> PushReport:
     """
     began = time.monotonic()
     address = parse_dsn(dsn)
+    found = database.find_master(path, "push")
     server = Server(address)
     try:
-        if scan.find_database(str(path)) is None:
+        if found is None:
             return PushReport(upstream=address.display, dry_run=True)
         with MasterReader(path) as master:
             return _preview(server, master, began)

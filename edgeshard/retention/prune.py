@@ -5,6 +5,7 @@ Crash safety of all this: the docstring of `edgeshard.retention`.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from edgeshard.retention.deletable import DeletableSeqs
 from edgeshard.retention.pace import Pace
 from edgeshard.retention.progress import ProgressCallback, PruneProgress
 from edgeshard.retention.rules import BUDGET, Rules
-from edgeshard.retention.run import PruneRun
+from edgeshard.retention.run import MergeLock, PruneRun, StoppedError, held_by_caller
 from edgeshard.retention.scope import find_scope
 from edgeshard.sqlite import Connection, quote
 
@@ -34,6 +35,7 @@ def prune(
     shrink: bool = False,
     dry_run: bool = False,
     lock_wait_s: float = sqlite.BUSY_TIMEOUT_S,
+    merge_lock: MergeLock = held_by_caller,
     should_stop: Callable[[], bool] = lambda: False,
     progress: ProgressCallback | None = None,
 ) -> PruneReport:
@@ -45,11 +47,14 @@ def prune(
         shrink: give all free pages back to the disk; without this, only as many as `Rules.max_bytes` requires.
         dry_run: report what would be done, and change nothing.
         lock_wait_s: how long each transaction waits for another process that has the master locked, in seconds.
-        should_stop: called after each transaction; once it returns True, the prune ends, and what it committed stays.
+        merge_lock: keeps mergers out of each transaction; a dry run does not need it.
+        should_stop: called after each transaction, and while waiting for a merger; once it returns True, the prune
+            ends, and what it committed stays.
         progress: called after each transaction.
 
     Raises:
         ConfigurationError: there is no such table, or the rules do not apply to it.
+        MergeInProgressError: `merge_lock` could not be taken. What was committed stays.
         StorageError: the master cannot be read or written. What was committed stays.
     """
     began, meter = time.monotonic(), Meter()
@@ -62,8 +67,11 @@ def prune(
                 sqlite.shrink_wal(connection)
                 wal_pages = _limit_wal(connection, path)
             sqlite.set_busy_timeout(connection, lock_wait_s)
-            run, tables = _begin(connection, path, rules, should_stop, PruneProgress(progress), wal_pages, dry_run)
-            with meter.running():
+            run, tables = _begin(
+                connection, path, rules, should_stop, PruneProgress(progress), wal_pages, merge_lock, dry_run
+            )
+            fits, shrunk_bytes = True, 0
+            with meter.running(), contextlib.suppress(StoppedError):
                 fits = _follow_rules(run, tables)
                 shrunk_bytes = 0 if dry_run else _give_space_back(run, meter, everything=shrink)
             report = _report(run, shrunk_bytes, fits=fits)
@@ -89,6 +97,7 @@ def _begin(
     should_stop: Callable[[], bool],
     progress: PruneProgress,
     wal_pages: int | None,
+    merge_lock: MergeLock,
     dry_run: bool,
 ) -> tuple[PruneRun, Sequence[str]]:
     """Return the prune, and the keyed tables whose tombstones it may delete."""
@@ -97,7 +106,17 @@ def _begin(
         row_bytes = sqlite.used_bytes(connection) / max(1, extents.row_count(connection))
     pace = Pace(connection, str(path), wal_pages, is_for_budget=rules.size_reason == BUDGET)
     run = PruneRun(
-        connection, str(path), rules, scope, DeletableSeqs(rules), pace, progress, row_bytes, dry_run, should_stop
+        connection,
+        str(path),
+        rules,
+        scope,
+        DeletableSeqs(rules),
+        pace,
+        progress,
+        row_bytes,
+        dry_run,
+        should_stop,
+        merge_lock,
     )
     return run, tombstone_tables
 
@@ -127,7 +146,7 @@ def _give_space_back(run: PruneRun, meter: Meter, *, everything: bool) -> int:
     if run.progress.rows:
         has_more = True
         while has_more:
-            with sqlite.immediate(connection):
+            with run.transaction():
                 has_more = arrivals.forget_before(connection, _oldest_id(connection))
                 if not has_more:
                     meter.record(connection, sizes.wal_bytes(run.path))  # only the checkpoint of the WAL follows

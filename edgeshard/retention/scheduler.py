@@ -23,6 +23,7 @@ from edgeshard.reports import MergeReport, PruneReport, combine_prunes
 from edgeshard.retention import prune
 from edgeshard.retention.due import LastRun, MasterState, is_due
 from edgeshard.retention.rules import Rules
+from edgeshard.retention.run import MergeLock, held_by_caller
 from edgeshard.retention.store_rules import Retention
 
 logger = logging.getLogger("edgeshard.prune")
@@ -55,17 +56,22 @@ def prune_once(
     retention: Retention,
     *,
     lock_wait_s: float = sqlite.BUSY_TIMEOUT_S,
+    merge_lock: MergeLock = held_by_caller,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> RetentionResult:
-    """Prune a master by each rule of its store."""
-    return _combine([_prune(path, rules, lock_wait_s, should_stop) for rules in retention.rules if not should_stop()])
+    """Prune a master by each rule of its store; see `prune.prune`."""
+    return _combine(
+        [_prune(path, rules, lock_wait_s, merge_lock, should_stop) for rules in retention.rules if not should_stop()]
+    )
 
 
-def _prune(path: Path, rules: Rules, lock_wait_s: float, should_stop: Callable[[], bool]) -> RetentionResult:
+def _prune(
+    path: Path, rules: Rules, lock_wait_s: float, merge_lock: MergeLock, should_stop: Callable[[], bool]
+) -> RetentionResult:
     try:
         if rules.table is not None and not _has_table(path, rules.table):
             return RetentionResult(PruneReport())  # no row of it has arrived yet
-        report = prune.prune(path, rules, lock_wait_s=lock_wait_s, should_stop=should_stop)
+        report = prune.prune(path, rules, lock_wait_s=lock_wait_s, merge_lock=merge_lock, should_stop=should_stop)
     except EdgeshardError as error:
         logger.warning("rows were merged, but old rows could not be pruned: %s", error)
         return RetentionResult(error=str(error))
@@ -94,11 +100,13 @@ class PruneScheduler:
     Args:
         path: the master.
         retention: the rules.
+        merge_lock: keeps mergers out of each transaction.
         slowness: the factor by which the usual interval between two prunes is lengthened.
     """
 
-    def __init__(self, path: Path, retention: Retention, slowness: float = 1.0) -> None:
+    def __init__(self, path: Path, retention: Retention, merge_lock: MergeLock, slowness: float = 1.0) -> None:
         self._path = path
+        self._merge_lock = merge_lock
         self._slowness = slowness
         self._last_runs: dict[Rules, LastRun | None] = dict.fromkeys(retention.rules)
         self._closing = False
@@ -155,7 +163,7 @@ class PruneScheduler:
         try:
             for rules in due:
                 if not self._closing:
-                    result = _prune(self._path, rules, _LOCK_WAIT_S, lambda: self._closing)
+                    result = _prune(self._path, rules, _LOCK_WAIT_S, self._merge_lock, lambda: self._closing)
                     self._results.append(result)
                     self._last_runs[rules] = self._last_run(rules, result)
         except BaseException as error:

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import datetime
 import itertools
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -28,7 +27,7 @@ from typing import Final
 import attrs
 
 from edgeshard import format, sqlite
-from edgeshard.files import paths
+from edgeshard.files import store_folder
 from edgeshard.format.ranges import Range, subtract
 from edgeshard.master import catalog, database, extents, identity, pruned_ranges, receipts, row_states, streams
 from edgeshard.retention import id_bounds, own_shards, rules
@@ -77,7 +76,7 @@ def load_inputs(path: Path, now_us: int, since_us: int) -> WatermarkInputs:
     connection = database.open_master(path, writable=False)
     try:
         with database.translate_errors("prune", path):
-            found = own_shards.scan_own_shards(connection, Path(os.path.realpath(paths.shards(path.parent))))
+            found = own_shards.scan_own_shards(connection, store_folder.resolve_shards(path.parent))
             with sqlite.read_snapshot(connection):
                 return WatermarkInputs(
                     found,

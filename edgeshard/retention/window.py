@@ -110,7 +110,7 @@ def _prune_window(
 ) -> PruneBatch | None:
     connection = run.connection
     logged_before = sqlite.wal_pages_written(connection)
-    with sqlite.read_snapshot(connection) if run.dry_run else sqlite.immediate(connection):
+    with sqlite.read_snapshot(connection) if run.dry_run else run.transaction():
         began = time.monotonic()  # until here we waited for others; from here on they wait for us
         # another prune may have been here, and another receipt may have arrived
         if not run.deletable.is_current(connection):

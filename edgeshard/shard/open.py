@@ -17,7 +17,7 @@ from typing import Final
 from edgeshard import format, sqlite
 from edgeshard.budget.policy import Budget
 from edgeshard.errors import ConfigurationError, DamagedError, FormatError, ShardInUseError
-from edgeshard.files import folders, locks, paths, scan
+from edgeshard.files import folders, locks, paths, scan, store_folder
 from edgeshard.master import identity, write_stats
 from edgeshard.shard.handle import DURABILITIES, Durability
 from edgeshard.shard.lookup import Lookups, References
@@ -78,8 +78,8 @@ def open_shard(
             cause = f"durability must be 'process' or 'power', got {durability!r}"
             raise ConfigurationError("open shard", "", cause)
         stem = paths.shard_stem(agent)
-        folders.make_folder(paths.shards(root))
-        folder = Path(os.path.realpath(paths.shards(root)))  # SQLite follows no link in it
+        folder = store_folder.resolve_shards(root)  # SQLite follows no link in it
+        folders.make_folder(folder)
         path = paths.shard(folder, stem)
         lock_file = locks.lock(paths.shard_lock(folder, stem), _LOCK_WAIT_S)
         if lock_file is None:

@@ -25,6 +25,7 @@ import attrs
 
 import edgeshard
 from edgeshard.shard.write_profile import WriteProfileName
+from tests.support.stores import new_store
 
 _BEGIN_S = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC).timestamp()
 _DAY_S = 86_400.0
@@ -64,7 +65,7 @@ class Year:
 
     def __init__(self, folder: Path, clock: Clock, rows_a_day: int, merges_a_day: int, wear: WriteProfileName) -> None:
         self.device = edgeshard.Store(folder / "device", prune={"older_than": "30d", "only_receipted": True}, wear=wear)
-        self.hub = edgeshard.Store(folder / "hub", prune={"max_bytes": _HUB_BYTES})
+        self.hub = new_store(folder / "hub", prune={"max_bytes": _HUB_BYTES})
         self.written = 0
         self._folder = folder
         self._clock = clock

@@ -16,7 +16,7 @@ from edgeshard.exchange.encoding import encode
 from edgeshard.format.ranges import Range, subtract
 from edgeshard.master import database, receipts
 from tests.support.forks import Count, begin
-from tests.support.stores import numbers, shard_path
+from tests.support.stores import new_store, numbers, shard_path
 
 
 def add(store: edgeshard.Store, agent: str, *given: int | Sequence[int], merge: bool = True) -> None:
@@ -61,7 +61,7 @@ def copies_of(store: edgeshard.Store, folder: Path) -> dict[str, Path]:
     folder.mkdir()
     store.snapshot(folder / "snapshot.db")
     store.export(folder / "bundle.db")
-    hub = edgeshard.Store(folder / "hub")
+    hub = new_store(folder / "hub")
     hub.merge([store.master_path])
     return {"snapshot": folder / "snapshot.db", "bundle": folder / "bundle.db", "hub": hub.master_path}
 

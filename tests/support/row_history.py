@@ -23,7 +23,7 @@ from edgeshard.merge.merger import Merger
 from edgeshard.sqlite import Connection, quote
 from tests.support import claims
 from tests.support.keyed_model import Lww
-from tests.support.stores import numbers, shard_path
+from tests.support.stores import new_store, numbers, shard_path
 from tests.support.tombstones import collect
 from tests.support.wall_clock import Wall
 
@@ -81,7 +81,7 @@ class History:
 
     def __init__(self, folder: Path, wall: Wall) -> None:
         self.folder, self.wall = folder, wall
-        self.stores = {name: edgeshard.Store(folder / name) for name in ("device", "hub")}
+        self.stores = {name: new_store(folder / name) for name in ("device", "hub")}
         self.device = self.stores["device"]
         self.open: dict[str, edgeshard.Shard] = {}
         self.names = itertools.count()

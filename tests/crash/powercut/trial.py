@@ -246,6 +246,7 @@ class Trial:
 
             def merge_all() -> None:
                 stage.commits["last"] = set()
+                stage.store.init()  # the power may have been cut before any agent had made it
                 reports.extend(stage.store.merge(keep_empty=True) for _ in range(2))
                 reports.append(stage.store.verify())
 

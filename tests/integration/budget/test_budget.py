@@ -28,7 +28,7 @@ from edgeshard.merge import truncate
 from edgeshard.retention import prune, rules
 from edgeshard.retention.store_rules import PruneRule
 from tests.support.processes import command, sql
-from tests.support.stores import numbers, shard_path
+from tests.support.stores import new_store, numbers, shard_path
 
 MB = 1_000_000
 
@@ -124,7 +124,7 @@ def test_a_priority_that_cannot_be_is_refused(priority: int) -> None:
 
 
 def test_a_budget_holds_for_whoever_opens_the_store_later(tmp_path: Path) -> None:
-    edgeshard.Store(tmp_path, max_bytes="2M").merge()
+    new_store(tmp_path, max_bytes="2M").merge()
     with edgeshard.Store(tmp_path).shard("agent") as shard:
         fill(lambda n: shard.write({"n": n, "x": "x" * 500}))
     assert taken(edgeshard.Store(tmp_path)) <= 2 * MB
@@ -598,7 +598,7 @@ def test_where_agents_disagree_the_highest_priority_wins_and_is_carried_on(tmp_p
                 shard.write(cls(place))
             store.merge()
         store.export(tmp_path / f"{store.root.name}.bundle")
-        hub = edgeshard.Store(tmp_path / f"hub{store.root.name}")
+        hub = new_store(tmp_path / f"hub{store.root.name}")
         hub.merge([tmp_path / f"{store.root.name}.bundle"])
         for each in (store, hub):
             assert [["thing", 7]] == sql(each.master_path, "select * from edgeshard_priorities")

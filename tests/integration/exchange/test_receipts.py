@@ -35,7 +35,7 @@ from tests.support.processes import command
 from tests.support.pruning import add, note
 from tests.support.pruning import said as spoken
 from tests.support.records import NOON
-from tests.support.stores import numbers
+from tests.support.stores import new_store, numbers
 
 HUB, OTHER, SERVER = bytes(15) + b"\1", bytes(15) + b"\2", bytes(15) + b"\3"
 
@@ -74,7 +74,7 @@ def opened(store: edgeshard.Store) -> Iterator[Connection]:
 @pytest.fixture
 def hub(tmp_path: Path) -> edgeshard.Store:
     """A hub with an empty master."""
-    hub = edgeshard.Store(tmp_path / "hub")
+    hub = new_store(tmp_path / "hub")
     hub.merge()
     return hub
 

@@ -28,7 +28,7 @@ from edgeshard.master import shard_states
 from edgeshard.reports import ShardStatus, StatusReport
 from tests.support.processes import command, python, sql
 from tests.support.records import NOON, Reading
-from tests.support.stores import numbers, shard_path, write_apart
+from tests.support.stores import new_store, numbers, shard_path, write_apart
 
 #: Another process's agent: a row for each line that it reads, and the last line ends it by a kill.
 AGENT = """
@@ -124,17 +124,17 @@ def settle(store: edgeshard.Store) -> None:
 # -- without much -----------------------------------------------------------------------------------------------------
 
 
-def test_an_empty_folder_has_nothing_and_gets_nothing(tmp_path: Path) -> None:
+def test_a_store_without_rows_has_nothing_and_gets_nothing(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
     done = command("status", tmp_path)
     assert (0, "0 shards, 0 with a writer; 0 rows pending\nno master yet, no merger watches\n", "") == (
         done.returncode,
         done.stdout,
         done.stderr,
     )
-    assert [] == list(tmp_path.iterdir())
-    report = edgeshard.Store(tmp_path / "none").status()
+    report = edgeshard.Store(tmp_path).status()
     assert ((), False, True) == (report.shards, report.master.exists, report.complete)
-    assert [] == list(tmp_path.iterdir())
+    assert ["shards"] == os.listdir(tmp_path)
 
 
 def test_without_a_master_all_rows_wait_and_none_is_made(store: edgeshard.Store, agent: Agent) -> None:
@@ -187,9 +187,8 @@ def test_rows_that_are_in_the_master_and_in_the_shard_do_not_wait(store: edgesha
         shard.write_many([{"n": n} for n in range(5)])
         store.merge([shard_path(store, "agent")])
         shard.write({"n": 5})
-    other = edgeshard.Store(tmp_path / "other")
+    other = new_store(tmp_path / "other")
     other.merge([shard_path(store, "agent")])
-    (other.root / "shards").mkdir()
     for path in (store.root / "shards").glob("agent.db*"):
         (other.root / "shards" / path.name).write_bytes(path.read_bytes())
     assert {"agent.db": 0} == waiting(other.status())
@@ -395,7 +394,7 @@ def test_gaps_are_counted_and_exit_3(store: edgeshard.Store, tmp_path: Path) -> 
         shard.write_many([{"n": n} for n in range(3)])
         store.merge()
         shard.write({"n": 3})
-        hub = edgeshard.Store(tmp_path / "hub")
+        hub = new_store(tmp_path / "hub")
         hub.merge([shard_path(store, "agent")])
         sql(hub.master_path, "select 1")
     report = hub.status()

@@ -17,7 +17,7 @@ from edgeshard.reports import OLDER_MASTER, OTHER_MASTER, UNKNOWN, VerifyReport
 from tests.support.hostile_shards import edit
 from tests.support.processes import command
 from tests.support.records import NOON, Reading
-from tests.support.stores import shard_path
+from tests.support.stores import new_store, shard_path
 
 
 @attrs.frozen
@@ -135,9 +135,8 @@ def test_rows_that_are_missing_since_an_older_master_was_put_back_are_told_from_
     with merged.shard("agent") as shard:
         shard.write_many({"n": n} for n in range(5))
         merged.merge(keep_empty=True)
-        other = edgeshard.Store(tmp_path / "other")
+        other = new_store(tmp_path / "other")
         shard.write_many({"n": n} for n in range(3))
-        (other.root / "shards").mkdir(parents=True)
     shutil.move(shard_path(merged, "agent"), shard_path(other, "agent"))
     other.merge(keep_empty=True)
     shutil.move(shard_path(other, "agent"), shard_path(merged, "agent"))

@@ -34,7 +34,7 @@ from edgeshard.merge.watcher import Listener, Watcher, in_thread
 from edgeshard.reports import MergeReport
 from tests.support.processes import merge_command, python
 from tests.support.project import EXAMPLES
-from tests.support.stores import numbers, shard_path
+from tests.support.stores import new_store, numbers, shard_path
 
 #: How long a test waits for what should come at once: the machine may be busy with other things.
 PATIENCE_S = 30.0
@@ -126,7 +126,7 @@ class Notified:
 @contextlib.contextmanager
 def watcher(store: edgeshard.Store, *options: object, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """``python -m edgeshard.merge ROOT --watch`` in a process, which watches by now."""
-    store.root.mkdir(exist_ok=True)
+    (store.root / "shards").mkdir(parents=True, exist_ok=True)
     told = Notified(store.root.parent)
     command = [sys.executable, "-m", "edgeshard.merge", str(store.root), "--watch", *map(str, options)]
     process = subprocess.Popen(
@@ -220,7 +220,7 @@ def test_under_load_a_pass_begins_each_interval_and_the_busy_shard_is_not_trunca
 
 
 def test_a_shard_that_is_moved_in_is_found(store: edgeshard.Store, tmp_path: Path) -> None:
-    other = edgeshard.Store(tmp_path / "other")
+    other = new_store(tmp_path / "other")
     write(other, "agent", 1, 2)
     with serving(store) as passes:
         await_that(lambda: is_idle(passes))
@@ -305,7 +305,7 @@ def test_a_merge_beside_a_watcher_is_refused_at_once_or_waits(store: edgeshard.S
 
 
 def test_other_databases_and_fresh_queries_are_merged_beside_a_watcher(store: edgeshard.Store, tmp_path: Path) -> None:
-    other = edgeshard.Store(tmp_path / "other")
+    other = new_store(tmp_path / "other")
     write(other, "other", 1)
     with store.watching(interval=NEVER_S, rescan=NEVER_S, observer="polling"), store.shard("agent") as shard:
         shard.write({"n": 2})
@@ -536,7 +536,7 @@ def test_a_full_disk_under_stdout_does_not_keep_rows_from_being_merged(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
-    store.root.mkdir()
+    (store.root / "shards").mkdir(parents=True)
     command = [sys.executable, "-m", "edgeshard.merge", str(store.root), "--watch", "--json"]
     with open("/dev/full", "w") as full:
         process = subprocess.Popen(command, stdout=full, stderr=subprocess.PIPE, text=True)
@@ -564,7 +564,7 @@ def test_metrics_are_kept_also_where_the_store_cannot_be_looked_at(store: edgesh
 def test_who_waits_long_for_another_merger_says_so(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store.root.mkdir()
+    (store.root / "shards").mkdir(parents=True)
     monkeypatch.setattr(locks, "_LOG_AFTER_S", 0.3)
     held = lock(store.root / "merge.lock")
     assert held is not None
@@ -852,7 +852,7 @@ def test_a_folder_whose_time_is_set_back_is_read_anew(store: edgeshard.Store, mo
 
 
 def test_gaps_that_another_merger_brings_are_reported(store: edgeshard.Store, tmp_path: Path) -> None:
-    other = edgeshard.Store(tmp_path / "other")
+    other = new_store(tmp_path / "other")
     write(other, "agent", 1, 2)
     other.merge(keep_empty=True)
     with serving(store, rescan_s=0.2) as passes:

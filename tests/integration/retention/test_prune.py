@@ -36,7 +36,7 @@ from tests.support.pruning import (
     stream_of,
 )
 from tests.support.records import NOON, Reading
-from tests.support.stores import numbers
+from tests.support.stores import new_store, numbers
 
 
 def pruned(store: edgeshard.Store) -> list[list[Any]]:
@@ -50,7 +50,7 @@ def pruned(store: edgeshard.Store) -> list[list[Any]]:
 @pytest.fixture
 def hub(tmp_path: Path) -> edgeshard.Store:
     """A store elsewhere, of which there is nothing yet."""
-    return edgeshard.Store(tmp_path / "hub")
+    return new_store(tmp_path / "hub")
 
 
 # -- the rules --------------------------------------------------------------------------------------------------------
@@ -543,20 +543,20 @@ def test_a_dry_run_of_a_size_comes_near(store: edgeshard.Store) -> None:
 
 
 def test_an_empty_master_has_nothing_to_prune(store: edgeshard.Store) -> None:
-    store.merge()
+    store.init()
     for asked in ({"keep_rows": 0}, {"older_than": "1d"}, {"max_bytes": "1M"}, {"shrink": True}):
         report = store.prune(**asked)
         assert (0, True) == (report.rows, report.fits)
     assert store.verify().ok
 
 
-def test_a_dry_run_makes_no_master(store: edgeshard.Store) -> None:
-    assert (0, True) == ((report := store.prune(keep_rows=0, dry_run=True)).rows, report.dry_run)
-    assert not store.root.exists()
+def test_a_prune_makes_no_master(store: edgeshard.Store) -> None:
     assert 78 == command("prune", store.root, "--keep-rows", "1").returncode
-    store.root.mkdir()
+    (store.root / "shards").mkdir(parents=True)
+    for dry_run in (False, True):
+        assert (0, dry_run) == ((report := store.prune(keep_rows=0, dry_run=dry_run)).rows, report.dry_run)
     done = command("prune", store.root, "--keep-rows", "1", "--dry-run")
-    assert (78, [], True) == (done.returncode, os.listdir(store.root), "there is no master yet" in done.stderr)
+    assert (78, ["shards"], True) == (done.returncode, os.listdir(store.root), "there is no master yet" in done.stderr)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from tests.support.clocks import DAY_S, Clock
 from tests.support.processes import merge_command
 from tests.support.project import PROJECT
 from tests.support.records import NOON, Reading
-from tests.support.stores import numbers
+from tests.support.stores import new_store, numbers
 
 PATIENCE_S = 60.0
 NEVER_S = 10_000.0
@@ -119,7 +119,7 @@ def test_what_nobody_else_holds_stays_where_that_is_asked(store: edgeshard.Store
     first = kept.merge().pruned
     assert first is not None
     assert (0, 2) == (first.rows, first.kept_back)
-    hub = edgeshard.Store(tmp_path / "hub")
+    hub = new_store(tmp_path / "hub")
     hub.merge(sources=[kept.master_path])
     kept.receipt(hub.ranges(), trust=True)
     write(kept, 2)

@@ -252,7 +252,7 @@ def test_status_says_bytes_of_today_a_day_and_a_row(store: edgeshard.Store) -> N
 
 
 def test_a_store_of_which_nothing_is_known_says_nothing(store: edgeshard.Store) -> None:
-    store.root.mkdir()
+    (store.root / "shards").mkdir(parents=True)
     assert (WriteStats(), None, None) == (
         store.status().write_stats, store.status().write_stats.bytes_a_day, store.status().write_stats.bytes_a_row
     )  # fmt: skip

@@ -23,7 +23,7 @@ from edgeshard.sources.source import SourceTable
 from tests.support import hostile_shards
 from tests.support.processes import python, sql
 from tests.support.records import NOON, Reading
-from tests.support.stores import numbers, shard_path
+from tests.support.stores import new_store, numbers, shard_path
 
 #: Address space of a merger of hostile shards: about what the interpreter with its libraries needs, and 600 MB.
 MEMORY_BYTES = 1 << 30
@@ -325,7 +325,7 @@ def test_rows_that_another_shard_has_by_the_same_addresses_are_never_deleted(sto
     store.merge()
     assert 60 == sql(shard_path(store, "victim"), "select count(*) from agent_data")[0][0]
     # and the rows are merged elsewhere
-    other = edgeshard.Store(store.root.parent / "other")
+    other = new_store(store.root.parent / "other")
     assert (60, ()) == (lambda done: (done.rows, done.quarantined))(other.merge([shard_path(store, "victim")]))
     assert [*range(60)] == numbers(other)
 

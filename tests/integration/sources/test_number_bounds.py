@@ -21,7 +21,7 @@ from edgeshard.sqlite import quote
 from tests.support.forms import short_and_full
 from tests.support.keyed_schema_versions import plain, version
 from tests.support.schema_versions import write
-from tests.support.stores import numbers, shard_path
+from tests.support.stores import new_store, numbers, shard_path
 
 INT_MAX, INT_MIN = 2**63 - 1, -(2**63)
 
@@ -203,10 +203,10 @@ def test_no_number_of_a_source_harms_another(
     assert () == store.verify(deep=True).errors
     store.status()
     # and what is accepted is accepted by hubs, exports and prunes as well
-    hub = edgeshard.Store(tmp_path / "hub")
+    hub = new_store(tmp_path / "hub")
     assert () == hub.merge([store.master_path]).quarantined
     store.export(tmp_path / "all.db")
-    assert () == edgeshard.Store(tmp_path / "other").merge([tmp_path / "all.db"]).quarantined
+    assert () == new_store(tmp_path / "other").merge([tmp_path / "all.db"]).quarantined
     store.prune(keep_rows=3, deletions_older_than="0s")
     assert () == store.verify(deep=True).errors
 
@@ -239,5 +239,5 @@ def test_the_highest_timestamp_of_all_keeps_no_later_change_from_being_merged(st
         shard.write(GOOD("q", 2))
     assert () == store.merge().quarantined
     assert [("q", 2)] == store.query("SELECT k, a FROM sample WHERE k = 'q'")
-    hub = edgeshard.Store(store.root / "hub")
+    hub = new_store(store.root / "hub")
     assert () == hub.merge([store.master_path]).quarantined

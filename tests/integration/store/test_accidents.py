@@ -15,7 +15,7 @@ import edgeshard
 from edgeshard.errors import AccessError, ShardPoisonedError
 from edgeshard.files import folders, scan
 from tests.support.processes import merge_command, python
-from tests.support.stores import numbers
+from tests.support.stores import new_store, numbers
 
 YEAR_S = 365 * 86_400.0
 
@@ -254,7 +254,7 @@ def test_two_stores_copied_from_one_meet_in_a_hub_without_loss_or_doubles(
                 shard.write({"n": 100 * (number + 1) + len(agent)})
     store.merge()
     copy.merge(keep_empty=True)
-    hub = edgeshard.Store(tmp_path / "hub")
+    hub = new_store(tmp_path / "hub")
     shards = sorted((copy.root / "shards").glob("*.db"))
     for sources in ([store.master_path], [copy.master_path], [copy.master_path, store.master_path, *shards]):
         assert () == hub.merge(sources).quarantined
@@ -345,7 +345,7 @@ def test_a_store_on_a_read_only_medium_says_so(small_disk: Path) -> None:
         lambda: store.shard("agent"),
         lambda: store.shard("another"),
         lambda: store.merge(),
-        lambda: edgeshard.Store(small_disk / "new").merge(),
+        lambda: edgeshard.Store(small_disk / "new").init(),
     ]
     for use in uses:
         with pytest.raises(AccessError, match="read-only"):

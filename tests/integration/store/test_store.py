@@ -19,7 +19,7 @@ from edgeshard.errors import DamagedError, EdgeshardError, FormatError, QueryErr
 from edgeshard.inspect import query
 from tests.support.processes import python
 from tests.support.records import NOON, Reading
-from tests.support.stores import numbers
+from tests.support.stores import new_store, numbers
 
 
 def test_a_store_touches_nothing_until_it_is_used(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_names_of_a_folder_may_be_strange(tmp_path: Path) -> None:
         shard.write({"n": 1})
     assert 1 == store.merge().rows
     assert [1] == numbers(store)
-    hub = edgeshard.Store(tmp_path / "hub")
+    hub = new_store(tmp_path / "hub")
     assert 1 == hub.merge([store.master_path]).rows
 
 

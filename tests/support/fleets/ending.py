@@ -13,6 +13,7 @@ from tests.support.fleets.carrying import export_bundle, inventory_of, record_re
 from tests.support.fleets.fleet import DEVICES, STORES, Fleet
 from tests.support.fleets.model import CURRENT, HISTORY, PRUNED, SUPERSEDED, Held, Row, kept
 from tests.support.fleets.shapes import DICT, DISPUTED_TABLES, SHAPES, Shape
+from tests.support.stores import new_store
 
 #: How many databases one merge names.
 _SOURCES = 50
@@ -216,7 +217,7 @@ def _check_export(fleet: Fleet) -> None:
         if "export" in fleet.without:
             continue
         bundle = export_bundle(fleet, store.master_path, set(), {})
-        fresh = edgeshard.Store(fleet.folder / f"fresh-{name}")
+        fresh = new_store(fleet.folder / f"fresh-{name}")
         fleet.stores[f"fresh-{name}"] = fresh
         fleet.merge_into(f"fresh-{name}", [bundle])
         assert fleet.held[fresh.master_path].visible == fleet.held[store.master_path].visible

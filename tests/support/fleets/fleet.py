@@ -35,7 +35,7 @@ from tests.support.fleets.kills import killed_at
 from tests.support.fleets.model import CURRENT, HISTORY, PRUNED, SUPERSEDED, Address, Held, Row, Schema
 from tests.support.fleets.shapes import DECK, DICT, DISPUTED_TABLES, Shape
 from tests.support.forks import Count, Life
-from tests.support.stores import shard_path
+from tests.support.stores import new_store, shard_path
 
 #: A folder in memory, if there is one: fsyncs cost nothing there, and power cuts are tested elsewhere.
 IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -111,7 +111,7 @@ class Fleet:
     def __init__(self, form: str = "honest", without: Collection[str] = (), seed: str = "") -> None:
         self.form, self.without = form, frozenset(without)
         self.folder = Path(tempfile.mkdtemp(prefix="edgeshard-fleet-", dir=IN_MEMORY))
-        self.stores = {name: edgeshard.Store(self.folder / name) for name in STORES}
+        self.stores = {name: new_store(self.folder / name) for name in STORES}
         self.open: dict[Path, edgeshard.Shard] = {}
         self.written: dict[Address, Row] = {}
         self.agents: dict[str, str] = {}
