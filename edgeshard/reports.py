@@ -751,6 +751,42 @@ class BudgetStatus(Report):
 
 
 @attrs.frozen
+class SpaceUse(Report):
+    """What fills a store, in bytes.
+
+    Attributes:
+        rows_bytes: the tables of the master with rows. In a large master, this includes their indexes.
+        indexes_bytes: the indexes of these tables; None if the master is so large that they would take long to measure.
+        bookkeeping_bytes: what the master knows about rows: addresses, what was merged and pruned, receipts.
+        retired_bytes: that part of the bookkeeping that is about streams of which all rows were pruned.
+        free_bytes: free pages of the master's file, which later rows fill.
+        master_wal_bytes: the master's WAL, and its index.
+        shards_bytes: the shards.
+        shard_wals_bytes: their WALs, and the indexes of these.
+        other_bytes: all other files in the store's folder and that of its shards: locks, settings, and what does not
+            belong to the store.
+    """
+
+    _computed = ("total_bytes",)
+
+    rows_bytes: int = 0
+    indexes_bytes: int | None = 0
+    bookkeeping_bytes: int = 0
+    retired_bytes: int = 0
+    free_bytes: int = 0
+    master_wal_bytes: int = 0
+    shards_bytes: int = 0
+    shard_wals_bytes: int = 0
+    other_bytes: int = 0
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it."""
+        master = self.rows_bytes + (self.indexes_bytes or 0) + self.bookkeeping_bytes + self.free_bytes
+        return master + self.master_wal_bytes + self.shards_bytes + self.shard_wals_bytes + self.other_bytes
+
+
+@attrs.frozen
 class WriteStats(Report):
     """Bytes that a store has written to its files, as far as they are counted.
 
@@ -791,6 +827,7 @@ class StatusReport(Report):
         write_stats: bytes written to the files, as far as they are counted.
         budget: the disk budget, or None if the store has none.
         peers: the databases that gave receipts: those that await confirmation first, then the most recent first.
+        space: what fills the store, in bytes by kind.
     """
 
     _computed = (
@@ -813,6 +850,7 @@ class StatusReport(Report):
     budget: BudgetStatus | None = None
     states: RowStates = attrs.Factory(RowStates)
     peers: tuple[PeerStatus, ...] = ()
+    space: SpaceUse = attrs.Factory(SpaceUse)
 
     @property
     def pending_rows(self) -> int:

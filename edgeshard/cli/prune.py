@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from edgeshard.cli import arguments, once, output
+from edgeshard.cli import arguments, confirm, exits, once, output
 from edgeshard.reports import PruneReport
 from edgeshard.store import BUSY_TIMEOUT_S
 
@@ -21,6 +21,9 @@ still deliver an older change, and every database with a receipt knows of them. 
 says why.
 
 Each run of deleted rows leaves a record of about 120 bytes. That is much if --table deletes every second small row.
+A stream (one opening of a shard) of which every row was deleted leaves 30 bytes, for good: without them, an old copy of
+its shard would bring its rows back. --forget-after forgets streams of which all rows were deleted longer ago than AGE.
+Copies that are older than that must not be merged any more. It asks on a terminal, unless --yes.
 Later merges fill the space that becomes free in the file; --max-bytes and --shrink give it back to the disk.
 
 examples:
@@ -30,15 +33,21 @@ examples:
   15 3 * * *  %(prog)s /srv/data --older-than 30d --max-bytes 2G -q     in a crontab
   %(prog)s data --table reading --drop-table      another agent declares it with other types, and is right
   %(prog)s data --max-bytes 500M --only-pushed    nothing that PostgreSQL does not hold
+  %(prog)s data --forget-after 365d               also of deleted rows, nothing is kept that is older than a year
 
 exit codes:
   0 done, also with nothing to do, or if rows had to stay
-  1 failed; also if the master is damaged or contradicts itself: see verify              2 wrong usage
+  1 failed; also if the master is damaged or contradicts itself: see verify; or the answer was no
+  2 wrong usage
   3 the master is still larger than --max-bytes
   74 input/output error, or no space                      75 the master is locked (--lock-wait)
   77 not permitted                  78 there is no such folder, no master in it, or no such table
   130 interrupted by Ctrl-C: what was pruned by then stays pruned
 """
+
+_QUESTION = (
+    "Forget streams of which all rows were pruned that long ago? Copies as old as they are could bring their rows back"
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +63,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--shrink", action="store_true", help="give all free space in the file back to the disk")
     arguments.add_dry_run(parser)
+    confirm.add_yes(parser)
     arguments.add_json(parser)
     parser.add_argument(
         "--lock-wait",
@@ -74,8 +84,11 @@ def run(options: argparse.Namespace) -> int:
         options.usage_error("--drop-table needs --table, and no other rule")
     if not arguments.selects_rows(rule) and not options.drop_table and not options.shrink:
         options.usage_error(
-            "nothing to do; add --older-than, --keep-rows, --max-bytes, --deletions-older-than or --shrink"
+            "nothing to do; add --older-than, --keep-rows, --max-bytes, --deletions-older-than, --forget-after or "
+            "--shrink"
         )
+    if options.forget_after is not None and not confirm.is_confirmed(options, _QUESTION):
+        return exits.FAILED
 
     def prune(should_stop: Callable[[], bool], progress: output.Progress | None) -> PruneReport:
         return arguments.store_with_master(options).prune(

@@ -23,6 +23,7 @@ from edgeshard.files.scan import ShardFile
 from edgeshard.format.ranges import Range, union
 from edgeshard.inspect import shard_names
 from edgeshard.inspect.pending import MasterView, Pending, find_pending
+from edgeshard.inspect.space import measure as measure_space
 from edgeshard.master import (
     catalog,
     database,
@@ -71,6 +72,7 @@ def status(root: Path) -> StatusReport:
                 master = _master_status(connection, path, found)
                 budget = _budget_status(root, pruned_ranges.by_reason(connection).get(rules.BUDGET, 0))
                 peers = tuple(_peers(connection))
+                space = measure_space(connection, root)
             sqlite.set_busy_timeout(connection, _BUSY_TIMEOUT_S)
             listed = scan.shard_files(Path(os.path.realpath(paths.shards(root))))
             examined = [(file, find_pending(connection, view, file)) for file in listed]
@@ -85,7 +87,16 @@ def status(root: Path) -> StatusReport:
     shards = _in_order(_shard_status(view, file, pending, at) for file, pending in there)
     master = _with_states(master, states, gaps)
     return StatusReport(
-        at, _is_locked(paths.watch_lock(root)), master, shards, gaps, written, budget, states=states, peers=peers
+        at,
+        _is_locked(paths.watch_lock(root)),
+        master,
+        shards,
+        gaps,
+        written,
+        budget,
+        states=states,
+        peers=peers,
+        space=space,
     )
 
 
