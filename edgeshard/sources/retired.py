@@ -69,8 +69,10 @@ def _reason(source: Source, rows: str) -> str:
     """Return the rule that selected most rows of a group."""
     try:
         counts = json.loads(rows)
+        if not isinstance(counts, dict):
+            raise ValueError("not counts")
         reason: str = max(sorted(counts), key=lambda each: int(counts[each]))
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise DamagedError(_ACTION, source.path, "a group of retired streams has invalid counts") from error
     if len(reason) > streams.REASON_CHARS_MAX:
         raise DamagedError(_ACTION, source.path, "a group of retired streams has invalid counts")
