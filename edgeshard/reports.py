@@ -164,6 +164,8 @@ class MergeReport(Report):
         dropped: rows deleted from the master because the disk budget had no space for them.
         pruned: what the store's own prune rules deleted afterwards (a watching merger: since the last report), or None
             if there are no rules or no prune was due.
+        forgotten_streams: streams of which all rows were pruned long ago, and that the master forgot to stay within
+            the disk budget: a copy as old as they are could bring their rows back.
         prune_error: why that prune failed, or "". The merge itself is done.
     """
 
@@ -183,6 +185,7 @@ class MergeReport(Report):
     dropped: int = 0
     pruned: PruneReport | None = None
     prune_error: str = ""
+    forgotten_streams: int = 0
 
     @property
     def complete(self) -> bool:
@@ -198,6 +201,8 @@ class MergeReport(Report):
             line += f"; removed {self.removed} shards of agents that have ended"
         if self.dropped:
             line += f"; dropped the {self.dropped} oldest rows to stay within the disk budget"
+        if self.forgotten_streams:
+            line += f"; forgot the {self.forgotten_streams} oldest streams without rows, for the same reason"
         if self.stopped:
             line += "; stopped early, the next merge continues"
         if self.quarantined:
@@ -233,6 +238,9 @@ class PruneReport(Report):
         file_bytes: size of the master's file.
         wal_bytes: size of its WAL.
         free_bytes: free space inside the file, which later rows fill.
+        retired_streams: streams of which all rows were pruned, and that now take less space.
+        forgotten_streams: streams of which all rows were pruned long ago, and that are now forgotten: a copy as old as
+            they are could bring their rows back.
         shrunk_bytes: by how much the file became smaller.
         can_shrink: whether the file can become smaller. If not, its free space is only filled again.
         fits: whether the master is within the size that the rules allow; True if no rule limits the size.
@@ -261,6 +269,8 @@ class PruneReport(Report):
     seconds: float = 0.0
     dry_run: bool = False
     stopped: bool = False
+    retired_streams: int = 0
+    forgotten_streams: int = 0
 
     @property
     def complete(self) -> bool:
@@ -276,6 +286,8 @@ class PruneReport(Report):
             if self.awaiting:
                 line += f" (receipts that await confirmation, see status: {_first_few(self.awaiting)})"
         line += self._tombstones_kept()
+        if self.forgotten_streams:
+            line += f", {'would forget' if self.dry_run else 'forgot'} {self.forgotten_streams} streams without rows"
         line += f", in {self.seconds:.3f} s; {self.used_bytes} bytes in use, {self.free_bytes} free in the file"
         if self.shrunk_bytes:
             line += f", {self.shrunk_bytes} given back to the disk"
@@ -325,6 +337,8 @@ def combine_prunes(reports: Sequence[PruneReport]) -> PruneReport | None:
         unheard=tuple(sorted({peer for report in reports for peer in report.unheard})),
         awaiting=tuple(sorted({peer for report in reports for peer in report.awaiting})),
         shrunk_bytes=sum(report.shrunk_bytes for report in reports),
+        retired_streams=sum(report.retired_streams for report in reports),
+        forgotten_streams=sum(report.forgotten_streams for report in reports),
         fits=all(report.fits for report in reports),
         seconds=sum(report.seconds for report in reports),
         stopped=any(report.stopped for report in reports),
@@ -712,6 +726,7 @@ class MasterStatus(Report):
         clocks_ahead: agents whose changes of keyed tables are more than a day ahead of this machine's clock.
         agents: agents whose rows it knows of.
         streams: streams that it knows of.
+        retired_streams: those of which it held and pruned every row.
         gaps: runs of rows that are known to exist, and that neither it nor a shard has; `StatusReport.gaps` lists them.
         missing_rows: rows in these gaps.
         generation: how many transactions of merges and prunes it has seen.
@@ -733,6 +748,7 @@ class MasterStatus(Report):
     collected_rows: int = 0
     superseded_rows: int = 0
     clocks_ahead: tuple[ClockAhead, ...] = ()
+    retired_streams: int = 0
 
 
 @attrs.frozen
@@ -752,6 +768,42 @@ class BudgetStatus(Report):
     limit_bytes: int
     used_bytes: int
     dropped_rows: int
+
+
+@attrs.frozen
+class SpaceUse(Report):
+    """What fills a store, in bytes.
+
+    Attributes:
+        rows_bytes: the tables of the master with rows. In a large master, this includes their indexes.
+        indexes_bytes: the indexes of these tables; None if the master is so large that they would take long to measure.
+        bookkeeping_bytes: what the master knows about rows: addresses, what was merged and pruned, receipts.
+        retired_bytes: that part of the bookkeeping that is about streams of which all rows were pruned.
+        free_bytes: free pages of the master's file, which later rows fill.
+        master_wal_bytes: the master's WAL, and its index.
+        shards_bytes: the shards.
+        shard_wals_bytes: their WALs, and the indexes of these.
+        other_bytes: all other files in the store's folder and that of its shards: locks, settings, and what does not
+            belong to the store.
+    """
+
+    _computed = ("total_bytes",)
+
+    rows_bytes: int = 0
+    indexes_bytes: int | None = 0
+    bookkeeping_bytes: int = 0
+    retired_bytes: int = 0
+    free_bytes: int = 0
+    master_wal_bytes: int = 0
+    shards_bytes: int = 0
+    shard_wals_bytes: int = 0
+    other_bytes: int = 0
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it."""
+        master = self.rows_bytes + (self.indexes_bytes or 0) + self.bookkeeping_bytes + self.free_bytes
+        return master + self.master_wal_bytes + self.shards_bytes + self.shard_wals_bytes + self.other_bytes
 
 
 @attrs.frozen
@@ -795,6 +847,7 @@ class StatusReport(Report):
         write_stats: bytes written to the files, as far as they are counted.
         budget: the disk budget, or None if the store has none.
         peers: the databases that gave receipts: those that await confirmation first, then the most recent first.
+        space: what fills the store, in bytes by kind.
     """
 
     _computed = (
@@ -817,6 +870,7 @@ class StatusReport(Report):
     budget: BudgetStatus | None = None
     states: RowStates = attrs.Factory(RowStates)
     peers: tuple[PeerStatus, ...] = ()
+    space: SpaceUse = attrs.Factory(SpaceUse)
 
     @property
     def pending_rows(self) -> int:

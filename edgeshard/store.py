@@ -557,6 +557,7 @@ class Store:
         only_receipted: bool = False,
         table: str | type | None = None,
         drop_table: bool = False,
+        forget_after: str | float | datetime.timedelta | None = None,
         shrink: bool = False,
         dry_run: bool = False,
         lock_wait: float = BUSY_TIMEOUT_S,
@@ -585,6 +586,10 @@ class Store:
             drop_table: prune all rows of `table`, which may have a key, and of its tombstones and history. Then drop
                 it, so that the next merge makes it as the first shard declares it that has rows for it. No other rule
                 may be given.
+            forget_after: forget streams of which every row was pruned longer ago than this, such as "365d"; a month may
+                pass until they are. A forgotten stream takes no space. But a copy of a shard or a master, or a bundle,
+                that is as old as it is and is merged again brings its rows back. Streams of which rows are present or
+                missing are never forgotten.
             shrink: give all free pages back to the disk. Without this the file becomes smaller only for `max_bytes`;
                 otherwise later merges fill the free pages first.
             dry_run: report what would be done, and change nothing.
@@ -605,12 +610,20 @@ class Store:
         try:
             name = _table_name(table)
             wanted = rules.parse_rules(
-                older_than, keep_rows, max_bytes, only_pushed, only_receipted, name, deletions_older_than, drop_table
+                older_than,
+                keep_rows,
+                max_bytes,
+                only_pushed,
+                only_receipted,
+                name,
+                deletions_older_than,
+                drop_table,
+                forget_after,
             )
         except ValueError as error:
             raise ConfigurationError("prune", self.master_path, str(error)) from error
         if wanted.is_empty and not shrink:
-            wanted_rules = "older_than, keep_rows, max_bytes, deletions_older_than, drop_table or shrink"
+            wanted_rules = "older_than, keep_rows, max_bytes, deletions_older_than, forget_after, drop_table or shrink"
             raise ConfigurationError("prune", self.master_path, f"no rule was given; set {wanted_rules}")
         self.ensure_exists()
         if not self.has_master():  # nothing was merged yet

@@ -135,6 +135,13 @@ def add_prune_rules(parser: argparse._ActionsContainer, prefix: str, does: str =
         help=f"{does}tombstones of keyed tables that are older than AGE, once no older change can arrive and every "
         "confirmed database with a receipt knows of them",
     )
+    parser.add_argument(
+        f"{prefix}forget-after",
+        type=_parsed_by(age_s),
+        metavar="AGE",
+        help="forget streams of which every row was pruned longer ago than AGE: a copy as old as they are could bring "
+        "their rows back",
+    )
     whose = parser.add_mutually_exclusive_group()
     whose.add_argument(
         f"{prefix}only-pushed", action="store_true", help=f"{does}only rows that a PostgreSQL database holds"
@@ -158,7 +165,7 @@ def prune_rule_of(options: argparse.Namespace, prefix: str = "") -> PruneRule:
 
 def selects_rows(rule: PruneRule) -> bool:
     """Return whether a rule says which rows to delete, and not only which rows it applies to."""
-    return any(key in rule for key in ("older_than", "keep_rows", "max_bytes", "deletions_older_than"))
+    return any(key in rule for key in ("older_than", "keep_rows", "max_bytes", "deletions_older_than", "forget_after"))
 
 
 # -- types of arguments -----------------------------------------------------------------------------------------------

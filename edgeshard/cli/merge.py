@@ -32,7 +32,9 @@ exit codes:
   130 interrupted by Ctrl-C (with --watch: by a second one; the first ends it with 0)
 """
 
-_RULES = "--prune-older-than, --prune-keep-rows, --prune-max-bytes or --prune-deletions-older-than"
+_RULES = (
+    "--prune-older-than, --prune-keep-rows, --prune-max-bytes, --prune-deletions-older-than or --prune-forget-after"
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

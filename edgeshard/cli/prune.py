@@ -21,6 +21,9 @@ still deliver an older change, and every database with a receipt knows of them. 
 says why.
 
 Each run of deleted rows leaves a record of about 120 bytes. That is much if --table deletes every second small row.
+A stream (one opening of a shard) of which every row was deleted leaves 30 bytes, for good: without them, an old copy of
+its shard would bring its rows back. --forget-after forgets streams of which all rows were deleted longer ago than AGE.
+Copies that are older than that must not be merged any more.
 Later merges fill the space that becomes free in the file; --max-bytes and --shrink give it back to the disk.
 
 It works in steps of some milliseconds, each with the lock of mergers, so it works next to a merger that watches. On
@@ -33,6 +36,7 @@ examples:
   15 3 * * *  %(prog)s /srv/data --older-than 30d --max-bytes 2G -q     in a crontab
   %(prog)s data --table reading --drop-table      another agent declares it with other types, and is right
   %(prog)s data --max-bytes 500M --only-pushed    nothing that PostgreSQL does not hold
+  %(prog)s data --forget-after 365d               also of deleted rows, nothing is kept that is older than a year
 
 exit codes:
   0 done, also with nothing to do, or if rows had to stay
@@ -80,7 +84,8 @@ def run(options: argparse.Namespace) -> int:
         options.usage_error("--drop-table needs --table, and no other rule")
     if not arguments.selects_rows(rule) and not options.drop_table and not options.shrink:
         options.usage_error(
-            "nothing to do; add --older-than, --keep-rows, --max-bytes, --deletions-older-than or --shrink"
+            "nothing to do; add --older-than, --keep-rows, --max-bytes, --deletions-older-than, --forget-after or "
+            "--shrink"
         )
 
     store = arguments.store_with_master(options)
@@ -107,4 +112,5 @@ def _question(options: argparse.Namespace, rule: PruneRule, store: Store) -> str
     if not arguments.selects_rows(rule):
         return f"Give the free space of {store.master_path} back to the disk? No row is deleted."
     rules = ", ".join(f"--{name.replace('_', '-')}" for name in rule)
-    return f"Delete rows of {store.master_path} for good ({rules})? With --dry-run it says how many."
+    copies = " Forgotten streams: copies as old as they are could bring their rows back." if options.forget_after else ""
+    return f"Delete rows of {store.master_path} for good ({rules})? With --dry-run it says how many.{copies}"

@@ -10,7 +10,7 @@ import time
 
 from edgeshard.cli import arguments, exits, output
 from edgeshard.errors import printable
-from edgeshard.reports import BudgetStatus, ClockAhead, ShardStatus, StatusReport, WriteStats
+from edgeshard.reports import BudgetStatus, ClockAhead, ShardStatus, SpaceUse, StatusReport, WriteStats
 from edgeshard.store import Store
 
 SUMMARY = "Report what a store holds: each shard, whether its agent is alive, and how many rows are pending."
@@ -175,6 +175,7 @@ def _totals(store: Store, report: StatusReport) -> list[str]:
     lines.append(printable(_master(report)))
     if report.budget is not None:
         lines.append(_budget(report.budget))
+    lines.append(_space(report.space))
     lines += [printable(line) for line in _peers(store, report)]
     lines += [printable(_clock(item)) for item in report.master.clocks_ahead]
     if report.gaps:
@@ -190,6 +191,7 @@ def _master(report: StatusReport) -> str:
     held = f"{master.rows} rows of {master.agents} agents in {master.streams} streams"
     pruned, collected = (master.pruned_rows, "pruned"), (master.collected_rows, "tombstones collected")
     gone = [f"{rows} {how}" for rows, how in (pruned, collected, (master.superseded_rows, "superseded")) if rows]
+    held += f", {master.retired_streams} of them retired" if master.retired_streams else ""
     held += f" (besides {', '.join(gone)})" if gone else ""
     changes = "merges and prune steps" if master.pruned_rows or master.collected_rows else "merges"
     sizes = f"{output.size(master.size_bytes)} and a WAL of {output.size(master.wal_bytes)}"
@@ -212,6 +214,23 @@ def _budget(found: BudgetStatus) -> str:
     if found.limit_bytes < found.max_bytes:
         text += f", which is all that the disk has (the budget is {output.size(found.max_bytes)})"
     return f"{text}; on full: {found.on_full}" + (f", {found.dropped_rows} rows dropped" if found.dropped_rows else "")
+
+
+def _space(space: SpaceUse) -> str:
+    """Format what fills the store, the largest part first."""
+    indexes = {} if space.indexes_bytes is None else {"indexes": space.indexes_bytes}
+    parts = {
+        "rows" if indexes else "rows and indexes": space.rows_bytes,
+        **indexes,
+        "bookkeeping": space.bookkeeping_bytes,
+        "free pages": space.free_bytes,
+        "the master's WAL": space.master_wal_bytes,
+        "shards": space.shards_bytes,
+        "WALs of shards": space.shard_wals_bytes,
+        "other files": space.other_bytes,
+    }
+    listed = sorted(parts.items(), key=lambda part: -part[1])
+    return f"disk space: {', '.join(f'{what} {output.size(count)}' for what, count in listed if count)}"
 
 
 def _peers(store: Store, report: StatusReport) -> list[str]:

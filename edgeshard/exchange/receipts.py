@@ -29,6 +29,8 @@ that only one of the two holds: only the owner of the copies can decide which on
 from __future__ import annotations
 
 import datetime
+import heapq
+import operator
 from collections.abc import Iterator
 
 from edgeshard import sqlite
@@ -37,7 +39,7 @@ from edgeshard.exchange import encoding
 from edgeshard.exchange.encoding import Run
 from edgeshard.exchange.inventory import Inventory
 from edgeshard.format.ranges import Range, subtract
-from edgeshard.master import database, extents, identity, receipts, streams
+from edgeshard.master import database, extents, identity, receipts, retired, streams
 from edgeshard.master.receipts import Peer
 from edgeshard.reports import AWAITING, DOUBTFUL, NEXT, PUT_BACK, ReceiptReport
 from edgeshard.sqlite import Connection
@@ -55,6 +57,15 @@ def take_inventory(connection: Connection) -> Inventory:
 
 
 def _runs_of_streams(connection: Connection) -> Iterator[tuple[bytes, list[Run]]]:
+    all_pruned = (
+        (stream_id, encoding.runs(seqs, seqs))
+        for stream_id, last in retired.in_order_of_id(connection)
+        for seqs in [[Range(1, last)]]
+    )
+    yield from heapq.merge(_runs_of_others(connection), all_pruned, key=operator.itemgetter(0))
+
+
+def _runs_of_others(connection: Connection) -> Iterator[tuple[bytes, list[Run]]]:
     pruned = set(extents.pruned_streams(connection))
     for number, stream_id, ranges in streams.ranges_in_order_of_id(connection):
         if number not in pruned:

@@ -101,6 +101,22 @@ CREATE TABLE edgeshard_missing(
     stream_no INTEGER PRIMARY KEY REFERENCES edgeshard_streams,
     rows INTEGER NOT NULL                   -- seqs known to exist and in no range; streams without any are not listed
 ) STRICT;
+CREATE TABLE edgeshard_retired(
+    stream_id BLOB PRIMARY KEY,             -- a stream that is in no other table: this master held all rows of it, ...
+    last_seq INTEGER NOT NULL,              -- ... which are 1 to this, and pruned them
+    group_no INTEGER NOT NULL REFERENCES edgeshard_retirements
+) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_retirements(
+    group_no INTEGER PRIMARY KEY,           -- streams that retired about the same time; older groups have lower numbers
+    database_id BLOB NOT NULL,              -- of the master that pruned their rows
+    agent_id TEXT NOT NULL,                 -- that wrote all of them; '' if these are several
+    shard TEXT NOT NULL,                    -- the file from which all their rows are proven; '' if there is none
+    began_at INTEGER NOT NULL,              -- when the first of them began: seconds since 1970, UTC; -1 if unknown
+    opened_at INTEGER NOT NULL,             -- when the first of them retired, the same
+    retired_at INTEGER NOT NULL,            -- when the last of them retired, the same
+    streams INTEGER NOT NULL,               -- how many they are
+    rows TEXT NOT NULL                      -- JSON: how many rows they had, by the rule that selected them
+) STRICT;
 CREATE TABLE edgeshard_tombstone_gc(
     table_name TEXT PRIMARY KEY,            -- a keyed table that had tombstones pruned
     last_timestamp INTEGER NOT NULL         -- the newest timestamp among them
@@ -142,7 +158,7 @@ CREATE TABLE edgeshard_proven(
     stream_no INTEGER NOT NULL REFERENCES edgeshard_streams,
     first INTEGER NOT NULL,                 -- these rows were copied from this very file, ...
     last INTEGER NOT NULL,                  -- ... or compared with it, value by value
-    PRIMARY KEY(shard, stream_no, first)
+    PRIMARY KEY(stream_no, shard, first)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE edgeshard_conflicts(
     conflict_id INTEGER PRIMARY KEY,
@@ -172,6 +188,8 @@ RENAMES: Final = "edgeshard_renames"
 PRIORITIES: Final = "edgeshard_priorities"
 PRUNED_RANGES: Final = "edgeshard_pruned_ranges"
 SUPERSEDED: Final = "edgeshard_superseded"
+RETIRED: Final = "edgeshard_retired"
+RETIREMENTS: Final = "edgeshard_retirements"
 CHECKSUM_TABLE: Final = "edgeshard_checksum"
 
 #: The tables that every database has, whatever its role.
@@ -193,7 +211,17 @@ OPTIONAL_SHARD_TABLES: Final = (KEYS, RENAMES, PRIORITIES)
 REQUIRED_TABLES: Final = {
     SHARD: COMMON_TABLES,
     MASTER: tuple(name for name in DDL if name != CHECKSUM_TABLE),
-    BUNDLE: (*COMMON_TABLES, KEYS, RENAMES, PRIORITIES, PRUNED_RANGES, SUPERSEDED, CHECKSUM_TABLE),
+    BUNDLE: (
+        *COMMON_TABLES,
+        KEYS,
+        RENAMES,
+        PRIORITIES,
+        PRUNED_RANGES,
+        SUPERSEDED,
+        RETIRED,
+        RETIREMENTS,
+        CHECKSUM_TABLE,
+    ),
 }
 
 

@@ -22,12 +22,14 @@ from edgeshard.files.scan import ShardFile
 from edgeshard.format.ranges import Range, union
 from edgeshard.inspect import shard_names
 from edgeshard.inspect.pending import MasterView, Pending, find_pending
+from edgeshard.inspect.space import measure as measure_space
 from edgeshard.master import (
     catalog,
     database,
     identity,
     pruned_ranges,
     receipts,
+    retired,
     row_states,
     streams,
     versions,
@@ -43,6 +45,7 @@ from edgeshard.reports import (
     RowStates,
     ShardStatus,
     StatusReport,
+    add_states,
 )
 from edgeshard.retention import rules
 from edgeshard.sqlite import Connection
@@ -64,9 +67,11 @@ def status(root: Path) -> StatusReport:
             with sqlite.read_snapshot(connection):
                 view = MasterView.load(connection)
                 stream_rows = row_states.load(connection)
+                retired_states = row_states.retired_states(connection)
                 master = _master_status(connection, path, found)
                 budget = _budget_status(root, pruned_ranges.by_reason(connection).get(rules.BUDGET, 0))
                 peers = tuple(_peers(connection))
+                space = measure_space(connection, root)
             sqlite.set_busy_timeout(connection, _BUSY_TIMEOUT_S)
             listed = scan.shard_files(store_folder.resolve_shards(root))
             examined = [(file, find_pending(connection, view, file)) for file in listed]
@@ -76,11 +81,21 @@ def status(root: Path) -> StatusReport:
         connection.close()
     there = [(file, pending) for file, pending in examined if pending is not None]
     seqs = _united(pending.seqs for _, pending in there)
-    states, gaps = row_states.count_all(stream_rows, seqs), row_states.find_gaps(stream_rows, seqs)
+    states = add_states([row_states.count_all(stream_rows, seqs), retired_states])
+    gaps = row_states.find_gaps(stream_rows, seqs)
     shards = _in_order(_shard_status(view, file, pending, at) for file, pending in there)
     master = _with_states(master, states, gaps)
     return StatusReport(
-        at, _is_locked(paths.watch_lock(root)), master, shards, gaps, written, budget, states=states, peers=peers
+        at,
+        _is_locked(paths.watch_lock(root)),
+        master,
+        shards,
+        gaps,
+        written,
+        budget,
+        states=states,
+        peers=peers,
+        space=space,
     )
 
 
@@ -109,14 +124,16 @@ def _master_status(connection: Connection, path: Path, found: ShardFile | None) 
     """Return the status of the master, except for its rows."""
     if found is None:
         return MasterStatus(str(path))
-    stream_count, agent_count = streams.count(connection)
+    agents = {*streams.agents(connection), *retired.agents(connection)}
+    retired_count = retired.stream_count(connection)
     return MasterStatus(
         path=str(path),
         exists=True,
         size_bytes=found.file_bytes,
         wal_bytes=found.wal_bytes,
-        agents=agent_count,
-        streams=stream_count,
+        agents=len(agents),
+        streams=streams.count(connection)[0] + retired_count,
+        retired_streams=retired_count,
         generation=identity.generation(connection),
         database=identity.database_id(connection).hex(),
         clocks_ahead=tuple(_clocks_ahead(connection)),

@@ -21,13 +21,14 @@ from edgeshard.master import (
     identity,
     pruned_ranges,
     receipts,
+    retired,
     row_states,
     streams,
     superseded,
     truncations,
     versions,
 )
-from edgeshard.reports import OLDER_MASTER, OTHER_MASTER, PEER, PRUNED, UNKNOWN, Gap, Loss, VerifyReport
+from edgeshard.reports import OLDER_MASTER, OTHER_MASTER, PEER, PRUNED, UNKNOWN, Gap, Loss, VerifyReport, add_states
 from edgeshard.sqlite import Connection, quote
 
 #: SQLite's own findings that are listed before the list becomes too long to read.
@@ -68,12 +69,13 @@ def _report(connection: Connection, pending: row_states.Pending, *, deep: bool) 
     tables = catalog.record_tables(connection)
     errors = tuple(_errors(connection, tables, deep=deep))
     rows = sum(sqlite.scalar(connection, f"SELECT count(*) FROM {quote(name)}") for name in tables)
-    stream_count, _ = streams.count(connection)
+    stream_count = streams.count(connection)[0] + retired.stream_count(connection)
     stream_rows = row_states.load(connection)
     gaps = row_states.find_gaps(stream_rows, pending)
     own = identity.database_id(connection)
     losses = tuple(_losses(connection, own, gaps))
-    pruned, states = pruned_ranges.by_reason(connection), row_states.count_all(stream_rows, pending)
+    pruned = pruned_ranges.by_reason(connection)
+    states = add_states([row_states.count_all(stream_rows, pending), row_states.retired_states(connection)])
     return VerifyReport(rows, stream_count, errors, gaps, losses, own.hex(), pruned, states)
 
 
@@ -126,6 +128,9 @@ def _errors(connection: Connection, tables: list[str], *, deep: bool) -> Iterato
     yield from _range_errors(connection)
     yield from _block_errors(connection)
     yield from pruned_ranges.errors(connection, _FINDINGS_MAX)
+    yield from itertools.islice(retired.errors(connection), _FINDINGS_MAX)
+    for stream_id in itertools.islice(streams.also_retired(connection), _FINDINGS_MAX):
+        yield f"stream {stream_id.hex()} is retired, and is listed as if it were not"
     yield from _row_errors(connection, tables)
     for name, rows in versions.tables_with_superseded(connection, tables):
         yield f"table {name}: {rows} rows should have been superseded by others with their key"

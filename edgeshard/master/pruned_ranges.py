@@ -14,12 +14,12 @@ import datetime
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from edgeshard import sqlite
 from edgeshard.format.ranges import PrunedRange, Range, clip, size, subtract, union
-from edgeshard.master import extents, identity, streams
+from edgeshard.master import extents, identity, retired, streams
 from edgeshard.sqlite import Connection
 
 #: The reason of tombstones that were collected.
@@ -56,6 +56,53 @@ def record(connection: Connection, stream_no: int, seqs: Range, reason: str) -> 
     )
 
 
+def record_restored(connection: Connection, stream_no: int, rows: Mapping[str, int], pruned_at: str) -> None:
+    """Record of a stream that was retired that this master pruned all of its rows.
+
+    Args:
+        connection: the master, in the transaction that restores the stream.
+        stream_no: its number now.
+        rows: how many rows count for each rule.
+        pruned_at: when the last of them was pruned, ISO 8601, UTC.
+    """
+    first = 1
+    for reason, count in rows.items():
+        connection.execute(
+            f"INSERT INTO main.edgeshard_pruned_ranges VALUES (1, {identity.OWN_ID}, ?, ?, ?, ?, ?)",
+            (stream_no, first, first + count - 1, reason, pruned_at),
+        )
+        first += count
+
+
+def own_rows(connection: Connection, stream_no: int) -> Counter[str]:
+    """Return how many rows of a stream this master pruned, by the rule that selected them."""
+    found: Counter[str] = Counter()
+    sql = f"SELECT reason, last - first + 1 FROM main.edgeshard_pruned_ranges WHERE {_OWN} AND stream_no = ?"
+    for reason, rows in sqlite.fetch(connection, sql, (stream_no,)):
+        found[reason] += rows
+    return found
+
+
+def forget_stream(connection: Connection, stream_no: int) -> None:
+    """Forget what this master pruned of a stream, in the transaction in which it retires."""
+    connection.execute(f"DELETE FROM main.edgeshard_pruned_ranges WHERE {_OWN} AND stream_no = ?", (stream_no,))
+
+
+def streams_pruned_from_the_first(connection: Connection) -> list[int]:
+    """Return the numbers of the streams of which this master pruned the first row, and no other database any."""
+    table = "main.edgeshard_pruned_ranges p"
+    # a stream may have any number of entries: look for the next stream, instead of reading all entries
+    next_own = f"SELECT min(stream_no) FROM {table} WHERE {_OWN} AND p.stream_no > n.stream_no"
+    rows = sqlite.fetch(
+        connection,
+        f"WITH RECURSIVE n(stream_no) AS (SELECT -1 UNION ALL SELECT ({next_own}) FROM n WHERE stream_no IS NOT NULL) "
+        "SELECT stream_no FROM n WHERE stream_no IS NOT NULL "
+        f"AND EXISTS (SELECT 1 FROM {table} WHERE {_OWN} AND p.stream_no = n.stream_no AND first = 1) "
+        f"AND stream_no NOT IN (SELECT stream_no FROM {table} WHERE is_own = 0)",
+    )
+    return [number for (number,) in rows]
+
+
 def record_from_source(
     connection: Connection, stream_no: int, found: Iterable[PrunedRange], held: Sequence[Range]
 ) -> None:
@@ -90,8 +137,9 @@ def record_from_source(
 
 def by_reason(connection: Connection) -> dict[str, int]:
     """Return how many rows this master pruned, by the rule that selected them; also those of a newer copy of it."""
+    found = retired.rows_by_reason(connection)
     sql = f"SELECT reason, sum(last - first + 1) FROM main.edgeshard_pruned_ranges WHERE {_OWN} GROUP BY reason"
-    found = Counter(dict(sqlite.fetch(connection, sql)))
+    found.update(dict(sqlite.fetch(connection, sql)))
     for stream_no, pruned in of_newer_copy(connection).items():
         held = extents.ranges(connection, stream_no)
         for item in pruned:

@@ -29,7 +29,7 @@ import attrs
 from edgeshard import sqlite
 from edgeshard.errors import ConfigurationError, StorageBusyError
 from edgeshard.format.ranges import Range, intersect, subtract, union
-from edgeshard.master import database, extents, streams
+from edgeshard.master import database, extents, retired, streams
 from edgeshard.sqlite import Connection
 
 #: The kinds of databases that a peer can be.
@@ -263,7 +263,7 @@ def _differences(
     item = next(items, None)
     for number, stream_id, ours in streams.ranges_in_order_of_id(connection):
         while item is not None and item[0] < stream_id:
-            unknown += 1
+            unknown += retired.last_seq(connection, item[0]) is None
             item = next(items, None)
         runs: Sequence[Run] = ()
         if item is not None and item[0] == stream_id:
@@ -278,7 +278,8 @@ def _differences(
             if rows != last:
                 unwanted += set(last).difference(rows)
                 new += set(rows).difference(last)
-    unknown += sum(1 for _ in items) + (item is not None)
+    if item is not None:
+        unknown += sum(retired.last_seq(connection, stream_id) is None for stream_id, _ in [item, *items])
     return sorted(unwanted), sorted(new), Recorded(unknown, claimed)
 
 
@@ -394,3 +395,20 @@ def _listed(
     connection: Connection, where: str, bindings: tuple[bytes | str, ...]
 ) -> list[tuple[bytes, bytes, int, int]]:
     return sqlite.fetch(connection, _SELECT_RANGES + where, bindings)
+
+
+# -- a stream that retires ---------------------------------------------------------------------------------------------
+
+#: The entries of a stream. There are few peers, and no index on the number alone.
+_OF_STREAM: Final = "database_id IN (SELECT database_id FROM main.edgeshard_peers) AND stream_no = ?"
+
+
+def is_claimed(connection: Connection, stream_no: int) -> bool:
+    """Return whether a peer says that it holds rows of a stream that this master never had."""
+    sql = f"SELECT 1 FROM main.edgeshard_receipts WHERE {_OF_STREAM} AND state = {CLAIMED} LIMIT 1"
+    return sqlite.scalar(connection, sql, (stream_no,)) is not None
+
+
+def forget_stream(connection: Connection, stream_no: int) -> None:
+    """Forget what the peers say of a stream, in the transaction in which it retires: it has no row left to prune."""
+    connection.execute(f"DELETE FROM main.edgeshard_receipts WHERE {_OF_STREAM}", (stream_no,))

@@ -11,6 +11,7 @@ it. Each is in exactly one of these states:
     missing      all others
 
 The first four are the rows that the master ever held, which its ranges list, and those of a newer copy of this master.
+All rows of retired streams are collected or pruned.
 So a new way to delete rows from the master takes its rows from `pruned`, as `collected` does, and a way to give up rows
 takes them from `missing`.
 """
@@ -22,7 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import attrs
 
 from edgeshard.format.ranges import PrunedRange, Range, intersect, size, subtract, union
-from edgeshard.master import blocked_rows, extents, pruned_ranges, streams, superseded
+from edgeshard.master import blocked_rows, extents, pruned_ranges, retired, streams, superseded
 from edgeshard.reports import Gap, RowStates, add_states
 from edgeshard.sqlite import Connection
 
@@ -131,7 +132,7 @@ def find_gaps(rows: Iterable[StreamRows], pending: Pending = NOTHING) -> tuple[G
 
 
 def load(connection: Connection) -> list[StreamRows]:
-    """Return what the master records about the rows of each stream."""
+    """Return what the master records about the rows of each stream that is not retired."""
     in_blocks, without_row = extents.block_rows(connection), superseded.superseded_counts(connection)
     collected = pruned_ranges.collected_rows(connection)
     return [
@@ -143,6 +144,13 @@ def load(connection: Connection) -> list[StreamRows]:
         )
         for number, stream in _load_held(connection)
     ]
+
+
+def retired_states(connection: Connection) -> RowStates:
+    """Count the rows of the retired streams by state."""
+    rows = retired.rows_by_reason(connection)
+    collected = rows.pop(pruned_ranges.TOMBSTONES, 0)
+    return RowStates(collected=collected, pruned=rows.total())
 
 
 def gaps(connection: Connection, stream_ids: Iterable[bytes] | None = None) -> Iterator[Gap]:

@@ -11,13 +11,24 @@ from edgeshard.errors import DamagedError
 from edgeshard.format import blocks
 from edgeshard.format.blocks import Block, pieces
 from edgeshard.format.ranges import Range, intersect, prefix, size, subtract, union
-from edgeshard.master import catalog, extents, identity, proven, pruned_ranges, streams, superseded, truncations
+from edgeshard.master import (
+    catalog,
+    extents,
+    identity,
+    proven,
+    pruned_ranges,
+    retirement,
+    streams,
+    superseded,
+    truncations,
+)
 from edgeshard.merge import conflicts, schema_merge
 from edgeshard.merge.blocked import BlockedRows
 from edgeshard.merge.target import Target
 from edgeshard.records import keys
 from edgeshard.records.keys import Key
 from edgeshard.sources import bounds, diff
+from edgeshard.sources import retired as retired_streams
 from edgeshard.sources import streams as source_streams
 from edgeshard.sources.source import Blocked, Source, SourceStream, SourceTable
 from edgeshard.sqlite import Connection, quote
@@ -116,6 +127,10 @@ def _copy(
 ) -> Copied:
     connection = target.connection
     listed = source_streams.streams_with_news(connection, origin, unwanted)
+    # a bundle gets its retired streams at once
+    retired = [] if unwanted is not None else retired_streams.with_news(connection, origin)
+    for stream in [*listed, *retired]:
+        retirement.restore(connection, stream.stream_id, stream.agent_id, stream.began_at)
     used_bytes = sqlite.used_bytes(connection, origin.schema)
     rows_there = source_streams.row_count(connection, origin, listed) if any(each.blocks for each in listed) else 0
     row_bytes = bounds.row_bytes(connection, origin.schema, rows_there)
@@ -127,11 +142,11 @@ def _copy(
         blocked.recall(known_blocked, listed)
         catalog.raise_priorities(connection, origin.priorities)
     origin = blocked.origin
-    rows, finished = 0, True
+    rows, finished = 0, len(retired) < retired_streams.STREAMS_MAX
     durable: dict[bytes, int] = {}
     checked: dict[bytes, list[Range]] = {}
     unproven: dict[bytes, list[Range]] = {}
-    for stream in listed:
+    for stream in [*listed, *retired]:
         copied, is_whole, with_proof, without_proof = _copy_stream(
             target, blocked, stream, max_rows - rows, own, unwanted
         )
@@ -248,7 +263,9 @@ def _ensure_stream(target: Target, origin: Source, stream: SourceStream) -> int:
     if known is None:
         return streams.add(target.connection, stream.stream_id, stream.agent_id, stream.began_at)
     stream_no, agent_id = known
-    if agent_id != stream.agent_id:
+    if not agent_id:
+        streams.set_agent(target.connection, stream_no, stream.agent_id)
+    elif stream.agent_id and agent_id != stream.agent_id:
         cause = (
             f"it says that stream {stream.stream_id.hex()} belongs to agent {stream.agent_id!r}, but the master says "
             f"that it belongs to {agent_id!r}"

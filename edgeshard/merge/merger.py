@@ -452,6 +452,7 @@ class Merger:
             missing_rows=self._missing_rows,
             stopped=merge_pass.stopped,
             dropped=self._quota.dropped,
+            forgotten_streams=self._quota.forgotten_streams,
         )
         for result in self._quota.retention_results:
             report = result.add_to_report(report)

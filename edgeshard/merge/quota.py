@@ -65,6 +65,7 @@ class MergeQuota:
     Attributes:
         budget: the store's budget, read at the beginning of each pass; None if it has none.
         dropped: how many rows this pass dropped.
+        forgotten_streams: how many retired streams were forgotten with that.
         retention_results: what this pass pruned by the store's own rules.
         is_exhausted: whether there was no quota for the last chunk, although rows are pending.
     """
@@ -80,6 +81,7 @@ class MergeQuota:
         self._should_stop = should_stop
         self.budget: Budget | None = None
         self.dropped = 0
+        self.forgotten_streams = 0
         self.retention_results: list[RetentionResult] = []
         self.is_exhausted = False
         self._usage = Usage()
@@ -91,6 +93,7 @@ class MergeQuota:
     def begin(self, connection: Connection) -> None:
         """Read the budget, and drop rows if that is due."""
         before, self.budget = self.budget, usage.load_budget(self._root)
+        self.forgotten_streams = 0
         self.dropped, self.retention_results, self.is_exhausted = 0, [], False
         if self.budget is None:
             if before is not None:
@@ -237,6 +240,7 @@ class MergeQuota:
             text = "dropped the %d oldest rows of %s from %s, to stay within the disk budget"
             logger.warning(text, report.rows, which, self._path)
         self.dropped += report.rows
+        self.forgotten_streams += report.forgotten_streams
 
     def error(self, merged_rows: int, quarantined: int = 0) -> DiskBudgetError:
         """Return the error to raise if rows are pending and there is no quota to merge them.

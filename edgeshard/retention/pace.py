@@ -31,6 +31,7 @@ class Pace:
         wal_pages: how long the WAL may become, in pages; None: only the usual limit.
         is_for_budget: whether the prune is for the disk budget, so that the WAL must stay within the drop reserve.
         window_rows: how many rows the next transaction examines.
+        streams: how many streams the next transaction retires.
     """
 
     connection: Connection
@@ -38,16 +39,24 @@ class Pace:
     wal_pages: int | None
     is_for_budget: bool
     window_rows: int = attrs.Factory(lambda: plan.FIRST_ROWS)
+    streams: int = plan.FIRST_STREAMS
 
     def __attrs_post_init__(self) -> None:
         if self.wal_pages is not None:
             self.window_rows = max(plan.MIN_ROWS_SHORT_WAL, self.wal_pages // _PAGES_PER_ROW)
+            self.streams = min(self.streams, self.window_rows)
 
     def adapt(self, batch: PruneBatch | None, took_s: float, logged_pages: int) -> None:
         """Choose how many rows the next transaction examines, by the time and the WAL that the last one took."""
         self.window_rows = plan.next_size(self.window_rows, took_s, plan.MIN_ROWS, plan.MAX_ROWS)
         if self.wal_pages is not None and batch is not None and batch.rows:
             self.window_rows = min(self.window_rows, plan.rows_for_wal(batch.rows, logged_pages, self.wal_pages))
+
+    def adapt_streams(self, examined: int, retired: int, took_s: float, logged_pages: int) -> None:
+        """Choose how many streams the next transaction retires, by the time and the WAL that the last one took."""
+        self.streams = plan.next_size(max(1, examined), took_s, plan.MIN_ROWS_SHORT_WAL, plan.MAX_STREAMS)
+        if self.wal_pages is not None and retired:
+            self.streams = min(self.streams, plan.rows_for_wal(retired, logged_pages, self.wal_pages))
 
     def may_grow_wal(self) -> bool:
         """Return whether the WAL may become longer.

@@ -17,7 +17,7 @@ from edgeshard.budget import policy, usage
 from edgeshard.master import arrivals, catalog, database, extents, identity, receipts
 from edgeshard.master.write_stats import Meter
 from edgeshard.reports import PruneReport
-from edgeshard.retention import drop_table, row_rules, sizes, tombstones
+from edgeshard.retention import bookkeeping, drop_table, row_rules, sizes, tombstones
 from edgeshard.retention import shrink as shrinking
 from edgeshard.retention.deletable import DeletableSeqs
 from edgeshard.retention.pace import Pace
@@ -73,6 +73,7 @@ def prune(
             fits, shrunk_bytes = True, 0
             with meter.running(), contextlib.suppress(StoppedError):
                 fits = _follow_rules(run, tables)
+                _tidy(run)
                 shrunk_bytes = 0 if dry_run else _give_space_back(run, meter, everything=shrink)
             report = _report(run, shrunk_bytes, fits=fits)
     finally:
@@ -133,6 +134,13 @@ def _follow_rules(run: PruneRun, tombstone_tables: Sequence[str]) -> bool:
     return row_rules.shrink_to(run, position, run.rules.max_bytes)
 
 
+def _tidy(run: PruneRun) -> None:
+    """Retire streams of which no row is left, and forget the oldest of those that have retired."""
+    if not run.dry_run:
+        bookkeeping.retire_all(run)
+    bookkeeping.forget(run, usage.current_limit(Path(run.path).parent))
+
+
 def _give_space_back(run: PruneRun, meter: Meter, *, everything: bool) -> int:
     """Give pages back to the disk, and forget when the deleted rows arrived.
 
@@ -172,6 +180,8 @@ def _report(run: PruneRun, shrunk_bytes: int, *, fits: bool) -> PruneReport:
         tombstones_unheard=progress.unheard,
         unheard=tuple(sorted(progress.hold_reasons.unheard)),
         awaiting=_awaiting(run),
+        retired_streams=progress.retired,
+        forgotten_streams=progress.forgotten,
         used_bytes=sqlite.used_bytes(connection) + wal_bytes,
         file_bytes=sizes.file_bytes(connection),
         wal_bytes=wal_bytes,

@@ -15,7 +15,7 @@ from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import Range, subtract, union
 from edgeshard.master import catalog, extents, identity, pruned_ranges, superseded, tombstone_gc
 from edgeshard.records.json_values import to_json
-from edgeshard.retention import plan
+from edgeshard.retention import bookkeeping, plan
 from edgeshard.retention.pace import pause
 from edgeshard.retention.plan import PruneBatch, Window
 from edgeshard.retention.run import PruneRun
@@ -65,6 +65,8 @@ def prune_windows(
         batch = prune_window(run, scope, reason, position, end_id, selector)
         if batch is None:
             break
+        if batch.rows and not run.dry_run:  # what that frees counts for the next window, too
+            bookkeeping.retire(run, batch.window.blocks)
         position = batch.window.ids.last + 1
     return position
 

@@ -89,6 +89,7 @@ from edgeshard.sqlite.shell import (
     draw_table,
     shell_class,
 )
+from edgeshard.sqlite.space import has_statistics, index_names, tree_bytes
 
 __all__ = [
     "BUSY",
@@ -127,9 +128,11 @@ __all__ = [
     "fetch",
     "fetch_typed",
     "has_hot_journal",
+    "has_statistics",
     "has_table",
     "header_says_wal",
     "immediate",
+    "index_names",
     "is_bad_data",
     "is_bad_schema",
     "is_damage",
@@ -161,6 +164,7 @@ __all__ = [
     "spoils_transaction",
     "sync_file",
     "translate_errors",
+    "tree_bytes",
     "truncate_wal",
     "used_bytes",
     "wal_bytes_written",

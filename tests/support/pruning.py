@@ -32,7 +32,10 @@ def account(store: edgeshard.Store) -> tuple[int, int, int]:
     """Return the numbers of present rows, pruned rows, and rows ever held."""
     report = store.verify()
     assert report.errors == ()
-    ((held,),) = store.query("select coalesce(sum(last - first + 1), 0) from edgeshard_ranges")
+    ((held,),) = store.query(
+        "select (select coalesce(sum(last - first + 1), 0) from edgeshard_ranges) "
+        "+ (select coalesce(sum(last_seq), 0) from edgeshard_retired)"
+    )
     return report.rows, sum(report.pruned.values()), held
 
 

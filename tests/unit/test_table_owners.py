@@ -29,6 +29,8 @@ OWNERS = {
     "edgeshard_priorities": {"master/catalog.py"},
     "edgeshard_pruned_ranges": {"master/pruned_ranges.py"},
     "edgeshard_superseded": {"master/superseded.py"},
+    "edgeshard_retired": {"master/retired.py"},
+    "edgeshard_retirements": {"master/retired.py"},
     "edgeshard_tombstone_gc": {"master/tombstone_gc.py"},
     "edgeshard_arrivals": {"master/arrivals.py"},
     "edgeshard_receipts": {"master/receipts.py"},
