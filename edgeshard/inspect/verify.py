@@ -6,16 +6,20 @@ A deep check also reads every value, and compares each index with its table.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
 from edgeshard import format, sqlite
+from edgeshard.errors import DamagedError, StorageError
 from edgeshard.files import paths, scan
 from edgeshard.format.ranges import Range, intersect, subtract
 from edgeshard.master import (
     blocked_rows,
     catalog,
+    damage,
     database,
     extents,
     identity,
@@ -29,6 +33,8 @@ from edgeshard.master import (
 )
 from edgeshard.reports import OLDER_MASTER, OTHER_MASTER, PEER, PRUNED, UNKNOWN, Gap, Loss, VerifyReport
 from edgeshard.sqlite import Connection, quote
+
+logger = logging.getLogger("edgeshard.verify")
 
 #: SQLite's own findings that are listed before the list becomes too long to read.
 _FINDINGS_MAX = 20
@@ -49,12 +55,45 @@ def verify(path: Path, *, deep: bool = False) -> VerifyReport:
         path: the master.
         deep: also read every value and each index. Without it, the address of every row and the form of every page.
     """
+    try:
+        report = check(path, path, deep=deep)
+    except DamagedError as error:
+        _note(partial(damage.record, path, [error.cause]))
+        raise
+    if report.errors:
+        _note(partial(_record, path, report, deep=deep))
+    else:
+        _note(partial(damage.forget, path, is_deep=deep))
+    return report
+
+
+def check(path: Path, master_path: Path, *, deep: bool) -> VerifyReport:
+    """Check a master, or a copy of it, in one snapshot, and record nothing.
+
+    Args:
+        path: the database to check.
+        master_path: where the master is, next to its shards and notes.
+        deep: see `verify`.
+    """
     connection = database.open_master(path, writable=False)
     try:
         with database.translate_errors("verify", path), sqlite.read_snapshot(connection):
-            return _report(connection, _pending(connection, path), deep=deep)
+            return _report(connection, _pending(connection, master_path), deep=deep)
     finally:
         connection.close()
+
+
+def _record(path: Path, report: VerifyReport, *, deep: bool) -> None:
+    """Record that the master is damaged; if only a deep check tells, only a deep check can clear it."""
+    damage.record(path, report.errors, is_deep=deep and not check(path, path, deep=False).errors)
+
+
+def _note(write: Callable[[], None]) -> None:
+    """Write a note about what was found, if this user may: verify tells the user, whatever becomes of the note."""
+    try:
+        write()
+    except StorageError as error:
+        logger.warning("mergers are not told what verify found: %s", error)
 
 
 def _pending(connection: Connection, path: Path) -> row_states.Pending:

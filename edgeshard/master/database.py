@@ -11,7 +11,7 @@ from edgeshard import format, sqlite
 from edgeshard.errors import DamagedError, FormatError, StorageError
 from edgeshard.files import folders, scan
 from edgeshard.files.scan import ShardFile
-from edgeshard.master import catalog, identity
+from edgeshard.master import catalog, damage, identity
 from edgeshard.records import declare
 from edgeshard.sqlite import Connection
 
@@ -76,6 +76,8 @@ def open_master(path: Path, *, writable: bool, busy_timeout_s: float = sqlite.BU
     Raises:
         StorageError: it cannot be opened as a master of this format.
     """
+    if writable:
+        damage.ensure_not_known(path, "open master")
     with sqlite.translate_errors("open master", str(path)):
         connection = sqlite.connect(str(path), writable=writable, busy_timeout_s=busy_timeout_s)
         try:

@@ -15,11 +15,11 @@ from pathlib import Path
 import attrs
 
 from edgeshard import sqlite
-from edgeshard.errors import EdgeshardError, OutOfDescriptorsError, printable
+from edgeshard.errors import DamagedError, EdgeshardError, OutOfDescriptorsError, printable
 from edgeshard.files import fingerprint, paths, scan
 from edgeshard.files.scan import ScanResult, ShardFile
 from edgeshard.format.ranges import size
-from edgeshard.master import blocked_rows, identity, row_states, write_stats
+from edgeshard.master import blocked_rows, damage, identity, row_states, write_stats
 from edgeshard.merge import chunk, reap, truncate
 from edgeshard.merge.blocked import count as blocked_counts
 from edgeshard.merge.blocked import survey
@@ -130,6 +130,12 @@ class Merger:
                     self._merge_group(connection, group, merge_pass)
                 self._finish(connection, merge_pass, scanned, due, thorough)
                 report = self._report([*due, *unreadable], merge_pass)
+        except DamagedError:
+            self.abandon()
+            # an error in reading may look like damage, and then the next merge tries again
+            if (found := damage.confirm(self._path)) and damage.find(self._path) is None:
+                damage.record(self._path, found)
+            raise
         except BaseException:
             self.abandon()  # what is in the cache may be wrong now
             raise
@@ -191,6 +197,8 @@ class Merger:
             self.abandon()
         if not self._master.is_open:
             self._cache.recall(self._master.open())
+        else:
+            damage.ensure_not_known(self._path, "merge into")
         return self._master.connection
 
     # -- which shards -------------------------------------------------------------------------------------------------
