@@ -581,8 +581,9 @@ class VerifyReport(Report):
         losses: the same rows, with where they are.
         database: the master's id, in hexadecimal, by which other databases know it.
         pruned: rows that this master deleted by rule, per rule, collected tombstones included; they are not gaps.
-        states: all known rows, by what became of them. Shards are not examined: what is pending there is missing here,
+        states: all known rows, by what became of them. Rows in shards are not counted: what is pending there is missing,
             if it is known at all, except for rows that are blocked in a shard.
+        unnamed: why rows may be missing that cannot be named, or "".
     """
 
     _computed = ("ok",)
@@ -595,18 +596,20 @@ class VerifyReport(Report):
     database: str = ""
     pruned: Mapping[str, int] = attrs.Factory(dict)
     states: RowStates = attrs.Factory(RowStates)
+    unnamed: str = ""
 
     @property
     def ok(self) -> bool:
-        """Whether the master is free of contradictions and lacks no row that it knows of."""
-        return not self.errors and not self.gaps
+        """Whether the master is free of contradictions and lacks no row that is known."""
+        return not self.errors and not self.gaps and not self.unnamed
 
     def _line(self) -> str:
         line = f"{self.rows} rows of {self.streams} streams{self._pruned()}: "
         if self.ok:
             return line + "all well"
         missing = sum(map(len, self.gaps))
-        return line + f"{len(self.errors)} errors, {missing} rows missing in {len(self.gaps)} gaps"
+        line += f"{len(self.errors)} errors, {missing} rows missing in {len(self.gaps)} gaps"
+        return f"{line}; {self.unnamed}" if self.unnamed else line
 
     def _pruned(self) -> str:
         reasons = ", ".join(f"{reason}: {rows}" for reason, rows in self.pruned.items())
@@ -775,6 +778,7 @@ class StatusReport(Report):
         write_stats: bytes written to the files, as far as they are counted.
         budget: the disk budget, or None if the store has none.
         peers: the databases that gave receipts: those that await confirmation first, then the most recent first.
+        unnamed: why rows may be missing that cannot be named, or "".
     """
 
     _computed = (
@@ -797,6 +801,7 @@ class StatusReport(Report):
     budget: BudgetStatus | None = None
     states: RowStates = attrs.Factory(RowStates)
     peers: tuple[PeerStatus, ...] = ()
+    unnamed: str = ""
 
     @property
     def pending_rows(self) -> int:
@@ -842,7 +847,7 @@ class StatusReport(Report):
     @property
     def complete(self) -> bool:
         """Whether no shard is quarantined, and no row is blocked or missing."""
-        return not self.quarantined_shards and not self.blocked_rows and not self.master.gaps
+        return not self.quarantined_shards and not self.blocked_rows and not self.master.gaps and not self.unnamed
 
     def _line(self) -> str:
         line = f"{self.pending_rows} rows pending in {len(self.shards)} shards"

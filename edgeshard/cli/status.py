@@ -177,6 +177,8 @@ def _totals(store: Store, report: StatusReport) -> list[str]:
         lines.append(_budget(report.budget))
     lines += [printable(line) for line in _peers(store, report)]
     lines += [printable(_clock(item)) for item in report.master.clocks_ahead]
+    if report.unnamed:
+        lines.append(printable(report.unnamed))
     if report.gaps:
         missing = f"{report.master.missing_rows} rows missing in {report.master.gaps} gaps"
         lines.append(printable(f"{missing}; `edgeshard verify {store.root}` says where they are"))

@@ -27,8 +27,10 @@ from edgeshard.master import (
     catalog,
     database,
     identity,
+    known_rows,
     pruned_ranges,
     receipts,
+    removed_shards,
     row_states,
     streams,
     versions,
@@ -62,6 +64,8 @@ def status(root: Path) -> StatusReport:
     )
     try:
         with database.translate_errors("read master", path):
+            # before the snapshot: a note is written after the rows are committed
+            notes = removed_shards.read(root, identity.notes_known(connection))
             with sqlite.read_snapshot(connection):
                 view = MasterView.load(connection)
                 stream_rows = row_states.load(connection)
@@ -71,17 +75,28 @@ def status(root: Path) -> StatusReport:
             sqlite.set_busy_timeout(connection, _BUSY_TIMEOUT_S)
             listed = scan.shard_files(Path(os.path.realpath(paths.shards(root))))
             examined = [(file, find_pending(connection, view, file)) for file in listed]
+            there = [(file, pending) for file, pending in examined if pending is not None]
+            known = [*notes.rows, *(each for _, pending in there for each in pending.truncated)]
+            stream_rows = known_rows.add_to(stream_rows, known_rows.select_unknown(connection, known))
             counters = [paths.merge_lock(root), *(paths.lock_path(file.path) for file in listed)]
             written = write_stats.load(connection, counters)
     finally:
         connection.close()
-    there = [(file, pending) for file, pending in examined if pending is not None]
     seqs = _united(pending.seqs for _, pending in there)
     states, gaps = row_states.count_all(stream_rows, seqs), row_states.find_gaps(stream_rows, seqs)
     shards = _in_order(_shard_status(view, file, pending, at) for file, pending in there)
     master = _with_states(master, states, gaps)
     return StatusReport(
-        at, _is_locked(paths.watch_lock(root)), master, shards, gaps, written, budget, states=states, peers=peers
+        at,
+        _is_locked(paths.watch_lock(root)),
+        master,
+        shards,
+        gaps,
+        written,
+        budget,
+        states=states,
+        peers=peers,
+        unnamed=notes.unnamed,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ import edgeshard
 from edgeshard.errors import DamagedError
 from tests.support.damaged_masters import DAMAGE, damage
 from tests.support.processes import command
-from tests.support.stores import numbers
 
 
 @pytest.fixture
