@@ -547,6 +547,7 @@ class SalvageReport(Report):
 
 #: Why rows are missing: see `Loss.cause`.
 PEER, PRUNED, OLDER_MASTER, OTHER_MASTER, UNKNOWN = "peer", "pruned", "older master", "another master", "unknown"
+REPLACED = "replaced master"
 
 
 @attrs.frozen
@@ -558,7 +559,8 @@ class Loss(Report):
         cause: "peer": another database holds them, as its receipt says; "pruned": another master, from which this one
             was merged, deleted them by rule; "older master": this master held them before an older copy of it was
             restored; "another master": a shard was truncated after that master had merged it; "unknown": they are in a
-            shard that is quarantined or was not merged here, or they are lost.
+            shard that is quarantined or was not merged here, or they are lost. In the report of a restore also
+            "replaced master": the master that was replaced has them.
         database: the id of the database that holds, pruned or merged them, in hexadecimal, or "".
         kind: the type of database that holds them, "edgeshard" or "postgresql", as its receipt says, or "".
     """
@@ -581,8 +583,8 @@ class VerifyReport(Report):
         losses: the same rows, with where they are.
         database: the master's id, in hexadecimal, by which other databases know it.
         pruned: rows that this master deleted by rule, per rule, collected tombstones included; they are not gaps.
-        states: all known rows, by what became of them. Rows in shards are not counted: what is pending there is missing,
-            if it is known at all, except for rows that are blocked in a shard.
+        states: all known rows, by what became of them. Rows in shards are not counted: what is pending there is
+            missing, if it is known at all, except for rows that are blocked in a shard.
         unnamed: why rows may be missing that cannot be named, or "".
     """
 
@@ -614,6 +616,58 @@ class VerifyReport(Report):
     def _pruned(self) -> str:
         reasons = ", ".join(f"{reason}: {rows}" for reason, rows in self.pruned.items())
         return f", {sum(self.pruned.values())} pruned ({reasons})" if self.pruned else ""
+
+
+@attrs.frozen
+class RestoreReport(Report):
+    """What `Store.restore` did, or what a dry run would do.
+
+    Attributes:
+        snapshot: the snapshot.
+        replaced: the file that the replaced master is now, or "" if there was none.
+        is_replaced_readable: whether that file can be read, and merged with `Store.merge`.
+        database: the master's id, in hexadecimal.
+        rows: rows in the master now.
+        streams: streams it knows.
+        gaps: rows known to exist that the master now lacks. Rows still in shards are not among them.
+        losses: the same rows, with where they are.
+        peers: other databases that gave receipts; they may have any of the missing rows.
+        unnamed: why more rows may be missing, which cannot be named, or "".
+        dry_run: whether nothing was changed.
+    """
+
+    _computed = ("complete", "missing_rows")
+
+    snapshot: str
+    replaced: str = ""
+    is_replaced_readable: bool = False
+    database: str = ""
+    rows: int = 0
+    streams: int = 0
+    gaps: tuple[Gap, ...] = ()
+    losses: tuple[Loss, ...] = ()
+    peers: tuple[PeerStatus, ...] = ()
+    unnamed: str = ""
+    dry_run: bool = False
+
+    @property
+    def missing_rows(self) -> int:
+        """How many rows are missing."""
+        return sum(map(len, self.gaps))
+
+    @property
+    def complete(self) -> bool:
+        """Whether no row is missing, as far as is known."""
+        return not self.gaps and not self.unnamed
+
+    def _line(self) -> str:
+        done = "would restore" if self.dry_run else "restored"
+        line = f"{done} {self.rows} rows of {self.streams} streams from {self.snapshot}"
+        if self.replaced:
+            line += f"; the replaced master is {self.replaced}"
+        if self.gaps:
+            line += f"; {self.missing_rows} rows missing in {len(self.gaps)} gaps"
+        return f"{line}; {self.unnamed}" if self.unnamed else line
 
 
 @attrs.frozen

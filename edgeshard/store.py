@@ -13,7 +13,7 @@ from edgeshard import sqlite
 from edgeshard.budget import policy, usage
 from edgeshard.budget.policy import ON_FULL, Budget, OnFull
 from edgeshard.errors import ConfigurationError
-from edgeshard.exchange import inventory, receipts, snapshot
+from edgeshard.exchange import inventory, receipts, restore, snapshot
 from edgeshard.exchange.inventory import Inventory
 from edgeshard.files import folders, paths, scan
 from edgeshard.files.os_errors import explain_os_error
@@ -36,6 +36,7 @@ from edgeshard.reports import (
     PruneReport,
     PushReport,
     ReceiptReport,
+    RestoreReport,
     SalvageReport,
     StatusReport,
     VerifyReport,
@@ -605,6 +606,38 @@ class Store:
         """
         database.ensure_master(self.master_path)
         snapshot.snapshot(self.master_path, target, force=force, check=check, progress=progress)
+
+    def restore(
+        self,
+        snapshot: str | os.PathLike[str],
+        *,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> RestoreReport:
+        """Put a snapshot in the place of the master, and keep the old master in the folder, under another name.
+
+        Nothing else may have the master open meanwhile. A kill or a power cut leaves the old or the new master, whole.
+        Rows that are still in shards are merged again. The report says which others are missing now, and who may have
+        them; the next merges and `verify` do so, too. To take back what the replaced master has, merge it:
+        ``store.merge([report.replaced])``.
+
+        Args:
+            snapshot: a file that `snapshot` made of this store's master; it is only read, and checked first.
+            dry_run: check the snapshot and report what would be missing, and replace nothing.
+            progress: called with (pages copied, pages to copy).
+
+        Raises:
+            ConfigurationError: there is no such file or store, it is a snapshot of another master, or the master is
+                a symbolic link.
+            MergeInProgressError: a merger is at work, or watches the store.
+            StorageBusyError: another process has the master open.
+            DamagedError, FormatError: the snapshot is damaged, or is not one.
+            StorageError: a file cannot be read or written. The old master is in its place.
+        """
+        if not self.exists():
+            cause = "there is no such folder; make it first to restore a snapshot into a new store"
+            raise ConfigurationError("restore", self.root, cause)
+        return restore.restore(self.root, snapshot, dry_run=dry_run, progress=progress)
 
     def push(
         self,

@@ -33,8 +33,9 @@ examples:
 
 exit codes:
   0 done, also with nothing to do, or if rows had to stay
-  1 failed; also if the master is damaged or contradicts itself: see verify              2 wrong usage
+  1 failed                                                2 wrong usage
   3 the master is still larger than --max-bytes
+  65 the master is damaged, or contradicts itself: see verify
   74 input/output error, or no space                      75 the master is locked (--lock-wait)
   77 not permitted                  78 there is no such folder, no master in it, or no such table
   130 interrupted by Ctrl-C: what was pruned by then stays pruned

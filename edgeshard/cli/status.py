@@ -28,8 +28,9 @@ examples:
 
 exit codes:
   0 all well, also if rows are pending; and --watch, ended by Ctrl-C
-  1 failed; also if the master is damaged                 2 wrong usage
+  1 failed                                                2 wrong usage
   3 a shard is quarantined, or rows are blocked or missing: as for a merge that exits with 3
+  65 the master is damaged
   74 input/output error                                   75 the master is locked
   77 not permitted                                        78 there is no such folder
 """

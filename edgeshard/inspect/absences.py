@@ -1,7 +1,7 @@
 """Find rows that a master held, and that this one may not know of: in the notes of removed shards, and in the shards.
 
-A merge tells the master of them (merge/removal_notes, and the truncations of each shard). Until then an older master that
-was just put back does not know them. So whoever reports what is missing looks here as well.
+A merge tells the master of them (merge/removal_notes, and the truncations of each shard). Until then an older master
+that was just put back does not know them. So whoever reports what is missing looks here as well.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ class Absences:
     Attributes:
         rows: rows that a master held.
         unnamed: why there may be more, which cannot be named, or "".
+        notes: what a master records that knows all of the notes: see `identity.notes_known`.
     """
 
     rows: tuple[KnownRows, ...] = ()
     unnamed: str = ""
+    notes: tuple[bytes | None, int] = (None, 0)
 
 
 def find(connection: Connection, root: Path) -> Absences:
@@ -54,4 +56,4 @@ def find(connection: Connection, root: Path) -> Absences:
     ]
     sqlite.set_busy_timeout(connection, sqlite.BUSY_TIMEOUT_S)
     truncated = [each for pending in found if pending is not None for each in pending.truncated]
-    return Absences((*notes.rows, *truncated), notes.unnamed)
+    return Absences((*notes.rows, *truncated), notes.unnamed, notes.known)

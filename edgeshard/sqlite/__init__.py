@@ -89,6 +89,7 @@ from edgeshard.sqlite.shell import (
     draw_table,
     shell_class,
 )
+from edgeshard.sqlite.take_over import exclusively
 
 __all__ = [
     "BUSY",
@@ -123,6 +124,7 @@ __all__ = [
     "draw_rows",
     "draw_table",
     "ensure_wal",
+    "exclusively",
     "explain",
     "fetch",
     "fetch_typed",

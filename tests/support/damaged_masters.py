@@ -25,7 +25,7 @@ def damage(store: edgeshard.Store, kind: str) -> None:
         edit(
             store.master_path,
             "create index by_seq on agent_data(_seq)",
-            "update sqlite_schema set sql = 'create index by_seq on agent_data(_stream)' where name = 'by_seq'",
+            "update sqlite_schema set sql = 'create index by_seq on agent_data(data)' where name = 'by_seq'",
         )
 
 
