@@ -561,6 +561,7 @@ class SalvageReport(Report):
 
 #: Why rows are missing: see `Loss.cause`.
 PEER, PRUNED, OLDER_MASTER, OTHER_MASTER, UNKNOWN = "peer", "pruned", "older master", "another master", "unknown"
+REPLACED = "replaced master"
 
 
 @attrs.frozen
@@ -572,7 +573,8 @@ class Loss(Report):
         cause: "peer": another database holds them, as its receipt says; "pruned": another master, from which this one
             was merged, deleted them by rule; "older master": this master held them before an older copy of it was
             restored; "another master": a shard was truncated after that master had merged it; "unknown": they are in a
-            shard that is quarantined or was not merged here, or they are lost.
+            shard that is quarantined or was not merged here, or they are lost. In the report of a restore also
+            "replaced master": the master that was replaced has them.
         database: the id of the database that holds, pruned or merged them, in hexadecimal, or "".
         kind: the type of database that holds them, "edgeshard" or "postgresql", as its receipt says, or "".
     """
@@ -615,8 +617,9 @@ class VerifyReport(Report):
         losses: the same rows, with where they are.
         database: the master's id, in hexadecimal, by which other databases know it.
         pruned: rows that this master deleted by rule, per rule, collected tombstones included; they are not gaps.
-        states: all known rows, by what became of them. Shards are not examined: what is pending there is missing here,
-            if it is known at all, except for rows that are blocked in a shard.
+        states: all known rows, by what became of them. Rows in shards are not counted: what is pending there is
+            missing, if it is known at all, except for rows that are blocked in a shard.
+        unnamed: why rows may be missing that cannot be named, or "".
     """
 
     _computed = ("ok",)
@@ -629,22 +632,76 @@ class VerifyReport(Report):
     database: str = ""
     pruned: Mapping[str, int] = attrs.Factory(dict)
     states: RowStates = attrs.Factory(RowStates)
+    unnamed: str = ""
 
     @property
     def ok(self) -> bool:
-        """Whether the master is free of contradictions and lacks no row that it knows of."""
-        return not self.errors and not self.gaps
+        """Whether the master is free of contradictions and lacks no row that is known."""
+        return not self.errors and not self.gaps and not self.unnamed
 
     def _line(self) -> str:
         line = f"{self.rows} rows of {self.streams} streams{self._pruned()}: "
         if self.ok:
             return line + "all well"
         missing = sum(map(len, self.gaps))
-        return line + f"{len(self.errors)} errors, {missing} rows missing in {len(self.gaps)} gaps"
+        line += f"{len(self.errors)} errors, {missing} rows missing in {len(self.gaps)} gaps"
+        return f"{line}; {self.unnamed}" if self.unnamed else line
 
     def _pruned(self) -> str:
         reasons = ", ".join(f"{reason}: {rows}" for reason, rows in self.pruned.items())
         return f", {sum(self.pruned.values())} pruned ({reasons})" if self.pruned else ""
+
+
+@attrs.frozen
+class RestoreReport(Report):
+    """What `Store.restore` did, or what a dry run would do.
+
+    Attributes:
+        snapshot: the snapshot.
+        replaced: the file that the replaced master is now, or "" if there was none.
+        is_replaced_readable: whether that file can be read, and merged with `Store.merge`.
+        database: the master's id, in hexadecimal.
+        rows: rows in the master now.
+        streams: streams it knows.
+        gaps: rows known to exist that the master now lacks. Rows still in shards are not among them.
+        losses: the same rows, with where they are.
+        peers: other databases that gave receipts; they may have any of the missing rows.
+        unnamed: why more rows may be missing, which cannot be named, or "".
+        dry_run: whether nothing was changed.
+    """
+
+    _computed = ("complete", "missing_rows")
+
+    snapshot: str
+    replaced: str = ""
+    is_replaced_readable: bool = False
+    database: str = ""
+    rows: int = 0
+    streams: int = 0
+    gaps: tuple[Gap, ...] = ()
+    losses: tuple[Loss, ...] = ()
+    peers: tuple[PeerStatus, ...] = ()
+    unnamed: str = ""
+    dry_run: bool = False
+
+    @property
+    def missing_rows(self) -> int:
+        """How many rows are missing."""
+        return sum(map(len, self.gaps))
+
+    @property
+    def complete(self) -> bool:
+        """Whether no row is missing, as far as is known."""
+        return not self.gaps and not self.unnamed
+
+    def _line(self) -> str:
+        done = "would restore" if self.dry_run else "restored"
+        line = f"{done} {self.rows} rows of {self.streams} streams from {self.snapshot}"
+        if self.replaced:
+            line += f"; the replaced master is {self.replaced}"
+        if self.gaps:
+            line += f"; {self.missing_rows} rows missing in {len(self.gaps)} gaps"
+        return f"{line}; {self.unnamed}" if self.unnamed else line
 
 
 @attrs.frozen
@@ -848,6 +905,7 @@ class StatusReport(Report):
         budget: the disk budget, or None if the store has none.
         peers: the databases that gave receipts: those that await confirmation first, then the most recent first.
         space: what fills the store, in bytes by kind.
+        unnamed: why rows may be missing that cannot be named, or "".
     """
 
     _computed = (
@@ -871,6 +929,7 @@ class StatusReport(Report):
     states: RowStates = attrs.Factory(RowStates)
     peers: tuple[PeerStatus, ...] = ()
     space: SpaceUse = attrs.Factory(SpaceUse)
+    unnamed: str = ""
 
     @property
     def pending_rows(self) -> int:
@@ -916,7 +975,7 @@ class StatusReport(Report):
     @property
     def complete(self) -> bool:
         """Whether no shard is quarantined, and no row is blocked or missing."""
-        return not self.quarantined_shards and not self.blocked_rows and not self.master.gaps
+        return not self.quarantined_shards and not self.blocked_rows and not self.master.gaps and not self.unnamed
 
     def _line(self) -> str:
         line = f"{self.pending_rows} rows pending in {len(self.shards)} shards"

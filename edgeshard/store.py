@@ -14,7 +14,7 @@ from edgeshard import sqlite
 from edgeshard.budget import policy, usage
 from edgeshard.budget.policy import ON_FULL, Budget, OnFull
 from edgeshard.errors import ConfigurationError
-from edgeshard.exchange import inventory, receipts, snapshot
+from edgeshard.exchange import inventory, receipts, restore, snapshot
 from edgeshard.exchange.inventory import Inventory
 from edgeshard.files import folders, paths, scan, store_folder
 from edgeshard.files.os_errors import explain_os_error
@@ -38,6 +38,7 @@ from edgeshard.reports import (
     PruneReport,
     PushReport,
     ReceiptReport,
+    RestoreReport,
     SalvageReport,
     StatusReport,
     VerifyReport,
@@ -646,25 +647,61 @@ class Store:
         target: str | os.PathLike[str],
         *,
         force: bool = False,
+        check: bool = True,
         progress: Progress | None = None,
     ) -> None:
         """Copy the master as it is at this moment, durably, while writers and mergers continue.
 
         The copy is one file that needs no other. It can be read from a read-only medium, merged elsewhere
-        as one of the ``sources``, or restored as a master. It appears under its name complete, or not at all.
+        as one of the ``sources``, or restored as a master (see `restore`). It appears under its name complete and
+        checked, or not at all.
 
         Args:
             target: the file to create, in an existing folder.
             force: replace an existing file.
+            check: check the copy as ``verify(deep=True)`` does. Without it the snapshot takes about half the time, and
+                a damaged master is copied as it is, unless it is known to be damaged and an existing file would be
+                replaced.
             progress: called with (pages copied, pages to copy).
 
         Raises:
             ConfigurationError: the file exists already, or the folder does not.
             StorageBusyError: another snapshot is writing the same file.
+            DamagedError: the master is damaged, or the copy is. Nothing was created or replaced.
             StorageError: the master cannot be read, or the copy cannot be written.
         """
         self._ensure_master_exists("snapshot")
-        snapshot.snapshot(self.master_path, target, force=force, progress=progress)
+        snapshot.snapshot(self.master_path, target, force=force, check=check, progress=progress)
+
+    def restore(
+        self,
+        snapshot: str | os.PathLike[str],
+        *,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> RestoreReport:
+        """Put a snapshot in the place of the master, and keep the old master in the folder, under another name.
+
+        Nothing else may have the master open meanwhile. A kill or a power cut leaves the old or the new master, whole.
+        Rows that are still in shards are merged again. The report says which others are missing now, and who may have
+        them; the next merges and `verify` do so, too. To take back what the replaced master has, merge it:
+        ``store.merge([report.replaced])``.
+
+        Args:
+            snapshot: a file that `snapshot` made of this store's master; it is only read, and checked first.
+            dry_run: check the snapshot and report what would be missing, and replace nothing.
+            progress: called with (pages copied, pages to copy).
+
+        Raises:
+            ConfigurationError: there is no such file or store, it is a snapshot of another master, or the master is
+                a symbolic link.
+            MergeInProgressError: a merger is at work, or watches the store.
+            StorageBusyError: another process has the master open.
+            DamagedError, FormatError: the snapshot is damaged, or is not one.
+            StorageError: a file cannot be read or written. The old master is in its place.
+        """
+        self.ensure_exists()
+        return restore.restore(self.root, snapshot, dry_run=dry_run, progress=progress)
 
     def push(
         self,

@@ -27,6 +27,7 @@ from edgeshard.cli import (
     query,
     ranges,
     receipt,
+    restore,
     salvage,
     shell,
     snapshot,
@@ -45,6 +46,7 @@ _VERBS = {
     "query": query,
     "shell": shell,
     "snapshot": snapshot,
+    "restore": restore,
     "export": export,
     "ranges": ranges,
     "receipt": receipt,
@@ -63,6 +65,7 @@ examples:
   edgeshard query data "select count(*) from agent_data"        as a table; also --json and --csv
   edgeshard shell data                                          an SQL shell on the master, read-only
   edgeshard snapshot data /media/usb/monday.db                  a copy to carry away, while everything runs
+  edgeshard restore data /media/usb/monday.db                   put that copy back, and say what is missing from it
   edgeshard ranges hub > /media/usb/hub.json                    what a hub holds, for stores with rows for it
   edgeshard export data /media/usb/news.db --ranges /media/usb/hub.json     what it lacks, to take there
   edgeshard receipt data /media/usb/hub.json                    record that those rows are safe there

@@ -27,6 +27,7 @@ examples:
 exit codes:
   0 done, also with nothing to do     1 failed            2 wrong usage
   3 done, but a shard is quarantined, rows are blocked or missing, --prune-... failed, or the master is still too large
+  65 the master is damaged, or known to be; the rows stay in the shards
   74 input/output error, or no space (--max-bytes)
   75 another merger is at work        77 not permitted    78 no such store, or another wrong setting
   130 interrupted by Ctrl-C (with --watch: by a second one; the first ends it with 0)

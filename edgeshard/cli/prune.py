@@ -40,9 +40,9 @@ examples:
 
 exit codes:
   0 done, also with nothing to do, or if rows had to stay
-  1 failed, or not confirmed; also if the master is damaged or contradicts itself: see verify
-  2 wrong usage
+  1 failed, or not confirmed                              2 wrong usage
   3 the master is still larger than --max-bytes
+  65 the master is damaged, or contradicts itself: see verify
   74 input/output error, or no space                      75 a merger is at work, or the master is locked (--lock-wait)
   77 not permitted                  78 there is no such store, no master in it, or no such table
   130 interrupted by Ctrl-C: what was pruned by then stays pruned
@@ -112,5 +112,7 @@ def _question(options: argparse.Namespace, rule: PruneRule, store: Store) -> str
     if not arguments.selects_rows(rule):
         return f"Give the free space of {store.master_path} back to the disk? No row is deleted."
     rules = ", ".join(f"--{name.replace('_', '-')}" for name in rule)
-    copies = " Forgotten streams: copies as old as they are could bring their rows back." if options.forget_after else ""
-    return f"Delete rows of {store.master_path} for good ({rules})? With --dry-run it says how many.{copies}"
+    question = f"Delete rows of {store.master_path} for good ({rules})? With --dry-run it says how many."
+    if "forget_after" in rule:
+        question += " Copies as old as the forgotten streams could bring their rows back."
+    return question

@@ -28,8 +28,9 @@ examples:
 
 exit codes:
   0 all well, also if rows are pending; and --watch, ended by Ctrl-C
-  1 failed; also if the master is damaged                 2 wrong usage
+  1 failed                                                2 wrong usage
   3 a shard is quarantined, or rows are blocked or missing: as for a merge that exits with 3
+  65 the master is damaged
   74 input/output error                                   75 the master is locked
   77 not permitted                                        78 there is no such store
 """
@@ -178,6 +179,8 @@ def _totals(store: Store, report: StatusReport) -> list[str]:
     lines.append(_space(report.space))
     lines += [printable(line) for line in _peers(store, report)]
     lines += [printable(_clock(item)) for item in report.master.clocks_ahead]
+    if report.unnamed:
+        lines.append(printable(report.unnamed))
     if report.gaps:
         missing = f"{report.master.missing_rows} rows missing in {report.master.gaps} gaps"
         lines.append(printable(f"{missing}; `edgeshard verify {store.root}` says where they are"))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from edgeshard.cli import arguments, exits, output
 from edgeshard.errors import DamagedError, printable
-from edgeshard.reports import OLDER_MASTER, OTHER_MASTER, PEER, PRUNED, UNKNOWN, Loss, VerifyReport
+from edgeshard.reports import OLDER_MASTER, OTHER_MASTER, PEER, PRUNED, REPLACED, UNKNOWN, Loss, VerifyReport
 from edgeshard.store import Store
 
 SUMMARY = "Check a store's master: SQLite's integrity, every row against its address, and which rows are missing."
 
 _EPILOG = """\
-It checks the address of every row of the master, and changes nothing. --deep also reads every value and each index.
-Writers and mergers may work meanwhile.
+It checks the address of every row of the master, and changes none. --deep also reads every value and each index.
+Writers and mergers may work meanwhile. If the master is damaged, merges refuse it from then on, and leave the rows in
+the shards, until a verify finds it sound or a snapshot is restored.
 
 examples:
   %(prog)s data
@@ -29,7 +31,11 @@ exit codes:
 
 _COLUMNS = ("agent", "stream", "first missing", "last missing", "rows", "where they are")
 
-_WHERE = {OLDER_MASTER: "this master held them before an older copy of it was restored", UNKNOWN: "unknown"}
+_WHERE = {
+    OLDER_MASTER: "this master held them before an older copy of it was restored",
+    REPLACED: "the replaced master",
+    UNKNOWN: "unknown",
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -59,8 +65,12 @@ def _verify(store: Store, *, deep: bool) -> VerifyReport:
 
 def _text(report: VerifyReport) -> str:
     errors = [printable(f"error: {error}") for error in report.errors]
-    missing = output.table(_COLUMNS, [_row(loss) for loss in report.losses]) if report.losses else ""
-    return "\n".join([str(report), *errors, *missing.splitlines()])
+    return "\n".join([str(report), *errors, *missing_rows(report.losses)])
+
+
+def missing_rows(losses: Sequence[Loss]) -> list[str]:
+    """Return the lines of a table of missing rows; [] if none are missing."""
+    return output.table(_COLUMNS, [_row(loss) for loss in losses]).splitlines() if losses else []
 
 
 def _row(loss: Loss) -> list[str | int]:

@@ -219,6 +219,21 @@ def publish(unfinished: str, path: str, *, replace: bool = False) -> bool:
     return True
 
 
+def link(path: str | os.PathLike[str], name: str | os.PathLike[str]) -> bool:
+    """Give a file a second name in the same folder; return False where there are no hard links.
+
+    Raises:
+        OSError: it cannot be done for another reason, such as that the name is taken.
+    """
+    try:
+        os.link(path, name)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return False
+    return True
+
+
 def _rename_if_free(unfinished: str, path: str) -> bool:
     """Rename a file where there are no hard links; return False if the new name is taken.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from edgeshard.format.constants import BUNDLE, MASTER, SHARD
+from edgeshard.format.constants import BUNDLE, MASTER, NOTES, SHARD
 
 #: The names of the format's own tables begin with this. No record table can have such a name.
 PREFIX: Final = "edgeshard_"
@@ -19,10 +19,12 @@ MASTER_COLUMNS: Final = (
 _SCRIPT = """
 CREATE TABLE edgeshard_database(
     database_id BLOB NOT NULL,              -- 16 random bytes that identify this database, e.g. in truncations
-    role TEXT NOT NULL,                     -- shard | master | bundle
+    role TEXT NOT NULL,                     -- shard | master | bundle | notes
     agent_id TEXT,                          -- the agent of a shard; otherwise NULL
     generation INTEGER NOT NULL DEFAULT 0,  -- + 1 with each merge and each prune; masters only
-    next_id INTEGER NOT NULL DEFAULT 1      -- the id of the next row; masters only
+    next_id INTEGER NOT NULL DEFAULT 1,     -- the id of the next row; masters only
+    notes_id BLOB,                          -- the id of the notes of removed shards; masters only
+    notes_known INTEGER NOT NULL DEFAULT 0  -- all of those notes up to this one are known here; masters only
 ) STRICT;
 CREATE TABLE edgeshard_streams(
     stream_no INTEGER PRIMARY KEY,          -- this database's own number for the stream
@@ -174,6 +176,13 @@ CREATE TABLE edgeshard_blocked(
     last INTEGER NOT NULL,                  -- ... or because their transaction has a row of that table
     PRIMARY KEY(conflict_id, stream_no, first)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_removed(
+    note_no INTEGER PRIMARY KEY,            -- in the order in which they were noted
+    stream_id BLOB NOT NULL,                -- a stream of a shard that was removed
+    agent_id TEXT NOT NULL,
+    last_seq INTEGER NOT NULL,              -- the master held seqs 1 to this
+    database_id BLOB NOT NULL               -- of that master
+) STRICT;
 CREATE TABLE edgeshard_checksum(
     sha256 BLOB NOT NULL                    -- of the whole file, with these 32 bytes taken as zeros
 ) STRICT
@@ -191,6 +200,7 @@ SUPERSEDED: Final = "edgeshard_superseded"
 RETIRED: Final = "edgeshard_retired"
 RETIREMENTS: Final = "edgeshard_retirements"
 CHECKSUM_TABLE: Final = "edgeshard_checksum"
+REMOVED: Final = "edgeshard_removed"
 
 #: The tables that every database has, whatever its role.
 COMMON_TABLES: Final = (
@@ -210,7 +220,7 @@ OPTIONAL_SHARD_TABLES: Final = (KEYS, RENAMES, PRIORITIES)
 #: The tables that a database of each role always has.
 REQUIRED_TABLES: Final = {
     SHARD: COMMON_TABLES,
-    MASTER: tuple(name for name in DDL if name != CHECKSUM_TABLE),
+    MASTER: tuple(name for name in DDL if name not in (CHECKSUM_TABLE, REMOVED)),
     BUNDLE: (
         *COMMON_TABLES,
         KEYS,
@@ -222,6 +232,7 @@ REQUIRED_TABLES: Final = {
         RETIREMENTS,
         CHECKSUM_TABLE,
     ),
+    NOTES: ("edgeshard_database", REMOVED),
 }
 
 
@@ -233,3 +244,4 @@ def _script(role: str) -> str:
 SHARD_TABLES: Final = _script(SHARD)
 MASTER_TABLES: Final = _script(MASTER)
 BUNDLE_TABLES: Final = _script(BUNDLE)
+NOTES_TABLES: Final = _script(NOTES)

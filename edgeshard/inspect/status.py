@@ -27,8 +27,10 @@ from edgeshard.master import (
     catalog,
     database,
     identity,
+    known_rows,
     pruned_ranges,
     receipts,
+    removed_shards,
     retired,
     row_states,
     streams,
@@ -64,6 +66,8 @@ def status(root: Path) -> StatusReport:
     )
     try:
         with database.translate_errors("read master", path):
+            # before the snapshot: a note is written after the rows are committed
+            notes = removed_shards.read(root, identity.notes_known(connection))
             with sqlite.read_snapshot(connection):
                 view = MasterView.load(connection)
                 stream_rows = row_states.load(connection)
@@ -75,11 +79,13 @@ def status(root: Path) -> StatusReport:
             sqlite.set_busy_timeout(connection, _BUSY_TIMEOUT_S)
             listed = scan.shard_files(store_folder.resolve_shards(root))
             examined = [(file, find_pending(connection, view, file)) for file in listed]
+            there = [(file, pending) for file, pending in examined if pending is not None]
+            known = [*notes.rows, *(each for _, pending in there for each in pending.truncated)]
+            stream_rows = known_rows.add_to(stream_rows, known_rows.select_unknown(connection, known))
             counters = [paths.merge_lock(root), *(paths.lock_path(file.path) for file in listed)]
             written = write_stats.load(connection, counters)
     finally:
         connection.close()
-    there = [(file, pending) for file, pending in examined if pending is not None]
     seqs = _united(pending.seqs for _, pending in there)
     states = add_states([row_states.count_all(stream_rows, seqs), retired_states])
     gaps = row_states.find_gaps(stream_rows, seqs)
@@ -96,6 +102,7 @@ def status(root: Path) -> StatusReport:
         states=states,
         peers=peers,
         space=space,
+        unnamed=notes.unnamed,
     )
 
 

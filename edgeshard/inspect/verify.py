@@ -6,19 +6,26 @@ A deep check also reads every value, and compares each index with its table.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
 from edgeshard import format, sqlite
+from edgeshard.errors import DamagedError, StorageError
 from edgeshard.files import paths, scan
 from edgeshard.format.ranges import Range, intersect, subtract
+from edgeshard.inspect import absences
+from edgeshard.inspect.absences import Absences
 from edgeshard.master import (
     blocked_rows,
     catalog,
+    damage,
     database,
     extents,
     identity,
+    known_rows,
     pruned_ranges,
     receipts,
     retired,
@@ -28,8 +35,11 @@ from edgeshard.master import (
     truncations,
     versions,
 )
+from edgeshard.master.known_rows import KnownRows
 from edgeshard.reports import OLDER_MASTER, OTHER_MASTER, PEER, PRUNED, UNKNOWN, Gap, Loss, VerifyReport, add_states
 from edgeshard.sqlite import Connection, quote
+
+logger = logging.getLogger("edgeshard.verify")
 
 #: SQLite's own findings that are listed before the list becomes too long to read.
 _FINDINGS_MAX = 20
@@ -50,12 +60,47 @@ def verify(path: Path, *, deep: bool = False) -> VerifyReport:
         path: the master.
         deep: also read every value and each index. Without it, the address of every row and the form of every page.
     """
+    try:
+        report = check(path, path, deep=deep)
+    except DamagedError as error:
+        _note(partial(damage.record, path, [error.cause]))
+        raise
+    if report.errors:
+        _note(partial(_record, path, report, deep=deep))
+    else:
+        _note(partial(damage.forget, path, is_deep=deep))
+    return report
+
+
+def check(path: Path, master_path: Path, *, deep: bool) -> VerifyReport:
+    """Check a master, or a copy of it, in one snapshot, and record nothing.
+
+    Args:
+        path: the database to check.
+        master_path: where the master is, next to its shards and notes.
+        deep: see `verify`.
+    """
     connection = database.open_master(path, writable=False)
     try:
-        with database.translate_errors("verify", path), sqlite.read_snapshot(connection):
-            return _report(connection, _pending(connection, path), deep=deep)
+        with database.translate_errors("verify", path):
+            known = absences.find(connection, master_path.parent)
+            with sqlite.read_snapshot(connection):
+                return _report(connection, _pending(connection, master_path), known, deep=deep)
     finally:
         connection.close()
+
+
+def _record(path: Path, report: VerifyReport, *, deep: bool) -> None:
+    """Record that the master is damaged; if only a deep check tells, only a deep check can clear it."""
+    damage.record(path, report.errors, is_deep=deep and not check(path, path, deep=False).errors)
+
+
+def _note(write: Callable[[], None]) -> None:
+    """Write a note about what was found, if this user may: verify tells the user, whatever becomes of the note."""
+    try:
+        write()
+    except StorageError as error:
+        logger.warning("mergers are not told what verify found: %s", error)
 
 
 def _pending(connection: Connection, path: Path) -> row_states.Pending:
@@ -65,32 +110,37 @@ def _pending(connection: Connection, path: Path) -> row_states.Pending:
     return blocked_rows.by_stream(connection, there)
 
 
-def _report(connection: Connection, pending: row_states.Pending, *, deep: bool) -> VerifyReport:
+def _report(connection: Connection, pending: row_states.Pending, known: Absences, *, deep: bool) -> VerifyReport:
     tables = catalog.record_tables(connection)
     errors = tuple(_errors(connection, tables, deep=deep))
     rows = sum(sqlite.scalar(connection, f"SELECT count(*) FROM {quote(name)}") for name in tables)
     stream_count = streams.count(connection)[0] + retired.stream_count(connection)
-    stream_rows = row_states.load(connection)
+    unknown = known_rows.select_unknown(connection, known.rows)
+    stream_rows = known_rows.add_to(row_states.load(connection), unknown)
     gaps = row_states.find_gaps(stream_rows, pending)
     own = identity.database_id(connection)
-    losses = tuple(_losses(connection, own, gaps))
+    losses = tuple(_losses(connection, own, gaps, unknown))
     pruned = pruned_ranges.by_reason(connection)
     states = add_states([row_states.count_all(stream_rows, pending), row_states.retired_states(connection)])
-    return VerifyReport(rows, stream_count, errors, gaps, losses, own.hex(), pruned, states)
+    return VerifyReport(rows, stream_count, errors, gaps, losses, own.hex(), pruned, states, known.unnamed)
 
 
 # -- where missing rows are -------------------------------------------------------------------------------------------
 
 
-def _losses(connection: Connection, own: bytes, gaps: Iterable[Gap]) -> Iterator[Loss]:
+def _losses(connection: Connection, own: bytes, gaps: Iterable[Gap], unknown: Iterable[KnownRows]) -> Iterator[Loss]:
     """Divide the gaps by what is known of their rows: which database holds, pruned or merged them.
 
     The gaps of a stream are divided together: what is known of them may be as long a list as they are.
     """
+    by_stream: dict[bytes, list[KnownRows]] = {}
+    for each in unknown:
+        by_stream.setdefault(each.stream_id, []).append(each)
     for (agent, stream), of_stream in itertools.groupby(gaps, key=lambda gap: (gap.agent, gap.stream)):
         left = [Range(gap.first, gap.last) for gap in of_stream]
         found: list[Loss] = []
-        for ranges, outcome in _traces(connection, own, bytes.fromhex(stream)):
+        stream_id = bytes.fromhex(stream)
+        for ranges, outcome in _traces(connection, own, stream_id, by_stream.get(stream_id, ())):
             known = intersect(left, ranges)
             found += [Loss(Gap(agent, stream, part.first, part.last), *outcome) for part in known]
             left = subtract(left, known)
@@ -99,7 +149,7 @@ def _losses(connection: Connection, own: bytes, gaps: Iterable[Gap]) -> Iterator
 
 
 def _traces(
-    connection: Connection, own: bytes, stream_id: bytes
+    connection: Connection, own: bytes, stream_id: bytes, unknown: Iterable[KnownRows]
 ) -> Iterator[tuple[Sequence[Range], tuple[str, str, str]]]:
     """Yield what is known of a stream's rows, best first: which databases hold, pruned or had merged them.
 
@@ -115,6 +165,8 @@ def _traces(
     truncated: dict[bytes, list[Range]] = {}
     for seqs, database_id in truncations.of_stream(connection, stream_id):
         truncated.setdefault(database_id, []).append(seqs)
+    for each in unknown:
+        truncated.setdefault(each.database_id, []).append(each.seqs)
     for database_id, ranges in truncated.items():
         yield ranges, (OLDER_MASTER if database_id == own else OTHER_MASTER, database_id.hex(), "")
 

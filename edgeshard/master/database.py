@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from edgeshard import format, sqlite
-from edgeshard.errors import ConfigurationError, DamagedError, FormatError, StorageError
-from edgeshard.files import folders, scan
+from edgeshard.errors import ConfigurationError, DamagedError, FormatError, StorageBusyError, StorageError
+from edgeshard.files import fingerprint, folders, scan
 from edgeshard.files.scan import ShardFile
-from edgeshard.master import catalog, identity
+from edgeshard.master import catalog, damage, identity
 from edgeshard.records import declare
 from edgeshard.sqlite import Connection
 
@@ -25,6 +25,9 @@ _ID_ORDER_CACHE_KIB = 64_000
 
 #: How long to wait for a lock only to explain an error better, in seconds.
 _EXPLAIN_TIMEOUT_S = 0.1
+
+#: How often to open a master that is being replaced.
+_ATTEMPTS = 5
 
 #: Pages in the master's WAL at which a commit copies them into the database (32 MB).
 _CHECKPOINT_PAGES = 8_000
@@ -126,10 +129,11 @@ def open_master(path: Path, *, writable: bool, busy_timeout_s: float = sqlite.BU
         StorageError: it cannot be opened as a master of this format.
     """
     find_master(path, "open master")
+    if writable:
+        damage.ensure_not_known(path, "open master")
     with sqlite.translate_errors("open master", str(path)):
-        connection = sqlite.connect(str(path), writable=writable, busy_timeout_s=busy_timeout_s)
+        connection = _connect(path, writable=writable, busy_timeout_s=busy_timeout_s)
         try:
-            sqlite.check_identity(connection, "main", format.IDENTITY, str(path))
             _check_role(connection, path)
             if writable:
                 # a restored snapshot is not a WAL database yet, and FULL is durable only in a WAL database
@@ -146,6 +150,28 @@ def open_master(path: Path, *, writable: bool, busy_timeout_s: float = sqlite.BU
             connection.close()
             raise
     return connection
+
+
+def _connect(path: Path, *, writable: bool, busy_timeout_s: float) -> Connection:
+    """Open the file that has the master's name.
+
+    If a restore replaces it after it was opened and before its first lock, we would use it with the WAL of its
+    replacement.
+    """
+    for _ in range(_ATTEMPTS):
+        before = fingerprint.identity(path)
+        connection = sqlite.connect(str(path), writable=writable, busy_timeout_s=busy_timeout_s)
+        try:
+            if writable:
+                sqlite.disable_checkpoint_on_close(connection)
+            sqlite.check_identity(connection, "main", format.IDENTITY, str(path))
+            if fingerprint.identity(path) == before:
+                return connection
+        except BaseException:
+            connection.close()
+            raise
+        connection.close()
+    raise StorageBusyError("open master", path, "it was replaced again and again; try again later")
 
 
 def set_wal_limits(connection: Connection, max_bytes: int | None = None) -> None:

@@ -12,6 +12,7 @@ The modules, in reading order:
       merge_pass      what one pass should do, and its counts so far
       shard_cache     what was found in each shard's file, so that only changed ones are opened
       master_handle   the master between passes, and whether it is still in its place
+      removal_notes   what is noted, outside the master, of shards before they are removed
       quota           the merger's share of a disk budget
     chunk             one transaction of the master, in order
       blame           whose fault a failed read is
@@ -47,8 +48,9 @@ Crash safety, step by step:
 
        - Truncate it: record which seqs this master holds (from that commit on these rows do not count), and delete
          the rows, as far as they are proven. A merger that watches leaves this for later if the agent is busy.
-       - Remove it, if no process has the agent's lock: take that lock, open the shard exclusively, check once more
-         that all of its rows are proven, empty the WAL, and remove the files, the WAL durably first.
+       - Remove it, if no process has the agent's lock: note outside the master, durably, up to which seqs it had
+         brought rows (``removed-shards.db``). Take that lock, open the shard exclusively, check once more that all of
+         its rows are proven, empty the WAL, and remove the files, the WAL durably first.
 
 The ranges decide what is copied, but not what may be deleted from a shard. They also list rows that came from other
 databases, which may be different rows under the same addresses: forged, or written by a clone of the machine. As long
@@ -85,7 +87,8 @@ What happens on a crash:
         an earlier commit of its own, and show rows again that it had truncated. The ranges know them, so they are not
         copied again. They are still proven, because that record is never deleted, so they are truncated again.
     An older master is put back: what it lacks is copied, and what it has is compared. Its record of what is proven is
-        as old as its ranges.
+        as old as its ranges. What it lacks and no shard has any more is missing, and named: the shards record what was
+        truncated, and the notes outside the master what was in removed shards.
     An older copy of a shard is put back: under the name of its file, its rows are still proven. Under another name
         they are compared, those that were superseded are judged anew, and those that were pruned are unproven.
 """

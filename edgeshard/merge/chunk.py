@@ -67,6 +67,8 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
                 late = _settle(target, first_new_id)
                 is_removable = part.finished and not merge_pass.keep_empty and _is_removable(connection, run, part)
                 run.outcome.is_removable = is_removable
+                if is_removable:
+                    run.outcome.last_seqs = source_streams.last_seqs(connection, origin)
                 connection.execute("RELEASE source")
             except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
                 if not _quarantine(connection, run, error):

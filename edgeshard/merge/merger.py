@@ -14,17 +14,18 @@ from pathlib import Path
 import attrs
 
 from edgeshard import sqlite
-from edgeshard.errors import EdgeshardError, OutOfDescriptorsError, printable
+from edgeshard.errors import DamagedError, EdgeshardError, OutOfDescriptorsError, printable
 from edgeshard.files import fingerprint, paths, scan, store_folder
 from edgeshard.files.scan import ScanResult, ShardFile
 from edgeshard.format.ranges import size
-from edgeshard.master import blocked_rows, identity, row_states, write_stats
+from edgeshard.master import blocked_rows, damage, identity, row_states, write_stats
 from edgeshard.merge import chunk, reap, truncate
 from edgeshard.merge.blocked import count as blocked_counts
 from edgeshard.merge.blocked import survey
 from edgeshard.merge.master_handle import MasterHandle
 from edgeshard.merge.merge_pass import MergePass, Progress
 from edgeshard.merge.quota import MergeQuota, QuotaExhaustedError
+from edgeshard.merge.removal_notes import RemovalNotes
 from edgeshard.merge.shard_cache import CacheEntry, ShardCache
 from edgeshard.merge.target import Target
 from edgeshard.reports import GAPS_MAX, Blocked, Gap, MergeReport, Quarantined
@@ -80,6 +81,7 @@ class Merger:
         self._folder = scan.Folder(paths.shards(root))
         self._quota = MergeQuota(root, self._path, prune, self._meter, should_stop)
         self._master = MasterHandle(self._path)
+        self._removals = RemovalNotes(root)
         self._forget()
 
     def _forget(self) -> None:
@@ -129,6 +131,12 @@ class Merger:
                     self._merge_group(connection, group, merge_pass)
                 self._finish(connection, merge_pass, scanned, due, thorough)
                 report = self._report([*due, *unreadable], merge_pass)
+        except DamagedError:
+            self.abandon()
+            # an error in reading may look like damage, and then the next merge tries again
+            if (found := damage.confirm(self._path)) and damage.find(self._path) is None:
+                damage.record(self._path, found)
+            raise
         except BaseException:
             self.abandon()  # what is in the cache may be wrong now
             raise
@@ -154,7 +162,7 @@ class Merger:
         if thorough and not merge_pass.is_stopping():
             self._remove_leftovers(scanned)
             names = scanned.names - {run.file.name for run in due if run.outcome.is_removed}
-            self._cache.persist(connection, names)
+            self._cache.persist(connection, names, self._removals.take_known())
             self._forget_blocked_rows(connection, names)
         self._find_gaps(connection)
         if not self._watching or not (merge_pass.rows or self._profile.keeps_wal):
@@ -172,7 +180,7 @@ class Merger:
             return
         try:
             with sqlite.translate_errors("merge into", str(self._path)), self._meter.running():
-                self._cache.persist(self._master.connection)
+                self._cache.persist(self._master.connection, notes_known=self._removals.take_known())
                 self._master.shrink_wal()
         finally:
             self.abandon()
@@ -190,6 +198,9 @@ class Merger:
             self.abandon()
         if not self._master.is_open:
             self._cache.recall(self._master.open())
+            self._removals.learn(self._master.connection)
+        else:
+            damage.ensure_not_known(self._path, "merge into")
         return self._master.connection
 
     # -- which shards -------------------------------------------------------------------------------------------------
@@ -305,6 +316,9 @@ class Merger:
                     break
         # only after they are detached: the last connection to leave a shard removes its WAL
         master_id = identity.database_id(connection)
+        if any(run.outcome.is_removable and not run.quarantine for run in runs):
+            self._master.ensure_in_place()
+            self._removals.note(runs, master_id, self._quota.budget)
         for run in runs:
             is_deletable = run.copied.is_finished or (self._quota.is_near_limit and run.copied.durable)
             if run.own and is_deletable and not run.quarantine and not merge_pass.is_stopping():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -81,12 +81,14 @@ class ShardOutcome:
         is_removed: whether it was removed.
         has_merged_rows: whether rows that the master holds are still in it.
         state: the state of its file in which it has nothing new; () if the next merge must read it again.
+        last_seqs: if it is removable, (id, agent, highest seq) of each stream that has or had rows.
     """
 
     is_removable: bool = False
     is_removed: bool = False
     has_merged_rows: bool = False
     state: State = ()
+    last_seqs: Sequence[tuple[bytes, str, int]] = ()
 
 
 @attrs.define

@@ -515,7 +515,38 @@ def ids_of_rows(
     return union(Range(*row) for row in rows)
 
 
+def last_seqs(connection: Connection, shard: Source) -> list[tuple[bytes, str, int]]:
+    """Return (id, agent, highest seq that it has or had) of each stream of a shard that has or had rows."""
+    with bounds.bounded(connection, shard.schema):
+        blocks = shard_blocks(connection, shard)
+        truncated = (
+            f"(SELECT max(last) FROM {quote(shard.schema)}.edgeshard_truncations t WHERE t.stream_no = s.stream_no)"
+        )
+        rows = sqlite.fetch_typed(
+            connection,
+            shard.path,
+            (int, bytes, str, int),
+            f"SELECT stream_no, stream_id, agent_id, coalesce({truncated}, 0) "
+            f"FROM {quote(shard.schema)}.edgeshard_streams s ORDER BY stream_no",
+        )
+    lasts = ((number, max(last, blocks[number].last if number in blocks else 0)) for number, _, _, last in rows)
+    last_of = dict(lasts)
+    return [(stream_id, agent, last_of[number]) for number, stream_id, agent, _ in rows if last_of[number]]
+
+
 # -- truncated rows ---------------------------------------------------------------------------------------------------
+
+
+def truncated_beyond(connection: Connection, shard: Source) -> list[tuple[SourceStream, Range, bytes]]:
+    """Return the truncations of a shard that reach beyond the last seq that the main database knows of the stream.
+
+    Returns:
+        The stream, the seqs, and the id of the database that holds them.
+    """
+    with bounds.bounded(connection, shard.schema):
+        found = sqlite.fetch_typed(connection, shard.path, (int,), _shard_news(shard))
+        listed = [_read_stream(connection, shard, number, None, None) for (number,) in found]
+    return [(stream, seqs, database_id) for stream in listed for seqs, database_id in stream.truncations]
 
 
 def are_truncated_rows_held(connection: Connection, shard: Source) -> bool:

@@ -90,6 +90,7 @@ from edgeshard.sqlite.shell import (
     shell_class,
 )
 from edgeshard.sqlite.space import has_statistics, index_names, tree_bytes
+from edgeshard.sqlite.take_over import exclusively
 
 __all__ = [
     "BUSY",
@@ -124,6 +125,7 @@ __all__ = [
     "draw_rows",
     "draw_table",
     "ensure_wal",
+    "exclusively",
     "explain",
     "fetch",
     "fetch_typed",

@@ -40,6 +40,7 @@ OWNERS = {
     "edgeshard_proven": {"master/proven.py"},
     "edgeshard_conflicts": {"master/blocked_rows.py"},
     "edgeshard_blocked": {"master/blocked_rows.py"},
+    "edgeshard_removed": {"master/removed_shards.py"},
     "edgeshard_checksum": set[str](),
 }
 

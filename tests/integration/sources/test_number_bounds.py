@@ -70,6 +70,7 @@ _MASTERS = (format.MASTER, format.BUNDLE)
 NUMBERS = [
     Number("edgeshard_database", "generation", _never_read),
     Number("edgeshard_database", "next_id", _never_read),
+    Number("edgeshard_database", "notes_known", _never_read),
     # a number that no row refers to says that the source has rows of a stream that it does not list
     Number("edgeshard_streams", "stream_no"),
     # a text that is not a time is not believed, and the rows are merged
