@@ -184,8 +184,9 @@ def test_a_database_that_is_named_twice_is_counted_once(store: edgeshard.Store, 
     device.merge()
     write(store, "a", 2, OTHER("y"))
     mine, theirs = shard_path(store, "a"), device.master_path
-    report = merged_with(store, theirs, theirs, mine)
-    assert (2, [("a.db", "sample", 1), ("master.db", "sample", 1)]) == (report.rows, sorted(blocked(report)))
+    for dry_run in (True, False):
+        report = store.merge([theirs, theirs, mine], dry_run=dry_run)
+        assert (2, [("a.db", "sample", 1), ("master.db", "sample", 1)]) == (report.rows, sorted(blocked(report)))
 
 
 # -- release ----------------------------------------------------------------------------------------------------------

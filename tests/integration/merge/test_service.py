@@ -281,8 +281,8 @@ def test_descriptors_and_threads_do_not_grow(store: edgeshard.Store) -> None:
             await_that(lambda: bool(passes.failures) or passes.found() == n + 1)  # noqa: B023
             assert [] == passes.failures
     for held in (passes.descriptors, passes.threads):
-        # the least of many: watchdog's threads may take a while to end
-        assert min(held[-20:]) <= min(held[:20]), held
+        # the least of many: watchdog's threads may take a while to end. The first passes open what stays open
+        assert min(held[-20:]) <= min(held[20:40]), held
 
 
 # -- the locks --------------------------------------------------------------------------------------------------------
