@@ -13,7 +13,6 @@ from pathlib import Path
 
 import attrs
 
-import edgeshard
 from tests.crash.soak.actors import (
     Actor,
     FolderActor,
