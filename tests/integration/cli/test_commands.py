@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import importlib
 import io
 import json
@@ -11,10 +10,8 @@ import os
 import pty
 import shutil
 import signal
-import struct
 import subprocess
 import sys
-import termios
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +25,7 @@ from tests.support.processes import command, merge_command, paused, python, sql
 from tests.support.project import PROJECT
 from tests.support.records import NOON, Reading
 from tests.support.stores import new_store, shard_path
+from tests.support.terminals import on_terminal, read_all
 
 READERS = [
     ["verify"], ["query", "select 1"], ["shell", "select 1"], ["snapshot", "copy.db"], ["export", "copy.db"], ["ranges"],
@@ -49,41 +47,6 @@ def started(*arguments: object) -> list[str]:
 def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     """``edgeshard``, under way, with pipes."""
     return subprocess.Popen(started(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
-
-
-def read_all(terminal: int) -> str:
-    """What comes from a terminal until the last process has left it."""
-    parts = []
-    while True:
-        try:
-            part = os.read(terminal, 10_000)
-        except OSError:  # EIO: nobody is there any more
-            break
-        if not part:
-            break
-        parts.append(part)
-    return b"".join(parts).decode()
-
-
-def on_terminal(*arguments: object, typed: str = "", columns: int = 60, **environment: str) -> tuple[int, str]:
-    """Run ``edgeshard`` on a terminal of its own; its exit code, and what was shown."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    settings = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")}
-    process = subprocess.Popen(
-        started(*arguments),
-        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-        env={**settings, "TERM": "xterm", **environment},
-    )  # fmt: skip
-    os.close(theirs)
-    try:
-        os.write(ours, typed.encode())
-        shown = read_all(ours)
-        return process.wait(60), shown
-    finally:
-        process.kill()
-        process.wait()
-        os.close(ours)
 
 
 @pytest.fixture(autouse=True)

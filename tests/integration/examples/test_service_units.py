@@ -125,3 +125,10 @@ def test_a_services_command_is_one_that_the_parsers_know(path: Path) -> None:
     assert [PROGRAM, "merge"] == [program, verb]
     assert STORE == cli.parser().parse_args([verb, *arguments]).root
     assert STORE == cli.parser_of_merge().parse_args(arguments).root
+
+
+def test_the_services_make_the_store_before_the_first_agent_writes() -> None:
+    assert "--init" in shlex.split(unit(WATCHING)["Service"]["ExecStart"])
+    program, verb, *arguments = shlex.split(unit(ONCE)["Service"]["ExecStartPre"])
+    assert [PROGRAM, "init", STORE] == [program, verb, cli.parser().parse_args([verb, *arguments]).root]
+    assert f"{PROGRAM} init {STORE}" in (EXAMPLES / "crontab").read_text()
