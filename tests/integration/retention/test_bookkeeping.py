@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from pathlib import Path
 from unittest import mock
@@ -10,6 +11,8 @@ import apsw
 import pytest
 
 import edgeshard
+from edgeshard import sqlite
+from edgeshard.cli import main
 from edgeshard.master import retired
 from edgeshard.master.retired import GROUP_S, Group
 from edgeshard.merge.merger import Merger
@@ -100,6 +103,34 @@ def test_a_writer_started_for_each_row_is_never_refused_for_good(tmp_path: Path)
     assert numbers(store)[-1] == 3_999
     assert store.verify().ok
     assert 0 < store.status().space.bookkeeping_bytes < 500_000
+
+
+def test_status_says_what_fills_the_store_by_kind(store: edgeshard.Store, capsys: pytest.CaptureFixture[str]) -> None:
+    add_openings(store, 1, 2, 3)
+    store.prune(keep_rows=1)
+    with store.shard("agent") as shard:
+        shard.write({"n": 4})
+        (store.root / "notes.txt").write_text("mine")
+        space = store.status().space
+        sizes = [path.stat().st_size for path in store.root.rglob("*") if path.is_file()]
+    assert sum(sizes) == space.total_bytes
+    page = 4_096
+    assert page <= space.rows_bytes <= 2 * page
+    assert (0, page * 2, 0) == (space.indexes_bytes, space.retired_bytes, space.free_bytes)
+    assert 20 * page < space.bookkeeping_bytes < 40 * page
+    assert space.shards_bytes > 0 < space.shard_wals_bytes
+    assert 4 <= space.other_bytes < 1_000
+    assert 0 == main(["status", str(store.root)])
+    assert "disk space: bookkeeping" in capsys.readouterr().out
+
+
+def test_without_statistics_bookkeeping_is_an_estimate(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_openings(store, 1, 2, 3)
+    store.prune(keep_rows=1)
+    monkeypatch.setattr(sqlite, "has_statistics", lambda: False)
+    space = store.status().space
+    assert (2 * retired.STREAM_BYTES, None) == (space.bookkeeping_bytes, space.indexes_bytes)
+    assert sum(path.stat().st_size for path in store.root.rglob("*") if path.is_file()) == space.total_bytes
 
 
 # -- old copies -------------------------------------------------------------------------------------------------------
@@ -284,6 +315,34 @@ def test_streams_are_forgotten_after_the_given_age(store: edgeshard.Store, tmp_p
     assert (0, True) == (retired_streams(store), store.verify().ok)
     copy_database(tmp_path / "copy.db", shard_path(store, "agent"))
     assert 1 == store.merge().rows  # this is what it costs
+
+
+class Terminal(io.StringIO):
+    """Somebody who gives an answer."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "code", "left"),
+    [("n\n", [], 1, 1), ("y\n", [], 0, 0), ("", ["--yes"], 0, 0), ("", ["--dry-run"], 0, 1)],
+)
+def test_the_command_asks_before_it_forgets(
+    store: edgeshard.Store,
+    monkeypatch: pytest.MonkeyPatch,
+    wall: Wall,
+    answer: str,
+    options: list[str],
+    code: int,
+    left: int,
+) -> None:
+    add_openings(store, 1, 2)
+    store.prune(keep_rows=1)
+    wall.advance(40)
+    monkeypatch.setattr("sys.stdin", Terminal(answer))
+    assert code == main(["prune", str(store.root), "--forget-after", "30d", *options])
+    assert left == retired_streams(store)
 
 
 def test_a_rule_of_the_store_forgets_streams(tmp_path: Path, wall: Wall) -> None:
