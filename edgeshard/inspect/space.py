@@ -73,7 +73,7 @@ def _of_master(connection: Connection) -> SpaceUse:
     indexes = sqlite.index_names(connection)
     ours = [name for table in format.DDL for name in (table, *indexes.get(table, ()))]
     bookkeeping = sqlite.tree_bytes(connection, [*ours, _SCHEMA_TABLE])
-    of_retired = sqlite.tree_bytes(connection, [format.RETIRED, format.RETIREMENTS])
+    of_retired = sqlite.tree_bytes(connection, retired.TABLES)
     in_indexes = None
     if file_bytes <= _READ_BYTES:
         tables = catalog.record_tables(connection)

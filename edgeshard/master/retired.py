@@ -26,6 +26,9 @@ from edgeshard.master import identity
 from edgeshard.records.json_values import to_json
 from edgeshard.sqlite import Connection, quote
 
+#: The names of the tables.
+TABLES: Final = ("edgeshard_retired", "edgeshard_retirements")
+
 #: The most streams of a group.
 GROUP_STREAMS: Final = 1_000
 

@@ -185,6 +185,7 @@ def pruned_in(connection: apsw.Connection) -> frozenset[tuple[str, int]]:
         "SELECT hex(stream_id), first, last FROM main.edgeshard_pruned_ranges JOIN main.edgeshard_streams USING(stream_no) "
         "JOIN main.edgeshard_database USING(database_id) WHERE is_own = 1",
     )
+    noted += _fetch(connection, "SELECT hex(stream_id), 1, last_seq FROM main.edgeshard_retired")
     return frozenset((stream.lower(), seq) for stream, first, last in noted for seq in range(first, last + 1))
 
 

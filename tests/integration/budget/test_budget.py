@@ -697,6 +697,8 @@ def addresses(store: edgeshard.Store) -> tuple[list[tuple[str, int]], dict[str, 
         "where reason = 'budget'",
     ):
         dropped.setdefault(stream, []).extend(range(first, last + 1))
+    for stream, last in sql(store.master_path, "select lower(hex(stream_id)), last_seq from edgeshard_retired"):
+        dropped.setdefault(stream, []).extend(range(1, last + 1))
     return [(stream, seq) for stream, seq in rows], dropped
 
 

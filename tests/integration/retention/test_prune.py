@@ -465,7 +465,7 @@ def test_what_cannot_be_asked_is_refused_and_nothing_goes(store: edgeshard.Store
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        ([], 2, "nothing to do; add --older-than, --keep-rows, --max-bytes, --deletions-older-than or --shrink"),
+        ([], 2, "--deletions-older-than, --forget-after or --shrink"),
         (["--only-pushed"], 2, "nothing to do; add --older-than"),
         (["--older-than", "30"], 2, "a number and a unit"),
         (["--keep-rows", "-1"], 2, "must be a whole number"),

@@ -197,7 +197,7 @@ def test_reports_of_several_rules_become_one() -> None:
         ({"older": "30d"}, "prune: unknown key 'older'; a rule has the keys older_than, keep_rows"),
         (
             {},
-            "prune: rule selects nothing; set at least one of older_than, keep_rows, max_bytes and deletions_older_than",
+            "max_bytes, deletions_older_than and forget_after",
         ),
         ({"only_pushed": True}, "prune: rule selects nothing"),
         ({"older_than": "30"}, "prune: older_than='30': age must be a number and a unit"),

@@ -466,7 +466,8 @@ class Fleet:
         for stream, last in held.last.items():
             agent, began_at = found.streams[stream]
             assert agent == self.agents[stream]
-            assert began_at == self.seen.setdefault(("began", stream), began_at)
+            if began_at:  # it is unknown once the stream has retired
+                assert began_at == self.seen.setdefault(("began", stream), began_at)
             assert superseded[stream] == found.superseded.get(stream, 0), f"superseded rows of {stream}"
             if not held.is_tainted:
                 assert last == found.last[stream], f"last seq of {stream}"
