@@ -219,7 +219,7 @@ class Watcher:
             MergeInProgressError: another merger watches it.
             StorageError: the folder or the master cannot be made, read or written.
         """
-        folders.make_folder(self._settings.shards)
+        folders.make_folder(self._settings.shards, self._settings.root)
         try:
             if self._lock.take(lock_wait_s):
                 self._listener.opened()

@@ -78,7 +78,7 @@ def open_shard(
             cause = f"durability must be 'process' or 'power', got {durability!r}"
             raise ConfigurationError("open shard", "", cause)
         stem = paths.shard_stem(agent)
-        folders.make_folder(paths.shards(root))
+        folders.make_folder(paths.shards(root), root)
         folder = Path(os.path.realpath(paths.shards(root)))  # SQLite follows no link in it
         path = paths.shard(folder, stem)
         lock_file = locks.lock(paths.shard_lock(folder, stem), _LOCK_WAIT_S)
