@@ -89,6 +89,7 @@ from edgeshard.sqlite.shell import (
     draw_table,
     shell_class,
 )
+from edgeshard.sqlite.temp_files import spills
 
 __all__ = [
     "BUSY",
@@ -158,6 +159,7 @@ __all__ = [
     "set_synchronous",
     "shell_class",
     "shrink_wal",
+    "spills",
     "spoils_transaction",
     "sync_file",
     "translate_errors",
