@@ -13,12 +13,12 @@ with files that it has just created, because a name may lead elsewhere by then. 
 from __future__ import annotations
 
 import os
-import pwd
 import stat
 from collections.abc import Callable
 from typing import Final
 
 from edgeshard.errors import AccessError
+from edgeshard.files import access
 
 #: What the owner alone may use.
 FILE: Final = 0o600
@@ -147,16 +147,9 @@ def _give_to_owner(handle: int, folder: os.stat_result, path: str | os.PathLike[
     try:
         os.fchown(handle, folder.st_uid, folder.st_gid)
     except OSError as error:  # a root without the capability CAP_CHOWN, as in some containers
-        user = _sudo_user(folder.st_uid)
+        user = access.sudo_user(folder.st_uid)
         cause = (
             f"its folder belongs to user {user}, who could not use a file of root's ({error.strerror}); run the same "
             f"command as that user: sudo -u {user} ..."
         )
         raise AccessError("create", path, cause) from error
-
-
-def _sudo_user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"'#{uid}'"  # as sudo takes it

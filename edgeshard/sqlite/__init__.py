@@ -3,6 +3,7 @@
 Use the names of this package as `sqlite.connect(...)`. Its modules are an internal division.
 """
 
+from edgeshard.sqlite.causes import explain, translate_errors
 from edgeshard.sqlite.connection import (
     BUSY_TIMEOUT_S,
     Connection,
@@ -31,7 +32,6 @@ from edgeshard.sqlite.errors import (
     ROW_REFUSED,
     DatabaseFailure,
     cannot_make_side_files,
-    explain,
     has_hot_journal,
     is_bad_data,
     is_bad_schema,
@@ -43,7 +43,6 @@ from edgeshard.sqlite.errors import (
     is_refused,
     is_write,
     spoils_transaction,
-    translate_errors,
 )
 from edgeshard.sqlite.guards import (
     allow_interrupt,

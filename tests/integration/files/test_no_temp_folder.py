@@ -59,13 +59,13 @@ def done(what, value):
     print(what, value, flush=True)
 
 with store.shard("a") as shard:
-    for n in range(12):
+    for n in range(8):
         shard.write_many(Old((n * 1000 + i) * 7919 % 99991, "y" * 150) for i in range(1000))
     done("large merge", store.merge().rows)
-    shard.write_many(Old(i, "z" * 100) for i in range(12_000))
+    shard.write_many(Old(i, "z" * 100) for i in range(6_000))
     done("many keys", store.merge(keep_empty=True).rows)
 done("sort", len(store.query("select * from t order by x, k desc")))
-done("group", len(store.query("select k, count(*) from t group by x, k")) > 8_000)
+done("group", len(store.query("select k, count(*) from t group by x, k")) > 4_000)
 with store.shard("b") as shard:
     shard.write(New(decimal.Decimal("1.5"), "z"))
 done("wider column and index", store.merge().rows)
@@ -78,15 +78,15 @@ done("hub", hub.merge([root + "/snapshot.db", root + "/bundle.db"]).rows)
 done("prune", store.prune(keep_rows=10, shrink=True).rows)
 """
 
-_DONE = """large merge 12000
-many keys 12000
-sort 24000
+_DONE = """large merge 8000
+many keys 6000
+sort 14000
 group True
 wider column and index 1
 verify True
-dry run of a hub 24001
-hub 24001
-prune 12000
+dry run of a hub 14001
+hub 14001
+prune 8000
 """
 
 
