@@ -89,8 +89,12 @@ def first_mode(path: str | os.PathLike[str]) -> int:
 
 def _first_mode(folder: os.stat_result, *, in_store: bool) -> int:
     """Return the mode with which to create a file: the final one if the file gets the folder's group by itself."""
-    has_group = folder.st_mode & stat.S_ISGID or folder.st_gid == os.getegid()
-    return file_mode(folder.st_mode, in_store=in_store) if has_group else FILE
+    return file_mode(folder.st_mode, in_store=in_store) if _gives_group(folder) else FILE
+
+
+def _gives_group(folder: os.stat_result) -> bool:
+    """Return whether what this process makes in a folder gets the folder's group by itself."""
+    return bool(folder.st_mode & stat.S_ISGID) or folder.st_gid == os.getegid()
 
 
 def _folder_of(path: str | os.PathLike[str]) -> os.stat_result:
@@ -117,11 +121,12 @@ def create_private_folder(path: str | os.PathLike[str]) -> None:
 
 def _create_folder(path: str | os.PathLike[str], mode_in: Callable[[int], int]) -> None:
     parent = _folder_of(path)
-    os.mkdir(path, FOLDER)
+    mode = mode_in(parent.st_mode)
+    os.mkdir(path, mode & 0o777 if _gives_group(parent) else FOLDER)
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         _give_to_owner(handle, parent, path)
-        _share(handle, parent, mode_in(parent.st_mode), FOLDER)
+        _share(handle, parent, mode, FOLDER)
     except BaseException:
         os.rmdir(path)
         raise
@@ -138,7 +143,12 @@ def _share(handle: int, folder: os.stat_result, mode: int, private_mode: int) ->
         except PermissionError:  # a user who is not in that group
             mode = private_mode
     if stat.S_IMODE(made.st_mode) != mode:  # the umask took a part of it, or it has another group only now
-        os.fchmod(handle, mode)
+        try:
+            os.fchmod(handle, mode)
+        except PermissionError:  # a service that may not set this bit (RestrictSUIDSGID= of its systemd unit)
+            if not mode & stat.S_ISGID:
+                raise
+            os.fchmod(handle, mode & ~stat.S_ISGID)
 
 
 def _give_to_owner(handle: int, folder: os.stat_result, path: str | os.PathLike[str]) -> None:

@@ -45,7 +45,7 @@ _CAUSES: Final = {
     errno.ENXIO: "its device is not there any more, or it is a socket or a pipe; check the device and the path",
     errno.EFBIG: "it would be larger than this process or the file system permits (`ulimit -f`); raise the limit, or "
     "move the store to another file system",
-    errno.ETXTBSY: "another program uses it; end that program, and try again",
+    errno.ETXTBSY: "another program uses it (`fuser -v`); end that program, and try again",
     errno.EBUSY: "another program, or the system, uses it (`fuser -v`); end that program, and try again",
 }
 

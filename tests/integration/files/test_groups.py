@@ -178,6 +178,27 @@ def test_a_folder_without_setgid_is_shared_by_those_who_are_in_its_group(shared:
     assert 6 == run_as(User(MERGER, GROUP), lambda: edgeshard.Store(folder).merge().rows)
 
 
+@pytest.mark.parametrize(("umask", "mode"), [(0o002, 0o2770), (0o007, 0o2770), (0o077, 0o770)], ids=oct)
+def test_a_service_that_may_not_set_the_setgid_bit_shares_what_it_makes(
+    umask: int, mode: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o2770)
+    fchmod = os.fchmod
+
+    def restricted(handle: int, mode: int) -> None:
+        if mode & stat.S_ISGID:  # as a systemd unit with RestrictSUIDSGID=
+            raise PermissionError(1, "Operation not permitted")
+        fchmod(handle, mode)
+
+    monkeypatch.setattr(os, "fchmod", restricted)
+    before = os.umask(umask)
+    try:
+        modes.create_folder(tmp_path / "shards", in_store=True)
+    finally:
+        os.umask(before)
+    assert oct(mode) == oct(stat.S_IMODE((tmp_path / "shards").stat().st_mode))
+
+
 @as_root
 def test_no_group_gets_what_is_not_the_folders(shared: Path, tmp_path: Path) -> None:
     imported(tmp_path)
