@@ -111,8 +111,7 @@ def _claimed(path: str, action: str) -> Iterator[str]:
     """
     _remove_leftovers(path, "", action)  # first: they may fill the disk
     unfinished = paths.unfinished(path, secrets.token_hex(4))
-    # it belongs to the user who asked for it, wherever it is
-    handle = os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, modes.FILE)
+    handle = modes.create_file(unfinished, in_store=False)
     try:
         try:
             # another command takes the lock first if it takes this file for a leftover, and removes it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from typing import Final
 
 from edgeshard import sqlite
 from edgeshard.errors import EdgeshardError
@@ -18,6 +19,10 @@ from edgeshard.sources import streams as source_streams
 from edgeshard.sources.attach import CopyProgress, SourceRun
 from edgeshard.sources.source import Source
 from edgeshard.sqlite import Connection
+
+#: How much a transaction copies where SQLite keeps in memory what the savepoints may have to restore, in bytes. That is
+#: at worst one page of 4 KB for each row and index, if the values of an index come in random order.
+_CHUNK_BYTES_IN_MEMORY: Final = 256 << 10
 
 
 def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: MergePass) -> None:
@@ -53,6 +58,8 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
         changes_before = connection.total_changes()
         target = Target.load(connection)
         first_id, bytes_left = target.next_id, merge_pass.chunk_bytes
+        if not sqlite.spills(connection):
+            bytes_left = min(bytes_left, _CHUNK_BYTES_IN_MEMORY)
         # 3. Copy what the master lacks of each source; keep, for each key that came, the versions that its rule keeps.
         for run in runs:
             if bytes_left <= 0 or merge_pass.is_stopping():

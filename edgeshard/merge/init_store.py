@@ -37,7 +37,7 @@ def init_store(root: Path, given: Path, *, dry_run: bool, lock_wait_s: float) ->
     try:
         created = not store_folder.is_store(root)  # another process may have been faster
         if created:
-            folders.make_folder(paths.shards(root))
+            folders.make_folder(paths.shards(root), root)
             database.ensure_master(paths.master(root))
     finally:
         if held is not None:

@@ -241,9 +241,11 @@ def _shrink(connection: Connection, shard: Source, quota_bytes: int | None) -> N
     long_bytes = _LONG_WAL_BYTES if quota_bytes is None else min(_LONG_WAL_BYTES, quota_bytes // _REWRITTEN_PART)
     is_long = file is not None and file.wal_bytes > long_bytes
     if free_bytes > (_DEAD_BYTES if is_long or quota_bytes is not None else _SHRINK_BYTES):
-        if quota_bytes is None or sqlite.used_bytes(connection) < _rewritable_bytes(quota_bytes):
+        # without a quota, VACUUM may rewrite any amount, unless it would keep all of it in memory
+        is_limited = quota_bytes is not None or not sqlite.spills(connection)
+        if not is_limited or sqlite.used_bytes(connection) < _rewritable_bytes(quota_bytes):
             connection.execute("VACUUM")
-        elif sqlite.is_incremental(connection):
+        elif quota_bytes is not None and sqlite.is_incremental(connection):
             _release_pages(connection, quota_bytes)
         is_long = True
     if is_long and quota_bytes is None:

@@ -220,7 +220,7 @@ class Watcher:
             MergeInProgressError: another merger watches it.
             StorageError: the folder or the master cannot be made, read or written.
         """
-        folders.make_folder(store_folder.resolve_shards(self._settings.root))
+        folders.make_folder(store_folder.resolve_shards(self._settings.root), self._settings.root)
         try:
             if self._lock.take(lock_wait_s):
                 self._listener.opened()

@@ -69,7 +69,7 @@ class Handle:
         self.agent = agent
         self.path = str(path)
         self.durability = durability
-        self._lock_file: FileLock | None = lock_file  # None: the handle was closed
+        self._lock_file: health.ShardLock | None = health.ShardLock(lock_file)  # None: the handle was closed
         self._set_lock(threading.RLock())
         self._unusable: EdgeshardError | None = None
         self._next_id = 0  # 0: the next write begins a stream
@@ -119,6 +119,8 @@ class Handle:
         self._upkeep_at = now + UPKEEP_INTERVAL_S
         with sqlite.translate_errors("check shard", self.path):
             cause = self._find_outside_change()
+            if not cause and self._lock_file is not None and not self._lock_file.retake():
+                cause = health.LOCK_LOST
         if cause:
             self._become_unusable(ShardPoisonedError("use shard", self.path, cause))
             raise ShardPoisonedError("use shard", self.path, cause)
@@ -194,7 +196,7 @@ class Handle:
                         if self._lookups is not None:
                             self._lookups.close()
             finally:
-                lock_file.release()
+                lock_file.held.release()
                 for _ in range(depth):  # for each block that can no longer be left
                     self._release()
             if cause:  # no write has reported it, so this is the last chance

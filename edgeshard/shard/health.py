@@ -7,20 +7,31 @@ POSIX locks are lost, and another connection may overwrite what was committed.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import weakref
+from pathlib import Path
 from typing import Final, Protocol
 
+from filelock import FileLock
+
 from edgeshard import format, sqlite
-from edgeshard.files import fingerprint, paths
+from edgeshard.files import fingerprint, locks, paths
 from edgeshard.master import catalog
 from edgeshard.shard import truncations
 from edgeshard.sqlite import Connection, quote
 
+logger = logging.getLogger("edgeshard.shard")
+
 MOVED: Final = (
     "its files were moved, deleted or replaced while it was open; rows written since then went to the old files. "
     "Open it again"
+)
+
+LOCK_LOST: Final = (
+    "its lock file (.lock) was removed or replaced while it was open, and another handle has the shard open by now. "
+    "Close that one, and open the shard again; leave the files in the folder of shards to edgeshard"
 )
 
 OVERWRITTEN: Final = (
@@ -60,6 +71,44 @@ class ShardFiles:
             return tuple(file for file in files if file is not None) if all(files) else ()
         except OSError:  # no reason to refuse a row, nor to doubt one that is committed
             return None
+
+
+class ShardLock:
+    """The lock of an open shard, which is lost if its file is removed or replaced: then another handle can take it.
+
+    Two handles that write one shard lose no row (SQLite keeps them apart, and each has a stream of its own), but the
+    one that opened it first would wait for the other.
+
+    Attributes:
+        held: the lock.
+    """
+
+    __slots__ = ("_identity", "_path", "held")
+
+    def __init__(self, held: FileLock) -> None:
+        self.held = held
+        self._path = Path(held.lock_file)
+        self._identity = fingerprint.identity(self._path)
+
+    def retake(self) -> bool:
+        """Take the lock again if it was lost; return whether it is held.
+
+        Raises:
+            StorageError: it cannot be determined, or not taken again.
+        """
+        try:
+            found = fingerprint.identity(self._path)
+        except OSError:  # no reason to refuse a row
+            return True
+        if found == self._identity:
+            return True
+        held = locks.lock(self._path)
+        if held is None:
+            return False
+        logger.warning("%s was removed or replaced while the shard was open; it is locked again", self._path)
+        self.held.release()
+        self.held, self._identity = held, fingerprint.identity(self._path)
+        return True
 
 
 def has_lost_row(connection: Connection, row_id: int) -> bool:

@@ -3,6 +3,7 @@
 Use the names of this package as `sqlite.connect(...)`. Its modules are an internal division.
 """
 
+from edgeshard.sqlite.causes import explain, translate_errors
 from edgeshard.sqlite.connection import (
     BUSY_TIMEOUT_S,
     Connection,
@@ -31,7 +32,6 @@ from edgeshard.sqlite.errors import (
     ROW_REFUSED,
     DatabaseFailure,
     cannot_make_side_files,
-    explain,
     has_hot_journal,
     is_bad_data,
     is_bad_schema,
@@ -43,7 +43,6 @@ from edgeshard.sqlite.errors import (
     is_refused,
     is_write,
     spoils_transaction,
-    translate_errors,
 )
 from edgeshard.sqlite.guards import (
     allow_interrupt,
@@ -91,6 +90,7 @@ from edgeshard.sqlite.shell import (
 )
 from edgeshard.sqlite.space import has_statistics, index_names, tree_bytes
 from edgeshard.sqlite.take_over import exclusively
+from edgeshard.sqlite.temp_files import spills
 
 __all__ = [
     "BUSY",
@@ -163,6 +163,7 @@ __all__ = [
     "set_synchronous",
     "shell_class",
     "shrink_wal",
+    "spills",
     "spoils_transaction",
     "sync_file",
     "translate_errors",

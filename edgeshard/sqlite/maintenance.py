@@ -10,7 +10,7 @@ from typing import Any
 
 import apsw
 
-from edgeshard.files import modes, paths
+from edgeshard.files import modes, os_errors, paths
 from edgeshard.files.atomic_file import publish, remove_unfinished
 from edgeshard.sqlite import guards
 from edgeshard.sqlite.connection import (
@@ -66,6 +66,10 @@ def create(
 
     Returns:
         True if this call created it, False if another process was faster.
+
+    Raises:
+        DiskFullError: the file system can hold no further file.
+        apsw.Error, OSError: it cannot be created for another reason. Callers wrap this in `translate_errors`.
     """
     unfinished = paths.unfinished(path, secrets.token_hex(4))
     os.close(modes.create_file(unfinished))
@@ -83,6 +87,10 @@ def create(
         finally:
             connection.close()
         return publish(unfinished, path)
+    except apsw.CantOpenError as error:
+        if os_errors.has_no_inodes(path):  # here, because there is one again once the unfinished file is removed
+            raise os_errors.disk_full("create database", path, path) from error
+        raise
     finally:
         remove_unfinished(unfinished)
 
