@@ -57,9 +57,7 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
         identity.increment_generation(connection)
         changes_before = connection.total_changes()
         target = Target.load(connection)
-        first_id, bytes_left = target.next_id, merge_pass.chunk_bytes
-        if not sqlite.spills(connection):
-            bytes_left = min(bytes_left, _CHUNK_BYTES_IN_MEMORY)
+        first_id, bytes_left = target.next_id, _chunk_bytes(connection, merge_pass)
         # 3. Copy what the master lacks of each source; keep, for each key that came, the versions that its rule keeps.
         for run in runs:
             if bytes_left <= 0 or merge_pass.is_stopping():
@@ -94,6 +92,10 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
             connection.execute("ROLLBACK")
     _count(copied, merge_pass)
     merge_pass.late_tables |= late_tables
+
+
+def _chunk_bytes(connection: Connection, merge_pass: MergePass) -> int:
+    return merge_pass.chunk_bytes if sqlite.spills(connection) else min(merge_pass.chunk_bytes, _CHUNK_BYTES_IN_MEMORY)
 
 
 def _copy(target: Target, run: SourceRun, origin: Source, max_bytes: int) -> Copied:
