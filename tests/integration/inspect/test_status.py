@@ -837,7 +837,7 @@ def test_what_watch_prints_arrives_at_once(
 
 
 def test_watch_wants_a_time_above_0(store: edgeshard.Store) -> None:
-    store.merge()
+    store.init()
     for text in ("0", "-1", "nan", "inf", "soon", "1e9"):
         assert 2 == command("status", store.root, f"--watch={text}").returncode
 

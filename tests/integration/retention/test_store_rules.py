@@ -25,6 +25,7 @@ from edgeshard.merge.watcher import Listener, Watcher
 from edgeshard.reports import MergeReport, PruneReport, combine_prunes
 from edgeshard.retention import due, prune, scheduler, store_rules
 from edgeshard.retention.rules import Rules
+from edgeshard.retention.run import held_by_caller
 from tests.support.clocks import DAY_S, Clock
 from tests.support.processes import merge_command
 from tests.support.project import PROJECT
@@ -350,8 +351,9 @@ def test_what_nobody_foresaw_in_a_prune_ends_the_merger_and_is_raised(
         raise ZeroDivisionError
 
     monkeypatch.setattr(prune, "prune", mistaken)
-    watched = scheduler.PruneScheduler(store.master_path, store_rules.parse_store_rules({"keep_rows": 1}, store.root))
-    store.merge()
+    rules = store_rules.parse_store_rules({"keep_rows": 1}, store.root)
+    watched = scheduler.PruneScheduler(store.master_path, rules, held_by_caller)
+    store.init()
     assert MergeReport(rows=1) == watched.add_to_report(MergeReport(rows=1))
     watched.wait()
     with pytest.raises(ZeroDivisionError):
@@ -374,9 +376,8 @@ def test_nothing_is_looked_for_in_a_store_in_which_nothing_happens(
     for name in ("MIN_INTERVAL_S", "MIN_INTERVAL_OVER_SIZE_S", "AGE_FRACTION"):
         monkeypatch.setattr(due, name, 0.0)
     monkeypatch.setattr(due, "FRUITLESS_FRACTION", math.inf)
-    watched = scheduler.PruneScheduler(
-        store.master_path, store_rules.parse_store_rules([{"keep_rows": 2}, {"older_than": "1d"}], store.root)
-    )
+    rules = store_rules.parse_store_rules([{"keep_rows": 2}, {"older_than": "1d"}], store.root)
+    watched = scheduler.PruneScheduler(store.master_path, rules, held_by_caller)
     watched.add_to_report(MergeReport())
     watched.wait()
     calls: list[Rules] = []
