@@ -20,6 +20,9 @@ import pytest
 import edgeshard
 from edgeshard import cli
 from edgeshard.errors import ConfigurationError, EdgeshardError
+from edgeshard.files import folders
+from edgeshard.master import database
+from edgeshard.merge import locks
 from tests.support.processes import command
 
 DSN = "postgresql://nobody@127.0.0.1:1/none"
@@ -517,7 +520,6 @@ def test_init_refuses_what_cannot_be_a_store(
 
 def test_an_init_that_was_killed_is_completed_by_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = edgeshard.Store(tmp_path / "data")
-    from edgeshard.merge import init_store
 
     class KilledError(Exception):
         pass
@@ -525,7 +527,8 @@ def test_an_init_that_was_killed_is_completed_by_the_next_one(tmp_path: Path, mo
     def killed(*_: Any) -> None:
         raise KilledError
 
-    for module, name in ((init_store.folders, "make_folder"), (init_store.locks, "merge_lock"), (init_store.database, "ensure_master")):  # fmt: skip
+    steps = ((folders, "make_folder"), (locks, "merge_lock"), (database, "ensure_master"))
+    for module, name in steps:
         with monkeypatch.context() as patch, pytest.raises(KilledError):
             patch.setattr(module, name, killed)
             store.init()
