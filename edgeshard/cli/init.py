@@ -17,9 +17,9 @@ stays.
 On a terminal it asks before it makes a store, unless --yes is given.
 
 examples:
-  %(prog)s /srv/data                     before `edgeshard merge /srv/data` is put into a crontab
+  %(prog)s data                          before `edgeshard merge data` is put into a crontab
   %(prog)s hub                           into which `edgeshard merge hub --from ...` merges the rows of devices
-  %(prog)s /srv/data --dry-run           is it a store, and could it be one?
+  %(prog)s data --dry-run                is it a store, and could it be one?
 
 exit codes:
   0 done, also if it is a store already       1 failed, or not confirmed       2 wrong usage

@@ -140,7 +140,7 @@ def test_a_shard_that_is_open_learns_of_a_larger_budget(tmp_path: Path) -> None:
 
 
 def test_the_command_notes_a_budget(store: edgeshard.Store) -> None:
-    store.merge()
+    store.init()
     assert 0 == command("merge", store.root, "--max-bytes", "2M", "--on-full", "drop-oldest").returncode
     assert Budget(2 * MB, "drop-oldest") == usage.load_budget(store.root)
     assert "of 2.0 MB used; on full: drop-oldest" in command("status", store.root).stdout

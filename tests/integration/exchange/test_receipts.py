@@ -221,6 +221,7 @@ def test_an_older_receipt_of_one_that_was_put_back_brings_nothing_that_it_lost(o
 
 
 def test_a_database_gives_itself_no_receipt(store: edgeshard.Store) -> None:
+    store.init()
     with pytest.raises(ConfigurationError, match="of this database itself"):
         store.receipt(store.ranges())
 
@@ -598,7 +599,7 @@ def test_a_document_is_compact_and_the_largest_that_a_store_is_expected_to_need_
 def test_the_commands_say_what_is_wrong_with_a_file(
     store: edgeshard.Store, tmp_path: Path, make: Callable[[Path], None], code: int, words: str
 ) -> None:
-    store.merge()
+    store.init()
     path = tmp_path / "hub.json"
     make(path)
     for arguments in (["receipt", store.root, path], ["export", store.root, tmp_path / "b.db", "--ranges", path]):

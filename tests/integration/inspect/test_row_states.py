@@ -72,7 +72,7 @@ def test_rows_that_a_newer_copy_pruned_are_still_missing_elsewhere(
 def test_what_a_newer_copy_pruned_is_copied_from_whoever_has_it_and_pruned_again(
     store: edgeshard.Store, tmp_path: Path
 ) -> None:
-    store.merge()
+    store.init()
     store.snapshot(tmp_path / "old.db")
     with store.shard("a") as shard:
         for n in range(10):

@@ -216,7 +216,7 @@ def test_salvage_of_the_campaigns_shards_brings_nothing_that_was_not_written(tmp
         path.write_bytes(content)
         if log:
             path.with_name(path.name + "-wal").write_bytes(log)
-        store = edgeshard.Store(tmp_path / f"store-{number}")
+        store = new_store(tmp_path / f"store-{number}")
         report = store.salvage(path)
         rows = damaged_shards.rows_of(store) if report.readable else {}
         assert rows.keys() <= image.rows.keys(), (number, report)
@@ -233,7 +233,7 @@ def test_the_campaigns_whole_shards_are_salvaged_whole(tmp_path: Path) -> None:
         path.write_bytes(image.database)
         if image.log:
             path.with_name(path.name + "-wal").write_bytes(image.log)
-        store = edgeshard.Store(tmp_path / image.kind)
+        store = new_store(tmp_path / image.kind)
         report = store.salvage(path)
         lacking = image.rows.keys() - damaged_shards.rows_of(store).keys()
         assert len(lacking) == sum(map(len, report.gaps))
@@ -263,7 +263,7 @@ def test_an_agent_that_has_the_shard_open_is_not_disturbed(store: edgeshard.Stor
 
 
 def test_what_is_no_shard_is_not_salvaged(store: edgeshard.Store, tmp_path: Path) -> None:
-    store.merge()
+    store.init()
     with pytest.raises(FormatError):
         store.salvage(store.master_path)
     with pytest.raises(ConfigurationError):

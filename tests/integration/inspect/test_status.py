@@ -547,6 +547,7 @@ def test_beside_two_writers_and_a_merger_all_goes_on_and_every_row_comes_once(st
         subprocess.Popen([sys.executable, "-c", WRITER, str(store.root), name, first, str(int(first) + rows)])
         for name, first in (("one", "0"), ("two", str(rows)))
     ]
+    store.init()
     merger = subprocess.Popen(
         [sys.executable, "-c", MERGER, str(store.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -593,6 +594,7 @@ def test_agents_open_and_close_their_shards_beside_a_look(store: edgeshard.Store
         "for n in range(150):\n"
         "    with store.shard('agent') as shard: shard.write({'n': n})\n"
     )
+    store.init()
     agent = subprocess.Popen([sys.executable, "-c", code, store.root])
     while agent.poll() is None:
         assert [] == [shard.reason for shard in store.status().shards if shard.reason]
@@ -837,7 +839,7 @@ def test_what_watch_prints_arrives_at_once(
 
 
 def test_watch_wants_a_time_above_0(store: edgeshard.Store) -> None:
-    store.merge()
+    store.init()
     for text in ("0", "-1", "nan", "inf", "soon", "1e9"):
         assert 2 == command("status", store.root, f"--watch={text}").returncode
 

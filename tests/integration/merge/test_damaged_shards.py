@@ -418,7 +418,7 @@ def test_what_is_wrong_with_the_master_is_not_remembered_of_the_shard(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scan, "FRESH_S", -1.0)
-    store.merge()
+    store.init()
     edit(store.master_path, "create view reading as select 1")
     with store.shard("a") as shard:
         shard.write(Reading("x", 1, NOON))

@@ -160,7 +160,7 @@ def test_what_users_made_that_refuses_rows_is_named_and_the_others_merge(
     ],
 )
 def test_a_name_that_users_took_is_named(taken: str, record: object, store: edgeshard.Store) -> None:
-    store.merge()
+    store.init()
     make_by_hand(store, f"create {taken}(x)" if taken.startswith("table") else f"create {taken} as select 1")
     with store.shard("a") as shard:
         shard.write(record)

@@ -369,6 +369,6 @@ def test_an_agent_name_that_some_database_could_not_hold_is_refused(store: edges
     "value", [2**63, 10**400, float("nan"), "\ud800", {1: 2}, [(1,)], datetime.datetime(2026, 1, 1)]
 )
 def test_a_parameter_that_no_column_could_hold_is_refused(store: edgeshard.Store, value: Any) -> None:
-    store.merge()
+    store.init()
     with pytest.raises(QueryError):
         store.query("select ?", (value,))

@@ -351,10 +351,9 @@ def test_what_nobody_foresaw_in_a_prune_ends_the_merger_and_is_raised(
         raise ZeroDivisionError
 
     monkeypatch.setattr(prune, "prune", mistaken)
-    watched = scheduler.PruneScheduler(
-        store.master_path, store_rules.parse_store_rules({"keep_rows": 1}, store.root), held_by_caller
-    )
-    store.merge()
+    rules = store_rules.parse_store_rules({"keep_rows": 1}, store.root)
+    watched = scheduler.PruneScheduler(store.master_path, rules, held_by_caller)
+    store.init()
     assert MergeReport(rows=1) == watched.add_to_report(MergeReport(rows=1))
     watched.wait()
     with pytest.raises(ZeroDivisionError):
@@ -377,11 +376,8 @@ def test_nothing_is_looked_for_in_a_store_in_which_nothing_happens(
     for name in ("MIN_INTERVAL_S", "MIN_INTERVAL_OVER_SIZE_S", "AGE_FRACTION"):
         monkeypatch.setattr(due, name, 0.0)
     monkeypatch.setattr(due, "FRUITLESS_FRACTION", math.inf)
-    watched = scheduler.PruneScheduler(
-        store.master_path,
-        store_rules.parse_store_rules([{"keep_rows": 2}, {"older_than": "1d"}], store.root),
-        held_by_caller,
-    )
+    rules = store_rules.parse_store_rules([{"keep_rows": 2}, {"older_than": "1d"}], store.root)
+    watched = scheduler.PruneScheduler(store.master_path, rules, held_by_caller)
     watched.add_to_report(MergeReport())
     watched.wait()
     calls: list[Rules] = []

@@ -360,7 +360,7 @@ def test_a_database_that_nobody_confirmed_holds_no_deletion_up(
     store: edgeshard.Store, tmp_path: Path, wall: Wall
 ) -> None:
     stranger = edgeshard.Store(tmp_path / "stranger")
-    stranger.merge()
+    stranger.init()
     deleted(store)
     assert "awaiting confirmation" == store.receipt(stranger.ranges()).outcome
     wall.advance(11)

@@ -201,7 +201,7 @@ def test_a_lock_that_is_a_link_or_a_pipe_or_missing_holds_nothing_up(tmp_path: P
 
 
 def test_a_commit_that_fails_loses_and_doubles_nothing_of_the_sum(store: edgeshard.Store) -> None:
-    store.merge()
+    store.init()
     connection = database.open_master(store.master_path, writable=True)
     meter = Meter()
     with meter.running():

@@ -215,6 +215,7 @@ def test_no_number_of_a_source_harms_another(
 @pytest.mark.parametrize("value", [*(value for value in WRONG + LARGE if not isinstance(value, bytes)), True, 10**400])
 @pytest.mark.parametrize("place", ["generation", "at", "format"])
 def test_no_number_of_an_inventory_is_believed_out_of_bounds(store: edgeshard.Store, place: str, value: Any) -> None:
+    store.init()
     document = json.loads(store.ranges().to_json()) | {place: value}
     document["sha256"] = inventory._checksum(document, b"\0")  # of no stream
     forged = json.dumps(document).encode()

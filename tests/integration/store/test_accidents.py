@@ -327,7 +327,7 @@ def test_a_system_that_names_no_mounts_warns_of_nothing(
 ) -> None:
     monkeypatch.setattr(folders, "_MOUNTS", tmp_path / "nothing")
     folders._warn_if_remote.cache_clear()
-    store.merge()
+    store.init()
     folders._warn_if_remote.cache_clear()
     assert [] == caplog.records
 

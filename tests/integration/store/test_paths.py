@@ -527,7 +527,8 @@ def test_an_init_that_was_killed_is_completed_by_the_next_one(tmp_path: Path, mo
     def killed(*_: Any) -> None:
         raise KilledError
 
-    for module, name in ((folders, "make_folder"), (locks, "merge_lock"), (database, "ensure_master")):
+    steps = ((folders, "make_folder"), (locks, "merge_lock"), (database, "ensure_master"))
+    for module, name in steps:
         with monkeypatch.context() as patch, pytest.raises(KilledError):
             patch.setattr(module, name, killed)
             store.init()

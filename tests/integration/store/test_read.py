@@ -144,5 +144,6 @@ def test_a_reader_that_has_used_up_the_stack_loses_no_row(store: edgeshard.Store
 
 def test_an_unknown_way_with_errors_is_refused_at_once(store: edgeshard.Store) -> None:
     way: Any = "ignore"
+    store.init()
     with pytest.raises(ConfigurationError, match="on_error must be 'raise' or 'skip', got 'ignore'"):
         store.read(Everything, on_error=way)

@@ -51,6 +51,7 @@ def test_a_fresh_query_sees_what_was_written_a_moment_ago(store: edgeshard.Store
 
 
 def test_a_store_without_a_merge_answers_with_no_rows(store: edgeshard.Store) -> None:
+    store.init()
     assert [] == store.query("select * from agent_data")
     assert [] == list(store.read(Reading))
     assert store.verify().ok
@@ -68,7 +69,7 @@ def test_a_store_without_a_merge_answers_with_no_rows(store: edgeshard.Store) ->
     ],
 )
 def test_a_query_that_cannot_be_answered_says_why(store: edgeshard.Store, sql: str, words: str) -> None:
-    store.merge()
+    store.init()
     with pytest.raises(QueryError, match=f"(?i){words}"):
         store.query(sql)
 
