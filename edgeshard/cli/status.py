@@ -176,7 +176,8 @@ def _totals(store: Store, report: StatusReport) -> list[str]:
     lines.append(printable(_master(report)))
     if report.budget is not None:
         lines.append(_budget(report.budget))
-    lines.append(_space(report.space))
+    if report.space.total_bytes:
+        lines.append(_space(report.space))
     lines += [printable(line) for line in _peers(store, report)]
     lines += [printable(_clock(item)) for item in report.master.clocks_ahead]
     if report.unnamed:

@@ -85,12 +85,16 @@ What happens on a crash:
         and is removed next time.
     Power cut at any point: once step 6 has begun, the master's commit (at FULL) is never lost. A shard may fall back to
         an earlier commit of its own, and show rows again that it had truncated. The ranges know them, so they are not
-        copied again. They are still proven, because that record is never deleted, so they are truncated again.
+        copied again. They are still proven, because that record stays as long as the file, so they are truncated again.
+        Even the removal of the file may be undone, after its streams have retired: the record of a retired stream names
+        the file from which all of its rows are proven.
     An older master is put back: what it lacks is copied, and what it has is compared. Its record of what is proven is
         as old as its ranges. What it lacks and no shard has any more is missing, and named: the shards record what was
         truncated, and the notes outside the master what was in removed shards.
     An older copy of a shard is put back: under the name of its file, its rows are still proven. Under another name
-        they are compared, those that were superseded are judged anew, and those that were pruned are unproven.
+        they are compared, those that were superseded are judged anew, and those that were pruned are unproven. So are
+        those of a stream that retired together with others of several agents. Rows of a stream that was forgotten are
+        new (see `edgeshard.retention.bookkeeping`).
 """
 
 from __future__ import annotations
