@@ -179,10 +179,10 @@ def test_who_may_not_read_the_store_gets_77(merged: edgeshard.Store, verb: list[
 
 
 @pytest.mark.parametrize("verb", [["status"], *READERS[1:]])
-def test_a_master_that_is_no_database_exits_1(merged: edgeshard.Store, tmp_path: Path, verb: list[str]) -> None:
+def test_a_master_that_is_no_database_exits_65(merged: edgeshard.Store, tmp_path: Path, verb: list[str]) -> None:
     merged.master_path.write_bytes(b"garbage" * 1000)
     done = command(*on(merged.root, verb), cwd=tmp_path)
-    assert (1, "", 1) == (done.returncode, done.stdout, done.stderr.count("\n"))
+    assert (65, "", 1) == (done.returncode, done.stdout, done.stderr.count("\n"))
     assert "not a SQLite database" in done.stderr
 
 
