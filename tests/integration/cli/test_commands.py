@@ -267,7 +267,7 @@ def test_verify_of_a_whole_master_exits_0(merged: edgeshard.Store) -> None:
     database = sql(merged.master_path, "select lower(hex(database_id)) from edgeshard_database")[0][0]
     found = {"rows": 4, "streams": 1, "errors": [], "gaps": [], "losses": [], "database": database, "pruned": {}}
     states = dict.fromkeys(("superseded", "collected", "pruned", "pending", "missing"), 0) | {"present": 4, "total": 4}
-    assert {**found, "states": states, "ok": True} == report
+    assert {**found, "states": states, "unnamed": "", "ok": True} == report
     assert 0 == command("verify", merged.root, "--deep").returncode
 
 
