@@ -987,4 +987,6 @@ class StatusReport(Report):
             line += f"; {self.blocked_rows} rows blocked"
         if self.master.gaps:
             line += f"; {self.master.missing_rows} rows missing in {self.master.gaps} gaps"
+        if self.unnamed:
+            line += f"; {self.unnamed}"
         return line

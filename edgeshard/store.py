@@ -659,7 +659,7 @@ class Store:
         Args:
             target: the file to create, in an existing folder.
             force: replace an existing file.
-            check: check the copy as ``verify(deep=True)`` does. Without it the snapshot takes about half the time, and
+            check: check the copy as ``verify(deep=True)`` does. Without it the snapshot is faster, and
                 a damaged master is copied as it is, unless it is known to be damaged and an existing file would be
                 replaced.
             progress: called with (pages copied, pages to copy).

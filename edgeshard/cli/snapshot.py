@@ -14,8 +14,8 @@ SUMMARY = "Copy a store's master as it is at this moment into one file, while wr
 _EPILOG = """\
 The copy is a SQLite file that needs no other file: carry it on a stick, read it from a read-only medium, merge it
 elsewhere. It appears under its name complete, or not at all, even if the disk fills up or this command is killed.
-The copy is checked before it gets its name, as `edgeshard verify --deep` checks a master; --no-check saves about half
-the time. A damaged copy never replaces an existing file.
+The copy is checked before it gets its name, as `edgeshard verify --deep` checks a master; --no-check leaves that out.
+A damaged copy never replaces an existing file.
 It holds what has been merged: rows that are still in the shards come with the next merge, and the next snapshot.
 
 examples:

@@ -44,13 +44,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     arguments.add_root(parser)
     arguments.add_json(parser)
     parser.add_argument("--deep", action="store_true", help="also read every value and each index")
+    arguments.add_quiet(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Check the master, and report what was found."""
     report = _verify(arguments.store_with_master(options), deep=options.deep)
-    output.print_report(report, _text(report), as_json=options.json)
+    output.print_report(report, _text(report), as_json=options.json, quiet=options.quiet and report.ok)
     if report.errors:
         return exits.DATA_ERROR
     return exits.report_code(complete=report.ok)

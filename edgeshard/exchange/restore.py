@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -44,6 +45,8 @@ from edgeshard.inspect import absences, verify
 from edgeshard.master import damage, database, identity, known_rows, replaced
 from edgeshard.merge import locks
 from edgeshard.reports import RestoreReport
+
+logger = logging.getLogger("edgeshard.restore")
 
 _ACTION: Final = "restore"
 
@@ -121,16 +124,16 @@ def _ensure_same_master(source: Path, master: Path) -> None:
 
     Raises:
         ConfigurationError: it is one.
-        StorageError: the snapshot cannot be read.
+        StorageError: the snapshot cannot be read, or the master is locked.
     """
     with _snapshots_fault(source):
-        wanted = _database_id(source)
-    try:
-        own = _database_id(master) if os.path.lexists(master) else None
-    except StorageBusyError:
-        raise
-    except StorageError:  # it is damaged, and whose it was cannot be told
-        return
+        connection = database.open_master(source, writable=False)
+        try:
+            with database.translate_errors(_ACTION, source):
+                wanted = identity.database_id(connection)
+        finally:
+            connection.close()
+    own = _id_of_old_master(master)
     if own is not None and own != wanted:
         cause = (
             f"it is a snapshot of master {wanted.hex()}, and {master} is {own.hex()}. If you do want that master here, "
@@ -139,14 +142,26 @@ def _ensure_same_master(source: Path, master: Path) -> None:
         raise ConfigurationError(_ACTION, source, cause)
 
 
-def _database_id(path: Path) -> bytes:
-    database.find_master(path, "read master")  # SQLite would delete the WAL of an empty one
-    connection = database.open_master(path, writable=False, busy_timeout_s=_BUSY_TIMEOUT_S)
+def _id_of_old_master(master: Path) -> bytes | None:
+    """Return the id of the master that is replaced; None if there is none, or it is damaged.
+
+    If a restore was killed while it changed the master's journal, a connection that may write rolls that back.
+    """
+    if not fingerprint.size(master):  # SQLite would delete the WAL of an empty database
+        return None
     try:
-        with database.translate_errors(_ACTION, path):
-            return identity.database_id(connection)
-    finally:
-        connection.close()
+        with sqlite.translate_errors("read master", str(master)):
+            connection = sqlite.connect(str(master), writable=True, busy_timeout_s=_BUSY_TIMEOUT_S)
+            sqlite.disable_checkpoint_on_close(connection)
+            try:
+                return identity.database_id(connection)
+            finally:
+                connection.close()
+    except StorageBusyError:
+        raise
+    except StorageError as error:
+        logger.warning("%s; whether the snapshot is one of this master cannot be told", error)
+        return None
 
 
 @contextlib.contextmanager

@@ -516,7 +516,10 @@ def ids_of_rows(
 
 
 def last_seqs(connection: Connection, shard: Source) -> list[tuple[bytes, str, int]]:
-    """Return (id, agent, highest seq that it has or had) of each stream of a shard that has or had rows."""
+    """Return (id, agent, highest seq that it has or had) of each stream of a shard that has or had rows.
+
+    The main database knows all of these streams, and says whose they are.
+    """
     with bounds.bounded(connection, shard.schema):
         blocks = shard_blocks(connection, shard)
         truncated = (
@@ -526,8 +529,9 @@ def last_seqs(connection: Connection, shard: Source) -> list[tuple[bytes, str, i
             connection,
             shard.path,
             (int, bytes, str, int),
-            f"SELECT stream_no, stream_id, agent_id, coalesce({truncated}, 0) "
-            f"FROM {quote(shard.schema)}.edgeshard_streams s ORDER BY stream_no",
+            f"SELECT s.stream_no, m.stream_id, m.agent_id, coalesce({truncated}, 0) "
+            f"FROM {quote(shard.schema)}.edgeshard_streams s "
+            "CROSS JOIN main.edgeshard_streams m ON m.stream_id = s.stream_id ORDER BY s.stream_no",
         )
     lasts = ((number, max(last, blocks[number].last if number in blocks else 0)) for number, _, _, last in rows)
     last_of = dict(lasts)

@@ -50,7 +50,7 @@ def test_rows_move_from_shards_to_the_master_once(store: edgeshard.Store) -> Non
 
     assert (3, 3, 2, (), ()) == (report.rows, report.truncated, report.shards, report.quarantined, report.gaps)
     assert [1, 2, 3] == numbers(store)
-    assert (2, ["master.db", "merge.lock", "shards"]) == (report.removed, names_in(store.root))
+    assert (2, ["master.db", "merge.lock", "removed-shards.db", "shards"]) == (report.removed, names_in(store.root))
     assert [] == names_in(store.root / "shards")
     assert 0 == store.merge().rows
     assert [1, 2, 3] == numbers(store)

@@ -194,7 +194,9 @@ def test_a_name_that_means_something_elsewhere_is_a_name_like_any_other(store: e
     assert (1, ()) == (report.rows, report.quarantined)
     assert [0] == numbers(store)
     assert outside == {path.name for path in store.root.parent.iterdir()}
-    assert {"shards", "master.db", "merge.lock"} == {path.name.split("-")[0] for path in store.root.iterdir()}
+    assert {"shards", "master.db", "merge.lock", "removed"} == {
+        path.name.split("-")[0] for path in store.root.iterdir()
+    }
 
 
 @pytest.mark.parametrize("agent", ["../../evil", "a\nb", "file:x?mode=memory", "/etc/passwd", "..", "."])
