@@ -471,6 +471,9 @@ class RowStates(Report):
         superseded: rows of keyed tables that newer versions took the place of.
         collected: tombstones that were collected.
         pruned: rows that a retention rule deleted.
+        erased: rows that were erased for good.
+        by_hand: rows that somebody deleted with another program, unless that loss was accepted.
+        written_off: rows that are missing, or were deleted by hand, and whose loss was accepted.
         pending: rows in shards that the master does not hold yet.
         missing: all others. They went to another database, for example, or are lost.
     """
@@ -481,13 +484,16 @@ class RowStates(Report):
     superseded: int = 0
     collected: int = 0
     pruned: int = 0
+    erased: int = 0
+    by_hand: int = 0
+    written_off: int = 0
     pending: int = 0
     missing: int = 0
 
     @property
     def total(self) -> int:
         """All rows that are known to have been written."""
-        return self.present + self.superseded + self.collected + self.pruned + self.pending + self.missing
+        return sum(getattr(self, field.name) for field in attrs.fields(type(self)))
 
 
 def add_states(states: Iterable[RowStates]) -> RowStates:
@@ -583,6 +589,7 @@ class VerifyReport(Report):
         pruned: rows that this master deleted by rule, per rule, collected tombstones included; they are not gaps.
         states: all known rows, by what became of them. Shards are not examined: what is pending there is missing here,
             if it is known at all, except for rows that are blocked in a shard.
+        by_hand: rows that somebody deleted with another program, and whose loss nobody accepted (`accept_loss`).
     """
 
     _computed = ("ok",)
@@ -595,18 +602,24 @@ class VerifyReport(Report):
     database: str = ""
     pruned: Mapping[str, int] = attrs.Factory(dict)
     states: RowStates = attrs.Factory(RowStates)
+    by_hand: tuple[Gap, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether the master is free of contradictions and lacks no row that it knows of."""
-        return not self.errors and not self.gaps
+        """Whether the master is free of contradictions, and lacks no row whose loss was not accepted."""
+        return not self.errors and not self.gaps and not self.by_hand
 
     def _line(self) -> str:
-        line = f"{self.rows} rows of {self.streams} streams{self._pruned()}: "
+        line = f"{self.rows} rows of {self.streams} streams{self._pruned()}{self._given_up()}: "
         if self.ok:
             return line + "all well"
         missing = sum(map(len, self.gaps))
-        return line + f"{len(self.errors)} errors, {missing} rows missing in {len(self.gaps)} gaps"
+        line += f"{len(self.errors)} errors, {missing} rows missing in {len(self.gaps)} gaps"
+        return line + (f", {sum(map(len, self.by_hand))} rows deleted by hand" if self.by_hand else "")
+
+    def _given_up(self) -> str:
+        erased = f", {self.states.erased} erased" if self.states.erased else ""
+        return erased + (f", {self.states.written_off} written off" if self.states.written_off else "")
 
     def _pruned(self) -> str:
         reasons = ", ".join(f"{reason}: {rows}" for reason, rows in self.pruned.items())
@@ -841,8 +854,9 @@ class StatusReport(Report):
 
     @property
     def complete(self) -> bool:
-        """Whether no shard is quarantined, and no row is blocked or missing."""
-        return not self.quarantined_shards and not self.blocked_rows and not self.master.gaps
+        """Whether no shard is quarantined, and no row is blocked, missing or deleted by hand."""
+        is_lacking = self.master.gaps or self.states.by_hand
+        return not self.quarantined_shards and not self.blocked_rows and not is_lacking
 
     def _line(self) -> str:
         line = f"{self.pending_rows} rows pending in {len(self.shards)} shards"
@@ -854,4 +868,6 @@ class StatusReport(Report):
             line += f"; {self.blocked_rows} rows blocked"
         if self.master.gaps:
             line += f"; {self.master.missing_rows} rows missing in {self.master.gaps} gaps"
+        if self.states.by_hand:
+            line += f"; {self.states.by_hand} rows deleted by hand"
         return line

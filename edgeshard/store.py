@@ -40,7 +40,7 @@ from edgeshard.reports import (
     StatusReport,
     VerifyReport,
 )
-from edgeshard.retention import rules, store_rules
+from edgeshard.retention import by_hand, rules, store_rules
 from edgeshard.retention.rules import age_s, row_count, size_bytes
 from edgeshard.retention.store_rules import PruneRule
 from edgeshard.shard import write_profile
@@ -688,6 +688,7 @@ class Store:
             StorageError: the master cannot be read.
         """
         database.ensure_master(self.master_path)
+        by_hand.settle_file(self.master_path)  # others may delete what it says that this master holds
         connection = database.open_master(self.master_path, writable=False)
         try:
             with database.translate_errors("read ranges of", self.master_path), sqlite.read_snapshot(connection):

@@ -6,7 +6,7 @@ import argparse
 
 from edgeshard.cli import arguments, exits, output
 from edgeshard.errors import DamagedError, printable
-from edgeshard.reports import OLDER_MASTER, OTHER_MASTER, PEER, PRUNED, UNKNOWN, Loss, VerifyReport
+from edgeshard.reports import OLDER_MASTER, OTHER_MASTER, PEER, PRUNED, UNKNOWN, Gap, Loss, VerifyReport
 from edgeshard.store import Store
 
 SUMMARY = "Check a store's master: SQLite's integrity, every row against its address, and which rows are missing."
@@ -22,12 +22,15 @@ examples:
 
 exit codes:
   0 all well                        1 failed            2 wrong usage
-  3 rows are missing; each gap is listed, and closes once the database that has its rows is merged
+  3 rows are missing; each gap is listed, and closes once the database that has its rows is merged. Or rows were
+    deleted by hand, which are listed, too. `edgeshard accept-loss` accepts either
   65 the master is damaged, or contradicts itself       74 input/output error
   77 not permitted                  78 there is no such folder, or no master in it
 """
 
 _COLUMNS = ("agent", "stream", "first missing", "last missing", "rows", "where they are")
+
+_BY_HAND = "deleted from this master by hand"
 
 _WHERE = {OLDER_MASTER: "this master held them before an older copy of it was restored", UNKNOWN: "unknown"}
 
@@ -59,13 +62,14 @@ def _verify(store: Store, *, deep: bool) -> VerifyReport:
 
 def _text(report: VerifyReport) -> str:
     errors = [printable(f"error: {error}") for error in report.errors]
-    missing = output.table(_COLUMNS, [_row(loss) for loss in report.losses]) if report.losses else ""
+    rows = [_row(loss.gap, _where(loss)) for loss in report.losses]
+    rows += [_row(gap, _BY_HAND) for gap in report.by_hand]
+    missing = output.table(_COLUMNS, rows) if rows else ""
     return "\n".join([str(report), *errors, *missing.splitlines()])
 
 
-def _row(loss: Loss) -> list[str | int]:
-    gap = loss.gap
-    return [printable(gap.agent), gap.stream, gap.first, gap.last, len(gap), _where(loss)]
+def _row(gap: Gap, where: str) -> list[str | int]:
+    return [printable(gap.agent), gap.stream, gap.first, gap.last, len(gap), where]
 
 
 def _where(loss: Loss) -> str:

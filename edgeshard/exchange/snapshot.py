@@ -13,6 +13,7 @@ from typing import Final
 from edgeshard import sqlite
 from edgeshard.files import atomic_file
 from edgeshard.master import database
+from edgeshard.retention import by_hand
 
 _ACTION: Final = "snapshot to"
 
@@ -26,6 +27,7 @@ def snapshot(
 ) -> None:
     """Copy the master into a file of its own; see `Store.snapshot`."""
     path = atomic_file.resolve_target(target)
+    by_hand.settle_file(master_path)  # so that those who read the copy find no contradiction
     connection = database.open_master(master_path, writable=False)
     try:
         with (

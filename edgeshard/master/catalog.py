@@ -38,6 +38,27 @@ def drop_table(connection: Connection, table: str) -> None:
         connection.execute(sql, (table,))
 
 
+def dropped_tables(connection: Connection) -> list[str]:
+    """Return the record tables of a master that another program dropped."""
+    sql = "SELECT name FROM main.sqlite_schema WHERE type IN ('table', 'view')"
+    there = {name.lower() for (name,) in sqlite.fetch(connection, sql)}
+    return [name for name in record_tables(connection) if name.lower() not in there]
+
+
+def present_tables(connection: Connection) -> list[str]:
+    """Return the names of the record tables, sorted, without those that another program dropped."""
+    dropped = set(dropped_tables(connection))
+    return [name for name in record_tables(connection) if name not in dropped]
+
+
+def make_again(connection: Connection, table: str) -> Iterator[Statement]:
+    """Yield the statements that make a record table of a master that was dropped, without rows, and its indexes."""
+    columns = [(column, type_) for name, column, type_ in all_columns(connection) if name == table]
+    yield ddl.create_table(table, format.MASTER_COLUMNS, columns), ()
+    for index in indexes_of(connection, table):
+        yield create_index(table, index), ()
+
+
 # -- columns ----------------------------------------------------------------------------------------------------------
 
 
@@ -131,6 +152,11 @@ def indexes_of(connection: Connection, table: str) -> list[list[str]]:
 def index_name(table: str, columns: Iterable[str]) -> str:
     """Return the name that an index of a record table has in a master."""
     return f"{table} by {', '.join(columns)}"
+
+
+def create_index(table: str, columns: list[str]) -> str:
+    """Return the statement that builds an index of a record table of a master."""
+    return f"CREATE INDEX main.{quote(index_name(table, columns))} ON {quote(table)}({', '.join(map(quote, columns))})"
 
 
 def add_index(connection: Connection, table: str, columns: list[str]) -> bool:

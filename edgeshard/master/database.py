@@ -11,7 +11,7 @@ from edgeshard import format, sqlite
 from edgeshard.errors import DamagedError, FormatError, StorageError
 from edgeshard.files import folders, scan
 from edgeshard.files.scan import ShardFile
-from edgeshard.master import catalog, identity
+from edgeshard.master import by_hand, catalog, identity
 from edgeshard.records import declare
 from edgeshard.sqlite import Connection
 
@@ -57,6 +57,7 @@ def ensure_master(path: Path) -> None:
     columns = [(column.name, column.type) for column in agent_data.columns]
     statements = [
         *catalog.define_columns(agent_data.name, format.MASTER_COLUMNS, columns, is_new=True),
+        (by_hand.note_deletions(agent_data.name), ()),
         (identity.INSERT, (format.MASTER,)),
     ]
     script = format.MASTER_TABLES + ";".join(sql for sql, _ in statements)

@@ -29,7 +29,7 @@ from edgeshard.merge.quota import MergeQuota, QuotaExhaustedError
 from edgeshard.merge.shard_cache import CacheEntry, ShardCache
 from edgeshard.merge.target import Target
 from edgeshard.reports import GAPS_MAX, Blocked, Gap, MergeReport, Quarantined
-from edgeshard.retention import store_rules
+from edgeshard.retention import by_hand, store_rules
 from edgeshard.retention.store_rules import Retention
 from edgeshard.shard import write_profile
 from edgeshard.shard.write_profile import WriteProfile
@@ -120,6 +120,7 @@ class Merger:
             with sqlite.translate_errors("merge into", str(self._path)), self._meter.running():
                 connection = self._open_master()
                 self._quota.begin(connection)
+                by_hand.settle(connection, self._path)
                 scanned = self._scan()
                 self._schema_version = int(connection.pragma("schema_version"))
                 due = [*self._due(scanned, thorough), *(run for run in sources if not run.quarantine)]
@@ -264,7 +265,8 @@ class Merger:
     ) -> Iterator[list[SourceRun]]:
         """Yield the sources to copy together: first all, then each that failed, or has blocked rows, by itself.
 
-        Finally, yield all unfinished ones.
+        If the master lacks rows because another program deleted them, that is recorded, and the shards that still have
+        them are tried again. Finally, yield all unfinished ones.
         """
         yield group
         is_schema_new = connection.pragma("schema_version") != self._schema_version
@@ -272,9 +274,12 @@ class Merger:
             # a source that failed together with others may not be the one at fault, and what was blocked may fit now
             may_succeed = len(group) > 1 if run.quarantine else is_schema_new and bool(run.copied.blocked)
             if may_succeed and not merge_pass.is_stopping():
-                run.quarantine = None
-                run.copied.is_finished, run.copied.durable, run.copied.unproven = False, {}, {}
-                run.copied.blocked = {}
+                _begin_again(run)
+                yield [run]
+        found_lacking = [run for run in group if run.quarantine and run.quarantine.is_masters]
+        if found_lacking and not merge_pass.is_stopping() and by_hand.record_all(connection, self._path):
+            for run in found_lacking:
+                _begin_again(run)
                 yield [run]
         # within a budget: copy more, now that truncating the shards freed the space of what was copied
         rows_before = -1
@@ -471,6 +476,13 @@ class Merger:
             if gap not in logged:
                 text = "%s is missing rows %d to %d of stream %s of agent %r"
                 logger.warning(text, self._path, gap.first, gap.last, gap.stream, gap.agent)
+
+
+def _begin_again(run: SourceRun) -> None:
+    """Forget how far the merge has come with a source that is to be tried again."""
+    run.quarantine = None
+    run.copied.is_finished, run.copied.durable, run.copied.unproven = False, {}, {}
+    run.copied.blocked = {}
 
 
 def _explain_unproven(run: SourceRun) -> str:

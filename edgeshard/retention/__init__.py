@@ -12,6 +12,7 @@ window              one transaction; plan decides what it deletes (pure)
 run, scope          what the rules share; which tables they apply to
 pace, progress      how much each transaction does; what was done so far
 deletable           which rows are protected by their agent, or not yet held by a peer (peer_cache)
+by_address, by_hand  take rows out by address; record what other programs deleted
 shrink, sizes       give free pages back to the disk; measure the master
 scheduler, due      follow a store's rules after its merges; when to do so
 ==================  ==================================================================================================
