@@ -576,6 +576,46 @@ class Loss(Report):
 
 
 @attrs.frozen
+class AcceptedLoss(Report):
+    """Rows whose loss a user accepted; see `Store.accept_loss`.
+
+    Attributes:
+        gap: the rows.
+        why: why the user accepted it.
+        at: when, ISO 8601, UTC.
+    """
+
+    gap: Gap
+    why: str
+    at: str
+
+
+@attrs.frozen
+class AcceptLossReport(Report):
+    """What `Store.accept_loss` did, or what a dry run would do.
+
+    Attributes:
+        gaps: the rows whose loss is accepted now. They were missing, or somebody had deleted them by hand.
+        dry_run: whether nothing was changed.
+    """
+
+    _computed = ("rows",)
+
+    gaps: tuple[Gap, ...] = ()
+    dry_run: bool = False
+
+    @property
+    def rows(self) -> int:
+        """How many rows these are."""
+        return sum(map(len, self.gaps))
+
+    def _line(self) -> str:
+        if not self.gaps:
+            return "none of these rows is missing or was deleted by hand, so there is no loss to accept"
+        return f"{'would accept' if self.dry_run else 'accepted'} the loss of {self.rows} rows in {len(self.gaps)} runs"
+
+
+@attrs.frozen
 class VerifyReport(Report):
     """What `Store.verify` found.
 
@@ -590,6 +630,7 @@ class VerifyReport(Report):
         states: all known rows, by what became of them. Shards are not examined: what is pending there is missing here,
             if it is known at all, except for rows that are blocked in a shard.
         by_hand: rows that somebody deleted with another program, and whose loss nobody accepted (`accept_loss`).
+        accepted: losses that somebody accepted.
     """
 
     _computed = ("ok",)
@@ -603,6 +644,7 @@ class VerifyReport(Report):
     pruned: Mapping[str, int] = attrs.Factory(dict)
     states: RowStates = attrs.Factory(RowStates)
     by_hand: tuple[Gap, ...] = ()
+    accepted: tuple[AcceptedLoss, ...] = ()
 
     @property
     def ok(self) -> bool:

@@ -31,6 +31,7 @@ from edgeshard.postgres.options import INTERVAL_S as PUSH_INTERVAL_S
 from edgeshard.postgres.options import Listener as PushListener
 from edgeshard.records import declare
 from edgeshard.reports import (
+    AcceptLossReport,
     ExportReport,
     MergeReport,
     PruneReport,
@@ -475,6 +476,42 @@ class Store:
         """
         database.ensure_master(self.master_path)
         return verify.verify(self.master_path, deep=deep)
+
+    def accept_loss(
+        self,
+        *,
+        why: str,
+        agent: str | None = None,
+        stream: str | None = None,
+        seqs: str | tuple[int, int] | None = None,
+        dry_run: bool = False,
+        lock_wait: float = BUSY_TIMEOUT_S,
+    ) -> AcceptLossReport:
+        """Accept that rows are lost: those that are missing for good, and those that somebody deleted by hand.
+
+        They are recorded as written off, with the reason. From then on, merges, `status` and `verify` no longer report
+        them as missing; `verify` lists them separately. Rows that arrive later all the same are merged. Rows that were
+        deleted by hand come back from no copy, whether that is accepted or not.
+
+        Without `agent` and `stream`, this is done for all agents.
+
+        Args:
+            why: the reason, for whoever reads the report later.
+            agent: only rows of this agent.
+            stream: only rows of the stream with this id, in hexadecimal, or its first digits (6 or more).
+            seqs: only these rows, such as "73-82", "73" or (73, 82); then a single stream must be meant.
+            dry_run: report what would be accepted, and change nothing.
+            lock_wait: how long to wait for a merger at work, in seconds; -1 forever.
+
+        Raises:
+            ConfigurationError: there is no such agent or stream, or an argument is not valid.
+            MergeInProgressError: a merger was at work for all that time.
+            StorageError: the master cannot be read or written.
+        """
+        from edgeshard.merge import accept_loss  # needed rarely
+
+        database.ensure_master(self.master_path)
+        return accept_loss.accept_loss(self.root, why, agent, stream, seqs, dry_run=dry_run, lock_wait_s=lock_wait)
 
     def salvage(self, path: str | os.PathLike[str]) -> SalvageReport:
         """Bring what can still be read of a damaged shard into the master, each row once.

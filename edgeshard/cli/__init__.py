@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 
 from edgeshard.cli import (
+    accept_loss,
     arguments,
     exits,
     export,
@@ -49,6 +50,7 @@ _VERBS = {
     "prune": prune,
     "push": push,
     "salvage": salvage,
+    "accept-loss": accept_loss,
     "help": help,
 }
 
@@ -66,6 +68,7 @@ examples:
   edgeshard prune data --older-than 30d                         delete old rows for good
   edgeshard push data postgresql://edge@db.example.com/fleet    what PostgreSQL lacks, exactly once
   edgeshard salvage data data/shards/door.db                    what can be read of a damaged shard
+  edgeshard accept-loss data --agent door-3 --why "its SD card broke"     rows that will never come
   edgeshard help                                                the guides, without a network
 
   edgeshard VERB --help describes a verb.

@@ -64,6 +64,7 @@ def _text(report: VerifyReport) -> str:
     errors = [printable(f"error: {error}") for error in report.errors]
     rows = [_row(loss.gap, _where(loss)) for loss in report.losses]
     rows += [_row(gap, _BY_HAND) for gap in report.by_hand]
+    rows += [_row(each.gap, printable(f"written off on {each.at[:10]}: {each.why}")) for each in report.accepted]
     missing = output.table(_COLUMNS, rows) if rows else ""
     return "\n".join([str(report), *errors, *missing.splitlines()])
 

@@ -27,9 +27,10 @@ from edgeshard.master import (
     superseded,
     truncations,
     versions,
+    written_off,
 )
 from edgeshard.master.row_states import StreamRows
-from edgeshard.reports import OLDER_MASTER, OTHER_MASTER, PEER, PRUNED, UNKNOWN, Gap, Loss, VerifyReport
+from edgeshard.reports import OLDER_MASTER, OTHER_MASTER, PEER, PRUNED, UNKNOWN, AcceptedLoss, Gap, Loss, VerifyReport
 from edgeshard.retention import by_hand
 from edgeshard.sqlite import Connection, quote
 
@@ -70,8 +71,9 @@ def _pending(connection: Connection, path: Path) -> row_states.Pending:
 def _report(connection: Connection, pending: row_states.Pending, *, deep: bool) -> VerifyReport:
     tables = catalog.present_tables(connection)
     findings = list(soundness.findings(connection, "integrity_check" if deep else "quick_check", _FINDINGS_MAX))
-    # rows that are gone from a sound file were deleted by another program; those of a damaged one may be lost
-    absent = {} if findings else by_hand.find_all(connection)
+    # rows that are gone from a sound file were deleted by another program; those of a damaged one may be lost. If
+    # there are rows where no block has any, the blocks may be wrong
+    absent = {} if findings or by_hand.has_stray_rows(connection) else by_hand.find_all(connection)
     errors = (
         *(f"SQLite finds: {finding}" for finding in findings),
         *_errors(connection, tables, absent, deep=deep),
@@ -86,7 +88,11 @@ def _report(connection: Connection, pending: row_states.Pending, *, deep: bool) 
     pruned = {reason: count for reason, count in reasons.items() if pruned_ranges.is_rule(reason)}
     states = row_states.count_all(stream_rows, pending)
     deleted = tuple(_deleted_by_hand(connection, stream_rows, absent))
-    return VerifyReport(rows, stream_count, errors, gaps, losses, own.hex(), pruned, states, deleted)
+    accepted = tuple(
+        AcceptedLoss(Gap(agent, stream_id.hex(), seqs.first, seqs.last), why, at)
+        for agent, stream_id, seqs, why, at in written_off.load(connection)
+    )
+    return VerifyReport(rows, stream_count, errors, gaps, losses, own.hex(), pruned, states, deleted, accepted)
 
 
 def _deleted_by_hand(connection: Connection, stream_rows: Iterable[StreamRows], absent: Iterable[int]) -> Iterator[Gap]:

@@ -24,6 +24,11 @@ def note_deletions(table: str) -> str:
     )
 
 
+def forget_trigger(table: str) -> str:
+    """Return the statement that drops the trigger, wherever it is: it stays with a table that is renamed."""
+    return f"DROP TRIGGER IF EXISTS main.{quote(_TRIGGER_PREFIX + table)}"
+
+
 def is_own_trigger(name: str) -> bool:
     """Return whether a trigger of a master is one of ours."""
     return name.startswith(_TRIGGER_PREFIX)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from edgeshard import sqlite
 from edgeshard.format.ranges import Range, clip, subtract
+from edgeshard.master import streams
 from edgeshard.sqlite import Connection
 
 
@@ -41,8 +42,20 @@ def forget(connection: Connection, stream_no: int, arrived: Iterable[Range]) -> 
             )
 
 
+def load(connection: Connection) -> list[tuple[str, bytes, Range, str, str]]:
+    """Return (agent, stream id, seqs, why, when) of each accepted loss, by agent, stream and seq."""
+    rows = sqlite.fetch(
+        connection,
+        f"SELECT agent_id, stream_id, first, last, why, accepted_at FROM main.edgeshard_written_off {streams.JOIN} "
+        "ORDER BY agent_id, stream_id, first",
+    )
+    return [(agent, stream_id, Range(first, last), why, at) for agent, stream_id, first, last, why, at in rows]
+
+
 def stream_numbers(connection: Connection) -> list[int]:
     """Return the numbers of the streams with such rows."""
+    if not sqlite.has_table(connection, "edgeshard_written_off"):  # a bundle, which is never merged into
+        return []
     rows = sqlite.fetch(connection, "SELECT DISTINCT stream_no FROM main.edgeshard_written_off")
     return [number for (number,) in rows]
 

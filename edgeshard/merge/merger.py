@@ -120,7 +120,8 @@ class Merger:
             with sqlite.translate_errors("merge into", str(self._path)), self._meter.running():
                 connection = self._open_master()
                 self._quota.begin(connection)
-                by_hand.settle(connection, self._path)
+                version = int(connection.pragma("schema_version"))
+                by_hand.settle(connection, self._path, is_schema_new=version != self._schema_version)
                 scanned = self._scan()
                 self._schema_version = int(connection.pragma("schema_version"))
                 due = [*self._due(scanned, thorough), *(run for run in sources if not run.quarantine)]

@@ -39,35 +39,49 @@ logger = logging.getLogger("edgeshard.merge")
 STEP_ROWS: Final = 2_000
 
 
-def settle(connection: Connection, path: Path) -> int:
+def settle(connection: Connection, path: Path, *, is_schema_new: bool = True) -> int:
     """Record the rows whose deletion by another program was noted, and those of dropped tables; return how many.
+
+    What was dropped, tables or columns, is made again: agents go on to write it.
 
     Args:
         connection: the master, open for writing, without a transaction.
         path: its path, for the log and for errors.
+        is_schema_new: whether the schema may have changed since the last call.
 
     Raises:
         DamagedError: a table is gone, and SQLite finds that the master is damaged.
     """
-    dropped = catalog.dropped_tables(connection)
-    if not dropped and not by_hand.has_notes(connection):
-        return 0
     rows = 0
     while by_hand.has_notes(connection):
         rows += _settle_notes(connection)
-    if dropped:
+    if rows:
+        _log(path, rows)
+    if not is_schema_new:
+        return rows
+    lost, dropped = catalog.lost_columns(connection), catalog.dropped_tables(connection)
+    if lost or dropped:
         _ensure_sound(connection, path)
         with sqlite.immediate(connection):
             identity.increment_generation(connection)
+            for sql in catalog.add_again(catalog.lost_columns(connection)):
+                connection.execute(sql)
             for table in catalog.dropped_tables(connection):
                 for statement in catalog.make_again(connection, table):
                     connection.execute(*statement)
+                connection.execute(by_hand.forget_trigger(table))
                 connection.execute(by_hand.note_deletions(table))
-        logger.warning("%s: made table %s again, which was dropped by hand", path, ", ".join(dropped))
+    if lost:
+        names = [f"{table}.{column}" for table, columns in lost.items() for column, _ in columns]
+        logger.warning("%s: made again what was dropped by hand, without values: columns %s", path, ", ".join(names))
+    if dropped:
+        logger.warning("%s: made again what was dropped by hand, without rows: tables %s", path, ", ".join(dropped))
         rows += record_all(connection, path)
-    if rows:
-        _log(path, rows)
     return rows
+
+
+def _has_changes(connection: Connection) -> bool:
+    return by_hand.has_notes(connection) or bool(catalog.dropped_tables(connection) or catalog.lost_columns(connection))
 
 
 def settle_file(path: Path, *, thorough: bool = False) -> int:
@@ -82,7 +96,7 @@ def settle_file(path: Path, *, thorough: bool = False) -> int:
             if thorough:
                 return record_all(connection, path)
             with sqlite.read_snapshot(connection):
-                if not by_hand.has_notes(connection) and not catalog.dropped_tables(connection):
+                if not _has_changes(connection):
                     return 0
     finally:
         connection.close()
@@ -122,8 +136,15 @@ def find_all(connection: Connection) -> dict[int, int]:
     return {number: count for number, count in absent.items() if count > 0}
 
 
+def has_stray_rows(connection: Connection) -> bool:
+    """Return whether a row is not where its address says, in the caller's transaction. This reads all rows."""
+    return any(extents.stray_rows(connection, name) for name in catalog.present_tables(connection))
+
+
 def record_all(connection: Connection, path: Path) -> int:
     """Record all rows that other programs deleted, even if nothing noted it; return how many seqs were recorded.
+
+    Nothing is recorded if there are rows where no block has any: then the blocks may be wrong.
 
     Args:
         connection: the master, open for writing, without a transaction.
@@ -133,7 +154,7 @@ def record_all(connection: Connection, path: Path) -> int:
         DamagedError: there are such rows, and SQLite finds that the master is damaged.
     """
     with sqlite.read_snapshot(connection):
-        absent = find_all(connection)
+        absent = {} if has_stray_rows(connection) else find_all(connection)
     if absent:
         _ensure_sound(connection, path)
     rows = sum(_record_stream(connection, number) for number in absent)
@@ -147,9 +168,10 @@ def _record_stream(connection: Connection, number: int) -> int:
     for block in extents.blocks(connection, number):
         for first in range(block.first, block.last + 1, STEP_ROWS):
             with sqlite.immediate(connection):
-                count = superseded.counts_of(connection, [number]).get(number, 0)
+                counts = superseded.counts_of(connection, [number])
+                count = counts.get(number, 0)
                 if is_mixed is None:
-                    is_mixed = count > 0
+                    is_mixed = number in counts
                     if is_mixed and number not in find_all(connection):  # somebody else has done it meanwhile
                         connection.execute("ROLLBACK")
                         return 0

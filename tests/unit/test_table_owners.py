@@ -28,6 +28,8 @@ OWNERS = {
     "edgeshard_renames": {"master/catalog.py"},
     "edgeshard_priorities": {"master/catalog.py"},
     "edgeshard_pruned_ranges": {"master/pruned_ranges.py"},
+    "edgeshard_deleted_by_hand": {"master/by_hand.py"},
+    "edgeshard_written_off": {"master/written_off.py"},
     "edgeshard_superseded": {"master/superseded.py"},
     "edgeshard_tombstone_gc": {"master/tombstone_gc.py"},
     "edgeshard_arrivals": {"master/arrivals.py"},
