@@ -32,6 +32,7 @@ from edgeshard.postgres.options import Listener as PushListener
 from edgeshard.records import declare
 from edgeshard.reports import (
     AcceptLossReport,
+    EraseReport,
     ExportReport,
     MergeReport,
     PruneReport,
@@ -512,6 +513,44 @@ class Store:
 
         database.ensure_master(self.master_path)
         return accept_loss.accept_loss(self.root, why, agent, stream, seqs, dry_run=dry_run, lock_wait_s=lock_wait)
+
+    def erase(
+        self,
+        table: str | type,
+        where: str,
+        params: Sequence[Any] | Mapping[str, Any] = (),
+        *,
+        dry_run: bool = False,
+        lock_wait: float = BUSY_TIMEOUT_S,
+    ) -> EraseReport:
+        """Erase the rows of a table that meet a condition, for good: in the master, and rows that are pending.
+
+        What is pending is merged first, whatever it is. Then the rows are deleted from the master, and their addresses
+        recorded: no copy of a shard, hub, bundle or older master brings them back into this store. Rows of other
+        databases stay: `EraseReport.elsewhere` names those that hold some, as their receipts say. Rows that are written
+        during the call may stay. Other rows of the same transactions stay, too.
+
+        Args:
+            table: the table, or its class. Of a keyed table, the history is meant as well.
+            where: the condition, as after WHERE in SQL; it can only read. ``?`` or ``:name`` stand for parameters.
+            params: their values.
+            dry_run: report what would be erased of what the master has now, and change nothing.
+            lock_wait: how long to wait for a merger at work, in seconds; -1 forever.
+
+        Raises:
+            ConfigurationError: there is no master yet, or no such table, or it holds tombstones.
+            QueryError: SQLite refused the condition.
+            MergeInProgressError: a merger was at work for all that time.
+            StorageError: the master cannot be read or written. An erasure that began is completed by the next merge.
+        """
+        from edgeshard.merge import erase  # needed rarely
+
+        if not self.has_master() and (dry_run or not self.has_shards()):
+            raise ConfigurationError("erase from", self.master_path, "there is no master yet; merge first")
+        name = _table_name(table) or ""
+        if dry_run:
+            return erase.preview(self.root, name, where, params)
+        return erase.erase_rows(self.root, name, where, params, lock_wait_s=lock_wait)
 
     def salvage(self, path: str | os.PathLike[str]) -> SalvageReport:
         """Bring what can still be read of a damaged shard into the master, each row once.

@@ -6,6 +6,7 @@
     ROOT/merge.lock           locked while a merger works
     ROOT/watch.lock           locked while a merger watches the store
     ROOT/budget.json          the disk budget, if the store has one
+    ROOT/erased.json          the addresses of the rows that were erased, if there are any
 
 Nothing in this package opens a database that may be in use: if a process opens and closes a file by other means than
 SQLite while SQLite has it open, the process loses its POSIX locks on the file
@@ -71,6 +72,11 @@ def watch_lock(root: Path) -> Path:
 def budget(root: Path) -> Path:
     """Return the file that records a store's disk budget."""
     return root / "budget.json"
+
+
+def erased(root: Path) -> Path:
+    """Return the file that lists the rows that were erased."""
+    return root / "erased.json"
 
 
 def root_of_shard(shard_path: str) -> Path:

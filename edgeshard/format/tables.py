@@ -98,6 +98,10 @@ CREATE TABLE edgeshard_deleted_by_hand(
     seq INTEGER NOT NULL,                   -- ... from a record table of a master; the next merge clears it
     PRIMARY KEY(stream_no, seq)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_erasures(
+    number INTEGER PRIMARY KEY,             -- of the last erasure that was done here; see ROOT/erased.json
+    done_at TEXT NOT NULL                   -- ISO 8601, UTC
+) STRICT;
 CREATE TABLE edgeshard_written_off(
     stream_no INTEGER NOT NULL REFERENCES edgeshard_streams,
     first INTEGER NOT NULL,                 -- the loss of these rows was accepted: ...

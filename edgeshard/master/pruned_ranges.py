@@ -137,12 +137,17 @@ def rows_by_state(connection: Connection) -> dict[int, dict[str, int]]:
 
 def by_hand(connection: Connection) -> dict[int, list[Range]]:
     """Map stream numbers to the seqs whose rows were deleted from this master by hand, in order."""
+    return with_reason(connection, BY_HAND, BY_HAND_OR_SUPERSEDED)
+
+
+def with_reason(connection: Connection, *reasons: str) -> dict[int, list[Range]]:
+    """Map stream numbers to the seqs whose rows this master deleted for one of these reasons, in order."""
     found: dict[int, list[Range]] = {}
     for number, first, last in sqlite.fetch(
         connection,
-        f"SELECT stream_no, first, last FROM main.edgeshard_pruned_ranges WHERE {_OWN} AND reason IN (?, ?) "
-        "ORDER BY stream_no, first",
-        (BY_HAND, BY_HAND_OR_SUPERSEDED),
+        f"SELECT stream_no, first, last FROM main.edgeshard_pruned_ranges WHERE {_OWN} "
+        f"AND reason IN ({', '.join('?' * len(reasons))}) ORDER BY stream_no, first",
+        reasons,
     ):
         found.setdefault(number, []).append(Range(first, last))
     return found
@@ -153,11 +158,6 @@ def has_deletions_by_request(connection: Connection) -> bool:
     reasons = (BY_HAND, BY_HAND_OR_SUPERSEDED, ERASED)
     sql = f"SELECT 1 FROM main.edgeshard_pruned_ranges WHERE {_OWN} AND reason IN (?, ?, ?) LIMIT 1"
     return sqlite.scalar(connection, sql, reasons) is not None
-
-
-def own_ranges(connection: Connection, stream_no: int) -> list[Range]:
-    """Return the seqs of a stream that this master pruned itself, in order."""
-    return sorted(_ranges(connection, stream_no, _OWN))
 
 
 def streams_of_newer_copy(connection: Connection) -> list[int]:

@@ -29,7 +29,7 @@ from edgeshard.merge.quota import MergeQuota, QuotaExhaustedError
 from edgeshard.merge.shard_cache import CacheEntry, ShardCache
 from edgeshard.merge.target import Target
 from edgeshard.reports import GAPS_MAX, Blocked, Gap, MergeReport, Quarantined
-from edgeshard.retention import by_hand, store_rules
+from edgeshard.retention import by_hand, erase, store_rules
 from edgeshard.retention.store_rules import Retention
 from edgeshard.shard import write_profile
 from edgeshard.shard.write_profile import WriteProfile
@@ -59,6 +59,7 @@ class Merger:
         should_stop: called after each shard; once it returns True the pass ends, with what it has committed.
         profile: the write profile of a merger that watches.
         prune: the store's own rules, which are followed before rows are dropped to stay within a disk budget.
+        erasing: whether rows are being erased: then what is deleted from shards is overwritten with zeros.
     """
 
     def __init__(
@@ -70,11 +71,13 @@ class Merger:
         should_stop: Callable[[], bool] = lambda: False,
         profile: WriteProfile = write_profile.NORMAL,
         prune: Retention = store_rules.NONE,
+        erasing: bool = False,
     ) -> None:
         self._root = root
         self._path = paths.master(root)
         self._keep_empty = keep_empty
         self._watching = watching
+        self._erasing = erasing
         self._should_stop = should_stop
         self._profile = profile
         self._meter = write_stats.Meter()
@@ -122,6 +125,9 @@ class Merger:
                 self._quota.begin(connection)
                 version = int(connection.pragma("schema_version"))
                 by_hand.settle(connection, self._path, is_schema_new=version != self._schema_version)
+                if erase.is_due(connection, self._root):
+                    text = "completed an erasure in %s, which was killed or is newer than this copy of it: %d rows"
+                    logger.warning(text, self._path, erase.redo(connection, self._root))
                 scanned = self._scan()
                 self._schema_version = int(connection.pragma("schema_version"))
                 due = [*self._due(scanned, thorough), *(run for run in sources if not run.quarantine)]
@@ -349,7 +355,13 @@ class Merger:
             return
         seen = run.copied.seen if run.copied.is_finished else None
         truncated = truncate.truncate(
-            run.source, run.copied.durable, master_id, is_patient, self._quota.truncation_bytes(), seen
+            run.source,
+            run.copied.durable,
+            master_id,
+            is_patient,
+            self._quota.truncation_bytes(),
+            seen,
+            overwriting=self._erasing,
         )
         if truncated is None:
             logger.info("%s is busy; it is truncated at the next merge", printable(run.file.path))

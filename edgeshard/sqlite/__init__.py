@@ -19,6 +19,7 @@ from edgeshard.sqlite.connection import (
     is_wal,
     open_in_memory,
     read_snapshot,
+    secure_delete,
     set_busy_timeout,
     set_synchronous,
 )
@@ -153,6 +154,7 @@ __all__ = [
     "remove_empty_wal",
     "restart_wal",
     "scalar",
+    "secure_delete",
     "select",
     "set_busy_timeout",
     "set_synchronous",

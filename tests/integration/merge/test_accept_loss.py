@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,9 +101,9 @@ def test_a_watcher_notices_that_a_loss_was_accepted(gap: tuple[edgeshard.Store, 
         ({"why": " "}, "why must be a text"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(gap: tuple[edgeshard.Store, str], asked: dict[str, str], cause: str) -> None:
+def test_what_cannot_be_meant_is_refused(gap: tuple[edgeshard.Store, str], asked: dict[str, Any], cause: str) -> None:
     with pytest.raises(ConfigurationError, match=cause):
-        gap[0].accept_loss(**({"why": "x"} | asked))
+        gap[0].accept_loss(**({"why": "x", **asked}))
     assert 6 == gap[0].verify().states.missing
 
 
