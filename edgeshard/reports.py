@@ -165,6 +165,7 @@ class MergeReport(Report):
         pruned: what the store's own prune rules deleted afterwards (a watching merger: since the last report), or None
             if there are no rules or no prune was due.
         prune_error: why that prune failed, or "". The merge itself is done.
+        refresh_error: why the statements of the store's ``refresh.sql`` failed, or "". The merge itself is done.
     """
 
     _computed = ("complete",)
@@ -183,11 +184,12 @@ class MergeReport(Report):
     dropped: int = 0
     pruned: PruneReport | None = None
     prune_error: str = ""
+    refresh_error: str = ""
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is quarantined, blocked or missing, and the store's own prune rules were met."""
-        rules_met = not self.prune_error and (self.pruned is None or self.pruned.fits)
+        """Whether nothing is quarantined, blocked or missing, and the store's own rules and statements were met."""
+        rules_met = not self.prune_error and not self.refresh_error and (self.pruned is None or self.pruned.fits)
         return not self.quarantined and not self.blocked and not self.gaps and rules_met
 
     def _line(self) -> str:
@@ -212,6 +214,8 @@ class MergeReport(Report):
             line += f"; {self.pruned}"
         if self.prune_error:
             line += f"; old rows could not be pruned: {self.prune_error}"
+        if self.refresh_error:
+            line += f"; what is derived from the rows is stale: {self.refresh_error}"
         return line
 
 
@@ -800,6 +804,8 @@ class MasterStatus(Report):
         collected_rows: tombstones that were collected.
         superseded_rows: rows of keyed tables that newer rows have superseded.
         clocks_ahead: agents whose changes of keyed tables are more than a day ahead of this machine's clock.
+        triggers: triggers that users made on its tables, and that do not fire when rows are merged, if the store has no
+            ``refresh.sql``.
         agents: agents whose rows it knows of.
         streams: streams that it knows of.
         gaps: runs of rows that are known to exist, and that neither it nor a shard has; `StatusReport.gaps` lists them.
@@ -823,6 +829,7 @@ class MasterStatus(Report):
     collected_rows: int = 0
     superseded_rows: int = 0
     clocks_ahead: tuple[ClockAhead, ...] = ()
+    triggers: tuple[str, ...] = ()
 
 
 @attrs.frozen

@@ -177,6 +177,11 @@ def _totals(store: Store, report: StatusReport) -> list[str]:
         lines.append(_budget(report.budget))
     lines += [printable(line) for line in _peers(store, report)]
     lines += [printable(_clock(item)) for item in report.master.clocks_ahead]
+    if report.master.triggers:
+        names = ", ".join(report.master.triggers)
+        lines.append(
+            printable(f"triggers do not fire when rows are merged: {names}; see `edgeshard help manual-changes`")
+        )
     if report.states.by_hand:
         deleted = f"{report.states.by_hand} rows of the master were deleted by hand"
         advice = f"`edgeshard verify {store.root}` lists them; accept that with `edgeshard accept-loss {store.root}`"

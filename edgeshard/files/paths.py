@@ -7,6 +7,7 @@
     ROOT/watch.lock           locked while a merger watches the store
     ROOT/budget.json          the disk budget, if the store has one
     ROOT/erased.json          the addresses of the rows that were erased, if there are any
+    ROOT/refresh.sql          what a user wants to be run after rows came or went
 
 Nothing in this package opens a database that may be in use: if a process opens and closes a file by other means than
 SQLite while SQLite has it open, the process loses its POSIX locks on the file
@@ -77,6 +78,11 @@ def budget(root: Path) -> Path:
 def erased(root: Path) -> Path:
     """Return the file that lists the rows that were erased."""
     return root / "erased.json"
+
+
+def refresh(root: Path) -> Path:
+    """Return the file with the user's statements that are run on the master after rows came or went."""
+    return root / "refresh.sql"
 
 
 def root_of_shard(shard_path: str) -> Path:

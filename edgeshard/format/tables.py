@@ -98,6 +98,9 @@ CREATE TABLE edgeshard_deleted_by_hand(
     seq INTEGER NOT NULL,                   -- ... from a record table of a master; the next merge clears it
     PRIMARY KEY(stream_no, seq)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_triggers(
+    name TEXT PRIMARY KEY                   -- a user's trigger on a record table, of which the log has warned
+) STRICT, WITHOUT ROWID;
 CREATE TABLE edgeshard_erasures(
     number INTEGER PRIMARY KEY,             -- of the last erasure that was done here; see ROOT/erased.json
     done_at TEXT NOT NULL                   -- ISO 8601, UTC

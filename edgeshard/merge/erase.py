@@ -34,7 +34,7 @@ from edgeshard.merge import locks
 from edgeshard.merge.dry_run import dry_run
 from edgeshard.merge.merger import Merger
 from edgeshard.reports import ErasedElsewhere, EraseReport, MergeReport, Quarantined
-from edgeshard.retention import erase, erased_file
+from edgeshard.retention import erase, erased_file, refresh
 from edgeshard.retention.erased_file import ErasedStream
 from edgeshard.sqlite import Connection
 
@@ -62,6 +62,8 @@ def erase_rows(
             rows += _erase(path, found)
             erased = erased_file.add(erased, found)
         merger.close()
+        if rows:
+            refresh.run(root)
         return _report(path, rows, erased, unexamined)
     finally:
         merger.abandon()

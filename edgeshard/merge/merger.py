@@ -19,7 +19,7 @@ from edgeshard.errors import EdgeshardError, OutOfDescriptorsError, printable
 from edgeshard.files import fingerprint, paths, scan
 from edgeshard.files.scan import ScanResult, ShardFile
 from edgeshard.format.ranges import size
-from edgeshard.master import blocked_rows, identity, row_states, write_stats
+from edgeshard.master import blocked_rows, identity, row_states, user_triggers, write_stats
 from edgeshard.merge import chunk, reap, truncate
 from edgeshard.merge.blocked import count as blocked_counts
 from edgeshard.merge.blocked import survey
@@ -29,7 +29,7 @@ from edgeshard.merge.quota import MergeQuota, QuotaExhaustedError
 from edgeshard.merge.shard_cache import CacheEntry, ShardCache
 from edgeshard.merge.target import Target
 from edgeshard.reports import GAPS_MAX, Blocked, Gap, MergeReport, Quarantined
-from edgeshard.retention import by_hand, erase, store_rules
+from edgeshard.retention import by_hand, erase, refresh, store_rules
 from edgeshard.retention.store_rules import Retention
 from edgeshard.shard import write_profile
 from edgeshard.shard.write_profile import WriteProfile
@@ -78,6 +78,7 @@ class Merger:
         self._keep_empty = keep_empty
         self._watching = watching
         self._erasing = erasing
+        self._refresh_error = ""
         self._should_stop = should_stop
         self._profile = profile
         self._meter = write_stats.Meter()
@@ -125,6 +126,8 @@ class Merger:
                 self._quota.begin(connection)
                 version = int(connection.pragma("schema_version"))
                 by_hand.settle(connection, self._path, is_schema_new=version != self._schema_version)
+                if version != self._schema_version:
+                    self._warn_of_triggers(connection)
                 if erase.is_due(connection, self._root):
                     text = "completed an erasure in %s, which was killed or is newer than this copy of it: %d rows"
                     logger.warning(text, self._path, erase.redo(connection, self._root))
@@ -138,6 +141,9 @@ class Merger:
                     self._merge_group(connection, group, merge_pass)
                 self._finish(connection, merge_pass, scanned, due, thorough)
                 report = self._report([*due, *unreadable], merge_pass)
+                if merge_pass.rows or self._quota.dropped:
+                    self._refresh_error = refresh.run(self._root, is_known=self._refresh_error)
+                    report = attrs.evolve(report, refresh_error=self._refresh_error)
         except BaseException:
             self.abandon()  # what is in the cache may be wrong now
             raise
@@ -200,6 +206,12 @@ class Merger:
         if not self._master.is_open:
             self._cache.recall(self._master.open())
         return self._master.connection
+
+    def _warn_of_triggers(self, connection: Connection) -> None:
+        names = user_triggers.note_new(connection)
+        if names and not refresh.exists(self._root):
+            text = "%s has triggers that do not fire when rows are merged: %s; see `edgeshard help manual-changes`"
+            logger.warning(text, self._path, printable(", ".join(names)))
 
     # -- which shards -------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from edgeshard.budget import policy, usage
 from edgeshard.master import arrivals, catalog, database, extents, identity, receipts
 from edgeshard.master.write_stats import Meter
 from edgeshard.reports import PruneReport
-from edgeshard.retention import by_hand, drop_table, row_rules, sizes, tombstones
+from edgeshard.retention import by_hand, drop_table, refresh, row_rules, sizes, tombstones
 from edgeshard.retention import shrink as shrinking
 from edgeshard.retention.deletable import DeletableSeqs
 from edgeshard.retention.pace import Pace
@@ -70,6 +70,8 @@ def prune(
             report = _report(run, shrunk_bytes, fits=fits)
     finally:
         connection.close()
+    if report.rows and not dry_run:
+        refresh.run(path.parent)
     return attrs.evolve(report, seconds=time.monotonic() - began)
 
 

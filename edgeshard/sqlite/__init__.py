@@ -51,6 +51,7 @@ from edgeshard.sqlite.guards import (
     allow_only_reading,
     limit_steps,
     limit_steps_in_block,
+    protect_tables,
 )
 from edgeshard.sqlite.maintenance import (
     back_up,
@@ -147,6 +148,7 @@ __all__ = [
     "limit_steps",
     "limit_steps_in_block",
     "open_in_memory",
+    "protect_tables",
     "quote",
     "read_raw",
     "read_snapshot",

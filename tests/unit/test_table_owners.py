@@ -30,6 +30,7 @@ OWNERS = {
     "edgeshard_pruned_ranges": {"master/pruned_ranges.py"},
     "edgeshard_deleted_by_hand": {"master/by_hand.py"},
     "edgeshard_erasures": {"master/erasures.py"},
+    "edgeshard_triggers": {"master/user_triggers.py"},
     "edgeshard_written_off": {"master/written_off.py"},
     "edgeshard_superseded": {"master/superseded.py"},
     "edgeshard_tombstone_gc": {"master/tombstone_gc.py"},

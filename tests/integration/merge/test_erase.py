@@ -77,7 +77,7 @@ def test_merged_and_pending_rows_are_erased_and_a_live_writer_goes_on(store: edg
 def test_erased_rows_come_back_with_no_copy(store: edgeshard.Store, tmp_path: Path) -> None:
     with store.shard("a") as shard:
         write(shard, 1, 9)
-        copied = copy_shard(shard.path, tmp_path / "copy.db")
+        copied = copy_shard(Path(shard.path), tmp_path / "copy.db")
         hub = edgeshard.Store(tmp_path / "hub")
         hub.merge([copied])
         store.merge()
@@ -101,10 +101,10 @@ def test_an_older_master_that_is_put_back_erases_them_again(store: edgeshard.Sto
         store.merge()
         store.snapshot(tmp_path / "old.db")
         write(shard, 4, 9)
-        copied = copy_shard(shard.path, tmp_path / "copy.db")
+        copied = copy_shard(Path(shard.path), tmp_path / "copy.db")
     with store.shard("b") as other:  # whose stream the older master does not know
         write(other, 10, 12)
-        shutil.copy(copy_shard(other.path, tmp_path / "other.db"), tmp_path / "other.db2")
+        shutil.copy(copy_shard(Path(other.path), tmp_path / "other.db"), tmp_path / "other.db2")
     assert 4 == store.erase("agent_data", SECRET).rows
     put_back(store, tmp_path / "old.db")
     store.merge([copied, tmp_path / "other.db"])
@@ -153,7 +153,7 @@ def test_rows_of_one_transaction_and_histories(store: edgeshard.Store, tmp_path:
 def test_an_older_version_does_not_take_the_place_of_an_erased_one(store: edgeshard.Store) -> None:
     with store.shard("a") as shard:
         shard.write(LastKnown("ada", 1.0))
-        old = copy_shard(shard.path, store.root / "old.db")
+        old = copy_shard(Path(shard.path), store.root / "old.db")
     store.merge()
     with store.shard("b") as shard:
         shard.write(LastKnown("ada", 2.0))
