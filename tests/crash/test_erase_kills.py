@@ -54,7 +54,7 @@ def test_an_erasure_that_is_killed_has_not_begun_or_is_completed_by_the_next_mer
 ) -> None:
     monkeypatch.setattr(erase, "STEP_ROWS", 5)
     before, after = check_kills(tmp_path, every)
-    assert before and after, (before, after)
+    assert min(before, after) > 0, (before, after)
 
 
 def test_a_list_that_cannot_be_written_erases_nothing(store: edgeshard.Store) -> None:
