@@ -71,14 +71,13 @@ def _pending(connection: Connection, path: Path) -> row_states.Pending:
 def _report(connection: Connection, pending: row_states.Pending, *, deep: bool) -> VerifyReport:
     tables = catalog.present_tables(connection)
     findings = list(soundness.findings(connection, "integrity_check" if deep else "quick_check", _FINDINGS_MAX))
-    # rows that are gone from a sound file were deleted by another program; those of a damaged one may be lost. If
-    # there are rows where no block has any, the blocks may be wrong
-    absent = {} if findings or by_hand.has_stray_rows(connection) else by_hand.find_all(connection)
+    rows = sum(sqlite.scalar(connection, f"SELECT count(*) FROM {quote(name)}") for name in tables)
+    # rows that are gone from a sound file were deleted by another program; those of a damaged one may be lost
+    absent = {} if findings else _absent(connection, rows)
     errors = (
         *(f"SQLite finds: {finding}" for finding in findings),
         *_errors(connection, tables, absent, deep=deep),
     )
-    rows = sum(sqlite.scalar(connection, f"SELECT count(*) FROM {quote(name)}") for name in tables)
     stream_count, _ = streams.count(connection)
     stream_rows = row_states.load(connection)
     gaps = row_states.find_gaps(stream_rows, pending)
@@ -93,6 +92,13 @@ def _report(connection: Connection, pending: row_states.Pending, *, deep: bool) 
         for agent, stream_id, seqs, why, at in written_off.load(connection)
     )
     return VerifyReport(rows, stream_count, errors, gaps, losses, own.hex(), pruned, states, deleted, accepted)
+
+
+def _absent(connection: Connection, rows: int) -> dict[int, int]:
+    """Map stream numbers to how many rows are gone. Nothing is said if rows are where no block has any."""
+    if rows + sum(superseded.superseded_counts(connection).values()) == extents.row_count(connection):
+        return {}
+    return {} if by_hand.has_stray_rows(connection) else by_hand.find_all(connection)
 
 
 def _deleted_by_hand(connection: Connection, stream_rows: Iterable[StreamRows], absent: Iterable[int]) -> Iterator[Gap]:

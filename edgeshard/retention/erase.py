@@ -7,6 +7,7 @@ of a shard brings them. What a shard may lose is decided by `edgeshard.master.pr
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +15,7 @@ from typing import Any, Final
 import attrs
 
 from edgeshard import sqlite
-from edgeshard.errors import ConfigurationError, QueryError
+from edgeshard.errors import ConfigurationError, DamagedError, QueryError
 from edgeshard.format.ranges import Range, size, subtract, union
 from edgeshard.master import (
     catalog,
@@ -32,6 +33,8 @@ from edgeshard.retention import by_address, erased_file
 from edgeshard.retention.erased_file import ErasedStream
 from edgeshard.sources import diff
 from edgeshard.sqlite import Connection, quote
+
+logger = logging.getLogger("edgeshard.merge")
 
 #: How many rows one transaction erases, so that it keeps a merger waiting for less than 50 ms.
 STEP_ROWS: Final = 1_000
@@ -102,8 +105,22 @@ def _tables(connection: Connection, path: Path, table: str) -> list[str]:
 
 
 def is_due(connection: Connection, root: Path) -> bool:
-    """Return whether the store's list names erasures that this master has not done."""
-    return erased_file.number(root) > erasures.last_done(connection)
+    """Return whether the store's list names erasures that this master has not done.
+
+    A list that is damaged is made again from what the master has erased.
+
+    Raises:
+        DamagedError, FormatError: the list cannot be understood, and this master has erased nothing.
+    """
+    done = erasures.last_done(connection)
+    try:
+        return erased_file.number(root) > done
+    except DamagedError as error:
+        if not done:
+            raise
+        logger.warning("%s. It is made again from what the master has erased", error)
+        erased_file.save(root, done, listed_by(connection))
+        return False
 
 
 def redo(connection: Connection, root: Path) -> int:

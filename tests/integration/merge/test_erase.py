@@ -124,8 +124,20 @@ def test_a_lost_list_is_made_again_by_the_next_erasure(store: edgeshard.Store) -
     assert (2, [(1, 1), (3, 3), (6, 6)]) == (number, [(part.first, part.last) for part in stream.seqs])
 
 
+def test_a_damaged_list_is_made_again_by_a_master_that_has_erased(store: edgeshard.Store) -> None:
+    with store.shard("a") as shard:
+        write(shard, 1, 6)
+    store.erase("agent_data", SECRET)
+    before = erased_file.load(store.root)
+    paths.erased(store.root).write_text("{")
+    assert store.merge().complete
+    assert before == erased_file.load(store.root)
+
+
 @pytest.mark.parametrize("text", ["", "{}", '{"edgeshard": "erased", "format": 1, "number": 9, "sha256": ""}\nx'])
-def test_a_damaged_list_is_named_and_stops_merges_rather_than_erasures(store: edgeshard.Store, text: str) -> None:
+def test_a_damaged_list_is_named_and_stops_merges_into_a_master_that_has_erased_nothing(
+    store: edgeshard.Store, text: str
+) -> None:
     store.merge()
     paths.erased(store.root).write_text(text)
     with pytest.raises(DamagedError, match=r"erased.json: .* put back the file of a backup"):
