@@ -167,6 +167,7 @@ class MergeReport(Report):
         forgotten_streams: streams of which all rows were pruned long ago, and that the master forgot to stay within
             the disk budget: a copy as old as they are could bring their rows back.
         prune_error: why that prune failed, or "". The merge itself is done.
+        refresh_error: why the statements of the store's ``refresh.sql`` failed, or "". The merge itself is done.
     """
 
     _computed = ("complete",)
@@ -186,11 +187,12 @@ class MergeReport(Report):
     pruned: PruneReport | None = None
     prune_error: str = ""
     forgotten_streams: int = 0
+    refresh_error: str = ""
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is quarantined, blocked or missing, and the store's own prune rules were met."""
-        rules_met = not self.prune_error and (self.pruned is None or self.pruned.fits)
+        """Whether nothing is quarantined, blocked or missing, and the store's own rules and statements were met."""
+        rules_met = not self.prune_error and not self.refresh_error and (self.pruned is None or self.pruned.fits)
         return not self.quarantined and not self.blocked and not self.gaps and rules_met
 
     def _line(self) -> str:
@@ -213,10 +215,14 @@ class MergeReport(Report):
         if self.gaps:
             more = " and more" if len(self.gaps) == GAPS_MAX else ""
             line += f"; {self.missing_rows} rows missing in {len(self.gaps)} gaps{more}"
-        if self.pruned is not None:
-            line += f"; {self.pruned}"
+        return line + self._afterwards()
+
+    def _afterwards(self) -> str:
+        line = "" if self.pruned is None else f"; {self.pruned}"
         if self.prune_error:
             line += f"; old rows could not be pruned: {self.prune_error}"
+        if self.refresh_error:
+            line += f"; what is derived from the rows is stale: {self.refresh_error}"
         return line
 
 
@@ -485,6 +491,9 @@ class RowStates(Report):
         superseded: rows of keyed tables that newer versions took the place of.
         collected: tombstones that were collected.
         pruned: rows that a retention rule deleted.
+        erased: rows that were erased for good.
+        by_hand: rows that somebody deleted with another program, unless that loss was accepted.
+        written_off: rows that are missing, or were deleted by hand, and whose loss was accepted.
         pending: rows in shards that the master does not hold yet.
         missing: all others. They went to another database, for example, or are lost.
     """
@@ -495,13 +504,16 @@ class RowStates(Report):
     superseded: int = 0
     collected: int = 0
     pruned: int = 0
+    erased: int = 0
+    by_hand: int = 0
+    written_off: int = 0
     pending: int = 0
     missing: int = 0
 
     @property
     def total(self) -> int:
         """All rows that are known to have been written."""
-        return self.present + self.superseded + self.collected + self.pruned + self.pending + self.missing
+        return sum(getattr(self, field.name) for field in attrs.fields(type(self)))
 
 
 def add_states(states: Iterable[RowStates]) -> RowStates:
@@ -606,6 +618,101 @@ class InitReport(Report):
 
 
 @attrs.frozen
+class AcceptedLoss(Report):
+    """Rows whose loss a user accepted; see `Store.accept_loss`.
+
+    Attributes:
+        gap: the rows.
+        why: why the user accepted it.
+        at: when, ISO 8601, UTC.
+    """
+
+    gap: Gap
+    why: str
+    at: str
+
+
+@attrs.frozen
+class AcceptLossReport(Report):
+    """What `Store.accept_loss` did, or what a dry run would do.
+
+    Attributes:
+        gaps: the rows whose loss is accepted now. They were missing, or somebody had deleted them by hand.
+        dry_run: whether nothing was changed.
+    """
+
+    _computed = ("rows",)
+
+    gaps: tuple[Gap, ...] = ()
+    dry_run: bool = False
+
+    @property
+    def rows(self) -> int:
+        """How many rows these are."""
+        return sum(map(len, self.gaps))
+
+    def _line(self) -> str:
+        if not self.gaps:
+            return "none of these rows is missing or was deleted by hand, so there is no loss to accept"
+        return f"{'would accept' if self.dry_run else 'accepted'} the loss of {self.rows} rows in {len(self.gaps)} runs"
+
+
+@attrs.frozen
+class ErasedElsewhere(Report):
+    """Another database that holds rows which were erased here, as its last receipt says.
+
+    Attributes:
+        database: its id, in hexadecimal.
+        kind: its type, "edgeshard" or "postgresql".
+        rows: how many of the rows it holds.
+    """
+
+    database: str
+    kind: str
+    rows: int
+
+
+@attrs.frozen
+class EraseReport(Report):
+    """What `Store.erase` did, or what a dry run would do.
+
+    Attributes:
+        rows: rows erased from the master, which held all rows that could be merged by then.
+        pending: a dry run: rows in shards that were not examined, because they would be merged first. Otherwise 0.
+        unexamined: shards whose rows, or some of them, could not be merged and so were not examined, with the reason.
+        elsewhere: the databases that hold some of the rows, as their receipts say.
+        is_wal_emptied: whether the master's WAL was emptied. If not, it has copies of the rows until a later merge.
+        dry_run: whether nothing was changed.
+    """
+
+    _computed = ("complete",)
+
+    rows: int = 0
+    pending: int = 0
+    unexamined: tuple[Quarantined, ...] = ()
+    elsewhere: tuple[ErasedElsewhere, ...] = ()
+    is_wal_emptied: bool = True
+    dry_run: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether all rows of the store were examined, and the WAL was emptied."""
+        return not self.unexamined and self.is_wal_emptied
+
+    def _line(self) -> str:
+        line = f"{'would erase' if self.dry_run else 'erased'} {self.rows} rows"
+        if self.pending:
+            line += f"; {self.pending} pending rows would be merged and examined first"
+        if self.unexamined:
+            line += f"; {len(self.unexamined)} shards could not be examined: {self.unexamined[0].path}"
+        if not self.is_wal_emptied:
+            line += "; another program reads the master, so its WAL has copies of them until a later merge"
+        for each in self.elsewhere:
+            line += f"; {each.kind} database {each.database} holds {each.rows} of them"
+        return line
+
+
+@attrs.frozen
 class VerifyReport(Report):
     """What `Store.verify` found.
 
@@ -620,6 +727,8 @@ class VerifyReport(Report):
         states: all known rows, by what became of them. Rows in shards are not counted: what is pending there is
             missing, if it is known at all, except for rows that are blocked in a shard.
         unnamed: why rows may be missing that cannot be named, or "".
+        by_hand: rows that somebody deleted with another program, and whose loss nobody accepted (`accept_loss`).
+        accepted: losses that somebody accepted.
     """
 
     _computed = ("ok",)
@@ -633,19 +742,26 @@ class VerifyReport(Report):
     pruned: Mapping[str, int] = attrs.Factory(dict)
     states: RowStates = attrs.Factory(RowStates)
     unnamed: str = ""
+    by_hand: tuple[Gap, ...] = ()
+    accepted: tuple[AcceptedLoss, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether the master is free of contradictions and lacks no row that is known."""
-        return not self.errors and not self.gaps and not self.unnamed
+        """Whether the master is free of contradictions, and lacks no row whose loss was not accepted."""
+        return not self.errors and not self.gaps and not self.by_hand and not self.unnamed
 
     def _line(self) -> str:
-        line = f"{self.rows} rows of {self.streams} streams{self._pruned()}: "
+        line = f"{self.rows} rows of {self.streams} streams{self._pruned()}{self._given_up()}: "
         if self.ok:
             return line + "all well"
         missing = sum(map(len, self.gaps))
         line += f"{len(self.errors)} errors, {missing} rows missing in {len(self.gaps)} gaps"
+        line += f", {sum(map(len, self.by_hand))} rows deleted by hand" if self.by_hand else ""
         return f"{line}; {self.unnamed}" if self.unnamed else line
+
+    def _given_up(self) -> str:
+        erased = f", {self.states.erased} erased" if self.states.erased else ""
+        return erased + (f", {self.states.written_off} written off" if self.states.written_off else "")
 
     def _pruned(self) -> str:
         reasons = ", ".join(f"{reason}: {rows}" for reason, rows in self.pruned.items())
@@ -781,6 +897,8 @@ class MasterStatus(Report):
         collected_rows: tombstones that were collected.
         superseded_rows: rows of keyed tables that newer rows have superseded.
         clocks_ahead: agents whose changes of keyed tables are more than a day ahead of this machine's clock.
+        triggers: triggers that users made on its tables, and that do not fire when rows are merged, if the store has no
+            ``refresh.sql``.
         agents: agents whose rows it knows of.
         streams: streams that it knows of.
         retired_streams: those of which it held and pruned every row.
@@ -806,6 +924,7 @@ class MasterStatus(Report):
     superseded_rows: int = 0
     clocks_ahead: tuple[ClockAhead, ...] = ()
     retired_streams: int = 0
+    triggers: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -974,8 +1093,9 @@ class StatusReport(Report):
 
     @property
     def complete(self) -> bool:
-        """Whether no shard is quarantined, and no row is blocked or missing."""
-        return not self.quarantined_shards and not self.blocked_rows and not self.master.gaps and not self.unnamed
+        """Whether no shard is quarantined, and no row is blocked, missing or deleted by hand."""
+        is_lacking = self.master.gaps or self.states.by_hand or self.unnamed
+        return not self.quarantined_shards and not self.blocked_rows and not is_lacking
 
     def _line(self) -> str:
         line = f"{self.pending_rows} rows pending in {len(self.shards)} shards"
@@ -989,4 +1109,6 @@ class StatusReport(Report):
             line += f"; {self.master.missing_rows} rows missing in {self.master.gaps} gaps"
         if self.unnamed:
             line += f"; {self.unnamed}"
+        if self.states.by_hand:
+            line += f"; {self.states.by_hand} rows deleted by hand"
         return line

@@ -32,6 +32,8 @@ from edgeshard.postgres.options import INTERVAL_S as PUSH_INTERVAL_S
 from edgeshard.postgres.options import Listener as PushListener
 from edgeshard.records import declare
 from edgeshard.reports import (
+    AcceptLossReport,
+    EraseReport,
     ExportReport,
     InitReport,
     MergeReport,
@@ -43,7 +45,7 @@ from edgeshard.reports import (
     StatusReport,
     VerifyReport,
 )
-from edgeshard.retention import rules, store_rules
+from edgeshard.retention import by_hand, rules, store_rules
 from edgeshard.retention.rules import age_s, row_count, size_bytes
 from edgeshard.retention.store_rules import PruneRule
 from edgeshard.shard import write_profile
@@ -525,6 +527,80 @@ class Store:
         self._ensure_master_exists("verify")
         return verify.verify(self.master_path, deep=deep)
 
+    def accept_loss(
+        self,
+        *,
+        why: str,
+        agent: str | None = None,
+        stream: str | None = None,
+        seqs: str | tuple[int, int] | None = None,
+        dry_run: bool = False,
+        lock_wait: float = BUSY_TIMEOUT_S,
+    ) -> AcceptLossReport:
+        """Accept that rows are lost: those that are missing for good, and those that somebody deleted by hand.
+
+        They are recorded as written off, with the reason. From then on, merges, `status` and `verify` no longer report
+        them as missing; `verify` lists them separately. Rows that arrive later all the same are merged. Rows that were
+        deleted by hand come back from no copy, whether that is accepted or not.
+
+        Without `agent` and `stream`, this is done for all agents.
+
+        Args:
+            why: the reason, for whoever reads the report later.
+            agent: only rows of this agent.
+            stream: only rows of the stream with this id, in hexadecimal, or its first digits (6 or more).
+            seqs: only these rows, such as "73-82", "73" or (73, 82); then a single stream must be meant.
+            dry_run: report what would be accepted, and change nothing.
+            lock_wait: how long to wait for a merger at work, in seconds; -1 forever.
+
+        Raises:
+            ConfigurationError: there is no such agent or stream, or an argument is not valid.
+            MergeInProgressError: a merger was at work for all that time.
+            StorageError: the master cannot be read or written.
+        """
+        from edgeshard.merge import accept_loss  # needed rarely
+
+        database.ensure_master(self.master_path)
+        return accept_loss.accept_loss(self.root, why, agent, stream, seqs, dry_run=dry_run, lock_wait_s=lock_wait)
+
+    def erase(
+        self,
+        table: str | type,
+        where: str,
+        params: Sequence[Any] | Mapping[str, Any] = (),
+        *,
+        dry_run: bool = False,
+        lock_wait: float = BUSY_TIMEOUT_S,
+    ) -> EraseReport:
+        """Erase the rows of a table that meet a condition, for good: in the master, and rows that are pending.
+
+        What is pending is merged first, whatever it is. Then the rows are deleted from the master, and their addresses
+        recorded: no copy of a shard, hub, bundle or older master brings them back into this store. Rows of other
+        databases stay: `EraseReport.elsewhere` names those that hold some, as their receipts say. Rows that are written
+        during the call may stay. Other rows of the same transactions stay, too.
+
+        Args:
+            table: the table, or its class. Of a keyed table, the history is meant as well.
+            where: the condition, as after WHERE in SQL; it can only read. ``?`` or ``:name`` stand for parameters.
+            params: their values.
+            dry_run: report what would be erased of what the master has now, and change nothing.
+            lock_wait: how long to wait for a merger at work, in seconds; -1 forever.
+
+        Raises:
+            ConfigurationError: there is no master yet, or no such table, or it holds tombstones.
+            QueryError: SQLite refused the condition.
+            MergeInProgressError: a merger was at work for all that time.
+            StorageError: the master cannot be read or written. An erasure that began is completed by the next merge.
+        """
+        from edgeshard.merge import erase  # needed rarely
+
+        if not self.has_master() and (dry_run or not self.has_shards()):
+            raise ConfigurationError("erase from", self.master_path, "there is no master yet; merge first")
+        name = _table_name(table) or ""
+        if dry_run:
+            return erase.preview(self.root, name, where, params)
+        return erase.erase_rows(self.root, name, where, params, lock_wait_s=lock_wait)
+
     def salvage(self, path: str | os.PathLike[str]) -> SalvageReport:
         """Bring what can still be read of a damaged shard into the master, each row once.
 
@@ -793,6 +869,8 @@ class Store:
             StorageError: the master cannot be read.
         """
         self._ensure_master_exists("read ranges of")
+        database.ensure_master(self.master_path)
+        by_hand.settle_file(self.master_path)  # others may delete what it says that this master holds
         connection = database.open_master(self.master_path, writable=False)
         try:
             with database.translate_errors("read ranges of", self.master_path), sqlite.read_snapshot(connection):

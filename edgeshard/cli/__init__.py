@@ -14,7 +14,9 @@ import sys
 from collections.abc import Sequence
 
 from edgeshard.cli import (
+    accept_loss,
     arguments,
+    erase,
     exits,
     export,
     help,
@@ -53,6 +55,8 @@ _VERBS = {
     "prune": prune,
     "push": push,
     "salvage": salvage,
+    "accept-loss": accept_loss,
+    "erase": erase,
     "help": help,
 }
 
@@ -72,6 +76,8 @@ examples:
   edgeshard prune data --older-than 30d                         delete old rows for good
   edgeshard push data postgresql://edge@db.example.com/fleet    what PostgreSQL lacks, exactly once
   edgeshard salvage data data/shards/door.db                    what can be read of a damaged shard
+  edgeshard erase data reading --where "sensor = 'inlet'"       rows that must go for good, also pending ones
+  edgeshard accept-loss data --agent door-3 --why "its SD card broke"     rows that will never come
   edgeshard help                                                the guides, without a network
 
   edgeshard VERB --help describes a verb.

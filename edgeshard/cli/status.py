@@ -29,7 +29,7 @@ examples:
 exit codes:
   0 all well, also if rows are pending; and --watch, ended by Ctrl-C
   1 failed                                                2 wrong usage
-  3 a shard is quarantined, or rows are blocked or missing: as for a merge that exits with 3
+  3 a shard is quarantined, or rows are blocked, missing or deleted by hand
   65 the master is damaged
   74 input/output error                                   75 the master is locked
   77 not permitted                                        78 there is no such store
@@ -180,6 +180,15 @@ def _totals(store: Store, report: StatusReport) -> list[str]:
         lines.append(_space(report.space))
     lines += [printable(line) for line in _peers(store, report)]
     lines += [printable(_clock(item)) for item in report.master.clocks_ahead]
+    if report.master.triggers:
+        names = ", ".join(report.master.triggers)
+        lines.append(
+            printable(f"triggers do not fire when rows are merged: {names}; see `edgeshard help manual-changes`")
+        )
+    if report.states.by_hand:
+        deleted = f"{report.states.by_hand} rows of the master were deleted by hand"
+        advice = f"`edgeshard verify {store.root}` lists them; accept that with `edgeshard accept-loss {store.root}`"
+        lines.append(printable(f"{deleted}; {advice}"))
     if report.unnamed:
         lines.append(printable(report.unnamed))
     if report.gaps:
@@ -194,7 +203,9 @@ def _master(report: StatusReport) -> str:
         return f"no master yet, {_WATCHING[report.watching]}"
     held = f"{master.rows} rows of {master.agents} agents in {master.streams} streams"
     pruned, collected = (master.pruned_rows, "pruned"), (master.collected_rows, "tombstones collected")
-    gone = [f"{rows} {how}" for rows, how in (pruned, collected, (master.superseded_rows, "superseded")) if rows]
+    given_up = (report.states.erased, "erased"), (report.states.written_off, "written off")
+    superseded = (master.superseded_rows, "superseded")
+    gone = [f"{rows} {how}" for rows, how in (pruned, collected, superseded, *given_up) if rows]
     held += f", {master.retired_streams} of them retired" if master.retired_streams else ""
     held += f" (besides {', '.join(gone)})" if gone else ""
     changes = "merges and prune steps" if master.pruned_rows or master.collected_rows else "merges"

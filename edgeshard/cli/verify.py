@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from edgeshard.cli import arguments, exits, output
 from edgeshard.errors import DamagedError, printable
-from edgeshard.reports import OLDER_MASTER, OTHER_MASTER, PEER, PRUNED, REPLACED, UNKNOWN, Loss, VerifyReport
+from edgeshard.reports import OLDER_MASTER, OTHER_MASTER, PEER, PRUNED, REPLACED, UNKNOWN, Gap, Loss, VerifyReport
 from edgeshard.store import Store
 
 SUMMARY = "Check a store's master: SQLite's integrity, every row against its address, and which rows are missing."
@@ -24,7 +24,8 @@ examples:
 
 exit codes:
   0 all well                        1 failed            2 wrong usage
-  3 rows are missing; each gap is listed, and closes once the database that has its rows is merged
+  3 rows are missing; each gap is listed, and closes once the database that has its rows is merged. Or rows were
+    deleted by hand, which are listed, too. `edgeshard accept-loss` accepts either
   65 the master is damaged, or contradicts itself       74 input/output error
   77 not permitted                  78 there is no such store, or no master in it
 """
@@ -36,6 +37,7 @@ _WHERE = {
     REPLACED: "the replaced master",
     UNKNOWN: "unknown",
 }
+_BY_HAND = "deleted from this master by hand"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -66,17 +68,23 @@ def _verify(store: Store, *, deep: bool) -> VerifyReport:
 
 def _text(report: VerifyReport) -> str:
     errors = [printable(f"error: {error}") for error in report.errors]
-    return "\n".join([str(report), *errors, *missing_rows(report.losses)])
+    rows = [_row(loss.gap, _where(loss)) for loss in report.losses]
+    rows += [_row(gap, _BY_HAND) for gap in report.by_hand]
+    rows += [_row(each.gap, printable(f"written off on {each.at[:10]}: {each.why}")) for each in report.accepted]
+    return "\n".join([str(report), *errors, *_table(rows)])
 
 
 def missing_rows(losses: Sequence[Loss]) -> list[str]:
     """Return the lines of a table of missing rows; [] if none are missing."""
-    return output.table(_COLUMNS, [_row(loss) for loss in losses]).splitlines() if losses else []
+    return _table([_row(loss.gap, _where(loss)) for loss in losses])
 
 
-def _row(loss: Loss) -> list[str | int]:
-    gap = loss.gap
-    return [printable(gap.agent), gap.stream, gap.first, gap.last, len(gap), _where(loss)]
+def _table(rows: list[list[str | int]]) -> list[str]:
+    return output.table(_COLUMNS, rows).splitlines() if rows else []
+
+
+def _row(gap: Gap, where: str) -> list[str | int]:
+    return [printable(gap.agent), gap.stream, gap.first, gap.last, len(gap), where]
 
 
 def _where(loss: Loss) -> str:

@@ -25,11 +25,12 @@ from edgeshard.errors import SchemaConflictError
 from edgeshard.files import atomic_file
 from edgeshard.format import blocks
 from edgeshard.format.ranges import Range, prefix
-from edgeshard.master import database, retired, streams
 from edgeshard.master import identity as master_identity
+from edgeshard.master import retired, streams
 from edgeshard.merge import apply
 from edgeshard.merge.target import Target
 from edgeshard.reports import ExportReport
+from edgeshard.retention import by_hand
 from edgeshard.sources import checksum, diff, identity
 from edgeshard.sources import streams as source_streams
 from edgeshard.sources.source import Source
@@ -51,8 +52,24 @@ def export(
     progress: Progress | None = None,
 ) -> ExportReport:
     """Write the rows of a master, except the unwanted ones of each stream, into a bundle; see `Store.export`."""
+    by_hand.settle_file(master_path)  # this also reports what is wrong with it before making anything
+    try:
+        return _export(master_path, target, unwanted, force=force, progress=progress)
+    except apply.SourceLacksRowsError:
+        if not by_hand.settle_file(master_path, thorough=True):
+            raise
+    return _export(master_path, target, unwanted, force=force, progress=progress)
+
+
+def _export(
+    master_path: Path,
+    target: str | os.PathLike[str],
+    unwanted: Mapping[bytes, Sequence[Range]],
+    *,
+    force: bool,
+    progress: Progress | None,
+) -> ExportReport:
     path = atomic_file.resolve_target(target)
-    database.open_master(master_path, writable=False).close()  # report what is wrong with it before making anything
     with (
         sqlite.translate_errors(_ACTION, path),
         atomic_file.staged(path, master_path, _ACTION, force=force) as unfinished,

@@ -16,6 +16,7 @@ from edgeshard.errors import DamagedError
 from edgeshard.files import atomic_file
 from edgeshard.inspect import verify
 from edgeshard.master import damage, database
+from edgeshard.retention import by_hand
 
 _ACTION: Final = "snapshot to"
 
@@ -32,6 +33,8 @@ def snapshot(
     path = atomic_file.resolve_target(target)
     if force and not check and os.path.lexists(path):
         damage.ensure_not_known(master_path, "snapshot")
+    if damage.find(master_path) is None:
+        by_hand.settle_file(master_path)  # so that those who read the copy find no contradiction
     connection = database.open_master(master_path, writable=False)
     try:
         with (

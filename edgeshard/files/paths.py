@@ -9,6 +9,8 @@
     ROOT/removed-shards.db    which rows the shards that were removed had brought
     ROOT/master-damaged.json  what a check found in the master, if it is damaged
     ROOT/replaced-master-*.db the masters that snapshots were restored in place of
+    ROOT/erased.json          the addresses of the rows that were erased, if there are any
+    ROOT/refresh.sql          what a user wants to be run after rows came or went
 
 Nothing in this package opens a database that may be in use: if a process opens and closes a file by other means than
 SQLite while SQLite has it open, the process loses its POSIX locks on the file
@@ -107,6 +109,16 @@ def replaced_master(root: Path, when: str, token: str) -> Path:
 def is_replaced_master(name: str) -> bool:
     """Return whether a file name is one that `replaced_master` returns, or that of a file next to it."""
     return _REPLACED_MASTER.fullmatch(name) is not None
+
+
+def erased(root: Path) -> Path:
+    """Return the file that lists the rows that were erased."""
+    return root / "erased.json"
+
+
+def refresh(root: Path) -> Path:
+    """Return the file with the user's statements that are run on the master after rows came or went."""
+    return root / "refresh.sql"
 
 
 def root_of_shard(shard_path: str) -> Path:

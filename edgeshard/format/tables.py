@@ -95,6 +95,26 @@ CREATE TABLE edgeshard_pruned_ranges(
     pruned_at TEXT NOT NULL,                -- when the last of them was pruned, ISO 8601, UTC
     PRIMARY KEY(is_own, database_id, stream_no, first)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_deleted_by_hand(
+    stream_no INTEGER NOT NULL,             -- a trigger records here each row that another program deletes ...
+    seq INTEGER NOT NULL,                   -- ... from a record table of a master; the next merge clears it
+    PRIMARY KEY(stream_no, seq)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_triggers(
+    name TEXT PRIMARY KEY                   -- a user's trigger on a record table, of which the log has warned
+) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_erasures(
+    number INTEGER PRIMARY KEY,             -- of the last erasure that was done here; see ROOT/erased.json
+    done_at TEXT NOT NULL                   -- ISO 8601, UTC
+) STRICT;
+CREATE TABLE edgeshard_written_off(
+    stream_no INTEGER NOT NULL REFERENCES edgeshard_streams,
+    first INTEGER NOT NULL,                 -- the loss of these rows was accepted: ...
+    last INTEGER NOT NULL,                  -- ... they are missing, or were deleted by hand
+    why TEXT NOT NULL,                      -- as the user who accepted it said
+    accepted_at TEXT NOT NULL,              -- ISO 8601, UTC
+    PRIMARY KEY(stream_no, first)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE edgeshard_superseded(
     stream_no INTEGER PRIMARY KEY REFERENCES edgeshard_streams,
     rows INTEGER NOT NULL                   -- seqs in blocks whose row was superseded by a newer version

@@ -34,6 +34,7 @@ from edgeshard.master import (
     retired,
     row_states,
     streams,
+    user_triggers,
     versions,
     write_stats,
 )
@@ -49,7 +50,7 @@ from edgeshard.reports import (
     StatusReport,
     add_states,
 )
-from edgeshard.retention import rules
+from edgeshard.retention import refresh, rules
 from edgeshard.sqlite import Connection
 
 #: How long to wait for a shard that is locked, in seconds; then it is reported as locked.
@@ -144,6 +145,7 @@ def _master_status(connection: Connection, path: Path, found: ShardFile | None) 
         generation=identity.generation(connection),
         database=identity.database_id(connection).hex(),
         clocks_ahead=tuple(_clocks_ahead(connection)),
+        triggers=() if refresh.exists(path.parent) else tuple(user_triggers.names(connection)),
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 from edgeshard import format, sqlite
 from edgeshard.errors import DamagedError, StorageError
 from edgeshard.files import paths, scan
-from edgeshard.format.ranges import Range, intersect, subtract
+from edgeshard.format.ranges import Range, intersect, subtract, union
 from edgeshard.inspect import absences
 from edgeshard.inspect.absences import Absences
 from edgeshard.master import (
@@ -30,13 +30,28 @@ from edgeshard.master import (
     receipts,
     retired,
     row_states,
+    soundness,
     streams,
     superseded,
     truncations,
     versions,
+    written_off,
 )
 from edgeshard.master.known_rows import KnownRows
-from edgeshard.reports import OLDER_MASTER, OTHER_MASTER, PEER, PRUNED, UNKNOWN, Gap, Loss, VerifyReport, add_states
+from edgeshard.master.row_states import StreamRows
+from edgeshard.reports import (
+    OLDER_MASTER,
+    OTHER_MASTER,
+    PEER,
+    PRUNED,
+    UNKNOWN,
+    AcceptedLoss,
+    Gap,
+    Loss,
+    VerifyReport,
+    add_states,
+)
+from edgeshard.retention import by_hand
 from edgeshard.sqlite import Connection, quote
 
 logger = logging.getLogger("edgeshard.verify")
@@ -111,18 +126,59 @@ def _pending(connection: Connection, path: Path) -> row_states.Pending:
 
 
 def _report(connection: Connection, pending: row_states.Pending, known: Absences, *, deep: bool) -> VerifyReport:
-    tables = catalog.record_tables(connection)
-    errors = tuple(_errors(connection, tables, deep=deep))
+    tables = catalog.present_tables(connection)
+    findings = list(soundness.findings(connection, "integrity_check" if deep else "quick_check", _FINDINGS_MAX))
     rows = sum(sqlite.scalar(connection, f"SELECT count(*) FROM {quote(name)}") for name in tables)
+    # rows that are gone from a sound file were deleted by another program; those of a damaged one may be lost
+    absent = {} if findings else _absent(connection, rows)
+    errors = (
+        *(f"SQLite finds: {finding}" for finding in findings),
+        *_errors(connection, tables, absent, deep=deep),
+    )
     stream_count = streams.count(connection)[0] + retired.stream_count(connection)
     unknown = known_rows.select_unknown(connection, known.rows)
     stream_rows = known_rows.add_to(row_states.load(connection), unknown)
     gaps = row_states.find_gaps(stream_rows, pending)
     own = identity.database_id(connection)
     losses = tuple(_losses(connection, own, gaps, unknown))
-    pruned = pruned_ranges.by_reason(connection)
+    reasons = pruned_ranges.by_reason(connection)
+    pruned = {reason: count for reason, count in reasons.items() if pruned_ranges.is_rule(reason)}
     states = add_states([row_states.count_all(stream_rows, pending), row_states.retired_states(connection)])
-    return VerifyReport(rows, stream_count, errors, gaps, losses, own.hex(), pruned, states, known.unnamed)
+    deleted = tuple(_deleted_by_hand(connection, stream_rows, absent))
+    accepted = tuple(
+        AcceptedLoss(Gap(agent, stream_id.hex(), seqs.first, seqs.last), why, at)
+        for agent, stream_id, seqs, why, at in written_off.load(connection)
+    )
+    return VerifyReport(
+        rows,
+        stream_count,
+        errors,
+        gaps,
+        losses,
+        own.hex(),
+        pruned,
+        states,
+        known.unnamed,
+        by_hand=deleted,
+        accepted=accepted,
+    )
+
+
+def _absent(connection: Connection, rows: int) -> dict[int, int]:
+    """Map stream numbers to how many rows are gone. Nothing is said if rows are where no block has any."""
+    if rows + sum(superseded.superseded_counts(connection).values()) == extents.row_count(connection):
+        return {}
+    return {} if by_hand.has_stray_rows(connection) else by_hand.find_all(connection)
+
+
+def _deleted_by_hand(connection: Connection, stream_rows: Iterable[StreamRows], absent: Iterable[int]) -> Iterator[Gap]:
+    """Yield the rows that another program deleted and whose loss is not accepted, recorded or not, by agent."""
+    unrecorded = {streams.origin(connection, number)[1]: number for number in absent}
+    for stream in sorted(stream_rows, key=lambda item: (item.agent_id, item.stream_id)):
+        seqs = subtract(stream.by_hand, stream.written_off)
+        if stream.stream_id in unrecorded:
+            seqs = union([*seqs, *by_hand.seqs_without_row(connection, unrecorded[stream.stream_id])])
+        yield from (Gap(stream.agent_id, stream.stream_id.hex(), part.first, part.last) for part in seqs)
 
 
 # -- where missing rows are -------------------------------------------------------------------------------------------
@@ -174,33 +230,18 @@ def _traces(
 # -- contradictions ---------------------------------------------------------------------------------------------------
 
 
-def _errors(connection: Connection, tables: list[str], *, deep: bool) -> Iterator[str]:
-    for finding in _findings(connection, tables, "integrity_check" if deep else "quick_check"):
-        yield f"SQLite finds: {finding}"
+def _errors(connection: Connection, tables: list[str], absent: Container[int], *, deep: bool) -> Iterator[str]:
     yield from _range_errors(connection)
     yield from _block_errors(connection)
     yield from pruned_ranges.errors(connection, _FINDINGS_MAX)
     yield from itertools.islice(retired.errors(connection), _FINDINGS_MAX)
     for stream_id in itertools.islice(streams.also_retired(connection), _FINDINGS_MAX):
         yield f"stream {stream_id.hex()} is retired, and is listed as if it were not"
-    yield from _row_errors(connection, tables)
+    yield from _row_errors(connection, tables, absent)
     for name, rows in versions.tables_with_superseded(connection, tables):
         yield f"table {name}: {rows} rows should have been superseded by others with their key"
     if deep:
-        yield from _value_errors(connection)
-
-
-def _findings(connection: Connection, tables: list[str], check: str) -> Iterator[str]:
-    """Yield what SQLite's own check finds."""
-    try:
-        found = sqlite.fetch(connection, f"PRAGMA {check}({_FINDINGS_MAX})")
-    except sqlite.DATA_ERRORS as error:
-        if not sqlite.is_bad_schema(error):
-            raise
-        # a table that was made by hand has a collation that only its maker's program knows: check our own tables
-        names = [*format.REQUIRED_TABLES[format.MASTER], *tables]
-        found = [row for name in names for row in sqlite.fetch(connection, f"PRAGMA {check}({quote(name)})")]
-    yield from (finding for (finding,) in found if finding != "ok")
+        yield from _value_errors(connection, tables)
 
 
 def _range_errors(connection: Connection) -> Iterator[str]:
@@ -226,27 +267,30 @@ def _block_errors(connection: Connection) -> Iterator[str]:
         yield f"two blocks hold the id {row_id}"
 
 
-def _row_errors(connection: Connection, tables: list[str]) -> Iterator[str]:
-    """Check that every row lies in a block of its stream, every seq of a block has its row, and ids are unique."""
+def _row_errors(connection: Connection, tables: list[str], absent: Container[int]) -> Iterator[str]:
+    """Check that every row lies in a block of its stream, every seq of a block has its row, and ids are unique.
+
+    Streams in `absent` are known to have lost rows.
+    """
     counted: dict[int, int] = {}
     for name in tables:
         for number, count in sqlite.fetch(connection, f"SELECT _stream, count(*) FROM {quote(name)} GROUP BY _stream"):
             counted[number] = counted.get(number, 0) + count
         if stray := extents.stray_rows(connection, name):
             yield f"table {name}: {stray} rows are not where their address says"
-    yield from _count_errors(connection, counted)
+    yield from _count_errors(connection, counted, absent)
     for one, other in combinations(tables, 2):
         sql = f"SELECT count(*) FROM {quote(one)} JOIN {quote(other)} USING(_id)"
         if doubled := sqlite.scalar(connection, sql):
             yield f"tables {one} and {other} share {doubled} ids"
 
 
-def _count_errors(connection: Connection, counted: dict[int, int]) -> Iterator[str]:
+def _count_errors(connection: Connection, counted: dict[int, int], absent: Container[int]) -> Iterator[str]:
     """Check that each stream has as many rows as seqs in its blocks, except for superseded ones."""
     superseded_rows = superseded.superseded_counts(connection)
     for number, expected in extents.block_rows(connection).items():
         found, superseded_count = counted.pop(number, 0), superseded_rows.pop(number, 0)
-        if superseded_count < 0 or found + superseded_count != expected:
+        if superseded_count < 0 or (found + superseded_count != expected and number not in absent):
             text = f"stream number {number}: {found} rows where its blocks hold {expected}"
             yield f"{text} ({superseded_count} superseded since)" if superseded_count else text
     for number, superseded_count in superseded_rows.items():
@@ -256,9 +300,11 @@ def _count_errors(connection: Connection, counted: dict[int, int]) -> Iterator[s
         yield f"stream number {number}: {found} rows and no block"
 
 
-def _value_errors(connection: Connection) -> Iterator[str]:
+def _value_errors(connection: Connection, tables: Container[str]) -> Iterator[str]:
     """Check that every value has its column's type."""
     for table, column, column_type in catalog.all_columns(connection):
+        if table not in tables:
+            continue
         name = quote(column)
         if column_type in _IMPOSSIBLE_VALUE:
             condition = _IMPOSSIBLE_VALUE[column_type].format(name)

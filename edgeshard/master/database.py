@@ -13,7 +13,7 @@ from edgeshard import format, sqlite
 from edgeshard.errors import ConfigurationError, DamagedError, FormatError, StorageBusyError, StorageError
 from edgeshard.files import fingerprint, folders, scan
 from edgeshard.files.scan import ShardFile
-from edgeshard.master import catalog, damage, identity
+from edgeshard.master import by_hand, catalog, damage, identity
 from edgeshard.records import declare
 from edgeshard.sqlite import Connection
 
@@ -85,7 +85,11 @@ def ensure_master(path: Path) -> None:
     if find_master(path, "open master") is not None:
         return
     folders.make_folder(path.parent)
-    statements = [*_define_agent_data(), (identity.INSERT, (format.MASTER,))]
+    statements = [
+        *_define_agent_data(),
+        (by_hand.note_deletions(declare.table_of(declare.AgentData).name), ()),
+        (identity.INSERT, (format.MASTER,)),
+    ]
     script = format.MASTER_TABLES + ";".join(sql for sql, _ in statements)
     bindings = tuple(value for _, values in statements for value in values)
     with sqlite.translate_errors("make master", str(path)):

@@ -25,11 +25,32 @@ from edgeshard.sqlite import Connection
 #: The reason of tombstones that were collected.
 TOMBSTONES: Final = "tombstone"
 
+#: The reasons of rows that somebody deleted with another program. In a stream of which rows were superseded, too,
+#: nobody can tell one kind from the other, unless the deletion was noted (see `by_hand`).
+BY_HAND: Final = "by hand"
+BY_HAND_OR_SUPERSEDED: Final = "by hand or superseded"
+
+#: The reason of rows that were erased.
+ERASED: Final = "erased"
+
+#: What became of rows with a reason that is not the name of a retention rule: a state of `reports.RowStates`.
+STATES: Final = {
+    TOMBSTONES: "collected",
+    BY_HAND: "by_hand",
+    BY_HAND_OR_SUPERSEDED: "by_hand",
+    ERASED: "erased",
+}
+
 #: The condition that this master pruned the rows itself.
 _OWN: Final = f"is_own = 1 AND database_id = {identity.OWN_ID}"
 
 #: The condition that a newer copy of this master pruned them, before this one was put back in its place.
 _OF_NEWER_COPY: Final = f"is_own = 0 AND database_id = {identity.OWN_ID}"
+
+
+def is_rule(reason: str) -> bool:
+    """Return whether a reason is the name of a retention rule."""
+    return STATES.get(reason, "collected") == "collected"
 
 
 def record(connection: Connection, stream_no: int, seqs: Range, reason: str) -> None:
@@ -147,13 +168,44 @@ def by_reason(connection: Connection) -> dict[str, int]:
     return {reason: rows for reason, rows in sorted(found.items()) if rows}
 
 
-def collected_rows(connection: Connection) -> dict[int, int]:
-    """Map each stream number to the number of tombstones that this master collected."""
-    sql = (
-        f"SELECT stream_no, sum(last - first + 1) FROM main.edgeshard_pruned_ranges WHERE {_OWN} AND reason = ? "
-        "GROUP BY stream_no"
-    )
-    return dict(sqlite.fetch(connection, sql, (TOMBSTONES,)))
+def rows_by_state(connection: Connection) -> dict[int, dict[str, int]]:
+    """Map each stream number to how many of its rows this master deleted for one of the reasons in `STATES`."""
+    listed = ", ".join("?" * len(STATES))
+    found: dict[int, dict[str, int]] = {}
+    for number, reason, rows in sqlite.fetch(
+        connection,
+        f"SELECT stream_no, reason, sum(last - first + 1) FROM main.edgeshard_pruned_ranges WHERE {_OWN} "
+        f"AND reason IN ({listed}) GROUP BY stream_no, reason",
+        tuple(STATES),
+    ):
+        rows_of = found.setdefault(number, {})
+        rows_of[STATES[reason]] = rows_of.get(STATES[reason], 0) + rows
+    return found
+
+
+def by_hand(connection: Connection) -> dict[int, list[Range]]:
+    """Map stream numbers to the seqs whose rows were deleted from this master by hand, in order."""
+    return with_reason(connection, BY_HAND, BY_HAND_OR_SUPERSEDED)
+
+
+def with_reason(connection: Connection, *reasons: str) -> dict[int, list[Range]]:
+    """Map stream numbers to the seqs whose rows this master deleted for one of these reasons, in order."""
+    found: dict[int, list[Range]] = {}
+    for number, first, last in sqlite.fetch(
+        connection,
+        f"SELECT stream_no, first, last FROM main.edgeshard_pruned_ranges WHERE {_OWN} "
+        f"AND reason IN ({', '.join('?' * len(reasons))}) ORDER BY stream_no, first",
+        reasons,
+    ):
+        found.setdefault(number, []).append(Range(first, last))
+    return found
+
+
+def has_deletions_by_request(connection: Connection) -> bool:
+    """Return whether rows of this master were erased, or deleted by hand."""
+    reasons = (BY_HAND, BY_HAND_OR_SUPERSEDED, ERASED)
+    sql = f"SELECT 1 FROM main.edgeshard_pruned_ranges WHERE {_OWN} AND reason IN (?, ?, ?) LIMIT 1"
+    return sqlite.scalar(connection, sql, reasons) is not None
 
 
 def streams_of_newer_copy(connection: Connection) -> list[int]:

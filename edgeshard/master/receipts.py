@@ -355,6 +355,11 @@ def held_totals(connection: Connection, database_id: bytes) -> tuple[int, int]:
     return rows, stream_count
 
 
+def held_by(connection: Connection, database_id: bytes) -> dict[bytes, list[Range]]:
+    """Return what a peer holds now according to its last receipt, by stream id."""
+    return _united(connection, f"database_id = ? AND state = {HELD}", (database_id,))
+
+
 def ever_held_by(connection: Connection, database_id: bytes) -> dict[bytes, list[Range]]:
     """Return what a peer holds, or held once, by stream id."""
     return _united(connection, f"database_id = ? AND state IN ({HELD}, {PRUNED})", (database_id,))

@@ -11,12 +11,12 @@ from edgeshard.errors import EdgeshardError
 from edgeshard.format.ranges import Range
 from edgeshard.master import arrivals, blocked_rows, identity, shard_states
 from edgeshard.merge import apply, blame, conflicts, late_changes, reap
-from edgeshard.merge.apply import Copied, OwnShard
+from edgeshard.merge.apply import Copied, OwnShard, TargetLacksRowsError
 from edgeshard.merge.merge_pass import MergePass
 from edgeshard.merge.target import Target
 from edgeshard.sources import attach
 from edgeshard.sources import streams as source_streams
-from edgeshard.sources.attach import CopyProgress, SourceRun
+from edgeshard.sources.attach import CopyProgress, Quarantine, SourceRun
 from edgeshard.sources.source import Source
 from edgeshard.sqlite import Connection
 
@@ -145,6 +145,8 @@ def _quarantine(connection: Connection, run: SourceRun, error: Exception) -> boo
     if blame.is_masters_fault(connection, run.schema, error):
         raise error
     run.quarantine_for(blame.explain_with_objects_made_by_hand(connection, run, error))
+    if isinstance(error, TargetLacksRowsError):
+        run.quarantine = Quarantine(error.cause, is_masters=True)
     if sqlite.spoils_transaction(error) and connection.in_transaction:
         connection.execute("ROLLBACK")
     return connection.in_transaction

@@ -18,7 +18,7 @@ from edgeshard.errors import DamagedError, EdgeshardError, OutOfDescriptorsError
 from edgeshard.files import fingerprint, paths, scan, store_folder
 from edgeshard.files.scan import ScanResult, ShardFile
 from edgeshard.format.ranges import size
-from edgeshard.master import blocked_rows, damage, identity, row_states, write_stats
+from edgeshard.master import blocked_rows, damage, identity, row_states, user_triggers, write_stats
 from edgeshard.merge import chunk, reap, truncate
 from edgeshard.merge.blocked import count as blocked_counts
 from edgeshard.merge.blocked import survey
@@ -29,7 +29,7 @@ from edgeshard.merge.removal_notes import RemovalNotes
 from edgeshard.merge.shard_cache import CacheEntry, ShardCache
 from edgeshard.merge.target import Target
 from edgeshard.reports import GAPS_MAX, Blocked, Gap, MergeReport, Quarantined
-from edgeshard.retention import store_rules
+from edgeshard.retention import by_hand, erase, refresh, store_rules
 from edgeshard.retention.store_rules import Retention
 from edgeshard.shard import write_profile
 from edgeshard.shard.write_profile import WriteProfile
@@ -59,6 +59,7 @@ class Merger:
         should_stop: called after each shard; once it returns True the pass ends, with what it has committed.
         profile: the write profile of a merger that watches.
         prune: the store's own rules, which are followed before rows are dropped to stay within a disk budget.
+        erasing: whether rows are being erased: then what is deleted from shards is overwritten with zeros.
     """
 
     def __init__(
@@ -70,11 +71,14 @@ class Merger:
         should_stop: Callable[[], bool] = lambda: False,
         profile: WriteProfile = write_profile.NORMAL,
         prune: Retention = store_rules.NONE,
+        erasing: bool = False,
     ) -> None:
         self._root = root
         self._path = paths.master(root)
         self._keep_empty = keep_empty
         self._watching = watching
+        self._erasing = erasing
+        self._refresh_error = ""
         self._should_stop = should_stop
         self._profile = profile
         self._meter = write_stats.Meter()
@@ -121,6 +125,13 @@ class Merger:
             with sqlite.translate_errors("merge into", str(self._path)), self._meter.running():
                 connection = self._open_master()
                 self._quota.begin(connection)
+                version = int(connection.pragma("schema_version"))
+                by_hand.settle(connection, self._path, is_schema_new=version != self._schema_version)
+                if version != self._schema_version:
+                    self._warn_of_triggers(connection)
+                if erase.is_due(connection, self._root):
+                    text = "completed an erasure in %s, which was killed or is newer than this copy of it: %d rows"
+                    logger.warning(text, self._path, erase.redo(connection, self._root))
                 scanned = self._scan()
                 self._schema_version = int(connection.pragma("schema_version"))
                 due = [*self._due(scanned, thorough), *(run for run in sources if not run.quarantine)]
@@ -131,6 +142,9 @@ class Merger:
                     self._merge_group(connection, group, merge_pass)
                 self._finish(connection, merge_pass, scanned, due, thorough)
                 report = self._report([*due, *unreadable], merge_pass)
+                if merge_pass.rows or self._quota.dropped:
+                    self._refresh_error = refresh.run(self._root, is_known=self._refresh_error)
+                    report = attrs.evolve(report, refresh_error=self._refresh_error)
         except DamagedError:
             self.abandon()
             # an error in reading may look like damage, and then the next merge tries again
@@ -203,6 +217,12 @@ class Merger:
             damage.ensure_not_known(self._path, "merge into")
         return self._master.connection
 
+    def _warn_of_triggers(self, connection: Connection) -> None:
+        names = user_triggers.note_new(connection)
+        if names and not refresh.exists(self._root):
+            text = "%s has triggers that do not fire when rows are merged: %s; see `edgeshard help manual-changes`"
+            logger.warning(text, self._path, printable(", ".join(names)))
+
     # -- which shards -------------------------------------------------------------------------------------------------
 
     def has_news(self) -> bool:
@@ -274,7 +294,8 @@ class Merger:
     ) -> Iterator[list[SourceRun]]:
         """Yield the sources to copy together: first all, then each that failed, or has blocked rows, by itself.
 
-        Finally, yield all unfinished ones.
+        If the master lacks rows because another program deleted them, that is recorded, and the shards that still have
+        them are tried again. Finally, yield all unfinished ones.
         """
         yield group
         is_schema_new = connection.pragma("schema_version") != self._schema_version
@@ -282,9 +303,12 @@ class Merger:
             # a source that failed together with others may not be the one at fault, and what was blocked may fit now
             may_succeed = len(group) > 1 if run.quarantine else is_schema_new and bool(run.copied.blocked)
             if may_succeed and not merge_pass.is_stopping():
-                run.quarantine = None
-                run.copied.is_finished, run.copied.durable, run.copied.unproven = False, {}, {}
-                run.copied.blocked = {}
+                _begin_again(run)
+                yield [run]
+        found_lacking = [run for run in group if run.quarantine and run.quarantine.is_masters]
+        if found_lacking and not merge_pass.is_stopping() and by_hand.record_all(connection, self._path):
+            for run in found_lacking:
+                _begin_again(run)
                 yield [run]
         # within a budget: copy more, now that truncating the shards freed the space of what was copied
         rows_before = -1
@@ -356,7 +380,13 @@ class Merger:
             return
         seen = run.copied.seen if run.copied.is_finished else None
         truncated = truncate.truncate(
-            run.source, run.copied.durable, master_id, is_patient, self._quota.truncation_bytes(), seen
+            run.source,
+            run.copied.durable,
+            master_id,
+            is_patient,
+            self._quota.truncation_bytes(),
+            seen,
+            overwriting=self._erasing,
         )
         if truncated is None:
             logger.info("%s is busy; it is truncated at the next merge", printable(run.file.path))
@@ -487,6 +517,13 @@ class Merger:
             if gap not in logged:
                 text = "%s is missing rows %d to %d of stream %s of agent %r"
                 logger.warning(text, self._path, gap.first, gap.last, gap.stream, gap.agent)
+
+
+def _begin_again(run: SourceRun) -> None:
+    """Forget how far the merge has come with a source that is to be tried again."""
+    run.quarantine = None
+    run.copied.is_finished, run.copied.durable, run.copied.unproven = False, {}, {}
+    run.copied.blocked = {}
 
 
 def _explain_unproven(run: SourceRun) -> str:

@@ -114,6 +114,8 @@ def truncate(
     patient: bool = False,
     quota_bytes: int | None = None,
     seen: Mapping[bytes, int] | None = None,
+    *,
+    overwriting: bool = False,
 ) -> Truncated | None:
     """Delete the rows of each stream up to the seq in `durable`.
 
@@ -126,6 +128,7 @@ def truncate(
             and VACUUM, write all that stays into the WAL.
         seen: the last seq of each stream that the merge found in the shard, by stream id: what stays of these rows is
             blocked, and not new.
+        overwriting: whether to overwrite what is deleted with zeros, and to empty the WAL.
 
     Returns:
         What was done, or None if the shard was busy and is left for the next merge, or was replaced.
@@ -140,10 +143,15 @@ def truncate(
         try:
             sqlite.set_synchronous(connection, "NORMAL")
             shard = attrs.evolve(shard, schema="main")
-            with bounds.bounded(connection, "main", all_tables=True):
+            with (
+                bounds.bounded(connection, "main", all_tables=True),
+                sqlite.secure_delete(connection, enabled=overwriting),
+            ):
                 result = _truncate(connection, shard, durable, master_id, patient, quota_bytes)
                 if result is None:
                     return None
+                if overwriting:
+                    sqlite.shrink_wal(connection)
                 deleted, truncated = result
                 numbers = streams.numbers_by_id(connection)
                 known = truncated | {numbers[each]: last for each, last in (seen or {}).items() if each in numbers}

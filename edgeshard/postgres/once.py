@@ -16,6 +16,7 @@ from edgeshard.postgres.schema import Table
 from edgeshard.postgres.server import Server
 from edgeshard.postgres.sqlstate import ServerError
 from edgeshard.reports import PushReport
+from edgeshard.retention import by_hand
 
 
 def push_once(
@@ -38,6 +39,7 @@ def push_once(
     pusher = Pusher(path, address, batch=batch, inserts=inserts, should_stop=should_stop, progress=progress)
     if database.find_master(path, "push") is None:
         return PushReport(upstream=address.display)
+    by_hand.settle_file(path)
     try:
         return pusher.run()
     finally:

@@ -13,6 +13,7 @@ run, scope          what the rules share; which tables they apply to
 pace, progress      how much each transaction does; what was done so far
 deletable           which rows are protected by their agent, or not yet held by a peer (peer_cache)
 bookkeeping         retire streams of which all rows were pruned, and forget the oldest of them
+by_address, by_hand  take rows out by address; record what other programs deleted
 shrink, sizes       give free pages back to the disk; measure the master
 scheduler, due      follow a store's rules after its merges; when to do so
 ==================  ==================================================================================================

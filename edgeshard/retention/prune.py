@@ -17,7 +17,7 @@ from edgeshard.budget import policy, usage
 from edgeshard.master import arrivals, catalog, database, extents, identity, receipts
 from edgeshard.master.write_stats import Meter
 from edgeshard.reports import PruneReport
-from edgeshard.retention import bookkeeping, drop_table, row_rules, sizes, tombstones
+from edgeshard.retention import bookkeeping, by_hand, drop_table, refresh, row_rules, sizes, tombstones
 from edgeshard.retention import shrink as shrinking
 from edgeshard.retention.deletable import DeletableSeqs
 from edgeshard.retention.pace import Pace
@@ -66,6 +66,7 @@ def prune(
                 # sizes are measured in the database, so nothing of it may still be in the WAL
                 sqlite.shrink_wal(connection)
                 wal_pages = _limit_wal(connection, path)
+                by_hand.settle(connection, path)
             sqlite.set_busy_timeout(connection, lock_wait_s)
             run, tables = _begin(
                 connection, path, rules, should_stop, PruneProgress(progress), wal_pages, merge_lock, dry_run
@@ -78,6 +79,8 @@ def prune(
             report = _report(run, shrunk_bytes, fits=fits)
     finally:
         connection.close()
+    if report.rows and not dry_run:
+        refresh.run(path.parent)
     return attrs.evolve(report, seconds=time.monotonic() - began)
 
 

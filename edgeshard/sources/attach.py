@@ -39,10 +39,12 @@ class Quarantine:
     Attributes:
         reason: the reason, and what to do.
         is_lasting: whether the reason holds until the file changes, so that it need not be read again before.
+        is_masters: whether it is the master that lacks rows.
     """
 
     reason: str
     is_lasting: bool = False
+    is_masters: bool = False
 
 
 @attrs.define

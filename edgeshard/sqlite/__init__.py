@@ -20,6 +20,7 @@ from edgeshard.sqlite.connection import (
     is_wal,
     open_in_memory,
     read_snapshot,
+    secure_delete,
     set_busy_timeout,
     set_synchronous,
 )
@@ -49,6 +50,7 @@ from edgeshard.sqlite.guards import (
     allow_only_reading,
     limit_steps,
     limit_steps_in_block,
+    protect_tables,
 )
 from edgeshard.sqlite.maintenance import (
     back_up,
@@ -150,6 +152,7 @@ __all__ = [
     "limit_steps",
     "limit_steps_in_block",
     "open_in_memory",
+    "protect_tables",
     "quote",
     "read_raw",
     "read_snapshot",
@@ -157,6 +160,7 @@ __all__ = [
     "remove_empty_wal",
     "restart_wal",
     "scalar",
+    "secure_delete",
     "select",
     "select_id_runs",
     "set_busy_timeout",

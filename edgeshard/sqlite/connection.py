@@ -159,6 +159,16 @@ def is_wal(connection: Connection, schema: str) -> bool:
     return bool(connection.pragma("journal_mode", schema=schema) == "wal")
 
 
+@contextlib.contextmanager
+def secure_delete(connection: Connection, *, enabled: bool = True) -> Iterator[None]:
+    """Let the connection overwrite with zeros what it deletes in the block."""
+    connection.pragma("secure_delete", enabled)
+    try:
+        yield
+    finally:
+        connection.pragma("secure_delete", False)
+
+
 # -- attached databases -----------------------------------------------------------------------------------------------
 
 

@@ -128,6 +128,30 @@ def allow_interrupt(connection: apsw.Connection) -> None:
     connection.set_progress_handler(lambda: False, _STEPS_BETWEEN_SIGNALS)
 
 
+def protect_tables(connection: apsw.Connection, tables: Iterable[str]) -> None:
+    """Let a user's SQL and triggers change anything in a master but our tables, and open no other file.
+
+    Args:
+        connection: the connection.
+        tables: the record tables; the format's own are protected as well.
+    """
+    protected = {name.lower() for name in (*tables, *format.DDL)}
+    refused = {
+        apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH, apsw.SQLITE_PRAGMA, apsw.SQLITE_TRANSACTION, apsw.SQLITE_SAVEPOINT,
+        apsw.SQLITE_ALTER_TABLE,
+    }  # fmt: skip
+
+    def authorize(action: int, first: str | None, *_: str | None) -> int:
+        changes = action in _WRITING or action in (apsw.SQLITE_DROP_TABLE, apsw.SQLITE_DROP_INDEX)
+        if action in refused and not (action == apsw.SQLITE_PRAGMA and first in _READING_PRAGMAS):
+            return apsw.SQLITE_DENY
+        return apsw.SQLITE_DENY if changes and (first or "").lower() in protected else apsw.SQLITE_OK
+
+    connection.authorizer = authorize
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 1)
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_VIEW, 1)
+
+
 def allow_only_reading(connection: apsw.Connection, schemas: Iterable[str]) -> None:
     """Refuse, when it is prepared, SQL that could change anything, or open a file that is not attached already.
 

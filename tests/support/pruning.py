@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -103,6 +103,11 @@ def check_disk_is_given_back(folder: Path) -> None:
 
 def killed_at(store: edgeshard.Store, number: int, **asked: Any) -> bool:
     """Prune in another process, and kill it before its nth statement; return whether it was killed."""
+    return killed_in(lambda: store.prune(**asked), number)
+
+
+def killed_in(doing: Callable[[], object], number: int) -> bool:
+    """Do something in another process, and kill it before its nth statement; return whether it was killed."""
 
     def work(_: Count) -> None:
         real, count = sqlite.connect, [0]
@@ -119,7 +124,7 @@ def killed_at(store: edgeshard.Store, number: int, **asked: Any) -> bool:
             return True
 
         with mock.patch.object(sqlite, "connect", traced):
-            store.prune(**asked)
+            doing()
 
     life = begin(work)
     life.killed = True  # it kills itself

@@ -563,7 +563,7 @@ def test_a_prune_makes_no_master(store: edgeshard.Store) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        "delete from agent_data where _seq = 2",
+        "update edgeshard_blocks set first_id = first_id + 1",
         "drop table edgeshard_transactions",
         "drop table edgeshard_blocks",
     ],
