@@ -99,8 +99,8 @@ class ShardLock:
         if held is None:
             if not self._is_told:
                 text = (
-                    "%s was removed or replaced while the shard was open, and another handle has opened the shard: they "
-                    "wait for each other. Close one, and leave the files in the folder of shards to edgeshard"
+                    "%s was removed or replaced while the shard was open, and another handle has opened the shard: "
+                    "they wait for each other. Close one, and leave the files in the folder of shards to edgeshard"
                 )
                 logger.warning(text, self._path)
             self._is_told = True
