@@ -119,11 +119,11 @@ class Handle:
         self._upkeep_at = now + UPKEEP_INTERVAL_S
         with sqlite.translate_errors("check shard", self.path):
             cause = self._find_outside_change()
-            if not cause and self._lock_file is not None and not self._lock_file.retake():
-                cause = health.LOCK_LOST
         if cause:
             self._become_unusable(ShardPoisonedError("use shard", self.path, cause))
             raise ShardPoisonedError("use shard", self.path, cause)
+        if self._lock_file is not None:
+            self._lock_file.retake()
         self._meter.record_if_due(self._connection, now)
         if not self._depth:
             self._check_at = self._upkeep_at

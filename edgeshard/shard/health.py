@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from filelock import FileLock
 
 from edgeshard import format, sqlite
+from edgeshard.errors import StorageError
 from edgeshard.files import fingerprint, locks, paths
 from edgeshard.master import catalog
 from edgeshard.shard import truncations
@@ -27,11 +28,6 @@ logger = logging.getLogger("edgeshard.shard")
 MOVED: Final = (
     "its files were moved, deleted or replaced while it was open; rows written since then went to the old files. "
     "Open it again"
-)
-
-LOCK_LOST: Final = (
-    "its lock file (.lock) was removed or replaced while it was open, and another handle has the shard open by now. "
-    "Close that one, and open the shard again; leave the files in the folder of shards to edgeshard"
 )
 
 OVERWRITTEN: Final = (
@@ -76,39 +72,42 @@ class ShardFiles:
 class ShardLock:
     """The lock of an open shard, which is lost if its file is removed or replaced: then another handle can take it.
 
-    Two handles that write one shard lose no row (SQLite keeps them apart, and each has a stream of its own), but the
-    one that opened it first would wait for the other.
+    Two handles that write one shard lose no row: SQLite keeps them apart, and each has a stream of its own. But each
+    waits for the other. So the lock is taken again as soon as possible, and the handle goes on meanwhile.
 
     Attributes:
         held: the lock.
     """
 
-    __slots__ = ("_identity", "_path", "held")
+    __slots__ = ("_identity", "_is_told", "_path", "held")
 
     def __init__(self, held: FileLock) -> None:
         self.held = held
         self._path = Path(held.lock_file)
         self._identity = fingerprint.identity(self._path)
+        self._is_told = False
 
-    def retake(self) -> bool:
-        """Take the lock again if it was lost; return whether it is held.
-
-        Raises:
-            StorageError: it cannot be determined, or not taken again.
-        """
+    def retake(self) -> None:
+        """Take the lock again if it was lost, and log that. A failure is no reason to refuse a row."""
         try:
-            found = fingerprint.identity(self._path)
-        except OSError:  # no reason to refuse a row
-            return True
-        if found == self._identity:
-            return True
-        held = locks.lock(self._path)
+            if fingerprint.identity(self._path) == self._identity:
+                return
+            held = locks.lock(self._path)
+        except (OSError, StorageError) as error:
+            logger.debug("cannot check the lock: %s", error)
+            return
         if held is None:
-            return False
+            if not self._is_told:
+                text = (
+                    "%s was removed or replaced while the shard was open, and another handle has opened the shard: "
+                    "they wait for each other. Close one, and leave the files in the folder of shards to edgeshard"
+                )
+                logger.warning(text, self._path)
+            self._is_told = True
+            return
         logger.warning("%s was removed or replaced while the shard was open; it is locked again", self._path)
         self.held.release()
-        self.held, self._identity = held, fingerprint.identity(self._path)
-        return True
+        self.held, self._identity, self._is_told = held, fingerprint.identity(self._path), False
 
 
 def has_lost_row(connection: Connection, row_id: int) -> bool:
