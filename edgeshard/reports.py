@@ -753,6 +753,7 @@ class MasterStatus(Report):
         missing_rows: rows in these gaps.
         generation: how many transactions of merges and prunes it has seen.
         database: its id, in hexadecimal, by which other databases know it, or "" if there is no master.
+        damage: what a check found, if it is known to be damaged and gets no more rows, or "".
     """
 
     path: str
@@ -770,6 +771,7 @@ class MasterStatus(Report):
     collected_rows: int = 0
     superseded_rows: int = 0
     clocks_ahead: tuple[ClockAhead, ...] = ()
+    damage: str = ""
 
 
 @attrs.frozen
@@ -900,8 +902,9 @@ class StatusReport(Report):
 
     @property
     def complete(self) -> bool:
-        """Whether no shard is quarantined, and no row is blocked or missing."""
-        return not self.quarantined_shards and not self.blocked_rows and not self.master.gaps and not self.unnamed
+        """Whether no shard is quarantined, no row is blocked or missing, and no damage of the master is known."""
+        is_whole = not self.master.gaps and not self.unnamed and not self.master.damage
+        return is_whole and not self.quarantined_shards and not self.blocked_rows
 
     def _line(self) -> str:
         line = f"{self.pending_rows} rows pending in {len(self.shards)} shards"

@@ -178,6 +178,9 @@ def _totals(store: Store, report: StatusReport) -> list[str]:
         lines.append(_budget(report.budget))
     lines += [printable(line) for line in _peers(store, report)]
     lines += [printable(_clock(item)) for item in report.master.clocks_ahead]
+    if report.master.damage:
+        text = f"the master is damaged ({report.master.damage}): merges leave the rows in the shards until you run"
+        lines.append(printable(f"{text} `edgeshard restore {store.root} SNAPSHOT`"))
     if report.unnamed:
         lines.append(printable(report.unnamed))
     if report.gaps:

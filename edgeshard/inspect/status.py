@@ -25,6 +25,7 @@ from edgeshard.inspect import shard_names
 from edgeshard.inspect.pending import MasterView, Pending, find_pending
 from edgeshard.master import (
     catalog,
+    damage,
     database,
     identity,
     known_rows,
@@ -126,6 +127,7 @@ def _master_status(connection: Connection, path: Path, found: ShardFile | None) 
     if found is None:
         return MasterStatus(str(path))
     stream_count, agent_count = streams.count(connection)
+    known = damage.find(path)
     return MasterStatus(
         path=str(path),
         exists=True,
@@ -136,6 +138,7 @@ def _master_status(connection: Connection, path: Path, found: ShardFile | None) 
         generation=identity.generation(connection),
         database=identity.database_id(connection).hex(),
         clocks_ahead=tuple(_clocks_ahead(connection)),
+        damage="" if known is None else "; ".join(known.findings),
     )
 
 
