@@ -56,6 +56,7 @@ def ensure_master(path: Path) -> None:
     if find_master(path, "open master") is not None:
         return
     folders.make_folder(path.parent)
+    damage.forget(path, is_deep=True)  # a new file may get the inode of one that was deleted
     agent_data = declare.table_of(declare.AgentData)
     columns = [(column.name, column.type) for column in agent_data.columns]
     statements = [
