@@ -32,7 +32,7 @@ from tests.support.stores import shard_path
 READERS = [
     ["verify"], ["query", "select 1"], ["shell", "select 1"], ["snapshot", "copy.db"], ["export", "copy.db"], ["ranges"],
 ]  # fmt: skip
-VERBS = ["merge", "status", "verify", "query", "shell", "snapshot", "export", "ranges", "receipt", "salvage"]
+VERBS = ["merge", "status", "verify", "query", "shell", "snapshot", "restore", "export", "ranges", "receipt", "salvage"]
 ENDLESS = "with recursive r(n) as (select 1 union all select n + 1 from r) select n from r "
 
 
