@@ -906,6 +906,7 @@ class MasterStatus(Report):
         missing_rows: rows in these gaps.
         generation: how many transactions of merges and prunes it has seen.
         database: its id, in hexadecimal, by which other databases know it, or "" if there is no master.
+        damage: what a check found, if it is known to be damaged and gets no more rows, or "".
     """
 
     path: str
@@ -925,6 +926,7 @@ class MasterStatus(Report):
     clocks_ahead: tuple[ClockAhead, ...] = ()
     retired_streams: int = 0
     triggers: tuple[str, ...] = ()
+    damage: str = ""
 
 
 @attrs.frozen
@@ -1093,9 +1095,9 @@ class StatusReport(Report):
 
     @property
     def complete(self) -> bool:
-        """Whether no shard is quarantined, and no row is blocked, missing or deleted by hand."""
+        """Whether no shard is quarantined, no row is blocked, missing or deleted by hand, and no damage is known."""
         is_lacking = self.master.gaps or self.states.by_hand or self.unnamed
-        return not self.quarantined_shards and not self.blocked_rows and not is_lacking
+        return not self.quarantined_shards and not self.blocked_rows and not is_lacking and not self.master.damage
 
     def _line(self) -> str:
         line = f"{self.pending_rows} rows pending in {len(self.shards)} shards"

@@ -189,6 +189,9 @@ def _totals(store: Store, report: StatusReport) -> list[str]:
         deleted = f"{report.states.by_hand} rows of the master were deleted by hand"
         advice = f"`edgeshard verify {store.root}` lists them; accept that with `edgeshard accept-loss {store.root}`"
         lines.append(printable(f"{deleted}; {advice}"))
+    if report.master.damage:
+        text = f"the master is damaged ({report.master.damage}): merges leave the rows in the shards until you run"
+        lines.append(printable(f"{text} `edgeshard restore {store.root} SNAPSHOT`"))
     if report.unnamed:
         lines.append(printable(report.unnamed))
     if report.gaps:

@@ -60,7 +60,7 @@ def _check(master_path: Path, copy: Path, path: str) -> None:
         DamagedError: there are some.
     """
     try:
-        errors = verify.check(copy, master_path, deep=True).errors
+        errors = verify.find_errors(copy)
     except DamagedError as error:
         errors = (error.cause,)
     if errors:

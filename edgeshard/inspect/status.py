@@ -25,6 +25,7 @@ from edgeshard.inspect.pending import MasterView, Pending, find_pending
 from edgeshard.inspect.space import measure as measure_space
 from edgeshard.master import (
     catalog,
+    damage,
     database,
     identity,
     known_rows,
@@ -134,6 +135,7 @@ def _master_status(connection: Connection, path: Path, found: ShardFile | None) 
         return MasterStatus(str(path))
     agents = {*streams.agents(connection), *retired.agents(connection)}
     retired_count = retired.stream_count(connection)
+    known = damage.find(path)
     return MasterStatus(
         path=str(path),
         exists=True,
@@ -146,6 +148,7 @@ def _master_status(connection: Connection, path: Path, found: ShardFile | None) 
         database=identity.database_id(connection).hex(),
         clocks_ahead=tuple(_clocks_ahead(connection)),
         triggers=() if refresh.exists(path.parent) else tuple(user_triggers.names(connection)),
+        damage="" if known is None else "; ".join(known.findings),
     )
 
 

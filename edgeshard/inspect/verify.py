@@ -105,6 +105,16 @@ def check(path: Path, master_path: Path, *, deep: bool) -> VerifyReport:
         connection.close()
 
 
+def find_errors(path: Path) -> tuple[str, ...]:
+    """Return what a deep check finds in a master, or in a copy of it, without asking which rows are missing."""
+    connection = database.open_master(path, writable=False)
+    try:
+        with database.translate_errors("verify", path), sqlite.read_snapshot(connection):
+            return tuple(_errors(connection, catalog.record_tables(connection), deep=True))
+    finally:
+        connection.close()
+
+
 def _record(path: Path, report: VerifyReport, *, deep: bool) -> None:
     """Record that the master is damaged; if only a deep check tells, only a deep check can clear it."""
     damage.record(path, report.errors, is_deep=deep and not check(path, path, deep=False).errors)

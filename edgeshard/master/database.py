@@ -85,6 +85,7 @@ def ensure_master(path: Path) -> None:
     if find_master(path, "open master") is not None:
         return
     folders.make_folder(path.parent)
+    damage.forget(path, is_deep=True)  # a new file may get the inode of one that was deleted
     statements = [
         *_define_agent_data(),
         (by_hand.note_deletions(declare.table_of(declare.AgentData).name), ()),

@@ -30,7 +30,9 @@ from tests.support.terminals import on_terminal, read_all
 READERS = [
     ["verify"], ["query", "select 1"], ["shell", "select 1"], ["snapshot", "copy.db"], ["export", "copy.db"], ["ranges"],
 ]  # fmt: skip
-VERBS = ["init", "merge", "status", "verify", "query", "shell", "snapshot", "export", "ranges", "receipt", "salvage"]
+VERBS = [
+    "init", "merge", "status", "verify", "query", "shell", "snapshot", "restore", "export", "ranges", "receipt", "salvage",
+]  # fmt: skip
 ENDLESS = "with recursive r(n) as (select 1 union all select n + 1 from r) select n from r "
 
 

@@ -429,7 +429,7 @@ def test_a_damaged_master_is_an_error(store: edgeshard.Store, damage: str) -> No
     with pytest.raises(DamagedError, match=r"master\.db"):
         store.status()
     done = command("status", store.root)
-    assert (1, "", 1) == (done.returncode, done.stdout, done.stderr.count("\n"))
+    assert (65, "", 1) == (done.returncode, done.stdout, done.stderr.count("\n"))
 
 
 def test_a_master_that_is_no_database_is_an_error(store: edgeshard.Store, agent: Agent) -> None:
@@ -661,7 +661,7 @@ def test_the_json_has_units_in_its_names_and_raw_numbers(store: edgeshard.Store,
     assert {
         "path": "str", "exists": "bool", "size_bytes": "int", "wal_bytes": "int", "rows": "int", "agents": "int",
         "streams": "int", "gaps": "int", "missing_rows": "int", "generation": "int",
-        "database": "str", "pruned_rows": "int", "collected_rows": "int", "superseded_rows": "int", "clocks_ahead": "list",
+        "database": "str", "pruned_rows": "int", "collected_rows": "int", "superseded_rows": "int", "clocks_ahead": "list", "damage": "str",
     } == {key: type(value).__name__ for key, value in report["master"].items()}  # fmt: skip
     (shard,) = report["shards"]
     assert {

@@ -93,3 +93,13 @@ def test_who_may_not_write_the_note_is_told_all_the_same(
     monkeypatch.setattr("edgeshard.master.damage.record", refuse)
     assert filled.verify().errors
     assert "mergers are not told" in caplog.text
+
+
+def test_status_says_that_the_master_is_damaged(filled: edgeshard.Store) -> None:
+    damage(filled, "row")
+    assert ("", True) == (filled.status().master.damage, filled.status().complete)
+    assert filled.verify().errors
+    status = filled.status()
+    assert (False, True) == (status.complete, "outside the stream" in status.master.damage)
+    done = command("status", filled.root)
+    assert (3, True) == (done.returncode, "edgeshard restore" in done.stdout)

@@ -576,14 +576,14 @@ def test_a_master_that_contradicts_itself_is_not_pruned_further(store: edgeshard
         store.prune(keep_rows=2)
     assert before == sql(store.master_path, "select count(*) from agent_data")
     done = command("prune", store.root, "--keep-rows", "2")
-    assert (1, "", 1) == (done.returncode, done.stdout, len(done.stderr.splitlines()))
+    assert (65, "", 1) == (done.returncode, done.stdout, len(done.stderr.splitlines()))
 
 
 def test_a_file_that_is_no_database_is_refused(store: edgeshard.Store) -> None:
     add(store, "a", 0)
     store.master_path.write_bytes(os.urandom(40_000))
     done = command("prune", store.root, "--keep-rows", "0")
-    assert (1, "", True) == (done.returncode, done.stdout, "not a database" in done.stderr)
+    assert (65, "", True) == (done.returncode, done.stdout, "not a database" in done.stderr)
 
 
 def test_whoever_holds_the_master_locked_is_waited_for_and_then_told_of(store: edgeshard.Store) -> None:
