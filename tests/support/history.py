@@ -88,7 +88,7 @@ def _retired(connection: apsw.Connection, size: int, stream: int, base: int) -> 
         (size, PAST),
     )
     connection.execute(f"{_COUNT} INSERT INTO edgeshard_retired SELECT randomblob(16), 1, 1 FROM n", (size,))
-    _streams(connection, 1, stream, base)
+    _streams(connection, min(size, 150), stream, base)  # so that there is something to prune
 
 
 #: What a history can consist of.
