@@ -110,7 +110,12 @@ def find_errors(path: Path) -> tuple[str, ...]:
     connection = database.open_master(path, writable=False)
     try:
         with database.translate_errors("verify", path), sqlite.read_snapshot(connection):
-            return tuple(_errors(connection, catalog.record_tables(connection), deep=True))
+            findings = [
+                f"SQLite finds: {each}" for each in soundness.findings(connection, "integrity_check", _FINDINGS_MAX)
+            ]
+            tables = catalog.present_tables(connection)
+            absent = {} if findings else by_hand.find_all(connection)
+            return (*findings, *_errors(connection, tables, absent, deep=True))
     finally:
         connection.close()
 

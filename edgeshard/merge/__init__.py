@@ -27,6 +27,8 @@ The modules, in reading order:
     truncate          delete from a shard what the master holds durably
     reap              remove the shards of agents that have ended
     dry_run           what a merge would do
+    erase             erase rows for good, in the master and pending ones
+    accept_loss       accept that rows are lost
 
 The sources themselves are read by `edgeshard.sources`.
 
@@ -62,7 +64,8 @@ superseded, or says that it pruned, proves nothing. So a row is deleted from a s
     - this master compared it with a row that it had,
 
 whatever became of the master's row afterwards. A change of a keyed table that is listed because another database
-superseded it is copied into its place, and step 4 judges it anew. All other rows that the ranges list, and that cannot
+superseded it is copied into its place, and step 4 judges it anew; but not in a master of which rows were erased, or
+deleted by hand: it might take the place of one of these. All other rows that the ranges list, and that cannot
 be compared, are *unproven*. They stay in the shard, with the later rows of their stream, are not copied, and the shard
 is reported as quarantined, with what to do. Everything else in it is merged and truncated as always.
 

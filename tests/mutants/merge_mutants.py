@@ -207,7 +207,7 @@ TRUST_MUTANTS: dict[str, list[tuple[Any, str, Callable[..., Any]]]] = {
     "take all rows that are gone for proven": [(proven, "ranges", lambda *_: [Range(1, SEQ_MAX)])],
     "take rows proven for another file for proven": [(proven, "ranges", proven_for_any_file)],
     "ignore what a newer copy of the master pruned": [(pruned_ranges, "of_newer_copy", lambda *_: {})],
-    "count collected tombstones as pruned": [(pruned_ranges, "collected_rows", lambda *_: {})],
+    "count collected tombstones as pruned": [(pruned_ranges, "rows_by_state", lambda *_: {})],
     "count superseded rows as present": [(superseded, "superseded_counts", lambda *_: {})],
 }
 

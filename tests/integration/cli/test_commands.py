@@ -232,8 +232,10 @@ def test_verify_of_a_whole_master_exits_0(merged: edgeshard.Store) -> None:
     report = json.loads(command("verify", merged.root, "--json").stdout)
     database = sql(merged.master_path, "select lower(hex(database_id)) from edgeshard_database")[0][0]
     found = {"rows": 4, "streams": 1, "errors": [], "gaps": [], "losses": [], "database": database, "pruned": {}}
-    states = dict.fromkeys(("superseded", "collected", "pruned", "pending", "missing"), 0) | {"present": 4, "total": 4}
-    assert {**found, "states": states, "unnamed": "", "ok": True} == report
+    gone = ("superseded", "collected", "pruned", "erased", "by_hand", "written_off", "pending", "missing")
+    states = dict.fromkeys(gone, 0) | {"present": 4, "total": 4}
+    found |= {"by_hand": [], "accepted": [], "unnamed": ""}
+    assert {**found, "states": states, "ok": True} == report
     assert 0 == command("verify", merged.root, "--deep").returncode
 
 

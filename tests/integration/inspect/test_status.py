@@ -661,7 +661,8 @@ def test_the_json_has_units_in_its_names_and_raw_numbers(store: edgeshard.Store,
     assert {
         "path": "str", "exists": "bool", "size_bytes": "int", "wal_bytes": "int", "rows": "int", "agents": "int",
         "streams": "int", "gaps": "int", "missing_rows": "int", "generation": "int",
-        "database": "str", "pruned_rows": "int", "collected_rows": "int", "superseded_rows": "int", "clocks_ahead": "list", "damage": "str",
+        "database": "str", "pruned_rows": "int", "collected_rows": "int", "superseded_rows": "int", "clocks_ahead": "list",
+        "triggers": "list", "damage": "str", "retired_streams": "int",
     } == {key: type(value).__name__ for key, value in report["master"].items()}  # fmt: skip
     (shard,) = report["shards"]
     assert {
