@@ -14,8 +14,9 @@ def is_masters_fault(connection: Connection, schema: str, error: Exception) -> b
     """Return whether an error is the master's fault, so that it must not quarantine the attached database.
 
     An attached database is always to blame for impossible data, for a lock on it, and for a read that takes more
-    memory, or more steps of SQLite's virtual machine, than a sound database of its size needs. Any other error of
-    SQLite's is the master's fault if SQLite finds the attached database sound.
+    memory, or more steps of SQLite's virtual machine, than a sound database of its size needs; and for the end of a
+    file, if it is shorter than it should be. Any other error of SQLite's is the master's fault if SQLite finds the
+    attached database sound.
 
     Args:
         connection: a connection to the master.
@@ -27,6 +28,7 @@ def is_masters_fault(connection: Connection, schema: str, error: Exception) -> b
         and not isinstance(error, sqlite.BUSY)
         and not sqlite.is_bad_data(error)
         and not sqlite.is_exhaustion(error)
+        and not (sqlite.is_short_read(error) and sqlite.is_cut_off(connection, schema))
         and sqlite.is_sound(connection, schema)
     )
 

@@ -93,6 +93,11 @@ def is_damage(error: Exception) -> bool:
     return isinstance(error, (apsw.CorruptError, apsw.NotADBError, apsw.InterruptError))
 
 
+def is_short_read(error: Exception) -> bool:
+    """Return whether a file ended where a page should be."""
+    return getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHORT_READ
+
+
 def spoils_transaction(error: Exception) -> bool:
     """Return whether, after `error`, the connection can write nothing more in its open transaction.
 

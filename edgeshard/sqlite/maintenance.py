@@ -244,11 +244,22 @@ def release_pages(connection: Connection, pages: int) -> None:
 
 
 def is_sound(connection: Connection, schema: str) -> bool:
-    """Return whether SQLite finds no error in an attached database."""
+    """Return whether SQLite finds no error in an attached database; see `is_cut_off` for one that it does not find."""
     try:
         return connection.execute(f"PRAGMA {quote(schema)}.quick_check(1)").fetchall() == [("ok",)]
     except apsw.Error:
         return False
+
+
+def is_cut_off(connection: Connection, schema: str) -> bool:
+    """Return whether an attached database's file is shorter than its pages, which may be in its WAL.
+
+    If they are not, SQLite's check finds nothing, because it reads zeros in place of what is missing. Long values
+    are read without the page cache, and that fails (SQLITE_IOERR_SHORT_READ).
+    """
+    pages: int = connection.pragma("page_count", schema=schema)
+    page_bytes: int = connection.pragma("page_size", schema=schema)
+    return os.path.getsize(connection.db_filename(schema)) < pages * page_bytes
 
 
 # -- files as bytes ---------------------------------------------------------------------------------------------------

@@ -77,6 +77,19 @@ def test_the_master_is_blamed_only_where_an_attached_database_is_sound(
         connection.close()
 
 
+def test_a_shard_whose_last_page_is_cut_off_is_blamed_for_it(store: edgeshard.Store) -> None:
+    # SQLite's check fills the page with zeros; a value that ends there is read directly, and fails (SQLITE_IOERR_SHORT_READ)
+    write(store, "good", 2)
+    with store.shard("bad") as shard:
+        shard.write({"text": "x" * 100_000})
+    path = shard_path(store, "bad")
+    with open(path, "r+b") as file:
+        file.truncate(path.stat().st_size - 300)
+    report = store.merge()
+    (item,) = report.quarantined
+    assert (str(path), 1, [2]) == (item.path, report.rows, numbers(store))
+
+
 class _BadSectors(apsw.VFS):
     """Lets reading one file fail from some offset on."""
 
