@@ -259,7 +259,7 @@ def test_verify_names_the_missing_rows_and_exits_3(merged: edgeshard.Store, tmp_
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        ("delete from agent_data where _seq = 2", "3 rows where its blocks hold 4"),
+        ("update agent_data set _seq = 9 where _seq = 2", "1 rows are not where their address says"),
         ("drop table edgeshard_blocks", "edgeshard_blocks"),
         ("update edgeshard_columns set table_name = cast(x'ff' as text)", "utf-8"),
     ],
