@@ -229,6 +229,8 @@ class PruneReport(Report):
         tombstones_unheard: tombstones that stayed, because a database that has given a receipt does not know of them.
         unheard: the ids of these databases, in hexadecimal.
         awaiting: the ids of databases whose receipts await confirmation, so that rows in them were kept, too.
+        unconfirmed: rows that stayed although the clock says that they are too old: it went ahead, and that awaits
+            confirmation (see `Store.clock`). Rows of all tables count.
         used_bytes: size of the master's pages in use and of its WAL.
         file_bytes: size of the master's file.
         wal_bytes: size of its WAL.
@@ -251,6 +253,7 @@ class PruneReport(Report):
     tombstones_unheard: int = 0
     unheard: tuple[str, ...] = ()
     awaiting: tuple[str, ...] = ()
+    unconfirmed: int = 0
     used_bytes: int = 0
     file_bytes: int = 0
     wal_bytes: int = 0
@@ -275,6 +278,11 @@ class PruneReport(Report):
             line += f", kept {self.kept_back} that no other database holds"
             if self.awaiting:
                 line += f" (receipts that await confirmation, see status: {_first_few(self.awaiting)})"
+        if self.unconfirmed:
+            line += (
+                f", kept {self.unconfirmed} that are old only if the clock is right: it went ahead, and that awaits "
+                "confirmation (see `edgeshard clock`)"
+            )
         line += self._tombstones_kept()
         line += f", in {self.seconds:.3f} s; {self.used_bytes} bytes in use, {self.free_bytes} free in the file"
         if self.shrunk_bytes:
@@ -324,6 +332,7 @@ def combine_prunes(reports: Sequence[PruneReport]) -> PruneReport | None:
         tombstones_unheard=sum(report.tombstones_unheard for report in reports),
         unheard=tuple(sorted({peer for report in reports for peer in report.unheard})),
         awaiting=tuple(sorted({peer for report in reports for peer in report.awaiting})),
+        unconfirmed=sum(report.unconfirmed for report in reports),
         shrunk_bytes=sum(report.shrunk_bytes for report in reports),
         fits=all(report.fits for report in reports),
         seconds=sum(report.seconds for report in reports),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import edgeshard
-from tests.support.clocks import Clock
+from tests.support.clocks import Clock, set_machine_clock
 from tests.support.wall_clock import Wall
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Let mergers and prunes take the time from a clock that the test sets."""
     made = Clock()
     monkeypatch.setattr(time, "time", made)
+    set_machine_clock(monkeypatch, made)
     return made
 
 

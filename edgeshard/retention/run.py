@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import attrs
 
+from edgeshard.master.clock_trust import TrustedClock
 from edgeshard.retention.deletable import DeletableSeqs
 from edgeshard.retention.pace import Pace
 from edgeshard.retention.progress import PruneProgress
@@ -23,6 +24,7 @@ class PruneRun:
         path: its path.
         rules: what to delete.
         scope: which tables the rules apply to.
+        clock: the trusted time, as of the beginning.
         deletable: which seqs may be deleted.
         pace: how much each transaction does.
         progress: what was done so far.
@@ -36,6 +38,7 @@ class PruneRun:
     path: str
     rules: Rules
     scope: Scope
+    clock: TrustedClock
     deletable: DeletableSeqs
     pace: Pace
     progress: PruneProgress

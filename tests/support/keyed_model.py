@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import edgeshard
 from edgeshard.records import hlc
+from tests.support.clocks import set_machine_clock
 
 NOON = datetime.datetime(2026, 11, 25, 12, tzinfo=datetime.UTC)
 NOON_US = 1_795_608_000_000_000
@@ -167,6 +168,7 @@ def set_clock(monkeypatch: Any, now_us: int) -> Wall:
     """Take all timestamps from a clock that the test sets."""
     wall = Wall(now_us)
     monkeypatch.setattr(hlc, "now_us", wall)
+    set_machine_clock(monkeypatch, lambda: wall.now_us / 1e6)
     return wall
 
 
