@@ -91,10 +91,10 @@ def confirm(connection: Connection) -> TrustedClock:
     return advanced.clock
 
 
-def earliest_us(connection: Connection) -> int:
-    """Return a time that has surely passed, in microseconds since 1970; 0 if none is known."""
+def passed_us(connection: Connection) -> int:
+    """Return a time that has surely passed, in microseconds since 1970; 0 if none is confirmed."""
     clock = load(connection)
-    if clock is None or not clock.is_known:
+    if clock is None or not clock.is_known or not clock.is_confirmed:
         return 0
     elapsed_s = 0.0
     if clock.boot_id == machine_clock.boot_id():

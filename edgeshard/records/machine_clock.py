@@ -15,10 +15,10 @@ from typing import Final
 
 import attrs
 
+from edgeshard.files import fingerprint
+
 #: 2026-01-01. No edgeshard that keeps times existed earlier, so a wall clock that shows an earlier time was never set.
 SENSIBLE_S: Final = 1_767_225_600
-
-_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 #: CLOCK_BOOTTIME as a file. Libraries that give one program another time (libfaketime) leave it alone.
 _UPTIME: Final = Path("/proc/uptime")
@@ -54,14 +54,9 @@ def wall_s() -> float:
     return time.time()
 
 
-@functools.cache
 def boot_id() -> str:
     """Return what identifies this boot of the machine, or this process where the system names no boots."""
-    try:
-        found = _BOOT_ID.read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        found = ""
-    return found if found and _has_boottime() else f"process {secrets.token_hex(16)}"
+    return fingerprint.boot_id() or _process_id()
 
 
 def boottime_s() -> float:
@@ -74,5 +69,5 @@ def boottime_s() -> float:
 
 
 @functools.cache
-def _has_boottime() -> bool:
-    return _UPTIME.exists() or hasattr(time, "CLOCK_BOOTTIME")
+def _process_id() -> str:
+    return f"process {secrets.token_hex(16)}"
