@@ -669,6 +669,72 @@ class ClockAhead(Report):
 
 
 @attrs.frozen
+class ClockReport(Report):
+    """The clock of this machine, and the time by which rows of a master become too old.
+
+    Attributes:
+        wall: what the clock shows.
+        trusted: the time by which rows become too old; None if the clock was never set, or nothing was merged yet.
+        ahead_s: by how many seconds the clock went ahead of that, unconfirmed.
+        rows: rows that arrived before it went ahead, and become older once that is confirmed.
+        confirmed_in_s: after how many seconds it is confirmed by itself, if the clock stays there: of the time in which
+            the machine is on, or merges are made each day.
+        behind_s: by how many seconds the clock is behind that time.
+        awaits_confirmation: whether somebody should look: the clock went ahead by more than a night, or is behind by
+            more than a day.
+        confirmed: whether the clock was confirmed just now.
+        dry_run: whether nothing was changed.
+    """
+
+    _computed = ("complete",)
+
+    wall: datetime.datetime
+    trusted: datetime.datetime | None = None
+    ahead_s: float = 0.0
+    rows: int = 0
+    confirmed_in_s: float = 0.0
+    behind_s: float = 0.0
+    awaits_confirmation: bool = False
+    confirmed: bool = False
+    dry_run: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing awaits confirmation."""
+        return not self.awaits_confirmation
+
+    def _line(self) -> str:
+        wall = self.wall.isoformat(timespec="seconds")
+        if self.confirmed:
+            return f"{'would confirm' if self.dry_run else 'confirmed'} the clock, which shows {wall}; {self.effect}"
+        if self.trusted is None:
+            return f"the clock shows {wall}; rows have no age before it is set, and before the first merge"
+        if self.behind_s:
+            return (
+                f"the clock shows {wall}, {_days(self.behind_s)} behind the time that this store has counted. Rows "
+                "become older by the time that is measured. If the clock is wrong, set it; if it is right, confirm it"
+            )
+        if self.ahead_s:
+            return (
+                f"the clock shows {wall}; it went ahead by {_days(self.ahead_s)}, and {self.rows} rows become older by "
+                f"that once it is confirmed: if it stays there, in {_days(self.confirmed_in_s)} in which this machine "
+                "is on or merges each day. If it is wrong, set it; if that time has really passed, confirm it"
+            )
+        return f"the clock shows {wall}, and rows become older by it"
+
+    @property
+    def effect(self) -> str:
+        """What follows if the clock is confirmed."""
+        if self.behind_s:
+            return f"the time that this store has counted is moved back by {_days(self.behind_s)}, no row's age changes"
+        return f"{self.rows} rows become older by {_days(self.ahead_s)}" if self.ahead_s else "no row's age changes"
+
+
+def _days(seconds: float) -> str:
+    return f"{seconds / 86_400:.1f} days"
+
+
+@attrs.frozen
 class PeerStatus(Report):
     """Another database that gave a receipt.
 
@@ -784,6 +850,7 @@ class StatusReport(Report):
         write_stats: bytes written to the files, as far as they are counted.
         budget: the disk budget, or None if the store has none.
         peers: the databases that gave receipts: those that await confirmation first, then the most recent first.
+        clock: the clock of this machine, and the time by which rows become too old; None if there is no master.
     """
 
     _computed = (
@@ -806,6 +873,7 @@ class StatusReport(Report):
     budget: BudgetStatus | None = None
     states: RowStates = attrs.Factory(RowStates)
     peers: tuple[PeerStatus, ...] = ()
+    clock: ClockReport | None = None
 
     @property
     def pending_rows(self) -> int:
@@ -850,8 +918,9 @@ class StatusReport(Report):
 
     @property
     def complete(self) -> bool:
-        """Whether no shard is quarantined, and no row is blocked or missing."""
-        return not self.quarantined_shards and not self.blocked_rows and not self.master.gaps
+        """Whether no shard is quarantined, no row is blocked or missing, and no clock awaits confirmation."""
+        is_clock_right = self.clock is None or self.clock.complete
+        return not self.quarantined_shards and not self.blocked_rows and not self.master.gaps and is_clock_right
 
     def _line(self) -> str:
         line = f"{self.pending_rows} rows pending in {len(self.shards)} shards"
@@ -863,4 +932,6 @@ class StatusReport(Report):
             line += f"; {self.blocked_rows} rows blocked"
         if self.master.gaps:
             line += f"; {self.master.missing_rows} rows missing in {self.master.gaps} gaps"
+        if self.clock is not None and not self.clock.complete:
+            line += f"; {self.clock}"
         return line

@@ -29,7 +29,8 @@ examples:
 exit codes:
   0 all well, also if rows are pending; and --watch, ended by Ctrl-C
   1 failed; also if the master is damaged                 2 wrong usage
-  3 a shard is quarantined, or rows are blocked or missing: as for a merge that exits with 3
+  3 a shard is quarantined, or rows are blocked or missing: as for a merge that exits with 3; or this machine's clock
+    awaits confirmation: see `edgeshard clock`
   74 input/output error                                   75 the master is locked
   77 not permitted                                        78 there is no such folder
 """
@@ -177,6 +178,9 @@ def _totals(store: Store, report: StatusReport) -> list[str]:
         lines.append(_budget(report.budget))
     lines += [printable(line) for line in _peers(store, report)]
     lines += [printable(_clock(item)) for item in report.master.clocks_ahead]
+    if report.clock is not None and (report.clock.ahead_s or report.clock.behind_s):
+        next_step = f": `edgeshard clock {shlex.quote(str(store.root))} --confirm`" if not report.clock.complete else ""
+        lines.append(printable(f"{report.clock}{next_step}"))
     if report.gaps:
         missing = f"{report.master.missing_rows} rows missing in {report.master.gaps} gaps"
         lines.append(printable(f"{missing}; `edgeshard verify {store.root}` says where they are"))
@@ -235,5 +239,5 @@ def _clock(item: ClockAhead) -> str:
     whose = f"agent {item.agent!r} has" if item.agent else "there are"
     return (
         f"clock: {whose} changes of table {item.table} with timestamps {output.duration(item.ahead_s)} ahead. They win "
-        "over others until then: set that device's clock. Agents of stores that merged them continue from that time"
+        "over other changes of the same keys until then: set that device's clock. Changes of other keys do not follow them"
     )

@@ -45,7 +45,7 @@ from edgeshard.reports import (
     ShardStatus,
     StatusReport,
 )
-from edgeshard.retention import rules
+from edgeshard.retention import clock_status, rules
 from edgeshard.sqlite import Connection
 
 #: How long to wait for a shard that is locked, in seconds; then it is reported as locked.
@@ -68,6 +68,7 @@ def status(root: Path) -> StatusReport:
                 master = _master_status(connection, path, found)
                 budget = _budget_status(root, pruned_ranges.by_reason(connection).get(rules.BUDGET, 0))
                 peers = tuple(_peers(connection))
+                clock = None if found is None else clock_status.load(connection)
             sqlite.set_busy_timeout(connection, _BUSY_TIMEOUT_S)
             listed = scan.shard_files(Path(os.path.realpath(paths.shards(root))))
             examined = [(file, find_pending(connection, view, file)) for file in listed]
@@ -81,7 +82,16 @@ def status(root: Path) -> StatusReport:
     shards = _in_order(_shard_status(view, file, pending, at) for file, pending in there)
     master = _with_states(master, states, gaps)
     return StatusReport(
-        at, _is_locked(paths.watch_lock(root)), master, shards, gaps, written, budget, states=states, peers=peers
+        at,
+        _is_locked(paths.watch_lock(root)),
+        master,
+        shards,
+        gaps,
+        written,
+        budget,
+        states=states,
+        peers=peers,
+        clock=clock,
     )
 
 

@@ -13,6 +13,7 @@ run, scope          what the rules share; which tables they apply to
 pace, progress      how much each transaction does; what was done so far
 deletable           which rows are protected by their agent, or not yet held by a peer (peer_cache)
 shrink, sizes       give free pages back to the disk; measure the master
+clock_status        what of the clock awaits confirmation, and its confirmation
 scheduler, due      follow a store's rules after its merges; when to do so
 ==================  ==================================================================================================
 
