@@ -33,14 +33,21 @@ def load(connection: Connection) -> TrustedClock | None:
     )
     if not rows:
         return None
-    *values, is_known, boot_first_id, corrections, jumps, marks = rows[0]
+    boot_id, boottime_s, wall_s, trusted_s, witnessed_s, based_at, is_known, boot_first_id, corrections, jumps, marks = rows[
+        0
+    ]
     return TrustedClock(
-        *values,
-        is_known=bool(is_known),
-        boot_first_id=boot_first_id,
-        corrections=corrections,
-        jumps=tuple(Jump(*jump) for jump in json.loads(jumps)),
-        marks=tuple(Mark(*mark) for mark in json.loads(marks)),
+        boot_id,
+        boottime_s,
+        wall_s,
+        trusted_s,
+        witnessed_s,
+        based_at,
+        bool(is_known),
+        boot_first_id,
+        corrections,
+        tuple(Jump(*jump) for jump in json.loads(jumps)),
+        tuple(Mark(*mark) for mark in json.loads(marks)),
     )
 
 

@@ -222,8 +222,8 @@ SCENARIOS: tuple[Callable[..., None], ...] = (
 )
 
 
-def play(seed: int) -> str:
-    """Play one scenario, and check it.
+def play(seed: int, scenario: Callable[..., None] | None = None) -> str:
+    """Play one scenario, by default any, and check it.
 
     Returns:
         Its name.
@@ -241,7 +241,7 @@ def play(seed: int) -> str:
         mock.patch.object(machine_clock, "boot_id", lambda: f"{id(timeline.device)} {timeline.device.boots}"),
         mock.patch.object(hlc, "now_us", lambda: int(timeline.device.wall_s() * 1_000_000)),
     ):
-        scenario = rng.choice(SCENARIOS)
+        scenario = scenario or rng.choice(SCENARIOS)
         is_off_at_night = rng.random() < 0.4
         scenario(device, is_off_at_night=is_off_at_night)
         ended_s = timeline.true_s
