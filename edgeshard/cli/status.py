@@ -239,5 +239,5 @@ def _clock(item: ClockAhead) -> str:
     whose = f"agent {item.agent!r} has" if item.agent else "there are"
     return (
         f"clock: {whose} changes of table {item.table} with timestamps {output.duration(item.ahead_s)} ahead. They win "
-        "over other changes of the same keys until then: set that device's clock. Changes of other keys do not follow them"
+        "over other changes of the same keys until then: set that device's clock"
     )

@@ -19,9 +19,9 @@ along (`Shift`):
 
 * Rows that arrived since the machine was started, if the wall clock jumped while it ran: the clock was wrong before, as
   it is at the first start, and how much time has passed since is measured.
-* Rows that arrived within `CONFIRMED_AFTER_S` before a jump of more than `LARGE_S`: the clock had not been right for long
-  enough, so it may have been wrong by the jump when they arrived. If the trusted time itself was not confirmed by then,
-  these are all rows.
+* Rows that arrived within `CONFIRMED_AFTER_S` before a jump of more than `LARGE_S`: the clock had not been right for
+  long enough, so it may have been wrong by the jump when they arrived. If the trusted time itself was not confirmed by
+  then, these are all rows.
 """
 
 from __future__ import annotations

@@ -99,7 +99,17 @@ def _begin(
     clock = store_clock.now(connection) if dry_run or not rules.ages_s else store_clock.observe_if_news(connection)
     pace = Pace(connection, str(path), wal_pages, is_for_budget=rules.size_reason == BUDGET)
     run = PruneRun(
-        connection, str(path), rules, scope, clock, DeletableSeqs(rules), pace, progress, row_bytes, dry_run, should_stop
+        connection,
+        str(path),
+        rules,
+        scope,
+        clock,
+        DeletableSeqs(rules),
+        pace,
+        progress,
+        row_bytes,
+        dry_run,
+        should_stop,
     )
     return run, tombstone_tables
 
