@@ -120,7 +120,7 @@ CREATE TABLE edgeshard_clock(
     is_known INTEGER NOT NULL,              -- 1: the wall clock was set at least once
     boot_first_id INTEGER NOT NULL,         -- the first row that arrived in this boot
     corrections INTEGER NOT NULL,           -- how often the wall clock went ahead in this boot
-    jumps TEXT NOT NULL,                    -- JSON list, what waits for confirmation: seconds, seen at, kept from, next id
+    jumps TEXT NOT NULL,                    -- JSON list: [seconds, seen at, kept from, next id] of what is unconfirmed
     marks TEXT NOT NULL                     -- JSON list, an entry a day: witnessed time, next id
 ) STRICT;
 CREATE TABLE edgeshard_receipts(

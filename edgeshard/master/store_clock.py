@@ -33,26 +33,9 @@ def load(connection: Connection) -> TrustedClock | None:
     )
     if not rows:
         return None
-    (
-        boot_id,
-        boottime_s,
-        wall_s,
-        trusted_s,
-        witnessed_s,
-        based_at,
-        is_known,
-        boot_first_id,
-        corrections,
-        jumps,
-        marks,
-    ) = rows[0]
+    *times, is_known, boot_first_id, corrections, jumps, marks = rows[0]
     return TrustedClock(
-        boot_id,
-        boottime_s,
-        wall_s,
-        trusted_s,
-        witnessed_s,
-        based_at,
+        *times,
         bool(is_known),
         boot_first_id,
         corrections,

@@ -12,9 +12,9 @@ and what a wrong one left behind is not:
   fall, so a handle that made it begins a new stream.
 * Before the wall clock is set (it shows 1970), and while it is behind a time that has surely passed, each timestamp is
   one more than the last. If no timestamp is known at all, it is what that clock shows: everything else is newer.
-* A wall clock that is more than `JUMP_MAX_US` ahead of what is known is not followed at first, because no device was off
-  for that long. What is known goes on with the time that passes, and includes the trusted time of the store's master,
-  so that the clock is followed once it is confirmed, or has stayed there for `BELIEVED_AFTER_S`.
+* A wall clock that is more than `JUMP_MAX_US` ahead of what is known is not followed at first, because no device was
+  off for that long. What is known goes on with the time that passes, and includes the trusted time of the store's
+  master, so that the clock is followed once it is confirmed, or has stayed there for `BELIEVED_AFTER_S`.
 
 No timestamp is above `format.TIMESTAMP_MAX`.
 """
@@ -93,10 +93,7 @@ def clock(
     def next_timestamp() -> int:
         nonlocal last
         wall = now_us()
-        if last < wall <= ceiling:
-            last = wall
-        else:
-            last = next_if_unusual(wall)
+        last = wall if last < wall <= ceiling else next_if_unusual(wall)
         return last
 
     def next_if_unusual(wall: int) -> int:

@@ -166,7 +166,7 @@ class Handle:
             self._become_unusable(ShardForkedError("use shard", self.path, cause))
 
     def _restart_clock(self) -> None:
-        """Have the next row begin a new stream, because the wall clock was set back far: timestamps of a stream grow."""
+        """Have the next row begin a new stream: the wall clock was set back far, and timestamps of a stream grow."""
         self._next_id = 0
         self._timestamp = self._is_clock_set_back = None
         self._writers.clear()

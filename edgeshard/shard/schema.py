@@ -71,7 +71,7 @@ def changes(connection: Connection, table: Table, path: str) -> Iterator[Stateme
 def newest_timestamps(connection: Connection) -> list[int]:
     """Return the timestamp of the last row of each table in an open shard.
 
-    In one stream, ids and timestamps grow together. A stream with lower ones follows only if the clock was ahead before.
+    In one stream, ids and timestamps grow together. A stream with lower ones follows only if the clock was ahead.
     """
     last = (
         sqlite.scalar(connection, f"SELECT {format.TIMESTAMP} FROM {quote(name)} ORDER BY _id DESC LIMIT 1")

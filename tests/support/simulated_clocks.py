@@ -39,6 +39,18 @@ class Timeline:
         assert self.current is not None
         return self.current
 
+    def wall_s(self) -> float:
+        return self.true_s + self.device.error_s
+
+    def now_us(self) -> int:
+        return int(self.wall_s() * 1_000_000)
+
+    def boottime_s(self) -> float:
+        return self.true_s - self.device.booted_s
+
+    def boot_id(self) -> str:
+        return f"{id(self.device)} {self.device.boots}"
+
 
 @attrs.frozen
 class Write:
@@ -66,12 +78,6 @@ class Device:
         identity.insert(self.connection, format.MASTER)
 
     # -- clocks -------------------------------------------------------------------------------------------------------
-
-    def wall_s(self) -> float:
-        return self.timeline.true_s + self.error_s
-
-    def boottime_s(self) -> float:
-        return self.timeline.true_s - self.booted_s
 
     def set_year(self, moved_s: float) -> None:
         """Move the wall clock away from the true time."""
@@ -236,10 +242,10 @@ def play(seed: int, scenario: Callable[..., None] | None = None) -> str:
     timeline.true_s += rng.uniform(0, YEAR_S)
     device, other = Device(timeline, rng), Device(timeline, rng)
     with (
-        mock.patch.object(machine_clock, "wall_s", lambda: timeline.device.wall_s()),
-        mock.patch.object(machine_clock, "boottime_s", lambda: timeline.device.boottime_s()),
-        mock.patch.object(machine_clock, "boot_id", lambda: f"{id(timeline.device)} {timeline.device.boots}"),
-        mock.patch.object(hlc, "now_us", lambda: int(timeline.device.wall_s() * 1_000_000)),
+        mock.patch.object(machine_clock, "wall_s", timeline.wall_s),
+        mock.patch.object(machine_clock, "boottime_s", timeline.boottime_s),
+        mock.patch.object(machine_clock, "boot_id", timeline.boot_id),
+        mock.patch.object(hlc, "now_us", timeline.now_us),
     ):
         scenario = scenario or rng.choice(SCENARIOS)
         is_off_at_night = rng.random() < 0.4

@@ -67,6 +67,13 @@ def test_a_device_that_runs_for_a_minute_a_day_confirms_after_readings_on_ten_da
     assert len(clock.jumps) == 10
 
 
+def test_a_virtual_machine_that_is_paused_each_night_confirms_after_merges_on_ten_days() -> None:
+    clock = begun(30)
+    for day in range(31, 71):
+        clock = clock_trust.advance(clock, attrs.evolve(reading(day), boottime_s=100.0 + 30 * DAY_S), day).clock
+    assert 10 * DAY_S <= NOON_S + 70 * DAY_S - clock.trusted_s <= 11 * DAY_S
+
+
 def test_readings_close_together_confirm_nothing() -> None:
     clock = begun(30)
     for number in range(1_000):
