@@ -100,7 +100,8 @@ def test_a_first_reading_that_was_ahead_is_taken_back_with_all_arrivals() -> Non
 
 def test_a_clock_that_lags_or_was_never_set_stops_nothing() -> None:
     clock = clock_trust.advance(begun(30), reading(31, -YEARS_S), 7).clock
-    assert (clock.trusted_s, ()) == (pytest.approx(NOON_S + 31 * DAY_S), clock.jumps)
+    assert clock.trusted_s == pytest.approx(NOON_S + 31 * DAY_S)
+    assert not clock.jumps
     clock = clock_trust.advance(clock, ClockReading(0.0, "one", 100.0 + 32 * DAY_S), 7).clock
     assert clock.trusted_s == pytest.approx(NOON_S + 32 * DAY_S)
     assert clock_trust.advance(clock, reading(33), 7).clock.jumps == ()
