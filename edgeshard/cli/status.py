@@ -49,6 +49,9 @@ _OTHER_LINES = 10
 #: Gaps that are listed for people.
 _GAPS_MAX = 10
 
+#: How far the clock has gone ahead unconfirmed before people are told, in seconds: more than a night.
+_CLOCK_AHEAD_S = 86_400.0
+
 #: Databases that await confirmation, listed for people.
 _PEERS_MAX = 5
 
@@ -178,7 +181,7 @@ def _totals(store: Store, report: StatusReport) -> list[str]:
         lines.append(_budget(report.budget))
     lines += [printable(line) for line in _peers(store, report)]
     lines += [printable(_clock(item)) for item in report.master.clocks_ahead]
-    if report.clock is not None and (report.clock.ahead_s or report.clock.behind_s):
+    if report.clock is not None and (not report.clock.complete or report.clock.ahead_s > _CLOCK_AHEAD_S):
         next_step = f": `edgeshard clock {shlex.quote(str(store.root))} --confirm`" if not report.clock.complete else ""
         lines.append(printable(f"{report.clock}{next_step}"))
     if report.gaps:

@@ -8,6 +8,7 @@ they are missing, a process has an id and a monotonic clock of its own, and the 
 from __future__ import annotations
 
 import functools
+import os
 import secrets
 import time
 from pathlib import Path
@@ -20,8 +21,11 @@ from edgeshard.files import fingerprint
 #: 2026-01-01. No edgeshard that keeps times existed earlier, so a wall clock that shows an earlier time was never set.
 SENSIBLE_S: Final = 1_767_225_600
 
-#: CLOCK_BOOTTIME as a file. Libraries that give one program another time (libfaketime) leave it alone.
+#: The same as CLOCK_BOOTTIME, from the system itself.
 _UPTIME: Final = Path("/proc/uptime")
+
+#: By how much the two may differ because they are read one after the other, in seconds.
+_TOLERANCE_S: Final = 1.0
 
 
 @attrs.frozen
@@ -55,17 +59,39 @@ def wall_s() -> float:
 
 
 def boot_id() -> str:
-    """Return what identifies this boot of the machine, or this process where the system names no boots."""
-    return fingerprint.boot_id() or _process_id()
+    """Return what identifies this boot of the machine, or this process where the time between two is not measured."""
+    return f"{fingerprint.boot_id()} {_time_namespace()}" if _is_measured() else _process_id()
 
 
 def boottime_s() -> float:
-    """Return the seconds since the boot that `boot_id` identifies."""
+    """Return the seconds since the boot that `boot_id` identifies, or of this process's own clock."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if _is_measured() else time.monotonic()
+
+
+@functools.cache
+def _is_measured() -> bool:
+    """Return whether all processes of this boot read the same clock.
+
+    They do not if a container has a /proc of its own (lxcfs), or if a library gives this process another time
+    (libfaketime): what one of them measured must not be compared with what another did.
+    """
+    if not hasattr(time, "CLOCK_BOOTTIME") or not fingerprint.boot_id():
+        return False
+    before_s = time.clock_gettime(time.CLOCK_BOOTTIME)
     try:
-        with _UPTIME.open(encoding="ascii") as file:
-            return float(file.read().split()[0])
+        uptime_s = float(_UPTIME.read_text(encoding="ascii").split()[0])
     except (OSError, ValueError, IndexError):
-        return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+        return False
+    return before_s - _TOLERANCE_S <= uptime_s <= time.clock_gettime(time.CLOCK_BOOTTIME) + _TOLERANCE_S
+
+
+@functools.cache
+def _time_namespace() -> str:
+    """Return the namespace whose clocks this process reads, or "" if the system has none."""
+    try:
+        return os.readlink("/proc/self/ns/time")
+    except OSError:
+        return ""
 
 
 @functools.cache

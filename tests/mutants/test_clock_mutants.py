@@ -11,6 +11,7 @@ import pytest
 from edgeshard.master import arrivals, clock_trust
 from edgeshard.master.clock_trust import Jump, TrustedClock
 from edgeshard.records import hlc
+from edgeshard.records.machine_clock import ClockReading
 from tests.support import simulated_clocks
 from tests.support.simulated_clocks import a_year_off, first_boot_in_1970, glitch, two_years_idle, wrong_by_a_year
 
@@ -45,7 +46,7 @@ MUTANTS: dict[str, tuple[Any, str, Any, Callable[..., None]]] = {
     ),
     "make rows of the same boot older": (clock_trust, "_confirm", _without_shifts, wrong_by_a_year),
     "trust the clock that was right only for days": (clock_trust, "LARGE_S", math.inf, a_year_off),
-    "take 1970 for a time": (clock_trust, "SENSIBLE_S", 0, first_boot_in_1970),
+    "take 1970 for a time": (ClockReading, "is_set", property(lambda self: True), first_boot_in_1970),
     "confirm no jump": (clock_trust, "CONFIRMED_AFTER_S", math.inf, two_years_idle),
     "bound timestamps by a floor that stays": (hlc, "JUMP_MAX_US", 366 * hlc.DAY_US, two_years_idle),
     "continue any timestamp": (hlc, "AHEAD_MAX_US", 10**15, glitch),
