@@ -30,9 +30,9 @@ from tests.support.records import NOON, Reading
 from tests.support.stores import shard_path
 
 READERS = [
-    ["verify"], ["query", "select 1"], ["shell", "select 1"], ["snapshot", "copy.db"], ["export", "copy.db"], ["ranges"],
+    ["verify"], ["query", "select 1"], ["shell", "select 1"], ["snapshot", "copy.db"], ["export", "copy.db"], ["ranges"], ["clock"],
 ]  # fmt: skip
-VERBS = ["merge", "status", "verify", "query", "shell", "snapshot", "export", "ranges", "receipt", "salvage"]
+VERBS = ["merge", "status", "verify", "query", "shell", "snapshot", "export", "ranges", "receipt", "salvage", "clock"]
 ENDLESS = "with recursive r(n) as (select 1 union all select n + 1 from r) select n from r "
 
 
