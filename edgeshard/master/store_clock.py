@@ -10,6 +10,8 @@ import json
 import math
 from typing import Final
 
+import attrs
+
 from edgeshard import sqlite
 from edgeshard.master import arrivals, clock_trust, identity
 from edgeshard.master.clock_trust import Advance, Jump, Mark, TrustedClock
@@ -26,22 +28,15 @@ _WITNESSED_EVERY_S: Final = 3_600.0
 
 def load(connection: Connection) -> TrustedClock | None:
     """Return the clock as of the last reading, or None if there was none."""
-    rows = sqlite.fetch(
-        connection,
-        "SELECT boot_id, boottime_s, wall_s, trusted_s, witnessed_s, based_at, is_known, boot_first_id, corrections, "
-        "jumps, marks FROM main.edgeshard_clock WHERE clock_id = 1",
-    )
+    names = [field.name for field in attrs.fields(TrustedClock)]  # those of the columns
+    rows = sqlite.fetch(connection, f"SELECT {', '.join(names)} FROM main.edgeshard_clock WHERE clock_id = 1")
     if not rows:
         return None
-    *times, is_known, boot_first_id, corrections, jumps, marks = rows[0]
-    return TrustedClock(
-        *times,
-        bool(is_known),
-        boot_first_id,
-        corrections,
-        tuple(Jump(*jump) for jump in json.loads(jumps)),
-        tuple(Mark(*mark) for mark in json.loads(marks)),
-    )
+    values = dict(zip(names, rows[0], strict=True))
+    values["is_known"] = bool(values["is_known"])
+    values["jumps"] = tuple(Jump(*jump) for jump in json.loads(values["jumps"]))
+    values["marks"] = tuple(Mark(*mark) for mark in json.loads(values["marks"]))
+    return TrustedClock(**values)
 
 
 def now(connection: Connection) -> TrustedClock:
