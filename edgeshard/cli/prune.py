@@ -20,6 +20,9 @@ Tombstones of keyed tables are only deleted by --deletions-older-than: after thi
 still deliver an older change, and every database with a receipt knows of them. The report counts those that stay, and
 says why.
 
+Ages count by a time that no single reading of the clock can change. If the clock went ahead, that awaits confirmation,
+and the report counts the rows that stay because of it: see `edgeshard clock`.
+
 Each run of deleted rows leaves a record of about 120 bytes. That is much if --table deletes every second small row.
 Later merges fill the space that becomes free in the file; --max-bytes and --shrink give it back to the disk.
 
