@@ -240,6 +240,8 @@ class PruneReport(Report):
         tombstones_unheard: tombstones that stayed, because a database that has given a receipt does not know of them.
         unheard: the ids of these databases, in hexadecimal.
         awaiting: the ids of databases whose receipts await confirmation, so that rows in them were kept, too.
+        unconfirmed: rows that stayed although the clock says that they are too old: it went ahead, and that awaits
+            confirmation (see `Store.clock`). Rows of all tables count.
         used_bytes: size of the master's pages in use and of its WAL.
         file_bytes: size of the master's file.
         wal_bytes: size of its WAL.
@@ -265,6 +267,7 @@ class PruneReport(Report):
     tombstones_unheard: int = 0
     unheard: tuple[str, ...] = ()
     awaiting: tuple[str, ...] = ()
+    unconfirmed: int = 0
     used_bytes: int = 0
     file_bytes: int = 0
     wal_bytes: int = 0
@@ -291,6 +294,11 @@ class PruneReport(Report):
             line += f", kept {self.kept_back} that no other database holds"
             if self.awaiting:
                 line += f" (receipts that await confirmation, see status: {_first_few(self.awaiting)})"
+        if self.unconfirmed:
+            line += (
+                f", kept {self.unconfirmed} that are old only if the clock is right: it went ahead, and that awaits "
+                "confirmation (see `edgeshard clock`)"
+            )
         line += self._tombstones_kept()
         if self.forgotten_streams:
             line += f", {'would forget' if self.dry_run else 'forgot'} {self.forgotten_streams} streams without rows"
@@ -342,6 +350,7 @@ def combine_prunes(reports: Sequence[PruneReport]) -> PruneReport | None:
         tombstones_unheard=sum(report.tombstones_unheard for report in reports),
         unheard=tuple(sorted({peer for report in reports for peer in report.unheard})),
         awaiting=tuple(sorted({peer for report in reports for peer in report.awaiting})),
+        unconfirmed=sum(report.unconfirmed for report in reports),
         shrunk_bytes=sum(report.shrunk_bytes for report in reports),
         retired_streams=sum(report.retired_streams for report in reports),
         forgotten_streams=sum(report.forgotten_streams for report in reports),
@@ -867,6 +876,72 @@ class ClockAhead(Report):
 
 
 @attrs.frozen
+class ClockReport(Report):
+    """The clock of this machine, and the time by which rows of a master become too old.
+
+    Attributes:
+        wall: what the clock shows.
+        trusted: the time by which rows become too old; None if the clock was never set, or nothing was merged yet.
+        ahead_s: by how many seconds the clock went ahead of that, unconfirmed.
+        rows: rows that arrived before it went ahead, and become older once that is confirmed.
+        confirmed_in_s: after how many seconds it is confirmed by itself, if the clock stays there: of the time in which
+            the machine is on, or merges are made each day.
+        behind_s: by how many seconds the clock is behind that time.
+        awaits_confirmation: whether somebody should look: the clock went ahead by more than a night, or is behind by
+            more than a day.
+        confirmed: whether the clock was confirmed just now.
+        dry_run: whether nothing was changed.
+    """
+
+    _computed = ("complete",)
+
+    wall: datetime.datetime
+    trusted: datetime.datetime | None = None
+    ahead_s: float = 0.0
+    rows: int = 0
+    confirmed_in_s: float = 0.0
+    behind_s: float = 0.0
+    awaits_confirmation: bool = False
+    confirmed: bool = False
+    dry_run: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing awaits confirmation."""
+        return not self.awaits_confirmation
+
+    def _line(self) -> str:
+        wall = self.wall.isoformat(timespec="seconds")
+        if self.confirmed:
+            return f"{'would confirm' if self.dry_run else 'confirmed'} the clock, which shows {wall}; {self.effect}"
+        if self.trusted is None:
+            return f"the clock shows {wall}; rows have no age before it is set, and before the first merge"
+        if self.behind_s:
+            return (
+                f"the clock shows {wall}, {_days(self.behind_s)} behind the time that this store has counted. Rows "
+                "become older by the time that is measured. If the clock is wrong, set it; if it is right, confirm it"
+            )
+        if self.ahead_s:
+            return (
+                f"the clock shows {wall}; it went ahead by {_days(self.ahead_s)}, and {self.rows} rows become older by "
+                f"that once it is confirmed: if it stays there, in {_days(self.confirmed_in_s)} in which this machine "
+                "is on or merges each day. If it is wrong, set it; if that time has really passed, confirm it"
+            )
+        return f"the clock shows {wall}, and rows become older by it"
+
+    @property
+    def effect(self) -> str:
+        """What follows if the clock is confirmed."""
+        if self.behind_s:
+            return f"the time that this store has counted is moved back by {_days(self.behind_s)}, no row's age changes"
+        return f"{self.rows} rows become older by {_days(self.ahead_s)}" if self.ahead_s else "no row's age changes"
+
+
+def _days(seconds: float) -> str:
+    return f"{seconds / 86_400:.1f} days"
+
+
+@attrs.frozen
 class PeerStatus(Report):
     """Another database that gave a receipt.
 
@@ -1027,6 +1102,7 @@ class StatusReport(Report):
         peers: the databases that gave receipts: those that await confirmation first, then the most recent first.
         space: what fills the store, in bytes by kind.
         unnamed: why rows may be missing that cannot be named, or "".
+        clock: the clock of this machine, and the time by which rows become too old; None if there is no master.
     """
 
     _computed = (
@@ -1051,6 +1127,7 @@ class StatusReport(Report):
     peers: tuple[PeerStatus, ...] = ()
     space: SpaceUse = attrs.Factory(SpaceUse)
     unnamed: str = ""
+    clock: ClockReport | None = None
 
     @property
     def pending_rows(self) -> int:
@@ -1095,9 +1172,10 @@ class StatusReport(Report):
 
     @property
     def complete(self) -> bool:
-        """Whether no shard is quarantined, no row is blocked, missing or deleted by hand, and no damage is known."""
-        is_lacking = self.master.gaps or self.states.by_hand or self.unnamed
-        return not self.quarantined_shards and not self.blocked_rows and not is_lacking and not self.master.damage
+        """Whether nothing needs attention: shards, rows, the master and the clock."""
+        are_rows_here = not (self.blocked_rows or self.master.gaps or self.states.by_hand or self.unnamed)
+        is_clock_right = self.clock is None or self.clock.complete
+        return are_rows_here and is_clock_right and not self.quarantined_shards and not self.master.damage
 
     def _line(self) -> str:
         line = f"{self.pending_rows} rows pending in {len(self.shards)} shards"
@@ -1113,4 +1191,6 @@ class StatusReport(Report):
             line += f"; {self.unnamed}"
         if self.states.by_hand:
             line += f"; {self.states.by_hand} rows deleted by hand"
+        if self.clock is not None and not self.clock.complete:
+            line += f"; {self.clock}"
         return line

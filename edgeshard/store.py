@@ -33,6 +33,7 @@ from edgeshard.postgres.options import Listener as PushListener
 from edgeshard.records import declare
 from edgeshard.reports import (
     AcceptLossReport,
+    ClockReport,
     EraseReport,
     ExportReport,
     InitReport,
@@ -648,7 +649,7 @@ class Store:
 
         Args:
             older_than: prune rows that arrived in this master longer ago than this: "30d", "12h", "90m", a timedelta,
-                or seconds. Precise to the minute, by the clock of this machine.
+                or seconds. Precise to the minute, by the time that the store counts (see `clock`).
             keep_rows: prune all but this many of the newest rows, counting all tables together.
             max_bytes: prune the oldest rows until the master and its WAL are no larger: "500M", "2GiB", or a number of
                 bytes.
@@ -715,6 +716,51 @@ class Store:
             should_stop=should_stop,
             progress=progress,
         )
+
+    # -- the clock ----------------------------------------------------------------------------------------------------
+
+    def clock(self) -> ClockReport:
+        """Report what the clock of this machine shows, and whether something of it awaits confirmation.
+
+        Rows are deleted by age only by a time that no single reading of the clock can change: if the clock goes ahead,
+        that awaits confirmation. It is confirmed after ten days, or by `confirm_clock`.
+
+        Raises:
+            StorageError: the master cannot be read.
+        """
+        from edgeshard.retention import clock_status
+
+        if not self.has_master():
+            return clock_status.without_master()
+        return clock_status.report(self.master_path)
+
+    def confirm_clock(self, *, dry_run: bool = False, lock_wait: float = BUSY_TIMEOUT_S) -> ClockReport:
+        """Confirm that this machine's clock is right now, and that the time by which it went ahead has really passed.
+
+        Rows that arrived before it went ahead become older by that, so that rules by age may delete them. If the clock
+        is behind the time that the store has counted, that time is moved back, and no row's age changes.
+
+        Args:
+            dry_run: report what would follow, and change nothing.
+            lock_wait: how long to wait for a merger that works on the store, in seconds.
+
+        Raises:
+            ConfigurationError: the clock was never set.
+            MergeInProgressError: a merger worked on the store all that time.
+            StorageError: the master cannot be read or written.
+        """
+        from edgeshard.retention import clock_status
+
+        if not self.has_master():
+            raise ConfigurationError("confirm clock of", self.master_path, "there is no master yet; merge first")
+        if dry_run:
+            return clock_status.confirm(self.master_path, dry_run=True)
+        held = locks.merge_lock(self.root, lock_wait, _never)
+        try:
+            return clock_status.confirm(self.master_path, dry_run=False)
+        finally:
+            if held is not None:
+                held.release()
 
     # -- exchange with other databases --------------------------------------------------------------------------------
 

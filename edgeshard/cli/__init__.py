@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from edgeshard.cli import (
     accept_loss,
     arguments,
+    clock,
     erase,
     exits,
     export,
@@ -53,6 +54,7 @@ _VERBS = {
     "ranges": ranges,
     "receipt": receipt,
     "prune": prune,
+    "clock": clock,
     "push": push,
     "salvage": salvage,
     "accept-loss": accept_loss,
@@ -74,6 +76,7 @@ examples:
   edgeshard export data /media/usb/news.db --ranges /media/usb/hub.json     what it lacks, to take there
   edgeshard receipt data /media/usb/hub.json                    record that those rows are safe there
   edgeshard prune data --older-than 30d                         delete old rows for good
+  edgeshard clock data                                          may rows be deleted by age?
   edgeshard push data postgresql://edge@db.example.com/fleet    what PostgreSQL lacks, exactly once
   edgeshard salvage data data/shards/door.db                    what can be read of a damaged shard
   edgeshard erase data reading --where "sensor = 'inlet'"       rows that must go for good, also pending ones
@@ -84,7 +87,8 @@ examples:
 
 exit codes:
   0 done, also with nothing to do     1 failed                    2 wrong usage
-  3 done, but something is quarantined, blocked, rejected or missing, or a receipt awaits confirmation
+  3 done, but something is quarantined, blocked, rejected or missing, or a receipt or the clock awaits
+    confirmation
   65 the master, or shard, is damaged
   69 PostgreSQL is unavailable       74 input/output error, or no space      75 another process is at work
   77 not permitted                   78 wrong configuration, such as a path that is not a store

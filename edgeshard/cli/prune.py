@@ -20,6 +20,9 @@ Tombstones of keyed tables are only deleted by --deletions-older-than: after thi
 still deliver an older change, and every database with a receipt knows of them. The report counts those that stay, and
 says why.
 
+Ages count by a time that no single reading of the clock can change. If the clock went ahead, that awaits confirmation,
+and the report counts the rows that stay because of it: see `edgeshard clock`.
+
 Each run of deleted rows leaves a record of about 120 bytes. That is much if --table deletes every second small row.
 A stream (one opening of a shard) of which every row was deleted leaves 30 bytes, for good: without them, an old copy of
 its shard would bring its rows back. --forget-after forgets streams of which all rows were deleted longer ago than AGE.

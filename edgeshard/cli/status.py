@@ -7,6 +7,7 @@ import datetime
 import shlex
 import sys
 import time
+from collections.abc import Iterator
 
 from edgeshard.cli import arguments, exits, output
 from edgeshard.errors import printable
@@ -29,7 +30,7 @@ examples:
 exit codes:
   0 all well, also if rows are pending; and --watch, ended by Ctrl-C
   1 failed                                                2 wrong usage
-  3 a shard is quarantined, or rows are blocked, missing or deleted by hand
+  3 a shard is quarantined, rows are blocked, missing or deleted by hand, or this machine's clock awaits confirmation
   65 the master is damaged
   74 input/output error                                   75 the master is locked
   77 not permitted                                        78 there is no such store
@@ -48,6 +49,9 @@ _OTHER_LINES = 10
 
 #: Gaps that are listed for people.
 _GAPS_MAX = 10
+
+#: How far the clock has gone ahead unconfirmed before people are told, in seconds: more than a night.
+_CLOCK_AHEAD_S = 86_400.0
 
 #: Databases that await confirmation, listed for people.
 _PEERS_MAX = 5
@@ -180,24 +184,30 @@ def _totals(store: Store, report: StatusReport) -> list[str]:
         lines.append(_space(report.space))
     lines += [printable(line) for line in _peers(store, report)]
     lines += [printable(_clock(item)) for item in report.master.clocks_ahead]
-    if report.master.triggers:
-        names = ", ".join(report.master.triggers)
-        lines.append(
-            printable(f"triggers do not fire when rows are merged: {names}; see `edgeshard help manual-changes`")
-        )
-    if report.states.by_hand:
-        deleted = f"{report.states.by_hand} rows of the master were deleted by hand"
-        advice = f"`edgeshard verify {store.root}` lists them; accept that with `edgeshard accept-loss {store.root}`"
-        lines.append(printable(f"{deleted}; {advice}"))
-    if report.master.damage:
-        text = f"the master is damaged ({report.master.damage}): merges leave the rows in the shards until you run"
-        lines.append(printable(f"{text} `edgeshard restore {store.root} SNAPSHOT`"))
-    if report.unnamed:
-        lines.append(printable(report.unnamed))
+    lines += [printable(line) for line in _warnings(store, report)]
     if report.gaps:
         missing = f"{report.master.missing_rows} rows missing in {report.master.gaps} gaps"
         lines.append(printable(f"{missing}; `edgeshard verify {store.root}` says where they are"))
     return lines
+
+
+def _warnings(store: Store, report: StatusReport) -> Iterator[str]:
+    root = shlex.quote(str(store.root))
+    if report.master.triggers:
+        names = ", ".join(report.master.triggers)
+        yield f"triggers do not fire when rows are merged: {names}; see `edgeshard help manual-changes`"
+    if report.states.by_hand:
+        advice = f"`edgeshard verify {root}` lists them; accept that with `edgeshard accept-loss {root}`"
+        yield f"{report.states.by_hand} rows of the master were deleted by hand; {advice}"
+    if report.master.damage:
+        text = f"the master is damaged ({report.master.damage}): merges leave the rows in the shards until you run"
+        yield f"{text} `edgeshard restore {root} SNAPSHOT`"
+    if report.unnamed:
+        yield report.unnamed
+    if report.clock is not None and not report.clock.complete:
+        yield f"{report.clock}: `edgeshard clock {root} --confirm`"
+    elif report.clock is not None and report.clock.ahead_s > _CLOCK_AHEAD_S:
+        yield str(report.clock)
 
 
 def _master(report: StatusReport) -> str:
@@ -272,5 +282,5 @@ def _clock(item: ClockAhead) -> str:
     whose = f"agent {item.agent!r} has" if item.agent else "there are"
     return (
         f"clock: {whose} changes of table {item.table} with timestamps {output.duration(item.ahead_s)} ahead. They win "
-        "over others until then: set that device's clock. Agents of stores that merged them continue from that time"
+        "over other changes of the same keys until then: set that device's clock"
     )

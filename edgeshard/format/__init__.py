@@ -36,7 +36,8 @@ What a database holds, and has held
 
 When rows arrived
     A row has no time of its own. ``edgeshard_arrivals`` says, to the minute, which ids a master assigned when. Rows
-    older than the first entry count as having arrived at its time.
+    older than the first entry count as having arrived at its time. ``edgeshard_clock`` has the time that a master
+    counts, by which rows become too old.
 
 Keyed tables
     In a shard and in a bundle, a table with a key is a list of changes like any other. A master keeps the newest

@@ -145,7 +145,21 @@ CREATE TABLE edgeshard_tombstone_gc(
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE edgeshard_arrivals(
     first_id INTEGER PRIMARY KEY,           -- the rows from this id up to the next entry's ...
-    at INTEGER NOT NULL                     -- ... arrived at or after this time: seconds since 1970, UTC
+    at INTEGER NOT NULL                     -- ... arrived at or after this trusted time: seconds since 1970, UTC
+) STRICT;
+CREATE TABLE edgeshard_clock(
+    clock_id INTEGER PRIMARY KEY,           -- 1: the only row; none until the first reading
+    boot_id TEXT NOT NULL,                  -- the boot, or process, of the last reading
+    boottime_s REAL NOT NULL,               -- seconds since that boot, by a clock that nobody can set
+    wall_s REAL NOT NULL,                   -- the wall clock: seconds since 1970
+    trusted_s REAL NOT NULL,                -- the trusted time, by which rows become too old: seconds since 1970
+    witnessed_s REAL NOT NULL,              -- the witnessed time: seconds since the first reading
+    based_at REAL NOT NULL,                 -- when the trusted time was taken from the wall clock, in witnessed time
+    is_known INTEGER NOT NULL,              -- 1: the wall clock was set at least once
+    boot_first_id INTEGER NOT NULL,         -- the first row that arrived in this boot
+    corrections INTEGER NOT NULL,           -- how often the wall clock went ahead in this boot
+    jumps TEXT NOT NULL,                    -- JSON list: [seconds, seen at, kept from, next id] of what is unconfirmed
+    marks TEXT NOT NULL                     -- JSON list, an entry a day: witnessed time, next id
 ) STRICT;
 CREATE TABLE edgeshard_receipts(
     database_id BLOB NOT NULL,              -- of the peer, which said that it holds these rows durably

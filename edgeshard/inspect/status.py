@@ -51,7 +51,7 @@ from edgeshard.reports import (
     StatusReport,
     add_states,
 )
-from edgeshard.retention import refresh, rules
+from edgeshard.retention import clock_status, refresh, rules
 from edgeshard.sqlite import Connection
 
 #: How long to wait for a shard that is locked, in seconds; then it is reported as locked.
@@ -78,6 +78,7 @@ def status(root: Path) -> StatusReport:
                 budget = _budget_status(root, pruned_ranges.by_reason(connection).get(rules.BUDGET, 0))
                 peers = tuple(_peers(connection))
                 space = measure_space(connection, root)
+                clock = None if found is None else clock_status.load(connection)
             sqlite.set_busy_timeout(connection, _BUSY_TIMEOUT_S)
             listed = scan.shard_files(store_folder.resolve_shards(root))
             examined = [(file, find_pending(connection, view, file)) for file in listed]
@@ -105,6 +106,7 @@ def status(root: Path) -> StatusReport:
         peers=peers,
         space=space,
         unnamed=notes.unnamed,
+        clock=clock,
     )
 
 

@@ -299,9 +299,10 @@ def tables_changed_after(connection: Connection, timestamp: int) -> list[tuple[s
     return sqlite.fetch(connection, sql, (timestamp,))
 
 
-def newest_timestamp(connection: Connection) -> int:
-    """Return the highest timestamp that a master knows of any keyed table, or 0 if it knows none."""
-    return int(sqlite.scalar(connection, "SELECT max(last_timestamp) FROM main.edgeshard_keys") or 0)
+def newest_timestamps(connection: Connection) -> list[int]:
+    """Return the highest timestamp that a master knows of each keyed table."""
+    rows = sqlite.fetch(connection, "SELECT last_timestamp FROM main.edgeshard_keys")
+    return [timestamp for (timestamp,) in rows]
 
 
 # -- renames ----------------------------------------------------------------------------------------------------------

@@ -139,7 +139,13 @@ def _begins(peer: Peer, digits: str) -> bool:
 
 
 def record_awaiting(
-    connection: Connection, database_id: bytes, kind: str, *, issued_at: datetime.datetime, generation: int
+    connection: Connection,
+    database_id: bytes,
+    kind: str,
+    *,
+    issued_at: datetime.datetime,
+    generation: int,
+    replace: bool = False,
 ) -> None:
     """Record that a peer which nobody confirmed gave a receipt, and when it issued the last one. Nothing else counts.
 
@@ -149,12 +155,15 @@ def record_awaiting(
         kind: `EDGESHARD` or `POSTGRESQL`.
         issued_at: when it issued the receipt, by its own clock.
         generation: how often it had been changed by then.
+        replace: record this even if the last one was issued later: by a clock that was ahead.
     """
     now = datetime.datetime.now(datetime.UTC)
     with sqlite.immediate(connection):
         last = load(connection, database_id)
         if last is None or last.trusted_at is None:
-            if last is not None and last.issued_at > issued_at:
+            if last is not None and replace:
+                generation = max(generation, last.generation)
+            elif last is not None and last.issued_at > issued_at:
                 issued_at, generation = last.issued_at, last.generation
             revision = 1 if last is None else last.revision + 1
             _write_peer(connection, Peer(database_id, kind, now, issued_at, generation, None, revision))

@@ -9,7 +9,7 @@ from typing import Final
 from edgeshard import sqlite
 from edgeshard.errors import EdgeshardError
 from edgeshard.format.ranges import Range
-from edgeshard.master import arrivals, blocked_rows, identity, shard_states
+from edgeshard.master import arrivals, blocked_rows, identity, shard_states, store_clock
 from edgeshard.merge import apply, blame, conflicts, late_changes, reap
 from edgeshard.merge.apply import Copied, OwnShard, TargetLacksRowsError
 from edgeshard.merge.merge_pass import MergePass
@@ -176,7 +176,7 @@ def _settle(target: Target, first_id: int) -> set[str]:
 
 
 def _record_arrival(connection: Connection, first_id: int, merge_pass: MergePass) -> None:
-    arrivals.record(connection, first_id)
+    arrivals.record(connection, first_id, store_clock.observe(connection, first_id))
     if merge_pass.meter.is_due:
         merge_pass.meter.record(connection)
 

@@ -18,7 +18,7 @@ from edgeshard.errors import DamagedError, EdgeshardError, OutOfDescriptorsError
 from edgeshard.files import fingerprint, paths, scan, store_folder
 from edgeshard.files.scan import ScanResult, ShardFile
 from edgeshard.format.ranges import size
-from edgeshard.master import blocked_rows, damage, identity, row_states, user_triggers, write_stats
+from edgeshard.master import blocked_rows, damage, identity, row_states, store_clock, user_triggers, write_stats
 from edgeshard.merge import chunk, reap, truncate
 from edgeshard.merge.blocked import count as blocked_counts
 from edgeshard.merge.blocked import survey
@@ -178,6 +178,8 @@ class Merger:
             names = scanned.names - {run.file.name for run in due if run.outcome.is_removed}
             self._cache.persist(connection, names, self._removals.take_known())
             self._forget_blocked_rows(connection, names)
+            if not merge_pass.rows:
+                store_clock.witness(connection)
         self._find_gaps(connection)
         if not self._watching or not (merge_pass.rows or self._profile.keeps_wal):
             self._master.shrink_wal()

@@ -15,6 +15,7 @@ deletable           which rows are protected by their agent, or not yet held by 
 bookkeeping         retire streams of which all rows were pruned, and forget the oldest of them
 by_address, by_hand  take rows out by address; record what other programs deleted
 shrink, sizes       give free pages back to the disk; measure the master
+clock_status        what of the clock awaits confirmation, and its confirmation
 scheduler, due      follow a store's rules after its merges; when to do so
 ==================  ==================================================================================================
 

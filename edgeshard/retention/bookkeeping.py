@@ -21,7 +21,8 @@ from typing import Final
 
 from edgeshard import sqlite
 from edgeshard.files import paths
-from edgeshard.master import arrivals, pruned_ranges, retired, retirement
+from edgeshard.master import pruned_ranges, retired, retirement
+from edgeshard.master.clock_trust import TrustedClock
 from edgeshard.master.retired import Group
 from edgeshard.retention import rules
 from edgeshard.retention.pace import pause
@@ -56,7 +57,7 @@ def retire(run: PruneRun, stream_nos: Iterable[int]) -> None:
         batch, left = left[: run.pace.streams], left[run.pace.streams :]
         logged_before = sqlite.wal_pages_written(connection)
         with sqlite.immediate(connection):
-            began, now_s = time.monotonic(), int(time.time())
+            began, now_s = time.monotonic(), int(run.clock.latest_s)
             retired_now = sum(
                 retirement.retire(connection, number, rules.FORGETTABLE, is_file, now_s) for number in batch
             )
@@ -88,7 +89,7 @@ def forget(run: PruneRun, limit_bytes: int | None) -> None:
         limit_bytes: what the store may use; None if it has no disk budget.
     """
     groups = retired.groups(run.connection)
-    old = [] if run.rules.forget_after_s is None else _older_than(groups, now_s(), run.rules.forget_after_s)
+    old = [] if run.rules.forget_after_s is None else _older_than(groups, run.clock, run.rules.forget_after_s)
     left = [group for group in groups if group not in old] if old else groups
     beyond = [] if limit_bytes is None else _beyond(left, max_streams(limit_bytes))
     if not old and not beyond:
@@ -103,28 +104,20 @@ def forget(run: PruneRun, limit_bytes: int | None) -> None:
         logger.warning(text, run.path, forgotten, max_streams(limit_bytes or 0))
 
 
-def now_s() -> float | None:
-    """Return the time by which retired streams are forgotten, in seconds since 1970; None if it cannot be trusted.
-
-    Nothing else reads the clock for that. The rule by which other deletions by age trust the clock belongs here, too.
-    """
-    now = time.time()
-    return now if now >= arrivals.SENSIBLE_S else None
-
-
 def max_streams(limit_bytes: int) -> int:
     """Return how many retired streams a store may have that may use this many bytes."""
     return limit_bytes // BUDGET_PART // retired.STREAM_BYTES
 
 
-def _older_than(groups: Sequence[Group], now: float | None, age_s: float) -> list[Group]:
-    """Return the groups of which all streams retired longer ago than this, as far as their times can be right.
+def _older_than(groups: Sequence[Group], clock: TrustedClock, age_s: float) -> list[Group]:
+    """Return the groups of which all streams retired longer ago than this by the trusted time.
 
     The clock may have been ahead while streams were added to a group. They were added within `retired.GROUP_S` after it
     was opened, and that was before each later group was opened.
     """
-    if now is None:
+    if not clock.is_known:
         return []
+    now = clock.trusted_s
     found, latest = [], now
     for group in reversed(groups):
         latest = min(latest, group.opened_at + retired.GROUP_S)

@@ -36,7 +36,7 @@ class MasterState:
 
     Attributes:
         at: the time by the monotonic clock, in seconds.
-        clock_s: the time in seconds since 1970; that clock may be set back.
+        clock_s: the time by the clock that nobody can set, and that goes on during a suspend, in seconds.
         state: the fingerprint of the master's files.
         file_bytes: the size of the master's file.
     """
@@ -55,7 +55,7 @@ class LastRun:
         at: when it ended, by the monotonic clock.
         report: what it did; None if it failed.
         state: the fingerprint of the master's files after it.
-        next_age_s: when the next rows become too old, in seconds since 1970.
+        next_age_s: when the next rows become too old, by the same clock as `MasterState.clock_s`.
     """
 
     at: float

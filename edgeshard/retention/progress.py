@@ -37,6 +37,7 @@ class PruneProgress:
         unheard: sum of `PruneBatch.unheard`.
         retired: streams that retired.
         forgotten: retired streams that were forgotten.
+        unconfirmed: rows that would be too old if the jumps of the clock were confirmed.
         hold_reasons: why tombstones stay.
         expected_rows: an estimate of how many rows will be deleted in all; kept only for the callback.
     """
@@ -48,6 +49,7 @@ class PruneProgress:
     unheard: int = 0
     retired: int = 0
     forgotten: int = 0
+    unconfirmed: int = 0
     hold_reasons: HoldReasons = attrs.Factory(HoldReasons)
     expected_rows: int = 0
 

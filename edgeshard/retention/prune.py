@@ -14,7 +14,7 @@ import attrs
 
 from edgeshard import sqlite
 from edgeshard.budget import policy, usage
-from edgeshard.master import arrivals, catalog, database, extents, identity, receipts
+from edgeshard.master import arrivals, catalog, database, extents, identity, receipts, store_clock
 from edgeshard.master.write_stats import Meter
 from edgeshard.reports import PruneReport
 from edgeshard.retention import bookkeeping, by_hand, drop_table, refresh, row_rules, sizes, tombstones
@@ -108,12 +108,15 @@ def _begin(
     with sqlite.read_snapshot(connection):
         scope, tombstone_tables = find_scope(connection, path, rules)
         row_bytes = sqlite.used_bytes(connection) / max(1, extents.row_count(connection))
+    # without a rule by age, the time does not matter
+    clock = store_clock.now(connection) if dry_run or not rules.ages_s else store_clock.observe_if_news(connection)
     pace = Pace(connection, str(path), wal_pages, is_for_budget=rules.size_reason == BUDGET)
     run = PruneRun(
         connection,
         str(path),
         rules,
         scope,
+        clock,
         DeletableSeqs(rules),
         pace,
         progress,
@@ -130,7 +133,7 @@ def _follow_rules(run: PruneRun, tombstone_tables: Sequence[str]) -> bool:
     if run.rules.drops_table:
         drop_table.drop_table(run)
         return True
-    position = row_rules.delete_old_rows(run, time.time())
+    position = row_rules.delete_old_rows(run)
     tombstones.collect(run, tombstone_tables)
     if run.rules.max_bytes is None or run.is_stopping():
         return True
@@ -185,6 +188,7 @@ def _report(run: PruneRun, shrunk_bytes: int, *, fits: bool) -> PruneReport:
         awaiting=_awaiting(run),
         retired_streams=progress.retired,
         forgotten_streams=progress.forgotten,
+        unconfirmed=progress.unconfirmed,
         used_bytes=sqlite.used_bytes(connection) + wal_bytes,
         file_bytes=sizes.file_bytes(connection),
         wal_bytes=wal_bytes,

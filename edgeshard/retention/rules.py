@@ -83,7 +83,8 @@ class Rules:
     @property
     def ages_s(self) -> tuple[float, ...]:
         """The ages that are set, in seconds."""
-        return tuple(age for age in (self.older_than_s, self.tombstones_older_than_s) if age is not None)
+        ages = (self.older_than_s, self.tombstones_older_than_s, self.forget_after_s)
+        return tuple(age for age in ages if age is not None)
 
 
 def parse_rules(

@@ -11,6 +11,7 @@ import attrs
 from edgeshard import sqlite
 from edgeshard.errors import StorageIOError
 from edgeshard.files import fingerprint
+from edgeshard.master.clock_trust import TrustedClock
 from edgeshard.retention.deletable import DeletableSeqs
 from edgeshard.retention.pace import Pace
 from edgeshard.retention.progress import PruneProgress
@@ -42,6 +43,7 @@ class PruneRun:
         path: its path.
         rules: what to delete.
         scope: which tables the rules apply to.
+        clock: the trusted time, as of the beginning.
         deletable: which seqs may be deleted.
         pace: how much each transaction does.
         progress: what was done so far.
@@ -56,6 +58,7 @@ class PruneRun:
     path: str
     rules: Rules
     scope: Scope
+    clock: TrustedClock
     deletable: DeletableSeqs
     pace: Pace
     progress: PruneProgress

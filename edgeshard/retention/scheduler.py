@@ -18,7 +18,8 @@ import attrs
 from edgeshard import sqlite
 from edgeshard.errors import EdgeshardError
 from edgeshard.files import scan
-from edgeshard.master import arrivals, catalog, database
+from edgeshard.master import arrivals, catalog, database, store_clock
+from edgeshard.records import machine_clock
 from edgeshard.reports import MergeReport, PruneReport, combine_prunes
 from edgeshard.retention import prune
 from edgeshard.retention.due import LastRun, MasterState, is_due
@@ -30,6 +31,10 @@ logger = logging.getLogger("edgeshard.prune")
 
 #: How long a transaction waits while another process has the master locked, in seconds; then the prune is postponed.
 _LOCK_WAIT_S = 5.0
+
+
+#: How long to wait for the next prune by age at most while the clock awaits confirmation, in seconds.
+_UNCONFIRMED_WAIT_S = 3_600.0
 
 
 @attrs.frozen
@@ -184,16 +189,21 @@ class PruneScheduler:
     def _measure(self) -> MasterState:
         file = scan.find_database(str(self._path))
         state = () if file is None else file.state
-        return MasterState(time.monotonic(), time.time(), state, 0 if file is None else file.file_bytes)
+        clock_s = machine_clock.boottime_s()
+        return MasterState(time.monotonic(), clock_s, state, 0 if file is None else file.file_bytes)
 
 
 def _next_age_s(path: Path, older_than_s: float) -> float:
-    """Return when the next rows become too old, in seconds since 1970."""
-    now_s = time.time()
+    """Return when the next rows become too old, in seconds by the clock that nobody can set.
+
+    While a jump of the wall clock waits for confirmation, that is at most an hour from now: somebody may confirm it.
+    """
     connection = database.open_master(path, writable=False)
     try:
-        with database.translate_errors("prune", path):
-            arrived_s = arrivals.oldest_since(connection, now_s - older_than_s)
+        with database.translate_errors("prune", path), sqlite.read_snapshot(connection):
+            clock = store_clock.now(connection)
+            arrived_s = arrivals.oldest_since(connection, clock.trusted_s - older_than_s)
     finally:
         connection.close()
-    return (now_s if arrived_s is None else arrived_s) + older_than_s + arrivals.RESOLUTION_S
+    wait_s = (0.0 if arrived_s is None else arrived_s - clock.trusted_s) + older_than_s + arrivals.RESOLUTION_S
+    return clock.boottime_s + (min(wait_s, _UNCONFIRMED_WAIT_S) if clock.jumps else wait_s)

@@ -77,6 +77,7 @@ class Handle:
         self._writers: dict[type, RecordWriter] = {}
         self._fitting: set[Table] = set()  # found to fit the store's master
         self._timestamp: Callable[[], int] | None = None  # the clock of keyed tables; None: no change was written yet
+        self._is_clock_set_back: Callable[[], bool] | None = None  # of the same clock
         self._depth = 0  # of nested transactions
         self._task: object = None  # the coroutine that has the transaction open
         self._aborted: BaseException | None = None  # what rolled the open transaction back
@@ -165,6 +166,12 @@ class Handle:
         if self._lock_file is not None:
             cause = "it was opened before a fork; open the shard in the child, after the fork"
             self._become_unusable(ShardForkedError("use shard", self.path, cause))
+
+    def _restart_clock(self) -> None:
+        """Have the next row begin a new stream: the wall clock was set back far, and timestamps of a stream grow."""
+        self._next_id = 0
+        self._timestamp = self._is_clock_set_back = None
+        self._writers.clear()
 
     # -- closing ------------------------------------------------------------------------------------------------------
 

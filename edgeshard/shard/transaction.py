@@ -75,6 +75,9 @@ class Transaction:
             if self.depth:
                 return
             handle._task, handle._aborted = running_task(), None
+            if handle._is_clock_set_back is not None and handle._is_clock_set_back():
+                handle._restart_clock()
+                self.next_id = 0  # if the block is undone, the stream is not continued either
             if format.seq_of(self.next_id) > format.SEQ_MAX - _LEAST_SEQS:
                 handle._next_id = 0
             if handle._quota is not None:

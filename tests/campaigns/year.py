@@ -7,7 +7,7 @@ Three agents write; one is restarted each day and one each month. With --opening
 a day, by cron or a command-line hook, and writes one row each time. An hourly merge follows the store's own rules: rows
 older than 30 days are pruned once the hub has them. Each week a bundle is carried to the hub, and its receipt back; for
 five weeks in summer nobody comes. The hub limits its size. Only the clock is simulated: `time.time`, by which mergers and
-prunes tell the time, is set forward by an hour before each merge. All rows are really written, merged and pruned.
+prunes tell the time, and the clock that nobody can set, are set forward by an hour before each merge. All rows are really written, merged and pruned.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from unittest import mock
 import attrs
 
 import edgeshard
+from edgeshard.records import machine_clock
 from edgeshard.shard.write_profile import WriteProfileName
 from tests.support.stores import new_store
 
@@ -161,7 +162,10 @@ class Year:
 @contextlib.contextmanager
 def _clock() -> Iterator[Clock]:
     clock = Clock()
-    with mock.patch.object(time, "time", clock):
+    with (
+        mock.patch.object(time, "time", clock),
+        mock.patch.object(machine_clock, "boottime_s", clock),
+    ):
         yield clock
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import edgeshard
 from edgeshard.records import hlc
+from tests.support.clocks import set_machine_clock
 from tests.support.stores import new_store
 
 NOON = datetime.datetime(2026, 11, 25, 12, tzinfo=datetime.UTC)
@@ -168,6 +169,7 @@ def set_clock(monkeypatch: Any, now_us: int) -> Wall:
     """Take all timestamps from a clock that the test sets."""
     wall = Wall(now_us)
     monkeypatch.setattr(hlc, "now_us", wall)
+    set_machine_clock(monkeypatch, lambda: wall.now_us / 1e6)
     return wall
 
 

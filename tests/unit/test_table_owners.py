@@ -37,6 +37,7 @@ OWNERS = {
     "edgeshard_retirements": {"master/retired.py"},
     "edgeshard_tombstone_gc": {"master/tombstone_gc.py"},
     "edgeshard_arrivals": {"master/arrivals.py"},
+    "edgeshard_clock": {"master/store_clock.py"},
     "edgeshard_receipts": {"master/receipts.py"},
     "edgeshard_peers": {"master/receipts.py"},
     "edgeshard_write_stats": {"master/write_stats.py"},

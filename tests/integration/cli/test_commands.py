@@ -28,10 +28,11 @@ from tests.support.stores import new_store, shard_path
 from tests.support.terminals import on_terminal, read_all
 
 READERS = [
-    ["verify"], ["query", "select 1"], ["shell", "select 1"], ["snapshot", "copy.db"], ["export", "copy.db"], ["ranges"],
+    ["verify"], ["query", "select 1"], ["shell", "select 1"], ["snapshot", "copy.db"], ["export", "copy.db"], ["ranges"], ["clock"],
 ]  # fmt: skip
 VERBS = [
     "init", "merge", "status", "verify", "query", "shell", "snapshot", "restore", "export", "ranges", "receipt", "salvage",
+    "clock",
 ]  # fmt: skip
 ENDLESS = "with recursive r(n) as (select 1 union all select n + 1 from r) select n from r "
 

@@ -655,7 +655,7 @@ def test_the_json_has_units_in_its_names_and_raw_numbers(store: edgeshard.Store,
     assert {
         "complete": "bool", "pending_rows": "int", "oldest_age_s": "float", "oldest_is_bound": "bool",
         "quarantined_shards": "int", "blocked_rows": "int", "at": "str", "watching": "bool", "master": "dict", "shards": "list", "gaps": "list",
-        "budget": "NoneType", "states": "dict", "peers": "list", "unnamed": "str",
+        "budget": "NoneType", "states": "dict", "peers": "list", "unnamed": "str", "clock": "dict",
         "bytes_a_day": "float", "bytes_a_row": "float", "write_stats": "dict",
     } == kinds  # fmt: skip
     assert {

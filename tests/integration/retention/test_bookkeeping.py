@@ -396,8 +396,9 @@ def _groups(*given: tuple[int, int, int]) -> list[Group]:
 
 def test_no_group_is_forgotten_too_early_and_none_is_kept_because_a_clock_was_ahead() -> None:
     def older(groups: list[Group], now: int | None) -> list[int]:
-        now_s = None if now is None else now * DAY_S
-        return [group.number for group in bookkeeping._older_than(groups, now_s, 365 * DAY_S)]
+        now_s = 0.0 if now is None else now * DAY_S
+        clock = TrustedClock("boot", 0.0, now_s, now_s, is_known=now is not None)
+        return [group.number for group in bookkeeping._older_than(groups, clock, 365 * DAY_S)]
 
     plain = _groups((0, 29, 1), (5, 10, 1), (40, 41, 1))
     assert [] == older(plain, 374)

@@ -27,8 +27,9 @@ from edgeshard.exchange.inventory import Inventory
 from edgeshard.format import blocks
 from edgeshard.master import pruned_ranges
 from edgeshard.master import receipts as master_receipts
-from edgeshard.records import hlc
+from edgeshard.records import hlc, machine_clock
 from edgeshard.shard import shard as shard_module
+from tests.support.clocks import Boottime
 from tests.support.fleets import contents, disputes
 from tests.support.fleets.contents import Content, Stored
 from tests.support.fleets.kills import killed_at
@@ -84,6 +85,7 @@ class Wall:
 
         patches.enter_context(mock.patch.object(hlc, "now_us", self._now_us))
         patches.enter_context(mock.patch.object(time, "time", self._now_s))
+        patches.enter_context(mock.patch.object(machine_clock, "boottime_s", Boottime(self._now_s)))
         faked = SimpleNamespace(datetime=Datetime, UTC=datetime.UTC, timedelta=datetime.timedelta)
         for module in (shard_module, pruned_ranges, master_receipts, exchange_receipts):
             patches.enter_context(mock.patch.object(module, "datetime", faked))
