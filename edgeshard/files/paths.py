@@ -6,6 +6,8 @@
     ROOT/merge.lock           locked while a merger works
     ROOT/watch.lock           locked while a merger watches the store
     ROOT/budget.json          the disk budget, if the store has one
+    ROOT/quotas               what open shards may grow to within the budget
+    ROOT/reserve              space set aside for the merger within the budget
 
 Nothing in this package opens a database that may be in use: if a process opens and closes a file by other means than
 SQLite while SQLite has it open, the process loses its POSIX locks on the file
@@ -71,6 +73,16 @@ def watch_lock(root: Path) -> Path:
 def budget(root: Path) -> Path:
     """Return the file that records a store's disk budget."""
     return root / "budget.json"
+
+
+def quotas(root: Path) -> Path:
+    """Return the file that records what open shards may grow to within the disk budget."""
+    return root / "quotas"
+
+
+def reserve(root: Path) -> Path:
+    """Return the file that sets space aside for the merger within the disk budget."""
+    return root / "reserve"
 
 
 def root_of_shard(shard_path: str) -> Path:

@@ -118,19 +118,21 @@ class Merger:
         unreadable = [run for run in sources if run.quarantine]
         try:
             with sqlite.translate_errors("merge into", str(self._path)), self._meter.running():
+                self._quota.begin()
                 connection = self._open_master()
-                self._quota.begin(connection)
+                self._quota.opened(connection)
                 scanned = self._scan()
                 self._schema_version = int(connection.pragma("schema_version"))
                 due = [*self._due(scanned, thorough), *(run for run in sources if not run.quarantine)]
                 self._meter.collect(paths.merge_lock(self._root), map(self._lock_path, scanned.names))
-                for group in attach.groups(due):
+                for group in attach.groups(due, lambda: self._quota.group_size):
                     if merge_pass.is_stopping() or self._quota.is_exhausted:
                         break
                     self._merge_group(connection, group, merge_pass)
                 self._finish(connection, merge_pass, scanned, due, thorough)
                 report = self._report([*due, *unreadable], merge_pass)
         except BaseException:
+            self._quota.abandon()
             self.abandon()  # what is in the cache may be wrong now
             raise
         return attrs.evolve(report, seconds=time.monotonic() - began)
@@ -160,6 +162,8 @@ class Merger:
         self._find_gaps(connection)
         if not self._watching or not (merge_pass.rows or self._profile.keeps_wal):
             self._master.shrink_wal()
+        self._quota.make_space_for_writers(connection)
+        self._quota.end()
         if self._quota.is_exhausted:
             raise self._quota.error(merge_pass.rows, len(self._cache.quarantined))
 
@@ -283,7 +287,7 @@ class Merger:
             if not left:
                 return
             if self._quota.is_exhausted:
-                if rows_before == merge_pass.rows or not self._quota.drop_rows(connection):
+                if rows_before == merge_pass.rows or not self._quota.drop_rows(connection, for_merge=True):
                     return
                 rows_before = merge_pass.rows
             yield left

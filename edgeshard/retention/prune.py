@@ -19,7 +19,7 @@ from edgeshard.reports import PruneReport
 from edgeshard.retention import drop_table, row_rules, sizes, tombstones
 from edgeshard.retention import shrink as shrinking
 from edgeshard.retention.deletable import DeletableSeqs
-from edgeshard.retention.pace import Pace
+from edgeshard.retention.pace import PRUNE_WALS, Pace
 from edgeshard.retention.progress import ProgressCallback, PruneProgress
 from edgeshard.retention.rules import BUDGET, Rules
 from edgeshard.retention.run import PruneRun
@@ -74,10 +74,11 @@ def prune(
 
 def _limit_wal(connection: Connection, path: Path) -> int | None:
     """Keep the WAL short if the store has a budget; return how many pages it may have."""
-    limit = usage.current_limit(path.parent)
-    if limit is None:
+    budget = usage.load_budget(path.parent)
+    if budget is None:
         return None
-    wal_bytes = policy.prune_wal_bytes(limit)
+    # the WAL, one more transaction of that size, and what remains of another
+    wal_bytes = policy.delete_bytes(budget) // PRUNE_WALS
     database.set_wal_limits(connection, wal_bytes)
     return max(1, wal_bytes // sizes.page_bytes(connection))
 

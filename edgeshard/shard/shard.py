@@ -149,7 +149,12 @@ class Shard(Handle):
         row_id = self._next_id
         self._next_id = WRITING
         try:
-            writer.insert(self._execute, row_id, record)
+            if self._quota is None:
+                writer.insert(self._execute, row_id, record)
+            else:
+                row = writer.encode(row_id, record)
+                self._quota.make_space(self._connection, row)
+                self._execute(writer.sql, row)
             self._next_id = row_id + 1
         except BaseException as error:
             self._next_id = 0  # until _fail decides
@@ -192,6 +197,8 @@ class Shard(Handle):
         try:
             encode = writer.encode
             rows = [encode(row_id, record) for row_id, record in enumerate(batch, first_id)]
+            if self._quota is not None:
+                self._quota.make_space(self._connection, rows)
             self._connection.executemany(writer.sql, rows)
             self._next_id = first_id + len(batch)
         except BaseException as error:
@@ -214,7 +221,10 @@ class Shard(Handle):
                 if not row_id & format.SEQ_MAX:
                     raise TransactionError("write to shard", self.path, _TOO_MANY)
                 self._next_id = row_id + 1
-                yield writer.encode(row_id, current)
+                row = writer.encode(row_id, current)
+                if self._quota is not None:
+                    self._quota.make_space(self._connection, row)
+                yield row
                 pulling = True
 
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import attrs
@@ -186,13 +186,20 @@ def named_source(path: str | os.PathLike[str]) -> SourceRun:
     return SourceRun(scan.find_database(real) or ShardFile(real, (), "there is no such file"), own=False)
 
 
-def groups(runs: list[SourceRun]) -> Iterator[list[SourceRun]]:
-    """Yield the runs in groups whose sources are attached together; when asked for one, none is to be attached."""
+def groups(
+    runs: list[SourceRun], max_size: Callable[[], int | None] = lambda: None
+) -> Iterator[list[SourceRun]]:
+    """Yield the runs in groups whose sources are attached together; when asked for one, none is to be attached.
+
+    Args:
+        runs: the sources.
+        max_size: called for each group; returns how many may be attached at once, or None for as many as possible.
+    """
     left = runs
     while left:
         free = os_errors.free_descriptors()
         fitting = GROUP_SIZE if free is None else (free - _SPARE_DESCRIPTORS) // _DESCRIPTORS
-        size = max(1, min(GROUP_SIZE, fitting))
+        size = max(1, min(GROUP_SIZE, fitting, max_size() or GROUP_SIZE))
         yield left[:size]
         left = left[size:]
 

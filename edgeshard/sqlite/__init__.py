@@ -50,6 +50,7 @@ from edgeshard.sqlite.guards import (
     allow_only_reading,
     limit_steps,
     limit_steps_in_block,
+    limit_wal_in_block,
 )
 from edgeshard.sqlite.maintenance import (
     back_up,
@@ -145,6 +146,7 @@ __all__ = [
     "is_write",
     "limit_steps",
     "limit_steps_in_block",
+    "limit_wal_in_block",
     "open_in_memory",
     "quote",
     "read_raw",

@@ -100,6 +100,29 @@ def limit_steps_in_block(
         connection.set_progress_handler(None, id=handler)
 
 
+@contextlib.contextmanager
+def limit_wal_in_block(connection: apsw.Connection, max_bytes: int) -> Iterator[None]:
+    """Roll back a transaction of the block that writes more than `max_bytes` to the WAL, as if the disk were full.
+
+    SQLite writes pages to the WAL before the commit once its cache is full. So the WAL may exceed the limit by as much
+    as the cache has.
+    """
+    page_bytes = int(connection.pragma("page_size"))
+    last = connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE)[0] + max_bytes // page_bytes
+    handler = object()
+
+    def check() -> bool:
+        if connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE)[0] > last:
+            raise apsw.FullError("the transaction writes too much to the WAL")
+        return False
+
+    connection.set_progress_handler(check, _STEPS_BETWEEN_CHECKS, id=handler)
+    try:
+        yield
+    finally:
+        connection.set_progress_handler(None, id=handler)
+
+
 @attrs.define
 class StepBudget:
     """How many more times SQLite may call this progress handler before it interrupts the statement."""
