@@ -725,6 +725,12 @@ class BudgetStatus(Report):
         limit_bytes: what the store may use now: less than the budget if the file system has less space.
         used_bytes: what the store uses.
         dropped_rows: rows ever deleted from the master to stay within the budget.
+        promised_bytes: what open shards may still take without asking, and what pending rows may take in the master.
+        reserve_bytes: what is set aside for merging.
+        left_bytes: what is left for writers; negative if merging needs more than its reserve.
+        open_shards: how many shards are open.
+        least_bytes: the least budget with which one shard more can be open, besides what rows take.
+        is_full: whether no further shard can be opened, and writers are refused sooner or later.
     """
 
     max_bytes: int
@@ -732,6 +738,12 @@ class BudgetStatus(Report):
     limit_bytes: int
     used_bytes: int
     dropped_rows: int
+    promised_bytes: int = 0
+    reserve_bytes: int = 0
+    left_bytes: int = 0
+    open_shards: int = 0
+    least_bytes: int = 0
+    is_full: bool = False
 
 
 @attrs.frozen
@@ -841,8 +853,9 @@ class StatusReport(Report):
 
     @property
     def complete(self) -> bool:
-        """Whether no shard is quarantined, and no row is blocked or missing."""
-        return not self.quarantined_shards and not self.blocked_rows and not self.master.gaps
+        """Whether no shard is quarantined, no row is blocked or missing, and the disk budget is not used up."""
+        is_full = self.budget is not None and self.budget.is_full
+        return not self.quarantined_shards and not self.blocked_rows and not self.master.gaps and not is_full
 
     def _line(self) -> str:
         line = f"{self.pending_rows} rows pending in {len(self.shards)} shards"
@@ -854,4 +867,6 @@ class StatusReport(Report):
             line += f"; {self.blocked_rows} rows blocked"
         if self.master.gaps:
             line += f"; {self.master.missing_rows} rows missing in {self.master.gaps} gaps"
+        if self.budget is not None and self.budget.is_full:
+            line += "; the disk budget is full"
         return line

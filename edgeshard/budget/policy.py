@@ -184,7 +184,12 @@ LEAST_SHARD_BYTES: Final = shard_bytes(EMPTY_SHARD_BYTES, MIN_WAL_BYTES, MIN_GRO
 
 
 def writer_quota(
-    budget: Budget, usage: Usage, file_bytes: int, wal_bytes: int = 0, wanted_bytes: int = FIRST_GROWTH_BYTES
+    budget: Budget,
+    usage: Usage,
+    file_bytes: int,
+    wal_bytes: int = 0,
+    wanted_bytes: int = FIRST_GROWTH_BYTES,
+    needed_bytes: int = 0,
 ) -> WriterQuota:
     """Return what an open shard may take.
 
@@ -194,6 +199,7 @@ def writer_quota(
         file_bytes: the size of its database.
         wal_bytes: what its WAL takes now, which may be more than it should: a long read keeps it.
         wanted_bytes: by how much it should grow. Once little is left it gets less, so that others get some as well.
+        needed_bytes: by how much it must grow for one transaction.
     """
     left = left_for_writers(budget, usage)
     share = min(budget.max_bytes // WALS_PART // (usage.open + 1), max(0, left) // 8)
@@ -201,9 +207,9 @@ def writer_quota(
     fixed = shard_bytes(file_bytes, max(wal, wal_bytes), 0)
     # each byte of growth is in the database, perhaps in the WAL as well, and in the -shm
     most = int((left - fixed) / (MASTER_GROWTH + 1 + 1 / SHM_PART)) - 1
-    growth = min(wanted_bytes, max(MIN_GROWTH_BYTES, most // 4))
-    if growth > most:
+    if most < MIN_GROWTH_BYTES:
         return WriterQuota(0, wal, 0)
+    growth = min(most, max(needed_bytes, min(wanted_bytes, max(MIN_GROWTH_BYTES, most // 4))))
     return WriterQuota(growth, wal, shard_bytes(file_bytes, max(wal, wal_bytes), growth))
 
 

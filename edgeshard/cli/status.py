@@ -29,7 +29,8 @@ examples:
 exit codes:
   0 all well, also if rows are pending; and --watch, ended by Ctrl-C
   1 failed; also if the master is damaged                 2 wrong usage
-  3 a shard is quarantined, or rows are blocked or missing: as for a merge that exits with 3
+  3 a shard is quarantined, or rows are blocked or missing: as for a merge that exits with 3; or the disk budget is
+    full, and it says what to do
   74 input/output error                                   75 the master is locked
   77 not permitted                                        78 there is no such folder
 """
@@ -175,6 +176,8 @@ def _totals(store: Store, report: StatusReport) -> list[str]:
     lines.append(printable(_master(report)))
     if report.budget is not None:
         lines.append(_budget(report.budget))
+        if report.budget.is_full:
+            lines.append(_full_budget(store, report, report.budget))
     lines += [printable(line) for line in _peers(store, report)]
     lines += [printable(_clock(item)) for item in report.master.clocks_ahead]
     if report.gaps:
@@ -212,6 +215,25 @@ def _budget(found: BudgetStatus) -> str:
     if found.limit_bytes < found.max_bytes:
         text += f", which is all that the disk has (the budget is {output.size(found.max_bytes)})"
     return f"{text}; on full: {found.on_full}" + (f", {found.dropped_rows} rows dropped" if found.dropped_rows else "")
+
+
+def _full_budget(store: Store, report: StatusReport, found: BudgetStatus) -> str:
+    """Say what to do about a budget that is used up."""
+    root = shlex.quote(str(store.root))
+    steps = []
+    if found.limit_bytes < found.max_bytes:
+        steps.append("free space on the disk")
+    if report.pending_rows or found.on_full == "drop-oldest":
+        steps.append(f"merge (`edgeshard merge {root}`)")
+    if found.max_bytes < found.least_bytes:
+        least = f"{found.open_shards} shards are open, and one more needs {output.size(found.least_bytes)}"
+        steps.append(f"close shards that are not used ({least})")
+    steps += [
+        f"prune (`edgeshard prune {root} --help`)",
+        f"raise the budget (`edgeshard merge {root} --max-bytes SIZE`)",
+    ]
+    left = output.size(max(0, found.left_bytes))
+    return f"the disk budget is full, {left} are left for writers: " + ", or ".join(steps)
 
 
 def _peers(store: Store, report: StatusReport) -> list[str]:

@@ -142,7 +142,7 @@ class Quota:
         """Whether the writer may add anything."""
         return self._granted.total_bytes > 0
 
-    def _take(self, file_bytes: int, wanted_bytes: int) -> bool:
+    def _take(self, file_bytes: int, wanted_bytes: int, needed_bytes: int = 0) -> bool:
         """Measure the store, and take a quota for a file that grows by so much; return whether it may grow at all.
 
         If it may not, the quota that the shard has stays as it is in a transaction, and ends otherwise.
@@ -151,7 +151,9 @@ class Quota:
             self._budget = load_budget(self._root) or self._budget
             self._usage = measure(self._root, without=self._stem)
             wal_bytes = fingerprint.size(paths.wal(self._path))
-            granted = policy.writer_quota(self._budget, self._usage, file_bytes, wal_bytes, wanted_bytes)
+            granted = policy.writer_quota(
+                self._budget, self._usage, file_bytes, wal_bytes, wanted_bytes, needed_bytes
+            )
             self._taken_at = self._measured_at = monotonic()
             if granted.total_bytes or self._first_pages < 0:
                 self._granted = granted
@@ -179,7 +181,7 @@ class Quota:
         is_current = now < self._taken_at + 1.5 * policy.LEASE_S or self._first_pages >= 0
         if self.allows_writes and is_current and used < self._granted.growth_bytes // 2:
             if now < self._measured_at + _MEASURE_S or self._first_pages >= 0:
-                self._keep(connection, file_bytes, now)
+                self._keep(connection, file_bytes, used, now)
                 return
         # a program that tries again and again must not keep the merger from making space
         if not self.allows_writes and now < self._measured_at + _LEAST_INTERVAL_S:
@@ -189,14 +191,16 @@ class Quota:
             self._limit_file(connection)
             self._limit_wal(connection)
 
-    def _keep(self, connection: Connection, file_bytes: int, now: float) -> None:
-        """Renew the quota; make it smaller if a merge has truncated the shard."""
+    def _keep(self, connection: Connection, file_bytes: int, used_bytes: int, now: float) -> None:
+        """Renew the quota; make it smaller if a merge has truncated the shard, or a large transaction has ended."""
         if self._first_pages < 0:
-            granted = self._granted
-            wal_bytes = max(granted.wal_bytes, fingerprint.size(paths.wal(self._path)))
-            total = policy.shard_bytes(file_bytes, wal_bytes, granted.growth_bytes)
-            if total < granted.total_bytes:
-                self._granted = WriterQuota(granted.growth_bytes, granted.wal_bytes, total)
+            wal_bytes = max(self._granted.wal_bytes, fingerprint.size(paths.wal(self._path)))
+            growth = min(
+                self._granted.growth_bytes - max(0, used_bytes), max(policy.FIRST_GROWTH_BYTES, 2 * used_bytes)
+            )
+            total = policy.shard_bytes(file_bytes, wal_bytes, growth)
+            if total < self._granted.total_bytes:
+                self._granted = WriterQuota(growth, self._granted.wal_bytes, total)
                 self._limit_file(connection)
             self._record.take(self._granted.total_bytes)
         self._taken_at, self.renew_at = now, now + policy.LEASE_S
@@ -228,11 +232,13 @@ class Quota:
             connection: the shard's.
             rows: the bindings of one row, or a list of them.
         """
-        # a row takes at most twice its size, and a page: SQLite leaves the rest of a page free
         try:
-            bytes_ = 2 * len(marshal.dumps(rows, 2)) + self._page_bytes
+            size = len(marshal.dumps(rows, 2))
         except ValueError:
             return  # not what SQLite stores either
+        # SQLite leaves a part of a page free: that is at most as much as there is in it, and at most a page for a row
+        count = len(rows) if isinstance(rows, list) else 1
+        bytes_ = self._page_bytes + min(2 * size, size + size // 50 + count * self._page_bytes)
         if bytes_ > self._free_bytes:
             self._make_space(connection, bytes_)
         self._free_bytes -= bytes_
@@ -245,9 +251,8 @@ class Quota:
         first_pages = pages if self._first_pages < 0 else self._first_pages
         grown = (pages - first_pages) * self._page_bytes
         most = policy.largest_transaction(self._budget, self._usage) - grown
-        wanted = min(most, max(bytes_, grown, policy.FIRST_GROWTH_BYTES))
-        # SQLite refuses to set fewer pages than there are: the file of a transaction may not have them yet
-        if wanted > self._free_bytes and self._take(pages * self._page_bytes, wanted):
+        needed, wanted = min(most, bytes_), min(most, max(grown, policy.FIRST_GROWTH_BYTES))
+        if max(needed, wanted) > self._free_bytes and self._take(pages * self._page_bytes, wanted, needed):
             self._limit_file(connection)
             self._limit_wal(connection)
             self._free_bytes = (self._pages_max - pages) * self._page_bytes
