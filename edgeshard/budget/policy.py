@@ -7,9 +7,9 @@
       all files of the store       what open shards may still     for the writer    for the
                                    add to their files             that asks next    merger alone
 
-* A *quota* is what an open shard's files may grow to: its database, its WAL and its -shm. It counts whole, whether it is
-  used or not. A writer takes one from what is left, under a lock, before it writes; SQLite refuses a page beyond it. It
-  holds for `LEASE_S`, and is renewed by writing. So an idle shard counts only with its files.
+* A *quota* is what an open shard's files may grow to: its database, its WAL and its -shm. It counts whole, whether it
+  is used or not. A writer takes one from what is left, under a lock, before it writes; SQLite refuses a page beyond it.
+  It holds for `LEASE_S`, and is renewed by writing. So an idle shard counts only with its files.
 * The *reserve* is the merger's quota. It is always there, for a master that has yet to be made as well, and its size
   depends on the budget alone. Half of it is for copying a chunk (into the master's WAL, then into its file), the other
   half for deleting rows from a full master. As long as nothing is left for writers, each step of a merge fits into it.

@@ -17,7 +17,7 @@ import hashlib
 import os
 import struct
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -99,13 +99,16 @@ class QuotaRecord:
         root: the store's folder.
         owner: the stem of the shard's file, or `MERGER`.
 
+    Attributes:
+        key: the owner's number.
+
     Raises:
         AccessError, StorageIOError: the file cannot be made or opened.
     """
 
     def __init__(self, root: Path, owner: str) -> None:
         self._path = paths.quotas(root)
-        self._key = owner_key(owner)
+        self.key = owner_key(owner)
         self._offset = -1
         try:
             with contextlib.suppress(FileExistsError):
@@ -153,20 +156,25 @@ class QuotaRecord:
         try:
             if self._offset < 0:
                 self._offset = self._find()
-            os.pwrite(self._handle, _RECORD.pack(self._key, total_bytes, until_ns), self._offset)
+            os.pwrite(self._handle, _RECORD.pack(self.key, total_bytes, until_ns), self._offset)
         except OSError as error:
             raise explain_os_error(error, "write quota to", self._path) from error
 
     def _find(self) -> int:
         """Return where this owner's record is, or may be. Called under the lock."""
+        records = self.read_all()
+        keys = [key for key, _, _ in records]
+        place = keys.index(self.key) if self.key in keys else keys.index(0) if 0 in keys else len(keys)
+        return place * _RECORD.size
+
+    def read_all(self) -> list[tuple[int, int, int]]:
+        """Return the records of all owners: number, size in bytes, and until when it holds."""
         size = os.fstat(self._handle).st_size // _RECORD.size * _RECORD.size
-        free = size
-        for place, (key, _, _) in enumerate(_RECORD.iter_unpack(os.pread(self._handle, size, 0))):
-            if key == self._key:
-                return place * _RECORD.size
-            if not key:
-                free = min(free, place * _RECORD.size)
-        return free
+        return list(_RECORD.iter_unpack(os.pread(self._handle, size, 0)))
+
+    def clear(self, place: int) -> None:
+        """Remove the record in this place."""
+        os.pwrite(self._handle, bytes(_RECORD.size), place * _RECORD.size)
 
     def close(self) -> None:
         """Give everything back, and close the file."""
@@ -192,24 +200,16 @@ class QuotaRecord:
             os.close(handle)
 
 
-def forget_dead(root: Path, record: QuotaRecord, is_alive: Mapping[int, bool]) -> None:
+def forget_dead(record: QuotaRecord, owners_alive: Callable[[], Mapping[int, bool]]) -> None:
     """Remove the records of owners that have ended without giving them back, so that the file stays short.
 
     Args:
-        root: the store's folder.
         record: the caller's own record, whose lock is taken.
-        is_alive: for the number of each shard's owner, whether its lock is held; owners without a shard are not in it.
+        owners_alive: called under the lock; returns which owners live, by their number. Others do not.
     """
     with record.locked():
-        for place, (key, _, until) in enumerate(_RECORD.iter_unpack(_whole(record))):
-            if key and key != record._key and not is_alive.get(key, False) and _is_over(until):
-                os.pwrite(record._handle, bytes(_RECORD.size), place * _RECORD.size)
-
-
-def _whole(record: QuotaRecord) -> bytes:
-    size = os.fstat(record._handle).st_size // _RECORD.size * _RECORD.size
-    return os.pread(record._handle, size, 0)
-
-
-def _is_over(until_ns: int) -> bool:
-    return until_ns == _HELD_NS or not 0 <= until_ns - time.monotonic_ns() <= _COUNTED_NS
+        alive = owners_alive()
+        for offset, (key, _, until_ns) in enumerate(record.read_all()):
+            is_over = until_ns == _HELD_NS or not 0 <= until_ns - time.monotonic_ns() <= _COUNTED_NS
+            if key not in (0, record.key) and is_over and not alive.get(key, False):
+                record.clear(offset)

@@ -8,13 +8,17 @@ missing; the next merge, or the next agent that opens a shard, makes it whole. I
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from edgeshard.budget import policy
+from edgeshard.budget import policy, quotas
 from edgeshard.budget.policy import Budget, Usage
+from edgeshard.budget.quotas import QuotaRecord
+from edgeshard.budget.usage import measure
 from edgeshard.files import modes, paths
 from edgeshard.files.os_errors import explain_os_error
 
@@ -27,13 +31,13 @@ _CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSPC, errno.EDQUOT)
 def make_whole(root: Path, budget: Budget, usage: Usage) -> None:
     """Make the reserve as large as it should be, as far as the budget and the file system have space for it.
 
-    Called while the caller has the lock of the quotas.
+    Called while the caller has the lock of the quotas. Nothing is done while a merger works, which needs the space.
 
     Raises:
         AccessError, StorageIOError: the file cannot be written.
     """
     wanted = _fitting(budget, usage, 0)
-    if usage.reserve != wanted:
+    if usage.reserve != wanted and not usage.merging:
         _resize(paths.reserve(root), usage.reserve, wanted)
 
 
@@ -49,6 +53,24 @@ def make_way(root: Path, budget: Budget, usage: Usage, step_bytes: int) -> None:
     wanted = min(usage.reserve, physically, _fitting(budget, usage, step_bytes))
     if wanted < usage.reserve:
         _resize(paths.reserve(root), usage.reserve, wanted)
+
+
+@contextlib.contextmanager
+def for_deleting(root: Path, budget: Budget) -> Iterator[None]:
+    """Give the block the half of the reserve that is for deleting rows.
+
+    Raises:
+        AccessError, StorageIOError, StorageBusyError: the store cannot be measured, or the file cannot be written.
+    """
+    record = QuotaRecord(root, quotas.MERGER)  # only its lock is taken
+    try:
+        with record.locked():
+            make_way(root, budget, measure(root), policy.delete_bytes(budget))
+        yield
+        with record.locked():
+            make_whole(root, budget, measure(root))
+    finally:
+        record.close()
 
 
 def _fitting(budget: Budget, usage: Usage, step_bytes: int) -> int:

@@ -19,6 +19,7 @@ from edgeshard.errors import ConfigurationError
 from edgeshard.files import atomic_file, folders, locks, modes, paths
 from edgeshard.files.os_errors import explain_os_error
 
+
 def measure(root: Path, *, without: str | None = None, sizes_only: bool = False) -> Usage:
     """Measure what the store takes, by the sizes of its files. A file that comes or goes meanwhile may count or not.
 

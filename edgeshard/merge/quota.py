@@ -23,6 +23,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -120,7 +121,7 @@ class MergeQuota:
             return
         if self._record is None:
             self._record = QuotaRecord(self._root, quotas.MERGER)
-        quotas.forget_dead(self._root, self._record, _owners_alive(self._root))
+        quotas.forget_dead(self._record, partial(_owners_alive, self._root))
         step_bytes = self._take_step()
         if not self._usage.master and step_bytes < policy.EMPTY_MASTER_BYTES + policy.COMMIT_BYTES:
             raise self.error(0)
@@ -215,6 +216,7 @@ class MergeQuota:
             if not sqlite.is_full(error):
                 raise
             self._growth.refuse()
+            sqlite.shrink_wal(connection)  # of what was rolled back
             if not self._chunk_bytes(connection, self.budget):
                 self.is_exhausted = True
                 raise QuotaExhaustedError from error
@@ -269,6 +271,7 @@ class MergeQuota:
         before = self._bytes_used(for_merge=for_merge)
         if not self._bytes_to_drop(connection, for_merge=for_merge):
             return False
+        self._take_step()
         with self._meter.elsewhere():
             self._follow_own_rules()
             self._drop_oldest(connection, for_merge=for_merge)

@@ -5,6 +5,7 @@ Crash safety of all this: the docstring of `edgeshard.retention`.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +13,8 @@ from pathlib import Path
 import attrs
 
 from edgeshard import sqlite
-from edgeshard.budget import policy, usage
+from edgeshard.budget import policy, reserve, usage
+from edgeshard.budget.policy import Budget
 from edgeshard.master import arrivals, catalog, database, extents, identity, receipts
 from edgeshard.master.write_stats import Meter
 from edgeshard.reports import PruneReport
@@ -53,14 +55,15 @@ def prune(
         StorageError: the master cannot be read or written. What was committed stays.
     """
     began, meter = time.monotonic(), Meter()
+    budget = None if dry_run else usage.load_budget(path.parent)
     connection = database.open_master(path, writable=not dry_run)
     try:
-        with database.translate_errors("prune", path):
+        with database.translate_errors("prune", path), _space(path.parent, budget):
             wal_pages = None
             if not dry_run:
                 # sizes are measured in the database, so nothing of it may still be in the WAL
                 sqlite.shrink_wal(connection)
-                wal_pages = _limit_wal(connection, path)
+                wal_pages = _limit_wal(connection, budget)
             sqlite.set_busy_timeout(connection, lock_wait_s)
             run, tables = _begin(connection, path, rules, should_stop, PruneProgress(progress), wal_pages, dry_run)
             with meter.running():
@@ -72,9 +75,12 @@ def prune(
     return attrs.evolve(report, seconds=time.monotonic() - began)
 
 
-def _limit_wal(connection: Connection, path: Path) -> int | None:
+def _space(root: Path, budget: Budget | None) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext() if budget is None else reserve.for_deleting(root, budget)
+
+
+def _limit_wal(connection: Connection, budget: Budget | None) -> int | None:
     """Keep the WAL short if the store has a budget; return how many pages it may have."""
-    budget = usage.load_budget(path.parent)
     if budget is None:
         return None
     # the WAL, one more transaction of that size, and what remains of another

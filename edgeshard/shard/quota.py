@@ -151,9 +151,7 @@ class Quota:
             self._budget = load_budget(self._root) or self._budget
             self._usage = measure(self._root, without=self._stem)
             wal_bytes = fingerprint.size(paths.wal(self._path))
-            granted = policy.writer_quota(
-                self._budget, self._usage, file_bytes, wal_bytes, wanted_bytes, needed_bytes
-            )
+            granted = policy.writer_quota(self._budget, self._usage, file_bytes, wal_bytes, wanted_bytes, needed_bytes)
             self._taken_at = self._measured_at = monotonic()
             if granted.total_bytes or self._first_pages < 0:
                 self._granted = granted
@@ -162,7 +160,8 @@ class Quota:
             else:
                 self._record.hold(self._granted.total_bytes)
             if self.allows_writes:
-                reserve.make_whole(self._root, self._budget, measure(self._root))
+                taken = self._usage.promised + self._granted.total_bytes
+                reserve.make_whole(self._root, self._budget, attrs.evolve(self._usage, promised=taken))
         self.renew_at = self._taken_at + policy.LEASE_S
         self._warn_once()
         return granted.total_bytes > 0
@@ -178,11 +177,11 @@ class Quota:
         now = monotonic()
         file_bytes = int(connection.pragma("page_count")) * self._page_bytes
         used = file_bytes - self._pages_max * self._page_bytes + self._granted.growth_bytes
-        is_current = now < self._taken_at + 1.5 * policy.LEASE_S or self._first_pages >= 0
-        if self.allows_writes and is_current and used < self._granted.growth_bytes // 2:
-            if now < self._measured_at + _MEASURE_S or self._first_pages >= 0:
-                self._keep(connection, file_bytes, used, now)
-                return
+        until = min(self._taken_at + 1.5 * policy.LEASE_S, self._measured_at + _MEASURE_S)
+        is_current = self.allows_writes and (now < until or self._first_pages >= 0)
+        if is_current and used < self._granted.growth_bytes // 2:
+            self._keep(connection, file_bytes, used, now)
+            return
         # a program that tries again and again must not keep the merger from making space
         if not self.allows_writes and now < self._measured_at + _LEAST_INTERVAL_S:
             return
@@ -239,7 +238,7 @@ class Quota:
         # SQLite leaves a part of a page free: that is at most as much as there is in it, and at most a page for a row
         count = len(rows) if isinstance(rows, list) else 1
         bytes_ = self._page_bytes + min(2 * size, size + size // 50 + count * self._page_bytes)
-        if bytes_ > self._free_bytes:
+        if bytes_ > self._free_bytes or self._first_pages < 0:
             self._make_space(connection, bytes_)
         self._free_bytes -= bytes_
 

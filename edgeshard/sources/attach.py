@@ -186,9 +186,7 @@ def named_source(path: str | os.PathLike[str]) -> SourceRun:
     return SourceRun(scan.find_database(real) or ShardFile(real, (), "there is no such file"), own=False)
 
 
-def groups(
-    runs: list[SourceRun], max_size: Callable[[], int | None] = lambda: None
-) -> Iterator[list[SourceRun]]:
+def groups(runs: list[SourceRun], max_size: Callable[[], int | None] = lambda: None) -> Iterator[list[SourceRun]]:
     """Yield the runs in groups whose sources are attached together; when asked for one, none is to be attached.
 
     Args:
