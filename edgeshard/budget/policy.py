@@ -9,7 +9,8 @@
 
 * A *quota* is what an open shard's files may grow to: its database, its WAL and its -shm. It counts whole, whether it
   is used or not. A writer takes one from what is left, under a lock, before it writes; SQLite refuses a page beyond it.
-  It holds for `LEASE_S`, and is renewed by writing. So an idle shard counts only with its files.
+  It holds for `LEASE_S`, and is renewed by writing. An idle shard counts with its files, and at least with
+  `LEAST_SHARD_BYTES` as long as it is open: what is open goes on, and what does not fit is not opened.
 * The *reserve* is the merger's quota. It is always there, for a master that has yet to be made as well, and its size
   depends on the budget alone. Half of it is for copying a chunk (into the master's WAL, then into its file), the other
   half for deleting rows from a full master. As long as nothing is left for writers, each step of a merge fits into it.
@@ -66,8 +67,9 @@ COMMIT_BYTES: Final = 128 << 10
 #: The longest step of a merge, in bytes: its pages are kept in memory.
 MAX_STEP_BYTES: Final = 32 << 20
 
-#: With "drop-oldest", a merge leaves at least this part of the budget for writers.
-LEFT_PART: Final = 16
+#: With "drop-oldest", a merge leaves at least this part of the budget for writers. If it must drop rows for that, it
+#: leaves twice as much.
+LEFT_PART: Final = 10
 
 #: What is left free on the file system for others: a part of the budget, and the most, in bytes.
 FREE_PART, MAX_FREE_BYTES = 20, 64 << 20
@@ -140,6 +142,11 @@ def reserve_bytes(budget: Budget) -> int:
     return max(MIN_RESERVE_BYTES, min(MAX_RESERVE_BYTES, budget.max_bytes // RESERVE_PART))
 
 
+def set_aside(budget: Budget, usage: Usage) -> int:
+    """Return the size of the reserve, and of a master that has yet to be made."""
+    return reserve_bytes(budget) + max(0, EMPTY_MASTER_BYTES - usage.master)
+
+
 def current_limit(budget: Budget, usage: Usage) -> int:
     """Return what the store may use now: its budget, or less if the file system has too little free space."""
     kept_free = min(budget.max_bytes // FREE_PART, MAX_FREE_BYTES)
@@ -148,7 +155,7 @@ def current_limit(budget: Budget, usage: Usage) -> int:
 
 def left_for_writers(budget: Budget, usage: Usage) -> int:
     """Return how many bytes writers may still ask for; negative if the reserve is not whole."""
-    merger = max(max(usage.master, EMPTY_MASTER_BYTES) + reserve_bytes(budget), usage.merging)
+    merger = max(usage.master + set_aside(budget, usage), usage.merging)
     return current_limit(budget, usage) - merger - usage.shards - usage.promised - usage.other
 
 
@@ -157,7 +164,7 @@ def left_for_merger(budget: Budget, usage: Usage) -> int:
     # the file of the reserve makes way for it, if need be
     limit = min(budget.max_bytes, usage.used + usage.reserve + usage.free)
     free = limit - usage.used - usage.promised
-    return max(0, free - max(0, free - reserve_bytes(budget)) // 2)
+    return max(0, free - max(0, free - set_aside(budget, usage)) // 2)
 
 
 def shard_bytes(file_bytes: int, wal_bytes: int, growth_bytes: int) -> int:

@@ -75,7 +75,7 @@ def for_deleting(root: Path, budget: Budget) -> Iterator[None]:
 
 def _fitting(budget: Budget, usage: Usage, step_bytes: int) -> int:
     fits = budget.max_bytes - usage.used - usage.promised - step_bytes
-    return max(0, min(policy.reserve_bytes(budget), fits))
+    return max(0, min(policy.set_aside(budget, usage), fits))
 
 
 def _resize(path: Path, before: int, size: int) -> None:

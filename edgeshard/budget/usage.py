@@ -29,19 +29,19 @@ def measure(root: Path, *, without: str | None = None, sizes_only: bool = False)
     Args:
         root: the store's folder.
         without: the owner of a shard that does not count, or `quotas.MERGER`, whose step does not count.
-        sizes_only: whether to assume that no open shard has a quota, so that all count with their files.
+        sizes_only: whether to assume that no open shard has more than the least quota.
 
     Raises:
         AccessError, StorageIOError: the folder cannot be read.
     """
     shards = paths.shards(root)
     try:
-        granted = {} if sizes_only else quotas.load(root)
+        granted = quotas.load(root)
         usage = _measure_root(root)
         merger = granted.get(quotas.owner_key(quotas.MERGER))
         if merger is not None and without != quotas.MERGER and locks.is_locked(paths.merge_lock(root)):
             usage = attrs.evolve(usage, merging=merger.total_bytes)
-        usage = _measure_shards(usage, shards, granted, without)
+        usage = _measure_shards(usage, shards, granted, without, sizes_only=sizes_only)
         return attrs.evolve(usage, free=min(_free_bytes(path) for path in (root, shards)))
     except OSError as error:
         raise explain_os_error(error, "measure store", root) from error
@@ -69,7 +69,9 @@ def _measure_root(root: Path) -> Usage:
     return Usage(master=master, reserve=reserve, other=other)
 
 
-def _measure_shards(usage: Usage, folder: Path, granted: Mapping[int, Granted], without: str | None) -> Usage:
+def _measure_shards(
+    usage: Usage, folder: Path, granted: Mapping[int, Granted], without: str | None, *, sizes_only: bool
+) -> Usage:
     databases: dict[str, int] = {}
     sides: dict[str, int] = {}
     for name, size in _sizes(folder):
@@ -85,8 +87,9 @@ def _measure_shards(usage: Usage, folder: Path, granted: Mapping[int, Granted], 
             continue
         open_ += is_open
         taken = policy.shard_bytes(file, 0, 0) - policy.SHM_BYTES + side
-        if quota is not None and is_open and quota.is_current:
-            taken = max(taken, quota.total_bytes)
+        if quota is not None and is_open:
+            is_current = quota.is_current and not sizes_only
+            taken = max(taken, quota.total_bytes if is_current else 0, policy.LEAST_SHARD_BYTES)
         shards += file + side
         promised += taken - file - side
     return attrs.evolve(usage, shards=shards, promised=promised, open=open_)

@@ -178,7 +178,7 @@ class MergeQuota:
         with record.locked():
             self._usage = usage.measure(self._root, without=quotas.MERGER)
             step_bytes = policy.left_for_merger(budget, self._usage)
-            record.hold(self._usage.master + max(step_bytes, policy.reserve_bytes(budget)))
+            record.hold(self._usage.master + max(step_bytes, policy.set_aside(budget, self._usage)))
             reserve.make_way(self._root, budget, self._usage, step_bytes)
         self._step_bytes = step_bytes
         return step_bytes

@@ -10,7 +10,7 @@ A `Handle` calls its quota:
 
 * before the shard is made or opened (the constructor), and then once (`start`)
 * at each upkeep (`renew`, `ensure_wal_may_grow`)
-* when a transaction begins and ends (`hold`, `let_go`), and before each of its rows (`make_space`)
+* when a transaction begins and ends (`hold`, `let_go`), and before each of its rows (`guard`, `make_space`)
 * when SQLite refused a row outside a transaction (`make_space`)
 * when a write failed for good (`renew`, `is_wal_untouched`, `refusal`)
 
@@ -22,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import marshal
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,7 @@ from edgeshard.errors import DiskBudgetError
 from edgeshard.files import fingerprint, paths
 from edgeshard.master import write_stats
 from edgeshard.master.write_stats import WriterMeter
+from edgeshard.shard.inserts import RecordWriter
 from edgeshard.sqlite import Connection
 
 logger = logging.getLogger("edgeshard")
@@ -51,6 +53,9 @@ _WAL_WAIT_S: Final = 0.25
 
 #: The store is measured at least this often while its owner writes, so that it learns of a new budget, in seconds.
 _MEASURE_S: Final = 1.0
+
+#: How long the opening of a shard waits for quotas that others do not use any more, in seconds, and how often it looks.
+_OPEN_WAIT_S, _OPEN_POLL_S = 6 * policy.LEASE_S, 0.05
 
 #: How much of its size in the quota the WAL has when it is checkpointed, and when the writer waits for it.
 _CHECKPOINT_PART, _WAIT_PART = 0.625, 0.75
@@ -104,9 +109,12 @@ class Quota:
         self._check_soon: Callable[[], Callable[[], None] | None] = lambda: None
         self._record = QuotaRecord(root, self._stem)
         try:
-            self._take(fingerprint.size(self._path), policy.FIRST_GROWTH_BYTES)
-            if not self.allows_writes:
-                raise self._refusal_to_open()
+            deadline = monotonic() + _OPEN_WAIT_S
+            while not self._take(fingerprint.size(self._path), policy.FIRST_GROWTH_BYTES):
+                # what is in the way may be quotas that expire
+                if monotonic() > deadline or not self._fits_without_quotas():
+                    raise self._refusal_to_open()
+                time.sleep(_OPEN_POLL_S)
         except BaseException:
             self._record.close()
             raise
@@ -166,6 +174,10 @@ class Quota:
         self._warn_once()
         return granted.total_bytes > 0
 
+    def _fits_without_quotas(self) -> bool:
+        usage = measure(self._root, without=self._stem, sizes_only=True)
+        return policy.writer_quota(self._budget, usage, fingerprint.size(self._path)).total_bytes > 0
+
     def _warn_once(self) -> None:
         was_warned = self._is_nearly_full
         self._is_nearly_full = policy.is_nearly_full(self._budget, self._usage, was_warned=was_warned)
@@ -210,6 +222,23 @@ class Quota:
         connection.pragma("max_page_count", max(1, self._pages_max))
 
     # -- transactions and large rows ----------------------------------------------------------------------------------
+
+    def guard(self, writer: RecordWriter) -> RecordWriter:
+        """Return a writer that makes space for each row in a transaction: a row that is refused would undo all of it.
+
+        Outside a transaction a row that is refused is tried again.
+        """
+        plain, encode, sql = writer.insert, writer.encode, writer.sql
+
+        def insert(execute: Callable[..., Any], row_id: int, record: Any) -> None:
+            if self._first_pages < 0:
+                plain(execute, row_id, record)
+            else:
+                row = encode(row_id, record)
+                self.make_space(execute.__self__.connection, row)  # type: ignore[attr-defined]
+                execute(sql, row)
+
+        return attrs.evolve(writer, insert=insert)
 
     def hold(self, connection: Connection) -> None:
         """Keep the quota until the transaction that has just begun ends, however long that takes."""

@@ -149,12 +149,7 @@ class Shard(Handle):
         row_id = self._next_id
         self._next_id = WRITING
         try:
-            if self._quota is None:
-                writer.insert(self._execute, row_id, record)
-            else:
-                row = writer.encode(row_id, record)
-                self._quota.make_space(self._connection, row)
-                self._execute(writer.sql, row)
+            writer.insert(self._execute, row_id, record)
             self._next_id = row_id + 1
         except BaseException as error:
             self._next_id = 0  # until _fail decides
@@ -332,6 +327,8 @@ class Shard(Handle):
                 writer = inserts.for_dicts(table, self.agent)
             else:
                 writer = inserts.for_class(table, self._clock() if table.is_timestamped else None)
+            if self._quota is not None:
+                writer = self._quota.guard(writer)
             self._writers[cls] = writer
         return writer
 

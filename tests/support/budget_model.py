@@ -49,7 +49,8 @@ class Shard:
     @property
     def committed(self) -> int:
         """What it counts with."""
-        return max(self.quota, int(self.file * policy.MASTER_GROWTH) + self.wal + self.shm)
+        least = policy.LEAST_SHARD_BYTES if self.is_open else 0
+        return max(self.quota, least, int(self.file * policy.MASTER_GROWTH) + self.wal + self.shm)
 
 
 @attrs.define
