@@ -68,8 +68,8 @@ COMMIT_BYTES: Final = 128 << 10
 MAX_STEP_BYTES: Final = 32 << 20
 
 #: With "drop-oldest", a merge leaves at least this part of the budget for writers. If it must drop rows for that, it
-#: leaves twice as much.
-LEFT_PART: Final = 10
+#: leaves half as much again.
+LEFT_PART: Final = 8
 
 #: What is left free on the file system for others: a part of the budget, and the most, in bytes.
 FREE_PART, MAX_FREE_BYTES = 20, 64 << 20
@@ -300,7 +300,7 @@ def bytes_to_drop(budget: Budget, usage: Usage, droppable_bytes: int, *, for_mer
         least = delete_bytes(budget) + COMMIT_BYTES - left_for_merger(budget, usage)
     if droppable_bytes < max(1, least):
         return 0
-    return min(droppable_bytes, max(2 * wanted - left, wanted))
+    return min(droppable_bytes, max(wanted + wanted // 2 - left, wanted // 2))
 
 
 def agents_with_few_rows(rows: Mapping[str, int]) -> tuple[str, ...]:

@@ -179,10 +179,12 @@ class Quota:
         return policy.writer_quota(self._budget, usage, fingerprint.size(self._path)).total_bytes > 0
 
     def _warn_once(self) -> None:
-        was_warned = self._is_nearly_full
-        self._is_nearly_full = policy.is_nearly_full(self._budget, self._usage, was_warned=was_warned)
+        was_warned, own = self._is_nearly_full, fingerprint.size(self._path)
+        taken = max(self._granted.total_bytes, policy.shard_bytes(own, 0, 0)) - own
+        usage = attrs.evolve(self._usage, shards=self._usage.shards + own, promised=self._usage.promised + taken)
+        self._is_nearly_full = policy.is_nearly_full(self._budget, usage, was_warned=was_warned)
         if self._is_nearly_full and not was_warned:
-            logger.warning("%s is nearly full: %s", self._root, policy.describe_usage(self._budget, self._usage))
+            logger.warning("%s is nearly full: %s", self._root, policy.describe_usage(self._budget, usage))
 
     def renew(self, connection: Connection) -> None:
         """Keep the quota, or take another one, which may be larger or smaller."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 
@@ -92,7 +93,7 @@ class Store:
         self._committed += sign * shard.committed
         self._live += sign * shard.is_open
 
-    def _change(self, number: int, **values: int) -> Shard:
+    def _change(self, number: int, **values: Any) -> Shard:
         """Put another state of a shard in its place."""
         before = self.shards.get(number)
         if before is not None:

@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 import edgeshard
-from edgeshard.budget import policy, usage
+from edgeshard.budget import policy, quotas, usage
 from edgeshard.errors import DiskBudgetError
 from edgeshard.files import paths
 from edgeshard.merge import chunk
@@ -112,7 +112,7 @@ def test_no_row_is_dropped_for_shards_that_are_open_and_idle(tmp_path: Path) -> 
 def test_a_shard_beyond_the_least_budget_is_refused_with_the_figure_and_what_is_open_goes_on(tmp_path: Path) -> None:
     store = edgeshard.Store(tmp_path, max_bytes="1M")
     with ExitStack() as opened:
-        shards = []
+        shards: list[edgeshard.Shard] = []
         with pytest.raises(DiskBudgetError, match="open shards need a budget of at least") as caught:
             while True:
                 shards.append(opened.enter_context(store.shard(f"a{len(shards)}")))
@@ -171,8 +171,8 @@ def test_a_transaction_keeps_its_quota_for_longer_than_a_lease(tmp_path: Path, m
         held = usage.measure(store.root)
         assert shard._quota is not None
         assert held.shards + held.promised >= shard._quota._granted.total_bytes > 200 * 500
-        later = usage.quotas.time.monotonic_ns() + 60 * 10**9
-        monkeypatch.setattr(usage.quotas.time, "monotonic_ns", lambda: later)
+        later = quotas.time.monotonic_ns() + 60 * 10**9
+        monkeypatch.setattr(quotas.time, "monotonic_ns", lambda: later)
         assert held.promised == usage.measure(store.root).promised
         monkeypatch.undo()
     assert 200 == store.merge().rows
@@ -181,11 +181,8 @@ def test_a_transaction_keeps_its_quota_for_longer_than_a_lease(tmp_path: Path, m
 def test_a_large_transaction_is_not_refused_if_there_is_space_and_its_quota_is_returned(tmp_path: Path) -> None:
     store = edgeshard.Store(tmp_path, max_bytes="10M")
     with store.shard("agent") as shard:
-        for write in (
-            lambda: shard.write_many([{"n": n, "x": "x" * 400} for n in range(2_000)]),
-            lambda: shard.write_many({"n": n, "x": "x" * 40_000} for n in range(20)),
-        ):
-            write()
+        shard.write_many([{"n": n, "x": "x" * 400} for n in range(2_000)])
+        shard.write_many({"n": n, "x": "x" * 40_000} for n in range(20))
         with shard.transaction():
             for n in range(20):
                 shard.write({"n": n, "x": "x" * 40_000})
