@@ -273,6 +273,11 @@ def side_files_max(budget: Budget, usage: Usage) -> int:
     return max(1, left_for_merger(budget, usage) // 4 // SHM_BYTES)
 
 
+def needed_left(usage: Usage) -> int:
+    """Return what must be left for some writer to go on: one that is open already has its least quota."""
+    return MIN_GROWTH_BYTES if usage.open else LEAST_SHARD_BYTES
+
+
 # -- dropping rows ----------------------------------------------------------------------------------------------------
 
 
@@ -294,7 +299,7 @@ def bytes_to_drop(budget: Budget, usage: Usage, droppable_bytes: int, *, for_mer
     wanted = wanted_left(budget)
     if left >= wanted and not for_merge:
         return 0
-    least = LEAST_SHARD_BYTES - left
+    least = needed_left(usage) - left
     if for_merge:
         # rows of the shards will take the place of the dropped ones: any that are merged make space in their shard
         least = delete_bytes(budget) + COMMIT_BYTES - left_for_merger(budget, usage)

@@ -53,11 +53,17 @@ _FIRST_GROWTH, _GROWTH_MARGIN = 1.6, 1.2
 #: The growth of rows is measured over chunks of at least this many bytes.
 _MEASURED_BYTES_MIN: Final = 16 << 10
 
+#: Rows are dropped, if they may be, rather than copying less than this at a time, in bytes.
+_SMALL_CHUNK_BYTES: Final = 16 << 10
+
+#: A chunk of less than this, in bytes, is not divided any further: it has one row, or one transaction.
+_CHUNK_BYTES_MIN: Final = 64
+
 #: A chunk that outgrew its quota is tried again with the assumption that rows grow by so many times more.
 _REFUSED_GROWTH: Final = 2.0
 
 #: A master's cache within a budget, as a part of a step: the WAL may exceed its limit by as much.
-_CACHE_PART, _CACHE_BYTES_MAX = 8, 1_000 << 10
+_CACHE_PART, _CACHE_BYTES_MAX = 4, 1_000 << 10
 
 #: How often to look whether quotas have expired, in seconds.
 _EXPIRY_POLL_S: Final = 0.02
@@ -102,6 +108,7 @@ class MergeQuota:
         self.is_exhausted = False
         self._usage = Usage()
         self._step_bytes = 0
+        self._has_copied = True  # anything since rows were dropped
         self._growth = _Growth()
         self._record: QuotaRecord | None = None
 
@@ -116,6 +123,7 @@ class MergeQuota:
         """
         self.budget = usage.load_budget(self._root)
         self.dropped, self.retention_results, self.is_exhausted = 0, [], False
+        self._has_copied = True
         if self.budget is None:
             self.end()
             return
@@ -132,6 +140,7 @@ class MergeQuota:
             database.set_wal_limits(connection)
             return
         database.set_wal_limits(connection, self._step_bytes // 4)
+        self._shrink_wals()
         self.drop_rows(connection)
 
     def end(self) -> None:
@@ -205,7 +214,8 @@ class MergeQuota:
             yield
             return
         chunk_bytes = self._chunk_bytes(connection, self.budget)
-        if not chunk_bytes and has_pending():
+        is_short = not chunk_bytes or (chunk_bytes < _SMALL_CHUNK_BYTES and self._would_dropping_help(connection))
+        if is_short and has_pending():
             self.is_exhausted = True
             raise QuotaExhaustedError
         copied_before, merge_pass.chunk_bytes = merge_pass.copied_bytes, max(1, chunk_bytes)
@@ -217,14 +227,22 @@ class MergeQuota:
                 raise
             self._growth.refuse()
             sqlite.shrink_wal(connection)  # of what was rolled back
-            if not self._chunk_bytes(connection, self.budget):
+            if merge_pass.chunk_bytes < _CHUNK_BYTES_MIN or not self._chunk_bytes(connection, self.budget):
                 self.is_exhausted = True
                 raise QuotaExhaustedError from error
         else:
-            self._growth.measure(connection, merge_pass.copied_bytes - copied_before)
+            copied_bytes = merge_pass.copied_bytes - copied_before
+            self._growth.measure(connection, copied_bytes)
+            self._has_copied = self._has_copied or copied_bytes > 0
         finally:
             if self.is_near_limit or fingerprint.size(paths.wal(self._path)) > self._step_bytes // 4:
                 sqlite.shrink_wal(connection)
+
+    def _would_dropping_help(self, connection: Connection) -> bool:
+        """Return whether to drop rows rather than to copy a small chunk; not twice without copying anything."""
+        if self.budget is None or self.budget.on_full != "drop-oldest" or not self._has_copied:
+            return False
+        return self._bytes_to_drop(connection, for_merge=True) > 0
 
     def _chunk_bytes(self, connection: Connection, budget: Budget) -> int:
         """Return how much the next transaction may copy, or 0 if there is no quota for anything."""
@@ -272,6 +290,7 @@ class MergeQuota:
         if not self._bytes_to_drop(connection, for_merge=for_merge):
             return False
         self._take_step()
+        self._has_copied = False
         with self._meter.elsewhere():
             self._follow_own_rules()
             self._drop_oldest(connection, for_merge=for_merge)
@@ -282,7 +301,10 @@ class MergeQuota:
     def make_space_for_writers(self, connection: Connection) -> None:
         """Drop rows at the end of a pass if little is left for writers; first wait for quotas that nobody uses."""
         budget = self.budget
-        if budget is None or budget.on_full != "drop-oldest" or self._should_stop():
+        if budget is None or self._should_stop():
+            return
+        self._shrink_wals()
+        if budget.on_full != "drop-oldest":
             return
         self.drop_rows(connection)
         deadline = time.monotonic() + 2 * policy.LEASE_S
@@ -291,6 +313,18 @@ class MergeQuota:
             if policy.left_for_writers(budget, found) >= policy.LEAST_SHARD_BYTES or not found.promised:
                 return
             time.sleep(_EXPIRY_POLL_S)
+
+    def _shrink_wals(self) -> None:
+        """Empty the WALs of all shards if little is left for writers: an idle agent keeps a long one."""
+        budget, folder = self.budget, os.path.realpath(paths.shards(self._root))
+        found = usage.measure(self._root, without=quotas.MERGER, sizes_only=True)
+        if budget is None or policy.left_for_writers(budget, found) >= policy.wanted_left(budget):
+            return
+        with contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(folder):
+                path = os.path.join(folder, name.removesuffix(paths.WAL))
+                if name.endswith(paths.wal(paths.SHARD)) and fingerprint.size(paths.wal(path)) > policy.MIN_WAL_BYTES:
+                    _shrink_wal(path)
 
     def _bytes_used(self, *, for_merge: bool) -> int:
         self._usage = usage.measure(self._root, without=quotas.MERGER, sizes_only=not for_merge)
@@ -372,17 +406,24 @@ class _Growth:
 
     def __init__(self) -> None:
         self.in_file = self.in_wal = _FIRST_GROWTH
-        self._used_bytes = self._wal_pages = 0
+        self._used_bytes = self._wal_bytes = self._wal_pages = 0
 
     def begin(self, connection: Connection) -> None:
         """Measure the master before a chunk."""
         self._used_bytes, self._wal_pages = sqlite.used_bytes(connection), sqlite.wal_pages_written(connection)
+        self._wal_bytes = fingerprint.size(paths.wal(connection.filename))
 
     def measure(self, connection: Connection, copied_bytes: int) -> None:
         """Measure the master after a chunk of this many bytes."""
         if copied_bytes < _MEASURED_BYTES_MIN:
+            # too few rows tell little, but what was assumed after a refusal may be too much by now
+            self.in_file = max(_FIRST_GROWTH, self.in_file / _REFUSED_GROWTH)
+            self.in_wal = max(_FIRST_GROWTH, self.in_wal / _REFUSED_GROWTH)
             return
         wal_bytes = (sqlite.wal_pages_written(connection) - self._wal_pages) * int(connection.pragma("page_size"))
+        if not self._wal_bytes:
+            # a page that SQLite writes again before the commit takes the same place
+            wal_bytes = min(wal_bytes, fingerprint.size(paths.wal(connection.filename)))
         self.in_file = _smoothed(self.in_file, (sqlite.used_bytes(connection) - self._used_bytes) / copied_bytes)
         self.in_wal = _smoothed(self.in_wal, (wal_bytes - policy.COMMIT_BYTES) / copied_bytes)
 
@@ -395,6 +436,19 @@ def _smoothed(known: float, found: float) -> float:
     """Smooth the estimate of row growth: raise it immediately, lower it gradually."""
     found *= _GROWTH_MARGIN
     return max(1.0, found, (known + found) / 2)
+
+
+def _shrink_wal(path: str) -> None:
+    """Empty a shard's WAL unless it is in use right now; what is wrong with the shard is found when it is merged."""
+    try:
+        connection = sqlite.connect_in_place(path, busy_timeout_s=0.0)
+        if connection is not None:
+            try:
+                sqlite.shrink_wal(connection)
+            finally:
+                connection.close()
+    except (*sqlite.DATA_ERRORS, OSError) as error:
+        logger.debug("the WAL of %s stays as it is: %s", path, error)
 
 
 def _owners_alive(root: Path) -> dict[int, bool]:

@@ -164,7 +164,7 @@ def _truncate(
 ) -> tuple[int, dict[int, int]] | None:
     """Return the count of deleted rows and the last truncated seq by stream number, or None if left for later."""
     tables = [table.name for table in shard.tables]
-    # no checkpoint with each commit, of pages that are about to be free: see _shrink. Within a budget the WAL stays short
+    # no checkpoint with each commit, of pages that are about to be free: see _shrink. A budget needs a short WAL
     connection.wal_autocheckpoint(0 if quota_bytes is None else _pages_of_part(connection, quota_bytes))
     with sqlite.immediate(connection):
         truncated = truncations.record(connection, durable, master_id)

@@ -138,7 +138,7 @@ def test_rows_are_dropped_only_if_enough_of_them_can_be(
     assert 0 <= dropped <= droppable
     if dropped and not for_merge:
         assert policy.left_for_writers(known, usage) < policy.wanted_left(known)
-        assert policy.left_for_writers(known, usage) + droppable >= policy.LEAST_SHARD_BYTES
+        assert policy.left_for_writers(known, usage) + droppable >= policy.needed_left(usage)
 
 
 @given(st.dictionaries(st.text(max_size=3), st.integers(1, 10**9)))

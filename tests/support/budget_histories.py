@@ -194,8 +194,9 @@ class History:
         budget = usage.load_budget(self.store.root)
         assert budget is not None
         if dropped:
-            left = policy.left_for_writers(budget, usage.measure(self.store.root, sizes_only=True))
-            if left < policy.LEAST_SHARD_BYTES:
+            found = usage.measure(self.store.root, sizes_only=True)
+            left = policy.left_for_writers(budget, found)
+            if left < policy.needed_left(found):
                 raise _FaultError(VAIN, f"{dropped} rows were dropped, and {left} bytes are left")
 
     def step(self) -> None:

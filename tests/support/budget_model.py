@@ -182,6 +182,7 @@ class Store:
         if not self.has_master:
             self.has_master = True
             self.check()
+        self._shrink_wals()
         self._drop()
         before = self.pending
         queue = [number for number, shard in self.shards.items() if shard.rows]
@@ -201,11 +202,17 @@ class Store:
         for number, shard in list(self.shards.items()):
             if not shard.rows and not shard.is_open:
                 self._remove(number)
+        self._shrink_wals()
         # quotas that are in the way expire within half a second
         if policy.left_for_writers(self.budget, self.usage()) < policy.wanted_left(self.budget):
             self.idle()
         self._drop()
         return before - self.pending
+
+    def _shrink_wals(self) -> None:
+        if policy.left_for_writers(self.budget, self.usage(sizes_only=True)) < policy.wanted_left(self.budget):
+            for number in list(self.shards):
+                self._change(number, wal=0)
 
     def _copy(self, number: int) -> bool:
         """Copy a chunk of a shard, and truncate the shard; return False if there is no space for that."""
@@ -259,7 +266,7 @@ class Store:
         self.rows -= wanted
         self.dropped += wanted
         left = policy.left_for_writers(self.budget, self.usage(sizes_only=True))
-        if not for_merge and left < policy.LEAST_SHARD_BYTES:
+        if not for_merge and left < policy.needed_left(usage):
             raise BrokenPromiseError(f"{wanted} bytes were dropped in vain: {left} are left")
         return True
 
