@@ -64,9 +64,6 @@ MIN_GROWTH_BYTES, FIRST_GROWTH_BYTES = 8 << 10, 32 << 10
 #: What a commit of the master writes to its WAL besides rows, in bytes.
 COMMIT_BYTES: Final = 128 << 10
 
-#: The longest step of a merge, in bytes: its pages are kept in memory.
-MAX_STEP_BYTES: Final = 32 << 20
-
 #: With "drop-oldest", a merge leaves at least this part of the budget for writers. If it must drop rows for that, it
 #: leaves half as much again.
 LEFT_PART: Final = 8
@@ -252,7 +249,7 @@ def chunk_bytes(budget: Budget, usage: Usage, free_pages: int, wal_growth: float
         wal_growth: how many times their size in a shard rows take in the master's WAL.
         file_growth: how many times they take in the master's file.
     """
-    step = min(left_for_merger(budget, usage), MAX_STEP_BYTES)
+    step = left_for_merger(budget, usage)
     both = (step - COMMIT_BYTES + free_pages) / (wal_growth + file_growth)
     file = (step - delete_bytes(budget) + free_pages) / file_growth
     return max(0, int(min((step - COMMIT_BYTES) / wal_growth, both, file)))

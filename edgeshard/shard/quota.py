@@ -199,7 +199,7 @@ class Quota:
         # a program that tries again and again must not keep the merger from making space
         if not self.allows_writes and now < self._measured_at + _LEAST_INTERVAL_S:
             return
-        self._growth_wanted = max(policy.FIRST_GROWTH_BYTES, min(2 * used, policy.MAX_STEP_BYTES))
+        self._growth_wanted = max(policy.FIRST_GROWTH_BYTES, min(2 * used, policy.MAX_RESERVE_BYTES))
         if self._take(file_bytes, self._growth_wanted):
             self._limit_file(connection)
             self._limit_wal(connection)

@@ -42,14 +42,13 @@ def test_no_history_gets_stuck_or_exceeds_the_budget_or_drops_rows_in_vain(seed:
     budget_model.play(seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("delete_bytes", lambda _: 0),  # nothing is kept for deleting rows
-        ("MASTER_GROWTH", 0.2),  # rows count less than they may take in the master
+        ("shard_bytes", lambda file, _, growth: file + growth),  # a WAL does not count
         ("left_for_writers", lambda budget, usage: budget.max_bytes - usage.used),  # writers may take the reserve
         ("side_files_max", lambda *_: 600),  # all closed shards are read at once
-        ("bytes_to_drop", lambda *_, **__: 10 * MB),  # rows are dropped whether that makes space or not
     ],
 )
 def test_a_policy_with_a_fault_is_caught(name: str, value: object, monkeypatch: pytest.MonkeyPatch) -> None:
