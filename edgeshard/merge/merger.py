@@ -125,10 +125,14 @@ class Merger:
                 self._schema_version = int(connection.pragma("schema_version"))
                 due = [*self._due(scanned, thorough), *(run for run in sources if not run.quarantine)]
                 self._meter.collect(paths.merge_lock(self._root), map(self._lock_path, scanned.names))
+                left = list(due)
                 for group in attach.groups(due, lambda: self._quota.group_size):
                     if merge_pass.is_stopping() or self._quota.is_exhausted:
                         break
                     self._merge_group(connection, group, merge_pass)
+                    del left[: len(group)]
+                if self._quota.is_exhausted:
+                    self._leave(left, merge_pass)
                 self._finish(connection, merge_pass, scanned, due, thorough)
                 report = self._report([*due, *unreadable], merge_pass)
         except BaseException:
@@ -359,6 +363,12 @@ class Merger:
         """Return for how long a shard has kept rows that the master holds."""
         entry = self._cache.get(run.file.name)
         return 0.0 if entry is None or entry.held_since is None else time.monotonic() - entry.held_since
+
+    def _leave(self, runs: Sequence[SourceRun], merge_pass: MergePass) -> None:
+        """Leave shards to the next pass because there is no quota; what was wrong with them still is."""
+        for run in runs:
+            if run.own:
+                self._remember(run, merge_pass.began_ns)
 
     # -- afterwards ---------------------------------------------------------------------------------------------------
 
