@@ -108,6 +108,7 @@ class MergeQuota:
         self.is_exhausted = False
         self._usage = Usage()
         self._step_bytes = 0
+        self._is_wal_short = False
         self._has_copied = True  # anything since rows were dropped
         self._growth = _Growth()
         self._record: QuotaRecord | None = None
@@ -137,9 +138,12 @@ class MergeQuota:
     def opened(self, connection: Connection) -> None:
         """Keep the master's WAL short, and drop rows if that is due."""
         if self.budget is None:
-            database.set_wal_limits(connection)
+            if self._is_wal_short:
+                database.set_wal_limits(connection)
+                self._is_wal_short = False
             return
         database.set_wal_limits(connection, self._step_bytes // 4)
+        self._is_wal_short = True
         self._shrink_wals()
         self.drop_rows(connection)
 
@@ -307,10 +311,13 @@ class MergeQuota:
         if budget.on_full != "drop-oldest":
             return
         self.drop_rows(connection)
-        deadline = time.monotonic() + 2 * policy.LEASE_S
+        found = usage.measure(self._root, without=quotas.MERGER, sizes_only=True)
+        needed, deadline = policy.needed_left(found), time.monotonic() + 2 * policy.LEASE_S
+        if policy.left_for_writers(budget, found) < needed:
+            return
         while time.monotonic() < deadline:
             found = usage.measure(self._root, without=quotas.MERGER)
-            if policy.left_for_writers(budget, found) >= policy.LEAST_SHARD_BYTES or not found.promised:
+            if policy.left_for_writers(budget, found) >= needed:
                 return
             time.sleep(_EXPIRY_POLL_S)
 
