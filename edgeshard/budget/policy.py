@@ -180,8 +180,8 @@ def least_budget(open_shards: int) -> int:
     return max(MIN_BUDGET_BYTES, least)
 
 
-#: What an open shard takes at least.
-LEAST_SHARD_BYTES: Final = shard_bytes(EMPTY_SHARD_BYTES, MIN_WAL_BYTES, MIN_GROWTH_BYTES)
+#: What an open shard takes at least, rounded up to whole pages of the master.
+LEAST_SHARD_BYTES: Final = -(-shard_bytes(EMPTY_SHARD_BYTES, MIN_WAL_BYTES, MIN_GROWTH_BYTES) // 4096) * 4096
 
 
 # -- writers ----------------------------------------------------------------------------------------------------------
@@ -271,8 +271,8 @@ def side_files_max(budget: Budget, usage: Usage) -> int:
 
 
 def needed_left(usage: Usage) -> int:
-    """Return what must be left for some writer to go on: one that is open already has its least quota."""
-    return MIN_GROWTH_BYTES if usage.open else LEAST_SHARD_BYTES
+    """Return what must be left for some writer to go on: one that is open already has most of its least quota."""
+    return LEAST_SHARD_BYTES // 2 if usage.open else LEAST_SHARD_BYTES
 
 
 # -- dropping rows ----------------------------------------------------------------------------------------------------

@@ -48,6 +48,9 @@ _SHRINK_BYTES = 1 << 20
 #: database by then are not copied.
 _DEAD_BYTES = 64 << 10
 
+#: Within a disk budget, a file with more free pages than this, in bytes, returns them: an idle shard must be small.
+_DEAD_BYTES_WITHIN_BUDGET = 16 << 10
+
 #: Within a disk budget, a shard's remaining rows are rewritten only if it takes at most one such part of the quota.
 _REWRITTEN_PART = 8
 
@@ -244,7 +247,8 @@ def _shrink(connection: Connection, shard: Source, quota_bytes: int | None) -> N
     file = scan.find_database(shard.path)
     long_bytes = _LONG_WAL_BYTES if quota_bytes is None else min(_LONG_WAL_BYTES, quota_bytes // _REWRITTEN_PART)
     is_long = file is not None and file.wal_bytes > long_bytes
-    if free_bytes > (_DEAD_BYTES if is_long or quota_bytes is not None else _SHRINK_BYTES):
+    long_free_bytes = _DEAD_BYTES if is_long else _SHRINK_BYTES
+    if free_bytes > (long_free_bytes if quota_bytes is None else _DEAD_BYTES_WITHIN_BUDGET):
         if quota_bytes is None or sqlite.used_bytes(connection) < _rewritable_bytes(quota_bytes):
             connection.execute("VACUUM")
         elif sqlite.is_incremental(connection):

@@ -238,7 +238,8 @@ class History:
                 raise _FaultError(STUCK, f"{pending} rows are pending after two merges: {found}")
             agent = next(iter(self.handles), 0)
             others = len(self.handles) - (agent in self.handles)
-            if budget.max_bytes >= policy.least_budget(others + 1) and not self.write(agent, 1, 100):
+            # the least budget leaves no space for rows
+            if budget.max_bytes >= 1.25 * policy.least_budget(others + 1) and not self.write(agent, 1, 100):
                 raise _FaultError(STUCK, f"no write is accepted after two merges: {found}")
         elif pending and policy.left_for_writers(budget, found) >= policy.LEAST_SHARD_BYTES:
             raise _FaultError(STUCK, f"{pending} rows are pending, and there is space: {found}")
