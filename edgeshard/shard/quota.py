@@ -57,6 +57,9 @@ _MEASURE_S: Final = 1.0
 #: How long the opening of a shard waits for quotas that others do not use any more, in seconds, and how often it looks.
 _OPEN_WAIT_S, _OPEN_POLL_S = 6 * policy.LEASE_S, 0.05
 
+#: How many pages a row may add besides its own: inner pages of the table that are split, and one of pointers to parents.
+_TREE_PAGES: Final = 4
+
 #: How much of its size in the quota the WAL has when it is checkpointed, and when the writer waits for it.
 _CHECKPOINT_PART, _WAIT_PART = 0.625, 0.75
 
@@ -191,9 +194,11 @@ class Quota:
         now = monotonic()
         file_bytes = int(connection.pragma("page_count")) * self._page_bytes
         used = file_bytes - self._pages_max * self._page_bytes + self._granted.growth_bytes
+        if self._first_pages >= 0:
+            self.renew_at = now + policy.LEASE_S  # it is held, and make_space asks for more
+            return
         until = min(self._taken_at + 1.5 * policy.LEASE_S, self._measured_at + _MEASURE_S)
-        is_current = self.allows_writes and (now < until or self._first_pages >= 0)
-        if is_current and used < self._granted.growth_bytes // 2:
+        if self.allows_writes and now < until and used < self._granted.growth_bytes // 2:
             self._keep(connection, file_bytes, used, now)
             return
         # a program that tries again and again must not keep the merger from making space
@@ -206,21 +211,19 @@ class Quota:
 
     def _keep(self, connection: Connection, file_bytes: int, used_bytes: int, now: float) -> None:
         """Renew the quota; make it smaller if a merge has truncated the shard, or a large transaction has ended."""
-        if self._first_pages < 0:
-            wal_bytes = max(self._granted.wal_bytes, fingerprint.size(paths.wal(self._path)))
-            growth = min(
-                self._granted.growth_bytes - max(0, used_bytes), max(policy.FIRST_GROWTH_BYTES, 2 * used_bytes)
-            )
-            total = policy.shard_bytes(file_bytes, wal_bytes, growth)
-            if total < self._granted.total_bytes:
-                self._granted = WriterQuota(growth, self._granted.wal_bytes, total)
-                self._limit_file(connection)
-            self._record.take(self._granted.total_bytes)
+        wal_bytes = max(self._granted.wal_bytes, fingerprint.size(paths.wal(self._path)))
+        growth = min(self._granted.growth_bytes - max(0, used_bytes), max(policy.FIRST_GROWTH_BYTES, 2 * used_bytes))
+        total = policy.shard_bytes(file_bytes, wal_bytes, growth)
+        if total < self._granted.total_bytes:
+            self._granted = WriterQuota(growth, self._granted.wal_bytes, total)
+            self._limit_file(connection)
+        self._record.take(self._granted.total_bytes)
         self._taken_at, self.renew_at = now, now + policy.LEASE_S
 
-    def _limit_file(self, connection: Connection) -> None:
-        pages = int(connection.pragma("page_count"))
-        self._pages_max = pages + self._granted.growth_bytes // self._page_bytes
+    def _limit_file(self, connection: Connection, pages_max: int | None = None) -> None:
+        if pages_max is None:
+            pages_max = int(connection.pragma("page_count")) + self._granted.growth_bytes // self._page_bytes
+        self._pages_max = pages_max
         connection.pragma("max_page_count", max(1, self._pages_max))
 
     # -- transactions and large rows ----------------------------------------------------------------------------------
@@ -268,7 +271,7 @@ class Quota:
             return  # not what SQLite stores either
         # SQLite leaves a part of a page free: that is at most as much as there is in it, and at most a page for a row
         count = len(rows) if isinstance(rows, list) else 1
-        bytes_ = self._page_bytes + min(2 * size, size + size // 50 + count * self._page_bytes)
+        bytes_ = _TREE_PAGES * self._page_bytes + min(2 * size, size + size // 50 + count * self._page_bytes)
         if bytes_ > self._free_bytes or self._first_pages < 0:
             self._make_space(connection, bytes_)
         self._free_bytes -= bytes_
@@ -278,12 +281,13 @@ class Quota:
         self._free_bytes = (self._pages_max - pages) * self._page_bytes
         if bytes_ <= self._free_bytes:
             return
+        # the quota is for the whole transaction: all of its pages will be in the WAL, and then in the file
         first_pages = pages if self._first_pages < 0 else self._first_pages
         grown = (pages - first_pages) * self._page_bytes
-        most = policy.largest_transaction(self._budget, self._usage) - grown
-        needed, wanted = min(most, bytes_), min(most, max(grown, policy.FIRST_GROWTH_BYTES))
-        if max(needed, wanted) > self._free_bytes and self._take(pages * self._page_bytes, wanted, needed):
-            self._limit_file(connection)
+        most = policy.largest_transaction(self._budget, self._usage)
+        needed, wanted = grown + max(bytes_, policy.MIN_GROWTH_BYTES), grown + max(grown, policy.FIRST_GROWTH_BYTES)
+        if self._take(first_pages * self._page_bytes, min(most, wanted), min(most, needed)):
+            self._limit_file(connection, max(pages, first_pages + self._granted.growth_bytes // self._page_bytes))
             self._limit_wal(connection)
             self._free_bytes = (self._pages_max - pages) * self._page_bytes
 
