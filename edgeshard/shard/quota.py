@@ -57,7 +57,7 @@ _MEASURE_S: Final = 1.0
 #: How long the opening of a shard waits for quotas that others do not use any more, in seconds, and how often it looks.
 _OPEN_WAIT_S, _OPEN_POLL_S = 6 * policy.LEASE_S, 0.05
 
-#: How many pages a row may add besides its own: inner pages of the table that are split, and one of pointers to parents.
+#: How many pages a row may add besides its own: inner pages of the table that are split, and a page of pointers.
 _TREE_PAGES: Final = 4
 
 #: How much of its size in the quota the WAL has when it is checkpointed, and when the writer waits for it.
