@@ -287,6 +287,8 @@ class Store:
         fixed = sum(policy.shard_bytes(each.file, each.wal, 0) for each in self.shards.values())
         if fixed + policy.least_budget(1) > self.budget.max_bytes * 7 // 8:
             return  # the files of open shards fill the store: a minimum budget says so
+        if self.budget.max_bytes < 1.25 * policy.least_budget(self._live + 1):
+            return  # the least budget leaves no space for rows
         live = next((number for number, each in self.shards.items() if each.is_open), 10_000)
         if not self.open(live) or not self.write(live, 1_000):
             raise BrokenPromiseError(f"no write after two merges: {self}")
