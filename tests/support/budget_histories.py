@@ -241,8 +241,14 @@ class History:
             # the least budget leaves no space for rows
             if budget.max_bytes >= 1.25 * policy.least_budget(others + 1) and not self.write(agent, 1, 100):
                 raise _FaultError(STUCK, f"no write is accepted after two merges: {found}")
-        elif pending and policy.left_for_writers(budget, found) >= policy.LEAST_SHARD_BYTES:
-            raise _FaultError(STUCK, f"{pending} rows are pending, and there is space: {found}")
+        elif pending and budget.on_full == "error":
+            # the next step that the error names: a prune, which a full store has space for
+            self.store.prune(keep_rows=0, shrink=True)
+            for _ in range(2):
+                self.merge()
+            left = self.store.status().pending_rows
+            if left == pending:
+                raise _FaultError(STUCK, f"{left} rows are pending after a prune: {found}")
         for agent in list(self.handles):
             self.close(agent)
         self._check_rows(is_keyed=is_keyed)
@@ -254,7 +260,7 @@ class History:
         store.merge()
         report = store.verify()
         known = report.rows + sum(report.pruned.values()) + store.status().master.superseded_rows
-        if not report.ok or known != self.written or not set(report.pruned) <= {"budget"}:
+        if not report.ok or known != self.written or not set(report.pruned) <= {"budget", "keep rows"}:
             raise _FaultError(LOST, f"{self.written} rows were acknowledged: {report}")
         # a merge that drops rows may still be refused, and then it returns no report
         if not is_keyed and report.pruned.get("budget", 0) < self.dropped:
