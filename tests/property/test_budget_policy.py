@@ -104,7 +104,7 @@ def test_a_chunk_leaves_space_for_deleting_rows(
         assert grown <= max(0, space - policy.delete_bytes(known)) + 2
 
 
-@given(st.integers(0, 600))
+@pytest.mark.parametrize("shards", [0, 1, 4, 5, 10, 107, 600])
 def test_with_the_least_budget_so_many_agents_write_and_with_less_one_is_refused(shards: int) -> None:
     def admitted(max_bytes: int) -> int:
         usage, count = Usage(), 0
