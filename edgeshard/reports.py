@@ -1014,6 +1014,12 @@ class BudgetStatus(Report):
         limit_bytes: what the store may use now: less than the budget if the file system has less space.
         used_bytes: what the store uses.
         dropped_rows: rows ever deleted from the master to stay within the budget.
+        promised_bytes: what open shards may still take without asking, and what pending rows may take in the master.
+        reserve_bytes: what is set aside for merging.
+        left_bytes: what is left for writers; negative if merging needs more than its reserve.
+        open_shards: how many shards are open.
+        least_bytes: the least budget with which one shard more can be open, besides what rows take.
+        is_full: whether no further shard can be opened, and writers are refused sooner or later.
     """
 
     max_bytes: int
@@ -1021,6 +1027,12 @@ class BudgetStatus(Report):
     limit_bytes: int
     used_bytes: int
     dropped_rows: int
+    promised_bytes: int = 0
+    reserve_bytes: int = 0
+    left_bytes: int = 0
+    open_shards: int = 0
+    least_bytes: int = 0
+    is_full: bool = False
 
 
 @attrs.frozen
@@ -1175,7 +1187,10 @@ class StatusReport(Report):
         """Whether nothing needs attention: shards, rows, the master and the clock."""
         are_rows_here = not (self.blocked_rows or self.master.gaps or self.states.by_hand or self.unnamed)
         is_clock_right = self.clock is None or self.clock.complete
-        return are_rows_here and is_clock_right and not self.quarantined_shards and not self.master.damage
+        is_full = self.budget is not None and self.budget.is_full
+        return (
+            are_rows_here and is_clock_right and not is_full and not self.quarantined_shards and not self.master.damage
+        )
 
     def _line(self) -> str:
         line = f"{self.pending_rows} rows pending in {len(self.shards)} shards"

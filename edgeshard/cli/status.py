@@ -30,7 +30,8 @@ examples:
 exit codes:
   0 all well, also if rows are pending; and --watch, ended by Ctrl-C
   1 failed                                                2 wrong usage
-  3 a shard is quarantined, rows are blocked, missing or deleted by hand, or this machine's clock awaits confirmation
+  3 a shard is quarantined, rows are blocked, missing or deleted by hand, this machine's clock awaits confirmation, or
+    the disk budget is full
   65 the master is damaged
   74 input/output error                                   75 the master is locked
   77 not permitted                                        78 there is no such store
@@ -180,6 +181,8 @@ def _totals(store: Store, report: StatusReport) -> list[str]:
     lines.append(printable(_master(report)))
     if report.budget is not None:
         lines.append(_budget(report.budget))
+        if report.budget.is_full:
+            lines.append(_full_budget(store, report, report.budget))
     if report.space.total_bytes:
         lines.append(_space(report.space))
     lines += [printable(line) for line in _peers(store, report)]
@@ -259,6 +262,25 @@ def _space(space: SpaceUse) -> str:
     }
     listed = sorted(parts.items(), key=lambda part: -part[1])
     return f"disk space: {', '.join(f'{what} {output.size(count)}' for what, count in listed if count)}"
+
+
+def _full_budget(store: Store, report: StatusReport, found: BudgetStatus) -> str:
+    """Say what to do about a budget that is used up."""
+    root = shlex.quote(str(store.root))
+    steps = []
+    if found.limit_bytes < found.max_bytes:
+        steps.append("free space on the disk")
+    if report.pending_rows or found.on_full == "drop-oldest":
+        steps.append(f"merge (`edgeshard merge {root}`)")
+    if found.max_bytes < found.least_bytes:
+        least = f"{found.open_shards} shards are open, and one more needs {output.size(found.least_bytes)}"
+        steps.append(f"close shards that are not used ({least})")
+    steps += [
+        f"prune (`edgeshard prune {root} --help`)",
+        f"raise the budget (`edgeshard merge {root} --max-bytes SIZE`)",
+    ]
+    left = output.size(max(0, found.left_bytes))
+    return f"the disk budget is full, {left} are left for writers: " + ", or ".join(steps)
 
 
 def _peers(store: Store, report: StatusReport) -> list[str]:

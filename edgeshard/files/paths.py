@@ -6,6 +6,8 @@
     ROOT/merge.lock           locked while a merger works
     ROOT/watch.lock           locked while a merger watches the store
     ROOT/budget.json          the disk budget, if the store has one
+    ROOT/quotas               what open shards may grow to within the budget
+    ROOT/reserve              space set aside for the merger within the budget
     ROOT/removed-shards.db    which rows the shards that were removed had brought
     ROOT/master-damaged.json  what a check found in the master, if it is damaged
     ROOT/replaced-master-*.db the masters that snapshots were restored in place of
@@ -119,6 +121,16 @@ def erased(root: Path) -> Path:
 def refresh(root: Path) -> Path:
     """Return the file with the user's statements that are run on the master after rows came or went."""
     return root / "refresh.sql"
+
+
+def quotas(root: Path) -> Path:
+    """Return the file that records what open shards may grow to within the disk budget."""
+    return root / "quotas"
+
+
+def reserve(root: Path) -> Path:
+    """Return the file that sets space aside for the merger within the disk budget."""
+    return root / "reserve"
 
 
 def root_of_shard(shard_path: str) -> Path:

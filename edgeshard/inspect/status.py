@@ -172,7 +172,19 @@ def _budget_status(root: Path, dropped_rows: int) -> BudgetStatus | None:
     if budget is None:
         return None
     usage = measure(root)
-    return BudgetStatus(budget.max_bytes, budget.on_full, policy.current_limit(budget, usage), usage.used, dropped_rows)
+    return BudgetStatus(
+        max_bytes=budget.max_bytes,
+        on_full=budget.on_full,
+        limit_bytes=policy.current_limit(budget, usage),
+        used_bytes=usage.used,
+        dropped_rows=dropped_rows,
+        promised_bytes=usage.promised,
+        reserve_bytes=policy.reserve_bytes(budget),
+        left_bytes=policy.left_for_writers(budget, usage),
+        open_shards=usage.open,
+        least_bytes=policy.least_budget(usage.open + 1),
+        is_full=policy.is_full(budget, usage),
+    )
 
 
 def _shard_status(view: MasterView, file: ShardFile, pending: Pending, at: datetime.datetime) -> ShardStatus:

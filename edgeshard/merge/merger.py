@@ -123,8 +123,9 @@ class Merger:
         unreadable = [run for run in sources if run.quarantine]
         try:
             with sqlite.translate_errors("merge into", str(self._path)), self._meter.running():
+                self._quota.begin()
                 connection = self._open_master()
-                self._quota.begin(connection)
+                self._quota.opened(connection)
                 version = int(connection.pragma("schema_version"))
                 by_hand.settle(connection, self._path, is_schema_new=version != self._schema_version)
                 if version != self._schema_version:
@@ -136,22 +137,28 @@ class Merger:
                 self._schema_version = int(connection.pragma("schema_version"))
                 due = [*self._due(scanned, thorough), *(run for run in sources if not run.quarantine)]
                 self._meter.collect(paths.merge_lock(self._root), map(self._lock_path, scanned.names))
-                for group in attach.groups(due):
+                left = list(due)
+                for group in attach.groups(due, lambda: self._quota.group_size):
                     if merge_pass.is_stopping() or self._quota.is_exhausted:
                         break
                     self._merge_group(connection, group, merge_pass)
+                    del left[: len(group)]
+                if self._quota.is_exhausted:
+                    self._leave(left, merge_pass)
                 self._finish(connection, merge_pass, scanned, due, thorough)
                 report = self._report([*due, *unreadable], merge_pass)
                 if merge_pass.rows or self._quota.dropped:
                     self._refresh_error = refresh.run(self._root, is_known=self._refresh_error)
                     report = attrs.evolve(report, refresh_error=self._refresh_error)
         except DamagedError:
+            self._quota.abandon()
             self.abandon()
             # an error in reading may look like damage, and then the next merge tries again
             if (found := damage.confirm(self._path)) and damage.find(self._path) is None:
                 damage.record(self._path, found)
             raise
         except BaseException:
+            self._quota.abandon()
             self.abandon()  # what is in the cache may be wrong now
             raise
         return attrs.evolve(report, seconds=time.monotonic() - began)
@@ -183,6 +190,8 @@ class Merger:
         self._find_gaps(connection)
         if not self._watching or not (merge_pass.rows or self._profile.keeps_wal):
             self._master.shrink_wal()
+        self._quota.make_space_for_writers(connection)
+        self._quota.end()
         if self._quota.is_exhausted:
             raise self._quota.error(merge_pass.rows, len(self._cache.quarantined))
 
@@ -319,7 +328,7 @@ class Merger:
             if not left:
                 return
             if self._quota.is_exhausted:
-                if rows_before == merge_pass.rows or not self._quota.drop_rows(connection):
+                if rows_before == merge_pass.rows or not self._quota.drop_rows(connection, for_merge=True):
                     return
                 rows_before = merge_pass.rows
             yield left
@@ -400,6 +409,12 @@ class Merger:
         """Return for how long a shard has kept rows that the master holds."""
         entry = self._cache.get(run.file.name)
         return 0.0 if entry is None or entry.held_since is None else time.monotonic() - entry.held_since
+
+    def _leave(self, runs: Sequence[SourceRun], merge_pass: MergePass) -> None:
+        """Leave shards to the next pass because there is no quota; what was wrong with them still is."""
+        for run in runs:
+            if run.own:
+                self._remember(run, merge_pass.began_ns)
 
     # -- afterwards ---------------------------------------------------------------------------------------------------
 

@@ -48,6 +48,9 @@ _SHRINK_BYTES = 1 << 20
 #: database by then are not copied.
 _DEAD_BYTES = 64 << 10
 
+#: Within a disk budget, a file with more free pages than this, in bytes, returns them: an idle shard must be small.
+_DEAD_BYTES_WITHIN_BUDGET = 16 << 10
+
 #: Within a disk budget, a shard's remaining rows are rewritten only if it takes at most one such part of the quota.
 _REWRITTEN_PART = 8
 
@@ -172,8 +175,8 @@ def _truncate(
 ) -> tuple[int, dict[int, int]] | None:
     """Return the count of deleted rows and the last truncated seq by stream number, or None if left for later."""
     tables = [table.name for table in shard.tables]
-    # no checkpoint with each commit, of pages that are about to be free: see _shrink
-    connection.wal_autocheckpoint(0)
+    # no checkpoint with each commit, of pages that are about to be free: see _shrink. A budget needs a short WAL
+    connection.wal_autocheckpoint(0 if quota_bytes is None else _pages_of_part(connection, quota_bytes))
     with sqlite.immediate(connection):
         truncated = truncations.record(connection, durable, master_id)
         deleted = None
@@ -220,6 +223,10 @@ def _rewrite_tables(connection: Connection, shard: Source, truncated: dict[int, 
 def _rewritable_bytes(quota_bytes: int | None) -> int:
     """Return how large a shard may be if its remaining rows are to be rewritten, into its WAL."""
     return _PUT_BACK_BYTES if quota_bytes is None else min(_PUT_BACK_BYTES, quota_bytes // _REWRITTEN_PART)
+
+
+def _pages_of_part(connection: Connection, quota_bytes: int) -> int:
+    return max(1, quota_bytes // _REWRITTEN_PART // int(connection.pragma("page_size")))
 
 
 def _has_no_new_table(connection: Connection, shard: Source) -> bool:

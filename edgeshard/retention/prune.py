@@ -13,14 +13,15 @@ from pathlib import Path
 import attrs
 
 from edgeshard import sqlite
-from edgeshard.budget import policy, usage
+from edgeshard.budget import policy, reserve, usage
+from edgeshard.budget.policy import Budget
 from edgeshard.master import arrivals, catalog, database, extents, identity, receipts, store_clock
 from edgeshard.master.write_stats import Meter
 from edgeshard.reports import PruneReport
 from edgeshard.retention import bookkeeping, by_hand, drop_table, refresh, row_rules, sizes, tombstones
 from edgeshard.retention import shrink as shrinking
 from edgeshard.retention.deletable import DeletableSeqs
-from edgeshard.retention.pace import Pace
+from edgeshard.retention.pace import PRUNE_WALS, Pace
 from edgeshard.retention.progress import ProgressCallback, PruneProgress
 from edgeshard.retention.rules import BUDGET, Rules
 from edgeshard.retention.run import MergeLock, PruneRun, StoppedError, held_by_caller
@@ -58,14 +59,15 @@ def prune(
         StorageError: the master cannot be read or written. What was committed stays.
     """
     began, meter = time.monotonic(), Meter()
+    budget = None if dry_run else usage.load_budget(path.parent)
     connection = database.open_master(path, writable=not dry_run)
     try:
-        with database.translate_errors("prune", path):
+        with database.translate_errors("prune", path), _space(path.parent, budget):
             wal_pages = None
             if not dry_run:
                 # sizes are measured in the database, so nothing of it may still be in the WAL
                 sqlite.shrink_wal(connection)
-                wal_pages = _limit_wal(connection, path)
+                wal_pages = _limit_wal(connection, budget)
                 by_hand.settle(connection, path)
             sqlite.set_busy_timeout(connection, lock_wait_s)
             run, tables = _begin(
@@ -84,12 +86,16 @@ def prune(
     return attrs.evolve(report, seconds=time.monotonic() - began)
 
 
-def _limit_wal(connection: Connection, path: Path) -> int | None:
+def _space(root: Path, budget: Budget | None) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext() if budget is None else reserve.for_deleting(root, budget)
+
+
+def _limit_wal(connection: Connection, budget: Budget | None) -> int | None:
     """Keep the WAL short if the store has a budget; return how many pages it may have."""
-    limit = usage.current_limit(path.parent)
-    if limit is None:
+    if budget is None:
         return None
-    wal_bytes = policy.prune_wal_bytes(limit)
+    # the WAL, one more transaction of that size, and what remains of another
+    wal_bytes = policy.delete_bytes(budget) // PRUNE_WALS
     database.set_wal_limits(connection, wal_bytes)
     return max(1, wal_bytes // sizes.page_bytes(connection))
 
@@ -144,7 +150,8 @@ def _tidy(run: PruneRun) -> None:
     """Retire streams of which no row is left, and forget the oldest of those that have retired."""
     if not run.dry_run:
         bookkeeping.retire_all(run)
-    bookkeeping.forget(run, usage.current_limit(Path(run.path).parent))
+    budget = usage.load_budget(Path(run.path).parent)
+    bookkeeping.forget(run, None if budget is None else budget.max_bytes)
 
 
 def _give_space_back(run: PruneRun, meter: Meter, *, everything: bool) -> int:

@@ -130,14 +130,14 @@ class Handle:
             self._check_at = self._upkeep_at
         if self._quota is not None:
             self._renew_quota(self._quota)
-            self._quota.ensure_wal_may_grow(self._connection, in_transaction=self._depth > 0)
+            self._quota.ensure_wal_may_grow(self._connection)
 
     def _check_soon(self) -> None:
         """Have the next write do the upkeep."""
         self._upkeep_at = self._check_at = 0.0
 
     def _renew_quota(self, quota: Quota) -> None:
-        quota.renew(self._connection, in_transaction=self._depth > 0)
+        quota.renew(self._connection)
         self._upkeep_at = min(self._upkeep_at, quota.renew_at)
         if not self._depth:
             self._check_at = self._upkeep_at
@@ -163,6 +163,8 @@ class Handle:
         health.leave_to_parent(self._connection)
         if self._lookups is not None:
             health.leave_to_parent(self._lookups.leave_to_parent())
+        if self._quota is not None:
+            self._quota.leave_to_parent()
         if self._lock_file is not None:
             cause = "it was opened before a fork; open the shard in the child, after the fork"
             self._become_unusable(ShardForkedError("use shard", self.path, cause))
@@ -202,6 +204,8 @@ class Handle:
                             self._connection.close()
                         if self._lookups is not None:
                             self._lookups.close()
+                        if self._quota is not None:
+                            self._quota.close()
             finally:
                 lock_file.held.release()
                 for _ in range(depth):  # for each block that can no longer be left
@@ -223,10 +227,10 @@ class Handle:
         if not quota.allows_writes:
             self._fail(error, row_id, writer, record)
         try:
-            quota.allow_one_row(self._connection)
-            writer.insert(self._execute, row_id, record)
+            row = writer.encode(row_id, record)
+            quota.make_space(self._connection, row)
+            self._execute(writer.sql, row)
             self._next_id = row_id + 1
-            quota.allow_rows(self._connection)
         except BaseException as again:
             self._fail(again, row_id, writer, record)
 

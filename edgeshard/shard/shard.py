@@ -201,6 +201,8 @@ class Shard(Handle):
         try:
             encode = writer.encode
             rows = [encode(row_id, record) for row_id, record in enumerate(batch, first_id)]
+            if self._quota is not None:
+                self._quota.make_space(self._connection, rows)
             self._connection.executemany(writer.sql, rows)
             self._next_id = first_id + len(batch)
         except BaseException as error:
@@ -223,7 +225,10 @@ class Shard(Handle):
                 if not row_id & format.SEQ_MAX:
                     raise TransactionError("write to shard", self.path, _TOO_MANY)
                 self._next_id = row_id + 1
-                yield writer.encode(row_id, current)
+                row = writer.encode(row_id, current)
+                if self._quota is not None:
+                    self._quota.make_space(self._connection, row)
+                yield row
                 pulling = True
 
         try:
@@ -331,6 +336,8 @@ class Shard(Handle):
                 writer = inserts.for_dicts(table, self.agent)
             else:
                 writer = inserts.for_class(table, self._clock() if table.is_timestamped else None)
+            if self._quota is not None:
+                writer = self._quota.guard(writer)
             self._writers[cls] = writer
         return writer
 

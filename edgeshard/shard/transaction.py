@@ -81,7 +81,7 @@ class Transaction:
             if format.seq_of(self.next_id) > format.SEQ_MAX - _LEAST_SEQS:
                 handle._next_id = 0
             if handle._quota is not None:
-                handle._quota.allow_transaction(handle._connection)
+                handle._quota.hold(handle._connection)
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         handle = self._handle
@@ -173,6 +173,8 @@ class Transaction:
         handle = self._handle
         if handle._depth or handle._unusable is not None:
             return
+        if handle._quota is not None:
+            handle._quota.let_go()
         if handle._connection.in_transaction:
             cause = "an interrupt kept its transaction from being undone; open it again"
             handle._become_unusable(ShardPoisonedError("use shard", handle.path, cause))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -196,13 +196,18 @@ def named_sources(paths: Iterable[str | os.PathLike[str]]) -> list[SourceRun]:
     return list({run.file.path: run for run in runs}.values())
 
 
-def groups(runs: list[SourceRun]) -> Iterator[list[SourceRun]]:
-    """Yield the runs in groups whose sources are attached together; when asked for one, none is to be attached."""
+def groups(runs: list[SourceRun], max_size: Callable[[], int | None] = lambda: None) -> Iterator[list[SourceRun]]:
+    """Yield the runs in groups whose sources are attached together; when asked for one, none is to be attached.
+
+    Args:
+        runs: the sources.
+        max_size: called for each group; returns how many may be attached at once, or None for as many as possible.
+    """
     left = runs
     while left:
         free = os_errors.free_descriptors()
         fitting = GROUP_SIZE if free is None else (free - _SPARE_DESCRIPTORS) // _DESCRIPTORS
-        size = max(1, min(GROUP_SIZE, fitting))
+        size = max(1, min(GROUP_SIZE, fitting, max_size() or GROUP_SIZE))
         yield left[:size]
         left = left[size:]
 

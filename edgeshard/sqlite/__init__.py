@@ -51,6 +51,7 @@ from edgeshard.sqlite.guards import (
     allow_only_reading,
     limit_steps,
     limit_steps_in_block,
+    limit_wal_in_block,
     protect_tables,
 )
 from edgeshard.sqlite.maintenance import (
@@ -155,6 +156,7 @@ __all__ = [
     "is_write",
     "limit_steps",
     "limit_steps_in_block",
+    "limit_wal_in_block",
     "open_in_memory",
     "protect_tables",
     "quote",

@@ -12,6 +12,7 @@ import apsw
 import attrs
 
 from edgeshard import format
+from edgeshard.files import fingerprint, paths
 
 # SQLite's own limits on the columns of a table and the depth of an expression stay as they are: a master that exceeds
 # lower ones, by a table or a view that its users made, could not be opened any more.
@@ -32,6 +33,9 @@ SCHEMA_STEPS = 200_000
 
 #: Steps between two checks of how many were taken.
 _STEPS_BETWEEN_CHECKS = 10_000
+
+#: A WAL that may not become longer than this, in bytes, is checked after each few rows.
+_SHORT_WAL_BYTES, _STEPS_BETWEEN_CHECKS_OF_SHORT_WAL = 4 << 20, 300
 
 # What SQL that only reads asks the authorizer for (https://sqlite.org/c3ref/c_alter_table.html).
 _READING = frozenset((apsw.SQLITE_SELECT, apsw.SQLITE_READ, apsw.SQLITE_FUNCTION, apsw.SQLITE_RECURSIVE))
@@ -94,6 +98,28 @@ def limit_steps_in_block(
         return False
 
     connection.set_progress_handler(check, _STEPS_BETWEEN_CHECKS, id=handler)
+    try:
+        yield
+    finally:
+        connection.set_progress_handler(None, id=handler)
+
+
+@contextlib.contextmanager
+def limit_wal_in_block(connection: apsw.Connection, max_bytes: int) -> Iterator[None]:
+    """Roll back a transaction of the block if the WAL becomes longer than `max_bytes`, as if the disk were full.
+
+    SQLite writes pages to the WAL before the commit once its cache is full. So the WAL may exceed the limit by as much
+    as the cache has, and by what some rows change between two checks.
+    """
+    path, handler = paths.wal(connection.filename), object()
+
+    def check() -> bool:
+        if fingerprint.size(path) > max_bytes:
+            raise apsw.FullError("the transaction writes too much to the WAL")
+        return False
+
+    steps = _STEPS_BETWEEN_CHECKS if max_bytes > _SHORT_WAL_BYTES else _STEPS_BETWEEN_CHECKS_OF_SHORT_WAL
+    connection.set_progress_handler(check, steps, id=handler)
     try:
         yield
     finally:

@@ -14,6 +14,7 @@ import edgeshard
 from edgeshard import sqlite
 from edgeshard.cli import main
 from edgeshard.master import retired
+from edgeshard.master.clock_trust import TrustedClock
 from edgeshard.master.retired import GROUP_S, Group
 from edgeshard.merge.merger import Merger
 from edgeshard.retention import bookkeeping
