@@ -592,7 +592,7 @@ def test_a_document_is_compact_and_the_largest_that_a_store_is_expected_to_need_
         (lambda path: None, 78, "there is no such file"),
         (lambda path: path.mkdir(), 78, "it is a folder"),
         (lambda path: path.write_text("{}"), 78, "not what `edgeshard ranges` writes"),
-        (lambda path: path.write_text('{"edgeshard": "ra'), 1, "it is incomplete"),
+        (lambda path: path.write_text('{"edgeshard": "ra'), 65, "it is incomplete"),
         (lambda path: path.write_text(json.dumps(document({"format": 9}))), 1, "use the version that wrote it"),
     ],
 )
