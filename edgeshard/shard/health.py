@@ -88,27 +88,33 @@ class ShardLock:
     def __init__(self, held: FileLock) -> None:
         self.held = held
         self._path = Path(held.lock_file)
-        self._identity = fingerprint.identity(self._path)
+        self._identity = self._find()
 
     def retake(self) -> bool:
         """Take the lock again if it was lost; return whether it is held.
 
         Raises:
-            StorageError: it cannot be determined, or not taken again.
+            StorageError: it cannot be taken again.
         """
-        try:
-            found = fingerprint.identity(self._path)
-        except OSError:  # no reason to refuse a row
-            return True
-        if found == self._identity:
+        found = self._find()
+        if self._identity is None and found:
+            self._identity = found  # it could not be determined when the shard was opened
+        if found in (None, self._identity):
             return True
         held = locks.lock(self._path)
         if held is None:
             return False
         logger.warning("%s was removed or replaced while the shard was open; it is locked again", self._path)
         self.held.release()
-        self.held, self._identity = held, fingerprint.identity(self._path)
+        self.held, self._identity = held, self._find()
         return True
+
+    def _find(self) -> tuple[int, ...] | None:
+        """Return the identity of the lock's file: () if it is missing, None if the file system reports an error."""
+        try:
+            return fingerprint.identity(self._path) or ()
+        except OSError:  # no reason to refuse a row
+            return None
 
 
 def has_lost_row(connection: Connection, row_id: int) -> bool:

@@ -127,7 +127,9 @@ def test_who_has_the_missing_rows_is_said_by_the_receipts_of_the_replaced_master
         write(store, "b", 7)
     store.prune(keep_rows=1)
     report = store.restore(snapshot)
-    assert {OLDER_MASTER if is_retired else PEER} == {loss.cause for loss in report.losses if loss.gap.agent in ("a", "b")}
+    assert {OLDER_MASTER if is_retired else PEER} == {
+        loss.cause for loss in report.losses if loss.gap.agent in ("a", "b")
+    }
     assert [hub.status().master.database] == [peer.database for peer in report.peers]
     store.merge([hub.master_path])
     assert [1, 2, 3, 4] == numbers(store)[:4]
