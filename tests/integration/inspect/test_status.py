@@ -429,7 +429,7 @@ def test_a_damaged_master_is_an_error(store: edgeshard.Store, damage: str) -> No
     with pytest.raises(DamagedError, match=r"master\.db"):
         store.status()
     done = command("status", store.root)
-    assert (1, "", 1) == (done.returncode, done.stdout, done.stderr.count("\n"))
+    assert (65, "", 1) == (done.returncode, done.stdout, done.stderr.count("\n"))
 
 
 def test_a_master_that_is_no_database_is_an_error(store: edgeshard.Store, agent: Agent) -> None:

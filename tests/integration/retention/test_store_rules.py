@@ -428,7 +428,7 @@ def test_the_command_takes_what_prune_takes(store: edgeshard.Store) -> None:
         (["--prune-older-than", "30"], "age must be a number and a unit"),
         (["--prune-keep-rows", "-1"], "number of rows must be a whole number"),
         (["--prune-max-bytes", "5"], "size must be at least 1M"),
-        (["--prune-only-pushed"], "--prune-max-bytes or --prune-deletions-older-than"),
+        (["--prune-only-pushed"], "--prune-deletions-older-than or --prune-forget-after"),
         (["--prune-keep-rows", "1", "--prune-only-pushed", "--prune-only-receipted"], "not allowed with"),
         (["--prune-keep-rows", "1", "--dry-run"], "edgeshard prune --dry-run"),
     ],
