@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from edgeshard import format
-from edgeshard.errors import SchemaConflictError, StorageError
+from edgeshard.errors import ConfigurationError, SchemaConflictError, StorageError
 from edgeshard.files import paths
 from edgeshard.master import catalog, database
 from edgeshard.records import keys, renames, types
@@ -32,7 +32,7 @@ def newest_timestamp(shard_path: str) -> int:
     try:
         with _opened(shard_path) as connection:
             return 0 if connection is None else catalog.newest_timestamp(connection)
-    except StorageError as error:
+    except (StorageError, ConfigurationError) as error:  # the latter: it is no file
         logger.warning("%s; changes written now may get timestamps before changes that the master has", error)
         return 0
 
@@ -46,7 +46,7 @@ def ensure_fits(shard_path: str, table: Table) -> None:
     try:
         with _opened(shard_path) as connection:
             conflict = None if connection is None else _find_conflict(connection, table.deletes_from or table)
-    except StorageError as error:
+    except (StorageError, ConfigurationError) as error:  # the latter: it is no file
         logger.warning("%s; whether table %s fits it shows at the next merge", error, table.name)
         return
     if conflict is not None:
