@@ -339,16 +339,7 @@ class Store:
             ConfigurationError: an argument is not valid, or there is no such store.
         """
         self.ensure_exists()
-        return Watcher(
-            self.root,
-            interval_s=self._profile.interval_s if interval is None else interval,
-            rescan_s=self._profile.rescan_s if rescan is None else rescan,
-            observer=observer,
-            keep_empty=keep_empty,
-            listener=listener,
-            prune=self._retention,
-            profile=self._profile,
-        )
+        return self._watcher(interval, rescan, observer, keep_empty=keep_empty, listener=listener)
 
     @contextlib.contextmanager
     def watching(
@@ -381,16 +372,36 @@ class Store:
                 logged and tried again.
             BaseException: an unexpected error that ended the thread.
         """
+        watcher = self._watcher(interval, rescan, observer, keep_empty=keep_empty)  # settings first: it makes nothing
         if not self.exists():
             self.init()
         self._save_budget()
-        watcher = self.watcher(interval=interval, rescan=rescan, observer=observer, keep_empty=keep_empty)
         watcher.open()
         try:
             with in_thread(watcher):
                 yield
         finally:
             once.merge(self.root, keep_empty=keep_empty, alongside_watcher=True, lock_wait_s=-1, prune=self._retention)
+
+    def _watcher(
+        self,
+        interval: float | None,
+        rescan: float | None,
+        observer: str,
+        *,
+        keep_empty: bool,
+        listener: MergeListener | None = None,
+    ) -> Watcher:
+        return Watcher(
+            self.root,
+            interval_s=self._profile.interval_s if interval is None else interval,
+            rescan_s=self._profile.rescan_s if rescan is None else rescan,
+            observer=observer,
+            keep_empty=keep_empty,
+            listener=listener,
+            prune=self._retention,
+            profile=self._profile,
+        )
 
     # -- reading ------------------------------------------------------------------------------------------------------
 

@@ -236,7 +236,7 @@ RETIREMENTS: Final = "edgeshard_retirements"
 CHECKSUM_TABLE: Final = "edgeshard_checksum"
 REMOVED: Final = "edgeshard_removed"
 
-#: The tables that every database has, whatever its role.
+#: The tables that every database with rows has, whatever its role.
 COMMON_TABLES: Final = (
     "edgeshard_database",
     "edgeshard_streams",

@@ -84,14 +84,17 @@ class ShardLock:
     def __init__(self, held: FileLock) -> None:
         self.held = held
         self._path = Path(held.lock_file)
-        self._identity = fingerprint.identity(self._path)
+        self._identity = self._find()
         self._is_told = False
 
     def retake(self) -> None:
         """Take the lock again if it was lost, and log that. A failure is no reason to refuse a row."""
+        found = self._find()
+        if self._identity is None and found:
+            self._identity = found  # it could not be determined when the shard was opened
+        if found in (None, self._identity):
+            return
         try:
-            if fingerprint.identity(self._path) == self._identity:
-                return
             held = locks.lock(self._path)
         except (OSError, StorageError) as error:
             logger.debug("cannot check the lock: %s", error)
@@ -107,7 +110,14 @@ class ShardLock:
             return
         logger.warning("%s was removed or replaced while the shard was open; it is locked again", self._path)
         self.held.release()
-        self.held, self._identity, self._is_told = held, fingerprint.identity(self._path), False
+        self.held, self._identity, self._is_told = held, self._find(), False
+
+    def _find(self) -> tuple[int, ...] | None:
+        """Return the identity of the lock's file: () if it is missing, None if the file system reports an error."""
+        try:
+            return fingerprint.identity(self._path) or ()
+        except OSError:  # no reason to refuse a row
+            return None
 
 
 def has_lost_row(connection: Connection, row_id: int) -> bool:

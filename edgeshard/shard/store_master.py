@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from edgeshard import format
-from edgeshard.errors import SchemaConflictError, StorageError
+from edgeshard.errors import ConfigurationError, SchemaConflictError, StorageError
 from edgeshard.files import paths
 from edgeshard.master import catalog, database, store_clock
 from edgeshard.records import keys, renames, types
@@ -38,7 +38,7 @@ def known_times(shard_path: str) -> tuple[list[int], int]:
             if connection is None:
                 return [], 0
             return catalog.newest_timestamps(connection), store_clock.passed_us(connection)
-    except StorageError as error:
+    except (StorageError, ConfigurationError) as error:  # the latter: it is no file
         logger.warning("%s; changes written now may get timestamps before changes that the master has", error)
         return [], 0
 
@@ -52,7 +52,7 @@ def ensure_fits(shard_path: str, table: Table) -> None:
     try:
         with _opened(shard_path) as connection:
             conflict = None if connection is None else _find_conflict(connection, table.deletes_from or table)
-    except StorageError as error:
+    except (StorageError, ConfigurationError) as error:  # the latter: it is no file
         logger.warning("%s; whether table %s fits it shows at the next merge", error, table.name)
         return
     if conflict is not None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from edgeshard.format.ranges import PrunedRange, Range, intersect, size, union
 from edgeshard.master.row_states import StreamRows, count_states, divide_absent
+from tests.support.few_examples import QUIET
 from tests.support.forms import short_and_full
 from tests.support.row_history import FORGED, STEPS, History
 from tests.support.wall_clock import Wall
@@ -53,7 +54,7 @@ def check_law(wall: Wall, profile: settings) -> Counter[str]:
 _RANGES = st.lists(st.tuples(st.integers(1, 40), st.integers(0, 8)).map(lambda at: Range(at[0], at[0] + at[1])))
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=QUIET)
 @given(st.integers(0, 50), _RANGES, _RANGES, _RANGES, _RANGES, _RANGES, _RANGES, st.data())
 def test_the_states_of_a_stream_are_disjoint_and_complete(
     last_seq: int,

@@ -717,7 +717,7 @@ def test_the_budget_holds_under_many_writers_and_each_acknowledged_row_is_presen
     tmp_path: Path, writers: int, on_full: policy.OnFull, most: int, seconds: int
 ) -> None:
     size = 800
-    store = edgeshard.Store(tmp_path / "data", max_bytes=most, on_full=on_full)
+    store = new_store(tmp_path / "data", max_bytes=most, on_full=on_full)
     # where rows are dropped there is too little room from the start for the logs of a hundred, however slow they are
     stream, earlier = fill_master(store, 0 if on_full == "error" else int(0.6 * most) // size, size)
     with ExitStack() as opened:

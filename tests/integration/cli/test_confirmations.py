@@ -79,6 +79,24 @@ def test_init_of_a_store_asks_nothing(merged: edgeshard.Store) -> None:
     assert (0, f"{merged.root} is a store already; nothing was changed") == (code, shown.strip())
 
 
+@pytest.mark.parametrize(
+    ("typed", "options", "code", "is_asked", "left"),
+    [("n\n", [], 1, True, [0, 1, 2, 3]), ("y\n", [], 3, True, [0, 1, 2]), ("", ["--yes"], 3, False, [0, 1, 2]),
+     ("", ["--dry-run"], 3, False, [0, 1, 2, 3])],
+)  # fmt: skip
+def test_restore_asks_before_it_replaces_the_master(
+    merged: edgeshard.Store, tmp_path: Path, typed: str, options: list[str], code: int, is_asked: bool, left: list[int]
+) -> None:
+    merged.snapshot(tmp_path / "older.db")
+    with merged.shard("agent") as shard:
+        shard.write({"n": 3})
+    merged.merge()
+    found, shown = on_terminal("restore", merged.root, tmp_path / "older.db", *options, typed=typed, columns=1000)
+    question = f"Replace the master {merged.master_path} with the snapshot {tmp_path / 'older.db'}? [y/N]"
+    assert (code, is_asked) == (found, question in shown), shown
+    assert left == numbers(merged)
+
+
 def test_scripts_are_not_asked(merged: edgeshard.Store, tmp_path: Path) -> None:
     assert 0 == command("prune", merged.root, "--keep-rows", "1").returncode
     assert [2] == numbers(merged)

@@ -129,6 +129,7 @@ def test_a_master_that_is_damaged_exits_65_and_loses_nothing(filled: edgeshard.S
 
 
 def test_a_file_where_a_folder_belongs_exits_74(filled: edgeshard.Store) -> None:
+    filled.merge()
     for path in (filled.root / "shards").iterdir():
         path.unlink()
     (filled.root / "shards").rmdir()

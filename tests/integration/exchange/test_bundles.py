@@ -66,7 +66,7 @@ def bundle(store: edgeshard.Store, tmp_path: Path) -> Path:
 def test_a_bundle_is_one_file_without_a_log_and_brings_everything(
     store: edgeshard.Store, hub: edgeshard.Store, bundle: Path
 ) -> None:
-    assert ["bundle.db", "data"] == sorted(os.listdir(bundle.parent))
+    assert ["bundle.db", "data", "hub"] == sorted(os.listdir(bundle.parent))
     assert (b"\1\1", 0o600) == (bundle.read_bytes()[18:20], bundle.stat().st_mode & 0o777)
     assert [["bundle", "delete", "ok"]] == sql(
         bundle, "select role, (select * from pragma_journal_mode), (select * from pragma_quick_check) "
@@ -597,7 +597,8 @@ def test_a_copy_that_a_killed_dry_run_left_in_the_folder_for_temporary_files_is_
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     (temporary / "readonly-copy-of-my-thesis").mkdir()
-    new = new_store(tmp_path / "new")
+    new = edgeshard.Store(tmp_path / "new")
+    (new.root / "shards").mkdir(parents=True)  # with a master, the copy would be made next to it
     leave_a_copy(new, path, temporary, "dry")
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     assert 3 == new.merge([path], dry_run=True).rows

@@ -12,7 +12,7 @@ from edgeshard.errors import AccessError, DamagedError
 from tests.support.damaged_masters import DAMAGE, damage
 from tests.support.hostile_shards import edit
 from tests.support.processes import command
-from tests.support.stores import numbers
+from tests.support.stores import new_store, numbers
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_what_verify_knows_to_be_damaged_gets_no_more_rows(filled: edgeshard.Sto
     with pytest.raises(DamagedError, match="known to be damaged"), filled.watching():
         raise AssertionError("it watches")
     shard = filled.root / "shards" / "a.db"
-    other = edgeshard.Store(filled.root.parent / "other")
+    other = new_store(filled.root.parent / "other")
     assert 1 == other.merge([shard]).rows, "the row is not in its shard any more"
 
 

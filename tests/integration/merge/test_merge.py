@@ -453,7 +453,11 @@ def test_two_mergers_without_the_lock_double_nothing(store: edgeshard.Store, mon
         def release(self) -> None:
             pass
 
-    monkeypatch.setattr(locks, "lock", lambda path, wait_s=0.0: NoLock())
+    store.init()
+    real = locks.lock
+    monkeypatch.setattr(
+        locks, "lock", lambda path, wait_s=0.0: NoLock() if path.name == "merge.lock" else real(path, wait_s)
+    )
     stop = threading.Event()
     failures: list[object] = []
 
@@ -464,7 +468,6 @@ def test_two_mergers_without_the_lock_double_nothing(store: edgeshard.Store, mon
             except Exception as error:
                 failures.append(error)
 
-    store.merge()
     threads = [threading.Thread(target=merger) for _ in range(2)]
     with store.shard("a") as one, store.shard("b") as other:
         one.write({"n": 0})
@@ -535,7 +538,7 @@ def test_rows_drained_into_another_master_are_a_named_gap_until_that_one_is_merg
         stream = shard.stream
         store.merge()
         shard.write({"n": 3})
-    other = new_store(tmp_path / "other")
+    other = edgeshard.Store(tmp_path / "other")
     shutil.copytree(store.root / "shards", other.root / "shards")
     report = other.merge()
 

@@ -877,7 +877,7 @@ def test_a_failure_at_the_start_ends_it(store: edgeshard.Store) -> None:
     store.root.mkdir()
     store.master_path.touch()
     done = merge_command(store.root, "--watch")
-    assert (1, True) == (done.returncode, "master.db" in done.stderr)
+    assert (65, True) == (done.returncode, "master.db" in done.stderr)
     with pytest.raises(StorageError), store.watching():
         pytest.fail("it began")
     assert not is_locked(store.root / "watch.lock")

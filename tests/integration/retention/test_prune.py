@@ -600,7 +600,7 @@ def test_whoever_holds_the_master_locked_is_waited_for_and_then_told_of(store: e
 
 
 def test_a_master_made_without_auto_vacuum_is_pruned_and_cannot_become_smaller(store: edgeshard.Store) -> None:
-    with mock.patch.object(sqlite, "create", lambda *given, shrinkable=False: CREATE(*given)):
+    with mock.patch.object(sqlite, "create", lambda *given, shrinkable=False, **more: CREATE(*given, **more)):
         add(store, "a", *range(3_000))
     told = store.prune(keep_rows=10, dry_run=True)
     size, report = store.master_path.stat().st_size, store.prune(keep_rows=10, shrink=True)
@@ -662,7 +662,7 @@ def test_waiting_for_a_merger_makes_no_step_smaller(store: edgeshard.Store, monk
     monkeypatch.setattr(time, "monotonic", lambda: now_s[0])
     monkeypatch.setattr(sqlite, "immediate", waiting)
     store.prune(keep_rows=0)
-    assert [0.0] * 4 == taken
+    assert (True, {0.0}) == (len(taken) >= 4, set(taken))
 
 
 # -- kills ------------------------------------------------------------------------------------------------------------

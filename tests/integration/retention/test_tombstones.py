@@ -66,6 +66,7 @@ def other(tmp_path: Path) -> edgeshard.Store:
 def carry(source: edgeshard.Store, target: edgeshard.Store) -> None:
     """Merge what a store has into another."""
     source.merge()
+    target.init()
     target.merge([source.master_path])
 
 
@@ -281,6 +282,7 @@ def lost_on_its_way(store: edgeshard.Store, other: edgeshard.Store, wall: Wall, 
             shard.write(record)
             other.merge()
             other.export(bundle, ranges=before)
+    store.init()
     store.merge([bundles[0]])
     wall.advance(1)
     deleted(store)

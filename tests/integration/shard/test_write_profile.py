@@ -105,6 +105,7 @@ def test_making_a_shard_counts(store: edgeshard.Store) -> None:
 
 
 def test_what_a_shard_noted_is_taken_before_it_is_removed(store: edgeshard.Store) -> None:
+    store.init()
     store.merge()
     before = LockFileCounter(store.root / "merge.lock").total.bytes
     held = locks.merge_lock(store.root, 0.0, lambda: False)

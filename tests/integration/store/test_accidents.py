@@ -14,6 +14,7 @@ import pytest
 import edgeshard
 from edgeshard.errors import AccessError, ShardPoisonedError
 from edgeshard.files import folders, scan
+from edgeshard.shard import handle
 from tests.support.processes import merge_command, python
 from tests.support.stores import new_store, numbers
 
@@ -131,7 +132,10 @@ def test_a_sync_of_rows_in_a_log_without_a_name_is_refused(store: edgeshard.Stor
     shard.close()
 
 
-def test_two_handles_whose_lock_file_was_deleted_lose_and_double_nothing(store: edgeshard.Store) -> None:
+def test_two_handles_whose_lock_file_was_deleted_lose_and_double_nothing(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handle, "UPKEEP_INTERVAL_S", YEAR_S)  # the first handle does not notice it
     code = """
 import sys
 import edgeshard
