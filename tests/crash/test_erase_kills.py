@@ -12,7 +12,7 @@ import edgeshard
 from edgeshard.retention import erase, erased_file
 from tests.support.forms import short_and_full
 from tests.support.pruning import killed_in
-from tests.support.stores import numbers
+from tests.support.stores import new_store, numbers
 
 WHERE = "data ->> '$.n' % 3 = 0"
 
@@ -21,7 +21,7 @@ LEFT = [n for n in range(60) if n % 3]
 
 def check_kills(folder: Path, every: int) -> tuple[int, int]:
     """Kill an erasure at every so many of its statements; return how many were killed before, and after, the list."""
-    whole = edgeshard.Store(folder / "whole")
+    whole = new_store(folder / "whole")
     with whole.shard("a") as shard:
         for n in range(0, 40, 4):
             shard.write_many({"n": n} for n in range(n, n + 4))
@@ -31,7 +31,7 @@ def check_kills(folder: Path, every: int) -> tuple[int, int]:
     number, kills = 0, [0, 0]
     while True:
         number += every
-        store = edgeshard.Store(folder / f"data{number}")
+        store = new_store(folder / f"data{number}")
         shutil.copytree(whole.root, store.root)
         if not killed_in(lambda store=store: store.erase("agent_data", WHERE), number):  # type: ignore[misc]
             assert LEFT == numbers(store)

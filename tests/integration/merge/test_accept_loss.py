@@ -14,13 +14,13 @@ from edgeshard.merge import locks
 from edgeshard.reports import RowStates
 from tests.support.hostile_shards import edit
 from tests.support.processes import command
-from tests.support.stores import numbers, shard_path
+from tests.support.stores import new_store, numbers, shard_path
 
 
 @pytest.fixture
 def gap(store: edgeshard.Store, tmp_path: Path) -> tuple[edgeshard.Store, str]:
     """Return a hub that lacks rows 1 to 6 of a stream, which the store's master has, and the stream's id."""
-    hub = edgeshard.Store(tmp_path / "hub")
+    hub = new_store(tmp_path / "hub")
     with store.shard("a") as shard:
         shard.write_many({"n": n} for n in range(6))
         store.merge()

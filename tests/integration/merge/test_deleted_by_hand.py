@@ -19,7 +19,7 @@ from tests.support.last_known import LastKnown
 from tests.support.last_known import values as last_values
 from tests.support.processes import command
 from tests.support.records import NOON, Reading
-from tests.support.stores import numbers, shard_path
+from tests.support.stores import new_store, numbers, shard_path
 
 NO_TRIGGER = 'drop trigger "edgeshard_deletions_of_agent_data"'
 
@@ -117,7 +117,7 @@ def test_hubs_bundles_and_inventories_have_the_rest(
     assert 17 == sum(map(len, next(iter(store.ranges().held.values()))))
     store.snapshot(tmp_path / "snapshot.db")
     for name, source in (("hub", store.master_path), ("b", tmp_path / "bundle.db"), ("s", tmp_path / "snapshot.db")):
-        hub = edgeshard.Store(tmp_path / name)
+        hub = new_store(tmp_path / name)
         assert ((), 17) == ((report := hub.merge([source])).quarantined, report.rows)
         assert {"pruned"} == {loss.cause for loss in hub.verify().losses}
 
@@ -126,7 +126,7 @@ def test_a_source_that_lacks_rows_says_what_to_do_in_its_own_store(store: edgesh
     written(store, "a", 20)
     store.merge()
     by_hand(store, "delete from agent_data where _id = 2")
-    hub = edgeshard.Store(tmp_path / "hub")
+    hub = new_store(tmp_path / "hub")
     (refused,) = hub.merge([store.master_path]).quarantined
     assert "run `edgeshard merge` and `edgeshard verify` in its store" in refused.reason
     store.merge()
@@ -241,7 +241,7 @@ def test_what_is_changed_by_hand_stops_nobody(
     for number in (2, 3):
         _write_of_each(store, "a", number)
         assert ((), 6) == ((report := store.merge()).quarantined, report.rows)
-        hub = edgeshard.Store(tmp_path / f"hub{number}")
+        hub = new_store(tmp_path / f"hub{number}")
         assert () == hub.merge([store.master_path, tmp_path / "bundle.db", tmp_path / "snapshot.db"]).quarantined
         assert [3.0][: number - 2] == [row.value for row in store.read(LastKnown)][: number - 2]
     store.prune(keep_rows=1)

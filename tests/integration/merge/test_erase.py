@@ -19,7 +19,7 @@ from tests.support.last_known import values as last_values
 from tests.support.processes import command
 from tests.support.pruning import note, stream_of
 from tests.support.records import NOON, Reading
-from tests.support.stores import numbers, shard_path, write_apart
+from tests.support.stores import new_store, numbers, shard_path, write_apart
 
 SECRET = "data ->> '$.user' = 'ada'"
 
@@ -78,7 +78,7 @@ def test_erased_rows_come_back_with_no_copy(store: edgeshard.Store, tmp_path: Pa
     with store.shard("a") as shard:
         write(shard, 1, 9)
         copied = copy_shard(Path(shard.path), tmp_path / "copy.db")
-        hub = edgeshard.Store(tmp_path / "hub")
+        hub = new_store(tmp_path / "hub")
         hub.merge([copied])
         store.merge()
         store.snapshot(tmp_path / "snapshot.db")
@@ -157,7 +157,7 @@ def test_rows_of_one_transaction_and_histories(store: edgeshard.Store, tmp_path:
     assert 1 == store.erase(LastKnown, "sensor = 'ada'").rows
     found = store.verify(deep=True)
     assert ((), RowStates(present=2, superseded=2, erased=5)) == (found.errors, found.states)
-    hub = edgeshard.Store(tmp_path / "hub")
+    hub = new_store(tmp_path / "hub")
     assert ((), 4) == ((report := hub.merge([store.master_path])).quarantined, report.rows)
     assert ({}, 5) == (last_values(hub), hub.verify().states.missing)
 
@@ -179,7 +179,7 @@ def test_peers_with_the_rows_are_named(store: edgeshard.Store, tmp_path: Path) -
     with store.shard("a") as shard:
         write(shard, 1, 9)
     store.merge()
-    hub = edgeshard.Store(tmp_path / "hub")
+    hub = new_store(tmp_path / "hub")
     hub.merge([store.master_path])
     store.receipt(hub.ranges(), trust=True)
     note(store, {stream_of(store): [edgeshard.format.ranges.Range(1, 4)]})

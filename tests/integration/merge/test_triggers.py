@@ -23,6 +23,12 @@ create trigger words_out after delete on agent_data begin
 REBUILD = "insert into words(words) values ('rebuild')"
 
 
+@pytest.fixture
+def store(tmp_path: Path) -> edgeshard.Store:
+    """A store that exists, and is empty."""
+    return new_store(tmp_path / "data")
+
+
 def by_hand(store: edgeshard.Store, script: str) -> None:
     connection = sqlite3.connect(store.master_path)
     connection.executescript(script)

@@ -20,6 +20,7 @@ from edgeshard.master import database
 from edgeshard.reports import MergeReport
 from edgeshard.store import PruneRule
 from tests.support.clocks import DAY_S, Machine
+from tests.support.stores import new_store
 
 YEAR = 365.25
 
@@ -198,7 +199,7 @@ def test_a_clock_that_was_never_set_cannot_be_confirmed(store: edgeshard.Store, 
 
 
 def value_at_hub(tmp_path: Path, *stores: edgeshard.Store) -> str:
-    hub = edgeshard.Store(tmp_path / "hub")
+    hub = new_store(tmp_path / "hub")
     for store in stores:
         store.merge()
     hub.merge([store.master_path for store in stores])
@@ -214,7 +215,7 @@ def change(store: edgeshard.Store, value: str) -> None:
 def test_a_first_change_before_the_clock_was_set_does_not_bind_the_later_ones(
     store: edgeshard.Store, machine: Machine, tmp_path: Path
 ) -> None:
-    other = edgeshard.Store(tmp_path / "other")
+    other = new_store(tmp_path / "other")
     machine.show_1970()
     change(store, "first start")
     machine.error_s = 0.0
@@ -231,7 +232,7 @@ def test_a_first_change_before_the_clock_was_set_does_not_bind_the_later_ones(
 def test_after_two_years_without_a_change_the_last_write_wins(
     store: edgeshard.Store, machine: Machine, tmp_path: Path, is_open: bool, is_off: bool
 ) -> None:
-    other = edgeshard.Store(tmp_path / "other")
+    other = new_store(tmp_path / "other")
     with store.shard("ui") as shard:
         shard.write(Config("x", "long ago"))
         store.merge()
@@ -254,7 +255,7 @@ def test_after_two_years_without_a_change_the_last_write_wins(
 def test_a_store_goes_by_its_clock_again_after_a_glitch(
     store: edgeshard.Store, machine: Machine, tmp_path: Path, years: int, is_open: bool, is_transaction: bool
 ) -> None:
-    other = edgeshard.Store(tmp_path / "other")
+    other = new_store(tmp_path / "other")
     with store.shard("ui") as shard:
         machine.error_s = years * YEAR * DAY_S
         shard.write(Config("y", "in the glitch"))
