@@ -43,11 +43,11 @@ MIN_BUDGET_BYTES: Final = 1_000_000
 #: The reserve: a part of the budget, within these bounds in bytes.
 RESERVE_PART, MIN_RESERVE_BYTES, MAX_RESERVE_BYTES = 8, 384 << 10, 32 << 20
 
-#: What a master without rows takes, with its -shm: 139,264 and 32,768 bytes (measured).
-EMPTY_MASTER_BYTES: Final = 176 << 10
+#: What a master without rows takes, with its -shm: 163,840 and 32,768 bytes (measured), and two pages more.
+EMPTY_MASTER_BYTES: Final = 200 << 10
 
-#: A shard without rows (14,336 bytes, measured), and the -shm file of any database; it grows by 8 bytes per page.
-EMPTY_SHARD_BYTES, SHM_BYTES, SHM_PART = 14 << 10, 32 << 10, 64
+#: A shard without rows (15,360 bytes, measured), and the -shm file of any database; it grows by 8 bytes per page.
+EMPTY_SHARD_BYTES, SHM_BYTES, SHM_PART = 15 << 10, 32 << 10, 64
 
 #: A shard's WAL: a part of the budget for all open shards together, and the bounds of one, in bytes.
 WALS_PART, MIN_WAL_BYTES, MAX_WAL_BYTES = 10, 32 << 10, 4 << 20

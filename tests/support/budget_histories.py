@@ -24,6 +24,7 @@ from edgeshard import sqlite
 from edgeshard.budget import policy, usage
 from edgeshard.errors import DiskBudgetError
 from tests.support.forks import Count, begin
+from tests.support.stores import new_store
 
 #: How a trial can end; all but the first are faults.
 OK, OVER, STUCK, VAIN, LOST = "ok", "over", "stuck", "dropped in vain", "lost"
@@ -90,7 +91,7 @@ class History:
 
     def __init__(self, root: Path, chance: random.Random, agents: int, max_bytes: int, on_full: policy.OnFull) -> None:
         self.chance = chance
-        self.store = edgeshard.Store(root, max_bytes=max_bytes, on_full=on_full)
+        self.store = new_store(root, max_bytes=max_bytes, on_full=on_full)
         self.store.note_budget(max_bytes, on_full)
         self.max_bytes = max_bytes
         self.agents = agents

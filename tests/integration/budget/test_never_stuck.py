@@ -20,7 +20,7 @@ from edgeshard.merge import chunk
 from tests.support import budget_histories
 from tests.support.forms import others_slow, short_and_full
 from tests.support.processes import command
-from tests.support.stores import shard_path
+from tests.support.stores import new_store, shard_path
 
 MB = 1_000_000
 
@@ -126,7 +126,7 @@ def test_a_shard_beyond_the_least_budget_is_refused_with_the_figure_and_what_is_
 
 
 def test_status_says_what_to_do_about_a_full_budget_and_exits_with_3(tmp_path: Path) -> None:
-    store = edgeshard.Store(tmp_path / "data", max_bytes="1M")
+    store = new_store(tmp_path / "data", max_bytes="1M")
     store.merge()
     assert 0 == command("status", store.root).returncode
     with store.shard("agent") as shard:
