@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from pathlib import Path
 
 import pytest
 
 import edgeshard
 from edgeshard.files import paths
 from tests.support.processes import command
-from tests.support.stores import numbers
+from tests.support.stores import new_store, numbers
 
 FULL_TEXT = """
 create virtual table words using fts5(data, content=agent_data, content_rowid=_id);
