@@ -572,7 +572,7 @@ class Store:
         """
         from edgeshard.merge import accept_loss  # needed rarely
 
-        database.ensure_master(self.master_path)
+        self._ensure_master_exists("accept loss in")
         return accept_loss.accept_loss(self.root, why, agent, stream, seqs, dry_run=dry_run, lock_wait_s=lock_wait)
 
     def erase(
@@ -606,6 +606,7 @@ class Store:
         """
         from edgeshard.merge import erase  # needed rarely
 
+        self.ensure_exists()
         if not self.has_master() and (dry_run or not self.has_shards()):
             raise ConfigurationError("erase from", self.master_path, "there is no master yet; merge first")
         name = _table_name(table) or ""
@@ -741,6 +742,7 @@ class Store:
         """
         from edgeshard.retention import clock_status
 
+        self.ensure_exists()
         if not self.has_master():
             return clock_status.without_master()
         return clock_status.report(self.master_path)
@@ -762,8 +764,7 @@ class Store:
         """
         from edgeshard.retention import clock_status
 
-        if not self.has_master():
-            raise ConfigurationError("confirm clock of", self.master_path, "there is no master yet; merge first")
+        self._ensure_master_exists("confirm clock of")
         if dry_run:
             return clock_status.confirm(self.master_path, dry_run=True)
         held = locks.merge_lock(self.root, lock_wait, _never)
@@ -926,7 +927,6 @@ class Store:
             StorageError: the master cannot be read.
         """
         self._ensure_master_exists("read ranges of")
-        database.ensure_master(self.master_path)
         by_hand.settle_file(self.master_path)  # others may delete what it says that this master holds
         connection = database.open_master(self.master_path, writable=False)
         try:

@@ -397,7 +397,7 @@ class Merger:
             is_patient,
             self._quota.truncation_bytes(),
             seen,
-            overwriting=self._erasing,
+            self._erasing,
         )
         if truncated is None:
             logger.info("%s is busy; it is truncated at the next merge", printable(run.file.path))

@@ -117,7 +117,6 @@ def truncate(
     patient: bool = False,
     quota_bytes: int | None = None,
     seen: Mapping[bytes, int] | None = None,
-    *,
     overwriting: bool = False,
 ) -> Truncated | None:
     """Delete the rows of each stream up to the seq in `durable`.

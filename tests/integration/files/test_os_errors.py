@@ -18,6 +18,7 @@ from edgeshard import sqlite
 from edgeshard.errors import (
     AccessError,
     DiskFullError,
+    EdgeshardError,
     OutOfDescriptorsError,
     StorageBusyError,
     StorageError,
@@ -195,7 +196,7 @@ def test_a_symbolic_link_is_named_where_none_is_accepted(name: str, store: edges
     store.merge(keep_empty=True)
     (store.root / name).rename(tmp_path / "elsewhere")
     (store.root / name).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(StorageError, match="symbolic link"):
+    with pytest.raises(EdgeshardError, match="symbolic link"):
         if name.startswith("shards"):
             store.shard("a")
         else:

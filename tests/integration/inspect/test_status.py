@@ -655,7 +655,7 @@ def test_the_json_has_units_in_its_names_and_raw_numbers(store: edgeshard.Store,
     assert {
         "complete": "bool", "pending_rows": "int", "oldest_age_s": "float", "oldest_is_bound": "bool",
         "quarantined_shards": "int", "blocked_rows": "int", "at": "str", "watching": "bool", "master": "dict", "shards": "list", "gaps": "list",
-        "budget": "NoneType", "states": "dict", "peers": "list", "unnamed": "str", "clock": "dict",
+        "budget": "NoneType", "states": "dict", "peers": "list", "unnamed": "str", "clock": "dict", "space": "dict",
         "bytes_a_day": "float", "bytes_a_row": "float", "write_stats": "dict",
     } == kinds  # fmt: skip
     assert {
@@ -699,7 +699,7 @@ def test_the_table_has_units_and_the_totals_come_below(store: edgeshard.Store, a
     agent.write()
     done = command("status", store.root)
     assert (0, "") == (done.returncode, done.stderr)
-    head, row, *_, totals, master = done.stdout.splitlines()[1:]
+    head, row, *_, totals, master, space = done.stdout.splitlines()[1:]
     cells = [cell.strip() for cell in row.strip("│").split("│")]
     assert ["agent", "shard", "writer", "pending", "oldest", "size", "merged"] == [
         cell.strip() for cell in head.strip("│").split("│")
@@ -708,6 +708,7 @@ def test_the_table_has_units_and_the_totals_come_below(store: edgeshard.Store, a
     assert (True, True, "5 min ago") == (cells[4].endswith(" s"), cells[5].endswith(" kB"), *cells[6:])
     assert totals.startswith("1 shards, 1 with a writer; 1 rows pending, the oldest ")
     assert master.startswith(f"{store.master_path}: 2 rows of 1 agents in 1 streams, ")
+    assert space.startswith("disk space: ")
 
 
 def test_colours_are_for_terminals_that_want_them(store: edgeshard.Store, agent: Agent) -> None:
@@ -783,7 +784,7 @@ def test_a_narrow_terminal_gets_short_names_and_a_line_a_shard(store: edgeshard.
         any(name in line for line in shown),
         80 >= max(map(len, shown)),
     )
-    assert 2 + 3 + 2 == len(shown)
+    assert 2 + 3 + 3 == len(shown)
 
 
 def test_watch_keeps_to_the_height_of_the_terminal(store: edgeshard.Store) -> None:
@@ -797,7 +798,7 @@ def test_watch_keeps_to_the_height_of_the_terminal(store: edgeshard.Store) -> No
     assert 0 == process.wait(60)
     first = shown.split("\x1b[H\x1b[2J")[1]
     assert (True, True, True) == (first.count("\n") < 20, "agent-29.db" in first, "and 20 more shards" in first)
-    assert 30 + 3 + 2 == len(command("status", store.root).stdout.splitlines())
+    assert 30 + 3 + 3 == len(command("status", store.root).stdout.splitlines())
 
 
 def test_watch_in_a_pipe_prints_one_after_another(store: edgeshard.Store, agent: Agent) -> None:
@@ -806,6 +807,7 @@ def test_watch_in_a_pipe_prints_one_after_another(store: edgeshard.Store, agent:
     assert process.stdout is not None
     while "no master yet" not in process.stdout.readline():
         pass
+    assert process.stdout.readline().startswith("disk space: ")
     assert process.stdout.readline().startswith("╭")
     process.send_signal(signal.SIGINT)
     rest, errors = process.communicate()
@@ -853,4 +855,5 @@ def test_the_report_reads_as_one_line(store: edgeshard.Store, agent: Agent) -> N
 
 def test_a_look_imports_neither_the_shell_nor_the_watcher(tmp_path: Path) -> None:
     code = "import sys, edgeshard; edgeshard.Store(sys.argv[1]).status(); print([m for m in sys.modules if m in ('apsw.ext', 'apsw.shell', 'watchdog')])"
+    new_store(tmp_path)
     assert "[]\n" == python(code, tmp_path).stdout
