@@ -58,7 +58,7 @@ def bounded(connection: Connection, schema: str, *, all_tables: bool = False) ->
         StorageError: it takes many steps, and cannot be checked.
     """
     path = connection.db_filename(schema)
-    steps = _STEPS + _STEPS_A_BYTE * min(_claimed_bytes(connection, schema), _allocated_bytes(path))
+    steps = _STEPS + _STEPS_A_BYTE * min(sqlite.claimed_bytes(connection, schema), _allocated_bytes(path))
     with sqlite.limit_steps_in_block(connection, steps, partial(ensure_sound, path, all_tables=all_tables)):
         yield
 
@@ -73,12 +73,6 @@ def row_bytes(connection: Connection, schema: str, rows: int) -> int:
     if held >= _ROW_BYTES_MIN * rows:
         used = min(used, held)
     return max(1, used // max(1, rows))
-
-
-def _claimed_bytes(connection: Connection, schema: str) -> int:
-    pages: int = connection.pragma("page_count", schema=schema)
-    page_bytes: int = connection.pragma("page_size", schema=schema)
-    return pages * page_bytes
 
 
 def _allocated_bytes(path: str) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 import apsw
 
-from edgeshard.files import modes, paths
+from edgeshard.files import fingerprint, modes, paths
 from edgeshard.files.atomic_file import publish, remove_unfinished
 from edgeshard.sqlite import guards
 from edgeshard.sqlite.connection import (
@@ -214,6 +214,13 @@ def header_says_wal(path: str) -> bool:
 # -- pages ------------------------------------------------------------------------------------------------------------
 
 
+def claimed_bytes(connection: Connection, schema: str) -> int:
+    """Return how many bytes the pages of a database take, whether its file has them or not."""
+    pages: int = connection.pragma("page_count", schema=schema)
+    page_bytes: int = connection.pragma("page_size", schema=schema)
+    return pages * page_bytes
+
+
 def used_bytes(connection: Connection, schema: str = "main") -> int:
     """Return how many bytes the pages in use take: the file without its free pages."""
     pages: int = connection.pragma("page_count", schema=schema)
@@ -241,14 +248,12 @@ def is_sound(connection: Connection, schema: str) -> bool:
 
 
 def is_cut_off(connection: Connection, schema: str) -> bool:
-    """Return whether an attached database's file is shorter than its pages, which may be in its WAL.
+    """Return whether an attached database has more pages than its file: the others are in its WAL, or lost.
 
-    If they are not, SQLite's check finds nothing, because it reads zeros in place of what is missing. Long values
-    are read without the page cache, and that fails (SQLITE_IOERR_SHORT_READ).
+    SQLite's check does not find lost bytes at the end of a file: it reads zeros in their place. Reading a long value
+    there fails, because SQLite reads it without the page cache (SQLITE_IOERR_SHORT_READ).
     """
-    pages: int = connection.pragma("page_count", schema=schema)
-    page_bytes: int = connection.pragma("page_size", schema=schema)
-    return os.path.getsize(connection.db_filename(schema)) < pages * page_bytes
+    return fingerprint.size(connection.db_filename(schema)) < claimed_bytes(connection, schema)
 
 
 # -- files as bytes ---------------------------------------------------------------------------------------------------
