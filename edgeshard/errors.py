@@ -191,7 +191,7 @@ class DiskBudgetError(DiskFullError):
     Merge, prune, or raise the budget (`Store.note_budget`), then try again.
 
     Attributes:
-        used_bytes: what the store uses: shards, master, and their WALs.
+        used_bytes: what the store uses: all files in its folder, except for what is set aside for merging.
         limit_bytes: what it may use.
         shards_bytes: what the shards use, with their WALs.
         master_bytes: what the master uses, with its WAL.

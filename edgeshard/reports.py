@@ -164,7 +164,10 @@ class MergeReport(Report):
         dropped: rows deleted from the master because the disk budget had no space for them.
         pruned: what the store's own prune rules deleted afterwards (a watching merger: since the last report), or None
             if there are no rules or no prune was due.
+        forgotten_streams: streams of which all rows were pruned long ago, and that the master forgot to stay within
+            the disk budget: a copy as old as they are could bring their rows back.
         prune_error: why that prune failed, or "". The merge itself is done.
+        refresh_error: why the statements of the store's ``refresh.sql`` failed, or "". The merge itself is done.
     """
 
     _computed = ("complete",)
@@ -183,11 +186,13 @@ class MergeReport(Report):
     dropped: int = 0
     pruned: PruneReport | None = None
     prune_error: str = ""
+    forgotten_streams: int = 0
+    refresh_error: str = ""
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is quarantined, blocked or missing, and the store's own prune rules were met."""
-        rules_met = not self.prune_error and (self.pruned is None or self.pruned.fits)
+        """Whether nothing is quarantined, blocked or missing, and the store's own rules and statements were met."""
+        rules_met = not self.prune_error and not self.refresh_error and (self.pruned is None or self.pruned.fits)
         return not self.quarantined and not self.blocked and not self.gaps and rules_met
 
     def _line(self) -> str:
@@ -198,6 +203,8 @@ class MergeReport(Report):
             line += f"; removed {self.removed} shards of agents that have ended"
         if self.dropped:
             line += f"; dropped the {self.dropped} oldest rows to stay within the disk budget"
+        if self.forgotten_streams:
+            line += f"; forgot the {self.forgotten_streams} oldest streams without rows, for the same reason"
         if self.stopped:
             line += "; stopped early, the next merge continues"
         if self.quarantined:
@@ -208,10 +215,14 @@ class MergeReport(Report):
         if self.gaps:
             more = " and more" if len(self.gaps) == GAPS_MAX else ""
             line += f"; {self.missing_rows} rows missing in {len(self.gaps)} gaps{more}"
-        if self.pruned is not None:
-            line += f"; {self.pruned}"
+        return line + self._afterwards()
+
+    def _afterwards(self) -> str:
+        line = "" if self.pruned is None else f"; {self.pruned}"
         if self.prune_error:
             line += f"; old rows could not be pruned: {self.prune_error}"
+        if self.refresh_error:
+            line += f"; what is derived from the rows is stale: {self.refresh_error}"
         return line
 
 
@@ -229,10 +240,15 @@ class PruneReport(Report):
         tombstones_unheard: tombstones that stayed, because a database that has given a receipt does not know of them.
         unheard: the ids of these databases, in hexadecimal.
         awaiting: the ids of databases whose receipts await confirmation, so that rows in them were kept, too.
+        unconfirmed: rows that stayed although the clock says that they are too old: it went ahead, and that awaits
+            confirmation (see `Store.clock`). Rows of all tables count.
         used_bytes: size of the master's pages in use and of its WAL.
         file_bytes: size of the master's file.
         wal_bytes: size of its WAL.
         free_bytes: free space inside the file, which later rows fill.
+        retired_streams: streams of which all rows were pruned, and that now take less space.
+        forgotten_streams: streams of which all rows were pruned long ago, and that are now forgotten: a copy as old as
+            they are could bring their rows back.
         shrunk_bytes: by how much the file became smaller.
         can_shrink: whether the file can become smaller. If not, its free space is only filled again.
         fits: whether the master is within the size that the rules allow; True if no rule limits the size.
@@ -251,6 +267,7 @@ class PruneReport(Report):
     tombstones_unheard: int = 0
     unheard: tuple[str, ...] = ()
     awaiting: tuple[str, ...] = ()
+    unconfirmed: int = 0
     used_bytes: int = 0
     file_bytes: int = 0
     wal_bytes: int = 0
@@ -261,6 +278,8 @@ class PruneReport(Report):
     seconds: float = 0.0
     dry_run: bool = False
     stopped: bool = False
+    retired_streams: int = 0
+    forgotten_streams: int = 0
 
     @property
     def complete(self) -> bool:
@@ -275,7 +294,14 @@ class PruneReport(Report):
             line += f", kept {self.kept_back} that no other database holds"
             if self.awaiting:
                 line += f" (receipts that await confirmation, see status: {_first_few(self.awaiting)})"
+        if self.unconfirmed:
+            line += (
+                f", kept {self.unconfirmed} that are old only if the clock is right: it went ahead, and that awaits "
+                "confirmation (see `edgeshard clock`)"
+            )
         line += self._tombstones_kept()
+        if self.forgotten_streams:
+            line += f", {'would forget' if self.dry_run else 'forgot'} {self.forgotten_streams} streams without rows"
         line += f", in {self.seconds:.3f} s; {self.used_bytes} bytes in use, {self.free_bytes} free in the file"
         if self.shrunk_bytes:
             line += f", {self.shrunk_bytes} given back to the disk"
@@ -324,7 +350,10 @@ def combine_prunes(reports: Sequence[PruneReport]) -> PruneReport | None:
         tombstones_unheard=sum(report.tombstones_unheard for report in reports),
         unheard=tuple(sorted({peer for report in reports for peer in report.unheard})),
         awaiting=tuple(sorted({peer for report in reports for peer in report.awaiting})),
+        unconfirmed=sum(report.unconfirmed for report in reports),
         shrunk_bytes=sum(report.shrunk_bytes for report in reports),
+        retired_streams=sum(report.retired_streams for report in reports),
+        forgotten_streams=sum(report.forgotten_streams for report in reports),
         fits=all(report.fits for report in reports),
         seconds=sum(report.seconds for report in reports),
         stopped=any(report.stopped for report in reports),
@@ -471,6 +500,9 @@ class RowStates(Report):
         superseded: rows of keyed tables that newer versions took the place of.
         collected: tombstones that were collected.
         pruned: rows that a retention rule deleted.
+        erased: rows that were erased for good.
+        by_hand: rows that somebody deleted with another program, unless that loss was accepted.
+        written_off: rows that are missing, or were deleted by hand, and whose loss was accepted.
         pending: rows in shards that the master does not hold yet.
         missing: all others. They went to another database, for example, or are lost.
     """
@@ -481,13 +513,16 @@ class RowStates(Report):
     superseded: int = 0
     collected: int = 0
     pruned: int = 0
+    erased: int = 0
+    by_hand: int = 0
+    written_off: int = 0
     pending: int = 0
     missing: int = 0
 
     @property
     def total(self) -> int:
         """All rows that are known to have been written."""
-        return self.present + self.superseded + self.collected + self.pruned + self.pending + self.missing
+        return sum(getattr(self, field.name) for field in attrs.fields(type(self)))
 
 
 def add_states(states: Iterable[RowStates]) -> RowStates:
@@ -547,6 +582,7 @@ class SalvageReport(Report):
 
 #: Why rows are missing: see `Loss.cause`.
 PEER, PRUNED, OLDER_MASTER, OTHER_MASTER, UNKNOWN = "peer", "pruned", "older master", "another master", "unknown"
+REPLACED = "replaced master"
 
 
 @attrs.frozen
@@ -558,7 +594,8 @@ class Loss(Report):
         cause: "peer": another database holds them, as its receipt says; "pruned": another master, from which this one
             was merged, deleted them by rule; "older master": this master held them before an older copy of it was
             restored; "another master": a shard was truncated after that master had merged it; "unknown": they are in a
-            shard that is quarantined or was not merged here, or they are lost.
+            shard that is quarantined or was not merged here, or they are lost. In the report of a restore also
+            "replaced master": the master that was replaced has them.
         database: the id of the database that holds, pruned or merged them, in hexadecimal, or "".
         kind: the type of database that holds them, "edgeshard" or "postgresql", as its receipt says, or "".
     """
@@ -567,6 +604,121 @@ class Loss(Report):
     cause: str
     database: str
     kind: str = ""
+
+
+@attrs.frozen
+class InitReport(Report):
+    """What `Store.init` did, or what a dry run would do.
+
+    Attributes:
+        path: the store's folder.
+        created: whether the store was made; False if there was one.
+        dry_run: whether nothing was changed.
+    """
+
+    path: str
+    created: bool
+    dry_run: bool = False
+
+    def _line(self) -> str:
+        if not self.created:
+            return f"{self.path} is a store already; nothing was changed"
+        return f"{'would make' if self.dry_run else 'made'} the store {self.path}"
+
+
+@attrs.frozen
+class AcceptedLoss(Report):
+    """Rows whose loss a user accepted; see `Store.accept_loss`.
+
+    Attributes:
+        gap: the rows.
+        why: why the user accepted it.
+        at: when, ISO 8601, UTC.
+    """
+
+    gap: Gap
+    why: str
+    at: str
+
+
+@attrs.frozen
+class AcceptLossReport(Report):
+    """What `Store.accept_loss` did, or what a dry run would do.
+
+    Attributes:
+        gaps: the rows whose loss is accepted now. They were missing, or somebody had deleted them by hand.
+        dry_run: whether nothing was changed.
+    """
+
+    _computed = ("rows",)
+
+    gaps: tuple[Gap, ...] = ()
+    dry_run: bool = False
+
+    @property
+    def rows(self) -> int:
+        """How many rows these are."""
+        return sum(map(len, self.gaps))
+
+    def _line(self) -> str:
+        if not self.gaps:
+            return "none of these rows is missing or was deleted by hand, so there is no loss to accept"
+        return f"{'would accept' if self.dry_run else 'accepted'} the loss of {self.rows} rows in {len(self.gaps)} runs"
+
+
+@attrs.frozen
+class ErasedElsewhere(Report):
+    """Another database that holds rows which were erased here, as its last receipt says.
+
+    Attributes:
+        database: its id, in hexadecimal.
+        kind: its type, "edgeshard" or "postgresql".
+        rows: how many of the rows it holds.
+    """
+
+    database: str
+    kind: str
+    rows: int
+
+
+@attrs.frozen
+class EraseReport(Report):
+    """What `Store.erase` did, or what a dry run would do.
+
+    Attributes:
+        rows: rows erased from the master, which held all rows that could be merged by then.
+        pending: a dry run: rows in shards that were not examined, because they would be merged first. Otherwise 0.
+        unexamined: shards whose rows, or some of them, could not be merged and so were not examined, with the reason.
+        elsewhere: the databases that hold some of the rows, as their receipts say.
+        is_wal_emptied: whether the master's WAL was emptied. If not, it has copies of the rows until a later merge.
+        dry_run: whether nothing was changed.
+    """
+
+    _computed = ("complete",)
+
+    rows: int = 0
+    pending: int = 0
+    unexamined: tuple[Quarantined, ...] = ()
+    elsewhere: tuple[ErasedElsewhere, ...] = ()
+    is_wal_emptied: bool = True
+    dry_run: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether all rows of the store were examined, and the WAL was emptied."""
+        return not self.unexamined and self.is_wal_emptied
+
+    def _line(self) -> str:
+        line = f"{'would erase' if self.dry_run else 'erased'} {self.rows} rows"
+        if self.pending:
+            line += f"; {self.pending} pending rows would be merged and examined first"
+        if self.unexamined:
+            line += f"; {len(self.unexamined)} shards could not be examined: {self.unexamined[0].path}"
+        if not self.is_wal_emptied:
+            line += "; another program reads the master, so its WAL has copies of them until a later merge"
+        for each in self.elsewhere:
+            line += f"; {each.kind} database {each.database} holds {each.rows} of them"
+        return line
 
 
 @attrs.frozen
@@ -581,8 +733,11 @@ class VerifyReport(Report):
         losses: the same rows, with where they are.
         database: the master's id, in hexadecimal, by which other databases know it.
         pruned: rows that this master deleted by rule, per rule, collected tombstones included; they are not gaps.
-        states: all known rows, by what became of them. Shards are not examined: what is pending there is missing here,
-            if it is known at all, except for rows that are blocked in a shard.
+        states: all known rows, by what became of them. Rows in shards are not counted: what is pending there is
+            missing, if it is known at all, except for rows that are blocked in a shard.
+        unnamed: why rows may be missing that cannot be named, or "".
+        by_hand: rows that somebody deleted with another program, and whose loss nobody accepted (`accept_loss`).
+        accepted: losses that somebody accepted.
     """
 
     _computed = ("ok",)
@@ -595,22 +750,83 @@ class VerifyReport(Report):
     database: str = ""
     pruned: Mapping[str, int] = attrs.Factory(dict)
     states: RowStates = attrs.Factory(RowStates)
+    unnamed: str = ""
+    by_hand: tuple[Gap, ...] = ()
+    accepted: tuple[AcceptedLoss, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether the master is free of contradictions and lacks no row that it knows of."""
-        return not self.errors and not self.gaps
+        """Whether the master is free of contradictions, and lacks no row whose loss was not accepted."""
+        return not self.errors and not self.gaps and not self.by_hand and not self.unnamed
 
     def _line(self) -> str:
-        line = f"{self.rows} rows of {self.streams} streams{self._pruned()}: "
+        line = f"{self.rows} rows of {self.streams} streams{self._pruned()}{self._given_up()}: "
         if self.ok:
             return line + "all well"
         missing = sum(map(len, self.gaps))
-        return line + f"{len(self.errors)} errors, {missing} rows missing in {len(self.gaps)} gaps"
+        line += f"{len(self.errors)} errors, {missing} rows missing in {len(self.gaps)} gaps"
+        line += f", {sum(map(len, self.by_hand))} rows deleted by hand" if self.by_hand else ""
+        return f"{line}; {self.unnamed}" if self.unnamed else line
+
+    def _given_up(self) -> str:
+        erased = f", {self.states.erased} erased" if self.states.erased else ""
+        return erased + (f", {self.states.written_off} written off" if self.states.written_off else "")
 
     def _pruned(self) -> str:
         reasons = ", ".join(f"{reason}: {rows}" for reason, rows in self.pruned.items())
         return f", {sum(self.pruned.values())} pruned ({reasons})" if self.pruned else ""
+
+
+@attrs.frozen
+class RestoreReport(Report):
+    """What `Store.restore` did, or what a dry run would do.
+
+    Attributes:
+        snapshot: the snapshot.
+        replaced: the file that the replaced master is now, or "" if there was none.
+        is_replaced_readable: whether that file can be read, and merged with `Store.merge`.
+        database: the master's id, in hexadecimal.
+        rows: rows in the master now.
+        streams: streams it knows.
+        gaps: rows known to exist that the master now lacks. Rows still in shards are not among them.
+        losses: the same rows, with where they are.
+        peers: other databases that gave receipts; they may have any of the missing rows.
+        unnamed: why more rows may be missing, which cannot be named, or "".
+        dry_run: whether nothing was changed.
+    """
+
+    _computed = ("complete", "missing_rows")
+
+    snapshot: str
+    replaced: str = ""
+    is_replaced_readable: bool = False
+    database: str = ""
+    rows: int = 0
+    streams: int = 0
+    gaps: tuple[Gap, ...] = ()
+    losses: tuple[Loss, ...] = ()
+    peers: tuple[PeerStatus, ...] = ()
+    unnamed: str = ""
+    dry_run: bool = False
+
+    @property
+    def missing_rows(self) -> int:
+        """How many rows are missing."""
+        return sum(map(len, self.gaps))
+
+    @property
+    def complete(self) -> bool:
+        """Whether no row is missing, as far as is known."""
+        return not self.gaps and not self.unnamed
+
+    def _line(self) -> str:
+        done = "would restore" if self.dry_run else "restored"
+        line = f"{done} {self.rows} rows of {self.streams} streams from {self.snapshot}"
+        if self.replaced:
+            line += f"; the replaced master is {self.replaced}"
+        if self.gaps:
+            line += f"; {self.missing_rows} rows missing in {len(self.gaps)} gaps"
+        return f"{line}; {self.unnamed}" if self.unnamed else line
 
 
 @attrs.frozen
@@ -660,6 +876,72 @@ class ClockAhead(Report):
 
 
 @attrs.frozen
+class ClockReport(Report):
+    """The clock of this machine, and the time by which rows of a master become too old.
+
+    Attributes:
+        wall: what the clock shows.
+        trusted: the time by which rows become too old; None if the clock was never set, or nothing was merged yet.
+        ahead_s: by how many seconds the clock went ahead of that, unconfirmed.
+        rows: rows that arrived before it went ahead, and become older once that is confirmed.
+        confirmed_in_s: after how many seconds it is confirmed by itself, if the clock stays there: of the time in which
+            the machine is on, or merges are made each day.
+        behind_s: by how many seconds the clock is behind that time.
+        awaits_confirmation: whether somebody should look: the clock went ahead by more than a night, or is behind by
+            more than a day.
+        confirmed: whether the clock was confirmed just now.
+        dry_run: whether nothing was changed.
+    """
+
+    _computed = ("complete",)
+
+    wall: datetime.datetime
+    trusted: datetime.datetime | None = None
+    ahead_s: float = 0.0
+    rows: int = 0
+    confirmed_in_s: float = 0.0
+    behind_s: float = 0.0
+    awaits_confirmation: bool = False
+    confirmed: bool = False
+    dry_run: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing awaits confirmation."""
+        return not self.awaits_confirmation
+
+    def _line(self) -> str:
+        wall = self.wall.isoformat(timespec="seconds")
+        if self.confirmed:
+            return f"{'would confirm' if self.dry_run else 'confirmed'} the clock, which shows {wall}; {self.effect}"
+        if self.trusted is None:
+            return f"the clock shows {wall}; rows have no age before it is set, and before the first merge"
+        if self.behind_s:
+            return (
+                f"the clock shows {wall}, {_days(self.behind_s)} behind the time that this store has counted. Rows "
+                "become older by the time that is measured. If the clock is wrong, set it; if it is right, confirm it"
+            )
+        if self.ahead_s:
+            return (
+                f"the clock shows {wall}; it went ahead by {_days(self.ahead_s)}, and {self.rows} rows become older by "
+                f"that once it is confirmed: if it stays there, in {_days(self.confirmed_in_s)} in which this machine "
+                "is on or merges each day. If it is wrong, set it; if that time has really passed, confirm it"
+            )
+        return f"the clock shows {wall}, and rows become older by it"
+
+    @property
+    def effect(self) -> str:
+        """What follows if the clock is confirmed."""
+        if self.behind_s:
+            return f"the time that this store has counted is moved back by {_days(self.behind_s)}, no row's age changes"
+        return f"{self.rows} rows become older by {_days(self.ahead_s)}" if self.ahead_s else "no row's age changes"
+
+
+def _days(seconds: float) -> str:
+    return f"{seconds / 86_400:.1f} days"
+
+
+@attrs.frozen
 class PeerStatus(Report):
     """Another database that gave a receipt.
 
@@ -690,12 +972,16 @@ class MasterStatus(Report):
         collected_rows: tombstones that were collected.
         superseded_rows: rows of keyed tables that newer rows have superseded.
         clocks_ahead: agents whose changes of keyed tables are more than a day ahead of this machine's clock.
+        triggers: triggers that users made on its tables, and that do not fire when rows are merged, if the store has no
+            ``refresh.sql``.
         agents: agents whose rows it knows of.
         streams: streams that it knows of.
+        retired_streams: those of which it held and pruned every row.
         gaps: runs of rows that are known to exist, and that neither it nor a shard has; `StatusReport.gaps` lists them.
         missing_rows: rows in these gaps.
         generation: how many transactions of merges and prunes it has seen.
         database: its id, in hexadecimal, by which other databases know it, or "" if there is no master.
+        damage: what a check found, if it is known to be damaged and gets no more rows, or "".
     """
 
     path: str
@@ -713,6 +999,9 @@ class MasterStatus(Report):
     collected_rows: int = 0
     superseded_rows: int = 0
     clocks_ahead: tuple[ClockAhead, ...] = ()
+    retired_streams: int = 0
+    triggers: tuple[str, ...] = ()
+    damage: str = ""
 
 
 @attrs.frozen
@@ -725,6 +1014,12 @@ class BudgetStatus(Report):
         limit_bytes: what the store may use now: less than the budget if the file system has less space.
         used_bytes: what the store uses.
         dropped_rows: rows ever deleted from the master to stay within the budget.
+        promised_bytes: what open shards may still take without asking, and what pending rows may take in the master.
+        reserve_bytes: what is set aside for merging.
+        left_bytes: what is left for writers; negative if merging needs more than its reserve.
+        open_shards: how many shards are open.
+        least_bytes: the least budget with which one shard more can be open, besides what rows take.
+        is_full: whether no further shard can be opened, and writers are refused sooner or later.
     """
 
     max_bytes: int
@@ -732,6 +1027,48 @@ class BudgetStatus(Report):
     limit_bytes: int
     used_bytes: int
     dropped_rows: int
+    promised_bytes: int = 0
+    reserve_bytes: int = 0
+    left_bytes: int = 0
+    open_shards: int = 0
+    least_bytes: int = 0
+    is_full: bool = False
+
+
+@attrs.frozen
+class SpaceUse(Report):
+    """What fills a store, in bytes.
+
+    Attributes:
+        rows_bytes: the tables of the master with rows. In a large master, this includes their indexes.
+        indexes_bytes: the indexes of these tables; None if the master is so large that they would take long to measure.
+        bookkeeping_bytes: what the master knows about rows: addresses, what was merged and pruned, receipts.
+        retired_bytes: that part of the bookkeeping that is about streams of which all rows were pruned.
+        free_bytes: free pages of the master's file, which later rows fill.
+        master_wal_bytes: the master's WAL, and its index.
+        shards_bytes: the shards.
+        shard_wals_bytes: their WALs, and the indexes of these.
+        other_bytes: all other files in the store's folder and that of its shards: locks, settings, and what does not
+            belong to the store.
+    """
+
+    _computed = ("total_bytes",)
+
+    rows_bytes: int = 0
+    indexes_bytes: int | None = 0
+    bookkeeping_bytes: int = 0
+    retired_bytes: int = 0
+    free_bytes: int = 0
+    master_wal_bytes: int = 0
+    shards_bytes: int = 0
+    shard_wals_bytes: int = 0
+    other_bytes: int = 0
+
+    @property
+    def total_bytes(self) -> int:
+        """All of it."""
+        master = self.rows_bytes + (self.indexes_bytes or 0) + self.bookkeeping_bytes + self.free_bytes
+        return master + self.master_wal_bytes + self.shards_bytes + self.shard_wals_bytes + self.other_bytes
 
 
 @attrs.frozen
@@ -775,6 +1112,9 @@ class StatusReport(Report):
         write_stats: bytes written to the files, as far as they are counted.
         budget: the disk budget, or None if the store has none.
         peers: the databases that gave receipts: those that await confirmation first, then the most recent first.
+        space: what fills the store, in bytes by kind.
+        unnamed: why rows may be missing that cannot be named, or "".
+        clock: the clock of this machine, and the time by which rows become too old; None if there is no master.
     """
 
     _computed = (
@@ -797,6 +1137,9 @@ class StatusReport(Report):
     budget: BudgetStatus | None = None
     states: RowStates = attrs.Factory(RowStates)
     peers: tuple[PeerStatus, ...] = ()
+    space: SpaceUse = attrs.Factory(SpaceUse)
+    unnamed: str = ""
+    clock: ClockReport | None = None
 
     @property
     def pending_rows(self) -> int:
@@ -841,8 +1184,13 @@ class StatusReport(Report):
 
     @property
     def complete(self) -> bool:
-        """Whether no shard is quarantined, and no row is blocked or missing."""
-        return not self.quarantined_shards and not self.blocked_rows and not self.master.gaps
+        """Whether nothing needs attention: shards, rows, the master and the clock."""
+        are_rows_here = not (self.blocked_rows or self.master.gaps or self.states.by_hand or self.unnamed)
+        is_clock_right = self.clock is None or self.clock.complete
+        is_full = self.budget is not None and self.budget.is_full
+        return (
+            are_rows_here and is_clock_right and not is_full and not self.quarantined_shards and not self.master.damage
+        )
 
     def _line(self) -> str:
         line = f"{self.pending_rows} rows pending in {len(self.shards)} shards"
@@ -854,4 +1202,10 @@ class StatusReport(Report):
             line += f"; {self.blocked_rows} rows blocked"
         if self.master.gaps:
             line += f"; {self.master.missing_rows} rows missing in {self.master.gaps} gaps"
+        if self.unnamed:
+            line += f"; {self.unnamed}"
+        if self.states.by_hand:
+            line += f"; {self.states.by_hand} rows deleted by hand"
+        if self.clock is not None and not self.clock.complete:
+            line += f"; {self.clock}"
         return line

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
@@ -13,9 +14,9 @@ from edgeshard import sqlite
 from edgeshard.budget import policy, usage
 from edgeshard.budget.policy import ON_FULL, Budget, OnFull
 from edgeshard.errors import ConfigurationError
-from edgeshard.exchange import inventory, receipts, snapshot
+from edgeshard.exchange import inventory, receipts, restore, snapshot
 from edgeshard.exchange.inventory import Inventory
-from edgeshard.files import folders, paths, scan
+from edgeshard.files import folders, paths, scan, store_folder
 from edgeshard.files.os_errors import explain_os_error
 from edgeshard.format import VERSION
 from edgeshard.format.ranges import Range
@@ -23,7 +24,7 @@ from edgeshard.inspect import query, status, verify
 from edgeshard.inspect.query import OnError
 from edgeshard.master import database
 from edgeshard.master import receipts as master_receipts
-from edgeshard.merge import once
+from edgeshard.merge import init_store, locks, once
 from edgeshard.merge.watcher import MAX_INTERVAL_S, OBSERVERS, Watcher, in_thread
 from edgeshard.merge.watcher import Listener as MergeListener
 from edgeshard.postgres.options import BATCH, BATCH_MAX
@@ -31,16 +32,21 @@ from edgeshard.postgres.options import INTERVAL_S as PUSH_INTERVAL_S
 from edgeshard.postgres.options import Listener as PushListener
 from edgeshard.records import declare
 from edgeshard.reports import (
+    AcceptLossReport,
+    ClockReport,
+    EraseReport,
     ExportReport,
+    InitReport,
     MergeReport,
     PruneReport,
     PushReport,
     ReceiptReport,
+    RestoreReport,
     SalvageReport,
     StatusReport,
     VerifyReport,
 )
-from edgeshard.retention import rules, store_rules
+from edgeshard.retention import by_hand, rules, store_rules
 from edgeshard.retention.rules import age_s, row_count, size_bytes
 from edgeshard.retention.store_rules import PruneRule
 from edgeshard.shard import write_profile
@@ -135,6 +141,7 @@ class Store:
         on_full: OnFull | None = None,
     ) -> None:
         self.root = Path(os.path.realpath(root))
+        self._given = Path(os.path.abspath(root))
         try:
             str(self.root).encode()
         except UnicodeEncodeError as error:
@@ -153,13 +160,39 @@ class Store:
         return paths.master(self.root)
 
     def exists(self) -> bool:
-        """Return whether the store's folder exists.
+        """Return whether the folder is a store: it has a folder of shards, or a master.
 
         Raises:
             AccessError, StorageIOError: it cannot be determined.
         """
-        with sqlite.translate_errors("examine store", str(self.root)):
-            return self.root.is_dir()
+        return store_folder.is_store(self.root)
+
+    def ensure_exists(self) -> None:
+        """Refuse a path that is not a store, as all methods do that neither write rows nor make a store.
+
+        Raises:
+            ConfigurationError: it is not a store. The message says what it is, and which store was probably meant.
+            AccessError, StorageIOError: it cannot be determined.
+        """
+        store_folder.ensure_is_store(self.root, self._given)
+
+    def init(self, *, dry_run: bool = False, lock_wait: float = BUSY_TIMEOUT_S) -> InitReport:
+        """Make the store, empty, unless it exists. Agents do so with their first write, and `watching` too.
+
+        A hub without agents needs it, and a merge or a reader that runs before the first agent does. The folder, those
+        above it, the folder of the shards and the master are made as far as they are missing; what else is in the
+        folder stays.
+
+        Args:
+            dry_run: report what would be done, and change nothing.
+            lock_wait: how long to wait for another process that makes or merges the same store, in seconds.
+
+        Raises:
+            ConfigurationError: the path is a file, leads nowhere, or is a part of another store.
+            MergeInProgressError: another process was at work on it for all that time.
+            StorageError: the folder or the master cannot be made.
+        """
+        return init_store.init_store(self.root, self._given, dry_run=dry_run, lock_wait_s=lock_wait)
 
     def has_shards(self) -> bool:
         """Return whether an agent has ever written to the store: the folder of the shards exists.
@@ -202,11 +235,17 @@ class Store:
         """Save a disk budget in the store now, replacing any other; see `Store`. Delete ``budget.json`` to remove it.
 
         Raises:
-            ConfigurationError: the budget is not valid.
+            ConfigurationError: the budget is not valid, or there is no such store.
             StorageError: it cannot be saved.
         """
-        self._budget = _budget_of(self.root, max_bytes, on_full)
+        budget = _budget_of(self.root, max_bytes, on_full)
+        self.ensure_exists()
+        self._budget = budget
         self._save_budget()
+
+    def _ensure_master_exists(self, action: str) -> None:
+        self.ensure_exists()
+        database.ensure_exists(self.master_path, action)
 
     def _save_budget(self) -> None:
         if self._budget is not None:
@@ -244,11 +283,13 @@ class Store:
             progress: called with (rows done, rows to do) after each commit.
 
         Raises:
+            ConfigurationError: there is no such store: make it with `init` if no agent has written to it yet.
             MergeInProgressError: another merger is at work on this master, or watches the store (a watching merger
                 does not prevent merging `sources`).
             DiskBudgetError: the disk budget has no space for pending rows; they stay in the shards.
             StorageError: the master or the folder cannot be read or written; no row is lost.
         """
+        self.ensure_exists()
         if isinstance(sources, (str, os.PathLike)):
             sources = [sources]
         if dry_run:
@@ -268,8 +309,10 @@ class Store:
         """Merge now, even if a merger watches the store; wait while another merger is at work.
 
         Raises:
+            ConfigurationError: there is no such store.
             StorageError: the master or the folder cannot be read or written.
         """
+        self.ensure_exists()
         once.merge(self.root, alongside_watcher=True, lock_wait_s=-1)
 
     def watcher(
@@ -293,18 +336,10 @@ class Store:
             listener: its methods are called as the watcher works.
 
         Raises:
-            ConfigurationError: an argument is not valid.
+            ConfigurationError: an argument is not valid, or there is no such store.
         """
-        return Watcher(
-            self.root,
-            interval_s=self._profile.interval_s if interval is None else interval,
-            rescan_s=self._profile.rescan_s if rescan is None else rescan,
-            observer=observer,
-            keep_empty=keep_empty,
-            listener=listener,
-            prune=self._retention,
-            profile=self._profile,
-        )
+        self.ensure_exists()
+        return self._watcher(interval, rescan, observer, keep_empty=keep_empty, listener=listener)
 
     @contextlib.contextmanager
     def watching(
@@ -315,7 +350,7 @@ class Store:
         observer: str = "auto",
         keep_empty: bool = False,
     ) -> Iterator[None]:
-        """Merge new rows in a thread of this process, as long as the ``with`` block lasts.
+        """Merge new rows in a thread of this process, as long as the ``with`` block lasts; make the store if it is new.
 
         After the block, everything written before its end is in the master. The rules of `Store(prune=...)` are
         applied when the block begins and ends, and in between in another thread, as rows arrive or become too old: at
@@ -337,14 +372,36 @@ class Store:
                 logged and tried again.
             BaseException: an unexpected error that ended the thread.
         """
+        watcher = self._watcher(interval, rescan, observer, keep_empty=keep_empty)  # settings first: it makes nothing
+        if not self.exists():
+            self.init()
         self._save_budget()
-        watcher = self.watcher(interval=interval, rescan=rescan, observer=observer, keep_empty=keep_empty)
         watcher.open()
         try:
             with in_thread(watcher):
                 yield
         finally:
             once.merge(self.root, keep_empty=keep_empty, alongside_watcher=True, lock_wait_s=-1, prune=self._retention)
+
+    def _watcher(
+        self,
+        interval: float | None,
+        rescan: float | None,
+        observer: str,
+        *,
+        keep_empty: bool,
+        listener: MergeListener | None = None,
+    ) -> Watcher:
+        return Watcher(
+            self.root,
+            interval_s=self._profile.interval_s if interval is None else interval,
+            rescan_s=self._profile.rescan_s if rescan is None else rescan,
+            observer=observer,
+            keep_empty=keep_empty,
+            listener=listener,
+            prune=self._retention,
+            profile=self._profile,
+        )
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -372,9 +429,9 @@ class Store:
             ConfigurationError: a reference is not valid.
             StorageError: the master, or a reference, cannot be read.
         """
+        self.ensure_exists()
         if fresh:
             self.merge_now()
-        database.ensure_master(self.master_path)
         return query.select(self.master_path, sql, params, reference)
 
     def describe_query(self, sql: str) -> Statement:
@@ -384,6 +441,7 @@ class Store:
             QueryError: SQLite refused it, or it is not exactly one statement.
             StorageError: the master cannot be read.
         """
+        self.ensure_exists()
         return query.describe(self.master_path, sql)
 
     def query_rows(self, sql: str, params: Bindings = ()) -> Iterator[tuple[Any, ...]]:
@@ -395,6 +453,7 @@ class Store:
             QueryError: SQLite refused the statement.
             StorageError: the master cannot be read.
         """
+        self.ensure_exists()
         return query.rows(self.master_path, sql, params)
 
     def query_table(self, sql: str, params: Bindings = (), *, colour: bool, width: int, unicode: bool) -> str:
@@ -411,6 +470,7 @@ class Store:
             QueryError: SQLite refused the statement.
             StorageError: the master cannot be read.
         """
+        self.ensure_exists()
         return query.table(self.master_path, sql, params, colour=colour, width=width, unicode=unicode)
 
     def read(self, cls: type[_R], *, on_error: OnError = "raise") -> Iterator[_R]:
@@ -435,6 +495,7 @@ class Store:
             SchemaConflictError: a column has another type.
             StorageError: the master cannot be read.
         """
+        self.ensure_exists()
         return query.read(self.master_path, cls, on_error)
 
     @contextlib.contextmanager
@@ -446,6 +507,7 @@ class Store:
         """
         from edgeshard.inspect import shell  # with apsw's shell it takes 100 ms
 
+        self.ensure_exists()
         with shell.shell(self.master_path, paths.shards(self.root)) as opened:
             yield opened
 
@@ -461,6 +523,7 @@ class Store:
             DamagedError: the master is damaged.
             StorageError: the master or the folder cannot be read.
         """
+        self.ensure_exists()
         return status.status(self.root)
 
     def verify(self, *, deep: bool = False) -> VerifyReport:
@@ -473,8 +536,83 @@ class Store:
             DamagedError: the master is too damaged to be read.
             StorageError: it cannot be read for another reason.
         """
-        database.ensure_master(self.master_path)
+        self._ensure_master_exists("verify")
         return verify.verify(self.master_path, deep=deep)
+
+    def accept_loss(
+        self,
+        *,
+        why: str,
+        agent: str | None = None,
+        stream: str | None = None,
+        seqs: str | tuple[int, int] | None = None,
+        dry_run: bool = False,
+        lock_wait: float = BUSY_TIMEOUT_S,
+    ) -> AcceptLossReport:
+        """Accept that rows are lost: those that are missing for good, and those that somebody deleted by hand.
+
+        They are recorded as written off, with the reason. From then on, merges, `status` and `verify` no longer report
+        them as missing; `verify` lists them separately. Rows that arrive later all the same are merged. Rows that were
+        deleted by hand come back from no copy, whether that is accepted or not.
+
+        Without `agent` and `stream`, this is done for all agents.
+
+        Args:
+            why: the reason, for whoever reads the report later.
+            agent: only rows of this agent.
+            stream: only rows of the stream with this id, in hexadecimal, or its first digits (6 or more).
+            seqs: only these rows, such as "73-82", "73" or (73, 82); then a single stream must be meant.
+            dry_run: report what would be accepted, and change nothing.
+            lock_wait: how long to wait for a merger at work, in seconds; -1 forever.
+
+        Raises:
+            ConfigurationError: there is no such agent or stream, or an argument is not valid.
+            MergeInProgressError: a merger was at work for all that time.
+            StorageError: the master cannot be read or written.
+        """
+        from edgeshard.merge import accept_loss  # needed rarely
+
+        self._ensure_master_exists("accept loss in")
+        return accept_loss.accept_loss(self.root, why, agent, stream, seqs, dry_run=dry_run, lock_wait_s=lock_wait)
+
+    def erase(
+        self,
+        table: str | type,
+        where: str,
+        params: Sequence[Any] | Mapping[str, Any] = (),
+        *,
+        dry_run: bool = False,
+        lock_wait: float = BUSY_TIMEOUT_S,
+    ) -> EraseReport:
+        """Erase the rows of a table that meet a condition, for good: in the master, and rows that are pending.
+
+        What is pending is merged first, whatever it is. Then the rows are deleted from the master, and their addresses
+        recorded: no copy of a shard, hub, bundle or older master brings them back into this store. Rows of other
+        databases stay: `EraseReport.elsewhere` names those that hold some, as their receipts say. Rows that are written
+        during the call may stay. Other rows of the same transactions stay, too.
+
+        Args:
+            table: the table, or its class. Of a keyed table, the history is meant as well.
+            where: the condition, as after WHERE in SQL; it can only read. ``?`` or ``:name`` stand for parameters.
+            params: their values.
+            dry_run: report what would be erased of what the master has now, and change nothing.
+            lock_wait: how long to wait for a merger at work, in seconds; -1 forever.
+
+        Raises:
+            ConfigurationError: there is no master yet, or no such table, or it holds tombstones.
+            QueryError: SQLite refused the condition.
+            MergeInProgressError: a merger was at work for all that time.
+            StorageError: the master cannot be read or written. An erasure that began is completed by the next merge.
+        """
+        from edgeshard.merge import erase  # needed rarely
+
+        self.ensure_exists()
+        if not self.has_master() and (dry_run or not self.has_shards()):
+            raise ConfigurationError("erase from", self.master_path, "there is no master yet; merge first")
+        name = _table_name(table) or ""
+        if dry_run:
+            return erase.preview(self.root, name, where, params)
+        return erase.erase_rows(self.root, name, where, params, lock_wait_s=lock_wait)
 
     def salvage(self, path: str | os.PathLike[str]) -> SalvageReport:
         """Bring what can still be read of a damaged shard into the master, each row once.
@@ -493,6 +631,7 @@ class Store:
         """
         from edgeshard.inspect import salvage  # 10 ms, which only a damaged shard costs
 
+        self.ensure_exists()
         return salvage.salvage(self.root, path)
 
     # -- pruning ------------------------------------------------------------------------------------------------------
@@ -508,6 +647,7 @@ class Store:
         only_receipted: bool = False,
         table: str | type | None = None,
         drop_table: bool = False,
+        forget_after: str | float | datetime.timedelta | None = None,
         shrink: bool = False,
         dry_run: bool = False,
         lock_wait: float = BUSY_TIMEOUT_S,
@@ -521,7 +661,7 @@ class Store:
 
         Args:
             older_than: prune rows that arrived in this master longer ago than this: "30d", "12h", "90m", a timedelta,
-                or seconds. Precise to the minute, by the clock of this machine.
+                or seconds. Precise to the minute, by the time that the store counts (see `clock`).
             keep_rows: prune all but this many of the newest rows, counting all tables together.
             max_bytes: prune the oldest rows until the master and its WAL are no larger: "500M", "2GiB", or a number of
                 bytes.
@@ -536,15 +676,22 @@ class Store:
             drop_table: prune all rows of `table`, which may have a key, and of its tombstones and history. Then drop
                 it, so that the next merge makes it as the first shard declares it that has rows for it. No other rule
                 may be given.
+            forget_after: forget streams of which every row was pruned longer ago than this, such as "365d"; a month may
+                pass until they are. A forgotten stream takes no space. But a copy of a shard or a master, or a bundle,
+                that is as old as it is and is merged again brings its rows back. Streams of which rows are present or
+                missing are never forgotten.
             shrink: give all free pages back to the disk. Without this the file becomes smaller only for `max_bytes`;
                 otherwise later merges fill the free pages first.
             dry_run: report what would be done, and change nothing.
-            lock_wait: how long to wait, in each step, for another process that has the master locked, in seconds.
-            should_stop: called after each step; once it returns True the prune ends early and keeps what it committed.
+            lock_wait: how long to wait, in each step, for a merger at work or another process that has the master
+                locked, in seconds.
+            should_stop: called after each step, and while waiting for a merger; once it returns True the prune ends
+                early and keeps what it committed.
             progress: called with (rows done, rows to do) after each step.
 
         Raises:
-            ConfigurationError: there is no rule, a rule is not valid, or there is no such table.
+            ConfigurationError: there is no rule, a rule is not valid, or there is no such table, or no such store.
+            MergeInProgressError: a merger was at work for longer than `lock_wait`. What was pruned stays pruned.
             TableError: the class cannot be a table.
             StorageError: the master cannot be read or written. What was pruned by then stays pruned.
         """
@@ -553,25 +700,79 @@ class Store:
         try:
             name = _table_name(table)
             wanted = rules.parse_rules(
-                older_than, keep_rows, max_bytes, only_pushed, only_receipted, name, deletions_older_than, drop_table
+                older_than,
+                keep_rows,
+                max_bytes,
+                only_pushed,
+                only_receipted,
+                name,
+                deletions_older_than,
+                drop_table,
+                forget_after,
             )
         except ValueError as error:
             raise ConfigurationError("prune", self.master_path, str(error)) from error
         if wanted.is_empty and not shrink:
-            wanted_rules = "older_than, keep_rows, max_bytes, deletions_older_than, drop_table or shrink"
+            wanted_rules = "older_than, keep_rows, max_bytes, deletions_older_than, forget_after, drop_table or shrink"
             raise ConfigurationError("prune", self.master_path, f"no rule was given; set {wanted_rules}")
-        if dry_run and not self.has_master():
-            return PruneReport(dry_run=True)
-        database.ensure_master(self.master_path)
+        self.ensure_exists()
+        if not self.has_master():  # nothing was merged yet
+            return PruneReport(dry_run=dry_run)
         return prune.prune(
             self.master_path,
             wanted,
             shrink=shrink,
             dry_run=dry_run,
             lock_wait_s=lock_wait,
+            merge_lock=partial(locks.merge_lock_held, self.root, lock_wait),
             should_stop=should_stop,
             progress=progress,
         )
+
+    # -- the clock ----------------------------------------------------------------------------------------------------
+
+    def clock(self) -> ClockReport:
+        """Report what the clock of this machine shows, and whether something of it awaits confirmation.
+
+        Rows are deleted by age only by a time that no single reading of the clock can change: if the clock goes ahead,
+        that awaits confirmation. It is confirmed after ten days, or by `confirm_clock`.
+
+        Raises:
+            StorageError: the master cannot be read.
+        """
+        from edgeshard.retention import clock_status
+
+        self.ensure_exists()
+        if not self.has_master():
+            return clock_status.without_master()
+        return clock_status.report(self.master_path)
+
+    def confirm_clock(self, *, dry_run: bool = False, lock_wait: float = BUSY_TIMEOUT_S) -> ClockReport:
+        """Confirm that this machine's clock is right now, and that the time by which it went ahead has really passed.
+
+        Rows that arrived before it went ahead become older by that, so that rules by age may delete them. If the clock
+        is behind the time that the store has counted, that time is moved back, and no row's age changes.
+
+        Args:
+            dry_run: report what would follow, and change nothing.
+            lock_wait: how long to wait for a merger that works on the store, in seconds.
+
+        Raises:
+            ConfigurationError: the clock was never set.
+            MergeInProgressError: a merger worked on the store all that time.
+            StorageError: the master cannot be read or written.
+        """
+        from edgeshard.retention import clock_status
+
+        self._ensure_master_exists("confirm clock of")
+        if dry_run:
+            return clock_status.confirm(self.master_path, dry_run=True)
+        held = locks.merge_lock(self.root, lock_wait, _never)
+        try:
+            return clock_status.confirm(self.master_path, dry_run=False)
+        finally:
+            if held is not None:
+                held.release()
 
     # -- exchange with other databases --------------------------------------------------------------------------------
 
@@ -580,25 +781,61 @@ class Store:
         target: str | os.PathLike[str],
         *,
         force: bool = False,
+        check: bool = True,
         progress: Progress | None = None,
     ) -> None:
         """Copy the master as it is at this moment, durably, while writers and mergers continue.
 
         The copy is one file that needs no other. It can be read from a read-only medium, merged elsewhere
-        as one of the ``sources``, or restored as a master. It appears under its name complete, or not at all.
+        as one of the ``sources``, or restored as a master (see `restore`). It appears under its name complete and
+        checked, or not at all.
 
         Args:
             target: the file to create, in an existing folder.
             force: replace an existing file.
+            check: check the copy as ``verify(deep=True)`` does. Without it the snapshot is faster, and
+                a damaged master is copied as it is, unless it is known to be damaged and an existing file would be
+                replaced.
             progress: called with (pages copied, pages to copy).
 
         Raises:
             ConfigurationError: the file exists already, or the folder does not.
             StorageBusyError: another snapshot is writing the same file.
+            DamagedError: the master is damaged, or the copy is. Nothing was created or replaced.
             StorageError: the master cannot be read, or the copy cannot be written.
         """
-        database.ensure_master(self.master_path)
-        snapshot.snapshot(self.master_path, target, force=force, progress=progress)
+        self._ensure_master_exists("snapshot")
+        snapshot.snapshot(self.master_path, target, force=force, check=check, progress=progress)
+
+    def restore(
+        self,
+        snapshot: str | os.PathLike[str],
+        *,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> RestoreReport:
+        """Put a snapshot in the place of the master, and keep the old master in the folder, under another name.
+
+        Nothing else may have the master open meanwhile. A kill or a power cut leaves the old or the new master, whole.
+        Rows that are still in shards are merged again. The report says which others are missing now, and who may have
+        them; the next merges and `verify` do so, too. To take back what the replaced master has, merge it:
+        ``store.merge([report.replaced])``.
+
+        Args:
+            snapshot: a file that `snapshot` made of this store's master; it is only read, and checked first.
+            dry_run: check the snapshot and report what would be missing, and replace nothing.
+            progress: called with (pages copied, pages to copy).
+
+        Raises:
+            ConfigurationError: there is no such file or store, it is a snapshot of another master, or the master is
+                a symbolic link.
+            MergeInProgressError: a merger is at work, or watches the store.
+            StorageBusyError: another process has the master open.
+            DamagedError, FormatError: the snapshot is damaged, or is not one.
+            StorageError: a file cannot be read or written. The old master is in its place.
+        """
+        self.ensure_exists()
+        return restore.restore(self.root, snapshot, dry_run=dry_run, progress=progress)
 
     def push(
         self,
@@ -631,6 +868,7 @@ class Store:
         """
         from edgeshard.postgres.once import preview, push_once  # 20 ms, which only those who push should pay
 
+        self.ensure_exists()
         if dry_run:
             return preview(self.master_path, dsn)
         return push_once(
@@ -660,6 +898,7 @@ class Store:
         """
         from edgeshard.postgres.watcher import PushWatcher  # 20 ms, which only those who push should pay
 
+        self.ensure_exists()
         return PushWatcher(self.master_path, dsn, interval_s=interval, batch=batch, inserts=inserts, listener=listener)
 
     @staticmethod
@@ -687,7 +926,8 @@ class Store:
         Raises:
             StorageError: the master cannot be read.
         """
-        database.ensure_master(self.master_path)
+        self._ensure_master_exists("read ranges of")
+        by_hand.settle_file(self.master_path)  # others may delete what it says that this master holds
         connection = database.open_master(self.master_path, writable=False)
         try:
             with database.translate_errors("read ranges of", self.master_path), sqlite.read_snapshot(connection):
@@ -726,6 +966,7 @@ class Store:
             FormatError, DamagedError: it has a later format, is incomplete, or was changed.
             StorageError: it cannot be read, or the master cannot be written.
         """
+        self.ensure_exists()
         stated = _inventory(said)
         database.ensure_master(self.master_path)
         connection = database.open_master(self.master_path, writable=True)
@@ -766,7 +1007,7 @@ class Store:
         """
         from edgeshard.exchange import bundle  # slow to import
 
-        database.ensure_master(self.master_path)
+        self._ensure_master_exists("export")
         unwanted = self._held_by_receiver(since_hub, ranges)
         return bundle.export(self.master_path, target, unwanted, force=force, progress=progress)
 

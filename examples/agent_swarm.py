@@ -143,6 +143,7 @@ def merge_repeatedly(store: edgeshard.Store, deadline: float, interval_s: float)
 
 
 def run(store: edgeshard.Store, options: argparse.Namespace) -> int:
+    store.init()
     store.merge(lock_wait=-1)  # do not count what an earlier run left in its shards
     before = store.verify().rows
     print(f"the master is {store.master_path}; open it with any SQLite tool, even now", flush=True)

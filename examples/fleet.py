@@ -63,6 +63,7 @@ class Fleet:
         self.run = uuid.uuid4().hex
         self.devices = {device: edgeshard.Store(folder / device) for device in DEVICES}
         self.hub = edgeshard.Store(folder / "hub")
+        self.hub.init()  # it has no agents that would make it
         self.stick = folder / "stick"
         self.stick.mkdir(parents=True, exist_ok=True)
         self.written: Counter[Row] = Counter()

@@ -202,6 +202,7 @@ def merge_repeatedly(store: edgeshard.Store, seconds: float) -> None:
 
 
 def run(store: edgeshard.Store, seconds: float, interval_s: float) -> int:
+    store.init()
     store.merge(lock_wait=-1)  # do not count what an earlier run left in its shards
     before = store.verify().rows
     began = now()

@@ -143,6 +143,7 @@ def now() -> datetime.datetime:
 
 
 def run(store: edgeshard.Store, library: Path, agents: int, results: int, dsn: str | None) -> int:
+    store.init()
     store.merge(lock_wait=-1)  # do not count what an earlier run left in its shards
     before = store.verify().rows
     print(f"the library is {library}", flush=True)

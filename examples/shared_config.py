@@ -115,6 +115,8 @@ def account(store: edgeshard.Store, acknowledged: list[str]) -> bool:
 
 def run(folder: Path, edits: int) -> int:
     bridge, engine_room = stores = [edgeshard.Store(folder / place) for place in PLACES]
+    for store in stores:
+        store.init()  # the other place may carry something here before anyone has written
     stick = folder / "stick"
     stick.mkdir(parents=True, exist_ok=True)
     acknowledged = deliver(bridge)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import edgeshard
-from tests.support.clocks import Clock
+from tests.support.clocks import Clock, Machine, set_machine_clock
 from tests.support.wall_clock import Wall
 
 if TYPE_CHECKING:
@@ -71,7 +71,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Let mergers and prunes take the time from a clock that the test sets."""
     made = Clock()
     monkeypatch.setattr(time, "time", made)
+    set_machine_clock(monkeypatch, made)
     return made
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """Return a machine whose clocks the test sets: all of them."""
+    return Machine(monkeypatch)
 
 
 @pytest.fixture

@@ -1,32 +1,29 @@
-"""How a store's disk budget is divided between writers and merger, as pure values and functions over them.
+"""The disk budget as one picture, and the few pure functions that follow from it.
 
-`edgeshard.shard.quota.Quota` (a writer) and `edgeshard.merge.quota.MergeQuota` (the merger) ask these functions.
+    |<------------------------------------- max_bytes -------------------------------------->|
+    +----------------------------+------------------------------+-----------------+----------+
+    | files                      | quotas                       | left            | reserve  |
+    +----------------------------+------------------------------+-----------------+----------+
+      all files of the store       what open shards may still     for the writer    for the
+                                   add to their files             that asks next    merger alone
 
-The *limit* is the disk budget (``max_bytes``), or less if the file system has less free space than that. A merged row
-is on the disk up to four times for a moment: in its shard, in the shard's WAL, in the master's WAL, and in the master.
-So the limit is divided::
+* A *quota* is what an open shard's files may grow to: its database, its WAL and its -shm. It counts whole, whether it
+  is used or not. A writer takes one from what is left, under a lock, before it writes; SQLite refuses a page beyond it.
+  It holds for `LEASE_S`, and is renewed by writing. An idle shard counts with its files, and at least with
+  `LEAST_SHARD_BYTES` as long as it is open: what is open goes on, and what does not fit is not opened.
+* The *reserve* is the merger's quota. It is always there, for a master that has yet to be made as well, and its size
+  depends on the budget alone. Half of it is for copying a chunk (into the master's WAL, then into its file), the other
+  half for deleting rows from a full master. As long as nothing is left for writers, each step of a merge fits into it.
+* A row may take more space in the master than in its shard, so each byte in a shard's database counts `MASTER_GROWTH`
+  times. Whatever takes more than that comes out of the reserve, and then nothing is left for writers.
 
-    |<--------------------------------------- limit --------------------------------------->|
-    +----------------------------+------------------+------------------+-----------------------+
-    | used: shards, master, WALs | growth from WALs | left for writers | merge reserve         |
-    +----------------------------+------------------+------------------+-----------------------+
-                                                                       | overshoot|drops|chunk |
+Four things follow. `tests/property/test_budget_policy.py` plays them through, with rows that grow as they like:
 
-* *growth from WALs*: what is in the shards' WALs is also going to be added to their files.
-* *left for writers*: shared among all writers. A writer cannot ask the others before each write, so it takes a *quota*:
-  it may add so many bytes until it measures the store again. Quotas are small after a quiet time, are at most half of
-  an even share, and expire before the store can grow by `OVERSHOOT_SHARE`. So all quotas together exceed what is left
-  for writers only by little.
-* *merge reserve*: never given to writers, or a merge could not drain what they wrote. Its three parts have fixed sizes,
-  so that none relies on another being unused:
-
-  1. *overshoot*: what writers may add beyond what was left for them, between two measurements. Never part of a quota.
-  2. *drops*: the WAL of a prune that drops rows because the store is full (`drop_reserve`). Not given to a merge.
-  3. *chunk*: one chunk of a merge, in the master's WAL and then in its file; enough for the smallest chunk.
-
-A merge copies a chunk only if it leaves the first two parts free (`merge_quota`). It also uses what is left for
-writers, but at most the half that is in no writer's quota. The truncation of a shard writes within the same quota: it
-begins once the chunk is in the master's file and the master's WAL is empty.
+1. The files never exceed the budget: each of them grows only within a quota, and all quotas fit together.
+2. A merge makes progress: at least one half of the reserve is free after any chunk, so rows can still be deleted; and a
+   chunk has all that is free, less that half.
+3. With "drop-oldest" a merge ends with space for writers, if deleting rows of the master can make any.
+4. Rows are dropped only if enough of them can be dropped for a writer to go on, and no more than that takes.
 """
 
 from __future__ import annotations
@@ -43,53 +40,36 @@ ON_FULL: Final[tuple[OnFull, ...]] = get_args(OnFull)
 #: The smallest budget, in bytes.
 MIN_BUDGET_BYTES: Final = 1_000_000
 
-#: The merge reserve as a fraction of the limit. If the limit is small, the reserve is up to this many bytes, but no
-#: more than the second fraction.
-MERGE_RESERVE_SHARE, MERGE_RESERVE_SHARE_MAX, MERGE_RESERVE_BYTES = 0.12, 0.25, 1_000_000
+#: The reserve: a part of the budget, within these bounds in bytes.
+RESERVE_PART, MIN_RESERVE_BYTES, MAX_RESERVE_BYTES = 8, 384 << 10, 32 << 20
 
-#: The WALs of all shards together, and of one shard, as fractions of the limit; and the bounds of one WAL, in bytes.
-WALS_SHARE, ONE_WAL_SHARE, MIN_WAL_BYTES, MAX_WAL_BYTES = 0.10, 0.05, 48 << 10, 4 << 20
+#: What a master without rows takes, with its -shm: 163,840 and 32,768 bytes (measured), and two pages more.
+EMPTY_MASTER_BYTES: Final = 200 << 10
 
-#: The size that a shard's WAL may have at first, as a fraction of the limit.
-FIRST_WAL_SHARE: Final = 0.001
+#: A shard without rows (15,360 bytes, measured), and the -shm file of any database; it grows by 8 bytes per page.
+EMPTY_SHARD_BYTES, SHM_BYTES, SHM_PART = 15 << 10, 32 << 10, 64
 
-#: Warn when less than the first fraction of the limit is left for writers; warn again only after more than the second
-#: was left.
-WARN_SHARE, WARN_AGAIN_SHARE = 0.08, 0.18
+#: A shard's WAL: a part of the budget for all open shards together, and the bounds of one, in bytes.
+WALS_PART, MIN_WAL_BYTES, MAX_WAL_BYTES = 10, 32 << 10, 4 << 20
 
-#: Above this used fraction of the limit, shards are truncated after each chunk of a merge.
-URGENT_SHARE: Final = 0.4
+#: How many times the size of a shard's database counts: its rows may take that much in the master.
+MASTER_GROWTH: Final = 1.25
 
-#: With "drop-oldest": drop rows once less than this fraction of the limit is left for writers, until the second is.
-DROP_SHARE, DROP_UNTIL_SHARE = 0.10, 0.18
+#: How long a quota holds, in seconds. Its owner renews it after that time, and others count it for twice that time.
+LEASE_S: Final = 0.25
 
-#: A writer's first quota after a quiet time, and its smallest one, in bytes.
-FIRST_QUOTA_BYTES, MIN_QUOTA_BYTES = 64 << 10, 4 << 10
+#: By how much the database of a shard may grow until its quota is renewed: the least, and the first, in bytes.
+MIN_GROWTH_BYTES, FIRST_GROWTH_BYTES = 8 << 10, 32 << 10
 
-#: How long a quota lasts, in seconds: the longest time, the shortest if little is left for writers ...
-QUOTA_MAX_S, QUOTA_NEAR_LIMIT_S = 1.0, 0.1
+#: What a commit of the master writes to its WAL besides rows, in bytes.
+COMMIT_BYTES: Final = 128 << 10
 
-#: ... and as long as the store takes to grow by this fraction of its limit; but never shorter than this.
-OVERSHOOT_SHARE, QUOTA_MIN_S = 0.02, 0.02
+#: With "drop-oldest", a merge leaves at least this part of the budget for writers. If it must drop rows for that, it
+#: leaves half as much again.
+LEFT_PART: Final = 8
 
-#: The smallest chunk of a merge, in bytes; the assumed growth of rows from shard to master before it is measured, and
-#: the factor by which more is assumed than was measured.
-MIN_CHUNK_BYTES, FIRST_GROWTH, GROWTH_MARGIN = 64 << 10, 1.6, 1.2
-
-#: How many times its size the smallest chunk needs, in WAL and file together, at the first growth.
-MIN_CHUNK_GROWTH: Final = 2 * FIRST_GROWTH
-
-#: How large the master's WAL may become in a merge, as a fraction of the limit and in bytes ...
-MASTER_WAL_SHARE, MASTER_WAL_MIN_BYTES, MASTER_WAL_MAX_BYTES = 0.04, 256 << 10, 32 << 20
-
-#: ... and in a prune. The drop reserve is that many of these: the WAL, one more transaction of that size, and remains.
-PRUNE_WAL_SHARE, PRUNE_WAL_MIN_BYTES, PRUNE_WALS = 0.02, 64 << 10, 3
-
-#: An agent has few rows if it has less than this fraction of an even share of all rows.
-FEW_ROWS_SHARE: Final = 0.5
-
-#: What the limit leaves free on the file system for others: a fraction of the budget, at most this many bytes.
-_FREE_SHARE, _FREE_MAX_BYTES = 0.05, 64 << 20
+#: What is left free on the file system for others: a part of the budget, and the most, in bytes.
+FREE_PART, MAX_FREE_BYTES = 20, 64 << 20
 
 
 @attrs.frozen
@@ -108,207 +88,233 @@ class Budget:
 
 @attrs.frozen
 class Usage:
-    """The size of a store's files, in bytes.
+    """What a store takes, in bytes.
 
     Attributes:
-        shards: the shards without their WALs.
-        wals: the WALs of the shards.
-        master: the master and its WAL.
+        shards: the shards and their side files.
+        promised: what shards take beyond that: the rest of their quotas, and what their rows may take in the master.
+        master: the master and its side files.
+        merging: what a merger that works may let the master grow to; 0 if none works.
+        other: the other files of the store, except for the reserve's.
+        reserve: the file that holds the reserve.
         free: free space of the file system.
-        open: the number of shards that have a WAL: an agent has them open, or died.
-        active: the number of these that were written to just now.
+        open: the number of open shards.
     """
 
     shards: int = 0
-    wals: int = 0
+    promised: int = 0
     master: int = 0
+    merging: int = 0
+    other: int = 0
+    reserve: int = 0
     free: int = 1 << 62
     open: int = 0
-    active: int = 0
 
     @property
     def used(self) -> int:
-        """The size of all files of the store."""
-        return self.shards + self.wals + self.master
+        """The size of all files of the store, except for the reserve's."""
+        return self.shards + self.master + self.other
 
 
 @attrs.frozen
 class WriterQuota:
-    """What one writer may add until it measures the store again.
+    """What one open shard may take.
 
     Attributes:
-        left_for_writers: how many bytes all writers together may add.
-        row_bytes: how many bytes this writer may add outside a transaction.
-        transaction_bytes: how many it may add inside a transaction, which would be rolled back whole.
+        growth_bytes: by how much its database may grow; 0 if it must not be written to.
         wal_bytes: the size its WAL should have.
-        renew_after_s: when to measure again, in seconds.
+        total_bytes: what its files may take together.
     """
 
-    left_for_writers: int
-    row_bytes: int
-    transaction_bytes: int
+    growth_bytes: int
     wal_bytes: int
-    renew_after_s: float
+    total_bytes: int
 
 
-# -- the parts of the limit -------------------------------------------------------------------------------------------
+# -- the picture ------------------------------------------------------------------------------------------------------
+
+
+def reserve_bytes(budget: Budget) -> int:
+    """Return the size of the reserve."""
+    return max(MIN_RESERVE_BYTES, min(MAX_RESERVE_BYTES, budget.max_bytes // RESERVE_PART))
+
+
+def set_aside(budget: Budget, usage: Usage) -> int:
+    """Return the size of the reserve, and of a master that has yet to be made."""
+    return reserve_bytes(budget) + max(0, EMPTY_MASTER_BYTES - usage.master)
 
 
 def current_limit(budget: Budget, usage: Usage) -> int:
     """Return what the store may use now: its budget, or less if the file system has too little free space."""
-    kept_free = min(int(budget.max_bytes * _FREE_SHARE), _FREE_MAX_BYTES)
-    return max(0, min(budget.max_bytes, usage.used + usage.free - kept_free))
+    kept_free = min(budget.max_bytes // FREE_PART, MAX_FREE_BYTES)
+    return max(0, min(budget.max_bytes, usage.used + usage.reserve + usage.free - kept_free))
 
 
-def left_for_writers(limit: int, usage: Usage) -> int:
-    """Return how many bytes all writers may add to their files; negative if they have exceeded that already."""
-    return limit - merge_reserve(limit) - usage.used - _growth_from_wals(limit, usage)
+def left_for_writers(budget: Budget, usage: Usage) -> int:
+    """Return how many bytes writers may still ask for; negative if the reserve is not whole."""
+    merger = max(usage.master + set_aside(budget, usage), usage.merging)
+    return current_limit(budget, usage) - merger - usage.shards - usage.promised - usage.other
 
 
-def merge_reserve(limit: int) -> int:
-    """Return how many bytes are kept for merging.
+def left_for_merger(budget: Budget, usage: Usage) -> int:
+    """Return by how much a merge may enlarge the store: by the reserve, and half of what is left for writers."""
+    # the file of the reserve makes way for it, if need be
+    limit = min(budget.max_bytes, usage.used + usage.reserve + usage.free)
+    free = limit - usage.used - usage.promised
+    return max(0, free - max(0, free - set_aside(budget, usage)) // 2)
 
-    They suffice for the smallest chunk even if writers added a little more than was left for them.
+
+def shard_bytes(file_bytes: int, wal_bytes: int, growth_bytes: int) -> int:
+    """Return what an open shard may take whose database grows by so much, perhaps in one transaction."""
+    wal = wal_bytes + growth_bytes
+    return int((file_bytes + growth_bytes) * MASTER_GROWTH) + wal + SHM_BYTES + wal // SHM_PART
+
+
+def least_budget(open_shards: int) -> int:
+    """Return the least budget with which so many agents can write at the same time to a store without rows.
+
+    Below it, opening one shard more is refused, and what is open goes on.
     """
-    needed = drop_reserve(limit) + 2 * _overshoot(limit) + MIN_CHUNK_GROWTH * MIN_CHUNK_BYTES
-    return int(max(limit * MERGE_RESERVE_SHARE, min(limit * MERGE_RESERVE_SHARE_MAX, MERGE_RESERVE_BYTES), needed))
+    rest = EMPTY_MASTER_BYTES + open_shards * LEAST_SHARD_BYTES
+    least = max(rest + MIN_RESERVE_BYTES, min(rest + MAX_RESERVE_BYTES, -(-rest * RESERVE_PART // (RESERVE_PART - 1))))
+    return max(MIN_BUDGET_BYTES, least)
 
 
-def drop_reserve(limit: int) -> int:
-    """Return how large the master's WAL may become while rows are dropped."""
-    return PRUNE_WALS * prune_wal_bytes(limit)
-
-
-def _overshoot(limit: int) -> int:
-    return int(OVERSHOOT_SHARE * limit)
-
-
-def _growth_from_wals(limit: int, usage: Usage) -> int:
-    """Return what the shards' WALs hold, or soon will. A long read keeps them longer than wanted."""
-    return max(usage.wals, _wanted_wals(limit, usage))
-
-
-def _wanted_wals(limit: int, usage: Usage) -> int:
-    return shard_wal_bytes(limit, usage.open) * usage.open
+#: What an open shard takes at least, rounded up to whole pages of the master.
+LEAST_SHARD_BYTES: Final = -(-shard_bytes(EMPTY_SHARD_BYTES, MIN_WAL_BYTES, MIN_GROWTH_BYTES) // 4096) * 4096
 
 
 # -- writers ----------------------------------------------------------------------------------------------------------
 
 
-def shard_wal_bytes(limit: int, open_shards: int) -> int:
-    """Return how large the WAL of one of this many open shards should become."""
-    wanted = min(limit * WALS_SHARE / max(1, open_shards), limit * ONE_WAL_SHARE)
-    return max(MIN_WAL_BYTES, min(MAX_WAL_BYTES, int(wanted)))
-
-
-def writer_quota(limit: int, usage: Usage, added_bytes: int, wal_bytes: int, growth_rate: float = 0.0) -> WriterQuota:
-    """Return what a writer may add.
+def writer_quota(
+    budget: Budget,
+    usage: Usage,
+    file_bytes: int,
+    wal_bytes: int = 0,
+    wanted_bytes: int = FIRST_GROWTH_BYTES,
+    needed_bytes: int = 0,
+) -> WriterQuota:
+    """Return what an open shard may take.
 
     Args:
-        limit: what the store may use.
-        usage: what it uses.
-        added_bytes: what this writer added since it last measured.
-        wal_bytes: how large its WAL could become until now. It may become twice as large: the first of many writers
-            does not know how many there will be.
-        growth_rate: how fast the store grew since then, in bytes per second.
+        budget: the store's.
+        usage: what the store takes without this shard.
+        file_bytes: the size of its database.
+        wal_bytes: what its WAL takes now, which may be more than it should: a long read keeps it.
+        wanted_bytes: by how much it should grow. Once little is left it gets less, so that others get some as well.
+        needed_bytes: by how much it must grow for one transaction.
     """
-    left = max(0, left_for_writers(limit, usage))
-    even_share = left // 2 // max(1, usage.active)
-    least = MIN_QUOTA_BYTES if left >= MIN_QUOTA_BYTES else 0
-    row_bytes = max(least, min(even_share, max(FIRST_QUOTA_BYTES, 2 * added_bytes)))
-    renew_after_s = max(QUOTA_NEAR_LIMIT_S, min(QUOTA_MAX_S, 2 * left / max(1, limit)))
-    renew_after_s = max(QUOTA_MIN_S, min(renew_after_s, OVERSHOOT_SHARE * limit / max(1.0, growth_rate)))
-    wal_most = max(MIN_WAL_BYTES, int(limit * FIRST_WAL_SHARE), 2 * wal_bytes)
-    return WriterQuota(
-        left_for_writers=left,
-        row_bytes=row_bytes,
-        transaction_bytes=max(row_bytes, even_share),
-        wal_bytes=min(shard_wal_bytes(limit, usage.open), wal_most),
-        renew_after_s=renew_after_s,
-    )
+    left = left_for_writers(budget, usage)
+    share = min(budget.max_bytes // WALS_PART // (usage.open + 1), max(0, left) // 8)
+    wal = max(MIN_WAL_BYTES, min(MAX_WAL_BYTES, share))
+    fixed = shard_bytes(file_bytes, max(wal, wal_bytes), 0)
+    # each byte of growth is in the database, perhaps in the WAL as well, and in the -shm
+    most = int((left - fixed) / (MASTER_GROWTH + 1 + 1 / SHM_PART)) - 1
+    if most < MIN_GROWTH_BYTES:
+        return WriterQuota(0, wal, 0)
+    growth = min(most, max(needed_bytes, min(wanted_bytes, max(MIN_GROWTH_BYTES, most // 4))))
+    return WriterQuota(growth, wal, shard_bytes(file_bytes, max(wal, wal_bytes), growth))
 
 
-def is_nearly_full(limit: int, usage: Usage, *, was_warned: bool) -> bool:
+def largest_transaction(budget: Budget, usage: Usage) -> int:
+    """Return by how much one transaction may enlarge a shard: a merge can still copy it once the master has no rows.
+
+    It is then in the shard, in the master's WAL and in its file, and no merge divides it.
+    """
+    fixed = EMPTY_MASTER_BYTES + usage.other + (usage.open + 1) * LEAST_SHARD_BYTES
+    return max(MIN_GROWTH_BYTES, (current_limit(budget, usage) - fixed) // 4)
+
+
+def is_nearly_full(budget: Budget, usage: Usage, *, was_warned: bool) -> bool:
     """Return whether writers will soon be refused; after a warning, until clearly more is left for them."""
-    return left_for_writers(limit, usage) < limit * (WARN_AGAIN_SHARE if was_warned else WARN_SHARE)
+    return left_for_writers(budget, usage) < wanted_left(budget) * (2 if was_warned else 1)
+
+
+def is_full(budget: Budget, usage: Usage) -> bool:
+    """Return whether no further shard can be opened."""
+    return left_for_writers(budget, usage) < LEAST_SHARD_BYTES
 
 
 # -- the merger -------------------------------------------------------------------------------------------------------
 
 
-def merge_quota(limit: int, usage: Usage) -> int:
-    """Return by how many bytes a merge may enlarge the store while writers use up their quotas; may be negative.
-
-    The drop reserve stays free: rows can still be dropped after a merge that used all of this.
-    """
-    return max_merge_quota(limit, usage) - max(0, left_for_writers(limit, usage)) // 2
-
-
-def max_merge_quota(limit: int, usage: Usage) -> int:
-    """Return by how many bytes a writer's transaction may enlarge the store in a merge; may be negative.
-
-    This is more than `merge_quota`, because a transaction is not divided and must not wait forever. It may include what
-    writers have in their quotas.
-    """
-    return left_for_writers(limit, usage) + merge_reserve(limit) - drop_reserve(limit) - _overshoot(limit)
-
-
-def chunk_bytes(quota: int, free: int, wal_growth: float, file_growth: float) -> int:
-    """Return how many bytes one transaction of a merge may copy: it needs space in the WAL, and then in the file.
+def chunk_bytes(budget: Budget, usage: Usage, free_pages: int, wal_growth: float, file_growth: float) -> int:
+    """Return how many bytes one transaction of a merge may copy; 0 if there is no space for any.
 
     Args:
-        quota: `merge_quota`.
-        free: free space inside the master's file.
+        budget: the store's.
+        usage: what the store takes.
+        free_pages: free space inside the master's file, in bytes.
         wal_growth: how many times their size in a shard rows take in the master's WAL.
         file_growth: how many times they take in the master's file.
     """
-    return max(0, int(min(quota / wal_growth, (quota + free) / (wal_growth + file_growth))))
+    step = left_for_merger(budget, usage)
+    both = (step - COMMIT_BYTES + free_pages) / (wal_growth + file_growth)
+    file = (step - delete_bytes(budget) + free_pages) / file_growth
+    return max(0, int(min((step - COMMIT_BYTES) / wal_growth, both, file)))
 
 
-def master_wal_bytes(limit: int) -> int:
-    """Return how large the master's WAL becomes before a merge checkpoints it."""
-    return max(MASTER_WAL_MIN_BYTES, min(MASTER_WAL_MAX_BYTES, int(limit * MASTER_WAL_SHARE)))
+def delete_bytes(budget: Budget) -> int:
+    """Return the half of the reserve that is free after any chunk, so that rows can be deleted."""
+    return reserve_bytes(budget) // 2
 
 
-def prune_wal_bytes(limit: int) -> int:
-    """Return how large the master's WAL becomes before a prune checkpoints it.
-
-    It is less than for a merge, because a prune may run on a full store.
-    """
-    return max(PRUNE_WAL_MIN_BYTES, int(limit * PRUNE_WAL_SHARE))
-
-
-def is_truncation_urgent(limit: int, usage: Usage) -> bool:
+def is_truncation_urgent(budget: Budget, usage: Usage) -> bool:
     """Return whether a merge should truncate the shards after each chunk."""
-    return usage.used > URGENT_SHARE * limit
+    return left_for_merger(budget, usage) < 4 * reserve_bytes(budget)
+
+
+def side_files_max(budget: Budget, usage: Usage) -> int:
+    """Return how many closed shards a merge may read at once: SQLite makes a -shm file next to each."""
+    return max(1, left_for_merger(budget, usage) // 4 // SHM_BYTES)
+
+
+def needed_left(usage: Usage) -> int:
+    """Return what must be left for some writer to go on: one that is open already has most of its least quota."""
+    return LEAST_SHARD_BYTES // 2 if usage.open else LEAST_SHARD_BYTES
 
 
 # -- dropping rows ----------------------------------------------------------------------------------------------------
 
 
-def is_drop_due(limit: int, usage: Usage) -> bool:
-    """Return whether to drop rows now, before nothing at all is left for writers."""
-    return left_for_writers(limit, _with_wanted_wals(limit, usage)) < DROP_SHARE * limit
+def wanted_left(budget: Budget) -> int:
+    """Return what a merge leaves for writers if rows may be dropped."""
+    return max(budget.max_bytes // LEFT_PART, LEAST_SHARD_BYTES + MIN_GROWTH_BYTES)
 
 
-def bytes_to_drop(limit: int, usage: Usage) -> int:
-    """Return by how many bytes the master should shrink, if rows may be dropped."""
-    return max(0, int(DROP_UNTIL_SHARE * limit) - left_for_writers(limit, _with_wanted_wals(limit, usage)))
+def bytes_to_drop(budget: Budget, usage: Usage, droppable_bytes: int, *, for_merge: bool = False) -> int:
+    """Return by how many bytes the master should shrink; 0 if it should not, or if that would be in vain.
 
-
-def _with_wanted_wals(limit: int, usage: Usage) -> Usage:
-    """Assume that no WAL is longer than it should be: no row is dropped because of a long read."""
-    return attrs.evolve(usage, wals=min(usage.wals, _wanted_wals(limit, usage)))
+    Args:
+        budget: the store's.
+        usage: what the store takes.
+        droppable_bytes: what the rows of the master take that may be dropped.
+        for_merge: whether the merger has no space for a chunk, whatever writers have.
+    """
+    left = left_for_writers(budget, attrs.evolve(usage, merging=0))
+    wanted = wanted_left(budget)
+    if left >= wanted and not for_merge:
+        return 0
+    least = needed_left(usage) - left
+    if for_merge:
+        # rows of the shards will take the place of the dropped ones: any that are merged make space in their shard
+        least = delete_bytes(budget) + COMMIT_BYTES - left_for_merger(budget, usage)
+    if droppable_bytes < max(1, least):
+        return 0
+    return min(droppable_bytes, max(wanted + wanted // 2 - left, wanted // 2))
 
 
 def agents_with_few_rows(rows: Mapping[str, int]) -> tuple[str, ...]:
     """Return the agents that lose no rows as long as others have some to lose: those that fill the store lose first.
 
+    They have less than half of an even share.
+
     Args:
         rows: how many rows each agent has in the master.
     """
     even_share = sum(rows.values()) / max(1, len(rows))
-    return tuple(sorted(agent for agent, count in rows.items() if count < FEW_ROWS_SHARE * even_share))
+    return tuple(sorted(agent for agent, count in rows.items() if 2 * count < even_share))
 
 
 # -- parsing and printing ---------------------------------------------------------------------------------------------
@@ -339,12 +345,13 @@ def parse_budget(max_bytes: int, on_full: str) -> Budget:
     raise ValueError(f"on_full must be one of {', '.join(map(repr, ON_FULL))}, got {on_full!r}")
 
 
-def describe_usage(limit: int, budget: Budget, usage: Usage) -> str:
+def describe_usage(budget: Budget, usage: Usage) -> str:
     """Return a sentence for a person: the limit, and what uses how much."""
+    limit = current_limit(budget, usage)
     text = (
-        f"the store uses {_megabytes(usage.used)} (shards {_megabytes(usage.shards)}, their WALs "
-        f"{_megabytes(usage.wals)}, master {_megabytes(usage.master)}) of {_megabytes(limit)}, of which "
-        f"{_megabytes(merge_reserve(limit))} are reserved for merging"
+        f"the store uses {_megabytes(usage.used)} (shards {_megabytes(usage.shards)}, master "
+        f"{_megabytes(usage.master)}) of {_megabytes(limit)}; {_megabytes(usage.promised)} more are promised to "
+        f"{usage.open} open shards and pending rows, and {_megabytes(reserve_bytes(budget))} are reserved for merging"
     )
     if limit < budget.max_bytes:
         free, max_bytes = _megabytes(usage.free), _megabytes(budget.max_bytes)

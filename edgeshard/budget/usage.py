@@ -6,70 +6,97 @@ import contextlib
 import json
 import os
 import secrets
-import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 import attrs
 
-from edgeshard.budget import policy
+from edgeshard.budget import policy, quotas
 from edgeshard.budget.policy import Budget, Usage
+from edgeshard.budget.quotas import Granted
 from edgeshard.errors import ConfigurationError
-from edgeshard.files import atomic_file, fingerprint, folders, modes, paths
+from edgeshard.files import atomic_file, folders, locks, modes, paths
 from edgeshard.files.os_errors import explain_os_error
 
-#: If a WAL was written to within this time, its agent is at work, in seconds.
-_ACTIVE_S: Final = 2.5
 
-#: The endings of files in the folder of shards that count as shards; a WAL counts on its own.
-_COUNTED: Final = (paths.SHARD, paths.SHM, paths.JOURNAL, paths.UNFINISHED)
+def measure(root: Path, *, without: str | None = None, sizes_only: bool = False) -> Usage:
+    """Measure what the store takes, by the sizes of its files. A file that comes or goes meanwhile may count or not.
 
+    All files in the store's folder and in its folder of shards count, except for old masters that were kept aside
+    (``master.db.*``).
 
-def measure(root: Path) -> Usage:
-    """Measure what the store uses, by the sizes of its files. A file that comes or goes meanwhile may count or not.
+    Args:
+        root: the store's folder.
+        without: the owner of a shard that does not count, or `quotas.MERGER`, whose step does not count.
+        sizes_only: whether to assume that no open shard has more than the least quota.
 
     Raises:
         AccessError, StorageIOError: the folder cannot be read.
     """
     shards = paths.shards(root)
     try:
-        usage = _measure_shards(shards, time.time() - _ACTIVE_S)
-        master = sum(map(fingerprint.size, [str(paths.master(root)), *paths.side_files(paths.master(root))]))
-        free = min(_free_bytes(path) for path in (root, shards))
+        granted = quotas.load(root)
+        usage = _measure_root(root)
+        merger = granted.get(quotas.owner_key(quotas.MERGER))
+        if merger is not None and without != quotas.MERGER and locks.is_locked(paths.merge_lock(root)):
+            usage = attrs.evolve(usage, merging=merger.total_bytes)
+        usage = _measure_shards(usage, shards, granted, without, sizes_only=sizes_only)
+        return attrs.evolve(usage, free=min(_free_bytes(path) for path in (root, shards)))
     except OSError as error:
         raise explain_os_error(error, "measure store", root) from error
-    return attrs.evolve(usage, master=master, free=free)
 
 
-def current_limit(root: Path) -> int | None:
-    """Return what the store may use now, in bytes, or None if it has no budget.
-
-    Raises:
-        ConfigurationError: the recorded budget is invalid.
-        AccessError, StorageIOError: the folder cannot be read.
-    """
-    budget = load_budget(root)
-    return None if budget is None else policy.current_limit(budget, measure(root))
-
-
-def _measure_shards(folder: Path, active_since_s: float) -> Usage:
-    shards = wals = open_ = active = 0
+def _sizes(folder: Path) -> Iterator[tuple[str, int]]:
     with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
-            is_wal = entry.name.endswith(paths.WAL)
-            if not is_wal and not entry.name.endswith(_COUNTED):
-                continue
-            try:
-                found = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
-                continue
-            if is_wal:
-                wals += found.st_size
-                open_ += 1
-                active += found.st_mtime > active_since_s
-            else:
-                shards += found.st_size
-    return Usage(shards, wals, open=open_, active=active)
+            with contextlib.suppress(FileNotFoundError):
+                if not entry.is_dir(follow_symlinks=False):
+                    yield entry.name, entry.stat(follow_symlinks=False).st_size
+
+
+def _measure_root(root: Path) -> Usage:
+    name = paths.master(root).name
+    master_files = {name, *(name + suffix for suffix in paths.SIDE_FILES)}
+    master = reserve = other = 0
+    for found, size in _sizes(root):
+        if found in master_files or paths.is_unfinished(found, name):
+            master += size
+        elif found == paths.reserve(root).name:
+            reserve += size
+        elif not paths.is_replaced_master(found) and not found.startswith(f"{name}."):
+            other += size
+    return Usage(master=master, reserve=reserve, other=other)
+
+
+def _measure_shards(
+    usage: Usage, folder: Path, granted: Mapping[int, Granted], without: str | None, *, sizes_only: bool
+) -> Usage:
+    databases: dict[str, int] = {}
+    sides: dict[str, int] = {}
+    for name, size in _sizes(folder):
+        stem, _, ending = name.partition(".")
+        files = databases if f".{ending}" == paths.SHARD else sides
+        files[stem] = files.get(stem, 0) + size
+    shards = promised = open_ = 0
+    for stem in databases.keys() | sides.keys() | ({without} if without else set()):
+        file, side = databases.get(stem, 0), sides.get(stem, 0)
+        quota = granted.get(quotas.owner_key(stem)) if granted else None
+        is_open = quota is not None and (not quota.is_held or _is_locked(folder, stem))
+        if stem == without:
+            continue
+        open_ += is_open
+        taken = policy.shard_bytes(file, 0, 0) - policy.SHM_BYTES + side
+        if quota is not None and is_open:
+            is_current = quota.is_current and not sizes_only
+            taken = max(taken, quota.total_bytes if is_current else 0, policy.LEAST_SHARD_BYTES)
+        shards += file + side
+        promised += taken - file - side
+    return attrs.evolve(usage, shards=shards, promised=promised, open=open_)
+
+
+def _is_locked(folder: Path, stem: str) -> bool:
+    return locks.is_locked(paths.shard_lock(folder, stem))
 
 
 def _free_bytes(path: Path) -> int:

@@ -14,10 +14,14 @@ import sys
 from collections.abc import Sequence
 
 from edgeshard.cli import (
+    accept_loss,
     arguments,
+    clock,
+    erase,
     exits,
     export,
     help,
+    init,
     logs,
     merge,
     output,
@@ -26,6 +30,7 @@ from edgeshard.cli import (
     query,
     ranges,
     receipt,
+    restore,
     salvage,
     shell,
     snapshot,
@@ -37,45 +42,56 @@ from edgeshard.store import VERSION
 
 #: In the order of the help. To add a verb, add a module next to these, and a line here.
 _VERBS = {
+    "init": init,
     "merge": merge,
     "status": status,
     "verify": verify,
     "query": query,
     "shell": shell,
     "snapshot": snapshot,
+    "restore": restore,
     "export": export,
     "ranges": ranges,
     "receipt": receipt,
     "prune": prune,
+    "clock": clock,
     "push": push,
     "salvage": salvage,
+    "accept-loss": accept_loss,
+    "erase": erase,
     "help": help,
 }
 
 _EPILOG = """\
 examples:
+  edgeshard init data                                           an empty store, before the first agent has written
   edgeshard merge data                                          merge the shards in data/shards into data/master.db
   edgeshard status data                                         what is pending, and is anything wrong?
   edgeshard verify data                                         is anything missing or damaged?
   edgeshard query data "select count(*) from agent_data"        as a table; also --json and --csv
   edgeshard shell data                                          an SQL shell on the master, read-only
   edgeshard snapshot data /media/usb/monday.db                  a copy to carry away, while everything runs
+  edgeshard restore data /media/usb/monday.db                   put that copy back, and say what is missing from it
   edgeshard ranges hub > /media/usb/hub.json                    what a hub holds, for stores with rows for it
   edgeshard export data /media/usb/news.db --ranges /media/usb/hub.json     what it lacks, to take there
   edgeshard receipt data /media/usb/hub.json                    record that those rows are safe there
   edgeshard prune data --older-than 30d                         delete old rows for good
+  edgeshard clock data                                          may rows be deleted by age?
   edgeshard push data postgresql://edge@db.example.com/fleet    what PostgreSQL lacks, exactly once
   edgeshard salvage data data/shards/door.db                    what can be read of a damaged shard
+  edgeshard erase data reading --where "sensor = 'inlet'"       rows that must go for good, also pending ones
+  edgeshard accept-loss data --agent door-3 --why "its SD card broke"     rows that will never come
   edgeshard help                                                the guides, without a network
 
   edgeshard VERB --help describes a verb.
 
 exit codes:
   0 done, also with nothing to do     1 failed                    2 wrong usage
-  3 done, but something is quarantined, blocked, rejected or missing, or a receipt awaits confirmation
+  3 done, but something is quarantined, blocked, rejected or missing, or a receipt or the clock awaits
+    confirmation
   65 the master, or shard, is damaged
   69 PostgreSQL is unavailable       74 input/output error, or no space      75 another process is at work
-  77 not permitted                   78 wrong configuration, such as a folder that does not exist
+  77 not permitted                   78 wrong configuration, such as a path that is not a store
   130 interrupted
 """
 

@@ -65,36 +65,31 @@ def add_dry_run(parser: argparse.ArgumentParser) -> None:
 
 
 def store_of(options: argparse.Namespace, **settings: Any) -> Store:
-    """Return the store in an existing folder: a mistyped path must not create a store of its own.
+    """Return an existing store: a mistyped path must not create a store of its own.
 
     Args:
         options: the verb's.
         settings: passed to `Store`.
 
     Raises:
-        ConfigurationError: there is no such folder.
+        ConfigurationError: there is no such store.
         AccessError: it cannot be determined whether there is one.
     """
     store = Store(options.root, **settings)
-    if not store.exists():
-        cause = (
-            "there is no such folder; agents create it with their first write. For a hub without agents, create it "
-            f"with `mkdir {options.root}`"
-        )
-        raise ConfigurationError(options.verb, store.root, cause)
+    store.ensure_exists()
     return store
 
 
 def store_with_master(options: argparse.Namespace) -> Store:
-    """Return the store in an existing folder that has a master.
+    """Return an existing store that has a master.
 
     Raises:
-        ConfigurationError: there is no folder, or no master in it.
+        ConfigurationError: there is no such store, or no master in it.
         AccessError: it cannot be determined whether there is one.
     """
     store = store_of(options)
     if not store.has_master():
-        cause = f"there is no master yet; `edgeshard merge {options.root}` creates it"
+        cause = f"there is no master yet; `edgeshard merge {options.root}` makes it"
         raise ConfigurationError(options.verb, store.master_path, cause)
     return store
 
@@ -140,6 +135,13 @@ def add_prune_rules(parser: argparse._ActionsContainer, prefix: str, does: str =
         help=f"{does}tombstones of keyed tables that are older than AGE, once no older change can arrive and every "
         "confirmed database with a receipt knows of them",
     )
+    parser.add_argument(
+        f"{prefix}forget-after",
+        type=_parsed_by(age_s),
+        metavar="AGE",
+        help="forget streams of which every row was pruned longer ago than AGE: a copy as old as they are could bring "
+        "their rows back",
+    )
     whose = parser.add_mutually_exclusive_group()
     whose.add_argument(
         f"{prefix}only-pushed", action="store_true", help=f"{does}only rows that a PostgreSQL database holds"
@@ -163,7 +165,7 @@ def prune_rule_of(options: argparse.Namespace, prefix: str = "") -> PruneRule:
 
 def selects_rows(rule: PruneRule) -> bool:
     """Return whether a rule says which rows to delete, and not only which rows it applies to."""
-    return any(key in rule for key in ("older_than", "keep_rows", "max_bytes", "deletions_older_than"))
+    return any(key in rule for key in ("older_than", "keep_rows", "max_bytes", "deletions_older_than", "forget_after"))
 
 
 # -- types of arguments -----------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Final
 from edgeshard.errors import (
     AccessError,
     ConfigurationError,
+    DamagedError,
     DiskFullError,
     EdgeshardError,
     MergeInProgressError,
@@ -47,6 +48,7 @@ _CODES: list[tuple[type[EdgeshardError], int]] = [
     (MergeInProgressError, TRY_AGAIN),
     (StorageBusyError, TRY_AGAIN),
     (AccessError, NO_PERMISSION),
+    (DamagedError, DATA_ERROR),
     (DiskFullError, IO_ERROR),
     (StorageIOError, IO_ERROR),
     (ConfigurationError, CONFIGURATION),

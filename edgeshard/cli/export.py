@@ -25,8 +25,9 @@ examples:
 
 exit codes:
   0 done, also if there is nothing new         1 failed         2 wrong usage
+  65 the master is damaged, or the file of ranges is incomplete or was changed
   74 input/output error, or no space           75 another command is writing this file
-  77 not permitted                             78 the file exists already, or there is no such folder, no master, no
+  77 not permitted                             78 the file exists already, or there is no such store, no master, no
                                                   receipt of such a store, or no such file of ranges
 """
 

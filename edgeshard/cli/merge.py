@@ -17,6 +17,7 @@ examples:
   %(prog)s data --from /media/usb/master.db
                                          also merge the rows of another device
   %(prog)s data --watch -v               keep merging new rows; for systemd see examples/systemd
+  %(prog)s data --watch --init           the same, also before the first agent has written
   %(prog)s data --watch --prune-older-than 30d --prune-only-pushed
                                          and delete old rows from the master once PostgreSQL holds them
   %(prog)s data --watch --max-bytes 500M --on-full drop-oldest
@@ -26,12 +27,15 @@ examples:
 exit codes:
   0 done, also with nothing to do     1 failed            2 wrong usage
   3 done, but a shard is quarantined, rows are blocked or missing, --prune-... failed, or the master is still too large
+  65 the master is damaged, or known to be; the rows stay in the shards
   74 input/output error, or no space (--max-bytes)
-  75 another merger is at work        77 not permitted    78 wrong configuration
+  75 another merger is at work        77 not permitted    78 no such store, or another wrong setting
   130 interrupted by Ctrl-C (with --watch: by a second one; the first ends it with 0)
 """
 
-_RULES = "--prune-older-than, --prune-keep-rows, --prune-max-bytes or --prune-deletions-older-than"
+_RULES = (
+    "--prune-older-than, --prune-keep-rows, --prune-max-bytes, --prune-deletions-older-than or --prune-forget-after"
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +77,11 @@ def _add_merge_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_watch_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--watch", action="store_true", help="keep merging new rows, until SIGTERM or Ctrl-C")
+    group.add_argument(
+        "--init",
+        action="store_true",
+        help="make the store first, unless it exists: for a service that starts before the first agent",
+    )
     group.add_argument(
         "--interval",
         type=arguments.positive_seconds,
@@ -123,6 +132,8 @@ def run(options: argparse.Namespace) -> int:
     """Merge, once or as rows come, and report what was done."""
     rule = arguments.prune_rule_of(options, "prune_")
     _check(options, rule)
+    if options.init:
+        Store(options.root).init()
     store = arguments.store_of(options, prune=rule or None, wear=options.wear or "normal")
     if options.max_bytes is not None:
         store.note_budget(options.max_bytes, options.on_full)
@@ -132,7 +143,14 @@ def run(options: argparse.Namespace) -> int:
         return services.merge(store, options)
 
     def merge(should_stop: Callable[[], bool], progress: output.Progress | None) -> MergeReport:
-        return _merge(store, options, should_stop, progress)
+        return store.merge(
+            options.sources,
+            dry_run=options.dry_run,
+            keep_empty=options.keep_empty,
+            lock_wait=options.lock_wait,
+            should_stop=should_stop,
+            progress=progress,
+        )
 
     return once.run(options, merge, counted="rows merged")
 
@@ -152,21 +170,6 @@ def _check(options: argparse.Namespace, rule: PruneRule) -> None:
             if value:
                 options.usage_error(f"argument {option}: cannot be combined with --watch")
     else:
-        for name in ("interval", "rescan", "wear", "observer", "metrics_file"):
-            if getattr(options, name) is not None:
+        for name in ("init", "interval", "rescan", "wear", "observer", "metrics_file"):
+            if getattr(options, name) not in (None, False):
                 options.usage_error(f"argument --{name.replace('_', '-')}: requires --watch")
-
-
-def _merge(
-    store: Store, options: argparse.Namespace, should_stop: Callable[[], bool], progress: output.Progress | None
-) -> MergeReport:
-    if not options.sources and not store.has_shards() and not store.has_master():
-        return MergeReport(dry_run=options.dry_run)  # an empty folder stays empty
-    return store.merge(
-        options.sources,
-        dry_run=options.dry_run,
-        keep_empty=options.keep_empty,
-        lock_wait=options.lock_wait,
-        should_stop=should_stop,
-        progress=progress,
-    )

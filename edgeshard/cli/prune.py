@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from edgeshard.cli import arguments, once, output
+from edgeshard.cli import arguments, confirm, exits, once, output
 from edgeshard.reports import PruneReport
-from edgeshard.store import BUSY_TIMEOUT_S
+from edgeshard.store import BUSY_TIMEOUT_S, PruneRule, Store
 
 SUMMARY = "Delete old rows from a store's master by rule, for good, while writers and mergers work."
 
@@ -20,8 +20,17 @@ Tombstones of keyed tables are only deleted by --deletions-older-than: after thi
 still deliver an older change, and every database with a receipt knows of them. The report counts those that stay, and
 says why.
 
+Ages count by a time that no single reading of the clock can change. If the clock went ahead, that awaits confirmation,
+and the report counts the rows that stay because of it: see `edgeshard clock`.
+
 Each run of deleted rows leaves a record of about 120 bytes. That is much if --table deletes every second small row.
+A stream (one opening of a shard) of which every row was deleted leaves 30 bytes, for good: without them, an old copy of
+its shard would bring its rows back. --forget-after forgets streams of which all rows were deleted longer ago than AGE.
+Copies that are older than that must not be merged any more.
 Later merges fill the space that becomes free in the file; --max-bytes and --shrink give it back to the disk.
+
+It works in steps of some milliseconds, each with the lock of mergers, so it works next to a merger that watches. On
+a terminal it asks before it deletes anything, unless --yes is given.
 
 examples:
   %(prog)s data --deletions-older-than 90d
@@ -30,13 +39,15 @@ examples:
   15 3 * * *  %(prog)s /srv/data --older-than 30d --max-bytes 2G -q     in a crontab
   %(prog)s data --table reading --drop-table      another agent declares it with other types, and is right
   %(prog)s data --max-bytes 500M --only-pushed    nothing that PostgreSQL does not hold
+  %(prog)s data --forget-after 365d               also of deleted rows, nothing is kept that is older than a year
 
 exit codes:
   0 done, also with nothing to do, or if rows had to stay
-  1 failed; also if the master is damaged or contradicts itself: see verify              2 wrong usage
+  1 failed, or not confirmed                              2 wrong usage
   3 the master is still larger than --max-bytes
-  74 input/output error, or no space                      75 the master is locked (--lock-wait)
-  77 not permitted                  78 there is no such folder, no master in it, or no such table
+  65 the master is damaged, or contradicts itself: see verify
+  74 input/output error, or no space                      75 a merger is at work, or the master is locked (--lock-wait)
+  77 not permitted                  78 there is no such store, no master in it, or no such table
   130 interrupted by Ctrl-C: what was pruned by then stays pruned
 """
 
@@ -53,6 +64,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "the first shard declares it that has rows for it",
     )
     parser.add_argument("--shrink", action="store_true", help="give all free space in the file back to the disk")
+    confirm.add_yes(parser)
     arguments.add_dry_run(parser)
     arguments.add_json(parser)
     parser.add_argument(
@@ -60,7 +72,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=arguments.seconds,
         default=BUSY_TIMEOUT_S,
         metavar="S",
-        help="wait up to S seconds in each step for another process that has the master locked (default: 60)",
+        help="wait up to S seconds in each step for a merger at work, or another process that has the master locked "
+        "(default: 60)",
     )
     arguments.add_verbosity(parser)
     interrupted = "interrupted; what was pruned stays pruned, the next prune continues"
@@ -74,11 +87,16 @@ def run(options: argparse.Namespace) -> int:
         options.usage_error("--drop-table needs --table, and no other rule")
     if not arguments.selects_rows(rule) and not options.drop_table and not options.shrink:
         options.usage_error(
-            "nothing to do; add --older-than, --keep-rows, --max-bytes, --deletions-older-than or --shrink"
+            "nothing to do; add --older-than, --keep-rows, --max-bytes, --deletions-older-than, --forget-after or "
+            "--shrink"
         )
 
+    store = arguments.store_with_master(options)
+    if not confirm.is_confirmed(options, _question(options, rule, store)):
+        return exits.FAILED
+
     def prune(should_stop: Callable[[], bool], progress: output.Progress | None) -> PruneReport:
-        return arguments.store_with_master(options).prune(
+        return store.prune(
             **rule,
             drop_table=options.drop_table,
             shrink=options.shrink,
@@ -89,3 +107,15 @@ def run(options: argparse.Namespace) -> int:
         )
 
     return once.run(options, prune, counted="rows pruned")
+
+
+def _question(options: argparse.Namespace, rule: PruneRule, store: Store) -> str:
+    if options.drop_table:
+        return f"Delete table {options.table} of {store.master_path}, and all of its rows, for good?"
+    if not arguments.selects_rows(rule):
+        return f"Give the free space of {store.master_path} back to the disk? No row is deleted."
+    rules = ", ".join(f"--{name.replace('_', '-')}" for name in rule)
+    question = f"Delete rows of {store.master_path} for good ({rules})? With --dry-run it says how many."
+    if "forget_after" in rule:
+        question += " Copies as old as the forgotten streams could bring their rows back."
+    return question

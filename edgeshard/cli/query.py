@@ -29,9 +29,9 @@ examples:
   %(prog)s data --fresh --csv "select * from agent_data" > rows.csv
 
 exit codes:
-  0 done               1 SQLite refused the SQL, or the master is damaged   2 wrong usage
+  0 done               1 SQLite refused the SQL         2 wrong usage       65 the master is damaged
   74 input/output error     75 the master is locked     77 not permitted
-  78 there is no such folder, or no master in it
+  78 there is no such store, or no master in it
 """
 
 

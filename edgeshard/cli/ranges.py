@@ -21,10 +21,10 @@ examples:
   %(prog)s postgresql://edge@db.example.com/fleet | edgeshard receipt data -       the rows that PostgreSQL has
 
 exit codes:
-  0 done                            1 failed; also if the master is damaged                 2 wrong usage
+  0 done                            1 failed            2 wrong usage            65 the master is damaged
   74 input/output error             75 the master is locked
   69 PostgreSQL is unavailable      77 not permitted
-  78 there is no such folder, or no master in it
+  78 there is no such store, or no master in it
 """
 
 

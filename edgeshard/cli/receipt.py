@@ -27,11 +27,12 @@ examples:
   ssh hub edgeshard ranges /srv/hub | %(prog)s data -
 
 exit codes:
-  0 done                                                  1 failed; also if the file is incomplete or was changed
-  2 wrong usage                     3 the store awaits confirmation; nothing of the receipt counts
+  0 done                            1 failed                  2 wrong usage
+  3 the store awaits confirmation; nothing of the receipt counts
+  65 the file is incomplete, or was changed; or the master is damaged
   74 input/output error, or no space
   75 the master is locked           77 not permitted
-  78 there is no such folder, no master in it, no such file, or it is not a receipt
+  78 there is no such store, no master in it, no such file, or it is not a receipt
 """
 
 

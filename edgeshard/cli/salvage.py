@@ -24,7 +24,7 @@ exit codes:
   0 all rows that are known of are in the master     1 failed     2 wrong usage
   3 rows are missing; each gap is listed         65 nothing in it can be read
   74 input/output error, or no space             75 its agent has it open
-  77 not permitted                               78 there is no such folder, or no such file
+  77 not permitted                               78 there is no such store, or no such file
 """
 
 

@@ -24,7 +24,7 @@ examples:
 exit codes:
   0 done               1 a statement from a pipe or an argument failed      2 wrong usage
   74 input/output error     75 the master is locked     77 not permitted
-  78 there is no such folder, or no master in it
+  78 there is no such store, or no master in it
 """
 
 logger = logging.getLogger(__name__)

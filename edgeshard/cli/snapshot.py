@@ -14,6 +14,8 @@ SUMMARY = "Copy a store's master as it is at this moment into one file, while wr
 _EPILOG = """\
 The copy is a SQLite file that needs no other file: carry it on a stick, read it from a read-only medium, merge it
 elsewhere. It appears under its name complete, or not at all, even if the disk fills up or this command is killed.
+The copy is checked before it gets its name, as `edgeshard verify --deep` checks a master; --no-check leaves that out.
+A damaged copy never replaces an existing file.
 It holds what has been merged: rows that are still in the shards come with the next merge, and the next snapshot.
 
 examples:
@@ -23,8 +25,9 @@ examples:
 
 exit codes:
   0 done                            1 failed         2 wrong usage
+  65 the master is damaged, or the copy; nothing was created or replaced
   74 input/output error, or no space                 75 another snapshot is writing this file
-  77 not permitted                  78 the file exists already, or there is no such folder or no master
+  77 not permitted                  78 the file exists already, or there is no such store or no master
 """
 
 
@@ -36,6 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "target", metavar="TARGET", type=arguments.name, help="the file to create, in an existing folder"
     )
     parser.add_argument("--force", action="store_true", help="replace an existing file")
+    parser.add_argument("--no-check", dest="check", action="store_false", help="do not check the copy, for speed")
     arguments.add_quiet(parser)
     parser.set_defaults(run=run, interrupted="interrupted; nothing was created")
 
@@ -45,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     began = time.monotonic()
     store = arguments.store_with_master(options)
     with output.progress("pages copied", quiet=options.quiet) as progress:
-        store.snapshot(options.target, force=options.force, progress=progress)
+        store.snapshot(options.target, force=options.force, check=options.check, progress=progress)
     if not options.quiet:
         size = os.path.getsize(options.target)
         print(printable(f"copied {size} bytes to {options.target} in {time.monotonic() - began:.3f} s"))

@@ -7,10 +7,11 @@ import datetime
 import shlex
 import sys
 import time
+from collections.abc import Iterator
 
 from edgeshard.cli import arguments, exits, output
 from edgeshard.errors import printable
-from edgeshard.reports import BudgetStatus, ClockAhead, ShardStatus, StatusReport, WriteStats
+from edgeshard.reports import BudgetStatus, ClockAhead, ShardStatus, SpaceUse, StatusReport, WriteStats
 from edgeshard.store import Store
 
 SUMMARY = "Report what a store holds: each shard, whether its agent is alive, and how many rows are pending."
@@ -28,10 +29,12 @@ examples:
 
 exit codes:
   0 all well, also if rows are pending; and --watch, ended by Ctrl-C
-  1 failed; also if the master is damaged                 2 wrong usage
-  3 a shard is quarantined, or rows are blocked or missing: as for a merge that exits with 3
+  1 failed                                                2 wrong usage
+  3 a shard is quarantined, rows are blocked, missing or deleted by hand, this machine's clock awaits confirmation, or
+    the disk budget is full
+  65 the master is damaged
   74 input/output error                                   75 the master is locked
-  77 not permitted                                        78 there is no such folder
+  77 not permitted                                        78 there is no such store
 """
 
 _COLUMNS = ("agent", "shard", "writer", "pending", "oldest", "size", "merged")
@@ -47,6 +50,9 @@ _OTHER_LINES = 10
 
 #: Gaps that are listed for people.
 _GAPS_MAX = 10
+
+#: How far the clock has gone ahead unconfirmed before people are told, in seconds: more than a night.
+_CLOCK_AHEAD_S = 86_400.0
 
 #: Databases that await confirmation, listed for people.
 _PEERS_MAX = 5
@@ -175,12 +181,36 @@ def _totals(store: Store, report: StatusReport) -> list[str]:
     lines.append(printable(_master(report)))
     if report.budget is not None:
         lines.append(_budget(report.budget))
+        if report.budget.is_full:
+            lines.append(_full_budget(store, report, report.budget))
+    if report.space.total_bytes:
+        lines.append(_space(report.space))
     lines += [printable(line) for line in _peers(store, report)]
     lines += [printable(_clock(item)) for item in report.master.clocks_ahead]
+    lines += [printable(line) for line in _warnings(store, report)]
     if report.gaps:
         missing = f"{report.master.missing_rows} rows missing in {report.master.gaps} gaps"
         lines.append(printable(f"{missing}; `edgeshard verify {store.root}` says where they are"))
     return lines
+
+
+def _warnings(store: Store, report: StatusReport) -> Iterator[str]:
+    root = shlex.quote(str(store.root))
+    if report.master.triggers:
+        names = ", ".join(report.master.triggers)
+        yield f"triggers do not fire when rows are merged: {names}; see `edgeshard help manual-changes`"
+    if report.states.by_hand:
+        advice = f"`edgeshard verify {root}` lists them; accept that with `edgeshard accept-loss {root}`"
+        yield f"{report.states.by_hand} rows of the master were deleted by hand; {advice}"
+    if report.master.damage:
+        text = f"the master is damaged ({report.master.damage}): merges leave the rows in the shards until you run"
+        yield f"{text} `edgeshard restore {root} SNAPSHOT`"
+    if report.unnamed:
+        yield report.unnamed
+    if report.clock is not None and not report.clock.complete:
+        yield f"{report.clock}: `edgeshard clock {root} --confirm`"
+    elif report.clock is not None and report.clock.ahead_s > _CLOCK_AHEAD_S:
+        yield str(report.clock)
 
 
 def _master(report: StatusReport) -> str:
@@ -189,7 +219,10 @@ def _master(report: StatusReport) -> str:
         return f"no master yet, {_WATCHING[report.watching]}"
     held = f"{master.rows} rows of {master.agents} agents in {master.streams} streams"
     pruned, collected = (master.pruned_rows, "pruned"), (master.collected_rows, "tombstones collected")
-    gone = [f"{rows} {how}" for rows, how in (pruned, collected, (master.superseded_rows, "superseded")) if rows]
+    given_up = (report.states.erased, "erased"), (report.states.written_off, "written off")
+    superseded = (master.superseded_rows, "superseded")
+    gone = [f"{rows} {how}" for rows, how in (pruned, collected, superseded, *given_up) if rows]
+    held += f", {master.retired_streams} of them retired" if master.retired_streams else ""
     held += f" (besides {', '.join(gone)})" if gone else ""
     changes = "merges and prune steps" if master.pruned_rows or master.collected_rows else "merges"
     sizes = f"{output.size(master.size_bytes)} and a WAL of {output.size(master.wal_bytes)}"
@@ -214,6 +247,42 @@ def _budget(found: BudgetStatus) -> str:
     return f"{text}; on full: {found.on_full}" + (f", {found.dropped_rows} rows dropped" if found.dropped_rows else "")
 
 
+def _space(space: SpaceUse) -> str:
+    """Format what fills the store, the largest part first."""
+    indexes = {} if space.indexes_bytes is None else {"indexes": space.indexes_bytes}
+    parts = {
+        "rows" if indexes else "rows and indexes": space.rows_bytes,
+        **indexes,
+        "bookkeeping": space.bookkeeping_bytes,
+        "free pages": space.free_bytes,
+        "the master's WAL": space.master_wal_bytes,
+        "shards": space.shards_bytes,
+        "WALs of shards": space.shard_wals_bytes,
+        "other files": space.other_bytes,
+    }
+    listed = sorted(parts.items(), key=lambda part: -part[1])
+    return f"disk space: {', '.join(f'{what} {output.size(count)}' for what, count in listed if count)}"
+
+
+def _full_budget(store: Store, report: StatusReport, found: BudgetStatus) -> str:
+    """Say what to do about a budget that is used up."""
+    root = shlex.quote(str(store.root))
+    steps = []
+    if found.limit_bytes < found.max_bytes:
+        steps.append("free space on the disk")
+    if report.pending_rows or found.on_full == "drop-oldest":
+        steps.append(f"merge (`edgeshard merge {root}`)")
+    if found.max_bytes < found.least_bytes:
+        least = f"{found.open_shards} shards are open, and one more needs {output.size(found.least_bytes)}"
+        steps.append(f"close shards that are not used ({least})")
+    steps += [
+        f"prune (`edgeshard prune {root} --help`)",
+        f"raise the budget (`edgeshard merge {root} --max-bytes SIZE`)",
+    ]
+    left = output.size(max(0, found.left_bytes))
+    return f"the disk budget is full, {left} are left for writers: " + ", or ".join(steps)
+
+
 def _peers(store: Store, report: StatusReport) -> list[str]:
     awaiting = [peer for peer in report.peers if peer.trusted_at is None]
     command = f"edgeshard receipt {shlex.quote(str(store.root))} FILE --trust"
@@ -235,5 +304,5 @@ def _clock(item: ClockAhead) -> str:
     whose = f"agent {item.agent!r} has" if item.agent else "there are"
     return (
         f"clock: {whose} changes of table {item.table} with timestamps {output.duration(item.ahead_s)} ahead. They win "
-        "over others until then: set that device's clock. Agents of stores that merged them continue from that time"
+        "over other changes of the same keys until then: set that device's clock"
     )

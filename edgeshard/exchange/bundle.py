@@ -6,13 +6,15 @@
     4  make it durable, and give it its name    <- the commit point
 
 A bundle lists all streams that the master knows, each with the highest seq known to exist. So if a bundle gets lost on
-its way, the receiver of the next one knows exactly which rows are missing. Its ranges are exactly the rows in it.
+its way, the receiver of the next one knows exactly which rows are missing. Its ranges are exactly the rows in it. Of
+the retired streams it lists those of which the receiver may not have held all rows.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -22,12 +24,13 @@ from edgeshard import format, sqlite
 from edgeshard.errors import SchemaConflictError
 from edgeshard.files import atomic_file
 from edgeshard.format import blocks
-from edgeshard.format.ranges import Range
-from edgeshard.master import database, streams
+from edgeshard.format.ranges import Range, prefix
 from edgeshard.master import identity as master_identity
+from edgeshard.master import retired, streams
 from edgeshard.merge import apply
 from edgeshard.merge.target import Target
 from edgeshard.reports import ExportReport
+from edgeshard.retention import by_hand
 from edgeshard.sources import checksum, diff, identity
 from edgeshard.sources import streams as source_streams
 from edgeshard.sources.source import Source
@@ -49,8 +52,24 @@ def export(
     progress: Progress | None = None,
 ) -> ExportReport:
     """Write the rows of a master, except the unwanted ones of each stream, into a bundle; see `Store.export`."""
+    by_hand.settle_file(master_path)  # this also reports what is wrong with it before making anything
+    try:
+        return _export(master_path, target, unwanted, force=force, progress=progress)
+    except apply.SourceLacksRowsError:
+        if not by_hand.settle_file(master_path, thorough=True):
+            raise
+    return _export(master_path, target, unwanted, force=force, progress=progress)
+
+
+def _export(
+    master_path: Path,
+    target: str | os.PathLike[str],
+    unwanted: Mapping[bytes, Sequence[Range]],
+    *,
+    force: bool,
+    progress: Progress | None,
+) -> ExportReport:
     path = atomic_file.resolve_target(target)
-    database.open_master(master_path, writable=False).close()  # report what is wrong with it before making anything
     with (
         sqlite.translate_errors(_ACTION, path),
         atomic_file.staged(path, master_path, _ACTION, force=force) as unfinished,
@@ -78,6 +97,7 @@ def _copy_missing(
         with sqlite.immediate(connection):
             source = identity.open_source(connection, _SCHEMA, str(master_path))
             streams.copy_all(connection, _SCHEMA)
+            retired.copy_all(connection, _SCHEMA, partial(_is_wanted, unwanted))
             to_do, stream_count = _count(connection, source, unwanted)
             target = attrs.evolve(Target.load(connection), is_indexed=False)
             rows, finished = 0, False
@@ -96,6 +116,11 @@ def _copy_missing(
         if not sqlite.is_damage(error):
             raise  # the error is about the bundle
         raise sqlite.explain(error, "export", str(master_path)) from error
+
+
+def _is_wanted(unwanted: Mapping[bytes, Sequence[Range]], stream_id: bytes, last_seq: int) -> bool:
+    """Return whether the receiver may not have held all rows of a retired stream."""
+    return prefix(unwanted.get(stream_id, ()), 1) < last_seq
 
 
 def _count(connection: Connection, source: Source, unwanted: Mapping[bytes, Sequence[Range]]) -> tuple[int, int]:

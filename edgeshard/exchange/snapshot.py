@@ -1,6 +1,7 @@
 """Copy the live master into one file, which appears complete or not at all (see files/atomic_file).
 
-Mergers may write while the copy is made. Their commits stay in the master's WAL until it is done.
+Mergers may write while the copy is made. Their commits stay in the master's WAL until it is done. The copy is checked
+before it gets its name, so that a bad one never takes the place of a good one.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from edgeshard import sqlite
+from edgeshard.errors import DamagedError
 from edgeshard.files import atomic_file
-from edgeshard.master import database
+from edgeshard.inspect import verify
+from edgeshard.master import damage, database
+from edgeshard.retention import by_hand
 
 _ACTION: Final = "snapshot to"
 
@@ -22,16 +26,63 @@ def snapshot(
     target: str | os.PathLike[str],
     *,
     force: bool = False,
+    check: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Copy the master into a file of its own; see `Store.snapshot`."""
     path = atomic_file.resolve_target(target)
+    if force and not check and os.path.lexists(path):
+        damage.ensure_not_known(master_path, "snapshot")
+    if damage.find(master_path) is None:
+        by_hand.settle_file(master_path)  # so that those who read the copy find no contradiction
     connection = database.open_master(master_path, writable=False)
     try:
         with (
             sqlite.translate_errors(_ACTION, path),
             atomic_file.staged(path, master_path, _ACTION, force=force) as unfinished,
         ):
-            sqlite.back_up(connection, unfinished, progress)
+            try:
+                sqlite.back_up(connection, unfinished, progress)
+            except sqlite.DATA_ERRORS as error:
+                if not sqlite.is_damage(error):
+                    raise
+                raise _refusal(master_path, path, str(error)) from error
+            if check:
+                _check(master_path, Path(unfinished), path)
     finally:
         connection.close()
+
+
+def _check(master_path: Path, copy: Path, path: str) -> None:
+    """Refuse a copy in which a deep check finds errors.
+
+    Raises:
+        DamagedError: there are some.
+    """
+    try:
+        errors = verify.find_errors(copy)
+    except DamagedError as error:
+        errors = (error.cause,)
+    if errors:
+        raise _refusal(master_path, path, errors[0])
+
+
+def _refusal(master_path: Path, path: str, finding: str) -> DamagedError:
+    """Return the error for a bad copy, after finding out whether the master is at fault."""
+    try:
+        is_masters_fault = bool(verify.verify(master_path, deep=True).errors)
+    except DamagedError:
+        is_masters_fault = True
+    if not is_masters_fault:
+        cause = (
+            f"the copy is damaged ({finding}), and the master is not; check the medium that it was written to. "
+            "Nothing was created or replaced"
+        )
+        return DamagedError(_ACTION, path, cause)
+    root = master_path.parent
+    cause = (
+        f"the master {master_path} is damaged ({finding}); nothing was created or replaced. Put the last good snapshot "
+        f"in its place with `edgeshard restore {root} SNAPSHOT`. To copy the damaged master all the same, name a new "
+        "file and leave out the check (--no-check)"
+    )
+    return DamagedError(_ACTION, path, cause)

@@ -111,8 +111,7 @@ def _claimed(path: str, action: str) -> Iterator[str]:
     """
     _remove_leftovers(path, "", action)  # first: they may fill the disk
     unfinished = paths.unfinished(path, secrets.token_hex(4))
-    # it belongs to the user who asked for it, wherever it is
-    handle = os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, modes.FILE)
+    handle = modes.create_file(unfinished, in_store=False)
     try:
         try:
             # another command takes the lock first if it takes this file for a leftover, and removes it
@@ -216,6 +215,21 @@ def publish(unfinished: str, path: str, *, replace: bool = False) -> bool:
             if not _rename_if_free(unfinished, path):
                 return False
     sync_folder(os.path.dirname(path))
+    return True
+
+
+def link(path: str | os.PathLike[str], name: str | os.PathLike[str]) -> bool:
+    """Give a file a second name in the same folder; return False where there are no hard links.
+
+    Raises:
+        OSError: it cannot be done for another reason, such as that the name is taken.
+    """
+    try:
+        os.link(path, name)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return False
     return True
 
 

@@ -26,10 +26,14 @@ _SERVED = "fuse."
 _MOUNTS = Path("/proc/self/mountinfo")
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder that only its owner may enter, unless it exists, and make its name durable.
+def make_folder(path: Path, store: Path | None = None) -> None:
+    """Make a folder and those above it, unless they exist, and make their names durable. For their modes see `modes`.
 
     Logs a warning, once for each file system, if the file system may be on a network.
+
+    Args:
+        path: the folder.
+        store: the store's folder that it is in; None if it is that folder itself, or in none.
 
     Raises:
         AccessError: permission denied.
@@ -41,7 +45,7 @@ def make_folder(path: Path) -> None:
             sync_path(missing[-1].parent, None)
         for folder in reversed(missing):
             with contextlib.suppress(FileExistsError):
-                modes.create_folder(folder)
+                modes.create_folder(folder, in_store=store is not None and store in folder.parents)
             sync_folder(folder.parent)
         if not path.is_dir():
             raise StorageIOError("make folder", path, "something else has this name; choose another path")

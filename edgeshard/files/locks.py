@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from edgeshard.files import modes
 from edgeshard.files.os_errors import explain_lock_error, explain_os_error
+
+#: Another user of the store's group may have just made the file, and be about to let the group use it.
+_ATTEMPTS, _ATTEMPT_INTERVAL_S = 3, 0.005
 
 
 def lock(path: Path, wait_s: float = 0.0) -> FileLock | None:
@@ -19,18 +23,27 @@ def lock(path: Path, wait_s: float = 0.0) -> FileLock | None:
     Raises:
         AccessError, StorageIOError: the lock file cannot be made or locked.
     """
-    # no soft fallback: such a lock would outlive its holder. Not thread-local, or each thread would have its own lock
-    held = FileLock(path, timeout=wait_s, fallback_to_soft=False, thread_local=False, mode=modes.FILE)
-    try:
-        with contextlib.suppress(FileExistsError):
-            if not os.path.lexists(path):
-                os.close(modes.create_file(path))
-        held.acquire(poll_interval=0.01)
-    except Timeout:
-        return None
-    except OSError as error:
-        raise explain_lock_error(error, "lock", path) from error
-    return held
+    for attempt in range(_ATTEMPTS):
+        try:
+            with contextlib.suppress(FileExistsError):
+                if not os.path.lexists(path):
+                    os.close(modes.create_file(path))
+            # no soft fallback: such a lock would outlive its holder. Not thread-local, or threads would not share it
+            held = FileLock(
+                path, timeout=wait_s, fallback_to_soft=False, thread_local=False, mode=modes.first_mode(path)
+            )
+            held.acquire(poll_interval=0.01)
+        except Timeout:
+            break
+        except PermissionError as error:
+            if attempt + 1 == _ATTEMPTS:
+                raise explain_lock_error(error, "lock", path) from error
+            time.sleep(_ATTEMPT_INTERVAL_S)
+        except OSError as error:
+            raise explain_lock_error(error, "lock", path) from error
+        else:
+            return held
+    return None
 
 
 def lock_open_file(handle: int, path: str | os.PathLike[str]) -> bool:

@@ -6,6 +6,13 @@
     ROOT/merge.lock           locked while a merger works
     ROOT/watch.lock           locked while a merger watches the store
     ROOT/budget.json          the disk budget, if the store has one
+    ROOT/quotas               what open shards may grow to within the budget
+    ROOT/reserve              space set aside for the merger within the budget
+    ROOT/removed-shards.db    which rows the shards that were removed had brought
+    ROOT/master-damaged.json  what a check found in the master, if it is damaged
+    ROOT/replaced-master-*.db the masters that snapshots were restored in place of
+    ROOT/erased.json          the addresses of the rows that were erased, if there are any
+    ROOT/refresh.sql          what a user wants to be run after rows came or went
 
 Nothing in this package opens a database that may be in use: if a process opens and closes a file by other means than
 SQLite while SQLite has it open, the process loses its POSIX locks on the file
@@ -42,6 +49,8 @@ _UNFINISHED_NAME: Final = r"\.edgeshard-[0-9a-f]{8}\.new"
 #: What a killed `sqlite.create` of a shard leaves behind; the group is the stem of the shard.
 UNFINISHED_SHARD: Final = re.compile(rf"(.+)\.db{_UNFINISHED_NAME}(?:-journal|-wal|-shm)?")
 
+_REPLACED_MASTER = re.compile(r"replaced-master-[0-9-]+-[0-9a-f]{8}\.db(?:-wal|-journal)?")
+
 _PLAIN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 # names of devices on Windows, to which a USB stick may take a store
@@ -71,6 +80,57 @@ def watch_lock(root: Path) -> Path:
 def budget(root: Path) -> Path:
     """Return the file that records a store's disk budget."""
     return root / "budget.json"
+
+
+def removed_shards(root: Path) -> Path:
+    """Return the notes of what the shards that were removed had brought."""
+    return root / "removed-shards.db"
+
+
+def damage_note(root: Path) -> Path:
+    """Return the note of a check that found the master damaged."""
+    return root / "master-damaged.json"
+
+
+def restored(root: Path) -> Path:
+    """Return the name under which a snapshot is made ready to become the master."""
+    return root / "restored-master.db"
+
+
+def replaced_master(root: Path, when: str, token: str) -> Path:
+    """Return the name of a master in whose place a snapshot was restored.
+
+    Args:
+        root: the store's folder.
+        when: the time, as digits and hyphens.
+        token: eight random hexadecimal digits.
+    """
+    return root / f"replaced-master-{when}-{token}.db"
+
+
+def is_replaced_master(name: str) -> bool:
+    """Return whether a file name is one that `replaced_master` returns, or that of a file next to it."""
+    return _REPLACED_MASTER.fullmatch(name) is not None
+
+
+def erased(root: Path) -> Path:
+    """Return the file that lists the rows that were erased."""
+    return root / "erased.json"
+
+
+def refresh(root: Path) -> Path:
+    """Return the file with the user's statements that are run on the master after rows came or went."""
+    return root / "refresh.sql"
+
+
+def quotas(root: Path) -> Path:
+    """Return the file that records what open shards may grow to within the disk budget."""
+    return root / "quotas"
+
+
+def reserve(root: Path) -> Path:
+    """Return the file that sets space aside for the merger within the disk budget."""
+    return root / "reserve"
 
 
 def root_of_shard(shard_path: str) -> Path:

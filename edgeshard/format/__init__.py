@@ -36,7 +36,8 @@ What a database holds, and has held
 
 When rows arrived
     A row has no time of its own. ``edgeshard_arrivals`` says, to the minute, which ids a master assigned when. Rows
-    older than the first entry count as having arrived at its time.
+    older than the first entry count as having arrived at its time. ``edgeshard_clock`` has the time that a master
+    counts, by which rows become too old.
 
 Keyed tables
     In a shard and in a bundle, a table with a key is a list of changes like any other. A master keeps the newest
@@ -73,6 +74,7 @@ from edgeshard.format.constants import (
     INDEXES_MAX,
     MASTER,
     MASTER_PAGE_SIZE,
+    NOTES,
     OWN_COLUMNS,
     PRIORITY_MAX,
     REASON,
@@ -100,6 +102,7 @@ from edgeshard.format.tables import (
     KEYS,
     MASTER_COLUMNS,
     MASTER_TABLES,
+    NOTES_TABLES,
     OPTIONAL_SHARD_TABLES,
     PREFIX,
     PRIORITIES,
@@ -128,6 +131,8 @@ __all__ = [
     "MASTER_COLUMNS",
     "MASTER_PAGE_SIZE",
     "MASTER_TABLES",
+    "NOTES",
+    "NOTES_TABLES",
     "OPTIONAL_SHARD_TABLES",
     "OWN_COLUMNS",
     "PREFIX",

@@ -22,6 +22,9 @@ MASTER: Final = "master"
 #: Rows in the form of a master's, in a single file with a checksum, to take to another store.
 BUNDLE: Final = "bundle"
 
+#: What removed shards had brought, in a file next to the master.
+NOTES: Final = "notes"
+
 #: A writer's commit dirties few pages, so small pages mean fewer bytes written (measured: 1.5 KB for a 110-byte row,
 #: against 4.5 KB with pages of 4,096 bytes).
 SHARD_PAGE_SIZE: Final = 1024

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from edgeshard.format.constants import BUNDLE, MASTER, SHARD
+from edgeshard.format.constants import BUNDLE, MASTER, NOTES, SHARD
 
 #: The names of the format's own tables begin with this. No record table can have such a name.
 PREFIX: Final = "edgeshard_"
@@ -19,10 +19,12 @@ MASTER_COLUMNS: Final = (
 _SCRIPT = """
 CREATE TABLE edgeshard_database(
     database_id BLOB NOT NULL,              -- 16 random bytes that identify this database, e.g. in truncations
-    role TEXT NOT NULL,                     -- shard | master | bundle
+    role TEXT NOT NULL,                     -- shard | master | bundle | notes
     agent_id TEXT,                          -- the agent of a shard; otherwise NULL
     generation INTEGER NOT NULL DEFAULT 0,  -- + 1 with each merge and each prune; masters only
-    next_id INTEGER NOT NULL DEFAULT 1      -- the id of the next row; masters only
+    next_id INTEGER NOT NULL DEFAULT 1,     -- the id of the next row; masters only
+    notes_id BLOB,                          -- the id of the notes of removed shards; masters only
+    notes_known INTEGER NOT NULL DEFAULT 0  -- all of those notes up to this one are known here; masters only
 ) STRICT;
 CREATE TABLE edgeshard_streams(
     stream_no INTEGER PRIMARY KEY,          -- this database's own number for the stream
@@ -93,6 +95,26 @@ CREATE TABLE edgeshard_pruned_ranges(
     pruned_at TEXT NOT NULL,                -- when the last of them was pruned, ISO 8601, UTC
     PRIMARY KEY(is_own, database_id, stream_no, first)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_deleted_by_hand(
+    stream_no INTEGER NOT NULL,             -- a trigger records here each row that another program deletes ...
+    seq INTEGER NOT NULL,                   -- ... from a record table of a master; the next merge clears it
+    PRIMARY KEY(stream_no, seq)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_triggers(
+    name TEXT PRIMARY KEY                   -- a user's trigger on a record table, of which the log has warned
+) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_erasures(
+    number INTEGER PRIMARY KEY,             -- of the last erasure that was done here; see ROOT/erased.json
+    done_at TEXT NOT NULL                   -- ISO 8601, UTC
+) STRICT;
+CREATE TABLE edgeshard_written_off(
+    stream_no INTEGER NOT NULL REFERENCES edgeshard_streams,
+    first INTEGER NOT NULL,                 -- the loss of these rows was accepted: ...
+    last INTEGER NOT NULL,                  -- ... they are missing, or were deleted by hand
+    why TEXT NOT NULL,                      -- as the user who accepted it said
+    accepted_at TEXT NOT NULL,              -- ISO 8601, UTC
+    PRIMARY KEY(stream_no, first)
+) STRICT, WITHOUT ROWID;
 CREATE TABLE edgeshard_superseded(
     stream_no INTEGER PRIMARY KEY REFERENCES edgeshard_streams,
     rows INTEGER NOT NULL                   -- seqs in blocks whose row was superseded by a newer version
@@ -101,13 +123,43 @@ CREATE TABLE edgeshard_missing(
     stream_no INTEGER PRIMARY KEY REFERENCES edgeshard_streams,
     rows INTEGER NOT NULL                   -- seqs known to exist and in no range; streams without any are not listed
 ) STRICT;
+CREATE TABLE edgeshard_retired(
+    stream_id BLOB PRIMARY KEY,             -- a stream that is in no other table: this master held all rows of it, ...
+    last_seq INTEGER NOT NULL,              -- ... which are 1 to this, and pruned them
+    group_no INTEGER NOT NULL REFERENCES edgeshard_retirements
+) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_retirements(
+    group_no INTEGER PRIMARY KEY,           -- streams that retired about the same time; older groups have lower numbers
+    database_id BLOB NOT NULL,              -- of the master that pruned their rows
+    agent_id TEXT NOT NULL,                 -- that wrote all of them; '' if these are several
+    shard TEXT NOT NULL,                    -- the file from which all their rows are proven; '' if there is none
+    began_at INTEGER NOT NULL,              -- when the first of them began: seconds since 1970, UTC; -1 if unknown
+    opened_at INTEGER NOT NULL,             -- when the first of them retired, the same
+    retired_at INTEGER NOT NULL,            -- when the last of them retired, the same
+    streams INTEGER NOT NULL,               -- how many they are
+    rows TEXT NOT NULL                      -- JSON: how many rows they had, by the rule that selected them
+) STRICT;
 CREATE TABLE edgeshard_tombstone_gc(
     table_name TEXT PRIMARY KEY,            -- a keyed table that had tombstones pruned
     last_timestamp INTEGER NOT NULL         -- the newest timestamp among them
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE edgeshard_arrivals(
     first_id INTEGER PRIMARY KEY,           -- the rows from this id up to the next entry's ...
-    at INTEGER NOT NULL                     -- ... arrived at or after this time: seconds since 1970, UTC
+    at INTEGER NOT NULL                     -- ... arrived at or after this trusted time: seconds since 1970, UTC
+) STRICT;
+CREATE TABLE edgeshard_clock(
+    clock_id INTEGER PRIMARY KEY,           -- 1: the only row; none until the first reading
+    boot_id TEXT NOT NULL,                  -- the boot, or process, of the last reading
+    boottime_s REAL NOT NULL,               -- seconds since that boot, by a clock that nobody can set
+    wall_s REAL NOT NULL,                   -- the wall clock: seconds since 1970
+    trusted_s REAL NOT NULL,                -- the trusted time, by which rows become too old: seconds since 1970
+    witnessed_s REAL NOT NULL,              -- the witnessed time: seconds since the first reading
+    based_at REAL NOT NULL,                 -- when the trusted time was taken from the wall clock, in witnessed time
+    is_known INTEGER NOT NULL,              -- 1: the wall clock was set at least once
+    boot_first_id INTEGER NOT NULL,         -- the first row that arrived in this boot
+    corrections INTEGER NOT NULL,           -- how often the wall clock went ahead in this boot
+    jumps TEXT NOT NULL,                    -- JSON list: [seconds, seen at, kept from, next id] of what is unconfirmed
+    marks TEXT NOT NULL                     -- JSON list, an entry a day: witnessed time, next id
 ) STRICT;
 CREATE TABLE edgeshard_receipts(
     database_id BLOB NOT NULL,              -- of the peer, which said that it holds these rows durably
@@ -142,7 +194,7 @@ CREATE TABLE edgeshard_proven(
     stream_no INTEGER NOT NULL REFERENCES edgeshard_streams,
     first INTEGER NOT NULL,                 -- these rows were copied from this very file, ...
     last INTEGER NOT NULL,                  -- ... or compared with it, value by value
-    PRIMARY KEY(shard, stream_no, first)
+    PRIMARY KEY(stream_no, shard, first)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE edgeshard_conflicts(
     conflict_id INTEGER PRIMARY KEY,
@@ -158,6 +210,13 @@ CREATE TABLE edgeshard_blocked(
     last INTEGER NOT NULL,                  -- ... or because their transaction has a row of that table
     PRIMARY KEY(conflict_id, stream_no, first)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE edgeshard_removed(
+    note_no INTEGER PRIMARY KEY,            -- in the order in which they were noted
+    stream_id BLOB NOT NULL,                -- a stream of a shard that was removed
+    agent_id TEXT NOT NULL,
+    last_seq INTEGER NOT NULL,              -- the master held seqs 1 to this
+    database_id BLOB NOT NULL               -- of that master
+) STRICT;
 CREATE TABLE edgeshard_checksum(
     sha256 BLOB NOT NULL                    -- of the whole file, with these 32 bytes taken as zeros
 ) STRICT
@@ -172,9 +231,12 @@ RENAMES: Final = "edgeshard_renames"
 PRIORITIES: Final = "edgeshard_priorities"
 PRUNED_RANGES: Final = "edgeshard_pruned_ranges"
 SUPERSEDED: Final = "edgeshard_superseded"
+RETIRED: Final = "edgeshard_retired"
+RETIREMENTS: Final = "edgeshard_retirements"
 CHECKSUM_TABLE: Final = "edgeshard_checksum"
+REMOVED: Final = "edgeshard_removed"
 
-#: The tables that every database has, whatever its role.
+#: The tables that every database with rows has, whatever its role.
 COMMON_TABLES: Final = (
     "edgeshard_database",
     "edgeshard_streams",
@@ -192,8 +254,19 @@ OPTIONAL_SHARD_TABLES: Final = (KEYS, RENAMES, PRIORITIES)
 #: The tables that a database of each role always has.
 REQUIRED_TABLES: Final = {
     SHARD: COMMON_TABLES,
-    MASTER: tuple(name for name in DDL if name != CHECKSUM_TABLE),
-    BUNDLE: (*COMMON_TABLES, KEYS, RENAMES, PRIORITIES, PRUNED_RANGES, SUPERSEDED, CHECKSUM_TABLE),
+    MASTER: tuple(name for name in DDL if name not in (CHECKSUM_TABLE, REMOVED)),
+    BUNDLE: (
+        *COMMON_TABLES,
+        KEYS,
+        RENAMES,
+        PRIORITIES,
+        PRUNED_RANGES,
+        SUPERSEDED,
+        RETIRED,
+        RETIREMENTS,
+        CHECKSUM_TABLE,
+    ),
+    NOTES: ("edgeshard_database", REMOVED),
 }
 
 
@@ -205,3 +278,4 @@ def _script(role: str) -> str:
 SHARD_TABLES: Final = _script(SHARD)
 MASTER_TABLES: Final = _script(MASTER)
 BUNDLE_TABLES: Final = _script(BUNDLE)
+NOTES_TABLES: Final = _script(NOTES)

@@ -21,6 +21,7 @@ from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import Range, size
 from edgeshard.inspect import shard_names
 from edgeshard.master import shard_states
+from edgeshard.master.known_rows import KnownRows
 from edgeshard.merge import blame
 from edgeshard.merge.blocked import count, survey
 from edgeshard.merge.target import Target
@@ -28,6 +29,7 @@ from edgeshard.records import declare
 from edgeshard.reports import Blocked
 from edgeshard.sources import identity
 from edgeshard.sources.source import Source, SourceStream
+from edgeshard.sources.streams import truncated_beyond
 from edgeshard.sqlite import Connection, quote
 
 _SCHEMA = "shard"
@@ -75,6 +77,7 @@ class Pending:
         agent: the shard's agent, or None if the shard was not read.
         reason: why a merge refuses the shard, or why it cannot be read; "" if all is well.
         blocked: those of the rows that cannot be merged.
+        truncated: rows that the shard had, that a master holds or held, and that this master may not know of.
     """
 
     rows: int | None = None
@@ -84,6 +87,7 @@ class Pending:
     reason: str = ""
     seqs: Mapping[bytes, Sequence[Range]] = attrs.Factory(dict)
     blocked: tuple[Blocked, ...] = ()
+    truncated: tuple[KnownRows, ...] = ()
 
 
 def find_pending(connection: Connection, view: MasterView, file: ShardFile) -> Pending | None:
@@ -149,7 +153,12 @@ def _count(view: MasterView, origin: Source, merged_at: datetime.datetime | None
     blocked = [
         Blocked(origin.path, conflict.table, rows, conflict.cause) for conflict, rows in count(found.blocked).items()
     ]
-    return attrs.evolve(pending, rows=sum(map(size, seqs.values())), seqs=seqs, blocked=tuple(blocked))
+    truncated = tuple(
+        KnownRows(stream.stream_id, stream.agent_id, part, database_id)
+        for stream, part, database_id in truncated_beyond(connection, origin)
+    )
+    rows = sum(map(size, seqs.values()))
+    return attrs.evolve(pending, rows=rows, seqs=seqs, blocked=tuple(blocked), truncated=truncated)
 
 
 def _oldest(

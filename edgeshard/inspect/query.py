@@ -74,7 +74,7 @@ def _connection(path: Path) -> Iterator[Connection]:
         QueryError: SQLite refused the statement.
         StorageError: the master cannot be read.
     """
-    connection = database.open_master(path, writable=False)
+    connection = database.open_to_read(path)
     try:
         with sqlite.translate_errors("query", str(path)):
             try:
@@ -152,8 +152,7 @@ def _read(path: Path, cls: type[_R], declared: columns.Table, on_error: OnError)
 
 def _portion(path: Path, cls: type, declared: columns.Table, last_id: int) -> _Portion | None:
     """Return the rows after an id; None if there are none, or no such table."""
-    database.ensure_master(path)
-    connection = database.open_master(path, writable=False)
+    connection = database.open_to_read(path)
     try:
         with sqlite.translate_errors("read", str(path)), sqlite.read_snapshot(connection):
             projected = projection.project(connection, declared, str(path))

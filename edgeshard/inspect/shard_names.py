@@ -9,14 +9,14 @@ from pathlib import Path
 
 from edgeshard.errors import ConfigurationError
 from edgeshard.files import paths, scan
-from edgeshard.master import shard_states, streams
+from edgeshard.master import retired, shard_states, streams
 from edgeshard.sqlite import Connection
 
 
 def agents_by_stem(connection: Connection) -> dict[str, str]:
     """Map the names of shard files, without ".db", to their agents, for all agents that a master knows."""
     found = {}
-    for agent in streams.agents(connection):
+    for agent in {*streams.agents(connection), *retired.agents(connection)}:
         with contextlib.suppress(ConfigurationError):  # a foreign database may know names that no shard can have
             found[paths.shard_stem(agent)] = agent
     return found

@@ -35,7 +35,7 @@ def shell(path: Path, folder: Path) -> Iterator[Any]:
         path: the master.
         folder: the folder of the shards.
     """
-    connection = database.open_master(path, writable=False)
+    connection = database.open_to_read(path)
     try:
         yield _make(connection, folder)
     finally:

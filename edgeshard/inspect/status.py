@@ -8,7 +8,6 @@ created: as long as there is no master, all rows are pending. What is reported m
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -18,19 +17,25 @@ from edgeshard import format, sqlite
 from edgeshard.budget import policy
 from edgeshard.budget.usage import load_budget, measure
 from edgeshard.errors import StorageError
-from edgeshard.files import locks, paths, scan
+from edgeshard.files import locks, paths, scan, store_folder
 from edgeshard.files.scan import ShardFile
 from edgeshard.format.ranges import Range, union
 from edgeshard.inspect import shard_names
 from edgeshard.inspect.pending import MasterView, Pending, find_pending
+from edgeshard.inspect.space import measure as measure_space
 from edgeshard.master import (
     catalog,
+    damage,
     database,
     identity,
+    known_rows,
     pruned_ranges,
     receipts,
+    removed_shards,
+    retired,
     row_states,
     streams,
+    user_triggers,
     versions,
     write_stats,
 )
@@ -44,8 +49,9 @@ from edgeshard.reports import (
     RowStates,
     ShardStatus,
     StatusReport,
+    add_states,
 )
-from edgeshard.retention import rules
+from edgeshard.retention import clock_status, refresh, rules
 from edgeshard.sqlite import Connection
 
 #: How long to wait for a shard that is locked, in seconds; then it is reported as locked.
@@ -62,26 +68,45 @@ def status(root: Path) -> StatusReport:
     )
     try:
         with database.translate_errors("read master", path):
+            # before the snapshot: a note is written after the rows are committed
+            notes = removed_shards.read(root, identity.notes_known(connection))
             with sqlite.read_snapshot(connection):
                 view = MasterView.load(connection)
                 stream_rows = row_states.load(connection)
+                retired_states = row_states.retired_states(connection)
                 master = _master_status(connection, path, found)
                 budget = _budget_status(root, pruned_ranges.by_reason(connection).get(rules.BUDGET, 0))
                 peers = tuple(_peers(connection))
+                space = measure_space(connection, root)
+                clock = None if found is None else clock_status.load(connection)
             sqlite.set_busy_timeout(connection, _BUSY_TIMEOUT_S)
-            listed = scan.shard_files(Path(os.path.realpath(paths.shards(root))))
+            listed = scan.shard_files(store_folder.resolve_shards(root))
             examined = [(file, find_pending(connection, view, file)) for file in listed]
+            there = [(file, pending) for file, pending in examined if pending is not None]
+            known = [*notes.rows, *(each for _, pending in there for each in pending.truncated)]
+            stream_rows = known_rows.add_to(stream_rows, known_rows.select_unknown(connection, known))
             counters = [paths.merge_lock(root), *(paths.lock_path(file.path) for file in listed)]
             written = write_stats.load(connection, counters)
     finally:
         connection.close()
-    there = [(file, pending) for file, pending in examined if pending is not None]
     seqs = _united(pending.seqs for _, pending in there)
-    states, gaps = row_states.count_all(stream_rows, seqs), row_states.find_gaps(stream_rows, seqs)
+    states = add_states([row_states.count_all(stream_rows, seqs), retired_states])
+    gaps = row_states.find_gaps(stream_rows, seqs)
     shards = _in_order(_shard_status(view, file, pending, at) for file, pending in there)
     master = _with_states(master, states, gaps)
     return StatusReport(
-        at, _is_locked(paths.watch_lock(root)), master, shards, gaps, written, budget, states=states, peers=peers
+        at,
+        _is_locked(paths.watch_lock(root)),
+        master,
+        shards,
+        gaps,
+        written,
+        budget,
+        states=states,
+        peers=peers,
+        space=space,
+        unnamed=notes.unnamed,
+        clock=clock,
     )
 
 
@@ -110,17 +135,22 @@ def _master_status(connection: Connection, path: Path, found: ShardFile | None) 
     """Return the status of the master, except for its rows."""
     if found is None:
         return MasterStatus(str(path))
-    stream_count, agent_count = streams.count(connection)
+    agents = {*streams.agents(connection), *retired.agents(connection)}
+    retired_count = retired.stream_count(connection)
+    known = damage.find(path)
     return MasterStatus(
         path=str(path),
         exists=True,
         size_bytes=found.file_bytes,
         wal_bytes=found.wal_bytes,
-        agents=agent_count,
-        streams=stream_count,
+        agents=len(agents),
+        streams=streams.count(connection)[0] + retired_count,
+        retired_streams=retired_count,
         generation=identity.generation(connection),
         database=identity.database_id(connection).hex(),
         clocks_ahead=tuple(_clocks_ahead(connection)),
+        triggers=() if refresh.exists(path.parent) else tuple(user_triggers.names(connection)),
+        damage="" if known is None else "; ".join(known.findings),
     )
 
 
@@ -142,7 +172,19 @@ def _budget_status(root: Path, dropped_rows: int) -> BudgetStatus | None:
     if budget is None:
         return None
     usage = measure(root)
-    return BudgetStatus(budget.max_bytes, budget.on_full, policy.current_limit(budget, usage), usage.used, dropped_rows)
+    return BudgetStatus(
+        max_bytes=budget.max_bytes,
+        on_full=budget.on_full,
+        limit_bytes=policy.current_limit(budget, usage),
+        used_bytes=usage.used,
+        dropped_rows=dropped_rows,
+        promised_bytes=usage.promised,
+        reserve_bytes=policy.reserve_bytes(budget),
+        left_bytes=policy.left_for_writers(budget, usage),
+        open_shards=usage.open,
+        least_bytes=policy.least_budget(usage.open + 1),
+        is_full=policy.is_full(budget, usage),
+    )
 
 
 def _shard_status(view: MasterView, file: ShardFile, pending: Pending, at: datetime.datetime) -> ShardStatus:

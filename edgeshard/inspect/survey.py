@@ -136,11 +136,11 @@ def _read_row(found: Survey, notes: _Notes, cell: Cell, path: str) -> None:
     match cell:
         case Cell(_, ("table", str(name), str(), int(root), str(text))):
             notes.texts[name] = (root, text)
-        case Cell(_, (bytes(), format.MASTER, _, int(), int())):
+        case Cell(_, (bytes(), format.MASTER, _, int(), int(), *_)):
             raise FormatError(_ACTION, path, "it is a master; restore a snapshot, or merge its sources again")
-        case Cell(_, (bytes(), format.BUNDLE, _, int(), int())):
+        case Cell(_, (bytes(), format.BUNDLE, _, int(), int(), *_)):
             raise FormatError(_ACTION, path, "it is a bundle; carry it here again, or export it again")
-        case Cell(_, (bytes(), format.SHARD, str(agent), int(), int())):
+        case Cell(_, (bytes(), format.SHARD, str(agent), int(), int(), *_)):
             found.agent = agent
         case Cell(int(), (str(table), str(old), str(new))) if re.fullmatch(rf"{_NAME},{_NAME}", f"{old},{new}"):
             found.renames.add((table, old, new))

@@ -6,29 +6,55 @@ A deep check also reads every value, and compares each index with its table.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
 from edgeshard import format, sqlite
+from edgeshard.errors import DamagedError, StorageError
 from edgeshard.files import paths, scan
-from edgeshard.format.ranges import Range, intersect, subtract
+from edgeshard.format.ranges import Range, intersect, subtract, union
+from edgeshard.inspect import absences
+from edgeshard.inspect.absences import Absences
 from edgeshard.master import (
     blocked_rows,
     catalog,
+    damage,
     database,
     extents,
     identity,
+    known_rows,
     pruned_ranges,
     receipts,
+    retired,
     row_states,
+    soundness,
     streams,
     superseded,
     truncations,
     versions,
+    written_off,
 )
-from edgeshard.reports import OLDER_MASTER, OTHER_MASTER, PEER, PRUNED, UNKNOWN, Gap, Loss, VerifyReport
+from edgeshard.master.known_rows import KnownRows
+from edgeshard.master.row_states import StreamRows
+from edgeshard.reports import (
+    OLDER_MASTER,
+    OTHER_MASTER,
+    PEER,
+    PRUNED,
+    UNKNOWN,
+    AcceptedLoss,
+    Gap,
+    Loss,
+    VerifyReport,
+    add_states,
+)
+from edgeshard.retention import by_hand
 from edgeshard.sqlite import Connection, quote
+
+logger = logging.getLogger("edgeshard.verify")
 
 #: SQLite's own findings that are listed before the list becomes too long to read.
 _FINDINGS_MAX = 20
@@ -49,12 +75,62 @@ def verify(path: Path, *, deep: bool = False) -> VerifyReport:
         path: the master.
         deep: also read every value and each index. Without it, the address of every row and the form of every page.
     """
+    try:
+        report = check(path, path, deep=deep)
+    except DamagedError as error:
+        _note(partial(damage.record, path, [error.cause]))
+        raise
+    if report.errors:
+        _note(partial(_record, path, report, deep=deep))
+    else:
+        _note(partial(damage.forget, path, is_deep=deep))
+    return report
+
+
+def check(path: Path, master_path: Path, *, deep: bool) -> VerifyReport:
+    """Check a master, or a copy of it, in one snapshot, and record nothing.
+
+    Args:
+        path: the database to check.
+        master_path: where the master is, next to its shards and notes.
+        deep: see `verify`.
+    """
+    connection = database.open_master(path, writable=False)
+    try:
+        with database.translate_errors("verify", path):
+            known = absences.find(connection, master_path.parent)
+            with sqlite.read_snapshot(connection):
+                return _report(connection, _pending(connection, master_path), known, deep=deep)
+    finally:
+        connection.close()
+
+
+def find_errors(path: Path) -> tuple[str, ...]:
+    """Return what a deep check finds in a master, or in a copy of it, without asking which rows are missing."""
     connection = database.open_master(path, writable=False)
     try:
         with database.translate_errors("verify", path), sqlite.read_snapshot(connection):
-            return _report(connection, _pending(connection, path), deep=deep)
+            findings = [
+                f"SQLite finds: {each}" for each in soundness.findings(connection, "integrity_check", _FINDINGS_MAX)
+            ]
+            tables = catalog.present_tables(connection)
+            absent = {} if findings else by_hand.find_all(connection)
+            return (*findings, *_errors(connection, tables, absent, deep=True))
     finally:
         connection.close()
+
+
+def _record(path: Path, report: VerifyReport, *, deep: bool) -> None:
+    """Record that the master is damaged; if only a deep check tells, only a deep check can clear it."""
+    damage.record(path, report.errors, is_deep=deep and not check(path, path, deep=False).errors)
+
+
+def _note(write: Callable[[], None]) -> None:
+    """Write a note about what was found, if this user may: verify tells the user, whatever becomes of the note."""
+    try:
+        write()
+    except StorageError as error:
+        logger.warning("mergers are not told what verify found: %s", error)
 
 
 def _pending(connection: Connection, path: Path) -> row_states.Pending:
@@ -64,31 +140,78 @@ def _pending(connection: Connection, path: Path) -> row_states.Pending:
     return blocked_rows.by_stream(connection, there)
 
 
-def _report(connection: Connection, pending: row_states.Pending, *, deep: bool) -> VerifyReport:
-    tables = catalog.record_tables(connection)
-    errors = tuple(_errors(connection, tables, deep=deep))
+def _report(connection: Connection, pending: row_states.Pending, known: Absences, *, deep: bool) -> VerifyReport:
+    tables = catalog.present_tables(connection)
+    findings = list(soundness.findings(connection, "integrity_check" if deep else "quick_check", _FINDINGS_MAX))
     rows = sum(sqlite.scalar(connection, f"SELECT count(*) FROM {quote(name)}") for name in tables)
-    stream_count, _ = streams.count(connection)
-    stream_rows = row_states.load(connection)
+    # rows that are gone from a sound file were deleted by another program; those of a damaged one may be lost
+    absent = {} if findings else _absent(connection, rows)
+    errors = (
+        *(f"SQLite finds: {finding}" for finding in findings),
+        *_errors(connection, tables, absent, deep=deep),
+    )
+    stream_count = streams.count(connection)[0] + retired.stream_count(connection)
+    unknown = known_rows.select_unknown(connection, known.rows)
+    stream_rows = known_rows.add_to(row_states.load(connection), unknown)
     gaps = row_states.find_gaps(stream_rows, pending)
     own = identity.database_id(connection)
-    losses = tuple(_losses(connection, own, gaps))
-    pruned, states = pruned_ranges.by_reason(connection), row_states.count_all(stream_rows, pending)
-    return VerifyReport(rows, stream_count, errors, gaps, losses, own.hex(), pruned, states)
+    losses = tuple(_losses(connection, own, gaps, unknown))
+    reasons = pruned_ranges.by_reason(connection)
+    pruned = {reason: count for reason, count in reasons.items() if pruned_ranges.is_rule(reason)}
+    states = add_states([row_states.count_all(stream_rows, pending), row_states.retired_states(connection)])
+    deleted = tuple(_deleted_by_hand(connection, stream_rows, absent))
+    accepted = tuple(
+        AcceptedLoss(Gap(agent, stream_id.hex(), seqs.first, seqs.last), why, at)
+        for agent, stream_id, seqs, why, at in written_off.load(connection)
+    )
+    return VerifyReport(
+        rows,
+        stream_count,
+        errors,
+        gaps,
+        losses,
+        own.hex(),
+        pruned,
+        states,
+        known.unnamed,
+        by_hand=deleted,
+        accepted=accepted,
+    )
+
+
+def _absent(connection: Connection, rows: int) -> dict[int, int]:
+    """Map stream numbers to how many rows are gone. Nothing is said if rows are where no block has any."""
+    if rows + sum(superseded.superseded_counts(connection).values()) == extents.row_count(connection):
+        return {}
+    return {} if by_hand.has_stray_rows(connection) else by_hand.find_all(connection)
+
+
+def _deleted_by_hand(connection: Connection, stream_rows: Iterable[StreamRows], absent: Iterable[int]) -> Iterator[Gap]:
+    """Yield the rows that another program deleted and whose loss is not accepted, recorded or not, by agent."""
+    unrecorded = {streams.origin(connection, number)[1]: number for number in absent}
+    for stream in sorted(stream_rows, key=lambda item: (item.agent_id, item.stream_id)):
+        seqs = subtract(stream.by_hand, stream.written_off)
+        if stream.stream_id in unrecorded:
+            seqs = union([*seqs, *by_hand.seqs_without_row(connection, unrecorded[stream.stream_id])])
+        yield from (Gap(stream.agent_id, stream.stream_id.hex(), part.first, part.last) for part in seqs)
 
 
 # -- where missing rows are -------------------------------------------------------------------------------------------
 
 
-def _losses(connection: Connection, own: bytes, gaps: Iterable[Gap]) -> Iterator[Loss]:
+def _losses(connection: Connection, own: bytes, gaps: Iterable[Gap], unknown: Iterable[KnownRows]) -> Iterator[Loss]:
     """Divide the gaps by what is known of their rows: which database holds, pruned or merged them.
 
     The gaps of a stream are divided together: what is known of them may be as long a list as they are.
     """
+    by_stream: dict[bytes, list[KnownRows]] = {}
+    for each in unknown:
+        by_stream.setdefault(each.stream_id, []).append(each)
     for (agent, stream), of_stream in itertools.groupby(gaps, key=lambda gap: (gap.agent, gap.stream)):
         left = [Range(gap.first, gap.last) for gap in of_stream]
         found: list[Loss] = []
-        for ranges, outcome in _traces(connection, own, bytes.fromhex(stream)):
+        stream_id = bytes.fromhex(stream)
+        for ranges, outcome in _traces(connection, own, stream_id, by_stream.get(stream_id, ())):
             known = intersect(left, ranges)
             found += [Loss(Gap(agent, stream, part.first, part.last), *outcome) for part in known]
             left = subtract(left, known)
@@ -97,7 +220,7 @@ def _losses(connection: Connection, own: bytes, gaps: Iterable[Gap]) -> Iterator
 
 
 def _traces(
-    connection: Connection, own: bytes, stream_id: bytes
+    connection: Connection, own: bytes, stream_id: bytes, unknown: Iterable[KnownRows]
 ) -> Iterator[tuple[Sequence[Range], tuple[str, str, str]]]:
     """Yield what is known of a stream's rows, best first: which databases hold, pruned or had merged them.
 
@@ -113,6 +236,8 @@ def _traces(
     truncated: dict[bytes, list[Range]] = {}
     for seqs, database_id in truncations.of_stream(connection, stream_id):
         truncated.setdefault(database_id, []).append(seqs)
+    for each in unknown:
+        truncated.setdefault(each.database_id, []).append(each.seqs)
     for database_id, ranges in truncated.items():
         yield ranges, (OLDER_MASTER if database_id == own else OTHER_MASTER, database_id.hex(), "")
 
@@ -120,30 +245,18 @@ def _traces(
 # -- contradictions ---------------------------------------------------------------------------------------------------
 
 
-def _errors(connection: Connection, tables: list[str], *, deep: bool) -> Iterator[str]:
-    for finding in _findings(connection, tables, "integrity_check" if deep else "quick_check"):
-        yield f"SQLite finds: {finding}"
+def _errors(connection: Connection, tables: list[str], absent: Container[int], *, deep: bool) -> Iterator[str]:
     yield from _range_errors(connection)
     yield from _block_errors(connection)
     yield from pruned_ranges.errors(connection, _FINDINGS_MAX)
-    yield from _row_errors(connection, tables)
+    yield from itertools.islice(retired.errors(connection), _FINDINGS_MAX)
+    for stream_id in itertools.islice(streams.also_retired(connection), _FINDINGS_MAX):
+        yield f"stream {stream_id.hex()} is retired, and is listed as if it were not"
+    yield from _row_errors(connection, tables, absent)
     for name, rows in versions.tables_with_superseded(connection, tables):
         yield f"table {name}: {rows} rows should have been superseded by others with their key"
     if deep:
-        yield from _value_errors(connection)
-
-
-def _findings(connection: Connection, tables: list[str], check: str) -> Iterator[str]:
-    """Yield what SQLite's own check finds."""
-    try:
-        found = sqlite.fetch(connection, f"PRAGMA {check}({_FINDINGS_MAX})")
-    except sqlite.DATA_ERRORS as error:
-        if not sqlite.is_bad_schema(error):
-            raise
-        # a table that was made by hand has a collation that only its maker's program knows: check our own tables
-        names = [*format.REQUIRED_TABLES[format.MASTER], *tables]
-        found = [row for name in names for row in sqlite.fetch(connection, f"PRAGMA {check}({quote(name)})")]
-    yield from (finding for (finding,) in found if finding != "ok")
+        yield from _value_errors(connection, tables)
 
 
 def _range_errors(connection: Connection) -> Iterator[str]:
@@ -169,27 +282,30 @@ def _block_errors(connection: Connection) -> Iterator[str]:
         yield f"two blocks hold the id {row_id}"
 
 
-def _row_errors(connection: Connection, tables: list[str]) -> Iterator[str]:
-    """Check that every row lies in a block of its stream, every seq of a block has its row, and ids are unique."""
+def _row_errors(connection: Connection, tables: list[str], absent: Container[int]) -> Iterator[str]:
+    """Check that every row lies in a block of its stream, every seq of a block has its row, and ids are unique.
+
+    Streams in `absent` are known to have lost rows.
+    """
     counted: dict[int, int] = {}
     for name in tables:
         for number, count in sqlite.fetch(connection, f"SELECT _stream, count(*) FROM {quote(name)} GROUP BY _stream"):
             counted[number] = counted.get(number, 0) + count
         if stray := extents.stray_rows(connection, name):
             yield f"table {name}: {stray} rows are not where their address says"
-    yield from _count_errors(connection, counted)
+    yield from _count_errors(connection, counted, absent)
     for one, other in combinations(tables, 2):
         sql = f"SELECT count(*) FROM {quote(one)} JOIN {quote(other)} USING(_id)"
         if doubled := sqlite.scalar(connection, sql):
             yield f"tables {one} and {other} share {doubled} ids"
 
 
-def _count_errors(connection: Connection, counted: dict[int, int]) -> Iterator[str]:
+def _count_errors(connection: Connection, counted: dict[int, int], absent: Container[int]) -> Iterator[str]:
     """Check that each stream has as many rows as seqs in its blocks, except for superseded ones."""
     superseded_rows = superseded.superseded_counts(connection)
     for number, expected in extents.block_rows(connection).items():
         found, superseded_count = counted.pop(number, 0), superseded_rows.pop(number, 0)
-        if superseded_count < 0 or found + superseded_count != expected:
+        if superseded_count < 0 or (found + superseded_count != expected and number not in absent):
             text = f"stream number {number}: {found} rows where its blocks hold {expected}"
             yield f"{text} ({superseded_count} superseded since)" if superseded_count else text
     for number, superseded_count in superseded_rows.items():
@@ -199,9 +315,11 @@ def _count_errors(connection: Connection, counted: dict[int, int]) -> Iterator[s
         yield f"stream number {number}: {found} rows and no block"
 
 
-def _value_errors(connection: Connection) -> Iterator[str]:
+def _value_errors(connection: Connection, tables: Container[str]) -> Iterator[str]:
     """Check that every value has its column's type."""
     for table, column, column_type in catalog.all_columns(connection):
+        if table not in tables:
+            continue
         name = quote(column)
         if column_type in _IMPOSSIBLE_VALUE:
             condition = _IMPOSSIBLE_VALUE[column_type].format(name)

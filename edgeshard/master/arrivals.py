@@ -1,21 +1,20 @@
 """Own edgeshard_arrivals: when rows arrived in a master, to the minute. This is what "older than" refers to.
 
 Ids are assigned in order of arrival, so a few pairs (id, time) tell the arrival of every row. A merge adds a pair in
-the transaction that brings rows, at most once a minute, by the clock of the machine that merges. Two things go wrong
-with the clocks of small devices, and neither may make a row seem older than it is:
+the transaction that brings rows, at most once a minute. The times are those of the master's trusted clock
+(`clock_trust`), so that no wrong reading of the wall clock makes a row seem older than it is:
 
-* A clock that starts in 1970 at each boot says nothing. Before `SENSIBLE_S` no time is recorded, and the rows count as
-  having arrived at the next recorded time.
-* A clock may be set back. Recorded times never fall: until the clock has caught up, rows count as having arrived at the
-  last recorded time.
+* Before the wall clock was set for the first time, no time is recorded, and the rows count as arriving when it is set.
+* A jump of the wall clock is counted from the start: if it turns out to be a glitch, `limit` puts the times right.
+* Recorded times never fall with the ids: until the clock has caught up, rows count as arriving at the last time.
 """
 
 from __future__ import annotations
 
-import time
 from typing import Final
 
 from edgeshard import sqlite
+from edgeshard.master.clock_trust import TrustedClock
 from edgeshard.sqlite import Connection
 
 #: How exact the times are, in seconds.
@@ -24,20 +23,31 @@ RESOLUTION_S: Final = 60
 #: How many entries one transaction deletes: those of a week.
 FORGOTTEN_MAX: Final = 10_000
 
-#: 2026-01-01. No edgeshard with this table existed earlier, so a clock that shows an earlier time has not been set.
-SENSIBLE_S: Final = 1_767_225_600
 
-
-def record(connection: Connection, first_id: int) -> None:
+def record(connection: Connection, first_id: int, clock: TrustedClock) -> None:
     """Record that rows from `first_id` on arrive now, in the transaction that brings them."""
-    now = int(time.time())
-    if now < SENSIBLE_S:
+    if not clock.is_known:
         return
-    last = sqlite.scalar(connection, "SELECT at FROM main.edgeshard_arrivals ORDER BY first_id DESC LIMIT 1")
-    if last is None:
+    now = int(clock.latest_s)
+    found = sqlite.fetch(connection, "SELECT first_id, at FROM main.edgeshard_arrivals ORDER BY first_id DESC LIMIT 1")
+    if not found:
         first_id = 1  # rows that arrived earlier have an unknown age
-    if last is None or now >= last + RESOLUTION_S:
-        connection.execute("INSERT INTO main.edgeshard_arrivals VALUES (?, ?)", (first_id, now))
+    # a restart or a jump divides the rows: they may have to be moved apart
+    if not found or now >= found[0][1] + RESOLUTION_S or found[0][0] < clock.last_change_id:
+        at = max(now, found[0][1]) if found else now
+        connection.execute("INSERT OR REPLACE INTO main.edgeshard_arrivals VALUES (?, ?)", (first_id, at))
+
+
+def move(connection: Connection, first_id: int, end_id: int, by_s: int) -> None:
+    """Move the arrivals of the rows with ids from `first_id` on and below `end_id`, in the caller's transaction."""
+    connection.execute(
+        "UPDATE main.edgeshard_arrivals SET at = at + ? WHERE first_id >= ? AND first_id < ?", (by_s, first_id, end_id)
+    )
+
+
+def limit(connection: Connection, latest_s: int) -> None:
+    """Let no row have arrived later than this time, in seconds since 1970, in the caller's transaction."""
+    connection.execute("UPDATE main.edgeshard_arrivals SET at = ?1 WHERE at > ?1", (latest_s,))
 
 
 def first_since(connection: Connection, since_s: float) -> int | None:
@@ -47,7 +57,7 @@ def first_since(connection: Connection, since_s: float) -> int | None:
 
     Args:
         connection: the master.
-        since_s: a time, in seconds since 1970.
+        since_s: a trusted time, in seconds since 1970.
     """
     found: int | None = sqlite.scalar(
         connection,
@@ -59,7 +69,7 @@ def first_since(connection: Connection, since_s: float) -> int | None:
 
 
 def oldest_since(connection: Connection, since_s: float) -> int | None:
-    """Return the arrival of the oldest row that remains after pruning rows older than `since_s`, in seconds since 1970.
+    """Return the arrival of the oldest row that remains after pruning rows older than `since_s`, both trusted times.
 
     None if no row remains, or no arrival is recorded.
     """

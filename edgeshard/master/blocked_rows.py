@@ -109,3 +109,12 @@ def by_stream(connection: Connection, shards: Set[str] | None = None) -> dict[by
         if shards is None or shard in shards:
             found.setdefault(stream_id, []).append(Range(first, last))
     return {stream_id: union(parts) for stream_id, parts in found.items()}
+
+
+def has_stream(connection: Connection, stream_no: int) -> bool:
+    """Return whether any row of a stream is blocked in a shard."""
+    sql = (
+        "SELECT 1 FROM main.edgeshard_conflicts CROSS JOIN main.edgeshard_blocked USING (conflict_id) "
+        "WHERE stream_no = ? LIMIT 1"
+    )
+    return sqlite.scalar(connection, sql, (stream_no,)) is not None

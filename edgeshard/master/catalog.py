@@ -38,6 +38,49 @@ def drop_table(connection: Connection, table: str) -> None:
         connection.execute(sql, (table,))
 
 
+def dropped_tables(connection: Connection) -> list[str]:
+    """Return the record tables of a master that another program dropped."""
+    sql = "SELECT name FROM main.sqlite_schema WHERE type IN ('table', 'view')"
+    there = {name.lower() for (name,) in sqlite.fetch(connection, sql)}
+    return [name for name in record_tables(connection) if name.lower() not in there]
+
+
+def present_tables(connection: Connection) -> list[str]:
+    """Return the names of the record tables, sorted, without those that another program dropped."""
+    dropped = set(dropped_tables(connection))
+    return [name for name in record_tables(connection) if name not in dropped]
+
+
+def lost_columns(connection: Connection) -> dict[str, list[tuple[str, str]]]:
+    """Map the record tables from which another program dropped columns to the names and types of these."""
+    columns: dict[str, list[tuple[str, str]]] = {}
+    for table, column, type_ in all_columns(connection):
+        columns.setdefault(table, []).append((column, type_))
+    found = {}
+    for table in present_tables(connection):
+        described = sqlite.fetch(connection, f"PRAGMA main.table_xinfo({quote(table)})")
+        there = {row[1].lower() for row in described}
+        lost = [(column, type_) for column, type_ in columns[table] if column.lower() not in there]
+        found.update({table: lost} if lost else {})
+    return found
+
+
+def make_again(connection: Connection, table: str) -> Iterator[Statement]:
+    """Yield the statements that make a record table of a master that was dropped or renamed, without rows."""
+    columns = [(column, type_) for name, column, type_ in all_columns(connection) if name == table]
+    yield ddl.create_table(table, format.MASTER_COLUMNS, columns), ()
+    for index in indexes_of(connection, table):
+        # of a table that was renamed, the index is still there
+        yield f"DROP INDEX IF EXISTS main.{quote(index_name(table, index))}", ()
+        yield create_index(table, index), ()
+
+
+def add_again(columns: Mapping[str, Iterable[tuple[str, str]]]) -> Iterator[str]:
+    """Yield the statements that add what `lost_columns` found, without values."""
+    for table, lost in columns.items():
+        yield from ddl.add_columns(table, lost)
+
+
 # -- columns ----------------------------------------------------------------------------------------------------------
 
 
@@ -131,6 +174,11 @@ def indexes_of(connection: Connection, table: str) -> list[list[str]]:
 def index_name(table: str, columns: Iterable[str]) -> str:
     """Return the name that an index of a record table has in a master."""
     return f"{table} by {', '.join(columns)}"
+
+
+def create_index(table: str, columns: list[str]) -> str:
+    """Return the statement that builds an index of a record table of a master."""
+    return f"CREATE INDEX main.{quote(index_name(table, columns))} ON {quote(table)}({', '.join(map(quote, columns))})"
 
 
 def add_index(connection: Connection, table: str, columns: list[str]) -> bool:
@@ -251,9 +299,10 @@ def tables_changed_after(connection: Connection, timestamp: int) -> list[tuple[s
     return sqlite.fetch(connection, sql, (timestamp,))
 
 
-def newest_timestamp(connection: Connection) -> int:
-    """Return the highest timestamp that a master knows of any keyed table, or 0 if it knows none."""
-    return int(sqlite.scalar(connection, "SELECT max(last_timestamp) FROM main.edgeshard_keys") or 0)
+def newest_timestamps(connection: Connection) -> list[int]:
+    """Return the highest timestamp that a master knows of each keyed table."""
+    rows = sqlite.fetch(connection, "SELECT last_timestamp FROM main.edgeshard_keys")
+    return [timestamp for (timestamp,) in rows]
 
 
 # -- renames ----------------------------------------------------------------------------------------------------------

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from edgeshard import format, sqlite
-from edgeshard.errors import DamagedError, FormatError, StorageError
-from edgeshard.files import folders, scan
+from edgeshard.errors import ConfigurationError, DamagedError, FormatError, StorageBusyError, StorageError
+from edgeshard.files import fingerprint, folders, scan
 from edgeshard.files.scan import ShardFile
-from edgeshard.master import catalog, identity
+from edgeshard.master import by_hand, catalog, damage, identity
 from edgeshard.records import declare
 from edgeshard.sqlite import Connection
 
@@ -24,6 +26,9 @@ _ID_ORDER_CACHE_KIB = 64_000
 #: How long to wait for a lock only to explain an error better, in seconds.
 _EXPLAIN_TIMEOUT_S = 0.1
 
+#: How often to open a master that is being replaced.
+_ATTEMPTS = 5
+
 #: Pages in the master's WAL at which a commit copies them into the database (32 MB).
 _CHECKPOINT_PAGES = 8_000
 
@@ -35,12 +40,38 @@ def find_master(path: Path, action: str) -> ShardFile | None:
     """Examine the master's file without opening it; return None if it does not exist.
 
     Raises:
+        ConfigurationError: it is a symbolic link, a folder, or another thing that is not a file.
         DamagedError: the file cannot be a database.
     """
     found = scan.find_database(str(path))
     if found is not None and found.defect:
+        if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+            raise ConfigurationError(action, path, _explain_no_file(path))
         raise DamagedError(action, path, f"{found.defect}. Move it away, or restore it from a snapshot")
     return found
+
+
+def _explain_no_file(path: Path) -> str:
+    if path.is_symlink():
+        # the lock files, the WAL and the index of the WAL would be in two folders, and each has users who see only one
+        return (
+            f"it is a symbolic link to {os.path.realpath(path)}, and those are not followed. Move the database itself "
+            "here, with its -wal, while nothing runs; to keep a store on another disk, link its whole folder"
+        )
+    what = "a folder" if path.is_dir() else "not a regular file"
+    return f"it is {what}, and the master is a database. Move it away; the next merge makes a master"
+
+
+def ensure_exists(path: Path, action: str) -> None:
+    """Refuse what needs a master if there is none yet.
+
+    Raises:
+        ConfigurationError: there is no master, or it is not a file.
+        DamagedError: the file cannot be a database.
+    """
+    if find_master(path, action) is None:
+        cause = f"there is no master yet; `edgeshard merge {path.parent}` makes it (in Python: Store.merge)"
+        raise ConfigurationError(action, path, cause)
 
 
 def ensure_master(path: Path) -> None:
@@ -48,21 +79,46 @@ def ensure_master(path: Path) -> None:
 
     Raises:
         AccessError, StorageIOError, DiskFullError: it cannot be made.
+        ConfigurationError: it is not a file.
         DamagedError: the file exists but is empty, or its WAL exists without it.
     """
     if find_master(path, "open master") is not None:
         return
     folders.make_folder(path.parent)
-    agent_data = declare.table_of(declare.AgentData)
-    columns = [(column.name, column.type) for column in agent_data.columns]
+    damage.forget(path, is_deep=True)  # a new file may get the inode of one that was deleted
     statements = [
-        *catalog.define_columns(agent_data.name, format.MASTER_COLUMNS, columns, is_new=True),
+        *_define_agent_data(),
+        (by_hand.note_deletions(declare.table_of(declare.AgentData).name), ()),
         (identity.INSERT, (format.MASTER,)),
     ]
     script = format.MASTER_TABLES + ";".join(sql for sql, _ in statements)
     bindings = tuple(value for _, values in statements for value in values)
     with sqlite.translate_errors("make master", str(path)):
         sqlite.create(str(path), format.MASTER_PAGE_SIZE, script, bindings, format.IDENTITY, shrinkable=True)
+
+
+def _define_agent_data() -> Iterator[tuple[str, Sequence[Any]]]:
+    """Return the statements that make the table for dicts, with their bindings."""
+    agent_data = declare.table_of(declare.AgentData)
+    columns = [(column.name, column.type) for column in agent_data.columns]
+    return catalog.define_columns(agent_data.name, format.MASTER_COLUMNS, columns, is_new=True)
+
+
+def open_to_read(path: Path) -> Connection:
+    """Open the master to read it. If there is none yet, return an empty one in memory, which cannot be written either.
+
+    Raises:
+        StorageError: it cannot be opened as a master of this format.
+        ConfigurationError: it is not a file.
+    """
+    if find_master(path, "open master") is not None:
+        return open_master(path, writable=False)
+    connection = sqlite.open_in_memory(format.MASTER_TABLES)
+    for sql, values in _define_agent_data():
+        connection.execute(sql, values)
+    connection.pragma("query_only", True)
+    sqlite.allow_interrupt(connection)
+    return connection
 
 
 def open_master(path: Path, *, writable: bool, busy_timeout_s: float = sqlite.BUSY_TIMEOUT_S) -> Connection:
@@ -74,12 +130,15 @@ def open_master(path: Path, *, writable: bool, busy_timeout_s: float = sqlite.BU
         busy_timeout_s: how long each statement waits for another process that has it locked, in seconds.
 
     Raises:
+        ConfigurationError: it is not a file.
         StorageError: it cannot be opened as a master of this format.
     """
+    find_master(path, "open master")
+    if writable:
+        damage.ensure_not_known(path, "open master")
     with sqlite.translate_errors("open master", str(path)):
-        connection = sqlite.connect(str(path), writable=writable, busy_timeout_s=busy_timeout_s)
+        connection = _connect(path, writable=writable, busy_timeout_s=busy_timeout_s)
         try:
-            sqlite.check_identity(connection, "main", format.IDENTITY, str(path))
             _check_role(connection, path)
             if writable:
                 # a restored snapshot is not a WAL database yet, and FULL is durable only in a WAL database
@@ -96,6 +155,28 @@ def open_master(path: Path, *, writable: bool, busy_timeout_s: float = sqlite.BU
             connection.close()
             raise
     return connection
+
+
+def _connect(path: Path, *, writable: bool, busy_timeout_s: float) -> Connection:
+    """Open the file that has the master's name.
+
+    If a restore replaces it after it was opened and before its first lock, we would use it with the WAL of its
+    replacement.
+    """
+    for _ in range(_ATTEMPTS):
+        before = fingerprint.identity(path)
+        connection = sqlite.connect(str(path), writable=writable, busy_timeout_s=busy_timeout_s)
+        try:
+            if writable:
+                sqlite.disable_checkpoint_on_close(connection)
+            sqlite.check_identity(connection, "main", format.IDENTITY, str(path))
+            if fingerprint.identity(path) == before:
+                return connection
+        except BaseException:
+            connection.close()
+            raise
+        connection.close()
+    raise StorageBusyError("open master", path, "it was replaced again and again; try again later")
 
 
 def set_wal_limits(connection: Connection, max_bytes: int | None = None) -> None:

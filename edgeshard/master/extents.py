@@ -333,6 +333,21 @@ def replace_block(connection: Connection, stream_no: int, block: Block, parts: I
     )
 
 
+def is_held_without_rows(connection: Connection, stream_no: int, last_seq: int) -> bool:
+    """Return whether the database has held each seq of a stream from 1 to `last_seq`, and has none of their rows."""
+    sql = (
+        "SELECT (SELECT count(*) FROM main.edgeshard_ranges WHERE stream_no = ?1), "
+        "(SELECT last FROM main.edgeshard_ranges WHERE stream_no = ?1 AND first = 1), "
+        "EXISTS (SELECT 1 FROM main.edgeshard_blocks WHERE stream_no = ?1)"
+    )
+    return sqlite.fetch(connection, sql, (stream_no,)) == [(1, last_seq, 0)]
+
+
+def forget_stream(connection: Connection, stream_no: int) -> None:
+    """Forget the ranges of a stream, in the transaction in which it retires."""
+    connection.execute("DELETE FROM main.edgeshard_ranges WHERE stream_no = ?", (stream_no,))
+
+
 def streams_since(connection: Connection, row_id: int) -> set[int]:
     """Return the numbers of the streams that have an id from `row_id` on in a block."""
     sql = "SELECT DISTINCT stream_no FROM main.edgeshard_blocks WHERE first_id + last - first >= ?"

@@ -50,6 +50,18 @@ def database_id(connection: Connection) -> bytes:
     return found
 
 
+def notes_known(connection: Connection) -> tuple[bytes | None, int]:
+    """Return the id of the notes of removed shards, and up to which one the master knows them all."""
+    # without a row: a database in memory, in place of a master that does not exist yet
+    rows = sqlite.fetch(connection, "SELECT notes_id, notes_known FROM main.edgeshard_database")
+    return rows[0] if rows else (None, 0)
+
+
+def set_notes_known(connection: Connection, known: tuple[bytes | None, int]) -> None:
+    """Record what `notes_known` returns, in the caller's transaction."""
+    connection.execute("UPDATE main.edgeshard_database SET notes_id = ?, notes_known = ?", known)
+
+
 def increment_generation(connection: Connection) -> None:
     """Count one more change of the database, in the caller's transaction."""
     connection.execute(COUNT_CHANGE)

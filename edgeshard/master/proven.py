@@ -3,8 +3,9 @@
 A row may be deleted from a shard only if it is proven. As long as the master has the row, it can be compared at any
 time; once the row was pruned or superseded, only this record can tell that the deleted row was the shard's own, and not
 one that another database claimed to have under the same address. So it is written in the transaction that copies or
-compares the rows, and kept for good: a copy of the shard may be put back at any time. A file's rows come in order, so
-there is one entry for each stream.
+compares the rows, and kept as long as the stream is: a copy of the shard may be put back at any time. A file's rows
+come in order, so there is one entry for each stream. Of a stream of which all rows were pruned, the name of the file
+alone is kept: see `edgeshard.master.retired`.
 """
 
 from __future__ import annotations
@@ -39,7 +40,21 @@ def record(connection: Connection, shard: str, stream_no: int, seqs: Iterable[Ra
         connection.execute(sql, (shard, stream_no, first))
     for part in set(now).difference(before):
         connection.execute(
-            "INSERT INTO main.edgeshard_proven VALUES (?, ?, ?, ?) "
-            "ON CONFLICT(shard, stream_no, first) DO UPDATE SET last = excluded.last",
+            "INSERT INTO main.edgeshard_proven(shard, stream_no, first, last) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT(stream_no, shard, first) DO UPDATE SET last = excluded.last",
             (shard, stream_no, part.first, part.last),
         )
+
+
+def shards(connection: Connection, stream_no: int) -> dict[str, list[Range]]:
+    """Map the names of shard files to the seqs of a stream that are proven of them."""
+    sql = "SELECT shard, first, last FROM main.edgeshard_proven WHERE stream_no = ? ORDER BY shard, first"
+    found: dict[str, list[Range]] = {}
+    for shard, first, last in sqlite.fetch(connection, sql, (stream_no,)):
+        found.setdefault(shard, []).append(Range(first, last))
+    return found
+
+
+def forget_stream(connection: Connection, stream_no: int) -> None:
+    """Forget what is proven of a stream, in the transaction in which it retires."""
+    connection.execute("DELETE FROM main.edgeshard_proven WHERE stream_no = ?", (stream_no,))

@@ -14,22 +14,43 @@ import datetime
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from edgeshard import sqlite
 from edgeshard.format.ranges import PrunedRange, Range, clip, size, subtract, union
-from edgeshard.master import extents, identity, streams
+from edgeshard.master import extents, identity, retired, streams
 from edgeshard.sqlite import Connection
 
 #: The reason of tombstones that were collected.
 TOMBSTONES: Final = "tombstone"
+
+#: The reasons of rows that somebody deleted with another program. In a stream of which rows were superseded, too,
+#: nobody can tell one kind from the other, unless the deletion was noted (see `by_hand`).
+BY_HAND: Final = "by hand"
+BY_HAND_OR_SUPERSEDED: Final = "by hand or superseded"
+
+#: The reason of rows that were erased.
+ERASED: Final = "erased"
+
+#: What became of rows with a reason that is not the name of a retention rule: a state of `reports.RowStates`.
+STATES: Final = {
+    TOMBSTONES: "collected",
+    BY_HAND: "by_hand",
+    BY_HAND_OR_SUPERSEDED: "by_hand",
+    ERASED: "erased",
+}
 
 #: The condition that this master pruned the rows itself.
 _OWN: Final = f"is_own = 1 AND database_id = {identity.OWN_ID}"
 
 #: The condition that a newer copy of this master pruned them, before this one was put back in its place.
 _OF_NEWER_COPY: Final = f"is_own = 0 AND database_id = {identity.OWN_ID}"
+
+
+def is_rule(reason: str) -> bool:
+    """Return whether a reason is the name of a retention rule."""
+    return STATES.get(reason, "collected") == "collected"
 
 
 def record(connection: Connection, stream_no: int, seqs: Range, reason: str) -> None:
@@ -54,6 +75,53 @@ def record(connection: Connection, stream_no: int, seqs: Range, reason: str) -> 
         f"INSERT INTO main.edgeshard_pruned_ranges VALUES (1, {identity.OWN_ID}, ?, ?, ?, ?, ?)",
         (stream_no, whole.first, whole.last, reason, datetime.datetime.now(datetime.UTC).isoformat()),
     )
+
+
+def record_restored(connection: Connection, stream_no: int, rows: Mapping[str, int], pruned_at: str) -> None:
+    """Record of a stream that was retired that this master pruned all of its rows.
+
+    Args:
+        connection: the master, in the transaction that restores the stream.
+        stream_no: its number now.
+        rows: how many rows count for each rule.
+        pruned_at: when the last of them was pruned, ISO 8601, UTC.
+    """
+    first = 1
+    for reason, count in rows.items():
+        connection.execute(
+            f"INSERT INTO main.edgeshard_pruned_ranges VALUES (1, {identity.OWN_ID}, ?, ?, ?, ?, ?)",
+            (stream_no, first, first + count - 1, reason, pruned_at),
+        )
+        first += count
+
+
+def own_rows(connection: Connection, stream_no: int) -> Counter[str]:
+    """Return how many rows of a stream this master pruned, by the rule that selected them."""
+    found: Counter[str] = Counter()
+    sql = f"SELECT reason, last - first + 1 FROM main.edgeshard_pruned_ranges WHERE {_OWN} AND stream_no = ?"
+    for reason, rows in sqlite.fetch(connection, sql, (stream_no,)):
+        found[reason] += rows
+    return found
+
+
+def forget_stream(connection: Connection, stream_no: int) -> None:
+    """Forget what this master pruned of a stream, in the transaction in which it retires."""
+    connection.execute(f"DELETE FROM main.edgeshard_pruned_ranges WHERE {_OWN} AND stream_no = ?", (stream_no,))
+
+
+def streams_pruned_from_the_first(connection: Connection) -> list[int]:
+    """Return the numbers of the streams of which this master pruned the first row, and no other database any."""
+    table = "main.edgeshard_pruned_ranges p"
+    # a stream may have any number of entries: look for the next stream, instead of reading all entries
+    next_own = f"SELECT min(stream_no) FROM {table} WHERE {_OWN} AND p.stream_no > n.stream_no"
+    rows = sqlite.fetch(
+        connection,
+        f"WITH RECURSIVE n(stream_no) AS (SELECT -1 UNION ALL SELECT ({next_own}) FROM n WHERE stream_no IS NOT NULL) "
+        "SELECT stream_no FROM n WHERE stream_no IS NOT NULL "
+        f"AND EXISTS (SELECT 1 FROM {table} WHERE {_OWN} AND p.stream_no = n.stream_no AND first = 1) "
+        f"AND stream_no NOT IN (SELECT stream_no FROM {table} WHERE is_own = 0)",
+    )
+    return [number for (number,) in rows]
 
 
 def record_from_source(
@@ -90,8 +158,9 @@ def record_from_source(
 
 def by_reason(connection: Connection) -> dict[str, int]:
     """Return how many rows this master pruned, by the rule that selected them; also those of a newer copy of it."""
+    found = retired.rows_by_reason(connection)
     sql = f"SELECT reason, sum(last - first + 1) FROM main.edgeshard_pruned_ranges WHERE {_OWN} GROUP BY reason"
-    found = Counter(dict(sqlite.fetch(connection, sql)))
+    found.update(dict(sqlite.fetch(connection, sql)))
     for stream_no, pruned in of_newer_copy(connection).items():
         held = extents.ranges(connection, stream_no)
         for item in pruned:
@@ -99,13 +168,44 @@ def by_reason(connection: Connection) -> dict[str, int]:
     return {reason: rows for reason, rows in sorted(found.items()) if rows}
 
 
-def collected_rows(connection: Connection) -> dict[int, int]:
-    """Map each stream number to the number of tombstones that this master collected."""
-    sql = (
-        f"SELECT stream_no, sum(last - first + 1) FROM main.edgeshard_pruned_ranges WHERE {_OWN} AND reason = ? "
-        "GROUP BY stream_no"
-    )
-    return dict(sqlite.fetch(connection, sql, (TOMBSTONES,)))
+def rows_by_state(connection: Connection) -> dict[int, dict[str, int]]:
+    """Map each stream number to how many of its rows this master deleted for one of the reasons in `STATES`."""
+    listed = ", ".join("?" * len(STATES))
+    found: dict[int, dict[str, int]] = {}
+    for number, reason, rows in sqlite.fetch(
+        connection,
+        f"SELECT stream_no, reason, sum(last - first + 1) FROM main.edgeshard_pruned_ranges WHERE {_OWN} "
+        f"AND reason IN ({listed}) GROUP BY stream_no, reason",
+        tuple(STATES),
+    ):
+        rows_of = found.setdefault(number, {})
+        rows_of[STATES[reason]] = rows_of.get(STATES[reason], 0) + rows
+    return found
+
+
+def by_hand(connection: Connection) -> dict[int, list[Range]]:
+    """Map stream numbers to the seqs whose rows were deleted from this master by hand, in order."""
+    return with_reason(connection, BY_HAND, BY_HAND_OR_SUPERSEDED)
+
+
+def with_reason(connection: Connection, *reasons: str) -> dict[int, list[Range]]:
+    """Map stream numbers to the seqs whose rows this master deleted for one of these reasons, in order."""
+    found: dict[int, list[Range]] = {}
+    for number, first, last in sqlite.fetch(
+        connection,
+        f"SELECT stream_no, first, last FROM main.edgeshard_pruned_ranges WHERE {_OWN} "
+        f"AND reason IN ({', '.join('?' * len(reasons))}) ORDER BY stream_no, first",
+        reasons,
+    ):
+        found.setdefault(number, []).append(Range(first, last))
+    return found
+
+
+def has_deletions_by_request(connection: Connection) -> bool:
+    """Return whether rows of this master were erased, or deleted by hand."""
+    reasons = (BY_HAND, BY_HAND_OR_SUPERSEDED, ERASED)
+    sql = f"SELECT 1 FROM main.edgeshard_pruned_ranges WHERE {_OWN} AND reason IN (?, ?, ?) LIMIT 1"
+    return sqlite.scalar(connection, sql, reasons) is not None
 
 
 def streams_of_newer_copy(connection: Connection) -> list[int]:

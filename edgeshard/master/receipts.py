@@ -29,7 +29,7 @@ import attrs
 from edgeshard import sqlite
 from edgeshard.errors import ConfigurationError, StorageBusyError
 from edgeshard.format.ranges import Range, intersect, subtract, union
-from edgeshard.master import database, extents, streams
+from edgeshard.master import database, extents, retired, streams
 from edgeshard.sqlite import Connection
 
 #: The kinds of databases that a peer can be.
@@ -139,7 +139,13 @@ def _begins(peer: Peer, digits: str) -> bool:
 
 
 def record_awaiting(
-    connection: Connection, database_id: bytes, kind: str, *, issued_at: datetime.datetime, generation: int
+    connection: Connection,
+    database_id: bytes,
+    kind: str,
+    *,
+    issued_at: datetime.datetime,
+    generation: int,
+    replace: bool = False,
 ) -> None:
     """Record that a peer which nobody confirmed gave a receipt, and when it issued the last one. Nothing else counts.
 
@@ -149,12 +155,15 @@ def record_awaiting(
         kind: `EDGESHARD` or `POSTGRESQL`.
         issued_at: when it issued the receipt, by its own clock.
         generation: how often it had been changed by then.
+        replace: record this even if the last one was issued later: by a clock that was ahead.
     """
     now = datetime.datetime.now(datetime.UTC)
     with sqlite.immediate(connection):
         last = load(connection, database_id)
         if last is None or last.trusted_at is None:
-            if last is not None and last.issued_at > issued_at:
+            if last is not None and replace:
+                generation = max(generation, last.generation)
+            elif last is not None and last.issued_at > issued_at:
                 issued_at, generation = last.issued_at, last.generation
             revision = 1 if last is None else last.revision + 1
             _write_peer(connection, Peer(database_id, kind, now, issued_at, generation, None, revision))
@@ -263,7 +272,7 @@ def _differences(
     item = next(items, None)
     for number, stream_id, ours in streams.ranges_in_order_of_id(connection):
         while item is not None and item[0] < stream_id:
-            unknown += 1
+            unknown += retired.last_seq(connection, item[0]) is None
             item = next(items, None)
         runs: Sequence[Run] = ()
         if item is not None and item[0] == stream_id:
@@ -278,7 +287,8 @@ def _differences(
             if rows != last:
                 unwanted += set(last).difference(rows)
                 new += set(rows).difference(last)
-    unknown += sum(1 for _ in items) + (item is not None)
+    if item is not None:
+        unknown += sum(retired.last_seq(connection, stream_id) is None for stream_id, _ in [item, *items])
     return sorted(unwanted), sorted(new), Recorded(unknown, claimed)
 
 
@@ -354,6 +364,11 @@ def held_totals(connection: Connection, database_id: bytes) -> tuple[int, int]:
     return rows, stream_count
 
 
+def held_by(connection: Connection, database_id: bytes) -> dict[bytes, list[Range]]:
+    """Return what a peer holds now according to its last receipt, by stream id."""
+    return _united(connection, f"database_id = ? AND state = {HELD}", (database_id,))
+
+
 def ever_held_by(connection: Connection, database_id: bytes) -> dict[bytes, list[Range]]:
     """Return what a peer holds, or held once, by stream id."""
     return _united(connection, f"database_id = ? AND state IN ({HELD}, {PRUNED})", (database_id,))
@@ -394,3 +409,20 @@ def _listed(
     connection: Connection, where: str, bindings: tuple[bytes | str, ...]
 ) -> list[tuple[bytes, bytes, int, int]]:
     return sqlite.fetch(connection, _SELECT_RANGES + where, bindings)
+
+
+# -- a stream that retires ---------------------------------------------------------------------------------------------
+
+#: The entries of a stream. There are few peers, and no index on the number alone.
+_OF_STREAM: Final = "database_id IN (SELECT database_id FROM main.edgeshard_peers) AND stream_no = ?"
+
+
+def is_claimed(connection: Connection, stream_no: int) -> bool:
+    """Return whether a peer says that it holds rows of a stream that this master never had."""
+    sql = f"SELECT 1 FROM main.edgeshard_receipts WHERE {_OF_STREAM} AND state = {CLAIMED} LIMIT 1"
+    return sqlite.scalar(connection, sql, (stream_no,)) is not None
+
+
+def forget_stream(connection: Connection, stream_no: int) -> None:
+    """Forget what the peers say of a stream, in the transaction in which it retires: it has no row left to prune."""
+    connection.execute(f"DELETE FROM main.edgeshard_receipts WHERE {_OF_STREAM}", (stream_no,))

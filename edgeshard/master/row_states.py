@@ -7,12 +7,15 @@ it. Each is in exactly one of these states:
     superseded   the master held it, and a newer version of its key took its place
     collected    a tombstone that was collected
     pruned       the master held it, and a retention rule deleted it
+    erased       the master held it, and it was erased
+    by hand      the master held it, and another program deleted it
+    written off  by hand or missing, and the loss was accepted
     pending      in a shard, and not in the master yet
     missing      all others
 
-The first four are the rows that the master ever held, which its ranges list, and those of a newer copy of this master.
-So a new way to delete rows from the master takes its rows from `pruned`, as `collected` does, and a way to give up rows
-takes them from `missing`.
+The first six are the rows that the master ever held, which its ranges list, and those of a newer copy of this master.
+All rows of retired streams are collected or pruned.
+`pruned_ranges.STATES` says by which reason a row that the master deleted is in another of these states than `pruned`.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import attrs
 
 from edgeshard.format.ranges import PrunedRange, Range, intersect, size, subtract, union
-from edgeshard.master import blocked_rows, extents, pruned_ranges, streams, superseded
+from edgeshard.master import blocked_rows, extents, pruned_ranges, retired, streams, superseded, written_off
 from edgeshard.reports import Gap, RowStates, add_states
 from edgeshard.sqlite import Connection
 
@@ -42,9 +45,12 @@ class StreamRows:
         last_seq: the highest seq that the master knows to exist.
         held: the seqs that it ever held.
         by_newer_copy: what the master had pruned before an older copy of it was put back.
+        written_off: the seqs whose loss was accepted.
         block_rows: how many seqs lie in its blocks.
         superseded_rows: how many of these have no row, because a newer version of their key superseded it.
         collected_rows: how many tombstones it collected.
+        erased_rows: how many rows it erased.
+        by_hand: the seqs whose rows another program deleted.
     """
 
     stream_id: bytes
@@ -52,9 +58,12 @@ class StreamRows:
     last_seq: int
     held: Sequence[Range]
     by_newer_copy: Sequence[PrunedRange] = ()
+    written_off: Sequence[Range] = ()
     block_rows: int = 0
     superseded_rows: int = 0
     collected_rows: int = 0
+    erased_rows: int = 0
+    by_hand: Sequence[Range] = ()
 
 
 @attrs.frozen
@@ -64,13 +73,17 @@ class Absent:
     Attributes:
         pending: in a shard.
         collected: tombstones that a newer copy of this master collected.
-        pruned: rows that a newer copy of this master pruned.
+        erased: rows that a newer copy of this master erased.
+        pruned: rows that a newer copy of this master deleted for another reason.
+        written_off: rows whose loss was accepted.
         missing: all others.
     """
 
     pending: list[Range]
     collected: list[Range]
+    erased: list[Range]
     pruned: list[Range]
+    written_off: list[Range]
     missing: list[Range]
 
 
@@ -87,24 +100,35 @@ def divide_absent(stream: StreamRows, pending: Iterable[Range] = ()) -> Absent:
     pending = union(pending)
     known = union([*([Range(1, stream.last_seq)] if stream.last_seq else []), *pending])
     absent = subtract(known, stream.held)
-    if not pending and not stream.by_newer_copy:  # there may be any number of gaps
-        return Absent([], [], [], absent)
+    if not pending and not stream.by_newer_copy and not stream.written_off:  # there may be any number of gaps
+        return Absent([], [], [], [], [], absent)
     waiting = intersect(absent, pending)
     left = subtract(absent, waiting)
-    pruned = intersect(left, (item.seqs for item in stream.by_newer_copy))
-    tombstones = (item.seqs for item in stream.by_newer_copy if item.reason == pruned_ranges.TOMBSTONES)
-    collected = intersect(pruned, tombstones)
-    return Absent(waiting, collected, subtract(pruned, collected), subtract(left, pruned))
+    by_reason = [
+        intersect(left, (item.seqs for item in stream.by_newer_copy if item.reason == reason))
+        for reason in (pruned_ranges.TOMBSTONES, pruned_ranges.ERASED)
+    ]
+    collected, erased = by_reason[0], subtract(by_reason[1], by_reason[0])
+    gone = intersect(left, (item.seqs for item in stream.by_newer_copy))
+    pruned = subtract(gone, [*collected, *erased])
+    left = subtract(left, gone)
+    written_off = intersect(left, stream.written_off)
+    return Absent(waiting, collected, erased, pruned, written_off, subtract(left, written_off))
 
 
 def count_states(stream: StreamRows, pending: Iterable[Range] = ()) -> RowStates:
     """Count the known rows of a stream by state. The arguments are those of `divide_absent`."""
     absent = divide_absent(stream, pending)
+    accepted = size(intersect(stream.by_hand, stream.written_off))
+    deleted = stream.collected_rows + stream.erased_rows + size(stream.by_hand)
     return RowStates(
         present=stream.block_rows - stream.superseded_rows,
         superseded=stream.superseded_rows,
         collected=stream.collected_rows + size(absent.collected),
-        pruned=size(stream.held) - stream.block_rows - stream.collected_rows + size(absent.pruned),
+        pruned=size(stream.held) - stream.block_rows - deleted + size(absent.pruned),
+        erased=stream.erased_rows + size(absent.erased),
+        by_hand=size(stream.by_hand) - accepted,
+        written_off=accepted + size(absent.written_off),
         pending=size(absent.pending),
         missing=size(absent.missing),
     )
@@ -131,18 +155,27 @@ def find_gaps(rows: Iterable[StreamRows], pending: Pending = NOTHING) -> tuple[G
 
 
 def load(connection: Connection) -> list[StreamRows]:
-    """Return what the master records about the rows of each stream."""
+    """Return what the master records about the rows of each stream that is not retired."""
     in_blocks, without_row = extents.block_rows(connection), superseded.superseded_counts(connection)
-    collected = pruned_ranges.collected_rows(connection)
+    deleted, by_hand = pruned_ranges.rows_by_state(connection), pruned_ranges.by_hand(connection)
     return [
         attrs.evolve(
             stream,
             block_rows=in_blocks.get(number, 0),
             superseded_rows=without_row.get(number, 0),
-            collected_rows=collected.get(number, 0),
+            collected_rows=deleted.get(number, {}).get("collected", 0),
+            erased_rows=deleted.get(number, {}).get("erased", 0),
+            by_hand=by_hand.get(number, ()),
         )
         for number, stream in _load_held(connection)
     ]
+
+
+def retired_states(connection: Connection) -> RowStates:
+    """Count the rows of the retired streams by state."""
+    rows = retired.rows_by_reason(connection)
+    collected = rows.pop(pruned_ranges.TOMBSTONES, 0)
+    return RowStates(collected=collected, pruned=rows.total())
 
 
 def gaps(connection: Connection, stream_ids: Iterable[bytes] | None = None) -> Iterator[Gap]:
@@ -157,10 +190,10 @@ def gaps(connection: Connection, stream_ids: Iterable[bytes] | None = None) -> I
         connection: the master.
         stream_ids: only of these streams, whether or not it is recorded that they lack rows; None: of all that do.
     """
-    newer, blocked = set(pruned_ranges.streams_of_newer_copy(connection)), blocked_rows.by_stream(connection)
+    explained, blocked = _streams_with_explained_rows(connection), blocked_rows.by_stream(connection)
     for number, stream_id, agent_id, last_seq in streams.lacking(connection, stream_ids):
         stream = stream_id.hex()
-        missing = _missing(connection, number, last_seq, pruned_by_newer_copy=number in newer)
+        missing = _missing(connection, number, last_seq, has_explained_rows=number in explained)
         for part in subtract(missing, blocked[stream_id]) if stream_id in blocked else missing:
             yield Gap(agent_id, stream, part.first, part.last)
 
@@ -171,30 +204,36 @@ def missing_rows(connection: Connection) -> int:
     if blocked:
         return sum(map(len, gaps(connection)))
     rows = streams.missing_rows(connection)
-    last_seqs = (
-        streams.last_seq_by_number(connection) if (numbers := pruned_ranges.streams_of_newer_copy(connection)) else {}
-    )
+    numbers = _streams_with_explained_rows(connection)
+    last_seqs = streams.last_seq_by_number(connection) if numbers else {}
     for number in numbers:
         rows -= size(extents.holes(connection, number, last_seqs[number]))
-        rows += size(_missing(connection, number, last_seqs[number], pruned_by_newer_copy=True))
+        rows += size(_missing(connection, number, last_seqs[number], has_explained_rows=True))
     return rows
 
 
-def _missing(connection: Connection, number: int, last_seq: int, *, pruned_by_newer_copy: bool) -> Iterable[Range]:
+def _streams_with_explained_rows(connection: Connection) -> set[int]:
+    """Return the streams that have rows which the master never held, and which are not missing all the same."""
+    return {*pruned_ranges.streams_of_newer_copy(connection), *written_off.stream_numbers(connection)}
+
+
+def _missing(connection: Connection, number: int, last_seq: int, *, has_explained_rows: bool) -> Iterable[Range]:
     holes = extents.holes(connection, number, last_seq)
-    if not pruned_by_newer_copy:
+    if not has_explained_rows:
         return holes
     pruned = pruned_ranges.of_newer_copy(connection, number).get(number, ())
-    return subtract(holes, (item.seqs for item in pruned))
+    return subtract(holes, [*(item.seqs for item in pruned), *written_off.ranges(connection, number)])
 
 
 def _load_held(connection: Connection) -> Iterator[tuple[int, StreamRows]]:
     """Yield each stream's number, and what its ranges say."""
     held_rows, by_newer_copy = extents.range_rows(connection), pruned_ranges.of_newer_copy(connection)
+    accepted = written_off.all_ranges(connection)
     for number, stream_id, agent_id, last_seq in streams.with_last_seqs(connection):
         has_gaps = held_rows.get(number, 0) < last_seq
         if has_gaps:
             held = extents.ranges(connection, number)
-            yield number, StreamRows(stream_id, agent_id, last_seq, held, by_newer_copy.get(number, ()))
+            newer = by_newer_copy.get(number, ())
         else:
-            yield number, StreamRows(stream_id, agent_id, last_seq, [Range(1, last_seq)] if last_seq else [])
+            held, newer = [Range(1, last_seq)] if last_seq else [], ()
+        yield number, StreamRows(stream_id, agent_id, last_seq, held, newer, accepted.get(number, ()))

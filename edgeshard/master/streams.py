@@ -11,7 +11,7 @@ import attrs
 
 from edgeshard import sqlite
 from edgeshard.format.blocks import Block
-from edgeshard.master import extents
+from edgeshard.master import extents, retired
 from edgeshard.records.json_values import to_json
 from edgeshard.sqlite import Connection, quote
 
@@ -173,11 +173,35 @@ def find(connection: Connection, stream_id: bytes) -> tuple[int, str] | None:
     return (int(rows[0][0]), rows[0][1]) if rows else None
 
 
+def also_retired(connection: Connection) -> Iterator[bytes]:
+    """Find streams that are listed, and retired as well."""
+    for stream_id, _ in retired.in_order_of_id(connection):
+        if find(connection, stream_id) is not None:
+            yield stream_id
+
+
 def origin(connection: Connection, stream_no: int) -> tuple[str, bytes]:
     """Return the agent and the id of a stream."""
     sql = "SELECT agent_id, stream_id FROM main.edgeshard_streams WHERE stream_no = ?"
     ((agent_id, stream_id),) = sqlite.fetch(connection, sql, (stream_no,))
     return agent_id, stream_id
+
+
+def with_number(connection: Connection, stream_no: int) -> tuple[bytes, str, str, int] | None:
+    """Return (id, agent, when it began, highest seq known to exist) of a stream, or None if there is no such stream."""
+    sql = "SELECT stream_id, agent_id, began_at, last_seq FROM main.edgeshard_streams WHERE stream_no = ?"
+    rows = sqlite.fetch(connection, sql, (stream_no,))
+    return rows[0] if rows else None
+
+
+def remove(connection: Connection, stream_no: int) -> None:
+    """Remove a stream, in the transaction in which it retires."""
+    connection.execute("DELETE FROM main.edgeshard_streams WHERE stream_no = ?", (stream_no,))
+
+
+def set_agent(connection: Connection, stream_no: int, agent_id: str) -> None:
+    """Record who wrote a stream of which that was not known."""
+    connection.execute("UPDATE main.edgeshard_streams SET agent_id = ? WHERE stream_no = ?", (agent_id, stream_no))
 
 
 def add(connection: Connection, stream_id: bytes, agent_id: str, began_at: str) -> int:

@@ -33,3 +33,8 @@ def add(connection: Connection, stream_no: int, rows: int) -> None:
 def subtract(connection: Connection, stream_no: int, rows: int) -> None:
     """Record that `rows` of the stream's superseded seqs are in no block any more, because they were pruned."""
     connection.execute("UPDATE main.edgeshard_superseded SET rows = rows - ? WHERE stream_no = ?", (rows, stream_no))
+
+
+def forget_stream(connection: Connection, stream_no: int) -> None:
+    """Forget how many rows of a stream were superseded, in the transaction in which it retires: 0."""
+    connection.execute("DELETE FROM main.edgeshard_superseded WHERE stream_no = ?", (stream_no,))

@@ -34,3 +34,8 @@ def of_stream(connection: Connection, stream_id: bytes) -> list[tuple[Range, byt
         (stream_id,),
     )
     return [(Range(first, last), database_id) for first, last, database_id in rows]
+
+
+def forget_stream(connection: Connection, stream_no: int) -> None:
+    """Forget where a stream's truncated rows were, in the transaction in which it retires: the master held them all."""
+    connection.execute("DELETE FROM main.edgeshard_truncations WHERE stream_no = ?", (stream_no,))

@@ -73,7 +73,7 @@ def tables_with_superseded(connection: Connection, tables: Iterable[str]) -> lis
     found = []
     there = {name.lower() for name in tables}
     for name, key in load_keys(connection).items():
-        if name.lower() in there:
+        if there.issuperset(table.lower() for table, _ in keys.changed_tables(name, key)):
             lost = sqlite.scalar(connection, f"SELECT count(*) FROM ({select_superseded(name, key)})")
             found += [(name, lost)] if lost else []
     return found

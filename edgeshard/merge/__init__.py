@@ -12,6 +12,7 @@ The modules, in reading order:
       merge_pass      what one pass should do, and its counts so far
       shard_cache     what was found in each shard's file, so that only changed ones are opened
       master_handle   the master between passes, and whether it is still in its place
+      removal_notes   what is noted, outside the master, of shards before they are removed
       quota           the merger's share of a disk budget
     chunk             one transaction of the master, in order
       blame           whose fault a failed read is
@@ -26,6 +27,8 @@ The modules, in reading order:
     truncate          delete from a shard what the master holds durably
     reap              remove the shards of agents that have ended
     dry_run           what a merge would do
+    erase             erase rows for good, in the master and pending ones
+    accept_loss       accept that rows are lost
 
 The sources themselves are read by `edgeshard.sources`.
 
@@ -47,8 +50,9 @@ Crash safety, step by step:
 
        - Truncate it: record which seqs this master holds (from that commit on these rows do not count), and delete
          the rows, as far as they are proven. A merger that watches leaves this for later if the agent is busy.
-       - Remove it, if no process has the agent's lock: take that lock, open the shard exclusively, check once more
-         that all of its rows are proven, empty the WAL, and remove the files, the WAL durably first.
+       - Remove it, if no process has the agent's lock: note outside the master, durably, up to which seqs it had
+         brought rows (``removed-shards.db``). Take that lock, open the shard exclusively, check once more that all of
+         its rows are proven, empty the WAL, and remove the files, the WAL durably first.
 
 The ranges decide what is copied, but not what may be deleted from a shard. They also list rows that came from other
 databases, which may be different rows under the same addresses: forged, or written by a clone of the machine. As long
@@ -60,7 +64,8 @@ superseded, or says that it pruned, proves nothing. So a row is deleted from a s
     - this master compared it with a row that it had,
 
 whatever became of the master's row afterwards. A change of a keyed table that is listed because another database
-superseded it is copied into its place, and step 4 judges it anew. All other rows that the ranges list, and that cannot
+superseded it is copied into its place, and step 4 judges it anew; but not in a master of which rows were erased, or
+deleted by hand: it might take the place of one of these. All other rows that the ranges list, and that cannot
 be compared, are *unproven*. They stay in the shard, with the later rows of their stream, are not copied, and the shard
 is reported as quarantined, with what to do. Everything else in it is merged and truncated as always.
 
@@ -83,11 +88,16 @@ What happens on a crash:
         and is removed next time.
     Power cut at any point: once step 6 has begun, the master's commit (at FULL) is never lost. A shard may fall back to
         an earlier commit of its own, and show rows again that it had truncated. The ranges know them, so they are not
-        copied again. They are still proven, because that record is never deleted, so they are truncated again.
+        copied again. They are still proven, because that record stays as long as the file, so they are truncated again.
+        Even the removal of the file may be undone, after its streams have retired: the record of a retired stream names
+        the file from which all of its rows are proven.
     An older master is put back: what it lacks is copied, and what it has is compared. Its record of what is proven is
-        as old as its ranges.
+        as old as its ranges. What it lacks and no shard has any more is missing, and named: the shards record what was
+        truncated, and the notes outside the master what was in removed shards.
     An older copy of a shard is put back: under the name of its file, its rows are still proven. Under another name
-        they are compared, those that were superseded are judged anew, and those that were pruned are unproven.
+        they are compared, those that were superseded are judged anew, and those that were pruned are unproven. So are
+        those of a stream that retired together with others of several agents. Rows of a stream that was forgotten are
+        new (see `edgeshard.retention.bookkeeping`).
 """
 
 from __future__ import annotations

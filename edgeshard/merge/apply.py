@@ -11,13 +11,25 @@ from edgeshard.errors import DamagedError
 from edgeshard.format import blocks
 from edgeshard.format.blocks import Block, pieces
 from edgeshard.format.ranges import Range, intersect, prefix, size, subtract, union
-from edgeshard.master import catalog, extents, identity, proven, pruned_ranges, streams, superseded, truncations
+from edgeshard.master import (
+    catalog,
+    extents,
+    identity,
+    proven,
+    pruned_ranges,
+    retirement,
+    streams,
+    superseded,
+    truncations,
+    written_off,
+)
 from edgeshard.merge import conflicts, schema_merge
 from edgeshard.merge.blocked import BlockedRows
 from edgeshard.merge.target import Target
 from edgeshard.records import keys
 from edgeshard.records.keys import Key
 from edgeshard.sources import bounds, diff
+from edgeshard.sources import retired as retired_streams
 from edgeshard.sources import streams as source_streams
 from edgeshard.sources.source import Blocked, Source, SourceStream, SourceTable
 from edgeshard.sqlite import Connection, quote
@@ -27,6 +39,14 @@ _PIECES_MAX = 5_000
 
 #: No row is blocked.
 _NO_ROWS: Blocked = {}
+
+
+class TargetLacksRowsError(DamagedError):
+    """The target lacks rows that its blocks name: it is damaged, or another program deleted them."""
+
+
+class SourceLacksRowsError(DamagedError):
+    """A source lacks rows that its tables say it has: it is damaged, or another program deleted them."""
 
 
 @attrs.frozen
@@ -116,6 +136,10 @@ def _copy(
 ) -> Copied:
     connection = target.connection
     listed = source_streams.streams_with_news(connection, origin, unwanted)
+    # a bundle gets its retired streams at once
+    retired = [] if unwanted is not None else retired_streams.with_news(connection, origin)
+    for stream in [*listed, *retired]:
+        retirement.restore(connection, stream.stream_id, stream.agent_id, stream.began_at)
     used_bytes = sqlite.used_bytes(connection, origin.schema)
     rows_there = source_streams.row_count(connection, origin, listed) if any(each.blocks for each in listed) else 0
     row_bytes = bounds.row_bytes(connection, origin.schema, rows_there)
@@ -127,11 +151,11 @@ def _copy(
         blocked.recall(known_blocked, listed)
         catalog.raise_priorities(connection, origin.priorities)
     origin = blocked.origin
-    rows, finished = 0, True
+    rows, finished = 0, len(retired) < retired_streams.STREAMS_MAX
     durable: dict[bytes, int] = {}
     checked: dict[bytes, list[Range]] = {}
     unproven: dict[bytes, list[Range]] = {}
-    for stream in listed:
+    for stream in [*listed, *retired]:
         copied, is_whole, with_proof, without_proof = _copy_stream(
             target, blocked, stream, max_rows - rows, own, unwanted
         )
@@ -231,6 +255,8 @@ def _copy_stream(
             is_whole = False
             break
     held = extents.add_ranges(connection, stream_no, held, copied)
+    if copied and target.is_indexed:
+        written_off.forget(connection, stream_no, copied)
     new_seqs = streams.raise_last_seq(connection, stream_no, _known_last_seq(stream, held, is_whole=is_whole))
     if target.is_indexed:  # the receiver of a bundle finds out itself what it lacks
         streams.add_missing(connection, stream_no, new_seqs - size(copied))
@@ -248,7 +274,9 @@ def _ensure_stream(target: Target, origin: Source, stream: SourceStream) -> int:
     if known is None:
         return streams.add(target.connection, stream.stream_id, stream.agent_id, stream.began_at)
     stream_no, agent_id = known
-    if agent_id != stream.agent_id:
+    if not agent_id:
+        streams.set_agent(target.connection, stream_no, stream.agent_id)
+    elif stream.agent_id and agent_id != stream.agent_id:
         cause = (
             f"it says that stream {stream.stream_id.hex()} belongs to agent {stream.agent_id!r}, but the master says "
             f"that it belongs to {agent_id!r}"
@@ -315,6 +343,7 @@ def _compare(
 
     Raises:
         DamagedError: some rows differ.
+        TargetLacksRowsError: the target lacks some.
     """
     connection, origin = target.connection, blocked.origin
     done = [*own.checked.get(stream.stream_id, ()), *blocked.of_stream(stream.stream_id)]
@@ -334,14 +363,18 @@ def _compare(
             equal = _count_equal_rows(target, origin, stream_no, stream, part)
             if equal == len(part):
                 continue
+            without_row = _without_row(target, part)
+            superseded_rows = sum(map(len, without_row))
             if are_proven:
-                superseded_rows = _count_superseded(target, origin, stream, part)
+                most = _count_superseded(target, origin, stream, part)
             else:
-                without_row = _without_row(target, part)
-                superseded_rows = sum(map(len, without_row))
+                most = superseded.counts_of(connection, [stream_no]).get(stream_no, 0)
                 unproven += without_row
             if equal + superseded_rows != len(part):
                 raise _difference(origin, stream, part, len(part) - superseded_rows - equal)
+            if superseded_rows > most:
+                cause = f"the master lacks rows of stream {stream.stream_id.hex()} that it should have; verify it"
+                raise TargetLacksRowsError("merge", origin.path, cause)
     unproven = union(unproven)
     changes = [
         run
@@ -354,8 +387,13 @@ def _compare(
 def _copy_superseded(
     target: Target, blocked: BlockedRows, stream_no: int, stream: SourceStream, part: Block
 ) -> list[Range]:
-    """Copy a shard's changes of keyed tables to ids that have no row in the target; return their seqs."""
+    """Copy a shard's changes of keyed tables to ids that have no row in the target; return their seqs.
+
+    Not if somebody had rows deleted from the target: a change that one of these superseded would take its place.
+    """
     connection, origin, copied = target.connection, blocked.origin, []
+    if pruned_ranges.has_deletions_by_request(connection):
+        return []
     first_id, _ = _ids_in_source(stream, part)
     for here in blocked.examine(connection, stream.stream_id, Block(part.first, part.last, first_id)):
         shift = part.first_id - first_id
@@ -456,7 +494,7 @@ def _copy_block(
         continues: whether the writer's transaction in which the previous block ended continues in this one.
 
     Raises:
-        DamagedError: the source does not have the rows that its tables say it has.
+        SourceLacksRowsError: the source does not have the rows that its tables say it has.
     """
     connection = target.connection
     shift = target.next_id - block.first_id
@@ -476,12 +514,13 @@ def _copy_block(
     if found == len(block) and len(filled) > 1:
         found = _count_ids(connection, origin.schema, filled, block)
     if not len(block) - superseded_rows <= found <= len(block):
-        raise DamagedError(
-            "merge",
-            origin.path,
-            f"it should have {len(block)} rows for seqs {block.first} to {block.last} of a stream, but has {found}; "
-            "run `edgeshard salvage` on a copy of it to get the rows that can be read",
+        advice = (
+            "run `edgeshard salvage` on a copy of it to get the rows that can be read"
+            if origin.is_shard
+            else "if somebody deleted rows from it by hand, run `edgeshard merge` and `edgeshard verify` in its store"
         )
+        cause = f"it should have {len(block)} rows for seqs {block.first} to {block.last} of a stream, but has {found}"
+        raise SourceLacksRowsError("merge", origin.path, f"{cause}; {advice}")
     superseded.add(connection, stream_no, len(block) - copied)
     source_streams.ensure_transactions(connection, origin, block)
     extents.copy_transactions(connection, origin.schema, block.first_id, block.last_id, shift)

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from typing import Final
 
 from edgeshard import sqlite
 from edgeshard.errors import EdgeshardError
 from edgeshard.format.ranges import Range
-from edgeshard.master import arrivals, blocked_rows, identity, shard_states
+from edgeshard.master import arrivals, blocked_rows, identity, shard_states, store_clock
 from edgeshard.merge import apply, blame, conflicts, late_changes, reap
-from edgeshard.merge.apply import Copied, OwnShard
+from edgeshard.merge.apply import Copied, OwnShard, TargetLacksRowsError
 from edgeshard.merge.merge_pass import MergePass
 from edgeshard.merge.target import Target
 from edgeshard.sources import attach
 from edgeshard.sources import streams as source_streams
-from edgeshard.sources.attach import CopyProgress, SourceRun
+from edgeshard.sources.attach import CopyProgress, Quarantine, SourceRun
 from edgeshard.sources.source import Source
 from edgeshard.sqlite import Connection
+
+#: How much a transaction copies where SQLite keeps in memory what the savepoints may have to restore, in bytes. That is
+#: at worst one page of 4 KB for each row and index, if the values of an index come in random order.
+_CHUNK_BYTES_IN_MEMORY: Final = 256 << 10
 
 
 def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: MergePass) -> None:
@@ -52,7 +57,7 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
         identity.increment_generation(connection)
         changes_before = connection.total_changes()
         target = Target.load(connection)
-        first_id, bytes_left = target.next_id, merge_pass.chunk_bytes
+        first_id, bytes_left = target.next_id, _chunk_bytes(connection, merge_pass)
         # 3. Copy what the master lacks of each source; keep, for each key that came, the versions that its rule keeps.
         for run in runs:
             if bytes_left <= 0 or merge_pass.is_stopping():
@@ -67,6 +72,8 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
                 late = _settle(target, first_new_id)
                 is_removable = part.finished and not merge_pass.keep_empty and _is_removable(connection, run, part)
                 run.outcome.is_removable = is_removable
+                if is_removable:
+                    run.outcome.last_seqs = source_streams.last_seqs(connection, origin)
                 connection.execute("RELEASE source")
             except (EdgeshardError, *sqlite.DATA_ERRORS) as error:
                 if not _quarantine(connection, run, error):
@@ -85,6 +92,10 @@ def commit_chunk(connection: Connection, runs: Sequence[SourceRun], merge_pass: 
             connection.execute("ROLLBACK")
     _count(copied, merge_pass)
     merge_pass.late_tables |= late_tables
+
+
+def _chunk_bytes(connection: Connection, merge_pass: MergePass) -> int:
+    return merge_pass.chunk_bytes if sqlite.spills(connection) else min(merge_pass.chunk_bytes, _CHUNK_BYTES_IN_MEMORY)
 
 
 def _copy(target: Target, run: SourceRun, origin: Source, max_bytes: int) -> Copied:
@@ -134,6 +145,8 @@ def _quarantine(connection: Connection, run: SourceRun, error: Exception) -> boo
     if blame.is_masters_fault(connection, run.schema, error):
         raise error
     run.quarantine_for(blame.explain_with_objects_made_by_hand(connection, run, error))
+    if isinstance(error, TargetLacksRowsError):
+        run.quarantine = Quarantine(error.cause, is_masters=True)
     if sqlite.spoils_transaction(error) and connection.in_transaction:
         connection.execute("ROLLBACK")
     return connection.in_transaction
@@ -163,7 +176,7 @@ def _settle(target: Target, first_id: int) -> set[str]:
 
 
 def _record_arrival(connection: Connection, first_id: int, merge_pass: MergePass) -> None:
-    arrivals.record(connection, first_id)
+    arrivals.record(connection, first_id, store_clock.observe(connection, first_id))
     if merge_pass.meter.is_due:
         merge_pass.meter.record(connection)
 

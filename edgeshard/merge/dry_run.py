@@ -13,13 +13,16 @@ from edgeshard import format, sqlite
 from edgeshard.errors import EdgeshardError
 from edgeshard.files import scan
 from edgeshard.files.fingerprint import State
-from edgeshard.master import database, row_states, shard_states
+from edgeshard.master import database, identity, known_rows, removed_shards, row_states, shard_states
+from edgeshard.master.known_rows import KnownRows
+from edgeshard.master.removed_shards import Notes
 from edgeshard.merge import schema_merge
 from edgeshard.merge.blocked import count as blocked_counts
 from edgeshard.merge.blocked import survey
 from edgeshard.merge.target import Target
-from edgeshard.reports import GAPS_MAX, Blocked, MergeReport, Quarantined
+from edgeshard.reports import GAPS_MAX, Blocked, Gap, MergeReport, Quarantined
 from edgeshard.sources import attach
+from edgeshard.sources import streams as source_streams
 from edgeshard.sources.attach import Quarantine, SourceRun
 from edgeshard.sqlite import Connection
 
@@ -48,21 +51,25 @@ def dry_run(
     )
     try:
         with sqlite.translate_errors("read master", str(master_path)):
-            report = _report(connection, folder, list(sources), should_stop)
+            notes = removed_shards.read(master_path.parent, identity.notes_known(connection))
+            report = _report(connection, folder, list(sources), notes, should_stop)
     finally:
         connection.close()
     return attrs.evolve(report, seconds=time.monotonic() - began)
 
 
 def _report(
-    connection: Connection, folder: Path, named: list[SourceRun], should_stop: Callable[[], bool]
+    connection: Connection, folder: Path, named: list[SourceRun], notes: Notes, should_stop: Callable[[], bool]
 ) -> MergeReport:
     known_states = shard_states.load_states(connection)
     shards = [SourceRun(file, own=True) for file in scan.shard_files(folder)]
+    own = {run.file.path for run in shards}
+    named = [run for run in named if run.file.path not in own]
     due = [run for run in shards + named if _is_due(run, known_states)]
     rows = truncated = 0
     stopped = False
     blocked: list[Blocked] = []
+    known = list(notes.rows)
     target = Target.load(connection)
     for group in attach.groups(due):
         with attach.attached(connection, group) as attached, sqlite.read_snapshot(connection):
@@ -77,6 +84,7 @@ def _report(
                 else:
                     rows += found.rows
                     truncated += found.deletable if run.own else 0
+                    known += _truncated(connection, run) if run.own else []
                     blocked += [
                         Blocked(run.file.path, conflict.table, count, conflict.cause)
                         for conflict, count in blocked_counts(found.blocked).items()
@@ -88,7 +96,9 @@ def _report(
         for run in shards + named
         if run.quarantine and not run.was_removed()
     )
-    gaps = tuple(itertools.islice(row_states.gaps(connection), GAPS_MAX))
+    unknown = known_rows.select_unknown(connection, known)
+    new_gaps = (Gap(each.agent_id, each.stream_id.hex(), each.seqs.first, each.seqs.last) for each in unknown)
+    gaps = tuple(itertools.islice(itertools.chain(row_states.gaps(connection), new_gaps), GAPS_MAX))
     return MergeReport(
         rows,
         truncated,
@@ -96,10 +106,19 @@ def _report(
         quarantined=quarantined,
         blocked=tuple(sorted(blocked, key=lambda item: (item.path, item.table, item.reason))),
         gaps=gaps,
-        missing_rows=row_states.missing_rows(connection),
+        missing_rows=row_states.missing_rows(connection) + sum(len(each.seqs) for each in unknown),
         stopped=stopped,
         dry_run=True,
     )
+
+
+def _truncated(connection: Connection, run: SourceRun) -> list[KnownRows]:
+    if not run.source.is_shard:
+        return []
+    return [
+        KnownRows(stream.stream_id, stream.agent_id, part, database_id)
+        for stream, part, database_id in source_streams.truncated_beyond(connection, run.source)
+    ]
 
 
 def _is_due(run: SourceRun, known_states: dict[str, tuple[State, str]]) -> bool:

@@ -76,7 +76,7 @@ class FolderWatch:
             EdgeshardError: it is not possible, and nothing else is wanted ("native").
         """
         self.end()
-        folders.make_folder(self._folder)
+        folders.make_folder(self._folder, self._folder.parent)
         self._number += 1
         try:
             self._watch = Watch(Path(os.path.realpath(self._folder)), partial(self._notify, self._number))

@@ -1,14 +1,16 @@
 """Take the two locks that keep mergers of one store apart; a request to stop ends the wait for them.
 
-``merge.lock`` is held for one pass. ``watch.lock`` is held for as long as a merger watches the store: a merge that cron
-starts meanwhile has nothing to do. Both are for efficiency only.
+``merge.lock`` is held for one pass of a merger, and for each transaction of a prune. ``watch.lock`` is held for as long
+as a merger watches the store: a merge that cron starts meanwhile has nothing to do. To merge and to prune, both are for
+efficiency only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,6 +29,10 @@ _SLICE_S = 0.1
 #: A process that only asks whether the store is watched holds its lock for less than this, in seconds.
 _PROBE_S = 0.3
 
+#: A prune holds the lock for one transaction at a time, of some 20 ms on a fast disk, and rests in between, in seconds.
+#: Whoever does not want to wait for another merger waits at least for that.
+_PRUNE_STEP_S = 0.5
+
 #: After how long a wait is logged, in seconds.
 _LOG_AFTER_S = 10.0
 
@@ -44,7 +50,19 @@ def merge_lock(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> Fi
         AccessError, StorageIOError: the lock file cannot be made or locked.
     """
     path = paths.merge_lock(root)
+    wait_s = max(wait_s, _PRUNE_STEP_S) if wait_s >= 0 else wait_s
     return _wait_for(root, wait_s, should_stop, lambda left_s: locks.lock(path, left_s), "is working on it")
+
+
+@contextlib.contextmanager
+def merge_lock_held(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> Iterator[bool]:
+    """Hold ``merge.lock`` in the block, and yield whether it was taken; see `merge_lock`."""
+    held = merge_lock(root, wait_s, should_stop)
+    try:
+        yield held is not None
+    finally:
+        if held is not None:
+            held.release()
 
 
 def watch_lock(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> FileLock | None:

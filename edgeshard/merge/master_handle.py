@@ -7,7 +7,7 @@ from pathlib import Path
 from edgeshard import sqlite
 from edgeshard.errors import StorageIOError
 from edgeshard.files import fingerprint, paths
-from edgeshard.master import database, identity
+from edgeshard.master import database, identity, replaced
 from edgeshard.sqlite import Connection
 
 
@@ -36,12 +36,13 @@ class MasterHandle:
         return self._connection
 
     def open(self) -> Connection:
-        """Open the master, and make it if it does not exist.
+        """Open the master, and make it if it does not exist. The caller holds ``merge.lock``.
 
         Raises:
             StorageError: it cannot be made or opened.
         """
         database.ensure_master(self._path)
+        replaced.remove_second_names(self._path)
         file = fingerprint.identity(self._path)
         self._connection = database.open_master(self._path, writable=True)
         identity.generation(self._connection)  # a read makes the WAL

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
@@ -15,21 +14,22 @@ from pathlib import Path
 import attrs
 
 from edgeshard import sqlite
-from edgeshard.errors import EdgeshardError, OutOfDescriptorsError, printable
-from edgeshard.files import fingerprint, paths, scan
+from edgeshard.errors import DamagedError, EdgeshardError, OutOfDescriptorsError, printable
+from edgeshard.files import fingerprint, paths, scan, store_folder
 from edgeshard.files.scan import ScanResult, ShardFile
 from edgeshard.format.ranges import size
-from edgeshard.master import blocked_rows, identity, row_states, write_stats
+from edgeshard.master import blocked_rows, damage, identity, row_states, store_clock, user_triggers, write_stats
 from edgeshard.merge import chunk, reap, truncate
 from edgeshard.merge.blocked import count as blocked_counts
 from edgeshard.merge.blocked import survey
 from edgeshard.merge.master_handle import MasterHandle
 from edgeshard.merge.merge_pass import MergePass, Progress
 from edgeshard.merge.quota import MergeQuota, QuotaExhaustedError
+from edgeshard.merge.removal_notes import RemovalNotes
 from edgeshard.merge.shard_cache import CacheEntry, ShardCache
 from edgeshard.merge.target import Target
 from edgeshard.reports import GAPS_MAX, Blocked, Gap, MergeReport, Quarantined
-from edgeshard.retention import store_rules
+from edgeshard.retention import by_hand, erase, refresh, store_rules
 from edgeshard.retention.store_rules import Retention
 from edgeshard.shard import write_profile
 from edgeshard.shard.write_profile import WriteProfile
@@ -59,6 +59,7 @@ class Merger:
         should_stop: called after each shard; once it returns True the pass ends, with what it has committed.
         profile: the write profile of a merger that watches.
         prune: the store's own rules, which are followed before rows are dropped to stay within a disk budget.
+        erasing: whether rows are being erased: then what is deleted from shards is overwritten with zeros.
     """
 
     def __init__(
@@ -70,17 +71,21 @@ class Merger:
         should_stop: Callable[[], bool] = lambda: False,
         profile: WriteProfile = write_profile.NORMAL,
         prune: Retention = store_rules.NONE,
+        erasing: bool = False,
     ) -> None:
         self._root = root
         self._path = paths.master(root)
         self._keep_empty = keep_empty
         self._watching = watching
+        self._erasing = erasing
+        self._refresh_error = ""
         self._should_stop = should_stop
         self._profile = profile
         self._meter = write_stats.Meter()
-        self._folder = scan.Folder(Path(os.path.realpath(paths.shards(root))))
+        self._folder = scan.Folder(paths.shards(root))
         self._quota = MergeQuota(root, self._path, prune, self._meter, should_stop)
         self._master = MasterHandle(self._path)
+        self._removals = RemovalNotes(root)
         self._forget()
 
     def _forget(self) -> None:
@@ -118,19 +123,42 @@ class Merger:
         unreadable = [run for run in sources if run.quarantine]
         try:
             with sqlite.translate_errors("merge into", str(self._path)), self._meter.running():
+                self._quota.begin()
                 connection = self._open_master()
-                self._quota.begin(connection)
+                self._quota.opened(connection)
+                version = int(connection.pragma("schema_version"))
+                by_hand.settle(connection, self._path, is_schema_new=version != self._schema_version)
+                if version != self._schema_version:
+                    self._warn_of_triggers(connection)
+                if erase.is_due(connection, self._root):
+                    text = "completed an erasure in %s, which was killed or is newer than this copy of it: %d rows"
+                    logger.warning(text, self._path, erase.redo(connection, self._root))
                 scanned = self._scan()
                 self._schema_version = int(connection.pragma("schema_version"))
                 due = [*self._due(scanned, thorough), *(run for run in sources if not run.quarantine)]
                 self._meter.collect(paths.merge_lock(self._root), map(self._lock_path, scanned.names))
-                for group in attach.groups(due):
+                left = list(due)
+                for group in attach.groups(due, lambda: self._quota.group_size):
                     if merge_pass.is_stopping() or self._quota.is_exhausted:
                         break
                     self._merge_group(connection, group, merge_pass)
+                    del left[: len(group)]
+                if self._quota.is_exhausted:
+                    self._leave(left, merge_pass)
                 self._finish(connection, merge_pass, scanned, due, thorough)
                 report = self._report([*due, *unreadable], merge_pass)
+                if merge_pass.rows or self._quota.dropped:
+                    self._refresh_error = refresh.run(self._root, is_known=self._refresh_error)
+                    report = attrs.evolve(report, refresh_error=self._refresh_error)
+        except DamagedError:
+            self._quota.abandon()
+            self.abandon()
+            # an error in reading may look like damage, and then the next merge tries again
+            if (found := damage.confirm(self._path)) and damage.find(self._path) is None:
+                damage.record(self._path, found)
+            raise
         except BaseException:
+            self._quota.abandon()
             self.abandon()  # what is in the cache may be wrong now
             raise
         return attrs.evolve(report, seconds=time.monotonic() - began)
@@ -155,11 +183,15 @@ class Merger:
         if thorough and not merge_pass.is_stopping():
             self._remove_leftovers(scanned)
             names = scanned.names - {run.file.name for run in due if run.outcome.is_removed}
-            self._cache.persist(connection, names)
+            self._cache.persist(connection, names, self._removals.take_known())
             self._forget_blocked_rows(connection, names)
+            if not merge_pass.rows:
+                store_clock.witness(connection)
         self._find_gaps(connection)
         if not self._watching or not (merge_pass.rows or self._profile.keeps_wal):
             self._master.shrink_wal()
+        self._quota.make_space_for_writers(connection)
+        self._quota.end()
         if self._quota.is_exhausted:
             raise self._quota.error(merge_pass.rows, len(self._cache.quarantined))
 
@@ -173,7 +205,7 @@ class Merger:
             return
         try:
             with sqlite.translate_errors("merge into", str(self._path)), self._meter.running():
-                self._cache.persist(self._master.connection)
+                self._cache.persist(self._master.connection, notes_known=self._removals.take_known())
                 self._master.shrink_wal()
         finally:
             self.abandon()
@@ -191,7 +223,16 @@ class Merger:
             self.abandon()
         if not self._master.is_open:
             self._cache.recall(self._master.open())
+            self._removals.learn(self._master.connection)
+        else:
+            damage.ensure_not_known(self._path, "merge into")
         return self._master.connection
+
+    def _warn_of_triggers(self, connection: Connection) -> None:
+        names = user_triggers.note_new(connection)
+        if names and not refresh.exists(self._root):
+            text = "%s has triggers that do not fire when rows are merged: %s; see `edgeshard help manual-changes`"
+            logger.warning(text, self._path, printable(", ".join(names)))
 
     # -- which shards -------------------------------------------------------------------------------------------------
 
@@ -204,7 +245,7 @@ class Merger:
         return any(self._cache.is_changed(file) for file in self._scan().changed)
 
     def _scan(self) -> ScanResult:
-        path = Path(os.path.realpath(paths.shards(self._root)))
+        path = store_folder.resolve_shards(self._root)
         if path != self._folder.path:  # a link that leads elsewhere now
             self._folder = scan.Folder(path)
         return self._folder.scan(self._cache.states)
@@ -264,7 +305,8 @@ class Merger:
     ) -> Iterator[list[SourceRun]]:
         """Yield the sources to copy together: first all, then each that failed, or has blocked rows, by itself.
 
-        Finally, yield all unfinished ones.
+        If the master lacks rows because another program deleted them, that is recorded, and the shards that still have
+        them are tried again. Finally, yield all unfinished ones.
         """
         yield group
         is_schema_new = connection.pragma("schema_version") != self._schema_version
@@ -272,9 +314,12 @@ class Merger:
             # a source that failed together with others may not be the one at fault, and what was blocked may fit now
             may_succeed = len(group) > 1 if run.quarantine else is_schema_new and bool(run.copied.blocked)
             if may_succeed and not merge_pass.is_stopping():
-                run.quarantine = None
-                run.copied.is_finished, run.copied.durable, run.copied.unproven = False, {}, {}
-                run.copied.blocked = {}
+                _begin_again(run)
+                yield [run]
+        found_lacking = [run for run in group if run.quarantine and run.quarantine.is_masters]
+        if found_lacking and not merge_pass.is_stopping() and by_hand.record_all(connection, self._path):
+            for run in found_lacking:
+                _begin_again(run)
                 yield [run]
         # within a budget: copy more, now that truncating the shards freed the space of what was copied
         rows_before = -1
@@ -283,7 +328,7 @@ class Merger:
             if not left:
                 return
             if self._quota.is_exhausted:
-                if rows_before == merge_pass.rows or not self._quota.drop_rows(connection):
+                if rows_before == merge_pass.rows or not self._quota.drop_rows(connection, for_merge=True):
                     return
                 rows_before = merge_pass.rows
             yield left
@@ -306,6 +351,9 @@ class Merger:
                     break
         # only after they are detached: the last connection to leave a shard removes its WAL
         master_id = identity.database_id(connection)
+        if any(run.outcome.is_removable and not run.quarantine for run in runs):
+            self._master.ensure_in_place()
+            self._removals.note(runs, master_id, self._quota.budget)
         for run in runs:
             is_deletable = run.copied.is_finished or (self._quota.is_near_limit and run.copied.durable)
             if run.own and is_deletable and not run.quarantine and not merge_pass.is_stopping():
@@ -343,7 +391,13 @@ class Merger:
             return
         seen = run.copied.seen if run.copied.is_finished else None
         truncated = truncate.truncate(
-            run.source, run.copied.durable, master_id, is_patient, self._quota.truncation_bytes(), seen
+            run.source,
+            run.copied.durable,
+            master_id,
+            is_patient,
+            self._quota.truncation_bytes(),
+            seen,
+            self._erasing,
         )
         if truncated is None:
             logger.info("%s is busy; it is truncated at the next merge", printable(run.file.path))
@@ -355,6 +409,12 @@ class Merger:
         """Return for how long a shard has kept rows that the master holds."""
         entry = self._cache.get(run.file.name)
         return 0.0 if entry is None or entry.held_since is None else time.monotonic() - entry.held_since
+
+    def _leave(self, runs: Sequence[SourceRun], merge_pass: MergePass) -> None:
+        """Leave shards to the next pass because there is no quota; what was wrong with them still is."""
+        for run in runs:
+            if run.own:
+                self._remember(run, merge_pass.began_ns)
 
     # -- afterwards ---------------------------------------------------------------------------------------------------
 
@@ -438,7 +498,9 @@ class Merger:
             if not run.own and not run.quarantine
             for conflict, rows in blocked_counts(run.copied.blocked).items()
         ]
-        blocked = sorted([*self._blocked, *blocked], key=lambda item: (item.path, item.table, item.reason))
+        own = {item.path for item in self._blocked}  # which may have been named as well
+        blocked = [*self._blocked, *(item for item in blocked if item.path not in own)]
+        blocked.sort(key=lambda item: (item.path, item.table, item.reason))
         self._log_news(quarantined, blocked, self._gaps or ())
         report = MergeReport(
             rows=merge_pass.rows,
@@ -451,6 +513,7 @@ class Merger:
             missing_rows=self._missing_rows,
             stopped=merge_pass.stopped,
             dropped=self._quota.dropped,
+            forgotten_streams=self._quota.forgotten_streams,
         )
         for result in self._quota.retention_results:
             report = result.add_to_report(report)
@@ -471,6 +534,13 @@ class Merger:
             if gap not in logged:
                 text = "%s is missing rows %d to %d of stream %s of agent %r"
                 logger.warning(text, self._path, gap.first, gap.last, gap.stream, gap.agent)
+
+
+def _begin_again(run: SourceRun) -> None:
+    """Forget how far the merge has come with a source that is to be tried again."""
+    run.quarantine = None
+    run.copied.is_finished, run.copied.durable, run.copied.unproven = False, {}, {}
+    run.copied.blocked = {}
 
 
 def _explain_unproven(run: SourceRun) -> str:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import attrs
 
-from edgeshard.files import folders, paths
+from edgeshard import sqlite
+from edgeshard.files import folders, paths, store_folder
+from edgeshard.master import database
 from edgeshard.merge import locks
 from edgeshard.merge.dry_run import dry_run
 from edgeshard.merge.merge_pass import Progress
@@ -50,7 +53,8 @@ def merge(
         StorageError: the master itself cannot be read or written. What was committed stays.
     """
     began = time.monotonic()
-    named = [attach.named_source(path) for path in sources]
+    named = attach.named_sources(sources)
+    _ensure_usable(root)
     folders.make_folder(root)
     if not named and not alongside_watcher:
         locks.await_no_watcher(root, lock_wait_s, should_stop)
@@ -68,8 +72,21 @@ def merge(
     if prune and not report.stopped:
         from edgeshard.retention import scheduler  # slow to import, and needed only if there are rules
 
-        report = scheduler.prune_once(paths.master(root), prune, should_stop=should_stop).add_to_report(report)
+        merge_lock = partial(locks.merge_lock_held, root, sqlite.BUSY_TIMEOUT_S)
+        result = scheduler.prune_once(paths.master(root), prune, merge_lock=merge_lock, should_stop=should_stop)
+        report = result.add_to_report(report)
     return report
+
+
+def _ensure_usable(root: Path) -> None:
+    """Refuse a store whose parts are not where they should be, before anything is created in it.
+
+    Raises:
+        ConfigurationError: the folder of the shards is a link that leads nowhere, or the master is not a file.
+        DamagedError: the master's file cannot be a database.
+    """
+    store_folder.resolve_shards(root)
+    database.find_master(paths.master(root), "merge into")
 
 
 def preview(
@@ -88,5 +105,5 @@ def preview(
     Raises:
         StorageError: the master or the folder cannot be read.
     """
-    shards = Path(os.path.realpath(paths.shards(root)))
-    return dry_run(paths.master(root), shards, map(attach.named_source, sources), should_stop)
+    shards = store_folder.resolve_shards(root)
+    return dry_run(paths.master(root), shards, attach.named_sources(sources), should_stop)

@@ -1,9 +1,11 @@
 """The merger's share of a store's disk budget: what it may copy, and how it drops rows if the budget allows that.
 
-`MergeQuota` measures the store, asks budget/policy what that allows, and acts on it.
+`MergeQuota` measures the store, asks budget/policy what that allows, and acts on it. The policy has a picture.
 
-Without a budget none of this limits anything. With one, once the store has used a good part of it, a merge takes turns:
-it copies a chunk that fits, commits, empties the master's WAL, and truncates the shards, before it copies more.
+Without a budget none of this limits anything. With one, each step takes the reserve and half of what is left for
+writers: to copy a chunk, to truncate a shard, or to drop rows. Once the store has used a good part of the budget, a
+merge takes turns: it copies a chunk that fits, commits, empties the master's WAL, and truncates the shards, before it
+copies more. How much rows grow is measured; a chunk that outgrows its step is rolled back, and the next one is smaller.
 
 If rows may be dropped ("drop-oldest"), these are the oldest of the master, from the tables with the lowest priority.
 They are deleted by the same steps as in a prune, and recorded by address with the reason "budget". Before that, the
@@ -18,16 +20,21 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import attrs
+
 from edgeshard import sqlite
-from edgeshard.budget import policy, usage
+from edgeshard.budget import policy, quotas, reserve, usage
 from edgeshard.budget.policy import Budget, Usage
+from edgeshard.budget.quotas import QuotaRecord
 from edgeshard.errors import DiskBudgetError
-from edgeshard.files import fingerprint, paths
+from edgeshard.files import fingerprint, locks, paths
 from edgeshard.format import blocks
 from edgeshard.master import catalog, database, streams, write_stats
 from edgeshard.merge.merge_pass import MergePass
@@ -40,9 +47,26 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("edgeshard.merge")
 
-#: The growth of rows is measured over chunks of at least this many bytes. Nor is a chunk smaller than this if there is
-#: quota for a chunk at all: rows may take many times their size in the master, in indexes.
-_MEASURED_BYTES_MIN = _CHUNK_BYTES_MIN = policy.MIN_CHUNK_BYTES // 4
+#: How many times their size rows take in the master before that is measured, and how much more is assumed than was.
+_FIRST_GROWTH, _GROWTH_MARGIN = 1.6, 1.2
+
+#: The growth of rows is measured over chunks of at least this many bytes.
+_MEASURED_BYTES_MIN: Final = 16 << 10
+
+#: Rows are dropped, if they may be, rather than copying less than this at a time, in bytes.
+_SMALL_CHUNK_BYTES: Final = 16 << 10
+
+#: A chunk of less than this, in bytes, is not divided any further: it has one row, or one transaction.
+_CHUNK_BYTES_MIN: Final = 64
+
+#: A chunk that outgrew its quota is tried again with the assumption that rows grow by so many times more.
+_REFUSED_GROWTH: Final = 2.0
+
+#: A master's cache within a budget, as a part of a step: the WAL may exceed its limit by as much.
+_CACHE_PART, _CACHE_BYTES_MAX = 4, 1_000 << 10
+
+#: How often to look whether quotas have expired, in seconds.
+_EXPIRY_POLL_S: Final = 0.02
 
 #: The largest max_page_count of SQLite, which is no limit in practice.
 _PAGES_MAX: Final = 0xFFFFFFFE
@@ -65,6 +89,7 @@ class MergeQuota:
     Attributes:
         budget: the store's budget, read at the beginning of each pass; None if it has none.
         dropped: how many rows this pass dropped.
+        forgotten_streams: how many retired streams were forgotten with that.
         retention_results: what this pass pruned by the store's own rules.
         is_exhausted: whether there was no quota for the last chunk, although rows are pending.
     """
@@ -80,55 +105,106 @@ class MergeQuota:
         self._should_stop = should_stop
         self.budget: Budget | None = None
         self.dropped = 0
+        self.forgotten_streams = 0
         self.retention_results: list[RetentionResult] = []
         self.is_exhausted = False
         self._usage = Usage()
-        self._limit = 0
+        self._step_bytes = 0
+        self._is_wal_short = False
+        self._has_copied = True  # anything since rows were dropped
         self._growth = _Growth()
+        self._record: QuotaRecord | None = None
 
     # -- a pass -------------------------------------------------------------------------------------------------------
 
-    def begin(self, connection: Connection) -> None:
-        """Read the budget, and drop rows if that is due."""
-        before, self.budget = self.budget, usage.load_budget(self._root)
-        self.dropped, self.retention_results, self.is_exhausted = 0, [], False
+    def begin(self) -> None:
+        """Read the budget, and make sure of a step, before the master is made or opened.
+
+        Raises:
+            DiskBudgetError: there is no master yet, and no space for one.
+            StorageError: the store cannot be measured.
+        """
+        self.budget = usage.load_budget(self._root)
+        self.dropped, self.forgotten_streams, self.retention_results, self.is_exhausted = 0, 0, [], False
+        self._has_copied = True
         if self.budget is None:
-            if before is not None:
-                database.set_wal_limits(connection)
+            self.end()
             return
-        self._measure()
-        database.set_wal_limits(connection, self._wal_bytes())
-        if policy.is_drop_due(self._limit, self._usage):
-            self.drop_rows(connection)
+        if self._record is None:
+            self._record = QuotaRecord(self._root, quotas.MERGER)
+        quotas.forget_dead(self._record, partial(_owners_alive, self._root))
+        step_bytes = self._take_step()
+        if not self._usage.master and step_bytes < policy.EMPTY_MASTER_BYTES + policy.COMMIT_BYTES:
+            raise self.error(0)
+
+    def opened(self, connection: Connection) -> None:
+        """Keep the master's WAL short, and drop rows if that is due."""
+        if self.budget is None:
+            if self._is_wal_short:
+                database.set_wal_limits(connection)
+                self._is_wal_short = False
+            return
+        database.set_wal_limits(connection, self._step_bytes // 4)
+        self._is_wal_short = True
+        self._shrink_wals()
+        self.drop_rows(connection)
+
+    def end(self) -> None:
+        """Give the step back, and make the reserve whole again.
+
+        Raises:
+            StorageError: that failed.
+        """
+        record, self._record = self._record, None
+        if record is None:
+            return
+        try:
+            if self.budget is not None:
+                with record.locked():
+                    reserve.make_whole(self._root, self.budget, usage.measure(self._root, without=quotas.MERGER))
+        finally:
+            record.close()
+
+    def abandon(self) -> None:
+        """Give the step back, after an error."""
+        record, self._record = self._record, None
+        if record is not None:
+            record.close()
 
     @property
     def is_near_limit(self) -> bool:
         """Whether so much of the budget is used that shards are truncated after each chunk."""
-        return self.budget is not None and policy.is_truncation_urgent(self._limit, self._usage)
+        return self.budget is not None and policy.is_truncation_urgent(self.budget, self._usage)
+
+    @property
+    def group_size(self) -> int | None:
+        """How many sources may be attached at once; None: as many as SQLite can attach."""
+        return None if self.budget is None else policy.side_files_max(self.budget, self._usage)
 
     def truncation_bytes(self) -> int | None:
-        """Return what the truncation of a shard may write now, or None if there is no limit.
+        """Return what the truncation of a shard may write now, or None if there is no limit."""
+        return None if self.budget is None else self._take_step()
 
-        It may use the quota that is reserved for dropping rows, because none are dropped at the same time.
-        """
-        self._measure()
-        if self.budget is None:
-            return None
-        return max(0, policy.merge_quota(self._limit, self._usage) + policy.drop_reserve(self._limit))
-
-    def _measure(self) -> None:
-        if self.budget is not None:
-            self._usage = usage.measure(self._root)
-            self._limit = policy.current_limit(self.budget, self._usage)
-
-    def _wal_bytes(self) -> int:
-        return policy.master_wal_bytes(self._limit)
+    def _take_step(self) -> int:
+        """Measure the store, and take as much as the merger may use; return by how much it may enlarge the store."""
+        budget, record = self.budget, self._record
+        if budget is None or record is None:
+            raise AssertionError("there is no budget")
+        with record.locked():
+            self._usage = usage.measure(self._root, without=quotas.MERGER)
+            step_bytes = policy.left_for_merger(budget, self._usage)
+            record.hold(self._usage.master + max(step_bytes, policy.set_aside(budget, self._usage)))
+            reserve.make_way(self._root, budget, self._usage, step_bytes)
+        self._step_bytes = step_bytes
+        return step_bytes
 
     # -- a chunk ------------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def chunk(self, connection: Connection, merge_pass: MergePass, has_pending: Callable[[], bool]) -> Iterator[None]:
         """Limit the transaction in the block to the quota, and measure afterwards what it took.
+
+        A transaction that outgrows it is rolled back; the next one is smaller.
 
         Args:
             connection: the master.
@@ -139,67 +215,136 @@ class MergeQuota:
             QuotaExhaustedError: rows are pending, and there is no quota for any of them, or not enough for a writer's
                 transaction, which is never divided.
         """
-        copied_before = merge_pass.copied_bytes
-        chunk_bytes = self._chunk_bytes(connection)
-        try:
-            if not chunk_bytes and has_pending():
-                self.is_exhausted = True
-                raise QuotaExhaustedError
-            merge_pass.chunk_bytes = chunk_bytes or blocks.CHUNK_BYTES
+        if self.budget is None:
+            merge_pass.chunk_bytes = blocks.CHUNK_BYTES
             yield
-        except sqlite.DatabaseFailure as error:
-            if self.budget is None or not sqlite.is_full(error):
-                raise
-            self.is_exhausted = True
-            raise QuotaExhaustedError from error
-        finally:
-            self._finish_chunk(connection, merge_pass.copied_bytes - copied_before)
-
-    def _chunk_bytes(self, connection: Connection) -> int:
-        """Return how much the next transaction may copy, or 0 if there is no quota for anything."""
-        if self.budget is None:
-            return blocks.CHUNK_BYTES
-        self._measure()
-        self._growth.begin(connection)
-        page_bytes, free = int(connection.pragma("page_size")), int(connection.pragma("freelist_count"))
-        # pages that a reader keeps in the WAL will still be added to the file
-        wal_bytes = fingerprint.size(paths.wal(self._path))
-        quota_bytes = policy.merge_quota(self._limit, self._usage) - wal_bytes
-        if quota_bytes < policy.MIN_CHUNK_GROWTH * policy.MIN_CHUNK_BYTES:
-            return 0
-        most = policy.max_merge_quota(self._limit, self._usage) - wal_bytes
-        connection.pragma("max_page_count", int(connection.pragma("page_count")) + most // 2 // page_bytes)
-        fitting = policy.chunk_bytes(quota_bytes, free * page_bytes, self._growth.in_wal, self._growth.in_file)
-        return max(_CHUNK_BYTES_MIN, min(blocks.CHUNK_BYTES, fitting))
-
-    def _finish_chunk(self, connection: Connection, copied_bytes: int) -> None:
-        """Shrink the WAL and measure the growth, after a chunk was committed, or failed (then it has 0 bytes)."""
-        if self.budget is None:
             return
-        connection.pragma("max_page_count", _PAGES_MAX)
-        if self.is_near_limit or fingerprint.size(paths.wal(self._path)) > self._wal_bytes():
-            sqlite.shrink_wal(connection)
-        if copied_bytes >= _MEASURED_BYTES_MIN:
+        chunk_bytes = self._chunk_bytes(connection, self.budget)
+        is_short = not chunk_bytes or (chunk_bytes < _SMALL_CHUNK_BYTES and self._would_dropping_help(connection))
+        if is_short and has_pending():
+            self.is_exhausted = True
+            raise QuotaExhaustedError
+        copied_before, merge_pass.chunk_bytes = merge_pass.copied_bytes, max(1, chunk_bytes)
+        try:
+            with self._within_step(connection):
+                yield
+        except sqlite.DatabaseFailure as error:
+            if not sqlite.is_full(error):
+                raise
+            self._growth.refuse()
+            sqlite.shrink_wal(connection)  # of what was rolled back
+            if merge_pass.chunk_bytes < _CHUNK_BYTES_MIN or not self._chunk_bytes(connection, self.budget):
+                self.is_exhausted = True
+                raise QuotaExhaustedError from error
+        else:
+            copied_bytes = merge_pass.copied_bytes - copied_before
             self._growth.measure(connection, copied_bytes)
+            self._has_copied = self._has_copied or copied_bytes > 0
+        finally:
+            if self.is_near_limit or fingerprint.size(paths.wal(self._path)) > self._step_bytes // 4:
+                sqlite.shrink_wal(connection)
+
+    def _would_dropping_help(self, connection: Connection) -> bool:
+        """Return whether to drop rows rather than to copy a small chunk; not twice without copying anything."""
+        if self.budget is None or self.budget.on_full != "drop-oldest" or not self._has_copied:
+            return False
+        return self._bytes_to_drop(connection, for_merge=True) > 0
+
+    def _chunk_bytes(self, connection: Connection, budget: Budget) -> int:
+        """Return how much the next transaction may copy, or 0 if there is no quota for anything."""
+        self._take_step()
+        self._growth.begin(connection)
+        # pages that a reader keeps in the WAL will still be added to the file
+        found = attrs.evolve(self._usage, other=self._usage.other + fingerprint.size(paths.wal(self._path)))
+        free = int(connection.pragma("freelist_count")) * int(connection.pragma("page_size"))
+        fitting = policy.chunk_bytes(budget, found, free, self._growth.in_wal, self._growth.in_file)
+        return min(blocks.CHUNK_BYTES, fitting)
+
+    @contextlib.contextmanager
+    def _within_step(self, connection: Connection) -> Iterator[None]:
+        """Have SQLite refuse what enlarges the master's file or its WAL by more than the step."""
+        if self.budget is None:
+            raise AssertionError("there is no budget")
+        step_bytes = max(0, self._step_bytes - fingerprint.size(paths.wal(self._path)))
+        page_bytes, pages = int(connection.pragma("page_size")), int(connection.pragma("page_count"))
+        part = self._growth.in_file / (self._growth.in_file + self._growth.in_wal)
+        file_bytes = min(step_bytes - policy.delete_bytes(self.budget), int(step_bytes * part))
+        cache_bytes = min(_CACHE_BYTES_MAX, step_bytes // _CACHE_PART)
+        connection.pragma("cache_size", -(cache_bytes >> 10))
+        connection.pragma("max_page_count", pages + max(0, file_bytes) // page_bytes)
+        try:
+            with sqlite.limit_wal_in_block(connection, step_bytes - max(0, file_bytes) - cache_bytes):
+                yield
+        finally:
+            connection.pragma("max_page_count", _PAGES_MAX)
 
     # -- dropping rows ------------------------------------------------------------------------------------------------
 
-    def drop_rows(self, connection: Connection) -> bool:
-        """Drop the oldest rows of the least important tables if the budget allows that.
+    def drop_rows(self, connection: Connection, *, for_merge: bool = False) -> bool:
+        """Drop the oldest rows of the least important tables, if the budget allows that and it makes enough space.
+
+        Args:
+            connection: the master.
+            for_merge: whether the merger has no space for a chunk.
 
         Returns:
             Whether the store is smaller now.
         """
         if self.budget is None or self.budget.on_full != "drop-oldest":
             return False
-        self._measure()
-        before = self._usage.used
+        before = self._bytes_used(for_merge=for_merge)
+        if not self._bytes_to_drop(connection, for_merge=for_merge):
+            return False
+        self._take_step()
+        self._has_copied = False
         with self._meter.elsewhere():
             self._follow_own_rules()
-            self._drop_oldest(connection)
-        has_dropped_some = self._usage.used < before
+            self._drop_oldest(connection, for_merge=for_merge)
+        has_dropped_some = self._bytes_used(for_merge=for_merge) < before
         self.is_exhausted = self.is_exhausted and not has_dropped_some
         return has_dropped_some
+
+    def make_space_for_writers(self, connection: Connection) -> None:
+        """Drop rows at the end of a pass if little is left for writers; first wait for quotas that nobody uses."""
+        budget = self.budget
+        if budget is None or self._should_stop():
+            return
+        self._shrink_wals()
+        if budget.on_full != "drop-oldest":
+            return
+        self.drop_rows(connection)
+        found = usage.measure(self._root, without=quotas.MERGER, sizes_only=True)
+        needed, deadline = policy.needed_left(found), time.monotonic() + 2 * policy.LEASE_S
+        if policy.left_for_writers(budget, found) < needed:
+            return
+        while time.monotonic() < deadline:
+            found = usage.measure(self._root, without=quotas.MERGER)
+            if policy.left_for_writers(budget, found) >= needed:
+                return
+            time.sleep(_EXPIRY_POLL_S)
+
+    def _shrink_wals(self) -> None:
+        """Empty the WALs of all shards if little is left for writers: an idle agent keeps a long one."""
+        budget, folder = self.budget, os.path.realpath(paths.shards(self._root))
+        found = usage.measure(self._root, without=quotas.MERGER, sizes_only=True)
+        if budget is None or policy.left_for_writers(budget, found) >= policy.wanted_left(budget):
+            return
+        with contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(folder):
+                path = os.path.join(folder, name.removesuffix(paths.WAL))
+                if name.endswith(paths.wal(paths.SHARD)) and fingerprint.size(paths.wal(path)) > policy.MIN_WAL_BYTES:
+                    _shrink_wal(path)
+
+    def _bytes_used(self, *, for_merge: bool) -> int:
+        self._usage = usage.measure(self._root, without=quotas.MERGER, sizes_only=not for_merge)
+        return self._usage.used
+
+    def _bytes_to_drop(self, connection: Connection, *, for_merge: bool) -> int:
+        if self.budget is None:
+            return 0
+        if not policy.bytes_to_drop(self.budget, self._usage, self._usage.master, for_merge=for_merge):
+            return 0
+        return policy.bytes_to_drop(self.budget, self._usage, _droppable_bytes(connection), for_merge=for_merge)
 
     def _follow_own_rules(self) -> None:
         """Prune by the store's own rules. After a prune that deleted nothing, wait long before the next one."""
@@ -213,18 +358,18 @@ class MergeQuota:
         if result.report is None or not result.report.rows:
             now = time.monotonic()
             self._prune_again_at = now + (now - began) / due.FRUITLESS_FRACTION
-        self._measure()
 
-    def _drop_oldest(self, connection: Connection) -> None:
+    def _drop_oldest(self, connection: Connection, *, for_merge: bool) -> None:
         """Drop rows of agents that have many, and those of the others only if that is not enough."""
+        before = self._bytes_used(for_merge=for_merge)
+        wanted = self._bytes_to_drop(connection, for_merge=for_merge)
         few_rows = policy.agents_with_few_rows(streams.rows_by_agent(connection))
         for spared in dict.fromkeys([few_rows, ()]):
             for tables in _tables_by_priority(connection):
-                wanted = policy.bytes_to_drop(self._limit, self._usage)
-                if not wanted:
+                left = wanted - (before - self._bytes_used(for_merge=for_merge))
+                if left <= 0:
                     return
-                self._drop(tables, spared, wanted)
-                self._measure()
+                self._drop(tables, spared, left)
 
     def _drop(self, tables: tuple[str, ...] | None, spared: tuple[str, ...], count_bytes: int) -> None:
         from edgeshard.retention import prune, rules  # slow to import, and needed only within a budget
@@ -237,6 +382,7 @@ class MergeQuota:
             text = "dropped the %d oldest rows of %s from %s, to stay within the disk budget"
             logger.warning(text, report.rows, which, self._path)
         self.dropped += report.rows
+        self.forgotten_streams += report.forgotten_streams
 
     def error(self, merged_rows: int, quarantined: int = 0) -> DiskBudgetError:
         """Return the error to raise if rows are pending and there is no quota to merge them.
@@ -247,18 +393,17 @@ class MergeQuota:
         """
         if self.budget is None:
             raise AssertionError("there is no budget")
-        self._measure()
-        usage = self._usage
+        found = self._usage = usage.measure(self._root, without=quotas.MERGER)
         text = (
             f"no space for pending rows, which stay in their shards ({merged_rows} were merged): "
-            f"{policy.describe_usage(self._limit, self.budget, usage)}. Prune, push and prune, or raise the budget"
+            f"{policy.describe_usage(self.budget, found)}. Prune, push and prune, or raise the budget"
         )
         if self.budget.on_full == "drop-oldest":
             text += "; all rows that may be dropped were dropped, and current rows of keyed tables never are"
         if quarantined:
             text += f". {quarantined} quarantined shards keep all that they have: `edgeshard status` says why"
-        shards = usage.shards + usage.wals
-        return DiskBudgetError("merge into", self._path, text, usage.used, self._limit, shards, usage.master)
+        limit = policy.current_limit(self.budget, found)
+        return DiskBudgetError("merge into", self._path, text, found.used, limit, found.shards, found.master)
 
 
 class _Growth:
@@ -270,24 +415,74 @@ class _Growth:
     """
 
     def __init__(self) -> None:
-        self.in_file = self.in_wal = policy.FIRST_GROWTH
-        self._used_bytes = self._wal_pages = 0
+        self.in_file = self.in_wal = _FIRST_GROWTH
+        self._used_bytes = self._wal_bytes = self._wal_pages = 0
 
     def begin(self, connection: Connection) -> None:
         """Measure the master before a chunk."""
         self._used_bytes, self._wal_pages = sqlite.used_bytes(connection), sqlite.wal_pages_written(connection)
+        self._wal_bytes = fingerprint.size(paths.wal(connection.filename))
 
     def measure(self, connection: Connection, copied_bytes: int) -> None:
         """Measure the master after a chunk of this many bytes."""
+        if copied_bytes < _MEASURED_BYTES_MIN:
+            # too few rows tell little, but what was assumed after a refusal may be too much by now
+            self.in_file = max(_FIRST_GROWTH, self.in_file / _REFUSED_GROWTH)
+            self.in_wal = max(_FIRST_GROWTH, self.in_wal / _REFUSED_GROWTH)
+            return
         wal_bytes = (sqlite.wal_pages_written(connection) - self._wal_pages) * int(connection.pragma("page_size"))
+        if not self._wal_bytes:
+            # a page that SQLite writes again before the commit takes the same place
+            wal_bytes = min(wal_bytes, fingerprint.size(paths.wal(connection.filename)))
         self.in_file = _smoothed(self.in_file, (sqlite.used_bytes(connection) - self._used_bytes) / copied_bytes)
-        self.in_wal = _smoothed(self.in_wal, wal_bytes / copied_bytes)
+        self.in_wal = _smoothed(self.in_wal, (wal_bytes - policy.COMMIT_BYTES) / copied_bytes)
+
+    def refuse(self) -> None:
+        """Assume more after a chunk that was rolled back."""
+        self.in_file, self.in_wal = self.in_file * _REFUSED_GROWTH, self.in_wal * _REFUSED_GROWTH
 
 
 def _smoothed(known: float, found: float) -> float:
     """Smooth the estimate of row growth: raise it immediately, lower it gradually."""
-    found *= policy.GROWTH_MARGIN
+    found *= _GROWTH_MARGIN
     return max(1.0, found, (known + found) / 2)
+
+
+def _shrink_wal(path: str) -> None:
+    """Empty a shard's WAL unless it is in use right now; what is wrong with the shard is found when it is merged."""
+    try:
+        connection = sqlite.connect_in_place(path, busy_timeout_s=0.0)
+        if connection is not None:
+            try:
+                sqlite.shrink_wal(connection)
+            finally:
+                connection.close()
+    except (*sqlite.DATA_ERRORS, OSError) as error:
+        logger.debug("the WAL of %s stays as it is: %s", path, error)
+
+
+def _owners_alive(root: Path) -> dict[int, bool]:
+    """Return which owners of quotas live, by their lock files; those without a lock file are not in it."""
+    found, folder = quotas.load(root), paths.shards(root)
+    alive = {}
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(folder):
+            key = quotas.owner_key(name.removesuffix(paths.LOCK))
+            if name.endswith(paths.LOCK) and key in found:
+                alive[key] = locks.is_locked(folder / name)
+    return alive
+
+
+def _droppable_bytes(connection: Connection) -> int:
+    """Return about how many bytes of the master are rows that may be dropped."""
+    used = sqlite.used_bytes(connection) - policy.EMPTY_MASTER_BYTES + policy.SHM_BYTES
+    current = {table.lower() for table in keys.current_tables(catalog.load_keys(connection))}
+    names = catalog.record_tables(connection)
+    if not current:
+        return max(0, used)
+    rows = {name: int(sqlite.scalar(connection, f"SELECT count(*) FROM {sqlite.quote(name)}") or 0) for name in names}
+    droppable = sum(count for name, count in rows.items() if name.lower() not in current)
+    return max(0, used * droppable // max(1, sum(rows.values())))
 
 
 def _tables_by_priority(connection: Connection) -> list[tuple[str, ...] | None]:

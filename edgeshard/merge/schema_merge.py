@@ -13,7 +13,7 @@ import attrs
 
 from edgeshard import format, sqlite
 from edgeshard.errors import SchemaConflictError
-from edgeshard.master import catalog, streams
+from edgeshard.master import by_hand, catalog, streams
 from edgeshard.merge import keyed_tables, schema_plan
 from edgeshard.merge.schema_plan import TablePlan
 from edgeshard.merge.target import Target
@@ -194,6 +194,8 @@ def _ensure_columns(target: Target, origin: Source, table: SourceTable) -> Sourc
     if plan.new_columns or is_new:
         for statement in catalog.define_columns(name, format.MASTER_COLUMNS, plan.new_columns, is_new=is_new):
             target.connection.execute(*statement)
+        if is_new and target.is_indexed:
+            target.connection.execute(by_hand.note_deletions(name))
         known.update({column.lower(): type_ for column, type_ in plan.new_columns})
     if plan.new_renames:
         target.renames.setdefault(folded, []).extend(plan.new_renames)
@@ -335,8 +337,7 @@ def ensure_index(connection: Connection, table: str, columns: Iterable[str], *, 
     """Record an index and, if `indexed`, build it, unless it is recorded already."""
     index = list(columns)
     if catalog.add_index(connection, table, index) and indexed:
-        name = quote(catalog.index_name(table, index))
-        connection.execute(f"CREATE INDEX main.{name} ON {quote(table)}({', '.join(map(quote, index))})")
+        connection.execute(catalog.create_index(table, index))
 
 
 def _drop_indexes(connection: Connection, table: str, columns: set[str], *, indexed: bool) -> list[list[str]]:

@@ -15,7 +15,7 @@ from edgeshard.files import fingerprint
 from edgeshard.files.fingerprint import State
 from edgeshard.files.scan import ShardFile
 from edgeshard.format.ranges import Range
-from edgeshard.master import shard_states
+from edgeshard.master import identity, shard_states
 from edgeshard.sqlite import Connection
 
 
@@ -154,18 +154,23 @@ class ShardCache:
         """Note that the master has a line for the file, because rows were copied from it."""
         self._persisted.setdefault(name, ((), ""))
 
-    def persist(self, connection: Connection, names: Set[str] | None = None) -> None:
+    def persist(
+        self, connection: Connection, names: Set[str] | None = None, notes_known: tuple[bytes | None, int] | None = None
+    ) -> None:
         """Record in the master which shards need not be opened until they change, and which are quarantined.
 
         Args:
             connection: the master.
             names: the files that are there; the lines of others are deleted. None if that is not known.
+            notes_known: which notes of removed shards the master knows; None if that is recorded already.
         """
         new = {name: _to_persist(self._entries[name]) for name in self._changed & self._entries.keys()}
         changed = {name: line for name, line in new.items() if self._persisted.get(name, ((), "")) != line}
         removed = set() if names is None else self._persisted.keys() - names
-        if changed or removed:
+        if changed or removed or notes_known:
             with sqlite.immediate(connection):
+                if notes_known:
+                    identity.set_notes_known(connection, notes_known)
                 shard_states.save_states(connection, [(name, *line) for name, line in changed.items()], removed)
             self._persisted.update(changed)
             for name in removed:

@@ -48,6 +48,9 @@ _SHRINK_BYTES = 1 << 20
 #: database by then are not copied.
 _DEAD_BYTES = 64 << 10
 
+#: Within a disk budget, a file with more free pages than this, in bytes, returns them: an idle shard must be small.
+_DEAD_BYTES_WITHIN_BUDGET = 16 << 10
+
 #: Within a disk budget, a shard's remaining rows are rewritten only if it takes at most one such part of the quota.
 _REWRITTEN_PART = 8
 
@@ -114,6 +117,7 @@ def truncate(
     patient: bool = False,
     quota_bytes: int | None = None,
     seen: Mapping[bytes, int] | None = None,
+    overwriting: bool = False,
 ) -> Truncated | None:
     """Delete the rows of each stream up to the seq in `durable`.
 
@@ -126,6 +130,7 @@ def truncate(
             and VACUUM, write all that stays into the WAL.
         seen: the last seq of each stream that the merge found in the shard, by stream id: what stays of these rows is
             blocked, and not new.
+        overwriting: whether to overwrite what is deleted with zeros, and to empty the WAL.
 
     Returns:
         What was done, or None if the shard was busy and is left for the next merge, or was replaced.
@@ -140,10 +145,15 @@ def truncate(
         try:
             sqlite.set_synchronous(connection, "NORMAL")
             shard = attrs.evolve(shard, schema="main")
-            with bounds.bounded(connection, "main", all_tables=True):
+            with (
+                bounds.bounded(connection, "main", all_tables=True),
+                sqlite.secure_delete(connection, enabled=overwriting),
+            ):
                 result = _truncate(connection, shard, durable, master_id, patient, quota_bytes)
                 if result is None:
                     return None
+                if overwriting:
+                    sqlite.shrink_wal(connection)
                 deleted, truncated = result
                 numbers = streams.numbers_by_id(connection)
                 known = truncated | {numbers[each]: last for each, last in (seen or {}).items() if each in numbers}
@@ -164,8 +174,8 @@ def _truncate(
 ) -> tuple[int, dict[int, int]] | None:
     """Return the count of deleted rows and the last truncated seq by stream number, or None if left for later."""
     tables = [table.name for table in shard.tables]
-    # no checkpoint with each commit, of pages that are about to be free: see _shrink
-    connection.wal_autocheckpoint(0)
+    # no checkpoint with each commit, of pages that are about to be free: see _shrink. A budget needs a short WAL
+    connection.wal_autocheckpoint(0 if quota_bytes is None else _pages_of_part(connection, quota_bytes))
     with sqlite.immediate(connection):
         truncated = truncations.record(connection, durable, master_id)
         deleted = None
@@ -214,6 +224,10 @@ def _rewritable_bytes(quota_bytes: int | None) -> int:
     return _PUT_BACK_BYTES if quota_bytes is None else min(_PUT_BACK_BYTES, quota_bytes // _REWRITTEN_PART)
 
 
+def _pages_of_part(connection: Connection, quota_bytes: int) -> int:
+    return max(1, quota_bytes // _REWRITTEN_PART // int(connection.pragma("page_size")))
+
+
 def _has_no_new_table(connection: Connection, shard: Source) -> bool:
     """Return whether the shard has the tables it had when it was read: its agent may have made one since."""
     return set(catalog.record_tables(connection)) == {table.name for table in shard.tables}
@@ -241,9 +255,11 @@ def _shrink(connection: Connection, shard: Source, quota_bytes: int | None) -> N
     long_bytes = _LONG_WAL_BYTES if quota_bytes is None else min(_LONG_WAL_BYTES, quota_bytes // _REWRITTEN_PART)
     is_long = file is not None and file.wal_bytes > long_bytes
     if free_bytes > (_DEAD_BYTES if is_long or quota_bytes is not None else _SHRINK_BYTES):
-        if quota_bytes is None or sqlite.used_bytes(connection) < _rewritable_bytes(quota_bytes):
+        # without a quota, VACUUM may rewrite any amount, unless it would keep all of it in memory
+        is_limited = quota_bytes is not None or not sqlite.spills(connection)
+        if not is_limited or sqlite.used_bytes(connection) < _rewritable_bytes(quota_bytes):
             connection.execute("VACUUM")
-        elif sqlite.is_incremental(connection):
+        elif quota_bytes is not None and sqlite.is_incremental(connection):
             _release_pages(connection, quota_bytes)
         is_long = True
     if is_long and quota_bytes is None:

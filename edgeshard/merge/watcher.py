@@ -19,6 +19,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -27,7 +28,7 @@ from filelock import FileLock
 
 from edgeshard import sqlite
 from edgeshard.errors import ConfigurationError, EdgeshardError, StorageIOError
-from edgeshard.files import fingerprint, folders, paths
+from edgeshard.files import fingerprint, folders, paths, store_folder
 from edgeshard.merge import locks
 from edgeshard.merge.folder_watch import OBSERVERS, FolderWatch
 from edgeshard.merge.merger import Merger
@@ -219,7 +220,7 @@ class Watcher:
             MergeInProgressError: another merger watches it.
             StorageError: the folder or the master cannot be made, read or written.
         """
-        folders.make_folder(self._settings.shards)
+        folders.make_folder(store_folder.resolve_shards(self._settings.root), self._settings.root)
         try:
             if self._lock.take(lock_wait_s):
                 self._listener.opened()
@@ -439,7 +440,8 @@ def _scheduler(root: Path, prune: Retention, profile: WriteProfile) -> PruneSche
         return None
     from edgeshard.retention.scheduler import PruneScheduler  # slow to import, and needed only if there are rules
 
-    return PruneScheduler(paths.master(root), prune, profile.slowness)
+    # between two passes, however long one takes; the prune ends if the watcher does
+    return PruneScheduler(paths.master(root), prune, partial(locks.merge_lock_held, root, -1), profile.slowness)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from edgeshard.files import scan
+from edgeshard.master import database
 from edgeshard.postgres import own_tables, plan, prepare, rejects, server_tables
 from edgeshard.postgres.address import parse_dsn
 from edgeshard.postgres.options import BATCH
@@ -16,6 +16,7 @@ from edgeshard.postgres.schema import Table
 from edgeshard.postgres.server import Server
 from edgeshard.postgres.sqlstate import ServerError
 from edgeshard.reports import PushReport
+from edgeshard.retention import by_hand
 
 
 def push_once(
@@ -36,8 +37,9 @@ def push_once(
     """
     address = parse_dsn(dsn)
     pusher = Pusher(path, address, batch=batch, inserts=inserts, should_stop=should_stop, progress=progress)
-    if scan.find_database(str(path)) is None:
+    if database.find_master(path, "push") is None:
         return PushReport(upstream=address.display)
+    by_hand.settle_file(path)
     try:
         return pusher.run()
     finally:
@@ -52,9 +54,10 @@ def preview(path: Path, dsn: str) -> PushReport:
     """
     began = time.monotonic()
     address = parse_dsn(dsn)
+    found = database.find_master(path, "push")
     server = Server(address)
     try:
-        if scan.find_database(str(path)) is None:
+        if found is None:
             return PushReport(upstream=address.display, dry_run=True)
         with MasterReader(path) as master:
             return _preview(server, master, began)

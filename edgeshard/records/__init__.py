@@ -20,4 +20,6 @@ renames
     which name a column has after several renames
 hlc
     the hybrid logical clock that timestamps changes
+machine_clock
+    the clocks of this machine
 """

@@ -12,7 +12,10 @@ window              one transaction; plan decides what it deletes (pure)
 run, scope          what the rules share; which tables they apply to
 pace, progress      how much each transaction does; what was done so far
 deletable           which rows are protected by their agent, or not yet held by a peer (peer_cache)
+bookkeeping         retire streams of which all rows were pruned, and forget the oldest of them
+by_address, by_hand  take rows out by address; record what other programs deleted
 shrink, sizes       give free pages back to the disk; measure the master
+clock_status        what of the clock awaits confirmation, and its confirmation
 scheduler, due      follow a store's rules after its merges; when to do so
 ==================  ==================================================================================================
 
@@ -24,20 +27,23 @@ Crash safety, step by step
     1. Turn each rule into an id below which rows are deleted: ids are in order of arrival. A transaction that would be
        divided is kept. This step only reads.
     2. Go through the ids below it in windows, oldest first. A window divides no transaction.
-    3. BEGIN IMMEDIATE on the master. Read what the window holds, because another prune may have been here, and what
+    3. Take ``merge.lock``, as a merger does for a pass, and check that the master is still the file that was opened.
+       BEGIN IMMEDIATE on the master. Read what the window holds, because another prune may have been here, and what
        other databases hold. Keep rows that no other database holds, if the rules say so, and with one row of a
        transaction the whole transaction.
     4. Increment the generation. Delete the rows from all tables, cut the blocks, record the pruned ranges, and delete
        transactions that have no row left.
     5. COMMIT at synchronous=FULL. *This is the commit point* of the window: rows, blocks and pruned ranges change
        together.
-    6. Rest for longer than a waiting merger sleeps, so that it gets the lock. Then take the next window.
+    6. Release the lock, and rest, so that a waiting merger gets it. Then take the next window.
     7. To give pages back to the disk: move some of the last pages into free places and cut the file, a few
        pages per transaction.
 
     After a kill before step 5, the window is unchanged. After a kill later, the window is pruned, and the next prune
-    continues behind it. A power cut has the same effect, because of FULL. There is no lock besides SQLite's: each
-    transaction of a merger reads what the master holds, and two prunes at once find each other's windows empty.
+    continues behind it. A power cut has the same effect, because of FULL. SQLite's own lock would be enough to keep
+    prunes and mergers apart: each transaction of a merger reads what the master holds, and two prunes at once find each
+    other's windows empty. ``merge.lock`` keeps a prune apart from whatever replaces the master. It is held for one
+    transaction at a time, so that a merger waits for milliseconds, and a prune works next to a watcher.
 """
 
 from __future__ import annotations

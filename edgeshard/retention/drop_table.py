@@ -11,7 +11,7 @@ from edgeshard import sqlite
 from edgeshard.master import catalog, identity, tombstone_gc
 from edgeshard.retention import rules, window
 from edgeshard.retention.run import PruneRun
-from edgeshard.sqlite import Connection, quote
+from edgeshard.sqlite import quote
 
 
 def drop_table(run: PruneRun) -> None:
@@ -21,12 +21,13 @@ def drop_table(run: PruneRun) -> None:
         rows_before = run.progress.rows
         end_id = identity.next_id(run.connection)
         window.prune_windows(run, run.scope, rules.DROP_TABLE, 1, end_id, window.AllRows())
-        if run.dry_run or run.is_stopping() or _drop_if_empty(run.connection, run.scope.tables or ()):
+        if run.dry_run or run.is_stopping() or _drop_if_empty(run, run.scope.tables or ()):
             return
 
 
-def _drop_if_empty(connection: Connection, tables: tuple[str, ...]) -> bool:
-    with sqlite.immediate(connection):
+def _drop_if_empty(run: PruneRun, tables: tuple[str, ...]) -> bool:
+    connection = run.connection
+    with run.transaction():
         if any(sqlite.scalar(connection, f"SELECT 1 FROM main.{quote(name)} LIMIT 1") for name in tables):
             connection.execute("ROLLBACK")
             return False

@@ -23,6 +23,9 @@ MIN_INTERVAL_OVER_SIZE_S, OVER_SIZE = 10.0, 1.02
 #: ... and for rules by age: this fraction of the age, at most an hour.
 AGE_FRACTION, MAX_INTERVAL_BY_AGE_S = 0.01, 3_600.0
 
+#: For the rule that forgets streams: a day, as their age is known to the month.
+FORGET_INTERVAL_S = 86_400.0
+
 #: After a prune that found only rows to keep, prunes take at most this fraction of the time.
 FRUITLESS_FRACTION = 0.01
 
@@ -33,7 +36,7 @@ class MasterState:
 
     Attributes:
         at: the time by the monotonic clock, in seconds.
-        clock_s: the time in seconds since 1970; that clock may be set back.
+        clock_s: the time by the clock that nobody can set, and that goes on during a suspend, in seconds.
         state: the fingerprint of the master's files.
         file_bytes: the size of the master's file.
     """
@@ -52,7 +55,7 @@ class LastRun:
         at: when it ended, by the monotonic clock.
         report: what it did; None if it failed.
         state: the fingerprint of the master's files after it.
-        next_age_s: when the next rows become too old, in seconds since 1970.
+        next_age_s: when the next rows become too old, by the same clock as `MasterState.clock_s`.
     """
 
     at: float
@@ -75,6 +78,8 @@ def is_due(rules: Rules, last: LastRun | None, now: MasterState, slowness: float
     elapsed_s = (now.at - last.at) / slowness
     if last.report is None:
         return elapsed_s >= MIN_INTERVAL_S
+    if rules.forget_after_s is not None and elapsed_s >= FORGET_INTERVAL_S:
+        return True
     if elapsed_s < _rest_s(last.report):
         return False
     return (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgeshard import sqlite
 from edgeshard.master import arrivals, catalog, extents, identity
+from edgeshard.master.clock_trust import TrustedClock
 from edgeshard.retention.scope import Scope
 from edgeshard.sqlite import Connection, quote
 
@@ -17,6 +18,14 @@ def first_id_since(connection: Connection, since_s: float) -> int:
 def bound_by_age(connection: Connection, since_s: float) -> int:
     """Return the id below which all rows arrived before that time; it divides no transaction."""
     return extents.transaction_boundary(connection, first_id_since(connection, since_s))
+
+
+def rows_unconfirmed(connection: Connection, clock: TrustedClock, older_than_s: float) -> int:
+    """Return how many more rows, of all tables, would be too old if all jumps of the clock were confirmed."""
+    if not clock.jumps:
+        return 0
+    now, then = (bound_by_age(connection, time_s - older_than_s) for time_s in (clock.trusted_s, clock.latest_s))
+    return extents.row_count_below(connection, then) - extents.row_count_below(connection, now)
 
 
 def bound_by_count(connection: Connection, scope: Scope, rows: int) -> int:

@@ -18,6 +18,9 @@ TRANSACTION_S = 0.02
 #: How many rows the first transaction examines, and the fewest and the most that any does.
 FIRST_ROWS, MIN_ROWS, MAX_ROWS = 1_000, 100, 50_000
 
+#: How many streams the first transaction retires that retires any, and the most that one does; about 0.2 ms each.
+FIRST_STREAMS, MAX_STREAMS = 50, 500
+
 #: The fewest rows of a transaction if each row writes as much as the WAL may have.
 MIN_ROWS_SHORT_WAL = 10
 

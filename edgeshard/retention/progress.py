@@ -35,6 +35,9 @@ class PruneProgress:
         kept_back: sum of `PruneBatch.kept_back` over all transactions.
         behind: sum of `PruneBatch.behind`.
         unheard: sum of `PruneBatch.unheard`.
+        retired: streams that retired.
+        forgotten: retired streams that were forgotten.
+        unconfirmed: rows that would be too old if the jumps of the clock were confirmed.
         hold_reasons: why tombstones stay.
         expected_rows: an estimate of how many rows will be deleted in all; kept only for the callback.
     """
@@ -44,6 +47,9 @@ class PruneProgress:
     kept_back: int = 0
     behind: int = 0
     unheard: int = 0
+    retired: int = 0
+    forgotten: int = 0
+    unconfirmed: int = 0
     hold_reasons: HoldReasons = attrs.Factory(HoldReasons)
     expected_rows: int = 0
 

@@ -5,6 +5,7 @@ Crash safety of all this: the docstring of `edgeshard.retention`.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,17 +13,18 @@ from pathlib import Path
 import attrs
 
 from edgeshard import sqlite
-from edgeshard.budget import policy, usage
-from edgeshard.master import arrivals, catalog, database, extents, identity, receipts
+from edgeshard.budget import policy, reserve, usage
+from edgeshard.budget.policy import Budget
+from edgeshard.master import arrivals, catalog, database, extents, identity, receipts, store_clock
 from edgeshard.master.write_stats import Meter
 from edgeshard.reports import PruneReport
-from edgeshard.retention import drop_table, row_rules, sizes, tombstones
+from edgeshard.retention import bookkeeping, by_hand, drop_table, refresh, row_rules, sizes, tombstones
 from edgeshard.retention import shrink as shrinking
 from edgeshard.retention.deletable import DeletableSeqs
-from edgeshard.retention.pace import Pace
+from edgeshard.retention.pace import PRUNE_WALS, Pace
 from edgeshard.retention.progress import ProgressCallback, PruneProgress
 from edgeshard.retention.rules import BUDGET, Rules
-from edgeshard.retention.run import PruneRun
+from edgeshard.retention.run import MergeLock, PruneRun, StoppedError, held_by_caller
 from edgeshard.retention.scope import find_scope
 from edgeshard.sqlite import Connection, quote
 
@@ -34,6 +36,7 @@ def prune(
     shrink: bool = False,
     dry_run: bool = False,
     lock_wait_s: float = sqlite.BUSY_TIMEOUT_S,
+    merge_lock: MergeLock = held_by_caller,
     should_stop: Callable[[], bool] = lambda: False,
     progress: ProgressCallback | None = None,
 ) -> PruneReport:
@@ -45,39 +48,54 @@ def prune(
         shrink: give all free pages back to the disk; without this, only as many as `Rules.max_bytes` requires.
         dry_run: report what would be done, and change nothing.
         lock_wait_s: how long each transaction waits for another process that has the master locked, in seconds.
-        should_stop: called after each transaction; once it returns True, the prune ends, and what it committed stays.
+        merge_lock: keeps mergers out of each transaction; a dry run does not need it.
+        should_stop: called after each transaction, and while waiting for a merger; once it returns True, the prune
+            ends, and what it committed stays.
         progress: called after each transaction.
 
     Raises:
         ConfigurationError: there is no such table, or the rules do not apply to it.
+        MergeInProgressError: `merge_lock` could not be taken. What was committed stays.
         StorageError: the master cannot be read or written. What was committed stays.
     """
     began, meter = time.monotonic(), Meter()
+    budget = None if dry_run else usage.load_budget(path.parent)
     connection = database.open_master(path, writable=not dry_run)
     try:
-        with database.translate_errors("prune", path):
+        with database.translate_errors("prune", path), _space(path.parent, budget):
             wal_pages = None
             if not dry_run:
                 # sizes are measured in the database, so nothing of it may still be in the WAL
                 sqlite.shrink_wal(connection)
-                wal_pages = _limit_wal(connection, path)
+                wal_pages = _limit_wal(connection, budget)
+                by_hand.settle(connection, path)
             sqlite.set_busy_timeout(connection, lock_wait_s)
-            run, tables = _begin(connection, path, rules, should_stop, PruneProgress(progress), wal_pages, dry_run)
-            with meter.running():
+            run, tables = _begin(
+                connection, path, rules, should_stop, PruneProgress(progress), wal_pages, merge_lock, dry_run
+            )
+            fits, shrunk_bytes = True, 0
+            with meter.running(), contextlib.suppress(StoppedError):
                 fits = _follow_rules(run, tables)
+                _tidy(run)
                 shrunk_bytes = 0 if dry_run else _give_space_back(run, meter, everything=shrink)
             report = _report(run, shrunk_bytes, fits=fits)
     finally:
         connection.close()
+    if report.rows and not dry_run:
+        refresh.run(path.parent)
     return attrs.evolve(report, seconds=time.monotonic() - began)
 
 
-def _limit_wal(connection: Connection, path: Path) -> int | None:
+def _space(root: Path, budget: Budget | None) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext() if budget is None else reserve.for_deleting(root, budget)
+
+
+def _limit_wal(connection: Connection, budget: Budget | None) -> int | None:
     """Keep the WAL short if the store has a budget; return how many pages it may have."""
-    limit = usage.current_limit(path.parent)
-    if limit is None:
+    if budget is None:
         return None
-    wal_bytes = policy.prune_wal_bytes(limit)
+    # the WAL, one more transaction of that size, and what remains of another
+    wal_bytes = policy.delete_bytes(budget) // PRUNE_WALS
     database.set_wal_limits(connection, wal_bytes)
     return max(1, wal_bytes // sizes.page_bytes(connection))
 
@@ -89,15 +107,29 @@ def _begin(
     should_stop: Callable[[], bool],
     progress: PruneProgress,
     wal_pages: int | None,
+    merge_lock: MergeLock,
     dry_run: bool,
 ) -> tuple[PruneRun, Sequence[str]]:
     """Return the prune, and the keyed tables whose tombstones it may delete."""
     with sqlite.read_snapshot(connection):
         scope, tombstone_tables = find_scope(connection, path, rules)
         row_bytes = sqlite.used_bytes(connection) / max(1, extents.row_count(connection))
+    # without a rule by age, the time does not matter
+    clock = store_clock.now(connection) if dry_run or not rules.ages_s else store_clock.observe_if_news(connection)
     pace = Pace(connection, str(path), wal_pages, is_for_budget=rules.size_reason == BUDGET)
     run = PruneRun(
-        connection, str(path), rules, scope, DeletableSeqs(rules), pace, progress, row_bytes, dry_run, should_stop
+        connection,
+        str(path),
+        rules,
+        scope,
+        clock,
+        DeletableSeqs(rules),
+        pace,
+        progress,
+        row_bytes,
+        dry_run,
+        should_stop,
+        merge_lock,
     )
     return run, tombstone_tables
 
@@ -107,11 +139,19 @@ def _follow_rules(run: PruneRun, tombstone_tables: Sequence[str]) -> bool:
     if run.rules.drops_table:
         drop_table.drop_table(run)
         return True
-    position = row_rules.delete_old_rows(run, time.time())
+    position = row_rules.delete_old_rows(run)
     tombstones.collect(run, tombstone_tables)
     if run.rules.max_bytes is None or run.is_stopping():
         return True
     return row_rules.shrink_to(run, position, run.rules.max_bytes)
+
+
+def _tidy(run: PruneRun) -> None:
+    """Retire streams of which no row is left, and forget the oldest of those that have retired."""
+    if not run.dry_run:
+        bookkeeping.retire_all(run)
+    budget = usage.load_budget(Path(run.path).parent)
+    bookkeeping.forget(run, None if budget is None else budget.max_bytes)
 
 
 def _give_space_back(run: PruneRun, meter: Meter, *, everything: bool) -> int:
@@ -127,7 +167,7 @@ def _give_space_back(run: PruneRun, meter: Meter, *, everything: bool) -> int:
     if run.progress.rows:
         has_more = True
         while has_more:
-            with sqlite.immediate(connection):
+            with run.transaction():
                 has_more = arrivals.forget_before(connection, _oldest_id(connection))
                 if not has_more:
                     meter.record(connection, sizes.wal_bytes(run.path))  # only the checkpoint of the WAL follows
@@ -153,6 +193,9 @@ def _report(run: PruneRun, shrunk_bytes: int, *, fits: bool) -> PruneReport:
         tombstones_unheard=progress.unheard,
         unheard=tuple(sorted(progress.hold_reasons.unheard)),
         awaiting=_awaiting(run),
+        retired_streams=progress.retired,
+        forgotten_streams=progress.forgotten,
+        unconfirmed=progress.unconfirmed,
         used_bytes=sqlite.used_bytes(connection) + wal_bytes,
         file_bytes=sizes.file_bytes(connection),
         wal_bytes=wal_bytes,

@@ -13,8 +13,8 @@ from edgeshard.retention.run import PruneRun
 _MIN_ROWS_NEAR_SIZE: Final = 10
 
 
-def delete_old_rows(run: PruneRun, now_s: float) -> int:
-    """Delete the rows that are too old, and then those that are too many.
+def delete_old_rows(run: PruneRun) -> int:
+    """Delete the rows that are too old by the trusted time, and then those that are too many.
 
     Returns:
         The id from which on rows are left that a later rule may delete.
@@ -22,7 +22,8 @@ def delete_old_rows(run: PruneRun, now_s: float) -> int:
     position = 1
     if run.rules.older_than_s is not None:
         with sqlite.read_snapshot(run.connection):
-            bound = id_bounds.bound_by_age(run.connection, now_s - run.rules.older_than_s)
+            bound = id_bounds.bound_by_age(run.connection, run.clock.trusted_s - run.rules.older_than_s)
+            run.progress.unconfirmed = id_bounds.rows_unconfirmed(run.connection, run.clock, run.rules.older_than_s)
         position = _delete_below(run, rules.OLDER_THAN, position, bound)
     if run.rules.keep_rows is not None:
         with sqlite.read_snapshot(run.connection):

@@ -23,6 +23,9 @@ BUDGET: Final = "budget"
 #: The smallest size that a rule may have, in bytes: a number without its unit would delete everything.
 MIN_MAX_BYTES: Final = 1_000_000
 
+#: The rules whose record may be forgotten with the stream; what else was deleted must not come back, however old.
+FORGETTABLE: Final = frozenset({OLDER_THAN, KEEP_ROWS, TOMBSTONES, MAX_BYTES, DROP_TABLE, BUDGET})
+
 _AGE_UNITS_S = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 _SIZE_EXPONENTS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -51,6 +54,7 @@ class Rules:
         drops_table: delete all rows of `table`, and then the table itself; the rules above are not set then.
         tombstones_older_than_s: delete tombstones that were made, and arrived, longer ago than this, in seconds, once
             no older change can follow them.
+        forget_after_s: forget streams of which all rows were pruned longer ago than this, in seconds.
     """
 
     older_than_s: float | None = None
@@ -63,11 +67,13 @@ class Rules:
     protected_agents: tuple[str, ...] = ()
     tombstones_older_than_s: float | None = None
     drops_table: bool = False
+    forget_after_s: float | None = None
 
     @property
     def is_empty(self) -> bool:
         """Whether no rule is set."""
-        return self.selects_no_rows and self.tombstones_older_than_s is None and not self.drops_table
+        others = (self.tombstones_older_than_s, self.forget_after_s)
+        return self.selects_no_rows and others == (None, None) and not self.drops_table
 
     @property
     def selects_no_rows(self) -> bool:
@@ -77,7 +83,8 @@ class Rules:
     @property
     def ages_s(self) -> tuple[float, ...]:
         """The ages that are set, in seconds."""
-        return tuple(age for age in (self.older_than_s, self.tombstones_older_than_s) if age is not None)
+        ages = (self.older_than_s, self.tombstones_older_than_s, self.forget_after_s)
+        return tuple(age for age in ages if age is not None)
 
 
 def parse_rules(
@@ -89,13 +96,14 @@ def parse_rules(
     table: str | None,
     deletions_older_than: str | float | datetime.timedelta | None = None,
     drop_table: bool = False,
+    forget_after: str | float | datetime.timedelta | None = None,
 ) -> Rules:
     """Return the rules that a user gives as arguments of `Store.prune`.
 
     Raises:
         ValueError: one of them is invalid.
     """
-    others = (older_than, keep_rows, max_bytes, deletions_older_than)
+    others = (older_than, keep_rows, max_bytes, deletions_older_than, forget_after)
     if drop_table and (table is None or only_pushed or only_receipted or any(rule is not None for rule in others)):
         raise ValueError("drop_table needs a table, and no other rule; prune by the other rules first")
     peer_kinds = (POSTGRESQL,) if only_pushed else (EDGESHARD, POSTGRESQL) if only_receipted else None
@@ -107,6 +115,7 @@ def parse_rules(
         table=table,
         tombstones_older_than_s=None if deletions_older_than is None else age_s(deletions_older_than),
         drops_table=drop_table,
+        forget_after_s=None if forget_after is None else age_s(forget_after),
     )
 
 

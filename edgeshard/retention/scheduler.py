@@ -18,17 +18,23 @@ import attrs
 from edgeshard import sqlite
 from edgeshard.errors import EdgeshardError
 from edgeshard.files import scan
-from edgeshard.master import arrivals, catalog, database
+from edgeshard.master import arrivals, catalog, database, store_clock
+from edgeshard.records import machine_clock
 from edgeshard.reports import MergeReport, PruneReport, combine_prunes
 from edgeshard.retention import prune
 from edgeshard.retention.due import LastRun, MasterState, is_due
 from edgeshard.retention.rules import Rules
+from edgeshard.retention.run import MergeLock, held_by_caller
 from edgeshard.retention.store_rules import Retention
 
 logger = logging.getLogger("edgeshard.prune")
 
 #: How long a transaction waits while another process has the master locked, in seconds; then the prune is postponed.
 _LOCK_WAIT_S = 5.0
+
+
+#: How long to wait for the next prune by age at most while the clock awaits confirmation, in seconds.
+_UNCONFIRMED_WAIT_S = 3_600.0
 
 
 @attrs.frozen
@@ -55,17 +61,22 @@ def prune_once(
     retention: Retention,
     *,
     lock_wait_s: float = sqlite.BUSY_TIMEOUT_S,
+    merge_lock: MergeLock = held_by_caller,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> RetentionResult:
-    """Prune a master by each rule of its store."""
-    return _combine([_prune(path, rules, lock_wait_s, should_stop) for rules in retention.rules if not should_stop()])
+    """Prune a master by each rule of its store; see `prune.prune`."""
+    return _combine(
+        [_prune(path, rules, lock_wait_s, merge_lock, should_stop) for rules in retention.rules if not should_stop()]
+    )
 
 
-def _prune(path: Path, rules: Rules, lock_wait_s: float, should_stop: Callable[[], bool]) -> RetentionResult:
+def _prune(
+    path: Path, rules: Rules, lock_wait_s: float, merge_lock: MergeLock, should_stop: Callable[[], bool]
+) -> RetentionResult:
     try:
         if rules.table is not None and not _has_table(path, rules.table):
             return RetentionResult(PruneReport())  # no row of it has arrived yet
-        report = prune.prune(path, rules, lock_wait_s=lock_wait_s, should_stop=should_stop)
+        report = prune.prune(path, rules, lock_wait_s=lock_wait_s, merge_lock=merge_lock, should_stop=should_stop)
     except EdgeshardError as error:
         logger.warning("rows were merged, but old rows could not be pruned: %s", error)
         return RetentionResult(error=str(error))
@@ -94,11 +105,13 @@ class PruneScheduler:
     Args:
         path: the master.
         retention: the rules.
+        merge_lock: keeps mergers out of each transaction.
         slowness: the factor by which the usual interval between two prunes is lengthened.
     """
 
-    def __init__(self, path: Path, retention: Retention, slowness: float = 1.0) -> None:
+    def __init__(self, path: Path, retention: Retention, merge_lock: MergeLock, slowness: float = 1.0) -> None:
         self._path = path
+        self._merge_lock = merge_lock
         self._slowness = slowness
         self._last_runs: dict[Rules, LastRun | None] = dict.fromkeys(retention.rules)
         self._closing = False
@@ -155,7 +168,7 @@ class PruneScheduler:
         try:
             for rules in due:
                 if not self._closing:
-                    result = _prune(self._path, rules, _LOCK_WAIT_S, lambda: self._closing)
+                    result = _prune(self._path, rules, _LOCK_WAIT_S, self._merge_lock, lambda: self._closing)
                     self._results.append(result)
                     self._last_runs[rules] = self._last_run(rules, result)
         except BaseException as error:
@@ -176,16 +189,21 @@ class PruneScheduler:
     def _measure(self) -> MasterState:
         file = scan.find_database(str(self._path))
         state = () if file is None else file.state
-        return MasterState(time.monotonic(), time.time(), state, 0 if file is None else file.file_bytes)
+        clock_s = machine_clock.boottime_s()
+        return MasterState(time.monotonic(), clock_s, state, 0 if file is None else file.file_bytes)
 
 
 def _next_age_s(path: Path, older_than_s: float) -> float:
-    """Return when the next rows become too old, in seconds since 1970."""
-    now_s = time.time()
+    """Return when the next rows become too old, in seconds by the clock that nobody can set.
+
+    While a jump of the wall clock waits for confirmation, that is at most an hour from now: somebody may confirm it.
+    """
     connection = database.open_master(path, writable=False)
     try:
-        with database.translate_errors("prune", path):
-            arrived_s = arrivals.oldest_since(connection, now_s - older_than_s)
+        with database.translate_errors("prune", path), sqlite.read_snapshot(connection):
+            clock = store_clock.now(connection)
+            arrived_s = arrivals.oldest_since(connection, clock.trusted_s - older_than_s)
     finally:
         connection.close()
-    return (now_s if arrived_s is None else arrived_s) + older_than_s + arrivals.RESOLUTION_S
+    wait_s = (0.0 if arrived_s is None else arrived_s - clock.trusted_s) + older_than_s + arrivals.RESOLUTION_S
+    return clock.boottime_s + (min(wait_s, _UNCONFIRMED_WAIT_S) if clock.jumps else wait_s)

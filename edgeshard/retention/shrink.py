@@ -31,7 +31,7 @@ def give_pages_back(run: PruneRun, *, everything: bool) -> None:
     wanted = 0 if everything else _wanted_pages(run)
     most = MAX_PAGES if run.pace.wal_pages is None else max(1, run.pace.wal_pages // 2)
     while released and not run.is_stopping() and run.pace.may_grow_wal():
-        with sqlite.immediate(connection):
+        with run.transaction():
             began = time.monotonic()
             free = int(connection.pragma("freelist_count"))
             pages = min(size, most, free, int(connection.pragma("page_count")) - wanted)

@@ -26,6 +26,7 @@ class PruneRule(TypedDict, total=False):
     keep_rows: int
     max_bytes: str | int
     deletions_older_than: str | float | datetime.timedelta
+    forget_after: str | float | datetime.timedelta
     only_pushed: bool
     only_receipted: bool
     table: str | type
@@ -33,8 +34,8 @@ class PruneRule(TypedDict, total=False):
 
 _KEYS = tuple(PruneRule.__annotations__)
 
-#: The keys that select rows; a rule has at least one of them.
-_SELECTING = _KEYS[:4]
+#: The keys that select rows, or streams to forget; a rule has at least one of them.
+_SELECTING = _KEYS[:5]
 
 #: The keys that require a peer; a rule has at most one of them.
 _REQUIRING_PEER = ("only_pushed", "only_receipted")
@@ -96,6 +97,7 @@ def _parse_rule(rule: Any, root: str | os.PathLike[str], name: str) -> Rules:
         bool(rule.get("only_receipted")),
         _parse_table(rule.get("table")),
         rule.get("deletions_older_than"),
+        forget_after=rule.get("forget_after"),
     )
 
 
@@ -121,7 +123,7 @@ def _check(key: str, value: Any) -> None:
     """
     if value is None:
         return
-    if key in ("older_than", "deletions_older_than"):
+    if key in ("older_than", "deletions_older_than", "forget_after"):
         rules.age_s(value)
     elif key == "keep_rows":
         rules.row_count(value)

@@ -19,6 +19,7 @@ import attrs
 from edgeshard import format, sqlite
 from edgeshard.format.ranges import Range, intersect, subtract, union
 from edgeshard.master import identity, receipts, streams
+from edgeshard.master.clock_trust import TrustedClock
 from edgeshard.master.receipts import Peer
 from edgeshard.records import hlc, keys
 from edgeshard.retention import id_bounds, plan, rules, watermark, window
@@ -55,7 +56,7 @@ def collect(run: PruneRun, tables: Iterable[str]) -> None:
     grace_s = run.rules.tombstones_older_than_s
     if grace_s is None or run.is_stopping():
         return
-    expired = find_expired(run.connection, Path(run.path), tables, grace_s)
+    expired = find_expired(run.connection, Path(run.path), tables, run.clock, grace_s)
     if expired is None:
         return
     selector = TombstoneSelector(expired, run.progress.hold_reasons)
@@ -64,13 +65,16 @@ def collect(run: PruneRun, tables: Iterable[str]) -> None:
         window.prune_windows(run, scope, rules.TOMBSTONES, 1, expired.bound, selector)
 
 
-def find_expired(connection: Connection, path: Path, tables: Iterable[str], grace_s: float) -> ExpiredTombstones | None:
+def find_expired(
+    connection: Connection, path: Path, tables: Iterable[str], clock: TrustedClock, grace_s: float
+) -> ExpiredTombstones | None:
     """Find the tombstones that are older than the grace period.
 
     Args:
         connection: the master.
         path: its path; the shards of its store are next to it.
         tables: the keyed tables to search.
+        clock: the trusted time.
         grace_s: the grace period, in seconds.
 
     Returns:
@@ -79,10 +83,11 @@ def find_expired(connection: Connection, path: Path, tables: Iterable[str], grac
     Raises:
         StorageError: the master, or the folder of shards, cannot be read.
     """
-    now_us = hlc.now_us()
+    # timestamps come from wall clocks, so neither clock may be too early to call one old
+    now_us = min(hlc.now_us(), int(clock.trusted_s * 1_000_000))
     since_us = now_us - int(grace_s * 1_000_000)
     with sqlite.read_snapshot(connection):
-        bound = id_bounds.bound_by_age(connection, since_us / 1e6)
+        bound = id_bounds.bound_by_age(connection, clock.trusted_s - grace_s)
         found = tuple(name for name in tables if _has_expired(connection, name, bound, since_us))
     return ExpiredTombstones(found, bound, watermark.load_inputs(path, now_us, since_us)) if found else None
 

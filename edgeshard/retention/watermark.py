@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import datetime
 import itertools
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -28,9 +27,9 @@ from typing import Final
 import attrs
 
 from edgeshard import format, sqlite
-from edgeshard.files import paths
+from edgeshard.files import store_folder
 from edgeshard.format.ranges import Range, subtract
-from edgeshard.master import catalog, database, extents, identity, pruned_ranges, receipts, row_states, streams
+from edgeshard.master import catalog, database, extents, identity, pruned_ranges, receipts, retired, row_states, streams
 from edgeshard.retention import id_bounds, own_shards, rules
 from edgeshard.retention.holds import NO_TIMESTAMP, Hold
 from edgeshard.retention.own_shards import OwnShards
@@ -77,7 +76,7 @@ def load_inputs(path: Path, now_us: int, since_us: int) -> WatermarkInputs:
     connection = database.open_master(path, writable=False)
     try:
         with database.translate_errors("prune", path):
-            found = own_shards.scan_own_shards(connection, Path(os.path.realpath(paths.shards(path.parent))))
+            found = own_shards.scan_own_shards(connection, store_folder.resolve_shards(path.parent))
             with sqlite.read_snapshot(connection):
                 return WatermarkInputs(
                     found,
@@ -117,6 +116,7 @@ def holds(connection: Connection, inputs: WatermarkInputs) -> Iterator[Hold]:
     """Yield all that holds tombstones, as of the caller's transaction; the lowest timestamp is the low watermark."""
     yield Hold(inputs.since_us, "")  # the grace period itself, which is not reported
     yield from inputs.own_shards.holds
+    yield from _holds_of_retired(connection, inputs)
     missing = _streams_with_missing_rows(connection)
     recent = _recent_streams_now(connection, inputs)
     for number, stream_id, agent, began_at in streams.origins(connection):
@@ -126,6 +126,15 @@ def holds(connection: Connection, inputs: WatermarkInputs) -> Iterator[Hold]:
         elif number in recent and stream_id not in inputs.own_shards.streams:
             reason = f"agent {agent!r:.80} may still deliver older changes; merge its shard or its database, or wait"
             yield Hold(_lower_bound(inputs, inputs.newest.get(number), began_at), reason)
+
+
+def _holds_of_retired(connection: Connection, inputs: WatermarkInputs) -> Iterator[Hold]:
+    """Yield what streams hold that retired within the grace period: they may go on elsewhere."""
+    for group in retired.groups_since(connection, inputs.since_us / 1e6, rules.TOMBSTONES):
+        whose = f"agent {group.agent!r:.80}" if group.agent else "an agent of which all rows were pruned"
+        reason = f"{whose} may still deliver older changes; merge its shard or its database, or wait"
+        began_us = group.began_at * 1_000_000 - _BEGIN_TOLERANCE_US
+        yield Hold(NO_TIMESTAMP if group.began_at == retired.UNKNOWN else began_us, reason)
 
 
 def _lower_bound(inputs: WatermarkInputs, newest: int | None, began_at: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Final, Protocol
 
 import attrs
@@ -15,7 +16,7 @@ from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import Range, subtract, union
 from edgeshard.master import catalog, extents, identity, pruned_ranges, superseded, tombstone_gc
 from edgeshard.records.json_values import to_json
-from edgeshard.retention import plan
+from edgeshard.retention import bookkeeping, by_hand, plan
 from edgeshard.retention.pace import pause
 from edgeshard.retention.plan import PruneBatch, Window
 from edgeshard.retention.run import PruneRun
@@ -24,6 +25,10 @@ from edgeshard.sqlite import Connection, quote
 
 #: How often what a transaction depends on is read again because others changed it before the master was locked.
 _ATTEMPTS: Final = 5
+
+
+class ContradictionError(DamagedError):
+    """The master has more or fewer rows than its blocks say. Nothing was deleted."""
 
 
 class OutdatedError(Exception):
@@ -65,6 +70,8 @@ def prune_windows(
         batch = prune_window(run, scope, reason, position, end_id, selector)
         if batch is None:
             break
+        if batch.rows and not run.dry_run:  # what that frees counts for the next window, too
+            bookkeeping.retire(run, batch.window.blocks)
         position = batch.window.ids.last + 1
     return position
 
@@ -101,7 +108,12 @@ def prune_window(
                 position = _skip_streams(connection, run.deletable.protected_streams(connection), position)
         # 2. Lock the master; delete a window, and record it.
         with contextlib.suppress(OutdatedError):
-            return _prune_window(run, scope, reason, position, end_id, selector)
+            try:
+                return _prune_window(run, scope, reason, position, end_id, selector)
+            except ContradictionError:
+                # somebody may have deleted rows with another program, and evaded what notes that
+                if not by_hand.record_all(connection, Path(run.path)):
+                    raise
     return None
 
 
@@ -110,7 +122,7 @@ def _prune_window(
 ) -> PruneBatch | None:
     connection = run.connection
     logged_before = sqlite.wal_pages_written(connection)
-    with sqlite.read_snapshot(connection) if run.dry_run else sqlite.immediate(connection):
+    with sqlite.read_snapshot(connection) if run.dry_run else run.transaction():
         began = time.monotonic()  # until here we waited for others; from here on they wait for us
         # another prune may have been here, and another receipt may have arrived
         if not run.deletable.is_current(connection):
@@ -219,7 +231,7 @@ def delete(connection: Connection, scope: Scope, batch: PruneBatch, reason: str)
     """Delete a batch, in the caller's transaction, in which it was selected.
 
     Raises:
-        DamagedError: there are more or fewer rows than the blocks say.
+        ContradictionError: there are more or fewer rows than the blocks say.
     """
     # by the generation, others tell which of two receipts of this master is the later one, even if its clock jumped
     identity.increment_generation(connection)
@@ -236,7 +248,7 @@ def delete(connection: Connection, scope: Scope, batch: PruneBatch, reason: str)
     }
     if deleted + without_row != batch.rows or sum(sum(map(len, seqs)) for seqs in lost.values()) != batch.rows:
         cause = f"its blocks say {batch.rows} rows where it has {deleted}; run `edgeshard verify` to find out more"
-        raise DamagedError("prune", scope.path, cause)
+        raise ContradictionError("prune", scope.path, cause)
     for number, seqs in lost.items():
         for part in union(seqs):
             pruned_ranges.record(connection, number, part, reason)
@@ -266,7 +278,7 @@ def _forget_superseded(connection: Connection, scope: Scope, batch: PruneBatch) 
                 f"{without_row} rows of stream number {number} are not where its blocks say; run `edgeshard verify` "
                 "to find out more"
             )
-            raise DamagedError("prune", scope.path, cause)
+            raise ContradictionError("prune", scope.path, cause)
         superseded.subtract(connection, number, without_row)
         total += without_row
     return total

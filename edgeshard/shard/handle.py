@@ -69,7 +69,7 @@ class Handle:
         self.agent = agent
         self.path = str(path)
         self.durability = durability
-        self._lock_file: FileLock | None = lock_file  # None: the handle was closed
+        self._lock_file: health.ShardLock | None = health.ShardLock(lock_file)  # None: the handle was closed
         self._set_lock(threading.RLock())
         self._unusable: EdgeshardError | None = None
         self._next_id = 0  # 0: the next write begins a stream
@@ -77,6 +77,7 @@ class Handle:
         self._writers: dict[type, RecordWriter] = {}
         self._fitting: set[Table] = set()  # found to fit the store's master
         self._timestamp: Callable[[], int] | None = None  # the clock of keyed tables; None: no change was written yet
+        self._is_clock_set_back: Callable[[], bool] | None = None  # of the same clock
         self._depth = 0  # of nested transactions
         self._task: object = None  # the coroutine that has the transaction open
         self._aborted: BaseException | None = None  # what rolled the open transaction back
@@ -122,19 +123,21 @@ class Handle:
         if cause:
             self._become_unusable(ShardPoisonedError("use shard", self.path, cause))
             raise ShardPoisonedError("use shard", self.path, cause)
+        if self._lock_file is not None:
+            self._lock_file.retake()
         self._meter.record_if_due(self._connection, now)
         if not self._depth:
             self._check_at = self._upkeep_at
         if self._quota is not None:
             self._renew_quota(self._quota)
-            self._quota.ensure_wal_may_grow(self._connection, in_transaction=self._depth > 0)
+            self._quota.ensure_wal_may_grow(self._connection)
 
     def _check_soon(self) -> None:
         """Have the next write do the upkeep."""
         self._upkeep_at = self._check_at = 0.0
 
     def _renew_quota(self, quota: Quota) -> None:
-        quota.renew(self._connection, in_transaction=self._depth > 0)
+        quota.renew(self._connection)
         self._upkeep_at = min(self._upkeep_at, quota.renew_at)
         if not self._depth:
             self._check_at = self._upkeep_at
@@ -160,9 +163,17 @@ class Handle:
         health.leave_to_parent(self._connection)
         if self._lookups is not None:
             health.leave_to_parent(self._lookups.leave_to_parent())
+        if self._quota is not None:
+            self._quota.leave_to_parent()
         if self._lock_file is not None:
             cause = "it was opened before a fork; open the shard in the child, after the fork"
             self._become_unusable(ShardForkedError("use shard", self.path, cause))
+
+    def _restart_clock(self) -> None:
+        """Have the next row begin a new stream: the wall clock was set back far, and timestamps of a stream grow."""
+        self._next_id = 0
+        self._timestamp = self._is_clock_set_back = None
+        self._writers.clear()
 
     # -- closing ------------------------------------------------------------------------------------------------------
 
@@ -193,8 +204,10 @@ class Handle:
                             self._connection.close()
                         if self._lookups is not None:
                             self._lookups.close()
+                        if self._quota is not None:
+                            self._quota.close()
             finally:
-                lock_file.release()
+                lock_file.held.release()
                 for _ in range(depth):  # for each block that can no longer be left
                     self._release()
             if cause:  # no write has reported it, so this is the last chance
@@ -214,10 +227,10 @@ class Handle:
         if not quota.allows_writes:
             self._fail(error, row_id, writer, record)
         try:
-            quota.allow_one_row(self._connection)
-            writer.insert(self._execute, row_id, record)
+            row = writer.encode(row_id, record)
+            quota.make_space(self._connection, row)
+            self._execute(writer.sql, row)
             self._next_id = row_id + 1
-            quota.allow_rows(self._connection)
         except BaseException as again:
             self._fail(again, row_id, writer, record)
 

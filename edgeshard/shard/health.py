@@ -7,16 +7,23 @@ POSIX locks are lost, and another connection may overwrite what was committed.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import weakref
+from pathlib import Path
 from typing import Final, Protocol
 
+from filelock import FileLock
+
 from edgeshard import format, sqlite
-from edgeshard.files import fingerprint, paths
+from edgeshard.errors import StorageError
+from edgeshard.files import fingerprint, locks, paths
 from edgeshard.master import catalog
 from edgeshard.shard import truncations
 from edgeshard.sqlite import Connection, quote
+
+logger = logging.getLogger("edgeshard.shard")
 
 MOVED: Final = (
     "its files were moved, deleted or replaced while it was open; rows written since then went to the old files. "
@@ -59,6 +66,57 @@ class ShardFiles:
             files = [fingerprint.identity(name, follow_symlinks=True) for name in self._names]
             return tuple(file for file in files if file is not None) if all(files) else ()
         except OSError:  # no reason to refuse a row, nor to doubt one that is committed
+            return None
+
+
+class ShardLock:
+    """The lock of an open shard, which is lost if its file is removed or replaced: then another handle can take it.
+
+    Two handles that write one shard lose no row: SQLite keeps them apart, and each has a stream of its own. But each
+    waits for the other. So the lock is taken again as soon as possible, and the handle goes on meanwhile.
+
+    Attributes:
+        held: the lock.
+    """
+
+    __slots__ = ("_identity", "_is_told", "_path", "held")
+
+    def __init__(self, held: FileLock) -> None:
+        self.held = held
+        self._path = Path(held.lock_file)
+        self._identity = self._find()
+        self._is_told = False
+
+    def retake(self) -> None:
+        """Take the lock again if it was lost, and log that. A failure is no reason to refuse a row."""
+        found = self._find()
+        if self._identity is None and found:
+            self._identity = found  # it could not be determined when the shard was opened
+        if found in (None, self._identity):
+            return
+        try:
+            held = locks.lock(self._path)
+        except (OSError, StorageError) as error:
+            logger.debug("cannot check the lock: %s", error)
+            return
+        if held is None:
+            if not self._is_told:
+                text = (
+                    "%s was removed or replaced while the shard was open, and another handle has opened the shard: "
+                    "they wait for each other. Close one, and leave the files in the folder of shards to edgeshard"
+                )
+                logger.warning(text, self._path)
+            self._is_told = True
+            return
+        logger.warning("%s was removed or replaced while the shard was open; it is locked again", self._path)
+        self.held.release()
+        self.held, self._identity, self._is_told = held, self._find(), False
+
+    def _find(self) -> tuple[int, ...] | None:
+        """Return the identity of the lock's file: () if it is missing, None if the file system reports an error."""
+        try:
+            return fingerprint.identity(self._path) or ()
+        except OSError:  # no reason to refuse a row
             return None
 
 

@@ -17,11 +17,11 @@ from typing import Final
 from edgeshard import format, sqlite
 from edgeshard.budget.policy import Budget
 from edgeshard.errors import ConfigurationError, DamagedError, FormatError, ShardInUseError
-from edgeshard.files import folders, locks, paths, scan
+from edgeshard.files import folders, locks, paths, scan, store_folder
 from edgeshard.master import identity, write_stats
 from edgeshard.shard.handle import DURABILITIES, Durability
 from edgeshard.shard.lookup import Lookups, References
-from edgeshard.shard.quota import Quota, ensure_space_for_shard
+from edgeshard.shard.quota import Quota
 from edgeshard.shard.shard import Shard
 from edgeshard.shard.write_profile import WriteProfile
 from edgeshard.sqlite import Connection
@@ -78,8 +78,8 @@ def open_shard(
             cause = f"durability must be 'process' or 'power', got {durability!r}"
             raise ConfigurationError("open shard", "", cause)
         stem = paths.shard_stem(agent)
-        folders.make_folder(paths.shards(root))
-        folder = Path(os.path.realpath(paths.shards(root)))  # SQLite follows no link in it
+        folder = store_folder.resolve_shards(root)  # SQLite follows no link in it
+        folders.make_folder(folder)
         path = paths.shard(folder, stem)
         lock_file = locks.lock(paths.shard_lock(folder, stem), _LOCK_WAIT_S)
         if lock_file is None:
@@ -89,14 +89,12 @@ def open_shard(
             )
             raise ShardInUseError("open shard", path, cause)
         opened.callback(lock_file.release)
-        made_bytes = 0
-        if not _exists(path):
-            if budget is not None:
-                ensure_space_for_shard(root, budget, path)
+        made_bytes, is_there = 0, _exists(path)
+        quota = None if budget is None else opened.enter_context(contextlib.closing(Quota(root, budget, path)))
+        if not is_there:
             # if space is short, a merge must be able to shrink the file in steps; that costs a writer 4 % of its rate
             # (measured)
             made_bytes = _make_file(path, agent, profile.page_bytes, shrinkable=budget is not None)
-        quota = None if budget is None else Quota(root, budget, path)
         with _with_rescue_advice(str(path)):
             connection = opened.enter_context(contextlib.closing(_connect(str(path), agent, durability)))
             meter = write_stats.WriterMeter(paths.lock_path(str(path)), made_bytes)

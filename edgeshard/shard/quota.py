@@ -1,16 +1,18 @@
-"""One writer's share of its store's disk budget: `Quota` measures the store, and asks budget/policy what it may add.
+"""One writer's quota of its store's disk budget: `Quota` takes it, keeps within it, and gives it back.
 
-A write costs nothing extra. SQLite itself refuses a page beyond the writer's quota (``max_page_count``), and its commit
-hook reports how long the WAL is. About once a second, and whenever something was refused, the writer measures the whole
-store and renews its quota (`edgeshard.budget.policy.writer_quota`). A row that was refused because the quota was used
-up is then tried once more: nothing of it had reached the disk, so it is the same row at the same address.
+A write costs nothing extra. SQLite itself refuses a page beyond the quota (``max_page_count``), and its commit hook
+reports how long the WAL is. A quota holds for a quarter of a second: then, and whenever something was refused, the
+writer renews it, which usually means to write its record again; if it needs more, it measures the whole store
+(`edgeshard.budget.policy.writer_quota`). A row that was refused because the quota was used up is then tried once more:
+nothing of it had reached the disk, so it is the same row at the same address.
 
 A `Handle` calls its quota:
 
-* when the shard is opened (`start`)
+* before the shard is made or opened (the constructor), and then once (`start`)
 * at each upkeep (`renew`, `ensure_wal_may_grow`)
-* when a transaction has begun (`allow_transaction`)
-* when SQLite refused a write (`renew`, `allows_writes`, `allow_one_row`, `is_wal_untouched`, `refusal`)
+* when a transaction begins and ends (`hold`, `let_go`), and before each of its rows (`guard`, `make_space`)
+* when SQLite refused a row outside a transaction (`make_space`)
+* when a write failed for good (`renew`, `is_wal_untouched`, `refusal`)
 
 No method keeps the connection: its hook refers to the quota, and a cycle would keep a dropped handle open.
 """
@@ -19,34 +21,47 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
+import marshal
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
 from edgeshard import sqlite
-from edgeshard.budget import policy
+from edgeshard.budget import policy, reserve
 from edgeshard.budget.policy import Budget, Usage, WriterQuota
+from edgeshard.budget.quotas import QuotaRecord
 from edgeshard.budget.usage import load_budget, measure
 from edgeshard.errors import DiskBudgetError
+from edgeshard.files import fingerprint, paths
 from edgeshard.master import write_stats
 from edgeshard.master.write_stats import WriterMeter
+from edgeshard.shard.inserts import RecordWriter
 from edgeshard.sqlite import Connection
 
 logger = logging.getLogger("edgeshard")
 
-#: The least time between two measurements, however often a write is refused, in seconds.
+#: The least time between two measurements of a writer that is refused again and again, in seconds.
 _LEAST_INTERVAL_S: Final = 0.01
 
 #: How long a writer waits for a reader of its WAL to end, if there is no space for a longer WAL, in seconds.
 _WAL_WAIT_S: Final = 0.25
 
-#: What a new shard takes at once, with its side files, in bytes.
-_NEW_SHARD_BYTES: Final = 128 << 10
+#: The store is measured at least this often while its owner writes, so that it learns of a new budget, in seconds.
+_MEASURE_S: Final = 1.0
+
+#: How long the opening of a shard waits for quotas that others do not use any more, in seconds, and how often it looks.
+_OPEN_WAIT_S, _OPEN_POLL_S = 6 * policy.LEASE_S, 0.05
+
+#: How many pages a row may add besides its own: inner pages of the table that are split, and a page of pointers.
+_TREE_PAGES: Final = 4
+
+#: How much of its size in the quota the WAL has when it is checkpointed, and when the writer waits for it.
+_CHECKPOINT_PART, _WAIT_PART = 0.625, 0.75
 
 _NEXT_STEPS: Final = {
     "error": "Nothing of this was written; merge, prune or push and prune, or raise the budget, and write it again",
@@ -54,78 +69,16 @@ _NEXT_STEPS: Final = {
     "rows of a table with a key: write it again",
 }
 
-
-@attrs.frozen
-class Measurement:
-    """What a store takes at one moment, and what a writer may therefore add.
-
-    Attributes:
-        budget: the store's budget.
-        usage: what the store takes.
-        limit: what it may take, in bytes.
-        share: what the writer that measured may add.
-    """
-
-    budget: Budget
-    usage: Usage
-    limit: int
-    share: WriterQuota
-
-
-def _measure(root: Path, fallback: Budget, share_of: Callable[[int, Usage], WriterQuota]) -> Measurement:
-    """Measure a store.
-
-    Args:
-        root: its folder.
-        fallback: its budget, if none is recorded in the folder any more.
-        share_of: the writer's share, given the limit and the usage.
-
-    Raises:
-        AccessError, StorageIOError: the folder cannot be read.
-        ConfigurationError: what is recorded is not a budget.
-    """
-    budget, usage = load_budget(root) or fallback, measure(root)
-    limit = policy.current_limit(budget, usage)
-    return Measurement(budget, usage, limit, share_of(limit, usage))
-
-
-def _first_share(limit: int, usage: Usage) -> WriterQuota:
-    return policy.writer_quota(limit, usage, 0, 0)
-
-
-def _refusal(action: str, path: str | os.PathLike[str], found: Measurement) -> DiskBudgetError:
-    usage = found.usage
-    text = (
-        f"{policy.describe_usage(found.limit, found.budget, usage)}; one write may add "
-        f"{found.share.transaction_bytes} bytes. {_NEXT_STEPS[found.budget.on_full]}"
-    )
-    return DiskBudgetError(action, path, text, usage.used, found.limit, usage.shards + usage.wals, usage.master)
-
-
-def ensure_space_for_shard(root: Path, budget: Budget, path: Path) -> None:
-    """Refuse to make a new shard if there is no space for one.
-
-    Args:
-        root: the store's folder.
-        budget: its budget, if none is recorded there any more.
-        path: the new shard, for the error.
-
-    Raises:
-        DiskBudgetError: there is no space.
-        As `Quota`.
-    """
-    found = _measure(root, budget, _first_share)
-    if found.share.left_for_writers < _NEW_SHARD_BYTES:
-        raise _refusal("make shard", path, found)
+_CLOSED: Final = WriterQuota(0, policy.MIN_WAL_BYTES, 0)
 
 
 class Quota:
-    """How much one open shard may add to its store; measures the store at once.
+    """How large one open shard may become; takes a first quota at once.
 
     Args:
         root: the store's folder.
         budget: its budget, if none is recorded there any more.
-        path: the shard, for errors.
+        path: the shard; it need not exist yet.
 
     Attributes:
         renew_at: when to call `renew` next, by the monotonic clock.
@@ -133,28 +86,46 @@ class Quota:
     Raises:
         AccessError, StorageIOError: the store cannot be measured.
         ConfigurationError: what is recorded is not a budget.
+        DiskBudgetError: the budget has no space for another open shard.
     """
 
-    def __init__(self, root: Path, budget: Budget, path: str | os.PathLike[str]) -> None:
+    def __init__(self, root: Path, budget: Budget, path: Path) -> None:
         self._root = root
-        self._path = path
-        self._measured = _measure(root, budget, _first_share)
-        self._measured_at = monotonic()
+        self._budget = budget
+        self._path = str(path)
+        self._stem = path.stem
+        self._usage = Usage()
+        self._granted = _CLOSED
+        self._growth_wanted = policy.FIRST_GROWTH_BYTES
+        self._taken_at = self._measured_at = 0.0
         self.renew_at = 0.0
         self._is_nearly_full = False  # and was warned about
-        self._pages = 0  # of the file, at the last measurement
+        self._pages_max = 0  # of the file
         self._page_bytes = 1
+        self._free_bytes = 0  # how much certainly fits into the file, in a transaction
+        self._first_pages = -1  # of the file when the transaction began; -1: there is none
         self._wal_pages = 0  # in the WAL now
-        self._wal_target = 0  # how many the WAL should have
         self._wal_tolerated = 0  # from how many on the writer does its upkeep before it writes more
+        self._wal_target = 0  # how many it should have
         self._pages_logged = 0  # how many the connection had written to the WAL by the last commit
         self._meter: WriterMeter | None = None
         self._check_soon: Callable[[], Callable[[], None] | None] = lambda: None
+        self._record = QuotaRecord(root, self._stem)
+        try:
+            deadline = monotonic() + _OPEN_WAIT_S
+            while not self._take(fingerprint.size(self._path), policy.FIRST_GROWTH_BYTES):
+                # what is in the way may be quotas that expire
+                if monotonic() > deadline or not self._fits_without_quotas():
+                    raise self._refusal_to_open()
+                time.sleep(_OPEN_POLL_S)
+        except BaseException:
+            self._record.close()
+            raise
 
     def start(
         self, connection: Connection, meter: WriterMeter, check_soon: weakref.WeakMethod[Callable[[], None]]
     ) -> None:
-        """Take over the shard's connection: until the first upkeep the file may not grow.
+        """Take over the shard's connection.
 
         Args:
             connection: the shard's.
@@ -163,64 +134,162 @@ class Quota:
         """
         self._meter, self._check_soon = meter, check_soon
         self._page_bytes = int(connection.pragma("page_size"))
-        self._pages = int(connection.pragma("page_count"))
-        self._allow(connection, self._pages, 0)
+        self._limit_file(connection)
         self._limit_wal(connection)
         connection.set_wal_hook(self._after_commit)  # replaces wal_autocheckpoint
 
-    # -- what the file may take ---------------------------------------------------------------------------------------
+    def close(self) -> None:
+        """Give the quota back, once the shard is closed."""
+        self._record.close()
+
+    def leave_to_parent(self) -> None:
+        """Leave the quota to the process that forked this one."""
+        self._record.leave_to_parent()
+
+    # -- taking it ----------------------------------------------------------------------------------------------------
 
     @property
     def allows_writes(self) -> bool:
         """Whether the writer may add anything."""
-        return self._measured.share.row_bytes > 0
+        return self._granted.total_bytes > 0
 
-    def renew(self, connection: Connection, *, in_transaction: bool) -> None:
-        """Measure the store, and renew the quota; allow more in a transaction, which would be undone as a whole."""
-        now = monotonic()
-        # a program that tries again and again must not keep the merger from making space
-        if self.allows_writes or now >= self._measured_at + _LEAST_INTERVAL_S:
-            self._measure_again(connection, now)
-        share = self._measured.share
-        self._allow(connection, self._pages, share.transaction_bytes if in_transaction else share.row_bytes)
-        self.renew_at = self._measured_at + share.renew_after_s
+    def _take(self, file_bytes: int, wanted_bytes: int, needed_bytes: int = 0) -> bool:
+        """Measure the store, and take a quota for a file that grows by so much; return whether it may grow at all.
 
-    def _measure_again(self, connection: Connection, now: float) -> None:
-        before, elapsed_s, self._measured_at = self._measured, now - self._measured_at, now
-        pages = int(connection.pragma("page_count"))
-        added_bytes, self._pages = max(0, pages - self._pages) * self._page_bytes, pages
-
-        def share_of(limit: int, usage: Usage) -> WriterQuota:
-            rate = max(0, usage.used - before.usage.used) / max(elapsed_s, _LEAST_INTERVAL_S)
-            return policy.writer_quota(limit, usage, added_bytes, before.share.wal_bytes, rate)
-
-        self._measured = _measure(self._root, before.budget, share_of)
-        if self._measured.share.wal_bytes != before.share.wal_bytes:
-            self._limit_wal(connection)
+        If it may not, the quota that the shard has stays as it is in a transaction, and ends otherwise.
+        """
+        with self._record.locked():
+            self._budget = load_budget(self._root) or self._budget
+            self._usage = measure(self._root, without=self._stem)
+            wal_bytes = fingerprint.size(paths.wal(self._path))
+            granted = policy.writer_quota(self._budget, self._usage, file_bytes, wal_bytes, wanted_bytes, needed_bytes)
+            self._taken_at = self._measured_at = monotonic()
+            if granted.total_bytes or self._first_pages < 0:
+                self._granted = granted
+            if self._first_pages < 0:
+                self._record.take(self._granted.total_bytes)
+            else:
+                self._record.hold(self._granted.total_bytes)
+            if self.allows_writes:
+                taken = self._usage.promised + self._granted.total_bytes
+                reserve.make_whole(self._root, self._budget, attrs.evolve(self._usage, promised=taken))
+        self.renew_at = self._taken_at + policy.LEASE_S
         self._warn_once()
+        return granted.total_bytes > 0
+
+    def _fits_without_quotas(self) -> bool:
+        usage = measure(self._root, without=self._stem, sizes_only=True)
+        return policy.writer_quota(self._budget, usage, fingerprint.size(self._path)).total_bytes > 0
 
     def _warn_once(self) -> None:
-        found, was_warned = self._measured, self._is_nearly_full
-        self._is_nearly_full = policy.is_nearly_full(found.limit, found.usage, was_warned=was_warned)
+        was_warned, own = self._is_nearly_full, fingerprint.size(self._path)
+        taken = max(self._granted.total_bytes, policy.shard_bytes(own, 0, 0)) - own
+        usage = attrs.evolve(self._usage, shards=self._usage.shards + own, promised=self._usage.promised + taken)
+        self._is_nearly_full = policy.is_nearly_full(self._budget, usage, was_warned=was_warned)
         if self._is_nearly_full and not was_warned:
-            logger.warning(
-                "%s is nearly full: %s", self._root, policy.describe_usage(found.limit, found.budget, found.usage)
-            )
+            logger.warning("%s is nearly full: %s", self._root, policy.describe_usage(self._budget, usage))
 
-    def allow_transaction(self, connection: Connection) -> None:
-        """Allow more for a transaction that has just begun: if the quota ran out, the whole block would be undone."""
-        self._allow(connection, int(connection.pragma("page_count")), self._measured.share.transaction_bytes)
+    def renew(self, connection: Connection) -> None:
+        """Keep the quota, or take another one, which may be larger or smaller."""
+        now = monotonic()
+        file_bytes = int(connection.pragma("page_count")) * self._page_bytes
+        used = file_bytes - self._pages_max * self._page_bytes + self._granted.growth_bytes
+        if self._first_pages >= 0:
+            self.renew_at = now + policy.LEASE_S  # it is held, and make_space asks for more
+            return
+        until = min(self._taken_at + 1.5 * policy.LEASE_S, self._measured_at + _MEASURE_S)
+        if self.allows_writes and now < until and used < self._granted.growth_bytes // 2:
+            self._keep(connection, file_bytes, used, now)
+            return
+        # a program that tries again and again must not keep the merger from making space
+        if not self.allows_writes and now < self._measured_at + _LEAST_INTERVAL_S:
+            return
+        self._growth_wanted = max(policy.FIRST_GROWTH_BYTES, min(2 * used, policy.MAX_RESERVE_BYTES))
+        if self._take(file_bytes, self._growth_wanted):
+            self._limit_file(connection)
+            self._limit_wal(connection)
 
-    def allow_one_row(self, connection: Connection) -> None:
-        """Allow more for one row, which may be larger than what many rows may add."""
-        self._allow(connection, self._pages, self._measured.share.transaction_bytes)
+    def _keep(self, connection: Connection, file_bytes: int, used_bytes: int, now: float) -> None:
+        """Renew the quota; make it smaller if a merge has truncated the shard, or a large transaction has ended."""
+        wal_bytes = max(self._granted.wal_bytes, fingerprint.size(paths.wal(self._path)))
+        growth = min(self._granted.growth_bytes - max(0, used_bytes), max(policy.FIRST_GROWTH_BYTES, 2 * used_bytes))
+        total = policy.shard_bytes(file_bytes, wal_bytes, growth)
+        if total < self._granted.total_bytes:
+            self._granted = WriterQuota(growth, self._granted.wal_bytes, total)
+            self._limit_file(connection)
+        self._record.take(self._granted.total_bytes)
+        self._taken_at, self.renew_at = now, now + policy.LEASE_S
 
-    def allow_rows(self, connection: Connection) -> None:
-        """Go back to the normal quota."""
-        self._allow(connection, self._pages, self._measured.share.row_bytes)
+    def _limit_file(self, connection: Connection, pages_max: int | None = None) -> None:
+        if pages_max is None:
+            pages_max = int(connection.pragma("page_count")) + self._granted.growth_bytes // self._page_bytes
+        self._pages_max = pages_max
+        connection.pragma("max_page_count", max(1, self._pages_max))
 
-    def _allow(self, connection: Connection, pages: int, added_bytes: int) -> None:
-        connection.pragma("max_page_count", max(1, pages + added_bytes // self._page_bytes))
+    # -- transactions and large rows ----------------------------------------------------------------------------------
+
+    def guard(self, writer: RecordWriter) -> RecordWriter:
+        """Return a writer that makes space for each row in a transaction: a row that is refused would undo all of it.
+
+        Outside a transaction a row that is refused is tried again.
+        """
+        plain, encode, sql = writer.insert, writer.encode, writer.sql
+
+        def insert(execute: Callable[..., Any], row_id: int, record: Any) -> None:
+            if self._first_pages < 0:
+                plain(execute, row_id, record)
+            else:
+                row = encode(row_id, record)
+                self.make_space(execute.__self__.connection, row)  # type: ignore[attr-defined]
+                execute(sql, row)
+
+        return attrs.evolve(writer, insert=insert)
+
+    def hold(self, connection: Connection) -> None:
+        """Keep the quota until the transaction that has just begun ends, however long that takes."""
+        self._first_pages = int(connection.pragma("page_count"))
+        self._free_bytes = 0
+        self._record.hold(self._granted.total_bytes)
+
+    def let_go(self) -> None:
+        """End what `hold` began."""
+        self._first_pages = -1
+        self._record.take(self._granted.total_bytes)
+        self._taken_at = monotonic()
+        self.renew_at = self._taken_at + policy.LEASE_S
+
+    def make_space(self, connection: Connection, rows: Any) -> None:
+        """Take a larger quota if the next rows may not fit. If there is none, SQLite refuses what does not fit.
+
+        Args:
+            connection: the shard's.
+            rows: the bindings of one row, or a list of them.
+        """
+        try:
+            size = len(marshal.dumps(rows, 2))
+        except ValueError:
+            return  # not what SQLite stores either
+        # SQLite leaves a part of a page free: that is at most as much as there is in it, and at most a page for a row
+        count = len(rows) if isinstance(rows, list) else 1
+        bytes_ = _TREE_PAGES * self._page_bytes + min(2 * size, size + size // 50 + count * self._page_bytes)
+        if bytes_ > self._free_bytes or self._first_pages < 0:
+            self._make_space(connection, bytes_)
+        self._free_bytes -= bytes_
+
+    def _make_space(self, connection: Connection, bytes_: int) -> None:
+        pages = int(connection.pragma("page_count"))
+        self._free_bytes = (self._pages_max - pages) * self._page_bytes
+        if bytes_ <= self._free_bytes:
+            return
+        # the quota is for the whole transaction: all of its pages will be in the WAL, and then in the file
+        first_pages = pages if self._first_pages < 0 else self._first_pages
+        grown = (pages - first_pages) * self._page_bytes
+        most = policy.largest_transaction(self._budget, self._usage)
+        needed, wanted = grown + max(bytes_, policy.MIN_GROWTH_BYTES), grown + max(grown, policy.FIRST_GROWTH_BYTES)
+        if self._take(first_pages * self._page_bytes, min(most, wanted), min(most, needed)):
+            self._limit_file(connection, max(pages, first_pages + self._granted.growth_bytes // self._page_bytes))
+            self._limit_wal(connection)
+            self._free_bytes = (self._pages_max - pages) * self._page_bytes
 
     # -- the WAL ------------------------------------------------------------------------------------------------------
 
@@ -243,23 +312,34 @@ class Quota:
             check_soon()
 
     def _limit_wal(self, connection: Connection) -> None:
-        self._wal_target = self._measured.share.wal_bytes // self._page_bytes
-        self._wal_tolerated = max(self._wal_target, self._wal_pages) + self._wal_target // 4
-        connection.pragma("journal_size_limit", self._measured.share.wal_bytes)
+        pages = self._granted.wal_bytes / (self._page_bytes + 24)
+        self._wal_target = int(pages * _CHECKPOINT_PART)
+        self._wal_tolerated = int(pages * _WAIT_PART)
+        connection.pragma("journal_size_limit", self._granted.wal_bytes)
 
-    def ensure_wal_may_grow(self, connection: Connection, *, in_transaction: bool) -> None:
-        """Refuse to write to a WAL that cannot be restarted, and for which there is no more space.
+    def ensure_wal_may_grow(self, connection: Connection) -> None:
+        """Refuse to write without a quota, or to a WAL that cannot be restarted and for which there is no more space.
 
         Raises:
             DiskBudgetError: that is the case.
         """
+        if self._first_pages >= 0:
+            return  # SQLite refuses what does not fit
+        if not self.allows_writes:
+            self._request_upkeep()
+            raise self.refusal()
         if self._wal_pages < self._wal_tolerated:
             return
-        if self._measured.share.left_for_writers > 2 * self._measured.share.wal_bytes:
-            self._wal_tolerated = self._wal_pages + self._wal_target // 4
+        if self._restart_wal(connection):
+            self._wal_pages = 0
             return
-        if not in_transaction and self._restart_wal(connection):
-            self._wal_tolerated, self._wal_pages = self._wal_target + self._wal_target // 4, 0
+        # somebody reads for long: the WAL goes on growing if there is space for that, a piece at a time
+        file_bytes, wal_bytes = int(connection.pragma("page_count")) * self._page_bytes, self._granted.wal_bytes
+        if policy.left_for_writers(self._budget, self._usage) > 4 * wal_bytes and self._take(
+            file_bytes, self._growth_wanted
+        ):
+            self._limit_file(connection)
+            self._wal_tolerated = self._wal_pages + wal_bytes // 4 // self._page_bytes
             return
         self._request_upkeep()
         raise self.refusal()
@@ -284,8 +364,26 @@ class Quota:
     @property
     def is_disk_full(self) -> bool:
         """Whether the file system itself has no space, because of files outside the store."""
-        return self._measured.usage.free < policy.MIN_QUOTA_BYTES
+        return self._usage.free < policy.MIN_GROWTH_BYTES
 
     def refusal(self) -> DiskBudgetError:
         """Return the error of a write for which there is no space."""
-        return _refusal("write to shard", self._path, self._measured)
+        most = policy.largest_transaction(self._budget, self._usage)
+        return self._error(
+            "write to shard", f"one write may add at most {most} bytes. {_NEXT_STEPS[self._budget.on_full]}"
+        )
+
+    def _refusal_to_open(self) -> DiskBudgetError:
+        shards = self._usage.open + 1
+        needed = (
+            f"another open shard takes {policy.LEAST_SHARD_BYTES} bytes and more; {shards} open shards need a budget "
+            f"of at least {policy.least_budget(shards)} bytes, besides what rows take"
+        )
+        return self._error("open shard", f"{needed}. {_NEXT_STEPS[self._budget.on_full]}")
+
+    def _error(self, action: str, cause: str) -> DiskBudgetError:
+        own = fingerprint.size(self._path) + sum(map(fingerprint.size, paths.side_files(self._path)))
+        usage = attrs.evolve(self._usage, shards=self._usage.shards + own)
+        limit = policy.current_limit(self._budget, usage)
+        text = f"{policy.describe_usage(self._budget, usage)}; {cause}"
+        return DiskBudgetError(action, self._path, text, usage.used, limit, usage.shards, usage.master)

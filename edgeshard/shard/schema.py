@@ -68,16 +68,16 @@ def changes(connection: Connection, table: Table, path: str) -> Iterator[Stateme
     yield from catalog.raise_priority(connection, name, table.priority)
 
 
-def newest_timestamp(connection: Connection) -> int:
-    """Return the newest timestamp in an open shard, or 0 if there is none.
+def newest_timestamps(connection: Connection) -> list[int]:
+    """Return the timestamp of the last row of each table in an open shard.
 
-    It is in the last row of each table: ids and timestamps of a shard grow together.
+    In one stream, ids and timestamps grow together. A stream with lower ones follows only if the clock was ahead.
     """
     last = (
         sqlite.scalar(connection, f"SELECT {format.TIMESTAMP} FROM {quote(name)} ORDER BY _id DESC LIMIT 1")
         for name in catalog.tables_with_column(connection, format.TIMESTAMP)
     )
-    return max((timestamp for timestamp in last if timestamp is not None), default=0)
+    return [timestamp for timestamp in last if timestamp is not None]
 
 
 def as_stored(connection: Connection, table: Table) -> Table:

@@ -109,7 +109,10 @@ class Shard(Handle):
                     self._next_id = row_id + 1
                 except BaseException as error:
                     self._next_id = 0  # until _fail decides
-                    self._retry_or_fail(error, row_id, writer, record)
+                    if isinstance(error, hlc.ClockSetBackError):
+                        row_id = self._insert_in_new_stream(record)
+                    else:
+                        self._retry_or_fail(error, row_id, writer, record)
             else:
                 with self.transaction():
                     row_id = self._insert(self._writer_for(record), record)
@@ -142,6 +145,12 @@ class Shard(Handle):
             As `write`.
         """
         return self.write(declare.deletion(cls, key))
+
+    def _insert_in_new_stream(self, record: Any) -> int:
+        """Insert a row after the wall clock was set back far; nothing of it was written yet."""
+        self._restart_clock()
+        with self.transaction():
+            return self._insert(self._writer_for(record), record)
 
     def _insert(self, writer: RecordWriter, record: Any) -> int:
         if not self._next_id & format.SEQ_MAX:
@@ -192,6 +201,8 @@ class Shard(Handle):
         try:
             encode = writer.encode
             rows = [encode(row_id, record) for row_id, record in enumerate(batch, first_id)]
+            if self._quota is not None:
+                self._quota.make_space(self._connection, rows)
             self._connection.executemany(writer.sql, rows)
             self._next_id = first_id + len(batch)
         except BaseException as error:
@@ -214,7 +225,10 @@ class Shard(Handle):
                 if not row_id & format.SEQ_MAX:
                     raise TransactionError("write to shard", self.path, _TOO_MANY)
                 self._next_id = row_id + 1
-                yield writer.encode(row_id, current)
+                row = writer.encode(row_id, current)
+                if self._quota is not None:
+                    self._quota.make_space(self._connection, row)
+                yield row
                 pulling = True
 
         try:
@@ -322,15 +336,19 @@ class Shard(Handle):
                 writer = inserts.for_dicts(table, self.agent)
             else:
                 writer = inserts.for_class(table, self._clock() if table.is_timestamped else None)
+            if self._quota is not None:
+                writer = self._quota.guard(writer)
             self._writers[cls] = writer
         return writer
 
     def _clock(self) -> Callable[[], int]:
-        """Return the clock for this handle's changes. It begins above the newest timestamp that its store knows."""
+        """Return the clock for this handle's changes. It begins above the newest timestamps that its store knows."""
         if self._timestamp is None:
             with sqlite.translate_errors("read timestamps of", self.path):
-                floor = schema.newest_timestamp(self._connection)
-            self._timestamp = hlc.clock(max(floor, store_master.newest_timestamp(self.path)))
+                known = schema.newest_timestamps(self._connection)
+            known_there, passed_us = store_master.known_times(self.path)
+            clock = hlc.clock([*known, *known_there], passed_us, lambda: self._depth > 0)
+            self._timestamp, self._is_clock_set_back = clock.next, clock.is_set_back
         return self._timestamp
 
     def _ensure_table(self, table: columns.Table) -> columns.Table:

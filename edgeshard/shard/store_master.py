@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from edgeshard import format
-from edgeshard.errors import SchemaConflictError, StorageError
+from edgeshard.errors import ConfigurationError, SchemaConflictError, StorageError
 from edgeshard.files import paths
-from edgeshard.master import catalog, database
+from edgeshard.master import catalog, database, store_clock
 from edgeshard.records import keys, renames, types
 from edgeshard.records.columns import Table
 from edgeshard.records.keys import Key
@@ -27,14 +27,20 @@ logger = logging.getLogger("edgeshard.shard")
 _BUSY_TIMEOUT_S: Final = 0.1
 
 
-def newest_timestamp(shard_path: str) -> int:
-    """Return the newest timestamp that the store's master knows, or 0 if it knows none or cannot be read."""
+def known_times(shard_path: str) -> tuple[list[int], int]:
+    """Return what the store's master knows of the time; ([], 0) if it knows nothing or cannot be read.
+
+    Returns:
+        The newest timestamp of each keyed table, and a time that has surely passed, in microseconds since 1970.
+    """
     try:
         with _opened(shard_path) as connection:
-            return 0 if connection is None else catalog.newest_timestamp(connection)
-    except StorageError as error:
+            if connection is None:
+                return [], 0
+            return catalog.newest_timestamps(connection), store_clock.passed_us(connection)
+    except (StorageError, ConfigurationError) as error:  # the latter: it is no file
         logger.warning("%s; changes written now may get timestamps before changes that the master has", error)
-        return 0
+        return [], 0
 
 
 def ensure_fits(shard_path: str, table: Table) -> None:
@@ -46,7 +52,7 @@ def ensure_fits(shard_path: str, table: Table) -> None:
     try:
         with _opened(shard_path) as connection:
             conflict = None if connection is None else _find_conflict(connection, table.deletes_from or table)
-    except StorageError as error:
+    except (StorageError, ConfigurationError) as error:  # the latter: it is no file
         logger.warning("%s; whether table %s fits it shows at the next merge", error, table.name)
         return
     if conflict is not None:

@@ -75,10 +75,13 @@ class Transaction:
             if self.depth:
                 return
             handle._task, handle._aborted = running_task(), None
+            if handle._is_clock_set_back is not None and handle._is_clock_set_back():
+                handle._restart_clock()
+                self.next_id = 0  # if the block is undone, the stream is not continued either
             if format.seq_of(self.next_id) > format.SEQ_MAX - _LEAST_SEQS:
                 handle._next_id = 0
             if handle._quota is not None:
-                handle._quota.allow_transaction(handle._connection)
+                handle._quota.hold(handle._connection)
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         handle = self._handle
@@ -170,6 +173,8 @@ class Transaction:
         handle = self._handle
         if handle._depth or handle._unusable is not None:
             return
+        if handle._quota is not None:
+            handle._quota.let_go()
         if handle._connection.in_transaction:
             cause = "an interrupt kept its transaction from being undone; open it again"
             handle._become_unusable(ShardPoisonedError("use shard", handle.path, cause))

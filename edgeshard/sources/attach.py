@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -39,10 +39,12 @@ class Quarantine:
     Attributes:
         reason: the reason, and what to do.
         is_lasting: whether the reason holds until the file changes, so that it need not be read again before.
+        is_masters: whether it is the master that lacks rows.
     """
 
     reason: str
     is_lasting: bool = False
+    is_masters: bool = False
 
 
 @attrs.define
@@ -81,12 +83,14 @@ class ShardOutcome:
         is_removed: whether it was removed.
         has_merged_rows: whether rows that the master holds are still in it.
         state: the state of its file in which it has nothing new; () if the next merge must read it again.
+        last_seqs: if it is removable, (id, agent, highest seq) of each stream that has or had rows.
     """
 
     is_removable: bool = False
     is_removed: bool = False
     has_merged_rows: bool = False
     state: State = ()
+    last_seqs: Sequence[tuple[bytes, str, int]] = ()
 
 
 @attrs.define
@@ -186,13 +190,24 @@ def named_source(path: str | os.PathLike[str]) -> SourceRun:
     return SourceRun(scan.find_database(real) or ShardFile(real, (), "there is no such file"), own=False)
 
 
-def groups(runs: list[SourceRun]) -> Iterator[list[SourceRun]]:
-    """Yield the runs in groups whose sources are attached together; when asked for one, none is to be attached."""
+def named_sources(paths: Iterable[str | os.PathLike[str]]) -> list[SourceRun]:
+    """Return the runs of the sources that the caller names, each file once: what it has is counted once."""
+    runs = map(named_source, paths)
+    return list({run.file.path: run for run in runs}.values())
+
+
+def groups(runs: list[SourceRun], max_size: Callable[[], int | None] = lambda: None) -> Iterator[list[SourceRun]]:
+    """Yield the runs in groups whose sources are attached together; when asked for one, none is to be attached.
+
+    Args:
+        runs: the sources.
+        max_size: called for each group; returns how many may be attached at once, or None for as many as possible.
+    """
     left = runs
     while left:
         free = os_errors.free_descriptors()
         fitting = GROUP_SIZE if free is None else (free - _SPARE_DESCRIPTORS) // _DESCRIPTORS
-        size = max(1, min(GROUP_SIZE, fitting))
+        size = max(1, min(GROUP_SIZE, fitting, max_size() or GROUP_SIZE))
         yield left[:size]
         left = left[size:]
 

@@ -29,11 +29,18 @@ def missing_by_stream(
         unwanted: seqs of each stream, by its id, that are not copied although the target does not hold them.
     """
     for stream in streams.streams_with_news(connection, source, unwanted):
-        stream_no = sqlite.scalar(
-            connection, "SELECT stream_no FROM main.edgeshard_streams WHERE stream_id = ?", (stream.stream_id,)
-        )
-        held = [] if stream_no is None else held_around(connection, stream_no, stream.ranges)
-        yield stream, missing_blocks(stream, held, unwanted)
+        yield stream, missing_blocks(stream, _held(connection, stream), unwanted)
+
+
+def _held(connection: Connection, stream: SourceStream) -> list[Range]:
+    """Return the seqs of a stream that the main database has ever held, at least around those that the source has."""
+    sql = "SELECT stream_no FROM main.edgeshard_streams WHERE stream_id = ?"
+    stream_no = sqlite.scalar(connection, sql, (stream.stream_id,))
+    if stream_no is not None:
+        return held_around(connection, stream_no, stream.ranges)
+    sql = "SELECT last_seq FROM main.edgeshard_retired WHERE stream_id = ?"
+    retired_to = sqlite.scalar(connection, sql, (stream.stream_id,))
+    return [] if retired_to is None else [Range(1, retired_to)]
 
 
 def held_around(connection: Connection, stream_no: int, parts: Iterable[Range]) -> list[Range]:

@@ -114,7 +114,7 @@ def _copy(path: str, copy: str) -> None:
 def _private_folder(parent: str) -> Iterator[str]:
     """Make a folder that is marked as ours while the block runs, and remove it after it."""
     private = os.path.join(os.path.realpath(parent), f"{_FOLDER_PREFIX}{secrets.token_hex(8)}")
-    modes.create_folder(private)
+    modes.create_private_folder(private)
     with contextlib.ExitStack() as cleanup:
         folder = os.open(private, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         cleanup.callback(os.close, folder)

@@ -19,7 +19,7 @@ from edgeshard.sqlite import Connection, quote
 
 _ACTION: Final = "read database"
 
-_ID_BYTES: Final = 16
+ID_BYTES: Final = 16
 
 #: The most truncations of one stream. Adjacent ones for the same database are one entry, so there are only few.
 _TRUNCATIONS_MAX: Final = 10_000
@@ -28,35 +28,41 @@ _TRUNCATIONS_MAX: Final = 10_000
 _PRUNED_RANGES_MAX: Final = 10_000
 
 #: The most characters of the reason for which rows were pruned.
-_REASON_CHARS_MAX: Final = 100
+REASON_CHARS_MAX: Final = 100
 
 #: The highest id that a block can begin with. This leaves ids for the seqs of a stream after it.
 _FIRST_ID_MAX: Final = (1 << 63) - (1 << 33)
 
 #: SQL: up to where the main database holds its stream ``m`` without a break from the seq {0} on, or something below.
-_HELD_TO: Final = (
+HELD_TO: Final = (
     "coalesce((SELECT h.last FROM main.edgeshard_ranges h WHERE h.stream_no = m.stream_no AND h.first <= {0} "
-    "ORDER BY h.first DESC LIMIT 1), 0)"
+    "ORDER BY h.first DESC LIMIT 1), t.last_seq, 0)"
+)
+
+#: SQL: joins the main database's stream ``m``, or its retired stream ``t``, to a table {0} with the stream's id.
+JOIN_KNOWN: Final = (
+    "LEFT JOIN main.edgeshard_streams m ON m.stream_id = {0}.stream_id "
+    "LEFT JOIN main.edgeshard_retired t ON t.stream_id = {0}.stream_id "
 )
 
 #: SQL: up to where the main database knows, from the seq {0} on, that the database {1} pruned its stream ``m``.
-_NOTED_TO: Final = (
+NOTED_TO: Final = (
     "coalesce((SELECT n.last FROM main.edgeshard_pruned_ranges n WHERE n.is_own = 0 AND n.database_id = {1} "
     "AND n.stream_no = m.stream_no AND n.first <= {0} ORDER BY n.first DESC LIMIT 1), 0)"
 )
 
 #: SQL: whether the main database lacks any seq of the source's range ``r`` of its stream ``m``.
-_NOT_HELD: Final = f"{_HELD_TO.format('r.first')} < r.last"
+_NOT_HELD: Final = f"{HELD_TO.format('r.first')} < r.last"
 
 #: SQL: the part of ``r`` that the main database may lack ends here: all after it is held, up to the end of ``r``.
 _LACKED_TO: Final = (
-    f"iif({_HELD_TO.format('r.last')} >= r.last, (SELECT h.first - 1 FROM main.edgeshard_ranges h "
+    f"iif({HELD_TO.format('r.last')} >= r.last, (SELECT h.first - 1 FROM main.edgeshard_ranges h "
     "WHERE h.stream_no = m.stream_no AND h.first <= r.last ORDER BY h.first DESC LIMIT 1), r.last)"
 )
 
 #: SQL: whether the pruned range ``r`` of the source tells the main database something, or cannot be right.
 _IS_UNKNOWN_NOTE: Final = (
-    f"((r.last >= r.first) IS NOT TRUE OR {_NOT_HELD} AND {_NOTED_TO.format('r.first', 'r.database_id')} < r.last)"
+    f"((r.last >= r.first) IS NOT TRUE OR {_NOT_HELD} AND {NOTED_TO.format('r.first', 'r.database_id')} < r.last)"
 )
 
 
@@ -110,17 +116,14 @@ def _wanted_streams(connection: Connection, source: Source, unwanted: Mapping[by
 
 
 def _known_streams(source: Source) -> str:
-    return (
-        f"SELECT s.stream_no FROM {quote(source.schema)}.edgeshard_streams s "
-        "LEFT JOIN main.edgeshard_streams m ON m.stream_id = s.stream_id "
-    )
+    return f"SELECT s.stream_no FROM {quote(source.schema)}.edgeshard_streams s {JOIN_KNOWN.format('s')}"
 
 
 def _shard_news(source: Source) -> str:
     """Select the streams with rows that a shard truncated and the main database does not know."""
     return _known_streams(source) + (
-        f"JOIN {quote(source.schema)}.edgeshard_truncations t ON t.stream_no = s.stream_no "
-        "GROUP BY s.stream_no HAVING m.last_seq IS NULL OR max(t.last) > m.last_seq"
+        f"JOIN {quote(source.schema)}.edgeshard_truncations r ON r.stream_no = s.stream_no "
+        "GROUP BY s.stream_no HAVING max(r.last) > coalesce(m.last_seq, t.last_seq, 0)"
     )
 
 
@@ -137,12 +140,12 @@ def _master_news(source: Source) -> str:
         f"AND b.first <= {_LACKED_TO} ORDER BY b.first DESC LIMIT 1), 0)"
     )
     return (
-        f"{known} WHERE m.last_seq IS NULL OR m.last_seq < s.last_seq "
+        f"{known} WHERE coalesce(m.last_seq, t.last_seq, -1) < s.last_seq "
         f"UNION {known} JOIN {schema}.edgeshard_ranges r ON r.stream_no = s.stream_no WHERE {_NOT_HELD} "
         f"AND {last_block_end} >= r.first "
         f"UNION {known} JOIN {schema}.edgeshard_truncations r ON r.stream_no = s.stream_no WHERE {_NOT_HELD} "
-        "AND NOT EXISTS (SELECT 1 FROM main.edgeshard_truncations t "
-        "WHERE t.stream_no = m.stream_no AND t.last >= r.last) "
+        "AND NOT EXISTS (SELECT 1 FROM main.edgeshard_truncations n "
+        "WHERE n.stream_no = m.stream_no AND n.last >= r.last) "
         # the ranges of a bundle do not include what was pruned
         f"UNION {known} JOIN {schema}.edgeshard_pruned_ranges r ON r.stream_no = s.stream_no WHERE {_IS_UNKNOWN_NOTE}"
     )
@@ -196,7 +199,7 @@ def _read_identity(connection: Connection, source: Source, stream_no: int) -> tu
     stream_id, agent_id, began_at, last_seq = rows[0]
     if (
         not 1 <= stream_no <= format.STREAM_NO_MAX
-        or len(stream_id) != _ID_BYTES
+        or len(stream_id) != ID_BYTES
         or len(agent_id) > paths.AGENT_NAME_MAX
         or (source.is_shard and agent_id != source.agent_id)
     ):
@@ -218,7 +221,7 @@ def _read_truncations(connection: Connection, source: Source, stream_no: int) ->
     if len(rows) > _TRUNCATIONS_MAX:
         raise DamagedError(_ACTION, source.path, f"stream number {stream_no} has too many truncations")
     for first, last, database_id in rows:
-        if not _are_seqs(first, last) or len(database_id) != _ID_BYTES:
+        if not _are_seqs(first, last) or len(database_id) != ID_BYTES:
             raise DamagedError(_ACTION, source.path, f"stream number {stream_no} has invalid truncations")
     return tuple((Range(first, last), database_id) for first, last, database_id in rows)
 
@@ -272,7 +275,7 @@ def _ranges_not_held(source: Source) -> str:
     return (
         f"SELECT r.first, r.last FROM {quote(source.schema)}.edgeshard_streams s "
         f"JOIN {quote(source.schema)}.edgeshard_ranges r ON r.stream_no = s.stream_no "
-        f"LEFT JOIN main.edgeshard_streams m ON m.stream_id = s.stream_id WHERE s.stream_no = ? "
+        f"{JOIN_KNOWN.format('s')} WHERE s.stream_no = ? "
         f"AND (r.first < 1 OR (r.last >= r.first) IS NOT TRUE OR {_NOT_HELD})"
     )
 
@@ -328,16 +331,16 @@ def _read_pruned(connection: Connection, source: Source, stream_no: int) -> tupl
         (int, int, bytes, str, str),
         f"SELECT r.first, r.last, r.database_id, r.reason, r.pruned_at FROM {quote(source.schema)}.edgeshard_streams s "
         f"JOIN {quote(source.schema)}.edgeshard_pruned_ranges r ON r.stream_no = s.stream_no "
-        "LEFT JOIN main.edgeshard_streams m ON m.stream_id = s.stream_id "
-        f"WHERE s.stream_no = ? AND {_IS_UNKNOWN_NOTE} ORDER BY r.database_id, r.first LIMIT ?",
+        f"{JOIN_KNOWN.format('s')} WHERE s.stream_no = ? AND {_IS_UNKNOWN_NOTE} "
+        "ORDER BY r.database_id, r.first LIMIT ?",
         (stream_no, _PRUNED_RANGES_MAX),
     )
     found = []
     previous = start = (b"", 0)
     for first, last, database_id, reason, pruned_at in rows:
         is_in_order = _are_seqs(first, last) and (database_id, first) >= start
-        is_explained = len(reason) <= _REASON_CHARS_MAX and _is_time(pruned_at)
-        if not is_in_order or not is_explained or len(database_id) != _ID_BYTES:
+        is_explained = len(reason) <= REASON_CHARS_MAX and _is_time(pruned_at)
+        if not is_in_order or not is_explained or len(database_id) != ID_BYTES:
             raise DamagedError(_ACTION, source.path, f"stream number {stream_no} has invalid pruned ranges")
         start = (database_id, first)
         if previous[0] == database_id:  # a database may have pruned rows again, after an older copy of it was put back
@@ -512,16 +515,50 @@ def ids_of_rows(
     return union(Range(*row) for row in rows)
 
 
+def last_seqs(connection: Connection, shard: Source) -> list[tuple[bytes, str, int]]:
+    """Return (id, agent, highest seq that it has or had) of each stream of a shard that has or had rows.
+
+    The main database knows all of these streams, and says whose they are.
+    """
+    with bounds.bounded(connection, shard.schema):
+        blocks = shard_blocks(connection, shard)
+        truncated = (
+            f"(SELECT max(last) FROM {quote(shard.schema)}.edgeshard_truncations t WHERE t.stream_no = s.stream_no)"
+        )
+        rows = sqlite.fetch_typed(
+            connection,
+            shard.path,
+            (int, bytes, str, int),
+            f"SELECT s.stream_no, m.stream_id, m.agent_id, coalesce({truncated}, 0) "
+            f"FROM {quote(shard.schema)}.edgeshard_streams s "
+            "CROSS JOIN main.edgeshard_streams m ON m.stream_id = s.stream_id ORDER BY s.stream_no",
+        )
+    lasts = ((number, max(last, blocks[number].last if number in blocks else 0)) for number, _, _, last in rows)
+    last_of = dict(lasts)
+    return [(stream_id, agent, last_of[number]) for number, stream_id, agent, _ in rows if last_of[number]]
+
+
 # -- truncated rows ---------------------------------------------------------------------------------------------------
+
+
+def truncated_beyond(connection: Connection, shard: Source) -> list[tuple[SourceStream, Range, bytes]]:
+    """Return the truncations of a shard that reach beyond the last seq that the main database knows of the stream.
+
+    Returns:
+        The stream, the seqs, and the id of the database that holds them.
+    """
+    with bounds.bounded(connection, shard.schema):
+        found = sqlite.fetch_typed(connection, shard.path, (int,), _shard_news(shard))
+        listed = [_read_stream(connection, shard, number, None, None) for (number,) in found]
+    return [(stream, seqs, database_id) for stream in listed for seqs, database_id in stream.truncations]
 
 
 def are_truncated_rows_held(connection: Connection, shard: Source) -> bool:
     """Return whether the main database holds, or has held, every row that a shard truncated for any database."""
     schema = quote(shard.schema)
     sql = (
-        f"SELECT 1 FROM {schema}.edgeshard_truncations t JOIN {schema}.edgeshard_streams s USING(stream_no) "
-        "LEFT JOIN main.edgeshard_streams m ON m.stream_id = s.stream_id "
-        f"WHERE {_HELD_TO.format('t.first')} < t.last LIMIT 1"
+        f"SELECT 1 FROM {schema}.edgeshard_truncations r JOIN {schema}.edgeshard_streams s USING(stream_no) "
+        f"{JOIN_KNOWN.format('s')} WHERE {HELD_TO.format('r.first')} < r.last LIMIT 1"
     )
     with bounds.bounded(connection, shard.schema):
         return sqlite.scalar(connection, sql) is None

@@ -3,6 +3,7 @@
 Use the names of this package as `sqlite.connect(...)`. Its modules are an internal division.
 """
 
+from edgeshard.sqlite.causes import explain, translate_errors
 from edgeshard.sqlite.connection import (
     BUSY_TIMEOUT_S,
     Connection,
@@ -19,6 +20,7 @@ from edgeshard.sqlite.connection import (
     is_wal,
     open_in_memory,
     read_snapshot,
+    secure_delete,
     set_busy_timeout,
     set_synchronous,
 )
@@ -31,7 +33,6 @@ from edgeshard.sqlite.errors import (
     ROW_REFUSED,
     DatabaseFailure,
     cannot_make_side_files,
-    explain,
     has_hot_journal,
     is_bad_data,
     is_bad_schema,
@@ -44,13 +45,14 @@ from edgeshard.sqlite.errors import (
     is_short_read,
     is_write,
     spoils_transaction,
-    translate_errors,
 )
 from edgeshard.sqlite.guards import (
     allow_interrupt,
     allow_only_reading,
     limit_steps,
     limit_steps_in_block,
+    limit_wal_in_block,
+    protect_tables,
 )
 from edgeshard.sqlite.maintenance import (
     back_up,
@@ -92,6 +94,9 @@ from edgeshard.sqlite.shell import (
     draw_table,
     shell_class,
 )
+from edgeshard.sqlite.space import has_statistics, index_names, tree_bytes
+from edgeshard.sqlite.take_over import exclusively
+from edgeshard.sqlite.temp_files import spills
 
 __all__ = [
     "BUSY",
@@ -127,13 +132,16 @@ __all__ = [
     "draw_rows",
     "draw_table",
     "ensure_wal",
+    "exclusively",
     "explain",
     "fetch",
     "fetch_typed",
     "has_hot_journal",
+    "has_statistics",
     "has_table",
     "header_says_wal",
     "immediate",
+    "index_names",
     "is_bad_data",
     "is_bad_schema",
     "is_cut_off",
@@ -150,7 +158,9 @@ __all__ = [
     "is_write",
     "limit_steps",
     "limit_steps_in_block",
+    "limit_wal_in_block",
     "open_in_memory",
+    "protect_tables",
     "quote",
     "read_raw",
     "read_snapshot",
@@ -158,15 +168,18 @@ __all__ = [
     "remove_empty_wal",
     "restart_wal",
     "scalar",
+    "secure_delete",
     "select",
     "select_id_runs",
     "set_busy_timeout",
     "set_synchronous",
     "shell_class",
     "shrink_wal",
+    "spills",
     "spoils_transaction",
     "sync_file",
     "translate_errors",
+    "tree_bytes",
     "truncate_wal",
     "used_bytes",
     "wal_bytes_written",

@@ -12,7 +12,7 @@ import apsw
 
 from edgeshard.errors import FormatError, StorageIOError
 from edgeshard.files import fingerprint, os_errors
-from edgeshard.sqlite import guards
+from edgeshard.sqlite import guards, temp_files
 from edgeshard.sqlite.rows import quote
 
 Connection = apsw.Connection
@@ -41,6 +41,7 @@ def connect(path: str, *, writable: bool, busy_timeout_s: float = BUSY_TIMEOUT_S
     try:
         set_busy_timeout(connection, busy_timeout_s)
         guards.harden(connection)
+        temp_files.choose(connection)
         if writable:
             guards.restrict(connection)
     except BaseException:
@@ -100,6 +101,7 @@ def open_in_memory(script: str) -> Connection:
     connection = Connection(":memory:", flags=flags)
     connection.execute(script)
     guards.harden(connection)
+    temp_files.choose(connection)
     guards.restrict(connection)
     return connection
 
@@ -155,6 +157,16 @@ def ensure_wal(connection: Connection, path: str) -> None:
 def is_wal(connection: Connection, schema: str) -> bool:
     """Return whether an attached database is a WAL database."""
     return bool(connection.pragma("journal_mode", schema=schema) == "wal")
+
+
+@contextlib.contextmanager
+def secure_delete(connection: Connection, *, enabled: bool = True) -> Iterator[None]:
+    """Let the connection overwrite with zeros what it deletes in the block."""
+    connection.pragma("secure_delete", enabled)
+    try:
+        yield
+    finally:
+        connection.pragma("secure_delete", False)
 
 
 # -- attached databases -----------------------------------------------------------------------------------------------

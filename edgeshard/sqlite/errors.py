@@ -1,27 +1,11 @@
-"""Classify SQLite's errors, and translate them into edgeshard's: the messages that users see are here.
+"""Classify SQLite's errors. What users are told about them is in `causes`.
 
 All decisions go by exception class or result code, never by the text of a message.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-from collections.abc import Iterator
-
 import apsw
-
-from edgeshard import format
-from edgeshard.errors import (
-    AccessError,
-    DamagedError,
-    DiskFullError,
-    EdgeshardError,
-    StorageBusyError,
-    StorageError,
-    StorageIOError,
-)
-from edgeshard.files import os_errors
 
 #: Any error that SQLite reports.
 DatabaseFailure = apsw.Error
@@ -70,28 +54,6 @@ QUERY_MISTAKES = (
     TypeError,
     ValueError,
 )
-
-# The first class that fits decides: our error class, and the cause that it gives.
-_TRANSLATIONS: list[tuple[type[apsw.Error], type[StorageError], str]] = [
-    (
-        apsw.BusyError,
-        StorageBusyError,
-        "another process holds it locked; try again, or find out which process keeps it open",
-    ),
-    (apsw.LockedError, StorageBusyError, "another statement holds it locked"),
-    (apsw.ProtocolError, StorageBusyError, "another process keeps its WAL locked"),
-    (apsw.FullError, DiskFullError, "the disk is full; nothing of this write was kept, free some space and try again"),
-    (apsw.ReadOnlyError, AccessError, "it is read-only; check the permissions of the file and its folder"),
-    (apsw.PermissionsError, AccessError, "permission denied"),
-    (apsw.AuthError, AccessError, "permission denied"),
-    (apsw.CorruptError, DamagedError, "the database is damaged"),
-    (apsw.NotADBError, DamagedError, "it is not a SQLite database"),
-    (apsw.IOError, StorageIOError, "the file system reported an error"),
-    (apsw.CantOpenError, StorageIOError, "it cannot be opened"),
-    (apsw.InterruptError, DamagedError, "it has more tables, indexes, views and triggers than any database of ours"),
-    (apsw.NoMemError, StorageError, "there is not enough memory to read it"),
-    (apsw.TooBigError, StorageError, f"it has a row of more than {format.ROW_BYTES_MAX:,} bytes"),
-]
 
 # SQLite refused the statement before anything of it reached the disk: the row is certainly not there.
 _REFUSED = (
@@ -173,39 +135,3 @@ def has_hot_journal(error: Exception) -> bool:
 def cannot_make_side_files(error: Exception) -> bool:
     """Return whether `error`, of a readable file, means that SQLite cannot create its -wal and -shm files."""
     return isinstance(error, (apsw.CantOpenError, apsw.ReadOnlyError))
-
-
-def explain(error: Exception, action: str, path: str) -> EdgeshardError:
-    """Return our error for one of apsw's, or for one that unexpected values raised."""
-    if isinstance(error, MemoryError):
-        return StorageError(action, path, "there is not enough memory to read it")
-    if not isinstance(error, apsw.Error):
-        return DamagedError(action, path, f"it holds impossible values: {error}")
-    if has_hot_journal(error):
-        # a restored snapshot is not a WAL database before its first merge
-        cause = "its last writer was interrupted, and left a journal that only a writer can roll back; merge first"
-        return StorageBusyError(action, path, cause)
-    if isinstance(error, (apsw.CantOpenError, apsw.IOError)) and os_errors.is_out_of_descriptors():
-        return os_errors.out_of_descriptors(action, path)
-    for class_, ours, cause in _TRANSLATIONS:
-        if isinstance(error, class_):
-            if class_ is apsw.CantOpenError and not _is_accessible(path):
-                return AccessError(action, path, "permission denied, or a read-only medium")
-            return ours(action, path, f"{cause} ({error})")
-    return StorageError(action, path, f"{type(error).__name__}: {error}")
-
-
-def _is_accessible(path: str) -> bool:
-    folder = os.path.dirname(path)
-    return os.access(folder, os.W_OK | os.X_OK) and (not os.path.exists(path) or os.access(path, os.R_OK | os.W_OK))
-
-
-@contextlib.contextmanager
-def translate_errors(action: str, path: str) -> Iterator[None]:
-    """Raise edgeshard's errors in place of apsw's and the operating system's."""
-    try:
-        yield
-    except apsw.Error as error:
-        raise explain(error, action, path) from error
-    except OSError as error:
-        raise os_errors.explain_os_error(error, action, path) from error

@@ -12,6 +12,7 @@ import apsw
 import attrs
 
 from edgeshard import format
+from edgeshard.files import fingerprint, paths
 
 # SQLite's own limits on the columns of a table and the depth of an expression stay as they are: a master that exceeds
 # lower ones, by a table or a view that its users made, could not be opened any more.
@@ -32,6 +33,9 @@ SCHEMA_STEPS = 200_000
 
 #: Steps between two checks of how many were taken.
 _STEPS_BETWEEN_CHECKS = 10_000
+
+#: A WAL that may not become longer than this, in bytes, is checked after each few rows.
+_SHORT_WAL_BYTES, _STEPS_BETWEEN_CHECKS_OF_SHORT_WAL = 4 << 20, 300
 
 # What SQL that only reads asks the authorizer for (https://sqlite.org/c3ref/c_alter_table.html).
 _READING = frozenset((apsw.SQLITE_SELECT, apsw.SQLITE_READ, apsw.SQLITE_FUNCTION, apsw.SQLITE_RECURSIVE))
@@ -100,6 +104,28 @@ def limit_steps_in_block(
         connection.set_progress_handler(None, id=handler)
 
 
+@contextlib.contextmanager
+def limit_wal_in_block(connection: apsw.Connection, max_bytes: int) -> Iterator[None]:
+    """Roll back a transaction of the block if the WAL becomes longer than `max_bytes`, as if the disk were full.
+
+    SQLite writes pages to the WAL before the commit once its cache is full. So the WAL may exceed the limit by as much
+    as the cache has, and by what some rows change between two checks.
+    """
+    path, handler = paths.wal(connection.filename), object()
+
+    def check() -> bool:
+        if fingerprint.size(path) > max_bytes:
+            raise apsw.FullError("the transaction writes too much to the WAL")
+        return False
+
+    steps = _STEPS_BETWEEN_CHECKS if max_bytes > _SHORT_WAL_BYTES else _STEPS_BETWEEN_CHECKS_OF_SHORT_WAL
+    connection.set_progress_handler(check, steps, id=handler)
+    try:
+        yield
+    finally:
+        connection.set_progress_handler(None, id=handler)
+
+
 @attrs.define
 class StepBudget:
     """How many more times SQLite may call this progress handler before it interrupts the statement."""
@@ -126,6 +152,30 @@ def limit_steps(connection: apsw.Connection) -> StepBudget:
 def allow_interrupt(connection: apsw.Connection) -> None:
     """Let Ctrl-C end a long statement. Without this, Python handles signals only once SQLite returns."""
     connection.set_progress_handler(lambda: False, _STEPS_BETWEEN_SIGNALS)
+
+
+def protect_tables(connection: apsw.Connection, tables: Iterable[str]) -> None:
+    """Let a user's SQL and triggers change anything in a master but our tables, and open no other file.
+
+    Args:
+        connection: the connection.
+        tables: the record tables; the format's own are protected as well.
+    """
+    protected = {name.lower() for name in (*tables, *format.DDL)}
+    refused = {
+        apsw.SQLITE_ATTACH, apsw.SQLITE_DETACH, apsw.SQLITE_PRAGMA, apsw.SQLITE_TRANSACTION, apsw.SQLITE_SAVEPOINT,
+        apsw.SQLITE_ALTER_TABLE,
+    }  # fmt: skip
+
+    def authorize(action: int, first: str | None, *_: str | None) -> int:
+        changes = action in _WRITING or action in (apsw.SQLITE_DROP_TABLE, apsw.SQLITE_DROP_INDEX)
+        if action in refused and not (action == apsw.SQLITE_PRAGMA and first in _READING_PRAGMAS):
+            return apsw.SQLITE_DENY
+        return apsw.SQLITE_DENY if changes and (first or "").lower() in protected else apsw.SQLITE_OK
+
+    connection.authorizer = authorize
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 1)
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_VIEW, 1)
 
 
 def allow_only_reading(connection: apsw.Connection, schemas: Iterable[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import apsw
 
-from edgeshard.files import fingerprint, modes, paths
+from edgeshard.files import fingerprint, modes, os_errors, paths
 from edgeshard.files.atomic_file import publish, remove_unfinished
 from edgeshard.sqlite import guards
 from edgeshard.sqlite.connection import (
@@ -50,8 +50,9 @@ def create(
     identity: tuple[int, int],
     *,
     shrinkable: bool = False,
+    wal: bool = True,
 ) -> bool:
-    """Create a WAL database atomically: build it under another name, make it durable, then link it into place.
+    """Create a database atomically: build it under another name, make it durable, then link it into place.
 
     Args:
         path: the database.
@@ -61,9 +62,14 @@ def create(
         identity: application id and format version.
         shrinkable: whether free pages can be returned to the file system (auto_vacuum=INCREMENTAL). That costs one page
             in 800, for pointers back to each page's parent.
+        wal: whether it is a WAL database; if not, it has a rollback journal.
 
     Returns:
         True if this call created it, False if another process was faster.
+
+    Raises:
+        DiskFullError: the file system can hold no further file.
+        apsw.Error, OSError: it cannot be created for another reason. Callers wrap this in `translate_errors`.
     """
     unfinished = paths.unfinished(path, secrets.token_hex(4))
     os.close(modes.create_file(unfinished))
@@ -72,14 +78,19 @@ def create(
         try:
             vacuum = _INCREMENTAL if shrinkable else 0
             settings: dict[str, int | str] = {"page_size": page_size, "auto_vacuum": vacuum}
-            settings |= {"journal_mode": "WAL", "synchronous": "OFF"}
+            settings |= {"journal_mode": "WAL" if wal else "DELETE", "synchronous": "OFF"}
             for name, value in settings.items():
                 connection.pragma(name, value)
             _fill(connection, script, bindings, identity)
-            truncate_wal(connection)  # closing would do this as well, but without reporting an error
+            if wal:
+                truncate_wal(connection)  # closing would do this as well, but without reporting an error
         finally:
             connection.close()
         return publish(unfinished, path)
+    except apsw.CantOpenError as error:
+        if os_errors.has_no_inodes(path):  # here, because there is one again once the unfinished file is removed
+            raise os_errors.disk_full("create database", path, path) from error
+        raise
     finally:
         remove_unfinished(unfinished)
 

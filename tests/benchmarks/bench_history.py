@@ -29,6 +29,7 @@ from edgeshard import sqlite
 from edgeshard.merge.merger import Merger
 from tests.support import history
 from tests.support.last_known import LastKnown
+from tests.support.stores import new_store
 
 _ROUNDS = 3
 
@@ -63,7 +64,7 @@ def main() -> int:
 
 
 def _measure(folder: Path, kind: str, size: int) -> Iterator[tuple[str, float]]:
-    store, hub = edgeshard.Store(folder / "store"), edgeshard.Store(folder / "hub")
+    store, hub = new_store(folder / "store"), new_store(folder / "hub")
     with store.shard("agent") as shard:
         for number in range(10):
             shard.write(LastKnown(f"sensor {number}", 1.0))

@@ -24,6 +24,7 @@ from edgeshard.bench.costs.sample_rows import AGENT, checked_merge, fill, grow
 from edgeshard.bench.costs.timing import alternate, seconds
 from tests.benchmarks import bench_core
 from tests.benchmarks.bench_core import Comparison, Options, Table, rate_table, wait_table
+from tests.support.stores import new_store
 
 
 def devices(root: Path, count: int, rows: int, streams: int = 1) -> list[edgeshard.Store]:
@@ -73,7 +74,7 @@ def idle_section(options: Options) -> Iterator[Table]:
     for count, streams in ((1, 1), (100, 1), (100, 100)):
         with options.scratch() as root:
             stores = devices(root, count, 1_000, streams)
-            hub = edgeshard.Store(root / "hub")
+            hub = new_store(root / "hub")
             hub.merge(masters(stores))
             took = alternate(
                 rounds,
@@ -100,7 +101,7 @@ def carry_section(options: Options) -> Iterator[Table]:
     """Measure bundles. The master stays the same; each round writes the files again."""
     rounds, rows, news = options.pick(3, 7), options.pick(100_000, 1_000_000), 10_000
     with options.scratch() as root:
-        store, hub = edgeshard.Store(root / "device"), edgeshard.Store(root / "hub")
+        store, hub = new_store(root / "device"), new_store(root / "hub")
         grow(store, rows)
         hub.merge([store.master_path])
         said = hub.ranges()
@@ -130,7 +131,7 @@ def _merge_into_new(options: Options, bundle: Path, rows: int) -> float:
     if not bundle.exists():  # before the first round
         return 0.0
     with options.scratch() as root:
-        return checked_merge(edgeshard.Store(root / "hub"), [bundle], rows=rows)
+        return checked_merge(new_store(root / "hub"), [bundle], rows=rows)
 
 
 SECTIONS: dict[str, Callable[[Options], Iterator[Table]]] = {

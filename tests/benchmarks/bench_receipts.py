@@ -30,6 +30,7 @@ from edgeshard import sqlite
 from edgeshard.master import database
 from edgeshard.sqlite import Connection
 from tests.support.forks import Count, begin
+from tests.support.stores import new_store
 
 _NUMBERS = (100, 1_000, 10_000, 100_000, 1_000_000)
 
@@ -60,7 +61,7 @@ def _measuring(folder: Path, number: int, streams: int, runs: int) -> Callable[[
 
 
 def _measure(folder: Path, number: int, streams: int, runs: int) -> None:
-    giver, taker = edgeshard.Store(folder / "giver"), edgeshard.Store(folder / "taker")
+    giver, taker = new_store(folder / "giver"), new_store(folder / "taker")
     for store in (giver, taker):
         _fill(store, streams, runs)
     document, before = folder / "ranges.json", _memory_mb()

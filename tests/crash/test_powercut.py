@@ -253,6 +253,6 @@ def test_the_oracle_wants_a_note_in_a_shard_of_what_it_had_and_not_of_what_a_pow
         oracle.judge(Found(row, row if is_in_shard else {}, frozenset()), Crash.POWER)
         oracle.sync("agent")
         nothing = Found({}, {}, frozenset())
-        expected = pytest.raises(ViolationError, match="does not say so") if is_in_shard else contextlib.nullcontext()
+        expected = pytest.raises(ViolationError, match="nothing says so") if is_in_shard else contextlib.nullcontext()
         with expected:
-            oracle.restored(nothing, keep_empty=True)
+            oracle.restored(nothing)

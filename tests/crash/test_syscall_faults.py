@@ -136,7 +136,7 @@ def test_a_dry_run_that_may_not_look_at_the_master_says_so(
     def refuse(path: Any, **options: Any) -> os.stat_result:
         raise OSError(5, "Input/output error")
 
-    store.merge()
+    store.init()
     monkeypatch.setattr(os, "lstat", refuse)
     monkeypatch.setattr(os, "stat", refuse)
     with pytest.raises(StorageIOError, match=r"master\.db"):

@@ -29,6 +29,7 @@ ADD_RANGES, ENSURE_STREAM, RECORD_ABSENT, COPY_BLOCK = (
 )
 STREAMS_WITH_NEWS, OF_SOURCE, COPY_STATEMENT = streams.streams_with_news, attach.named_source, apply._copy_statement
 COPY, LOAD = apply.copy, Target.load
+EXAMINE = BlockedRows.examine
 ENSURE_INDEX, MISSING = schema_merge.ensure_index, diff.missing_blocks
 
 
@@ -153,6 +154,21 @@ def recall_all(self: BlockedRows, known: Any, streams: Any) -> None:
     self.found.update({conflict: dict(by_stream) for conflict, by_stream in known.items()})
 
 
+def count_blocked_as_held(self: BlockedRows, connection: Any, stream_id: bytes, piece: blocks.Block) -> Any:
+    """Record blocked rows as held, so that they are never copied, and are truncated."""
+    fitting = EXAMINE(self, connection, stream_id, piece)
+    known = master_streams.find(connection, stream_id)
+    if known is not None and self.found:
+        held = extents.ranges(connection, known[0])
+        ADD_RANGES(connection, known[0], held, subtract(self.of_stream(stream_id), held))
+    return fitting
+
+
+def truncate_all(connection: Any, origin: Any, stream: Any, checked: Any) -> int | None:
+    """Truncate a shard up to the last row that the master has, although rows before it are blocked."""
+    return max((part.last for part in checked), default=None)
+
+
 def proven_for_any_file(connection: Any, shard: str, stream_no: int) -> list[Range]:
     """Take what was copied from another file for copied from this one."""
     sql = "SELECT first, last FROM main.edgeshard_proven WHERE stream_no = ?"
@@ -191,7 +207,7 @@ TRUST_MUTANTS: dict[str, list[tuple[Any, str, Callable[..., Any]]]] = {
     "take all rows that are gone for proven": [(proven, "ranges", lambda *_: [Range(1, SEQ_MAX)])],
     "take rows proven for another file for proven": [(proven, "ranges", proven_for_any_file)],
     "ignore what a newer copy of the master pruned": [(pruned_ranges, "of_newer_copy", lambda *_: {})],
-    "count collected tombstones as pruned": [(pruned_ranges, "collected_rows", lambda *_: {})],
+    "count collected tombstones as pruned": [(pruned_ranges, "rows_by_state", lambda *_: {})],
     "count superseded rows as present": [(superseded, "superseded_counts", lambda *_: {})],
 }
 
@@ -202,6 +218,8 @@ BLOCKED_MUTANTS: dict[str, list[tuple[Any, str, Callable[..., Any]]]] = {
     "count blocked rows as missing": [(blocked_rows, "by_stream", lambda *_: {})],
     "forget which rows are blocked": [(blocked_rows, "record", lambda *_: None)],
     "never look at blocked rows again": [(BlockedRows, "recall", recall_all)],
+    "count blocked rows as held": [(BlockedRows, "examine", count_blocked_as_held)],
+    "truncate blocked rows": [(apply, "_durable_seq", truncate_all)],
 }
 
 

@@ -251,12 +251,11 @@ def superseded_rows_are_not_counted(*_: Any) -> None:
     """Do not count superseded rows."""
 
 
-def clock_that_goes_backwards(floor: int) -> Callable[[], int]:
+def clock_that_goes_backwards(*_: Any) -> hlc.HybridClock:
     """Let each handle begin at an earlier time than the one before."""
-    del floor
     made = next(_handles)
     seqs = itertools.count(1)
-    return lambda: 10**15 - made * 10**6 + next(seqs)
+    return hlc.HybridClock(lambda: 10**15 - made * 10**6 + next(seqs), lambda: False)
 
 
 _handles = itertools.count(1)

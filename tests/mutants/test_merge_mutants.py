@@ -56,6 +56,14 @@ def test_random_fleets_find_every_mutant(mutant: str) -> None:
             play_trial(options, number)
 
 
+@pytest.mark.parametrize("mutant", BLOCKED_MUTANTS)
+def test_random_fleets_find_every_mutant_of_blocked_rows(mutant: str) -> None:
+    options = Options(seed=11)
+    with broken(mutant), pytest.raises((AssertionError, edgeshard.EdgeshardError)):
+        for number in range(100):
+            play_trial(options, number)
+
+
 @pytest.mark.parametrize("mutant", TRUST_MUTANTS)
 def test_the_law_of_row_states_finds_every_mutant_of_trust(mutant: str, wall: Wall) -> None:
     many = settings(max_examples=300, phases=[Phase.generate], derandomize=True, database=None)

@@ -21,7 +21,7 @@ from tests.support.pruning import (
     note,
     stream_of,
 )
-from tests.support.stores import numbers
+from tests.support.stores import new_store, numbers
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +68,7 @@ def check_only_rows_that_were_here_count(folder: Path) -> None:
 
 def check_strangers_do_not_count(folder: Path) -> None:
     """Check that a receipt of a database that nobody confirmed does not count."""
-    store, hub = edgeshard.Store(folder / "data"), edgeshard.Store(folder / "hub")
+    store, hub = new_store(folder / "data"), new_store(folder / "hub")
     add(store, "a", 0, 1)
     hub.merge([store.master_path])
     store.receipt(hub.ranges())

@@ -45,7 +45,7 @@ def _block_is_not_cut(_: Any, number: int, blocks: Any, ids: Any) -> Any:
     return [part for block in blocks for part in plan.cut(block, ids)[1]]
 
 
-def _find_by_arrival_alone(connection: Any, path: Path, tables: Any, _: float) -> ExpiredTombstones:
+def _find_by_arrival_alone(connection: Any, path: Path, tables: Any, _clock: Any, _: float) -> ExpiredTombstones:
     seen = watermark.load_inputs(path, format.TIMESTAMP_MAX, format.TIMESTAMP_MAX)
     return ExpiredTombstones(tuple(tables), identity.next_id(connection), seen)
 
@@ -53,7 +53,7 @@ def _find_by_arrival_alone(connection: Any, path: Path, tables: Any, _: float) -
 #: (owner, attribute, replacement, the test that must find it).
 MUTANTS: dict[str, tuple[Any, str, Any, Any]] = {
     "ignore the grace period": (
-        tombstones_module, "find_expired", lambda connection, path, tables, _: _find(connection, path, tables, 0.0),
+        tombstones_module, "find_expired", lambda connection, path, tables, clock, _: _find(connection, path, tables, clock, 0.0),
         tombstones.test_a_deletion_goes_once_the_grace_period_has_passed,
     ),
     "ignore when a tombstone arrived": (

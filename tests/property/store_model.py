@@ -27,7 +27,7 @@ from edgeshard.errors import RecordError
 from edgeshard.master import extents
 from edgeshard.merge import truncate
 from tests.support.records import NOON, Reading
-from tests.support.stores import shard_path
+from tests.support.stores import new_store, shard_path
 
 AGENTS = ("a", "b")
 STORES = ("left", "right")
@@ -47,7 +47,7 @@ class StoreMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="edgeshard-model-"))
-        self.stores = {name: edgeshard.Store(self.folder / name) for name in STORES}
+        self.stores = {name: new_store(self.folder / name) for name in STORES}
         self.open: dict[str, edgeshard.Shard] = {}
         self.numbers = itertools.count()
         self.acked: set[int] = set()

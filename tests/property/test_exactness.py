@@ -23,22 +23,9 @@ import edgeshard
 from edgeshard.errors import RecordError
 from edgeshard.records import json_values
 from edgeshard.records.json_values import JsonError
+from tests.support.enums import Colour, Level, Word
 from tests.support.few_examples import QUIET
 from tests.support.forms import short_and_full
-
-
-class Colour(enum.Enum):
-    RED = "red"
-    BLUE = "blue"
-
-
-class Level(enum.IntEnum):
-    LOW = 1
-    HIGH = 2
-
-
-class Word(enum.StrEnum):
-    YES = "yes"
 
 
 class Ratio(enum.Enum):

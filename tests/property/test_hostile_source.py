@@ -16,7 +16,7 @@ from edgeshard.sqlite import quote
 from tests.support.forms import short_and_full
 from tests.support.keyed_schema_versions import plain, version
 from tests.support.schema_versions import merged, write
-from tests.support.stores import shard_path
+from tests.support.stores import new_store, shard_path
 
 HONEST = version(k=str, a=int)
 
@@ -174,9 +174,9 @@ def test_all_rows_of_an_honest_store_are_merged_whatever_a_source_holds(tmp_path
         later = store.merge([] if as_own else [evil])
         assert {Path(item.path).stem for item in later.quarantined} <= {"evil", "zz-evil"}, seed
         assert len(honest_rows(store)) > before, seed
-        assert () == edgeshard.Store(folder / "hub").merge([store.master_path]).quarantined, seed
+        assert () == new_store(folder / "hub").merge([store.master_path]).quarantined, seed
         store.export(folder / "bundle.db")
-        assert () == edgeshard.Store(folder / "other").merge([folder / "bundle.db"]).quarantined, seed
+        assert () == new_store(folder / "other").merge([folder / "bundle.db"]).quarantined, seed
         store.prune(keep_rows=3, deletions_older_than="0s")
         assert () == store.verify().errors, seed
         store.status()

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import edgeshard
 from edgeshard.format import blocks
 from tests.support import keyed_model
 from tests.support.forms import others_slow, short_and_full
 from tests.support.keyed_model import CLASSES, NOON_US, Cell, KeepAll, Lww, Remembered, state
+from tests.support.stores import new_store
 
 
 @pytest.mark.parametrize("examples", short_and_full(6, 25))
@@ -42,7 +42,7 @@ def check_law(cls: type[Cell], monkeypatch: pytest.MonkeyPatch, profile: setting
                 world.close()
             for store in world.stores:
                 store.merge()
-            one, other = edgeshard.Store(Path(folder) / "one"), edgeshard.Store(Path(folder) / "other")
+            one, other = new_store(Path(folder) / "one"), new_store(Path(folder) / "other")
             one.merge([world.stores[number].master_path for number in order])
             for number in [*reversed(order), *order]:
                 other.merge([world.stores[number].master_path])

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import edgeshard
 from tests.support.forms import short_and_full
 from tests.support.keyed_schema_versions import STEPS, Log, agree, dump
 from tests.support.schema_versions import (
     gathered,
     merged,
 )
+from tests.support.stores import new_store
 
 
 @pytest.mark.parametrize("examples", short_and_full(12, 60))
@@ -27,7 +27,7 @@ def test_versions_and_their_columns_do_not_depend_on_the_order_of_classes_and_me
     def law(steps: list[tuple[Any, ...]], rng: random.Random) -> None:
         log = Log()
         with tempfile.TemporaryDirectory() as folder:
-            stores = [edgeshard.Store(Path(folder) / str(number)) for number in range(3)]
+            stores = [new_store(Path(folder) / str(number)) for number in range(3)]
             for step in steps:
                 if len(step) == 5:
                     place, *change = step

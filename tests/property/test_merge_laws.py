@@ -20,6 +20,7 @@ import edgeshard
 from tests.support.few_examples import FEW, QUIET
 from tests.support.fleet_model import Content, Fleet, content, play
 from tests.support.forms import short_and_full
+from tests.support.stores import new_store
 
 # -- the laws ---------------------------------------------------------------------------------------------------------
 
@@ -40,7 +41,7 @@ def pile(data: st.DataObject) -> Iterator[tuple[Path, list[Path]]]:
 
 def merged(hub: Path, *parts: Sequence[Path]) -> Content:
     """What a hub holds after it merged each of these lists, one after the other."""
-    store = edgeshard.Store(hub)
+    store = new_store(hub)
     for paths in parts:
         assert () == store.merge(paths).quarantined
     return content(store.master_path)
@@ -52,7 +53,7 @@ def through_hubs(data: st.DataObject, folder: Path, paths: list[Path]) -> Path:
         return paths[0]
     at = data.draw(st.integers(1, len(paths) - 1), "divided at")
     parts = [through_hubs(data, folder, part) for part in (paths[:at], paths[at:])]
-    hub = edgeshard.Store(folder / f"hub{len(list(folder.iterdir()))}")
+    hub = new_store(folder / f"hub{len(list(folder.iterdir()))}")
     assert () == hub.merge(parts).quarantined
     return sent_on(hub, data.draw(st.sampled_from(("master", "snapshot", "bundle")), "sent as"))
 
@@ -74,7 +75,7 @@ def sent_on(hub: edgeshard.Store, kind: str) -> Path:
 @given(st.data())
 def test_merging_again_changes_nothing(data: st.DataObject) -> None:
     with pile(data) as (folder, paths):
-        hub = edgeshard.Store(folder / "again")
+        hub = new_store(folder / "again")
         once = merged(hub.root, paths)
         for path in data.draw(st.permutations(paths), "again"):
             assert 0 == hub.merge([path]).rows

@@ -21,7 +21,7 @@ from tests.support.pruning import (
     stream_of,
 )
 from tests.support.records import NOON, Reading
-from tests.support.stores import numbers
+from tests.support.stores import new_store, numbers
 
 FEW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -83,7 +83,7 @@ def test_what_is_left_is_what_a_simple_model_says(rows: list[Row], data: st.Data
             left = [row for row in left if row.n in stays]
             assert stays == there(store)
             assert (len(left), len(rows) - len(left), len(rows)) == account(store)
-        hub = edgeshard.Store(folder / "hub")
+        hub = new_store(folder / "hub")
         hub.merge([store.master_path])
         assert (stays, ()) == (there(hub), hub.verify().errors)
         assert {PRUNED} >= {loss.cause for loss in hub.verify().losses}

@@ -17,6 +17,7 @@ from tests.support.forms import others_slow, short_and_full
 from tests.support.keyed_schema_versions import STEPS, Log
 from tests.support.schema_versions import STEPS as PLAIN_STEPS
 from tests.support.schema_versions import expected_of, merged, record_of, write
+from tests.support.stores import new_store
 
 pytest.importorskip("psycopg")
 from psycopg.conninfo import make_conninfo
@@ -37,7 +38,7 @@ def test_all_versions_are_there_in_the_end_whoever_pushed_before(pg: str, exampl
         do(pg, f"CREATE SCHEMA {schema}")
         dsn = make_conninfo(pg, options=f"-csearch_path={schema}")
         with tempfile.TemporaryDirectory() as folder:
-            stores = [edgeshard.Store(Path(folder) / str(number)) for number in range(3)]
+            stores = [new_store(Path(folder) / str(number)) for number in range(3)]
             log.change(stores[0], 0, 0, 0, "q")
             for step in steps:
                 if len(step) == 5:
@@ -74,7 +75,7 @@ def test_masters_that_know_different_classes_push_the_same_in_any_order(pg: str,
         dsn = make_conninfo(pg, options=f"-csearch_path={schema}")
         written: list[Any] = []
         with tempfile.TemporaryDirectory() as folder:
-            stores = [edgeshard.Store(Path(folder) / str(number)) for number in range(3)]
+            stores = [new_store(Path(folder) / str(number)) for number in range(3)]
 
             def push(store: edgeshard.Store) -> None:
                 merged(store)

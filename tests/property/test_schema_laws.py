@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import edgeshard
 from tests.support.forms import short_and_full
 from tests.support.schema_versions import (
     STEPS,
@@ -22,6 +21,7 @@ from tests.support.schema_versions import (
     record_of,
     write,
 )
+from tests.support.stores import new_store
 
 
 @pytest.mark.parametrize("examples", short_and_full(15, 60))
@@ -31,7 +31,7 @@ def test_columns_and_rows_do_not_depend_on_the_order_of_versions_and_merges(exam
     def law(steps: list[tuple[int, ...]], rng: random.Random) -> None:
         written: list[Any] = []
         with tempfile.TemporaryDirectory() as folder:
-            stores = [edgeshard.Store(Path(folder) / str(number)) for number in range(3)]
+            stores = [new_store(Path(folder) / str(number)) for number in range(3)]
             for step in steps:
                 if len(step) == 4:
                     place, agent, which, value = step

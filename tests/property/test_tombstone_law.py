@@ -12,12 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import edgeshard
 from edgeshard.merge import merger
 from edgeshard.reports import PRUNED
 from tests.support import keyed_model
 from tests.support.forms import short_and_full
 from tests.support.keyed_model import Cell, KeepAll, Lww, Remembered
+from tests.support.stores import new_store
 from tests.support.tombstones import collect
 from tests.support.wall_clock import Wall
 
@@ -106,7 +106,7 @@ def check_law(cls: type[Cell], wall: Wall, profile: settings) -> int:
                 fleet.close()
             for store in fleet.stores:
                 store.merge()
-            hub = edgeshard.Store(Path(folder) / "hub")
+            hub = new_store(Path(folder) / "hub")
             for number in order:
                 hub.merge([fleet.stores[number].master_path])
             for store in fleet.stores:

@@ -343,7 +343,7 @@ class Campaign:
         self._folder = folder
         self._images = images(seed)
         store = edgeshard.Store(folder / "template")
-        store.merge()
+        store.init()
         with store.shard("good") as shard:
             shard.write_many({"n": n} for n in range(5))
 

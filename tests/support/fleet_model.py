@@ -31,7 +31,7 @@ from edgeshard.master import receipts, row_states
 from edgeshard.records import declare
 from edgeshard.reports import Gap
 from edgeshard.sqlite import quote
-from tests.support.stores import shard_path
+from tests.support.stores import new_store, shard_path
 
 _T = TypeVar("_T")
 
@@ -256,7 +256,7 @@ class Fleet:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="edgeshard-fleet-", dir=IN_MEMORY))
-        self.stores = {name: edgeshard.Store(self.folder / name) for name in STORES}
+        self.stores = {name: new_store(self.folder / name) for name in STORES}
         self.open: dict[Path, edgeshard.Shard] = {}
         self.written: dict[Address, Row] = {}
         self.agents: dict[str, str] = {}

@@ -80,12 +80,24 @@ def _streams(connection: apsw.Connection, size: int, stream: int, base: int) -> 
     )
 
 
+def _retired(connection: apsw.Connection, size: int, stream: int, base: int) -> None:
+    """Streams of one row each of which that row was pruned."""
+    connection.execute(
+        "INSERT INTO edgeshard_retirements SELECT 1, database_id, ?2, '', 0, 0, 0, ?1, "
+        "json_object('older than', ?1) FROM edgeshard_database",
+        (size, PAST),
+    )
+    connection.execute(f"{_COUNT} INSERT INTO edgeshard_retired SELECT randomblob(16), 1, 1 FROM n", (size,))
+    _streams(connection, min(size, 150), stream, base)  # so that there is something to prune
+
+
 #: What a history can consist of.
 KINDS: Final[dict[str, Callable[[apsw.Connection, int, int, int], None]]] = {
     "gaps": _gaps,
     "blocks": _blocks,
     "prune notes": _notes,
     "streams": _streams,
+    "retired streams": _retired,
 }
 
 

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 import edgeshard
 from edgeshard.records import hlc
+from tests.support.clocks import set_machine_clock
+from tests.support.stores import new_store
 
 NOON = datetime.datetime(2026, 11, 25, 12, tzinfo=datetime.UTC)
 NOON_US = 1_795_608_000_000_000
@@ -160,13 +162,14 @@ def addresses(store: edgeshard.Store, *tables: str) -> list[tuple[str, int]]:
 
 def world(folder: Path, count: int) -> list[edgeshard.Store]:
     """Create a world of devices."""
-    return [edgeshard.Store(folder / f"device{number}") for number in range(count)]
+    return [new_store(folder / f"device{number}") for number in range(count)]
 
 
 def set_clock(monkeypatch: Any, now_us: int) -> Wall:
     """Take all timestamps from a clock that the test sets."""
     wall = Wall(now_us)
     monkeypatch.setattr(hlc, "now_us", wall)
+    set_machine_clock(monkeypatch, lambda: wall.now_us / 1e6)
     return wall
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -16,7 +16,7 @@ from edgeshard.exchange.encoding import encode
 from edgeshard.format.ranges import Range, subtract
 from edgeshard.master import database, receipts
 from tests.support.forks import Count, begin
-from tests.support.stores import numbers, shard_path
+from tests.support.stores import new_store, numbers, shard_path
 
 
 def add(store: edgeshard.Store, agent: str, *given: int | Sequence[int], merge: bool = True) -> None:
@@ -32,7 +32,10 @@ def account(store: edgeshard.Store) -> tuple[int, int, int]:
     """Return the numbers of present rows, pruned rows, and rows ever held."""
     report = store.verify()
     assert report.errors == ()
-    ((held,),) = store.query("select coalesce(sum(last - first + 1), 0) from edgeshard_ranges")
+    ((held,),) = store.query(
+        "select (select coalesce(sum(last - first + 1), 0) from edgeshard_ranges) "
+        "+ (select coalesce(sum(last_seq), 0) from edgeshard_retired)"
+    )
     return report.rows, sum(report.pruned.values()), held
 
 
@@ -61,7 +64,7 @@ def copies_of(store: edgeshard.Store, folder: Path) -> dict[str, Path]:
     folder.mkdir()
     store.snapshot(folder / "snapshot.db")
     store.export(folder / "bundle.db")
-    hub = edgeshard.Store(folder / "hub")
+    hub = new_store(folder / "hub")
     hub.merge([store.master_path])
     return {"snapshot": folder / "snapshot.db", "bundle": folder / "bundle.db", "hub": hub.master_path}
 
@@ -100,6 +103,11 @@ def check_disk_is_given_back(folder: Path) -> None:
 
 def killed_at(store: edgeshard.Store, number: int, **asked: Any) -> bool:
     """Prune in another process, and kill it before its nth statement; return whether it was killed."""
+    return killed_in(lambda: store.prune(**asked), number)
+
+
+def killed_in(doing: Callable[[], object], number: int) -> bool:
+    """Do something in another process, and kill it before its nth statement; return whether it was killed."""
 
     def work(_: Count) -> None:
         real, count = sqlite.connect, [0]
@@ -116,7 +124,7 @@ def killed_at(store: edgeshard.Store, number: int, **asked: Any) -> bool:
             return True
 
         with mock.patch.object(sqlite, "connect", traced):
-            store.prune(**asked)
+            doing()
 
     life = begin(work)
     life.killed = True  # it kills itself

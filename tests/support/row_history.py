@@ -23,7 +23,7 @@ from edgeshard.merge.merger import Merger
 from edgeshard.sqlite import Connection, quote
 from tests.support import claims
 from tests.support.keyed_model import Lww
-from tests.support.stores import numbers, shard_path
+from tests.support.stores import new_store, numbers, shard_path
 from tests.support.tombstones import collect
 from tests.support.wall_clock import Wall
 
@@ -81,7 +81,7 @@ class History:
 
     def __init__(self, folder: Path, wall: Wall) -> None:
         self.folder, self.wall = folder, wall
-        self.stores = {name: edgeshard.Store(folder / name) for name in ("device", "hub")}
+        self.stores = {name: new_store(folder / name) for name in ("device", "hub")}
         self.device = self.stores["device"]
         self.open: dict[str, edgeshard.Shard] = {}
         self.names = itertools.count()
@@ -244,6 +244,7 @@ class History:
         assert status.pending_rows == status.states.pending
         for state, rows in status.states.as_dict().items():
             self.seen[state] = max(self.seen[state], rows)
+        self.seen["retired"] = max(self.seen["retired"], status.master.retired_streams)
 
 
 def _as_dict(counted: Counter[str]) -> dict[str, int]:
@@ -322,12 +323,28 @@ def states_of_each_row(path: Path, pending: set[Address]) -> Counter[str]:
         collected = _seqs(connection, streams, noted.format("= 'tombstone'"))
         pruned = _seqs(connection, streams, noted.format("<> 'tombstone'"))
         assert rows <= in_blocks <= held
+        retired = _retired_rows(connection)
+        assert not {stream_id for stream_id, _ in retired} & set(streams.values())
+        held |= retired
         pending = pending - held
         last_seqs = "SELECT stream_no, 1, last_seq FROM edgeshard_streams WHERE last_seq > 0"
         known = _seqs(connection, streams, last_seqs) | pending
-        return Counter(_state(row, rows, in_blocks, pending, collected, pruned) for row in known)
+        counted = Counter(_state(row, rows, in_blocks, pending, collected, pruned) for row in known)
+        return counted + _retired_states(connection, len(retired))
     finally:
         connection.close()
+
+
+def _retired_rows(connection: Connection) -> set[Address]:
+    listed = sqlite.fetch(connection, "SELECT stream_id, last_seq FROM edgeshard_retired")
+    return {(stream_id, seq) for stream_id, last_seq in listed for seq in range(1, last_seq + 1)}
+
+
+def _retired_states(connection: Connection, rows: int) -> Counter[str]:
+    """Count the rows of retired streams by state; how many were tombstones is known of groups only."""
+    sql = "SELECT value FROM edgeshard_retirements g, json_each(g.rows) WHERE key = 'tombstone'"
+    collected = sum(count for (count,) in sqlite.fetch(connection, sql))
+    return Counter(collected=collected, pruned=rows - collected)
 
 
 def _state(

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import edgeshard
 from edgeshard.master import database
 from edgeshard.records import renames, types
+from tests.support.stores import new_store
 
 NOON = datetime.datetime(2026, 1, 2, 12, 0, tzinfo=datetime.UTC)
 
@@ -55,7 +56,7 @@ def gathered(folder: Path, stores: Sequence[edgeshard.Store], rng: random.Random
     """A hub of all stores, each merged before, in random orders."""
     for store in rng.sample(stores, len(stores)):
         merged(store)
-    hub = edgeshard.Store(folder / "hub")
+    hub = new_store(folder / "hub")
     for store in rng.sample(stores, len(stores)):
         merged(hub, store)
     return hub

@@ -28,3 +28,10 @@ def write_apart(store: edgeshard.Store, agent: str, *records: Any) -> None:
         with apart.shard(agent) as shard:
             shard.write_many(records)
         shutil.move(shard_path(apart, agent), shard_path(store, agent))
+
+
+def new_store(root: Path | str, **settings: Any) -> edgeshard.Store:
+    """Return a store that exists, and is empty unless it existed before."""
+    store = edgeshard.Store(root, **settings)
+    store.init()
+    return store

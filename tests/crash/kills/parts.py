@@ -27,6 +27,7 @@ from edgeshard.errors import MergeInProgressError, ShardInUseError, StorageBusyE
 from edgeshard.files import locks
 from tests.crash.kills.writers_and_mergers import LARGEST_BATCH, Sample, batches
 from tests.support.forks import Count, Life, begin
+from tests.support.stores import new_store
 
 #: SIGKILLs after which everything is checked, and a new store begins.
 KILLS_A_ROUND = 25
@@ -180,7 +181,7 @@ def carry(root: Path, hub: Path) -> Callable[[Count], None]:
     """Carry rows to a hub, and its receipts back."""
 
     def work(count: Count) -> None:
-        store, there = edgeshard.Store(root), edgeshard.Store(hub)
+        store, there = new_store(root), new_store(hub)
         for number in itertools.count(1):
             with contextlib.suppress(MergeInProgressError):
                 there.merge([store.master_path], lock_wait=5)
@@ -272,7 +273,7 @@ class Round:
         assert report.complete, report
         assert store.verify().ok, store.verify()
         if self.hub is not None:
-            store = self._carried(store, edgeshard.Store(self.hub))
+            store = self._carried(store, new_store(self.hub))
         found: dict[int, list[int]] = {life.run: [] for life in self.writers}
         for run, n in _rows(store):
             found[run].append(n)
@@ -490,7 +491,7 @@ def play(part: str, kills: int, seed: int) -> Tally:
     while tally.kills < kills:
         with tempfile.TemporaryDirectory(prefix="edgeshard-kills-") as folder:
             one = Round(Path(os.path.realpath(folder)), random.Random(f"{part}-{seed}-{tally.rounds}"), tally)
-            one.root.mkdir()
+            new_store(one.root)
             try:
                 PARTS[part](one)
                 one.end()

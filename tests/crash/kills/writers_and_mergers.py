@@ -125,6 +125,7 @@ def start_writer(folder: Path, number: int, agent: str, rows: int) -> Run:
 
 def play_round(folder: Path, rng: random.Random, rows: int, tally: Tally) -> None:
     """Run three writers, one of them killed and restarted, and two mergers, both killed again and again."""
+    edgeshard.Store(folder / "store").init()  # the mergers may begin before the writers
     runs = [start_writer(folder, number, f"agent-{number}", rows) for number in range(3)]
     mergers = [start("--as-merger", folder / "store") for _ in range(2)]
     victim = runs[rng.randrange(3)]

@@ -69,6 +69,7 @@ class Found:
         truncated: the addresses that the shards record as truncated.
         pruned: the addresses that the master records as pruned.
         last: for each agent, what the master's keyed table has; None if there is no such table.
+        removed: the addresses that the notes of removed shards record.
     """
 
     master: dict[int, tuple[str, int]] | None
@@ -76,6 +77,12 @@ class Found:
     truncated: frozenset[tuple[str, int]]
     pruned: frozenset[tuple[str, int]] = frozenset()
     last: dict[str, int] | None = None
+    removed: frozenset[tuple[str, int]] = frozenset()
+
+    @property
+    def told(self) -> frozenset[tuple[str, int]]:
+        """The addresses of rows that the shards, or the notes of removed ones, say were in a master."""
+        return self.truncated | self.removed
 
 
 def look(root: Path) -> Found:
@@ -96,7 +103,21 @@ def look(root: Path) -> Found:
         shards.update(rows)
         truncated |= gone
     last = read_last(root / "master.db") if has_master else None
-    return Found(master, shards, frozenset(truncated), pruned, last)
+    return Found(master, shards, frozenset(truncated), pruned, last, read_removed(root / "removed-shards.db"))
+
+
+def read_removed(path: Path) -> frozenset[tuple[str, int]]:
+    """Return the addresses that the notes of removed shards record."""
+    if not path.exists():
+        return frozenset()
+    connection = _open(path)
+    try:
+        found = _fetch(connection, "SELECT lower(hex(stream_id)), last_seq FROM edgeshard_removed")
+        return frozenset((stream, seq) for stream, last in found for seq in range(1, last + 1))
+    except apsw.Error as error:
+        raise ViolationError(f"{path.name} cannot be read: {error!r}") from error
+    finally:
+        connection.close()
 
 
 def read_master(path: Path) -> dict[int, tuple[str, int]]:
@@ -185,6 +206,7 @@ def pruned_in(connection: apsw.Connection) -> frozenset[tuple[str, int]]:
         "SELECT hex(stream_id), first, last FROM main.edgeshard_pruned_ranges JOIN main.edgeshard_streams USING(stream_no) "
         "JOIN main.edgeshard_database USING(database_id) WHERE is_own = 1",
     )
+    noted += _fetch(connection, "SELECT hex(stream_id), 1, last_seq FROM main.edgeshard_retired")
     return frozenset((stream.lower(), seq) for stream, first, last in noted for seq in range(first, last + 1))
 
 

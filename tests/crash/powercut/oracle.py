@@ -188,7 +188,7 @@ class Oracle:
                 unit.synced = unit.synced or (had_power_cut and unit.in_shard)
             elif unit.fate is Fate.BEHIND and had_power_cut:
                 # a shard's record is as durable as the shard: what it says after a power cut, it says for good
-                unit.noted = unit.noted and (unit.synced or unit.seqs() <= found.truncated)
+                unit.noted = unit.noted and (unit.synced or unit.seqs() <= found.told)
                 unit.synced = unit.synced or unit.noted
         for number in {*master, *found.shards} - self._by_number.keys():
             raise ViolationError(f"row {number} was never written")
@@ -230,25 +230,21 @@ class Oracle:
 
     # -- an older master ----------------------------------------------------------------------------------------------
 
-    def restored(self, found: Found, *, keep_empty: bool) -> None:
+    def restored(self, found: Found) -> None:
         """Record that an older copy of the master was put back: only its rows and those in shards still exist.
 
-        Args:
-            found: what is on the disk.
-            keep_empty: whether shards of ended agents were kept, with their records of truncations.
-
         Raises:
-            ViolationError: a shard lacks a record of its truncation.
+            ViolationError: a shard lacks a record of its truncation, or a removed one was not noted.
         """
         master = self.held(found)
         for unit in self.units:
             unit.pruned = bool(unit.address[1]) and unit.seqs() <= found.pruned
             if unit.fate is Fate.HELD and unit.numbers[0] not in {*master, *found.shards}:
                 unit.fate = Fate.BEHIND
-                unit.noted = unit.seqs() <= found.truncated
+                unit.noted = unit.seqs() <= found.told
                 # a power cut may have taken from the shard what was not synced, and only the lost master had it
-                if unit.synced and keep_empty and not unit.noted:
-                    _fail(unit, "was truncated, and its shard does not say so")
+                if unit.synced and not unit.noted:
+                    _fail(unit, "was truncated, or its shard removed, and nothing says so")
             if unit.numbers[0] not in master:  # its shard alone has it now, durably or not
                 unit.reported, unit.durable = False, unit.synced
 

@@ -19,6 +19,7 @@ from typing import Any
 from edgeshard.files import fingerprint, folders, scan
 from edgeshard.master import pruned_ranges, shard_states
 from edgeshard.merge import merger
+from edgeshard.records import machine_clock
 from edgeshard.shard import handle, quota, shard
 from tests.crash.powercut import vfs
 from tests.crash.powercut.disk import Entries, Folder, Inode
@@ -198,6 +199,7 @@ _PATCHES: list[Patch] = [
     (time, "perf_counter", _clock(_Real.perf_counter)),
     (time, "time", _clock(_Real.time)),
     (time, "time_ns", _clock(_Real.time_ns, lambda now_s: int(now_s * 1e9))),
+    (machine_clock, "boottime_s", _clock(machine_clock.boottime_s)),
     (secrets, "token_bytes", _token_bytes),
     (secrets, "token_hex", _token_hex),
     (shard, "monotonic", _monotonic),

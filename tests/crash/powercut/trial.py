@@ -234,7 +234,7 @@ class Trial:
         missing = self._copies[name] - self._oracle.held(found).keys()
         if missing:
             raise ViolationError(f"rows {sorted(missing)} were in the master, and are not in its snapshot {name}")
-        self._oracle.restored(found, keep_empty=self.settings.keep_empty)
+        self._oracle.restored(found)
         self.counts["masters restored"] += 1
 
     # -- the end ------------------------------------------------------------------------------------------------------
@@ -246,6 +246,7 @@ class Trial:
 
             def merge_all() -> None:
                 stage.commits["last"] = set()
+                stage.store.init()  # the power may have been cut before any agent had made it
                 reports.extend(stage.store.merge(keep_empty=True) for _ in range(2))
                 reports.append(stage.store.verify())
 

@@ -315,6 +315,8 @@ def no_merge_lock(root: Path, wait_s: float, should_stop: Callable[[], bool]) ->
 
 def snapshot(stage: Stage) -> None:
     """Copy the master."""
+    if not stage.store.has_master():
+        return
     reported = frozenset(number for unit in stage.oracle.units if unit.reported for number in unit.numbers)
     name = f"copy{stage.rng.randrange(1 << 30)}.db"
     stage.store.snapshot(stage.store.root / name)
@@ -328,6 +330,8 @@ def prune(stage: Stage) -> None:
     assert rng is not None
     for _ in range(rng.randint(1, 3)):
         stage.pause()
+        if not stage.store.exists():
+            continue
         grace_s = None if stage.key_rng is None else GRACE_S
         keep_rows, shrink = rng.choice((0, 2, 6)), rng.random() < 0.5
         report = stage.store.prune(keep_rows=keep_rows, shrink=shrink, deletions_older_than=grace_s)
@@ -358,6 +362,8 @@ def watching_prunes(stage: Stage) -> list[Patch]:
 def read(stage: Stage) -> None:
     """Verify the master, and read the status, while others work."""
     stage.pause()
+    if not stage.store.has_master():
+        return
     errors = stage.store.verify().errors
     if errors:
         raise ViolationError(f"verify finds {errors}")

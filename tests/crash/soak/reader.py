@@ -13,7 +13,10 @@ def read_for_ever(root: str) -> None:
     store = edgeshard.Store(root)
     before = 0
     while True:
-        ((rows,),) = store.query("select coalesce(sum(last - first + 1), 0) from edgeshard_ranges")
+        ((rows,),) = store.query(
+            "select (select coalesce(sum(last - first + 1), 0) from edgeshard_ranges) "
+            "+ (select coalesce(sum(last_seq), 0) from edgeshard_retired)"
+        )
         ((streams,),) = store.query("select count(*) from edgeshard_streams")
         assert rows >= before, f"{rows} rows, after {before}"
         assert (rows > 0) <= (streams > 0), "rows without a stream"

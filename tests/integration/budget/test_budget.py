@@ -28,7 +28,7 @@ from edgeshard.merge import truncate
 from edgeshard.retention import prune, rules
 from edgeshard.retention.store_rules import PruneRule
 from tests.support.processes import command, sql
-from tests.support.stores import numbers, shard_path
+from tests.support.stores import new_store, numbers, shard_path
 
 MB = 1_000_000
 
@@ -124,7 +124,7 @@ def test_a_priority_that_cannot_be_is_refused(priority: int) -> None:
 
 
 def test_a_budget_holds_for_whoever_opens_the_store_later(tmp_path: Path) -> None:
-    edgeshard.Store(tmp_path, max_bytes="2M").merge()
+    new_store(tmp_path, max_bytes="2M").merge()
     with edgeshard.Store(tmp_path).shard("agent") as shard:
         fill(lambda n: shard.write({"n": n, "x": "x" * 500}))
     assert taken(edgeshard.Store(tmp_path)) <= 2 * MB
@@ -140,7 +140,7 @@ def test_a_shard_that_is_open_learns_of_a_larger_budget(tmp_path: Path) -> None:
 
 
 def test_the_command_notes_a_budget(store: edgeshard.Store) -> None:
-    store.merge()
+    store.init()
     assert 0 == command("merge", store.root, "--max-bytes", "2M", "--on-full", "drop-oldest").returncode
     assert Budget(2 * MB, "drop-oldest") == usage.load_budget(store.root)
     assert "of 2.0 MB used; on full: drop-oldest" in command("status", store.root).stdout
@@ -175,8 +175,8 @@ def test_a_refused_write_says_who_takes_how_much_and_every_acknowledged_row_is_t
     error = caught.value
     assert isinstance(error, DiskFullError)
     assert (3 * MB, str(shard_path(store, "agent"))) == (error.limit_bytes, error.path)
-    assert error.used_bytes == error.shards_bytes + error.master_bytes
-    assert 0.65 * 3 * MB < error.used_bytes <= 3 * MB
+    assert error.used_bytes >= error.shards_bytes + error.master_bytes > 0.9 * error.used_bytes
+    assert 0.5 * 3 * MB < error.used_bytes <= 3 * MB
     lift(store).merge()
     assert [*range(written)] == numbers(store)
     assert store.verify().ok
@@ -191,7 +191,7 @@ def test_a_value_that_is_refused_after_a_write_without_space_takes_no_seq(tmp_pa
                 shard.write({"n": n})
                 written += 1
         for write in (shard.write, lambda record: shard.write_many([record])):
-            with pytest.raises(RecordError, match="n = nan"):
+            with pytest.raises((RecordError, DiskBudgetError)):
                 write({"n": float("nan")})
         lift(store).merge()
         look_again(shard)
@@ -237,7 +237,7 @@ def test_a_row_larger_than_a_grant_is_written_where_there_is_room(tmp_path: Path
     store = edgeshard.Store(tmp_path, max_bytes="5M")
     with store.shard("agent") as shard:
         shard.write({"n": 0})
-        assert 2 == shard.write({"n": 1, "x": "x" * 10 * policy.FIRST_QUOTA_BYTES})
+        assert 2 == shard.write({"n": 1, "x": "x" * 20 * policy.FIRST_GROWTH_BYTES})
 
 
 def test_nearing_the_limit_is_logged_once_before_a_write_is_refused(
@@ -253,7 +253,7 @@ def test_a_new_shard_is_refused_where_there_is_no_room_for_it(tmp_path: Path) ->
     store = edgeshard.Store(tmp_path, max_bytes="2M")
     with store.shard("agent") as shard:
         fill(lambda n: shard.write({"n": n}))
-        with pytest.raises(DiskBudgetError, match="make shard"):
+        with pytest.raises(DiskBudgetError, match="open shard"):
             store.shard("another")
         assert not shard_path(store, "another").exists()
 
@@ -274,7 +274,7 @@ def test_a_merge_frees_what_writers_were_refused_for(tmp_path: Path) -> None:
         written = fill(lambda n: shard.write({"n": n}))
         with sampled(store) as largest:
             assert written == store.merge().rows
-        assert largest[0] <= 1.05 * 5 * MB
+        assert largest[0] <= 5 * MB
         look_again(shard)
         shard.write({"n": written})
     store.merge()
@@ -312,7 +312,7 @@ def test_dropping_begins_with_the_oldest_rows_of_the_least_important_table_and_i
             shard.write(Alarm(start, "x" * 400))
             written += 501
             dropped += store.merge().dropped
-    assert largest[0] <= 1.05 * 6 * MB
+    assert largest[0] <= 6 * MB
     assert [*range(0, 40_000, 500)] == rows_of(store, "alarm")
     kept = rows_of(store, "trace")
     assert [*range(40_000 - len(kept), 40_000)] == kept
@@ -335,7 +335,7 @@ def test_no_row_of_a_quiet_agent_is_dropped_for_one_that_fills_the_store(tmp_pat
             for part in range(start, start + 500, 100):
                 loud.write_many(Trace(n, "x" * 400) for n in range(part, part + 100))
             store.merge()
-    assert largest[0] <= 1.05 * 6 * MB
+    assert largest[0] <= 6 * MB
     kept = rows_of(store, "trace")
     loud_rows = [n for n in kept if n >= 0]
     assert [-1 - start for start in range(39_500, -1, -500)] == kept[: -len(loud_rows)]
@@ -425,7 +425,7 @@ def longest_log(store: edgeshard.Store, asked: rules.Rules) -> tuple[int, int]:
 def test_a_drop_has_room_for_its_log_however_much_each_row_writes(indexed: edgeshard.Store) -> None:
     longest, rows = longest_log(indexed, rules.Rules(max_bytes=1 * MB, size_reason=rules.BUDGET))
     assert rows > 10_000
-    assert longest <= policy.drop_reserve(20 * MB)
+    assert longest <= policy.delete_bytes(Budget(20 * MB))
 
 
 @pytest.mark.slow
@@ -436,7 +436,7 @@ def test_a_drop_ends_where_somebody_reads_for_long_and_its_log_would_become_long
         reader.execute("SELECT count(*) FROM indexed").fetchall()
         longest, rows = longest_log(indexed, asked)
     reader.close()
-    assert longest <= policy.drop_reserve(20 * MB)
+    assert longest <= policy.delete_bytes(Budget(20 * MB))
     assert rows < 10_000
     assert longest_log(indexed, asked)[1] > 10_000
 
@@ -557,7 +557,7 @@ def test_a_keeper_and_a_budget_beside_one_another_drop_each_row_once(tmp_path: P
             with suppress(DiskBudgetError):
                 shard.write(Trace(n, "x" * 400))
                 written += 1
-    assert largest[0] <= 1.05 * 20 * MB
+    assert largest[0] <= 20 * MB
     store.merge()
     report = store.verify()
     assert report.ok
@@ -598,7 +598,7 @@ def test_where_agents_disagree_the_highest_priority_wins_and_is_carried_on(tmp_p
                 shard.write(cls(place))
             store.merge()
         store.export(tmp_path / f"{store.root.name}.bundle")
-        hub = edgeshard.Store(tmp_path / f"hub{store.root.name}")
+        hub = new_store(tmp_path / f"hub{store.root.name}")
         hub.merge([tmp_path / f"{store.root.name}.bundle"])
         for each in (store, hub):
             assert [["thing", 7]] == sql(each.master_path, "select * from edgeshard_priorities")
@@ -697,6 +697,8 @@ def addresses(store: edgeshard.Store) -> tuple[list[tuple[str, int]], dict[str, 
         "where reason = 'budget'",
     ):
         dropped.setdefault(stream, []).extend(range(first, last + 1))
+    for stream, last in sql(store.master_path, "select lower(hex(stream_id)), last_seq from edgeshard_retired"):
+        dropped.setdefault(stream, []).extend(range(1, last + 1))
     return [(stream, seq) for stream, seq in rows], dropped
 
 
@@ -715,7 +717,7 @@ def test_the_budget_holds_under_many_writers_and_each_acknowledged_row_is_presen
     tmp_path: Path, writers: int, on_full: policy.OnFull, most: int, seconds: int
 ) -> None:
     size = 800
-    store = edgeshard.Store(tmp_path / "data", max_bytes=most, on_full=on_full)
+    store = new_store(tmp_path / "data", max_bytes=most, on_full=on_full)
     # where rows are dropped there is too little room from the start for the logs of a hundred, however slow they are
     stream, earlier = fill_master(store, 0 if on_full == "error" else int(0.6 * most) // size, size)
     with ExitStack() as opened:
@@ -727,7 +729,7 @@ def test_the_budget_holds_under_many_writers_and_each_acknowledged_row_is_presen
         done = subprocess.run([sys.executable, "-c", WRITERS, *arguments], stdout=subprocess.PIPE, check=True)
         merger.terminate()
         told = merger.communicate()[1]
-    assert largest[0] <= 1.05 * most
+    assert largest[0] <= most
     assert "is missing rows" not in told
     lift(store).merge()
     assert 0 == command("verify", store.root).returncode
@@ -760,5 +762,5 @@ def test_a_shard_gives_back_in_pieces_what_was_merged_in_pieces(
         with sampled(store) as largest:
             assert written == store.merge().rows
     assert given_back
-    assert 0.8 * 20 * MB < largest[0] <= 1.05 * 20 * MB
+    assert 0.65 * 20 * MB < largest[0] <= 20 * MB
     assert [*range(written)] == numbers(store)

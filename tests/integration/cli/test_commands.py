@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import importlib
 import io
 import json
@@ -11,10 +10,8 @@ import os
 import pty
 import shutil
 import signal
-import struct
 import subprocess
 import sys
-import termios
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,12 +24,16 @@ from tests.support.forms import others_slow, short_and_full
 from tests.support.processes import command, merge_command, paused, python, sql
 from tests.support.project import PROJECT
 from tests.support.records import NOON, Reading
-from tests.support.stores import shard_path
+from tests.support.stores import new_store, shard_path
+from tests.support.terminals import on_terminal, read_all
 
 READERS = [
-    ["verify"], ["query", "select 1"], ["shell", "select 1"], ["snapshot", "copy.db"], ["export", "copy.db"], ["ranges"],
+    ["verify"], ["query", "select 1"], ["shell", "select 1"], ["snapshot", "copy.db"], ["export", "copy.db"], ["ranges"], ["clock"],
 ]  # fmt: skip
-VERBS = ["merge", "status", "verify", "query", "shell", "snapshot", "export", "ranges", "receipt", "salvage"]
+VERBS = [
+    "init", "merge", "status", "verify", "query", "shell", "snapshot", "restore", "export", "ranges", "receipt", "salvage",
+    "clock",
+]  # fmt: skip
 ENDLESS = "with recursive r(n) as (select 1 union all select n + 1 from r) select n from r "
 
 
@@ -49,41 +50,6 @@ def started(*arguments: object) -> list[str]:
 def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     """``edgeshard``, under way, with pipes."""
     return subprocess.Popen(started(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
-
-
-def read_all(terminal: int) -> str:
-    """What comes from a terminal until the last process has left it."""
-    parts = []
-    while True:
-        try:
-            part = os.read(terminal, 10_000)
-        except OSError:  # EIO: nobody is there any more
-            break
-        if not part:
-            break
-        parts.append(part)
-    return b"".join(parts).decode()
-
-
-def on_terminal(*arguments: object, typed: str = "", columns: int = 60, **environment: str) -> tuple[int, str]:
-    """Run ``edgeshard`` on a terminal of its own; its exit code, and what was shown."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    settings = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")}
-    process = subprocess.Popen(
-        started(*arguments),
-        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-        env={**settings, "TERM": "xterm", **environment},
-    )  # fmt: skip
-    os.close(theirs)
-    try:
-        os.write(ours, typed.encode())
-        shown = read_all(ours)
-        return process.wait(60), shown
-    finally:
-        process.kill()
-        process.wait()
-        os.close(ours)
 
 
 @pytest.fixture(autouse=True)
@@ -152,13 +118,14 @@ def test_a_folder_that_is_not_there_exits_78_and_is_not_made(tmp_path: Path, ver
     assert [] == list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("verb", [*READERS, ["query", "select 1", "--fresh"]])
-def test_a_folder_without_a_master_exits_78_and_none_is_made(tmp_path: Path, verb: list[str]) -> None:
-    (tmp_path / "data").mkdir()
+@pytest.mark.parametrize("verb", READERS)
+def test_a_store_without_a_master_exits_78_and_none_is_made(tmp_path: Path, verb: list[str]) -> None:
+    (tmp_path / "data" / "shards").mkdir(parents=True)
     done = command(*on(tmp_path / "data", verb), cwd=tmp_path)
     assert (78, "", 1) == (done.returncode, done.stdout, done.stderr.count("\n"))
     assert "there is no master yet; `edgeshard merge" in done.stderr
-    assert [] == [*(tmp_path / "data").iterdir(), *tmp_path.glob("copy*")]
+    assert ["shards"] == os.listdir(tmp_path / "data")
+    assert [] == [*tmp_path.glob("copy*")]
 
 
 @pytest.mark.parametrize("verb", [["merge"], ["status"], *READERS])
@@ -179,10 +146,10 @@ def test_who_may_not_read_the_store_gets_77(merged: edgeshard.Store, verb: list[
 
 
 @pytest.mark.parametrize("verb", [["status"], *READERS[1:]])
-def test_a_master_that_is_no_database_exits_1(merged: edgeshard.Store, tmp_path: Path, verb: list[str]) -> None:
+def test_a_master_that_is_no_database_exits_65(merged: edgeshard.Store, tmp_path: Path, verb: list[str]) -> None:
     merged.master_path.write_bytes(b"garbage" * 1000)
     done = command(*on(merged.root, verb), cwd=tmp_path)
-    assert (1, "", 1) == (done.returncode, done.stdout, done.stderr.count("\n"))
+    assert (65, "", 1) == (done.returncode, done.stdout, done.stderr.count("\n"))
     assert "not a SQLite database" in done.stderr
 
 
@@ -266,13 +233,15 @@ def test_verify_of_a_whole_master_exits_0(merged: edgeshard.Store) -> None:
     report = json.loads(command("verify", merged.root, "--json").stdout)
     database = sql(merged.master_path, "select lower(hex(database_id)) from edgeshard_database")[0][0]
     found = {"rows": 4, "streams": 1, "errors": [], "gaps": [], "losses": [], "database": database, "pruned": {}}
-    states = dict.fromkeys(("superseded", "collected", "pruned", "pending", "missing"), 0) | {"present": 4, "total": 4}
+    gone = ("superseded", "collected", "pruned", "erased", "by_hand", "written_off", "pending", "missing")
+    states = dict.fromkeys(gone, 0) | {"present": 4, "total": 4}
+    found |= {"by_hand": [], "accepted": [], "unnamed": ""}
     assert {**found, "states": states, "ok": True} == report
     assert 0 == command("verify", merged.root, "--deep").returncode
 
 
 def test_verify_names_the_missing_rows_and_exits_3(merged: edgeshard.Store, tmp_path: Path) -> None:
-    hub = edgeshard.Store(tmp_path / "hub")
+    hub = new_store(tmp_path / "hub")
     hub.merge([shard_path(merged, "agent")])
     done = command("verify", hub.root)
     assert (3, "") == (done.returncode, done.stderr)
@@ -291,7 +260,7 @@ def test_verify_names_the_missing_rows_and_exits_3(merged: edgeshard.Store, tmp_
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        ("delete from agent_data where _seq = 2", "3 rows where its blocks hold 4"),
+        ("update agent_data set _seq = 9 where _seq = 2", "1 rows are not where their address says"),
         ("drop table edgeshard_blocks", "edgeshard_blocks"),
         ("update edgeshard_columns set table_name = cast(x'ff' as text)", "utf-8"),
     ],
@@ -566,8 +535,7 @@ def test_a_snapshot_is_merged_from_a_read_only_medium(
 ) -> None:
     merged.snapshot(small_disk / "master.db")
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    hub = edgeshard.Store(tmp_path / "hub")
-    hub.root.mkdir()
+    hub = new_store(tmp_path / "hub")
     done = command("merge", hub.root, "--from", small_disk / "master.db")
     assert (0, "") == (done.returncode, done.stderr)
     assert done.stdout.startswith("merged 4 rows from 1 shards")

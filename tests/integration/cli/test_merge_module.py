@@ -14,7 +14,7 @@ import pytest
 import edgeshard
 from edgeshard.files import locks
 from tests.support.processes import merge_command
-from tests.support.stores import numbers, shard_path
+from tests.support.stores import new_store, numbers, shard_path
 
 
 @pytest.fixture
@@ -49,9 +49,7 @@ def test_json_is_one_object(filled: edgeshard.Store) -> None:
 def test_nothing_to_do_is_done(filled: edgeshard.Store, tmp_path: Path) -> None:
     merge_command(filled.root)
     assert 0 == merge_command(filled.root).returncode
-    (tmp_path / "empty").mkdir()
-    assert 0 == merge_command(tmp_path / "empty").returncode
-    assert [] == list((tmp_path / "empty").iterdir())
+    assert 0 == merge_command(new_store(tmp_path / "empty").root).returncode
 
 
 def test_a_dry_run_does_nothing(filled: edgeshard.Store) -> None:
@@ -69,8 +67,7 @@ def test_other_databases_are_merged_with_from(filled: edgeshard.Store, tmp_path:
         shard.write({"n": 3})
     done = merge_command(tmp_path / "data", "--keep-empty", "--from", filled.master_path)
     assert 0 == done.returncode
-    hub = edgeshard.Store(tmp_path / "hub")
-    hub.root.mkdir()
+    hub = new_store(tmp_path / "hub")
     done = merge_command(hub.root, "--from", filled.master_path, shard_path(filled, "agent"))
     assert (0, [0, 1, 2, 3]) == (done.returncode, numbers(hub)), done.stderr
 
@@ -90,8 +87,7 @@ def test_what_is_set_aside_is_named_and_exits_3(filled: edgeshard.Store) -> None
 
 def test_missing_rows_exit_3(filled: edgeshard.Store, tmp_path: Path) -> None:
     merge_command(filled.root, "--keep-empty")
-    hub = edgeshard.Store(tmp_path / "hub")
-    hub.root.mkdir()
+    hub = new_store(tmp_path / "hub")
     done = merge_command(hub.root, "--from", shard_path(filled, "agent"))
     assert 3 == done.returncode
     assert "3 rows missing in 1 gaps" in done.stdout
@@ -122,10 +118,10 @@ def test_a_folder_that_is_not_there_exits_78_and_is_not_made(tmp_path: Path) -> 
     assert not (tmp_path / "typo").exists()
 
 
-def test_a_master_that_is_damaged_exits_1_and_loses_nothing(filled: edgeshard.Store) -> None:
+def test_a_master_that_is_damaged_exits_65_and_loses_nothing(filled: edgeshard.Store) -> None:
     filled.master_path.write_bytes(b"garbage" * 1000)
     done = merge_command(filled.root)
-    assert (1, 1) == (done.returncode, done.stderr.count("\n")), done.stderr
+    assert (65, 1) == (done.returncode, done.stderr.count("\n")), done.stderr
     assert "master.db" in done.stderr
     filled.master_path.unlink()
     assert 0 == merge_command(filled.root).returncode
@@ -133,6 +129,7 @@ def test_a_master_that_is_damaged_exits_1_and_loses_nothing(filled: edgeshard.St
 
 
 def test_a_file_where_a_folder_belongs_exits_74(filled: edgeshard.Store) -> None:
+    filled.merge()
     for path in (filled.root / "shards").iterdir():
         path.unlink()
     (filled.root / "shards").rmdir()

@@ -109,7 +109,9 @@ def test_both_services_are_confined_alike() -> None:
 def test_the_crontab_has_lines_that_cron_reads_whole() -> None:
     text = (EXAMPLES / "crontab").read_text()
     assert "\n" == text[-1]  # cron overlooks a last line that does not end
-    assert ["*/5 * * * *", "10 3 * * *", "40 3 * * 0"] == [job[1].strip() for job in jobs()]
+    nightly = [f"10 3 * * {day}" for day in range(7)]
+    assert ["*/5 * * * *", *nightly, "40 3 * * *"] == [job[1].strip() for job in jobs()]
+    assert 7 == len({job[2] for job in jobs() if "snapshot" in job[2]}), "a week of snapshots is kept"
     assert [] == [job[2] for job in jobs() if "%" in job[2]]  # cron makes a line break of it
 
 
@@ -125,3 +127,10 @@ def test_a_services_command_is_one_that_the_parsers_know(path: Path) -> None:
     assert [PROGRAM, "merge"] == [program, verb]
     assert STORE == cli.parser().parse_args([verb, *arguments]).root
     assert STORE == cli.parser_of_merge().parse_args(arguments).root
+
+
+def test_the_services_make_the_store_before_the_first_agent_writes() -> None:
+    assert "--init" in shlex.split(unit(WATCHING)["Service"]["ExecStart"])
+    program, verb, *arguments = shlex.split(unit(ONCE)["Service"]["ExecStartPre"])
+    assert [PROGRAM, "init", STORE] == [program, verb, cli.parser().parse_args([verb, *arguments]).root]
+    assert f"{PROGRAM} init {STORE}" in (EXAMPLES / "crontab").read_text()

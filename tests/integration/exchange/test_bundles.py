@@ -25,7 +25,7 @@ from edgeshard.sources import readonly_copy
 from tests.support.hostile_shards import edit
 from tests.support.processes import command, paused, sql
 from tests.support.records import NOON, Reading
-from tests.support.stores import numbers, shard_path
+from tests.support.stores import new_store, numbers, shard_path
 
 
 def add(store: edgeshard.Store, agent: str, *numbers: int) -> None:
@@ -44,7 +44,7 @@ def snapshot_of(folder: Path) -> list[tuple[str, int, int]]:
 @pytest.fixture
 def hub(tmp_path: Path) -> edgeshard.Store:
     """A store elsewhere, of which there is nothing yet."""
-    return edgeshard.Store(tmp_path / "hub")
+    return new_store(tmp_path / "hub")
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def bundle(store: edgeshard.Store, tmp_path: Path) -> Path:
 def test_a_bundle_is_one_file_without_a_log_and_brings_everything(
     store: edgeshard.Store, hub: edgeshard.Store, bundle: Path
 ) -> None:
-    assert ["bundle.db", "data"] == sorted(os.listdir(bundle.parent))
+    assert ["bundle.db", "data", "hub"] == sorted(os.listdir(bundle.parent))
     assert (b"\1\1", 0o600) == (bundle.read_bytes()[18:20], bundle.stat().st_mode & 0o777)
     assert [["bundle", "delete", "ok"]] == sql(
         bundle, "select role, (select * from pragma_journal_mode), (select * from pragma_quick_check) "
@@ -123,7 +123,6 @@ def test_what_a_bundle_says_to_have_held_is_what_is_in_it(store: edgeshard.Store
 
 
 def test_a_bundle_lies_as_well_in_the_folder_of_the_shards(hub: edgeshard.Store, bundle: Path) -> None:
-    (hub.root / "shards").mkdir(parents=True)
     bundle.rename(hub.root / "shards" / "bundle.db")
     assert (13, 0, 0) == (hub.merge().rows, hub.merge().rows, len(hub.merge().quarantined))
     assert [("bundle.db", 0, "")] == [(s.name, s.pending_rows, s.reason) for s in hub.status().shards]
@@ -131,7 +130,6 @@ def test_a_bundle_lies_as_well_in_the_folder_of_the_shards(hub: edgeshard.Store,
 
 
 def test_a_bundle_is_no_master_and_no_shard_to_be_salvaged(hub: edgeshard.Store, bundle: Path) -> None:
-    hub.root.mkdir()
     with pytest.raises(FormatError, match="it is a bundle; carry it here again"):
         hub.salvage(bundle)
     bundle.rename(hub.master_path)
@@ -459,8 +457,7 @@ def test_a_damaged_bundle_does_not_keep_others_from_being_merged(
     bundle.write_bytes(damaged)
     report = hub.merge([bundle, store.master_path])
     assert (13, [str(bundle)]) == (report.rows, [item.path for item in report.quarantined])
-    other = edgeshard.Store(hub.root / "other")
-    (other.root / "shards").mkdir(parents=True)
+    other = new_store(hub.root / "other")
     (other.root / "shards" / "b.db").write_bytes(damaged)
     assert (0, 1) == ((report := other.merge()).rows, len(report.quarantined))
     assert 3 == command("merge", hub.root, "--from", bundle, "--dry-run").returncode
@@ -536,7 +533,7 @@ def test_a_copy_that_finds_no_room_says_so_and_the_others_are_merged(
     store: edgeshard.Store, hub: edgeshard.Store, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = carry(store, small_disk, "-wal")
-    other = edgeshard.Store(tmp_path / "other")
+    other = new_store(tmp_path / "other")
     add(other, "b", 9)
     monkeypatch.setattr(readonly_copy, "_SPARE_BYTES", 1 << 60)
     report = hub.merge([path, other.master_path])
@@ -601,6 +598,7 @@ def test_a_copy_that_a_killed_dry_run_left_in_the_folder_for_temporary_files_is_
     temporary.mkdir()
     (temporary / "readonly-copy-of-my-thesis").mkdir()
     new = edgeshard.Store(tmp_path / "new")
+    (new.root / "shards").mkdir(parents=True)  # with a master, the copy would be made next to it
     leave_a_copy(new, path, temporary, "dry")
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     assert 3 == new.merge([path], dry_run=True).rows

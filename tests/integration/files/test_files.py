@@ -21,6 +21,7 @@ from edgeshard.errors import ConfigurationError, StorageBusyError, StorageIOErro
 from edgeshard.files import atomic_file, folders, locks, paths, scan
 from edgeshard.files import folders as folders_module
 from tests.support.processes import merge_command, python
+from tests.support.stores import new_store
 
 agent_names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=200)
 
@@ -234,7 +235,7 @@ def test_a_store_needs_no_hard_links(
             operation(tmp_path / "mine.db", progress=appear)
         assert "precious" == (tmp_path / "mine.db").read_text()
     assert {"data", "bundle.db", "copy.db", "mine.db"} == set(os.listdir(tmp_path))
-    hub = edgeshard.Store(tmp_path / "hub")
+    hub = new_store(tmp_path / "hub")
     assert 1 == hub.merge([tmp_path / "bundle.db", tmp_path / "copy.db"]).rows
 
 

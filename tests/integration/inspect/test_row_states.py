@@ -12,13 +12,13 @@ from edgeshard.reports import RowStates
 from tests.support.last_known import LastKnown
 from tests.support.processes import command
 from tests.support.pruning import add
-from tests.support.stores import numbers, shard_path
+from tests.support.stores import new_store, numbers, shard_path
 
 
 @pytest.fixture
 def hub(tmp_path: Path) -> edgeshard.Store:
     """Return a store elsewhere, of which there is nothing yet."""
-    return edgeshard.Store(tmp_path / "hub")
+    return new_store(tmp_path / "hub")
 
 
 def put_back(store: edgeshard.Store, copy: Path) -> None:
@@ -36,7 +36,7 @@ def pruned_and_put_back(store: edgeshard.Store, folder: Path) -> None:
     store.prune(keep_rows=10)
     store.snapshot(folder / "new.db")
     store.export(folder / "bundle.db")
-    edgeshard.Store(folder / "hub").merge([folder / "new.db"])
+    new_store(folder / "hub").merge([folder / "new.db"])
     put_back(store, folder / "old.db")
 
 
@@ -60,7 +60,7 @@ def test_rows_that_a_newer_copy_pruned_are_still_missing_elsewhere(
 ) -> None:
     pruned_and_put_back(store, tmp_path)
     store.merge([tmp_path / "new.db"])
-    other = edgeshard.Store(tmp_path / "other")
+    other = new_store(tmp_path / "other")
     other.merge([store.master_path])
     verified = other.verify()
     assert (RowStates(present=20, missing=10), {"pruned"}) == (
@@ -72,7 +72,7 @@ def test_rows_that_a_newer_copy_pruned_are_still_missing_elsewhere(
 def test_what_a_newer_copy_pruned_is_copied_from_whoever_has_it_and_pruned_again(
     store: edgeshard.Store, tmp_path: Path
 ) -> None:
-    store.merge()
+    store.init()
     store.snapshot(tmp_path / "old.db")
     with store.shard("a") as shard:
         for n in range(10):
@@ -90,7 +90,7 @@ def test_what_a_newer_copy_pruned_is_copied_from_whoever_has_it_and_pruned_again
     assert 10 == store.prune(keep_rows=0).rows
     verified = store.verify()
     assert (RowStates(pruned=10), {"keep rows": 10}, ()) == (verified.states, verified.pruned, verified.errors)
-    other = edgeshard.Store(tmp_path / "other")
+    other = new_store(tmp_path / "other")
     assert () == other.merge([store.master_path]).quarantined
     assert {"pruned"} == {loss.cause for loss in other.verify().losses}
 
@@ -145,7 +145,6 @@ def test_a_row_in_a_gap_that_a_shard_has_is_pending_and_not_missing(
         shard.write({"n": 1})
         hub.merge([shard_path(store, "a")])  # the row before is missing there
     assert RowStates(present=1, missing=1) == hub.verify().states
-    (hub.root / "shards").mkdir()
     for suffix in ("", "-wal"):
         shutil.copy(f"{tmp_path / 'copy.db'}{suffix}", f"{shard_path(hub, 'a')}{suffix}")
     found = hub.status()

@@ -20,7 +20,7 @@ from tests.support import damaged_shards
 from tests.support.hostile_shards import edit
 from tests.support.processes import command, sql
 from tests.support.records import NOON, Reading
-from tests.support.stores import numbers, shard_path
+from tests.support.stores import new_store, numbers, shard_path
 
 
 @attrs.frozen
@@ -111,7 +111,7 @@ def test_rows_of_the_log_are_salvaged_as_far_as_sqlite_would_believe_it(store: e
     content[len(content) // 2] ^= 1
     (tmp_path / "bad.db-wal").write_bytes(content)
     (tmp_path / "bad.db").write_bytes(b"")
-    other = edgeshard.Store(tmp_path / "other")
+    other = new_store(tmp_path / "other")
     report = other.salvage(tmp_path / "bad.db")
     assert 10 < report.rows < 50
     assert [*range(report.rows)] == numbers(other)
@@ -128,7 +128,7 @@ def test_rows_that_the_master_has_are_not_doubled_and_rows_that_were_given_up_ar
     # rows that were deleted are still on pages that were not used again; the master has them
     assert 200 < report.merged < 300 < report.rows
     assert [300 - report.merged] == [len(gap) for gap in report.gaps]
-    other = edgeshard.Store(tmp_path / "other")
+    other = new_store(tmp_path / "other")
     assert 600 == sum(map(len, other.salvage(bad).gaps)) + report.rows
 
 
@@ -146,7 +146,7 @@ def test_large_rows_are_salvaged_where_all_their_pages_are_there(store: edgeshar
     else:
         page = next(p for p in chained if content[p * 1024 : p * 1024 + 4] != bytes(4))
         overwrite(path, page, b"\0" * 1024)
-    other = edgeshard.Store(store.root.parent / "other")  # whose merge does not read the shard as well
+    other = new_store(store.root.parent / "other")  # whose merge does not read the shard as well
     report = other.salvage(path)
     assert (19, [1]) == (report.rows, [len(gap) for gap in report.gaps])
     assert all(len(record.data["text"]) == 5_000 for record in other.read(edgeshard.AgentData))
@@ -169,7 +169,7 @@ def test_rows_of_tables_that_look_alike_are_told_apart_by_the_tree_they_hang_in(
     # without the root of one of them nobody knows whose its rows are, and nobody guesses
     path.write_bytes(intact)
     overwrite(path, roots(path)["note"])
-    report = edgeshard.Store(store.root.parent / "other").salvage(path)
+    report = new_store(store.root.parent / "other").salvage(path)
     assert (120, True, 60) == (report.rows, bool(report.gaps), report.unassigned)
 
 
@@ -179,7 +179,7 @@ def test_rows_of_a_class_of_many_fields_are_salvaged(columns: int, store: edgesh
     cls: Callable[..., object] = edgeshard.table(name="wide")(attrs.make_class("Wide", fields, frozen=True))
     with store.shard("a") as shard:
         shard.write_many(cls(*range(n, n + columns)) for n in range(5))
-    report = edgeshard.Store(tmp_path / "other").salvage(shard_path(store, "a"))
+    report = new_store(tmp_path / "other").salvage(shard_path(store, "a"))
     assert (5, 5, 0, ()) == (report.rows, report.merged, report.unassigned, report.gaps)
 
 
@@ -216,7 +216,7 @@ def test_salvage_of_the_campaigns_shards_brings_nothing_that_was_not_written(tmp
         path.write_bytes(content)
         if log:
             path.with_name(path.name + "-wal").write_bytes(log)
-        store = edgeshard.Store(tmp_path / f"store-{number}")
+        store = new_store(tmp_path / f"store-{number}")
         report = store.salvage(path)
         rows = damaged_shards.rows_of(store) if report.readable else {}
         assert rows.keys() <= image.rows.keys(), (number, report)
@@ -233,7 +233,7 @@ def test_the_campaigns_whole_shards_are_salvaged_whole(tmp_path: Path) -> None:
         path.write_bytes(image.database)
         if image.log:
             path.with_name(path.name + "-wal").write_bytes(image.log)
-        store = edgeshard.Store(tmp_path / image.kind)
+        store = new_store(tmp_path / image.kind)
         report = store.salvage(path)
         lacking = image.rows.keys() - damaged_shards.rows_of(store).keys()
         assert len(lacking) == sum(map(len, report.gaps))
@@ -263,7 +263,7 @@ def test_an_agent_that_has_the_shard_open_is_not_disturbed(store: edgeshard.Stor
 
 
 def test_what_is_no_shard_is_not_salvaged(store: edgeshard.Store, tmp_path: Path) -> None:
-    store.merge()
+    store.init()
     with pytest.raises(FormatError):
         store.salvage(store.master_path)
     with pytest.raises(ConfigurationError):
@@ -278,7 +278,7 @@ def test_the_command_names_what_is_missing_and_says_so_by_its_exit_code(
     done = command("salvage", store.root, bad)
     assert (0, True) == (done.returncode, "salvaged 300 rows of 1 streams" in done.stdout)
     overwrite(bad, os.path.getsize(bad) // 1024 - 5)
-    other = edgeshard.Store(tmp_path / "other")
+    other = new_store(tmp_path / "other")
     other.merge()
     done = command("salvage", other.root, bad, "--json")
     report = json.loads(done.stdout)

@@ -28,7 +28,7 @@ from edgeshard.master import shard_states
 from edgeshard.reports import ShardStatus, StatusReport
 from tests.support.processes import command, python, sql
 from tests.support.records import NOON, Reading
-from tests.support.stores import numbers, shard_path, write_apart
+from tests.support.stores import new_store, numbers, shard_path, write_apart
 
 #: Another process's agent: a row for each line that it reads, and the last line ends it by a kill.
 AGENT = """
@@ -124,17 +124,17 @@ def settle(store: edgeshard.Store) -> None:
 # -- without much -----------------------------------------------------------------------------------------------------
 
 
-def test_an_empty_folder_has_nothing_and_gets_nothing(tmp_path: Path) -> None:
+def test_a_store_without_rows_has_nothing_and_gets_nothing(tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
     done = command("status", tmp_path)
     assert (0, "0 shards, 0 with a writer; 0 rows pending\nno master yet, no merger watches\n", "") == (
         done.returncode,
         done.stdout,
         done.stderr,
     )
-    assert [] == list(tmp_path.iterdir())
-    report = edgeshard.Store(tmp_path / "none").status()
+    report = edgeshard.Store(tmp_path).status()
     assert ((), False, True) == (report.shards, report.master.exists, report.complete)
-    assert [] == list(tmp_path.iterdir())
+    assert ["shards"] == os.listdir(tmp_path)
 
 
 def test_without_a_master_all_rows_wait_and_none_is_made(store: edgeshard.Store, agent: Agent) -> None:
@@ -187,9 +187,8 @@ def test_rows_that_are_in_the_master_and_in_the_shard_do_not_wait(store: edgesha
         shard.write_many([{"n": n} for n in range(5)])
         store.merge([shard_path(store, "agent")])
         shard.write({"n": 5})
-    other = edgeshard.Store(tmp_path / "other")
+    other = new_store(tmp_path / "other")
     other.merge([shard_path(store, "agent")])
-    (other.root / "shards").mkdir()
     for path in (store.root / "shards").glob("agent.db*"):
         (other.root / "shards" / path.name).write_bytes(path.read_bytes())
     assert {"agent.db": 0} == waiting(other.status())
@@ -395,7 +394,7 @@ def test_gaps_are_counted_and_exit_3(store: edgeshard.Store, tmp_path: Path) -> 
         shard.write_many([{"n": n} for n in range(3)])
         store.merge()
         shard.write({"n": 3})
-        hub = edgeshard.Store(tmp_path / "hub")
+        hub = new_store(tmp_path / "hub")
         hub.merge([shard_path(store, "agent")])
         sql(hub.master_path, "select 1")
     report = hub.status()
@@ -430,7 +429,7 @@ def test_a_damaged_master_is_an_error(store: edgeshard.Store, damage: str) -> No
     with pytest.raises(DamagedError, match=r"master\.db"):
         store.status()
     done = command("status", store.root)
-    assert (1, "", 1) == (done.returncode, done.stdout, done.stderr.count("\n"))
+    assert (65, "", 1) == (done.returncode, done.stdout, done.stderr.count("\n"))
 
 
 def test_a_master_that_is_no_database_is_an_error(store: edgeshard.Store, agent: Agent) -> None:
@@ -548,6 +547,7 @@ def test_beside_two_writers_and_a_merger_all_goes_on_and_every_row_comes_once(st
         subprocess.Popen([sys.executable, "-c", WRITER, str(store.root), name, first, str(int(first) + rows)])
         for name, first in (("one", "0"), ("two", str(rows)))
     ]
+    store.init()
     merger = subprocess.Popen(
         [sys.executable, "-c", MERGER, str(store.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -594,6 +594,7 @@ def test_agents_open_and_close_their_shards_beside_a_look(store: edgeshard.Store
         "for n in range(150):\n"
         "    with store.shard('agent') as shard: shard.write({'n': n})\n"
     )
+    store.init()
     agent = subprocess.Popen([sys.executable, "-c", code, store.root])
     while agent.poll() is None:
         assert [] == [shard.reason for shard in store.status().shards if shard.reason]
@@ -654,13 +655,14 @@ def test_the_json_has_units_in_its_names_and_raw_numbers(store: edgeshard.Store,
     assert {
         "complete": "bool", "pending_rows": "int", "oldest_age_s": "float", "oldest_is_bound": "bool",
         "quarantined_shards": "int", "blocked_rows": "int", "at": "str", "watching": "bool", "master": "dict", "shards": "list", "gaps": "list",
-        "budget": "NoneType", "states": "dict", "peers": "list",
+        "budget": "NoneType", "states": "dict", "peers": "list", "unnamed": "str", "clock": "dict", "space": "dict",
         "bytes_a_day": "float", "bytes_a_row": "float", "write_stats": "dict",
     } == kinds  # fmt: skip
     assert {
         "path": "str", "exists": "bool", "size_bytes": "int", "wal_bytes": "int", "rows": "int", "agents": "int",
         "streams": "int", "gaps": "int", "missing_rows": "int", "generation": "int",
         "database": "str", "pruned_rows": "int", "collected_rows": "int", "superseded_rows": "int", "clocks_ahead": "list",
+        "triggers": "list", "damage": "str", "retired_streams": "int",
     } == {key: type(value).__name__ for key, value in report["master"].items()}  # fmt: skip
     (shard,) = report["shards"]
     assert {
@@ -697,7 +699,7 @@ def test_the_table_has_units_and_the_totals_come_below(store: edgeshard.Store, a
     agent.write()
     done = command("status", store.root)
     assert (0, "") == (done.returncode, done.stderr)
-    head, row, *_, totals, master = done.stdout.splitlines()[1:]
+    head, row, *_, totals, master, space = done.stdout.splitlines()[1:]
     cells = [cell.strip() for cell in row.strip("│").split("│")]
     assert ["agent", "shard", "writer", "pending", "oldest", "size", "merged"] == [
         cell.strip() for cell in head.strip("│").split("│")
@@ -706,6 +708,7 @@ def test_the_table_has_units_and_the_totals_come_below(store: edgeshard.Store, a
     assert (True, True, "5 min ago") == (cells[4].endswith(" s"), cells[5].endswith(" kB"), *cells[6:])
     assert totals.startswith("1 shards, 1 with a writer; 1 rows pending, the oldest ")
     assert master.startswith(f"{store.master_path}: 2 rows of 1 agents in 1 streams, ")
+    assert space.startswith("disk space: ")
 
 
 def test_colours_are_for_terminals_that_want_them(store: edgeshard.Store, agent: Agent) -> None:
@@ -781,7 +784,7 @@ def test_a_narrow_terminal_gets_short_names_and_a_line_a_shard(store: edgeshard.
         any(name in line for line in shown),
         80 >= max(map(len, shown)),
     )
-    assert 2 + 3 + 2 == len(shown)
+    assert 2 + 3 + 3 == len(shown)
 
 
 def test_watch_keeps_to_the_height_of_the_terminal(store: edgeshard.Store) -> None:
@@ -795,7 +798,7 @@ def test_watch_keeps_to_the_height_of_the_terminal(store: edgeshard.Store) -> No
     assert 0 == process.wait(60)
     first = shown.split("\x1b[H\x1b[2J")[1]
     assert (True, True, True) == (first.count("\n") < 20, "agent-29.db" in first, "and 20 more shards" in first)
-    assert 30 + 3 + 2 == len(command("status", store.root).stdout.splitlines())
+    assert 30 + 3 + 3 == len(command("status", store.root).stdout.splitlines())
 
 
 def test_watch_in_a_pipe_prints_one_after_another(store: edgeshard.Store, agent: Agent) -> None:
@@ -804,6 +807,7 @@ def test_watch_in_a_pipe_prints_one_after_another(store: edgeshard.Store, agent:
     assert process.stdout is not None
     while "no master yet" not in process.stdout.readline():
         pass
+    assert process.stdout.readline().startswith("disk space: ")
     assert process.stdout.readline().startswith("╭")
     process.send_signal(signal.SIGINT)
     rest, errors = process.communicate()
@@ -838,7 +842,7 @@ def test_what_watch_prints_arrives_at_once(
 
 
 def test_watch_wants_a_time_above_0(store: edgeshard.Store) -> None:
-    store.merge()
+    store.init()
     for text in ("0", "-1", "nan", "inf", "soon", "1e9"):
         assert 2 == command("status", store.root, f"--watch={text}").returncode
 
@@ -851,4 +855,5 @@ def test_the_report_reads_as_one_line(store: edgeshard.Store, agent: Agent) -> N
 
 def test_a_look_imports_neither_the_shell_nor_the_watcher(tmp_path: Path) -> None:
     code = "import sys, edgeshard; edgeshard.Store(sys.argv[1]).status(); print([m for m in sys.modules if m in ('apsw.ext', 'apsw.shell', 'watchdog')])"
+    new_store(tmp_path)
     assert "[]\n" == python(code, tmp_path).stdout

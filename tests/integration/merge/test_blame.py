@@ -31,7 +31,7 @@ def test_a_shard_that_takes_too_many_steps_to_read_is_blamed_by_status_and_merge
     store: edgeshard.Store, has_master: bool
 ) -> None:
     if has_master:
-        store.merge()
+        store.init()
     write(store, "bad", 1)
     write(store, "good", 2)
     hostile_shards.pages_in_circles(shard_path(store, "bad"))
@@ -60,7 +60,7 @@ def test_a_shard_that_takes_too_many_steps_to_read_is_blamed_by_status_and_merge
 def test_the_master_is_blamed_only_where_an_attached_database_is_sound(
     store: edgeshard.Store, error: Exception, expected: bool
 ) -> None:
-    store.merge()
+    store.init()
     for agent in ("sound", "damaged"):
         with store.shard(agent) as shard:
             shard.write_many({"n": n, "text": "x" * 100} for n in range(200))

@@ -178,6 +178,17 @@ def test_rows_of_other_databases_are_blocked_alike_and_are_gaps_until_they_fit(
     assert store.verify(deep=True).ok
 
 
+def test_a_database_that_is_named_twice_is_counted_once(store: edgeshard.Store, tmp_path: Path) -> None:
+    device = edgeshard.Store(tmp_path / "device")
+    write(device, "b", 1, OTHER("x"))
+    device.merge()
+    write(store, "a", 2, OTHER("y"))
+    mine, theirs = shard_path(store, "a"), device.master_path
+    for dry_run in (True, False):
+        report = store.merge([theirs, theirs, mine], dry_run=dry_run)
+        assert (2, [("a.db", "sample", 1), ("master.db", "sample", 1)]) == (report.rows, sorted(blocked(report)))
+
+
 # -- release ----------------------------------------------------------------------------------------------------------
 
 

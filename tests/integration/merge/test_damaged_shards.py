@@ -18,7 +18,7 @@ from edgeshard.files import scan
 from tests.support.hostile_shards import edit
 from tests.support.processes import sql
 from tests.support.records import NOON, Reading
-from tests.support.stores import numbers, shard_path
+from tests.support.stores import new_store, numbers, shard_path
 
 
 def write(store: edgeshard.Store, agent: str, *ns: int) -> None:
@@ -418,7 +418,7 @@ def test_what_is_wrong_with_the_master_is_not_remembered_of_the_shard(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scan, "FRESH_S", -1.0)
-    store.merge()
+    store.init()
     edit(store.master_path, "create view reading as select 1")
     with store.shard("a") as shard:
         shard.write(Reading("x", 1, NOON))
@@ -465,7 +465,7 @@ def test_a_source_in_many_pieces_is_merged_in_reasonable_time(store: edgeshard.S
         f"insert into edgeshard_missing select stream_no, {pieces} from edgeshard_streams where stream_id = x'{stream}'",
     )
     assert () == store.verify().errors
-    hub = edgeshard.Store(tmp_path / "hub")
+    hub = new_store(tmp_path / "hub")
     report = hub.merge([store.master_path])
     assert (pieces + 1, pieces) == (report.rows, report.missing_rows)
     assert report.seconds < 60  # it took minutes when each piece looked at all others

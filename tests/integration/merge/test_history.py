@@ -13,7 +13,7 @@ from edgeshard.reports import GAPS_MAX, MergeReport
 from tests.support import history
 from tests.support.history import KINDS, Work
 from tests.support.pruning import add
-from tests.support.stores import numbers
+from tests.support.stores import new_store, numbers
 
 FEW, MANY = 2 * GAPS_MAX, 3_000
 
@@ -34,7 +34,7 @@ def _watch(store: edgeshard.Store) -> Merge:
 
 
 def _merge_into_hub(store: edgeshard.Store) -> Merge:
-    hub = edgeshard.Store(store.root / "hub")
+    hub = new_store(store.root / "hub")
     hub.merge([store.master_path])
     history.write_next_row(store)
 
@@ -92,7 +92,7 @@ def test_rows_that_a_source_pruned_come_with_an_older_copy_of_it(store: edgeshar
     add(store, "agent", *range(10))
     store.snapshot(tmp_path / "older.db")
     store.prune(keep_rows=3)
-    hub = edgeshard.Store(tmp_path / "hub")
+    hub = new_store(tmp_path / "hub")
     assert 3 == hub.merge([store.master_path]).rows
     assert 0 == hub.merge([store.master_path]).rows  # what was pruned is noted now
     assert (7, ()) == ((report := hub.merge([tmp_path / "older.db"])).rows, report.gaps)

@@ -39,6 +39,7 @@ def records(declaration: str, first: int = 0) -> list[Any]:
 
 def sources(route: str, tmp_path: Path, store: edgeshard.Store, declared: Iterable[str]) -> list[list[str]]:
     """Write what each declaration makes, and a dict; return for each which databases to merge into the store."""
+    store.init()
     found: list[list[str]] = []
     for number, declaration in enumerate(declared):
         home = store if route == "shard" else edgeshard.Store(tmp_path / f"device{number}")

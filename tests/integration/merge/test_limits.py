@@ -14,7 +14,7 @@ from edgeshard.errors import SchemaConflictError, TableError
 from edgeshard.records import limits
 from edgeshard.records.keys import Key
 from tests.support.forms import others_slow
-from tests.support.stores import numbers
+from tests.support.stores import new_store, numbers
 
 
 def cls(first: int, last: int, *, name: str = "wide", indexes: int = 0, key: bool = False, **options: Any) -> Any:
@@ -34,7 +34,7 @@ def write(store: edgeshard.Store, agent: str, *records: Any) -> None:
 
 def ensure_all_accept(store: edgeshard.Store, tmp_path: Path, rows: int, table: str = "wide") -> None:
     """Check that whoever reads the store's master takes all of it."""
-    hub, hubs_hub, carried = (edgeshard.Store(tmp_path / name) for name in ("hub", "hubs_hub", "carried"))
+    hub, hubs_hub, carried = (new_store(tmp_path / name) for name in ("hub", "hubs_hub", "carried"))
     store.export(tmp_path / "bundle.db")
     for target, source in ((hub, store.master_path), (hubs_hub, hub.master_path), (carried, tmp_path / "bundle.db")):
         assert () == target.merge([source]).blocked
@@ -173,7 +173,7 @@ def test_a_master_with_all_tables_and_indexes_that_it_may_have_is_read(store: ed
     with store.shard("a") as shard:
         for number in range(format.TABLES_MAX - 1):
             shard.write(cls(0, 38, name=f"t{number}", indexes=format.INDEXES_MAX)())
-    hub = edgeshard.Store(tmp_path / "hub")
+    hub = new_store(tmp_path / "hub")
     assert ((), ()) == (store.merge().blocked, hub.merge([store.master_path]).blocked)
     assert format.TABLES_MAX - 1 == hub.export(tmp_path / "bundle.db").rows
 

@@ -12,7 +12,7 @@ from edgeshard.errors import StorageError
 from tests.support.forms import others_slow
 from tests.support.last_known import LastKnown
 from tests.support.records import NOON, Reading
-from tests.support.stores import numbers
+from tests.support.stores import new_store, numbers
 
 #: What a merge and all who read the master live with, each as statements.
 HARMLESS = {
@@ -95,7 +95,7 @@ def written(store: edgeshard.Store) -> edgeshard.Store:
 def test_what_users_made_in_a_master_stops_nobody(names: str, written: edgeshard.Store, tmp_path: Path) -> None:
     store, hub, hubs_hub, carried = (
         written,
-        *(edgeshard.Store(tmp_path / name) for name in ("hub", "hubs_hub", "carried")),
+        *(new_store(tmp_path / name) for name in ("hub", "hubs_hub", "carried")),
     )
     make_by_hand(store, *(sql for name, made in HARMLESS.items() if names in (name, "all") for sql in made))
     store.snapshot(tmp_path / "snapshot.db")
@@ -143,7 +143,7 @@ def test_what_users_made_that_refuses_rows_is_named_and_the_others_merge(
         report.rows,
         f"What was made by hand in the master may be in the way: {named}. " in refused.reason,
     )
-    assert () == edgeshard.Store(tmp_path / "hub").merge([written.master_path]).quarantined
+    assert () == new_store(tmp_path / "hub").merge([written.master_path]).quarantined
     assert 4 == written.export(tmp_path / "bundle.db").rows
     make_by_hand(written, named.replace("column", "alter table agent_data drop column").partition(" of ")[0]
                  if named.startswith("column") else f"drop {named}")  # fmt: skip
@@ -160,7 +160,7 @@ def test_what_users_made_that_refuses_rows_is_named_and_the_others_merge(
     ],
 )
 def test_a_name_that_users_took_is_named(taken: str, record: object, store: edgeshard.Store) -> None:
-    store.merge()
+    store.init()
     make_by_hand(store, f"create {taken}(x)" if taken.startswith("table") else f"create {taken} as select 1")
     with store.shard("a") as shard:
         shard.write(record)

@@ -25,7 +25,7 @@ from edgeshard.shard import truncations
 from edgeshard.sources import attach
 from tests.support.processes import sql
 from tests.support.records import NOON, Reading
-from tests.support.stores import numbers, shard_path, write_apart
+from tests.support.stores import new_store, numbers, shard_path, write_apart
 
 
 def write(store: edgeshard.Store, agent: str, *ns: int) -> None:
@@ -50,7 +50,7 @@ def test_rows_move_from_shards_to_the_master_once(store: edgeshard.Store) -> Non
 
     assert (3, 3, 2, (), ()) == (report.rows, report.truncated, report.shards, report.quarantined, report.gaps)
     assert [1, 2, 3] == numbers(store)
-    assert (2, ["master.db", "merge.lock", "shards"]) == (report.removed, names_in(store.root))
+    assert (2, ["master.db", "merge.lock", "removed-shards.db", "shards"]) == (report.removed, names_in(store.root))
     assert [] == names_in(store.root / "shards")
     assert 0 == store.merge().rows
     assert [1, 2, 3] == numbers(store)
@@ -229,7 +229,7 @@ def test_pieces_merged_from_a_master_keep_transactions_whole_too(
             if t % 7 == 0:
                 store.merge()
     store.merge()
-    hub = edgeshard.Store(tmp_path / "hub")
+    hub = new_store(tmp_path / "hub")
     monkeypatch.setattr(blocks, "CHUNK_BYTES", 2_000)
     real = chunk.commit_chunk
     commits = []
@@ -406,7 +406,7 @@ def test_a_truncation_killed_half_way_is_finished_and_its_rows_do_not_come_back(
             with pytest.raises(Killed):
                 store.merge()
         # truncated means given up: another master sees a gap, not a half of a transaction
-        other = edgeshard.Store(tmp_path / "other")
+        other = new_store(tmp_path / "other")
         report = other.merge([shard.path])
         assert (1, [(1, 20)]) == (report.rows, [(gap.first, gap.last) for gap in report.gaps])
     report = store.merge(keep_empty=True)
@@ -453,7 +453,11 @@ def test_two_mergers_without_the_lock_double_nothing(store: edgeshard.Store, mon
         def release(self) -> None:
             pass
 
-    monkeypatch.setattr(locks, "lock", lambda path, wait_s=0.0: NoLock())
+    store.init()
+    real = locks.lock
+    monkeypatch.setattr(
+        locks, "lock", lambda path, wait_s=0.0: NoLock() if path.name == "merge.lock" else real(path, wait_s)
+    )
     stop = threading.Event()
     failures: list[object] = []
 
@@ -464,7 +468,6 @@ def test_two_mergers_without_the_lock_double_nothing(store: edgeshard.Store, mon
             except Exception as error:
                 failures.append(error)
 
-    store.merge()
     threads = [threading.Thread(target=merger) for _ in range(2)]
     with store.shard("a") as one, store.shard("b") as other:
         one.write({"n": 0})
@@ -497,7 +500,7 @@ def test_a_copy_of_a_shard_doubles_nothing(store: edgeshard.Store, tmp_path: Pat
 def test_a_shard_merged_into_two_masters_that_merge_into_each_other_doubles_nothing(
     store: edgeshard.Store, tmp_path: Path
 ) -> None:
-    other = edgeshard.Store(tmp_path / "other")
+    other = new_store(tmp_path / "other")
     write(store, "agent", 1, 2)
     assert 2 == other.merge([shard_path(store, "agent")]).rows
     assert 2 == store.merge().rows
@@ -566,7 +569,7 @@ def test_sources_are_only_read(store: edgeshard.Store, tmp_path: Path) -> None:
     write(store, "agent", 1)
     store.merge()
     write(store, "agent", 2)
-    hub = edgeshard.Store(tmp_path / "hub")
+    hub = new_store(tmp_path / "hub")
     sources = [store.master_path, shard_path(store, "agent")]
     before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in sources]
     names = sorted(os.listdir(store.root / "shards"))
@@ -582,7 +585,7 @@ def test_a_hop_through_a_middle_master_brings_streams_tables_and_indexes(
         shard.write(Reading("a", 1, NOON))
         shard.write_many([{"n": 1}, {"n": 2}])
     store.merge()
-    middle, hub = edgeshard.Store(tmp_path / "middle"), edgeshard.Store(tmp_path / "hub")
+    middle, hub = new_store(tmp_path / "middle"), new_store(tmp_path / "hub")
     middle.merge([store.master_path])
     hub.merge([middle.master_path])
     rows = "select agent_id, hex(stream_id), _seq from {} join edgeshard_streams on stream_no = _stream order by 3"
@@ -743,7 +746,7 @@ def test_names_that_differ_only_in_case_are_one_name(store: edgeshard.Store, tmp
         shard.write(made("reading", "sensor")("2"))
     with store.shard("b") as shard:
         shard.write(made("READING", "SENSOR")("3"))
-    hub = edgeshard.Store(tmp_path / "hub")
+    hub = new_store(tmp_path / "hub")
     assert (3, ()) == (store.merge().rows, store.merge().quarantined)
     assert (3, ()) == (hub.merge([store.master_path]).rows, hub.merge([store.master_path]).quarantined)
     for each in (store, hub):

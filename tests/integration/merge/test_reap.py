@@ -394,6 +394,7 @@ def test_agents_that_open_at_that_moment_lose_nothing(store: edgeshard.Store, tm
         command = [sys.executable, "-c", code, str(store.root), *map(str, arguments)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
+    store.init()  # the mergers may begin before the agents
     agents = {f"agent-{n}": start(_REOPENS, f"agent-{n}", tmp_path / "enough") for n in range(3)}
     for merger in [start(_MERGES, 8) for _ in range(2)]:
         assert ("", "") == merger.communicate(timeout=60)

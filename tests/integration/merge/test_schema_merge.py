@@ -27,7 +27,7 @@ from tests.support.schema_versions import (
     version,
     write,
 )
-from tests.support.stores import shard_path, write_apart
+from tests.support.stores import new_store, shard_path, write_apart
 
 # -- renamed columns --------------------------------------------------------------------------------------------------
 
@@ -423,7 +423,7 @@ def test_hubs_that_learnt_columns_in_another_order_are_one_whatever_hub_comes_fi
         devices = [edgeshard.Store(tmp_path / f"{name}{number}") for name in ("one", "two")]
         write(devices[0], "x", version(a=int, z=str)(1, "z"))
         write(devices[1], "y", version(z=str, b=float, c=int, renamed={"a": "b"})("zz", 0.5, 7))
-        hub = edgeshard.Store(tmp_path / f"hub{number}")
+        hub = new_store(tmp_path / f"hub{number}")
         for at in order:
             merged(devices[at])
             merged(hub, devices[at])
@@ -436,7 +436,7 @@ def test_hubs_that_learnt_columns_in_another_order_are_one_whatever_hub_comes_fi
 
 
 def test_a_bundle_carries_renames_and_wider_kinds(store: edgeshard.Store, tmp_path: Path) -> None:
-    hub = edgeshard.Store(tmp_path / "hub")
+    hub = new_store(tmp_path / "hub")
     write(hub, "old", version(a=int)(1))
     merged(hub)
     write(store, "x", version(a=int)(2))

@@ -22,7 +22,7 @@ from tests.support.schema_versions import (
     merged,
     write,
 )
-from tests.support.stores import shard_path, write_apart
+from tests.support.stores import new_store, shard_path, write_apart
 
 KEPT_SHARD = "No row of the shard is lost: it can be merged into a store of its own"
 
@@ -94,7 +94,7 @@ def test_a_shard_whose_columns_changed_while_it_waited_brings_the_last_version_a
 def test_a_hub_renames_and_widens_its_history_whatever_device_comes_first(
     tmp_path: Path, carried: str, newer_first: bool
 ) -> None:
-    older, newer, hub = (edgeshard.Store(tmp_path / name) for name in ("older", "newer", "hub"))
+    older, newer, hub = (new_store(tmp_path / name) for name in ("older", "newer", "hub"))
     for n in range(3):
         write(older, "x", OLD("p", n))
         merged(older)
@@ -175,7 +175,7 @@ def test_a_class_reads_a_keyed_table_by_its_older_name(store: edgeshard.Store) -
 def test_a_source_whose_history_or_deletions_do_not_belong_to_their_table_is_held_back(
     tmp_path: Path, changes: list[str]
 ) -> None:
-    device, hub = edgeshard.Store(tmp_path / "device"), edgeshard.Store(tmp_path / "hub")
+    device, hub = new_store(tmp_path / "device"), new_store(tmp_path / "hub")
     write(device, "x", OLD("p", 1), NEW("p", 2.0))
     merged(device)
     for statement in changes:

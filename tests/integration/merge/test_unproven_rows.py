@@ -20,7 +20,7 @@ from tests.support.last_known import LastKnown
 from tests.support.last_known import values as last_values
 from tests.support.processes import sql
 from tests.support.records import NOON, Reading
-from tests.support.stores import numbers, shard_path
+from tests.support.stores import new_store, numbers, shard_path
 
 
 @edgeshard.table(key="sensor", history=True)
@@ -135,7 +135,7 @@ def test_the_way_out_keeps_the_unproven_rows_and_frees_the_store_of_them(
     path = shard_path(store, "victim")
     (reason,) = reasons(store)
     assert f"`edgeshard merge OTHER --from {path}`" in reason
-    other = edgeshard.Store(tmp_path / "other")
+    other = new_store(tmp_path / "other")
     assert ((), [0, 1, 2, 3, 4]) == (other.merge([path]).quarantined, numbers(other))
     path.rename(tmp_path / "moved.db")
     with store.shard("victim") as shard:
@@ -162,7 +162,7 @@ def test_no_part_of_a_transaction_is_deleted_from_a_shard(store: edgeshard.Store
 
 def merged_alone(root: Path, source: Path) -> edgeshard.Store:
     """Return a new store that merged one database."""
-    other = edgeshard.Store(root)
+    other = new_store(root)
     other.merge([source])
     return other
 
@@ -174,7 +174,7 @@ def test_a_budget_that_unproven_rows_use_up_says_so(store: edgeshard.Store, tmp_
         merge_without_shards(store, forged_rows(tmp_path / "forger", "victim", shard.stream, 2_000))
         store.prune(keep_rows=0)
     store.merge()
-    with edgeshard.Store(store.root).shard("other") as other:
+    with new_store(store.root).shard("other") as other:
         for n in range(1_000):
             other.write({"n": n, "text": "x" * 1_000})
     with pytest.raises(DiskBudgetError, match="1 quarantined shards keep all that they have: `edgeshard status` says"):
@@ -280,7 +280,7 @@ def rebuilt(store: edgeshard.Store, hub: edgeshard.Store, *records: Any) -> None
 def test_a_master_that_is_rebuilt_from_a_hub_truncates_what_the_hub_superseded(
     cls: Any, store: edgeshard.Store, tmp_path: Path
 ) -> None:
-    hub = edgeshard.Store(tmp_path / "hub")
+    hub = new_store(tmp_path / "hub")
     rebuilt(store, hub, *(cls("inlet", float(n)) for n in range(4)), cls("outlet", 7.0), {"n": 1})
     before = hub.verify()
     report = store.merge()
@@ -334,7 +334,7 @@ def test_a_merger_that_watches_compares_what_has_taken_the_place_of_a_shard(
 
 
 def test_a_snapshot_in_the_folder_of_shards_is_merged_again_and_again(store: edgeshard.Store, tmp_path: Path) -> None:
-    other = edgeshard.Store(tmp_path / "other")
+    other = new_store(tmp_path / "other")
     store.root.joinpath("shards").mkdir(parents=True)
     with other.shard("agent") as shard:
         for n in range(3):

@@ -17,7 +17,7 @@ from edgeshard.shard import truncations
 from tests.support.forms import others_slow
 from tests.support.last_known import LastKnown
 from tests.support.processes import sql
-from tests.support.stores import numbers, shard_path
+from tests.support.stores import new_store, numbers, shard_path
 from tests.support.tombstones import collect
 from tests.support.wall_clock import Wall
 
@@ -120,7 +120,7 @@ def test_a_key_of_many_columns_keeps_what_its_rule_says_here_and_in_a_hub(
         "max:value": [(0, 5), (1, 3)],
         "min:value": [(0, 0), (1, 1)],
     }
-    hub = edgeshard.Store(tmp_path / "hub")
+    hub = new_store(tmp_path / "hub")
     assert () == hub.merge([store.master_path]).quarantined
     for each in (store, hub):
         assert (expected[conflict], [1]) == (last_values(each), numbers(each))
@@ -141,7 +141,7 @@ def test_a_key_of_all_columns_that_a_class_may_have(store: edgeshard.Store, tmp_
         shard.write_many([cls(*values), cls(*values)])
         shard.delete(cls, *values)
         shard.write(cls(*values))
-    hub = edgeshard.Store(tmp_path / "hub")
+    hub = new_store(tmp_path / "hub")
     assert ((), ()) == (store.merge().quarantined, hub.merge([store.master_path]).quarantined)
     assert [1, 1] == [len(each.query("SELECT * FROM wide")) for each in (store, hub)]
     assert [(), ()] == [each.verify(deep=True).errors for each in (store, hub)]
@@ -153,7 +153,7 @@ def test_changes_after_a_tombstone_was_collected_are_merged_whatever_the_key(
     columns: int, conflict: str, store: edgeshard.Store, tmp_path: Path, wall: Wall, caplog: pytest.LogCaptureFixture
 ) -> None:
     cls, rest = keyed(columns, conflict), tuple(range(1, columns))
-    elsewhere, hub = edgeshard.Store(tmp_path / "other"), edgeshard.Store(tmp_path / "hub")
+    elsewhere, hub = new_store(tmp_path / "other"), new_store(tmp_path / "hub")
     with elsewhere.shard("b") as late:
         late.write(cls(2, *rest, 20))
     elsewhere.merge()

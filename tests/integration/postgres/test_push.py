@@ -38,7 +38,7 @@ from edgeshard.postgres.sender import Sender
 from edgeshard.reports import PushReport
 from tests.support.processes import command, python, sql
 from tests.support.records import NOON, Reading
-from tests.support.stores import shard_path
+from tests.support.stores import new_store, shard_path
 
 pytest.importorskip("psycopg")
 
@@ -280,7 +280,7 @@ def test_two_devices_with_the_same_agents_push_at_once(tmp_path: Path, pg: str, 
 
 @WAYS
 def test_a_stream_that_comes_by_two_routes_at_once_arrives_once(tmp_path: Path, pg: str, inserts: bool) -> None:
-    device, hub = edgeshard.Store(tmp_path / "device"), edgeshard.Store(tmp_path / "hub")
+    device, hub = new_store(tmp_path / "device"), new_store(tmp_path / "hub")
     with device.shard("a") as shard:
         for first in range(0, 2_000, 100):
             shard.write_many({"n": n} for n in range(first, first + 100))
@@ -377,7 +377,7 @@ def test_a_server_that_reads_from_one_snapshot_a_transaction_gets_each_row_once(
     tmp_path: Path, pg: str, inserts: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "_BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ")  # as YugabyteDB does by default
-    device, hub = edgeshard.Store(tmp_path / "device"), edgeshard.Store(tmp_path / "hub")
+    device, hub = new_store(tmp_path / "device"), new_store(tmp_path / "hub")
     with device.shard("a") as shard:
         shard.write({"n": 0})
         device.merge()
@@ -1040,7 +1040,7 @@ def line_of(process: subprocess.Popen[str], stream: str = "stdout") -> str:
 def test_a_watch_pushes_what_merges_bring_until_it_is_told_to_stop(
     store: edgeshard.Store, pg: str, number: signal.Signals
 ) -> None:
-    store.root.mkdir()
+    (store.root / "shards").mkdir(parents=True)
     process = watching(store, pg, "--json")
     for first in (0, 10):
         fill(store, "a", first, 10)  # the first makes the master

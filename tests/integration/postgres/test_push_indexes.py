@@ -16,6 +16,7 @@ import edgeshard
 from edgeshard.postgres import indexes
 from tests.support.forms import others_slow
 from tests.support.schema_versions import merged, version, write
+from tests.support.stores import new_store
 
 pytest.importorskip("psycopg")
 
@@ -172,7 +173,7 @@ def test_indexes_of_other_names_and_of_other_masters_are_replaced_too(tmp_path: 
 
 @WAYS
 def test_long_values_that_move_to_an_indexed_column_fit(tmp_path: Path, pg: str, inserts: bool) -> None:
-    stores = [edgeshard.Store(tmp_path / name) for name in ("one", "other", "third")]
+    stores = [new_store(tmp_path / name) for name in ("one", "other", "third")]
     long = [long_text(2_500) for _ in range(2)]
     versions = [
         version(n=int, a=str)(1, long[0]),

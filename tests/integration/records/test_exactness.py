@@ -20,21 +20,10 @@ import edgeshard
 from edgeshard.errors import ConfigurationError, QueryError, RecordError
 from edgeshard.records import codecs, json_values
 from edgeshard.records.declare import table_of
+from tests.support.enums import Colour, Level, Word
 from tests.support.records import NOON
 
 UTC = datetime.UTC
-
-
-class Colour(enum.Enum):
-    RED = "red"
-
-
-class Level(enum.IntEnum):
-    LOW = 1
-
-
-class Word(enum.StrEnum):
-    YES = "yes"
 
 
 class Mode(enum.Flag):
@@ -380,6 +369,6 @@ def test_an_agent_name_that_some_database_could_not_hold_is_refused(store: edges
     "value", [2**63, 10**400, float("nan"), "\ud800", {1: 2}, [(1,)], datetime.datetime(2026, 1, 1)]
 )
 def test_a_parameter_that_no_column_could_hold_is_refused(store: edgeshard.Store, value: Any) -> None:
-    store.merge()
+    store.init()
     with pytest.raises(QueryError):
         store.query("select ?", (value,))

@@ -14,17 +14,9 @@ import pytest
 import edgeshard
 from edgeshard.errors import TableError
 from edgeshard.records.declare import table_of
+from tests.support.enums import Colour, Level
 from tests.support.records import NOON
-
-
-class Colour(enum.Enum):
-    RED = "red"
-    BLUE = "blue"
-
-
-class Level(enum.IntEnum):
-    LOW = 1
-    HIGH = 2
+from tests.support.stores import new_store
 
 
 @attrs.frozen
@@ -239,7 +231,7 @@ def test_a_name_is_accepted_if_all_tables_of_the_class_can_have_theirs(
         if options and "conflict" not in options:
             shard.delete(cls, 2)
     assert store.merge().complete
-    hub = edgeshard.Store(f"{store.root}-hub")
+    hub = new_store(f"{store.root}-hub")
     assert hub.merge([store.master_path]).complete
 
 
@@ -254,4 +246,4 @@ def test_a_keyed_table_whose_tombstones_could_have_no_table_is_quarantined(
             shard.write(record)
     (quarantined,) = store.merge().quarantined
     assert "_deleted is no name for a record table" in quarantined.reason
-    assert edgeshard.Store(f"{store.root}-hub").merge([store.master_path]).complete
+    assert new_store(f"{store.root}-hub").merge([store.master_path]).complete

@@ -72,8 +72,8 @@ def test_a_prune_locks_the_master_no_longer_after_a_long_history(
         peer_with_gaps(store, size)
         ((rows,),) = store.query("SELECT count(*) FROM agent_data")
         with history.counted_transactions() as work:
-            report = store.prune(keep_rows=rows - 100, only_receipted=only_receipted)
-        assert only_receipted or report.rows == 100
+            report = store.prune(keep_rows=max(0, rows - 100), only_receipted=only_receipted)
+        assert only_receipted or report.rows == min(100, rows)
         longest.append(max(work))
     assert longest[1] < TOLERANCE * longest[0]
 

@@ -25,11 +25,12 @@ from edgeshard.merge.watcher import Listener, Watcher
 from edgeshard.reports import MergeReport, PruneReport, combine_prunes
 from edgeshard.retention import due, prune, scheduler, store_rules
 from edgeshard.retention.rules import Rules
+from edgeshard.retention.run import held_by_caller
 from tests.support.clocks import DAY_S, Clock
 from tests.support.processes import merge_command
 from tests.support.project import PROJECT
 from tests.support.records import NOON, Reading
-from tests.support.stores import numbers
+from tests.support.stores import new_store, numbers
 
 PATIENCE_S = 60.0
 NEVER_S = 10_000.0
@@ -119,7 +120,7 @@ def test_what_nobody_else_holds_stays_where_that_is_asked(store: edgeshard.Store
     first = kept.merge().pruned
     assert first is not None
     assert (0, 2) == (first.rows, first.kept_back)
-    hub = edgeshard.Store(tmp_path / "hub")
+    hub = new_store(tmp_path / "hub")
     hub.merge(sources=[kept.master_path])
     kept.receipt(hub.ranges(), trust=True)
     write(kept, 2)
@@ -197,7 +198,7 @@ def test_reports_of_several_rules_become_one() -> None:
         ({"older": "30d"}, "prune: unknown key 'older'; a rule has the keys older_than, keep_rows"),
         (
             {},
-            "prune: rule selects nothing; set at least one of older_than, keep_rows, max_bytes and deletions_older_than",
+            "max_bytes, deletions_older_than and forget_after",
         ),
         ({"only_pushed": True}, "prune: rule selects nothing"),
         ({"older_than": "30"}, "prune: older_than='30': age must be a number and a unit"),
@@ -350,8 +351,9 @@ def test_what_nobody_foresaw_in_a_prune_ends_the_merger_and_is_raised(
         raise ZeroDivisionError
 
     monkeypatch.setattr(prune, "prune", mistaken)
-    watched = scheduler.PruneScheduler(store.master_path, store_rules.parse_store_rules({"keep_rows": 1}, store.root))
-    store.merge()
+    rules = store_rules.parse_store_rules({"keep_rows": 1}, store.root)
+    watched = scheduler.PruneScheduler(store.master_path, rules, held_by_caller)
+    store.init()
     assert MergeReport(rows=1) == watched.add_to_report(MergeReport(rows=1))
     watched.wait()
     with pytest.raises(ZeroDivisionError):
@@ -374,9 +376,8 @@ def test_nothing_is_looked_for_in_a_store_in_which_nothing_happens(
     for name in ("MIN_INTERVAL_S", "MIN_INTERVAL_OVER_SIZE_S", "AGE_FRACTION"):
         monkeypatch.setattr(due, name, 0.0)
     monkeypatch.setattr(due, "FRUITLESS_FRACTION", math.inf)
-    watched = scheduler.PruneScheduler(
-        store.master_path, store_rules.parse_store_rules([{"keep_rows": 2}, {"older_than": "1d"}], store.root)
-    )
+    rules = store_rules.parse_store_rules([{"keep_rows": 2}, {"older_than": "1d"}], store.root)
+    watched = scheduler.PruneScheduler(store.master_path, rules, held_by_caller)
     watched.add_to_report(MergeReport())
     watched.wait()
     calls: list[Rules] = []
@@ -427,7 +428,7 @@ def test_the_command_takes_what_prune_takes(store: edgeshard.Store) -> None:
         (["--prune-older-than", "30"], "age must be a number and a unit"),
         (["--prune-keep-rows", "-1"], "number of rows must be a whole number"),
         (["--prune-max-bytes", "5"], "size must be at least 1M"),
-        (["--prune-only-pushed"], "--prune-max-bytes or --prune-deletions-older-than"),
+        (["--prune-only-pushed"], "--prune-deletions-older-than or --prune-forget-after"),
         (["--prune-keep-rows", "1", "--prune-only-pushed", "--prune-only-receipted"], "not allowed with"),
         (["--prune-keep-rows", "1", "--dry-run"], "edgeshard prune --dry-run"),
     ],

@@ -19,7 +19,7 @@ from tests.support.keyed_model import KeepAll, Lww
 from tests.support.last_known import LastKnown, Reading, values
 from tests.support.processes import command, sql
 from tests.support.pruning import killed_at
-from tests.support.stores import shard_path
+from tests.support.stores import new_store, shard_path
 from tests.support.tombstones import GRACE, collect
 from tests.support.wall_clock import Wall
 
@@ -60,12 +60,13 @@ def hidden(store: edgeshard.Store, agent: str) -> Iterator[None]:
 @pytest.fixture
 def other(tmp_path: Path) -> edgeshard.Store:
     """A store elsewhere."""
-    return edgeshard.Store(tmp_path / "other")
+    return new_store(tmp_path / "other")
 
 
 def carry(source: edgeshard.Store, target: edgeshard.Store) -> None:
     """Merge what a store has into another."""
     source.merge()
+    target.init()
     target.merge([source.master_path])
 
 
@@ -188,7 +189,6 @@ def test_a_shard_that_another_master_drained_holds_deletions_up(
     with hidden(store, "b"):
         deleted(store)
     wall.advance(11)
-    (other.root / "shards").mkdir(parents=True)
     elsewhere, here = shard_path(other, "b"), shard_path(store, "b")
     here.rename(elsewhere)
     other.merge(keep_empty=True)
@@ -282,6 +282,7 @@ def lost_on_its_way(store: edgeshard.Store, other: edgeshard.Store, wall: Wall, 
             shard.write(record)
             other.merge()
             other.export(bundle, ranges=before)
+    store.init()
     store.merge([bundles[0]])
     wall.advance(1)
     deleted(store)
@@ -305,7 +306,7 @@ def test_rows_that_another_database_says_it_has_hold_deletions_up(
     store: edgeshard.Store, other: edgeshard.Store, wall: Wall, tmp_path: Path
 ) -> None:
     second, third = lost_on_its_way(store, other, wall, tmp_path)
-    hub = edgeshard.Store(tmp_path / "hub")
+    hub = new_store(tmp_path / "hub")
     for path in (store.master_path, other.master_path):
         hub.merge([path])
     store.receipt(hub.ranges(), trust=True)
@@ -335,7 +336,7 @@ def test_rows_that_others_pruned_are_not_missing(store: edgeshard.Store, other: 
 def test_a_deletion_waits_for_each_database_with_a_receipt_to_hear_of_it(
     store: edgeshard.Store, tmp_path: Path, wall: Wall
 ) -> None:
-    hub, stale = edgeshard.Store(tmp_path / "hub"), edgeshard.Store(tmp_path / "stale")
+    hub, stale = new_store(tmp_path / "hub"), new_store(tmp_path / "stale")
     with store.shard("a") as shard:
         shard.write(LastKnown("inlet", 1.0))
         store.merge()
@@ -361,7 +362,7 @@ def test_a_database_that_nobody_confirmed_holds_no_deletion_up(
     store: edgeshard.Store, tmp_path: Path, wall: Wall
 ) -> None:
     stranger = edgeshard.Store(tmp_path / "stranger")
-    stranger.merge()
+    stranger.init()
     deleted(store)
     assert "awaiting confirmation" == store.receipt(stranger.ranges()).outcome
     wall.advance(11)
@@ -371,7 +372,7 @@ def test_a_database_that_nobody_confirmed_holds_no_deletion_up(
 def test_a_database_that_collected_a_deletion_has_heard_of_it(
     store: edgeshard.Store, tmp_path: Path, wall: Wall
 ) -> None:
-    hub = edgeshard.Store(tmp_path / "hub")
+    hub = new_store(tmp_path / "hub")
     deleted(store)
     carry(store, hub)
     wall.advance(11)

@@ -784,8 +784,7 @@ def test_the_shard_of_another_agent_is_not_opened(store: edgeshard.Store) -> Non
 
 
 def test_a_master_is_not_opened_as_a_shard(store: edgeshard.Store) -> None:
-    store.merge()
-    (store.root / "shards").mkdir()
+    store.init()
     shutil.copy(store.master_path, shard_path(store, "agent"))
     with pytest.raises(FormatError, match="not a shard"):
         store.shard("agent")

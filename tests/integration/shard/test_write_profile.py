@@ -105,6 +105,7 @@ def test_making_a_shard_counts(store: edgeshard.Store) -> None:
 
 
 def test_what_a_shard_noted_is_taken_before_it_is_removed(store: edgeshard.Store) -> None:
+    store.init()
     store.merge()
     before = LockFileCounter(store.root / "merge.lock").total.bytes
     held = locks.merge_lock(store.root, 0.0, lambda: False)
@@ -201,7 +202,7 @@ def test_a_lock_that_is_a_link_or_a_pipe_or_missing_holds_nothing_up(tmp_path: P
 
 
 def test_a_commit_that_fails_loses_and_doubles_nothing_of_the_sum(store: edgeshard.Store) -> None:
-    store.merge()
+    store.init()
     connection = database.open_master(store.master_path, writable=True)
     meter = Meter()
     with meter.running():
@@ -252,7 +253,7 @@ def test_status_says_bytes_of_today_a_day_and_a_row(store: edgeshard.Store) -> N
 
 
 def test_a_store_of_which_nothing_is_known_says_nothing(store: edgeshard.Store) -> None:
-    store.root.mkdir()
+    (store.root / "shards").mkdir(parents=True)
     assert (WriteStats(), None, None) == (
         store.status().write_stats, store.status().write_stats.bytes_a_day, store.status().write_stats.bytes_a_row
     )  # fmt: skip

@@ -19,7 +19,7 @@ from edgeshard.sqlite import guards
 from tests.support import hostile_shards
 from tests.support.forms import others_slow
 from tests.support.last_known import LastKnown
-from tests.support.stores import numbers, shard_path
+from tests.support.stores import new_store, numbers, shard_path
 
 Writer = Callable[[edgeshard.Shard], object]
 
@@ -127,10 +127,10 @@ def test_no_sound_database_is_refused_for_the_work_that_it_takes(
     assert ((), True) == ((report := store.merge()).quarantined, report.rows > 0)
     shutil.copy(copy, path)  # as if the merger had been killed before it truncated the shard
     assert ((), 0) == ((report := store.merge()).quarantined, report.rows)
-    hub = edgeshard.Store(tmp_path / "hub")
+    hub = new_store(tmp_path / "hub")
     assert () == hub.merge([store.master_path]).quarantined
     assert store.export(tmp_path / "bundle.db").rows > 0
-    assert () == edgeshard.Store(tmp_path / "other").merge([tmp_path / "bundle.db"]).quarantined
+    assert () == new_store(tmp_path / "other").merge([tmp_path / "bundle.db"]).quarantined
     assert hub.ranges().held == store.ranges().held
     assert {str(path), str(store.master_path)} <= {*checked}
 

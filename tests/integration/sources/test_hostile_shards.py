@@ -23,7 +23,7 @@ from edgeshard.sources.source import SourceTable
 from tests.support import hostile_shards
 from tests.support.processes import python, sql
 from tests.support.records import NOON, Reading
-from tests.support.stores import numbers, shard_path
+from tests.support.stores import new_store, numbers, shard_path
 
 #: Address space of a merger of hostile shards: about what the interpreter with its libraries needs, and 600 MB.
 MEMORY_BYTES = 1 << 30
@@ -194,7 +194,9 @@ def test_a_name_that_means_something_elsewhere_is_a_name_like_any_other(store: e
     assert (1, ()) == (report.rows, report.quarantined)
     assert [0] == numbers(store)
     assert outside == {path.name for path in store.root.parent.iterdir()}
-    assert {"shards", "master.db", "merge.lock"} == {path.name.split("-")[0] for path in store.root.iterdir()}
+    assert {"shards", "master.db", "merge.lock", "removed"} == {
+        path.name.split("-")[0] for path in store.root.iterdir()
+    }
 
 
 @pytest.mark.parametrize("agent", ["../../evil", "a\nb", "file:x?mode=memory", "/etc/passwd", "..", "."])
@@ -325,7 +327,7 @@ def test_rows_that_another_shard_has_by_the_same_addresses_are_never_deleted(sto
     store.merge()
     assert 60 == sql(shard_path(store, "victim"), "select count(*) from agent_data")[0][0]
     # and the rows are merged elsewhere
-    other = edgeshard.Store(store.root.parent / "other")
+    other = new_store(store.root.parent / "other")
     assert (60, ()) == (lambda done: (done.rows, done.quarantined))(other.merge([shard_path(store, "victim")]))
     assert [*range(60)] == numbers(other)
 

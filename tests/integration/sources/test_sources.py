@@ -25,7 +25,7 @@ from edgeshard.sources import bounds, diff
 from tests.support.fleet_model import Fleet, content, timestamp
 from tests.support.hostile_shards import edit
 from tests.support.processes import command
-from tests.support.stores import numbers, shard_path
+from tests.support.stores import new_store, numbers, shard_path
 
 
 def write(store: edgeshard.Store, agent: str, *ns: int) -> None:
@@ -37,7 +37,7 @@ def write(store: edgeshard.Store, agent: str, *ns: int) -> None:
 @pytest.fixture
 def hub(tmp_path: Path) -> edgeshard.Store:
     """A store that others are merged into."""
-    return edgeshard.Store(tmp_path / "hub")
+    return new_store(tmp_path / "hub")
 
 
 @pytest.fixture
@@ -163,8 +163,7 @@ def test_the_command_takes_masters_shards_bundles_and_copies_in_any_order_and_ag
     ]
     before = [timestamp(path) for path in sources]
     for number in range(3):
-        store = edgeshard.Store(tmp_path / f"hub{number}")
-        store.root.mkdir()
+        store = new_store(tmp_path / f"hub{number}")
         random.Random(number).shuffle(order := [*sources])
         for expected in (5, 0):
             done = command("merge", store.root, "--from", *order[:2], "--from", *order[2:])
@@ -317,7 +316,7 @@ def test_word_of_where_rows_went_comes_from_a_source_that_brings_nothing_else(
     with device.shard("agent") as shard:
         shard.write({"n": 6})
         device.merge()  # this master has all of the stream so far
-        middle = edgeshard.Store(tmp_path / "middle")
+        middle = new_store(tmp_path / "middle")
         middle.merge([shard_path(device, "agent")])  # and this one knows so, and has none of it
     silent = Path(shutil.copytree(middle.root, tmp_path / "silent")) / "master.db"
     edit(silent, "delete from edgeshard_truncations")
@@ -348,14 +347,13 @@ def devices(folder: Path, count: int, rows: int) -> list[Path]:
         with store.shard("agent") as shard:
             shard.write_many({"n": number * rows + n} for n in range(rows))
         store.merge()
-    both = edgeshard.Store(folder / "both")
+    both = new_store(folder / "both")
     both.merge([store.master_path for store in stores[:2]])
     return [*(store.master_path for store in stores), both.master_path]
 
 
 def test_two_mergers_bring_different_sources_into_one_hub_at_once(hub: edgeshard.Store, tmp_path: Path) -> None:
     paths = devices(tmp_path, 4, 2_000)
-    hub.root.mkdir()
     command = [sys.executable, "-m", "edgeshard.merge", str(hub.root), "--lock-wait", "60", "--from"]
     mergers = [subprocess.Popen([*command, *map(str, part)]) for part in (paths[:3], paths[2:], paths)]
     assert [0, 0, 0] == [merger.wait() for merger in mergers]
@@ -428,7 +426,7 @@ def test_a_copy_that_lacks_its_log_brings_only_rows_that_were_written_or_is_set_
         return choices[0] if chance.random() < 0.6 else chance.choice(choices)
 
     fleet, readers = Fleet(), Readers()
-    hub = edgeshard.Store(fleet.folder / "torn")
+    hub = new_store(fleet.folder / "torn")
     fleet.write(pick)
     try:
         for number in range(30):

@@ -14,8 +14,9 @@ import pytest
 import edgeshard
 from edgeshard.errors import AccessError, ShardPoisonedError
 from edgeshard.files import folders, scan
+from edgeshard.shard import handle
 from tests.support.processes import merge_command, python
-from tests.support.stores import numbers
+from tests.support.stores import new_store, numbers
 
 YEAR_S = 365 * 86_400.0
 
@@ -131,7 +132,10 @@ def test_a_sync_of_rows_in_a_log_without_a_name_is_refused(store: edgeshard.Stor
     shard.close()
 
 
-def test_two_handles_whose_lock_file_was_deleted_lose_and_double_nothing(store: edgeshard.Store) -> None:
+def test_two_handles_whose_lock_file_was_deleted_lose_and_double_nothing(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handle, "UPKEEP_INTERVAL_S", YEAR_S)  # the first handle does not notice it
     code = """
 import sys
 import edgeshard
@@ -254,7 +258,7 @@ def test_two_stores_copied_from_one_meet_in_a_hub_without_loss_or_doubles(
                 shard.write({"n": 100 * (number + 1) + len(agent)})
     store.merge()
     copy.merge(keep_empty=True)
-    hub = edgeshard.Store(tmp_path / "hub")
+    hub = new_store(tmp_path / "hub")
     shards = sorted((copy.root / "shards").glob("*.db"))
     for sources in ([store.master_path], [copy.master_path], [copy.master_path, store.master_path, *shards]):
         assert () == hub.merge(sources).quarantined
@@ -327,7 +331,7 @@ def test_a_system_that_names_no_mounts_warns_of_nothing(
 ) -> None:
     monkeypatch.setattr(folders, "_MOUNTS", tmp_path / "nothing")
     folders._warn_if_remote.cache_clear()
-    store.merge()
+    store.init()
     folders._warn_if_remote.cache_clear()
     assert [] == caplog.records
 
@@ -345,7 +349,7 @@ def test_a_store_on_a_read_only_medium_says_so(small_disk: Path) -> None:
         lambda: store.shard("agent"),
         lambda: store.shard("another"),
         lambda: store.merge(),
-        lambda: edgeshard.Store(small_disk / "new").merge(),
+        lambda: edgeshard.Store(small_disk / "new").init(),
     ]
     for use in uses:
         with pytest.raises(AccessError, match="read-only"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import decimal
-import enum
 import inspect
 import logging
 import pickle
@@ -20,15 +19,12 @@ import pytest
 import edgeshard
 from edgeshard.errors import ConfigurationError, UnreadableRowError
 from edgeshard.inspect import query
+from tests.support.enums import Colour
 from tests.support.records import NOON
 
 TODAY = NOON.date()
 
 KEY = uuid.UUID(int=7)
-
-
-class Colour(enum.Enum):
-    RED = "red"
 
 
 @attrs.frozen
@@ -148,5 +144,6 @@ def test_a_reader_that_has_used_up_the_stack_loses_no_row(store: edgeshard.Store
 
 def test_an_unknown_way_with_errors_is_refused_at_once(store: edgeshard.Store) -> None:
     way: Any = "ignore"
+    store.init()
     with pytest.raises(ConfigurationError, match="on_error must be 'raise' or 'skip', got 'ignore'"):
         store.read(Everything, on_error=way)

@@ -123,6 +123,7 @@ def until(condition: Callable[[], Any]) -> Any:
 @contextlib.contextmanager
 def at_work(store: edgeshard.Store) -> Iterator[None]:
     """Writers and a merger, in processes of their own; in the end both are well, and every row is there once."""
+    store.init()  # the merger may begin before the writers
     pipe = subprocess.PIPE
     processes = [
         subprocess.Popen(

@@ -2,6 +2,7 @@
 
 shapes      the classes that agents write, and values for them
 model       what a database must hold, and what merging makes of it
+disputes    which rows a database cannot take, because its columns have other types
 contents    what a database does hold, read with plain SQL
 fleet       the fleet: stores, files, clocks; and the checks
 steps       the registry of steps, by name and weight
@@ -9,6 +10,7 @@ steps       the registry of steps, by name and weight
   merging     merges of anything into anything; mergers that are killed; watchers
   carrying    copies, snapshots, bundles, receipts, files put back
   pruning     prunes by each rule, tombstones, disk budgets
+  conflicts   agents that contradict one another; classes that are corrected, tables that are dropped
   clocks      clocks that move both ways
   hostile     participants that lie (only in the form "hostile")
 ending      everything is merged everywhere, and every promise is checked

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from edgeshard.errors import DiskBudgetError, RecordError, SchemaConflictError, TableError
-from tests.support.fleets import contents
+from tests.support.fleets import contents, disputes
 from tests.support.fleets.fleet import AGENTS, DEVICES, Fleet
 from tests.support.fleets.model import Address
 from tests.support.fleets.shapes import DECK, DICT, Pick, Shape, record, strange_records, values_for
@@ -18,9 +19,9 @@ from tests.support.stores import shard_path
 Change = tuple[Shape, dict[str, Any], bool]
 
 
-def make(fleet: Fleet, pick: Pick) -> Change:
+def make(fleet: Fleet, pick: Pick, deck: Sequence[Shape]) -> Change:
     """Return a random change."""
-    shape = pick([shape for shape in DECK if shape.name not in fleet.refused])
+    shape = pick([shape for shape in deck if shape.name not in fleet.refused])
     values = values_for(shape, next(fleet.numbers), pick)
     if shape.deletes and pick((True, False, False)):
         return shape, {field: values[field] for field in shape.key}, True
@@ -39,15 +40,17 @@ def put(shard: Any, change: Change) -> int:
 def write(fleet: Fleet, pick: Pick) -> Any:
     """Let an agent write a row, or several in one transaction, of any tables."""
     name, agent = pick(DEVICES), pick(AGENTS)
-    changes = [make(fleet, pick) for _ in range(pick((1, 1, 2, 3, 5)))]
+    changes = [make(fleet, pick, fleet.deck) for _ in range(pick((1, 1, 2, 3, 5)))]
     return write_changes(fleet, name, agent, changes)
 
 
 def write_changes(fleet: Fleet, name: str, agent: str, changes: list[Change]) -> bool:
     """Write changes in one transaction; return whether they were accepted."""
     fleet.say(f"  {agent} of {name}: {[(shape.name, values.get('n')) for shape, values, _ in changes]}")
+    path, cause = shard_path(fleet.stores[name], agent), ""
     try:
         shard = fleet.shard(name, agent)
+        cause = _refusal(fleet, name, path, changes)
         if len(changes) == 1:
             last = put(shard, changes[0])
         else:
@@ -57,16 +60,30 @@ def write_changes(fleet: Fleet, name: str, agent: str, changes: list[Change]) ->
         assert name in fleet.budgets
         fleet.counts["writes refused"] += 1
         return False
-    except (RecordError, TableError) as error:
+    except (RecordError, TableError, SchemaConflictError) as error:
+        if cause:
+            fleet.say(f"  refused: {cause}")
+            fleet.counts["conflicts refused"] += 1
+            return False
         # a class at a limit: it is refused the first time, and for ever
         refused = [shape for shape, _, _ in changes if shape.name.startswith("Wide")]
         assert refused, error
         assert not any(row.shape in refused for row in fleet.written.values()), error
         fleet.refused.update(shape.name for shape in refused)
         return False
-    path = shard_path(fleet.stores[name], agent)
+    assert not cause, f"accepted, although {cause}"
     fleet.acknowledge(path, agent, shard.stream, last - len(changes) + 1, changes)
     return True
+
+
+def _refusal(fleet: Fleet, name: str, path: Path, changes: list[Change]) -> str:
+    """Return why an open shard must refuse changes because of their types, or ""."""
+    handle = fleet.open[path]
+    if fleet.fitting.get(path, (None,))[0] is not handle:
+        fleet.fitting[path] = handle, set()
+    master = fleet.held.get(fleet.stores[name].master_path)
+    records = [(shape, values) for shape, values, _ in changes]
+    return disputes.refusal(records, fleet.held.get(path), master, fleet.fitting[path][1], fleet.written)
 
 
 @step(1)
@@ -102,7 +119,7 @@ def kill_writer(fleet: Fleet, pick: Pick) -> Any:
     name, agent = pick(DEVICES), pick(AGENTS)
     if name in fleet.budgets:
         return False
-    transactions = [[make(fleet, pick) for _ in range(pick((1, 1, 3)))] for _ in range(pick((2, 4)))]
+    transactions = [[make(fleet, pick, DECK) for _ in range(pick((1, 1, 3)))] for _ in range(pick((2, 4)))]
     store, path = fleet.stores[name], shard_path(fleet.stores[name], agent)
 
     def work(count: Count) -> None:

@@ -84,7 +84,29 @@ def _read(connection: apsw.Connection) -> Content:
         found.streams[stream_id.hex()] = (agent, began_at)
         found.last[stream_id.hex()] = last
     (_read_shard if role == "shard" else _read_master)(connection, found, streams)
+    if role != "shard":
+        _read_retired(connection, found, is_master=role == "master")
     return found
+
+
+def _read_retired(connection: apsw.Connection, found: Content, *, is_master: bool) -> None:
+    """Add the streams that have retired: a master held and pruned all of their rows."""
+    sql = (
+        "SELECT lower(hex(stream_id)), last_seq, agent_id FROM edgeshard_retired JOIN edgeshard_retirements "
+        "USING (group_no)"
+    )
+    for stream, last, agent in fetch(connection, sql):
+        assert stream not in found.streams, f"stream {stream} is retired, and listed as if it were not"
+        found.streams[stream], found.last[stream] = (agent, ""), last
+        if is_master:
+            found.held |= (rows := {(stream, seq) for seq in range(1, last + 1)})
+            found.pruned |= rows
+
+
+def retired(connection: apsw.Connection) -> set[Address]:
+    """Return the rows of the streams that have retired in a master."""
+    listed = fetch(connection, "SELECT lower(hex(stream_id)), last_seq FROM edgeshard_retired")
+    return {(stream, seq) for stream, last in listed for seq in range(1, last + 1)}
 
 
 def _has(connection: apsw.Connection, table: str) -> bool:
@@ -156,7 +178,8 @@ def ranges(path: Path) -> set[Address]:
     """Return what a master has ever held."""
     sql = "SELECT lower(hex(stream_id)), first, last FROM edgeshard_ranges JOIN edgeshard_streams USING (stream_no)"
     with opened(path) as connection:
-        return {(stream, seq) for stream, first, last in fetch(connection, sql) for seq in range(first, last + 1)}
+        found = {(stream, seq) for stream, first, last in fetch(connection, sql) for seq in range(first, last + 1)}
+        return found | retired(connection)
 
 
 def own_notes(path: Path) -> set[Address]:

@@ -53,7 +53,7 @@ def watch(fleet: Fleet, pick: Pick) -> Any:
             write_changes(fleet, name, agent, [(DICT, row, False)])
 
             def one_pass(store: edgeshard.Store, watching: merger.Merger = watching) -> Any:
-                store.root.mkdir(exist_ok=True)
+                store.init()
                 held = locks.lock(store.root / "merge.lock", 0.0)
                 assert held is not None
                 try:

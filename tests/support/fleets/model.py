@@ -12,12 +12,12 @@ In a shard all rows are CURRENT. What is not in the dict, up to the last seq tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Set
 from typing import Any
 
 import attrs
 
-from tests.support.fleets.shapes import TYPES, Shape
+from tests.support.fleets.shapes import DISPUTED_TABLES, TYPES, Shape
 
 #: A row's stream and seq.
 Address = tuple[str, int]
@@ -129,6 +129,12 @@ class Schema:
             for table, index in self.indexes | other.indexes
         }
 
+    def without(self, tables: Collection[str]) -> Schema:
+        """Return a copy that does not know these tables, which have neither keys, nor renames, nor indexes."""
+        found = self.copy()
+        found.columns = {place: kind for place, kind in self.columns.items() if place[0] not in tables}
+        return found
+
     def all_columns(self) -> dict[tuple[str, str], str]:
         """Return the columns that a master has, with those that keyed tables add."""
         found = dict(self.columns)
@@ -183,14 +189,17 @@ class Held:
         """Return a copy."""
         return Held(dict(self.state), dict(self.last), self.schema.copy(), self.is_tainted)
 
-    def merge(self, source: Held) -> None:
-        """Take over what another database holds; `settle` must follow."""
+    def merge(self, source: Held, blocked: Set[Address] = frozenset()) -> None:
+        """Take over what another database holds, except for blocked rows; `settle` must follow.
+
+        The caller sets the types of disputed columns: they depend on who came first.
+        """
         for address, state in source.state.items():
-            if state != PRUNED:
+            if state != PRUNED and address not in blocked:
                 self.state.setdefault(address, state)
         for stream, last in source.last.items():
             self.last[stream] = max(last, self.last.get(stream, 0))
-        self.schema.add(source.schema)
+        self.schema.add(source.schema.without(DISPUTED_TABLES))
         self.is_tainted = self.is_tainted or source.is_tainted
 
     def settle(self, rows: Rows) -> None:

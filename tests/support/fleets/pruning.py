@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +13,41 @@ from tests.support.fleets import contents
 from tests.support.fleets.agents import write_changes
 from tests.support.fleets.fleet import AGENTS, DEVICES, Fleet
 from tests.support.fleets.shapes import DICT, Pick
-from tests.support.fleets.steps import step
+from tests.support.fleets.steps import Play, step
 
 GRACE = "10d"
 
-
-def _any_master(fleet: Fleet, pick: Pick) -> tuple[edgeshard.Store, Path] | None:
-    """Return a store to prune, rarely one with few rows: most rows should live on."""
-    paths = [path for path in fleet.masters() if len(fleet.held[path].state) > 4]
-    if not paths:
-        return None
-    path = pick(paths)
-    fleet.say(f"  {fleet.name(path)}")
-    return edgeshard.Store(path.parent), path
+#: Prunes a store, and compares what it deleted with the model.
+Prune = Callable[[Fleet, Pick, edgeshard.Store, Path], None]
 
 
-@step(1)
-def prune_to_count(fleet: Fleet, pick: Pick) -> Any:
+def prune_step(weight: int, *, one_in: int = 1) -> Callable[[Prune], Play]:
+    """Register a step that prunes a store that has some rows, and then checks the store.
+
+    Args:
+        weight: how often it is chosen.
+        one_in: how often it is chosen until it is taken, for a step that takes long.
+    """
+
+    def register(prune: Prune) -> Play:
+        @functools.wraps(prune)
+        def play(fleet: Fleet, pick: Pick) -> Any:
+            paths = [path for path in fleet.masters() if len(fleet.held[path].state) > 4]
+            if not paths or pick(range(one_in)):
+                return False
+            path = pick(paths)
+            fleet.say(f"  {fleet.name(path)}")
+            prune(fleet, pick, edgeshard.Store(path.parent), path)
+            return fleet.check(path)
+
+        return step(weight)(play)
+
+    return register
+
+
+@prune_step(1)
+def prune_to_count(fleet: Fleet, pick: Pick, store: edgeshard.Store, path: Path) -> None:
     """Prune all but the newest rows, of one table or of all."""
-    if (chosen := _any_master(fleet, pick)) is None:
-        return False
-    store, path = chosen
     held = fleet.held[path]
     before = len(held.visible)
     keep = max(0, before - pick((1, 2, 5)))
@@ -41,42 +57,29 @@ def prune_to_count(fleet: Fleet, pick: Pick) -> Any:
     gone = fleet.observe_pruned(path, report.rows)
     assert table or held.is_tainted or len(held.visible) >= min(keep, before)
     assert table is None or all(fleet.written[address].shape.table == table for address in gone)
-    return fleet.check(path)
 
 
-@step(1)
-def prune_by_age(fleet: Fleet, pick: Pick) -> Any:
+@prune_step(1)
+def prune_by_age(fleet: Fleet, pick: Pick, store: edgeshard.Store, path: Path) -> None:
     """Prune rows that arrived long ago, if a clock says so."""
-    if (chosen := _any_master(fleet, pick)) is None:
-        return False
-    store, path = chosen
     report = store.prune(older_than=pick(("1h", "30d")))
     fleet.observe_pruned(path, report.rows)
-    return fleet.check(path)
 
 
-@step(1)
-def prune_by_size(fleet: Fleet, pick: Pick) -> Any:
+@prune_step(1, one_in=4)
+def prune_by_size(fleet: Fleet, pick: Pick, store: edgeshard.Store, path: Path) -> None:
     """Prune until the file is small; no file is as small as that."""
-    if pick(range(4)) or (chosen := _any_master(fleet, pick)) is None:
-        return False
-    store, path = chosen
     report = store.prune(max_bytes=pick((1_000_000, 10_000_000)), shrink=pick((True, False)))
     fleet.observe_pruned(path, report.rows)
-    return fleet.check(path)
 
 
-@step(1)
-def prune_receipted(fleet: Fleet, pick: Pick) -> Any:
+@prune_step(1)
+def prune_receipted(fleet: Fleet, pick: Pick, store: edgeshard.Store, path: Path) -> None:
     """Prune only what another database has said it holds."""
-    if (chosen := _any_master(fleet, pick)) is None:
-        return False
-    store, path = chosen
     said = set().union(*contents.receipts(path).values())
     report = store.prune(keep_rows=0, only_receipted=True)
     gone = fleet.observe_pruned(path, report.rows)
     assert gone <= said, f"rows were pruned that no receipt mentions: {sorted(gone - said)}"
-    return fleet.check(path)
 
 
 @step(1)
@@ -87,31 +90,23 @@ def prune_after_merge(fleet: Fleet, pick: Pick) -> Any:
     return fleet.merge_into(name, merge=lambda store: edgeshard.Store(store.root, prune=rules).merge())
 
 
-@step(2)
-def collect(fleet: Fleet, pick: Pick) -> Any:
+@prune_step(2)
+def collect(fleet: Fleet, pick: Pick, store: edgeshard.Store, path: Path) -> None:
     """Collect tombstones that are old enough, after a while in which all stores hear of each other, or not."""
-    if (chosen := _any_master(fleet, pick)) is None:
-        return False
-    store, path = chosen
     if pick((True, True, False)):
         fleet.wall.now_us += 11 * DAY_S * 1_000_000
     report = store.prune(deletions_older_than=GRACE)
     gone = fleet.observe_pruned(path, report.rows, tombstones=True)
     fleet.counts["tombstones collected"] += len(gone)
-    return fleet.check(path)
 
 
-@step(1)
-def kill_pruner(fleet: Fleet, pick: Pick) -> Any:
+@prune_step(1)
+def kill_pruner(fleet: Fleet, pick: Pick, store: edgeshard.Store, path: Path) -> None:
     """Kill a prune somewhere: what it did is whole, and recorded."""
-    if (chosen := _any_master(fleet, pick)) is None:
-        return False
-    store, path = chosen
     keep = max(0, len(fleet.held[path].visible) - 2)
     life = fleet.killed_at(pick(range(3, 80)), lambda _: store.prune(keep_rows=keep, shrink=True))
     fleet.counts["prunes killed"] += life.killed
     fleet.observe_pruned(path, None)
-    return fleet.check(path)
 
 
 @step(1)

@@ -80,8 +80,10 @@ def _cell(name: str, **options: Any) -> Shape:
     return _shape(name, name.lower(), _CELL, key=("row", "col"), **options)
 
 
+LWW = _cell("Lww")
+
 KEYED = (
-    _cell("Lww"),
+    LWW,
     _cell("First", conflict="first"),
     _cell("Highest", conflict="max:value"),
     _cell("Lowest", conflict="min:value"),
@@ -111,6 +113,21 @@ WIDE_KEYED = _shape(
     key=tuple(f"k{number}" for number in range(WIDE_KEY)),
 )
 
+#: Two tables that agents declare in different ways. No type holds the values of both classes of the first; the second
+#: becomes a decimal, or blocks integers that a real would round.
+DISPUTED = (
+    _shape("Number", "disputed", {"n": int, "v": int}),
+    _shape("Text", "disputed", {"n": int, "v": str}),
+    _shape("Whole", "measured", {"n": int, "v": int}),
+    _shape("Real", "measured", {"n": int, "v": float}),
+    _shape("Exact", "measured", {"n": int, "v": decimal.Decimal}),
+)
+NUMBER, TEXT, WHOLE, REAL, EXACT = DISPUTED
+DISPUTED_TABLES = ("disputed", "measured")
+
+#: The largest integer up to which a real represents all.
+EXACT_MAX = 2**53
+
 #: How often each is chosen.
 WEIGHTS: tuple[tuple[Shape, int], ...] = (
     (DICT, 8),
@@ -122,8 +139,11 @@ WEIGHTS: tuple[tuple[Shape, int], ...] = (
     (WIDE_KEYED, 1),
 )
 
-SHAPES: dict[str, Shape] = {shape.name: shape for shape, _ in WEIGHTS}
+SHAPES: dict[str, Shape] = {shape.name: shape for shape in [*(shape for shape, _ in WEIGHTS), *DISPUTED]}
 DECK = [shape for shape, weight in WEIGHTS for _ in range(weight)]
+
+#: What agents write in fleets in which they contradict one another.
+DECK_WITH_DISPUTES = [*DECK, *[NUMBER, TEXT, WHOLE, REAL] * 3, EXACT]
 
 _EPOCH = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 _INTEGERS = (0, -1, 2**53 + 1, 2**63 - 1, -(2**63))
@@ -166,6 +186,8 @@ _VERSION_VALUES: Mapping[type, Sequence[Any]] = {
     str: ("", "key"),
 }
 
+_DISPUTED_VALUES: Mapping[type, Sequence[Any]] = {**_VERSION_VALUES, int: (1, -EXACT_MAX, EXACT_MAX + 1)}
+
 
 def values_for(shape: Shape, number: int, pick: Pick) -> dict[str, Any]:
     """Return values for a record: `number` tells it from all others of its table, except in keyed tables."""
@@ -177,7 +199,7 @@ def values_for(shape: Shape, number: int, pick: Pick) -> dict[str, Any]:
         return {**dict.fromkeys(shape.key, pick((1, 2))), "value": number}
     if shape is WIDE:
         return {**dict.fromkeys(shape.fields, number + 0.25), "n": number}
-    known = _VERSION_VALUES if shape in VERSIONS else _VALUES
+    known = _VERSION_VALUES if shape in VERSIONS else _DISPUTED_VALUES if shape in DISPUTED else _VALUES
     return {field: number if field == "n" else pick(known[kind]) for field, kind in shape.fields.items()}
 
 

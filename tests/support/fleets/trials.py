@@ -14,11 +14,12 @@ from typing import Any
 
 import attrs
 
-from tests.support.fleets import agents, carrying, clocks, ending, hostile, merging, pruning, steps
+from tests.support.fleets import agents, carrying, clocks, conflicts, ending, hostile, merging, pruning, steps
 from tests.support.fleets.fleet import STORES, Fleet
+from tests.support.fleets.shapes import DECK_WITH_DISPUTES
 
 #: The modules whose steps are registered.
-FAMILIES = (agents, merging, carrying, pruning, clocks, hostile)
+FAMILIES = (agents, merging, carrying, pruning, conflicts, clocks, hostile)
 
 LONGEST = 60
 
@@ -77,6 +78,8 @@ def play_trial(options: Options, number: int, *, verbose: bool = False) -> Count
     seed = f"{options.seed}-{number}-{options.form}"
     chance, fleet = random.Random(seed), Fleet(options.form, options.without, seed)
     try:
+        if chance.choice((True, False)):
+            fleet.deck = DECK_WITH_DISPUTES
         play_steps(fleet, chance.choice, chance.randrange(5, options.longest))
         fleet.say("settle")
         ending.settle(fleet)

@@ -1,0 +1,139 @@
+"""A prune takes the lock of mergers for each of its transactions, and only for these."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import edgeshard
+from edgeshard.errors import MergeInProgressError, StorageIOError
+from edgeshard.files import locks
+from edgeshard.retention import plan, shrink, window
+from tests.support.processes import command
+from tests.support.stores import numbers
+
+ROWS = 40
+
+
+@pytest.fixture
+def merged(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> edgeshard.Store:
+    """A store whose rows are pruned in several transactions."""
+    monkeypatch.setattr(plan, "FIRST_ROWS", 10)
+    monkeypatch.setattr(plan, "MAX_ROWS", 10)
+    monkeypatch.setattr(plan, "MIN_ROWS", 10)
+    with store.shard("agent") as shard:
+        for n in range(ROWS):
+            shard.write({"n": n, "x": "x" * 2_000})
+    store.merge()
+    return store
+
+
+@pytest.fixture
+def merging(merged: edgeshard.Store) -> Iterator[None]:
+    """A merger that is at work."""
+    held = locks.lock(merged.root / "merge.lock")
+    assert held is not None
+    yield
+    held.release()
+
+
+@pytest.mark.usefixtures("merging")
+@pytest.mark.parametrize("rule", [{"keep_rows": 1}, {"shrink": True}, {"older_than": 0.0}])
+def test_a_prune_does_nothing_while_a_merger_is_at_work(merged: edgeshard.Store, rule: dict[str, Any]) -> None:
+    with pytest.raises(MergeInProgressError, match="another merger is working on it"):
+        merged.prune(**rule, lock_wait=0.05)
+    assert [*range(ROWS)] == numbers(merged)
+
+
+@pytest.mark.usefixtures("merging")
+def test_the_command_exits_75_while_a_merger_is_at_work(merged: edgeshard.Store) -> None:
+    done = command("prune", merged.root, "--keep-rows", "1", "--lock-wait", "0.05")
+    assert (75, "", True) == (done.returncode, done.stdout, "another merger" in done.stderr)
+    assert 0 == command("prune", merged.root, "--keep-rows", "1", "--dry-run").returncode
+
+
+@pytest.mark.usefixtures("merging")
+def test_a_dry_run_takes_no_lock(merged: edgeshard.Store) -> None:
+    assert ROWS - 1 == merged.prune(keep_rows=1, dry_run=True, lock_wait=0.05).rows
+
+
+@pytest.mark.usefixtures("merging")
+def test_a_prune_that_waits_can_be_stopped(merged: edgeshard.Store) -> None:
+    asked = iter([False] * 3)
+    report = merged.prune(keep_rows=1, should_stop=lambda: next(asked, True))
+    assert (0, True) == (report.rows, report.stopped)
+    assert [*range(ROWS)] == numbers(merged)
+
+
+def test_the_lock_is_held_in_each_transaction_and_not_between_them(
+    merged: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, bool]] = []
+
+    def watch(module: Any, name: str) -> None:
+        original = getattr(module, name)
+
+        def watched(*arguments: Any) -> Any:
+            seen.append((name, locks.is_locked(merged.root / "merge.lock")))
+            return original(*arguments)
+
+        monkeypatch.setattr(module, name, watched)
+
+    watch(window, "delete")
+    watch(shrink, "release")
+    for module in (window, shrink):
+        watch(module, "pause")
+    assert ROWS - 5 == merged.prune(keep_rows=5, shrink=True).rows
+    assert {("delete", True), ("release", True), ("pause", False)} == set(seen)
+    assert 4 <= seen.count(("delete", True))
+    assert not locks.is_locked(merged.root / "merge.lock")
+
+
+def test_a_prune_works_next_to_a_watcher(merged: edgeshard.Store) -> None:
+    with merged.watching(), merged.shard("other") as shard:
+        shard.write({"n": ROWS})
+        assert merged.prune(keep_rows=1).rows >= ROWS - 1
+        assert 0 == command("prune", merged.root, "--keep-rows", "1").returncode
+
+
+def test_a_merge_that_does_not_wait_for_mergers_waits_for_a_step_of_a_prune(
+    merged: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, merged_reports = threading.Event(), []
+    original = window.delete
+
+    def merge() -> None:
+        begun.set()
+        merged_reports.append(merged.merge())
+
+    thread = threading.Thread(target=merge)
+
+    def slow(*arguments: Any) -> Any:
+        if not thread.ident:
+            thread.start()
+            assert begun.wait(60)
+        return original(*arguments)
+
+    monkeypatch.setattr(window, "delete", slow)
+    assert ROWS - 1 == merged.prune(keep_rows=1).rows
+    thread.join()
+    assert 1 == len(merged_reports)
+
+
+def test_a_prune_stops_if_the_master_is_replaced_meanwhile(merged: edgeshard.Store, tmp_path: Path) -> None:
+    merged.snapshot(tmp_path / "older.db")
+
+    def replace(done: int, to_do: int) -> None:
+        if (tmp_path / "older.db").exists():
+            os.rename(tmp_path / "older.db", merged.master_path)
+
+    with pytest.raises(StorageIOError, match="replaced during the prune"):
+        merged.prune(keep_rows=1, progress=replace)
+    for suffix in ("-wal", "-shm"):
+        Path(f"{merged.master_path}{suffix}").unlink(missing_ok=True)
+    assert [*range(ROWS)] == numbers(merged)
