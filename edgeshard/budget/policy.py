@@ -12,8 +12,11 @@
   It holds for `LEASE_S`, and is renewed by writing. An idle shard counts with its files, and at least with
   `LEAST_SHARD_BYTES` as long as it is open: what is open goes on, and what does not fit is not opened.
 * The *reserve* is the merger's quota. It is always there, for a master that has yet to be made as well, and its size
-  depends on the budget alone. Half of it is for copying a chunk (into the master's WAL, then into its file), the other
-  half for deleting rows from a full master. As long as nothing is left for writers, each step of a merge fits into it.
+  depends on the budget alone. A chunk goes into the master's WAL, and then into its file; half of the reserve is still
+  free after that, for deleting rows from a full master. As long as nothing is left for writers, each step of a merge
+  fits into it.
+* No merge divides a writer's transaction. So a *large transaction*, for which the reserve would not do, enlarges the
+  reserve, as long as any shard may hold it (`transaction_reserve`).
 * A row may take more space in the master than in its shard, so each byte in a shard's database counts `MASTER_GROWTH`
   times. Whatever takes more than that comes out of the reserve, and then nothing is left for writers.
 
@@ -99,6 +102,7 @@ class Usage:
         reserve: the file that holds the reserve.
         free: free space of the file system.
         open: the number of open shards.
+        largest: the largest transaction that some shard may hold, if one may hold a large one.
     """
 
     shards: int = 0
@@ -109,6 +113,7 @@ class Usage:
     reserve: int = 0
     free: int = 1 << 62
     open: int = 0
+    largest: int = 0
 
     @property
     def used(self) -> int:
@@ -140,8 +145,19 @@ def reserve_bytes(budget: Budget) -> int:
 
 
 def set_aside(budget: Budget, usage: Usage) -> int:
-    """Return the size of the reserve, and of a master that has yet to be made."""
-    return reserve_bytes(budget) + max(0, EMPTY_MASTER_BYTES - usage.master)
+    """Return the size of the reserve, enlarged for large transactions, and of a master that has yet to be made."""
+    for_transactions = transaction_reserve(budget, usage.largest)
+    return reserve_bytes(budget) + for_transactions + max(0, EMPTY_MASTER_BYTES - usage.master)
+
+
+def transaction_reserve(budget: Budget, transaction_bytes: int) -> int:
+    """Return by how much a transaction enlarges the reserve: a merge puts it into the master's WAL and into its file."""
+    return max(0, int(2 * MASTER_GROWTH * transaction_bytes) + COMMIT_BYTES - reserve_bytes(budget))
+
+
+def large_transaction(budget: Budget) -> int:
+    """Return by how much a transaction may enlarge a shard without enlarging the reserve."""
+    return int((reserve_bytes(budget) - COMMIT_BYTES) / 2 / MASTER_GROWTH)
 
 
 def current_limit(budget: Budget, usage: Usage) -> int:
@@ -203,27 +219,36 @@ def writer_quota(
         file_bytes: the size of its database.
         wal_bytes: what its WAL takes now, which may be more than it should: a long read keeps it.
         wanted_bytes: by how much it should grow. Once little is left it gets less, so that others get some as well.
-        needed_bytes: by how much it must grow for one transaction.
+        needed_bytes: by how much it must grow for one transaction; it gets more than for one that is not large only if
+            it needs that.
     """
     left = left_for_writers(budget, usage)
     share = min(budget.max_bytes // WALS_PART // (usage.open + 1), max(0, left) // 8)
     wal = max(MIN_WAL_BYTES, min(MAX_WAL_BYTES, share))
     fixed = shard_bytes(file_bytes, max(wal, wal_bytes), 0)
-    # each byte of growth is in the database, perhaps in the WAL as well, and in the -shm
-    most = int((left - fixed) / (MASTER_GROWTH + 1 + 1 / SHM_PART)) - 1
+    most = _largest_growth(budget, usage, left - fixed, is_large=needed_bytes > large_transaction(budget))
     if most < MIN_GROWTH_BYTES:
         return WriterQuota(0, wal, 0)
     growth = min(most, max(needed_bytes, min(wanted_bytes, max(MIN_GROWTH_BYTES, most // 4))))
     return WriterQuota(growth, wal, shard_bytes(file_bytes, max(wal, wal_bytes), growth))
 
 
-def largest_transaction(budget: Budget, usage: Usage) -> int:
-    """Return by how much one transaction may enlarge a shard: a merge can still copy it once the master has no rows.
+def _largest_growth(budget: Budget, usage: Usage, left: int, *, is_large: bool) -> int:
+    """Return by how much a database may grow if so many bytes are left for that."""
+    # each byte is in the database, perhaps in the WAL as well, and in the -shm
+    growth_cost = MASTER_GROWTH + 1 + 1 / SHM_PART
+    is_for_free = max(large_transaction(budget), usage.largest)
+    most = min(int(left / growth_cost) - 1, is_for_free)
+    if is_large and most == is_for_free:
+        left_for_reserve = left + transaction_reserve(budget, usage.largest) + reserve_bytes(budget) - COMMIT_BYTES
+        most = max(most, int(left_for_reserve / (growth_cost + 2 * MASTER_GROWTH)) - 1)
+    return most
 
-    It is then in the shard, in the master's WAL and in its file, and no merge divides it.
-    """
-    fixed = EMPTY_MASTER_BYTES + usage.other + (usage.open + 1) * LEAST_SHARD_BYTES
-    return max(MIN_GROWTH_BYTES, (current_limit(budget, usage) - fixed) // 4)
+
+def largest_transaction(budget: Budget, usage: Usage) -> int:
+    """Return by how much one transaction may enlarge a shard that has hardly any rows: what a merge can copy."""
+    left = left_for_writers(budget, usage) - shard_bytes(EMPTY_SHARD_BYTES, MIN_WAL_BYTES, 0)
+    return max(0, _largest_growth(budget, usage, left, is_large=True))
 
 
 def is_nearly_full(budget: Budget, usage: Usage, *, was_warned: bool) -> bool:

@@ -31,6 +31,9 @@ from edgeshard.files.os_errors import explain_os_error
 #: The merger's name among the owners; no shard's file has it.
 MERGER: Final = ""
 
+#: The owner of the record of the largest transaction that some shard may hold, in bytes.
+_LARGEST: Final = "/largest"
+
 _RECORD: Final = struct.Struct("<QQq")
 
 #: The time of a record that its owner holds until further notice, in nanoseconds.
@@ -90,6 +93,12 @@ def _parse(text: bytes) -> Mapping[int, Granted]:
             is_held = until == _HELD_NS
             found[key] = Granted(total_bytes, is_held, is_held or now <= until <= now + _COUNTED_NS)
     return found
+
+
+def largest_transaction(granted: Mapping[int, Granted]) -> int:
+    """Return the size of the largest transaction that was noted, in bytes; no shard need hold it any more."""
+    noted = granted.get(owner_key(_LARGEST))
+    return 0 if noted is None else noted.total_bytes
 
 
 class QuotaRecord:
@@ -155,22 +164,35 @@ class QuotaRecord:
     def _write(self, total_bytes: int, until_ns: int) -> None:
         try:
             if self._offset < 0:
-                self._offset = self._find()
+                self._offset = self._find(self.key)
             os.pwrite(self._handle, _RECORD.pack(self.key, total_bytes, until_ns), self._offset)
         except OSError as error:
             raise explain_os_error(error, "write quota to", self._path) from error
 
-    def _find(self) -> int:
-        """Return where this owner's record is, or may be. Called under the lock."""
+    def _find(self, owner: int) -> int:
+        """Return where an owner's record is, or may be. Called under the lock."""
         records = self.read_all()
         keys = [key for key, _, _ in records]
-        place = keys.index(self.key) if self.key in keys else keys.index(0) if 0 in keys else len(keys)
+        place = keys.index(owner) if owner in keys else keys.index(0) if 0 in keys else len(keys)
         return place * _RECORD.size
 
     def read_all(self) -> list[tuple[int, int, int]]:
         """Return the records of all owners: number, size in bytes, and until when it holds."""
         size = os.fstat(self._handle).st_size // _RECORD.size * _RECORD.size
         return list(_RECORD.iter_unpack(os.pread(self._handle, size, 0)))
+
+    def note_transaction(self, size_bytes: int) -> None:
+        """Record the largest transaction that some shard may hold, durably. Called under the lock.
+
+        Raises:
+            DiskFullError, StorageIOError: it cannot be written.
+        """
+        try:
+            offset = self._find(owner_key(_LARGEST))
+            os.pwrite(self._handle, _RECORD.pack(owner_key(_LARGEST), size_bytes, _HELD_NS), offset)
+            os.fsync(self._handle)  # merges rely on it as long as that transaction is there
+        except OSError as error:
+            raise explain_os_error(error, "write quota to", self._path) from error
 
     def clear(self, place: int) -> None:
         """Remove the record in this place."""
@@ -211,5 +233,5 @@ def forget_dead(record: QuotaRecord, owners_alive: Callable[[], Mapping[int, boo
         alive = owners_alive()
         for offset, (key, _, until_ns) in enumerate(record.read_all()):
             is_over = until_ns == _HELD_NS or not 0 <= until_ns - time.monotonic_ns() <= _COUNTED_NS
-            if key not in (0, record.key) and is_over and not alive.get(key, False):
+            if key not in (0, record.key, owner_key(_LARGEST)) and is_over and not alive.get(key, False):
                 record.clear(offset)

@@ -78,11 +78,15 @@ def _measure_shards(
         stem, _, ending = name.partition(".")
         files = databases if f".{ending}" == paths.SHARD else sides
         files[stem] = files.get(stem, 0) + size
-    shards = promised = open_ = 0
+    shards = promised = open_ = largest = 0
+    noted = quotas.largest_transaction(granted)
     for stem in databases.keys() | sides.keys() | ({without} if without else set()):
         file, side = databases.get(stem, 0), sides.get(stem, 0)
         quota = granted.get(quotas.owner_key(stem)) if granted else None
         is_open = quota is not None and (not quota.is_held or _is_locked(folder, stem))
+        # no shard holds a transaction that is larger than its files, or its quota as long as it is not committed
+        is_in_transaction = quota is not None and is_open and quota.is_held and stem != without
+        largest = max(largest, min(noted, quota.total_bytes if quota and is_in_transaction else file + side))
         if stem == without:
             continue
         open_ += is_open
@@ -92,7 +96,7 @@ def _measure_shards(
             taken = max(taken, quota.total_bytes if is_current else 0, policy.LEAST_SHARD_BYTES)
         shards += file + side
         promised += taken - file - side
-    return attrs.evolve(usage, shards=shards, promised=promised, open=open_)
+    return attrs.evolve(usage, shards=shards, promised=promised, open=open_, largest=largest)
 
 
 def _is_locked(folder: Path, stem: str) -> bool:

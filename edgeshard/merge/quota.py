@@ -235,6 +235,7 @@ class MergeQuota:
             sqlite.shrink_wal(connection)  # of what was rolled back
             if merge_pass.chunk_bytes < _CHUNK_BYTES_MIN or not self._chunk_bytes(connection, self.budget):
                 self.is_exhausted = True
+                self._growth.reset()
                 raise QuotaExhaustedError from error
         else:
             copied_bytes = merge_pass.copied_bytes - copied_before
@@ -268,7 +269,7 @@ class MergeQuota:
         step_bytes = max(0, self._step_bytes - fingerprint.size(paths.wal(self._path)))
         page_bytes, pages = int(connection.pragma("page_size")), int(connection.pragma("page_count"))
         part = self._growth.in_file / (self._growth.in_file + self._growth.in_wal)
-        file_bytes = min(step_bytes - policy.delete_bytes(self.budget), int(step_bytes * part))
+        file_bytes = min(step_bytes - policy.delete_bytes(self.budget), int((step_bytes - policy.COMMIT_BYTES) * part))
         cache_bytes = min(_CACHE_BYTES_MAX, step_bytes // _CACHE_PART)
         connection.pragma("cache_size", -(cache_bytes >> 10))
         connection.pragma("max_page_count", pages + max(0, file_bytes) // page_bytes)
@@ -415,8 +416,12 @@ class _Growth:
     """
 
     def __init__(self) -> None:
-        self.in_file = self.in_wal = _FIRST_GROWTH
+        self.reset()
         self._used_bytes = self._wal_bytes = self._wal_pages = 0
+
+    def reset(self) -> None:
+        """Assume what is assumed of unknown rows: after many refusals in a row, the next pass would not even try."""
+        self.in_file = self.in_wal = _FIRST_GROWTH
 
     def begin(self, connection: Connection) -> None:
         """Measure the master before a chunk."""

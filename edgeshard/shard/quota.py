@@ -170,6 +170,8 @@ class Quota:
                 self._record.take(self._granted.total_bytes)
             else:
                 self._record.hold(self._granted.total_bytes)
+            if granted.growth_bytes > max(policy.large_transaction(self._budget), self._usage.largest):
+                self._record.note_transaction(granted.growth_bytes)
             if self.allows_writes:
                 taken = self._usage.promised + self._granted.total_bytes
                 reserve.make_whole(self._root, self._budget, attrs.evolve(self._usage, promised=taken))
@@ -204,7 +206,7 @@ class Quota:
         # a program that tries again and again must not keep the merger from making space
         if not self.allows_writes and now < self._measured_at + _LEAST_INTERVAL_S:
             return
-        self._growth_wanted = max(policy.FIRST_GROWTH_BYTES, min(2 * used, policy.MAX_RESERVE_BYTES))
+        self._growth_wanted = max(policy.FIRST_GROWTH_BYTES, 2 * used)
         if self._take(file_bytes, self._growth_wanted):
             self._limit_file(connection)
             self._limit_wal(connection)

@@ -122,7 +122,7 @@ def test_a_merge_uses_the_reserve_if_other_programs_have_filled_the_disk(small_d
     store = edgeshard.Store(root, max_bytes="1M")
     with store.shard("agent") as shard:
         shard.write_many({"n": n, "x": "x" * 500} for n in range(100))
-    assert paths.reserve(root).stat().st_size == policy.MIN_RESERVE_BYTES + policy.EMPTY_MASTER_BYTES
+    assert paths.reserve(root).stat().st_size >= policy.MIN_RESERVE_BYTES + policy.EMPTY_MASTER_BYTES
     with suppress(OSError), small_disk.joinpath("others").open("wb", buffering=0) as file:
         while True:
             file.write(bytes(1_000))

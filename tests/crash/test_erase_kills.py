@@ -31,7 +31,7 @@ def check_kills(folder: Path, every: int) -> tuple[int, int]:
     number, kills = 0, [0, 0]
     while True:
         number += every
-        store = new_store(folder / f"data{number}")
+        store = edgeshard.Store(folder / f"data{number}")
         shutil.copytree(whole.root, store.root)
         if not killed_in(lambda store=store: store.erase("agent_data", WHERE), number):  # type: ignore[misc]
             assert LEFT == numbers(store)

@@ -139,14 +139,14 @@ class History:
 
     # -- what happens -------------------------------------------------------------------------------------------------
 
-    def write(self, agent: int, rows: int, size: int) -> bool:
+    def write(self, agent: int, rows: int, size: int, *, together: bool | None = None) -> bool:
         """Write rows, one by one or in one transaction; return False if that is refused."""
         try:
             handle = self.handles.get(agent)
             if handle is None:
                 handle = self.handles[agent] = self.store.shard(f"a{agent}")
             make = self.chance.choice(self.kinds)
-            if self.chance.random() < 0.3:
+            if self.chance.random() < 0.3 if together is None else together:
                 self.written += handle.write_many(make(size) for _ in range(rows))
             else:
                 for _ in range(rows):
@@ -205,7 +205,7 @@ class History:
         chance = self.chance
         agent = chance.randrange(self.agents)
         size = int(10 ** chance.uniform(1, 3.6))
-        what = chance.choice(["write"] * 6 + ["fill", "cron", "close", "die", "merge", "merge"])
+        what = chance.choice(["write"] * 6 + ["fill", "large", "cron", "close", "die", "merge", "merge"])
         if what == "write":
             self.write(agent, chance.randrange(1, 40), size)
         elif what == "fill":
@@ -213,6 +213,10 @@ class History:
             for _ in range(60):
                 if not self.write(agent, rows, size):
                     break
+        elif what == "large":
+            rows = max(1, int(self.max_bytes * chance.uniform(0.02, 0.3) / size))
+            while not self.write(agent, rows, size, together=True) and rows > 1:
+                rows //= 2
         elif what == "cron":
             for _ in range(5):
                 self.close(agent)
@@ -242,6 +246,8 @@ class History:
             # the least budget leaves no space for rows
             if budget.max_bytes >= 1.25 * policy.least_budget(others + 1) and not self.write(agent, 1, 100):
                 raise _FaultError(STUCK, f"no write is accepted after two merges: {found}")
+        elif pending and len(self.kinds) == 1:
+            raise _FaultError(STUCK, f"{pending} rows are pending after two merges, and do not grow: {found}")
         elif pending and budget.on_full == "error":
             # the next step that the error names: a prune, which a full store has space for
             self.store.prune(keep_rows=0, shrink=True)

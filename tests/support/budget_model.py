@@ -29,6 +29,7 @@ class Shard:
     """One shard: what its database holds, what its side files take, and its quota while it is open."""
 
     rows: int = 0
+    unit: int = 1  # the size of its largest transaction, which is not divided
     free: int = 0
     wal: int = 0
     shm: int = 0
@@ -72,6 +73,7 @@ class Store:
     current_rows: int = 0
     wal: int = 0
     known: tuple[float, float] = (1.6, 1.6)
+    noted: int = 0
     dropped: int = 0
     largest: int = 0
     other: int = 500
@@ -112,7 +114,8 @@ class Store:
             committed = sum(attrs.evolve(shard, quota=0).committed for shard in self.shards.values())
         if without is not None:
             size, committed, live = size - without.size, committed - without.committed, live - without.is_open
-        return Usage(size, committed - size, self.master, 0, self.other, 0, open=live)
+        largest = min(self.noted, max((shard.size for shard in self.shards.values()), default=0)) if self.noted else 0
+        return Usage(size, committed - size, self.master, 0, self.other, 0, open=live, largest=largest)
 
     def check(self) -> None:
         """All files fit into the budget at this moment."""
@@ -136,7 +139,10 @@ class Store:
     def _renew(self, number: int, needed: int = 0) -> bool:
         known = self.shards.get(number)
         shard = known or Shard()
-        found = policy.writer_quota(self.budget, self.usage(without=known), shard.file, shard.wal, needed_bytes=needed)
+        usage = self.usage(without=known)
+        found = policy.writer_quota(self.budget, usage, shard.file, shard.wal, needed_bytes=needed)
+        if found.growth_bytes > max(policy.large_transaction(self.budget), usage.largest):
+            self.noted = found.growth_bytes
         if known is not None or found.total_bytes:
             quota, growth, target = found.total_bytes, found.growth_bytes, found.wal_bytes
             self._change(number, quota=quota, growth=growth, wal_target=target)
@@ -146,8 +152,6 @@ class Store:
         """Write one transaction; return False if it is refused."""
         shard = self.shards[number]
         new = max(0, size - shard.free)
-        if size > policy.largest_transaction(self.budget, self.usage(without=shard)):
-            return False
         if shard.quota == 0 or new > shard.growth:
             if not self._renew(number, new) or new > self.shards[number].growth:
                 return False
@@ -157,7 +161,7 @@ class Store:
         shard = self._change(number, wal=full)
         self.check()
         free, rows = max(0, shard.free - size), shard.rows + size
-        shard = self._change(number, free=free, rows=rows, growth=shard.growth - new)
+        shard = self._change(number, free=free, rows=rows, growth=shard.growth - new, unit=max(shard.unit, size))
         self.check()
         if shard.size > shard.quota:
             raise BrokenPromiseError(f"{shard} exceeds its quota")
@@ -223,8 +227,11 @@ class Store:
             space = policy.left_for_merger(self.budget, usage)
             most = policy.chunk_bytes(self.budget, usage, 0, *self.known)
             if not most:
+                self.known = (1.6, 1.6)  # what was assumed after refusals is no reason to refuse for good
                 return False
-            chunk = min(most, shard.rows)
+            chunk = min(-(-most // shard.unit) * shard.unit, shard.rows)
+            if chunk <= shard.unit:  # no more is promised for a single transaction
+                in_wal, in_file = min(in_wal, policy.MASTER_GROWTH), min(in_file, policy.MASTER_GROWTH)
             wal = min(policy.COMMIT_BYTES + int(chunk * in_wal), space)
             file = int(chunk * in_file)
             if policy.COMMIT_BYTES + chunk * in_wal + file <= space and file <= space - policy.delete_bytes(
@@ -309,7 +316,7 @@ def play(seed: int, steps: int = 12) -> Store:
     row = int(10 ** chance.uniform(1.5, 5))
     for _ in range(steps):
         chosen = chance.sample(range(agents), min(agents, chance.choice([1, 5, 20, 600])))
-        size = max(row, chance.choice([1, max_bytes // len(chosen) // 4]))
+        size = max(row, chance.choice([1, policy.large_transaction(store.budget), max_bytes // len(chosen) // 4]))
         for number in chosen:
             if not store.open(number):
                 continue

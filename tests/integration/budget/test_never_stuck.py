@@ -68,6 +68,27 @@ def test_a_store_that_was_filled_before_there_was_a_master_is_merged(
     check_that_two_merges_make_space(store, written)
 
 
+@pytest.mark.parametrize("size", others_slow([40, 400, 4_000, 40_000], [400, 40_000]))
+@pytest.mark.parametrize("max_bytes", others_slow([1.0, 1.5, 3.0, 6.0, 20.0], [1.5, 6.0]))
+def test_the_largest_transaction_is_merged_however_full_the_store_becomes_after_it(
+    tmp_path: Path, max_bytes: float, size: int
+) -> None:
+    store = edgeshard.Store(tmp_path, max_bytes=int(max_bytes * MB))
+    with store.shard("agent") as shard:
+        rows, written = int(max_bytes * MB / size), 0
+        while not written:
+            with suppress(DiskBudgetError):
+                written = shard.write_many({"n": n, "x": "x" * size} for n in range(rows))
+            rows = rows * 9 // 10
+        assert written * size > max_bytes * MB / 30
+        with suppress(DiskBudgetError):
+            while True:
+                shard.write({"n": written, "x": "x" * 100})
+                written += 1
+        assert written == store.merge().rows
+    assert store.verify().ok
+
+
 @pytest.mark.parametrize(
     ("agents", "max_bytes"), others_slow([(2, 2), (8, 3), (20, 4), (100, 30), (60, 200)], [(8, 3)])
 )

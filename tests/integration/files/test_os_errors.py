@@ -173,7 +173,7 @@ def test_a_denied_user_learns_the_owner_the_mode_and_the_own_name() -> None:
         with store.shard("a") as shard:
             shard.write({"n": 1})
         store.merge(keep_empty=True)
-        denied = {f"may not enter {store.root}": 0o700}
+        denied = {f"user {STRANGER} may not enter": 0o700}
         for mode, expected in ((0o700, denied), (0o755, {"may not": 0o600})):
             store.root.chmod(mode)
             (store.root / "shards").chmod(mode)

@@ -138,6 +138,7 @@ def test_a_damaged_list_is_made_again_by_a_master_that_has_erased(store: edgesha
 def test_a_damaged_list_is_named_and_stops_merges_into_a_master_that_has_erased_nothing(
     store: edgeshard.Store, text: str
 ) -> None:
+    store.init()
     store.merge()
     paths.erased(store.root).write_text(text)
     with pytest.raises(DamagedError, match=r"erased.json: .* put back the file of a backup"):
@@ -235,6 +236,7 @@ def test_what_cannot_be_meant_is_refused(
 
 
 def test_it_has_the_lock_of_mergers_and_needs_a_master(store: edgeshard.Store) -> None:
+    (store.root / "shards").mkdir(parents=True)
     with pytest.raises(ConfigurationError, match="there is no master yet"):
         store.erase("agent_data", "1")
     write_apart(store, "a", {"n": 1, "user": "ada"})

@@ -323,6 +323,7 @@ def test_passes_that_find_nothing_write_nothing_while_shards_keep_rows(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scan, "FRESH_S", 0.0)
+    store.init()
     store.merge()
     held = locks.merge_lock(store.root, 0.0, lambda: False)
     assert held is not None
@@ -349,6 +350,7 @@ def test_passes_that_find_nothing_write_nothing_while_shards_keep_rows(
 
 def test_what_a_shard_keeps_goes_after_its_time(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "FRESH_S", 0.0)
+    store.init()
     store.merge()
     held = locks.merge_lock(store.root, 0.0, lambda: False)
     assert held is not None

@@ -399,6 +399,7 @@ def test_rows_that_a_watching_merger_copied_itself_are_not_compared_again_at_eac
         return real(schema, table, name)
 
     monkeypatch.setattr(apply, "_count_equal", count_equal)
+    store.init()
     store.merge()
     with store.shard("agent") as shard:
         merger = Merger(store.root, watching=True)
