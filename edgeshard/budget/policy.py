@@ -55,8 +55,11 @@ EMPTY_SHARD_BYTES, SHM_BYTES, SHM_PART = 15 << 10, 32 << 10, 64
 #: A shard's WAL: a part of the budget for all open shards together, and the bounds of one, in bytes.
 WALS_PART, MIN_WAL_BYTES, MAX_WAL_BYTES = 10, 32 << 10, 4 << 20
 
-#: How many times the size of a shard's database counts: its rows may take that much in the master.
+#: How many times the size of a shard's database counts: its rows may take that much in the master, on average.
 MASTER_GROWTH: Final = 1.25
+
+#: The same for the rows of one transaction: in the master, a row of a little over 2 kB has a page of 4 kB for itself.
+TRANSACTION_GROWTH: Final = 2.0
 
 #: How long a quota holds, in seconds. Its owner renews it after that time, and others count it for twice that time.
 LEASE_S: Final = 0.25
@@ -152,12 +155,12 @@ def set_aside(budget: Budget, usage: Usage) -> int:
 
 def transaction_reserve(budget: Budget, transaction_bytes: int) -> int:
     """Return by how much a transaction enlarges the reserve: a merge puts it into the master's WAL and into its file."""
-    return max(0, int(2 * MASTER_GROWTH * transaction_bytes) + COMMIT_BYTES - reserve_bytes(budget))
+    return max(0, int(2 * TRANSACTION_GROWTH * transaction_bytes) + COMMIT_BYTES - reserve_bytes(budget))
 
 
 def large_transaction(budget: Budget) -> int:
     """Return by how much a transaction may enlarge a shard without enlarging the reserve."""
-    return int((reserve_bytes(budget) - COMMIT_BYTES) / 2 / MASTER_GROWTH)
+    return int((reserve_bytes(budget) - COMMIT_BYTES) / 2 / TRANSACTION_GROWTH)
 
 
 def current_limit(budget: Budget, usage: Usage) -> int:
@@ -241,7 +244,7 @@ def _largest_growth(budget: Budget, usage: Usage, left: int, *, is_large: bool) 
     most = min(int(left / growth_cost) - 1, is_for_free)
     if is_large and most == is_for_free:
         left_for_reserve = left + transaction_reserve(budget, usage.largest) + reserve_bytes(budget) - COMMIT_BYTES
-        most = max(most, int(left_for_reserve / (growth_cost + 2 * MASTER_GROWTH)) - 1)
+        most = max(most, int(left_for_reserve / (growth_cost + 2 * TRANSACTION_GROWTH)) - 1)
     return most
 
 

@@ -327,8 +327,8 @@ class Merger:
             left = [run for run in group if not run.copied.is_finished and not run.quarantine]
             if not left:
                 return
-            if self._quota.is_exhausted:
-                if rows_before == merge_pass.rows or not self._quota.drop_rows(connection, for_merge=True):
+            if self._quota.is_exhausted and not self._quota.await_quotas():
+                if rows_before == merge_pass.rows or not self._quota.make_space_for_chunk(connection):
                     return
                 rows_before = merge_pass.rows
             yield left

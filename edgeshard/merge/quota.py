@@ -112,6 +112,8 @@ class MergeQuota:
         self._step_bytes = 0
         self._is_wal_short = False
         self._has_copied = True  # anything since rows were dropped
+        self._is_small = False  # the next chunk, and dropping rows might make it larger
+        self._has_waited = False  # for quotas, in this pass
         self._growth = _Growth()
         self._record: QuotaRecord | None = None
 
@@ -126,7 +128,7 @@ class MergeQuota:
         """
         self.budget = usage.load_budget(self._root)
         self.dropped, self.forgotten_streams, self.retention_results, self.is_exhausted = 0, 0, [], False
-        self._has_copied = True
+        self._has_copied, self._has_waited = True, False
         if self.budget is None:
             self.end()
             return
@@ -220,8 +222,8 @@ class MergeQuota:
             yield
             return
         chunk_bytes = self._chunk_bytes(connection, self.budget)
-        is_short = not chunk_bytes or (chunk_bytes < _SMALL_CHUNK_BYTES and self._would_dropping_help(connection))
-        if is_short and has_pending():
+        self._is_small = 0 < chunk_bytes < _SMALL_CHUNK_BYTES and self._would_dropping_help(connection)
+        if (not chunk_bytes or self._is_small) and has_pending():
             self.is_exhausted = True
             raise QuotaExhaustedError
         copied_before, merge_pass.chunk_bytes = merge_pass.copied_bytes, max(1, chunk_bytes)
@@ -294,16 +296,44 @@ class MergeQuota:
         if self.budget is None or self.budget.on_full != "drop-oldest":
             return False
         before = self._bytes_used(for_merge=for_merge)
+        self._has_copied = False
         if not self._bytes_to_drop(connection, for_merge=for_merge):
             return False
         self._take_step()
-        self._has_copied = False
         with self._meter.elsewhere():
             self._follow_own_rules()
             self._drop_oldest(connection, for_merge=for_merge)
         has_dropped_some = self._bytes_used(for_merge=for_merge) < before
         self.is_exhausted = self.is_exhausted and not has_dropped_some
         return has_dropped_some
+
+    def await_quotas(self) -> bool:
+        """Wait, once in a pass, for quotas that nobody uses, if there is no space for a chunk; return whether there is now.
+
+        A quota counts whole until it is renewed or expires, although this merge has truncated the shard meanwhile.
+        """
+        budget = self.budget
+        if budget is None or self._has_waited:
+            return False
+        self._has_waited, before, deadline = True, self._step_bytes, time.monotonic() + 2 * policy.LEASE_S
+        found = usage.measure(self._root, without=quotas.MERGER, sizes_only=True)
+        expected = policy.left_for_merger(budget, found)
+        if expected <= before:
+            return False  # no quota is in the way
+        while not self._should_stop():
+            found = usage.measure(self._root, without=quotas.MERGER)
+            if policy.left_for_merger(budget, found) >= expected or time.monotonic() > deadline:
+                break
+            time.sleep(_EXPIRY_POLL_S)
+        self.is_exhausted = policy.left_for_merger(budget, found) <= before
+        return not self.is_exhausted
+
+    def make_space_for_chunk(self, connection: Connection) -> bool:
+        """Drop rows if there is no space for a chunk; return whether a merge should try again."""
+        has_dropped_some = self.drop_rows(connection, for_merge=True)
+        if self._is_small and not has_dropped_some:
+            self.is_exhausted = False  # nothing can be dropped, so a small chunk it is
+        return not self.is_exhausted
 
     def make_space_for_writers(self, connection: Connection) -> None:
         """Drop rows at the end of a pass if little is left for writers; first wait for quotas that nobody uses."""
