@@ -154,7 +154,7 @@ def set_aside(budget: Budget, usage: Usage) -> int:
 
 
 def transaction_reserve(budget: Budget, transaction_bytes: int) -> int:
-    """Return by how much a transaction enlarges the reserve: a merge puts it into the master's WAL and into its file."""
+    """Return by how much a transaction enlarges the reserve: a merge puts it into the master's WAL, then its file."""
     return max(0, int(2 * TRANSACTION_GROWTH * transaction_bytes) + COMMIT_BYTES - reserve_bytes(budget))
 
 

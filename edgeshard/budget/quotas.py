@@ -42,8 +42,9 @@ _HELD_NS: Final = 1 << 62
 #: For how long others count a quota, in nanoseconds: its owner renews it, or stops using it, after half of that.
 _COUNTED_NS: Final = int(2 * policy.LEASE_S * 1e9)
 
-#: How long to wait for others that measure the store, in seconds, and how often to ask again.
-_LOCK_WAIT_S, _LOCK_POLL_S = 2.0, 0.000_5
+#: Others have the lock for less than a millisecond, unless they are many: how often to ask for it, how long after one
+#: another, and how long to wait in turn then, in seconds.
+_LOCK_TRIES, _LOCK_POLL_S, _LOCK_WAIT_S = 5, 0.000_5, 10.0
 
 
 @attrs.frozen
@@ -134,16 +135,24 @@ class QuotaRecord:
         Raises:
             StorageBusyError: another process has had the lock for seconds: it was stopped, perhaps.
         """
-        deadline = time.monotonic() + _LOCK_WAIT_S
-        while not locks.lock_open_file(self._handle, self._path):
-            if time.monotonic() > deadline:
-                cause = "another process has been measuring the store for seconds; try again"
-                raise StorageBusyError("take quota from", self._path, cause)
-            time.sleep(_LOCK_POLL_S)
+        handle = self._lock()
         try:
             yield
         finally:
-            locks.unlock_open_file(self._handle)
+            locks.unlock_open_file(handle)
+            if handle != self._handle:
+                os.close(handle)
+
+    def _lock(self) -> int:
+        for _ in range(_LOCK_TRIES):
+            if locks.lock_open_file(self._handle, self._path):
+                return self._handle
+            time.sleep(_LOCK_POLL_S)
+        handle = locks.lock_in_turn(self._path, _LOCK_WAIT_S)
+        if handle is None:
+            cause = f"another process has been measuring the store for {_LOCK_WAIT_S:.0f} seconds; try again"
+            raise StorageBusyError("take quota from", self._path, cause)
+        return handle
 
     def take(self, total_bytes: int) -> None:
         """Record a quota that expires. Called under the lock, or if it is no more than before.

@@ -48,11 +48,16 @@ def measure(root: Path, *, without: str | None = None, sizes_only: bool = False)
 
 
 def _sizes(folder: Path) -> Iterator[tuple[str, int]]:
+    """Yield the names and sizes of a folder's files; of one with several names, all but one have no size."""
+    linked: set[int] = set()
     with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):
                 if not entry.is_dir(follow_symlinks=False):
-                    yield entry.name, entry.stat(follow_symlinks=False).st_size
+                    found = entry.stat(follow_symlinks=False)
+                    yield entry.name, 0 if found.st_ino in linked else found.st_size
+                    if found.st_nlink > 1:
+                        linked.add(found.st_ino)
 
 
 def _measure_root(root: Path) -> Usage:

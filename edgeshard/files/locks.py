@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -65,6 +66,50 @@ def lock_open_file(handle: int, path: str | os.PathLike[str]) -> bool:
     except OSError as error:
         raise explain_lock_error(error, "lock", path) from error
     return True
+
+
+def lock_in_turn(path: str | os.PathLike[str], wait_s: float) -> int | None:
+    """Wait for the lock that `lock_open_file` takes; return a descriptor that holds it, or None after `wait_s` seconds.
+
+    The kernel gives it to those who wait, one after the other; of many who ask again and again, some never get it, and
+    all take processor time from the one who has it. No system call waits for a lock for a limited time, so a thread
+    waits here, for as long as a holder that was stopped keeps it.
+
+    Raises:
+        AccessError, StorageIOError: the file cannot be opened or locked.
+    """
+    answered, decided = threading.Event(), threading.Lock()
+    found: list[int | OSError] = []
+    is_abandoned = False
+
+    def wait() -> None:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            found.append(error)
+        else:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            except OSError as error:
+                os.close(handle)
+                found.append(error)
+            else:
+                with decided:
+                    if is_abandoned:
+                        os.close(handle)
+                    else:
+                        found.append(handle)
+        answered.set()
+
+    threading.Thread(target=wait, name="edgeshard-lock", daemon=True).start()
+    answered.wait(wait_s)
+    with decided:
+        is_abandoned = not found
+    if is_abandoned:
+        return None
+    if isinstance(found[0], OSError):
+        raise explain_lock_error(found[0], "lock", path) from found[0]
+    return found[0]
 
 
 def unlock_open_file(handle: int) -> None:

@@ -137,7 +137,12 @@ def _find_gaps(master_path: Path, stream_ids: set[bytes]) -> tuple[Gap, ...]:
 
 def _count_new(master_path: Path, rescued: str) -> int:
     """Count the rescued rows that the master does not have."""
-    database.ensure_master(master_path)
+    merging = merge_lock(master_path.parent, -1, lambda: False)
+    try:
+        database.ensure_master(master_path)
+    finally:
+        if merging is not None:
+            merging.release()
     connection = database.open_master(master_path, writable=False)
     try:
         run = attach.named_source(rescued)

@@ -308,7 +308,7 @@ class MergeQuota:
         return has_dropped_some
 
     def await_quotas(self) -> bool:
-        """Wait, once in a pass, for quotas that nobody uses, if there is no space for a chunk; return whether there is now.
+        """Wait, once in a pass, for quotas that nobody uses, if there is no space for a chunk; return whether it helped.
 
         A quota counts whole until it is renewed or expires, although this merge has truncated the shard meanwhile.
         """

@@ -45,8 +45,9 @@ from edgeshard.sqlite import Connection
 
 logger = logging.getLogger("edgeshard")
 
-#: The least time between two measurements of a writer that is refused again and again, in seconds.
-_LEAST_INTERVAL_S: Final = 0.01
+#: The least time between two measurements of a writer that is refused again and again: in seconds, and how many times
+#: what one takes, waiting for others included. So many refused writers leave time for those that have a quota.
+_LEAST_INTERVAL_S, _INTERVAL_PART = 0.01, 10
 
 #: How long a writer waits for a reader of its WAL to end, if there is no space for a longer WAL, in seconds.
 _WAL_WAIT_S: Final = 0.25
@@ -98,6 +99,7 @@ class Quota:
         self._granted = _CLOSED
         self._growth_wanted = policy.FIRST_GROWTH_BYTES
         self._taken_at = self._measured_at = 0.0
+        self._interval_s = _LEAST_INTERVAL_S
         self.renew_at = 0.0
         self._is_nearly_full = False  # and was warned about
         self._pages_max = 0  # of the file
@@ -113,7 +115,7 @@ class Quota:
         self._record = QuotaRecord(root, self._stem)
         try:
             deadline = monotonic() + _OPEN_WAIT_S
-            while not self._take(fingerprint.size(self._path), policy.FIRST_GROWTH_BYTES):
+            while not self._may_take() or not self._take(fingerprint.size(self._path), policy.FIRST_GROWTH_BYTES):
                 # what is in the way may be quotas that expire
                 if monotonic() > deadline or not self._fits_without_quotas():
                     raise self._refusal_to_open()
@@ -158,12 +160,14 @@ class Quota:
 
         If it may not, the quota that the shard has stays as it is in a transaction, and ends otherwise.
         """
+        began = monotonic()
         with self._record.locked():
             self._budget = load_budget(self._root) or self._budget
             self._usage = measure(self._root, without=self._stem)
             wal_bytes = fingerprint.size(paths.wal(self._path))
             granted = policy.writer_quota(self._budget, self._usage, file_bytes, wal_bytes, wanted_bytes, needed_bytes)
             self._taken_at = self._measured_at = monotonic()
+            self._interval_s = max(_LEAST_INTERVAL_S, _INTERVAL_PART * (self._measured_at - began))
             if granted.total_bytes or self._first_pages < 0:
                 self._granted = granted
             if self._first_pages < 0:
@@ -179,8 +183,18 @@ class Quota:
         self._warn_once()
         return granted.total_bytes > 0
 
+    def _may_take(self) -> bool:
+        """Return whether it makes sense to ask for a quota: many who are refused must not keep the lock from others."""
+        began = monotonic()
+        self._usage = measure(self._root, without=self._stem)
+        self._measured_at = monotonic()
+        self._interval_s = max(_LEAST_INTERVAL_S, _INTERVAL_PART * (self._measured_at - began))
+        return self._fits(self._usage)
+
     def _fits_without_quotas(self) -> bool:
-        usage = measure(self._root, without=self._stem, sizes_only=True)
+        return self._fits(measure(self._root, without=self._stem, sizes_only=True))
+
+    def _fits(self, usage: Usage) -> bool:
         return policy.writer_quota(self._budget, usage, fingerprint.size(self._path)).total_bytes > 0
 
     def _warn_once(self) -> None:
@@ -204,7 +218,9 @@ class Quota:
             self._keep(connection, file_bytes, used, now)
             return
         # a program that tries again and again must not keep the merger from making space
-        if not self.allows_writes and now < self._measured_at + _LEAST_INTERVAL_S:
+        if not self.allows_writes and now < self._measured_at + self._interval_s:
+            return
+        if not self.allows_writes and not self._may_take():
             return
         self._growth_wanted = max(policy.FIRST_GROWTH_BYTES, 2 * used)
         if self._take(file_bytes, self._growth_wanted):

@@ -121,13 +121,32 @@ def test_a_merge_uses_the_reserve_if_other_programs_have_filled_the_disk(small_d
     root = small_disk / "data"
     store = edgeshard.Store(root, max_bytes="1M")
     with store.shard("agent") as shard:
-        shard.write_many({"n": n, "x": "x" * 500} for n in range(100))
+        shard.write_many({"n": n, "x": "x" * 500} for n in range(60))
     assert paths.reserve(root).stat().st_size >= policy.MIN_RESERVE_BYTES + policy.EMPTY_MASTER_BYTES
     with suppress(OSError), small_disk.joinpath("others").open("wb", buffering=0) as file:
         while True:
             file.write(bytes(1_000))
-    assert 100 == store.merge().rows
+    assert 60 == store.merge().rows
     assert store.verify().ok
     small_disk.joinpath("others").unlink()
     store.merge()
     assert paths.reserve(root).stat().st_size == policy.MIN_RESERVE_BYTES
+
+
+@pytest.mark.parametrize("second_name", [True, False])
+def test_the_next_merge_removes_what_a_killed_making_of_the_master_left(tmp_path: Path, second_name: bool) -> None:
+    root = tmp_path / "data"
+    store = edgeshard.Store(root, max_bytes="1M")
+    with store.shard("agent") as shard:
+        shard.write({"n": 0})
+    store.merge()
+    left = Path(paths.unfinished(str(store.master_path), "0123abcd"))
+    if second_name:
+        os.link(store.master_path, left)
+    else:
+        shutil.copy(store.master_path, left)
+    copies = 1 if second_name else 2
+    assert usage.measure(root).master == store.master_path.stat().st_size * copies + policy.SHM_BYTES
+    assert store.merge().complete
+    assert not left.exists()
+    assert store.verify().ok
