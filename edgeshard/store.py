@@ -181,7 +181,7 @@ class Store:
 
         A hub without agents needs it, and a merge or a reader that runs before the first agent does. The folder, those
         above it, the folder of the shards and the master are made as far as they are missing; what else is in the
-        folder stays.
+        folder stays. A budget that this object was given is saved.
 
         Args:
             dry_run: report what would be done, and change nothing.
@@ -192,7 +192,10 @@ class Store:
             MergeInProgressError: another process was at work on it for all that time.
             StorageError: the folder or the master cannot be made.
         """
-        return init_store.init_store(self.root, self._given, dry_run=dry_run, lock_wait_s=lock_wait)
+        report = init_store.init_store(self.root, self._given, dry_run=dry_run, lock_wait_s=lock_wait)
+        if not dry_run:
+            self._save_budget()
+        return report
 
     def has_shards(self) -> bool:
         """Return whether an agent has ever written to the store: the folder of the shards exists.

@@ -36,9 +36,10 @@ from edgeshard.budget.quotas import QuotaRecord
 from edgeshard.errors import DiskBudgetError
 from edgeshard.files import fingerprint, locks, paths
 from edgeshard.format import blocks
-from edgeshard.master import catalog, database, streams, write_stats
+from edgeshard.master import database, streams, write_stats
+from edgeshard.merge import drop_order
 from edgeshard.merge.merge_pass import MergePass
-from edgeshard.records import keys
+from edgeshard.merge.row_growth import RowGrowth
 from edgeshard.retention.store_rules import Retention
 from edgeshard.sqlite import Connection
 
@@ -47,20 +48,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("edgeshard.merge")
 
-#: How many times their size rows take in the master before that is measured, and how much more is assumed than was.
-_FIRST_GROWTH, _GROWTH_MARGIN = 1.6, 1.2
-
-#: The growth of rows is measured over chunks of at least this many bytes.
-_MEASURED_BYTES_MIN: Final = 16 << 10
-
 #: Rows are dropped, if they may be, rather than copying less than this at a time, in bytes.
 _SMALL_CHUNK_BYTES: Final = 16 << 10
 
 #: A chunk of less than this, in bytes, is not divided any further: it has one row, or one transaction.
 _CHUNK_BYTES_MIN: Final = 64
-
-#: A chunk that outgrew its quota is tried again with the assumption that rows grow by so many times more.
-_REFUSED_GROWTH: Final = 2.0
 
 #: A master's cache within a budget, as a part of a step: the WAL may exceed its limit by as much.
 _CACHE_PART, _CACHE_BYTES_MAX = 4, 1_000 << 10
@@ -114,7 +106,7 @@ class MergeQuota:
         self._has_copied = True  # anything since rows were dropped
         self._is_small = False  # the next chunk, and dropping rows might make it larger
         self._has_waited = False  # for quotas, in this pass
-        self._growth = _Growth()
+        self._growth = RowGrowth()
         self._record: QuotaRecord | None = None
 
     # -- a pass -------------------------------------------------------------------------------------------------------
@@ -308,7 +300,7 @@ class MergeQuota:
         return has_dropped_some
 
     def await_quotas(self) -> bool:
-        """Wait, once in a pass, for quotas that nobody uses, if there is no space for a chunk; return whether it helped.
+        """Wait, once in a pass, for quotas that nobody uses, if there is no space for a chunk.
 
         A quota counts whole until it is renewed or expires, although this merge has truncated the shard meanwhile.
         """
@@ -375,7 +367,9 @@ class MergeQuota:
             return 0
         if not policy.bytes_to_drop(self.budget, self._usage, self._usage.master, for_merge=for_merge):
             return 0
-        return policy.bytes_to_drop(self.budget, self._usage, _droppable_bytes(connection), for_merge=for_merge)
+        return policy.bytes_to_drop(
+            self.budget, self._usage, drop_order.droppable_bytes(connection), for_merge=for_merge
+        )
 
     def _follow_own_rules(self) -> None:
         """Prune by the store's own rules. After a prune that deleted nothing, wait long before the next one."""
@@ -396,7 +390,7 @@ class MergeQuota:
         wanted = self._bytes_to_drop(connection, for_merge=for_merge)
         few_rows = policy.agents_with_few_rows(streams.rows_by_agent(connection))
         for spared in dict.fromkeys([few_rows, ()]):
-            for tables in _tables_by_priority(connection):
+            for tables in drop_order.tables_by_priority(connection):
                 left = wanted - (before - self._bytes_used(for_merge=for_merge))
                 if left <= 0:
                     return
@@ -437,52 +431,6 @@ class MergeQuota:
         return DiskBudgetError("merge into", self._path, text, found.used, limit, found.shards, found.master)
 
 
-class _Growth:
-    """How much larger rows become when they are merged.
-
-    Attributes:
-        in_file: how much larger rows are in the master's file than in a shard.
-        in_wal: the same in the master's WAL.
-    """
-
-    def __init__(self) -> None:
-        self.reset()
-        self._used_bytes = self._wal_bytes = self._wal_pages = 0
-
-    def reset(self) -> None:
-        """Assume what is assumed of unknown rows: after many refusals in a row, the next pass would not even try."""
-        self.in_file = self.in_wal = _FIRST_GROWTH
-
-    def begin(self, connection: Connection) -> None:
-        """Measure the master before a chunk."""
-        self._used_bytes, self._wal_pages = sqlite.used_bytes(connection), sqlite.wal_pages_written(connection)
-        self._wal_bytes = fingerprint.size(paths.wal(connection.filename))
-
-    def measure(self, connection: Connection, copied_bytes: int) -> None:
-        """Measure the master after a chunk of this many bytes."""
-        if copied_bytes < _MEASURED_BYTES_MIN:
-            # too few rows tell little, but what was assumed after a refusal may be too much by now
-            self.in_file = max(_FIRST_GROWTH, self.in_file / _REFUSED_GROWTH)
-            self.in_wal = max(_FIRST_GROWTH, self.in_wal / _REFUSED_GROWTH)
-            return
-        wal_bytes = (sqlite.wal_pages_written(connection) - self._wal_pages) * int(connection.pragma("page_size"))
-        if not self._wal_bytes:
-            # a page that SQLite writes again before the commit takes the same place
-            wal_bytes = min(wal_bytes, fingerprint.size(paths.wal(connection.filename)))
-        self.in_file = _smoothed(self.in_file, (sqlite.used_bytes(connection) - self._used_bytes) / copied_bytes)
-        self.in_wal = _smoothed(self.in_wal, (wal_bytes - policy.COMMIT_BYTES) / copied_bytes)
-
-    def refuse(self) -> None:
-        """Assume more after a chunk that was rolled back."""
-        self.in_file, self.in_wal = self.in_file * _REFUSED_GROWTH, self.in_wal * _REFUSED_GROWTH
-
-
-def _smoothed(known: float, found: float) -> float:
-    """Smooth the estimate of row growth: raise it immediately, lower it gradually."""
-    found *= _GROWTH_MARGIN
-    return max(1.0, found, (known + found) / 2)
-
-
 def _shrink_wal(path: str) -> None:
     """Empty a shard's WAL unless it is in use right now; what is wrong with the shard is found when it is merged."""
     try:
@@ -506,31 +454,3 @@ def _owners_alive(root: Path) -> dict[int, bool]:
             if name.endswith(paths.LOCK) and key in found:
                 alive[key] = locks.is_locked(folder / name)
     return alive
-
-
-def _droppable_bytes(connection: Connection) -> int:
-    """Return about how many bytes of the master are rows that may be dropped."""
-    used = sqlite.used_bytes(connection) - policy.EMPTY_MASTER_BYTES + policy.SHM_BYTES
-    current = {table.lower() for table in keys.current_tables(catalog.load_keys(connection))}
-    names = catalog.record_tables(connection)
-    if not current:
-        return max(0, used)
-    rows = {name: int(sqlite.scalar(connection, f"SELECT count(*) FROM {sqlite.quote(name)}") or 0) for name in names}
-    droppable = sum(count for name, count in rows.items() if name.lower() not in current)
-    return max(0, used * droppable // max(1, sum(rows.values())))
-
-
-def _tables_by_priority(connection: Connection) -> list[tuple[str, ...] | None]:
-    """Return the tables from which rows are dropped together, least important first; [None] for all tables alike."""
-    known = catalog.load_priorities(connection)
-    keyed = catalog.load_keys(connection)
-    current = {table.lower() for table in keys.current_tables(keyed)}
-    owners = {keys.history_name(name).lower(): name.lower() for name in keyed}
-    by_priority: dict[int, list[str]] = {}
-    for name in catalog.record_tables(connection):
-        folded = name.lower()
-        if folded not in current:
-            by_priority.setdefault(known.get(owners.get(folded, folded), 0), []).append(name)
-    return (
-        [None] if len(by_priority) == 1 and not current else [tuple(names) for _, names in sorted(by_priority.items())]
-    )

@@ -29,7 +29,16 @@ from tests.support.merging_processes import PATIENCE_S, run
 from tests.support.project import PROJECT
 
 #: Files that may be in the store's folder at the end.
-KNOWN_NAMES = {"master.db", "master.db-wal", "master.db-shm", "merge.lock", "watch.lock", "shards", "merger.prom", "removed-shards.db"}
+KNOWN_NAMES = {
+    "master.db",
+    "master.db-wal",
+    "master.db-shm",
+    "merge.lock",
+    "watch.lock",
+    "shards",
+    "merger.prom",
+    "removed-shards.db",
+}
 
 
 class Campaign:

@@ -518,6 +518,14 @@ def test_the_history_of_a_table_with_a_key_is_dropped_by_its_priority(tmp_path: 
     assert 79 == len(store.query("select 1 from level_history"))
 
 
+def test_a_store_that_is_made_saves_its_budget(tmp_path: Path) -> None:
+    store = edgeshard.Store(tmp_path / "data", max_bytes="6M")
+    store.init(dry_run=True)
+    assert not store.root.exists()
+    store.init()
+    assert Budget(6 * MB) == usage.load_budget(store.root)
+
+
 def test_a_priority_of_a_table_with_a_key_and_no_history_is_refused(tmp_path: Path) -> None:
     @edgeshard.table(key="name", priority=1)
     @attrs.frozen

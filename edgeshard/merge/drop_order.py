@@ -1,0 +1,37 @@
+"""Which rows of a master a disk budget may drop, and from which tables first."""
+
+from __future__ import annotations
+
+from edgeshard import sqlite
+from edgeshard.budget import policy
+from edgeshard.master import catalog
+from edgeshard.records import keys
+from edgeshard.sqlite import Connection
+
+
+def droppable_bytes(connection: Connection) -> int:
+    """Return about how many bytes of the master are rows that may be dropped."""
+    used = sqlite.used_bytes(connection) - policy.EMPTY_MASTER_BYTES + policy.SHM_BYTES
+    current = {table.lower() for table in keys.current_tables(catalog.load_keys(connection))}
+    names = catalog.record_tables(connection)
+    if not current:
+        return max(0, used)
+    rows = {name: int(sqlite.scalar(connection, f"SELECT count(*) FROM {sqlite.quote(name)}") or 0) for name in names}
+    droppable = sum(count for name, count in rows.items() if name.lower() not in current)
+    return max(0, used * droppable // max(1, sum(rows.values())))
+
+
+def tables_by_priority(connection: Connection) -> list[tuple[str, ...] | None]:
+    """Return the tables from which rows are dropped together, least important first; [None] for all tables alike."""
+    known = catalog.load_priorities(connection)
+    keyed = catalog.load_keys(connection)
+    current = {table.lower() for table in keys.current_tables(keyed)}
+    owners = {keys.history_name(name).lower(): name.lower() for name in keyed}
+    by_priority: dict[int, list[str]] = {}
+    for name in catalog.record_tables(connection):
+        folded = name.lower()
+        if folded not in current:
+            by_priority.setdefault(known.get(owners.get(folded, folded), 0), []).append(name)
+    return (
+        [None] if len(by_priority) == 1 and not current else [tuple(names) for _, names in sorted(by_priority.items())]
+    )
