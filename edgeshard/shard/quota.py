@@ -186,6 +186,7 @@ class Quota:
     def _may_take(self) -> bool:
         """Return whether it makes sense to ask for a quota: many who are refused must not keep the lock from others."""
         began = monotonic()
+        self._budget = load_budget(self._root) or self._budget
         self._usage = measure(self._root, without=self._stem)
         self._measured_at = monotonic()
         self._interval_s = max(_LEAST_INTERVAL_S, _INTERVAL_PART * (self._measured_at - began))
