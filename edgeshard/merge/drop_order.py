@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from edgeshard import sqlite
-from edgeshard.budget import policy
 from edgeshard.master import catalog
 from edgeshard.records import keys
 from edgeshard.sqlite import Connection
 
+#: How many pages a master has besides one for each table and index, and may get by a prune: 6 and 2.
+_OTHER_PAGES: Final = 8
+
 
 def droppable_bytes(connection: Connection) -> int:
     """Return about how many bytes of the master are rows that may be dropped."""
-    used = sqlite.used_bytes(connection) - policy.EMPTY_MASTER_BYTES + policy.SHM_BYTES
+    used = sqlite.used_bytes(connection) - _fixed_bytes(connection)
     current = {table.lower() for table in keys.current_tables(catalog.load_keys(connection))}
     names = catalog.record_tables(connection)
     if not current:
@@ -19,6 +23,12 @@ def droppable_bytes(connection: Connection) -> int:
     rows = {name: int(sqlite.scalar(connection, f"SELECT count(*) FROM {sqlite.quote(name)}") or 0) for name in names}
     droppable = sum(count for name, count in rows.items() if name.lower() not in current)
     return max(0, used * droppable // max(1, sum(rows.values())))
+
+
+def _fixed_bytes(connection: Connection) -> int:
+    """Return what stays if all rows are dropped: a page of each table and index, the schema, and notes of the prune."""
+    trees = int(sqlite.scalar(connection, "SELECT count(*) FROM main.sqlite_schema WHERE rootpage > 0") or 0)
+    return (trees + _OTHER_PAGES) * int(connection.pragma("page_size"))
 
 
 def tables_by_priority(connection: Connection) -> list[tuple[str, ...] | None]:

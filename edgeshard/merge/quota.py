@@ -399,7 +399,8 @@ class MergeQuota:
     def _drop(self, tables: tuple[str, ...] | None, spared: tuple[str, ...], count_bytes: int) -> None:
         from edgeshard.retention import prune, rules  # slow to import, and needed only within a budget
 
-        target = max(1, self._usage.master - count_bytes)
+        # a prune measures the file and its WAL
+        target = max(1, self._usage.master - fingerprint.size(f"{self._path}{paths.SHM}") - count_bytes)
         wanted = rules.Rules(max_bytes=target, tables=tables, size_reason=rules.BUDGET, protected_agents=spared)
         report = prune.prune(self._path, wanted, should_stop=self._should_stop)
         if report.rows:
