@@ -33,12 +33,16 @@ BY_HAND_OR_SUPERSEDED: Final = "by hand or superseded"
 #: The reason of rows that were erased.
 ERASED: Final = "erased"
 
+#: The reason of rows of a stream of which all rows were superseded, in the form in which it can retire.
+SUPERSEDED: Final = "superseded"
+
 #: What became of rows with a reason that is not the name of a retention rule: a state of `reports.RowStates`.
 STATES: Final = {
     TOMBSTONES: "collected",
     BY_HAND: "by_hand",
     BY_HAND_OR_SUPERSEDED: "by_hand",
     ERASED: "erased",
+    SUPERSEDED: "superseded",
 }
 
 #: The condition that this master pruned the rows itself.
@@ -165,7 +169,7 @@ def by_reason(connection: Connection) -> dict[str, int]:
         held = extents.ranges(connection, stream_no)
         for item in pruned:
             found[item.reason] += size(subtract([item.seqs], held))
-    return {reason: rows for reason, rows in sorted(found.items()) if rows}
+    return {reason: rows for reason, rows in sorted(found.items()) if rows and reason != SUPERSEDED}
 
 
 def rows_by_state(connection: Connection) -> dict[int, dict[str, int]]:

@@ -1,5 +1,7 @@
 """Retire a stream of which the master held and pruned every row, and restore it once there is news about it.
 
+Rows that newer versions superseded count as pruned here, if that is what became of all rows of the stream.
+
 The facts about a stream are the same in both forms: which rows were held, and that all of them were pruned. So nothing
 that a merge decides depends on when streams retire. A retired stream lacks what only reports and old copies need:
 

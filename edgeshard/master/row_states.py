@@ -14,7 +14,7 @@ it. Each is in exactly one of these states:
     missing      all others
 
 The first six are the rows that the master ever held, which its ranges list, and those of a newer copy of this master.
-All rows of retired streams are collected or pruned.
+All rows of retired streams are superseded, collected or pruned.
 `pruned_ranges.STATES` says by which reason a row that the master deleted is in another of these states than `pruned`.
 """
 
@@ -48,6 +48,7 @@ class StreamRows:
         written_off: the seqs whose loss was accepted.
         block_rows: how many seqs lie in its blocks.
         superseded_rows: how many of these have no row, because a newer version of their key superseded it.
+        superseded_without_block: how many seqs in no block are recorded as superseded.
         collected_rows: how many tombstones it collected.
         erased_rows: how many rows it erased.
         by_hand: the seqs whose rows another program deleted.
@@ -61,6 +62,7 @@ class StreamRows:
     written_off: Sequence[Range] = ()
     block_rows: int = 0
     superseded_rows: int = 0
+    superseded_without_block: int = 0
     collected_rows: int = 0
     erased_rows: int = 0
     by_hand: Sequence[Range] = ()
@@ -120,10 +122,10 @@ def count_states(stream: StreamRows, pending: Iterable[Range] = ()) -> RowStates
     """Count the known rows of a stream by state. The arguments are those of `divide_absent`."""
     absent = divide_absent(stream, pending)
     accepted = size(intersect(stream.by_hand, stream.written_off))
-    deleted = stream.collected_rows + stream.erased_rows + size(stream.by_hand)
+    deleted = stream.collected_rows + stream.erased_rows + stream.superseded_without_block + size(stream.by_hand)
     return RowStates(
         present=stream.block_rows - stream.superseded_rows,
-        superseded=stream.superseded_rows,
+        superseded=stream.superseded_rows + stream.superseded_without_block,
         collected=stream.collected_rows + size(absent.collected),
         pruned=size(stream.held) - stream.block_rows - deleted + size(absent.pruned),
         erased=stream.erased_rows + size(absent.erased),
@@ -163,6 +165,7 @@ def load(connection: Connection) -> list[StreamRows]:
             stream,
             block_rows=in_blocks.get(number, 0),
             superseded_rows=without_row.get(number, 0),
+            superseded_without_block=deleted.get(number, {}).get("superseded", 0),
             collected_rows=deleted.get(number, {}).get("collected", 0),
             erased_rows=deleted.get(number, {}).get("erased", 0),
             by_hand=by_hand.get(number, ()),
@@ -174,8 +177,8 @@ def load(connection: Connection) -> list[StreamRows]:
 def retired_states(connection: Connection) -> RowStates:
     """Count the rows of the retired streams by state."""
     rows = retired.rows_by_reason(connection)
-    collected = rows.pop(pruned_ranges.TOMBSTONES, 0)
-    return RowStates(collected=collected, pruned=rows.total())
+    collected, superseded_rows = rows.pop(pruned_ranges.TOMBSTONES, 0), rows.pop(pruned_ranges.SUPERSEDED, 0)
+    return RowStates(superseded=superseded_rows, collected=collected, pruned=rows.total())
 
 
 def gaps(connection: Connection, stream_ids: Iterable[bytes] | None = None) -> Iterator[Gap]:

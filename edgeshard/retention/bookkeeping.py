@@ -16,15 +16,17 @@ import logging
 import os
 import time
 from collections.abc import Collection, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from edgeshard import sqlite
 from edgeshard.files import paths
-from edgeshard.master import pruned_ranges, retired, retirement
+from edgeshard.format.ranges import size
+from edgeshard.master import extents, identity, proven, pruned_ranges, retired, retirement, superseded
 from edgeshard.master.clock_trust import TrustedClock
 from edgeshard.master.retired import Group
-from edgeshard.retention import rules
+from edgeshard.retention import by_address, rules
 from edgeshard.retention.pace import pause
 from edgeshard.retention.run import PruneRun
 from edgeshard.sqlite import Connection
@@ -48,11 +50,7 @@ FORGET_STREAMS: Final = 1_000
 def retire(run: PruneRun, stream_nos: Iterable[int]) -> None:
     """Retire those of these streams that can be, some in each transaction, with rests in between."""
     connection, left = run.connection, list(stream_nos)
-    shards = paths.shards(Path(run.path).parent)
-
-    def is_file(name: str) -> bool:
-        return os.path.lexists(shards / name)
-
+    is_file = partial(_is_shard, run)
     while left and not run.is_stopping() and run.pace.may_grow_wal():
         batch, left = left[: run.pace.streams], left[run.pace.streams :]
         logged_before = sqlite.wal_pages_written(connection)
@@ -69,11 +67,43 @@ def retire(run: PruneRun, stream_nos: Iterable[int]) -> None:
         pause(took_s)
 
 
+def _is_shard(run: PruneRun, name: str) -> bool:
+    return os.path.lexists(paths.shards(Path(run.path).parent) / name)
+
+
 def retire_all(run: PruneRun) -> None:
     """Retire all streams that can be: their shards may have been removed after their last rows were pruned."""
+    _record_superseded(run)
     with sqlite.read_snapshot(run.connection):
         candidates = pruned_ranges.streams_pruned_from_the_first(run.connection)
     retire(run, candidates)
+
+
+def _record_superseded(run: PruneRun) -> None:
+    """Take the seqs of streams of which all rows were superseded out of the blocks, so that these streams can retire.
+
+    An agent that is started for each new version of a key leaves a stream of one row, which the next one supersedes.
+    """
+    connection = run.connection
+    with sqlite.read_snapshot(connection):
+        expected = extents.block_rows(connection)
+        counts = superseded.superseded_counts(connection)
+        left = [number for number, rows in counts.items() if rows and rows == expected.get(number)]
+    while left and not run.is_stopping() and run.pace.may_grow_wal():
+        batch, left = left[: run.pace.streams], left[run.pace.streams :]
+        with sqlite.immediate(connection):
+            began = time.monotonic()
+            for number in batch:
+                if any(_is_shard(run, name) for name in proven.shards(connection, number)):
+                    continue  # it may still have them, and they are judged anew
+                blocks = extents.blocks(connection, number)
+                gone = by_address.without_row(connection, blocks)
+                if not size(gone) == sum(map(len, blocks)) == superseded.counts_of(connection, [number]).get(number):
+                    continue  # it has got rows meanwhile, or it contradicts itself, which `verify` reports
+                by_address.take_out(connection, number, gone, pruned_ranges.SUPERSEDED)
+                superseded.subtract(connection, number, size(gone))
+            identity.increment_generation(connection)
+        pause(time.monotonic() - began)
 
 
 # -- forgetting -------------------------------------------------------------------------------------------------------

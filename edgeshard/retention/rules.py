@@ -24,7 +24,9 @@ BUDGET: Final = "budget"
 MIN_MAX_BYTES: Final = 1_000_000
 
 #: The rules whose record may be forgotten with the stream; what else was deleted must not come back, however old.
-FORGETTABLE: Final = frozenset({OLDER_THAN, KEEP_ROWS, TOMBSTONES, MAX_BYTES, DROP_TABLE, BUDGET})
+FORGETTABLE: Final = frozenset(
+    {OLDER_THAN, KEEP_ROWS, TOMBSTONES, pruned_ranges.SUPERSEDED, MAX_BYTES, DROP_TABLE, BUDGET}
+)
 
 _AGE_UNITS_S = {"s": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
