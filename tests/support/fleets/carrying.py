@@ -91,7 +91,7 @@ def put_back(fleet: Fleet, pick: Pick) -> Any:
 @step(2)
 def plant(fleet: Fleet, pick: Pick) -> Any:
     """Carry a copy of a shard to another store, which merges and truncates it as its own."""
-    copies = [image for image in fleet.images if image.original.parent.name == "shards"]
+    copies = [image for image in fleet.images if image.is_of_shard]
     if not copies:
         return False
     folder = fleet.stores[pick(DEVICES)].root / "shards"
