@@ -268,7 +268,8 @@ class Fleet:
 
         # one that claims that an agent truncated the first rows of a transaction brings the others alone
         noted = self._noted(name)
-        is_honest = not (before.is_tainted or self.hostile.intersection(merged))
+        tainted = [held for held in [before, *(self.held[path] for path in merged)] if held.is_tainted]
+        is_honest = not (tainted or self.hostile.intersection(merged))
 
         def check_commit(*_: int) -> None:
             if is_honest:
