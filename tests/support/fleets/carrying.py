@@ -224,6 +224,12 @@ def export_bundle(fleet: Fleet, path: Path, unwanted: set[Address], options: dic
     held.state = {
         address: state for address, state in held.state.items() if state != PRUNED and address not in unwanted
     }
+    listed = contents.read(bundle).streams.keys()
+    for stream, last in list(held.last.items()):
+        # a stream of which everything was pruned is not listed for a receiver that held it all
+        rows = {(stream, seq) for seq in range(1, last + 1)}
+        if stream not in listed and rows <= unwanted and rows <= fleet.held[path].those(PRUNED):
+            del held.last[stream]
     fleet.held[bundle] = held
     if not held.is_tainted:
         whole = len(fleet.held[path].state) - len(fleet.held[path].those(PRUNED))
