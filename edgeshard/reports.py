@@ -1109,6 +1109,7 @@ class StatusReport(Report):
         shards: the shards: quarantined ones first, then by pending rows (most first), then by agent.
         gaps: rows known to exist that neither the master nor a shard has, by agent, stream and seq.
         states: all known rows, by what became of them. A row that is pending in two copies of a shard is one row.
+        blocked_rows: those pending rows that cannot be merged, because their table contradicts the master's.
         write_stats: bytes written to the files, as far as they are counted.
         budget: the disk budget, or None if the store has none.
         peers: the databases that gave receipts: those that await confirmation first, then the most recent first.
@@ -1123,7 +1124,6 @@ class StatusReport(Report):
         "oldest_age_s",
         "oldest_is_bound",
         "quarantined_shards",
-        "blocked_rows",
         "bytes_a_day",
         "bytes_a_row",
     )
@@ -1140,6 +1140,7 @@ class StatusReport(Report):
     space: SpaceUse = attrs.Factory(SpaceUse)
     unnamed: str = ""
     clock: ClockReport | None = None
+    blocked_rows: int = 0
 
     @property
     def pending_rows(self) -> int:
@@ -1166,11 +1167,6 @@ class StatusReport(Report):
     def quarantined_shards(self) -> int:
         """Shards that a merge refuses, or that cannot be read."""
         return sum(bool(shard.reason) for shard in self.shards)
-
-    @property
-    def blocked_rows(self) -> int:
-        """Rows that cannot be merged, because their table contradicts the master's, in all shards."""
-        return sum(each.rows for shard in self.shards for each in shard.blocked)
 
     @property
     def bytes_a_day(self) -> float | None:

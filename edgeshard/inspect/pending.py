@@ -23,7 +23,7 @@ from edgeshard.inspect import shard_names
 from edgeshard.master import shard_states
 from edgeshard.master.known_rows import KnownRows
 from edgeshard.merge import blame
-from edgeshard.merge.blocked import count, survey
+from edgeshard.merge.blocked import count, seqs_by_stream, survey
 from edgeshard.merge.target import Target
 from edgeshard.records import declare
 from edgeshard.reports import Blocked
@@ -76,7 +76,8 @@ class Pending:
         is_bound: whether `since` is only a bound: the row may have been written later.
         agent: the shard's agent, or None if the shard was not read.
         reason: why a merge refuses the shard, or why it cannot be read; "" if all is well.
-        blocked: those of the rows that cannot be merged.
+        blocked: those of the rows that cannot be merged, counted.
+        blocked_seqs: these rows, by the id of their stream.
         truncated: rows that the shard had, that a master holds or held, and that this master may not know of.
     """
 
@@ -87,6 +88,7 @@ class Pending:
     reason: str = ""
     seqs: Mapping[bytes, Sequence[Range]] = attrs.Factory(dict)
     blocked: tuple[Blocked, ...] = ()
+    blocked_seqs: Mapping[bytes, Sequence[Range]] = attrs.Factory(dict)
     truncated: tuple[KnownRows, ...] = ()
 
 
@@ -158,7 +160,14 @@ def _count(view: MasterView, origin: Source, merged_at: datetime.datetime | None
         for stream, part, database_id in truncated_beyond(connection, origin)
     )
     rows = sum(map(size, seqs.values()))
-    return attrs.evolve(pending, rows=rows, seqs=seqs, blocked=tuple(blocked), truncated=truncated)
+    return attrs.evolve(
+        pending,
+        rows=rows,
+        seqs=seqs,
+        blocked=tuple(blocked),
+        blocked_seqs=seqs_by_stream(found.blocked),
+        truncated=truncated,
+    )
 
 
 def _oldest(

@@ -19,7 +19,7 @@ from edgeshard.budget.usage import load_budget, measure
 from edgeshard.errors import StorageError
 from edgeshard.files import locks, paths, scan, store_folder
 from edgeshard.files.scan import ShardFile
-from edgeshard.format.ranges import Range, union
+from edgeshard.format.ranges import Range, size, union
 from edgeshard.inspect import shard_names
 from edgeshard.inspect.pending import MasterView, Pending, find_pending
 from edgeshard.inspect.space import measure as measure_space
@@ -107,6 +107,7 @@ def status(root: Path) -> StatusReport:
         space=space,
         unnamed=notes.unnamed,
         clock=clock,
+        blocked_rows=sum(map(size, _united(pending.blocked_seqs for _, pending in there).values())),
     )
 
 
@@ -123,7 +124,7 @@ def _with_states(master: MasterStatus, states: RowStates, gaps: tuple[Gap, ...])
 
 
 def _united(found: Iterable[Mapping[bytes, Sequence[Range]]]) -> dict[bytes, list[Range]]:
-    """Return what is pending in all shards together: two may be copies of one."""
+    """Return the rows that are in any of the shards, each once: two may be copies of one."""
     seqs: dict[bytes, list[Range]] = {}
     for by_stream in found:
         for stream_id, parts in by_stream.items():

@@ -88,18 +88,20 @@ def limit(budget_bytes: int | None) -> int:
     return STREAMS_MAX if budget_bytes is None else max(1, min(STREAMS_MAX, budget_bytes // BUDGET_BYTES_PER_STREAM))
 
 
-def read(root: Path, known: tuple[bytes | None, int]) -> Notes:
+def read(root: Path, known: tuple[bytes | None, int], *, is_merging: bool = False) -> Notes:
     """Return the notes that a master does not know yet. Nothing is raised if they cannot be read: see `Notes.problem`.
 
     Args:
         root: the store's folder.
         known: what the master records: see `identity.notes_known`.
+        is_merging: whether the caller merges: then a note that a killed merger left half written is rolled back.
     """
     path = paths.removed_shards(root)
     try:
+        writable = is_merging and os.path.lexists(f"{path}{paths.JOURNAL}")
         if scan.find_database(str(path)) is None:
             return Notes()
-        with _opened(path, writable=False) as connection, sqlite.read_snapshot(connection):
+        with _opened(path, writable=writable) as connection, sqlite.read_snapshot(connection):
             return _read(connection, path, known)
     except EdgeshardError as error:
         return Notes(problem=str(error))

@@ -102,6 +102,15 @@ def count(blocked: Blocked) -> dict[Conflict, int]:
     return {conflict: sum(map(size, by_stream.values())) for conflict, by_stream in blocked.items()}
 
 
+def seqs_by_stream(blocked: Blocked) -> dict[bytes, list[Range]]:
+    """Map the ids of streams to their blocked seqs, whatever the reason."""
+    found: dict[bytes, list[Range]] = {}
+    for each in blocked.values():
+        for stream_id, parts in each.items():
+            found[stream_id] = union([*found.get(stream_id, ()), *parts])
+    return found
+
+
 @attrs.frozen
 class Survey:
     """What a merge would do with a source.

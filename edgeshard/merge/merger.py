@@ -135,7 +135,10 @@ class Merger:
                     logger.warning(text, self._path, erase.redo(connection, self._root))
                 scanned = self._scan()
                 self._schema_version = int(connection.pragma("schema_version"))
-                due = [*self._due(scanned, thorough), *(run for run in sources if not run.quarantine)]
+                own = self._due(scanned, thorough)
+                # a shard of the store that is named as well is merged once: it may be removed before its second turn
+                own_paths = {run.file.path for run in own}
+                due = [*own, *(run for run in sources if not run.quarantine and run.file.path not in own_paths)]
                 self._meter.collect(paths.merge_lock(self._root), map(self._lock_path, scanned.names))
                 left = list(due)
                 for group in attach.groups(due, lambda: self._quota.group_size):

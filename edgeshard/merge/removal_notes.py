@@ -35,7 +35,7 @@ class RemovalNotes:
         What it knows already is only recorded with what else the merge records at its end (`take_known`).
         """
         known = identity.notes_known(connection)
-        notes = removed_shards.read(self._root, known)
+        notes = removed_shards.read(self._root, known, is_merging=True)
         self._known = notes.known if notes.known[0] is not None and notes.known != known else None
         if notes.unnamed:
             logger.warning("%s: %s", self._root, notes.unnamed)

@@ -255,6 +255,15 @@ def test_blocked_rows_of_a_lost_shard_are_missing(store: edgeshard.Store) -> Non
     assert [("a.db", "sample", 1)] == blocked(merged_with(store))
 
 
+def test_blocked_rows_in_two_copies_of_a_shard_count_once(store: edgeshard.Store) -> None:
+    write(store, "a", OTHER("x"), [1, OTHER("y")])
+    merged_with(store)
+    shutil.copy(shard_path(store, "a"), store.root / "shards" / "carried.db")
+    write(store, "b", OTHER("z"))
+    assert [("a.db", 3), ("b.db", 1), ("carried.db", 3)] == [(name, rows) for name, _, rows in blocked(store.merge())]
+    check(store, 4)
+
+
 def test_rows_that_were_merged_before_their_table_came_into_conflict_stay_until_they_need_no_comparison(
     store: edgeshard.Store,
 ) -> None:

@@ -186,6 +186,22 @@ def test_more_shards_than_can_be_attached_at_once(store: edgeshard.Store) -> Non
     assert [n for n in range(count) if n != 50] == numbers(store)
 
 
+@pytest.mark.parametrize("sources_at_once", [1, attach.GROUP_SIZE])
+def test_a_shard_of_the_store_that_is_named_as_well_is_merged_once(
+    sources_at_once: int, store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(store, "a", 1, 2)
+    with store.shard("b") as open_shard:
+        open_shard.write({"n": 3})
+        named = [shard_path(store, "a"), shard_path(store, "b")]
+        monkeypatch.setattr(attach, "GROUP_SIZE", sources_at_once)
+        steps: list[tuple[int, int]] = []
+        report = store.merge(named, progress=lambda *step: steps.append(step))
+    assert ((), 3, 2, 1) == (report.quarantined, report.rows, report.shards, report.removed)
+    assert steps[-1] == (3, 3)
+    assert [1, 2, 3] == numbers(store)
+
+
 def test_a_large_backlog_is_merged_in_pieces_that_keep_transactions_whole(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

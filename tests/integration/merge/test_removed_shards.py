@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import apsw
 import pytest
 
 import edgeshard
@@ -165,6 +166,30 @@ def test_a_note_of_a_stream_that_the_master_forgot_since_is_no_news(store: edges
         "delete from edgeshard_streams where agent_id = 'b'",
     )
     assert (True, ()) == (store.verify().ok, store.merge().gaps)
+
+
+def test_a_note_that_was_left_half_written_keeps_no_merge_from_reading_the_others(
+    store: edgeshard.Store, older: Path
+) -> None:
+    notes = store.root / "removed-shards.db"
+
+    def work(_: Count) -> None:
+        connection = apsw.Connection(str(notes))
+        connection.execute("PRAGMA cache_size = 1")  # so that the journal is durable, and pages are overwritten
+        connection.execute("BEGIN IMMEDIATE")
+        for number in range(100, 600):
+            row = (number, b"%016d" % number, "agent", 1, bytes(16))
+            connection.execute("INSERT INTO edgeshard_removed VALUES (?, ?, ?, ?, ?)", row)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    life = begin(work)
+    life.killed = True
+    life.wait()
+    put_back(store, older)
+    assert "merge first" in store.verify().unnamed
+    report = store.merge()
+    assert ([("a", 1, 2), ("b", 1, 3)], "") == (named(report.gaps), store.verify().unnamed)
+    assert not os.path.lexists(f"{notes}-journal")
 
 
 @pytest.mark.parametrize("moment", ["before the note", "after the note"])

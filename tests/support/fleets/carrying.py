@@ -91,7 +91,7 @@ def put_back(fleet: Fleet, pick: Pick) -> Any:
 @step(2)
 def plant(fleet: Fleet, pick: Pick) -> Any:
     """Carry a copy of a shard to another store, which merges and truncates it as its own."""
-    copies = [image for image in fleet.images if image.original.parent.name == "shards"]
+    copies = [image for image in fleet.images if image.is_of_shard]
     if not copies:
         return False
     folder = fleet.stores[pick(DEVICES)].root / "shards"
@@ -224,6 +224,12 @@ def export_bundle(fleet: Fleet, path: Path, unwanted: set[Address], options: dic
     held.state = {
         address: state for address, state in held.state.items() if state != PRUNED and address not in unwanted
     }
+    listed = contents.read(bundle).streams.keys()
+    for stream, last in list(held.last.items()):
+        # a stream of which everything was pruned is not listed for a receiver that held it all
+        rows = {(stream, seq) for seq in range(1, last + 1)}
+        if stream not in listed and rows <= unwanted and rows <= fleet.held[path].those(PRUNED):
+            del held.last[stream]
     fleet.held[bundle] = held
     if not held.is_tainted:
         whole = len(fleet.held[path].state) - len(fleet.held[path].those(PRUNED))

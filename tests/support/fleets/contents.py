@@ -165,6 +165,7 @@ def _read_master(connection: apsw.Connection, found: Content, streams: Mapping[i
         for seq in range(first, last + 1)
     }
     for first, last in fetch(connection, "SELECT * FROM edgeshard_transactions"):
+        assert {first, last} <= addresses.keys(), f"a transaction has the ids {first} to {last}, which no block has"
         found.transactions.add((addresses[first], addresses[last]))
 
 
@@ -191,6 +192,15 @@ def own_notes(path: Path) -> set[Address]:
     with opened(path) as connection:
         found = fetch(connection, sql)
     return {(stream, seq) for stream, first, last in found for seq in range(first, last + 1)}
+
+
+def noted(path: Path) -> dict[str, int]:
+    """Return up to which seq each stream of a removed shard was merged, by the notes in this file, which may not exist."""
+    if not path.exists():
+        return {}
+    with opened(path) as connection:
+        sql = "SELECT lower(hex(stream_id)), max(last_seq) FROM edgeshard_removed GROUP BY stream_id"
+        return dict(fetch(connection, sql))
 
 
 def receipts(path: Path) -> dict[str, set[Address]]:

@@ -35,17 +35,21 @@ def is_large(shape: Shape, values: Mapping[str, Any]) -> bool:
     return shape is WHOLE and abs(values["v"]) > EXACT_MAX
 
 
-def blocked(source: Held, there: Kinds, rows: Rows, transactions: Transactions) -> set[Address]:
-    """Return the rows of a source that are blocked by a database, with those of their transactions."""
+def unfit(source: Held, there: Kinds, rows: Rows) -> set[Address]:
+    """Return the rows of a source that do not fit the tables of a database."""
     here = kinds(source.schema.columns)
-    touching = {
+    return {
         address
         for address in source.visible
         if (row := rows[address]).shape in DISPUTED
         and row.shape.table in there
         and not _fits(row.shape, row.values, here[row.shape.table], there[row.shape.table])
     }
-    return whole_transactions(touching, transactions) & {
+
+
+def blocked(source: Held, there: Kinds, rows: Rows, transactions: Transactions) -> set[Address]:
+    """Return the rows of a source that are blocked by a database, with those of their transactions."""
+    return whole_transactions(unfit(source, there, rows), transactions) & {
         address for address, state in source.state.items() if state != PRUNED
     }
 

@@ -61,6 +61,11 @@ class Image:
     path: Path
     original: Path
 
+    @property
+    def is_of_shard(self) -> bool:
+        """Whether it is a copy of a shard."""
+        return self.original.parent.name == "shards"
+
 
 @attrs.define
 class Wall:
@@ -105,6 +110,7 @@ class Fleet:
         documents: inventories of stores, in the order in which they were taken.
         pruned: the addresses that any master pruned.
         unproven: the copies of shards that the last merge of each store quarantined.
+        removed: up to which seq each stream of a store's removed shards was merged: an older master lacks the rest.
         is_lossy: whether rows were thrown away that may have been the only copy.
         log: what was done, for a failure.
         counts: how often each kind of step was taken, and what else happened.
@@ -131,6 +137,7 @@ class Fleet:
         self.collected: set[Any] = set()
         self.refused: set[str] = set()
         self.unproven: dict[str, set[Path]] = {}
+        self.removed: dict[str, dict[str, int]] = {}
         self.is_lossy = False
         self.log: list[str] = []
         self.counts: Counter[str] = Counter()
@@ -260,7 +267,9 @@ class Fleet:
         self.say(f"  into {name}: own {[path.name for path in own]}, and {[self.name(path) for path in sources]}")
 
         # one that claims that an agent truncated the first rows of a transaction brings the others alone
-        is_honest = not (before.is_tainted or self.hostile.intersection(merged))
+        noted = self._noted(name)
+        tainted = [held for held in [before, *(self.held[path] for path in merged)] if held.is_tainted]
+        is_honest = not (tainted or self.hostile.intersection(merged))
 
         def check_commit(*_: int) -> None:
             if is_honest:
@@ -282,17 +291,19 @@ class Fleet:
         unproven = self.check_quarantined(report, before.those(PRUNED) | found.pruned)
         there = disputes.kinds(found.columns)
         blocked = {path: self.blocked(path, there) for path in honest}
+        divisible = {path: self._divisible(path, blocked[path], there) for path in honest}
         expected = before.copy()
+        expected.merge(noted)
         for path in honest:
-            expected.merge(self.held[path], blocked[path])
+            expected.merge(self.held[path], blocked[path] - (divisible[path] & found.held))
         self._add_what_came_of_hostile(target, expected, merged)
         expected.schema = disputes.with_tables(expected.schema, there)
         if not expected.is_tainted:
             disputes.check_kinds(before, [self.held[path] for path in honest], expected, there, self.written)
-        self._check_blocked(report, blocked, expected, unproven)
+        self._check_blocked(report, blocked, divisible, expected, unproven)
         expected.settle(self.written)
         self.held[target] = expected
-        self._check_drained(own, expected, unproven, blocked, is_watching=is_watching)
+        self._check_drained(name, own, expected, unproven, blocked, is_watching=is_watching)
         is_exact = not (kill_at or merge or expected.is_tainted or name in self.budgets)
         if name in self.budgets or report.pruned is not None:
             self.observe_pruned(target, None)
@@ -308,8 +319,29 @@ class Fleet:
         """Return the rows of a database that one whose disputed columns have these types cannot take."""
         return disputes.blocked(self.held[path], there, self.written, self.transaction_of)
 
+    def _divisible(self, path: Path, blocked: Set[Address], there: disputes.Kinds) -> set[Address]:
+        """Return those of the blocked rows of a database that may come all the same, without their transaction.
+
+        A database gets the rest of a transaction of which another one has pruned a row. If the pruned row comes from a
+        third one later, it does not know that these rows are one transaction. Liars divide transactions as they like.
+        """
+        if path.parent.name == "shards" or any(each.path == path and each.is_of_shard for each in self.images):
+            return set()  # a shard has its agent's transactions whole
+        held = self.held[path]
+        mere = blocked - disputes.unfit(held, there, self.written)
+        return {
+            address
+            for address in mere
+            if held.is_tainted or disputes.whole_transactions([address], self.transaction_of) & self.pruned
+        }
+
     def _check_blocked(
-        self, report: Any, blocked: Mapping[Path, Set[Address]], expected: Held, unproven: Collection[Path]
+        self,
+        report: Any,
+        blocked: Mapping[Path, Set[Address]],
+        divisible: Mapping[Path, Set[Address]],
+        expected: Held,
+        unproven: Collection[Path],
     ) -> None:
         """Check that a merge reports the blocked rows of each source; some may have come from another one."""
         reported: Counter[Path] = Counter()
@@ -317,7 +349,7 @@ class Fleet:
             reported[Path(item.path)] += item.rows
         for path in (blocked.keys() | reported.keys()) - self.hostile - set(unproven):
             most = blocked[path]
-            least = most - expected.state.keys()
+            least = most - divisible.get(path, set()) - expected.state.keys()
             assert len(least) <= reported[path] <= len(most), (
                 f"{reported[path]} rows of {self.name(path)} are reported as blocked; {sorted(least)} are, "
                 f"and {sorted(most - least)} may be"
@@ -382,8 +414,21 @@ class Fleet:
             expected.is_tainted = True
             expected.schema.add(contents.as_held(contents.read(target)).schema.without(DISPUTED_TABLES))
 
+    def _noted(self, name: str) -> Held:
+        """Return what a store's notes say outside its master: at least what its removed shards had brought.
+
+        A merger that was killed before it could remove a shard may have noted more.
+        """
+        found, known = contents.noted(self.stores[name].root / "removed-shards.db"), self.removed.get(name, {})
+        assert all(last <= found.get(stream, 0) for stream, last in known.items()), f"{name} notes {found}, not {known}"
+        said = {stream: last for stream, last in found.items() if (stream, last) in self.written}
+        is_tainted = said != found
+        assert self.form == "hostile" or not is_tainted, f"{name} notes {found}"
+        return Held(last=said, is_tainted=is_tainted)
+
     def _check_drained(
         self,
+        name: str,
         own: Sequence[Path],
         expected: Held,
         unproven: Collection[Path],
@@ -397,6 +442,9 @@ class Fleet:
             if not path.exists():
                 lost = held.state.keys() - expected.state.keys()
                 assert path in self.hostile or not lost, f"{self.name(path)} was removed with rows {sorted(lost)}"
+                noted = self.removed.setdefault(name, {})
+                for stream, last in held.last.items() if path not in self.hostile else ():
+                    noted[stream] = max(last, noted.get(stream, 0))
                 del self.held[path]
                 self.hostile.discard(path)
                 continue
