@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -179,20 +179,21 @@ def _report(connection: Connection, pending: row_states.Pending, known: Absences
     )
 
 
-def _absent(connection: Connection, rows: int) -> dict[int, int]:
-    """Map stream numbers to how many rows are gone. Nothing is said if rows are where no block has any."""
+def _absent(connection: Connection, rows: int) -> dict[int, list[Range]]:
+    """Map stream numbers to the rows that are gone and not recorded, unless the numbers show that there are none."""
     if rows + sum(superseded.superseded_counts(connection).values()) == extents.row_count(connection):
         return {}
-    return {} if by_hand.has_stray_rows(connection) else by_hand.find_all(connection)
+    return by_hand.unrecorded(connection)
 
 
-def _deleted_by_hand(connection: Connection, stream_rows: Iterable[StreamRows], absent: Iterable[int]) -> Iterator[Gap]:
+def _deleted_by_hand(
+    connection: Connection, stream_rows: Iterable[StreamRows], absent: Mapping[int, list[Range]]
+) -> Iterator[Gap]:
     """Yield the rows that another program deleted and whose loss is not accepted, recorded or not, by agent."""
-    unrecorded = {streams.origin(connection, number)[1]: number for number in absent}
+    unrecorded = {streams.origin(connection, number)[1]: seqs for number, seqs in absent.items()}
     for stream in sorted(stream_rows, key=lambda item: (item.agent_id, item.stream_id)):
-        seqs = subtract(stream.by_hand, stream.written_off)
-        if stream.stream_id in unrecorded:
-            seqs = union([*seqs, *by_hand.seqs_without_row(connection, unrecorded[stream.stream_id])])
+        recorded = subtract(stream.by_hand, stream.written_off)
+        seqs = union([*recorded, *unrecorded.get(stream.stream_id, [])])
         yield from (Gap(stream.agent_id, stream.stream_id.hex(), part.first, part.last) for part in seqs)
 
 
