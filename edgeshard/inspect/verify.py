@@ -78,10 +78,10 @@ def verify(path: Path, *, deep: bool = False) -> VerifyReport:
     try:
         report = check(path, path, deep=deep)
     except DamagedError as error:
-        _note(partial(damage.record, path, [error.cause]))
+        _note(partial(_record, path, [error.cause], deep=deep))
         raise
     if report.errors:
-        _note(partial(_record, path, report, deep=deep))
+        _note(partial(_record, path, report.errors, deep=deep))
     else:
         _note(partial(damage.forget, path, is_deep=deep))
     return report
@@ -120,9 +120,23 @@ def find_errors(path: Path) -> tuple[str, ...]:
         connection.close()
 
 
-def _record(path: Path, report: VerifyReport, *, deep: bool) -> None:
-    """Record that the master is damaged; if only a deep check tells, only a deep check can clear it."""
-    damage.record(path, report.errors, is_deep=deep and not check(path, path, deep=False).errors)
+def _record(path: Path, findings: Sequence[str], *, deep: bool) -> None:
+    """Record that the master is damaged if a second look finds that, too: an error in reading may look like damage.
+
+    If only a deep check tells, only a deep check can clear it.
+    """
+    is_deep = not _is_damaged(path, deep=False)
+    if is_deep and not (deep and _is_damaged(path, deep=True)):
+        logger.warning("%s: a second look found nothing wrong; see whether the device fails to read (dmesg)", path)
+        return
+    damage.record(path, findings, is_deep=is_deep)
+
+
+def _is_damaged(path: Path, *, deep: bool) -> bool:
+    try:
+        return bool(check(path, path, deep=deep).errors)
+    except DamagedError:
+        return True
 
 
 def _note(write: Callable[[], None]) -> None:
