@@ -60,7 +60,8 @@ def settle(connection: Connection, path: Path, *, is_schema_new: bool = True) ->
         _log(path, rows)
     if not is_schema_new:
         return rows
-    lost, dropped = catalog.lost_columns(connection), catalog.dropped_tables(connection)
+    with sqlite.read_snapshot(connection):  # a merger next to a prune may be making a table
+        lost, dropped = catalog.lost_columns(connection), catalog.dropped_tables(connection)
     if lost or dropped:
         _ensure_sound(connection, path)
         with sqlite.immediate(connection):

@@ -12,8 +12,11 @@ import pytest
 
 import edgeshard
 from edgeshard.errors import DamagedError
+from edgeshard.master import catalog, database
 from edgeshard.merge.merger import Merger
 from edgeshard.reports import RowStates
+from edgeshard.retention.by_hand import settle
+from edgeshard.sqlite import Connection
 from tests.support.forms import others_slow
 from tests.support.last_known import LastKnown
 from tests.support.last_known import values as last_values
@@ -197,6 +200,30 @@ def test_an_older_version_does_not_take_the_place_of_one_that_was_deleted_by_han
     shutil.copy(store.root / "old.db", shard_path(store, "copy"))
     store.merge()
     assert {} == last_values(store)
+
+
+def test_a_table_that_a_merger_makes_meanwhile_was_not_dropped(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def merge_first(connection: Connection) -> list[tuple[str, str, str]]:
+        columns = all_columns(connection)
+        monkeypatch.setattr(catalog, "all_columns", all_columns)
+        assert 1 == edgeshard.Store(store.root).merge().rows
+        return columns
+
+    written(store, "a", 3)
+    store.merge()
+    with store.shard("a") as shard:
+        shard.write(LastKnown("inlet", 1.0))
+    all_columns = catalog.all_columns
+    connection = database.open_master(store.master_path, writable=True)
+    monkeypatch.setattr(catalog, "all_columns", merge_first)
+    try:
+        assert 0 == settle(connection, store.master_path)
+    finally:
+        connection.close()
+    assert "made again" not in caplog.text
+    assert 1 == len(last_values(store))
 
 
 def test_rows_that_a_damaged_file_lost_are_damage(store: edgeshard.Store) -> None:
