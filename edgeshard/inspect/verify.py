@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -78,10 +78,10 @@ def verify(path: Path, *, deep: bool = False) -> VerifyReport:
     try:
         report = check(path, path, deep=deep)
     except DamagedError as error:
-        _note(partial(damage.record, path, [error.cause]))
+        _note(partial(_record, path, [error.cause], deep=deep))
         raise
     if report.errors:
-        _note(partial(_record, path, report, deep=deep))
+        _note(partial(_record, path, report.errors, deep=deep))
     else:
         _note(partial(damage.forget, path, is_deep=deep))
     return report
@@ -120,9 +120,23 @@ def find_errors(path: Path) -> tuple[str, ...]:
         connection.close()
 
 
-def _record(path: Path, report: VerifyReport, *, deep: bool) -> None:
-    """Record that the master is damaged; if only a deep check tells, only a deep check can clear it."""
-    damage.record(path, report.errors, is_deep=deep and not check(path, path, deep=False).errors)
+def _record(path: Path, findings: Sequence[str], *, deep: bool) -> None:
+    """Record that the master is damaged if a second look finds that, too: an error in reading may look like damage.
+
+    If only a deep check tells, only a deep check can clear it.
+    """
+    is_deep = not _is_damaged(path, deep=False)
+    if is_deep and not (deep and _is_damaged(path, deep=True)):
+        logger.warning("%s: a second look found nothing wrong; see whether the device fails to read (dmesg)", path)
+        return
+    damage.record(path, findings, is_deep=is_deep)
+
+
+def _is_damaged(path: Path, *, deep: bool) -> bool:
+    try:
+        return bool(check(path, path, deep=deep).errors)
+    except DamagedError:
+        return True
 
 
 def _note(write: Callable[[], None]) -> None:
@@ -179,20 +193,21 @@ def _report(connection: Connection, pending: row_states.Pending, known: Absences
     )
 
 
-def _absent(connection: Connection, rows: int) -> dict[int, int]:
-    """Map stream numbers to how many rows are gone. Nothing is said if rows are where no block has any."""
+def _absent(connection: Connection, rows: int) -> dict[int, list[Range]]:
+    """Map stream numbers to the rows that are gone and not recorded, unless the numbers show that there are none."""
     if rows + sum(superseded.superseded_counts(connection).values()) == extents.row_count(connection):
         return {}
-    return {} if by_hand.has_stray_rows(connection) else by_hand.find_all(connection)
+    return by_hand.unrecorded(connection)
 
 
-def _deleted_by_hand(connection: Connection, stream_rows: Iterable[StreamRows], absent: Iterable[int]) -> Iterator[Gap]:
+def _deleted_by_hand(
+    connection: Connection, stream_rows: Iterable[StreamRows], absent: Mapping[int, list[Range]]
+) -> Iterator[Gap]:
     """Yield the rows that another program deleted and whose loss is not accepted, recorded or not, by agent."""
-    unrecorded = {streams.origin(connection, number)[1]: number for number in absent}
+    unrecorded = {streams.origin(connection, number)[1]: seqs for number, seqs in absent.items()}
     for stream in sorted(stream_rows, key=lambda item: (item.agent_id, item.stream_id)):
-        seqs = subtract(stream.by_hand, stream.written_off)
-        if stream.stream_id in unrecorded:
-            seqs = union([*seqs, *by_hand.seqs_without_row(connection, unrecorded[stream.stream_id])])
+        recorded = subtract(stream.by_hand, stream.written_off)
+        seqs = union([*recorded, *unrecorded.get(stream.stream_id, [])])
         yield from (Gap(stream.agent_id, stream.stream_id.hex(), part.first, part.last) for part in seqs)
 
 

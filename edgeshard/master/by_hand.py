@@ -39,11 +39,11 @@ def has_notes(connection: Connection) -> bool:
     return sqlite.scalar(connection, "SELECT 1 FROM main.edgeshard_deleted_by_hand LIMIT 1") is not None
 
 
-def notes(connection: Connection, limit: int) -> dict[int, list[Range]]:
-    """Map stream numbers to the seqs of at most `limit` of these rows, in order."""
+def notes(connection: Connection, limit: int = -1) -> dict[int, list[Range]]:
+    """Map stream numbers to the seqs of at most `limit` of these rows, in order; -1: of all."""
     found: dict[int, list[Range]] = {}
     sql = "SELECT stream_no, seq FROM main.edgeshard_deleted_by_hand ORDER BY stream_no, seq LIMIT ?"
-    for number, seq in sqlite.fetch(connection, sql, (limit,)):
+    for number, seq in connection.execute(sql, (limit,)):
         found.setdefault(number, []).append(Range(seq, seq))
     return {number: union(seqs) for number, seqs in found.items()}
 

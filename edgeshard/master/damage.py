@@ -53,11 +53,11 @@ def find(path: Path) -> Damage | None:
     note = paths.damage_note(path.parent)
     try:
         text = note.read_text()
+        here = fingerprint.identity(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise explain_os_error(error, "read note", note) from error
-    here = fingerprint.identity(path)
     found = _parse(text)
     if here is None:
         return None
@@ -118,13 +118,13 @@ def record(path: Path, findings: Sequence[str], *, is_deep: bool = False) -> Non
     Raises:
         AccessError, DiskFullError, StorageIOError: it cannot be recorded.
     """
-    here = fingerprint.identity(path)
-    if here is None:
-        return
     at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     note = paths.damage_note(path.parent)
     unfinished = paths.unfinished(str(note), secrets.token_hex(4))
     try:
+        here = fingerprint.identity(path)
+        if here is None:
+            return
         with open(modes.create_file(unfinished), "w") as file:
             file.write(json.dumps(attrs.asdict(Damage(here[1], at, is_deep, tuple(findings[:_FINDINGS_MAX])))) + "\n")
         atomic_file.publish(unfinished, str(note), replace=True)

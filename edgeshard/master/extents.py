@@ -273,15 +273,25 @@ def doubled_ids(connection: Connection) -> Iterator[int]:
         yield first_id
 
 
-def stray_rows(connection: Connection, table: str) -> int:
-    """Count the rows of a record table that no block holds, or that have another id than their block gives them."""
-    return int(
-        sqlite.scalar(
-            connection,
-            f"SELECT count(*) FROM {quote(table)} t WHERE coalesce(("
-            "SELECT t._seq <= b.last AND t._id = b.first_id + t._seq - b.first FROM edgeshard_blocks b "
-            "WHERE b.stream_no = t._stream AND b.first <= t._seq ORDER BY b.first DESC LIMIT 1), 0) = 0",
-        )
+def stray_rows(connection: Connection, table: str, ids: Range | None = None) -> int:
+    """Count the rows of a record table that no block holds, or that have another id than their block gives them.
+
+    Args:
+        connection: the master.
+        table: the table.
+        ids: where to look; None: everywhere.
+    """
+    among, bounds = ("", ()) if ids is None else ("t._id BETWEEN ? AND ? AND ", (ids.first, ids.last))
+    sql = f"SELECT count(*) FROM {quote(table)} t WHERE {among}NOT {is_in_place('t')}"
+    return int(sqlite.scalar(connection, sql, bounds))
+
+
+def is_in_place(alias: str) -> str:
+    """Return the SQL condition that a row of a record table has the id that a block gives to its address."""
+    return (
+        f"coalesce((SELECT {alias}._seq <= b.last AND {alias}._id = b.first_id + {alias}._seq - b.first "
+        f"FROM main.edgeshard_blocks b WHERE b.stream_no = {alias}._stream AND b.first <= {alias}._seq "
+        "ORDER BY b.first DESC LIMIT 1), 0)"
     )
 
 

@@ -82,12 +82,11 @@ def _find(
     chosen = _choose(row_states.load(connection), path, agent, stream, has_seqs=wanted is not None)
     pending, numbers = blocked_rows.by_stream(connection), streams.numbers_by_id(connection)
     # what a dry run finds; otherwise all is recorded by now
-    absent = {} if by_hand.has_stray_rows(connection) else by_hand.find_all(connection)
+    unrecorded = by_hand.unrecorded(connection)
     for item in chosen:
         missing = row_states.divide_absent(item, pending.get(item.stream_id, ())).missing
-        lost = [*missing, *subtract(item.by_hand, item.written_off)]
-        if (number := numbers[item.stream_id]) in absent:
-            lost += by_hand.seqs_without_row(connection, number)
+        unrecorded_here = unrecorded.get(numbers[item.stream_id], [])
+        lost = [*missing, *subtract(item.by_hand, item.written_off), *unrecorded_here]
         for part in sorted(lost if wanted is None else intersect(lost, [wanted])):
             yield Gap(item.agent_id, item.stream_id.hex(), part.first, part.last)
 

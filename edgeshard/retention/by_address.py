@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import attrs
 
 from edgeshard import sqlite
+from edgeshard.errors import DamagedError
 from edgeshard.format.blocks import Block, pieces
 from edgeshard.format.ranges import Range, clip, subtract, union
 from edgeshard.master import catalog, extents, pruned_ranges
@@ -37,6 +38,9 @@ def take_out(connection: Connection, stream_no: int, seqs: Sequence[Range], reas
         stream_no: the stream.
         seqs: the addresses.
         reason: why, for edgeshard_pruned_ranges.
+
+    Raises:
+        DamagedError: other rows are where the blocks say that these are. Nothing was deleted.
     """
     blocks = extents.blocks_around(connection, stream_no, seqs)
     parts = pieces(seqs, blocks)
@@ -47,6 +51,12 @@ def take_out(connection: Connection, stream_no: int, seqs: Sequence[Range], reas
     deleted = 0
     for name in catalog.present_tables(connection):
         for run in ids:
+            if strays := extents.stray_rows(connection, name, run):
+                cause = (
+                    f"{strays} rows of table {name} are not where their address says; run `edgeshard verify` to find "
+                    "out more"
+                )
+                raise DamagedError("delete rows of", connection.filename, cause)
             connection.execute(f"DELETE FROM main.{quote(name)} WHERE _id BETWEEN ? AND ?", (run.first, run.last))
             deleted += connection.changes()
     for block in blocks:

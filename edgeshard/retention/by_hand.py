@@ -14,6 +14,7 @@ There are two ways to find them:
 
 In the second case, if rows of the same stream were superseded, nobody can tell the two kinds apart. Then all seqs of
 the stream that have no row are recorded as "by hand or superseded": a list that is too long is better than a wrong one.
+`unrecorded` tells the same of a master that is only read.
 
 Each transaction handles a few thousand seqs, and leaves the master without new contradictions; after a kill, the next
 call continues.
@@ -27,7 +28,7 @@ from typing import Final
 
 from edgeshard import sqlite
 from edgeshard.errors import DamagedError
-from edgeshard.format.blocks import Block, pieces
+from edgeshard.format.blocks import pieces
 from edgeshard.format.ranges import Range, size
 from edgeshard.master import by_hand, catalog, database, extents, identity, pruned_ranges, soundness, superseded
 from edgeshard.retention import by_address
@@ -59,7 +60,8 @@ def settle(connection: Connection, path: Path, *, is_schema_new: bool = True) ->
         _log(path, rows)
     if not is_schema_new:
         return rows
-    lost, dropped = catalog.lost_columns(connection), catalog.dropped_tables(connection)
+    with sqlite.read_snapshot(connection):  # a merger next to a prune may be making a table
+        lost, dropped = catalog.lost_columns(connection), catalog.dropped_tables(connection)
     if lost or dropped:
         _ensure_sound(connection, path)
         with sqlite.immediate(connection):
@@ -136,15 +138,39 @@ def find_all(connection: Connection) -> dict[int, int]:
     return {number: count for number, count in absent.items() if count > 0}
 
 
-def has_stray_rows(connection: Connection) -> bool:
-    """Return whether a row is not where its address says, in the caller's transaction. This reads all rows."""
+def has_wrong_blocks(connection: Connection) -> bool:
+    """Return whether a row is not where its block says, or a block cannot be right, in the caller's transaction.
+
+    Then a seq without a row says nothing about rows that were deleted. This reads all rows.
+    """
+    checks = (extents.blocks_outside_ranges, extents.overlapping_blocks, extents.doubled_ids)
+    if any(next(check(connection), None) is not None for check in checks):
+        return True
     return any(extents.stray_rows(connection, name) for name in catalog.present_tables(connection))
+
+
+def unrecorded(connection: Connection) -> dict[int, list[Range]]:
+    """Map stream numbers to the seqs whose rows other programs deleted, and that are not recorded as such yet.
+
+    What was noted is known by address. If more rows of a stream are gone, these are all of its seqs without a row. It
+    is empty if blocks are wrong. This reads all rows, in the caller's transaction.
+    """
+    absent = find_all(connection)
+    if not absent or has_wrong_blocks(connection):
+        return {}
+    noted = by_hand.notes(connection)
+    found = {}
+    for number, rows in absent.items():
+        blocks = extents.blocks(connection, number)
+        gone = by_address.without_row(connection, pieces(noted.get(number, ()), blocks))
+        found[number] = gone if size(gone) >= rows else by_address.without_row(connection, blocks)
+    return found
 
 
 def record_all(connection: Connection, path: Path) -> int:
     """Record all rows that other programs deleted, even if nothing noted it; return how many seqs were recorded.
 
-    Nothing is recorded if there are rows where no block has any: then the blocks may be wrong.
+    What was noted is recorded first, because it is known by address. Nothing more is recorded if blocks are wrong.
 
     Args:
         connection: the master, open for writing, without a transaction.
@@ -153,11 +179,14 @@ def record_all(connection: Connection, path: Path) -> int:
     Raises:
         DamagedError: there are such rows, and SQLite finds that the master is damaged.
     """
+    rows = 0
+    while by_hand.has_notes(connection):
+        rows += _settle_notes(connection)
     with sqlite.read_snapshot(connection):
-        absent = {} if has_stray_rows(connection) else find_all(connection)
+        absent = {} if has_wrong_blocks(connection) else find_all(connection)
     if absent:
         _ensure_sound(connection, path)
-    rows = sum(_record_stream(connection, number) for number in absent)
+    rows += sum(_record_stream(connection, number) for number in absent)
     if rows:
         _log(path, rows)
     return rows
@@ -188,12 +217,6 @@ def _record_stream(connection: Connection, number: int) -> int:
                 superseded.subtract(connection, number, min(count, size(gone)))
                 rows += size(gone)
     return rows
-
-
-def seqs_without_row(connection: Connection, number: int) -> list[Range]:
-    """Return the seqs in a stream's blocks that have no row, in the caller's transaction; see `find_all`."""
-    blocks: list[Block] = extents.blocks(connection, number)
-    return by_address.without_row(connection, blocks)
 
 
 def _ensure_sound(connection: Connection, path: Path) -> None:

@@ -52,6 +52,7 @@ def find(path: Path, table: str, where: str, params: Any) -> list[ErasedStream]:
     Raises:
         ConfigurationError: there is no such table, or it holds tombstones.
         QueryError: SQLite refused the condition.
+        DamagedError: a row is not where its address says.
         StorageError: the master cannot be read.
     """
     connection = database.open_master(path, writable=False)
@@ -65,8 +66,11 @@ def find(path: Path, table: str, where: str, params: Any) -> list[ErasedStream]:
                 for name in names:
                     # the condition is on lines of its own, so that a comment in it ends there
                     ids = f"SELECT _id FROM {quote(name)} WHERE (\n{where}\n)"
-                    sql = f"SELECT _stream, _seq FROM {quote(name)} WHERE _id IN ({ids})"
-                    for number, seq in connection.execute(sql, codecs.bindable(params)):
+                    sql = f"SELECT _stream, _seq, {extents.is_in_place('t')} FROM {quote(name)} t WHERE _id IN ({ids})"
+                    for number, seq, is_in_place in connection.execute(sql, codecs.bindable(params)):
+                        if not is_in_place:  # by its address, another row would be erased
+                            cause = f"rows of table {name} are not where their address says; run `edgeshard verify`"
+                            raise DamagedError("erase from", path, cause)
                         found.setdefault(number, []).append(Range(seq, seq))
             except sqlite.QUERY_MISTAKES as error:
                 cause = f"{error}. The condition is SQL over the columns of table {table}; it only reads"

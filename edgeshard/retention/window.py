@@ -26,9 +26,13 @@ from edgeshard.sqlite import Connection, quote
 #: How often what a transaction depends on is read again because others changed it before the master was locked.
 _ATTEMPTS: Final = 5
 
+_ACTION: Final = "prune"
+
+_NEXT_STEP: Final = "run `edgeshard verify` to find out more"
+
 
 class ContradictionError(DamagedError):
-    """The master has more or fewer rows than its blocks say. Nothing was deleted."""
+    """The master's rows are not those that its blocks say. Nothing was deleted."""
 
 
 class OutdatedError(Exception):
@@ -201,7 +205,11 @@ def select(connection: Connection, scope: Scope, ids: Range) -> PruneBatch:
 
 
 def load_window(connection: Connection, ids: Range) -> Window:
-    """Read what the master has by these ids."""
+    """Read what the master has by these ids.
+
+    Raises:
+        ContradictionError: a stream has rows there, and no block.
+    """
     seqs: dict[int, Range] = {}
     for name in catalog.record_tables(connection):
         sql = f"SELECT _stream, min(_seq), max(_seq) FROM {quote(name)} WHERE _id BETWEEN ? AND ? GROUP BY _stream"
@@ -210,6 +218,9 @@ def load_window(connection: Connection, ids: Range) -> Window:
             seqs[number] = Range(min(first, before.first), max(last, before.last))
     transactions = extents.transactions_from(connection, ids)
     blocks = {number: extents.blocks_with(connection, number, span, ids) for number, span in seqs.items()}
+    if unknown := [number for number, found in blocks.items() if not found]:
+        cause = f"rows of stream number {unknown[0]} are in no block; {_NEXT_STEP}"
+        raise ContradictionError(_ACTION, connection.filename, cause)
     return Window(ids, blocks, transactions)
 
 
@@ -231,7 +242,7 @@ def delete(connection: Connection, scope: Scope, batch: PruneBatch, reason: str)
     """Delete a batch, in the caller's transaction, in which it was selected.
 
     Raises:
-        ContradictionError: there are more or fewer rows than the blocks say.
+        ContradictionError: the rows are not those that the blocks say, by number or by address.
     """
     # by the generation, others tell which of two receipts of this master is the later one, even if its clock jumped
     identity.increment_generation(connection)
@@ -241,14 +252,18 @@ def delete(connection: Connection, scope: Scope, batch: PruneBatch, reason: str)
     deleted = 0
     for name in scope.tables or catalog.record_tables(connection):
         for ids in batch.ids:
+            # what is recorded as pruned is derived from the blocks, so it must be these rows that are deleted
+            if strays := extents.stray_rows(connection, name, ids):
+                cause = f"{strays} rows of table {name} are not where their address says; {_NEXT_STEP}"
+                raise ContradictionError(_ACTION, scope.path, cause)
             connection.execute(f"DELETE FROM {quote(name)} WHERE _id BETWEEN ? AND ?", (ids.first, ids.last))
             deleted += connection.changes()
     lost = {
         number: _cut_blocks(connection, number, blocks, batch.ids) for number, blocks in batch.window.blocks.items()
     }
     if deleted + without_row != batch.rows or sum(sum(map(len, seqs)) for seqs in lost.values()) != batch.rows:
-        cause = f"its blocks say {batch.rows} rows where it has {deleted}; run `edgeshard verify` to find out more"
-        raise ContradictionError("prune", scope.path, cause)
+        cause = f"its blocks say {batch.rows} rows where it has {deleted}; {_NEXT_STEP}"
+        raise ContradictionError(_ACTION, scope.path, cause)
     for number, seqs in lost.items():
         for part in union(seqs):
             pruned_ranges.record(connection, number, part, reason)
@@ -274,11 +289,8 @@ def _forget_superseded(connection: Connection, scope: Scope, batch: PruneBatch) 
         seqs = [part for block in batch.window.blocks[number] for part in plan.cut(block, batch.ids)[1]]
         without_row = sum(map(len, seqs)) - rows.get(number, 0)
         if not 0 <= without_row <= known[number]:
-            cause = (
-                f"{without_row} rows of stream number {number} are not where its blocks say; run `edgeshard verify` "
-                "to find out more"
-            )
-            raise ContradictionError("prune", scope.path, cause)
+            cause = f"{without_row} rows of stream number {number} are not where its blocks say; {_NEXT_STEP}"
+            raise ContradictionError(_ACTION, scope.path, cause)
         superseded.subtract(connection, number, without_row)
         total += without_row
     return total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 import apsw
@@ -136,10 +137,19 @@ def test_a_dry_run_that_may_not_look_at_the_master_says_so(
     def refuse(path: Any, **options: Any) -> os.stat_result:
         raise OSError(5, "Input/output error")
 
+    def refuse_master(path: Any, **options: Any) -> os.stat_result:
+        return refuse(path) if os.fspath(path) == str(store.master_path) else stat(path, **options)
+
+    stat = os.stat
     store.init()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", refuse_master)
+        patch.setattr(os, "lstat", refuse_master)
+        with pytest.raises(StorageIOError, match=re.escape(str(store.master_path))):
+            store.merge(dry_run=True)
     monkeypatch.setattr(os, "lstat", refuse)
     monkeypatch.setattr(os, "stat", refuse)
-    with pytest.raises(StorageIOError, match=r"master\.db"):
+    with pytest.raises(StorageIOError, match=re.escape(str(store.root))):
         store.merge(dry_run=True)
 
 

@@ -32,6 +32,7 @@ import edgeshard
 from edgeshard.sqlite import quote
 from tests.support.hostile_shards import remade
 from tests.support.project import PROJECT
+from tests.support.stores import contradictions
 
 TRIAL_TIMEOUT_S = 60.0
 
@@ -375,8 +376,8 @@ def _merged(store: edgeshard.Store, image: Image, written: Rows) -> tuple[str, b
     told = bool(report.quarantined or report.gaps)
     detail = "; ".join(item.reason for item in report.quarantined)
     verified = store.verify()
-    if verified.errors:
-        return "master unsound", told, "; ".join(verified.errors)
+    if found := contradictions(verified):
+        return "master unsound", told, "; ".join(map(str, found))
     if again.rows and not told:
         return "error", told, f"a second merge found {again.rows} more rows"
     found = rows_of(store)

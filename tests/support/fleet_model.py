@@ -31,7 +31,7 @@ from edgeshard.master import receipts, row_states
 from edgeshard.records import declare
 from edgeshard.reports import Gap
 from edgeshard.sqlite import quote
-from tests.support.stores import new_store, shard_path
+from tests.support.stores import contradictions, new_store, shard_path
 
 _T = TypeVar("_T")
 
@@ -518,7 +518,7 @@ class Fleet:
             assert (self.written.keys(), ()) == (root.rows.keys(), root.gaps)
         for store in self.stores.values():
             assert root == content(store.master_path)
-            assert () == store.verify(deep=True).errors
+            assert () == contradictions(store.verify(deep=True))
         self._check_that_nothing_is_left_to_carry()
 
     def _check_that_nothing_is_left_to_carry(self) -> None:

@@ -16,7 +16,7 @@ from edgeshard.exchange.encoding import encode
 from edgeshard.format.ranges import Range, subtract
 from edgeshard.master import database, receipts
 from tests.support.forks import Count, begin
-from tests.support.stores import new_store, numbers, shard_path
+from tests.support.stores import contradictions, new_store, numbers, shard_path
 
 
 def add(store: edgeshard.Store, agent: str, *given: int | Sequence[int], merge: bool = True) -> None:
@@ -31,7 +31,7 @@ def add(store: edgeshard.Store, agent: str, *given: int | Sequence[int], merge: 
 def account(store: edgeshard.Store) -> tuple[int, int, int]:
     """Return the numbers of present rows, pruned rows, and rows ever held."""
     report = store.verify()
-    assert report.errors == ()
+    assert contradictions(report) == ()
     ((held,),) = store.query(
         "select (select coalesce(sum(last - first + 1), 0) from edgeshard_ranges) "
         "+ (select coalesce(sum(last_seq), 0) from edgeshard_retired)"

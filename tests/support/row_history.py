@@ -23,7 +23,7 @@ from edgeshard.merge.merger import Merger
 from edgeshard.sqlite import Connection, quote
 from tests.support import claims
 from tests.support.keyed_model import Lww
-from tests.support.stores import new_store, numbers, shard_path
+from tests.support.stores import contradictions, new_store, numbers, shard_path
 from tests.support.tombstones import collect
 from tests.support.wall_clock import Wall
 
@@ -237,7 +237,7 @@ class History:
         with_shards = states_of_each_row(store.master_path, pending)
         assert status.states.as_dict() == _as_dict(with_shards)
         assert verified.states.as_dict() == _as_dict(states_of_each_row(store.master_path, set()))
-        assert () == verified.errors
+        assert () == contradictions(verified)
         assert sum(map(len, status.gaps)) == status.states.missing == status.master.missing_rows
         assert verified.rows == verified.states.present == status.master.rows
         assert sum(verified.pruned.values()) == verified.states.pruned + verified.states.collected

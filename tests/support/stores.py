@@ -15,6 +15,11 @@ def numbers(store: edgeshard.Store) -> list[int]:
     return sorted(record.data["n"] for record in store.read(edgeshard.AgentData))
 
 
+def contradictions(report: edgeshard.VerifyReport) -> tuple[object, ...]:
+    """Return what is wrong with a master from which nobody deleted rows by hand: then rows that are gone are lost."""
+    return (*report.errors, *report.by_hand)
+
+
 def shard_path(store: edgeshard.Store, agent: str) -> Path:
     """Return where the shard of an agent with a plain name is."""
     return store.root / "shards" / f"{agent}.db"

@@ -14,6 +14,7 @@ import attrs
 
 import edgeshard
 from edgeshard import format
+from edgeshard.master import pruned_ranges
 
 
 class ViolationError(Exception):
@@ -200,14 +201,20 @@ def addresses_in(connection: apsw.Connection) -> dict[int, tuple[str, int]]:
 
 
 def pruned_in(connection: apsw.Connection) -> frozenset[tuple[str, int]]:
-    """Return the addresses that a master records as pruned by itself."""
+    """Return the addresses that a master records as pruned by itself.
+
+    Raises:
+        ViolationError: rows are recorded as deleted by hand, and nobody has done that.
+    """
     noted = _fetch(
         connection,
-        "SELECT hex(stream_id), first, last FROM main.edgeshard_pruned_ranges JOIN main.edgeshard_streams USING(stream_no) "
-        "JOIN main.edgeshard_database USING(database_id) WHERE is_own = 1",
+        "SELECT hex(stream_id), first, last, reason FROM main.edgeshard_pruned_ranges "
+        "JOIN main.edgeshard_streams USING(stream_no) JOIN main.edgeshard_database USING(database_id) WHERE is_own = 1",
     )
-    noted += _fetch(connection, "SELECT hex(stream_id), 1, last_seq FROM main.edgeshard_retired")
-    return frozenset((stream.lower(), seq) for stream, first, last in noted for seq in range(first, last + 1))
+    if lost := [entry for entry in noted if entry[-1] in (pruned_ranges.BY_HAND, pruned_ranges.BY_HAND_OR_SUPERSEDED)]:
+        raise ViolationError(f"rows are gone, and were taken for deleted by hand: {lost}")
+    noted += _fetch(connection, "SELECT hex(stream_id), 1, last_seq, '' FROM main.edgeshard_retired")
+    return frozenset((stream.lower(), seq) for stream, first, last, _ in noted for seq in range(first, last + 1))
 
 
 def _rows(connection: apsw.Connection, columns: str, *, check: bool = True) -> list[tuple[int, Any, Any]]:

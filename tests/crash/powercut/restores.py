@@ -21,6 +21,7 @@ from tests.crash.powercut.disk import Crash, Disk
 from tests.crash.powercut.machine import Machine
 from tests.crash.powercut.scheduler import Actor, Cut, Scheduler
 from tests.crash.powercut.trial import ROOT
+from tests.support.stores import contradictions
 
 _BEGAN_S = 1_800_000_000.0
 
@@ -93,8 +94,8 @@ class Restores:
         """Merge, and check that each row is there or named, and that the master is sound."""
         first, second = store.merge(), store.merge()
         report = store.verify(deep=True)
-        if report.errors or first.quarantined or second.rows:
-            raise ViolationError(f"{report.errors}, {first.quarantined}, {second.rows}")
+        if contradictions(report) or first.quarantined or second.rows:
+            raise ViolationError(f"{contradictions(report)}, {first.quarantined}, {second.rows}")
         held = self._held(store)
         if report.states.total != len(_ALL) or held | self._named(store, report) != _ALL:
             raise ViolationError(f"the master has {sorted(held)}, and names {report.gaps}")

@@ -28,6 +28,7 @@ from tests.crash.powercut.machine import Logged, Machine, Patch, patched
 from tests.crash.powercut.oracle import Oracle
 from tests.crash.powercut.scheduler import Actor, Cut, Scheduler
 from tests.crash.powercut.workload import Stage
+from tests.support.stores import contradictions
 
 CRASHES = 4
 #: Where the store is; edgeshard makes the folders that lead there.
@@ -258,6 +259,6 @@ class Trial:
                 raise ViolationError(f"set aside: {report.quarantined}")
         if second.rows:
             raise ViolationError(f"a second merge copied {second.rows} rows")
-        if verified.errors:
-            raise ViolationError(f"verify finds {verified.errors}")
+        if found := contradictions(verified):
+            raise ViolationError(f"verify finds {found}")
         self._oracle.conclude(self._look(), verified.gaps)

@@ -28,6 +28,7 @@ from tests.crash.powercut.contents import Last, ViolationError, addresses_in, nu
 from tests.crash.powercut.machine import Patch
 from tests.crash.powercut.oracle import Oracle, Unit
 from tests.crash.powercut.scheduler import Actor, Scheduler
+from tests.support.stores import contradictions
 
 AGENTS = ("ann", "bob", "Cy Lin")
 #: Errors that can happen to any actor next to others: nothing was done, and trying again is enough.
@@ -364,7 +365,7 @@ def read(stage: Stage) -> None:
     stage.pause()
     if not stage.store.has_master():
         return
-    errors = stage.store.verify().errors
+    errors = contradictions(stage.store.verify())
     if errors:
         raise ViolationError(f"verify finds {errors}")
     stage.store.status()

@@ -305,6 +305,7 @@ def merge_from(account: Account) -> Generator[None]:
     _write_closed(elsewhere, "x", range(2000, 2020))
     elsewhere.merge()
     account.acknowledged.update(range(2000, 2020))
+    edgeshard.Store(account.root).init()
     account.sources = ("elsewhere/master.db",)
     yield
     _merge(account, sources=[elsewhere.master_path])

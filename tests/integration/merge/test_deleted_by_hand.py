@@ -12,8 +12,11 @@ import pytest
 
 import edgeshard
 from edgeshard.errors import DamagedError
+from edgeshard.master import catalog, database
 from edgeshard.merge.merger import Merger
 from edgeshard.reports import RowStates
+from edgeshard.retention.by_hand import settle
+from edgeshard.sqlite import Connection
 from tests.support.forms import others_slow
 from tests.support.last_known import LastKnown
 from tests.support.last_known import values as last_values
@@ -160,6 +163,31 @@ def test_among_superseded_rows_other_deletions_count_together_with_them(store: e
     assert RowStates(present=5, by_hand=5) == store.verify().states
 
 
+def test_a_noted_deletion_and_others_are_both_recorded(store: edgeshard.Store) -> None:
+    written(store, "a", 6)
+    store.merge()
+    by_hand(store, "delete from agent_data where _id = 2", NO_TRIGGER, "delete from agent_data where _id in (4, 5)")
+    expected = [(2, 2), (4, 5)]
+    assert expected == [(gap.first, gap.last) for gap in store.verify().by_hand]
+    assert expected == [(gap.first, gap.last) for gap in store.accept_loss(why="it was us", dry_run=True).gaps]
+    assert expected == [(gap.first, gap.last) for gap in store.accept_loss(why="it was us").gaps]
+    assert (True, ()) == ((found := store.verify()).ok, found.by_hand)
+
+
+@pytest.mark.parametrize("end", ["last + 1", "last - 1"])
+def test_if_blocks_are_wrong_nothing_is_taken_for_deleted_by_hand(store: edgeshard.Store, end: str) -> None:
+    written(store, "a", 6)
+    store.merge()
+    by_hand(store, NO_TRIGGER, f"update edgeshard_blocks set last = {end}")
+    found = store.verify()
+    assert (True, ()) == (len(found.errors) > 0, found.by_hand)
+    with pytest.raises(DamagedError, match="known to be damaged"):
+        store.accept_loss(why="it was us")
+    store.master_path.with_name("master-damaged.json").unlink()  # as if nobody had verified it
+    assert () == store.accept_loss(why="it was us").gaps
+    assert [(0,)] == [tuple(row) for row in store.query("select count(*) from edgeshard_pruned_ranges")]
+
+
 def test_an_older_version_does_not_take_the_place_of_one_that_was_deleted_by_hand(store: edgeshard.Store) -> None:
     with store.shard("a") as shard:
         shard.write(LastKnown("inlet", 1.0))
@@ -172,6 +200,30 @@ def test_an_older_version_does_not_take_the_place_of_one_that_was_deleted_by_han
     shutil.copy(store.root / "old.db", shard_path(store, "copy"))
     store.merge()
     assert {} == last_values(store)
+
+
+def test_a_table_that_a_merger_makes_meanwhile_was_not_dropped(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def merge_first(connection: Connection) -> list[tuple[str, str, str]]:
+        columns = all_columns(connection)
+        monkeypatch.setattr(catalog, "all_columns", all_columns)
+        assert 1 == edgeshard.Store(store.root).merge().rows
+        return columns
+
+    written(store, "a", 3)
+    store.merge()
+    with store.shard("a") as shard:
+        shard.write(LastKnown("inlet", 1.0))
+    all_columns = catalog.all_columns
+    connection = database.open_master(store.master_path, writable=True)
+    monkeypatch.setattr(catalog, "all_columns", merge_first)
+    try:
+        assert 0 == settle(connection, store.master_path)
+    finally:
+        connection.close()
+    assert "made again" not in caplog.text
+    assert 1 == len(last_values(store))
 
 
 def test_rows_that_a_damaged_file_lost_are_damage(store: edgeshard.Store) -> None:

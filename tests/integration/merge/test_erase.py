@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from pathlib import Path
 
 import attrs
@@ -11,6 +12,7 @@ import pytest
 import edgeshard
 from edgeshard.errors import ConfigurationError, DamagedError, MergeInProgressError, QueryError
 from edgeshard.files import paths
+from edgeshard.format.ranges import Range
 from edgeshard.merge import locks
 from edgeshard.reports import RowStates
 from edgeshard.retention import erased_file
@@ -196,6 +198,27 @@ def test_what_cannot_be_examined_is_named(store: edgeshard.Store) -> None:
     report = store.erase("agent_data", SECRET)
     assert (1, False, ["b.db"]) == (report.rows, report.complete, [Path(each.path).name for each in report.unexamined])
     assert 3 == command("erase", store.root, "agent_data", "--where", SECRET).returncode
+
+
+@pytest.mark.parametrize("change", ["first_id = first_id + 1", "first = first + 1"])
+def test_no_other_row_is_erased_if_the_master_contradicts_itself(store: edgeshard.Store, change: str) -> None:
+    with store.shard("a") as shard:
+        shard.write_many({"n": n} for n in range(6))
+    store.merge()
+    store.query("select 1")
+    connection = sqlite3.connect(store.master_path)
+    connection.execute(f"update edgeshard_blocks set {change}")
+    connection.commit()
+    connection.close()
+    with pytest.raises(DamagedError, match="not where their address says"):
+        store.erase("agent_data", "data ->> '$.n' = 3")
+    assert list(range(6)) == numbers(store)
+    # an erasure that an older copy of the master has not done
+    ((stream_id, agent, began_at),) = store.query("select stream_id, agent_id, began_at from edgeshard_streams")
+    erased_file.save(store.root, 1, [erased_file.ErasedStream(stream_id, agent, began_at, (Range(3, 3),))])
+    with pytest.raises(DamagedError, match="not where their address says"):
+        store.merge()
+    assert list(range(6)) == numbers(store)
 
 
 def test_a_full_budget_keeps_nobody_from_erasing(store: edgeshard.Store) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import attrs
 import pytest
 
 import edgeshard
-from edgeshard.errors import AccessError, DamagedError
+from edgeshard.errors import AccessError, DamagedError, StorageIOError
+from edgeshard.files import fingerprint
+from edgeshard.inspect import verify
+from edgeshard.master import damage as master_damage
 from tests.support.damaged_masters import DAMAGE, damage
 from tests.support.hostile_shards import edit
 from tests.support.processes import command
@@ -73,6 +77,49 @@ def test_a_merge_that_meets_damage_notes_it(filled: edgeshard.Store) -> None:
             filled.merge()
     assert (filled.root / "master-damaged.json").exists()
     assert 65 == command("merge", filled.root).returncode
+
+
+@pytest.mark.parametrize("finding", ["error", "report"])
+@pytest.mark.parametrize("deep", [False, True])
+def test_one_failure_to_read_is_told_and_not_recorded(
+    filled: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, finding: str, deep: bool
+) -> None:
+    """A failing read may look like damage to SQLite."""
+
+    def fail_once(path: Path, *given: Path, deep: bool) -> edgeshard.VerifyReport:
+        looks.append(deep)
+        if len(looks) > 1:
+            return check(path, *given, deep=deep)
+        if finding == "error":
+            raise DamagedError("verify", path, "the database is damaged")
+        return attrs.evolve(check(path, *given, deep=deep), errors=("SQLite finds: something",))
+
+    check, looks = verify.check, list[bool]()
+    monkeypatch.setattr(verify, "check", fail_once)
+    if finding == "error":
+        with pytest.raises(DamagedError):
+            filled.verify(deep=deep)
+    else:
+        assert not filled.verify(deep=deep).ok
+    assert [deep, False, deep][: 2 + deep] == looks
+    assert 1 == filled.merge().rows
+
+
+def test_a_master_that_cannot_be_looked_at_is_told_by_an_error_of_ours(
+    filled: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: object, **_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    damage(filled, "row")
+    with monkeypatch.context() as patch:
+        patch.setattr(fingerprint, "identity", refuse)
+        with pytest.raises(StorageIOError, match="record damage"):
+            master_damage.record(filled.master_path, ["something"])
+    assert filled.verify().errors
+    monkeypatch.setattr(fingerprint, "identity", refuse)
+    with pytest.raises(StorageIOError, match="read note"):
+        master_damage.find(filled.master_path)
 
 
 def test_half_a_note_counts_as_one(filled: edgeshard.Store) -> None:

@@ -564,17 +564,24 @@ def test_a_prune_makes_no_master(store: edgeshard.Store) -> None:
     "change",
     [
         "update edgeshard_blocks set first_id = first_id + 1",
+        "update edgeshard_blocks set first_id = first_id - 1",
+        "update edgeshard_blocks set first_id = first_id + 100",
+        "update edgeshard_blocks set first = first + 1",
+        "delete from edgeshard_blocks",
+        "update agent_data set _seq = 7 - _seq",
         "drop table edgeshard_transactions",
         "drop table edgeshard_blocks",
     ],
 )
 def test_a_master_that_contradicts_itself_is_not_pruned_further(store: edgeshard.Store, change: str) -> None:
+    """Nor are its rows recorded as pruned, or as deleted by hand."""
     add(store, "a", *range(6))
     edit(store.master_path, change)
-    before = sql(store.master_path, "select count(*) from agent_data")
+    before = sql(store.master_path, "select _id, _seq from agent_data")
     with pytest.raises(DamagedError, match=r"^prune "):
         store.prune(keep_rows=2)
-    assert before == sql(store.master_path, "select count(*) from agent_data")
+    assert before == sql(store.master_path, "select _id, _seq from agent_data")
+    assert [[0]] == sql(store.master_path, "select count(*) from edgeshard_pruned_ranges")
     done = command("prune", store.root, "--keep-rows", "2")
     assert (65, "", 1) == (done.returncode, done.stdout, len(done.stderr.splitlines()))
 
