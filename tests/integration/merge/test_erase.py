@@ -261,7 +261,7 @@ def test_what_cannot_be_meant_is_refused(
 def test_it_has_the_lock_of_mergers_and_needs_a_master(store: edgeshard.Store) -> None:
     (store.root / "shards").mkdir(parents=True)
     with pytest.raises(ConfigurationError, match="there is no master yet"):
-        store.erase("agent_data", "1")
+        store.erase("agent_data", "1", dry_run=True)
     write_apart(store, "a", {"n": 1, "user": "ada"})
     held = locks.merge_lock(store.root, 0, lambda: False)
     assert held is not None
