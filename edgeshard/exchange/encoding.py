@@ -14,6 +14,7 @@ The same bytes are what a reader keeps in memory, and a stream is only decoded w
 
 from __future__ import annotations
 
+import functools
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
@@ -125,6 +126,10 @@ class _Selection(Mapping[bytes, tuple[Range, ...]]):
                 yield self._encoded.id_at(index)
 
     def __len__(self) -> int:
+        return self._count
+
+    @functools.cached_property
+    def _count(self) -> int:  # who copies asks for each stream whether there are any
         return sum(1 for _ in self)
 
 

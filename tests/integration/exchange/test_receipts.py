@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import attrs
 import pytest
@@ -610,3 +611,15 @@ def test_a_receipt_from_the_command_line_is_reported_and_noted(store: edgeshard.
     assert "this receipt is older than the last one" in command("receipt", store.root, "-", input=older).stdout
     done = command("receipt", store.root, "-", "--force", "-q", input=older)
     assert (0, "", [(1, 5)]) == (done.returncode, done.stdout, held(opened))
+
+
+def test_whether_a_receiver_has_anything_is_found_out_once_however_many_streams_ask() -> None:
+    streams = {bytes([n]) * 16: [Range(1, 5)] for n in range(50)}
+    with mock.patch.object(encoding, "_varint", wraps=encoding._varint) as decoded:
+        pruned, held = (encoding.encode(streams).pruned, encoding.encode(streams).held)
+        assert (0, 50) == (len(pruned), len(held))
+        before = decoded.call_count
+        for _ in streams:
+            assert held
+            assert not pruned
+        assert before == decoded.call_count
