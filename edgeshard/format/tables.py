@@ -157,6 +157,7 @@ CREATE TABLE edgeshard_clock(
     based_at REAL NOT NULL,                 -- when the trusted time was taken from the wall clock, in witnessed time
     is_known INTEGER NOT NULL,              -- 1: the wall clock was set at least once
     boot_first_id INTEGER NOT NULL,         -- the first row that arrived in this boot
+    unsure_from INTEGER NOT NULL,           -- the first row after a restart with a clock that was behind; 0: none
     corrections INTEGER NOT NULL,           -- how often the wall clock went ahead in this boot
     jumps TEXT NOT NULL,                    -- JSON list: [seconds, seen at, kept from, next id] of what is unconfirmed
     marks TEXT NOT NULL                     -- JSON list, an entry a day: witnessed time, next id

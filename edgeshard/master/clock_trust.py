@@ -14,11 +14,13 @@ therefore counts a time of its own, the *trusted time*:
   is not confirmed, because the first reading is not that old, then it is moved back, and all arrivals with it.
 
 Rows get their time of arrival from the `latest` time, which includes the jumps that wait: if in doubt, a row counts as
-younger. When a jump is confirmed, rows that arrived before it become older by it, with two exceptions, which are moved
-along (`Shift`):
+younger. When a jump is confirmed, rows that arrived before it become older by it, with three exceptions, which are
+moved along (`Shift`):
 
 * Rows that arrived since the machine was started, if the wall clock jumped while it ran: the clock was wrong before, as
   it is at the first start, and how much time has passed since is measured.
+* Rows that arrived since the first of several restarts at which the wall clock was behind: how much of the jump had
+  passed before they arrived is not known.
 * Rows that arrived within `CONFIRMED_AFTER_S` before a jump of more than `LARGE_S`: the clock had not been right for
   long enough, so it may have been wrong by the jump when they arrived. If the trusted time itself was not confirmed by
   then, these are all rows.
@@ -90,6 +92,8 @@ class TrustedClock:
         based_at: the witnessed time at which the trusted time was last taken from the wall clock.
         is_known: whether the wall clock was ever set, so that the trusted time means anything.
         boot_first_id: the id of the first row that arrived in this boot.
+        unsure_from: the id of the first row that arrived after a restart at which the wall clock was behind, so that
+            nobody knows for how long the machine was off; 0 if there was none since the wall clock was last right.
         corrections: how often the wall clock jumped ahead in this boot.
         jumps: what waits for confirmation, the oldest first.
         marks: the rows that had arrived at some times, one for each day that may still matter.
@@ -103,6 +107,7 @@ class TrustedClock:
     based_at: float = 0.0
     is_known: bool = False
     boot_first_id: int = 1
+    unsure_from: int = 0
     corrections: int = 0
     jumps: tuple[Jump, ...] = ()
     marks: tuple[Mark, ...] = ()
@@ -203,12 +208,14 @@ def advance(clock: TrustedClock, reading: ClockReading, next_id: int) -> Advance
     after = attrs.evolve(after, marks=_marks(clock.marks, clock.witnessed_s, after.witnessed_s, next_id))
     is_set_now = reading.is_set and not clock.is_known
     ahead_s = reading.wall_s - after.trusted_s
+    if not is_same_boot and (not reading.is_set or ahead_s < _waiting_s(clock) - TOLERANCE_S):
+        after = attrs.evolve(after, unsure_from=after.unsure_from or next_id)
     shifts: tuple[Shift, ...] = ()
     if is_set_now:
         trusted_s = max(after.trusted_s, reading.wall_s)
-        after = attrs.evolve(after, is_known=True, trusted_s=trusted_s, based_at=after.witnessed_s)
+        after = attrs.evolve(after, is_known=True, trusted_s=trusted_s, based_at=after.witnessed_s, unsure_from=0)
     elif reading.is_set and ahead_s < -TOLERANCE_S and not after.is_confirmed:
-        after = attrs.evolve(after, trusted_s=reading.wall_s, based_at=after.witnessed_s, jumps=())
+        after = attrs.evolve(after, trusted_s=reading.wall_s, based_at=after.witnessed_s, jumps=(), unsure_from=0)
         shifts = (Shift(0, next_id, ahead_s),)
     elif reading.is_set:
         after = _compare(after, ahead_s, next_id, is_same_boot=is_same_boot)
@@ -232,6 +239,7 @@ def confirm(clock: TrustedClock, reading: ClockReading, next_id: int) -> Advance
         trusted_s=reading.wall_s,
         based_at=advanced.clock.witnessed_s - CONFIRMED_AFTER_S,
         jumps=(),
+        unsure_from=0,
     )
     return Advance(after, (*advanced.shifts, *moved), advanced.is_set_now, is_news=True)
 
@@ -243,7 +251,7 @@ def lag_s(clock: TrustedClock, reading: ClockReading) -> float:
 
 def _compare(clock: TrustedClock, ahead_s: float, next_id: int, *, is_same_boot: bool) -> TrustedClock:
     """Note a jump if the wall clock is further ahead than before; discard as much of the jumps as it is less ahead."""
-    waiting_s = sum(jump.seconds for jump in clock.jumps)
+    waiting_s = _waiting_s(clock)
     if ahead_s > waiting_s + TOLERANCE_S:
         corrections = clock.corrections + is_same_boot
         is_correction = is_same_boot and corrections <= _CORRECTIONS_MAX
@@ -251,11 +259,22 @@ def _compare(clock: TrustedClock, ahead_s: float, next_id: int, *, is_same_boot:
         kept_from = clock.boot_first_id if is_correction else next_id
         if seconds > LARGE_S:
             kept_from = min(kept_from, clock.marks[0].next_id) if clock.is_confirmed else 0
+        if clock.unsure_from:
+            kept_from = min(kept_from, clock.unsure_from)
         jump = Jump(seconds, clock.witnessed_s, kept_from, next_id)
-        return attrs.evolve(clock, corrections=corrections, jumps=_append(clock.jumps, jump))
+        return attrs.evolve(clock, corrections=corrections, jumps=_append(clock.jumps, jump), unsure_from=0)
     if ahead_s < waiting_s - TOLERANCE_S:
-        return attrs.evolve(clock, jumps=_lower(clock.jumps, waiting_s - max(0.0, ahead_s)))
-    return clock
+        jumps = _lower(clock.jumps, waiting_s - max(0.0, ahead_s))
+        # what a discarded jump was to explain is left to the next one
+        unsure = [jump.kept_from or 1 for jump in clock.jumps[len(jumps) :]]
+        if clock.unsure_from:
+            unsure.append(clock.unsure_from)
+        return attrs.evolve(clock, jumps=jumps, unsure_from=min(unsure, default=0))
+    return attrs.evolve(clock, unsure_from=0)
+
+
+def _waiting_s(clock: TrustedClock) -> float:
+    return sum(jump.seconds for jump in clock.jumps)
 
 
 def _append(jumps: tuple[Jump, ...], new: Jump) -> tuple[Jump, ...]:

@@ -122,10 +122,11 @@ def _keep(connection: Connection, advanced: Advance) -> None:
             arrivals.record(connection, 1, clock)
     connection.execute(
         "INSERT OR REPLACE INTO main.edgeshard_clock(clock_id, boot_id, boottime_s, wall_s, trusted_s, witnessed_s, "
-        "based_at, is_known, boot_first_id, corrections, jumps, marks) VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "based_at, is_known, boot_first_id, unsure_from, corrections, jumps, marks) "
+        "VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             clock.boot_id, clock.boottime_s, clock.wall_s, clock.trusted_s, clock.witnessed_s, clock.based_at,
-            int(clock.is_known), clock.boot_first_id, clock.corrections,
+            int(clock.is_known), clock.boot_first_id, clock.unsure_from, clock.corrections,
             to_json([[jump.seconds, jump.seen_at, jump.kept_from, jump.next_id] for jump in clock.jumps]),
             to_json([[mark.at, mark.next_id] for mark in clock.marks]),
         ),

@@ -118,3 +118,27 @@ def test_a_user_confirms_a_jump_and_a_clock_that_is_behind() -> None:
 
 def test_the_longest_glitch_that_is_promised_is_shorter_than_what_is_confirmed() -> None:
     assert CONFIRMED_AFTER_S - DAY_S > 7 * DAY_S
+
+
+@pytest.mark.parametrize("is_right_at", ["a restart", "any time"])
+@pytest.mark.parametrize("boots", [1, 2, 4])
+def test_nobody_knows_how_long_the_machine_was_off_while_its_clock_was_behind(boots: int, is_right_at: str) -> None:
+    clock = begun(30)
+    for number in range(boots):  # each time it is off for eight hours, and its clock shows a time long ago
+        boot = f"behind {number}"
+        clock = clock_trust.advance(clock, ClockReading(NOON_S - YEARS_S, boot, 5.0), 100 + 10 * number).clock
+        clock = clock_trust.advance(clock, ClockReading(NOON_S - YEARS_S + 60, boot, 65.0), 105 + 10 * number).clock
+    boot = "right" if is_right_at == "a restart" else boot
+    off_s = boots * DAY_S / 3
+    right = ClockReading(NOON_S + 30 * DAY_S + off_s, boot, 66.0)
+    (jump,) = clock_trust.advance(clock, right, 300).clock.jumps
+    assert jump.seconds == pytest.approx(off_s, abs=1_000.0)
+    # the rows since the first of these restarts may have arrived after all of it
+    assert (100, 300) == (jump.kept_from, jump.next_id)
+
+
+def test_after_a_clock_that_was_behind_is_right_the_next_night_makes_rows_older_as_usual() -> None:
+    clock = clock_trust.advance(begun(30), ClockReading(NOON_S - YEARS_S, "behind", 5.0), 100).clock
+    clock = clock_trust.advance(clock, ClockReading(NOON_S + 30.4 * DAY_S, "behind", 65.0), 110).clock
+    clock = clock_trust.advance(clock, ClockReading(NOON_S + 31.2 * DAY_S, "right", 5.0), 120).clock
+    assert [100, 120] == [jump.kept_from for jump in clock.jumps]
