@@ -35,6 +35,31 @@ def snapshot(
         damage.ensure_not_known(master_path, "snapshot")
     if damage.find(master_path) is None:
         by_hand.settle_file(master_path)  # so that those who read the copy find no contradiction
+    try:
+        _copy(master_path, path, force=force, check=check, progress=progress)
+    except _UnrecordedDeletionsError:
+        by_hand.settle_file(master_path, thorough=True)
+        _copy(master_path, path, force=force, check=check, progress=progress, is_settled=True)
+
+
+class _UnrecordedDeletionsError(Exception):
+    """Rows are gone that another program deleted, and the triggers noted nothing: only the check finds out."""
+
+
+def _copy(
+    master_path: Path,
+    path: str,
+    *,
+    force: bool,
+    check: bool,
+    progress: Callable[[int, int], None] | None,
+    is_settled: bool = False,
+) -> None:
+    """Copy the master; without a check, or once it is settled, it may lack rows whose deletion nothing records.
+
+    Raises:
+        _UnrecordedDeletionsError: it does, and it was not settled before.
+    """
     connection = database.open_master(master_path, writable=False)
     try:
         with (
@@ -47,24 +72,25 @@ def snapshot(
                 if not sqlite.is_damage(error):
                     raise
                 raise _refusal(master_path, path, str(error)) from error
-            if check:
-                _check(master_path, Path(unfinished), path)
+            if check and _check(master_path, Path(unfinished), path) and not is_settled:
+                raise _UnrecordedDeletionsError
     finally:
         connection.close()
 
 
-def _check(master_path: Path, copy: Path, path: str) -> None:
-    """Refuse a copy in which a deep check finds errors.
+def _check(master_path: Path, copy: Path, path: str) -> bool:
+    """Refuse a copy in which a deep check finds errors; return whether it lacks rows whose deletion nothing records.
 
     Raises:
         DamagedError: there are some.
     """
     try:
-        errors = verify.find_errors(copy)
+        found = verify.find_errors(copy)
     except DamagedError as error:
-        errors = (error.cause,)
-    if errors:
-        raise _refusal(master_path, path, errors[0])
+        found = verify.Findings((error.cause,))
+    if found.errors:
+        raise _refusal(master_path, path, found.errors[0])
+    return found.are_deletions_unrecorded
 
 
 def _refusal(master_path: Path, path: str, finding: str) -> DamagedError:

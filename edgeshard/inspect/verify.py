@@ -12,6 +12,8 @@ from functools import partial
 from itertools import combinations
 from pathlib import Path
 
+import attrs
+
 from edgeshard import format, sqlite
 from edgeshard.errors import DamagedError, StorageError
 from edgeshard.files import paths, scan
@@ -105,8 +107,21 @@ def check(path: Path, master_path: Path, *, deep: bool) -> VerifyReport:
         connection.close()
 
 
-def find_errors(path: Path) -> tuple[str, ...]:
-    """Return what a deep check finds in a master, or in a copy of it, without asking which rows are missing."""
+@attrs.frozen
+class Findings:
+    """What a deep check finds in a master, or in a copy of it, without asking which rows are missing.
+
+    Attributes:
+        errors: contradictions.
+        are_deletions_unrecorded: whether rows are gone that another program deleted, and nothing records that yet.
+    """
+
+    errors: tuple[str, ...]
+    are_deletions_unrecorded: bool = False
+
+
+def find_errors(path: Path) -> Findings:
+    """Check deeply a master, or a copy of it, in one snapshot."""
     connection = database.open_master(path, writable=False)
     try:
         with database.translate_errors("verify", path), sqlite.read_snapshot(connection):
@@ -115,7 +130,7 @@ def find_errors(path: Path) -> tuple[str, ...]:
             ]
             tables = catalog.present_tables(connection)
             absent = {} if findings else by_hand.find_all(connection)
-            return (*findings, *_errors(connection, tables, absent, deep=True))
+            return Findings((*findings, *_errors(connection, tables, absent, deep=True)), bool(absent))
     finally:
         connection.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import edgeshard
 from edgeshard import format
 from edgeshard.sqlite import quote
 from tests.support.forms import short_and_full
+from tests.support.in_memory import IN_MEMORY
 from tests.support.keyed_schema_versions import plain, version
 from tests.support.schema_versions import merged, write
 from tests.support.stores import contradictions, new_store, shard_path
@@ -146,38 +148,42 @@ def _drop(connection: apsw.Connection, rng: random.Random) -> None:
 
 
 @pytest.mark.parametrize("seeds", short_and_full(range(2), range(2, 300)))
-def test_all_rows_of_an_honest_store_are_merged_whatever_a_source_holds(tmp_path: Path, seeds: range) -> None:
+def test_all_rows_of_an_honest_store_are_merged_whatever_a_source_holds(seeds: range) -> None:
     for seed in seeds:
-        rng, folder = random.Random(seed), tmp_path / str(seed)
-        store, alone = edgeshard.Store(folder / "store"), edgeshard.Store(folder / "alone")
-        evil = evil_source(folder / "evil", rng)
-        write_honest(store, 1)
-        if rng.random() < 0.5:
-            merged(store)
-            write_honest(store, 2)
-        for path in (store.root / "shards").glob("*.db"):
-            (alone.root / "shards").mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, alone.root / "shards")
-        if store.has_master():
-            shutil.copy(store.master_path, alone.master_path)
-        as_own = rng.random() < 0.5
-        if as_own:
-            shutil.copy(evil, shard_path(store, "zz-evil"))
-        merged(alone)
-        report = store.merge([] if as_own else [evil])
-        assert honest_rows(alone) == honest_rows(store), seed
-        assert {Path(item.path).stem for item in report.quarantined} <= {"evil", "zz-evil"}, seed
-        assert () == contradictions(store.verify()), seed
-        # later changes, prunes, hubs and exports
-        write_honest(store, 3)
-        before = len(honest_rows(store))
-        later = store.merge([] if as_own else [evil])
-        assert {Path(item.path).stem for item in later.quarantined} <= {"evil", "zz-evil"}, seed
-        assert len(honest_rows(store)) > before, seed
-        assert () == new_store(folder / "hub").merge([store.master_path]).quarantined, seed
-        store.export(folder / "bundle.db")
-        assert () == new_store(folder / "other").merge([folder / "bundle.db"]).quarantined, seed
-        store.prune(keep_rows=3, deletions_older_than="0s")
-        assert () == contradictions(store.verify()), seed
-        store.status()
-        shutil.rmtree(folder)
+        with tempfile.TemporaryDirectory(prefix="edgeshard-hostile-", dir=IN_MEMORY) as folder:
+            _check(seed, Path(folder))
+
+
+def _check(seed: int, folder: Path) -> None:
+    rng = random.Random(seed)
+    store, alone = edgeshard.Store(folder / "store"), edgeshard.Store(folder / "alone")
+    evil = evil_source(folder / "evil", rng)
+    write_honest(store, 1)
+    if rng.random() < 0.5:
+        merged(store)
+        write_honest(store, 2)
+    for path in (store.root / "shards").glob("*.db"):
+        (alone.root / "shards").mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, alone.root / "shards")
+    if store.has_master():
+        shutil.copy(store.master_path, alone.master_path)
+    as_own = rng.random() < 0.5
+    if as_own:
+        shutil.copy(evil, shard_path(store, "zz-evil"))
+    merged(alone)
+    report = store.merge([] if as_own else [evil])
+    assert honest_rows(alone) == honest_rows(store), seed
+    assert {Path(item.path).stem for item in report.quarantined} <= {"evil", "zz-evil"}, seed
+    assert () == contradictions(store.verify()), seed
+    # later changes, prunes, hubs and exports
+    write_honest(store, 3)
+    before = len(honest_rows(store))
+    later = store.merge([] if as_own else [evil])
+    assert {Path(item.path).stem for item in later.quarantined} <= {"evil", "zz-evil"}, seed
+    assert len(honest_rows(store)) > before, seed
+    assert () == new_store(folder / "hub").merge([store.master_path]).quarantined, seed
+    store.export(folder / "bundle.db")
+    assert () == new_store(folder / "other").merge([folder / "bundle.db"]).quarantined, seed
+    store.prune(keep_rows=3, deletions_older_than="0s")
+    assert () == contradictions(store.verify()), seed
+    store.status()

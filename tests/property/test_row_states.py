@@ -16,11 +16,9 @@ from edgeshard.format.ranges import PrunedRange, Range, intersect, size, union
 from edgeshard.master.row_states import StreamRows, count_states, divide_absent
 from tests.support.few_examples import QUIET
 from tests.support.forms import short_and_full
+from tests.support.in_memory import IN_MEMORY
 from tests.support.row_history import FORGED, STEPS, History
 from tests.support.wall_clock import Wall
-
-#: In memory, where there is such a folder: a history makes many commits.
-_SHARED = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 @pytest.mark.parametrize("examples", short_and_full(5, 150))
@@ -35,7 +33,7 @@ def check_law(wall: Wall, profile: settings) -> Counter[str]:
     @settings(profile, deadline=None, suppress_health_check=list(HealthCheck), report_multiple_bugs=False)
     @given(STEPS, FORGED, STEPS)
     def law(before: list[Any], forged: list[Any], after: list[Any]) -> None:
-        with tempfile.TemporaryDirectory(prefix="edgeshard-states-", dir=_SHARED) as folder:
+        with tempfile.TemporaryDirectory(prefix="edgeshard-states-", dir=IN_MEMORY) as folder:
             history = History(Path(folder), wall)
             try:
                 for step in [*before, *forged, *after]:

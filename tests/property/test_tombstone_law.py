@@ -16,6 +16,7 @@ from edgeshard.merge import merger
 from edgeshard.reports import PRUNED
 from tests.support import keyed_model
 from tests.support.forms import short_and_full
+from tests.support.in_memory import IN_MEMORY
 from tests.support.keyed_model import Cell, KeepAll, Lww, Remembered
 from tests.support.stores import contradictions, new_store
 from tests.support.tombstones import collect
@@ -38,10 +39,6 @@ _STEP = st.one_of(
 
 
 _STEPS = st.tuples(st.lists(_STEP, max_size=10), _ROUND, st.lists(_STEP, max_size=10))
-
-
-#: In memory, where there is such a folder here: a world makes thousands of commits.
-_SHARED = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
 class Fleet(keyed_model.World):
@@ -96,7 +93,7 @@ def check_law(cls: type[Cell], wall: Wall, profile: settings) -> int:
     @settings(profile, deadline=None, suppress_health_check=list(HealthCheck), report_multiple_bugs=False)
     @given(_STEPS, st.permutations([0, 1, 2]))
     def law(steps: tuple[list[Any], Any, list[Any]], order: list[int]) -> None:
-        with tempfile.TemporaryDirectory(dir=_SHARED) as folder:
+        with tempfile.TemporaryDirectory(dir=IN_MEMORY) as folder:
             fleet = Fleet(Path(folder), cls, wall)
             try:
                 before, one, after = steps

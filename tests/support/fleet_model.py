@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ from edgeshard.master import receipts, row_states
 from edgeshard.records import declare
 from edgeshard.reports import Gap
 from edgeshard.sqlite import quote
+from tests.support.in_memory import IN_MEMORY
 from tests.support.stores import contradictions, new_store, shard_path
 
 _T = TypeVar("_T")
@@ -40,9 +40,6 @@ Pick = Callable[[Sequence[_T]], _T]
 Address = tuple[str, int]
 #: A row's table, and its values that are not NULL, by column.
 Row = tuple[str, dict[str, Any]]
-
-#: A folder in memory, if there is one: fsyncs cost nothing there, and power cuts are tested elsewhere.
-IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 STORES = ("boat", "van", "hub", "root")
 AGENTS = ("a", "b")

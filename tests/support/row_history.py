@@ -232,11 +232,13 @@ class History:
         status, verified = store.status(), store.verify()
         readable = [shard.name for shard in status.shards if shard.pending_rows is not None]
         pending: set[Address] = set()
+        elsewhere = noted_addresses(store.root / "removed-shards.db")
         for shard in readable:
             pending |= addresses_in_shard(store.root / "shards" / shard)
-        with_shards = states_of_each_row(store.master_path, pending)
+            elsewhere |= truncated_addresses(store.root / "shards" / shard)
+        with_shards = states_of_each_row(store.master_path, pending, elsewhere)
         assert status.states.as_dict() == _as_dict(with_shards)
-        assert verified.states.as_dict() == _as_dict(states_of_each_row(store.master_path, set()))
+        assert verified.states.as_dict() == _as_dict(states_of_each_row(store.master_path, set(), elsewhere))
         assert () == contradictions(verified)
         assert sum(map(len, status.gaps)) == status.states.missing == status.master.missing_rows
         assert verified.rows == verified.states.present == status.master.rows
@@ -292,6 +294,28 @@ def addresses_in_shard(path: Path) -> set[Address]:
         connection.close()
 
 
+def truncated_addresses(path: Path) -> set[Address]:
+    """Return the addresses of the rows that a shard says some master holds, which may be a newer one than this."""
+    connection = _connected(path)
+    try:
+        streams, gone = dict(sqlite.fetch(connection, _STREAMS)), _truncated(connection)
+        return {(streams[number], seq) for number, last in gone.items() for seq in range(1, last + 1)}
+    finally:
+        connection.close()
+
+
+def noted_addresses(path: Path) -> set[Address]:
+    """Return the addresses of the rows that removed shards had brought to some master, by a store's notes."""
+    if not path.exists():
+        return set()
+    connection = _connected(path)
+    try:
+        noted = sqlite.fetch(connection, "SELECT stream_id, last_seq FROM edgeshard_removed")
+        return {(stream_id, seq) for stream_id, last in noted for seq in range(1, last + 1)}
+    finally:
+        connection.close()
+
+
 _STREAMS = "SELECT stream_no, stream_id FROM edgeshard_streams"
 
 
@@ -304,8 +328,14 @@ def _record_tables(connection: Connection) -> list[str]:
     return [name for (name,) in sqlite.fetch(connection, "SELECT DISTINCT table_name FROM edgeshard_columns")]
 
 
-def states_of_each_row(path: Path, pending: set[Address]) -> Counter[str]:
-    """Look at each known row of a master by itself, and count what became of it."""
+def states_of_each_row(path: Path, pending: set[Address], elsewhere: set[Address]) -> Counter[str]:
+    """Look at each known row of a master by itself, and count what became of it.
+
+    Args:
+        path: the master.
+        pending: the rows in the store's shards.
+        elsewhere: rows that are known to exist from what lies next to the master.
+    """
     connection = database.open_master(path, writable=False)
     try:
         streams = dict(sqlite.fetch(connection, _STREAMS))
@@ -326,9 +356,9 @@ def states_of_each_row(path: Path, pending: set[Address]) -> Counter[str]:
         retired = _retired_rows(connection)
         assert not {stream_id for stream_id, _ in retired} & set(streams.values())
         held |= retired
-        pending = pending - held
+        pending, elsewhere = pending - held, elsewhere - held
         last_seqs = "SELECT stream_no, 1, last_seq FROM edgeshard_streams WHERE last_seq > 0"
-        known = _seqs(connection, streams, last_seqs) | pending
+        known = _seqs(connection, streams, last_seqs) | pending | elsewhere
         counted = Counter(_state(row, rows, in_blocks, pending, collected, pruned) for row in known)
         return counted + _retired_states(connection, len(retired))
     finally:

@@ -19,6 +19,7 @@ from edgeshard.exchange import inventory
 from edgeshard.sources import checksum
 from edgeshard.sqlite import quote
 from tests.support.forms import short_and_full
+from tests.support.hostile_shards import edit
 from tests.support.keyed_schema_versions import plain, version
 from tests.support.schema_versions import write
 from tests.support.stores import new_store, numbers, shard_path
@@ -189,7 +190,7 @@ def _forgeries(folder: Path, role: str, values: list[Any]) -> Iterator[tuple[Pat
                 yield path, number, value
 
 
-@pytest.mark.parametrize("values", short_and_full([INT_MAX, "text"], WRONG + LARGE))
+@pytest.mark.parametrize("values", short_and_full([INT_MAX, -1, "text", None], WRONG + LARGE))
 @pytest.mark.parametrize("role", [format.SHARD, format.MASTER, format.BUNDLE])
 def test_no_number_of_a_source_harms_another(
     store: edgeshard.Store, tmp_path: Path, role: str, values: list[Any]
@@ -210,6 +211,18 @@ def test_no_number_of_a_source_harms_another(
     assert () == new_store(tmp_path / "other").merge([tmp_path / "all.db"]).quarantined
     store.prune(keep_rows=3, deletions_older_than="0s")
     assert () == store.verify(deep=True).errors
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_truncation_that_cannot_be_right_is_refused_even_if_the_master_knows_all_rows(
+    is_known: bool, store: edgeshard.Store, tmp_path: Path
+) -> None:
+    write(store, "device", {"n": 1}, {"n": 2})
+    store.merge(keep_empty=True)
+    edit(shard_path(store, "device"), "UPDATE edgeshard_truncations SET last = -1")
+    target = store if is_known else new_store(tmp_path / "other")
+    (refused,) = target.merge([] if is_known else [shard_path(store, "device")]).quarantined
+    assert "invalid truncations" in refused.reason
 
 
 @pytest.mark.parametrize("value", [*(value for value in WRONG + LARGE if not isinstance(value, bytes)), True, 10**400])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import itertools
-import os
 import random
 import secrets
 import shutil
@@ -36,10 +35,8 @@ from tests.support.fleets.kills import killed_at
 from tests.support.fleets.model import CURRENT, HISTORY, PRUNED, SUPERSEDED, Address, Held, Row, Schema
 from tests.support.fleets.shapes import DECK, DICT, DISPUTED_TABLES, Shape
 from tests.support.forks import Count, Life
+from tests.support.in_memory import IN_MEMORY
 from tests.support.stores import new_store, shard_path
-
-#: A folder in memory, if there is one: fsyncs cost nothing there, and power cuts are tested elsewhere.
-IN_MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 STORES = ("boat", "van", "hub", "root")
 #: The stores that agents write to.
