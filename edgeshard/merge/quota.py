@@ -144,6 +144,9 @@ class MergeQuota:
                 database.set_wal_limits(connection)
                 self._is_wal_short = False
             return
+        if self._is_wal_too_long():  # a merger that died has left it: it takes the space that this one needs
+            sqlite.shrink_wal(connection)
+            self._take_step()
         database.set_wal_limits(connection, self._step_bytes // 4)
         self._is_wal_short = True
         self._shrink_wals()
@@ -242,8 +245,12 @@ class MergeQuota:
             self._growth.measure(connection, copied_bytes)
             self._has_copied = self._has_copied or copied_bytes > 0
         finally:
-            if self.is_near_limit or fingerprint.size(paths.wal(self._path)) > self._step_bytes // 4:
+            if self._is_wal_too_long():
                 sqlite.shrink_wal(connection)
+
+    def _is_wal_too_long(self) -> bool:
+        wal_bytes = fingerprint.size(paths.wal(self._path))
+        return wal_bytes > 0 and (self.is_near_limit or wal_bytes > self._step_bytes // 4)
 
     def _would_dropping_help(self, connection: Connection) -> bool:
         """Return whether to drop rows rather than to copy a small chunk; not twice without copying anything."""
