@@ -376,8 +376,8 @@ def _merged(store: edgeshard.Store, image: Image, written: Rows) -> tuple[str, b
     told = bool(report.quarantined or report.gaps)
     detail = "; ".join(item.reason for item in report.quarantined)
     verified = store.verify()
-    if found := contradictions(verified):
-        return "master unsound", told, "; ".join(map(str, found))
+    if wrong := contradictions(verified):
+        return "master unsound", told, "; ".join(map(str, wrong))
     if again.rows and not told:
         return "error", told, f"a second merge found {again.rows} more rows"
     found = rows_of(store)
