@@ -138,7 +138,7 @@ class MergeQuota:
             raise self.error(0)
 
     def opened(self, connection: Connection) -> None:
-        """Keep the master's WAL short, and drop rows if that is due."""
+        """Keep the master's WAL short. Rows are dropped later: the merge may truncate shards, and make space by that."""
         if self.budget is None:
             if self._is_wal_short:
                 database.set_wal_limits(connection)
@@ -150,7 +150,6 @@ class MergeQuota:
         database.set_wal_limits(connection, self._step_bytes // 4)
         self._is_wal_short = True
         self._shrink_wals()
-        self.drop_rows(connection)
 
     def end(self) -> None:
         """Give the step back, and make the reserve whole again.

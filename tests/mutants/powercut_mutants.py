@@ -341,6 +341,13 @@ def wal_is_never_too_long(_: MergeQuota) -> bool:
     return False
 
 
+def rows_are_dropped_first(quota: MergeQuota, connection: Connection) -> None:
+    """Drop rows before shards are truncated."""
+    _opened(quota, connection)
+    quota.drop_rows(connection)
+
+
+_opened = MergeQuota.opened
 _publish = atomic_file.publish
 _redo = erase.redo
 
@@ -358,5 +365,6 @@ PROCEDURE_MUTANTS: dict[str, tuple[str, list[Patch]]] = {
     ),
     "leave unfinished masters": ("budget merge", [(leftovers, "remove", nothing_is_removed)]),
     "leave the WAL of a dead merger": ("budget merge", [(MergeQuota, "_is_wal_too_long", wal_is_never_too_long)]),
+    "drop rows before shards are truncated": ("budget drop", [(MergeQuota, "opened", rows_are_dropped_first)]),
     "do not sync the name of the quotas": ("large transaction", [(quotas, "folders", _FoldersWithoutSync())]),
 }
