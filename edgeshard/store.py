@@ -971,7 +971,7 @@ class Store:
         """
         self.ensure_exists()
         stated = _inventory(said)
-        database.ensure_master(self.master_path)
+        init_store.make_master(self.root, BUSY_TIMEOUT_S)
         connection = database.open_master(self.master_path, writable=True)
         try:
             with database.translate_errors("record receipt in", self.master_path):

@@ -5,8 +5,9 @@ holds, by the system's monotonic clock. Who wants more takes the file's lock, me
 so two never get the same bytes. Giving some back, or keeping them for longer, needs no lock, because each owner writes
 its own record only.
 
-Nothing here must survive a power cut, and no process must live to put it in order: a record expires, or, if its owner
-holds it for a long transaction, ends with the owner's lock file. What is not a valid record counts as none.
+No process must live to put this in order: a record expires, or, if its owner holds it for a long transaction, ends with
+the owner's lock file. What is not a valid record counts as none. Only one record must survive a power cut: the size of
+the largest transaction that some shard may hold, for which merges need a larger reserve.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import attrs
 
 from edgeshard.budget import policy
 from edgeshard.errors import StorageBusyError
-from edgeshard.files import locks, modes, paths
+from edgeshard.files import folders, locks, modes, paths
 from edgeshard.files.os_errors import explain_os_error
 
 #: The merger's name among the owners; no shard's file has it.
@@ -120,6 +121,7 @@ class QuotaRecord:
         self._path = paths.quotas(root)
         self.key = owner_key(owner)
         self._offset = -1
+        self._has_durable_name = False
         try:
             with contextlib.suppress(FileExistsError):
                 if not os.path.lexists(self._path):
@@ -200,6 +202,9 @@ class QuotaRecord:
             offset = self._find(owner_key(_LARGEST))
             os.pwrite(self._handle, _RECORD.pack(owner_key(_LARGEST), size_bytes, _HELD_NS), offset)
             os.fsync(self._handle)  # merges rely on it as long as that transaction is there
+            if not self._has_durable_name:  # the file may be new
+                folders.sync_folder(self._path.parent)
+                self._has_durable_name = True
         except OSError as error:
             raise explain_os_error(error, "write quota to", self._path) from error
 

@@ -13,7 +13,7 @@
 After a kill or a power cut before 5, the old master is in its place with all of its rows. In 3 it may have become a
 database with a rollback journal; the next merge turns it back. After 4 it has two names; the next merge, or restore,
 removes the second one, because a database that is written under two names gets damaged. After 5 the new master is in
-its place. What was left of the copy is removed by the next restore.
+its place. What was left of the copy is removed by the next merge or restore.
 
 If SQLite cannot read the old master, it cannot copy its WAL into it. Then step 3 locks the file itself, and records
 that it is damaged, so that no merge writes to it; and step 4 also renames its WAL and journal, durably. Before 5 a
@@ -42,7 +42,7 @@ from edgeshard.errors import ConfigurationError, DamagedError, MergeInProgressEr
 from edgeshard.exchange import replaced_rows
 from edgeshard.files import atomic_file, fingerprint, folders, modes, paths
 from edgeshard.inspect import absences, verify
-from edgeshard.master import damage, database, identity, known_rows, replaced
+from edgeshard.master import damage, database, identity, known_rows, leftovers, replaced
 from edgeshard.merge import locks
 from edgeshard.reports import RestoreReport
 
@@ -268,11 +268,6 @@ def _put_in_place(copy: Path, master: Path) -> Path | None:
 
 def _remove_leftovers(root: Path) -> None:
     """Remove what a restore that was killed left."""
-    name = paths.restored(root).name
-    for entry in sorted(os.listdir(root)):
-        base = next((entry.removesuffix(suffix) for suffix in paths.SIDE_FILES if entry.endswith(suffix)), entry)
-        if paths.is_unfinished(base, name):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(root / entry)
+    leftovers.remove(root)
     replaced.remove_second_names(paths.master(root))
     folders.sync_folder(root)

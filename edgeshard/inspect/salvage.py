@@ -31,7 +31,7 @@ from edgeshard.inspect.pages import Pages
 from edgeshard.inspect.rescue import rescue
 from edgeshard.inspect.survey import Survey, survey
 from edgeshard.master import database, row_states
-from edgeshard.merge import once
+from edgeshard.merge import init_store, once
 from edgeshard.merge.locks import merge_lock
 from edgeshard.reports import Gap, SalvageReport
 from edgeshard.sources import attach, diff
@@ -137,12 +137,7 @@ def _find_gaps(master_path: Path, stream_ids: set[bytes]) -> tuple[Gap, ...]:
 
 def _count_new(master_path: Path, rescued: str) -> int:
     """Count the rescued rows that the master does not have."""
-    merging = merge_lock(master_path.parent, -1, lambda: False)
-    try:
-        database.ensure_master(master_path)
-    finally:
-        if merging is not None:
-            merging.release()
+    init_store.make_master(master_path.parent, -1)
     connection = database.open_master(master_path, writable=False)
     try:
         run = attach.named_source(rescued)

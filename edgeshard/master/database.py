@@ -11,8 +11,7 @@ from typing import Any
 
 from edgeshard import format, sqlite
 from edgeshard.errors import ConfigurationError, DamagedError, FormatError, StorageBusyError, StorageError
-from edgeshard.files import atomic_file, fingerprint, folders, paths, scan
-from edgeshard.files.os_errors import explain_os_error
+from edgeshard.files import fingerprint, folders, scan
 from edgeshard.files.scan import ShardFile
 from edgeshard.master import by_hand, catalog, damage, identity
 from edgeshard.records import declare
@@ -96,23 +95,6 @@ def ensure_master(path: Path) -> None:
     bindings = tuple(value for _, values in statements for value in values)
     with sqlite.translate_errors("make master", str(path)):
         sqlite.create(str(path), format.MASTER_PAGE_SIZE, script, bindings, format.IDENTITY, shrinkable=True)
-
-
-def remove_unfinished(path: Path) -> None:
-    """Remove what processes left that were killed while they made the master. The caller holds ``merge.lock``.
-
-    If the process was killed at the end, that is a second name of the master: it counts twice towards a disk budget.
-
-    Raises:
-        AccessError, StorageIOError: the folder cannot be read, or a file cannot be removed.
-    """
-    try:
-        for name in os.listdir(path.parent):
-            if paths.is_unfinished(name, path.name):
-                # the file is never opened: to close it would end the locks that this process has on the master
-                atomic_file.remove_unfinished(str(path.parent / name))
-    except OSError as error:
-        raise explain_os_error(error, "open master", path) from error
 
 
 def _define_agent_data() -> Iterator[tuple[str, Sequence[Any]]]:

@@ -18,6 +18,24 @@ from edgeshard.merge import locks
 from edgeshard.reports import InitReport
 
 
+def make_master(root: Path, lock_wait_s: float) -> None:
+    """Make the master of a store unless it has one, while no merger does so.
+
+    Args:
+        root: the store's folder.
+        lock_wait_s: how long to wait for another process at work on it, in seconds; -1 waits forever.
+
+    Raises:
+        ConfigurationError, DamagedError: it has something else in its place.
+        MergeInProgressError: another process was at work for all that time.
+        StorageError: it cannot be made.
+    """
+    path = paths.master(root)
+    if database.find_master(path, "make master") is None:
+        with locks.merge_lock_held(root, lock_wait_s, lambda: False):
+            database.ensure_master(path)
+
+
 def init_store(root: Path, given: Path, *, dry_run: bool, lock_wait_s: float) -> InitReport:
     """Make a store unless it exists; see `Store.init`.
 

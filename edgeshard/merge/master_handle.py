@@ -42,7 +42,6 @@ class MasterHandle:
             StorageError: it cannot be made or opened.
         """
         database.ensure_master(self._path)
-        database.remove_unfinished(self._path)
         replaced.remove_second_names(self._path)
         file = fingerprint.identity(self._path)
         self._connection = database.open_master(self._path, writable=True)

@@ -18,7 +18,16 @@ from edgeshard.errors import DamagedError, EdgeshardError, OutOfDescriptorsError
 from edgeshard.files import fingerprint, paths, scan, store_folder
 from edgeshard.files.scan import ScanResult, ShardFile
 from edgeshard.format.ranges import size
-from edgeshard.master import blocked_rows, damage, identity, row_states, store_clock, user_triggers, write_stats
+from edgeshard.master import (
+    blocked_rows,
+    damage,
+    identity,
+    leftovers,
+    row_states,
+    store_clock,
+    user_triggers,
+    write_stats,
+)
 from edgeshard.merge import chunk, reap, truncate
 from edgeshard.merge.blocked import count as blocked_counts
 from edgeshard.merge.blocked import survey
@@ -123,9 +132,7 @@ class Merger:
         unreadable = [run for run in sources if run.quarantine]
         try:
             with sqlite.translate_errors("merge into", str(self._path)), self._meter.running():
-                self._quota.begin()
-                connection = self._open_master()
-                self._quota.opened(connection)
+                connection = self._begin()
                 version = int(connection.pragma("schema_version"))
                 by_hand.settle(connection, self._path, is_schema_new=version != self._schema_version)
                 if version != self._schema_version:
@@ -218,6 +225,15 @@ class Merger:
         """Close the master, and remember nothing."""
         self._forget()
         self._master.close()
+
+    def _begin(self) -> Connection:
+        """Return the open master, after making sure of space for a step."""
+        if not self._master.is_open:
+            leftovers.remove(self._root)
+        self._quota.begin()
+        connection = self._open_master()
+        self._quota.opened(connection)
+        return connection
 
     def _open_master(self) -> Connection:
         """Return the open master; open it again if another file has its name now."""

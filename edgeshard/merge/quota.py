@@ -132,16 +132,18 @@ class MergeQuota:
             raise self.error(0)
 
     def opened(self, connection: Connection) -> None:
-        """Keep the master's WAL short, and drop rows if that is due."""
+        """Keep the master's WAL short. Rows are dropped later: the merge may truncate shards, and make space by that."""
         if self.budget is None:
             if self._is_wal_short:
                 database.set_wal_limits(connection)
                 self._is_wal_short = False
             return
+        if self._is_wal_too_long():  # a merger that died has left it: it takes the space that this one needs
+            sqlite.shrink_wal(connection)
+            self._take_step()
         database.set_wal_limits(connection, self._step_bytes // 4)
         self._is_wal_short = True
         self._shrink_wals()
-        self.drop_rows(connection)
 
     def end(self) -> None:
         """Give the step back, and make the reserve whole again.
@@ -236,8 +238,12 @@ class MergeQuota:
             self._growth.measure(connection, copied_bytes)
             self._has_copied = self._has_copied or copied_bytes > 0
         finally:
-            if self.is_near_limit or fingerprint.size(paths.wal(self._path)) > self._step_bytes // 4:
+            if self._is_wal_too_long():
                 sqlite.shrink_wal(connection)
+
+    def _is_wal_too_long(self) -> bool:
+        wal_bytes = fingerprint.size(paths.wal(self._path))
+        return wal_bytes > 0 and (self.is_near_limit or wal_bytes > self._step_bytes // 4)
 
     def _would_dropping_help(self, connection: Connection) -> bool:
         """Return whether to drop rows rather than to copy a small chunk; not twice without copying anything."""

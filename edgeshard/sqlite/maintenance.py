@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -38,6 +39,9 @@ _RAW_CHUNK_BYTES = 1 << 20
 #: auto_vacuum=INCREMENTAL.
 _INCREMENTAL = 2
 
+#: How often to begin to make a database that others remove before it is finished.
+_ATTEMPTS = 5
+
 
 # -- creating ---------------------------------------------------------------------------------------------------------
 
@@ -71,28 +75,46 @@ def create(
         DiskFullError: the file system can hold no further file.
         apsw.Error, OSError: it cannot be created for another reason. Callers wrap this in `translate_errors`.
     """
-    unfinished = paths.unfinished(path, secrets.token_hex(4))
-    os.close(modes.create_file(unfinished))
-    try:
-        connection = Connection(unfinished)
+    for _ in range(_ATTEMPTS):
+        unfinished = paths.unfinished(path, secrets.token_hex(4))
+        os.close(modes.create_file(unfinished))
         try:
-            vacuum = _INCREMENTAL if shrinkable else 0
-            settings: dict[str, int | str] = {"page_size": page_size, "auto_vacuum": vacuum}
-            settings |= {"journal_mode": "WAL" if wal else "DELETE", "synchronous": "OFF"}
-            for name, value in settings.items():
-                connection.pragma(name, value)
-            _fill(connection, script, bindings, identity)
-            if wal:
-                truncate_wal(connection)  # closing would do this as well, but without reporting an error
+            _build(unfinished, page_size, script, bindings, identity, shrinkable=shrinkable, wal=wal)
+            return publish(unfinished, path)
+        except (apsw.Error, OSError) as error:
+            # a merger that does not wait for merge.lock takes it for a leftover
+            if not os.path.lexists(unfinished):
+                continue
+            if isinstance(error, apsw.CantOpenError) and os_errors.has_no_inodes(path):
+                # here, because there is one again once the unfinished file is removed
+                raise os_errors.disk_full("create database", path, path) from error
+            raise
         finally:
-            connection.close()
-        return publish(unfinished, path)
-    except apsw.CantOpenError as error:
-        if os_errors.has_no_inodes(path):  # here, because there is one again once the unfinished file is removed
-            raise os_errors.disk_full("create database", path, path) from error
-        raise
+            remove_unfinished(unfinished)
+    raise FileNotFoundError(errno.ENOENT, "it was removed again and again while it was made", path)
+
+
+def _build(
+    path: str,
+    page_size: int,
+    script: str,
+    bindings: tuple[Any, ...],
+    identity: tuple[int, int],
+    *,
+    shrinkable: bool,
+    wal: bool,
+) -> None:
+    connection = Connection(path)
+    try:
+        settings: dict[str, int | str] = {"page_size": page_size, "auto_vacuum": _INCREMENTAL if shrinkable else 0}
+        settings |= {"journal_mode": "WAL" if wal else "DELETE", "synchronous": "OFF"}
+        for name, value in settings.items():
+            connection.pragma(name, value)
+        _fill(connection, script, bindings, identity)
+        if wal:
+            truncate_wal(connection)  # closing would do this as well, but without reporting an error
     finally:
-        remove_unfinished(unfinished)
+        connection.close()
 
 
 def create_without_wal(

@@ -9,23 +9,27 @@ import contextlib
 import itertools
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from edgeshard import format, sqlite
-from edgeshard.files import folders
+from edgeshard.budget import quotas
+from edgeshard.files import atomic_file, folders
 from edgeshard.format.blocks import Block
 from edgeshard.format.ranges import Range, subtract, union
-from edgeshard.master import extents, pruned_ranges, superseded
+from edgeshard.master import erasures, extents, leftovers, pruned_ranges, superseded
 from edgeshard.merge import apply, chunk, conflicts, reap, truncate
+from edgeshard.merge.quota import MergeQuota
+from edgeshard.merge.removal_notes import RemovalNotes
 from edgeshard.merge.target import Target
 from edgeshard.records import hlc
-from edgeshard.retention import plan, prune, window
+from edgeshard.retention import erase, erased_file, plan, prune, window
 from edgeshard.shard import truncations
 from edgeshard.shard.shard import Shard
 from edgeshard.sources import attach
 from edgeshard.sources.source import Source
 from edgeshard.sqlite import Connection, quote
-from tests.crash.powercut.machine import Patch
+from tests.crash.powercut.machine import Patch, patched
 
 #: Functions to call before a connection commits, by the connection's `id()`.
 Hooks = dict[int, Callable[[], None]]
@@ -161,12 +165,6 @@ def ignore_with_wrong_range(target: Target, origin: Any, number: int, piece: Blo
     connection.execute("UPDATE main.edgeshard_database SET next_id = ?", (target.next_id,))
 
 
-def sync_folder_without_parent(folder: str | os.PathLike[str], levels: int | None = 2) -> None:
-    """Sync only the folder itself, so its name may never become durable."""
-    if levels is not None:
-        folders.sync_folder(folder)
-
-
 def sync_at_power_does_nothing(shard: Shard) -> None:
     """Do not sync what an earlier handle wrote at durability "process"."""
     if shard.durability != "power":
@@ -282,7 +280,6 @@ MUTANTS: dict[str, Callable[[], list[Patch]]] = {
     "OR IGNORE with a wrong range": lambda: [(apply, "_copy_block", ignore_with_wrong_range)],
     "do not record truncations": lambda: [(truncations, "record", truncation_is_not_recorded)],
     "remove a shard without syncing its folder": lambda: [(reap, "folders", _FoldersWithoutSync())],
-    "do not sync the name of a new folder": lambda: [(folders, "sync_path", sync_folder_without_parent)],
     "do not sync at durability power": lambda: [(Shard, "sync", sync_at_power_does_nothing)],
     "prune at NORMAL": lambda: [(prune, "_begin", prune_at_normal)],
     "delete the ranges of pruned rows": lambda: [(window, "delete", delete_ranges_of_pruned_rows)],
@@ -293,4 +290,81 @@ MUTANTS: dict[str, Callable[[], list[Patch]]] = {
     "do not count superseded rows": lambda: [(superseded, "add", superseded_rows_are_not_counted)],
     "a clock that goes backwards": lambda: [(hlc, "clock", clock_that_goes_backwards)],
     "divide transactions in a prune": lambda: [(extents, "transaction_at", transactions_are_divided)],
+}
+
+
+# -- mutants that cuts of single procedures find ----------------------------------------------------------------------
+
+
+def sync_folder_without_parent(folder: str | os.PathLike[str], levels: int | None = 2) -> None:
+    """Sync only the folder itself, so its name may never become durable."""
+    if levels is not None:
+        folders.sync_folder(folder)
+
+
+def publish_without_syncing_the_file(unfinished: str, path: str, *, replace: bool = False) -> bool:
+    """Publish a file whose content may never become durable."""
+    with patched([(os, "fsync", lambda _: None)]):
+        published = _publish(unfinished, path, replace=replace)
+    folders.sync_folder(os.path.dirname(path))
+    return published
+
+
+def publish_without_syncing_the_folder(unfinished: str, path: str, *, replace: bool = False) -> bool:
+    """Publish a file whose name may never become durable."""
+    with patched([(atomic_file, "sync_folder", lambda _: None)]):
+        return _publish(unfinished, path, replace=replace)
+
+
+def erasure_is_done_before_it_begins(connection: Connection, root: Path) -> int:
+    """Record an erasure as done before its rows are deleted."""
+    with sqlite.immediate(connection):
+        erasures.record(connection, erased_file.load(root)[0])
+    return _redo(connection, root)
+
+
+def notes_are_not_durable(connection: Connection, level: str) -> None:
+    """Do not sync the notes of removed shards."""
+    _set_synchronous(connection, "OFF" if connection.filename.endswith("removed-shards.db") else level)
+
+
+def nothing_is_noted(*_: Any) -> None:
+    """Note nothing of shards that are about to be removed."""
+
+
+def nothing_is_removed(_: Path) -> None:
+    """Leave unfinished files where they are."""
+
+
+def wal_is_never_too_long(_: MergeQuota) -> bool:
+    """Leave the WAL of the master as it is."""
+    return False
+
+
+def rows_are_dropped_first(quota: MergeQuota, connection: Connection) -> None:
+    """Drop rows before shards are truncated."""
+    _opened(quota, connection)
+    quota.drop_rows(connection)
+
+
+_opened = MergeQuota.opened
+_publish = atomic_file.publish
+_redo = erase.redo
+
+#: For each mutant the procedure that finds it, and what to patch.
+PROCEDURE_MUTANTS: dict[str, tuple[str, list[Patch]]] = {
+    "do not sync the name of a new folder": ("first opening", [(folders, "sync_path", sync_folder_without_parent)]),
+    "remove a shard without a note": ("removal", [(RemovalNotes, "note", nothing_is_noted)]),
+    "do not sync the notes of removed shards": ("removal", [(sqlite, "set_synchronous", notes_are_not_durable)]),
+    "do not sync the list of erased rows": ("erase", [(atomic_file, "publish", publish_without_syncing_the_file)]),
+    "record an erasure before it is done": ("erase", [(erase, "redo", erasure_is_done_before_it_begins)]),
+    "do not sync the note of damage": ("damage note", [(atomic_file, "publish", publish_without_syncing_the_file)]),
+    "do not sync the name of that note": (
+        "damage note",
+        [(atomic_file, "publish", publish_without_syncing_the_folder)],
+    ),
+    "leave unfinished masters": ("budget merge", [(leftovers, "remove", nothing_is_removed)]),
+    "leave the WAL of a dead merger": ("budget merge", [(MergeQuota, "_is_wal_too_long", wal_is_never_too_long)]),
+    "drop rows before shards are truncated": ("budget drop", [(MergeQuota, "opened", rows_are_dropped_first)]),
+    "do not sync the name of the quotas": ("large transaction", [(quotas, "folders", _FoldersWithoutSync())]),
 }

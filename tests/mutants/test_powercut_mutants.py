@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from tests.crash.powercut.command import campaign
-from tests.mutants.powercut_mutants import MUTANTS
+from tests.crash.powercut.contents import ViolationError
+from tests.crash.powercut.cuts import Cuts
+from tests.crash.powercut.disk import Crash
+from tests.crash.powercut.machine import patched
+from tests.crash.powercut.procedures import PROCEDURES
+from tests.crash.powercut.trials import playground
+from tests.mutants.powercut_mutants import MUTANTS, PROCEDURE_MUTANTS
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +28,6 @@ FOUND_WITHIN = {
     "OR IGNORE with a wrong range": (3, 0, 100),  # 1, 1, 1
     "do not record truncations": (3, 0, 500),  # 4, 40, 3
     "remove a shard without syncing its folder": (1, 0, 1_000),  # 3, 439, 178
-    "do not sync the name of a new folder": (2, 230, 400),  # none in 600, 253
     "do not sync at durability power": (1, 360, 400),  # 378, ?, 486
     "prune at NORMAL": (2, 50, 600),  # 114, 56, 100
     "delete the ranges of pruned rows": (3, 0, 100),  # 2, 2, 2
@@ -41,3 +46,14 @@ def test_the_simulator_finds_every_mutant(mutant: str) -> None:
     seed, first, trials = FOUND_WITHIN[mutant]
     code, output = campaign("--mutant", mutant, "--seed", seed, "--first", first, "--trials", trials)
     assert (1, True) == (code, "VIOLATION" in output), f"not found in {trials} trials"
+
+
+@pytest.mark.parametrize("mutant", PROCEDURE_MUTANTS)
+def test_cuts_of_one_procedure_find_every_mutant(mutant: str) -> None:
+    name, patches = PROCEDURE_MUTANTS[mutant]
+    with playground() as folder, patched(patches), pytest.raises(ViolationError):
+        cuts = Cuts(folder, PROCEDURES[name]())
+        cuts.prepare()
+        for seed, cut in enumerate(reversed([*cuts.cuts(60)])):  # the last ones find most of them
+            for how in Crash:
+                cuts.check(how, cut, seed)

@@ -10,5 +10,6 @@ The fault model
 
 Read in this order: disk (what survives), scheduler (who runs), machine (what edgeshard runs on), vfs and os_calls
 (how edgeshard reaches it), contents (what is there), oracle (what was promised), workload (who does what), trial, trials,
-and tests/mutants/powercut_mutants.
+and tests/mutants/powercut_mutants. Trials play everything at once, at random. What is done rarely is cut short by
+itself, at each of its operations: cuts, procedures.
 """

@@ -152,6 +152,12 @@ class Disk:
                 (place / path).write_bytes(inode.content())
             links[inode.number] = place / path
 
+    def sync(self) -> None:
+        """Make everything durable."""
+        for _, node in _walk(self.root, ""):
+            node.sync()
+        self.root.sync()
+
     def put_back(self, copy: str, path: str) -> None:
         """Durably replace a file by a copy of another, and remove its WAL and journal."""
         source = self.find(copy)

@@ -1,6 +1,7 @@
 """Answer edgeshard's calls of the operating system with the simulated machine.
 
-New files, syncs of folders and locks go through ``os``, and change the disk like SQLite's own writes. The clock, random
+New files, writes to files that are no databases, syncs of folders and locks go through ``os``, and change the disk like
+SQLite's own writes. What Python's own file objects write is seen once the file is synced or renamed. The clock, random
 numbers, and the times and numbers of files are the machine's, so that a seed replays exactly.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import io
 import os
 import secrets
 import stat
@@ -32,8 +34,10 @@ class _Real:
     """The real functions of the operating system."""
 
     open, fsync, link, rename, unlink, mkdir = os.open, os.fsync, os.link, os.rename, os.unlink, os.mkdir
-    sleep, monotonic, time, time_ns, perf_counter = (
-        staticmethod(function) for function in (time.sleep, time.monotonic, time.time, time.time_ns, time.perf_counter)
+    pwrite, ftruncate, posix_fallocate = os.pwrite, os.ftruncate, os.posix_fallocate
+    sleep, monotonic, monotonic_ns, time, time_ns, perf_counter = (
+        staticmethod(function)
+        for function in (time.sleep, time.monotonic, time.monotonic_ns, time.time, time.time_ns, time.perf_counter)
     )
     token_bytes, token_hex = staticmethod(secrets.token_bytes), staticmethod(secrets.token_hex)
 
@@ -58,7 +62,55 @@ def _fsync(handle: int) -> None:
         return
     found = _what_is_open(machine, os.fstat(handle))
     if found is not None:  # folders above the disk's root need none
+        _absorb(machine, *found)
         machine.sync(*found)
+
+
+def _absorb(machine: Machine, path: str, node: Inode | Folder | None) -> None:
+    """Record what was written to a file without passing through here."""
+    if isinstance(node, Inode) and not machine.scheduler.running.is_killed:
+        with io.open(os.path.join(machine.root, path), "rb") as file:  # noqa: UP020
+            content = file.read()
+        if content != node.content():
+            machine.change(path, node, 0, content)
+            machine.change(path, node, len(content), None)
+
+
+def _opened(handle: int) -> tuple[Machine, str, Inode] | None:
+    """Return the machine and the file that an actor has open, or None if it is no file of the machine's."""
+    machine = acting()
+    found = None if machine is None else _what_is_open(machine, os.fstat(handle))
+    if machine is None or found is None:
+        return None
+    path, node = found
+    assert isinstance(node, Inode), path
+    machine.scheduler.operation()
+    return machine, path, node
+
+
+def _pwrite(handle: int, data: bytes, offset: int) -> int:
+    found = _opened(handle)
+    written = _Real.pwrite(handle, data, offset)
+    if found is not None:
+        machine, path, node = found
+        machine.change(path, node, offset, bytes(data[:written]))
+    return written
+
+
+def _ftruncate(handle: int, length: int) -> None:
+    found = _opened(handle)
+    _Real.ftruncate(handle, length)
+    if found is not None:
+        machine, path, node = found
+        machine.change(path, node, length, None)
+
+
+def _posix_fallocate(handle: int, offset: int, length: int) -> None:
+    found = _opened(handle)
+    _Real.posix_fallocate(handle, offset, length)
+    if found is not None and os.fstat(handle).st_size > len(found[2].content()):
+        machine, path, node = found
+        machine.change(path, node, offset + length, None)
 
 
 def _what_is_open(machine: Machine, status: os.stat_result) -> tuple[str, Inode | Folder] | None:
@@ -77,6 +129,7 @@ def _link(source: Any, target: Any, **options: Any) -> None:
         _Real.link(source, target, **options)
         return
     machine = found[0]
+    _absorb(machine, found[1], machine.disk.find(found[1]))
     machine.scheduler.operation()
     _Real.link(source, target, **options)
     machine.enter("link", there[1], (os.path.basename(there[1]), machine.disk.find(found[1])))
@@ -89,6 +142,7 @@ def _rename(source: Any, target: Any, **options: Any) -> None:
         return
     machine = found[0]
     assert os.path.dirname(found[1]) == os.path.dirname(there[1])
+    _absorb(machine, found[1], machine.disk.find(found[1]))
     machine.scheduler.operation()
     _Real.rename(source, target, **options)
     entries: Entries = (
@@ -194,8 +248,12 @@ _PATCHES: list[Patch] = [
     (os, "rename", _rename),
     (os, "unlink", _unlink),
     (os, "mkdir", _mkdir),
+    (os, "pwrite", _pwrite),
+    (os, "ftruncate", _ftruncate),
+    (os, "posix_fallocate", _posix_fallocate),
     (time, "sleep", _sleep),
     (time, "monotonic", _monotonic),
+    (time, "monotonic_ns", _clock(_Real.monotonic_ns, lambda now_s: int(now_s * 1e9))),
     (time, "perf_counter", _clock(_Real.perf_counter)),
     (time, "time", _clock(_Real.time)),
     (time, "time_ns", _clock(_Real.time_ns, lambda now_s: int(now_s * 1e9))),

@@ -79,6 +79,8 @@ class Scheduler:
         now_s: the simulated time, in seconds.
         has_crashed: whether everything has ended.
         killed: how many actors were killed individually.
+        operations: how many operations changed the disk, or would have.
+        syncs: how many of them were syncs.
     """
 
     def __init__(self, rng: random.Random, switch_chance: float, cut: Cut | None, now_s: float) -> None:
@@ -88,8 +90,8 @@ class Scheduler:
         self._rng = rng
         self._switch_chance = switch_chance
         self._cut = cut
-        self._operations = 0
-        self._syncs = 0
+        self.operations = 0
+        self.syncs = 0
         self._actors: list[Actor] = []
         self._threads: set[int] = set()
         self._running: Actor | None = None
@@ -153,10 +155,10 @@ class Scheduler:
             Killed: the actor is at its end.
         """
         self.step()
-        self._operations += 1
-        self._syncs += sync
+        self.operations += 1
+        self.syncs += sync
         cut = self._cut
-        if cut is not None and not cut.after and cut.number == (self._syncs if cut.at_sync else self._operations):
+        if cut is not None and not cut.after and cut.number == (self.syncs if cut.at_sync else self.operations):
             self.crash()
 
     def synced(self) -> None:
@@ -166,7 +168,7 @@ class Scheduler:
             Killed: the cut came.
         """
         cut = self._cut
-        if cut is not None and cut.after and cut.at_sync and cut.number == self._syncs:
+        if cut is not None and cut.after and cut.at_sync and cut.number == self.syncs:
             self.crash()
 
     def crash(self) -> None:

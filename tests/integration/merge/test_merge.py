@@ -15,14 +15,17 @@ import pytest
 
 import edgeshard
 from edgeshard import sqlite
+from edgeshard.budget import usage
 from edgeshard.errors import DamagedError, DiskFullError, MergeInProgressError
-from edgeshard.files import locks, scan
+from edgeshard.files import atomic_file, locks, scan
 from edgeshard.format import blocks
 from edgeshard.master import database, extents
-from edgeshard.merge import chunk, truncate
+from edgeshard.merge import chunk, init_store, truncate
+from edgeshard.merge import locks as merge_locks
 from edgeshard.merge.merger import Merger
 from edgeshard.shard import truncations
 from edgeshard.sources import attach
+from edgeshard.sqlite import maintenance
 from tests.support.processes import sql
 from tests.support.records import NOON, Reading
 from tests.support.stores import new_store, numbers, shard_path, write_apart
@@ -129,6 +132,50 @@ def test_a_merge_killed_anywhere_is_finished_by_the_next(
     assert (3 - len(expected), 3) == (report.rows, report.truncated)
     assert [1, 2, 3] == numbers(store)
     assert store.verify().ok
+
+
+def test_a_merge_removes_what_killed_makers_of_the_stores_files_left(store: edgeshard.Store) -> None:
+    write(store, "a", 1)
+    store.merge()
+    size = usage.measure(store.root).used
+    os.link(store.master_path, store.root / "master.db.edgeshard-01234567.new")  # killed before it removed this name
+    for name in ("restored-master.db", "removed-shards.db", "erased.json"):
+        (store.root / f"{name}.edgeshard-89abcdef.new").write_bytes(b"x" * 100_000)
+    (store.root / "restored-master.db.edgeshard-89abcdef.new-wal").touch()
+    others = {"master.db.edgeshard-new", "copy.db.edgeshard-01234567.new"}
+    for name in others:
+        (store.root / name).touch()
+    write(store, "b", 2)
+    assert 1 == store.merge().rows
+    assert others == {name for name in os.listdir(store.root) if "edgeshard-" in name}
+    assert 1 == os.stat(store.master_path).st_nlink
+    assert usage.measure(store.root).used - size < 20_000
+
+
+def test_who_makes_the_master_waits_for_mergers(store: edgeshard.Store) -> None:
+    store.root.joinpath("shards").mkdir(parents=True)
+    with merge_locks.merge_lock_held(store.root, 0.0, lambda: False), pytest.raises(MergeInProgressError):
+        init_store.make_master(store.root, 0.0)
+    init_store.make_master(store.root, 0.0)
+    assert store.has_master()
+    with merge_locks.merge_lock_held(store.root, 0.0, lambda: False):
+        init_store.make_master(store.root, 0.0)  # there is one
+
+
+def test_a_master_whose_unfinished_file_is_taken_for_a_leftover_is_made_all_the_same(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def publish(unfinished: str, path: str) -> bool:
+        unfinished_files.append(unfinished)
+        if len(unfinished_files) < 3:
+            os.unlink(unfinished)
+        return real(unfinished, path)
+
+    unfinished_files: list[str] = []
+    real = atomic_file.publish
+    monkeypatch.setattr(maintenance, "publish", publish)
+    store.init()
+    assert (3, True, ()) == (len(unfinished_files), store.has_master(), store.verify().errors)
 
 
 def test_a_merger_commits_durably_itself_before_it_truncates_what_another_copied(

@@ -1,0 +1,25 @@
+"""Cut the power, tear writes and kill at the operations of one procedure after another."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.crash.powercut.cuts import Cuts
+from tests.crash.powercut.disk import Crash
+from tests.crash.powercut.procedures import PROCEDURES
+from tests.crash.powercut.trials import playground
+from tests.support.forms import short_and_full
+
+
+@pytest.mark.parametrize("most", short_and_full(6, 24))
+@pytest.mark.parametrize("how", list(Crash))
+@pytest.mark.parametrize("procedure", PROCEDURES)
+def test_what_a_cut_leaves_is_what_the_procedure_promises(procedure: str, how: Crash, most: int) -> None:
+    with playground() as folder:
+        cuts = Cuts(folder, PROCEDURES[procedure]())
+        cuts.prepare()
+        for seed, cut in enumerate(cuts.cuts(most), 1):
+            cuts.check(how, cut, seed)
+    assert seed >= min(most, cuts.operations) // 2
+    assert cuts.counts.keys() <= set(cuts.procedure.outcomes)
+    assert most < 24 or {cuts.procedure.outcomes[0], cuts.procedure.outcomes[-1]} <= cuts.counts.keys()
