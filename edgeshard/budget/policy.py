@@ -55,11 +55,9 @@ EMPTY_SHARD_BYTES, SHM_BYTES, SHM_PART = 15 << 10, 32 << 10, 64
 #: A shard's WAL: a part of the budget for all open shards together, and the bounds of one, in bytes.
 WALS_PART, MIN_WAL_BYTES, MAX_WAL_BYTES = 10, 32 << 10, 4 << 20
 
-#: How many times the size of a shard's database counts: its rows may take that much in the master, on average.
+#: How many times the size of a shard's database counts: its rows may take that much in the master. Some take more, such
+#: as those of keyed tables with a history, and rows of a little over 2 kB, which have a page of 4 kB for themselves.
 MASTER_GROWTH: Final = 1.25
-
-#: The same for the rows of one transaction: in the master, a row of a little over 2 kB has a page of 4 kB for itself.
-TRANSACTION_GROWTH: Final = 2.0
 
 #: How long a quota holds, in seconds. Its owner renews it after that time, and others count it for twice that time.
 LEASE_S: Final = 0.25
@@ -106,6 +104,7 @@ class Usage:
         free: free space of the file system.
         open: the number of open shards.
         largest: the largest transaction that some shard may hold, if one may hold a large one.
+        wanted: the transaction that a writer was refused since the last merge, if rows may be dropped for it.
     """
 
     shards: int = 0
@@ -117,6 +116,7 @@ class Usage:
     free: int = 1 << 62
     open: int = 0
     largest: int = 0
+    wanted: int = 0
 
     @property
     def used(self) -> int:
@@ -155,12 +155,12 @@ def set_aside(budget: Budget, usage: Usage) -> int:
 
 def transaction_reserve(budget: Budget, transaction_bytes: int) -> int:
     """Return by how much a transaction enlarges the reserve: a merge puts it into the master's WAL, then its file."""
-    return max(0, int(2 * TRANSACTION_GROWTH * transaction_bytes) + COMMIT_BYTES - reserve_bytes(budget))
+    return max(0, int(2 * MASTER_GROWTH * transaction_bytes) + COMMIT_BYTES - reserve_bytes(budget))
 
 
 def large_transaction(budget: Budget) -> int:
     """Return by how much a transaction may enlarge a shard without enlarging the reserve."""
-    return int((reserve_bytes(budget) - COMMIT_BYTES) / 2 / TRANSACTION_GROWTH)
+    return int((reserve_bytes(budget) - COMMIT_BYTES) / 2 / MASTER_GROWTH)
 
 
 def current_limit(budget: Budget, usage: Usage) -> int:
@@ -244,7 +244,7 @@ def _largest_growth(budget: Budget, usage: Usage, left: int, *, is_large: bool) 
     most = min(int(left / growth_cost) - 1, is_for_free)
     if is_large and most == is_for_free:
         left_for_reserve = left + transaction_reserve(budget, usage.largest) + reserve_bytes(budget) - COMMIT_BYTES
-        most = max(most, int(left_for_reserve / (growth_cost + 2 * TRANSACTION_GROWTH)) - 1)
+        most = max(most, int(left_for_reserve / (growth_cost + 2 * MASTER_GROWTH)) - 1)
     return most
 
 
@@ -252,6 +252,18 @@ def largest_transaction(budget: Budget, usage: Usage) -> int:
     """Return by how much one transaction may enlarge a shard that has hardly any rows: what a merge can copy."""
     left = left_for_writers(budget, usage) - shard_bytes(EMPTY_SHARD_BYTES, MIN_WAL_BYTES, 0)
     return max(0, _largest_growth(budget, usage, left, is_large=True))
+
+
+def wanted_transaction(budget: Budget, usage: Usage, refused_bytes: int) -> int:
+    """Return for what a merge should make space after a transaction was refused that is at least this large; 0: none.
+
+    Its writer does not know how large it would have become. A transaction that does not even fit once all rows are
+    dropped is no reason to drop any.
+    """
+    most = largest_transaction(budget, attrs.evolve(usage, master=min(usage.master, EMPTY_MASTER_BYTES)))
+    if budget.on_full != "drop-oldest" or refused_bytes > most:
+        return 0
+    return min(2 * refused_bytes, most)
 
 
 def is_nearly_full(budget: Budget, usage: Usage, *, was_warned: bool) -> bool:
@@ -306,9 +318,13 @@ def needed_left(usage: Usage) -> int:
 # -- dropping rows ----------------------------------------------------------------------------------------------------
 
 
-def wanted_left(budget: Budget) -> int:
-    """Return what a merge leaves for writers if rows may be dropped."""
-    return max(budget.max_bytes // LEFT_PART, LEAST_SHARD_BYTES + MIN_GROWTH_BYTES)
+def wanted_left(budget: Budget, transaction_bytes: int = 0) -> int:
+    """Return what a merge leaves for writers if rows may be dropped, also for a transaction of that size."""
+    least = max(budget.max_bytes // LEFT_PART, LEAST_SHARD_BYTES + MIN_GROWTH_BYTES)
+    if not transaction_bytes:
+        return least
+    file_and_wal = shard_bytes(EMPTY_SHARD_BYTES, MIN_WAL_BYTES, transaction_bytes)
+    return max(least, file_and_wal + transaction_reserve(budget, transaction_bytes))
 
 
 def bytes_to_drop(budget: Budget, usage: Usage, droppable_bytes: int, *, for_merge: bool = False) -> int:
@@ -321,7 +337,7 @@ def bytes_to_drop(budget: Budget, usage: Usage, droppable_bytes: int, *, for_mer
         for_merge: whether the merger has no space for a chunk, whatever writers have.
     """
     left = left_for_writers(budget, attrs.evolve(usage, merging=0))
-    wanted = wanted_left(budget)
+    wanted = wanted_left(budget, usage.wanted)
     if left >= wanted and not for_merge:
         return 0
     least = needed_left(usage) - left
@@ -330,7 +346,8 @@ def bytes_to_drop(budget: Budget, usage: Usage, droppable_bytes: int, *, for_mer
         least = delete_bytes(budget) + COMMIT_BYTES - left_for_merger(budget, usage)
     if droppable_bytes < max(1, least):
         return 0
-    return min(droppable_bytes, max(wanted + wanted // 2 - left, wanted // 2))
+    more = wanted_left(budget) // 2  # so that the next merge need not drop again
+    return min(droppable_bytes, max(wanted + more - left, more))
 
 
 def agents_with_few_rows(rows: Mapping[str, int]) -> tuple[str, ...]:

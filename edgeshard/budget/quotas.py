@@ -35,6 +35,9 @@ MERGER: Final = ""
 #: The owner of the record of the largest transaction that some shard may hold, in bytes.
 _LARGEST: Final = "/largest"
 
+#: The owner of the record of a transaction for which there was no space, in bytes; the next merge clears it.
+_WANTED: Final = "/wanted"
+
 _RECORD: Final = struct.Struct("<QQq")
 
 #: The time of a record that its owner holds until further notice, in nanoseconds.
@@ -95,6 +98,12 @@ def _parse(text: bytes) -> Mapping[int, Granted]:
             is_held = until == _HELD_NS
             found[key] = Granted(total_bytes, is_held, is_held or now <= until <= now + _COUNTED_NS)
     return found
+
+
+def wanted_transaction(granted: Mapping[int, Granted]) -> int:
+    """Return the size of a transaction for which the next merge should make space, in bytes; 0 if there is none."""
+    noted = granted.get(owner_key(_WANTED))
+    return 0 if noted is None else noted.total_bytes
 
 
 def largest_transaction(granted: Mapping[int, Granted]) -> int:
@@ -208,6 +217,18 @@ class QuotaRecord:
         except OSError as error:
             raise explain_os_error(error, "write quota to", self._path) from error
 
+    def want(self, size_bytes: int) -> None:
+        """Record a transaction for which the next merge should make space; 0: none any more. Called under the lock.
+
+        Raises:
+            DiskFullError, StorageIOError: it cannot be written.
+        """
+        try:
+            key = owner_key(_WANTED)
+            os.pwrite(self._handle, _RECORD.pack(key, size_bytes, _HELD_NS), self._find(key))
+        except OSError as error:
+            raise explain_os_error(error, "write quota to", self._path) from error
+
     def clear(self, place: int) -> None:
         """Remove the record in this place."""
         os.pwrite(self._handle, bytes(_RECORD.size), place * _RECORD.size)
@@ -247,5 +268,9 @@ def forget_dead(record: QuotaRecord, owners_alive: Callable[[], Mapping[int, boo
         alive = owners_alive()
         for offset, (key, _, until_ns) in enumerate(record.read_all()):
             is_over = until_ns == _HELD_NS or not 0 <= until_ns - time.monotonic_ns() <= _COUNTED_NS
-            if key not in (0, record.key, owner_key(_LARGEST)) and is_over and not alive.get(key, False):
+            if (
+                key not in (0, record.key, owner_key(_LARGEST), owner_key(_WANTED))
+                and is_over
+                and not alive.get(key, False)
+            ):
                 record.clear(offset)

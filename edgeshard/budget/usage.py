@@ -101,7 +101,8 @@ def _measure_shards(
             taken = max(taken, quota.total_bytes if is_current else 0, policy.LEAST_SHARD_BYTES)
         shards += file + side
         promised += taken - file - side
-    return attrs.evolve(usage, shards=shards, promised=promised, open=open_, largest=largest)
+    wanted = quotas.wanted_transaction(granted)
+    return attrs.evolve(usage, shards=shards, promised=promised, open=open_, largest=largest, wanted=wanted)
 
 
 def _is_locked(folder: Path, stem: str) -> bool:

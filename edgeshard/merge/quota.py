@@ -132,7 +132,7 @@ class MergeQuota:
             raise self.error(0)
 
     def opened(self, connection: Connection) -> None:
-        """Keep the master's WAL short. Rows are dropped later: the merge may truncate shards, and make space by that."""
+        """Keep the master's WAL short. Rows are dropped later: the merge may make space by truncating shards."""
         if self.budget is None:
             if self._is_wal_short:
                 database.set_wal_limits(connection)
@@ -343,6 +343,9 @@ class MergeQuota:
             return
         self.drop_rows(connection)
         found = usage.measure(self._root, without=quotas.MERGER, sizes_only=True)
+        if found.wanted and self._record is not None:
+            with self._record.locked():
+                self._record.want(0)
         needed, deadline = policy.needed_left(found), time.monotonic() + 2 * policy.LEASE_S
         if policy.left_for_writers(budget, found) < needed:
             return
@@ -356,7 +359,7 @@ class MergeQuota:
         """Empty the WALs of all shards if little is left for writers: an idle agent keeps a long one."""
         budget, folder = self.budget, os.path.realpath(paths.shards(self._root))
         found = usage.measure(self._root, without=quotas.MERGER, sizes_only=True)
-        if budget is None or policy.left_for_writers(budget, found) >= policy.wanted_left(budget):
+        if budget is None or policy.left_for_writers(budget, found) >= policy.wanted_left(budget, found.wanted):
             return
         with contextlib.suppress(FileNotFoundError):
             for name in os.listdir(folder):

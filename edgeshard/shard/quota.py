@@ -309,6 +309,15 @@ class Quota:
             self._limit_file(connection, max(pages, first_pages + self._granted.growth_bytes // self._page_bytes))
             self._limit_wal(connection)
             self._free_bytes = (self._pages_max - pages) * self._page_bytes
+        if bytes_ > self._free_bytes:
+            self._ask_for_space(needed)
+
+    def _ask_for_space(self, transaction_bytes: int) -> None:
+        """Have the next merge make space for a transaction that is refused now, if it can."""
+        wanted = policy.wanted_transaction(self._budget, self._usage, transaction_bytes)
+        if wanted > self._usage.wanted:
+            with self._record.locked():
+                self._record.want(wanted)
 
     # -- the WAL ------------------------------------------------------------------------------------------------------
 

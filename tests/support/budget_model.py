@@ -231,7 +231,7 @@ class Store:
                 return False
             chunk = min(-(-most // shard.unit) * shard.unit, shard.rows)
             if chunk <= shard.unit:  # no more is promised for a single transaction
-                in_wal, in_file = min(in_wal, policy.TRANSACTION_GROWTH), min(in_file, policy.TRANSACTION_GROWTH)
+                in_wal, in_file = min(in_wal, policy.MASTER_GROWTH), min(in_file, policy.MASTER_GROWTH)
             wal = min(policy.COMMIT_BYTES + int(chunk * in_wal), space)
             file = int(chunk * in_file)
             if policy.COMMIT_BYTES + chunk * in_wal + file <= space and file <= space - policy.delete_bytes(

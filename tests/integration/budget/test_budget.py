@@ -543,20 +543,20 @@ def test_what_the_stores_own_rules_let_go_goes_before_anything_is_dropped(tmp_pa
         for start in range(0, 2_000, 500):
             shard.write_many(Alarm(n, "x" * 400) for n in range(start, start + 500))
             plain.merge()
-        for start in range(0, 6_000, 500):
-            shard.write_many(Trace(n, "x" * 400) for n in range(start, start + 500))
+        for start in range(0, 6_000, 250):
+            shard.write_many(Trace(n, "x" * 400) for n in range(start, start + 250))
             plain.merge()
     assert "budget" not in plain.verify().pruned
     store = edgeshard.Store(tmp_path, prune=rule)
     dropped = pruned = 0
     with store.shard("agent") as shard:
-        for start in range(6_000, 20_000, 500):
-            shard.write_many(Trace(n, "x" * 400) for n in range(start, start + 500))
+        for start in range(6_000, 20_000, 250):
+            shard.write_many(Trace(n, "x" * 400) for n in range(start, start + 250))
             report = store.merge()
             dropped += report.dropped
             pruned += 0 if report.pruned is None else report.pruned.rows
-    assert (0, 19_500) == (dropped, pruned)
-    assert {"keep rows": 19_500} == dict(store.verify().pruned)
+    assert (0, 19_750) == (dropped, pruned)
+    assert {"keep rows": 19_750} == dict(store.verify().pruned)
 
 
 def test_a_keeper_and_a_budget_beside_one_another_drop_each_row_once(tmp_path: Path) -> None:

@@ -89,6 +89,35 @@ def test_the_largest_transaction_is_merged_however_full_the_store_becomes_after_
     assert store.verify().ok
 
 
+@pytest.mark.parametrize("part", [0.03, 0.07, 0.11])
+@pytest.mark.parametrize("max_bytes", others_slow([3, 10, 40], [10]))
+def test_a_full_store_accepts_a_large_transaction_after_at_most_two_merges(
+    tmp_path: Path, max_bytes: int, part: float
+) -> None:
+    store = edgeshard.Store(tmp_path, max_bytes=max_bytes * MB, on_full="drop-oldest")
+    with store.shard("agent") as shard:
+        dropped = written = 0
+        while not dropped:
+            with suppress(DiskBudgetError):
+                written += shard.write_many({"n": n, "x": "x" * 400} for n in range(20))
+                continue
+            dropped += store.merge().dropped
+        rows = [{"n": n, "x": "x" * 400} for n in range(int(part * max_bytes * MB / 520))]
+        for _ in range(3):
+            with suppress(DiskBudgetError):
+                assert len(rows) == shard.write_many(iter(rows))
+                break
+            dropped += store.merge().dropped
+        else:
+            pytest.fail("it was refused after two merges")
+        dropped += store.merge().dropped
+        left = policy.left_for_writers(policy.Budget(max_bytes * MB, "drop-oldest"), usage.measure(tmp_path))
+    report = store.verify()
+    assert report.ok
+    assert written + len(rows) == report.rows + dropped
+    assert left < max_bytes * MB  # the wish was for once
+
+
 @pytest.mark.parametrize(
     ("agents", "max_bytes"), others_slow([(2, 2), (8, 3), (20, 4), (100, 30), (60, 200)], [(8, 3)])
 )
