@@ -120,7 +120,7 @@ def _known_streams(source: Source) -> str:
 
 
 def _shard_news(source: Source) -> str:
-    """Select the streams with rows that a shard truncated and the main database does not know, or that cannot be right."""
+    """Select the streams with rows that a shard truncated and the main database does not know, or with wrong ones."""
     return _known_streams(source) + (
         f"JOIN {quote(source.schema)}.edgeshard_truncations r ON r.stream_no = s.stream_no "
         "GROUP BY s.stream_no HAVING max(r.last) > coalesce(m.last_seq, t.last_seq, 0) "
