@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -18,7 +18,7 @@ from edgeshard.errors import EdgeshardError, OutOfDescriptorsError
 from edgeshard.files import paths, scan
 from edgeshard.files.scan import ShardFile
 from edgeshard.format.blocks import Block
-from edgeshard.format.ranges import Range, size
+from edgeshard.format.ranges import Range, size, union
 from edgeshard.inspect import shard_names
 from edgeshard.master import shard_states
 from edgeshard.master.known_rows import KnownRows
@@ -113,6 +113,15 @@ def find_pending(connection: Connection, view: MasterView, file: ShardFile) -> P
         return None
     # a reason that was recorded without a state may be outdated, but only the next merge finds out
     return attrs.evolve(pending, reason=pending.reason or (reason if not noted else ""))
+
+
+def united(found: Iterable[Mapping[bytes, Sequence[Range]]]) -> dict[bytes, list[Range]]:
+    """Return the rows that are in any of the shards, by the id of their stream, each once: two may be copies of one."""
+    seqs: dict[bytes, list[Range]] = {}
+    for by_stream in found:
+        for stream_id, parts in by_stream.items():
+            seqs[stream_id] = union([*seqs.get(stream_id, ()), *parts])
+    return seqs
 
 
 def _attach_and_compare(connection: Connection, view: MasterView, file: ShardFile) -> Pending:

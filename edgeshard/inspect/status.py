@@ -8,7 +8,7 @@ created: as long as there is no master, all rows are pending. What is reported m
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import attrs
@@ -19,9 +19,9 @@ from edgeshard.budget.usage import load_budget, measure
 from edgeshard.errors import StorageError
 from edgeshard.files import locks, paths, scan, store_folder
 from edgeshard.files.scan import ShardFile
-from edgeshard.format.ranges import Range, size, union
+from edgeshard.format.ranges import size
 from edgeshard.inspect import shard_names
-from edgeshard.inspect.pending import MasterView, Pending, find_pending
+from edgeshard.inspect.pending import MasterView, Pending, find_pending, united
 from edgeshard.inspect.space import measure as measure_space
 from edgeshard.master import (
     catalog,
@@ -89,7 +89,7 @@ def status(root: Path) -> StatusReport:
             written = write_stats.load(connection, counters)
     finally:
         connection.close()
-    seqs = _united(pending.seqs for _, pending in there)
+    seqs = united(pending.seqs for _, pending in there)
     states = add_states([row_states.count_all(stream_rows, seqs), retired_states])
     gaps = row_states.find_gaps(stream_rows, seqs)
     shards = _in_order(_shard_status(view, file, pending, at) for file, pending in there)
@@ -107,7 +107,7 @@ def status(root: Path) -> StatusReport:
         space=space,
         unnamed=notes.unnamed,
         clock=clock,
-        blocked_rows=sum(map(size, _united(pending.blocked_seqs for _, pending in there).values())),
+        blocked_rows=sum(map(size, united(pending.blocked_seqs for _, pending in there).values())),
     )
 
 
@@ -121,15 +121,6 @@ def _with_states(master: MasterStatus, states: RowStates, gaps: tuple[Gap, ...])
         gaps=len(gaps),
         missing_rows=states.missing,
     )
-
-
-def _united(found: Iterable[Mapping[bytes, Sequence[Range]]]) -> dict[bytes, list[Range]]:
-    """Return the rows that are in any of the shards, each once: two may be copies of one."""
-    seqs: dict[bytes, list[Range]] = {}
-    for by_stream in found:
-        for stream_id, parts in by_stream.items():
-            seqs[stream_id] = union([*seqs.get(stream_id, ()), *parts])
-    return seqs
 
 
 def _master_status(connection: Connection, path: Path, found: ShardFile | None) -> MasterStatus:

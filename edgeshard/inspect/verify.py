@@ -16,12 +16,10 @@ import attrs
 
 from edgeshard import format, sqlite
 from edgeshard.errors import DamagedError, StorageError
-from edgeshard.files import paths, scan
 from edgeshard.format.ranges import Range, intersect, subtract, union
 from edgeshard.inspect import absences
 from edgeshard.inspect.absences import Absences
 from edgeshard.master import (
-    blocked_rows,
     catalog,
     damage,
     database,
@@ -102,7 +100,7 @@ def check(path: Path, master_path: Path, *, deep: bool) -> VerifyReport:
         with database.translate_errors("verify", path):
             known = absences.find(connection, master_path.parent)
             with sqlite.read_snapshot(connection):
-                return _report(connection, _pending(connection, master_path), known, deep=deep)
+                return _report(connection, known, deep=deep)
     finally:
         connection.close()
 
@@ -162,14 +160,7 @@ def _note(write: Callable[[], None]) -> None:
         logger.warning("mergers are not told what verify found: %s", error)
 
 
-def _pending(connection: Connection, path: Path) -> row_states.Pending:
-    """Return the rows that are recorded as blocked in shards whose files are there; the shards are not read."""
-    folder = paths.shards(path.parent)
-    there = {name for name in blocked_rows.shards(connection) if scan.find_database(str(folder / name)) is not None}
-    return blocked_rows.by_stream(connection, there)
-
-
-def _report(connection: Connection, pending: row_states.Pending, known: Absences, *, deep: bool) -> VerifyReport:
+def _report(connection: Connection, known: Absences, *, deep: bool) -> VerifyReport:
     tables = catalog.present_tables(connection)
     findings = list(soundness.findings(connection, "integrity_check" if deep else "quick_check", _FINDINGS_MAX))
     rows = sum(sqlite.scalar(connection, f"SELECT count(*) FROM {quote(name)}") for name in tables)
@@ -182,12 +173,12 @@ def _report(connection: Connection, pending: row_states.Pending, known: Absences
     stream_count = streams.count(connection)[0] + retired.stream_count(connection)
     unknown = known_rows.select_unknown(connection, known.rows)
     stream_rows = known_rows.add_to(row_states.load(connection), unknown)
-    gaps = row_states.find_gaps(stream_rows, pending)
+    gaps = row_states.find_gaps(stream_rows, known.blocked)
     own = identity.database_id(connection)
     losses = tuple(_losses(connection, own, gaps, unknown))
     reasons = pruned_ranges.by_reason(connection)
     pruned = {reason: count for reason, count in reasons.items() if pruned_ranges.is_rule(reason)}
-    states = add_states([row_states.count_all(stream_rows, pending), row_states.retired_states(connection)])
+    states = add_states([row_states.count_all(stream_rows, known.blocked), row_states.retired_states(connection)])
     deleted = tuple(_deleted_by_hand(connection, stream_rows, absent))
     accepted = tuple(
         AcceptedLoss(Gap(agent, stream_id.hex(), seqs.first, seqs.last), why, at)

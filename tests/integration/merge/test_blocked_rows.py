@@ -255,6 +255,20 @@ def test_blocked_rows_of_a_lost_shard_are_missing(store: edgeshard.Store) -> Non
     assert [("a.db", "sample", 1)] == blocked(merged_with(store))
 
 
+def test_a_row_that_only_an_older_master_takes_for_blocked_is_missing(store: edgeshard.Store, tmp_path: Path) -> None:
+    """Its shard no longer has it: the master that was replaced had merged it."""
+    with store.shard("a") as shard:
+        shard.write(OTHER("x"))
+        assert [("a.db", "sample", 1)] == blocked(store.merge())
+        store.snapshot(tmp_path / "older.db")
+        store.prune(table="sample", drop_table=True)
+        assert (1, 1) == ((report := store.merge()).rows, report.truncated)
+        restored = store.restore(tmp_path / "older.db")
+        gaps = [(gap.agent, gap.first, gap.last) for gap in restored.gaps]
+        assert (("a", 1, 1) in gaps, restored.gaps) == (True, store.verify().gaps)
+        assert set(store.status().gaps) == set(restored.gaps) == set(store.merge().gaps)
+
+
 def test_blocked_rows_in_two_copies_of_a_shard_count_once(store: edgeshard.Store) -> None:
     write(store, "a", OTHER("x"), [1, OTHER("y")])
     merged_with(store)
