@@ -118,6 +118,8 @@ class Quota:
             while not self._may_take() or not self._take(fingerprint.size(self._path), policy.FIRST_GROWTH_BYTES):
                 # what is in the way may be quotas that expire
                 if monotonic() > deadline or not self._fits_without_quotas():
+                    # a program may try again at once, and many such programs would leave no time to the others
+                    time.sleep(min(policy.LEASE_S, self._interval_s))
                     raise self._refusal_to_open()
                 time.sleep(_OPEN_POLL_S)
         except BaseException:

@@ -687,8 +687,8 @@ def fill_master(store: edgeshard.Store, rows: int, size: int) -> tuple[str, int]
     if not rows:
         return "", 0
     with store.shard("earlier") as shard:
-        for start in range(0, rows, 1_000):
-            shard.write_many({"x": "x" * size} for _ in range(start, min(rows, start + 1_000)))
+        for start in range(0, rows, 500):
+            shard.write_many({"x": "x" * size} for _ in range(start, min(rows, start + 500)))
             store.merge()
         assert shard.stream is not None
         return shard.stream, rows
