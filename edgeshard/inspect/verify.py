@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -192,13 +192,16 @@ def _absent(connection: Connection, rows: int) -> dict[int, int]:
     return {} if by_hand.has_stray_rows(connection) else by_hand.find_all(connection)
 
 
-def _deleted_by_hand(connection: Connection, stream_rows: Iterable[StreamRows], absent: Iterable[int]) -> Iterator[Gap]:
+def _deleted_by_hand(
+    connection: Connection, stream_rows: Iterable[StreamRows], absent: Mapping[int, int]
+) -> Iterator[Gap]:
     """Yield the rows that another program deleted and whose loss is not accepted, recorded or not, by agent."""
     unrecorded = {streams.origin(connection, number)[1]: number for number in absent}
     for stream in sorted(stream_rows, key=lambda item: (item.agent_id, item.stream_id)):
         seqs = subtract(stream.by_hand, stream.written_off)
         if stream.stream_id in unrecorded:
-            seqs = union([*seqs, *by_hand.seqs_without_row(connection, unrecorded[stream.stream_id])])
+            number = unrecorded[stream.stream_id]
+            seqs = union([*seqs, *by_hand.unrecorded_seqs(connection, number, absent[number])])
         yield from (Gap(stream.agent_id, stream.stream_id.hex(), part.first, part.last) for part in seqs)
 
 

@@ -48,6 +48,12 @@ def notes(connection: Connection, limit: int) -> dict[int, list[Range]]:
     return {number: union(seqs) for number, seqs in found.items()}
 
 
+def notes_of(connection: Connection, stream_no: int) -> list[Range]:
+    """Return the seqs of these rows of a stream, in order."""
+    sql = "SELECT seq FROM main.edgeshard_deleted_by_hand WHERE stream_no = ? ORDER BY seq"
+    return union(Range(seq, seq) for (seq,) in sqlite.fetch(connection, sql, (stream_no,)))
+
+
 def forget(connection: Connection, stream_no: int, seqs: list[Range]) -> None:
     """Delete the notes of these rows of a stream."""
     connection.execute(

@@ -87,7 +87,7 @@ def _find(
         missing = row_states.divide_absent(item, pending.get(item.stream_id, ())).missing
         lost = [*missing, *subtract(item.by_hand, item.written_off)]
         if (number := numbers[item.stream_id]) in absent:
-            lost += by_hand.seqs_without_row(connection, number)
+            lost += by_hand.unrecorded_seqs(connection, number, absent[number])
         for part in sorted(lost if wanted is None else intersect(lost, [wanted])):
             yield Gap(item.agent_id, item.stream_id.hex(), part.first, part.last)
 

@@ -27,7 +27,7 @@ from typing import Final
 
 from edgeshard import sqlite
 from edgeshard.errors import DamagedError
-from edgeshard.format.blocks import Block, pieces
+from edgeshard.format.blocks import pieces
 from edgeshard.format.ranges import Range, size
 from edgeshard.master import by_hand, catalog, database, extents, identity, pruned_ranges, soundness, superseded
 from edgeshard.retention import by_address
@@ -190,10 +190,18 @@ def _record_stream(connection: Connection, number: int) -> int:
     return rows
 
 
-def seqs_without_row(connection: Connection, number: int) -> list[Range]:
-    """Return the seqs in a stream's blocks that have no row, in the caller's transaction; see `find_all`."""
-    blocks: list[Block] = extents.blocks(connection, number)
-    return by_address.without_row(connection, blocks)
+def unrecorded_seqs(connection: Connection, number: int, rows: int) -> list[Range]:
+    """Return which rows of a stream another program deleted and nothing records yet, in the caller's transaction.
+
+    Args:
+        connection: the master.
+        number: the stream's number.
+        rows: how many rows are gone: see `find_all`. If as many were noted, it is those; otherwise it is any of those
+            without a row.
+    """
+    noted = by_hand.notes_of(connection, number)
+    gone = by_address.without_row(connection, pieces(noted, extents.blocks_around(connection, number, noted)))
+    return gone if size(gone) == rows else by_address.without_row(connection, extents.blocks(connection, number))
 
 
 def _ensure_sound(connection: Connection, path: Path) -> None:
