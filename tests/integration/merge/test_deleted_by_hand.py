@@ -143,6 +143,8 @@ def test_among_superseded_rows_a_noted_deletion_is_known_by_its_address(store: e
             shard.write({"n": n})
     store.merge()
     by_hand(store, "delete from agent_data where data ->> '$.n' = 2")
+    assert [(6, 6)] == [(gap.first, gap.last) for gap in store.verify().by_hand]
+    assert [(6, 6)] == [(gap.first, gap.last) for gap in store.accept_loss(agent="a", why="asked", dry_run=True).gaps]
     store.merge()
     found = store.verify()
     assert (RowStates(present=5, superseded=4, by_hand=1), [(6, 6)]) == (
