@@ -13,8 +13,8 @@ def remove(root: Path) -> None:
     """Remove unfinished files of the store itself.
 
     They take space of a disk budget, and one of them may be a second name of the master. The caller holds
-    ``merge.lock``, as whoever makes these files does. Unfinished shards, snapshots and bundles are left to those who make
-    them again.
+    ``merge.lock``, as whoever makes these files does. Unfinished shards, snapshots and bundles are left to those who
+    make them again.
 
     Raises:
         OSError: the folder cannot be read, or a file cannot be removed.
