@@ -64,7 +64,8 @@ def restore(
     """Put a snapshot in the place of a store's master; see `Store.restore`."""
     master = paths.master(root)
     source = Path(os.path.realpath(snapshot))
-    _check_paths(source, master)
+    with sqlite.translate_errors(_ACTION, str(master)):
+        _check_paths(source, master)
     with _locks_of(root), sqlite.translate_errors(_ACTION, str(master)):
         _remove_leftovers(root)
         _ensure_same_master(source, master)

@@ -116,7 +116,8 @@ def _report(path: Path, rows: int, erased: Sequence[ErasedStream], unexamined: t
             elsewhere = tuple(_elsewhere(connection, erased))
     finally:
         connection.close()
-    is_wal_emptied = not fingerprint.size(paths.wal(path))
+    with sqlite.translate_errors(_ACTION, str(path)):
+        is_wal_emptied = not fingerprint.size(paths.wal(path))
     return EraseReport(rows, 0, unexamined, elsewhere, is_wal_emptied)
 
 

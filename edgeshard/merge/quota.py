@@ -33,7 +33,7 @@ from edgeshard import sqlite
 from edgeshard.budget import policy, quotas, reserve, usage
 from edgeshard.budget.policy import Budget, Usage
 from edgeshard.budget.quotas import QuotaRecord
-from edgeshard.errors import DiskBudgetError
+from edgeshard.errors import DiskBudgetError, StorageError
 from edgeshard.files import fingerprint, locks, paths
 from edgeshard.format import blocks
 from edgeshard.master import database, streams, write_stats
@@ -132,7 +132,7 @@ class MergeQuota:
             raise self.error(0)
 
     def opened(self, connection: Connection) -> None:
-        """Keep the master's WAL short. Rows are dropped later: the merge may make space by truncating shards."""
+        """Keep the master's WAL short. Rows are dropped later, if need be: truncating shards may make enough space."""
         if self.budget is None:
             if self._is_wal_short:
                 database.set_wal_limits(connection)
@@ -162,10 +162,11 @@ class MergeQuota:
             record.close()
 
     def abandon(self) -> None:
-        """Give the step back, after an error."""
+        """Give the step back, after an error; if that fails as well, it counts only until ``merge.lock`` is free."""
         record, self._record = self._record, None
         if record is not None:
-            record.close()
+            with contextlib.suppress(StorageError):
+                record.close()
 
     @property
     def is_near_limit(self) -> bool:

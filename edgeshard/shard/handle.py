@@ -11,6 +11,7 @@ When a write fails, the class of the error says whether its row can be in the fi
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
 from collections.abc import Callable
@@ -200,12 +201,13 @@ class Handle:
                     try:
                         cause = self._find_outside_change() if is_usable and not depth else ""
                     finally:
-                        with self._meter.closing(self._connection):
+                        with contextlib.ExitStack() as parts:  # in reverse order, and all of them if one fails
+                            if self._quota is not None:
+                                parts.callback(self._quota.close)
+                            if self._lookups is not None:
+                                parts.callback(self._lookups.close)
+                            parts.enter_context(self._meter.closing(self._connection))
                             self._connection.close()
-                        if self._lookups is not None:
-                            self._lookups.close()
-                        if self._quota is not None:
-                            self._quota.close()
             finally:
                 lock_file.held.release()
                 for _ in range(depth):  # for each block that can no longer be left
@@ -226,6 +228,7 @@ class Handle:
         self._renew_quota(quota)
         if not quota.allows_writes:
             self._fail(error, row_id, writer, record)
+        self._connection.set_last_insert_rowid(0)  # the row may have been inserted before it was undone
         try:
             row = writer.encode(row_id, record)
             quota.make_space(self._connection, row)

@@ -36,7 +36,7 @@ from edgeshard.budget import policy, reserve
 from edgeshard.budget.policy import Budget, Usage, WriterQuota
 from edgeshard.budget.quotas import QuotaRecord
 from edgeshard.budget.usage import load_budget, measure
-from edgeshard.errors import DiskBudgetError
+from edgeshard.errors import DiskBudgetError, StorageError
 from edgeshard.files import fingerprint, paths
 from edgeshard.master import write_stats
 from edgeshard.master.write_stats import WriterMeter
@@ -115,13 +115,14 @@ class Quota:
         self._record = QuotaRecord(root, self._stem)
         try:
             deadline = monotonic() + _OPEN_WAIT_S
-            while not self._may_take() or not self._take(fingerprint.size(self._path), policy.FIRST_GROWTH_BYTES):
-                # what is in the way may be quotas that expire
-                if monotonic() > deadline or not self._fits_without_quotas():
-                    # a program may try again at once, and many such programs would leave no time to the others
-                    time.sleep(min(policy.LEASE_S, self._interval_s))
-                    raise self._refusal_to_open()
-                time.sleep(_OPEN_POLL_S)
+            with self._translating_errors():
+                while not self._may_take() or not self._take(fingerprint.size(self._path), policy.FIRST_GROWTH_BYTES):
+                    # what is in the way may be quotas that expire
+                    if monotonic() > deadline or not self._fits_without_quotas():
+                        # a program may try again at once, and many such programs would leave no time to the others
+                        time.sleep(min(policy.LEASE_S, self._interval_s))
+                        raise self._refusal_to_open()
+                    time.sleep(_OPEN_POLL_S)
         except BaseException:
             self._record.close()
             raise
@@ -149,6 +150,9 @@ class Quota:
     def leave_to_parent(self) -> None:
         """Leave the quota to the process that forked this one."""
         self._record.leave_to_parent()
+
+    def _translating_errors(self) -> contextlib.AbstractContextManager[None]:
+        return sqlite.translate_errors("take quota for", self._path)
 
     # -- taking it ----------------------------------------------------------------------------------------------------
 
@@ -209,7 +213,15 @@ class Quota:
             logger.warning("%s is nearly full: %s", self._root, policy.describe_usage(self._budget, usage))
 
     def renew(self, connection: Connection) -> None:
-        """Keep the quota, or take another one, which may be larger or smaller."""
+        """Keep the quota, or take another one, which may be larger or smaller.
+
+        Raises:
+            StorageError: the store cannot be measured, or the quota not be recorded.
+        """
+        with self._translating_errors():
+            self._renew(connection)
+
+    def _renew(self, connection: Connection) -> None:
         now = monotonic()
         file_bytes = int(connection.pragma("page_count")) * self._page_bytes
         used = file_bytes - self._pages_max * self._page_bytes + self._granted.growth_bytes
@@ -273,11 +285,16 @@ class Quota:
         self._record.hold(self._granted.total_bytes)
 
     def let_go(self) -> None:
-        """End what `hold` began."""
+        """End what `hold` began. If that cannot be recorded, the quota is held until it is renewed, before a write."""
         self._first_pages = -1
-        self._record.take(self._granted.total_bytes)
         self._taken_at = monotonic()
         self.renew_at = self._taken_at + policy.LEASE_S
+        try:
+            self._record.take(self._granted.total_bytes)
+        except StorageError as error:  # rows may be committed, so this is no reason to fail
+            logger.debug("%s", error)
+            self._taken_at = self._measured_at = 0.0
+            self._request_upkeep()
 
     def make_space(self, connection: Connection, rows: Any) -> None:
         """Take a larger quota if the next rows may not fit. If there is none, SQLite refuses what does not fit.
@@ -285,6 +302,9 @@ class Quota:
         Args:
             connection: the shard's.
             rows: the bindings of one row, or a list of them.
+
+        Raises:
+            StorageError: the store cannot be measured, or the quota not be recorded.
         """
         try:
             size = len(marshal.dumps(rows, 2))
@@ -294,7 +314,8 @@ class Quota:
         count = len(rows) if isinstance(rows, list) else 1
         bytes_ = _TREE_PAGES * self._page_bytes + min(2 * size, size + size // 50 + count * self._page_bytes)
         if bytes_ > self._free_bytes or self._first_pages < 0:
-            self._make_space(connection, bytes_)
+            with self._translating_errors():
+                self._make_space(connection, bytes_)
         self._free_bytes -= bytes_
 
     def _make_space(self, connection: Connection, bytes_: int) -> None:
@@ -327,8 +348,9 @@ class Quota:
         """Checkpoint the WAL once it has its target size; SQLite calls this after each commit."""
         self._wal_pages, self._pages_logged = pages, sqlite.wal_pages_written(connection)
         if pages >= self._wal_target:
-            # if a merger does it, the merger counts the bytes
-            with write_stats.counted() as count, contextlib.suppress(*sqlite.BUSY):  # a merger is doing it already
+            # a merger may be doing it already, and counts the bytes then; and any other error would be taken for one of
+            # the commit: upkeep meets it again, before the next row
+            with write_stats.counted() as count, contextlib.suppress(sqlite.DatabaseFailure):
                 sqlite.checkpoint_in_hook(connection)
             if self._meter is not None:
                 self._meter.add(count.bytes)
@@ -352,7 +374,12 @@ class Quota:
 
         Raises:
             DiskBudgetError: that is the case.
+            StorageError: it cannot be determined.
         """
+        with self._translating_errors():
+            self._ensure_wal_may_grow(connection)
+
+    def _ensure_wal_may_grow(self, connection: Connection) -> None:
         if self._first_pages >= 0:
             return  # SQLite refuses what does not fit
         if not self.allows_writes:

@@ -40,6 +40,8 @@ def _sweep(sweep: Sweep, options: argparse.Namespace) -> Tally:
             for violation in one.violations:
                 print(violation, flush=True)
             tally.add(one)
+            if options.mutant and tally.violations:
+                break
         print(f"{scenario}: {tally} ({time.monotonic() - began:.0f} s)", flush=True)
         total.add(tally)
     return total

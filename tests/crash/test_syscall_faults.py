@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 import apsw
 import pytest
 
 import edgeshard
+from edgeshard import sqlite
+from edgeshard.budget.quotas import QuotaRecord
 from edgeshard.errors import (
     DamagedError,
     DiskFullError,
@@ -26,8 +30,8 @@ from tests.support.forms import short_and_full
 from tests.support.stores import numbers, shard_path
 
 
-# the full sweep of the campaign has about 40,000 points
-@pytest.mark.parametrize("every", short_and_full("797", "97"))
+# the full sweep of the campaign has about 85,000 points
+@pytest.mark.parametrize("every", short_and_full("1597", "251"))
 def test_whichever_call_fails_nothing_is_lost_or_doubled_and_each_error_is_one_of_ours(every: str) -> None:
     done = sweep("--every", every)
     assert 0 == done.returncode, done.stdout + done.stderr
@@ -112,6 +116,51 @@ def test_a_commit_after_which_the_files_cannot_be_looked_at_is_a_commit(
         with pytest.raises(ShardPoisonedError, match="moved"):
             shard.write({"n": 4})
     store.merge()
+
+
+@pytest.mark.parametrize("error", [apsw.FullError, apsw.IOError, apsw.CantOpenError])
+@pytest.mark.parametrize("rows", [1, 4])
+def test_a_commit_after_which_the_budgets_checkpoint_fails_is_a_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception], rows: int
+) -> None:
+    def fail(connection: apsw.Connection) -> None:
+        failures.append(error)
+        raise error
+
+    failures: list[type[Exception]] = []
+    store = edgeshard.Store(tmp_path / "data", max_bytes="2M")
+    with store.shard("agent") as shard:
+        monkeypatch.setattr(sqlite, "checkpoint_in_hook", fail)
+        for n in range(0, 100, rows):
+            if rows == 1:
+                shard.write({"n": n, "x": "x" * 300})
+            else:
+                shard.write_many({"n": n + k, "x": "x" * 300} for k in range(rows))
+    store.merge()
+    assert (True, list(range(100))) == (len(failures) > 0, numbers(store))
+
+
+@pytest.mark.parametrize("name", ["take", "hold"])
+def test_a_commit_after_which_the_quota_cannot_be_recorded_is_a_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def fail(record: QuotaRecord, total_bytes: int) -> None:
+        raise StorageIOError("write quota to", str(tmp_path), "injected")
+
+    store = edgeshard.Store(tmp_path / "data", max_bytes="2M")
+    with store.shard("agent") as shard:
+        shard.write({"n": 0})
+        with monkeypatch.context() as patch:
+            patch.setattr(QuotaRecord, name, fail)
+            expected = pytest.raises(StorageIOError) if name == "hold" else contextlib.nullcontext()
+            with expected:
+                shard.write_many({"n": n} for n in (1, 2))
+            with pytest.raises(StorageIOError):  # the next one renews the quota before it writes
+                shard.write_many({"n": n} for n in (3, 4))
+        shard.write_many({"n": n} for n in (5, 6))
+    store.merge()
+    assert ([0, 5, 6] if name == "hold" else [0, 1, 2, 5, 6]) == numbers(store)
+    assert store.verify().ok
 
 
 def test_a_database_whose_making_met_a_full_disk_is_not_there(

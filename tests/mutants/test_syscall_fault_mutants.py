@@ -16,6 +16,8 @@ pytestmark = pytest.mark.slow
         ("ignore a failed commit", "first_merge", "--kind full --once --every 2"),
         ("publish an incomplete database", "first_merge", "--kind full --once --every 2"),
         ("do not recognise a full disk", "write", "--kind full --every 9"),
+        ("fail after a commit", "write_within_budget", "--kind full --once --every 5"),
+        ("record damage that was found once", "read", "--kind error --once --every 7"),
     ],
 )
 def test_the_sweep_finds_what_was_broken_on_purpose(mutant: str, scenario: str, options: str) -> None:

@@ -1,4 +1,4 @@
-"""Let system calls fail on purpose: those of SQLite, and those that edgeshard and filelock make through ``os``.
+"""Let system calls fail on purpose: those of SQLite, and those that edgeshard and filelock make through ``os`` and `open`.
 
 SQLite's own unix VFS stays in place, and the calls below it are replaced: with ``xSetSystemCall``, which SQLite offers
 for this, and for fdatasync, which that does not cover, in apsw's table of imported functions. So each error takes the
@@ -11,9 +11,11 @@ It works for one process with one thread, on Linux. The real calls cannot be res
 
 from __future__ import annotations
 
+import builtins
 import ctypes
 import errno
 import fcntl
+import io
 import os
 import re
 from collections.abc import Callable
@@ -39,20 +41,35 @@ _SYSTEM_CALLS = {
     "mmap": (6, True),
 }
 #: The replaced functions of Python's ``os``.
-_OS_CALLS = ("open", "fsync", "link", "unlink", "rename", "mkdir", "stat", "lstat", "scandir")
+_OS_CALLS = (
+    *("open", "fsync", "link", "unlink", "rename", "mkdir", "stat", "lstat", "scandir"),
+    *("listdir", "statvfs", "pread", "pwrite", "ftruncate", "posix_fallocate"),
+)
+#: `open`, and writing to what it returns.
+_OPEN, _WRITE = "io.open", "io.write"
 
 #: What a fault of each kind returns from each call, as errno; a short call does a part of its work instead.
 KINDS: dict[str, dict[str, int]] = {
     "error": {
         **dict.fromkeys([*_SYSTEM_CALLS, "fdatasync", "os.flock"], errno.EIO),
         **{f"os.{name}": errno.EIO for name in _OS_CALLS},
+        **dict.fromkeys((_OPEN, _WRITE), errno.EIO),
     },
     "full": dict.fromkeys(
-        ("open", "pwrite64", "ftruncate", "fdatasync", "os.open", "os.fsync", "os.link", "os.rename", "os.mkdir"),
+        (
+            *("open", "pwrite64", "ftruncate", "fdatasync", "os.open", "os.fsync", "os.link", "os.rename", "os.mkdir"),
+            *("os.pwrite", "os.posix_fallocate", _WRITE),
+        ),
         errno.ENOSPC,
     ),
-    "exhausted": {"open": errno.EMFILE, "mmap": errno.ENOMEM, "fcntl": errno.ENOLCK, "os.open": errno.ENFILE},
-    "denied": dict.fromkeys(("open", "unlink", "os.open", "os.unlink", "os.link", "os.mkdir"), errno.EACCES),
+    "exhausted": {
+        "open": errno.EMFILE,
+        "mmap": errno.ENOMEM,
+        "fcntl": errno.ENOLCK,
+        "os.open": errno.ENFILE,
+        _OPEN: errno.EMFILE,
+    },
+    "denied": dict.fromkeys(("open", "unlink", "os.open", "os.unlink", "os.link", "os.mkdir", _OPEN), errno.EACCES),
     "interrupted": dict.fromkeys(("open", "pread64", "pwrite64", "ftruncate", "fcntl"), errno.EINTR),
     "short": dict.fromkeys(("pread64", "pwrite64"), 0),
 }
@@ -99,6 +116,7 @@ class Injector:
         for name in _OS_CALLS:
             self._replace(os, name)
         self._replace(fcntl, "flock")
+        self._replace_open()
 
     def arm(self, fault: Fault | None) -> None:
         """Start counting, and let the fault happen."""
@@ -162,12 +180,55 @@ class Injector:
             if name == "flock" and arguments[1] & fcntl.LOCK_UN:  # no kernel refuses this
                 return real(*arguments, **options)
             path = arguments[0] if arguments and isinstance(arguments[0], (str, os.PathLike)) else ""
-            struck = self._strike(f"os.{name}", _ending(os.fspath(path)))
+            ending = _ending(os.fspath(path)) or self._names.get(arguments[0] if arguments else -1, "")
+            struck = self._strike(f"os.{name}", ending)
             if struck:
                 raise OSError(struck, os.strerror(struck), path or None)
-            return real(*arguments, **options)
+            done = real(*arguments, **options)
+            if name == "open":
+                self._names[done] = ending
+            return done
 
         setattr(module, name, replaced)
+
+    def _replace_open(self) -> None:
+        real = open
+
+        def replaced(file: Any, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+            ending = self._names.get(file, "") if isinstance(file, int) else _ending(os.fspath(file))
+            struck = None if isinstance(file, int) else self._strike(_OPEN, ending)
+            if struck:
+                raise OSError(struck, os.strerror(struck), file)
+            opened = real(file, mode, *arguments, **options)
+            return opened if mode.startswith("r") else _Written(opened, lambda: self._strike(_WRITE, ending))
+
+        # what `pathlib` calls, and everybody else
+        setattr(io, "open", replaced)  # noqa: B010
+        setattr(builtins, "open", replaced)  # noqa: B010
+
+
+class _Written:
+    """A file to which writing may fail."""
+
+    def __init__(self, file: Any, strike: Callable[[], int | None]) -> None:
+        self._file = file
+        self._strike = strike
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def __enter__(self) -> _Written:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, data: Any) -> int:
+        """Write, or fail."""
+        struck = self._strike()
+        if struck:
+            raise OSError(struck, os.strerror(struck))
+        return int(self._file.write(data))
 
 
 def _ending(path: str) -> str:

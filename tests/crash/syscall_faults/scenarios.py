@@ -1,4 +1,4 @@
-"""The scenarios of the fault sweep: write, merge, remove, close, take a snapshot, read.
+"""The scenarios of the fault sweep: write, merge, remove, close, take a snapshot, read; erase, restore, accept a loss.
 
 Each scenario is a generator: it prepares, yields, acts (now calls may fail), yields, and cleans up. What it was told
 about each row goes into an `Account`.
@@ -10,20 +10,24 @@ import contextlib
 import shutil
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
 import edgeshard
 from edgeshard import sqlite
+from edgeshard.budget import policy
 from edgeshard.errors import DiskFullError, EdgeshardError, ShardPoisonedError, StorageBusyError, StorageError
-from edgeshard.files import scan
+from edgeshard.files import paths, scan
 from edgeshard.format import blocks
 from edgeshard.master import database
 from edgeshard.merge import merger, truncate
 from edgeshard.shard import open as shard_open
+from edgeshard.shard import quota as shard_quota
 from edgeshard.shard.handle import Durability
 from edgeshard.sqlite import connection as sqlite_connection
+
+_T = TypeVar("_T")
 
 #: How long the package waits for a lock here, in seconds: nobody else holds one.
 _PATIENCE_S = 0.002
@@ -49,6 +53,7 @@ class Account:
         unknown: rows whose fate is unknown, but the same for all rows of a transaction.
         errors: how often errors of each class were raised.
         sources: other databases to merge, below the folder.
+        finish: what makes the store whole in the end, as its owner would.
     """
 
     root: Path
@@ -57,6 +62,7 @@ class Account:
     unknown: list[frozenset[int]] = attrs.Factory(list)
     errors: dict[str, int] = attrs.Factory(dict)
     sources: tuple[str, ...] = ()
+    finish: Callable[[edgeshard.Store], object] = lambda _: None
 
     def note(self, error: EdgeshardError) -> None:
         """Count an error; check that it is one of ours and names what it concerns."""
@@ -67,7 +73,14 @@ class Account:
 
     def copy(self, root: Path) -> Account:
         """Return the account as it is now, for a copy of the store."""
-        return Account(root, set(self.acknowledged), set(self.refused), list(self.unknown), sources=self.sources)
+        return Account(
+            root,
+            set(self.acknowledged),
+            set(self.refused),
+            list(self.unknown),
+            sources=self.sources,
+            finish=self.finish,
+        )
 
     def check(self, found: list[int]) -> None:
         """Compare with the numbers that the master has in the end, including duplicates."""
@@ -386,6 +399,121 @@ def _would_merge(store: edgeshard.Store) -> int | None:
     return None if report.quarantined else report.rows
 
 
+# -- what is done rarely ----------------------------------------------------------------------------------------------
+
+
+def _try(account: Account, action: Callable[[], _T]) -> _T | None:
+    """Return what the action returns, or None if it failed, which is noted."""
+    try:
+        return action()
+    except EdgeshardError as error:
+        account.note(error)
+        return None
+
+
+def init(account: Account) -> Generator[None]:
+    """Make a store."""
+    store = edgeshard.Store(account.root)
+    yield
+    _try(account, store.init)
+    yield
+
+
+def write_within_budget(account: Account) -> Generator[None]:
+    """Write and merge within a disk budget: with quotas, and a reserve."""
+    writer = Writer(edgeshard.Store(account.root, max_bytes="2M"), "agent", account)
+    yield
+    _write_all(writer)
+    _merge(account)
+    writer.attempt([20], lambda handle: handle.write(record(20)))
+    writer.close()
+    _merge(account)
+    yield
+    writer.attempt([30], lambda handle: handle.write(record(30)))
+    writer.close()
+    store = edgeshard.Store(account.root)
+    store.merge()
+    assert paths.reserve(store.root).stat().st_size == policy.MIN_RESERVE_BYTES
+
+
+def erase(account: Account) -> Generator[None]:
+    """Erase rows, merged ones and pending ones. A row that could not be merged stays, and is named."""
+    _fill(account)
+    store = edgeshard.Store(account.root)
+    rows = {n for n in account.acknowledged if n % 3 and not n % 4}
+    account.acknowledged -= rows
+    unknown = [frozenset([n]) for n in rows]
+    account.unknown += unknown
+    yield
+    report = _try(account, lambda: store.erase("agent_data", _EVERY_FOURTH))
+    if report is not None and not report.unexamined:
+        account.unknown, account.refused = [], account.refused | rows
+    yield
+    assert not store.erase("agent_data", _EVERY_FOURTH).unexamined
+    account.unknown, account.refused = [], account.refused | rows
+
+
+_EVERY_FOURTH = "data ->> '$.n' % 4 = 0"
+
+
+def restore(account: Account) -> Generator[None]:
+    """Put a snapshot in the place of the master: the old or the new one is there, and no row is missing."""
+    _fill(account)
+    store = edgeshard.Store(account.root)
+    store.merge()
+    store.snapshot(account.root / "older.db")
+    _write_closed(store, "a", range(3000, 3005))
+    account.acknowledged.update(range(3000, 3005))
+    yield
+    _try(account, lambda: store.restore(account.root / "older.db"))
+    yield
+    store.restore(account.root / "older.db")
+    assert [] == [path.name for path in account.root.iterdir() if ".new" in path.name]
+
+
+def accept_loss(account: Account) -> Generator[None]:
+    """Accept that rows are lost: those of a shard that was removed before an older master was put back."""
+    store = edgeshard.Store(account.root)
+    _write_closed(store, "a", range(1, 6))
+    account.acknowledged.update(range(1, 6))
+    store.merge()
+    store.snapshot(account.root / "older.db")
+    _write_closed(store, "a", range(6, 10))
+    store.merge()
+    store.restore(account.root / "older.db")
+    account.finish = lambda store: store.accept_loss(why="the disk broke")
+    yield
+    _try(account, lambda: store.accept_loss(why="the disk broke"))
+    yield
+
+
+def note_damage(account: Account) -> Generator[None]:
+    """Find out that the master is damaged, and merge nothing into it."""
+    store = edgeshard.Store(account.root)
+    _write_closed(store, "a", range(1, 6))
+    account.acknowledged.update(range(1, 9))
+    store.merge()
+    _write_closed(store, "a", range(6, 9))
+    _set_last_seq(store, 6)
+    account.finish = _repair
+    yield
+    report = _try(account, store.verify)
+    assert report is None or report.errors
+    _merge(account)
+    yield
+
+
+def _set_last_seq(store: edgeshard.Store, last: int) -> None:
+    connection = sqlite.connect(str(store.master_path), writable=True)
+    connection.execute("UPDATE edgeshard_ranges SET last = ? WHERE stream_no = 1", (last,))
+    connection.close()
+
+
+def _repair(store: edgeshard.Store) -> None:
+    _set_last_seq(store, 5)
+    assert store.verify().ok
+
+
 SCENARIOS: dict[str, Callable[[Account], Generator[None]]] = {
     scenario.__name__: scenario
     for scenario in (
@@ -399,6 +527,12 @@ SCENARIOS: dict[str, Callable[[Account], Generator[None]]] = {
         merge_from,
         snapshot,
         read,
+        init,
+        write_within_budget,
+        erase,
+        restore,
+        accept_loss,
+        note_damage,
     )
 }
 
@@ -409,6 +543,7 @@ def make_small(patch: Callable[[object, str, object], object]) -> None:
     patch(sqlite_connection, "_busy_handler", lambda timeout_s: real(min(timeout_s, _PATIENCE_S)))
     patch(shard_open, "CHECKPOINT_PAGES", 12)
     patch(shard_open, "CHECKPOINT_PAGES_AT_POWER", 12)
+    patch(shard_quota, "_CHECKPOINT_PART", 0.2)
     patch(truncate, "_LONG_WAL_BYTES", 0)
     patch(database, "_CHECKPOINT_PAGES", 20)
     patch(blocks, "CHUNK_BYTES", 12_000)

@@ -172,6 +172,7 @@ def check(account: Account) -> None:
     store = edgeshard.Store(account.root)
     sources = [account.root / name for name in account.sources]
     store.init()  # a fault may have kept the first agent from making it
+    account.finish(store)
     report = store.merge(sources)
     if report.quarantined:  # a merge reports what it failed to delete; the next one deletes it
         report = store.merge(sources)
