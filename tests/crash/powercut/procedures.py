@@ -482,6 +482,7 @@ class BudgetMerge(_Budgeted):
 class BudgetDrop(BudgetMerge):
     """The same where rows may be dropped."""
 
+    max_bytes = 2_000_000  # so that what is left anyway is enough for the writers that were refused
     on_full = "drop-oldest"
 
 
