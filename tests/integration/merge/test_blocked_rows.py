@@ -366,6 +366,7 @@ def check_random_transactions(folder: Path, trials: int) -> None:
             write(store, "a", *(random_transaction(rng, first + 10 * at, model) for at in range(rng.randint(1, 6))))
             report = store.merge()
             assert model.blocked_rows == sum(item.rows for item in report.blocked), seed
+            assert () == report.gaps, seed
             assert sorted(model.free) == numbers(store), seed
             check(store, model.blocked_rows)
         store.prune(table="sample", drop_table=True)
