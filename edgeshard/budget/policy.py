@@ -68,6 +68,9 @@ MIN_GROWTH_BYTES, FIRST_GROWTH_BYTES = 8 << 10, 32 << 10
 #: What a commit of the master writes to its WAL besides rows, in bytes.
 COMMIT_BYTES: Final = 128 << 10
 
+#: What a merge takes besides, for a transaction: that, and the -shm that SQLite makes next to a closed shard.
+FIXED_BYTES: Final = COMMIT_BYTES + SHM_BYTES
+
 #: With "drop-oldest", a merge leaves at least this part of the budget for writers. If it must drop rows for that, it
 #: leaves half as much again.
 LEFT_PART: Final = 8
@@ -155,12 +158,12 @@ def set_aside(budget: Budget, usage: Usage) -> int:
 
 def transaction_reserve(budget: Budget, transaction_bytes: int) -> int:
     """Return by how much a transaction enlarges the reserve: a merge puts it into the master's WAL, then its file."""
-    return max(0, int(2 * MASTER_GROWTH * transaction_bytes) + COMMIT_BYTES - reserve_bytes(budget))
+    return max(0, int(2 * MASTER_GROWTH * transaction_bytes) + FIXED_BYTES - reserve_bytes(budget))
 
 
 def large_transaction(budget: Budget) -> int:
     """Return by how much a transaction may enlarge a shard without enlarging the reserve."""
-    return int((reserve_bytes(budget) - COMMIT_BYTES) / 2 / MASTER_GROWTH)
+    return int((reserve_bytes(budget) - FIXED_BYTES) / 2 / MASTER_GROWTH)
 
 
 def current_limit(budget: Budget, usage: Usage) -> int:
@@ -243,7 +246,7 @@ def _largest_growth(budget: Budget, usage: Usage, left: int, *, is_large: bool) 
     is_for_free = max(large_transaction(budget), usage.largest)
     most = min(int(left / growth_cost) - 1, is_for_free)
     if is_large and most == is_for_free:
-        left_for_reserve = left + transaction_reserve(budget, usage.largest) + reserve_bytes(budget) - COMMIT_BYTES
+        left_for_reserve = left + transaction_reserve(budget, usage.largest) + reserve_bytes(budget) - FIXED_BYTES
         most = max(most, int(left_for_reserve / (growth_cost + 2 * MASTER_GROWTH)) - 1)
     return most
 

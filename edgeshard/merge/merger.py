@@ -346,11 +346,13 @@ class Merger:
             left = [run for run in group if not run.copied.is_finished and not run.quarantine]
             if not left:
                 return
-            if self._quota.is_exhausted and not self._quota.await_quotas():
+            is_short = self._quota.is_exhausted
+            if is_short and not self._quota.await_quotas():
                 if rows_before == merge_pass.rows or not self._quota.make_space_for_chunk(connection):
                     return
                 rows_before = merge_pass.rows
-            yield left
+            # one by one if there is little space: SQLite makes a -shm file next to each that is attached
+            yield from [[run] for run in left] if is_short else [left]
 
     def _copy_and_truncate(self, connection: Connection, runs: list[SourceRun], merge_pass: MergePass) -> None:
         """Copy what the sources have, in transactions of limited size; then truncate or remove the shards."""

@@ -199,6 +199,12 @@ class Store:
             moved = self._copy(queue[-1])
             for number in attached:
                 self._change(number, shm=0)
+            if not moved:  # once more, with no other shard
+                before_shm = self.shards[queue[-1]].shm
+                self._change(queue[-1], shm=policy.SHM_BYTES)
+                self.check()
+                moved = self._copy(queue[-1])
+                self._change(queue[-1], shm=before_shm)
             if not self.shards[queue[-1]].rows:
                 queue.pop()
             if not moved and not self._drop(for_merge=True):
