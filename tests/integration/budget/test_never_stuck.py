@@ -127,7 +127,7 @@ def test_a_store_that_was_filled_by_closed_agents_is_merged(tmp_path: Path, agen
     check_that_two_merges_make_space(store, written)
 
 
-@pytest.mark.parametrize(("agents", "max_bytes", "rounds"), short_and_full((2, 1.5, 26), (100, 30, 40)))
+@pytest.mark.parametrize(("agents", "max_bytes", "rounds"), short_and_full((2, 1.5, 26), (100, 30, 24)))
 def test_agents_that_open_write_and_close_with_a_merge_after_each_round_are_not_refused(
     tmp_path: Path, agents: int, max_bytes: float, rounds: int
 ) -> None:
