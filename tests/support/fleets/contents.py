@@ -194,16 +194,6 @@ def own_notes(path: Path) -> set[Address]:
     return {(stream, seq) for stream, first, last in found for seq in range(first, last + 1)}
 
 
-def truncated(path: Path) -> dict[str, int]:
-    """Return up to which seq the rows of each stream of a shard were truncated."""
-    sql = (
-        "SELECT lower(hex(stream_id)), max(last) FROM edgeshard_truncations JOIN edgeshard_streams USING (stream_no) "
-        "GROUP BY stream_no"
-    )
-    with opened(path) as connection:
-        return dict(fetch(connection, sql))
-
-
 def noted(path: Path) -> dict[str, int]:
     """Return up to which seq each stream of a removed shard was merged, by the notes in this file, which may not exist."""
     if not path.exists():

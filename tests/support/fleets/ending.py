@@ -115,7 +115,7 @@ def _check_reports(fleet: Fleet, store: edgeshard.Store) -> None:
     if held.is_tainted:
         return
     status = store.status().master
-    fleet.check_gaps(report.gaps, store.root.name)
+    fleet._check_gaps(report.gaps, store.root.name)
     found = {
         "rows in verify": report.rows,
         "pruned in verify": sum(report.pruned.values()),

@@ -63,11 +63,6 @@ class Image:
         """Whether it is a copy of a shard."""
         return self.original.parent.name == "shards"
 
-    @property
-    def is_of_master(self) -> bool:
-        """Whether it is a copy of a store's master, or a snapshot of it."""
-        return self.original.name == "master.db"
-
 
 @attrs.define
 class Wall:
@@ -173,10 +168,6 @@ class Fleet:
         """Return the shards of all stores."""
         return [path for path in self.databases() if path.parent.name == "shards"]
 
-    def own_shards(self, name: str) -> list[Path]:
-        """Return the shards of a store."""
-        return [path for path in self.shards() if path.parent.parent == self.stores[name].root]
-
     def masters(self) -> list[Path]:
         """Return the masters that exist."""
         return [store.master_path for store in self.stores.values() if store.master_path in self.held]
@@ -265,7 +256,7 @@ class Fleet:
         """
         store = self.stores[name]
         target = store.master_path
-        own = self.own_shards(name)
+        own = [path for path in self.shards() if path.parent.parent == store.root]
         before = self.held.get(target) or Held(schema=_master_schema())
         merged = [path for path in dict.fromkeys([*own, *sources]) if path != target]
         honest = [path for path in merged if path not in self.hostile]
@@ -318,7 +309,7 @@ class Fleet:
             assert report.rows == len(new), f"{report.rows} rows reported, {len(new)} came"
         self.check(target)
         self.unproven[name] = unproven
-        self.check_gaps(report.gaps, name)
+        self._check_gaps(report.gaps, name)
         return report
 
     def blocked(self, path: Path, there: disputes.Kinds) -> set[Address]:
@@ -365,8 +356,8 @@ class Fleet:
 
     def pending(self, name: str) -> set[Address]:
         """Return the rows in a store's own shards that its master does not hold."""
-        held = self.held[self.stores[name].master_path]
-        own = [path for path in self.own_shards(name) if path not in self.hostile]
+        root, held = self.stores[name].root, self.held[self.stores[name].master_path]
+        own = [path for path in self.shards() if path.parent.parent == root and path not in self.hostile]
         return set[Address]().union(*(self.held[path].state for path in own)) - held.state.keys()
 
     def _merged(self, name: str, merge: Callable[[edgeshard.Store], Any]) -> Any:
@@ -419,15 +410,6 @@ class Fleet:
                 expected.merge(part)
             expected.is_tainted = True
             expected.schema.add(contents.as_held(contents.read(target)).schema.without(DISPUTED_TABLES))
-
-    def known_outside(self, name: str) -> Held:
-        """Return what a store's notes and its shards say of rows that some master of it holds."""
-        found = self._noted(name)
-        for path in self.own_shards(name):
-            for stream, last in contents.truncated(path).items() if path not in self.hostile else ():
-                found.last[stream] = max(last, found.last.get(stream, 0))
-            found.is_tainted = found.is_tainted or path in self.hostile
-        return found
 
     def _noted(self, name: str) -> Held:
         """Return what a store's notes say outside its master: at least what its removed shards had brought.
@@ -576,21 +558,15 @@ class Fleet:
             there = len(addresses & held)
             assert there in (0, len(addresses)), f"of {len(addresses)} rows of a transaction {there} are there"
 
-    def check_gaps(self, gaps: Iterable[Any], name: str, *, is_pending_known: bool = True) -> None:
-        """Check that exactly the missing rows are reported; those that were pruned elsewhere may be.
-
-        Args:
-            gaps: the reported ones.
-            name: the store.
-            is_pending_known: whether the report knows what is pending; otherwise these rows may be among the gaps.
-        """
+    def _check_gaps(self, gaps: Iterable[Any], name: str) -> None:
+        """Check that exactly the missing rows are reported; those that were pruned elsewhere may be."""
         held = self.held[self.stores[name].master_path]
         if held.is_tainted:
             return
         reported = {(gap.stream, seq) for gap in gaps for seq in range(gap.first, gap.last + 1)}
         # what is blocked in a shard that is quarantined for another reason may be reported
         pending, unproven = self.pending(name), self.unproven.get(name)
-        uncertain = self.pruned | (pending if unproven or not is_pending_known else set())
+        uncertain = self.pruned | (pending if unproven else set())
         _same("missing", held.missing - pending - uncertain, reported - uncertain)
         assert reported <= held.missing
 
