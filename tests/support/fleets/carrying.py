@@ -227,8 +227,10 @@ def export_bundle(fleet: Fleet, path: Path, unwanted: set[Address], options: dic
     listed = contents.read(bundle).streams.keys()
     for stream, last in list(held.last.items()):
         # a stream of which everything was pruned is not listed for a receiver that held it all
+        if stream in listed or last > len(unwanted):  # a hostile one may claim any number of rows
+            continue
         rows = {(stream, seq) for seq in range(1, last + 1)}
-        if stream not in listed and rows <= unwanted and rows <= fleet.held[path].those(PRUNED):
+        if rows <= unwanted and rows <= fleet.held[path].those(PRUNED):
             del held.last[stream]
     fleet.held[bundle] = held
     if not held.is_tainted:
