@@ -303,6 +303,7 @@ def rows_of(store: edgeshard.Store, table: str) -> list[int]:
     return [row.n for row in store.query(f"select n from {table} order by n")]
 
 
+@pytest.mark.slow
 def test_dropping_begins_with_the_oldest_rows_of_the_least_important_table_and_is_accounted_for(tmp_path: Path) -> None:
     store = edgeshard.Store(tmp_path, max_bytes="6M", on_full="drop-oldest")
     written, dropped = 0, 0
@@ -480,6 +481,7 @@ def test_rows_of_a_table_with_a_key_stay_and_others_are_dropped_for_them(tmp_pat
     assert {"budget": 30_000 - len(kept)} == dict(report.pruned)
 
 
+@pytest.mark.slow
 def test_where_only_rows_of_tables_with_a_key_are_left_writers_are_refused_and_nothing_is_dropped(
     tmp_path: Path,
 ) -> None:
@@ -536,6 +538,7 @@ def test_a_priority_of_a_table_with_a_key_and_no_history_is_refused(tmp_path: Pa
         shard.write(Wrong("a"))
 
 
+@pytest.mark.slow
 def test_what_the_stores_own_rules_let_go_goes_before_anything_is_dropped(tmp_path: Path) -> None:
     rule: PruneRule = {"keep_rows": 100, "table": Trace}
     plain = edgeshard.Store(tmp_path, max_bytes="6M", on_full="drop-oldest")
