@@ -102,14 +102,17 @@ def _parse(text: bytes) -> Mapping[int, Granted]:
 
 def wanted_transaction(granted: Mapping[int, Granted]) -> int:
     """Return the size of a transaction for which the next merge should make space, in bytes; 0 if there is none."""
-    noted = granted.get(owner_key(_WANTED))
-    return 0 if noted is None else noted.total_bytes
+    return _noted_bytes(granted, _WANTED)
 
 
 def largest_transaction(granted: Mapping[int, Granted]) -> int:
     """Return the size of the largest transaction that was noted, in bytes; no shard need hold it any more."""
-    noted = granted.get(owner_key(_LARGEST))
-    return 0 if noted is None else noted.total_bytes
+    return _noted_bytes(granted, _LARGEST)
+
+
+def _noted_bytes(granted: Mapping[int, Granted], owner: str) -> int:
+    noted = granted.get(owner_key(owner))
+    return noted.total_bytes if noted else 0
 
 
 class QuotaRecord:
@@ -208,8 +211,7 @@ class QuotaRecord:
             DiskFullError, StorageIOError: it cannot be written.
         """
         try:
-            offset = self._find(owner_key(_LARGEST))
-            os.pwrite(self._handle, _RECORD.pack(owner_key(_LARGEST), size_bytes, _HELD_NS), offset)
+            self._note(_LARGEST, size_bytes)
             os.fsync(self._handle)  # merges rely on it as long as that transaction is there
             if not self._has_durable_name:  # the file may be new
                 folders.sync_folder(self._path.parent)
@@ -224,10 +226,13 @@ class QuotaRecord:
             DiskFullError, StorageIOError: it cannot be written.
         """
         try:
-            key = owner_key(_WANTED)
-            os.pwrite(self._handle, _RECORD.pack(key, size_bytes, _HELD_NS), self._find(key))
+            self._note(_WANTED, size_bytes)
         except OSError as error:
             raise explain_os_error(error, "write quota to", self._path) from error
+
+    def _note(self, owner: str, size_bytes: int) -> None:
+        key = owner_key(owner)
+        os.pwrite(self._handle, _RECORD.pack(key, size_bytes, _HELD_NS), self._find(key))
 
     def clear(self, place: int) -> None:
         """Remove the record in this place."""

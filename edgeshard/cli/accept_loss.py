@@ -6,7 +6,6 @@ import argparse
 
 from edgeshard.cli import arguments, confirm, exits, output
 from edgeshard.reports import AcceptLossReport
-from edgeshard.store import BUSY_TIMEOUT_S
 
 SUMMARY = (
     "Accept that missing rows are lost, and that rows were deleted by hand: they are no longer reported as missing."
@@ -41,13 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     arguments.add_dry_run(parser)
     arguments.add_json(parser)
     confirm.add_yes(parser)
-    parser.add_argument(
-        "--lock-wait",
-        type=arguments.seconds,
-        default=BUSY_TIMEOUT_S,
-        metavar="S",
-        help="wait up to S seconds for a merger at work (default: 60)",
-    )
+    arguments.add_lock_wait(parser)
     parser.set_defaults(run=run)
 
 

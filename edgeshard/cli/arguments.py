@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO, NoReturn, TypeVar, cast
 
 from edgeshard.errors import ConfigurationError, printable
-from edgeshard.store import MAX_INTERVAL_S, PruneRule, Store, age_s, row_count, size_bytes
+from edgeshard.store import BUSY_TIMEOUT_S, MAX_INTERVAL_S, PruneRule, Store, age_s, row_count, size_bytes
 
 _T = TypeVar("_T")
 
@@ -100,6 +100,19 @@ def file_or_stdin(file: str) -> str | BinaryIO:
 
 
 # -- prune rules ------------------------------------------------------------------------------------------------------
+
+
+def add_lock_wait(
+    parser: argparse.ArgumentParser, whom: str = "for a merger at work", default_s: float = BUSY_TIMEOUT_S
+) -> None:
+    """Add ``--lock-wait``; `whom` says for whom to wait."""
+    parser.add_argument(
+        "--lock-wait",
+        type=seconds,
+        default=default_s,
+        metavar="S",
+        help=f"wait up to S seconds {whom} (default: {default_s:.0f})",
+    )
 
 
 def add_prune_rules(parser: argparse._ActionsContainer, prefix: str, does: str = "") -> None:

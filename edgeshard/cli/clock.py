@@ -8,7 +8,7 @@ import shlex
 from edgeshard.cli import arguments, confirm, exits, output
 from edgeshard.errors import printable
 from edgeshard.reports import ClockReport
-from edgeshard.store import BUSY_TIMEOUT_S, Store
+from edgeshard.store import Store
 
 SUMMARY = "Report whether this machine's clock is trusted for deleting rows by age, or confirm it."
 
@@ -48,13 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     arguments.add_dry_run(parser)
     confirm.add_yes(parser)
     arguments.add_json(parser)
-    parser.add_argument(
-        "--lock-wait",
-        type=arguments.seconds,
-        default=BUSY_TIMEOUT_S,
-        metavar="S",
-        help="wait up to S seconds for a merger that is at work (default: 60)",
-    )
+    arguments.add_lock_wait(parser)
     parser.set_defaults(run=run)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from edgeshard.cli import arguments, confirm, exits, output
-from edgeshard.store import BUSY_TIMEOUT_S
 
 SUMMARY = "Erase rows for good, in the master and pending ones: no copy brings them back into this store."
 
@@ -38,13 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     arguments.add_dry_run(parser)
     arguments.add_json(parser)
     confirm.add_yes(parser)
-    parser.add_argument(
-        "--lock-wait",
-        type=arguments.seconds,
-        default=BUSY_TIMEOUT_S,
-        metavar="S",
-        help="wait up to S seconds for a merger at work (default: 60)",
-    )
+    arguments.add_lock_wait(parser)
     interrupted = "interrupted; what was begun is completed by the next merge"
     parser.set_defaults(run=run, interrupted=interrupted)
 

@@ -64,13 +64,7 @@ def _add_merge_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep-empty", action="store_true", help="keep the empty shards of agents that have ended")
     arguments.add_dry_run(parser)
     arguments.add_json(parser, "; with --watch, one line for each pass that found rows and for each prune")
-    parser.add_argument(
-        "--lock-wait",
-        type=arguments.seconds,
-        default=0.0,
-        metavar="S",
-        help="wait up to S seconds for another merger (default: 0)",
-    )
+    arguments.add_lock_wait(parser, "for another merger", 0)
     arguments.add_verbosity(parser)
     arguments.add_log_format(parser)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from edgeshard.cli import arguments, confirm, exits, once, output
 from edgeshard.reports import PruneReport
-from edgeshard.store import BUSY_TIMEOUT_S, PruneRule, Store
+from edgeshard.store import PruneRule, Store
 
 SUMMARY = "Delete old rows from a store's master by rule, for good, while writers and mergers work."
 
@@ -67,14 +67,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     confirm.add_yes(parser)
     arguments.add_dry_run(parser)
     arguments.add_json(parser)
-    parser.add_argument(
-        "--lock-wait",
-        type=arguments.seconds,
-        default=BUSY_TIMEOUT_S,
-        metavar="S",
-        help="wait up to S seconds in each step for a merger at work, or another process that has the master locked "
-        "(default: 60)",
-    )
+    others = "in each step for a merger at work, or another process that has the master locked"
+    arguments.add_lock_wait(parser, others)
     arguments.add_verbosity(parser)
     interrupted = "interrupted; what was pruned stays pruned, the next prune continues"
     parser.set_defaults(run=run, interrupted=interrupted, usage_error=parser.error)

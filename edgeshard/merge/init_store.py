@@ -51,13 +51,9 @@ def init_store(root: Path, given: Path, *, dry_run: bool, lock_wait_s: float) ->
     if dry_run:
         return InitReport(str(root), created=True, dry_run=True)
     folders.make_folder(root)
-    held = locks.merge_lock(root, lock_wait_s, lambda: False)
-    try:
+    with locks.merge_lock_held(root, lock_wait_s, lambda: False):
         created = not store_folder.is_store(root)  # another process may have been faster
         if created:
             folders.make_folder(paths.shards(root), root)
             database.ensure_master(paths.master(root))
-    finally:
-        if held is not None:
-            held.release()
     return InitReport(str(root), created=created)

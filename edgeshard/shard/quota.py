@@ -168,12 +168,10 @@ class Quota:
         """
         began = monotonic()
         with self._record.locked():
-            self._budget = load_budget(self._root) or self._budget
-            self._usage = measure(self._root, without=self._stem)
+            self._measure(began)
             wal_bytes = fingerprint.size(paths.wal(self._path))
             granted = policy.writer_quota(self._budget, self._usage, file_bytes, wal_bytes, wanted_bytes, needed_bytes)
-            self._taken_at = self._measured_at = monotonic()
-            self._interval_s = max(_LEAST_INTERVAL_S, _INTERVAL_PART * (self._measured_at - began))
+            self._taken_at = self._measured_at
             if granted.total_bytes or self._first_pages < 0:
                 self._granted = granted
             if self._first_pages < 0:
@@ -191,12 +189,15 @@ class Quota:
 
     def _may_take(self) -> bool:
         """Return whether it makes sense to ask for a quota: many who are refused must not keep the lock from others."""
-        began = monotonic()
+        self._measure(monotonic())
+        return self._fits(self._usage)
+
+    def _measure(self, began: float) -> None:
+        """Read the budget, and measure what others take, which began at that time if it was waited for."""
         self._budget = load_budget(self._root) or self._budget
         self._usage = measure(self._root, without=self._stem)
         self._measured_at = monotonic()
         self._interval_s = max(_LEAST_INTERVAL_S, _INTERVAL_PART * (self._measured_at - began))
-        return self._fits(self._usage)
 
     def _fits_without_quotas(self) -> bool:
         return self._fits(measure(self._root, without=self._stem, sizes_only=True))
