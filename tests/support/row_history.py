@@ -351,7 +351,8 @@ def states_of_each_row(path: Path, pending: set[Address], elsewhere: set[Address
             "WHERE database_id = (SELECT database_id FROM edgeshard_database) AND reason {}"
         )
         collected = _seqs(connection, streams, noted.format("= 'tombstone'"))
-        pruned = _seqs(connection, streams, noted.format("<> 'tombstone'"))
+        superseded = _seqs(connection, streams, noted.format("= 'superseded'"))
+        pruned = _seqs(connection, streams, noted.format("NOT IN ('tombstone', 'superseded')"))
         assert rows <= in_blocks <= held
         retired = _retired_rows(connection)
         assert not {stream_id for stream_id, _ in retired} & set(streams.values())
@@ -359,7 +360,7 @@ def states_of_each_row(path: Path, pending: set[Address], elsewhere: set[Address
         pending, elsewhere = pending - held, elsewhere - held
         last_seqs = "SELECT stream_no, 1, last_seq FROM edgeshard_streams WHERE last_seq > 0"
         known = _seqs(connection, streams, last_seqs) | pending | elsewhere
-        counted = Counter(_state(row, rows, in_blocks, pending, collected, pruned) for row in known)
+        counted = Counter(_state(row, rows, in_blocks | superseded, pending, collected, pruned) for row in known)
         return counted + _retired_states(connection, len(retired))
     finally:
         connection.close()
@@ -371,23 +372,24 @@ def _retired_rows(connection: Connection) -> set[Address]:
 
 
 def _retired_states(connection: Connection, rows: int) -> Counter[str]:
-    """Count the rows of retired streams by state; how many were tombstones is known of groups only."""
-    sql = "SELECT value FROM edgeshard_retirements g, json_each(g.rows) WHERE key = 'tombstone'"
-    collected = sum(count for (count,) in sqlite.fetch(connection, sql))
-    return Counter(collected=collected, pruned=rows - collected)
+    """Count the rows of retired streams by state; how many were tombstones or superseded is known of groups only."""
+    sql = "SELECT key, sum(value) FROM edgeshard_retirements g, json_each(g.rows) GROUP BY key"
+    counts = dict(sqlite.fetch(connection, sql))
+    collected, superseded = counts.get("tombstone", 0), counts.get("superseded", 0)
+    return Counter(collected=collected, superseded=superseded, pruned=rows - collected - superseded)
 
 
 def _state(
     row: Address,
     rows: set[Address],
-    in_blocks: set[Address],
+    in_blocks_or_superseded: set[Address],
     pending: set[Address],
     collected: set[Address],
     pruned: set[Address],
 ) -> str:
     if row in rows:
         return "present"
-    if row in in_blocks:
+    if row in in_blocks_or_superseded:
         return "superseded"
     if row in pending:
         return "pending"
