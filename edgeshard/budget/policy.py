@@ -18,7 +18,8 @@
 * No merge divides a writer's transaction. So a *large transaction*, for which the reserve would not do, enlarges the
   reserve, as long as any shard may hold it (`transaction_reserve`).
 * A row may take more space in the master than in its shard, so each byte in a shard's database counts `MASTER_GROWTH`
-  times. Whatever takes more than that comes out of the reserve, and then nothing is left for writers.
+  times. Whatever takes more than that comes out of the reserve, and then nothing is left for writers. A transaction
+  whose rows take more than that counts as if it were larger in its shard (`weight`).
 
 Four things follow. `tests/property/test_budget_policy.py` plays them through, with rows that grow as they like:
 
@@ -164,6 +165,11 @@ def transaction_reserve(budget: Budget, transaction_bytes: int) -> int:
 def large_transaction(budget: Budget) -> int:
     """Return by how much a transaction may enlarge a shard without enlarging the reserve."""
     return int((reserve_bytes(budget) - FIXED_BYTES) / 2 / MASTER_GROWTH)
+
+
+def weight(shard_bytes: int, master_bytes: int) -> float:
+    """Return how many times its size in its shard a transaction counts that takes so much there, and in the master."""
+    return max(1.0, master_bytes / MASTER_GROWTH / max(1, shard_bytes))
 
 
 def current_limit(budget: Budget, usage: Usage) -> int:

@@ -6,8 +6,8 @@ so two never get the same bytes. Giving some back, or keeping them for longer, n
 its own record only.
 
 No process must live to put this in order: a record expires, or, if its owner holds it for a long transaction, ends with
-the owner's lock file. What is not a valid record counts as none. Only one record must survive a power cut: the size of
-the largest transaction that some shard may hold, for which merges need a larger reserve.
+the owner's lock file. What is not a valid record counts as none. Only two records must survive a power cut: the size of
+the largest transaction that some shard may hold, for which merges need a larger reserve, and its weight.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import math
 import os
 import struct
 import time
@@ -34,6 +35,9 @@ MERGER: Final = ""
 
 #: The owner of the record of the largest transaction that some shard may hold, in bytes.
 _LARGEST: Final = "/largest"
+
+#: The owner of the record of how many times their size in their shard such transactions count, in parts of 1,000.
+_WEIGHT: Final = "/weight"
 
 #: The owner of the record of a transaction for which there was no space, in bytes; the next merge clears it.
 _WANTED: Final = "/wanted"
@@ -102,15 +106,20 @@ def _parse(text: bytes) -> Mapping[int, Granted]:
 
 def wanted_transaction(granted: Mapping[int, Granted]) -> int:
     """Return the size of a transaction for which the next merge should make space, in bytes; 0 if there is none."""
-    return _noted_bytes(granted, _WANTED)
+    return _noted(granted, _WANTED)
 
 
 def largest_transaction(granted: Mapping[int, Granted]) -> int:
     """Return the size of the largest transaction that was noted, in bytes; no shard need hold it any more."""
-    return _noted_bytes(granted, _LARGEST)
+    return _noted(granted, _LARGEST)
 
 
-def _noted_bytes(granted: Mapping[int, Granted], owner: str) -> int:
+def transaction_weight(granted: Mapping[int, Granted]) -> float:
+    """Return how many times its size in its shard a transaction counts at most (`edgeshard.budget.policy.weight`)."""
+    return max(1.0, _noted(granted, _WEIGHT) / 1_000)
+
+
+def _noted(granted: Mapping[int, Granted], owner: str) -> int:
     noted = granted.get(owner_key(owner))
     return noted.total_bytes if noted else 0
 
@@ -204,14 +213,21 @@ class QuotaRecord:
         size = os.fstat(self._handle).st_size // _RECORD.size * _RECORD.size
         return list(_RECORD.iter_unpack(os.pread(self._handle, size, 0)))
 
-    def note_transaction(self, size_bytes: int) -> None:
+    def note_transaction(self, counted_bytes: int, weight: float) -> None:
         """Record the largest transaction that some shard may hold, durably. Called under the lock.
+
+        Args:
+            counted_bytes: the size with which it counts.
+            weight: how many times its size in its shard that is; a smaller one than before is not recorded.
 
         Raises:
             DiskFullError, StorageIOError: it cannot be written.
         """
         try:
-            self._note(_LARGEST, size_bytes)
+            self._note(_LARGEST, counted_bytes)
+            noted = {key: size for key, size, _ in self.read_all()}.get(owner_key(_WEIGHT), 1_000)
+            if weight * 1_000 > noted:
+                self._note(_WEIGHT, math.ceil(weight * 1_000))
             os.fsync(self._handle)  # merges rely on it as long as that transaction is there
             if not self._has_durable_name:  # the file may be new
                 folders.sync_folder(self._path.parent)
@@ -274,7 +290,7 @@ def forget_dead(record: QuotaRecord, owners_alive: Callable[[], Mapping[int, boo
         for offset, (key, _, until_ns) in enumerate(record.read_all()):
             is_over = until_ns == _HELD_NS or not 0 <= until_ns - time.monotonic_ns() <= _COUNTED_NS
             if (
-                key not in (0, record.key, owner_key(_LARGEST), owner_key(_WANTED))
+                key not in (0, record.key, *map(owner_key, (_LARGEST, _WEIGHT, _WANTED)))
                 and is_over
                 and not alive.get(key, False)
             ):

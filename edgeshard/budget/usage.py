@@ -84,14 +84,15 @@ def _measure_shards(
         files = databases if f".{ending}" == paths.SHARD else sides
         files[stem] = files.get(stem, 0) + size
     shards = promised = open_ = largest = 0
-    noted = quotas.largest_transaction(granted)
+    noted, weight = quotas.largest_transaction(granted), quotas.transaction_weight(granted)
     for stem in databases.keys() | sides.keys() | ({without} if without else set()):
         file, side = databases.get(stem, 0), sides.get(stem, 0)
         quota = granted.get(quotas.owner_key(stem)) if granted else None
         is_open = quota is not None and (not quota.is_held or _is_locked(folder, stem))
         # no shard holds a transaction that is larger than its files, or its quota as long as it is not committed
         is_in_transaction = quota is not None and is_open and quota.is_held and stem != without
-        largest = max(largest, min(noted, quota.total_bytes if quota and is_in_transaction else file + side))
+        counted = quota.total_bytes if quota and is_in_transaction else int((file + side) * weight)
+        largest = max(largest, min(noted, counted))
         if stem == without:
             continue
         open_ += is_open

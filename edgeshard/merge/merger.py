@@ -147,14 +147,7 @@ class Merger:
                 own_paths = {run.file.path for run in own}
                 due = [*own, *(run for run in sources if not run.quarantine and run.file.path not in own_paths)]
                 self._meter.collect(paths.merge_lock(self._root), map(self._lock_path, scanned.names))
-                left = list(due)
-                for group in attach.groups(due, lambda: self._quota.group_size):
-                    if merge_pass.is_stopping() or self._quota.is_exhausted:
-                        break
-                    self._merge_group(connection, group, merge_pass)
-                    del left[: len(group)]
-                if self._quota.is_exhausted:
-                    self._leave(left, merge_pass)
+                self._merge_groups(connection, due, merge_pass)
                 self._finish(connection, merge_pass, scanned, due, thorough)
                 report = self._report([*due, *unreadable], merge_pass)
                 if merge_pass.rows or self._quota.dropped:
@@ -306,6 +299,20 @@ class Merger:
 
     # -- one group of sources -----------------------------------------------------------------------------------------
 
+    def _merge_groups(self, connection: Connection, due: list[SourceRun], merge_pass: MergePass) -> None:
+        """Merge all sources, so many at a time as can be attached together."""
+        left, is_exhausted = due[:], False
+        for group in attach.groups(due, lambda: self._quota.group_size):
+            if merge_pass.is_stopping() or (self._quota.is_exhausted and self._quota.is_full):
+                break
+            self._quota.is_exhausted = False
+            self._merge_group(connection, group, merge_pass)
+            is_exhausted = is_exhausted or self._quota.is_exhausted
+            del left[: len(group)]
+        self._quota.is_exhausted = is_exhausted
+        if is_exhausted:
+            self._leave(left, merge_pass)
+
     def _merge_group(self, connection: Connection, group: list[SourceRun], merge_pass: MergePass) -> None:
         """Merge sources that are attached together, and remember how each of the store's shards was left."""
         for runs in self._attempts(connection, group, merge_pass):
@@ -340,19 +347,31 @@ class Merger:
             for run in found_lacking:
                 _begin_again(run)
                 yield [run]
-        # within a budget: copy more, now that truncating the shards freed the space of what was copied
-        rows_before = -1
+        yield from self._attempts_within_budget(connection, group, merge_pass)
+
+    def _attempts_within_budget(
+        self, connection: Connection, group: list[SourceRun], merge_pass: MergePass
+    ) -> Iterator[list[SourceRun]]:
+        """Yield the sources of which more can be copied now that truncating shards freed the space of what was."""
+        dropped_at = alone_at = -1  # how many rows were merged when that was done last
         while self._quota.budget is not None and not merge_pass.is_stopping():
             left = [run for run in group if not run.copied.is_finished and not run.quarantine]
             if not left:
                 return
             is_short = self._quota.is_exhausted
             if is_short and not self._quota.await_quotas():
-                if rows_before == merge_pass.rows or not self._quota.make_space_for_chunk(connection):
+                if dropped_at != merge_pass.rows and self._quota.make_space_for_chunk(connection):
+                    dropped_at = merge_pass.rows
+                elif alone_at == merge_pass.rows:
                     return
-                rows_before = merge_pass.rows
-            # one by one if there is little space: SQLite makes a -shm file next to each that is attached
-            yield from [[run] for run in left] if is_short else [left]
+            self._quota.is_exhausted = False
+            if is_short:
+                # one by one: SQLite makes a -shm file next to each that is attached, and what one needs for a large
+                # transaction is not needed for the others
+                alone_at = merge_pass.rows
+                yield from ([run] for run in left)
+            else:
+                yield left
 
     def _copy_and_truncate(self, connection: Connection, runs: list[SourceRun], merge_pass: MergePass) -> None:
         """Copy what the sources have, in transactions of limited size; then truncate or remove the shards."""

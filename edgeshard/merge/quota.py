@@ -84,6 +84,8 @@ class MergeQuota:
         forgotten_streams: how many retired streams were forgotten with that.
         retention_results: what this pass pruned by the store's own rules.
         is_exhausted: whether there was no quota for the last chunk, although rows are pending.
+        is_full: whether there was no quota for any chunk then; otherwise it was a transaction that did not fit, and
+            what other shards have may fit.
     """
 
     def __init__(
@@ -99,7 +101,7 @@ class MergeQuota:
         self.dropped = 0
         self.forgotten_streams = 0
         self.retention_results: list[RetentionResult] = []
-        self.is_exhausted = False
+        self.is_exhausted = self.is_full = False
         self._usage = Usage()
         self._step_bytes = 0
         self._is_wal_short = False
@@ -119,7 +121,8 @@ class MergeQuota:
             StorageError: the store cannot be measured.
         """
         self.budget = usage.load_budget(self._root)
-        self.dropped, self.forgotten_streams, self.retention_results, self.is_exhausted = 0, 0, [], False
+        self.dropped, self.forgotten_streams, self.retention_results = 0, 0, []
+        self.is_exhausted = self.is_full = False
         self._has_copied, self._has_waited = True, False
         if self.budget is None:
             self.end()
@@ -218,7 +221,8 @@ class MergeQuota:
             return
         chunk_bytes = self._chunk_bytes(connection, self.budget)
         self._is_small = 0 < chunk_bytes < _SMALL_CHUNK_BYTES and self._would_dropping_help(connection)
-        if (not chunk_bytes or self._is_small) and has_pending():
+        self.is_full = not chunk_bytes
+        if (self.is_full or self._is_small) and has_pending():
             self.is_exhausted = True
             raise QuotaExhaustedError
         copied_before, merge_pass.chunk_bytes = merge_pass.copied_bytes, max(1, chunk_bytes)

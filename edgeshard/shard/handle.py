@@ -231,7 +231,7 @@ class Handle:
         self._connection.set_last_insert_rowid(0)  # the row may have been inserted before it was undone
         try:
             row = writer.encode(row_id, record)
-            quota.make_space(self._connection, row)
+            quota.make_space(self._connection, writer, [row])
             self._execute(writer.sql, row)
             self._next_id = row_id + 1
         except BaseException as again:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import marshal
 import time
 import weakref
 from collections.abc import Callable
@@ -41,6 +40,7 @@ from edgeshard.files import fingerprint, paths
 from edgeshard.master import write_stats
 from edgeshard.master.write_stats import WriterMeter
 from edgeshard.shard.inserts import RecordWriter
+from edgeshard.shard.row_sizes import RowSizes
 from edgeshard.sqlite import Connection
 
 logger = logging.getLogger("edgeshard")
@@ -106,6 +106,11 @@ class Quota:
         self._page_bytes = 1
         self._free_bytes = 0  # how much certainly fits into the file, in a transaction
         self._first_pages = -1  # of the file when the transaction began; -1: there is none
+        self._shard_bytes = self._master_bytes = 0  # what its rows take, by estimate
+        self._is_weighted = (
+            False  # whether the file is limited to less than its quota, for what they take in the master
+        )
+        self._row_sizes: dict[str, RowSizes] = {}
         self._wal_pages = 0  # in the WAL now
         self._wal_tolerated = 0  # from how many on the writer does its upkeep before it writes more
         self._wal_target = 0  # how many it should have
@@ -161,10 +166,11 @@ class Quota:
         """Whether the writer may add anything."""
         return self._granted.total_bytes > 0
 
-    def _take(self, file_bytes: int, wanted_bytes: int, needed_bytes: int = 0) -> bool:
+    def _take(self, file_bytes: int, wanted_bytes: int, needed_bytes: int = 0, weight: float = 1.0) -> bool:
         """Measure the store, and take a quota for a file that grows by so much; return whether it may grow at all.
 
-        If it may not, the quota that the shard has stays as it is in a transaction, and ends otherwise.
+        If it may not, the quota that the shard has stays as it is in a transaction, and ends otherwise. A transaction
+        of this weight takes so many times as much.
         """
         began = monotonic()
         with self._record.locked():
@@ -179,7 +185,7 @@ class Quota:
             else:
                 self._record.hold(self._granted.total_bytes)
             if granted.growth_bytes > max(policy.large_transaction(self._budget), self._usage.largest):
-                self._record.note_transaction(granted.growth_bytes)
+                self._record.note_transaction(granted.growth_bytes, weight)
             if self.allows_writes:
                 taken = self._usage.promised + self._granted.total_bytes
                 reserve.make_whole(self._root, self._budget, attrs.evolve(self._usage, promised=taken))
@@ -274,7 +280,7 @@ class Quota:
                 plain(execute, row_id, record)
             else:
                 row = encode(row_id, record)
-                self.make_space(execute.__self__.connection, row)  # type: ignore[attr-defined]
+                self.make_space(execute.__self__.connection, writer, [row])  # type: ignore[attr-defined]
                 execute(sql, row)
 
         return attrs.evolve(writer, insert=insert)
@@ -282,7 +288,7 @@ class Quota:
     def hold(self, connection: Connection) -> None:
         """Keep the quota until the transaction that has just begun ends, however long that takes."""
         self._first_pages = int(connection.pragma("page_count"))
-        self._free_bytes = 0
+        self._free_bytes = self._shard_bytes = self._master_bytes = 0
         self._record.hold(self._granted.total_bytes)
 
     def let_go(self) -> None:
@@ -290,51 +296,71 @@ class Quota:
         self._first_pages = -1
         self._taken_at = monotonic()
         self.renew_at = self._taken_at + policy.LEASE_S
+        must_take = self._is_weighted  # the limit of the file as well
+        self._is_weighted = False
         try:
             self._record.take(self._granted.total_bytes)
         except StorageError as error:  # rows may be committed, so this is no reason to fail
             logger.debug("%s", error)
+            must_take = True
+        if must_take:
             self._taken_at = self._measured_at = 0.0
             self._request_upkeep()
 
-    def make_space(self, connection: Connection, rows: Any) -> None:
+    def make_space(self, connection: Connection, writer: RecordWriter, rows: list[tuple[Any, ...]]) -> None:
         """Take a larger quota if the next rows may not fit. If there is none, SQLite refuses what does not fit.
 
         Args:
             connection: the shard's.
-            rows: the bindings of one row, or a list of them.
+            writer: the writer of the rows.
+            rows: the bindings of its statement.
 
         Raises:
             StorageError: the store cannot be measured, or the quota not be recorded.
         """
         try:
-            size = len(marshal.dumps(rows, 2))
+            size, in_master = self._sizes_of(writer).measure(rows)
         except ValueError:
             return  # not what SQLite stores either
+        if self._first_pages < 0:
+            self._shard_bytes = self._master_bytes = 0
+        self._shard_bytes += size
+        self._master_bytes += in_master
         # SQLite leaves a part of a page free: that is at most as much as there is in it, and at most a page for a row
-        count = len(rows) if isinstance(rows, list) else 1
-        bytes_ = _TREE_PAGES * self._page_bytes + min(2 * size, size + size // 50 + count * self._page_bytes)
+        bytes_ = _TREE_PAGES * self._page_bytes + min(2 * size, size + size // 50 + len(rows) * self._page_bytes)
+        bytes_ = int(bytes_ * policy.weight(size, in_master))
         if bytes_ > self._free_bytes or self._first_pages < 0:
             with self._translating_errors():
                 self._make_space(connection, bytes_)
         self._free_bytes -= bytes_
 
+    def _sizes_of(self, writer: RecordWriter) -> RowSizes:
+        sizes = self._row_sizes.get(writer.sql)
+        if sizes is None:
+            sizes = self._row_sizes[writer.sql] = RowSizes.of(writer.table)
+        return sizes
+
     def _make_space(self, connection: Connection, bytes_: int) -> None:
         pages = int(connection.pragma("page_count"))
-        self._free_bytes = (self._pages_max - pages) * self._page_bytes
-        if bytes_ <= self._free_bytes:
-            return
         # the quota is for the whole transaction: all of its pages will be in the WAL, and then in the file
         first_pages = pages if self._first_pages < 0 else self._first_pages
-        grown = (pages - first_pages) * self._page_bytes
-        most = policy.largest_transaction(self._budget, self._usage)
-        needed, wanted = grown + max(bytes_, policy.MIN_GROWTH_BYTES), grown + max(grown, policy.FIRST_GROWTH_BYTES)
-        if self._take(first_pages * self._page_bytes, min(most, wanted), min(most, needed)):
-            self._limit_file(connection, max(pages, first_pages + self._granted.growth_bytes // self._page_bytes))
-            self._limit_wal(connection)
-            self._free_bytes = (self._pages_max - pages) * self._page_bytes
+        weight = policy.weight(self._shard_bytes, self._master_bytes)
+        grown = int((pages - first_pages) * self._page_bytes * weight)
+        growth_bytes = (self._pages_max - first_pages) * self._page_bytes
+        if bytes_ > growth_bytes - grown:
+            most = policy.largest_transaction(self._budget, self._usage)
+            needed, wanted = grown + max(bytes_, policy.MIN_GROWTH_BYTES), grown + max(grown, policy.FIRST_GROWTH_BYTES)
+            if self._take(first_pages * self._page_bytes, min(most, wanted), min(most, needed), weight):
+                growth_bytes = self._granted.growth_bytes
+                self._limit_file(connection, max(pages, first_pages + growth_bytes // self._page_bytes))
+                self._limit_wal(connection)
+        self._free_bytes = growth_bytes - grown
         if bytes_ > self._free_bytes:
             self._ask_for_space(needed)
+            if weight > 1:  # what still fits into the file may not fit into the master
+                self._is_weighted = True
+                pages_max = first_pages + int(growth_bytes / weight) // self._page_bytes
+                connection.pragma("max_page_count", max(pages, pages_max))
 
     def _ask_for_space(self, transaction_bytes: int) -> None:
         """Have the next merge make space for a transaction that is refused now, if it can."""

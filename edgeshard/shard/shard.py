@@ -202,7 +202,7 @@ class Shard(Handle):
             encode = writer.encode
             rows = [encode(row_id, record) for row_id, record in enumerate(batch, first_id)]
             if self._quota is not None:
-                self._quota.make_space(self._connection, rows)
+                self._quota.make_space(self._connection, writer, rows)
             self._connection.executemany(writer.sql, rows)
             self._next_id = first_id + len(batch)
         except BaseException as error:
@@ -227,7 +227,7 @@ class Shard(Handle):
                 self._next_id = row_id + 1
                 row = writer.encode(row_id, current)
                 if self._quota is not None:
-                    self._quota.make_space(self._connection, row)
+                    self._quota.make_space(self._connection, writer, [row])
                 yield row
                 pulling = True
 

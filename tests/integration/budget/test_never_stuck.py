@@ -89,6 +89,75 @@ def test_the_largest_transaction_is_merged_however_full_the_store_becomes_after_
     assert store.verify().ok
 
 
+@edgeshard.table(index=["text"])
+@attrs.frozen
+class Indexed:
+    """In the master, its text is in an index as well."""
+
+    n: int
+    text: str
+
+
+@edgeshard.table(key="name", history=True)
+@attrs.frozen
+class Remembered:
+    """In the master, its versions are moved to a history."""
+
+    name: str
+    text: str
+
+
+#: Rows that grow in the master: of a little more than half a page, or a third of one, of small ones with an index, and of
+#: versions with a history. One row of each, given its number.
+GROWING: dict[str, Callable[[int], Any]] = {
+    "2,050 bytes": lambda n: {"n": n, "x": "x" * 2_050},
+    "1,400 bytes": lambda n: {"n": n, "x": "x" * 1_400},
+    "indexed": lambda n: Indexed(n, f"{n * 7_919 % 100_003:060}"),
+    "remembered": lambda n: Remembered(str(n % 10), "x" * 2_050),
+}
+
+
+@pytest.mark.parametrize("kind", GROWING)
+@pytest.mark.parametrize("max_bytes", others_slow([1.5, 6.0], [1.5]))
+@pytest.mark.parametrize("is_iterable", others_slow([True, False], [True]))
+def test_the_largest_transaction_of_rows_that_grow_in_the_master_is_merged(
+    tmp_path: Path, max_bytes: float, kind: str, is_iterable: bool
+) -> None:
+    store, make = edgeshard.Store(tmp_path, max_bytes=int(max_bytes * MB)), GROWING[kind]
+    with store.shard("agent") as shard:
+        rows, written = int(max_bytes * MB / 100), 0
+        while not written:
+            with suppress(DiskBudgetError):
+                records = [make(n) for n in range(rows)]
+                written = shard.write_many(iter(records) if is_iterable else records)
+            rows = rows * 9 // 10
+        with suppress(DiskBudgetError):
+            while True:
+                shard.write({"n": written, "x": "x" * 100})
+                written += 1
+        assert written == store.merge().rows
+    assert store.verify().ok
+
+
+def test_a_transaction_that_does_not_fit_keeps_no_other_shard_from_being_merged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = edgeshard.Store(tmp_path, max_bytes="1.5M")
+    for agent in ("a", "z"):
+        with store.shard(agent) as shard:
+            shard.write_many({"n": n} for n in range(10))
+    # its size in the master is not known in advance
+    monkeypatch.setattr(policy, "weight", lambda *_: 1.0)
+    with store.shard("m") as shard, suppress(DiskBudgetError):
+        shard.write_many({"n": n, "x": "x" * 2_050} for n in range(80))
+        while True:
+            shard.write({"n": 1, "x": "x" * 100})
+    pending = store.status().pending_rows
+    with pytest.raises(DiskBudgetError, match=r"\(20 were merged\)"):
+        store.merge()
+    assert pending - 20 == store.status().pending_rows
+
+
 @pytest.mark.parametrize("part", [0.03, 0.07, 0.11])
 @pytest.mark.parametrize("max_bytes", others_slow([3, 10, 40], [10]))
 def test_a_full_store_accepts_a_large_transaction_after_at_most_two_merges(
