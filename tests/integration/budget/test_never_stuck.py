@@ -17,6 +17,7 @@ from edgeshard.budget import policy, usage
 from edgeshard.errors import DiskBudgetError
 from edgeshard.files import paths
 from edgeshard.merge import chunk
+from edgeshard.merge.quota import MergeQuota
 from tests.support import budget_histories
 from tests.support.forms import others_slow, short_and_full
 from tests.support.processes import command
@@ -142,20 +143,26 @@ def test_the_largest_transaction_of_rows_that_grow_in_the_master_is_merged(
 def test_a_transaction_that_does_not_fit_keeps_no_other_shard_from_being_merged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = edgeshard.Store(tmp_path, max_bytes="1.5M")
-    for agent in ("a", "z"):
-        with store.shard(agent) as shard:
-            shard.write_many({"n": n} for n in range(10))
+    store = edgeshard.Store(tmp_path, max_bytes="2M")
     # its size in the master is not known in advance
     monkeypatch.setattr(policy, "weight", lambda *_: 1.0)
-    with store.shard("m") as shard, suppress(DiskBudgetError):
-        shard.write_many({"n": n, "x": "x" * 2_050} for n in range(80))
-        while True:
-            shard.write({"n": 1, "x": "x" * 100})
-    pending = store.status().pending_rows
-    with pytest.raises(DiskBudgetError, match=r"\(20 were merged\)"):
-        store.merge()
-    assert pending - 20 == store.status().pending_rows
+    with ExitStack() as opened:
+        shards = [opened.enter_context(store.shard(agent)) for agent in "abyz"]
+        for other in shards:
+            other.write_many({"n": n} for n in range(10))
+        with store.shard("m") as shard:
+            for rows in range(300, 0, -5):
+                with suppress(DiskBudgetError):
+                    shard.write_many({"n": n, "x": "x" * 2_050} for n in range(rows))
+                    break
+            with suppress(DiskBudgetError):
+                while True:
+                    shard.write({"n": 1, "x": "x" * 100})
+        monkeypatch.setattr(MergeQuota, "await_quotas", lambda _: False)  # after that it would try all of them again
+        pending = store.status().pending_rows
+        with pytest.raises(DiskBudgetError, match=r"\(40 were merged\)"):
+            store.merge()
+        assert pending - 40 == store.status().pending_rows
 
 
 @pytest.mark.parametrize("part", [0.03, 0.07, 0.11])
