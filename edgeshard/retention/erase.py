@@ -24,6 +24,7 @@ from edgeshard.master import (
     extents,
     identity,
     pruned_ranges,
+    retirement,
     streams,
     superseded,
     written_off,
@@ -168,6 +169,7 @@ def _steps(seqs: tuple[Range, ...]) -> Iterator[list[Range]]:
 
 
 def _stream_number(connection: Connection, stream: ErasedStream) -> int:
+    retirement.restore(connection, stream.stream_id, stream.agent_id, stream.began_at)
     known = streams.find(connection, stream.stream_id)
     if known is not None:
         return known[0]

@@ -116,6 +116,24 @@ def test_an_older_master_that_is_put_back_erases_them_again(store: edgeshard.Sto
     assert 1 == erased_file.number(store.root)
 
 
+def test_a_master_that_has_retired_the_stream_of_erased_rows_has_it_once(
+    store: edgeshard.Store, tmp_path: Path
+) -> None:
+    for agent in ("a", "b"):
+        with store.shard(agent) as shard:
+            write(shard, 1, 3)
+        store.merge()
+    store.snapshot(tmp_path / "before.db")
+    assert 1 == store.prune(keep_rows=3).retired_streams
+    store.snapshot(tmp_path / "after.db")
+    put_back(store, tmp_path / "before.db")
+    assert 2 == store.erase("agent_data", SECRET).rows  # one of each agent
+    put_back(store, tmp_path / "after.db")
+    store.merge()
+    found = store.verify(deep=True)
+    assert ((), RowStates(present=2, erased=1, pruned=3)) == (found.errors, found.states)
+
+
 def test_a_lost_list_is_made_again_by_the_next_erasure(store: edgeshard.Store) -> None:
     with store.shard("a") as shard:
         write(shard, 1, 6)
