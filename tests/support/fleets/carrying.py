@@ -89,6 +89,50 @@ def put_back(fleet: Fleet, pick: Pick) -> Any:
 
 
 @step(2)
+def restore(fleet: Fleet, pick: Pick) -> Any:
+    """Restore an older copy of a master; the replaced one is kept, and is a database like any other."""
+    masters = {store.master_path for store in fleet.stores.values()}
+    images = [image for image in fleet.images if image.original in masters and image.path not in fleet.hostile]
+    if not images:
+        return False
+    image = pick(images)
+    path, store = image.original, fleet.stores[image.original.parent.name]
+    fleet.say(f"  {fleet.name(image.path)} to {fleet.name(path)}")
+    old, new = fleet.held[path], fleet.held[image.path].copy()
+    new.hear(fleet.known_outside(store.root.name))
+    with fleet.unchanged({path, image.path}):
+        preview = store.restore(image.path, dry_run=True)
+    if not pick(range(3)):
+        life = fleet.killed_at(pick(range(5, 60)), lambda _: store.restore(image.path))
+        fleet.counts["restores killed"] += life.killed
+        fleet.held[path] = _whichever(fleet, path, old, new)
+        if pick((True, False)):
+            return None  # what follows finds what the kill left
+        old = fleet.held[path]
+    with fleet.unchanged({image.path}):
+        report = store.restore(image.path)
+    assert (preview.rows, preview.gaps, preview.unnamed) == (report.rows, report.gaps, report.unnamed)
+    assert new.is_tainted or report.rows == len(new.visible)
+    fleet.held[path], replaced = new, Path(report.replaced)
+    fleet.held[replaced] = old.copy()
+    fleet.images.append(Image(replaced, path))
+    fleet.check(replaced)
+    fleet.check_gaps(report.gaps, store.root.name, is_pending_known=False)
+    return fleet.check(path)
+
+
+def _whichever(fleet: Fleet, path: Path, old: Held, new: Held) -> Held:
+    """Return which of two a master holds; it must be one of them, and whole."""
+    try:
+        fleet.held[path] = old
+        fleet.check(path)
+    except AssertionError:
+        fleet.held[path] = new
+        fleet.check(path)
+    return fleet.held[path]
+
+
+@step(2)
 def plant(fleet: Fleet, pick: Pick) -> Any:
     """Carry a copy of a shard to another store, which merges and truncates it as its own."""
     copies = [image for image in fleet.images if image.is_of_shard]

@@ -194,6 +194,49 @@ def own_notes(path: Path) -> set[Address]:
     return {(stream, seq) for stream, first, last in found for seq in range(first, last + 1)}
 
 
+def erased(root: Path) -> set[Address]:
+    """Return the rows that were ever erased from a store, by its list of them, which may not exist."""
+    if not (root / "erased.json").exists():
+        return set()
+    _, *lines = map(json.loads, (root / "erased.json").read_text().splitlines())
+    return {(line["stream"], seq) for line in lines for first, last in line["seqs"] for seq in range(first, last + 1)}
+
+
+def own_erased(path: Path) -> set[Address]:
+    """Return the rows that are recorded as erased in a master."""
+    sql = (
+        "SELECT lower(hex(stream_id)), first, last FROM edgeshard_pruned_ranges JOIN edgeshard_streams USING (stream_no) "
+        "WHERE is_own AND reason = 'erased'"
+    )
+    with opened(path) as connection:
+        found = fetch(connection, sql)
+    return {(stream, seq) for stream, first, last in found for seq in range(first, last + 1)}
+
+
+def noted_as_superseded(path: Path) -> int:
+    """Return how many rows without a block a master counts as superseded: such streams may retire."""
+    with opened(path) as connection:
+        ((listed,),) = fetch(
+            connection,
+            "SELECT coalesce(sum(last - first + 1), 0) FROM edgeshard_pruned_ranges WHERE is_own AND reason = 'superseded'",
+        )
+        ((retired_rows,),) = fetch(
+            connection,
+            "SELECT coalesce(sum(value), 0) FROM edgeshard_retirements g, json_each(g.rows) WHERE key = 'superseded'",
+        )
+        return int(listed + retired_rows)
+
+
+def truncated(path: Path) -> dict[str, int]:
+    """Return up to which seq the rows of each stream of a shard were truncated."""
+    sql = (
+        "SELECT lower(hex(stream_id)), max(last) FROM edgeshard_truncations JOIN edgeshard_streams USING (stream_no) "
+        "GROUP BY stream_no"
+    )
+    with opened(path) as connection:
+        return dict(fetch(connection, sql))
+
+
 def noted(path: Path) -> dict[str, int]:
     """Return up to which seq each stream of a removed shard was merged, by the notes in this file, which may not exist."""
     if not path.exists():

@@ -81,7 +81,12 @@ def check_kinds(before: Held, sources: Iterable[Held], after: Held, there: Kinds
         there: the types of the disputed columns now.
         rows: all rows.
     """
-    said = [kinds(source.schema.columns) for source in sources]
+    said, certain = [], []
+    for source in sources:
+        said.append(kinds(source.schema.columns))
+        # a shard decides nothing if all of its rows were merged and pruned before
+        if source.state.keys() - before.those(PRUNED):
+            certain.append(said[-1])
     earlier = kinds(before.schema.columns)
     declared = {shape.table for address in after.those(CURRENT) if (shape := rows[address].shape) in DISPUTED}
     assert declared | earlier.keys() <= there.keys(), f"of {declared} and {earlier}, only {there} are there"
@@ -91,8 +96,9 @@ def check_kinds(before: Held, sources: Iterable[Held], after: Held, there: Kinds
             assert kind in ({earlier[table]} if table in earlier else possible), f"{table} was {earlier}, is {there}"
         else:
             assert kind in possible, f"{table} was {earlier}, is {there}"
-            assert kind == "decimal" or "decimal" not in possible - {kind} or not said, f"{table} is {there}"
-            if kind == "integer" and REAL_KIND in possible:
+            needed = {one[table] for one in [earlier, *certain] if table in one}
+            assert kind == "decimal" or "decimal" not in needed or not said, f"{table} is {there}"
+            if kind == "integer" and REAL_KIND in needed:
                 versions = [rows[address] for address in [*before.state, *after.state]]
                 assert any(is_large(row.shape, row.values) for row in versions), f"{table} could be real"
 

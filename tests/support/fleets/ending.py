@@ -115,7 +115,7 @@ def _check_reports(fleet: Fleet, store: edgeshard.Store) -> None:
     if held.is_tainted:
         return
     status = store.status().master
-    fleet._check_gaps(report.gaps, store.root.name)
+    fleet.check_gaps(report.gaps, store.root.name)
     found = {
         "rows in verify": report.rows,
         "pruned in verify": sum(report.pruned.values()),
@@ -124,7 +124,9 @@ def _check_reports(fleet: Fleet, store: edgeshard.Store) -> None:
         "superseded in status": status.superseded_rows,
         "streams in status": status.streams,
     }
-    pruned, superseded = len(held.those(PRUNED)), len(held.those(SUPERSEDED))
+    erased = len(contents.own_erased(store.master_path))
+    assert held.noted == contents.noted_as_superseded(store.master_path)
+    pruned, superseded = len(held.those(PRUNED)) - erased - held.noted, len(held.those(SUPERSEDED)) + held.noted
     returned = len(contents.own_notes(store.master_path) - held.state.keys())
     expected = {
         "rows in verify": len(held.visible),
@@ -143,6 +145,7 @@ def _check_reports(fleet: Fleet, store: edgeshard.Store) -> None:
             "present": (len(held.visible), states.present),
             "superseded": (superseded, states.superseded),
             "pruned and collected": (pruned + returned, states.pruned + states.collected),
+            "erased": (erased, states.erased),
             "pending": (len(pending), states.pending),
             "blocked": (len(pending), store.status().blocked_rows),
             "missing": (len(missing) - returned, states.missing),
@@ -151,7 +154,7 @@ def _check_reports(fleet: Fleet, store: edgeshard.Store) -> None:
         assert not wrong, f"states should be, and are: {wrong}"
         assert report.states == states
     known = sum(held.last.values())
-    assert known == len(held.those(CURRENT, HISTORY)) + superseded + pruned + len(held.missing)
+    assert known == len(held.those(CURRENT, HISTORY)) + superseded + pruned + erased + len(held.missing)
 
 
 def _check_reading(fleet: Fleet, store: edgeshard.Store) -> None:

@@ -168,6 +168,10 @@ class Fleet:
         """Return the shards of all stores."""
         return [path for path in self.databases() if path.parent.name == "shards"]
 
+    def own_shards(self, name: str) -> list[Path]:
+        """Return the shards of a store."""
+        return [path for path in self.shards() if path.parent.parent == self.stores[name].root]
+
     def masters(self) -> list[Path]:
         """Return the masters that exist."""
         return [store.master_path for store in self.stores.values() if store.master_path in self.held]
@@ -256,7 +260,7 @@ class Fleet:
         """
         store = self.stores[name]
         target = store.master_path
-        own = [path for path in self.shards() if path.parent.parent == store.root]
+        own = self.own_shards(name)
         before = self.held.get(target) or Held(schema=_master_schema())
         merged = [path for path in dict.fromkeys([*own, *sources]) if path != target]
         honest = [path for path in merged if path not in self.hostile]
@@ -290,7 +294,7 @@ class Fleet:
         blocked = {path: self.blocked(path, there) for path in honest}
         divisible = {path: self._divisible(path, blocked[path], there) for path in honest}
         expected = before.copy()
-        expected.merge(noted)
+        expected.hear(noted)
         for path in honest:
             expected.merge(self.held[path], blocked[path] - (divisible[path] & found.held))
         self._add_what_came_of_hostile(target, expected, merged)
@@ -300,6 +304,7 @@ class Fleet:
         self._check_blocked(report, blocked, divisible, expected, unproven)
         expected.settle(self.written)
         self.held[target] = expected
+        self._note_erased(name, expected)
         self._check_drained(name, own, expected, unproven, blocked, is_watching=is_watching)
         is_exact = not (kill_at or merge or expected.is_tainted or name in self.budgets)
         if name in self.budgets or report.pruned is not None:
@@ -309,8 +314,15 @@ class Fleet:
             assert report.rows == len(new), f"{report.rows} rows reported, {len(new)} came"
         self.check(target)
         self.unproven[name] = unproven
-        self._check_gaps(report.gaps, name)
+        self.check_gaps(report.gaps, name)
         return report
+
+    def _note_erased(self, name: str, expected: Held) -> None:
+        """Record what was erased from a store, from this master or an older one: no merge leaves it there."""
+        for address in self._honest(contents.erased(self.stores[name].root)):
+            expected.state[address] = PRUNED
+            expected.last[address[0]] = max(address[1], expected.last.get(address[0], 0))
+            self.pruned.add(address)
 
     def blocked(self, path: Path, there: disputes.Kinds) -> set[Address]:
         """Return the rows of a database that one whose disputed columns have these types cannot take."""
@@ -356,8 +368,8 @@ class Fleet:
 
     def pending(self, name: str) -> set[Address]:
         """Return the rows in a store's own shards that its master does not hold."""
-        root, held = self.stores[name].root, self.held[self.stores[name].master_path]
-        own = [path for path in self.shards() if path.parent.parent == root and path not in self.hostile]
+        held = self.held[self.stores[name].master_path]
+        own = [path for path in self.own_shards(name) if path not in self.hostile]
         return set[Address]().union(*(self.held[path].state for path in own)) - held.state.keys()
 
     def _merged(self, name: str, merge: Callable[[edgeshard.Store], Any]) -> Any:
@@ -410,6 +422,15 @@ class Fleet:
                 expected.merge(part)
             expected.is_tainted = True
             expected.schema.add(contents.as_held(contents.read(target)).schema.without(DISPUTED_TABLES))
+
+    def known_outside(self, name: str) -> Held:
+        """Return what a store's notes and its shards say of rows that some master of it holds."""
+        found = self._noted(name)
+        for path in self.own_shards(name):
+            for stream, last in contents.truncated(path).items() if path not in self.hostile else ():
+                found.last[stream] = max(last, found.last.get(stream, 0))
+            found.is_tainted = found.is_tainted or path in self.hostile
+        return found
 
     def _noted(self, name: str) -> Held:
         """Return what a store's notes say outside its master: at least what its removed shards had brought.
@@ -471,8 +492,10 @@ class Fleet:
         found, held = contents.read(path), self.held[path]
         gone = self._honest(found.pruned) - held.those(PRUNED)
         _same("gone by a prune", gone & held.visible, held.visible - found.rows.keys())
+        noted_before, held.noted = held.noted, contents.noted_as_superseded(path)
         if count is not None and not held.is_tainted:
-            assert count == len(gone), f"{count} rows reported, {len(gone)} are gone"
+            pruned = len(gone) - (held.noted - noted_before)
+            assert count == pruned, f"{count} rows reported, {pruned} are gone"
         for address in gone:
             row, state = self.written[address], held.state[address]
             if tombstones:
@@ -558,15 +581,21 @@ class Fleet:
             there = len(addresses & held)
             assert there in (0, len(addresses)), f"of {len(addresses)} rows of a transaction {there} are there"
 
-    def _check_gaps(self, gaps: Iterable[Any], name: str) -> None:
-        """Check that exactly the missing rows are reported; those that were pruned elsewhere may be."""
+    def check_gaps(self, gaps: Iterable[Any], name: str, *, is_pending_known: bool = True) -> None:
+        """Check that exactly the missing rows are reported; those that were pruned elsewhere may be.
+
+        Args:
+            gaps: the reported ones.
+            name: the store.
+            is_pending_known: whether the report knows what is pending; otherwise these rows may be among the gaps.
+        """
         held = self.held[self.stores[name].master_path]
         if held.is_tainted:
             return
         reported = {(gap.stream, seq) for gap in gaps for seq in range(gap.first, gap.last + 1)}
         # what is blocked in a shard that is quarantined for another reason may be reported
         pending, unproven = self.pending(name), self.unproven.get(name)
-        uncertain = self.pruned | (pending if unproven else set())
+        uncertain = self.pruned | (pending if unproven or not is_pending_known else set())
         _same("missing", held.missing - pending - uncertain, reported - uncertain)
         assert reported <= held.missing
 

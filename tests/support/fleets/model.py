@@ -5,7 +5,7 @@ A master says of each address that it has ever held what became of it:
     CURRENT     the row is in its table; a tombstone is in the table of tombstones
     HISTORY     a newer version replaced it, and it is in the history of its table
     SUPERSEDED  a newer version replaced it, and it is nowhere
-    PRUNED      this master deleted it by a rule
+    PRUNED      this master deleted it by a rule, or because it was erased
 
 In a shard all rows are CURRENT. What is not in the dict, up to the last seq that is known, is missing.
 """
@@ -178,16 +178,26 @@ class Held:
         last: the highest seq of each stream that it knows to exist.
         schema: its tables.
         is_tainted: whether a hostile database was merged into it, or into what was.
+        forgotten: the streams that it has forgotten.
+        noted: how many of the pruned rows it counts as superseded: all rows of their streams were.
     """
 
     state: dict[Address, str] = attrs.Factory(dict)
     last: dict[str, int] = attrs.Factory(dict)
     schema: Schema = attrs.Factory(Schema)
     is_tainted: bool = False
+    forgotten: set[str] = attrs.Factory(set)
+    noted: int = 0
 
     def copy(self) -> Held:
         """Return a copy."""
-        return Held(dict(self.state), dict(self.last), self.schema.copy(), self.is_tainted)
+        return attrs.evolve(
+            self,
+            state=dict(self.state),
+            last=dict(self.last),
+            schema=self.schema.copy(),
+            forgotten=set(self.forgotten),
+        )
 
     def merge(self, source: Held, blocked: Set[Address] = frozenset()) -> None:
         """Take over what another database holds, except for blocked rows; `settle` must follow.
@@ -201,6 +211,19 @@ class Held:
             self.last[stream] = max(last, self.last.get(stream, 0))
         self.schema.add(source.schema.without(DISPUTED_TABLES))
         self.is_tainted = self.is_tainted or source.is_tainted
+
+    def hear(self, noted: Held) -> None:
+        """Take over what the notes outside a master say; it has heard what they say of streams that it forgot."""
+        for stream, last in noted.last.items():
+            if stream not in self.forgotten:
+                self.last[stream] = max(last, self.last.get(stream, 0))
+        self.is_tainted = self.is_tainted or noted.is_tainted
+
+    def forget(self, streams: Set[str]) -> None:
+        """Forget streams of which all rows were pruned."""
+        self.state = {address: state for address, state in self.state.items() if address[0] not in streams}
+        self.last = {stream: last for stream, last in self.last.items() if stream not in streams}
+        self.forgotten |= streams
 
     def settle(self, rows: Rows) -> None:
         """Apply the rules of keyed tables."""

@@ -1,4 +1,4 @@
-"""Steps that delete: prunes by each rule, tombstones, store rules, disk budgets."""
+"""Steps that delete: prunes by each rule, tombstones, store rules, disk budgets, erasures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import edgeshard
 from tests.support.clocks import DAY_S
 from tests.support.fleets import contents
 from tests.support.fleets.agents import write_changes
-from tests.support.fleets.fleet import AGENTS, DEVICES, Fleet
+from tests.support.fleets.fleet import AGENTS, DEVICES, NOON_US, Fleet
 from tests.support.fleets.shapes import DICT, Pick
 from tests.support.fleets.steps import Play, step
 
@@ -107,6 +107,66 @@ def kill_pruner(fleet: Fleet, pick: Pick, store: edgeshard.Store, path: Path) ->
     life = fleet.killed_at(pick(range(3, 80)), lambda _: store.prune(keep_rows=keep, shrink=True))
     fleet.counts["prunes killed"] += life.killed
     fleet.observe_pruned(path, None)
+
+
+@prune_step(2)
+def forget(fleet: Fleet, pick: Pick, store: edgeshard.Store, path: Path) -> None:
+    """Forget streams of which all rows were pruned some time ago: copies may bring these rows back."""
+    held = fleet.held[path]
+    report = store.prune(keep_rows=max(0, len(held.visible) - pick((0, 2, 5))))
+    fleet.observe_pruned(path, report.rows)
+    fleet.wall.now_us += 2 * DAY_S * 1_000_000
+    before = contents.read(path)
+    report = store.prune(forget_after="1d")
+    gone = before.streams.keys() - contents.read(path).streams.keys()
+    assert gone == {stream for stream in gone if not before.streams[stream][1]}, "a stream that had not retired is gone"
+    assert len(gone) == report.forgotten_streams
+    held.forget(gone & fleet.agents.keys())
+    held.noted = contents.noted_as_superseded(path)
+    fleet.counts["streams forgotten"] += len(gone)
+
+
+@step(2)
+def erase(fleet: Fleet, pick: Pick) -> Any:
+    """Erase rows of a table without a key, merged and pending ones."""
+    names = [path.parent.name for path in fleet.masters() if len(fleet.held[path].state) > 4]
+    if not names:
+        return False
+    name = pick(names)
+    held = fleet.held[fleet.stores[name].master_path]
+    tables = sorted({table for table, _ in held.schema.columns if table not in held.schema.keys})
+    table, where = pick(tables), f"_seq % 3 = {pick(range(3))}"
+    fleet.say(f"  from {table} of {name} where {where}")
+
+    def erase_and_merge(store: edgeshard.Store) -> Any:
+        found = store.query(f'SELECT count(*) AS n FROM "{table}" WHERE {where}')[0].n
+        dry = store.erase(table, where, dry_run=True)
+        assert found == dry.rows
+        report = store.erase(table, where)
+        assert report.rows >= dry.rows
+        fleet.counts["rows erased"] += report.rows
+        return store.merge()
+
+    if pick(range(4)):
+        return fleet.merge_into(name, merge=erase_and_merge)
+    store = fleet.stores[name]
+    life = fleet.killed_at(pick(range(5, 80)), lambda _: store.erase(table, where))
+    fleet.counts["erasures killed"] += life.killed
+    return fleet.merge_into(name)
+
+
+@step(1)
+def confirm_clock(fleet: Fleet, pick: Pick) -> Any:
+    """Confirm that the clock of a store is right, which deletes nothing by itself."""
+    paths = fleet.masters()
+    if not paths or fleet.wall.now_us < NOON_US - 400 * DAY_S * 1_000_000:
+        return False
+    path = pick(paths)
+    with fleet.unchanged({path}):
+        dry = edgeshard.Store(path.parent).confirm_clock(dry_run=True)
+    report = edgeshard.Store(path.parent).confirm_clock()
+    fleet.say(f"  {fleet.name(path)}: {dry}; {report}")
+    return fleet.check(path)
 
 
 @step(1)

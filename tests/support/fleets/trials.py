@@ -139,8 +139,10 @@ class _Lines:
         pass
 
 
-def _star(given: tuple[Options, int]) -> Result:
-    return _result(*given)
+def _begin(given: tuple[Options, int, float]) -> Result | None:
+    """Play a trial, unless its time is over; a pool takes all numbers at once, long before it plays them."""
+    options, number, deadline = given
+    return _result(options, number) if time.monotonic() < deadline else None
 
 
 def play_trials(
@@ -162,13 +164,15 @@ def play_trials(
     """
     deadline = time.monotonic() + seconds
     total: Counter[str] = Counter()
-    wanted = ((options, number) for number in numbers if time.monotonic() < deadline)
+    wanted = [(options, number, deadline) for number in numbers]
     with contextlib.ExitStack() as stack:
-        results: Any = map(_star, wanted)
+        results: Any = map(_begin, wanted)
         if jobs > 1:
             pool = stack.enter_context(multiprocessing.get_context("fork").Pool(jobs))
-            results = pool.imap_unordered(_star, wanted)
+            results = pool.imap_unordered(_begin, wanted)
         for result in results:
+            if result is None:
+                continue
             total.update(result.counts)
             total["fleets"] += 1
             total["failed"] += bool(result.error)
