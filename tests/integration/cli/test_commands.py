@@ -52,12 +52,6 @@ def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(started(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
-@pytest.fixture(autouse=True)
-def _buffered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Output is buffered, as users have it."""
-    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
-
-
 @pytest.fixture
 def merged(store: edgeshard.Store) -> edgeshard.Store:
     """A store whose master has three dicts and a record."""
@@ -656,6 +650,7 @@ def test_a_snapshot_ends_though_each_of_its_steps_meets_a_commit(merged: edgesha
     assert (True, rows + len(calls)) == (merged.verify().ok, merged.verify().rows)
 
 
+@pytest.mark.slow
 def test_snapshots_beside_a_live_writer_and_merger_are_whole_and_grow(merged: edgeshard.Store, tmp_path: Path) -> None:
     work = (
         "import sys, edgeshard\n"

@@ -541,6 +541,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_beside_two_writers_and_a_merger_all_goes_on_and_every_row_comes_once(store: edgeshard.Store) -> None:
     rows = 20_000
     writers: list[subprocess.Popen[Any]] = [

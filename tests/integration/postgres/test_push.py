@@ -473,6 +473,7 @@ def test_what_was_pushed_may_be_pruned_and_only_that(store: edgeshard.Store, pg:
     assert (True, {"keep rows": 15}) == (store.verify().ok, store.verify().pruned)
 
 
+@pytest.mark.slow
 def test_rows_that_are_pruned_while_a_push_goes_on_are_left_out_and_the_others_arrive(
     store: edgeshard.Store, pg: str
 ) -> None:
@@ -1053,6 +1054,7 @@ def test_a_watch_pushes_what_merges_bring_until_it_is_told_to_stop(
     assert (0, "", list(range(20))) == (process.returncode, said, numbers(pg))
 
 
+@pytest.mark.slow
 def test_a_watch_goes_on_once_the_server_is_back(store: edgeshard.Store, pg_server: PgServer) -> None:
     name = pg_server.make_database()
     fill(store, "a", 0, 10)

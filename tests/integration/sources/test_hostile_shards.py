@@ -63,7 +63,16 @@ HOSTILE: list[Callable[[Path], None]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("attack", HOSTILE, ids=lambda attack: attack.__name__)
+#: Those that are too large for the fast tests.
+LARGE = (
+    hostile_shards.tables_without_number, hostile_shards.giant_cell, hostile_shards.giant_cell_in_a_format_table,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [pytest.param(attack, id=attack.__name__, marks=pytest.mark.slow if attack in LARGE else ()) for attack in HOSTILE],
+)
 def test_a_hostile_shard_is_set_aside_within_bounds_and_the_others_merge(
     store: edgeshard.Store, attack: Callable[[Path], None]
 ) -> None:
@@ -91,6 +100,7 @@ def test_a_time_that_is_none_is_not_believed_and_its_rows_are_merged(store: edge
     assert [("",)] == store.query("select began_at from edgeshard_streams where agent_id = 'bad'")
 
 
+@pytest.mark.slow
 def test_a_status_of_a_hostile_shard_is_bounded_as_well(store: edgeshard.Store) -> None:
     write(store, "circles", 1)
     write(store, "tables", 2)
