@@ -88,12 +88,21 @@ def serving(store: edgeshard.Store, **settings: Any) -> Iterator[Passes]:
         yield passes
 
 
+def make_vain_event(passes: Passes, store: edgeshard.Store) -> None:
+    """Return once a pass found nothing for an event. What nobody watches for yet is no event: then it is made again."""
+    before, upto = len(passes.reports), time.monotonic() + PATIENCE_S
+    while len(passes.reports) == before:
+        assert time.monotonic() < upto, "no pass came"
+        (store.root / "shards" / "notes.txt").write_text("no shard")
+        again = time.monotonic() + 1.0
+        while len(passes.reports) == before and time.monotonic() < again:
+            time.sleep(0.005)
+
+
 def after_vain_events(passes: Passes, store: edgeshard.Store) -> None:
     """Return once five passes found nothing for events, one after another."""
     for _ in range(5):
-        before = len(passes.reports)
-        (store.root / "shards" / "notes.txt").write_text("no shard")
-        await_that(lambda: len(passes.reports) > before)  # noqa: B023
+        make_vain_event(passes, store)
         time.sleep(0.1)
 
 
@@ -725,17 +734,17 @@ def test_a_commit_between_the_last_look_and_the_watch_is_found(
 
 
 def test_after_a_quiet_time_an_event_in_vain_does_not_make_a_row_wait_for_the_interval(store: edgeshard.Store) -> None:
-    with serving(store, interval_s=2.0) as passes:
+    # the shard is open all the time: an agent that opens it for a row makes several files, and on a busy machine the
+    # passes between these are enough of them in vain
+    with store.shard("agent") as shard, serving(store, interval_s=2.0) as passes:
         await_that(lambda: is_idle(passes))
-        after_vain_events(passes, store)
-        # now and then one does wait, on a busy machine, and why is not known: each time it would be the interval's doing
-        for number in range(1, 6):
+        # a busy machine may keep one row waiting for as long; each time it would be the interval's doing
+        for number in range(1, 4):
+            after_vain_events(passes, store)  # again: a row makes them be forgotten as well
             time.sleep(4.5)
-            before = len(passes.reports)
-            (store.root / "shards" / "notes.txt").write_text("no shard")
-            await_that(lambda before=before: len(passes.reports) > before)  # type: ignore[misc]
+            make_vain_event(passes, store)
             in_vain = time.monotonic()
-            write(store, "agent", number)
+            shard.write({"n": number})
             await_that(lambda number=number: passes.found() == number)  # type: ignore[misc]
             if time.monotonic() < in_vain + 1.9:
                 return
