@@ -17,6 +17,7 @@ import pytest
 
 import edgeshard
 from tests.support.clocks import Clock, Machine, set_machine_clock
+from tests.support.in_memory import with_space
 from tests.support.wall_clock import Wall
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def pg_server() -> Iterator[PgServer]:
     postgres_server = pytest.importorskip("tests.support.postgres_server")
     from edgeshard.bench.system import NotRunError
 
-    folder = Path(tempfile.mkdtemp(prefix="edgeshard-pg-"))
+    folder = Path(tempfile.mkdtemp(prefix="edgeshard-pg-", dir=with_space()))
     folder.chmod(0o711)
     try:
         server = postgres_server.PgServer(folder)
