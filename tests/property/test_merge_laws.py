@@ -102,6 +102,7 @@ def test_hubs_between_make_no_difference(data: st.DataObject) -> None:
         assert directly == merged(folder / "top", [top])
 
 
+@pytest.mark.slow  # a random topology, below, merges parts before as well
 @FEW
 @given(st.data())
 def test_a_part_merged_before_makes_no_difference_to_the_whole(data: st.DataObject) -> None:

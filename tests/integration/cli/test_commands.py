@@ -122,7 +122,7 @@ def test_a_store_without_a_master_exits_78_and_none_is_made(tmp_path: Path, verb
     assert [] == [*tmp_path.glob("copy*")]
 
 
-@pytest.mark.parametrize("verb", [["merge"], ["status"], *READERS])
+@pytest.mark.parametrize("verb", others_slow([["merge"], ["status"], *READERS], [["merge"], ["query", "select 1"]]))
 def test_who_may_not_read_the_store_gets_77(merged: edgeshard.Store, verb: list[str]) -> None:
     powerless: list[str] = []
     if os.geteuid() == 0:  # may read what nobody may, unless these rights are given up
@@ -196,7 +196,7 @@ def test_an_interrupt_ends_a_long_statement_with_130(merged: edgeshard.Store) ->
         "import signal, sys\n"
         "from edgeshard.cli import main\n"
         "signal.signal(signal.SIGVTALRM, signal.default_int_handler)\n"
-        "signal.setitimer(signal.ITIMER_VIRTUAL, 2.0)\n"
+        "signal.setitimer(signal.ITIMER_VIRTUAL, 0.5)\n"
         "sys.exit(main(['query', sys.argv[1], sys.argv[2]]))\n"
     )
     done = python(code, merged.root, f"select count(*) from ({ENDLESS})")

@@ -23,8 +23,8 @@ from edgeshard.files import locks
 from edgeshard.format.ranges import Range
 from edgeshard.sources import bounds, diff
 from tests.support.fleet_model import Fleet, content, timestamp
-from tests.support.hostile_shards import edit
 from tests.support.forms import others_slow
+from tests.support.hostile_shards import edit
 from tests.support.processes import command
 from tests.support.stores import new_store, numbers, shard_path
 
