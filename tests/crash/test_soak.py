@@ -8,13 +8,13 @@ import pytest
 
 from tests.crash.soak.actors import Options
 from tests.crash.soak.campaign import play
-from tests.support.forms import short_and_full
 
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 
 
 @needs_proc
-@pytest.mark.parametrize(("seconds", "tempo", "rows"), short_and_full((3, 16, 50), (12, 8, 1_000)))
+@pytest.mark.slow
+@pytest.mark.parametrize(("seconds", "tempo", "rows"), [(6, 16, 100), (12, 8, 1_000)], ids=["short", "full"])
 def test_the_whole_system_loses_doubles_and_leaks_nothing(seconds: float, tempo: float, rows: int) -> None:
     awaited = ("folders replaced", "writers killed")
     outcome = play(Options(seconds=seconds, seed=11, agents=6, tempo=tempo, awaited=awaited))

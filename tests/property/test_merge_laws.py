@@ -82,6 +82,7 @@ def test_merging_again_changes_nothing(data: st.DataObject) -> None:
         assert once == content(hub.master_path)
 
 
+@pytest.mark.slow  # a random topology, below, merges in any order as well
 @FEW
 @given(st.data())
 def test_the_order_of_merging_makes_no_difference(data: st.DataObject) -> None:
