@@ -586,7 +586,7 @@ def stopped(
         yield process
 
 
-@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("old", others_slow([False, True], always=(True,)))
 def test_a_kill_leaves_no_half_target_and_the_next_snapshot_removes_what_it_left(
     merged: edgeshard.Store, tmp_path: Path, stopped: subprocess.Popen[bytes], old: bool
 ) -> None:

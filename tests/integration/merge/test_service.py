@@ -32,6 +32,7 @@ from edgeshard.merge import chunk, folder_watch, locks, truncate
 from edgeshard.merge.merger import Merger
 from edgeshard.merge.watcher import Listener, Watcher, in_thread
 from edgeshard.reports import MergeReport
+from tests.support.forms import others_slow
 from tests.support.processes import merge_command, python
 from tests.support.project import EXAMPLES
 from tests.support.stores import new_store, numbers, shard_path
@@ -242,6 +243,7 @@ SHELL = EXAMPLES / "sqlite_shell.sh"
 
 @pytest.mark.skipif(not shutil.which("flock"), reason="util-linux's flock is not installed")
 @pytest.mark.skipif(not shutil.which("sqlite3"), reason="the sqlite3 program is not installed")
+@pytest.mark.slow
 def test_rows_of_a_shell_script_are_found(store: edgeshard.Store) -> None:
     store.shard("door").close()
     command = ["sh", str(SHELL), str(store.root), "door"]
@@ -280,6 +282,7 @@ class HeldAfterPasses(Passes):
         super().merged(report)
 
 
+@pytest.mark.slow
 def test_descriptors_and_threads_do_not_grow(store: edgeshard.Store) -> None:
     passes = HeldAfterPasses()
     # a row becomes visible a moment after its event: a pass in between finds nothing, and a rescan finds the row
@@ -421,7 +424,10 @@ def stopped_in_the_first_copy(store: edgeshard.Store, *signals: int, watch: bool
 
 @pytest.mark.parametrize(
     ("number", "watch", "code"),
-    [(signal.SIGTERM, True, 0), (signal.SIGINT, True, 0), (signal.SIGTERM, False, 0), (signal.SIGINT, False, 130)],
+    others_slow(
+        [(signal.SIGTERM, True, 0), (signal.SIGINT, True, 0), (signal.SIGTERM, False, 0), (signal.SIGINT, False, 130)],
+        always=[(signal.SIGTERM, True, 0), (signal.SIGINT, False, 130)],
+    ),
 )
 def test_the_shard_at_hand_is_finished_and_the_rest_is_left_for_next_time(
     store: edgeshard.Store, number: int, watch: bool, code: int
@@ -541,6 +547,7 @@ def test_a_fresh_query_on_the_command_line_is_answered_beside_a_watcher(store: e
     assert (0, ["_seq", "1"], "") == (done.returncode, done.stdout.splitlines(), done.stderr)
 
 
+@pytest.mark.slow
 def test_a_full_disk_under_stdout_does_not_keep_rows_from_being_merged(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -924,6 +924,7 @@ def test_a_database_of_a_later_edgeshard_is_refused(store: edgeshard.Store, pg: 
     assert (78, True) == (done.returncode, "it has format 2" in done.stderr), done.stderr
 
 
+@pytest.mark.slow
 def test_credentials_come_from_the_environment_and_files(
     store: edgeshard.Store, pg_server: PgServer, tmp_path: Path
 ) -> None:
@@ -1040,7 +1041,7 @@ def line_of(process: subprocess.Popen[str], stream: str = "stdout") -> str:
     return line
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", others_slow([signal.SIGTERM, signal.SIGINT], always=(signal.SIGTERM,)))
 def test_a_watch_pushes_what_merges_bring_until_it_is_told_to_stop(
     store: edgeshard.Store, pg: str, number: signal.Signals
 ) -> None:

@@ -63,15 +63,20 @@ HOSTILE: list[Callable[[Path], None]] = [
 ]  # fmt: skip
 
 
-#: Those that are too large for the fast tests.
-LARGE = (
-    hostile_shards.tables_without_number, hostile_shards.giant_cell, hostile_shards.giant_cell_in_a_format_table,
+#: What the fast tests try, each in a process of its own: one of each kind, and none that is large.
+ALWAYS = (
+    hostile_shards.format_table_with_a_computed_column, hostile_shards.index_over_an_expression,
+    hostile_shards.full_text_table, hostile_shards.format_table_without_its_key, hostile_shards.huge_text_of_a_table,
+    hostile_shards.agent_with_a_long_name, hostile_shards.pages_in_circles,
 )  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "attack",
-    [pytest.param(attack, id=attack.__name__, marks=pytest.mark.slow if attack in LARGE else ()) for attack in HOSTILE],
+    [
+        pytest.param(attack, id=attack.__name__, marks=() if attack in ALWAYS else pytest.mark.slow)
+        for attack in HOSTILE
+    ],
 )
 def test_a_hostile_shard_is_set_aside_within_bounds_and_the_others_merge(
     store: edgeshard.Store, attack: Callable[[Path], None]
@@ -474,6 +479,7 @@ def test_a_row_that_no_merge_could_take_is_refused_when_it_is_written(store: edg
     assert 1 == store.merge().rows
 
 
+@pytest.mark.slow
 def test_the_largest_row_that_can_be_written_merges_in_little_memory(store: edgeshard.Store) -> None:
     with store.shard("agent") as shard:
         shard.write({"text": "x" * (format.ROW_BYTES_MAX - 1_000)})
