@@ -79,7 +79,7 @@ def test_a_writer_that_is_killed_as_it_widens_its_shard_loses_nothing(store: edg
 
 @pytest.mark.slow
 def test_a_full_disk_in_a_widening_leaves_the_master_as_it_was(store: edgeshard.Store) -> None:
-    write(store, "x", *(version(v=int, w=str)(n, "w" * 100) for n in range(1_000)))
+    write(store, "x", *(version(v=int, w=str)(n, "w" * 100) for n in range(3_000)))
     merged(store)
     write(store, "y", version(v=float)(0.5))
 
@@ -92,4 +92,4 @@ def test_a_full_disk_in_a_widening_leaves_the_master_as_it_was(store: edgeshard.
         store.merge()
     assert {"v": "integer", "w": "text"} == kinds_of(store)
     merged(store)
-    assert [*map(float, range(1_000)), 0.5] == column(store, "v")
+    assert [*map(float, range(3_000)), 0.5] == column(store, "v")
