@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Generator, Iterator
@@ -16,6 +17,7 @@ import pytest
 
 import edgeshard
 from tests.support.clocks import Clock, Machine, set_machine_clock
+from tests.support.in_memory import with_space
 from tests.support.wall_clock import Wall
 
 if TYPE_CHECKING:
@@ -24,8 +26,11 @@ if TYPE_CHECKING:
 # a shell that runs the tests in the background has them ignore Ctrl-C, which the processes of tests would inherit
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # an environment that forbids compiled modules has each of the many processes that tests start compile edgeshard anew,
-# which takes ten times as long as starting
+# which takes ten times as long as starting, and each worker compile all tests anew
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+# output is buffered, as users have it
+os.environ.pop("PYTHONUNBUFFERED", None)
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -93,7 +98,7 @@ def pg_server() -> Iterator[PgServer]:
     postgres_server = pytest.importorskip("tests.support.postgres_server")
     from edgeshard.bench.system import NotRunError
 
-    folder = Path(tempfile.mkdtemp(prefix="edgeshard-pg-"))
+    folder = Path(tempfile.mkdtemp(prefix="edgeshard-pg-", dir=with_space()))
     folder.chmod(0o711)
     try:
         server = postgres_server.PgServer(folder)

@@ -20,7 +20,7 @@ from tests.crash.powercut.trials import Tally, play, play_one, playground
 from tests.support.forms import short_and_full
 
 
-@pytest.mark.parametrize("trials", short_and_full(40, 120))
+@pytest.mark.parametrize("trials", short_and_full(20, 120))
 def test_no_promise_is_broken_by_chains_of_power_cuts_torn_writes_and_kills(trials: int) -> None:
     code, output = campaign("--trials", trials, "--seed", 21)
     counts = {name: int(count.replace(",", "")) for count, name in re.findall(r"^ +([0-9,]+)  (.+)$", output, re.M)}
@@ -42,12 +42,14 @@ def test_a_seed_replays_exactly() -> None:
     assert first != other
 
 
+@pytest.mark.slow
 def test_a_seed_replays_exactly_in_another_process() -> None:
     one, other = (campaign("--seed", 77, "--only", 5) for _ in range(2))
     assert one == other
     assert (0, True) == (one[0], "no violation" in one[1])
 
 
+@pytest.mark.slow
 def test_a_campaign_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     whole = play(4, seed=3)
     play(2, seed=3).save(tmp_path / "state", seed=3)

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Final
+
 import pytest
 
 from tests.crash.powercut.cuts import Cuts
 from tests.crash.powercut.disk import Crash
 from tests.crash.powercut.procedures import PROCEDURES
 from tests.crash.powercut.trials import playground
-from tests.support.forms import short_and_full
+from tests.support.forms import others_slow, short_and_full
+
+#: What the fast tests try: each kind of cut twice.
+ALWAYS: Final = [
+    ("first opening", Crash.TORN),
+    ("init", Crash.POWER),
+    ("removal", Crash.KILL),
+    ("restore", Crash.POWER),
+    ("accept loss", Crash.TORN),
+    ("budget merge", Crash.KILL),
+]
 
 
 @pytest.mark.parametrize("most", short_and_full(6, 24))
-@pytest.mark.parametrize("how", list(Crash))
-@pytest.mark.parametrize("procedure", PROCEDURES)
+@pytest.mark.parametrize(("procedure", "how"), others_slow(itertools.product(PROCEDURES, Crash), ALWAYS))
 def test_what_a_cut_leaves_is_what_the_procedure_promises(procedure: str, how: Crash, most: int) -> None:
     with playground() as folder:
         cuts = Cuts(folder, PROCEDURES[procedure]())

@@ -10,9 +10,8 @@ from tests.crash.kills import pushers
 from tests.support.postgres_server import PgServer
 
 
-@pytest.mark.parametrize(
-    "inserts", [pytest.param(False, id="copy"), pytest.param(True, id="insert", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("inserts", [False, True], ids=["copy", "insert"])
 def test_every_row_is_there_once_after_kills_of_the_pusher_and_of_the_server(
     pg_server: PgServer, inserts: bool
 ) -> None:

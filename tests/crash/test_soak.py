@@ -8,13 +8,13 @@ import pytest
 
 from tests.crash.soak.actors import Options
 from tests.crash.soak.campaign import play
-from tests.support.forms import short_and_full
 
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 
 
 @needs_proc
-@pytest.mark.parametrize(("seconds", "tempo", "rows"), short_and_full((6, 16, 100), (12, 8, 1_000)))
+@pytest.mark.slow
+@pytest.mark.parametrize(("seconds", "tempo", "rows"), [(6, 16, 100), (12, 8, 1_000)], ids=["short", "full"])
 def test_the_whole_system_loses_doubles_and_leaks_nothing(seconds: float, tempo: float, rows: int) -> None:
     awaited = ("folders replaced", "writers killed")
     outcome = play(Options(seconds=seconds, seed=11, agents=6, tempo=tempo, awaited=awaited))
@@ -25,9 +25,8 @@ def test_the_whole_system_loses_doubles_and_leaks_nothing(seconds: float, tempo:
 
 
 @needs_proc
-@pytest.mark.parametrize(
-    "sabotage", ["lose", *(pytest.param(how, marks=pytest.mark.slow) for how in ("double", "change"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("sabotage", ["lose", "double", "change"])
 def test_the_judge_finds_a_harmed_row(sabotage: str) -> None:
     outcome = play(Options(seconds=2, seed=1, agents=2, tempo=8, kind="loop", sabotage=sabotage))
     name = {"lose": "lost", "double": "doubled", "change": "wrong"}[sabotage]

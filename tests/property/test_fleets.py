@@ -6,22 +6,23 @@ import pytest
 
 from tests.support.fleets import steps, trials
 from tests.support.fleets.trials import Options
-from tests.support.forms import short_and_full
+from tests.support.forms import others_slow, short_and_full
 
 
 @pytest.mark.parametrize("form", steps.FORMS)
-@pytest.mark.parametrize(("fleets", "longest"), short_and_full((5, 30), (100, trials.LONGEST)))
+@pytest.mark.parametrize(("fleets", "longest"), short_and_full((2, 30), (100, trials.LONGEST)))
 def test_random_fleets_keep_every_promise(form: str, fleets: int, longest: int) -> None:
     options = Options(seed=1, form=form, longest=longest)
     for number in range(fleets):
         trials.play_trial(options, number)
 
 
+@pytest.mark.slow
 def test_a_fleet_ends_in_postgresql_with_the_same_rows(pg: str) -> None:
     trials.play_trial(Options(seed=1, longest=20, dsn=pg), 0)
 
 
-@pytest.mark.parametrize("form", steps.FORMS)
+@pytest.mark.parametrize("form", others_slow(steps.FORMS, ["honest"]))
 def test_a_seed_plays_the_same_fleet_again(form: str) -> None:
     options = Options(seed=2, form=form, longest=20)
     assert trials.play_trial(options, 0) == trials.play_trial(options, 0)

@@ -16,7 +16,7 @@ from tests.support.keyed_model import CLASSES, NOON_US, Cell, KeepAll, Lww, Reme
 from tests.support.stores import contradictions, new_store
 
 
-@pytest.mark.parametrize("examples", short_and_full(6, 25))
+@pytest.mark.parametrize("examples", short_and_full(3, 25))
 @pytest.mark.parametrize("cls", others_slow(CLASSES, always=(Lww, KeepAll, Remembered)))
 def test_merges_in_any_order_leave_what_the_rule_says(
     cls: type[Cell], examples: int, monkeypatch: pytest.MonkeyPatch

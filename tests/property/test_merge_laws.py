@@ -82,6 +82,7 @@ def test_merging_again_changes_nothing(data: st.DataObject) -> None:
         assert once == content(hub.master_path)
 
 
+@pytest.mark.slow  # a random topology, below, merges in any order as well
 @FEW
 @given(st.data())
 def test_the_order_of_merging_makes_no_difference(data: st.DataObject) -> None:
@@ -102,6 +103,7 @@ def test_hubs_between_make_no_difference(data: st.DataObject) -> None:
         assert directly == merged(folder / "top", [top])
 
 
+@pytest.mark.slow  # a random topology, below, merges parts before as well
 @FEW
 @given(st.data())
 def test_a_part_merged_before_makes_no_difference_to_the_whole(data: st.DataObject) -> None:
@@ -191,7 +193,7 @@ class FleetMachine(RuleBasedStateMachine):
             self.fleet.remove()
 
 
-@pytest.mark.parametrize("examples", short_and_full(10, 40))
+@pytest.mark.parametrize("examples", short_and_full(5, 40))
 def test_whatever_merges_into_whatever_all_rows_end_everywhere_once(examples: int) -> None:
     run_state_machine_as_test(
         FleetMachine,

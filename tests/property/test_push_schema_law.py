@@ -26,7 +26,7 @@ from tests.support.keyed_pushes import plainly
 from tests.support.postgres_server import do, fetch
 
 
-@pytest.mark.parametrize("examples", short_and_full(5, 15))
+@pytest.mark.parametrize("examples", short_and_full(3, 15))
 def test_all_versions_are_there_in_the_end_whoever_pushed_before(pg: str, examples: int) -> None:
     """Steps that would merge one store into another push both."""
 

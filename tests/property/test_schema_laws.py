@@ -24,7 +24,7 @@ from tests.support.schema_versions import (
 from tests.support.stores import new_store
 
 
-@pytest.mark.parametrize("examples", short_and_full(15, 60))
+@pytest.mark.parametrize("examples", short_and_full(8, 60))
 def test_columns_and_rows_do_not_depend_on_the_order_of_versions_and_merges(examples: int) -> None:
     @settings(max_examples=examples, deadline=None)
     @given(STEPS, st.randoms(use_true_random=False))

@@ -11,7 +11,7 @@ from tests.support.few_examples import QUIET
 from tests.support.forms import short_and_full
 
 
-@pytest.mark.parametrize("examples", short_and_full(25, 100))
+@pytest.mark.parametrize("examples", short_and_full(12, 100))
 def test_no_sequence_of_steps_loses_or_doubles_a_row(examples: int) -> None:
     run_state_machine_as_test(
         StoreMachine,

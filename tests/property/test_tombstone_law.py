@@ -78,7 +78,7 @@ class Fleet(keyed_model.World):
         self.collected += collect(self.stores[device]).rows
 
 
-@pytest.mark.parametrize("examples", short_and_full(6, 20))
+@pytest.mark.parametrize("examples", short_and_full(3, 20))
 @pytest.mark.parametrize("cls", [Lww, KeepAll, Remembered])
 def test_no_deleted_key_is_shown_again_wherever_deletions_are_collected(
     cls: type[Cell], examples: int, wall: Wall

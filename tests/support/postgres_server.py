@@ -28,7 +28,10 @@ from edgeshard.bench.systems import postgres
 #: Who must say a password, which is this.
 LOCKED, PASSWORD = "locked", "s3cret-Passw0rd"
 
-_SETTINGS = {"listen_addresses": "127.0.0.1", "max_connections": "30", "shared_buffers": "64MB", "fsync": "off"}
+_SETTINGS = {
+    "listen_addresses": "127.0.0.1", "max_connections": "30", "shared_buffers": "64MB", "fsync": "off",
+    "wal_level": "minimal", "max_wal_senders": "0",  # then a database that is copied as files is not logged as well
+}  # fmt: skip
 _WHO = f"local all all trust\nhost all {LOCKED} all scram-sha-256\nhost all all all trust\n"
 
 _numbers = itertools.count()
@@ -113,7 +116,7 @@ class PgServer:
         """Create a fresh database, and return its name."""
         name = f"test_{os.getpid()}_{next(_numbers)}"
         with self.connect() as connection:
-            connection.execute(f"CREATE DATABASE {name}")
+            connection.execute(f"CREATE DATABASE {name} STRATEGY FILE_COPY")  # each test has one
         return name
 
 

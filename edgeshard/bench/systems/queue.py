@@ -46,6 +46,17 @@ _POLL_S: Final = 0.002
 _TIMEOUT_S: Final = 300.0
 
 
+def _answers(url: str) -> bool:
+    """Whether a server answers. Its socket has a name before it listens, so the name alone says too little."""
+    import redis
+
+    with contextlib.closing(connect(url)) as server:
+        try:
+            return bool(server.ping())
+        except redis.ConnectionError:
+            return False
+
+
 class QueueWriter:
     """One agent's connection."""
 
@@ -153,7 +164,7 @@ class Queue:
         command = [str(binary), *(text for name, value in settings.items() for text in (f"--{name}", value))]
         server = Server(command, self._folder / "queue.log")
         try:
-            server.wait_until(lambda: (self._folder / "queue.sock").exists())
+            server.wait_until(lambda: _answers(self.place.url))
         except BaseException:
             server.stop()
             raise

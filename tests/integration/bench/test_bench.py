@@ -68,7 +68,7 @@ def measured(name: str, cache: Path, workload: Workload) -> Measurement:
 # -- the systems ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", others_slow(SYSTEMS, ["sqlite-tuned", "postgres", "edgeshard"]))
+@pytest.mark.parametrize("name", others_slow(SYSTEMS, ["edgeshard"]))
 def test_a_system_holds_each_acknowledged_row_once_after_commits_of_one_row(name: str, cache: Path) -> None:
     found = measured(name, cache, Workload("process", 2, length_s=LENGTH_S))
     assert RowCheck(found.row_check.acknowledged) == found.row_check
@@ -78,7 +78,8 @@ def test_a_system_holds_each_acknowledged_row_once_after_commits_of_one_row(name
     assert found.total_s >= found.written_s > 0
 
 
-@pytest.mark.parametrize("name", others_slow(["queue", "postgres", "edgeshard"], ["edgeshard"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["queue", "postgres", "edgeshard"])
 def test_a_measurement_leaves_no_process_behind_also_where_it_fails(
     name: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,10 +99,8 @@ def test_a_measurement_leaves_no_process_behind_also_where_it_fails(
     assert [] == marked(mark)
 
 
-@pytest.mark.parametrize(
-    "name",
-    others_slow([name for name in SYSTEMS if not name.startswith("hybrid")], ["edgeshard"]),
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in SYSTEMS if not name.startswith("hybrid")])
 def test_a_system_holds_each_acknowledged_row_once_after_commits_of_ten_rows_on_disk(name: str, cache: Path) -> None:
     found = measured(name, cache, Workload("power", 2, commit_rows=10, payload_bytes=1000, length_s=LENGTH_S))
     assert RowCheck(found.row_check.acknowledged) == found.row_check
@@ -109,7 +108,8 @@ def test_a_system_holds_each_acknowledged_row_once_after_commits_of_ten_rows_on_
     assert found.rows > 0
 
 
-@pytest.mark.parametrize("name", others_slow(["sqlite-default", "queue", "postgres", "edgeshard"], ["edgeshard"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sqlite-default", "queue", "postgres", "edgeshard"])
 def test_a_reader_of_a_system_at_a_pace_sees_each_row_and_how_old_it_is(name: str, cache: Path) -> None:
     found = measured(name, cache, Workload("process", 2, rate=20, length_s=0.5))
     assert found.row_check.is_exact
@@ -120,6 +120,7 @@ def test_a_reader_of_a_system_at_a_pace_sees_each_row_and_how_old_it_is(name: st
     assert found.on_pace is not None
 
 
+@pytest.mark.slow
 def test_what_a_system_used_is_counted(cache: Path) -> None:
     if sys.platform != "linux":
         pytest.skip(f"{sys.platform} has no /proc, so nothing is known of processes")
@@ -135,6 +136,7 @@ def test_what_a_system_used_is_counted(cache: Path) -> None:
     assert found.disk_bytes > found.rows * 100
 
 
+@pytest.mark.slow
 def test_systems_that_are_not_installed_are_reported_as_not_run_and_the_others_are_measured(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -167,6 +169,7 @@ def test_a_server_that_cannot_be_reached_is_not_run_and_says_why(capsys: pytest.
     assert [True, True] == ["nowhere-at-all" in line and line.endswith(" |") for line in lines]
 
 
+@pytest.mark.slow
 def test_the_queue_is_finished_when_its_aggregator_has_committed_all_and_not_before(tmp_path: Path) -> None:
     queue = Queue(Setting(tmp_path, "process", 1, tmp_path))
     try:
@@ -193,6 +196,7 @@ def test_the_queue_is_finished_when_its_aggregator_has_committed_all_and_not_bef
         queue.stop()
 
 
+@pytest.mark.slow
 def test_a_server_of_the_users_is_used_and_left_as_it_was(
     tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -233,14 +237,17 @@ def test_a_server_of_the_users_is_used_and_left_as_it_was(
 
 @pytest.mark.parametrize(
     ("writer", "code", "shown"),
-    [
-        (broken_systems.Lossy, exits.INCOMPLETE, r"[\d,]+ LOST"),
-        (broken_systems.Doubling, exits.INCOMPLETE, r"[\d,]+ DOUBLED"),
-        (broken_systems.Garbling, exits.INCOMPLETE, r"[\d,]+ CHANGED"),
-        (broken_systems.Failing, exits.INCOMPLETE, "failed: .*the third row"),
-        (broken_systems.Dying, exits.INCOMPLETE, "failed: an agent died"),
-        (broken_systems.Busy, exits.DONE, "all"),
-    ],
+    others_slow(
+        [
+            (broken_systems.Lossy, exits.INCOMPLETE, r"[\d,]+ LOST"),
+            (broken_systems.Doubling, exits.INCOMPLETE, r"[\d,]+ DOUBLED"),
+            (broken_systems.Garbling, exits.INCOMPLETE, r"[\d,]+ CHANGED"),
+            (broken_systems.Failing, exits.INCOMPLETE, "failed: .*the third row"),
+            (broken_systems.Dying, exits.INCOMPLETE, "failed: an agent died"),
+            (broken_systems.Busy, exits.DONE, "all"),
+        ],
+        [(broken_systems.Lossy, exits.INCOMPLETE, r"[\d,]+ LOST")],
+    ),
 )
 def test_a_system_that_is_broken_is_shown_as_what_it_is(
     writer: Any, code: int, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -254,6 +261,7 @@ def test_a_system_that_is_broken_is_shown_as_what_it_is(
     assert line.endswith(" all |")
 
 
+@pytest.mark.slow
 def test_a_system_that_fails_after_the_agents_are_done_has_failed_and_the_others_are_measured(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -267,6 +275,7 @@ def test_a_system_that_fails_after_the_agents_are_done_has_failed_and_the_others
     assert second.endswith(" all |")
 
 
+@pytest.mark.slow
 def test_an_agent_that_is_refused_tries_again_and_that_counts_into_its_commit(
     monkeypatch: pytest.MonkeyPatch, cache: Path
 ) -> None:
@@ -418,6 +427,7 @@ def test_the_json_has_a_stable_shape_and_is_shown_again_as_it_was(
     assert "<svg" in html.read_text()
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = str(tmp_path / "run.json")
     given = ["--systems", "sqlite-tuned", "sqlite-default", "--length", "0.1", "--agents", "1", "--json", file]
@@ -453,17 +463,16 @@ TINY = Scale(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
         ("write", {"shard.write": [100, 1000], "bare apsw": [100, 1000]}),
         ("merge", {"store.merge": [100, 1000], "INSERT ... SELECT": [100, 1000]}),
-        pytest.param(
-            "shards", {"a merge of 300 rows": [1, 3], "a merge that finds nothing new": [1, 3]}, marks=pytest.mark.slow
-        ),
-        pytest.param("size", {"store.merge": [500]}, marks=pytest.mark.slow),
-        pytest.param("wake", {"until the row is readable": [0.1, 1.0]}, marks=pytest.mark.slow),
-        pytest.param("wear", {"wear='low'": [1, 3], "wear='normal'": [1, 3]}, marks=pytest.mark.slow),
+        ("shards", {"a merge of 300 rows": [1, 3], "a merge that finds nothing new": [1, 3]}),
+        ("size", {"store.merge": [500]}),
+        ("wake", {"until the row is readable": [0.1, 1.0]}),
+        ("wear", {"wear='low'": [1, 3], "wear='normal'": [1, 3]}),
         ("turns", {"the median process": [1, 3], "the worst process": [1, 3]}),
     ],
 )
@@ -592,13 +601,14 @@ def marked(mark: str) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "number"),
     [
         ("queue", signal.SIGINT),
-        pytest.param("postgres", signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param("edgeshard", signal.SIGTERM, marks=pytest.mark.slow),
-        pytest.param("postgres", signal.SIGKILL, marks=pytest.mark.slow),
+        ("postgres", signal.SIGINT),
+        ("edgeshard", signal.SIGTERM),
+        ("postgres", signal.SIGKILL),
         ("edgeshard", signal.SIGKILL),
     ],
 )

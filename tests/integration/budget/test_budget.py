@@ -373,6 +373,7 @@ def test_rows_that_no_master_holds_are_never_dropped(tmp_path: Path) -> None:
     assert [*range(3_000)] == numbers(store)
 
 
+@pytest.mark.slow
 def test_a_prune_keeps_the_masters_log_short_within_a_budget(tmp_path: Path) -> None:
     store = edgeshard.Store(tmp_path, max_bytes="40M")
     with store.shard("agent") as shard:
@@ -562,6 +563,7 @@ def test_what_the_stores_own_rules_let_go_goes_before_anything_is_dropped(tmp_pa
     assert {"keep rows": 19_750} == dict(store.verify().pruned)
 
 
+@pytest.mark.slow
 def test_a_keeper_and_a_budget_beside_one_another_drop_each_row_once(tmp_path: Path) -> None:
     store = edgeshard.Store(tmp_path, max_bytes="20M", on_full="drop-oldest", prune={"max_bytes": "10M"})
     written = 0

@@ -52,12 +52,6 @@ def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(started(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
-@pytest.fixture(autouse=True)
-def _buffered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Output is buffered, as users have it."""
-    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
-
-
 @pytest.fixture
 def merged(store: edgeshard.Store) -> edgeshard.Store:
     """A store whose master has three dicts and a record."""
@@ -128,7 +122,7 @@ def test_a_store_without_a_master_exits_78_and_none_is_made(tmp_path: Path, verb
     assert [] == [*tmp_path.glob("copy*")]
 
 
-@pytest.mark.parametrize("verb", [["merge"], ["status"], *READERS])
+@pytest.mark.parametrize("verb", others_slow([["merge"], ["status"], *READERS], [["merge"], ["query", "select 1"]]))
 def test_who_may_not_read_the_store_gets_77(merged: edgeshard.Store, verb: list[str]) -> None:
     powerless: list[str] = []
     if os.geteuid() == 0:  # may read what nobody may, unless these rights are given up
@@ -202,7 +196,7 @@ def test_an_interrupt_ends_a_long_statement_with_130(merged: edgeshard.Store) ->
         "import signal, sys\n"
         "from edgeshard.cli import main\n"
         "signal.signal(signal.SIGVTALRM, signal.default_int_handler)\n"
-        "signal.setitimer(signal.ITIMER_VIRTUAL, 2.0)\n"
+        "signal.setitimer(signal.ITIMER_VIRTUAL, 0.5)\n"
         "sys.exit(main(['query', sys.argv[1], sys.argv[2]]))\n"
     )
     done = python(code, merged.root, f"select count(*) from ({ENDLESS})")
@@ -592,7 +586,7 @@ def stopped(
         yield process
 
 
-@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("old", others_slow([False, True], always=(True,)))
 def test_a_kill_leaves_no_half_target_and_the_next_snapshot_removes_what_it_left(
     merged: edgeshard.Store, tmp_path: Path, stopped: subprocess.Popen[bytes], old: bool
 ) -> None:
@@ -656,6 +650,7 @@ def test_a_snapshot_ends_though_each_of_its_steps_meets_a_commit(merged: edgesha
     assert (True, rows + len(calls)) == (merged.verify().ok, merged.verify().rows)
 
 
+@pytest.mark.slow
 def test_snapshots_beside_a_live_writer_and_merger_are_whole_and_grow(merged: edgeshard.Store, tmp_path: Path) -> None:
     work = (
         "import sys, edgeshard\n"

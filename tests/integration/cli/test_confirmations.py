@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import edgeshard
+from tests.support.forms import others_slow
 from tests.support.processes import command
 from tests.support.stores import numbers
 from tests.support.terminals import on_terminal
@@ -22,7 +23,7 @@ def merged(store: edgeshard.Store) -> edgeshard.Store:
     return store
 
 
-@pytest.mark.parametrize("typed", ["n\n", "\n", "\x04", "nonsense\n"])
+@pytest.mark.parametrize("typed", others_slow(["n\n", "\n", "\x04", "nonsense\n"], ["\n"]))
 def test_a_prune_that_is_not_confirmed_deletes_nothing_and_exits_1(merged: edgeshard.Store, typed: str) -> None:
     code, shown = on_terminal("prune", merged.root, "--keep-rows", "1", typed=typed, columns=1000)
     assert 1 == code, shown
@@ -36,10 +37,10 @@ def test_a_prune_that_is_not_confirmed_deletes_nothing_and_exits_1(merged: edges
     ("options", "typed", "is_asked", "left"),
     [
         (["--keep-rows", "1"], "y\n", True, [2]),
-        (["--keep-rows", "1"], "YES\n", True, [2]),
+        pytest.param(["--keep-rows", "1"], "YES\n", True, [2], marks=pytest.mark.slow),
         (["--keep-rows", "1", "--yes"], "", False, [2]),
-        (["--keep-rows", "1", "-y"], "", False, [2]),
-        (["--keep-rows", "1", "--dry-run"], "", False, [0, 1, 2]),
+        pytest.param(["--keep-rows", "1", "-y"], "", False, [2], marks=pytest.mark.slow),
+        pytest.param(["--keep-rows", "1", "--dry-run"], "", False, [0, 1, 2], marks=pytest.mark.slow),
     ],
 )
 def test_a_prune_on_a_terminal(
@@ -81,8 +82,9 @@ def test_init_of_a_store_asks_nothing(merged: edgeshard.Store) -> None:
 
 @pytest.mark.parametrize(
     ("typed", "options", "code", "is_asked", "left"),
-    [("n\n", [], 1, True, [0, 1, 2, 3]), ("y\n", [], 3, True, [0, 1, 2]), ("", ["--yes"], 3, False, [0, 1, 2]),
-     ("", ["--dry-run"], 3, False, [0, 1, 2, 3])],
+    [("n\n", [], 1, True, [0, 1, 2, 3]), ("y\n", [], 3, True, [0, 1, 2]),
+     pytest.param("", ["--yes"], 3, False, [0, 1, 2], marks=pytest.mark.slow),
+     pytest.param("", ["--dry-run"], 3, False, [0, 1, 2, 3], marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_restore_asks_before_it_replaces_the_master(
     merged: edgeshard.Store, tmp_path: Path, typed: str, options: list[str], code: int, is_asked: bool, left: list[int]

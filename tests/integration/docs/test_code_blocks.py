@@ -158,7 +158,13 @@ def run(folder: Path, script: str, standard_input: str, added: dict[str, str]) -
     return done.stdout
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=name, marks=() if path == README else pytest.mark.slow)
+        for path, name in zip(DOCUMENTS, NAMES, strict=True)
+    ],
+)
 def test_the_blocks_of_a_document_run_one_after_the_other(
     path: Path, folder: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from tests.support.forms import short_and_full
 from tests.support.project import EXAMPLES
 
 METRICS = ("machine_metrics.py", "--seconds", "1.2", "--interval", "0.05")
@@ -59,6 +58,7 @@ def metrics_in(store: Path) -> dict[str, int]:
 
 
 @on_linux
+@pytest.mark.slow
 def test_machine_metrics_prints_the_rows_that_sqlite_counts_for_each_agent(tmp_path: Path) -> None:
     printed = run(tmp_path, *METRICS)
     counted = metrics_in(tmp_path)
@@ -88,6 +88,7 @@ def test_twenty_workers_prints_the_rows_that_sqlite_counts(tmp_path: Path) -> No
     assert printed == f"2000 rows of 20 workers in {tmp_path / 'master.db'}\n"
 
 
+@pytest.mark.slow
 def test_agent_swarm_prints_the_rows_that_sqlite_counts(tmp_path: Path) -> None:
     printed = run(tmp_path, *SWARM)
     ((rows, agents),) = select(tmp_path, "SELECT count(*), count(DISTINCT agent_id) FROM agent_data")
@@ -105,6 +106,7 @@ def test_agent_swarm_names_the_busiest_agents_as_sqlite_does(tmp_path: Path) -> 
     assert [line for line in lines if line not in counted] == []
 
 
+@pytest.mark.slow
 def test_pattern_library_prints_the_results_of_each_pattern_as_sqlite_counts_them(tmp_path: Path) -> None:
     printed = run(tmp_path, *PATTERNS)
     found = re.findall(r"(?m)^([A-Z]+_\d{3}) .*?  (\d+) +(\d+) +([\d.]+) +1\.0 +([0-9a-f]{12})$", printed)
@@ -120,6 +122,7 @@ def test_pattern_library_prints_the_results_of_each_pattern_as_sqlite_counts_the
     ]
 
 
+@pytest.mark.slow
 def test_pattern_library_ends_in_postgresql_where_it_is_told_to(tmp_path: Path, pg: str) -> None:
     import psycopg
 
@@ -193,6 +196,7 @@ def accounted(printed: str) -> dict[str, list[int]]:
     return {line[0]: [int(text) for text in line[1:]] for line in lines[1:]}
 
 
+@pytest.mark.slow
 def test_fleet_without_psycopg_says_what_it_leaves_out_and_accounts_for_the_rest(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(WITHOUT_PSYCOPG)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
@@ -211,6 +215,7 @@ def test_fleet_without_psycopg_says_what_it_leaves_out_and_accounts_for_the_rest
     assert select(tmp_path / "hub", sql) == [[360, 360]]
 
 
+@pytest.mark.slow
 def test_last_values_keeps_one_row_for_each_sensor_in_service_beside_the_log_of_all(tmp_path: Path) -> None:
     for runs in (1, 2):
         printed = run(tmp_path, *LAST)
@@ -226,6 +231,7 @@ def test_last_values_keeps_one_row_for_each_sensor_in_service_beside_the_log_of_
         assert select(tmp_path, newest) == [[3]]
 
 
+@pytest.mark.slow
 def test_shared_config_is_the_same_on_both_devices_and_forgets_no_value(tmp_path: Path) -> None:
     for runs in (1, 2):
         printed = run(tmp_path, *CONFIG)
@@ -241,7 +247,8 @@ def test_shared_config_is_the_same_on_both_devices_and_forgets_no_value(tmp_path
             assert f"{in_use + overruled} values acknowledged" in printed
 
 
-@pytest.mark.parametrize("runs", short_and_full(1, 2))
+@pytest.mark.slow
+@pytest.mark.parametrize("runs", [1, 2])
 def test_fleet_accounts_for_every_row_as_far_as_postgresql_and_for_each_run_by_itself(
     tmp_path: Path, runs: int
 ) -> None:
@@ -262,6 +269,7 @@ def test_fleet_brings_the_rows_of_the_bundle_that_was_lost_with_the_next_one(tmp
     assert len([*(tmp_path / "stick").glob("*-van-*.db")]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("at_the_hub", "counted"), [([1, 2], [0, 0]), ([1], [1, 0]), ([1, 2, 2], [0, 1]), ([1, 3], [1, 1])]
 )
@@ -280,6 +288,7 @@ print(fleet.account({"written": rows("12"), "hub": rows(sys.argv[1])}))
     assert ([found["missing"][1], found["duplicated"][1]], verdict) == (counted, str(counted == [0, 0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", [pytest.param(METRICS, marks=on_linux), SWARM], ids=["metrics", "swarm"])
 def test_an_interrupted_example_still_accounts_for_every_row(tmp_path: Path, example: tuple[str, ...]) -> None:
     script, *options = example

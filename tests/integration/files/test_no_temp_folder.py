@@ -93,7 +93,13 @@ prune 8000
 
 
 @as_root
-@pytest.mark.parametrize("mounts", [_READ_ONLY_ROOT, _FULL_FOLDER], ids=["read-only root", "full folder"])
+@pytest.mark.parametrize(
+    "mounts",
+    [
+        pytest.param(_READ_ONLY_ROOT, id="read-only root"),
+        pytest.param(_FULL_FOLDER, id="full folder", marks=pytest.mark.slow),
+    ],
+)
 def test_nothing_needs_a_folder_for_temporary_files(tmp_path: Path, mounts: str) -> None:
     shell = _MOUNTS.format(mounts=mounts)
     command = ["unshare", "-m", "sh", "-c", shell, "sh", str(tmp_path), sys.executable, _SCRIPT]

@@ -17,6 +17,7 @@ from edgeshard import format
 from edgeshard.errors import ConfigurationError, FormatError, StorageBusyError
 from edgeshard.inspect.pages import Pages
 from tests.support import damaged_shards
+from tests.support.forms import short_and_full
 from tests.support.hostile_shards import edit
 from tests.support.processes import command, sql
 from tests.support.records import NOON, Reading
@@ -199,7 +200,8 @@ def test_how_long_rows_are_to_be_kept_is_salvaged_with_them(store: edgeshard.Sto
     assert [["alarm", 5]] == [[*row] for row in sql(store.master_path, "select * from edgeshard_priorities")]
 
 
-def test_salvage_of_the_campaigns_shards_brings_nothing_that_was_not_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("trials", short_and_full(range(20), range(20, 60)))
+def test_salvage_of_the_campaigns_shards_brings_nothing_that_was_not_written(tmp_path: Path, trials: range) -> None:
     images = damaged_shards.images(1)
     ways = (
         damaged_shards.overwritten,
@@ -208,7 +210,7 @@ def test_salvage_of_the_campaigns_shards_brings_nothing_that_was_not_written(tmp
         damaged_shards.doubled_page,
         damaged_shards.cut_log,
     )
-    for number in range(60):
+    for number in trials:
         rng = random.Random(number)
         image = rng.choice(images)
         content, log = rng.choice(ways)(image, images, rng)

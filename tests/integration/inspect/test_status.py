@@ -541,6 +541,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_beside_two_writers_and_a_merger_all_goes_on_and_every_row_comes_once(store: edgeshard.Store) -> None:
     rows = 20_000
     writers: list[subprocess.Popen[Any]] = [
@@ -587,6 +588,7 @@ def test_a_shard_that_goes_while_we_look_is_not_there(store: edgeshard.Store, mo
     assert ({"two.db": 1}, True) == (waiting(report), report.complete)
 
 
+@pytest.mark.slow
 def test_agents_open_and_close_their_shards_beside_a_look(store: edgeshard.Store) -> None:
     code = (
         "import sys, edgeshard\n"
@@ -711,6 +713,7 @@ def test_the_table_has_units_and_the_totals_come_below(store: edgeshard.Store, a
     assert space.startswith("disk space: ")
 
 
+@pytest.mark.slow
 def test_colours_are_for_terminals_that_want_them(store: edgeshard.Store, agent: Agent) -> None:
     def shown(**environment: str) -> str:
         process, ours = on_terminal(store.root, environment=environment)
@@ -787,6 +790,7 @@ def test_a_narrow_terminal_gets_short_names_and_a_line_a_shard(store: edgeshard.
     assert 2 + 3 + 3 == len(shown)
 
 
+@pytest.mark.slow
 def test_watch_keeps_to_the_height_of_the_terminal(store: edgeshard.Store) -> None:
     for number in range(30):
         with store.shard(f"agent-{number}") as shard:
@@ -801,6 +805,7 @@ def test_watch_keeps_to_the_height_of_the_terminal(store: edgeshard.Store) -> No
     assert 30 + 3 + 3 == len(command("status", store.root).stdout.splitlines())
 
 
+@pytest.mark.slow
 def test_watch_in_a_pipe_prints_one_after_another(store: edgeshard.Store, agent: Agent) -> None:
     arguments = [sys.executable, "-m", "edgeshard", "status", str(store.root), "--watch=0.05"]
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

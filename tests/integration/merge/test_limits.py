@@ -48,7 +48,7 @@ def ensure_all_accept(store: edgeshard.Store, tmp_path: Path, rows: int, table: 
 
 
 @pytest.mark.parametrize("history", [False, True])
-@pytest.mark.parametrize("key", [False, True])
+@pytest.mark.parametrize("key", others_slow([False, True], always=(False,)))
 def test_a_class_with_all_that_it_may_have_goes_wherever_its_rows_go(
     key: bool, history: bool, store: edgeshard.Store, tmp_path: Path
 ) -> None:

@@ -389,6 +389,7 @@ while removed < int(sys.argv[2]):
 """
 
 
+@pytest.mark.slow
 def test_agents_that_open_at_that_moment_lose_nothing(store: edgeshard.Store, tmp_path: Path) -> None:
     def start(code: str, *arguments: object) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", code, str(store.root), *map(str, arguments)]

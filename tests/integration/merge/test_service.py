@@ -32,6 +32,7 @@ from edgeshard.merge import chunk, folder_watch, locks, truncate
 from edgeshard.merge.merger import Merger
 from edgeshard.merge.watcher import Listener, Watcher, in_thread
 from edgeshard.reports import MergeReport
+from tests.support.forms import others_slow
 from tests.support.processes import merge_command, python
 from tests.support.project import EXAMPLES
 from tests.support.stores import new_store, numbers, shard_path
@@ -88,12 +89,21 @@ def serving(store: edgeshard.Store, **settings: Any) -> Iterator[Passes]:
         yield passes
 
 
+def make_vain_event(passes: Passes, store: edgeshard.Store) -> None:
+    """Return once a pass found nothing for an event. What nobody watches for yet is no event: then it is made again."""
+    before, upto = len(passes.reports), time.monotonic() + PATIENCE_S
+    while len(passes.reports) == before:
+        assert time.monotonic() < upto, "no pass came"
+        (store.root / "shards" / "notes.txt").write_text("no shard")
+        again = time.monotonic() + 1.0
+        while len(passes.reports) == before and time.monotonic() < again:
+            time.sleep(0.005)
+
+
 def after_vain_events(passes: Passes, store: edgeshard.Store) -> None:
     """Return once five passes found nothing for events, one after another."""
     for _ in range(5):
-        before = len(passes.reports)
-        (store.root / "shards" / "notes.txt").write_text("no shard")
-        await_that(lambda: len(passes.reports) > before)  # noqa: B023
+        make_vain_event(passes, store)
         time.sleep(0.1)
 
 
@@ -233,6 +243,7 @@ SHELL = EXAMPLES / "sqlite_shell.sh"
 
 @pytest.mark.skipif(not shutil.which("flock"), reason="util-linux's flock is not installed")
 @pytest.mark.skipif(not shutil.which("sqlite3"), reason="the sqlite3 program is not installed")
+@pytest.mark.slow
 def test_rows_of_a_shell_script_are_found(store: edgeshard.Store) -> None:
     store.shard("door").close()
     command = ["sh", str(SHELL), str(store.root), "door"]
@@ -271,6 +282,7 @@ class HeldAfterPasses(Passes):
         super().merged(report)
 
 
+@pytest.mark.slow
 def test_descriptors_and_threads_do_not_grow(store: edgeshard.Store) -> None:
     passes = HeldAfterPasses()
     # a row becomes visible a moment after its event: a pass in between finds nothing, and a rescan finds the row
@@ -412,7 +424,10 @@ def stopped_in_the_first_copy(store: edgeshard.Store, *signals: int, watch: bool
 
 @pytest.mark.parametrize(
     ("number", "watch", "code"),
-    [(signal.SIGTERM, True, 0), (signal.SIGINT, True, 0), (signal.SIGTERM, False, 0), (signal.SIGINT, False, 130)],
+    others_slow(
+        [(signal.SIGTERM, True, 0), (signal.SIGINT, True, 0), (signal.SIGTERM, False, 0), (signal.SIGINT, False, 130)],
+        always=[(signal.SIGTERM, True, 0), (signal.SIGINT, False, 130)],
+    ),
 )
 def test_the_shard_at_hand_is_finished_and_the_rest_is_left_for_next_time(
     store: edgeshard.Store, number: int, watch: bool, code: int
@@ -532,6 +547,7 @@ def test_a_fresh_query_on_the_command_line_is_answered_beside_a_watcher(store: e
     assert (0, ["_seq", "1"], "") == (done.returncode, done.stdout.splitlines(), done.stderr)
 
 
+@pytest.mark.slow
 def test_a_full_disk_under_stdout_does_not_keep_rows_from_being_merged(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -725,17 +741,17 @@ def test_a_commit_between_the_last_look_and_the_watch_is_found(
 
 
 def test_after_a_quiet_time_an_event_in_vain_does_not_make_a_row_wait_for_the_interval(store: edgeshard.Store) -> None:
-    with serving(store, interval_s=2.0) as passes:
+    # the shard is open all the time: an agent that opens it for a row makes several files, and on a busy machine the
+    # passes between these are enough of them in vain
+    with store.shard("agent") as shard, serving(store, interval_s=2.0) as passes:
         await_that(lambda: is_idle(passes))
-        after_vain_events(passes, store)
-        # now and then one does wait, on a busy machine, and why is not known: each time it would be the interval's doing
-        for number in range(1, 6):
+        # a busy machine may keep one row waiting for as long; each time it would be the interval's doing
+        for number in range(1, 4):
+            after_vain_events(passes, store)  # again: a row makes them be forgotten as well
             time.sleep(4.5)
-            before = len(passes.reports)
-            (store.root / "shards" / "notes.txt").write_text("no shard")
-            await_that(lambda before=before: len(passes.reports) > before)  # type: ignore[misc]
+            make_vain_event(passes, store)
             in_vain = time.monotonic()
-            write(store, "agent", number)
+            shard.write({"n": number})
             await_that(lambda number=number: passes.found() == number)  # type: ignore[misc]
             if time.monotonic() < in_vain + 1.9:
                 return

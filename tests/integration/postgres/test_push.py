@@ -473,6 +473,7 @@ def test_what_was_pushed_may_be_pruned_and_only_that(store: edgeshard.Store, pg:
     assert (True, {"keep rows": 15}) == (store.verify().ok, store.verify().pruned)
 
 
+@pytest.mark.slow
 def test_rows_that_are_pruned_while_a_push_goes_on_are_left_out_and_the_others_arrive(
     store: edgeshard.Store, pg: str
 ) -> None:
@@ -923,6 +924,7 @@ def test_a_database_of_a_later_edgeshard_is_refused(store: edgeshard.Store, pg: 
     assert (78, True) == (done.returncode, "it has format 2" in done.stderr), done.stderr
 
 
+@pytest.mark.slow
 def test_credentials_come_from_the_environment_and_files(
     store: edgeshard.Store, pg_server: PgServer, tmp_path: Path
 ) -> None:
@@ -1039,7 +1041,7 @@ def line_of(process: subprocess.Popen[str], stream: str = "stdout") -> str:
     return line
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", others_slow([signal.SIGTERM, signal.SIGINT], always=(signal.SIGTERM,)))
 def test_a_watch_pushes_what_merges_bring_until_it_is_told_to_stop(
     store: edgeshard.Store, pg: str, number: signal.Signals
 ) -> None:
@@ -1053,6 +1055,7 @@ def test_a_watch_pushes_what_merges_bring_until_it_is_told_to_stop(
     assert (0, "", list(range(20))) == (process.returncode, said, numbers(pg))
 
 
+@pytest.mark.slow
 def test_a_watch_goes_on_once_the_server_is_back(store: edgeshard.Store, pg_server: PgServer) -> None:
     name = pg_server.make_database()
     fill(store, "a", 0, 10)

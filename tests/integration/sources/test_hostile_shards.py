@@ -63,7 +63,21 @@ HOSTILE: list[Callable[[Path], None]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("attack", HOSTILE, ids=lambda attack: attack.__name__)
+#: What the fast tests try, each in a process of its own: one of each kind, and none that is large.
+ALWAYS = (
+    hostile_shards.format_table_with_a_computed_column, hostile_shards.index_over_an_expression,
+    hostile_shards.full_text_table, hostile_shards.format_table_without_its_key, hostile_shards.huge_text_of_a_table,
+    hostile_shards.agent_with_a_long_name, hostile_shards.pages_in_circles,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        pytest.param(attack, id=attack.__name__, marks=() if attack in ALWAYS else pytest.mark.slow)
+        for attack in HOSTILE
+    ],
+)
 def test_a_hostile_shard_is_set_aside_within_bounds_and_the_others_merge(
     store: edgeshard.Store, attack: Callable[[Path], None]
 ) -> None:
@@ -91,6 +105,7 @@ def test_a_time_that_is_none_is_not_believed_and_its_rows_are_merged(store: edge
     assert [("",)] == store.query("select began_at from edgeshard_streams where agent_id = 'bad'")
 
 
+@pytest.mark.slow
 def test_a_status_of_a_hostile_shard_is_bounded_as_well(store: edgeshard.Store) -> None:
     write(store, "circles", 1)
     write(store, "tables", 2)
@@ -464,6 +479,7 @@ def test_a_row_that_no_merge_could_take_is_refused_when_it_is_written(store: edg
     assert 1 == store.merge().rows
 
 
+@pytest.mark.slow
 def test_the_largest_row_that_can_be_written_merges_in_little_memory(store: edgeshard.Store) -> None:
     with store.shard("agent") as shard:
         shard.write({"text": "x" * (format.ROW_BYTES_MAX - 1_000)})

@@ -190,7 +190,7 @@ def _forgeries(folder: Path, role: str, values: list[Any]) -> Iterator[tuple[Pat
                 yield path, number, value
 
 
-@pytest.mark.parametrize("values", short_and_full([INT_MAX, -1, "text", None], WRONG + LARGE))
+@pytest.mark.parametrize("values", short_and_full([-1, None], WRONG + LARGE))
 @pytest.mark.parametrize("role", [format.SHARD, format.MASTER, format.BUNDLE])
 def test_no_number_of_a_source_harms_another(
     store: edgeshard.Store, tmp_path: Path, role: str, values: list[Any]

@@ -287,6 +287,7 @@ def test_several_stores_that_may_be_meant_are_named(place: Place) -> None:
     assert {str(place.folder / name) for name in ("data", "data1", "data2")} == set(named)
 
 
+@pytest.mark.slow
 def test_a_store_that_may_not_be_looked_into_is_a_matter_of_permissions(place: Place) -> None:
     place.data.root.chmod(0)
     before = tree(place.folder) if os.geteuid() == 0 else None

@@ -160,7 +160,7 @@ def watch(reader: Callable[[], str]) -> None:
     assert sorted(counts) == counts
 
 
-@pytest.mark.parametrize("reader", others_slow(COMMANDS, ["apsw's shell", *PYTHON]))
+@pytest.mark.parametrize("reader", others_slow(COMMANDS, ["the standard library"]))
 def test_the_live_master_is_read_by(store: edgeshard.Store, reader: str) -> None:
     if shutil.which(COMMANDS[reader][0]) is None:
         pytest.skip(f"{reader} is not on this machine")
@@ -211,6 +211,7 @@ def datasette(store: edgeshard.Store, folder: Path) -> Iterator[Callable[[str], 
     assert not re.findall("(?i).*(?:locked|error|traceback).*", log.read_text())
 
 
+@pytest.mark.slow
 def test_datasette_serves_the_live_master(store: edgeshard.Store, tmp_path: Path) -> None:
     with at_work(store), datasette(store, tmp_path) as get:
         watch(lambda: get(f"/master.json?_shape=array&sql={urllib.parse.quote(LOOK)}"))
