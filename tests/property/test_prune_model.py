@@ -15,6 +15,7 @@ import edgeshard
 from edgeshard.format.ranges import Range
 from edgeshard.reports import PRUNED
 from edgeshard.retention import plan
+from tests.support.in_memory import IN_MEMORY
 from tests.support.pruning import (
     account,
     note,
@@ -62,7 +63,7 @@ def expected(rows: list[Row], keep: int, table: bool, receipted: bool) -> set[in
 @given(histories(), st.data())
 def test_what_is_left_is_what_a_simple_model_says(rows: list[Row], data: st.DataObject) -> None:
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeshard-prune-")))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgeshard-prune-", dir=IN_MEMORY)))
         store = edgeshard.Store(folder / "data")
         with store.shard("a") as shard:
             for number in range(rows[-1].transaction + 1):

@@ -118,7 +118,7 @@ GROWING: dict[str, Callable[[int], Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", others_slow(GROWING, ["2,050 bytes", "remembered"]))
+@pytest.mark.parametrize("kind", others_slow(GROWING, ["2,050 bytes"]))
 @pytest.mark.parametrize("max_bytes", others_slow([1.5, 6.0], [1.5]))
 @pytest.mark.parametrize("is_iterable", others_slow([True, False], [True]))
 def test_the_largest_transaction_of_rows_that_grow_in_the_master_is_merged(
