@@ -865,7 +865,7 @@ class ClockAhead(Report):
     """An agent whose changes of a keyed table carry timestamps ahead of this machine's clock, and win until then.
 
     Attributes:
-        agent: the agent, or "" if newer changes have superseded its own.
+        agent: the agent.
         table: the table.
         ahead_s: how far ahead its newest change is, in seconds.
     """
@@ -1180,12 +1180,16 @@ class StatusReport(Report):
 
     @property
     def complete(self) -> bool:
-        """Whether nothing needs attention: shards, rows, the master and the clock."""
+        """Whether nothing needs attention: shards, rows, the master and the clocks."""
         are_rows_here = not (self.blocked_rows or self.master.gaps or self.states.by_hand or self.unnamed)
-        is_clock_right = self.clock is None or self.clock.complete
+        are_clocks_right = not self.master.clocks_ahead and (self.clock is None or self.clock.complete)
         is_full = self.budget is not None and self.budget.is_full
         return (
-            are_rows_here and is_clock_right and not is_full and not self.quarantined_shards and not self.master.damage
+            are_rows_here
+            and are_clocks_right
+            and not is_full
+            and not self.quarantined_shards
+            and not self.master.damage
         )
 
     def _line(self) -> str:
@@ -1202,6 +1206,8 @@ class StatusReport(Report):
             line += f"; {self.unnamed}"
         if self.states.by_hand:
             line += f"; {self.states.by_hand} rows deleted by hand"
+        if self.master.clocks_ahead:
+            line += f"; the clocks of {len({item.agent for item in self.master.clocks_ahead})} agents are ahead"
         if self.clock is not None and not self.clock.complete:
             line += f"; {self.clock}"
         return line

@@ -301,8 +301,8 @@ def _last(report: StatusReport) -> str:
 
 
 def _clock(item: ClockAhead) -> str:
-    whose = f"agent {item.agent!r} has" if item.agent else "there are"
     return (
-        f"clock: {whose} changes of table {item.table} with timestamps {output.duration(item.ahead_s)} ahead. They win "
-        "over other changes of the same keys until then: set that device's clock"
+        f"clock: agent {item.agent!r} has changes of table {item.table} with timestamps "
+        f"{output.duration(item.ahead_s)} ahead. They win over other changes of the same keys until then: set that "
+        "device's clock, erase such rows, and write these keys again"
     )

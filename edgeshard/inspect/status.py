@@ -154,8 +154,8 @@ def _peers(connection: Connection) -> Iterator[PeerStatus]:
 def _clocks_ahead(connection: Connection) -> Iterator[ClockAhead]:
     now = hlc.now_us()
     limit = now + hlc.REPORTED_AHEAD_US
-    for table, last in catalog.tables_changed_after(connection, limit):
-        for agent, timestamp in versions.newest_by_agent(connection, table, limit) or [("", last)]:
+    for table in catalog.tables_changed_after(connection, limit):
+        for agent, timestamp in versions.newest_by_agent(connection, table, limit):
             yield ClockAhead(agent, table, (timestamp - now) / 1e6)
 
 

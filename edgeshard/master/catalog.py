@@ -291,12 +291,12 @@ def raise_last_timestamp(connection: Connection, table: str, timestamp: int) -> 
     return before
 
 
-def tables_changed_after(connection: Connection, timestamp: int) -> list[tuple[str, int]]:
-    """Return the keyed tables with a change after `timestamp`, each with the timestamp of its newest change."""
+def tables_changed_after(connection: Connection, timestamp: int) -> list[str]:
+    """Return the keyed tables that ever had a change after `timestamp`."""
     if not sqlite.has_table(connection, format.KEYS):
         return []
-    sql = f"SELECT table_name, last_timestamp FROM main.{format.KEYS} WHERE last_timestamp > ?"
-    return sqlite.fetch(connection, sql, (timestamp,))
+    sql = f"SELECT table_name FROM main.{format.KEYS} WHERE last_timestamp > ?"
+    return [name for (name,) in sqlite.fetch(connection, sql, (timestamp,))]
 
 
 def newest_timestamps(connection: Connection) -> list[int]:

@@ -80,10 +80,14 @@ def tables_with_superseded(connection: Connection, tables: Iterable[str]) -> lis
 
 
 def newest_by_agent(connection: Connection, table: str, after: int) -> list[tuple[str, int]]:
-    """Return the agents with rows in a keyed table after a timestamp, each with its newest timestamp, by agent."""
-    return sqlite.fetch(
-        connection,
-        f"SELECT agent_id, max({format.TIMESTAMP}) FROM main.{quote(table)} {streams.JOIN_RECORDS} "
-        f"WHERE {format.TIMESTAMP} > ? GROUP BY agent_id ORDER BY agent_id",
-        (after,),
-    )
+    """Return the agents with rows or tombstones of a keyed table after a timestamp, each with its newest timestamp."""
+    found: dict[str, int] = {}
+    for name in (table, keys.deleted_name(table)):
+        if sqlite.has_table(connection, name):
+            sql = (
+                f"SELECT agent_id, max({format.TIMESTAMP}) FROM main.{quote(name)} {streams.JOIN_RECORDS} "
+                f"WHERE {format.TIMESTAMP} > ? GROUP BY agent_id ORDER BY agent_id"
+            )
+            for agent, newest in sqlite.fetch(connection, sql, (after,)):
+                found[agent] = max(newest, found.get(agent, 0))
+    return sorted(found.items())

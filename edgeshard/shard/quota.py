@@ -318,8 +318,11 @@ class Quota:
         Raises:
             StorageError: the store cannot be measured, or the quota not be recorded.
         """
+        sizes = self._row_sizes.get(writer.sql)
+        if sizes is None:
+            sizes = self._row_sizes[writer.sql] = RowSizes.of(writer.table)
         try:
-            size, in_master = self._sizes_of(writer).measure(rows)
+            size, in_master = sizes.measure(rows)
         except ValueError:
             return  # not what SQLite stores either
         if self._first_pages < 0:
@@ -328,17 +331,12 @@ class Quota:
         self._master_bytes += in_master
         # SQLite leaves a part of a page free: that is at most as much as there is in it, and at most a page for a row
         bytes_ = _TREE_PAGES * self._page_bytes + min(2 * size, size + size // 50 + len(rows) * self._page_bytes)
-        bytes_ = int(bytes_ * policy.weight(size, in_master))
+        if in_master > size * policy.MASTER_GROWTH:
+            bytes_ = int(bytes_ * policy.weight(size, in_master))
         if bytes_ > self._free_bytes or self._first_pages < 0:
             with self._translating_errors():
                 self._make_space(connection, bytes_)
         self._free_bytes -= bytes_
-
-    def _sizes_of(self, writer: RecordWriter) -> RowSizes:
-        sizes = self._row_sizes.get(writer.sql)
-        if sizes is None:
-            sizes = self._row_sizes[writer.sql] = RowSizes.of(writer.table)
-        return sizes
 
     def _make_space(self, connection: Connection, bytes_: int) -> None:
         pages = int(connection.pragma("page_count"))

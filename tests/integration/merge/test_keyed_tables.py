@@ -333,8 +333,43 @@ def test_a_device_whose_clock_is_ahead_is_named(
     assert "changes of table last_known with timestamps 30.0 days ahead" in caplog.text
     (found,) = store.status().master.clocks_ahead
     assert ("fast", "last_known", 30 * 86_400.0) == (found.agent, found.table, found.ahead_s)
+    assert not store.status().complete
     wall.now_us += 30 * hlc.DAY_US
-    assert () == store.status().master.clocks_ahead
+    assert ((), True) == ((status := store.status()).master.clocks_ahead, status.complete)
+
+
+def test_a_deletion_by_a_clock_that_is_ahead_is_named_as_well(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wall = keyed_model.set_clock(monkeypatch, NOON_US)
+    with store.shard("fast") as shard:
+        shard.write(LastKnown("inlet", 1.0))
+        wall.now_us += 30 * hlc.DAY_US
+        shard.delete(LastKnown, "inlet")
+    wall.now_us = NOON_US
+    store.merge()
+    assert [("fast", "last_known")] == [(item.agent, item.table) for item in store.status().master.clocks_ahead]
+
+
+def test_a_change_by_a_clock_that_was_ahead_is_erased_and_written_again(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wall = keyed_model.set_clock(monkeypatch, NOON_US)
+    wall.now_us += 30 * hlc.DAY_US
+    with store.shard("fast") as shard:
+        shard.write(LastKnown("inlet", 1.0))
+    store.merge()
+    wall.now_us = NOON_US
+    with store.shard("right") as shard:
+        shard.write(LastKnown("inlet", 2.0))
+    store.merge()
+    assert [1.0] == [record.value for record in store.read(LastKnown)]
+    assert 1 == store.erase(LastKnown, "value = 1.0").rows
+    with store.shard("right") as shard:
+        shard.write(LastKnown("inlet", 3.0))
+    store.merge()
+    assert [3.0] == [record.value for record in store.read(LastKnown)]
+    assert store.status().complete
 
 
 def test_status_says_why_a_shard_with_another_key_waits_and_how_many_rows_were_replaced(store: edgeshard.Store) -> None:
