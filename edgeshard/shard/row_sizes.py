@@ -53,21 +53,21 @@ class RowSizes:
         """Return how many bytes rows take: in the shard, and in the master.
 
         Args:
-            rows: the bindings of their INSERT statement, of a similar size.
+            rows: the bindings of their INSERT statement.
 
         Raises:
             ValueError: SQLite stores no such value.
         """
-        count = len(rows)
-        values = len(marshal.dumps(rows, 2))
-        if self.copies == 1 and not self.indexed and values < count * _SMALL_BYTES:
+        sizes = [len(marshal.dumps(row, 2)) for row in rows]
+        values = sum(sizes)
+        if self.copies == 1 and not self.indexed and max(sizes) < _SMALL_BYTES:
             return values, values + values // 4
         in_indexes = sum(
-            len(marshal.dumps([[row[place] for place in index] for row in rows], 2)) + count * _IN_INDEX
+            len(marshal.dumps([[row[place] for place in index] for row in rows], 2)) + len(rows) * _IN_INDEX
             for index in self.indexed
         )
-        in_table = count * _bytes_in_table(values // count + _IN_MASTER)
-        return values + count * _IN_SHARD, self.copies * in_table + int(_INDEX_GROWTH * in_indexes)
+        in_table = sum(_bytes_in_table(size + _IN_MASTER) for size in sizes)
+        return values + len(rows) * _IN_SHARD, self.copies * in_table + int(_INDEX_GROWTH * in_indexes)
 
 
 def _bytes_in_table(row_bytes: int) -> int:
