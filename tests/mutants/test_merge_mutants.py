@@ -64,6 +64,7 @@ def test_random_fleets_find_every_mutant_of_blocked_rows(mutant: str) -> None:
             play_trial(options, number)
 
 
+@pytest.mark.timeout(900)  # one is found late: after three minutes on a busy machine
 @pytest.mark.parametrize("mutant", TRUST_MUTANTS)
 def test_the_law_of_row_states_finds_every_mutant_of_trust(mutant: str, wall: Wall) -> None:
     many = settings(max_examples=300, phases=[Phase.generate], derandomize=True, database=None)
