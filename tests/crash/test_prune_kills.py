@@ -57,6 +57,7 @@ def test_a_prune_that_is_killed_left_steps_whole_and_the_next_goes_on(
     assert kills < check_kills(tmp_path, every, keep_rows=99)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("every", "kills"), short_and_full((23, 10), (4, 60)))
 def test_a_disk_that_is_given_back_survives_kills(
     every: int, kills: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

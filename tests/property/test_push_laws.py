@@ -23,6 +23,7 @@ from tests.support.postgres_server import do, fetch
 _STEPS = st.lists(st.one_of(keyed_model.STEP, st.tuples(st.just("push"), st.integers(0, 2))), min_size=6, max_size=30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("examples", short_and_full(4, 15))
 @pytest.mark.parametrize("cls", others_slow(CLASSES, always=(Lww, KeepAll, Remembered)))
 @pytest.mark.parametrize("inserts", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["copy", "insert"])

@@ -62,6 +62,7 @@ def test_all_versions_are_there_in_the_end_whoever_pushed_before(pg: str, exampl
     law()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inserts", others_slow([False, True], always=[False]))
 @pytest.mark.parametrize("examples", short_and_full(6, 60))
 def test_masters_that_know_different_classes_push_the_same_in_any_order(pg: str, examples: int, inserts: bool) -> None:

@@ -268,6 +268,7 @@ def test_the_logs_count(tmp_path: Path) -> None:
             shard.write_many({"n": n, "x": "x" * 1_000} for n in range(1, 2_000))
 
 
+@pytest.mark.slow
 def test_a_merge_frees_what_writers_were_refused_for(tmp_path: Path) -> None:
     store = edgeshard.Store(tmp_path, max_bytes="5M")
     with store.shard("agent") as shard:

@@ -331,6 +331,7 @@ class Small:
     n: int
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "write", [lambda shard, n: shard.write(Small(n)), lambda shard, n: shard.write_many([Small(n)])]
 )

@@ -22,6 +22,8 @@ pytest.importorskip("psycopg")
 
 from tests.support.postgres_server import LOCKED, PASSWORD, PgServer, do, fetch
 
+pytestmark = pytest.mark.slow
+
 WAYS = pytest.mark.parametrize("inserts", [False, True], ids=["copy", "insert"])
 
 _RANDOM = random.Random(1)

@@ -20,6 +20,8 @@ pytest.importorskip("psycopg")
 
 from tests.support.postgres_server import fetch
 
+pytestmark = pytest.mark.slow
+
 LONG = "t" * 64
 LONGEST = "T" * 92  # with _history it has the 100 characters that a name may have
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from edgeshard.postgres.schema import Table
     from edgeshard.postgres.server import Server
 
+pytestmark = pytest.mark.slow
+
 
 def pushed(store: edgeshard.Store, dsn: str) -> tuple[str, ...]:
     report = store.push(dsn)

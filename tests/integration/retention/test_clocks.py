@@ -127,6 +127,7 @@ def test_after_a_year_off_rows_wait_for_ten_days_even_without_new_rows(
     assert (2, []) == (prune(store), numbers(store))
 
 
+@pytest.mark.slow
 def test_a_device_that_wakes_for_minutes_a_day_prunes_some_days_later(store: edgeshard.Store, machine: Machine) -> None:
     for day in range(50):
         add(store, day)

@@ -432,6 +432,7 @@ def test_rows_that_a_watching_merger_copied_itself_are_not_compared_again_at_eac
         assert ["agent_data"] == compared
 
 
+@pytest.mark.slow
 def test_shards_cannot_give_the_master_more_tables_and_columns_than_it_can_have(store: edgeshard.Store) -> None:
     for number in range(3):
         write(store, f"bad{number}", number)

@@ -264,6 +264,7 @@ def read_only(folder: Path, at: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", at], check=True)
 
 
+@pytest.mark.slow
 def test_a_live_store_that_can_only_be_read_is_merged_and_nothing_that_was_acknowledged_is_missed(
     store: edgeshard.Store, hub: edgeshard.Store, tmp_path: Path
 ) -> None:
@@ -353,6 +354,7 @@ def devices(folder: Path, count: int, rows: int) -> list[Path]:
     return [*(store.master_path for store in stores), both.master_path]
 
 
+@pytest.mark.slow
 def test_two_mergers_bring_different_sources_into_one_hub_at_once(hub: edgeshard.Store, tmp_path: Path) -> None:
     paths = devices(tmp_path, 4, 2_000)
     command = [sys.executable, "-m", "edgeshard.merge", str(hub.root), "--lock-wait", "60", "--from"]
