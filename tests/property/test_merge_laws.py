@@ -193,7 +193,7 @@ class FleetMachine(RuleBasedStateMachine):
             self.fleet.remove()
 
 
-@pytest.mark.parametrize("examples", short_and_full(5, 40))
+@pytest.mark.parametrize("examples", short_and_full(5, 16))
 def test_whatever_merges_into_whatever_all_rows_end_everywhere_once(examples: int) -> None:
     run_state_machine_as_test(
         FleetMachine,
