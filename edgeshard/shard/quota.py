@@ -107,9 +107,7 @@ class Quota:
         self._free_bytes = 0  # how much certainly fits into the file, in a transaction
         self._first_pages = -1  # of the file when the transaction began; -1: there is none
         self._shard_bytes = self._master_bytes = 0  # what its rows take, by estimate
-        self._is_weighted = (
-            False  # whether the file is limited to less than its quota, for what they take in the master
-        )
+        self._is_weighted = False  # whether the file is limited to less than its quota, because of the master
         self._row_sizes: dict[str, RowSizes] = {}
         self._wal_pages = 0  # in the WAL now
         self._wal_tolerated = 0  # from how many on the writer does its upkeep before it writes more
@@ -169,8 +167,8 @@ class Quota:
     def _take(self, file_bytes: int, wanted_bytes: int, needed_bytes: int = 0, weight: float = 1.0) -> bool:
         """Measure the store, and take a quota for a file that grows by so much; return whether it may grow at all.
 
-        If it may not, the quota that the shard has stays as it is in a transaction, and ends otherwise. A transaction
-        of this weight takes so many times as much.
+        If it may not, the quota that the shard has stays as it is in a transaction, and ends otherwise. The
+        sizes are those with which a transaction of this weight counts.
         """
         began = monotonic()
         with self._record.locked():
@@ -345,14 +343,16 @@ class Quota:
         weight = policy.weight(self._shard_bytes, self._master_bytes)
         grown = int((pages - first_pages) * self._page_bytes * weight)
         growth_bytes = (self._pages_max - first_pages) * self._page_bytes
-        if bytes_ > growth_bytes - grown:
-            most = policy.largest_transaction(self._budget, self._usage)
-            needed, wanted = grown + max(bytes_, policy.MIN_GROWTH_BYTES), grown + max(grown, policy.FIRST_GROWTH_BYTES)
-            if self._take(first_pages * self._page_bytes, min(most, wanted), min(most, needed), weight):
-                growth_bytes = self._granted.growth_bytes
-                self._limit_file(connection, max(pages, first_pages + growth_bytes // self._page_bytes))
-                self._limit_wal(connection)
         self._free_bytes = growth_bytes - grown
+        if bytes_ <= self._free_bytes:
+            return
+        most = policy.largest_transaction(self._budget, self._usage)
+        needed, wanted = grown + max(bytes_, policy.MIN_GROWTH_BYTES), grown + max(grown, policy.FIRST_GROWTH_BYTES)
+        if self._take(first_pages * self._page_bytes, min(most, wanted), min(most, needed), weight):
+            growth_bytes = self._granted.growth_bytes
+            self._limit_file(connection, max(pages, first_pages + growth_bytes // self._page_bytes))
+            self._limit_wal(connection)
+            self._free_bytes = growth_bytes - grown
         if bytes_ > self._free_bytes:
             self._ask_for_space(needed)
             if weight > 1:  # what still fits into the file may not fit into the master

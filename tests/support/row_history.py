@@ -351,7 +351,7 @@ def states_of_each_row(path: Path, pending: set[Address], elsewhere: set[Address
             "WHERE database_id = (SELECT database_id FROM edgeshard_database) AND reason {}"
         )
         collected = _seqs(connection, streams, noted.format("= 'tombstone'"))
-        superseded = _seqs(connection, streams, noted.format("= 'superseded'"))
+        in_blocks_or_superseded = in_blocks | _seqs(connection, streams, noted.format("= 'superseded'"))
         pruned = _seqs(connection, streams, noted.format("NOT IN ('tombstone', 'superseded')"))
         assert rows <= in_blocks <= held
         retired = _retired_rows(connection)
@@ -360,7 +360,7 @@ def states_of_each_row(path: Path, pending: set[Address], elsewhere: set[Address
         pending, elsewhere = pending - held, elsewhere - held
         last_seqs = "SELECT stream_no, 1, last_seq FROM edgeshard_streams WHERE last_seq > 0"
         known = _seqs(connection, streams, last_seqs) | pending | elsewhere
-        counted = Counter(_state(row, rows, in_blocks | superseded, pending, collected, pruned) for row in known)
+        counted = Counter(_state(row, rows, in_blocks_or_superseded, pending, collected, pruned) for row in known)
         return counted + _retired_states(connection, len(retired))
     finally:
         connection.close()

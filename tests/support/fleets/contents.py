@@ -185,9 +185,18 @@ def ranges(path: Path) -> set[Address]:
 
 def own_notes(path: Path) -> set[Address]:
     """Return what other databases say that this master pruned, before an older copy of it was put back."""
+    return _noted_rows(path, "is_own = 0 AND database_id = (SELECT database_id FROM edgeshard_database)")
+
+
+def own_erased(path: Path) -> set[Address]:
+    """Return the rows that are recorded as erased in a master."""
+    return _noted_rows(path, "is_own AND reason = 'erased'")
+
+
+def _noted_rows(path: Path, condition: str) -> set[Address]:
     sql = (
         "SELECT lower(hex(stream_id)), first, last FROM edgeshard_pruned_ranges JOIN edgeshard_streams USING (stream_no) "
-        "WHERE is_own = 0 AND database_id = (SELECT database_id FROM edgeshard_database)"
+        f"WHERE {condition}"
     )
     with opened(path) as connection:
         found = fetch(connection, sql)
@@ -200,17 +209,6 @@ def erased(root: Path) -> set[Address]:
         return set()
     _, *lines = map(json.loads, (root / "erased.json").read_text().splitlines())
     return {(line["stream"], seq) for line in lines for first, last in line["seqs"] for seq in range(first, last + 1)}
-
-
-def own_erased(path: Path) -> set[Address]:
-    """Return the rows that are recorded as erased in a master."""
-    sql = (
-        "SELECT lower(hex(stream_id)), first, last FROM edgeshard_pruned_ranges JOIN edgeshard_streams USING (stream_no) "
-        "WHERE is_own AND reason = 'erased'"
-    )
-    with opened(path) as connection:
-        found = fetch(connection, sql)
-    return {(stream, seq) for stream, first, last in found for seq in range(first, last + 1)}
 
 
 def noted_as_superseded(path: Path) -> int:
