@@ -15,7 +15,7 @@ flock -w 10 "$shard.lock" sqlite3 -bail -cmd ".timeout 10000" "file:$shard.db?mo
 begin immediate;
 create table if not exists agent_data(_id integer primary key, agent_id text, timestamp real, data text) strict;
 insert or ignore into _edgeshard_columns values
-    ('agent_data', 'agent_id', 'text'), ('agent_data', 'timestamp', 'real'), ('agent_data', 'data', 'json');
+    ('agent_data', 'agent_id', 'text', 1), ('agent_data', 'timestamp', 'real', 2), ('agent_data', 'data', 'json', 3);
 -- each run is its own stream; the row's address is (stream, 1)
 insert into _edgeshard_streams(agent_id, stream_id, began_at)
     select agent_id, randomblob(16), strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now') from _edgeshard_database;

@@ -62,6 +62,7 @@ CREATE TABLE _edgeshard_columns(
     table_name TEXT NOT NULL,
     column_name TEXT NOT NULL,
     type TEXT NOT NULL,                     -- text | integer | datetime | ...
+    position INTEGER NOT NULL,              -- 1, 2, 3 ... in the order in which they were declared; may have gaps
     PRIMARY KEY(table_name, column_name)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE _edgeshard_indexes(
@@ -101,8 +102,10 @@ CREATE TABLE _edgeshard_deleted_by_hand(
     seq INTEGER NOT NULL,                   -- ... from a record table of a master; the next merge clears it
     PRIMARY KEY(stream_no, seq)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE _edgeshard_triggers(
-    name TEXT PRIMARY KEY                   -- a user's trigger on a record table, of which the log has warned
+CREATE TABLE _edgeshard_warnings(
+    kind TEXT NOT NULL,                     -- trigger: a user's, on a record table | view: has the name of one of ours
+    name TEXT NOT NULL,                     -- what the user made, of which the log has warned
+    PRIMARY KEY(kind, name)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE _edgeshard_erasures(
     number INTEGER PRIMARY KEY,             -- of the last erasure that was done here; see ROOT/erased.json

@@ -35,7 +35,7 @@ from edgeshard.master import (
     retired,
     row_states,
     streams,
-    user_triggers,
+    user_objects,
     versions,
     write_stats,
 )
@@ -141,7 +141,7 @@ def _master_status(connection: Connection, path: Path, found: ShardFile | None) 
         generation=identity.generation(connection),
         database=identity.database_id(connection).hex(),
         clocks_ahead=tuple(_clocks_ahead(connection)),
-        triggers=() if refresh.exists(path.parent) else tuple(user_triggers.names(connection)),
+        triggers=() if refresh.exists(path.parent) else tuple(user_objects.triggers(connection)),
         damage="" if known is None else "; ".join(known.findings),
     )
 

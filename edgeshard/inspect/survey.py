@@ -15,7 +15,7 @@ from edgeshard.errors import FormatError
 from edgeshard.inspect.pages import Cell, Pages, Value
 from edgeshard.master import extents
 from edgeshard.records import declare, keys
-from edgeshard.records.names import is_reserved
+from edgeshard.records.names import is_table_name
 
 _ACTION = "salvage"
 
@@ -156,7 +156,7 @@ def _read_entry(found: Survey, notes: _Notes, values: tuple[Value, ...]) -> None
             found.keys[table] = (columns, rule, has_history)
         case (str(table), int(priority)) if 0 < priority <= format.PRIORITY_MAX:
             found.priorities[table] = priority
-        case (str(table), str(column), str(column_type)) if column_type in format.STORED_AS:
+        case (str(table), str(column), str(column_type), int()) if column_type in format.STORED_AS:
             notes.types[table, column] = column_type
         case (int(no), int(first), int(last), bytes(database_id)):
             notes.truncations.append((no, first, last, database_id))
@@ -170,7 +170,7 @@ def _learn_tables(pages: Pages, found: Survey, notes: _Notes) -> None:
         if name == extents.TRANSACTIONS[0]:
             _learn_pages(pages, found, name, root)
         match = _TABLE.fullmatch(text)
-        if match is None or is_reserved(name):
+        if match is None or not is_table_name(name):
             continue
         declared = _COLUMN.findall(match[1])
         columns = tuple((column, notes.types.get((name, column), "")) for column, _ in declared)

@@ -23,6 +23,12 @@ from edgeshard.sqlite import Connection, quote
 #: A statement and its bindings.
 Statement = tuple[str, tuple[str | int, ...]]
 
+#: Records a column behind those that its table has.
+_INSERT_COLUMN: Final = (
+    "INSERT INTO main._edgeshard_columns SELECT ?1, ?2, ?3, coalesce(max(position), 0) + 1 "
+    "FROM main._edgeshard_columns WHERE table_name = ?1"
+)
+
 
 def _optional_table(connection: Connection, name: str) -> Iterator[Statement]:
     """Yield the statement that makes one of `format.OPTIONAL_SHARD_TABLES`, if the shard lacks it."""
@@ -52,7 +58,7 @@ def present_tables(connection: Connection) -> list[str]:
 
 
 def lost_columns(connection: Connection) -> dict[str, list[tuple[str, str]]]:
-    """Map the record tables from which another program dropped columns to the names and types of these."""
+    """Map the record tables from which another program dropped columns to the names and types of these, in order."""
     columns: dict[str, list[tuple[str, str]]] = {}
     for table, column, type_ in all_columns(connection):
         columns.setdefault(table, []).append((column, type_))
@@ -96,8 +102,12 @@ def tables_with_column(connection: Connection, column: str) -> list[str]:
 
 
 def all_columns(connection: Connection) -> list[tuple[str, str, str]]:
-    """Return (table, column, type) of each column of each record table of the main database, sorted."""
-    rows = sqlite.fetch(connection, "SELECT table_name, column_name, type FROM main._edgeshard_columns ORDER BY 1, 2")
+    """Return (table, column, type) of each column of each record table of the main database.
+
+    They are sorted by the tables' names; the columns of a table are in the order in which they were declared.
+    """
+    order = "ORDER BY table_name, position, column_name"
+    rows = sqlite.fetch(connection, f"SELECT table_name, column_name, type FROM main._edgeshard_columns {order}")
     return [(table, column, type_) for table, column, type_ in rows]
 
 
@@ -108,7 +118,8 @@ def columns_of_table(connection: Connection, table: str) -> tuple[str, dict[str,
     """
     rows = sqlite.fetch(
         connection,
-        "SELECT table_name, column_name, type FROM main._edgeshard_columns WHERE table_name = ? COLLATE NOCASE",
+        "SELECT table_name, column_name, type FROM main._edgeshard_columns WHERE table_name = ? COLLATE NOCASE "
+        "ORDER BY position, column_name",
         (table,),
     )
     return rows[0][0] if rows else table, {column.lower(): type_ for _, column, type_ in rows}
@@ -129,7 +140,7 @@ def define_columns(
     for sql in [ddl.create_table(name, leading_columns, columns)] if is_new else ddl.add_columns(name, columns):
         yield sql, ()
     for column, type_ in columns:
-        yield "INSERT INTO main._edgeshard_columns VALUES (?, ?, ?)", (name, column, type_)
+        yield _INSERT_COLUMN, (name, column, type_)
 
 
 def widen_column(connection: Connection, table: str, column: str, type_: str, wider: str) -> Iterator[Statement]:

@@ -13,7 +13,7 @@ from edgeshard import format, sqlite
 from edgeshard.errors import ConfigurationError, DamagedError, FormatError, StorageBusyError, StorageError
 from edgeshard.files import fingerprint, folders, scan
 from edgeshard.files.scan import ShardFile
-from edgeshard.master import by_hand, catalog, damage, identity
+from edgeshard.master import agent_views, by_hand, catalog, damage, identity
 from edgeshard.records import declare
 from edgeshard.sqlite import Connection
 
@@ -98,10 +98,11 @@ def ensure_master(path: Path) -> None:
 
 
 def _define_agent_data() -> Iterator[tuple[str, Sequence[Any]]]:
-    """Return the statements that make the table for dicts, with their bindings."""
+    """Yield the statements that make the table for dicts and its view, with their bindings."""
     agent_data = declare.table_of(declare.AgentData)
     columns = [(column.name, column.type) for column in agent_data.columns]
-    return catalog.define_columns(agent_data.name, format.MASTER_COLUMNS, columns, is_new=True)
+    yield from catalog.define_columns(agent_data.name, format.MASTER_COLUMNS, columns, is_new=True)
+    yield agent_views.create_view(agent_data.name, [name for name, _ in columns]), ()
 
 
 def open_to_read(path: Path) -> Connection:

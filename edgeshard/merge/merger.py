@@ -25,7 +25,7 @@ from edgeshard.master import (
     leftovers,
     row_states,
     store_clock,
-    user_triggers,
+    user_objects,
     write_stats,
 )
 from edgeshard.merge import chunk, reap, truncate
@@ -136,7 +136,7 @@ class Merger:
                 version = int(connection.pragma("schema_version"))
                 by_hand.settle(connection, self._path, is_schema_new=version != self._schema_version)
                 if version != self._schema_version:
-                    self._warn_of_triggers(connection)
+                    self._warn_of_user_objects(connection)
                 if erase.is_due(connection, self._root):
                     text = "completed an erasure in %s, which was killed or is newer than this copy of it: %d rows"
                     logger.warning(text, self._path, erase.redo(connection, self._root))
@@ -240,11 +240,14 @@ class Merger:
             damage.ensure_not_known(self._path, "merge into")
         return self._master.connection
 
-    def _warn_of_triggers(self, connection: Connection) -> None:
-        names = user_triggers.note_new(connection)
-        if names and not refresh.exists(self._root):
+    def _warn_of_user_objects(self, connection: Connection) -> None:
+        new = user_objects.note_new(connection)
+        if new.triggers and not refresh.exists(self._root):
             text = "%s has triggers that do not fire when rows are merged: %s; see `edgeshard help manual-changes`"
-            logger.warning(text, self._path, printable(", ".join(names)))
+            logger.warning(text, self._path, printable(", ".join(new.triggers)))
+        if new.in_the_way:
+            text = "%s lacks views of ours, because something made by hand has their names: %s; give it another name"
+            logger.warning(text, self._path, printable(", ".join(new.in_the_way)))
 
     # -- which shards -------------------------------------------------------------------------------------------------
 

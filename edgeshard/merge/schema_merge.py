@@ -13,7 +13,7 @@ import attrs
 
 from edgeshard import format, sqlite
 from edgeshard.errors import SchemaConflictError
-from edgeshard.master import by_hand, catalog, streams
+from edgeshard.master import agent_views, by_hand, catalog, streams
 from edgeshard.merge import keyed_tables, schema_plan
 from edgeshard.merge.schema_plan import TablePlan
 from edgeshard.merge.target import Target
@@ -197,6 +197,8 @@ def _ensure_columns(target: Target, origin: Source, table: SourceTable) -> Sourc
         if is_new and target.is_indexed:
             target.connection.execute(by_hand.note_deletions(name))
         known.update({column.lower(): type_ for column, type_ in plan.new_columns})
+    if target.is_indexed:
+        agent_views.ensure(target.connection, name, known)
     if plan.new_renames:
         target.renames.setdefault(folded, []).extend(plan.new_renames)
     return schema_plan.map_columns(target.connection, table, plan)
@@ -274,8 +276,12 @@ def change_table(target: Target, name: str, types: dict[str, str], plan: TablePl
                 connection.execute(*statement)
             types[column] = plan.columns[plan.final_name(column)]
         for column in renamed:
-            _rename(connection, name, column, plan, is_present=plan.final_name(column) in types)
-            types[plan.final_name(column)] = types.pop(column)
+            final_name = plan.final_name(column)
+            is_present = final_name in types
+            _rename(connection, name, column, plan, is_present=is_present)
+            kept = [(each, type_) for each, type_ in types.items() if each != column or not is_present]
+            types.clear()  # a renamed column keeps its place
+            types.update((final_name if each == column else each, type_) for each, type_ in kept)
         for index in dropped:
             columns = dict.fromkeys(map(plan.final_name, index))
             ensure_index(connection, name, columns, indexed=target.is_indexed)

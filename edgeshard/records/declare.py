@@ -140,7 +140,7 @@ def table_of(cls: type) -> Table:
         return _tombstone_table(table_of(keyed))
     options = vars(cls).get(_OPTIONS, _Options())
     name = options.name or names.snake_case(cls.__name__)
-    _check_name(name, f"table {name!r}")
+    _check_table_name(name, f"table {name!r}")
     columns = _columns(cls)
     by_name = {column.name: column for column in columns}
     _check_indexes(cls, options.index, by_name)
@@ -155,6 +155,12 @@ def table_of(cls: type) -> Table:
 
 def _error(cause: str) -> TableError:
     return TableError("declare table", "", cause)
+
+
+def _check_table_name(name: str, subject: str) -> None:
+    _check_name(name, subject)
+    if not names.is_table_name(name):
+        raise _error(f"{subject}: the names of the master's views end with {names.VIEW_SUFFIX}; choose another name")
 
 
 def _check_name(name: str, subject: str) -> None:
@@ -270,7 +276,7 @@ def _why_no_key_column(column: Column | None) -> str:
 def _check_companions(name: str, key: Key | None) -> None:
     """Refuse a key if the tables of its tombstones and its history could not have their names."""
     for companion in keys.companions({} if key is None else {name: key}):
-        _check_name(companion, f"table {name!r}: its deletions or its history go to {companion!r}")
+        _check_table_name(companion, f"table {name!r}: its deletions or its history go to {companion!r}")
 
 
 def _check_renames(cls: type, renamed: tuple[tuple[str, str], ...], columns: Mapping[str, Column]) -> None:

@@ -13,6 +13,9 @@ NAME_PATTERN: Final = "[A-Za-z][A-Za-z0-9_]{0,99}"
 
 _NAME: Final = re.compile(NAME_PATTERN)
 
+#: A master has a view for each record table, whose name ends with this.
+VIEW_SUFFIX: Final = "_with_agent"
+
 #: PostgreSQL's own tables have no underscore in front: there, it hides nothing.
 _RESERVED: Final = (format.PREFIX, "edgeshard_", "sqlite_")
 
@@ -20,6 +23,11 @@ _RESERVED: Final = (format.PREFIX, "edgeshard_", "sqlite_")
 def is_column_name(name: str) -> bool:
     """Return whether a column may have this name: up to 100 ASCII letters, digits and _, beginning with a letter."""
     return _NAME.fullmatch(name) is not None
+
+
+def is_table_name(name: str) -> bool:
+    """Return whether a record table may have this name."""
+    return is_column_name(name) and not is_reserved(name) and not name.lower().endswith(VIEW_SUFFIX)
 
 
 def is_reserved(name: str) -> bool:

@@ -30,7 +30,17 @@ from edgeshard import sqlite
 from edgeshard.errors import DamagedError
 from edgeshard.format.blocks import pieces
 from edgeshard.format.ranges import Range, size
-from edgeshard.master import by_hand, catalog, database, extents, identity, pruned_ranges, soundness, superseded
+from edgeshard.master import (
+    agent_views,
+    by_hand,
+    catalog,
+    database,
+    extents,
+    identity,
+    pruned_ranges,
+    soundness,
+    superseded,
+)
 from edgeshard.retention import by_address
 from edgeshard.sqlite import Connection, quote
 
@@ -43,7 +53,7 @@ STEP_ROWS: Final = 2_000
 def settle(connection: Connection, path: Path, *, is_schema_new: bool = True) -> int:
     """Record the rows whose deletion by another program was noted, and those of dropped tables; return how many.
 
-    What was dropped, tables or columns, is made again: agents go on to write it.
+    What was dropped, tables, columns or views, is made again: agents go on to write it, and people to read it.
 
     Args:
         connection: the master, open for writing, without a transaction.
@@ -58,8 +68,11 @@ def settle(connection: Connection, path: Path, *, is_schema_new: bool = True) ->
         rows += _settle_notes(connection)
     if rows:
         _log(path, rows)
-    if not is_schema_new:
-        return rows
+    return rows + _make_again(connection, path) if is_schema_new else rows
+
+
+def _make_again(connection: Connection, path: Path) -> int:
+    """Make again what another program dropped; return how many rows of tables were recorded as deleted by hand."""
     with sqlite.read_snapshot(connection):  # a merger next to a prune may be making a table
         lost, dropped = catalog.lost_columns(connection), catalog.dropped_tables(connection)
     if lost or dropped:
@@ -78,8 +91,11 @@ def settle(connection: Connection, path: Path, *, is_schema_new: bool = True) ->
         logger.warning("%s: made again what was dropped by hand, without values: columns %s", path, ", ".join(names))
     if dropped:
         logger.warning("%s: made again what was dropped by hand, without rows: tables %s", path, ", ".join(dropped))
-        rows += record_all(connection, path)
-    return rows
+    if agent_views.changes(connection):
+        with sqlite.immediate(connection):
+            for sql in agent_views.changes(connection):
+                connection.execute(sql)
+    return record_all(connection, path) if dropped else 0
 
 
 def _has_changes(connection: Connection) -> bool:

@@ -8,7 +8,7 @@ meanwhile are pruned as well.
 from __future__ import annotations
 
 from edgeshard import sqlite
-from edgeshard.master import catalog, identity, tombstone_gc
+from edgeshard.master import agent_views, catalog, identity, tombstone_gc
 from edgeshard.retention import rules, window
 from edgeshard.retention.run import PruneRun
 from edgeshard.sqlite import quote
@@ -33,6 +33,7 @@ def _drop_if_empty(run: PruneRun, tables: tuple[str, ...]) -> bool:
             return False
         identity.increment_generation(connection)
         for name in tables:
+            agent_views.drop(connection, name)
             catalog.drop_table(connection, name)
             tombstone_gc.forget(connection, name)
     return True

@@ -16,7 +16,7 @@ from edgeshard import format, sqlite
 from edgeshard.errors import FormatError
 from edgeshard.records import keys, limits
 from edgeshard.records.keys import Key
-from edgeshard.records.names import is_column_name, is_reserved
+from edgeshard.records.names import is_column_name, is_table_name
 from edgeshard.records.renames import Arrow
 from edgeshard.sources.source import SourceTable
 from edgeshard.sqlite import Connection, quote
@@ -105,7 +105,7 @@ def _refusal(path: str, table: str, what: str) -> FormatError:
 
 
 def _check_table_name(path: str, name: str, *, is_ordinary: bool) -> None:
-    if not is_column_name(name) or is_reserved(name):
+    if not is_table_name(name):
         raise _refusal(path, name, "a record table cannot have this name")
     if not is_ordinary:
         raise _refusal(path, name, "it is not an ordinary table")
@@ -114,14 +114,15 @@ def _check_table_name(path: str, name: str, *, is_ordinary: bool) -> None:
 def _read_columns(
     connection: Connection, schema: str, path: str, table: str, *, is_shard: bool
 ) -> tuple[tuple[str, str], ...]:
-    """Return the name and type of each column, after checking that each is stored as its type requires."""
-    columns = sqlite.fetch_typed(
+    """Return the name and type of each column, in order, after checking that each is stored as its type requires."""
+    recorded = sqlite.fetch_typed(
         connection,
         path,
-        (str, str),
-        f"SELECT column_name, type FROM {quote(schema)}._edgeshard_columns WHERE table_name = ? LIMIT ?",
+        (int, str, str),
+        f"SELECT position, column_name, type FROM {quote(schema)}._edgeshard_columns WHERE table_name = ? LIMIT ?",
         (table, _COLUMNS_READ),
     )
+    columns = [(name, type_) for _, name, type_ in sorted(recorded)]
     described = _describe_columns(connection, schema, path, table, is_shard=is_shard)
     for name, type_ in columns:
         if not _is_known_column(name, type_):

@@ -121,7 +121,7 @@ def _add_column(connection: apsw.Connection, rng: random.Random) -> None:
     table, type_ = rng.choice(RECORD_TABLES), rng.choice(sorted(format.STORED_AS))
     name = rng.choice(("extra", "_timestamp", "_reason", "a", "k"))
     connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {format.STORED_AS[type_]}")
-    connection.execute("INSERT INTO _edgeshard_columns VALUES (?, ?, ?)", (table, name, type_))
+    connection.execute("INSERT INTO _edgeshard_columns VALUES (?, ?, ?, 9)", (table, name, type_))
 
 
 def _rename(connection: apsw.Connection, rng: random.Random) -> None:
@@ -138,7 +138,7 @@ def _declare_key(connection: apsw.Connection, rng: random.Random) -> None:
         "INSERT OR REPLACE INTO _edgeshard_keys VALUES (?, ?, ?, ?, 0)", (table, '["k"]', conflict, rng.randrange(2))
     )
     connection.execute(f"ALTER TABLE {table} ADD COLUMN _timestamp INTEGER")
-    connection.execute("INSERT INTO _edgeshard_columns VALUES (?, '_timestamp', 'timestamp')", (table,))
+    connection.execute("INSERT INTO _edgeshard_columns VALUES (?, '_timestamp', 'timestamp', 9)", (table,))
     connection.execute(f"UPDATE {table} SET _timestamp = 1")
 
 

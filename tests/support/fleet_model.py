@@ -117,7 +117,7 @@ def _content(connection: sqlite.Connection) -> Content:
     rows: dict[Address, Row] = {}
     addresses: dict[int, Address] = {}
     columns = {
-        (table, name): kind for table, name, kind in sqlite.fetch(connection, "select * from _edgeshard_columns")
+        (table, name): kind for table, name, kind, _ in sqlite.fetch(connection, "select * from _edgeshard_columns")
     }
     for table in {table for table, _ in columns}:
         names = [name for of, name in columns if of == table]
@@ -211,7 +211,7 @@ def _held(connection: sqlite.Connection) -> Held:
     result = Held()
     streams = dict(sqlite.fetch(connection, "select stream_no, lower(hex(stream_id)) from _edgeshard_streams"))
     result.columns = {
-        (table, name): kind for table, name, kind in connection.execute("select * from _edgeshard_columns")
+        (table, name): kind for table, name, kind, _ in connection.execute("select * from _edgeshard_columns")
     }
     result.indexes = set(sqlite.fetch(connection, "select table_name, columns from _edgeshard_indexes"))
     gone = dict(sqlite.fetch(connection, "select stream_no, max(last) from _edgeshard_truncations group by stream_no"))

@@ -139,7 +139,10 @@ def companion_without_its_table(path: Path, name: str, renamed: str) -> None:
         f"insert into {name}(_id, _timestamp, k) select _id, 1, 'p' from agent_data",
         "drop table agent_data",
         "delete from _edgeshard_columns",
-        *(f"insert into _edgeshard_columns values ('{name}', '{column}', '{columns[column]}')" for column in columns),
+        *(
+            f"insert into _edgeshard_columns values ('{name}', '{column}', '{columns[column]}', 1)"
+            for column in columns
+        ),
         f"insert into _edgeshard_renames values ('{name}', '{renamed}', 'hijacked')",
     )
 
@@ -152,7 +155,7 @@ def thousands_of_columns(path: Path) -> None:
     edit(
         path,
         f"create table wide(_id integer primary key, {', '.join(f'{name} text' for name in columns)}) strict",
-        f"insert into _edgeshard_columns values {', '.join(f'''('wide', '{name}', 'text')''' for name in columns)}",
+        f"insert into _edgeshard_columns values {', '.join(f'''('wide', '{name}', 'text', 1)''' for name in columns)}",
     )
 
 

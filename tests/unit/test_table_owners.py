@@ -13,10 +13,11 @@ from edgeshard.format import tables
 
 PACKAGE = Path(edgeshard.__file__).parent
 
-#: The owner of each table. In a shard, _edgeshard_truncations has another owner than in a master.
+#: The owner of each table. In a shard, _edgeshard_truncations has another owner than in a master; the views of record
+#: tables join _edgeshard_streams.
 OWNERS = {
     "_edgeshard_database": {"master/identity.py"},
-    "_edgeshard_streams": {"master/streams.py"},
+    "_edgeshard_streams": {"master/streams.py", "master/agent_views.py"},
     "_edgeshard_missing": {"master/streams.py"},
     "_edgeshard_ranges": {"master/extents.py"},
     "_edgeshard_blocks": {"master/extents.py"},
@@ -30,7 +31,7 @@ OWNERS = {
     "_edgeshard_pruned_ranges": {"master/pruned_ranges.py"},
     "_edgeshard_deleted_by_hand": {"master/by_hand.py"},
     "_edgeshard_erasures": {"master/erasures.py"},
-    "_edgeshard_triggers": {"master/user_triggers.py"},
+    "_edgeshard_warnings": {"master/user_objects.py"},
     "_edgeshard_written_off": {"master/written_off.py"},
     "_edgeshard_superseded": {"master/superseded.py"},
     "_edgeshard_retired": {"master/retired.py"},

@@ -248,7 +248,7 @@ def test_a_hostile_schema_is_never_executed(store: edgeshard.Store, bad: Path) -
         bad,
         "insert into sqlite_schema values ('table', 'evil', 'evil', 2, "
         f"'CREATE TABLE evil(_id INTEGER PRIMARY KEY, x TEXT); ATTACH ''{evil}'' AS y; CREATE TABLE y.z(x)')",
-        "insert into _edgeshard_columns values ('evil', 'x', 'text')",
+        "insert into _edgeshard_columns values ('evil', 'x', 'text', 1)",
     )
     assert 300 == store.salvage(bad).rows
     assert not evil.exists()

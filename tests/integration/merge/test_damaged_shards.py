@@ -152,11 +152,11 @@ def unknown_kind(path: Path) -> None:
 
 
 def strange_table_name(path: Path) -> None:
-    edit(path, "insert into _edgeshard_columns values ('x\"; drop table agent_data; --', 'y', 'text')")
+    edit(path, "insert into _edgeshard_columns values ('x\"; drop table agent_data; --', 'y', 'text', 1)")
 
 
 def format_table_as_record_table(path: Path) -> None:
-    edit(path, "insert into _edgeshard_columns values ('_edgeshard_streams', 'agent_id', 'text')")
+    edit(path, "insert into _edgeshard_columns values ('_edgeshard_streams', 'agent_id', 'text', 1)")
 
 
 def index_over_nothing(path: Path) -> None:
@@ -188,7 +188,7 @@ def role_that_is_no_utf8(path: Path) -> None:
 
 
 def table_name_that_is_no_utf8(path: Path) -> None:
-    edit(path, "insert into _edgeshard_columns values (cast(x'ff' as text), 'y', 'text')")
+    edit(path, "insert into _edgeshard_columns values (cast(x'ff' as text), 'y', 'text', 1)")
 
 
 def schema_that_is_no_utf8(path: Path) -> None:
@@ -379,7 +379,7 @@ def test_triggers_of_a_shard_do_not_run(store: edgeshard.Store) -> None:
     write(store, "bad", 1)
     edit(
         shard_path(store, "bad"),
-        "create trigger t after delete on agent_data begin insert into _edgeshard_columns values ('x', 'y', 'z'); end",
+        "create trigger t after delete on agent_data begin insert into _edgeshard_columns values ('x', 'y', 'z', 1); end",
     )
     assert 1 == store.merge(keep_empty=True).truncated
     assert [] == sql(shard_path(store, "bad"), "select * from _edgeshard_columns where table_name = 'x'")

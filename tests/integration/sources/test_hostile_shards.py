@@ -444,7 +444,7 @@ def test_shards_cannot_give_the_master_more_tables_and_columns_than_it_can_have(
             ),
             *(
                 "insert into _edgeshard_columns values "
-                + ", ".join(f"('t{number}_{n}', 'c{c}', 'text')" for c in range(45))
+                + ", ".join(f"('t{number}_{n}', 'c{c}', 'text', {c})" for c in range(45))
                 for n in range(190)
             ),
         )
@@ -463,7 +463,7 @@ def test_two_shards_cannot_widen_a_table_beyond_what_can_be_opened(store: edgesh
         hostile_shards.edit(
             shard_path(store, f"bad{number}"),
             *(f"alter table agent_data add column {name} text" for name in columns),
-            *(f"insert into _edgeshard_columns values ('agent_data', '{name}', 'text')" for name in columns),
+            *(f"insert into _edgeshard_columns values ('agent_data', '{name}', 'text', 9)" for name in columns),
         )
     report = store.merge()
     assert (1, 1) == (report.rows, len(report.blocked))

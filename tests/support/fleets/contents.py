@@ -72,7 +72,9 @@ def read(path: Path) -> Content:
 def _read(connection: apsw.Connection) -> Content:
     found = Content()
     ((role,),) = fetch(connection, "SELECT role FROM _edgeshard_database")
-    found.columns = {(table, name): kind for table, name, kind in fetch(connection, "SELECT * FROM _edgeshard_columns")}
+    found.columns = {
+        (table, name): kind for table, name, kind, _ in fetch(connection, "SELECT * FROM _edgeshard_columns")
+    }
     found.indexes = {
         (table, tuple(json.loads(columns))) for table, columns in fetch(connection, "SELECT * FROM _edgeshard_indexes")
     }

@@ -206,7 +206,7 @@ def forge_key(fleet: Fleet, pick: Pick) -> Any:
     connection = apsw.Connection(str(path))
     connection.execute("ALTER TABLE agent_data ADD COLUMN _timestamp INTEGER")
     connection.execute("UPDATE agent_data SET _timestamp = 1000 + _id % 7")
-    connection.execute("INSERT INTO _edgeshard_columns VALUES ('agent_data', '_timestamp', 'timestamp')")
+    connection.execute("INSERT INTO _edgeshard_columns VALUES ('agent_data', '_timestamp', 'timestamp', 9)")
     connection.execute(
         "CREATE TABLE _edgeshard_keys(\n"
         "    table_name TEXT PRIMARY KEY,            -- a keyed table: a master keeps the newest version of each key\n"
