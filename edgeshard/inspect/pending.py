@@ -36,6 +36,9 @@ _SCHEMA = "shard"
 
 _AGENT_DATA = declare.table_of(declare.AgentData).name
 
+#: More than any time has. A stranger's text may be as large as a row.
+_TIME_CHARS = 40
+
 
 @attrs.frozen
 class MasterView:
@@ -192,9 +195,10 @@ def _oldest(
 
 def _written_at(connection: Connection, origin: Source, row_id: int) -> datetime.datetime | None:
     """Return the time in a row, or None unless it is a row of the table that dicts go to."""
-    if not any(table.name == _AGENT_DATA and ("timestamp", "real") in table.columns for table in origin.tables):
+    if not any(table.name == _AGENT_DATA and ("timestamp", "datetime") in table.columns for table in origin.tables):
         return None
-    sql = f"SELECT timestamp FROM {quote(_SCHEMA)}.{quote(_AGENT_DATA)} NOT INDEXED WHERE _id = ?"
+    table = f"{quote(_SCHEMA)}.{quote(_AGENT_DATA)}"
+    sql = f"SELECT substr(timestamp, 1, {_TIME_CHARS}) FROM {table} NOT INDEXED WHERE _id = ?"
     return _time(sqlite.scalar(connection, sql, (row_id,)))
 
 

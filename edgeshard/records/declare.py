@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import datetime
 import enum
 import types
 import typing
@@ -358,10 +359,10 @@ class AgentData:
 
     Attributes:
         agent_id: the agent's name, exactly as given.
-        timestamp: when it was written, in seconds since 1970 by the device's clock.
+        timestamp: when it was written, by the device's clock.
         data: the dict.
     """
 
     agent_id: str
-    timestamp: float
+    timestamp: datetime.datetime
     data: dict[str, Any]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 import attrs
 
 from edgeshard import format
-from edgeshard.records import codecs, json_values
+from edgeshard.records import codecs, json_values, now_text
 from edgeshard.records.columns import Table
 from edgeshard.sqlite import quote
 
@@ -45,9 +44,9 @@ def for_class(table: Table, next_timestamp: Callable[[], int] | None) -> RecordW
 def for_dicts(table: Table, agent: str) -> RecordWriter:
     """Return the writer of dicts, which become rows of ``agent_data``."""
     sql = _insert_sql(table)
-    now, to_json = time.time, json_values.to_json
+    now, to_json = now_text.make_clock(), json_values.to_json
 
-    def encode(row_id: int, record: dict[str, Any]) -> tuple[int, str, float, str]:
+    def encode(row_id: int, record: dict[str, Any]) -> tuple[int, str, str, str]:
         return (row_id, agent, now(), to_json(record))
 
     def insert(execute: Callable[..., Any], row_id: int, record: dict[str, Any]) -> None:

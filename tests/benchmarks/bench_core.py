@@ -278,9 +278,13 @@ def _loop_reading(execute: Execute, insert: str, items: list[tuple[Any, ...]]) -
         execute(insert, (row_id, sensor, celsius, at.isoformat()))
 
 
+def _now_text() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat()
+
+
 def _loop_dict(execute: Execute, insert: str, items: list[tuple[Any, ...]]) -> None:
     for row_id, record in items:
-        execute(insert, (row_id, AGENT, time.time(), json.dumps(record)))
+        execute(insert, (row_id, AGENT, _now_text(), json.dumps(record)))
 
 
 NOON = datetime.datetime(2026, 1, 2, 12, 0, tzinfo=datetime.UTC)
@@ -317,11 +321,11 @@ KINDS = (
     Kind(
         "dict of 4, as JSON",
         "agent_data",
-        "agent_id TEXT, timestamp REAL, data TEXT",
+        "agent_id TEXT, timestamp TEXT, data TEXT",
         _dict,
         lambda n: (format.row_id(1, n + 1), _dict(n)),
         _loop_dict,
-        lambda items: ((row_id, AGENT, time.time(), json.dumps(record)) for row_id, record in items),
+        lambda items: ((row_id, AGENT, _now_text(), json.dumps(record)) for row_id, record in items),
     ),
 )
 

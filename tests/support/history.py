@@ -23,9 +23,7 @@ from tests.support.stores import shard_path
 PAST: Final = "past"
 
 #: A row of `edgeshard.AgentData` for each line of a query that yields its id, stream number and seq.
-_INSERT_ROWS: Final = (
-    "INSERT INTO agent_data(_id, _stream, _seq, agent_id, timestamp, data) SELECT id, stream, seq, 'past', 0.0, '{}' "
-)
+_INSERT_ROWS: Final = "INSERT INTO agent_data(_id, _stream, _seq, agent_id, timestamp, data) SELECT id, stream, seq, 'past', '1970-01-01T00:00:00+00:00', '{}' "
 
 _COUNT: Final = "WITH RECURSIVE n(k) AS (SELECT 0 UNION ALL SELECT k + 1 FROM n WHERE k + 1 < ?1) "
 

@@ -100,7 +100,7 @@ def index_over_an_expression_in_a_format_table(path: Path) -> None:
 
 def table_without_rowid(path: Path) -> None:
     replace_table(
-        path, "agent_data", "_id integer primary key, agent_id text, timestamp real, data text", "without rowid"
+        path, "agent_data", "_id integer primary key, agent_id text, timestamp text, data text", "without rowid"
     )
 
 

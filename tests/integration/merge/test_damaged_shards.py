@@ -92,7 +92,7 @@ def view_for_a_table(path: Path) -> None:
     edit(
         path,
         "drop table agent_data",
-        "create view agent_data as select 1 as _id, 'x' as agent_id, 1.0 as timestamp, '{}' as data",
+        "create view agent_data as select 1 as _id, 'x' as agent_id, '2026-01-01' as timestamp, '{}' as data",
     )
 
 
@@ -108,8 +108,8 @@ def generated_column(path: Path) -> None:
     edit(
         path,
         "drop table agent_data",
-        "create table agent_data(_id integer primary key, agent_id text, timestamp real, data text as (agent_id || 'x')) strict",
-        "insert into agent_data(_id, agent_id, timestamp) values (4294967297, 'bad', 1)",
+        "create table agent_data(_id integer primary key, agent_id text, timestamp text, data text as (agent_id || 'x')) strict",
+        "insert into agent_data(_id, agent_id, timestamp) values (4294967297, 'bad', '2026-01-01')",
     )
 
 
@@ -117,7 +117,7 @@ def unstrict_values(path: Path) -> None:
     edit(
         path,
         "drop table agent_data",
-        "create table agent_data(_id integer primary key, agent_id text, timestamp real, data text)",
+        "create table agent_data(_id integer primary key, agent_id text, timestamp text, data text)",
         "insert into agent_data values (4294967297, 'bad', 'not a number', '{}')",
     )
 
@@ -199,7 +199,7 @@ def key_that_is_no_rowid(path: Path) -> None:
     edit(
         path,
         "drop table agent_data",
-        "create table agent_data(_id integer primary key desc, agent_id text, timestamp real, data text)",
+        "create table agent_data(_id integer primary key desc, agent_id text, timestamp text, data text)",
         "insert into agent_data values (4294967297.5, 'bad', 1, '{}')",
     )
 
@@ -208,7 +208,7 @@ def key_of_two_columns(path: Path) -> None:
     edit(
         path,
         "drop table agent_data",
-        "create table agent_data(_id integer, agent_id text, timestamp real, data text, x int, primary key(_id, x))",
+        "create table agent_data(_id integer, agent_id text, timestamp text, data text, x int, primary key(_id, x))",
         "insert into agent_data values (4294967297, 'bad', 1, '{}', 1), (4294967297, 'bad', 1, '{}', 2)",
     )
 

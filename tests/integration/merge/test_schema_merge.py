@@ -483,7 +483,7 @@ def test_a_shard_cannot_widen_the_columns_of_dicts(store: edgeshard.Store) -> No
     write(store, "good", {"n": 2})
     report = store.merge()
     assert (1, [str(shard_path(store, "bad"))]) == (report.rows, [aside.path for aside in report.blocked])
-    assert "column agent_data.timestamp is decimal in this shard and real in the master" in report.blocked[0].reason
+    assert "column agent_data.timestamp is decimal in this shard and datetime in the master" in report.blocked[0].reason
 
 
 def test_a_hostile_shard_of_renames_without_end_holds_back_itself(store: edgeshard.Store) -> None:

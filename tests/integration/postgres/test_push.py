@@ -901,7 +901,7 @@ def test_a_state_of_the_server_in_mid_push_has_its_exit_code_and_the_next_push_g
     do(
         pg,
         "create table agent_data(_stream uuid not null, _seq bigint not null, agent_id text, data jsonb, "
-        "timestamp double precision, primary key (_stream, _seq))",
+        "timestamp timestamptz, primary key (_stream, _seq))",
         "create function refuse() returns trigger language plpgsql as "
         f"$$ begin raise 'as if' using errcode = '{state}'; end $$",
         "create trigger refusing before insert on agent_data for each row when ((new.data ->> 'n')::int > 14) "

@@ -71,7 +71,9 @@ def _shape(name: str, table: str, fields: Mapping[str, type], **options: Any) ->
     return Shape(name, table, fields, cls=cls, **options)
 
 
-DICT = Shape("Dict", "agent_data", {"agent_id": str, "timestamp": float, "data": dict}, cls=edgeshard.AgentData)
+DICT = Shape(
+    "Dict", "agent_data", {"agent_id": str, "timestamp": datetime.datetime, "data": dict}, cls=edgeshard.AgentData
+)
 
 _CELL = {"row": str, "col": int, "value": int}
 
