@@ -118,6 +118,7 @@ def open_to_read(path: Path) -> Connection:
     for sql, values in _define_agent_data():
         connection.execute(sql, values)
     connection.pragma("query_only", True)
+    sqlite.allow_views(connection)
     sqlite.allow_interrupt(connection)
     return connection
 

@@ -49,6 +49,7 @@ from edgeshard.sqlite.errors import (
 from edgeshard.sqlite.guards import (
     allow_interrupt,
     allow_only_reading,
+    allow_views,
     limit_steps,
     limit_steps_in_block,
     limit_wal_in_block,
@@ -113,6 +114,7 @@ __all__ = [
     "all_of",
     "allow_interrupt",
     "allow_only_reading",
+    "allow_views",
     "attach",
     "back_up",
     "begin_exclusive",

@@ -68,6 +68,11 @@ def restrict(connection: apsw.Connection) -> None:
         connection.limit(limit, value)
 
 
+def allow_views(connection: apsw.Connection) -> None:
+    """Let a restricted connection read views, because it only reads from now on."""
+    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_VIEW, 1)
+
+
 @contextlib.contextmanager
 def limit_steps_in_block(
     connection: apsw.Connection, steps: int, ensure_sound: Callable[[], None] | None = None
