@@ -66,7 +66,7 @@ def test_a_store_without_a_master_has_the_view_of_dicts(tmp_path: Path) -> None:
     store = new_store(tmp_path / "data")
     store.master_path.unlink(missing_ok=True)
     assert [] == store.query("SELECT agent_id, _seq FROM agent_data_with_agent")
-    store.init()
+    merged(store)
     assert {"agent_data_with_agent"} == views(store.master_path)
 
 
