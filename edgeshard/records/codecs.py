@@ -80,10 +80,13 @@ def _encode_or_replace(column: Column, replacing: Fallbacks, value: Any) -> Any:
     try:
         return column.encode(value)
     except (TypeError, ValueError) as error:
-        replaced = replacing.replace(value, "$")
-        if replaced is fallbacks.NOTHING:
-            raise
         refusal = error
+    try:
+        replaced = replacing.replace(value, "$")
+    except fallbacks.EncodeError as error:
+        raise ValueError(f"{refusal}; {error}") from error
+    if replaced is fallbacks.NOTHING:
+        raise refusal
     if replaced is None and (column.optional or _may_be_null(column, replacing, value)):
         return None
     if isinstance(replaced, str) and fallbacks.is_not_finite(value) and column.type == "real":
@@ -163,10 +166,9 @@ def _fetch_from_dict(column: Column, index: int) -> list[str]:
     """Return the lines of source code that fetch a value of a TypedDict."""
     if column.is_required:
         return [f"v{index} = record[{column.name!r}]"]
-    fetch = f"v{index} = record.get({column.name!r})"
     # a key that is there must have a value: None would come back as no key
     return [
-        fetch,
+        f"v{index} = record.get({column.name!r})",
         f"absent{index} = {column.name!r} not in record",
         f"if v{index} is None and not absent{index}: raise KeyError",
     ]
@@ -186,29 +188,22 @@ def why_unstorable(table: Table, record: Any) -> str:
 
     A dict has the value's path, as in ``dict, $.steps[2].score = nan``, an instance of a class the field's name.
     """
-    if table.form is None and table.deletes_from is None:
+    if table.form is None:
         data = next(column for column in table.columns if column.name == "data")
         return _why_refused("dict", data.encode, record)
-    name = type(record).__name__ if table.form is None else table.form.cls.__name__
-    is_mapping = table.form is not None and table.form.is_mapping
-    if is_mapping and type(record) is not dict:
+    name = table.form.cls.__name__
+    if table.form.is_mapping and type(record) is not dict:
         return f"{name} = {scalars.shown(record)}: {scalars.wrong_type(dict, record)}"
     try:
-        values = _values_of(table, record)
+        values = table.form.values_of(record)
     except ValueError as error:
-        return f"{name}: {error}"
+        return str(error)
     for column in table.columns:
         if column.name not in values or (values[column.name] is None and column.optional and column.is_required):
             continue
         if cause := _why_refused(f"{name}.{column.name}", column.encode, values[column.name]):
             return cause
     return ""
-
-
-def _values_of(table: Table, record: Any) -> dict[str, Any]:
-    if table.form is not None:
-        return table.form.values_of(record)
-    return {column.name: getattr(record, column.name) for column in table.columns}
 
 
 def _why_refused(name: str, encode: Callable[[Any], Any], value: Any) -> str:

@@ -51,7 +51,7 @@ class Table:
         deletes_from: the keyed table whose tombstones its rows are; None for every other table.
         priority: how long its rows are kept if a disk budget has rows dropped; higher is longer.
         renames: the (old, new) names of columns that were renamed.
-        form: the class; None if its rows are dicts of any keys, or tombstones.
+        form: the class; None if its rows are dicts of any keys.
     """
 
     name: str

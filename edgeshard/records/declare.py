@@ -152,7 +152,7 @@ def table_of(cls: type) -> Table:
     """
     attributes = getattr(cls, "__dict__", {})
     if (keyed := attributes.get(_DELETION_OF)) is not None:
-        return _tombstone_table(table_of(keyed))
+        return _tombstone_table(table_of(keyed), forms.form_of(cls))
     options: _Options = attributes.get(_OPTIONS, _Options())
     form = forms.form_of(cls, options.hints)
     name = options.name or names.snake_case(cls.__name__)
@@ -339,12 +339,12 @@ def _deletion_class(cls: type) -> type:
     return made
 
 
-def _tombstone_table(keyed: Table) -> Table:
+def _tombstone_table(keyed: Table, form: Form) -> Table:
     if keyed.key is None:
         raise AssertionError(f"table {keyed.name} has no key")
     columns = {column.name: column for column in keyed.columns}
     key_columns = tuple(columns[name] for name in keyed.key.columns)
-    return Table(keys.deleted_name(keyed.name), key_columns, deletes_from=keyed)
+    return Table(keys.deleted_name(keyed.name), key_columns, deletes_from=keyed, form=form)
 
 
 @table

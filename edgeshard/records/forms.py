@@ -65,18 +65,21 @@ class Form:
         if self.is_mapping:
             self._check_keys(record)
             return {field.name: record[field.name] for field in self.fields if field.name in record}
-        try:
-            return {field.name: getattr(record, field.name) for field in self.fields}
-        except AttributeError as error:
-            raise ValueError(f"its field {error.name} has no value; assign one") from error
+        values = {}
+        for field in self.fields:
+            try:
+                values[field.name] = getattr(record, field.name)
+            except AttributeError as error:
+                raise ValueError(f"{self.cls.__name__}.{field.name} has no value; assign one") from error
+        return values
 
     def _check_keys(self, record: dict[str, Any]) -> None:
         missing = [field.name for field in self.fields if field.is_required and field.name not in record]
         unknown = [key for key in record if key not in {field.name for field in self.fields}]
         if missing:
-            raise ValueError(f"it has no key {missing[0]!r}")
+            raise ValueError(f"{self.cls.__name__} has no value for the key {missing[0]!r}; give it one")
         if unknown:
-            raise ValueError(f"{self.cls.__name__} has no key {unknown[0]!r}; declare it, or leave it out")
+            raise ValueError(f"{self.cls.__name__} declares no key {unknown[0]!r}; declare it, or leave it out")
 
     @functools.cached_property
     def make(self) -> Callable[[dict[str, Any]], Any]:
@@ -115,6 +118,8 @@ def form_of(cls: Any, hints: Mapping[str, Any] | None = None) -> Form:
             to do.
     """
     fields = _fields_of(cls)
+    if fields is None and isinstance(cls, type) and issubclass(cls, type):
+        raise _error("a class was given instead of an instance; write Reading(...), not Reading")
     if fields is None:
         raise _error(f"{_name(cls)} {_advice(cls)}")
     _check_annotations(cls)
@@ -302,8 +307,6 @@ def _advice(cls: Any) -> str:
         if isinstance(typing.get_origin(cls), type):
             return f"is not a class of its own; declare a subclass: class Concrete({cls!r}): ..."
         return f"is not a class; give {KINDS}"
-    if cls is type or issubclass(cls, type):
-        return "is a class of classes; write an instance: Reading(...), not Reading"
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
         return "is a namedtuple without types; declare it as a typing.NamedTuple, with a type for each field"
     if cls.__module__ == "builtins":

@@ -170,7 +170,7 @@ class Items:
     def _encoded(self, value: Any, at: Place) -> list[Any]:
         _check_container(self.kind, value, at)
         if value.__class__ is list and _is_open(self.inner) and json_values.is_plain(value, at.depth):
-            return value  # type: ignore[no-any-return]  # a list
+            return value
         inner = self.inner
         if value and self.kind is list and inner.quick and inner.quick.issuperset(map(type, value)):
             return value  # type: ignore[no-any-return]  # a list, whose items the encoder checks

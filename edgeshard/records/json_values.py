@@ -42,6 +42,8 @@ _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 _BRACKET: Final = re.compile(r"[][{}]")
 
+_NOT_FINITE: Final = "JSON has no NaN and no infinity; write None, or a str, or open the store with nan='null'"
+
 _PATH_MAX: Final = 80
 
 TOO_DEEP: Final = f"it has more than {DEPTH_MAX} levels of dicts and lists, or contains itself; write it in parts"
@@ -255,7 +257,7 @@ def _cause_in_scalar(value: Any) -> str:
     if type(value) is str:
         return _cause_in_text(value)
     if type(value) is float:
-        return "" if math.isfinite(value) else "JSON has no NaN and no infinity; write None, or a str"
+        return "" if math.isfinite(value) else _NOT_FINITE
     if type(value) is int:
         digits = min(sys.get_int_max_str_digits() or DIGITS_MAX, DIGITS_MAX)
         return "" if abs(value) < 10**digits else f"it has more than {digits:,} digits; write a str, as by hex(value)"

@@ -69,11 +69,6 @@ def table_for(key: WriterKey) -> Table:
     return declare.table_of(key)
 
 
-def is_for_dicts(table: Table) -> bool:
-    """Return whether the rows of a table are dicts of any keys."""
-    return table.form is None and table.deletes_from is None
-
-
 def for_class(table: Table, next_timestamp: Callable[[], int] | None) -> RecordWriter:
     """Return the writer of a record class.
 

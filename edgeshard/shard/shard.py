@@ -337,7 +337,7 @@ class Shard(Handle):
         if writer is None:
             declared = inserts.table_for(key)
             table = self._ensure_table(codecs.with_fallbacks(declared, self._fallbacks))
-            if inserts.is_for_dicts(table):
+            if table.form is None:
                 writer = inserts.for_dicts(table, self.agent)
             else:
                 writer = inserts.for_class(table, self._clock() if table.is_timestamped else None)

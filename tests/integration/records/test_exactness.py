@@ -19,7 +19,7 @@ import pytest
 import edgeshard
 from edgeshard.errors import ConfigurationError, QueryError, RecordError
 from edgeshard.records import codecs, json_values
-from edgeshard.records.declare import table_of
+from edgeshard.records.declare import dict_table, table_of
 from tests.support.enums import Colour, Level, Word
 from tests.support.records import NOON
 
@@ -122,7 +122,7 @@ FIELDS: list[tuple[Any, list[Any], list[tuple[Any, str]]]] = [
         datetime.datetime,
         [NOON, datetime.datetime.min.replace(tzinfo=UTC), datetime.datetime.max.replace(tzinfo=UTC)],
         [
-            (datetime.datetime(2026, 1, 1), "no time zone"), (Moment(2026, 1, 1, tzinfo=UTC), "to_pydatetime"),
+            (datetime.datetime(2026, 1, 1), "no time zone"), (Moment(2026, 1, 1, tzinfo=UTC), "floor"),
             (datetime.datetime.max.replace(tzinfo=datetime.timezone(datetime.timedelta(hours=-5))), "1 and 9999"),
             (NOON.date(), "got date"), ("2026-01-01T00:00:00+00:00", "got str"), (1.5, "got float"), (None, "Optional"),
         ],
@@ -256,7 +256,7 @@ def test_a_value_that_would_change_is_refused_by_name(kind: Any, value: Any, wor
 def test_a_value_inside_a_dict_or_list_is_refused_by_its_path(record: Any, path: str, words: str) -> None:
     cls = record_class(dict)
     for cause, name in (
-        (codecs.why_unstorable(table_of(edgeshard.AgentData), record), "dict"),
+        (codecs.why_unstorable(dict_table("agent_data"), record), "dict"),
         (codecs.why_unstorable(table_of(cls), cls(record)), "Probe.x"),
     ):
         assert cause.startswith(f"{name}, {path if len(path) <= 80 else path[:80] + '…'} = "), cause
