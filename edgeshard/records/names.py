@@ -27,7 +27,12 @@ def is_column_name(name: str) -> bool:
 
 def is_table_name(name: str) -> bool:
     """Return whether a record table may have this name."""
-    return is_column_name(name) and not is_reserved(name) and not name.lower().endswith(VIEW_SUFFIX)
+    return is_column_name(name) and not is_reserved(name) and not is_view_name(name)
+
+
+def is_view_name(name: str) -> bool:
+    """Return whether a name ends like those of a master's views."""
+    return name.lower().endswith(VIEW_SUFFIX)
 
 
 def is_reserved(name: str) -> bool:

@@ -38,7 +38,8 @@ GRID = [
 
 
 def declared(names: Iterable[str], **renamed: str) -> Any:
-    return version(renamed or None, **dict.fromkeys(names, int))
+    fields: dict[str, Any] = dict.fromkeys(names, int)
+    return version(renamed or None, **fields)
 
 
 def stored_order(path: Path, table: str = "sample") -> list[str]:
