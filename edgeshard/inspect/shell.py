@@ -1,4 +1,4 @@
-"""The SQL shell on the master: apsw's, with a command that lists the store's shards."""
+"""The SQL shell on the master: apsw's, with commands that list its record tables and the store's shards."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from edgeshard import sqlite
+from edgeshard import format, sqlite
 from edgeshard.errors import printable
 from edgeshard.inspect import shard_names
 from edgeshard.master import database
@@ -21,6 +21,12 @@ _COLOUR: Final = re.compile("(\x1b\\[[0-9;]*m)")
 
 #: All but the ends of lines and tabs.
 _LINES: Final = re.compile("[^\n\t]+")
+
+#: Tables first: a view follows from its table's name.
+_TABLES = """
+select name from sqlite_schema where type in ('table', 'view') and name not like 'sqlite~_%' escape '~'
+and substr(name, 1, length(?1)) <> ?1 order by type, name
+"""
 
 _SHARDS = """
 select value ->> 0 as name, value ->> 1 as agent, value ->> 2 as bytes, value ->> 3 as reason from json_each(?)
@@ -59,6 +65,21 @@ def _make(connection: Connection, folder: Path) -> Any:
                 raise  # the shell calls this while it handles one
             self.failures += 1
             super().handle_exception()
+
+        def command_tables(self, cmd: list[str]) -> None:
+            """Tables ?PATTERN?: Lists names of tables and views, without edgeshard's own
+
+            With a LIKE pattern, lists all that match it, such as _edgeshard_%.
+            """
+            if cmd:
+                super().command_tables(cmd)
+                return
+            self.push_output()
+            try:
+                self.output, self.header = self.output_list, False
+                self.process_sql(_TABLES, (format.PREFIX,), internal=True)
+            finally:
+                self.pop_output()
 
         def command_shards(self, cmd: list[str]) -> None:
             """shards: Lists the store's shards

@@ -25,7 +25,7 @@ from typing import Any, Final
 
 import attrs
 
-from edgeshard import sqlite
+from edgeshard import format, sqlite
 from edgeshard.errors import (
     AccessError,
     ConfigurationError,
@@ -175,10 +175,12 @@ class Lookups:
         for reference in self._references:
             sql = (
                 f"SELECT name FROM {sqlite.quote(reference.name)}.sqlite_schema "
-                "WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite~_%' ESCAPE '~' ORDER BY 1"
+                "WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite~_%' ESCAPE '~' "
+                "AND substr(name, 1, length(?1)) <> ?1 ORDER BY type, name"
             )
             with sqlite.translate_errors("look up in reference", reference.path):
-                found += [f"{reference.name}.{name}" for (name,) in sqlite.fetch(connection, sql)]
+                names = sqlite.fetch(connection, sql, (format.PREFIX,))  # a reference may be a master
+            found += [f"{reference.name}.{name}" for (name,) in names]
         return ", ".join(found) or "(none)"
 
     def close(self) -> None:

@@ -6,3 +6,4 @@ from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
 EXAMPLES = PROJECT / "examples"
+PACKAGE = PROJECT / "edgeshard"

@@ -422,6 +422,10 @@ def test_a_piped_statement_that_fails_is_named_and_exits_1_after_the_others(merg
 def test_the_shell_takes_statements_as_arguments_and_stops_at_the_first_that_fails(merged: edgeshard.Store) -> None:
     done = command("shell", merged.root, "select 1", "selec", "select 2")
     assert (1, "1\n", 1) == (done.returncode, done.stdout, done.stderr.count('near "selec"'))
+    done = command("shell", merged.root, ".tables")
+    assert ["agent_data", "reading", "agent_data_with_agent", "reading_with_agent"] == done.stdout.split()
+    done = command("shell", merged.root, ".tables _edgeshard_s%")
+    assert ["_edgeshard_shards", "_edgeshard_streams", "_edgeshard_superseded"] == done.stdout.split()
     done = command("shell", merged.root, ".mode json", "select 1 as a, x'00' as b")
     assert (0, "") == (done.returncode, done.stderr)
 

@@ -22,7 +22,7 @@ import pytest
 
 import edgeshard
 from tests.support.forms import others_slow
-from tests.support.project import PROJECT
+from tests.support.project import PACKAGE, PROJECT
 from tests.support.stores import numbers
 
 # apsw's package ships SQLite's own shell, so that there always is one to test with
@@ -54,11 +54,12 @@ while not select.select([sys.stdin], [], [], 0)[0]:
 print(n)
 """
 
-# one look at the master: how many dicts, contents, addresses and records there are, and the agents, by the foreign key
+# one look at the master: how many dicts, contents, addresses and records there are, and the agents, by the views
 LOOK = """
     select count(*) as dicts, count(distinct data) as contents, count(distinct _stream || '/' || _seq) as addresses,
-        (select count(*) from reading) as records, min(streams.agent_id) as first_agent, max(streams.agent_id) as last_agent
-    from agent_data join _edgeshard_streams as streams on stream_no = _stream
+        (select count(*) from reading) as records, (select min(agent_id) from reading_with_agent) as first_agent,
+        max(agent_id) as last_agent
+    from agent_data_with_agent
 """
 # each makes a function that looks, always through the same connection
 PYTHON = {
@@ -107,8 +108,8 @@ COMMANDS = {
     "the command sqlite-utils": [sys.executable, "-m", "sqlite_utils", "query"],
     **{name: [sys.executable, "-c", IN_PYTHON.format(reader=reader)] for name, reader in PYTHON.items()},
 }
-# of itself Datasette calls a row by a column "name" or "title"
-METADATA = {"databases": {"master": {"tables": {"_edgeshard_streams": {"label_column": "agent_id"}}}}}
+# of itself Datasette calls a row by a column "name" or "title", and hides tables only since version 1.0
+METADATA = PACKAGE / "docs" / "datasette.json"
 
 
 def until(condition: Callable[[], Any]) -> Any:
@@ -181,13 +182,11 @@ def test_the_live_master_is_read_by(store: edgeshard.Store, reader: str) -> None
 @contextlib.contextmanager
 def datasette(store: edgeshard.Store, folder: Path) -> Iterator[Callable[[str], str]]:
     """Datasette's server for the master; a function that gets a page of it."""
-    metadata = folder / "metadata.json"
-    metadata.write_text(json.dumps(METADATA))
     log = folder / "datasette.log"
     with log.open("w") as file:
         server = subprocess.Popen(
             [
-                *(sys.executable, "-m", "datasette", "serve", str(store.master_path), "-m", str(metadata)),
+                *(sys.executable, "-m", "datasette", "serve", str(store.master_path), "-m", str(METADATA)),
                 *("--host", "127.0.0.1", "--port", "0"),
             ],
             stdout=file,
@@ -235,6 +234,22 @@ def test_datasette_names_the_agent_of_each_row(store: edgeshard.Store, tmp_path:
         pages = [get(f"/master/reading?_stream__exact={stream}") for stream in (1, 2)]
     labels = [set(re.findall(r'<a href="/master/_edgeshard_streams/\d+">(.*?)</a>', page)) for page in pages]
     assert [{"alice"}, {"bob"}] == sorted(labels, key=sorted)
+
+
+@pytest.mark.slow
+def test_datasette_shows_records_and_their_views_and_hides_all_other_tables(
+    store: edgeshard.Store, tmp_path: Path
+) -> None:
+    with at_work(store), datasette(store, tmp_path) as get:
+        found = json.loads(get("/master.json"))
+        (row,) = json.loads(get("/master/reading_with_agent.json?_shape=array&_size=1"))
+        front = get("/master")
+    shown = {table["name"] for table in found["tables"] if not table["hidden"]}
+    assert {"agent_data", "reading"} == shown
+    assert {"agent_data_with_agent", "reading_with_agent"} == {view["name"] for view in found["views"]}
+    assert row["agent_id"] in ("alice", "bob")
+    assert ["_id", "_stream", "_seq", "sensor", "celsius", "at"] == list(row)[2:]
+    assert "_edgeshard_ranges" not in front
 
 
 def test_the_dump_of_a_master_is_loaded_by_the_shell(store: edgeshard.Store, tmp_path: Path) -> None:
