@@ -57,6 +57,12 @@ When agents change
     The history of a keyed table has the columns and the renames of its table. The columns of a key, and that of a
     conflict rule, keep their names and types.
 
+What people see
+    The names of these tables begin with an underscore, so that tools such as Datasette hide them; those of records
+    begin with a letter. Columns have the order in which they were declared (``_edgeshard_columns.position``). A master
+    has a view for each record table, ``<table>_with_agent``, which names the agent of each row (see
+    master/agent_views.py).
+
 Optional tables
     A master and a bundle have all tables of their role from the start. A shard has ``_edgeshard_keys``,
     ``_edgeshard_renames`` and ``_edgeshard_priorities`` only once a class of its agent declares a key, a rename or a
