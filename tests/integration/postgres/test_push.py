@@ -229,6 +229,13 @@ def test_a_column_that_a_newer_agent_brings_is_added(store: edgeshard.Store, pg:
     assert [("at", "datetime"), ("celsius", "real"), ("room", "text"), ("sensor", "text")] == kinds
 
 
+def test_the_times_of_dicts_are_times_there(store: edgeshard.Store, pg: str) -> None:
+    write(store, "a", {"n": 1})
+    store.push(pg)
+    (record,) = store.read(edgeshard.AgentData)
+    assert [(record.timestamp,)] == fetch(pg, "select timestamp from agent_data where timestamp <= now()")
+
+
 def test_an_index_is_made_once_and_not_again_where_somebody_drops_it(store: edgeshard.Store, pg: str) -> None:
     write(store, "a", Reading("s", 1.5, NOON))
     store.push(pg)
