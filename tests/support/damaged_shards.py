@@ -74,7 +74,7 @@ def images(seed: int) -> list[Image]:
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch("edgeshard.shard.shard.secrets.token_bytes", rng.randbytes),
-        mock.patch("edgeshard.shard.inserts.time.time", partial(rng.uniform, 1.7e9, 1.8e9)),
+        mock.patch("edgeshard.records.now_text.time.time", partial(rng.uniform, 1.7e9, 1.8e9)),
         mock.patch("edgeshard.shard.shard.datetime", clock),
     ):
         return [_image(Path(folder) / kind.__name__, kind, rng) for kind in KINDS]
