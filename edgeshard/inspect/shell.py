@@ -67,10 +67,10 @@ def _make(connection: Connection, folder: Path) -> Any:
             super().handle_exception()
 
         def command_tables(self, cmd: list[str]) -> None:
-            """Tables ?PATTERN?: Lists names of tables and views, without edgeshard's own
+            """tables ?PATTERN?: Lists names of tables and views, without edgeshard's own
 
             With a LIKE pattern, lists all that match it, such as _edgeshard_%.
-            """
+            """  # noqa: D403  apsw shows it as the help of ".tables"
             if cmd:
                 super().command_tables(cmd)
                 return

@@ -197,7 +197,7 @@ def _ensure_columns(target: Target, origin: Source, table: SourceTable) -> Sourc
         if is_new and target.is_indexed:
             target.connection.execute(by_hand.note_deletions(name))
         known.update({column.lower(): type_ for column, type_ in plan.new_columns})
-    if target.is_indexed:
+    if target.is_indexed and (is_new or plan.new_columns or plan.new_renames):
         agent_views.ensure(target.connection, name, known)
     if plan.new_renames:
         target.renames.setdefault(folded, []).extend(plan.new_renames)

@@ -424,6 +424,7 @@ def test_the_shell_takes_statements_as_arguments_and_stops_at_the_first_that_fai
     assert (1, "1\n", 1) == (done.returncode, done.stdout, done.stderr.count('near "selec"'))
     done = command("shell", merged.root, ".tables")
     assert ["agent_data", "reading", "agent_data_with_agent", "reading_with_agent"] == done.stdout.split()
+    assert ".tables ?PATTERN?" in command("shell", merged.root, ".help tables").stderr
     done = command("shell", merged.root, ".tables _edgeshard_s%")
     assert ["_edgeshard_shards", "_edgeshard_streams", "_edgeshard_superseded"] == done.stdout.split()
     done = command("shell", merged.root, ".mode json", "select 1 as a, x'00' as b")

@@ -102,7 +102,7 @@ def test_columns_keep_the_order_of_their_declaration_wherever_they_go(
     check_copies(store, tmp_path, expected(versions))
 
 
-@pytest.mark.parametrize("examples", short_and_full(5, 60))
+@pytest.mark.parametrize("examples", short_and_full(3, 60))
 def test_a_master_takes_the_first_order_and_adds_behind_what_is_new(
     tmp_path_factory: pytest.TempPathFactory, examples: int
 ) -> None:
