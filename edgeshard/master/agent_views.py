@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from edgeshard import sqlite
-from edgeshard.master import catalog
+from edgeshard.master import catalog, streams
 from edgeshard.records import declare
 from edgeshard.records.names import VIEW_SUFFIX
 from edgeshard.sqlite import Connection, quote
@@ -44,7 +44,7 @@ def create_view(table: str, columns: Collection[str]) -> str:
         agent = f"s.{_AGENT} AS _{_AGENT}, "
     return (
         f"CREATE VIEW {quote(view_name(table))} AS SELECT {_MARK} {agent}s.began_at AS _began_at, t.* "
-        f"FROM {quote(table)} AS t JOIN _edgeshard_streams AS s ON s.stream_no = t._stream"
+        f"FROM {quote(table)} AS t {streams.JOIN_IN_VIEW}"
     )
 
 

@@ -23,6 +23,9 @@ INSERT_NEW: Final = "INSERT INTO main._edgeshard_streams(stream_no, agent_id, st
 JOIN: Final = "JOIN main._edgeshard_streams USING (stream_no)"
 JOIN_RECORDS: Final = "JOIN main._edgeshard_streams ON stream_no = _stream"
 
+#: Joins the streams, as s, to a record table, as t, in the definition of a view, which names no schema.
+JOIN_IN_VIEW: Final = "JOIN _edgeshard_streams AS s ON s.stream_no = t._stream"
+
 
 def next_stream_no(connection: Connection) -> int:
     """Return the number for the next new stream of a shard."""

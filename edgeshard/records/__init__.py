@@ -22,4 +22,6 @@ hlc
     the hybrid logical clock that timestamps changes
 machine_clock
     the clocks of this machine
+now_text
+    the time as text, which each dict's row has
 """

@@ -13,11 +13,10 @@ from edgeshard.format import tables
 
 PACKAGE = Path(edgeshard.__file__).parent
 
-#: The owner of each table. In a shard, _edgeshard_truncations has another owner than in a master; the views of record
-#: tables join _edgeshard_streams.
+#: The owner of each table. In a shard, _edgeshard_truncations has another owner than in a master.
 OWNERS = {
     "_edgeshard_database": {"master/identity.py"},
-    "_edgeshard_streams": {"master/streams.py", "master/agent_views.py"},
+    "_edgeshard_streams": {"master/streams.py"},
     "_edgeshard_missing": {"master/streams.py"},
     "_edgeshard_ranges": {"master/extents.py"},
     "_edgeshard_blocks": {"master/extents.py"},
