@@ -157,6 +157,16 @@ def test_a_history_and_tombstones_have_the_order_of_their_table(tmp_path: Path) 
         assert order.split() == stored_order(store.master_path, table)
 
 
+def test_a_history_that_comes_together_with_a_rename_has_the_order_of_its_table(tmp_path: Path) -> None:
+    store = new_store(tmp_path / "data")
+    write(store, "old", plain(None, {"key": "k"}, k=str, a=int, b=int)("k", 1, 2))
+    merged(store)
+    write(store, "new", plain({"a": "z"}, {"key": "k", "history": True}, k=str, z=int, b=int)("k", 3, 4))
+    merged(store)
+    for table in ("sample", "sample_history"):
+        assert ["k", "z", "b"] == stored_order(store.master_path, table)
+
+
 def test_a_widened_column_keeps_its_place_in_databases_that_are_made_later(tmp_path: Path) -> None:
     store, hub = (new_store(tmp_path / name) for name in ("data", "hub"))
     write(store, "old", version(a=int, b=int)(1, 2))
