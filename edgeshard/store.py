@@ -31,6 +31,8 @@ from edgeshard.postgres.options import BATCH, BATCH_MAX
 from edgeshard.postgres.options import INTERVAL_S as PUSH_INTERVAL_S
 from edgeshard.postgres.options import Listener as PushListener
 from edgeshard.records import declare
+from edgeshard.records.queries import DecodeJson, Params
+from edgeshard.records.rows import Rows
 from edgeshard.reports import (
     AcceptLossReport,
     ClockReport,
@@ -55,7 +57,7 @@ from edgeshard.shard.lookup import References
 from edgeshard.shard.open import open_shard
 from edgeshard.shard.shard import Shard
 from edgeshard.shard.write_profile import PROFILES, WriteProfileName
-from edgeshard.sqlite import BUSY_TIMEOUT_S, Bindings, Statement, draw_rows
+from edgeshard.sqlite import BUSY_TIMEOUT_S, Statement, draw_rows
 
 if TYPE_CHECKING:
     from edgeshard.postgres.watcher import PushWatcher
@@ -411,11 +413,12 @@ class Store:
     def query(
         self,
         sql: str,
-        params: Sequence[Any] | Mapping[str, Any] = (),
+        params: Params = (),
         *,
         fresh: bool = False,
         reference: References | None = None,
-    ) -> list[Any]:
+        json: DecodeJson = False,
+    ) -> Rows:
         """Run one SELECT on the master, which it only reads.
 
         Args:
@@ -423,19 +426,24 @@ class Store:
             params: their values. A datetime, date, Decimal, UUID or Enum is converted to what its column stores.
             fresh: merge first, so that all rows written so far are seen; waits for a merger at work.
             reference: SQLite databases to join with, by the name they have in SQL, as for `shard`.
+            json: True decodes columns that hold dicts or lists, such as ``data``, also through views and under another
+                name. Expressions such as ``data -> 'steps'`` stay text, unless their columns are named:
+                ``json=["steps"]``.
 
         Returns:
-            The rows, as tuples whose values are attributes as well: ``row.agent_id``.
+            The rows, as a list of tuples whose values have names: ``row.agent_id``, ``row["agent_id"]``. See
+            `edgeshard.Row`.
 
         Raises:
-            QueryError: SQLite refused the statement.
+            QueryError: the SQL or the parameters are mistaken: not one statement that reads, or SQLite refused it.
+            UnreadableRowError: with `json`, a text is not JSON.
             ConfigurationError: a reference is not valid.
             StorageError: the master, or a reference, cannot be read.
         """
         self.ensure_exists()
         if fresh:
             self.merge_now()
-        return query.select(self.master_path, sql, params, reference)
+        return query.select(self.master_path, sql, params, reference, json)
 
     def describe_query(self, sql: str) -> Statement:
         """Return the columns and parameters of one SQL statement on the master, without running it.
@@ -447,7 +455,7 @@ class Store:
         self.ensure_exists()
         return query.describe(self.master_path, sql)
 
-    def query_rows(self, sql: str, params: Bindings = ()) -> Iterator[tuple[Any, ...]]:
+    def query_rows(self, sql: str, params: Params = ()) -> Iterator[tuple[Any, ...]]:
         """Yield the names of a statement's columns, and then its rows one by one, without loading all of them.
 
         One snapshot of the master stays open meanwhile, so the master's WAL grows until the iterator is exhausted.
@@ -459,7 +467,7 @@ class Store:
         self.ensure_exists()
         return query.rows(self.master_path, sql, params)
 
-    def query_table(self, sql: str, params: Bindings = (), *, colour: bool, width: int, unicode: bool) -> str:
+    def query_table(self, sql: str, params: Params = (), *, colour: bool, width: int, unicode: bool) -> str:
         """Return the rows of a statement drawn as a text table.
 
         Args:
@@ -582,7 +590,7 @@ class Store:
         self,
         table: str | type,
         where: str,
-        params: Sequence[Any] | Mapping[str, Any] = (),
+        params: Params = (),
         *,
         dry_run: bool = False,
         lock_wait: float = BUSY_TIMEOUT_S,

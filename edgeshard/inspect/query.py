@@ -11,12 +11,14 @@ from typing import Any, Final, Literal, TypeVar, get_args
 import attrs
 
 from edgeshard import sqlite
-from edgeshard.errors import ConfigurationError, QueryError, UnreadableRowError
+from edgeshard.errors import ConfigurationError, UnreadableRowError
 from edgeshard.master import catalog, database, projection, streams
-from edgeshard.records import codecs, columns, declare
+from edgeshard.records import codecs, columns, declare, queries
+from edgeshard.records.queries import Call, DecodeJson, Params
+from edgeshard.records.rows import Rows
 from edgeshard.shard.lookup import References, attached_references
 from edgeshard.sqlite import Bindings, Connection, Statement, quote
-from edgeshard.sqlite.rows import row_class
+from edgeshard.sqlite.statements import check_one, read_one
 
 _R = TypeVar("_R")
 
@@ -30,70 +32,80 @@ logger = logging.getLogger("edgeshard.read")
 #: Rows that `read` takes from the master at a time, each time in a snapshot of its own.
 PORTION_ROWS: Final = 1_000
 
-_NOT_TEXT: Final = (
-    "a text in it is not valid UTF-8, so it was not written through edgeshard. Read it with CAST(column AS BLOB)"
-)
 
-
-def select(path: Path, sql: str, params: Any, reference: References | None = None) -> list[Any]:
+def select(path: Path, sql: str, params: Params, reference: References | None = None, json: DecodeJson = False) -> Rows:
     """Run one SELECT and return all its rows; see `Store.query`."""
+    call = _call(path, "query(sql, {})")
+    queries.bind(call, sql, params)  # before the references are attached
     with _connection(path) as connection, attached_references(connection, reference):
-        names, rows = sqlite.select(connection, sql, codecs.bindable(params))
-    return list(map(row_class(names), rows))
+        return queries.select(connection, call, sql, params, json, catalog.json_columns)
 
 
 def describe(path: Path, sql: str) -> Statement:
     """Describe one statement without running it; see `Store.describe_query`."""
-    with _connection(path) as connection:
+    call = _call(path, "describe_query(sql)")
+    queries.bind(call, sql, ())
+    with _connection(path) as connection, queries.explaining_mistakes(connection, call, sql, ()):
         statement = sqlite.describe(connection, sql)
     if not statement.is_one:
-        raise QueryError("query", path, "it is not one SQL statement; give exactly one")
+        raise call.error("it is not one SQL statement; give exactly one")
     return statement
 
 
-def rows(path: Path, sql: str, params: Bindings) -> Iterator[tuple[Any, ...]]:
+def rows(path: Path, sql: str, params: Params) -> Iterator[tuple[Any, ...]]:
     """Yield the names of a statement's columns, then its rows as SQLite finds them; see `Store.query_rows`."""
-    with _connection(path) as connection, sqlite.read_snapshot(connection):
-        yield sqlite.describe(connection, sql).columns
-        yield from connection.execute(sql, params)
+    call = _call(path, "query_rows(sql, {})")
+    return _rows(path, call, sql, queries.bind(call, sql, params))
 
 
-def table(path: Path, sql: str, params: Bindings, *, colour: bool, width: int, unicode: bool) -> str:
+def _rows(path: Path, call: Call, sql: str, bindings: Bindings) -> Iterator[tuple[Any, ...]]:
+    with (
+        _connection(path) as connection,
+        queries.explaining_mistakes(connection, call, sql, bindings),
+        sqlite.read_snapshot(connection),
+    ):
+        result = read_one(connection, sql, bindings)
+        yield result.names
+        yield from result.rows
+
+
+def table(path: Path, sql: str, params: Params, *, colour: bool, width: int, unicode: bool) -> str:
     """Draw all rows of a statement as a table; see `Store.query_table`."""
-    with _connection(path) as connection, sqlite.read_snapshot(connection):
-        return sqlite.draw_table(connection, sql, params, colour=colour, width=width, unicode=unicode)
+    call = _call(path, "query_table(sql, {})")
+    bindings = queries.bind(call, sql, params)
+    with (
+        _connection(path) as connection,
+        queries.explaining_mistakes(connection, call, sql, bindings),
+        sqlite.read_snapshot(connection),
+    ):
+        check_one(connection, sql, bindings)
+        return sqlite.draw_table(connection, sql, bindings, colour=colour, width=width, unicode=unicode)
+
+
+def _call(path: Path, form: str) -> Call:
+    return Call("query", str(path), form, "A query only reads; write rows to a shard, and merge", _explain_tables)
+
+
+def _explain_tables(connection: Connection) -> str:
+    listed = ", ".join(catalog.record_tables(connection))
+    return f"The master has the tables {listed}; a table appears with the first merge of its rows"
 
 
 @contextlib.contextmanager
 def _connection(path: Path) -> Iterator[Connection]:
-    """Open the master for a user's SQL, and turn mistakes in it into a QueryError.
+    """Open the master for a user's SQL.
 
     Run only SQL in the block: an OSError from anything else would be reported as the master's.
 
     Raises:
-        QueryError: SQLite refused the statement.
         StorageError: the master cannot be read.
     """
     connection = database.open_to_read(path)
     try:
         with sqlite.translate_errors("query", str(path)):
-            try:
-                yield connection
-            except UnicodeDecodeError as error:
-                raise QueryError("query", path, _NOT_TEXT) from error
-            except sqlite.QUERY_MISTAKES as error:
-                raise QueryError("query", path, _explain(connection, error)) from error
+            yield connection
     finally:
         connection.close()
-
-
-def _explain(connection: Connection, error: Exception) -> str:
-    if sqlite.is_write(error):
-        return f"{error}. A query only reads; write rows to a shard, and merge"
-    if isinstance(error, KeyError):
-        return f"parameter {error} has no value; pass one in params"
-    listed = ", ".join(catalog.record_tables(connection))
-    return f"{error}. The master has the tables {listed}; a table appears with the first merge of its rows"
 
 
 # -- rows of a class --------------------------------------------------------------------------------------------------
@@ -136,7 +148,7 @@ def _read(path: Path, cls: type[_R], declared: columns.Table, on_error: OnError)
             try:
                 if isinstance(row, _NotText):
                     last_id = row.row_id
-                    raise codecs.FieldError(_NOT_TEXT)
+                    raise codecs.FieldError(queries.NOT_TEXT)
                 last_id = row[0]
                 record = decode(row[3:])
             except (MemoryError, RecursionError):

@@ -21,7 +21,7 @@ import datetime
 import itertools
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import monotonic
 from typing import Any, Final
 
@@ -30,6 +30,8 @@ from edgeshard.errors import ConfigurationError, EdgeshardError, TransactionErro
 from edgeshard.files import folders
 from edgeshard.master import identity, streams
 from edgeshard.records import codecs, columns, declare, hlc
+from edgeshard.records.queries import Params
+from edgeshard.records.rows import Rows
 from edgeshard.shard import inserts, schema, store_master
 from edgeshard.shard.handle import DURABILITIES, WRITING, Handle
 from edgeshard.shard.inserts import RecordWriter
@@ -282,7 +284,7 @@ class Shard(Handle):
 
     # -- looking up ---------------------------------------------------------------------------------------------------
 
-    def lookup(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
+    def lookup(self, sql: str, params: Params = ()) -> Rows:
         """Run one SELECT on the references that the shard was opened with, read-only.
 
         It takes no part in a transaction of the shard, sees none of the shard's rows, and waits only for other
@@ -294,10 +296,10 @@ class Shard(Handle):
             params: their values, as those of `Store.query`.
 
         Returns:
-            The rows, as tuples whose values are attributes as well: ``row.name``.
+            The rows; see `edgeshard.Row`.
 
         Raises:
-            QueryError: SQLite refused the statement, or it took far too long.
+            QueryError: the SQL or the parameters are mistaken, or it took far too long.
             ReferenceChangedError: a file has changed since the shard was opened; open the shard again.
             StorageError: a reference cannot be read.
             ConfigurationError: the shard was opened without a reference.

@@ -63,9 +63,9 @@ def test_a_store_without_a_merge_answers_with_no_rows(store: edgeshard.Store) ->
         ("select * from nope", "no such table: nope.*tables agent_data"),
         ("select nope from agent_data", "no such column"),
         ("selec 1", "syntax"),
-        ("select ?", "binding"),
-        ("delete from agent_data", "readonly"),
-        ("create table x(y)", "readonly"),
+        ("select ?", "1 parameter, but got 0"),
+        ("delete from agent_data", "would write.*write rows to a shard"),
+        ("create table x(y)", "would write"),
     ],
 )
 def test_a_query_that_cannot_be_answered_says_why(store: edgeshard.Store, sql: str, words: str) -> None:

@@ -1,0 +1,243 @@
+"""`Store.query`, `erase` and look-ups: mistakes in SQL and parameters, and columns of JSON."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+import attrs
+import pytest
+
+import edgeshard
+from edgeshard.errors import ConfigurationError, EdgeshardError, QueryError, UnreadableRowError
+from tests.support.records import NOON, Reading
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> edgeshard.Store:
+    """Return a store of a dict and a record, which no test changes."""
+    store = edgeshard.Store(tmp_path_factory.mktemp("queries") / "data")
+    with store.shard("agent") as shard:
+        shard.write({"n": 1, "big": 2**70, "none": None})
+        shard.write(Reading("inlet", 1.5, NOON))
+    store.merge()
+    return store
+
+
+# -- rows -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_query_returns_rows_with_columns_even_if_there_are_none(store: edgeshard.Store) -> None:
+    rows = store.query("select _seq, _stream, 1 as class, 2 as class, count(*) as count from agent_data")
+    assert (1, 1, 1, 2, 1) == rows[0]
+    assert ("_seq", "_stream", "class", "class_2", "count") == rows.columns == rows[0]._fields
+    assert (1, 2, 1) == (rows[0]._seq, rows[0]["class_2"], rows[0].count)
+    empty = store.query("select agent_id, data from agent_data where 0")
+    assert ([], ("agent_id", "data")) == (empty, empty.columns)
+
+
+# -- mistakes ---------------------------------------------------------------------------------------------------------
+
+#: Each calls a method with SQL and parameters.
+CALLS: dict[str, Callable[[edgeshard.Store, Any, Any], Any]] = {
+    "query": lambda store, sql, params: store.query(sql, params),
+    "query_rows": lambda store, sql, params: list(store.query_rows(sql, params)),
+    "query_table": lambda store, sql, params: store.query_table(sql, params, colour=False, width=80, unicode=False),
+    "lookup": lambda store, sql, params: looked_up(store, sql, params),
+}
+
+
+def looked_up(store: edgeshard.Store, sql: Any, params: Any) -> Any:
+    with store.shard("looker", reference={"other": store.root / "other.db"}) as shard:
+        return shard.lookup(sql, params)
+
+
+def values() -> Iterator[int]:
+    yield 1
+
+
+MISTAKES: list[tuple[Any, Any, str]] = [
+    ("select ?", "one", r"one value, 'one'; .*: CALL(sql, ['one'])"),
+    ("select ?", b"one", r"one value, b'one'; .*: CALL(sql, [b'one'])"),
+    ("select ?", 5, r"one value, 5; .*: CALL(sql, [5])"),
+    ("select ?", None, r"one value, None; .*: CALL(sql, [None])"),
+    ("select ?", NOON, r"one value, datetime.datetime(2026"),
+    ("select ?", {1}, r"a set, which has no order; .*: CALL(sql, [...])"),
+    ("select ?", values(), r"a generator; .*: CALL(sql, list(...))"),
+    ("select ?", {"n": 1}, r"not in a dict: CALL(sql, [1])"),
+    ("select ?, :n", {"n": 1}, r"not in a dict: CALL(sql, [1])"),
+    ("select ?", [], r"1 parameter, but got 0: CALL(sql, [...])"),
+    ("select ?, ?", [1], r"2 parameters, but got 1: CALL(sql, [..., ...])"),
+    ("select ?", [1, 2], r"1 parameter, but got 2: CALL(sql, [...])"),
+    ("select 1", [1], r"0 parameters, but got 1: CALL(sql, )"),
+    ("select :a, :b", {"a": 1}, r"""parameter 'b' has no value: CALL(sql, {"a": ..., "b": ...})"""),
+    ("select ?", [{1}], r"parameter 1 = {1}: no column stores a set"),
+    ("select ?, ?", [1, object()], r"parameter 2 = <object .*: no column stores an object"),
+    ("select ?", [float("nan")], r"parameter 1 = nan"),
+    ("select ?", [2**64], r"parameter 1 = 18446744073709551616: "),
+    ("select ?", ["\ud800"], r"parameter 1 = "),
+    ("select :a", {"a": [1, {2}]}, r"parameter a = \[1, {2}\]"),
+    ("", (), r"the SQL is empty; give exactly one statement that reads"),
+    (" ; -- nothing\n", (), r"the SQL is empty"),
+    ("select 1; select 2", (), r"several statements"),
+    ("select 1; delete from agent_data", (), r"several statements"),
+    (5, (), r"the SQL must be a str, not an int: CALL(sql, ...)"),
+    (None, (), r"the SQL must be a str"),
+    (b"select 1", (), r"the SQL must be a str, not a bytes"),
+    ("insert into agent_data values (1)", (), r""),
+    ("delete from agent_data", (), r""),
+    ("create temp table x(y)", (), r""),
+    ("pragma journal_mode = delete", (), r""),
+    ("pragma nonsense", (), r""),
+    ("begin", (), r""),
+    ("attach 'x.db' as x", (), r""),
+    ("vacuum into 'x.db'", (), r""),
+    ("select * from nowhere", (), r"no such table: nowhere\. The (master has|references have) the tables "),
+]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_mistake_is_named_with_the_right_form(
+    store: edgeshard.Store, call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    other = apsw.Connection(str(store.root / "other.db"))
+    other.execute("create table if not exists agent_data(x)")
+    other.close()
+    before = store.master_path.read_bytes()
+    for sql, params, said in MISTAKES:
+        if call == "query_rows" and params.__class__.__name__ == "generator":
+            params = values()
+        with pytest.raises(QueryError) as caught:
+            CALLS[call](store, sql, params)
+        words = "".join(
+            part if part == ".*" else part.replace("(sql", r"\(sql") for part in re.split(r"(\.\*)", said)
+        ).replace("CALL", call)
+        words = re.sub(r"(?<=\\\(sql).*", lambda tail: re.escape(tail[0]), words)
+        assert re.search(words, caught.value.cause), (sql, params, caught.value.cause, words)
+        assert caught.value.cause.isprintable()
+    assert (before, []) == (store.master_path.read_bytes(), list(tmp_path.iterdir()))
+
+
+def test_a_semicolon_and_comments_are_no_second_statement(store: edgeshard.Store) -> None:
+    for sql in ("select 1;", "select 1 -- one", "/* one */ select 1; ; -- end", "-- one\n;select 1"):
+        assert [(1,)] == store.query(sql)
+        assert [("1",), (1,)] == list(store.query_rows(sql)) or sql != "select 1;"
+    assert [(1, "text")] == store.query("select 1, 'text'", [])
+    assert "agent_data" in {row.name for row in store.query("pragma table_list")}
+
+
+def test_names_and_positions_can_be_given_as_in_sqlite(store: edgeshard.Store) -> None:
+    assert [(1, 2)] == store.query("select :a, :b", {"a": 1, "b": 2, "unused": 3}) == store.query("select ?, ?", (1, 2))
+    (row,) = store.query("select 1 as a, 2 as b")
+    assert [(2, 1)] == store.query("select :b, :a", dict(row))
+    assert [(1, 2)] == store.query("select ?, ?", row)
+
+
+@pytest.mark.parametrize(
+    ("table", "where", "params", "error", "said"),
+    [
+        ("agent_data", "_id = ?", "one", QueryError, r"erase\(table, where, \['one'\]\)"),
+        ("agent_data", "_id = ?", 5, QueryError, r"erase\(table, where, \[5\]\)"),
+        ("agent_data", "_id = ?", {"n": 1}, QueryError, r"erase\(table, where, \[1\]\)"),
+        ("agent_data", 5, (), QueryError, "must be a str, not an int"),
+        ("agent_data", " ", (), QueryError, "the condition is empty"),
+        ("agent_data", "1); select (1", (), QueryError, "several statements|it only reads"),
+        (5, "true", (), ConfigurationError, "a table is its name or its class, not 5"),
+    ],
+)
+def test_an_erasure_tells_the_same_mistakes(
+    store: edgeshard.Store, table: Any, where: Any, params: Any, error: type[EdgeshardError], said: str
+) -> None:
+    for dry_run in (True, False):
+        with pytest.raises(error, match=said):
+            store.erase(table, where, params, dry_run=dry_run)
+    assert 1 == len(store.query("select * from agent_data"))
+
+
+# -- JSON -------------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Plan:
+    steps: list[Any]
+    notes: dict[str, Any] | None
+    title: str
+
+
+@pytest.fixture
+def plans(tmp_path: Path) -> edgeshard.Store:
+    store = edgeshard.Store(tmp_path / "data")
+    with store.shard("a") as shard:
+        shard.write(Plan([1, 2**70, 0.1], None, '{"not": "decoded"}'))
+        shard.write(Plan([], {"é": [None, True]}, "t"))
+        shard.write({"n": 2**70})
+    store.merge()
+    return store
+
+
+def test_columns_of_json_are_decoded_on_request(plans: edgeshard.Store) -> None:
+    sql = "select steps, notes, title from plan order by _id"
+    assert ("[1,1180591620717411303424,0.1]", None, '{"not": "decoded"}') == plans.query(sql)[0]
+    rows = plans.query(sql, json=True)
+    assert [([1, 2**70, 0.1], None, '{"not": "decoded"}'), ([], {"é": [None, True]}, "t")] == rows
+    assert ("steps", "notes", "title") == rows.columns
+    assert {"n": 2**70} == plans.query("select data from agent_data", json=True)[0].data
+    assert [] == plans.query("select data from agent_data where 0", json=True)
+
+
+def test_json_is_found_through_aliases_views_and_subqueries(plans: edgeshard.Store) -> None:
+    connection = apsw.Connection(str(plans.master_path))
+    connection.execute("create view renamed as select steps as other, upper(title) as title from plan")
+    connection.close()
+    for sql in (
+        "select steps as s from plan limit 1",
+        "select other from renamed limit 1",
+        "select x from (select steps as x from plan) limit 1",
+        "with p as (select STEPS from Plan) select * from p limit 1",
+        "select p.steps from plan p join agent_data d on true limit 1",
+    ):
+        assert [1, 2**70, 0.1] == plans.query(sql, json=True)[0][0], sql
+
+
+def test_an_expression_stays_text_unless_its_column_is_named(plans: edgeshard.Store) -> None:
+    sql = "select data -> 'n' as n, json_array(1, 2) as pair, data ->> 'n' as value from agent_data"
+    assert ("1180591620717411303424", "[1,2]") == plans.query(sql, json=True)[0][:2]
+    assert (2**70, [1, 2]) == plans.query(sql, json=["n", "pair"])[0][:2]
+    assert "[1,2]" == plans.query(sql, json="n")[0].pair
+    with pytest.raises(QueryError, match="json names 'm', but the columns are n, pair, value"):
+        plans.query(sql, json=["m"])
+
+
+@pytest.mark.parametrize("text", ["{", "", "nul", "NaN", '{"a": Infinity}', "[" * 5_000, "9" * 5_000])
+def test_what_is_no_json_is_reported_with_its_place(plans: edgeshard.Store, text: str) -> None:
+    connection = apsw.Connection(str(plans.master_path))
+    connection.execute("update plan set notes = ? where title = 't'", (text,))
+    connection.close()
+    with pytest.raises(UnreadableRowError, match=r"notes of row 2 of the result = .*not JSON.*Leave out json="):
+        plans.query("select notes from plan order by _id", json=True)
+    assert text == plans.query("select notes from plan order by _id")[1].notes
+    assert 3 == len(plans.query("select title, steps from plan union all select 'x', null", json=True))
+
+
+# -- reading a class --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cls", "said"),
+    [
+        ("reading", r"takes the class of the rows, .*read\(Reading\).*query\('select \* from reading'\)"),
+        (5, r"takes the class of the rows, not 5"),
+        (None, r"takes the class of the rows, not None"),
+        (Reading("x", 1.0, NOON), r"an instance.*read\(Reading\)"),
+        (dict, r"read\(edgeshard.AgentData\)"),
+        (list[int], r"takes the class of the rows"),
+        (int, r"int"),
+    ],
+)
+def test_what_is_no_class_of_rows_is_named_with_the_right_form(store: edgeshard.Store, cls: Any, said: str) -> None:
+    with pytest.raises(EdgeshardError, match=said):
+        list(store.read(cls))
