@@ -21,9 +21,9 @@ from edgeshard.files.os_errors import explain_os_error
 from edgeshard.format import VERSION
 from edgeshard.format.ranges import Range
 from edgeshard.inspect import query, status, verify
-from edgeshard.inspect.query import OnError
 from edgeshard.master import database
 from edgeshard.master import receipts as master_receipts
+from edgeshard.master.reading import OnError
 from edgeshard.merge import init_store, locks, once
 from edgeshard.merge.watcher import MAX_INTERVAL_S, OBSERVERS, Watcher, in_thread
 from edgeshard.merge.watcher import Listener as MergeListener
@@ -501,7 +501,7 @@ class Store:
 
         Raises:
             UnreadableRowError: a row is not one of the class.
-            ConfigurationError: `on_error` is not valid.
+            ConfigurationError: `cls` is no class, or `on_error` is not valid.
             TableError: the class cannot be a table.
             SchemaConflictError: a column has another type.
             StorageError: the master cannot be read.
@@ -1051,7 +1051,11 @@ def _inventory(said: str | os.PathLike[str] | BinaryIO | Inventory) -> Inventory
 
 
 def _table_name(table: str | type | None) -> str | None:
-    return declare.table_of(table).name if isinstance(table, type) else table
+    if table is None or isinstance(table, str):
+        return table
+    if isinstance(table, type) or hasattr(table, "__origin__"):
+        return declare.table_of(table).name
+    raise ConfigurationError("find table", "", f"a table is its name or its class, not {table!r:.80}")
 
 
 def _budget_of(root: Path, max_bytes: str | int | None, on_full: str | None) -> Budget | None:

@@ -58,7 +58,7 @@ class Call:
 
     def example(self, params: str) -> str:
         """Return how to call it with these parameters."""
-        return self.form.format(params)
+        return self.form.format(params).replace(", )", ")")
 
 
 def select(
@@ -132,7 +132,7 @@ def bind(call: Call, sql: str, params: Params) -> Bindings:
         QueryError: the SQL is no str, or the parameters are neither a list nor a dict, or one cannot be stored.
     """
     if not isinstance(sql, str):
-        raise call.error(f"the SQL must be a str, not {_kind(sql)}: {call.example('...')}")
+        raise call.error(f"the SQL must be a str, not {_kind(sql)}: {call.example('')}")
     if isinstance(params, Mapping):
         return {name: _bound(call, name, value) for name, value in params.items()}
     if isinstance(params, (str, bytes, bytearray, memoryview)) or not isinstance(params, Sequence):

@@ -179,6 +179,9 @@ class Rows(list[Row]):
         found = super().__getitem__(key)
         return Rows(found, self.columns) if isinstance(key, slice) else found
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Rows, (list(self), self.columns)
+
     def __repr__(self) -> str:
         return f"[{display.join_short(map(repr, self), len(self))}]"
 

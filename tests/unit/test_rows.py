@@ -44,14 +44,16 @@ def test_every_name_gives_its_value_and_none_breaks_the_tuple() -> None:
 def test_a_row_is_a_tuple() -> None:
     row = made("a", "b", "c")
     a, b, c = row
-    assert (0, 1, 2) == row == (a, b, c) == row_maker(("x", "y", "z"))(range(3))
-    assert hash((0, 1, 2)) == hash(row)
+    plain = (0, 1, 2)
+    assert [plain, plain] == [(a, b, c), row]
+    assert [row] == [row_maker(("x", "y", "z"))(range(3))]
+    assert hash(plain) == hash(row)
     assert (1, 2) == row[1:]
     assert (2, 2, 2) == (row[-1], row["c"], row.c)
-    assert isinstance(row, Row) and isinstance(row, tuple)
+    assert {Row, tuple} <= set(type(row).__mro__)
     assert [[0, 1, 2]] == json.loads(json.dumps([row]))
     with pytest.raises(AttributeError):
-        row.a = 5
+        setattr(row, "a", 5)  # noqa: B010
     with pytest.raises(TypeError):
         row[1.5]  # type: ignore[call-overload]
     with pytest.raises(IndexError):
@@ -61,9 +63,10 @@ def test_a_row_is_a_tuple() -> None:
 def test_a_missing_name_says_which_there_are() -> None:
     row = made("agent_id", "n")
     assert not hasattr(row, "agent")
-    for look_up in (lambda: row["agent"], lambda: row.agent):
-        with pytest.raises((KeyError, AttributeError), match="no column 'agent'; the row has agent_id, n"):
-            look_up()
+    with pytest.raises(KeyError, match="no column 'agent'; the row has agent_id, n"):
+        row["agent"]
+    with pytest.raises(AttributeError, match="no column 'agent'; the row has agent_id, n"):
+        _ = row.agent
 
 
 def test_a_str_enum_is_a_name() -> None:
@@ -144,7 +147,8 @@ def test_a_repr_fits_on_a_screen_whatever_the_values_are(values: list[Any]) -> N
     for text in (repr(row), repr(rows)):
         assert len(text) < 2_000
         assert text.isprintable()
-    assert "99,9" in repr(rows) and "more]" in repr(rows)
+    assert "99,9" in repr(rows)
+    assert "more]" in repr(rows)
 
 
 def test_rows_are_public() -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> edgeshard.Store:
 
 def test_a_query_returns_rows_with_columns_even_if_there_are_none(store: edgeshard.Store) -> None:
     rows = store.query("select _seq, _stream, 1 as class, 2 as class, count(*) as count from agent_data")
-    assert (1, 1, 1, 2, 1) == rows[0]
+    assert [(1, 1, 1, 2, 1)] == rows
     assert ("_seq", "_stream", "class", "class_2", "count") == rows.columns == rows[0]._fields
     assert (1, 2, 1) == (rows[0]._seq, rows[0]["class_2"], rows[0].count)
     empty = store.query("select agent_id, data from agent_data where 0")
@@ -55,48 +54,44 @@ def looked_up(store: edgeshard.Store, sql: Any, params: Any) -> Any:
         return shard.lookup(sql, params)
 
 
-def values() -> Iterator[int]:
-    yield 1
-
-
+#: SQL, parameters, and what the error says; CALL stands for the method.
 MISTAKES: list[tuple[Any, Any, str]] = [
-    ("select ?", "one", r"one value, 'one'; .*: CALL(sql, ['one'])"),
-    ("select ?", b"one", r"one value, b'one'; .*: CALL(sql, [b'one'])"),
-    ("select ?", 5, r"one value, 5; .*: CALL(sql, [5])"),
-    ("select ?", None, r"one value, None; .*: CALL(sql, [None])"),
-    ("select ?", NOON, r"one value, datetime.datetime(2026"),
-    ("select ?", {1}, r"a set, which has no order; .*: CALL(sql, [...])"),
-    ("select ?", values(), r"a generator; .*: CALL(sql, list(...))"),
-    ("select ?", {"n": 1}, r"not in a dict: CALL(sql, [1])"),
-    ("select ?, :n", {"n": 1}, r"not in a dict: CALL(sql, [1])"),
-    ("select ?", [], r"1 parameter, but got 0: CALL(sql, [...])"),
-    ("select ?, ?", [1], r"2 parameters, but got 1: CALL(sql, [..., ...])"),
-    ("select ?", [1, 2], r"1 parameter, but got 2: CALL(sql, [...])"),
-    ("select 1", [1], r"0 parameters, but got 1: CALL(sql, )"),
-    ("select :a, :b", {"a": 1}, r"""parameter 'b' has no value: CALL(sql, {"a": ..., "b": ...})"""),
-    ("select ?", [{1}], r"parameter 1 = {1}: no column stores a set"),
-    ("select ?, ?", [1, object()], r"parameter 2 = <object .*: no column stores an object"),
-    ("select ?", [float("nan")], r"parameter 1 = nan"),
-    ("select ?", [2**64], r"parameter 1 = 18446744073709551616: "),
-    ("select ?", ["\ud800"], r"parameter 1 = "),
-    ("select :a", {"a": [1, {2}]}, r"parameter a = \[1, {2}\]"),
-    ("", (), r"the SQL is empty; give exactly one statement that reads"),
-    (" ; -- nothing\n", (), r"the SQL is empty"),
-    ("select 1; select 2", (), r"several statements"),
-    ("select 1; delete from agent_data", (), r"several statements"),
-    (5, (), r"the SQL must be a str, not an int: CALL(sql, ...)"),
-    (None, (), r"the SQL must be a str"),
-    (b"select 1", (), r"the SQL must be a str, not a bytes"),
-    ("insert into agent_data values (1)", (), r""),
-    ("delete from agent_data", (), r""),
-    ("create temp table x(y)", (), r""),
-    ("pragma journal_mode = delete", (), r""),
-    ("pragma nonsense", (), r""),
-    ("begin", (), r""),
-    ("attach 'x.db' as x", (), r""),
-    ("vacuum into 'x.db'", (), r""),
-    ("select * from nowhere", (), r"no such table: nowhere\. The (master has|references have) the tables "),
-]
+    ("select ?", "one", "one value, 'one'; give a list of values, or a dict of them by name: CALL(sql, ['one'])"),
+    ("select ?", b"one", "one value, b'one'; give a list of values, or a dict of them by name: CALL(sql, [b'one'])"),
+    ("select ?", 5, "by name: CALL(sql, [5])"),
+    ("select ?", None, "by name: CALL(sql, [None])"),
+    ("select ?", NOON, "one value, datetime.datetime(2026"),
+    ("select ?", {1}, "a set, which has no order; give a list of values, or a dict of them by name: CALL(sql, [...])"),
+    ("select ?", (n for n in [1]), "a generator; give a list of values, or a dict of them by name: CALL(sql, list(...))"),
+    ("select ?", {"n": 1}, "given in a list, not in a dict: CALL(sql, [1])"),
+    ("select ?, :n", {"n": 1}, "given in a list, not in a dict: CALL(sql, [1])"),
+    ("select ?", [], "1 parameter, but got 0: CALL(sql, [...])"),
+    ("select ?, ?", [1], "2 parameters, but got 1: CALL(sql, [..., ...])"),
+    ("select ?", [1, 2], "1 parameter, but got 2: CALL(sql, [...])"),
+    ("select 1", [1], "0 parameters, but got 1: CALL(sql)"),
+    ("select :a, :b", {"a": 1}, """parameter 'b' has no value: CALL(sql, {"a": ..., "b": ...})"""),
+    ("select ?", [{1}], "parameter 1 = {1}: no column stores a set"),
+    ("select ?, ?", [1, object()], "no column stores an object; convert it first"),
+    ("select ?", [float("nan")], "parameter 1 = nan: "),
+    ("select ?", [2**64], "parameter 1 = 18446744073709551616: "),
+    ("select ?", ["\ud800"], "parameter 1 = "),
+    ("select :a", {"a": [1, {2}]}, "parameter a = [1, {2}]: "),
+    ("", (), "the SQL is empty; give exactly one statement that reads, such as a SELECT"),
+    (" ; -- nothing\n", (), "the SQL is empty"),
+    ("select 1; select 2", (), "the SQL has several statements"),
+    ("select 1; delete from agent_data", (), ""),
+    (5, (), "the SQL must be a str, not an int: CALL(sql)"),
+    (None, (), "the SQL must be a str, not a NoneType"),
+    (b"select 1", (), "the SQL must be a str, not a bytes"),
+    *[
+        (sql, (), "")
+        for sql in (
+            "insert into agent_data values (1)", "delete from agent_data", "create temp table x(y)",
+            "pragma journal_mode = delete", "pragma nonsense", "begin", "attach 'x.db' as x", "vacuum into 'x.db'",
+        )
+    ],
+    ("select * from nowhere", (), "no such table: nowhere. The "),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -109,16 +104,10 @@ def test_a_mistake_is_named_with_the_right_form(
     other.close()
     before = store.master_path.read_bytes()
     for sql, params, said in MISTAKES:
-        if call == "query_rows" and params.__class__.__name__ == "generator":
-            params = values()
         with pytest.raises(QueryError) as caught:
             CALLS[call](store, sql, params)
-        words = "".join(
-            part if part == ".*" else part.replace("(sql", r"\(sql") for part in re.split(r"(\.\*)", said)
-        ).replace("CALL", call)
-        words = re.sub(r"(?<=\\\(sql).*", lambda tail: re.escape(tail[0]), words)
-        assert re.search(words, caught.value.cause), (sql, params, caught.value.cause, words)
-        assert caught.value.cause.isprintable()
+        assert said.replace("CALL", call) in caught.value.cause, (sql, params)
+        assert caught.value.cause.isascii()
     assert (before, []) == (store.master_path.read_bytes(), list(tmp_path.iterdir()))
 
 
@@ -230,11 +219,11 @@ def test_what_is_no_json_is_reported_with_its_place(plans: edgeshard.Store, text
     ("cls", "said"),
     [
         ("reading", r"takes the class of the rows, .*read\(Reading\).*query\('select \* from reading'\)"),
-        (5, r"takes the class of the rows, not 5"),
-        (None, r"takes the class of the rows, not None"),
-        (Reading("x", 1.0, NOON), r"an instance.*read\(Reading\)"),
+        (5, r"takes the class of the rows, such as read\(Reading\), not 5"),
+        (None, r"such as read\(Reading\), not None"),
+        (Reading("x", 1.0, NOON), r"not an instance of it: read\(Reading\)"),
         (dict, r"read\(edgeshard.AgentData\)"),
-        (list[int], r"takes the class of the rows"),
+        (list[int], "list"),
         (int, r"int"),
     ],
 )

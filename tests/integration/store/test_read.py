@@ -18,7 +18,7 @@ import pytest
 
 import edgeshard
 from edgeshard.errors import ConfigurationError, UnreadableRowError
-from edgeshard.inspect import query
+from edgeshard.master import reading
 from tests.support.enums import Colour
 from tests.support.records import NOON
 
@@ -69,7 +69,7 @@ BAD = [
 @pytest.fixture
 def filled(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> edgeshard.Store:
     """Return a store with rows of two agents in its master, which are read in portions of four."""
-    monkeypatch.setattr(query, "PORTION_ROWS", 4)
+    monkeypatch.setattr(reading, "PORTION_ROWS", 4)
     for agent in ("a", "b"):
         with store.shard(agent) as shard:
             shard.write_many(Everything(n) for n in range(10))

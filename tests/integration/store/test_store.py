@@ -16,7 +16,7 @@ import pytest
 import edgeshard
 from edgeshard import sqlite
 from edgeshard.errors import DamagedError, EdgeshardError, FormatError, QueryError, StorageBusyError
-from edgeshard.inspect import query
+from edgeshard.master import reading
 from tests.support.processes import python
 from tests.support.records import NOON, Reading
 from tests.support.stores import new_store, numbers
@@ -77,7 +77,7 @@ def test_a_query_that_cannot_be_answered_says_why(store: edgeshard.Store, sql: s
 def test_reading_comes_in_portions_and_holds_no_snapshot(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(query, "PORTION_ROWS", 10)
+    monkeypatch.setattr(reading, "PORTION_ROWS", 10)
     with store.shard("agent") as shard:
         shard.write_many([{"n": n} for n in range(25)])
         store.merge()
