@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import reprlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -35,6 +35,19 @@ class _Shortened(reprlib.Repr):
         self.maxstring = self.maxother = self.maxlong = characters
         self.maxlist = self.maxtuple = self.maxdict = self.maxset = 6
         self.maxlevel = 3
+
+    def repr_tuple(self, value: tuple[Any, ...], level: int) -> str:
+        return f"({self._items(value, level)}{',' if len(value) == 1 else ''})"
+
+    def repr_list(self, value: list[Any], level: int) -> str:
+        return f"[{self._items(value, level)}]"
+
+    def _items(self, value: Sequence[Any], level: int) -> str:
+        if level <= 0 and value:
+            return self.fillvalue
+        shown = [self.repr1(item, level - 1) for item in value[: self.maxlist]]
+        more = [f"... {len(value) - self.maxlist:,} more"] if len(value) > self.maxlist else []
+        return ", ".join(shown + more)
 
     def repr_bytes(self, value: bytes, _: int) -> str:
         if len(value) <= self.maxother // 4:
@@ -93,6 +106,10 @@ def _shown_name(name: str) -> str:
 # -- HTML -------------------------------------------------------------------------------------------------------------
 
 
+#: Jupyter must not take what is between two dollar signs for a formula.
+_TABLE: Final = '<table class="tex2jax_ignore">'
+
+
 def escaped(text: object) -> str:
     """Return a text as HTML that shows its characters, those that control a terminal or a direction escaped."""
     return html.escape("\n".join(map(printable, str(text).split("\n"))))
@@ -106,19 +123,28 @@ def cell(value: object) -> str:
     return html.escape(_short(_CELL, value))
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, to_cell: Any = cell) -> str:
+def table(
+    columns: Sequence[str], rows: Iterable[Iterable[object]], count: int, *, to_cell: Callable[[Any], str] = cell
+) -> str:
     """Return an HTML table of the first rows and columns, and how many more there are of each.
 
     Args:
         columns: the names of the columns.
-        rows: the rows, with a value for each column.
+        rows: the rows, with a value for each column; only as many are taken as are shown.
+        count: how many rows there are.
         to_cell: returns a value's HTML.
     """
     shown = list(islice(columns, COLUMNS_MAX))
-    lines = ["<table>", "<thead><tr>", *(f"<th>{cell(name)}</th>" for name in shown), "</tr></thead>", "<tbody>"]
+    lines = [_TABLE, "<thead><tr>", *(f"<th>{cell(name)}</th>" for name in shown), "</tr></thead>", "<tbody>"]
     for row in islice(rows, ROWS_MAX):
         lines += ["<tr>", *(f"<td>{to_cell(value)}</td>" for value in islice(row, COLUMNS_MAX)), "</tr>"]
-    return "".join([*lines, "</tbody>", "</table>", *_more(len(rows) - ROWS_MAX, len(columns) - COLUMNS_MAX)])
+    return "".join([*lines, "</tbody>", "</table>", *_more(count - ROWS_MAX, len(columns) - COLUMNS_MAX)])
+
+
+def lines(items: Iterable[str], count: int) -> str:
+    """Return the first items, which are HTML already, in lines, and how many more there are."""
+    more = [f"… {count - ROWS_MAX:,} more"] if count > ROWS_MAX else []
+    return "<br>".join([*islice(items, ROWS_MAX), *more])
 
 
 def _more(rows: int, columns: int) -> Iterator[str]:
@@ -130,4 +156,4 @@ def _more(rows: int, columns: int) -> Iterator[str]:
 def fields(pairs: Sequence[tuple[str, str]]) -> str:
     """Return an HTML table with a line for each name, whose value is HTML already."""
     lines = [f"<tr><th>{cell(name)}</th><td>{value}</td></tr>" for name, value in pairs]
-    return "".join(["<table>", "<tbody>", *lines, "</tbody>", "</table>"])
+    return "".join([_TABLE, "<tbody>", *lines, "</tbody>", "</table>"])

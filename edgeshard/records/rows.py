@@ -103,7 +103,7 @@ class Row(tuple[Any, ...]):
         return f"Row({display.named_values(self._fields, self)})"
 
     def _repr_html_(self) -> str:
-        return display.table(("column", "value"), list(zip(self._fields, self, strict=True)))
+        return display.table(("column", "value"), zip(self._fields, self, strict=True), len(self))
 
 
 #: Attributes of a row that no column replaces.
@@ -186,4 +186,4 @@ class Rows(list[Row]):
         return f"[{display.join_short(map(repr, self), len(self))}]"
 
     def _repr_html_(self) -> str:
-        return display.table(self.columns, self)
+        return display.table(self.columns, self, len(self))

@@ -26,7 +26,7 @@ from time import monotonic
 from typing import Any, Final, TypeVar
 
 from edgeshard import format, sqlite
-from edgeshard.errors import ConfigurationError, EdgeshardError, ShardPoisonedError, TransactionError
+from edgeshard.errors import ConfigurationError, EdgeshardError, ShardPoisonedError, TransactionError, printable
 from edgeshard.files import folders
 from edgeshard.master import identity, reading, streams
 from edgeshard.master.reading import OnError
@@ -70,7 +70,7 @@ class Shard(Handle):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Shard {self.agent!r} at {self.path}>"
+        return f"<Shard {self.agent!r} at {printable(self.path)}>"
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
