@@ -85,10 +85,13 @@ def select(
         apsw.Error: the database cannot be read.
     """
     bindings = bind(call, sql, params)
-    with explaining_mistakes(connection, call, sql, bindings):
-        if decode is False:
+    if decode is False:
+        try:  # the same as below, which takes 2 µs more (measured)
             result = read_one(connection, sql, bindings)
             return Rows(map(row_maker(result.names), result.rows), distinct(result.names))
+        except sqlite.QUERY_MISTAKES as error:
+            raise call.error(_explain(connection, call, sql, bindings, error)) from error
+    with explaining_mistakes(connection, call, sql, bindings):
         known = json_columns(connection) if json_columns is not None else ()
         result = read_one(connection, sql, bindings, with_origins=True)
         values = list(result.rows)
@@ -133,10 +136,11 @@ def bind(call: Call, sql: str, params: Params) -> Bindings:
     """
     if not isinstance(sql, str):
         raise call.error(f"the SQL must be a str, not {_kind(sql)}: {call.example('')}")
-    if isinstance(params, Mapping):
-        return {name: _bound(call, name, value) for name, value in params.items()}
-    if isinstance(params, (str, bytes, bytearray, memoryview)) or not isinstance(params, Sequence):
-        raise call.error(_explain_params(call, params))
+    if not isinstance(params, (tuple, list)):  # checks of abstract classes are slow
+        if isinstance(params, Mapping):
+            return {name: _bound(call, name, value) for name, value in params.items()}
+        if isinstance(params, (str, bytes, bytearray, memoryview)) or not isinstance(params, Sequence):
+            raise call.error(_explain_params(call, params))
     return tuple([_bound(call, number, value) for number, value in enumerate(params, 1)])
 
 
@@ -151,6 +155,8 @@ def _explain_params(call: Call, params: object) -> str:
 
 
 def _bound(call: Call, name: str | int, value: Any) -> Any:
+    if value.__class__ is str and value.isascii():  # most are, and need not be converted
+        return value
     try:
         stored = codecs.bindable((value,))[0]
     except (TypeError, ValueError, ArithmeticError) as error:

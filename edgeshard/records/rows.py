@@ -114,12 +114,12 @@ def _restored(names: tuple[str, ...], values: tuple[Any, ...]) -> Row:
     return row_maker(names)(values)
 
 
+@lru_cache(maxsize=256)
 def row_maker(names: tuple[str, ...]) -> Callable[[Iterable[Any]], Row]:
     """Return a function that makes a row of the values of these columns."""
     return partial(_new, _row_class(names))
 
 
-@lru_cache(maxsize=256)
 def _row_class(names: tuple[str, ...]) -> type[Row]:
     columns = distinct(names)
     # the attributes of a named tuple are descriptors written in C, which find a value by its position
@@ -136,10 +136,9 @@ def _row_class(names: tuple[str, ...]) -> type[Row]:
     return type("Row", (Row,), namespace)
 
 
-def distinct(names: Sequence[str]) -> tuple[str, ...]:
+@lru_cache(maxsize=256)
+def distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names of columns, with a number after each that occurred before: a, a_2, a_3."""
-    if len(set(names)) == len(names):
-        return tuple(names)
     taken, seen, found = set(names), set(), []
     for name in names:
         unique, number = name, 1
