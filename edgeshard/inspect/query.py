@@ -24,7 +24,6 @@ _R = TypeVar("_R")
 def select(path: Path, sql: str, params: Params, reference: References | None = None, json: DecodeJson = False) -> Rows:
     """Run one SELECT and return all its rows; see `Store.query`."""
     call = _call(path, "query(sql, {})")
-    queries.bind(call, sql, params)  # before the references are attached
     with _connection(path) as connection, attached_references(connection, reference):
         return queries.select(connection, call, sql, params, json, catalog.json_columns)
 

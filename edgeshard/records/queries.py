@@ -6,6 +6,7 @@ All methods that take SQL go through this module, so the same mistakes get the s
 from __future__ import annotations
 
 import contextlib
+import enum
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -157,8 +158,12 @@ def _explain_params(call: Call, params: object) -> str:
 def _bound(call: Call, name: str | int, value: Any) -> Any:
     if value.__class__ is str and value.isascii():  # most are, and need not be converted
         return value
+    plain = value.value if isinstance(value, enum.Enum) else value
+    for base in (int, float, str):  # what a subclass stores is held to the same rules
+        if isinstance(plain, base) and type(plain) not in (base, bool):
+            plain = base(plain)
     try:
-        stored = codecs.bindable((value,))[0]
+        stored = codecs.bindable((plain,))[0]
     except (TypeError, ValueError, ArithmeticError) as error:
         raise call.error(f"parameter {name} = {scalars.shown(value)}: {error}") from error
     if not isinstance(stored, _STORABLE):

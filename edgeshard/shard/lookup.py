@@ -207,8 +207,10 @@ def attached_references(connection: Connection, references: References | None) -
     attached = _attach_all(connection, references)
     try:
         yield
-    except sqlite.DatabaseFailure as error:
+    except (sqlite.DatabaseFailure, QueryError) as error:
         _refuse_changed(attached)
+        if isinstance(error, QueryError):
+            raise
         # the error does not say in which database it happened
         culprit = None if sqlite.is_mistake(error) else _damaged(attached, connection)
         if culprit is not None:

@@ -652,8 +652,9 @@ def test_a_query_says_whether_the_reference_is_damaged_or_the_sql_is_wrong(
         store.query("SELECT 1", reference={"patterns": tmp_path / "nowhere.db"})
 
 
+@pytest.mark.parametrize("sql", [JOINED, "SELECT * FROM patterns.nowhere"])
 def test_a_query_during_which_the_reference_is_replaced_is_refused(
-    store: edgeshard.Store, library: Path, monkeypatch: pytest.MonkeyPatch
+    store: edgeshard.Store, library: Path, monkeypatch: pytest.MonkeyPatch, sql: str
 ) -> None:
     results(store)
     select = statements.read_one
@@ -664,5 +665,5 @@ def test_a_query_during_which_the_reference_is_replaced_is_refused(
 
     monkeypatch.setattr(queries, "read_one", replace_and_select)
     with pytest.raises(ReferenceChangedError) as caught:
-        store.query(JOINED, reference={"patterns": library})
+        store.query(sql, reference={"patterns": library})
     assert str(library) == caught.value.path

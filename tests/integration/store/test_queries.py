@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_type
 
 import apsw
 import attrs
 import pytest
 
 import edgeshard
+from edgeshard import Row, Rows
 from edgeshard.errors import ConfigurationError, EdgeshardError, QueryError, UnreadableRowError
+from tests.support.enums import Colour
 from tests.support.records import NOON, Reading
 
 
@@ -36,6 +39,10 @@ def test_a_query_returns_rows_with_columns_even_if_there_are_none(store: edgesha
     assert (1, 2, 1) == (rows[0]._seq, rows[0]["class_2"], rows[0].count)
     empty = store.query("select agent_id, data from agent_data where 0")
     assert ([], ("agent_id", "data")) == (empty, empty.columns)
+    assert_type(rows, Rows)
+    assert_type(rows[0], Row)
+    assert_type(rows[:1], Rows)
+    assert_type(dict(rows[0]), dict[str, Any])
 
 
 # -- mistakes ---------------------------------------------------------------------------------------------------------
@@ -52,6 +59,21 @@ CALLS: dict[str, Callable[[edgeshard.Store, Any, Any], Any]] = {
 def looked_up(store: edgeshard.Store, sql: Any, params: Any) -> Any:
     with store.shard("looker", reference={"other": store.root / "other.db"}) as shard:
         return shard.lookup(sql, params)
+
+
+class Odd(enum.Enum):
+    """Values that no column stores."""
+
+    HUGE = 2**64
+    NAN = float("nan")
+
+
+class Whole(int):
+    """A subclass, as numpy and others have them."""
+
+
+class Fraction(float):
+    """A subclass, as numpy and others have them."""
 
 
 #: SQL, parameters, and what the error says; CALL stands for the method.
@@ -75,6 +97,10 @@ MISTAKES: list[tuple[Any, Any, str]] = [
     ("select ?", [float("nan")], "parameter 1 = nan: "),
     ("select ?", [2**64], "parameter 1 = 18446744073709551616: "),
     ("select ?", ["\ud800"], "parameter 1 = "),
+    ("select ?", [Odd.HUGE], "parameter 1 = <Odd.HUGE"),
+    ("select ?", [Odd.NAN], "parameter 1 = <Odd.NAN"),
+    ("select ?", [Whole(2**64)], "parameter 1 = 18446744073709551616: "),
+    ("select ?", [Fraction("nan")], "parameter 1 = nan: "),
     ("select :a", {"a": [1, {2}]}, "parameter a = [1, {2}]: "),
     ("", (), "the SQL is empty; give exactly one statement that reads, such as a SELECT"),
     (" ; -- nothing\n", (), "the SQL is empty"),
@@ -109,6 +135,10 @@ def test_a_mistake_is_named_with_the_right_form(
         assert said.replace("CALL", call) in caught.value.cause, (sql, params)
         assert caught.value.cause.isascii()
     assert (before, []) == (store.master_path.read_bytes(), list(tmp_path.iterdir()))
+
+
+def test_subclasses_and_enums_are_bound_as_their_values(store: edgeshard.Store) -> None:
+    assert [(7, 0.5, "red")] == store.query("select ?, ?, ?", [Whole(7), Fraction(0.5), Colour.RED])
 
 
 def test_a_semicolon_and_comments_are_no_second_statement(store: edgeshard.Store) -> None:
