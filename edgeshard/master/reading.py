@@ -104,7 +104,7 @@ def _ensure_class(source: Source, cls: Any) -> None:
 
 def _read(source: Source, cls: type[_R], declared: columns.Table, on_error: OnError) -> Iterator[_R]:
     last_id = 0
-    while (portion := _portion(source, cls, declared, last_id)) is not None:
+    while (portion := _portion(source, declared, last_id)) is not None:
         decode = portion.decode
         for row in portion.rows:
             try:
@@ -124,7 +124,7 @@ def _read(source: Source, cls: type[_R], declared: columns.Table, on_error: OnEr
                 yield record
 
 
-def _portion(source: Source, cls: type, declared: columns.Table, last_id: int) -> _Portion | None:
+def _portion(source: Source, declared: columns.Table, last_id: int) -> _Portion | None:
     """Return the rows after an id; None if there are none, or no such table."""
     connection = source.open()
     try:
@@ -133,7 +133,7 @@ def _portion(source: Source, cls: type, declared: columns.Table, last_id: int) -
             if projected is None:
                 return None
             rows = _rows_after(connection, source, declared.name, projected.columns, last_id)
-            return _Portion(codecs.decoder(cls, declared, projected.narrowing), rows) if rows else None
+            return _Portion(codecs.decoder(declared, projected.narrowing), rows) if rows else None
     finally:
         connection.close()
 

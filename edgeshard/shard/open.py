@@ -19,6 +19,8 @@ from edgeshard.budget.policy import Budget
 from edgeshard.errors import ConfigurationError, DamagedError, FormatError, ShardInUseError
 from edgeshard.files import folders, locks, paths, scan, store_folder
 from edgeshard.master import identity, write_stats
+from edgeshard.records import fallbacks
+from edgeshard.records.fallbacks import Fallbacks
 from edgeshard.shard.handle import DURABILITIES, Durability
 from edgeshard.shard.lookup import Lookups, References
 from edgeshard.shard.quota import Quota
@@ -54,6 +56,7 @@ def open_shard(
     profile: WriteProfile,
     references: References | None = None,
     budget: Budget | None = None,
+    replacing: Fallbacks = fallbacks.REFUSE,
 ) -> Shard:
     """Open an agent's shard.
 
@@ -64,6 +67,7 @@ def open_shard(
         profile: the store's write profile.
         references: what to attach for look-ups; None if nothing.
         budget: the store's disk budget; None if it has none.
+        replacing: what is stored instead of values that cannot be stored exactly.
 
     Raises:
         ConfigurationError: the agent's name, the durability or a reference is invalid.
@@ -98,7 +102,7 @@ def open_shard(
         with _with_rescue_advice(str(path)):
             connection = opened.enter_context(contextlib.closing(_connect(str(path), agent, durability)))
             meter = write_stats.WriterMeter(paths.lock_path(str(path)), made_bytes)
-            shard = Shard(path, agent, durability, connection, lock_file, meter, lookups, quota)
+            shard = Shard(path, agent, durability, connection, lock_file, meter, lookups, quota, replacing)
         opened.pop_all()  # the shard closes them
         return shard
 

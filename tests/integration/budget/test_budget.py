@@ -190,7 +190,8 @@ def test_a_value_that_is_refused_after_a_write_without_space_takes_no_seq(tmp_pa
             for n in range(written, written + 1_000):
                 shard.write({"n": n})
                 written += 1
-        for write in (shard.write, lambda record: shard.write_many([record])):
+        writes: list[Callable[[Any], int]] = [shard.write, lambda record: shard.write_many([record])]
+        for write in writes:
             with pytest.raises((RecordError, DiskBudgetError)):
                 write({"n": float("nan")})
         lift(store).merge()
