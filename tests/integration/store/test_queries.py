@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, assert_type
@@ -260,3 +261,24 @@ def test_what_is_no_json_is_reported_with_its_place(plans: edgeshard.Store, text
 def test_what_is_no_class_of_rows_is_named_with_the_right_form(store: edgeshard.Store, cls: Any, said: str) -> None:
     with pytest.raises(EdgeshardError, match=said):
         list(store.read(cls))
+
+
+# -- DataFrames -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_pandas_finds_the_columns(plans: edgeshard.Store) -> None:
+    pandas: Any = importlib.import_module("pandas")  # it has no types
+    sql = "select _seq, steps as class, title as 'a b', 1 as n, 2 as n, _id as count, null as keys from plan order by 1"
+    names = ["_seq", "class", "a b", "n", "n_2", "count", "keys"]
+    rows = plans.query(sql)
+    frame = pandas.DataFrame(rows)
+    assert names == list(frame.columns)
+    assert [1, 2] == frame["_seq"].tolist()
+    assert [2, 2] == frame["n_2"].tolist()
+    assert frame.equals(pandas.DataFrame(rows, columns=rows.columns))
+    assert frame.equals(pandas.DataFrame([dict(row) for row in rows]))
+    empty = plans.query(f"select * from ({sql}) where false")
+    assert names[:4] == list(pandas.DataFrame(empty, columns=empty.columns).columns)[:4]
+    decoded = pandas.DataFrame(plans.query("select steps, notes from plan", json=True))
+    assert [1, 2**70, 0.1] == decoded["steps"][0]
