@@ -43,7 +43,8 @@ class Report:
         return display.fields([(name, _html(getattr(self, name))) for name in (*names, *self._computed)])
 
     def _line(self) -> str:
-        return repr(self)
+        values = [f"{field.name}={getattr(self, field.name)!r}" for field in attrs.fields(type(self))]
+        return f"{type(self).__name__}({', '.join(values)})"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as values that `json.dumps` takes: times become ISO 8601 text, reports become dicts."""

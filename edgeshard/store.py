@@ -440,7 +440,7 @@ class Store:
             reference: SQLite databases to join with, by the name they have in SQL, as for `shard`.
             json: True decodes columns that hold dicts or lists, such as ``data``, also through views and under another
                 name. Expressions such as ``data -> 'steps'`` stay text, unless their columns are named:
-                ``json=["steps"]``.
+                ``json=["steps"]``. Columns of a reference are decoded if they are declared as JSON there.
 
         Returns:
             The rows, as a list of tuples whose values have names: ``row.agent_id``, ``row["agent_id"]``. See
@@ -461,7 +461,7 @@ class Store:
         """Return the columns and parameters of one SQL statement on the master, without running it.
 
         Raises:
-            QueryError: SQLite refused it, or it is not exactly one statement.
+            QueryError: it is mistaken, or not exactly one statement.
             StorageError: the master cannot be read.
         """
         self.ensure_exists()
@@ -473,7 +473,7 @@ class Store:
         One snapshot of the master stays open meanwhile, so the master's WAL grows until the iterator is exhausted.
 
         Raises:
-            QueryError: SQLite refused the statement.
+            QueryError: the SQL or the parameters are mistaken.
             StorageError: the master cannot be read.
         """
         self.ensure_exists()
@@ -490,7 +490,7 @@ class Store:
             unicode: whether to draw with Unicode's box characters, or with ASCII.
 
         Raises:
-            QueryError: SQLite refused the statement.
+            QueryError: the SQL or the parameters are mistaken.
             StorageError: the master cannot be read.
         """
         self.ensure_exists()
@@ -623,7 +623,7 @@ class Store:
 
         Raises:
             ConfigurationError: there is no master yet, or no such table, or it holds tombstones.
-            QueryError: SQLite refused the condition.
+            QueryError: the condition or the parameters are mistaken.
             MergeInProgressError: a merger was at work for all that time.
             StorageError: the master cannot be read or written. An erasure that began is completed by the next merge.
         """

@@ -76,12 +76,11 @@ def find(path: Path, table: str, where: str, params: Params) -> list[ErasedStrea
                     ids = f"SELECT _id FROM {quote(name)} WHERE (\n{where}\n)"
                     sql = f"SELECT _stream, _seq, {extents.is_in_place('t')} FROM {quote(name)} t WHERE _id IN ({ids})"
                     with queries.explaining_mistakes(connection, call, sql, bindings):
-                        rows = list(read_one(connection, sql, bindings).rows)
-                    for number, seq, is_in_place in rows:
-                        if not is_in_place:  # by its address, another row would be erased
-                            cause = f"rows of table {name} are not where their address says; run `edgeshard verify`"
-                            raise DamagedError("erase from", path, cause)
-                        found.setdefault(number, []).append(Range(seq, seq))
+                        for number, seq, is_in_place in read_one(connection, sql, bindings).rows:
+                            if not is_in_place:  # by its address, another row would be erased
+                                cause = f"rows of table {name} are not where their address says; run `edgeshard verify`"
+                                raise DamagedError("erase from", path, cause)
+                            found.setdefault(number, []).append(Range(seq, seq))
             finally:
                 connection.authorizer = None  # it would refuse the end of the snapshot
     finally:

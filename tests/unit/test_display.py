@@ -83,6 +83,11 @@ def test_a_repr_of_a_report_names_its_fields() -> None:
     assert "gaps=(Gap(agent='a', stream='00', first=1, last=2),)" in repr(MergeReport(gaps=(Gap("a", "00", 1, 2),)))
 
 
+def test_printed_a_report_is_whole() -> None:
+    assert "x" * 10_000 in str(Quarantined("/a", "x" * 10_000))
+    assert "x" * 10_000 not in repr(Quarantined("/a", "x" * 10_000))
+
+
 @pytest.mark.parametrize(
     "report",
     [

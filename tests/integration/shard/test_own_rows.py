@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -249,6 +250,30 @@ def test_a_handle_that_cannot_be_used_does_not_read_either(store: edgeshard.Stor
     for call in (lambda: shard.query("select 1"), lambda: shard.read(AgentData), lambda: list(rows)):
         with pytest.raises(ShardClosedError):
             call()
+
+
+def test_a_handle_after_a_write_of_unknown_outcome_does_not_read_either(store: edgeshard.Store) -> None:
+    with store.shard("a") as shard:
+        shard.write({"n": 1})
+        rows = shard.read(AgentData)
+        shard._become_unusable(ShardPoisonedError("use shard", shard.path, "a write failed"))
+        for call in (lambda: shard.query("select 1"), lambda: shard.read(AgentData), lambda: list(rows)):
+            with pytest.raises(ShardPoisonedError, match="a write failed"):
+                call()
+
+
+def test_ctrl_c_ends_a_query_and_the_open_transaction_goes_on(store: edgeshard.Store) -> None:
+    endless = "with recursive n(x) as (select 1 union all select x + 1 from n) select x from n where x < 0"
+    with store.shard("a") as shard:
+        with shard.transaction():
+            assert 1 == shard.write({"n": 1})
+            timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+            timer.start()
+            with pytest.raises(KeyboardInterrupt):
+                shard.query(endless)
+            timer.join()
+            assert 2 == shard.write({"n": 2})
+        assert [1, 2] == own_numbers(shard)
 
 
 def test_a_child_after_a_fork_does_not_read(store: edgeshard.Store) -> None:

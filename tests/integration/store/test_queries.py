@@ -232,6 +232,14 @@ def test_an_expression_stays_text_unless_its_column_is_named(plans: edgeshard.St
         plans.query(sql, json=["m"])
 
 
+def test_columns_of_references_are_decoded_if_they_are_declared_as_json(plans: edgeshard.Store, tmp_path: Path) -> None:
+    other = apsw.Connection(str(tmp_path / "other.db"))
+    other.execute("create table plan(steps text, notes json); insert into plan values ('[1]', '[2]'), ('[3]', 4)")
+    other.close()
+    found = plans.query("select o.* from o.plan as o", reference={"o": tmp_path / "other.db"}, json=True)
+    assert [("[1]", [2]), ("[3]", 4)] == found
+
+
 @pytest.mark.parametrize("text", ["{", "", "nul", "NaN", '{"a": Infinity}', "[" * 5_000, "9" * 5_000])
 def test_what_is_no_json_is_reported_with_its_place(plans: edgeshard.Store, text: str) -> None:
     connection = apsw.Connection(str(plans.master_path))
