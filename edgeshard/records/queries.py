@@ -16,7 +16,7 @@ import attrs
 from edgeshard import sqlite
 from edgeshard.display import join_short, short_repr
 from edgeshard.errors import QueryError, UnreadableRowError
-from edgeshard.records import codecs, json_values, scalars
+from edgeshard.records import codecs, foreign, json_values, scalars
 from edgeshard.records.rows import Rows, distinct, row_maker
 from edgeshard.sqlite import Bindings, Connection
 from edgeshard.sqlite.statements import Result, StatementError, WritingStatementError, names_of, read_one
@@ -86,7 +86,7 @@ def select(
         apsw.Error: the database cannot be read.
     """
     bindings = bind(call, sql, params)
-    if decode is False:
+    if not decode:
         try:  # the same as below, which takes 2 µs more (measured)
             result = read_one(connection, sql, bindings)
             return Rows(map(row_maker(result.names), result.rows), distinct(result.names))
@@ -158,11 +158,11 @@ def _explain_params(call: Call, params: object) -> str:
 def _bound(call: Call, name: str | int, value: Any) -> Any:
     if value.__class__ is str and value.isascii():  # most are, and need not be converted
         return value
-    plain = value.value if isinstance(value, enum.Enum) else value
-    for base in (int, float, str):  # what a subclass stores is held to the same rules
-        if isinstance(plain, base) and type(plain) not in (base, bool):
-            plain = base(plain)
+    plain = foreign.to_python(value.value if isinstance(value, enum.Enum) else value)
     try:
+        for base in (int, float, str):  # what a subclass stores is held to the same rules
+            if isinstance(plain, base) and type(plain) not in (base, bool):
+                plain = base(plain)
         stored = codecs.bindable((plain,))[0]
     except (TypeError, ValueError, ArithmeticError) as error:
         raise call.error(f"parameter {name} = {scalars.shown(value)}: {error}") from error
@@ -204,6 +204,8 @@ def _json_positions(
     call: Call, result: Result, columns: Sequence[str], decode: DecodeJson, known: Collection[tuple[str, str]]
 ) -> list[int]:
     """Return the positions of the columns to decode."""
+    if not isinstance(decode, (bool, str, list, tuple, set, frozenset)):
+        raise call.error(f"json= is True, or a list of names of columns, not {short_repr(decode)}")
     wanted: Collection[str] = () if isinstance(decode, bool) else [decode] if isinstance(decode, str) else decode
     for name in wanted:
         if name not in columns:

@@ -230,6 +230,9 @@ def test_an_expression_stays_text_unless_its_column_is_named(plans: edgeshard.St
     assert "[1,2]" == plans.query(sql, json="n")[0].pair
     with pytest.raises(QueryError, match="json names 'm', but the columns are n, pair, value"):
         plans.query(sql, json=["m"])
+    with pytest.raises(QueryError, match="json= is True, or a list of names of columns, not 5"):
+        plans.query(sql, json=5)  # type: ignore[arg-type]
+    assert plans.query(sql) == plans.query(sql, json=[]) == plans.query(sql, json=False)
 
 
 def test_columns_of_references_are_decoded_if_they_are_declared_as_json(plans: edgeshard.Store, tmp_path: Path) -> None:
@@ -272,6 +275,17 @@ def test_what_is_no_class_of_rows_is_named_with_the_right_form(store: edgeshard.
 
 
 # -- DataFrames -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_scalars_of_numpy_are_parameters(plans: edgeshard.Store) -> None:
+    numpy: Any = importlib.import_module("numpy")  # its types are not those of Python
+    given = [numpy.int64(7), numpy.float32(0.5), numpy.str_("x"), numpy.bool_(True)]
+    assert [(7, 0.5, "x", 1)] == plans.query("select ?, ?, ?, ?", given)
+    with pytest.raises(QueryError, match="parameter 1 = array"):
+        plans.query("select ?", [numpy.array([1])])
+    with pytest.raises(QueryError, match="the parameters are a numpy.*ndarray|the parameters are an ndarray"):
+        plans.query("select ?", numpy.array([1]))
 
 
 @pytest.mark.slow
