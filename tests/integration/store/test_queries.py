@@ -284,7 +284,7 @@ def test_scalars_of_numpy_are_parameters(plans: edgeshard.Store) -> None:
     assert [(7, 0.5, "x", 1)] == plans.query("select ?, ?, ?, ?", given)
     with pytest.raises(QueryError, match="parameter 1 = array"):
         plans.query("select ?", [numpy.array([1])])
-    with pytest.raises(QueryError, match="the parameters are a numpy.*ndarray|the parameters are an ndarray"):
+    with pytest.raises(QueryError, match="ndarray; give a list"):
         plans.query("select ?", numpy.array([1]))
 
 
