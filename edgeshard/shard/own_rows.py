@@ -9,7 +9,8 @@ A query sees the tables as in a master, with ``_stream`` and ``_seq``, through t
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 from edgeshard import format, sqlite
 from edgeshard.master import catalog
@@ -40,7 +41,7 @@ def open_to_read(path: str) -> Connection:
         return connection
 
 
-def source(path: str, open_: Any) -> Source:
+def source(path: str, open_: Callable[[], Connection]) -> Source:
     """Return a shard as what the rows of a class can be read from; `open_` opens it."""
     return Source(path, open_, address=f"{_STREAM}, {_SEQ}", condition=truncations.not_truncated("_id"))
 

@@ -349,9 +349,9 @@ class Shard(Handle):
         """Run one SELECT on the rows that this shard still holds, without a merge.
 
         The tables have the columns that they have in a master, so the same SQL runs on both: ``_seq`` is a row's seq,
-        and ``_stream`` the number of its stream in this file. ``_id`` is not the one that a master will give it, but
-        has the same order. As with `read`, rows that a merge has truncated are in the master, rows of an open
-        transaction are not seen before it is committed, and keyed tables hold changes.
+        and ``_stream`` the number of its stream in this file. ``_id`` is not the one that a master will give it; it
+        grows with each row that is written. As with `read`, rows that a merge has truncated are in the master, rows of
+        an open transaction are not seen before it is committed, and keyed tables hold changes.
 
         Args:
             sql: the statement.
