@@ -50,6 +50,7 @@ from edgeshard.errors import (
     UnreadableRowError as UnreadableRowError,
 )
 from edgeshard.records.declare import AgentData, table
+from edgeshard.records.rows import Row as Row, Rows as Rows
 from edgeshard.reports import Gap, MergeReport, VerifyReport
 from edgeshard.shard.shard import Shard
 from edgeshard.store import Store
