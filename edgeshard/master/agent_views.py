@@ -56,7 +56,7 @@ def ensure(connection: Connection, table: str, columns: Collection[str]) -> None
         table: the table.
         columns: the names of its columns, in lower case.
     """
-    for sql in _changes(_objects(connection), {table: columns}):
+    for sql in _changes(_objects(connection, view_name(table)), {table: columns}):
         connection.execute(sql)
 
 
@@ -83,7 +83,7 @@ def _changes(objects: Mapping[str, str], columns: Mapping[str, Collection[str]])
 def drop(connection: Connection, table: str) -> None:
     """Drop the view of a record table, if it has one."""
     name = view_name(table)
-    if _is_own(_objects(connection).get(name.lower(), "")):
+    if _is_own(_objects(connection, name).get(name.lower(), "")):
         connection.execute(f"DROP VIEW main.{quote(name)}")
 
 
@@ -94,10 +94,13 @@ def in_the_way(connection: Connection) -> list[str]:
     return [name for name in names if name.lower() in objects and not _is_own(objects[name.lower()])]
 
 
-def _objects(connection: Connection) -> dict[str, str]:
-    """Map the names that no view could have, in lower case, to the SQL that made what has them."""
-    sql = "SELECT lower(name), coalesce(sql, '') FROM main.sqlite_schema WHERE type IN ('table', 'view', 'index')"
-    return dict(sqlite.fetch(connection, sql))
+def _objects(connection: Connection, name: str | None = None) -> dict[str, str]:
+    """Map the names that no new view could have, or only this one, in lower case, to the SQL that made what has them."""
+    sql = (
+        "SELECT lower(name), coalesce(sql, '') FROM main.sqlite_schema WHERE type IN ('table', 'view', 'index') "
+        "AND (?1 IS NULL OR name = ?1 COLLATE NOCASE)"
+    )
+    return dict(sqlite.fetch(connection, sql, (name,)))
 
 
 def _is_own(sql: str) -> bool:
