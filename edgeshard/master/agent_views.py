@@ -95,7 +95,7 @@ def in_the_way(connection: Connection) -> list[str]:
 
 
 def _objects(connection: Connection, name: str | None = None) -> dict[str, str]:
-    """Map the names that no new view could have, or only this one, in lower case, to the SQL that made what has them."""
+    """Map the names that no new view could have, or only this one, in lower case, to the SQL that made them."""
     sql = (
         "SELECT lower(name), coalesce(sql, '') FROM main.sqlite_schema WHERE type IN ('table', 'view', 'index') "
         "AND (?1 IS NULL OR name = ?1 COLLATE NOCASE)"
