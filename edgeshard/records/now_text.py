@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-#: For how long a text is used again, in seconds. Making one takes longer than all else that Python does for a row.
+#: For how long a text is used again, in seconds. Making one takes about as long as making the JSON of a small dict.
 _STEP_S: Final = 0.001
 
 
