@@ -35,6 +35,7 @@ whatever the names in it are: see `printable`.
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 
@@ -138,8 +139,26 @@ class ShardError(EdgeshardError):
 class ShardInUseError(ShardError):
     """Another handle, in this process or another, has this agent's shard open.
 
-    Give each worker an agent name of its own, or close the other handle first.
+    Give each worker an agent name of its own, as in ``store.shard(f"worker-{os.getpid()}")``, or close the other handle
+    first.
+
+    Attributes:
+        pid: the process that has it open; None if that cannot be determined, or it is in another container.
+        since: since when, in UTC; None if that cannot be determined.
     """
+
+    def __init__(
+        self,
+        action: str,
+        path: str | os.PathLike[str],
+        cause: str,
+        pid: int | None = None,
+        since: datetime.datetime | None = None,
+    ) -> None:
+        super().__init__(action, path, cause)
+        self.args = (*self.args, pid, since)
+        self.pid = pid
+        self.since = since
 
 
 class ShardClosedError(ShardError):

@@ -50,9 +50,9 @@ from edgeshard.retention import by_hand, rules, store_rules
 from edgeshard.retention.rules import age_s, row_count, size_bytes
 from edgeshard.retention.store_rules import PruneRule
 from edgeshard.shard import write_profile
-from edgeshard.shard.handle import Durability
+from edgeshard.shard.handle import TRANSACTION_WAIT_S, Durability
 from edgeshard.shard.lookup import References
-from edgeshard.shard.open import open_shard
+from edgeshard.shard.open import LOCK_WAIT_S, open_shard
 from edgeshard.shard.shard import Shard
 from edgeshard.shard.write_profile import PROFILES, WriteProfileName
 from edgeshard.sqlite import BUSY_TIMEOUT_S, Bindings, Statement, draw_rows
@@ -216,7 +216,15 @@ class Store:
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
-    def shard(self, agent: str, *, durability: Durability = "process", reference: References | None = None) -> Shard:
+    def shard(
+        self,
+        agent: str,
+        *,
+        durability: Durability = "process",
+        reference: References | None = None,
+        wait: float = LOCK_WAIT_S,
+        transaction_wait: float = TRANSACTION_WAIT_S,
+    ) -> Shard:
         """Open an agent's shard for writing. Use it with ``with``, or call ``close()``.
 
         Args:
@@ -225,14 +233,19 @@ class Store:
                 last moments before it. "power": a power cut as well, at the price of an fsync per commit.
             reference: SQLite databases for `Shard.lookup`, by the name they have in SQL:
                 ``{"patterns": "patterns.db"}``. They are only read; do not let anything write to them meanwhile.
+            wait: how long to wait for another handle of this shard to be closed, in seconds. A merge that removes what
+                the agent left when it ended needs some milliseconds.
+            transaction_wait: how long a write waits for one transaction of another thread, in seconds, before it raises
+                TransactionError. Such a transaction may itself be waiting for the write.
 
         Raises:
-            ShardInUseError: another handle, in this process or another, has it open.
-            ConfigurationError: the durability, a name or a reference is not valid.
+            ShardInUseError: another handle, in this process or another, has it open. The message says which process.
+            ConfigurationError: the durability, a name, a time or a reference is not valid.
             DiskBudgetError: the disk budget has no space for a new shard.
             StorageError: the file, or a reference, cannot be created or opened.
         """
-        return open_shard(self.root, agent, durability, self._profile, reference, self._ensure_budget())
+        budget = self._ensure_budget()
+        return open_shard(self.root, agent, durability, self._profile, reference, budget, wait, transaction_wait)
 
     def note_budget(self, max_bytes: str | int, on_full: OnFull | None = None) -> None:
         """Save a disk budget in the store now, replacing any other; see `Store`. Delete ``budget.json`` to remove it.

@@ -14,12 +14,10 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final, Literal, NoReturn
-
-from filelock import FileLock
+from typing import Any, Final, Literal, NoReturn, Protocol
 
 from edgeshard import format, sqlite
 from edgeshard.errors import (
@@ -53,6 +51,38 @@ UPKEEP_INTERVAL_S: Final = 1.0
 WRITING: Final = 1 << 70
 
 
+#: How long to wait for one transaction of another thread by default, in seconds.
+TRANSACTION_WAIT_S: Final = 30.0
+
+#: How often to look again what the thread does that has the lock, in seconds.
+_LOOK_AGAIN_S: Final = 1.0
+
+
+class OpenTransaction(Protocol):
+    """A transaction that is open.
+
+    Attributes:
+        thread: the thread that opened it, by its ident.
+        began: when it did (monotonic, seconds).
+    """
+
+    thread: int
+    began: float
+
+
+def _waited_cause(transaction: OpenTransaction, wait_s: float) -> str:
+    return (
+        f"waited {wait_s:g} s for a transaction of {_thread_name(transaction.thread)}. If that waits for this thread, "
+        "write its rows in its own thread, or wait after its block; if it is only slow, pass a larger transaction_wait "
+        "to store.shard"
+    )
+
+
+def _thread_name(ident: int) -> str:
+    name = next((thread.name for thread in threading.enumerate() if thread.ident == ident), "")
+    return f"thread {name!r} ({ident})" if name else f"thread {ident}"
+
+
 class Handle:
     """An open shard without the methods that write to it; see `edgeshard.shard.shard.Shard`."""
 
@@ -62,15 +92,16 @@ class Handle:
         agent: str,
         durability: Durability,
         connection: Connection,
-        lock_file: FileLock,
+        lock: health.ShardLock,
         meter: WriterMeter,
         lookups: Lookups | None = None,
         quota: Quota | None = None,
+        transaction_wait_s: float = TRANSACTION_WAIT_S,
     ) -> None:
         self.agent = agent
         self.path = str(path)
         self.durability = durability
-        self._lock_file: health.ShardLock | None = health.ShardLock(lock_file)  # None: the handle was closed
+        self._lock_file: health.ShardLock | None = lock  # None: the handle was closed
         self._set_lock(threading.RLock())
         self._unusable: EdgeshardError | None = None
         self._next_id = 0  # 0: the next write begins a stream
@@ -80,7 +111,9 @@ class Handle:
         self._timestamp: Callable[[], int] | None = None  # the clock of keyed tables; None: no change was written yet
         self._is_clock_set_back: Callable[[], bool] | None = None  # of the same clock
         self._depth = 0  # of nested transactions
-        self._task: object = None  # the coroutine that has the transaction open
+        self._open: OpenTransaction | None = None
+        self._transaction_wait_s = transaction_wait_s
+        self._task: object = None  # the coroutine or greenlet that has the transaction open
         self._aborted: BaseException | None = None  # what rolled the open transaction back
         self._files = health.ShardFiles(self.path)
         self._upkeep_at = 0.0  # when the next upkeep is due
@@ -97,6 +130,40 @@ class Handle:
     def _set_lock(self, lock: Any) -> None:
         self._lock, self._acquire, self._release = lock, lock.acquire, lock.release
 
+    # -- its turn -----------------------------------------------------------------------------------------------------
+
+    def _await_turn(self) -> None:
+        """Wait for the lock, which another thread has.
+
+        For one transaction of that thread this waits up to the limit, because that may be waiting for us. A write of
+        its own ends by itself.
+
+        Raises:
+            TransactionError: a transaction is open for too long.
+        """
+        began = monotonic()
+        while True:
+            transaction, now = self._open, monotonic()
+            wait_s = _LOOK_AGAIN_S
+            if transaction is not None:
+                wait_s = max(began, transaction.began) + self._transaction_wait_s - now
+                if wait_s <= 0:
+                    raise TransactionError("use shard", self.path, _waited_cause(transaction, self._transaction_wait_s))
+            if self._acquire(True, wait_s):
+                return
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            if not self._acquire(False):
+                self._await_turn()
+            yield
+        finally:
+            try:  # noqa: SIM105  -- as in Shard.write
+                self._release()
+            except RuntimeError:  # refused or interrupted while waiting: the lock is not ours
+                pass
+
     # -- whether it can be used ---------------------------------------------------------------------------------------
 
     def _check(self) -> None:
@@ -104,8 +171,11 @@ class Handle:
         if self._unusable is not None:
             # a new one each time: a traceback grows with each raise, and keeps the frames it went through alive
             raise type(self._unusable)(*self._unusable.args)
-        if self._depth and self._task is not running_task():
-            cause = "another coroutine has a transaction open; do not await inside one"
+        if self._depth and self._task != running_task():
+            cause = (
+                "another coroutine or greenlet has a transaction open; do not await or switch inside one. Collect the "
+                "rows first, and write them with write_many"
+            )
             raise TransactionError("use shard", self.path, cause)
         if self._depth and self._aborted is not None:
             cause = "an error undid this transaction; leave its block"
@@ -160,7 +230,7 @@ class Handle:
     def _refuse_in_child(self) -> None:
         """Refuse all use after a fork, in the child; see `health`."""
         self._set_lock(threading.RLock())  # a thread of the parent may have held the other
-        self._depth = 0
+        self._depth, self._open = 0, None
         health.leave_to_parent(self._connection)
         if self._lookups is not None:
             health.leave_to_parent(self._lookups.leave_to_parent())
@@ -182,13 +252,14 @@ class Handle:
         """Close the shard, and let another handle open it. What was written stays; closing twice is harmless.
 
         Raises:
-            TransactionError: a transaction of this thread was open; its rows were undone, and the shard is closed.
+            TransactionError: a transaction of this thread was open; its rows were undone, and the shard is closed. Or
+                one of another thread stays open; the shard is not closed.
             ShardPoisonedError: its files, or rows in them, are no longer there; it is closed.
         """
-        with self._lock:
+        with self._locked():
             if self._lock_file is None:
                 return
-            depth, self._depth = self._depth, 0
+            depth, self._depth, self._open = self._depth, 0, None
             lock_file, self._lock_file = self._lock_file, None
             is_usable = self._unusable is None
             closed = ShardClosedError("use shard", self.path, "it was closed; open it again")
@@ -209,7 +280,7 @@ class Handle:
                             parts.enter_context(self._meter.closing(self._connection))
                             self._connection.close()
             finally:
-                lock_file.held.release()
+                lock_file.release()
                 for _ in range(depth):  # for each block that can no longer be left
                     self._release()
             if cause:  # no write has reported it, so this is the last chance

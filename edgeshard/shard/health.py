@@ -12,13 +12,13 @@ import os
 import sys
 import weakref
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from filelock import FileLock
 
 from edgeshard import format, sqlite
 from edgeshard.errors import StorageError
-from edgeshard.files import fingerprint, locks, paths
+from edgeshard.files import fingerprint, lock_holder, locks, paths
 from edgeshard.master import catalog
 from edgeshard.shard import truncations
 from edgeshard.sqlite import Connection, quote
@@ -79,11 +79,12 @@ class ShardLock:
         held: the lock.
     """
 
-    __slots__ = ("_identity", "_is_told", "_path", "held")
+    __slots__ = ("_identity", "_is_told", "_note", "_path", "held")
 
     def __init__(self, held: FileLock) -> None:
         self.held = held
         self._path = Path(held.lock_file)
+        self._note = lock_holder.leave_note(self._path, "agent")
         self._identity = self._find()
         self._is_told = False
 
@@ -111,6 +112,12 @@ class ShardLock:
         logger.warning("%s was removed or replaced while the shard was open; it is locked again", self._path)
         self.held.release()
         self.held, self._identity, self._is_told = held, self._find(), False
+        self._note = lock_holder.leave_note(self._path, "agent")
+
+    def release(self) -> None:
+        """Let another handle, or a merger that removes the shard, have the lock."""
+        lock_holder.remove_note(self._path, self._note)
+        self.held.release()
 
     def _find(self) -> tuple[int, ...] | None:
         """Return the identity of the lock's file: () if it is missing, None if the file system reports an error."""
@@ -171,12 +178,40 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def running_task() -> object:
-    """Return the running asyncio task, or None; asyncio is not imported for this."""
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is None:
-        return None
+# -- what takes turns in one thread -----------------------------------------------------------------------------------
+
+#: The running asyncio task, trio task and greenlet.
+Running = tuple[object, object, object]
+
+_NOBODY: Final[Running] = (None, None, None)
+
+
+def running_task() -> Running:
+    """Return what runs in this thread now, of all that take turns in it: another that runs meanwhile differs.
+
+    No framework is imported for this: one that is not imported runs nothing. A thread's main greenlet counts as none.
+    """
+    modules = sys.modules
+    asyncio, trio, greenlet = modules.get("asyncio"), modules.get("trio"), modules.get("greenlet")
+    if asyncio is None and trio is None and greenlet is None:
+        return _NOBODY
+    task = trio_task = None
     try:
-        return asyncio.current_task()
-    except RuntimeError:
+        if asyncio is not None and asyncio._get_running_loop() is not None:
+            task = asyncio.current_task()
+    except (RuntimeError, AttributeError):  # another thread is about to import it
+        pass
+    try:
+        if trio is not None:
+            trio_task = trio.lowlevel.current_task()
+    except (RuntimeError, AttributeError):  # it runs nothing in this thread
+        pass
+    return (task, trio_task, None if greenlet is None else _greenlet(greenlet))
+
+
+def _greenlet(greenlet: Any) -> object:
+    try:
+        current = greenlet.getcurrent()
+        return None if current.parent is None else current
+    except AttributeError:
         return None
