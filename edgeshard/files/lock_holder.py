@@ -108,8 +108,7 @@ def leave_note(lock: Path, role: Role) -> bytes:
 
 def remove_note(lock: Path, note: bytes) -> None:
     """Remove a note before its lock is released, unless another process holds the file by now and left its own."""
-    if _read(lock) == note:
-        _write(lock, b" " * _NOTE_BYTES)
+    _write(lock, b" " * _NOTE_BYTES, instead_of=note)
 
 
 def find_holder(lock: Path) -> Holder | None:
@@ -213,11 +212,12 @@ def _read(lock: Path) -> bytes:
         return b""
 
 
-def _write(lock: Path, note: bytes) -> None:
+def _write(lock: Path, note: bytes, *, instead_of: bytes | None = None) -> None:
     try:
-        handle = os.open(lock, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        handle = os.open(lock, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            os.pwrite(handle, note, NOTE_AT)
+            if instead_of is None or os.pread(handle, _NOTE_BYTES, NOTE_AT) == instead_of:
+                os.pwrite(handle, note, NOTE_AT)
         finally:
             os.close(handle)
     except OSError as error:

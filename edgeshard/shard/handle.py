@@ -33,7 +33,7 @@ from edgeshard.master.write_stats import WriterMeter
 from edgeshard.records import codecs
 from edgeshard.records.columns import Table
 from edgeshard.shard import health
-from edgeshard.shard.health import running_task
+from edgeshard.shard.health import running_asker
 from edgeshard.shard.inserts import RecordWriter
 from edgeshard.shard.lookup import Lookups
 from edgeshard.shard.quota import Quota
@@ -113,6 +113,7 @@ class Handle:
         self._depth = 0  # of nested transactions
         self._open: OpenTransaction | None = None
         self._transaction_wait_s = transaction_wait_s
+        self._running = running_asker()  # asks what runs in this thread
         self._task: object = None  # the coroutine or greenlet that has the transaction open
         self._aborted: BaseException | None = None  # what rolled the open transaction back
         self._files = health.ShardFiles(self.path)
@@ -171,7 +172,7 @@ class Handle:
         if self._unusable is not None:
             # a new one each time: a traceback grows with each raise, and keeps the frames it went through alive
             raise type(self._unusable)(*self._unusable.args)
-        if self._depth and self._task != running_task():
+        if self._depth and self._task != self._running():
             cause = (
                 "another coroutine or greenlet has a transaction open; do not await or switch inside one. Collect the "
                 "rows first, and write them with write_many"

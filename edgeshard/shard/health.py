@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -180,38 +181,52 @@ if hasattr(os, "register_at_fork"):
 
 # -- what takes turns in one thread -----------------------------------------------------------------------------------
 
-#: The running asyncio task, trio task and greenlet.
-Running = tuple[object, object, object]
 
-_NOBODY: Final[Running] = (None, None, None)
+def running_asker() -> Callable[[], object]:
+    """Return a function that returns what runs in this thread now, of all that take turns in it.
 
-
-def running_task() -> Running:
-    """Return what runs in this thread now, of all that take turns in it: another that runs meanwhile differs.
-
-    No framework is imported for this: one that is not imported runs nothing. A thread's main greenlet counts as none.
+    Of two calls, the results are equal if the same asyncio task, trio task and greenlet was running. No framework is
+    imported for this, and one that is imported later is not asked: what it runs began after this call.
     """
+    if any(name in sys.modules for name in ("asyncio", "trio", "greenlet")):
+        return _running
+    return _nobody
+
+
+def _nobody() -> object:
+    return None
+
+
+def _running() -> object:
     modules = sys.modules
     asyncio, trio, greenlet = modules.get("asyncio"), modules.get("trio"), modules.get("greenlet")
-    if asyncio is None and trio is None and greenlet is None:
-        return _NOBODY
-    task = trio_task = None
+    return (
+        None if asyncio is None else _asyncio_task(asyncio),
+        None if trio is None else _trio_task(trio),
+        None if greenlet is None else _greenlet(greenlet),
+    )
+
+
+# AttributeError: another thread is about to import it
+
+
+def _asyncio_task(asyncio: Any) -> object:
     try:
-        if asyncio is not None and asyncio._get_running_loop() is not None:
-            task = asyncio.current_task()
-    except (RuntimeError, AttributeError):  # another thread is about to import it
-        pass
+        return None if asyncio._get_running_loop() is None else asyncio.current_task()
+    except AttributeError:
+        return None
+
+
+def _trio_task(trio: Any) -> object:
     try:
-        if trio is not None:
-            trio_task = trio.lowlevel.current_task()
-    except (RuntimeError, AttributeError):  # it runs nothing in this thread
-        pass
-    return (task, trio_task, None if greenlet is None else _greenlet(greenlet))
+        return trio.lowlevel.current_task() if trio.lowlevel.in_trio_task() else None
+    except AttributeError:
+        return None
 
 
 def _greenlet(greenlet: Any) -> object:
     try:
         current = greenlet.getcurrent()
-        return None if current.parent is None else current
     except AttributeError:
         return None
+    return None if current.parent is None else current  # a thread's main greenlet is there before it is imported

@@ -17,7 +17,7 @@ from edgeshard.errors import (
 )
 from edgeshard.master import extents
 from edgeshard.shard.handle import WRITING, Handle
-from edgeshard.shard.health import running_task
+from edgeshard.shard.health import running_asker
 
 #: If a stream has fewer seqs left than this, a transaction begins another stream.
 _LEAST_SEQS: Final = 1 << 30
@@ -94,7 +94,8 @@ class Transaction:
             handle._execute(f"SAVEPOINT nested_{self.depth}" if self.depth else "BEGIN IMMEDIATE")
             if self.depth:
                 return
-            handle._task, handle._aborted = running_task(), None
+            handle._running = running_asker()
+            handle._task, handle._aborted = handle._running(), None
             if handle._is_clock_set_back is not None and handle._is_clock_set_back():
                 handle._restart_clock()
                 self.next_id = 0  # if the block is undone, the stream is not continued either
