@@ -365,12 +365,16 @@ class Store:
         rescan: float | None = None,
         observer: str = "auto",
         keep_empty: bool = False,
+        standby: bool = False,
     ) -> Iterator[None]:
         """Merge new rows in a thread of this process, as long as the ``with`` block lasts; make the store if it is new.
 
         After the block, everything written before its end is in the master. The rules of `Store(prune=...)` are
         applied when the block begins and ends, and in between in another thread, as rows arrive or become too old: at
         most once a minute, and for age alone once per hundredth of that age or once an hour, whichever is longer.
+
+        A process that is forked inside the block merges nothing, and ending the block there has no effect: the parent
+        goes on. Call this in each worker, after the fork.
 
         Args:
             interval: how often a pass begins while rows keep arriving, in seconds (default: 1; with ``wear="low"``:
@@ -380,10 +384,13 @@ class Store:
             observer: "native" relies on the file system's events, "polling" checks each shard's files every interval,
                 "auto" switches from the first to the second if events do not arrive.
             keep_empty: keep the empty shards of agents that have ended.
+            standby: if another process watches the store, or another block of this one, wait in the thread until it
+                ends, also if it is killed, and then go on in its place, within `rescan`. So each of several workers can
+                watch. The first merge is then made in the thread, too; if it fails, that is logged and tried again.
 
         Raises:
             ConfigurationError: an argument is not valid.
-            MergeInProgressError: another merger watches the store already.
+            MergeInProgressError: another merger watches the store already, and `standby` is False.
             StorageError: the first merge, before the block, or the last one, after it, failed. Failures in between are
                 logged and tried again.
             BaseException: an unexpected error that ended the thread.
@@ -392,12 +399,17 @@ class Store:
         if not self.exists():
             self.init()
         self._save_budget()
-        watcher.open()
+        if not standby:
+            watcher.open()
+        pid = os.getpid()
         try:
-            with in_thread(watcher):
+            with in_thread(watcher, standby=standby):
                 yield
         finally:
-            once.merge(self.root, keep_empty=keep_empty, alongside_watcher=True, lock_wait_s=-1, prune=self._retention)
+            if os.getpid() == pid:
+                once.merge(
+                    self.root, keep_empty=keep_empty, alongside_watcher=True, lock_wait_s=-1, prune=self._retention
+                )
 
     def _watcher(
         self,

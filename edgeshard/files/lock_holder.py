@@ -16,7 +16,7 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import attrs
 
@@ -24,8 +24,8 @@ from edgeshard.files import fingerprint
 
 logger = logging.getLogger("edgeshard.locks")
 
-#: What a process has a shard's lock for: to write to it, to remove it in a merge, or to salvage it.
-Role = Literal["agent", "merge", "salvage"]
+#: What a process has a lock for: to write to a shard, to remove it in a merge, to salvage it, or to watch a store.
+Role = Literal["agent", "merge", "salvage", "watch"]
 
 #: Where the note is in a lock file. What is before it belongs to `edgeshard.master.write_stats`.
 NOTE_AT: Final = 128
@@ -33,7 +33,7 @@ NOTE_AT: Final = 128
 _NOTE_BYTES: Final = 128
 
 _PATTERN: Final = re.compile(
-    rb"(agent|merge|salvage) (\d{1,10}) (\d{1,20}) (\d{1,20}) (\d{1,20}) ([0-9a-f-]{0,36}) *\n"
+    rb"(agent|merge|salvage|watch) (\d{1,10}) (\d{1,20}) (\d{1,20}) (\d{1,20}) ([0-9a-f-]{0,36}) *\n"
 )
 
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -123,7 +123,7 @@ def find_holder(lock: Path) -> Holder | None:
     held_s = _uptime_s() - began_ms / 1000
     if process.boot_id != this.boot_id or held_s < 0 or (is_near and not _is_running(process, lock)):
         return None
-    role: Role = "agent" if found[1] == b"agent" else "merge" if found[1] == b"merge" else "salvage"
+    role = cast("Role", found[1].decode())
     since = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=held_s)
     return Holder(role, pid if is_near else None, pid, since, held_s)
 

@@ -17,7 +17,7 @@ from typing import TypeVar
 from filelock import FileLock
 
 from edgeshard.errors import MergeInProgressError
-from edgeshard.files import locks, paths
+from edgeshard.files import lock_holder, locks, paths
 
 logger = logging.getLogger("edgeshard.merge")
 
@@ -51,7 +51,7 @@ def merge_lock(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> Fi
     """
     path = paths.merge_lock(root)
     wait_s = max(wait_s, _PRUNE_STEP_S) if wait_s >= 0 else wait_s
-    return _wait_for(root, wait_s, should_stop, lambda left_s: locks.lock(path, left_s), "is working on it")
+    return _wait_for(root, path, wait_s, should_stop, lambda left_s: locks.lock(path, left_s), "is working on it")
 
 
 @contextlib.contextmanager
@@ -69,28 +69,35 @@ def watch_lock(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> Fi
     """Take ``watch.lock``; see `merge_lock`."""
     path = paths.watch_lock(root)
     wait_s = max(wait_s, _PROBE_S) if wait_s >= 0 else wait_s
-    return _wait_for(root, wait_s, should_stop, lambda left_s: locks.lock(path, left_s), "watches it")
+    return _wait_for(root, path, wait_s, should_stop, lambda left_s: locks.lock(path, left_s), "watches it")
 
 
 def await_no_watcher(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> None:
     """Wait until no merger watches the store; see `merge_lock`."""
+    path = paths.watch_lock(root)
 
     def is_free(left_s: float) -> bool | None:
-        if not locks.is_locked(paths.watch_lock(root)):
+        if not locks.is_locked(path):
             return True
         time.sleep(left_s)
         return None
 
-    _wait_for(root, wait_s, should_stop, is_free, "watches it, and merges new rows")
+    _wait_for(root, path, wait_s, should_stop, is_free, "watches it, and merges new rows")
 
 
 def _wait_for(
-    root: Path, wait_s: float, should_stop: Callable[[], bool], attempt: Callable[[float], _T | None], doing: str
+    root: Path,
+    path: Path,
+    wait_s: float,
+    should_stop: Callable[[], bool],
+    attempt: Callable[[float], _T | None],
+    doing: str,
 ) -> _T | None:
     """Attempt something until it succeeds; return None if it should stop.
 
     Args:
         root: the store's folder, for messages.
+        path: the lock file, for messages.
         wait_s: for how long to try, in seconds; -1 tries forever.
         should_stop: called after each attempt.
         attempt: tries for at most this many seconds, and returns None if it failed.
@@ -111,5 +118,7 @@ def _wait_for(
             is_logged = True
             logger.warning("waiting for another merger, which %s: %s", doing, root)
         if left_s <= 0:
-            cause = f"another merger {doing}; try again later, or wait for it with lock_wait (--lock-wait)"
+            holder = lock_holder.find_holder(path)
+            who = f" ({holder.describe()})" if holder is not None else ""
+            cause = f"another merger {doing}{who}; try again later, or wait for it with lock_wait=seconds"
             raise MergeInProgressError("merge into", paths.master(root), cause)

@@ -94,7 +94,7 @@ def test_the_program_is_named_without_its_arguments(store: edgeshard.Store, tmp_
     script.write_text(
         "import edgeshard, sys\nshard = edgeshard.Store(sys.argv[1]).shard('agent')\nprint(1, flush=True)\ninput()"
     )
-    command = [sys.executable, "-W", "error", script, store.root, "--password=secret"]
+    command = [sys.executable, "-W", "error", str(script), str(store.root), "--password=secret"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as worker:
         assert worker.stdout is not None
         worker.stdout.readline()

@@ -40,9 +40,12 @@ def in_thread(work: Callable[[], Any], name: str = "other") -> concurrent.future
 
 def test_a_pool_that_writes_inside_a_transaction_is_told_so(store: edgeshard.Store) -> None:
     with store.shard("agent", transaction_wait=0.1) as shard:
-        with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            with pytest.raises(TransactionError) as found, shard.transaction():
-                list(pool.map(shard.write, [{"n": 1}, {"n": 2}]))
+        with (
+            concurrent.futures.ThreadPoolExecutor(2) as pool,
+            pytest.raises(TransactionError) as found,
+            shard.transaction(),
+        ):
+            list(pool.map(shard.write, [{"n": 1}, {"n": 2}]))
         shard.write({"n": 3})  # n=2 may have been written when the transaction was over
     assert "waited 0.1 s" in str(found.value)
     assert f"thread 'MainThread' ({threading.get_ident()})" in str(found.value)
@@ -60,7 +63,8 @@ def test_whatever_waits_for_a_transaction_waits_up_to_the_limit(store: edgeshard
                 with shard.transaction():
                     pass
             else:
-                getattr(shard, use)(*{"write": [{"n": 1}], "write_many": [[{"n": 1}]]}.get(use, []))
+                arguments: dict[str, list[Any]] = {"write": [{"n": 1}], "write_many": [[{"n": 1}]]}
+                getattr(shard, use)(*arguments.get(use, []))
 
         with shard.transaction():
             with pytest.raises(TransactionError, match="MainThread"):
@@ -260,16 +264,15 @@ def test_what_runs_sync_code_in_a_greenlet_of_a_task_is_told_apart(store: edgesh
 def test_the_main_greenlet_is_the_same_before_and_after_greenlet_is_imported(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with store.shard("agent") as shard:
-        with monkeypatch.context() as patch:
-            for name in ("greenlet", "trio"):
-                patch.delitem(sys.modules, name)
+    with store.shard("agent") as shard, monkeypatch.context() as patch:
+        for name in ("greenlet", "trio"):
+            patch.delitem(sys.modules, name)
+        with shard.transaction():
+            shard.write({"n": 1})
+            patch.undo()
+            shard.write({"n": 2})
             with shard.transaction():
-                shard.write({"n": 1})
-                patch.undo()
-                shard.write({"n": 2})
-                with shard.transaction():
-                    shard.write({"n": 3})
+                shard.write({"n": 3})
     store.merge()
     assert [1, 2, 3] == numbers(store)
 
