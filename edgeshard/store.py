@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -50,6 +52,7 @@ from edgeshard.retention import by_hand, rules, store_rules
 from edgeshard.retention.rules import age_s, row_count, size_bytes
 from edgeshard.retention.store_rules import PruneRule
 from edgeshard.shard import write_profile
+from edgeshard.shard.async_write import await_end
 from edgeshard.shard.handle import TRANSACTION_WAIT_S, Durability
 from edgeshard.shard.lookup import References
 from edgeshard.shard.open import LOCK_WAIT_S, open_shard
@@ -83,6 +86,8 @@ __all__ = [
     "row_count",
     "size_bytes",
 ]
+
+logger = logging.getLogger("edgeshard.store")
 
 _R = TypeVar("_R")
 
@@ -321,6 +326,40 @@ class Store:
             progress=progress,
         )
 
+    async def amerge(
+        self,
+        sources: Iterable[str | os.PathLike[str]] = (),
+        *,
+        dry_run: bool = False,
+        keep_empty: bool = False,
+        lock_wait: float = 0.0,
+    ) -> MergeReport:
+        """Merge in a thread, so that an asyncio loop goes on meanwhile; see `merge`.
+
+        If it is cancelled, the merge ends after the current shard, and keeps what it committed; then the cancellation
+        is seen. The rows that it did not reach are merged by the next one.
+        """
+        import asyncio  # whoever awaits this has imported it, and nobody else should wait for that
+
+        stopping = threading.Event()
+        merge = partial(
+            self.merge,
+            sources,
+            dry_run=dry_run,
+            keep_empty=keep_empty,
+            lock_wait=lock_wait,
+            should_stop=stopping.is_set,
+        )
+        merging = asyncio.get_running_loop().run_in_executor(None, merge)
+        try:
+            return await asyncio.shield(merging)
+        except asyncio.CancelledError:
+            stopping.set()
+            await await_end(merging)
+            if (error := merging.exception()) is not None:
+                logger.warning("a merge that was cancelled failed: %s", error)
+            raise
+
     def merge_now(self) -> None:
         """Merge now, even if a merger watches the store; wait while another merger is at work.
 
@@ -461,6 +500,22 @@ class Store:
         if fresh:
             self.merge_now()
         return query.select(self.master_path, sql, params, reference)
+
+    async def aquery(
+        self,
+        sql: str,
+        params: Sequence[Any] | Mapping[str, Any] = (),
+        *,
+        fresh: bool = False,
+        reference: References | None = None,
+    ) -> list[Any]:
+        """Run one SELECT in a thread, so that an asyncio loop goes on meanwhile; see `query`.
+
+        If it is cancelled, the statement runs to its end in the thread, and its rows are dropped.
+        """
+        import asyncio  # whoever awaits this has imported it, and nobody else should wait for that
+
+        return await asyncio.to_thread(self.query, sql, params, fresh=fresh, reference=reference)
 
     def describe_query(self, sql: str) -> Statement:
         """Return the columns and parameters of one SQL statement on the master, without running it.

@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final, Literal, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Protocol
 
 from edgeshard import format, sqlite
 from edgeshard.errors import (
@@ -39,6 +39,9 @@ from edgeshard.shard.lookup import Lookups
 from edgeshard.shard.quota import Quota
 from edgeshard.sqlite import Connection
 
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
 Durability = Literal["process", "power"]
 
 #: What SQLite calls each durability.
@@ -56,6 +59,15 @@ TRANSACTION_WAIT_S: Final = 30.0
 
 #: How often to look again what the thread does that has the lock, in seconds.
 _LOOK_AGAIN_S: Final = 1.0
+
+#: How long a cancelled write waits at most until it notices, in seconds.
+_LOOK_FOR_CANCEL_S: Final = 0.02
+
+_making_thread: Final = threading.Lock()
+
+
+def _never() -> bool:
+    return False
 
 
 class OpenTransaction(Protocol):
@@ -113,6 +125,7 @@ class Handle:
         self._depth = 0  # of nested transactions
         self._open: OpenTransaction | None = None
         self._transaction_wait_s = transaction_wait_s
+        self._thread: Executor | None = None  # for awaited writes; None: there was none yet
         self._running = running_asker()  # asks what runs in this thread
         self._task: object = None  # the coroutine or greenlet that has the transaction open
         self._aborted: BaseException | None = None  # what rolled the open transaction back
@@ -133,25 +146,63 @@ class Handle:
 
     # -- its turn -----------------------------------------------------------------------------------------------------
 
-    def _await_turn(self) -> None:
+    def _await_turn(self, look_again_s: float = _LOOK_AGAIN_S, is_abandoned: Callable[[], bool] = _never) -> bool:
         """Wait for the lock, which another thread has.
 
         For one transaction of that thread this waits up to the limit, because that may be waiting for us. A write of
         its own ends by itself.
 
+        Args:
+            look_again_s: how often to look again what that thread does, in seconds.
+            is_abandoned: asked then; returns whether to give up.
+
+        Returns:
+            Whether this thread has the lock now.
+
         Raises:
             TransactionError: a transaction is open for too long.
         """
         began = monotonic()
-        while True:
+        while not is_abandoned():
             transaction, now = self._open, monotonic()
-            wait_s = _LOOK_AGAIN_S
+            wait_s = look_again_s
             if transaction is not None:
                 wait_s = max(began, transaction.began) + self._transaction_wait_s - now
                 if wait_s <= 0:
                     raise TransactionError("use shard", self.path, _waited_cause(transaction, self._transaction_wait_s))
-            if self._acquire(True, wait_s):
-                return
+            if self._acquire(True, min(wait_s, look_again_s)):
+                return True
+        return False
+
+    def _take_turn(self, is_abandoned: Callable[[], bool]) -> bool:
+        """Take the lock for a write that may be abandoned meanwhile; return whether it was taken."""
+        return self._acquire(False) or self._await_turn(_LOOK_FOR_CANCEL_S, is_abandoned)
+
+    def _end_turn(self) -> None:
+        self._release()
+
+    def _enter_thread(self) -> Executor:
+        """Return the thread for awaited writes.
+
+        Raises:
+            TransactionError: this thread has a transaction open, for whose end that one would wait.
+            ShardClosedError, ShardForkedError, ShardPoisonedError: the handle cannot be used any more.
+        """
+        if self._unusable is not None:
+            raise type(self._unusable)(*self._unusable.args)
+        transaction = self._open
+        if transaction is not None and transaction.thread == threading.get_ident():
+            cause = (
+                "a transaction is open in this thread, and an awaited write, which runs in another, would wait for its "
+                "end. Do not await inside a transaction; collect the rows first, and write them with awrite_many"
+            )
+            raise TransactionError("use shard", self.path, cause)
+        with _making_thread:
+            if self._thread is None:
+                from concurrent.futures import ThreadPoolExecutor  # 5 ms, which only asyncio's users should pay
+
+                self._thread = ThreadPoolExecutor(1, "edgeshard write")
+            return self._thread
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -231,7 +282,7 @@ class Handle:
     def _refuse_in_child(self) -> None:
         """Refuse all use after a fork, in the child; see `health`."""
         self._set_lock(threading.RLock())  # a thread of the parent may have held the other
-        self._depth, self._open = 0, None
+        self._depth, self._open, self._thread = 0, None, None
         health.leave_to_parent(self._connection)
         if self._lookups is not None:
             health.leave_to_parent(self._lookups.leave_to_parent())
@@ -261,6 +312,7 @@ class Handle:
             if self._lock_file is None:
                 return
             depth, self._depth, self._open = self._depth, 0, None
+            thread, self._thread = self._thread, None
             lock_file, self._lock_file = self._lock_file, None
             is_usable = self._unusable is None
             closed = ShardClosedError("use shard", self.path, "it was closed; open it again")
@@ -268,6 +320,8 @@ class Handle:
             if isinstance(self._unusable, ShardForkedError):
                 return  # the files and the lock are the parent's
             cause = ""
+            if thread is not None:
+                thread.shutdown(wait=False)  # what it still has to do is refused
             try:
                 with sqlite.translate_errors("close shard", self.path):
                     try:

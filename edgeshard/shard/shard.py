@@ -22,6 +22,7 @@ import itertools
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from time import monotonic
 from typing import Any, Final
 
@@ -31,6 +32,7 @@ from edgeshard.files import folders
 from edgeshard.master import identity, streams
 from edgeshard.records import codecs, columns, declare, hlc
 from edgeshard.shard import inserts, schema, store_master
+from edgeshard.shard.async_write import AsyncWrite
 from edgeshard.shard.handle import DURABILITIES, WRITING, Handle
 from edgeshard.shard.inserts import RecordWriter
 from edgeshard.shard.transaction import Transaction
@@ -280,6 +282,52 @@ class Shard(Handle):
             self._fail(error)
         finally:
             sqlite.set_synchronous(self._connection, DURABILITIES[self.durability])
+
+    # -- writing in asyncio -------------------------------------------------------------------------------------------
+
+    def awrite(self, record: Any) -> AsyncWrite:
+        """Write one row in a thread, so that an asyncio loop goes on meanwhile: ``seq = await shard.awrite(record)``.
+
+        Rows have the order in which their writes are first awaited. Do not change a dict or list before that ends.
+
+        A cancelled write is either kept or refused: one that has begun runs to its end before the cancellation is seen.
+        Keep the object, and it says which::
+
+            write = shard.awrite(record)
+            try:
+                seq = await write
+            except asyncio.CancelledError:
+                print("stored, as row", write.result) if write.kept else print("not stored")
+                raise
+
+        Args:
+            record: see `write`.
+
+        Returns:
+            A coroutine that returns the row's seq.
+
+        Raises:
+            TransactionError: a transaction is open in the loop's thread.
+            ConfigurationError: no asyncio loop is running.
+            As `write`.
+        """
+        return AsyncWrite(self, partial(self.write, record), "Shard.awrite")
+
+    def awrite_many(self, records: Iterable[Any]) -> AsyncWrite:
+        """Write rows in one transaction in a thread; see `awrite` and `write_many`.
+
+        This takes the place of ``transaction()`` in coroutines. If it is cancelled, all rows are kept or none.
+
+        Args:
+            records: the rows. If it is an iterator, it runs in that thread.
+
+        Returns:
+            A coroutine that returns how many rows were written.
+
+        Raises:
+            As `awrite`.
+        """
+        return AsyncWrite(self, partial(self.write_many, records), "Shard.awrite_many")
 
     # -- looking up ---------------------------------------------------------------------------------------------------
 
