@@ -52,7 +52,7 @@ CHECKPOINT_PAGES_AT_POWER: Final = 2_800
 WAL_BYTES: Final = 3_000_000
 
 _RESCUE: Final = (
-    "Move it and its WAL (-wal) away, run `edgeshard salvage` on it there (in Python: Store.salvage), then open the "
+    "Move it and its WAL (-wal) away, salvage its rows there with Store.salvage (`edgeshard salvage`), then open the "
     "shard again"
 )
 
