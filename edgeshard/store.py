@@ -32,7 +32,8 @@ from edgeshard.merge.watcher import Listener as MergeListener
 from edgeshard.postgres.options import BATCH, BATCH_MAX
 from edgeshard.postgres.options import INTERVAL_S as PUSH_INTERVAL_S
 from edgeshard.postgres.options import Listener as PushListener
-from edgeshard.records import declare
+from edgeshard.records import declare, fallbacks
+from edgeshard.records.fallbacks import Encode, NanChoice
 from edgeshard.reports import (
     AcceptLossReport,
     ClockReport,
@@ -128,12 +129,18 @@ class Store:
         on_full: "error" (the default) refuses writes and merges that do not fit, with a `DiskBudgetError`.
             "drop-oldest" makes merges delete the oldest rows of the master, starting with the tables of lowest
             priority and sparing agents with few rows, and refuses writes until there is space again.
+        encode: what to store instead of values that have no exact form, such as arrays, sets or objects: a function of
+            the value and its path (``Reading.image``, ``$.steps[2].score``), called for each of them by a write, in
+            fields of classes and at any depth of dicts and lists. What it returns is stored if it has an exact form,
+            and is what readers get. It may be called more than once for a value. What it raises refuses the record.
+        nan: what becomes of NaN, and inside dicts and lists of infinity, which JSON lacks: "refuse" (the default),
+            "null", or in dicts and lists "text" ("NaN", "Infinity", "-Infinity").
 
     Attributes:
         root: the folder as an absolute path, with symbolic links resolved once, when the Store is created.
 
     Raises:
-        ConfigurationError: the path is not valid UTF-8, or a rule, a budget or `wear` is not valid.
+        ConfigurationError: the path is not valid UTF-8, or a rule, a budget, `wear`, `encode` or `nan` is not valid.
     """
 
     def __init__(
@@ -144,6 +151,8 @@ class Store:
         wear: WriteProfileName = "normal",
         max_bytes: str | int | None = None,
         on_full: OnFull | None = None,
+        encode: Encode | None = None,
+        nan: NanChoice = "refuse",
     ) -> None:
         self.root = Path(os.path.realpath(root))
         self._given = Path(os.path.abspath(root))
@@ -155,6 +164,7 @@ class Store:
         self._retention = store_rules.parse_store_rules(prune, self.root)
         self._profile = write_profile.parse_profile(wear, self.root)
         self._budget = _budget_of(self.root, max_bytes, on_full)
+        self._fallbacks = fallbacks.parse_fallbacks(encode, nan, str(self.root))
 
     def __repr__(self) -> str:
         return f"Store({str(self.root)!r})"
@@ -249,8 +259,17 @@ class Store:
             DiskBudgetError: the disk budget has no space for a new shard.
             StorageError: the file, or a reference, cannot be created or opened.
         """
-        budget = self._ensure_budget()
-        return open_shard(self.root, agent, durability, self._profile, reference, budget, wait, transaction_wait)
+        return open_shard(
+            self.root,
+            agent,
+            durability,
+            self._profile,
+            reference,
+            self._ensure_budget(),
+            self._fallbacks,
+            wait,
+            transaction_wait,
+        )
 
     def note_budget(self, max_bytes: str | int, on_full: OnFull | None = None) -> None:
         """Save a disk budget in the store now, replacing any other; see `Store`. Delete ``budget.json`` to remove it.

@@ -224,7 +224,7 @@ LEFT JOIN patterns.pattern ON id = pattern_id AND digest IS NOT NULL
 GROUP BY pattern_id, library_digest ORDER BY pattern_id, library_version
 """
 ADDRESSES = """
-SELECT stream_id, _seq FROM pattern_result JOIN edgeshard_streams ON stream_no = _stream WHERE at >= :began
+SELECT stream_id, _seq FROM pattern_result JOIN _edgeshard_streams ON stream_no = _stream WHERE at >= :began
 """
 STRAYS = """
 SELECT count(*) FROM pattern_result

@@ -14,13 +14,13 @@ json=$(printf %s "$3" | sed "s/'/''/g")
 flock -w 10 "$shard.lock" sqlite3 -bail -cmd ".timeout 10000" "file:$shard.db?mode=rw" <<SQL
 begin immediate;
 create table if not exists agent_data(_id integer primary key, agent_id text, timestamp real, data text) strict;
-insert or ignore into edgeshard_columns values
+insert or ignore into _edgeshard_columns values
     ('agent_data', 'agent_id', 'text'), ('agent_data', 'timestamp', 'real'), ('agent_data', 'data', 'json');
 -- each run is its own stream; the row's address is (stream, 1)
-insert into edgeshard_streams(agent_id, stream_id, began_at)
-    select agent_id, randomblob(16), strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now') from edgeshard_database;
+insert into _edgeshard_streams(agent_id, stream_id, began_at)
+    select agent_id, randomblob(16), strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now') from _edgeshard_database;
 insert into agent_data
-    select (select max(stream_no) from edgeshard_streams) << 32 | 1, agent_id, (julianday('now') - 2440587.5) * 86400, json('$json')
-    from edgeshard_database;
+    select (select max(stream_no) from _edgeshard_streams) << 32 | 1, agent_id, (julianday('now') - 2440587.5) * 86400, json('$json')
+    from _edgeshard_database;
 commit;
 SQL

@@ -10,7 +10,7 @@ Where a row is stored
     only appends, and needs nothing but its own counter. In a *master* ids are assigned in order of arrival. So a merge
     only appends as well, whichever stream it copies (measured: 1.7 times the rate of keeping each stream together, at
     100 bytes a row), and the oldest rows lie together. A row of a master also holds the number of its stream and its
-    seq, and ``edgeshard_blocks`` maps runs of seqs to ids: seq ``first + k`` has the id ``first_id + k``. So rows are
+    seq, and ``_edgeshard_blocks`` maps runs of seqs to ids: seq ``first + k`` has the id ``first_id + k``. So rows are
     found by their address without an index over it, which would cost each merge more than the copy itself. Agents that
     take turns leave a block for each turn. Longer blocks would need ids out of the order of arrival, on which readers
     and the rules by age rely, or would have to be read row by row. So blocks stay as they are made, and nothing reads
@@ -18,48 +18,48 @@ Where a row is stored
     laid out like a master. It holds what its receiver lacked, has a checksum, and is never merged into.
 
 What a database holds, and has held
-    ``edgeshard_ranges`` is the set of seqs of each stream that a master has ever held, as few intervals as possible.
+    ``_edgeshard_ranges`` is the set of seqs of each stream that a master has ever held, as few intervals as possible.
     It alone decides what a merge copies. It is written in the same transaction as the rows. In a shard it stays empty:
     a writer leaves no holes, so a shard has held seqs 1 to the highest of its rows and truncations.
-    ``edgeshard_truncations`` says which seqs were truncated from a shard, and which database holds them. For a moment,
+    ``_edgeshard_truncations`` says which seqs were truncated from a shard, and which database holds them. For a moment,
     truncated rows may still be in the file; they do not count.
-    ``edgeshard_streams.last_seq`` is the highest seq known to exist. A seq below it that is in no range is a *gap*.
-    ``edgeshard_missing`` counts these seqs of each stream that has any, so that a merge need not look for them in all
+    ``_edgeshard_streams.last_seq`` is the highest seq known to exist. A seq below it that is in no range is a *gap*.
+    ``_edgeshard_missing`` counts these seqs of each stream that has any, so that a merge need not look for them in all
     streams and ranges.
     Rows that a master held and pruned stay in its ranges and are in no block, so they do not come back.
-    ``edgeshard_pruned_ranges`` lists them, which tells them from lost ones. It also lists what merged databases say
+    ``_edgeshard_pruned_ranges`` lists them, which tells them from lost ones. It also lists what merged databases say
     that they pruned (``is_own`` is 0).
-    ``edgeshard_proven`` says which seqs a master copied from a shard's file, or compared with it. Only these may be
+    ``_edgeshard_proven`` says which seqs a master copied from a shard's file, or compared with it. Only these may be
     deleted from that file.
-    ``edgeshard_blocked`` says which rows of a shard's file a master cannot take, and ``edgeshard_conflicts`` why. As
+    ``_edgeshard_blocked`` says which rows of a shard's file a master cannot take, and ``_edgeshard_conflicts`` why. As
     long as the file is there, they are pending, not missing.
 
 When rows arrived
-    A row has no time of its own. ``edgeshard_arrivals`` says, to the minute, which ids a master assigned when. Rows
-    older than the first entry count as having arrived at its time. ``edgeshard_clock`` has the time that a master
+    A row has no time of its own. ``_edgeshard_arrivals`` says, to the minute, which ids a master assigned when. Rows
+    older than the first entry count as having arrived at its time. ``_edgeshard_clock`` has the time that a master
     counts, by which rows become too old.
 
 Keyed tables
     In a shard and in a bundle, a table with a key is a list of changes like any other. A master keeps the newest
     version of each key. Each change has a timestamp, ``_timestamp``. A deletion is a row of ``<table>_deleted``, a
-    *tombstone*, which has only the key. ``edgeshard_keys`` says which tables have a key. When a newer version replaces
-    a row, its seq stays in its block, which then has fewer rows than seqs. ``edgeshard_superseded`` counts these, which
-    tells them from lost rows. A tombstone that no older change can follow may be pruned; ``edgeshard_tombstone_gc`` has
-    the newest timestamp among those that were.
+    *tombstone*, which has only the key. ``_edgeshard_keys`` says which tables have a key. When a newer version replaces
+    a row, its seq stays in its block, which then has fewer rows than seqs. ``_edgeshard_superseded`` counts these,
+    which tells them from lost rows. A tombstone that no older change can follow may be pruned;
+    ``_edgeshard_tombstone_gc`` has the newest timestamp among those that were.
 
 Transactions
-    ``edgeshard_transactions`` has the first and last id of each transaction of more than one row. The ids of a
+    ``_edgeshard_transactions`` has the first and last id of each transaction of more than one row. The ids of a
     transaction are consecutive, in a shard and in a master. A merge never commits a part of a transaction.
 
 When agents change
-    ``edgeshard_renames`` lists columns that got another name. A shard may have the column under both names; a master
-    has it under the last one. The type of a column in ``edgeshard_columns`` only ever widens (see records/types.py).
+    ``_edgeshard_renames`` lists columns that got another name. A shard may have the column under both names; a master
+    has it under the last one. The type of a column in ``_edgeshard_columns`` only ever widens (see records/types.py).
     The history of a keyed table has the columns and the renames of its table. The columns of a key, and that of a
     conflict rule, keep their names and types.
 
 Optional tables
-    A master and a bundle have all tables of their role from the start. A shard has ``edgeshard_keys``,
-    ``edgeshard_renames`` and ``edgeshard_priorities`` only once a class of its agent declares a key, a rename or a
+    A master and a bundle have all tables of their role from the start. A shard has ``_edgeshard_keys``,
+    ``_edgeshard_renames`` and ``_edgeshard_priorities`` only once a class of its agent declares a key, a rename or a
     priority: most agents declare none, and each table costs a page of every shard.
 """
 

@@ -130,7 +130,7 @@ def read(path: Path, cls: type[_R], on_error: OnError) -> Iterator[_R]:
 
 def _read(path: Path, cls: type[_R], declared: columns.Table, on_error: OnError) -> Iterator[_R]:
     last_id = 0
-    while (portion := _portion(path, cls, declared, last_id)) is not None:
+    while (portion := _portion(path, declared, last_id)) is not None:
         decode = portion.decode
         for row in portion.rows:
             try:
@@ -150,7 +150,7 @@ def _read(path: Path, cls: type[_R], declared: columns.Table, on_error: OnError)
                 yield record
 
 
-def _portion(path: Path, cls: type, declared: columns.Table, last_id: int) -> _Portion | None:
+def _portion(path: Path, declared: columns.Table, last_id: int) -> _Portion | None:
     """Return the rows after an id; None if there are none, or no such table."""
     connection = database.open_to_read(path)
     try:
@@ -159,7 +159,7 @@ def _portion(path: Path, cls: type, declared: columns.Table, last_id: int) -> _P
             if projected is None:
                 return None
             rows = _rows_after(connection, declared.name, projected.columns, last_id)
-            return _Portion(codecs.decoder(cls, declared, projected.narrowing), rows) if rows else None
+            return _Portion(codecs.decoder(declared, projected.narrowing), rows) if rows else None
     finally:
         connection.close()
 

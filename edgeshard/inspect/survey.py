@@ -150,7 +150,7 @@ def _read_row(found: Survey, notes: _Notes, cell: Cell, path: str) -> None:
 
 
 def _read_entry(found: Survey, notes: _Notes, values: tuple[Value, ...]) -> None:
-    """Note a row of edgeshard_columns, edgeshard_truncations, edgeshard_keys or edgeshard_priorities."""
+    """Note a row of _edgeshard_columns, _edgeshard_truncations, _edgeshard_keys or _edgeshard_priorities."""
     match values:
         case (str(table), str(columns), str(rule), int(has_history), int()) if keys.is_rule(rule):
             found.keys[table] = (columns, rule, has_history)

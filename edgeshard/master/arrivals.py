@@ -1,4 +1,4 @@
-"""Own edgeshard_arrivals: when rows arrived in a master, to the minute. This is what "older than" refers to.
+"""Own _edgeshard_arrivals: when rows arrived in a master, to the minute. This is what "older than" refers to.
 
 Ids are assigned in order of arrival, so a few pairs (id, time) tell the arrival of every row. A merge adds a pair in
 the transaction that brings rows, at most once a minute. The times are those of the master's trusted clock
@@ -29,25 +29,25 @@ def record(connection: Connection, first_id: int, clock: TrustedClock) -> None:
     if not clock.is_known:
         return
     now = int(clock.latest_s)
-    found = sqlite.fetch(connection, "SELECT first_id, at FROM main.edgeshard_arrivals ORDER BY first_id DESC LIMIT 1")
+    found = sqlite.fetch(connection, "SELECT first_id, at FROM main._edgeshard_arrivals ORDER BY first_id DESC LIMIT 1")
     if not found:
         first_id = 1  # rows that arrived earlier have an unknown age
     # a restart or a jump divides the rows: they may have to be moved apart
     if not found or now >= found[0][1] + RESOLUTION_S or found[0][0] < clock.last_change_id:
         at = max(now, found[0][1]) if found else now
-        connection.execute("INSERT OR REPLACE INTO main.edgeshard_arrivals VALUES (?, ?)", (first_id, at))
+        connection.execute("INSERT OR REPLACE INTO main._edgeshard_arrivals VALUES (?, ?)", (first_id, at))
 
 
 def move(connection: Connection, first_id: int, end_id: int, by_s: int) -> None:
     """Move the arrivals of the rows with ids from `first_id` on and below `end_id`, in the caller's transaction."""
     connection.execute(
-        "UPDATE main.edgeshard_arrivals SET at = at + ? WHERE first_id >= ? AND first_id < ?", (by_s, first_id, end_id)
+        "UPDATE main._edgeshard_arrivals SET at = at + ? WHERE first_id >= ? AND first_id < ?", (by_s, first_id, end_id)
     )
 
 
 def limit(connection: Connection, latest_s: int) -> None:
     """Let no row have arrived later than this time, in seconds since 1970, in the caller's transaction."""
-    connection.execute("UPDATE main.edgeshard_arrivals SET at = ?1 WHERE at > ?1", (latest_s,))
+    connection.execute("UPDATE main._edgeshard_arrivals SET at = ?1 WHERE at > ?1", (latest_s,))
 
 
 def first_since(connection: Connection, since_s: float) -> int | None:
@@ -61,10 +61,10 @@ def first_since(connection: Connection, since_s: float) -> int | None:
     """
     found: int | None = sqlite.scalar(
         connection,
-        "SELECT min(first_id) FROM main.edgeshard_arrivals WHERE at > ?",
+        "SELECT min(first_id) FROM main._edgeshard_arrivals WHERE at > ?",
         (since_s - RESOLUTION_S,),  # the last row of an entry may be this much younger
     )
-    is_known = sqlite.scalar(connection, "SELECT 1 FROM main.edgeshard_arrivals LIMIT 1") is not None
+    is_known = sqlite.scalar(connection, "SELECT 1 FROM main._edgeshard_arrivals LIMIT 1") is not None
     return found if is_known else 1
 
 
@@ -73,7 +73,7 @@ def oldest_since(connection: Connection, since_s: float) -> int | None:
 
     None if no row remains, or no arrival is recorded.
     """
-    sql = "SELECT min(at) FROM main.edgeshard_arrivals WHERE at > ?"
+    sql = "SELECT min(at) FROM main._edgeshard_arrivals WHERE at > ?"
     found: int | None = sqlite.scalar(connection, sql, (since_s - RESOLUTION_S,))
     return found
 
@@ -85,8 +85,8 @@ def forget_before(connection: Connection, first_id: int) -> bool:
         Whether there may be more of them: a transaction deletes `FORGOTTEN_MAX`, so that mergers wait for milliseconds.
     """
     connection.execute(
-        "DELETE FROM main.edgeshard_arrivals WHERE first_id IN (SELECT first_id FROM main.edgeshard_arrivals "
-        "WHERE first_id < (SELECT max(first_id) FROM main.edgeshard_arrivals WHERE first_id <= ?) "
+        "DELETE FROM main._edgeshard_arrivals WHERE first_id IN (SELECT first_id FROM main._edgeshard_arrivals "
+        "WHERE first_id < (SELECT max(first_id) FROM main._edgeshard_arrivals WHERE first_id <= ?) "
         "ORDER BY first_id LIMIT ?)",
         (first_id, FORGOTTEN_MAX),
     )

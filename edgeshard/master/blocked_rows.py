@@ -1,4 +1,4 @@
-"""Own edgeshard_conflicts and _blocked: which rows of a shard this master cannot take, and why.
+"""Own _edgeshard_conflicts and _blocked: which rows of a shard this master cannot take, and why.
 
 Rows of a table whose type conflicts with the master's are *blocked*, with the transactions that touch them: they stay
 in their shard. Later rows of the stream are merged, so the ranges have holes. This record tells such a hole from rows
@@ -16,7 +16,7 @@ from edgeshard.master import streams
 from edgeshard.sources.source import Blocked, Conflict
 from edgeshard.sqlite import Connection
 
-_JOIN = f"main.edgeshard_conflicts JOIN main.edgeshard_blocked USING (conflict_id) {streams.JOIN}"
+_JOIN = f"main._edgeshard_conflicts JOIN main._edgeshard_blocked USING (conflict_id) {streams.JOIN}"
 
 
 def load(connection: Connection, shard: str) -> dict[Conflict, dict[bytes, list[Range]]]:
@@ -26,7 +26,7 @@ def load(connection: Connection, shard: str) -> dict[Conflict, dict[bytes, list[
         connection: the master.
         shard: the name of the file in the folder of shards.
     """
-    if sqlite.scalar(connection, "SELECT 1 FROM main.edgeshard_conflicts WHERE shard = ? LIMIT 1", (shard,)) is None:
+    if sqlite.scalar(connection, "SELECT 1 FROM main._edgeshard_conflicts WHERE shard = ? LIMIT 1", (shard,)) is None:
         return {}  # almost always
     sql = f"SELECT table_name, cause, stream_id, first, last FROM {_JOIN} WHERE shard = ? ORDER BY conflict_id, first"
     found: dict[Conflict, dict[bytes, list[Range]]] = {}
@@ -51,15 +51,15 @@ def record(connection: Connection, shard: str, before: Blocked, blocked: Blocked
         old, new = _rows(before.get(conflict, {}), numbers), _rows(blocked.get(conflict, {}), numbers)
         number = _conflict_id(connection, shard, conflict)
         connection.executemany(
-            "DELETE FROM main.edgeshard_blocked WHERE conflict_id = ? AND stream_no = ? AND first = ?",
+            "DELETE FROM main._edgeshard_blocked WHERE conflict_id = ? AND stream_no = ? AND first = ?",
             [(number, stream_no, part.first) for stream_no, part in old - new],
         )
         connection.executemany(
-            "INSERT INTO main.edgeshard_blocked VALUES (?, ?, ?, ?)",
+            "INSERT INTO main._edgeshard_blocked VALUES (?, ?, ?, ?)",
             [(number, stream_no, part.first, part.last) for stream_no, part in new - old],
         )
         if not new:
-            connection.execute("DELETE FROM main.edgeshard_conflicts WHERE conflict_id = ?", (number,))
+            connection.execute("DELETE FROM main._edgeshard_conflicts WHERE conflict_id = ?", (number,))
 
 
 def _rows(by_stream: Mapping[bytes, Sequence[Range]], numbers: Mapping[bytes, int]) -> set[tuple[int, Range]]:
@@ -68,30 +68,32 @@ def _rows(by_stream: Mapping[bytes, Sequence[Range]], numbers: Mapping[bytes, in
 
 def _conflict_id(connection: Connection, shard: str, conflict: Conflict) -> int:
     key = (shard, conflict.table, conflict.cause)
-    connection.execute("INSERT OR IGNORE INTO main.edgeshard_conflicts(shard, table_name, cause) VALUES (?, ?, ?)", key)
-    sql = "SELECT conflict_id FROM main.edgeshard_conflicts WHERE shard = ? AND table_name = ? AND cause = ?"
+    connection.execute(
+        "INSERT OR IGNORE INTO main._edgeshard_conflicts(shard, table_name, cause) VALUES (?, ?, ?)", key
+    )
+    sql = "SELECT conflict_id FROM main._edgeshard_conflicts WHERE shard = ? AND table_name = ? AND cause = ?"
     return int(sqlite.scalar(connection, sql, key))
 
 
 def shards(connection: Connection) -> set[str]:
     """Return the names of the files that have blocked rows."""
-    return {name for (name,) in sqlite.fetch(connection, "SELECT DISTINCT shard FROM main.edgeshard_conflicts")}
+    return {name for (name,) in sqlite.fetch(connection, "SELECT DISTINCT shard FROM main._edgeshard_conflicts")}
 
 
 def forget(connection: Connection, shards: Set[str]) -> None:
     """Forget the blocked rows of shards whose files are no longer there: now these rows are missing."""
     for shard in shards:
-        numbers = "SELECT conflict_id FROM main.edgeshard_conflicts WHERE shard = ?"
-        connection.execute(f"DELETE FROM main.edgeshard_blocked WHERE conflict_id IN ({numbers})", (shard,))
-        connection.execute("DELETE FROM main.edgeshard_conflicts WHERE shard = ?", (shard,))
+        numbers = "SELECT conflict_id FROM main._edgeshard_conflicts WHERE shard = ?"
+        connection.execute(f"DELETE FROM main._edgeshard_blocked WHERE conflict_id IN ({numbers})", (shard,))
+        connection.execute("DELETE FROM main._edgeshard_conflicts WHERE shard = ?", (shard,))
 
 
 def count(connection: Connection) -> list[tuple[str, str, str, int]]:
     """Return (shard, table, cause, rows) of all blocked rows."""
     return sqlite.fetch(
         connection,
-        "SELECT shard, table_name, cause, sum(last - first + 1) FROM main.edgeshard_conflicts "
-        "JOIN main.edgeshard_blocked USING (conflict_id) GROUP BY conflict_id ORDER BY shard, table_name, cause",
+        "SELECT shard, table_name, cause, sum(last - first + 1) FROM main._edgeshard_conflicts "
+        "JOIN main._edgeshard_blocked USING (conflict_id) GROUP BY conflict_id ORDER BY shard, table_name, cause",
     )
 
 
@@ -102,7 +104,7 @@ def by_stream(connection: Connection, shards: Set[str] | None = None) -> dict[by
         connection: the master.
         shards: only those in these files; None: in any.
     """
-    if not sqlite.has_table(connection, "edgeshard_blocked"):  # a bundle, which has no shards
+    if not sqlite.has_table(connection, "_edgeshard_blocked"):  # a bundle, which has no shards
         return {}
     found: dict[bytes, list[Range]] = {}
     for shard, stream_id, first, last in sqlite.fetch(connection, f"SELECT shard, stream_id, first, last FROM {_JOIN}"):
@@ -114,7 +116,7 @@ def by_stream(connection: Connection, shards: Set[str] | None = None) -> dict[by
 def has_stream(connection: Connection, stream_no: int) -> bool:
     """Return whether any row of a stream is blocked in a shard."""
     sql = (
-        "SELECT 1 FROM main.edgeshard_conflicts CROSS JOIN main.edgeshard_blocked USING (conflict_id) "
+        "SELECT 1 FROM main._edgeshard_conflicts CROSS JOIN main._edgeshard_blocked USING (conflict_id) "
         "WHERE stream_no = ? LIMIT 1"
     )
     return sqlite.scalar(connection, sql, (stream_no,)) is not None

@@ -1,4 +1,4 @@
-"""Own edgeshard_deleted_by_hand: rows that another program deleted from a master.
+"""Own _edgeshard_deleted_by_hand: rows that another program deleted from a master.
 
 A trigger on each record table of a master notes the address of each row that is deleted. It fires for every program but
 this package, whose connections run no triggers (`sqlite.guards.restrict`). So the next merge finds out, and by address.
@@ -8,19 +8,19 @@ A program can evade the trigger: by dropping the table, for example. Such rows a
 
 from __future__ import annotations
 
-from edgeshard import sqlite
+from edgeshard import format, sqlite
 from edgeshard.format.ranges import Range, union
 from edgeshard.records.json_values import to_json
 from edgeshard.sqlite import Connection, quote
 
-_TRIGGER_PREFIX = "edgeshard_deletions_of_"
+_TRIGGER_PREFIX = f"{format.PREFIX}deletions_of_"
 
 
 def note_deletions(table: str) -> str:
     """Return the statement that makes the trigger of a record table of a master."""
     return (
         f"CREATE TRIGGER main.{quote(_TRIGGER_PREFIX + table)} AFTER DELETE ON {quote(table)} BEGIN "
-        "INSERT OR REPLACE INTO edgeshard_deleted_by_hand VALUES (old._stream, old._seq); END"
+        "INSERT OR REPLACE INTO _edgeshard_deleted_by_hand VALUES (old._stream, old._seq); END"
     )
 
 
@@ -36,13 +36,13 @@ def is_own_trigger(name: str) -> bool:
 
 def has_notes(connection: Connection) -> bool:
     """Return whether another program deleted rows, and this is not recorded otherwise yet."""
-    return sqlite.scalar(connection, "SELECT 1 FROM main.edgeshard_deleted_by_hand LIMIT 1") is not None
+    return sqlite.scalar(connection, "SELECT 1 FROM main._edgeshard_deleted_by_hand LIMIT 1") is not None
 
 
 def notes(connection: Connection, limit: int = -1) -> dict[int, list[Range]]:
     """Map stream numbers to the seqs of at most `limit` of these rows, in order; -1: of all."""
     found: dict[int, list[Range]] = {}
-    sql = "SELECT stream_no, seq FROM main.edgeshard_deleted_by_hand ORDER BY stream_no, seq LIMIT ?"
+    sql = "SELECT stream_no, seq FROM main._edgeshard_deleted_by_hand ORDER BY stream_no, seq LIMIT ?"
     for number, seq in connection.execute(sql, (limit,)):
         found.setdefault(number, []).append(Range(seq, seq))
     return {number: union(seqs) for number, seqs in found.items()}
@@ -51,7 +51,7 @@ def notes(connection: Connection, limit: int = -1) -> dict[int, list[Range]]:
 def forget(connection: Connection, stream_no: int, seqs: list[Range]) -> None:
     """Delete the notes of these rows of a stream."""
     connection.execute(
-        "DELETE FROM main.edgeshard_deleted_by_hand WHERE stream_no = ?1 AND EXISTS (SELECT 1 FROM json_each(?2) "
+        "DELETE FROM main._edgeshard_deleted_by_hand WHERE stream_no = ?1 AND EXISTS (SELECT 1 FROM json_each(?2) "
         "WHERE seq BETWEEN value ->> 0 AND value ->> 1)",
         (stream_no, to_json([[item.first, item.last] for item in seqs])),
     )

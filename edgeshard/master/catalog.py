@@ -1,4 +1,4 @@
-"""Own edgeshard_columns, _indexes, _keys, _renames and _priorities: what a database knows about its record tables.
+"""Own _edgeshard_columns, _indexes, _keys, _renames and _priorities: what a database knows about its record tables.
 
 A shard has the last three only once a class of its agent needs them (`format.OPTIONAL_SHARD_TABLES`); without the table
 nothing is recorded. What changes a shard is returned as statements, because its writer executes them.
@@ -34,7 +34,7 @@ def drop_table(connection: Connection, table: str) -> None:
     """Drop a record table of a master, with its indexes, and forget all that is recorded of it."""
     connection.execute(f"DROP TABLE main.{quote(table)}")
     for name in ("columns", "indexes", "keys", "renames", "priorities"):
-        sql = f"DELETE FROM main.edgeshard_{name} WHERE table_name = ? COLLATE NOCASE"
+        sql = f"DELETE FROM main._edgeshard_{name} WHERE table_name = ? COLLATE NOCASE"
         connection.execute(sql, (table,))
 
 
@@ -86,18 +86,18 @@ def add_again(columns: Mapping[str, Iterable[tuple[str, str]]]) -> Iterator[str]
 
 def record_tables(connection: Connection) -> list[str]:
     """Return the names of the record tables, sorted."""
-    return [name for (name,) in connection.execute("SELECT DISTINCT table_name FROM edgeshard_columns ORDER BY 1")]
+    return [name for (name,) in connection.execute("SELECT DISTINCT table_name FROM _edgeshard_columns ORDER BY 1")]
 
 
 def tables_with_column(connection: Connection, column: str) -> list[str]:
     """Return the names of the record tables that have a column of exactly this name."""
-    sql = "SELECT table_name FROM main.edgeshard_columns WHERE column_name = ?"
+    sql = "SELECT table_name FROM main._edgeshard_columns WHERE column_name = ?"
     return [name for (name,) in sqlite.fetch(connection, sql, (column,))]
 
 
 def all_columns(connection: Connection) -> list[tuple[str, str, str]]:
     """Return (table, column, type) of each column of each record table of the main database, sorted."""
-    rows = sqlite.fetch(connection, "SELECT table_name, column_name, type FROM main.edgeshard_columns ORDER BY 1, 2")
+    rows = sqlite.fetch(connection, "SELECT table_name, column_name, type FROM main._edgeshard_columns ORDER BY 1, 2")
     return [(table, column, type_) for table, column, type_ in rows]
 
 
@@ -108,7 +108,7 @@ def columns_of_table(connection: Connection, table: str) -> tuple[str, dict[str,
     """
     rows = sqlite.fetch(
         connection,
-        "SELECT table_name, column_name, type FROM main.edgeshard_columns WHERE table_name = ? COLLATE NOCASE",
+        "SELECT table_name, column_name, type FROM main._edgeshard_columns WHERE table_name = ? COLLATE NOCASE",
         (table,),
     )
     return rows[0][0] if rows else table, {column.lower(): type_ for _, column, type_ in rows}
@@ -129,7 +129,7 @@ def define_columns(
     for sql in [ddl.create_table(name, leading_columns, columns)] if is_new else ddl.add_columns(name, columns):
         yield sql, ()
     for column, type_ in columns:
-        yield "INSERT INTO main.edgeshard_columns VALUES (?, ?, ?)", (name, column, type_)
+        yield "INSERT INTO main._edgeshard_columns VALUES (?, ?, ?)", (name, column, type_)
 
 
 def widen_column(connection: Connection, table: str, column: str, type_: str, wider: str) -> Iterator[Statement]:
@@ -138,19 +138,19 @@ def widen_column(connection: Connection, table: str, column: str, type_: str, wi
         value = promote.converted(connection, quote(column), type_, wider)
         for sql in ddl.change_type(table, column, wider, value):
             yield sql, ()
-    sql = "UPDATE main.edgeshard_columns SET type = ? WHERE table_name = ? AND column_name = ? COLLATE NOCASE"
+    sql = "UPDATE main._edgeshard_columns SET type = ? WHERE table_name = ? AND column_name = ? COLLATE NOCASE"
     yield sql, (wider, table, column)
 
 
 def rename_column(connection: Connection, table: str, column: str, new_name: str) -> None:
     """Record that a column of a record table now has another name."""
-    sql = "UPDATE main.edgeshard_columns SET column_name = ? WHERE table_name = ? AND column_name = ? COLLATE NOCASE"
+    sql = "UPDATE main._edgeshard_columns SET column_name = ? WHERE table_name = ? AND column_name = ? COLLATE NOCASE"
     connection.execute(sql, (new_name, table, column))
 
 
 def forget_column(connection: Connection, table: str, column: str) -> None:
     """Delete the record of a column that the table no longer has."""
-    sql = "DELETE FROM main.edgeshard_columns WHERE table_name = ? AND column_name = ? COLLATE NOCASE"
+    sql = "DELETE FROM main._edgeshard_columns WHERE table_name = ? AND column_name = ? COLLATE NOCASE"
     connection.execute(sql, (table, column))
 
 
@@ -160,14 +160,16 @@ def forget_column(connection: Connection, table: str, column: str) -> None:
 def all_indexes(connection: Connection) -> dict[str, list[tuple[str, ...]]]:
     """Map each record table that has indexes to the columns of each of them."""
     found: dict[str, list[tuple[str, ...]]] = {}
-    for table, text in sqlite.fetch(connection, "SELECT table_name, columns FROM main.edgeshard_indexes ORDER BY 1, 2"):
+    for table, text in sqlite.fetch(
+        connection, "SELECT table_name, columns FROM main._edgeshard_indexes ORDER BY 1, 2"
+    ):
         found.setdefault(table, []).append(tuple(json.loads(text)))
     return found
 
 
 def indexes_of(connection: Connection, table: str) -> list[list[str]]:
     """Return the columns of each index that is recorded for a table."""
-    rows = sqlite.fetch(connection, "SELECT columns FROM main.edgeshard_indexes WHERE table_name = ?", (table,))
+    rows = sqlite.fetch(connection, "SELECT columns FROM main._edgeshard_indexes WHERE table_name = ?", (table,))
     return [json.loads(text) for (text,) in rows]
 
 
@@ -184,22 +186,22 @@ def create_index(table: str, columns: list[str]) -> str:
 def add_index(connection: Connection, table: str, columns: list[str]) -> bool:
     """Record an index of a table; return False if it was recorded already."""
     text = to_json(columns)
-    sql = "SELECT 1 FROM main.edgeshard_indexes WHERE table_name = ? AND columns = ?"
+    sql = "SELECT 1 FROM main._edgeshard_indexes WHERE table_name = ? AND columns = ?"
     if sqlite.scalar(connection, sql, (table, text)) is not None:
         return False
-    connection.execute("INSERT INTO main.edgeshard_indexes VALUES (?, ?)", (table, text))
+    connection.execute("INSERT INTO main._edgeshard_indexes VALUES (?, ?)", (table, text))
     return True
 
 
 def insert_index(table: str, columns: Iterable[str]) -> Statement:
     """Return the statement that records an index of a table, unless it is recorded already."""
     text = to_json([column.lower() for column in columns])
-    return "INSERT OR IGNORE INTO main.edgeshard_indexes VALUES (?, ?)", (table, text)
+    return "INSERT OR IGNORE INTO main._edgeshard_indexes VALUES (?, ?)", (table, text)
 
 
 def forget_index(connection: Connection, table: str, columns: list[str]) -> None:
     """Delete the record of an index."""
-    sql = "DELETE FROM main.edgeshard_indexes WHERE table_name = ? AND columns = ?"
+    sql = "DELETE FROM main._edgeshard_indexes WHERE table_name = ? AND columns = ?"
     connection.execute(sql, (table, to_json(columns)))
 
 
@@ -247,9 +249,9 @@ def explain_made_by_hand(error: Exception, found: Iterable[str]) -> str:
 
 def load_keys(connection: Connection) -> dict[str, Key]:
     """Return the key of each keyed table of a shard or a master, by the table's name."""
-    if not sqlite.has_table(connection, "edgeshard_keys"):
+    if not sqlite.has_table(connection, "_edgeshard_keys"):
         return {}
-    rows = sqlite.fetch(connection, "SELECT table_name, columns, conflict, has_history FROM main.edgeshard_keys")
+    rows = sqlite.fetch(connection, "SELECT table_name, columns, conflict, has_history FROM main._edgeshard_keys")
     return {
         name: Key(tuple(json.loads(columns)), conflict, bool(has_history))
         for name, columns, conflict, has_history in rows
@@ -265,14 +267,14 @@ def insert_key(connection: Connection, table: str, columns: str, conflict: str, 
 
 def add_key(connection: Connection, table: str, key: Key) -> Iterator[Statement]:
     """Yield the statements that record the key of a table."""
-    yield from _optional_table(connection, "edgeshard_keys")
-    sql = "INSERT INTO main.edgeshard_keys(table_name, columns, conflict, has_history) VALUES (?, ?, ?, ?)"
+    yield from _optional_table(connection, "_edgeshard_keys")
+    sql = "INSERT INTO main._edgeshard_keys(table_name, columns, conflict, has_history) VALUES (?, ?, ?, ?)"
     yield sql, (table, to_json(list(key.columns)), key.conflict, int(key.history))
 
 
 def enable_history(table: str) -> Statement:
     """Return the statement that records that a keyed table keeps superseded versions in its history."""
-    return "UPDATE main.edgeshard_keys SET has_history = 1 WHERE table_name = ? COLLATE NOCASE", (table,)
+    return "UPDATE main._edgeshard_keys SET has_history = 1 WHERE table_name = ? COLLATE NOCASE", (table,)
 
 
 def raise_last_timestamp(connection: Connection, table: str, timestamp: int) -> int | None:
@@ -283,10 +285,10 @@ def raise_last_timestamp(connection: Connection, table: str, timestamp: int) -> 
     """
     where = "table_name = ? AND last_timestamp < ?"
     before: int | None = sqlite.scalar(
-        connection, f"SELECT last_timestamp FROM main.edgeshard_keys WHERE {where}", (table, timestamp)
+        connection, f"SELECT last_timestamp FROM main._edgeshard_keys WHERE {where}", (table, timestamp)
     )
     if before is not None:
-        sql = f"UPDATE main.edgeshard_keys SET last_timestamp = ? WHERE {where}"
+        sql = f"UPDATE main._edgeshard_keys SET last_timestamp = ? WHERE {where}"
         connection.execute(sql, (timestamp, table, timestamp))
     return before
 
@@ -301,7 +303,7 @@ def tables_changed_after(connection: Connection, timestamp: int) -> list[str]:
 
 def newest_timestamps(connection: Connection) -> list[int]:
     """Return the highest timestamp that a master knows of each keyed table."""
-    rows = sqlite.fetch(connection, "SELECT last_timestamp FROM main.edgeshard_keys")
+    rows = sqlite.fetch(connection, "SELECT last_timestamp FROM main._edgeshard_keys")
     return [timestamp for (timestamp,) in rows]
 
 
@@ -311,20 +313,20 @@ def newest_timestamps(connection: Connection) -> list[int]:
 def load_renames(connection: Connection) -> dict[str, list[Arrow]]:
     """Return the renames of columns that a shard or a master knows, by the table's name in lower case."""
     found: dict[str, list[Arrow]] = {}
-    if sqlite.has_table(connection, "edgeshard_renames"):
-        sql = "SELECT table_name, old_name, new_name FROM main.edgeshard_renames"
+    if sqlite.has_table(connection, "_edgeshard_renames"):
+        sql = "SELECT table_name, old_name, new_name FROM main._edgeshard_renames"
         for table, old, new in sqlite.fetch(connection, sql):
             found.setdefault(table.lower(), []).append((old, new))
     return found
 
 
-_INSERT_RENAME: Final = "INSERT INTO main.edgeshard_renames VALUES (?, ?, ?)"
+_INSERT_RENAME: Final = "INSERT INTO main._edgeshard_renames VALUES (?, ?, ?)"
 
 
 def add_renames(connection: Connection, table: str, arrows: Iterable[Arrow]) -> Iterator[Statement]:
     """Yield the statements that record renames of columns."""
     for old_name, new_name in arrows:
-        yield from _optional_table(connection, "edgeshard_renames")
+        yield from _optional_table(connection, "_edgeshard_renames")
         yield _INSERT_RENAME, (table, old_name.lower(), new_name)
 
 
@@ -341,22 +343,22 @@ def add_rename(connection: Connection, table: str, old_name: str, new_name: str)
 # -- priorities -------------------------------------------------------------------------------------------------------
 
 _UPSERT_PRIORITY: Final = (
-    "INSERT INTO main.edgeshard_priorities VALUES (?1, ?2) ON CONFLICT(table_name) DO UPDATE SET priority = ?2"
+    "INSERT INTO main._edgeshard_priorities VALUES (?1, ?2) ON CONFLICT(table_name) DO UPDATE SET priority = ?2"
 )
 
 
 def load_priorities(connection: Connection) -> dict[str, int]:
     """Return the priority of each table of a shard or a master that has one, by the table's name in lower case."""
-    if not sqlite.has_table(connection, "edgeshard_priorities"):
+    if not sqlite.has_table(connection, "_edgeshard_priorities"):
         return {}
-    rows = sqlite.fetch(connection, "SELECT table_name, priority FROM main.edgeshard_priorities")
+    rows = sqlite.fetch(connection, "SELECT table_name, priority FROM main._edgeshard_priorities")
     return {str(name): int(priority) for name, priority in rows}
 
 
 def raise_priority(connection: Connection, table: str, priority: int) -> Iterator[Statement]:
     """Yield the statements that record the priority of a table, unless it has that or a higher one."""
     if priority > load_priorities(connection).get(table.lower(), 0):
-        yield from _optional_table(connection, "edgeshard_priorities")
+        yield from _optional_table(connection, "_edgeshard_priorities")
         yield _UPSERT_PRIORITY, (table.lower(), priority)
 
 

@@ -1,4 +1,4 @@
-"""Own edgeshard_ranges, _blocks and _transactions: which seqs are held, under which ids, and which form a transaction.
+"""Own _edgeshard_ranges, _blocks and _transactions: which seqs are held, under which ids, and which form a transaction.
 
 A range says which seqs of a stream a master has ever held. A block says which ids their rows have, as long as they are
 here. A transaction says which ids belong together.
@@ -15,38 +15,38 @@ from edgeshard.format.ranges import Range, size, union
 from edgeshard.sqlite import Connection, quote
 
 #: The table of transactions, and its primary key: row ids, as in record tables.
-TRANSACTIONS: Final = ("edgeshard_transactions", "first_id")
+TRANSACTIONS: Final = ("_edgeshard_transactions", "first_id")
 
 #: The table of ranges, to be joined with the streams.
-RANGES: Final = "main.edgeshard_ranges"
+RANGES: Final = "main._edgeshard_ranges"
 
 #: Records a transaction of several rows; binds its first and last row id.
-INSERT_TRANSACTION: Final = "INSERT INTO main.edgeshard_transactions VALUES (?, ?)"
+INSERT_TRANSACTION: Final = "INSERT INTO main._edgeshard_transactions VALUES (?, ?)"
 
 
 #: Selects the blocks of a stream from the one that begins at or before a seq to the last one that begins by another.
 _BLOCKS_BETWEEN: Final = (
-    "SELECT first, last, first_id FROM main.edgeshard_blocks WHERE stream_no = ?1 AND first <= ?3 AND first >= "
-    "coalesce((SELECT max(first) FROM main.edgeshard_blocks WHERE stream_no = ?1 AND first <= ?2), 0) ORDER BY first"
+    "SELECT first, last, first_id FROM main._edgeshard_blocks WHERE stream_no = ?1 AND first <= ?3 AND first >= "
+    "coalesce((SELECT max(first) FROM main._edgeshard_blocks WHERE stream_no = ?1 AND first <= ?2), 0) ORDER BY first"
 )
 
 
 def transaction_at(connection: Connection, row_id: int) -> Range | None:
     """Return the ids of the transaction that a row belongs to, or None if the row is a transaction by itself."""
-    sql = "SELECT first_id, last_id FROM edgeshard_transactions WHERE first_id <= ? ORDER BY first_id DESC LIMIT 1"
+    sql = "SELECT first_id, last_id FROM _edgeshard_transactions WHERE first_id <= ? ORDER BY first_id DESC LIMIT 1"
     found = sqlite.fetch(connection, sql, (row_id,))
     return Range(*found[0]) if found and found[0][1] >= row_id else None
 
 
 def ranges(connection: Connection, stream_no: int) -> list[Range]:
     """Return the seqs of a stream that the database has ever held."""
-    sql = "SELECT first, last FROM main.edgeshard_ranges WHERE stream_no = ?"
+    sql = "SELECT first, last FROM main._edgeshard_ranges WHERE stream_no = ?"
     return [Range(*row) for row in sqlite.fetch(connection, sql, (stream_no,))]
 
 
 def range_rows(connection: Connection) -> dict[int, int]:
     """Map each stream number to the number of seqs in its ranges."""
-    sql = "SELECT stream_no, sum(last - first + 1) FROM main.edgeshard_ranges GROUP BY stream_no"
+    sql = "SELECT stream_no, sum(last - first + 1) FROM main._edgeshard_ranges GROUP BY stream_no"
     return dict(sqlite.fetch(connection, sql))
 
 
@@ -56,7 +56,7 @@ def holes(connection: Connection, stream_no: int, last_seq: int) -> Iterator[Ran
     Take as many as you need: the ranges are read one by one.
     """
     held_to = 0
-    sql = "SELECT first, last FROM main.edgeshard_ranges WHERE stream_no = ? AND first <= ? ORDER BY first"
+    sql = "SELECT first, last FROM main._edgeshard_ranges WHERE stream_no = ? AND first <= ? ORDER BY first"
     for first, last in connection.execute(sql, (stream_no, last_seq)):
         if first > held_to + 1:
             yield Range(held_to + 1, first - 1)
@@ -73,7 +73,7 @@ def covered_by_range(alias: str) -> str:
 def range_end(alias: str) -> str:
     """Return SQL for the end of the last range that begins at or before the first seq of `alias`, or 0."""
     return (
-        f"coalesce((SELECT r.last FROM main.edgeshard_ranges r WHERE r.stream_no = {alias}.stream_no "
+        f"coalesce((SELECT r.last FROM main._edgeshard_ranges r WHERE r.stream_no = {alias}.stream_no "
         f"AND r.first <= {alias}.first ORDER BY r.first DESC LIMIT 1), 0)"
     )
 
@@ -88,8 +88,8 @@ def pruned_streams(connection: Connection) -> list[int]:
     """Return the numbers of the streams that have rows in the database's ranges, but no longer in its blocks."""
     rows = sqlite.fetch(
         connection,
-        "SELECT r.stream_no FROM (SELECT stream_no, sum(last - first + 1) AS rows FROM main.edgeshard_ranges "
-        "GROUP BY stream_no) r LEFT JOIN (SELECT stream_no, sum(last - first + 1) AS rows FROM main.edgeshard_blocks "
+        "SELECT r.stream_no FROM (SELECT stream_no, sum(last - first + 1) AS rows FROM main._edgeshard_ranges "
+        "GROUP BY stream_no) r LEFT JOIN (SELECT stream_no, sum(last - first + 1) AS rows FROM main._edgeshard_blocks "
         "GROUP BY stream_no) b ON b.stream_no = r.stream_no WHERE r.rows > coalesce(b.rows, 0)",
     )
     return [stream_no for (stream_no,) in rows]
@@ -113,10 +113,10 @@ def add_ranges(connection: Connection, stream_no: int, held: list[Range], copied
     before = set(held)
     for part in before.difference(now):
         connection.execute(
-            "DELETE FROM main.edgeshard_ranges WHERE stream_no = ? AND first = ?", (stream_no, part.first)
+            "DELETE FROM main._edgeshard_ranges WHERE stream_no = ? AND first = ?", (stream_no, part.first)
         )
     for part in set(now) - before:
-        connection.execute("INSERT INTO main.edgeshard_ranges VALUES (?, ?, ?)", (stream_no, part.first, part.last))
+        connection.execute("INSERT INTO main._edgeshard_ranges VALUES (?, ?, ?)", (stream_no, part.first, part.last))
     return now
 
 
@@ -124,7 +124,7 @@ def blocks(connection: Connection, stream_no: int) -> list[Block]:
     """Return the blocks of a stream, in order of seq."""
     rows = sqlite.fetch(
         connection,
-        "SELECT first, last, first_id FROM main.edgeshard_blocks WHERE stream_no = ? ORDER BY first",
+        "SELECT first, last, first_id FROM main._edgeshard_blocks WHERE stream_no = ? ORDER BY first",
         (stream_no,),
     )
     return [Block(*row) for row in rows]
@@ -142,7 +142,7 @@ def blocks_around(connection: Connection, stream_no: int, parts: Iterable[Range]
 def blocks_by_stream(connection: Connection) -> dict[int, tuple[Block, ...]]:
     """Map the number of each stream to its blocks, in order of seq."""
     found: dict[int, list[Block]] = {}
-    sql = "SELECT stream_no, first, last, first_id FROM main.edgeshard_blocks ORDER BY stream_no, first"
+    sql = "SELECT stream_no, first, last, first_id FROM main._edgeshard_blocks ORDER BY stream_no, first"
     for stream_no, first, last, first_id in sqlite.fetch(connection, sql):
         found.setdefault(stream_no, []).append(Block(first, last, first_id))
     return {stream_no: tuple(blocks) for stream_no, blocks in found.items()}
@@ -150,14 +150,14 @@ def blocks_by_stream(connection: Connection) -> dict[int, tuple[Block, ...]]:
 
 def block_rows(connection: Connection) -> dict[int, int]:
     """Map each stream number to the number of seqs in its blocks."""
-    sql = "SELECT stream_no, sum(last - first + 1) FROM main.edgeshard_blocks GROUP BY stream_no"
+    sql = "SELECT stream_no, sum(last - first + 1) FROM main._edgeshard_blocks GROUP BY stream_no"
     return dict(sqlite.fetch(connection, sql))
 
 
 def block_end(alias: str) -> str:
     """Return SQL for the end of the last block that begins at or before the last seq of `alias`, or 0."""
     return (
-        f"coalesce((SELECT b.last FROM main.edgeshard_blocks b WHERE b.stream_no = {alias}.stream_no "
+        f"coalesce((SELECT b.last FROM main._edgeshard_blocks b WHERE b.stream_no = {alias}.stream_no "
         f"AND b.first <= {alias}.last ORDER BY b.first DESC LIMIT 1), 0)"
     )
 
@@ -166,19 +166,19 @@ def add_block(connection: Connection, stream_no: int, block: Block) -> None:
     """Record where copied rows are. Extend the block before them where they follow it in seq and in id."""
     rows = sqlite.fetch(
         connection,
-        "SELECT first, last, first_id FROM main.edgeshard_blocks "
+        "SELECT first, last, first_id FROM main._edgeshard_blocks "
         "WHERE stream_no = ? AND first < ? ORDER BY first DESC LIMIT 1",
         (stream_no, block.first),
     )
     before = Block(*rows[0]) if rows else None
     if before is not None and (before.last + 1, before.last_id + 1) == (block.first, block.first_id):
         connection.execute(
-            "UPDATE main.edgeshard_blocks SET last = ? WHERE stream_no = ? AND first = ?",
+            "UPDATE main._edgeshard_blocks SET last = ? WHERE stream_no = ? AND first = ?",
             (block.last, stream_no, before.first),
         )
     else:
         connection.execute(
-            "INSERT INTO main.edgeshard_blocks VALUES (?, ?, ?, ?)",
+            "INSERT INTO main._edgeshard_blocks VALUES (?, ?, ?, ?)",
             (stream_no, block.first, block.last, block.first_id),
         )
 
@@ -194,8 +194,8 @@ def copy_transactions(connection: Connection, schema: str, first_id: int, last_i
         shift: what is added to an id of the source to get the id here.
     """
     connection.execute(
-        "INSERT INTO main.edgeshard_transactions SELECT first_id + ?1, min(last_id, ?3) + ?1 "
-        f"FROM {quote(schema)}.edgeshard_transactions NOT INDEXED "
+        "INSERT INTO main._edgeshard_transactions SELECT first_id + ?1, min(last_id, ?3) + ?1 "
+        f"FROM {quote(schema)}._edgeshard_transactions NOT INDEXED "
         "WHERE first_id BETWEEN ?2 AND ?3 AND +first_id >= ?2 ORDER BY first_id",
         (shift, first_id, last_id),
     )
@@ -203,25 +203,27 @@ def copy_transactions(connection: Connection, schema: str, first_id: int, last_i
 
 def extend_transaction(connection: Connection, last_id: int, new_last_id: int) -> None:
     """Let the transaction that ends with the row `last_id` end with `new_last_id` instead."""
-    sql = "UPDATE main.edgeshard_transactions SET last_id = ? WHERE last_id = ?"
+    sql = "UPDATE main._edgeshard_transactions SET last_id = ? WHERE last_id = ?"
     connection.execute(sql, (new_last_id, last_id))
 
 
 def highest_id(connection: Connection) -> int:
     """Return the highest row id in a block, or 0 if there are no blocks."""
-    return int(sqlite.scalar(connection, "SELECT coalesce(max(first_id + last - first), 0) FROM main.edgeshard_blocks"))
+    return int(
+        sqlite.scalar(connection, "SELECT coalesce(max(first_id + last - first), 0) FROM main._edgeshard_blocks")
+    )
 
 
 def insert_run(connection: Connection, stream_no: int, seqs: Range, first_id: int) -> None:
     """Add a range, and the block in which its rows lie."""
     run = (stream_no, seqs.first, seqs.last)
-    connection.execute("INSERT INTO main.edgeshard_ranges VALUES (?, ?, ?)", run)
-    connection.execute("INSERT INTO main.edgeshard_blocks VALUES (?, ?, ?, ?)", (*run, first_id))
+    connection.execute("INSERT INTO main._edgeshard_ranges VALUES (?, ?, ?)", run)
+    connection.execute("INSERT INTO main._edgeshard_blocks VALUES (?, ?, ?, ?)", (*run, first_id))
 
 
 def insert_transaction(connection: Connection, ids: Range) -> None:
     """Record the ids of a transaction, unless they are recorded."""
-    sql = "INSERT OR IGNORE INTO main.edgeshard_transactions VALUES (?, ?)"
+    sql = "INSERT OR IGNORE INTO main._edgeshard_transactions VALUES (?, ?)"
     connection.execute(sql, (ids.first, ids.last))
 
 
@@ -235,26 +237,26 @@ def stray_ranges(connection: Connection, last_seqs: Mapping[int, int]) -> Iterat
         connection: the master.
         last_seqs: the highest seq known to exist, by the number of each stream.
     """
-    for number, first, last in connection.execute("SELECT stream_no, first, last FROM main.edgeshard_ranges"):
+    for number, first, last in connection.execute("SELECT stream_no, first, last FROM main._edgeshard_ranges"):
         if not 1 <= first <= last <= last_seqs.get(number, 0):
             yield number, first, last
 
 
 def overlapping_ranges(connection: Connection) -> Iterator[tuple[int, int]]:
     """Find seqs that two ranges hold, as (stream number, seq)."""
-    return _overlaps(connection, "edgeshard_ranges")
+    return _overlaps(connection, "_edgeshard_ranges")
 
 
 def blocks_outside_ranges(connection: Connection) -> Iterator[tuple[int, int, int]]:
     """Find blocks that no range covers, as (stream number, first, last)."""
     yield from connection.execute(
-        f"SELECT stream_no, first, last FROM main.edgeshard_blocks b WHERE NOT {covered_by_range('b')}"
+        f"SELECT stream_no, first, last FROM main._edgeshard_blocks b WHERE NOT {covered_by_range('b')}"
     )
 
 
 def overlapping_blocks(connection: Connection) -> Iterator[tuple[int, int]]:
     """Find seqs that two blocks hold, as (stream number, seq)."""
-    return _overlaps(connection, "edgeshard_blocks")
+    return _overlaps(connection, "_edgeshard_blocks")
 
 
 def _overlaps(connection: Connection, table: str) -> Iterator[tuple[int, int]]:
@@ -268,7 +270,7 @@ def doubled_ids(connection: Connection) -> Iterator[int]:
     """Find row ids that two blocks hold."""
     for (first_id,) in connection.execute(
         "SELECT first_id FROM (SELECT first_id, lag(first_id + last - first) OVER (ORDER BY first_id) AS before "
-        "FROM edgeshard_blocks) WHERE before >= first_id"
+        "FROM _edgeshard_blocks) WHERE before >= first_id"
     ):
         yield first_id
 
@@ -290,7 +292,7 @@ def is_in_place(alias: str) -> str:
     """Return the SQL condition that a row of a record table has the id that a block gives to its address."""
     return (
         f"coalesce((SELECT {alias}._seq <= b.last AND {alias}._id = b.first_id + {alias}._seq - b.first "
-        f"FROM main.edgeshard_blocks b WHERE b.stream_no = {alias}._stream AND b.first <= {alias}._seq "
+        f"FROM main._edgeshard_blocks b WHERE b.stream_no = {alias}._stream AND b.first <= {alias}._seq "
         "ORDER BY b.first DESC LIMIT 1), 0)"
     )
 
@@ -306,25 +308,25 @@ def transaction_boundary(connection: Connection, row_id: int) -> int:
 
 def transactions_from(connection: Connection, ids: Range) -> list[Range]:
     """Return the ids of each transaction of several rows that begins among these ids, in order."""
-    sql = "SELECT first_id, last_id FROM main.edgeshard_transactions WHERE first_id BETWEEN ? AND ? ORDER BY first_id"
+    sql = "SELECT first_id, last_id FROM main._edgeshard_transactions WHERE first_id BETWEEN ? AND ? ORDER BY first_id"
     return [Range(*row) for row in sqlite.fetch(connection, sql, (ids.first, ids.last))]
 
 
 def replace_transaction(connection: Connection, ids: Range, remaining: Range | None) -> None:
     """Record which part of a transaction remains after rows of it were pruned; None if one row or less."""
-    connection.execute("DELETE FROM main.edgeshard_transactions WHERE first_id = ?", (ids.first,))
+    connection.execute("DELETE FROM main._edgeshard_transactions WHERE first_id = ?", (ids.first,))
     if remaining is not None:
         connection.execute(INSERT_TRANSACTION, (remaining.first, remaining.last))
 
 
 def row_count(connection: Connection) -> int:
     """Return how many seqs lie in the database's blocks."""
-    return int(sqlite.scalar(connection, "SELECT sum(last - first + 1) FROM main.edgeshard_blocks") or 0)
+    return int(sqlite.scalar(connection, "SELECT sum(last - first + 1) FROM main._edgeshard_blocks") or 0)
 
 
 def row_count_below(connection: Connection, row_id: int) -> int:
     """Return how many seqs in the database's blocks have an id below `row_id`."""
-    sql = "SELECT sum(min(last, first + ?1 - 1 - first_id) - first + 1) FROM main.edgeshard_blocks WHERE first_id < ?1"
+    sql = "SELECT sum(min(last, first + ?1 - 1 - first_id) - first + 1) FROM main._edgeshard_blocks WHERE first_id < ?1"
     return int(sqlite.scalar(connection, sql, (row_id,)) or 0)
 
 
@@ -336,9 +338,9 @@ def blocks_with(connection: Connection, stream_no: int, seqs: Range, ids: Range)
 
 def replace_block(connection: Connection, stream_no: int, block: Block, parts: Iterable[Block]) -> None:
     """Put these parts of a block in its place, because the rows of the rest were pruned."""
-    connection.execute("DELETE FROM main.edgeshard_blocks WHERE stream_no = ? AND first = ?", (stream_no, block.first))
+    connection.execute("DELETE FROM main._edgeshard_blocks WHERE stream_no = ? AND first = ?", (stream_no, block.first))
     connection.executemany(
-        "INSERT INTO main.edgeshard_blocks VALUES (?, ?, ?, ?)",
+        "INSERT INTO main._edgeshard_blocks VALUES (?, ?, ?, ?)",
         [(stream_no, part.first, part.last, part.first_id) for part in parts],
     )
 
@@ -346,19 +348,19 @@ def replace_block(connection: Connection, stream_no: int, block: Block, parts: I
 def is_held_without_rows(connection: Connection, stream_no: int, last_seq: int) -> bool:
     """Return whether the database has held each seq of a stream from 1 to `last_seq`, and has none of their rows."""
     sql = (
-        "SELECT (SELECT count(*) FROM main.edgeshard_ranges WHERE stream_no = ?1), "
-        "(SELECT last FROM main.edgeshard_ranges WHERE stream_no = ?1 AND first = 1), "
-        "EXISTS (SELECT 1 FROM main.edgeshard_blocks WHERE stream_no = ?1)"
+        "SELECT (SELECT count(*) FROM main._edgeshard_ranges WHERE stream_no = ?1), "
+        "(SELECT last FROM main._edgeshard_ranges WHERE stream_no = ?1 AND first = 1), "
+        "EXISTS (SELECT 1 FROM main._edgeshard_blocks WHERE stream_no = ?1)"
     )
     return sqlite.fetch(connection, sql, (stream_no,)) == [(1, last_seq, 0)]
 
 
 def forget_stream(connection: Connection, stream_no: int) -> None:
     """Forget the ranges of a stream, in the transaction in which it retires."""
-    connection.execute("DELETE FROM main.edgeshard_ranges WHERE stream_no = ?", (stream_no,))
+    connection.execute("DELETE FROM main._edgeshard_ranges WHERE stream_no = ?", (stream_no,))
 
 
 def streams_since(connection: Connection, row_id: int) -> set[int]:
     """Return the numbers of the streams that have an id from `row_id` on in a block."""
-    sql = "SELECT DISTINCT stream_no FROM main.edgeshard_blocks WHERE first_id + last - first >= ?"
+    sql = "SELECT DISTINCT stream_no FROM main._edgeshard_blocks WHERE first_id + last - first >= ?"
     return {number for (number,) in sqlite.fetch(connection, sql, (row_id,))}

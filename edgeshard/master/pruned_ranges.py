@@ -1,4 +1,4 @@
-"""Own edgeshard_pruned_ranges: which rows were pruned, by address and reason. This tells them from lost ones.
+"""Own _edgeshard_pruned_ranges: which rows were pruned, by address and reason. This tells them from lost ones.
 
 What this master pruned itself (``is_own``) is in its ranges, and in none of its blocks. What a merged database says
 explains why rows did not come along: it means nothing for rows that this master ever held, and decides nothing about
@@ -66,17 +66,17 @@ def record(connection: Connection, stream_no: int, seqs: Range, reason: str) -> 
     own = f"{_OWN} AND stream_no = ?1"
     adjacent = sqlite.fetch(
         connection,
-        f"SELECT first, last FROM (SELECT * FROM main.edgeshard_pruned_ranges WHERE {own} AND first < ?2 "
+        f"SELECT first, last FROM (SELECT * FROM main._edgeshard_pruned_ranges WHERE {own} AND first < ?2 "
         "ORDER BY first DESC LIMIT 1) WHERE last = ?2 - 1 AND reason = ?4 UNION ALL "
-        f"SELECT first, last FROM main.edgeshard_pruned_ranges WHERE {own} AND first = ?3 + 1 AND reason = ?4",
+        f"SELECT first, last FROM main._edgeshard_pruned_ranges WHERE {own} AND first = ?3 + 1 AND reason = ?4",
         (stream_no, seqs.first, seqs.last, reason),
     )
     (whole,) = union([seqs, *(Range(*row) for row in adjacent)])
     for first, _ in adjacent:
-        sql = f"DELETE FROM main.edgeshard_pruned_ranges WHERE {own} AND first = ?2"
+        sql = f"DELETE FROM main._edgeshard_pruned_ranges WHERE {own} AND first = ?2"
         connection.execute(sql, (stream_no, first))
     connection.execute(
-        f"INSERT INTO main.edgeshard_pruned_ranges VALUES (1, {identity.OWN_ID}, ?, ?, ?, ?, ?)",
+        f"INSERT INTO main._edgeshard_pruned_ranges VALUES (1, {identity.OWN_ID}, ?, ?, ?, ?, ?)",
         (stream_no, whole.first, whole.last, reason, datetime.datetime.now(datetime.UTC).isoformat()),
     )
 
@@ -93,7 +93,7 @@ def record_restored(connection: Connection, stream_no: int, rows: Mapping[str, i
     first = 1
     for reason, count in rows.items():
         connection.execute(
-            f"INSERT INTO main.edgeshard_pruned_ranges VALUES (1, {identity.OWN_ID}, ?, ?, ?, ?, ?)",
+            f"INSERT INTO main._edgeshard_pruned_ranges VALUES (1, {identity.OWN_ID}, ?, ?, ?, ?, ?)",
             (stream_no, first, first + count - 1, reason, pruned_at),
         )
         first += count
@@ -102,7 +102,7 @@ def record_restored(connection: Connection, stream_no: int, rows: Mapping[str, i
 def own_rows(connection: Connection, stream_no: int) -> Counter[str]:
     """Return how many rows of a stream this master pruned, by the rule that selected them."""
     found: Counter[str] = Counter()
-    sql = f"SELECT reason, last - first + 1 FROM main.edgeshard_pruned_ranges WHERE {_OWN} AND stream_no = ?"
+    sql = f"SELECT reason, last - first + 1 FROM main._edgeshard_pruned_ranges WHERE {_OWN} AND stream_no = ?"
     for reason, rows in sqlite.fetch(connection, sql, (stream_no,)):
         found[reason] += rows
     return found
@@ -110,12 +110,12 @@ def own_rows(connection: Connection, stream_no: int) -> Counter[str]:
 
 def forget_stream(connection: Connection, stream_no: int) -> None:
     """Forget what this master pruned of a stream, in the transaction in which it retires."""
-    connection.execute(f"DELETE FROM main.edgeshard_pruned_ranges WHERE {_OWN} AND stream_no = ?", (stream_no,))
+    connection.execute(f"DELETE FROM main._edgeshard_pruned_ranges WHERE {_OWN} AND stream_no = ?", (stream_no,))
 
 
 def streams_pruned_from_the_first(connection: Connection) -> list[int]:
     """Return the numbers of the streams of which this master pruned the first row, and no other database any."""
-    table = "main.edgeshard_pruned_ranges p"
+    table = "main._edgeshard_pruned_ranges p"
     # a stream may have any number of entries: look for the next stream, instead of reading all entries
     next_own = f"SELECT min(stream_no) FROM {table} WHERE {_OWN} AND p.stream_no > n.stream_no"
     rows = sqlite.fetch(
@@ -147,12 +147,12 @@ def record_from_source(
             # recorded whole, so that the next merge recognizes it by one look-up; a prune may have extended it since
             inside = [part for part in recorded if clip([item.seqs], part) == [part]]
             connection.executemany(
-                "DELETE FROM main.edgeshard_pruned_ranges "
+                "DELETE FROM main._edgeshard_pruned_ranges "
                 "WHERE is_own = 0 AND database_id = ? AND stream_no = ? AND first = ?",
                 [(database_id, stream_no, part.first) for part in inside],
             )
             connection.executemany(
-                "INSERT INTO main.edgeshard_pruned_ranges VALUES (0, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO main._edgeshard_pruned_ranges VALUES (0, ?, ?, ?, ?, ?, ?)",
                 [
                     (database_id, stream_no, part.first, part.last, item.reason, item.pruned_at)
                     for part in subtract([item.seqs], [part for part in recorded if part not in inside])
@@ -163,7 +163,7 @@ def record_from_source(
 def by_reason(connection: Connection) -> dict[str, int]:
     """Return how many rows this master pruned, by the rule that selected them; also those of a newer copy of it."""
     found = retired.rows_by_reason(connection)
-    sql = f"SELECT reason, sum(last - first + 1) FROM main.edgeshard_pruned_ranges WHERE {_OWN} GROUP BY reason"
+    sql = f"SELECT reason, sum(last - first + 1) FROM main._edgeshard_pruned_ranges WHERE {_OWN} GROUP BY reason"
     found.update(dict(sqlite.fetch(connection, sql)))
     for stream_no, pruned in of_newer_copy(connection).items():
         held = extents.ranges(connection, stream_no)
@@ -178,7 +178,7 @@ def rows_by_state(connection: Connection) -> dict[int, dict[str, int]]:
     found: dict[int, dict[str, int]] = {}
     for number, reason, rows in sqlite.fetch(
         connection,
-        f"SELECT stream_no, reason, sum(last - first + 1) FROM main.edgeshard_pruned_ranges WHERE {_OWN} "
+        f"SELECT stream_no, reason, sum(last - first + 1) FROM main._edgeshard_pruned_ranges WHERE {_OWN} "
         f"AND reason IN ({listed}) GROUP BY stream_no, reason",
         tuple(STATES),
     ):
@@ -197,7 +197,7 @@ def with_reason(connection: Connection, *reasons: str) -> dict[int, list[Range]]
     found: dict[int, list[Range]] = {}
     for number, first, last in sqlite.fetch(
         connection,
-        f"SELECT stream_no, first, last FROM main.edgeshard_pruned_ranges WHERE {_OWN} "
+        f"SELECT stream_no, first, last FROM main._edgeshard_pruned_ranges WHERE {_OWN} "
         f"AND reason IN ({', '.join('?' * len(reasons))}) ORDER BY stream_no, first",
         reasons,
     ):
@@ -208,13 +208,13 @@ def with_reason(connection: Connection, *reasons: str) -> dict[int, list[Range]]
 def has_deletions_by_request(connection: Connection) -> bool:
     """Return whether rows of this master were erased, or deleted by hand."""
     reasons = (BY_HAND, BY_HAND_OR_SUPERSEDED, ERASED)
-    sql = f"SELECT 1 FROM main.edgeshard_pruned_ranges WHERE {_OWN} AND reason IN (?, ?, ?) LIMIT 1"
+    sql = f"SELECT 1 FROM main._edgeshard_pruned_ranges WHERE {_OWN} AND reason IN (?, ?, ?) LIMIT 1"
     return sqlite.scalar(connection, sql, reasons) is not None
 
 
 def streams_of_newer_copy(connection: Connection) -> list[int]:
     """Return the numbers of the streams that this master had pruned rows of before an older copy of it was put back."""
-    sql = f"SELECT DISTINCT stream_no FROM main.edgeshard_pruned_ranges WHERE {_OF_NEWER_COPY}"
+    sql = f"SELECT DISTINCT stream_no FROM main._edgeshard_pruned_ranges WHERE {_OF_NEWER_COPY}"
     return [number for (number,) in sqlite.fetch(connection, sql)]
 
 
@@ -228,7 +228,7 @@ def of_newer_copy(connection: Connection, stream_no: int | None = None) -> dict[
     found: dict[int, list[PrunedRange]] = {}
     only = "" if stream_no is None else f"AND stream_no = {stream_no:d}"
     for number, first, last, *rest in connection.execute(
-        f"SELECT stream_no, first, last, database_id, reason, pruned_at FROM main.edgeshard_pruned_ranges "
+        f"SELECT stream_no, first, last, database_id, reason, pruned_at FROM main._edgeshard_pruned_ranges "
         f"WHERE {_OF_NEWER_COPY} {only} ORDER BY stream_no, first"
     ):
         found.setdefault(number, []).append(PrunedRange(Range(first, last), *rest))
@@ -239,7 +239,7 @@ def elsewhere(connection: Connection, stream_id: bytes) -> list[PrunedRange]:
     """Return what other databases pruned of a stream."""
     rows = sqlite.fetch(
         connection,
-        f"SELECT first, last, p.database_id, reason, pruned_at FROM main.edgeshard_pruned_ranges p {streams.JOIN} "
+        f"SELECT first, last, p.database_id, reason, pruned_at FROM main._edgeshard_pruned_ranges p {streams.JOIN} "
         f"WHERE stream_id = ? AND is_own = 0 AND p.database_id <> {identity.OWN_ID} ORDER BY first",
         (stream_id,),
     )
@@ -248,7 +248,7 @@ def elsewhere(connection: Connection, stream_id: bytes) -> list[PrunedRange]:
 
 def stream_numbers(connection: Connection) -> set[int]:
     """Return the numbers of the streams that this master, or another database, pruned rows of."""
-    sql = "SELECT DISTINCT stream_no FROM main.edgeshard_pruned_ranges"
+    sql = "SELECT DISTINCT stream_no FROM main._edgeshard_pruned_ranges"
     return {number for (number,) in sqlite.fetch(connection, sql)}
 
 
@@ -260,7 +260,7 @@ def streams_since(connection: Connection, since_s: float, besides: str) -> set[i
         since_s: the time, in seconds since 1970.
         besides: a reason that does not count.
     """
-    sql = "SELECT stream_no, max(pruned_at) FROM main.edgeshard_pruned_ranges WHERE reason <> ? GROUP BY stream_no"
+    sql = "SELECT stream_no, max(pruned_at) FROM main._edgeshard_pruned_ranges WHERE reason <> ? GROUP BY stream_no"
     return {number for number, at in sqlite.fetch(connection, sql, (besides,)) if _seconds(at) >= since_s}
 
 
@@ -283,17 +283,17 @@ def errors(connection: Connection, limit: int) -> Iterator[str]:
 
 def _misplaced(connection: Connection) -> Iterator[str]:
     for number, first, last in connection.execute(
-        f"SELECT stream_no, first, last FROM main.edgeshard_pruned_ranges p WHERE {_OWN} "
+        f"SELECT stream_no, first, last FROM main._edgeshard_pruned_ranges p WHERE {_OWN} "
         f"AND NOT {extents.covered_by_range('p')}"
     ):
         yield f"stream number {number}: seqs {first} to {last} were pruned, but have no range: they would come back"
     for number, first in connection.execute(
         "SELECT stream_no, first FROM (SELECT stream_no, first, lag(last) OVER (PARTITION BY stream_no ORDER BY first) "
-        f"AS before FROM main.edgeshard_pruned_ranges WHERE {_OWN}) WHERE before >= first"
+        f"AS before FROM main._edgeshard_pruned_ranges WHERE {_OWN}) WHERE before >= first"
     ):
         yield f"stream number {number}: seq {first} was pruned twice"
     for number, first, last in connection.execute(
-        f"SELECT stream_no, first, last FROM main.edgeshard_pruned_ranges p WHERE {_OWN} "
+        f"SELECT stream_no, first, last FROM main._edgeshard_pruned_ranges p WHERE {_OWN} "
         f"AND {extents.block_end('p')} >= p.first"
     ):
         yield f"stream number {number}: seqs {first} to {last} were pruned, and some of them have a block"
@@ -301,7 +301,7 @@ def _misplaced(connection: Connection) -> Iterator[str]:
 
 def _unaccounted(connection: Connection) -> Iterator[str]:
     """Find each run of seqs that the master held, and that is in no block and was not pruned."""
-    sql = f"SELECT stream_no, sum(last - first + 1) FROM main.edgeshard_pruned_ranges WHERE {_OWN} GROUP BY stream_no"
+    sql = f"SELECT stream_no, sum(last - first + 1) FROM main._edgeshard_pruned_ranges WHERE {_OWN} GROUP BY stream_no"
     pruned = dict(sqlite.fetch(connection, sql))
     here = extents.block_rows(connection)
     for number, count in extents.range_rows(connection).items():
@@ -316,8 +316,9 @@ def _unaccounted(connection: Connection) -> Iterator[str]:
 def _ranges_around(connection: Connection, database_id: bytes, stream_no: int, seqs: Range) -> list[Range]:
     """Return which of these seqs of a stream merged databases say that a database pruned, in the recorded intervals."""
     sql = (
-        "SELECT first, last FROM main.edgeshard_pruned_ranges WHERE is_own = 0 AND database_id = ?1 AND stream_no = ?2 "
-        "AND first <= ?4 AND first >= coalesce((SELECT max(first) FROM main.edgeshard_pruned_ranges "
+        "SELECT first, last FROM main._edgeshard_pruned_ranges "
+        "WHERE is_own = 0 AND database_id = ?1 AND stream_no = ?2 "
+        "AND first <= ?4 AND first >= coalesce((SELECT max(first) FROM main._edgeshard_pruned_ranges "
         "WHERE is_own = 0 AND database_id = ?1 AND stream_no = ?2 AND first <= ?3), 0)"
     )
     bindings = (database_id, stream_no, seqs.first, seqs.last)
@@ -325,5 +326,5 @@ def _ranges_around(connection: Connection, database_id: bytes, stream_no: int, s
 
 
 def _ranges(connection: Connection, stream_no: int, where: str, bindings: tuple[Any, ...] = ()) -> list[Range]:
-    sql = f"SELECT first, last FROM main.edgeshard_pruned_ranges WHERE stream_no = ? AND {where}"
+    sql = f"SELECT first, last FROM main._edgeshard_pruned_ranges WHERE stream_no = ? AND {where}"
     return [Range(*row) for row in sqlite.fetch(connection, sql, (stream_no, *bindings))]

@@ -1,4 +1,4 @@
-"""Own edgeshard_receipts and edgeshard_peers: what other databases (peers) said that they hold durably.
+"""Own _edgeshard_receipts and _edgeshard_peers: what other databases (peers) said that they hold durably.
 
 A receipt answers two different questions. To delete a row here, we ask whether a peer has it *now*. To export rows, we
 ask whether the peer *ever* had them, because a row that the peer pruned must not come back. So a receipt records both:
@@ -59,8 +59,8 @@ _DIGITS_MIN = 6
 _NAMED_MAX = 10
 
 _SELECT_RANGES = (
-    f"SELECT database_id, stream_id, r.first, r.last FROM main.edgeshard_receipts r {streams.JOIN} "
-    "JOIN main.edgeshard_peers USING (database_id) WHERE "
+    f"SELECT database_id, stream_id, r.first, r.last FROM main._edgeshard_receipts r {streams.JOIN} "
+    "JOIN main._edgeshard_peers USING (database_id) WHERE "
 )
 
 
@@ -225,11 +225,11 @@ def _change(connection: Connection, peer: Peer, unwanted: Sequence[_Row], new: S
             cause = "another process records a receipt of the same database; try again"
             raise StorageBusyError("record receipt of", peer.database_id.hex(), cause)
         connection.executemany(
-            "DELETE FROM main.edgeshard_receipts WHERE database_id = ? AND stream_no = ? AND first = ?",
+            "DELETE FROM main._edgeshard_receipts WHERE database_id = ? AND stream_no = ? AND first = ?",
             [(peer.database_id, number, first) for number, first, _, _ in unwanted],
         )
         connection.executemany(
-            "INSERT INTO main.edgeshard_receipts(database_id, stream_no, first, last, state) VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO main._edgeshard_receipts(database_id, stream_no, first, last, state) VALUES (?, ?, ?, ?, ?)",
             [(peer.database_id, *row) for row in new],
         )
         _write_peer(connection, peer)
@@ -239,7 +239,7 @@ def _change(connection: Connection, peer: Peer, unwanted: Sequence[_Row], new: S
 def _write_peer(connection: Connection, peer: Peer) -> None:
     trusted_at = None if peer.trusted_at is None else peer.trusted_at.isoformat()
     connection.execute(
-        "INSERT OR REPLACE INTO main.edgeshard_peers(database_id, kind, received_at, issued_at, generation, "
+        "INSERT OR REPLACE INTO main._edgeshard_peers(database_id, kind, received_at, issued_at, generation, "
         "trusted_at, revision) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
             peer.database_id, peer.kind, peer.received_at.isoformat(), peer.issued_at.isoformat(), peer.generation,
@@ -293,7 +293,7 @@ def _differences(
 
 
 def _rows_in_order_of_id(connection: Connection, database_id: bytes) -> Iterator[_Row]:
-    table, columns = "main.edgeshard_receipts", "first, last, state"
+    table, columns = "main._edgeshard_receipts", "first, last, state"
     yield from streams.rows_in_order_of_id(connection, table, columns, "database_id = ?", (database_id,))
 
 
@@ -346,7 +346,7 @@ def _peers(connection: Connection, where: str, bindings: tuple[bytes, ...] = ())
     parse = datetime.datetime.fromisoformat
     for database_id, kind, received_at, issued_at, generation, trusted_at, revision in sqlite.fetch(
         connection,
-        "SELECT database_id, kind, received_at, issued_at, generation, trusted_at, revision FROM main.edgeshard_peers "
+        "SELECT database_id, kind, received_at, issued_at, generation, trusted_at, revision FROM main._edgeshard_peers "
         f"WHERE {where} ORDER BY received_at DESC, database_id",
         bindings,
     ):
@@ -357,7 +357,7 @@ def _peers(connection: Connection, where: str, bindings: tuple[bytes, ...] = ())
 def held_totals(connection: Connection, database_id: bytes) -> tuple[int, int]:
     """Return how many rows a peer counts as holding now, and of how many streams."""
     sql = (
-        "SELECT coalesce(sum(last - first + 1), 0), count(DISTINCT stream_no) FROM main.edgeshard_receipts "
+        "SELECT coalesce(sum(last - first + 1), 0), count(DISTINCT stream_no) FROM main._edgeshard_receipts "
         f"WHERE database_id = ? AND state = {HELD}"
     )
     ((rows, stream_count),) = sqlite.fetch(connection, sql, (database_id,))
@@ -392,7 +392,7 @@ def streams_with_unknown_rows(connection: Connection) -> list[int]:
     """Return the numbers of the streams with rows that a peer holds now and this master never had."""
     rows = sqlite.fetch(
         connection,
-        "SELECT DISTINCT p.stream_no FROM main.edgeshard_receipts p "
+        "SELECT DISTINCT p.stream_no FROM main._edgeshard_receipts p "
         f"WHERE state = {CLAIMED} AND {extents.range_end('p')} < p.last",
     )
     return [number for (number,) in rows]
@@ -414,15 +414,15 @@ def _listed(
 # -- a stream that retires ---------------------------------------------------------------------------------------------
 
 #: The entries of a stream. There are few peers, and no index on the number alone.
-_OF_STREAM: Final = "database_id IN (SELECT database_id FROM main.edgeshard_peers) AND stream_no = ?"
+_OF_STREAM: Final = "database_id IN (SELECT database_id FROM main._edgeshard_peers) AND stream_no = ?"
 
 
 def is_claimed(connection: Connection, stream_no: int) -> bool:
     """Return whether a peer says that it holds rows of a stream that this master never had."""
-    sql = f"SELECT 1 FROM main.edgeshard_receipts WHERE {_OF_STREAM} AND state = {CLAIMED} LIMIT 1"
+    sql = f"SELECT 1 FROM main._edgeshard_receipts WHERE {_OF_STREAM} AND state = {CLAIMED} LIMIT 1"
     return sqlite.scalar(connection, sql, (stream_no,)) is not None
 
 
 def forget_stream(connection: Connection, stream_no: int) -> None:
     """Forget what the peers say of a stream, in the transaction in which it retires: it has no row left to prune."""
-    connection.execute(f"DELETE FROM main.edgeshard_receipts WHERE {_OF_STREAM}", (stream_no,))
+    connection.execute(f"DELETE FROM main._edgeshard_receipts WHERE {_OF_STREAM}", (stream_no,))

@@ -1,4 +1,4 @@
-"""Own edgeshard_removed, in ``removed-shards.db``: up to which seq each stream of a removed shard was in the master.
+"""Own _edgeshard_removed, in ``removed-shards.db``: up to which seq each stream of a removed shard was in the master.
 
 A shard is removed once the master holds its rows. If an older copy of the master is put back, these rows are in neither
 place, and only this file, which is outside of the master, knows that they exist. A merge adds what the master does not
@@ -110,13 +110,13 @@ def read(root: Path, known: tuple[bytes | None, int], *, is_merging: bool = Fals
 def _read(connection: Connection, path: Path, known: tuple[bytes | None, int]) -> Notes:
     notes_id = identity.database_id(connection)
     after = known[1] if known[0] == notes_id else 0
-    bounds = "SELECT coalesce(min(note_no), 0), coalesce(max(note_no), 0) FROM edgeshard_removed"
+    bounds = "SELECT coalesce(min(note_no), 0), coalesce(max(note_no), 0) FROM _edgeshard_removed"
     ((first, last),) = sqlite.fetch_typed(connection, str(path), (int, int), bounds)
     rows = sqlite.fetch_typed(
         connection,
         str(path),
         (bytes, str, int, bytes),
-        "SELECT stream_id, agent_id, last_seq, database_id FROM edgeshard_removed WHERE note_no > ? ORDER BY note_no",
+        "SELECT stream_id, agent_id, last_seq, database_id FROM _edgeshard_removed WHERE note_no > ? ORDER BY note_no",
         (after,),
     )
     if not all(
@@ -167,16 +167,16 @@ def _write(path: Path, rows: Sequence[KnownRows], streams_max: int) -> tuple[byt
                 wal=False,
             )
     with _opened(path, writable=True) as connection, sqlite.immediate(connection):
-        last = int(sqlite.scalar(connection, "SELECT coalesce(max(note_no), 0) FROM edgeshard_removed"))
+        last = int(sqlite.scalar(connection, "SELECT coalesce(max(note_no), 0) FROM _edgeshard_removed"))
         connection.executemany(
-            "INSERT INTO edgeshard_removed VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO _edgeshard_removed VALUES (?, ?, ?, ?, ?)",
             [
                 (number, each.stream_id, each.agent_id, each.seqs.last, each.database_id)
                 for number, each in enumerate(rows, last + 1)
             ],
         )
         last += len(rows)
-        connection.execute("DELETE FROM edgeshard_removed WHERE note_no <= ?", (last - streams_max,))
+        connection.execute("DELETE FROM _edgeshard_removed WHERE note_no <= ?", (last - streams_max,))
         return identity.database_id(connection), last
 
 

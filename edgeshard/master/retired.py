@@ -1,4 +1,4 @@
-"""Own edgeshard_retired and edgeshard_retirements: streams of which the master held and pruned every row.
+"""Own _edgeshard_retired and _edgeshard_retirements: streams of which the master held and pruned every row.
 
 An agent that is started once for each row makes a stream for each row. Long after its rows are pruned, the master must
 still know that it has held them, or an old copy of a shard would bring them back. A *retired* stream keeps only what
@@ -27,7 +27,7 @@ from edgeshard.records.json_values import to_json
 from edgeshard.sqlite import Connection, quote
 
 #: The names of the tables.
-TABLES: Final = ("edgeshard_retired", "edgeshard_retirements")
+TABLES: Final = ("_edgeshard_retired", "_edgeshard_retirements")
 
 #: The most streams of a group.
 GROUP_STREAMS: Final = 1_000
@@ -97,14 +97,14 @@ class RetiredStream:
 
 def last_seq(connection: Connection, stream_id: bytes) -> int | None:
     """Return the last seq of a retired stream, or None if the stream is not retired."""
-    sql = "SELECT last_seq FROM main.edgeshard_retired WHERE stream_id = ?"
+    sql = "SELECT last_seq FROM main._edgeshard_retired WHERE stream_id = ?"
     found: int | None = sqlite.scalar(connection, sql, (stream_id,))
     return found
 
 
 def find(connection: Connection, stream_id: bytes) -> RetiredStream | None:
     """Return a retired stream, or None if the stream is not retired."""
-    sql = "SELECT last_seq, group_no FROM main.edgeshard_retired WHERE stream_id = ?"
+    sql = "SELECT last_seq, group_no FROM main._edgeshard_retired WHERE stream_id = ?"
     rows = sqlite.fetch(connection, sql, (stream_id,))
     if not rows:
         return None
@@ -115,7 +115,7 @@ def find(connection: Connection, stream_id: bytes) -> RetiredStream | None:
 
 def in_order_of_id(connection: Connection) -> Iterator[tuple[bytes, int]]:
     """Yield (id, last seq) of each retired stream, in the order of the ids."""
-    yield from connection.execute("SELECT stream_id, last_seq FROM main.edgeshard_retired ORDER BY stream_id")
+    yield from connection.execute("SELECT stream_id, last_seq FROM main._edgeshard_retired ORDER BY stream_id")
 
 
 def groups(connection: Connection) -> list[Group]:
@@ -124,19 +124,19 @@ def groups(connection: Connection) -> list[Group]:
 
 
 def _groups(connection: Connection, where: str = "", bindings: tuple[int | str, ...] = ()) -> Iterator[Group]:
-    sql = f"{_GROUP} main.edgeshard_retirements {where} ORDER BY group_no"
+    sql = f"{_GROUP} main._edgeshard_retirements {where} ORDER BY group_no"
     for number, agent, shard, began_at, opened_at, retired_at, streams, rows in sqlite.fetch(connection, sql, bindings):
         yield Group(number, agent, shard, began_at, opened_at, retired_at, streams, json.loads(rows))
 
 
 def stream_count(connection: Connection) -> int:
     """Return how many streams are retired."""
-    return int(sqlite.scalar(connection, "SELECT coalesce(sum(streams), 0) FROM main.edgeshard_retirements"))
+    return int(sqlite.scalar(connection, "SELECT coalesce(sum(streams), 0) FROM main._edgeshard_retirements"))
 
 
 def agents(connection: Connection) -> list[str]:
     """Return the agents that are known of retired streams."""
-    sql = "SELECT DISTINCT agent_id FROM main.edgeshard_retirements WHERE agent_id <> ''"
+    sql = "SELECT DISTINCT agent_id FROM main._edgeshard_retirements WHERE agent_id <> ''"
     return [agent for (agent,) in sqlite.fetch(connection, sql)]
 
 
@@ -185,7 +185,7 @@ def add(
     """
     number = _open_group(connection, agent, shard, began_at, now_s)
     (group,) = _groups(connection, "WHERE group_no = ?", (number,))
-    connection.execute("INSERT INTO main.edgeshard_retired VALUES (?, ?, ?)", (stream_id, sum(rows.values()), number))
+    connection.execute("INSERT INTO main._edgeshard_retired VALUES (?, ?, ?)", (stream_id, sum(rows.values()), number))
     _write(
         connection,
         attrs.evolve(
@@ -201,21 +201,23 @@ def add(
 def _open_group(connection: Connection, agent: str, shard: str, began_at: int, now_s: int) -> int:
     """Return the number of the group that a stream is added to, which is made if there is none."""
     is_open = (
-        "group_no > (SELECT max(group_no) FROM main.edgeshard_retirements) - ? AND streams < ? "
+        "group_no > (SELECT max(group_no) FROM main._edgeshard_retirements) - ? AND streams < ? "
         "AND opened_at BETWEEN ? AND ?"
     )
     bounds = (_NEWEST_GROUPS, GROUP_STREAMS, now_s - GROUP_S, now_s)
-    of_agent = f"SELECT group_no FROM main.edgeshard_retirements WHERE {is_open} AND agent_id = ? AND shard = ? LIMIT 1"
+    of_agent = (
+        f"SELECT group_no FROM main._edgeshard_retirements WHERE {is_open} AND agent_id = ? AND shard = ? LIMIT 1"
+    )
     found = sqlite.scalar(connection, of_agent, (*bounds, agent, shard))
     if found is None:
-        count = f"SELECT count(*) FROM main.edgeshard_retirements WHERE {is_open}"
+        count = f"SELECT count(*) FROM main._edgeshard_retirements WHERE {is_open}"
         if sqlite.scalar(connection, count, bounds) >= OPEN_GROUPS:
             agent = shard = ""
             found = sqlite.scalar(connection, of_agent, (*bounds, agent, shard))
     if found is not None:
         return int(found)
     connection.execute(
-        "INSERT INTO main.edgeshard_retirements(database_id, agent_id, shard, began_at, opened_at, retired_at, "
+        "INSERT INTO main._edgeshard_retirements(database_id, agent_id, shard, began_at, opened_at, retired_at, "
         f"streams, rows) VALUES ({identity.OWN_ID}, ?, ?, ?, ?, ?, 0, '{{}}')",
         (agent, shard, began_at, now_s, now_s),
     )
@@ -229,7 +231,7 @@ def remove(connection: Connection, stream: RetiredStream) -> Mapping[str, int]:
     is a choice; in sum it is right.
     """
     rows = _portion(stream.group.rows, stream.last_seq)
-    connection.execute("DELETE FROM main.edgeshard_retired WHERE stream_id = ?", (stream.stream_id,))
+    connection.execute("DELETE FROM main._edgeshard_retired WHERE stream_id = ?", (stream.stream_id,))
     left = Counter(stream.group.rows) - Counter(rows)
     _write(connection, attrs.evolve(stream.group, streams=stream.group.streams - 1, rows=left))
     return rows
@@ -247,10 +249,10 @@ def _portion(rows: Mapping[str, int], count: int) -> dict[str, int]:
 
 def _write(connection: Connection, group: Group) -> None:
     if not group.streams:
-        connection.execute("DELETE FROM main.edgeshard_retirements WHERE group_no = ?", (group.number,))
+        connection.execute("DELETE FROM main._edgeshard_retirements WHERE group_no = ?", (group.number,))
         return
     connection.execute(
-        "UPDATE main.edgeshard_retirements SET began_at = ?, retired_at = ?, streams = ?, rows = ? WHERE group_no = ?",
+        "UPDATE main._edgeshard_retirements SET began_at = ?, retired_at = ?, streams = ?, rows = ? WHERE group_no = ?",
         (group.began_at, group.retired_at, group.streams, to_json(dict(group.rows)), group.number),
     )
 
@@ -264,10 +266,10 @@ def copy_all(connection: Connection, schema: str, is_wanted: Callable[[bytes, in
         is_wanted: returns for the id and the last seq of a stream whether to add it.
     """
     there = quote(schema)
-    connection.execute(f"INSERT INTO main.edgeshard_retirements SELECT * FROM {there}.edgeshard_retirements")
-    listed = connection.execute(f"SELECT * FROM {there}.edgeshard_retired ORDER BY stream_id")
+    connection.execute(f"INSERT INTO main._edgeshard_retirements SELECT * FROM {there}._edgeshard_retirements")
+    listed = connection.execute(f"SELECT * FROM {there}._edgeshard_retired ORDER BY stream_id")
     connection.executemany(
-        "INSERT INTO main.edgeshard_retired VALUES (?, ?, ?)", (row for row in listed if is_wanted(row[0], row[1]))
+        "INSERT INTO main._edgeshard_retired VALUES (?, ?, ?)", (row for row in listed if is_wanted(row[0], row[1]))
     )
 
 
@@ -277,7 +279,7 @@ def copy_all(connection: Connection, schema: str, is_wanted: Callable[[bytes, in
 def next_of_groups(connection: Connection, after: bytes, numbers: Collection[int]) -> bytes | None:
     """Return the id of the next retired stream of these groups after an id, or None if there is none."""
     sql = (
-        f"SELECT stream_id FROM main.edgeshard_retired WHERE stream_id > ?1 AND group_no IN ({_LISTED}) "
+        f"SELECT stream_id FROM main._edgeshard_retired WHERE stream_id > ?1 AND group_no IN ({_LISTED}) "
         "ORDER BY stream_id LIMIT 1"
     )
     found: bytes | None = sqlite.scalar(connection, sql, (after, to_json(sorted(numbers))))
@@ -287,7 +289,7 @@ def next_of_groups(connection: Connection, after: bytes, numbers: Collection[int
 def window_end(connection: Connection, first: bytes, streams: int) -> bytes | None:
     """Return the id of the last of the next `streams` retired streams from an id on, or None if there is no stream."""
     sql = (
-        "SELECT max(stream_id) FROM (SELECT stream_id FROM main.edgeshard_retired WHERE stream_id >= ? "
+        "SELECT max(stream_id) FROM (SELECT stream_id FROM main._edgeshard_retired WHERE stream_id >= ? "
         "ORDER BY stream_id LIMIT ?)"
     )
     found: bytes | None = sqlite.scalar(connection, sql, (first, streams))
@@ -304,10 +306,10 @@ def forget(connection: Connection, after: bytes, last: bytes, numbers: Collectio
     bindings = (after, last, to_json(sorted(numbers)))
     counted = sqlite.fetch(
         connection,
-        f"SELECT group_no, count(*), sum(last_seq) FROM main.edgeshard_retired WHERE {where} GROUP BY group_no",
+        f"SELECT group_no, count(*), sum(last_seq) FROM main._edgeshard_retired WHERE {where} GROUP BY group_no",
         bindings,
     )
-    connection.execute(f"DELETE FROM main.edgeshard_retired WHERE {where}", bindings)
+    connection.execute(f"DELETE FROM main._edgeshard_retired WHERE {where}", bindings)
     for number, streams, rows in counted:
         (group,) = _groups(connection, "WHERE group_no = ?", (number,))
         left = Counter(group.rows) - Counter(_portion(group.rows, rows))
@@ -323,7 +325,7 @@ def errors(connection: Connection) -> Iterator[str]:
     counted = {
         number: (streams, rows)
         for number, streams, rows in connection.execute(
-            "SELECT group_no, count(*), sum(last_seq) FROM main.edgeshard_retired GROUP BY group_no"
+            "SELECT group_no, count(*), sum(last_seq) FROM main._edgeshard_retired GROUP BY group_no"
         )
     }
     for group in _groups(connection):
@@ -335,6 +337,6 @@ def errors(connection: Connection) -> Iterator[str]:
     for number, (streams, _) in counted.items():
         yield f"{streams} streams retired in group {number}, which is not listed"
     for stream_id, last in connection.execute(
-        "SELECT stream_id, last_seq FROM main.edgeshard_retired WHERE last_seq < 1 OR length(stream_id) <> 16"
+        "SELECT stream_id, last_seq FROM main._edgeshard_retired WHERE last_seq < 1 OR length(stream_id) <> 16"
     ):
         yield f"stream {stream_id.hex()} is retired, and cannot have {last} rows"

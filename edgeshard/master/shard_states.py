@@ -1,4 +1,4 @@
-"""Own edgeshard_shards: the saved part of merge/shard_cache. Losing it costs one rescan."""
+"""Own _edgeshard_shards: the saved part of merge/shard_cache. Losing it costs one rescan."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def load_states(connection: Connection) -> dict[str, tuple[State, str]]:
     "".
     """
     states = {}
-    for name, text, reason in sqlite.fetch(connection, "SELECT name, state, reason FROM main.edgeshard_shards"):
+    for name, text, reason in sqlite.fetch(connection, "SELECT name, state, reason FROM main._edgeshard_shards"):
         mark, _, state = text.partition(" ")
         states[name] = (fingerprint.parse_state(state) if mark == _validity_mark() else (), reason)
     return states
@@ -28,17 +28,17 @@ def load_states(connection: Connection) -> dict[str, tuple[State, str]]:
 
 def load_notes(connection: Connection) -> list[tuple[str, str, str, str | None]]:
     """Return (name, state as it is stored, reason, when rows last came) of each recorded shard file."""
-    return sqlite.fetch(connection, "SELECT name, state, reason, merged_at FROM main.edgeshard_shards")
+    return sqlite.fetch(connection, "SELECT name, state, reason, merged_at FROM main._edgeshard_shards")
 
 
 def save_states(connection: Connection, states: Iterable[tuple[str, State, str]], removed: Iterable[str]) -> None:
     """Record (name, state, reason) of shard files, and forget removed ones; see `load_states`."""
     connection.executemany(
-        "INSERT INTO main.edgeshard_shards(name, state, reason) VALUES (?, ?, ?) "
+        "INSERT INTO main._edgeshard_shards(name, state, reason) VALUES (?, ?, ?) "
         "ON CONFLICT(name) DO UPDATE SET state = excluded.state, reason = excluded.reason",
         [(name, format_state(state), reason) for name, state, reason in states],
     )
-    connection.executemany("DELETE FROM main.edgeshard_shards WHERE name = ?", [(name,) for name in removed])
+    connection.executemany("DELETE FROM main._edgeshard_shards WHERE name = ?", [(name,) for name in removed])
 
 
 def format_state(state: State) -> str:
@@ -54,7 +54,7 @@ def _validity_mark() -> str:
 def record_merge(connection: Connection, name: str) -> None:
     """Record that rows of a shard file were merged just now, in the same transaction."""
     connection.execute(
-        "INSERT INTO main.edgeshard_shards(name, merged_at) VALUES (?1, ?2) "
+        "INSERT INTO main._edgeshard_shards(name, merged_at) VALUES (?1, ?2) "
         "ON CONFLICT(name) DO UPDATE SET merged_at = ?2",
         (name, datetime.datetime.now(datetime.UTC).isoformat()),
     )

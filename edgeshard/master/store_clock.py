@@ -1,4 +1,4 @@
-"""Own edgeshard_clock: the trusted time of a master, as of the last reading of this machine's clocks.
+"""Own _edgeshard_clock: the trusted time of a master, as of the last reading of this machine's clocks.
 
 `clock_trust` decides what follows from a reading. A reading is made in each transaction that brings rows, in a prune
 with a rule by age, and in a merge without rows if the clock is not as the last reading lets expect.
@@ -29,7 +29,7 @@ _WITNESSED_EVERY_S: Final = 3_600.0
 def load(connection: Connection) -> TrustedClock | None:
     """Return the clock as of the last reading, or None if there was none."""
     names = [field.name for field in attrs.fields(TrustedClock)]  # those of the columns
-    rows = sqlite.fetch(connection, f"SELECT {', '.join(names)} FROM main.edgeshard_clock WHERE clock_id = 1")
+    rows = sqlite.fetch(connection, f"SELECT {', '.join(names)} FROM main._edgeshard_clock WHERE clock_id = 1")
     if not rows:
         return None
     values = dict(zip(names, rows[0], strict=True))
@@ -121,7 +121,7 @@ def _keep(connection: Connection, advanced: Advance) -> None:
         if advanced.is_set_now:
             arrivals.record(connection, 1, clock)
     connection.execute(
-        "INSERT OR REPLACE INTO main.edgeshard_clock(clock_id, boot_id, boottime_s, wall_s, trusted_s, witnessed_s, "
+        "INSERT OR REPLACE INTO main._edgeshard_clock(clock_id, boot_id, boottime_s, wall_s, trusted_s, witnessed_s, "
         "based_at, is_known, boot_first_id, unsure_from, corrections, jumps, marks) "
         "VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (

@@ -1,4 +1,4 @@
-"""Own edgeshard_streams: the streams that a database knows."""
+"""Own _edgeshard_streams: the streams that a database knows."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from edgeshard.records.json_values import to_json
 from edgeshard.sqlite import Connection, quote
 
 #: Registers a new stream of a shard; binds its number, the agent's name, its id and when it began.
-INSERT_NEW: Final = "INSERT INTO main.edgeshard_streams(stream_no, agent_id, stream_id, began_at) VALUES (?, ?, ?, ?)"
+INSERT_NEW: Final = "INSERT INTO main._edgeshard_streams(stream_no, agent_id, stream_id, began_at) VALUES (?, ?, ?, ?)"
 
 
 #: Joins the streams to a table that has their number as stream_no, and to a record table, which has it as _stream.
-JOIN: Final = "JOIN main.edgeshard_streams USING (stream_no)"
-JOIN_RECORDS: Final = "JOIN main.edgeshard_streams ON stream_no = _stream"
+JOIN: Final = "JOIN main._edgeshard_streams USING (stream_no)"
+JOIN_RECORDS: Final = "JOIN main._edgeshard_streams ON stream_no = _stream"
 
 
 def next_stream_no(connection: Connection) -> int:
@@ -31,7 +31,7 @@ def next_stream_no(connection: Connection) -> int:
 
 def numbers(connection: Connection) -> set[int]:
     """Return the numbers of all streams."""
-    return {number for (number,) in sqlite.fetch(connection, "SELECT stream_no FROM main.edgeshard_streams")}
+    return {number for (number,) in sqlite.fetch(connection, "SELECT stream_no FROM main._edgeshard_streams")}
 
 
 @attrs.frozen
@@ -58,7 +58,7 @@ class Stream:
 def load(connection: Connection) -> list[Stream]:
     """Return all streams, each with its blocks, in order of their numbers."""
     blocks = extents.blocks_by_stream(connection)
-    sql = "SELECT stream_no, stream_id, agent_id, began_at, last_seq FROM main.edgeshard_streams ORDER BY stream_no"
+    sql = "SELECT stream_no, stream_id, agent_id, began_at, last_seq FROM main._edgeshard_streams ORDER BY stream_no"
     return [
         Stream(stream_no, stream_id, agent_id, began_at, last_seq, blocks.get(stream_no, ()))
         for stream_no, stream_id, agent_id, began_at, last_seq in sqlite.fetch(connection, sql)
@@ -75,20 +75,20 @@ def first_agent(connection: Connection, table: str) -> str | None:
 def count(connection: Connection) -> tuple[int, int]:
     """Return how many streams the database knows, and how many agents wrote them."""
     ((streams, agents),) = sqlite.fetch(
-        connection, "SELECT count(*), count(DISTINCT agent_id) FROM main.edgeshard_streams"
+        connection, "SELECT count(*), count(DISTINCT agent_id) FROM main._edgeshard_streams"
     )
     return streams, agents
 
 
 def agents(connection: Connection) -> list[str]:
     """Return the names of all agents that the database knows."""
-    return [name for (name,) in sqlite.fetch(connection, "SELECT DISTINCT agent_id FROM main.edgeshard_streams")]
+    return [name for (name,) in sqlite.fetch(connection, "SELECT DISTINCT agent_id FROM main._edgeshard_streams")]
 
 
 def insert(connection: Connection, stream_no: int, agent: str, stream_id: bytes, began_at: str, last_seq: int) -> None:
     """Add a stream under a given number, unless it is there."""
     connection.execute(
-        "INSERT OR IGNORE INTO main.edgeshard_streams(stream_no, agent_id, stream_id, began_at, last_seq) "
+        "INSERT OR IGNORE INTO main._edgeshard_streams(stream_no, agent_id, stream_id, began_at, last_seq) "
         "VALUES (?, ?, ?, ?, ?)",
         (stream_no, agent, stream_id, began_at, last_seq),
     )
@@ -96,40 +96,40 @@ def insert(connection: Connection, stream_no: int, agent: str, stream_id: bytes,
 
 def origins(connection: Connection) -> list[tuple[int, bytes, str, str]]:
     """Return (number, id, agent, when it began) of each stream."""
-    return sqlite.fetch(connection, "SELECT stream_no, stream_id, agent_id, began_at FROM main.edgeshard_streams")
+    return sqlite.fetch(connection, "SELECT stream_no, stream_id, agent_id, began_at FROM main._edgeshard_streams")
 
 
 def last_seqs(connection: Connection) -> list[tuple[int, str, int]]:
     """Return (number, agent, highest seq known to exist) of each stream that is known to have rows."""
-    sql = "SELECT stream_no, agent_id, last_seq FROM main.edgeshard_streams WHERE last_seq > 0"
+    sql = "SELECT stream_no, agent_id, last_seq FROM main._edgeshard_streams WHERE last_seq > 0"
     return sqlite.fetch(connection, sql)
 
 
 def highest_number(connection: Connection) -> int:
     """Return the highest number of a stream, or 0 if there are none."""
-    return int(sqlite.scalar(connection, "SELECT max(stream_no) FROM main.edgeshard_streams") or 0)
+    return int(sqlite.scalar(connection, "SELECT max(stream_no) FROM main._edgeshard_streams") or 0)
 
 
 def numbers_after(connection: Connection, stream_no: int) -> list[int]:
     """Return the numbers of the streams that were added after this one."""
-    sql = "SELECT stream_no FROM main.edgeshard_streams WHERE stream_no > ?"
+    sql = "SELECT stream_no FROM main._edgeshard_streams WHERE stream_no > ?"
     return [number for (number,) in sqlite.fetch(connection, sql, (stream_no,))]
 
 
 def numbers_of_agents(connection: Connection, agents: Iterable[str]) -> set[int]:
     """Return the numbers of the streams that these agents wrote."""
-    sql = "SELECT stream_no FROM main.edgeshard_streams WHERE agent_id IN (SELECT value FROM json_each(?))"
+    sql = "SELECT stream_no FROM main._edgeshard_streams WHERE agent_id IN (SELECT value FROM json_each(?))"
     return {number for (number,) in sqlite.fetch(connection, sql, (to_json(list(agents)),))}
 
 
 def with_last_seqs(connection: Connection) -> list[tuple[int, bytes, str, int]]:
     """Return (number, id, agent, highest seq known to exist) of each stream."""
-    return sqlite.fetch(connection, "SELECT stream_no, stream_id, agent_id, last_seq FROM main.edgeshard_streams")
+    return sqlite.fetch(connection, "SELECT stream_no, stream_id, agent_id, last_seq FROM main._edgeshard_streams")
 
 
 def last_seq_by_number(connection: Connection) -> dict[int, int]:
     """Map the number of each stream to the highest seq known to exist."""
-    return dict(sqlite.fetch(connection, "SELECT stream_no, last_seq FROM main.edgeshard_streams"))
+    return dict(sqlite.fetch(connection, "SELECT stream_no, last_seq FROM main._edgeshard_streams"))
 
 
 def lacking(connection: Connection, stream_ids: Iterable[bytes] | None = None) -> list[tuple[int, bytes, str, int]]:
@@ -141,22 +141,22 @@ def lacking(connection: Connection, stream_ids: Iterable[bytes] | None = None) -
         stream_ids: return these streams instead, whether or not it is recorded that they lack rows.
     """
     columns = "SELECT stream_no, stream_id, agent_id, last_seq FROM"
-    sql = f"{columns} main.edgeshard_missing CROSS JOIN main.edgeshard_streams USING (stream_no)"
+    sql = f"{columns} main._edgeshard_missing CROSS JOIN main._edgeshard_streams USING (stream_no)"
     bindings: tuple[str, ...] = ()
     if stream_ids is not None:
-        sql = f"{columns} json_each(?) CROSS JOIN main.edgeshard_streams ON stream_id = unhex(value)"
+        sql = f"{columns} json_each(?) CROSS JOIN main._edgeshard_streams ON stream_id = unhex(value)"
         bindings = (to_json([stream_id.hex() for stream_id in stream_ids]),)
     return sqlite.fetch(connection, f"{sql} ORDER BY agent_id, stream_id", bindings)
 
 
 def missing_rows(connection: Connection) -> int:
     """Return how many seqs are known to exist that this master never held."""
-    return int(sqlite.scalar(connection, "SELECT coalesce(sum(rows), 0) FROM main.edgeshard_missing"))
+    return int(sqlite.scalar(connection, "SELECT coalesce(sum(rows), 0) FROM main._edgeshard_missing"))
 
 
 def miscounted(connection: Connection) -> Iterator[tuple[int, int, int]]:
     """Check the counts of missing seqs; yield (number, recorded, actual) of each stream for which they differ."""
-    recorded = dict(sqlite.fetch(connection, "SELECT stream_no, rows FROM main.edgeshard_missing"))
+    recorded = dict(sqlite.fetch(connection, "SELECT stream_no, rows FROM main._edgeshard_missing"))
     held = extents.range_rows(connection)
     for number, last_seq in last_seq_by_number(connection).items():
         actual, count = last_seq - held.get(number, 0), recorded.pop(number, 0)
@@ -168,7 +168,7 @@ def miscounted(connection: Connection) -> Iterator[tuple[int, int, int]]:
 def find(connection: Connection, stream_id: bytes) -> tuple[int, str] | None:
     """Return the number and the agent of a stream, or None if the database does not know it."""
     rows = sqlite.fetch(
-        connection, "SELECT stream_no, agent_id FROM main.edgeshard_streams WHERE stream_id = ?", (stream_id,)
+        connection, "SELECT stream_no, agent_id FROM main._edgeshard_streams WHERE stream_id = ?", (stream_id,)
     )
     return (int(rows[0][0]), rows[0][1]) if rows else None
 
@@ -182,32 +182,32 @@ def also_retired(connection: Connection) -> Iterator[bytes]:
 
 def origin(connection: Connection, stream_no: int) -> tuple[str, bytes]:
     """Return the agent and the id of a stream."""
-    sql = "SELECT agent_id, stream_id FROM main.edgeshard_streams WHERE stream_no = ?"
+    sql = "SELECT agent_id, stream_id FROM main._edgeshard_streams WHERE stream_no = ?"
     ((agent_id, stream_id),) = sqlite.fetch(connection, sql, (stream_no,))
     return agent_id, stream_id
 
 
 def with_number(connection: Connection, stream_no: int) -> tuple[bytes, str, str, int] | None:
     """Return (id, agent, when it began, highest seq known to exist) of a stream, or None if there is no such stream."""
-    sql = "SELECT stream_id, agent_id, began_at, last_seq FROM main.edgeshard_streams WHERE stream_no = ?"
+    sql = "SELECT stream_id, agent_id, began_at, last_seq FROM main._edgeshard_streams WHERE stream_no = ?"
     rows = sqlite.fetch(connection, sql, (stream_no,))
     return rows[0] if rows else None
 
 
 def remove(connection: Connection, stream_no: int) -> None:
     """Remove a stream, in the transaction in which it retires."""
-    connection.execute("DELETE FROM main.edgeshard_streams WHERE stream_no = ?", (stream_no,))
+    connection.execute("DELETE FROM main._edgeshard_streams WHERE stream_no = ?", (stream_no,))
 
 
 def set_agent(connection: Connection, stream_no: int, agent_id: str) -> None:
     """Record who wrote a stream of which that was not known."""
-    connection.execute("UPDATE main.edgeshard_streams SET agent_id = ? WHERE stream_no = ?", (agent_id, stream_no))
+    connection.execute("UPDATE main._edgeshard_streams SET agent_id = ? WHERE stream_no = ?", (agent_id, stream_no))
 
 
 def add(connection: Connection, stream_id: bytes, agent_id: str, began_at: str) -> int:
     """Add a stream and return the number that this database gives it."""
     connection.execute(
-        "INSERT INTO main.edgeshard_streams(agent_id, stream_id, began_at) VALUES (?, ?, ?)",
+        "INSERT INTO main._edgeshard_streams(agent_id, stream_id, began_at) VALUES (?, ?, ?)",
         (agent_id, stream_id, began_at),
     )
     return connection.last_insert_rowid()
@@ -216,16 +216,16 @@ def add(connection: Connection, stream_id: bytes, agent_id: str, began_at: str) 
 def copy_all(connection: Connection, schema: str) -> None:
     """Add all streams of an attached database that is trusted, with the highest seqs that are known to exist."""
     connection.execute(
-        "INSERT INTO main.edgeshard_streams(agent_id, stream_id, began_at, last_seq) "
-        f"SELECT agent_id, stream_id, began_at, last_seq FROM {quote(schema)}.edgeshard_streams ORDER BY stream_no"
+        "INSERT INTO main._edgeshard_streams(agent_id, stream_id, began_at, last_seq) "
+        f"SELECT agent_id, stream_id, began_at, last_seq FROM {quote(schema)}._edgeshard_streams ORDER BY stream_no"
     )
 
 
 def raise_last_seq(connection: Connection, stream_no: int, last_seq: int) -> int:
     """Record that the stream's rows up to `last_seq` exist; return how many of these were not known to exist."""
-    before = sqlite.scalar(connection, "SELECT last_seq FROM main.edgeshard_streams WHERE stream_no = ?", (stream_no,))
+    before = sqlite.scalar(connection, "SELECT last_seq FROM main._edgeshard_streams WHERE stream_no = ?", (stream_no,))
     if last_seq > before:
-        sql = "UPDATE main.edgeshard_streams SET last_seq = ? WHERE stream_no = ?"
+        sql = "UPDATE main._edgeshard_streams SET last_seq = ? WHERE stream_no = ?"
         connection.execute(sql, (last_seq, stream_no))
     return max(0, last_seq - int(before))
 
@@ -234,26 +234,26 @@ def add_missing(connection: Connection, stream_no: int, rows: int) -> None:
     """Record that `rows` more seqs of a stream are missing, or fewer if it is negative, in the caller's transaction."""
     if rows:
         connection.execute(
-            "INSERT INTO main.edgeshard_missing VALUES (?1, ?2) ON CONFLICT(stream_no) DO UPDATE SET rows = rows + ?2",
+            "INSERT INTO main._edgeshard_missing VALUES (?1, ?2) ON CONFLICT(stream_no) DO UPDATE SET rows = rows + ?2",
             (stream_no, rows),
         )
-        connection.execute("DELETE FROM main.edgeshard_missing WHERE stream_no = ? AND rows = 0", (stream_no,))
+        connection.execute("DELETE FROM main._edgeshard_missing WHERE stream_no = ? AND rows = 0", (stream_no,))
 
 
 def ids_by_number(connection: Connection) -> dict[int, bytes]:
     """Map the number of each stream in the main database to the stream's id."""
-    return dict(sqlite.fetch(connection, "SELECT stream_no, stream_id FROM main.edgeshard_streams"))
+    return dict(sqlite.fetch(connection, "SELECT stream_no, stream_id FROM main._edgeshard_streams"))
 
 
 def numbers_by_id(connection: Connection) -> dict[bytes, int]:
     """Map the id of each stream to its number in the main database."""
-    return dict(sqlite.fetch(connection, "SELECT stream_id, stream_no FROM main.edgeshard_streams"))
+    return dict(sqlite.fetch(connection, "SELECT stream_id, stream_no FROM main._edgeshard_streams"))
 
 
 def ranges_in_order_of_id(connection: Connection) -> Iterator[tuple[int, bytes, list[tuple[int, int]]]]:
     """Yield (number, id, seqs ever held as (first, last)) of each stream, in the order of the ids."""
     sql = (
-        f"SELECT stream_no, stream_id, first, last FROM main.edgeshard_streams LEFT JOIN {extents.RANGES} "
+        f"SELECT stream_no, stream_id, first, last FROM main._edgeshard_streams LEFT JOIN {extents.RANGES} "
         "USING (stream_no) ORDER BY stream_id, first"
     )
     for number, grouped in itertools.groupby(connection.execute(sql), key=operator.itemgetter(0)):
@@ -266,7 +266,7 @@ def rows_in_order_of_id(
 ) -> Iterator[tuple[Any, ...]]:
     """Yield (number, *columns) of the rows of another module's table, in the order of the ids of their streams."""
     yield from connection.execute(
-        f"SELECT stream_no, {columns} FROM main.edgeshard_streams CROSS JOIN {table} USING (stream_no) "
+        f"SELECT stream_no, {columns} FROM main._edgeshard_streams CROSS JOIN {table} USING (stream_no) "
         f"WHERE {where} ORDER BY stream_id, first",
         bindings,
     )
@@ -276,7 +276,7 @@ def rows_by_agent(connection: Connection) -> dict[str, int]:
     """Return how many seqs of each agent the database's blocks contain."""
     rows = extents.block_rows(connection)
     found: dict[str, int] = {}
-    for number, agent_id in sqlite.fetch(connection, "SELECT stream_no, agent_id FROM main.edgeshard_streams"):
+    for number, agent_id in sqlite.fetch(connection, "SELECT stream_no, agent_id FROM main._edgeshard_streams"):
         if number in rows:
             found[agent_id] = found.get(agent_id, 0) + rows[number]
     return found

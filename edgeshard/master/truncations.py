@@ -1,4 +1,4 @@
-"""Own edgeshard_truncations of a master: rows that the shards it merged had truncated for another database."""
+"""Own _edgeshard_truncations of a master: rows that the shards it merged had truncated for another database."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def record(connection: Connection, stream_no: int, seqs: Range, database_id: byt
     """
     connection.execute(
         # an older copy of the source knows of fewer truncated seqs
-        "INSERT INTO main.edgeshard_truncations VALUES (?, ?, ?, ?) ON CONFLICT(stream_no, first) "
+        "INSERT INTO main._edgeshard_truncations VALUES (?, ?, ?, ?) ON CONFLICT(stream_no, first) "
         "DO UPDATE SET last = excluded.last, database_id = excluded.database_id WHERE excluded.last > last",
         (stream_no, seqs.first, seqs.last, database_id),
     )
@@ -29,7 +29,7 @@ def of_stream(connection: Connection, stream_id: bytes) -> list[tuple[Range, byt
     """Return which seqs of a stream were truncated from shards, each with the id of the database that holds them."""
     rows = sqlite.fetch(
         connection,
-        f"SELECT first, last, t.database_id FROM main.edgeshard_truncations t {streams.JOIN} "
+        f"SELECT first, last, t.database_id FROM main._edgeshard_truncations t {streams.JOIN} "
         "WHERE stream_id = ? ORDER BY first",
         (stream_id,),
     )
@@ -38,4 +38,4 @@ def of_stream(connection: Connection, stream_id: bytes) -> list[tuple[Range, byt
 
 def forget_stream(connection: Connection, stream_no: int) -> None:
     """Forget where a stream's truncated rows were, in the transaction in which it retires: the master held them all."""
-    connection.execute("DELETE FROM main.edgeshard_truncations WHERE stream_no = ?", (stream_no,))
+    connection.execute("DELETE FROM main._edgeshard_truncations WHERE stream_no = ?", (stream_no,))

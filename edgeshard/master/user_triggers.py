@@ -1,4 +1,4 @@
-"""Own edgeshard_triggers: the triggers of users on record tables, which do not fire while we write."""
+"""Own _edgeshard_triggers: the triggers of users on record tables, which do not fire while we write."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def names(connection: Connection) -> list[str]:
 def note_new(connection: Connection) -> list[str]:
     """Return those that were never returned before, and record them."""
     found = names(connection)
-    known = {name for (name,) in sqlite.fetch(connection, "SELECT name FROM main.edgeshard_triggers")}
+    known = {name for (name,) in sqlite.fetch(connection, "SELECT name FROM main._edgeshard_triggers")}
     new = [name for name in found if name not in known]
     if known != set(found):
         with sqlite.immediate(connection):
-            connection.execute("DELETE FROM main.edgeshard_triggers")
-            sql = "INSERT OR IGNORE INTO main.edgeshard_triggers VALUES (?)"
+            connection.execute("DELETE FROM main._edgeshard_triggers")
+            sql = "INSERT OR IGNORE INTO main._edgeshard_triggers VALUES (?)"
             connection.executemany(sql, [(name,) for name in found])
     return new

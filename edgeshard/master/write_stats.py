@@ -1,4 +1,4 @@
-"""Own edgeshard_write_stats: how many bytes edgeshard writes to its files each day, because flash wears out.
+"""Own _edgeshard_write_stats: how many bytes edgeshard writes to its files each day, because flash wears out.
 
 We count the bytes that SQLite hands to the file system. A writer asks its connection how many pages it has written to
 its WAL (which takes 0.1 µs), and records the sum in its lock file, at most once a minute and when it closes. A merger
@@ -53,7 +53,7 @@ _BELIEVED_MAX: Final = 10**12
 _THREAD = "/proc/thread-self/io"
 
 _UPSERT = (
-    "INSERT INTO main.edgeshard_write_stats(day, bytes, rows) VALUES (?, ?, ?) "
+    "INSERT INTO main._edgeshard_write_stats(day, bytes, rows) VALUES (?, ?, ?) "
     "ON CONFLICT(day) DO UPDATE SET bytes = bytes + excluded.bytes, rows = rows + excluded.rows"
 )
 
@@ -313,5 +313,5 @@ def load(connection: Connection, locks: Iterable[Path]) -> WriteStats:
 
 
 def _days(connection: Connection) -> Iterator[tuple[str, WriteCount]]:
-    for day, count_bytes, rows in sqlite.fetch(connection, "SELECT day, bytes, rows FROM main.edgeshard_write_stats"):
+    for day, count_bytes, rows in sqlite.fetch(connection, "SELECT day, bytes, rows FROM main._edgeshard_write_stats"):
         yield day, WriteCount(count_bytes, rows)

@@ -1,4 +1,4 @@
-"""Own edgeshard_written_off: rows whose loss a user accepted, by address.
+"""Own _edgeshard_written_off: rows whose loss a user accepted, by address.
 
 These rows are missing, or somebody deleted them with another program. The record is about reports alone: it decides
 nothing about what is copied or deleted. Missing rows that arrive later all the same are merged, and their record goes.
@@ -20,7 +20,7 @@ def record(connection: Connection, stream_no: int, seqs: Iterable[Range], why: s
     new = subtract(seqs, ranges(connection, stream_no))
     at = datetime.datetime.now(datetime.UTC).isoformat()
     connection.executemany(
-        "INSERT INTO main.edgeshard_written_off VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO main._edgeshard_written_off VALUES (?, ?, ?, ?, ?)",
         [(stream_no, part.first, part.last, why, at) for part in new],
     )
     return sum(map(len, new))
@@ -28,16 +28,16 @@ def record(connection: Connection, stream_no: int, seqs: Iterable[Range], why: s
 
 def forget(connection: Connection, stream_no: int, arrived: Iterable[Range]) -> None:
     """Delete the record of rows that have arrived, in the transaction that brings them."""
-    sql = "SELECT first, last, why, accepted_at FROM main.edgeshard_written_off WHERE stream_no = ?"
+    sql = "SELECT first, last, why, accepted_at FROM main._edgeshard_written_off WHERE stream_no = ?"
     listed = sqlite.fetch(connection, sql, (stream_no,))
     seqs = list(arrived) if listed else []
     for first, last, why, at in listed:
         here = Range(first, last)
         if clip(seqs, here):
-            sql = "DELETE FROM main.edgeshard_written_off WHERE stream_no = ? AND first = ?"
+            sql = "DELETE FROM main._edgeshard_written_off WHERE stream_no = ? AND first = ?"
             connection.execute(sql, (stream_no, first))
             connection.executemany(
-                "INSERT INTO main.edgeshard_written_off VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO main._edgeshard_written_off VALUES (?, ?, ?, ?, ?)",
                 [(stream_no, part.first, part.last, why, at) for part in subtract([here], seqs)],
             )
 
@@ -46,7 +46,7 @@ def load(connection: Connection) -> list[tuple[str, bytes, Range, str, str]]:
     """Return (agent, stream id, seqs, why, when) of each accepted loss, by agent, stream and seq."""
     rows = sqlite.fetch(
         connection,
-        f"SELECT agent_id, stream_id, first, last, why, accepted_at FROM main.edgeshard_written_off {streams.JOIN} "
+        f"SELECT agent_id, stream_id, first, last, why, accepted_at FROM main._edgeshard_written_off {streams.JOIN} "
         "ORDER BY agent_id, stream_id, first",
     )
     return [(agent, stream_id, Range(first, last), why, at) for agent, stream_id, first, last, why, at in rows]
@@ -54,22 +54,22 @@ def load(connection: Connection) -> list[tuple[str, bytes, Range, str, str]]:
 
 def stream_numbers(connection: Connection) -> list[int]:
     """Return the numbers of the streams with such rows."""
-    if not sqlite.has_table(connection, "edgeshard_written_off"):  # a bundle, which is never merged into
+    if not sqlite.has_table(connection, "_edgeshard_written_off"):  # a bundle, which is never merged into
         return []
-    rows = sqlite.fetch(connection, "SELECT DISTINCT stream_no FROM main.edgeshard_written_off")
+    rows = sqlite.fetch(connection, "SELECT DISTINCT stream_no FROM main._edgeshard_written_off")
     return [number for (number,) in rows]
 
 
 def ranges(connection: Connection, stream_no: int) -> list[Range]:
     """Return these rows of a stream, in order."""
-    sql = "SELECT first, last FROM main.edgeshard_written_off WHERE stream_no = ? ORDER BY first"
+    sql = "SELECT first, last FROM main._edgeshard_written_off WHERE stream_no = ? ORDER BY first"
     return [Range(*row) for row in sqlite.fetch(connection, sql, (stream_no,))]
 
 
 def all_ranges(connection: Connection) -> dict[int, list[Range]]:
     """Map stream numbers to these rows, in order."""
     found: dict[int, list[Range]] = {}
-    sql = "SELECT stream_no, first, last FROM main.edgeshard_written_off ORDER BY stream_no, first"
+    sql = "SELECT stream_no, first, last FROM main._edgeshard_written_off ORDER BY stream_no, first"
     for number, first, last in sqlite.fetch(connection, sql):
         found.setdefault(number, []).append(Range(first, last))
     return found

@@ -57,7 +57,7 @@ Crash safety, step by step:
 The ranges decide what is copied, but not what may be deleted from a shard. They also list rows that came from other
 databases, which may be different rows under the same addresses: forged, or written by a clone of the machine. As long
 as the master has such a row, step 4 compares it. Once it was pruned or superseded, only the record of step 4 counts
-(``edgeshard_proven``). No other database can add to it: what a master, a bundle or another shard brings, says that it
+(``_edgeshard_proven``). No other database can add to it: what a master, a bundle or another shard brings, says that it
 superseded, or says that it pruned, proves nothing. So a row is deleted from a shard only if
 
     - this master copied it from that file, or
@@ -71,7 +71,7 @@ is reported as quarantined, with what to do. Everything else in it is merged and
 
 Blocked rows: if a table of a source contradicts the target's, only its rows are left out, and the transactions that
 touch them; what follows is copied. So the ranges get holes. For a shard, step 4 records the rows in these holes
-(``edgeshard_blocked``): they are pending, not missing, as long as its file is there. The record is about reports, and
+(``_edgeshard_blocked``): they are pending, not missing, as long as its file is there. The record is about reports, and
 about what need not be examined again; it permits nothing. A shard is truncated up to its first row that is not proven,
 and removed only if all are, so a blocked row stays there, with those after it. A later merge for which the reason no
 longer holds finds the rows by the ranges, as always.

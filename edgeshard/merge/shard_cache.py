@@ -1,6 +1,6 @@
 """Remember what a merger found in each shard's file, so that it opens only those that changed.
 
-This is a cache; losing it costs one rescan. Between processes the master keeps it (``edgeshard_shards``).
+This is a cache; losing it costs one rescan. Between processes the master keeps it (``_edgeshard_shards``).
 """
 
 from __future__ import annotations

@@ -11,14 +11,17 @@ import datetime
 import decimal
 import enum
 import json
+import pathlib
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import attrs
 
-from edgeshard.records import json_values, scalars
+from edgeshard.records import fallbacks, json_types, json_values, scalars
 from edgeshard.records.columns import Column, Table
+from edgeshard.records.fallbacks import Fallbacks
 from edgeshard.records.json_values import JsonError
 
 # -- column types -----------------------------------------------------------------------------------------------------
@@ -47,6 +50,8 @@ CONVERSIONS: dict[Any, tuple[str, Callable[[Any], Any], Callable[[Any], Any] | N
     bytes: ("blob", scalars.blob, None),
     datetime.datetime: ("datetime", scalars.moment, datetime.datetime.fromisoformat),
     datetime.date: ("date", scalars.date, datetime.date.fromisoformat),
+    datetime.time: ("text", scalars.time_of_day, datetime.time.fromisoformat),
+    datetime.timedelta: ("integer", scalars.duration, scalars.parse_duration),
     decimal.Decimal: ("decimal", scalars.number, decimal.Decimal),
     uuid.UUID: ("uuid", scalars.unique_id, uuid.UUID),
     dict: ("json", encode_dict, json.loads),
@@ -54,6 +59,49 @@ CONVERSIONS: dict[Any, tuple[str, Callable[[Any], Any], Callable[[Any], Any] | N
 }
 
 # -- values -> storage ------------------------------------------------------------------------------------------------
+
+
+def with_fallbacks(table: Table, replacing: Fallbacks) -> Table:
+    """Return the table with conversions that store what the user chose instead of values that are refused."""
+    if replacing is fallbacks.REFUSE:
+        return table
+    name = "$" if table.form is None else table.form.cls.__name__
+    return attrs.evolve(table, columns=tuple(_with_fallbacks(column, replacing, name) for column in table.columns))
+
+
+def _with_fallbacks(column: Column, replacing: Fallbacks, owner: str) -> Column:
+    placed = replacing if owner == "$" else replacing.at(f"{owner}.{column.name}")
+    if column.json is not None:
+        return attrs.evolve(column, encode=partial(json_types.to_text, column.json, replacing=placed), quick=None)
+    return attrs.evolve(column, encode=partial(_encode_or_replace, column, placed))
+
+
+def _encode_or_replace(column: Column, replacing: Fallbacks, value: Any) -> Any:
+    try:
+        return column.encode(value)
+    except (TypeError, ValueError) as error:
+        refusal = error
+    try:
+        replaced = replacing.replace(value, "$")
+    except fallbacks.EncodeError as error:
+        raise ValueError(f"{refusal}; {error}") from error
+    if replaced is fallbacks.NOTHING:
+        raise refusal
+    if replaced is None and (column.optional or _may_be_null(column, replacing, value)):
+        return None
+    if isinstance(replaced, str) and fallbacks.is_not_finite(value) and column.type == "real":
+        cause = "a column of floats holds no text; open the store with nan='null', or write the metric in a dict"
+        raise ValueError(cause) from refusal
+    try:
+        return column.encode(replaced)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{error} (this is for {scalars.shown(replaced)}, which encode= returned)") from error
+
+
+def _may_be_null(column: Column, replacing: Fallbacks, value: Any) -> bool:
+    """Return whether NaN is stored as NULL: of a field with a default, NULL would be read back as the default."""
+    return replacing.nan == "null" and not column.has_default and fallbacks.is_not_finite(value)
+
 
 #: For values that are stored as they are: the condition under which the conversion need not be called. It leaves out
 #: what apsw refuses when it binds the value: integers beyond 64 bits, lone surrogates, and objects that only
@@ -96,10 +144,15 @@ def compile_functions(
         "datetime": datetime.datetime,
         "utc": datetime.UTC,
     }
-    body = []
+    is_mapping = table.form is not None and table.form.is_mapping
+    body = ["if record.__class__ is not dict: raise TypeError"] if is_mapping else []
     for index, column in enumerate(table.columns):
         names[f"convert{index}"] = column.encode
-        body += [f"v{index} = record.{column.name}", _encoding(column, f"v{index}", f"convert{index}")]
+        body += _fetch_from_dict(column, index) if is_mapping else [f"v{index} = record.{column.name}"]
+        body.append(_encoding(column, f"v{index}", f"convert{index}"))
+    if is_mapping:
+        absent = "".join(f" - absent{index}" for index, column in enumerate(table.columns) if not column.is_required)
+        body.append(f"if len(record) != {len(table.columns)}{absent}: raise KeyError")
     own = "row_id" if next_timestamp is None else "row_id, timestamp()"
     row = f"({own}, {', '.join(f'v{index}' for index in range(len(table.columns)))})"
     encode = ["def encode(row_id, record):", *body, f"return {row}"]
@@ -109,12 +162,24 @@ def compile_functions(
     return names["encode"], names["insert"]
 
 
+def _fetch_from_dict(column: Column, index: int) -> list[str]:
+    """Return the lines of source code that fetch a value of a TypedDict."""
+    if column.is_required:
+        return [f"v{index} = record[{column.name!r}]"]
+    # a key that is there must have a value: None would come back as no key
+    return [
+        f"v{index} = record.get({column.name!r})",
+        f"absent{index} = {column.name!r} not in record",
+        f"if v{index} is None and not absent{index}: raise KeyError",
+    ]
+
+
 def _encoding(column: Column, value: str, convert: str) -> str:
     """Return a line of source code that converts a value to the stored one; the common case needs no call."""
-    if (plain := _PLAIN.get(column.encode)) is not None:
+    if (plain := _PLAIN.get(column.quick)) is not None:
         needs_call = f"not ({plain.format(value)})" + (f" and {value} is not None" if column.optional else "")
         return f"if {needs_call}: {value} = {convert}({value})"
-    line = f"{value} = {_CONVERTED.get(column.encode, '{1}({0})').format(value, convert)}"
+    line = f"{value} = {_CONVERTED.get(column.quick, '{1}({0})').format(value, convert)}"
     return f"if {value} is not None: {line}" if column.optional else line
 
 
@@ -123,17 +188,20 @@ def why_unstorable(table: Table, record: Any) -> str:
 
     A dict has the value's path, as in ``dict, $.steps[2].score = nan``, an instance of a class the field's name.
     """
-    if isinstance(record, dict):
-        return _why_refused("dict", json_values.to_json, record)
+    if table.form is None:
+        data = next(column for column in table.columns if column.name == "data")
+        return _why_refused("dict", data.encode, record)
+    name = table.form.cls.__name__
+    if table.form.is_mapping and type(record) is not dict:
+        return f"{name} = {scalars.shown(record)}: {scalars.wrong_type(dict, record)}"
+    try:
+        values = table.form.values_of(record)
+    except ValueError as error:
+        return str(error)
     for column in table.columns:
-        field = f"{type(record).__name__}.{column.name}"
-        try:
-            value = getattr(record, column.name)
-        except AttributeError:
-            return f"{field} has no value; assign one"
-        if value is None and column.optional:
+        if column.name not in values or (values[column.name] is None and column.optional and column.is_required):
             continue
-        if cause := _why_refused(field, column.encode, value):
+        if cause := _why_refused(f"{name}.{column.name}", column.encode, values[column.name]):
             return cause
     return ""
 
@@ -158,6 +226,7 @@ _PARAMETERS: Final[dict[type, Callable[[Any], Any]]] = {
     uuid.UUID: str,
     dict: json_values.to_json,
     list: json_values.to_json,
+    pathlib.PurePath: str,
 }
 
 
@@ -190,39 +259,36 @@ class FieldError(ValueError):
     """What is stored for a field is not a value of it. The text names the field and says why."""
 
 
-def decoder(
-    cls: type, table: Table, narrowing: Sequence[Callable[[Any], Any] | None]
-) -> Callable[[Sequence[Any]], Any]:
-    """Return a function that converts a row, in the order of the table's columns, to an instance of the class.
+def decoder(table: Table, narrowing: Sequence[Callable[[Any], Any] | None]) -> Callable[[Sequence[Any]], Any]:
+    """Return a function that converts a row, in the order of the table's columns, to an instance of the table's class.
 
     A field without a value (its agent did not have the field yet) takes the class's default, or None. The function
     raises a FieldError for a value that does not fit its field, and what the class itself raises.
 
     Args:
-        cls: the class.
-        table: its table.
+        table: the table of a class.
         narrowing: for each column, what converts a stored value to the column's type, or None.
     """
-    fields = attrs.fields(cls)
-    names = [field.alias or field.name for field in fields]
-    settable = [field.init for field in fields]
+    if table.form is None:
+        raise AssertionError(f"table {table.name} has no class")
+    make, cls = table.form.make, table.form.cls
+    names = [column.name for column in table.columns]
     decoders = [_chained(narrow, column.decode) for narrow, column in zip(narrowing, table.columns, strict=True)]
-    defaulted = [
-        field.default is not attrs.NOTHING and not column.optional
-        for field, column in zip(fields, table.columns, strict=True)
-    ]
+    # a dict lacks the key, an instance takes its default
+    omitted = [not column.is_required or (column.has_default and not column.optional) for column in table.columns]
 
     def decode(row: Sequence[Any]) -> Any:
-        arguments = {}
-        for name, value, convert, default, init in zip(names, row, decoders, defaulted, settable, strict=True):
-            if init and not (value is None and default):
-                try:
-                    arguments[name] = value if value is None or convert is None else convert(value)
-                except Exception as error:
-                    _ensure_row_is_at_fault(error, value)
-                    cause = f"{cls.__name__}.{name} = {scalars.shown(value)}: {error}"
-                    raise FieldError(cause) from error
-        return cls(**arguments)
+        values = {}
+        for name, value, convert, omits in zip(names, row, decoders, omitted, strict=True):
+            if value is None and omits:
+                continue
+            try:
+                values[name] = value if value is None or convert is None else convert(value)
+            except Exception as error:
+                _ensure_row_is_at_fault(error, value)
+                cause = f"{cls.__name__}.{name} = {scalars.shown(value)}: {error}"
+                raise FieldError(cause) from error
+        return make(values)
 
     return decode
 

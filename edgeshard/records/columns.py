@@ -7,6 +7,8 @@ from typing import Any
 
 import attrs
 
+from edgeshard.records.forms import Form
+from edgeshard.records.json_types import JsonType
 from edgeshard.records.keys import Key
 
 
@@ -20,6 +22,10 @@ class Column:
         optional: whether it may hold NULL.
         encode: returns what is stored of a value, or raises a TypeError or ValueError that says why it cannot be.
         decode: converts a stored value back; None if it stays as it is.
+        has_default: whether the class has a value of its own for the field.
+        is_required: False if a record may lack the field: a key of a TypedDict.
+        json: how its values are stored in JSON, if the column has JSON.
+        quick: the conversion that `encode` begins with, if the writer may leave it out for values of exactly its type.
     """
 
     name: str
@@ -27,11 +33,15 @@ class Column:
     optional: bool
     encode: Callable[[Any], Any] = attrs.field(eq=False, repr=False)
     decode: Callable[[Any], Any] | None = attrs.field(default=None, eq=False, repr=False)
+    has_default: bool = attrs.field(default=False, eq=False)
+    is_required: bool = attrs.field(default=True, eq=False)
+    json: JsonType | None = attrs.field(default=None, eq=False, repr=False)
+    quick: Callable[[Any], Any] | None = attrs.field(default=None, eq=False, repr=False)
 
 
 @attrs.frozen
 class Table:
-    """The table that an attrs class declares.
+    """The table that a record class declares.
 
     Attributes:
         name: its name in SQL.
@@ -41,6 +51,7 @@ class Table:
         deletes_from: the keyed table whose tombstones its rows are; None for every other table.
         priority: how long its rows are kept if a disk budget has rows dropped; higher is longer.
         renames: the (old, new) names of columns that were renamed.
+        form: the class; None if its rows are dicts of any keys.
     """
 
     name: str
@@ -50,6 +61,7 @@ class Table:
     deletes_from: Table | None = None
     priority: int = 0
     renames: tuple[tuple[str, str], ...] = ()
+    form: Form | None = attrs.field(default=None, eq=False, repr=False)
 
     @property
     def is_timestamped(self) -> bool:

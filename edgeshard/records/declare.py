@@ -1,12 +1,13 @@
-"""Read what an attrs class declares about its table, and refuse what cannot be stored.
+"""Read what a record class declares about its table, and refuse what cannot be stored.
 
 `table` keeps the options of a class. `table_of` turns the class into a `Table`, step by step: its name, its columns
-(from the annotations), its indexes, its key and its renames. `deletion` makes the record that deletes a row by its key.
+(from the annotations), its indexes, its key and its renames. `dict_table` is the table of dicts, under any name.
+`deletion` makes the record that deletes a row by its key.
 """
 
 from __future__ import annotations
 
-import enum
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -16,9 +17,9 @@ import attrs
 
 from edgeshard import format
 from edgeshard.errors import TableError
-from edgeshard.records import keys, limits, names, scalars
-from edgeshard.records.codecs import CONVERSIONS
+from edgeshard.records import field_types, forms, keys, limits, names
 from edgeshard.records.columns import Column, Table
+from edgeshard.records.forms import Field, Form
 from edgeshard.records.keys import Key
 
 #: Class attributes: the options of a class; the class of its tombstones; and in that class, the class it belongs to.
@@ -31,9 +32,6 @@ _DELETION_OF = "__edgeshard_deletion_of__"
 #: Types whose text sorts differently from their values, or not at all: no conflict rule can compare them.
 _UNORDERED = ("decimal", "json", "uuid", "blob")
 
-#: The column type, and the conversions to and from storage.
-_Conversion = tuple[str, Callable[[Any], Any], Callable[[Any], Any] | None]
-
 
 @attrs.frozen
 class _Options:
@@ -44,6 +42,7 @@ class _Options:
     history: bool = False
     priority: int = 0
     renamed: tuple[tuple[str, str], ...] = ()
+    hints: Mapping[str, Any] | None = None  # the types of a class's fields, where it was declared in a function
 
 
 _Class = typing.TypeVar("_Class", bound=type)
@@ -78,7 +77,9 @@ def table(
     priority: int = 0,
     renamed: Mapping[str, str] | None = None,
 ) -> _Class | Callable[[_Class], _Class]:
-    """Declare how an attrs class is stored. Optional: a plain attrs class is a table too, named in snake_case.
+    """Declare how a class is stored: an attrs class, a dataclass, a pydantic model, a NamedTuple or a TypedDict.
+
+    Optional: such a class is a table without it, named in snake_case.
 
     Args:
         name: the table's name in SQL; by default the class's, in snake_case.
@@ -115,10 +116,25 @@ def table(
     )
 
     def mark(cls: _Class) -> _Class:
-        setattr(cls, _OPTIONS, options)
+        setattr(cls, _OPTIONS, attrs.evolve(options, hints=_local_hints(cls, sys._getframe(1))))
         return cls
 
-    return mark if cls is None else mark(cls)
+    if cls is None:
+        return mark
+    setattr(cls, _OPTIONS, attrs.evolve(options, hints=_local_hints(cls, sys._getframe(1))))
+    return cls
+
+
+def _local_hints(cls: Any, frame: types.FrameType) -> Mapping[str, Any] | None:
+    """Return the types of the fields of a class made in a function, which may name what only the function knows."""
+    if "<locals>" not in getattr(cls, "__qualname__", "") or not any(
+        isinstance(hint, str) for hint in getattr(cls, "__annotations__", {}).values()
+    ):
+        return None
+    try:
+        return forms.resolve_hints(cls, frame.f_locals)
+    except TableError:
+        return None  # `table_of` says what is wrong
 
 
 def _checked_priority(priority: int) -> int:
@@ -128,20 +144,20 @@ def _checked_priority(priority: int) -> int:
 
 
 def table_of(cls: type) -> Table:
-    """Return the table that an attrs class declares.
+    """Return the table that a record class declares.
 
     Raises:
-        TableError: the class is not an attrs class, or one of its names or types cannot be stored; the error says
-            which, and what can.
+        TableError: the class is of no kind that can be stored, or one of its names or types; the error says which, and
+            what can.
     """
-    if not attrs.has(cls):
-        raise _error(f"{cls.__name__} is not an attrs class; records are attrs instances or dicts")
-    if (keyed := vars(cls).get(_DELETION_OF)) is not None:
-        return _tombstone_table(table_of(keyed))
-    options = vars(cls).get(_OPTIONS, _Options())
+    attributes = getattr(cls, "__dict__", {})
+    if (keyed := attributes.get(_DELETION_OF)) is not None:
+        return _tombstone_table(table_of(keyed), forms.form_of(cls))
+    options: _Options = attributes.get(_OPTIONS, _Options())
+    form = forms.form_of(cls, options.hints)
     name = options.name or names.snake_case(cls.__name__)
     _check_name(name, f"table {name!r}")
-    columns = _columns(cls)
+    columns = _columns(form)
     by_name = {column.name: column for column in columns}
     _check_indexes(cls, options.index, by_name)
     key = _key(cls, options, by_name)
@@ -150,7 +166,17 @@ def table_of(cls: type) -> Table:
     _check_fixed(name, key, options.renamed)
     if excess := limits.excess(by_name, options.index, key, options.renamed):
         raise _error(f"{cls.__name__} has {excess}")
-    return Table(name, columns, options.index, key, priority=options.priority, renames=options.renamed)
+    return Table(name, columns, options.index, key, priority=options.priority, renames=options.renamed, form=form)
+
+
+def dict_table(name: str) -> Table:
+    """Return the table of this name for dicts of any keys. It has the same columns as `AgentData`'s.
+
+    Raises:
+        TableError: no table can have this name.
+    """
+    _check_name(name, f"table {name!r}")
+    return attrs.evolve(table_of(AgentData), name=name, form=None)
 
 
 def _error(cause: str) -> TableError:
@@ -168,55 +194,31 @@ def _check_name(name: str, subject: str) -> None:
 # -- columns ----------------------------------------------------------------------------------------------------------
 
 
-def _columns(cls: type) -> tuple[Column, ...]:
-    try:
-        hints = typing.get_type_hints(cls)
-    except NameError as error:
-        raise _error(f"{cls.__name__} has an annotation that cannot be resolved: {error}") from error
-    columns = tuple(_column(cls, field.name, hints.get(field.name)) for field in attrs.fields(cls))
-    if not columns:
-        raise _error(f"{cls.__name__} has no fields")
+def _columns(form: Form) -> tuple[Column, ...]:
+    columns = tuple(_column(form.cls, field) for field in form.fields)
     if len({column.name.lower() for column in columns}) < len(columns):
-        raise _error(f"{cls.__name__} has two fields that differ only in case, which SQL ignores; rename one")
+        raise _error(f"{form.cls.__name__} has two fields that differ only in case, which SQL ignores; rename one")
     return columns
 
 
-def _column(cls: type, name: str, hint: Any) -> Column:
-    where = f"{cls.__name__}.{name}"
-    _check_name(name, where)
-    if hint is None:
-        raise _error(f"{where} has no type annotation")
-    optional = False
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        inner = [item for item in typing.get_args(hint) if item is not types.NoneType]
-        optional = len(inner) < len(typing.get_args(hint))
-        hint = inner[0] if len(inner) == 1 else hint
-    column_type, encode, decode = _conversion(where, hint)
-    return Column(name, column_type, optional, encode, decode)
-
-
-def _conversion(where: str, hint: Any) -> _Conversion:
-    origin = typing.get_origin(hint) or hint
-    if origin in CONVERSIONS:
-        return CONVERSIONS[origin]
-    if isinstance(origin, type) and issubclass(origin, enum.Enum):
-        return _enum_conversion(where, origin)
-    raise _error(
-        f"{where} has type {hint!r}; columns are bool, int, float, str, bytes, datetime, date, Decimal, UUID, "
-        "an Enum, a dict or list (stored as JSON), or Optional of one of these"
+def _column(cls: type, field: Field) -> Column:
+    where = f"{cls.__name__}.{field.name}"
+    _check_name(field.name, where)
+    found = field_types.field_type(where, field.hint)
+    if found.optional and not field.is_required:
+        cause = "is NotRequired and may be None, but both would be stored as NULL; declare one of the two"
+        raise _error(f"{where} {cause}")
+    return Column(
+        field.name,
+        found.column,
+        found.optional or not field.is_required,
+        found.encode,
+        found.decode,
+        has_default=field.has_default,
+        is_required=field.is_required,
+        json=found.json,
+        quick=found.encode,
     )
-
-
-def _enum_conversion(where: str, cls: type[enum.Enum]) -> _Conversion:
-    value_types = {type(member.value) for member in cls}
-    if len(value_types) != 1 or not value_types <= {str, int, float}:
-        raise _error(f"{where}: the values of Enum {cls.__name__} must all be str, all int or all float")
-    column_type, check, _ = CONVERSIONS[value_types.pop()]
-
-    def encode(value: Any) -> Any:
-        return check(scalars.member(cls, value))
-
-    return column_type, encode, cls
 
 
 # -- options ----------------------------------------------------------------------------------------------------------
@@ -337,12 +339,12 @@ def _deletion_class(cls: type) -> type:
     return made
 
 
-def _tombstone_table(keyed: Table) -> Table:
+def _tombstone_table(keyed: Table, form: Form) -> Table:
     if keyed.key is None:
         raise AssertionError(f"table {keyed.name} has no key")
     columns = {column.name: column for column in keyed.columns}
     key_columns = tuple(columns[name] for name in keyed.key.columns)
-    return Table(keys.deleted_name(keyed.name), key_columns, deletes_from=keyed)
+    return Table(keys.deleted_name(keyed.name), key_columns, deletes_from=keyed, form=form)
 
 
 @table

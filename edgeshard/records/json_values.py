@@ -2,10 +2,12 @@
 
 Every level is held to one rule: a value is exactly a dict, list, str, int, float, bool or None; a key is exactly a str.
 Everything else would come back as something else (a tuple as a list, an IntEnum as an int) or replace another (the keys
-1 and "1"). A number is finite; a text can be encoded in UTF-8; there are at most `DEPTH_MAX` levels.
+1 and "1"). A number is finite; a text can be encoded in UTF-8; there are at most `DEPTH_MAX` levels. A scalar of numpy
+or pandas becomes the Python value that it is exactly. For other values the store may have a replacement
+(`edgeshard.records.fallbacks`).
 
-`find_error` is the rule, and says which value breaks it. `to_json` decides faster, by a check of the types and by what
-the encoder itself refuses; a test holds it to the rule.
+`plain` is the rule, and says which value breaks it. `to_json` decides faster, by a check of the types and by what the
+encoder itself refuses; a test holds it to the rule.
 """
 
 from __future__ import annotations
@@ -17,9 +19,13 @@ import json.encoder
 import math
 import re
 import sys
+from collections.abc import Callable
 from typing import Any, Final
 
-from edgeshard.records import scalars
+import attrs
+
+from edgeshard.records import fallbacks, foreign, scalars
+from edgeshard.records.fallbacks import Fallbacks
 
 #: The most levels of dicts and lists. SQLite's JSON functions take 1,000, and Python's parser fails where its caller
 #: has used up most of the recursion limit of 1,000; MySQL and MongoDB take 100 as well.
@@ -36,7 +42,11 @@ _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 _BRACKET: Final = re.compile(r"[][{}]")
 
+_NOT_FINITE: Final = "JSON has no NaN and no infinity; write None, or a str, or open the store with nan='null'"
+
 _PATH_MAX: Final = 80
+
+TOO_DEEP: Final = f"it has more than {DEPTH_MAX} levels of dicts and lists, or contains itself; write it in parts"
 
 
 def _refuse_type(value: Any) -> Any:
@@ -63,11 +73,15 @@ _encode: Final = _compile_encoder()
 _join: Final = "".join
 
 
-def to_json(value: Any) -> str:
+def to_json(value: Any, replacing: Fallbacks = fallbacks.REFUSE) -> str:
     """Return the JSON text of a dict or list.
 
+    Args:
+        value: the dict or list.
+        replacing: what to store instead of values in it that cannot be stored exactly.
+
     Raises:
-        JsonError: a value in it cannot be stored exactly.
+        JsonError: a value in it cannot be stored exactly, and has no replacement.
     """
     try:
         if is_plain(value):
@@ -79,9 +93,7 @@ def to_json(value: Any) -> str:
                 return text
     except (TypeError, ValueError):
         pass
-    if (error := find_error(value)) is not None:
-        raise error
-    return _join(_encode(value, 0))
+    return _join(_encode(plain(value, Place(replacing=replacing)), 0))
 
 
 def is_plain(value: Any, depth: int = DEPTH_MAX) -> bool:
@@ -130,7 +142,7 @@ class JsonError(ValueError):
 
     def __init__(self, path: str, value: Any, cause: str) -> None:
         super().__init__(path, value, cause)
-        self.path = path
+        self.path = _shortened(path)
         self.value = value
         self.cause = cause
 
@@ -138,22 +150,79 @@ class JsonError(ValueError):
         return f"{self.path} = {scalars.shown(self.value)}: {self.cause}"
 
 
-def find_error(value: Any, path: str = "$", depth: int = DEPTH_MAX) -> JsonError | None:
-    """Return the error for the first value in a dict or list that cannot be stored exactly, or None if all can."""
-    if type(value) in (dict, list) and depth == 0:
-        cause = f"it has more than {DEPTH_MAX} levels of dicts and lists, or contains itself; write it in parts"
-        return JsonError(_shortened(path), value, cause)
+@attrs.frozen
+class Place:
+    """A place in a dict or list.
+
+    Attributes:
+        path: where it is, as SQLite's JSON functions write it.
+        depth: how many levels of dicts and lists a value there may have.
+        replacing: what to store instead of values that cannot be stored exactly.
+    """
+
+    path: str = "$"
+    depth: int = DEPTH_MAX
+    replacing: Fallbacks = fallbacks.REFUSE
+
+    def member(self, key: str) -> Place:
+        """Return the place of a member of the dict here."""
+        return Place(f"{self.path}.{_label(key)}", self.depth - 1, self.replacing)
+
+    def item(self, index: int) -> Place:
+        """Return the place of an item of the list here."""
+        return Place(f"{self.path}[{index}]", self.depth - 1, self.replacing)
+
+
+def plain(value: Any, at: Place) -> Any:
+    """Return a value as what JSON has: exactly the same, or what the user chose to store instead.
+
+    Raises:
+        JsonError: it, or a value in it, cannot be stored exactly.
+    """
+    return try_to_store(lambda found: _plain(found, at), value, at)
+
+
+def try_to_store(convert: Callable[[Any], Any], value: Any, at: Place) -> Any:
+    """Return what `convert` makes of a value, or else of what the user chose to store instead.
+
+    Raises:
+        JsonError: `convert` refuses both, or a value inside one of them.
+    """
+    try:
+        return convert(value)
+    except JsonError:
+        raise  # a value inside, for which a replacement was asked for already
+    except (TypeError, ValueError) as error:
+        refusal = error
+    try:
+        replaced = at.replacing.replace(value, at.path)
+    except fallbacks.EncodeError as error:
+        raise JsonError(at.path, value, f"{refusal}; {error}") from error
+    if replaced is fallbacks.NOTHING:
+        raise JsonError(at.path, value, str(refusal)) from refusal
+    try:
+        return convert(replaced)
+    except JsonError:
+        raise
+    except (TypeError, ValueError) as error:
+        cause = f"{error} (encode= returned it for {scalars.shown(value)})"
+        raise JsonError(at.path, replaced, cause) from error
+
+
+def _plain(value: Any, at: Place) -> Any:
+    """As `plain`, but raise a TypeError or ValueError if JSON lacks the value itself, and JsonError if one in it."""
+    if type(value) in (dict, list) and at.depth == 0:
+        raise JsonError(at.path, value, TOO_DEEP)
     if type(value) is dict:
         for key in value:
-            if cause := _cause_in_key(key):
-                return JsonError(_shortened(path), key, cause)
-        members = [(f"{path}.{_label(key)}", item) for key, item in value.items()]
-    elif type(value) is list:
-        members = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
-    else:
-        cause = _cause_in_scalar(value)
-        return JsonError(_shortened(path), value, cause) if cause else None
-    return next((error for at, item in members if (error := find_error(item, at, depth - 1)) is not None), None)
+            check_key(key, at)
+        return {key: plain(item, at.member(key)) for key, item in value.items()}
+    if type(value) is list:
+        return [plain(item, at.item(index)) for index, item in enumerate(value)]
+    found = foreign.to_python(value)
+    if cause := _cause_in_scalar(found):
+        raise ValueError(cause)
+    return found
 
 
 def _label(key: str) -> str:
@@ -164,10 +233,16 @@ def _shortened(path: str) -> str:
     return path if len(path) <= _PATH_MAX else f"{path[:_PATH_MAX]}…"
 
 
-def _cause_in_key(key: Any) -> str:
+def check_key(key: Any, at: Place) -> None:
+    """Check that JSON can have the key of a dict.
+
+    Raises:
+        JsonError: it cannot.
+    """
     if type(key) is not str:
-        return f"a key must be a str, not {scalars.type_name(key)}; write str(key)"
-    return _cause_in_text(key)
+        raise JsonError(at.path, key, f"a key must be a str, not {scalars.type_name(key)}; write str(key)")
+    if cause := _cause_in_text(key):
+        raise JsonError(at.path, key, cause)
 
 
 def _cause_in_text(text: str) -> str:
@@ -182,7 +257,7 @@ def _cause_in_scalar(value: Any) -> str:
     if type(value) is str:
         return _cause_in_text(value)
     if type(value) is float:
-        return "" if math.isfinite(value) else "JSON has no NaN and no infinity; write None, or a str"
+        return "" if math.isfinite(value) else _NOT_FINITE
     if type(value) is int:
         digits = min(sys.get_int_max_str_digits() or DIGITS_MAX, DIGITS_MAX)
         return "" if abs(value) < 10**digits else f"it has more than {digits:,} digits; write a str, as by hex(value)"

@@ -13,6 +13,9 @@ NAME_PATTERN: Final = "[A-Za-z][A-Za-z0-9_]{0,99}"
 
 _NAME: Final = re.compile(NAME_PATTERN)
 
+#: PostgreSQL's own tables have no underscore in front: there, it hides nothing.
+_RESERVED: Final = (format.PREFIX, "edgeshard_", "sqlite_")
+
 
 def is_column_name(name: str) -> bool:
     """Return whether a column may have this name: up to 100 ASCII letters, digits and _, beginning with a letter."""
@@ -20,8 +23,8 @@ def is_column_name(name: str) -> bool:
 
 
 def is_reserved(name: str) -> bool:
-    """Return whether a name begins like those of the format's own tables or of SQLite's."""
-    return name.lower().startswith((format.PREFIX, "sqlite_"))
+    """Return whether a name begins like those of SQLite's tables, or of our own in SQLite or in PostgreSQL."""
+    return name.lower().startswith(_RESERVED)
 
 
 def snake_case(name: str) -> str:

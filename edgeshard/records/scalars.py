@@ -1,8 +1,9 @@
 """What a field of each plain type accepts, and what is stored of it: the value exactly, or an error that says why not.
 
 A field accepts instances of exactly its type. A subclass would come back as its base, and differ in ways that nobody
-sees: a bool in an int field would be 1, a pandas Timestamp would lose its nanoseconds. There is one exception: a float
-field accepts an int that a float holds exactly. A time comes back in UTC, as the same moment.
+sees: a bool in an int field would be 1. There are two exceptions. A float field accepts an int that a float holds
+exactly. And a scalar of numpy or pandas is accepted where Python has the same value: it comes back as Python's. A
+datetime comes back in UTC, as the same moment.
 
 Each function below returns what is stored. If it cannot be exact, it raises a TypeError or ValueError whose text is the
 cause and the remedy; `edgeshard.records.codecs` adds the field and the value. The writer has fast paths for the values
@@ -16,10 +17,12 @@ import builtins
 import datetime
 import decimal
 import enum
+import pathlib
 import uuid
 from typing import Any, Final
 
 from edgeshard import format
+from edgeshard.records import foreign
 
 _INTEGER_MAX: Final = 1 << 63
 
@@ -31,6 +34,8 @@ _FIELD_TYPES: Final = (
     bytes,
     datetime.datetime,
     datetime.date,
+    datetime.time,
+    datetime.timedelta,
     decimal.Decimal,
     uuid.UUID,
     dict,
@@ -39,7 +44,7 @@ _FIELD_TYPES: Final = (
 
 #: What to write instead of a value that is almost of a type, for errors.
 _REMEDIES: Final[dict[type, str]] = {
-    datetime.datetime: "convert it first (pandas: value.to_pydatetime())",
+    datetime.datetime: "convert it first (pandas: value.floor('us') drops the nanoseconds)",
     datetime.date: "write value.date(), or declare the field as datetime",
     decimal.Decimal: "write Decimal(str(value))",
     uuid.UUID: "write UUID(str(value))",
@@ -77,31 +82,39 @@ def _or_declare(value: Any) -> str:
     return f", or declare the field as {type(value).__name__}" if is_storable else ""
 
 
+def _exactly(expected: type, value: Any) -> Any:
+    """Return a value of exactly the expected type, or what a scalar of numpy or pandas is in that type."""
+    if type(value) is expected:
+        return value
+    converted = foreign.to_python(value)
+    if type(converted) is expected:
+        return converted
+    raise wrong_type(expected, value)
+
+
 def boolean(value: Any) -> bool:
     """Return a bool."""
-    if value is True or value is False:
-        return value
-    raise wrong_type(bool, value)
+    found: bool = _exactly(bool, value)
+    return found
 
 
 def integer(value: Any) -> int:
     """Return an int of 64 bits."""
-    if type(value) is not int:
-        raise wrong_type(int, value)
-    if not -_INTEGER_MAX <= value < _INTEGER_MAX:
+    found: int = _exactly(int, value)
+    if not -_INTEGER_MAX <= found < _INTEGER_MAX:
         raise ValueError(_TOO_LARGE)
-    return value
+    return found
 
 
 def real(value: Any) -> float:
     """Return a float other than NaN, which SQLite would store as NULL, or an int that a float holds exactly."""
-    if type(value) is int:
-        return _exact_float(value)
-    if type(value) is not float:
-        raise wrong_type(float, value)
-    if value != value:
+    found = foreign.to_python(value)
+    if type(found) is int:
+        return _exact_float(found)
+    real: float = _exactly(float, value)
+    if real != real:
         raise ValueError("SQLite would store NaN as NULL; make the field Optional, and write None")
-    return value
+    return real
 
 
 def _exact_float(value: int) -> float:
@@ -116,10 +129,9 @@ def _exact_float(value: int) -> float:
 
 def text(value: Any) -> str:
     """Return a str that UTF-8 can encode."""
-    if type(value) is not str:
-        raise wrong_type(str, value)
-    check_unicode(value)
-    return value
+    found: str = _exactly(str, value)
+    check_unicode(found)
+    return found
 
 
 def check_unicode(value: str) -> None:
@@ -149,17 +161,14 @@ def check_size(size: int) -> None:
 
 def blob(value: Any) -> bytes:
     """Return bytes."""
-    if type(value) is not bytes:
-        raise wrong_type(bytes, value)
-    check_size(len(value))
-    return value
+    found: bytes = _exactly(bytes, value)
+    check_size(len(found))
+    return found
 
 
 def moment(value: Any) -> str:
     """Return an aware datetime as ISO 8601 in UTC."""
-    if type(value) is not datetime.datetime:  # looked up now, because libraries that freeze the time replace it
-        raise wrong_type(datetime.datetime, value)
-    return utc_text(value)
+    return utc_text(_exactly(datetime.datetime, value))  # looked up now: libraries that freeze the time replace it
 
 
 def utc_text(value: datetime.datetime) -> str:
@@ -180,10 +189,43 @@ def utc_text(value: datetime.datetime) -> str:
 
 def date(value: Any) -> str:
     """Return a date as ISO 8601."""
-    if type(value) is not datetime.date:
-        raise wrong_type(datetime.date, value)
-    converted: str = value.isoformat()
+    converted: str = _exactly(datetime.date, value).isoformat()
     return converted
+
+
+def time_of_day(value: Any) -> str:
+    """Return a time without a time zone as ISO 8601."""
+    found: datetime.time = _exactly(datetime.time, value)
+    if found.tzinfo is not None:
+        raise ValueError("a time of day is stored without a time zone; write value.replace(tzinfo=None), or a datetime")
+    if found.fold:
+        raise ValueError("its fold would be lost; write value.replace(fold=0), or a datetime, which keeps the moment")
+    return found.isoformat()
+
+
+def duration(value: Any) -> int:
+    """Return a timedelta in microseconds."""
+    found: datetime.timedelta = _exactly(datetime.timedelta, value)
+    microseconds = found // datetime.timedelta(microseconds=1)
+    if not -_INTEGER_MAX <= microseconds < _INTEGER_MAX:
+        raise ValueError("it has more microseconds than SQLite's integers of 64 bits hold; make the field a float")
+    return microseconds
+
+
+def parse_duration(stored: int) -> datetime.timedelta:
+    """Return the timedelta of so many microseconds.
+
+    Raises:
+        ValueError: there is none.
+    """
+    return datetime.timedelta(microseconds=_exactly(int, stored))
+
+
+def path_text(cls: type[pathlib.PurePath], value: Any) -> str:
+    """Return the text of a path: of the class itself, or of the one that it makes on this system, as a PosixPath."""
+    if type(value) not in (cls, type(cls())):
+        raise wrong_type(cls, value)
+    return text(str(value))
 
 
 def number(value: Any) -> str:

@@ -21,7 +21,7 @@ scheduler, due      follow a store's rules after its merges; when to do so
 
 A pruned row is deleted from its table and cut out of its block, but stays in the ranges: whichever copy of a shard,
 bundle or master is merged later, the row does not come back. Its address and the rule's name are added to
-``edgeshard_pruned_ranges``.
+``_edgeshard_pruned_ranges``.
 
 Crash safety, step by step
     1. Turn each rule into an id below which rows are deleted: ids are in order of arrival. A transaction that would be

@@ -37,7 +37,7 @@ def take_out(connection: Connection, stream_no: int, seqs: Sequence[Range], reas
         connection: the master.
         stream_no: the stream.
         seqs: the addresses.
-        reason: why, for edgeshard_pruned_ranges.
+        reason: why, for _edgeshard_pruned_ranges.
 
     Raises:
         DamagedError: other rows are where the blocks say that these are. Nothing was deleted.

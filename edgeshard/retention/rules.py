@@ -11,7 +11,7 @@ import attrs
 from edgeshard.master import pruned_ranges
 from edgeshard.master.receipts import EDGESHARD, POSTGRESQL
 
-#: The rules by their names in edgeshard_pruned_ranges and in reports, in the order in which a prune follows them.
+#: The rules by their names in _edgeshard_pruned_ranges and in reports, in the order in which a prune follows them.
 OLDER_THAN, KEEP_ROWS, TOMBSTONES, MAX_BYTES = "older than", "keep rows", pruned_ranges.TOMBSTONES, "max bytes"
 
 #: The name of the rule that deletes all rows of a table, and the table.

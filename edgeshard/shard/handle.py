@@ -30,11 +30,12 @@ from edgeshard.errors import (
     TransactionError,
 )
 from edgeshard.master.write_stats import WriterMeter
-from edgeshard.records import codecs
+from edgeshard.records import codecs, fallbacks
 from edgeshard.records.columns import Table
+from edgeshard.records.fallbacks import Fallbacks
 from edgeshard.shard import health
 from edgeshard.shard.health import running_asker
-from edgeshard.shard.inserts import RecordWriter
+from edgeshard.shard.inserts import RecordWriter, WriterKey
 from edgeshard.shard.lookup import Lookups
 from edgeshard.shard.quota import Quota
 from edgeshard.sqlite import Connection
@@ -108,6 +109,7 @@ class Handle:
         meter: WriterMeter,
         lookups: Lookups | None = None,
         quota: Quota | None = None,
+        replacing: Fallbacks = fallbacks.REFUSE,
         transaction_wait_s: float = TRANSACTION_WAIT_S,
     ) -> None:
         self.agent = agent
@@ -118,7 +120,8 @@ class Handle:
         self._unusable: EdgeshardError | None = None
         self._next_id = 0  # 0: the next write begins a stream
         self._stream_id = b""
-        self._writers: dict[type, RecordWriter] = {}
+        self._writers: dict[WriterKey, RecordWriter] = {}
+        self._fallbacks = replacing
         self._fitting: set[Table] = set()  # found to fit the store's master
         self._timestamp: Callable[[], int] | None = None  # the clock of keyed tables; None: no change was written yet
         self._is_clock_set_back: Callable[[], bool] | None = None  # of the same clock

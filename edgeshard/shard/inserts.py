@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from edgeshard import format
-from edgeshard.records import codecs, json_values
+from edgeshard.errors import RecordError
+from edgeshard.records import codecs, declare, forms, json_values, scalars
 from edgeshard.records.columns import Table
 from edgeshard.sqlite import quote
+
+#: The table that dicts go to for which no other is given.
+AGENT_DATA: Final = declare.table_of(declare.AgentData).name
 
 
 @attrs.frozen
@@ -31,8 +35,42 @@ class RecordWriter:
     insert: Callable[[Callable[..., Any], int, Any], Any]
 
 
+#: What tells records of one kind from others: their class, a TypedDict, or the name of a table of dicts.
+WriterKey = type | str
+
+
+def writer_key(record: Any, table: str | type, path: str) -> WriterKey:
+    """Return the key of a record for which a table is given.
+
+    Raises:
+        RecordError: records of this type do not go to that table.
+    """
+    if not isinstance(table, str) and table is record.__class__:
+        return table
+    if not isinstance(table, str) and not forms.is_typed_dict(table):
+        cause = f"table must be a name or a TypedDict, both for dicts, got {table!r}; write an instance of the class"
+        raise RecordError("write to shard", path, cause)
+    if not isinstance(record, dict):
+        cause = f"table={table!r} is for dicts, got {scalars.type_name(record)}; leave table= out, or write a dict"
+        raise RecordError("write to shard", path, cause)
+    return table
+
+
+def table_for(key: WriterKey) -> Table:
+    """Return the table that records with this key go to.
+
+    Raises:
+        TableError: there can be no such table.
+    """
+    if isinstance(key, str):
+        return declare.dict_table(key)
+    if issubclass(key, dict) and not forms.is_typed_dict(key):
+        return declare.dict_table(AGENT_DATA)
+    return declare.table_of(key)
+
+
 def for_class(table: Table, next_timestamp: Callable[[], int] | None) -> RecordWriter:
-    """Return the writer of an attrs class.
+    """Return the writer of a record class.
 
     Args:
         table: the class's table, with the column types that the shard has.
@@ -43,9 +81,11 @@ def for_class(table: Table, next_timestamp: Callable[[], int] | None) -> RecordW
 
 
 def for_dicts(table: Table, agent: str) -> RecordWriter:
-    """Return the writer of dicts, which become rows of ``agent_data``."""
+    """Return the writer of dicts, which become rows of ``agent_data`` or of a table like it."""
     sql = _insert_sql(table)
-    now, to_json = time.time, json_values.to_json
+    now, to_json = time.time, table.columns[-1].encode
+    if to_json is codecs.encode_dict:
+        to_json = json_values.to_json  # that it is a dict is known
 
     def encode(row_id: int, record: dict[str, Any]) -> tuple[int, str, float, str]:
         return (row_id, agent, now(), to_json(record))

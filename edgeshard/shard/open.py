@@ -19,6 +19,8 @@ from edgeshard.budget.policy import Budget
 from edgeshard.errors import ConfigurationError, DamagedError, FormatError, ShardInUseError
 from edgeshard.files import folders, lock_holder, locks, paths, scan, store_folder
 from edgeshard.master import identity, write_stats
+from edgeshard.records import fallbacks
+from edgeshard.records.fallbacks import Fallbacks
 from edgeshard.shard.handle import DURABILITIES, TRANSACTION_WAIT_S, Durability
 from edgeshard.shard.health import ShardLock
 from edgeshard.shard.lookup import Lookups, References
@@ -64,6 +66,7 @@ def open_shard(
     profile: WriteProfile,
     references: References | None = None,
     budget: Budget | None = None,
+    replacing: Fallbacks = fallbacks.REFUSE,
     wait_s: float = LOCK_WAIT_S,
     transaction_wait_s: float = TRANSACTION_WAIT_S,
 ) -> Shard:
@@ -76,6 +79,7 @@ def open_shard(
         profile: the store's write profile.
         references: what to attach for look-ups; None if nothing.
         budget: the store's disk budget; None if it has none.
+        replacing: what is stored instead of values that cannot be stored exactly.
         wait_s: how long to wait for another handle of the shard, in seconds.
         transaction_wait_s: how long a use of the shard waits for a transaction of another thread, in seconds.
 
@@ -113,7 +117,9 @@ def open_shard(
         with _with_rescue_advice(str(path)):
             connection = opened.enter_context(contextlib.closing(_connect(str(path), agent, durability)))
             meter = write_stats.WriterMeter(paths.lock_path(str(path)), made_bytes)
-            shard = Shard(path, agent, durability, connection, lock, meter, lookups, quota, transaction_wait_s)
+            shard = Shard(
+                path, agent, durability, connection, lock, meter, lookups, quota, replacing, transaction_wait_s
+            )
         opened.pop_all()  # the shard closes them
         return shard
 

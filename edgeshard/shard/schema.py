@@ -90,8 +90,9 @@ def as_stored(connection: Connection, table: Table) -> Table:
 def _as_stored(column: Column, stored: str) -> Column:
     if stored == column.type:
         return column
-    encode = column.encode if types.is_same_value(column.type, stored) else partial(_encode_wider, column, stored)
-    return attrs.evolve(column, type=stored, encode=encode)
+    if types.is_same_value(column.type, stored):
+        return attrs.evolve(column, type=stored)
+    return attrs.evolve(column, type=stored, encode=partial(_encode_wider, column, stored), quick=None)
 
 
 def _encode_wider(column: Column, stored: str, value: Any) -> Any:

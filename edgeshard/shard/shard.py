@@ -34,7 +34,7 @@ from edgeshard.records import codecs, columns, declare, hlc
 from edgeshard.shard import inserts, schema, store_master
 from edgeshard.shard.async_write import AsyncWrite
 from edgeshard.shard.handle import DURABILITIES, WRITING, Handle
-from edgeshard.shard.inserts import RecordWriter
+from edgeshard.shard.inserts import RecordWriter, WriterKey
 from edgeshard.shard.transaction import Transaction
 
 _SEQ_MASK: Final = format.SEQ_MAX
@@ -79,11 +79,13 @@ class Shard(Handle):
         """
         return self._stream_id.hex()
 
-    def write(self, record: Any) -> int:
+    def write(self, record: Any, *, table: str | type | None = None) -> int:
         """Write one row; it is committed when this returns, or when the open transaction is.
 
         Args:
-            record: an instance of an attrs class, or a JSON-able dict (a row of table ``agent_data``).
+            record: an instance of an attrs class, a dataclass, a pydantic model or a NamedTuple, or a dict.
+            table: of a dict, the name of its table, which has the columns of ``agent_data``; or the TypedDict that it
+                is an instance of. Without it a dict is a row of ``agent_data``.
 
         Returns:
             The row's seq in this handle's stream, from 1.
@@ -102,7 +104,8 @@ class Shard(Handle):
                 self._await_turn()
             if monotonic() >= self._check_at:
                 self._check()
-            writer = self._writers.get(record.__class__)
+            key = record.__class__ if table is None else inserts.writer_key(record, table, self.path)
+            writer = self._writers.get(key)
             row_id = self._next_id
             if writer is not None and row_id & _SEQ_MASK:
                 # no signal handler runs between reading this attribute and writing it: there is no call between them
@@ -113,12 +116,12 @@ class Shard(Handle):
                 except BaseException as error:
                     self._next_id = 0  # until _fail decides
                     if isinstance(error, hlc.ClockSetBackError):
-                        row_id = self._insert_in_new_stream(record)
+                        row_id = self._insert_in_new_stream(key, record)
                     else:
                         self._retry_or_fail(error, row_id, writer, record)
             else:
                 with self.transaction():
-                    row_id = self._insert(self._writer_for(record), record)
+                    row_id = self._insert(self._writer_for(key), record)
         except BaseException:
             # not suppress(), which runs Python, and so may be interrupted, before the release
             try:  # noqa: SIM105
@@ -149,11 +152,11 @@ class Shard(Handle):
         """
         return self.write(declare.deletion(cls, key))
 
-    def _insert_in_new_stream(self, record: Any) -> int:
+    def _insert_in_new_stream(self, key: WriterKey, record: Any) -> int:
         """Insert a row after the wall clock was set back far; nothing of it was written yet."""
         self._restart_clock()
         with self.transaction():
-            return self._insert(self._writer_for(record), record)
+            return self._insert(self._writer_for(key), record)
 
     def _insert(self, writer: RecordWriter, record: Any) -> int:
         if not self._next_id & format.SEQ_MAX:
@@ -168,8 +171,12 @@ class Shard(Handle):
             self._fail(error, row_id, writer, record)
         return row_id
 
-    def write_many(self, records: Iterable[Any]) -> int:
+    def write_many(self, records: Iterable[Any], *, table: str | type | None = None) -> int:
         """Write rows, of one class or several, in one transaction.
+
+        Args:
+            records: what `write` takes, any number of it.
+            table: as of `write`, for all of them.
 
         Returns:
             How many rows were written.
@@ -177,15 +184,13 @@ class Shard(Handle):
         Raises:
             As `write`; then none of them was written.
         """
+        key_of = type if table is None else partial(inserts.writer_key, table=table, path=self.path)
         with self.transaction():
-            if isinstance(records, (list, tuple)) and len(set(map(type, records))) == 1:
-                return self._insert_list(self._writer_for(records[0]), records)
+            if isinstance(records, (list, tuple)) and len(keys := set(map(key_of, records))) == 1:
+                return self._insert_list(self._writer_for(keys.pop()), records)
             count = 0
-            for _, group in itertools.groupby(records, type):
-                run = iter(group)
-                first = next(run)
-                writer = self._writer_for(first)
-                count += self._insert_iterable(writer, itertools.chain([first], run))
+            for key, group in itertools.groupby(records, key_of):
+                count += self._insert_iterable(self._writer_for(key), group)
             return count
 
     def _insert_list(self, writer: RecordWriter, records: Sequence[Any]) -> int:
@@ -285,7 +290,7 @@ class Shard(Handle):
 
     # -- writing in asyncio -------------------------------------------------------------------------------------------
 
-    def awrite(self, record: Any) -> AsyncWrite:
+    def awrite(self, record: Any, *, table: str | type | None = None) -> AsyncWrite:
         """Write one row in a thread, so that an asyncio loop goes on meanwhile: ``seq = await shard.awrite(record)``.
 
         Rows have the order in which their writes are first awaited. Do not change a dict or list before that ends.
@@ -302,6 +307,7 @@ class Shard(Handle):
 
         Args:
             record: see `write`.
+            table: see `write`.
 
         Returns:
             A coroutine that returns the row's seq.
@@ -311,15 +317,16 @@ class Shard(Handle):
             ConfigurationError: no asyncio loop is running.
             As `write`.
         """
-        return AsyncWrite(self, partial(self.write, record), "Shard.awrite")
+        return AsyncWrite(self, partial(self.write, record, table=table), "Shard.awrite")
 
-    def awrite_many(self, records: Iterable[Any]) -> AsyncWrite:
+    def awrite_many(self, records: Iterable[Any], *, table: str | type | None = None) -> AsyncWrite:
         """Write rows in one transaction in a thread; see `awrite` and `write_many`.
 
         This takes the place of ``transaction()`` in coroutines. If it is cancelled, all rows are kept or none.
 
         Args:
             records: the rows. If it is an iterator, it runs in that thread.
+            table: see `write`.
 
         Returns:
             A coroutine that returns how many rows were written.
@@ -327,7 +334,7 @@ class Shard(Handle):
         Raises:
             As `awrite`.
         """
-        return AsyncWrite(self, partial(self.write_many, records), "Shard.awrite_many")
+        return AsyncWrite(self, partial(self.write_many, records, table=table), "Shard.awrite_many")
 
     # -- looking up ---------------------------------------------------------------------------------------------------
 
@@ -375,19 +382,18 @@ class Shard(Handle):
         self._stream_id = stream_id
         self._next_id = format.row_id(stream_no, 1)
 
-    def _writer_for(self, record: Any) -> RecordWriter:
-        cls = type(record)
-        writer = self._writers.get(cls)
+    def _writer_for(self, key: WriterKey) -> RecordWriter:
+        writer = self._writers.get(key)
         if writer is None:
-            is_dict = isinstance(record, dict)
-            table = self._ensure_table(declare.table_of(declare.AgentData if is_dict else cls))
-            if is_dict:
+            declared = inserts.table_for(key)
+            table = self._ensure_table(codecs.with_fallbacks(declared, self._fallbacks))
+            if table.form is None:
                 writer = inserts.for_dicts(table, self.agent)
             else:
                 writer = inserts.for_class(table, self._clock() if table.is_timestamped else None)
             if self._quota is not None:
                 writer = self._quota.guard(writer)
-            self._writers[cls] = writer
+            self._writers[key] = writer
         return writer
 
     def _clock(self) -> Callable[[], int]:

@@ -1,4 +1,4 @@
-"""Own edgeshard_truncations of a shard: which rows were truncated, and which database holds them.
+"""Own _edgeshard_truncations of a shard: which rows were truncated, and which database holds them.
 
 From the commit that records a truncation on, its rows do not count, whether they are still in the file or not. So they
 can be deleted afterwards, in small transactions, without ever showing a part of a writer's transaction.
@@ -16,7 +16,7 @@ from edgeshard.sqlite import Connection, quote
 
 def last_truncated(connection: Connection, stream_no: int) -> int:
     """Return the highest truncated seq of a stream, or 0 if none is truncated."""
-    sql = "SELECT max(last) FROM main.edgeshard_truncations WHERE stream_no = ?"
+    sql = "SELECT max(last) FROM main._edgeshard_truncations WHERE stream_no = ?"
     return int(sqlite.scalar(connection, sql, (stream_no,)) or 0)
 
 
@@ -37,14 +37,14 @@ def record(connection: Connection, durable: Mapping[bytes, int], master_id: byte
         if found is None:
             continue  # the shard was replaced by another since it was read
         number, _ = found
-        sql = "SELECT max(last), first, database_id FROM edgeshard_truncations WHERE stream_no = ?"
+        sql = "SELECT max(last), first, database_id FROM _edgeshard_truncations WHERE stream_no = ?"
         ((before, first, database_id),) = sqlite.fetch(connection, sql, (number,))
         before = before or 0
         if last > before and database_id == master_id:
-            sql = "UPDATE edgeshard_truncations SET last = ?3 WHERE stream_no = ?1 AND first = ?2"
+            sql = "UPDATE _edgeshard_truncations SET last = ?3 WHERE stream_no = ?1 AND first = ?2"
             connection.execute(sql, (number, first, last))
         elif last > before:
-            sql = "INSERT INTO edgeshard_truncations VALUES (?, ?, ?, ?)"
+            sql = "INSERT INTO _edgeshard_truncations VALUES (?, ?, ?, ?)"
             connection.execute(sql, (number, before + 1, last, master_id))
         truncated[number] = max(before, last)
     return truncated

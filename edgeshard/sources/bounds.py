@@ -102,7 +102,7 @@ def ensure_sound(path: str, *, all_tables: bool = False) -> None:
             for name in sorted(ordinary if all_tables else ordinary & format.DDL.keys()):
                 _check(connection, path, name)
             # by now it is known to be sound
-            sql = "SELECT DISTINCT table_name FROM main.edgeshard_columns"
+            sql = "SELECT DISTINCT table_name FROM main._edgeshard_columns"
             for (name,) in sqlite.fetch_typed(connection, path, (str,), sql):
                 if name in ordinary:
                     _check(connection, path, name)

@@ -34,11 +34,11 @@ def missing_by_stream(
 
 def _held(connection: Connection, stream: SourceStream) -> list[Range]:
     """Return the seqs of a stream that the main database has ever held, at least around those that the source has."""
-    sql = "SELECT stream_no FROM main.edgeshard_streams WHERE stream_id = ?"
+    sql = "SELECT stream_no FROM main._edgeshard_streams WHERE stream_id = ?"
     stream_no = sqlite.scalar(connection, sql, (stream.stream_id,))
     if stream_no is not None:
         return held_around(connection, stream_no, stream.ranges)
-    sql = "SELECT last_seq FROM main.edgeshard_retired WHERE stream_id = ?"
+    sql = "SELECT last_seq FROM main._edgeshard_retired WHERE stream_id = ?"
     retired_to = sqlite.scalar(connection, sql, (stream.stream_id,))
     return [] if retired_to is None else [Range(1, retired_to)]
 
@@ -53,8 +53,8 @@ def held_around(connection: Connection, stream_no: int, parts: Iterable[Range]) 
     for part in parts:
         rows = sqlite.fetch(
             connection,
-            "SELECT first, last FROM main.edgeshard_ranges WHERE stream_no = ?1 AND first <= ?3 AND first >= "
-            "coalesce((SELECT max(first) FROM main.edgeshard_ranges WHERE stream_no = ?1 AND first <= ?2), 0)",
+            "SELECT first, last FROM main._edgeshard_ranges WHERE stream_no = ?1 AND first <= ?3 AND first >= "
+            "coalesce((SELECT max(first) FROM main._edgeshard_ranges WHERE stream_no = ?1 AND first <= ?2), 0)",
             (stream_no, part.first, part.last + 1),
         )
         found.update((first, Range(first, last)) for first, last in rows)

@@ -121,11 +121,11 @@ def _read_role(connection: Connection, schema: str, path: str) -> tuple[str, byt
         connection,
         path,
         (str, bytes, None),
-        f"SELECT role, database_id, agent_id FROM {quote(schema)}.edgeshard_database LIMIT 2",
+        f"SELECT role, database_id, agent_id FROM {quote(schema)}._edgeshard_database LIMIT 2",
     )
     if len(rows) == 1:
         role, database_id, agent_id = rows[0]
         is_role = role in (format.SHARD, format.MASTER, format.BUNDLE)
         if is_role and len(database_id) == _ID_BYTES and len(agent_id or "") <= paths.AGENT_NAME_MAX:
             return role, database_id, agent_id
-    raise FormatError(_ACTION, path, "edgeshard_database does not say what it is")
+    raise FormatError(_ACTION, path, "_edgeshard_database does not say what it is")

@@ -46,7 +46,7 @@ def with_news(connection: Connection, source: Source) -> list[SourceStream]:
             source.path,
             (bytes, int, bytes, str, str, int),
             "SELECT r.stream_id, r.last_seq, g.database_id, g.agent_id, g.rows, g.retired_at "
-            f"FROM {schema}.edgeshard_retired r JOIN {schema}.edgeshard_retirements g USING (group_no) "
+            f"FROM {schema}._edgeshard_retired r JOIN {schema}._edgeshard_retirements g USING (group_no) "
             f"{streams.JOIN_KNOWN.format('r')} WHERE {held_to} < r.last_seq AND {noted_to} < r.last_seq LIMIT ?",
             (STREAMS_MAX,),
         )

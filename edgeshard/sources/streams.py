@@ -35,19 +35,19 @@ _FIRST_ID_MAX: Final = (1 << 63) - (1 << 33)
 
 #: SQL: up to where the main database holds its stream ``m`` without a break from the seq {0} on, or something below.
 HELD_TO: Final = (
-    "coalesce((SELECT h.last FROM main.edgeshard_ranges h WHERE h.stream_no = m.stream_no AND h.first <= {0} "
+    "coalesce((SELECT h.last FROM main._edgeshard_ranges h WHERE h.stream_no = m.stream_no AND h.first <= {0} "
     "ORDER BY h.first DESC LIMIT 1), t.last_seq, 0)"
 )
 
 #: SQL: joins the main database's stream ``m``, or its retired stream ``t``, to a table {0} with the stream's id.
 JOIN_KNOWN: Final = (
-    "LEFT JOIN main.edgeshard_streams m ON m.stream_id = {0}.stream_id "
-    "LEFT JOIN main.edgeshard_retired t ON t.stream_id = {0}.stream_id "
+    "LEFT JOIN main._edgeshard_streams m ON m.stream_id = {0}.stream_id "
+    "LEFT JOIN main._edgeshard_retired t ON t.stream_id = {0}.stream_id "
 )
 
 #: SQL: up to where the main database knows, from the seq {0} on, that the database {1} pruned its stream ``m``.
 NOTED_TO: Final = (
-    "coalesce((SELECT n.last FROM main.edgeshard_pruned_ranges n WHERE n.is_own = 0 AND n.database_id = {1} "
+    "coalesce((SELECT n.last FROM main._edgeshard_pruned_ranges n WHERE n.is_own = 0 AND n.database_id = {1} "
     "AND n.stream_no = m.stream_no AND n.first <= {0} ORDER BY n.first DESC LIMIT 1), 0)"
 )
 
@@ -56,7 +56,7 @@ _NOT_HELD: Final = f"{HELD_TO.format('r.first')} < r.last"
 
 #: SQL: the part of ``r`` that the main database may lack ends here: all after it is held, up to the end of ``r``.
 _LACKED_TO: Final = (
-    f"iif({HELD_TO.format('r.last')} >= r.last, (SELECT h.first - 1 FROM main.edgeshard_ranges h "
+    f"iif({HELD_TO.format('r.last')} >= r.last, (SELECT h.first - 1 FROM main._edgeshard_ranges h "
     "WHERE h.stream_no = m.stream_no AND h.first <= r.last ORDER BY h.first DESC LIMIT 1), r.last)"
 )
 
@@ -98,15 +98,15 @@ def streams_with_news(
 def _wanted_streams(connection: Connection, source: Source, unwanted: Mapping[bytes, Sequence[Range]]) -> set[int]:
     """Return the streams of a master or bundle that have wanted rows, or of which rows were truncated or pruned."""
     schema = quote(source.schema)
-    absent = "SELECT stream_no FROM {0}.edgeshard_truncations UNION SELECT stream_no FROM {0}.edgeshard_pruned_ranges"
+    absent = "SELECT stream_no FROM {0}._edgeshard_truncations UNION SELECT stream_no FROM {0}._edgeshard_pruned_ranges"
     found = sqlite.fetch_typed(connection, source.path, (int,), absent.format(schema))
     wanted = {number for (number,) in found}
     rows = sqlite.fetch_typed(
         connection,
         source.path,
         (int, bytes, int, int),
-        f"SELECT stream_no, stream_id, first, last FROM {schema}.edgeshard_ranges "
-        f"JOIN {schema}.edgeshard_streams USING (stream_no) ORDER BY stream_no, first",
+        f"SELECT stream_no, stream_id, first, last FROM {schema}._edgeshard_ranges "
+        f"JOIN {schema}._edgeshard_streams USING (stream_no) ORDER BY stream_no, first",
     )
     for (number, stream_id), items in itertools.groupby(rows, key=lambda row: row[:2]):
         held = unwanted.get(stream_id, ())
@@ -116,13 +116,13 @@ def _wanted_streams(connection: Connection, source: Source, unwanted: Mapping[by
 
 
 def _known_streams(source: Source) -> str:
-    return f"SELECT s.stream_no FROM {quote(source.schema)}.edgeshard_streams s {JOIN_KNOWN.format('s')}"
+    return f"SELECT s.stream_no FROM {quote(source.schema)}._edgeshard_streams s {JOIN_KNOWN.format('s')}"
 
 
 def _shard_news(source: Source) -> str:
     """Select the streams of which a shard truncated rows that the main database does not know, or that are wrong."""
     return _known_streams(source) + (
-        f"JOIN {quote(source.schema)}.edgeshard_truncations r ON r.stream_no = s.stream_no "
+        f"JOIN {quote(source.schema)}._edgeshard_truncations r ON r.stream_no = s.stream_no "
         "GROUP BY s.stream_no HAVING max(r.last) > coalesce(m.last_seq, t.last_seq, 0) "
         "OR total((r.last >= r.first) IS NOT TRUE)"
     )
@@ -137,24 +137,24 @@ def _master_news(source: Source) -> str:
     schema, known = quote(source.schema), _known_streams(source)
     # no block, nothing to copy: what the source pruned before its first merge would else be looked at in each merge
     last_block_end = (
-        f"coalesce((SELECT b.last FROM {schema}.edgeshard_blocks b WHERE b.stream_no = r.stream_no "
+        f"coalesce((SELECT b.last FROM {schema}._edgeshard_blocks b WHERE b.stream_no = r.stream_no "
         f"AND b.first <= {_LACKED_TO} ORDER BY b.first DESC LIMIT 1), 0)"
     )
     return (
         f"{known} WHERE coalesce(m.last_seq, t.last_seq, -1) < s.last_seq "
-        f"UNION {known} JOIN {schema}.edgeshard_ranges r ON r.stream_no = s.stream_no WHERE {_NOT_HELD} "
+        f"UNION {known} JOIN {schema}._edgeshard_ranges r ON r.stream_no = s.stream_no WHERE {_NOT_HELD} "
         f"AND {last_block_end} >= r.first "
-        f"UNION {known} JOIN {schema}.edgeshard_truncations r ON r.stream_no = s.stream_no WHERE {_NOT_HELD} "
-        "AND NOT EXISTS (SELECT 1 FROM main.edgeshard_truncations n "
+        f"UNION {known} JOIN {schema}._edgeshard_truncations r ON r.stream_no = s.stream_no WHERE {_NOT_HELD} "
+        "AND NOT EXISTS (SELECT 1 FROM main._edgeshard_truncations n "
         "WHERE n.stream_no = m.stream_no AND n.last >= r.last) "
         # the ranges of a bundle do not include what was pruned
-        f"UNION {known} JOIN {schema}.edgeshard_pruned_ranges r ON r.stream_no = s.stream_no WHERE {_IS_UNKNOWN_NOTE}"
+        f"UNION {known} JOIN {schema}._edgeshard_pruned_ranges r ON r.stream_no = s.stream_no WHERE {_IS_UNKNOWN_NOTE}"
     )
 
 
 def stream_ids(connection: Connection, source: Source) -> set[bytes]:
     """Return the ids of all streams that the source lists."""
-    sql = f"SELECT stream_id FROM {quote(source.schema)}.edgeshard_streams"
+    sql = f"SELECT stream_id FROM {quote(source.schema)}._edgeshard_streams"
     with bounds.bounded(connection, source.schema):
         return {stream_id for (stream_id,) in sqlite.fetch_typed(connection, source.path, (bytes,), sql)}
 
@@ -190,7 +190,7 @@ def _read_identity(connection: Connection, source: Source, stream_no: int) -> tu
         connection,
         source.path,
         (bytes, str, str, int),
-        f"SELECT stream_id, agent_id, began_at, last_seq FROM {quote(source.schema)}.edgeshard_streams "
+        f"SELECT stream_id, agent_id, began_at, last_seq FROM {quote(source.schema)}._edgeshard_streams "
         "WHERE stream_no = ?",
         (stream_no,),
     )
@@ -215,7 +215,7 @@ def _read_truncations(connection: Connection, source: Source, stream_no: int) ->
         connection,
         source.path,
         (int, int, bytes),
-        f"SELECT first, last, database_id FROM {quote(source.schema)}.edgeshard_truncations "
+        f"SELECT first, last, database_id FROM {quote(source.schema)}._edgeshard_truncations "
         "WHERE stream_no = ? LIMIT ?",
         (stream_no, _TRUNCATIONS_MAX + 1),
     )
@@ -255,8 +255,8 @@ def _read_new_blocks(
     _check_ranges(source, stream_no, parts)
     if unwanted:
         parts = subtract(parts, unwanted)
-    known = sqlite.scalar(connection, "SELECT stream_no FROM main.edgeshard_streams WHERE stream_id = ?", (stream_id,))
-    blocks_there = f"{quote(source.schema)}.edgeshard_blocks WHERE stream_no = ?1"
+    known = sqlite.scalar(connection, "SELECT stream_no FROM main._edgeshard_streams WHERE stream_id = ?", (stream_id,))
+    blocks_there = f"{quote(source.schema)}._edgeshard_blocks WHERE stream_no = ?1"
     wanted = json.dumps([(part.first, part.last) for part in parts])
     rows = sqlite.fetch_typed(
         connection, source.path, (int, int, int), _blocks_in_holes(source), (stream_no, known, wanted)
@@ -274,8 +274,8 @@ def _read_new_blocks(
 
 def _ranges_not_held(source: Source) -> str:
     return (
-        f"SELECT r.first, r.last FROM {quote(source.schema)}.edgeshard_streams s "
-        f"JOIN {quote(source.schema)}.edgeshard_ranges r ON r.stream_no = s.stream_no "
+        f"SELECT r.first, r.last FROM {quote(source.schema)}._edgeshard_streams s "
+        f"JOIN {quote(source.schema)}._edgeshard_ranges r ON r.stream_no = s.stream_no "
         f"{JOIN_KNOWN.format('s')} WHERE s.stream_no = ? "
         f"AND (r.first < 1 OR (r.last >= r.first) IS NOT TRUE OR {_NOT_HELD})"
     )
@@ -289,15 +289,15 @@ def _blocks_in_holes(source: Source) -> str:
     """
     parts = "SELECT key AS part, value ->> 0 AS first, value ->> 1 AS last FROM json_each(?3)"
     at_or_before = (
-        "coalesce((SELECT max(first) FROM main.edgeshard_ranges WHERE stream_no = ?2 AND first <= p.first), 0)"
+        "coalesce((SELECT max(first) FROM main._edgeshard_ranges WHERE stream_no = ?2 AND first <= p.first), 0)"
     )
     held = (
         "SELECT part, p.first AS low, p.last AS high, 0 AS first, 0 AS last FROM parts p UNION ALL "
-        "SELECT part, p.first, p.last, h.first, h.last FROM parts p CROSS JOIN main.edgeshard_ranges h "
+        "SELECT part, p.first, p.last, h.first, h.last FROM parts p CROSS JOIN main._edgeshard_ranges h "
         f"ON h.stream_no = ?2 AND h.first <= p.last AND h.first >= {at_or_before}"
     )
     next_held = "lead(first, 1, high + 1) OVER (PARTITION BY part ORDER BY first)"
-    blocks = f"{quote(source.schema)}.edgeshard_blocks"
+    blocks = f"{quote(source.schema)}._edgeshard_blocks"
     block_at_or_before = f"coalesce((SELECT max(first) FROM {blocks} WHERE stream_no = ?1 AND first <= low), 0)"
     return (
         f"WITH parts AS ({parts}), held AS ({held}), "
@@ -330,8 +330,9 @@ def _read_pruned(connection: Connection, source: Source, stream_no: int) -> tupl
         connection,
         source.path,
         (int, int, bytes, str, str),
-        f"SELECT r.first, r.last, r.database_id, r.reason, r.pruned_at FROM {quote(source.schema)}.edgeshard_streams s "
-        f"JOIN {quote(source.schema)}.edgeshard_pruned_ranges r ON r.stream_no = s.stream_no "
+        "SELECT r.first, r.last, r.database_id, r.reason, r.pruned_at "
+        f"FROM {quote(source.schema)}._edgeshard_streams s "
+        f"JOIN {quote(source.schema)}._edgeshard_pruned_ranges r ON r.stream_no = s.stream_no "
         f"{JOIN_KNOWN.format('s')} WHERE s.stream_no = ? AND {_IS_UNKNOWN_NOTE} "
         "ORDER BY r.database_id, r.first LIMIT ?",
         (stream_no, _PRUNED_RANGES_MAX),
@@ -387,7 +388,7 @@ def row_count(connection: Connection, source: Source, streams: Iterable[SourceSt
     if source.is_shard:
         return sum(len(block) for stream in streams for block in stream.blocks)
     schema, rows = quote(source.schema), "SELECT coalesce(sum(last - first + 1), 0) FROM"
-    sql = f"SELECT ({rows} {schema}.edgeshard_ranges) - ({rows} {schema}.edgeshard_pruned_ranges WHERE is_own = 1)"
+    sql = f"SELECT ({rows} {schema}._edgeshard_ranges) - ({rows} {schema}._edgeshard_pruned_ranges WHERE is_own = 1)"
     return int(sqlite.scalar(connection, sql))
 
 
@@ -448,7 +449,7 @@ def ensure_transactions(connection: Connection, source: Source, block: Block) ->
     wrong = sqlite.scalar(
         connection,
         "SELECT 1 FROM (SELECT first_id, last_id, lag(last_id, 1, 0) OVER (ORDER BY first_id) AS before "
-        f"FROM {quote(source.schema)}.edgeshard_transactions NOT INDEXED WHERE first_id BETWEEN ?1 AND ?2) "
+        f"FROM {quote(source.schema)}._edgeshard_transactions NOT INDEXED WHERE first_id BETWEEN ?1 AND ?2) "
         "WHERE typeof(last_id) <> 'integer' OR last_id < first_id OR before >= first_id LIMIT 1",
         (block.first_id, block.last_id),
     )
@@ -468,7 +469,7 @@ def transaction_at(connection: Connection, source: Source, row_id: int) -> Range
         connection,
         source.path,
         (int, int),
-        f"SELECT first_id, last_id FROM {quote(source.schema)}.edgeshard_transactions "
+        f"SELECT first_id, last_id FROM {quote(source.schema)}._edgeshard_transactions "
         "WHERE first_id <= ? ORDER BY first_id DESC LIMIT 1",
         (row_id,),
     )
@@ -486,7 +487,7 @@ def transactions_between(connection: Connection, source: Source, ids: Range) -> 
         connection,
         source.path,
         (int, int),
-        f"SELECT first_id, last_id FROM {quote(source.schema)}.edgeshard_transactions NOT INDEXED "
+        f"SELECT first_id, last_id FROM {quote(source.schema)}._edgeshard_transactions NOT INDEXED "
         "WHERE first_id BETWEEN ? AND ? ORDER BY first_id",
         (ids.first, ids.last),
     )
@@ -524,15 +525,15 @@ def last_seqs(connection: Connection, shard: Source) -> list[tuple[bytes, str, i
     with bounds.bounded(connection, shard.schema):
         blocks = shard_blocks(connection, shard)
         truncated = (
-            f"(SELECT max(last) FROM {quote(shard.schema)}.edgeshard_truncations t WHERE t.stream_no = s.stream_no)"
+            f"(SELECT max(last) FROM {quote(shard.schema)}._edgeshard_truncations t WHERE t.stream_no = s.stream_no)"
         )
         rows = sqlite.fetch_typed(
             connection,
             shard.path,
             (int, bytes, str, int),
             f"SELECT s.stream_no, m.stream_id, m.agent_id, coalesce({truncated}, 0) "
-            f"FROM {quote(shard.schema)}.edgeshard_streams s "
-            "CROSS JOIN main.edgeshard_streams m ON m.stream_id = s.stream_id ORDER BY s.stream_no",
+            f"FROM {quote(shard.schema)}._edgeshard_streams s "
+            "CROSS JOIN main._edgeshard_streams m ON m.stream_id = s.stream_id ORDER BY s.stream_no",
         )
     lasts = ((number, max(last, blocks[number].last if number in blocks else 0)) for number, _, _, last in rows)
     last_of = dict(lasts)
@@ -558,7 +559,7 @@ def are_truncated_rows_held(connection: Connection, shard: Source) -> bool:
     """Return whether the main database holds, or has held, every row that a shard truncated for any database."""
     schema = quote(shard.schema)
     sql = (
-        f"SELECT 1 FROM {schema}.edgeshard_truncations r JOIN {schema}.edgeshard_streams s USING(stream_no) "
+        f"SELECT 1 FROM {schema}._edgeshard_truncations r JOIN {schema}._edgeshard_streams s USING(stream_no) "
         f"{JOIN_KNOWN.format('s')} WHERE {HELD_TO.format('r.first')} < r.last LIMIT 1"
     )
     with bounds.bounded(connection, shard.schema):

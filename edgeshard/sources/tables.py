@@ -56,7 +56,7 @@ def read_tables(
         connection,
         path,
         (str,),
-        f"SELECT DISTINCT table_name FROM {quote(schema)}.edgeshard_columns LIMIT ?",
+        f"SELECT DISTINCT table_name FROM {quote(schema)}._edgeshard_columns LIMIT ?",
         (format.TABLES_MAX + 1,),
     )
     if len(names) > format.TABLES_MAX:
@@ -119,7 +119,7 @@ def _read_columns(
         connection,
         path,
         (str, str),
-        f"SELECT column_name, type FROM {quote(schema)}.edgeshard_columns WHERE table_name = ? LIMIT ?",
+        f"SELECT column_name, type FROM {quote(schema)}._edgeshard_columns WHERE table_name = ? LIMIT ?",
         (table, _COLUMNS_READ),
     )
     described = _describe_columns(connection, schema, path, table, is_shard=is_shard)
@@ -162,7 +162,7 @@ def _read_indexes(
         connection,
         path,
         (str,),
-        f"SELECT columns FROM {quote(schema)}.edgeshard_indexes WHERE table_name = ? LIMIT ?",
+        f"SELECT columns FROM {quote(schema)}._edgeshard_indexes WHERE table_name = ? LIMIT ?",
         (table, _INDEXES_READ),
     )
     names = {name.lower() for name, _ in columns}
@@ -224,14 +224,14 @@ def _with_keys(connection: Connection, schema: str, path: str, tables: Sequence[
         (format.TABLES_MAX + 1,),
     )
     if any(history not in (0, 1) for *_, history in rows):
-        raise FormatError(_ACTION, path, "edgeshard_keys has a has_history that is neither 0 nor 1")
+        raise FormatError(_ACTION, path, "_edgeshard_keys has a has_history that is neither 0 nor 1")
     declared = {name.lower(): (columns, conflict, bool(history)) for name, columns, conflict, history in rows}
     found = []
     for table in tables:
         entry = declared.pop(table.name.lower(), None)
         found.append(table if entry is None else attrs.evolve(table, key=_parse_key(path, table, *entry)))
     if len(rows) > format.TABLES_MAX or declared:
-        raise FormatError(_ACTION, path, "edgeshard_keys names a table that is not in it")
+        raise FormatError(_ACTION, path, "_edgeshard_keys names a table that is not in it")
     return found
 
 

@@ -99,7 +99,7 @@ def _merge_all(hub: edgeshard.Store, store: edgeshard.Store) -> None:
     known = -1
     while True:
         hub.merge([store.master_path])
-        ((notes,),) = hub.query("SELECT count(*) FROM edgeshard_pruned_ranges")
+        ((notes,),) = hub.query("SELECT count(*) FROM _edgeshard_pruned_ranges")
         if notes == known:
             return
         known = notes

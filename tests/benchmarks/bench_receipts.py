@@ -96,11 +96,11 @@ def _fill(store: edgeshard.Store, streams: int, runs: int) -> None:
         next_id = 1
         for number in range(1, streams + 1):
             origin = (number, f"agent-{number % 100}", dice.randbytes(16), _BEGAN_AT, 100 * runs)
-            connection.execute("INSERT INTO edgeshard_streams VALUES (?, ?, ?, ?, ?)", origin)
+            connection.execute("INSERT INTO _edgeshard_streams VALUES (?, ?, ?, ?, ?)", origin)
             for run in range(runs):
                 seqs = (number, 100 * run + 1, 100 * run + dice.randint(1, 90))
-                connection.execute("INSERT INTO edgeshard_ranges VALUES (?, ?, ?)", seqs)
-                connection.execute("INSERT INTO edgeshard_blocks VALUES (?, ?, ?, ?)", (*seqs, next_id))
+                connection.execute("INSERT INTO _edgeshard_ranges VALUES (?, ?, ?)", seqs)
+                connection.execute("INSERT INTO _edgeshard_blocks VALUES (?, ?, ?, ?)", (*seqs, next_id))
                 next_id += seqs[2] - seqs[1] + 1
     connection.close()
 

@@ -485,11 +485,11 @@ def feed(root: str, merges: int, rows: int) -> None:
         for number in range(1, merges + 1):
             shard.write_many(crumbs)
             for _ in reader.changes():
-                held = reader.scalar("SELECT coalesce(sum(last - first + 1), 0) FROM edgeshard_ranges")
+                held = reader.scalar("SELECT coalesce(sum(last - first + 1), 0) FROM _edgeshard_ranges")
                 if held == number * rows:
                     break
             if number in points:
-                say((number, reader.scalar("SELECT generation FROM edgeshard_database")))
+                say((number, reader.scalar("SELECT generation FROM _edgeshard_database")))
     reader.close()
 
 

@@ -179,7 +179,7 @@ HARM = {
     "a row with another's address": ("UPDATE sample SET _seq = 2 WHERE n = 3", "have the address"),
     "a row with a new address": ("UPDATE sample SET _seq = 9 WHERE n = 6", "has another address"),
     "a row that was pruned and is there": (
-        "INSERT INTO edgeshard_pruned_ranges SELECT 1, database_id, 1, 4, 4, '', '' FROM edgeshard_database",
+        "INSERT INTO _edgeshard_pruned_ranges SELECT 1, database_id, 1, 4, 4, '', '' FROM _edgeshard_database",
         r"was pruned, and \[4\] are there",
     ),
     "a row that was never written": (

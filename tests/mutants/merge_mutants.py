@@ -36,7 +36,7 @@ ENSURE_INDEX, MISSING = schema_merge.ensure_index, diff.missing_blocks
 def forget_held(connection: Any, number: int, held: list[Range], copied: list[Range]) -> list[Range]:
     """Drop the ranges held before when new rows arrive."""
     if copied:
-        connection.execute("DELETE FROM main.edgeshard_ranges WHERE stream_no = ?", (number,))
+        connection.execute("DELETE FROM main._edgeshard_ranges WHERE stream_no = ?", (number,))
         ADD_RANGES(connection, number, [], copied)
     return union([*held, *copied])
 
@@ -81,7 +81,7 @@ def only_streams_with_rows(connection: Any, origin: Any, unwanted: Any = None) -
 
 def only_streams_that_grew(connection: Any, origin: Any, unwanted: Any = None) -> list[Any]:
     """Ignore streams that have no later seqs, although a gap was filled."""
-    known = dict(sqlite.fetch(connection, "SELECT stream_id, last_seq FROM main.edgeshard_streams"))
+    known = dict(sqlite.fetch(connection, "SELECT stream_id, last_seq FROM main._edgeshard_streams"))
     found = STREAMS_WITH_NEWS(connection, origin, unwanted)
     return [stream for stream in found if origin.is_shard or stream.last_seq > known.get(stream.stream_id, 0)]
 
@@ -92,22 +92,22 @@ def do_not_copy_transactions(
     """Do not copy where transactions begin and end."""
     COPY_BLOCK(target, origin, number, piece, *more, **say)
     first_id = target.next_id - len(piece)
-    target.connection.execute("DELETE FROM main.edgeshard_transactions WHERE first_id >= ?", (first_id,))
+    target.connection.execute("DELETE FROM main._edgeshard_transactions WHERE first_id >= ?", (first_id,))
 
 
 def extend_blocks_by_seq(connection: Any, number: int, block: blocks.Block) -> None:
     """Extend a block although its ids are not consecutive."""
     connection.execute(
-        "INSERT INTO main.edgeshard_blocks VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+        "INSERT INTO main._edgeshard_blocks VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
         (number, block.first, block.last, block.first_id),
     )
     connection.execute(
-        "UPDATE main.edgeshard_blocks SET last = ?3 WHERE stream_no = ?1 AND last = ?2 - 1",
+        "UPDATE main._edgeshard_blocks SET last = ?3 WHERE stream_no = ?1 AND last = ?2 - 1",
         (number, block.first, block.last),
     )
     connection.execute(
-        "DELETE FROM main.edgeshard_blocks WHERE stream_no = ?1 AND first = ?2 AND EXISTS ("
-        "SELECT 1 FROM main.edgeshard_blocks WHERE stream_no = ?1 AND first < ?2 AND last >= ?2)",
+        "DELETE FROM main._edgeshard_blocks WHERE stream_no = ?1 AND first = ?2 AND EXISTS ("
+        "SELECT 1 FROM main._edgeshard_blocks WHERE stream_no = ?1 AND first < ?2 AND last >= ?2)",
         (number, block.first),
     )
 
@@ -117,7 +117,7 @@ def count_left_out_as_held(
 ) -> Any:
     """Let a bundle claim the rows that were left out of it."""
     copied = COPY(target, origin, room, own, unwanted, *more)
-    numbers = sqlite.fetch(target.connection, "SELECT stream_id, stream_no FROM main.edgeshard_streams")
+    numbers = sqlite.fetch(target.connection, "SELECT stream_id, stream_no FROM main._edgeshard_streams")
     for stream_id, number in numbers if unwanted else []:
         held = extents.ranges(target.connection, number)
         ADD_RANGES(target.connection, number, held, subtract(unwanted.get(stream_id, ()), held))
@@ -133,7 +133,7 @@ def take_last_seq_of_last_source(target: Any, origin: Any, stream: Any) -> int:
     """Take the last seq from the source that was merged last."""
     number = ENSURE_STREAM(target, origin, stream)
     target.connection.execute(
-        "UPDATE main.edgeshard_streams SET last_seq = ? WHERE stream_no = ?", (stream.last_seq, number)
+        "UPDATE main._edgeshard_streams SET last_seq = ? WHERE stream_no = ?", (stream.last_seq, number)
     )
     return number
 
@@ -171,7 +171,7 @@ def truncate_all(connection: Any, origin: Any, stream: Any, checked: Any) -> int
 
 def proven_for_any_file(connection: Any, shard: str, stream_no: int) -> list[Range]:
     """Take what was copied from another file for copied from this one."""
-    sql = "SELECT first, last FROM main.edgeshard_proven WHERE stream_no = ?"
+    sql = "SELECT first, last FROM main._edgeshard_proven WHERE stream_no = ?"
     return union(Range(*row) for row in sqlite.fetch(connection, sql, (stream_no,)))
 
 

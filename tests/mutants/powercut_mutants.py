@@ -73,14 +73,14 @@ def _immediate_with(hooks: Hooks) -> Callable[[Connection], contextlib.AbstractC
 def continue_last_stream(shard: Shard, *arguments: Any, **options: Any) -> None:
     """Continue the shard's last stream after the last row in the file, instead of beginning a new stream."""
     _init(shard, *arguments, **options)
-    last = sqlite.scalar(shard._connection, "SELECT max(stream_no) FROM edgeshard_streams")
+    last = sqlite.scalar(shard._connection, "SELECT max(stream_no) FROM _edgeshard_streams")
     if last is not None:
-        gone = "SELECT max(last) FROM edgeshard_truncations WHERE stream_no = ?"
+        gone = "SELECT max(last) FROM _edgeshard_truncations WHERE stream_no = ?"
         ends = [format.row_id(last, sqlite.scalar(shard._connection, gone, (last,)) or 0)]
-        for (name,) in sqlite.fetch(shard._connection, "SELECT DISTINCT table_name FROM edgeshard_columns"):
+        for (name,) in sqlite.fetch(shard._connection, "SELECT DISTINCT table_name FROM _edgeshard_columns"):
             ends.append(sqlite.scalar(shard._connection, f"SELECT max(_id) FROM {quote(name)}") or 0)
         shard._next_id = max(ends) + 1
-        stream = "SELECT stream_id FROM edgeshard_streams WHERE stream_no = ?"
+        stream = "SELECT stream_id FROM _edgeshard_streams WHERE stream_no = ?"
         shard._stream_id = sqlite.scalar(shard._connection, stream, (last,))
 
 
@@ -93,7 +93,7 @@ def truncate_before_commit() -> list[Patch]:
     """Truncate the shards as soon as their rows are copied, before the master commits."""
 
     def copy(target: Target, origin: Source, max_bytes: int, own: Any = None, *more: Any) -> apply.Copied:
-        master_id = sqlite.scalar(target.connection, "SELECT database_id FROM main.edgeshard_database")
+        master_id = sqlite.scalar(target.connection, "SELECT database_id FROM main._edgeshard_database")
         copied = _copy(target, origin, max_bytes, own, *more)
         if own is not None and copied.durable:  # it is one of the store's own shards
             truncate.truncate(origin, copied.durable, master_id)
@@ -148,7 +148,7 @@ def truncate_without_a_commit() -> list[Patch]:
     return [(chunk, "commit_chunk", commit_chunk), (sqlite, "immediate", _immediate_with(hooks))]
 
 
-_NEXT_ID = "SELECT next_id FROM main.edgeshard_database"
+_NEXT_ID = "SELECT next_id FROM main._edgeshard_database"
 
 
 def ignore_with_wrong_range(target: Target, origin: Any, number: int, piece: Block, *_: Any, **__: Any) -> None:
@@ -162,7 +162,7 @@ def ignore_with_wrong_range(target: Target, origin: Any, number: int, piece: Blo
         )
     extents.add_block(connection, number, Block(piece.first, piece.last, target.next_id))
     target.next_id += max(1, len(piece) - 1)
-    connection.execute("UPDATE main.edgeshard_database SET next_id = ?", (target.next_id,))
+    connection.execute("UPDATE main._edgeshard_database SET next_id = ?", (target.next_id,))
 
 
 def sync_at_power_does_nothing(shard: Shard) -> None:
@@ -177,7 +177,7 @@ def truncation_is_not_recorded(connection: Connection, durable: dict[bytes, int]
     return {number: durable[stream] for stream, number in numbers.items() if number is not None}
 
 
-_NUMBER = "SELECT stream_no FROM edgeshard_streams WHERE stream_id = ?"
+_NUMBER = "SELECT stream_no FROM _edgeshard_streams WHERE stream_id = ?"
 
 
 def prune_at_normal(connection: Connection, *arguments: Any, **options: Any) -> Any:
@@ -190,12 +190,12 @@ def delete_ranges_of_pruned_rows(connection: Connection, scope: Any, batch: Any,
     """Also delete pruned rows from the ranges."""
     _delete(connection, scope, batch, reason)
     for number in batch.window.blocks:
-        sql = "SELECT first, last FROM edgeshard_pruned_ranges WHERE stream_no = ?"
+        sql = "SELECT first, last FROM _edgeshard_pruned_ranges WHERE stream_no = ?"
         gone = [Range(*row) for row in sqlite.fetch(connection, sql, (number,))]
         left = subtract(extents.ranges(connection, number), gone)
-        connection.execute("DELETE FROM edgeshard_ranges WHERE stream_no = ?", (number,))
+        connection.execute("DELETE FROM _edgeshard_ranges WHERE stream_no = ?", (number,))
         connection.executemany(
-            "INSERT INTO edgeshard_ranges VALUES (?, ?, ?)", [(number, part.first, part.last) for part in left]
+            "INSERT INTO _edgeshard_ranges VALUES (?, ?, ?)", [(number, part.first, part.last) for part in left]
         )
 
 

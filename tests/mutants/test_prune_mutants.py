@@ -32,9 +32,9 @@ def delete_ranges_of_pruned_rows(connection: Any, scope: Any, batch: Any, reason
     """Also delete pruned rows from the ranges."""
     DELETE(connection, scope, batch, reason)
     for number in batch.window.blocks:
-        own = f"FROM edgeshard_pruned_ranges WHERE stream_no = {number}"
+        own = f"FROM _edgeshard_pruned_ranges WHERE stream_no = {number}"
         connection.execute(
-            f"UPDATE edgeshard_ranges SET first = (SELECT max(last) {own}) + 1 WHERE stream_no = {number}"
+            f"UPDATE _edgeshard_ranges SET first = (SELECT max(last) {own}) + 1 WHERE stream_no = {number}"
         )
 
 

@@ -76,7 +76,7 @@ def keep_snapshot_open(self: Sender, parts: Sequence[Any], tables: Sequence[Any]
     """Keep one snapshot of the master open for the whole transaction."""
     connection = self.master._connection
     connection.execute("BEGIN")
-    sqlite.fetch(connection, "SELECT generation FROM edgeshard_database")
+    sqlite.fetch(connection, "SELECT generation FROM _edgeshard_database")
     try:
         return SEND(self, parts, tables, held)
     finally:

@@ -27,12 +27,12 @@ pytestmark = pytest.mark.slow
 
 def continue_last_stream(shard: Shard) -> None:
     """Continue the shard's last stream after the last row in the file, instead of beginning a new stream."""
-    last = sqlite.scalar(shard._connection, "SELECT max(stream_no) FROM edgeshard_streams")
+    last = sqlite.scalar(shard._connection, "SELECT max(stream_no) FROM _edgeshard_streams")
     if last is None:
         return BEGIN_STREAM(shard)
-    tables = sqlite.fetch(shard._connection, "SELECT DISTINCT table_name FROM edgeshard_columns")
+    tables = sqlite.fetch(shard._connection, "SELECT DISTINCT table_name FROM _edgeshard_columns")
     highest = [sqlite.scalar(shard._connection, f"SELECT max(_id) FROM {quote(name)}") or 0 for (name,) in tables]
-    gone = sqlite.scalar(shard._connection, "SELECT max(last) FROM edgeshard_truncations WHERE stream_no = ?", (last,))
+    gone = sqlite.scalar(shard._connection, "SELECT max(last) FROM _edgeshard_truncations WHERE stream_no = ?", (last,))
     shard._next_id = max(*highest, 0, format.row_id(last, gone or 0)) + 1
     return None
 

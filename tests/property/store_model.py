@@ -266,6 +266,6 @@ def numbers(store: edgeshard.Store) -> list[int]:
     """The numbers of all rows in a master, of both tables."""
     if not store.master_path.exists():
         return []
-    has_readings = store.query("select 1 from edgeshard_columns where table_name = 'reading'")
+    has_readings = store.query("select 1 from _edgeshard_columns where table_name = 'reading'")
     union = " union all select cast(sensor as integer) from reading" if has_readings else ""
     return sorted(number for (number,) in store.query(f"select data ->> 'n' as n from agent_data{union}"))

@@ -40,7 +40,7 @@ def honest_rows(store: edgeshard.Store) -> list[tuple[Any, ...]]:
     """
     found: list[tuple[Any, ...]] = []
     for table in ("agent_data", "log", "sample", "sample_history"):
-        sql = f"SELECT t.*, hex(stream_id), _seq FROM {table} t JOIN edgeshard_streams s ON stream_no = _stream "
+        sql = f"SELECT t.*, hex(stream_id), _seq FROM {table} t JOIN _edgeshard_streams s ON stream_no = _stream "
         for _id, _stream, _seq, *values, stream_id, seq in store.query(sql + "WHERE s.agent_id LIKE 'honest%'"):
             found.append((table, stream_id, seq, *sorted(_plain(value) for value in values if value is not None)))
     return sorted(found)
@@ -121,24 +121,24 @@ def _add_column(connection: apsw.Connection, rng: random.Random) -> None:
     table, type_ = rng.choice(RECORD_TABLES), rng.choice(sorted(format.STORED_AS))
     name = rng.choice(("extra", "_timestamp", "_reason", "a", "k"))
     connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {format.STORED_AS[type_]}")
-    connection.execute("INSERT INTO edgeshard_columns VALUES (?, ?, ?)", (table, name, type_))
+    connection.execute("INSERT INTO _edgeshard_columns VALUES (?, ?, ?)", (table, name, type_))
 
 
 def _rename(connection: apsw.Connection, rng: random.Random) -> None:
     if not connection.table_exists("main", format.RENAMES):
         connection.execute(format.DDL[format.RENAMES])
     old, new = (rng.choice(("a", "k", "extra", "_timestamp", "data")) for _ in range(2))
-    connection.execute("INSERT INTO edgeshard_renames VALUES (?, ?, ?)", (rng.choice(RECORD_TABLES), old, new))
+    connection.execute("INSERT INTO _edgeshard_renames VALUES (?, ?, ?)", (rng.choice(RECORD_TABLES), old, new))
 
 
 def _declare_key(connection: apsw.Connection, rng: random.Random) -> None:
     table = rng.choice(RECORD_TABLES)
     conflict = rng.choice(("lww", "first", "max:a", "keep-all", "max:nothing"))
     connection.execute(
-        "INSERT OR REPLACE INTO edgeshard_keys VALUES (?, ?, ?, ?, 0)", (table, '["k"]', conflict, rng.randrange(2))
+        "INSERT OR REPLACE INTO _edgeshard_keys VALUES (?, ?, ?, ?, 0)", (table, '["k"]', conflict, rng.randrange(2))
     )
     connection.execute(f"ALTER TABLE {table} ADD COLUMN _timestamp INTEGER")
-    connection.execute("INSERT INTO edgeshard_columns VALUES (?, '_timestamp', 'timestamp')", (table,))
+    connection.execute("INSERT INTO _edgeshard_columns VALUES (?, '_timestamp', 'timestamp')", (table,))
     connection.execute(f"UPDATE {table} SET _timestamp = 1")
 
 

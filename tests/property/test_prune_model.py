@@ -92,6 +92,6 @@ def test_what_is_left_is_what_a_simple_model_says(rows: list[Row], data: st.Data
 
 def there(store: edgeshard.Store) -> set[int]:
     """The numbers of all rows of a store's master."""
-    tables = [name for (name,) in store.query("select distinct table_name from edgeshard_columns")]
+    tables = [name for (name,) in store.query("select distinct table_name from _edgeshard_columns")]
     found = set(numbers(store))
     return found | ({int(row.sensor) for row in store.read(Reading)} if "reading" in tables else set())

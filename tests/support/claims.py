@@ -14,7 +14,7 @@ def stream_of_shard(path: Path) -> str:
     """Return the id of the newest stream of a shard, in hexadecimal."""
     connection = sqlite.connect(str(path), writable=False)
     try:
-        sql = "SELECT lower(hex(stream_id)) FROM edgeshard_streams ORDER BY stream_no DESC LIMIT 1"
+        sql = "SELECT lower(hex(stream_id)) FROM _edgeshard_streams ORDER BY stream_no DESC LIMIT 1"
         return str(sqlite.scalar(connection, sql))
     finally:
         connection.close()
@@ -57,5 +57,5 @@ def superseded_rows(folder: Path, agent: str, stream: str, rows: int) -> Path:
 
 
 def _claiming(path: Path, stream: str) -> Path:
-    edit(path, f"UPDATE edgeshard_streams SET stream_id = x'{stream}'")
+    edit(path, f"UPDATE _edgeshard_streams SET stream_id = x'{stream}'")
     return path

@@ -20,7 +20,7 @@ def damage(store: edgeshard.Store, kind: str) -> None:
         edit(store.master_path, "pragma wal_checkpoint(truncate)")
         _overwrite_last_page(store.master_path)
     elif kind == "row":
-        edit(store.master_path, "update edgeshard_ranges set last = last + 1 where stream_no = 1")
+        edit(store.master_path, "update _edgeshard_ranges set last = last + 1 where stream_no = 1")
     else:
         edit(
             store.master_path,

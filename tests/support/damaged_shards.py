@@ -160,9 +160,9 @@ def rows_of(store: edgeshard.Store) -> Rows:
     """
     connection = apsw.Connection(str(store.master_path), flags=apsw.SQLITE_OPEN_READONLY)
     try:
-        streams = dict(connection.execute("select stream_no, hex(stream_id) from edgeshard_streams"))
+        streams = dict(connection.execute("select stream_no, hex(stream_id) from _edgeshard_streams"))
         found: Rows = {}
-        listed = connection.execute("select table_name, column_name from edgeshard_columns order by 1, 2").fetchall()
+        listed = connection.execute("select table_name, column_name from _edgeshard_columns order by 1, 2").fetchall()
         for table in sorted({str(name) for name, _ in listed}):
             columns = [str(column) for name, column in listed if name == table]
             # as bytes: a text may no longer be UTF-8

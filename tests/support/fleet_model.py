@@ -116,13 +116,15 @@ def content(path: Path) -> Content:
 def _content(connection: sqlite.Connection) -> Content:
     rows: dict[Address, Row] = {}
     addresses: dict[int, Address] = {}
-    columns = {(table, name): kind for table, name, kind in sqlite.fetch(connection, "select * from edgeshard_columns")}
+    columns = {
+        (table, name): kind for table, name, kind in sqlite.fetch(connection, "select * from _edgeshard_columns")
+    }
     for table in {table for table, _ in columns}:
         names = [name for of, name in columns if of == table]
         listed = ", ".join(f"t.{quote(name)}" for name in names)
         sql = (
             f"select _id, lower(hex(stream_id)), _seq, {listed} from {quote(table)} t "
-            "join edgeshard_streams on stream_no = _stream"
+            "join _edgeshard_streams on stream_no = _stream"
         )
         for row_id, stream, seq, *values in sqlite.fetch(connection, sql):
             assert (stream, seq) not in rows, f"row {seq} of stream {stream} is doubled"
@@ -132,18 +134,18 @@ def _content(connection: sqlite.Connection) -> Content:
     streams = {
         stream_id.hex(): (agent, began_at, last_seq)
         for agent, stream_id, began_at, last_seq in sqlite.fetch(
-            connection, "select agent_id, stream_id, began_at, last_seq from edgeshard_streams"
+            connection, "select agent_id, stream_id, began_at, last_seq from _edgeshard_streams"
         )
     }
     ranges: dict[str, list[Range]] = {}
-    sql = "select lower(hex(stream_id)), first, last from edgeshard_ranges join edgeshard_streams using(stream_no)"
+    sql = "select lower(hex(stream_id)), first, last from _edgeshard_ranges join _edgeshard_streams using(stream_no)"
     for stream, first, last in sqlite.fetch(connection, f"{sql} order by 1, 2"):
         ranges.setdefault(stream, []).append(Range(first, last))
     transactions = {
         (addresses[first], addresses[last])
-        for first, last in sqlite.fetch(connection, "select first_id, last_id from edgeshard_transactions")
+        for first, last in sqlite.fetch(connection, "select first_id, last_id from _edgeshard_transactions")
     }
-    indexes = set(sqlite.fetch(connection, "select table_name, columns from edgeshard_indexes"))
+    indexes = set(sqlite.fetch(connection, "select table_name, columns from _edgeshard_indexes"))
     gaps = tuple(row_states.gaps(connection, (bytes.fromhex(stream) for stream in streams)))
     return Content(rows, streams, ranges, gaps, transactions, columns, indexes)
 
@@ -201,18 +203,18 @@ def held_by_file(path: Path) -> Held:
 
 
 def _held(connection: sqlite.Connection) -> Held:
-    if sqlite.scalar(connection, "select role from edgeshard_database") != format.SHARD:
+    if sqlite.scalar(connection, "select role from _edgeshard_database") != format.SHARD:
         found = _content(connection)
         last = {stream: last for stream, (_, _, last) in found.streams.items()}
         rows = {stream: {seq for of, seq in found.rows if of == stream} for stream in last}
         return Held(rows, last, found.columns, found.indexes)
     result = Held()
-    streams = dict(sqlite.fetch(connection, "select stream_no, lower(hex(stream_id)) from edgeshard_streams"))
+    streams = dict(sqlite.fetch(connection, "select stream_no, lower(hex(stream_id)) from _edgeshard_streams"))
     result.columns = {
-        (table, name): kind for table, name, kind in connection.execute("select * from edgeshard_columns")
+        (table, name): kind for table, name, kind in connection.execute("select * from _edgeshard_columns")
     }
-    result.indexes = set(sqlite.fetch(connection, "select table_name, columns from edgeshard_indexes"))
-    gone = dict(sqlite.fetch(connection, "select stream_no, max(last) from edgeshard_truncations group by stream_no"))
+    result.indexes = set(sqlite.fetch(connection, "select table_name, columns from _edgeshard_indexes"))
+    gone = dict(sqlite.fetch(connection, "select stream_no, max(last) from _edgeshard_truncations group by stream_no"))
     for number, last in gone.items():
         result.last[streams[number]], result.rows[streams[number]] = last, set()
     for table in {table for table, _ in result.columns}:

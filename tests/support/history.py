@@ -33,10 +33,10 @@ _COUNT: Final = "WITH RECURSIVE n(k) AS (SELECT 0 UNION ALL SELECT k + 1 FROM n 
 def _gaps(connection: apsw.Connection, size: int, stream: int, base: int) -> None:
     """One stream of which every second row is missing."""
     _insert_streams(connection, 1, 2 * size)
-    connection.execute("INSERT INTO edgeshard_missing VALUES (?, ?)", (stream, size))
-    connection.execute(f"{_COUNT} INSERT INTO edgeshard_ranges SELECT ?2, 2*k+2, 2*k+2 FROM n", (size, stream))
+    connection.execute("INSERT INTO _edgeshard_missing VALUES (?, ?)", (stream, size))
+    connection.execute(f"{_COUNT} INSERT INTO _edgeshard_ranges SELECT ?2, 2*k+2, 2*k+2 FROM n", (size, stream))
     connection.execute(
-        f"{_COUNT} INSERT INTO edgeshard_blocks SELECT ?2, 2*k+2, 2*k+2, ?3+k FROM n", (size, stream, base)
+        f"{_COUNT} INSERT INTO _edgeshard_blocks SELECT ?2, 2*k+2, 2*k+2, ?3+k FROM n", (size, stream, base)
     )
     connection.execute(
         f"{_COUNT} {_INSERT_ROWS} FROM (SELECT ?3+k AS id, ?2 AS stream, 2*k+2 AS seq FROM n)", (size, stream, base)
@@ -48,23 +48,23 @@ def _blocks(connection: apsw.Connection, size: int, stream: int, base: int) -> N
     _insert_streams(connection, 2, size // 2)
     for number in (0, 1):
         at = (size // 2, stream + number, base + number)
-        connection.execute("INSERT INTO edgeshard_ranges VALUES (?, 1, ?)", (stream + number, size // 2))
-        connection.execute(f"{_COUNT} INSERT INTO edgeshard_blocks SELECT ?2, k+1, k+1, ?3+2*k FROM n", at)
+        connection.execute("INSERT INTO _edgeshard_ranges VALUES (?, 1, ?)", (stream + number, size // 2))
+        connection.execute(f"{_COUNT} INSERT INTO _edgeshard_blocks SELECT ?2, k+1, k+1, ?3+2*k FROM n", at)
         connection.execute(f"{_COUNT} {_INSERT_ROWS} FROM (SELECT ?3+2*k AS id, ?2 AS stream, k+1 AS seq FROM n)", at)
 
 
 def _notes(connection: apsw.Connection, size: int, stream: int, base: int) -> None:
     """One stream of which the master pruned every second row."""
     _insert_streams(connection, 1, 2 * size)
-    connection.execute("INSERT INTO edgeshard_ranges VALUES (?, 1, ?)", (stream, 2 * size))
+    connection.execute("INSERT INTO _edgeshard_ranges VALUES (?, 1, ?)", (stream, 2 * size))
     connection.execute(
-        f"{_COUNT} INSERT INTO edgeshard_blocks SELECT ?2, 2*k+2, 2*k+2, ?3+2*k+1 FROM n", (size, stream, base)
+        f"{_COUNT} INSERT INTO _edgeshard_blocks SELECT ?2, 2*k+2, 2*k+2, ?3+2*k+1 FROM n", (size, stream, base)
     )
     connection.execute(
         f"{_COUNT} {_INSERT_ROWS} FROM (SELECT ?3+2*k+1 AS id, ?2 AS stream, 2*k+2 AS seq FROM n)", (size, stream, base)
     )
     connection.execute(
-        f"{_COUNT} INSERT INTO edgeshard_pruned_ranges SELECT 1, (SELECT database_id FROM edgeshard_database), ?2, "
+        f"{_COUNT} INSERT INTO _edgeshard_pruned_ranges SELECT 1, (SELECT database_id FROM _edgeshard_database), ?2, "
         "2*k+1, 2*k+1, 'older_than', '2026-01-01T00:00:00+00:00' FROM n",
         (size, stream),
     )
@@ -73,8 +73,8 @@ def _notes(connection: apsw.Connection, size: int, stream: int, base: int) -> No
 def _streams(connection: apsw.Connection, size: int, stream: int, base: int) -> None:
     """Streams of one row each, as an agent leaves that is started again for each row."""
     _insert_streams(connection, size, 1)
-    connection.execute(f"{_COUNT} INSERT INTO edgeshard_ranges SELECT ?2+k, 1, 1 FROM n", (size, stream))
-    connection.execute(f"{_COUNT} INSERT INTO edgeshard_blocks SELECT ?2+k, 1, 1, ?3+k FROM n", (size, stream, base))
+    connection.execute(f"{_COUNT} INSERT INTO _edgeshard_ranges SELECT ?2+k, 1, 1 FROM n", (size, stream))
+    connection.execute(f"{_COUNT} INSERT INTO _edgeshard_blocks SELECT ?2+k, 1, 1, ?3+k FROM n", (size, stream, base))
     connection.execute(
         f"{_COUNT} {_INSERT_ROWS} FROM (SELECT ?3+k AS id, ?2+k AS stream, 1 AS seq FROM n)", (size, stream, base)
     )
@@ -83,11 +83,11 @@ def _streams(connection: apsw.Connection, size: int, stream: int, base: int) -> 
 def _retired(connection: apsw.Connection, size: int, stream: int, base: int) -> None:
     """Streams of one row each of which that row was pruned."""
     connection.execute(
-        "INSERT INTO edgeshard_retirements SELECT 1, database_id, ?2, '', 0, 0, 0, ?1, "
-        "json_object('older than', ?1) FROM edgeshard_database",
+        "INSERT INTO _edgeshard_retirements SELECT 1, database_id, ?2, '', 0, 0, 0, ?1, "
+        "json_object('older than', ?1) FROM _edgeshard_database",
         (size, PAST),
     )
-    connection.execute(f"{_COUNT} INSERT INTO edgeshard_retired SELECT randomblob(16), 1, 1 FROM n", (size,))
+    connection.execute(f"{_COUNT} INSERT INTO _edgeshard_retired SELECT randomblob(16), 1, 1 FROM n", (size,))
     _streams(connection, min(size, 150), stream, base)  # so that there is something to prune
 
 
@@ -103,7 +103,7 @@ KINDS: Final[dict[str, Callable[[apsw.Connection, int, int, int], None]]] = {
 
 def _insert_streams(connection: apsw.Connection, count: int, last_seq: int) -> None:
     connection.execute(
-        f"{_COUNT} INSERT INTO edgeshard_streams(agent_id, stream_id, began_at, last_seq) "
+        f"{_COUNT} INSERT INTO _edgeshard_streams(agent_id, stream_id, began_at, last_seq) "
         "SELECT ?2, randomblob(16), '2026-01-01T00:00:00+00:00', ?3 FROM n",
         (count, PAST, last_seq),
     )
@@ -124,10 +124,10 @@ def grow(store: edgeshard.Store, kind: str, size: int) -> None:
     try:
         with connection:
             ((stream, base),) = connection.execute(
-                "SELECT max(stream_no) + 1, next_id FROM edgeshard_streams, edgeshard_database"
+                "SELECT max(stream_no) + 1, next_id FROM _edgeshard_streams, _edgeshard_database"
             )
             KINDS[kind](connection, size, stream, base)
-            sql = "UPDATE edgeshard_database SET next_id = ? + 2 * ?"
+            sql = "UPDATE _edgeshard_database SET next_id = ? + 2 * ?"
             connection.execute(sql, (base, size))
     finally:
         connection.close()
@@ -140,7 +140,7 @@ def write_next_row(store: edgeshard.Store) -> None:
     """
     master = apsw.Connection(str(store.master_path), flags=apsw.SQLITE_OPEN_READONLY)
     ((stream_id, last_seq, database_id),) = master.execute(
-        "SELECT stream_id, last_seq, (SELECT database_id FROM edgeshard_database) FROM edgeshard_streams "
+        "SELECT stream_id, last_seq, (SELECT database_id FROM _edgeshard_database) FROM _edgeshard_streams "
         "WHERE agent_id = ? AND stream_no > 1 ORDER BY stream_no LIMIT 1",
         (PAST,),
     )
@@ -149,11 +149,11 @@ def write_next_row(store: edgeshard.Store) -> None:
         shard.write({})
     opened = apsw.Connection(str(shard_path(store, PAST)))
     with opened:
-        ((number,),) = opened.execute("SELECT max(stream_no) FROM edgeshard_streams")
-        opened.execute("DELETE FROM edgeshard_streams WHERE stream_id = ?", (stream_id,))
-        opened.execute("UPDATE edgeshard_streams SET stream_id = ? WHERE stream_no = ?", (stream_id, number))
+        ((number,),) = opened.execute("SELECT max(stream_no) FROM _edgeshard_streams")
+        opened.execute("DELETE FROM _edgeshard_streams WHERE stream_id = ?", (stream_id,))
+        opened.execute("UPDATE _edgeshard_streams SET stream_id = ? WHERE stream_no = ?", (stream_id, number))
         opened.execute("UPDATE agent_data SET _id = _id + ?", (last_seq,))
-        opened.execute("INSERT INTO edgeshard_truncations VALUES (?, 1, ?, ?)", (number, last_seq, database_id))
+        opened.execute("INSERT INTO _edgeshard_truncations VALUES (?, 1, ?, ?)", (number, last_seq, database_id))
     opened.close()
 
 

@@ -63,14 +63,14 @@ _COSTLY = "hex(zeroblob(400000000))"
 def format_table_with_a_computed_column(path: Path) -> None:
     replace_table(
         path,
-        "edgeshard_streams",
+        "_edgeshard_streams",
         "stream_no integer primary key, agent_id text not null, stream_id blob not null unique, began_at text, "
         "last_seq integer not null default 0",
     )
     edit(
         path,
         "update sqlite_schema set sql = replace(sql, 'began_at text', "
-        f"'began_at text as ({_COSTLY})') where name = 'edgeshard_streams'",
+        f"'began_at text as ({_COSTLY})') where name = '_edgeshard_streams'",
     )
 
 
@@ -92,7 +92,7 @@ def index_over_a_part(path: Path) -> None:
 
 
 def index_over_an_expression_in_a_format_table(path: Path) -> None:
-    edit(path, "create index costly on edgeshard_truncations(abs(first))")
+    edit(path, "create index costly on _edgeshard_truncations(abs(first))")
 
 
 # -- other kinds of tables --------------------------------------------------------------------------------------------
@@ -115,13 +115,13 @@ def table_of_the_files_own_pages(path: Path) -> None:
 def format_table_that_is_virtual(path: Path) -> None:
     edit(
         path,
-        "drop table edgeshard_indexes",
-        "create virtual table edgeshard_indexes using fts5(table_name, columns)",
+        "drop table _edgeshard_indexes",
+        "create virtual table _edgeshard_indexes using fts5(table_name, columns)",
     )
 
 
 def format_table_without_its_key(path: Path) -> None:
-    replace_table(path, "edgeshard_streams", "stream_no integer, agent_id, stream_id, began_at, last_seq")
+    replace_table(path, "_edgeshard_streams", "stream_no integer, agent_id, stream_id, began_at, last_seq")
 
 
 # -- tables of the format's own ---------------------------------------------------------------------------------------
@@ -138,9 +138,9 @@ def companion_without_its_table(path: Path, name: str, renamed: str) -> None:
         f"create table {name}(_id integer primary key, {stored}) strict",
         f"insert into {name}(_id, _timestamp, k) select _id, 1, 'p' from agent_data",
         "drop table agent_data",
-        "delete from edgeshard_columns",
-        *(f"insert into edgeshard_columns values ('{name}', '{column}', '{columns[column]}')" for column in columns),
-        f"insert into edgeshard_renames values ('{name}', '{renamed}', 'hijacked')",
+        "delete from _edgeshard_columns",
+        *(f"insert into _edgeshard_columns values ('{name}', '{column}', '{columns[column]}')" for column in columns),
+        f"insert into _edgeshard_renames values ('{name}', '{renamed}', 'hijacked')",
     )
 
 
@@ -152,7 +152,7 @@ def thousands_of_columns(path: Path) -> None:
     edit(
         path,
         f"create table wide(_id integer primary key, {', '.join(f'{name} text' for name in columns)}) strict",
-        f"insert into edgeshard_columns values {', '.join(f'''('wide', '{name}', 'text')''' for name in columns)}",
+        f"insert into _edgeshard_columns values {', '.join(f'''('wide', '{name}', 'text')''' for name in columns)}",
     )
 
 
@@ -174,17 +174,19 @@ def giant_cell(path: Path) -> None:
 
 
 def giant_cell_in_a_format_table(path: Path) -> None:
-    edit(path, "update edgeshard_streams set began_at = cast(zeroblob(110000000) as text)")
+    edit(path, "update _edgeshard_streams set began_at = cast(zeroblob(110000000) as text)")
 
 
 def time_that_is_long(path: Path) -> None:
-    edit(path, f"update edgeshard_streams set began_at = '{'9' * 100_000}'")
+    edit(path, f"update _edgeshard_streams set began_at = '{'9' * 100_000}'")
 
 
 def agent_with_a_long_name(path: Path) -> None:
     name = "x" * 100_000
     edit(
-        path, f"update edgeshard_streams set agent_id = '{name}'", f"update edgeshard_database set agent_id = '{name}'"
+        path,
+        f"update _edgeshard_streams set agent_id = '{name}'",
+        f"update _edgeshard_database set agent_id = '{name}'",
     )
 
 
@@ -192,12 +194,12 @@ def truncations_without_number(path: Path) -> None:
     edit(
         path,
         "with recursive counted(n) as (select 1 union all select n + 1 from counted where n < 100000) "
-        "insert into edgeshard_truncations select 1, n, n, x'00112233445566778899aabbccddeeff' from counted",
+        "insert into _edgeshard_truncations select 1, n, n, x'00112233445566778899aabbccddeeff' from counted",
     )
 
 
 def pages_in_circles(
-    path: Path, table: str = "edgeshard_columns", row_id: int | None = None, last_id: int | None = None
+    path: Path, table: str = "_edgeshard_columns", row_id: int | None = None, last_id: int | None = None
 ) -> None:
     """Make a tree of twelve levels in which each page points to the same next page sixteen times: 10^14 leaves in 13 KB.
 

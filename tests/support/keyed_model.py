@@ -144,7 +144,7 @@ def _kept(cls: type[Cell], changes: list[Change]) -> list[Change]:
 
 def state(store: edgeshard.Store) -> list[tuple[tuple[str, int], int | None, int]]:
     """Return key, value and timestamp of the rows that a master has."""
-    if not store.query("SELECT 1 FROM edgeshard_columns WHERE table_name = 'cell' LIMIT 1"):
+    if not store.query("SELECT 1 FROM _edgeshard_columns WHERE table_name = 'cell' LIMIT 1"):
         return []
     rows = store.query("SELECT row, col, value, _timestamp FROM cell")
     return sorted((((row, col), value, timestamp) for row, col, value, timestamp in rows), key=repr)
@@ -152,10 +152,10 @@ def state(store: edgeshard.Store) -> list[tuple[tuple[str, int], int | None, int
 
 def addresses(store: edgeshard.Store, *tables: str) -> list[tuple[str, int]]:
     """Return the addresses of all rows of some tables of a master, by default of all tables."""
-    names = [name for (name,) in store.query("SELECT DISTINCT table_name FROM edgeshard_columns")]
+    names = [name for (name,) in store.query("SELECT DISTINCT table_name FROM _edgeshard_columns")]
     found: list[tuple[str, int]] = []
     for name in [name for name in names if not tables or name in tables]:
-        sql = f"SELECT hex(stream_id), _seq FROM {name} JOIN edgeshard_streams ON stream_no = _stream"
+        sql = f"SELECT hex(stream_id), _seq FROM {name} JOIN _edgeshard_streams ON stream_no = _stream"
         found += [(stream.lower(), seq) for stream, seq in store.query(sql)]
     return sorted(found)
 

@@ -32,7 +32,7 @@ def plain(renamed: dict[str, str] | None = None, options: dict[str, Any] | None 
 def columns(store: edgeshard.Store, table: str) -> dict[str, str]:
     """Return the recorded columns of a table; raise if the table itself has others."""
     noted = dict(
-        store.query("SELECT column_name, type FROM edgeshard_columns WHERE table_name = ? ORDER BY 1", (table,))
+        store.query("SELECT column_name, type FROM _edgeshard_columns WHERE table_name = ? ORDER BY 1", (table,))
     )
     there = {row[1] for row in sql(store.master_path, f"pragma table_info({table})")}
     assert there == {*noted, "_id", "_stream", "_seq"}
@@ -42,7 +42,7 @@ def columns(store: edgeshard.Store, table: str) -> dict[str, str]:
 def agree(store: edgeshard.Store) -> None:
     """Raise if a history lacks columns or renames of its table."""
     assert {**columns(store, "sample"), "_reason": "reason"} == columns(store, "sample_history")
-    sql_ = "SELECT old_name, new_name FROM edgeshard_renames WHERE table_name = ? ORDER BY 1, 2"
+    sql_ = "SELECT old_name, new_name FROM _edgeshard_renames WHERE table_name = ? ORDER BY 1, 2"
     assert store.query(sql_, ("sample",)) == store.query(sql_, ("sample_history",))
     assert store.verify(deep=True).ok
 

@@ -33,15 +33,15 @@ def account(store: edgeshard.Store) -> tuple[int, int, int]:
     report = store.verify()
     assert contradictions(report) == ()
     ((held,),) = store.query(
-        "select (select coalesce(sum(last - first + 1), 0) from edgeshard_ranges) "
-        "+ (select coalesce(sum(last_seq), 0) from edgeshard_retired)"
+        "select (select coalesce(sum(last - first + 1), 0) from _edgeshard_ranges) "
+        "+ (select coalesce(sum(last_seq), 0) from _edgeshard_retired)"
     )
     return report.rows, sum(report.pruned.values()), held
 
 
 def stream_of(store: edgeshard.Store) -> bytes:
     """Return the id of the stream that has the store's first row."""
-    ((found,),) = store.query("select stream_id from edgeshard_streams where stream_no = 1")
+    ((found,),) = store.query("select stream_id from _edgeshard_streams where stream_no = 1")
     return bytes(found)
 
 

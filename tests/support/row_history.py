@@ -310,22 +310,22 @@ def noted_addresses(path: Path) -> set[Address]:
         return set()
     connection = _connected(path)
     try:
-        noted = sqlite.fetch(connection, "SELECT stream_id, last_seq FROM edgeshard_removed")
+        noted = sqlite.fetch(connection, "SELECT stream_id, last_seq FROM _edgeshard_removed")
         return {(stream_id, seq) for stream_id, last in noted for seq in range(1, last + 1)}
     finally:
         connection.close()
 
 
-_STREAMS = "SELECT stream_no, stream_id FROM edgeshard_streams"
+_STREAMS = "SELECT stream_no, stream_id FROM _edgeshard_streams"
 
 
 def _truncated(connection: Connection) -> dict[int, int]:
-    sql = "SELECT stream_no, max(last) FROM edgeshard_truncations GROUP BY stream_no"
+    sql = "SELECT stream_no, max(last) FROM _edgeshard_truncations GROUP BY stream_no"
     return dict(sqlite.fetch(connection, sql))
 
 
 def _record_tables(connection: Connection) -> list[str]:
-    return [name for (name,) in sqlite.fetch(connection, "SELECT DISTINCT table_name FROM edgeshard_columns")]
+    return [name for (name,) in sqlite.fetch(connection, "SELECT DISTINCT table_name FROM _edgeshard_columns")]
 
 
 def states_of_each_row(path: Path, pending: set[Address], elsewhere: set[Address]) -> Counter[str]:
@@ -344,11 +344,11 @@ def states_of_each_row(path: Path, pending: set[Address], elsewhere: set[Address
             for table in _record_tables(connection)
             for number, seq in sqlite.fetch(connection, f"SELECT _stream, _seq FROM {quote(table)}")
         }
-        in_blocks = _seqs(connection, streams, "SELECT stream_no, first, last FROM edgeshard_blocks")
-        held = _seqs(connection, streams, "SELECT stream_no, first, last FROM edgeshard_ranges")
+        in_blocks = _seqs(connection, streams, "SELECT stream_no, first, last FROM _edgeshard_blocks")
+        held = _seqs(connection, streams, "SELECT stream_no, first, last FROM _edgeshard_ranges")
         noted = (
-            "SELECT stream_no, first, last FROM edgeshard_pruned_ranges "
-            "WHERE database_id = (SELECT database_id FROM edgeshard_database) AND reason {}"
+            "SELECT stream_no, first, last FROM _edgeshard_pruned_ranges "
+            "WHERE database_id = (SELECT database_id FROM _edgeshard_database) AND reason {}"
         )
         collected = _seqs(connection, streams, noted.format("= 'tombstone'"))
         in_blocks_or_superseded = in_blocks | _seqs(connection, streams, noted.format("= 'superseded'"))
@@ -358,7 +358,7 @@ def states_of_each_row(path: Path, pending: set[Address], elsewhere: set[Address
         assert not {stream_id for stream_id, _ in retired} & set(streams.values())
         held |= retired
         pending, elsewhere = pending - held, elsewhere - held
-        last_seqs = "SELECT stream_no, 1, last_seq FROM edgeshard_streams WHERE last_seq > 0"
+        last_seqs = "SELECT stream_no, 1, last_seq FROM _edgeshard_streams WHERE last_seq > 0"
         known = _seqs(connection, streams, last_seqs) | pending | elsewhere
         counted = Counter(_state(row, rows, in_blocks_or_superseded, pending, collected, pruned) for row in known)
         return counted + _retired_states(connection, len(retired))
@@ -367,13 +367,13 @@ def states_of_each_row(path: Path, pending: set[Address], elsewhere: set[Address
 
 
 def _retired_rows(connection: Connection) -> set[Address]:
-    listed = sqlite.fetch(connection, "SELECT stream_id, last_seq FROM edgeshard_retired")
+    listed = sqlite.fetch(connection, "SELECT stream_id, last_seq FROM _edgeshard_retired")
     return {(stream_id, seq) for stream_id, last_seq in listed for seq in range(1, last_seq + 1)}
 
 
 def _retired_states(connection: Connection, rows: int) -> Counter[str]:
     """Count the rows of retired streams by state; how many were tombstones or superseded is known of groups only."""
-    sql = "SELECT key, sum(value) FROM edgeshard_retirements g, json_each(g.rows) GROUP BY key"
+    sql = "SELECT key, sum(value) FROM _edgeshard_retirements g, json_each(g.rows) GROUP BY key"
     counts = dict(sqlite.fetch(connection, sql))
     collected, superseded = counts.get("tombstone", 0), counts.get("superseded", 0)
     return Counter(collected=collected, superseded=superseded, pruned=rows - collected - superseded)

@@ -44,7 +44,7 @@ def column(store: edgeshard.Store, name: str) -> list[Any]:
 
 
 def kinds_of(store: edgeshard.Store) -> dict[str, str]:
-    return dict(store.query("select column_name, type from edgeshard_columns where table_name = 'sample'"))
+    return dict(store.query("select column_name, type from _edgeshard_columns where table_name = 'sample'"))
 
 
 def merged(store: edgeshard.Store, *sources: edgeshard.Store) -> None:
@@ -160,4 +160,4 @@ def strike_at(statement: int) -> Any:
 OPEN_MASTER = database.open_master
 
 
-CHANGES = ("ALTER", 'UPDATE main."sample"', "UPDATE main.edgeshard_columns", "DROP INDEX", "CREATE INDEX", "COMMIT")
+CHANGES = ("ALTER", 'UPDATE main."sample"', "UPDATE main._edgeshard_columns", "DROP INDEX", "CREATE INDEX", "COMMIT")

@@ -13,40 +13,40 @@ from edgeshard.format import tables
 
 PACKAGE = Path(edgeshard.__file__).parent
 
-#: The owner of each table. In a shard, edgeshard_truncations has another owner than in a master.
+#: The owner of each table. In a shard, _edgeshard_truncations has another owner than in a master.
 OWNERS = {
-    "edgeshard_database": {"master/identity.py"},
-    "edgeshard_streams": {"master/streams.py"},
-    "edgeshard_missing": {"master/streams.py"},
-    "edgeshard_ranges": {"master/extents.py"},
-    "edgeshard_blocks": {"master/extents.py"},
-    "edgeshard_transactions": {"master/extents.py"},
-    "edgeshard_truncations": {"master/truncations.py", "shard/truncations.py"},
-    "edgeshard_columns": {"master/catalog.py"},
-    "edgeshard_indexes": {"master/catalog.py"},
-    "edgeshard_keys": {"master/catalog.py"},
-    "edgeshard_renames": {"master/catalog.py"},
-    "edgeshard_priorities": {"master/catalog.py"},
-    "edgeshard_pruned_ranges": {"master/pruned_ranges.py"},
-    "edgeshard_deleted_by_hand": {"master/by_hand.py"},
-    "edgeshard_erasures": {"master/erasures.py"},
-    "edgeshard_triggers": {"master/user_triggers.py"},
-    "edgeshard_written_off": {"master/written_off.py"},
-    "edgeshard_superseded": {"master/superseded.py"},
-    "edgeshard_retired": {"master/retired.py"},
-    "edgeshard_retirements": {"master/retired.py"},
-    "edgeshard_tombstone_gc": {"master/tombstone_gc.py"},
-    "edgeshard_arrivals": {"master/arrivals.py"},
-    "edgeshard_clock": {"master/store_clock.py"},
-    "edgeshard_receipts": {"master/receipts.py"},
-    "edgeshard_peers": {"master/receipts.py"},
-    "edgeshard_write_stats": {"master/write_stats.py"},
-    "edgeshard_shards": {"master/shard_states.py"},
-    "edgeshard_proven": {"master/proven.py"},
-    "edgeshard_conflicts": {"master/blocked_rows.py"},
-    "edgeshard_blocked": {"master/blocked_rows.py"},
-    "edgeshard_removed": {"master/removed_shards.py"},
-    "edgeshard_checksum": set[str](),
+    "_edgeshard_database": {"master/identity.py"},
+    "_edgeshard_streams": {"master/streams.py"},
+    "_edgeshard_missing": {"master/streams.py"},
+    "_edgeshard_ranges": {"master/extents.py"},
+    "_edgeshard_blocks": {"master/extents.py"},
+    "_edgeshard_transactions": {"master/extents.py"},
+    "_edgeshard_truncations": {"master/truncations.py", "shard/truncations.py"},
+    "_edgeshard_columns": {"master/catalog.py"},
+    "_edgeshard_indexes": {"master/catalog.py"},
+    "_edgeshard_keys": {"master/catalog.py"},
+    "_edgeshard_renames": {"master/catalog.py"},
+    "_edgeshard_priorities": {"master/catalog.py"},
+    "_edgeshard_pruned_ranges": {"master/pruned_ranges.py"},
+    "_edgeshard_deleted_by_hand": {"master/by_hand.py"},
+    "_edgeshard_erasures": {"master/erasures.py"},
+    "_edgeshard_triggers": {"master/user_triggers.py"},
+    "_edgeshard_written_off": {"master/written_off.py"},
+    "_edgeshard_superseded": {"master/superseded.py"},
+    "_edgeshard_retired": {"master/retired.py"},
+    "_edgeshard_retirements": {"master/retired.py"},
+    "_edgeshard_tombstone_gc": {"master/tombstone_gc.py"},
+    "_edgeshard_arrivals": {"master/arrivals.py"},
+    "_edgeshard_clock": {"master/store_clock.py"},
+    "_edgeshard_receipts": {"master/receipts.py"},
+    "_edgeshard_peers": {"master/receipts.py"},
+    "_edgeshard_write_stats": {"master/write_stats.py"},
+    "_edgeshard_shards": {"master/shard_states.py"},
+    "_edgeshard_proven": {"master/proven.py"},
+    "_edgeshard_conflicts": {"master/blocked_rows.py"},
+    "_edgeshard_blocked": {"master/blocked_rows.py"},
+    "_edgeshard_removed": {"master/removed_shards.py"},
+    "_edgeshard_checksum": set[str](),
 }
 
 #: The packages that may name any table: the format itself, and those for tables of other databases.
@@ -55,7 +55,7 @@ EXEMPT = ("format/", "sources/", "postgres/")
 #: The names in edgeshard.format that stand for a table.
 CONSTANTS = {name: value for name, value in vars(tables).items() if isinstance(value, str) and value in format.DDL}
 
-_NAME = re.compile(r"\bedgeshard_[a-z_]+\b")
+_NAME = re.compile(r"\b_edgeshard_[a-z_]+\b")
 
 
 def named_tables(code: str) -> Iterator[tuple[int, str]]:
@@ -104,13 +104,13 @@ def test_no_table_is_named_outside_its_owner() -> None:
 
 def test_tables_are_found_in_strings_and_constants_but_not_in_docstrings() -> None:
     code = '''
-"""edgeshard_streams"""
+"""_edgeshard_streams"""
 from edgeshard.format import KEYS
 def f(schema):
-    "edgeshard_ranges"
-    # edgeshard_blocks
-    yield f"SELECT 1 FROM {schema}.edgeshard_columns JOIN edgeshard_streams", "edgeshard_shards_removed_total"
+    "_edgeshard_ranges"
+    # _edgeshard_blocks
+    yield f"SELECT 1 FROM {schema}._edgeshard_columns JOIN _edgeshard_streams", "edgeshard_shards_removed_total"
     yield format.RENAMES
 '''
-    found = ["edgeshard_columns", "edgeshard_keys", "edgeshard_renames", "edgeshard_streams"]
+    found = ["_edgeshard_columns", "_edgeshard_keys", "_edgeshard_renames", "_edgeshard_streams"]
     assert found == sorted(name for _, name in named_tables(code))

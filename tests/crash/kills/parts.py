@@ -320,7 +320,7 @@ def check_newest(store: edgeshard.Store) -> int:
         (slot, (timestamp, stream, seq), table)
         for table in ("latest", "latest_history", "latest_deleted")
         for slot, timestamp, stream, seq in store.query(
-            f"select slot, _timestamp, stream_id, _seq from {table} join edgeshard_streams on stream_no = _stream"
+            f"select slot, _timestamp, stream_id, _seq from {table} join _edgeshard_streams on stream_no = _stream"
         )
     ]
     last = {slot: (table, at) for slot, at, table in sorted(changes, key=lambda change: change[1])}
@@ -395,7 +395,7 @@ def _check_snapshot(target: Path) -> None:
     counted = sqlite.scalar(connection, "select count(*) from agent_data")
     if sqlite.scalar(connection, "select 1 from sqlite_schema where name = 'sample'"):
         counted += sqlite.scalar(connection, "select count(*) from sample")
-    held = sqlite.scalar(connection, "select coalesce(sum(last - first + 1), 0) from edgeshard_blocks")
+    held = sqlite.scalar(connection, "select coalesce(sum(last - first + 1), 0) from _edgeshard_blocks")
     assert counted == held, f"{target} has {counted} rows, and tells of {held}"
 
 

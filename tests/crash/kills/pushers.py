@@ -67,7 +67,7 @@ def check(store: edgeshard.Store, dsn: str) -> int:
         here = sql(
             store.master_path,
             f"select lower(hex(stream_id)), _seq, cast({number} as text) from {table} "
-            "join edgeshard_streams on stream_no = _stream order by 1, 2",
+            "join _edgeshard_streams on stream_no = _stream order by 1, 2",
         )
         there = fetch(dsn, f"select replace(_stream::text, '-', ''), _seq, ({number})::text from {table} order by 1, 2")
         assert [tuple(row) for row in here] == there, f"{table}: rows are missing, doubled or changed"

@@ -113,7 +113,7 @@ def read_removed(path: Path) -> frozenset[tuple[str, int]]:
         return frozenset()
     connection = _open(path)
     try:
-        found = _fetch(connection, "SELECT lower(hex(stream_id)), last_seq FROM edgeshard_removed")
+        found = _fetch(connection, "SELECT lower(hex(stream_id)), last_seq FROM _edgeshard_removed")
         return frozenset((stream, seq) for stream, last in found for seq in range(1, last + 1))
     except apsw.Error as error:
         raise ViolationError(f"{path.name} cannot be read: {error!r}") from error
@@ -125,7 +125,7 @@ def read_master(path: Path) -> dict[int, tuple[str, int]]:
     """Return the address of each row of a master, by number."""
     connection = _open(path)
     try:
-        streams = dict(_fetch(connection, "SELECT stream_no, hex(stream_id) FROM edgeshard_streams"))
+        streams = dict(_fetch(connection, "SELECT stream_no, hex(stream_id) FROM _edgeshard_streams"))
         rows = _rows(connection, "_stream, _seq")
         return _unique(path, ((number, streams[stream].lower(), seq) for number, stream, seq in rows))
     except apsw.Error as error:
@@ -149,7 +149,7 @@ def read_last(path: Path) -> dict[str, int] | None:
     """Return the last row of each agent in a master, or None if it has no such table."""
     connection = _open(path)
     try:
-        if not _fetch(connection, "SELECT 1 FROM edgeshard_columns WHERE table_name = 'last' LIMIT 1"):
+        if not _fetch(connection, "SELECT 1 FROM _edgeshard_columns WHERE table_name = 'last' LIMIT 1"):
             return None
         rows = _fetch(connection, "SELECT agent, n FROM last")
     except apsw.Error as error:
@@ -165,8 +165,8 @@ def read_shard(path: Path) -> tuple[dict[int, tuple[str, int]], set[tuple[str, i
     """Return the address of each row of a shard that is not truncated, by number, and the truncated addresses."""
     connection = _open(path)
     try:
-        streams = dict(_fetch(connection, "SELECT stream_no, hex(stream_id) FROM edgeshard_streams"))
-        gone = dict(_fetch(connection, "SELECT stream_no, max(last) FROM edgeshard_truncations GROUP BY stream_no"))
+        streams = dict(_fetch(connection, "SELECT stream_no, hex(stream_id) FROM _edgeshard_streams"))
+        gone = dict(_fetch(connection, "SELECT stream_no, max(last) FROM _edgeshard_truncations GROUP BY stream_no"))
         rows = [
             (number, format.stream_no_of(row_id), format.seq_of(row_id))
             for number, row_id, _ in _rows(connection, "_id, 0")
@@ -195,7 +195,7 @@ def numbers_in(connection: apsw.Connection) -> list[int]:
 
 def addresses_in(connection: apsw.Connection) -> dict[int, tuple[str, int]]:
     """Return the address of each row in a master, by number."""
-    streams = dict(_fetch(connection, "SELECT stream_no, hex(stream_id) FROM main.edgeshard_streams"))
+    streams = dict(_fetch(connection, "SELECT stream_no, hex(stream_id) FROM main._edgeshard_streams"))
     rows = _rows(connection, "_stream, _seq", check=False)
     return {number: (streams[stream].lower(), seq) for number, stream, seq in rows}
 
@@ -208,17 +208,17 @@ def pruned_in(connection: apsw.Connection) -> frozenset[tuple[str, int]]:
     """
     noted = _fetch(
         connection,
-        "SELECT hex(stream_id), first, last, reason FROM main.edgeshard_pruned_ranges "
-        "JOIN main.edgeshard_streams USING(stream_no) JOIN main.edgeshard_database USING(database_id) WHERE is_own = 1",
+        "SELECT hex(stream_id), first, last, reason FROM main._edgeshard_pruned_ranges "
+        "JOIN main._edgeshard_streams USING(stream_no) JOIN main._edgeshard_database USING(database_id) WHERE is_own = 1",
     )
     if lost := [entry for entry in noted if entry[-1] in (pruned_ranges.BY_HAND, pruned_ranges.BY_HAND_OR_SUPERSEDED)]:
         raise ViolationError(f"rows are gone, and were taken for deleted by hand: {lost}")
-    noted += _fetch(connection, "SELECT hex(stream_id), 1, last_seq, '' FROM main.edgeshard_retired")
+    noted += _fetch(connection, "SELECT hex(stream_id), 1, last_seq, '' FROM main._edgeshard_retired")
     return frozenset((stream.lower(), seq) for stream, first, last, _ in noted for seq in range(first, last + 1))
 
 
 def _rows(connection: apsw.Connection, columns: str, *, check: bool = True) -> list[tuple[int, Any, Any]]:
-    tables = {name for (name,) in connection.execute("SELECT DISTINCT table_name FROM main.edgeshard_columns")}
+    tables = {name for (name,) in connection.execute("SELECT DISTINCT table_name FROM main._edgeshard_columns")}
     selects = [
         f"SELECT {what}, {columns} FROM main.{name}"
         for name, what in (("agent_data", "data ->> 'n', data ->> 'text'"), ("sample", "n, text"))

@@ -254,7 +254,7 @@ class Erase(Procedure):
         found = look(root)
         held = {**found.shards, **(found.master or {})}
         sql = (
-            "SELECT lower(hex(stream_id)), first, last FROM edgeshard_pruned_ranges JOIN edgeshard_streams "
+            "SELECT lower(hex(stream_id)), first, last FROM _edgeshard_pruned_ranges JOIN _edgeshard_streams "
             f"USING(stream_no) WHERE is_own = 1 AND reason = '{pruned_ranges.ERASED}'"
         )
         erased = {
@@ -265,7 +265,7 @@ class Erase(Procedure):
         ensure(lost <= self._ERASED and len(lost) <= len(listed), f"rows {sorted(lost)} are lost")
         if not number:
             return "nothing erased"
-        ((done,),) = _query(paths.master(root), "SELECT coalesce(max(number), 0) FROM edgeshard_erasures")
+        ((done,),) = _query(paths.master(root), "SELECT coalesce(max(number), 0) FROM _edgeshard_erasures")
         is_done = not self._ERASED & (found.master or {}).keys()
         ensure(is_done or done < number, "rows are there, and the master says that they are erased")
         return "erased" if done == number else "listed"
@@ -341,7 +341,7 @@ class AcceptLoss(Procedure):
 
     def judge(self, root: Path) -> str:
         ensure(_in_master(root) == {*self._HELD} - {*self._BY_HAND}, "the master has other rows")
-        ((rows,),) = _query(paths.master(root), "SELECT coalesce(sum(last - first + 1), 0) FROM edgeshard_written_off")
+        ((rows,),) = _query(paths.master(root), "SELECT coalesce(sum(last - first + 1), 0) FROM _edgeshard_written_off")
         return f"accepted {rows}"
 
     def afterwards(self, outcome: str) -> list[Work]:
@@ -377,7 +377,7 @@ class DamageNote(Procedure):
         _write(store, "ann", range(1, 6))
         store.merge()
         _write(store, "ann", range(6, 8))
-        _change(store.master_path, "UPDATE edgeshard_ranges SET last = last + 1")
+        _change(store.master_path, "UPDATE _edgeshard_ranges SET last = last + 1")
 
     def act(self, store: edgeshard.Store) -> None:
         ensure(bool(store.verify().errors), "verify finds nothing")
@@ -407,7 +407,7 @@ class DamageNote(Procedure):
 
     @staticmethod
     def _repair(store: edgeshard.Store) -> None:
-        _change(store.master_path, "UPDATE edgeshard_ranges SET last = last - 1")
+        _change(store.master_path, "UPDATE _edgeshard_ranges SET last = last - 1")
         ensure(store.verify().ok, "it is not repaired")
         _merge_twice(store)
 

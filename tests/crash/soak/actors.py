@@ -449,7 +449,7 @@ class Errand:
 def errands(scene: Scene) -> list[Errand]:
     root = str(scene.root)
     merges: tuple[list[str], ...] = ([], ["--lock-wait", "3"], ["--lock-wait", "0.2"], ["--dry-run"])
-    sql = "select agent_id, count(*) from edgeshard_streams group by agent_id"
+    sql = "select agent_id, count(*) from _edgeshard_streams group by agent_id"
     return [
         Errand(scene, "cron", (3.0, 20.0), lambda rng: ["edgeshard.merge", root, "--json", *rng.choice(merges)]),
         Errand(
@@ -517,7 +517,7 @@ class FolderActor:
         probe.process.wait(PATIENCE_S)
         self._writers.collect(probe)
         store = edgeshard.Store(self._scene.root)
-        sql = "select count(*) from edgeshard_streams where agent_id = ?"
+        sql = "select count(*) from _edgeshard_streams where agent_id = ?"
         bound_s = RESCAN_S + life.interval_s + SLACK_S
         try:
             took_s = wait_until(lambda: store.query(sql, (agent,)) == [(1,)], "noticed", bound_s, every_s=0.05)

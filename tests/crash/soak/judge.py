@@ -96,7 +96,7 @@ def _rows(master: Path) -> Iterator[tuple[Any, ...]]:
 
 
 def _streams(connection: apsw.Connection) -> Iterator[tuple[int, tuple[str, bytes]]]:
-    for number, agent, stream in connection.execute("SELECT stream_no, agent_id, stream_id FROM edgeshard_streams"):
+    for number, agent, stream in connection.execute("SELECT stream_no, agent_id, stream_id FROM _edgeshard_streams"):
         yield number, (agent, stream)
 
 
@@ -126,6 +126,6 @@ def sabotage(master: Path, how: str) -> None:
 _SABOTAGE = {
     "lose": "DELETE FROM sample WHERE _id = (SELECT min(_id) FROM sample)",
     "double": "INSERT INTO sample(_id, _stream, _seq, session, n, text) SELECT "
-    "(SELECT next_id FROM edgeshard_database), _stream, _seq, session, n, text FROM sample ORDER BY _id LIMIT 1",
+    "(SELECT next_id FROM _edgeshard_database), _stream, _seq, session, n, text FROM sample ORDER BY _id LIMIT 1",
     "change": "UPDATE sample SET text = text || '?' WHERE _id = (SELECT min(_id) FROM sample)",
 }

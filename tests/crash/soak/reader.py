@@ -14,10 +14,10 @@ def read_for_ever(root: str) -> None:
     before = 0
     while True:
         ((rows,),) = store.query(
-            "select (select coalesce(sum(last - first + 1), 0) from edgeshard_ranges) "
-            "+ (select coalesce(sum(last_seq), 0) from edgeshard_retired)"
+            "select (select coalesce(sum(last - first + 1), 0) from _edgeshard_ranges) "
+            "+ (select coalesce(sum(last_seq), 0) from _edgeshard_retired)"
         )
-        ((streams,),) = store.query("select count(*) from edgeshard_streams")
+        ((streams,),) = store.query("select count(*) from _edgeshard_streams")
         assert rows >= before, f"{rows} rows, after {before}"
         assert (rows > 0) <= (streams > 0), "rows without a stream"
         before = rows

@@ -505,7 +505,7 @@ def note_damage(account: Account) -> Generator[None]:
 
 def _set_last_seq(store: edgeshard.Store, last: int) -> None:
     connection = sqlite.connect(str(store.master_path), writable=True)
-    connection.execute("UPDATE edgeshard_ranges SET last = ? WHERE stream_no = 1", (last,))
+    connection.execute("UPDATE _edgeshard_ranges SET last = ? WHERE stream_no = 1", (last,))
     connection.close()
 
 

@@ -190,7 +190,8 @@ def test_a_value_that_is_refused_after_a_write_without_space_takes_no_seq(tmp_pa
             for n in range(written, written + 1_000):
                 shard.write({"n": n})
                 written += 1
-        for write in (shard.write, lambda record: shard.write_many([record])):
+        writes: list[Callable[[Any], int]] = [shard.write, lambda record: shard.write_many([record])]
+        for write in writes:
             with pytest.raises((RecordError, DiskBudgetError)):
                 write({"n": float("nan")})
         lift(store).merge()
@@ -219,7 +220,7 @@ def test_growing_to_the_end_of_a_budget_again_and_again_takes_one_stream(tmp_pat
     report = store.verify()
     assert report.ok
     assert written == report.rows + sum(report.pruned.values())
-    assert [[1]] == sql(store.master_path, "select count(*) from edgeshard_streams")
+    assert [[1]] == sql(store.master_path, "select count(*) from _edgeshard_streams")
 
 
 def test_a_transaction_for_which_there_is_no_room_is_undone_whole(tmp_path: Path) -> None:
@@ -617,7 +618,7 @@ def test_where_agents_disagree_the_highest_priority_wins_and_is_carried_on(tmp_p
         hub = new_store(tmp_path / f"hub{store.root.name}")
         hub.merge([tmp_path / f"{store.root.name}.bundle"])
         for each in (store, hub):
-            assert [["thing", 7]] == sql(each.master_path, "select * from edgeshard_priorities")
+            assert [["thing", 7]] == sql(each.master_path, "select * from _edgeshard_priorities")
 
 
 def test_a_shard_with_priorities_keys_and_renames_is_removed_as_any_other(tmp_path: Path) -> None:
@@ -704,16 +705,16 @@ def addresses(store: edgeshard.Store) -> tuple[list[tuple[str, int]], dict[str, 
     """The addresses of all rows of a master, and of each stream the seqs that are recorded as dropped."""
     rows = sql(
         store.master_path,
-        "select lower(hex(stream_id)), _seq from agent_data join edgeshard_streams on stream_no=_stream",
+        "select lower(hex(stream_id)), _seq from agent_data join _edgeshard_streams on stream_no=_stream",
     )
     dropped: dict[str, list[int]] = {}
     for stream, first, last in sql(
         store.master_path,
-        "select lower(hex(stream_id)), first, last from edgeshard_pruned_ranges join edgeshard_streams using(stream_no) "
+        "select lower(hex(stream_id)), first, last from _edgeshard_pruned_ranges join _edgeshard_streams using(stream_no) "
         "where reason = 'budget'",
     ):
         dropped.setdefault(stream, []).extend(range(first, last + 1))
-    for stream, last in sql(store.master_path, "select lower(hex(stream_id)), last_seq from edgeshard_retired"):
+    for stream, last in sql(store.master_path, "select lower(hex(stream_id)), last_seq from _edgeshard_retired"):
         dropped.setdefault(stream, []).extend(range(1, last + 1))
     return [(stream, seq) for stream, seq in rows], dropped
 

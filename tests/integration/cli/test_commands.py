@@ -225,7 +225,7 @@ def test_verify_of_a_whole_master_exits_0(merged: edgeshard.Store) -> None:
     done = command("verify", merged.root)
     assert (0, "4 rows of 1 streams: all well\n", "") == (done.returncode, done.stdout, done.stderr)
     report = json.loads(command("verify", merged.root, "--json").stdout)
-    database = sql(merged.master_path, "select lower(hex(database_id)) from edgeshard_database")[0][0]
+    database = sql(merged.master_path, "select lower(hex(database_id)) from _edgeshard_database")[0][0]
     found = {"rows": 4, "streams": 1, "errors": [], "gaps": [], "losses": [], "database": database, "pruned": {}}
     gone = ("superseded", "collected", "pruned", "erased", "by_hand", "written_off", "pending", "missing")
     states = dict.fromkeys(gone, 0) | {"present": 4, "total": 4}
@@ -244,7 +244,7 @@ def test_verify_names_the_missing_rows_and_exits_3(merged: edgeshard.Store, tmp_
     columns, row = ([cell.strip() for cell in line.strip("│").split("│")] for line in table if line.startswith("│"))
     assert ["agent", "stream", "first missing", "last missing", "rows", "where they are"] == columns
     ids = [sql(path, f"select lower(hex({name})) from {of}")[0][0] for path, name, of in (
-        (hub.master_path, "stream_id", "edgeshard_streams"), (merged.master_path, "database_id", "edgeshard_database")
+        (hub.master_path, "stream_id", "_edgeshard_streams"), (merged.master_path, "database_id", "_edgeshard_database")
     )]  # fmt: skip
     assert ["agent", ids[0], "1", "4", "4", f"master {ids[1]}"] == row
     done = command("verify", hub.root, "--json")
@@ -255,8 +255,8 @@ def test_verify_names_the_missing_rows_and_exits_3(merged: edgeshard.Store, tmp_
     ("damage", "said"),
     [
         ("update agent_data set _seq = 9 where _seq = 2", "1 rows are not where their address says"),
-        ("drop table edgeshard_blocks", "edgeshard_blocks"),
-        ("update edgeshard_columns set table_name = cast(x'ff' as text)", "utf-8"),
+        ("drop table _edgeshard_blocks", "_edgeshard_blocks"),
+        ("update _edgeshard_columns set table_name = cast(x'ff' as text)", "utf-8"),
     ],
 )
 def test_verify_of_a_master_that_contradicts_itself_exits_65(merged: edgeshard.Store, damage: str, said: str) -> None:

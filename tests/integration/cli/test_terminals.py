@@ -36,7 +36,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[edgeshard.Store]
         with store.shard(agent) as shard:
             shard.write({EVIL: EVIL})
             shard.write({"n": 1})
-    edit(shard_path(store, "schema"), f"update edgeshard_columns set column_name = '{EVIL}' where type = 'json'")
+    edit(shard_path(store, "schema"), f"update _edgeshard_columns set column_name = '{EVIL}' where type = 'json'")
     (store.root / "shards" / (EVIL_FILE + ".db")).write_bytes(b"no database")
     shutil.copy(shard_path(store, "gap"), store.root / "shards" / (EVIL + ".db"))
     store.merge()

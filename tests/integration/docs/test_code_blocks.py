@@ -306,7 +306,7 @@ def test_the_guide_to_troubleshooting_explains_every_error_class() -> None:
 
 def test_the_guide_to_the_format_lists_every_table_and_where_it_is() -> None:
     text = (PROJECT / "edgeshard" / "docs" / "format.md").read_text()
-    rows = re.findall(r"^\| ((?:`edgeshard_\w+`(?:, )?)+) \| ([SMBN ]+) \|", text, re.MULTILINE)
+    rows = re.findall(r"^\| ((?:`_edgeshard_\w+`(?:, )?)+) \| ([SMBN ]+) \|", text, re.MULTILINE)
     listed = {name: set(roles.split()) for names, roles in rows for name in re.findall(r"\w+", names)}
     assert set(listed) == set(tables.DDL)
     letters = {constants.SHARD: "S", constants.MASTER: "M", constants.BUNDLE: "B", constants.NOTES: "N"}

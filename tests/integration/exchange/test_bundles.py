@@ -70,7 +70,7 @@ def test_a_bundle_is_one_file_without_a_log_and_brings_everything(
     assert (b"\1\1", 0o600) == (bundle.read_bytes()[18:20], bundle.stat().st_mode & 0o777)
     assert [["bundle", "delete", "ok"]] == sql(
         bundle, "select role, (select * from pragma_journal_mode), (select * from pragma_quick_check) "
-        "from edgeshard_database"
+        "from _edgeshard_database"
     )  # fmt: skip
     assert [] == sql(bundle, "select name from sqlite_schema where type = 'index' and tbl_name = 'reading'")
     before = bundle.read_bytes()
@@ -83,7 +83,7 @@ def test_a_bundle_is_one_file_without_a_log_and_brings_everything(
     assert [[1]] == sql(
         hub.master_path, "select count(*) from sqlite_schema where type = 'index' and sql like '%sensor%'"
     )
-    assert [[3]] == sql(hub.master_path, "select last_id - first_id + 1 from edgeshard_transactions")
+    assert [[3]] == sql(hub.master_path, "select last_id - first_id + 1 from _edgeshard_transactions")
     assert (0, True) == (hub.merge([bundle]).rows, hub.verify().ok)
 
 
@@ -103,7 +103,7 @@ def test_a_transaction_stays_whole_though_later_rows_of_its_agent_came_before_it
     assert [[5], [0], [1], [2], [3], [4]] == sql(hub.master_path, "select data ->> 'n' from agent_data")[1:]
     hub.export(tmp_path / "bundle.db")
     for path in (hub.master_path, tmp_path / "bundle.db"):
-        within = "select min(_seq), max(_seq) from agent_data join edgeshard_transactions on _id between first_id and last_id"
+        within = "select min(_seq), max(_seq) from agent_data join _edgeshard_transactions on _id between first_id and last_id"
         assert [[1, 5]] == sql(path, within)
 
 
@@ -115,10 +115,10 @@ def test_what_a_bundle_says_to_have_held_is_what_is_in_it(store: edgeshard.Store
     old = store.ranges()
     add(store, "a", 12)
     store.export(tmp_path / "news.db", ranges=old)
-    held = "select agent_id, first, last from {} join edgeshard_streams using(stream_no)"
-    for table in ("edgeshard_ranges", "edgeshard_blocks"):
+    held = "select agent_id, first, last from {} join _edgeshard_streams using(stream_no)"
+    for table in ("_edgeshard_ranges", "_edgeshard_blocks"):
         assert [["a", 1, 1]] == sql(tmp_path / "news.db", held.format(table))
-    known = "select agent_id, last_seq from edgeshard_streams order by agent_id, last_seq"
+    known = "select agent_id, last_seq from _edgeshard_streams order by agent_id, last_seq"
     assert [["a", 1], ["a", 12], ["b", 1]] == sql(tmp_path / "news.db", known)
 
 
@@ -267,8 +267,8 @@ def test_a_terminal_is_spared_thousands_of_gaps(store: edgeshard.Store, hub: edg
     for n in range(12):
         add(store, f"agent-{n:02}", n)
     hub.merge([store.master_path])
-    edit(hub.master_path, "update edgeshard_streams set last_seq = 3")
-    edit(hub.master_path, "insert into edgeshard_missing select stream_no, 2 from edgeshard_streams")
+    edit(hub.master_path, "update _edgeshard_streams set last_seq = 3")
+    edit(hub.master_path, "insert into _edgeshard_missing select stream_no, 2 from _edgeshard_streams")
     lines = command("status", hub.root).stdout.splitlines()
     assert (10, "and 2 more gaps; --json has all") == (sum(line.startswith("missing: ") for line in lines), lines[-1])
     assert 12 == len(json.loads(command("status", hub.root, "--json").stdout)["gaps"])
@@ -413,7 +413,7 @@ def set_aside(hub: edgeshard.Store, path: Path) -> str:
 
 def test_each_bit_that_flips_is_noticed_and_nothing_is_merged(hub: edgeshard.Store, bundle: Path) -> None:
     whole = bundle.read_bytes()
-    at = whole.index(bytes.fromhex(sql(bundle, "select hex(sha256) from edgeshard_checksum")[0][0]))
+    at = whole.index(bytes.fromhex(sql(bundle, "select hex(sha256) from _edgeshard_checksum")[0][0]))
     chance = random.Random(1)
     places = [*range(0, 100, 3), *range(at - 4, at + 32, 5), *(chance.randrange(len(whole)) for _ in range(150))]
     for place in [*places, len(whole) - 1]:
@@ -434,7 +434,7 @@ def test_a_bundle_that_was_cut_or_grew_or_was_written_to_is_set_aside(hub: edges
     bundle.write_bytes(whole)
     sql(bundle, "update agent_data set data = '{}' where _seq = 1")
     assert "its checksum differs" in set_aside(hub, bundle)
-    edit(bundle, "drop table edgeshard_checksum")
+    edit(bundle, "drop table _edgeshard_checksum")
     assert "without a checksum" in set_aside(hub, bundle)
     assert 0 == hub.verify().streams
 

@@ -43,7 +43,7 @@ HUB, OTHER, SERVER = bytes(15) + b"\1", bytes(15) + b"\2", bytes(15) + b"\3"
 
 def stream_of(connection: Connection, agent: str) -> bytes:
     """The id of an agent's only stream."""
-    sql = "select stream_id from edgeshard_streams where agent_id = ?"
+    sql = "select stream_id from _edgeshard_streams where agent_id = ?"
     found: bytes = sqlite.scalar(connection, sql, (agent,))
     return found
 
@@ -364,7 +364,7 @@ def test_what_a_store_holds_travels_as_one_small_line(store: edgeshard.Store, op
 
 def test_what_was_pruned_is_told_apart(store: edgeshard.Store, opened: Connection) -> None:
     a, b = stream_of(opened, "a"), stream_of(opened, "b")
-    opened.execute("delete from edgeshard_blocks where stream_no = (select stream_no from edgeshard_streams "
+    opened.execute("delete from _edgeshard_blocks where stream_no = (select stream_no from _edgeshard_streams "
                    "where agent_id = 'b')")  # fmt: skip
     found = store.ranges()
     assert {a: (Range(1, 10),), b: (Range(1, 5),)} == found.streams
@@ -385,7 +385,7 @@ def test_ranges_are_durable_before_they_are_told(store: edgeshard.Store, monkeyp
         shard.write({"n": 1})
         store.merge()
         connection = database.open_master(store.master_path, writable=True)
-        connection.execute("update edgeshard_database set generation = generation + 1")
+        connection.execute("update _edgeshard_database set generation = generation + 1")
         monkeypatch.setattr(sqlite, "sync_file", noting)
         assert (1, [True]) == (len(store.ranges().streams), synced)
         connection.close()

@@ -56,7 +56,7 @@ def test_an_agents_name_comes_back_exactly_as_given(store: edgeshard.Store, agen
     store.merge()
 
     assert [(agent,)] == store.query("select agent_id from agent_data")
-    assert [(agent,)] == store.query("select agent_id from edgeshard_streams")
+    assert [(agent,)] == store.query("select agent_id from _edgeshard_streams")
 
 
 @pytest.mark.parametrize("agent", ["", "x" * 201, "\ud800", None, 5])

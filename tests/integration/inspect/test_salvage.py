@@ -79,7 +79,7 @@ def test_the_rows_beside_a_damaged_page_are_merged_and_those_on_it_are_named(sto
     assert {"shards", "master.db", "merge.lock"} == {path.name.split("-")[0] for path in store.root.iterdir()}
 
 
-@pytest.mark.parametrize("page", ["agent_data", "edgeshard_indexes", "edgeshard_ranges"])
+@pytest.mark.parametrize("page", ["agent_data", "_edgeshard_indexes", "_edgeshard_ranges"])
 def test_no_row_is_lost_where_the_page_that_leads_to_them_is_damaged(
     store: edgeshard.Store, bad: Path, page: str
 ) -> None:
@@ -161,7 +161,7 @@ def test_rows_of_tables_that_look_alike_are_told_apart_by_the_tree_they_hang_in(
             shard.write(Reading("inlet", float(n), NOON))
     path = shard_path(store, "bad")
     intact = path.read_bytes()
-    overwrite(path, roots(path)["edgeshard_indexes"])
+    overwrite(path, roots(path)["_edgeshard_indexes"])
     report = store.salvage(path)
     assert (180, 0) == (report.rows, report.unassigned)
     assert [f"note {n}" for n in range(60)] == [note.text for note in store.read(Note)]
@@ -195,9 +195,9 @@ def test_how_long_rows_are_to_be_kept_is_salvaged_with_them(store: edgeshard.Sto
             shard.write(Alarm(f"alarm {n}"))
             shard.write(Note(f"note {n}"))
     path = shard_path(store, "bad")
-    overwrite(path, roots(path)["edgeshard_indexes"])
+    overwrite(path, roots(path)["_edgeshard_indexes"])
     assert 120 == store.salvage(path).rows
-    assert [["alarm", 5]] == [[*row] for row in sql(store.master_path, "select * from edgeshard_priorities")]
+    assert [["alarm", 5]] == [[*row] for row in sql(store.master_path, "select * from _edgeshard_priorities")]
 
 
 @pytest.mark.parametrize("trials", short_and_full(range(20), range(20, 60)))
@@ -248,7 +248,7 @@ def test_a_hostile_schema_is_never_executed(store: edgeshard.Store, bad: Path) -
         bad,
         "insert into sqlite_schema values ('table', 'evil', 'evil', 2, "
         f"'CREATE TABLE evil(_id INTEGER PRIMARY KEY, x TEXT); ATTACH ''{evil}'' AS y; CREATE TABLE y.z(x)')",
-        "insert into edgeshard_columns values ('evil', 'x', 'text')",
+        "insert into _edgeshard_columns values ('evil', 'x', 'text')",
     )
     assert 300 == store.salvage(bad).rows
     assert not evil.exists()

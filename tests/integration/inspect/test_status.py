@@ -102,7 +102,7 @@ def note_merge(store: edgeshard.Store, name: str, when: datetime.datetime) -> No
     """Have the master say that rows of a shard came then."""
     sql(
         store.master_path,
-        f"insert into edgeshard_shards(name, merged_at) values ('{name}', '{when.isoformat()}') "
+        f"insert into _edgeshard_shards(name, merged_at) values ('{name}', '{when.isoformat()}') "
         f"on conflict(name) do update set merged_at = '{when.isoformat()}'",
     )
 
@@ -116,7 +116,7 @@ def settle(store: edgeshard.Store) -> None:
         text = shard_states.format_state(seen)
         sql(
             store.master_path,
-            f"insert into edgeshard_shards(name, state) values ('{name}', '{text}') "
+            f"insert into _edgeshard_shards(name, state) values ('{name}', '{text}') "
             f"on conflict(name) do update set state = '{text}'",
         )
 
@@ -233,7 +233,7 @@ def test_a_master_may_know_agents_that_can_have_no_shard(store: edgeshard.Store)
         store.merge()
         sql(
             store.master_path,
-            "insert into edgeshard_streams(agent_id, stream_id, began_at) values ('', randomblob(16), '')",
+            "insert into _edgeshard_streams(agent_id, stream_id, began_at) values ('', randomblob(16), '')",
         )
         report = store.status()
         assert (["agent"], 2, 2) == (
@@ -287,7 +287,7 @@ def test_a_record_without_a_time_is_as_old_as_its_stream_at_the_most(store: edge
     with store.shard("agent") as shard:
         shard.write(Reading("inlet", 71.5, NOON))
         shard.write({"n": 1})
-    sql(shard_path(store, "agent"), f"update edgeshard_streams set began_at = '{began.isoformat()}'")
+    sql(shard_path(store, "agent"), f"update _edgeshard_streams set began_at = '{began.isoformat()}'")
     report = store.status()
     assert (True, 7200) == (report.shards[0].oldest_is_bound, rounded(age_s(report)))
     assert "up to 2 h" in command("status", store.root).stdout
@@ -300,7 +300,7 @@ def test_what_is_not_merged_came_after_the_last_merge(store: edgeshard.Store) ->
         store.merge()
         shard.write(Reading("inlet", 71.5, NOON))
     began = (now - datetime.timedelta(hours=2)).isoformat()
-    sql(shard_path(store, "agent"), f"update edgeshard_streams set began_at = '{began}'")
+    sql(shard_path(store, "agent"), f"update _edgeshard_streams set began_at = '{began}'")
     merged_at = now - datetime.timedelta(minutes=10)
     note_merge(store, "agent.db", merged_at)
     report = store.status()
@@ -314,7 +314,7 @@ def test_what_is_not_merged_came_after_the_last_merge(store: edgeshard.Store) ->
 def test_a_time_that_is_none_is_not_believed(store: edgeshard.Store, began_at: str) -> None:
     with store.shard("agent") as shard:
         shard.write(Reading("inlet", 71.5, NOON))
-    sql(shard_path(store, "agent"), f"update edgeshard_streams set began_at = '{began_at}'")
+    sql(shard_path(store, "agent"), f"update _edgeshard_streams set began_at = '{began_at}'")
     (shard_status,) = store.status().shards
     assert (1, None, False) == (shard_status.pending_rows, shard_status.oldest_age_s, shard_status.oldest_is_bound)
     assert 0 == command("status", store.root).returncode
@@ -364,7 +364,7 @@ def test_a_shard_that_the_master_remembers_as_bad_is_reported_without_a_look(sto
     shard_path(store, "bad").write_bytes(b"garbage" * 1000)
     store.merge()
     settle(store)
-    sql(store.master_path, "update edgeshard_shards set reason = 'as remembered' where name = 'bad.db'")
+    sql(store.master_path, "update _edgeshard_shards set reason = 'as remembered' where name = 'bad.db'")
     (shard,) = store.status().shards
     assert ("as remembered", None) == (shard.reason, shard.pending_rows)
     assert 3 == command("status", store.root).returncode
@@ -416,9 +416,9 @@ def test_gaps_are_counted_and_exit_3(store: edgeshard.Store, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     "damage",
     [
-        "drop table edgeshard_ranges",
-        "drop table edgeshard_shards",
-        "update edgeshard_streams set agent_id = cast(x'ff' as text)",
+        "drop table _edgeshard_ranges",
+        "drop table _edgeshard_shards",
+        "update _edgeshard_streams set agent_id = cast(x'ff' as text)",
     ],
 )
 def test_a_damaged_master_is_an_error(store: edgeshard.Store, damage: str) -> None:
@@ -446,7 +446,7 @@ def test_damage_in_the_masters_pages_is_not_blamed_on_the_shards(store: edgeshar
         shard.write({"n": 1})
         store.merge()
         shard.write({"n": 2})
-        name = "sqlite_autoindex_edgeshard_streams_1"  # by which a shard's streams are found in the master
+        name = "sqlite_autoindex__edgeshard_streams_1"  # by which a shard's streams are found in the master
         ((page,),) = sql(store.master_path, f"select rootpage from sqlite_schema where name = '{name}'")
         with open(store.master_path, "r+b") as file:
             file.seek((page - 1) * format.MASTER_PAGE_SIZE)
@@ -474,7 +474,7 @@ def test_the_totals_of_the_master(store: edgeshard.Store, agent: Agent) -> None:
         found.gaps,
         found.missing_rows,
     )
-    assert [[found.generation]] == sql(store.master_path, "select generation from edgeshard_database")
+    assert [[found.generation]] == sql(store.master_path, "select generation from _edgeshard_database")
     assert store.master_path.stat().st_size == found.size_bytes
 
 

@@ -39,7 +39,7 @@ def causes(report: VerifyReport) -> list[tuple[int, int, str]]:
 
 
 def database_id(store: edgeshard.Store) -> str:
-    identity: str = store.query("select lower(hex(database_id)) as id from edgeshard_database")[0].id
+    identity: str = store.query("select lower(hex(database_id)) as id from _edgeshard_database")[0].id
     return identity
 
 
@@ -62,12 +62,12 @@ def test_a_sound_master_is_sound_by_either_check(merged: edgeshard.Store, deep: 
 @pytest.mark.parametrize(
     ("statement", "said"),
     [
-        ("update edgeshard_streams set last_seq = 9", "seqs 1 to 10 are outside the stream"),
-        ("update edgeshard_ranges set stream_no = 7", "seqs 1 to 10 are outside the stream"),
-        ("insert into edgeshard_ranges values (1, 5, 6)", "two ranges hold seq 5"),
-        ("insert into edgeshard_missing values (1, 2)", "0 rows are missing, and 2 are recorded as missing"),
-        ("update edgeshard_streams set last_seq = 12", "2 rows are missing, and 0 are recorded as missing"),
-        ("update edgeshard_database set next_id = 10", "the next row would get id 10"),
+        ("update _edgeshard_streams set last_seq = 9", "seqs 1 to 10 are outside the stream"),
+        ("update _edgeshard_ranges set stream_no = 7", "seqs 1 to 10 are outside the stream"),
+        ("insert into _edgeshard_ranges values (1, 5, 6)", "two ranges hold seq 5"),
+        ("insert into _edgeshard_missing values (1, 2)", "0 rows are missing, and 2 are recorded as missing"),
+        ("update _edgeshard_streams set last_seq = 12", "2 rows are missing, and 0 are recorded as missing"),
+        ("update _edgeshard_database set next_id = 10", "the next row would get id 10"),
         ("update agent_data set _seq = 3 where _seq = 2", "1 rows are not where their address says"),
         ("update reading set _stream = 7 where _seq = 9", "9 rows where its blocks hold 10"),
     ],
@@ -158,8 +158,8 @@ def test_rows_that_are_missing_since_an_older_master_was_put_back_are_told_from_
 def test_rows_of_which_nothing_was_noted_are_missing_for_an_unknown_reason(merged: edgeshard.Store) -> None:
     edit(
         merged.master_path,
-        "update edgeshard_streams set last_seq = 12",
-        "insert into edgeshard_missing select stream_no, 2 from edgeshard_streams",
+        "update _edgeshard_streams set last_seq = 12",
+        "insert into _edgeshard_missing select stream_no, 2 from _edgeshard_streams",
     )
     report = merged.verify()
     assert [(11, 12, UNKNOWN)] == causes(report)
@@ -168,8 +168,8 @@ def test_rows_of_which_nothing_was_noted_are_missing_for_an_unknown_reason(merge
 def test_the_command_says_where_missing_rows_are_and_checks_deeply_where_told(merged: edgeshard.Store) -> None:
     edit(
         merged.master_path,
-        "update edgeshard_streams set last_seq = 12",
-        "insert into edgeshard_missing select stream_no, 2 from edgeshard_streams",
+        "update _edgeshard_streams set last_seq = 12",
+        "insert into _edgeshard_missing select stream_no, 2 from _edgeshard_streams",
     )
     report = json.loads(command("verify", merged.root, "--json").stdout)
     assert [{"first": 11, "last": 12, "agent": "agent"}] == [

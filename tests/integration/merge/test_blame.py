@@ -39,7 +39,7 @@ def test_a_shard_that_takes_too_many_steps_to_read_is_blamed_by_status_and_merge
     (item,) = store.merge().quarantined
     assert [item.reason] == reasons
     assert str(shard_path(store, "bad")) == item.path
-    assert "SQLite finds in table 'edgeshard_columns'" in item.reason
+    assert "SQLite finds in table '_edgeshard_columns'" in item.reason
     assert [2] == numbers(store)
 
 

@@ -200,7 +200,7 @@ def test_a_dropped_table_releases_all_once_and_in_its_transactions(store: edgesh
     assert (3, [], 1) == (report.rows, blocked(report), report.removed)
     assert [1, 2, 3] == numbers(store)
     assert ["x", "y"] == sorted(row.v for row in store.query("SELECT v FROM sample"))
-    (whole,) = store.query("SELECT last_id - first_id + 1 AS rows FROM edgeshard_transactions")
+    (whole,) = store.query("SELECT last_id - first_id + 1 AS rows FROM _edgeshard_transactions")
     assert 2 == whole.rows
     assert 0 == merged_with(store).rows
 

@@ -99,8 +99,8 @@ def view_for_a_table(path: Path) -> None:
 def view_for_a_format_table(path: Path) -> None:
     edit(
         path,
-        "alter table edgeshard_streams rename to elsewhere",
-        "create view edgeshard_streams as select * from elsewhere, (with recursive c(x) as (select 1 union all select x from c) select x from c)",
+        "alter table _edgeshard_streams rename to elsewhere",
+        "create view _edgeshard_streams as select * from elsewhere, (with recursive c(x) as (select 1 union all select x from c) select x from c)",
     )
 
 
@@ -125,14 +125,14 @@ def unstrict_values(path: Path) -> None:
 def stream_of_a_wrong_type(path: Path) -> None:
     edit(
         path,
-        "drop table edgeshard_streams",
-        "create table edgeshard_streams(stream_no integer primary key, agent_id, stream_id, began_at, last_seq)",
-        "insert into edgeshard_streams values (1, 5, 7, 'x', 'y')",
+        "drop table _edgeshard_streams",
+        "create table _edgeshard_streams(stream_no integer primary key, agent_id, stream_id, began_at, last_seq)",
+        "insert into _edgeshard_streams values (1, 5, 7, 'x', 'y')",
     )
 
 
 def stream_of_another_agent(path: Path) -> None:
-    edit(path, "update edgeshard_streams set agent_id = 'good'")
+    edit(path, "update _edgeshard_streams set agent_id = 'good'")
 
 
 def row_of_no_stream(path: Path) -> None:
@@ -148,47 +148,47 @@ def hole(path: Path) -> None:
 
 
 def unknown_kind(path: Path) -> None:
-    edit(path, "update edgeshard_columns set type = 'colour'")
+    edit(path, "update _edgeshard_columns set type = 'colour'")
 
 
 def strange_table_name(path: Path) -> None:
-    edit(path, "insert into edgeshard_columns values ('x\"; drop table agent_data; --', 'y', 'text')")
+    edit(path, "insert into _edgeshard_columns values ('x\"; drop table agent_data; --', 'y', 'text')")
 
 
 def format_table_as_record_table(path: Path) -> None:
-    edit(path, "insert into edgeshard_columns values ('edgeshard_streams', 'agent_id', 'text')")
+    edit(path, "insert into _edgeshard_columns values ('_edgeshard_streams', 'agent_id', 'text')")
 
 
 def index_over_nothing(path: Path) -> None:
-    edit(path, "insert into edgeshard_indexes values ('agent_data', '[\"nothing\"]')")
+    edit(path, "insert into _edgeshard_indexes values ('agent_data', '[\"nothing\"]')")
 
 
 def index_that_is_deep(path: Path) -> None:
-    edit(path, f"insert into edgeshard_indexes values ('agent_data', '{'[' * 100_000}')")
+    edit(path, f"insert into _edgeshard_indexes values ('agent_data', '{'[' * 100_000}')")
 
 
 def impossible_truncation(path: Path) -> None:
-    edit(path, "insert into edgeshard_truncations values (1, 1, 99999999999, x'00112233445566778899aabbccddeeff')")
+    edit(path, "insert into _edgeshard_truncations values (1, 1, 99999999999, x'00112233445566778899aabbccddeeff')")
 
 
 def two_descriptions(path: Path) -> None:
-    edit(path, "insert into edgeshard_database(database_id, role) values (randomblob(16), 'shard')")
+    edit(path, "insert into _edgeshard_database(database_id, role) values (randomblob(16), 'shard')")
 
 
 def no_description(path: Path) -> None:
-    edit(path, "delete from edgeshard_database")
+    edit(path, "delete from _edgeshard_database")
 
 
 def agent_that_is_no_utf8(path: Path) -> None:
-    edit(path, "update edgeshard_database set agent_id = cast(x'ff' as text)")
+    edit(path, "update _edgeshard_database set agent_id = cast(x'ff' as text)")
 
 
 def role_that_is_no_utf8(path: Path) -> None:
-    edit(path, "update edgeshard_database set role = cast(x'ff' as text)")
+    edit(path, "update _edgeshard_database set role = cast(x'ff' as text)")
 
 
 def table_name_that_is_no_utf8(path: Path) -> None:
-    edit(path, "insert into edgeshard_columns values (cast(x'ff' as text), 'y', 'text')")
+    edit(path, "insert into _edgeshard_columns values (cast(x'ff' as text), 'y', 'text')")
 
 
 def schema_that_is_no_utf8(path: Path) -> None:
@@ -216,20 +216,20 @@ def key_of_two_columns(path: Path) -> None:
 def doubled_transactions(path: Path) -> None:
     edit(
         path,
-        "drop table edgeshard_transactions",
-        "create table edgeshard_transactions(first_id, last_id)",
-        "insert into edgeshard_transactions values (4294967297, 4294967298), (4294967297, 4294967298)",
+        "drop table _edgeshard_transactions",
+        "create table _edgeshard_transactions(first_id, last_id)",
+        "insert into _edgeshard_transactions values (4294967297, 4294967298), (4294967297, 4294967298)",
     )
 
 
 def blocks_at_the_end_of_ids(path: Path) -> None:
     edit(
         path,
-        "update edgeshard_database set role = 'master'",
+        "update _edgeshard_database set role = 'master'",
         *(format.DDL[name] for name in format.REQUIRED_TABLES[format.MASTER] if name not in format.COMMON_TABLES),
-        "insert into edgeshard_blocks values (1, 1, 30, 9223372036854775807)",
-        "insert into edgeshard_ranges values (1, 1, 30)",
-        "update edgeshard_streams set last_seq = 30",
+        "insert into _edgeshard_blocks values (1, 1, 30, 9223372036854775807)",
+        "insert into _edgeshard_ranges values (1, 1, 30)",
+        "update _edgeshard_streams set last_seq = 30",
     )
 
 
@@ -337,7 +337,7 @@ def test_a_shard_that_somebody_locks_is_soon_left_for_the_next_merge(store: edge
     holder = apsw.Connection(str(shard_path(store, "a")))
     holder.pragma("locking_mode", "EXCLUSIVE")
     holder.execute("BEGIN EXCLUSIVE")
-    holder.execute("UPDATE edgeshard_database SET generation = 1")
+    holder.execute("UPDATE _edgeshard_database SET generation = 1")
     report = store.merge()
     assert (1, 1) == (report.rows, len(report.quarantined))
     assert "locked" in report.quarantined[0].reason
@@ -351,7 +351,7 @@ def test_a_false_claim_to_have_given_rows_up_shows_as_a_gap_only(store: edgeshar
     write(store, "bad", 1)
     edit(
         shard_path(store, "bad"),
-        "insert into edgeshard_truncations values (1, 1, 1000, x'00112233445566778899aabbccddeeff')",
+        "insert into _edgeshard_truncations values (1, 1, 1000, x'00112233445566778899aabbccddeeff')",
     )
     report = store.merge()
     assert [(1, 1000)] == [(gap.first, gap.last) for gap in report.gaps]
@@ -362,7 +362,7 @@ def test_a_false_claim_to_have_given_rows_up_shows_as_a_gap_only(store: edgeshar
 def test_false_notes_of_transactions_harm_that_shard_alone(store: edgeshard.Store, wrong: str) -> None:
     write(store, "bad", *range(50))
     write(store, "good", 99)
-    edit(shard_path(store, "bad"), f"insert into edgeshard_transactions values {wrong}")
+    edit(shard_path(store, "bad"), f"insert into _edgeshard_transactions values {wrong}")
     (aside,) = store.merge().quarantined
     assert "its transactions overlap, or end before they begin" in aside.reason
     assert [99] == numbers(store)
@@ -370,7 +370,7 @@ def test_false_notes_of_transactions_harm_that_shard_alone(store: edgeshard.Stor
 
 def test_notes_of_transactions_that_have_no_row_do_no_harm(store: edgeshard.Store) -> None:
     write(store, "bad", *range(50))
-    edit(shard_path(store, "bad"), "insert into edgeshard_transactions values (1, 9223372036854775807), (-5, 3)")
+    edit(shard_path(store, "bad"), "insert into _edgeshard_transactions values (1, 9223372036854775807), (-5, 3)")
     assert 50 == store.merge().rows
     assert [*range(50)] == numbers(store)
 
@@ -379,10 +379,10 @@ def test_triggers_of_a_shard_do_not_run(store: edgeshard.Store) -> None:
     write(store, "bad", 1)
     edit(
         shard_path(store, "bad"),
-        "create trigger t after delete on agent_data begin insert into edgeshard_columns values ('x', 'y', 'z'); end",
+        "create trigger t after delete on agent_data begin insert into _edgeshard_columns values ('x', 'y', 'z'); end",
     )
     assert 1 == store.merge(keep_empty=True).truncated
-    assert [] == sql(shard_path(store, "bad"), "select * from edgeshard_columns where table_name = 'x'")
+    assert [] == sql(shard_path(store, "bad"), "select * from _edgeshard_columns where table_name = 'x'")
     assert [1] == numbers(store)
 
 
@@ -454,15 +454,15 @@ def test_a_source_in_many_pieces_is_merged_in_reasonable_time(store: edgeshard.S
     edit(
         store.master_path,
         f"update agent_data set _id = _id + {10**6}",
-        f"update edgeshard_blocks set first_id = first_id + {10**6}",
-        f"update edgeshard_database set next_id = next_id + {10**6}",
-        "delete from edgeshard_transactions",
-        f"delete from agent_data where _seq % 2 = 0 and _stream = (select stream_no from edgeshard_streams where stream_id = x'{stream}')",
-        "delete from edgeshard_blocks where last > 1",
-        "delete from edgeshard_ranges where last > 1",
-        "insert into edgeshard_blocks select _stream, _seq, _seq, _id from agent_data where _seq > 1 or agent_id = 'a'",
-        "insert into edgeshard_ranges select _stream, _seq, _seq from agent_data where _seq > 1 or agent_id = 'a'",
-        f"insert into edgeshard_missing select stream_no, {pieces} from edgeshard_streams where stream_id = x'{stream}'",
+        f"update _edgeshard_blocks set first_id = first_id + {10**6}",
+        f"update _edgeshard_database set next_id = next_id + {10**6}",
+        "delete from _edgeshard_transactions",
+        f"delete from agent_data where _seq % 2 = 0 and _stream = (select stream_no from _edgeshard_streams where stream_id = x'{stream}')",
+        "delete from _edgeshard_blocks where last > 1",
+        "delete from _edgeshard_ranges where last > 1",
+        "insert into _edgeshard_blocks select _stream, _seq, _seq, _id from agent_data where _seq > 1 or agent_id = 'a'",
+        "insert into _edgeshard_ranges select _stream, _seq, _seq from agent_data where _seq > 1 or agent_id = 'a'",
+        f"insert into _edgeshard_missing select stream_no, {pieces} from _edgeshard_streams where stream_id = x'{stream}'",
     )
     assert () == store.verify().errors
     hub = new_store(tmp_path / "hub")

@@ -24,7 +24,7 @@ from tests.support.processes import command
 from tests.support.records import NOON, Reading
 from tests.support.stores import new_store, numbers, shard_path
 
-NO_TRIGGER = 'drop trigger "edgeshard_deletions_of_agent_data"'
+NO_TRIGGER = 'drop trigger "_edgeshard_deletions_of_agent_data"'
 
 #: Whether the master's triggers note what is deleted, or that must be found out.
 EVADED = pytest.mark.parametrize("first", [(), (NO_TRIGGER,)], ids=["noted", "evaded"])
@@ -180,14 +180,14 @@ def test_a_noted_deletion_and_others_are_both_recorded(store: edgeshard.Store) -
 def test_if_blocks_are_wrong_nothing_is_taken_for_deleted_by_hand(store: edgeshard.Store, end: str) -> None:
     written(store, "a", 6)
     store.merge()
-    by_hand(store, NO_TRIGGER, f"update edgeshard_blocks set last = {end}")
+    by_hand(store, NO_TRIGGER, f"update _edgeshard_blocks set last = {end}")
     found = store.verify()
     assert (True, ()) == (len(found.errors) > 0, found.by_hand)
     with pytest.raises(DamagedError, match="known to be damaged"):
         store.accept_loss(why="it was us")
     store.master_path.with_name("master-damaged.json").unlink()  # as if nobody had verified it
     assert () == store.accept_loss(why="it was us").gaps
-    assert [(0,)] == [tuple(row) for row in store.query("select count(*) from edgeshard_pruned_ranges")]
+    assert [(0,)] == [tuple(row) for row in store.query("select count(*) from _edgeshard_pruned_ranges")]
 
 
 def test_an_older_version_does_not_take_the_place_of_one_that_was_deleted_by_hand(store: edgeshard.Store) -> None:

@@ -225,14 +225,14 @@ def test_no_other_row_is_erased_if_the_master_contradicts_itself(store: edgeshar
     store.merge()
     store.query("select 1")
     connection = sqlite3.connect(store.master_path)
-    connection.execute(f"update edgeshard_blocks set {change}")
+    connection.execute(f"update _edgeshard_blocks set {change}")
     connection.commit()
     connection.close()
     with pytest.raises(DamagedError, match="not where their address says"):
         store.erase("agent_data", "data ->> '$.n' = 3")
     assert list(range(6)) == numbers(store)
     # an erasure that an older copy of the master has not done
-    ((stream_id, agent, began_at),) = store.query("select stream_id, agent_id, began_at from edgeshard_streams")
+    ((stream_id, agent, began_at),) = store.query("select stream_id, agent_id, began_at from _edgeshard_streams")
     erased_file.save(store.root, 1, [erased_file.ErasedStream(stream_id, agent, began_at, (Range(3, 3),))])
     with pytest.raises(DamagedError, match="not where their address says"):
         store.merge()

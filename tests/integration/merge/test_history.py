@@ -72,7 +72,7 @@ def test_a_merge_of_one_row_costs_the_same_after_a_long_history(
 
 def test_a_block_ends_only_where_rows_of_another_stream_arrived(store: edgeshard.Store) -> None:
     def blocks() -> int:
-        return int(store.query("SELECT count(*) FROM edgeshard_blocks")[0][0])
+        return int(store.query("SELECT count(*) FROM _edgeshard_blocks")[0][0])
 
     with store.shard("one") as one, store.shard("other") as other:
         for _ in range(3):

@@ -120,10 +120,10 @@ def test_no_source_can_give_the_table_of_dicts_a_key(store: edgeshard.Store, tmp
         path = evil.master_path
     else:
         sql(path, format.DDL[format.KEYS])
-    sql(path, "INSERT INTO edgeshard_keys VALUES ('agent_data', '[\"agent_id\"]', 'lww', 0, 0)")
+    sql(path, "INSERT INTO _edgeshard_keys VALUES ('agent_data', '[\"agent_id\"]', 'lww', 0, 0)")
     sql(path, "ALTER TABLE agent_data ADD COLUMN _timestamp INTEGER")
     sql(path, "UPDATE agent_data SET _timestamp = 1")
-    sql(path, "INSERT INTO edgeshard_columns VALUES ('agent_data', '_timestamp', 'timestamp')")
+    sql(path, "INSERT INTO _edgeshard_columns VALUES ('agent_data', '_timestamp', 'timestamp')")
     (aside,) = store.merge([path] if role == "master" else []).quarantined
     assert "declares a key for agent_data, which never has one" in aside.reason
     assert [*range(9)] == numbers(store)

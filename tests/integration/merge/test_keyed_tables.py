@@ -78,8 +78,8 @@ def test_what_is_replaced_before_a_merge_is_accounted_for(store: edgeshard.Store
             shard.write(Reading("inlet", float(n)))
         assert 200 == store.merge().rows
     assert 101 == store.verify(deep=True).rows
-    assert [(99,)] == store.query("SELECT rows FROM edgeshard_superseded")
-    assert [(1, 200)] == store.query("SELECT first, last FROM edgeshard_blocks")  # one run of seqs, not a hundred
+    assert [(99,)] == store.query("SELECT rows FROM _edgeshard_superseded")
+    assert [(1, 200)] == store.query("SELECT first, last FROM _edgeshard_blocks")  # one run of seqs, not a hundred
     assert store.verify(deep=True).ok
 
 

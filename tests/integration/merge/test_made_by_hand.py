@@ -18,8 +18,8 @@ from tests.support.stores import new_store, numbers
 HARMLESS = {
     "index over an expression": ["create index by_n on agent_data(data ->> '$.n')"],
     "partial index": ["create index long_ones on agent_data(timestamp) where length(data) > 100"],
-    "index over a table of ours": ["create index by_sum on edgeshard_ranges(first + last)"],
-    "plain index": ["create index by_agent on edgeshard_streams(agent_id)"],
+    "index over a table of ours": ["create index by_sum on _edgeshard_ranges(first + last)"],
+    "plain index": ["create index by_agent on _edgeshard_streams(agent_id)"],
     "generated column": ["alter table agent_data add column n text as (data ->> '$.n')"],
     "index over a generated column": [
         "alter table agent_data add column m text as (data ->> '$.m')",
@@ -42,7 +42,7 @@ HARMLESS = {
     ],
     "trigger that refuses": ["create trigger no before insert on agent_data begin select raise(abort, 'no'); end"],
     "trigger on a table of ours": [
-        "create trigger nowhere before insert on edgeshard_ranges begin select raise(abort, 'no'); end"
+        "create trigger nowhere before insert on _edgeshard_ranges begin select raise(abort, 'no'); end"
     ],
     "trigger with a function": ["create trigger calls after delete on agent_data begin select theirs(1); end"],
     "wide table": [f"create table wide({', '.join(f'c{n}' for n in range(1_990))})"],

@@ -66,7 +66,7 @@ def test_a_merge_takes_what_an_open_shard_has_and_the_writer_goes_on(store: edge
             report = store.merge()
             assert (1, 1) == (report.rows, report.truncated)
     assert [1, 2, 3, 4, 5] == numbers(store)
-    assert [(1, 5)] == store.query("select first, last from edgeshard_ranges")
+    assert [(1, 5)] == store.query("select first, last from _edgeshard_ranges")
 
 
 def test_a_row_of_the_master_shows_its_address_and_its_agent(store: edgeshard.Store) -> None:
@@ -76,10 +76,10 @@ def test_a_row_of_the_master_shows_its_address_and_its_agent(store: edgeshard.St
         stream = shard.stream
     store.merge()
     rows = store.query(
-        "select lower(hex(stream_id)), agent_id, _seq from reading join edgeshard_streams on stream_no = _stream"
+        "select lower(hex(stream_id)), agent_id, _seq from reading join _edgeshard_streams on stream_no = _stream"
     )
     assert [(stream, "agent", 2)] == rows
-    assert [["edgeshard_streams", "_stream", "stream_no"]] == [
+    assert [["_edgeshard_streams", "_stream", "stream_no"]] == [
         row[2:5] for row in sql(store.master_path, "pragma foreign_key_list(reading)")
     ]
 
@@ -185,9 +185,9 @@ def test_a_merger_commits_durably_itself_before_it_truncates_what_another_copied
     with monkeypatch.context() as patch:
         patch.setattr(truncate, "truncate", lambda *_: None)
         store.merge(keep_empty=True)
-    before = store.query("select generation from edgeshard_database")
+    before = store.query("select generation from _edgeshard_database")
     assert (0, 1) == (store.merge().rows, 1)
-    after = store.query("select generation from edgeshard_database")
+    after = store.query("select generation from _edgeshard_database")
     assert after[0][0] == before[0][0] + 1
     connection = database.open_master(store.master_path, writable=True)
     assert 2 == connection.pragma("synchronous")
@@ -198,9 +198,9 @@ def test_an_idle_merge_writes_nothing(store: edgeshard.Store) -> None:
     write(store, "a", 1)
     store.merge()
     store.merge()
-    before = store.query("select generation from edgeshard_database")
+    before = store.query("select generation from _edgeshard_database")
     store.merge()
-    assert before == store.query("select generation from edgeshard_database")
+    assert before == store.query("select generation from _edgeshard_database")
 
 
 def test_a_shard_without_news_is_not_looked_into(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,7 +387,7 @@ def test_a_busy_shard_is_truncated_piece_by_piece(store: edgeshard.Store, monkey
             patch.setattr(truncate, "truncate", late)
             assert 95 == store.merge().truncated
         assert [[1, 0]] == sql(
-            shard.path, "select (select count(*) from agent_data), (select count(*) from edgeshard_transactions)"
+            shard.path, "select (select count(*) from agent_data), (select count(*) from _edgeshard_transactions)"
         )
     store.merge()
     assert [*range(96)] == numbers(store)
@@ -411,7 +411,7 @@ def test_a_busy_shard_is_cleared_and_what_came_meanwhile_is_put_back_as_it_was(
             patch.setattr(truncations, "delete_piecewise", None)  # it would be an error to get there
             assert 51 == store.merge(keep_empty=True).truncated
         assert [[3, 1]] == sql(
-            shard.path, "select (select count(*) from agent_data), (select count(*) from edgeshard_transactions)"
+            shard.path, "select (select count(*) from agent_data), (select count(*) from _edgeshard_transactions)"
         )
         assert 56 == shard.write({"n": 54})
     store.merge()
@@ -440,7 +440,7 @@ def test_a_shard_whose_agent_is_far_ahead_is_left_as_it_is_by_a_merger_that_come
             report = merger.run()
         assert (20, 0) == (report.rows, report.truncated)
         assert [[23, 0]] == sql(
-            shard.path, "select (select count(*) from agent_data), (select count(*) from edgeshard_truncations)"
+            shard.path, "select (select count(*) from agent_data), (select count(*) from _edgeshard_truncations)"
         )
         report = merger.run()
         assert (3, 23) == (report.rows, report.truncated)
@@ -651,7 +651,7 @@ def test_a_hop_through_a_middle_master_brings_streams_tables_and_indexes(
     middle, hub = new_store(tmp_path / "middle"), new_store(tmp_path / "hub")
     middle.merge([store.master_path])
     hub.merge([middle.master_path])
-    rows = "select agent_id, hex(stream_id), _seq from {} join edgeshard_streams on stream_no = _stream order by 3"
+    rows = "select agent_id, hex(stream_id), _seq from {} join _edgeshard_streams on stream_no = _stream order by 3"
     for table in ("(select _stream, _seq from agent_data)", "reading"):
         assert store.query(rows.format(table)) == hub.query(rows.format(table))
     assert [Reading("a", 1, NOON)] == list(hub.read(Reading))

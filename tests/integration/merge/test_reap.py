@@ -361,7 +361,7 @@ def test_many_dead_shards_are_gone_after_one_merge(store: edgeshard.Store, shard
     assert (shards, shards, shards) == (report.rows, report.shards, report.removed)
     assert (0, []) == (store.merge().shards, names_in(store))
     assert [*range(shards)] == numbers(store)
-    assert [] == store.query("select * from edgeshard_shards")
+    assert [] == store.query("select * from _edgeshard_shards")
 
 
 _REOPENS = """

@@ -111,7 +111,7 @@ def test_notes_are_bounded_and_an_older_master_says_that_it_cannot_name_all(
     assert (report.unnamed, False) == (store.status().unnamed, store.status().complete)
     done = command("verify", store.root)
     assert (3, True) == (done.returncode, "cannot be named" in done.stdout)
-    assert 2 == sql(store.root / "removed-shards.db", "select count(*) from edgeshard_removed")[0][0]
+    assert 2 == sql(store.root / "removed-shards.db", "select count(*) from _edgeshard_removed")[0][0]
 
 
 def test_a_budget_bounds_the_notes_by_a_64th(store: edgeshard.Store) -> None:
@@ -130,7 +130,7 @@ def test_damaged_notes_stop_no_merge_and_are_set_aside(store: edgeshard.Store, o
         elif harm == "a shard":
             shutil.copyfile(shard_path(store, "live"), notes)
         else:
-            edit(notes, "drop table edgeshard_removed")
+            edit(notes, "drop table _edgeshard_removed")
         report = store.verify()
         assert (False, (), True) == (report.ok, report.errors, "is not known" in report.unnamed)
         assert 3 == command("verify", store.root).returncode
@@ -158,12 +158,12 @@ def test_shards_that_cannot_be_noted_are_truncated_and_stay(
 def test_a_note_of_a_stream_that_the_master_forgot_since_is_no_news(store: edgeshard.Store, older: Path) -> None:
     write(store, "c", 7)
     store.merge()
-    stream = "(select stream_no from edgeshard_streams where agent_id = 'b')"
+    stream = "(select stream_no from _edgeshard_streams where agent_id = 'b')"
     edit(
         store.master_path,
         f"delete from agent_data where _stream = {stream}",
-        *(f"delete from edgeshard_{table} where stream_no = {stream}" for table in ("blocks", "ranges", "proven")),
-        "delete from edgeshard_streams where agent_id = 'b'",
+        *(f"delete from _edgeshard_{table} where stream_no = {stream}" for table in ("blocks", "ranges", "proven")),
+        "delete from _edgeshard_streams where agent_id = 'b'",
     )
     assert (True, ()) == (store.verify().ok, store.merge().gaps)
 
@@ -179,7 +179,7 @@ def test_a_note_that_was_left_half_written_keeps_no_merge_from_reading_the_other
         connection.execute("BEGIN IMMEDIATE")
         for number in range(100, 600):
             row = (number, b"%016d" % number, "agent", 1, bytes(16))
-            connection.execute("INSERT INTO edgeshard_removed VALUES (?, ?, ?, ?, ?)", row)
+            connection.execute("INSERT INTO _edgeshard_removed VALUES (?, ?, ?, ?, ?)", row)
         os.kill(os.getpid(), signal.SIGKILL)
 
     life = begin(work)

@@ -150,7 +150,7 @@ def test_an_index_of_older_agents_alone_goes_on_under_the_new_name(store: edgesh
     merged(store)
     listed = "select name from sqlite_schema where type = 'index' and tbl_name = 'sample' order by 1"
     assert [["sample by b"], ["sample by n"]] == sql(store.master_path, listed)
-    noted = "select columns from edgeshard_indexes where table_name = 'sample' order by 1"
+    noted = "select columns from _edgeshard_indexes where table_name = 'sample' order by 1"
     assert [('["b"]',), ('["n"]',)] == store.query(noted)
 
 
@@ -162,7 +162,7 @@ def test_an_index_goes_on_under_the_new_name(store: edgeshard.Store) -> None:
     merged(store)
     made = "select name from sqlite_schema where type = 'index' and tbl_name = 'sample'"
     assert [["sample by b"]] == sql(store.master_path, made)
-    assert [('["b"]',)] == store.query("select columns from edgeshard_indexes where table_name = 'sample'")
+    assert [('["b"]',)] == store.query("select columns from _edgeshard_indexes where table_name = 'sample'")
     assert store.verify(deep=True).ok
 
 
@@ -351,7 +351,7 @@ def test_a_widened_shard_that_is_undone_is_as_it_was(store: edgeshard.Store) -> 
             raise ZeroDivisionError
         shard.write(version(v=int)(2))
     assert [["v", "integer"]] == sql(
-        shard_path(store, "x"), "select column_name, type from edgeshard_columns where table_name = 'sample'"
+        shard_path(store, "x"), "select column_name, type from _edgeshard_columns where table_name = 'sample'"
     )
     merged(store)
     assert [(1, "integer"), (2, "integer")] == store.query("select v, typeof(v) from sample")
@@ -468,8 +468,8 @@ def test_a_shard_cannot_rename_the_columns_of_dicts(store: edgeshard.Store) -> N
     with store.shard("bad") as shard:
         shard.write({"n": 1})
     path = shard_path(store, "bad")
-    sql(path, edgeshard.format.DDL["edgeshard_renames"])
-    sql(path, "insert into edgeshard_renames values ('Agent_Data', 'data', 'other')")
+    sql(path, edgeshard.format.DDL["_edgeshard_renames"])
+    sql(path, "insert into _edgeshard_renames values ('Agent_Data', 'data', 'other')")
     write(store, "good", {"n": 2})
     report = store.merge()
     assert (1, [str(path)]) == (report.rows, [aside.path for aside in report.quarantined])
@@ -489,8 +489,8 @@ def test_a_shard_cannot_widen_the_columns_of_dicts(store: edgeshard.Store) -> No
 def test_a_hostile_shard_of_renames_without_end_holds_back_itself(store: edgeshard.Store) -> None:
     write(store, "bad", version(b=int, renamed={"a": "b"})(1))
     numbered = "with n(i) as (select 1 union all select i + 1 from n where i < 300) select 'sample', 'a' || i, 'a' || "
-    sql(shard_path(store, "bad"), f"insert into edgeshard_renames {numbered} (i + 1) from n")
-    sql(shard_path(store, "bad"), f"insert into edgeshard_renames {numbered} (i + 2) from n")
+    sql(shard_path(store, "bad"), f"insert into _edgeshard_renames {numbered} (i + 1) from n")
+    sql(shard_path(store, "bad"), f"insert into _edgeshard_renames {numbered} (i + 2) from n")
     write(store, "good", {"n": 2})
     assert 1 == len([aside for aside in store.merge().quarantined if "bad" in aside.path])
     assert 1 == len(store.query("select * from agent_data"))

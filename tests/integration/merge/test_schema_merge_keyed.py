@@ -165,11 +165,11 @@ def test_a_class_reads_a_keyed_table_by_its_older_name(store: edgeshard.Store) -
     "changes",
     [
         [
-            "UPDATE edgeshard_columns SET column_name = 'c' WHERE table_name = 'sample_history' AND column_name = 'b'",
+            "UPDATE _edgeshard_columns SET column_name = 'c' WHERE table_name = 'sample_history' AND column_name = 'b'",
             "ALTER TABLE sample_history RENAME COLUMN b TO c",
         ],
-        ["DELETE FROM edgeshard_renames WHERE table_name = 'sample_history'"],
-        ["INSERT INTO edgeshard_renames VALUES ('sample_deleted', 'q', 'k')"],
+        ["DELETE FROM _edgeshard_renames WHERE table_name = 'sample_history'"],
+        ["INSERT INTO _edgeshard_renames VALUES ('sample_deleted', 'q', 'k')"],
     ],
 )
 def test_a_source_whose_history_or_deletions_do_not_belong_to_their_table_is_held_back(
@@ -213,7 +213,7 @@ def test_a_shard_that_renames_what_decides_is_held_back_and_no_other(
         merged(store)
     write(store, "renaming", ruled(k=str, v=int)("q", 1))
     sql(shard_path(store, "renaming"), format.DDL[format.RENAMES])
-    sql(shard_path(store, "renaming"), f"INSERT INTO edgeshard_renames VALUES ('sample', '{arrow[0]}', '{arrow[1]}')")
+    sql(shard_path(store, "renaming"), f"INSERT INTO _edgeshard_renames VALUES ('sample', '{arrow[0]}', '{arrow[1]}')")
     write(store, "third", {"n": 1})
     assert "uses it: such a column keeps its name and its type" in held_back(store, "renaming")
     write(store, "honest", ruled(k=str, v=int)("p", 2))

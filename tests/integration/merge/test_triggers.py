@@ -95,7 +95,7 @@ def test_a_full_text_index_is_refreshed_after_merges_and_prunes(store: edgeshard
         "no sql",
         "delete from agent_data",
         "update agent_data set data = '{}'",
-        "insert into mine values (1); delete from edgeshard_ranges",
+        "insert into mine values (1); delete from _edgeshard_ranges",
         "drop table agent_data",
         "alter table agent_data drop column data",
         "attach 'other.db' as other",

@@ -245,7 +245,7 @@ def test_what_is_proven_is_one_entry_for_each_stream_of_a_shard(store: edgeshard
         for n in range(5):
             shard.write({"n": n})
             store.merge()
-    assert [("a.db", 1, 1, 5)] == store.query("SELECT * FROM edgeshard_proven")
+    assert [("a.db", 1, 1, 5)] == store.query("SELECT * FROM _edgeshard_proven")
 
 
 def test_an_older_master_that_was_put_back_compares_what_it_has(store: edgeshard.Store, tmp_path: Path) -> None:

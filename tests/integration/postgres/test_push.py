@@ -107,7 +107,7 @@ def numbers(dsn: str) -> list[int]:
 
 def addresses(store: edgeshard.Store, table: str) -> list[tuple[str, int]]:
     """The address of each row of a master's table."""
-    listed = f"select lower(hex(stream_id)), _seq from {table} join edgeshard_streams on stream_no = _stream"
+    listed = f"select lower(hex(stream_id)), _seq from {table} join _edgeshard_streams on stream_no = _stream"
     return sorted((stream, seq) for stream, seq in sql(store.master_path, listed))
 
 
@@ -534,7 +534,7 @@ def test_an_agent_whose_name_no_postgresql_holds_stays_behind_whatever_else_does
     pusher = Pusher(store.master_path, parse_dsn(pg))
     pusher.run()
     fill(store, "b", 2, 1)
-    sql(store.master_path, "update edgeshard_streams set agent_id = 'b' || char(0) where agent_id = 'b'")
+    sql(store.master_path, "update _edgeshard_streams set agent_id = 'b' || char(0) where agent_id = 'b'")
     report = pusher.run()
     pusher.close()
     assert [("a", 1, 1, "data"), ("b\0", 1, 4294967295, "agent_id")] == [

@@ -311,7 +311,7 @@ def test_an_export_leaves_out_what_the_receiver_retired(tmp_path: Path) -> None:
     empty = tmp_path / "for the hub.db"
     device.export(empty, ranges=hub.ranges())
     bundle = apsw.Connection(str(empty), flags=apsw.SQLITE_OPEN_READONLY)
-    assert [(0,)] == list(bundle.execute("SELECT count(*) FROM edgeshard_retired"))
+    assert [(0,)] == list(bundle.execute("SELECT count(*) FROM _edgeshard_retired"))
     bundle.close()
 
 
@@ -410,7 +410,7 @@ def test_beyond_its_part_of_the_budget_the_oldest_streams_are_forgotten(
     add(store, "agent", 1)
     history.grow(store, "streams", 75)
     store.prune(keep_rows=1)
-    before = set(store.query("SELECT stream_id FROM edgeshard_retired WHERE group_no > 2"))
+    before = set(store.query("SELECT stream_id FROM _edgeshard_retired WHERE group_no > 2"))
     assert 70 < (streams := retired_streams(store)) <= 80
     history.grow(store, "streams", 20)
     report = store.prune(keep_rows=1)
@@ -418,8 +418,8 @@ def test_beyond_its_part_of_the_budget_the_oldest_streams_are_forgotten(
     assert 60 < retired_streams(store) <= 70
     assert f"has forgotten {report.forgotten_streams} streams" in caplog.text
     assert store.verify().ok
-    assert before & set(store.query("SELECT stream_id FROM edgeshard_retired"))
-    (oldest,) = store.query("SELECT min(group_no) AS number FROM edgeshard_retirements")
+    assert before & set(store.query("SELECT stream_id FROM _edgeshard_retired"))
+    (oldest,) = store.query("SELECT min(group_no) AS number FROM _edgeshard_retirements")
     assert oldest.number > 2
 
 
@@ -463,7 +463,7 @@ def test_many_agents_share_a_group(store: edgeshard.Store, monkeypatch: pytest.M
     for number in range(5):
         add(store, f"agent {number}", number)
     store.prune(keep_rows=1)
-    rows = store.query("SELECT agent_id, shard <> '', streams FROM edgeshard_retirements")
+    rows = store.query("SELECT agent_id, shard <> '', streams FROM _edgeshard_retirements")
     assert [("agent 0", 1, 1), ("agent 1", 1, 1), ("", 0, 2)] == [tuple(row) for row in rows]
     assert store.verify().ok
     hub = new_store(tmp_path / "hub")
@@ -477,7 +477,7 @@ def test_an_unknown_agent_is_named_by_a_copy_that_knows_it(tmp_path: Path, monke
     hub = new_store(tmp_path / "hub")
     for source in (device.master_path, before, device.master_path):
         assert not hub.merge([source]).quarantined
-    assert [("agent",)] == [tuple(row) for row in hub.query("SELECT DISTINCT agent_id FROM edgeshard_streams")]
+    assert [("agent",)] == [tuple(row) for row in hub.query("SELECT DISTINCT agent_id FROM _edgeshard_streams")]
 
 
 def test_streams_retire_in_short_transactions(store: edgeshard.Store) -> None:
@@ -493,10 +493,13 @@ def test_streams_retire_in_short_transactions(store: edgeshard.Store) -> None:
 @pytest.mark.parametrize(
     ("change", "finding"),
     [
-        ("UPDATE edgeshard_retirements SET streams = streams + 1", "1 streams with 1 rows, and 2 with 1 are recorded"),
-        ("UPDATE edgeshard_retired SET last_seq = 2", "1 streams with 2 rows, and 1 with 1 are recorded"),
-        ("DELETE FROM edgeshard_retirements", "1 streams retired in group 1, which is not listed"),
-        ("INSERT INTO edgeshard_retired SELECT stream_id, 1, 1 FROM edgeshard_streams", "is listed as if it were not"),
+        ("UPDATE _edgeshard_retirements SET streams = streams + 1", "1 streams with 1 rows, and 2 with 1 are recorded"),
+        ("UPDATE _edgeshard_retired SET last_seq = 2", "1 streams with 2 rows, and 1 with 1 are recorded"),
+        ("DELETE FROM _edgeshard_retirements", "1 streams retired in group 1, which is not listed"),
+        (
+            "INSERT INTO _edgeshard_retired SELECT stream_id, 1, 1 FROM _edgeshard_streams",
+            "is listed as if it were not",
+        ),
     ],
 )
 def test_verify_finds_what_is_wrong_with_retired_streams(store: edgeshard.Store, change: str, finding: str) -> None:
@@ -509,15 +512,15 @@ def test_verify_finds_what_is_wrong_with_retired_streams(store: edgeshard.Store,
 @pytest.mark.parametrize(
     "change",
     [
-        "UPDATE edgeshard_retired SET last_seq = 1 << 40",
-        "UPDATE edgeshard_retired SET last_seq = -1",
-        "UPDATE edgeshard_retired SET stream_id = substr(stream_id, 2)",
-        "UPDATE edgeshard_retirements SET retired_at = 1 << 60",
-        "UPDATE edgeshard_retirements SET rows = '{'",
-        "UPDATE edgeshard_retirements SET rows = '{}'",
-        "UPDATE edgeshard_retirements SET rows = '[1]'",
-        "UPDATE edgeshard_retirements SET agent_id = printf('%.300c', 'a')",
-        "UPDATE edgeshard_retirements SET database_id = x'00'",
+        "UPDATE _edgeshard_retired SET last_seq = 1 << 40",
+        "UPDATE _edgeshard_retired SET last_seq = -1",
+        "UPDATE _edgeshard_retired SET stream_id = substr(stream_id, 2)",
+        "UPDATE _edgeshard_retirements SET retired_at = 1 << 60",
+        "UPDATE _edgeshard_retirements SET rows = '{'",
+        "UPDATE _edgeshard_retirements SET rows = '{}'",
+        "UPDATE _edgeshard_retirements SET rows = '[1]'",
+        "UPDATE _edgeshard_retirements SET agent_id = printf('%.300c', 'a')",
+        "UPDATE _edgeshard_retirements SET database_id = x'00'",
     ],
 )
 def test_a_source_with_invalid_retired_streams_harms_only_itself(tmp_path: Path, change: str) -> None:

@@ -305,7 +305,7 @@ def test_a_peer_whose_clock_was_ahead_once_is_doubted_once(
     store: edgeshard.Store, machine: Machine, trust: bool
 ) -> None:
     add(store, *range(10))
-    ((stream,),) = store.query("SELECT stream_id FROM edgeshard_streams")
+    ((stream,),) = store.query("SELECT stream_id FROM _edgeshard_streams")
 
     def said(last: int, generation: int, ahead_s: float = 0.0) -> Inventory:
         at = datetime.datetime.fromtimestamp(machine.true_s + ahead_s, datetime.UTC)

@@ -60,7 +60,7 @@ def test_a_dropped_table_of_a_keyed_class_leaves_nothing_behind_and_can_come_aga
     merged(store)
     assert 5 == store.prune(table=cls, drop_table=True).rows
     for table in ("columns", "indexes", "keys", "renames", "priorities"):
-        assert [] == store.query(f"SELECT * FROM edgeshard_{table} WHERE table_name LIKE 'sample%'")
+        assert [] == store.query(f"SELECT * FROM _edgeshard_{table} WHERE table_name LIKE 'sample%'")
     assert [] == store.query("SELECT name FROM sqlite_schema WHERE tbl_name LIKE 'sample%'")
     assert store.verify(deep=True).ok
     write(store, "a", cls("p", 9))

@@ -37,7 +37,7 @@ def make_store(folder: Path, kind: str, size: int, wall: Wall) -> edgeshard.Stor
 
 def peer_with_gaps(store: edgeshard.Store, size: int) -> None:
     """Record that a peer has all rows, with as many gaps in the stream of the history as that has seqs."""
-    streams = store.query("SELECT stream_id, max(last_seq, 1) FROM edgeshard_streams")
+    streams = store.query("SELECT stream_id, max(last_seq, 1) FROM _edgeshard_streams")
     held = {
         bytes(stream_id): [Range(seq, seq) for seq in range(1, min(last_seq, size), 2)]
         for stream_id, last_seq in streams
@@ -86,12 +86,12 @@ def test_a_prune_forgets_a_year_of_arrivals_in_short_transactions(tmp_path: Path
         wall.advance(1)
         add(store, "agent", *range(20))
         sql = (
-            "INSERT INTO edgeshard_arrivals WITH RECURSIVE n(k) AS (SELECT 1 UNION ALL SELECT k + 1 FROM n WHERE k < ?) "
+            "INSERT INTO _edgeshard_arrivals WITH RECURSIVE n(k) AS (SELECT 1 UNION ALL SELECT k + 1 FROM n WHERE k < ?) "
             "SELECT -k, 0 FROM n"
         )
         edit(store.master_path, sql.replace("?", str(size)))
         with history.counted_transactions() as work:
             assert 30 == store.prune(keep_rows=10).rows
-        assert 1 == store.query("SELECT count(*) FROM edgeshard_arrivals")[0][0]
+        assert 1 == store.query("SELECT count(*) FROM _edgeshard_arrivals")[0][0]
         longest.append(max(work))
     assert longest[1] < TOLERANCE * longest[0]

@@ -43,7 +43,7 @@ def pruned(store: edgeshard.Store) -> list[list[Any]]:
     """What the store notes that it pruned, of all its streams."""
     return sql(
         store.master_path,
-        "select first, last, reason from edgeshard_pruned_ranges join edgeshard_database using(database_id) order by 1",
+        "select first, last, reason from _edgeshard_pruned_ranges join _edgeshard_database using(database_id) order by 1",
     )
 
 
@@ -107,7 +107,7 @@ def test_a_clock_that_was_set_back_makes_rows_no_older(store: edgeshard.Store, c
     add(store, "a", 2)
     assert 2 == store.prune(older_than="12h").rows
     assert [2] == numbers(store)
-    held = sql(store.master_path, "select at from edgeshard_arrivals order by first_id")
+    held = sql(store.master_path, "select at from _edgeshard_arrivals order by first_id")
     assert sorted(held) == held
 
 
@@ -116,7 +116,7 @@ def test_times_of_rows_that_are_gone_are_forgotten(store: edgeshard.Store, clock
         add(store, "a", day)
         clock.now_s += DAY_S
     store.prune(keep_rows=2)
-    assert [[19], [20]] == sql(store.master_path, "select first_id from edgeshard_arrivals")
+    assert [[19], [20]] == sql(store.master_path, "select first_id from _edgeshard_arrivals")
 
 
 def test_a_master_is_kept_to_a_size_and_keeps_the_newest(store: edgeshard.Store) -> None:
@@ -180,7 +180,7 @@ def test_a_transaction_that_lies_across_a_rule_is_kept_whole(store: edgeshard.St
     add(store, "a", 0, [1, 2, 3, 4], 5)
     assert (1, [1, 2, 3, 4, 5]) == (store.prune(keep_rows=3).rows, numbers(store))
     assert (4, [5]) == (store.prune(keep_rows=1).rows, numbers(store))
-    assert [] == sql(store.master_path, "select * from edgeshard_transactions")
+    assert [] == sql(store.master_path, "select * from _edgeshard_transactions")
 
 
 def test_a_transaction_larger_than_a_step_goes_in_one(store: edgeshard.Store) -> None:
@@ -200,10 +200,10 @@ def test_what_is_left_of_a_transaction_stays_one_and_goes_on_to_a_hub_in_one(
         shard.write({"n": 9})
     store.merge()
     assert 3 == store.prune(keep_rows=0, table=Reading).rows
-    assert [[2, 6]] == sql(store.master_path, "select * from edgeshard_transactions")
+    assert [[2, 6]] == sql(store.master_path, "select * from _edgeshard_transactions")
     monkeypatch.setattr("edgeshard.format.blocks.CHUNK_BYTES", 1)  # a row at a time, if it were not for the transaction
     hub.merge([store.master_path])
-    assert [[1, 3]] == sql(hub.master_path, "select * from edgeshard_transactions")
+    assert [[1, 3]] == sql(hub.master_path, "select * from _edgeshard_transactions")
     assert ([1, 3, 5, 9], ()) == (numbers(hub), hub.verify().errors)
 
 
@@ -332,9 +332,11 @@ def test_a_hub_that_comes_late_is_told_that_rows_were_pruned(
     pruner = store.status().master.database
     assert (1, 4, PRUNED, pruner) == (loss.gap.first, loss.gap.last, loss.cause, loss.database)
     assert f"master {pruner} pruned them" in command("verify", hub.root).stdout
-    before = sql(hub.master_path, "select * from edgeshard_database", "select generation from edgeshard_database")
+    before = sql(hub.master_path, "select * from _edgeshard_database", "select generation from _edgeshard_database")
     hub.merge([path])
-    assert before == sql(hub.master_path, "select generation from edgeshard_database"), "what is noted was written anew"
+    assert before == sql(hub.master_path, "select generation from _edgeshard_database"), (
+        "what is noted was written anew"
+    )
 
 
 def test_a_reason_reaches_a_hub_that_knew_of_the_gap(
@@ -377,10 +379,10 @@ def test_a_peer_that_holds_pruned_rows_is_named_first(store: edgeshard.Store, hu
 @pytest.mark.parametrize(
     "change",
     [
-        "update edgeshard_pruned_ranges set first = 0",
-        "update edgeshard_pruned_ranges set last = first - 1",
-        "update edgeshard_pruned_ranges set database_id = x'00'",
-        "update edgeshard_pruned_ranges set reason = printf('%.*c', 101, 'x')",
+        "update _edgeshard_pruned_ranges set first = 0",
+        "update _edgeshard_pruned_ranges set last = first - 1",
+        "update _edgeshard_pruned_ranges set database_id = x'00'",
+        "update _edgeshard_pruned_ranges set reason = printf('%.*c', 101, 'x')",
     ],
 )
 def test_a_source_whose_prunings_cannot_be_is_set_aside(
@@ -420,14 +422,14 @@ def test_runs_that_went_for_one_reason_share_a_line(store: edgeshard.Store, monk
 @pytest.mark.parametrize(
     ("change", "finding"),
     [
-        ("delete from edgeshard_pruned_ranges", "seqs 1 to 4 were here, and are neither here now nor pruned"),
-        ("update edgeshard_ranges set first = 3", "seqs 1 to 4 were pruned, but have no range"),
-        ("update edgeshard_pruned_ranges set last = 5", "seqs 1 to 5 were pruned, and some of them have a block"),
+        ("delete from _edgeshard_pruned_ranges", "seqs 1 to 4 were here, and are neither here now nor pruned"),
+        ("update _edgeshard_ranges set first = 3", "seqs 1 to 4 were pruned, but have no range"),
+        ("update _edgeshard_pruned_ranges set last = 5", "seqs 1 to 5 were pruned, and some of them have a block"),
         (
-            "insert into edgeshard_pruned_ranges select 1, database_id, stream_no, 2, 3, reason, '' from edgeshard_pruned_ranges",
+            "insert into _edgeshard_pruned_ranges select 1, database_id, stream_no, 2, 3, reason, '' from _edgeshard_pruned_ranges",
             "seq 2 was pruned twice",
         ),
-        ("delete from edgeshard_blocks", "seqs 5 to 6 were here, and are neither here now nor pruned"),
+        ("delete from _edgeshard_blocks", "seqs 5 to 6 were here, and are neither here now nor pruned"),
     ],
 )
 def test_verify_tells_loss_from_what_was_pruned(store: edgeshard.Store, change: str, finding: str) -> None:
@@ -452,7 +454,7 @@ def test_progress_ends_with_all_that_went(store: edgeshard.Store) -> None:
     [
         {}, {"only_pushed": True}, {"table": "agent_data"}, {"older_than": "soon"}, {"keep_rows": -1},
         {"keep_rows": True}, {"keep_rows": 1.5}, {"max_bytes": 10}, {"max_bytes": "many"},
-        {"keep_rows": 1, "table": "nosuch"}, {"keep_rows": 1, "table": "edgeshard_ranges"},
+        {"keep_rows": 1, "table": "nosuch"}, {"keep_rows": 1, "table": "_edgeshard_ranges"},
         {"keep_rows": 1, "table": "a\" or 1"},
     ],
 )  # fmt: skip
@@ -563,14 +565,14 @@ def test_a_prune_makes_no_master(store: edgeshard.Store) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        "update edgeshard_blocks set first_id = first_id + 1",
-        "update edgeshard_blocks set first_id = first_id - 1",
-        "update edgeshard_blocks set first_id = first_id + 100",
-        "update edgeshard_blocks set first = first + 1",
-        "delete from edgeshard_blocks",
+        "update _edgeshard_blocks set first_id = first_id + 1",
+        "update _edgeshard_blocks set first_id = first_id - 1",
+        "update _edgeshard_blocks set first_id = first_id + 100",
+        "update _edgeshard_blocks set first = first + 1",
+        "delete from _edgeshard_blocks",
         "update agent_data set _seq = 7 - _seq",
-        "drop table edgeshard_transactions",
-        "drop table edgeshard_blocks",
+        "drop table _edgeshard_transactions",
+        "drop table _edgeshard_blocks",
     ],
 )
 def test_a_master_that_contradicts_itself_is_not_pruned_further(store: edgeshard.Store, change: str) -> None:
@@ -581,7 +583,7 @@ def test_a_master_that_contradicts_itself_is_not_pruned_further(store: edgeshard
     with pytest.raises(DamagedError, match=r"^prune "):
         store.prune(keep_rows=2)
     assert before == sql(store.master_path, "select _id, _seq from agent_data")
-    assert [[0]] == sql(store.master_path, "select count(*) from edgeshard_pruned_ranges")
+    assert [[0]] == sql(store.master_path, "select count(*) from _edgeshard_pruned_ranges")
     done = command("prune", store.root, "--keep-rows", "2")
     assert (65, "", 1) == (done.returncode, done.stdout, len(done.stderr.splitlines()))
 

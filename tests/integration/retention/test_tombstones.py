@@ -578,7 +578,7 @@ def test_a_store_collects_by_itself_after_its_merges(store: edgeshard.Store, wal
 @pytest.mark.parametrize("verb", [("prune", "--"), ("merge", "--prune-")])
 def test_the_command_collects(verb: tuple[str, str], store: edgeshard.Store) -> None:
     deleted(store)
-    sql(store.master_path, "UPDATE edgeshard_arrivals SET at = at - 1000")
+    sql(store.master_path, "UPDATE _edgeshard_arrivals SET at = at - 1000")
     done = command(verb[0], store.root, f"{verb[1]}deletions-older-than", "0s")
     assert (0, "") == (done.returncode, done.stderr)
     assert "pruned 1 rows" in done.stdout

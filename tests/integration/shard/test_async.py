@@ -32,9 +32,9 @@ def slow_down(shard: edgeshard.Shard, monkeypatch: pytest.MonkeyPatch, seconds: 
     for name in ("write", "write_many"):
         real = getattr(shard, name)
 
-        def slow(records: Any, real: Any = real) -> int:
+        def slow(records: Any, real: Any = real, **options: Any) -> int:
             time.sleep(seconds)
-            count: int = real(records)
+            count: int = real(records, **options)
             return count
 
         monkeypatch.setattr(shard, name, slow)

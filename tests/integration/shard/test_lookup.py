@@ -296,7 +296,7 @@ def test_the_shards_rows_are_not_to_be_looked_up_nor_the_references_to_be_writte
         shard.write({"n": 1})
         with pytest.raises(QueryError, match="no such table: agent_data"):
             shard.lookup("SELECT * FROM agent_data")
-    assert [["agent_data"]] == sql(shard_path(store, "agent"), "SELECT DISTINCT table_name FROM edgeshard_columns")
+    assert [["agent_data"]] == sql(shard_path(store, "agent"), "SELECT DISTINCT table_name FROM _edgeshard_columns")
 
 
 def test_threads_look_up_while_others_write(store: edgeshard.Store, library: Path) -> None:

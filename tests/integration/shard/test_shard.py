@@ -141,7 +141,7 @@ def test_the_first_transaction_of_a_handle_may_fail(store: edgeshard.Store) -> N
         assert 1 == shard.write({"n": 2})
     store.merge()
     assert [2] == numbers(store)
-    assert [(1,)] == store.query("select count(*) from edgeshard_streams")
+    assert [(1,)] == store.query("select count(*) from _edgeshard_streams")
 
 
 def test_a_block_inside_a_transaction_can_fail_alone(store: edgeshard.Store) -> None:
@@ -201,7 +201,7 @@ def test_each_opening_begins_a_stream_at_its_first_write(store: edgeshard.Store)
     with store.shard("agent"):
         pass
     assert [[3, 3]] == sql(
-        shard_path(store, "agent"), "select count(*), count(distinct stream_id) from edgeshard_streams"
+        shard_path(store, "agent"), "select count(*), count(distinct stream_id) from _edgeshard_streams"
     )
 
 
@@ -392,7 +392,7 @@ def test_sync_at_power_makes_durable_what_an_earlier_handle_wrote_at_process(sto
 store = edgeshard.Store(sys.argv[1])
 with store.shard("agent") as shard:
     merger = apsw.Connection(shard.path)  # beside which closing copies no log
-    merger.execute("select 1 from edgeshard_streams").fetchall()
+    merger.execute("select 1 from _edgeshard_streams").fetchall()
     shard.write({"n": 1})
     synced.clear()
     shard.write({"n": 2})
@@ -516,7 +516,7 @@ def test_a_full_disk_loses_only_the_row_that_was_refused(store: edgeshard.Store)
         assert 1 == shard.write({"n": 3})
     store.merge()
     assert [1, 3] == numbers(store)
-    assert [(2,)] == store.query("select count(*) from edgeshard_streams")
+    assert [(2,)] == store.query("select count(*) from _edgeshard_streams")
 
 
 def test_a_full_disk_inside_a_transaction_undoes_all_of_it(store: edgeshard.Store) -> None:

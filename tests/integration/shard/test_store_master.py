@@ -130,10 +130,10 @@ def test_a_writer_does_not_wait_for_a_master_that_is_locked(
 @pytest.mark.parametrize(
     "damage",
     [
-        "UPDATE edgeshard_keys SET columns = 'no JSON'",
-        "UPDATE edgeshard_keys SET columns = '5'",
-        "UPDATE edgeshard_columns SET column_name = CAST(x'ff' AS TEXT) WHERE column_name = 'v'",
-        "ALTER TABLE edgeshard_renames RENAME COLUMN new_name TO name",
+        "UPDATE _edgeshard_keys SET columns = 'no JSON'",
+        "UPDATE _edgeshard_keys SET columns = '5'",
+        "UPDATE _edgeshard_columns SET column_name = CAST(x'ff' AS TEXT) WHERE column_name = 'v'",
+        "ALTER TABLE _edgeshard_renames RENAME COLUMN new_name TO name",
     ],
 )
 def test_a_master_whose_own_tables_are_damaged_keeps_nobody_from_writing(

@@ -161,11 +161,11 @@ def test_what_a_merger_writes_is_noted_a_megabyte_at_a_time(
 ) -> None:
     write(store, 1)
     store.merge()
-    assert [] == sql(store.master_path, "select * from edgeshard_write_stats")
+    assert [] == sql(store.master_path, "select * from _edgeshard_write_stats")
     monkeypatch.setattr(write_stats, "NOTE_BYTES", 1)
     write(store, 2)
     store.merge()
-    ((day, bytes_, rows),) = sql(store.master_path, "select * from edgeshard_write_stats")
+    ((day, bytes_, rows),) = sql(store.master_path, "select * from _edgeshard_write_stats")
     assert (write_stats._today(), 1) == (day, rows)  # of the merge before
     worn = store.status().write_stats
     assert (2, 1) == (worn.rows, worn.days)
@@ -218,7 +218,7 @@ def test_a_commit_that_fails_loses_and_doubles_nothing_of_the_sum(store: edgesha
         with sqlite.immediate(connection):
             meter.record(connection)
         meter.committed()
-    assert [(3,)] == sqlite.fetch(connection, "SELECT rows FROM edgeshard_write_stats")
+    assert [(3,)] == sqlite.fetch(connection, "SELECT rows FROM _edgeshard_write_stats")
     connection.close()
 
 
@@ -238,8 +238,8 @@ def test_a_system_that_does_not_say_what_a_thread_wrote_is_no_obstacle(
 def test_status_says_bytes_of_today_a_day_and_a_row(store: edgeshard.Store) -> None:
     write(store, 1)
     store.merge()
-    sql(store.master_path, f"insert into edgeshard_write_stats values ('{write_stats._today()}', 3000000, 999)")
-    sql(store.master_path, "insert into edgeshard_write_stats values (date('now', '-9 days'), 7000000, 1000)")
+    sql(store.master_path, f"insert into _edgeshard_write_stats values ('{write_stats._today()}', 3000000, 999)")
+    sql(store.master_path, "insert into _edgeshard_write_stats values (date('now', '-9 days'), 7000000, 1000)")
     worn = store.status().write_stats
     assert (10, 2_000) == (worn.days, worn.rows)
     assert 3_000_000 < worn.today_bytes < 3_500_000 < worn.bytes < 10_500_000

@@ -169,11 +169,11 @@ FIRST_ID = format.row_id(1, 1)
 
 #: Trees that never end, as table, id of the rows on their leaves, id of the row on the last.
 ENDLESS: dict[str, tuple[Any, ...]] = {
-    "columns": ("edgeshard_columns",),
-    "truncations": ("edgeshard_truncations",),
-    "streams": ("edgeshard_streams", 1),
+    "columns": ("_edgeshard_columns",),
+    "truncations": ("_edgeshard_truncations",),
+    "streams": ("_edgeshard_streams", 1),
     "rows before those that are copied": ("agent_data", FIRST_ID - 1, FIRST_ID + 4),
-    "transactions before those that are copied": ("edgeshard_transactions", FIRST_ID - 1, FIRST_ID + 99),
+    "transactions before those that are copied": ("_edgeshard_transactions", FIRST_ID - 1, FIRST_ID + 99),
 }
 
 

@@ -102,7 +102,7 @@ def test_a_time_that_is_none_is_not_believed_and_its_rows_are_merged(store: edge
     write(store, "good", 2)
     assert [] == merge_within_bounds(store)
     assert [1, 2] == numbers(store)
-    assert [("",)] == store.query("select began_at from edgeshard_streams where agent_id = 'bad'")
+    assert [("",)] == store.query("select began_at from _edgeshard_streams where agent_id = 'bad'")
 
 
 @pytest.mark.slow
@@ -137,7 +137,7 @@ def test_no_check_of_a_hostile_shard_is_evaluated_when_its_rows_are_deleted(stor
     columns = "stream_no integer not null, first integer not null, last integer not null, database_id blob not null"
     hostile_shards.replace_table(
         shard_path(store, "bad"),
-        "edgeshard_truncations",
+        "_edgeshard_truncations",
         f"{columns} check (length(hex(zeroblob(400000000))) = 1), primary key(stream_no, first)",
         "strict, without rowid",
     )
@@ -320,7 +320,7 @@ def forged(store: edgeshard.Store, agent: str, name: str, rows: int) -> None:
         shutil.copy(f"{shard_path(store, agent)}-wal", f"{path}-wal")
     hostile_shards.edit(
         path,
-        "update edgeshard_database set database_id = randomblob(16)",
+        "update _edgeshard_database set database_id = randomblob(16)",
         "delete from agent_data",
         f"with recursive c(n) as (select 1 union all select n + 1 from c where n < {rows}) "
         f"insert into agent_data select (1 << 32) + n, '{agent}', 0, '{{\"n\":' || -n || '}}' from c",
@@ -443,14 +443,14 @@ def test_shards_cannot_give_the_master_more_tables_and_columns_than_it_can_have(
                 for n in range(190)
             ),
             *(
-                "insert into edgeshard_columns values "
+                "insert into _edgeshard_columns values "
                 + ", ".join(f"('t{number}_{n}', 'c{c}', 'text')" for c in range(45))
                 for n in range(190)
             ),
         )
     report = store.merge()
     assert (3, ()) == (report.rows, report.quarantined)  # tables without rows that do not fit are not made
-    ((columns,),) = store.query("select count(*) from edgeshard_columns")
+    ((columns,),) = store.query("select count(*) from _edgeshard_columns")
     assert 2 * 190 * 45 < columns <= format.COLUMNS_IN_ALL_MAX
     write(store, "good", 9)
     assert 1 == store.merge().rows
@@ -463,7 +463,7 @@ def test_two_shards_cannot_widen_a_table_beyond_what_can_be_opened(store: edgesh
         hostile_shards.edit(
             shard_path(store, f"bad{number}"),
             *(f"alter table agent_data add column {name} text" for name in columns),
-            *(f"insert into edgeshard_columns values ('agent_data', '{name}', 'text')" for name in columns),
+            *(f"insert into _edgeshard_columns values ('agent_data', '{name}', 'text')" for name in columns),
         )
     report = store.merge()
     assert (1, 1) == (report.rows, len(report.blocked))
@@ -492,9 +492,9 @@ def test_the_notes_of_a_shard_may_be_false_but_its_payload_is_what_it_wrote(stor
     """A hostile shard may speak of its own rows as it likes; a stranger's remain."""
     write(store, "good", 1)
     store.merge()
-    stream = store.query("select hex(stream_id) as id from edgeshard_streams")[0].id
+    stream = store.query("select hex(stream_id) as id from _edgeshard_streams")[0].id
     write(store, "bad", 2)
-    hostile_shards.edit(shard_path(store, "bad"), f"update edgeshard_streams set stream_id = x'{stream}'")
+    hostile_shards.edit(shard_path(store, "bad"), f"update _edgeshard_streams set stream_id = x'{stream}'")
     ((_, reason),) = [(item.path, item.reason) for item in store.merge().quarantined]
     assert "'good'" in reason
     assert [1] == numbers(store)

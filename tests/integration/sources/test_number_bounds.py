@@ -69,36 +69,36 @@ def _timestamp(value: Any) -> bool:
 _MASTERS = (format.MASTER, format.BUNDLE)
 
 NUMBERS = [
-    Number("edgeshard_database", "generation", _never_read),
-    Number("edgeshard_database", "next_id", _never_read),
-    Number("edgeshard_database", "notes_known", _never_read),
+    Number("_edgeshard_database", "generation", _never_read),
+    Number("_edgeshard_database", "next_id", _never_read),
+    Number("_edgeshard_database", "notes_known", _never_read),
     # a number that no row refers to says that the source has rows of a stream that it does not list
-    Number("edgeshard_streams", "stream_no"),
+    Number("_edgeshard_streams", "stream_no"),
     # a text that is not a time is not believed, and the rows are merged
-    Number("edgeshard_streams", "began_at", lambda value: not isinstance(value, (bytes, type(None)))),
+    Number("_edgeshard_streams", "began_at", lambda value: not isinstance(value, (bytes, type(None)))),
     # a shard's own last_seq is never read
-    Number("edgeshard_streams", "last_seq", _seq, roles=_MASTERS),
-    Number("edgeshard_ranges", "first", roles=_MASTERS),
-    Number("edgeshard_ranges", "last", _seq, roles=_MASTERS),
-    Number("edgeshard_blocks", "first", roles=_MASTERS),
-    Number("edgeshard_blocks", "last", roles=_MASTERS),
+    Number("_edgeshard_streams", "last_seq", _seq, roles=_MASTERS),
+    Number("_edgeshard_ranges", "first", roles=_MASTERS),
+    Number("_edgeshard_ranges", "last", _seq, roles=_MASTERS),
+    Number("_edgeshard_blocks", "first", roles=_MASTERS),
+    Number("_edgeshard_blocks", "last", roles=_MASTERS),
     # rows may lie anywhere, but not these
-    Number("edgeshard_blocks", "first_id", roles=_MASTERS),
-    Number("edgeshard_truncations", "first"),
-    Number("edgeshard_truncations", "last", _seq),
+    Number("_edgeshard_blocks", "first_id", roles=_MASTERS),
+    Number("_edgeshard_truncations", "first"),
+    Number("_edgeshard_truncations", "last", _seq),
     # no row that is copied is in a transaction elsewhere
-    Number("edgeshard_transactions", "first_id", _integer),
+    Number("_edgeshard_transactions", "first_id", _integer),
     # an end beyond the rows that are copied is cut there; the ids of a shard's rows begin at 2^32
-    Number("edgeshard_transactions", "last_id", lambda value: _integer(value) and value > 2**33, (format.SHARD,)),
-    Number("edgeshard_transactions", "last_id", lambda value: _integer(value) and value > 99, _MASTERS),
-    Number("edgeshard_keys", "has_history"),
-    Number("edgeshard_keys", "last_timestamp", _never_read),
+    Number("_edgeshard_transactions", "last_id", lambda value: _integer(value) and value > 2**33, (format.SHARD,)),
+    Number("_edgeshard_transactions", "last_id", lambda value: _integer(value) and value > 99, _MASTERS),
+    Number("_edgeshard_keys", "has_history"),
+    Number("_edgeshard_keys", "last_timestamp", _never_read),
     # priorities out of range are ignored
-    Number("edgeshard_priorities", "priority", _integer),
-    Number("edgeshard_pruned_ranges", "first", roles=_MASTERS),
-    Number("edgeshard_pruned_ranges", "last", _seq, roles=_MASTERS),
-    Number("edgeshard_pruned_ranges", "pruned_at", roles=_MASTERS),
-    Number("edgeshard_superseded", "rows", roles=_MASTERS),
+    Number("_edgeshard_priorities", "priority", _integer),
+    Number("_edgeshard_pruned_ranges", "first", roles=_MASTERS),
+    Number("_edgeshard_pruned_ranges", "last", _seq, roles=_MASTERS),
+    Number("_edgeshard_pruned_ranges", "pruned_at", roles=_MASTERS),
+    Number("_edgeshard_superseded", "rows", roles=_MASTERS),
     Number("agent_data", "_id"),
     # where a row belongs says its block, not the row itself
     Number("agent_data", "_stream", _never_read, roles=_MASTERS),
@@ -135,12 +135,12 @@ def _templates(folder: Path) -> dict[str, Path]:
     edited = {format.SHARD: shard, format.MASTER: store.master_path, format.BUNDLE: folder / "bundle.db"}
     for role in (format.SHARD, format.MASTER):
         connection = apsw.Connection(str(edited[role]))
-        stream = connection.execute("SELECT max(stream_no) FROM edgeshard_streams").fetchall()[0][0]
+        stream = connection.execute("SELECT max(stream_no) FROM _edgeshard_streams").fetchall()[0][0]
         if role == format.MASTER:
             # rows of a stream that was truncated for another master, as it is once these are missing here
-            connection.execute("INSERT INTO edgeshard_streams VALUES (99, 'device', randomblob(16), '2026-01-01T00:00:00+00:00', 9)")  # fmt: skip
+            connection.execute("INSERT INTO _edgeshard_streams VALUES (99, 'device', randomblob(16), '2026-01-01T00:00:00+00:00', 9)")  # fmt: skip
             stream = 99
-        connection.execute("INSERT OR IGNORE INTO edgeshard_truncations VALUES (?, 1, 1, randomblob(16))", (stream,))
+        connection.execute("INSERT OR IGNORE INTO _edgeshard_truncations VALUES (?, 1, 1, randomblob(16))", (stream,))
         connection.close()
     store.export(edited[format.BUNDLE])
     return edited
@@ -152,7 +152,7 @@ def _forge(path: Path, number: Number, value: Any, *, sealed: bool) -> bool:
     try:
         connection.pragma("synchronous", "OFF")
         # other streams than those of all the other forgeries
-        connection.execute("UPDATE edgeshard_streams SET stream_id = randomblob(16)")
+        connection.execute("UPDATE _edgeshard_streams SET stream_id = randomblob(16)")
         connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 0)
         connection.pragma("writable_schema", True)
         for old, new in ((" STRICT, ", " "), (" STRICT", ""), (" NOT NULL", "")):
@@ -169,7 +169,7 @@ def _forge(path: Path, number: Number, value: Any, *, sealed: bool) -> bool:
         connection.execute(f"UPDATE {quote(number.table)} SET {quote(number.column)} = ? WHERE {where}", (value,))
         if sealed:
             mark = b"\1" * checksum.SUM_BYTES
-            connection.execute("UPDATE edgeshard_checksum SET sha256 = ?", (mark,))
+            connection.execute("UPDATE _edgeshard_checksum SET sha256 = ?", (mark,))
     except (apsw.ConstraintError, apsw.MismatchError):
         return False
     finally:
@@ -219,7 +219,7 @@ def test_a_truncation_that_cannot_be_right_is_refused_even_if_the_master_knows_a
 ) -> None:
     write(store, "device", {"n": 1}, {"n": 2})
     store.merge(keep_empty=True)
-    edit(shard_path(store, "device"), "UPDATE edgeshard_truncations SET last = -1")
+    edit(shard_path(store, "device"), "UPDATE _edgeshard_truncations SET last = -1")
     target = store if is_known else new_store(tmp_path / "other")
     (refused,) = target.merge([] if is_known else [shard_path(store, "device")]).quarantined
     assert "invalid truncations" in refused.reason

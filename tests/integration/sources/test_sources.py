@@ -134,7 +134,7 @@ def test_rows_are_held_only_if_all_of_them_are() -> None:
     connection = sqlite.open_in_memory(format.MASTER_TABLES)
     held = {2, 3, 5, 8, 9}
     for first, last in ((2, 3), (5, 5), (8, 9)):
-        connection.execute("INSERT INTO edgeshard_ranges VALUES (1, ?, ?)", (first, last))
+        connection.execute("INSERT INTO _edgeshard_ranges VALUES (1, ?, ?)", (first, last))
     for first, last in itertools.combinations_with_replacement(range(1, 11), 2):
         is_held = diff.is_held(connection, 1, Range(first, last))
         assert held.issuperset(range(first, last + 1)) == is_held, (first, last)
@@ -300,9 +300,9 @@ def test_a_small_source_is_read_in_as_few_steps_however_many_streams_the_hub_kno
     hub.merge()
     edit(
         hub.master_path,
-        "with recursive n(i) as (select 1 union all select i + 1 from n where i < 20000) insert into edgeshard_streams("
+        "with recursive n(i) as (select 1 union all select i + 1 from n where i < 20000) insert into _edgeshard_streams("
         "agent_id, stream_id, began_at, last_seq) select 'x', randomblob(16), '2026-01-01T00:00:00+00:00', 5 from n",
-        "insert into edgeshard_ranges select stream_no, 1, 5 from edgeshard_streams",
+        "insert into _edgeshard_ranges select stream_no, 1, 5 from _edgeshard_streams",
     )
     monkeypatch.setattr(bounds, "_STEPS", 10_000)
     monkeypatch.setattr(bounds, "_STEPS_A_BYTE", 0)
@@ -321,14 +321,14 @@ def test_word_of_where_rows_went_comes_from_a_source_that_brings_nothing_else(
         middle = new_store(tmp_path / "middle")
         middle.merge([shard_path(device, "agent")])  # and this one knows so, and has none of it
     silent = Path(shutil.copytree(middle.root, tmp_path / "silent")) / "master.db"
-    edit(silent, "delete from edgeshard_truncations")
+    edit(silent, "delete from _edgeshard_truncations")
     for source, cause in ((silent, "unknown"), (middle.master_path, "another master")):
         assert 0 == hub.merge([source]).rows
         assert {cause} == {loss.cause for loss in hub.verify().losses}
 
 
 @pytest.mark.parametrize(
-    "table", ["edgeshard_superseded", "edgeshard_pruned_ranges", "edgeshard_keys", "edgeshard_peers"]
+    "table", ["_edgeshard_superseded", "_edgeshard_pruned_ranges", "_edgeshard_keys", "_edgeshard_peers"]
 )
 def test_a_master_that_lacks_a_table_is_no_source(device: edgeshard.Store, hub: edgeshard.Store, table: str) -> None:
     with device.shard("agent") as shard:
@@ -403,7 +403,7 @@ class Readers:
     def begin(self, path: Path) -> None:
         connection = sqlite.connect(str(path), writable=False)
         connection.execute("begin")
-        connection.execute("select count(*) from edgeshard_streams").fetchall()
+        connection.execute("select count(*) from _edgeshard_streams").fetchall()
         self.open.append(connection)
 
     def end(self, _: Path | None = None) -> None:

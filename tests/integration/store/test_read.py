@@ -95,7 +95,7 @@ def test_a_row_that_cannot_be_read_costs_one_row_and_is_named_by_its_address(
         next(rows)
     error = caught.value
     assert ("everything", 13, "b", 3) == (error.table, error.row_id, error.agent, error.seq)
-    streams = dict(filled.query("select agent_id, hex(stream_id) from edgeshard_streams"))
+    streams = dict(filled.query("select agent_id, hex(stream_id) from _edgeshard_streams"))
     assert streams["b"].lower() == error.stream
     assert f"row 13 of everything (agent 'b', stream {error.stream}, seq 3)" in str(error)
     assert vars(error) == vars(pickle.loads(pickle.dumps(error)))

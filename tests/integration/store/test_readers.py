@@ -58,7 +58,7 @@ print(n)
 LOOK = """
     select count(*) as dicts, count(distinct data) as contents, count(distinct _stream || '/' || _seq) as addresses,
         (select count(*) from reading) as records, min(streams.agent_id) as first_agent, max(streams.agent_id) as last_agent
-    from agent_data join edgeshard_streams as streams on stream_no = _stream
+    from agent_data join _edgeshard_streams as streams on stream_no = _stream
 """
 # each makes a function that looks, always through the same connection
 PYTHON = {
@@ -108,7 +108,7 @@ COMMANDS = {
     **{name: [sys.executable, "-c", IN_PYTHON.format(reader=reader)] for name, reader in PYTHON.items()},
 }
 # of itself Datasette calls a row by a column "name" or "title"
-METADATA = {"databases": {"master": {"tables": {"edgeshard_streams": {"label_column": "agent_id"}}}}}
+METADATA = {"databases": {"master": {"tables": {"_edgeshard_streams": {"label_column": "agent_id"}}}}}
 
 
 def until(condition: Callable[[], Any]) -> Any:
@@ -133,7 +133,7 @@ def at_work(store: edgeshard.Store) -> Iterator[None]:
         for code in (WRITER, MERGER)
     ]  # fmt: skip
     try:
-        until(lambda: [(2,)] == store.query("select count(*) from edgeshard_streams"))
+        until(lambda: [(2,)] == store.query("select count(*) from _edgeshard_streams"))
         yield
     finally:
         ended = [(process.communicate(timeout=60), process.returncode) for process in processes]
@@ -233,7 +233,7 @@ def test_datasette_shows_new_rows_when_they_come(store: edgeshard.Store, tmp_pat
 def test_datasette_names_the_agent_of_each_row(store: edgeshard.Store, tmp_path: Path) -> None:
     with at_work(store), datasette(store, tmp_path) as get:
         pages = [get(f"/master/reading?_stream__exact={stream}") for stream in (1, 2)]
-    labels = [set(re.findall(r'<a href="/master/edgeshard_streams/\d+">(.*?)</a>', page)) for page in pages]
+    labels = [set(re.findall(r'<a href="/master/_edgeshard_streams/\d+">(.*?)</a>', page)) for page in pages]
     assert [{"alice"}, {"bob"}] == sorted(labels, key=sorted)
 
 

@@ -105,9 +105,9 @@ def test_verify_finds_what_does_not_fit(store: edgeshard.Store) -> None:
         ("update agent_data set _seq = 9 where _seq = 2", "1 rows are not where their address says"),
         ("update agent_data set _id = 5 where _seq = 2", "share 1 ids"),
         ("insert into agent_data values (99, 7, 1, 'x', 1, '{}')", "stream number 7: 1 rows and no block"),
-        ("delete from edgeshard_ranges", "no range"),
-        ("insert into edgeshard_blocks values (1, 2, 3, 900)", "two blocks hold seq"),
-        ("insert into edgeshard_blocks values (1, 6, 7, 2)", "two blocks hold the id"),
+        ("delete from _edgeshard_ranges", "no range"),
+        ("insert into _edgeshard_blocks values (1, 2, 3, 900)", "two blocks hold seq"),
+        ("insert into _edgeshard_blocks values (1, 6, 7, 2)", "two blocks hold the id"),
     ]:
         connection = apsw.Connection(str(store.master_path))
         connection.execute("BEGIN")
@@ -124,7 +124,7 @@ def test_verify_reports_damage_of_the_file(store: edgeshard.Store) -> None:
     with store.shard("agent") as shard:
         shard.write_many([{"n": n, "much": "x" * 500} for n in range(100)])
     store.merge()
-    page = store.query("select rootpage from sqlite_schema where name = 'edgeshard_streams'")[0][0]
+    page = store.query("select rootpage from sqlite_schema where name = '_edgeshard_streams'")[0][0]
     with open(store.master_path, "r+b") as file:
         file.seek((page - 1) * 4096 + 4000)
         file.write(b"\xff" * 90)
@@ -213,7 +213,7 @@ def test_a_master_that_was_put_back_and_whose_first_merge_was_interrupted_is_men
     code = """
 import apsw, os, sys
 connection = apsw.Connection(sys.argv[1])
-connection.execute("BEGIN; UPDATE edgeshard_database SET generation = 99; DELETE FROM agent_data")
+connection.execute("BEGIN; UPDATE _edgeshard_database SET generation = 99; DELETE FROM agent_data")
 connection.cache_flush()
 os._exit(0)
 """

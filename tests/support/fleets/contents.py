@@ -71,15 +71,15 @@ def read(path: Path) -> Content:
 
 def _read(connection: apsw.Connection) -> Content:
     found = Content()
-    ((role,),) = fetch(connection, "SELECT role FROM edgeshard_database")
-    found.columns = {(table, name): kind for table, name, kind in fetch(connection, "SELECT * FROM edgeshard_columns")}
+    ((role,),) = fetch(connection, "SELECT role FROM _edgeshard_database")
+    found.columns = {(table, name): kind for table, name, kind in fetch(connection, "SELECT * FROM _edgeshard_columns")}
     found.indexes = {
-        (table, tuple(json.loads(columns))) for table, columns in fetch(connection, "SELECT * FROM edgeshard_indexes")
+        (table, tuple(json.loads(columns))) for table, columns in fetch(connection, "SELECT * FROM _edgeshard_indexes")
     }
-    if _has(connection, "edgeshard_renames"):
-        found.renames = set(fetch(connection, "SELECT * FROM edgeshard_renames"))
+    if _has(connection, "_edgeshard_renames"):
+        found.renames = set(fetch(connection, "SELECT * FROM _edgeshard_renames"))
     streams: dict[int, str] = {}
-    for number, agent, stream_id, began_at, last in fetch(connection, "SELECT * FROM edgeshard_streams"):
+    for number, agent, stream_id, began_at, last in fetch(connection, "SELECT * FROM _edgeshard_streams"):
         streams[number] = stream_id.hex()
         found.streams[stream_id.hex()] = (agent, began_at)
         found.last[stream_id.hex()] = last
@@ -92,7 +92,7 @@ def _read(connection: apsw.Connection) -> Content:
 def _read_retired(connection: apsw.Connection, found: Content, *, is_master: bool) -> None:
     """Add the streams that have retired: a master held and pruned all of their rows."""
     sql = (
-        "SELECT lower(hex(stream_id)), last_seq, agent_id FROM edgeshard_retired JOIN edgeshard_retirements "
+        "SELECT lower(hex(stream_id)), last_seq, agent_id FROM _edgeshard_retired JOIN _edgeshard_retirements "
         "USING (group_no)"
     )
     for stream, last, agent in fetch(connection, sql):
@@ -105,7 +105,7 @@ def _read_retired(connection: apsw.Connection, found: Content, *, is_master: boo
 
 def retired(connection: apsw.Connection) -> set[Address]:
     """Return the rows of the streams that have retired in a master."""
-    listed = fetch(connection, "SELECT lower(hex(stream_id)), last_seq FROM edgeshard_retired")
+    listed = fetch(connection, "SELECT lower(hex(stream_id)), last_seq FROM _edgeshard_retired")
     return {(stream, seq) for stream, last in listed for seq in range(1, last + 1)}
 
 
@@ -130,7 +130,7 @@ def owner_of(table: str) -> tuple[str, bool, bool]:
 
 def _read_shard(connection: apsw.Connection, found: Content, streams: Mapping[int, str]) -> None:
     truncated: dict[int, int] = dict(
-        fetch(connection, "SELECT stream_no, max(last) FROM edgeshard_truncations GROUP BY stream_no")
+        fetch(connection, "SELECT stream_no, max(last) FROM _edgeshard_truncations GROUP BY stream_no")
     )
     found.last = {streams[number]: last for number, last in truncated.items()}
     for table, owner, is_history, is_tombstone, names in _tables(found):
@@ -152,32 +152,32 @@ def _read_master(connection: apsw.Connection, found: Content, streams: Mapping[i
             if address in found.rows:
                 found.doubled.append(address)
             found.rows[address] = Stored(owner, is_history, is_tombstone, dict(zip(names, values, strict=True)))
-    for number, first, last in fetch(connection, "SELECT * FROM edgeshard_ranges"):
+    for number, first, last in fetch(connection, "SELECT * FROM _edgeshard_ranges"):
         assert last - first < 1_000_000, f"a range of {last - first} seqs"
         found.held |= {(streams[number], seq) for seq in range(first, last + 1)}
     found.pruned = own_pruned(connection, streams)
-    for number, rows in fetch(connection, "SELECT * FROM edgeshard_superseded"):
+    for number, rows in fetch(connection, "SELECT * FROM _edgeshard_superseded"):
         found.superseded[streams[number]] = rows
-    blocks = fetch(connection, "SELECT * FROM edgeshard_blocks")
+    blocks = fetch(connection, "SELECT * FROM _edgeshard_blocks")
     addresses = {
         first_id + seq - first: (streams[number], seq)
         for number, first, last, first_id in blocks
         for seq in range(first, last + 1)
     }
-    for first, last in fetch(connection, "SELECT * FROM edgeshard_transactions"):
+    for first, last in fetch(connection, "SELECT * FROM _edgeshard_transactions"):
         assert {first, last} <= addresses.keys(), f"a transaction has the ids {first} to {last}, which no block has"
         found.transactions.add((addresses[first], addresses[last]))
 
 
 def own_pruned(connection: apsw.Connection, streams: Mapping[int, str]) -> set[Address]:
     """Return what this master pruned itself."""
-    sql = "SELECT stream_no, first, last FROM edgeshard_pruned_ranges WHERE is_own"
+    sql = "SELECT stream_no, first, last FROM _edgeshard_pruned_ranges WHERE is_own"
     return {(streams[number], seq) for number, first, last in fetch(connection, sql) for seq in range(first, last + 1)}
 
 
 def ranges(path: Path) -> set[Address]:
     """Return what a master has ever held."""
-    sql = "SELECT lower(hex(stream_id)), first, last FROM edgeshard_ranges JOIN edgeshard_streams USING (stream_no)"
+    sql = "SELECT lower(hex(stream_id)), first, last FROM _edgeshard_ranges JOIN _edgeshard_streams USING (stream_no)"
     with opened(path) as connection:
         found = {(stream, seq) for stream, first, last in fetch(connection, sql) for seq in range(first, last + 1)}
         return found | retired(connection)
@@ -185,7 +185,7 @@ def ranges(path: Path) -> set[Address]:
 
 def own_notes(path: Path) -> set[Address]:
     """Return what other databases say that this master pruned, before an older copy of it was put back."""
-    return _noted_rows(path, "is_own = 0 AND database_id = (SELECT database_id FROM edgeshard_database)")
+    return _noted_rows(path, "is_own = 0 AND database_id = (SELECT database_id FROM _edgeshard_database)")
 
 
 def own_erased(path: Path) -> set[Address]:
@@ -195,7 +195,7 @@ def own_erased(path: Path) -> set[Address]:
 
 def _noted_rows(path: Path, condition: str) -> set[Address]:
     sql = (
-        "SELECT lower(hex(stream_id)), first, last FROM edgeshard_pruned_ranges JOIN edgeshard_streams USING (stream_no) "
+        "SELECT lower(hex(stream_id)), first, last FROM _edgeshard_pruned_ranges JOIN _edgeshard_streams USING (stream_no) "
         f"WHERE {condition}"
     )
     with opened(path) as connection:
@@ -216,11 +216,11 @@ def noted_as_superseded(path: Path) -> int:
     with opened(path) as connection:
         ((listed,),) = fetch(
             connection,
-            "SELECT coalesce(sum(last - first + 1), 0) FROM edgeshard_pruned_ranges WHERE is_own AND reason = 'superseded'",
+            "SELECT coalesce(sum(last - first + 1), 0) FROM _edgeshard_pruned_ranges WHERE is_own AND reason = 'superseded'",
         )
         ((retired_rows,),) = fetch(
             connection,
-            "SELECT coalesce(sum(value), 0) FROM edgeshard_retirements g, json_each(g.rows) WHERE key = 'superseded'",
+            "SELECT coalesce(sum(value), 0) FROM _edgeshard_retirements g, json_each(g.rows) WHERE key = 'superseded'",
         )
         return int(listed + retired_rows)
 
@@ -228,7 +228,7 @@ def noted_as_superseded(path: Path) -> int:
 def truncated(path: Path) -> dict[str, int]:
     """Return up to which seq the rows of each stream of a shard were truncated."""
     sql = (
-        "SELECT lower(hex(stream_id)), max(last) FROM edgeshard_truncations JOIN edgeshard_streams USING (stream_no) "
+        "SELECT lower(hex(stream_id)), max(last) FROM _edgeshard_truncations JOIN _edgeshard_streams USING (stream_no) "
         "GROUP BY stream_no"
     )
     with opened(path) as connection:
@@ -240,7 +240,7 @@ def noted(path: Path) -> dict[str, int]:
     if not path.exists():
         return {}
     with opened(path) as connection:
-        sql = "SELECT lower(hex(stream_id)), max(last_seq) FROM edgeshard_removed GROUP BY stream_id"
+        sql = "SELECT lower(hex(stream_id)), max(last_seq) FROM _edgeshard_removed GROUP BY stream_id"
         return dict(fetch(connection, sql))
 
 
@@ -248,11 +248,11 @@ def receipts(path: Path) -> dict[str, set[Address]]:
     """Return what each confirmed peer of a master has, or had, by its receipts, as far as it counts."""
     sql = (
         "SELECT lower(hex(database_id)), lower(hex(stream_id)), first, last "
-        f"FROM edgeshard_receipts JOIN edgeshard_streams USING (stream_no) WHERE state <> {CLAIMED}"
+        f"FROM _edgeshard_receipts JOIN _edgeshard_streams USING (stream_no) WHERE state <> {CLAIMED}"
     )
     found: dict[str, set[Address]] = {}
     with opened(path) as connection:
-        confirmed = "SELECT lower(hex(database_id)) FROM edgeshard_peers WHERE trusted_at IS NOT NULL"
+        confirmed = "SELECT lower(hex(database_id)) FROM _edgeshard_peers WHERE trusted_at IS NOT NULL"
         for (peer,) in fetch(connection, confirmed):
             found[peer] = set()
         for peer, stream, first, last in fetch(connection, sql):
@@ -266,7 +266,7 @@ def timestamp(path: Path, table: str, stream: str, seq: int) -> int:
     with opened(path) as connection:
         sql = (
             f'SELECT _timestamp FROM "{table}" WHERE _id = ('
-            "SELECT stream_no << 32 | ? FROM edgeshard_streams WHERE stream_id = ?)"
+            "SELECT stream_no << 32 | ? FROM _edgeshard_streams WHERE stream_id = ?)"
         )
         ((found,),) = fetch(connection, sql, (seq, bytes.fromhex(stream)))
         return int(found)

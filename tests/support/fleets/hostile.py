@@ -39,7 +39,7 @@ _TIMESTAMPS = (7_258_118_400_000_000, 7_258_118_399_999_999, 7_258_118_400_000_0
 
 def _role(path: Path) -> str:
     with contents.opened(path) as connection:
-        return str(contents.fetch(connection, "SELECT role FROM edgeshard_database")[0][0])
+        return str(contents.fetch(connection, "SELECT role FROM _edgeshard_database")[0][0])
 
 
 def _forged(fleet: Fleet, pick: Pick, roles: tuple[str, ...], change: Callable[[apsw.Connection], Any]) -> bool:
@@ -67,14 +67,14 @@ def _forged(fleet: Fleet, pick: Pick, roles: tuple[str, ...], change: Callable[[
 def _seal(path: Path) -> None:
     """Give a changed bundle the right checksum."""
     with contents.opened(path) as connection:
-        ((old,),) = contents.fetch(connection, "SELECT sha256 FROM edgeshard_checksum")
+        ((old,),) = contents.fetch(connection, "SELECT sha256 FROM _edgeshard_checksum")
     new = checksum.digest(iter([path.read_bytes()]), old)
     path.write_bytes(path.read_bytes().replace(old, new))
 
 
 def _any_stream(connection: apsw.Connection, pick: Pick) -> int:
     return int(
-        pick(sorted(number for (number,) in contents.fetch(connection, "SELECT stream_no FROM edgeshard_streams")))
+        pick(sorted(number for (number,) in contents.fetch(connection, "SELECT stream_no FROM _edgeshard_streams")))
     )
 
 
@@ -82,7 +82,7 @@ def _ids_of_masters(fleet: Fleet) -> list[bytes]:
     found = []
     for path in fleet.masters():
         with contents.opened(path) as connection:
-            found += [value for (value,) in contents.fetch(connection, "SELECT database_id FROM edgeshard_database")]
+            found += [value for (value,) in contents.fetch(connection, "SELECT database_id FROM _edgeshard_database")]
     return found
 
 
@@ -120,8 +120,8 @@ def forge_truncations(fleet: Fleet, pick: Pick) -> Any:
 
     def change(connection: apsw.Connection) -> None:
         number = _any_stream(connection, pick)
-        connection.execute("DELETE FROM edgeshard_truncations WHERE stream_no = ?", (number,))
-        connection.execute("INSERT INTO edgeshard_truncations VALUES (?, 1, ?, ?)", (number, last, owner))
+        connection.execute("DELETE FROM _edgeshard_truncations WHERE stream_no = ?", (number,))
+        connection.execute("INSERT INTO _edgeshard_truncations VALUES (?, 1, ?, ?)", (number, last, owner))
 
     return _forged(fleet, pick, ("shard", "master", "bundle"), change)
 
@@ -132,15 +132,15 @@ def forge_counts(fleet: Fleet, pick: Pick) -> Any:
     value = pick(_ABSURD)
     sql = pick(
         (
-            "UPDATE edgeshard_database SET generation = ?1",
-            "UPDATE edgeshard_database SET next_id = ?1",
-            "UPDATE edgeshard_streams SET last_seq = ?1 WHERE stream_no = ?2",
-            "UPDATE edgeshard_streams SET last_seq = last_seq + 7 WHERE stream_no = ?2 AND ?1",
-            "UPDATE edgeshard_blocks SET first_id = ?1 WHERE stream_no = ?2",
-            "UPDATE edgeshard_blocks SET last = ?1 WHERE stream_no = ?2",
-            "INSERT OR REPLACE INTO edgeshard_ranges VALUES (?2, 1, ?1)",
-            "INSERT OR REPLACE INTO edgeshard_superseded VALUES (?2, ?1)",
-            "INSERT OR REPLACE INTO edgeshard_transactions VALUES (?2, ?1)",
+            "UPDATE _edgeshard_database SET generation = ?1",
+            "UPDATE _edgeshard_database SET next_id = ?1",
+            "UPDATE _edgeshard_streams SET last_seq = ?1 WHERE stream_no = ?2",
+            "UPDATE _edgeshard_streams SET last_seq = last_seq + 7 WHERE stream_no = ?2 AND ?1",
+            "UPDATE _edgeshard_blocks SET first_id = ?1 WHERE stream_no = ?2",
+            "UPDATE _edgeshard_blocks SET last = ?1 WHERE stream_no = ?2",
+            "INSERT OR REPLACE INTO _edgeshard_ranges VALUES (?2, 1, ?1)",
+            "INSERT OR REPLACE INTO _edgeshard_superseded VALUES (?2, ?1)",
+            "INSERT OR REPLACE INTO _edgeshard_transactions VALUES (?2, ?1)",
         )
     )
     fleet.say(f"  {sql}: {value}")
@@ -160,8 +160,8 @@ def forge_prunes(fleet: Fleet, pick: Pick) -> Any:
     def change(connection: apsw.Connection) -> None:
         number = _any_stream(connection, pick)
         if pick((True, False)):
-            connection.execute("DELETE FROM edgeshard_blocks WHERE stream_no = ?", (number,))
-        sql = "INSERT OR REPLACE INTO edgeshard_pruned_ranges VALUES (?, ?, ?, 1, ?, 'keep_rows', ?)"
+            connection.execute("DELETE FROM _edgeshard_blocks WHERE stream_no = ?", (number,))
+        sql = "INSERT OR REPLACE INTO _edgeshard_pruned_ranges VALUES (?, ?, ?, 1, ?, 'keep_rows', ?)"
         connection.execute(sql, (is_own, owner, number, last, at))
 
     return _forged(fleet, pick, ("master", "bundle"), change)
@@ -206,9 +206,9 @@ def forge_key(fleet: Fleet, pick: Pick) -> Any:
     connection = apsw.Connection(str(path))
     connection.execute("ALTER TABLE agent_data ADD COLUMN _timestamp INTEGER")
     connection.execute("UPDATE agent_data SET _timestamp = 1000 + _id % 7")
-    connection.execute("INSERT INTO edgeshard_columns VALUES ('agent_data', '_timestamp', 'timestamp')")
+    connection.execute("INSERT INTO _edgeshard_columns VALUES ('agent_data', '_timestamp', 'timestamp')")
     connection.execute(
-        "CREATE TABLE edgeshard_keys(\n"
+        "CREATE TABLE _edgeshard_keys(\n"
         "    table_name TEXT PRIMARY KEY,            -- a keyed table: a master keeps the newest version of each key\n"
         "    columns TEXT NOT NULL,                  -- JSON list of the names of the key's columns\n"
         "    conflict TEXT NOT NULL,                 -- lww | first | max:column | min:column | keep-all\n"
@@ -216,7 +216,7 @@ def forge_key(fleet: Fleet, pick: Pick) -> Any:
         "    last_timestamp INTEGER NOT NULL DEFAULT 0   -- the highest timestamp of its changes; masters only\n"
         ") STRICT, WITHOUT ROWID"
     )
-    connection.execute("INSERT INTO edgeshard_keys VALUES ('agent_data', '[\"agent_id\"]', 'lww', 0, 0)")
+    connection.execute("INSERT INTO _edgeshard_keys VALUES ('agent_data', '[\"agent_id\"]', 'lww', 0, 0)")
     connection.close()
     return None
 
