@@ -166,9 +166,9 @@ class ShardClosedError(ShardError):
 
 
 class ShardForkedError(ShardError):
-    """The shard handle was opened before a fork and used after it, in the child.
+    """The shard handle was opened before a fork and used after it, in the child, or was to be copied or pickled.
 
-    Open the shard in the child, after the fork.
+    Give the `Store` to the child, and open the shard there, after the fork: ``store.shard(f"worker-{os.getpid()}")``.
     """
 
 
@@ -180,9 +180,9 @@ class ShardPoisonedError(ShardError):
 
 
 class TransactionError(ShardError):
-    """A transaction was used in a way that would break "all or nothing".
+    """A transaction was used in a way that would break "all or nothing", or another thread has one open for too long.
 
-    Use one ``with shard.transaction():`` at a time, in one thread.
+    Use one ``with shard.transaction():`` at a time, in one thread, and do not await, yield or wait for others in it.
     """
 
 

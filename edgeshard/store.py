@@ -154,6 +154,7 @@ class Store:
         encode: Encode | None = None,
         nan: NanChoice = "refuse",
     ) -> None:
+        root = paths.checked(root, "open store", 'the folder, as in Store("data"),')
         self.root = Path(os.path.realpath(root))
         self._given = Path(os.path.abspath(root))
         try:
@@ -279,6 +280,9 @@ class Store:
             StorageError: it cannot be saved.
         """
         budget = _budget_of(self.root, max_bytes, on_full)
+        if budget is None:
+            cause = 'max_bytes must be given, such as "500M"; to remove a budget, delete budget.json'
+            raise ConfigurationError("note budget", self.root, cause)
         self.ensure_exists()
         self._budget = budget
         self._save_budget()
@@ -330,14 +334,13 @@ class Store:
             StorageError: the master or the folder cannot be read or written; no row is lost.
         """
         self.ensure_exists()
-        if isinstance(sources, (str, os.PathLike)):
-            sources = [sources]
+        named = _checked_sources(sources)
         if dry_run:
-            return once.preview(self.root, sources, should_stop=should_stop)
+            return once.preview(self.root, named, should_stop=should_stop)
         self._save_budget()
         return once.merge(
             self.root,
-            sources,
+            named,
             keep_empty=keep_empty,
             lock_wait_s=lock_wait,
             prune=self._retention,
@@ -734,7 +737,7 @@ class Store:
         from edgeshard.inspect import salvage  # 10 ms, which only a damaged shard costs
 
         self.ensure_exists()
-        return salvage.salvage(self.root, path)
+        return salvage.salvage(self.root, paths.checked(path, "salvage", "path"))
 
     # -- pruning ------------------------------------------------------------------------------------------------------
 
@@ -906,6 +909,7 @@ class Store:
             DamagedError: the master is damaged, or the copy is. Nothing was created or replaced.
             StorageError: the master cannot be read, or the copy cannot be written.
         """
+        target = paths.checked(target, "snapshot", "target")
         self._ensure_master_exists("snapshot")
         snapshot.snapshot(self.master_path, target, force=force, check=check, progress=progress)
 
@@ -937,7 +941,9 @@ class Store:
             StorageError: a file cannot be read or written. The old master is in its place.
         """
         self.ensure_exists()
-        return restore.restore(self.root, snapshot, dry_run=dry_run, progress=progress)
+        return restore.restore(
+            self.root, paths.checked(snapshot, "restore", "snapshot"), dry_run=dry_run, progress=progress
+        )
 
     def push(
         self,
@@ -1109,6 +1115,7 @@ class Store:
         """
         from edgeshard.exchange import bundle  # slow to import
 
+        target = paths.checked(target, "export", "target")
         self._ensure_master_exists("export")
         unwanted = self._held_by_receiver(since_hub, ranges)
         return bundle.export(self.master_path, target, unwanted, force=force, progress=progress)
@@ -1139,6 +1146,15 @@ def _inventory(said: str | os.PathLike[str] | BinaryIO | Inventory) -> Inventory
     name = str(getattr(said, "name", "stream")).replace("<stdin>", "standard input")
     with sqlite.translate_errors("read ranges", name):
         return inventory.parse(said.read(inventory.BYTES_MAX + 1), name)
+
+
+def _checked_sources(sources: Iterable[str | os.PathLike[str]]) -> list[str]:
+    if isinstance(sources, (str, os.PathLike)):
+        sources = [sources]
+    if not isinstance(sources, Iterable) or isinstance(sources, bytes):
+        cause = f'sources must be paths, as in store.merge(["other/master.db"]), got {sources!r:.200}'
+        raise ConfigurationError("merge", "", cause)
+    return [paths.checked(source, "merge", "a source") for source in sources]
 
 
 def _table_name(table: str | type | None) -> str | None:

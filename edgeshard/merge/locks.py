@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from filelock import FileLock
 
-from edgeshard.errors import MergeInProgressError
+from edgeshard.errors import ConfigurationError, MergeInProgressError
 from edgeshard.files import lock_holder, locks, paths
 
 logger = logging.getLogger("edgeshard.merge")
@@ -50,6 +50,7 @@ def merge_lock(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> Fi
         AccessError, StorageIOError: the lock file cannot be made or locked.
     """
     path = paths.merge_lock(root)
+    _check_wait(root, wait_s)
     wait_s = max(wait_s, _PRUNE_STEP_S) if wait_s >= 0 else wait_s
     return _wait_for(root, path, wait_s, should_stop, lambda left_s: locks.lock(path, left_s), "is working on it")
 
@@ -68,6 +69,7 @@ def merge_lock_held(root: Path, wait_s: float, should_stop: Callable[[], bool]) 
 def watch_lock(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> FileLock | None:
     """Take ``watch.lock``; see `merge_lock`."""
     path = paths.watch_lock(root)
+    _check_wait(root, wait_s)
     wait_s = max(wait_s, _PROBE_S) if wait_s >= 0 else wait_s
     return _wait_for(root, path, wait_s, should_stop, lambda left_s: locks.lock(path, left_s), "watches it")
 
@@ -75,6 +77,7 @@ def watch_lock(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> Fi
 def await_no_watcher(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> None:
     """Wait until no merger watches the store; see `merge_lock`."""
     path = paths.watch_lock(root)
+    _check_wait(root, wait_s)
 
     def is_free(left_s: float) -> bool | None:
         if not locks.is_locked(path):
@@ -83,6 +86,12 @@ def await_no_watcher(root: Path, wait_s: float, should_stop: Callable[[], bool])
         return None
 
     _wait_for(root, path, wait_s, should_stop, is_free, "watches it, and merges new rows")
+
+
+def _check_wait(root: Path, wait_s: object) -> None:
+    if isinstance(wait_s, bool) or not isinstance(wait_s, (int, float)) or wait_s != wait_s:
+        cause = f"lock_wait must be a number of seconds, or -1 to wait forever, got {wait_s!r:.100}"
+        raise ConfigurationError("merge into", paths.master(root), cause)
 
 
 def _wait_for(

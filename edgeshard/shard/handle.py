@@ -292,8 +292,21 @@ class Handle:
         if self._quota is not None:
             self._quota.leave_to_parent()
         if self._lock_file is not None:
-            cause = "it was opened before a fork; open the shard in the child, after the fork"
-            self._become_unusable(ShardForkedError("use shard", self.path, cause))
+            self._become_unusable(
+                ShardForkedError("use shard", self.path, self._in_child("it was opened before a fork"))
+            )
+
+    def _in_child(self, what: str) -> str:
+        return (
+            f"{what}, and belongs to one process. Keep the store, and open the shard in the child: "
+            f"store.shard({self.agent!r:.210}), with a name of its own for each. With multiprocessing or an executor "
+            "that goes into the function that runs there, or into initializer=, with gunicorn into post_fork"
+        )
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied or pickled, as multiprocessing does with what it gives to a child."""
+        cause = self._in_child("an open shard cannot be copied or pickled: it holds a lock")
+        raise ShardForkedError("copy shard", self.path, cause)
 
     def _restart_clock(self) -> None:
         """Have the next row begin a new stream: the wall clock was set back far, and timestamps of a stream grow."""

@@ -96,7 +96,7 @@ def open_shard(
             raise ConfigurationError("open shard", "", cause)
     with contextlib.ExitStack() as opened:
         lookups = None if references is None else opened.enter_context(contextlib.closing(Lookups(references)))
-        if durability not in DURABILITIES:
+        if not isinstance(durability, str) or durability not in DURABILITIES:
             cause = f"durability must be 'process' or 'power', got {durability!r}"
             raise ConfigurationError("open shard", "", cause)
         stem = paths.shard_stem(agent)

@@ -16,7 +16,6 @@ What happens if step 3 fails is in `edgeshard.shard.handle`.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import itertools
 import os
@@ -27,7 +26,13 @@ from time import monotonic
 from typing import Any, Final
 
 from edgeshard import format, sqlite
-from edgeshard.errors import ConfigurationError, EdgeshardError, TransactionError
+from edgeshard.errors import (
+    ConfigurationError,
+    EdgeshardError,
+    ShardClosedError,
+    ShardForkedError,
+    TransactionError,
+)
 from edgeshard.files import folders
 from edgeshard.master import identity, streams
 from edgeshard.records import codecs, columns, declare, hlc
@@ -35,7 +40,7 @@ from edgeshard.shard import inserts, schema, store_master
 from edgeshard.shard.async_write import AsyncWrite
 from edgeshard.shard.handle import DURABILITIES, WRITING, Handle
 from edgeshard.shard.inserts import RecordWriter, WriterKey
-from edgeshard.shard.transaction import Transaction
+from edgeshard.shard.transaction import Transaction, TransactionMethod
 
 _SEQ_MASK: Final = format.SEQ_MAX
 
@@ -61,6 +66,8 @@ class Shard(Handle):
     """
 
     def __enter__(self) -> Shard:
+        if isinstance(self._unusable, (ShardClosedError, ShardForkedError)):
+            raise type(self._unusable)(*self._unusable.args)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -120,7 +127,7 @@ class Shard(Handle):
                     else:
                         self._retry_or_fail(error, row_id, writer, record)
             else:
-                with self.transaction():
+                with Transaction(self):
                     row_id = self._insert(self._writer_for(key), record)
         except BaseException:
             # not suppress(), which runs Python, and so may be interrupted, before the release
@@ -155,7 +162,7 @@ class Shard(Handle):
     def _insert_in_new_stream(self, key: WriterKey, record: Any) -> int:
         """Insert a row after the wall clock was set back far; nothing of it was written yet."""
         self._restart_clock()
-        with self.transaction():
+        with Transaction(self):
             return self._insert(self._writer_for(key), record)
 
     def _insert(self, writer: RecordWriter, record: Any) -> int:
@@ -184,8 +191,10 @@ class Shard(Handle):
         Raises:
             As `write`; then none of them was written.
         """
+        if type(records) not in (list, tuple):
+            inserts.ensure_several(records, self.path)
         key_of = type if table is None else partial(inserts.writer_key, table=table, path=self.path)
-        with self.transaction():
+        with Transaction(self):
             if isinstance(records, (list, tuple)) and len(keys := set(map(key_of, records))) == 1:
                 return self._insert_list(self._writer_for(keys.pop()), records)
             count = 0
@@ -247,7 +256,8 @@ class Shard(Handle):
             self._fail(error, 0, writer, current)
         return self._next_id - before
 
-    def transaction(self) -> contextlib.AbstractContextManager[None]:
+    @property
+    def transaction(self) -> TransactionMethod:
         """Commit all rows of the block together, in the shard and later in the master, or none if it raises.
 
         A block inside a block can fail alone: what it wrote is undone, and the outer one goes on if it catches the
@@ -257,7 +267,7 @@ class Shard(Handle):
         Raises:
             As `write`.
         """
-        return Transaction(self)
+        return TransactionMethod(self)
 
     def sync(self) -> None:
         """Make everything written so far survive a power cut.

@@ -220,3 +220,23 @@ class Transaction:
             handle._become_unusable(ShardPoisonedError("use shard", handle.path, cause))
         else:
             handle._check_at = handle._upkeep_at
+
+
+class TransactionMethod:
+    """``shard.transaction``, which is to be called: ``with shard.transaction():``."""
+
+    __slots__ = ("_handle",)
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+
+    def __call__(self) -> contextlib.AbstractContextManager[None]:
+        """Return the block; see `Shard.transaction`."""
+        return Transaction(self._handle)
+
+    def __enter__(self) -> NoReturn:
+        cause = "the parentheses are missing: with shard.transaction():"
+        raise TransactionError("begin transaction in shard", self._handle.path, cause)
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing: it is never entered."""

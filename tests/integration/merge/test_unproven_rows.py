@@ -134,7 +134,7 @@ def test_the_way_out_keeps_the_unproven_rows_and_frees_the_store_of_them(
         store.prune(keep_rows=0)
     path = shard_path(store, "victim")
     (reason,) = reasons(store)
-    assert f"`edgeshard merge OTHER --from {path}`" in reason
+    assert f"Store.merge([{str(path)!r}])" in reason
     other = new_store(tmp_path / "other")
     assert ((), [0, 1, 2, 3, 4]) == (other.merge([path]).quarantined, numbers(other))
     path.rename(tmp_path / "moved.db")
