@@ -24,7 +24,7 @@ from edgeshard.errors import ConfigurationError, EdgeshardError, ShardPoisonedEr
 
 if TYPE_CHECKING:
     import asyncio
-    from concurrent.futures import Executor
+    from concurrent.futures import Future
 
 
 class _Writer(Protocol):
@@ -33,7 +33,7 @@ class _Writer(Protocol):
     path: str
     _unusable: EdgeshardError | None
 
-    def _enter_thread(self) -> Executor: ...
+    def _run_in_thread(self, work: Callable[[], None]) -> Future[None]: ...
 
     def _take_turn(self, is_abandoned: Callable[[], bool]) -> bool: ...
 
@@ -91,7 +91,7 @@ class AsyncWrite(Coroutine[Any, Any, int]):
         import asyncio  # whoever awaits this has imported it, and nobody else should wait for that
 
         loop = _running_loop(self._writer.path)
-        queued = self._writer._enter_thread().submit(self._work)
+        queued = self._writer._run_in_thread(self._work)
         done: asyncio.Future[None] = asyncio.wrap_future(queued, loop=loop)
         try:
             await asyncio.shield(done)
