@@ -18,7 +18,7 @@ import pytest
 
 import edgeshard
 from edgeshard.errors import ConfigurationError, UnreadableRowError
-from edgeshard.inspect import query
+from edgeshard.master import reading
 from tests.support.enums import Colour
 from tests.support.records import NOON
 
@@ -69,7 +69,7 @@ BAD = [
 @pytest.fixture
 def filled(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> edgeshard.Store:
     """Return a store with rows of two agents in its master, which are read in portions of four."""
-    monkeypatch.setattr(query, "PORTION_ROWS", 4)
+    monkeypatch.setattr(reading, "PORTION_ROWS", 4)
     for agent in ("a", "b"):
         with store.shard(agent) as shard:
             shard.write_many(Everything(n) for n in range(10))
@@ -95,7 +95,7 @@ def test_a_row_that_cannot_be_read_costs_one_row_and_is_named_by_its_address(
         next(rows)
     error = caught.value
     assert ("everything", 13, "b", 3) == (error.table, error.row_id, error.agent, error.seq)
-    streams = dict(filled.query("select agent_id, hex(stream_id) from _edgeshard_streams"))
+    streams: dict[str, str] = dict(filled.query("select agent_id, hex(stream_id) from _edgeshard_streams"))
     assert streams["b"].lower() == error.stream
     assert f"row 13 of everything (agent 'b', stream {error.stream}, seq 3)" in str(error)
     assert vars(error) == vars(pickle.loads(pickle.dumps(error)))
