@@ -184,8 +184,8 @@ def test_importing_edgeshard_loads_nothing_optional() -> None:
     assert "[]" == done.stdout.strip()
 
 
-def test_at_most_fifteen_public_names() -> None:
-    assert len(edgeshard.__all__) <= 15
+def test_at_most_fifteen_public_names_besides_the_errors() -> None:
+    assert len([name for name in edgeshard.__all__ if not name.endswith("Error")]) <= 15
     assert sorted(edgeshard.__all__) == edgeshard.__all__
 
 
