@@ -587,7 +587,7 @@ class Store:
         self.ensure_exists()
         return query.table(self.master_path, sql, params, colour=colour, width=width, unicode=unicode)
 
-    def read(self, cls: type[_R], *, on_error: OnError = "raise") -> Iterator[_R]:
+    def read(self, cls: type[_R], *, fresh: bool = False, on_error: OnError = "raise") -> Iterator[_R]:
         """Yield all rows of a class's table in the master, as instances, in the order in which they arrived there.
 
         The rows are read in portions, each from a snapshot of its own, so a slow reader blocks no merge. Rows that are
@@ -598,6 +598,7 @@ class Store:
 
         Args:
             cls: the class.
+            fresh: merge first, as for `query`.
             on_error: what becomes of a row that the class cannot have, because another program or a class of another
                 version wrote it: "raise" an error that has its address, or "skip" it and log that error (logger
                 ``edgeshard.read``).
@@ -610,6 +611,8 @@ class Store:
             StorageError: the master cannot be read.
         """
         self.ensure_exists()
+        if fresh:
+            self.merge_now()
         return query.read(self.master_path, cls, on_error)
 
     @contextlib.contextmanager

@@ -147,3 +147,13 @@ def test_an_unknown_way_with_errors_is_refused_at_once(store: edgeshard.Store) -
     store.init()
     with pytest.raises(ConfigurationError, match="on_error must be 'raise' or 'skip', got 'ignore'"):
         store.read(Everything, on_error=way)
+
+
+def test_reading_fresh_sees_what_is_written_before_the_call(store: edgeshard.Store) -> None:
+    with store.shard("agent") as shard:
+        shard.write(Positive(1))
+        assert [] == list(store.read(Positive))
+        reading_now = store.read(Positive, fresh=True)  # it merges when it is called, not when the first row is taken
+        shard.write(Positive(2))
+        assert [Positive(1)] == list(reading_now)
+        assert [Positive(1), Positive(2)] == list(store.read(Positive, fresh=True))
