@@ -1,0 +1,58 @@
+"""An HTTP service in asyncio: each request is a row, and writing never blocks the loop.
+
+python examples/http_service.py [FOLDER] [--port 8080]
+curl -d '{"sensor": "inlet", "celsius": 71.5}' localhost:8080/readings; curl localhost:8080/readings
+"""
+
+import argparse
+import asyncio
+import os
+import tempfile
+from typing import TypedDict
+
+from aiohttp import web
+
+import edgeshard
+
+
+class Reading(TypedDict):
+    sensor: str
+    celsius: float
+
+
+def application(folder: str) -> web.Application:
+    store = edgeshard.Store(folder)
+
+    async def post(request: web.Request) -> web.Response:
+        writing = shard.awrite(await request.json(), table=Reading)
+        try:
+            return web.json_response({"seq": await writing}, status=201)
+        except edgeshard.RecordError as error:
+            return web.json_response({"error": error.cause}, status=422)
+        except asyncio.CancelledError:  # the client went away; the row is stored or not, and this says which
+            request.app.logger.info("kept" if writing.kept else "not stored")
+            raise
+
+    async def get(request: web.Request) -> web.Response:
+        rows = await store.aquery("SELECT sensor, max(celsius) AS celsius FROM reading GROUP BY sensor", fresh=True)
+        return web.json_response([row._asdict() for row in rows])
+
+    async def merging(app: web.Application) -> None:
+        nonlocal shard
+        with store.shard(f"http-{os.getpid()}", durability="power") as shard, store.watching():
+            yield
+
+    shard: edgeshard.Shard
+    app = web.Application()
+    app.add_routes([web.post("/readings", post), web.get("/readings", get)])
+    app.cleanup_ctx.append(merging)
+    return app
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", default=None)
+    parser.add_argument("--port", type=int, default=8080)
+    options = parser.parse_args()
+    folder = options.folder or tempfile.mkdtemp(prefix="edgeshard-http-")
+    web.run_app(application(folder), host="127.0.0.1", port=options.port)
