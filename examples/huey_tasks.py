@@ -1,11 +1,10 @@
-"""Tasks of huey in four worker processes, each with a shard of its own, and a merge next to them.
-
-With Celery, the signals worker_process_init and worker_process_shutdown take the place of on_startup and on_shutdown.
+"""Tasks of huey in four worker processes, each with a shard of its own. Celery calls these hooks worker_process_init, ...
 
 python examples/huey_tasks.py [FOLDER]
 """
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -37,23 +36,24 @@ def open_shard() -> None:
     shard = store.shard(f"worker-{os.getpid()}")
 
 
-@huey.on_shutdown()
-def close_shard() -> None:
-    shard.close()
-
-
-@huey.task(name="square")
+@huey.task()
 def square(number: int) -> None:
     shard.write(Result(number, number * number))  # committed when it returns
 
 
-if __name__ == "__main__":
+def main() -> None:
     for number in range(100):
         square(number)
     command = [sys.executable, "-m", "huey.bin.huey_consumer", "huey_tasks.huey", "-w", "4", "-k", "process", "-q"]
     with store.watching(), subprocess.Popen(command, cwd=Path(__file__).parent) as consumer:
         while huey.pending_count() and consumer.poll() is None:
             time.sleep(0.05)
-        consumer.terminate()  # it finishes the tasks that have begun
+        consumer.send_signal(signal.SIGINT)  # it finishes the tasks that have begun
     (count,) = store.query("SELECT count(*) AS rows, count(DISTINCT number) AS tasks FROM result")
     print(f"{count.rows} rows of {count.tasks} tasks")
+
+
+if __name__ == "__main__":
+    import huey_tasks  # huey knows a task by its module, which has this name in the workers
+
+    huey_tasks.main()
