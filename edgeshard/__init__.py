@@ -15,63 +15,86 @@ master, exactly once, and truncates the shards. Start with `Store`; ``edgeshard 
 Every error is an `EdgeshardError` and says what to do.
 """
 
-# ruff: noqa: I001  -- the aliases re-export the errors that are not in __all__; sorted, each would be a statement
-
 import logging
 
 from edgeshard.errors import (
-    AccessError as AccessError,
-    ConfigurationError as ConfigurationError,
-    DamagedError as DamagedError,
-    DiskBudgetError as DiskBudgetError,
+    AccessError,
+    ConfigurationError,
+    DamagedError,
+    DiskBudgetError,
     DiskFullError,
     EdgeshardError,
-    FormatError as FormatError,
+    FormatError,
     MergeInProgressError,
-    OutOfDescriptorsError as OutOfDescriptorsError,
-    PostgresDeniedError as PostgresDeniedError,
-    PostgresError as PostgresError,
-    PostgresUnavailableError as PostgresUnavailableError,
-    PostgresUnsuitableError as PostgresUnsuitableError,
+    OutOfDescriptorsError,
+    PostgresDeniedError,
+    PostgresError,
+    PostgresUnavailableError,
+    PostgresUnsuitableError,
     QueryError,
     RecordError,
-    ReferenceChangedError as ReferenceChangedError,
+    ReferenceChangedError,
     SchemaConflictError,
-    ShardClosedError as ShardClosedError,
-    ShardError as ShardError,
-    ShardForkedError as ShardForkedError,
+    ShardClosedError,
+    ShardError,
+    ShardForkedError,
     ShardInUseError,
     ShardPoisonedError,
-    StorageBusyError as StorageBusyError,
-    StorageError as StorageError,
-    StorageIOError as StorageIOError,
-    TableError as TableError,
-    TransactionError as TransactionError,
-    UnreadableRowError as UnreadableRowError,
+    StorageBusyError,
+    StorageError,
+    StorageIOError,
+    TableError,
+    TransactionError,
+    UnreadableRowError,
 )
+from edgeshard.format import VERSION
 from edgeshard.records.declare import AgentData, table
 from edgeshard.reports import Gap, MergeReport, VerifyReport
+from edgeshard.shard.async_write import AsyncWrite
 from edgeshard.shard.shard import Shard
 from edgeshard.store import Store
 
-# what most programs need; the other errors can be imported from here as well
 __all__ = [
+    "AccessError",
     "AgentData",
+    "AsyncWrite",
+    "ConfigurationError",
+    "DamagedError",
+    "DiskBudgetError",
     "DiskFullError",
     "EdgeshardError",
+    "FormatError",
     "Gap",
     "MergeInProgressError",
     "MergeReport",
+    "OutOfDescriptorsError",
+    "PostgresDeniedError",
+    "PostgresError",
+    "PostgresUnavailableError",
+    "PostgresUnsuitableError",
     "QueryError",
     "RecordError",
+    "ReferenceChangedError",
     "SchemaConflictError",
     "Shard",
+    "ShardClosedError",
+    "ShardError",
+    "ShardForkedError",
     "ShardInUseError",
     "ShardPoisonedError",
+    "StorageBusyError",
+    "StorageError",
+    "StorageIOError",
     "Store",
+    "TableError",
+    "TransactionError",
+    "UnreadableRowError",
     "VerifyReport",
+    "__version__",
     "table",
 ]
+
+__version__ = VERSION
 
 # a library stays silent unless its user asks: https://docs.python.org/3/howto/logging.html#library-config
 logging.getLogger(__name__).addHandler(logging.NullHandler())

@@ -35,6 +35,7 @@ whatever the names in it are: see `printable`.
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 
@@ -138,8 +139,26 @@ class ShardError(EdgeshardError):
 class ShardInUseError(ShardError):
     """Another handle, in this process or another, has this agent's shard open.
 
-    Give each worker an agent name of its own, or close the other handle first.
+    Give each worker an agent name of its own, as in ``store.shard(f"worker-{os.getpid()}")``, or close the other handle
+    first.
+
+    Attributes:
+        pid: the process that has it open; None if that cannot be determined, or it is in another container.
+        since: since when, in UTC; None if that cannot be determined.
     """
+
+    def __init__(
+        self,
+        action: str,
+        path: str | os.PathLike[str],
+        cause: str,
+        pid: int | None = None,
+        since: datetime.datetime | None = None,
+    ) -> None:
+        super().__init__(action, path, cause)
+        self.args = (*self.args, pid, since)
+        self.pid = pid
+        self.since = since
 
 
 class ShardClosedError(ShardError):
@@ -147,9 +166,9 @@ class ShardClosedError(ShardError):
 
 
 class ShardForkedError(ShardError):
-    """The shard handle was opened before a fork and used after it, in the child.
+    """The shard handle was opened before a fork and used after it, in the child, or was to be copied or pickled.
 
-    Open the shard in the child, after the fork.
+    Give the `Store` to the child, and open the shard there, after the fork: ``store.shard(f"worker-{os.getpid()}")``.
     """
 
 
@@ -161,9 +180,9 @@ class ShardPoisonedError(ShardError):
 
 
 class TransactionError(ShardError):
-    """A transaction was used in a way that would break "all or nothing".
+    """A transaction was used in a way that would break "all or nothing", or another thread has one open for too long.
 
-    Use one ``with shard.transaction():`` at a time, in one thread.
+    Use one ``with shard.transaction():`` at a time, in one thread, and do not await, yield or wait for others in it.
     """
 
 

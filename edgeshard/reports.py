@@ -297,7 +297,7 @@ class PruneReport(Report):
         if self.unconfirmed:
             line += (
                 f", kept {self.unconfirmed} that are old only if the clock is right: it went ahead, and that awaits "
-                "confirmation (see `edgeshard clock`)"
+                "confirmation (see Store.clock, `edgeshard clock`)"
             )
         line += self._tombstones_kept()
         if self.forgotten_streams:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -51,9 +53,10 @@ from edgeshard.retention import by_hand, rules, store_rules
 from edgeshard.retention.rules import age_s, row_count, size_bytes
 from edgeshard.retention.store_rules import PruneRule
 from edgeshard.shard import write_profile
-from edgeshard.shard.handle import Durability
+from edgeshard.shard.async_write import await_end
+from edgeshard.shard.handle import TRANSACTION_WAIT_S, Durability
 from edgeshard.shard.lookup import References
-from edgeshard.shard.open import open_shard
+from edgeshard.shard.open import LOCK_WAIT_S, open_shard
 from edgeshard.shard.shard import Shard
 from edgeshard.shard.write_profile import PROFILES, WriteProfileName
 from edgeshard.sqlite import BUSY_TIMEOUT_S, Bindings, Statement, draw_rows
@@ -84,6 +87,8 @@ __all__ = [
     "row_count",
     "size_bytes",
 ]
+
+logger = logging.getLogger("edgeshard.store")
 
 _R = TypeVar("_R")
 
@@ -149,6 +154,7 @@ class Store:
         encode: Encode | None = None,
         nan: NanChoice = "refuse",
     ) -> None:
+        root = paths.checked(root, "open store", 'the folder, as in Store("data"),')
         self.root = Path(os.path.realpath(root))
         self._given = Path(os.path.abspath(root))
         try:
@@ -226,7 +232,15 @@ class Store:
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
-    def shard(self, agent: str, *, durability: Durability = "process", reference: References | None = None) -> Shard:
+    def shard(
+        self,
+        agent: str,
+        *,
+        durability: Durability = "process",
+        reference: References | None = None,
+        wait: float = LOCK_WAIT_S,
+        transaction_wait: float = TRANSACTION_WAIT_S,
+    ) -> Shard:
         """Open an agent's shard for writing. Use it with ``with``, or call ``close()``.
 
         Args:
@@ -235,15 +249,27 @@ class Store:
                 last moments before it. "power": a power cut as well, at the price of an fsync per commit.
             reference: SQLite databases for `Shard.lookup`, by the name they have in SQL:
                 ``{"patterns": "patterns.db"}``. They are only read; do not let anything write to them meanwhile.
+            wait: how long to wait for another handle of this shard to be closed, in seconds. A merge that removes what
+                the agent left when it ended needs some milliseconds.
+            transaction_wait: how long a write waits for one transaction of another thread, in seconds, before it raises
+                TransactionError. Such a transaction may itself be waiting for the write.
 
         Raises:
-            ShardInUseError: another handle, in this process or another, has it open.
-            ConfigurationError: the durability, a name or a reference is not valid.
+            ShardInUseError: another handle, in this process or another, has it open. The message says which process.
+            ConfigurationError: the durability, a name, a time or a reference is not valid.
             DiskBudgetError: the disk budget has no space for a new shard.
             StorageError: the file, or a reference, cannot be created or opened.
         """
         return open_shard(
-            self.root, agent, durability, self._profile, reference, self._ensure_budget(), self._fallbacks
+            self.root,
+            agent,
+            durability,
+            self._profile,
+            reference,
+            self._ensure_budget(),
+            self._fallbacks,
+            wait,
+            transaction_wait,
         )
 
     def note_budget(self, max_bytes: str | int, on_full: OnFull | None = None) -> None:
@@ -254,6 +280,9 @@ class Store:
             StorageError: it cannot be saved.
         """
         budget = _budget_of(self.root, max_bytes, on_full)
+        if budget is None:
+            cause = 'max_bytes must be given, such as "500M"; to remove a budget, delete budget.json'
+            raise ConfigurationError("note budget", self.root, cause)
         self.ensure_exists()
         self._budget = budget
         self._save_budget()
@@ -305,20 +334,53 @@ class Store:
             StorageError: the master or the folder cannot be read or written; no row is lost.
         """
         self.ensure_exists()
-        if isinstance(sources, (str, os.PathLike)):
-            sources = [sources]
+        named = _checked_sources(sources)
         if dry_run:
-            return once.preview(self.root, sources, should_stop=should_stop)
+            return once.preview(self.root, named, should_stop=should_stop)
         self._save_budget()
         return once.merge(
             self.root,
-            sources,
+            named,
             keep_empty=keep_empty,
             lock_wait_s=lock_wait,
             prune=self._retention,
             should_stop=should_stop,
             progress=progress,
         )
+
+    async def amerge(
+        self,
+        sources: Iterable[str | os.PathLike[str]] = (),
+        *,
+        dry_run: bool = False,
+        keep_empty: bool = False,
+        lock_wait: float = 0.0,
+    ) -> MergeReport:
+        """Merge in a thread, so that an asyncio loop goes on meanwhile; see `merge`.
+
+        If it is cancelled, the merge ends after the current shard, and keeps what it committed; then the cancellation
+        is seen. The rows that it did not reach are merged by the next one.
+        """
+        import asyncio  # whoever awaits this has imported it, and nobody else should wait for that
+
+        stopping = threading.Event()
+        merge = partial(
+            self.merge,
+            sources,
+            dry_run=dry_run,
+            keep_empty=keep_empty,
+            lock_wait=lock_wait,
+            should_stop=stopping.is_set,
+        )
+        merging = asyncio.get_running_loop().run_in_executor(None, merge)
+        try:
+            return await asyncio.shield(merging)
+        except asyncio.CancelledError:
+            stopping.set()
+            await await_end(merging)
+            if (error := merging.exception()) is not None:
+                logger.warning("a merge that was cancelled failed: %s", error)
+            raise
 
     def merge_now(self) -> None:
         """Merge now, even if a merger watches the store; wait while another merger is at work.
@@ -364,12 +426,16 @@ class Store:
         rescan: float | None = None,
         observer: str = "auto",
         keep_empty: bool = False,
+        standby: bool = False,
     ) -> Iterator[None]:
         """Merge new rows in a thread of this process, as long as the ``with`` block lasts; make the store if it is new.
 
         After the block, everything written before its end is in the master. The rules of `Store(prune=...)` are
         applied when the block begins and ends, and in between in another thread, as rows arrive or become too old: at
         most once a minute, and for age alone once per hundredth of that age or once an hour, whichever is longer.
+
+        A process that is forked inside the block merges nothing, and ending the block there has no effect: the parent
+        goes on. Call this in each worker, after the fork.
 
         Args:
             interval: how often a pass begins while rows keep arriving, in seconds (default: 1; with ``wear="low"``:
@@ -379,10 +445,13 @@ class Store:
             observer: "native" relies on the file system's events, "polling" checks each shard's files every interval,
                 "auto" switches from the first to the second if events do not arrive.
             keep_empty: keep the empty shards of agents that have ended.
+            standby: if another process watches the store, or another block of this one, wait in the thread until it
+                ends, also if it is killed, and then go on in its place, within `rescan`. So each of several workers can
+                watch. The first merge is then made in the thread, too; if it fails, that is logged and tried again.
 
         Raises:
             ConfigurationError: an argument is not valid.
-            MergeInProgressError: another merger watches the store already.
+            MergeInProgressError: another merger watches the store already, and `standby` is False.
             StorageError: the first merge, before the block, or the last one, after it, failed. Failures in between are
                 logged and tried again.
             BaseException: an unexpected error that ended the thread.
@@ -391,12 +460,17 @@ class Store:
         if not self.exists():
             self.init()
         self._save_budget()
-        watcher.open()
+        if not standby:
+            watcher.open()
+        pid = os.getpid()
         try:
-            with in_thread(watcher):
+            with in_thread(watcher, standby=standby):
                 yield
         finally:
-            once.merge(self.root, keep_empty=keep_empty, alongside_watcher=True, lock_wait_s=-1, prune=self._retention)
+            if os.getpid() == pid:
+                once.merge(
+                    self.root, keep_empty=keep_empty, alongside_watcher=True, lock_wait_s=-1, prune=self._retention
+                )
 
     def _watcher(
         self,
@@ -448,6 +522,22 @@ class Store:
         if fresh:
             self.merge_now()
         return query.select(self.master_path, sql, params, reference)
+
+    async def aquery(
+        self,
+        sql: str,
+        params: Sequence[Any] | Mapping[str, Any] = (),
+        *,
+        fresh: bool = False,
+        reference: References | None = None,
+    ) -> list[Any]:
+        """Run one SELECT in a thread, so that an asyncio loop goes on meanwhile; see `query`.
+
+        If it is cancelled, the statement runs to its end in the thread, and its rows are dropped.
+        """
+        import asyncio  # whoever awaits this has imported it, and nobody else should wait for that
+
+        return await asyncio.to_thread(self.query, sql, params, fresh=fresh, reference=reference)
 
     def describe_query(self, sql: str) -> Statement:
         """Return the columns and parameters of one SQL statement on the master, without running it.
@@ -647,7 +737,7 @@ class Store:
         from edgeshard.inspect import salvage  # 10 ms, which only a damaged shard costs
 
         self.ensure_exists()
-        return salvage.salvage(self.root, path)
+        return salvage.salvage(self.root, paths.checked(path, "salvage", "path"))
 
     # -- pruning ------------------------------------------------------------------------------------------------------
 
@@ -819,6 +909,7 @@ class Store:
             DamagedError: the master is damaged, or the copy is. Nothing was created or replaced.
             StorageError: the master cannot be read, or the copy cannot be written.
         """
+        target = paths.checked(target, "snapshot", "target")
         self._ensure_master_exists("snapshot")
         snapshot.snapshot(self.master_path, target, force=force, check=check, progress=progress)
 
@@ -850,7 +941,9 @@ class Store:
             StorageError: a file cannot be read or written. The old master is in its place.
         """
         self.ensure_exists()
-        return restore.restore(self.root, snapshot, dry_run=dry_run, progress=progress)
+        return restore.restore(
+            self.root, paths.checked(snapshot, "restore", "snapshot"), dry_run=dry_run, progress=progress
+        )
 
     def push(
         self,
@@ -1022,6 +1115,7 @@ class Store:
         """
         from edgeshard.exchange import bundle  # slow to import
 
+        target = paths.checked(target, "export", "target")
         self._ensure_master_exists("export")
         unwanted = self._held_by_receiver(since_hub, ranges)
         return bundle.export(self.master_path, target, unwanted, force=force, progress=progress)
@@ -1052,6 +1146,15 @@ def _inventory(said: str | os.PathLike[str] | BinaryIO | Inventory) -> Inventory
     name = str(getattr(said, "name", "stream")).replace("<stdin>", "standard input")
     with sqlite.translate_errors("read ranges", name):
         return inventory.parse(said.read(inventory.BYTES_MAX + 1), name)
+
+
+def _checked_sources(sources: Iterable[str | os.PathLike[str]]) -> list[str]:
+    if isinstance(sources, (str, os.PathLike)):
+        sources = [sources]
+    if not isinstance(sources, Iterable) or isinstance(sources, bytes):
+        cause = f'sources must be paths, as in store.merge(["other/master.db"]), got {sources!r:.200}'
+        raise ConfigurationError("merge", "", cause)
+    return [paths.checked(source, "merge", "a source") for source in sources]
 
 
 def _table_name(table: str | type | None) -> str | None:

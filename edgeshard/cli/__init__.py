@@ -21,6 +21,7 @@ from edgeshard.cli import (
     exits,
     export,
     help,
+    hints,
     init,
     logs,
     merge,
@@ -140,7 +141,7 @@ def _run(options: argparse.Namespace, name: str) -> int:
         sys.stdout.flush()
         return code
     except EdgeshardError as error:
-        output.print_error(f"{name}: {error}")
+        output.print_error(f"{name}: {error}{hints.hint(error, options)}")
         return exits.exit_code(error)
     except KeyboardInterrupt:
         output.print_error(f"{name}: {options.interrupted}")

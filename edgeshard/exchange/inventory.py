@@ -44,7 +44,9 @@ _ACTION = "read ranges"
 
 _TAG, _FORMAT = "ranges", 1
 
-_AGAIN: Final = "run `edgeshard ranges` again"
+_MAKER: Final = "Store.ranges().to_json() (`edgeshard ranges`)"
+
+_AGAIN: Final = "take the ranges again: Store.ranges (`edgeshard ranges`)"
 
 #: The keys that the checksum covers as they are, in their order in the document.
 _HEAD: Final = ("edgeshard", "format", "database", "kind", "generation", "at")
@@ -157,13 +159,9 @@ def load(path: str | os.PathLike[str]) -> Inventory:
         with open(path, "rb") as file:
             text = file.read(BYTES_MAX + 1)
     except FileNotFoundError as error:
-        raise ConfigurationError(
-            _ACTION, path, "there is no such file; `edgeshard ranges` prints what belongs in it"
-        ) from error
+        raise ConfigurationError(_ACTION, path, f"there is no such file; {_MAKER} makes what belongs in it") from error
     except IsADirectoryError as error:
-        raise ConfigurationError(
-            _ACTION, path, "it is a folder; name the file that `edgeshard ranges` wrote"
-        ) from error
+        raise ConfigurationError(_ACTION, path, f"it is a folder; name a file with what {_MAKER} makes") from error
     except OSError as error:
         raise explain_os_error(error, _ACTION, path) from error
     return parse(text, os.fspath(path))
@@ -180,14 +178,14 @@ def parse(text: bytes, path: str) -> Inventory:
         ConfigurationError, FormatError, DamagedError: see `load`.
     """
     if len(text) > BYTES_MAX:
-        cause = f"it has more than {BYTES_MAX:,} bytes; name a file that `edgeshard ranges` wrote"
+        cause = f"it has more than {BYTES_MAX:,} bytes; name a file with what {_MAKER} makes"
         raise ConfigurationError(_ACTION, path, cause)
     try:
         if sum(map(text.count, b"[{,:")) > _DELIMITERS_MAX:
             raise ValueError("it has more parts than such a document")
         read = json.loads(text.decode(), object_pairs_hook=_dict_of_unique_keys)
     except (ValueError, RecursionError) as error:
-        cause = f"it is incomplete, or not the JSON that `edgeshard ranges` writes ({error!s:.120}); {_AGAIN}"
+        cause = f"it is incomplete, or not the JSON of ranges ({error!s:.120}); {_AGAIN}"
         raise DamagedError(_ACTION, path, cause) from error
     return _Parser(path).inventory(read)
 
@@ -211,7 +209,7 @@ class _Parser:
 
     def inventory(self, read: Any) -> Inventory:
         if not isinstance(read, dict) or read.get("edgeshard") != _TAG:
-            cause = "it is JSON, but not what `edgeshard ranges` writes; name a file that it wrote"
+            cause = f"it is JSON, but not of ranges; name a file with what {_MAKER} makes"
             raise ConfigurationError(_ACTION, self.path, cause)
         if read.get("format") != _FORMAT or type(read["format"]) is not int:
             cause = f"it has format {read.get('format')!r:.40}, and this edgeshard reads format {_FORMAT}"

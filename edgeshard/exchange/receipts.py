@@ -113,7 +113,7 @@ def record_receipt(
             cause = (
                 f"a receipt that it issued later, at {last.issued_at.isoformat(timespec='seconds')}, awaits "
                 "confirmation, and rows may have been lost there meanwhile: confirm that one. If somebody else made "
-                "it, record this one with force (--force)"
+                "it, record this one with force"
             )
             raise ConfigurationError("record receipt of", database_id.hex(), cause)
         last = None

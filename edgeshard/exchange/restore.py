@@ -105,10 +105,12 @@ def _check_paths(source: Path, master: Path) -> None:
         ConfigurationError: the snapshot is no file, or is the master; or the master is no regular file.
     """
     if not source.exists():
-        raise ConfigurationError(_ACTION, source, "there is no such file; name a file that `edgeshard snapshot` made")
+        raise ConfigurationError(
+            _ACTION, source, "there is no such file; name a file that Store.snapshot (`edgeshard snapshot`) made"
+        )
     if not source.is_file():
         raise ConfigurationError(
-            _ACTION, source, "it is not a regular file; name a file that `edgeshard snapshot` made"
+            _ACTION, source, "it is not a regular file; name a file that Store.snapshot (`edgeshard snapshot`) made"
         )
     if master.is_symlink():
         cause = f"it is a symbolic link to {os.path.realpath(master)}; remove the link, or restore where it leads"

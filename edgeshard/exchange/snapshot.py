@@ -108,7 +108,7 @@ def _refusal(master_path: Path, path: str, finding: str) -> DamagedError:
     root = master_path.parent
     cause = (
         f"the master {master_path} is damaged ({finding}); nothing was created or replaced. Put the last good snapshot "
-        f"in its place with `edgeshard restore {root} SNAPSHOT`. To copy the damaged master all the same, name a new "
-        "file and leave out the check (--no-check)"
+        f"in its place with Store.restore (`edgeshard restore {root} SNAPSHOT`). To copy the damaged master all the "
+        "same, name a new file and leave out the check"
     )
     return DamagedError(_ACTION, path, cause)

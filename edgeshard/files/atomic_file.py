@@ -99,7 +99,7 @@ def _check_target(path: str, master_path: Path, action: str, *, force: bool) -> 
 
 
 def _exists(path: str, action: str) -> ConfigurationError:
-    return ConfigurationError(action, path, "this file exists already; choose another name, or use --force")
+    return ConfigurationError(action, path, "this file exists already; choose another name, or replace it with force")
 
 
 @contextlib.contextmanager

@@ -57,6 +57,26 @@ _PLAIN = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])")
 
 
+def checked(given: object, action: str, name: str) -> str:
+    """Return a path that a caller gave.
+
+    Args:
+        given: what should be a str or a Path.
+        action: what the caller does, for the message.
+        name: how the message calls the argument.
+
+    Raises:
+        ConfigurationError: it is something else, or contains U+0000.
+    """
+    try:
+        path = os.fspath(given)  # type: ignore[call-overload]
+    except TypeError:
+        path = None
+    if not isinstance(path, str) or "\0" in path:
+        raise ConfigurationError(action, "", f"{name} must be a str or a Path, got {given!r:.200}")
+    return path
+
+
 def master(root: Path) -> Path:
     """Return the path of a store's master."""
     return root / "master.db"
@@ -150,7 +170,9 @@ def shard_stem(agent: str) -> str:
             UTF-8.
     """
     if not isinstance(agent, str):
-        raise ConfigurationError("open shard", "", f"an agent's name is a str, not {type(agent).__name__}")
+        raise ConfigurationError(
+            "open shard", "", f'an agent\'s name is a str, as in store.shard("door-3"), got {agent!r:.100}'
+        )
     if not 1 <= len(agent) <= AGENT_NAME_MAX:
         raise ConfigurationError(
             "open shard", "", f"an agent's name has 1 to {AGENT_NAME_MAX} characters, not {len(agent)}"

@@ -170,11 +170,13 @@ def advise(found: Finding) -> str:
         advice.append("Give the folder of a store")
     elif found.kind == "file" or found.databases:
         files = path if found.kind == "file" else f"{path}/*.db"
-        advice.append(f"To merge what is there, use `edgeshard merge STORE --from {files}` (in Python: Store.merge)")
+        advice.append(
+            f"To merge what is there into a store, name it as a source: {files} (Store.merge, `edgeshard merge`)"
+        )
     else:
         advice.append(
             "An agent makes a store with its first write; to make one before that, use "
-            f"`edgeshard init {path}` (in Python: Store.init)"
+            f"Store.init (`edgeshard init {path}`)"
         )
     return " ".join(advice)
 

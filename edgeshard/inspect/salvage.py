@@ -26,7 +26,7 @@ import attrs
 
 from edgeshard import format, sqlite
 from edgeshard.errors import ConfigurationError, StorageBusyError, StorageError
-from edgeshard.files import folders, locks, paths, scan
+from edgeshard.files import folders, lock_holder, locks, paths, scan
 from edgeshard.inspect.pages import Pages
 from edgeshard.inspect.rescue import rescue
 from edgeshard.inspect.survey import Survey, survey
@@ -71,10 +71,14 @@ def _agent_locked_out(root: Path, path: str) -> Iterator[None]:
         return
     held = locks.lock(lock)
     if held is None:
-        raise StorageBusyError(_ACTION, path, "its agent has it open; stop the agent first")
+        holder = lock_holder.find_holder(lock)
+        where = f" in {holder.describe()}" if holder and holder.role == "agent" else ""
+        raise StorageBusyError(_ACTION, path, f"its agent has it open{where}; stop the agent first")
+    note = lock_holder.leave_note(lock, "salvage")
     try:
         yield
     finally:
+        lock_holder.remove_note(lock, note)
         held.release()
 
 

@@ -86,10 +86,11 @@ def ensure_not_known(path: Path, action: str) -> None:
     found = find(path)
     if found is not None:
         root = path.parent
+        check = f"Store.verify({'deep=True' if found.is_deep else ''})"
         cause = (
             f"it is known to be damaged ({found.findings[0] if found.findings else 'no details'}); pending rows stay "
-            f"safe in the shards. Put a snapshot in its place with `edgeshard restore {root} SNAPSHOT`; or, if it was "
-            f"repaired, run `edgeshard verify {root}{' --deep' if found.is_deep else ''}`"
+            "safe in the shards. Put a snapshot in its place with Store.restore (`edgeshard restore "
+            f"{root} SNAPSHOT`); or, if it was repaired, check it with {check}"
         )
         raise DamagedError(action, path, cause)
 

@@ -70,7 +70,7 @@ def ensure_exists(path: Path, action: str) -> None:
         DamagedError: the file cannot be a database.
     """
     if find_master(path, action) is None:
-        cause = f"there is no master yet; `edgeshard merge {path.parent}` makes it (in Python: Store.merge)"
+        cause = f"there is no master yet; Store.merge makes it (`edgeshard merge {path.parent}`)"
         raise ConfigurationError(action, path, cause)
 
 
@@ -196,7 +196,7 @@ def _check_role(connection: Connection, path: Path) -> None:
     if role == format.BUNDLE:
         cause = (
             "it is a bundle, which lacks what its receiver had. Move it away, and bring its rows into a store with "
-            "`edgeshard merge STORE --from BUNDLE`"
+            "Store.merge([bundle]) (`edgeshard merge`)"
         )
         raise FormatError("open master", path, cause)
     if role != format.MASTER:

@@ -116,14 +116,14 @@ def find(connection: Connection, digits: str, path: str) -> Peer:
     if len(found) == 1 and len(digits) >= _DIGITS_MIN:
         return found[0]
     if unconfirmed and not found:
-        cause = f"its receipt in {path} awaits confirmation; record it once with `edgeshard receipt STORE FILE --trust`"
+        cause = f"its receipt in {path} awaits confirmation; record it once with Store.receipt(file, trust=True)"
         raise ConfigurationError("find receipt of", unconfirmed[0].database_id.hex(), cause)
     listed = ", ".join(f"{peer.database_id.hex()} ({peer.kind})" for peer in known[:_NAMED_MAX])
     more = f" and {len(known) - _NAMED_MAX} more" if len(known) > _NAMED_MAX else ""
     available = (
         f"there are receipts of {listed}{more}"
         if known
-        else "there is no receipt at all; record one with `edgeshard receipt`"
+        else "there is no receipt at all; record one with Store.receipt (`edgeshard receipt`)"
     )
     what = "more than one receipt fits" if len(found) > 1 else f"give at least {_DIGITS_MIN} digits of the id"
     if not found:

@@ -107,9 +107,7 @@ def _choose(
         what = f"{len(chosen)} known streams have an id that begins with {stream!r:.40}"
         raise ConfigurationError(_ACTION, path, f"{what}; verify lists the ids: give {_DIGITS_MIN} digits or more")
     if has_seqs and len(chosen) != 1:
-        cause = (
-            f"seqs belong to one stream, and {len(chosen)} are meant; name it (stream, or --stream): verify lists it"
-        )
+        cause = f"seqs belong to one stream, and {len(chosen)} are meant; name it (stream): verify lists it"
         raise ConfigurationError(_ACTION, path, cause)
     return sorted(chosen, key=lambda item: (item.agent_id, item.stream_id))
 

@@ -515,9 +515,9 @@ def _copy_block(
         found = _count_ids(connection, origin.schema, filled, block)
     if not len(block) - superseded_rows <= found <= len(block):
         advice = (
-            "run `edgeshard salvage` on a copy of it to get the rows that can be read"
+            "Store.salvage (`edgeshard salvage`) on a copy of it gets the rows that can be read"
             if origin.is_shard
-            else "if somebody deleted rows from it by hand, run `edgeshard merge` and `edgeshard verify` in its store"
+            else "if somebody deleted rows from it by hand, Store.merge and Store.verify in its own store record that"
         )
         cause = f"it should have {len(block)} rows for seqs {block.first} to {block.last} of a stream, but has {found}"
         raise SourceLacksRowsError("merge", origin.path, f"{cause}; {advice}")

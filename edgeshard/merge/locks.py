@@ -16,8 +16,8 @@ from typing import TypeVar
 
 from filelock import FileLock
 
-from edgeshard.errors import MergeInProgressError
-from edgeshard.files import locks, paths
+from edgeshard.errors import ConfigurationError, MergeInProgressError
+from edgeshard.files import lock_holder, locks, paths
 
 logger = logging.getLogger("edgeshard.merge")
 
@@ -50,8 +50,9 @@ def merge_lock(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> Fi
         AccessError, StorageIOError: the lock file cannot be made or locked.
     """
     path = paths.merge_lock(root)
+    _check_wait(root, wait_s)
     wait_s = max(wait_s, _PRUNE_STEP_S) if wait_s >= 0 else wait_s
-    return _wait_for(root, wait_s, should_stop, lambda left_s: locks.lock(path, left_s), "is working on it")
+    return _wait_for(root, path, wait_s, should_stop, lambda left_s: locks.lock(path, left_s), "is working on it")
 
 
 @contextlib.contextmanager
@@ -68,29 +69,44 @@ def merge_lock_held(root: Path, wait_s: float, should_stop: Callable[[], bool]) 
 def watch_lock(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> FileLock | None:
     """Take ``watch.lock``; see `merge_lock`."""
     path = paths.watch_lock(root)
+    _check_wait(root, wait_s)
     wait_s = max(wait_s, _PROBE_S) if wait_s >= 0 else wait_s
-    return _wait_for(root, wait_s, should_stop, lambda left_s: locks.lock(path, left_s), "watches it")
+    return _wait_for(root, path, wait_s, should_stop, lambda left_s: locks.lock(path, left_s), "watches it")
 
 
 def await_no_watcher(root: Path, wait_s: float, should_stop: Callable[[], bool]) -> None:
     """Wait until no merger watches the store; see `merge_lock`."""
+    path = paths.watch_lock(root)
+    _check_wait(root, wait_s)
 
     def is_free(left_s: float) -> bool | None:
-        if not locks.is_locked(paths.watch_lock(root)):
+        if not locks.is_locked(path):
             return True
         time.sleep(left_s)
         return None
 
-    _wait_for(root, wait_s, should_stop, is_free, "watches it, and merges new rows")
+    _wait_for(root, path, wait_s, should_stop, is_free, "watches it, and merges new rows")
+
+
+def _check_wait(root: Path, wait_s: object) -> None:
+    if isinstance(wait_s, bool) or not isinstance(wait_s, (int, float)) or wait_s != wait_s:
+        cause = f"lock_wait must be a number of seconds, or -1 to wait forever, got {wait_s!r:.100}"
+        raise ConfigurationError("merge into", paths.master(root), cause)
 
 
 def _wait_for(
-    root: Path, wait_s: float, should_stop: Callable[[], bool], attempt: Callable[[float], _T | None], doing: str
+    root: Path,
+    path: Path,
+    wait_s: float,
+    should_stop: Callable[[], bool],
+    attempt: Callable[[float], _T | None],
+    doing: str,
 ) -> _T | None:
     """Attempt something until it succeeds; return None if it should stop.
 
     Args:
         root: the store's folder, for messages.
+        path: the lock file, for messages.
         wait_s: for how long to try, in seconds; -1 tries forever.
         should_stop: called after each attempt.
         attempt: tries for at most this many seconds, and returns None if it failed.
@@ -111,5 +127,7 @@ def _wait_for(
             is_logged = True
             logger.warning("waiting for another merger, which %s: %s", doing, root)
         if left_s <= 0:
-            cause = f"another merger {doing}; try again later, or wait for it with lock_wait (--lock-wait)"
+            holder = lock_holder.find_holder(path)
+            who = f" ({holder.describe()})" if holder is not None else ""
+            cause = f"another merger {doing}{who}; try again later, or wait for it with lock_wait=seconds"
             raise MergeInProgressError("merge into", paths.master(root), cause)

@@ -590,7 +590,7 @@ def _explain_unproven(run: SourceRun) -> str:
         f"{rows} rows stay in it, such as seqs {first.first} to {first.last} of stream {stream_id.hex()}: the master "
         "got rows with these addresses from elsewhere and pruned them, so that it cannot compare them. "
         "All else in it is merged. To keep them, stop its agent, merge once more, and merge the file into a "
-        f"store of its own (`edgeshard merge OTHER --from {run.file.path}`). Then move it and its -wal away"
+        f"store of its own (Store.merge([{run.file.path!r}])). Then move it and its -wal away"
     )
 
 

@@ -441,7 +441,8 @@ class MergeQuota:
         if self.budget.on_full == "drop-oldest":
             text += "; all rows that may be dropped were dropped, and current rows of keyed tables never are"
         if quarantined:
-            text += f". {quarantined} quarantined shards keep all that they have: `edgeshard status` says why"
+            why = "Store.status (`edgeshard status`) says why"
+            text += f". {quarantined} quarantined shards keep all that they have: {why}"
         limit = policy.current_limit(self.budget, found)
         return DiskBudgetError("merge into", self._path, text, found.used, limit, found.shards, found.master)
 

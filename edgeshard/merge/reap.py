@@ -21,7 +21,7 @@ import attrs
 
 from edgeshard import format, sqlite
 from edgeshard.errors import StorageError
-from edgeshard.files import fingerprint, folders, locks, paths
+from edgeshard.files import fingerprint, folders, lock_holder, locks, paths
 from edgeshard.master import catalog, identity, streams
 from edgeshard.sources.source import Source
 from edgeshard.sources.streams import shard_blocks
@@ -52,12 +52,14 @@ def remove(shard: Source, durable: Mapping[bytes, int]) -> bool:
         held = locks.lock(lock)
         if held is None:
             return False
+        note = lock_holder.leave_note(lock, "merge")
         try:
             if not _remove_database(attrs.evolve(shard, schema="main"), durable):
                 return False
             _unlink(lock)
             return True
         finally:
+            lock_holder.remove_note(lock, note)
             held.release()
 
 

@@ -63,7 +63,7 @@ def _first_come(target: Target, table: SourceTable) -> str:
     first = "the master has no row of it now" if agent is None else f"its oldest row is of agent {agent!r:.200}"
     return (
         f". The table of the master is as the first agents declared it ({first}). To decide for this shard, stop the "
-        f"others and run `edgeshard prune STORE --table {name} --drop-table`, which deletes the table and its rows"
+        f"others and call Store.prune(table={name!r}, drop_table=True), which deletes the table and its rows"
     )
 
 

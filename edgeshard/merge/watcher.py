@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -28,7 +30,8 @@ from filelock import FileLock
 
 from edgeshard import sqlite
 from edgeshard.errors import ConfigurationError, EdgeshardError, StorageIOError
-from edgeshard.files import fingerprint, folders, paths, store_folder
+from edgeshard.files import fingerprint, folders, lock_holder, paths, store_folder
+from edgeshard.files import locks as file_locks
 from edgeshard.merge import locks
 from edgeshard.merge.folder_watch import OBSERVERS, FolderWatch
 from edgeshard.merge.merger import Merger
@@ -47,6 +50,9 @@ logger = logging.getLogger("edgeshard.merge")
 
 #: The longest interval, in seconds: about ten years, and well within what waiting for a lock can count.
 MAX_INTERVAL_S: Final = 3e8
+
+#: How often a watcher that stands by asks whether it is its turn, at least, in seconds. That takes 50 µs.
+_LONGEST_STANDBY_S: Final = 5.0
 
 
 class Listener:
@@ -233,14 +239,48 @@ class Watcher:
     def run(self) -> None:
         """Merge new rows until `stop` is called. Call `open` first. Failures are logged, and tried again."""
         try:
-            while not self._requests.is_stopping:
-                try:
-                    self._await_work()
-                    self._pass()
-                except EdgeshardError as error:
-                    self._fail(error)
+            self._work()
         finally:
             self.close()
+
+    def run_in_turn(self) -> None:
+        """Do what `open` and `run` do as soon as no other merger watches the store, until `stop` is called."""
+        try:
+            if self._await_turn():
+                logger.info("%s: this process watches the store from now on", self._settings.root)
+                self._listener.opened()
+                self._attempt_pass()
+                self._work()
+        finally:
+            self.close()
+
+    def _await_turn(self) -> bool:
+        """Try now and then to take the lock; return False if `stop` was called."""
+        while not self._requests.is_stopping:
+            try:
+                if self._lock.take_if_free():
+                    folders.make_folder(store_folder.resolve_shards(self._settings.root), self._settings.root)
+                    return True
+            except EdgeshardError as error:
+                self._lock.release()
+                if not self._progress.failures:
+                    logger.warning("waiting to watch the store: %s", error)
+                self._progress.failures += 1
+            self._requests.is_rescan_wanted = False  # the first pass is thorough
+            self._sleep(time.monotonic() + min(self._settings.rescan_s / 10, _LONGEST_STANDBY_S))
+        return False
+
+    def _work(self) -> None:
+        while not self._requests.is_stopping:
+            self._attempt_pass(wait=True)
+
+    def _attempt_pass(self, *, wait: bool = False) -> None:
+        try:
+            if wait:
+                self._await_work()
+            self._pass()
+        except EdgeshardError as error:
+            self._fail(error)
 
     def close(self) -> None:
         """Stop watching the store; `run` does so when it ends."""
@@ -396,8 +436,10 @@ class _WatchLock:
 
     def __init__(self, root: Path, should_stop: Callable[[], bool]) -> None:
         self._root = root
+        self._path = paths.watch_lock(root)
         self._should_stop = should_stop
         self._held: FileLock | None = None
+        self._note = b""
         self._file: tuple[int, int] | None = None
 
     @property
@@ -407,9 +449,18 @@ class _WatchLock:
 
     def take(self, wait_s: float) -> bool:
         """Take the lock; return False if `should_stop` returned True meanwhile."""
-        self._held = locks.watch_lock(self._root, wait_s, self._should_stop)
-        with sqlite.translate_errors("watch store", str(self._root)):
-            self._file = fingerprint.identity(paths.watch_lock(self._root))
+        return self._keep(locks.watch_lock(self._root, wait_s, self._should_stop))
+
+    def take_if_free(self) -> bool:
+        """Take the lock; return False if another process has it, or just asked whether one has it."""
+        return self._keep(file_locks.lock(self._path))
+
+    def _keep(self, held: FileLock | None) -> bool:
+        self._held = held
+        if held is not None:
+            self._note = lock_holder.leave_note(self._path, "watch")
+            with sqlite.translate_errors("watch store", str(self._root)):
+                self._file = fingerprint.identity(self._path)
         return self.is_held
 
     def ensure_in_place(self) -> None:
@@ -420,7 +471,7 @@ class _WatchLock:
             MergeInProgressError: another merger watches the folder that is there now.
         """
         with sqlite.translate_errors("watch store", str(self._root)):
-            if self._held is not None and fingerprint.identity(paths.watch_lock(self._root)) == self._file:
+            if self._held is not None and fingerprint.identity(self._path) == self._file:
                 return
             if not self._root.is_dir():
                 raise StorageIOError("watch store", self._root, "its folder is missing; bring it back")
@@ -432,7 +483,24 @@ class _WatchLock:
         """Release the lock if it is held."""
         held, self._held = self._held, None
         if held is not None:
+            lock_holder.remove_note(self._path, self._note)
             held.release()
+
+
+# -- forks ------------------------------------------------------------------------------------------------------------
+
+_watchers: weakref.WeakSet[Watcher] = weakref.WeakSet()
+
+_parents_watchers: list[Watcher] = []
+
+
+def _after_fork_in_child() -> None:
+    """Keep the watchers of the parent, and with them its connections, forever: see `edgeshard.shard.health`."""
+    _parents_watchers.extend(_watchers)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _scheduler(root: Path, prune: Retention, profile: WriteProfile) -> PruneScheduler | None:
@@ -445,8 +513,15 @@ def _scheduler(root: Path, prune: Retention, profile: WriteProfile) -> PruneSche
 
 
 @contextlib.contextmanager
-def in_thread(watcher: Watcher) -> Iterator[None]:
-    """Run an opened watcher in a thread while the block lasts.
+def in_thread(watcher: Watcher, *, standby: bool = False) -> Iterator[None]:
+    """Run a watcher in a thread while the block lasts.
+
+    A process that is forked inside the block has no such thread: the watcher goes on in the parent only. filelock
+    closes the child's copy of the lock, so that the store can be watched again as soon as the parent ends.
+
+    Args:
+        watcher: the watcher, opened unless it stands by.
+        standby: whether it waits for its turn.
 
     Raises:
         BaseException: the error that ended the thread, unless `stop` ended it.
@@ -455,12 +530,16 @@ def in_thread(watcher: Watcher) -> Iterator[None]:
 
     def run() -> None:
         try:
-            watcher.run()
+            if standby:
+                watcher.run_in_turn()
+            else:
+                watcher.run()
         except BaseException as error:
             logger.error("the merger in this process ended: %s", error)
             ended_by.append(error)
 
     thread = threading.Thread(target=run, name="edgeshard merger", daemon=True)
+    _watchers.add(watcher)
     try:
         thread.start()
         yield

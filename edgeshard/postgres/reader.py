@@ -189,4 +189,4 @@ class MasterReader:
 
 def damaged(path: Path, cause: str) -> DamagedError:
     """Return the error for a master whose own account of its rows is wrong."""
-    return DamagedError("push", path, f"{cause}; run `edgeshard verify`")
+    return DamagedError("push", path, f"{cause}; Store.verify (`edgeshard verify`) says more")

@@ -101,6 +101,14 @@ def table(
         TableError: an index is one bare str (a list of names is meant), the priority is invalid, or `renamed` is not a
             mapping of names.
     """
+    if cls is not None and not isinstance(cls, type):
+        right = f"name={cls!r}" if isinstance(cls, str) else "key=..."
+        raise _error(f"@edgeshard.table takes keywords, as in @edgeshard.table({right}), or a class, got {cls!r:.100}")
+    if not isinstance(name, (str, types.NoneType)):
+        raise _error(f'name must be a str, as in @edgeshard.table(name="readings"), got {name!r:.100}')
+    for what, columns in (("key", key), ("index", index)):
+        if not isinstance(columns, Iterable):
+            raise _error(f'{what} must be a list of column names, as in {what}=["sensor"], got {columns!r:.100}')
     if isinstance(index, str):
         raise _error(f"index must be a list of column names: index=[{index!r}]")
     if not isinstance(renamed, (Mapping, types.NoneType)):
@@ -314,6 +322,9 @@ def deletion(cls: type, values: tuple[Any, ...]) -> Any:
         TableError: the class has no key, its conflict rule does not support deletions, or the number of values is not
             that of the key's columns.
     """
+    if not isinstance(cls, type):
+        cause = f"the first argument is the class of the table, as in shard.delete(Setting, key), got {cls!r:.100}"
+        raise TableError("delete", "", cause)
     if (deletion_class := vars(cls).get(_DELETION)) is None:
         deletion_class = _deletion_class(cls)
         setattr(cls, _DELETION, deletion_class)

@@ -222,10 +222,10 @@ def _record_stream(connection: Connection, number: int) -> int:
 def _ensure_sound(connection: Connection, path: Path) -> None:
     finding = next(soundness.findings(connection, "quick_check", 1), None)
     if finding is not None:
-        cause = f"rows are gone, and SQLite finds: {finding}. Run `edgeshard verify` to find out more"
+        cause = f"rows are gone, and SQLite finds: {finding}. Store.verify (`edgeshard verify`) says more"
         raise DamagedError("examine master", path, cause)
 
 
 def _log(path: Path, rows: int) -> None:
-    text = "%d rows were deleted from %s by hand: see `edgeshard verify`; `edgeshard accept-loss` accepts the loss"
+    text = "%d rows were deleted from %s by hand: Store.verify lists them, Store.accept_loss accepts the loss"
     logger.warning(text, rows, path)

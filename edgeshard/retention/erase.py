@@ -70,7 +70,7 @@ def find(path: Path, table: str, where: str, params: Any) -> list[ErasedStream]:
                     sql = f"SELECT _stream, _seq, {extents.is_in_place('t')} FROM {quote(name)} t WHERE _id IN ({ids})"
                     for number, seq, is_in_place in connection.execute(sql, codecs.bindable(params)):
                         if not is_in_place:  # by its address, another row would be erased
-                            cause = f"rows of table {name} are not where their address says; run `edgeshard verify`"
+                            cause = f"rows of table {name} are not where their address says; see Store.verify"
                             raise DamagedError("erase from", path, cause)
                         found.setdefault(number, []).append(Range(seq, seq))
             except sqlite.QUERY_MISTAKES as error:

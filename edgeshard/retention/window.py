@@ -28,7 +28,7 @@ _ATTEMPTS: Final = 5
 
 _ACTION: Final = "prune"
 
-_NEXT_STEP: Final = "run `edgeshard verify` to find out more"
+_NEXT_STEP: Final = "Store.verify (`edgeshard verify`) says more"
 
 
 class ContradictionError(DamagedError):

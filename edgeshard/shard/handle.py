@@ -14,12 +14,10 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final, Literal, NoReturn
-
-from filelock import FileLock
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Protocol
 
 from edgeshard import format, sqlite
 from edgeshard.errors import (
@@ -36,11 +34,14 @@ from edgeshard.records import codecs, fallbacks
 from edgeshard.records.columns import Table
 from edgeshard.records.fallbacks import Fallbacks
 from edgeshard.shard import health
-from edgeshard.shard.health import running_task
+from edgeshard.shard.health import running_asker
 from edgeshard.shard.inserts import RecordWriter, WriterKey
 from edgeshard.shard.lookup import Lookups
 from edgeshard.shard.quota import Quota
 from edgeshard.sqlite import Connection
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 Durability = Literal["process", "power"]
 
@@ -54,6 +55,47 @@ UPKEEP_INTERVAL_S: Final = 1.0
 WRITING: Final = 1 << 70
 
 
+#: How long to wait for one transaction of another thread by default, in seconds.
+TRANSACTION_WAIT_S: Final = 30.0
+
+#: How often to look again what the thread does that has the lock, in seconds.
+_LOOK_AGAIN_S: Final = 1.0
+
+#: How long a cancelled write waits at most until it notices, in seconds.
+_LOOK_FOR_CANCEL_S: Final = 0.02
+
+_making_thread: Final = threading.Lock()
+
+
+def _never() -> bool:
+    return False
+
+
+class OpenTransaction(Protocol):
+    """A transaction that is open.
+
+    Attributes:
+        thread: the thread that opened it, by its ident.
+        began: when it did (monotonic, seconds).
+    """
+
+    thread: int
+    began: float
+
+
+def _waited_cause(transaction: OpenTransaction, wait_s: float) -> str:
+    return (
+        f"waited {wait_s:g} s for a transaction of {_thread_name(transaction.thread)}. If that waits for this thread, "
+        "write its rows in its own thread, or wait after its block; if it is only slow, pass a larger transaction_wait "
+        "to store.shard"
+    )
+
+
+def _thread_name(ident: int) -> str:
+    name = next((thread.name for thread in threading.enumerate() if thread.ident == ident), "")
+    return f"thread {name!r} ({ident})" if name else f"thread {ident}"
+
+
 class Handle:
     """An open shard without the methods that write to it; see `edgeshard.shard.shard.Shard`."""
 
@@ -63,16 +105,17 @@ class Handle:
         agent: str,
         durability: Durability,
         connection: Connection,
-        lock_file: FileLock,
+        lock: health.ShardLock,
         meter: WriterMeter,
         lookups: Lookups | None = None,
         quota: Quota | None = None,
         replacing: Fallbacks = fallbacks.REFUSE,
+        transaction_wait_s: float = TRANSACTION_WAIT_S,
     ) -> None:
         self.agent = agent
         self.path = str(path)
         self.durability = durability
-        self._lock_file: health.ShardLock | None = health.ShardLock(lock_file)  # None: the handle was closed
+        self._lock_file: health.ShardLock | None = lock  # None: the handle was closed
         self._set_lock(threading.RLock())
         self._unusable: EdgeshardError | None = None
         self._next_id = 0  # 0: the next write begins a stream
@@ -83,7 +126,11 @@ class Handle:
         self._timestamp: Callable[[], int] | None = None  # the clock of keyed tables; None: no change was written yet
         self._is_clock_set_back: Callable[[], bool] | None = None  # of the same clock
         self._depth = 0  # of nested transactions
-        self._task: object = None  # the coroutine that has the transaction open
+        self._open: OpenTransaction | None = None
+        self._transaction_wait_s = transaction_wait_s
+        self._thread: Executor | None = None  # for awaited writes; None: there was none yet
+        self._running = running_asker()  # asks what runs in this thread
+        self._task: object = None  # the coroutine or greenlet that has the transaction open
         self._aborted: BaseException | None = None  # what rolled the open transaction back
         self._files = health.ShardFiles(self.path)
         self._upkeep_at = 0.0  # when the next upkeep is due
@@ -100,6 +147,78 @@ class Handle:
     def _set_lock(self, lock: Any) -> None:
         self._lock, self._acquire, self._release = lock, lock.acquire, lock.release
 
+    # -- its turn -----------------------------------------------------------------------------------------------------
+
+    def _await_turn(self, look_again_s: float = _LOOK_AGAIN_S, is_abandoned: Callable[[], bool] = _never) -> bool:
+        """Wait for the lock, which another thread has.
+
+        For one transaction of that thread this waits up to the limit, because that may be waiting for us. A write of
+        its own ends by itself.
+
+        Args:
+            look_again_s: how often to look again what that thread does, in seconds.
+            is_abandoned: asked then; returns whether to give up.
+
+        Returns:
+            Whether this thread has the lock now.
+
+        Raises:
+            TransactionError: a transaction is open for too long.
+        """
+        began = monotonic()
+        while not is_abandoned():
+            transaction, now = self._open, monotonic()
+            wait_s = look_again_s
+            if transaction is not None:
+                wait_s = max(began, transaction.began) + self._transaction_wait_s - now
+                if wait_s <= 0:
+                    raise TransactionError("use shard", self.path, _waited_cause(transaction, self._transaction_wait_s))
+            if self._acquire(True, min(wait_s, look_again_s)):
+                return True
+        return False
+
+    def _take_turn(self, is_abandoned: Callable[[], bool]) -> bool:
+        """Take the lock for a write that may be abandoned meanwhile; return whether it was taken."""
+        return self._acquire(False) or self._await_turn(_LOOK_FOR_CANCEL_S, is_abandoned)
+
+    def _end_turn(self) -> None:
+        self._release()
+
+    def _enter_thread(self) -> Executor:
+        """Return the thread for awaited writes.
+
+        Raises:
+            TransactionError: this thread has a transaction open, for whose end that one would wait.
+            ShardClosedError, ShardForkedError, ShardPoisonedError: the handle cannot be used any more.
+        """
+        if self._unusable is not None:
+            raise type(self._unusable)(*self._unusable.args)
+        transaction = self._open
+        if transaction is not None and transaction.thread == threading.get_ident():
+            cause = (
+                "a transaction is open in this thread, and an awaited write, which runs in another, would wait for its "
+                "end. Do not await inside a transaction; collect the rows first, and write them with awrite_many"
+            )
+            raise TransactionError("use shard", self.path, cause)
+        with _making_thread:
+            if self._thread is None:
+                from concurrent.futures import ThreadPoolExecutor  # 5 ms, which only asyncio's users should pay
+
+                self._thread = ThreadPoolExecutor(1, "edgeshard write")
+            return self._thread
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            if not self._acquire(False):
+                self._await_turn()
+            yield
+        finally:
+            try:  # noqa: SIM105  -- as in Shard.write
+                self._release()
+            except RuntimeError:  # refused or interrupted while waiting: the lock is not ours
+                pass
+
     # -- whether it can be used ---------------------------------------------------------------------------------------
 
     def _check(self) -> None:
@@ -107,8 +226,11 @@ class Handle:
         if self._unusable is not None:
             # a new one each time: a traceback grows with each raise, and keeps the frames it went through alive
             raise type(self._unusable)(*self._unusable.args)
-        if self._depth and self._task is not running_task():
-            cause = "another coroutine has a transaction open; do not await inside one"
+        if self._depth and self._task != self._running():
+            cause = (
+                "another coroutine or greenlet has a transaction open; do not await or switch inside one. Collect the "
+                "rows first, and write them with write_many"
+            )
             raise TransactionError("use shard", self.path, cause)
         if self._depth and self._aborted is not None:
             cause = "an error undid this transaction; leave its block"
@@ -163,15 +285,28 @@ class Handle:
     def _refuse_in_child(self) -> None:
         """Refuse all use after a fork, in the child; see `health`."""
         self._set_lock(threading.RLock())  # a thread of the parent may have held the other
-        self._depth = 0
+        self._depth, self._open, self._thread = 0, None, None
         health.leave_to_parent(self._connection)
         if self._lookups is not None:
             health.leave_to_parent(self._lookups.leave_to_parent())
         if self._quota is not None:
             self._quota.leave_to_parent()
         if self._lock_file is not None:
-            cause = "it was opened before a fork; open the shard in the child, after the fork"
-            self._become_unusable(ShardForkedError("use shard", self.path, cause))
+            self._become_unusable(
+                ShardForkedError("use shard", self.path, self._in_child("it was opened before a fork"))
+            )
+
+    def _in_child(self, what: str) -> str:
+        return (
+            f"{what}, and belongs to one process. Keep the store, and open the shard in the child: "
+            f"store.shard({self.agent!r:.210}), with a name of its own for each. With multiprocessing or an executor "
+            "that goes into the function that runs there, or into initializer=, with gunicorn into post_fork"
+        )
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied or pickled, as multiprocessing does with what it gives to a child."""
+        cause = self._in_child("an open shard cannot be copied or pickled: it holds a lock")
+        raise ShardForkedError("copy shard", self.path, cause)
 
     def _restart_clock(self) -> None:
         """Have the next row begin a new stream: the wall clock was set back far, and timestamps of a stream grow."""
@@ -185,13 +320,15 @@ class Handle:
         """Close the shard, and let another handle open it. What was written stays; closing twice is harmless.
 
         Raises:
-            TransactionError: a transaction of this thread was open; its rows were undone, and the shard is closed.
+            TransactionError: a transaction of this thread was open; its rows were undone, and the shard is closed. Or
+                one of another thread stays open; the shard is not closed.
             ShardPoisonedError: its files, or rows in them, are no longer there; it is closed.
         """
-        with self._lock:
+        with self._locked():
             if self._lock_file is None:
                 return
-            depth, self._depth = self._depth, 0
+            depth, self._depth, self._open = self._depth, 0, None
+            thread, self._thread = self._thread, None
             lock_file, self._lock_file = self._lock_file, None
             is_usable = self._unusable is None
             closed = ShardClosedError("use shard", self.path, "it was closed; open it again")
@@ -199,6 +336,8 @@ class Handle:
             if isinstance(self._unusable, ShardForkedError):
                 return  # the files and the lock are the parent's
             cause = ""
+            if thread is not None:
+                thread.shutdown(wait=False)  # what it still has to do is refused
             try:
                 with sqlite.translate_errors("close shard", self.path):
                     try:
@@ -212,7 +351,7 @@ class Handle:
                             parts.enter_context(self._meter.closing(self._connection))
                             self._connection.close()
             finally:
-                lock_file.held.release()
+                lock_file.release()
                 for _ in range(depth):  # for each block that can no longer be left
                     self._release()
             if cause:  # no write has reported it, so this is the last chance

@@ -11,14 +11,15 @@ import logging
 import os
 import sys
 import weakref
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from filelock import FileLock
 
 from edgeshard import format, sqlite
 from edgeshard.errors import StorageError
-from edgeshard.files import fingerprint, locks, paths
+from edgeshard.files import fingerprint, lock_holder, locks, paths
 from edgeshard.master import catalog
 from edgeshard.shard import truncations
 from edgeshard.sqlite import Connection, quote
@@ -79,11 +80,12 @@ class ShardLock:
         held: the lock.
     """
 
-    __slots__ = ("_identity", "_is_told", "_path", "held")
+    __slots__ = ("_identity", "_is_told", "_note", "_path", "held")
 
     def __init__(self, held: FileLock) -> None:
         self.held = held
         self._path = Path(held.lock_file)
+        self._note = lock_holder.leave_note(self._path, "agent")
         self._identity = self._find()
         self._is_told = False
 
@@ -111,6 +113,12 @@ class ShardLock:
         logger.warning("%s was removed or replaced while the shard was open; it is locked again", self._path)
         self.held.release()
         self.held, self._identity, self._is_told = held, self._find(), False
+        self._note = lock_holder.leave_note(self._path, "agent")
+
+    def release(self) -> None:
+        """Let another handle, or a merger that removes the shard, have the lock."""
+        lock_holder.remove_note(self._path, self._note)
+        self.held.release()
 
     def _find(self) -> tuple[int, ...] | None:
         """Return the identity of the lock's file: () if it is missing, None if the file system reports an error."""
@@ -171,12 +179,54 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def running_task() -> object:
-    """Return the running asyncio task, or None; asyncio is not imported for this."""
-    asyncio = sys.modules.get("asyncio")
-    if asyncio is None:
-        return None
+# -- what takes turns in one thread -----------------------------------------------------------------------------------
+
+
+def running_asker() -> Callable[[], object]:
+    """Return a function that returns what runs in this thread now, of all that take turns in it.
+
+    Of two calls, the results are equal if the same asyncio task, trio task and greenlet was running. No framework is
+    imported for this, and one that is imported later is not asked: what it runs began after this call.
+    """
+    if any(name in sys.modules for name in ("asyncio", "trio", "greenlet")):
+        return _running
+    return _nobody
+
+
+def _nobody() -> object:
+    return None
+
+
+def _running() -> object:
+    modules = sys.modules
+    asyncio, trio, greenlet = modules.get("asyncio"), modules.get("trio"), modules.get("greenlet")
+    return (
+        None if asyncio is None else _asyncio_task(asyncio),
+        None if trio is None else _trio_task(trio),
+        None if greenlet is None else _greenlet(greenlet),
+    )
+
+
+# AttributeError: another thread is about to import it
+
+
+def _asyncio_task(asyncio: Any) -> object:
     try:
-        return asyncio.current_task()
-    except RuntimeError:
+        return None if asyncio._get_running_loop() is None else asyncio.current_task()
+    except AttributeError:
         return None
+
+
+def _trio_task(trio: Any) -> object:
+    try:
+        return trio.lowlevel.current_task() if trio.lowlevel.in_trio_task() else None
+    except AttributeError:
+        return None
+
+
+def _greenlet(greenlet: Any) -> object:
+    try:
+        current = greenlet.getcurrent()
+    except AttributeError:
+        return None
+    return None if current.parent is None else current  # a thread's main greenlet is there before it is imported

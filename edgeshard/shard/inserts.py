@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import attrs
@@ -54,6 +54,26 @@ def writer_key(record: Any, table: str | type, path: str) -> WriterKey:
         cause = f"table={table!r} is for dicts, got {scalars.type_name(record)}; leave table= out, or write a dict"
         raise RecordError("write to shard", path, cause)
     return table
+
+
+#: Attributes of the classes whose instances are one record, and may be iterated over: of attrs, dataclasses, pydantic
+#: and named tuples.
+_OF_RECORDS = ("__attrs_attrs__", "__dataclass_fields__", "__pydantic_fields__", "_fields")
+
+
+def ensure_several(records: object, path: str) -> None:
+    """Refuse what cannot be meant as several records.
+
+    Raises:
+        RecordError: it is one record, a text, or nothing that can be iterated over.
+    """
+    cls = type(records)
+    is_one = isinstance(records, (Mapping, str, bytes, bytearray)) or any(hasattr(cls, name) for name in _OF_RECORDS)
+    if is_one or not isinstance(records, Iterable):
+        what = "an async iterator; collect its records in a list first" if hasattr(cls, "__aiter__") else ""
+        what = what or f"{scalars.type_name(records)}; for one record there is shard.write(record)"
+        cause = f"write_many takes a list or another iterable of records, as in shard.write_many([record]), got {what}"
+        raise RecordError("write to shard", path, cause)
 
 
 def table_for(key: WriterKey) -> Table:

@@ -17,11 +17,12 @@ from typing import Final
 from edgeshard import format, sqlite
 from edgeshard.budget.policy import Budget
 from edgeshard.errors import ConfigurationError, DamagedError, FormatError, ShardInUseError
-from edgeshard.files import folders, locks, paths, scan, store_folder
+from edgeshard.files import folders, lock_holder, locks, paths, scan, store_folder
 from edgeshard.master import identity, write_stats
 from edgeshard.records import fallbacks
 from edgeshard.records.fallbacks import Fallbacks
-from edgeshard.shard.handle import DURABILITIES, Durability
+from edgeshard.shard.handle import DURABILITIES, TRANSACTION_WAIT_S, Durability
+from edgeshard.shard.health import ShardLock
 from edgeshard.shard.lookup import Lookups, References
 from edgeshard.shard.quota import Quota
 from edgeshard.shard.shard import Shard
@@ -30,7 +31,16 @@ from edgeshard.sqlite import Connection
 
 #: How long to wait for the shard's lock before reporting that another handle has it, in seconds: a merger that removes
 #: the empty shard of an agent that has ended holds it for some milliseconds.
-_LOCK_WAIT_S: Final = 0.5
+LOCK_WAIT_S: Final = 0.5
+
+#: The longest time to wait that can be given, in seconds: about ten years, and well within what a lock can count.
+_WAIT_MAX_S: Final = 3e8
+
+_ADVICE: Final = (
+    'With several workers, give each a shard of its own, as in store.shard(f"worker-{os.getpid()}"): see "Your 20 '
+    'workers" in the README. Threads of one process share one handle. Otherwise close the other one, or wait until it '
+    "is closed: store.shard(agent, wait=seconds)"
+)
 
 #: The writer checkpoints its own WAL once it has grown to this, in pages of 1024 bytes, because no merger did. A
 #: checkpoint takes as long as writing as many bytes to the disk: 8 to 15 ms for 4 MB, 20 to 38 ms for 16 MB (measured).
@@ -44,7 +54,7 @@ CHECKPOINT_PAGES_AT_POWER: Final = 2_800
 WAL_BYTES: Final = 3_000_000
 
 _RESCUE: Final = (
-    "Move it and its WAL (-wal) away, run `edgeshard salvage` on it there (in Python: Store.salvage), then open the "
+    "Move it and its WAL (-wal) away, salvage its rows there with Store.salvage (`edgeshard salvage`), then open the "
     "shard again"
 )
 
@@ -57,6 +67,8 @@ def open_shard(
     references: References | None = None,
     budget: Budget | None = None,
     replacing: Fallbacks = fallbacks.REFUSE,
+    wait_s: float = LOCK_WAIT_S,
+    transaction_wait_s: float = TRANSACTION_WAIT_S,
 ) -> Shard:
     """Open an agent's shard.
 
@@ -68,31 +80,34 @@ def open_shard(
         references: what to attach for look-ups; None if nothing.
         budget: the store's disk budget; None if it has none.
         replacing: what is stored instead of values that cannot be stored exactly.
+        wait_s: how long to wait for another handle of the shard, in seconds.
+        transaction_wait_s: how long a use of the shard waits for a transaction of another thread, in seconds.
 
     Raises:
-        ConfigurationError: the agent's name, the durability or a reference is invalid.
+        ConfigurationError: the agent's name, the durability, a time or a reference is invalid.
         ShardInUseError: another handle has it open.
         DiskBudgetError: the budget leaves no space for a new shard.
         AccessError, StorageIOError, DamagedError, FormatError: the file cannot be opened as this agent's shard, or a
             reference cannot be opened.
     """
+    for name, seconds in (("wait", wait_s), ("transaction_wait", transaction_wait_s)):
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= _WAIT_MAX_S:
+            cause = f"{name} must be a number of seconds from 0 to {_WAIT_MAX_S:.0f}, got {seconds!r}"
+            raise ConfigurationError("open shard", "", cause)
     with contextlib.ExitStack() as opened:
         lookups = None if references is None else opened.enter_context(contextlib.closing(Lookups(references)))
-        if durability not in DURABILITIES:
+        if not isinstance(durability, str) or durability not in DURABILITIES:
             cause = f"durability must be 'process' or 'power', got {durability!r}"
             raise ConfigurationError("open shard", "", cause)
         stem = paths.shard_stem(agent)
         folder = store_folder.resolve_shards(root)  # SQLite follows no link in it
         folders.make_folder(folder)
         path = paths.shard(folder, stem)
-        lock_file = locks.lock(paths.shard_lock(folder, stem), _LOCK_WAIT_S)
-        if lock_file is None:
-            cause = (
-                f"agent {agent!r} has it open already, in this process or another; close it there, or give this "
-                "worker a name of its own"
-            )
-            raise ShardInUseError("open shard", path, cause)
-        opened.callback(lock_file.release)
+        held = locks.lock(paths.shard_lock(folder, stem), wait_s)
+        if held is None:
+            raise _in_use_error(path, agent)
+        lock = ShardLock(held)
+        opened.callback(lock.release)
         made_bytes, is_there = 0, _exists(path)
         quota = None if budget is None else opened.enter_context(contextlib.closing(Quota(root, budget, path)))
         if not is_there:
@@ -102,9 +117,26 @@ def open_shard(
         with _with_rescue_advice(str(path)):
             connection = opened.enter_context(contextlib.closing(_connect(str(path), agent, durability)))
             meter = write_stats.WriterMeter(paths.lock_path(str(path)), made_bytes)
-            shard = Shard(path, agent, durability, connection, lock_file, meter, lookups, quota, replacing)
+            shard = Shard(
+                path, agent, durability, connection, lock, meter, lookups, quota, replacing, transaction_wait_s
+            )
         opened.pop_all()  # the shard closes them
         return shard
+
+
+def _in_use_error(path: Path, agent: str) -> ShardInUseError:
+    holder = lock_holder.find_holder(paths.lock_path(str(path)))
+    if holder is None:
+        cause = f"agent {agent!r} is open already, in this process or another. {_ADVICE}"
+        return ShardInUseError("open shard", path, cause)
+    who = holder.describe()
+    if holder.role == "merge":
+        cause = f"a merge is removing what agent {agent!r} left when it ended ({who}); open it again"
+    elif holder.role == "salvage":
+        cause = f"agent {agent!r} is being salvaged by {who}; open it again when that has ended"
+    else:
+        cause = f"agent {agent!r} is open in {who}. {_ADVICE}"
+    return ShardInUseError("open shard", path, cause, holder.pid, holder.since)
 
 
 def _exists(path: Path) -> bool:

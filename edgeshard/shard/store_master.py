@@ -58,7 +58,7 @@ def ensure_fits(shard_path: str, table: Table) -> None:
     if conflict is not None:
         advice = (
             "Give the field, or the table, another name. If this class is right and the others are wrong, see "
-            "`edgeshard prune --drop-table`"
+            "Store.prune(table=..., drop_table=True)"
         )
         raise SchemaConflictError("write to shard", shard_path, f"{conflict} in the store's master. {advice}")
 

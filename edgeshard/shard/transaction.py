@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Final
+import threading
+from time import monotonic
+from typing import Final, NoReturn
 
 from edgeshard import format, sqlite
 from edgeshard.errors import (
@@ -15,10 +17,20 @@ from edgeshard.errors import (
 )
 from edgeshard.master import extents
 from edgeshard.shard.handle import WRITING, Handle
-from edgeshard.shard.health import running_task
+from edgeshard.shard.health import running_asker
 
 #: If a stream has fewer seqs left than this, a transaction begins another stream.
 _LEAST_SEQS: Final = 1 << 30
+
+_CLOSED_GENERATOR: Final = (
+    "a generator was closed inside its transaction, and the rows that were written in it are undone, also those that "
+    "were written elsewhere while the generator was suspended. Do not yield inside a transaction, except in a "
+    "contextlib.contextmanager"
+)
+
+_LEFT_ELSEWHERE: Final = "a transaction was entered in one thread and left in another, and its rows are undone"
+
+_ONE_THREAD: Final = "Enter and leave it in one function, without a yield to another thread"
 
 
 class Transaction:
@@ -29,18 +41,21 @@ class Transaction:
     A class and not a generator: an interrupt between the two halves of a generator would leave it half-entered.
     """
 
-    __slots__ = ("_handle", "depth", "next_id", "stream_id")
+    __slots__ = ("_handle", "began", "depth", "next_id", "stream_id", "thread")
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
         self.depth = 0
         self.next_id = 0
         self.stream_id = b""
+        self.thread = 0
+        self.began = 0.0
 
     def __enter__(self) -> None:
         handle = self._handle
         try:
-            handle._acquire()
+            if not handle._acquire(False):
+                handle._await_turn()
             handle._check()
             if handle._next_id == WRITING:
                 cause = (
@@ -48,6 +63,9 @@ class Transaction:
                 )
                 raise TransactionError("use shard", handle.path, cause)
             self.depth, self.next_id, self.stream_id = handle._depth, handle._next_id, handle._stream_id
+            self.thread = threading.get_ident()
+            if not self.depth:
+                self.began, handle._open = monotonic(), self
             handle._depth += 1
             handle._check_at = 0.0
             try:
@@ -58,6 +76,8 @@ class Transaction:
                     self._undo()
                 finally:
                     handle._depth -= 1
+                    if not handle._depth:
+                        handle._open = None
                     self._resume()
                 raise
         except BaseException:
@@ -74,7 +94,8 @@ class Transaction:
             handle._execute(f"SAVEPOINT nested_{self.depth}" if self.depth else "BEGIN IMMEDIATE")
             if self.depth:
                 return
-            handle._task, handle._aborted = running_task(), None
+            handle._running = running_asker()
+            handle._task, handle._aborted = handle._running(), None
             if handle._is_clock_set_back is not None and handle._is_clock_set_back():
                 handle._restart_clock()
                 self.next_id = 0  # if the block is undone, the stream is not continued either
@@ -91,9 +112,14 @@ class Transaction:
             return  # the transaction, and the lock, are the parent's
         if handle._lock_file is None:
             handle._check()  # closed inside the block: the transaction is undone, and the lock released
+        if threading.get_ident() != self.thread:
+            self._leave_elsewhere(error)
         try:
             if error is not None:
+                is_lost = isinstance(error, GeneratorExit) and handle._next_id != self.next_id
                 self._undo(error)
+                if is_lost:
+                    raise TransactionError("commit to shard", handle.path, _CLOSED_GENERATOR) from error
                 return
             try:
                 self._end()
@@ -102,10 +128,24 @@ class Transaction:
                 raise
         finally:
             handle._depth -= 1
+            if not handle._depth:
+                handle._open = None
             try:
                 self._resume()
             finally:
                 handle._release()
+
+    def _leave_elsewhere(self, error: BaseException | None) -> NoReturn:
+        """Undo a transaction in another thread than the one that entered it, whose lock cannot be released here."""
+        handle = self._handle
+        handle._set_lock(threading.RLock())
+        handle._depth, handle._open = 0, None
+        poisoned = ShardPoisonedError("use shard", handle.path, f"{_LEFT_ELSEWHERE}; open it again")
+        handle._become_unusable(poisoned)
+        if handle._connection.in_transaction:
+            with sqlite.translate_errors("undo transaction in shard", handle.path):
+                handle._execute("ROLLBACK")
+        raise TransactionError("commit to shard", handle.path, f"{_LEFT_ELSEWHERE}. {_ONE_THREAD}") from error
 
     def _end(self) -> None:
         """Commit the outermost block, or release the savepoint of one inside it."""
@@ -180,3 +220,23 @@ class Transaction:
             handle._become_unusable(ShardPoisonedError("use shard", handle.path, cause))
         else:
             handle._check_at = handle._upkeep_at
+
+
+class TransactionMethod:
+    """``shard.transaction``, which is to be called: ``with shard.transaction():``."""
+
+    __slots__ = ("_handle",)
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+
+    def __call__(self) -> contextlib.AbstractContextManager[None]:
+        """Return the block; see `Shard.transaction`."""
+        return Transaction(self._handle)
+
+    def __enter__(self) -> NoReturn:
+        cause = "the parentheses are missing: with shard.transaction():"
+        raise TransactionError("begin transaction in shard", self._handle.path, cause)
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing: it is never entered."""

@@ -47,7 +47,7 @@ _SPARE_BYTES = 16 << 20
 
 _NO_WAL: Final = (
     "it is a WAL database on a read-only medium, and its WAL (-wal) is not next to it, so rows may be missing. Copy "
-    "the -wal file there as well, or bring a snapshot or a bundle (`edgeshard snapshot`, `edgeshard export`). If you "
+    "the -wal file there as well, or bring a snapshot or a bundle (Store.snapshot, Store.export). If you "
     "know that the process that had it open has closed it, copy it to a writable folder, and merge it from there"
 )
 

@@ -239,7 +239,7 @@ def test_a_receipt_of_a_database_that_nobody_confirmed_counts_for_nothing(
     done = command("status", store.root)
     assert (0, True) == (done.returncode, f"edgeshard receipt {store.root} FILE --trust" in done.stdout)
     for digits in (hub_id, hub_id[:6]):
-        with pytest.raises(ConfigurationError, match=r"awaits confirmation; record it once with .* --trust`"):
+        with pytest.raises(ConfigurationError, match=r"awaits confirmation; record it once with Store.receipt"):
             store.export(tmp_path / "b.db", since_hub=digits)
     assert (3, "awaiting confirmation") == ((done := command("receipt", store.root, path, "--json", "--force")).returncode,
                                             json.loads(done.stdout)["outcome"])  # fmt: skip
@@ -436,7 +436,7 @@ def test_a_document_says_what_it_was_made_of(streams: dict[bytes, list[Range]], 
     ],
 )  # fmt: skip
 def test_a_document_that_contradicts_itself_is_refused(change: dict[str, Any]) -> None:
-    with pytest.raises(DamagedError, match=r"^read ranges somewhere: .*run `edgeshard ranges` again"):
+    with pytest.raises(DamagedError, match=r"^read ranges somewhere: .*Store.ranges"):
         inventory.parse(json.dumps(document(change)).encode(), "somewhere")
 
 
@@ -580,7 +580,7 @@ def test_a_document_is_compact_and_the_largest_that_a_store_is_expected_to_need_
     [
         (lambda path: None, 78, "there is no such file"),
         (lambda path: path.mkdir(), 78, "it is a folder"),
-        (lambda path: path.write_text("{}"), 78, "not what `edgeshard ranges` writes"),
+        (lambda path: path.write_text("{}"), 78, "not of ranges; name a file with what Store.ranges"),
         (lambda path: path.write_text('{"edgeshard": "ra'), 65, "it is incomplete"),
         (lambda path: path.write_text(json.dumps(document({"format": 9}))), 1, "use the version that wrote it"),
     ],

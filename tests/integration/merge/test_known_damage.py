@@ -52,7 +52,7 @@ def test_a_shallow_check_does_not_clear_what_only_a_deep_one_finds(filled: edges
     damage(filled, "index")
     assert filled.verify(deep=True).errors
     assert filled.verify().ok
-    with pytest.raises(DamagedError, match=r"verify \S+ --deep"):
+    with pytest.raises(DamagedError, match=r"Store.verify\(deep=True\)"):
         filled.merge()
     edit(filled.master_path, "reindex")
     assert filled.verify(deep=True).ok

@@ -34,7 +34,7 @@ def test_the_report_says_who_came_first_and_the_operator_decides_for_the_other(
     write_apart(store, "honest", good, good)
     (aside,) = store.merge().blocked
     assert "its oldest row is of agent 'early-bird'" in aside.reason
-    assert "`edgeshard prune STORE --table sample --drop-table`" in aside.reason
+    assert "Store.prune(table='sample', drop_table=True)" in aside.reason
     (reason,) = (each.reason for shard in store.status().shards for each in shard.blocked)
     assert "'early-bird'" in reason
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import inspect
 import os
@@ -90,6 +91,8 @@ METHODS: dict[str, Callable[[edgeshard.Store, Path], object]] = {
     "note_budget": lambda store, _: store.note_budget("100M"),
     "watcher": lambda store, _: store.watcher(),
     "query": lambda store, _: store.query("select 1"),
+    "aquery": lambda store, _: asyncio.run(store.aquery("select 1")),
+    "amerge": lambda store, _: asyncio.run(store.amerge()),
     "query, fresh": lambda store, _: store.query("select 1", fresh=True),
     "describe_query": lambda store, _: store.describe_query("select 1"),
     "query_rows": lambda store, _: store.query_rows("select 1"),
@@ -214,7 +217,7 @@ KINDS: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "empty, with a near name": (lambda at: _folder(at / "data2"), ["it is an empty folder", "Did you mean PLACE/data?"]),
     "loose shards": (
         lambda at: _folder(at / "usb", "door.db", "door.db-wal", "window.db"),
-        ["has no folder shards and no master.db, but databases: door.db, window.db", "`edgeshard merge STORE --from PLACE/usb/*.db`"],
+        ["has no folder shards and no master.db, but databases: door.db, window.db", "PLACE/usb/*.db (Store.merge, `edgeshard merge`)"],
     ),
     "other files": (lambda at: _folder(at / "home", "x.txt"), ["it is not a store: it has no folder shards and no master.db. "]),
     "a file called shards": (lambda at: _folder(at / "odd", "shards"), ["it is not a store"]),
@@ -427,7 +430,7 @@ def test_what_is_about_the_master_says_that_there_is_none_yet(
     unmerged: edgeshard.Store, tmp_path: Path, method: str
 ) -> None:
     before = tree(tmp_path)
-    with pytest.raises(ConfigurationError, match="there is no master yet; `edgeshard merge"):
+    with pytest.raises(ConfigurationError, match=r"there is no master yet; Store\.merge makes it \(`edgeshard merge"):
         METHODS[method](unmerged, tmp_path)
     assert before == tree(tmp_path)
 
