@@ -24,11 +24,11 @@ def application(folder: str) -> web.Application:
     store = edgeshard.Store(folder)
 
     async def post(request: web.Request) -> web.Response:
-        writing = shard.awrite(await request.json(), table=Reading)
         try:
+            writing = shard.awrite(await request.json(), table=Reading)
             return web.json_response({"seq": await writing}, status=201)
-        except edgeshard.RecordError as error:
-            return web.json_response({"error": error.cause}, status=422)
+        except (ValueError, edgeshard.RecordError) as error:  # not JSON, or not a Reading
+            return web.json_response({"error": str(error)}, status=400)
         except asyncio.CancelledError:  # the client went away; the row is stored or not, and this says which
             request.app.logger.info("kept" if writing.kept else "not stored")
             raise
