@@ -9,7 +9,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import edgeshard
@@ -49,6 +49,6 @@ def start() -> None:
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    shard.write(Visit(datetime.now(timezone.utc), environ["PATH_INFO"], os.getpid()))
+    shard.write(Visit(datetime.now(UTC), environ["PATH_INFO"], os.getpid()))
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [f"{os.getpid()}\n".encode()]

@@ -1,4 +1,4 @@
-"""Tasks of huey in four worker processes, each with a shard of its own. Celery calls these hooks worker_process_init, ...
+"""Tasks of huey in four worker processes, each with a shard. In Celery, worker_process_init is the hook to open it.
 
 python examples/huey_tasks.py [FOLDER]
 """
@@ -30,13 +30,13 @@ class Result:
     square: int
 
 
-@huey.on_startup()  # runs in each worker, after the fork
+@huey.on_startup()  # type: ignore[untyped-decorator]  # runs in each worker, after the fork
 def open_shard() -> None:
     global shard
     shard = store.shard(f"worker-{os.getpid()}")
 
 
-@huey.task()
+@huey.task()  # type: ignore[untyped-decorator]
 def square(number: int) -> None:
     shard.write(Result(number, number * number))  # committed when it returns
 

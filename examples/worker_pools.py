@@ -1,4 +1,4 @@
-"""Workers of multiprocessing.Pool and ProcessPoolExecutor write, forked or spawned: each opens its shard when it starts.
+"""Workers of multiprocessing.Pool and ProcessPoolExecutor write, forked or spawned: each opens a shard when it starts.
 
 python examples/worker_pools.py [FOLDER] [--start fork|spawn]
 """
