@@ -49,6 +49,8 @@ from edgeshard.errors import (
 )
 from edgeshard.format import VERSION
 from edgeshard.records.declare import AgentData, table
+from edgeshard.records.rows import Row as Row
+from edgeshard.records.rows import Rows as Rows
 from edgeshard.reports import Gap, MergeReport, VerifyReport
 from edgeshard.shard.async_write import AsyncWrite
 from edgeshard.shard.shard import Shard

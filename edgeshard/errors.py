@@ -4,7 +4,7 @@
     ├── RecordError                  a record cannot be stored
     ├── TableError                   a class cannot be a table
     ├── SchemaConflictError          two declarations of one column or key contradict each other
-    ├── UnreadableRowError           a row of the master does not fit the class that reads it
+    ├── UnreadableRowError           a row does not fit the class that reads it
     ├── ShardError
     │   ├── ShardInUseError          another handle has this agent's shard open
     │   ├── ShardClosedError         the handle is closed
@@ -27,7 +27,7 @@
     │   ├── PostgresDeniedError      PostgreSQL refuses the login or a permission
     │   └── PostgresUnsuitableError  the database does not exist, or a push cannot use it
     ├── ConfigurationError           an argument, a setting or a path is not valid
-    └── QueryError                   SQLite refused an SQL statement
+    └── QueryError                   an SQL statement, or its parameters, are mistaken
 
 Every message says what was being done, to what, why it failed, and what to do: ``action path: cause``. It is one line,
 whatever the names in it are: see `printable`.
@@ -100,13 +100,14 @@ class SchemaConflictError(EdgeshardError):
 
 
 class UnreadableRowError(EdgeshardError):
-    """A row of the master cannot be read as an instance of the class.
+    """A row cannot be read as an instance of the class, or its JSON cannot be decoded.
 
-    `Store.read` with ``on_error="skip"`` leaves such rows out, and `Store.query` shows what they hold.
+    `Store.read` with ``on_error="skip"`` leaves such rows out, and `Store.query` shows what they hold. Of a row that a
+    query returned only the place in the result is known, which the message has; the attributes are empty.
 
     Attributes:
         table: the row's table.
-        row_id: its ``_id`` in the master.
+        row_id: its ``_id`` in the master, or in the shard.
         agent: the agent that wrote it.
         stream: the id of its stream, in hexadecimal.
         seq: its seq in the stream.
@@ -299,4 +300,4 @@ class ConfigurationError(EdgeshardError):
 
 
 class QueryError(EdgeshardError):
-    """SQLite refused an SQL statement on the master, or on a reference. The message has SQLite's reason."""
+    """An SQL statement, or its parameters, are mistaken. Nothing was changed. The message shows the right form."""

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import attrs
 
+from edgeshard import display
 from edgeshard.errors import printable
 
 #: Names of agents or databases in one line of a report, before the rest is only counted.
@@ -28,8 +29,22 @@ class Report:
     def __str__(self) -> str:
         return printable(self._line())
 
+    def __repr__(self) -> str:
+        names = [field.name for field in attrs.fields(type(self))]
+        values = (getattr(self, name) for name in names)
+        return f"{type(self).__name__}({display.named_values(names, values)})"
+
+    def _repr_html_(self) -> str:
+        """Return the report as HTML for a notebook: its line, and a table of its fields."""
+        return f"<div><p>{display.cell(str(self))}</p>{self._fields_html()}</div>"
+
+    def _fields_html(self) -> str:
+        names = [field.name for field in attrs.fields(type(self))]
+        return display.fields([(name, _html(getattr(self, name))) for name in (*names, *self._computed)])
+
     def _line(self) -> str:
-        return repr(self)
+        values = [f"{field.name}={getattr(self, field.name)!r}" for field in attrs.fields(type(self))]
+        return f"{type(self).__name__}({', '.join(values)})"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as values that `json.dumps` takes: times become ISO 8601 text, reports become dicts."""
@@ -49,10 +64,25 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _html(value: Any) -> str:
+    """Return a field's value as HTML: reports as tables, and only the first items of a long list."""
+    if isinstance(value, Report):
+        return value._fields_html()
+    if isinstance(value, Mapping):
+        return display.table(("", ""), value.items(), len(value), to_cell=_html) if value else ""
+    if not isinstance(value, (tuple, list)):
+        return display.cell(value.isoformat() if isinstance(value, datetime.datetime) else value)
+    if value and isinstance(value[0], Report):
+        names = [field.name for field in attrs.fields(type(value[0]))]
+        rows = ([getattr(each, name) for name in names] for each in value)
+        return display.table(names, rows, len(value), to_cell=_html)
+    return display.lines(map(_html, value), len(value))
+
+
 # -- rows that are missing, or refused --------------------------------------------------------------------------------
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Gap(Report):
     """Rows that are known to exist, or to have existed, and that the master never held.
 
@@ -75,7 +105,7 @@ class Gap(Report):
         return f"rows {self.first} to {self.last} of stream {self.stream} of agent {self.agent!r}"
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Quarantined(Report):
     """A database that a merge refused. The file stays as it is, and is tried again once it changes.
 
@@ -88,7 +118,7 @@ class Quarantined(Report):
     reason: str
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Blocked(Report):
     """Rows that a merge cannot copy, because their table contradicts the master's. They stay where they are.
 
@@ -105,7 +135,7 @@ class Blocked(Report):
     reason: str
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Rejected(Report):
     """Rows that PostgreSQL cannot store. They stay in the master; all other rows are pushed.
 
@@ -144,7 +174,7 @@ class Rejected(Report):
 GAPS_MAX = 100
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class MergeReport(Report):
     """What one merge did, or what a dry run would do.
 
@@ -226,7 +256,7 @@ class MergeReport(Report):
         return line
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class PruneReport(Report):
     """What one prune did, or what a dry run would do.
 
@@ -360,7 +390,7 @@ def combine_prunes(reports: Sequence[PruneReport]) -> PruneReport | None:
     )
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class PushReport(Report):
     """What one push did, or what a dry run would do.
 
@@ -413,7 +443,7 @@ class PushReport(Report):
 # -- exchange between stores ------------------------------------------------------------------------------------------
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class ExportReport(Report):
     """What one export wrote.
 
@@ -445,7 +475,7 @@ _RECEIPT_OUTCOMES = {
 }
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class ReceiptReport(Report):
     """What was recorded of a receipt.
 
@@ -491,7 +521,7 @@ class ReceiptReport(Report):
 # -- what became of rows ----------------------------------------------------------------------------------------------
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class RowStates(Report):
     """How many of the rows that are known to have been written are in which state. Each row is in exactly one.
 
@@ -535,7 +565,7 @@ def add_states(states: Iterable[RowStates]) -> RowStates:
 # -- salvage, verify, status ------------------------------------------------------------------------------------------
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class SalvageReport(Report):
     """What `Store.salvage` recovered.
 
@@ -585,7 +615,7 @@ PEER, PRUNED, OLDER_MASTER, OTHER_MASTER, UNKNOWN = "peer", "pruned", "older mas
 REPLACED = "replaced master"
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Loss(Report):
     """A part of a gap, and where its rows are, as far as that is known.
 
@@ -606,7 +636,7 @@ class Loss(Report):
     kind: str = ""
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class InitReport(Report):
     """What `Store.init` did, or what a dry run would do.
 
@@ -626,7 +656,7 @@ class InitReport(Report):
         return f"{'would make' if self.dry_run else 'made'} the store {self.path}"
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class AcceptedLoss(Report):
     """Rows whose loss a user accepted; see `Store.accept_loss`.
 
@@ -641,7 +671,7 @@ class AcceptedLoss(Report):
     at: str
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class AcceptLossReport(Report):
     """What `Store.accept_loss` did, or what a dry run would do.
 
@@ -666,7 +696,7 @@ class AcceptLossReport(Report):
         return f"{'would accept' if self.dry_run else 'accepted'} the loss of {self.rows} rows in {len(self.gaps)} runs"
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class ErasedElsewhere(Report):
     """Another database that holds rows which were erased here, as its last receipt says.
 
@@ -681,7 +711,7 @@ class ErasedElsewhere(Report):
     rows: int
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class EraseReport(Report):
     """What `Store.erase` did, or what a dry run would do.
 
@@ -721,7 +751,7 @@ class EraseReport(Report):
         return line
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class VerifyReport(Report):
     """What `Store.verify` found.
 
@@ -777,7 +807,7 @@ class VerifyReport(Report):
         return f", {sum(self.pruned.values())} pruned ({reasons})" if self.pruned else ""
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class RestoreReport(Report):
     """What `Store.restore` did, or what a dry run would do.
 
@@ -829,7 +859,7 @@ class RestoreReport(Report):
         return f"{line}; {self.unnamed}" if self.unnamed else line
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class ShardStatus(Report):
     """One file in ``shards/``.
 
@@ -860,7 +890,7 @@ class ShardStatus(Report):
     blocked: tuple[Blocked, ...] = ()
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class ClockAhead(Report):
     """An agent whose changes of a keyed table carry timestamps ahead of this machine's clock, and win until then.
 
@@ -875,7 +905,7 @@ class ClockAhead(Report):
     ahead_s: float
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class ClockReport(Report):
     """The clock of this machine, and the time by which rows of a master become too old.
 
@@ -941,7 +971,7 @@ def _days(seconds: float) -> str:
     return f"{seconds / 86_400:.1f} days"
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class PeerStatus(Report):
     """Another database that gave a receipt.
 
@@ -958,7 +988,7 @@ class PeerStatus(Report):
     trusted_at: datetime.datetime | None
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class MasterStatus(Report):
     """The master.
 
@@ -1004,7 +1034,7 @@ class MasterStatus(Report):
     damage: str = ""
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class BudgetStatus(Report):
     """The disk budget, in bytes.
 
@@ -1035,7 +1065,7 @@ class BudgetStatus(Report):
     is_full: bool = False
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class SpaceUse(Report):
     """What fills a store, in bytes.
 
@@ -1071,7 +1101,7 @@ class SpaceUse(Report):
         return master + self.master_wal_bytes + self.shards_bytes + self.shard_wals_bytes + self.other_bytes
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class WriteStats(Report):
     """Bytes that a store has written to its files, as far as they are counted.
 
@@ -1098,7 +1128,7 @@ class WriteStats(Report):
         return self.bytes / self.rows if self.rows else None
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class StatusReport(Report):
     """What `Store.status` found.
 

@@ -23,9 +23,9 @@ from edgeshard.files.os_errors import explain_os_error
 from edgeshard.format import VERSION
 from edgeshard.format.ranges import Range
 from edgeshard.inspect import query, status, verify
-from edgeshard.inspect.query import OnError
 from edgeshard.master import database
 from edgeshard.master import receipts as master_receipts
+from edgeshard.master.reading import OnError
 from edgeshard.merge import init_store, locks, once
 from edgeshard.merge.watcher import MAX_INTERVAL_S, OBSERVERS, Watcher, in_thread
 from edgeshard.merge.watcher import Listener as MergeListener
@@ -34,6 +34,8 @@ from edgeshard.postgres.options import INTERVAL_S as PUSH_INTERVAL_S
 from edgeshard.postgres.options import Listener as PushListener
 from edgeshard.records import declare, fallbacks
 from edgeshard.records.fallbacks import Encode, NanChoice
+from edgeshard.records.queries import DecodeJson, Params
+from edgeshard.records.rows import Rows
 from edgeshard.reports import (
     AcceptLossReport,
     ClockReport,
@@ -59,7 +61,7 @@ from edgeshard.shard.lookup import References
 from edgeshard.shard.open import LOCK_WAIT_S, open_shard
 from edgeshard.shard.shard import Shard
 from edgeshard.shard.write_profile import PROFILES, WriteProfileName
-from edgeshard.sqlite import BUSY_TIMEOUT_S, Bindings, Statement, draw_rows
+from edgeshard.sqlite import BUSY_TIMEOUT_S, Statement, draw_rows
 
 if TYPE_CHECKING:
     from edgeshard.postgres.watcher import PushWatcher
@@ -497,11 +499,12 @@ class Store:
     def query(
         self,
         sql: str,
-        params: Sequence[Any] | Mapping[str, Any] = (),
+        params: Params = (),
         *,
         fresh: bool = False,
         reference: References | None = None,
-    ) -> list[Any]:
+        json: DecodeJson = False,
+    ) -> Rows:
         """Run one SELECT on the master, which it only reads.
 
         Args:
@@ -509,59 +512,65 @@ class Store:
             params: their values. A datetime, date, Decimal, UUID or Enum is converted to what its column stores.
             fresh: merge first, so that all rows written so far are seen; waits for a merger at work.
             reference: SQLite databases to join with, by the name they have in SQL, as for `shard`.
+            json: True decodes columns that hold dicts or lists, such as ``data``, also through views and under another
+                name. Expressions such as ``data -> 'steps'`` stay text, unless their columns are named:
+                ``json=["steps"]``. Columns of a reference are decoded if they are declared as JSON there.
 
         Returns:
-            The rows, as tuples whose values are attributes as well: ``row.agent_id``.
+            The rows, as a list of tuples whose values have names: ``row.agent_id``, ``row["agent_id"]``. See
+            `edgeshard.Row`.
 
         Raises:
-            QueryError: SQLite refused the statement.
+            QueryError: the SQL or the parameters are mistaken: not one statement that reads, or SQLite refused it.
+            UnreadableRowError: with `json`, a text is not JSON.
             ConfigurationError: a reference is not valid.
             StorageError: the master, or a reference, cannot be read.
         """
         self.ensure_exists()
         if fresh:
             self.merge_now()
-        return query.select(self.master_path, sql, params, reference)
+        return query.select(self.master_path, sql, params, reference, json)
 
     async def aquery(
         self,
         sql: str,
-        params: Sequence[Any] | Mapping[str, Any] = (),
+        params: Params = (),
         *,
         fresh: bool = False,
         reference: References | None = None,
-    ) -> list[Any]:
+        json: DecodeJson = False,
+    ) -> Rows:
         """Run one SELECT in a thread, so that an asyncio loop goes on meanwhile; see `query`.
 
         If it is cancelled, the statement runs to its end in the thread, and its rows are dropped.
         """
         import asyncio  # whoever awaits this has imported it, and nobody else should wait for that
 
-        return await asyncio.to_thread(self.query, sql, params, fresh=fresh, reference=reference)
+        return await asyncio.to_thread(self.query, sql, params, fresh=fresh, reference=reference, json=json)
 
     def describe_query(self, sql: str) -> Statement:
         """Return the columns and parameters of one SQL statement on the master, without running it.
 
         Raises:
-            QueryError: SQLite refused it, or it is not exactly one statement.
+            QueryError: it is mistaken, or not exactly one statement.
             StorageError: the master cannot be read.
         """
         self.ensure_exists()
         return query.describe(self.master_path, sql)
 
-    def query_rows(self, sql: str, params: Bindings = ()) -> Iterator[tuple[Any, ...]]:
+    def query_rows(self, sql: str, params: Params = ()) -> Iterator[tuple[Any, ...]]:
         """Yield the names of a statement's columns, and then its rows one by one, without loading all of them.
 
         One snapshot of the master stays open meanwhile, so the master's WAL grows until the iterator is exhausted.
 
         Raises:
-            QueryError: SQLite refused the statement.
+            QueryError: the SQL or the parameters are mistaken.
             StorageError: the master cannot be read.
         """
         self.ensure_exists()
         return query.rows(self.master_path, sql, params)
 
-    def query_table(self, sql: str, params: Bindings = (), *, colour: bool, width: int, unicode: bool) -> str:
+    def query_table(self, sql: str, params: Params = (), *, colour: bool, width: int, unicode: bool) -> str:
         """Return the rows of a statement drawn as a text table.
 
         Args:
@@ -572,13 +581,13 @@ class Store:
             unicode: whether to draw with Unicode's box characters, or with ASCII.
 
         Raises:
-            QueryError: SQLite refused the statement.
+            QueryError: the SQL or the parameters are mistaken.
             StorageError: the master cannot be read.
         """
         self.ensure_exists()
         return query.table(self.master_path, sql, params, colour=colour, width=width, unicode=unicode)
 
-    def read(self, cls: type[_R], *, on_error: OnError = "raise") -> Iterator[_R]:
+    def read(self, cls: type[_R], *, fresh: bool = False, on_error: OnError = "raise") -> Iterator[_R]:
         """Yield all rows of a class's table in the master, as instances, in the order in which they arrived there.
 
         The rows are read in portions, each from a snapshot of its own, so a slow reader blocks no merge. Rows that are
@@ -589,18 +598,21 @@ class Store:
 
         Args:
             cls: the class.
+            fresh: merge first, as for `query`.
             on_error: what becomes of a row that the class cannot have, because another program or a class of another
                 version wrote it: "raise" an error that has its address, or "skip" it and log that error (logger
                 ``edgeshard.read``).
 
         Raises:
             UnreadableRowError: a row is not one of the class.
-            ConfigurationError: `on_error` is not valid.
+            ConfigurationError: `cls` is no class, or `on_error` is not valid.
             TableError: the class cannot be a table.
             SchemaConflictError: a column has another type.
             StorageError: the master cannot be read.
         """
         self.ensure_exists()
+        if fresh:
+            self.merge_now()
         return query.read(self.master_path, cls, on_error)
 
     @contextlib.contextmanager
@@ -684,7 +696,7 @@ class Store:
         self,
         table: str | type,
         where: str,
-        params: Sequence[Any] | Mapping[str, Any] = (),
+        params: Params = (),
         *,
         dry_run: bool = False,
         lock_wait: float = BUSY_TIMEOUT_S,
@@ -705,7 +717,7 @@ class Store:
 
         Raises:
             ConfigurationError: there is no master yet, or no such table, or it holds tombstones.
-            QueryError: SQLite refused the condition.
+            QueryError: the condition or the parameters are mistaken.
             MergeInProgressError: a merger was at work for all that time.
             StorageError: the master cannot be read or written. An erasure that began is completed by the next merge.
         """
@@ -1158,7 +1170,11 @@ def _checked_sources(sources: Iterable[str | os.PathLike[str]]) -> list[str]:
 
 
 def _table_name(table: str | type | None) -> str | None:
-    return declare.table_of(table).name if isinstance(table, type) else table
+    if table is None or isinstance(table, str):
+        return table
+    if isinstance(table, type) or hasattr(table, "__origin__"):
+        return declare.table_of(table).name
+    raise ConfigurationError("find table", "", f"a table is its name or its class, not {table!r:.80}")
 
 
 def _budget_of(root: Path, max_bytes: str | int | None, on_full: str | None) -> Budget | None:

@@ -48,7 +48,7 @@ class EncodedSeqs:
         run_count: the number of runs of all streams.
     """
 
-    data: bytes
+    data: bytes = attrs.field(repr=lambda data: f"<{len(data):,} bytes>")
     run_count: int
     _first_id: int = attrs.field(eq=False, repr=False)
     _offsets: array[int] = attrs.field(eq=False, repr=False)

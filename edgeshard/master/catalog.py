@@ -101,6 +101,11 @@ def all_columns(connection: Connection) -> list[tuple[str, str, str]]:
     return [(table, column, type_) for table, column, type_ in rows]
 
 
+def json_columns(connection: Connection) -> set[tuple[str, str]]:
+    """Return (table, column) of each column of JSON, in lower case."""
+    return {(table.lower(), column.lower()) for table, column, type_ in all_columns(connection) if type_ == "json"}
+
+
 def columns_of_table(connection: Connection, table: str) -> tuple[str, dict[str, str]]:
     """Return the spelling of a table's name, and the type of each of its columns by name in lower case.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -89,7 +90,7 @@ def await_no_watcher(root: Path, wait_s: float, should_stop: Callable[[], bool])
 
 
 def _check_wait(root: Path, wait_s: object) -> None:
-    if isinstance(wait_s, bool) or not isinstance(wait_s, (int, float)) or wait_s != wait_s:
+    if isinstance(wait_s, bool) or not isinstance(wait_s, (int, float)) or math.isnan(wait_s):
         cause = f"lock_wait must be a number of seconds, or -1 to wait forever, got {wait_s!r:.100}"
         raise ConfigurationError("merge into", paths.master(root), cause)
 

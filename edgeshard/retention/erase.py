@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
 from edgeshard import sqlite
-from edgeshard.errors import ConfigurationError, DamagedError, QueryError
+from edgeshard.errors import ConfigurationError, DamagedError
 from edgeshard.format.ranges import Range, size, subtract, union
 from edgeshard.master import (
     catalog,
@@ -29,11 +29,13 @@ from edgeshard.master import (
     superseded,
     written_off,
 )
-from edgeshard.records import codecs, keys
+from edgeshard.records import keys, queries
+from edgeshard.records.queries import Call, Params
 from edgeshard.retention import by_address, erased_file
 from edgeshard.retention.erased_file import ErasedStream
 from edgeshard.sources import diff
 from edgeshard.sqlite import Connection, quote
+from edgeshard.sqlite.statements import read_one
 
 logger = logging.getLogger("edgeshard.merge")
 
@@ -41,7 +43,7 @@ logger = logging.getLogger("edgeshard.merge")
 STEP_ROWS: Final = 1_000
 
 
-def find(path: Path, table: str, where: str, params: Any) -> list[ErasedStream]:
+def find(path: Path, table: str, where: str, params: Params) -> list[ErasedStream]:
     """Return the addresses of the rows of a table, and of its history, that meet a condition.
 
     Args:
@@ -56,6 +58,11 @@ def find(path: Path, table: str, where: str, params: Any) -> list[ErasedStream]:
         DamagedError: a row is not where its address says.
         StorageError: the master cannot be read.
     """
+    condition = f"The condition is SQL over the columns of table {table}; it only reads"
+    call = Call("erase from", str(path), "erase(table, where, {})", condition, lambda _: condition)
+    bindings = queries.bind(call, where, params)
+    if not where.strip():
+        raise call.error("the condition is empty; to erase all rows, say where='true'")
     connection = database.open_master(path, writable=False)
     try:
         with sqlite.translate_errors("erase from", str(path)), sqlite.read_snapshot(connection):
@@ -68,14 +75,12 @@ def find(path: Path, table: str, where: str, params: Any) -> list[ErasedStream]:
                     # the condition is on lines of its own, so that a comment in it ends there
                     ids = f"SELECT _id FROM {quote(name)} WHERE (\n{where}\n)"
                     sql = f"SELECT _stream, _seq, {extents.is_in_place('t')} FROM {quote(name)} t WHERE _id IN ({ids})"
-                    for number, seq, is_in_place in connection.execute(sql, codecs.bindable(params)):
-                        if not is_in_place:  # by its address, another row would be erased
-                            cause = f"rows of table {name} are not where their address says; see Store.verify"
-                            raise DamagedError("erase from", path, cause)
-                        found.setdefault(number, []).append(Range(seq, seq))
-            except sqlite.QUERY_MISTAKES as error:
-                cause = f"{error}. The condition is SQL over the columns of table {table}; it only reads"
-                raise QueryError("erase from", path, cause) from error
+                    with queries.explaining_mistakes(connection, call, sql, bindings):
+                        for number, seq, is_in_place in read_one(connection, sql, bindings).rows:
+                            if not is_in_place:  # by its address, another row would be erased
+                                cause = f"rows of table {name} are not where their address says; see Store.verify"
+                                raise DamagedError("erase from", path, cause)
+                            found.setdefault(number, []).append(Range(seq, seq))
             finally:
                 connection.authorizer = None  # it would refuse the end of the snapshot
     finally:

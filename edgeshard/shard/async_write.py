@@ -16,7 +16,6 @@ So when the ``await`` ends, by a result, an error or a cancellation, `AsyncWrite
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,7 +23,7 @@ from edgeshard.errors import ConfigurationError, EdgeshardError, ShardPoisonedEr
 
 if TYPE_CHECKING:
     import asyncio
-    from concurrent.futures import Executor
+    from concurrent.futures import Future
 
 
 class _Writer(Protocol):
@@ -33,7 +32,7 @@ class _Writer(Protocol):
     path: str
     _unusable: EdgeshardError | None
 
-    def _enter_thread(self) -> Executor: ...
+    def _run_in_thread(self, work: Callable[[], None]) -> Future[None]: ...
 
     def _take_turn(self, is_abandoned: Callable[[], bool]) -> bool: ...
 
@@ -51,16 +50,14 @@ class AsyncWrite(Coroutine[Any, Any, int]):
         result: what the write returned, once its rows are stored; before that, None.
     """
 
-    __slots__ = ("_decided", "_has_begun", "_is_abandoned", "_steps", "_write", "_writer", "kept", "result")
+    __slots__ = ("_is_abandoned", "_steps", "_write", "_writer", "kept", "result")
 
     def __init__(self, writer: _Writer, write: Callable[[], int], name: str) -> None:
         self.kept: bool | None = False
         self.result: int | None = None
         self._writer = writer
         self._write = write
-        self._decided = threading.Lock()  # guards the two below: only one of them becomes True
-        self._has_begun = False
-        self._is_abandoned = False
+        self._is_abandoned = False  # has no effect on a write that has begun
         self._steps = self._run()
         self._steps.__qualname__ = name  # type: ignore[attr-defined]  # in the warning that it was never awaited
 
@@ -82,7 +79,7 @@ class AsyncWrite(Coroutine[Any, Any, int]):
 
     def close(self) -> None:
         """Give it up, if it has not begun."""
-        self._abandon()
+        self._is_abandoned = True
         self._steps.close()
 
     # -- in the loop --------------------------------------------------------------------------------------------------
@@ -91,22 +88,18 @@ class AsyncWrite(Coroutine[Any, Any, int]):
         import asyncio  # whoever awaits this has imported it, and nobody else should wait for that
 
         loop = _running_loop(self._writer.path)
-        queued = self._writer._enter_thread().submit(self._work)
+        queued = self._writer._run_in_thread(self._work)
         done: asyncio.Future[None] = asyncio.wrap_future(queued, loop=loop)
         try:
             await asyncio.shield(done)
         except asyncio.CancelledError:
             if not queued.cancel():
-                self._abandon()
+                self._is_abandoned = True
                 await await_end(done)
                 done.exception()  # seen: the task is cancelled, and `kept` says what became of the write
             raise
         assert self.result is not None  # noqa: S101  -- the write returned, or raised above
         return self.result
-
-    def _abandon(self) -> None:
-        with self._decided:
-            self._is_abandoned = not self._has_begun
 
     # -- in the thread ------------------------------------------------------------------------------------------------
 
@@ -114,10 +107,6 @@ class AsyncWrite(Coroutine[Any, Any, int]):
         if not self._writer._take_turn(lambda: self._is_abandoned):
             return
         try:
-            with self._decided:
-                if self._is_abandoned:
-                    return
-                self._has_begun = True
             was_usable = self._writer._unusable is None
             try:
                 self.result = self._write()

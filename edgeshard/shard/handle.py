@@ -41,7 +41,7 @@ from edgeshard.shard.quota import Quota
 from edgeshard.sqlite import Connection
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
+    from concurrent.futures import Executor, Future
 
 Durability = Literal["process", "power"]
 
@@ -64,8 +64,6 @@ _LOOK_AGAIN_S: Final = 1.0
 #: How long a cancelled write waits at most until it notices, in seconds.
 _LOOK_FOR_CANCEL_S: Final = 0.02
 
-_making_thread: Final = threading.Lock()
-
 
 def _never() -> bool:
     return False
@@ -76,11 +74,9 @@ class OpenTransaction(Protocol):
 
     Attributes:
         thread: the thread that opened it, by its ident.
-        began: when it did (monotonic, seconds).
     """
 
     thread: int
-    began: float
 
 
 def _waited_cause(transaction: OpenTransaction, wait_s: float) -> str:
@@ -129,6 +125,7 @@ class Handle:
         self._open: OpenTransaction | None = None
         self._transaction_wait_s = transaction_wait_s
         self._thread: Executor | None = None  # for awaited writes; None: there was none yet
+        self._starting_thread = threading.Lock()
         self._running = running_asker()  # asks what runs in this thread
         self._task: object = None  # the coroutine or greenlet that has the transaction open
         self._aborted: BaseException | None = None  # what rolled the open transaction back
@@ -165,15 +162,16 @@ class Handle:
         Raises:
             TransactionError: a transaction is open for too long.
         """
-        began = monotonic()
+        seen, until = None, 0.0
         while not is_abandoned():
-            transaction, now = self._open, monotonic()
-            wait_s = look_again_s
+            transaction, now, wait_s = self._open, monotonic(), look_again_s
             if transaction is not None:
-                wait_s = max(began, transaction.began) + self._transaction_wait_s - now
-                if wait_s <= 0:
+                if transaction is not seen:
+                    seen, until = transaction, now + self._transaction_wait_s
+                if now >= until:
                     raise TransactionError("use shard", self.path, _waited_cause(transaction, self._transaction_wait_s))
-            if self._acquire(True, min(wait_s, look_again_s)):
+                wait_s = min(until - now, look_again_s)
+            if self._acquire(True, wait_s):
                 return True
         return False
 
@@ -184,15 +182,13 @@ class Handle:
     def _end_turn(self) -> None:
         self._release()
 
-    def _enter_thread(self) -> Executor:
-        """Return the thread for awaited writes.
+    def _run_in_thread(self, work: Callable[[], None]) -> Future[None]:
+        """Run something in the thread for awaited writes, after all that it was given before.
 
         Raises:
             TransactionError: this thread has a transaction open, for whose end that one would wait.
             ShardClosedError, ShardForkedError, ShardPoisonedError: the handle cannot be used any more.
         """
-        if self._unusable is not None:
-            raise type(self._unusable)(*self._unusable.args)
         transaction = self._open
         if transaction is not None and transaction.thread == threading.get_ident():
             cause = (
@@ -200,12 +196,21 @@ class Handle:
                 "end. Do not await inside a transaction; collect the rows first, and write them with awrite_many"
             )
             raise TransactionError("use shard", self.path, cause)
-        with _making_thread:
+        with self._starting_thread:
+            if self._unusable is not None:
+                raise type(self._unusable)(*self._unusable.args)
             if self._thread is None:
                 from concurrent.futures import ThreadPoolExecutor  # 5 ms, which only asyncio's users should pay
 
                 self._thread = ThreadPoolExecutor(1, "edgeshard write")
-            return self._thread
+            return self._thread.submit(work)
+
+    def _end_thread(self) -> None:
+        """Let the thread for awaited writes end. What it was given before is refused, because the shard is closed."""
+        with self._starting_thread:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.shutdown(wait=False)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -285,7 +290,7 @@ class Handle:
     def _refuse_in_child(self) -> None:
         """Refuse all use after a fork, in the child; see `health`."""
         self._set_lock(threading.RLock())  # a thread of the parent may have held the other
-        self._depth, self._open, self._thread = 0, None, None
+        self._depth, self._open, self._thread, self._starting_thread = 0, None, None, threading.Lock()
         health.leave_to_parent(self._connection)
         if self._lookups is not None:
             health.leave_to_parent(self._lookups.leave_to_parent())
@@ -328,7 +333,6 @@ class Handle:
             if self._lock_file is None:
                 return
             depth, self._depth, self._open = self._depth, 0, None
-            thread, self._thread = self._thread, None
             lock_file, self._lock_file = self._lock_file, None
             is_usable = self._unusable is None
             closed = ShardClosedError("use shard", self.path, "it was closed; open it again")
@@ -336,8 +340,7 @@ class Handle:
             if isinstance(self._unusable, ShardForkedError):
                 return  # the files and the lock are the parent's
             cause = ""
-            if thread is not None:
-                thread.shutdown(wait=False)  # what it still has to do is refused
+            self._end_thread()
             try:
                 with sqlite.translate_errors("close shard", self.path):
                     try:

@@ -188,9 +188,8 @@ def running_asker() -> Callable[[], object]:
     Of two calls, the results are equal if the same asyncio task, trio task and greenlet was running. No framework is
     imported for this, and one that is imported later is not asked: what it runs began after this call.
     """
-    if any(name in sys.modules for name in ("asyncio", "trio", "greenlet")):
-        return _running
-    return _nobody
+    modules = sys.modules
+    return _running if "asyncio" in modules or "trio" in modules or "greenlet" in modules else _nobody
 
 
 def _nobody() -> object:

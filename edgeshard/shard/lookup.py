@@ -20,8 +20,8 @@ import contextlib
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
 
 import attrs
 
@@ -39,10 +39,11 @@ from edgeshard.errors import (
 )
 from edgeshard.files import fingerprint, paths, scan
 from edgeshard.files.os_errors import explain_os_error
-from edgeshard.records import codecs
+from edgeshard.records import queries
 from edgeshard.records.names import is_reserved
+from edgeshard.records.queries import Call, Params
+from edgeshard.records.rows import Rows
 from edgeshard.sqlite import Connection
-from edgeshard.sqlite.rows import row_class
 
 #: The most references of one shard: as many databases as SQLite attaches by default. Each takes file descriptors.
 REFERENCES_MAX: Final = 10
@@ -122,8 +123,10 @@ class Lookups:
         self._lock = threading.RLock()
         self._is_busy = False
         self._paths = ", ".join(reference.path for reference in self._references)
+        on_write = "A look-up only reads references; results are written with shard.write()"
+        self._call = Call("look up", self._paths, "lookup(sql, {})", on_write, self._explain_tables)
 
-    def lookup(self, sql: str, params: Sequence[Any] | Mapping[str, Any]) -> list[Any]:
+    def lookup(self, sql: str, params: Params) -> Rows:
         """Return the rows of a SELECT over the references; see `Shard.lookup`."""
         with self._lock:
             if self._connection is None:
@@ -137,13 +140,15 @@ class Lookups:
             finally:
                 self._is_busy = False
 
-    def _select(self, connection: Connection, sql: str, params: Any) -> list[Any]:
+    def _select(self, connection: Connection, sql: str, params: Params) -> Rows:
         self._budget.allow(LOOKUP_STEPS)
         try:
-            names, rows = sqlite.select(connection, sql, codecs.bindable(params))
-            found = list(map(row_class(names), rows))
-        except (sqlite.DatabaseFailure, *sqlite.QUERY_MISTAKES, *sqlite.EXHAUSTED) as error:
-            _refuse_changed(self._references)  # first: what it read may be of two versions
+            found = queries.select(connection, self._call, sql, params)
+        except EdgeshardError:
+            _refuse_changed(self._references)  # what it read may be of two versions
+            raise
+        except (sqlite.DatabaseFailure, *sqlite.EXHAUSTED) as error:
+            _refuse_changed(self._references)  # as above
             self._budget.allow(LOOKUP_STEPS)
             raise self._explain(connection, error) from error
         _refuse_changed(self._references)
@@ -156,21 +161,11 @@ class Lookups:
                 "Select less, or add an index to the reference"
             )
             return QueryError("look up", self._paths, cause)
-        if sqlite.is_mistake(error):
-            return QueryError("look up", self._paths, self._explain_mistake(connection, error))
         culprit = _damaged(self._references, connection) if len(self._references) > 1 else None
         return sqlite.explain(error, "look up in reference", culprit.path if culprit else self._paths)
 
-    def _explain_mistake(self, connection: Connection, error: Exception) -> str:
-        if sqlite.is_forbidden(error):
-            return f"{error}. A look-up only reads references; results are written with shard.write()"
-        if isinstance(error, UnicodeDecodeError):
-            return "a text in the result is not valid UTF-8; read it with CAST(column AS BLOB)"
-        if isinstance(error, KeyError):
-            return f"no value was given for the parameter {error}; add it to params"
-        return f"{error}. The references have the tables {self._tables(connection)}"
-
-    def _tables(self, connection: Connection) -> str:
+    def _explain_tables(self, connection: Connection) -> str:
+        self._budget.allow(LOOKUP_STEPS)
         found = []
         for reference in self._references:
             sql = (
@@ -179,7 +174,7 @@ class Lookups:
             )
             with sqlite.translate_errors("look up in reference", reference.path):
                 found += [f"{reference.name}.{name}" for (name,) in sqlite.fetch(connection, sql)]
-        return ", ".join(found) or "(none)"
+        return f"The references have the tables {', '.join(found) or '(none)'}"
 
     def close(self) -> None:
         """Close all references; wait for a look-up in another thread to end."""
@@ -212,8 +207,10 @@ def attached_references(connection: Connection, references: References | None) -
     attached = _attach_all(connection, references)
     try:
         yield
-    except sqlite.DatabaseFailure as error:
+    except (sqlite.DatabaseFailure, QueryError) as error:
         _refuse_changed(attached)
+        if isinstance(error, QueryError):
+            raise
         # the error does not say in which database it happened
         culprit = None if sqlite.is_mistake(error) else _damaged(attached, connection)
         if culprit is not None:

@@ -20,10 +20,10 @@ import datetime
 import itertools
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from edgeshard import format, sqlite
 from edgeshard.errors import (
@@ -31,16 +31,23 @@ from edgeshard.errors import (
     EdgeshardError,
     ShardClosedError,
     ShardForkedError,
+    ShardPoisonedError,
     TransactionError,
+    printable,
 )
 from edgeshard.files import folders
-from edgeshard.master import identity, streams
+from edgeshard.master import identity, reading, streams
+from edgeshard.master.reading import OnError
 from edgeshard.records import codecs, columns, declare, hlc
-from edgeshard.shard import inserts, schema, store_master
+from edgeshard.records.queries import DecodeJson, Params
+from edgeshard.records.rows import Rows
+from edgeshard.shard import health, inserts, own_rows, schema, store_master
 from edgeshard.shard.async_write import AsyncWrite
 from edgeshard.shard.handle import DURABILITIES, WRITING, Handle
 from edgeshard.shard.inserts import RecordWriter, WriterKey
 from edgeshard.shard.transaction import Transaction, TransactionMethod
+
+_R = TypeVar("_R")
 
 _SEQ_MASK: Final = format.SEQ_MAX
 
@@ -74,7 +81,7 @@ class Shard(Handle):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Shard {self.agent!r} at {self.path}>"
+        return f"<Shard {self.agent!r} at {printable(self.path)}>"
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -348,7 +355,7 @@ class Shard(Handle):
 
     # -- looking up ---------------------------------------------------------------------------------------------------
 
-    def lookup(self, sql: str, params: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
+    def lookup(self, sql: str, params: Params = ()) -> Rows:
         """Run one SELECT on the references that the shard was opened with, read-only.
 
         It takes no part in a transaction of the shard, sees none of the shard's rows, and waits only for other
@@ -360,10 +367,10 @@ class Shard(Handle):
             params: their values, as those of `Store.query`.
 
         Returns:
-            The rows, as tuples whose values are attributes as well: ``row.name``.
+            The rows; see `edgeshard.Row`.
 
         Raises:
-            QueryError: SQLite refused the statement, or it took far too long.
+            QueryError: the SQL or the parameters are mistaken, or it took far too long.
             ReferenceChangedError: a file has changed since the shard was opened; open the shard again.
             StorageError: a reference cannot be read.
             ConfigurationError: the shard was opened without a reference.
@@ -375,6 +382,65 @@ class Shard(Handle):
             cause = "it was opened without a reference; open it with store.shard(agent, reference={name: path})"
             raise ConfigurationError("look up from shard", self.path, cause)
         return self._lookups.lookup(sql, params)
+
+    # -- reading its own rows -----------------------------------------------------------------------------------------
+
+    def read(self, cls: type[_R], *, on_error: OnError = "raise") -> Iterator[_R]:
+        """Yield the rows of a class that this shard still holds, as instances, in the order in which they were written.
+
+        These are the rows that are pending: those that a merge has truncated are in the master, where `Store.read`
+        finds them. Rows of an open transaction are not seen before it is committed. The rows are read in portions, so
+        rows that are written meanwhile come last, and a merge may truncate some before they are reached.
+
+        Of a keyed table, a shard holds the changes of its own agent: each version that was written is a row, also if a
+        later one or a deletion follows. The current rows of all agents are in the master.
+
+        Args:
+            cls: the class.
+            on_error: what becomes of a row that the class cannot have: "raise" an error that has its address, or "skip"
+                it and log that error.
+
+        Raises:
+            As `Store.read`.
+            ShardClosedError, ShardForkedError, ShardPoisonedError: the handle cannot be used any more.
+        """
+        self._ensure_readable()
+        return reading.read(own_rows.source(self.path, self._open_to_read), cls, on_error)
+
+    def query(self, sql: str, params: Params = (), *, json: DecodeJson = False) -> Rows:
+        """Run one SELECT on the rows that this shard still holds, without a merge.
+
+        The tables have the columns that they have in a master, so the same SQL runs on both: ``_seq`` is a row's seq,
+        and ``_stream`` the number of its stream in this file. ``_id`` is not the one that a master will give it; it
+        grows with each row that is written. As with `read`, rows that a merge has truncated are in the master, rows of
+        an open transaction are not seen before it is committed, and keyed tables hold changes.
+
+        Args:
+            sql: the statement.
+            params: the values of its parameters, as those of `Store.query`.
+            json: which columns to decode, as for `Store.query`.
+
+        Returns:
+            The rows; see `edgeshard.Row`.
+
+        Raises:
+            QueryError: the SQL or the parameters are mistaken.
+            UnreadableRowError: with `json`, a text is not JSON.
+            StorageError: the shard cannot be read.
+            ShardClosedError, ShardForkedError, ShardPoisonedError: the handle cannot be used any more.
+        """
+        self._ensure_readable()
+        return own_rows.select(self.path, sql, params, json)
+
+    def _open_to_read(self) -> sqlite.Connection:
+        self._ensure_readable()
+        return own_rows.open_to_read(self.path)
+
+    def _ensure_readable(self) -> None:
+        if self._unusable is not None:
+            raise type(self._unusable)(*self._unusable.args)
+        if self._files.are_replaced(has_written=self._next_id != 0):
+            raise ShardPoisonedError("read shard", self.path, health.MOVED)
 
     # -- streams and tables -------------------------------------------------------------------------------------------
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from time import monotonic
 from typing import Final, NoReturn
 
 from edgeshard import format, sqlite
@@ -41,7 +40,7 @@ class Transaction:
     A class and not a generator: an interrupt between the two halves of a generator would leave it half-entered.
     """
 
-    __slots__ = ("_handle", "began", "depth", "next_id", "stream_id", "thread")
+    __slots__ = ("_handle", "depth", "next_id", "stream_id", "thread")
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
@@ -49,7 +48,6 @@ class Transaction:
         self.next_id = 0
         self.stream_id = b""
         self.thread = 0
-        self.began = 0.0
 
     def __enter__(self) -> None:
         handle = self._handle
@@ -65,7 +63,7 @@ class Transaction:
             self.depth, self.next_id, self.stream_id = handle._depth, handle._next_id, handle._stream_id
             self.thread = threading.get_ident()
             if not self.depth:
-                self.began, handle._open = monotonic(), self
+                handle._open = self
             handle._depth += 1
             handle._check_at = 0.0
             try:

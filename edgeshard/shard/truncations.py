@@ -20,6 +20,13 @@ def last_truncated(connection: Connection, stream_no: int) -> int:
     return int(sqlite.scalar(connection, sql, (stream_no,)) or 0)
 
 
+def not_truncated(row_id: str) -> str:
+    """Return an SQL condition that is true if the row of a shard with this id is not truncated."""
+    stream_no, seq = f"{row_id} >> {format.SEQ_BITS}", f"{row_id} & {format.SEQ_MAX}"
+    truncated = f"SELECT 1 FROM main._edgeshard_truncations WHERE stream_no = {stream_no} AND last >= {seq}"
+    return f"NOT EXISTS ({truncated})"
+
+
 def record(connection: Connection, durable: Mapping[bytes, int], master_id: bytes) -> dict[int, int]:
     """Record that a master holds the rows of each stream up to a seq, in the caller's transaction.
 

@@ -36,6 +36,7 @@ from edgeshard.sqlite.errors import (
     has_hot_journal,
     is_bad_data,
     is_bad_schema,
+    is_binding_mistake,
     is_damage,
     is_exhaustion,
     is_forbidden,
@@ -43,7 +44,6 @@ from edgeshard.sqlite.errors import (
     is_mistake,
     is_refused,
     is_short_read,
-    is_write,
     spoils_transaction,
 )
 from edgeshard.sqlite.guards import (
@@ -84,7 +84,6 @@ from edgeshard.sqlite.rows import (
     has_table,
     quote,
     scalar,
-    select,
     select_id_runs,
 )
 from edgeshard.sqlite.shell import (
@@ -144,6 +143,7 @@ __all__ = [
     "index_names",
     "is_bad_data",
     "is_bad_schema",
+    "is_binding_mistake",
     "is_cut_off",
     "is_damage",
     "is_exhaustion",
@@ -155,7 +155,6 @@ __all__ = [
     "is_short_read",
     "is_sound",
     "is_wal",
-    "is_write",
     "limit_steps",
     "limit_steps_in_block",
     "limit_wal_in_block",
@@ -169,7 +168,6 @@ __all__ = [
     "restart_wal",
     "scalar",
     "secure_delete",
-    "select",
     "select_id_runs",
     "set_busy_timeout",
     "set_synchronous",

@@ -107,11 +107,6 @@ def spoils_transaction(error: Exception) -> bool:
     return isinstance(error, apsw.CorruptError)
 
 
-def is_write(error: Exception) -> bool:
-    """Return whether a statement tried to write where only reading is allowed."""
-    return isinstance(error, apsw.ReadOnlyError)
-
-
 def is_bad_schema(error: Exception) -> bool:
     """Return whether `error`, raised by our own SQL, means that the tables or their texts are not as we made them."""
     return isinstance(error, (apsw.SQLError, apsw.SchemaChangeError, TypeError, ValueError, OverflowError))
@@ -120,6 +115,11 @@ def is_bad_schema(error: Exception) -> bool:
 def is_mistake(error: Exception) -> bool:
     """Return whether the SQL or its bindings caused `error`."""
     return isinstance(error, QUERY_MISTAKES)
+
+
+def is_binding_mistake(error: Exception) -> bool:
+    """Return whether the bindings are not those of the statement: too few, too many, or without the right names."""
+    return isinstance(error, (apsw.BindingsError, KeyError))
 
 
 def is_forbidden(error: Exception) -> bool:

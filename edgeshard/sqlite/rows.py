@@ -1,10 +1,8 @@
-"""Fetch rows, check their types, and make named tuples of them."""
+"""Fetch rows, and check their types."""
 
 from __future__ import annotations
 
-from collections import namedtuple
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import apsw
@@ -82,24 +80,3 @@ def fetch_typed(
                 cause = f"its own tables hold a {type(value).__name__} where a {expected.__name__} belongs"
                 raise DamagedError("read database", path, cause)
     return rows
-
-
-def select(connection: apsw.Connection, sql: str, params: Any) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-    """Return the column names of a query and its rows. If there are no rows, there may be no names."""
-    cursor = connection.execute(sql, params)
-    try:
-        names = tuple(item[0] for item in cursor.get_description())
-    except apsw.ExecutionCompleteError:
-        return (), []
-    return names, cursor.fetchall()
-
-
-@lru_cache(maxsize=256)
-def row_class(names: tuple[str, ...]) -> Callable[[Iterable[Any]], tuple[Any, ...]]:
-    """Return a function that makes a named tuple of a row's values.
-
-    A column whose name cannot be an attribute in Python is called _0, _1 ..., by its position.
-    """
-    made: Any = namedtuple("Row", list(names), rename=True)  # type: ignore[misc]  # the names are known only now
-    make: Callable[[Iterable[Any]], tuple[Any, ...]] = made._make
-    return make

@@ -31,7 +31,7 @@ def plain(renamed: dict[str, str] | None = None, options: dict[str, Any] | None 
 
 def columns(store: edgeshard.Store, table: str) -> dict[str, str]:
     """Return the recorded columns of a table; raise if the table itself has others."""
-    noted = dict(
+    noted: dict[str, str] = dict(
         store.query("SELECT column_name, type FROM _edgeshard_columns WHERE table_name = ? ORDER BY 1", (table,))
     )
     there = {row[1] for row in sql(store.master_path, f"pragma table_info({table})")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, TypedDict, assert_type
+from typing import Any, NamedTuple, TypedDict, assert_type
 
 import attrs
 import pydantic
@@ -68,3 +68,14 @@ def program(store: edgeshard.Store) -> None:
     assert_type([reading.celsius for reading in store.read(Reading)], list[float])
     assert_type([door.open for door in store.read(Door)], list[bool])
     assert_type([event["kind"] for event in store.read(Event)], list[str])
+    rows = store.query("select sensor, count(*) as count from reading", json=["sensor"])
+    assert_type(rows, edgeshard.Rows)
+    assert_type(rows[0], edgeshard.Row)
+    assert_type(rows[:10], edgeshard.Rows)
+    assert_type(rows[0].sensor, Any)
+    assert_type(rows[0].count, Any)
+    assert_type(rows[0]["sensor"], Any)
+    assert_type(dict(rows[0]), dict[str, Any])
+    with store.shard("agent") as shard:
+        assert_type(shard.read(Reading), Iterator[Reading])
+        assert_type(shard.query("select :n", {"n": 1}), edgeshard.Rows)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
-from edgeshard.files import fingerprint, folders, scan
+from edgeshard.files import fingerprint, folders, lock_holder, scan
 from edgeshard.master import pruned_ranges, shard_states
 from edgeshard.merge import merger
 from edgeshard.records import machine_clock
@@ -258,6 +258,7 @@ _PATCHES: list[Patch] = [
     (time, "time", _clock(_Real.time)),
     (time, "time_ns", _clock(_Real.time_ns, lambda now_s: int(now_s * 1e9))),
     (machine_clock, "boottime_s", _clock(machine_clock.boottime_s)),
+    (lock_holder, "_uptime_s", _clock(lock_holder._uptime_s)),
     (secrets, "token_bytes", _token_bytes),
     (secrets, "token_hex", _token_hex),
     (shard, "monotonic", _monotonic),

@@ -120,6 +120,13 @@ def test_a_note_that_a_killed_process_left_names_nobody(store: edgeshard.Store) 
     assert "in this process or another" in str(error)
 
 
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="only Linux lists the locks")
+def test_a_process_that_runs_but_does_not_have_the_lock_is_not_named(store: edgeshard.Store) -> None:
+    with opened_elsewhere(store):
+        lock_holder.leave_note(lock_of(store), "agent")  # as this process would have left it, had it not removed it
+        assert refused(store).pid is None
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -261,7 +261,9 @@ def test_a_large_backlog_is_merged_in_pieces_that_keep_transactions_whole(
         commits.append(totals.rows)
         groups = store.query("select data ->> 't', count(*) from agent_data where data ->> 't' > 0 group by 1")
         assert all(count == 7 for _, count in groups)
-        readings = dict(store.query("select sensor, count(*) from reading group by 1")) if readings_exist(store) else {}
+        readings: dict[str, int] = {}
+        if readings_exist(store):
+            readings = dict(store.query("select sensor, count(*) from reading group by 1"))
         assert {str(t): 1 for t, _ in groups} == readings
 
     monkeypatch.setattr(chunk, "commit_chunk", spy)

@@ -15,6 +15,7 @@ import pytest
 import edgeshard
 from edgeshard.errors import MergeInProgressError
 from edgeshard.files import lock_holder, locks, paths
+from edgeshard.merge import once
 from tests.support.forks import Count, Life, begin
 from tests.support.stores import numbers
 
@@ -133,7 +134,9 @@ def test_an_idle_watcher_that_stands_by_takes_next_to_no_processor_time(store: e
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
-def test_a_child_that_was_forked_while_the_store_was_watched_merges_nothing(store: edgeshard.Store) -> None:
+def test_a_child_that_was_forked_while_the_store_was_watched_merges_nothing(
+    store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shard = store.shard("agent")
     watching = store.watching(interval=0.02)
     watching.__enter__()
@@ -142,6 +145,7 @@ def test_a_child_that_was_forked_while_the_store_was_watched_merges_nothing(stor
     pid = os.fork()
     if not pid:
         try:
+            monkeypatch.setattr(once, "merge", lambda *_, **__: os._exit(3))
             watching.__exit__(None, None, None)
             with pytest.raises(MergeInProgressError):
                 store.watching().__enter__()

@@ -15,7 +15,6 @@ import apsw
 import pytest
 
 import edgeshard
-from edgeshard import sqlite
 from edgeshard.errors import (
     AccessError,
     ConfigurationError,
@@ -27,7 +26,9 @@ from edgeshard.errors import (
     ShardPoisonedError,
     StorageBusyError,
 )
+from edgeshard.records import queries
 from edgeshard.shard import lookup
+from edgeshard.sqlite import statements
 from tests.support.processes import python, sql
 from tests.support.stores import numbers, shard_path
 
@@ -172,10 +173,10 @@ def test_what_is_no_look_up_is_refused_and_changes_nothing(
     [
         ("SELECT * FROM patern", (), "no such table: patern. The references have the tables patterns.pattern"),
         ("SELEC 1", (), "syntax error"),
-        ("SELECT :id", {}, "no value was given for the parameter"),
-        ("SELECT ?", (), "bindings"),
+        ("SELECT :id", {}, "parameter 'id' has no value: lookup(sql, {\"id\": ...})"),
+        ("SELECT ?", (), "1 parameter, but got 0: lookup(sql, [...])"),
         ("SELECT ?", (object(),), "object"),
-        ("SELECT 1; SELECT 2, 3", (), "The references have"),
+        ("SELECT 1; SELECT 2, 3", (), "several statements"),
         ("SELECT load_extension('x')", (), "not authorized"),
     ],
 )
@@ -626,7 +627,7 @@ def test_a_query_joins_the_master_with_a_reference(store: edgeshard.Store, libra
 def test_a_query_changes_no_reference(store: edgeshard.Store, library: Path) -> None:
     results(store)
     before = library.read_bytes()
-    with pytest.raises(QueryError, match="readonly"):
+    with pytest.raises(QueryError, match="would write"):
         store.query("DELETE FROM patterns.pattern", reference={"patterns": library})
     assert before == library.read_bytes()
 
@@ -651,17 +652,18 @@ def test_a_query_says_whether_the_reference_is_damaged_or_the_sql_is_wrong(
         store.query("SELECT 1", reference={"patterns": tmp_path / "nowhere.db"})
 
 
+@pytest.mark.parametrize("sql", [JOINED, "SELECT * FROM patterns.nowhere"])
 def test_a_query_during_which_the_reference_is_replaced_is_refused(
-    store: edgeshard.Store, library: Path, monkeypatch: pytest.MonkeyPatch
+    store: edgeshard.Store, library: Path, monkeypatch: pytest.MonkeyPatch, sql: str
 ) -> None:
     results(store)
-    select = sqlite.select
+    select = statements.read_one
 
     def replace_and_select(*arguments: Any) -> Any:
         replaced(library)
         return select(*arguments)
 
-    monkeypatch.setattr(sqlite, "select", replace_and_select)
+    monkeypatch.setattr(queries, "read_one", replace_and_select)
     with pytest.raises(ReferenceChangedError) as caught:
-        store.query(JOINED, reference={"patterns": library})
+        store.query(sql, reference={"patterns": library})
     assert str(library) == caught.value.path

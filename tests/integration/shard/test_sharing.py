@@ -94,6 +94,18 @@ def test_the_limit_counts_for_one_transaction_of_others(store: edgeshard.Store) 
     assert 4 == len(written)
 
 
+def test_the_limit_begins_anew_with_each_transaction_that_a_write_waits_for(store: edgeshard.Store) -> None:
+    with store.shard("agent", transaction_wait=0.2) as shard:
+        with shard._lock:  # so that the write does not get its turn between them
+            with shard.transaction():
+                waiting = in_thread(lambda: shard.write({"n": 1}))
+                time.sleep(0.12)
+            for _ in range(3):
+                with shard.transaction():
+                    time.sleep(0.12)
+        assert 1 == waiting.result(10)
+
+
 def test_a_transaction_that_began_long_ago_counts_from_when_the_write_began(store: edgeshard.Store) -> None:
     with store.shard("agent", transaction_wait=0.2) as shard:
         with shard.transaction():

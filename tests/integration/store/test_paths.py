@@ -221,7 +221,7 @@ KINDS: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     ),
     "other files": (lambda at: _folder(at / "home", "x.txt"), ["it is not a store: it has no folder shards and no master.db. "]),
     "a file called shards": (lambda at: _folder(at / "odd", "shards"), ["it is not a store"]),
-    "a file": (lambda at: _folder(at / "usb", "copy.db") / "copy.db", ["it is a file, and a store is a folder", "--from PLACE/usb/copy.db`"]),
+    "a file": (lambda at: _folder(at / "usb", "copy.db") / "copy.db", ["it is a file, and a store is a folder", "PLACE/usb/copy.db (Store.merge, `edgeshard merge`)"]),
     "a fifo": (lambda at: _fifo(at / "pipe"), ["it is not a folder"]),
     "a socket": (lambda at: _socket(at / "socket"), ["it is not a folder"]),
     "a dangling link": (

@@ -18,7 +18,7 @@ import pytest
 
 import edgeshard
 from edgeshard.errors import ConfigurationError, UnreadableRowError
-from edgeshard.inspect import query
+from edgeshard.master import reading
 from tests.support.enums import Colour
 from tests.support.records import NOON
 
@@ -69,7 +69,7 @@ BAD = [
 @pytest.fixture
 def filled(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> edgeshard.Store:
     """Return a store with rows of two agents in its master, which are read in portions of four."""
-    monkeypatch.setattr(query, "PORTION_ROWS", 4)
+    monkeypatch.setattr(reading, "PORTION_ROWS", 4)
     for agent in ("a", "b"):
         with store.shard(agent) as shard:
             shard.write_many(Everything(n) for n in range(10))
@@ -95,7 +95,7 @@ def test_a_row_that_cannot_be_read_costs_one_row_and_is_named_by_its_address(
         next(rows)
     error = caught.value
     assert ("everything", 13, "b", 3) == (error.table, error.row_id, error.agent, error.seq)
-    streams = dict(filled.query("select agent_id, hex(stream_id) from _edgeshard_streams"))
+    streams: dict[str, str] = dict(filled.query("select agent_id, hex(stream_id) from _edgeshard_streams"))
     assert streams["b"].lower() == error.stream
     assert f"row 13 of everything (agent 'b', stream {error.stream}, seq 3)" in str(error)
     assert vars(error) == vars(pickle.loads(pickle.dumps(error)))
@@ -147,3 +147,13 @@ def test_an_unknown_way_with_errors_is_refused_at_once(store: edgeshard.Store) -
     store.init()
     with pytest.raises(ConfigurationError, match="on_error must be 'raise' or 'skip', got 'ignore'"):
         store.read(Everything, on_error=way)
+
+
+def test_reading_fresh_sees_what_is_written_before_the_call(store: edgeshard.Store) -> None:
+    with store.shard("agent") as shard:
+        shard.write(Positive(1))
+        assert [] == list(store.read(Positive))
+        reading_now = store.read(Positive, fresh=True)  # it merges when it is called, not when the first row is taken
+        shard.write(Positive(2))
+        assert [Positive(1)] == list(reading_now)
+        assert [Positive(1), Positive(2)] == list(store.read(Positive, fresh=True))

@@ -16,7 +16,7 @@ import pytest
 import edgeshard
 from edgeshard import sqlite
 from edgeshard.errors import DamagedError, EdgeshardError, FormatError, QueryError, StorageBusyError
-from edgeshard.inspect import query
+from edgeshard.master import reading
 from tests.support.processes import python
 from tests.support.records import NOON, Reading
 from tests.support.stores import new_store, numbers
@@ -63,9 +63,9 @@ def test_a_store_without_a_merge_answers_with_no_rows(store: edgeshard.Store) ->
         ("select * from nope", "no such table: nope.*tables agent_data"),
         ("select nope from agent_data", "no such column"),
         ("selec 1", "syntax"),
-        ("select ?", "binding"),
-        ("delete from agent_data", "readonly"),
-        ("create table x(y)", "readonly"),
+        ("select ?", "1 parameter, but got 0"),
+        ("delete from agent_data", "would write.*write rows to a shard"),
+        ("create table x(y)", "would write"),
     ],
 )
 def test_a_query_that_cannot_be_answered_says_why(store: edgeshard.Store, sql: str, words: str) -> None:
@@ -77,7 +77,7 @@ def test_a_query_that_cannot_be_answered_says_why(store: edgeshard.Store, sql: s
 def test_reading_comes_in_portions_and_holds_no_snapshot(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(query, "PORTION_ROWS", 10)
+    monkeypatch.setattr(reading, "PORTION_ROWS", 10)
     with store.shard("agent") as shard:
         shard.write_many([{"n": n} for n in range(25)])
         store.merge()
@@ -184,8 +184,8 @@ def test_importing_edgeshard_loads_nothing_optional() -> None:
     assert "[]" == done.stdout.strip()
 
 
-def test_at_most_fifteen_public_names() -> None:
-    assert len(edgeshard.__all__) <= 15
+def test_at_most_fifteen_public_names_besides_the_errors() -> None:
+    assert len([name for name in edgeshard.__all__ if not name.endswith("Error")]) <= 15
     assert sorted(edgeshard.__all__) == edgeshard.__all__
 
 

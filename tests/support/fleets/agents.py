@@ -33,7 +33,7 @@ def put(shard: Any, change: Change) -> int:
     shape, values, is_tombstone = change
     if is_tombstone:
         return int(shard.delete(shape.cls, *values.values()))
-    return int(shard.write(record(shape, values)))
+    return int(shard.write(record(shape, values), table=shape.table_argument))
 
 
 @step(12)
@@ -94,7 +94,7 @@ def strange(fleet: Fleet, pick: Pick) -> Any:
     fleet.say(f"  {agent} of {name}: {shape.name} {[*values.get('data', values)]}")
     try:
         shard = fleet.shard(name, agent)
-        seq = shard.write(record(shape, values))
+        seq = shard.write(record(shape, values), table=shape.table_argument)
     except (RecordError, TableError, SchemaConflictError):
         fleet.counts["records refused"] += 1
     except DiskBudgetError:

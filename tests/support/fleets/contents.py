@@ -15,7 +15,7 @@ import attrs
 
 from edgeshard.master.receipts import CLAIMED
 from tests.support.fleets.model import CURRENT, HISTORY, PRUNED, SUPERSEDED, Address, Held, Row, Schema
-from tests.support.fleets.shapes import DICT, SHAPES, Shape
+from tests.support.fleets.shapes import SHAPES, Shape
 
 _KEYED = {shape.table: shape for shape in SHAPES.values() if shape.key}
 
@@ -303,7 +303,7 @@ def as_held(content: Content) -> Held:
 def expected_columns(row: Row, schema: Schema) -> dict[str, Any]:
     """Return the values that a row must have in a database, by column; other columns are NULL."""
     values = {schema.final(row.shape.table, field): value for field, value in row.values.items()}
-    if row.shape is DICT:
+    if row.shape.is_dicts:
         values["agent_id"] = row.agent
     return values
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tests.support.fleets import contents, disputes
 from tests.support.fleets.carrying import export_bundle, inventory_of, record_receipt
 from tests.support.fleets.fleet import DEVICES, STORES, Fleet
 from tests.support.fleets.model import CURRENT, HISTORY, PRUNED, SUPERSEDED, Held, Row, kept
-from tests.support.fleets.shapes import DICT, DISPUTED_TABLES, SHAPES, Shape
+from tests.support.fleets.shapes import DISPUTED_TABLES, SHAPES, Shape
 from tests.support.stores import contradictions, new_store
 
 #: How many databases one merge names.
@@ -183,14 +184,15 @@ def _newest(table: str, held: Held) -> Shape:
 
 def _said(newest: Shape, row: Row, held: Held) -> Mapping[str, Any]:
     values = contents.expected_columns(row, held.schema)
-    if newest is DICT:
+    if newest.is_dicts:
         return {"agent_id": row.agent, "data": values["data"]}
     return {field: values.get(field) for field in newest.fields}
 
 
 def _read(newest: Shape, record: Any) -> Mapping[str, Any]:
-    values = {field: getattr(record, field) for field in newest.fields}
-    return {"agent_id": values["agent_id"], "data": values["data"]} if newest is DICT else values
+    get = record.get if isinstance(record, dict) else partial(getattr, record)
+    values = {field: get(field) for field in newest.fields}
+    return {"agent_id": values["agent_id"], "data": values["data"]} if newest.is_dicts else values
 
 
 def _is_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import decimal
+import typing
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import attrs
 
 import edgeshard
+from edgeshard.records import forms
 
 Pick = Callable[[Sequence[Any]], Any]
 
@@ -44,7 +47,8 @@ class Shape:
         history: whether superseded versions are kept.
         index: its indexes.
         renamed: older names of its fields.
-        cls: the class.
+        cls: the class, of any form.
+        is_dicts: whether its rows are written as dicts of any keys.
     """
 
     name: str
@@ -57,6 +61,14 @@ class Shape:
     renamed: Mapping[str, str] = attrs.Factory(dict)
     priority: int = 0
     cls: Any = None
+    is_dicts: bool = False
+
+    @property
+    def table_argument(self) -> Any:
+        """What `write` must be told of where a record belongs; None: nothing."""
+        if self.is_dicts and self.table != "agent_data":
+            return self.table
+        return self.cls if forms.is_typed_dict(self.cls) else None
 
     @property
     def deletes(self) -> bool:
@@ -64,14 +76,41 @@ class Shape:
         return bool(self.key) and self.conflict in ("lww", "keep-all")
 
 
-def _shape(name: str, table: str, fields: Mapping[str, type], **options: Any) -> Shape:
-    cls = attrs.make_class(name, {field: attrs.field(type=kind) for field, kind in fields.items()}, frozen=True)
+def _attrs_class(name: str, fields: Mapping[str, Any]) -> Any:
+    return attrs.make_class(name, {field: attrs.field(type=kind) for field, kind in fields.items()}, frozen=True)
+
+
+def _dataclass(name: str, fields: Mapping[str, Any]) -> Any:
+    return dataclasses.make_dataclass(name, fields.items(), slots=True)
+
+
+def _named_tuple(name: str, fields: Mapping[str, Any]) -> Any:
+    return typing.NamedTuple(name, list(fields.items()))
+
+
+def _typed_dict(name: str, fields: Mapping[str, Any]) -> Any:
+    return typing.TypedDict(name, dict(fields))  # type: ignore[operator]  # the same
+
+
+def _shape(
+    name: str,
+    table: str,
+    fields: Mapping[str, type],
+    form: Callable[[str, Mapping[str, Any]], Any] = _attrs_class,
+    **options: Any,
+) -> Shape:
+    cls = form(name, fields)
     declared = {option: options[option] for option in options if option != "index"}
     cls = edgeshard.table(name=table, index=list(options.get("index", ())), **declared)(cls)
     return Shape(name, table, fields, cls=cls, **options)
 
 
-DICT = Shape("Dict", "agent_data", {"agent_id": str, "timestamp": float, "data": dict}, cls=edgeshard.AgentData)
+_DICT = {"agent_id": str, "timestamp": float, "data": dict}
+
+DICT = Shape("Dict", "agent_data", _DICT, cls=edgeshard.AgentData, is_dicts=True)
+
+#: A table of dicts with a name of its own.
+EVENTS = attrs.evolve(_shape("Events", "events", _DICT), is_dicts=True)
 
 _CELL = {"row": str, "col": int, "value": int}
 
@@ -94,12 +133,12 @@ KEYED = (
 #: One class over the months: each version renames, widens or adds something.
 VERSIONS = (
     _shape("V1", "sample", {"n": int, "a": bool}),
-    _shape("V2", "sample", {"n": int, "a": int, "extra": uuid.UUID}, index=(("n",),)),
-    _shape("V3", "sample", {"n": int, "b": float, "extra": str}, renamed={"a": "b"}, index=(("b", "n"),)),
+    _shape("V2", "sample", {"n": int, "a": int, "extra": uuid.UUID}, _dataclass, index=(("n",),)),
+    _shape("V3", "sample", {"n": int, "b": float, "extra": str}, _named_tuple, renamed={"a": "b"}, index=(("b", "n"),)),
     _shape("V4", "sample", {"n": int, "c": decimal.Decimal}, renamed={"a": "c", "b": "c"}, priority=7),
 )
 
-PHOTO = _shape("Photo", "photo", {"n": int, "pixels": bytes}, priority=3)
+PHOTO = _shape("Photo", "photo", {"n": int, "pixels": bytes}, _typed_dict, priority=3)
 
 #: Every type, at its limits.
 EVERY = _shape("Every", "every", {"n": int, **{f"f_{text}": kind for kind, text in TYPES.items()}})
@@ -131,6 +170,7 @@ EXACT_MAX = 2**53
 #: How often each is chosen.
 WEIGHTS: tuple[tuple[Shape, int], ...] = (
     (DICT, 8),
+    (EVENTS, 2),
     (PHOTO, 3),
     *((shape, 3) for shape in VERSIONS),
     *((shape, 2) for shape in KEYED),
@@ -191,7 +231,7 @@ _DISPUTED_VALUES: Mapping[type, Sequence[Any]] = {**_VERSION_VALUES, int: (1, -E
 
 def values_for(shape: Shape, number: int, pick: Pick) -> dict[str, Any]:
     """Return values for a record: `number` tells it from all others of its table, except in keyed tables."""
-    if shape is DICT:
+    if shape.is_dicts:
         return {"data": {"n": number, "more": pick((*_JSONS, "x" * 3_000, [[number]], -0.5))}}
     if shape in KEYED:
         return {"row": pick("pq"), "col": pick((1, 2)), "value": pick((number, -number, 0, 7))}
@@ -205,7 +245,7 @@ def values_for(shape: Shape, number: int, pick: Pick) -> dict[str, Any]:
 
 def record(shape: Shape, values: Mapping[str, Any]) -> Any:
     """Return the record that has these values."""
-    return values["data"] if shape is DICT else shape.cls(**values)
+    return values["data"] if shape.is_dicts else shape.cls(**values)
 
 
 #: Records that nobody should ask a database to keep: `write` either refuses them, or everything works with them.
