@@ -17,12 +17,13 @@ TOPICS = ("parser", "cache", "network", "storage")
 
 
 class Finding(TypedDict):
+    agent: str
     topic: str
     text: str
     builds_on: list[str]  # who had written about the topic before
 
 
-def ask_model(agent: str, topic: str, context: list[str]) -> str:
+def ask_model(agent: str, topic: str, context: list[Finding]) -> str:
     """Stand in for a call to a model."""
     return f"{agent} on {topic}, knowing {len(context)} findings"
 
@@ -31,29 +32,25 @@ def run(folder: str, agent: str) -> None:
     store = edgeshard.Store(folder)
     with store.shard(agent) as shard:
         for topic in TOPICS:
-            earlier = store.query(  # fresh=True merges first: all that the others have written until now
-                "SELECT agent_id, text FROM finding JOIN _edgeshard_streams ON stream_no = _stream WHERE topic = ?",
-                [topic],
-                fresh=True,
+            # fresh=True merges first, so this is all that anyone has written until now
+            known = [finding for finding in store.read(Finding, fresh=True) if finding["topic"] == topic]
+            found = Finding(
+                agent=agent,
+                topic=topic,
+                text=ask_model(agent, topic, known),
+                builds_on=sorted({finding["agent"] for finding in known}),
             )
-            text = ask_model(agent, topic, [row.text for row in earlier])
-            finding: Finding = {"topic": topic, "text": text, "builds_on": sorted({row.agent_id for row in earlier})}
-            shard.write(finding, table=Finding)
-            shard.write({"event": "tool_call", "tool": "search", "topic": topic}, table="trace")
+            shard.write(found, table=Finding)
+            shard.write({"tool": "search", "topic": topic, "tokens": 812}, table="tool_calls")
 
 
 if __name__ == "__main__":
     folder = sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="edgeshard-llm-")
-    store = edgeshard.Store(folder)
-    with store.shard("setup") as shard:
-        shard.write(Finding(topic="start", text="five agents begin", builds_on=[]), table=Finding)
-    store.merge()
     agents = [multiprocessing.Process(target=run, args=(folder, agent)) for agent in AGENTS]
     for agent in agents:
         agent.start()
     for agent in agents:
         agent.join()
-    store.merge()
+    findings = list(edgeshard.Store(folder).read(Finding, fresh=True))
     for topic in TOPICS:
-        most = max((f for f in store.read(Finding) if f["topic"] == topic), key=lambda found: len(found["builds_on"]))
-        print(f"{topic}: {most['text']}")
+        print(max((f for f in findings if f["topic"] == topic), key=lambda found: len(found["builds_on"]))["text"])

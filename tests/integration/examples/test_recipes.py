@@ -113,10 +113,10 @@ def test_log_records_of_all_processes_arrive(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_agents_build_on_what_the_others_found(tmp_path: Path) -> None:
     printed = run("llm_agents.py", tmp_path)
-    assert ["parser", "cache", "network", "storage"] == [line.split(":")[0] for line in printed]
+    assert ["parser,", "cache,", "network,", "storage,"] == [line.split()[2] for line in printed]
     store = edgeshard.Store(tmp_path)
     assert [(20, 5)] == store.query("select count(*), count(distinct agent_id) from finding_with_agent")
-    assert [(20,)] == store.query("select count(*) from trace")
+    assert [(20,)] == store.query("select count(*) from tool_calls")
     assert store.query("select 1 from finding where json_array_length(builds_on) > 0")
 
 
