@@ -34,7 +34,6 @@ from edgeshard.records import codecs, fallbacks
 from edgeshard.records.columns import Table
 from edgeshard.records.fallbacks import Fallbacks
 from edgeshard.shard import health
-from edgeshard.shard.health import running_asker
 from edgeshard.shard.inserts import RecordWriter, WriterKey
 from edgeshard.shard.lookup import Lookups
 from edgeshard.shard.quota import Quota
@@ -126,7 +125,7 @@ class Handle:
         self._transaction_wait_s = transaction_wait_s
         self._thread: Executor | None = None  # for awaited writes; None: there was none yet
         self._starting_thread = threading.Lock()
-        self._running = running_asker()  # asks what runs in this thread
+        self._running: Callable[[], object] | None = None  # asks what runs in this thread; None: nothing takes turns
         self._task: object = None  # the coroutine or greenlet that has the transaction open
         self._aborted: BaseException | None = None  # what rolled the open transaction back
         self._files = health.ShardFiles(self.path)
@@ -231,7 +230,7 @@ class Handle:
         if self._unusable is not None:
             # a new one each time: a traceback grows with each raise, and keeps the frames it went through alive
             raise type(self._unusable)(*self._unusable.args)
-        if self._depth and self._task != self._running():
+        if self._depth and self._running is not None and self._task != self._running():
             cause = (
                 "another coroutine or greenlet has a transaction open; do not await or switch inside one. Collect the "
                 "rows first, and write them with write_many"

@@ -182,18 +182,14 @@ if hasattr(os, "register_at_fork"):
 # -- what takes turns in one thread -----------------------------------------------------------------------------------
 
 
-def running_asker() -> Callable[[], object]:
-    """Return a function that returns what runs in this thread now, of all that take turns in it.
+def running_asker() -> Callable[[], object] | None:
+    """Return a function that returns what runs in this thread now, of all that take turns in it; None if nothing does.
 
     Of two calls, the results are equal if the same asyncio task, trio task and greenlet was running. No framework is
     imported for this, and one that is imported later is not asked: what it runs began after this call.
     """
     modules = sys.modules
-    return _running if "asyncio" in modules or "trio" in modules or "greenlet" in modules else _nobody
-
-
-def _nobody() -> object:
-    return None
+    return _running if "asyncio" in modules or "trio" in modules or "greenlet" in modules else None
 
 
 def _running() -> object:

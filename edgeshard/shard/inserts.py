@@ -38,14 +38,15 @@ class RecordWriter:
 WriterKey = type | str
 
 
-def writer_key(record: Any, table: str | type, path: str) -> WriterKey:
-    """Return the key of a record for which a table is given.
+def writer_key(record: Any, table: str | type | None, path: str) -> WriterKey:
+    """Return the key of a record, for which a table may be given.
 
     Raises:
         RecordError: records of this type do not go to that table.
     """
-    if not isinstance(table, str) and table is record.__class__:
-        return table
+    if table is None or (not isinstance(table, str) and table is record.__class__):
+        cls: type = record.__class__
+        return cls
     if not isinstance(table, str) and not forms.is_typed_dict(table):
         cause = f"table must be a name or a TypedDict, both for dicts, got {table!r}; write an instance of the class"
         raise RecordError("write to shard", path, cause)

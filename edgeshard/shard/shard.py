@@ -118,8 +118,10 @@ class Shard(Handle):
                 self._await_turn()
             if monotonic() >= self._check_at:
                 self._check()
-            key = record.__class__ if table is None else inserts.writer_key(record, table, self.path)
-            writer = self._writers.get(key)
+            if table is None:
+                writer = self._writers.get(record.__class__)
+            else:
+                writer = self._writers.get(inserts.writer_key(record, table, self.path))
             row_id = self._next_id
             if writer is not None and row_id & _SEQ_MASK:
                 # no signal handler runs between reading this attribute and writing it: there is no call between them
@@ -130,12 +132,12 @@ class Shard(Handle):
                 except BaseException as error:
                     self._next_id = 0  # until _fail decides
                     if isinstance(error, hlc.ClockSetBackError):
-                        row_id = self._insert_in_new_stream(key, record)
+                        row_id = self._insert_in_new_stream(inserts.writer_key(record, table, self.path), record)
                     else:
                         self._retry_or_fail(error, row_id, writer, record)
             else:
                 with Transaction(self):
-                    row_id = self._insert(self._writer_for(key), record)
+                    row_id = self._insert(self._writer_for(inserts.writer_key(record, table, self.path)), record)
         except BaseException:
             # not suppress(), which runs Python, and so may be interrupted, before the release
             try:  # noqa: SIM105

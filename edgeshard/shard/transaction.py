@@ -93,7 +93,7 @@ class Transaction:
             if self.depth:
                 return
             handle._running = running_asker()
-            handle._task, handle._aborted = handle._running(), None
+            handle._task, handle._aborted = handle._running and handle._running(), None
             if handle._is_clock_set_back is not None and handle._is_clock_set_back():
                 handle._restart_clock()
                 self.next_id = 0  # if the block is undone, the stream is not continued either

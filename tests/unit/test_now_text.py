@@ -10,7 +10,7 @@ import pytest
 
 from edgeshard.records import now_text
 
-FORM = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
+FORM = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00")
 
 
 class Wall:
@@ -36,9 +36,9 @@ def as_time(text: str) -> float:
 
 
 @pytest.mark.parametrize("time_s", [0.0, 1.0, 1_000_000_000.0, 1_795_999_999.999999, 1_796_000_000.000001, -1.5, 2e11])
-def test_the_text_is_the_time_with_six_digits(wall: Wall, time_s: float) -> None:
+def test_the_text_is_the_time_to_the_millisecond(wall: Wall, time_s: float) -> None:
     wall.time_s = time_s
-    assert abs(as_time(now_text.make_clock()()) - time_s) < 0.0001
+    assert -0.00001 < time_s - as_time(now_text.make_clock()()) < 0.00101
 
 
 def test_the_text_is_never_older_than_a_millisecond_and_never_ahead(wall: Wall) -> None:
@@ -49,7 +49,7 @@ def test_the_text_is_never_older_than_a_millisecond_and_never_ahead(wall: Wall) 
         texts.append(clock())
         assert -0.00001 < wall.time_s - as_time(texts[-1]) < 0.00101
     assert texts == sorted(texts)
-    assert 8 < len(set(texts)) < 20
+    assert 8 <= len(set(texts)) < 20
 
 
 @pytest.mark.parametrize("back_s", [0.0000001, 0.0005, 1.0, 40 * 365 * 86400.0])
@@ -58,10 +58,10 @@ def test_a_clock_that_is_set_back_is_followed_at_once(wall: Wall, back_s: float)
     wall.time_s = 1_796_000_000.0
     clock()
     wall.time_s -= back_s
-    assert abs(as_time(clock()) - wall.time_s) < 0.00001
+    assert -0.00001 < wall.time_s - as_time(clock()) < 0.00101
 
 
 def test_two_clocks_are_independent(wall: Wall) -> None:
     one, other = now_text.make_clock(), now_text.make_clock()
     wall.time_s = 7.0
-    assert one() == other() == "1970-01-01T00:00:07.000000+00:00"
+    assert one() == other() == "1970-01-01T00:00:07.000+00:00"
