@@ -31,7 +31,7 @@ def application(folder: str) -> web.Application:
             writing = shard.awrite(await request.json(), table=Reading)
             return web.json_response({"seq": await writing}, status=201)
         except (ValueError, edgeshard.RecordError) as error:  # it is not JSON, or not a Reading
-            return web.json_response({"error": str(error)}, status=400)
+            return web.json_response({"error": getattr(error, "cause", str(error))}, status=400)
         except asyncio.CancelledError:  # the client went away; the row is stored or not, and this says which
             request.app.logger.info("kept" if writing and writing.kept else "not stored")
             raise

@@ -17,8 +17,9 @@ from huey import SqliteHuey
 import edgeshard
 
 if "TASKS_FOLDER" not in os.environ:  # the consumer gets it from this program
-    os.environ["TASKS_FOLDER"] = sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="edgeshard-huey-")
+    os.environ["TASKS_FOLDER"] = os.path.abspath([*sys.argv, tempfile.mkdtemp(prefix="edgeshard-huey-")][1])
 FOLDER = Path(os.environ["TASKS_FOLDER"])
+FOLDER.mkdir(parents=True, exist_ok=True)
 huey = SqliteHuey(filename=str(FOLDER / "queue.db"))  # the queue is huey's own; the results go to the store
 store = edgeshard.Store(FOLDER / "data")
 shard: edgeshard.Shard

@@ -15,7 +15,7 @@ from typing import Final
 
 from edgeshard import sqlite
 from edgeshard.master import catalog, streams
-from edgeshard.records import declare
+from edgeshard.records.columns import DICT_COLUMNS
 from edgeshard.records.names import VIEW_SUFFIX
 from edgeshard.sqlite import Connection, quote
 
@@ -38,8 +38,8 @@ def create_view(table: str, columns: Collection[str]) -> str:
         columns: the names of its columns, in lower case.
     """
     agent = f"s.{_AGENT}, "
-    if table == declare.table_of(declare.AgentData).name:
-        agent = ""  # its own column has the same value
+    if DICT_COLUMNS.keys() == set(columns):
+        agent = ""  # a table of dicts has a column with the same value
     elif _AGENT in columns:
         agent = f"s.{_AGENT} AS _{_AGENT}, "
     return (

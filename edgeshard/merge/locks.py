@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -86,7 +87,8 @@ def await_no_watcher(root: Path, wait_s: float, should_stop: Callable[[], bool])
         time.sleep(left_s)
         return None
 
-    _wait_for(root, path, wait_s, should_stop, is_free, "watches it, and merges new rows")
+    own_advice = "to see all rows written so far, use query(sql, fresh=True) or merge_now()"
+    _wait_for(root, path, wait_s, should_stop, is_free, "watches it, and merges new rows", own_advice)
 
 
 def _check_wait(root: Path, wait_s: object) -> None:
@@ -102,6 +104,7 @@ def _wait_for(
     should_stop: Callable[[], bool],
     attempt: Callable[[float], _T | None],
     doing: str,
+    own_advice: str = "",
 ) -> _T | None:
     """Attempt something until it succeeds; return None if it should stop.
 
@@ -112,6 +115,7 @@ def _wait_for(
         should_stop: called after each attempt.
         attempt: tries for at most this many seconds, and returns None if it failed.
         doing: what another merger does, for messages.
+        own_advice: what to do if that merger is this process.
 
     Raises:
         MergeInProgressError: it did not succeed in that time.
@@ -130,5 +134,7 @@ def _wait_for(
         if left_s <= 0:
             holder = lock_holder.find_holder(path)
             who = f" ({holder.describe()})" if holder is not None else ""
-            cause = f"another merger {doing}{who}; try again later, or wait for it with lock_wait=seconds"
+            is_own = holder is not None and holder.pid == os.getpid()
+            advice = (is_own and own_advice) or "try again later, or wait for it with lock_wait=seconds"
+            cause = f"another merger {doing}{who}; {advice}"
             raise MergeInProgressError("merge into", paths.master(root), cause)

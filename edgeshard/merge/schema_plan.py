@@ -12,6 +12,7 @@ import attrs
 
 from edgeshard.errors import SchemaConflictError
 from edgeshard.records import promote, renames, types
+from edgeshard.records.columns import mixes_dicts
 from edgeshard.records.renames import Arrow
 from edgeshard.sources.source import SourceTable
 from edgeshard.sqlite import Connection, quote
@@ -88,6 +89,9 @@ def plan_table(
         final_names = renames.ends([*known_renames, *new_renames])
     except renames.UnclearError as error:
         raise SchemaConflictError("merge", path, f"table {table.name}: {error}. {_RENAME_ADVICE}") from error
+    names = [final_names.get(column.lower(), column.lower()) for column, _ in table.columns]
+    if known_columns and (cause := mixes_dicts(table.name, known_columns, names)):
+        raise SchemaConflictError("merge", path, f"{cause}. {OTHER_TABLE_ADVICE}")
     spelling = {new.lower(): new for _, new in [*known_renames, *new_renames]}
     columns: dict[str, str] = {}
     for column, type_ in (known_columns or {}).items():

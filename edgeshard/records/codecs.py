@@ -89,6 +89,9 @@ def _encode_or_replace(column: Column, replacing: Fallbacks, value: Any) -> Any:
         raise refusal
     if replaced is None and (column.optional or _may_be_null(column, replacing, value)):
         return None
+    if replaced is None and replacing.nan == "null" and fallbacks.is_not_finite(value):
+        cause = "NULL would be read back as the default of the field; declare it Optional, or without a default"
+        raise ValueError(cause) from refusal
     if isinstance(replaced, str) and fallbacks.is_not_finite(value) and column.type == "real":
         cause = "a column of floats holds no text; open the store with nan='null', or write the metric in a dict"
         raise ValueError(cause) from refusal

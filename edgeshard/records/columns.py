@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final
 
 import attrs
 
+from edgeshard import format
 from edgeshard.records.forms import Form
 from edgeshard.records.json_types import JsonType
 from edgeshard.records.keys import Key
+
+#: The columns of each table of dicts, with their types.
+DICT_COLUMNS: Final[Mapping[str, str]] = {"agent_id": "text", "timestamp": "datetime", "data": "json"}
+
+
+def mixes_dicts(table: str, known: Collection[str], new: Collection[str]) -> str:
+    """Return why rows must not go to a table because only one of both has rows of dicts, or "".
+
+    A class that reads the table would find its fields empty in the rows of dicts.
+
+    Args:
+        table: the table's name, for the text.
+        known: the names of the columns that it has, in lower case.
+        new: those of the columns of the rows.
+    """
+    columns = [set(names) - format.OWN_COLUMNS.keys() for names in (known, new)]
+    there, here = (names == DICT_COLUMNS.keys() for names in columns)
+    if there == here or columns[0] | columns[1] == DICT_COLUMNS.keys():
+        return ""
+    of = {True: "dicts", False: "rows of a class"}
+    return f"table {table} has {of[there]} there, and these are {of[here]}"
 
 
 @attrs.frozen

@@ -23,7 +23,8 @@ from edgeshard.records.json_types import Anything, Converted, Items, JsonType, M
 _POSSIBLE: Final = (
     "columns are bool, int, float, str, bytes, datetime, date, time, timedelta, Decimal, UUID, Path, an Enum, a "
     "Literal, dict, list, tuple or set of these and other record classes inside (stored as JSON), or Optional of one "
-    "of these"
+    "of these. Declare the field as what is to be stored, such as str, list[float] or dict, and convert the values, or "
+    "let the encode= function of the store do that"
 )
 
 _UNIONS: Final = (typing.Union, types.UnionType)

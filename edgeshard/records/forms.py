@@ -309,9 +309,13 @@ def _advice(cls: Any) -> str:
         return f"is not a class; give {KINDS}"
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
         return "is a namedtuple without types; declare it as a typing.NamedTuple, with a type for each field"
+    if cls in (list, tuple, set):
+        return f"is a builtin type; write several records with write_many, each a dict or of {KINDS}"
     if cls.__module__ == "builtins":
         return f'is a builtin type; records are dicts, as {{"value": ...}}, or instances of {KINDS}'
     if hasattr(cls, "to_dict") and hasattr(cls, "iloc"):
+        if hasattr(cls, "to_frame"):
+            return "is a pandas Series; write it with write(value.to_dict())"
         return 'is a table of many records; write them with write_many(value.to_dict("records"))'
     if isinstance(getattr(cls, "__abstractmethods__", None), frozenset) and issubclass(cls, typing.Mapping):
         return "is a mapping; write dict(value)"

@@ -113,7 +113,9 @@ def real(value: Any) -> float:
         return _exact_float(found)
     real: float = _exactly(float, value)
     if real != real:
-        raise ValueError("SQLite would store NaN as NULL; make the field Optional, and write None")
+        raise ValueError(
+            "SQLite would store NaN as NULL; make the field Optional, and write None, or give Store nan='null'"
+        )
     return real
 
 

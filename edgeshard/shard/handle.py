@@ -303,8 +303,8 @@ class Handle:
     def _in_child(self, what: str) -> str:
         return (
             f"{what}, and belongs to one process. Keep the store, and open the shard in the child: "
-            f"store.shard({self.agent!r:.210}), with a name of its own for each. With multiprocessing or an executor "
-            "that goes into the function that runs there, or into initializer=, with gunicorn into post_fork"
+            "store.shard(f'worker-{os.getpid()}'). With multiprocessing or an executor that goes into the function "
+            "that runs there or into initializer=, with gunicorn into post_fork"
         )
 
     def __reduce__(self) -> NoReturn:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from edgeshard import format, sqlite
-from edgeshard.master import catalog
+from edgeshard.master import agent_views, catalog
 from edgeshard.master.reading import Source
 from edgeshard.records import declare, queries
 from edgeshard.records.queries import Call, DecodeJson, Params
@@ -69,6 +69,8 @@ def _make_views(connection: Connection, sql: str) -> None:
         columns = "".join(f", {quote(row[1])}" for row in described if row[1] != "_id")
         rows = f"main.{quote(name)} WHERE {truncations.not_truncated('_id')}"
         connection.execute(f"CREATE TEMP VIEW {_view(name, columns)} FROM {rows}")
+        with_agent = agent_views.create_view(name, [row[1].lower() for row in described if row[1] != "_id"])
+        connection.execute(with_agent.replace("CREATE VIEW", "CREATE TEMP VIEW", 1))
     if _AGENT_DATA.name not in {name.lower() for name in names}:  # a master has it from the beginning
         columns = "".join(f", NULL AS {quote(column.name)}" for column in _AGENT_DATA.columns)
         connection.execute(f"CREATE TEMP VIEW {_view(_AGENT_DATA.name, columns)} FROM (SELECT 1 AS _id) WHERE false")

@@ -13,7 +13,7 @@ from edgeshard.errors import SchemaConflictError
 from edgeshard.master import catalog
 from edgeshard.master.catalog import Statement
 from edgeshard.records import declare, keys, limits, promote, renames, types
-from edgeshard.records.columns import Column, Table
+from edgeshard.records.columns import Column, Table, mixes_dicts
 from edgeshard.records.keys import Key
 from edgeshard.sqlite import Connection, quote
 
@@ -38,6 +38,8 @@ def changes(connection: Connection, table: Table, path: str) -> Iterator[Stateme
     keyed = catalog.load_keys(connection)
     recorded = {each.lower(): key for each, key in keyed.items()}.get(name.lower())
     _ensure_same_key(name, table, recorded if known else table.key, path)
+    if known and (cause := mixes_dicts(name, known, [column.name.lower() for column in table.columns])):
+        raise SchemaConflictError("write to shard", path, f"{cause}; give these another table name")
     fixed = keys.fixed((table.deletes_from or table).key)  # no class may widen these
     yield from _new_renames(connection, name, table, path)
     for column in table.columns:

@@ -17,7 +17,7 @@ from edgeshard.errors import ConfigurationError, SchemaConflictError, StorageErr
 from edgeshard.files import paths
 from edgeshard.master import catalog, database, store_clock
 from edgeshard.records import keys, renames, types
-from edgeshard.records.columns import Table
+from edgeshard.records.columns import Table, mixes_dicts
 from edgeshard.records.keys import Key
 from edgeshard.sqlite import Connection
 
@@ -102,6 +102,8 @@ def _table_conflict(connection: Connection, name: str, known: Mapping[str, str],
     there = {each.lower(): key for each, key in catalog.load_keys(connection).items()}.get(name.lower())
     if (there and there.folded) != (table.key and table.key.folded):
         return f"table {name} has {keys.describe(table.key)} in this class, and {keys.describe(there)}"
+    if cause := mixes_dicts(name, known, [column.name.lower() for column in table.columns]):
+        return cause
     arrows = [*catalog.load_renames(connection).get(name.lower(), ()), *table.renames]
     try:
         final_names = renames.ends(arrows)

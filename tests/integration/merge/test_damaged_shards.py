@@ -118,7 +118,7 @@ def unstrict_values(path: Path) -> None:
         path,
         "drop table agent_data",
         "create table agent_data(_id integer primary key, agent_id text, timestamp text, data text)",
-        "insert into agent_data values (4294967297, 'bad', 'not a number', '{}')",
+        "insert into agent_data values (4294967297, 'bad', x'00', '{}')",
     )
 
 

@@ -131,7 +131,7 @@ def test_a_source_that_lacks_rows_says_what_to_do_in_its_own_store(store: edgesh
     by_hand(store, "delete from agent_data where _id = 2")
     hub = new_store(tmp_path / "hub")
     (refused,) = hub.merge([store.master_path]).quarantined
-    assert "run `edgeshard merge` and `edgeshard verify` in its store" in refused.reason
+    assert "Store.merge and Store.verify in its own store" in refused.reason
     store.merge()
     assert ((), 19) == ((report := hub.merge([store.master_path])).quarantined, report.rows)
 

@@ -471,3 +471,40 @@ def test_a_table_of_dicts_cannot_be_one_of_a_class_with_a_key(shard: edgeshard.S
     shard.write(keyed(1))
     with pytest.raises(SchemaConflictError, match=r"keyed has the key \(n\)"):
         shard.write({"n": 1}, table="keyed")
+
+
+@attrs.frozen
+class Result:
+    step: int
+    loss: float
+
+
+@pytest.mark.parametrize("first", ["class", "dict"])
+@pytest.mark.parametrize("merged", [False, True], ids=["in the shard", "in the master"])
+def test_rows_of_a_class_and_dicts_do_not_mix(store: edgeshard.Store, first: str, merged: bool) -> None:
+    """A reader of the class would find its fields empty in the rows of dicts."""
+
+    def write(shard: edgeshard.Shard, kind: str) -> int:
+        return shard.write(Result(1, 0.5)) if kind == "class" else shard.write({"step": 2}, table="result")
+
+    other = "dict" if first == "class" else "class"
+    with store.shard("one") as shard:
+        write(shard, first)
+        if merged:
+            store.merge()
+            with store.shard("two") as second, pytest.raises(SchemaConflictError, match="table result has"):
+                write(second, other)
+        with pytest.raises(SchemaConflictError, match=r"table result has (dicts|rows of a class) there"):
+            write(shard, other)
+        assert 2 == write(shard, first)
+
+
+def test_where_two_agents_mix_dicts_and_a_class_the_later_ones_rows_are_blocked(store: edgeshard.Store) -> None:
+    with store.shard("one") as one, store.shard("two") as two:
+        one.write(Result(1, 0.5))
+        two.write({"step": 2}, table="result")
+        two.write({"goes": "on"})
+        report = store.merge()
+    assert (2, 1) == (report.rows, sum(blocked.rows for blocked in report.blocked))
+    assert [Result(1, 0.5)] == list(store.read(Result))
+    assert [("one",)] == store.query("select agent_id from result_with_agent")

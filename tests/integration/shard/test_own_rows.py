@@ -319,3 +319,15 @@ def test_reading_leaves_no_file_open(store: edgeshard.Store) -> None:
             with pytest.raises(QueryError):
                 shard.query("selec")
         assert before == len(os.listdir("/dev/fd"))
+
+
+def test_a_shard_has_the_views_that_a_master_has(store: edgeshard.Store) -> None:
+    sql = (
+        "select agent_id, data ->> 'n' as n from events_with_agent union all select agent_id, 0 from reading_with_agent"
+    )
+    with store.shard("agent") as shard:
+        shard.write({"n": 1}, table="events")
+        shard.write(edgeshard.table(name="reading")(attrs.make_class("Reading", {"x": attrs.field(type=int)}))(2))
+        expected = shard.query(sql)
+        store.merge()
+    assert [("agent", 1), ("agent", 0)] == expected == store.query(sql)

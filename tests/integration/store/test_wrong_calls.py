@@ -92,10 +92,10 @@ CALLS: dict[str, tuple[Call, type[EdgeshardError], str]] = {
     "store of bytes": (lambda *_: edgeshard.Store(cast("Any", b"x")), ConfigurationError, 'Store("data")'),
     "store of a store": (lambda store, _: edgeshard.Store(store), ConfigurationError, 'Store("data")'),
     "store, U+0000": (lambda *_: edgeshard.Store("a\0b"), ConfigurationError, 'Store("data")'),
-    "pickle a shard": (lambda _, shard: pickle.dumps(shard), ShardForkedError, "store.shard('agent')"),
-    "pickle a method": (lambda _, shard: pickle.dumps(shard.write), ShardForkedError, "store.shard('agent')"),
-    "copy a shard": (lambda _, shard: copy.copy(shard), ShardForkedError, "store.shard('agent')"),
-    "deepcopy a shard": (lambda _, shard: copy.deepcopy(shard), ShardForkedError, "store.shard('agent')"),
+    "pickle a shard": (lambda _, shard: pickle.dumps(shard), ShardForkedError, "store.shard(f'worker-"),
+    "pickle a method": (lambda _, shard: pickle.dumps(shard.write), ShardForkedError, "store.shard(f'worker-"),
+    "copy a shard": (lambda _, shard: copy.copy(shard), ShardForkedError, "store.shard(f'worker-"),
+    "deepcopy a shard": (lambda _, shard: copy.deepcopy(shard), ShardForkedError, "store.shard(f'worker-"),
     "transaction, not called": (
         lambda _, shard: _with(shard.transaction), TransactionError, "with shard.transaction():",
     ),
@@ -180,7 +180,7 @@ def test_a_shard_opened_before_a_fork_says_where_to_open_it(store: edgeshard.Sto
     life = begin(child)
     life.wait()
     assert 1 == life.count
-    for part in (worker.shard.path, "opened before a fork", "store.shard('worker')", "post_fork", "initializer="):
+    for part in (worker.shard.path, "opened before a fork", "store.shard(f'worker-", "post_fork", "initializer="):
         assert part in messages.read_text()
     assert 1 == worker.work(2)
     worker.shard.close()
