@@ -259,6 +259,7 @@ _PATCHES: list[Patch] = [
     (time, "time_ns", _clock(_Real.time_ns, lambda now_s: int(now_s * 1e9))),
     (machine_clock, "boottime_s", _clock(machine_clock.boottime_s)),
     (lock_holder, "_uptime_s", _clock(lock_holder._uptime_s)),
+    (lock_holder, "_this_process", lambda _pid: lock_holder._Process(1, 1, 1, "simulated")),
     (secrets, "token_bytes", _token_bytes),
     (secrets, "token_hex", _token_hex),
     (shard, "monotonic", _monotonic),

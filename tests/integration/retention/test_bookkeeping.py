@@ -113,14 +113,14 @@ def test_an_agent_started_for_each_row_does_not_eat_up_a_small_budget(tmp_path: 
     store = edgeshard.Store(tmp_path, max_bytes="2M", on_full="drop-oldest")
     add(store, "agent", 0)
     for number in range(1, 8):
-        history.grow(store, "streams", 1_500)
+        history.grow(store, "streams", 1_200)
         add(store, "agent", number, merge=False)
         with mock.patch.multiple(bookkeeping, pause=lambda took_s: None):
             store.merge()
         assert number in numbers_of_agent(store)
     master = store.status().master
     assert master.rows > 1_000
-    assert 7 * 1_500 < master.retired_streams + master.rows
+    assert 7 * 1_200 < master.retired_streams + master.rows
     assert store.verify().ok
 
 

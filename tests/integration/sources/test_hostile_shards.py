@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import apsw
+import attrs
 import pytest
 
 import edgeshard
@@ -457,19 +458,22 @@ def test_shards_cannot_give_the_master_more_tables_and_columns_than_it_can_have(
 
 
 def test_two_shards_cannot_widen_a_table_beyond_what_can_be_opened(store: edgeshard.Store) -> None:
+    wide = edgeshard.table(name="wide")(attrs.make_class("Wide", {"n": attrs.field(type=int)}))
     for number in range(2):
-        write(store, f"bad{number}", number)
+        with store.shard(f"bad{number}") as shard:
+            shard.write(wide(number))
         columns = [f"c{number}_{n}" for n in range(300)]
         hostile_shards.edit(
             shard_path(store, f"bad{number}"),
-            *(f"alter table agent_data add column {name} text" for name in columns),
-            *(f"insert into _edgeshard_columns values ('agent_data', '{name}', 'text', 9)" for name in columns),
+            *(f"alter table wide add column {name} text" for name in columns),
+            *(f"insert into _edgeshard_columns values ('wide', '{name}', 'text', 9)" for name in columns),
         )
     report = store.merge()
     assert (1, 1) == (report.rows, len(report.blocked))
     write(store, "good", 9)
     assert 1 == store.merge().rows
-    assert [0, 9] == numbers(store)
+    assert [9] == numbers(store)
+    assert [wide(0)] == list(store.read(wide))
 
 
 def test_a_row_that_no_merge_could_take_is_refused_when_it_is_written(store: edgeshard.Store) -> None:
