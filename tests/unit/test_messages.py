@@ -55,6 +55,7 @@ def faults(source: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_no_message_names_an_option_or_only_a_command() -> None:
     found = {str(path.relative_to(PACKAGE)): faults(path.read_text()) for path in modules()}
     assert len(found) > 100

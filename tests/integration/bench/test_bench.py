@@ -404,6 +404,7 @@ def test_the_tables_are_aligned_and_say_what_was_lost_and_what_was_not_run() -> 
         assert any("not run: <nothing> installed" in row for row in rows)
 
 
+@pytest.mark.slow
 def test_the_json_has_a_stable_shape_and_is_shown_again_as_it_was(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -139,6 +139,7 @@ def test_a_shard_that_is_open_learns_of_a_larger_budget(tmp_path: Path) -> None:
         assert fill(lambda n: shard.write({"n": n, "x": "x" * 500})) > 100
 
 
+@pytest.mark.slow
 def test_the_command_notes_a_budget(store: edgeshard.Store) -> None:
     store.init()
     assert 0 == command("merge", store.root, "--max-bytes", "2M", "--on-full", "drop-oldest").returncode
@@ -164,6 +165,7 @@ def test_a_store_without_a_budget_has_plain_shards(store: edgeshard.Store) -> No
 # -- refusing ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_refused_write_says_who_takes_how_much_and_every_acknowledged_row_is_there(tmp_path: Path) -> None:
     store = edgeshard.Store(tmp_path, max_bytes="3M")
     with store.shard("agent") as shard:
@@ -182,6 +184,7 @@ def test_a_refused_write_says_who_takes_how_much_and_every_acknowledged_row_is_t
     assert store.verify().ok
 
 
+@pytest.mark.slow
 def test_a_value_that_is_refused_after_a_write_without_space_takes_no_seq(tmp_path: Path) -> None:
     store = edgeshard.Store(tmp_path, max_bytes="3M")
     with store.shard("agent") as shard:
@@ -241,6 +244,7 @@ def test_a_row_larger_than_a_grant_is_written_where_there_is_room(tmp_path: Path
         assert 2 == shard.write({"n": 1, "x": "x" * 10 * policy.FIRST_GROWTH_BYTES})
 
 
+@pytest.mark.slow
 def test_nearing_the_limit_is_logged_once_before_a_write_is_refused(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -762,6 +766,7 @@ def test_the_budget_holds_under_many_writers_and_each_acknowledged_row_is_presen
 # -- giving back -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_shard_gives_back_in_pieces_what_was_merged_in_pieces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,6 +140,7 @@ def test_the_largest_transaction_of_rows_that_grow_in_the_master_is_merged(
     assert store.verify().ok
 
 
+@pytest.mark.slow
 def test_a_transaction_that_does_not_fit_keeps_no_other_shard_from_being_merged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,6 +223,7 @@ def test_agents_that_open_write_and_close_with_a_merge_after_each_round_are_not_
     assert report.rows * 1_000 > 0.3 * max_bytes * MB
 
 
+@pytest.mark.slow
 def test_no_row_is_dropped_for_shards_that_are_open_and_idle(tmp_path: Path) -> None:
     agents = 25
     store = edgeshard.Store(tmp_path, max_bytes=2 * policy.least_budget(agents), on_full="drop-oldest")

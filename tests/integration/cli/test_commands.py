@@ -147,6 +147,7 @@ def test_a_master_that_is_no_database_exits_65(merged: edgeshard.Store, tmp_path
     assert "not a SQLite database" in done.stderr
 
 
+@pytest.mark.slow
 def test_who_closes_the_pipe_ends_the_command_quietly(merged: edgeshard.Store) -> None:
     for verb in (["query", ENDLESS, "--csv"], ["query", ENDLESS, "--json"], ["shell", ENDLESS]):
         process = start(*on(merged.root, verb))
@@ -158,6 +159,7 @@ def test_who_closes_the_pipe_ends_the_command_quietly(merged: edgeshard.Store) -
         process.stderr.close()
 
 
+@pytest.mark.slow
 def test_the_pipe_of_the_last_lines_may_be_closed_too(merged: edgeshard.Store) -> None:
     for verb in (["merge"], ["status"], ["verify"], ["query", "select 1"], ["shell", "select 1"]):
         process = start(*on(merged.root, verb))
@@ -168,6 +170,7 @@ def test_the_pipe_of_the_last_lines_may_be_closed_too(merged: edgeshard.Store) -
         process.stderr.close()
 
 
+@pytest.mark.slow
 def test_a_full_disk_behind_the_output_exits_74(merged: edgeshard.Store) -> None:
     with open("/dev/full", "w") as full:
         for verb in (["verify"], ["status"], ["query", "select 1"], ["query", ENDLESS, "--csv"]):
@@ -176,6 +179,7 @@ def test_a_full_disk_behind_the_output_exits_74(merged: edgeshard.Store) -> None
             assert "No space left" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_closed_output_is_no_failure(merged: edgeshard.Store) -> None:
     for closed in (1, 2):
         code = f"import os, sys; os.close({closed}); os.execv(sys.executable, sys.argv[1:])"
@@ -304,6 +308,7 @@ def test_control_characters_in_the_data_do_not_reach_the_terminal(merged: edgesh
     assert "\\u001b[2J" in shown
 
 
+@pytest.mark.slow
 def test_on_a_terminal_a_table_is_coloured_and_as_wide_as_it(merged: edgeshard.Store) -> None:
     words = f"select '{'word ' * 100}' as words"
     code, shown = on_terminal("query", merged.root, words, columns=40, NO_COLOR="1")

@@ -94,6 +94,7 @@ def test_missing_rows_exit_3(filled: edgeshard.Store, tmp_path: Path) -> None:
     assert "is missing rows 1 to 3" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_held_lock_exits_75_at_once_or_waits(filled: edgeshard.Store) -> None:
     held = locks.lock(filled.root / "merge.lock")
     assert held is not None

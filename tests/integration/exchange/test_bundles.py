@@ -163,6 +163,7 @@ def test_each_bundle_holds_only_what_the_last_receipt_lacks(
     assert (0, True) == (hub.merge([tmp_path / "none.db"]).rows, hub.verify().ok)
 
 
+@pytest.mark.slow
 def test_the_same_by_the_commands_and_a_file_that_travels_the_other_way(
     store: edgeshard.Store, hub: edgeshard.Store, tmp_path: Path
 ) -> None:
@@ -277,6 +278,7 @@ def test_a_terminal_is_spared_thousands_of_gaps(store: edgeshard.Store, hub: edg
 # -- while others work, and when it is killed -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_merges_beside_an_export_come_with_the_next_one(
     store: edgeshard.Store, hub: edgeshard.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -411,6 +413,7 @@ def set_aside(hub: edgeshard.Store, path: Path) -> str:
     return report.quarantined[0].reason
 
 
+@pytest.mark.slow
 def test_each_bit_that_flips_is_noticed_and_nothing_is_merged(hub: edgeshard.Store, bundle: Path) -> None:
     whole = bundle.read_bytes()
     at = whole.index(bytes.fromhex(sql(bundle, "select hex(sha256) from _edgeshard_checksum")[0][0]))

@@ -598,6 +598,7 @@ def test_the_commands_say_what_is_wrong_with_a_file(
     assert ["data", "hub.json"][: 1 + path.exists()] == sorted(item.name for item in tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_receipt_from_the_command_line_is_reported_and_noted(store: edgeshard.Store, opened: Connection) -> None:
     a = stream_of(opened, "a")
     text = said(a, 12, hours=1, generation=1).to_json()

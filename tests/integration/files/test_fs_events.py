@@ -166,6 +166,7 @@ for _ in range(100_000):
 """
 
 
+@pytest.mark.slow
 @on_linux
 def test_a_burst_that_overflows_the_kernels_queue_is_noticed(
     folder: Path, watches: list[Watch], caplog: pytest.LogCaptureFixture

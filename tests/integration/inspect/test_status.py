@@ -849,6 +849,7 @@ def test_what_watch_prints_arrives_at_once(
     assert 0 == process.returncode
 
 
+@pytest.mark.slow
 def test_watch_wants_a_time_above_0(store: edgeshard.Store) -> None:
     store.init()
     for text in ("0", "-1", "nan", "inf", "soon", "1e9"):

@@ -58,6 +58,7 @@ def written(store: edgeshard.Store, agent: str, count: int, first: int = 0) -> N
 # -- rows are deleted -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @EVADED
 def test_rows_deleted_by_hand_are_reported_and_the_budget_and_prunes_go_on(
     store: edgeshard.Store, first: tuple[str, ...]

@@ -239,6 +239,7 @@ def test_no_other_row_is_erased_if_the_master_contradicts_itself(store: edgeshar
     assert list(range(6)) == numbers(store)
 
 
+@pytest.mark.slow
 def test_a_full_budget_keeps_nobody_from_erasing(store: edgeshard.Store) -> None:
     capped = edgeshard.Store(store.root, max_bytes="2M")
     with capped.shard("a") as shard, pytest.raises(edgeshard.errors.DiskBudgetError):

@@ -95,6 +95,7 @@ VERSIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [False, True], ids=["plain", "keyed"])
 @pytest.mark.parametrize(("older", "newer", "what"), VERSIONS, ids=[what for _, _, what in VERSIONS])
 def test_versions_of_two_agents_that_exceed_a_limit_block_the_table_of_the_newcomer_alone(

@@ -222,6 +222,7 @@ def test_a_fresh_look_is_not_remembered(store: edgeshard.Store) -> None:
     assert [1, 1, 1] == [store.merge(keep_empty=True).shards for _ in range(3)]
 
 
+@pytest.mark.slow
 def test_more_shards_than_can_be_attached_at_once(store: edgeshard.Store) -> None:
     count = 2 * attach.GROUP_SIZE + 7
     for n in range(count):
@@ -763,6 +764,7 @@ def test_a_damaged_master_is_not_blamed_on_a_shard(store: edgeshard.Store) -> No
     assert [[1]] == sql(shard_path(store, "a"), "select count(*) from agent_data")
 
 
+@pytest.mark.slow
 def test_connections_and_descriptors_are_given_back(store: edgeshard.Store) -> None:
     write(store, "a", 1)
     store.merge()

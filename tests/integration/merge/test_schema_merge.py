@@ -106,6 +106,7 @@ def test_a_field_that_has_the_older_name_of_another_field_is_refused(store: edge
     assert [1, 2] == column(store, "b")
 
 
+@pytest.mark.slow
 def test_a_column_that_was_renamed_twice_has_the_last_name_whatever_comes_first(tmp_path: Path) -> None:
     second = version(b=int, renamed={"a": "b"})
     for name, third in (("short", {"b": "c"}), ("long", {"a": "c", "b": "c"})):

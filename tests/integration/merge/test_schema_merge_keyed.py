@@ -89,6 +89,7 @@ def test_a_shard_whose_columns_changed_while_it_waited_brings_the_last_version_a
     assert {"k": "text", "_timestamp": "timestamp"} == columns(store, "sample_deleted")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("carried", ["master", "bundle"])
 @pytest.mark.parametrize("newer_first", [False, True])
 def test_a_hub_renames_and_widens_its_history_whatever_device_comes_first(

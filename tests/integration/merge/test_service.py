@@ -212,6 +212,7 @@ def test_an_idle_service_makes_no_pass(store: edgeshard.Store) -> None:
         assert before == len(passes.reports)
 
 
+@pytest.mark.slow
 def test_under_load_a_pass_begins_each_interval_and_the_busy_shard_is_not_truncated_in_each(
     store: edgeshard.Store,
 ) -> None:
@@ -380,6 +381,7 @@ time.sleep(3600)
 """
 
 
+@pytest.mark.slow
 def test_a_hangup_looks_also_for_agents_that_died_without_a_trace(store: edgeshard.Store) -> None:
     with watcher(store, "--rescan", NEVER_S) as process:
         agent = subprocess.Popen([sys.executable, "-c", _WRITES_AND_STAYS, str(store.root)])
@@ -536,6 +538,7 @@ def test_a_quiet_watcher_still_says_what_it_sets_aside(store: edgeshard.Store) -
     assert "bad.db" in err
 
 
+@pytest.mark.slow
 def test_a_fresh_query_on_the_command_line_is_answered_beside_a_watcher(store: edgeshard.Store) -> None:
     with watcher(store, "--observer", "polling", "--interval", NEVER_S, "--rescan", NEVER_S):
         await_that(lambda: store.master_path.exists())
@@ -667,6 +670,7 @@ def test_where_no_events_come_the_rescan_finds_all_and_the_service_looks_each_in
     assert [0, 1, 2] == numbers(store)
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_watched_the_service_looks_each_interval(
     store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -707,6 +711,7 @@ def test_where_nothing_can_be_watched_a_native_service_tries_ever_more_rarely_an
     assert (5, 1) == (len(passes.failures), passes.recoveries)
 
 
+@pytest.mark.slow
 def test_events_that_bring_no_rows_wake_at_most_one_pass_an_interval(store: edgeshard.Store) -> None:
     with serving(store, interval_s=1.0) as passes:
         await_that(lambda: is_idle(passes))
@@ -740,6 +745,7 @@ def test_a_commit_between_the_last_look_and_the_watch_is_found(
 # -- what becomes of the store ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_after_a_quiet_time_an_event_in_vain_does_not_make_a_row_wait_for_the_interval(store: edgeshard.Store) -> None:
     # the shard is open all the time: an agent that opens it for a row makes several files, and on a busy machine the
     # passes between these are enough of them in vain

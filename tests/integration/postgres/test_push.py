@@ -427,6 +427,7 @@ def test_a_row_that_the_ranges_do_not_name_is_loud(store: edgeshard.Store, pg: s
     assert list(range(10)) == numbers(pg)
 
 
+@pytest.mark.slow
 def test_a_store_that_lost_its_master_goes_on_without_doubling(store: edgeshard.Store, pg: str, tmp_path: Path) -> None:
     with store.shard("a") as shard:
         shard.write_many({"n": n} for n in range(100))
@@ -759,6 +760,7 @@ def test_a_connection_that_is_cut_after_any_byte_loses_and_doubles_nothing(
     assert proxy.cut > 8
 
 
+@pytest.mark.slow
 @WAYS
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_an_answer_to_commit_that_never_comes_loses_and_doubles_nothing(
@@ -822,6 +824,7 @@ def locked(
     return f"postgresql://{LOCKED}:{password}@127.0.0.1:{port or pg_server.port}/{database}"
 
 
+@pytest.mark.slow
 def test_each_failure_has_its_exit_code_and_shows_no_password(store: edgeshard.Store, pg_server: PgServer) -> None:
     fill(store, "a", 0, 10)
     name = pg_server.make_database()
@@ -865,6 +868,7 @@ def test_a_database_that_only_reads_is_unavailable(store: edgeshard.Store, pg_se
     assert (69, True) == (code, "25006" in printed), printed
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_is_unavailable(store: edgeshard.Store, pg_server: PgServer, small_disk: Path) -> None:
     if os.geteuid() == 0:
         shutil.chown(small_disk, "nobody")
@@ -994,6 +998,7 @@ def test_nothing_else_imports_psycopg() -> None:
 # -- the command ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_line_or_an_object_or_nothing(store: edgeshard.Store, pg: str) -> None:
     fill(store, "a", 0, 10)
     told = json.loads(push(store, pg, "--json").stdout)
@@ -1012,6 +1017,7 @@ def attrs_of(done: subprocess.CompletedProcess[str]) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_a_master_that_somebody_else_writes_is_pushed_and_the_receipt_comes_later(
     store: edgeshard.Store, pg: str
 ) -> None:
@@ -1092,6 +1098,7 @@ def test_a_table_that_somebody_dropped_is_made_again_by_the_next_run(store: edge
     pusher.close()
 
 
+@pytest.mark.slow
 def test_a_server_that_is_away_does_not_make_the_master_forget_what_it_holds(
     store: edgeshard.Store, pg_server: PgServer, proxy: Proxy
 ) -> None:

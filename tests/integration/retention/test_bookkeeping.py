@@ -85,6 +85,7 @@ class Level:
     value: int
 
 
+@pytest.mark.slow
 def test_streams_of_which_all_rows_were_superseded_retire(store: edgeshard.Store, tmp_path: Path) -> None:
     copies = [tmp_path / f"{number}.db" for number in range(40)]
     for number, copy in enumerate(copies):

@@ -78,6 +78,7 @@ def test_one_glitch_prunes_nothing_and_the_rule_works_afterwards(
     assert (4, []) == (prune(store), numbers(store))
 
 
+@pytest.mark.slow
 def test_a_first_clock_that_was_ahead_does_not_stop_the_rule(store: edgeshard.Store, machine: Machine) -> None:
     machine.error_s = 20 * YEAR * DAY_S
     add(store, 0)
@@ -102,6 +103,7 @@ def test_rows_from_before_the_clock_was_set_get_as_old_as_measured(store: edgesh
     assert 1 == prune(store)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("merges", [False, True])
 def test_after_a_year_off_rows_wait_for_ten_days_even_without_new_rows(
     store: edgeshard.Store, machine: Machine, merges: bool

@@ -562,6 +562,7 @@ def test_a_prune_makes_no_master(store: edgeshard.Store) -> None:
     assert (78, ["shards"], True) == (done.returncode, os.listdir(store.root), "there is no master yet" in done.stderr)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
@@ -628,6 +629,7 @@ def test_the_disk_gets_its_room_back(tmp_path: Path) -> None:
     check_disk_is_given_back(tmp_path)
 
 
+@pytest.mark.slow
 def test_without_being_asked_the_file_keeps_its_room_for_rows_to_come(store: edgeshard.Store) -> None:
     sizes = []
     for day in range(8):
@@ -700,6 +702,7 @@ def test_a_prune_that_is_interrupted_ends_after_a_step_and_says_so(store: edgesh
     assert rows == store.prune(keep_rows=0).rows
 
 
+@pytest.mark.slow
 def test_two_prunes_at_once_find_each_others_windows_empty(store: edgeshard.Store) -> None:
     add(store, "a", *range(5_000))
     arguments = [sys.executable, "-m", "edgeshard", "prune", str(store.root), "--keep-rows", "100", "--json"]

@@ -259,6 +259,7 @@ def serving(store: edgeshard.Store, prune: Any, heard: Listener) -> Watcher:
     return Watcher(store.root, interval_s=0.02, rescan_s=NEVER_S, listener=heard, prune=rules)
 
 
+@pytest.mark.slow
 def test_watching_prunes_what_comes(store: edgeshard.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(due, "MIN_INTERVAL_S", 0.0)
     heard = Heard()

@@ -502,6 +502,7 @@ def test_many_go_step_by_step_out_of_transactions_and_leave_the_rest(
     assert [(20,)] == store.query("SELECT count(*) FROM reading")
 
 
+@pytest.mark.slow
 def test_a_prune_of_this_rule_that_is_killed_left_steps_whole(
     store: edgeshard.Store, wall: Wall, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -71,6 +71,7 @@ print(written() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["normal", "low"])
 @pytest.mark.parametrize("after", ["", "pruned"])
 def test_what_is_counted_is_what_the_system_counts(store: edgeshard.Store, level: str, after: str) -> None:
@@ -300,6 +301,7 @@ class Heard(Listener):
             self.found.append(report.rows)
 
 
+@pytest.mark.slow
 def test_the_first_row_after_a_quiet_time_waits_and_is_merged_with_others(store: edgeshard.Store) -> None:
     heard = Heard()
     merger = Watcher(store.root, interval_s=3.0, rescan_s=NEVER_S, listener=heard, profile=write_profile.LOW)

@@ -205,6 +205,7 @@ def test_a_sound_shard_whose_file_claims_to_be_large_merges(store: edgeshard.Sto
     assert ((), 5) == ((report := store.merge()).quarantined, report.rows)
 
 
+@pytest.mark.slow
 def test_a_table_of_a_shard_that_is_not_ours_is_checked_before_the_shard_is_rewritten(store: edgeshard.Store) -> None:
     with store.shard("bad") as shard:
         shard.write_many({"text": "x" * 1_000} for _ in range(3_000))  # so much that the space is given back

@@ -146,6 +146,7 @@ def test_no_check_of_a_hostile_shard_is_evaluated_when_its_rows_are_deleted(stor
     assert (1, 1, ()) == (report.rows, report.truncated, report.quarantined)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page_bytes", [512, 65536])
 def test_a_shard_with_other_pages_than_ours_merges(store: edgeshard.Store, page_bytes: int) -> None:
     write(store, "other", *range(300))
@@ -280,6 +281,7 @@ while time.monotonic() < ends:
 """
 
 
+@pytest.mark.slow
 def test_a_shard_that_changes_while_it_is_read_harms_only_itself(store: edgeshard.Store, tmp_path: Path) -> None:
     with store.shard("bad") as shard:
         shard.write_many({"n": -n} for n in range(1, 3_000))
@@ -457,6 +459,7 @@ def test_shards_cannot_give_the_master_more_tables_and_columns_than_it_can_have(
     assert 1 == store.merge().rows
 
 
+@pytest.mark.slow
 def test_two_shards_cannot_widen_a_table_beyond_what_can_be_opened(store: edgeshard.Store) -> None:
     wide = edgeshard.table(name="wide")(attrs.make_class("Wide", {"n": attrs.field(type=int)}))
     for number in range(2):
@@ -476,6 +479,7 @@ def test_two_shards_cannot_widen_a_table_beyond_what_can_be_opened(store: edgesh
     assert [wide(0)] == list(store.read(wide))
 
 
+@pytest.mark.slow
 def test_a_row_that_no_merge_could_take_is_refused_when_it_is_written(store: edgeshard.Store) -> None:
     with store.shard("agent") as shard:
         with pytest.raises(RecordError):
