@@ -44,6 +44,8 @@ def writer_key(record: Any, table: str | type | None, path: str) -> WriterKey:
     Raises:
         RecordError: records of this type do not go to that table.
     """
+    if table is not None and record.__class__ is dict and (table.__class__ is str or forms.is_typed_dict(table)):
+        return table
     if table is None or (not isinstance(table, str) and table is record.__class__):
         cls: type = record.__class__
         return cls

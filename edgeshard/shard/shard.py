@@ -202,13 +202,15 @@ class Shard(Handle):
         """
         if type(records) not in (list, tuple):
             inserts.ensure_several(records, self.path)
-        key_of = type if table is None else partial(inserts.writer_key, table=table, path=self.path)
         with Transaction(self):
-            if isinstance(records, (list, tuple)) and len(keys := set(map(key_of, records))) == 1:
-                return self._insert_list(self._writer_for(keys.pop()), records)
+            if isinstance(records, (list, tuple)) and len(set(map(type, records))) == 1:
+                return self._insert_list(self._writer_for(inserts.writer_key(records[0], table, self.path)), records)
             count = 0
-            for key, group in itertools.groupby(records, key_of):
-                count += self._insert_iterable(self._writer_for(key), group)
+            for _, group in itertools.groupby(records, type):
+                run = iter(group)
+                first = next(run)
+                writer = self._writer_for(inserts.writer_key(first, table, self.path))
+                count += self._insert_iterable(writer, itertools.chain([first], run))
             return count
 
     def _insert_list(self, writer: RecordWriter, records: Sequence[Any]) -> int:
