@@ -184,8 +184,9 @@ def _dataclass_fields(cls: Any) -> Iterator[Field]:
 
 
 def _is_pydantic(cls: Any) -> bool:
-    pydantic = sys.modules.get("pydantic")
-    return pydantic is not None and isinstance(cls, type) and issubclass(cls, pydantic.BaseModel)
+    # version 1, and a pydantic that is being imported, have no such class with fields
+    model = getattr(sys.modules.get("pydantic"), "BaseModel", None)
+    return isinstance(cls, type) and model is not None and issubclass(cls, model) and hasattr(cls, "model_fields")
 
 
 def _pydantic_fields(cls: Any) -> Iterator[Field]:
