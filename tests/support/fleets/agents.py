@@ -10,7 +10,7 @@ from edgeshard.errors import DiskBudgetError, RecordError, SchemaConflictError, 
 from tests.support.fleets import contents, disputes
 from tests.support.fleets.fleet import AGENTS, DEVICES, Fleet
 from tests.support.fleets.model import Address
-from tests.support.fleets.shapes import DECK, DICT, Pick, Shape, record, strange_records, values_for
+from tests.support.fleets.shapes import DECK, DICT, EVENTS, Pick, Shape, record, strange_records, values_for
 from tests.support.fleets.steps import step
 from tests.support.forks import Count
 from tests.support.stores import shard_path
@@ -23,6 +23,8 @@ def make(fleet: Fleet, pick: Pick, deck: Sequence[Shape]) -> Change:
     """Return a random change."""
     shape = pick([shape for shape in deck if shape.name not in fleet.refused])
     values = values_for(shape, next(fleet.numbers), pick)
+    if shape is DICT and values["data"]["n"] % 5 == 0:
+        shape = EVENTS
     if shape.deletes and pick((True, False, False)):
         return shape, {field: values[field] for field in shape.key}, True
     return shape, values, False

@@ -170,7 +170,6 @@ EXACT_MAX = 2**53
 #: How often each is chosen.
 WEIGHTS: tuple[tuple[Shape, int], ...] = (
     (DICT, 8),
-    (EVENTS, 2),
     (PHOTO, 3),
     *((shape, 3) for shape in VERSIONS),
     *((shape, 2) for shape in KEYED),
@@ -179,7 +178,7 @@ WEIGHTS: tuple[tuple[Shape, int], ...] = (
     (WIDE_KEYED, 1),
 )
 
-SHAPES: dict[str, Shape] = {shape.name: shape for shape in [*(shape for shape, _ in WEIGHTS), *DISPUTED]}
+SHAPES: dict[str, Shape] = {shape.name: shape for shape in [*(shape for shape, _ in WEIGHTS), EVENTS, *DISPUTED]}
 DECK = [shape for shape, weight in WEIGHTS for _ in range(weight)]
 
 #: What agents write in fleets in which they contradict one another.
