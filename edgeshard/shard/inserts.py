@@ -44,18 +44,17 @@ def writer_key(record: Any, table: str | type | None, path: str) -> WriterKey:
     Raises:
         RecordError: records of this type do not go to that table.
     """
-    if table is not None and record.__class__ is dict and (table.__class__ is str or forms.is_typed_dict(table)):
-        return table
-    if table is None or (not isinstance(table, str) and table is record.__class__):
-        cls: type = record.__class__
+    cls: type = record.__class__
+    if table is None:
         return cls
-    if not isinstance(table, str) and not forms.is_typed_dict(table):
-        cause = f"table must be a name or a TypedDict, both for dicts, got {table!r}; write an instance of the class"
-        raise RecordError("write to shard", path, cause)
-    if not isinstance(record, dict):
+    takes_dicts = isinstance(table, str) or forms.is_typed_dict(table)
+    if table is cls or (takes_dicts and isinstance(record, dict)):
+        return table
+    if takes_dicts:
         cause = f"table={table!r} is for dicts, got {scalars.type_name(record)}; leave table= out, or write a dict"
-        raise RecordError("write to shard", path, cause)
-    return table
+    else:
+        cause = f"table must be a name or a TypedDict, both for dicts, got {table!r}; write an instance of the class"
+    raise RecordError("write to shard", path, cause)
 
 
 #: Attributes of the classes whose instances are one record, and may be iterated over: of attrs, dataclasses, pydantic

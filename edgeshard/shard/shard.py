@@ -54,9 +54,6 @@ _SEQ_MASK: Final = format.SEQ_MAX
 #: How many records of a list are encoded at a time.
 _BATCH_ROWS: Final = 1_000
 
-#: The table that dicts go to. It is the same everywhere.
-_AGENT_DATA: Final = declare.table_of(declare.AgentData).name
-
 _TOO_MANY: Final = "one transaction cannot hold so many rows; write them in several"
 
 
@@ -496,7 +493,7 @@ class Shard(Handle):
             for statement in schema.changes(self._connection, table, self.path):
                 self._writers.clear()  # other classes of the table may have to convert from now on
                 self._execute(*statement)
-            if table.name != _AGENT_DATA and table not in self._fitting:
+            if table.name != inserts.AGENT_DATA and table not in self._fitting:
                 store_master.ensure_fits(self.path, table)
                 self._fitting.add(table)
             return schema.as_stored(self._connection, table)
