@@ -134,7 +134,8 @@ def _wait_for(
         if left_s <= 0:
             holder = lock_holder.find_holder(path)
             who = f" ({holder.describe()})" if holder is not None else ""
-            is_own = holder is not None and holder.pid == os.getpid()
-            advice = (is_own and own_advice) or "try again later, or wait for it with lock_wait=seconds"
+            advice = "try again later, or wait for it with lock_wait=seconds"
+            if own_advice and holder is not None and holder.pid == os.getpid():
+                advice = own_advice
             cause = f"another merger {doing}{who}; {advice}"
             raise MergeInProgressError("merge into", paths.master(root), cause)

@@ -125,12 +125,14 @@ def table(
     )
 
     def mark(cls: _Class) -> _Class:
-        setattr(cls, _OPTIONS, attrs.evolve(options, hints=_local_hints(cls, sys._getframe(1))))
-        return cls
+        return _marked(cls, options, sys._getframe(1))
 
-    if cls is None:
-        return mark
-    setattr(cls, _OPTIONS, attrs.evolve(options, hints=_local_hints(cls, sys._getframe(1))))
+    return mark if cls is None else _marked(cls, options, sys._getframe(1))
+
+
+def _marked(cls: _Class, options: _Options, frame: types.FrameType) -> _Class:
+    """Return a class that keeps its options; `frame` is where it is declared."""
+    setattr(cls, _OPTIONS, attrs.evolve(options, hints=_local_hints(cls, frame)))
     return cls
 
 
