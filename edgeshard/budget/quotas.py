@@ -156,22 +156,30 @@ class QuotaRecord:
         """Keep others from taking anything while the block measures the store.
 
         Raises:
-            StorageBusyError: another process has had the lock for seconds: it was stopped, perhaps.
+            AccessError, StorageIOError: the file cannot be locked or changed.
+            StorageBusyError: one other process has had the lock for seconds: it was stopped, perhaps.
         """
         handle = self._lock()
         try:
+            self._show_that_it_is_taken(handle)
             yield
         finally:
             locks.unlock_open_file(handle)
             if handle != self._handle:
                 os.close(handle)
 
+    def _show_that_it_is_taken(self, handle: int) -> None:
+        try:
+            os.utime(handle)
+        except OSError as error:
+            raise explain_os_error(error, "lock quotas", self._path) from error
+
     def _lock(self) -> int:
         for _ in range(_LOCK_TRIES):
             if locks.lock_open_file(self._handle, self._path):
                 return self._handle
             time.sleep(_LOCK_POLL_S)
-        handle = locks.lock_in_turn(self._path, _LOCK_WAIT_S)
+        handle = locks.lock_in_turn(self._handle, self._path, _LOCK_WAIT_S)
         if handle is None:
             cause = f"another process has been measuring the store for {_LOCK_WAIT_S:.0f} seconds; try again"
             raise StorageBusyError("take quota from", self._path, cause)

@@ -68,12 +68,20 @@ def lock_open_file(handle: int, path: str | os.PathLike[str]) -> bool:
     return True
 
 
-def lock_in_turn(path: str | os.PathLike[str], wait_s: float) -> int | None:
-    """Wait for the lock that `lock_open_file` takes; return a descriptor that holds it, or None after `wait_s` seconds.
+def lock_in_turn(opened: int, path: str | os.PathLike[str], wait_s: float) -> int | None:
+    """Wait for the lock that `lock_open_file` takes; return a descriptor that holds it, or None if its holder keeps it.
+
+    That is if nobody has taken the lock for `wait_s` seconds. Who takes it sets the time of the file's last change
+    (`os.utime`), because many may wait for longer on a slow machine, though each has the lock for a moment only.
 
     The kernel gives it to those who wait, one after the other; of many who ask again and again, some never get it, and
     all take processor time from the one who has it. No system call waits for a lock for a limited time, so a thread
     waits here, for as long as a holder that was stopped keeps it.
+
+    Args:
+        opened: a descriptor of the file, which stays unlocked.
+        path: where the file is.
+        wait_s: for how long one holder is waited for, in seconds.
 
     Raises:
         AccessError, StorageIOError: the file cannot be opened or locked.
@@ -102,7 +110,9 @@ def lock_in_turn(path: str | os.PathLike[str], wait_s: float) -> int | None:
         answered.set()
 
     threading.Thread(target=wait, name="edgeshard-lock", daemon=True).start()
-    answered.wait(wait_s)
+    last_taken = os.fstat(opened).st_mtime_ns
+    while not answered.wait(wait_s) and last_taken != (last_taken := os.fstat(opened).st_mtime_ns):
+        pass
     with decided:
         is_abandoned = not found
     if is_abandoned:

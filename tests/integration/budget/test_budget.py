@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
@@ -9,7 +10,9 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,9 +22,16 @@ import pytest
 
 import edgeshard
 from edgeshard import sqlite
-from edgeshard.budget import policy, usage
+from edgeshard.budget import policy, quotas, usage
 from edgeshard.budget.policy import Budget
-from edgeshard.errors import ConfigurationError, DiskBudgetError, DiskFullError, RecordError, TableError
+from edgeshard.errors import (
+    ConfigurationError,
+    DiskBudgetError,
+    DiskFullError,
+    RecordError,
+    StorageBusyError,
+    TableError,
+)
 from edgeshard.files import paths
 from edgeshard.master import write_stats
 from edgeshard.merge import truncate
@@ -256,11 +266,11 @@ def test_nearing_the_limit_is_logged_once_before_a_write_is_refused(
 
 def test_a_new_shard_is_refused_where_there_is_no_room_for_it(tmp_path: Path) -> None:
     store = edgeshard.Store(tmp_path, max_bytes="2M")
-    with store.shard("agent") as shard:
+    with store.shard("agent") as shard, ExitStack() as others:
         fill(lambda n: shard.write({"n": n}))
-        with pytest.raises(DiskBudgetError, match="open shard"):
-            store.shard("another")
-        assert not shard_path(store, "another").exists()
+        # what is too little for another row to grow the first may do for one more shard, which is empty
+        opened = fill(lambda n: others.enter_context(store.shard(f"other{n}")), most=3)
+        assert not shard_path(store, f"other{opened}").exists()
 
 
 def test_the_logs_count(tmp_path: Path) -> None:
@@ -761,6 +771,31 @@ def test_the_budget_holds_under_many_writers_and_each_acknowledged_row_is_presen
     assert len(acknowledged) == len(present) + len(dropped)
     assert acknowledged == {*present, *dropped}
     assert bool(dropped) == (on_full == "drop-oldest")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes_hands", [True, False])
+def test_a_writer_waits_for_others_who_measure_in_turn_but_not_for_one_who_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes_hands: bool
+) -> None:
+    monkeypatch.setattr(quotas, "_LOCK_WAIT_S", 1.0)
+    store = new_store(tmp_path / "data", max_bytes="10M")
+    store.shard("other").close()
+    with open(paths.quotas(store.root), "r+b") as held, ThreadPoolExecutor() as pool:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        opened = pool.submit(store.shard, "agent")
+        for _ in range(50):
+            time.sleep(0.05)
+            if changes_hands:
+                os.utime(held.fileno())
+        assert opened.done() is not changes_hands
+        fcntl.flock(held, fcntl.LOCK_UN)
+        if changes_hands:
+            opened.result().close()
+        else:
+            with pytest.raises(StorageBusyError, match="has been measuring the store"):
+                opened.result()
+    store.shard("agent").close()
 
 
 # -- giving back -------------------------------------------------------------------------------------------------------
