@@ -62,7 +62,7 @@ from edgeshard.shard.lookup import References
 from edgeshard.shard.open import LOCK_WAIT_S, open_shard
 from edgeshard.shard.shard import Shard
 from edgeshard.shard.write_profile import PROFILES, WriteProfileName
-from edgeshard.sqlite import BUSY_TIMEOUT_S, Statement, draw_rows
+from edgeshard.sqlite import BUSY_TIMEOUT_S, Statement, draw_rows, shorten_text, wrap_text
 
 if TYPE_CHECKING:
     from edgeshard.postgres.watcher import PushWatcher
@@ -89,7 +89,9 @@ __all__ = [
     "explain_os_error",
     "number_or_text",
     "row_count",
+    "shorten_text",
     "size_bytes",
+    "wrap_text",
 ]
 
 logger = logging.getLogger("edgeshard.store")

@@ -69,9 +69,14 @@ def _damaged_master(_: Problem, __: StatusReport, root: Path) -> NextStep:
 
 def _quarantined(problem: Problem, report: StatusReport, root: Path) -> NextStep:
     path = os.path.join(root, "shards", problem.shard)
-    is_alive = any(shard.alive for shard in report.shards if shard.name == problem.shard)
-    stop = "Stop its agent. " if is_alive else ""
-    advice = f"{stop}Bring what can be read of it into the master, then move it away:"
+    shard = next((shard for shard in report.shards if shard.name == problem.shard), None)
+    stop = "stop its agent, " if shard is not None and shard.alive else ""
+    if stop and shard is not None and shard.pid is not None:
+        stop = f"stop its agent (process {shard.pid}), "
+    advice = (
+        f"If it is damaged, {stop}bring what can be read of it into the master, and move it away. Other reasons: "
+        "`edgeshard help troubleshooting`."
+    )
     return NextStep(advice, (command("salvage", root, path), move_away(path)))
 
 

@@ -30,6 +30,7 @@ from typing import Any, Final
 
 import attrs
 
+from edgeshard import units
 from edgeshard.errors import ConfigurationError, DamagedError, FormatError
 from edgeshard.exchange import encoding
 from edgeshard.exchange.encoding import EncodedSeqs
@@ -178,7 +179,7 @@ def parse(text: bytes, path: str) -> Inventory:
         ConfigurationError, FormatError, DamagedError: see `load`.
     """
     if len(text) > BYTES_MAX:
-        cause = f"it has more than {BYTES_MAX:,} bytes; name a file with what {_MAKER} makes"
+        cause = f"it has more than {units.size(BYTES_MAX)}; name a file with what {_MAKER} makes"
         raise ConfigurationError(_ACTION, path, cause)
     try:
         if sum(map(text.count, b"[{,:")) > _DELIMITERS_MAX:

@@ -31,8 +31,8 @@ BUDGET_HIGH: Final = 0.8
 #: How far this machine's clock may go ahead of the trusted time, in seconds: more than a night.
 CLOCK_AHEAD_MAX_S: Final = 86_400.0
 
-#: Agents that one line names.
-_AGENTS_MAX: Final = 3
+#: Gaps that one line names.
+_GAPS_MAX: Final = 3
 
 
 def find_problems(report: StatusReport) -> tuple[Problem, ...]:
@@ -55,10 +55,9 @@ def _of_master(report: StatusReport) -> Iterator[Problem]:
         yield Problem("damaged-master", "red", text)
     if master.gaps:
         agents = sorted({gap.agent for gap in report.gaps})
-        named = ", ".join(map(repr, agents[:_AGENTS_MAX])) + (" and others" if len(agents) > _AGENTS_MAX else "")
         rows = f"{units.count(master.missing_rows, 'row')} missing in {units.count(master.gaps, 'gap')}"
-        noun = "agent" if len(agents) == 1 else "agents"
-        yield Problem("missing", "red", f"{rows}, of {noun} {named}", agent=agents[0] if len(agents) == 1 else "")
+        gaps = "; ".join(map(str, report.gaps[:_GAPS_MAX])) + ("; and more" if len(report.gaps) > _GAPS_MAX else "")
+        yield Problem("missing", "red", f"{rows}: {gaps}", agent=agents[0] if len(agents) == 1 else "")
     if report.unnamed:
         yield Problem("missing-unnamed", "red", report.unnamed)
     if report.states.by_hand:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import attrs
 
-from edgeshard import sqlite
+from edgeshard import sqlite, units
 from edgeshard.display import join_short, short_repr
 from edgeshard.errors import QueryError, UnreadableRowError
 from edgeshard.records import codecs, foreign, json_values, scalars
@@ -193,8 +193,7 @@ def _explain_bindings(connection: Connection, call: Call, sql: str, bindings: Bi
     if len(bindings) == len(parameters):
         return ""
     example = call.example(f"[{join_short(['...'] * len(parameters), len(parameters))}]" if parameters else "")
-    plural = "" if len(parameters) == 1 else "s"
-    return f"the statement has {len(parameters)} parameter{plural}, but got {len(bindings)}: {example}"
+    return f"the statement has {units.count(len(parameters), 'parameter')}, but got {len(bindings)}: {example}"
 
 
 # -- JSON -------------------------------------------------------------------------------------------------------------

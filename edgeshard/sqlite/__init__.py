@@ -93,6 +93,8 @@ from edgeshard.sqlite.shell import (
     draw_rows,
     draw_table,
     shell_class,
+    shorten_text,
+    wrap_text,
 )
 from edgeshard.sqlite.space import has_statistics, index_names, tree_bytes
 from edgeshard.sqlite.take_over import exclusively
@@ -174,6 +176,7 @@ __all__ = [
     "set_busy_timeout",
     "set_synchronous",
     "shell_class",
+    "shorten_text",
     "shrink_wal",
     "spills",
     "spoils_transaction",
@@ -184,4 +187,5 @@ __all__ = [
     "used_bytes",
     "wal_bytes_written",
     "wal_pages_written",
+    "wrap_text",
 ]

@@ -215,7 +215,7 @@ def test_merge_is_the_same_under_both_names(store: edgeshard.Store, tmp_path: Pa
         shard.write({"n": 1})
     done = command("merge", store.root)
     assert (0, "") == (done.returncode, done.stderr)
-    assert done.stdout.startswith("merged 1 rows from 1 shards, truncated 1, in ")
+    assert done.stdout.startswith("merged 1 row from 1 shard, truncated 1, in ")
     ours, theirs = command("merge", tmp_path / "typo"), merge_command(tmp_path / "typo")
     assert ours.stderr.removeprefix("edgeshard merge: ") == theirs.stderr.removeprefix("edgeshard.merge: ")
     assert "usage: python -m edgeshard.merge [-h]" in merge_command("--help").stdout
@@ -227,7 +227,7 @@ def test_merge_is_the_same_under_both_names(store: edgeshard.Store, tmp_path: Pa
 
 def test_verify_of_a_whole_master_exits_0(merged: edgeshard.Store) -> None:
     done = command("verify", merged.root)
-    assert (0, "4 rows of 1 streams: all well\n", "") == (done.returncode, done.stdout, done.stderr)
+    assert (0, "4 rows of 1 stream: all well\n", "") == (done.returncode, done.stdout, done.stderr)
     report = json.loads(command("verify", merged.root, "--json").stdout)
     database = sql(merged.master_path, "select lower(hex(database_id)) from _edgeshard_database")[0][0]
     found = {"rows": 4, "streams": 1, "errors": [], "gaps": [], "losses": [], "database": database, "pruned": {}}
@@ -244,7 +244,7 @@ def test_verify_names_the_missing_rows_and_exits_3(merged: edgeshard.Store, tmp_
     done = command("verify", hub.root)
     assert (3, "") == (done.returncode, done.stderr)
     first, *table = done.stdout.splitlines()
-    assert "0 rows of 1 streams: 0 errors, 4 rows missing in 1 gaps" == first
+    assert "0 rows of 1 stream: 0 errors, 4 rows missing in 1 gap" == first
     columns, row = ([cell.strip() for cell in line.strip("│").split("│")] for line in table if line.startswith("│"))
     assert ["agent", "stream", "first missing", "last missing", "rows", "where they are"] == columns
     ids = [sql(path, f"select lower(hex({name})) from {of}")[0][0] for path, name, of in (
@@ -258,7 +258,7 @@ def test_verify_names_the_missing_rows_and_exits_3(merged: edgeshard.Store, tmp_
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        ("update agent_data set _seq = 9 where _seq = 2", "1 rows are not where their address says"),
+        ("update agent_data set _seq = 9 where _seq = 2", "1 row not where the address says"),
         ("drop table _edgeshard_blocks", "_edgeshard_blocks"),
         ("update _edgeshard_columns set table_name = cast(x'ff' as text)", "utf-8"),
     ],
@@ -542,7 +542,7 @@ def test_a_snapshot_is_merged_from_a_read_only_medium(
     hub = new_store(tmp_path / "hub")
     done = command("merge", hub.root, "--from", small_disk / "master.db")
     assert (0, "") == (done.returncode, done.stderr)
-    assert done.stdout.startswith("merged 4 rows from 1 shards")
+    assert done.stdout.startswith("merged 4 rows from 1 shard")
     assert 0 == command("verify", small_disk).returncode
     done = command("snapshot", merged.root, small_disk / "other.db")
     assert (77, True) == (done.returncode, "read-only medium" in done.stderr)

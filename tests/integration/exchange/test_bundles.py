@@ -177,13 +177,13 @@ def test_the_same_by_the_commands_and_a_file_that_travels_the_other_way(
     assert command("merge", hub.root, "--from", tmp_path / "1.db").stdout.startswith("merged 3 rows")
     done = command("receipt", store.root, "-", "--trust", input=command("ranges", hub.root, "--json").stdout)
     assert (0, "") == (done.returncode, done.stderr)
-    assert "holds 3 rows of 1 streams that are known here; ignored 1 streams that are not known here" in done.stdout
+    assert "holds 3 rows of 1 stream known here; ignored 1 stream not known here" in done.stdout
     add(store, "a", 3)
     hub_id = hub.status().master.database
     assert hub_id in command("status", hub.root).stdout
     assert hub_id == json.loads(command("verify", hub.root, "--json").stdout)["database"]
     done = command("export", store.root, tmp_path / "2.db", "--since-hub", hub_id.upper())
-    assert (0, True) == (done.returncode, done.stdout.startswith("exported 1 rows of 1 streams"))
+    assert (0, True) == (done.returncode, done.stdout.startswith("exported 1 row of 1 stream"))
     done = command("export", store.root, tmp_path / "3.db", "--ranges", "-", "-q", input=ranges)
     assert (0, "", 4) == (done.returncode, done.stdout, sql(tmp_path / "3.db", "select count(*) from agent_data")[0][0])
 

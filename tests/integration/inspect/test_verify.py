@@ -65,10 +65,10 @@ def test_a_sound_master_is_sound_by_either_check(merged: edgeshard.Store, deep: 
         ("update _edgeshard_streams set last_seq = 9", "seqs 1 to 10 are outside the stream"),
         ("update _edgeshard_ranges set stream_no = 7", "seqs 1 to 10 are outside the stream"),
         ("insert into _edgeshard_ranges values (1, 5, 6)", "two ranges hold seq 5"),
-        ("insert into _edgeshard_missing values (1, 2)", "0 rows are missing, and 2 are recorded as missing"),
-        ("update _edgeshard_streams set last_seq = 12", "2 rows are missing, and 0 are recorded as missing"),
+        ("insert into _edgeshard_missing values (1, 2)", "0 rows missing, and 2 recorded as missing"),
+        ("update _edgeshard_streams set last_seq = 12", "2 rows missing, and 0 recorded as missing"),
         ("update _edgeshard_database set next_id = 10", "the next row would get id 10"),
-        ("update agent_data set _seq = 3 where _seq = 2", "1 rows are not where their address says"),
+        ("update agent_data set _seq = 3 where _seq = 2", "1 row not where the address says"),
         ("update reading set _stream = 7 where _seq = 9", "9 rows where its blocks hold 10"),
     ],
 )

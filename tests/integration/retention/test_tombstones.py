@@ -582,5 +582,5 @@ def test_the_command_collects(verb: tuple[str, str], store: edgeshard.Store) -> 
     sql(store.master_path, "UPDATE _edgeshard_arrivals SET at = at - 1000")
     done = command(verb[0], store.root, f"{verb[1]}deletions-older-than", "0s")
     assert (0, "") == (done.returncode, done.stderr)
-    assert "pruned 1 rows" in done.stdout
+    assert "pruned 1 row" in done.stdout
     assert [] == there(store)
