@@ -66,7 +66,7 @@ from edgeshard.shard.write_profile import PROFILES, WriteProfileName
 from edgeshard.sqlite import BUSY_TIMEOUT_S, Statement, draw_rows
 
 if TYPE_CHECKING:
-    from edgeshard.exchange.line_writer import LineWriter
+    from edgeshard.exchange.line_writer import LineWriter as LineWriter
     from edgeshard.postgres.watcher import PushWatcher
 
 # The command line imports nothing below this module, so what else it needs is exported here.

@@ -95,8 +95,16 @@ def store_with_master(options: argparse.Namespace) -> Store:
 
 
 def file_or_stdin(file: str) -> str | BinaryIO:
-    """Return the file's name, or standard input if that is "-"."""
-    return sys.stdin.buffer if file == "-" else file
+    """Return the file's name, or standard input if that is "-".
+
+    Raises:
+        ConfigurationError: standard input is closed.
+    """
+    if file != "-":
+        return file
+    if sys.stdin is None:  # as Python leaves it then
+        raise ConfigurationError("read", "standard input", "it is closed; pipe the input into this command")
+    return sys.stdin.buffer
 
 
 # -- prune rules ------------------------------------------------------------------------------------------------------
