@@ -223,18 +223,15 @@ class WriteReport(Report):
         return self.ended and not self.bad
 
     def _line(self) -> str:
-        line = f"{_rows(self.rows)} committed to the shard of agent {self.agent!r} in {self.seconds:.3f} s"
+        rows, unknown = units.count(self.rows, "row"), units.count(self.unknown, "row")
+        line = f"{rows} committed to the shard of agent {self.agent!r} in {self.seconds:.3f} s"
         if self.ended and self.bad:
-            line += f"; left out {self.bad:,} bad {'line' if self.bad == 1 else 'lines'}"
+            line += f"; left out {units.count(self.bad, 'bad line')}"
         if not self.ended:
             line += f"; ended after line {self.last_line:,}" if self.last_line else "; ended before the first line"
         if self.unknown:
-            line += f"; whether the next {_rows(self.unknown)} are committed is unknown: all of them, or none"
+            line += f"; whether the next {unknown} are committed is unknown: all of them, or none"
         return line
-
-
-def _rows(number: int) -> str:
-    return f"{number:,} {'row' if number == 1 else 'rows'}"
 
 
 # -- merge, prune, push -----------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, NoReturn, TypeVar, cast
 
 from edgeshard.errors import ConfigurationError, printable
@@ -19,6 +19,17 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the usage and the message, and exit with 2."""
         super().error(printable(message))
+
+    def _match_arguments_partial(self, actions: Sequence[argparse.Action], arg_strings_pattern: str) -> list[int]:
+        """Leave an argument that may be left out for later, if more arguments follow behind an option.
+
+        argparse does so itself from Python 3.12.7 on. Before, it takes ``write data door --table t '{}'`` for a command
+        without a row.
+        """
+        counts = super()._match_arguments_partial(actions, arg_strings_pattern)
+        while counts and not counts[-1] and "A" in arg_strings_pattern[sum(counts) :]:
+            counts.pop()
+        return counts
 
 
 def describe(parser: argparse.ArgumentParser, summary: str, epilog: str) -> None:
