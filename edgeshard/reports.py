@@ -201,8 +201,8 @@ class WriteReport(Report):
         bad_lines: the first `BAD_LINES_MAX` of them.
         last_line: the last line whose row is committed, or that is bad and was left out; 0 if there is none.
         ended: whether all lines were read. If not, go on with the lines behind `last_line`.
-        unknown: rows behind `last_line` of which it is unknown whether they were committed, all or none: their commit
-            failed half-way. They are in the shard if it has more than `rows` of them.
+        unknown: rows behind `last_line` whose commit failed, so that it is unknown whether they are in the shard:
+            either all of them are, or none.
         seconds: how long it took.
     """
 
