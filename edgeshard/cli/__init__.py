@@ -153,6 +153,7 @@ def _run(options: argparse.Namespace, name: str) -> int:
 
 
 def _run_verb(options: argparse.Namespace, name: str) -> int:
+    """Run a verb, and print the error that it ends with. Before that, it may have printed a report, to be flushed."""
     try:
         code: int = options.run(options)
         return code

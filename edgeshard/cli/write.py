@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import itertools
 import os
-import select
 import signal
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -128,6 +127,8 @@ def _write(options: argparse.Namespace, writer: LineWriter, stop: signals.Stop) 
     if options.row is not None:
         writer.write_row(os.fsencode(options.row))
         return
+    import select  # which no other command should pay
+
     name = _name(options)
     with _opened(options.csv or options.ndjson) as descriptor:
 
