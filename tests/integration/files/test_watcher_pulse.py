@@ -82,14 +82,15 @@ def test_a_child_neither_ends_it_nor_outlives_it(lock: Path) -> None:
         os.write(begun, b".")
         os.read(going, 1)  # until the parent has ended the pulse
         os._exit(0)
-    os.read(said, 1)
-    for handle in (going, said, begun):
-        os.close(handle)
-    assert last_beat(lock) is not None
-    pulse.end()
-    assert last_beat(lock) is None
-    os.close(done)
-    assert (pid, 0) == os.waitpid(pid, 0)
+    try:
+        os.read(said, 1)
+        assert last_beat(lock) is not None
+        pulse.end()
+        assert last_beat(lock) is None
+    finally:
+        for handle in (done, going, said, begun):
+            os.close(handle)
+        assert (pid, 0) == os.waitpid(pid, 0)
 
 
 @as_root
