@@ -308,7 +308,7 @@ def test_a_shard_that_is_open_elsewhere_exits_75_and_names_the_process(store: ed
         done = command("write", store.root, "door", "{}")
     assert (75, True) == (done.returncode, "0 rows committed" in done.stdout)
     assert f"agent 'door' is open in process {os.getpid()} " in done.stderr
-    assert "(--lock-wait SECONDS)" in done.stderr
+    assert "(--lock-wait SECONDS waits longer)" in done.stderr
 
 
 def test_a_table_of_a_class_takes_no_dicts(store: edgeshard.Store, write: Run, file: Callable[[str], Path]) -> None:
