@@ -167,6 +167,73 @@ class Rejected(Report):
         )
 
 
+# -- writing lines of text --------------------------------------------------------------------------------------------
+
+
+#: The most bad lines that a report lists. There may be any number.
+BAD_LINES_MAX = 10
+
+
+@attrs.frozen(repr=False)
+class BadLine(Report):
+    """A line of NDJSON or CSV that is not a row, or whose row cannot be stored exactly.
+
+    Attributes:
+        number: the number of the line, from 1.
+        cause: why, with the field if one is at fault, and what to write instead.
+    """
+
+    number: int
+    cause: str
+
+    def _line(self) -> str:
+        return f"line {self.number}: {self.cause}"
+
+
+@attrs.frozen(repr=False)
+class WriteReport(Report):
+    """What was written of one row, or of the lines of a file.
+
+    Attributes:
+        agent: whose shard the rows are in.
+        rows: rows committed.
+        bad: bad lines, also the one that ended the write.
+        bad_lines: the first `BAD_LINES_MAX` of them.
+        last_line: the last line whose row is committed, or that is bad and was left out; 0 if there is none.
+        ended: whether all lines were read. If not, go on with the lines behind `last_line`.
+        unknown: rows behind `last_line` whose commit failed, so that it is unknown whether they are in the shard:
+            either all of them are, or none.
+        seconds: how long it took.
+    """
+
+    _computed = ("complete",)
+
+    agent: str
+    rows: int = 0
+    bad: int = 0
+    bad_lines: tuple[BadLine, ...] = ()
+    last_line: int = 0
+    ended: bool = True
+    unknown: int = 0
+    seconds: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether the row of every line is committed."""
+        return self.ended and not self.bad
+
+    def _line(self) -> str:
+        rows, unknown = units.count(self.rows, "row"), units.count(self.unknown, "row")
+        line = f"{rows} committed to the shard of agent {self.agent!r} in {self.seconds:.3f} s"
+        if self.ended and self.bad:
+            line += f"; left out {units.count(self.bad, 'bad line')}"
+        if not self.ended:
+            line += f"; ended after line {self.last_line:,}" if self.last_line else "; ended before the first line"
+        if self.unknown:
+            line += f"; whether the next {unknown} are committed is unknown: all of them, or none"
+        return line
+
+
 # -- merge, prune, push -----------------------------------------------------------------------------------------------
 
 
@@ -1173,6 +1240,7 @@ ProblemKind = Literal[
     "blocked",
     "budget-full",
     "clock-unconfirmed",
+    "watcher-stalled",
     "no-merger",
     "pending",
     "budget-high",
@@ -1209,12 +1277,50 @@ class Problem(Report):
 
 
 @attrs.frozen(repr=False)
+class WatcherStatus(Report):
+    """The watcher of a store: the process that merges new rows as they come.
+
+    Attributes:
+        pid: its process, or None if it is not known, or of another container.
+        since: since when it has watched the store, or None if it is not known.
+        pass_age_s: how long ago it finished a pass, or committed rows in one, in seconds; None if it is not known.
+        rescan_s: how often it checks all shards, in seconds, or None if it is not known.
+        is_stopped: whether a signal has stopped its process.
+        is_stuck: whether it has not finished a pass for several rescans, although rows are pending.
+    """
+
+    _computed = ("is_stalled",)
+
+    pid: int | None
+    since: datetime.datetime | None
+    pass_age_s: float | None
+    rescan_s: float | None
+    is_stopped: bool
+    is_stuck: bool
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether it merges nothing."""
+        return self.is_stopped or self.is_stuck
+
+    def _line(self) -> str:
+        who = "a watcher" if self.pid is None else f"a watcher (pid {self.pid})"
+        if self.is_stopped:
+            return f"{who} is stopped, and merges nothing"
+        if self.is_stuck:
+            since = f"has not finished a pass for {self.pass_age_s:.0f} s"
+            return f"{who} {since}, although rows are pending; it should do so every {self.rescan_s:.3g} s"
+        return f"{who} merges this store"
+
+
+@attrs.frozen(repr=False)
 class StatusReport(Report):
     """What `Store.status` found.
 
     Attributes:
         at: when the store was read.
-        watching: whether a merger watches the store, or None if that cannot be determined.
+        watching: whether a watcher merges new rows, or None if that cannot be determined; False if it is stalled.
+        watcher: the watcher, stalled or not, or None if there is none, or nothing is known of it.
         master: the master.
         shards: the shards: quarantined ones first, then by pending rows (most first), then by agent.
         gaps: rows known to exist that neither the master nor a shard has, by agent, stream and seq.
@@ -1254,6 +1360,7 @@ class StatusReport(Report):
     unnamed: str = ""
     clock: ClockReport | None = None
     blocked_rows: int = 0
+    watcher: WatcherStatus | None = None
     problems: tuple[Problem, ...] = ()
 
     @property
@@ -1284,8 +1391,10 @@ class StatusReport(Report):
         return f"{text}, the oldest for {'up to ' if self.oldest_is_bound else ''}{units.duration(self.oldest_age_s)}"
 
     @property
-    def watcher(self) -> str:
+    def watching_line(self) -> str:
         """Whether a merger watches, in words."""
+        if self.watcher is not None and self.watcher.is_stalled:
+            return str(self.watcher)
         if self.watching is None:
             return "whether a merger watches is unknown"
         return "a merger watches" if self.watching else "no merger watches"
@@ -1294,10 +1403,10 @@ class StatusReport(Report):
     def merger(self) -> str:
         """Whether a merger watches, and if not, when the last rows were merged, in words."""
         if self.watching:
-            return self.watcher
+            return self.watching_line
         if self.merged_s_ago is None:
-            return f"{self.watcher}, and nothing was merged yet"
-        return f"{self.watcher}, and the last merge of rows was {units.duration(self.merged_s_ago)} ago"
+            return f"{self.watching_line}, and nothing was merged yet"
+        return f"{self.watching_line}, and the last merge of rows was {units.duration(self.merged_s_ago)} ago"
 
     @property
     def merged_s_ago(self) -> float | None:

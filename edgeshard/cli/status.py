@@ -264,9 +264,9 @@ def _facts(report: StatusReport, root: Path) -> Iterator[tuple[str, str]]:
 
 def _master(report: StatusReport) -> str:
     master = report.master
-    streams = units.count(master.streams, "stream") + (
-        f" ({master.retired_streams:,} retired)" * bool(master.retired_streams)
-    )
+    streams = units.count(master.streams, "stream")
+    if master.retired_streams:
+        streams += f" ({master.retired_streams:,} retired)"
     held = f"{units.count(master.rows, 'row')} of {units.count(master.agents, 'agent')} in {streams}"
     gone = [f"{rows:,} {how}" for rows, how in _gone(report, master) if rows]
     besides = f", besides {', '.join(gone)}" if gone else ""
@@ -277,12 +277,11 @@ def _master(report: StatusReport) -> str:
 def _last_merge(report: StatusReport) -> str:
     master = report.master
     if master.merged_at is None:
-        return f"never; {report.watcher}"
-    deletes = master.pruned_rows or master.collected_rows
-    steps = units.count(
-        master.generation, *(("merge or prune step", "merges and prune steps") if deletes else ("merge",))
-    )
-    return f"{_ago(master.merged_at, report.at)}, {steps} so far; {report.watcher}"
+        return f"never; {report.watching_line}"
+    steps = units.count(master.generation, "merge")
+    if master.pruned_rows or master.collected_rows:
+        steps = f"{master.generation:,} merges and prune steps"
+    return f"{_ago(master.merged_at, report.at)}, {steps} so far; {report.watching_line}"
 
 
 def _gone(report: StatusReport, master: MasterStatus) -> tuple[tuple[int, str], ...]:

@@ -69,6 +69,9 @@ class Merger:
         profile: the write profile of a merger that watches.
         prune: the store's own rules, which are followed before rows are dropped to stay within a disk budget.
         erasing: whether rows are being erased: then what is deleted from shards is overwritten with zeros.
+
+    Attributes:
+        commits: how many transactions have copied rows, in all passes.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class Merger:
         self._keep_empty = keep_empty
         self._watching = watching
         self._erasing = erasing
+        self.commits = 0
         self._refresh_error = ""
         self._should_stop = should_stop
         self._profile = profile
@@ -385,6 +389,7 @@ class Merger:
                 try:
                     with self._quota.chunk(connection, merge_pass, partial(_has_pending, connection, left)):
                         chunk.commit_chunk(connection, left, merge_pass)
+                    self.commits += 1
                 except QuotaExhaustedError:
                     break
                 if merge_pass.progress is not None:
@@ -593,8 +598,8 @@ def _explain_unproven(run: SourceRun) -> str:
     return (
         f"{units.count(rows, 'row')} {stay} in it, such as seqs {first.first} to {first.last} of stream "
         f"{stream_id.hex()}: the master got rows with these addresses from elsewhere and pruned them, so that it "
-        "cannot compare them. All else in it is merged. To keep them, stop its agent, merge once more, and merge the file into a "
-        f"store of its own (Store.merge([{run.file.path!r}])). Then move it and its -wal away"
+        "cannot compare them. All else in it is merged. To keep them, stop its agent, merge once more, and "
+        f"merge the file into a store of its own (Store.merge([{run.file.path!r}])). Then move it and its -wal away"
     )
 
 
