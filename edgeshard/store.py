@@ -51,6 +51,7 @@ from edgeshard.reports import (
     RestoreReport,
     SalvageReport,
     StatusReport,
+    TablesReport,
     VerifyReport,
 )
 from edgeshard.retention import by_hand, rules, store_rules
@@ -684,6 +685,23 @@ class Store:
         """
         self.ensure_exists()
         return status.status(self.root)
+
+    def tables(self, *, internal: bool = False) -> TablesReport:
+        """Report on each record table of the master: rows, agents, arrivals, size, columns with their types, and SQL.
+
+        Each table is read once as a whole, to count its rows.
+
+        Args:
+            internal: also report on edgeshard's own tables.
+
+        Raises:
+            ConfigurationError: there is no master yet.
+            StorageError: it cannot be read.
+        """
+        from edgeshard.inspect import tables  # needed rarely
+
+        self._ensure_master_exists("list tables of")
+        return tables.load(self.master_path, internal=internal)
 
     def verify(self, *, deep: bool = False) -> VerifyReport:
         """Check the master: SQLite's integrity, every row against its address, and which rows are missing and why.

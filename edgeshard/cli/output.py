@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TextIO
 
 from edgeshard.errors import printable
@@ -87,6 +87,17 @@ def table(names: Sequence[str], rows: Sequence[Sequence[str | int]], max_width: 
     out = sys.stdout
     limit = width(out) if max_width is None else max_width
     return draw_rows(names, rows, colour=is_coloured(out), width=limit, unicode=has_box_characters(out))
+
+
+def room_for_names(widths: Collection[int], max_width: int) -> int:
+    """Return how wide the first column of a table may be, if the others have these widths."""
+    return max_width - sum(widths) - len(" │ ") * (len(widths) + 1) - 1
+
+
+def aligned(title: str, texts: Sequence[str]) -> list[str]:
+    """Return the cells of a column so that they are drawn at its right edge."""
+    longest = max(map(len, (title, *texts)))
+    return [text.rjust(longest) for text in texts]
 
 
 def text(value: object) -> str:

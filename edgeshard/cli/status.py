@@ -190,8 +190,7 @@ def _shards(report: StatusReport, shown: int, width: int) -> list[str]:
     agents = [shorten_text(text, room) for text in agents]
     for name in _NUMBERS:
         if name in cells:
-            most = max(map(len, (name, *cells[name])))
-            cells[name] = [text.rjust(most) for text in cells[name]]
+            cells[name] = output.aligned(name, cells[name])
     rows = [list(row) for row in zip(agents, *cells.values(), strict=True)]
     table = output.table(("agent", *cells), rows, width).splitlines()
     left = len(report.shards) - len(shards)
@@ -201,7 +200,7 @@ def _shards(report: StatusReport, shown: int, width: int) -> list[str]:
 def _room(cells: dict[str, list[str]], width: int) -> int:
     """Return how many columns are left for an agent's name, besides the other cells and the table's frame."""
     fixed = [_NAME_MIN if name == "file" else max(map(len, (name, *texts))) for name, texts in cells.items()]
-    return width - sum(fixed) - 3 * (len(cells) + 1) - 1
+    return output.room_for_names(fixed, width)
 
 
 def _writer(shard: ShardStatus) -> str:

@@ -115,8 +115,8 @@ class Inventory:
         data = self.seqs.data
         if len(data) > encoding.BYTES_MAX or self.seqs.run_count > encoding.RUNS_MAX:
             cause = (
-                f"it holds {self.seqs.run_count:,} runs of rows of {len(self.seqs):,} streams, more than any edgeshard "
-                "reads; export without ranges"
+                f"it holds {self.seqs.run_count:,} runs of rows of {units.count(len(self.seqs), 'stream')}, more than "
+                "any edgeshard reads; export without ranges"
             )
             raise ConfigurationError("write ranges", self.database_id.hex(), cause)
         head = {

@@ -77,7 +77,7 @@ def test_what_is_set_aside_is_named_and_exits_3(filled: edgeshard.Store) -> None
     done = merge_command(filled.root, "-q")
     assert 3 == done.returncode
     assert "merged 3 rows" in done.stdout
-    assert "1 quarantined" in done.stdout
+    assert "1 database quarantined" in done.stdout
     done = merge_command(filled.root)
     assert 3 == done.returncode
     assert "bad.db" in done.stderr

@@ -82,8 +82,8 @@ def test_each_contradiction_is_found_without_reading_the_values(
 @pytest.mark.parametrize(
     ("statement", "said"),
     [
-        ("update agent_data set data = substr(data, 2) where _seq = 1", "1 values of column data are not of type json"),
-        ("update reading set at = replace(at, ':', ';')", "2 values of column at are not of type datetime"),
+        ("update agent_data set data = substr(data, 2) where _seq = 1", "1 value of column data not of type json"),
+        ("update reading set at = replace(at, ':', ';')", "2 values of column at not of type datetime"),
         ("update reading set sensor = cast(x'ff' as text)", "2 texts of column sensor are not valid UTF-8"),
     ],
 )
@@ -178,4 +178,4 @@ def test_the_command_says_where_missing_rows_are_and_checks_deeply_where_told(me
     edit(merged.master_path, "update agent_data set data = 'x'")
     assert 3 == command("verify", merged.root).returncode
     done = command("verify", merged.root, "--deep")
-    assert (65, True) == (done.returncode, "are not of type json" in done.stdout)
+    assert (65, True) == (done.returncode, " not of type json" in done.stdout)

@@ -437,7 +437,7 @@ def test_the_shard_at_hand_is_finished_and_the_rest_is_left_for_next_time(
 ) -> None:
     process = stopped_in_the_first_copy(store, number, watch=watch)
     out, err = process.communicate()
-    assert (code, "merged 1 row") == (process.returncode, out.splitlines()[-1][:13]), err
+    assert (code, "merged 1 row") == (process.returncode, out.splitlines()[-1][:12]), err
     assert ("interrupted" in err) == (code == 130)
     assert watch or "stopped early" in out
     assert [0] == numbers(store)

@@ -177,7 +177,7 @@ def test_a_budget_that_unproven_rows_use_up_says_so(store: edgeshard.Store, tmp_
     with new_store(store.root).shard("other") as other:
         for n in range(1_000):
             other.write({"n": n, "text": "x" * 1_000})
-    with pytest.raises(DiskBudgetError, match=r"1 quarantined shards keep all that they have: Store\.status"):
+    with pytest.raises(DiskBudgetError, match=r"What 1 quarantined shard had stays there: Store\.status"):
         edgeshard.Store(store.root, max_bytes="2.5MB").merge()
     (found,) = [item for item in store.status().shards if item.name == "victim.db"]
     assert "2,000 rows stay in it" in found.reason

@@ -157,7 +157,7 @@ def test_status_says_what_awaits_confirmation_and_the_command_confirms_it(
     code, text = command("status", root)
     assert (3, True) == (code, f"edgeshard clock {root} --confirm" in unwrapped(text))
     assert "it went ahead by 365.2 days, and 2 rows will be older" in unwrapped(text)
-    assert (3, text.splitlines()[-1]) == (command("clock", root)[0], command("clock", root)[1].splitlines()[-1])
+    assert (3, True) == ((done := command("clock", root))[0], "it went ahead by 365.2 days, and 2 rows" in done[1])
     code, text = command("clock", root, "--confirm", "--dry-run")
     assert (0, True) == (code, text.startswith("would confirm the clock"))
     assert 3 == command("status", root)[0]

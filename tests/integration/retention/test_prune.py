@@ -224,7 +224,7 @@ def half_pushed(store: edgeshard.Store, hub: edgeshard.Store) -> edgeshard.Store
 def test_rows_that_nobody_else_holds_are_kept_back(half_pushed: edgeshard.Store) -> None:
     report = half_pushed.prune(keep_rows=0, only_receipted=True)
     assert (6, 4, [6, 7, 8, 9]) == (report.rows, report.kept_back, numbers(half_pushed))
-    assert "pruned 6 rows, kept 4 that no other database holds" in str(report)
+    assert "pruned 6 rows, kept 4 rows that no other database holds" in str(report)
 
 
 def test_only_what_postgresql_holds_counts_as_pushed(half_pushed: edgeshard.Store) -> None:
