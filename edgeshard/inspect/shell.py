@@ -14,6 +14,7 @@ from edgeshard import sqlite
 from edgeshard.errors import printable
 from edgeshard.inspect import shard_names, tables
 from edgeshard.master import database
+from edgeshard.records import queries
 from edgeshard.reports import TableInfo
 from edgeshard.sqlite import Connection
 
@@ -59,12 +60,21 @@ def _make(connection: Connection, folder: Path) -> Any:
         """
 
         failures = 0
+        _sql = ""
+
+        def process_sql(self, sql: str, *arguments: Any, **options: Any) -> None:
+            self._sql = sql
+            super().process_sql(sql, *arguments, **options)
 
         def handle_exception(self) -> None:
-            if isinstance(sys.exception(), BrokenPipeError):
-                raise  # the shell calls this while it handles one
+            error = sys.exception()
+            if isinstance(error, BrokenPipeError):
+                raise error  # the shell calls this while it handles one
             self.failures += 1
             super().handle_exception()
+            if isinstance(error, Exception):
+                hint = queries.explain_name(sqlite.find_misspelled(connection, self._sql, error))
+                self.write_error(f"{hint.strip()}\n" if hint else "")
 
         def command_tables(self, cmd: list[str]) -> None:
             """tables ?PATTERN?: Lists the record tables

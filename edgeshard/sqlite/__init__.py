@@ -77,6 +77,7 @@ from edgeshard.sqlite.maintenance import (
     wal_bytes_written,
     wal_pages_written,
 )
+from edgeshard.sqlite.misspelled import Misspelled, find_misspelled
 from edgeshard.sqlite.rows import (
     Bindings,
     all_of,
@@ -111,6 +112,7 @@ __all__ = [
     "Bindings",
     "Connection",
     "DatabaseFailure",
+    "Misspelled",
     "Statement",
     "all_of",
     "allow_interrupt",
@@ -139,6 +141,7 @@ __all__ = [
     "explain",
     "fetch",
     "fetch_typed",
+    "find_misspelled",
     "has_hot_journal",
     "has_statistics",
     "has_table",
