@@ -74,8 +74,8 @@ def _quarantined(problem: Problem, report: StatusReport, root: Path) -> NextStep
     if stop and shard is not None and shard.pid is not None:
         stop = f"stop its agent (process {shard.pid}), "
     advice = (
-        f"If it is damaged, {stop}bring what can be read of it into the master, and move it away. Other reasons: "
-        "`edgeshard help troubleshooting`."
+        f"If it is damaged, {stop}rescue what can be read, and move it away. Other reasons: `edgeshard help "
+        "troubleshooting`."
     )
     return NextStep(advice, (command("salvage", root, path), move_away(path)))
 
