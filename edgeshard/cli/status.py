@@ -138,8 +138,7 @@ def _problem(problem: Problem, report: StatusReport, root: Path, width: int) -> 
         "",
         output.coloured(first[:colon], problem.level) + first[colon:],
         *more,
-        *output.paragraph(step.advice, width, "  "),
-        *(line for command in step.commands for line in output.command_lines(command, width, "    ")),
+        *step.lines(width),
     ]
 
 

@@ -29,10 +29,11 @@ from tests.support.stores import new_store, shard_path
 from tests.support.terminals import on_terminal, read_all
 
 READERS = [
-    ["verify"], ["query", "select 1"], ["shell", "select 1"], ["snapshot", "copy.db"], ["export", "copy.db"], ["ranges"], ["clock"],
+    ["verify"], ["tables"], ["query", "select 1"], ["shell", "select 1"], ["snapshot", "copy.db"], ["export", "copy.db"], ["ranges"],
+    ["clock"],
 ]  # fmt: skip
 VERBS = [
-    "init", "write", "merge", "status", "verify", "query", "shell", "snapshot", "restore", "export", "ranges", "receipt", "salvage",
+    "init", "write", "merge", "status", "tables", "verify", "query", "shell", "snapshot", "restore", "export", "ranges", "receipt", "salvage",
     "clock",
 ]  # fmt: skip
 ENDLESS = "with recursive r(n) as (select 1 union all select n + 1 from r) select n from r "
@@ -234,7 +235,7 @@ def test_verify_of_a_whole_master_exits_0(merged: edgeshard.Store) -> None:
     found = {"rows": 4, "streams": 1, "errors": [], "gaps": [], "losses": [], "database": database, "pruned": {}}
     gone = ("superseded", "collected", "pruned", "erased", "by_hand", "written_off", "pending", "missing")
     states = dict.fromkeys(gone, 0) | {"present": 4, "total": 4}
-    found |= {"by_hand": [], "accepted": [], "unnamed": ""}
+    found |= {"by_hand": [], "accepted": [], "unnamed": "", "findings": []}
     assert {**found, "states": states, "ok": True} == report
     assert 0 == command("verify", merged.root, "--deep").returncode
 
