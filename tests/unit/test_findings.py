@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from edgeshard import cli
@@ -17,7 +18,7 @@ HUB = "cd" * 16
 
 
 def report(**found: Any) -> VerifyReport:
-    return VerifyReport(**({"rows": 9, "streams": 1, "errors": (), "gaps": ()} | found))
+    return attrs.evolve(VerifyReport(9, 1, (), ()), **found)
 
 
 def lost(cause: str, database: str = "", kind: str = "", gap: Gap = GAP) -> Loss:
