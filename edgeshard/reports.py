@@ -306,14 +306,16 @@ class MergeReport(Report):
             line += f"; forgot the oldest streams without rows, for the same reason: {self.forgotten_streams:,}"
         if self.stopped:
             line += "; stopped early, the next merge continues"
+        be = " would be" if self.dry_run else ""
         if self.quarantined:
-            line += f"; {units.count(len(self.quarantined), 'database')} quarantined"
+            line += f"; {units.count(len(self.quarantined), 'database')}{be} quarantined"
         if self.blocked:
             tables = sorted({each.table for each in self.blocked})
-            line += f"; {units.count(sum(each.rows for each in self.blocked), 'row')} blocked of {_first_few(tables)}"
+            rows = units.count(sum(each.rows for each in self.blocked), "row")
+            line += f"; {rows}{be} blocked of {_first_few(tables)}"
         if self.gaps:
             more = " and more" if len(self.gaps) == GAPS_MAX else ""
-            line += f"; {_missing(self.missing_rows, self.gaps)}{more}"
+            line += f"; {_missing(self.missing_rows, self.gaps, dry_run=self.dry_run)}{more}"
         return line + self._afterwards()
 
     def _afterwards(self) -> str:
@@ -470,8 +472,8 @@ def _rows_of_streams(
     return f"{units.count(report.rows, 'row')} of {units.count(report.streams, 'stream')}"
 
 
-def _missing(rows: int, gaps: Sequence[Gap]) -> str:
-    return f"{units.count(rows, 'row')} missing in {units.count(len(gaps), 'gap')}"
+def _missing(rows: int, gaps: Sequence[Gap], *, dry_run: bool = False) -> str:
+    return f"{units.count(rows, 'row')}{' would be' if dry_run else ''} missing in {units.count(len(gaps), 'gap')}"
 
 
 def _first_few(names: Sequence[str]) -> str:
@@ -975,7 +977,7 @@ class RestoreReport(Report):
         if self.replaced:
             line += f"; the replaced master is {self.replaced}"
         if self.gaps:
-            line += f"; {_missing(self.missing_rows, self.gaps)}"
+            line += f"; {_missing(self.missing_rows, self.gaps, dry_run=self.dry_run)}"
         return f"{line}; {self.unnamed}" if self.unnamed else line
 
 
