@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import shlex
 import typing
 from pathlib import Path
@@ -171,3 +172,10 @@ def test_commands_are_quoted_and_printable() -> None:
         salvage,
         move,
     )
+
+
+def test_the_guide_explains_each_kind_of_problem_with_its_level() -> None:
+    guide = Path(verdict.__file__).parents[1] / "docs" / "troubleshooting.md"
+    section = guide.read_text().partition("## Problems that status names\n")[2].partition("\n## ")[0]
+    listed = dict(re.findall(r"^\| `([a-z-]+)` \| (red|yellow)", section, re.MULTILINE))
+    assert listed == {kind: level for kind, (level, _) in PROBLEMS.items()}
