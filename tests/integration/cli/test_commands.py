@@ -22,7 +22,7 @@ import pytest
 import edgeshard
 from edgeshard import units
 from tests.support.forms import others_slow, short_and_full
-from tests.support.processes import command, merge_command, paused, python, sql
+from tests.support.processes import command, merge_command, paused, python, sql, unwrapped
 from tests.support.project import PROJECT
 from tests.support.records import NOON, Reading
 from tests.support.stores import new_store, shard_path
@@ -253,7 +253,11 @@ def test_verify_names_the_missing_rows_and_exits_3(merged: edgeshard.Store, tmp_
         (hub.master_path, "stream_id", "_edgeshard_streams"), (merged.master_path, "database_id", "_edgeshard_database")
     )]  # fmt: skip
     assert ["agent", ids[0], "1", "4", "4", f"master {ids[1]}"] == row
+    assert f"the id {ids[1]}" in unwrapped(done.stdout)
+    assert f" edgeshard merge {hub.root} --from DATABASE" in unwrapped(done.stdout)
     done = command("verify", hub.root, "--json")
+    (finding,) = json.loads(done.stdout)["findings"]
+    assert ("another master", [f"edgeshard merge {hub.root} --from DATABASE"]) == (finding["kind"], finding["next"])
     assert (3, [1, 4]) == (done.returncode, [json.loads(done.stdout)["gaps"][0][key] for key in ("first", "last")])
 
 

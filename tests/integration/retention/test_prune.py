@@ -572,6 +572,8 @@ def test_a_dry_run_names_tables_their_oldest_and_newest_rows_and_the_bytes_to_be
         assert shown.startswith("would prune 2,002 rows, in ")
         assert columns >= max(map(len, shown.splitlines()))
     assert any(line.startswith("│ reading") and "│ 2,000 │ " in line for line in shown.splitlines())
+    done = command("prune", store.root, "--keep-rows", "1001", "--dry-run", "--json")
+    assert (0, told.as_dict()["tables"]) == (done.returncode, json.loads(done.stdout)["tables"])
     assert () == store.prune(keep_rows=1_001).tables
 
 
