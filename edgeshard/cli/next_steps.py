@@ -103,16 +103,14 @@ def _blocked(problem: Problem, _: StatusReport, root: Path) -> NextStep:
     path = os.path.join(root, "shards", problem.shard)
     other = root.with_name(f"{root.name}-blocked") if root.name else Path("blocked")
     advice = (
-        "Correct the class in the agent, and let it write to a table with another name. Rows that are there already "
-        "can be merged into a store of their own. `edgeshard help tables` says more."
+        "Correct the class in the agent, and let it write to a table with another name (`edgeshard help tables`). Keep "
+        "the rows that are there in a store of their own, and move the shard away while its agent is stopped:"
     )
-    return NextStep(advice, (command("merge", other, "--from", path),))
+    return NextStep(advice, (command("init", other), command("merge", other, "--from", path), move_away(path)))
 
 
-def _missing(problem: Problem, _: StatusReport, root: Path) -> NextStep:
-    advice = "See where they are, and merge the database that has them. If none has them, accept that they are lost:"
-    agent = (f"--agent={problem.agent}",) if problem.agent else ()
-    return NextStep(advice, (command("verify", root), command("accept-loss", root, *agent, "--why", "REASON")))
+def _missing(_: Problem, __: StatusReport, root: Path) -> NextStep:
+    return NextStep("See where they are, and how to get them back or to accept the loss:", (command("verify", root),))
 
 
 def _missing_unnamed(_: Problem, __: StatusReport, root: Path) -> NextStep:
@@ -120,8 +118,7 @@ def _missing_unnamed(_: Problem, __: StatusReport, root: Path) -> NextStep:
 
 
 def _deleted_by_hand(_: Problem, __: StatusReport, root: Path) -> NextStep:
-    advice = "See which ones, and accept that they are gone. If that was a mistake, restore a snapshot instead."
-    return NextStep(advice, (command("verify", root), command("accept-loss", root, "--why", "REASON")))
+    return NextStep("See which ones, and how to accept that or to undo it:", (command("verify", root),))
 
 
 def _budget_full(_: Problem, report: StatusReport, root: Path) -> NextStep:
@@ -197,6 +194,10 @@ _STEPS: Final[dict[ProblemKind, Callable[[Problem, StatusReport, Path], NextStep
 # -- what verify found ------------------------------------------------------------------------------------------------
 
 
+#: Gaps of one finding for which a command is given; the table lists all of them.
+_GAPS_MAX: Final = 3
+
+
 @attrs.frozen
 class Finding:
     """Something that `verify` found, and what to do about it.
@@ -270,27 +271,30 @@ def _merge_others(root: Path) -> NextStep:
 
 
 def _loss_step(cause: str, database: str, kind: str, gaps: Sequence[Gap], root: Path) -> NextStep:
-    accept = _accept(root, gaps).commands[-1]
+    accept = _accept(root, gaps).commands
     if cause == PEER and kind != "edgeshard":
-        return NextStep("Nothing is lost: the rows are there, and need not come back. Accept that:", (accept,))
+        return NextStep("Nothing is lost: the rows are there, and need not come back. Accept that:", accept)
     if cause in (PEER, OTHER_MASTER):
         advice = f"Merge the store whose `edgeshard status` shows the id {database}, its snapshot, or a bundle of it:"
         return NextStep(advice, (command("merge", root, "--from", "DATABASE"),))
     if cause == PRUNED:
-        return NextStep("They were deleted by rule. Accept that:", (accept,))
+        return NextStep("They were deleted by rule. Accept that:", accept)
     if cause in (OLDER_MASTER, REPLACED):
         advice = "Merge the master that was replaced, or a newer snapshot of it. Without any, accept the loss:"
         merges = _merges(root) or (command("merge", root, "--from", "DATABASE"),)
-        return NextStep(advice, (*merges, accept))
+        return NextStep(advice, (*merges, *accept))
     advice = "If status shows that their shard is quarantined, salvage it. If they are lost for good, accept that:"
-    return NextStep(advice, (command("status", root), accept))
+    return NextStep(advice, (command("status", root), *accept))
 
 
 def _accept(root: Path, gaps: Sequence[Gap]) -> NextStep:
-    agents = {gap.agent for gap in gaps}
-    only = (f"--agent={agents.pop()}",) if len(agents) == 1 else ()
+    """Return how to accept the loss of these rows, and of no others that are missing for another reason."""
     advice = "Accept that they are gone. If that was a mistake, restore a snapshot, which has them."
-    return NextStep(advice, (command("accept-loss", root, *only, "--why", "REASON"),))
+    commands = [
+        command("accept-loss", root, "--stream", gap.stream, "--seqs", f"{gap.first}-{gap.last}", "--why", "REASON")
+        for gap in gaps[:_GAPS_MAX]
+    ]
+    return NextStep(advice, tuple(commands))
 
 
 def _merges(root: Path) -> tuple[str, ...]:

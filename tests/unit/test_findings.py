@@ -30,12 +30,12 @@ def lost(cause: str, database: str = "", kind: str = "", gap: Gap = GAP) -> Loss
     [
         (report(errors=("SQLite finds: page 3",)), "damage", "restore ROOT SNAPSHOT"),
         (report(losses=(lost(PEER, HUB, "edgeshard"),)), PEER, "merge ROOT --from DATABASE"),
-        (report(losses=(lost(PEER, HUB, "postgresql"),)), PEER, "accept-loss ROOT --agent=pump --why REASON"),
+        (report(losses=(lost(PEER, HUB, "postgresql"),)), PEER, "accept-loss ROOT --stream ab --seqs 3-7 --why REASON"),
         (report(losses=(lost(OTHER_MASTER, HUB),)), OTHER_MASTER, "merge ROOT --from DATABASE"),
-        (report(losses=(lost(PRUNED, HUB),)), PRUNED, "accept-loss ROOT --agent=pump --why REASON"),
+        (report(losses=(lost(PRUNED, HUB),)), PRUNED, "accept-loss ROOT --stream ab --seqs 3-7 --why REASON"),
         (report(losses=(lost(OLDER_MASTER, HUB),)), OLDER_MASTER, "merge ROOT --from ROOT/replaced-master-1.db"),
         (report(losses=(lost(UNKNOWN),)), UNKNOWN, "status ROOT"),
-        (report(by_hand=(GAP,)), "deleted-by-hand", "accept-loss ROOT --agent=pump --why REASON"),
+        (report(by_hand=(GAP,)), "deleted-by-hand", "accept-loss ROOT --stream ab --seqs 3-7 --why REASON"),
         (report(unnamed="rows may be missing"), "missing-unnamed", "merge ROOT --from ROOT/replaced-master-1.db"),
     ],
 )
@@ -48,11 +48,11 @@ def test_each_finding_says_what_to_do_next(tmp_path: Path, found: VerifyReport, 
         assert ("edgeshard", words[0]) == (program, cli.parser().parse_args(words).verb)
 
 
-def test_losses_with_the_same_cause_are_one_finding_and_name_no_single_agent(tmp_path: Path) -> None:
+def test_losses_with_the_same_cause_are_one_finding(tmp_path: Path) -> None:
     losses = (lost(UNKNOWN), lost(UNKNOWN, gap=Gap("door", "ef", 1, 1)), lost(PRUNED, HUB))
     unknown, pruned = next_steps.findings(report(losses=losses), tmp_path)
     assert (("6 rows missing: unknown"), f"5 rows missing: master {HUB} pruned them") == (unknown.text, pruned.text)
-    assert f"edgeshard accept-loss {tmp_path} --why REASON" == unknown.step.commands[-1]
+    assert f"edgeshard accept-loss {tmp_path} --stream ef --seqs 1-1 --why REASON" == unknown.step.commands[-1]
 
 
 def test_a_sound_master_needs_nothing(tmp_path: Path) -> None:

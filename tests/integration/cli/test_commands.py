@@ -718,5 +718,5 @@ def test_the_progress_of_a_snapshot_is_shown_on_a_terminal_where_it_is_long(
     shown = read_all(ours)
     os.close(ours)
     assert 0 == done.returncode
-    assert "\r1000 of " in shown
+    assert "\r1,000 of " in shown
     assert shown.endswith(" pages copied\r\n")
