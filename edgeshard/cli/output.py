@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TextIO
 
 from edgeshard.errors import printable
@@ -16,6 +16,9 @@ from edgeshard.store import draw_rows
 
 #: Wide enough for any line. A program that reads a pipe wraps lines itself, or does not want them wrapped.
 _UNLIMITED = 1 << 20
+
+#: The longest line of what is wrapped, in characters: longer ones are hard to read.
+_DEFINITION_MAX = 100
 
 # -- reports ----------------------------------------------------------------------------------------------------------
 
@@ -73,9 +76,35 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str | int]]) -> str:
     return draw_rows(columns, rows, colour=is_coloured(out), width=width(out), unicode=has_box_characters(out))
 
 
+def definitions(texts: Mapping[str, str], word_width: int = 0) -> list[str]:
+    """Return lines that say for each word what it means, and fit the terminal.
+
+    Args:
+        texts: the words and their meanings.
+        word_width: the width of the longest word, if it is not among these.
+    """
+    import shutil  # 4 ms, which a merge need not wait for
+    import textwrap
+
+    indent = max([word_width, *map(len, texts)]) + 4
+    width = max(indent + 20, min(shutil.get_terminal_size().columns, _DEFINITION_MAX))
+    lines = []
+    for word, text in texts.items():
+        first = f"  {word}".ljust(indent)
+        lines += textwrap.wrap(text, width, initial_indent=first, subsequent_indent=" " * indent)
+    return lines
+
+
 def to_json(value: object) -> str:
     """Return a value as JSON in one line, with printable characters only."""
     return json.dumps(value).replace("\x7f", "\\u007f")  # the only one that json.dumps leaves as it is
+
+
+def drop() -> None:
+    """Discard what is still buffered for stdout: Python would try to write it again as it exits, and complain."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def print_error(text: str) -> None:

@@ -66,6 +66,11 @@ def _make(connection: Connection, folder: Path) -> Any:
             self.failures += 1
             super().handle_exception()
 
+        def get_line(self, prompt: str = "") -> str | None:
+            line: str | None = super().get_line(prompt)
+            # the end of a pipe ends the statement, like that of an argument
+            return ";" if line is None and prompt == self.moreprompt and not self.interactive else line
+
         def command_tables(self, cmd: list[str]) -> None:
             """tables ?PATTERN?: Lists names of tables and views, without edgeshard's own
 

@@ -70,6 +70,11 @@ class RowSizes:
         return values + len(rows) * _IN_SHARD, self.copies * in_table + int(_INDEX_GROWTH * in_indexes)
 
 
+def bytes_of(row: tuple[Any, ...]) -> int:
+    """Return how many bytes the texts and blobs of a row have."""
+    return sum(len(value.encode() if isinstance(value, str) else value) for value in row if hasattr(value, "__len__"))
+
+
 def _bytes_in_table(row_bytes: int) -> int:
     """Return what a row of this size takes in a table of the master, with its part of what is unused in its page."""
     if row_bytes > _ROW_BYTES_MAX:

@@ -116,7 +116,7 @@ def test_each_problem_has_a_command_for_this_store(kind: ProblemKind) -> None:
         assert program in ("edgeshard", "mv")
         assert any(word.startswith(str(root)) for word in words)
         if program == "edgeshard":
-            assert words[0] == cli.parser().parse_args(words).verb
+            assert words[0] == cli.parse(words).verb
 
 
 @pytest.mark.parametrize(

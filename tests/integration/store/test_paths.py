@@ -156,14 +156,14 @@ VERBS: list[list[str]] = [
     ["salvage", "ROOT", "OUT/../data/shards/door.db"],
 ]
 
-VERBS_WITHOUT_STORE = {"init", "help"}
+VERBS_WITHOUT_STORE = {"init", "help", "completion"}
 
 
 def test_each_method_and_verb_is_in_the_tables() -> None:
     """Add a new one to the tables above: whatever reads or merges must refuse a path that is not a store."""
     public = {name for name, _ in inspect.getmembers(edgeshard.Store, callable) if not name.startswith("_")}
     assert public == {name.partition(",")[0].partition(" ")[0] for name in METHODS} | WITHOUT_STORE
-    assert set(cli._VERBS) == {verb[0] for verb in VERBS} | VERBS_WITHOUT_STORE
+    assert set(cli.verbs.VERBS) == {verb[0] for verb in VERBS} | VERBS_WITHOUT_STORE
 
 
 # -- rows: kinds of paths ---------------------------------------------------------------------------------------------
