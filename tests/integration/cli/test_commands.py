@@ -275,7 +275,7 @@ def test_verify_of_a_master_that_contradicts_itself_exits_65(merged: edgeshard.S
 
 
 def test_verify_of_a_file_that_is_no_database_exits_65(merged: edgeshard.Store) -> None:
-    merged.master_path.write_bytes(b"garbage" * 1000)
+    merged.master_path.write_bytes(b"garbage\0" * 1000)
     done = command("verify", merged.root)
     assert (65, "") == (done.returncode, done.stderr)
     assert "not a SQLite database" in done.stdout
@@ -402,7 +402,7 @@ def test_sql_that_cannot_be_run_exits_1_and_says_why(
     given = [f"-p={param}" for param in params] + ([] if style == "--table" else [style])
     done = command("query", merged.root, *given, "--", text, cwd=tmp_path)
     assert (1, 1) == (done.returncode, done.stderr.count("\n")), done
-    assert done.stderr.startswith(f"edgeshard query: query {merged.master_path}: ")
+    assert done.stderr.startswith(f"edgeshard query: {merged.master_path}: ")
     assert said in done.stderr
     assert not (tmp_path / "new.db").exists()
     assert 4 == merged.verify().rows
