@@ -122,7 +122,7 @@ METHODS: dict[str, Callable[[edgeshard.Store, Path], object]] = {
 }
 
 #: Methods that need no store: they make one, or say whether there is one, or have nothing to do with one.
-WITHOUT_STORE = {"shard", "watching", "init", "exists", "has_shards", "has_master", "pushed_ranges"}
+WITHOUT_STORE = {"shard", "line_writer", "watching", "init", "exists", "has_shards", "has_master", "pushed_ranges"}
 
 #: The arguments of each verb, with ROOT for the path and OUT for a folder for new files.
 VERBS: list[list[str]] = [
@@ -156,7 +156,7 @@ VERBS: list[list[str]] = [
     ["salvage", "ROOT", "OUT/../data/shards/door.db"],
 ]
 
-VERBS_WITHOUT_STORE = {"init", "help", "completion"}
+VERBS_WITHOUT_STORE = {"init", "write", "help", "completion"}
 
 
 def test_each_method_and_verb_is_in_the_tables() -> None:
@@ -217,7 +217,7 @@ KINDS: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "empty, with a near name": (lambda at: _folder(at / "data2"), ["it is an empty folder", "Did you mean PLACE/data?"]),
     "loose shards": (
         lambda at: _folder(at / "usb", "door.db", "door.db-wal", "window.db"),
-        ["has no folder shards and no master.db, but databases: door.db, window.db", "PLACE/usb/*.db (Store.merge, `edgeshard merge`)"],
+        ["has no folder shards and no master.db, but databases: door.db, window.db", "PLACE/usb/door.db (Store.merge, `edgeshard merge`)"],
     ),
     "other files": (lambda at: _folder(at / "home", "x.txt"), ["it is not a store: it has no folder shards and no master.db. "]),
     "a file called shards": (lambda at: _folder(at / "odd", "shards"), ["it is not a store"]),
