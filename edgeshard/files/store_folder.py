@@ -171,7 +171,8 @@ def advise(found: Finding) -> str:
     elif found.kind == "file" or found.databases:
         file = path if found.kind == "file" else shlex.quote(str(found.root / found.databases[0]))
         advice.append(
-            f"To merge what is there into a store, name each database as a source: {file} (Store.merge, `edgeshard merge`)"
+            f"To merge what is there into a store, name each database as a source: {file} (Store.merge, "
+            "`edgeshard merge`)"
         )
     else:
         advice.append(

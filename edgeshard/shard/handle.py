@@ -441,5 +441,5 @@ class Handle:
 def _why_refused(error: Exception, writer: RecordWriter, record: Any) -> str:
     if sqlite.is_too_big(error):
         size = row_sizes.bytes_of(writer.encode(0, record))
-        return f"the row has {size:,} bytes, and a row has at most {format.ROW_BYTES_MAX:,}; write it in parts"
+        return f"the row has about {size:,} bytes, and a row has at most {format.ROW_BYTES_MAX:,}; write it in parts"
     return sqlite.explain(error, "", "").cause
