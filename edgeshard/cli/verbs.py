@@ -30,6 +30,7 @@ from edgeshard.cli import (
     shell,
     snapshot,
     status,
+    tables,
     verify,
     write,
 )
@@ -45,6 +46,7 @@ GROUPS: Final[dict[str, dict[str, ModuleType]]] = {
     },
     "look": {
         "status": status,
+        "tables": tables,
         "verify": verify,
         "query": query,
         "shell": shell,

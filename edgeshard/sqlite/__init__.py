@@ -79,6 +79,7 @@ from edgeshard.sqlite.maintenance import (
     wal_bytes_written,
     wal_pages_written,
 )
+from edgeshard.sqlite.misspelled import Misspelled, find_misspelled
 from edgeshard.sqlite.rows import (
     Bindings,
     all_of,
@@ -95,6 +96,8 @@ from edgeshard.sqlite.shell import (
     draw_rows,
     draw_table,
     shell_class,
+    shorten_text,
+    wrap_text,
 )
 from edgeshard.sqlite.space import has_statistics, index_names, tree_bytes
 from edgeshard.sqlite.take_over import exclusively
@@ -111,6 +114,7 @@ __all__ = [
     "Bindings",
     "Connection",
     "DatabaseFailure",
+    "Misspelled",
     "Statement",
     "all_of",
     "allow_interrupt",
@@ -139,6 +143,7 @@ __all__ = [
     "explain",
     "fetch",
     "fetch_typed",
+    "find_misspelled",
     "has_hot_journal",
     "has_statistics",
     "has_table",
@@ -178,6 +183,7 @@ __all__ = [
     "set_busy_timeout",
     "set_synchronous",
     "shell_class",
+    "shorten_text",
     "shrink_wal",
     "spills",
     "spoils_transaction",
@@ -188,4 +194,5 @@ __all__ = [
     "used_bytes",
     "wal_bytes_written",
     "wal_pages_written",
+    "wrap_text",
 ]

@@ -153,7 +153,15 @@ def test_a_master_of_another_program_exits_78(
 
 #: One call of each verb that writes to stdout, with ROOT for a store, FILE for a new file and SEEN for its ranges.
 CALLS = [
-    *("status ROOT", "verify ROOT", "query ROOT SELECT", "query ROOT SELECT --json", "query ROOT SELECT --csv"),
+    *(
+        "status ROOT",
+        "tables ROOT",
+        "tables ROOT --schema",
+        "verify ROOT",
+        "query ROOT SELECT",
+        "query ROOT SELECT --json",
+        "query ROOT SELECT --csv",
+    ),
     *("shell ROOT SELECT", "snapshot ROOT FILE", "export ROOT FILE", "ranges ROOT", "clock ROOT", "merge ROOT"),
     *("merge ROOT --dry-run", "prune ROOT --older-than 9d --dry-run", "write ROOT door {}", "init ROOT", "help"),
     *("help merge", "completion bash", "receipt ROOT SEEN", "--help", "--version"),

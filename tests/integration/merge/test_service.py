@@ -359,7 +359,7 @@ def test_a_watcher_that_is_asked_to_stop_exits_0(store: edgeshard.Store, number:
         out, err = process.communicate(timeout=PATIENCE_S)
         process.told.wait_for("STOPPING=1")  # type: ignore[attr-defined]
     assert (0, "") == (process.returncode, err)
-    assert "merged 1 rows" in out
+    assert "merged 1 row" in out
     assert not is_locked(store.root / "watch.lock")
 
 
@@ -437,7 +437,7 @@ def test_the_shard_at_hand_is_finished_and_the_rest_is_left_for_next_time(
 ) -> None:
     process = stopped_in_the_first_copy(store, number, watch=watch)
     out, err = process.communicate()
-    assert (code, "merged 1 rows") == (process.returncode, out.splitlines()[-1][:13]), err
+    assert (code, "merged 1 row") == (process.returncode, out.splitlines()[-1][:12]), err
     assert ("interrupted" in err) == (code == 130)
     assert watch or "stopped early" in out
     assert [0] == numbers(store)
