@@ -31,12 +31,15 @@ class Parser(argparse.ArgumentParser):
         self.exit(exits.USAGE, f"{printable(f'{self.prog}: {message}{more}')}\n")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        """End the process after a help text or an error, also if nobody reads that any more."""
+        """End the process after a help text or an error, also if the help text cannot be written."""
         try:
             sys.stdout.flush()
         except BrokenPipeError:
             output.drop()
             status = exits.BROKEN_PIPE
+        except OSError as error:
+            output.drop()
+            status, message = exits.IO_ERROR, f"{self.prog}: the output: {error.strerror}\n"
         super().exit(status, message)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:

@@ -150,8 +150,10 @@ def definitions(texts: Mapping[str, str], word_width: int = 0) -> list[str]:
     """
     indent = max([word_width, *map(len, texts)]) + 4
     max_width = min(columns(), _DEFINITION_MAX)
-    parts = ((f"  {word}".ljust(indent), text) for word, text in texts.items())
-    return [line for first, text in parts for line in paragraph(text, max_width, " " * indent, first)]
+    lines = []
+    for word, meaning in texts.items():
+        lines += paragraph(meaning, max_width, " " * indent, f"  {word}".ljust(indent))
+    return lines
 
 
 def to_json(value: object) -> str:

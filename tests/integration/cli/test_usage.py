@@ -218,6 +218,17 @@ def test_every_verb_ends_quietly_if_nobody_reads_its_output(
 
 
 @pytest.mark.parametrize("call", CALLS)
+def test_every_verb_says_that_its_output_cannot_be_written(
+    filled: Path, call: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        assert 74 == ended(words_of(call, filled))
+    err = capfd.readouterr().err
+    assert ("the output: No space left on device\n", 1) == (err.partition(": ")[2], err.count("\n"))
+
+
+@pytest.mark.parametrize("call", CALLS)
 def test_every_verb_works_without_an_output(
     filled: Path, call: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
