@@ -45,7 +45,7 @@ def test_each_finding_says_what_to_do_next(tmp_path: Path, found: VerifyReport, 
     assert (kind, f"edgeshard {command.replace('ROOT', str(tmp_path))}") == (finding.kind, finding.step.commands[0])
     for line in finding.step.commands:
         program, *words = shlex.split(line)
-        assert ("edgeshard", words[0]) == (program, cli.parser().parse_args(words).verb)
+        assert ("edgeshard", words[0]) == (program, cli.parse(words).verb)
 
 
 def test_losses_with_the_same_cause_are_one_finding(tmp_path: Path) -> None:
