@@ -6,6 +6,7 @@ import argparse
 import datetime
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -139,16 +140,15 @@ def _verdict(report: StatusReport, width: int) -> list[str]:
 
 
 def _problems(report: StatusReport, root: Path, width: int) -> list[list[str]]:
-    """Return the lines of each problem, the first ones of each kind before the second ones."""
-    by_kind: dict[str, list[Problem]] = {}
+    """Return the lines of each problem: red ones first, and of these the first of each kind before the second."""
+    counts: Counter[str] = Counter()
+    ranked = []
     for problem in report.problems:
-        by_kind.setdefault(problem.kind, []).append(problem)
-    return [
-        _problem(problems[number], report, root, width)
-        for number in range(_SAME_MAX)
-        for problems in by_kind.values()
-        if number < len(problems)
-    ]
+        counts[problem.kind] += 1
+        if counts[problem.kind] <= _SAME_MAX:
+            ranked.append((problem.level != "red", counts[problem.kind], problem))
+    ranked.sort(key=lambda item: item[:2])
+    return [_problem(problem, report, root, width) for _, _, problem in ranked]
 
 
 def _problem(problem: Problem, report: StatusReport, root: Path, width: int) -> list[str]:

@@ -64,7 +64,10 @@ def test_a_long_name_is_cut_in_the_middle_and_an_equal_file_name_is_not_repeated
 
 def test_many_problems_of_a_kind_hide_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     bad = [shard(name=f"bad-{number}.db", reason="it is damaged", pending_rows=None) for number in range(20)]
-    shown = lines(judged(*bad, budget=budget(9_900_000, left=0)), monkeypatch)
+    report = judged(*bad, waiting(1), watching=False, merged_s_ago=None, budget=budget(9_900_000, left=0))
+    shown = lines(report, monkeypatch)
+    levels = [line.partition(":")[0] for line in shown if line.startswith(("red: ", "yellow: "))]
+    assert ["red"] * 5 + ["yellow"] == levels
     assert 3 == sum("is quarantined" in line for line in shown)
     assert any(line.startswith("red: the disk budget is full") for line in shown)
     assert "and 17 more problems; --json has all" in shown
