@@ -419,8 +419,8 @@ class MergeQuota:
         report = prune.prune(self._path, wanted, should_stop=self._should_stop)
         if report.rows:
             which = "all tables" if tables is None else f"tables {', '.join(tables)}"
-            text = "dropped the %d oldest rows of %s from %s, to stay within the disk budget"
-            logger.warning(text, report.rows, which, self._path)
+            text = "dropped %s of %s from %s, the oldest first, to stay within the disk budget"
+            logger.warning(text, units.count(report.rows, "row"), which, self._path)
         self.dropped += report.rows
         self.forgotten_streams += report.forgotten_streams
 
