@@ -101,6 +101,8 @@ def ensure_sound(path: str, *, all_tables: bool = False) -> None:
             ordinary = {name for (name,) in sqlite.fetch(connection, sql)}
             for name in sorted(ordinary if all_tables else ordinary & format.DDL.keys()):
                 _check(connection, path, name)
+            if all_tables:
+                return
             # by now it is known to be sound
             sql = "SELECT DISTINCT table_name FROM main._edgeshard_columns"
             for (name,) in sqlite.fetch_typed(connection, path, (str,), sql):

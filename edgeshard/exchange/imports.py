@@ -1,0 +1,356 @@
+"""Import files of other programs into a store: ordinary SQLite databases, NDJSON and CSV.
+
+Rows are written through a shard of the agent, as by any other writer, and merged at the end. Each file is imported on its
+own; one that is refused does not keep the others from being imported.
+
+    1  Merge. Then the master knows which rows are missing from it, if an older one was put back.
+    2  For each table of a file, find its state: of a file with the same name, or one whose rows it begins with. If there
+       are new rows, open the agent's shard, which keeps other imports of the agent out, and look again.
+    3  Write the new rows in batches. Each is one transaction with the state after it, durable in a power cut. *This is
+       the commit point.*
+    4  Merge.
+
+If it is killed anywhere, the next import continues after the last batch that was committed: its state is in the same
+transaction, so it is there if and only if the rows are (see `edgeshard.exchange.import_state`).
+
+A master that lacks rows of the agent lacks their states as well, and would take the rows again. If the missing rows then
+came back, they would be there twice. So while rows of the agent are missing, nothing is imported as this agent.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from edgeshard import sqlite
+from edgeshard.errors import (
+    ConfigurationError,
+    EdgeshardError,
+    MergeInProgressError,
+    RecordError,
+    SchemaConflictError,
+    StorageError,
+    TableError,
+    printable,
+)
+from edgeshard.exchange import import_lines, import_state, import_tables
+from edgeshard.exchange.import_parts import BATCH_ROWS, Batch, Part
+from edgeshard.exchange.import_state import ImportState
+from edgeshard.files import paths
+from edgeshard.records import declare, names
+from edgeshard.reports import ImportedFile, ImportedTable, ImportReport, MergeReport
+from edgeshard.shard.inserts import AGENT_DATA
+from edgeshard.shard.shard import Shard
+from edgeshard.sources import ordinary
+from edgeshard.sources.ordinary import Database, Table
+
+_ACTION: Final = "import"
+
+_SQLITE_HEADER: Final = b"SQLite format 3\0"
+
+_UNKNOWN_FORM: Final = (
+    "it is no SQLite database, NDJSON or CSV (fields separated by commas, names in the first line); if it is compressed, "
+    "encrypted or of another form, convert it first"
+)
+
+#: Opens the shard of an agent.
+OpenShard = Callable[[str], Shard]
+
+
+@attrs.frozen
+class Importer:
+    """What an import does with each file.
+
+    Attributes:
+        root: the store's folder.
+        agent: the agent to import as; None: each file as the agent that has its name.
+        table: the table to import, or the name that it gets; None: see `Store.import_`.
+        open_shard: opens the shard of an agent, at durability "power".
+        dry_run: whether nothing is written.
+    """
+
+    root: Path
+    agent: str | None
+    table: str | None
+    open_shard: OpenShard
+    dry_run: bool
+
+    def import_file(self, path: str) -> ImportedFile:
+        """Import a file, and report on it; why it cannot be imported is in the report."""
+        stem, _ = os.path.splitext(os.path.basename(path))
+        agent = self.agent or stem
+        imported = ImportedFile(path, printable(agent))
+        try:
+            paths.shard_stem(agent)
+            real = os.path.realpath(path)
+            _ensure_importable(real, self.root)
+            if missing := import_state.missing_rows(self.root, agent):
+                raise ConfigurationError(_ACTION, path, _explain_missing(missing, agent, self.root))
+            run = _FileRun(self, path, agent)
+            with contextlib.ExitStack() as stack:
+                stack.callback(run.close)
+                parts, refused, left_out = self._parts(real, stack)
+                tables = [*map(run.import_part, parts), *refused]
+                return attrs.evolve(imported, tables=tuple(tables), left_out=left_out)
+        except EdgeshardError as error:
+            return attrs.evolve(imported, error=str(error))
+
+    def _parts(
+        self, path: str, stack: contextlib.ExitStack
+    ) -> tuple[Sequence[Part], Sequence[ImportedTable], tuple[str, ...]]:
+        """Return the parts of a file, the tables that cannot be imported, and what is left out."""
+        form = _form_of(path)
+        if form != import_state.SQLITE:
+            table = self.table or AGENT_DATA
+            declare.dict_table(table)
+            return [import_lines.LineReader(path, form, table)], (), ()
+        database = stack.enter_context(ordinary.opened(path, str(self.root)))
+        parts: list[Part] = []
+        refused = []
+        for table, name in _chosen_tables(database, self.table):
+            if reason := import_tables.why_not_importable(table, name):
+                refused.append(ImportedTable(name, form, error=f"table {table.name}: {reason}"))
+            else:
+                known_types = import_state.column_types(self.root, name)
+                parts.append(import_tables.reader(database, table, name, self.agent or "", known_types))
+        return parts, refused, database.left_out
+
+
+class _FileRun:
+    """The import of one file."""
+
+    def __init__(self, importer: Importer, path: str, agent: str) -> None:
+        self._importer = importer
+        self._path = path
+        self._real = os.path.realpath(path)
+        self._agent = agent
+        self._source = printable(os.path.basename(path))
+        self._shard: Shard | None = None
+
+    def close(self) -> None:
+        """Close the shard, if it was opened."""
+        if self._shard is not None:
+            self._shard.close()
+
+    def import_part(self, part: Part) -> ImportedTable:
+        """Import the rows of one table, and report on it; why one cannot be imported is in the report."""
+        known = rows = 0
+        continues = error = ""
+        try:
+            state, batches = self._begin(part)
+            known = state.rows
+            continues = "" if state.source == self._source else state.source
+            for batch in batches:
+                after = attrs.evolve(batch.after, source=self._source)
+                rows += self._write(part, state, batch, after)
+                state = after
+        except _RefusedRowError as refusal:
+            rows += refusal.rows_before
+            error = str(refusal)
+        except EdgeshardError as refusal:
+            error = refusal.cause if refusal.path in (self._path, self._real) else str(refusal)
+        return ImportedTable(part.table, part.form, rows, known, continues, tuple(part.notes), error)
+
+    def _begin(self, part: Part) -> tuple[ImportState, Iterator[Batch]]:
+        """Return the state of a part, and the batches after it; while there are any, the shard is open."""
+        known = self._load()
+        state = self._find_state(part, known)
+        batches = part.batches(state)
+        if self._importer.dry_run or self._shard is not None or (first := next(batches, None)) is None:
+            return state, batches
+        self._shard = self._importer.open_shard(self._agent)
+        if self._load() != known:  # another import of the agent was at work until now
+            part.notes.clear()
+            state = self._find_state(part, self._load())
+            return state, part.batches(state)
+        return state, _prepended(first, batches)
+
+    def _load(self) -> dict[str, ImportState]:
+        return import_state.load(self._importer.root, self._agent)
+
+    def _find_state(self, part: Part, known: dict[str, ImportState]) -> ImportState:
+        """Return the state that a part continues, or a new one.
+
+        Raises:
+            ConfigurationError: another file was imported under this name.
+        """
+        table = part.table.lower()
+        candidates = [each for each in known.values() if (each.table_name.lower(), each.form) == (table, part.form)]
+        candidates.sort(key=lambda state: (state.source == self._source, state.rows), reverse=True)
+        reason = ""
+        for state in candidates:
+            why = part.why_other(state)
+            if not why:
+                return state
+            if state.source == self._source:
+                reason = reason or why
+            part.notes.clear()
+        if reason:
+            raise ConfigurationError(_ACTION, self._path, reason)
+        return import_state.begin(self._agent, self._source, part.table, part.form)
+
+    def _write(self, part: Part, before: ImportState, batch: Batch, after: ImportState) -> int:
+        """Commit a batch with the state after it, and return how many rows it has."""
+        if self._shard is not None:  # in a dry run there is none
+            try:
+                with self._shard.transaction():
+                    self._shard.write_many(batch.records, table=part.target)
+                    self._shard.write(after)
+            except RecordError as error:
+                count, cause = self._first_refused(self._shard, part, batch)
+                if cause is None:
+                    raise
+                if count:
+                    self._write_first(part, before, count)
+                raise _RefusedRowError(count, f"{part.where_is(batch.places[count])}: {cause}") from error
+        return len(batch.records)
+
+    def _first_refused(self, shard: Shard, part: Part, batch: Batch) -> tuple[int, str | None]:
+        """Return the index of the first row of a batch that the shard refuses, and why; write nothing."""
+        cause = None
+        with contextlib.suppress(_UndoError), shard.transaction():
+            for count, record in enumerate(batch.records):
+                try:
+                    shard.write(record, table=part.target)
+                except RecordError as error:
+                    cause = error.cause
+                    raise _UndoError from error
+            raise _UndoError
+        return count, cause
+
+    def _write_first(self, part: Part, before: ImportState, count: int) -> None:
+        """Commit the first rows after a state, in a batch of their own."""
+        if before.rows:
+            part.why_other(before)
+        batch = next(part.batches(before, count))
+        self._write(part, before, batch, attrs.evolve(batch.after, source=self._source))
+
+
+class _UndoError(Exception):
+    """Undoes what was written only to see whether it can be."""
+
+
+class _RefusedRowError(Exception):
+    """A row cannot be stored.
+
+    Attributes:
+        rows_before: how many rows of its batch, before it, were imported.
+    """
+
+    def __init__(self, rows_before: int, cause: str) -> None:
+        super().__init__(cause)
+        self.rows_before = rows_before
+
+
+def _prepended(first: Batch, others: Iterator[Batch]) -> Iterator[Batch]:
+    yield first
+    yield from others
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def import_files(importer: Importer, files: Sequence[str], merge: Callable[[], MergeReport]) -> ImportReport:
+    """Import files, and merge their rows; see `Store.import_`.
+
+    Args:
+        importer: what to do with each file.
+        files: their paths.
+        merge: merges the store.
+    """
+    began = time.monotonic()
+    if not importer.dry_run:
+        merge()
+    imported = tuple(map(importer.import_file, files))
+    report = ImportReport(imported, dry_run=importer.dry_run)
+    if report.rows and not importer.dry_run:
+        report = attrs.evolve(report, pending=_merge(merge))
+    return attrs.evolve(report, seconds=time.monotonic() - began)
+
+
+def _merge(merge: Callable[[], MergeReport]) -> str:
+    """Merge what was imported; return why rows may be pending still, or ""."""
+    try:
+        report = merge()
+    except (MergeInProgressError, StorageError) as error:
+        return str(error)
+    reasons = [*report.quarantined, *report.blocked]
+    return "; ".join(f"{each.path}: {each.reason}" for each in reasons)
+
+
+def _ensure_importable(path: str, root: Path) -> None:
+    """Refuse what is no file, and what belongs to the store itself.
+
+    Raises:
+        ConfigurationError: it is one of these.
+        AccessError, StorageIOError: it cannot be examined.
+    """
+    with sqlite.translate_errors(_ACTION, path):
+        if not os.path.exists(path):
+            raise ConfigurationError(_ACTION, path, "there is no such file; check the path")
+        mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise ConfigurationError(_ACTION, path, "it is a folder; name the files in it")
+    if not stat.S_ISREG(mode):
+        raise ConfigurationError(_ACTION, path, "it is not a regular file; copy what it delivers into one")
+    own = (paths.budget(root), paths.damage_note(root), paths.erased(root), paths.refresh(root))
+    if Path(path) in own or paths.shards(root) in Path(path).parents:
+        raise ConfigurationError(_ACTION, path, "it belongs to the store itself; its rows are there already")
+
+
+def _form_of(path: str) -> str:
+    """Return the form of a file, by its content.
+
+    Raises:
+        ConfigurationError: it is empty, or of another form.
+        StorageError: it cannot be read.
+    """
+    # not with open(): closing the file would drop the locks that SQLite holds on it, if this process has it open
+    with sqlite.translate_errors(_ACTION, path):
+        beginning = next(sqlite.read_raw(path), b"")
+    text = beginning.removeprefix(codecs.BOM_UTF8).lstrip()
+    if beginning.startswith(_SQLITE_HEADER):
+        return import_state.SQLITE
+    if not text:
+        raise ConfigurationError(_ACTION, path, "it is empty; there is nothing to import yet")
+    if b"\0" not in beginning and text.startswith((b"{", b"[")):
+        return import_state.NDJSON
+    header = text.split(b"\n", 1)[0].rstrip()
+    if b"\0" in beginning or not (b"," in header or names.is_column_name(header.decode(errors="replace"))):
+        raise ConfigurationError(_ACTION, path, _UNKNOWN_FORM)
+    return import_state.CSV
+
+
+def _chosen_tables(database: Database, wanted: str | None) -> list[tuple[Table, str]]:
+    """Return the tables to import, each with the name of its record table.
+
+    Raises:
+        ConfigurationError: there are none, or none has the name that the user gave.
+    """
+    if not database.tables:
+        raise ConfigurationError(_ACTION, database.path, "it has no table with rows of its own; there is nothing to import")
+    if wanted is None:
+        return [(table, table.name) for table in database.tables]
+    for table in database.tables:
+        if table.name.lower() == wanted.lower():
+            return [(table, table.name)]
+    if len(database.tables) == 1:
+        return [(database.tables[0], wanted)]
+    listed = ", ".join(table.name for table in database.tables)
+    raise ConfigurationError(_ACTION, database.path, f"it has no table {wanted!r}; name one of these: {listed}")
+
+
+def _explain_missing(rows: int, agent: str, root: Path) -> str:
+    return (
+        f"{rows:,} rows of agent {agent!r} are missing from the master of {root}, and imported ones may be among them, "
+        "which would be there twice if both came. Merge the database that has them (Store.verify says which), or accept "
+        "their loss (Store.accept_loss), and import again"
+    )
