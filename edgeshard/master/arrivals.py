@@ -78,6 +78,12 @@ def oldest_since(connection: Connection, since_s: float) -> int | None:
     return found
 
 
+def latest(connection: Connection) -> int | None:
+    """Return the last recorded arrival, in seconds since 1970, or None. Rows may have arrived up to a minute later."""
+    found: int | None = sqlite.scalar(connection, "SELECT max(at) FROM main._edgeshard_arrivals")
+    return found
+
+
 def forget_before(connection: Connection, first_id: int) -> bool:
     """Delete entries that concern no row from `first_id` on, in the caller's transaction.
 
