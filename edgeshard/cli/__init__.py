@@ -37,6 +37,7 @@ from edgeshard.cli import (
     snapshot,
     status,
     verify,
+    write,
 )
 from edgeshard.errors import EdgeshardError
 from edgeshard.store import VERSION
@@ -44,6 +45,7 @@ from edgeshard.store import VERSION
 #: In the order of the help. To add a verb, add a module next to these, and a line here.
 _VERBS = {
     "init": init,
+    "write": write,
     "merge": merge,
     "status": status,
     "verify": verify,
@@ -66,6 +68,7 @@ _VERBS = {
 _EPILOG = """\
 examples:
   edgeshard init data                                           an empty store, before the first agent has written
+  edgeshard write data door '{"open": true}'                    a row of the agent "door"; also --ndjson and --csv
   edgeshard merge data                                          merge the shards in data/shards into data/master.db
   edgeshard status data                                         what is pending, and is anything wrong?
   edgeshard verify data                                         is anything missing or damaged?
@@ -137,15 +140,9 @@ def _run(options: argparse.Namespace, name: str) -> int:
     level = logging.DEBUG if options.verbose else logging.WARNING
     logs.configure(level, options.log_format, long_running=options.watch)
     try:
-        code: int = options.run(options)
+        code = _run_verb(options, name)
         sys.stdout.flush()
         return code
-    except EdgeshardError as error:
-        output.print_error(f"{name}: {error}{hints.hint(error, options)}")
-        return exits.exit_code(error)
-    except KeyboardInterrupt:
-        output.print_error(f"{name}: {options.interrupted}")
-        return exits.INTERRUPTED
     except BrokenPipeError:  # the reader of our output, such as head, has seen enough
         _drop_output()
         return exits.BROKEN_PIPE
@@ -153,6 +150,18 @@ def _run(options: argparse.Namespace, name: str) -> int:
         _drop_output()
         output.print_error(f"{name}: {error.filename or 'the output'}: {error.strerror or error}")
         return exits.IO_ERROR
+
+
+def _run_verb(options: argparse.Namespace, name: str) -> int:
+    try:
+        code: int = options.run(options)
+        return code
+    except EdgeshardError as error:
+        output.print_error(f"{name}: {error}{hints.hint(error, options)}")
+        return exits.exit_code(error)
+    except KeyboardInterrupt:
+        output.print_error(f"{name}: {options.interrupted}")
+        return exits.INTERRUPTED
 
 
 def _ensure_output() -> None:

@@ -111,7 +111,7 @@ def add_lock_wait(
         type=seconds,
         default=default_s,
         metavar="S",
-        help=f"wait up to S seconds {whom} (default: {default_s:.0f})",
+        help=f"wait up to S seconds {whom} (default: {default_s:g})",
     )
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 
-from edgeshard.errors import ConfigurationError, EdgeshardError, MergeInProgressError
+from edgeshard.errors import ConfigurationError, EdgeshardError, MergeInProgressError, ShardInUseError
 
 
 def hint(error: EdgeshardError, options: argparse.Namespace) -> str:
     """Return what to add to the message of an error that ended a command, or ""."""
-    if isinstance(error, MergeInProgressError) and hasattr(options, "lock_wait"):
+    if isinstance(error, (MergeInProgressError, ShardInUseError)) and hasattr(options, "lock_wait"):
         return " (--lock-wait SECONDS)"
     if isinstance(error, ConfigurationError) and _would_replace(options):
         return " (--force)"
