@@ -691,6 +691,7 @@ class ImportedTable(Report):
         known: rows that had been imported before.
         continues: the name that the file had when these were imported, if it has another one now; otherwise "".
         notes: what should be known of rows that were not imported.
+        unfinished_line: the number of the last line, if it has no end yet and is no row: the next import takes it.
         error: why not all rows were imported, or "". Those before the row that it names were.
     """
 
@@ -700,6 +701,7 @@ class ImportedTable(Report):
     known: int = 0
     continues: str = ""
     notes: tuple[str, ...] = ()
+    unfinished_line: int = 0
     error: str = ""
 
 
@@ -734,7 +736,7 @@ class ImportReport(Report):
 
     Attributes:
         files: each file.
-        pending: why the rows may not all be in the master yet, or "". They are in shards, and the next merge takes them.
+        pending: why rows may not be in the master yet, or "". They are in shards, and the next merge takes them.
         seconds: how long it took.
         dry_run: whether nothing was imported.
     """
@@ -760,19 +762,15 @@ class ImportReport(Report):
     def _line(self) -> str:
         imported = "would import" if self.dry_run else "imported"
         known = sum(table.known for file in self.files for table in file.tables)
-        line = f"{imported} {_count(self.rows, 'row')} from {_count(len(self.files), 'file')}"
+        line = f"{imported} {units.count(self.rows, 'row')} from {units.count(len(self.files), 'file')}"
         line += f", in {self.seconds:.3f} s"
         if known:
-            line += f"; {_count(known, 'row')} had been imported before"
+            line += f"; {units.count(known, 'row')} had been imported before"
         if errors := sum(len(file.errors) for file in self.files):
-            line += f"; {_count(errors, 'error')}"
+            line += f"; {units.count(errors, 'error')}"
         if self.pending:
             line += f"; rows are pending: {self.pending}"
         return line
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 #: Why rows are missing: see `Loss.cause`.

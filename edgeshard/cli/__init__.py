@@ -22,6 +22,7 @@ from edgeshard.cli import (
     export,
     help,
     hints,
+    import_,
     init,
     logs,
     merge,
@@ -46,6 +47,7 @@ from edgeshard.store import VERSION
 _VERBS = {
     "init": init,
     "write": write,
+    "import": import_,
     "merge": merge,
     "status": status,
     "verify": verify,
@@ -69,6 +71,7 @@ _EPILOG = """\
 examples:
   edgeshard init data                                           an empty store, before the first agent has written
   edgeshard write data door '{"open": true}'                    a row of the agent "door"; also --ndjson and --csv
+  edgeshard import data agent_shards/*.db                       what other programs wrote: SQLite, NDJSON, CSV
   edgeshard merge data                                          merge the shards in data/shards into data/master.db
   edgeshard status data                                         what is pending, and is anything wrong?
   edgeshard verify data                                         is anything missing or damaged?

@@ -32,8 +32,9 @@ _ROWS: Final[dict[str, Callable[..., Iterator[text_rows.NumberedRow]]]] = {
 }
 
 _OTHER_FILE: Final = (
-    "So it is another file, or it was changed or rotated. If the old file has another name now, import it first, as the "
-    "same agent; what it has gained since is imported, and this name is free. Otherwise import this one as another agent"
+    "So it is another file, or it was changed or rotated. If the old file has another name now, import that first, as "
+    "the same agent: it is known again by its rows, and this file is then a new one. Otherwise import this one as "
+    "another agent"
 )
 
 
@@ -51,6 +52,7 @@ class LineReader:
         self.form = form
         self.target: str | type | None = table
         self.notes: list[str] = []
+        self.unfinished_line = 0
         self._path = path
         self._size = os.stat(path).st_size
         self._digest = hashlib.sha256()
@@ -75,8 +77,8 @@ class LineReader:
             return f"its first {state.position:,} bytes are not the ones that were imported. {_OTHER_FILE}"
         if last != b"\n" and following and not following.startswith((b"\n", b"\r\n")):
             return (
-                f"its line {self._lines_before + 1} had no end when it was imported, and was continued since. Import it "
-                "as another agent; all its rows then come as new"
+                f"its line {self._lines_before + 1} had no end when it was imported, and was continued since. Import "
+                "the file as another agent; all its rows then come as new"
             )
         return ""
 
@@ -109,20 +111,24 @@ class LineReader:
         head_bytes = state.head_bytes
 
         def batch() -> Batch:
-            return Batch(records, places, attrs.evolve(
-                state,
-                rows=state.rows + len(records),
-                position=lines.position,
-                head_bytes=head_bytes,
-                fingerprint=self._digest.copy().hexdigest(),
-            ))
+            return Batch(
+                records,
+                places,
+                attrs.evolve(
+                    state,
+                    rows=state.rows + len(records),
+                    position=lines.position,
+                    head_bytes=head_bytes,
+                    fingerprint=self._digest.copy().hexdigest(),
+                ),
+            )
 
         for number, row in rows:
             if isinstance(row, text_rows.LineError):
                 if records:
                     yield batch()
                 if lines.has_no_end:
-                    self.notes.append(f"line {number + lines_before} has no end yet, and is left for the next import")
+                    self.unfinished_line = number + lines_before
                     return
                 cause = f"line {number + lines_before}: {row}"
                 raise ConfigurationError(_ACTION, self._path, cause) from row

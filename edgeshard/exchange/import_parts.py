@@ -37,13 +37,15 @@ class Part(Protocol):
         table: the table.
         form: the form of the file; see `import_state`.
         target: what `Shard.write_many` takes as `table`.
-        notes: what a user should know of it, once it was read.
+        notes: what a user should know of rows that are not imported, once it was read.
+        unfinished_line: the number of the last line if it has no end yet, once it was read; otherwise 0.
     """
 
     table: str
     form: str
     target: str | type | None
     notes: list[str]
+    unfinished_line: int
 
     def why_other(self, state: ImportState) -> str:
         """Return why these are not the rows that a state counts, with more rows after them; "" if they are."""

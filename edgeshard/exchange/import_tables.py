@@ -1,8 +1,8 @@
 """Read the tables of ordinary SQLite databases for an import.
 
-Rows are told apart by their place. If the table has an INTEGER PRIMARY KEY, the new rows are those with higher keys than
-the last one imported; the digests of the last rows (`_TAIL_ROWS`) tell whether it is still the same table. Of any other
-table the imported rows must be the first ones still, unchanged: a digest of all of them says so.
+If a table has an INTEGER PRIMARY KEY, its new rows are those with higher keys than the last row imported; the digests of
+the last rows (`_TAIL_ROWS`) tell whether it is still the same table. Of any other table the imported rows must still be
+the first ones, unchanged: a digest of all of them says so, and the new rows are those after them.
 
 A column of edgeshard's holds values of one type, and one of SQLite's any value. So the values are looked at first: the
 type of a column is the one that all its values have, or real if they are integers and reals.
@@ -38,12 +38,13 @@ _DIGEST_CHARACTERS: Final = 16
 _TYPES: Final[dict[str, type]] = {"integer": int, "real": float, "text": str, "blob": bytes}
 
 _OTHER_FILE: Final = (
-    "So it is another file, or rows of it were deleted, changed or numbered anew (VACUUM does that to tables without an "
-    "INTEGER PRIMARY KEY). Import it as another agent; all its rows then come as new"
+    "So it is another file, or rows were deleted, changed, or numbered anew (as VACUUM does if there is no INTEGER "
+    "PRIMARY KEY). Import it as another agent; all its rows then come as new"
 )
 
 _NAMES: Final = (
-    "a name has 1 to 100 letters, digits or _, and begins with a letter; rename it in a copy of the file, and import that"
+    "a name has 1 to 100 letters, digits or _, begins with a letter, and not with edgeshard_; rename it in a copy of the "
+    "file, and import that"
 )
 
 
@@ -84,6 +85,7 @@ class TableReader:
 
     form = import_state.SQLITE
     target: str | type | None = None
+    unfinished_line = 0
 
     def __init__(self, database: Database, table: Table, name: str) -> None:
         self.table = name
@@ -202,12 +204,11 @@ class TableReader:
         )
 
     def _prepare(self, where: str, offset: int) -> None:
-        """Decide what becomes of the rows, before the first one is read.
+        """Look at all rows that are to be read, before the first one is.
 
         Raises:
             ConfigurationError: some cannot be imported.
         """
-        raise NotImplementedError
 
     def _record(self, values: Sequence[Any]) -> Any:
         """Return what is written for a row.
@@ -266,8 +267,8 @@ class _RowReader(TableReader):
         raise ConfigurationError(
             _ACTION,
             self._database.path,
-            f"{self.where_is(place or 0)}, column {name}: {cause}. A column of a record table holds values of one type; "
-            "correct the value, or import a copy of the file in which the column is CAST to one type",
+            f"{self.where_is(place or 0)}, column {name}: {cause}. A column of a record table holds values of one "
+            "type; correct the value, or import a copy of the file in which the column is CAST to one type",
         )
 
     def _record(self, values: Sequence[Any]) -> Any:
@@ -283,8 +284,7 @@ class _DictReader(TableReader):
         self._agent = agent
         self._places = [[column.lower() for column in self._columns].index(name) for name in DICT_COLUMNS]
 
-    def _prepare(self, where: str, offset: int) -> None:
-        @declare.table(name=self.table)
+        @declare.table(name=name)
         @attrs.frozen
         class Dict:
             agent_id: str
@@ -317,7 +317,9 @@ def _moment(value: Any) -> datetime.datetime:
     Raises:
         ValueError: it is not; the text follows the name of the row.
     """
-    cause = f", column timestamp: seconds since 1970 or a time in ISO 8601 with its zone were expected, got {value!r:.80}"
+    cause = (
+        f", column timestamp: seconds since 1970 or a time in ISO 8601 with its zone were expected, got {value!r:.80}"
+    )
     try:
         if isinstance(value, (int, float)):
             return datetime.datetime.fromtimestamp(value, datetime.UTC)

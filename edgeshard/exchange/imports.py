@@ -1,11 +1,11 @@
 """Import files of other programs into a store: ordinary SQLite databases, NDJSON and CSV.
 
-Rows are written through a shard of the agent, as by any other writer, and merged at the end. Each file is imported on its
-own; one that is refused does not keep the others from being imported.
+Rows are written through the agent's shard, as by any other writer, and merged at the end. Each file is imported on its
+own; if one is refused, the others are still imported.
 
     1  Merge. Then the master knows which rows are missing from it, if an older one was put back.
-    2  For each table of a file, find its state: of a file with the same name, or one whose rows it begins with. If there
-       are new rows, open the agent's shard, which keeps other imports of the agent out, and look again.
+    2  For each table of a file, find its state: that of a file with the same name, or one whose rows it begins with. If
+       there are new rows, open the agent's shard, which keeps other imports of the agent out, and look again.
     3  Write the new rows in batches. Each is one transaction with the state after it, durable in a power cut. *This is
        the commit point.*
     4  Merge.
@@ -13,8 +13,8 @@ own; one that is refused does not keep the others from being imported.
 If it is killed anywhere, the next import continues after the last batch that was committed: its state is in the same
 transaction, so it is there if and only if the rows are (see `edgeshard.exchange.import_state`).
 
-A master that lacks rows of the agent lacks their states as well, and would take the rows again. If the missing rows then
-came back, they would be there twice. So while rows of the agent are missing, nothing is imported as this agent.
+A master that lacks rows of the agent lacks their states as well, and would take the rows again. If the missing rows
+then came back, they would be there twice. So while rows of an agent are missing, nothing is imported as this agent.
 """
 
 from __future__ import annotations
@@ -36,13 +36,11 @@ from edgeshard.errors import (
     EdgeshardError,
     MergeInProgressError,
     RecordError,
-    SchemaConflictError,
     StorageError,
-    TableError,
     printable,
 )
 from edgeshard.exchange import import_lines, import_state, import_tables
-from edgeshard.exchange.import_parts import BATCH_ROWS, Batch, Part
+from edgeshard.exchange.import_parts import Batch, Part
 from edgeshard.exchange.import_state import ImportState
 from edgeshard.files import paths
 from edgeshard.records import declare, names
@@ -57,8 +55,8 @@ _ACTION: Final = "import"
 _SQLITE_HEADER: Final = b"SQLite format 3\0"
 
 _UNKNOWN_FORM: Final = (
-    "it is no SQLite database, NDJSON or CSV (fields separated by commas, names in the first line); if it is compressed, "
-    "encrypted or of another form, convert it first"
+    "it is no SQLite database, NDJSON or CSV (fields separated by commas, names in the first line); if it is "
+    "compressed, encrypted or of another form, convert it first"
 )
 
 #: Opens the shard of an agent.
@@ -109,9 +107,9 @@ class Importer:
         """Return the parts of a file, the tables that cannot be imported, and what is left out."""
         form = _form_of(path)
         if form != import_state.SQLITE:
-            table = self.table or AGENT_DATA
-            declare.dict_table(table)
-            return [import_lines.LineReader(path, form, table)], (), ()
+            of_dicts = self.table or AGENT_DATA
+            declare.dict_table(of_dicts)
+            return [import_lines.LineReader(path, form, of_dicts)], (), ()
         database = stack.enter_context(ordinary.opened(path, str(self.root)))
         parts: list[Part] = []
         refused = []
@@ -157,7 +155,9 @@ class _FileRun:
             error = str(refusal)
         except EdgeshardError as refusal:
             error = refusal.cause if refusal.path in (self._path, self._real) else str(refusal)
-        return ImportedTable(part.table, part.form, rows, known, continues, tuple(part.notes), error)
+        return ImportedTable(
+            part.table, part.form, rows, known, continues, tuple(part.notes), part.unfinished_line, error
+        )
 
     def _begin(self, part: Part) -> tuple[ImportState, Iterator[Batch]]:
         """Return the state of a part, and the batches after it; while there are any, the shard is open."""
@@ -215,16 +215,16 @@ class _FileRun:
 
     def _first_refused(self, shard: Shard, part: Part, batch: Batch) -> tuple[int, str | None]:
         """Return the index of the first row of a batch that the shard refuses, and why; write nothing."""
-        cause = None
+        refused: tuple[int, str | None] = (0, None)
         with contextlib.suppress(_UndoError), shard.transaction():
-            for count, record in enumerate(batch.records):
+            for index, record in enumerate(batch.records):
                 try:
                     shard.write(record, table=part.target)
                 except RecordError as error:
-                    cause = error.cause
+                    refused = index, error.cause
                     raise _UndoError from error
             raise _UndoError
-        return count, cause
+        return refused
 
     def _write_first(self, part: Part, before: ImportState, count: int) -> None:
         """Commit the first rows after a state, in a batch of their own."""
@@ -282,8 +282,9 @@ def _merge(merge: Callable[[], MergeReport]) -> str:
         report = merge()
     except (MergeInProgressError, StorageError) as error:
         return str(error)
-    reasons = [*report.quarantined, *report.blocked]
-    return "; ".join(f"{each.path}: {each.reason}" for each in reasons)
+    reasons = [(each.path, each.reason) for each in report.quarantined]
+    reasons += [(each.path, each.reason) for each in report.blocked]
+    return "; ".join(f"{path}: {reason}" for path, reason in reasons)
 
 
 def _ensure_importable(path: str, root: Path) -> None:
@@ -336,7 +337,9 @@ def _chosen_tables(database: Database, wanted: str | None) -> list[tuple[Table, 
         ConfigurationError: there are none, or none has the name that the user gave.
     """
     if not database.tables:
-        raise ConfigurationError(_ACTION, database.path, "it has no table with rows of its own; there is nothing to import")
+        raise ConfigurationError(
+            _ACTION, database.path, "it has no table with rows of its own; there is nothing to import"
+        )
     if wanted is None:
         return [(table, table.name) for table in database.tables]
     for table in database.tables:
@@ -351,6 +354,6 @@ def _chosen_tables(database: Database, wanted: str | None) -> list[tuple[Table, 
 def _explain_missing(rows: int, agent: str, root: Path) -> str:
     return (
         f"{rows:,} rows of agent {agent!r} are missing from the master of {root}, and imported ones may be among them, "
-        "which would be there twice if both came. Merge the database that has them (Store.verify says which), or accept "
-        "their loss (Store.accept_loss), and import again"
+        "which would be there twice if both came. Merge the database that has them (Store.verify says which), or "
+        "accept their loss (Store.accept_loss), and import again"
     )
