@@ -1,6 +1,6 @@
 """Read the tables of ordinary SQLite databases for an import.
 
-If a table has an INTEGER PRIMARY KEY, its new rows are those with higher keys than the last row imported; the digests of
+If a table has an INTEGER PRIMARY KEY, its new rows are those with higher keys than the last one imported; digests of
 the last rows (`_TAIL_ROWS`) tell whether it is still the same table. Of any other table the imported rows must still be
 the first ones, unchanged: a digest of all of them says so, and the new rows are those after them.
 
@@ -43,8 +43,8 @@ _OTHER_FILE: Final = (
 )
 
 _NAMES: Final = (
-    "a name has 1 to 100 letters, digits or _, begins with a letter, and not with edgeshard_; rename it in a copy of the "
-    "file, and import that"
+    "a name has 1 to 100 letters, digits or _, begins with a letter, and not with edgeshard_; rename it in a copy of "
+    "the file, and import that"
 )
 
 

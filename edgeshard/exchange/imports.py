@@ -21,10 +21,11 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import itertools
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -110,7 +111,7 @@ class Importer:
             of_dicts = self.table or AGENT_DATA
             declare.dict_table(of_dicts)
             return [import_lines.LineReader(path, form, of_dicts)], (), ()
-        database = stack.enter_context(ordinary.opened(path, str(self.root)))
+        database = stack.enter_context(ordinary.opened(path, "" if self.dry_run else str(self.root)))
         parts: list[Part] = []
         refused = []
         for table, name in _chosen_tables(database, self.table):
@@ -143,10 +144,18 @@ class _FileRun:
         known = rows = 0
         continues = error = ""
         try:
-            state, batches = self._begin(part)
-            known = state.rows
-            continues = "" if state.source == self._source else state.source
-            for batch in batches:
+            while True:
+                states = self._load()
+                state = self._find_state(part, states)
+                known, continues = state.rows, "" if state.source == self._source else state.source
+                batches = part.batches(state)
+                first = next(batches, None)
+                if first is None and continues:  # its name is free for another file from now on
+                    first = Batch((), (), state)
+                # if another import of the agent was at work until the shard was opened, look again
+                if first is None or not self._open_shard() or self._load() == states:
+                    break
+            for batch in itertools.chain([first] if first else [], batches):
                 after = attrs.evolve(batch.after, source=self._source)
                 rows += self._write(part, state, batch, after)
                 state = after
@@ -159,19 +168,12 @@ class _FileRun:
             part.table, part.form, rows, known, continues, tuple(part.notes), part.unfinished_line, error
         )
 
-    def _begin(self, part: Part) -> tuple[ImportState, Iterator[Batch]]:
-        """Return the state of a part, and the batches after it; while there are any, the shard is open."""
-        known = self._load()
-        state = self._find_state(part, known)
-        batches = part.batches(state)
-        if self._importer.dry_run or self._shard is not None or (first := next(batches, None)) is None:
-            return state, batches
+    def _open_shard(self) -> bool:
+        """Open the agent's shard, unless it is open or nothing is to be written; return whether it was opened now."""
+        if self._shard is not None or self._importer.dry_run:
+            return False
         self._shard = self._importer.open_shard(self._agent)
-        if self._load() != known:  # another import of the agent was at work until now
-            part.notes.clear()
-            state = self._find_state(part, self._load())
-            return state, part.batches(state)
-        return state, _prepended(first, batches)
+        return True
 
     def _load(self) -> dict[str, ImportState]:
         return import_state.load(self._importer.root, self._agent)
@@ -187,12 +189,12 @@ class _FileRun:
         candidates.sort(key=lambda state: (state.source == self._source, state.rows), reverse=True)
         reason = ""
         for state in candidates:
+            part.notes.clear()
             why = part.why_other(state)
             if not why:
                 return state
             if state.source == self._source:
                 reason = reason or why
-            part.notes.clear()
         if reason:
             raise ConfigurationError(_ACTION, self._path, reason)
         return import_state.begin(self._agent, self._source, part.table, part.form)
@@ -248,11 +250,6 @@ class _RefusedRowError(Exception):
     def __init__(self, rows_before: int, cause: str) -> None:
         super().__init__(cause)
         self.rows_before = rows_before
-
-
-def _prepended(first: Batch, others: Iterator[Batch]) -> Iterator[Batch]:
-    yield first
-    yield from others
 
 
 # -- files ------------------------------------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ def ensure_sound(path: str, *, all_tables: bool = False) -> None:
         StorageError: it cannot be checked.
     """
     with sqlite.translate_errors(_ACTION, path):
-        connection = sqlite.connect_to_check(path, _BUSY_TIMEOUT_S)
+        connection = sqlite.connect_untrusted(path, _BUSY_TIMEOUT_S)
         try:
             pages: int = connection.pragma("page_count")
             if pages // 8 > max(_CHECK_BYTES_MAX, _allocated_bytes(path)):

@@ -21,7 +21,7 @@ from edgeshard.sqlite import Connection, quote
 
 _ACTION: Final = "import"
 
-_SCHEMA: Final = "source"
+_SCHEMA: Final = "main"
 
 #: How long to wait for a writer that has the whole database locked, in seconds.
 _BUSY_TIMEOUT_S: Final = 5.0
@@ -108,8 +108,8 @@ class Database:
             self._connection,
             self.path,
             (str, str, int),
-            f"SELECT type, name, rootpage FROM {_SCHEMA}.sqlite_schema WHERE type IN ('table', 'view') AND name NOT "
-            "LIKE 'sqlite~_%' ESCAPE '~' ORDER BY name",
+            f"SELECT type, name, coalesce(rootpage, 0) FROM {_SCHEMA}.sqlite_schema "
+            "WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite~_%' ESCAPE '~' ORDER BY name",
         )
         virtual = [name for kind, name, page in listed if kind == "table" and not page]
         shadows = {f"{name}{suffix}".lower() for name in virtual for suffix in _SHADOW_SUFFIXES}
@@ -288,10 +288,8 @@ def opened(path: str, copies: str) -> Iterator[Database]:
     had_no_wal = not os.path.exists(paths.wal(path))
     with contextlib.ExitStack() as stack:
         stack.callback(_tidy, path, had_no_wal=had_no_wal)
-        connection = stack.enter_context(contextlib.closing(sqlite.open_in_memory("")))
-        sqlite.set_busy_timeout(connection, _BUSY_TIMEOUT_S)
         with _explained(path):
-            _attach(connection, path, copies, stack)
+            connection = _connect(path, copies, stack)
             stack.enter_context(bounds.bounded(connection, _SCHEMA, all_tables=True))
             stack.enter_context(sqlite.read_snapshot(connection))
             if connection.pragma("application_id", schema=_SCHEMA) == format.APPLICATION_ID:
@@ -300,13 +298,15 @@ def opened(path: str, copies: str) -> Iterator[Database]:
         yield database
 
 
-def _attach(connection: Connection, path: str, copies: str, stack: contextlib.ExitStack) -> None:
+def _connect(path: str, copies: str, stack: contextlib.ExitStack) -> Connection:
     try:
-        sqlite.attach(connection, path, _SCHEMA)
+        connection = sqlite.connect_untrusted(path, _BUSY_TIMEOUT_S)
     except sqlite.DATA_ERRORS as error:
         if not readonly_copy.is_needed(error, path):
             raise
-        sqlite.attach(connection, stack.enter_context(readonly_copy.copied(path, copies)), _SCHEMA)
+        copy = stack.enter_context(readonly_copy.copied(path, copies))
+        connection = sqlite.connect_untrusted(copy, _BUSY_TIMEOUT_S)
+    return stack.enter_context(contextlib.closing(connection))
 
 
 def _tidy(path: str, *, had_no_wal: bool) -> None:
