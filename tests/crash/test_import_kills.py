@@ -23,7 +23,8 @@ def check_kills(folder: Path, every: int) -> set[tuple[int, int]]:
     ordinary.run(
         database, "create table readings(n int)", "insert into readings values (?)", rows=[(n,) for n in range(ROWS)]
     )
-    files, found = [lines, database], set()
+    files = [lines, database]
+    found: set[tuple[int, int]] = set()
     number = 0
     while True:
         number += every

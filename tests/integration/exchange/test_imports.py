@@ -101,7 +101,7 @@ def test_an_import_without_news_makes_no_shard(store: edgeshard.Store, source: P
 def test_an_agent_that_is_at_work_is_left_alone(
     store: edgeshard.Store, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(edgeshard.Store.shard, "__kwdefaults__", {**edgeshard.Store.shard.__kwdefaults__, "wait": 0.0})
+    monkeypatch.setitem(edgeshard.Store.shard.__kwdefaults__, "wait", 0.0)  # type: ignore[arg-type]
     with store.shard("app"):
         assert "agent 'app' is open in" in error(store, source)
     assert (10, list(range(10))) == (store.import_(source).rows, numbers(store))
