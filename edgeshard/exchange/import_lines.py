@@ -7,6 +7,7 @@ otherwise it is being written, and is left for the next import.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import itertools
@@ -67,11 +68,13 @@ class LineReader:
         if self._size < state.position:
             return f"{state.position:,} bytes of it were imported, and it has only {self._size:,}. {_OTHER_FILE}"
         self._digest, self._lines_before, last = hashlib.sha256(), 0, b""
-        with self._open() as file:
-            for piece in _pieces(file, state.position):
-                self._digest.update(piece)
-                self._lines_before += piece.count(b"\n")
-                last = piece[-1:]
+        with self._opened() as file:
+            if hashlib.sha256(file.read(state.head_bytes)).hexdigest() == state.head:
+                file.seek(0)
+                for piece in _pieces(file, state.position):
+                    self._digest.update(piece)
+                    self._lines_before += piece.count(b"\n")
+                    last = piece[-1:]
             following = file.read(2)
         if self._digest.hexdigest() != state.fingerprint:
             return f"its first {state.position:,} bytes are not the ones that were imported. {_OTHER_FILE}"
@@ -86,7 +89,7 @@ class LineReader:
         """Yield the rows after a state, in batches."""
         if not state.rows:
             self._digest, self._lines_before = hashlib.sha256(), 0
-        with self._open() as file:
+        with self._opened() as file:
             head = list(text_rows.split_lines(io.BytesIO(file.read(state.head_bytes)).read))
             file.seek(state.position)
             lines = _AcceptedLines(file, state.position, self._size, self._digest)
@@ -108,20 +111,12 @@ class LineReader:
     ) -> Iterator[Batch]:
         records: list[Any] = []
         places: list[int] = []
-        head_bytes = state.head_bytes
 
         def batch() -> Batch:
-            return Batch(
-                records,
-                places,
-                attrs.evolve(
-                    state,
-                    rows=state.rows + len(records),
-                    position=lines.position,
-                    head_bytes=head_bytes,
-                    fingerprint=self._digest.copy().hexdigest(),
-                ),
-            )
+            fingerprint = self._digest.copy().hexdigest()
+            rows = state.rows + len(records)
+            after = attrs.evolve(state, rows=rows, position=lines.position, fingerprint=fingerprint)
+            return Batch(records, places, after)
 
         for number, row in rows:
             if isinstance(row, text_rows.LineError):
@@ -133,7 +128,8 @@ class LineReader:
                 cause = f"line {number + lines_before}: {row}"
                 raise ConfigurationError(_ACTION, self._path, cause) from row
             lines.accept()
-            head_bytes = head_bytes or lines.position
+            if not state.head:
+                state = attrs.evolve(state, head=self._digest.copy().hexdigest(), head_bytes=lines.position)
             records.append(row)
             places.append(number + lines_before)
             if len(records) >= max_rows or lines.position - state.position >= BATCH_BYTES:
@@ -143,9 +139,10 @@ class LineReader:
         if records:
             yield batch()
 
-    def _open(self) -> io.BufferedReader:
-        with sqlite.translate_errors(_ACTION, self._path):
-            return open(self._path, "rb")
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[io.BufferedReader]:
+        with sqlite.translate_errors(_ACTION, self._path), open(self._path, "rb") as file:
+            yield file
 
 
 class _AcceptedLines:

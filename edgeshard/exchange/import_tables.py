@@ -10,6 +10,7 @@ type of a column is the one that all its values have, or real if they are intege
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -94,6 +95,7 @@ class TableReader:
         self._source = table
         self._columns = table.column_names
         self._digest = hashlib.sha256()
+        self._head = ""
         self._tail: list[Any] = []
 
     def where_is(self, place: int) -> str:
@@ -104,6 +106,7 @@ class TableReader:
 
     def why_other(self, state: ImportState) -> str:
         """Return why the table does not begin with the rows that a state counts; "" if it does."""
+        self._database.resume()
         lost = [name for name in state.columns if name not in self._columns]
         if lost:
             why = f"it has no column {lost[0]} any more. {_OTHER_FILE}"
@@ -115,18 +118,21 @@ class TableReader:
         self._digest = hashlib.sha256()
         then = hashlib.sha256()  # of the columns that there were
         project = _projection(self._columns, state.columns)
-        count = 0
-        for row in self._database.rows(self._source, self._columns, limit=state.rows):
+        rows = self._database.rows(self._source, self._columns, limit=state.rows)
+        for place, row in enumerate(rows):
+            if place == 0:
+                self._head = _short_digest(row)
+                if _short_digest(project(row)) != state.head:
+                    break
             then.update(_bytes_of(project(row)))
             self._digest.update(_bytes_of(row))
-            count += 1
-        if count < state.rows:
-            return f"{state.rows:,} rows of it were imported, and it has only {count:,}. {_OTHER_FILE}"
         if then.hexdigest() != state.fingerprint:
             return f"its first {state.rows:,} rows are not the ones that were imported. {_OTHER_FILE}"
         return ""
 
     def _why_other_keys(self, state: ImportState) -> str:
+        if not state.tail:
+            return f"it had no INTEGER PRIMARY KEY when it was imported. {_OTHER_FILE}"
         project = _projection(self._columns, state.columns)
         first, last = state.tail[0][0], state.tail[-1][0]
         where = f"{self._source.rowid} BETWEEN {first} AND {last}"
@@ -152,39 +158,55 @@ class TableReader:
     # -- its rows -----------------------------------------------------------------------------------------------------
 
     def batches(self, state: ImportState, max_rows: int = BATCH_ROWS) -> Iterator[Batch]:
-        """Yield the rows after a state, in batches."""
-        where, offset = self._after(state)
+        """Yield the rows after a state, in batches. While one is written, writers of the file need not wait."""
         if not state.rows:
-            self._digest, self._tail = hashlib.sha256(), []
+            self._digest, self._head, self._tail = hashlib.sha256(), "", []
         elif self.notes:  # say it once
             state = attrs.evolve(state, columns=list(self._columns), tail=self._tail or state.tail)
             yield Batch((), (), state)
-        self._prepare(where, offset)
+        self._prepare(*self._after(state))
+        while True:
+            records, places, refusal = self._read(state, max_rows)
+            if records:
+                state = self._state_after(state, records, places)
+                self._database.release()
+                yield Batch(records, places, state)
+                is_changed = self._database.resume()
+                if is_changed and not self._source.has_key and (why := self._why_other_rows(state)):
+                    raise ConfigurationError(_ACTION, self._database.path, f"table {self._source.name}: {why}")
+            if refusal is not None:
+                raise refusal
+            if not records:
+                return
+
+    def _read(self, state: ImportState, max_rows: int) -> tuple[list[Any], list[int], ConfigurationError | None]:
+        """Return the records after a state, at most one batch, with their places, and why the next row is none."""
+        where, offset = self._after(state)
         records: list[Any] = []
         places: list[int] = []
         size = 0
-        for row in self._database.rows(self._source, self._columns, where, offset=offset):
+        with contextlib.closing(self._database.rows(self._source, self._columns, where, max_rows, offset)) as rows:
             try:
-                record = self._record(row[1:])
-            except ValueError as error:
-                if records:
-                    yield Batch(records, places, self._state_after(state, records, places))
-                raise ConfigurationError(_ACTION, self._database.path, f"{self.where_is(row[0])}{error}") from error
-            records.append(record)
-            places.append(row[0])
-            if not state.head:
-                state = attrs.evolve(state, head=_short_digest(row))
-            if self._source.has_key:
-                self._tail.append([row[0], _short_digest(row)])
-            else:
-                self._digest.update(_bytes_of(row))
-            size += sum(len(value) for value in row if value.__class__ in (str, bytes))
-            if len(records) >= max_rows or size >= BATCH_BYTES:
-                state = self._state_after(state, records, places)
-                yield Batch(records, places, state)
-                records, places, size = [], [], 0
-        if records:
-            yield Batch(records, places, self._state_after(state, records, places))
+                for row in rows:
+                    records.append(self._record_of(row))
+                    places.append(row[0])
+                    self._head = self._head or _short_digest(row)
+                    if self._source.has_key:
+                        self._tail.append([row[0], _short_digest(row)])
+                    else:
+                        self._digest.update(_bytes_of(row))
+                    size += sum(len(value) for value in row if value.__class__ in (str, bytes))
+                    if size >= BATCH_BYTES:
+                        break
+            except ConfigurationError as refusal:
+                return records, places, refusal
+        return records, places, None
+
+    def _record_of(self, row: Sequence[Any]) -> Any:
+        try:
+            return self._record(row[1:])
+        except ValueError as error:
+            raise ConfigurationError(_ACTION, self._database.path, f"{self.where_is(row[0])}{error}") from error
 
     def _after(self, state: ImportState) -> tuple[str, int]:
         """Return which rows come after a state, as SQL, and how many to leave out before them."""
@@ -199,6 +221,7 @@ class TableReader:
             rows=state.rows + len(records),
             position=places[-1],
             columns=list(self._columns),
+            head=self._head,
             fingerprint="" if self._source.has_key else self._digest.copy().hexdigest(),
             tail=list(self._tail),
         )

@@ -96,13 +96,13 @@ class Importer:
             run = _FileRun(self, path, agent)
             with contextlib.ExitStack() as stack:
                 stack.callback(run.close)
-                parts, refused, left_out = self._parts(real, stack)
+                parts, refused, left_out = self.parts(real, stack)
                 tables = [*map(run.import_part, parts), *refused]
                 return attrs.evolve(imported, tables=tuple(tables), left_out=left_out)
         except EdgeshardError as error:
             return attrs.evolve(imported, error=str(error))
 
-    def _parts(
+    def parts(
         self, path: str, stack: contextlib.ExitStack
     ) -> tuple[Sequence[Part], Sequence[ImportedTable], tuple[str, ...]]:
         """Return the parts of a file, the tables that cannot be imported, and what is left out."""
@@ -184,20 +184,31 @@ class _FileRun:
         Raises:
             ConfigurationError: another file was imported under this name.
         """
-        table = part.table.lower()
-        candidates = [each for each in known.values() if (each.table_name.lower(), each.form) == (table, part.form)]
+        candidates = [state for state in known.values() if _are_of(part, state)]
         candidates.sort(key=lambda state: (state.source == self._source, state.rows), reverse=True)
         reason = ""
         for state in candidates:
             part.notes.clear()
             why = part.why_other(state)
-            if not why:
-                return state
             if state.source == self._source:
                 reason = reason or why
+            if not why and (state.source == self._source or not self._is_next_to(state)):
+                return state
         if reason:
             raise ConfigurationError(_ACTION, self._path, reason)
         return import_state.begin(self._agent, self._source, part.table, part.form)
+
+    def _is_next_to(self, state: ImportState) -> bool:
+        """Return whether the file that a state is of is in this folder, and so was not renamed."""
+        path = os.path.join(os.path.dirname(self._path), state.source)
+        try:
+            if not os.path.isfile(path) or os.path.samefile(path, self._path):
+                return False
+            with contextlib.ExitStack() as stack:
+                parts, _, _ = self._importer.parts(os.path.realpath(path), stack)
+                return any(_are_of(part, state) and not part.why_other(state) for part in parts)
+        except (EdgeshardError, OSError):  # whatever it is now, the rows are not in it
+            return False
 
     def _write(self, part: Part, before: ImportState, batch: Batch, after: ImportState) -> int:
         """Commit a batch with the state after it, and return how many rows it has."""
@@ -250,6 +261,11 @@ class _RefusedRowError(Exception):
     def __init__(self, rows_before: int, cause: str) -> None:
         super().__init__(cause)
         self.rows_before = rows_before
+
+
+def _are_of(part: Part, state: ImportState) -> bool:
+    """Return whether a state is one of a file of this form whose rows go to this table."""
+    return (state.table_name.lower(), state.form) == (part.table.lower(), part.form)
 
 
 # -- files ------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Read ordinary databases, which other programs made: their tables, in one snapshot, and nothing that could run.
+"""Read ordinary databases, which other programs made: their tables, and nothing that could run.
 
 Only tables with rows of their own are read. Views, virtual tables with the tables that they keep their data in, and
 columns that SQLite computes are left out. So no expression of the database is evaluated.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, Final
 
 import attrs
@@ -88,7 +88,9 @@ class Table:
 
 
 class Database:
-    """An ordinary database, in one snapshot; see `opened`.
+    """An ordinary database, open for reading; see `opened`.
+
+    All is read in one snapshot, unless it is released.
 
     Attributes:
         path: its file.
@@ -101,7 +103,27 @@ class Database:
         self.path = path
         self.tables: tuple[Table, ...] = ()
         self.left_out: tuple[str, ...] = ()
+        self._is_wal = sqlite.is_wal(connection, _SCHEMA)
+        self._version = self._data_version()
         self._read_schema()
+
+    def release(self) -> None:
+        """End the snapshot if writers wait for that: in the rollback journal mode. No `rows` may be unfinished."""
+        if not self._is_wal and self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def resume(self) -> bool:
+        """Begin a snapshot again if it was released; return whether the database was changed meanwhile."""
+        if self._connection.in_transaction:
+            return False
+        with self._explained():
+            self._connection.execute("BEGIN DEFERRED")
+            before, self._version = self._version, self._data_version()
+        return before != self._version
+
+    def _data_version(self) -> int:
+        version: int = self._connection.pragma("data_version", schema=_SCHEMA)
+        return version
 
     def _read_schema(self) -> None:
         listed = sqlite.fetch_typed(
@@ -146,7 +168,9 @@ class Database:
                 return ""
         return rowid
 
-    def rows(self, table: Table, columns: tuple[str, ...], where: str = "", limit: int = -1, offset: int = 0) -> Any:
+    def rows(
+        self, table: Table, columns: tuple[str, ...], where: str = "", limit: int = -1, offset: int = 0
+    ) -> Generator[tuple[Any, ...]]:
         """Yield rows in the order of the table: each a rowid (0 if the table has none), and a value for each column.
 
         Args:
@@ -161,8 +185,9 @@ class Database:
             StorageError: the database cannot be read.
         """
         sql = self._select(table, columns, where)
-        with self._explained():
-            cursor = self._connection.execute(f"{sql} LIMIT ? OFFSET ?", (limit, offset))
+        cursor = self._connection.cursor()
+        with self._explained(), contextlib.closing(cursor):
+            cursor.execute(f"{sql} LIMIT ? OFFSET ?", (limit, offset))
             while True:
                 try:
                     row = next(cursor, None)
@@ -272,9 +297,7 @@ def _is_utf8(value: bytes) -> bool:
 
 @contextlib.contextmanager
 def opened(path: str, copies: str) -> Iterator[Database]:
-    """Open an ordinary database for the block, which sees one snapshot of it.
-
-    It is only read. In the rollback journal mode its writers wait meanwhile.
+    """Open an ordinary database for the block; it is only read.
 
     Args:
         path: its file, with symbolic links resolved.

@@ -18,6 +18,7 @@ def run(path: Path | str, *statements: str, rows: list[tuple[Any, ...]] | None =
         rows: bindings, for each of which the last statement is run.
     """
     connection = apsw.Connection(str(path))
+    connection.set_busy_timeout(60_000)
     try:
         for sql in statements[:-1] if rows is not None else statements:
             found = connection.execute(sql).fetchall()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime
-import os
+import itertools
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import apsw
 import pytest
 
 import edgeshard
-from edgeshard.exchange import import_parts
+from edgeshard.exchange import import_tables, imports
 from edgeshard.reports import ImportedFile, ImportedTable
 from tests.support import ordinary
+from tests.support.mounts import read_only
 from tests.support.stores import new_store
 
 KEYED = "create table readings(id integer primary key, sensor text, celsius real)"
@@ -252,14 +254,13 @@ def test_a_later_value_of_another_type_is_refused_and_named(store: edgeshard.Sto
 
 
 def test_text_that_is_not_utf8_is_named_and_the_rows_before_it_are_imported(
-    store: edgeshard.Store, source: Path, monkeypatch: pytest.MonkeyPatch
+    store: edgeshard.Store, source: Path
 ) -> None:
-    monkeypatch.setattr("edgeshard.exchange.import_tables.BATCH_ROWS", 1)
     ordinary.run(source, "create table t(a, c)", "insert into t values (1, 'x'), (2, cast(x'ff' as text)), (3, 'y')")
     found = table(store, source)
-    assert "table t, rowid 2, column c: it is text that is not UTF-8" in found.error
+    assert (1, True) == (found.rows, "table t, rowid 2, column c: it is text that is not UTF-8" in found.error)
     ordinary.run(source, "update t set c = 'z' where a = 2")
-    table(store, source)
+    assert (2, 1, "") == counts(store, source)
     assert [(1, "x"), (2, "z"), (3, "y")] == [tuple(row) for row in store.query("select a, c from t order by _id")]
 
 
@@ -276,7 +277,7 @@ def test_a_database_in_utf16_is_read(store: edgeshard.Store, source: Path) -> No
 def test_repeating_it_imports_only_new_rows(
     made: str, store: edgeshard.Store, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(import_parts, "BATCH_ROWS", 3)
+    monkeypatch.setattr(import_tables.TableReader.batches, "__defaults__", (3,))
     ordinary.run(source, made)
     assert (0, 0, "") == counts(store, source)
     for known in (0, 7, 14):
@@ -452,19 +453,55 @@ def test_rows_in_the_wal_of_a_live_writer_are_read_and_the_writer_goes_on(store:
     assert [1.0, 2.0] == celsius(store)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_wal_database_in_a_folder_that_cannot_be_written_is_read_from_a_copy(
-    store: edgeshard.Store, tmp_path: Path
+@pytest.mark.slow
+def test_a_wal_database_on_a_read_only_medium_is_read_from_a_copy(store: edgeshard.Store, tmp_path: Path) -> None:
+    theirs, medium = tmp_path / "theirs", tmp_path / "medium"
+    theirs.mkdir()
+    writer = apsw.Connection(str(theirs / "plant.db"))
+    for sql in ("pragma journal_mode = wal", KEYED, "insert into readings(celsius) values (1)"):
+        writer.execute(sql)
+    shutil.copytree(theirs, medium, ignore=shutil.ignore_patterns("*-shm"))
+    writer.close()
+    with read_only(medium, tmp_path / "mounted") as mounted:
+        assert (1, 0, "") == counts(store, mounted / "plant.db")
+    assert [1.0] == celsius(store)
+    assert not [path for path in store.root.iterdir() if path.is_dir() and path.name != "shards"]
+
+
+@pytest.mark.parametrize("made", [KEYED, KEYLESS, CLUSTERED])
+def test_a_writer_does_not_wait_while_rows_are_written_to_the_store(
+    made: str, store: edgeshard.Store, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "theirs"
-    folder.mkdir()
-    ordinary.run(folder / "plant.db", "pragma journal_mode = wal", KEYED, INSERT, rows=rows(1, 2))
-    (folder / "plant.db-wal").touch()
-    folder.chmod(0o500)
-    try:
-        assert (2, 0, "") == counts(store, folder / "plant.db")
-    finally:
-        folder.chmod(0o700)
+    ordinary.run(source, made, INSERT, rows=rows(*range(7)))
+    writer, added, write = apsw.Connection(str(source)), iter(range(7, 9)), imports._FileRun._write
+
+    def write_both(*given: Any) -> int:
+        for n in itertools.islice(added, 1):
+            writer.execute(INSERT, rows(n)[0])  # it is not prepared to wait
+        return write(*given)
+
+    monkeypatch.setattr(import_tables.TableReader.batches, "__defaults__", (3,))
+    monkeypatch.setattr(imports._FileRun, "_write", write_both)
+    assert (9, 0, "") == counts(store, source)
+    assert [n / 2 for n in range(9)] == celsius(store)
+    writer.close()
+
+
+def test_rows_that_change_while_others_are_written_to_the_store_are_noticed(
+    store: edgeshard.Store, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ordinary.run(source, KEYLESS, INSERT, rows=rows(*range(7)))
+    write = imports._FileRun._write
+
+    def write_both(*given: Any) -> int:
+        ordinary.run(source, "delete from readings where rowid = 1", "vacuum")
+        return write(*given)
+
+    monkeypatch.setattr(import_tables.TableReader.batches, "__defaults__", (3,))
+    monkeypatch.setattr(imports._FileRun, "_write", write_both)
+    found = table(store, source)
+    assert (3, True) == (found.rows, "are not the ones that were imported" in found.error)
+    assert [0.0, 0.5, 1.0] == celsius(store)
 
 
 def test_a_source_that_is_locked_is_refused_and_comes_next_time(

@@ -122,6 +122,22 @@ def test_another_import_of_the_agent_that_ends_meanwhile_is_seen(store: edgeshar
     assert (["app", "app"], list(range(10))) == (calls, numbers(store))
 
 
+def test_files_with_the_same_rows_that_are_next_to_each_other_are_two(
+    store: edgeshard.Store, source: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.ndjson"
+    shutil.copyfile(source, other)
+    one, two = tmp_path / "one.db", tmp_path / "two.db"
+    for made in ("create table readings(n)", "create table keyed(n integer primary key)"):
+        ordinary.run(one, made, f"insert into {made.split()[2].partition('(')[0]} values (1), (2)")
+    shutil.copyfile(one, two)
+    for path in (source, other, one, two):
+        store.import_(path, agent="all")
+    counts = [store.query(f"select count(*) from {name}")[0][0] for name in ("agent_data", "readings", "keyed")]
+    assert [20, 4, 4] == counts
+    assert 0 == store.import_([source, other, one, two], agent="all").rows
+
+
 def test_what_is_pending_counts_as_imported(store: edgeshard.Store, source: Path) -> None:
     store.init()
     with mock.patch("edgeshard.merge.once.merge", return_value=MergeReport()):
