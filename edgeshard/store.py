@@ -52,6 +52,7 @@ from edgeshard.reports import (
     RestoreReport,
     SalvageReport,
     StatusReport,
+    TablesReport,
     VerifyReport,
 )
 from edgeshard.retention import by_hand, rules, store_rules
@@ -64,10 +65,10 @@ from edgeshard.shard.lookup import References
 from edgeshard.shard.open import LOCK_WAIT_S, open_shard
 from edgeshard.shard.shard import Shard
 from edgeshard.shard.write_profile import PROFILES, WriteProfileName
-from edgeshard.sqlite import BUSY_TIMEOUT_S, Statement, draw_rows
+from edgeshard.sqlite import BUSY_TIMEOUT_S, Statement, draw_rows, shorten_text, wrap_text
 
 if TYPE_CHECKING:
-    from edgeshard.exchange.line_writer import LineWriter
+    from edgeshard.exchange.line_writer import LineWriter as LineWriter
     from edgeshard.postgres.watcher import PushWatcher
 
 # The command line imports nothing below this module, so what else it needs is exported here.
@@ -95,7 +96,9 @@ __all__ = [
     "explain_os_error",
     "number_or_text",
     "row_count",
+    "shorten_text",
     "size_bytes",
+    "wrap_text",
 ]
 
 logger = logging.getLogger("edgeshard.store")
@@ -397,14 +400,16 @@ class Store:
             sources: other edgeshard databases (masters, shards, bundles, copies) to merge as well; they are only read.
             dry_run: report what would be done, and change nothing. What would be pruned is not reported.
             keep_empty: keep the empty shards of agents that have ended.
-            lock_wait: how long to wait for another merger, in seconds; -1 forever.
+            lock_wait: how long to wait for another merger, in seconds; -1 forever. A watcher that is at work merges the
+                rows itself, and is not waited for.
             should_stop: called after each shard; once it returns True the merge ends early and keeps what it committed.
             progress: called with (rows done, rows to do) after each commit.
 
         Raises:
             ConfigurationError: there is no such store: make it with `init` if no agent has written to it yet.
-            MergeInProgressError: another merger is at work on this master, or watches the store (a watching merger
-                does not prevent merging `sources`).
+            StoreWatchedError: a watcher merges the store's rows (which does not prevent merging `sources`).
+            WatcherStalledError: a watcher has the store for itself, but is stopped, or finishes no pass.
+            MergeInProgressError: another merger is at work on this master.
             DiskBudgetError: the disk budget has no space for pending rows; they stay in the shards.
             StorageError: the master or the folder cannot be read or written; no row is lost.
         """
@@ -715,6 +720,23 @@ class Store:
         """
         self.ensure_exists()
         return status.status(self.root)
+
+    def tables(self, *, internal: bool = False) -> TablesReport:
+        """Report on each record table of the master: rows, agents, arrivals, size, columns with their types, and SQL.
+
+        Each table is read once as a whole, to count its rows.
+
+        Args:
+            internal: also report on edgeshard's own tables.
+
+        Raises:
+            ConfigurationError: there is no master yet.
+            StorageError: it cannot be read.
+        """
+        from edgeshard.inspect import tables  # needed rarely
+
+        self._ensure_master_exists("list tables of")
+        return tables.load(self.master_path, internal=internal)
 
     def verify(self, *, deep: bool = False) -> VerifyReport:
         """Check the master: SQLite's integrity, every row against its address, and which rows are missing and why.

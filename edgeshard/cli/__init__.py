@@ -37,6 +37,7 @@ from edgeshard.cli import (
     shell,
     snapshot,
     status,
+    tables,
     verify,
     write,
 )
@@ -50,6 +51,7 @@ _VERBS = {
     "import": import_,
     "merge": merge,
     "status": status,
+    "tables": tables,
     "verify": verify,
     "query": query,
     "shell": shell,
@@ -73,7 +75,8 @@ examples:
   edgeshard write data door '{"open": true}'                    a row of the agent "door"; also --ndjson and --csv
   edgeshard import data agent_shards/*.db                       what other programs wrote: SQLite, NDJSON, CSV
   edgeshard merge data                                          merge the shards in data/shards into data/master.db
-  edgeshard status data                                         what is pending, and is anything wrong?
+  edgeshard status data                                         is all well, and what to do if not?
+  edgeshard tables data                                         which tables, with how many rows and which columns?
   edgeshard verify data                                         is anything missing or damaged?
   edgeshard query data "select count(*) from agent_data"        as a table; also --json and --csv
   edgeshard shell data                                          an SQL shell on the master, read-only
@@ -156,6 +159,7 @@ def _run(options: argparse.Namespace, name: str) -> int:
 
 
 def _run_verb(options: argparse.Namespace, name: str) -> int:
+    """Run a verb, and print the error that it ends with. Before that, it may have printed a report, to be flushed."""
     try:
         code: int = options.run(options)
         return code

@@ -6,9 +6,7 @@ import argparse
 import contextlib
 import itertools
 import os
-import select
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -18,7 +16,7 @@ from edgeshard.reports import BAD_LINES_MAX, BadLine
 from edgeshard.store import DURABILITIES, LINES_BATCH, LOCK_WAIT_S, Store, explain_os_error
 
 if TYPE_CHECKING:
-    from edgeshard.exchange.line_writer import LineWriter
+    from edgeshard.store import LineWriter
 
 SUMMARY = "Write rows into an agent's shard: one, or those of an NDJSON or CSV file, or of a pipe."
 
@@ -129,6 +127,8 @@ def _write(options: argparse.Namespace, writer: LineWriter, stop: signals.Stop) 
     if options.row is not None:
         writer.write_row(os.fsencode(options.row))
         return
+    import select  # which no other command should pay
+
     name = _name(options)
     with _opened(options.csv or options.ndjson) as descriptor:
 
@@ -155,10 +155,9 @@ def _name(options: argparse.Namespace) -> str:
 @contextlib.contextmanager
 def _opened(file: str) -> Iterator[int]:
     """Yield the descriptor of a file, or of standard input if it is "-"."""
-    if file == "-":
-        if sys.stdin is None:
-            raise ConfigurationError(_ACTION, _STDIN, "it is closed; pipe the lines into this command")
-        yield sys.stdin.fileno()
+    source = arguments.file_or_stdin(file)
+    if not isinstance(source, str):
+        yield source.fileno()
         return
     try:
         descriptor = os.open(file, os.O_RDONLY)

@@ -17,7 +17,7 @@ from edgeshard import format, sqlite
 from edgeshard.budget import policy
 from edgeshard.budget.usage import load_budget, measure
 from edgeshard.errors import StorageError
-from edgeshard.files import locks, paths, scan, store_folder
+from edgeshard.files import lock_holder, locks, paths, scan, store_folder
 from edgeshard.files.scan import ShardFile
 from edgeshard.format.ranges import size
 from edgeshard.inspect import shard_names, verdict
@@ -40,6 +40,7 @@ from edgeshard.master import (
     versions,
     write_stats,
 )
+from edgeshard.merge import liveness
 from edgeshard.records import hlc
 from edgeshard.reports import (
     BudgetStatus,
@@ -50,6 +51,7 @@ from edgeshard.reports import (
     RowStates,
     ShardStatus,
     StatusReport,
+    WatcherStatus,
     add_states,
 )
 from edgeshard.retention import clock_status, refresh, rules
@@ -95,9 +97,11 @@ def status(root: Path) -> StatusReport:
     gaps = row_states.find_gaps(stream_rows, seqs)
     shards = _in_order(_shard_status(view, file, pending, at) for file, pending in there)
     master = _with_states(master, states, gaps)
+    blocked_rows = sum(map(size, united(pending.blocked_seqs for _, pending in there).values()))
+    watching, watcher = _find_watcher(root, states.pending > blocked_rows)
     report = StatusReport(
         at,
-        _is_locked(paths.watch_lock(root)),
+        watching,
         master,
         shards,
         gaps,
@@ -108,9 +112,18 @@ def status(root: Path) -> StatusReport:
         space=space,
         unnamed=notes.unnamed,
         clock=clock,
-        blocked_rows=sum(map(size, united(pending.blocked_seqs for _, pending in there).values())),
+        blocked_rows=blocked_rows,
+        watcher=watcher,
     )
     return attrs.evolve(report, problems=verdict.find_problems(report))
+
+
+def _find_watcher(root: Path, has_pending: bool) -> tuple[bool | None, WatcherStatus | None]:
+    """Return whether a watcher merges new rows (None if unknown), and what is known of it."""
+    if not (is_locked := _is_locked(paths.watch_lock(root))):
+        return is_locked, None
+    watcher = liveness.find_watcher(root, lambda: has_pending)
+    return None if watcher is None else not watcher.is_stalled, watcher
 
 
 def _with_states(master: MasterStatus, states: RowStates, gaps: tuple[Gap, ...]) -> MasterStatus:
@@ -148,6 +161,7 @@ def _master_status(
         triggers=() if refresh.exists(path.parent) else tuple(user_objects.triggers(connection)),
         damage="" if known is None else "; ".join(known.findings),
         merged_at=merged_at,
+        tables=tuple(catalog.record_tables(connection)),
     )
 
 
@@ -196,10 +210,13 @@ def _budget_status(root: Path, dropped_rows: int) -> BudgetStatus | None:
 
 
 def _shard_status(view: MasterView, file: ShardFile, pending: Pending, at: datetime.datetime) -> ShardStatus:
+    alive = _is_locked(paths.lock_path(file.path))
+    holder = lock_holder.find_holder(paths.lock_path(file.path)) if alive else None
     return ShardStatus(
         name=file.name,
         agent=pending.agent or shard_names.agent_of(paths.stem_of(file.name), view.agents),
-        alive=_is_locked(paths.lock_path(file.path)),
+        alive=alive,
+        pid=None if holder is None else holder.pid,
         pending_rows=pending.rows,
         oldest_age_s=None if pending.since is None else max(0.0, (at - pending.since).total_seconds()),
         oldest_is_bound=pending.is_bound,

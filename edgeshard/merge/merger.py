@@ -13,7 +13,7 @@ from pathlib import Path
 
 import attrs
 
-from edgeshard import sqlite
+from edgeshard import sqlite, units
 from edgeshard.errors import DamagedError, EdgeshardError, OutOfDescriptorsError, printable
 from edgeshard.files import fingerprint, paths, scan, store_folder
 from edgeshard.files.scan import ScanResult, ShardFile
@@ -69,6 +69,9 @@ class Merger:
         profile: the write profile of a merger that watches.
         prune: the store's own rules, which are followed before rows are dropped to stay within a disk budget.
         erasing: whether rows are being erased: then what is deleted from shards is overwritten with zeros.
+
+    Attributes:
+        commits: how many transactions have copied rows, in all passes.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class Merger:
         self._keep_empty = keep_empty
         self._watching = watching
         self._erasing = erasing
+        self.commits = 0
         self._refresh_error = ""
         self._should_stop = should_stop
         self._profile = profile
@@ -138,8 +142,8 @@ class Merger:
                 if version != self._schema_version:
                     self._warn_of_user_objects(connection)
                 if erase.is_due(connection, self._root):
-                    text = "completed an erasure in %s, which was killed or is newer than this copy of it: %d rows"
-                    logger.warning(text, self._path, erase.redo(connection, self._root))
+                    text = "completed an erasure in %s, which was killed or is newer than this copy of it: %s"
+                    logger.warning(text, self._path, units.count(erase.redo(connection, self._root), "row"))
                 scanned = self._scan()
                 self._schema_version = int(connection.pragma("schema_version"))
                 own = self._due(scanned, thorough)
@@ -385,6 +389,7 @@ class Merger:
                 try:
                     with self._quota.chunk(connection, merge_pass, partial(_has_pending, connection, left)):
                         chunk.commit_chunk(connection, left, merge_pass)
+                    self.commits += 1
                 except QuotaExhaustedError:
                     break
                 if merge_pass.progress is not None:
@@ -589,11 +594,12 @@ def _begin_again(run: SourceRun) -> None:
 def _explain_unproven(run: SourceRun) -> str:
     stream_id, (first, *_) = next(iter(run.copied.unproven.items()))
     rows = sum(map(size, run.copied.unproven.values()))
+    stay = "stays" if rows == 1 else "stay"
     return (
-        f"{rows} rows stay in it, such as seqs {first.first} to {first.last} of stream {stream_id.hex()}: the master "
-        "got rows with these addresses from elsewhere and pruned them, so that it cannot compare them. "
-        "All else in it is merged. To keep them, stop its agent, merge once more, and merge the file into a "
-        f"store of its own (Store.merge([{run.file.path!r}])). Then move it and its -wal away"
+        f"{units.count(rows, 'row')} {stay} in it, such as seqs {first.first} to {first.last} of stream "
+        f"{stream_id.hex()}: the master got rows with these addresses from elsewhere and pruned them, so that it "
+        "cannot compare them. All else in it is merged. To keep them, stop its agent, merge once more, and "
+        f"merge the file into a store of its own (Store.merge([{run.file.path!r}])). Then move it and its -wal away"
     )
 
 

@@ -301,19 +301,20 @@ def test_descriptors_and_threads_do_not_grow(store: edgeshard.Store) -> None:
 # -- the locks --------------------------------------------------------------------------------------------------------
 
 
-def test_a_merge_beside_a_watcher_is_refused_at_once_or_waits(store: edgeshard.Store) -> None:
+def test_a_second_watcher_is_refused_at_once_or_waits(store: edgeshard.Store) -> None:
     write(store, "a", 1)
     with store.watching():
-        with pytest.raises(MergeInProgressError, match="watches"):
-            store.merge()
-        done = merge_command(store.root)
+        done = merge_command(store.root, "--watch")
         assert (75, "") == (done.returncode, done.stdout)
         assert "--lock-wait" in done.stderr
-        assert 75 == merge_command(store.root, "--lock-wait", "0.2").returncode
-        assert 75 == merge_command(store.root, "--watch").returncode
-        late = threading.Thread(target=store.merge, kwargs={"lock_wait": PATIENCE_S})
-        late.start()
-    late.join()
+        done = merge_command(store.root, "--watch", "--lock-wait", "0.2")
+        assert 75 == done.returncode
+        assert "lock" not in done.stderr.replace(str(store.root), ""), "it was given"
+        late = edgeshard.Store(store.root).watcher()
+        waiting = threading.Thread(target=late.open, args=[PATIENCE_S])
+        waiting.start()
+    waiting.join()
+    late.close()
     assert [1] == numbers(store)
 
 
@@ -358,7 +359,7 @@ def test_a_watcher_that_is_asked_to_stop_exits_0(store: edgeshard.Store, number:
         out, err = process.communicate(timeout=PATIENCE_S)
         process.told.wait_for("STOPPING=1")  # type: ignore[attr-defined]
     assert (0, "") == (process.returncode, err)
-    assert "merged 1 rows" in out
+    assert "merged 1 row" in out
     assert not is_locked(store.root / "watch.lock")
 
 
@@ -436,7 +437,7 @@ def test_the_shard_at_hand_is_finished_and_the_rest_is_left_for_next_time(
 ) -> None:
     process = stopped_in_the_first_copy(store, number, watch=watch)
     out, err = process.communicate()
-    assert (code, "merged 1 rows") == (process.returncode, out.splitlines()[-1][:13]), err
+    assert (code, "merged 1 row") == (process.returncode, out.splitlines()[-1][:12]), err
     assert ("interrupted" in err) == (code == 130)
     assert watch or "stopped early" in out
     assert [0] == numbers(store)
