@@ -47,6 +47,9 @@ _HALF_WRITTEN: Final = (
     "program that may write it, such as the sqlite3 shell"
 )
 
+#: How many columns are looked at together: each takes four results, and SQLite's limit is 2,000.
+_COLUMNS_AT_ONCE: Final = 400
+
 _NOT_UTF8: Final = "it is text that is not UTF-8; correct it, or store it as a BLOB"
 
 
@@ -130,16 +133,16 @@ class Database:
             self._connection,
             self.path,
             (str, str, int),
-            f"SELECT type, name, coalesce(rootpage, 0) FROM {_SCHEMA}.sqlite_schema "
+            f"SELECT type, name, rootpage > 0 AND sql LIKE 'CREATE TABLE%' FROM {_SCHEMA}.sqlite_schema "
             "WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite~_%' ESCAPE '~' ORDER BY name",
         )
-        virtual = [name for kind, name, page in listed if kind == "table" and not page]
+        virtual = [name for kind, name, is_ordinary in listed if kind == "table" and not is_ordinary]
         shadows = {f"{name}{suffix}".lower() for name in virtual for suffix in _SHADOW_SUFFIXES}
         tables, left_out = [], []
-        for kind, name, page in listed:
+        for kind, name, is_ordinary in listed:
             if kind == "view":
                 left_out.append(f"view {name}")
-            elif not page:
+            elif not is_ordinary:
                 left_out.append(f"virtual table {name}")
             elif name.lower() in shadows:
                 left_out.append(f"table {name} (of a virtual table)")
@@ -276,10 +279,6 @@ class Database:
     def _explained(self) -> Iterator[None]:
         with _explained(self.path):
             yield
-
-
-#: Four results for each column: SQLite's limit is 2,000.
-_COLUMNS_AT_ONCE: Final = 400
 
 
 def where_is(table: Table, number: int) -> str:

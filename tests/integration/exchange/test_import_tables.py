@@ -553,6 +553,20 @@ def with_a_bad_schema(path: Path) -> None:
     )
 
 
+def test_a_virtual_table_that_claims_to_have_pages_is_left_out(store: edgeshard.Store, source: Path) -> None:
+    ordinary.run(
+        source,
+        "create table fine(a)",
+        "create virtual table pages using dbstat",
+        "pragma writable_schema = on",
+        "update sqlite_schema set rootpage = 2 where name = 'pages'",
+    )
+    assert (["fine"], ("virtual table pages",)) == (
+        [each.table for each in file(store, source).tables],
+        file(store, source).left_out,
+    )
+
+
 @pytest.mark.parametrize("damage", [damaged, circular, with_a_bad_schema])
 def test_a_damaged_or_hostile_database_is_refused_and_the_other_files_are_imported(
     damage: Any, store: edgeshard.Store, source: Path, tmp_path: Path
