@@ -307,6 +307,8 @@ def _ensure_importable(path: str, root: Path) -> None:
         ConfigurationError: it is one of these.
         AccessError, StorageIOError: it cannot be examined.
     """
+    if path != os.fsencode(path).decode(errors="replace"):
+        raise ConfigurationError(_ACTION, path, "its path is not valid UTF-8, which SQLite needs; rename it")
     with sqlite.translate_errors(_ACTION, path):
         if not os.path.exists(path):
             raise ConfigurationError(_ACTION, path, "there is no such file; check the path")
