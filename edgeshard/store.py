@@ -343,7 +343,7 @@ class Store:
         """
         from edgeshard.exchange import imports  # which only those who import should pay
 
-        named = _checked_paths(files, "import", "a file")
+        named = _checked_paths(files, "import", "import_", "a file")
         if not dry_run:
             self.init()
         open_shard = partial(self.shard, durability="power")
@@ -414,7 +414,7 @@ class Store:
             StorageError: the master or the folder cannot be read or written; no row is lost.
         """
         self.ensure_exists()
-        named = _checked_paths(sources, "merge", "a source")
+        named = _checked_paths(sources, "merge", "merge", "a source")
         if dry_run:
             return once.preview(self.root, named, should_stop=should_stop)
         self._save_budget()
@@ -1255,12 +1255,19 @@ def _inventory(said: str | os.PathLike[str] | BinaryIO | Inventory) -> Inventory
         return inventory.parse(said.read(inventory.BYTES_MAX + 1), name)
 
 
-def _checked_paths(given: Any, action: str, name: str) -> list[str]:
-    """Return one path or several, checked; `name` is what messages call one of them."""
+def _checked_paths(given: Any, action: str, called: str, name: str) -> list[str]:
+    """Return one path or several, checked.
+
+    Args:
+        given: what the caller gave.
+        action: what the caller does, for the message.
+        called: the name of the method.
+        name: how the message calls one path.
+    """
     if isinstance(given, (str, os.PathLike)):
         given = [given]
     if not isinstance(given, Iterable) or isinstance(given, bytes):
-        cause = f'{name} must be a path, or several as in ["other/file.db"], got {given!r:.200}'
+        cause = f'{called} takes paths, as in store.{called}(["other/master.db"]), got {given!r:.200}'
         raise ConfigurationError(action, "", cause)
     return [paths.checked(each, action, name) for each in given]
 

@@ -74,7 +74,7 @@ def test_a_table_that_there_cannot_be_is_refused(store: edgeshard.Store, source:
 
 
 def test_wrong_arguments_are_refused(store: edgeshard.Store) -> None:
-    with pytest.raises(edgeshard.ConfigurationError, match="a file must be a path, or several"):
+    with pytest.raises(edgeshard.ConfigurationError, match="import_ takes paths, as in"):
         store.import_(7)  # type: ignore[arg-type]
 
 

@@ -100,6 +100,7 @@ METHODS: dict[str, Callable[[edgeshard.Store, Path], object]] = {
     "read": lambda store, _: store.read(edgeshard.AgentData),
     "shell": lambda store, _: store.shell().__enter__(),
     "status": lambda store, _: store.status(),
+    "tables": lambda store, _: store.tables(),
     "verify": lambda store, _: store.verify(),
     "salvage": lambda store, out: store.salvage(out.parent / "data" / "shards" / "door.db"),
     "prune": lambda store, _: store.prune(keep_rows=0),
@@ -122,7 +123,9 @@ METHODS: dict[str, Callable[[edgeshard.Store, Path], object]] = {
 }
 
 #: Methods that need no store: they make one, or say whether there is one, or have nothing to do with one.
-WITHOUT_STORE = {"shard", "watching", "init", "exists", "has_shards", "has_master", "pushed_ranges"}
+WITHOUT_STORE = {
+    "shard", "line_writer", "import_", "watching", "init", "exists", "has_shards", "has_master", "pushed_ranges",
+}  # fmt: skip
 
 #: The arguments of each verb, with ROOT for the path and OUT for a folder for new files.
 VERBS: list[list[str]] = [
@@ -133,6 +136,7 @@ VERBS: list[list[str]] = [
     ["merge", "ROOT", "--watch"],
     ["merge", "ROOT", "--max-bytes", "100M"],
     ["status", "ROOT"],
+    ["tables", "ROOT"],
     ["status", "ROOT", "--watch"],
     ["verify", "ROOT"],
     ["query", "ROOT", "select 1"],
@@ -156,7 +160,7 @@ VERBS: list[list[str]] = [
     ["salvage", "ROOT", "OUT/../data/shards/door.db"],
 ]
 
-VERBS_WITHOUT_STORE = {"init", "help"}
+VERBS_WITHOUT_STORE = {"init", "write", "import", "help"}
 
 
 def test_each_method_and_verb_is_in_the_tables() -> None:
