@@ -160,14 +160,14 @@ VERBS: list[list[str]] = [
     ["salvage", "ROOT", "OUT/../data/shards/door.db"],
 ]
 
-VERBS_WITHOUT_STORE = {"init", "write", "import", "help"}
+VERBS_WITHOUT_STORE = {"init", "write", "import", "help", "completion"}
 
 
 def test_each_method_and_verb_is_in_the_tables() -> None:
     """Add a new one to the tables above: whatever reads or merges must refuse a path that is not a store."""
     public = {name for name, _ in inspect.getmembers(edgeshard.Store, callable) if not name.startswith("_")}
     assert public == {name.partition(",")[0].partition(" ")[0] for name in METHODS} | WITHOUT_STORE
-    assert set(cli._VERBS) == {verb[0] for verb in VERBS} | VERBS_WITHOUT_STORE
+    assert set(cli.verbs.VERBS) == {verb[0] for verb in VERBS} | VERBS_WITHOUT_STORE
 
 
 # -- rows: kinds of paths ---------------------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ KINDS: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "empty, with a near name": (lambda at: _folder(at / "data2"), ["it is an empty folder", "Did you mean PLACE/data?"]),
     "loose shards": (
         lambda at: _folder(at / "usb", "door.db", "door.db-wal", "window.db"),
-        ["has no folder shards and no master.db, but databases: door.db, window.db", "PLACE/usb/*.db (Store.merge, `edgeshard merge`)"],
+        ["has no folder shards and no master.db, but databases: door.db, window.db", "PLACE/usb/door.db (Store.merge, `edgeshard merge`)"],
     ),
     "other files": (lambda at: _folder(at / "home", "x.txt"), ["it is not a store: it has no folder shards and no master.db. "]),
     "a file called shards": (lambda at: _folder(at / "odd", "shards"), ["it is not a store"]),
