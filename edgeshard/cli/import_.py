@@ -26,6 +26,8 @@ of another table, or of NDJSON and CSV, as long as these are unchanged. Otherwis
 reason. `edgeshard help importing` says which changes are not noticed. A file is known again by its agent and its name,
 in whichever folder it is; or, if it was renamed, by its rows.
 
+As with any agent, the first import makes the store; on a terminal this asks before, unless --yes is given.
+
 examples:
   %(prog)s data agent_shards/*.db                 one SQLite file per process
   %(prog)s data app.db --table readings           one of its tables
@@ -66,14 +68,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Import the files, and report what was imported."""
     store = Store(options.root)
-    if not store.exists():
-        store.init(dry_run=True)  # refuses what can be no store
-        if not confirm.is_confirmed(options, f"Make a store in {store.root}?"):
-            return exits.FAILED
+    is_new = not store.exists()
+    if not confirm.may_make(options, store):
+        return exits.FAILED
     report = store.import_(options.files, agent=options.agent, table=options.table, dry_run=options.dry_run)
     for line in _problems(report):
         output.print_error(f"edgeshard import: {line}")
-    output.print_report(report, _text(report), as_json=options.json, quiet=options.quiet)
+    made = [f"made the store {store.root}"] if is_new and store.exists() else []
+    output.print_report(report, _text(made, report), as_json=options.json, quiet=options.quiet)
     return exits.report_code(complete=report.complete)
 
 
@@ -86,9 +88,9 @@ def _problems(report: ImportReport) -> Iterator[str]:
         yield f"the rows are in shards, and not all of them in the master yet: {report.pending}"
 
 
-def _text(report: ImportReport) -> str:
+def _text(made: list[str], report: ImportReport) -> str:
     lines = [line for file in report.files for line in _file_lines(file, dry_run=report.dry_run)]
-    return "\n".join(map(printable, [*lines, str(report)]))
+    return "\n".join(map(printable, [*made, *lines, str(report)]))
 
 
 def _file_lines(file: ImportedFile, *, dry_run: bool) -> Iterator[str]:

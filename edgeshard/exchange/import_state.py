@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +18,6 @@ import attrs
 
 from edgeshard.errors import StorageError
 from edgeshard.files import paths, store_folder
-from edgeshard.inspect import query
 from edgeshard.master import catalog, database, reading, row_states
 from edgeshard.records import declare
 from edgeshard.shard import own_rows
@@ -77,11 +77,17 @@ def load(root: Path, agent: str) -> dict[str, ImportState]:
     # the shard first: what a merge takes out of it meanwhile is in the master then
     pending = _pending(paths.shard(store_folder.resolve_shards(root), paths.shard_stem(agent)))
     found: dict[str, ImportState] = {}
-    for state in (*query.read(paths.master(root), ImportState, "raise"), *pending):
+    for state in (*_merged(paths.master(root), agent), *pending):
         known = found.get(state.import_id)
-        if state.agent == agent and (known is None or state.rows >= known.rows):
+        if known is None or state.rows >= known.rows:
             found[state.import_id] = state
     return found
+
+
+def _merged(master: Path, agent: str) -> Iterator[ImportState]:
+    condition = f"agent = CAST(x'{agent.encode().hex()}' AS TEXT)"  # it takes no bindings
+    source = reading.Source(str(master), partial(database.open_to_read, master), "_stream, _seq", condition)
+    return reading.read(source, ImportState, "raise")
 
 
 def _pending(shard: Path) -> list[ImportState]:

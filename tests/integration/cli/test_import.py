@@ -48,12 +48,13 @@ def test_it_says_what_was_imported_and_what_had_been(tmp_path: Path, capsys: pyt
     data, log, plant = tmp_path / "data", append(tmp_path / "app.ndjson", 1), readings(tmp_path / "plant.db", 1, 2)
     code, out, err = run(capsys, data, log, plant)
     assert (0, []) == (code, err)
-    assert out[:3] == [
+    assert out[:4] == [
+        f"made the store {data}",
         f"{log}: agent app, table agent_data: 1 row imported",
         f"{plant}: agent plant, table readings: 2 rows imported",
         f"{plant}: left out: view v",
     ]
-    assert out[3].startswith("imported 3 rows from 2 files, in ")
+    assert out[4].startswith("imported 3 rows from 2 files, in ")
     append(log, 2, 3)
     code, out, _ = run(capsys, data, log, plant, "--dry-run")
     assert (0, f"{log}: agent app, table agent_data: 2 rows to import, 1 before") == (code, out[0])
@@ -112,7 +113,7 @@ def test_its_json_has_each_file_and_table(tmp_path: Path, capsys: pytest.Capture
 def test_the_name_of_a_file_is_printed_as_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     append(tmp_path / "a\nb\x1b[31m.ndjson", 1)
     code, out, err = run(capsys, tmp_path / "data", tmp_path / "a\nb\x1b[31m.ndjson", tmp_path / "no\nfile")
-    assert (3, 2, 1) == (code, len(out), len(err))
+    assert (3, 3, 1) == (code, len(out), len(err))
     assert "\x1b" not in "".join(out + err)
 
 
