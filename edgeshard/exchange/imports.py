@@ -25,7 +25,7 @@ import itertools
 import os
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import Final
 
@@ -82,10 +82,13 @@ class Importer:
     open_shard: OpenShard
     dry_run: bool
 
+    def agent_of(self, path: str) -> str:
+        """Return the agent as which a file is imported."""
+        return self.agent or os.path.splitext(os.path.basename(path))[0]
+
     def import_file(self, path: str) -> ImportedFile:
         """Import a file, and report on it; why it cannot be imported is in the report."""
-        stem, _ = os.path.splitext(os.path.basename(path))
-        agent = self.agent or stem
+        agent = self.agent_of(path)
         imported = ImportedFile(path, printable(agent))
         try:
             paths.shard_stem(agent)
@@ -283,21 +286,27 @@ def import_files(importer: Importer, files: Sequence[str], merge: Callable[[], M
     if not importer.dry_run:
         merge()
     imported = tuple(map(importer.import_file, files))
-    report = ImportReport(imported, dry_run=importer.dry_run)
-    if report.rows and not importer.dry_run:
-        report = attrs.evolve(report, pending=_merge(merge))
-    return attrs.evolve(report, seconds=time.monotonic() - began)
+    written = [path for path, file in zip(files, imported, strict=True) if any(map(_has_news, file.tables))]
+    pending = ""
+    if written and not importer.dry_run:
+        pending = _merge(merge, {paths.shard_stem(importer.agent_of(path)) + paths.SHARD for path in written})
+    return ImportReport(imported, pending, time.monotonic() - began, importer.dry_run)
 
 
-def _merge(merge: Callable[[], MergeReport]) -> str:
-    """Merge what was imported; return why rows may be pending still, or ""."""
+def _has_news(table: ImportedTable) -> bool:
+    """Return whether anything was written, even if it is only a state."""
+    return bool(table.rows or table.continues or table.notes)
+
+
+def _merge(merge: Callable[[], MergeReport], shards: Set[str]) -> str:
+    """Merge what was written to these shards; return why rows of theirs may be pending still, or ""."""
     try:
         report = merge()
     except (MergeInProgressError, StorageError) as error:
         return str(error)
-    reasons = [(each.path, each.reason) for each in report.quarantined]
-    reasons += [(each.path, each.reason) for each in report.blocked]
-    return "; ".join(f"{path}: {reason}" for path, reason in reasons)
+    found = [(each.path, each.reason) for each in report.quarantined]
+    found += [(each.path, each.reason) for each in report.blocked]
+    return "; ".join(f"{path}: {reason}" for path, reason in found if os.path.basename(path) in shards)
 
 
 def _ensure_importable(path: str, root: Path) -> None:

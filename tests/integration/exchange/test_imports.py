@@ -11,7 +11,7 @@ import pytest
 
 import edgeshard
 from edgeshard.errors import DiskBudgetError
-from edgeshard.reports import MergeReport
+from edgeshard.reports import MergeReport, Quarantined
 from tests.support import ordinary
 from tests.support.stores import contradictions, new_store, numbers
 
@@ -156,6 +156,17 @@ def test_a_merge_that_fails_leaves_the_rows_pending_and_says_so(store: edgeshard
     assert (10, True, False) == (report.rows, "no space" in report.pending, report.complete)
     store.merge()
     assert list(range(10)) == numbers(store)
+
+
+def test_only_the_shards_of_the_import_count(store: edgeshard.Store, source: Path) -> None:
+    store.init()
+    (store.root / "shards" / "broken.db").write_bytes(b"no database")
+    assert (10, True) == (store.import_(source).rows, store.import_(source).complete)
+    append(source, 10)
+    quarantined = MergeReport(quarantined=(Quarantined(str(store.root / "shards" / "app.db"), "it is damaged"),))
+    with mock.patch("edgeshard.merge.once.merge", return_value=quarantined):
+        report = store.import_(source)
+    assert (1, True, False) == (report.rows, report.pending.endswith("app.db: it is damaged"), report.complete)
 
 
 def test_a_snapshot_takes_along_what_was_imported(store: edgeshard.Store, source: Path, tmp_path: Path) -> None:
