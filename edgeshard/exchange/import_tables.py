@@ -66,14 +66,16 @@ def why_not_importable(table: Table, name: str) -> str:
     return ""
 
 
-def reader(database: Database, table: Table, name: str, agent: str, known_types: Mapping[str, str]) -> TableReader:
+def reader(
+    database: Database, table: Table, name: str, agent: str | None, known_types: Mapping[str, str]
+) -> TableReader:
     """Return what reads a table.
 
     Args:
         database: the database.
         table: the table.
         name: the name that its record table gets.
-        agent: the agent that it is imported as, if the user named one; then its dicts become dicts of that agent.
+        agent: the agent that it is imported as, if the user named one: its dicts become dicts of that agent.
         known_types: the types of the columns that the record table has already, by name in lower case.
     """
     if {column.lower() for column in table.column_names} == DICT_COLUMNS.keys():
@@ -302,7 +304,7 @@ class _RowReader(TableReader):
 class _DictReader(TableReader):
     """Reads a table like agent_data, whose rows become dicts that keep their time."""
 
-    def __init__(self, database: Database, table: Table, name: str, agent: str) -> None:
+    def __init__(self, database: Database, table: Table, name: str, agent: str | None) -> None:
         super().__init__(database, table, name)
         self._agent = agent
         self._places = [[column.lower() for column in self._columns].index(name) for name in DICT_COLUMNS]
@@ -327,7 +329,7 @@ class _DictReader(TableReader):
             raise ValueError(f", column data: {error}") from error
         if row is None:
             raise ValueError(", column data: a JSON object was expected, and it is empty")
-        if self._agent:
+        if self._agent is not None:
             agent = self._agent
         elif not isinstance(agent, str):
             raise ValueError(f", column agent_id: a name was expected, got {agent!r:.80}; name the agent yourself")

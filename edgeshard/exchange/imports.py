@@ -84,7 +84,7 @@ class Importer:
 
     def agent_of(self, path: str) -> str:
         """Return the agent as which a file is imported."""
-        return self.agent or os.path.splitext(os.path.basename(path))[0]
+        return os.path.splitext(os.path.basename(path))[0] if self.agent is None else self.agent
 
     def import_file(self, path: str) -> ImportedFile:
         """Import a file, and report on it; why it cannot be imported is in the report."""
@@ -111,7 +111,7 @@ class Importer:
         """Return the parts of a file, the tables that cannot be imported, and what is left out."""
         form = _form_of(path)
         if form != import_state.SQLITE:
-            of_dicts = self.table or AGENT_DATA
+            of_dicts = AGENT_DATA if self.table is None else self.table
             declare.dict_table(of_dicts)
             return [import_lines.LineReader(path, form, of_dicts)], (), ()
         database = stack.enter_context(ordinary.opened(path, "" if self.dry_run else str(self.root)))
@@ -122,7 +122,7 @@ class Importer:
                 refused.append(ImportedTable(name, form, error=f"table {table.name}: {reason}"))
             else:
                 known_types = import_state.column_types(self.root, name)
-                parts.append(import_tables.reader(database, table, name, self.agent or "", known_types))
+                parts.append(import_tables.reader(database, table, name, self.agent, known_types))
         return parts, refused, database.left_out
 
 
@@ -160,11 +160,7 @@ class _FileRun:
                     break
             for batch in itertools.chain([first] if first else [], batches):
                 after = attrs.evolve(batch.after, source=self._source)
-                rows += self._write(part, state, batch, after)
-                state = after
-        except _RefusedRowError as refusal:
-            rows += refusal.rows_before
-            error = str(refusal)
+                rows += self._write(part, batch, after)
         except EdgeshardError as refusal:
             error = refusal.cause if refusal.path in (self._path, self._real) else str(refusal)
         return ImportedTable(
@@ -213,7 +209,7 @@ class _FileRun:
         except (EdgeshardError, OSError):  # whatever it is now, the rows are not in it
             return False
 
-    def _write(self, part: Part, before: ImportState, batch: Batch, after: ImportState) -> int:
+    def _write(self, part: Part, batch: Batch, after: ImportState) -> int:
         """Commit a batch with the state after it, and return how many rows it has."""
         if self._shard is not None:  # in a dry run there is none
             try:
@@ -221,49 +217,26 @@ class _FileRun:
                     self._shard.write_many(batch.records, table=part.target)
                     self._shard.write(after)
             except RecordError as error:
-                count, cause = self._first_refused(self._shard, part, batch)
-                if cause is None:
-                    raise
-                if count:
-                    self._write_first(part, before, count)
-                raise _RefusedRowError(count, f"{part.where_is(batch.places[count])}: {cause}") from error
+                place, cause = self._first_refused(self._shard, part, batch) or (batch.places[0], error.cause)
+                raise RecordError(_ACTION, self._path, f"{part.where_is(place)}: {cause}") from error
         return len(batch.records)
 
-    def _first_refused(self, shard: Shard, part: Part, batch: Batch) -> tuple[int, str | None]:
-        """Return the index of the first row of a batch that the shard refuses, and why; write nothing."""
-        refused: tuple[int, str | None] = (0, None)
+    def _first_refused(self, shard: Shard, part: Part, batch: Batch) -> tuple[int, str] | None:
+        """Return the place of the first row of a batch that the shard refuses, and why; write nothing."""
+        refused = None
         with contextlib.suppress(_UndoError), shard.transaction():
-            for index, record in enumerate(batch.records):
+            for place, record in zip(batch.places, batch.records, strict=True):
                 try:
                     shard.write(record, table=part.target)
                 except RecordError as error:
-                    refused = index, error.cause
+                    refused = place, error.cause
                     raise _UndoError from error
             raise _UndoError
         return refused
 
-    def _write_first(self, part: Part, before: ImportState, count: int) -> None:
-        """Commit the first rows after a state, in a batch of their own."""
-        if before.rows:
-            part.why_other(before)
-        batch = next(part.batches(before, count))
-        self._write(part, before, batch, attrs.evolve(batch.after, source=self._source))
-
 
 class _UndoError(Exception):
     """Undoes what was written only to see whether it can be."""
-
-
-class _RefusedRowError(Exception):
-    """A row cannot be stored.
-
-    Attributes:
-        rows_before: how many rows of its batch, before it, were imported.
-    """
-
-    def __init__(self, rows_before: int, cause: str) -> None:
-        super().__init__(cause)
-        self.rows_before = rows_before
 
 
 def _are_of(part: Part, state: ImportState) -> bool:

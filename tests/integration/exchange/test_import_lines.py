@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import edgeshard
+from edgeshard.exchange import import_lines
 from edgeshard.reports import ImportedTable
 
 #: For each form, the beginning of a file, and a line with a number.
@@ -125,15 +126,17 @@ def test_a_bad_line_is_named_the_rows_before_it_are_imported_and_the_next_import
     assert [1, 2, 3, 4] == numbers(store)
 
 
+@pytest.mark.parametrize("batch_rows", [2, 3, 5_000])
 def test_a_value_that_a_shard_refuses_is_named_and_the_rows_before_it_are_imported(
-    store: edgeshard.Store, source: Path
+    batch_rows: int, store: edgeshard.Store, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source.write_bytes(lines("ndjson", 1, 2) + b'{"n": "\\ud800"}\n' + lines("ndjson", 4))
+    monkeypatch.setattr(import_lines.LineReader.batches, "__defaults__", (batch_rows,))
+    source.write_bytes(lines("ndjson", 1, 2, 3) + b'{"n": "\\ud800"}\n' + lines("ndjson", 5))
     found = table(store, source)
-    assert (2, True) == (found.rows, found.error.startswith("line 3: ")), found.error
-    source.write_bytes(lines("ndjson", 1, 2, 3, 4))
-    assert (2, 2, "") == counts(store, source)
-    assert [1, 2, 3, 4] == numbers(store)
+    assert (3, True) == (found.rows, found.error.startswith("line 4: ")), found.error
+    source.write_bytes(lines("ndjson", 1, 2, 3, 4, 5))
+    assert (2, 3, "") == counts(store, source)
+    assert [1, 2, 3, 4, 5] == numbers(store)
 
 
 def test_a_header_that_names_no_columns_is_refused(store: edgeshard.Store, source: Path) -> None:

@@ -504,6 +504,30 @@ def test_rows_that_change_while_others_are_written_to_the_store_are_noticed(
     assert [0.0, 0.5, 1.0] == celsius(store)
 
 
+@pytest.mark.parametrize("batch_rows", [1, 3])
+def test_a_value_of_another_type_that_is_written_meanwhile_is_named_and_the_batches_before_it_are_imported(
+    batch_rows: int, store: edgeshard.Store, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ordinary.run(
+        source, "create table t(n integer primary key, v int)", "insert into t values (?, 1)", rows=[(1,), (2,)]
+    )
+    write, added = imports._FileRun._write, [(3, 1), (4, "n/a"), (5, 1)]
+
+    def write_both(*given: Any) -> int:
+        while added:
+            ordinary.run(source, "insert into t values (?, ?)", rows=[added.pop(0)])
+        return write(*given)
+
+    monkeypatch.setattr(import_tables.TableReader.batches, "__defaults__", (batch_rows,))
+    monkeypatch.setattr(imports._FileRun, "_write", write_both)
+    found = table(store, source)
+    imported = {1: 3, 3: 2}[batch_rows]  # there were two rows when the first batch was read
+    assert (imported, True) == (found.rows, found.error.startswith("table t, rowid 4: ")), found.error
+    ordinary.run(source, "update t set v = 1 where n = 4")
+    assert (5 - imported, imported, "") == counts(store, source)
+    assert [1, 2, 3, 4, 5] == [row.n for row in store.query("select n from t order by _id")]
+
+
 def test_a_source_that_is_locked_is_refused_and_comes_next_time(
     store: edgeshard.Store, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
