@@ -43,6 +43,7 @@ from edgeshard.reports import (
     ClockReport,
     EraseReport,
     ExportReport,
+    ImportReport,
     InitReport,
     MergeReport,
     PruneReport,
@@ -315,6 +316,40 @@ class Store:
         open_shard = partial(self.shard, agent, durability=durability, wait=wait)
         return LineWriter(open_shard, agent, table, batch, on_bad_line, should_stop)
 
+    def import_(
+        self,
+        files: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        *,
+        agent: str | None = None,
+        table: str | None = None,
+        dry_run: bool = False,
+    ) -> ImportReport:
+        """Import files of other programs: ordinary SQLite databases, NDJSON and CSV. Then merge.
+
+        Repeating it imports only rows that are new. The files are only read. A file, or a table of one, that cannot be
+        imported is in the report with the reason, and the others are imported. See `edgeshard help importing`.
+
+        Args:
+            files: their paths. What a file is, is decided by its content.
+            agent: the agent to import all of them as; None: each as the agent that has its name, without the ending.
+            table: of NDJSON and CSV, the table of the rows (None: ``agent_data``). Of a SQLite database, the table to
+                import (None: all), or the name that its only table gets.
+            dry_run: report what would be imported, and change nothing.
+
+        Raises:
+            ConfigurationError: an argument is not valid, or there can be no such store.
+            MergeInProgressError: another merger is at work, and does not end.
+            StorageError: the master cannot be read or written. What was committed stays.
+        """
+        from edgeshard.exchange import imports  # which only those who import should pay
+
+        named = _checked_paths(files, "import", "import_", "a file")
+        if not dry_run:
+            self.init()
+        open_shard = partial(self.shard, durability="power")
+        merge = partial(once.merge, self.root, alongside_watcher=True, lock_wait_s=BUSY_TIMEOUT_S)
+        return imports.import_files(imports.Importer(self.root, agent, table, open_shard, dry_run), named, merge)
+
     def note_budget(self, max_bytes: str | int, on_full: OnFull | None = None) -> None:
         """Save a disk budget in the store now, replacing any other; see `Store`. Delete ``budget.json`` to remove it.
 
@@ -379,7 +414,7 @@ class Store:
             StorageError: the master or the folder cannot be read or written; no row is lost.
         """
         self.ensure_exists()
-        named = _checked_sources(sources)
+        named = _checked_paths(sources, "merge", "merge", "a source")
         if dry_run:
             return once.preview(self.root, named, should_stop=should_stop)
         self._save_budget()
@@ -1226,13 +1261,21 @@ def _inventory(said: str | os.PathLike[str] | BinaryIO | Inventory) -> Inventory
         return inventory.parse(said.read(inventory.BYTES_MAX + 1), name)
 
 
-def _checked_sources(sources: Iterable[str | os.PathLike[str]]) -> list[str]:
-    if isinstance(sources, (str, os.PathLike)):
-        sources = [sources]
-    if not isinstance(sources, Iterable) or isinstance(sources, bytes):
-        cause = f'sources must be paths, as in store.merge(["other/master.db"]), got {sources!r:.200}'
-        raise ConfigurationError("merge", "", cause)
-    return [paths.checked(source, "merge", "a source") for source in sources]
+def _checked_paths(given: Any, action: str, called: str, name: str) -> list[str]:
+    """Return one path or several, checked.
+
+    Args:
+        given: what the caller gave.
+        action: what the caller does, for the message.
+        called: the name of the method.
+        name: how the message calls one path.
+    """
+    if isinstance(given, (str, os.PathLike)):
+        given = [given]
+    if not isinstance(given, Iterable) or isinstance(given, bytes):
+        cause = f'{called} takes paths, as in store.{called}(["other/master.db"]), got {given!r:.200}'
+        raise ConfigurationError(action, "", cause)
+    return [paths.checked(each, action, name) for each in given]
 
 
 def _table_name(table: str | type | None) -> str | None:

@@ -20,6 +20,7 @@ _EPILOG = """\
 examples:
   edgeshard init data                                           an empty store, before the first agent has written
   edgeshard write data door '{"open": true}'                    a row of the agent "door"; also --ndjson and --csv
+  edgeshard import data agent_shards/*.db                       what other programs wrote: SQLite, NDJSON, CSV
   edgeshard merge data                                          merge the shards in data/shards into data/master.db
   edgeshard status data                                         is all well, and what to do if not?
   edgeshard tables data                                         which tables, with how many rows and which columns?

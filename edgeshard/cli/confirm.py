@@ -7,11 +7,24 @@ import sys
 
 from edgeshard.cli import output
 from edgeshard.errors import printable
+from edgeshard.store import Store
 
 
 def add_yes(parser: argparse.ArgumentParser) -> None:
     """Add ``--yes``."""
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask, even on a terminal")
+
+
+def may_make(options: argparse.Namespace, store: Store) -> bool:
+    """Return whether to go on with a store that is made if it does not exist; ask before that.
+
+    Raises:
+        ConfigurationError: it does not exist, and its path can be no store.
+    """
+    if store.exists():
+        return True
+    store.init(dry_run=True)  # refuses what can be no store
+    return is_confirmed(options, f"Make a store in {store.root}?")
 
 
 def is_confirmed(options: argparse.Namespace, question: str) -> bool:

@@ -17,6 +17,7 @@ from edgeshard.cli import (
     erase,
     export,
     help,
+    import_,
     init,
     merge,
     output,
@@ -40,6 +41,7 @@ GROUPS: Final[dict[str, dict[str, ModuleType]]] = {
     "write": {
         "init": init,
         "write": write,
+        "import": import_,
     },
     "merge": {
         "merge": merge,

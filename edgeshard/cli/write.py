@@ -95,10 +95,8 @@ def run(options: argparse.Namespace) -> int:
         options.usage_error("argument --skip-bad: requires --ndjson or --csv")
     store = Store(options.root)
     is_new = not store.exists()
-    if is_new:
-        store.init(dry_run=True)  # refuses what can be no store
-        if not confirm.is_confirmed(options, f"Make a store in {store.root}?"):
-            return exits.FAILED
+    if not confirm.may_make(options, store):
+        return exits.FAILED
     with signals.stop_on_signals() as stop:
         writer = store.line_writer(
             options.agent,

@@ -1,1 +1,1 @@
-"""Data that travels between stores: bundles, snapshots, inventories and receipts. And rows from lines of text."""
+"""Data that travels between stores: bundles, snapshots, inventories and receipts. And files of other programs."""

@@ -92,7 +92,7 @@ def ensure_sound(path: str, *, all_tables: bool = False) -> None:
         StorageError: it cannot be checked.
     """
     with sqlite.translate_errors(_ACTION, path):
-        connection = sqlite.connect_to_check(path, _BUSY_TIMEOUT_S)
+        connection = sqlite.connect_untrusted(path, _BUSY_TIMEOUT_S)
         try:
             pages: int = connection.pragma("page_count")
             if pages // 8 > max(_CHECK_BYTES_MAX, _allocated_bytes(path)):
@@ -101,6 +101,8 @@ def ensure_sound(path: str, *, all_tables: bool = False) -> None:
             ordinary = {name for (name,) in sqlite.fetch(connection, sql)}
             for name in sorted(ordinary if all_tables else ordinary & format.DDL.keys()):
                 _check(connection, path, name)
+            if all_tables:
+                return
             # by now it is known to be sound
             sql = "SELECT DISTINCT table_name FROM main._edgeshard_columns"
             for (name,) in sqlite.fetch_typed(connection, path, (str,), sql):

@@ -50,8 +50,8 @@ def connect(path: str, *, writable: bool, busy_timeout_s: float = BUSY_TIMEOUT_S
     return connection
 
 
-def connect_to_check(path: str, busy_timeout_s: float) -> Connection:
-    """Open a database that we do not trust to have SQLite check it, and read its schema; Ctrl-C ends the check.
+def connect_untrusted(path: str, busy_timeout_s: float) -> Connection:
+    """Open a database that we do not trust, only to read it, and read its schema; Ctrl-C ends long statements.
 
     Raises:
         apsw.Error: it cannot be opened. Callers wrap this in `translate_errors`.

@@ -35,7 +35,8 @@ READERS = [
     ["clock"],
 ]  # fmt: skip
 VERBS = [
-    "init", "write", "merge", "status", "tables", "verify", "query", "shell", "snapshot", "restore", "export", "ranges", "receipt", "salvage",
+    "init", "write", "import", "merge", "status", "tables", "verify", "query", "shell", "snapshot", "restore", "export", "ranges",
+    "receipt", "salvage",
     "clock",
 ]  # fmt: skip
 ENDLESS = "with recursive r(n) as (select 1 union all select n + 1 from r) select n from r "

@@ -85,6 +85,12 @@ VERBS: list[list[str]] = [
         ["write", "ROOT", "new", "{}", "--table", "EVIL"],
         ["write", "ROOT", "new", "--csv", "ROOT/EVIL.csv", "--skip-bad"],
     ),
+    *(
+        ["import", "ROOT", "ROOT/EVIL.csv", "EVIL", "--agent", "EVIL"],
+        ["import", "ROOT", "ROOT/EVIL.csv", "--agent", "new", "--json"],
+        ["import", "ROOT", "ROOT/EVIL.csv", "--agent", "new", "--table", "EVIL"],
+        ["import", "ROOT", "SHARD", "SHARD"],
+    ),
     *(["push", "ROOT", "postgresql://EVIL@127.0.0.1:1/EVIL"], ["push", "ROOT", "host=127.0.0.1 port=1 dbname='EVIL'"]),
 ]
 

@@ -25,6 +25,7 @@ from edgeshard.sources import bounds, diff
 from tests.support.fleet_model import Fleet, content, timestamp
 from tests.support.forms import others_slow
 from tests.support.hostile_shards import edit
+from tests.support.mounts import read_only
 from tests.support.processes import command
 from tests.support.stores import new_store, numbers, shard_path
 
@@ -248,20 +249,6 @@ with store.watching(interval=0.01), store.shard("agent") as shard:
             last = shard.write({"n": int(line)})
         print(last, flush=True)
 """
-
-
-@contextlib.contextmanager
-def read_only(folder: Path, at: Path) -> Iterator[Path]:
-    """The same folder where it can only be read, as a container or another machine is given it."""
-    at.mkdir()
-    done = subprocess.run(["mount", "--bind", folder, at], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"a folder cannot be mounted here: {done.stderr.strip()}")
-    try:
-        subprocess.run(["mount", "-o", "remount,ro,bind", at], check=True)
-        yield at
-    finally:
-        subprocess.run(["umount", "-l", at], check=True)
 
 
 @pytest.mark.slow
