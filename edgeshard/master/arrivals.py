@@ -20,6 +20,9 @@ from edgeshard.sqlite import Connection
 #: How exact the times are, in seconds.
 RESOLUTION_S: Final = 60
 
+#: The table of arrivals, to be joined with the blocks.
+ARRIVALS: Final = "main._edgeshard_arrivals"
+
 #: How many entries one transaction deletes: those of a week.
 FORGOTTEN_MAX: Final = 10_000
 
@@ -75,6 +78,14 @@ def oldest_since(connection: Connection, since_s: float) -> int | None:
     """
     sql = "SELECT min(at) FROM main._edgeshard_arrivals WHERE at > ?"
     found: int | None = sqlite.scalar(connection, sql, (since_s - RESOLUTION_S,))
+    return found
+
+
+def last(connection: Connection) -> int | None:
+    """Return the last recorded arrival, a trusted time in seconds since 1970, or None if none is recorded."""
+    found: int | None = sqlite.scalar(
+        connection, "SELECT at FROM main._edgeshard_arrivals ORDER BY first_id DESC LIMIT 1"
+    )
     return found
 
 
