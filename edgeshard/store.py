@@ -36,6 +36,7 @@ from edgeshard.records import declare, fallbacks
 from edgeshard.records.fallbacks import Encode, NanChoice
 from edgeshard.records.queries import DecodeJson, Params
 from edgeshard.records.rows import Rows
+from edgeshard.records.scalars import number_or_text
 from edgeshard.reports import (
     AcceptLossReport,
     Activity,
@@ -87,6 +88,7 @@ __all__ = [
     "age_s",
     "draw_rows",
     "explain_os_error",
+    "number_or_text",
     "row_count",
     "size_bytes",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeshard.cli import arguments, exits, output
 from edgeshard.errors import QueryError, printable
-from edgeshard.store import Statement, Store
+from edgeshard.store import Statement, Store, number_or_text
 
 SUMMARY = "Run one SQL statement on a store's master, which it only reads."
 
@@ -104,8 +104,8 @@ def _bindings(store: Store, sql: str, params: list[str]) -> list[Any] | dict[str
         if len(params) != len(statement.parameters):
             cause = f"the statement has {len(statement.parameters)} parameters, and {len(params)} values were given"
             raise QueryError("query", store.master_path, f"{cause}; add one -p VALUE for each")
-        return [_value(text) for text in params]
-    given = {name: _value(text) for name, _, text in (param.partition("=") for param in params)}
+        return [number_or_text(text) for text in params]
+    given = {name: number_or_text(text) for name, _, text in (param.partition("=") for param in params)}
     if set(given) != set(_names(statement)):
         needed = ", ".join(f"-p {name}=VALUE" for name in _names(statement))
         cause = f"the statement needs {needed}; given were: {', '.join(given) or 'none'}"
@@ -115,18 +115,6 @@ def _bindings(store: Store, sql: str, params: list[str]) -> list[Any] | dict[str
 
 def _names(statement: Statement) -> list[str]:
     return [name for name in statement.parameters if name is not None]
-
-
-def _value(text: str) -> int | float | str:
-    """Return a number if the text is exactly how one is written, so that "7" and a column of texts still match."""
-    for number_type in (int, float):
-        try:
-            value = number_type(text)
-        except ValueError:
-            continue
-        if math.isfinite(value) and str(value) == text:
-            return value
-    return text
 
 
 # -- rows -------------------------------------------------------------------------------------------------------------

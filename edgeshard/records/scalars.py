@@ -18,6 +18,7 @@ import datetime
 import decimal
 import enum
 import pathlib
+import sys
 import uuid
 from typing import Any, Final
 
@@ -25,6 +26,14 @@ from edgeshard import format
 from edgeshard.records import foreign
 
 _INTEGER_MAX: Final = 1 << 63
+
+_NUMBERS_BEGIN: Final = frozenset("-0123456789")
+
+#: The types of numbers that a text may be, with the least and the greatest.
+_NUMBERS: Final[tuple[tuple[type[int] | type[float], float, float], ...]] = (
+    (int, -_INTEGER_MAX, _INTEGER_MAX - 1),
+    (float, -sys.float_info.max, sys.float_info.max),
+)
 
 _FIELD_TYPES: Final = (
     bool,
@@ -228,6 +237,24 @@ def path_text(cls: type[pathlib.PurePath], value: Any) -> str:
     if type(value) not in (cls, type(cls())):
         raise wrong_type(cls, value)
     return text(str(value))
+
+
+def number_or_text(value: str) -> int | float | str:
+    """Return the number that a text without a type is, or else the text.
+
+    It is a number only if it is written exactly as that number prints, and SQL has the same one: 7 and -0.5, but not
+    007, 1.10 or 1e3, nor an integer of more than 64 bits. So no digit is lost, and a column of texts still matches.
+    """
+    if value[:1] not in _NUMBERS_BEGIN:
+        return value
+    for number_type, least, most in _NUMBERS:
+        try:
+            found = number_type(value)
+        except ValueError:
+            continue
+        if str(found) == value and least <= found <= most:
+            return found
+    return value
 
 
 def number(value: Any) -> str:
