@@ -7,18 +7,14 @@ of its own. Counters begin at 0 with each process, as Prometheus expects.
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from typing import Any
 
+from edgeshard.cli.published_file import PublishedFile
 from edgeshard.errors import ConfigurationError
 from edgeshard.reports import MergeReport, StatusReport
-from edgeshard.store import explain_os_error
 
 _ACTION = "write metrics"
-
-#: node_exporter runs as another user, who may only read the file.
-_MODE = 0o644
 
 #: A pass that finds nothing new takes a millisecond, one with a large backlog minutes.
 _BUCKETS_S = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 300.0)
@@ -51,18 +47,14 @@ class MetricsFile:
     Args:
         path: the file; node_exporter reads only names that end in ``.prom``.
 
-    Attributes:
-        path: the file, absolute.
-
     Raises:
         ConfigurationError: prometheus-client is not installed, the folder does not exist, or the path is a folder.
         AccessError, DiskFullError, StorageIOError: the file cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.path.abspath(path)
         self._client = _client()
-        _check(self.path)
+        self._file = PublishedFile(path, _ACTION)
         registry = self._registry = self._client.CollectorRegistry()
         self._counters = {
             name: self._client.Counter(_named(name), text, registry=registry) for name, text in _COUNTERS.items()
@@ -113,10 +105,7 @@ class MetricsFile:
         Raises:
             AccessError, DiskFullError, StorageIOError: it cannot be written; the old file stays.
         """
-        try:
-            _replace(self.path, self._client.generate_latest(self._registry))
-        except OSError as error:
-            raise explain_os_error(error, _ACTION, self.path) from error
+        self._file.replace(self._client.generate_latest(self._registry))
 
 
 def _named(name: str) -> str:
@@ -131,32 +120,3 @@ def _client() -> Any:
         raise ConfigurationError(_ACTION, "", cause) from error
     return prometheus_client
 
-
-def _replace(path: str, content: bytes) -> None:
-    """Write the file anew under another name, which no collector reads, and let it take the old one's place."""
-    unfinished = f"{path}.{secrets.token_hex(4)}.new"
-    handle = os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, _MODE)
-    try:
-        with open(handle, "wb") as file:
-            os.fchmod(handle, _MODE)  # whatever the umask is
-            file.write(content)
-        os.replace(unfinished, path)
-    except BaseException:
-        os.unlink(unfinished)
-        raise
-
-
-def _check(path: str) -> None:
-    """Raise an error now, and not after the first pass, if the file cannot be written."""
-    import tempfile  # slow to import, and most mergers keep no metrics
-
-    folder = os.path.dirname(path)
-    if os.path.isdir(path):
-        raise ConfigurationError(_ACTION, path, "it is a folder; name a file in it")
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise ConfigurationError(_ACTION, path, f"there is no folder {folder}; create it") from error
-    except OSError as error:
-        raise explain_os_error(error, _ACTION, path) from error
