@@ -36,10 +36,10 @@ PAGE: Final = Theme("var(--text)", "var(--faint)", "var(--grid)")
 #: The width and height of a chart in its own units; it fills the width that it gets.
 _PLOT: Final = (620, 400)
 
-_COLUMNS: Final = (480, 250)
+_COLUMNS: Final = (380, 220)
 
 #: The height of a bar, and of what is above and below all bars.
-_BAR_HEIGHT: Final = 26
+_BAR_HEIGHT: Final = 21
 
 _BARS_MARGIN: Final = 50
 
@@ -93,9 +93,12 @@ def stacked_bars(title: str, labels: Sequence[str], series: Sequence[Series], to
     """
     size = (_COLUMNS[0], _BARS_MARGIN + _BAR_HEIGHT * len(labels))
     chart = _new("HorizontalStackedBar", PAGE, size, [each.colour for each in series])
-    chart.config(spacing=4, max_scale=4, show_y_labels=to_text is not None, margin_right=24)
+    chart.config(spacing=4, max_scale=3, margin_right=24)
     chart.x_labels = list(labels)[::-1]  # pygal draws the first one at the bottom
-    chart.value_formatter = to_text or str
+    if to_text is None:
+        chart.y_labels = []
+    else:
+        chart.value_formatter = to_text
     _add(chart, [attrs.evolve(each, values=each.values[::-1]) for each in series])
     return _svg(chart, title)
 

@@ -119,4 +119,3 @@ def _client() -> Any:
         cause = "prometheus-client is not installed; install it with: pip install 'edgeshard[metrics]'"
         raise ConfigurationError(_ACTION, "", cause) from error
     return prometheus_client
-
