@@ -8,11 +8,11 @@ from __future__ import annotations
 import datetime
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import attrs
 
-from edgeshard import display
+from edgeshard import display, units
 from edgeshard.errors import printable
 
 #: Names of agents or databases in one line of a report, before the rest is only counted.
@@ -1006,6 +1006,7 @@ class MasterStatus(Report):
             ``refresh.sql``.
         agents: agents whose rows it knows of.
         streams: streams that it knows of.
+        merged_at: when a merge last brought rows, or None if none did, as far as is known.
         retired_streams: those of which it held and pruned every row.
         gaps: runs of rows that are known to exist, and that neither it nor a shard has; `StatusReport.gaps` lists them.
         missing_rows: rows in these gaps.
@@ -1032,6 +1033,7 @@ class MasterStatus(Report):
     retired_streams: int = 0
     triggers: tuple[str, ...] = ()
     damage: str = ""
+    merged_at: datetime.datetime | None = None
 
 
 @attrs.frozen(repr=False)
@@ -1128,6 +1130,54 @@ class WriteStats(Report):
         return self.bytes / self.rows if self.rows else None
 
 
+#: How bad a problem is, and the verdict on a store: "red" if there is a red problem, else "yellow" if there is any.
+Level = Literal["green", "yellow", "red"]
+
+#: What can be wrong with a store: see docs/troubleshooting.md.
+ProblemKind = Literal[
+    "damaged-master",
+    "quarantined",
+    "missing",
+    "missing-unnamed",
+    "deleted-by-hand",
+    "blocked",
+    "budget-full",
+    "clock-unconfirmed",
+    "no-merger",
+    "pending",
+    "budget-high",
+    "clock-doubtful",
+    "agent-clock-ahead",
+    "receipt-unconfirmed",
+]
+
+
+@attrs.frozen(repr=False)
+class Problem(Report):
+    """Something in a store that needs attention; see `edgeshard.inspect.verdict`.
+
+    Attributes:
+        kind: what it is.
+        level: "red" if it needs attention now, "yellow" if it does soon, or may.
+        text: what it is, in words.
+        shard: the name of the shard's file that it is about, or "".
+        agent: the agent that it is about, or "" if it is about none, or several.
+        table: the table that it is about, or "".
+        database: the id of another database that it is about, in hexadecimal, or "".
+    """
+
+    kind: ProblemKind
+    level: Level
+    text: str
+    shard: str = ""
+    agent: str = ""
+    table: str = ""
+    database: str = ""
+
+    def _line(self) -> str:
+        return f"{self.level}: {self.text}"
+
+
 @attrs.frozen(repr=False)
 class StatusReport(Report):
     """What `Store.status` found.
@@ -1146,9 +1196,12 @@ class StatusReport(Report):
         space: what fills the store, in bytes by kind.
         unnamed: why rows may be missing that cannot be named, or "".
         clock: the clock of this machine, and the time by which rows become too old; None if there is no master.
+        problems: what needs attention, the worst first.
     """
 
     _computed = (
+        "verdict",
+        "headline",
         "complete",
         "pending_rows",
         "oldest_age_s",
@@ -1171,6 +1224,50 @@ class StatusReport(Report):
     unnamed: str = ""
     clock: ClockReport | None = None
     blocked_rows: int = 0
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def verdict(self) -> Level:
+        """Whether all is well ("green"), or something needs attention: soon ("yellow"), or now ("red")."""
+        levels = {problem.level for problem in self.problems}
+        return "red" if "red" in levels else "yellow" if "yellow" in levels else "green"
+
+    @property
+    def headline(self) -> str:
+        """The verdict in words."""
+        if self.verdict == "red":
+            return f"something is wrong: {units.count(len(self.problems), 'problem')}"
+        if self.verdict == "yellow":
+            return f"look at it soon: {units.count(len(self.problems), 'problem')}"
+        if not self.states.total and not self.shards:
+            return "all is well, there are no rows yet"
+        if not self.pending_rows:
+            return f"all is well, all rows are merged, {self.merger}"
+        return f"all is well, {self.pending}, {self.merger}"
+
+    @property
+    def pending(self) -> str:
+        """How many rows are pending, and since when, in words."""
+        text = f"{units.count(self.pending_rows, 'row')} pending"
+        if self.oldest_age_s is None:
+            return text
+        return f"{text}, the oldest for {'up to ' if self.oldest_is_bound else ''}{units.duration(self.oldest_age_s)}"
+
+    @property
+    def merger(self) -> str:
+        """Whether a merger watches, and if not, when the last rows were merged, in words."""
+        if self.watching:
+            return "a merger watches"
+        watcher = "no merger watches" if self.watching is False else "whether a merger watches is unknown"
+        if self.merged_s_ago is None:
+            return f"{watcher}, and nothing was merged yet"
+        return f"{watcher}, the last merge of rows was {units.duration(self.merged_s_ago)} ago"
+
+    @property
+    def merged_s_ago(self) -> float | None:
+        """How long ago a merge last brought rows, in seconds, or None if none did, as far as is known."""
+        merged_at = self.master.merged_at
+        return None if merged_at is None else max(0.0, (self.at - merged_at).total_seconds())
 
     @property
     def pending_rows(self) -> int:
@@ -1210,37 +1307,12 @@ class StatusReport(Report):
 
     @property
     def complete(self) -> bool:
-        """Whether nothing needs attention: shards, rows, the master and the clocks."""
-        are_rows_here = not (self.blocked_rows or self.master.gaps or self.states.by_hand or self.unnamed)
-        are_clocks_right = not self.master.clocks_ahead and (self.clock is None or self.clock.complete)
-        is_full = self.budget is not None and self.budget.is_full
-        return (
-            are_rows_here
-            and are_clocks_right
-            and not is_full
-            and not self.quarantined_shards
-            and not self.master.damage
-        )
+        """Whether nothing needs attention now: the verdict is not red."""
+        return self.verdict != "red"
 
     def _line(self) -> str:
-        line = f"{self.pending_rows} rows pending in {len(self.shards)} shards"
-        if self.oldest_age_s is not None:
-            line += f", the oldest for {'at most ' if self.oldest_is_bound else ''}{self.oldest_age_s:.0f} s"
-        if self.quarantined_shards:
-            line += f"; {self.quarantined_shards} shards quarantined"
-        if self.blocked_rows:
-            line += f"; {self.blocked_rows} rows blocked"
-        if self.master.gaps:
-            line += f"; {self.master.missing_rows} rows missing in {self.master.gaps} gaps"
-        if self.unnamed:
-            line += f"; {self.unnamed}"
-        if self.states.by_hand:
-            line += f"; {self.states.by_hand} rows deleted by hand"
-        if self.master.clocks_ahead:
-            line += f"; the clocks of {len({item.agent for item in self.master.clocks_ahead})} agents are ahead"
-        if self.clock is not None and not self.clock.complete:
-            line += f"; {self.clock}"
-        return line
+        problems = [problem.text for problem in self.problems]
+        return f"{self.verdict}: {self.headline}" + (f": {_first_few(problems)}" if problems else "")
 
 
 # -- activity ---------------------------------------------------------------------------------------------------------
@@ -1324,4 +1396,4 @@ class Activity(Report):
 
     def _line(self) -> str:
         hour, day = (0 if found is None else found.total for found in (self.last_hour, self.last_day))
-        return f"{hour} rows arrived in the last hour, and {day} in the last 24 hours"
+        return f"{units.count(hour, 'row')} arrived in the last hour, and {day:,} in the last 24 hours"

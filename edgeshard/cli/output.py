@@ -1,4 +1,4 @@
-"""What the verbs write: reports, tables, sizes, durations and progress, and what a terminal can show."""
+"""What the verbs write: reports, tables and progress, and what a terminal can show."""
 
 from __future__ import annotations
 
@@ -16,11 +16,6 @@ from edgeshard.store import draw_rows
 
 #: Wide enough for any line. A program that reads a pipe wraps lines itself, or does not want them wrapped.
 _UNLIMITED = 1 << 20
-
-_SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
-
-_DURATIONS = ((86_400, "d"), (3_600, "h"), (60, "min"))
-
 
 # -- reports ----------------------------------------------------------------------------------------------------------
 
@@ -86,22 +81,6 @@ def to_json(value: object) -> str:
 def print_error(text: str) -> None:
     """Print a line to stderr."""
     print(printable(text), file=sys.stderr)
-
-
-def size(count_bytes: int) -> str:
-    """Format a number of bytes: "1.2 MB"."""
-    for unit_bytes, unit in _SIZES:
-        if count_bytes >= unit_bytes:
-            return f"{count_bytes / unit_bytes:.1f} {unit}"
-    return f"{count_bytes} B"
-
-
-def duration(time_s: float) -> str:
-    """Format a time in whole units, rounded down: "3 min", "26 h", "9 d"."""
-    for unit_s, unit in _DURATIONS:
-        if time_s >= 2 * unit_s:  # "2 h" says less than "100 min"
-            return f"{int(time_s // unit_s)} {unit}"
-    return f"{int(time_s)} s"
 
 
 # -- progress ---------------------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ import sys
 import time
 from collections.abc import Iterator
 
-from edgeshard.cli import arguments, exits, output
+from edgeshard import units
+from edgeshard.cli import arguments, exits, next_steps, output
 from edgeshard.errors import printable
 from edgeshard.reports import BudgetStatus, ClockAhead, ShardStatus, SpaceUse, StatusReport, WriteStats
 from edgeshard.store import Store
@@ -106,7 +107,7 @@ def _watch(options: argparse.Namespace) -> int:
 def _text(store: Store, report: StatusReport, options: argparse.Namespace, *, fit: bool = False) -> str:
     """Format a report; if `fit`, so that it fits on the terminal."""
     if options.json:
-        return output.to_json(report.as_dict())
+        return output.to_json(next_steps.status_as_dict(report, store.root))
     reasons = [printable(f"quarantined: {shard.name}: {shard.reason}") for shard in report.shards if shard.reason]
     reasons += [
         printable(f"blocked: {shard.name}: {each.rows} rows of table {each.table}: {each.reason}")
@@ -147,7 +148,7 @@ def _row(shard: ShardStatus, at: datetime.datetime, name_width: int) -> list[str
         _WRITER[shard.alive],
         "?" if shard.pending_rows is None else shard.pending_rows,
         _age(shard),
-        output.size(shard.size_bytes),
+        units.size(shard.size_bytes),
         _ago(shard.merged_at, at),
     ]
 
@@ -160,11 +161,11 @@ def _cut(text: str, width: int) -> str:
 def _age(shard: ShardStatus) -> str:
     if shard.oldest_age_s is None:
         return "?" if shard.pending_rows else ""
-    return ("up to " if shard.oldest_is_bound else "") + output.duration(shard.oldest_age_s)
+    return ("up to " if shard.oldest_is_bound else "") + units.duration(shard.oldest_age_s)
 
 
 def _ago(when: datetime.datetime | None, at: datetime.datetime) -> str:
-    return "never" if when is None else f"{output.duration(max(0.0, (at - when).total_seconds()))} ago"
+    return "never" if when is None else f"{units.duration(max(0.0, (at - when).total_seconds()))} ago"
 
 
 # -- totals -----------------------------------------------------------------------------------------------------------
@@ -225,7 +226,7 @@ def _master(report: StatusReport) -> str:
     held += f", {master.retired_streams} of them retired" if master.retired_streams else ""
     held += f" (besides {', '.join(gone)})" if gone else ""
     changes = "merges and prune steps" if master.pruned_rows or master.collected_rows else "merges"
-    sizes = f"{output.size(master.size_bytes)} and a WAL of {output.size(master.wal_bytes)}"
+    sizes = f"{units.size(master.size_bytes)} and a WAL of {units.size(master.wal_bytes)}"
     return (
         f"{master.path}: {held}, {sizes}, {master.generation} {changes}, {_written(report.write_stats)}"
         f"{_WATCHING[report.watching]}; its id is {master.database}"
@@ -236,14 +237,14 @@ def _written(stats: WriteStats) -> str:
     """Format the bytes written, to be followed by the rest of the line; "" if nothing is known."""
     if not stats.bytes:
         return ""
-    line = f"{output.size(stats.today_bytes)} written today, {output.size(int(stats.bytes_a_day or 0))} a day, "
-    return line if stats.bytes_a_row is None else f"{line}{output.size(int(stats.bytes_a_row))} a row, "
+    line = f"{units.size(stats.today_bytes)} written today, {units.size(int(stats.bytes_a_day or 0))} a day, "
+    return line if stats.bytes_a_row is None else f"{line}{units.size(int(stats.bytes_a_row))} a row, "
 
 
 def _budget(found: BudgetStatus) -> str:
-    text = f"disk budget: {output.size(found.used_bytes)} of {output.size(found.limit_bytes)} used"
+    text = f"disk budget: {units.size(found.used_bytes)} of {units.size(found.limit_bytes)} used"
     if found.limit_bytes < found.max_bytes:
-        text += f", which is all that the disk has (the budget is {output.size(found.max_bytes)})"
+        text += f", which is all that the disk has (the budget is {units.size(found.max_bytes)})"
     return f"{text}; on full: {found.on_full}" + (f", {found.dropped_rows} rows dropped" if found.dropped_rows else "")
 
 
@@ -261,7 +262,7 @@ def _space(space: SpaceUse) -> str:
         "other files": space.other_bytes,
     }
     listed = sorted(parts.items(), key=lambda part: -part[1])
-    return f"disk space: {', '.join(f'{what} {output.size(count)}' for what, count in listed if count)}"
+    return f"disk space: {', '.join(f'{what} {units.size(count)}' for what, count in listed if count)}"
 
 
 def _full_budget(store: Store, report: StatusReport, found: BudgetStatus) -> str:
@@ -273,13 +274,13 @@ def _full_budget(store: Store, report: StatusReport, found: BudgetStatus) -> str
     if report.pending_rows or found.on_full == "drop-oldest":
         steps.append(f"merge (`edgeshard merge {root}`)")
     if found.max_bytes < found.least_bytes:
-        least = f"{found.open_shards} shards are open, and one more needs {output.size(found.least_bytes)}"
+        least = f"{found.open_shards} shards are open, and one more needs {units.size(found.least_bytes)}"
         steps.append(f"close shards that are not used ({least})")
     steps += [
         f"prune (`edgeshard prune {root} --help`)",
         f"raise the budget (`edgeshard merge {root} --max-bytes SIZE`)",
     ]
-    left = output.size(max(0, found.left_bytes))
+    left = units.size(max(0, found.left_bytes))
     return f"the disk budget is full, {left} are left for writers: " + ", or ".join(steps)
 
 
@@ -303,6 +304,6 @@ def _last(report: StatusReport) -> str:
 def _clock(item: ClockAhead) -> str:
     return (
         f"clock: agent {item.agent!r} has changes of table {item.table} with timestamps "
-        f"{output.duration(item.ahead_s)} ahead. They win over other changes of the same keys until then: set that "
+        f"{units.duration(item.ahead_s)} ahead. They win over other changes of the same keys until then: set that "
         "device's clock, erase such rows, and write these keys again"
     )

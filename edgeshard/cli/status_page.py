@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from edgeshard import charts, units
+from edgeshard import units
 from edgeshard.cli import next_steps, status_charts
 from edgeshard.cli.status_charts import Figure, Table, name_of, short
 from edgeshard.display import escaped

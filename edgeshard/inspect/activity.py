@@ -58,7 +58,7 @@ def activity(root: Path) -> Activity:
 
 def _arrivals(connection: Connection) -> tuple[Arrivals, Arrivals] | tuple[None, None]:
     """Return the rows that arrived in the last hour and in the last day, or None for both if that is not recorded."""
-    last = arrivals.last(connection)
+    last = arrivals.latest(connection)
     if last is None:
         return None, None
     # arrivals never go back, even if the clock does

@@ -20,10 +20,11 @@ from edgeshard.errors import StorageError
 from edgeshard.files import locks, paths, scan, store_folder
 from edgeshard.files.scan import ShardFile
 from edgeshard.format.ranges import size
-from edgeshard.inspect import shard_names
+from edgeshard.inspect import shard_names, verdict
 from edgeshard.inspect.pending import MasterView, Pending, find_pending, united
 from edgeshard.inspect.space import measure as measure_space
 from edgeshard.master import (
+    arrivals,
     catalog,
     damage,
     database,
@@ -74,7 +75,7 @@ def status(root: Path) -> StatusReport:
                 view = MasterView.load(connection)
                 stream_rows = row_states.load(connection)
                 retired_states = row_states.retired_states(connection)
-                master = _master_status(connection, path, found)
+                master = _master_status(connection, path, found, _merged_at(connection, view, at))
                 budget = _budget_status(root, pruned_ranges.by_reason(connection).get(rules.BUDGET, 0))
                 peers = tuple(_peers(connection))
                 space = measure_space(connection, root)
@@ -94,7 +95,7 @@ def status(root: Path) -> StatusReport:
     gaps = row_states.find_gaps(stream_rows, seqs)
     shards = _in_order(_shard_status(view, file, pending, at) for file, pending in there)
     master = _with_states(master, states, gaps)
-    return StatusReport(
+    report = StatusReport(
         at,
         _is_locked(paths.watch_lock(root)),
         master,
@@ -109,6 +110,7 @@ def status(root: Path) -> StatusReport:
         clock=clock,
         blocked_rows=sum(map(size, united(pending.blocked_seqs for _, pending in there).values())),
     )
+    return attrs.evolve(report, problems=verdict.find_problems(report))
 
 
 def _with_states(master: MasterStatus, states: RowStates, gaps: tuple[Gap, ...]) -> MasterStatus:
@@ -123,7 +125,9 @@ def _with_states(master: MasterStatus, states: RowStates, gaps: tuple[Gap, ...])
     )
 
 
-def _master_status(connection: Connection, path: Path, found: ShardFile | None) -> MasterStatus:
+def _master_status(
+    connection: Connection, path: Path, found: ShardFile | None, merged_at: datetime.datetime | None
+) -> MasterStatus:
     """Return the status of the master, except for its rows."""
     if found is None:
         return MasterStatus(str(path))
@@ -143,7 +147,19 @@ def _master_status(connection: Connection, path: Path, found: ShardFile | None) 
         clocks_ahead=tuple(_clocks_ahead(connection)),
         triggers=() if refresh.exists(path.parent) else tuple(user_objects.triggers(connection)),
         damage="" if known is None else "; ".join(known.findings),
+        merged_at=merged_at,
     )
+
+
+def _merged_at(connection: Connection, view: MasterView, at: datetime.datetime) -> datetime.datetime | None:
+    """Return when a merge last brought rows, of a shard or from elsewhere, or None if nothing says so.
+
+    Times after `at` are those of a clock that was wrong, and say nothing.
+    """
+    arrived_s = arrivals.latest(connection)
+    arrived = () if arrived_s is None else (datetime.datetime.fromtimestamp(arrived_s, datetime.UTC),)
+    times = [time for time in (*arrived, *view.merged_at.values()) if time is not None]
+    return max((time for time in times if time <= at), default=None)
 
 
 def _peers(connection: Connection) -> Iterator[PeerStatus]:

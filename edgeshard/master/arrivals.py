@@ -81,11 +81,9 @@ def oldest_since(connection: Connection, since_s: float) -> int | None:
     return found
 
 
-def last(connection: Connection) -> int | None:
-    """Return the last recorded arrival, a trusted time in seconds since 1970, or None if none is recorded."""
-    found: int | None = sqlite.scalar(
-        connection, "SELECT at FROM main._edgeshard_arrivals ORDER BY first_id DESC LIMIT 1"
-    )
+def latest(connection: Connection) -> int | None:
+    """Return the last recorded arrival, in seconds since 1970, or None. Rows may have arrived up to a minute later."""
+    found: int | None = sqlite.scalar(connection, "SELECT max(at) FROM main._edgeshard_arrivals")
     return found
 
 

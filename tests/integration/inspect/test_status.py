@@ -662,13 +662,14 @@ def test_the_json_has_units_in_its_names_and_raw_numbers(store: edgeshard.Store,
         "complete": "bool", "pending_rows": "int", "oldest_age_s": "float", "oldest_is_bound": "bool",
         "quarantined_shards": "int", "blocked_rows": "int", "at": "str", "watching": "bool", "master": "dict", "shards": "list", "gaps": "list",
         "budget": "NoneType", "states": "dict", "peers": "list", "unnamed": "str", "clock": "dict", "space": "dict",
+        "problems": "list", "verdict": "str", "headline": "str",
         "bytes_a_day": "float", "bytes_a_row": "float", "write_stats": "dict",
     } == kinds  # fmt: skip
     assert {
         "path": "str", "exists": "bool", "size_bytes": "int", "wal_bytes": "int", "rows": "int", "agents": "int",
         "streams": "int", "gaps": "int", "missing_rows": "int", "generation": "int",
         "database": "str", "pruned_rows": "int", "collected_rows": "int", "superseded_rows": "int", "clocks_ahead": "list",
-        "triggers": "list", "damage": "str", "retired_streams": "int",
+        "triggers": "list", "damage": "str", "retired_streams": "int", "merged_at": "str",
     } == {key: type(value).__name__ for key, value in report["master"].items()}  # fmt: skip
     (shard,) = report["shards"]
     assert {
@@ -678,6 +679,15 @@ def test_the_json_has_units_in_its_names_and_raw_numbers(store: edgeshard.Store,
     assert 0 <= shard["oldest_age_s"] == report["oldest_age_s"] < 60
     assert datetime.datetime.fromisoformat(report["at"]).tzinfo is not None
     assert json.loads(json.dumps(store.status().as_dict())).keys() == report.keys()
+
+
+def test_the_json_says_what_to_do_about_each_problem(store: edgeshard.Store) -> None:
+    shard_path(store, "bad").parent.mkdir(parents=True)
+    shard_path(store, "bad").write_bytes(b"garbage" * 1000)
+    done = command("status", store.root, "--json")
+    (problem,) = json.loads(done.stdout)["problems"]
+    assert (3, "quarantined", "red", "bad.db") == (done.returncode, problem["kind"], problem["level"], problem["shard"])
+    assert f"edgeshard salvage {store.root} {shard_path(store, 'bad')}" == problem["next"][0]
 
 
 def test_what_needs_attention_comes_first(store: edgeshard.Store) -> None:
@@ -857,9 +867,9 @@ def test_watch_wants_a_time_above_0(store: edgeshard.Store) -> None:
 
 
 def test_the_report_reads_as_one_line(store: edgeshard.Store, agent: Agent) -> None:
-    assert str(store.status()).startswith("2 rows pending in 1 shards, the oldest for ")
+    assert str(store.status()).startswith("yellow: look at it soon: 1 problem: 2 rows pending, the oldest for ")
     store.merge()
-    assert "0 rows pending in 1 shards" == str(store.status())
+    assert str(store.status()).startswith("green: all is well, all rows are merged, no merger watches, the last merge")
 
 
 def test_a_look_imports_neither_the_shell_nor_the_watcher(tmp_path: Path) -> None:

@@ -15,8 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edgeshard
-from edgeshard import format, sqlite
-from edgeshard.cli import output
+from edgeshard import format, sqlite, units
 from edgeshard.errors import ConfigurationError
 from edgeshard.files import scan
 from edgeshard.files.locks import is_locked
@@ -246,7 +245,7 @@ def test_status_says_bytes_of_today_a_day_and_a_row(store: edgeshard.Store) -> N
     assert 3_000_000 < worn.today_bytes < 3_500_000 < worn.bytes < 10_500_000
     assert 1_000_000 <= (worn.bytes_a_day or 0) < 1_050_000
     told = command("status", store.root).stdout
-    sizes = [output.size(int(value or 0)) for value in (worn.today_bytes, worn.bytes_a_day, worn.bytes_a_row)]
+    sizes = [units.size(int(value or 0)) for value in (worn.today_bytes, worn.bytes_a_day, worn.bytes_a_row)]
     assert "{} written today, {} a day, {} a row, ".format(*sizes) in told
     report = json.loads(command("status", store.root, "--json").stdout)
     assert {"today_bytes": worn.today_bytes, "bytes": worn.bytes, "days": 10, "rows": 2_000} == report["write_stats"]
