@@ -96,7 +96,7 @@ def stacked_bars(title: str, labels: Sequence[str], series: Sequence[Series], to
     chart.config(spacing=4, max_scale=3, margin_right=24)
     chart.x_labels = list(labels)[::-1]  # pygal draws the first one at the bottom
     if to_text is None:
-        chart.y_labels = []
+        chart.config(show_x_labels=False, show_x_guides=False, show_y_guides=False)
     else:
         chart.value_formatter = to_text
     _add(chart, [attrs.evolve(each, values=each.values[::-1]) for each in series])

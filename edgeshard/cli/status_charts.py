@@ -73,13 +73,13 @@ def figures(status: StatusReport, activity: Activity) -> list[Figure]:
     """Return all figures of the page."""
     colours = _colours(activity.last_day)
     return [
+        *([_gaps(status.gaps, activity)] if status.gaps else []),
         _arrivals("Rows per minute, last hour", "minute", activity.last_hour, colours, label_every=10),
         _arrivals("Rows per minute, last 24 hours", "half hour", activity.last_day, colours, label_every=8),
         _pending(status.shards),
-        _staleness(status.shards),
+        *([_staleness(status.shards)] if status.pending_rows else []),
         _size(status),
         _written(activity),
-        *([_gaps(status.gaps, activity)] if status.gaps else []),
     ]
 
 
@@ -271,7 +271,7 @@ def _gaps(gaps: Sequence[Gap], activity: Activity) -> Figure:
     )
     if len(by_agent) > len(drawn):
         note += f" The {len(drawn)} agents with the most missing rows, of {len(by_agent)}."
-    lines = [_line(found, activity) for _, found in drawn]
+    lines = [line_of_gaps(found, activity) for _, found in drawn]
     series = [
         Series([line[n] if n < len(line) else None for line in lines], _MISSING if n % 2 else _HELD)
         for n in range(max(map(len, lines)))
@@ -288,7 +288,7 @@ def _gaps(gaps: Sequence[Gap], activity: Activity) -> Figure:
     )
 
 
-def _line(gaps: Iterable[Gap], activity: Activity) -> list[float]:
+def line_of_gaps(gaps: Iterable[Gap], activity: Activity) -> list[float]:
     """Return the lengths of an agent's line in turn: rows that are there, rows that are missing, and so on."""
     parts: list[float] = [0.0]
     for stream, found in groupby(gaps, key=lambda gap: gap.stream):

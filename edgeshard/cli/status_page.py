@@ -50,7 +50,8 @@ pre { margin: .3rem 0; padding: .4rem .6rem; background: var(--back); border-rad
 dl.facts { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .6rem; margin: 1rem 0; }
 dl.facts div { background: var(--card); border-radius: 8px; padding: .5rem .8rem; }
 dt { color: var(--dim); font-size: .82rem; } dd { margin: 0; font-size: 1.15rem; }
-main { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: 1rem; }
+main { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); gap: 1rem;
+  align-items: start; }
 section { background: var(--card); border-radius: 8px; padding: .8rem .9rem; min-width: 0; }
 section.whole { grid-column: 1 / -1; }
 svg { display: block; width: 100%; max-width: 560px; height: auto; }
@@ -62,8 +63,9 @@ summary { cursor: pointer; color: var(--dim); font-size: .86rem; margin-top: .3r
   font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .22rem .5rem; border-bottom: 1px solid var(--grid); overflow-wrap: normal;
   white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } th { color: var(--dim); font-weight: 600; }
-td.long { white-space: normal; min-width: 16rem; text-align: left; }
+th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 7rem; }
+th { color: var(--dim); font-weight: 600; }
+th.long, td.long { white-space: normal; min-width: 16rem; text-align: left; }
 """
 
 
@@ -125,7 +127,6 @@ def _problems(status: StatusReport, root: Path) -> Iterator[str]:
 
 def _facts(status: StatusReport) -> str:
     alive = sum(bool(shard.alive) for shard in status.shards)
-    merged = [shard.merged_at for shard in status.shards if shard.merged_at is not None]
     facts = [
         ("rows in the master", f"{status.master.rows:,}"),
         ("pending rows", f"{status.pending_rows:,}"),
@@ -133,7 +134,7 @@ def _facts(status: StatusReport) -> str:
         ("shards", f"{len(status.shards):,}, {alive:,} with a writer"),
         ("missing rows", f"{status.master.missing_rows:,}"),
         ("merger", {True: "watching", False: "none watches", None: "unknown"}[status.watching]),
-        ("last merge with rows", _ago(max(merged, default=None), status.at)),
+        ("last merge of rows", _ago(status.master.merged_at, status.at)),
     ]
     if status.budget is not None and status.budget.limit_bytes:
         facts.append(("budget used", f"{status.budget.used_bytes / status.budget.limit_bytes:.0%}"))
@@ -160,19 +161,21 @@ def _section(figure: Figure) -> str:
 
 def _shards(status: StatusReport) -> str:
     shown = status.shards[:_SHARDS_MAX]
-    columns = ("agent", "writer", "pending", "oldest", "size", "merged", "quarantined")
-    rows = [_shard(shard, status.at) for shard in shown]
-    table = _table(Table(columns, rows, len(status.shards) - len(shown))) if rows else '<p class="note">None yet.</p>'
-    return f'<section class="whole"><h2>Shards</h2>{table}</section>'
+    columns = ("agent", "pending", "oldest", "writer", "size", "merged", "quarantined")
+    are_fine = not status.quarantined_shards
+    rows = [_shard(shard, status.at)[: -1 if are_fine else None] for shard in shown]
+    table = Table(columns[: -1 if are_fine else None], rows, len(status.shards) - len(shown))
+    html = _table(table) if rows else '<p class="note">None yet.</p>'
+    return f'<section class="whole"><h2>Shards</h2>{html}</section>'
 
 
 def _shard(shard: ShardStatus, at: datetime.datetime) -> Sequence[str]:
     oldest = "" if shard.oldest_age_s is None else units.duration(shard.oldest_age_s)
     return (
         short(name_of(shard)),
-        _WRITER[shard.alive],
         "?" if shard.pending_rows is None else f"{shard.pending_rows:,}",
         f"up to {oldest}" if oldest and shard.oldest_is_bound else oldest,
+        _WRITER[shard.alive],
         units.size(shard.size_bytes),
         _ago(shard.merged_at, at),
         printable(shard.reason),

@@ -7,6 +7,7 @@ on how many they are. Like `status`, this disturbs nobody and creates nothing.
 from __future__ import annotations
 
 import datetime
+import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,7 +37,7 @@ _DAYS: Final = 30
 def activity(root: Path) -> Activity:
     """Report what happened lately; see `Store.activity`."""
     path = paths.master(root)
-    at = datetime.datetime.now(datetime.UTC)
+    at = datetime.datetime.fromtimestamp(time.time(), datetime.UTC)
     listed = scan.shard_files(store_folder.resolve_shards(root))
     counters = [paths.merge_lock(root), *(paths.lock_path(file.path) for file in listed)]
     if database.find_master(path, "read master") is None:
