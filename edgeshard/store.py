@@ -23,6 +23,7 @@ from edgeshard.files.os_errors import explain_os_error
 from edgeshard.format import VERSION
 from edgeshard.format.ranges import Range
 from edgeshard.inspect import activity, query, status, verify
+from edgeshard.log_fields import fields
 from edgeshard.master import database
 from edgeshard.master import receipts as master_receipts
 from edgeshard.master.reading import OnError
@@ -296,6 +297,15 @@ class Store:
         self.ensure_exists()
         database.ensure_exists(self.master_path, action)
 
+    def disk_budget(self) -> Budget | None:
+        """Return the disk budget, or None if the store has none; `status` says how much of it is used.
+
+        Raises:
+            ConfigurationError: the saved budget is not valid.
+            StorageError: it cannot be read.
+        """
+        return self._budget or usage.load_budget(self.root)
+
     def _save_budget(self) -> None:
         if self._budget is not None:
             usage.save_budget(self.root, self._budget)
@@ -303,7 +313,7 @@ class Store:
     def _ensure_budget(self) -> Budget | None:
         """Return the store's budget, after saving the one that this object was given; None if it has none."""
         self._save_budget()
-        return self._budget or usage.load_budget(self.root)
+        return self.disk_budget()
 
     # -- merging ------------------------------------------------------------------------------------------------------
 
@@ -384,7 +394,9 @@ class Store:
             stopping.set()
             await await_end(merging)
             if (error := merging.exception()) is not None:
-                logger.warning("a merge that was cancelled failed: %s", error)
+                logger.warning(
+                    "a merge that was cancelled failed: %s", error, extra=fields(store=self.root, error=error)
+                )
             raise
 
     def merge_now(self) -> None:

@@ -12,6 +12,7 @@ from edgeshard import charts
 from edgeshard.cli import arguments, exits, signals, status_page
 from edgeshard.cli.published_file import PublishedFile
 from edgeshard.errors import EdgeshardError, printable
+from edgeshard.log_fields import fields
 from edgeshard.reports import StatusReport
 
 logger = logging.getLogger("edgeshard.status")
@@ -46,7 +47,12 @@ def _keep(file: PublishedFile, options: argparse.Namespace) -> int:
                 last = ""
             except EdgeshardError as error:
                 if str(error) != last:
-                    logger.error("%s; trying again every %.3g s", error, options.page_every_s)
+                    logger.error(
+                        "%s; trying again every %.3g s",
+                        error,
+                        options.page_every_s,
+                        extra=fields(store=options.root, state="failing", error=error),
+                    )
                 last = str(error)
             try:
                 stop.get(timeout=max(0.0, due_at - time.monotonic()))

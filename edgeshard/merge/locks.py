@@ -20,6 +20,7 @@ from filelock import FileLock
 
 from edgeshard.errors import ConfigurationError, MergeInProgressError
 from edgeshard.files import lock_holder, locks, paths
+from edgeshard.log_fields import fields
 
 logger = logging.getLogger("edgeshard.merge")
 
@@ -130,7 +131,7 @@ def _wait_for(
             return got
         if not is_logged and time.monotonic() > began + _LOG_AFTER_S:
             is_logged = True
-            logger.warning("waiting for another merger, which %s: %s", doing, root)
+            logger.warning("waiting for another merger, which %s: %s", doing, root, extra=fields(store=root))
         if left_s <= 0:
             holder = lock_holder.find_holder(path)
             who = f" ({holder.describe()})" if holder is not None else ""

@@ -23,6 +23,7 @@ from typing import Final
 from edgeshard import sqlite
 from edgeshard.files import paths
 from edgeshard.format.ranges import size
+from edgeshard.log_fields import fields
 from edgeshard.master import extents, identity, proven, pruned_ranges, retired, retirement, superseded
 from edgeshard.master.clock_trust import TrustedClock
 from edgeshard.master.retired import Group
@@ -131,7 +132,7 @@ def forget(run: PruneRun, limit_bytes: int | None) -> None:
             "%s has forgotten %d streams of which all rows were pruned, the oldest ones: the disk budget has space for "
             "%d. A copy of a shard or a master that is as old as they are could bring their rows back"
         )
-        logger.warning(text, run.path, forgotten, max_streams(limit_bytes or 0))
+        logger.warning(text, run.path, forgotten, max_streams(limit_bytes or 0), extra=fields(file=run.path))
 
 
 def max_streams(limit_bytes: int) -> int:
