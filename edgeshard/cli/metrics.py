@@ -6,13 +6,14 @@ of its own. Counters begin at 0 with each process, as Prometheus expects.
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from typing import Any
 
 from edgeshard.cli.published_file import PublishedFile
 from edgeshard.errors import ConfigurationError
-from edgeshard.reports import MergeReport, StatusReport
+from edgeshard.reports import Level, MergeReport, ShardStatus, StatusReport
 
 _ACTION = "write metrics"
 
@@ -24,8 +25,8 @@ _COUNTERS = {
     "rows_truncated": "Rows deleted from shards, because the master holds them.",
     "rows_pruned": "Rows deleted from the master by the merger's prune rules.",
     "shards_removed": "Shards removed, because their agent has ended and the master holds their rows.",
-    "cycles": "Merge passes that completed.",
-    "failed_cycles": "Merge passes that failed.",
+    "passes": "Merge passes that completed.",
+    "failed_passes": "Merge passes that failed.",
 }
 
 _GAUGES = {
@@ -38,7 +39,29 @@ _GAUGES = {
     "written_bytes": "Bytes written to shards and master since the first day, as far as they are counted.",
     "written_bytes_today": "Bytes written to shards and master today (UTC).",
     "written_bytes_per_row": "Bytes written to shards and master since the first day, per merged row.",
+    "master_bytes": "Size of the master's file.",
+    "master_wal_bytes": "Size of the master's WAL.",
+    "master_rows": "Rows in the master.",
+    "shards": "Shards, in use or not.",
+    "live_writers": "Shards whose agent is alive.",
+    "budget_limit_bytes": "What the store may use now, by its disk budget and its disk; 0 without a budget.",
+    "budget_used_bytes": "What the store uses of its disk budget; 0 without a budget.",
+    "budget_full": "1 if the disk budget is full, so that writers are refused; otherwise 0.",
+    "clock_in_doubt": "1 if deletions wait until this machine's clock is confirmed; otherwise 0.",
+    "clock_ahead_seconds": "How far the clock has gone ahead of the time by which rows become too old.",
 }
+
+#: Metrics that are there once for each value of a label: (what they say, the label).
+_LABELLED = {
+    "pending_rows_by_age": ("Rows in shards whose oldest pending row has been pending for at most this long.", "le"),
+    "problems": ("What `edgeshard status` finds wrong, by its level.", "level"),
+    "last_failure_timestamp_seconds": ("When a merge pass last failed with this error.", "error"),
+}
+
+#: The bounds of ages of pending rows, in seconds.
+_AGES_S = (60, 600, 3_600, 21_600, 86_400)
+
+_LEVELS: tuple[Level, ...] = ("yellow", "red")
 
 
 class MetricsFile:
@@ -62,19 +85,17 @@ class MetricsFile:
         self._gauges = {
             name: self._client.Gauge(_named(name), text, registry=registry) for name, text in _GAUGES.items()
         }
-        self._failed_at = self._client.Gauge(
-            _named("last_failure_timestamp_seconds"),
-            "When a merge pass last failed with this error.",
-            ["error"],
-            registry=registry,
-        )
+        self._labelled = {
+            name: self._client.Gauge(_named(name), text, [label], registry=registry)
+            for name, (text, label) in _LABELLED.items()
+        }
         self._seconds = self._client.Histogram(
-            _named("cycle_seconds"), "How long a merge pass took.", buckets=_BUCKETS_S, registry=registry
+            _named("pass_seconds"), "How long a merge pass took.", buckets=_BUCKETS_S, registry=registry
         )
 
     def count_pass(self, report: MergeReport) -> None:
         """Count a merge pass that completed."""
-        self._counters["cycles"].inc()
+        self._counters["passes"].inc()
         self._counters["rows_merged"].inc(report.rows)
         self._counters["rows_truncated"].inc(report.truncated)
         self._counters["rows_pruned"].inc(0 if report.pruned is None else report.pruned.rows)
@@ -87,17 +108,38 @@ class MetricsFile:
 
     def count_failure(self, error: BaseException) -> None:
         """Count a merge pass that failed."""
-        self._counters["failed_cycles"].inc()
+        self._counters["failed_passes"].inc()
         # next to the counter, which must be there before the first failure: rate() does not see a first sample
-        self._failed_at.labels(error=type(error).__name__).set(time.time())
+        self._labelled["last_failure_timestamp_seconds"].labels(type(error).__name__).set(time.time())
 
     def measure(self, status: StatusReport) -> None:
-        """Set the gauges of what is pending, and of the bytes written."""
-        self._gauges["pending_rows"].set(status.pending_rows)
-        self._gauges["oldest_pending_seconds"].set(status.oldest_age_s or 0.0)
-        self._gauges["written_bytes"].set(status.write_stats.bytes)
-        self._gauges["written_bytes_today"].set(status.write_stats.today_bytes)
-        self._gauges["written_bytes_per_row"].set(status.write_stats.bytes_a_row or 0.0)
+        """Set the gauges of what the store holds, what is pending, and what is wrong."""
+        budget, clock = status.budget, status.clock
+        values = {
+            "pending_rows": status.pending_rows,
+            "oldest_pending_seconds": status.oldest_age_s or 0.0,
+            "written_bytes": status.write_stats.bytes,
+            "written_bytes_today": status.write_stats.today_bytes,
+            "written_bytes_per_row": status.write_stats.bytes_a_row or 0.0,
+            "master_bytes": status.master.size_bytes,
+            "master_wal_bytes": status.master.wal_bytes,
+            "master_rows": status.master.rows,
+            "shards": len(status.shards),
+            "live_writers": sum(bool(shard.alive) for shard in status.shards),
+            "budget_limit_bytes": 0 if budget is None else budget.limit_bytes,
+            "budget_used_bytes": 0 if budget is None else budget.used_bytes,
+            "budget_full": budget is not None and budget.is_full,
+            "clock_in_doubt": clock is not None and not clock.complete,
+            "clock_ahead_seconds": 0.0 if clock is None else clock.ahead_s,
+        }
+        for name, value in values.items():
+            self._gauges[name].set(value)
+        for age_s in (*_AGES_S, math.inf):
+            rows = sum(shard.pending_rows or 0 for shard in status.shards if _age_s(shard) <= age_s)
+            self._labelled["pending_rows_by_age"].labels("+Inf" if age_s == math.inf else str(age_s)).set(rows)
+        levels = [problem.level for problem in status.problems]
+        for level in _LEVELS:
+            self._labelled["problems"].labels(level).set(levels.count(level))
 
     def write(self) -> None:
         """Replace the file; its readers see the old one or the new one, and never a part of it.
@@ -106,6 +148,11 @@ class MetricsFile:
             AccessError, DiskFullError, StorageIOError: it cannot be written; the old file stays.
         """
         self._file.replace(self._client.generate_latest(self._registry))
+
+
+def _age_s(shard: ShardStatus) -> float:
+    """Return how long the oldest row of a shard has been pending, at most; infinity if that is unknown."""
+    return math.inf if shard.oldest_age_s is None else shard.oldest_age_s
 
 
 def _named(name: str) -> str:

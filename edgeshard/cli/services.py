@@ -114,7 +114,7 @@ class _Counts:
         pruned: rows pruned.
     """
 
-    began: float = attrs.Factory(time.monotonic)
+    began: float = attrs.Factory(lambda: time.monotonic())
     rows: int = 0
     rounds: int = 0
     failures: int = 0
